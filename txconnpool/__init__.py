@@ -1,0 +1,9 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+A connection pool for Twisted, and a pooling proxy built on it.
+
+The public names live in their modules: L{txconnpool.pool.Pool}, L{txconnpool.memcache.MemCachePool},
+L{txconnpool.service.PoolService} and L{txconnpool.service.ProxyService}. Importing this package does nothing.
+"""
+
+__version__ = "1.0.0.dev0"
