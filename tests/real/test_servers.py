@@ -1,0 +1,376 @@
+# -*- test-case-name: tests.real.test_servers -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for the tools that run real servers.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.real import servers
+from tests.real.servers import (
+    HOST,
+    Address,
+    Memcached,
+    Nutcracker,
+    Server,
+    ServerFailed,
+    Twistd,
+    ask,
+    connect,
+    freePort,
+    missing,
+)
+
+
+class MissingTests(SynchronousTestCase):
+    """
+    L{missing} and L{servers.which}: what is there to test against?
+    """
+
+    def test_installed(self) -> None:
+        """
+        Programs that are installed give no reason to skip.
+        """
+        self.assertIsNone(missing("sh"))
+
+    def test_missing(self) -> None:
+        """
+        The first program that is not installed is the reason, in words.
+        """
+        self.patch(servers, "which", lambda program: None if program == "memcached" else "/bin/" + program)
+        self.assertEqual(missing("sh", "memcached", "nosuch"), "memcached is not installed")
+
+    def test_daemonDirectories(self) -> None:
+        """
+        Programs are found in the directories of daemons although C{PATH} does not name them.
+        """
+        self.patch(os, "environ", {"PATH": "/nowhere"})
+        self.patch(shutil, "which", lambda program, path: path)
+        self.assertEqual(servers.which("x"), "/nowhere:/usr/local/sbin:/usr/sbin")
+
+
+class AddressTests(SynchronousTestCase):
+    """
+    Addresses and their spellings.
+    """
+
+    def test_endpoints(self) -> None:
+        """
+        A host with port and a path are spelled as endpoint strings for clients and for listeners.
+        """
+        self.assertEqual(servers.clientEndpoint((HOST, 7)), "tcp:127.0.0.1:7")
+        self.assertEqual(servers.clientEndpoint("/a/b"), "unix:/a/b")
+        self.assertEqual(servers.serverEndpoint((HOST, 7)), "tcp:7:interface=127.0.0.1")
+        self.assertEqual(servers.serverEndpoint("/a/b"), "unix:/a/b")
+
+    def test_freePort(self) -> None:
+        """
+        A free port can be listened on, and a port in use is not given out.
+        """
+        port = freePort()
+        self.assertIn(port, servers.PORTS)
+        with socket.create_server((HOST, port)):
+            self.patch(servers, "PORTS", range(port, port + 1))
+            self.assertRaises(ServerFailed, freePort)
+
+    def test_until(self) -> None:
+        """
+        Waiting ends as soon as the condition is true, and with an error that names it when it stays false.
+        """
+        answers = iter([False, False, True])
+        servers.until(lambda: next(answers))
+        error = self.assertRaises(ServerFailed, servers.until, lambda: False, 0.01, "rain")
+        self.assertEqual(str(error), "rain: not so within 0.01 s")
+
+
+class Silent(Server):
+    """
+    A process that never listens; C{options} is a program for the Python interpreter.
+    """
+
+    def command(self) -> list[str]:
+        """
+        Run the interpreter.
+        """
+        return [sys.executable, "-c", *self.options]
+
+
+LISTEN = "import socket, sys, time, os, signal; s = socket.create_server(('127.0.0.1', int(sys.argv[1]))); "
+
+
+class Listening(Server):
+    """
+    A process that listens and then runs the given Python statements.
+    """
+
+    def command(self) -> list[str]:
+        """
+        Run the interpreter.
+        """
+        assert not isinstance(self.address, str)
+        return [sys.executable, "-c", LISTEN + self.options[0], str(self.address[1])]
+
+
+def refuses(address: Address) -> bool:
+    """
+    Does nothing listen there?
+    """
+    try:
+        connect(address).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+class ServerTests(SynchronousTestCase):
+    """
+    L{Server}: the process behind an address.
+    """
+
+    def test_endsEarly(self) -> None:
+        """
+        A process that ends at once is an error that shows its command and what it wrote, and leaves no directory.
+        """
+        server = Silent("import sys; sys.exit('no such luck')")
+        error = self.assertRaises(ServerFailed, server.start)
+        self.assertIn("sys.exit", str(error))
+        self.assertIn("no such luck", str(error))
+        self.assertEqual(server.pid, 0)
+        self.assertIsNone(server._directory)
+
+    def test_neverListens(self) -> None:
+        """
+        A process that does not accept in time is an error, and it is ended.
+        """
+        self.patch(servers, "START_TIMEOUT", 0.2)
+        server = Silent("import time; time.sleep(60)")
+        error = self.assertRaises(ServerFailed, server.start)
+        self.assertIn("does not accept", str(error))
+        self.assertFalse(server.running())
+
+    def test_stop(self) -> None:
+        """
+        Stopping asks the process to end, gives its exit status, keeps the log and removes the directory.
+        """
+        server = Listening("print('ready', flush=True); time.sleep(60)").start()
+        self.addCleanup(server.stop)
+        directory = server.directory
+        servers.until(lambda: server.log == "ready\n")
+        self.assertEqual(server.stop(), -signal.SIGTERM)
+        self.assertEqual(server.log, "ready\n")
+        self.assertFalse(directory.exists())
+        self.assertEqual(server.stop(), 0)
+
+    def test_stubborn(self) -> None:
+        """
+        A process that ignores SIGTERM is killed after the deadline.
+        """
+        server = Listening("signal.signal(signal.SIGTERM, signal.SIG_IGN); print('.', flush=True); time.sleep(60)")
+        server.start()
+        self.addCleanup(server.stop)
+        servers.until(lambda: server.log)
+        self.assertEqual(server.stop(timeout=0.1), -signal.SIGKILL)
+
+    def test_frozen(self) -> None:
+        """
+        A frozen process is accepted for by the system but answers nothing until it is thawed; stopping it works too.
+        """
+        server = Listening("\nwhile True: s.accept()[0].sendall(b'hello')").start()
+        self.addCleanup(server.stop)
+        server.freeze()
+        with connect(server.address, 0.2) as client:
+            self.assertRaises(TimeoutError, client.recv, 10)
+            server.thaw()
+            client.settimeout(10)
+            self.assertEqual(client.recv(10), b"hello")
+        server.freeze()
+        self.assertEqual(server.stop(), -signal.SIGTERM)
+
+    def test_restart(self) -> None:
+        """
+        A restarted server is another process at the same address.
+        """
+        server = Listening("time.sleep(60)").start()
+        self.addCleanup(server.stop)
+        before = server.pid, server.address
+        server.restart()
+        self.assertNotEqual(server.pid, before[0])
+        self.assertEqual(server.address, before[1])
+        self.assertEqual(server.kill(), -signal.SIGKILL)
+        self.assertRaises(ConnectionRefusedError, connect, server.address)
+        self.assertRaises(ServerFailed, server.kill)
+        server.restart()
+        connect(server.address).close()
+
+    def test_children(self) -> None:
+        """
+        What the process started itself does not outlive it.
+        """
+        server = Listening("\nif os.fork(): print(os.getpid(), flush=True)\ntime.sleep(60)")
+        server.start()
+        self.addCleanup(server.stop)
+        servers.until(lambda: server.log)
+        server.kill()
+        servers.until(lambda: refuses(server.address))
+
+    def test_startedTwice(self) -> None:
+        """
+        A running server cannot be started again.
+        """
+        with Listening("time.sleep(60)") as server:
+            self.assertRaises(ServerFailed, server.start)
+
+    def test_notStarted(self) -> None:
+        """
+        A server that was not started has no address and cannot be signalled or waited for.
+        """
+        server = Listening("")
+        self.assertRaises(ServerFailed, lambda: server.address)
+        self.assertRaises(ServerFailed, server.freeze)
+        self.assertRaises(ServerFailed, server.wait, 1)
+
+    def test_orphan(self) -> None:
+        """
+        A server dies with the process that started it, however that dies.
+        """
+        path = str(Path(servers.__file__).resolve().parents[2])
+        starter = Listening(
+            f"\nsys.path.insert(0, {path!r})\nfrom tests.real.test_servers import Listening\n"
+            "inner = Listening('time.sleep(60)').start()\nprint(inner.address[1], flush=True)\ntime.sleep(60)"
+        ).start()
+        self.addCleanup(starter.stop)
+        servers.until(lambda: starter.log)
+        inner = (HOST, int(starter.log))
+        connect(inner).close()
+        os.kill(starter.pid, signal.SIGKILL)
+        servers.until(lambda: refuses(inner))
+        starter.wait(5)
+
+    if sys.platform != "linux":
+        test_orphan.skip = "only Linux can be asked to do that"  # type: ignore[attr-defined]
+
+
+class MemcachedTests(SynchronousTestCase):
+    """
+    L{Memcached}, the real one.
+    """
+
+    skip = missing("memcached")
+
+    def setUp(self) -> None:
+        """
+        Start one.
+        """
+        self.memcached = Memcached("-t", "1").start()
+        self.addCleanup(self.memcached.stop)
+
+    def test_tcp(self) -> None:
+        """
+        It answers at its address, and its statistics can be read.
+        """
+        self.assertTrue(ask(self.memcached.address, b"version\r\n").startswith(b"VERSION "))
+        stats = self.memcached.stats()
+        self.assertEqual(stats["pid"], str(self.memcached.pid))
+        self.assertEqual(self.memcached.stats("settings")["num_threads"], "1")
+
+    def test_restart(self) -> None:
+        """
+        After a restart it has the same address and has lost what it stored.
+        """
+        ask(self.memcached.address, b"set k 0 0 1\r\nv\r\n")
+        self.memcached.restart()
+        self.assertEqual(ask(self.memcached.address, b"get k\r\n", b"END\r\n"), b"END\r\n")
+
+    def test_unix(self) -> None:
+        """
+        It listens on a UNIX socket in its own directory too.
+        """
+        with Memcached("-t", "1", address="memcached.sock") as memcached:
+            self.assertEqual(memcached.endpoint, f"unix:{memcached.directory}/memcached.sock")
+            self.assertTrue(ask(memcached.address, b"version\r\n").startswith(b"VERSION "))
+
+    def test_root(self) -> None:
+        """
+        It does not run as root.
+        """
+        self.assertNotEqual(os.stat(f"/proc/{self.memcached.pid}").st_uid, 0)
+
+    if not sys.platform.startswith("linux"):
+        test_root.skip = "needs /proc"  # type: ignore[attr-defined]
+
+
+class NutcrackerTests(SynchronousTestCase):
+    """
+    L{Nutcracker}, the yardstick.
+    """
+
+    skip = missing("memcached", "nutcracker")
+
+    def test_forwards(self) -> None:
+        """
+        It forwards to memcached, over as many connections as it was told.
+        """
+        with Memcached("-t", "1") as memcached:
+            before = int(memcached.stats()["total_connections"])
+            with Nutcracker(upstream=[memcached.address], connections=3) as nutcracker:
+                self.assertEqual(ask(nutcracker.address, b"set k 0 0 1\r\nv\r\n"), b"STORED\r\n")
+                for _ in range(9):
+                    self.assertEqual(ask(nutcracker.address, b"get k\r\n", b"END\r\n"), b"VALUE k 0 1\r\nv\r\nEND\r\n")
+                # One more than its own: that which asks.
+                self.assertEqual(int(memcached.stats()["total_connections"]) - before, 3 + 1)
+
+    def test_badConfiguration(self) -> None:
+        """
+        What it says about a bad configuration is in the error.
+        """
+        nutcracker = Nutcracker(upstream=[(HOST, 1)], settings=["colour: blue"])
+        self.assertIn("colour", str(self.assertRaises(ServerFailed, nutcracker.start)))
+
+
+class TwistdTests(SynchronousTestCase):
+    """
+    L{Twistd}, with a plugin that Twisted brings along.
+    """
+
+    def test_plugin(self) -> None:
+        """
+        A plugin runs in the foreground, leaves no file behind, and ends by the signal that stopped it.
+        """
+        with Listening("\nwhile True: s.accept()[0].sendall(b'hello\\r\\n')") as upstream:
+            assert not isinstance(upstream.address, str)
+            port = freePort()
+            options = ["-p", f"tcp:{port}:interface=127.0.0.1", "-h", HOST, "-d", str(upstream.address[1])]
+            twistd = Twistd(*options, plugin="portforward", address=(HOST, port)).start()
+            self.addCleanup(twistd.stop)
+            self.assertEqual(ask(twistd.address, b""), b"hello\r\n")
+            self.assertEqual([path.name for path in twistd.directory.iterdir()], ["log"])
+            self.assertEqual(twistd.stop(), -signal.SIGTERM)
+            self.assertIn("portforward", " ".join(twistd.command()))
+            self.assertIn("Server Shut Down", twistd.log)
+
+    def test_refused(self) -> None:
+        """
+        Options which the plugin does not know are an error with its usage text.
+        """
+        error = self.assertRaises(ServerFailed, Twistd("--nonsense", plugin="portforward").start)
+        self.assertIn("nonsense", str(error))
+
+    def test_proxyCommand(self) -> None:
+        """
+        The proxy is told its servers and where to listen by endpoint strings.
+        """
+        proxy = servers.Proxy("--pool-size", "2", upstream=[(HOST, 1), "/a/b", "memory:"], address=(HOST, 2))
+        proxy._address = proxy._given
+        expected = "connpool --pool-size 2 --upstream tcp:127.0.0.1:1 --upstream unix:/a/b --upstream memory:"
+        self.assertIn(f"{expected} --listen tcp:2:interface=127.0.0.1", " ".join(proxy.command()))
+        self.assertEqual(proxy.environment()["PYTHONPATH"], str(servers.SOURCE))
+        self.assertTrue((servers.SOURCE / "tests" / "real").is_dir())
