@@ -1,0 +1,140 @@
+# -*- test-case-name: tests.test_wire_exchanges -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Bytes to frames, without any input or output: what a protocol looks like to the pool.
+
+A I{dialect} (L{txconnpool.wire.memcache.Memcache} is the first) finds the requests in what a client sent and says for
+each one what is to be done: forward it and expect a reply of one L{Form}, or follow a L{Directive}. The replies of a
+server are then matched against the forms that are owed by L{matchReplies}, which is the same for every protocol.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from re import Match
+from typing import Any, Final, TypeAlias
+
+from txconnpool.errors import WireError
+
+#: What a compiled regular expression's C{match} is to a form: bytes and a position.
+Matcher: TypeAlias = Callable[[bytes, int], Match[bytes] | None]
+
+#: Bytes of one line of a server, at most. memcached builds lines in 1024 bytes (C{WRITE_BUFFER_SIZE}) and takes lines
+#: of 2048; what is longer is not a line but a stream that lost its frames.
+REPLY_LINE_MAX: Final = 2048
+
+
+class Directive(enum.Enum):
+    """
+    What is to be done with a request that is not simply forwarded.
+    """
+
+    MORE = "wait for more bytes"
+    ANSWER = "answer here, in its place in the order"
+    CLOSE = "say the last words, then close"
+    EVERYWHERE = "send to every server, give one reply"
+    STATISTICS = "answer with our own statistics"
+
+
+MORE: Final = Directive.MORE
+ANSWER: Final = Directive.ANSWER
+CLOSE: Final = Directive.CLOSE
+EVERYWHERE: Final = Directive.EVERYWHERE
+STATISTICS: Final = Directive.STATISTICS
+
+
+class Form:
+    """
+    The form of the reply that a kind of request is owed.
+
+    @ivar name: the command, for counters.
+    @ivar index: a dense number for the command, for arrays of counters.
+    @ivar read: whether the request may be sent a second time when its connection was lost.
+    @ivar first: matches the first line of a reply. Its only group is the length of the body that follows; if the group
+        is not part of the match the reply is complete. An empty group stands for the length 0.
+    @ivar after: matches what may stand after a body, always a line end first; its only group as that of C{first}.
+    @ivar hidden: matches the replies that the client asked not to see; C{None} if it sees all.
+    """
+
+    __slots__ = ("after", "first", "hidden", "index", "name", "read")
+
+    def __init__(
+        self, name: str, index: int, read: bool, first: Matcher, after: Matcher, hidden: Matcher | None = None
+    ) -> None:
+        self.name = name
+        self.index = index
+        self.read = read
+        self.first = first
+        self.after = after
+        self.hidden = hidden
+
+    def hiding(self, hidden: Matcher) -> Form:
+        """
+        The same form for a client that does not want to see some of the replies.
+        """
+        return Form(self.name, self.index, self.read, self.first, self.after, hidden)
+
+    def __repr__(self) -> str:
+        return f"<Form {self.name}{' quiet' if self.hidden else ''}>"
+
+
+#: What a dialect says about the bytes at a position: C{(form or directive, end, count, payload)}.
+Frame: TypeAlias = tuple[Form | Directive, int, int, Any]
+
+
+def matchReplies(data: bytes, pos: int, form: Form, count: int, due: int) -> tuple[int, int, int]:
+    """
+    Match a server's bytes against the replies it owes.
+
+    @param data: the bytes, of which those before C{pos} are done with.
+    @param form: what is owed.
+    @param count: how many replies of that form are owed, the one begun included.
+    @param due: -1 at the start of a reply; else so many bytes of a body are still to come, which C{form.after} follows.
+
+    @return: C{pos}, C{count} and C{due} after as many bytes as are verified: these belong to the replies and may be
+        passed on at once. If replies are still owed and bytes are left, these are an incomplete line.
+
+    @raise WireError: the bytes are not what is owed.
+    """
+    first = form.first
+    size = len(data)
+    while count:
+        if due < 0:
+            match = first(data, pos)
+            if match is None:
+                _checkIncomplete(data, pos, pos, form)
+                return pos, count, -1
+            pos = match.end()
+            length = match[1]
+            if length is None:
+                count -= 1
+                continue
+            due = int(length or 0)
+        pos += due
+        if pos >= size:
+            return size, count, pos - size
+        match = form.after(data, pos)
+        if match is None:
+            if not b"\r\n".startswith(data[pos : pos + 2]):
+                raise WireError(f"a body of a reply to {form.name} is followed by {data[pos : pos + 40]!r}")
+            _checkIncomplete(data, pos, pos + 2, form)
+            return pos, count, 0
+        pos = match.end()
+        length = match[1]
+        if length is None:
+            count -= 1
+            due = -1
+        else:
+            due = int(length or 0)
+    return pos, count, due
+
+
+def _checkIncomplete(data: bytes, pos: int, line: int, form: Form) -> None:
+    """
+    What did not match must be a line that lacks its end.
+    """
+    if data.find(b"\n", line) >= 0:
+        raise WireError(f"not a reply to {form.name}: {data[pos : pos + 80]!r}")
+    if len(data) - pos > REPLY_LINE_MAX:
+        raise WireError(f"a line of over {REPLY_LINE_MAX} bytes in reply to {form.name}: {data[pos : pos + 80]!r}")

@@ -1,0 +1,118 @@
+# -*- test-case-name: tests.test_wire_exchanges -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+What memcached answers: the L{Form} of each command's replies.
+
+They are as narrow as memcached 1.6 is: a form matches what the server can answer to a request that was checked, and
+nothing else, so that a stream which slipped by one reply is noticed. Errors are part of a form when they are one
+complete answer:
+
+ - C{SERVER_ERROR} always: memcached sends it instead of a reply, after it swallowed the data block.
+ - C{ERROR} and C{CLIENT_ERROR} for a request of one line: a server that does not know the command, or a flag of it.
+ - for a request with a data block only the C{CLIENT_ERROR}s of C{ms} that memcached gives when it swallowed the block;
+   after any other it takes the block for commands and will answer again.
+
+After a body there is never an error: memcached drops the whole reply and sends one error line instead
+(C{proto_text.c}, C{process_get_command}). mcrouter does end a list of values with an error line, but memcached's own
+proxy sends C{END} after it, so that to accept the line from the one would be to read the other's C{END} as somebody's
+miss.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from txconnpool.wire import Form, Matcher
+
+_KEY: Final = rb"[^ \n]{1,250}"
+_LENGTH: Final = rb"([0-9]{1,10})"
+_ERROR: Final = rb"SERVER_ERROR[^\r\n]*\r\n"
+_LINE_ERROR: Final = rb"(?:SERVER_ERROR|CLIENT_ERROR)[^\r\n]*\r\n|ERROR\r\n"
+_MS_ERROR: Final = (
+    rb"CLIENT_ERROR (?:invalid flag|duplicate flag|invalid or duplicate flag|bad token in command line format"
+    rb"|error decoding key|opaque token too long|incorrect length for M token|invalid mode for ms M token"
+    rb"|invalid numeric (?:initial|delta) value)\r\n"
+)
+
+
+
+def _matcher(*alternatives: bytes) -> Matcher:
+    """
+    A matcher of any of the patterns. L{Form} wants one group in it, so an alternative that never matches brings one.
+    """
+    compiled = re.compile(b"|".join(alternatives))
+    if not compiled.groups:
+        compiled = re.compile(compiled.pattern + rb"|(?!)()")
+    return compiled.match
+
+
+_NOTHING: Final = _matcher(rb"(?!)")
+_ALL: Final = _matcher(rb"")
+_LINE_END: Final = _matcher(rb"\r\n")
+
+_forms: list[Form] = []
+
+
+def _form(name: str, *first: bytes, after: Matcher = _NOTHING, read: bool = False) -> Form:
+    """
+    Make the form of a command and number it.
+    """
+    form = Form(name, len(_forms), read, _matcher(*first), after)
+    _forms.append(form)
+    return form
+
+
+def _values(name: str, cas: bytes = b"", read: bool = True) -> Form:
+    """
+    The form of a retrieval: any number of values, then C{END}.
+    """
+    value = rb"VALUE " + _KEY + rb" [0-9]{1,20} " + _LENGTH + cas + rb"\r\n"
+    return _form(name, value, rb"END\r\n", _LINE_ERROR, after=_matcher(rb"\r\n(?:END\r\n|" + value + rb")"), read=read)
+
+
+_CAS: Final = rb" [0-9]{1,20}"
+GET: Final = _values("get")
+GETS: Final = _values("gets", _CAS)
+GAT: Final = _values("gat", read=False)
+GATS: Final = _values("gats", _CAS, read=False)
+
+SET: Final = _form("set", rb"STORED\r\n", rb"NOT_STORED\r\n", _ERROR)
+ADD: Final = _form("add", rb"(?:NOT_)?STORED\r\n", _ERROR)
+REPLACE: Final = _form("replace", rb"(?:NOT_)?STORED\r\n", _ERROR)
+APPEND: Final = _form("append", rb"(?:NOT_)?STORED\r\n", _ERROR)
+PREPEND: Final = _form("prepend", rb"(?:NOT_)?STORED\r\n", _ERROR)
+CAS: Final = _form("cas", rb"STORED\r\n", rb"EXISTS\r\n", rb"NOT_FOUND\r\n", rb"NOT_STORED\r\n", _ERROR)
+
+# The number may be padded with spaces (protocol.txt, "Increment/Decrement").
+INCR: Final = _form("incr", rb"[0-9]{1,20} *\r\n", rb"NOT_FOUND\r\n", _LINE_ERROR)
+DECR: Final = _form("decr", rb"[0-9]{1,20} *\r\n", rb"NOT_FOUND\r\n", _LINE_ERROR)
+DELETE: Final = _form("delete", rb"DELETED\r\n", rb"NOT_FOUND\r\n", _LINE_ERROR)
+TOUCH: Final = _form("touch", rb"TOUCHED\r\n", rb"NOT_FOUND\r\n", _LINE_ERROR)
+
+FLUSH_ALL: Final = _form("flush_all", rb"OK\r\n", _LINE_ERROR)
+VERBOSITY: Final = _form("verbosity", rb"OK\r\n", _LINE_ERROR)
+VERSION: Final = _form("version", rb"VERSION [^\r\n]*\r\n", _LINE_ERROR, read=True)
+
+# Lines one by one: each is a body of no bytes whose line end is the beginning of what comes "after".
+_STATISTIC: Final = rb"(?:STAT|ITEM|PREFIX) [^\r\n]*()(?=\r\n)"
+STATS: Final = _form(
+    "stats", _STATISTIC, rb"END\r\n", rb"RESET\r\n", rb"OK\r\n", _LINE_ERROR,
+    after=_matcher(rb"\r\n(?:END\r\n|" + _STATISTIC + rb")"), read=True,
+)  # fmt: skip
+
+_FLAGS: Final = rb"(?: [^\r\n]*)?\r\n"
+_BODY: Final = rb"VA " + _LENGTH + _FLAGS
+
+MG: Final = _form("mg", rb"(?:HD|EN)" + _FLAGS, _LINE_ERROR, read=True)
+MS: Final = _form("ms", rb"(?:HD|NS|EX|NF)" + _FLAGS, _ERROR, _MS_ERROR)
+MD: Final = _form("md", rb"(?:HD|NF|EX|NS)" + _FLAGS, _LINE_ERROR)
+MA: Final = _form("ma", rb"(?:HD|NF|EX|NS)" + _FLAGS, _LINE_ERROR)
+MN: Final = _form("mn", rb"MN\r\n", _LINE_ERROR, read=True)
+ME: Final = _form("me", rb"ME [^\r\n]*\r\n", rb"EN\r\n", _LINE_ERROR, read=True)
+
+#: The form of each command, by C{Form.index}.
+FORMS: Final = tuple(_forms)
+
+#: What C{noreply} makes of them: whatever the answer, nothing is shown (C{memcached.c}, C{out_string}).
+SILENT: Final = {form: form.hiding(_ALL) for form in FORMS}
