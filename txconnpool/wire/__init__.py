@@ -69,11 +69,18 @@ class Form:
         self.after = after
         self.hidden = hidden
 
-    def hiding(self, hidden: Matcher) -> Form:
+    def but(self, *, read: bool | None = None, hidden: Matcher | None = None) -> Form:
         """
-        The same form for a client that does not want to see some of the replies.
+        The same form, with something else.
         """
-        return Form(self.name, self.index, self.read, self.first, self.after, hidden)
+        return Form(
+            self.name,
+            self.index,
+            self.read if read is None else read,
+            self.first,
+            self.after,
+            self.hidden if hidden is None else hidden,
+        )
 
     def __repr__(self) -> str:
         return f"<Form {self.name}{' quiet' if self.hidden else ''}>"

@@ -88,7 +88,7 @@ def forwardBlock(
 
     @param error: what is wrong with the line, or C{b""}: it is answered when the block was swallowed.
     """
-    silent = form.hidden is not None and form.name != "ms"
+    silent = form.hidden is replies.EVERYTHING
     end = stop + length + 2
     if length > limit and not error:
         error = TOO_LARGE

@@ -26,6 +26,7 @@ from txconnpool.wire import (
     Frame,
     classic,
     matchReplies,
+    meta,
     replies,
 )
 from txconnpool.wire.classic import ERROR, KEY_MAX
@@ -70,7 +71,7 @@ _LINE_TOO_LONG: Final = b"CLIENT_ERROR line too long\r\n"
 
 _SPOKEN: Final = re.compile(r"[^ -~]+")
 
-_CHECKS: Final = classic.CHECKS
+_CHECKS: Final = classic.CHECKS | meta.CHECKS
 _STORAGE: Final = {form.name.encode(): form for form in (replies.SET, replies.ADD, replies.REPLACE)}
 
 # The number of the last group tells the alternative: none is the run. Control characters, which memcached takes in
@@ -201,9 +202,9 @@ def _deny(word: bytes, frame: Frame) -> Frame:
     """
     What becomes of a good request whose command is not allowed.
     """
-    form, end, count, payload = frame
-    if count:
-        silent = form in replies.SILENT.values()
+    form, end, _, payload = frame
+    if isinstance(form, Form):
+        silent = form.hidden is replies.EVERYTHING
     elif form is EVERYWHERE:
         silent = payload[2]
     elif form is STATISTICS:

@@ -36,7 +36,6 @@ _MS_ERROR: Final = (
 )
 
 
-
 def _matcher(*alternatives: bytes) -> Matcher:
     """
     A matcher of any of the patterns. L{Form} wants one group in it, so an alternative that never matches brings one.
@@ -48,7 +47,6 @@ def _matcher(*alternatives: bytes) -> Matcher:
 
 
 _NOTHING: Final = _matcher(rb"(?!)")
-_ALL: Final = _matcher(rb"")
 _LINE_END: Final = _matcher(rb"\r\n")
 
 _forms: list[Form] = []
@@ -61,6 +59,13 @@ def _form(name: str, *first: bytes, after: Matcher = _NOTHING, read: bool = Fals
     form = Form(name, len(_forms), read, _matcher(*first), after)
     _forms.append(form)
     return form
+
+
+def _like(form: Form, *first: bytes, after: Matcher) -> Form:
+    """
+    Make another form of a command.
+    """
+    return Form(form.name, form.index, form.read, _matcher(*first), after)
 
 
 def _values(name: str, cas: bytes = b"", read: bool = True) -> Form:
@@ -104,15 +109,45 @@ STATS: Final = _form(
 _FLAGS: Final = rb"(?: [^\r\n]*)?\r\n"
 _BODY: Final = rb"VA " + _LENGTH + _FLAGS
 
-MG: Final = _form("mg", rb"(?:HD|EN)" + _FLAGS, _LINE_ERROR, read=True)
+# Whether the request wants the value decides which of HD and VA is the answer to a hit.
+_MG: Final = _form("mg", rb"(?:HD|EN)" + _FLAGS, _LINE_ERROR, read=True)
+_MG_VALUE: Final = _like(_MG, _BODY, rb"EN" + _FLAGS, _LINE_ERROR, after=_LINE_END)
 MS: Final = _form("ms", rb"(?:HD|NS|EX|NF)" + _FLAGS, _ERROR, _MS_ERROR)
 MD: Final = _form("md", rb"(?:HD|NF|EX|NS)" + _FLAGS, _LINE_ERROR)
-MA: Final = _form("ma", rb"(?:HD|NF|EX|NS)" + _FLAGS, _LINE_ERROR)
+_MA: Final = _form("ma", rb"(?:HD|NF|EX|NS)" + _FLAGS, _LINE_ERROR)
+_MA_VALUE: Final = _like(_MA, _BODY, rb"(?:NF|EX|NS)" + _FLAGS, _LINE_ERROR, after=_LINE_END)
 MN: Final = _form("mn", rb"MN\r\n", _LINE_ERROR, read=True)
 ME: Final = _form("me", rb"ME [^\r\n]*\r\n", rb"EN\r\n", _LINE_ERROR, read=True)
+
+#: The form of C{mg} by whether it asks for the value and whether it only reads.
+MG: Final = {
+    (False, True): _MG,
+    (True, True): _MG_VALUE,
+    (False, False): _MG.but(read=False),
+    (True, False): _MG_VALUE.but(read=False),
+}
+
+#: The form of C{ma} by whether it asks for the value.
+MA: Final = {False: _MA, True: _MA_VALUE}
 
 #: The form of each command, by C{Form.index}.
 FORMS: Final = tuple(_forms)
 
-#: What C{noreply} makes of them: whatever the answer, nothing is shown (C{memcached.c}, C{out_string}).
-SILENT: Final = {form: form.hiding(_ALL) for form in FORMS}
+#: What C{noreply} hides: everything (C{memcached.c}, C{out_string}).
+EVERYTHING: Final = _matcher(rb"")
+
+#: The forms of the commands that take C{noreply}, with it.
+SILENT: Final = {
+    form: form.but(hidden=EVERYTHING) for form in (SET, ADD, REPLACE, APPEND, PREPEND, CAS, INCR, DECR, TOUCH, DELETE)
+}
+
+_NOT_FOUND: Final = _matcher(rb"EN[ \r]")
+_DONE: Final = _matcher(rb"HD[ \r]")
+_COUNTED: Final = _matcher(rb"(?:HD|VA)[ \r]")
+
+#: The forms of the meta commands, with the flag C{q}.
+QUIET: Final = {
+    **{form: form.but(hidden=_NOT_FOUND) for form in MG.values()},
+    **{form: form.but(hidden=_DONE) for form in (MS, MD)},
+    **{form: form.but(hidden=_COUNTED) for form in MA.values()},
+}

@@ -1,0 +1,228 @@
+# -*- test-case-name: tests.test_wire_memcache -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+The meta commands of memcached, checked flag by flag as memcached 1.6 checks them.
+
+A quiet request is sent without its C{q}, so that every request has an answer, and the answers that C{q} hides are
+swallowed by the form: C{EN} for C{mg}, C{HD} for C{ms} and C{md}, C{HD} and C{VA} for C{ma}. Errors are never hidden,
+nor are misses of C{md} and C{ma}. (One thing is not as in memcached: the answer to C{ma k q N0} which creates the item
+looks like the one which finds it, and is hidden too.)
+"""
+
+from __future__ import annotations
+
+import binascii
+from typing import Final
+
+from txconnpool.wire import Form, Frame, replies
+from txconnpool.wire.classic import (
+    BAD_LINE,
+    ERROR,
+    INT32,
+    LENGTH_MAX,
+    UINT32,
+    UINT64,
+    Check,
+    answer,
+    badKey,
+    forward,
+    forwardBlock,
+    joined,
+    number,
+)
+
+#: Words of a meta command, the command among them, at most: memcached counts one more, its mark of the end, and stops
+#: at 20 (C{proto_text.c}, C{MFLAG_MAX_OPT_LENGTH}).
+WORDS_MAX: Final = 19
+
+#: Bytes of an opaque token, its C{O} among them, at most (C{proto_text.c}, C{MFLAG_MAX_OPAQUE_LENGTH}).
+OPAQUE_MAX: Final = 32
+
+DUPLICATE_FLAG: Final = b"CLIENT_ERROR duplicate flag\r\n"
+INVALID_FLAG: Final = b"CLIENT_ERROR invalid flag\r\n"
+BAD_FLAGS: Final = b"CLIENT_ERROR invalid or duplicate flag\r\n"
+BAD_TOKEN: Final = b"CLIENT_ERROR bad token in command line format\r\n"
+BAD_BASE64: Final = b"CLIENT_ERROR error decoding key\r\n"
+BAD_MODE_TOKEN: Final = b"CLIENT_ERROR incorrect length for M token\r\n"
+BAD_OPAQUE: Final = b"CLIENT_ERROR opaque token too long\r\n"
+GET_TOO_LONG: Final = b"CLIENT_ERROR options flags are too long\r\n"
+TOO_LONG: Final = b"CLIENT_ERROR options flags too long\r\n"
+
+#: The flags whose token is a number: its range, and what memcached says if it is none. (For C{F} it says nothing of
+#: its own.)
+_NUMBERS: Final = {
+    b"N": (INT32, BAD_TOKEN),
+    b"T": (INT32, BAD_TOKEN),
+    b"R": (INT32, BAD_TOKEN),
+    b"C": (UINT64, BAD_TOKEN),
+    b"E": (UINT64, BAD_TOKEN),
+    b"F": (UINT32, b""),
+    b"J": (UINT64, b"CLIENT_ERROR invalid numeric initial value\r\n"),
+    b"D": (UINT64, b"CLIENT_ERROR invalid numeric delta value\r\n"),
+}
+
+#: The other flags, those of later versions than 1.6.18 (E above and x) among them: a server that does not know one
+#: says so in one line.
+_PLAIN: Final = frozenset(b"%c" % letter for letter in b"lOPLkstcfvhuqxI")
+
+#: Flags that make C{mg} write.
+_WRITES: Final = frozenset((b"N", b"T", b"R"))
+
+
+def _notBase64(key: bytes) -> bool:
+    """
+    Whether C{key} is not base64. memcached itself skips what is foreign to it.
+    """
+    try:
+        return not binascii.a2b_base64(key, strict_mode=True)
+    except binascii.Error:
+        return True
+
+
+def _flagError(key: bytes, flags: list[bytes]) -> bytes:
+    """
+    What memcached finds wrong with the flags, C{b""} if nothing: the last bad token it meets before it meets a flag
+    that it does not know or has met.
+    """
+    seen = set()
+    bad = False
+    error = BAD_LINE
+    for flag in flags:
+        letter = flag[:1]
+        if letter in seen or letter >= b"\x7f":
+            return DUPLICATE_FLAG
+        seen.add(letter)
+        if letter in _NUMBERS:
+            bounds, complaint = _NUMBERS[letter]
+            if number(flag[1:], bounds) is None:
+                bad, error = True, complaint or error
+        elif letter == b"b":
+            if _notBase64(key):
+                bad, error = True, BAD_BASE64
+        elif letter == b"M":
+            if len(flag) != 2:
+                bad, error = True, BAD_MODE_TOKEN
+        elif letter not in _PLAIN or b"\0" in flag:
+            return INVALID_FLAG
+    return error if bad else b""
+
+
+def _token(flags: list[bytes], letter: bytes) -> bytes | None:
+    """
+    The flag that begins with C{letter}, if it is given.
+    """
+    return next((flag for flag in flags if flag.startswith(letter)), None)
+
+
+def _tooLong(flags: list[bytes]) -> bytes:
+    """
+    The error of an opaque token that is too long.
+    """
+    return BAD_OPAQUE if len(_token(flags, b"O") or b"") > OPAQUE_MAX else b""
+
+
+def _badMode(flags: list[bytes], modes: bytes, error: bytes) -> bytes:
+    """
+    The error of a mode that the command does not have.
+    """
+    mode = _token(flags, b"M")
+    return error if mode and mode[1:] not in modes else b""
+
+
+def _wanted(form: Form, words: list[bytes]) -> tuple[Form, list[bytes]]:
+    """
+    The form and the line of a request as it is sent: without C{q}.
+    """
+    loud = [word for word in words[2:] if not word.startswith(b"q")]
+    if len(loud) == len(words) - 2:
+        return form, words
+    return replies.QUIET[form], words[:2] + loud
+
+
+def _get(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
+    if len(words) < 2:
+        return answer(stop, ERROR)
+    flags = words[2:]
+    if badKey(words[1]):
+        return answer(stop, BAD_LINE)
+    if len(words) > WORDS_MAX:
+        return answer(stop, GET_TOO_LONG)
+    error = _flagError(words[1], flags) or _tooLong(flags)
+    if error:
+        return answer(stop, error)
+    letters = {flag[:1] for flag in flags}
+    form, line = _wanted(replies.MG[b"v" in letters, letters.isdisjoint(_WRITES)], words)
+    return forward(form, joined(line), data, pos, stop)
+
+
+def _set(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
+    if len(words) < 2:
+        return answer(stop, ERROR)
+    length = number(words[2], (0, LENGTH_MAX)) if len(words) > 2 else None
+    if length is None:
+        return answer(stop, BAD_LINE)
+    flags = words[3:]
+    if badKey(words[1]):
+        error = BAD_LINE
+    elif len(words) > WORDS_MAX:
+        error = TOO_LONG
+    else:
+        error = (
+            _flagError(words[1], flags)
+            or _badMode(flags, b"EAPRS", b"CLIENT_ERROR invalid mode for ms M token\r\n")
+            or _tooLong(flags)
+        )
+    form, line = _wanted(replies.MS, [*words[:2], b"%d" % length, *flags])
+    return forwardBlock(form, line, length, error, data, pos, stop, limit)
+
+
+def _delete(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
+    return _change(replies.MD, words, data, pos, stop, _tooLong(words[2:]))
+
+
+def _arithmetic(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
+    flags = words[2:]
+    error = _badMode(flags, b"I+D-", b"CLIENT_ERROR invalid mode for ma M token\r\n") or _tooLong(flags)
+    return _change(replies.MA[_token(flags, b"v") is not None], words, data, pos, stop, error)
+
+
+def _change(form: Form, words: list[bytes], data: bytes, pos: int, stop: int, error: bytes) -> Frame:
+    """
+    The frame of C{md} and C{ma}.
+
+    @param error: what is wrong with the request if its flags are right.
+    """
+    if len(words) < 2:
+        return answer(stop, ERROR)
+    if badKey(words[1]):
+        return answer(stop, BAD_LINE)
+    if len(words) > WORDS_MAX:
+        return answer(stop, TOO_LONG)
+    if _flagError(words[1], words[2:]):
+        return answer(stop, BAD_FLAGS)
+    if error:
+        return answer(stop, error)
+    form, line = _wanted(form, words)
+    return forward(form, joined(line), data, pos, stop)
+
+
+def _noOperation(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
+    return forward(replies.MN, b"mn\r\n", data, pos, stop)
+
+
+def _debug(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
+    binary = words[2:3] == [b"b"]
+    if len(words) < 2 or badKey(words[1]) or (binary and _notBase64(words[1])):
+        return answer(stop, BAD_LINE)
+    return forward(replies.ME, joined(words[: 3 if binary else 2]), data, pos, stop)
+
+
+#: The check of each meta command.
+CHECKS: Final[dict[bytes, Check]] = {
+    b"mg": _get,
+    b"ms": _set,
+    b"md": _delete,
+    b"ma": _arithmetic,
+    b"mn": _noOperation,
+    b"me": _debug,
+}
