@@ -1,0 +1,328 @@
+# -*- test-case-name: tests.test_options -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+What a setting may be: kinds of values, and the description of a setting from which all its faces follow.
+
+A setting is declared once, as a field of a frozen dataclass whose default is a call of L{option}. The ini key, the long
+option, the help, the checks and the default are made from that; see L{txconnpool.config}.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Generic, TypeVar, cast
+
+from twisted.internet.interfaces import IReactorPluggableNameResolver
+from zope.interface import directlyProvides
+
+T = TypeVar("T")
+
+
+class Kind(ABC, Generic[T]):
+    """
+    How a value is written, and in which range it is.
+
+    @cvar metavar: the word that stands for a value in the help.
+    @ivar expected: what would be right, to end a sentence that begins with "expected".
+    """
+
+    metavar: ClassVar[str]
+    expected: str
+
+    def parse(self, text: str) -> T:
+        """
+        Read a value. A text stands for itself unless a kind says otherwise.
+
+        @raise ValueError: the text is no such value; its message says what would be right.
+        """
+        return cast(T, text)
+
+    @abstractmethod
+    def fits(self, value: T) -> bool:
+        """
+        @return: whether a value, read or given by a program, is right.
+        """
+
+    def check(self, value: T) -> None:
+        """
+        @raise ValueError: the value is not right; its message says what would be.
+        """
+        if not self.fits(value):
+            raise self.wrong()
+
+    def wrong(self) -> ValueError:
+        """
+        @return: the exception for a value that is not right.
+        """
+        return ValueError(f"expected {self.expected}")
+
+    def show(self, value: T) -> str:
+        """
+        Write a value so that L{parse} reads it back.
+        """
+        return str(value)
+
+
+class Whole(Kind[int]):
+    """
+    A whole number in a range.
+    """
+
+    metavar = "N"
+
+    def __init__(self, low: int, high: int) -> None:
+        self.low, self.high = low, high
+        self.expected = f"a whole number from {low} to {high}"
+
+    def parse(self, text: str) -> int:
+        """
+        Read digits.
+        """
+        if not re.fullmatch(r"[0-9]{1,20}", text):
+            raise self.wrong()
+        return int(text)
+
+    def fits(self, value: int) -> bool:
+        """
+        Hold the range.
+        """
+        return isinstance(value, int) and self.low <= value <= self.high
+
+
+class Size(Whole):
+    """
+    A number of bytes in a range; C{k}, C{m} and C{g} stand for powers of 1024.
+    """
+
+    metavar = "SIZE"
+    _units: ClassVar[dict[str, int]] = {"g": 1 << 30, "m": 1 << 20, "k": 1 << 10}
+
+    def __init__(self, low: int, high: int) -> None:
+        super().__init__(low, high)
+        self.expected = f"a size from {self.show(low)} to {self.show(high)}, such as 65536, 64k or 1m"
+
+    def parse(self, text: str) -> int:
+        """
+        Read digits and perhaps a unit.
+        """
+        match = re.fullmatch(r"([0-9]{1,20})([kmg]?)", text.lower())
+        if match is None:
+            raise self.wrong()
+        return int(match[1]) * self._units.get(match[2], 1)
+
+    def show(self, value: int) -> str:
+        """
+        Write the number with the largest unit that divides it.
+        """
+        for unit, size in self._units.items():
+            if value and value % size == 0:
+                return f"{value // size}{unit}"
+        return str(value)
+
+
+class Seconds(Kind[float]):
+    """
+    A time in seconds, in a range; C{ms}, C{s}, C{m} and C{h} may follow the number.
+    """
+
+    metavar = "SECONDS"
+    _units: ClassVar[dict[str, float]] = {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600}
+
+    def __init__(self, low: float, high: float, zero: str = "") -> None:
+        """
+        @param zero: what 0 means, where it is allowed beside the range.
+        """
+        self.low, self.high, self.zero = low, high, zero
+        self.expected = f"seconds from {self.show(low)} to {self.show(high)}, such as 2, 0.5, 500ms, 5m or 1h"
+        if zero:
+            self.expected += f", or 0 for {zero}"
+
+    def parse(self, text: str) -> float:
+        """
+        Read a decimal number and perhaps a unit.
+        """
+        match = re.fullmatch(r"([0-9]{1,20}(?:\.[0-9]{1,20})?) ?(ms|s|m|h|)", text.lower())
+        if match is None:
+            raise self.wrong()
+        return float(match[1]) * self._units[match[2]]
+
+    def fits(self, value: float) -> bool:
+        """
+        Hold the range.
+        """
+        return isinstance(value, (int, float)) and (self.low <= value <= self.high or bool(self.zero and value == 0))
+
+    def show(self, value: float) -> str:
+        """
+        Write the seconds, without the C{.0} of whole ones.
+        """
+        return repr(value).removesuffix(".0")
+
+
+class Choice(Kind[str]):
+    """
+    One of a few words.
+    """
+
+    metavar = "WORD"
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+        self.expected = " or ".join(words)
+
+    def fits(self, value: str) -> bool:
+        """
+        Hold the list of words.
+        """
+        return value in self.words
+
+
+class _Nowhere:
+    """
+    Stands where a reactor is asked for while an endpoint string is only checked: nothing can be done with it.
+    """
+
+    nameResolver = None
+
+
+_nowhere = _Nowhere()
+# tls: endpoints warn about a reactor without a resolver as soon as they are made.
+directlyProvides(_nowhere, IReactorPluggableNameResolver)
+
+
+class Endpoint(Kind[str]):
+    """
+    An endpoint string of Twisted.
+
+    It is checked by making the endpoint, which opens nothing but may read files that the string names (keys,
+    certificates), and may load Twisted's plugins.
+    """
+
+    metavar = "ENDPOINT"
+
+    def __init__(self, fromString: Callable[[Any, str], object], expected: str) -> None:
+        """
+        @param fromString: C{clientFromString} or C{serverFromString}.
+        @param expected: examples.
+        """
+        self._fromString = fromString
+        self.expected = expected
+
+    def fits(self, value: str) -> bool:
+        """
+        Make the endpoint.
+        """
+        return not self._problem(value)
+
+    def check(self, value: str) -> None:
+        """
+        @raise ValueError: the string is no endpoint; its message says why, and what would be right.
+        """
+        problem = self._problem(value)
+        if problem:
+            right = f"did you mean tcp:{value}?" if self.fits(f"tcp:{value}") else f"expected {self.expected}"
+            raise ValueError(f"{problem}; {right}")
+
+    def _problem(self, value: str) -> str:
+        """
+        @return: what is wrong with the string, or nothing.
+        """
+        try:
+            self._fromString(_nowhere, value)
+        except Exception as error:  # Twisted's own parsers raise six kinds already, and plugins may raise any
+            # "TCP4ClientEndpoint.__init__() missing 1 required ..." is one of them.
+            return re.sub(r"^\S+\(\) ", "", " ".join(str(error).split())) or type(error).__name__
+        # Twisted takes any number for a port, and fails with a traceback when it comes to use it.
+        ports = re.findall(r":(?:port=)?([0-9]+)(?=:|$)", value) if re.match("tcp6?:|ssl:|tls:", value, re.I) else []
+        return next((f"port {port} is more than 65535" for port in ports if int(port) > 65535), "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """
+    A setting: everything but its value.
+
+    @ivar name: the ini key, and the long option without its two hyphens.
+    @ivar attribute: the name of the dataclass's field.
+    @ivar doc: a phrase for the help.
+    @ivar group: the heading under which the help shows it.
+    @ivar short: the letter of the short option, or nothing.
+    @ivar many: whether it may be given several times: its value is a tuple then.
+    """
+
+    name: str
+    attribute: str
+    default: Any
+    kind: Kind[Any]
+    doc: str
+    group: str
+    short: str
+    many: bool
+
+    def parse(self, texts: Sequence[str]) -> Any:
+        """
+        Read and check a value.
+
+        @param texts: what was given, one text for each line or for each time the option was used.
+
+        @raise ValueError: with what would be right.
+        """
+        if self.default is None and not any(texts):
+            return None
+        if not self.many and len(texts) > 1:
+            raise ValueError("expected one line")
+        values = tuple(map(self.kind.parse, texts))
+        value = values if self.many else values[0]
+        self.check(value)
+        return value
+
+    def check(self, value: Any) -> None:
+        """
+        Check a value.
+
+        @raise ValueError: with what would be right.
+        """
+        if not self.many:
+            if value is not None or self.default is not None:
+                self.kind.check(value)
+            return
+        if not isinstance(value, tuple) or not value:
+            raise ValueError(f"expected one or more of {self.kind.expected}")
+        for one in value:
+            try:
+                self.kind.check(one)
+            except ValueError as error:
+                raise ValueError(f"{one!r}: {error}" if len(value) > 1 else str(error)) from None
+        if len(set(value)) < len(value):
+            raise ValueError("expected each only once")
+
+    def show(self, value: Any) -> str:
+        """
+        Write a value as the ini has it: several on a line each, nothing for C{None}.
+        """
+        if value is None:
+            return ""
+        return "\n".join(map(self.kind.show, value)) if self.many else self.kind.show(value)
+
+
+def option(default: T, kind: Kind[Any], doc: str, group: str, short: str = "", many: bool = False) -> T:
+    """
+    Declare a setting: the default of a dataclass's field, of which L{optionsOf} makes an L{Option}.
+
+    @return: not really the default, but what type checkers and L{dataclass} take for it.
+    """
+    metadata = {"kind": kind, "doc": doc, "group": group, "short": short, "many": many}
+    return field(default=default, metadata=metadata)
+
+
+def optionsOf(settings: type) -> Iterator[Option]:
+    """
+    Find the settings that a dataclass declares.
+    """
+    for each in fields(settings):
+        if each.metadata:
+            name = re.sub("[A-Z]", lambda match: "-" + match[0].lower(), each.name)
+            yield Option(name=name, attribute=each.name, default=each.default, **each.metadata)
