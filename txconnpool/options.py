@@ -187,10 +187,9 @@ class _Nowhere:
 
     nameResolver = None
 
-
-_nowhere = _Nowhere()
-# tls: endpoints warn about a reactor without a resolver as soon as they are made.
-directlyProvides(_nowhere, IReactorPluggableNameResolver)
+    def __init__(self) -> None:
+        # tls: endpoints warn about a reactor without a resolver as soon as they are made.
+        directlyProvides(self, IReactorPluggableNameResolver)
 
 
 class Endpoint(Kind[str]):
@@ -231,7 +230,7 @@ class Endpoint(Kind[str]):
         @return: what is wrong with the string, or nothing.
         """
         try:
-            self._fromString(_nowhere, value)
+            self._fromString(_Nowhere(), value)
         except Exception as error:  # Twisted's own parsers raise six kinds already, and plugins may raise any
             # "TCP4ClientEndpoint.__init__() missing 1 required ..." is one of them.
             return re.sub(r"^\S+\(\) ", "", " ".join(str(error).split())) or type(error).__name__
