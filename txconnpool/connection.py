@@ -1,0 +1,292 @@
+# -*- test-case-name: tests.test_connection -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+One upstream connection: many requests in flight, each reply to whom it is owed.
+
+The queue of what is in flight is the order of replies and, because a session with requests in flight stays on its
+connection, of execution too. What a session is told from here, not by the server, stands in the same queue.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import deque
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer, ITCPTransport
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from txconnpool.errors import ConnectionLostInFlight, PoolError, PoolTimeout, WireError
+from txconnpool.interfaces import IPipelined, IRequester
+from txconnpool.metrics import Traffic
+from txconnpool.transport import adopt
+
+#: What is in flight: whose it is, the form of its replies, how many there are to be, when it was sent, and the request
+#: itself if it may be sent once more. Without a form, it is an answer of ours (its bytes last) that waits for its turn.
+Entry = tuple[Any, Any, int, float, Any]
+
+
+@implementer(IPipelined, IPushProducer)
+class Connection(Protocol):
+    """
+    A pipelined connection to a server.
+
+    @ivar slot: the pool's record of it.
+    """
+
+    _log = Logger()
+    slot: Any
+    transport: Any
+
+    def __init__(self, factory: ConnectionFactory) -> None:
+        self.factory: ConnectionFactory = factory
+        self._replies = factory.wire.replies
+        self._seconds = factory.reactor.seconds
+        self._inFlight: deque[Entry] = deque()
+        self._owed = 0  # replies the head is still owed; 0: none has begun
+        self._due = -1  # bytes of a body still to come; -1: at the start of a reply
+        self._tail = b""  # a line that is not complete yet
+        self._timer: IDelayedCall | None = None
+        self._error: PoolError | None = None
+        self._ended = False
+
+    # -- Requests
+
+    def connectionMade(self) -> None:
+        """
+        Take the socket over, and ask to be told when the server does not read.
+        """
+        transport: Any = self.transport
+        if ITCPTransport.providedBy(transport):
+            transport.setTcpNoDelay(True)
+            transport.setTcpKeepAlive(True)
+        self.transport = transport = adopt(self, self.factory.reactor)
+        self._write = transport.write
+        transport.registerProducer(self, True)
+
+    def ask(self, request: bytes, form: Any) -> Deferred[bytes]:
+        """
+        Send one request for those who have time for a Deferred.
+
+        @return: fires with the whole reply; fails with L{PoolError} when the connection is lost first.
+        """
+        asked = _Asked()
+        self.send(asked, form, 1, request)
+        return asked.answer
+
+    def send(self, owner: Any, form: Any, count: int, data: bytes, again: bool = True) -> None:
+        """
+        Send requests.
+
+        @param owner: the L{IRequester} who is given the replies.
+        @param form: the form of the replies.
+        @param count: how many replies there will be.
+        @param data: the requests.
+        @param again: whether the owner would send them a second time if the connection is lost, where that is safe.
+        """
+        traffic = self.slot.server.traffic
+        traffic.requests[form.index] += count
+        traffic.sent += len(data)
+        self._inFlight.append((owner, form, count, self._seconds(), data if again and form.read else None))
+        self.slot.load += count
+        self._write(data)
+        if self._timer is None:
+            self._watch(self.factory.requestTimeout)
+
+    def say(self, owner: Any, data: bytes) -> None:
+        """
+        Tell C{owner} something of our own when all that is in flight before has been answered. Something is.
+        """
+        self._inFlight.append((owner, None, 1, 0.0, data))
+
+    # -- Replies
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Give each reply to whom it is owed.
+        """
+        slot = self.slot
+        traffic: Traffic = slot.server.traffic
+        traffic.received += len(data)
+        if self._tail:
+            data = self._tail + data
+            self._tail = b""
+        try:
+            self._deliver(data, slot, traffic)
+        except WireError as error:
+            self.factory.violated(self)
+            self._log.warn("closing a connection to {server}: {why}", server=slot.server.name, why=str(error))
+            self._fail(ConnectionLostInFlight(f"upstream protocol error: {error} ({slot.server.name})"))
+            return
+        if not slot.load or self.factory.connectionPool.waiting:
+            self.factory.connectionPool.eased(slot)
+
+    def _deliver(self, data: bytes, slot: Any, traffic: Traffic) -> None:
+        replies, inFlight = self._replies, self._inFlight
+        latency = traffic.latency
+        now = self._seconds()
+        owed, due = self._owed, self._due
+        pos, size = 0, len(data)
+        while pos < size:
+            if not inFlight:
+                if self._ended:  # an owner closed this connection when it was told its reply
+                    return
+                raise WireError("bytes that no request is owed")
+            owner, form, count, since, _ = inFlight[0]
+            start, fresh, before = pos, due < 0, owed or count
+            pos, owed, due = replies(data, pos, form, before, due)
+            done = before - owed
+            if not owed:
+                inFlight.popleft()
+                took = now - since
+                latency.counts[bisect_left(latency.bounds, took)] += count
+                latency.total += took * count
+            # Kept in step before the owner hears of it: it may send, or close this very connection.
+            self._owed, self._due = owed, due
+            slot.load -= done
+            if done and fresh and form.hidden is not None and form.hidden(data, start):
+                owner.replied(b"", done)
+            elif pos > start:
+                owner.replied(data if pos - start == size else data[start:pos], done)
+            if owed:
+                self._tail = data[pos:]
+                return
+            while inFlight and inFlight[0][1] is None:
+                said = inFlight.popleft()
+                said[0].replied(said[4], 1)
+
+    # -- Time, and the end
+
+    def _watch(self, delay: float) -> None:
+        self._timer = self.factory.reactor.callLater(delay, self._check)
+
+    def _check(self) -> None:
+        """
+        Close if the head is late: a pipelined stream cannot skip. One timer serves all requests.
+        """
+        self._timer = None
+        if not self._inFlight:
+            return
+        timeout = self.factory.requestTimeout
+        left = self._inFlight[0][3] + timeout - self._seconds()
+        if left > 0:
+            self._watch(left)
+            return
+        server = self.slot.server.name
+        self.factory.timedOut(self)
+        why = f"no answer within {timeout:g} s"
+        self._log.warn("closing a connection to {server}: {why}", server=server, why=why)
+        self._fail(PoolTimeout(f"upstream timed out: {why} ({server})", "request"))
+
+    def _fail(self, error: PoolError) -> None:
+        if self._error is None:
+            self._error = error
+            self.transport.abortConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        Tell everyone who is owed something that it will not come from here.
+        """
+        self._ended = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._inFlight:
+            return
+        error = self._error or ConnectionLostInFlight(f"upstream connection lost ({self.slot.server.name})")
+        entries = self._inFlight.copy()
+        self._inFlight.clear()
+        begun = self._due >= 0
+        owner, form, count, since, again = first = entries.popleft()
+        if self._owed:
+            again = again and self.factory.wire.rest(again, count - self._owed)
+            first = (owner, form, self._owed, since, again)
+        owners: dict[Any, list[Entry]] = {owner: [first]}
+        for entry in entries:
+            owners.setdefault(entry[0], []).append(entry)
+        for each, its in owners.items():
+            each.unanswered(its, begun and each is owner, error)
+
+    # -- Back-pressure: the server does not read
+
+    def pauseProducing(self) -> None:
+        """
+        Take no new requests.
+        """
+        self.factory.connectionPool.hold(self.slot)
+
+    def resumeProducing(self) -> None:
+        """
+        Take new requests again.
+        """
+        self.factory.connectionPool.unhold(self.slot)
+
+    def stopProducing(self) -> None:
+        """
+        The connection ends; C{connectionLost} does what there is to do.
+        """
+
+
+@implementer(IRequester)
+class _Asked:
+    """
+    Collects the reply to one request.
+    """
+
+    def __init__(self) -> None:
+        self.answer: Deferred[bytes] = Deferred()
+        self._data = b""
+
+    def replied(self, data: bytes, count: int) -> None:
+        """
+        Part of the answer.
+        """
+        self._data += data
+        if count:
+            self.answer.callback(self._data)
+
+    def unanswered(self, entries: list[Entry], begun: bool, error: PoolError) -> None:
+        """
+        The connection was lost.
+        """
+        self.answer.errback(error)
+
+
+class ConnectionFactory(Factory):
+    """
+    Makes the connections of a pool.
+
+    @ivar wire: the protocol, an L{txconnpool.interfaces.IWire}.
+    @ivar requestTimeout: seconds a request may take.
+    @ivar connectionPool: set by the pool.
+    """
+
+    noisy = False
+    connectionPool: Any = None
+
+    def __init__(self, wire: Any, reactor: Any, requestTimeout: float) -> None:
+        self.wire = wire
+        self.reactor = reactor
+        self.requestTimeout = requestTimeout
+
+    def buildProtocol(self, addr: IAddress | None) -> Connection:  # type: ignore[override]  # Factory's is a TypeVar
+        """
+        @return: a new connection.
+        """
+        return Connection(self)
+
+    def timedOut(self, connection: Connection) -> None:
+        """
+        A connection is closed because a reply was late.
+        """
+        self.connectionPool.counters.requestTimeouts += 1
+
+    def violated(self, connection: Connection) -> None:
+        """
+        A connection is closed because its bytes did not fit.
+        """
+        self.connectionPool.counters.violations += 1

@@ -1,0 +1,277 @@
+# -*- test-case-name: tests.test_dial -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+From a server's address to a client that is ready, or a failure that says why not.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.internet import error
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+    UNIXClientEndpoint,
+    clientFromString,
+)
+from twisted.internet.interfaces import (
+    IAddress,
+    IFileDescriptorReceiver,
+    IHalfCloseableProtocol,
+    IHandshakeListener,
+    IProtocol,
+    IProtocolFactory,
+    IStreamClientEndpoint,
+    ITransport,
+)
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+from zope.interface import directlyProvides, implementer
+
+from txconnpool.errors import PoolTimeout
+
+
+def endpointOf(address: Any, reactor: Any) -> tuple[str, IStreamClientEndpoint]:
+    """
+    What to connect to, and its name for people.
+
+    @param address: an L{IPv4Address}, L{IPv6Address}, L{UNIXAddress}, C{(host, port)}, an endpoint, or its description.
+
+    @raise ValueError: it is none of these.
+    """
+    if isinstance(address, str):
+        try:
+            return address, clientFromString(reactor, address)
+        except TypeError as reason:
+            raise ValueError(f"{address}: {reason}") from reason
+    if IStreamClientEndpoint.providedBy(address):
+        return _describeEndpoint(address), address
+    if isinstance(address, IPv4Address):
+        return f"tcp:{address.host}:{address.port}", TCP4ClientEndpoint(reactor, address.host, address.port)
+    if isinstance(address, IPv6Address):
+        return f"tcp6:[{address.host}]:{address.port}", TCP6ClientEndpoint(reactor, address.host, address.port)
+    if isinstance(address, UNIXAddress) and address.name is not None:
+        path = os.fsdecode(address.name)
+        return f"unix:{path}", UNIXClientEndpoint(reactor, path)
+    if isinstance(address, tuple) and len(address) == 2 and isinstance(address[1], int):
+        host, port = address
+        return f"tcp:{host}:{port}", HostnameEndpoint(reactor, host, port)
+    raise ValueError(
+        f"not a server: {address!r}; expected an IPv4Address, IPv6Address, UNIXAddress, (host, port), an endpoint or "
+        "an endpoint string"
+    )
+
+
+def _describeEndpoint(endpoint: Any) -> str:
+    """
+    A name for an endpoint of any class: there is nothing public to read but C{repr}.
+    """
+    text = repr(endpoint)
+    return type(endpoint).__name__ if " object at 0x" in text else text
+
+
+def describe(reason: BaseException) -> str:
+    """
+    Say in a few words why there is no connection.
+    """
+    if isinstance(reason, error.ConnectError) and reason.osError is not None:
+        number = reason.osError
+        return (os.strerror(number) if isinstance(number, int) else str(number)).lower()
+    if isinstance(reason, error.ConnectionRefusedError):
+        return "connection refused"
+    if isinstance(reason, error.ConnectionDone):
+        return "connection closed by the server"
+    if isinstance(reason, error.ConnectionLost):
+        return "connection lost"
+    return str(reason) or type(reason).__name__
+
+
+class Link:
+    """
+    Stands between a transport and a client of any class, to learn of the connection's end before the client does.
+    """
+
+    def __init__(self, client: Any, ended: Callable[[Failure], None]) -> None:
+        self.client = client
+        self._ended = ended
+        # The bound method itself: no call more for each read than without us.
+        self.dataReceived = client.dataReceived
+        also = (IHalfCloseableProtocol, IHandshakeListener, IFileDescriptorReceiver)
+        directlyProvides(self, IProtocol, *(each for each in also if each.providedBy(client)))
+
+    def makeConnection(self, transport: ITransport) -> None:
+        """
+        Pass it on.
+        """
+        self.transport = transport
+        self.client.makeConnection(transport)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        Tell the pool, which tells the client.
+        """
+        self._ended(reason)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.client, name)
+
+
+class Line(Protocol):
+    """
+    Whom an L{Attempt} tells what became of it. C{ready} or C{failed} is called once, C{ended} once after C{ready}.
+    """
+
+    def made(self, slot: Any, client: Any) -> None:
+        """
+        There is a client; its connection is about to be made.
+        """
+
+    def ready(self, slot: Any, client: Any) -> None:
+        """
+        The client is connected and its handshake done.
+        """
+
+    def failed(self, slot: Any, reason: BaseException) -> None:
+        """
+        There will be no client.
+        """
+
+    def ended(self, slot: Any, client: Any, reason: Failure) -> None:
+        """
+        The connection is gone. C{client.connectionLost} is still to be called.
+        """
+
+
+@implementer(IProtocolFactory)
+class Attempt:
+    """
+    One connection to a server: its dial, its handshake, and the news of its end.
+
+    @ivar client: the protocol instance, as soon as there is one.
+    """
+
+    def __init__(
+        self,
+        slot: Any,
+        line: Line,
+        factory: Any,
+        reactor: Any,
+        timeout: float | None,
+        handshake: Callable[[Any], Any] | None,
+        announces: bool,
+    ) -> None:
+        """
+        @param slot: given back with each piece of news; its server's address is an endpoint.
+        @param line: whom to tell.
+        @param factory: makes the client.
+        @param timeout: seconds until the client must be ready; C{None}: no limit.
+        @param handshake: called with the client when it is connected; may return a Deferred or an awaitable.
+        @param announces: whether the client says itself, by L{announced}, that it is connected.
+        """
+        self._slot = slot
+        self._line = line
+        self._factory = factory
+        self._reactor = reactor
+        self._timeout = timeout
+        self._handshake = handshake
+        self._awaited = {"connected", "announced"} if announces else {"connected"}
+        self._timer: Any = None
+        self._pending: Deferred[Any] | None = None
+        self._over = False
+        self.client: Any = None
+        self.isReady = False
+
+    def start(self) -> None:
+        """
+        Connect.
+        """
+        if self._timeout is not None:
+            self._timer = self._reactor.callLater(self._timeout, self._late)
+        self._wait(maybeDeferred(self._slot.server.address.connect, self), lambda _: self._passed("connected"))
+
+    def _wait(self, pending: Deferred[Any], then: Callable[[Any], None]) -> None:
+        self._pending = pending
+        pending.addCallback(then).addErrback(self._failed)
+
+    def doStart(self) -> None:
+        """
+        The endpoint begins to use this factory.
+        """
+        self._factory.doStart()
+
+    def doStop(self) -> None:
+        """
+        The endpoint has no more use for this factory.
+        """
+        self._factory.doStop()
+
+    def buildProtocol(self, addr: IAddress) -> Link | None:  # type: ignore[override]  # Link provides what is asked
+        """
+        @return: the client, so wrapped that its end is noticed.
+        """
+        client = self._factory.buildProtocol(addr)
+        if client is None:
+            return None
+        self.client = client
+        self._line.made(self._slot, client)
+        return Link(client, self._lost)
+
+    def announced(self) -> None:
+        """
+        The client says that it is connected.
+        """
+        self._passed("announced")
+
+    def _passed(self, what: str) -> None:
+        if what in self._awaited:
+            self._awaited.discard(what)
+            if not self._awaited and not self._over:
+                if self._handshake is None:
+                    self._done(None)
+                else:
+                    self._wait(maybeDeferred(self._handshake, self.client), self._done)
+
+    def _done(self, result: Any) -> None:
+        self._over = self.isReady = True
+        self._stopTimer()
+        self._line.ready(self._slot, self.client)
+
+    def _failed(self, failure: Failure) -> None:
+        self.fail(failure.value or error.ConnectionDone())
+
+    def _late(self) -> None:
+        self._timer = None
+        missing = " and ".join(sorted(self._awaited)) or "done with its handshake"
+        self.fail(PoolTimeout(f"connect timed out: not {missing} within {self._timeout:g} s", "connect"))
+
+    def fail(self, reason: BaseException) -> None:
+        """
+        Give up, unless the client is ready already.
+        """
+        if self._over:
+            return
+        self._over = True
+        self._stopTimer()
+        if self._pending is not None:
+            self._pending.cancel()
+        if self.client is not None and getattr(self.client, "transport", None) is not None:
+            self.client.transport.abortConnection()
+        self._line.failed(self._slot, reason)
+
+    def _stopTimer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _lost(self, reason: Failure) -> None:
+        if self.isReady:
+            self._line.ended(self._slot, self.client, reason)
+        else:
+            self.client.connectionLost(reason)
+            self._failed(reason)

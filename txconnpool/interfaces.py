@@ -1,0 +1,112 @@
+# -*- test-case-name: tests.test_interfaces -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+What the parts of txconnpool ask of each other, and what an extender implements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from zope.interface import Attribute, Interface
+
+from txconnpool.errors import PoolError
+
+
+class IWire(Interface):
+    """
+    A protocol as the proxy sees it: where requests and replies begin and end. Free of input and output.
+
+    L{txconnpool.wire.memcache.Memcache} is the one there is; its docstrings tell the details.
+    """
+
+    forms = Attribute("All forms of replies: objects with name, index, read and hidden, in the order of their index.")
+    tooManyClients = Attribute("Bytes said to a client who comes when no more may come.")
+
+    def requests(data: bytes, pos: int, most: int) -> tuple[Any, int, int, Any]:
+        """
+        Look at the bytes of a client from C{pos}.
+
+        @param most: how many requests may be taken as one run.
+        @return: C{(form, end, count, payload)}. With C{count}: so many complete requests end at C{end}, each owed one
+            reply of C{form}; C{payload}, if not C{None}, is to be sent in their stead. Without: a directive.
+        """
+
+    def replies(data: bytes, pos: int, form: Any, count: int, due: int) -> tuple[int, int, int]:
+        """
+        Look at the bytes of a server from C{pos}: replies of C{form}, of which C{count} are still owed.
+
+        @param due: -1 at the start of a reply, else how many bytes of a body are still to come.
+        @return: C{(pos, count, due)} after all that is certain.
+        @raise WireError: they are no such replies.
+        """
+
+    def rest(requests: bytes, done: int) -> bytes:
+        """
+        @return: C{requests}, a run of them, without the first C{done}.
+        """
+
+    def merge(replies: list[bytes]) -> bytes:
+        """
+        @return: one reply to a request that every server has answered.
+        """
+
+    def error(text: str) -> bytes:
+        """
+        @return: the bytes that tell a client that its request failed on the way.
+        """
+
+    def statistics(items: Iterable[tuple[str, object]]) -> bytes:
+        """
+        @return: the bytes that tell a client names and values.
+        """
+
+    probe = Attribute("(request, form): a request that any living server answers, for the handshake.")
+
+
+class IWaiter(Interface):
+    """
+    Who asks a pool for a connection with room.
+    """
+
+    ticket = Attribute("Set by the pool while it waits, for L{txconnpool.pool.Pool.forget}.")
+
+    def granted(slot: Any) -> None:
+        """
+        C{slot.client} has room. The waiter must put load on C{slot} before it returns.
+        """
+
+    def refused(error: PoolError) -> None:
+        """
+        There will be no connection.
+        """
+
+
+class IRequester(Interface):
+    """
+    Who has requests in flight on a L{txconnpool.connection.Connection}.
+    """
+
+    def replied(data: bytes, count: int) -> None:
+        """
+        The next bytes of the replies, in the order of the requests.
+
+        @param count: how many replies they complete. 0: there is more to come of the first one.
+        """
+
+    def unanswered(entries: list[Any], begun: bool, error: PoolError) -> None:
+        """
+        The connection was lost; these of the requester's requests will get no reply from it.
+
+        @param entries: what was in flight, in order, as the connection keeps it.
+        @param begun: whether part of the first reply has been passed on.
+        """
+
+
+class IPipelined(Interface):
+    """
+    A client that keeps the load of its slot itself, and carries the requests of many at once.
+    """
+
+    slot = Attribute("Set by the pool when the connection is established.")

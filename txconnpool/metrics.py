@@ -1,0 +1,181 @@
+# -*- test-case-name: tests.test_metrics -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Plain numbers: counters that only grow, gauges, and histograms with fixed buckets.
+
+Nothing here knows time or the network. The data path adds to these numbers itself (C{counters.acquired += 1}); whoever
+reports them takes a snapshot.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass
+
+#: Upper bounds of the latency buckets, in seconds. From 50 microseconds (a local memcached behind an idle proxy) to the
+#: largest timeouts that operators set; the last bucket takes the rest.
+LATENCY_BOUNDS = (
+    0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0,
+)  # fmt: skip
+
+
+class Histogram:
+    """
+    How often a value fell into which bucket. Monotonic: two readers can take differences without disturbing each other.
+
+    @ivar bounds: the upper bounds, ascending; a value equal to a bound belongs to it (as in Prometheus' C{le}).
+    @ivar counts: how many fell into each bucket; one more than there are bounds.
+    @ivar total: the sum of all values.
+    """
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...] = LATENCY_BOUNDS) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float, times: int = 1) -> None:
+        """
+        Count C{value}.
+
+        @param times: how many events had this value.
+        """
+        self.counts[bisect_left(self.bounds, value)] += times
+        self.total += value * times
+
+    @property
+    def count(self) -> int:
+        """
+        How many values were counted.
+        """
+        return sum(self.counts)
+
+    def quantile(self, q: float) -> float:
+        """
+        Estimate a quantile: the upper bound of the bucket in which it lies.
+
+        @param q: from 0 to 1.
+        @return: 0.0 when nothing was counted, infinity when it lies above the last bound.
+        """
+        rank = q * self.count
+        if not rank:
+            return 0.0
+        seen = 0
+        for bound, count in zip(self.bounds, self.counts, strict=False):
+            seen += count
+            if seen >= rank:
+                return bound
+        return float("inf")
+
+
+class Counters:
+    """
+    What has happened in a pool since it was made. Every number only grows.
+
+    @ivar acquired: times a connection with room was found or handed over.
+    @ivar waited: how many of these had to wait.
+    @ivar waitTime: seconds waited in all, by those who got a connection.
+    @ivar timedOut: waiters whose time ran out.
+    @ivar cancelled: waiters who gave up.
+    @ivar rejected: requests refused because too many were waiting.
+    @ivar unavailable: requests refused because no server could be reached.
+    @ivar dials: dials begun.
+    @ivar dialFailures: dials that failed, handshake included.
+    @ivar lost: established connections that ended without the pool's wish.
+    @ivar closed: established connections that the pool closed (idle, old, resized, expired).
+    @ivar ejections: times a server left rotation.
+    @ivar requestTimeouts: connections closed because a reply was late.
+    @ivar violations: connections closed because their bytes did not fit what was owed.
+    @ivar retries: reads sent a second time because their connection was lost.
+    """
+
+    __slots__ = (
+        "acquired", "cancelled", "closed", "dialFailures", "dials", "ejections", "lost", "rejected", "requestTimeouts",
+        "retries", "timedOut", "unavailable", "violations", "waitTime", "waited",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        for name in self.__slots__:
+            setattr(self, name, 0)
+        self.waitTime = 0.0
+
+    acquired: int
+    cancelled: int
+    closed: int
+    dialFailures: int
+    dials: int
+    ejections: int
+    lost: int
+    rejected: int
+    requestTimeouts: int
+    retries: int
+    timedOut: int
+    unavailable: int
+    violations: int
+    waitTime: float
+    waited: int
+
+
+@dataclass(frozen=True)
+class PoolStats:
+    """
+    A pool at one moment: its gauges, and its counters as L{Counters} describes them.
+
+    @ivar maximum: the bound on connections.
+    @ivar connections: established connections.
+    @ivar idle: how many of these carry nothing.
+    @ivar busy: how many of these carry requests or are lent.
+    @ivar dialing: dials in progress.
+    @ivar inFlight: requests in flight (a lease counts as a full connection).
+    @ivar waiting: requests for which no connection has room yet.
+    """
+
+    maximum: int
+    connections: int
+    idle: int
+    busy: int
+    dialing: int
+    inFlight: int
+    waiting: int
+    acquired: int
+    waited: int
+    waitTime: float
+    timedOut: int
+    cancelled: int
+    rejected: int
+    unavailable: int
+    dials: int
+    dialFailures: int
+    lost: int
+    closed: int
+    ejections: int
+    requestTimeouts: int
+    violations: int
+    retries: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.busy} of {self.maximum} connections busy, {self.idle} idle, {self.dialing} dialing, "
+            f"{self.waiting} waiting"
+        )
+
+
+class Traffic:
+    """
+    What went to one server and came from it.
+
+    @ivar requests: how many requests were sent, by the index of their form.
+    @ivar sent: bytes of requests.
+    @ivar received: bytes of replies.
+    @ivar latency: from the sending of a request to the end of its reply, in seconds. Requests that were sent as one run
+        share the time of the last.
+    """
+
+    __slots__ = ("latency", "received", "requests", "sent")
+
+    def __init__(self, forms: int) -> None:
+        self.requests = [0] * forms
+        self.sent = 0
+        self.received = 0
+        self.latency = Histogram()

@@ -1,0 +1,642 @@
+# -*- test-case-name: tests.test_session -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+One downstream client: requests in, replies out in their order, and no more of either than is agreed.
+
+While a session has requests in flight it stays on their connection, so replies come in the order of the requests, and
+what it pipelines is executed in that order, without anything being kept here for one request.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IPushProducer, ITCPTransport
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from txconnpool.connection import Entry
+from txconnpool.errors import ConnectionLostInFlight, PoolError
+from txconnpool.interfaces import IRequester, IWaiter
+from txconnpool.transport import adopt
+from txconnpool.wire import ANSWER, CLOSE, EVERYWHERE, MORE, STATISTICS
+
+#: A session that may not send now (it waits, or has as much in flight as it may) is read until so many bytes are kept.
+BACKLOG = 1 << 16
+
+#: While a line has no end yet, it is looked at again when an end has come, or so many bytes more.
+LOOK = 1 << 12
+
+#: Requests that a session may have in flight at first.
+FIRST_WINDOW = 16
+
+
+@dataclass(frozen=True)
+class SessionLimits:
+    """
+    The bounds of the sessions of a pool.
+
+    @ivar maxClients: most sessions.
+    @ivar maxInFlight: most requests in flight of one session.
+    @ivar unreadSoft: bytes of replies that a client has not read, above which its requests are not read either.
+    @ivar unreadHard: bytes of replies that a client has not read, above which it is closed.
+    """
+
+    maxClients: int = 10000
+    maxInFlight: int = 256
+    unreadSoft: int = 1 << 18
+    unreadHard: int = 1 << 26
+
+
+class Unread:
+    """
+    How much all clients of a process have not read, and the bound on it.
+
+    @ivar limit: bytes.
+    @ivar total: bytes now.
+    @ivar dropped: how many sessions were closed for it, or for their own bound.
+    """
+
+    _log = Logger()
+
+    def __init__(self, limit: int = 1 << 28) -> None:
+        self.limit = limit
+        self.total = 0
+        self.dropped = 0
+        self._sessions: set[Session] = set()
+
+    def add(self, session: Session, size: int) -> None:
+        """
+        C{session} leaves C{size} bytes more unread. If that is too much for all, those with the most are dropped.
+        """
+        self._sessions.add(session)
+        session.unread += size
+        self.total += size
+        while self.total > self.limit:
+            self.drop(max(self._sessions, key=lambda each: each.unread), f"{self.total} in all sessions")
+
+    def drop(self, session: Session, why: str) -> None:
+        """
+        Close a session for what it leaves unread.
+        """
+        self._log.warn("closing {peer}: {unread} bytes unread, {why}", peer=session.transport.getPeer(),
+                       unread=session.unread, why=why)  # fmt: skip
+        self.dropped += 1
+        session.drop()
+
+    def clear(self, session: Session) -> None:
+        """
+        C{session} has read everything, or never will.
+        """
+        self._sessions.discard(session)
+        self.total -= session.unread
+        session.unread = 0
+
+
+@implementer(IWaiter, IRequester, IPushProducer, IHalfCloseableProtocol)
+class Session(Protocol):
+    """
+    A downstream client.
+
+    @ivar ticket: its place among the waiters, while it waits.
+    @ivar unread: bytes of replies written since the transport was full, and thus not read by the client.
+    """
+
+    ticket: Any = None
+    transport: Any
+
+    def __init__(self, factory: SessionFactory) -> None:
+        self.factory: SessionFactory = factory
+        self._requests = factory.wire.requests
+        self._pool = factory.pool
+        self._limits = factory.limits
+        # Opens while the client reads what it asked for and closes when it does not: without it, a few kilobytes of
+        # requests for large values would bring all these values here at once.
+        self._window = min(FIRST_WINDOW, factory.limits.maxInFlight)
+        self._inFlight = 0
+        self._connection: Any = None  # where these are
+        self._kept: list[bytes] = []  # what was read and not dealt with
+        self._size = 0  # how much that is
+        self._need = 0  # how much it must be before it is worth another look,
+        self._line = False  # unless a line end has come
+        self._again: deque[Entry] = deque()  # what a lost connection left to be sent once more, or to be said
+        self._swallow = 0  # bytes to be dropped; then _answer is said
+        self._answer = b""
+        self._blocked = False  # a connection or an answer is being waited for
+        self._full = False  # the transport has all it can take
+        self._reading = True
+        self._ending = False  # nothing more will be read: to be closed when all is answered
+        self.unread = 0
+
+    def connectionMade(self) -> None:
+        """
+        Take the socket over, and ask to be told when the client does not read.
+        """
+        transport: Any = self.transport
+        if ITCPTransport.providedBy(transport):
+            transport.setTcpNoDelay(True)
+            transport.setTcpKeepAlive(True)
+        self.transport = transport = adopt(self, self.factory.reactor)
+        self._write = transport.write
+        transport.registerProducer(self, True)
+        self.factory.sessions.add(self)
+
+    # -- Requests
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Send on what can be sent.
+        """
+        if self._swallow:
+            data = self._swallowed(data)
+        if self._size or self._blocked or self._again:
+            self._kept.append(data)
+            self._size += len(data)
+            if self._size >= self._need or (self._line and b"\n" in data):
+                self._need = 0
+                self._resume()
+        else:
+            self._advance(data)
+
+    def _advance(self, data: bytes, refusal: PoolError | None = None) -> None:
+        """
+        Deal with the requests that are complete in C{data}, as far as they may go now, and keep the rest.
+
+        @param refusal: why the pool refuses them, if it does.
+        """
+        self._need = pos = 0
+        self._line = False
+        size = len(data)
+        while pos < size:
+            room = self._window - self._inFlight
+            if room <= 0 or self._blocked or self.unread > self._limits.unreadSoft:
+                break
+            form, end, count, payload = self._requests(data, pos, room)
+            if not count:
+                if form is MORE:
+                    self._line = not payload
+                    self._need = payload or size - pos + LOOK
+                    break
+                if form is CLOSE:
+                    self._tell(payload)
+                    pos = size
+                    self.end()
+                    break
+                if form is not EVERYWHERE or not self.factory.alone:
+                    if not self._follow(form, payload, end - size):
+                        break
+                    pos = end
+                    continue
+                form, payload, count = payload[0], payload[1], 1  # there is one server: everywhere is there
+            if refusal is None:
+                try:
+                    room = self._take()
+                except PoolError as error:
+                    refusal = error
+                else:
+                    if room <= 0:
+                        break
+                    if count > room:
+                        form, end, count, payload = self._requests(data, pos, room)
+                    self._inFlight += count
+                    self._connection.send(self, form, count, data[pos:end] if payload is None else payload)
+                    pos = end
+                    continue
+            self._tell(self._refusal(form, count, refusal))
+            pos = end
+        if pos < size:
+            self._kept = [data[pos:]]
+            self._size = size - pos
+
+    def _take(self) -> int:
+        """
+        Find a connection.
+
+        @return: how many requests it takes now. If none, this session will be called again: because it waits for a
+            connection, or because it has something in flight.
+
+        @raise PoolError: there is none and will be none.
+        """
+        connection = self._connection
+        if connection is None:
+            slot = self._pool.take(self)
+            if slot is None:
+                self._blocked = True
+                return 0
+            self._connection = slot.client
+        elif self._pool.waiting:
+            return 0  # it is the turn of others; ours comes when all we have in flight is answered
+        else:
+            slot = connection.slot
+        room: int = slot.depth - slot.load
+        return room
+
+    def granted(self, slot: Any) -> None:
+        """
+        The wait is over.
+        """
+        self.ticket = None
+        self._blocked = False
+        self._connection = slot.client
+        self._resume()
+        if not self._inFlight:
+            self._connection = None
+            self._pool.eased(slot)
+
+    def refused(self, error: PoolError) -> None:
+        """
+        The wait was in vain, for all that stands behind its first request too.
+        """
+        self.ticket = None
+        self._blocked = False
+        for _, form, count, _, data in self._again:
+            self._write(data if form is None else self._refusal(form, count, error))
+        self._again.clear()
+        self._resume(error)
+
+    def _resume(self, refusal: PoolError | None = None) -> None:
+        """
+        Something has changed: go on with what was kept, close if all is done, and read or do not.
+        """
+        if self._again and not self._blocked:
+            self._sendAgain()
+        if self._size and self._size >= self._need and not self._again:
+            data = self._kept[0] if len(self._kept) == 1 else b"".join(self._kept)
+            self._kept = []
+            self._size = 0
+            self._advance(data, refusal)
+        crowded = self.unread > self._limits.unreadSoft
+        if self._ending and not (self._inFlight or self._blocked or self._again or crowded):
+            self.transport.loseConnection()
+        reading = not (self._ending or crowded) and self._size < max(self._need, BACKLOG)
+        if reading is not self._reading:
+            self._reading = reading
+            if reading:
+                self.transport.resumeProducing()
+            else:
+                self.transport.pauseProducing()
+
+    # -- What has no place upstream
+
+    def _follow(self, directive: Any, payload: Any, missing: int) -> bool:
+        """
+        Do what the wire says is to be done with a request instead of forwarding it.
+
+        @param missing: how many of its bytes have not come yet.
+        @return: whether it is done; if not, it is looked at again later.
+        """
+        if directive is ANSWER:
+            if missing > 0:
+                self._swallow, self._answer = missing, payload
+            else:
+                self._tell(payload)
+            return True
+        if self._inFlight:
+            return False  # it must overtake nothing: wait until all before it is answered
+        factory = self.factory
+        answer = factory.statistics(payload) if directive is STATISTICS else factory.everywhere(*payload)
+        if isinstance(answer, bytes):
+            self._tell(answer)
+        else:
+            self._blocked = True
+            answer.addCallback(self._answered)
+        return True
+
+    def _answered(self, answer: bytes) -> None:
+        """
+        What had to be asked elsewhere is known.
+        """
+        self._blocked = False
+        self._tell(answer)
+        self._resume()
+
+    def _tell(self, data: bytes) -> None:
+        """
+        Say something of our own, in its place in the order.
+        """
+        if data:
+            if self._inFlight:
+                self._inFlight += 1
+                self._connection.say(self, data)
+            else:
+                self._write(data)
+
+    def _refusal(self, form: Any, count: int, error: PoolError) -> bytes:
+        """
+        What to say instead of replies that will not come. A client that wants to see no reply sees none of these.
+        """
+        line: bytes = self.factory.wire.error(str(error))
+        if form.hidden is not None and form.hidden(line, 0):
+            return b""
+        return line * count
+
+    def _swallowed(self, data: bytes) -> bytes:
+        """
+        Drop what is to be dropped.
+
+        @return: what is left.
+        """
+        dropped = min(self._swallow, len(data))
+        self._swallow -= dropped
+        if not self._swallow:
+            self._tell(self._answer)
+            self._answer = b""
+        return data[dropped:]
+
+    # -- Replies
+
+    def replied(self, data: bytes, count: int) -> None:
+        """
+        Pass on what the server said.
+        """
+        if data:
+            self._write(data)
+            if self._full:
+                self._pile(len(data))
+        if count:
+            self._inFlight -= count
+            if not self._inFlight:
+                self._connection = None
+                if self._window < self._limits.maxInFlight:
+                    self._window = min(2 * self._window, self._limits.maxInFlight)
+            if self._size or self._ending or self._again:
+                self._resume()
+
+    def unanswered(self, entries: list[Entry], begun: bool, error: PoolError) -> None:
+        """
+        The connection was lost. Reads are tried once more, nothing else is; a client that has part of a reply can only
+        be closed.
+        """
+        self._connection = None
+        self._inFlight = 0
+        if begun:
+            self.drop()
+        if self not in self.factory.sessions:
+            return
+        lost = isinstance(error, ConnectionLostInFlight)
+        for entry in entries:
+            _, form, count, _, data = entry
+            if form is not None and not (lost and data):
+                entry = (self, None, 1, 0.0, self._refusal(form, count, error))
+            self._again.append(entry)
+        self._resume()
+
+    def _sendAgain(self) -> None:
+        """
+        Send again, or say, what a lost connection left over, as far as it goes now.
+        """
+        again = self._again
+        while again:
+            _, form, count, _, data = again[0]
+            if form is None:
+                again.popleft()
+                self._tell(data or b"")
+                continue
+            try:
+                room = self._take()
+            except PoolError as error:
+                again[0] = (self, None, 1, 0.0, self._refusal(form, count, error))
+                continue
+            if room <= 0:
+                return
+            again.popleft()
+            if count > room:
+                rest = self.factory.wire.rest(data, room)
+                again.appendleft((self, form, count - room, 0.0, rest))
+                count, data = room, data.removesuffix(rest)
+            self._pool.counters.retries += count
+            self._inFlight += count
+            self._connection.send(self, form, count, data, again=False)
+
+    # -- Back-pressure: the client does not read
+
+    def pauseProducing(self) -> None:
+        """
+        The transport is full: count what it gets beyond that.
+        """
+        self._full = True
+
+    def resumeProducing(self) -> None:
+        """
+        The client has read.
+        """
+        self._full = False
+        self.factory.unread.clear(self)
+        if self._size or self._ending or not self._reading:
+            self._resume()
+
+    def stopProducing(self) -> None:
+        """
+        The connection ends; C{connectionLost} does what there is to do.
+        """
+
+    def _pile(self, size: int) -> None:
+        """
+        C{size} more bytes are unread.
+        """
+        unread = self.factory.unread
+        unread.add(self, size)
+        if self.unread > self._limits.unreadHard:
+            unread.drop(self, f"{self._limits.unreadHard} may be")
+        elif self.unread > self._limits.unreadSoft:
+            self._window = max(1, self._window // 2)
+            self._resume()
+
+    # -- The end
+
+    def end(self) -> None:
+        """
+        Read nothing more, answer what was read, then close.
+        """
+        self._ending = True
+        self._resume()
+
+    def readConnectionLost(self) -> None:
+        """
+        The client has said all it will say, and listens.
+        """
+        self.end()
+
+    def writeConnectionLost(self) -> None:
+        """
+        Never asked for; L{IHalfCloseableProtocol} wants it.
+        """
+
+    def drop(self) -> None:
+        """
+        Close at once, whatever it is owed.
+        """
+        self.transport.abortConnection()
+        self._forget()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        The client is gone. What it has in flight is swallowed when it comes.
+        """
+        self._forget()
+        self.factory.closed(self)
+
+    def _forget(self) -> None:
+        if self.ticket is not None:
+            self._pool.forget(self.ticket)
+            self.ticket = None
+        self._kept = []
+        self._size = 0
+        self._again.clear()
+        self._blocked = True
+        self._full = False
+        self._write = _drop
+        self.factory.unread.clear(self)
+
+
+def _drop(data: bytes) -> None:
+    """
+    Nobody is there to hear it.
+    """
+
+
+class _Refused(Protocol):
+    """
+    One client too many.
+    """
+
+    transport: Any
+
+    def __init__(self, words: bytes) -> None:
+        self._words = words
+
+    def connectionMade(self) -> None:
+        """
+        Say so, and close.
+        """
+        self.transport.write(self._words)
+        self.transport.loseConnection()
+
+
+class SessionFactory(Factory):
+    """
+    Makes the sessions of a pool.
+
+    @ivar sessions: those that are connected.
+    @ivar unread: what they have not read; shared by all pools of a process.
+    @ivar accepted: how many there have been.
+    @ivar refused: how many came when no more might.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        pool: Any,
+        wire: Any,
+        limits: SessionLimits,
+        unread: Unread,
+        reactor: Any,
+        report: Callable[[tuple[bytes, ...]], Iterable[tuple[str, object]] | None],
+    ) -> None:
+        """
+        @param pool: the L{txconnpool.pool.Pool} of L{Connection}s.
+        @param wire: the L{txconnpool.interfaces.IWire}.
+        @param report: gives the numbers that a client may ask for, by the words it asked with; C{None} if there are
+            none of that name.
+        """
+        self.pool = pool
+        self.wire = wire
+        self.limits = limits
+        self.reactor = reactor
+        self.report = report
+        self.sessions: set[Session] = set()
+        self.unread = unread
+        self.accepted = 0
+        self.refused = 0
+        self._empty: list[Deferred[None]] = []
+
+    @property
+    def alone(self) -> bool:
+        """
+        Whether the pool has one server.
+        """
+        return len(self.pool.servers) == 1
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        """
+        @return: a new session, or who says that there are too many.
+        """
+        if len(self.sessions) >= self.limits.maxClients:
+            self.refused += 1
+            return _Refused(self.wire.tooManyClients)
+        self.accepted += 1
+        return Session(self)
+
+    def everywhere(self, form: Any, data: bytes, quiet: bool) -> bytes | Deferred[bytes]:
+        """
+        Send one request to every server, for one reply.
+
+        @param form: the form of the replies.
+        @param quiet: whether the client wants to see none.
+
+        @return: the reply, now or later.
+        """
+
+        def merge(results: list[tuple[bool, Any]]) -> bytes:
+            replies = [result if done else self.wire.error(str(result.value)) for done, result in results]
+            reply: bytes = b"" if quiet else self.wire.merge(replies)
+            return reply
+
+        try:
+            slots = self.pool.each()
+        except PoolError as error:
+            return merge([(False, Failure(error))])
+        return DeferredList([slot.client.ask(data, form) for slot in slots], consumeErrors=True).addCallback(merge)
+
+    def statistics(self, words: tuple[bytes, ...]) -> bytes:
+        """
+        @param words: which of our own numbers a client asked for.
+
+        @return: the reply.
+        """
+        items = self.report(words)
+        if items is None:
+            reply: bytes = self.wire.error("no such statistics: " + b" ".join(words).decode(errors="replace"))
+        else:
+            reply = self.wire.statistics(items)
+        return reply
+
+    # -- The end
+
+    def drain(self) -> Deferred[None]:
+        """
+        Let every session end: what was read is answered, nothing more is read.
+
+        @return: fires when none is left.
+        """
+        for session in list(self.sessions):
+            session.end()
+        if not self.sessions:
+            return succeed(None)
+        empty: Deferred[None] = Deferred()
+        self._empty.append(empty)
+        return empty
+
+    def abort(self) -> None:
+        """
+        Close every session now.
+        """
+        for session in list(self.sessions):
+            session.drop()
+
+    def closed(self, session: Session) -> None:
+        """
+        A session has ended.
+        """
+        self.sessions.discard(session)
+        if not self.sessions:
+            waiting, self._empty = self._empty, []
+            for empty in waiting:
+                empty.callback(None)
