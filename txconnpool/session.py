@@ -266,7 +266,7 @@ class Session(Protocol):
         """
         if self._again and not self._blocked:
             self._sendAgain()
-        if self._size and self._size >= self._need and not self._again:
+        if self._size and self._size >= self._need and not (self._again or self._blocked):
             data = self._kept[0] if len(self._kept) == 1 else b"".join(self._kept)
             self._kept = []
             self._size = 0
