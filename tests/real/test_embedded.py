@@ -1,0 +1,385 @@
+# -*- test-case-name: tests.real.test_embedded -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+The embedded memcached beside the real one: the same requests, the same bytes in return.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import re
+import socket
+import time
+
+from twisted.internet.endpoints import connectProtocol
+from twisted.internet.task import Clock
+from twisted.internet.testing import AccumulatingProtocol
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.real.servers import Memcached, connect, missing
+from txconnpool.embedded import MemoryEndpoint
+
+MARK = b"MN\r\n"
+
+#: What is a server's own affair in replies: cas numbers, seconds (which may have ticked), and the size of an item.
+OWN = re.compile(
+    rb"(?<=VALUE )(?P<value>\S+ \d+ \d+ )(?P<gets>\d+)(?=\r)|(?<= c)(?P<meta>\d+)(?=[ \r])|(?<=cas=)(?P<me>\d+)"
+    rb"|(?<= t)(?P<left>\d+)(?=[ \r])|exp=-?\d+|la=\d+|size=\d+"
+)
+
+
+class Side:
+    """
+    One of the two servers. In requests C{<-1>} is the newest of the C{cas} numbers that it has shown, C{<-2>} the one
+    before that; in replies these numbers are replaced by their places in that row.
+    """
+
+    def __init__(self) -> None:
+        self._shown = [b"0"] * 4
+
+    def ask(self, request: bytes) -> bytes:
+        """
+        @return: what comes until the reply to a C{mn} after the request.
+        """
+        request = re.sub(rb"<(-\d)>", lambda match: self._shown[int(match[1])], request)
+        return OWN.sub(self._rename, self.exchange(request + b"mn\r\n")).removesuffix(MARK)
+
+    def exchange(self, request: bytes) -> bytes:
+        """
+        Send bytes and read until the mark.
+        """
+        raise NotImplementedError
+
+    def _rename(self, match: re.Match[bytes]) -> bytes:
+        if match["left"]:
+            return b"%d" % round(int(match["left"]), -2)
+        number = match["gets"] or match["meta"] or match["me"]
+        if number is None:
+            return b"?"
+        if number not in self._shown:
+            self._shown.append(number)
+        return (match["value"] or b"") + b"%d" % self._shown.index(number)
+
+
+class Real(Side):
+    """
+    A connection to memcached.
+    """
+
+    def __init__(self, client: socket.socket) -> None:
+        super().__init__()
+        self._client = client
+
+    def exchange(self, request: bytes) -> bytes:
+        """
+        Send bytes and read until the mark.
+        """
+        self._client.sendall(request)
+        reply = b""
+        while not reply.endswith(MARK):
+            data = self._client.recv(1 << 20)
+            if not data:
+                raise AssertionError(f"closed after {reply!r}")
+            reply += data
+        return reply
+
+
+class Embedded(Side):
+    """
+    A connection to C{memory:}.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._clock = Clock()
+        self._clock.advance(time.time())
+        self._protocol = AccumulatingProtocol()
+        connectProtocol(MemoryEndpoint(self._clock), self._protocol)
+        self._clock.advance(0)
+
+    def exchange(self, request: bytes) -> bytes:
+        """
+        Send bytes and read until the mark.
+        """
+        transport = self._protocol.transport
+        assert transport is not None
+        transport.write(request)
+        self._clock.advance(0)
+        reply, self._protocol.data = self._protocol.data, b""
+        return reply
+
+
+class SideBySideTests(SynchronousTestCase):
+    """
+    Whatever is asked, both give the same reply.
+    """
+
+    skip = missing("memcached")
+
+    def setUp(self) -> None:
+        """
+        Start a memcached and connect to both.
+        """
+        # With threads that tend its lists memcached now and then copies an item that it could change in place.
+        memcached = Memcached("-t", "1", "-o", "no_lru_maintainer,no_lru_crawler").start()
+        self.addCleanup(memcached.stop)
+        self.addCleanup(memcached.kill)  # it takes a second to stop by itself
+        client = connect(memcached.address)
+        self.addCleanup(client.close)
+        self.real, self.embedded = Real(client), Embedded()
+
+    def same(self, *requests: bytes) -> None:
+        """
+        Ask both, one request after another.
+        """
+        for request in requests:
+            self.assertEqual(self.embedded.ask(request), self.real.ask(request), request[:200])
+
+    def test_storage(self) -> None:
+        """
+        Every way to store answers alike, whether the item is there or not, and leaves the same behind.
+        """
+        for verb in (b"set", b"add", b"replace", b"append", b"prepend"):
+            for key in (b"there", b"absent"):
+                self.same(
+                    b"flush_all\r\n",
+                    b"set there 5 0 3\r\nold\r\n",
+                    b"%s %s 4294967295 0 3\r\nnew\r\n" % (verb, key),
+                    b"get there absent\r\n",
+                    b"%s %s 7 0 3 noreply\r\nyet\r\n" % (verb, key),
+                    b"get there absent\r\n",
+                )
+
+    def test_checkAndSet(self) -> None:
+        """
+        C{cas} stores over the item that was read, and over no other.
+        """
+        self.same(
+            b"cas k 0 0 1 1\r\na\r\n",
+            b"set k 1 0 1\r\na\r\n",
+            b"gets k k absent\r\n",
+            b"cas k 2 0 1 <-1>\r\nb\r\n",
+            b"cas k 3 0 1 <-1>\r\nc\r\n",
+            b"gats 0 k\r\n",
+            b"cas k 3 0 1 <-1> noreply\r\nd\r\n",
+            b"cas k 3 0 1 0\r\ne\r\n",
+            b"gets k\r\n",
+        )
+
+    def test_numbers(self) -> None:
+        """
+        What counts as a number, how it overflows and what is left of it are the same.
+        """
+        texts = (
+            b"10",
+            b"9",
+            b" 10",
+            b"+10",
+            b"-10",
+            b"5 ab",
+            b"5ab",
+            b"",
+            b"ab",
+            b"007",
+            b"0",
+            b"5\0ab",
+            b"0" * 30 + b"5",
+        )
+        bounds = (b"18446744073709551615", b"18446744073709551616", b"99999999999999999999", b"1" * 21)
+        for value in texts + bounds:
+            for verb in (b"incr", b"decr"):
+                self.same(b"set n 3 0 %d\r\n%s\r\n" % (len(value), value))
+                for delta in (b"1", b"0", b"100", b"18446744073709551615"):
+                    self.same(b"%s n %s\r\n" % (verb, delta), b"get n\r\n")
+        self.same(b"incr absent 1\r\n", b"decr absent 1\r\n", b"incr n 1 noreply\r\n", b"get n\r\n")
+
+    def test_expiry(self) -> None:
+        """
+        A date in the past and a negative time are over at once, others are not.
+        """
+        for exptime in (0, -1, 1000, int(time.time()) - 100, int(time.time()) + 1000, 2592000, 2592001):
+            self.same(b"set k 0 %d 1\r\na\r\n" % exptime, b"get k\r\n", b"add k 0 0 1\r\nb\r\n", b"get k\r\n")
+            self.same(b"touch k %d\r\n" % exptime, b"get k\r\n", b"set k 0 0 1\r\na\r\n")
+            self.same(b"gat %d k absent\r\n" % exptime, b"get k\r\n", b"touch k 0\r\n")
+            self.same(b"ms k 1 T%d\r\nc\r\n" % exptime, b"mg k v\r\n")
+
+    def test_others(self) -> None:
+        """
+        Deleting, flushing and the rest.
+        """
+        for request in (b"delete k", b"delete k 0", b"flush_all", b"flush_all 0", b"flush_all -1", b"flush_all 100"):
+            self.same(b"set k 0 0 1\r\na\r\n", request + b"\r\n", b"get k\r\n", request + b" noreply\r\n")
+        self.same(b"verbosity 1\r\n", b"verbosity 1 noreply\r\n", b"stats reset\r\n", b"stats what\r\n", b"what\r\n")
+
+    def test_tooLarge(self) -> None:
+        """
+        A value over the limit is refused and takes the old one with it, even by C{noreply}; what would grow over the
+        limit does not.
+        """
+        large = b"x" * ((1 << 20) + 1) + b"\r\n"
+        for request in (b"set k 0 0 1048577\r\n", b"set k 0 0 1048577 noreply\r\n", b"ms k 1048577\r\n"):
+            self.same(b"set k 0 0 1\r\na\r\n", request + large, b"get k\r\n")
+        self.same(b"set k 0 0 500\r\n" + b"x" * 500 + b"\r\n")
+        self.same(b"append k 0 0 1048500\r\n" + b"x" * 1048500 + b"\r\n", b"get k\r\n")
+
+    def test_metaGetAndSet(self) -> None:
+        """
+        Flags come back in their order, keys in base64 as such; what C{q} hides stays hidden.
+        """
+        self.same(
+            b"mg k v k O1\r\n",
+            b"mg k v k O1 q\r\n",
+            b"ms k 2 c k O1 T100 F5\r\nab\r\n",
+            b"me k\r\n",
+            b"mg k O12 c k v t f s l h P1 L2\r\n",
+            b"mg k h u\r\n",
+            b"mg k h t T200\r\n",
+            b"mg k T-1 v\r\n",
+            b"mg k v\r\n",
+            b"ms YWJj 2 b k c\r\nab\r\n",
+            b"mg YWJj b k v\r\n",
+            b"mg abc k v\r\n",
+            b"me YWJj b\r\n",
+            b"mg eHl6 b k O3\r\n",
+            b"ms plain 0\r\n\r\n",
+            b"mg cGxhaW4= b k v\r\n",
+            b"ms k 1 q\r\na\r\n",
+            b"ms k 1 C1 q O5\r\na\r\n",
+            b"ms k 1 S1 M\r\na\r\n",
+            b"ms k 1 E1\r\na\r\n",
+            b"mg k E1\r\n",
+            b"md k x\r\n",
+            b"me absent\r\n",
+        )
+
+    def test_metaModes(self) -> None:
+        """
+        Every mode of C{ms}, with a right, a wrong and no C{cas}.
+        """
+        for mode in b"EAPRS":
+            for flag in (b"", b" C<-1>", b" C5000000", b" C0", b" C1 I", b" C5000000 I"):
+                self.same(
+                    b"ms k 1 c F3 T100\r\na\r\n",
+                    b"ms k 1 c k F4 M%c%s\r\nb\r\n" % (mode, flag),
+                    b"mg k c v f t\r\n",
+                    b"ms absent 1 c F4 M%c%s\r\nb\r\n" % (mode, flag),
+                    b"flush_all\r\n",
+                )
+
+    def test_metaStale(self) -> None:
+        """
+        One client wins the right to store anew; the others see that the item is stale.
+        """
+        self.same(
+            b"ms k 1 c\r\na\r\n",
+            b"md k I T100 k O1\r\n",
+            b"mg k v c t\r\n",
+            b"mg k v c t\r\n",
+            b"ms k 1 C<-2> I c\r\nb\r\n",
+            b"mg k v c t\r\n",
+            b"ms k 1\r\nc\r\n",
+            b"mg k v t\r\n",
+            b"mg vivid N100 v c t k\r\n",
+            b"mg vivid N100 v c t k\r\n",
+            b"mg vivid R50\r\n",
+            b"ms vivid 1 T100\r\na\r\n",
+            b"mg vivid R50 t\r\n",
+            b"mg vivid R200 t\r\n",
+            b"mg vivid R200 t\r\n",
+            b"mg vivid T100 R0\r\n",
+            b"md vivid C1 k O1\r\n",
+            b"md vivid q\r\n",
+            b"md vivid q k O1\r\n",
+        )
+
+    def test_metaArithmetic(self) -> None:
+        """
+        C{ma} counts as C{incr} and C{decr} do, and makes what is not there.
+        """
+        self.same(
+            b"ma n\r\n",
+            b"ma n q k O1\r\n",
+            b"ma n N100 J7 v t c k O1\r\n",
+            b"ma n v D10\r\n",
+            b"ma n MD D3 v t T200\r\n",
+            b"ma n T100 t\r\n",
+            b"ma n M- D30 q\r\n",
+            b"ma n v c\r\n",
+            b"get n\r\n",
+            b"ma n C1 k O3\r\n",
+            b"ma n C0 MI v\r\n",
+            b"ma n M+ D18446744073709551615 v\r\n",
+            b"ms n 1\r\na\r\n",
+            b"ma n\r\n",
+            b"ma n q\r\n",
+            b"ma n M?\r\n",
+        )
+
+    def test_random(self) -> None:
+        """
+        Many requests, drawn by lot, have the same replies and leave the same statistics.
+        """
+        lot = random.Random(11211)
+        for _ in range(1500):
+            self.same(drawn(lot))
+        names = rb"(?:get|touch|delete|incr|decr|cas)_(?:hits|misses|badval)|cmd_\w+|(?:total|curr)_items"
+        statistics = re.compile(rb"STAT (%s) (\d+)" % names).findall
+        embedded, real = (dict(statistics(side.exchange(b"stats\r\nmn\r\n"))) for side in (self.embedded, self.real))
+        self.assertEqual(embedded, {name: real[name] for name in embedded})
+        self.assertGreater(len(embedded), 15)
+
+    def test_randomPipelines(self) -> None:
+        """
+        Requests that arrive together are executed one after another.
+        """
+        lot = random.Random(11211)
+        for _ in range(200):
+            # While a reply is being sent memcached copies the item to count it, and the copy has no spaces in it.
+            requests = (request for request in iter(lambda: drawn(lot), None) if not COUNTING.match(request))
+            self.same(b"".join(itertools.islice(requests, lot.randrange(1, 30))))
+
+
+COUNTING = re.compile(rb"incr|decr|ma ")
+
+
+def drawn(lot: random.Random) -> bytes:
+    """
+    @return: any request.
+    """
+    key = b"key%d" % lot.randrange(8)
+    value = lot.choice((b"%d" % lot.randrange(2000), b"text", b"", b"99 ", b"x" * lot.randrange(3000)))
+    noreply = lot.choice((b"", b"", b" noreply"))
+    exptime = lot.choice((0, 0, 100, 1000, -1))
+    flags = [b"k", b"O%d" % lot.randrange(100), lot.choice((b"q", b"k"))]
+    shown = [b"v", b"t", b"f", b"s", b"c", b"h", b"T1000", b"R500", b"u"]
+    cas = lot.choice((b"<-1>", b"<-2>", b"<-3>"))
+    match lot.randrange(14):
+        case 0 | 1 | 2:
+            verb = lot.choice((b"set", b"set", b"add", b"replace", b"append", b"prepend"))
+            return b"%s %s %d %d %d%s\r\n%s\r\n" % (verb, key, lot.randrange(99), exptime, len(value), noreply, value)
+        case 3:
+            return b"cas %s 0 0 %d %s%s\r\n%s\r\n" % (key, len(value), cas, noreply, value)
+        case 4 | 5:
+            return lot.choice((b"get %s", b"gets %s", b"get a %s b", b"gets %s key1 key2")) % key + b"\r\n"
+        case 6:
+            return lot.choice((b"gat", b"gats")) + b" %d %s\r\n" % (exptime, key)
+        case 7:
+            return lot.choice((b"incr", b"decr")) + b" %s %d%s\r\n" % (key, lot.randrange(3000), noreply)
+        case 8:
+            return lot.choice((b"delete %s%s\r\n", b"touch %s 100%s\r\n")) % (key, noreply)
+        case 9 | 10:
+            chosen = lot.sample(shown, 4) + lot.choice(([], [b"N100"]))
+            return b" ".join((b"mg", key, *dict.fromkeys(flags), *chosen)) + b"\r\n"
+        case 11:
+            chosen = lot.sample(
+                (b"c", b"T100", b"F5", b"C" + cas, b"I", b"M" + lot.choice((b"E", b"A", b"P", b"R"))), 3
+            )
+            line = b" ".join((b"ms", key, b"%d" % len(value), *dict.fromkeys(flags), *chosen))
+            return line + b"\r\n" + value + b"\r\n"
+        case 12:
+            chosen = lot.sample((b"v", b"t", b"c", b"D5", b"MD", b"T100", b"C" + cas), 3)
+            return b" ".join((b"ma", key, *dict.fromkeys(flags), *chosen)) + b"\r\n"
+        case _:
+            chosen = lot.sample((b"I", b"T100", b"C" + cas), 1)
+            return b" ".join((b"md", key, *dict.fromkeys(flags), *chosen)) + b"\r\n"
