@@ -90,22 +90,24 @@ class PoolSettings:
         "Servers and clients",
     )
 
-    poolSize: int = option(4, Whole(1, 65535), "most connections to each server", "Connections to a server", "s")
-    minPoolSize: int = option(1, Whole(0, 65535), "connections kept open to each server", "Connections to a server")
+    poolSize: int = option(
+        4, Whole(1, 65535), "most connections of the pool to its servers", "Connections to servers", "s"
+    )
+    minPoolSize: int = option(1, Whole(0, 65535), "connections kept open", "Connections to servers")
     pipelineDepth: int = option(
-        128, Whole(1, 65535), "most requests in flight on one connection", "Connections to a server"
+        128, Whole(1, 65535), "most requests in flight on one connection", "Connections to servers"
     )
     idleTimeout: float = option(
         600.0,
         Seconds(0.001, _YEAR, "never"),
         "close a connection beyond min-pool-size when unused for so long; 0 = never",
-        "Connections to a server",
+        "Connections to servers",
     )
     maxLifetime: float = option(
         3600.0,
         Seconds(0.001, _YEAR, "never"),
         "replace a connection that is so old; 0 = never",
-        "Connections to a server",
+        "Connections to servers",
     )
 
     connectTimeout: float = option(1.0, Seconds(0.001, _DAY), "time to connect to a server", "Times of a request")

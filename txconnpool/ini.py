@@ -8,7 +8,6 @@ Everything that is wrong is collected and told at once, in one line each.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from txconnpool.config import (
     PoolSettings,
     Settings,
 )
-from txconnpool.options import Option
+from txconnpool.options import Option, nearest
 
 
 def load(path: str | None = None, given: Mapping[str, Sequence[str]] | None = None) -> Settings:
@@ -146,8 +145,8 @@ class _Loader:
         elif any(name == each.name for each in OPTIONS):
             self.problems.append(f"{place} {name}: is for the whole process; expected it in [connpool]")
         else:
-            near = difflib.get_close_matches(name, known, 1)
-            right = f"did you mean {near[0]}?" if near else "`twistd connpool --help` lists all keys"
+            near = nearest(name, known)
+            right = f"did you mean {near}?" if near else "`twistd connpool --help` lists all keys"
             self.problems.append(f"{place} {key}: no such key; {right}")
 
     def _lines(self, path: str) -> list[str]:

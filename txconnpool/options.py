@@ -9,9 +9,10 @@ option, the help, the checks and the default are made from that; see L{txconnpoo
 
 from __future__ import annotations
 
+import difflib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
@@ -315,6 +316,13 @@ def option(default: T, kind: Kind[Any], doc: str, group: str, short: str = "", m
     """
     metadata = {"kind": kind, "doc": doc, "group": group, "short": short, "many": many}
     return field(default=default, metadata=metadata)
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """
+    Find what a misspelt name may have meant.
+    """
+    return next(iter(difflib.get_close_matches(name, known, 1)), None)
 
 
 def optionsOf(settings: type) -> Iterator[Option]:

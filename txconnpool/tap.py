@@ -1,0 +1,260 @@
+# -*- test-case-name: tests.test_tap -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+The command C{twistd connpool}, also C{twist connpool}: its options, and the service they make.
+
+Here is where what went wrong meets a person: it is told in one line each on the standard error output, without a
+traceback, and the process ends with exit code 1.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Any
+
+from twisted.application.service import MultiService
+from twisted.internet.error import CannotListenError
+from twisted.logger import Logger
+from twisted.python import usage
+
+from txconnpool import __version__
+from txconnpool.config import OPTIONS, ConfigError
+from txconnpool.ini import load
+from txconnpool.options import Option, nearest
+from txconnpool.service import ProxyService
+
+
+class Options(usage.Options):
+    """
+    The options of the command: those of L{OPTIONS}, and a few of its own.
+
+    Instead of L{usage.UsageError}, after which Twisted prints the whole help and last what is wrong, it raises
+    L{SystemExit} with what is wrong.
+
+    @ivar given: the texts of each option of L{OPTIONS} that was used, by name.
+    """
+
+    compData = usage.Completions(
+        optActions={"config": usage.CompleteFiles("*.ini")},
+        multiUse=[each.name for each in OPTIONS if each.many],
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given: dict[str, list[str]] = {}
+        self["config"] = None
+        self["check-config"] = False
+
+    def opt_config(self, path: str) -> None:
+        """
+        the ini file; options of the command line win over it
+        """
+        # Read again on reload, when twistd has changed its directory.
+        self["config"] = os.path.abspath(path)
+
+    def opt_check_config(self) -> None:
+        """
+        read and check everything, say `configuration ok` or what is wrong, and exit
+        """
+        self["check-config"] = True
+
+    def opt_version(self) -> None:
+        """
+        print the versions of txconnpool and Twisted, and exit
+        """
+        print("txconnpool version:", __version__)
+        super().opt_version()
+
+    def opt_help(self) -> None:
+        """
+        print this help, and exit
+        """
+        super().opt_help()
+
+    opt_c = opt_config
+
+    def parseArgs(self, *args: str) -> None:
+        """
+        Take no arguments.
+        """
+        if args:
+            raise usage.UsageError(f"{args[0]!r}: expected options only")
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """
+        Parse the command line.
+
+        @raise SystemExit: something is wrong.
+        """
+        try:
+            super().parseOptions(options)
+        except usage.UsageError as error:
+            raise SystemExit(f"command line: {error}{self._hint(str(error))}") from None
+
+    def _hint(self, error: str) -> str:
+        """
+        @return: what to do about an error of the parser.
+        """
+        unknown = re.fullmatch(r"option --(\S+) not recognized", error)
+        known = [each.rstrip("=") for each in self.longOpt]
+        near = nearest(unknown[1], known) if unknown else None
+        return f"; did you mean --{near}?" if near else "; --help lists the options"
+
+    def postOptions(self) -> None:
+        """
+        Make the settings, C{self["settings"]}.
+
+        @raise SystemExit: something is wrong, or C{--check-config} is answered.
+        """
+        try:
+            self["settings"] = load(self["config"], self.given)
+        except ConfigError as error:
+            raise SystemExit(str(error)) from None
+        if self["check-config"]:
+            print("configuration ok")
+            raise SystemExit(0)
+
+    def getUsage(self, width: int | None = None) -> str:
+        """
+        Write the help, grouped as L{OPTIONS} is.
+        """
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for each in OPTIONS:
+            flag, default = _flag(each.short, f"{each.name}={each.kind.metavar}"), each.show(each.default) or "none"
+            groups.setdefault(each.group, []).append((flag, f"{each.doc} [{default}]"))
+        for short, name, value in (
+            ("c", "config", "=FILE"),
+            ("", "check-config", ""),
+            ("", "version", ""),
+            ("", "help", ""),
+        ):
+            groups.setdefault("Configuration", []).append((_flag(short, name + value), self.docs[name].strip()))
+        columns = width or int(os.environ.get("COLUMNS", "80"))
+        lines: list[str] = []
+        for group, entries in groups.items():
+            lines += ["", f"{group}:"]
+            for flag, doc in entries:
+                lines += _columns(flag, doc, columns)
+        return "\n".join([*lines, "", *textwrap.wrap(_ABOUT, columns), ""])
+
+
+_ABOUT = (
+    "Each option but those under Configuration is a key of the ini file too. Sizes take k, m and g. Times are seconds, "
+    "or take ms, s, m and h. An option that belongs to a pool is for all pools of the file."
+)
+
+
+def _flag(short: str, long: str) -> str:
+    """
+    Write the names of an option.
+    """
+    return f"  -{short}, --{long}" if short else f"      --{long}"
+
+
+def _columns(flag: str, doc: str, width: int) -> Iterator[str]:
+    """
+    Write an option beside its explanation.
+    """
+    indent = 34
+    lines = textwrap.wrap(doc, max(width - indent, 20), break_on_hyphens=False)
+    yield f"{flag:<{indent - 1}} {lines[0]}"
+    yield from (" " * indent + line for line in lines[1:])
+
+
+def _taker(option: Option) -> Callable[[Options, str], None]:
+    """
+    Make the method that takes an option of the table.
+    """
+
+    def take(self: Options, text: str) -> None:
+        texts = self.given.setdefault(option.name, [])
+        if not option.many:
+            texts.clear()
+        texts.append(text)
+
+    take.__doc__ = option.doc
+    return take
+
+
+# usage.Options finds options by the names of methods.
+for _each in OPTIONS:
+    _take = _taker(_each)
+    setattr(Options, "opt_" + _each.name.replace("-", "_"), _take)
+    if _each.short:
+        setattr(Options, "opt_" + _each.short, _take)
+
+
+class CannotStart(Exception):
+    """
+    The command cannot start. Its text is what a person is told.
+    """
+
+
+class CommandService(MultiService):
+    """
+    The service of the command: when a part of it cannot listen, the process ends with one line.
+
+    That is for a process of its own only. Who embeds L{ProxyService} gets the exceptions.
+    """
+
+    _log = Logger()
+
+    def privilegedStartService(self) -> None:
+        """
+        Start listening, under C{twistd}.
+        """
+        self._orEnd(super().privilegedStartService)
+
+    def startService(self) -> None:
+        """
+        Start; also start listening, under C{twist}.
+        """
+        self._orEnd(super().startService)
+
+    def _orEnd(self, start: Callable[[], None]) -> None:
+        """
+        Start, or end the process.
+
+        @raise CannotStart: to get out by way of twistd's own cleaning up. The line is told by L{sys.excepthook} or,
+            when twistd has become a daemon, by its parent process, to which twistd sends the exception.
+        """
+        try:
+            start()
+        except (CannotListenError, OSError) as error:
+            text = f"cannot listen on {_listenProblem(error)}; choose another endpoint with --listen"
+            self._log.error("{text}", text=text)
+            sys.excepthook = _tell
+            raise CannotStart(text) from None
+
+
+def _listenProblem(error: CannotListenError | OSError) -> str:
+    """
+    @return: where it was tried and what went wrong.
+    """
+    if isinstance(error, CannotListenError):
+        where = error.port if error.interface is None else f"{error.interface}:{error.port}"
+        reason = error.socketError
+    else:
+        where, reason = error.filename2 or error.filename, error
+    return f"{os.fsdecode(where)}: {getattr(reason, 'strerror', None) or reason}"
+
+
+def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> Any:
+    """
+    Print an exception as one line where twistd's log does not swallow it; for L{sys.excepthook}.
+    """
+    print(error, file=sys.__stderr__)
+
+
+def makeService(options: Options, reactor: Any = None) -> CommandService:
+    """
+    Make the service; nothing starts.
+    """
+    service = CommandService()
+    ProxyService(options["settings"], reactor).setServiceParent(service)
+    return service
