@@ -54,19 +54,28 @@ class Form:
     @ivar first: matches the first line of a reply. Its only group is the length of the body that follows; if the group
         is not part of the match the reply is complete. An empty group stands for the length 0.
     @ivar after: matches what may stand after a body, always a line end first; its only group as that of C{first}.
+    @ivar ending: what stands most often after the only body and ends the reply; C{after} matches it too.
     @ivar hidden: matches the replies that the client asked not to see; C{None} if it sees all.
     """
 
-    __slots__ = ("after", "first", "hidden", "index", "name", "read")
+    __slots__ = ("after", "ending", "first", "hidden", "index", "name", "read")
 
     def __init__(
-        self, name: str, index: int, read: bool, first: Matcher, after: Matcher, hidden: Matcher | None = None
+        self,
+        name: str,
+        index: int,
+        read: bool,
+        first: Matcher,
+        after: Matcher,
+        ending: bytes,
+        hidden: Matcher | None = None,
     ) -> None:
         self.name = name
         self.index = index
         self.read = read
         self.first = first
         self.after = after
+        self.ending = ending
         self.hidden = hidden
 
     def but(self, *, read: bool | None = None, hidden: Matcher | None = None) -> Form:
@@ -79,6 +88,7 @@ class Form:
             self.read if read is None else read,
             self.first,
             self.after,
+            self.ending,
             self.hidden if hidden is None else hidden,
         )
 
@@ -105,6 +115,7 @@ def matchReplies(data: bytes, pos: int, form: Form, count: int, due: int) -> tup
     @raise WireError: the bytes are not what is owed.
     """
     first = form.first
+    ending = form.ending
     size = len(data)
     while count:
         if due < 0:
@@ -117,8 +128,13 @@ def matchReplies(data: bytes, pos: int, form: Form, count: int, due: int) -> tup
             if length is None:
                 count -= 1
                 continue
-            due = int(length or 0)
-        pos += due
+            pos += int(length or 0)
+            if data[pos : pos + len(ending)] == ending:
+                pos += len(ending)
+                count -= 1
+                continue
+        else:
+            pos += due
         if pos >= size:
             return size, count, pos - size
         match = form.after(data, pos)

@@ -45,11 +45,11 @@ def number(word: bytes, bounds: tuple[int, int]) -> int | None:
     """
     The number that C{word} stands for, or C{None} if it is none within C{bounds}.
     """
-    digits = word[1:] if word.startswith(b"-") and bounds[0] < 0 else word
-    if not digits.isdigit():
+    low, high = bounds
+    if not word.isdigit() and not (low < 0 and word.startswith(b"-") and word[1:].isdigit()):
         return None
     value = int(word)
-    return value if bounds[0] <= value <= bounds[1] else None
+    return value if low <= value <= high else None
 
 
 def badKey(key: bytes) -> bool:

@@ -30,7 +30,7 @@ from txconnpool.wire import (
     replies,
 )
 from txconnpool.wire.classic import ERROR, KEY_MAX
-from txconnpool.wire.replies import FORMS, GET, VERSION
+from txconnpool.wire.replies import FORMS, GET, GETS, SET, SILENT, VERSION
 
 __all__ = [
     "ANSWER",
@@ -72,18 +72,21 @@ _LINE_TOO_LONG: Final = b"CLIENT_ERROR line too long\r\n"
 _SPOKEN: Final = re.compile(r"[^ -~]+")
 
 _CHECKS: Final = classic.CHECKS | meta.CHECKS
-_STORAGE: Final = {form.name.encode(): form for form in (replies.SET, replies.ADD, replies.REPLACE)}
-
-# The number of the last group tells the alternative: none is the run. Control characters, which memcached takes in
-# keys, and numbers of more digits than usual are left to the full check.
+# What the commonest requests look like. A key is one range of bytes here, which is the fastest to match; one with a
+# control character in it, as memcached allows, is left to the full check, as are numbers of more digits than usual.
 _COMMON: Final = re.compile(
-    rb"(?:get KEY\r\n){1,%d}"
-    rb"|get ([^\x00-\x20\x7f][^\x00-\x1f\x7f]{2,1999})\r\n"
-    rb"|(set|add|replace) KEY [0-9]{1,9} -?[01]?[0-9]{1,9} (0|[1-9][0-9]{0,8})\r\n".replace(
-        b"KEY", rb"[^\x00-\x20\x7f]{1,250}"
-    )
-    % RUN_MAX
+    rb"get KEY\r\n(?:(get )KEY\r\n(?:get KEY\r\n){0,MORE}|)"
+    rb"|get ([^ \r\n][^\n]{2,2000})\n"
+    rb"|set KEY [0-9]{1,9} -?1?[0-9]{1,9} (0|[1-9][0-9]{0,8})(?:\r\n| (noreply)\r\n)"
+    rb"|(delete KEY|(?:incr|decr|touch) KEY [0-9]{1,9})(?:\r\n| (noreply)\r\n)"
+    rb"|(gets) KEY\r\n".replace(b"KEY", rb"[!-\xff]{1,250}").replace(b"MORE", b"%d" % (RUN_MAX - 2))
 )
+
+# The number of its last group tells which of them a request is; a single get has none.
+_RUN, _KEYS, _SET, _SET_NOREPLY, _LINE, _LINE_NOREPLY, _GETS = range(1, 8)
+
+_LINES: Final = {form.name.encode()[:4]: form for form in (replies.DELETE, replies.INCR, replies.DECR, replies.TOUCH)}
+_COMMON_WORDS: Final = frozenset(b"get set delete incr decr touch gets".split())
 
 
 class Memcache:
@@ -91,11 +94,13 @@ class Memcache:
     memcached's text and meta protocols, as spoken on one pool.
 
     @ivar probe: a request to see whether a server is alive, and the form of its reply.
+    @ivar forms: the form of each command, by its index.
     @ivar tooManyClients: the last words to a client for which there is no room, those of memcached.
     """
 
     probe: tuple[bytes, Form] = (b"version\r\n", VERSION)
     tooManyClients = b"ERROR Too many open connections\r\n"
+    forms = FORMS
     replies = staticmethod(matchReplies)
 
     def __init__(
@@ -111,7 +116,7 @@ class Memcache:
         """
         self._maxItemSize = maxItemSize
         self._denied = denied if allowed is None else denied | (frozenset(_CHECKS) - allowed)
-        self._common = _COMMON.match if self._denied.isdisjoint((b"get", *_STORAGE)) else re.compile(b"(?!)").match
+        self._common = _COMMON.match if self._denied.isdisjoint(_COMMON_WORDS) else re.compile(b"(?!)").match
 
     def requests(self, data: bytes, pos: int, most: int) -> Frame:
         """
@@ -128,32 +133,45 @@ class Memcache:
         end = match.end()
         which = match.lastindex
         if which is None:
+            return GET, end, 1, None
+        if which == _RUN:
             count = data.count(b"\n", pos, end)
             if count > most:
                 end -= len(data[pos:end].split(b"\n", most)[most])
                 count = most
             return GET, end, count, None
-        if which == 1:
-            if end - pos > KEY_MAX + 6 and max(map(len, match[1].split(b" "))) > KEY_MAX:
+        if which <= _SET_NOREPLY:
+            if which == _KEYS:
+                keys = match[_KEYS]
+                if 0 in keys or (len(keys) > KEY_MAX and max(map(len, keys.split(b" "))) > KEY_MAX):
+                    return self._check(data, pos)
+                return GET, end, 1, None
+            length = int(match[_SET])
+            stop = end
+            end += length + 2
+            if length > self._maxItemSize:
                 return self._check(data, pos)
-            return GET, end, 1, None
-        length = int(match[3])
-        end += length + 2
-        if length > self._maxItemSize:
-            return self._check(data, pos)
-        if end > len(data):
-            return MORE, pos, 0, end - pos
-        if data[end - 2] != 13 or data[end - 1] != 10:
-            return self._check(data, pos)
-        return _STORAGE[match[2]], end, 1, None
+            if end > len(data):
+                return MORE, pos, 0, end - pos
+            if data[end - 2] != 13 or data[end - 1] != 10:
+                return self._check(data, pos)
+            if which == _SET:
+                return SET, end, 1, None
+            return SILENT[SET], end, 1, data[pos : stop - 10] + data[stop - 2 : end]
+        if which == _GETS:
+            return GETS, end, 1, None
+        form = _LINES[data[pos : pos + 4]]
+        if which == _LINE:
+            return form, end, 1, None
+        return SILENT[form], end, 1, match[_LINE] + b"\r\n"
 
     def _check(self, data: bytes, pos: int) -> Frame:
         """
         Look at one request thoroughly.
         """
-        newline = data.find(b"\n", pos)
-        if data.startswith(b"\x80", pos):
+        if data[pos : pos + 1] == b"\x80":
             return CLOSE, len(data), 0, _BINARY
+        newline = data.find(b"\n", pos)
         size = (len(data) if newline < 0 else newline) - pos
         if size > REQUEST_LINE_MAX:
             if not _LONG_RETRIEVAL(data, pos):
@@ -162,8 +180,9 @@ class Memcache:
                 return CLOSE, len(data), 0, _LINE_TOO_LONG
         if newline < 0:
             return MORE, pos, 0, 0
-        line = data[pos:newline]
-        words = [word for word in line.removesuffix(b"\r").split(b" ") if word]
+        words = data[pos:newline].removesuffix(b"\r").split(b" ")
+        if b"" in words:
+            words = [word for word in words if word]
         stop = newline + 1
         check = _CHECKS.get(words[0]) if words else None
         if check is None:
@@ -172,6 +191,18 @@ class Memcache:
         if words[0] in self._denied:
             return _deny(words[0], frame)
         return frame
+
+    def rest(self, requests: bytes, done: int) -> bytes:
+        """
+        What is left of a run of requests, without data blocks, when the first C{done} are answered.
+        """
+        return requests.split(b"\n", done)[done]
+
+    def merge(self, replies: list[bytes]) -> bytes:
+        """
+        One reply to a request that every server has answered: an error if there is one.
+        """
+        return next((reply for reply in replies if b"ERROR" in reply.split(b" ", 1)[0]), replies[0])
 
     def error(self, text: str) -> bytes:
         """
@@ -191,9 +222,11 @@ def _refuse(words: list[bytes], stop: int) -> Frame:
     """
     The frame of a line that begins with no word we speak.
     """
-    if words and words[0] in REFUSED:
+    if not words:
+        return ANSWER, stop, 0, ERROR
+    if words[0] in REFUSED:
         return ANSWER, stop, 0, b"CLIENT_ERROR " + words[0] + b" not allowed on a shared connection\r\n"
-    if words and words[-1].startswith(b"HTTP/"):
+    if words[-1].startswith(b"HTTP/"):
         return CLOSE, stop, 0, b""
     return ANSWER, stop, 0, ERROR
 

@@ -44,6 +44,8 @@ BAD_FLAGS: Final = b"CLIENT_ERROR invalid or duplicate flag\r\n"
 BAD_TOKEN: Final = b"CLIENT_ERROR bad token in command line format\r\n"
 BAD_BASE64: Final = b"CLIENT_ERROR error decoding key\r\n"
 BAD_MODE_TOKEN: Final = b"CLIENT_ERROR incorrect length for M token\r\n"
+BAD_MS_MODE: Final = b"CLIENT_ERROR invalid mode for ms M token\r\n"
+BAD_MA_MODE: Final = b"CLIENT_ERROR invalid mode for ma M token\r\n"
 BAD_OPAQUE: Final = b"CLIENT_ERROR opaque token too long\r\n"
 GET_TOO_LONG: Final = b"CLIENT_ERROR options flags are too long\r\n"
 TOO_LONG: Final = b"CLIENT_ERROR options flags too long\r\n"
@@ -63,10 +65,7 @@ _NUMBERS: Final = {
 
 #: The other flags, those of later versions than 1.6.18 (E above and x) among them: a server that does not know one
 #: says so in one line.
-_PLAIN: Final = frozenset(b"%c" % letter for letter in b"lOPLkstcfvhuqxI")
-
-#: Flags that make C{mg} write.
-_WRITES: Final = frozenset((b"N", b"T", b"R"))
+_PLAIN: Final = b"lOPLkstcfvhuqxI"
 
 
 def _notBase64(key: bytes) -> bool:
@@ -79,19 +78,23 @@ def _notBase64(key: bytes) -> bool:
         return True
 
 
-def _flagError(key: bytes, flags: list[bytes]) -> bytes:
+def _check(key: bytes, flags: list[bytes]) -> tuple[bytes, bytes]:
     """
-    What memcached finds wrong with the flags, C{b""} if nothing: the last bad token it meets before it meets a flag
-    that it does not know or has met.
+    Check the flags of a command.
+
+    @return: their letters, and what memcached finds wrong with them, C{b""} if nothing: the last bad token it meets
+        before it meets a flag that it does not know or has met.
     """
-    seen = set()
+    letters = b"".join(flags)
+    if len(letters) == len(flags) == len(set(letters)) and not letters.translate(None, _PLAIN):
+        return letters, b""
+    letters = b"".join([flag[:1] for flag in flags])
     bad = False
     error = BAD_LINE
-    for flag in flags:
+    for index, flag in enumerate(flags):
         letter = flag[:1]
-        if letter in seen or letter >= b"\x7f":
-            return DUPLICATE_FLAG
-        seen.add(letter)
+        if letter in letters[:index] or letter >= b"\x7f":
+            return letters, DUPLICATE_FLAG
         if letter in _NUMBERS:
             bounds, complaint = _NUMBERS[letter]
             if number(flag[1:], bounds) is None:
@@ -103,40 +106,31 @@ def _flagError(key: bytes, flags: list[bytes]) -> bytes:
             if len(flag) != 2:
                 bad, error = True, BAD_MODE_TOKEN
         elif letter not in _PLAIN or b"\0" in flag:
-            return INVALID_FLAG
-    return error if bad else b""
+            return letters, INVALID_FLAG
+    return letters, error if bad else b""
 
 
-def _token(flags: list[bytes], letter: bytes) -> bytes | None:
-    """
-    The flag that begins with C{letter}, if it is given.
-    """
-    return next((flag for flag in flags if flag.startswith(letter)), None)
-
-
-def _tooLong(flags: list[bytes]) -> bytes:
+def _tooLong(letters: bytes, flags: list[bytes]) -> bytes:
     """
     The error of an opaque token that is too long.
     """
-    return BAD_OPAQUE if len(_token(flags, b"O") or b"") > OPAQUE_MAX else b""
+    return BAD_OPAQUE if b"O" in letters and len(flags[letters.index(b"O")]) > OPAQUE_MAX else b""
 
 
-def _badMode(flags: list[bytes], modes: bytes, error: bytes) -> bytes:
+def _badMode(letters: bytes, flags: list[bytes], modes: bytes, error: bytes) -> bytes:
     """
     The error of a mode that the command does not have.
     """
-    mode = _token(flags, b"M")
-    return error if mode and mode[1:] not in modes else b""
+    return error if b"M" in letters and flags[letters.index(b"M")][1:] not in modes else b""
 
 
-def _wanted(form: Form, words: list[bytes]) -> tuple[Form, list[bytes]]:
+def _wanted(form: Form, letters: bytes, words: list[bytes]) -> tuple[Form, list[bytes]]:
     """
     The form and the line of a request as it is sent: without C{q}.
     """
-    loud = [word for word in words[2:] if not word.startswith(b"q")]
-    if len(loud) == len(words) - 2:
+    if b"q" not in letters:
         return form, words
-    return replies.QUIET[form], words[:2] + loud
+    return replies.QUIET[form], words[:2] + [word for word in words[2:] if not word.startswith(b"q")]
 
 
 def _get(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
@@ -147,11 +141,12 @@ def _get(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Fr
         return answer(stop, BAD_LINE)
     if len(words) > WORDS_MAX:
         return answer(stop, GET_TOO_LONG)
-    error = _flagError(words[1], flags) or _tooLong(flags)
+    letters, error = _check(words[1], flags)
+    error = error or _tooLong(letters, flags)
     if error:
         return answer(stop, error)
-    letters = {flag[:1] for flag in flags}
-    form, line = _wanted(replies.MG[b"v" in letters, letters.isdisjoint(_WRITES)], words)
+    writes = b"N" in letters or b"T" in letters or b"R" in letters
+    form, line = _wanted(replies.MG[b"v" in letters, writes], letters, words)
     return forward(form, joined(line), data, pos, stop)
 
 
@@ -162,35 +157,20 @@ def _set(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Fr
     if length is None:
         return answer(stop, BAD_LINE)
     flags = words[3:]
+    letters, error = _check(words[1], flags)
     if badKey(words[1]):
         error = BAD_LINE
     elif len(words) > WORDS_MAX:
         error = TOO_LONG
-    else:
-        error = (
-            _flagError(words[1], flags)
-            or _badMode(flags, b"EAPRS", b"CLIENT_ERROR invalid mode for ms M token\r\n")
-            or _tooLong(flags)
-        )
-    form, line = _wanted(replies.MS, [*words[:2], b"%d" % length, *flags])
+    elif not error:
+        error = _badMode(letters, flags, b"EAPRS", BAD_MS_MODE) or _tooLong(letters, flags)
+    form, line = _wanted(replies.MS, letters, [*words[:2], b"%d" % length, *flags])
     return forwardBlock(form, line, length, error, data, pos, stop, limit)
 
 
-def _delete(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
-    return _change(replies.MD, words, data, pos, stop, _tooLong(words[2:]))
-
-
-def _arithmetic(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
-    flags = words[2:]
-    error = _badMode(flags, b"I+D-", b"CLIENT_ERROR invalid mode for ma M token\r\n") or _tooLong(flags)
-    return _change(replies.MA[_token(flags, b"v") is not None], words, data, pos, stop, error)
-
-
-def _change(form: Form, words: list[bytes], data: bytes, pos: int, stop: int, error: bytes) -> Frame:
+def _change(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
     """
     The frame of C{md} and C{ma}.
-
-    @param error: what is wrong with the request if its flags are right.
     """
     if len(words) < 2:
         return answer(stop, ERROR)
@@ -198,11 +178,18 @@ def _change(form: Form, words: list[bytes], data: bytes, pos: int, stop: int, er
         return answer(stop, BAD_LINE)
     if len(words) > WORDS_MAX:
         return answer(stop, TOO_LONG)
-    if _flagError(words[1], words[2:]):
+    flags = words[2:]
+    letters, error = _check(words[1], flags)
+    if error:
         return answer(stop, BAD_FLAGS)
+    form = replies.MD
+    if words[0] == b"ma":
+        form = replies.MA[b"v" in letters]
+        error = _badMode(letters, flags, b"I+D-", BAD_MA_MODE)
+    error = error or _tooLong(letters, flags)
     if error:
         return answer(stop, error)
-    form, line = _wanted(form, words)
+    form, line = _wanted(form, letters, words)
     return forward(form, joined(line), data, pos, stop)
 
 
@@ -221,8 +208,8 @@ def _debug(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> 
 CHECKS: Final[dict[bytes, Check]] = {
     b"mg": _get,
     b"ms": _set,
-    b"md": _delete,
-    b"ma": _arithmetic,
+    b"md": _change,
+    b"ma": _change,
     b"mn": _noOperation,
     b"me": _debug,
 }
