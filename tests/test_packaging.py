@@ -1,0 +1,104 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for what is in our packages. C{.ci/packaging} installs them.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from importlib.metadata import version
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txconnpool import __version__
+
+SOURCE = Path(__file__).resolve().parents[1]
+
+
+def tooOld() -> str | None:
+    """
+    @return: why nothing can be built, for the C{skip} of a test case, or C{None}.
+    """
+    try:
+        # Older ones need the package `wheel` to build one.
+        enough = tuple(map(int, version("setuptools").split(".")[:2])) >= (70, 1)
+    except ModuleNotFoundError:
+        enough = False
+    return None if enough else "setuptools 70.1 or newer is not installed"
+
+
+def sources(folder: str, pattern: str = "*.py") -> set[str]:
+    """
+    @return: the files of a folder of the checkout, with paths from its root.
+    """
+    return {str(path.relative_to(SOURCE)) for path in (SOURCE / folder).rglob(pattern)}
+
+
+class PackagingTests(SynchronousTestCase):
+    """
+    Tests for the wheel and the source distribution.
+    """
+
+    skip = tooOld()
+
+    def build(self, what: str) -> Path:
+        """
+        Build a package from a copy, so that nothing is left in the checkout.
+
+        @param what: C{"wheel"} or C{"sdist"}.
+        """
+        copy, target = Path(self.mktemp()), Path(self.mktemp())
+        hidden = shutil.ignore_patterns(".*", "_trial_temp*", "*.egg-info", "build", "dist", "__pycache__")
+        shutil.copytree(SOURCE, copy, ignore=hidden)
+        target.mkdir()
+        code = f"import sys; from setuptools.build_meta import build_{what}; build_{what}(sys.argv[1])"
+        subprocess.run(
+            [sys.executable, "-c", code, str(target.absolute())], cwd=copy, capture_output=True, check=True, timeout=120
+        )
+        (built,) = target.iterdir()
+        return built
+
+    def test_wheel(self) -> None:
+        """
+        The wheel holds our package and the plugin, and nothing that another package might own or that is for
+        developers.
+        """
+        with zipfile.ZipFile(self.build("wheel")) as wheel:
+            names = set(wheel.namelist())
+            metadata = wheel.read(f"txconnpool-{__version__}.dist-info/METADATA").decode()
+        info = {name for name in names if name.startswith(f"txconnpool-{__version__}.dist-info/")}
+        expected = {*sources("txconnpool"), "txconnpool/py.typed", "twisted/plugins/txconnpool_plugin.py"}
+        self.assertEqual(names - info, expected)
+        self.assertIn("LICENSE", {name.rpartition("/")[2] for name in info})
+        requires = [line for line in metadata.splitlines() if line.startswith("Requires-Dist:") and "extra" not in line]
+        self.assertEqual(requires, ["Requires-Dist: twisted>=24.7", "Requires-Dist: zope.interface>=5"])
+        for extra in ("tls", "test", "dev"):
+            self.assertIn(f"Provides-Extra: {extra}\n", metadata)
+
+    def test_sdist(self) -> None:
+        """
+        The source distribution holds what is needed to build, to test and to configure.
+        """
+        with tarfile.open(self.build("sdist")) as sdist:
+            names = {name.partition("/")[2] for name in sdist.getnames()}
+        expected = {
+            *sources("txconnpool"),
+            *sources("tests"),
+            *sources("conf", "connpool.*"),
+            *("LICENSE", "CHANGES.rst", "setup.cfg", "pyproject.toml", "MANIFEST.in"),
+            *("txconnpool/py.typed", "twisted/plugins/txconnpool_plugin.py"),
+        }
+        self.assertEqual(expected - names, set())
+        self.assertEqual({name for name in names if name.endswith((".pyc", "dropin.cache", ".so"))}, set())
+
+    def test_twistedUntouched(self) -> None:
+        """
+        Our folders C{twisted} and C{twisted/plugins} have no C{__init__.py}: it would replace Twisted's own, and be
+        deleted with us.
+        """
+        self.assertEqual(sources("twisted"), {"twisted/plugins/txconnpool_plugin.py"})
