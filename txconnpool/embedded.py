@@ -313,7 +313,7 @@ class MemoryEndpoint:
             if call.active():
                 call.cancel()
                 protocolFactory.doStop()
-                connected.errback(ConnectingCancelledError(self._address))
+            connected.errback(ConnectingCancelledError(self._address))
 
         connected: Deferred[IProtocol] = Deferred(cancel)
         protocolFactory.doStart()
@@ -336,7 +336,10 @@ class MemoryEndpoint:
         far._peer, far._protocol = near, server
         server.makeConnection(far)
         protocol.makeConnection(near)
-        connected.callback(protocol)
+        if connected.called:
+            near.abortConnection()  # the protocol has had it cancelled
+        else:
+            connected.callback(protocol)
 
 
 # The stores with a name, by reactor: a process has one of these, but each of its tests may have a clock for one.
