@@ -6,6 +6,7 @@ The pool and the proxy as services: they live as long as the application that th
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -25,6 +26,9 @@ from txconnpool.state import Limits
 from txconnpool.wire.memcache import Memcache
 
 __all__ = ["PoolService", "ProxyService"]
+
+#: Clients that may wait to be accepted, where a listening address does not say.
+BACKLOG = 1024
 
 
 class PoolService(Service):
@@ -93,6 +97,18 @@ def makePool(settings: PoolSettings, wire: Memcache, reactor: Any) -> Core:
     )
 
 
+def _withBacklog(description: str) -> str:
+    """
+    Let a whole crowd of clients connect at once: Twisted's own number is 50, and who comes while so many wait to be
+    accepted is let in by the kernel only after a second, or three.
+
+    @param description: a server endpoint string; one that has a backlog keeps it.
+    """
+    if re.match("(tcp6?|ssl|unix):", description) and not re.search(r":backlog=\d", description):
+        description += f":backlog={BACKLOG}"
+    return description
+
+
 class Proxy(Service):
     """
     One pool with its listeners and sessions.
@@ -132,7 +148,7 @@ class Proxy(Service):
 
     def _listen(self) -> None:
         for description in self.settings.listen:
-            endpoint = serverFromString(self._reactor, description)
+            endpoint = serverFromString(self._reactor, _withBacklog(description))
             # A failure is raised at once where it is known at once, as it is for sockets.
             listening = endpoint.listen(self.sessions)
             failures: list[Any] = []
