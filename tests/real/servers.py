@@ -335,7 +335,7 @@ class Server:
         """
         self.signal(signal.SIGCONT)
 
-    def signal(self, number: signal.Signals) -> None:
+    def signal(self, number: int) -> None:
         """
         Send a signal to the process.
 

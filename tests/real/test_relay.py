@@ -1,0 +1,407 @@
+# -*- test-case-name: tests.real.test_relay -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for the relay that spoils what passes through it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import socketserver
+import tempfile
+import threading
+import time
+from typing import cast
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.real.relay import (
+    BLACKHOLE,
+    FREEZE,
+    HOLD,
+    PASS,
+    REFUSE,
+    Fault,
+    Relay,
+    cut,
+    delay,
+    duplicate,
+    edit,
+    inject,
+    reset,
+    trickle,
+)
+from tests.real.servers import HOST, Address, ServerFailed, connect, until
+
+
+class _Echo(socketserver.StreamRequestHandler):
+    """
+    Says what it heard, and ends when it has heard the end.
+    """
+
+    def handle(self) -> None:
+        while data := self.connection.recv(1 << 16):
+            self.connection.sendall(data)
+
+
+class _EchoServer(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """
+        Resets are what is tested here: no news.
+        """
+
+
+class RelayTests(SynchronousTestCase):
+    """
+    L{Relay} in front of a server that says what it hears.
+    """
+
+    def setUp(self) -> None:
+        """
+        Start both.
+        """
+        self.server = _EchoServer((HOST, 0), _Echo)
+        thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        self.addCleanup(thread.join, 5)
+        self.addCleanup(self.server.server_close)
+        self.addCleanup(self.server.shutdown)
+        self.relay = Relay(cast(tuple[str, int], self.server.server_address)).start()
+        self.addCleanup(self.relay.stop)
+
+    def client(self) -> socket.socket:
+        """
+        Connect through the relay.
+        """
+        client = connect(self.relay.address)
+        self.addCleanup(client.close)
+        return client
+
+    def served(self) -> socket.socket:
+        """
+        Connect through the relay and make sure that the server is reached.
+        """
+        client = self.client()
+        self.assertEqual(say(client, b"hello"), b"hello")
+        return client
+
+    def test_pass(self) -> None:
+        """
+        What is said arrives, in both directions, and so do large amounts.
+        """
+        client = self.served()
+        sent = os.urandom(4 * HOLD)
+        threading.Thread(target=client.sendall, args=(sent,), daemon=True).start()
+        self.assertEqual(receive(client, len(sent)), sent)
+        self.assertEqual(self.relay.faults, 0)
+
+    def test_backPressure(self) -> None:
+        """
+        Of what a client does not read the relay holds a bounded amount, and no byte is lost.
+        """
+        client = self.served()
+        sent = os.urandom(64 << 20)
+        writer = threading.Thread(target=client.sendall, args=(sent,), daemon=True)
+        client.settimeout(60)
+        writer.start()
+        writer.join(0.5)
+        self.assertTrue(writer.is_alive())
+        self.assertTrue(receive(client, len(sent)) == sent)
+        writer.join(5)
+
+    def test_ends(self) -> None:
+        """
+        The end of one direction is passed on while the other stays open; after both nothing is left.
+        """
+        client = self.served()
+        client.sendall(b"last words")
+        client.shutdown(socket.SHUT_WR)
+        self.assertEqual(everything(client), b"last words")
+        until(lambda: self.relay.connections == 0)
+
+    def test_counts(self) -> None:
+        """
+        Connections are counted: now, at most, in all.
+        """
+        clients = [self.served() for _ in range(3)]
+        clients[0].close()
+        until(lambda: self.relay.connections == 2)
+        self.served()
+        self.assertEqual((self.relay.connections, self.relay.most, self.relay.accepted), (3, 3, 4))
+
+    def test_serverReset(self) -> None:
+        """
+        A server that cannot be reached is a reset for the client.
+        """
+        self.server.shutdown()
+        self.server.server_close()
+        self.assertRaises(ConnectionResetError, self.client().recv, 1)
+        until(lambda: self.relay.connections == 0)
+
+    def test_delay(self) -> None:
+        """
+        Requests and replies are held up, each for the time given, and stay in order when the fault is taken back.
+        """
+        client = self.served()
+        self.relay.set(delay(0.1))
+        begin = time.monotonic()
+        client.sendall(b"a")
+        until(lambda: held(self.relay) == 1)
+        self.relay.set(PASS)
+        client.sendall(b"b")
+        self.assertEqual(receive(client, 2), b"ab")
+        self.assertGreater(time.monotonic() - begin, 0.1)
+
+    def test_refuse(self) -> None:
+        """
+        New connections are refused while existing ones go on, until something else is set, on the same address.
+        """
+        client = self.served()
+        self.relay.set(REFUSE)
+        self.assertRaises(ConnectionRefusedError, connect, self.relay.address)
+        self.assertEqual(say(client, b"still"), b"still")
+        self.relay.set(PASS)
+        self.served()
+
+    def test_drop(self) -> None:
+        """
+        All connections can be reset at once.
+        """
+        clients = [self.served(), self.served()]
+        self.relay.drop()
+        for client in clients:
+            self.assertRaises(ConnectionResetError, client.recv, 1)
+        until(lambda: self.relay.connections == 0)
+
+    def test_resetAtOnce(self) -> None:
+        """
+        Existing connections are reset when the fault is set, new ones when they come.
+        """
+        client = self.served()
+        self.relay.set(reset())
+        self.assertRaises(ConnectionResetError, client.recv, 1)
+        self.assertRaises(ConnectionResetError, self.client().recv, 1)
+        self.assertEqual(self.relay.faults, 2)
+
+    def test_resetAfter(self) -> None:
+        """
+        A connection is reset after so many bytes of replies since the fault was set.
+        """
+        client = self.served()
+        self.relay.set(reset(after=4))
+        self.assertEqual(say(client, b"abc"), b"abc")
+        client.sendall(b"def")
+        self.assertEqual(receive(client, 1), b"d")
+        self.assertRaises(ConnectionResetError, client.recv, 1)
+
+    def test_cut(self) -> None:
+        """
+        A connection ends in an orderly way after so many bytes of replies, though more was asked for.
+        """
+        client = self.served()
+        self.relay.set(cut(after=4))
+        client.sendall(b"abcdef")
+        self.assertEqual(receive(client, 4), b"abcd")
+        client.sendall(b"ghi")
+        self.assertEqual(client.recv(1), b"")
+        client.close()
+        until(lambda: self.relay.connections == 0)
+
+    def test_cutAtOnce(self) -> None:
+        """
+        Without a number of bytes both existing and new connections end at once.
+        """
+        client = self.served()
+        self.relay.set(cut())
+        self.assertEqual(client.recv(1), b"")
+        self.assertEqual(self.client().recv(1), b"")
+
+    def test_times(self) -> None:
+        """
+        A fault that is meant for one connection meets one; the others, and later ones, are well.
+        """
+        clients = [self.served(), self.served()]
+        self.relay.set(cut(after=1, times=1))
+        self.assertEqual(say(clients[1], b"a"), b"a")
+        self.assertEqual(clients[1].recv(1), b"")
+        self.assertEqual(say(clients[0], b"abc"), b"abc")
+        self.served()
+        self.assertEqual(self.relay.faults, 1)
+        self.relay.set(cut(after=1, times=1))
+        self.assertEqual(say(clients[0], b"a"), b"a")
+        self.assertEqual(clients[0].recv(1), b"")
+
+    def test_blackhole(self) -> None:
+        """
+        Connections are accepted, and nothing is answered; what was asked for meanwhile is lost.
+        """
+        old = self.served()
+        self.relay.set(BLACKHOLE)
+        new = self.client()
+        for client in (old, new):
+            client.sendall(b"lost")
+            client.settimeout(0.1)
+            self.assertRaises(TimeoutError, client.recv, 1)
+        self.relay.set(PASS)
+        for client in (old, new):
+            client.settimeout(5)
+            self.assertEqual(say(client, b"found"), b"found")
+
+    def test_freeze(self) -> None:
+        """
+        Nothing moves while the relay is frozen, on new connections neither, and nothing is lost.
+        """
+        old = self.served()
+        self.relay.set(FREEZE)
+        new = self.client()
+        for client in (old, new):
+            client.sendall(b"wait")
+            client.settimeout(0.1)
+            self.assertRaises(TimeoutError, client.recv, 1)
+        self.relay.set(PASS)
+        for client in (old, new):
+            client.settimeout(5)
+            self.assertEqual(receive(client, 4), b"wait")
+
+    def test_trickle(self) -> None:
+        """
+        Bytes come one by one, with pauses.
+        """
+        client = self.served()
+        self.relay.set(trickle(0.02))
+        begin = time.monotonic()
+        self.assertEqual(say(client, b"abcdef"), b"abcdef")
+        self.assertGreater(time.monotonic() - begin, 5 * 0.02)
+
+    def test_trickleWithoutPause(self) -> None:
+        """
+        Without a pause the bytes are sent one by one still, and all arrive.
+        """
+        client = self.served()
+        self.relay.set(trickle())
+        self.assertEqual(say(client, b"x" * 1000), b"x" * 1000)
+
+    def test_duplicate(self) -> None:
+        """
+        Some bytes come twice, once on each connection, however they were cut into pieces.
+        """
+        client = self.served()
+        self.relay.set(duplicate(3, after=1))
+        for letter in b"abcdef":
+            client.sendall(bytes([letter]))
+            until(lambda: held(self.relay) == 0)
+        self.assertEqual(receive(client, 9), b"abcdbcdef")
+        self.assertEqual(say(self.client(), b"abcdef", 9), b"abcdbcdef")
+
+    def test_inject(self) -> None:
+        """
+        Strange bytes come between the server's own, once on each connection.
+        """
+        client = self.served()
+        self.relay.set(inject(b"!!", after=2))
+        self.assertEqual(say(client, b"abcd", 6), b"ab!!cd")
+        self.assertEqual(say(client, b"efgh"), b"efgh")
+
+    def test_injectAtOnce(self) -> None:
+        """
+        Strange bytes can come unasked, on existing and on new connections.
+        """
+        old = self.served()
+        self.relay.set(inject(b"!!"))
+        self.assertEqual(receive(old, 2), b"!!")
+        self.assertEqual(receive(self.client(), 2), b"!!")
+
+    def test_edit(self) -> None:
+        """
+        Replies can be changed at will, requests are not.
+        """
+        client = self.served()
+        self.relay.set(edit(bytes.upper))
+        self.assertEqual(say(client, b"abc"), b"ABC")
+
+    def test_unix(self) -> None:
+        """
+        It listens on a UNIX socket too, and connects to one.
+        """
+        path = os.path.join(self.mktemp(), "s")
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        path = os.path.join(directory.name, "s")
+        with Relay(self.relay.address, path) as near, Relay(path) as far:
+            self.assertEqual(near.endpoint, f"unix:{path}")
+            with connect(far.address) as client:
+                self.assertEqual(say(client, b"hello"), b"hello")
+                near.drop()
+                self.assertEqual(client.recv(1), b"")
+
+    def test_stop(self) -> None:
+        """
+        Stopping closes all connections and the address; a stopped relay cannot be used.
+        """
+        client = self.served()
+        self.relay.set(FREEZE)
+        waiting = self.client()
+        self.relay.stop()
+        for one in (client, waiting):
+            self.assertRaises(ConnectionResetError, one.recv, 1)
+        self.assertRaises(ConnectionRefusedError, connect, self.relay.address)
+        self.assertRaises(ServerFailed, self.relay.drop)
+        self.assertEqual(self.relay.connections, 0)
+        self.relay.stop()
+
+    def test_fault(self) -> None:
+        """
+        The relay tells what it does at the moment.
+        """
+        self.assertEqual(self.relay.fault, PASS)
+        self.relay.set(delay(1))
+        self.assertEqual(self.relay.fault, Fault("delay", seconds=1))
+
+    def test_cannotListen(self) -> None:
+        """
+        A relay that cannot listen says so, and leaves no thread.
+        """
+        before = threading.active_count()
+        address: Address = self.relay.address
+        self.assertRaises(OSError, Relay(HOST, address).start)
+        self.assertEqual(threading.active_count(), before)
+
+
+def say(client: socket.socket, data: bytes, length: int = 0) -> bytes:
+    """
+    Send something and receive as much, or so much.
+    """
+    client.sendall(data)
+    return receive(client, length or len(data))
+
+
+def receive(client: socket.socket, length: int) -> bytes:
+    """
+    Receive exactly so much.
+    """
+    pieces = []
+    while length and (data := client.recv(min(length, 1 << 16))):
+        pieces.append(data)
+        length -= len(data)
+    return b"".join(pieces)
+
+
+def everything(client: socket.socket) -> bytes:
+    """
+    Receive until the end.
+    """
+    data = b""
+    while piece := client.recv(1 << 16):
+        data += piece
+    return data
+
+
+def held(relay: Relay) -> int:
+    """
+    How many bytes of replies and requests the relay holds.
+    """
+    return sum(link.replies.held + link.requests.held for link in list(relay._links))
