@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from contextlib import redirect_stdout
 from io import StringIO
@@ -17,6 +18,7 @@ from twisted.application.service import IService, IServiceCollection, Service
 from twisted.internet.error import CannotListenError
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import capturedLogs
+from twisted.scripts.twistd import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
@@ -181,6 +183,18 @@ class OptionsTests(SynchronousTestCase):
         for words in ("-s, --pool-size=N ", " [4]\n", "[16m]\n", "--check-config", "--version", "-c, --config=FILE"):
             self.assertIn(words, output)
         self.assertEqual([line for line in output.splitlines() if len(line) > 80], [])
+
+    def test_unit(self) -> None:
+        """
+        The command of the systemd unit is one that twistd takes, in the foreground and without a file of the process id.
+        """
+        conf = Path(__file__).resolve().parents[1] / "conf"
+        (command,) = re.findall("^ExecStart=(.*)$", (conf / "connpool.service").read_text("utf-8"), re.M)
+        program, *arguments = command.replace("/etc/connpool.ini", str(conf / "connpool.ini")).split()
+        twistd = ServerOptions()
+        twistd.parseOptions(arguments)
+        self.assertEqual((Path(program).name, twistd["nodaemon"], twistd["pidfile"]), ("twistd", True, ""))
+        self.assertEqual(twistd.subOptions["settings"], Settings())
 
     def test_helpWidth(self) -> None:
         """
