@@ -191,6 +191,7 @@ class Server:
     """
 
     program: ClassVar[str] = ""
+    ending: ClassVar[signal.Signals] = signal.SIGTERM
 
     def __init__(self, *options: str, address: Address | None = None) -> None:
         """
@@ -288,13 +289,14 @@ class Server:
 
     def stop(self, timeout: float = STOP_TIMEOUT) -> int:
         """
-        Ask the process to end (SIGTERM), kill it when it has not after C{timeout} seconds, and remove its directory.
+        Ask the process to end (by the signal C{ending}, SIGTERM as a rule), kill it when it has not after C{timeout}
+        seconds, and remove its directory.
 
         @return: the exit status, negative for a signal: -9 when it had to be killed. 0 when it does not run.
         """
         status = 0
         if self._process is not None:
-            self.signal(signal.SIGTERM)
+            self.signal(self.ending)
             self.thaw()
             try:
                 status = self.wait(timeout)
@@ -424,6 +426,8 @@ class Memcached(Server):
     """
 
     program = "memcached"
+    # It would take a second to end by itself, and has nothing to lose.
+    ending = signal.SIGKILL
 
     def command(self) -> list[str]:
         """

@@ -1,0 +1,145 @@
+# -*- test-case-name: tests.bench.test_bench -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+C{python -m tests.bench proxy}: the proxy against nutcracker.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.bench import report
+from tests.bench.contenders import Contender, choose, direct, nutcracker, proxy, variant
+from tests.bench.contest import Arena, Result
+from tests.bench.measure import CLOCK
+from tests.bench.workloads import TABLE, Workload
+from tests.real.servers import missing
+
+
+def contestOptions(parser: argparse.ArgumentParser, rounds: int, seconds: float) -> None:
+    """
+    Add the options of all commands that hold contests.
+
+    @param rounds: the default; C{seconds} likewise.
+    """
+    add = parser.add_argument
+    add("--rounds", type=int, default=rounds, help="for each contender and workload (%(default)s)")
+    add("--seconds", type=float, default=seconds, help="of load in each round (%(default)s)")
+    add("--contender", action="append", default=[], help="only this one (repeatable)")
+    add(
+        "--variant",
+        action="append",
+        default=[],
+        metavar="NAME=SOURCE [OPTION...]",
+        help="one more contender: the proxy from another source tree (such as a git worktree), with these options; "
+        "'deep=. --pipeline-depth 512' compares a setting (repeatable)",
+    )
+    add(
+        "--proxy-option",
+        action="append",
+        default=[],
+        metavar="OPTION",
+        help="for the proxy: --proxy-option=--pool-size=8",
+    )
+    add("--python", default=sys.executable, help="the interpreter that runs the proxy")
+    add("--generators", type=int, default=1, help="processes that make the load (%(default)s)")
+    add("--no-pin", action="store_true", help="do not give the contender a processor of its own")
+    add("--json", type=Path, metavar="FILE", help="write all samples here")
+    add("--results", action="store_true", help=f"put the tables into {report.RESULTS.name}")
+
+
+def contenders(options: argparse.Namespace) -> list[Contender]:
+    """
+    Those that the options ask for.
+
+    @raise ValueError: when an option is wrong.
+    """
+    known = [nutcracker(1), nutcracker(4)] if missing("nutcracker") is None else []
+    known += [proxy(options=options.proxy_option, python=options.python), direct()]
+    known += [variant(text, options.python) for text in options.variant]
+    return choose(known, options.contender)
+
+
+def arena(options: argparse.Namespace) -> Arena:
+    """
+    How the options want contests to be held.
+    """
+    return Arena(options.rounds, options.seconds, options.generators, not options.no_pin)
+
+
+def chosen(names: Sequence[str]) -> list[Workload]:
+    """
+    The workloads of these names, all without names.
+
+    @raise ValueError: when there is none of that name.
+    """
+    known = {workload.name: workload for workload in TABLE}
+    for name in names:
+        if name not in known:
+            raise ValueError(f"no workload {name!r}, there are: {', '.join(known)}")
+    return [workload for name, workload in known.items() if name in names or not names]
+
+
+def failed(results: Sequence[Result]) -> int:
+    """
+    The exit status: slowness is no failure, a wrong answer is.
+    """
+    return 1 if any(result.failures for result in results) else 0
+
+
+def main(arguments: Sequence[str]) -> int:
+    """
+    Run the command.
+
+    @return: its exit status.
+    """
+    parser = argparse.ArgumentParser(prog="python -m tests.bench proxy", description=main.__doc__)
+    names = ", ".join(workload.name for workload in TABLE)
+    parser.add_argument("--only", action="append", default=[], metavar="WORKLOAD", help=f"one of {names} (repeatable)")
+    contestOptions(parser, rounds=7, seconds=1.0)
+    options = parser.parse_args(arguments)
+    try:
+        workloads, taking = chosen(options.only), contenders(options)
+    except ValueError as e:
+        parser.error(str(e))
+    say = sys.stdout.write
+    head = report.described(shlex.join(["proxy", *arguments]), workloads) + notes(options, taking)
+    say(head + "\n")
+    results = []
+    for workload in workloads:
+        results.append(arena(options).hold(workload, taking))
+        say(report.contest(results[-1]) + "\n")
+        sys.stdout.flush()
+    judged = "\n".join(filter(None, (report.verdict(results, name) for name in judgeable(taking))))
+    say(judged)
+    if options.json:
+        report.save(options.json, report.record(results, {name: str(value) for name, value in vars(options).items()}))
+    if options.results:
+        report.section("The proxy against nutcracker", "\n".join([head, judged, *map(report.contest, results)]))
+    return failed(results)
+
+
+def judgeable(taking: Sequence[Contender]) -> list[str]:
+    """
+    The contenders that the aims are for.
+    """
+    return [one.name for one in taking if one.name != "direct" and not one.name.startswith("nutcracker")]
+
+
+def notes(options: argparse.Namespace, taking: Sequence[Contender]) -> str:
+    """
+    How it was measured.
+    """
+    where = "on processors shared with everything else" if options.no_pin else "on a processor of its own"
+    lines = [
+        f"CPU is {CLOCK}, of the contender only, {where}, per request.",
+        f"Medians of {options.rounds} rounds of {options.seconds:g} s in turns; "
+        'ratios are medians of each round\'s ratio to the cheaper nutcracker ("= 1").',
+        "Every answer was compared byte by byte.",
+        *(f"- {one.name}: {one.about}" for one in taking),
+    ]
+    return "\n".join(lines) + "\n"

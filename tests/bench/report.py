@@ -1,0 +1,184 @@
+# -*- test-case-name: tests.bench.test_bench -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Results for people (tables, sections of C{RESULTS.md}) and for programs (JSON).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tests.bench.contest import Result
+from tests.bench.measure import machine
+from tests.bench.workloads import TABLE, Aim, Workload
+
+RESULTS = Path(__file__).with_name("RESULTS.md")
+
+_TITLE = """\
+# Measured
+
+Each section was written by the command that it names, on the machine and day that it names. Processor time is compared,
+not elapsed time: it says what a request costs, whatever else the machine was doing.
+"""
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """
+    Lay out a table which is Markdown and is aligned for the terminal too: the first column left, the others right.
+    """
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+
+    def line(cells: Sequence[str]) -> str:
+        first, *others = (f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        return f"| {' | '.join([first.lstrip().ljust(widths[0]), *others])} |"
+
+    rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
+    return "\n".join([line(head), line(rule), *map(line, rows)]) + "\n"
+
+
+def microseconds(value: float) -> str:
+    """
+    Write microseconds with as many digits as matter.
+    """
+    return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
+
+
+CONTEST_HEAD = [
+    "contender",
+    "CPU µs/request",
+    "user",
+    "system",
+    "ratio",
+    "requests/s",
+    "ratio",
+    "p50 µs",
+    "p99 µs",
+    "ratio",
+    "load",
+]
+
+
+def contest(result: Result) -> str:
+    """
+    Tell the outcome of a contest: a heading, a table, and what went wrong.
+    """
+    yardstick = result.yardstick
+    rows = []
+    for name, measured in result.summary().items():
+        rows.append(
+            [
+                name + (" = 1" if name == yardstick else ""),
+                microseconds(measured["cpu"]),
+                microseconds(measured["user"]),
+                microseconds(measured["system"]),
+                _ratio(measured.get("cpu-ratio")),
+                f"{measured['rate']:,.0f}",
+                _ratio(measured.get("rate-ratio")),
+                microseconds(measured["p50"]),
+                microseconds(measured["p99"]),
+                _ratio(measured.get("p99-ratio")),
+                f"{measured['load']:.2f}",
+            ]
+        )
+    failures = [f"{name} FAILED: {why}\n" for name, why in result.failures.items()]
+    return (
+        f"### {result.workload.title}\n\n" + table(CONTEST_HEAD, rows) + "".join(["\n", *failures] if failures else [])
+    )
+
+
+def verdict(results: Sequence[Result], contender: str) -> str:
+    """
+    Compare what a contender reached with what it should reach, workload by workload.
+    """
+    rows = []
+    for result in results:
+        aim = TABLE.get(result.workload)
+        measured = result.summary().get(contender)
+        if aim is None or measured is None or result.yardstick is None:
+            continue
+        ratio = measured[f"{aim.what}-ratio"]
+        rows.append(
+            [
+                result.workload.title,
+                result.yardstick,
+                aim.what,
+                f"{ratio:.2f}",
+                f"{aim.reach}",
+                f"{aim.goal}",
+                _judged(ratio, aim),
+                f"{measured['rate-ratio']:.2f}",
+                f"{measured['p99-ratio']:.2f}",
+            ]
+        )
+    if not rows:
+        return ""
+    head = ["workload", "yardstick", "measure", contender, "reach", "goal", "", "requests/s", "p99"]
+    return table(head, rows)
+
+
+def _judged(ratio: float, aim: Aim) -> str:
+    if ratio <= aim.goal:
+        return "goal"
+    return "reached" if ratio <= aim.reach else f"{(ratio / aim.reach - 1) * 100:.0f} % over"
+
+
+def _ratio(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def record(results: Sequence[Result], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Everything that was measured, for JSON.
+    """
+    return {
+        "machine": machine(),
+        "settings": dict(settings),
+        "workloads": [
+            {
+                "workload": asdict(result.workload),
+                "yardstick": result.yardstick,
+                "summary": result.summary(),
+                "samples": {name: [asdict(sample) for sample in samples] for name, samples in result.samples.items()},
+                "failures": result.failures,
+            }
+            for result in results
+        ],
+    }
+
+
+def save(path: Path, content: Mapping[str, Any]) -> None:
+    """
+    Write JSON.
+    """
+    path.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+
+
+def section(name: str, text: str, path: Path = RESULTS) -> None:
+    """
+    Put a section into the file of results, in place of an older one of the same name.
+    """
+    document = path.read_text("utf-8") if path.exists() else _TITLE
+    start, *sections = document.split("\n## ")
+    kept = [other for other in sections if other.partition("\n")[0] != name]
+    made = f"{name}\n\n{text.strip()}\n"
+    position = next((i for i, other in enumerate(sections) if other.partition("\n")[0] == name), len(kept))
+    kept.insert(position, made)
+    path.write_text("\n## ".join([start.rstrip("\n") + "\n", *(other.rstrip("\n") + "\n" for other in kept)]), "utf-8")
+
+
+def described(command: str, workloads: Sequence[Workload] = ()) -> str:
+    """
+    Say where figures come from: the machine, the day and the command.
+    """
+    facts = machine()
+    lines = [
+        f"`python -m tests.bench {command}`, {facts['date']}: {facts['processor']}, {facts['processors']} processors, "
+        f"{facts['system']}, {facts['python']}, Twisted {facts['twisted']}."
+    ]
+    if workloads:
+        lines.append(f"Values of {workloads[0].size} bytes and {workloads[0].reads:.0%} get unless said otherwise.")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,575 @@
+# -*- test-case-name: tests.bench.test_bench -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for the benchmarks: that they count and compare rightly. None of them looks at how long anything took.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.bench import __main__ as command
+from tests.bench import contenders, generator, measure, profile, proxy, report, sampler
+from tests.bench.contenders import Contender
+from tests.bench.contest import Arena, Result, Sample
+from tests.bench.generator import Clients, Generator, Outcome, WrongAnswer, rounded
+from tests.bench.sampler import Sampler
+from tests.bench.workloads import SERIES, TABLE, Aim, Workload
+from tests.real.relay import BLACKHOLE, Fault, Relay, cut, duplicate, edit, inject
+from tests.real.servers import HOST, SOURCE, Memcached, ServerFailed, freePort, missing, until
+
+
+class WorkloadTests(SynchronousTestCase):
+    """
+    L{Workload}: requests and the replies that are due.
+    """
+
+    def test_plan(self) -> None:
+        """
+        The requests of a plan have the share of reads that was asked for, and it is the same plan each time.
+        """
+        workload = Workload("", "", reads=0.9)
+        plan = workload.plan()
+        reads = [request for request, _, _ in plan if request.startswith(b"get ")]
+        self.assertEqual(len(reads), 0.9 * len(plan))
+        self.assertEqual(plan, workload.plan())
+
+    def test_replies(self) -> None:
+        """
+        The reply that is due is the value which the preload stored, or that a C{set} was done.
+        """
+        workload = Workload("", "", size=37, reads=0.5)
+        stored = {}
+        for request in workload.preload():
+            head, value, end = request.split(b"\r\n")
+            stored[head.split()[1]] = value
+            self.assertEqual((len(value), end), (37, b""))
+        self.assertEqual(len(set(stored.values())), workload.items)
+        for request, reply, count in workload.plan():
+            self.assertEqual(count, 1)
+            words = request.split()
+            if words[0] == b"get":
+                self.assertEqual(reply, b"VALUE %b 0 37\r\n%b\r\nEND\r\n" % (words[1], stored[words[1]]))
+            else:
+                self.assertEqual((words[5], reply), (stored[words[1]], b"STORED\r\n"))
+
+    def test_pipeline(self) -> None:
+        """
+        A pipeline is sent as one piece, and counts as many requests as are in it.
+        """
+        for request, reply, count in Workload("", "", depth=16).plan():
+            self.assertEqual(count, 16)
+            self.assertEqual(len(re.findall(rb"^[gs]et ", request, re.M)), 16)
+            self.assertEqual(len(re.findall(rb"^(?:END|STORED)\r$", reply, re.M)), 16)
+
+    def test_keys(self) -> None:
+        """
+        A get of many keys asks for different ones and counts as one request.
+        """
+        request, reply, count = Workload("", "", keys=20, reads=1.0).plan()[0]
+        self.assertEqual(len(set(request.split()[1:])), 20)
+        self.assertEqual(re.findall(rb"VALUE (\S+)", reply), request.split()[1:])
+        self.assertEqual(count, 1)
+
+    def test_bounded(self) -> None:
+        """
+        No workload of any command takes much memory, however large its values.
+        """
+        for workload in [*TABLE, *(workload for _, series in SERIES.values() for _, workload in series)]:
+            stored = workload.items * workload.size
+            self.assertLess(stored, 100 << 20, workload)
+            self.assertLess(sum(len(reply) for _, reply, _ in workload.plan()), 100 << 20, workload)
+
+
+class OutcomeTests(SynchronousTestCase):
+    """
+    L{Outcome} and L{Sample}: figures of one round.
+    """
+
+    def test_rounded(self) -> None:
+        """
+        Durations are rounded down to microseconds, and large ones by at most two percent.
+        """
+        self.assertEqual([rounded(n) for n in (999, 1000, 127_999)], [0, 1, 127])
+        for nanoseconds in (128_500, 1_234_567, 98_765_432_100):
+            self.assertLessEqual(rounded(nanoseconds), nanoseconds / 1000)
+            self.assertGreater(rounded(nanoseconds), nanoseconds / 1000 * 0.98)
+
+    def test_percentile(self) -> None:
+        """
+        A percentile is the value within which that share lies.
+        """
+        outcome = Outcome(latencies=Counter({10: 98, 20: 1, 30: 1}))
+        self.assertEqual([outcome.percentile(share) for share in (0.5, 0.98, 0.99, 1.0)], [10, 10, 20, 30])
+
+    def test_add(self) -> None:
+        """
+        What two generators saw at the same time adds up.
+        """
+        outcome = Outcome(10, 1.0, Counter({1: 10}))
+        outcome.add(Outcome(5, 1.5, Counter({1: 3, 2: 2})))
+        self.assertEqual(outcome, Outcome(15, 1.5, Counter({1: 13, 2: 2})))
+
+    def test_sample(self) -> None:
+        """
+        Costs are spread over the requests; the exact total is split as the coarse parts are.
+        """
+        cost = measure.Cost(3.0, 1.0, 3.0) - measure.Cost(1.0, 0.5, 1.5)
+        sample = Sample.of(cost, Outcome(1000, 4.0, Counter({7: 1000})))
+        self.assertEqual(sample, Sample(1000, 2000.0, 500.0, 1500.0, 250.0, 7, 7, 0.5))
+
+
+def sample(cpu: float, rate: float = 1.0) -> Sample:
+    """
+    A sample of which only some figures matter.
+    """
+    return Sample(1, cpu, cpu, 0.0, rate, 1.0, 1.0, 1.0)
+
+
+class ResultTests(SynchronousTestCase):
+    """
+    L{Result}: all rounds of a workload.
+    """
+
+    def result(self) -> Result:
+        """
+        Three rounds of three contenders, the second of which met other work on the machine.
+        """
+        samples = {
+            "nutcracker": [sample(10.0), sample(30.0), sample(10.0)],
+            "nutcracker-4": [sample(9.0), sample(28.0), sample(9.0)],
+            "proxy": [sample(18.0), sample(56.0), sample(9.0)],
+        }
+        return Result(next(iter(TABLE)), samples)
+
+    def test_yardstick(self) -> None:
+        """
+        The cheaper yardstick counts, unless it failed.
+        """
+        result = self.result()
+        self.assertEqual(result.yardstick, "nutcracker-4")
+        result.failures["nutcracker-4"] = "wrong"
+        self.assertEqual(result.yardstick, "nutcracker")
+        self.assertIsNone(Result(result.workload, {"proxy": [sample(1.0)]}).yardstick)
+
+    def test_ratio(self) -> None:
+        """
+        A ratio is the median of those of each round, so that a round which was slow for all does not count.
+        """
+        summary = self.result().summary()
+        self.assertEqual(summary["proxy"]["cpu"], 18.0)
+        self.assertEqual(summary["proxy"]["cpu-ratio"], 2.0)
+        self.assertEqual(summary["nutcracker-4"]["cpu-ratio"], 1.0)
+
+    def test_withoutYardstick(self) -> None:
+        """
+        Without a yardstick, or without samples, there are no ratios.
+        """
+        summary = Result(Workload("", ""), {"proxy": [sample(1.0)], "other": []}, {"other": "dead"}).summary()
+        self.assertEqual(list(summary), ["proxy"])
+        self.assertNotIn("cpu-ratio", summary["proxy"])
+
+
+class ReportTests(SynchronousTestCase):
+    """
+    L{report}: results for people.
+    """
+
+    def test_table(self) -> None:
+        """
+        Tables are Markdown, with aligned columns.
+        """
+        self.assertEqual(report.table(["a", "bb"], [["ccc", "1"]]), "| a   | bb |\n| :-- | -: |\n| ccc |  1 |\n")
+
+    def test_contest(self) -> None:
+        """
+        The table of a contest marks the yardstick, and failures follow it.
+        """
+        result = ResultTests().result()
+        result.failures["gone"] = "closed"
+        text = report.contest(result)
+        self.assertIn("### 50 clients", text)
+        self.assertIn("| nutcracker-4 = 1 |            9.0 |", text)
+        self.assertIn("gone FAILED: closed", text)
+
+    def test_verdict(self) -> None:
+        """
+        What was reached is compared with the aim for that workload.
+        """
+        self.assertIn("54 % over", report.verdict([ResultTests().result()], "proxy"))
+        self.assertEqual(report.verdict([ResultTests().result()], "nobody"), "")
+        judged = [report._judged(ratio, Aim("cpu", 1.3, 1.0)) for ratio in (1.0, 1.1, 1.3, 1.43)]
+        self.assertEqual(judged, ["goal", "reached", "reached", "10 % over"])
+
+    def test_section(self) -> None:
+        """
+        A section takes the place of the older one of its name and leaves all others where they are.
+        """
+        path = Path(self.mktemp())
+        for name, text in [("A", "1"), ("B", "2\n\n### x\n"), ("A", "3"), ("C", "4")]:
+            report.section(name, text, path)
+        text = path.read_text("utf-8")
+        self.assertTrue(text.startswith("# Measured\n"))
+        self.assertTrue(text.endswith("\n\n## A\n\n3\n\n## B\n\n2\n\n### x\n\n## C\n\n4\n"), text)
+
+    def test_record(self) -> None:
+        """
+        The record for programs has everything, and is JSON.
+        """
+        path = Path(self.mktemp())
+        report.save(path, report.record([ResultTests().result()], {"rounds": 3}))
+        content = json.loads(path.read_text("utf-8"))
+        self.assertEqual(content["settings"], {"rounds": 3})
+        self.assertEqual(content["workloads"][0]["summary"]["proxy"]["cpu-ratio"], 2.0)
+        self.assertEqual(content["workloads"][0]["samples"]["proxy"][1]["cpu"], 56.0)
+
+
+class CommandTests(SynchronousTestCase):
+    """
+    The command line.
+    """
+
+    def test_unknown(self) -> None:
+        """
+        Without a known command all commands are listed, and it is an error.
+        """
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.bench", "dance"], cwd=SOURCE, capture_output=True, text=True, check=False
+        )
+        self.assertEqual(done.returncode, 2)
+        for name in command.COMMANDS:
+            self.assertIn(f"  {name}", done.stderr)
+
+    def test_chosenWorkloads(self) -> None:
+        """
+        Workloads are chosen by name, all without one; a wrong name is an error that lists the right ones.
+        """
+        self.assertEqual([workload.clients for workload in proxy.chosen(["c500"])], [500])
+        self.assertEqual(proxy.chosen([]), list(TABLE))
+        self.assertIn("pipeline", str(self.assertRaises(ValueError, proxy.chosen, ["c5000"])))
+
+    def test_chosenContenders(self) -> None:
+        """
+        All contenders take part but the direct way, which has to be named.
+        """
+        known = [contenders.nutcracker(1), contenders.nutcracker(4), contenders.proxy(), contenders.direct()]
+
+        def names(*chosen: str) -> list[str]:
+            return [contender.name for contender in contenders.choose(known, chosen)]
+
+        self.assertEqual(names(), ["nutcracker", "nutcracker-4", "proxy"])
+        self.assertEqual(names("direct", "proxy"), ["proxy", "direct"])
+        self.assertIn("nutcracker-4", str(self.assertRaises(ValueError, names, "envoy")))
+
+    def test_variant(self) -> None:
+        """
+        A variant is a source tree with options; anything else is an error that says what was expected.
+        """
+        one = contenders.variant(f"deep={SOURCE} --pipeline-depth 512")
+        self.assertEqual(one.name, "deep")
+        server = one.make("/upstream")
+        self.assertEqual(server.options[-2:], ("--pipeline-depth", "512"))
+        for text in ("deep", "=x", "deep=", f"deep={SOURCE}/tests"):
+            self.assertRaises(ValueError, contenders.variant, text)
+
+    def test_processors(self) -> None:
+        """
+        The contender gets a processor of its own where there are several and this is wanted.
+        """
+        available = os.sched_getaffinity(0)
+        own, others = measure.processors(True)
+        self.assertEqual(own | others, available)
+        self.assertEqual(len(own), 1)
+        self.assertEqual(bool(own & others), len(available) == 1)
+        self.assertEqual(measure.processors(False), (available, available))
+        with measure.pinned(own):
+            self.assertEqual(os.sched_getaffinity(0), own)
+        self.assertEqual(os.sched_getaffinity(0), available)
+
+
+class MeasureTests(SynchronousTestCase):
+    """
+    What processes cost.
+    """
+
+    skip = measure.unable()
+
+    def test_cost(self) -> None:
+        """
+        Processor time of a process and of its children is counted, that of others is not.
+        """
+        work = "import sys, time\nwhile time.process_time() < 0.3: pass\nprint(flush=True); sys.stdin.read()"
+        script = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {work!r}])"
+        with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            cost = measure.Cost.of(process.pid)
+            size = measure.residentSize(process.pid)
+            process.kill()
+        self.assertGreaterEqual(cost.total, 0.3)
+        self.assertLess(cost.total, 3.0)
+        self.assertGreater(cost.user + cost.system, 0.2)
+        self.assertGreater(size, 2 << 20)
+
+    def test_machine(self) -> None:
+        """
+        The description of the machine says what matters, and nothing of where it is.
+        """
+        self.assertEqual(list(measure.machine()), ["date", "processor", "processors", "system", "python", "twisted"])
+
+
+class SamplerTests(SynchronousTestCase):
+    """
+    Where the time goes.
+    """
+
+    def test_sample(self) -> None:
+        """
+        Samples are stacks, counted, and written when asked for.
+        """
+        collecting = Sampler(self.mktemp())
+
+        def inner() -> None:
+            collecting.sample(signal.SIGPROF, sys._getframe())
+
+        for _ in range(3):
+            inner()
+        collecting.end(0, None)
+        with open(collecting.file, encoding="utf-8") as stream:
+            ((stack, count),) = json.load(stream)["stacks"]
+        self.assertEqual(count, 3)
+        self.assertIn("inner", stack[0][1])
+        self.assertIn("test_sample", stack[1][1])
+
+    def test_process(self) -> None:
+        """
+        The sampler becomes C{twistd}, samples between the two signals, and the process ends as usual.
+        """
+        workload = Workload("test", "test", clients=5)
+        with Memcached("-t", "1") as memcached:
+            assert not isinstance(memcached.address, str)
+            contenders.fill(memcached.address, workload)
+            port = freePort()
+            options = ["-p", f"tcp:{port}:interface={HOST}", "-h", HOST, "-d", str(memcached.address[1])]
+            twistd = profile.Sampled(*options, plugin="portforward", address=(HOST, port)).start()
+            self.addCleanup(twistd.stop)
+            clients = Clients(twistd.address, workload.clients, workload.plan())
+            self.addCleanup(clients.close)
+            twistd.signal(sampler.BEGIN)
+            clients.run(0.5)
+            twistd.signal(sampler.END)
+            until(twistd.samples.exists)
+            text = profile.places(profile.read(twistd.samples), 1.0, SOURCE, 100)
+            self.assertIn("doRead", text)
+            self.assertEqual(twistd.stop(), -signal.SIGTERM)
+
+    test_process.skip = missing("memcached")  # type: ignore[attr-defined]
+
+    def test_places(self) -> None:
+        """
+        Samples are added up by function, once for each stack it is in, and by line.
+        """
+        a, b = (str(SOURCE / "a.py"), "A.f", 3), (str(SOURCE / "b.py"), "g", 4)
+        text = profile.places([([a, b, b], 3), ([b], 1)], 8.0, SOURCE, 5)
+        self.assertIn("| a.py A.f | 75.0% | 6.00 |      75.0% | 6.00 |", text)
+        self.assertIn("| b.py g   | 25.0% | 2.00 |     100.0% | 8.00 |", text)
+        self.assertIn("4 samples", text)
+
+
+class ClientsTests(SynchronousTestCase):
+    """
+    L{Clients}: that no wrong answer escapes them.
+    """
+
+    skip = measure.unable() or missing("memcached")
+    workload = Workload("test", "test", clients=4, depth=3, size=50)
+
+    def setUp(self) -> None:
+        """
+        A memcached with all values in it, behind a relay.
+        """
+        self.memcached = Memcached("-t", "1").start()
+        self.addCleanup(self.memcached.stop)
+        contenders.fill(self.memcached.address, self.workload)
+        self.relay = Relay(self.memcached.address).start()
+        self.addCleanup(self.relay.stop)
+        self.patch(generator, "PATIENCE", 0.2)
+
+    def clients(self) -> Clients:
+        """
+        Clients of the workload, connected through the relay.
+        """
+        clients = Clients(self.relay.address, self.workload.clients, self.workload.plan())
+        self.addCleanup(clients.close)
+        return clients
+
+    def test_right(self) -> None:
+        """
+        Right answers are counted, each exchange with its latency, and one run can follow another.
+        """
+        clients = self.clients()
+        for _ in range(2):
+            outcome = clients.run(0.05)
+            self.assertGreaterEqual(outcome.requests, self.workload.clients * self.workload.depth)
+            self.assertEqual(outcome.requests, outcome.latencies.total() * self.workload.depth)
+            self.assertGreaterEqual(outcome.seconds, 0.05)
+
+    def spoilt(self, fault: Fault) -> str:
+        """
+        Set a fault and give back the complaint of the clients.
+        """
+        clients = self.clients()
+        clients.run(0.0)
+        self.relay.set(fault)
+        return str(self.assertRaises(WrongAnswer, clients.run, 0.5))
+
+    def test_swapped(self) -> None:
+        """
+        Replies that are right in themselves, but not the ones that are due, are seen.
+        """
+        pattern = re.compile(rb"(VALUE .*\r\n.*\r\nEND\r\n)(VALUE .*\r\n.*\r\nEND\r\n)")
+        self.assertIn("was due", self.spoilt(edit(lambda data: pattern.sub(rb"\2\1", data))))
+
+    def test_duplicated(self) -> None:
+        """
+        A reply that comes twice is seen.
+        """
+        self.assertIn("was due", self.spoilt(edit(lambda data: data.replace(b"STORED\r\n", b"STORED\r\n" * 2))))
+        self.assertIn("was due", self.spoilt(duplicate(3, after=70)))
+
+    def test_otherByte(self) -> None:
+        """
+        A single wrong byte in a value is seen.
+        """
+        self.assertIn("was due", self.spoilt(edit(lambda data: data.replace(b">", b"]", 1))))
+
+    def test_error(self) -> None:
+        """
+        An error line is no answer here.
+        """
+        error = edit(lambda data: b"SERVER_ERROR no\r\n")
+        self.assertIn("SERVER_ERROR no", self.spoilt(error))
+
+    def test_unasked(self) -> None:
+        """
+        Bytes that come while nothing is due are seen by the next run.
+        """
+        self.assertIn("was due", self.spoilt(inject(b"END\r\n")))
+
+    def test_closed(self) -> None:
+        """
+        A connection that ends is seen, in the middle of a reply too.
+        """
+        self.assertIn("closed while", self.spoilt(cut(after=10)))
+
+    def test_closedWhenDone(self) -> None:
+        """
+        An end of the connection is no answer to a client that waits for none.
+        """
+        self.assertRaises(WrongAnswer, generator._rest, b"", None)
+
+    def test_stuck(self) -> None:
+        """
+        Answers that never come end the run.
+        """
+        self.assertIn("none came for", self.spoilt(BLACKHOLE))
+
+    def test_refused(self) -> None:
+        """
+        A client that cannot connect is an error.
+        """
+        self.relay.stop()
+        self.assertRaises(ConnectionRefusedError, self.clients)
+
+    def test_large(self) -> None:
+        """
+        Requests and replies that do not fit into the buffers of the system are sent and received whole.
+        """
+        workload = Workload("large", "large", clients=2, size=1_000_000, reads=0.5)
+        with contenders.storage() as memcached:
+            contenders.fill(memcached.address, workload)
+            clients = Clients(memcached.address, workload.clients, workload.plan())
+            self.addCleanup(clients.close)
+            self.assertGreater(clients.run(0.2).requests, 2)
+
+    def test_process(self) -> None:
+        """
+        In a process of its own the load says the same: what it did, or what was wrong.
+        """
+        load = Generator(self.relay.address, self.workload, 2)
+        self.addCleanup(load.close)
+        load.ready()
+        load.go(0.05)
+        outcome = load.outcome()
+        self.assertEqual(outcome.requests, outcome.latencies.total() * self.workload.depth)
+        self.relay.drop()
+        load.go(0.05)
+        self.assertIn("ConnectionResetError", str(self.assertRaises(WrongAnswer, load.outcome)))
+
+    def test_dead(self) -> None:
+        """
+        A load whose process died is an error.
+        """
+        load = Generator(self.relay.address, self.workload, 2)
+        load.ready()
+        load._process.kill()
+        self.assertRaises(WrongAnswer, load.outcome)
+        load.close()
+
+
+class ArenaTests(SynchronousTestCase):
+    """
+    L{Arena}: contests.
+    """
+
+    skip = measure.unable() or missing("memcached")
+    workload = Workload("test", "test", clients=5)
+
+    def hold(self, *several: Contender, generators: int = 1) -> Result:
+        """
+        Hold a short contest.
+        """
+        return Arena(rounds=2, seconds=0.05, generators=generators).hold(self.workload, several)
+
+    def test_samples(self) -> None:
+        """
+        Each contender has a sample of each round.
+        """
+        result = self.hold(contenders.direct(), generators=2)
+        self.assertEqual(result.failures, {})
+        self.assertEqual(len(result.samples["direct"]), 2)
+        self.assertGreater(result.median("direct", "cpu"), 0)
+        self.assertIsNone(result.yardstick)
+
+    def test_failure(self) -> None:
+        """
+        A contender that answers wrongly is out of the contest, the others go on, and the exit status tells.
+        """
+        empty = Contender("empty", lambda _: Memcached("-t", "1"), "has none of the values")
+        result = self.hold(empty, contenders.direct())
+        self.assertIn("was due", result.failures["empty"])
+        self.assertEqual(len(result.samples["direct"]), 2)
+        self.assertEqual(proxy.failed([result]), 1)
+
+    def test_notStarting(self) -> None:
+        """
+        A contender that cannot be started ends the contest, and whatever was started with it.
+        """
+        started = []
+
+        def make(_: object) -> Memcached:
+            started.append(Memcached("-t", "1"))
+            return started[-1]
+
+        broken = Contender("broken", lambda _: Memcached("--no-such-option"), "")
+        self.assertRaises(ServerFailed, self.hold, Contender("empty", make, ""), broken)
+        self.assertFalse(started[0].running())

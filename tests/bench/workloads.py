@@ -1,0 +1,151 @@
+# -*- test-case-name: tests.bench.test_bench -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+What is asked for in a benchmark, and the exact bytes that must come back.
+
+A workload turns into I{exchanges}: request bytes, reply bytes, and the number of requests in them. Every key always has
+the same value, which is made from the key, and a C{set} stores that value again. So each reply is known in advance,
+whoever wrote last, and an answer that was meant for another request is seen by comparing bytes.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+#: Request bytes, reply bytes, number of requests.
+Exchange = tuple[bytes, bytes, int]
+
+#: Memory that the distinct exchanges of one workload may take in each generator.
+PLAN_BYTES = 64 << 20
+
+#: Exchanges, and requests in them: making them takes time, and more would not change what they measure.
+PLAN_LENGTH = 2000
+PLAN_REQUESTS = 20_000
+
+
+@dataclass(frozen=True)
+class Workload:
+    """
+    One row of the table.
+
+    @ivar name: for the command line.
+    @ivar title: for the reader.
+    @ivar clients: connections, each of which asks as soon as it was answered.
+    @ivar depth: requests sent at once by a client, and then all answered before it sends again.
+    @ivar keys: keys in each C{get}.
+    @ivar size: bytes of each value.
+    @ivar reads: share of C{get} among the requests.
+    @ivar seed: of the order in which keys and commands come.
+    """
+
+    name: str
+    title: str
+    clients: int = 50
+    depth: int = 1
+    keys: int = 1
+    size: int = 100
+    reads: float = 0.9
+    seed: int = 1
+
+    @property
+    def items(self) -> int:
+        """
+        The number of different keys: a thousand, fewer if the values are large.
+        """
+        return max(self.keys, min(1000, PLAN_BYTES // 4 // self.size))
+
+    def key(self, number: int) -> bytes:
+        """
+        The key with this number.
+        """
+        return b"bench:%07d:%06d" % (self.size, number)
+
+    def value(self, number: int) -> bytes:
+        """
+        The value that this key has throughout.
+        """
+        unit = b"<%d.%d>" % (number, self.size)
+        return (unit * (self.size // len(unit) + 1))[: self.size]
+
+    def preload(self) -> Iterator[bytes]:
+        """
+        Requests, without replies, that store all keys.
+        """
+        for number in range(self.items):
+            yield b"set %b 0 0 %d noreply\r\n%b\r\n" % (self.key(number), self.size, self.value(number))
+
+    def plan(self) -> list[Exchange]:
+        """
+        The exchanges, in an order that is random but the same each time.
+        """
+        chance = random.Random(self.seed)
+        volume = self.depth * self.keys * (self.size + 50)
+        length = max(2, min(PLAN_LENGTH, PLAN_REQUESTS // self.depth, PLAN_BYTES // volume))
+        count = length * self.depth
+        # Exactly the share of reads that was asked for, in a plan of a few dozen requests too.
+        kinds = [number < round(count * self.reads) for number in range(count)]
+        chance.shuffle(kinds)
+        single = [self._get(chance) if read else self._set(chance) for read in kinds]
+        return [_join(single[start : start + self.depth]) for start in range(0, count, self.depth)]
+
+    def _get(self, chance: random.Random) -> Exchange:
+        numbers = chance.sample(range(self.items), self.keys)
+        reply = b"".join(b"VALUE %b 0 %d\r\n%b\r\n" % (self.key(n), self.size, self.value(n)) for n in numbers)
+        return b"get %b\r\n" % b" ".join(map(self.key, numbers)), reply + b"END\r\n", 1
+
+    def _set(self, chance: random.Random) -> Exchange:
+        number = chance.randrange(self.items)
+        return b"set %b 0 0 %d\r\n%b\r\n" % (self.key(number), self.size, self.value(number)), b"STORED\r\n", 1
+
+
+def _join(exchanges: Iterable[Exchange]) -> Exchange:
+    requests, replies, counts = zip(*exchanges, strict=True)
+    return b"".join(requests), b"".join(replies), sum(counts)
+
+
+@dataclass(frozen=True)
+class Aim:
+    """
+    What a ratio to the yardstick should be: at most C{reach}, better C{goal}. C{what} names the measure.
+    """
+
+    what: str
+    reach: float
+    goal: float
+
+
+#: The workloads that the proxy is judged by, with their aims.
+TABLE: dict[Workload, Aim] = {
+    Workload("c50", "50 clients, one request each in flight"): Aim("cpu", 1.3, 1.0),
+    Workload("c500", "500 clients", clients=500): Aim("cpu", 1.2, 0.9),
+    Workload("c3000", "3,000 clients", clients=3000): Aim("cpu", 1.2, 0.9),
+    Workload("pipeline", "50 clients, 16-deep pipelines", depth=16): Aim("cpu", 1.0, 0.7),
+    Workload("multiget", "50 clients, 20-key gets", keys=20): Aim("cpu", 1.3, 1.0),
+    Workload("large", "50 clients, 10 kB values", size=10_000): Aim("cpu", 1.3, 1.0),
+    Workload("single", "1 client", clients=1): Aim("p50", 1.3, 1.0),
+}
+
+#: How cost grows: per series, its unit and its workloads, each changing one thing in the first row of the table.
+_BASE = Workload("", "")
+SERIES: dict[str, tuple[str, list[tuple[int, Workload]]]] = {
+    "clients": (
+        "clients",
+        [
+            (n, replace(_BASE, name=f"c{n}", title=f"{n:,} clients", clients=n))
+            for n in (10, 50, 200, 1000, 3000, 10_000)
+        ],
+    ),
+    "values": (
+        "bytes a value",
+        [
+            (n, replace(_BASE, name=f"v{n}", title=f"values of {n:,} bytes", size=n))
+            for n in (10, 100, 1000, 10_000, 100_000, 1_000_000)
+        ],
+    ),
+    "pipelines": (
+        "requests sent at once",
+        [(n, replace(_BASE, name=f"p{n}", title=f"{n}-deep pipelines", depth=n)) for n in (1, 4, 16, 64, 256)],
+    ),
+}
