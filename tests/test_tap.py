@@ -18,7 +18,7 @@ from twisted.application.service import IService, IServiceCollection, Service
 from twisted.internet.error import CannotListenError
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import capturedLogs
-from twisted.scripts.twistd import ServerOptions
+from twisted.scripts._twistd_unix import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
@@ -186,7 +186,7 @@ class OptionsTests(SynchronousTestCase):
 
     def test_unit(self) -> None:
         """
-        The command of the systemd unit is one that twistd takes, in the foreground and without a file of the process id.
+        The command of the systemd unit is one that twistd takes, in the foreground and without a pid file.
         """
         conf = Path(__file__).resolve().parents[1] / "conf"
         (command,) = re.findall("^ExecStart=(.*)$", (conf / "connpool.service").read_text("utf-8"), re.M)
@@ -303,12 +303,20 @@ class CommandServiceTests(SynchronousTestCase):
         ):
             self.assertIn(f"cannot listen on {told}", self.fails(Failing(error), "startService"))
 
+    def test_everyInterface(self) -> None:
+        """
+        A port that is taken on all interfaces is told with a star for them.
+        """
+        error = CannotListenError("", 11212, OSError(errno.EADDRINUSE, "Address already in use"))
+        self.assertIn("cannot listen on *:11212: ", self.fails(Failing(error), "startService"))
+
     def test_otherErrors(self) -> None:
         """
         A defect is not told as if it were a mistake of the person: it keeps its traceback.
         """
         hook = sys.excepthook
-        service = CommandService()
-        Failing(ZeroDivisionError()).setServiceParent(service)
-        self.assertRaises(ZeroDivisionError, service.startService)
+        for error in (ZeroDivisionError(), OSError(errno.EMFILE, "Too many open files")):
+            service = CommandService()
+            Failing(error).setServiceParent(service)
+            self.assertIs(self.assertRaises(type(error), service.startService), error)
         self.assertIs(sys.excepthook, hook)

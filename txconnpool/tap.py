@@ -226,22 +226,26 @@ class CommandService(MultiService):
         try:
             start()
         except (CannotListenError, OSError) as error:
-            text = f"cannot listen on {_listenProblem(error)}; choose another endpoint with --listen"
+            problem = _listenProblem(error)
+            if problem is None:
+                raise
+            text = f"cannot listen on {problem}; choose another endpoint with --listen"
             self._log.error("{text}", text=text)
             sys.excepthook = _tell
             raise CannotStart(text) from None
 
 
-def _listenProblem(error: CannotListenError | OSError) -> str:
+def _listenProblem(error: CannotListenError | OSError) -> str | None:
     """
-    @return: where it was tried and what went wrong.
+    @return: where it was tried and what went wrong, or C{None} if it was something else.
     """
     if isinstance(error, CannotListenError):
-        where = error.port if error.interface is None else f"{error.interface}:{error.port}"
+        where = error.port if error.interface is None else f"{error.interface or '*'}:{error.port}"
         reason = error.socketError
     else:
-        where, reason = error.filename2 or error.filename, error
-    return f"{os.fsdecode(where)}: {getattr(reason, 'strerror', None) or reason}"
+        # The lock beside a UNIX socket: Twisted lets its errors through as they are.
+        where, reason = error.filename2, error
+    return f"{os.fsdecode(where)}: {getattr(reason, 'strerror', None) or reason}" if where else None
 
 
 def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> Any:
