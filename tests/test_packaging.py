@@ -90,7 +90,7 @@ class PackagingTests(SynchronousTestCase):
             *sources("txconnpool"),
             *sources("tests"),
             *sources("conf", "connpool.*"),
-            *("LICENSE", "CHANGES.rst", "setup.cfg", "pyproject.toml", "MANIFEST.in"),
+            *("LICENSE", "CHANGES.rst", "README.rst", "setup.cfg", "pyproject.toml", "MANIFEST.in"),
             *("txconnpool/py.typed", "twisted/plugins/txconnpool_plugin.py"),
         }
         self.assertEqual(expected - names, set())
