@@ -13,6 +13,7 @@ Numbers are stricter than C{strtol}: digits only, no C{+5}, no tab before, no wr
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
@@ -37,6 +38,8 @@ BAD_DELTA: Final = b"CLIENT_ERROR invalid numeric delta argument\r\n"
 BAD_DELETE: Final = b"CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]\r\n"
 TOO_LARGE: Final = b"SERVER_ERROR object too large for cache\r\n"
 
+_GOOD_KEY: Final = re.compile(rb"[^\x00-\x20\x7f]{1,%d}" % KEY_MAX).fullmatch
+
 #: A check: C{(words, data, pos, stop, maxItemSize)}, where C{data[pos:stop]} is the line, its end included.
 Check: TypeAlias = Callable[[list[bytes], bytes, int, int, int], Frame]
 
@@ -56,7 +59,20 @@ def badKey(key: bytes) -> bool:
     """
     Whether memcached would refuse the key; also one with a NUL byte, at which some versions end the line.
     """
-    return len(key) > KEY_MAX or b"\0" in key
+    return len(key) > KEY_MAX or 0 in key
+
+
+def checkKey(key: bytes) -> bytes:
+    """
+    Check a key before it becomes part of a request: memcached would take a space in it for the end of the key.
+
+    @return: the key.
+
+    @raise ValueError: it is empty, too long, or has a space or a control character in it.
+    """
+    if not _GOOD_KEY(key):
+        raise ValueError(f"not a key of 1 to {KEY_MAX} bytes without spaces and control characters: {key!r}")
+    return key
 
 
 def answer(stop: int, line: bytes, silent: bool = False) -> Frame:
@@ -106,7 +122,7 @@ def _retrieval(form: Form) -> Check:
     def check(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
         if len(words) < 2:
             return answer(stop, ERROR)
-        if any(map(badKey, words[1:])):
+        if max(map(len, words)) > KEY_MAX or data.find(b"\0", pos, stop) >= 0:
             return answer(stop, BAD_LINE)
         # 1.6.40 no longer takes spaces before the command.
         return form, stop, 1, data[pos:stop].lstrip(b" ") if data[pos] == 32 else None

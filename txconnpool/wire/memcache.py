@@ -69,9 +69,10 @@ REFUSED: Final = frozenset(
 _BINARY: Final = b"CLIENT_ERROR the binary protocol is not supported, use the text protocol\r\n"
 _LINE_TOO_LONG: Final = b"CLIENT_ERROR line too long\r\n"
 
-_SPOKEN: Final = re.compile(r"[^ -~]+")
+_UNPRINTABLE: Final = re.compile(r"[^ -~]+")
 
 _CHECKS: Final = classic.CHECKS | meta.CHECKS
+
 # What the commonest requests look like. A key is one range of bytes here, which is the fastest to match; one with a
 # control character in it, as memcached allows, is left to the full check, as are numbers of more digits than usual.
 _COMMON: Final = re.compile(
@@ -208,13 +209,13 @@ class Memcache:
         """
         The line that tells a client that its request failed here.
         """
-        return b"SERVER_ERROR " + _SPOKEN.sub(" ", text)[:200].encode() + b"\r\n"
+        return b"SERVER_ERROR " + _UNPRINTABLE.sub(" ", text)[:200].encode() + b"\r\n"
 
     def statistics(self, items: Iterable[tuple[str, object]]) -> bytes:
         """
         The reply to C{stats}.
         """
-        lines = [f"STAT {name} {_SPOKEN.sub(' ', str(value))}\r\n" for name, value in items]
+        lines = [f"STAT {name} {_UNPRINTABLE.sub(' ', str(value))}\r\n" for name, value in items]
         return "".join(lines).encode() + b"END\r\n"
 
 

@@ -50,22 +50,27 @@ BAD_OPAQUE: Final = b"CLIENT_ERROR opaque token too long\r\n"
 GET_TOO_LONG: Final = b"CLIENT_ERROR options flags are too long\r\n"
 TOO_LONG: Final = b"CLIENT_ERROR options flags too long\r\n"
 
+_b, _M, _N, _O, _q, _R, _T, _v = b"bMNOqRTv"
+
 #: The flags whose token is a number: its range, and what memcached says if it is none. (For C{F} it says nothing of
 #: its own.)
 _NUMBERS: Final = {
-    b"N": (INT32, BAD_TOKEN),
-    b"T": (INT32, BAD_TOKEN),
-    b"R": (INT32, BAD_TOKEN),
-    b"C": (UINT64, BAD_TOKEN),
-    b"E": (UINT64, BAD_TOKEN),
-    b"F": (UINT32, b""),
-    b"J": (UINT64, b"CLIENT_ERROR invalid numeric initial value\r\n"),
-    b"D": (UINT64, b"CLIENT_ERROR invalid numeric delta value\r\n"),
+    _N: (INT32, BAD_TOKEN),
+    _T: (INT32, BAD_TOKEN),
+    _R: (INT32, BAD_TOKEN),
+    ord("C"): (UINT64, BAD_TOKEN),
+    ord("E"): (UINT64, BAD_TOKEN),
+    ord("F"): (UINT32, b""),
+    ord("J"): (UINT64, b"CLIENT_ERROR invalid numeric initial value\r\n"),
+    ord("D"): (UINT64, b"CLIENT_ERROR invalid numeric delta value\r\n"),
 }
 
 #: The other flags, those of later versions than 1.6.18 (E above and x) among them: a server that does not know one
 #: says so in one line.
-_PLAIN: Final = b"lOPLkstcfvhuqxI"
+_PLAIN: Final = frozenset(b"lOPLkstcfvhuqxI")
+
+#: The flags that make C{mg} write.
+_WRITING: Final = frozenset((_N, _R, _T))
 
 
 def _notBase64(key: bytes) -> bool:
@@ -78,59 +83,67 @@ def _notBase64(key: bytes) -> bool:
         return True
 
 
-def _check(key: bytes, flags: list[bytes]) -> tuple[bytes, bytes]:
+def _check(key: bytes, flags: list[bytes]) -> tuple[set[int], bytes]:
     """
     Check the flags of a command.
 
     @return: their letters, and what memcached finds wrong with them, C{b""} if nothing: the last bad token it meets
         before it meets a flag that it does not know or has met.
     """
-    letters = b"".join(flags)
-    if len(letters) == len(flags) == len(set(letters)) and not letters.translate(None, _PLAIN):
-        return letters, b""
-    letters = b"".join([flag[:1] for flag in flags])
+    letters: set[int] = set()
     bad = False
     error = BAD_LINE
-    for index, flag in enumerate(flags):
-        letter = flag[:1]
-        if letter in letters[:index] or letter >= b"\x7f":
+    for flag in flags:
+        letter = flag[0]
+        if letter in letters or letter >= 127:
             return letters, DUPLICATE_FLAG
-        if letter in _NUMBERS:
+        letters.add(letter)
+        if letter in _PLAIN:
+            if len(flag) > 1 and 0 in flag:
+                return letters, INVALID_FLAG
+        elif letter in _NUMBERS:
             bounds, complaint = _NUMBERS[letter]
             if number(flag[1:], bounds) is None:
                 bad, error = True, complaint or error
-        elif letter == b"b":
+        elif letter == _b:
             if _notBase64(key):
                 bad, error = True, BAD_BASE64
-        elif letter == b"M":
+        elif letter == _M:
             if len(flag) != 2:
                 bad, error = True, BAD_MODE_TOKEN
-        elif letter not in _PLAIN or b"\0" in flag:
+        else:
             return letters, INVALID_FLAG
     return letters, error if bad else b""
 
 
-def _tooLong(letters: bytes, flags: list[bytes]) -> bytes:
+def _token(flags: list[bytes], letter: int) -> bytes:
+    """
+    The token of the flag C{letter}, which is given.
+    """
+    return next(flag[1:] for flag in flags if flag[0] == letter)
+
+
+def _tooLong(letters: set[int], flags: list[bytes]) -> bytes:
     """
     The error of an opaque token that is too long.
     """
-    return BAD_OPAQUE if b"O" in letters and len(flags[letters.index(b"O")]) > OPAQUE_MAX else b""
+    return BAD_OPAQUE if _O in letters and len(_token(flags, _O)) >= OPAQUE_MAX else b""
 
 
-def _badMode(letters: bytes, flags: list[bytes], modes: bytes, error: bytes) -> bytes:
+def _badMode(letters: set[int], flags: list[bytes], modes: bytes, error: bytes) -> bytes:
     """
     The error of a mode that the command does not have.
     """
-    return error if b"M" in letters and flags[letters.index(b"M")][1:] not in modes else b""
+    return error if _M in letters and _token(flags, _M) not in modes else b""
 
 
-def _wanted(form: Form, letters: bytes, words: list[bytes]) -> tuple[Form, list[bytes]]:
+def _wanted(form: Form, letters: set[int], words: list[bytes]) -> tuple[Form, list[bytes]]:
     """
     The form and the line of a request as it is sent: without C{q}.
     """
-    if b"q" not in letters:
+    if _q not in letters:
         return form, words
-    return replies.QUIET[form], words[:2] + [word for word in words[2:] if not word.startswith(b"q")]
+    return replies.QUIET[form], [word for index, word in enumerate(words) if index < 2 or word[0] != _q]
 
 
 def _get(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
@@ -145,8 +158,7 @@ def _get(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Fr
     error = error or _tooLong(letters, flags)
     if error:
         return answer(stop, error)
-    writes = b"N" in letters or b"T" in letters or b"R" in letters
-    form, line = _wanted(replies.MG[b"v" in letters, writes], letters, words)
+    form, line = _wanted(replies.MG[_v in letters, not letters.isdisjoint(_WRITING)], letters, words)
     return forward(form, joined(line), data, pos, stop)
 
 
@@ -184,7 +196,7 @@ def _change(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) ->
         return answer(stop, BAD_FLAGS)
     form = replies.MD
     if words[0] == b"ma":
-        form = replies.MA[b"v" in letters]
+        form = replies.MA[_v in letters]
         error = _badMode(letters, flags, b"I+D-", BAD_MA_MODE)
     error = error or _tooLong(letters, flags)
     if error:

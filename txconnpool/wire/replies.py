@@ -23,6 +23,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from txconnpool.errors import WireError
 from txconnpool.wire import Form, Matcher
 
 # Not to exclude line ends as well makes the search for the end of the key a third of the price, and only something
@@ -154,3 +155,24 @@ QUIET: Final = {
     **{form: form.but(hidden=_DONE) for form in (MS, MD)},
     **{form: form.but(hidden=_COUNTED) for form in MA.values()},
 }
+
+_VALUE: Final = re.compile(rb"VALUE ([^ ]+) ([0-9]+) ([0-9]+)(?: ([0-9]+))?\r\n").match
+
+
+def values(reply: bytes) -> list[tuple[bytes, int, bytes, int | None]]:
+    """
+    Take a complete reply to a retrieval apart.
+
+    @return: key, flags, value and cas unique (C{None} if it was not asked for) of each hit.
+
+    @raise WireError: the reply is an error; its text is that of the server.
+    """
+    found = []
+    pos = 0
+    while match := _VALUE(reply, pos):
+        key, flags, length, unique = match.groups()
+        pos = match.end() + int(length) + 2
+        found.append((key, int(flags), reply[match.end() : pos - 2], None if unique is None else int(unique)))
+    if reply[pos:] != b"END\r\n":
+        raise WireError(reply[pos:].decode("ascii", "replace").strip())
+    return found
