@@ -206,6 +206,13 @@ class ServerTests(EmbeddedTestCase):
             self.ask(b"set k 0 0 3000000 noreply\r\n" + large + b"get k l\r\n"), b"VALUE l 0 1\r\na\r\nEND\r\n"
         )
 
+    def test_badBlock(self) -> None:
+        """
+        A request that is wrong in another way leaves the old value alone.
+        """
+        self.ask(b"set k 0 0 1\r\na\r\nset k 0 0 1 noreply\r\nabc\r\n")
+        self.assertEqual(self.ask(b"mg k v\r\n"), b"VA 1\r\na\r\n")
+
     def test_shared(self) -> None:
         """
         All connections of an endpoint share its store.
@@ -254,6 +261,20 @@ class ServerTests(EmbeddedTestCase):
         self.clock.advance(0)
         self.assertEqual(self.client.taken().count(b"VALUE k 0 10000\r\n"), 200)
         self.assertEqual(self.ask(b"mn\r\n"), b"MN\r\n")
+
+    def test_unreadForLong(self) -> None:
+        """
+        A client that reads nothing but goes on to write is paused itself: nothing piles up at the server.
+        """
+        producer = Producer()
+        self.ask(b"set k 0 0 100000\r\n" + b"x" * 100000 + b"\r\n")
+        self.client.transport.registerProducer(producer, True)
+        self.client.transport.pauseProducing()
+        self.client.transport.write(b"get k\r\n" * 2)
+        self.clock.advance(0)
+        self.client.transport.write(b"get k\r\n" * HIGH_WATER)
+        self.clock.advance(0)
+        self.assertEqual(producer.told, ["pause"])
 
     def test_closedWhileUnread(self) -> None:
         """
@@ -407,6 +428,16 @@ class TransportTests(Pair):
         self.assertClosed(self.client)
         self.assertClosed(self.server)
 
+    def test_closeAtOnce(self) -> None:
+        """
+        Two ends that close in the same turn are told once each.
+        """
+        self.near.loseConnection()
+        self.far.loseConnection()
+        self.clock.advance(0)
+        self.assertClosed(self.client)
+        self.assertClosed(self.server)
+
     def test_stop(self) -> None:
         """
         To stop a transport as a producer is to close it.
@@ -495,6 +526,21 @@ class ProducerTests(Pair):
         self.near.write(b"x")
         self.near.write(b"x")
         self.assertEqual(self.producer.told, ["pause"])
+        self.clock.advance(0)
+        self.assertEqual(self.producer.told, ["pause", "resume"])
+        self.near.write(b"x" * (HIGH_WATER + 1))
+        self.clock.advance(0)
+        self.assertEqual(self.producer.told, ["pause", "resume"] * 2)
+
+    def test_next(self) -> None:
+        """
+        A producer that follows a paused one is paused and resumed itself.
+        """
+        self.near.registerProducer(Producer(), True)
+        self.near.write(b"x" * (HIGH_WATER + 1))
+        self.near.unregisterProducer()
+        self.near.registerProducer(self.producer, True)
+        self.near.write(b"x")
         self.clock.advance(0)
         self.assertEqual(self.producer.told, ["pause", "resume"])
 

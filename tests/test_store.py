@@ -145,6 +145,7 @@ class TimeTests(SynchronousTestCase):
         self.server.ask(b"set new 0 0 1", b"a")
         self.assertEqual([self.server.has(b"old"), self.server.has(b"new")], [True, True])
         self.server.time += 1
+        self.assertEqual(self.server.counters()["curr_items"], "0")
         self.server.ask(b"set newest 0 0 1", b"a")
         self.assertEqual(
             [self.server.has(key) for key in (b"old", b"new", b"newest")],
@@ -161,7 +162,7 @@ class TimeTests(SynchronousTestCase):
         self.server.time += 5
         self.assertTrue(self.server.has(b"k"))
         self.server.ask(b"flush_all")
-        self.assertFalse(self.server.has(b"k"))
+        self.assertEqual(len(self.server.store), 0)
         self.server.ask(b"set k 0 0 1", b"a")
         self.server.time += 4
         self.assertTrue(self.server.has(b"k"))
@@ -209,6 +210,17 @@ class RoomTests(SynchronousTestCase):
             self.server.ask(request)
             self.server.ask(b"set d 0 0 100", b"x" * 100)
             self.assertEqual(self.kept(), b"bcd", request)
+
+    def test_counted(self) -> None:
+        """
+        So does counting.
+        """
+        self.server.ask(b"set a 0 0 100", b"1".ljust(100))
+        self.server.ask(b"get b")
+        self.server.ask(b"get c")
+        self.server.ask(b"incr a 1")
+        self.server.ask(b"set d 0 0 100", b"x" * 100)
+        self.assertEqual(self.kept(), b"acd")
 
     def test_asManyAsNeeded(self) -> None:
         """
@@ -298,18 +310,25 @@ class AccountTests(SynchronousTestCase):
         server.ask(b"set k 0 0 5", b"value")
         server.ask(b"get k absent")
         server.ask(b"incr absent 1")
+        server.ask(b"set gone 0 -1 0", b"")
+        server.ask(b"get gone")
+        server.ask(b"flush_all 100")
+        server.ask(b"me k")
         counters = server.counters()
         expected = {
             "time": "1234",
             "curr_connections": "2",
-            "cmd_get": "2",
-            "cmd_set": "1",
+            "cmd_get": "3",
+            "cmd_set": "2",
+            "cmd_flush": "1",
+            "cmd_meta": "1",
             "get_hits": "1",
-            "get_misses": "1",
+            "get_misses": "2",
+            "get_expired": "1",
             "incr_misses": "1",
             "decr_misses": "0",
             "curr_items": "1",
-            "total_items": "1",
+            "total_items": "2",
             "bytes": str(1 + 5 + ITEM_OVERHEAD),
             "limit_maxbytes": str(1 << 20),
             "evictions": "0",

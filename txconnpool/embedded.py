@@ -277,10 +277,8 @@ class _Transport:
     def _close(self) -> None:
         for end in (self, self._peer):
             end.connected = False
-            end._written.clear()
             if end._turn is not None:
                 end._turn.cancel()
-                end._turn = None
         for end in (self, self._peer):
             if end._producer is not None:
                 end._call(end._producer.stopProducing)

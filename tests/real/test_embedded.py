@@ -22,10 +22,10 @@ from txconnpool.embedded import MemoryEndpoint
 
 MARK = b"MN\r\n"
 
-#: What is a server's own affair in replies: cas numbers, seconds (which may have ticked), and the size of an item.
+#: What is a server's own affair in replies: cas numbers, seconds (which may have ticked), class and size of an item.
 OWN = re.compile(
     rb"(?<=VALUE )(?P<value>\S+ \d+ \d+ )(?P<gets>\d+)(?=\r)|(?<= c)(?P<meta>\d+)(?=[ \r])|(?<=cas=)(?P<me>\d+)"
-    rb"|(?<= t)(?P<left>\d+)(?=[ \r])|exp=-?\d+|la=\d+|size=\d+"
+    rb"|(?<= t)(?P<left>\d+)(?=[ \r])|exp=-?\d+|la=\d+|cls=\d+ size=\d+"
 )
 
 
@@ -361,7 +361,7 @@ def drawn(lot: random.Random) -> bytes:
         case 3:
             return b"cas %s 0 0 %d %s%s\r\n%s\r\n" % (key, len(value), cas, noreply, value)
         case 4 | 5:
-            return lot.choice((b"get %s", b"gets %s", b"get a %s b", b"gets %s key1 key2")) % key + b"\r\n"
+            return lot.choice((b"get %s", b"gets %s", b"get a %s b", b"gets %s key1 key2", b"me %s")) % key + b"\r\n"
         case 6:
             return lot.choice((b"gat", b"gats")) + b" %d %s\r\n" % (exptime, key)
         case 7:
