@@ -160,7 +160,7 @@ class _Transport:
     What is written arrives at the other end in the next turn of the reactor, in one piece, if that end is not paused;
     nothing is called from within a call. There is one C{DelayedCall} at most, and none without work for it.
 
-    @ivar connected: until C{connectionLost} is called.
+    @ivar connected: until C{connectionLost} is called; C{closed} is called after that.
     @ivar disconnecting: nothing is received any more; the connection closes when all that was written is delivered.
     """
 
@@ -168,7 +168,7 @@ class _Transport:
     _peer: _Transport
     _protocol: IProtocol
 
-    def __init__(self, reactor: IReactorTime, address: MemoryAddress, closed: Callable[[], object] = int) -> None:
+    def __init__(self, reactor: IReactorTime, address: MemoryAddress, closed: Callable[[], object]) -> None:
         self.connected = True
         self.disconnecting = False
         self._reactor = reactor
@@ -329,7 +329,7 @@ class MemoryEndpoint:
             return
         server = _Server(self._reactor, self.store)
         near = _Transport(self._reactor, self._address, factory.doStop)
-        far = _Transport(self._reactor, self._address)
+        far = _Transport(self._reactor, self._address, lambda: None)
         near._peer, near._protocol = far, protocol
         far._peer, far._protocol = near, server
         server.makeConnection(far)
