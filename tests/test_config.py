@@ -51,9 +51,8 @@ class PoolSettingsTests(SynchronousTestCase):
                 "maxWaiting": 10000,
                 "maxItemSize": 1048576,
                 "maxInFlight": 256,
-                "maxRequestBytes": 2097152,
                 "sessionUnreadSoft": 262144,
-                "sessionUnreadHard": 16777216,
+                "sessionUnreadHard": 67108864,
             },
         )
 
@@ -99,22 +98,29 @@ class PoolSettingsTests(SynchronousTestCase):
         PoolSettings(upstream=servers, distribution="round-robin")
         self.assertFaults(["several servers in upstream need `distribution`"], upstream=servers)
 
+    def test_fewConnections(self) -> None:
+        """
+        Each server can have a connection.
+        """
+        self.assertFaults(
+            ["pool-size 1 has no connection for each of the 2 servers"],
+            upstream=("tcp:a:1", "tcp:b:1"), distribution="round-robin", poolSize=1,
+        )  # fmt: skip
+
     def test_grow(self) -> None:
         """
-        The bounds that must hold a value grow with max-item-size when they are not set.
+        The bound that must hold a value grows with max-item-size when it is not set.
         """
         settings = PoolSettings(maxItemSize=64 << 20)
-        self.assertGreater(settings.maxRequestBytes, 64 << 20)
         self.assertGreater(settings.sessionUnreadHard, 64 << 20)
-        self.assertEqual(dataclasses.replace(settings, poolSize=5).maxRequestBytes, settings.maxRequestBytes)
+        self.assertEqual(dataclasses.replace(settings, poolSize=5).sessionUnreadHard, settings.sessionUnreadHard)
 
     def test_noRoom(self) -> None:
         """
         A bound that was set and does not hold a value is refused, not changed.
         """
         self.assertFaults(
-            ["max-request-bytes 1m has no room", "session-unread-hard 1m has no room"],
-            maxRequestBytes=1 << 20,
+            ["session-unread-hard 1048576 has no room"],
             sessionUnreadHard=1 << 20,
         )
 
@@ -170,12 +176,6 @@ class SettingsTests(SynchronousTestCase):
         """
         listen = ("tcp:0:interface=127.0.0.1",)
         Settings(pools=(PoolSettings(name="a", listen=listen), PoolSettings(name="b", listen=listen)))
-
-    def test_unread(self) -> None:
-        """
-        One client may not leave more unread than all together.
-        """
-        self.assertFaults(["session-unread-hard 16777216 of one client"], maxUnreadBytes=8 << 20)
 
     def test_eachValue(self) -> None:
         """

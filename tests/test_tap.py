@@ -180,7 +180,7 @@ class OptionsTests(SynchronousTestCase):
         for each in OPTIONS:
             self.assertIn(f"--{each.name}={each.kind.metavar} ", output)
             self.assertIn(f"\n{each.group}:\n", output)
-        for words in ("-s, --pool-size=N ", " [4]\n", "[16m]\n", "--check-config", "--version", "-c, --config=FILE"):
+        for words in ("-s, --pool-size=N ", " [4]\n", "[64m]\n", "--check-config", "--version", "-c, --config=FILE"):
             self.assertIn(words, output)
         self.assertEqual([line for line in output.splitlines() if len(line) > 80], [])
 

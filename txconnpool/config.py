@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from twisted.internet.endpoints import clientFromString, serverFromString
 
-from txconnpool.options import Choice, Endpoint, Option, Seconds, Size, Whole, option, optionsOf
+from txconnpool.options import Choice, Endpoint, Seconds, Size, Whole, option, optionsOf
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class ConfigError(ValueError):
 
 # A request's line stands beside its value in the buffers, and a get of many keys is a long line.
 _LINE = 1 << 16
+_UNREAD_HARD = 64 << 20
 POOL_NAME = r"[A-Za-z0-9_.-]+"
 POOL_NAME_EXPECTED = "letters, digits, `_`, `.` and `-`"
 _DAY = 86400.0
@@ -139,13 +140,6 @@ class PoolSettings:
         "most unanswered requests of one client; beyond it the client is not read from",
         "Clients",
     )
-    maxRequestBytes: int = option(
-        2 << 20,
-        Size(1 << 16, 4 << 30),
-        "most bytes of requests held for one client; beyond it the client is not read from; the default grows with "
-        "max-item-size",
-        "Clients",
-    )
     sessionUnreadSoft: int = option(
         256 << 10,
         Size(1 << 10, 4 << 30),
@@ -153,7 +147,7 @@ class PoolSettings:
         "Clients",
     )
     sessionUnreadHard: int = option(
-        16 << 20,
+        _UNREAD_HARD,
         Size(1 << 16, 4 << 30),
         "a client that leaves more bytes of replies unread is closed; the default grows with max-item-size",
         "Clients",
@@ -169,9 +163,8 @@ class PoolSettings:
         if not re.fullmatch(POOL_NAME, self.name):
             faults.append(Fault(f"pool {self.name!r}: expected a name of {POOL_NAME_EXPECTED}"))
         if not faults:
-            for each in _holdingAValue():
-                if getattr(self, each.attribute) == each.default:
-                    object.__setattr__(self, each.attribute, max(each.default, self.maxItemSize + _LINE))
+            if self.sessionUnreadHard == _UNREAD_HARD:
+                object.__setattr__(self, "sessionUnreadHard", max(_UNREAD_HARD, self.maxItemSize + _LINE))
             faults += _contradictions(self)
         if faults:
             raise ConfigError(faults)
@@ -220,13 +213,6 @@ PROCESS_OPTIONS = tuple(optionsOf(Settings))
 OPTIONS = POOL_OPTIONS + PROCESS_OPTIONS
 
 
-def _holdingAValue() -> Iterator[Option]:
-    """
-    Find the bounds that must leave room for the largest value.
-    """
-    return (each for each in POOL_OPTIONS if each.attribute in ("maxRequestBytes", "sessionUnreadHard"))
-
-
 def _wrongValues(settings: PoolSettings | Settings, pool: str = "") -> Iterator[Fault]:
     """
     Check each setting by itself.
@@ -252,11 +238,13 @@ def _contradictions(pool: PoolSettings) -> Iterator[Fault]:
             "proxies; servers with a cache each would lose keys"
         )
         yield Fault(text, ("upstream", "distribution"), pool.name)
-    for each in _holdingAValue():
-        bound, room = getattr(pool, each.attribute), pool.maxItemSize + _LINE
-        if bound < room:
-            text = f"{each.name} {each.show(bound)} has no room for a value of max-item-size; expected {room} or more"
-            yield Fault(text, (each.attribute, "maxItemSize"), pool.name)
+    if len(pool.upstream) > pool.poolSize:
+        text = f"pool-size {pool.poolSize} has no connection for each of the {len(pool.upstream)} servers in upstream"
+        yield Fault(text, ("poolSize", "upstream"), pool.name)
+    bound, room = pool.sessionUnreadHard, pool.maxItemSize + _LINE
+    if bound < room:
+        text = f"session-unread-hard {bound} has no room for a value of max-item-size; expected {room} or more"
+        yield Fault(text, ("sessionUnreadHard", "maxItemSize"), pool.name)
     if pool.sessionUnreadSoft > pool.sessionUnreadHard:
         text = f"session-unread-soft {pool.sessionUnreadSoft} is more than session-unread-hard {pool.sessionUnreadHard}"
         yield Fault(text, ("sessionUnreadSoft", "sessionUnreadHard"), pool.name)
@@ -274,7 +262,3 @@ def _conflicts(settings: Settings) -> Iterator[Fault]:
             if other != pool.name and not re.match(r"tcp6?:(port=)?0(:|$)", endpoint):
                 text = f"pool {other!r} listens on {endpoint} too; expected a listen of its own for each pool"
                 yield Fault(text, ("listen",), pool.name)
-        if pool.sessionUnreadHard > settings.maxUnreadBytes:
-            one, everyone = pool.sessionUnreadHard, settings.maxUnreadBytes
-            text = f"session-unread-hard {one} of one client is more than max-unread-bytes {everyone} of all"
-            yield Fault(text, ("sessionUnreadHard", "maxUnreadBytes"), pool.name)
