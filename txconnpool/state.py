@@ -144,10 +144,11 @@ class Slot:
     @ivar client: the protocol instance, once established.
     @ivar load: requests in flight; a lease counts as C{depth}.
     @ivar depth: most requests in flight; 0 when it takes no new ones.
+    @ivar idle: whether it is among those that are taken first.
     @ivar freeSince: when C{load} last became 0.
     """
 
-    __slots__ = ("born", "client", "depth", "expires", "freeSince", "load", "phase", "prior", "server")
+    __slots__ = ("born", "client", "depth", "expires", "freeSince", "idle", "load", "phase", "prior", "server")
 
     def __init__(self, server: Server, depth: int) -> None:
         self.server = server
@@ -157,6 +158,7 @@ class Slot:
         self.depth = depth
         self.born = 0.0
         self.expires = float("inf")
+        self.idle = False
         self.freeSince = 0.0
         self.prior = 0
 
@@ -296,7 +298,9 @@ class PoolState:
         """
         idle = self._idle
         if idle:
-            return idle.pop() if self._lifo else idle.popleft()
+            slot = idle.pop() if self._lifo else idle.popleft()
+            slot.idle = False
+            return slot
         if exclusive:
             return None
         best = None
@@ -320,17 +324,18 @@ class PoolState:
             if server not in chosen:
                 raise ServerUnavailable(f"upstream unavailable: {server.reason or 'no connection'} ({server.name})")
         for slot in chosen.values():
-            if not slot.load:
-                self._idle.remove(slot)
+            self._engage(slot)
         return list(chosen.values())
 
     def eased(self, slot: Slot, now: float) -> list[Action]:
         """
-        C{slot} carries nothing any more.
+        C{slot} carries nothing any more. To say so twice does no harm.
         """
         slot.freeSince = now
         if slot.phase is OPEN:
-            self._idle.append(slot)
+            if not slot.idle:
+                slot.idle = True
+                self._idle.append(slot)
         elif slot.phase is RETIRING:
             return [Close(slot, "retired")]
         return []
@@ -610,9 +615,17 @@ class PoolState:
         """
         if slot.phase is OPEN:
             self._open.remove(slot)
-            if slot in self._idle:  # it is not while whoever was given it has yet to put load on it
-                self._idle.remove(slot)
+            self._engage(slot)
             slot.depth = 0
+
+    def _engage(self, slot: Slot) -> None:
+        """
+        C{slot} is idle no more. It may carry nothing and yet not be idle: while whoever was given it has yet to put
+        load on it, and while the last reply is being delivered.
+        """
+        if slot.idle:
+            slot.idle = False
+            self._idle.remove(slot)
 
     def hold(self, slot: Slot) -> None:
         """

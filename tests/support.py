@@ -1,0 +1,518 @@
+# -*- test-case-name: tests.test_session -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+The data path of the proxy in memory: clients, sessions, pool, connections and a memcached that can be led astray.
+
+Nothing here has a socket or a time of its own. Each connection is a L{Pipe} whose far end the test holds: it decides
+when bytes arrive, in which pieces, when the other side reads, and when the connection is lost.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost, ConnectionRefusedError
+from twisted.internet.interfaces import (
+    IConsumer,
+    IHalfCloseableProtocol,
+    IPushProducer,
+    IStreamClientEndpoint,
+    ITransport,
+)
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from txconnpool.connection import Connection, ConnectionFactory
+from txconnpool.core import Core
+from txconnpool.session import SessionFactory, SessionLimits, Unread
+from txconnpool.state import OPEN, Limits, Slot
+from txconnpool.wire.memcache import Memcache
+
+#: As many unsent bytes pause a producer.
+HIGH_WATER = 1 << 16
+
+
+@implementer(ITransport, IConsumer, IPushProducer)
+class Pipe:
+    """
+    A connection. Its near end is the transport of a protocol, its far end is for the test.
+
+    As with sockets, C{connectionLost} is called in a later turn than whatever brought it about, bytes that come while
+    the protocol does not read are kept for it, and a producer is paused while there is much that the far end has not
+    read.
+
+    @ivar reads: whether the far end reads what comes as soon as it comes.
+    @ivar received: what the far end has read.
+    @ivar unread: what it has not.
+    @ivar reading: whether the protocol wants to be given bytes.
+    @ivar connected: whether C{connectionLost} has not been called.
+    @ivar closing: whether the protocol has closed the connection, in whichever way.
+    @ivar aborted: whether it has by force.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.protocol: Any = None
+        self.producer: Any = None
+        self.paused = False
+        self.reads = True
+        self.received = b""
+        self.unread = b""
+        self.reading = True
+        self.connected = True
+        self.closing = False
+        self.aborted = False
+        self._held = b""
+
+    def connect(self, protocol: Any) -> Pipe:
+        """
+        Become the transport of C{protocol}.
+        """
+        self.protocol = protocol
+        protocol.makeConnection(self)
+        return self
+
+    # -- The near end
+
+    def write(self, data: bytes) -> None:
+        """
+        Carry bytes to the far end.
+        """
+        assert isinstance(data, bytes)
+        if not self.connected or self.aborted:
+            return
+        if self.reads:
+            self.received += data
+            return
+        self.unread += data
+        if len(self.unread) > HIGH_WATER and self.producer is not None and not self.paused:
+            self.paused = True
+            self.producer.pauseProducing()
+
+    def writeSequence(self, pieces: Any) -> None:
+        """
+        Carry pieces of bytes.
+        """
+        self.write(b"".join(pieces))
+
+    def loseConnection(self) -> None:
+        """
+        Close when the far end has read everything.
+        """
+        if self.connected and not self.closing:
+            self.closing = True
+            self.reading = False
+            if not self.unread:
+                self.clock.callLater(0, self.lose, ConnectionDone())
+
+    def abortConnection(self) -> None:
+        """
+        Close at once.
+        """
+        if self.connected and not self.aborted:
+            self.closing = self.aborted = True
+            self.reading = False
+            self.unread = b""
+            self.clock.callLater(0, self.lose, ConnectionAborted())
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """
+        Note whom to pause.
+        """
+        assert self.producer is None and streaming
+        self.producer = producer
+
+    def unregisterProducer(self) -> None:
+        """
+        Pause nobody.
+        """
+        self.producer = None
+        self.paused = False
+
+    def pauseProducing(self) -> None:
+        """
+        Keep what comes.
+        """
+        self.reading = False
+
+    def resumeProducing(self) -> None:
+        """
+        Give the protocol what was kept, in a later turn.
+        """
+        if self.connected and not self.closing:
+            self.reading = True
+            self.clock.callLater(0, self.send, b"")
+
+    def stopProducing(self) -> None:
+        """
+        Close.
+        """
+        self.loseConnection()
+
+    def getPeer(self) -> IPv4Address:
+        """
+        @return: some address.
+        """
+        return IPv4Address("TCP", "192.0.2.1", 4321)
+
+    def getHost(self) -> IPv4Address:
+        """
+        @return: another one.
+        """
+        return IPv4Address("TCP", "192.0.2.2", 11212)
+
+    # -- The far end
+
+    def send(self, data: bytes, piece: int = 0) -> None:
+        """
+        Have bytes arrive.
+
+        @param piece: in pieces of this size.
+        """
+        if piece:
+            for start in range(0, len(data), piece):
+                self.send(data[start : start + piece])
+            return
+        self._held += data
+        if self.reading and self._held and self.connected:
+            data, self._held = self._held, b""
+            self.protocol.dataReceived(data)
+
+    def read(self, size: int | None = None) -> bytes:
+        """
+        Read what is there, or so many bytes of it.
+        """
+        data = self.unread[:size]
+        self.unread = self.unread[len(data) :]
+        self.received += data
+        if not self.unread and self.connected:
+            if self.paused:
+                self.paused = False
+                self.producer.resumeProducing()
+            elif self.closing and data:
+                self.clock.callLater(0, self.lose, ConnectionDone())
+        return data
+
+    def take(self) -> bytes:
+        """
+        @return: what was received since the last time.
+        """
+        data, self.received = self.received, b""
+        return data
+
+    def end(self) -> None:
+        """
+        The far end will send nothing more, and goes on reading.
+        """
+        if self.connected and not self.closing:
+            if IHalfCloseableProtocol.providedBy(self.protocol):
+                self.protocol.readConnectionLost()
+            else:
+                self.lose(ConnectionDone())
+
+    def lose(self, reason: Exception | None = None) -> None:
+        """
+        The connection is lost.
+        """
+        if self.connected:
+            self.connected = self.reading = False
+            self.protocol.connectionLost(Failure(reason or ConnectionLost()))
+
+
+def value(key: bytes) -> bytes:
+    """
+    What L{Line} has stored under a key, which no other key has. It is full of what only looks like the protocol.
+    """
+    noise = b"%s\r\nEND\r\nVALUE %s 0 3\r\n" % (key, key)
+    return (noise * 40)[: sum(key) * 7 % 1000]
+
+
+_REQUEST = re.compile(
+    rb"(?P<word>get|gets|version|flush_all|verbosity|delete|incr|touch|mg|mn|md)(?: (?P<words>[^\r\n]*))?\r\n"
+    rb"|(?P<store>set|add|append|cas|ms) (?P<key>\S+) (?:[0-9]+ -?[0-9]+ )?(?P<size>[0-9]+)(?: [^\r\n]*)?\r\n"
+)
+
+
+def answer(data: bytes) -> tuple[bytes, int]:
+    """
+    @param data: what was sent to a server.
+
+    @return: what memcached says to the first request in it, and how long the request is; C{(b"", 0)} while it is not
+        complete.
+    """
+    match = _REQUEST.match(data)
+    if match is None:
+        assert b"\n" not in data, data[:80]
+        return b"", 0
+    end = match.end()
+    if match["store"]:
+        end += int(match["size"]) + 2
+        assert data[end - 2 : end] in (b"\r\n", b"\r", b""), data[:80]
+        return (b"HD\r\n" if match["store"] == b"ms" else b"STORED\r\n", end) if end <= len(data) else (b"", 0)
+    return _answer(match["word"], (match["words"] or b"").split(b" ")), end
+
+
+def _answer(word: bytes, words: list[bytes]) -> bytes:
+    if word in (b"get", b"gets"):
+        unique = b" 7" if word == b"gets" else b""
+        hits = [(key, value(key)) for key in words if not key.startswith(b"miss")]
+        lines = [b"VALUE %s 0 %d%s\r\n%s\r\n" % (key, len(data), unique, data) for key, data in hits]
+        return b"".join(lines) + b"END\r\n"
+    if word == b"mg":
+        if words[0].startswith(b"miss"):
+            return b"EN\r\n"
+        return b"VA %d\r\n%s\r\n" % (len(value(words[0])), value(words[0])) if b"v" in words else b"HD\r\n"
+    found = not words[0].startswith(b"miss")
+    return {
+        b"version": b"VERSION 1.6.18\r\n",
+        b"flush_all": b"OK\r\n",
+        b"verbosity": b"OK\r\n",
+        b"mn": b"MN\r\n",
+        b"delete": b"DELETED\r\n" if found else b"NOT_FOUND\r\n",
+        b"touch": b"TOUCHED\r\n" if found else b"NOT_FOUND\r\n",
+        b"md": b"HD\r\n" if found else b"NF\r\n",
+        b"incr": b"%d\r\n" % sum(words[0]) if found else b"NOT_FOUND\r\n",
+    }[word]
+
+
+class Line(Pipe):
+    """
+    A connection to a server, seen from the server.
+
+    @ivar asked: what was asked, one request each, the handshake not among them.
+    @ivar owed: the answers that have not been delivered.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self.asked: list[bytes] = []
+        self.owed = b""
+        self._unparsed = b""
+
+    def look(self) -> None:
+        """
+        Work out the answers to what has come.
+        """
+        self._unparsed += self.take()
+        while self._unparsed:
+            reply, size = answer(self._unparsed)
+            if not size:
+                return
+            self.asked.append(self._unparsed[:size])
+            self._unparsed = self._unparsed[size:]
+            self.owed += reply
+
+    def deliver(self, size: int | None = None) -> bool:
+        """
+        Have answers arrive, or so many bytes of them.
+
+        @return: whether there was anything to deliver.
+        """
+        self.look()
+        if not (self.owed and self.connected and self.reading):
+            return False
+        data = self.owed[:size]
+        self.owed = self.owed[len(data) :]
+        self.send(data)
+        return True
+
+
+@implementer(IStreamClientEndpoint)
+class Upstream:
+    """
+    A server, as an endpoint.
+
+    @ivar mode: what becomes of a dial: C{"accept"}, C{"refuse"}, or C{"hang"} for neither.
+    @ivar greets: whether the handshake is answered.
+    @ivar lines: all connections there have been.
+    @ivar dials: how many dials there have been.
+    """
+
+    def __init__(self, clock: Clock, name: str) -> None:
+        self.clock = clock
+        self.name = name
+        self.mode = "accept"
+        self.greets = True
+        self.lines: list[Line] = []
+        self.dials = 0
+
+    def __repr__(self) -> str:
+        return self.name
+
+    @property
+    def open(self) -> list[Line]:
+        """
+        The connections there are.
+        """
+        return [line for line in self.lines if line.connected]
+
+    def connect(self, protocolFactory: Any) -> Deferred[Any]:
+        """
+        Connect, or do not.
+        """
+        self.dials += 1
+        if self.mode == "refuse":
+            return fail(ConnectionRefusedError())
+        if self.mode == "hang":
+            return Deferred()
+        line = Line(self.clock)
+        line.connect(protocolFactory.buildProtocol(line.getPeer()))
+        self.lines.append(line)
+        if self.greets:
+            # As on a real network the greeting comes when the dial is done.
+            self.clock.callLater(0, self._greet, line)
+        return succeed(line.protocol)
+
+    def _greet(self, line: Line) -> None:
+        assert line.take() == b"version\r\n"
+        if line.connected:
+            line.send(b"VERSION 1.6.18\r\n")
+
+
+class Stage:
+    """
+    A pool with its sessions and servers. The pool is started and has as many connections as are kept open.
+
+    @ivar servers: the servers.
+    @ivar line: the first connection that was made.
+    """
+
+    def __init__(
+        self,
+        servers: int = 1,
+        *,
+        sessionLimits: SessionLimits | None = None,
+        maxItemSize: int = 1 << 20,
+        maxUnread: int = 1 << 28,
+        requestTimeout: float = 2.0,
+        start: bool = True,
+        **limits: Any,
+    ) -> None:
+        """
+        @param limits: those of the pool, see L{Limits}, where they are not to be those of the proxy.
+        """
+        self.clock = clock = Clock()
+        self.servers = [Upstream(clock, f"server{number}") for number in range(servers)]
+        self.wire = Memcache(maxItemSize)
+        # Ageing is off: with it a pool always has a timer.
+        defaults = {
+            "maximum": servers, "minimum": servers, "depth": 128, "maxWaiting": 10000, "waitTimeout": 1.0,
+            "idleTimeout": 0.0, "maxLifetime": 0.0, "whenDown": 1,
+        }  # fmt: skip
+        self.pool = Core(
+            self.servers,
+            ConnectionFactory(self.wire, clock, requestTimeout),
+            Limits(**{**defaults, **limits}),
+            clock,
+            connectTimeout=1.0,
+            handshake=self._handshake,
+            forms=len(self.wire.forms),
+        )
+        self.unread = Unread(maxUnread)
+        self.clients: list[Pipe] = []
+        self.sessions = SessionFactory(
+            self.pool, self.wire, sessionLimits or SessionLimits(), self.unread, clock, self._report
+        )
+        if start:
+            self.pool.start()
+            self.turns()
+
+    def _handshake(self, connection: Connection) -> Deferred[bytes]:
+        return connection.ask(*self.wire.probe)
+
+    def _report(self, words: tuple[bytes, ...]) -> list[tuple[str, object]] | None:
+        return None if words else [("answer", 42)]
+
+    @property
+    def lines(self) -> list[Line]:
+        """
+        All connections there have been.
+        """
+        return [line for server in self.servers for line in server.lines]
+
+    @property
+    def line(self) -> Line:
+        """
+        The only connection to the only server.
+        """
+        (line,) = (line for line in self.lines if line.connected)
+        return line
+
+    def client(self) -> Pipe:
+        """
+        A new client of the proxy.
+        """
+        client = Pipe(self.clock).connect(self.sessions.buildProtocol(None))
+        self.clients.append(client)
+        return client
+
+    def turns(self, count: int = 10) -> None:
+        """
+        Let happen what happens without anything coming from outside.
+        """
+        for _ in range(count):
+            self.clock.advance(0)
+
+    def serve(self) -> None:
+        """
+        Let the servers answer everything, and what comes of that, until all is quiet.
+        """
+        self.turns()
+        while sum(line.deliver() for line in self.lines):
+            self.turns()
+
+    def ask(self, client: Pipe, request: bytes) -> bytes:
+        """
+        @return: what a client gets for a request when the servers answer.
+        """
+        client.take()
+        client.send(request)
+        self.serve()
+        return client.take()
+
+
+def owed(slot: Slot) -> int:
+    """
+    Count what is in flight on a connection.
+    """
+    connection: Connection = slot.client
+    counts = [count for _, form, count, _, _ in connection._inFlight if form is not None]
+    return sum(counts) - (counts[0] - connection._owed if connection._owed else 0)
+
+
+def assertTidy(case: SynchronousTestCase, pool: Core, quiet: bool = True) -> None:
+    """
+    Assert that the books of a pool agree with its connections: each carries what is in flight on it and no more, and
+    those that carry nothing are among the idle ones, once.
+
+    @param quiet: whether nothing is in flight, too.
+    """
+    state = pool._state
+    for slot in state.slots:
+        if slot.client is None:
+            continue
+        case.assertEqual(slot.load, owed(slot), slot)
+        if slot.phase is OPEN:
+            case.assertEqual(state._idle.count(slot), 0 if slot.load else 1, slot)
+        if quiet:
+            case.assertEqual((slot.load, len(slot.client._inFlight)), (0, 0), slot)
+    case.assertEqual([slot for slot in state._idle if slot.phase is not OPEN], [])
+    if quiet:
+        case.assertEqual(state.waiting, 0)
+
+
+def assertClosed(case: SynchronousTestCase, stage: Stage, close: Callable[[], Deferred[None]] | None = None) -> None:
+    """
+    Assert that a pool closes without leaving a connection or a timer behind.
+    """
+    done = (close or stage.pool.close)()
+    stage.turns()
+    case.successResultOf(done)
+    case.assertEqual([line for line in stage.lines if line.connected], [])
+    case.assertEqual(stage.clock.getDelayedCalls(), [])
