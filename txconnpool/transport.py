@@ -19,11 +19,11 @@ from __future__ import annotations
 
 import select
 from collections.abc import Iterable
+from errno import EAGAIN, ENOBUFS
 from socket import SHUT_WR, socket
 from typing import Any, cast
 
-from twisted.internet import tcp
-from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet import tcp, unix
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
     IConsumer,
@@ -39,6 +39,7 @@ from twisted.internet.interfaces import (
     ITransport,
 )
 from twisted.logger import Logger
+from twisted.python.components import proxyForInterface
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -52,9 +53,10 @@ HIGH_WATER = 1 << 16
 A push producer is paused while more bytes than this are unsent. Twisted's own number.
 """
 
-READ_SIZE = 1 << 16
+READ_SIZE = 124 << 10
 """
-The most bytes read from one socket before the others have had their turn.
+The most bytes read from one socket before the others have had their turn. Python allocates as much for each read and
+gives back what was not needed; from 128 KiB on the C library would ask the kernel for the pages, each time.
 """
 
 BATCH = 256
@@ -72,9 +74,9 @@ JOIN_MAX = 1 << 16
 Up to so many bytes it costs less to copy several pieces into one than to let the kernel gather them.
 """
 
-PIECE_MIN = 1 << 9
+PIECE_MIN = 1 << 12
 """
-Pieces smaller than this, on average, are always copied into one.
+So it does with any number of bytes when the pieces, on average, are smaller than this.
 """
 
 PIECES_MAX = 1024
@@ -85,12 +87,15 @@ The most pieces that the kernel gathers at once (its IOV_MAX).
 _IN: int = getattr(select, "EPOLLIN", 0)
 _OUT: int = getattr(select, "EPOLLOUT", 0)
 
+_PLAIN = (tcp.Server, tcp.Client, unix.Server, unix.Client)
+"""
+The classes whose way to read and write is known here. Exactly these: a subclass may do either in its own way.
+"""
+
 _DONE = Failure(ConnectionDone("Connection done"))
 _LOST = Failure(ConnectionLost("Connection lost"))
 
 _log = Logger()
-
-Address = IPv4Address | IPv6Address
 
 _turns: dict[object, Turn] = {}
 
@@ -113,7 +118,7 @@ def adopt(protocol: IProtocol, reactor: object, direct: bool = True) -> ITranspo
     transport = cast(Any, protocol).transport
     if (
         not (direct and DIRECT and IReactorFDSet.providedBy(reactor))
-        or type(transport) not in _plainTransports()
+        or type(transport) not in _PLAIN
         or transport.TLS
         or transport in reactor.getWriters()
     ):
@@ -124,17 +129,14 @@ def adopt(protocol: IProtocol, reactor: object, direct: bool = True) -> ITranspo
     return DirectTransport(protocol, transport, turn)
 
 
-def _plainTransports() -> tuple[type, ...]:
-    """
-    @return: the classes whose reading and writing is known here; a subclass may do either in its own way.
-    """
-    from twisted.internet import unix  # cannot be imported everywhere
-
-    return tcp.Server, tcp.Client, unix.Server, unix.Client
+_Forwarding: Any = proxyForInterface(ITCPTransport, "_under")
+"""
+An L{ITCPTransport} that leaves everything to the transport under it.
+"""
 
 
-@implementer(ITCPTransport, IConsumer, IPushProducer, ISystemHandle)
-class DirectTransport:
+@implementer(IConsumer, IPushProducer, ISystemHandle)
+class DirectTransport(_Forwarding):
     """
     A transport that reads and writes the socket of a Twisted transport itself.
 
@@ -160,6 +162,7 @@ class DirectTransport:
         "_outer",
         "_pending",
         "_readable",
+        "_send",
         "_socket",
         "_turn",
         "_under",
@@ -190,6 +193,7 @@ class DirectTransport:
         self.disconnecting = False
         self.unsent = 0
         self.fd = self._socket.fileno()
+        self._send = self._socket.send
         self.recv = self._socket.recv
         self.received = protocol.dataReceived
         self.wanted = _IN
@@ -290,47 +294,11 @@ class DirectTransport:
 
     # What stays with the Twisted transport
 
-    def getHost(self) -> Address:
-        """
-        @return: the address of this side.
-        """
-        return cast(Address, self._under.getHost())
-
-    def getPeer(self) -> Address:
-        """
-        @return: the address of the other side.
-        """
-        return cast(Address, self._under.getPeer())
-
     def getHandle(self) -> socket:
         """
         @return: the socket.
         """
         return cast(socket, self._under.getHandle())
-
-    def getTcpNoDelay(self) -> bool:
-        """
-        @return: whether small packets are sent at once.
-        """
-        return cast(bool, self._under.getTcpNoDelay())
-
-    def setTcpNoDelay(self, enabled: bool) -> None:
-        """
-        Set whether small packets are sent at once.
-        """
-        self._under.setTcpNoDelay(enabled)
-
-    def getTcpKeepAlive(self) -> bool:
-        """
-        @return: whether the kernel probes an idle connection.
-        """
-        return cast(bool, self._under.getTcpKeepAlive())
-
-    def setTcpKeepAlive(self, enabled: bool) -> None:
-        """
-        Set whether the kernel probes an idle connection.
-        """
-        self._under.setTcpKeepAlive(enabled)
 
     def __repr__(self) -> str:
         return f"<DirectTransport of {self._under!r}>"
@@ -347,8 +315,11 @@ class DirectTransport:
         """
         Leave the turn, and pass the word on. Whoever closes the Twisted transport, this is called, and once.
         """
+        self.watched = 0  # closing the socket took it out of the epoll
         self._leave()
-        self._outer.connectionLost(reason)
+        outer = self._outer
+        del self._outer, self.received  # and with them the cycle of protocol and transport
+        outer.connectionLost(reason)
 
     # What the turn calls
 
@@ -357,13 +328,13 @@ class DirectTransport:
         Do what was asked for since the last time: send, do what waited for that, tell the kernel what to wait for.
         """
         self.queued = False
-        if self._pending and not self.wanted & _OUT:
+        if self.unsent and not self.wanted & _OUT:
             try:
-                self._send()
+                self._push()
             except OSError:
                 self.close(_LOST)
                 return
-        if self._draining and not self._pending:
+        if self._draining and not self.unsent:
             self._drained()
         if self.wanted != self.watched:
             self._turn.watch(self)
@@ -424,26 +395,30 @@ class DirectTransport:
             self.wanted = self.watched = self.unsent = 0
             self._pending.clear()
 
-    def _send(self) -> None:
+    def _push(self) -> None:
         """
         Let the kernel take what it will.
 
         @raise OSError: if the connection is broken.
         """
         pending = self._pending
-        if len(pending) > 1 and (self.unsent <= JOIN_MAX or self.unsent < len(pending) * PIECE_MIN):
-            pending[:] = [b"".join(pending)]
         try:
             if len(pending) == 1:
-                sent = self._socket.send(pending[0])
+                sent = self._send(pending[0])
+            elif self.unsent <= JOIN_MAX or (len(pending[0]) < JOIN_MAX and self.unsent < len(pending) * PIECE_MIN):
+                pending[:] = [b"".join(pending)]
+                sent = self._send(pending[0])
             else:
                 sent = self._socket.sendmsg(pending[:PIECES_MAX])
-        except BlockingIOError:
+        except OSError as error:
+            if error.errno not in (EAGAIN, ENOBUFS):
+                raise
             sent = 0
-        self.unsent -= sent
-        if not self.unsent:
+        if sent == self.unsent:
+            self.unsent = 0
             pending.clear()
             return
+        self.unsent -= sent
         self.wanted |= _OUT
         whole = 0
         for piece in pending:
@@ -457,10 +432,17 @@ class DirectTransport:
 
     def _crowded(self) -> None:
         """
-        Pause the push producer, if there is one, until all is sent.
+        Pause the push producer, if there is one, until all is sent; but only for bytes that the kernel does not take.
         """
         under = self._under
-        if under.producer is not None and under.streamingProducer and not under.producerPaused:
+        if under.producer is None or not under.streamingProducer or under.producerPaused:
+            return
+        if not self.wanted & _OUT:
+            try:
+                self._push()
+            except OSError:
+                pass  # settle() gets the error again, and may close where a protocol does not expect it here
+        if self.unsent > HIGH_WATER:
             under.producerPaused = self._draining = True
             under.producer.pauseProducing()
 
@@ -543,8 +525,7 @@ class Turn:
         """
         transport.queued = True
         self._queue.append(transport)
-        if not self._running:
-            self._rest()
+        self._rest()
 
     # IReadDescriptor
 
@@ -566,38 +547,41 @@ class Turn:
         """
         transports = self._transports
         poll = self._epoll.poll
+        outermost = not self._running
         self._running = True
-        for _ in range(ROUNDS):
-            events = poll(0, BATCH)
-            if not events and not self._queue:
-                break
-            for fd, event in events:
-                try:
-                    transport = transports[fd]
-                except KeyError:
-                    continue  # closed because of an event before this one
-                # Whatever it is, an error too, reading tells, even if the number belongs to another socket by now.
-                if transport.wanted & _IN and event != _OUT:
+        try:
+            for _ in range(ROUNDS):
+                events = poll(0, BATCH)
+                if not events and not self._queue:
+                    break
+                for fd, event in events:
                     try:
-                        data = transport.recv(READ_SIZE)
-                    except BlockingIOError:
-                        pass
-                    except OSError:
-                        transport.close(_LOST)
-                        continue
-                    else:
+                        transport = transports[fd]
+                    except KeyError:
+                        continue  # closed because of an event before this one
+                    # Errors too are for recv to tell. It also sees when a number belongs to another socket by now.
+                    if transport.wanted & _IN and event != _OUT:
                         try:
-                            if data:
-                                transport.received(data)
-                            else:
-                                transport.ended()
-                        except BaseException:
-                            transport.failed()
-                if event != _IN:
-                    transport.canSend()
-            self._settle()
-        self._running = False
-        self._rest()
+                            data = transport.recv(READ_SIZE)
+                        except BlockingIOError:
+                            pass
+                        except OSError:
+                            transport.close(_LOST)
+                        else:
+                            try:
+                                if data:
+                                    transport.received(data)
+                                else:
+                                    transport.ended()
+                            except BaseException:
+                                transport.failed()
+                    if event != _IN:
+                        transport.canSend()
+                self._settle()
+        finally:
+            if outermost:
+                self._running = False
+                self._rest()
 
     def connectionLost(self, reason: Failure) -> None:
         """
@@ -618,15 +602,12 @@ class Turn:
             except BaseException:
                 transport.failed()
 
-    def _settleLater(self) -> None:
+    def _takeTurn(self) -> None:
         """
-        Settle what was asked for outside of our turns.
+        Do what was asked for outside of a turn, in one of our own.
         """
         self._later = None
-        self._running = True
-        self._settle()
-        self._running = False
-        self._rest()
+        self.doRead()
 
     def _rest(self) -> None:
         """
@@ -635,13 +616,13 @@ class Turn:
         if self._running:
             return
         if not self._transports:
-            if self._later is not None:
-                self._later.cancel()
+            del _turns[self._reactor]
             self._reactor.removeReader(self)
             self._epoll.close()
-            del _turns[self._reactor]
+            if self._later is not None:
+                self._later.cancel()
         elif self._queue and self._later is None:
-            self._later = self._reactor.callLater(0, self._settleLater)
+            self._later = self._reactor.callLater(0, self._takeTurn)
 
     def __repr__(self) -> str:
         return f"<Turn of {list(self._transports.values())!r}>"
