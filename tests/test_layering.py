@@ -34,6 +34,7 @@ ORDER = (
     "dial",
     "core",
     "connection",
+    "lease",
     "pool",
     "memcache",
     "session",

@@ -70,7 +70,8 @@ class Core:
         self._closing: list[Deferred[None]] = []
         self._deadline: IDelayedCall | None = None
         self._wasClosed = False
-        factory.connectionPool = self
+        if not isinstance(factory, type):
+            factory.connectionPool = self
         for address in servers:
             self._state.servers.append(self._server(address))
 
@@ -229,11 +230,17 @@ class Core:
     # -- Connections
 
     def _dial(self, slot: Slot) -> None:
-        attempt = Attempt(slot, self, self._factory, self.reactor, self._connectTimeout, self._handshake,
+        attempt = Attempt(slot, self, self.newFactory(), self.reactor, self._connectTimeout, self._handshake,
                           self._announces)  # fmt: skip
         self._attempts[slot] = attempt
         # Not now: an endpoint may have its answer at once, and whoever asked for a connection is still asking.
         self.reactor.callLater(0, attempt.start)
+
+    def newFactory(self) -> Any:
+        """
+        @return: what makes the next client.
+        """
+        return self._factory
 
     def made(self, slot: Slot, client: Any) -> None:
         """
@@ -275,8 +282,20 @@ class Core:
         actions = self._state.lost(slot, why, describe(why), self._seconds())
         self._attempts.pop(slot)
         client.connectionLost(reason)
+        self.forsaken(slot)
         self._do(actions)
         self._checkClosed()
+
+    def forsaken(self, slot: Slot) -> None:
+        """
+        The connection of C{slot} is gone, and its client knows.
+        """
+
+    def discard(self, slot: Slot, reason: str) -> None:
+        """
+        Put nothing more on a connection, and close it as soon as it carries nothing.
+        """
+        self._do(self._state.discard(slot, reason))
 
     # -- Life cycle
 
@@ -327,11 +346,25 @@ class Core:
             if timer is not None:
                 timer.cancel()
         self._timer = self._deadline = None
+        self.finished()
         waiting, self._closing = self._closing, []
         for done in waiting:
             done.callback(None)
 
+    def finished(self) -> None:
+        """
+        Nothing is left.
+        """
+
     # -- Changes while it runs
+
+    def eject(self, name: str) -> None:
+        """
+        Do not dial a server for a while.
+
+        @raise ValueError: there is no server of this name.
+        """
+        self._do(self._state.eject(self._named(name), self._seconds()))
 
     def addServer(self, address: Any) -> None:
         """
@@ -347,10 +380,12 @@ class Core:
 
         @raise ValueError: there is no server of this name.
         """
+        self._do(self._state.removeServer(self._named(name), self._seconds()))
+
+    def _named(self, name: str) -> Server:
         for server in self._state.servers:
             if server.name == name:
-                self._do(self._state.removeServer(server, self._seconds()))
-                return
+                return server
         names = ", ".join(server.name for server in self._state.servers)
         raise ValueError(f"no server {name!r}; there are: {names or 'none'}")
 

@@ -82,6 +82,12 @@ class ClientNotOwned(PoolError, ValueError):
     """
 
 
+class NoSuchCommand(Exception):
+    """
+    A command was asked for that the client does not have, or that is not for asking: a mistake in the program.
+    """
+
+
 class WireError(Exception):
     """
     Bytes came that the protocol does not allow at this place; nothing that follows them can be understood.

@@ -146,9 +146,12 @@ class Slot:
     @ivar depth: most requests in flight; 0 when it takes no new ones.
     @ivar idle: whether it is among those that are taken first.
     @ivar freeSince: when C{load} last became 0.
+    @ivar weight: what a request of L{txconnpool.pool.Pool} puts on C{load}: 1, or 0 if the client keeps it itself.
     """
 
-    __slots__ = ("born", "client", "depth", "expires", "freeSince", "idle", "load", "phase", "prior", "server")
+    __slots__ = (
+        "born", "client", "depth", "expires", "freeSince", "idle", "load", "phase", "prior", "server", "weight",
+    )  # fmt: skip
 
     def __init__(self, server: Server, depth: int) -> None:
         self.server = server
@@ -161,6 +164,7 @@ class Slot:
         self.idle = False
         self.freeSince = 0.0
         self.prior = 0
+        self.weight = 1
 
     def __repr__(self) -> str:
         return f"<Slot {self.phase}, {self.load} of {self.depth} in flight, to {self.server.name}>"
@@ -562,7 +566,7 @@ class PoolState:
         self._open.append(slot)
         self._ageAt = min(self._ageAt, slot.expires, now + (self.limits.idleTimeout or float("inf")))
         if not self.running or server.removed:
-            return self.retire(slot.__eq__, "the pool closes")
+            return self.discard(slot, "the pool closes")
         return self.eased(slot, now) + self.grow(now)
 
     def dialFailed(self, slot: Slot, cause: BaseException, reason: str, now: float) -> list[Action]:
@@ -588,6 +592,13 @@ class PoolState:
             if now - slot.born < FLAP:
                 return self._failed(slot.server, slot.prior + 1, cause, reason, now)
         return self.grow(now)
+
+    def eject(self, server: Server, now: float) -> list[Action]:
+        """
+        Somebody knows that C{server} cannot be reached.
+        """
+        cause = ConnectionError("taken out of rotation")
+        return self._failed(server, server.failures + 1, cause, str(cause), now)
 
     def _failed(self, server: Server, failures: int, cause: BaseException, reason: str, now: float) -> list[Action]:
         if not server.failures:
@@ -651,14 +662,17 @@ class PoolState:
         """
         Close the connections for which C{which} is true as soon as they carry nothing.
         """
-        actions: list[Action] = []
-        for slot in list(self._slots):
-            if slot.phase in (OPEN, HELD) and which(slot):
-                self._shut(slot)
-                slot.phase = RETIRING
-                if not slot.load:
-                    actions.append(Close(slot, reason))
-        return actions
+        return [action for slot in list(self._slots) if which(slot) for action in self.discard(slot, reason)]
+
+    def discard(self, slot: Slot, reason: str) -> list[Action]:
+        """
+        Close one connection as soon as it carries nothing.
+        """
+        if slot.phase not in (OPEN, HELD):
+            return []
+        self._shut(slot)
+        slot.phase = RETIRING
+        return [] if slot.load else [Close(slot, reason)]
 
     # -- Time
 
