@@ -168,7 +168,7 @@ def main(arguments: Sequence[str]) -> int:
     names = ", ".join(workload.name for workload in TABLE)
     add = parser.add_argument
     add("--only", action="append", default=[], metavar="WORKLOAD", help=f"one of {names} (repeatable)")
-    add("--seconds", type=float, default=5.0, help="of load (%(default)s)")
+    add("--seconds", type=float, default=10.0, help="of load (%(default)s)")
     add("--source", type=Path, default=SOURCE, help="the source tree of the proxy")
     add("--proxy-option", action="append", default=[], metavar="OPTION", help="for the proxy")
     add("--python", default=sys.executable, help="the interpreter that runs the proxy")

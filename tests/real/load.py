@@ -1,0 +1,505 @@
+# -*- test-case-name: tests.real.test_load -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+A load of many clients, each of which knows what every answer must be (see L{tests.real.tokens}).
+
+It counts what went right, what was I{wrong} and cannot be (with the first of them described), and apart from it what
+may happen when servers die: C{SERVER_ERROR} lines, and connections that end.
+
+It runs as a child process, so that it neither blocks nor is blocked by the reactor of a test::
+
+    load = Load(proxy.address, clients=1000, seconds=10, misses=True).start()
+    memcached.restart()
+    report = load.report()
+    self.assertEqual((report["wrong"], report["stuck"]), ([], 0))
+"""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any, Self, TypedDict
+
+from tests.real.servers import SOURCE, Address, ServerFailed, dieWithParent, raiseFileLimit
+from tests.real.tokens import Client, Settings, Wrong
+
+#: Descriptions of wrong answers that are kept; all are counted.
+DESCRIBED = 20
+
+#: Most clients that connect at the same moment: listeners have short queues.
+CONNECTING = 32
+
+#: Seconds until a client that was refused or closed connects again.
+AGAIN = 0.05
+
+
+class Second(TypedDict):
+    """
+    What happened in one second of the load.
+    """
+
+    ok: int
+    errors: int
+    wrong: int
+    closed: int
+    refused: int
+    stuck: int
+    slowest: float
+
+
+class Report(TypedDict):
+    """
+    What the load saw. Times are those of C{time.monotonic}, which is the same for all processes of a machine.
+
+    C{ok}: requests answered as they should be, misses that are explained included (C{missed} of them).
+    C{errors}: requests answered by a C{SERVER_ERROR} line, by its text.
+    C{ignored}: sets with noreply that were not done, as the get behind them showed.
+    C{wrong}: descriptions of answers that cannot be right, the first of C{wrongs}.
+    C{stuck}: requests that had no answer after the time allowed.
+    C{lost}: requests without an answer because their connection ended; C{halved} of them in the middle of the answer.
+    C{closed}: connections that ended though the client had not closed them; C{idle} of them when no answer was due.
+    C{refused}: attempts to connect that failed; C{turnedAway} of them by the answer that there are too many.
+    C{connected}: clients that were connected when the load began.
+    C{begun}, C{ended}: first request, last answer.
+    C{timeline}: each second since C{begun}.
+    C{slowest}: seconds that the slowest answer took, C{median} and C{p99} likewise.
+    C{lastError}: when a request failed last (by error, loss, being refused or stuck), 0 if never.
+    C{resumed}: when, after its own last failure, each client had its first success: the earliest and the latest of
+        these. Both 0 if nothing ever failed; latest is 0 if a client never had success again.
+    """
+
+    clients: int
+    connected: int
+    ok: int
+    missed: int
+    errors: dict[str, int]
+    ignored: int
+    wrong: list[str]
+    wrongs: int
+    stuck: int
+    lost: int
+    halved: int
+    closed: int
+    idle: int
+    refused: int
+    turnedAway: int
+    begun: float
+    ended: float
+    median: float
+    p99: float
+    slowest: float
+    lastError: float
+    resumed: list[float]
+    timeline: list[Second]
+
+
+class _Line:
+    """
+    A client and its connection.
+
+    @ivar socket: C{None} while there is none.
+    @ivar connecting: the connection is not there yet.
+    @ivar fresh: nothing has been answered on this connection.
+    @ivar unsent: what the system has not taken yet.
+    @ivar failed: when something failed last; C{well}: the first success after that.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.socket: socket.socket | None = None
+        self.connecting = False
+        self.fresh = True
+        self.unsent = b""
+        self.failed = 0.0
+        self.well = 0.0
+
+
+class Runner:
+    """
+    All clients of a load, on one epoll.
+    """
+
+    def __init__(self, settings: Settings, begun: Callable[[], None], commands: int | None = None) -> None:
+        """
+        @param begun: called when all clients are connected, or were refused, and begin to ask.
+        @param commands: a descriptor; when something can be read from it, the load ends early.
+        """
+        self._settings = settings
+        self._begun = begun
+        self._commands = commands
+        self._epoll = select.epoll()
+        self._lines = [_Line(Client(number, settings)) for number in range(settings.clients)]
+        self._byFd: dict[int, _Line] = {}
+        self._timers: list[tuple[float, int, Callable[[_Line], None], _Line]] = []
+        self._waiting = deque(self._lines)
+        self._connecting = 0
+        self._tried = 0
+        self._asking = self._ended = False
+        self._count: Counter[str] = Counter()
+        self._errors: Counter[str] = Counter()
+        self._wrong: list[str] = []
+        self._latencies: list[float] = []
+        self._timeline: list[Second] = []
+        self._connected = 0
+        self._start = self._end = 0.0
+
+    def run(self) -> Report:
+        """
+        Run the load to its end.
+        """
+        if self._commands is not None:
+            self._epoll.register(self._commands, select.EPOLLIN)
+        patience = time.monotonic() + self._settings.timeout
+        while self._tried < len(self._lines) and time.monotonic() < patience:
+            self._turn()
+        self._connected = sum(line.socket is not None and not line.connecting for line in self._lines)
+        self._start = self._end = time.monotonic()
+        self._asking = True
+        self._begun()
+        for line in self._lines:
+            self._ask(line)
+        stop = self._start + self._settings.seconds
+        while not self._ended and time.monotonic() < stop and not self._exhausted():
+            self._turn()
+        self._asking = False
+        while any(line.client.due for line in self._lines):
+            self._turn()
+        for line in self._lines:
+            self._close(line)
+        self._epoll.close()
+        return self._report()
+
+    def _exhausted(self) -> bool:
+        most = self._settings.requests
+        return most > 0 and all(line.client.made >= most and not line.client.due for line in self._lines)
+
+    def _turn(self) -> None:
+        now = time.monotonic()
+        while self._timers and self._timers[0][0] <= now:
+            _, _, do, line = heapq.heappop(self._timers)
+            do(line)
+        while self._waiting and self._connecting < CONNECTING:
+            self._connect(self._waiting.popleft())
+        for fd, event in self._epoll.poll(0.02):
+            if fd == self._commands:
+                self._epoll.unregister(fd)
+                # Its end says nothing.
+                self._ended = bool(os.read(fd, 1))
+            elif fd in self._byFd:
+                self._ready(self._byFd[fd], event)
+        for line in self._lines:
+            if line.client.due and now - line.client.due[0].sent > self._settings.timeout:
+                self._stuck(line)
+
+    def _after(self, seconds: float, do: Callable[[_Line], None], line: _Line) -> None:
+        heapq.heappush(self._timers, (time.monotonic() + seconds, line.client.number, do, line))
+
+    # Connections
+
+    def _connect(self, line: _Line) -> None:
+        address = self._settings.address
+        unix = isinstance(address, str)
+        connection = socket.socket(socket.AF_UNIX if unix else socket.AF_INET)
+        connection.setblocking(False)
+        if not unix:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        code = connection.connect_ex(address)
+        if code == errno.EAGAIN:
+            # The queue of a UNIX socket is full: what TCP does by itself.
+            connection.close()
+            self._after(0.01, self._waiting.append, line)
+            return
+        line.socket, line.connecting, line.fresh, line.unsent = connection, True, True, b""
+        self._connecting += 1
+        if code not in (0, errno.EINPROGRESS):
+            self._refused(line)
+            return
+        self._byFd[connection.fileno()] = line
+        self._epoll.register(connection, select.EPOLLOUT)
+
+    def _established(self, line: _Line) -> None:
+        assert line.socket is not None
+        if line.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self._refused(line)
+            return
+        self._settled(line)
+        self._epoll.modify(line.socket, select.EPOLLIN)
+        if self._asking:
+            self._ask(line)
+
+    def _settled(self, line: _Line) -> None:
+        line.connecting = False
+        self._connecting -= 1
+        self._tried += 1
+
+    def _refused(self, line: _Line) -> None:
+        self._settled(line)
+        self._tell(line, "refused")
+        self._over(line)
+
+    def _close(self, line: _Line) -> None:
+        if line.socket is not None:
+            if line.connecting:
+                self._connecting -= 1
+            self._byFd.pop(line.socket.fileno(), None)
+            line.socket.close()
+            line.socket = None
+
+    def _over(self, line: _Line) -> None:
+        """
+        The connection is of no use any more: come back with another.
+        """
+        self._close(line)
+        if self._settings.reconnect:
+            self._after(AGAIN, self._waiting.append, line)
+
+    # Requests and answers
+
+    def _ask(self, line: _Line) -> None:
+        client, most = line.client, self._settings.requests
+        left = most - client.made if most else self._settings.depth
+        if not self._asking or line.socket is None or line.connecting or client.due or left <= 0:
+            return
+        line.unsent += client.batch(min(left, self._settings.depth), time.monotonic())
+        self._send(line)
+
+    def _send(self, line: _Line) -> None:
+        assert line.socket is not None
+        try:
+            sent = line.socket.send(line.unsent)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            # What the server said before may still be there to read: that tells the end.
+            sent = len(line.unsent)
+        line.unsent = line.unsent[sent:]
+        self._epoll.modify(line.socket, select.EPOLLIN | (select.EPOLLOUT if line.unsent else 0))
+
+    def _ready(self, line: _Line, event: int) -> None:
+        assert line.socket is not None
+        if line.connecting:
+            self._established(line)
+            return
+        if event & select.EPOLLOUT:
+            self._send(line)
+        if event & ~select.EPOLLOUT:
+            try:
+                data = line.socket.recv(1 << 16)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            self._received(line, data)
+
+    def _received(self, line: _Line, data: bytes) -> None:
+        if not data:
+            self._closed(line)
+            return
+        if line.fresh and data.startswith(b"ERROR Too many open connections\r\n"):
+            line.client.lost()
+            self._count["turnedAway"] += 1
+            self._tell(line, "refused")
+            self._over(line)
+            return
+        line.fresh = False
+        now = time.monotonic()
+        try:
+            answered = line.client.received(data)
+        except Wrong as e:
+            self._mistaken(line, str(e))
+            return
+        for request, error in answered:
+            self._latencies.append(now - request.sent)
+            self._tell(line, "errors" if error else "ok", slowest=now - request.sent)
+            if error:
+                self._errors[error] += 1
+        if not line.client.due:
+            if self._settings.pause:
+                self._after(self._settings.pause, self._ask, line)
+            else:
+                self._ask(line)
+
+    def _mistaken(self, line: _Line, why: str) -> None:
+        if len(self._wrong) < DESCRIBED:
+            self._wrong.append(why)
+        line.client.lost()
+        self._tell(line, "wrong")
+        self._over(line)
+
+    def _closed(self, line: _Line) -> None:
+        unanswered, halved = line.client.lost()
+        self._count["lost"] += len(unanswered)
+        self._count["halved"] += halved
+        self._count["idle"] += not unanswered
+        self._tell(line, "closed")
+        self._over(line)
+
+    def _stuck(self, line: _Line) -> None:
+        unanswered, _ = line.client.lost()
+        self._tell(line, "stuck", len(unanswered))
+        self._over(line)
+
+    # Counting
+
+    def _tell(self, line: _Line, what: str, count: int = 1, slowest: float = 0.0) -> None:
+        now = time.monotonic()
+        self._count[what] += count
+        if what == "ok":
+            if line.failed and not line.well:
+                line.well = now
+        else:
+            line.failed, line.well = now, 0.0
+        if self._start:
+            self._end = now
+            second = self._second(int(now - self._start))
+            second[what] += count  # type: ignore[literal-required]
+            second["slowest"] = max(second["slowest"], slowest)
+
+    def _second(self, number: int) -> Second:
+        while len(self._timeline) <= number:
+            self._timeline.append(Second(ok=0, errors=0, wrong=0, closed=0, refused=0, stuck=0, slowest=0.0))
+        return self._timeline[number]
+
+    def _report(self) -> Report:
+        count = self._count
+        latencies = sorted(self._latencies) or [0.0]
+        again = [line.well for line in self._lines if line.failed]
+        return Report(
+            clients=len(self._lines),
+            connected=self._connected,
+            ok=count["ok"],
+            missed=sum(line.client.missed for line in self._lines),
+            errors=dict(self._errors.most_common()),
+            ignored=sum(line.client.ignored for line in self._lines),
+            wrong=self._wrong,
+            wrongs=count["wrong"],
+            stuck=count["stuck"],
+            lost=count["lost"],
+            halved=count["halved"],
+            closed=count["closed"],
+            idle=count["idle"],
+            refused=count["refused"],
+            turnedAway=count["turnedAway"],
+            begun=self._start,
+            ended=self._end,
+            median=latencies[len(latencies) // 2],
+            p99=latencies[len(latencies) * 99 // 100],
+            slowest=latencies[-1],
+            lastError=max(line.failed for line in self._lines),
+            resumed=[min(filter(None, again), default=0.0), 0.0 if 0.0 in again else max(again, default=0.0)],
+            timeline=self._timeline,
+        )
+
+
+class Load:
+    """
+    A load in a process of its own.
+    """
+
+    def __init__(self, address: Address, **settings: Any) -> None:
+        """
+        @param settings: those of L{Settings}.
+        """
+        self.settings = Settings(address, **settings)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Self:
+        """
+        Start, and wait until all clients are connected, or refused, and begin to ask.
+
+        @raise ServerFailed: when the process ends instead.
+        """
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", __name__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            cwd=SOURCE,
+            preexec_fn=dieWithParent,
+        )
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(json.dumps(asdict(self.settings)).encode("ascii") + b"\n")
+        if not self._process.stdout.readline():
+            self.kill()
+            raise ServerFailed("the load did not start")
+        return self
+
+    def finish(self) -> Report:
+        """
+        Have the clients ask no more, and wait for what is due.
+        """
+        assert self._process is not None and self._process.stdin is not None
+        self._process.stdin.write(b"\n")
+        return self.report()
+
+    def report(self) -> Report:
+        """
+        Wait for the end.
+
+        @raise ServerFailed: when it does not come in time, or without a report.
+        """
+        process = self._process
+        assert process is not None
+        # After the last request one timeout passes at most; a second one is for a machine that is busy.
+        patience = self.settings.seconds + 2 * self.settings.timeout + 30.0
+        try:
+            output, _ = process.communicate(timeout=patience)
+        except subprocess.TimeoutExpired as e:
+            self.kill()
+            raise ServerFailed(f"the load did not end within {patience} s") from e
+        if not output:
+            raise ServerFailed("the load ended without a report")
+        report: Report = json.loads(output)
+        return report
+
+    def kill(self) -> None:
+        """
+        End it, without a report; it may have ended before. For C{addCleanup}.
+        """
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+
+
+def run(address: Address, **settings: Any) -> Report:
+    """
+    Run a load, in a process of its own, to its end.
+
+    @param settings: those of L{Settings}.
+    """
+    load = Load(address, **settings).start()
+    try:
+        return load.report()
+    finally:
+        load.kill()
+
+
+def main() -> None:
+    """
+    The child process: settings come in, one line each goes out when it begins and when it ends.
+    """
+    raiseFileLimit()
+    told = json.loads(sys.stdin.buffer.readline())
+    if not isinstance(told["address"], str):
+        told["address"] = tuple(told["address"])
+
+    def say(message: object) -> None:
+        sys.stdout.write(json.dumps(message) + "\n")
+        sys.stdout.flush()
+
+    report = Runner(Settings(**told), lambda: say("begun"), sys.stdin.fileno()).run()
+    say(report)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,600 @@
+# -*- test-case-name: tests.real.test_load -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for the load: that no wrong answer escapes it, and that it calls no right one wrong.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections import deque
+from collections.abc import Callable
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.real import load
+from tests.real.load import Load, Report
+from tests.real.relay import BLACKHOLE, PASS, Relay, cut, edit, inject, reset
+from tests.real.servers import HOST, Address, Memcached, Nutcracker, ServerFailed, freePort, missing, until
+from tests.real.tokens import META_KINDS, Client, Request, Settings, Wrong, token
+
+
+class TokenTests(SynchronousTestCase):
+    """
+    L{token}: values that exist once.
+    """
+
+    def test_different(self) -> None:
+        """
+        Values that differ in anything differ throughout.
+        """
+        tokens = [token(1, 2, 3, 4, 50), token(9, 2, 3, 4, 50), token(1, 9, 3, 4, 50), token(1, 2, 9, 4, 50)]
+        tokens += [token(1, 2, 3, 9, 50), token(1, 2, 3, 4, 51)[:50]]
+        self.assertEqual(len(set(tokens)), 6)
+        self.assertEqual(len({one[25:] for one in tokens}), 6)
+
+    def test_size(self) -> None:
+        """
+        A value has the length that was asked for, but is never cut so short that it does not say what it is.
+        """
+        self.assertEqual(len(token(1, 2, 3, 4, 1000)), 1000)
+        self.assertEqual(token(1, 2, 3, 4, 5), b"<1.2.3.4.5>")
+
+
+class ClientTests(SynchronousTestCase):
+    """
+    L{Client}: what answers can be right.
+
+    Requests are made by hand here. Key 0 of client 7 is C{load:1:7:0}.
+    """
+
+    misses = False
+
+    def setUp(self) -> None:
+        """
+        A client that has asked nothing yet.
+        """
+        self.client = Client(7, Settings((HOST, 1), mark=1, keys=3, sizes=(5,), misses=self.misses))
+
+    def ask(self, *requests: Request) -> None:
+        """
+        Pretend that these requests were sent.
+        """
+        for request in requests:
+            if request.number > 0:
+                self.client._sizes[request.number] = 5
+            self.client.due.append(request)
+
+    def answers(self, data: bytes) -> list[str]:
+        """
+        Take bytes, and give the errors of the requests which they answer, empty for success.
+        """
+        return [error for _, error in self.client.received(data)]
+
+    def stored(self, number: int, key: int = 0) -> None:
+        """
+        Have a value stored.
+        """
+        self.ask(Request("set", [key], number))
+        self.assertEqual(self.answers(b"STORED\r\n"), [""])
+
+    def wrong(self, data: bytes) -> str:
+        """
+        Check that bytes are found wrong.
+
+        @return: the complaint.
+        """
+        return str(self.assertRaises(Wrong, self.client.received, data))
+
+    def value(self, number: int, key: int = 0, client: int = 7, word: bytes = b"VALUE") -> bytes:
+        """
+        A value as it comes in an answer.
+        """
+        body = token(1, client, key, number, 5)
+        return b"%b load:1:%d:%d %d %d\r\n%b\r\n" % (word, client, key, number, len(body), body)
+
+    def test_hit(self) -> None:
+        """
+        What was stored is what is read.
+        """
+        self.stored(1)
+        self.ask(Request("get", [0]))
+        self.assertEqual(self.answers(self.value(1) + b"END\r\n"), [""])
+        self.assertEqual((self.client.missed, self.client.due), (0, deque()))
+
+    def test_pieces(self) -> None:
+        """
+        Answers may come byte by byte, and several at once.
+        """
+        self.stored(1)
+        self.ask(Request("get", [0]), Request("get", [1]), Request("set", [1], 2))
+        data = self.value(1) + b"END\r\nEND\r\nSTORED\r\n"
+        errors = [error for position in range(len(data)) for error in self.answers(data[position : position + 1])]
+        self.assertEqual(errors, ["", "", ""])
+
+    def test_miss(self) -> None:
+        """
+        A miss is right for what was never stored, and wrong for what was.
+        """
+        self.ask(Request("get", [0]))
+        self.assertEqual(self.answers(b"END\r\n"), [""])
+        self.assertEqual(self.client.missed, 1)
+        self.stored(1)
+        self.ask(Request("get", [0]))
+        self.assertIn("a miss for key 0, which holds 1 for certain", self.wrong(b"END\r\n"))
+
+    def test_foreign(self) -> None:
+        """
+        The value of another client, or of a key that was not asked for, is wrong though its own line fits it.
+        """
+        self.stored(1)
+        self.stored(2, key=1)
+        for data in (self.value(1, client=8), self.value(2, key=1)):
+            self.ask(Request("get", [0]))
+            self.assertIn("belongs to another request", self.wrong(data))
+            self.client.lost()
+
+    def test_foreignValue(self) -> None:
+        """
+        A value under the line of another is wrong.
+        """
+        self.stored(1)
+        self.ask(Request("get", [0]))
+        data = self.value(1).replace(b"load:1:7:0 1", b"load:1:7:0 2")
+        self.assertIn("do not belong together", self.wrong(data))
+
+    def test_broken(self) -> None:
+        """
+        A value with a wrong byte, or none of ours at all, is wrong.
+        """
+        self.stored(1)
+        self.client._sizes[1] = 100
+        for data, why in (
+            (b"VALUE load:1:7:0 1 11\r\n<1.7.0.1.9>\r\n", ""),
+            (b"VALUE load:1:7:0 1 12\r\n<1.7.0.1.12]\r\n", "no value of ours"),
+            (b"VALUE load:1:7:0 1 13\r\n<1.7.0.1.13>!\r\n", "broken"),
+            (b"VALUE load:1:7:0 1 11\r\n<1.7.0.1.9>xx", "no value of ours"),
+        ):
+            self.ask(Request("get", [0]))
+            if why:
+                self.assertIn(why, self.wrong(data))
+            else:
+                self.assertEqual(self.answers(data), [])
+            self.client.lost()
+
+    def test_stale(self) -> None:
+        """
+        What was there before the last confirmed value is wrong.
+        """
+        self.stored(1)
+        self.stored(2)
+        self.ask(Request("get", [0]))
+        self.assertIn("value 1 for key 0, which holds 2 for certain", self.wrong(self.value(1) + b"END\r\n"))
+
+    def test_many(self) -> None:
+        """
+        The values of several keys come in the order asked for; those that are missing are left out.
+        """
+        self.stored(1, key=0)
+        self.stored(2, key=2)
+        self.ask(Request("many", [2, 1, 0]))
+        self.assertEqual(self.answers(self.value(2, 2) + self.value(1, 0) + b"END\r\n"), [""])
+        self.ask(Request("many", [2, 1, 0]))
+        self.assertIn("not in the order", self.wrong(self.value(1, 0) + self.value(2, 2) + b"END\r\n"))
+
+    def test_twice(self) -> None:
+        """
+        A value that comes twice in an answer is wrong.
+        """
+        self.stored(1)
+        self.ask(Request("many", [0, 1]))
+        self.assertIn("not in the order", self.wrong(self.value(1) * 2))
+
+    def test_gets(self) -> None:
+        """
+        C{gets} has one word more in each line than C{get}.
+        """
+        self.stored(1)
+        self.ask(Request("gets", [0]))
+        size = b" %d\r\n<" % len(token(1, 7, 0, 1, 5))
+        self.assertEqual(self.answers(self.value(1).replace(size, size[:-3] + b" 99\r\n<") + b"END\r\n"), [""])
+        self.ask(Request("gets", [0]))
+        self.wrong(self.value(1))
+
+    def test_delete(self) -> None:
+        """
+        A deleted key is missing; nothing can be deleted that is not there, and what is there is found.
+        """
+        self.stored(1)
+        self.ask(Request("delete", [0], 0), Request("get", [0]), Request("delete", [0], 0))
+        self.assertEqual(self.answers(b"DELETED\r\nEND\r\nNOT_FOUND\r\n"), ["", "", ""])
+        self.ask(Request("delete", [0], 0))
+        self.assertIn("there was nothing", self.wrong(b"DELETED\r\n"))
+        self.client.lost()
+        self.stored(2)
+        self.ask(Request("delete", [0], 0))
+        self.wrong(b"NOT_FOUND\r\n")
+
+    def test_error(self) -> None:
+        """
+        A C{SERVER_ERROR} line answers any request, and leaves open whether it was done.
+        """
+        self.stored(1)
+        self.ask(Request("set", [0], 2), Request("get", [1]), Request("mg", [0], tag=b"O1"))
+        self.assertEqual(self.answers(b"SERVER_ERROR a b\r\n" * 3), ["a b"] * 3)
+        for number in (1, 2):
+            self.ask(Request("get", [0]))
+            self.assertEqual(self.answers(self.value(number) + b"END\r\n"), [""])
+        self.ask(Request("get", [0]))
+        self.assertIn("value 1 for key 0", self.wrong(self.value(1) + b"END\r\n"))
+
+    def test_lateWrite(self) -> None:
+        """
+        What was never confirmed may show up after a later write: a frozen server may do it when it goes on.
+        """
+        self.ask(Request("set", [0], 1))
+        self.client.lost()
+        self.stored(2)
+        for number in (2, 1):
+            self.ask(Request("get", [0]))
+            self.assertEqual(self.answers(self.value(number) + b"END\r\n"), [""])
+
+    def test_failedDelete(self) -> None:
+        """
+        A key may be missing after a delete that was not confirmed.
+        """
+        self.stored(1)
+        self.ask(Request("delete", [0], 0))
+        self.answers(b"SERVER_ERROR x\r\n")
+        self.ask(Request("get", [0]))
+        self.assertEqual(self.answers(b"END\r\n"), [""])
+
+    def test_otherErrors(self) -> None:
+        """
+        All requests are valid, so C{ERROR} and C{CLIENT_ERROR} are wrong, as is any line that answers something else.
+        """
+        for line in (b"ERROR", b"CLIENT_ERROR bad data chunk", b"STORED", b"HD", b"VALUE x", b"VALUE k 0 x", b""):
+            self.ask(Request("get", [0]))
+            self.wrong(line + b"\r\n")
+            self.client.lost()
+        self.ask(Request("set", [0], 1))
+        self.wrong(b"END\r\n")
+
+    def test_endless(self) -> None:
+        """
+        A line without an end is wrong.
+        """
+        self.ask(Request("get", [0]))
+        self.assertEqual(self.answers(b"x" * 4096), [])
+        self.wrong(b"x")
+
+    def test_unasked(self) -> None:
+        """
+        Bytes after the last answer are wrong.
+        """
+        self.ask(Request("get", [0]))
+        self.assertIn("not asked for", self.wrong(b"END\r\nEND\r\n"))
+
+    def test_lost(self) -> None:
+        """
+        The end of a connection leaves requests unanswered, and tells whether it came in the middle of an answer.
+        """
+        self.ask(Request("get", [0]), Request("quiet", [0], 1), Request("get", [0]))
+        self.assertEqual(self.answers(b"EN"), [])
+        unanswered, halved = self.client.lost()
+        self.assertEqual(([request.kind for request in unanswered], halved), (["get", "get"], True))
+        self.assertEqual(self.client.lost(), ([], False))
+        self.ask(Request("get", [0]))
+        self.assertEqual(self.answers(self.value(1) + b"END\r\n"), [""])
+
+    def test_quiet(self) -> None:
+        """
+        A quiet set has no answer; the get behind it shows whether it was done, and if not, that is counted.
+        """
+        self.ask(Request("quiet", [0], 1), Request("get", [0]))
+        self.assertEqual(self.answers(self.value(1) + b"END\r\n"), [""])
+        self.assertEqual(self.client.ignored, 0)
+        self.ask(Request("quiet", [0], 2), Request("get", [0]))
+        self.assertEqual(self.answers(self.value(1) + b"END\r\n"), [""])
+        self.assertEqual(self.client.ignored, 1)
+        self.ask(Request("quiet", [0], 3), Request("get", [0]))
+        self.wrong(self.value(9) + b"END\r\n")
+
+    def test_quietUnknown(self) -> None:
+        """
+        If the get behind a quiet set fails, or the connection ends, nothing is known about the set.
+        """
+        self.stored(1)
+        self.ask(Request("quiet", [0], 2), Request("get", [0]))
+        self.answers(b"SERVER_ERROR x\r\n")
+        self.ask(Request("quiet", [0], 3), Request("get", [0]))
+        self.answers(b"")
+        self.client.lost()
+        for number in (1, 2, 3):
+            self.ask(Request("get", [0]))
+            self.assertEqual(self.answers(self.value(number) + b"END\r\n"), [""])
+
+    def test_early(self) -> None:
+        """
+        A read may see a later write of the same pipeline if that write then fails: it was tried again elsewhere, the
+        write was not. If the write succeeds, the order was violated.
+        """
+        for answer, right in ((b"SERVER_ERROR lost\r\n", True), (b"STORED\r\n", False)):
+            self.setUp()
+            self.ask(Request("get", [0]), Request("set", [0], 1))
+            self.answers(self.value(1) + b"END\r\n")
+            if right:
+                self.assertEqual(self.answers(answer), ["lost"])
+            else:
+                self.assertIn("its effect was read before", self.wrong(answer))
+
+    def test_meta(self) -> None:
+        """
+        Answers to meta commands have to carry key and tag of their request.
+        """
+        body = token(1, 7, 0, 1, 5)
+        hit = b"VA %d kload:1:7:0 Oa\r\n%b\r\n" % (len(body), body)
+        self.ask(Request("ms", [0], 1, tag=b"Oa"), Request("mg", [0], tag=b"Oa"), Request("mg", [1], tag=b"Ob"))
+        self.assertEqual(self.answers(b"HD kload:1:7:0 Oa\r\n" + hit + b"EN\r\n"), ["", "", ""])
+        self.ask(Request("mg", [1], tag=b"Ob"))
+        self.assertEqual(self.answers(b"EN kload:1:7:1 Ob\r\n"), [""])
+        self.ask(Request("mg", [0], tag=b"Ob"))
+        self.wrong(hit)
+        self.client.lost()
+        self.ask(Request("ms", [0], 1, tag=b"Oa"))
+        self.wrong(b"HD kload:1:7:0 Ob\r\n")
+
+    def test_batch(self) -> None:
+        """
+        Batches are drawn: the same ones for the same seed, with no more requests than allowed and none but those kinds.
+        """
+
+        def batches(seed: int) -> list[bytes]:
+            client = Client(1, Settings((HOST, 1), mark=1, seed=seed, kinds={"get": 1, "set": 1}))
+            return [client.batch(3, 0.0) for _ in range(20)]
+
+        self.assertEqual(batches(1), batches(1))
+        self.assertNotEqual(batches(1), batches(2))
+        for batch in batches(1):
+            words = re.findall(rb"^(\w+) ", batch, re.M)
+            self.assertTrue(1 <= len(words) <= 3)
+            self.assertLessEqual(set(words), {b"get", b"set"})
+
+
+class MissingClientTests(ClientTests):
+    """
+    L{Client} when servers may lose what they have: only a miss is judged otherwise.
+    """
+
+    misses = True
+
+    def test_miss(self) -> None:
+        """
+        A miss is right at any time, and what was there before does not come back.
+        """
+        self.stored(1)
+        self.ask(Request("get", [0]))
+        self.assertEqual(self.answers(b"END\r\n"), [""])
+        self.ask(Request("get", [0]))
+        self.wrong(self.value(1) + b"END\r\n")
+
+    def test_delete(self) -> None:
+        """
+        A key that cannot be found need not be there, whatever was stored.
+        """
+        self.stored(1)
+        self.ask(Request("delete", [0], 0))
+        self.assertEqual(self.answers(b"NOT_FOUND\r\n"), [""])
+
+
+class LoadTests(SynchronousTestCase):
+    """
+    L{Load} on a real memcached, through a relay that spoils it.
+    """
+
+    skip = missing("memcached")
+
+    def setUp(self) -> None:
+        """
+        Start both.
+        """
+        self.memcached = Memcached("-t", "1").start()
+        self.addCleanup(self.memcached.stop)
+        self.relay = Relay(self.memcached.address).start()
+        self.addCleanup(self.relay.stop)
+
+    def load(
+        self, address: Address | None = None, clients: int = 10, seconds: float = 30.0, **settings: object
+    ) -> Load:
+        """
+        Start a load.
+        """
+        made = Load(address or self.relay.address, clients=clients, seconds=seconds, **settings)
+        self.addCleanup(made.kill)
+        return made.start()
+
+    def assertClean(self, report: Report) -> None:
+        """
+        Nothing but good answers.
+        """
+        self.assertEqual(report["wrong"], [])
+        for what in ("wrongs", "stuck", "lost", "halved", "closed", "refused", "ignored", "lastError"):
+            self.assertEqual(report[what], 0, what)
+        self.assertEqual(report["errors"], {})
+        self.assertEqual(report["connected"], report["clients"])
+        self.assertGreater(report["ok"], report["clients"])
+
+    def test_clean(self) -> None:
+        """
+        All kinds of requests of many clients, meta commands too, and memcached answers all of them.
+        """
+        report = self.load(self.memcached.address, 200, 0.5, kinds=META_KINDS).report()
+        self.assertClean(report)
+        self.assertGreater(report["missed"], 0)
+        self.assertEqual(sum(second["ok"] for second in report["timeline"]), report["ok"])
+        self.assertTrue(0 < report["median"] <= report["p99"] <= report["slowest"])
+        self.assertGreaterEqual(report["ended"], report["begun"] + 0.4)
+
+    def test_nutcracker(self) -> None:
+        """
+        Another house's proxy passes where nothing fails.
+        """
+        with Nutcracker(upstream=[self.memcached.address]) as nutcracker:
+            self.assertClean(load.run(nutcracker.address, clients=50, seconds=0.5))
+
+    test_nutcracker.skip = missing("memcached", "nutcracker")  # type: ignore[attr-defined]
+
+    def test_unix(self) -> None:
+        """
+        A UNIX socket serves as well, however short the queue of its listener.
+        """
+        with Memcached("-t", "1", "-b", "2", address="memcached.sock") as memcached:
+            self.assertClean(self.load(memcached.address, 100, 0.3).report())
+
+    def test_requests(self) -> None:
+        """
+        A load can end with a number of requests for each client.
+        """
+        report = self.load(requests=20, kinds={"get": 1}).report()
+        self.assertEqual(report["ok"], 10 * 20)
+        self.assertClean(report)
+
+    def test_finish(self) -> None:
+        """
+        A load can be ended early, and what is due is waited for.
+        """
+        self.assertClean(self.load(pause=0.01).finish())
+
+    def spoilt(self, change: Callable[[bytes], bytes]) -> Report:
+        """
+        Run a load while replies are changed.
+        """
+        running = self.load(kinds={"get": 1, "set": 1, "delete": 1}, sizes=(10,))
+        self.relay.set(edit(change))
+        until(lambda: self.relay.accepted > 12, what="clients that come back after a wrong answer")
+        return running.finish()
+
+    def test_swapped(self) -> None:
+        """
+        Answers in the wrong order are wrong.
+        """
+        pattern = re.compile(rb"(STORED\r\n)((?:VALUE .*\r\n.*\r\n)?END\r\n)")
+        report = self.spoilt(lambda data: pattern.sub(rb"\2\1", data))
+        self.assertGreater(report["wrongs"], 0)
+        self.assertTrue(report["wrong"])
+
+    def test_crossed(self) -> None:
+        """
+        An answer that belongs to another client is wrong.
+        """
+        last = [b""]
+
+        def cross(data: bytes) -> bytes:
+            data, last[0] = last[0] if data.startswith(b"VALUE") and last[0] else data, data
+            return data
+
+        self.assertIn("belongs to another request", " ".join(self.spoilt(cross)["wrong"]))
+
+    def test_unasked(self) -> None:
+        """
+        Bytes that nobody asked for are wrong.
+        """
+        running = self.load()
+        self.relay.set(inject(b"END\r\n", times=3))
+        until(lambda: self.relay.accepted >= 13)
+        self.assertEqual(running.finish()["wrongs"], 3)
+
+    def test_restart(self) -> None:
+        """
+        A server that is killed and comes back is seen as connections that end, clients that are refused, and then
+        success again; nothing of it is wrong, as long as misses are expected.
+        """
+        running = self.load(self.memcached.address, misses=True)
+        self.memcached.kill()
+        self.memcached.start()
+        until(lambda: int(self.memcached.stats()["curr_connections"]) > 10)
+        until(lambda: int(self.memcached.stats()["cmd_get"]) > 1000)
+        report = running.finish()
+        self.assertEqual((report["wrong"], report["stuck"]), ([], 0))
+        self.assertEqual(report["closed"], 10)
+        self.assertGreaterEqual(report["lost"], report["halved"])
+        self.assertTrue(report["begun"] < report["lastError"] < report["resumed"][1] < report["ended"])
+        self.assertTrue(report["resumed"][0] <= report["resumed"][1])
+
+    def test_lostValues(self) -> None:
+        """
+        A server that loses its values is wrong unless misses are expected.
+        """
+        running = self.load(self.memcached.address, seconds=1.0, kinds={"get": 3, "set": 1}, pause=0.001)
+        with socket.create_connection(self.memcached.address) as client:  # type: ignore[arg-type]
+            client.sendall(b"flush_all\r\n")
+            until(lambda: int(self.memcached.stats()["cmd_flush"]) > 0)
+        self.assertIn("a miss for key", " ".join(running.report()["wrong"]))
+
+    def test_stuck(self) -> None:
+        """
+        Requests that are never answered are stuck; their clients come back with another connection.
+        """
+        running = self.load(timeout=0.3, kinds={"get": 1}, depth=1)
+        self.relay.set(BLACKHOLE)
+        until(lambda: self.relay.accepted >= 20)
+        self.relay.set(PASS)
+        report = running.finish()
+        self.assertGreaterEqual(report["stuck"], 10)
+        self.assertEqual(report["wrong"], [])
+
+    def test_halved(self) -> None:
+        """
+        Connections that end in the middle of an answer are counted.
+        """
+        self.relay.set(cut(after=3, times=4))
+        running = self.load(pause=0.01)
+        until(lambda: self.relay.accepted >= 14)
+        report = running.finish()
+        self.assertEqual((report["closed"], report["halved"], report["idle"]), (4, 4, 0))
+        self.assertGreaterEqual(report["lost"], 4)
+
+    def test_refused(self) -> None:
+        """
+        A server that is not there refuses all; the load begins, and ends, all the same.
+        """
+        report = self.load((HOST, freePort()), seconds=0.3).report()
+        self.assertEqual((report["connected"], report["ok"]), (0, 0))
+        self.assertGreaterEqual(report["refused"], 10)
+        self.assertEqual(report["resumed"], [0.0, 0.0])
+
+    def test_turnedAway(self) -> None:
+        """
+        To be told that there are too many connections counts as being refused.
+        """
+        self.relay.set(inject(b"ERROR Too many open connections\r\n", times=2))
+        report = self.load(seconds=0.3, reconnect=False).report()
+        self.assertEqual((report["turnedAway"], report["refused"], report["wrong"]), (2, 2, []))
+        self.assertGreater(report["ok"], 0)
+
+    def test_noReconnect(self) -> None:
+        """
+        Clients that are told not to come back do not.
+        """
+        running = self.load(reconnect=False)
+        self.relay.set(reset())
+        until(lambda: self.relay.connections == 0)
+        report = running.finish()
+        self.assertEqual((report["closed"], self.relay.accepted), (10, 10))
+
+    def test_dead(self) -> None:
+        """
+        A load that dies is an error, not a good result.
+        """
+        running = self.load()
+        assert running._process is not None
+        running._process.kill()
+        self.assertRaises(ServerFailed, running.report)
+
+    def test_badSettings(self) -> None:
+        """
+        Settings that do not exist, and kinds of requests that do not, are errors.
+        """
+        self.assertRaises(TypeError, Load, self.relay.address, colour="blue")
+        self.assertRaises(ValueError, Load, self.relay.address, kinds={"dance": 1})
