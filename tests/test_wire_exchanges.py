@@ -126,6 +126,7 @@ RETRIEVAL = [
     passed(b"gats 2147483647 z\r\n", b"END\r\n"),
     local(b"get\r\n", ERROR),
     local(b"get \r\n", ERROR),
+    local(b"get    \r\n", ERROR),
     local(b"gets\r\n", ERROR),
     local(b"gat\r\n", ERROR),
     local(b"gat 0\r\n", b"END\r\n"),
@@ -210,6 +211,7 @@ STORAGE = [
     local(b"set b 0 0 3\r\nabcd\r\n", BAD_CHUNK + ERROR),
     local(b"set b 0 0 3\r\nabcdefbogus\r\n", BAD_CHUNK + ERROR),
     local(b"set b 0 0 3\r\nab\r\n\r\n", BAD_CHUNK + ERROR),
+    local(b"set b 0 0 3\r\nabc\r!\r\n", BAD_CHUNK + ERROR),
     local(b"set b 0 0 3\r\nabc\n\n", BAD_CHUNK),
     local(b"set b 0 0 3 noreply\r\nabcd\r\n", ERROR),
     local(b"add b 0 0 3 noreply\r\nabc\r\r\n", ERROR),
@@ -252,6 +254,7 @@ LINES = [
     passed(b"delete a\r\n", b"DELETED\r\n"),
     passed(b"delete z\r\n", b"NOT_FOUND\r\n"),
     passed(b"delete noreply\r\n", b"NOT_FOUND\r\n"),
+    passed(b"delete noreply\n", b"NOT_FOUND\r\n", b"delete noreply\r\n"),
     passed(b"delete a 0\r\n", b"DELETED\r\n", b"delete a\r\n"),
     hidden(b"delete a noreply\r\n", b"delete a\r\n", b"DELETED\r\n"),
     hidden(b"delete a 0 noreply\r\n", b"delete a\r\n", b"DELETED\r\n"),
@@ -294,6 +297,7 @@ META = [
     passed(b"mg z v\r\n", b"EN\r\n"),
     passed(b"mg z v k Oab\r\n", b"EN kz Oab\r\n"),
     passed(b"mg Zm9v b k v\r\n", b"EN kZm9v b\r\n"),
+    passed(b"mg Zm9v! b k v\r\n", b"EN kZm9v b\r\n"),
     passed(b"mg " + KEY + b"\r\n", b"EN\r\n"),
     passed(b"mg a O" + KEY[:31] + b"\r\n", b"HD O" + KEY[:31] + b"\r\n"),
     passed(b"mg a x\r\n", INVALID),
@@ -328,6 +332,7 @@ META = [
     local(b"mg a Jx\r\n", b"CLIENT_ERROR invalid numeric initial value\r\n"),
     local(b"mg a Jx Dx\r\n", b"CLIENT_ERROR invalid numeric delta value\r\n"),
     local(b"mg Zm9 b\r\n", BAD_BASE64),
+    local(b"mg ! b\r\n", BAD_BASE64),
     local(b"mg " + b"Z" * 251 + b" b\r\n", BAD_LINE),
     local(b"mg a N1 T1 R1 l O1 P L k s t c f v h u q F1 C1\r\n", b"CLIENT_ERROR options flags are too long\r\n"),
     passed(b"ms a 2\r\nhi\r\n", b"HD\r\n"),
@@ -467,6 +472,7 @@ REPLIES = [
     (b"mg a v t\r\n", b"VA 0 t5 W\r\n\r\n"),
     (b"ms a 1\r\nx\r\n", b"SERVER_ERROR out of memory storing object\r\n"),
     (b"ms a 1\r\nx\r\n", BAD_TOKEN),
+    (b"ms a 1\r\nx\r\n", b"CLIENT_ERROR invalid numeric delta value\r\n"),
     (b"ma a v\r\n", b"NS\r\n"),
     (b"me a\r\n", b"ME a exp=-1 la=2 cas=3 fetch=no cls=1 size=66\r\n"),
     (b"flush_all\r\n", b"CLIENT_ERROR flush_all not allowed\r\n"),
@@ -554,7 +560,9 @@ class Relay:
                 forwarded += line
                 self._queue.append((form.but(hidden=form.first) if quiet else form, 1, b""))
             elif form is STATISTICS:
-                self._queue.append((None, 0, self._wire.statistics([("arguments", b" ".join(payload).decode())])))
+                self._queue.append(
+                    (None, 0, self._wire.statistics([("arguments", b" ".join(payload).decode("latin-1"))]))
+                )
             else:
                 assert form in (ANSWER, CLOSE)
                 self.closed = form is CLOSE

@@ -421,6 +421,13 @@ class ReplyTests(SynchronousTestCase):
         for rest in (b"\r", b"\r\n", b"\r\nE", b"\r\nVALUE b 0 3\r"):
             self.assertEqual(matchReplies(data + rest, 0, GET, 1, -1), (16, 1, 0), rest)
 
+    def test_notAfterBody(self) -> None:
+        """
+        What is no line end behind a body is found at once, before its line is complete.
+        """
+        for data in (b"VALUE a 0 3\r\nabcd", b"VALUE a 0 3\r\nabc\rE"):
+            self.assertRaises(WireError, matchReplies, data, 0, GET, 1, -1)
+
     def test_meta(self) -> None:
         """
         The body of a meta reply ends it.

@@ -75,10 +75,10 @@ _WRITING: Final = frozenset((_N, _R, _T))
 
 def _notBase64(key: bytes) -> bool:
     """
-    Whether C{key} is not base64. memcached itself skips what is foreign to it.
+    Whether C{key} is nothing in base64, where what is foreign to base64 is skipped, as memcached does.
     """
     try:
-        return not binascii.a2b_base64(key, strict_mode=True)
+        return not binascii.a2b_base64(key)
     except binascii.Error:
         return True
 
