@@ -9,12 +9,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from tests.bench import measure, profile, proxy
+from tests.bench import measure, memory, profile, proxy, scaling
 from tests.real.servers import missing, raiseFileLimit
 
 #: What there is to measure: name, main function, what it does.
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "proxy": (proxy.main, "the proxy against nutcracker, workload by workload"),
+    "scaling": (scaling.main, "how cost grows with clients, sizes of values and depth of pipelines"),
+    "memory": (memory.main, "what idle sessions and connections hold"),
     "profile": (profile.main, "where the proxy's time goes"),
 }
 

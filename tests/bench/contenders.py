@@ -18,8 +18,14 @@ from tests.real.servers import SOURCE, Address, Memcached, Nutcracker, Proxy, Se
 #: The names of the yardsticks: the cheaper of them for a workload is the one that counts there.
 YARDSTICKS = ("nutcracker", "nutcracker-4")
 
+#: All timeouts are on, but so long that a busy machine does not make anyone fail.
+TIMEOUT = 10
+
 #: For values of a megabyte; ten thousand clients and whoever looks in besides.
-PROXY_OPTIONS = ("--max-item-size", "2m", "--max-clients", "12000")
+PROXY_OPTIONS = (
+    *("--max-item-size", "2m", "--max-clients", "12000"),
+    *("--wait-timeout", str(TIMEOUT), "--request-timeout", str(TIMEOUT)),
+)
 
 
 @dataclass(frozen=True)
@@ -42,8 +48,8 @@ def nutcracker(connections: int) -> Contender:
     """
     return Contender(
         "nutcracker" if connections == 1 else f"nutcracker-{connections}",
-        lambda upstream: Nutcracker(upstream=[upstream], connections=connections),
-        f"twemproxy, server_connections: {connections}, timeout: 2000",
+        lambda upstream: Nutcracker(upstream=[upstream], connections=connections, timeout=TIMEOUT),
+        f"twemproxy, server_connections: {connections}, timeout: {TIMEOUT * 1000}",
     )
 
 

@@ -18,7 +18,7 @@ from tests.bench.contenders import YARDSTICKS, Contender, fill, storage
 from tests.bench.generator import Generator, Outcome, WrongAnswer
 from tests.bench.measure import Cost, pinned, processors
 from tests.bench.workloads import Workload
-from tests.real.servers import Server
+from tests.real.servers import Memcached, Server
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ class Arena:
                         del parties[name]
         return result
 
-    def upstream(self, stack: ExitStack, workload: Workload) -> Server:
+    def upstream(self, stack: ExitStack, workload: Workload) -> Memcached:
         """
         Start the memcached that all share, with everything in it that the workload asks for.
         """

@@ -160,7 +160,7 @@ def called(arena: Arena, workload: Workload, source: Path, options: Sequence[str
 
 def main(arguments: Sequence[str]) -> int:
     """
-    Run the command.
+    Tell where the proxy's time goes.
 
     @return: its exit status.
     """

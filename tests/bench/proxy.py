@@ -20,15 +20,11 @@ from tests.bench.workloads import TABLE, Workload
 from tests.real.servers import missing
 
 
-def contestOptions(parser: argparse.ArgumentParser, rounds: int, seconds: float) -> None:
+def contenderOptions(parser: argparse.ArgumentParser) -> None:
     """
-    Add the options of all commands that hold contests.
-
-    @param rounds: the default; C{seconds} likewise.
+    Add the options of all commands: who takes part, and where the result goes.
     """
     add = parser.add_argument
-    add("--rounds", type=int, default=rounds, help="for each contender and workload (%(default)s)")
-    add("--seconds", type=float, default=seconds, help="of load in each round (%(default)s)")
     add("--contender", action="append", default=[], help="only this one (repeatable)")
     add(
         "--variant",
@@ -46,10 +42,22 @@ def contestOptions(parser: argparse.ArgumentParser, rounds: int, seconds: float)
         help="for the proxy: --proxy-option=--pool-size=8",
     )
     add("--python", default=sys.executable, help="the interpreter that runs the proxy")
-    add("--generators", type=int, default=1, help="processes that make the load (%(default)s)")
     add("--no-pin", action="store_true", help="do not give the contender a processor of its own")
     add("--json", type=Path, metavar="FILE", help="write all samples here")
     add("--results", action="store_true", help=f"put the tables into {report.RESULTS.name}")
+
+
+def contestOptions(parser: argparse.ArgumentParser, rounds: int, seconds: float) -> None:
+    """
+    Add the options of all commands that hold contests.
+
+    @param rounds: the default; C{seconds} likewise.
+    """
+    add = parser.add_argument
+    add("--rounds", type=int, default=rounds, help="for each contender and workload (%(default)s)")
+    add("--seconds", type=float, default=seconds, help="of load in each round (%(default)s)")
+    add("--generators", type=int, default=1, help="processes that make the load (%(default)s)")
+    contenderOptions(parser)
 
 
 def contenders(options: argparse.Namespace) -> list[Contender]:
@@ -93,7 +101,7 @@ def failed(results: Sequence[Result]) -> int:
 
 def main(arguments: Sequence[str]) -> int:
     """
-    Run the command.
+    Measure the proxy against nutcracker.
 
     @return: its exit status.
     """

@@ -6,6 +6,8 @@ Tests for the benchmarks: that they count and compare rightly. None of them look
 
 from __future__ import annotations
 
+import importlib.util
+import io
 import json
 import os
 import re
@@ -18,7 +20,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.bench import __main__ as command
-from tests.bench import contenders, generator, measure, profile, proxy, report, sampler
+from tests.bench import contenders, generator, measure, memory, profile, proxy, report, sampler, scaling
 from tests.bench.contenders import Contender
 from tests.bench.contest import Arena, Result, Sample
 from tests.bench.generator import Clients, Generator, Outcome, WrongAnswer, rounded
@@ -231,6 +233,80 @@ class ReportTests(SynchronousTestCase):
         self.assertEqual(content["settings"], {"rounds": 3})
         self.assertEqual(content["workloads"][0]["summary"]["proxy"]["cpu-ratio"], 2.0)
         self.assertEqual(content["workloads"][0]["samples"]["proxy"][1]["cpu"], 56.0)
+
+
+class MemoryReportTests(SynchronousTestCase):
+    """
+    L{memory}: what idle sessions hold.
+    """
+
+    def test_told(self) -> None:
+        """
+        The sizes are told, what each session takes, and whether ten thousand take more than they may.
+        """
+        mega = 1 << 20
+        prints = {
+            "small": memory.Footprint({0: 10 * mega, 10_000: 50 * mega}, 20 * mega, 0.0),
+            "large": memory.Footprint({0: 10 * mega, 10_000: 51 * mega}, 20 * mega, 0.0),
+        }
+        text = memory.told(prints, 4000)
+        self.assertIn("|    10.0 MB |         50.0 MB | 4.2 kB |  20.0 MB |", text)
+        self.assertIn("10,000 sessions of small: 40.0 MB more (40.0 MB at most: reached)", text)
+        self.assertIn("10,000 sessions of large: 41.0 MB more (40.0 MB at most: too much)", text)
+        self.assertIn("An idle connection to memcached takes 4.0 kB", text)
+
+    def test_without(self) -> None:
+        """
+        What was not measured is not told.
+        """
+        text = memory.told({"one": memory.Footprint({0: 1, 10: 2}, 1, 0.0)}, None)
+        self.assertNotIn("10,000", text)
+        self.assertNotIn("connection", text)
+
+
+class ScalingReportTests(SynchronousTestCase):
+    """
+    L{scaling}: how cost grows.
+    """
+
+    def test_grown(self) -> None:
+        """
+        Each row of a series has the cost of each contender and its ratio; one that failed before its first round has
+        neither.
+        """
+        failed = Result(Workload("", ""), {"nutcracker-4": [sample(8.0)], "proxy": []}, {"proxy": "dead"})
+        text = scaling.grown("clients", "clients", {10: ResultTests().result(), 2000: failed})
+        self.assertIn("| 10      | 10.0 (1.11; 1) | 9.0 (1.00; 1) | 18.0 (2.00; 1) |", text)
+        self.assertIn("| 2,000   |         failed | 8.0 (1.00; 1) |         failed |", text)
+        self.assertIn("clients 2,000: proxy FAILED: dead", text)
+
+    def test_plot(self) -> None:
+        """
+        All series are drawn, without what has no samples.
+        """
+        path = Path(self.mktemp())
+        half = Result(Workload("", ""), {"proxy": []}, {"proxy": "dead"})
+        scaling.plot({"clients": {10: ResultTests().result(), 50: half}}, path)
+        text = path.read_text("utf-8")
+        for word in ("growing clients", "nutcracker-4", "proxy"):
+            self.assertIn(word, text)
+
+    if importlib.util.find_spec("matplotlib") is None:
+        test_plot.skip = "matplotlib is not installed"  # type: ignore[attr-defined]
+
+    def test_noPlot(self) -> None:
+        """
+        Without matplotlib there is no plot, and it is said why.
+        """
+
+        def missing(name: str) -> None:
+            raise ImportError(f"no {name} here")
+
+        said = io.StringIO()
+        self.patch(importlib, "import_module", missing)
+        self.patch(sys, "stderr", said)
+        self.assertFalse(scaling._drawn({}, Path(self.mktemp())))
+        self.assertEqual(said.getvalue(), "no plot: no matplotlib here\n")
 
 
 class CommandTests(SynchronousTestCase):
@@ -559,6 +635,14 @@ class ArenaTests(SynchronousTestCase):
         self.assertIn("was due", result.failures["empty"])
         self.assertEqual(len(result.samples["direct"]), 2)
         self.assertEqual(proxy.failed([result]), 1)
+
+    def test_footprint(self) -> None:
+        """
+        Memory is measured with each number of sessions, and when they have gone.
+        """
+        found = memory.footprint(Arena(), contenders.direct(), [20], 0.0001)
+        self.assertEqual(list(found.sizes), [0, 20])
+        self.assertTrue(all(size > 1 << 20 for size in [*found.sizes.values(), found.left]))
 
     def test_notStarting(self) -> None:
         """
