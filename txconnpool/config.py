@@ -178,6 +178,12 @@ class Settings:
 
     pools: tuple[PoolSettings, ...] = field(default_factory=lambda: (PoolSettings(),))
 
+    workers: int = option(
+        1,
+        Whole(1, 64),
+        "processes that share the listening sockets and all bounds, for as many processors",
+        "The whole process",
+    )
     drainTimeout: float = option(
         5.0,
         Seconds(0.001, _DAY, "not waiting"),
@@ -250,12 +256,27 @@ def _contradictions(pool: PoolSettings) -> Iterator[Fault]:
         yield Fault(text, ("sessionUnreadSoft", "sessionUnreadHard"), pool.name)
 
 
+def _notShared(pool: PoolSettings, workers: int) -> Iterator[Fault]:
+    """
+    Check whether several processes can share a pool.
+    """
+    if pool.poolSize < workers * len(pool.upstream):
+        servers = f" to each of {len(pool.upstream)} servers" if len(pool.upstream) > 1 else ""
+        text = f"pool-size {pool.poolSize} has no connection{servers} for each of {workers} workers"
+        yield Fault(text, ("poolSize", "workers"), pool.name)
+    if any(server.startswith("memory:") for server in pool.upstream):
+        text = f"memory: is in one process, and {workers} workers would each have their own; expected workers = 1"
+        yield Fault(text, ("workers", "upstream"), pool.name)
+
+
 def _conflicts(settings: Settings) -> Iterator[Fault]:
     """
     Check the pools against each other and against the settings of the process.
     """
     listening: dict[str, str] = {}
     for pool in settings.pools:
+        if settings.workers > 1:
+            yield from _notShared(pool, settings.workers)
         for endpoint in pool.listen:
             other = listening.setdefault(endpoint, pool.name)
             # Port 0 is another port each time.

@@ -97,7 +97,7 @@ def makePool(settings: PoolSettings, wire: Memcache, reactor: Any) -> Core:
     )
 
 
-def _withBacklog(description: str) -> str:
+def withBacklog(description: str) -> str:
     """
     Let a whole crowd of clients connect at once: Twisted's own number is 50, and who comes while so many wait to be
     accepted is let in by the kernel only after a second, or three.
@@ -120,7 +120,7 @@ class Proxy(Service):
 
     _log = Logger()
 
-    def __init__(self, settings: PoolSettings, unread: Unread, drainTimeout: float, reactor: Any) -> None:
+    def __init__(self, settings: PoolSettings, unread: Unread, drainTimeout: float, reactor: Any, sockets: Any) -> None:
         wire = Memcache(settings.maxItemSize)
         self.settings = settings
         self.pool = makePool(settings, wire, reactor)
@@ -133,6 +133,7 @@ class Proxy(Service):
         self.sessions = SessionFactory(self.pool, wire, limits, unread, reactor, self._report)
         self.ports: list[IListeningPort] = []
         self._reactor = reactor
+        self._sockets = sockets
         self._drainTimeout = drainTimeout
         self._started = time.time()
         self.setName(settings.name)
@@ -148,7 +149,7 @@ class Proxy(Service):
 
     def _listen(self) -> None:
         for description in self.settings.listen:
-            endpoint = serverFromString(self._reactor, _withBacklog(description))
+            endpoint = serverFromString(self._sockets, withBacklog(description))
             # A failure is raised at once where it is known at once, as it is for sockets.
             listening = endpoint.listen(self.sessions)
             failures: list[Any] = []
@@ -209,16 +210,19 @@ class ProxyService(MultiService):
     @ivar proxies: one for each pool, in the order of the settings.
     """
 
-    def __init__(self, settings: Settings, reactor: Any = None) -> None:
+    def __init__(self, settings: Settings, reactor: Any = None, sockets: Any = None) -> None:
         """
         @param settings: the whole of it.
         @param reactor: where to run; the global reactor if not given.
+        @param sockets: what listens, a reactor too; that of all else if not given.
         """
         super().__init__()
         if reactor is None:
             from twisted.internet import reactor
         self.settings = settings
         unread = Unread(settings.maxUnreadBytes)
-        self.proxies = [Proxy(pool, unread, settings.drainTimeout, reactor) for pool in settings.pools]
+        self.proxies = [
+            Proxy(pool, unread, settings.drainTimeout, reactor, sockets or reactor) for pool in settings.pools
+        ]
         for proxy in self.proxies:
             proxy.setServiceParent(self)

@@ -27,6 +27,7 @@ from txconnpool.config import OPTIONS, ConfigError
 from txconnpool.ini import load
 from txconnpool.options import Option, nearest
 from txconnpool.service import ProxyService
+from txconnpool.workers import Workers
 
 
 class Options(usage.Options):
@@ -260,5 +261,7 @@ def makeService(options: Options, reactor: Any = None) -> CommandService:
     Make the service; nothing starts.
     """
     service = CommandService()
-    ProxyService(options["settings"], reactor).setServiceParent(service)
+    settings = options["settings"]
+    make = Workers if settings.workers > 1 else ProxyService
+    make(settings, reactor).setServiceParent(service)
     return service
