@@ -17,12 +17,12 @@ from txconnpool.wire.memcache import Memcache
 
 VERSION = "1.6.18"
 
-#: The state the table is written for. It ends with a line of its own, for the end of the answer to be known.
-PREPARE = b"flush_all\r\nset a 5 0 3\r\nabc\r\nset n 0 0 2\r\n10\r\nmn\r\n"
+#: The state the table is written for.
+PREPARE = b"flush_all\r\nset a 5 0 3\r\nabc\r\nset n 0 0 2\r\n10\r\n"
 
-#: Ends an exchange: all that was asked before is answered before it.
-FENCE = b"mn\r\n"
-FENCED = b"MN\r\n"
+#: Ends an exchange, as nothing in the table does: all that was asked before is answered before it.
+FENCE = b"mg fence k\r\n"
+FENCED = b"EN kfence\r\n"
 
 
 class MemcachedTests(SynchronousTestCase):
@@ -78,7 +78,7 @@ class MemcachedTests(SynchronousTestCase):
         @return: the two answers to a row.
         """
         for server in (self.direct, self.behind):
-            ask(server.address, PREPARE, FENCED)
+            ask(server.address, PREPARE + FENCE, FENCED)
         return self.askDirectly(row.client), self.askThrough(row.client)
 
     def test_same(self) -> None:

@@ -30,7 +30,7 @@ from txconnpool.wire import (
     replies,
 )
 from txconnpool.wire.classic import ERROR, KEY_MAX
-from txconnpool.wire.replies import FORMS, GET, GETS, SET, SILENT, VERSION
+from txconnpool.wire.replies import FORMS, GET, GETS, MG, SET, SILENT, VERSION
 
 __all__ = [
     "ANSWER",
@@ -80,14 +80,15 @@ _COMMON: Final = re.compile(
     rb"|get ([^ \r\n][^\n]{2,2000})\n"
     rb"|set KEY [0-9]{1,9} -?1?[0-9]{1,9} (0|[1-9][0-9]{0,8})(?:\r\n| (noreply)\r\n)"
     rb"|(delete KEY|(?:incr|decr|touch) KEY [0-9]{1,9})(?:\r\n| (noreply)\r\n)"
-    rb"|(gets) KEY\r\n".replace(b"KEY", rb"[!-\xff]{1,250}").replace(b"MORE", b"%d" % (RUN_MAX - 2))
+    rb"|(gets) KEY\r\n"
+    rb"|mg KEY((?: [cfhklstuv])+)\r\n".replace(b"KEY", rb"[!-\xff]{1,250}").replace(b"MORE", b"%d" % (RUN_MAX - 2))
 )
 
 # The number of its last group tells which of them a request is; a single get has none.
-_RUN, _KEYS, _SET, _SET_NOREPLY, _LINE, _LINE_NOREPLY, _GETS = range(1, 8)
+_RUN, _KEYS, _SET, _SET_NOREPLY, _LINE, _LINE_NOREPLY, _GETS, _MG = range(1, 9)
 
 _LINES: Final = {form.name.encode()[:4]: form for form in (replies.DELETE, replies.INCR, replies.DECR, replies.TOUCH)}
-_COMMON_WORDS: Final = frozenset(b"get set delete incr decr touch gets".split())
+_COMMON_WORDS: Final = frozenset(b"get set delete incr decr touch gets mg".split())
 
 
 class Memcache:
@@ -141,12 +142,7 @@ class Memcache:
                 end -= len(data[pos:end].split(b"\n", most)[most])
                 count = most
             return GET, end, count, None
-        if which <= _SET_NOREPLY:
-            if which == _KEYS:
-                keys = match[_KEYS]
-                if 0 in keys or (len(keys) > KEY_MAX and max(map(len, keys.split(b" "))) > KEY_MAX):
-                    return self._check(data, pos)
-                return GET, end, 1, None
+        if _SET <= which <= _SET_NOREPLY:
             length = int(match[_SET])
             stop = end
             end += length + 2
@@ -159,8 +155,18 @@ class Memcache:
             if which == _SET:
                 return SET, end, 1, None
             return SILENT[SET], end, 1, data[pos : stop - 10] + data[stop - 2 : end]
+        if which == _KEYS:
+            keys = match[_KEYS]
+            if 0 in keys or (len(keys) > KEY_MAX and max(map(len, keys.split(b" "))) > KEY_MAX):
+                return self._check(data, pos)
+            return GET, end, 1, None
         if which == _GETS:
             return GETS, end, 1, None
+        if which == _MG:
+            flags = match[_MG]
+            if len(flags) + 2 != 2 * len(set(flags)):
+                return self._check(data, pos)
+            return MG[b"v" in flags, False], end, 1, None
         form = _LINES[data[pos : pos + 4]]
         if which == _LINE:
             return form, end, 1, None
