@@ -51,16 +51,15 @@ def _matcher(*alternatives: bytes) -> Matcher:
 
 _NOTHING: Final = _matcher(rb"(?!)")
 _LINE_END: Final = _matcher(rb"\r\n")
-_END: Final = b"\r\nEND\r\n"
 
 _forms: list[Form] = []
 
 
-def _form(name: str, *first: bytes, after: Matcher = _NOTHING, ending: bytes = _END, read: bool = False) -> Form:
+def _form(name: str, *first: bytes, after: Matcher = _NOTHING, read: bool = False) -> Form:
     """
     Make the form of a command and number it.
     """
-    form = Form(name, len(_forms), read, _matcher(*first), after, ending)
+    form = Form(name, len(_forms), read, _matcher(*first), after, b"\r\nEND\r\n")
     _forms.append(form)
     return form
 
