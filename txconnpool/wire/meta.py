@@ -143,7 +143,7 @@ def _wanted(form: Form, letters: set[int], words: list[bytes]) -> tuple[Form, li
     """
     if _q not in letters:
         return form, words
-    return replies.QUIET[form], [word for index, word in enumerate(words) if index < 2 or word[0] != _q]
+    return replies.QUIET[form], words[:2] + [word for word in words[2:] if word[0] != _q]
 
 
 def _get(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
