@@ -7,7 +7,6 @@ C{python -m tests.bench memory}: what sessions and connections hold while they a
 from __future__ import annotations
 
 import argparse
-import shlex
 import socket
 import sys
 import time
@@ -143,7 +142,7 @@ def main(arguments: Sequence[str]) -> int:
     numbers = options.sessions or [1000, 10_000]
     prints = {one.name: footprint(arena, one, numbers, options.seconds) for one in taking}
     each = connectionSize(arena, options.proxy_option, options.python) if judgeable(taking) else None
-    text = report.described(shlex.join(["memory", *arguments])) + "\n" + told(prints, each)
+    text = report.described(report.invocation("memory", arguments)) + "\n" + told(prints, each)
     sys.stdout.write(text)
     if options.json:
         content = {

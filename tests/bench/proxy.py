@@ -7,7 +7,6 @@ C{python -m tests.bench proxy}: the proxy against nutcracker.
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -115,7 +114,7 @@ def main(arguments: Sequence[str]) -> int:
     except ValueError as e:
         parser.error(str(e))
     say = sys.stdout.write
-    head = report.described(shlex.join(["proxy", *arguments]), workloads) + notes(options, taking)
+    head = report.described(report.invocation("proxy", arguments), workloads) + notes(options, taking)
     say(head + "\n")
     results = []
     for workload in workloads:

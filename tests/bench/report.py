@@ -7,6 +7,7 @@ Results for people (tables, sections of C{RESULTS.md}) and for programs (JSON).
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -168,6 +169,20 @@ def section(name: str, text: str, path: Path = RESULTS) -> None:
     position = next((i for i, other in enumerate(sections) if other.partition("\n")[0] == name), len(kept))
     kept.insert(position, made)
     path.write_text("\n## ".join([start.rstrip("\n") + "\n", *(other.rstrip("\n") + "\n" for other in kept)]), "utf-8")
+
+
+def invocation(command: str, arguments: Sequence[str]) -> str:
+    """
+    The command that repeats a measurement, without the options that only say where its result goes.
+    """
+    kept = []
+    left = iter(arguments)
+    for argument in left:
+        if argument in ("--json", "--plot"):
+            next(left)
+        elif not argument.startswith(("--json=", "--plot=", "--results")):
+            kept.append(argument)
+    return shlex.join([command, *kept])
 
 
 def described(command: str, workloads: Sequence[Workload] = ()) -> str:

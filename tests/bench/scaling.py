@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -95,7 +94,9 @@ def main(arguments: Sequence[str]) -> int:
         taking = contenders(options)
     except ValueError as e:
         parser.error(str(e))
-    head = report.described(shlex.join(["scaling", *arguments]), [SERIES["clients"][1][0][1]]) + notes(options, taking)
+    head = report.described(report.invocation("scaling", arguments), [SERIES["clients"][1][0][1]]) + notes(
+        options, taking
+    )
     sys.stdout.write(head + "\n")
     series: dict[str, dict[int, Result]] = {}
     texts = []

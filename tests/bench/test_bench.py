@@ -223,6 +223,13 @@ class ReportTests(SynchronousTestCase):
         self.assertTrue(text.startswith("# Measured\n"))
         self.assertTrue(text.endswith("\n\n## A\n\n3\n\n## B\n\n2\n\n### x\n\n## C\n\n4\n"), text)
 
+    def test_invocation(self) -> None:
+        """
+        The command that is told repeats the measurement; where its result went is left out.
+        """
+        arguments = ["--json", "x", "--rounds", "3", "--results", "--plot=y", "--variant", "a=. --b"]
+        self.assertEqual(report.invocation("proxy", arguments), "proxy --rounds 3 --variant 'a=. --b'")
+
     def test_record(self) -> None:
         """
         The record for programs has everything, and is JSON.
