@@ -12,8 +12,12 @@ which keeps it honest.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+import select
 import socket
+import sys
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -399,6 +403,18 @@ class TransportTests:
         self.until(lambda: len(server.data) >= sum(map(len, pieces)))
         self.assertTrue(server.data == b"".join(pieces))
 
+    def test_manyPieces(self: Any) -> None:
+        """
+        Any number of pieces can be written in one turn, small ones and large ones.
+        """
+        server, client = self.pair()
+        for size in (10, 5000):
+            server.data.clear()
+            pieces = [b"%d " % n + b"x" * size for n in range(1500)]
+            client.transport.writeSequence(pieces)
+            self.until(lambda pieces=pieces: len(server.data) >= sum(map(len, pieces)))
+            self.assertTrue(server.data == b"".join(pieces))
+
     def test_big(self: Any) -> None:
         """
         A write far larger than what the kernel takes at once arrives complete, while the other direction works too.
@@ -519,6 +535,7 @@ class TransportTests:
         server.transport.pauseProducing()
         client.transport.write(b"x" * BIG)
         self.iterate()
+        client.transport.pauseProducing()
         client.transport.abortConnection()
         client.transport.abortConnection()
         server.transport.resumeProducing()
@@ -541,6 +558,18 @@ class TransportTests:
         self.untilLost(client)
         self.assertIsInstance(server.reasons[0], ConnectionAborted)
         self.assertEqual(server.data, b"x")
+
+    def test_abortHalf(self: Any) -> None:
+        """
+        A connection that was aborted has no halves.
+        """
+        _, client = self.pair(HalfCloser, HalfCloser)
+        client.transport.write(b"x")
+        client.transport.abortConnection()
+        client.transport.loseWriteConnection()
+        self.untilLost(client)
+        self.assertEqual(client.notes, [])
+        self.assertIsInstance(client.reasons[0], ConnectionAborted)
 
     def test_reset(self: Any) -> None:
         """
@@ -578,6 +607,8 @@ class TransportTests:
             transport.writeSequence([b"x"])
             transport.loseConnection()
             transport.abortConnection()
+            transport.resumeProducing()
+            transport.unregisterProducer()
         self.iterate()
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
@@ -613,6 +644,17 @@ class TransportTests:
         self.untilLost(client)
         self.assertIsInstance(client.reasons[0], ConnectionDone)
         self.assertEqual(server.data, b"request")
+
+    def test_endTwice(self: Any) -> None:
+        """
+        Ending twice is ending once.
+        """
+        server, client = self.pair(HalfCloser, HalfCloser)
+        client.transport.loseWriteConnection()
+        client.transport.loseWriteConnection()
+        self.until(lambda: server.notes)
+        self.iterate()
+        self.assertEqual(client.notes, ["write"])
 
     def test_endAfterUnsent(self: Any) -> None:
         """
@@ -760,6 +802,21 @@ class TransportTests:
         self.untilLost(server, client)
         self.assertEqual(producer.calls, ["pause", "resume"])
 
+    def test_closeWithProducer(self: Any) -> None:
+        """
+        A push producer that is not paused, though it was once, does not keep the connection from closing.
+        """
+        server, client = self.pair()
+        producer = Pusher()
+        client.transport.registerProducer(producer, True)
+        client.transport.write(b"x" * BIG)
+        self.until(lambda: producer.calls == ["pause", "resume"])
+        client.transport.write(b"bye")
+        client.transport.loseConnection()
+        self.untilLost(server, client)
+        self.assertEqual(producer.calls, ["pause", "resume", "stop"])
+        self.assertTrue(server.data.endswith(b"bye"))
+
     def test_failingProducer(self: Any) -> None:
         """
         A producer that fails when it is resumed costs its connection.
@@ -856,6 +913,20 @@ class TransportTests:
         pairs[1][1].transport.write(b"x")
         self.until(lambda: pairs[0][0].reasons and pairs[1][0].data)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_failingAlways(self: Any) -> None:
+        """
+        A protocol that fails again when it is told of the end costs no other connection.
+        """
+        pairs = [self.pair() for _ in range(2)]
+        pairs[0][0].onData = pairs[0][0].onLost = lambda *args: 1 // 0
+        for _, client in pairs:
+            client.transport.write(b"x")
+        self.untilLost(*pairs[0])
+        self.until(lambda: pairs[1][0].data)
+        pairs[1][1].transport.write(b"y")
+        self.until(lambda: pairs[1][0].data == b"xy")
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
 
     def test_neighborsClosed(self: Any) -> None:
         """
@@ -1084,6 +1155,55 @@ class TurnTests(Sockets):
         client.transport.write(b"x" * BIG)
         client.transport.abortConnection()
         self.assertEqual(client.transport.unsent, 0)
+
+    def test_copyOfSocket(self) -> None:
+        """
+        A socket of which somebody else has a copy, a child process for one, is not watched once it is closed.
+        """
+        recorder, peer = self.messages()
+        another, _ = self.messages()
+        copy = recorder.transport.getHandle().dup()
+        self.addCleanup(copy.close)
+        recorder.transport.loseConnection()
+        self.iterate()
+        self.assertEqual(len(recorder.reasons), 1)
+        copy.setblocking(False)
+        peer.close()
+        self.assertEqual(select.select([module._turns[self.reactor]], [], [], 0), ([], [], []))
+        self.assertEqual(another.reasons, [])
+
+    def test_nothingKept(self) -> None:
+        """
+        A transport whose connection is gone keeps neither the protocol nor what was unsent.
+        """
+        recorder, _ = self.messages()
+        transport = recorder.transport
+        data = bytes(BIG)
+        before = sys.getrefcount(data)
+        transport.write(data)
+        transport.abortConnection()
+        self.assertEqual(sys.getrefcount(data), before)
+        self.untilLost(recorder)
+        self.made.clear()
+        kept = weakref.ref(recorder)
+        self.addCleanup(gc.enable)
+        gc.disable()
+        del recorder
+        self.assertIsNone(kept())
+
+    def test_failingEnds(self) -> None:
+        """
+        Protocols that fail when they are told that the reactor ends, or that the peer has reset, cost no other.
+        """
+        pairs = [self.pair() for _ in range(2)]
+        for server, client in pairs:
+            server.onLost = client.onLost = lambda: 1 // 0
+        pairs[0][0].transport.abortConnection()
+        self.untilLost(*pairs[0])
+        for reader in self.reactor.removeAll():
+            reader.connectionLost(Failure(ConnectionLost()))
+        self.untilLost(*pairs[1])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 4)
 
     def test_kernelTakesAll(self) -> None:
         """

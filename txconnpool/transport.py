@@ -210,7 +210,7 @@ class DirectTransport(_Forwarding):
         """
         if not isinstance(data, bytes):
             raise TypeError(f"Data must be bytes, not {type(data).__name__}")
-        if data and self._writable:
+        if self._writable:
             self._pending.append(data)
             self.unsent += len(data)
             if not self.queued:
@@ -229,7 +229,7 @@ class DirectTransport(_Forwarding):
         """
         Stop reading, send what is unsent, then close.
         """
-        if self.connected and not self.disconnecting:
+        if self.connected:
             self.disconnecting = self._draining = True
             self._readable = False
             self.wanted &= ~_IN
@@ -247,9 +247,8 @@ class DirectTransport(_Forwarding):
         """
         Drop what is unsent and reset the connection. The protocol is told in the next turn of the reactor.
         """
-        if self.connected:
-            self._leave()
-            self._under.abortConnection()
+        self._leave()
+        self._under.abortConnection()
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
         """
@@ -260,7 +259,6 @@ class DirectTransport(_Forwarding):
         self._under.registerProducer(producer, streaming)
         if not self._under.streamingProducer:
             self._draining = True
-            self._touch()
 
     def unregisterProducer(self) -> None:
         """
@@ -333,7 +331,6 @@ class DirectTransport(_Forwarding):
                 self._push()
             except OSError:
                 self.close(_LOST)
-                return
         if self._draining and not self.unsent:
             self._drained()
         if self.wanted != self.watched:
@@ -427,8 +424,7 @@ class DirectTransport(_Forwarding):
             sent -= len(piece)
             whole += 1
         del pending[:whole]
-        if sent:
-            pending[0] = memoryview(pending[0])[sent:]
+        pending[0] = memoryview(pending[0])[sent:]
 
     def _crowded(self) -> None:
         """
@@ -437,11 +433,10 @@ class DirectTransport(_Forwarding):
         under = self._under
         if under.producer is None or not under.streamingProducer or under.producerPaused:
             return
-        if not self.wanted & _OUT:
-            try:
-                self._push()
-            except OSError:
-                pass  # settle() gets the error again, and may close where a protocol does not expect it here
+        try:
+            self._push()
+        except OSError:
+            pass  # settle() gets the error again, and may close where a protocol does not expect it here
         if self.unsent > HIGH_WATER:
             under.producerPaused = self._draining = True
             under.producer.pauseProducing()
