@@ -469,6 +469,65 @@ class ReplyTests(SynchronousTestCase):
         self.assertLess(len(str(error)), 200)
 
 
+class AskedTests(SynchronousTestCase):
+    """
+    A value is only good for who asked for its key.
+    """
+
+    def match(self, request: bytes, reply: bytes, count: int = 1) -> tuple[int, int, int]:
+        """
+        Match C{reply} as the one to C{request}.
+        """
+        form = Memcache().requests(request, 0, count)[0]
+        assert isinstance(form, Form) and form.asked is not None
+        return matchReplies(reply, 0, form, count, -1, form.asked(request))
+
+    def test_some(self) -> None:
+        """
+        The values of some of the keys, in their order, are good.
+        """
+        for request in (b"get a bb ccc\r\n", b"get  a  bb  ccc \r\n", b"gets a bb ccc\r\n"):
+            unique = b" 7" if request.startswith(b"gets") else b""
+            reply = b"VALUE bb 0 1%b\r\nx\r\nVALUE ccc 0 1%b\r\nx\r\nEND\r\n" % (unique, unique)
+            self.assertEqual(self.match(request, reply), (len(reply), 0, -1))
+
+    def test_run(self) -> None:
+        """
+        So they are for a run of requests.
+        """
+        reply = b"VALUE a 0 1\r\nx\r\nEND\r\nEND\r\nVALUE c 0 0\r\n\r\nEND\r\n"
+        self.assertEqual(self.match(b"get a\r\nget b\r\nget c\r\n", reply, 3), (len(reply), 0, -1))
+
+    def test_same(self) -> None:
+        """
+        A key that is asked for twice is answered twice.
+        """
+        reply = b"VALUE a 0 1\r\nx\r\nVALUE a 0 1\r\nx\r\nEND\r\n"
+        self.assertEqual(self.match(b"get a a\r\n", reply), (len(reply), 0, -1))
+
+    def test_touched(self) -> None:
+        """
+        The exptime of C{gat} is not in the way.
+        """
+        reply = b"VALUE a 0 1\r\nx\r\nEND\r\n"
+        self.assertEqual(self.match(b"gat 100 a\r\n", reply), (len(reply), 0, -1))
+
+    def test_other(self) -> None:
+        """
+        A value that was not asked for, or comes in another order or too often, is no reply.
+        """
+        for request, *keys in (
+            (b"get a\r\n", b"b"),
+            (b"get a\r\n", b"aa"),
+            (b"get aa\r\n", b"a"),
+            (b"get a\r\n", b"a", b"a"),
+            (b"get a b\r\n", b"b", b"a"),
+            (b"get a b\r\n", b"a", b"c"),
+        ):
+            reply = b"".join(b"VALUE %b 0 1\r\nx\r\n" % key for key in keys) + b"END\r\n"
+            self.assertRaises(WireError, self.match, request, reply)
+
+
 class ClientTests(SynchronousTestCase):
     """
     What a client needs beyond what a proxy does.

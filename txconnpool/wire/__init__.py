@@ -51,14 +51,15 @@ class Form:
     @ivar name: the command, for counters.
     @ivar index: a dense number for the command, for arrays of counters.
     @ivar read: whether the request may be sent a second time when its connection was lost.
-    @ivar first: matches the first line of a reply. Its only group is the length of the body that follows; if the group
-        is not part of the match the reply is complete. An empty group stands for the length 0.
-    @ivar after: matches what may stand after a body, always a line end first; its only group as that of C{first}.
+    @ivar first: matches the first line of a reply. Its groups are the key that it names, if it does, and the length of
+        the body that follows; if this is not part of the match the reply is complete. An empty one stands for 0.
+    @ivar after: matches what may stand after a body, always a line end first; its groups as those of C{first}.
     @ivar ending: what stands most often after the only body and ends the reply; C{after} matches it too.
+    @ivar asked: lists the keys of requests, the last one first; C{None} if replies do not name their key.
     @ivar hidden: matches the replies that the client asked not to see; C{None} if it sees all.
     """
 
-    __slots__ = ("after", "ending", "first", "hidden", "index", "name", "read")
+    __slots__ = ("after", "asked", "ending", "first", "hidden", "index", "name", "read")
 
     def __init__(
         self,
@@ -69,6 +70,7 @@ class Form:
         after: Matcher,
         ending: bytes,
         hidden: Matcher | None = None,
+        asked: Callable[[bytes], list[bytes]] | None = None,
     ) -> None:
         self.name = name
         self.index = index
@@ -77,6 +79,7 @@ class Form:
         self.after = after
         self.ending = ending
         self.hidden = hidden
+        self.asked = asked
 
     def but(self, *, read: bool | None = None, hidden: Matcher | None = None) -> Form:
         """
@@ -90,6 +93,7 @@ class Form:
             self.after,
             self.ending,
             self.hidden if hidden is None else hidden,
+            self.asked,
         )
 
     def __repr__(self) -> str:
@@ -100,7 +104,9 @@ class Form:
 Frame: TypeAlias = tuple[Form | Directive, int, int, Any]
 
 
-def matchReplies(data: bytes, pos: int, form: Form, count: int, due: int) -> tuple[int, int, int]:
+def matchReplies(
+    data: bytes, pos: int, form: Form, count: int, due: int, asked: list[bytes] | None = None
+) -> tuple[int, int, int]:
     """
     Match a server's bytes against the replies it owes.
 
@@ -108,6 +114,8 @@ def matchReplies(data: bytes, pos: int, form: Form, count: int, due: int) -> tup
     @param form: what is owed.
     @param count: how many replies of that form are owed, the one begun included.
     @param due: -1 at the start of a reply; else so many bytes of a body are still to come, which C{form.after} follows.
+    @param asked: the keys that the replies may still be about, the next one last; those that have had their turn are
+        taken away. C{None} if that is not to be looked at.
 
     @return: C{pos}, C{count} and C{due} after as many bytes as are verified: these belong to the replies and may be
         passed on at once. If replies are still owed and bytes are left, these are an incomplete line.
@@ -124,10 +132,12 @@ def matchReplies(data: bytes, pos: int, form: Form, count: int, due: int) -> tup
                 _checkIncomplete(data, pos, pos, form)
                 return pos, count, -1
             pos = match.end()
-            length = match[1]
+            key, length = match.group(1, 2)
             if length is None:
                 count -= 1
                 continue
+            if asked is not None and not (asked and key == asked.pop()):
+                _skipTo(key, asked, form)
             pos += int(length or 0)
             if data[pos : pos + len(ending)] == ending:
                 pos += len(ending)
@@ -144,13 +154,25 @@ def matchReplies(data: bytes, pos: int, form: Form, count: int, due: int) -> tup
             _checkIncomplete(data, pos, pos + 2, form)
             return pos, count, 0
         pos = match.end()
-        length = match[1]
+        key, length = match.group(1, 2)
         if length is None:
             count -= 1
             due = -1
         else:
+            if asked is not None and not (asked and key == asked.pop()):
+                _skipTo(key, asked, form)
             due = int(length or 0)
     return pos, count, due
+
+
+def _skipTo(key: bytes, asked: list[bytes], form: Form) -> None:
+    """
+    The value is not that of the next key that was asked for. It may be that of a later one.
+    """
+    while asked:
+        if asked.pop() == key:
+            return
+    raise WireError(f"a value in reply to {form.name} that was not asked for")
 
 
 def _checkIncomplete(data: bytes, pos: int, line: int, form: Form) -> None:

@@ -21,6 +21,7 @@ miss.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Final
 
 from txconnpool.errors import WireError
@@ -41,11 +42,11 @@ _MS_ERROR: Final = (
 
 def _matcher(*alternatives: bytes) -> Matcher:
     """
-    A matcher of any of the patterns. L{Form} wants one group in it, so an alternative that never matches brings one.
+    A matcher of any of the patterns. L{Form} wants two groups in it, so an alternative that never matches brings them.
     """
     compiled = re.compile(b"|".join(alternatives))
     if not compiled.groups:
-        compiled = re.compile(compiled.pattern + rb"|(?!)()")
+        compiled = re.compile(compiled.pattern + rb"|(?!)()()")
     return compiled.match
 
 
@@ -55,11 +56,17 @@ _LINE_END: Final = _matcher(rb"\r\n")
 _forms: list[Form] = []
 
 
-def _form(name: str, *first: bytes, after: Matcher = _NOTHING, read: bool = False) -> Form:
+def _form(
+    name: str,
+    *first: bytes,
+    after: Matcher = _NOTHING,
+    read: bool = False,
+    asked: Callable[[bytes], list[bytes]] | None = None,
+) -> Form:
     """
     Make the form of a command and number it.
     """
-    form = Form(name, len(_forms), read, _matcher(*first), after, b"\r\nEND\r\n")
+    form = Form(name, len(_forms), read, _matcher(*first), after, b"\r\nEND\r\n", None, asked)
     _forms.append(form)
     return form
 
@@ -75,8 +82,18 @@ def _values(name: str, cas: bytes = b"", read: bool = True) -> Form:
     """
     The form of a retrieval: any number of values, then C{END}.
     """
-    value = rb"VALUE " + _KEY + rb" [0-9]{1,20} " + _LENGTH + cas + rb"\r\n"
-    return _form(name, value, rb"END\r\n", _LINE_ERROR, after=_matcher(rb"\r\n(?:END\r\n|" + value + rb")"), read=read)
+    # In a run of requests, the words between two keys are those of a line's end and the next one's beginning.
+    between = b"\r\n" + name.encode() + b" "
+    start = len(between) - 2
+
+    def asked(requests: bytes) -> list[bytes]:
+        keys = requests.replace(between, b" ")[start:-2].split(b" ")
+        keys.reverse()
+        return keys  # the exptime of gat is among them, and no harm: it is the first
+
+    value = rb"VALUE (" + _KEY + rb") [0-9]{1,20} " + _LENGTH + cas + rb"\r\n"
+    after = _matcher(rb"\r\n(?:END\r\n|" + value + rb")")
+    return _form(name, value, rb"END\r\n", _LINE_ERROR, after=after, read=read, asked=asked)
 
 
 _CAS: Final = rb" [0-9]{1,20}"
@@ -103,14 +120,14 @@ VERBOSITY: Final = _form("verbosity", rb"OK\r\n", _LINE_ERROR)
 VERSION: Final = _form("version", rb"VERSION [^\r\n]*\r\n", _LINE_ERROR, read=True)
 
 # Lines one by one: each is a body of no bytes whose line end is the beginning of what comes "after".
-_STATISTIC: Final = rb"(?:STAT|ITEM|PREFIX) [^\r\n]*()(?=\r\n)"
+_STATISTIC: Final = rb"(?:STAT|ITEM|PREFIX)() [^\r\n]*()(?=\r\n)"
 STATS: Final = _form(
     "stats", _STATISTIC, rb"END\r\n", rb"RESET\r\n", rb"OK\r\n", _LINE_ERROR,
     after=_matcher(rb"\r\n(?:END\r\n|" + _STATISTIC + rb")"), read=True,
 )  # fmt: skip
 
 _FLAGS: Final = rb"(?: [^\r\n]*)?\r\n"
-_BODY: Final = rb"VA " + _LENGTH + _FLAGS
+_BODY: Final = rb"VA ()" + _LENGTH + _FLAGS
 
 # Whether the request wants the value decides which of HD and VA is the answer to a hit.
 _MG: Final = _form("mg", rb"(?:HD|EN)" + _FLAGS, _LINE_ERROR, read=True)
