@@ -1334,6 +1334,7 @@ class TurnTests(Sockets):
 
         recorder.onData = step
         peer.send(b"x")
+        peer.send(b"y")
         self.iterate()
         self.assertIsInstance(recorder.reasons[0], ConnectionDone)
 
