@@ -48,13 +48,14 @@ class Pipe:
     read.
 
     @ivar reads: whether the far end reads what comes as soon as it comes.
-    @ivar received: what the far end has read.
-    @ivar unread: what it has not.
     @ivar reading: whether the protocol wants to be given bytes.
     @ivar connected: whether C{connectionLost} has not been called.
     @ivar closing: whether the protocol has closed the connection, in whichever way.
     @ivar aborted: whether it has by force.
+    @cvar waitsForProducer: whether it is not closed as long as there is a producer.
     """
+
+    waitsForProducer = True
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -62,13 +63,27 @@ class Pipe:
         self.producer: Any = None
         self.paused = False
         self.reads = True
-        self.received = b""
-        self.unread = b""
         self.reading = True
         self.connected = True
         self.closing = False
         self.aborted = False
+        self._received = bytearray()
+        self._unread = bytearray()
         self._held = b""
+
+    @property
+    def received(self) -> bytes:
+        """
+        What the far end has read since the last L{take}.
+        """
+        return bytes(self._received)
+
+    @property
+    def unread(self) -> int:
+        """
+        How many bytes it has not read.
+        """
+        return len(self._unread)
 
     def connect(self, protocol: Any) -> Pipe:
         """
@@ -88,10 +103,10 @@ class Pipe:
         if not self.connected or self.aborted:
             return
         if self.reads:
-            self.received += data
+            self._received += data
             return
-        self.unread += data
-        if len(self.unread) > HIGH_WATER and self.producer is not None and not self.paused:
+        self._unread += data
+        if len(self._unread) > HIGH_WATER and self.producer is not None and not self.paused:
             self.paused = True
             self.producer.pauseProducing()
 
@@ -103,13 +118,16 @@ class Pipe:
 
     def loseConnection(self) -> None:
         """
-        Close when the far end has read everything.
+        Close when the far end has read everything, and, as TLS does, when there is no producer that might have more.
         """
         if self.connected and not self.closing:
             self.closing = True
             self.reading = False
-            if not self.unread:
-                self.clock.callLater(0, self.lose, ConnectionDone())
+            self._close()
+
+    def _close(self) -> None:
+        if self.closing and not self.aborted and not self.unread and not (self.producer and self.waitsForProducer):
+            self.clock.callLater(0, self.lose, ConnectionDone())
 
     def abortConnection(self) -> None:
         """
@@ -118,7 +136,7 @@ class Pipe:
         if self.connected and not self.aborted:
             self.closing = self.aborted = True
             self.reading = False
-            self.unread = b""
+            self._unread.clear()
             self.clock.callLater(0, self.lose, ConnectionAborted())
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
@@ -134,6 +152,7 @@ class Pipe:
         """
         self.producer = None
         self.paused = False
+        self._close()
 
     def pauseProducing(self) -> None:
         """
@@ -184,26 +203,28 @@ class Pipe:
             data, self._held = self._held, b""
             self.protocol.dataReceived(data)
 
-    def read(self, size: int | None = None) -> bytes:
+    def read(self, size: int | None = None) -> int:
         """
         Read what is there, or so many bytes of it.
+
+        @return: how many there were.
         """
-        data = self.unread[:size]
-        self.unread = self.unread[len(data) :]
-        self.received += data
-        if not self.unread and self.connected:
+        data = self._unread[:size]
+        del self._unread[:size]
+        self._received += data
+        if not self._unread and self.connected:
             if self.paused:
                 self.paused = False
                 self.producer.resumeProducing()
-            elif self.closing and data:
-                self.clock.callLater(0, self.lose, ConnectionDone())
-        return data
+            self._close()
+        return len(data)
 
     def take(self) -> bytes:
         """
         @return: what was received since the last time.
         """
-        data, self.received = self.received, b""
+        data = bytes(self._received)
+        self._received.clear()
         return data
 
     def end(self) -> None:
@@ -230,7 +251,8 @@ def value(key: bytes) -> bytes:
     What L{Line} has stored under a key, which no other key has. It is full of what only looks like the protocol.
     """
     noise = b"%s\r\nEND\r\nVALUE %s 0 3\r\n" % (key, key)
-    return (noise * 40)[: sum(key) * 7 % 1000]
+    size = 20000 if key.startswith(b"large") else len(key) + sum(key) * 7 % 1000
+    return (noise * (1 + size // len(noise)))[:size]
 
 
 _REQUEST = re.compile(
@@ -288,6 +310,8 @@ class Line(Pipe):
     @ivar asked: what was asked, one request each, the handshake not among them.
     @ivar owed: the answers that have not been delivered.
     """
+
+    waitsForProducer = False
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)

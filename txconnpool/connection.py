@@ -24,6 +24,7 @@ from txconnpool.errors import ConnectionLostInFlight, PoolError, PoolTimeout, Wi
 from txconnpool.interfaces import IPipelined, IRequester
 from txconnpool.metrics import Traffic
 from txconnpool.transport import adopt
+from txconnpool.wire import REPLY_LINE_MAX
 
 #: What is in flight: whose it is, the form of its replies, how many there are to be, when it was sent, and the request
 #: itself if it may be sent once more. Without a form, it is an answer of ours (its bytes last) that waits for its turn.
@@ -120,7 +121,8 @@ class Connection(Protocol):
         except WireError as error:
             self.factory.violated(self)
             self._log.warn("closing a connection to {server}: {why}", server=slot.server.name, why=str(error))
-            self._fail(ConnectionLostInFlight(f"upstream protocol error: {error} ({slot.server.name})"))
+            # What came may be somebody's data: it is not for clients.
+            self._fail(ConnectionLostInFlight(f"upstream protocol error ({slot.server.name})"))
             return
         if not slot.load or self.factory.connectionPool.waiting:
             self.factory.connectionPool.eased(slot)
@@ -145,6 +147,11 @@ class Connection(Protocol):
                 took = now - since
                 latency.counts[bisect_left(latency.bounds, took)] += count
                 latency.total += took * count
+            if owed and fresh and form.hidden is not None and form.hidden(data, start):
+                if due > REPLY_LINE_MAX:
+                    raise WireError(f"{due} bytes in a reply that is not to be seen")
+                self._tail = data[start:]  # all of it or nothing
+                return
             # Kept in step before the owner hears of it: it may send, or close this very connection.
             self._owed, self._due = owed, due
             slot.load -= done
@@ -185,6 +192,7 @@ class Connection(Protocol):
     def _fail(self, error: PoolError) -> None:
         if self._error is None:
             self._error = error
+            self.factory.connectionPool.hold(self.slot)  # the pool hears of the end in a later turn only
             self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

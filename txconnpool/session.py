@@ -25,7 +25,7 @@ from txconnpool.connection import Entry
 from txconnpool.errors import ConnectionLostInFlight, PoolError
 from txconnpool.interfaces import IRequester, IWaiter
 from txconnpool.transport import adopt
-from txconnpool.wire import ANSWER, CLOSE, EVERYWHERE, MORE, STATISTICS
+from txconnpool.wire import ANSWER, CLOSE, EVERYWHERE, INSTEAD, MORE, STATISTICS
 
 #: A session that may not send now (it waits, or has as much in flight as it may) is read until so many bytes are kept.
 BACKLOG = 1 << 16
@@ -193,7 +193,10 @@ class Session(Protocol):
                         break
                     pos = end
                     continue
-                form, payload, count = payload[0], payload[1], 1  # there is one server: everywhere is there
+                form, payload, quiet = payload  # there is one server: everywhere is there
+                count = 1
+                if quiet:
+                    form = form.but(hidden=form.first)
             if refusal is None:
                 try:
                     room = self._take()
@@ -255,9 +258,9 @@ class Session(Protocol):
         """
         self.ticket = None
         self._blocked = False
-        for _, form, count, _, data in self._again:
-            self._write(data if form is None else self._refusal(form, count, error))
-        self._again.clear()
+        again, self._again = self._again, deque()
+        for _, form, count, _, data in again:
+            self._put(data if form is None else self._refusal(form, count, error))
         self._resume(error)
 
     def _resume(self, refusal: PoolError | None = None) -> None:
@@ -273,6 +276,7 @@ class Session(Protocol):
             self._advance(data, refusal)
         crowded = self.unread > self._limits.unreadSoft
         if self._ending and not (self._inFlight or self._blocked or self._again or crowded):
+            self.transport.unregisterProducer()  # without this TLS would wait for the producer to end
             self.transport.loseConnection()
         reading = not (self._ending or crowded) and self._size < max(self._need, BACKLOG)
         if reading is not self._reading:
@@ -291,6 +295,11 @@ class Session(Protocol):
         @param missing: how many of its bytes have not come yet.
         @return: whether it is done; if not, it is looked at again later.
         """
+        if directive is INSTEAD:
+            form, request, payload = payload
+            if not self._sendInstead(form, request):
+                return False
+            directive = ANSWER
         if directive is ANSWER:
             if missing > 0:
                 self._swallow, self._answer = missing, payload
@@ -306,6 +315,22 @@ class Session(Protocol):
         else:
             self._blocked = True
             answer.addCallback(self._answered)
+        return True
+
+    def _sendInstead(self, form: Any, request: bytes) -> bool:
+        """
+        Send a request that the client did not make, and will see no reply to.
+
+        @return: whether it was sent, or never can be.
+        """
+        try:
+            room = self._take()
+        except PoolError:
+            return True  # the client is about to be told of its own request, which is worse
+        if room <= 0:
+            return False
+        self._inFlight += 1
+        self._connection.send(self, form, 1, request)
         return True
 
     def _answered(self, answer: bytes) -> None:
@@ -325,7 +350,15 @@ class Session(Protocol):
                 self._inFlight += 1
                 self._connection.say(self, data)
             else:
-                self._write(data)
+                self._put(data)
+
+    def _put(self, data: bytes) -> None:
+        """
+        Write something of our own.
+        """
+        self._write(data)
+        if self._full:
+            self._pile(len(data))
 
     def _refusal(self, form: Any, count: int, error: PoolError) -> bytes:
         """
@@ -345,7 +378,10 @@ class Session(Protocol):
         dropped = min(self._swallow, len(data))
         self._swallow -= dropped
         if not self._swallow:
-            self._tell(self._answer)
+            if self._again:
+                self._again.append((self, None, 1, 0.0, self._answer))
+            else:
+                self._tell(self._answer)
             self._answer = b""
         return data[dropped:]
 
@@ -363,7 +399,7 @@ class Session(Protocol):
             self._inFlight -= count
             if not self._inFlight:
                 self._connection = None
-                if self._window < self._limits.maxInFlight:
+                if self._window < self._limits.maxInFlight and not self._full:
                     self._window = min(2 * self._window, self._limits.maxInFlight)
             if self._size or self._ending or self._again:
                 self._resume()
@@ -377,7 +413,7 @@ class Session(Protocol):
         self._inFlight = 0
         if begun:
             self.drop()
-        if self not in self.factory.sessions:
+        if begun or self not in self.factory.sessions:
             return
         lost = isinstance(error, ConnectionLostInFlight)
         for entry in entries:
@@ -455,6 +491,8 @@ class Session(Protocol):
         Read nothing more, answer what was read, then close.
         """
         self._ending = True
+        # TLS goes on to deliver what it has decrypted already.
+        self.dataReceived = _drop  # type: ignore[method-assign]
         self._resume()
 
     def readConnectionLost(self) -> None:
@@ -560,9 +598,9 @@ class SessionFactory(Factory):
     @property
     def alone(self) -> bool:
         """
-        Whether the pool has one server.
+        Whether the pool has one server, if any.
         """
-        return len(self.pool.servers) == 1
+        return len(self.pool.servers) <= 1
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         """
