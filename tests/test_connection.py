@@ -29,6 +29,14 @@ SILENT_SET = replies.SILENT[replies.SET]
 MG, MG_VALUE = replies.MG[False, True], replies.MG[True, True]
 HIT = b"VALUE k 0 5\r\nEND\r\n\r\nEND\r\n"
 
+#: What is asked for, where replies name it.
+REQUESTS = {
+    replies.GET: b"get a b k\r\n",
+    replies.GETS: b"gets k\r\n",
+    replies.GAT: b"gat 0 k\r\n",
+    replies.GATS: b"gats 0 k\r\n",
+}
+
 #: A reply or more to each form, all that a client sees.
 SAMPLES: list[tuple[Form, bytes]] = [
     (replies.GET, b"END\r\n"),
@@ -196,7 +204,7 @@ class RepliesTests(ConnectionTestCase):
         for form, reply in SAMPLES:
             for cut in range(1, len(reply) + 1):
                 owner = Owner()
-                self.connection.send(owner, form, 1, b"request\r\n")
+                self.connection.send(owner, form, 1, REQUESTS.get(form, b"request\r\n"))
                 self.pipe.send(reply[:cut])
                 self.assertEqual((owner.done, self.slot.load), (0, 1) if cut < len(reply) else (1, 0), (reply, cut))
                 self.assertTrue(reply.startswith(owner.data))
@@ -209,7 +217,7 @@ class RepliesTests(ConnectionTestCase):
         """
         owners = [(Owner(), form, reply) for form, reply in SAMPLES]
         for owner, form, _ in owners:
-            self.connection.send(owner, form, 1, b"request\r\n")
+            self.connection.send(owner, form, 1, REQUESTS.get(form, b"request\r\n"))
         self.assertEqual(self.slot.load, len(owners))
         self.pipe.send(b"".join(reply for _, reply in SAMPLES), piece=1)
         self.assertEqual([(owner.data, owner.done) for owner, _, _ in owners], [(reply, 1) for _, reply in SAMPLES])
@@ -255,8 +263,8 @@ class RepliesTests(ConnectionTestCase):
         """
         The replies to a run may come together, one by one, or torn apart.
         """
-        self.get(b"a", b"b", b"c", b"d")
-        self.assertEqual((self.slot.load, self.pipe.take()), (4, b"get a\r\nget b\r\nget c\r\nget d\r\n"))
+        self.get(b"a", b"k", b"k", b"d")
+        self.assertEqual((self.slot.load, self.pipe.take()), (4, b"get a\r\nget k\r\nget k\r\nget d\r\n"))
         self.pipe.send(b"END\r\n")
         self.assertEqual((self.owner.done, self.slot.load), (1, 3))
         self.pipe.send(HIT + b"VALUE k 0 5\r\nEN")
@@ -274,7 +282,7 @@ class RepliesTests(ConnectionTestCase):
         log: list[tuple[Any, bytes, int]] = []
         one, two = Owner(log), Owner(log)
         self.get(b"a", b"b", owner=one)
-        self.get(b"c", owner=two)
+        self.get(b"k", owner=two)
         self.connection.send(one, replies.SET, 1, b"set a 0 0 1\r\nx\r\n")
         self.pipe.send(b"END\r\nEND\r\n" + HIT + b"STORED\r\n")
         self.assertEqual(log, [(one, b"END\r\nEND\r\n", 2), (two, HIT, 1), (one, b"STORED\r\n", 1)])
