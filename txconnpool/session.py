@@ -25,7 +25,7 @@ from txconnpool.connection import Entry
 from txconnpool.errors import ConnectionLostInFlight, PoolError
 from txconnpool.interfaces import IRequester, IWaiter
 from txconnpool.transport import adopt
-from txconnpool.wire import ANSWER, CLOSE, EVERYWHERE, INSTEAD, MORE, STATISTICS
+from txconnpool.wire import ANSWER, CLOSE, EVERYWHERE, MORE, STATISTICS
 
 #: A session that may not send now (it waits, or has as much in flight as it may) is read until so many bytes are kept.
 BACKLOG = 1 << 16
@@ -295,11 +295,6 @@ class Session(Protocol):
         @param missing: how many of its bytes have not come yet.
         @return: whether it is done; if not, it is looked at again later.
         """
-        if directive is INSTEAD:
-            form, request, payload = payload
-            if not self._sendInstead(form, request):
-                return False
-            directive = ANSWER
         if directive is ANSWER:
             if missing > 0:
                 self._swallow, self._answer = missing, payload
@@ -315,22 +310,6 @@ class Session(Protocol):
         else:
             self._blocked = True
             answer.addCallback(self._answered)
-        return True
-
-    def _sendInstead(self, form: Any, request: bytes) -> bool:
-        """
-        Send a request that the client did not make, and will see no reply to.
-
-        @return: whether it was sent, or never can be.
-        """
-        try:
-            room = self._take()
-        except PoolError:
-            return True  # the client is about to be told of its own request, which is worse
-        if room <= 0:
-            return False
-        self._inFlight += 1
-        self._connection.send(self, form, 1, request)
         return True
 
     def _answered(self, answer: bytes) -> None:
