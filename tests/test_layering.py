@@ -31,6 +31,7 @@ ORDER = (
     "config",
     "ini",
     "transport",
+    "deadlines",
     "dial",
     "core",
     "connection",

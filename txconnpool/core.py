@@ -6,20 +6,20 @@ The decisions of L{txconnpool.state} carried out: dials, timers and closing, on 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txconnpool.deadlines import Deadlines
 from txconnpool.dial import Attempt, describe, endpointOf
 from txconnpool.errors import PoolClosed
 from txconnpool.interfaces import IPipelined
 from txconnpool.metrics import Counters, PoolStats, Traffic
-from txconnpool.state import Action, Close, Dial, Limits, PoolState, Server, Slot, Ticket
+from txconnpool.state import RETIRING, Action, Check, Close, Dial, Limits, PoolState, Refuse, Server, Slot, Ticket
 
 
 class Core:
@@ -30,6 +30,7 @@ class Core:
 
     @ivar name: for logs.
     @ivar reactor: of all connections.
+    @ivar observer: an L{txconnpool.interfaces.IPoolObserver} who is told what happens, or C{None}.
     """
 
     _log = Logger()
@@ -45,14 +46,19 @@ class Core:
         connectTimeout: float | None = 30.0,
         handshake: Callable[[Any], Any] | None = None,
         announces: bool = False,
+        check: Callable[[Any], Any] | None = None,
+        observer: Any = None,
         forms: int = 0,
     ) -> None:
         """
         @param servers: addresses, see L{txconnpool.dial.endpointOf}.
-        @param factory: makes the clients; its C{connectionPool} is set to this pool.
-        @param connectTimeout: seconds until a client must be ready, from its dial; C{None}: no limit.
+        @param factory: makes the clients, see L{_newFactory}.
+        @param connectTimeout: seconds until a client must be ready, from its dial; also, to pass a check, and to go
+            when it is closed. C{None}: no limit.
         @param handshake: called with each client that is connected; may return a Deferred or an awaitable.
         @param announces: whether clients say themselves that they are connected.
+        @param check: called with a client that is to be checked, see L{Limits}; it lives unless this fails or gives
+            C{False}. May return a Deferred or an awaitable.
         @param forms: how many forms of replies are to be counted apart.
         """
         self.name = name
@@ -61,17 +67,21 @@ class Core:
         self._connectTimeout = connectTimeout
         self._handshake = handshake
         self._announces = announces
+        self._checkClient = check
         self._forms = forms
+        self.observer = observer
         self._state = PoolState(limits)
         self._seconds = reactor.seconds
         self._attempts: dict[Slot, Attempt] = {}
+        self._errands: dict[Slot, Deferred[Any]] = {}
+        self._leaving = Deadlines(reactor, connectTimeout, self._abort)
         self._timer: IDelayedCall | None = None
+        self._due = 0.0
         self._serving = False
         self._closing: list[Deferred[None]] = []
         self._deadline: IDelayedCall | None = None
         self._wasClosed = False
-        if not isinstance(factory, type):
-            factory.connectionPool = self
+        self._again = False
         for address in servers:
             self._state.servers.append(self._server(address))
 
@@ -131,14 +141,15 @@ class Core:
             if slot is not None:
                 state.counters.acquired += 1
                 if slot.load and state.canGrow:
-                    self._do(state.grow(self._seconds(), 1))
+                    now = self._seconds()
+                    self._do(state.grow(now, 1), now)
                 return slot
         if not state.running and not self._wasClosed:
             self.start()
         now = self._seconds()
         waiter.ticket = state.enqueue(waiter, now, exclusive)
         if state.canGrow:
-            self._do(state.grow(now))
+            self._do(state.grow(now), now)
         elif state.waiting == 1:
             self._schedule(now)
         return None
@@ -158,7 +169,7 @@ class Core:
         if not slot.load:
             actions = state.eased(slot, now)
             if actions:
-                self._do(actions)
+                self._do(actions, now)
         if state.waiting:
             self._serve(now)
 
@@ -193,23 +204,36 @@ class Core:
         """
         The server reads again.
         """
-        self._state.unhold(slot, self._seconds())
-        if self._state.waiting:
-            self._serve(self._seconds())
+        now = self._seconds()
+        self._state.unhold(slot, now)
+        self._settle([], now)
 
     # -- Carrying out
 
-    def _do(self, actions: Iterable[Action]) -> None:
+    def _settle(self, actions: list[Action], now: float) -> None:
+        """
+        Carry out decisions, and hand out the connections that there may be since.
+        """
+        self._do(actions, now)
+        if self._state.waiting:
+            self._serve(now)
+
+    def _do(self, actions: list[Action], now: float) -> None:
+        """
+        Carry out decisions. Refusing and closing run code of others, who may close the pool: dials are known before.
+        """
         for action in actions:
             if isinstance(action, Dial):
                 self._dial(action.slot)
-            elif isinstance(action, Close):
-                self._log.debug("{pool}: closing a connection to {server}: {reason}", pool=self.name,
-                                server=action.slot.server.name, reason=action.reason)  # fmt: skip
-                action.slot.client.transport.loseConnection()
-            else:
+        for action in actions:
+            if isinstance(action, Close):
+                self._close(action.slot)
+            elif isinstance(action, Check):
+                self._check(action.slot)
+            elif isinstance(action, Refuse):
+                self._tell("refused", action.error)
                 action.waiter.refused(action.error)
-        self._schedule(self._seconds())
+        self._schedule(now)
 
     def _schedule(self, now: float) -> None:
         """
@@ -217,39 +241,100 @@ class Core:
         """
         due = self._state.due(now)
         timer = self._timer
-        if timer is not None and (due is None or due < timer.getTime()):
+        if timer is not None and (due is None or due < self._due):
             timer.cancel()
             timer = self._timer = None
         if timer is None and due is not None:
+            self._due = due
             self._timer = self.reactor.callLater(max(0.0, due - now), self._tick)
 
     def _tick(self) -> None:
         self._timer = None
-        self._do(self._state.tick(self._seconds()))
+        # Not before the time that was waited for, which rounding may have put a hair beyond that of the timer.
+        now = max(self._due, self._seconds())
+        self._settle(self._state.tick(now), now)
+
+    def _close(self, slot: Slot) -> None:
+        if slot not in self._attempts or slot in self._leaving.since:
+            return
+        self._log.debug("{pool}: closing a connection to {server}: {reason}", pool=self.name,
+                        server=slot.server.name, reason=slot.reason)  # fmt: skip
+        self._leaving.add(slot)
+        self._attempts[slot].close()
+
+    def _abort(self, slot: Slot) -> None:
+        self._attempts[slot].abort()
+
+    def _check(self, slot: Slot) -> None:
+        assert self._checkClient is not None, "the limits ask for checks, and there is none"
+        self._errand(slot, self._checkClient, lambda fault: self._checked(slot, fault))
+
+    def _checked(self, slot: Slot, fault: str) -> None:
+        now = self._seconds()
+        if fault:
+            self.retire(slot, f"the check failed: {fault}")
+        else:
+            self._state.checked(slot, now)
+        self._settle(self._state.grow(now), now)
+
+    def _errand(self, slot: Slot, f: Callable[[Any], Any], done: Callable[[str], None]) -> None:
+        """
+        Have something done to a client that belongs to nobody at the time, while its connection lasts.
+
+        @param f: called with the client; may return a Deferred or an awaitable. It fails by giving C{False}, too.
+        @param done: called with what went wrong, or nothing.
+        """
+        pending = maybeDeferred(f, slot.client)
+        self._errands[slot] = pending
+        if self._connectTimeout is not None:
+            pending.addTimeout(self._connectTimeout, self.reactor)
+
+        def ended(result: Any) -> None:
+            self._errands.pop(slot, None)
+            if isinstance(result, Failure):
+                done(describe(result.value))
+            else:
+                done("it gave False" if result is False else "")
+
+        pending.addBoth(ended)
+
+    def _tell(self, event: str, *args: Any) -> None:
+        """
+        Tell the observer, if there is one.
+
+        @param event: a method of L{txconnpool.interfaces.IPoolObserver}.
+        """
+        if self.observer is not None:
+            try:
+                getattr(self.observer, event)(*args)
+            except Exception:
+                self._log.failure("{pool}: the observer failed at {event}", pool=self.name, event=event)
 
     # -- Connections
 
     def _dial(self, slot: Slot) -> None:
-        attempt = Attempt(slot, self, self.newFactory(), self.reactor, self._connectTimeout, self._handshake,
+        attempt = Attempt(slot, self, self._newFactory, self.reactor, self._connectTimeout, self._handshake,
                           self._announces)  # fmt: skip
         self._attempts[slot] = attempt
-        # Not now: an endpoint may have its answer at once, and whoever asked for a connection is still asking.
-        self.reactor.callLater(0, attempt.start)
+        attempt.start()
+        self._tell("dialing", slot.server.name)
 
-    def newFactory(self) -> Any:
+    def _newFactory(self, slot: Slot) -> Any:
         """
-        @return: what makes the next client.
+        @return: what makes the client of C{slot}. Its C{connectionPool} is this pool.
         """
+        self._factory.connectionPool = self
         return self._factory
 
-    def made(self, slot: Slot, client: Any) -> None:
+    def clientMade(self, slot: Slot, client: Any) -> None:
         """
         There is a client for C{slot}.
         """
         if IPipelined.providedBy(client):
             client.slot = slot
+            slot.weight = 0
 
-    def ready(self, slot: Slot, client: Any) -> None:
+    def clientReady(self, slot: Slot, client: Any) -> None:
         """
         The client of C{slot} may be used.
         """
@@ -258,53 +343,69 @@ class Core:
         if server.failures:
             self._log.info("{pool}: {server} is up again after {time:.1f} s", pool=self.name, server=server.name,
                            time=now - server.since)  # fmt: skip
-        self._do(self._state.dialed(slot, client, now))
-        if self._state.waiting:
-            self._serve(now)
+        self._tell("connected", server.name, client)
+        self._settle(self._state.dialed(slot, client, now), now)
 
-    def failed(self, slot: Slot, reason: BaseException) -> None:
+    def dialFailed(self, slot: Slot, reason: BaseException) -> None:
         """
         The dial of C{slot} failed.
         """
         server = slot.server
         words = describe(reason)
-        if not server.failures and self._state.running:
-            self._log.warn("{pool}: {server} is down: {reason}", pool=self.name, server=server.name, reason=words)
-        self._attempts.pop(slot)
-        self._do(self._state.dialFailed(slot, reason, words, self._seconds()))
+        if self._state.running:
+            self._tell("dialFailed", server.name, reason)
+            if server.up:
+                self._log.warn("{pool}: {server} is down: {reason}", pool=self.name, server=server.name, reason=words)
+        del self._attempts[slot]
+        now = self._seconds()
+        self._do(self._state.dialFailed(slot, reason, words, now), now)
         self._checkClosed()
 
-    def ended(self, slot: Slot, client: Any, reason: Failure) -> None:
+    def clientEnded(self, slot: Slot, client: Any, reason: Failure) -> None:
         """
         The connection of C{slot} is gone.
         """
-        why = reason.value or ConnectionDone()
-        actions = self._state.lost(slot, why, describe(why), self._seconds())
-        self._attempts.pop(slot)
-        client.connectionLost(reason)
-        self.forsaken(slot)
-        self._do(actions)
-        self._checkClosed()
+        why = reason.value
+        words = slot.reason if slot.phase is RETIRING else describe(why)
+        now = self._seconds()
+        actions = self._state.lost(slot, why, words, now)
+        del self._attempts[slot]
+        self._leaving.discard(slot)
+        try:
+            client.connectionLost(reason)
+        finally:
+            self._forsaken(slot)
+            self._tell("disconnected", slot.server.name, client, words)
+            self._do(actions, now)
+            self._checkClosed()
 
-    def forsaken(self, slot: Slot) -> None:
+    def _forsaken(self, slot: Slot) -> None:
         """
         The connection of C{slot} is gone, and its client knows.
         """
+        errand = self._errands.get(slot)
+        if errand is not None:
+            errand.cancel()
 
-    def discard(self, slot: Slot, reason: str) -> None:
+    def retire(self, slot: Slot, reason: str) -> None:
         """
         Put nothing more on a connection, and close it as soon as it carries nothing.
         """
-        self._do(self._state.discard(slot, reason))
+        self._do(self._state.discard(slot, reason), self._seconds())
 
     # -- Life cycle
 
     def start(self) -> None:
         """
-        Begin to connect. A pool that was not started starts with its first request.
+        Begin to connect. A pool that was not started starts with its first request, unless it was closed. One that is
+        closing starts again when that is done.
         """
+        if self._closing:
+            self._again = True
+            return
         self._wasClosed = False
-        self._do(self._state.start(self._seconds()))
+        now = self._seconds()
+        self._do(self._state.start(now), now)
 
     def close(self, timeout: float | None = None) -> Deferred[None]:
         """
@@ -315,11 +416,12 @@ class Core:
         @return: fires when no connection, dial or timer is left.
         """
         self._wasClosed = True
+        self._again = False
         done: Deferred[None] = Deferred()
         self._closing.append(done)
+        self._do(self._state.stop(), self._seconds())
         for attempt in list(self._attempts.values()):
             attempt.fail(PoolClosed("the pool was closed"))
-        self._do(self._state.stop())
         if timeout is not None and self._attempts and self._deadline is None:
             self._deadline = self.reactor.callLater(timeout, self._tooLate)
         self._checkClosed()
@@ -330,41 +432,39 @@ class Core:
         Close as L{close} does, and wait for nothing.
         """
         done = self.close()
-        for attempt in list(self._attempts.values()):
-            attempt.client.transport.abortConnection()
+        self._abortAll()
         return done
+
+    def _abortAll(self) -> None:
+        for attempt in list(self._attempts.values()):
+            attempt.abort()
 
     def _tooLate(self) -> None:
         self._deadline = None
         self._log.warn("{pool}: {count} connections did not end in time", pool=self.name, count=len(self._attempts))
-        self.abort()
+        self._abortAll()
 
     def _checkClosed(self) -> None:
-        if not self._wasClosed or self._attempts:
+        if not self._closing or self._attempts:
             return
-        for timer in (self._timer, self._deadline):
-            if timer is not None:
-                timer.cancel()
-        self._timer = self._deadline = None
-        self.finished()
-        waiting, self._closing = self._closing, []
-        for done in waiting:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        self._finished()
+        closing, self._closing = self._closing, []
+        for done in closing:
             done.callback(None)
+        if self._again and not self._closing:
+            self._again = False
+            self.start()
 
-    def finished(self) -> None:
+    def _finished(self) -> None:
         """
         Nothing is left.
         """
+        self._leaving.stop()
 
     # -- Changes while it runs
-
-    def eject(self, name: str) -> None:
-        """
-        Do not dial a server for a while.
-
-        @raise ValueError: there is no server of this name.
-        """
-        self._do(self._state.eject(self._named(name), self._seconds()))
 
     def addServer(self, address: Any) -> None:
         """
@@ -372,19 +472,36 @@ class Core:
 
         @raise ValueError: C{address} is no address of a server, see L{txconnpool.dial.endpointOf}.
         """
-        self._do(self._state.addServer(self._server(address), self._seconds()))
+        now = self._seconds()
+        self._do(self._state.addServer(self._server(address), now), now)
 
-    def removeServer(self, name: str) -> None:
+    def removeServer(self, address: Any) -> None:
         """
         Take a server out for good; its connections end when they carry nothing.
 
-        @raise ValueError: there is no server of this name.
-        """
-        self._do(self._state.removeServer(self._named(name), self._seconds()))
+        @param address: as it was given, or the server's name.
 
-    def _named(self, name: str) -> Server:
+        @raise ValueError: there is no such server.
+        """
+        now = self._seconds()
+        self._do(self._state.removeServer(self._find(address), now), now)
+
+    def eject(self, address: Any, cause: BaseException) -> None:
+        """
+        Do not dial a server for a while. Its connections stay.
+
+        @param address: as it was given, or the server's name.
+        @param cause: why.
+
+        @raise ValueError: there is no such server.
+        """
+        now = self._seconds()
+        self._do(self._state.eject(self._find(address), cause, describe(cause), now), now)
+
+    def _find(self, address: Any) -> Server:
+        name = address if isinstance(address, str) else endpointOf(address, self.reactor)[0]
         for server in self._state.servers:
-            if server.name == name:
+            if server.address is address or server.name == name:
                 return server
         names = ", ".join(server.name for server in self._state.servers)
         raise ValueError(f"no server {name!r}; there are: {names or 'none'}")
@@ -394,12 +511,11 @@ class Core:
         Put other bounds and times in force.
         """
         now = self._seconds()
-        self._do(self._state.resize(limits, now))
-        if self._state.waiting:
-            self._serve(now)
+        self._settle(self._state.resize(limits, now), now)
 
     def expire(self) -> None:
         """
         Replace every connection there is now, each when it carries nothing.
         """
-        self._do(self._state.expire(self._seconds()))
+        now = self._seconds()
+        self._do(self._state.expire(now), now)

@@ -22,6 +22,7 @@ from twisted.internet.endpoints import (
 )
 from twisted.internet.interfaces import (
     IAddress,
+    IDelayedCall,
     IFileDescriptorReceiver,
     IHalfCloseableProtocol,
     IHandshakeListener,
@@ -31,6 +32,7 @@ from twisted.internet.interfaces import (
     ITransport,
 )
 from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer
 
@@ -76,10 +78,12 @@ def _describeEndpoint(endpoint: Any) -> str:
     return type(endpoint).__name__ if " object at 0x" in text else text
 
 
-def describe(reason: BaseException) -> str:
+def describe(reason: BaseException | None) -> str:
     """
     Say in a few words why there is no connection.
     """
+    if reason is None:
+        return "connection lost"
     if isinstance(reason, error.ConnectError) and reason.osError is not None:
         number = reason.osError
         return (os.strerror(number) if isinstance(number, int) else str(number)).lower()
@@ -124,25 +128,26 @@ class Link:
 
 class Line(Protocol):
     """
-    Whom an L{Attempt} tells what became of it. C{ready} or C{failed} is called once, C{ended} once after C{ready}.
+    Whom an L{Attempt} tells what became of it. C{clientReady} or C{dialFailed} is called once, and C{clientEnded} once
+    after C{clientReady}.
     """
 
-    def made(self, slot: Any, client: Any) -> None:
+    def clientMade(self, slot: Any, client: Any) -> None:
         """
         There is a client; its connection is about to be made.
         """
 
-    def ready(self, slot: Any, client: Any) -> None:
+    def clientReady(self, slot: Any, client: Any) -> None:
         """
         The client is connected and its handshake done.
         """
 
-    def failed(self, slot: Any, reason: BaseException) -> None:
+    def dialFailed(self, slot: Any, reason: BaseException) -> None:
         """
         There will be no client.
         """
 
-    def ended(self, slot: Any, client: Any, reason: Failure) -> None:
+    def clientEnded(self, slot: Any, client: Any, reason: Failure) -> None:
         """
         The connection is gone. C{client.connectionLost} is still to be called.
         """
@@ -154,13 +159,16 @@ class Attempt:
     One connection to a server: its dial, its handshake, and the news of its end.
 
     @ivar client: the protocol instance, as soon as there is one.
+    @ivar isReady: whether it was ready.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
         slot: Any,
         line: Line,
-        factory: Any,
+        newFactory: Callable[[Any], Any],
         reactor: Any,
         timeout: float | None,
         handshake: Callable[[Any], Any] | None,
@@ -169,19 +177,20 @@ class Attempt:
         """
         @param slot: given back with each piece of news; its server's address is an endpoint.
         @param line: whom to tell.
-        @param factory: makes the client.
+        @param newFactory: called with C{slot}, gives the factory that makes the client.
         @param timeout: seconds until the client must be ready; C{None}: no limit.
         @param handshake: called with the client when it is connected; may return a Deferred or an awaitable.
         @param announces: whether the client says itself, by L{announced}, that it is connected.
         """
         self._slot = slot
         self._line = line
-        self._factory = factory
+        self._newFactory = newFactory
+        self._factory: Any = None
         self._reactor = reactor
         self._timeout = timeout
         self._handshake = handshake
-        self._awaited = {"connected", "announced"} if announces else {"connected"}
-        self._timer: Any = None
+        self._awaited = {_CONNECTED, _ANNOUNCED} if announces else {_CONNECTED}
+        self._timer: IDelayedCall | None = None
         self._pending: Deferred[Any] | None = None
         self._over = False
         self.client: Any = None
@@ -189,15 +198,26 @@ class Attempt:
 
     def start(self) -> None:
         """
-        Connect.
+        Connect soon. Not now: an endpoint may have its answer at once, and whoever asked for a connection is still
+        asking.
         """
+        self._timer = self._reactor.callLater(0, self._connect)
+
+    def _connect(self) -> None:
+        self._timer = None
         if self._timeout is not None:
             self._timer = self._reactor.callLater(self._timeout, self._late)
-        self._wait(maybeDeferred(self._slot.server.address.connect, self), lambda _: self._passed("connected"))
+        self._wait(maybeDeferred(self._dial), lambda _: self._passed(_CONNECTED))
+
+    def _dial(self) -> Deferred[Any]:
+        self._factory = self._newFactory(self._slot)
+        connected: Deferred[Any] = self._slot.server.address.connect(self)
+        return connected
 
     def _wait(self, pending: Deferred[Any], then: Callable[[Any], None]) -> None:
         self._pending = pending
-        pending.addCallback(then).addErrback(self._failed)
+        pending.addCallbacks(then, self._failed)
+        pending.addErrback(lambda failure: self._log.failure("a dial could not be ended", failure))
 
     def doStart(self) -> None:
         """
@@ -213,20 +233,20 @@ class Attempt:
 
     def buildProtocol(self, addr: IAddress) -> Link | None:  # type: ignore[override]  # Link provides what is asked
         """
-        @return: the client, so wrapped that its end is noticed.
+        @return: the client, so wrapped that its end is noticed; C{None} if it is not wanted any more.
         """
-        client = self._factory.buildProtocol(addr)
+        client = None if self._over else self._factory.buildProtocol(addr)
         if client is None:
             return None
         self.client = client
-        self._line.made(self._slot, client)
+        self._line.clientMade(self._slot, client)
         return Link(client, self._lost)
 
     def announced(self) -> None:
         """
         The client says that it is connected.
         """
-        self._passed("announced")
+        self._passed(_ANNOUNCED)
 
     def _passed(self, what: str) -> None:
         if what in self._awaited:
@@ -238,17 +258,18 @@ class Attempt:
                     self._wait(maybeDeferred(self._handshake, self.client), self._done)
 
     def _done(self, result: Any) -> None:
-        self._over = self.isReady = True
-        self._stopTimer()
-        self._line.ready(self._slot, self.client)
+        if not self._over:  # a handshake may end well although it was cancelled
+            self._over = self.isReady = True
+            self._stopTimer()
+            self._line.clientReady(self._slot, self.client)
 
     def _failed(self, failure: Failure) -> None:
-        self.fail(failure.value or error.ConnectionDone())
+        self.fail(failure.value or error.ConnectionLost())
 
     def _late(self) -> None:
         self._timer = None
-        missing = " and ".join(sorted(self._awaited)) or "done with its handshake"
-        self.fail(PoolTimeout(f"connect timed out: not {missing} within {self._timeout:g} s", "connect"))
+        missing = next((what for what in (_CONNECTED, _ANNOUNCED) if what in self._awaited), _HANDSHAKE)
+        self.fail(PoolTimeout(f"connect timed out: {missing} within {self._timeout:g} s", "connect"))
 
     def fail(self, reason: BaseException) -> None:
         """
@@ -260,9 +281,9 @@ class Attempt:
         self._stopTimer()
         if self._pending is not None:
             self._pending.cancel()
-        if self.client is not None and getattr(self.client, "transport", None) is not None:
-            self.client.transport.abortConnection()
-        self._line.failed(self._slot, reason)
+        if getattr(self.client, "transport", None) is not None:
+            self.abort()
+        self._line.dialFailed(self._slot, reason)
 
     def _stopTimer(self) -> None:
         if self._timer is not None:
@@ -271,7 +292,27 @@ class Attempt:
 
     def _lost(self, reason: Failure) -> None:
         if self.isReady:
-            self._line.ended(self._slot, self.client, reason)
+            self._line.clientEnded(self._slot, self.client, reason)
         else:
-            self.client.connectionLost(reason)
-            self._failed(reason)
+            try:
+                self.client.connectionLost(reason)
+            finally:
+                self._failed(reason)
+
+    def close(self) -> None:
+        """
+        Close the connection when what was written is sent.
+        """
+        self.client.transport.loseConnection()
+
+    def abort(self) -> None:
+        """
+        Close the connection at once.
+        """
+        self.client.transport.abortConnection()
+
+
+# What a client that is not ready in time was waited for.
+_CONNECTED = "no connection"
+_ANNOUNCED = "the client called neither clientFree nor its factory's deferred"
+_HANDSHAKE = "the client was not configured"

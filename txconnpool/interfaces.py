@@ -33,11 +33,14 @@ class IWire(Interface):
             reply of C{form}; C{payload}, if not C{None}, is to be sent in their stead. Without: a directive.
         """
 
-    def replies(data: bytes, pos: int, form: Any, count: int, due: int) -> tuple[int, int, int]:
+    def replies(
+        data: bytes, pos: int, form: Any, count: int, due: int, asked: list[bytes] | None = None
+    ) -> tuple[int, int, int]:
         """
         Look at the bytes of a server from C{pos}: replies of C{form}, of which C{count} are still owed.
 
         @param due: -1 at the start of a reply, else how many bytes of a body are still to come.
+        @param asked: what C{form.asked} made of the requests, less what has been answered.
         @return: C{(pos, count, due)} after all that is certain.
         @raise WireError: they are no such replies.
         """
@@ -101,6 +104,65 @@ class IRequester(Interface):
 
         @param entries: what was in flight, in order, as the connection keeps it.
         @param begun: whether part of the first reply has been passed on.
+        """
+
+
+class IPoolObserver(Interface):
+    """
+    Who is told what happens in a L{txconnpool.pool.Pool}. Servers are told by name. What these methods raise is logged.
+    L{txconnpool.pool.PoolObserver} has all of them and does nothing.
+    """
+
+    def dialing(server: str) -> None:
+        """
+        A dial begins.
+        """
+
+    def dialFailed(server: str, reason: BaseException) -> None:
+        """
+        A dial, or the configuring of a client, failed.
+        """
+
+    def connected(server: str, client: Any) -> None:
+        """
+        C{client} is ready for use.
+        """
+
+    def disconnected(server: str, client: Any, reason: str) -> None:
+        """
+        The connection of C{client}, which was ready, has ended.
+
+        @param reason: why, in a few words.
+        """
+
+    def refused(error: PoolError) -> None:
+        """
+        A request or lease that waited will get no connection.
+        """
+
+    def answered(method: str, seconds: float, result: Any) -> None:
+        """
+        A request that was sent has ended.
+
+        @param seconds: since it was sent.
+        @param result: what it gave: a L{Failure<twisted.python.failure.Failure>} if it failed.
+        """
+
+    def lent(client: Any) -> None:
+        """
+        Somebody borrows C{client}.
+        """
+
+    def returned(client: Any) -> None:
+        """
+        C{client} was given back.
+        """
+
+    def leaked(client: Any, seconds: float, where: str) -> None:
+        """
+        C{client} has not been given back for C{seconds}.
+
+        @param where: the stack of the program when it was borrowed, as in a traceback.
         """
 
 

@@ -15,71 +15,15 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txconnpool.deadlines import Deadlines
 from txconnpool.errors import NoSuchCommand, PoolError
 from txconnpool.interfaces import IWaiter
 from txconnpool.state import Slot
 
 C = TypeVar("C")
-
-
-class Deadlines:
-    """
-    What is to end within one and the same time each, so that one timer, at the head, serves all.
-
-    @ivar since: the members and when each was added, in that order.
-    """
-
-    def __init__(self, reactor: Any, timeout: float | None, late: Callable[[Any], None]) -> None:
-        """
-        @param timeout: seconds from a member's adding until it is late; C{None}: no member ever is.
-        @param late: called with a member that is late, which is a member no more.
-        """
-        self.since: dict[Any, float] = {}
-        self._reactor = reactor
-        self._seconds = reactor.seconds
-        self._timeout = timeout
-        self._late = late
-        self._timer: IDelayedCall | None = None
-
-    def add(self, member: Any) -> None:
-        """
-        Let the time of C{member} begin.
-        """
-        self.since[member] = self._seconds()
-        if self._timer is None and self._timeout is not None:
-            self._timer = self._reactor.callLater(self._timeout, self._check, self._timeout)
-
-    def discard(self, member: Any) -> None:
-        """
-        C{member} has ended.
-        """
-        self.since.pop(member, None)
-
-    def stop(self) -> None:
-        """
-        Leave no timer behind. The next L{add} starts it again.
-        """
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _check(self, timeout: float) -> None:
-        self._timer = None
-        now = self._seconds()
-        late = []
-        for member, since in self.since.items():
-            left = since + timeout - now
-            if left > 0:
-                self._timer = self._reactor.callLater(left, self._check, timeout)
-                break
-            late.append(member)
-        for member in late:
-            if self.since.pop(member, None) is not None:  # it is not if it ended by what became of another
-                self._late(member)
 
 
 @implementer(IWaiter)
@@ -88,14 +32,14 @@ class Request:
     A method to be called on a connection, and who waits for its result.
 
     @ivar answer: fires with the result; C{None} when it has fired or nobody waits any more.
-    @ivar slot: the L{Slot} where it is in flight.
+    @ivar slot: the L{Slot} of the connection, once the method was called.
     """
 
-    __slots__ = ("_args", "_kwargs", "_pool", "answer", "method", "slot", "ticket")
+    __slots__ = ("_args", "_kwargs", "_method", "_pool", "_since", "answer", "slot", "ticket")
 
     def __init__(self, pool: Any, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._pool = pool
-        self.method = method
+        self._method = method
         self._args = args
         self._kwargs = kwargs
         self.answer: Deferred[Any] | None = Deferred(self._cancel)
@@ -108,9 +52,12 @@ class Request:
         """
         self.slot = slot
         slot.load += slot.weight
-        self._pool.inFlight.add(self)
+        self._since = self._pool._sent.add(self)
+        method = getattr(slot.client, self._method, None)
         try:
-            result = getattr(slot.client, self.method, _noSuchCommand)(*self._args, **self._kwargs)
+            if not callable(method):
+                raise NoSuchCommand(f"{type(slot.client).__name__} has no method {self._method!r}")
+            result = method(*self._args, **self._kwargs)
         except Exception:
             result = Failure()
         if isinstance(result, Deferred):
@@ -122,25 +69,40 @@ class Request:
 
     def refused(self, error: PoolError) -> None:
         """
-        It was never sent.
+        It was not sent.
         """
-        self._answer(Failure(error))
+        self._end(Failure(error))
 
     def fail(self, error: PoolError) -> None:
         """
-        It was sent, and is not worth waiting for any more. Its connection stays loaded until the reply or the end.
+        It was sent, and there will be no reply. Its connection is at its end, so the load stays where it is.
         """
-        self._pool.inFlight.discard(self)
-        self._answer(Failure(error))
+        failure = Failure(error)
+        self._leave(failure)
+        self._end(failure)
 
     def _replied(self, result: Any) -> None:
-        pool, slot = self._pool, self.slot
-        pool.inFlight.discard(self)
+        """
+        The connection is free first: whoever waits is sent before the caller of this request has its say.
+        """
+        slot = self.slot
+        self._leave(result)
         slot.load -= slot.weight
-        pool.eased(slot)
-        self._answer(result)
+        self._pool.eased(slot)
+        self._end(result)
 
-    def _answer(self, result: Any) -> None:
+    def _leave(self, result: Any) -> None:
+        """
+        It is in flight no more.
+        """
+        pool = self._pool
+        pool._sent.discard(self)
+        if self.answer is None:
+            pool._graces.discard(self)
+        elif pool.observer is not None:
+            pool._tell("answered", self._method, pool._seconds() - self._since, result)
+
+    def _end(self, result: Any) -> None:
         answer, self.answer = self.answer, None
         if answer is not None:
             answer.callback(result)
@@ -150,11 +112,7 @@ class Request:
         if self.slot is None:
             self._pool.forget(self.ticket)
         else:
-            self._pool.abandoned(self)
-
-
-def _noSuchCommand(*args: Any, **kwargs: Any) -> None:
-    raise NoSuchCommand("the client has no such method")
+            self._pool._abandoned(self)
 
 
 @implementer(IWaiter)
@@ -165,10 +123,11 @@ class Lease:
     @ivar client: fires with it; C{None} when it has fired or is not wanted any more.
     """
 
-    __slots__ = ("_pool", "client", "ticket")
+    __slots__ = ("_pool", "_where", "client", "ticket")
 
-    def __init__(self, pool: Any) -> None:
+    def __init__(self, pool: Any, where: StackSummary | None) -> None:
         self._pool = pool
+        self._where = where
         self.client: Deferred[Any] | None = Deferred(self._cancel)
         self.ticket: Any = None
 
@@ -177,8 +136,8 @@ class Lease:
         Here it is.
         """
         client, self.client = self.client, None
-        if client is not None:
-            client.callback(self._pool.lend(slot))
+        assert client is not None, "who wants none leaves the queue"
+        client.callback(self._pool._lend(slot, self._where))
 
     def refused(self, error: PoolError) -> None:
         """
@@ -214,11 +173,46 @@ class Lending(Generic[C]):
         self._pool.release(self._client, discard=kind is not None)
 
 
-def whereabouts(deep: int = 10) -> StackSummary:
+class LeakWatch:
     """
-    Note, at little cost, where the program is outside of this package.
+    Notices leases that last for too long.
+    """
+
+    def __init__(self, reactor: Any, threshold: float, leaked: Callable[[int, str], None]) -> None:
+        """
+        @param threshold: seconds.
+        @param leaked: called with the key of a lease that has lasted so long, and where it was taken.
+        """
+        self.deadlines = Deadlines(reactor, threshold, self._late)
+        self._places: dict[int, StackSummary | None] = {}
+        self._leaked = leaked
+
+    def lent(self, key: int, where: StackSummary | None) -> None:
+        """
+        A lease begins.
+        """
+        self._places[key] = where
+        self.deadlines.add(key)
+
+    def returned(self, key: int) -> None:
+        """
+        It ends.
+        """
+        del self._places[key]
+        self.deadlines.discard(key)
+
+    def _late(self, key: int) -> None:
+        where = self._places[key]
+        self._leaked(key, "".join(where.format()) if where else "")
+
+
+def whereabouts() -> StackSummary:
+    """
+    Note, at little cost, what the program does that calls this package.
     """
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(__package__):
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("txconnpool."):
         frame = frame.f_back
-    return StackSummary.extract(walk_stack(frame), limit=deep, lookup_lines=False)
+    stack = StackSummary.extract(walk_stack(frame), limit=10, lookup_lines=False)
+    stack.reverse()
+    return stack

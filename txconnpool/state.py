@@ -4,15 +4,16 @@
 The decisions of a pool, apart from their doing.
 
 L{PoolState} is told what happened (a dial succeeded, a connection was lost, time has passed) and answers with what to
-do: L{Dial}, L{Close}, L{Refuse}. It owns no socket, timer or Deferred and takes C{now} as an argument, so that every
-race is a plain test. The two calls of the data path, L{PoolState.pick} and L{PoolState.eased}, answer directly.
+do: L{Dial}, L{Check}, L{Close}, L{Refuse}. It owns no socket, timer or Deferred and takes C{now} as an argument, so
+that every race is a plain test. The two calls of the data path, L{PoolState.pick} and L{PoolState.eased}, answer
+directly.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from random import uniform
 from typing import Any, Literal
 
@@ -25,8 +26,12 @@ Reuse = Literal["lifo", "fifo", "least-loaded"]
 DIALING = "dialing"  # not established yet; counts against the bound
 OPEN = "open"  # may be picked
 HELD = "held"  # established, but takes no new requests: its server does not read
+DOUBTFUL = "doubtful"  # idle for so long that it is checked before it is used
+CHECKING = "checking"  # being checked
 RETIRING = "retiring"  # takes no new requests and is closed when it has none left
 GONE = "gone"
+
+_NEVER = float("inf")
 
 #: A connection lost within this many seconds counts as a failed dial, so that a server that accepts and then hangs up
 #: is dialed with back-off, not in a hot loop.
@@ -44,6 +49,10 @@ class Backoff:
     factor: float = 2.0
     maximum: float = 1.0
     jitter: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not (self.initial > 0 and self.factor >= 1 and self.maximum > 0 and 0 <= self.jitter < 1):
+            raise ValueError(f"dials would not back off: {self}")
 
     def delay(self, failures: int, vary: Callable[[float, float], float]) -> float:
         """
@@ -64,7 +73,7 @@ class Limits:
     @ivar maximum: most connections, dials in progress included.
     @ivar minimum: connections kept open.
     @ivar depth: most requests in flight on one connection; 1 for protocols that do not pipeline.
-    @ivar maxWaiting: most waiters; C{None}: no bound.
+    @ivar maxWaiting: most waiters, those for whom a dial is in progress included; C{None}: no bound.
     @ivar waitTimeout: seconds a waiter waits; C{None}: for ever.
     @ivar idleTimeout: seconds without work after which a connection above C{minimum} is closed; 0: never.
     @ivar maxLifetime: seconds after which a connection is replaced; 0: never.
@@ -73,6 +82,9 @@ class Limits:
         evenly. When none is idle, the least loaded one with room is taken in all three.
     @ivar whenDown: after how many failed dials in a row, with no connection left, waiters are refused at once; C{None}:
         they wait.
+    @ivar checkIfIdleFor: seconds without a sign of life after which a connection is checked before it is used;
+        C{None}: never.
+    @ivar keepAlive: seconds without a sign of life after which an idle connection is checked; 0: never.
     """
 
     maximum: int = 5
@@ -86,6 +98,8 @@ class Limits:
     reuse: Reuse = "lifo"
     whenDown: int | None = 3
     backoff: Backoff = field(default_factory=Backoff)
+    checkIfIdleFor: float | None = None
+    keepAlive: float = 0.0
 
     def __post_init__(self) -> None:
         if self.maximum < 1:
@@ -94,6 +108,10 @@ class Limits:
             raise ValueError(f"at least {self.minimum} connections do not fit between 0 and the most, {self.maximum}")
         if self.depth < 1:
             raise ValueError(f"a connection takes at least 1 request at a time, not {self.depth}")
+        if self.maxWaiting is not None and self.maxWaiting < 1:
+            raise ValueError(f"at least 1 request may wait, for the first connection, not {self.maxWaiting}")
+        if self.whenDown is not None and self.whenDown < 1:
+            raise ValueError(f"a server is down after at least 1 failed dial, not {self.whenDown}")
         if self.reuse not in ("lifo", "fifo", "least-loaded"):
             raise ValueError(f"reuse is 'lifo', 'fifo' or 'least-loaded', not {self.reuse!r}")
 
@@ -115,7 +133,7 @@ class Server:
     """
 
     __slots__ = (
-        "address", "cause", "count", "dialing", "failures", "name", "reason", "removed", "retryAt", "since", "traffic",
+        "address", "cause", "count", "dialing", "failures", "name", "reason", "retryAt", "since", "traffic",
     )  # fmt: skip
 
     def __init__(self, name: str, address: Any, traffic: Traffic | None = None) -> None:
@@ -129,10 +147,16 @@ class Server:
         self.cause: BaseException | None = None
         self.reason = ""
         self.since = 0.0
-        self.removed = False
+
+    @property
+    def up(self) -> bool:
+        """
+        Whether it is thought to answer: it has a connection, or the last dial did not fail.
+        """
+        return not self.failures or self.count > self.dialing
 
     def __repr__(self) -> str:
-        health = f"down, {self.failures} failed dials" if self.failures else "up"
+        health = "up" if self.up else f"down, {self.failures} failed dials"
         return f"<Server {self.name}: {health}, {self.count} connections>"
 
 
@@ -146,11 +170,15 @@ class Slot:
     @ivar depth: most requests in flight; 0 when it takes no new ones.
     @ivar idle: whether it is among those that are taken first.
     @ivar freeSince: when C{load} last became 0.
+    @ivar checkedAt: when it was last checked.
+    @ivar doomed: whether it is to be closed as soon as it is established.
+    @ivar reason: why the pool closes it, if it does.
     @ivar weight: what a request of L{txconnpool.pool.Pool} puts on C{load}: 1, or 0 if the client keeps it itself.
     """
 
     __slots__ = (
-        "born", "client", "depth", "expires", "freeSince", "idle", "load", "phase", "prior", "server", "weight",
+        "born", "checkedAt", "client", "depth", "doomed", "expires", "freeSince", "idle", "load", "phase", "prior",
+        "reason", "server", "weight",
     )  # fmt: skip
 
     def __init__(self, server: Server, depth: int) -> None:
@@ -160,11 +188,21 @@ class Slot:
         self.load = 0
         self.depth = depth
         self.born = 0.0
-        self.expires = float("inf")
+        self.expires = _NEVER
         self.idle = False
         self.freeSince = 0.0
+        self.checkedAt = 0.0
         self.prior = 0
+        self.doomed = False
+        self.reason = ""
         self.weight = 1
+
+    @property
+    def seenAt(self) -> float:
+        """
+        When an idle connection last showed that it lives.
+        """
+        return max(self.freeSince, self.checkedAt)
 
     def __repr__(self) -> str:
         return f"<Slot {self.phase}, {self.load} of {self.depth} in flight, to {self.server.name}>"
@@ -194,13 +232,21 @@ class Dial:
 
 
 @dataclass(frozen=True, slots=True)
-class Close:
+class Check:
     """
-    Close the connection of C{slot}; it carries nothing.
+    Find out whether the connection of C{slot} lives, then say L{PoolState.checked} or L{PoolState.discard}.
     """
 
     slot: Slot
-    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """
+    Close the connection of C{slot}, for C{slot.reason}; it carries nothing.
+    """
+
+    slot: Slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +259,7 @@ class Refuse:
     error: PoolError
 
 
-Action = Dial | Close | Refuse
+Action = Dial | Check | Close | Refuse
 
 
 class PoolState:
@@ -226,7 +272,8 @@ class PoolState:
     @ivar limits: the bounds in force.
     @ivar servers: in rotation or down, not removed.
     @ivar waiting: how many waiters there are.
-    @ivar canGrow: whether a dial could begin now; the data path asks before it says that it would like one.
+    @ivar wanted: how many connections somebody wants to see established, whether there is work for them or not.
+    @ivar canGrow: whether L{grow} could do something about more demand; the data path asks before it calls it.
     """
 
     def __init__(self, limits: Limits, vary: Callable[[float, float], float] = uniform) -> None:
@@ -234,16 +281,19 @@ class PoolState:
         self.counters = Counters()
         self.servers: list[Server] = []
         self.waiting = 0
+        self.wanted = 0
         self.canGrow = False
         self.running = False
         self._vary = vary
         self._slots: dict[Slot, None] = {}
         self._open: list[Slot] = []
-        self._idle: deque[Slot] = deque()
+        self._idle: deque[Slot] = deque()  # ordered by Slot.seenAt
+        self._doubtful: deque[Slot] = deque()
         self._queue: deque[Ticket] = deque()
         self._dialing = 0
+        self._checking = 0
         self._turn = 0
-        self._ageAt = float("inf")
+        self._ageAt = _NEVER
         self._lifo = limits.reuse == "lifo"
 
     # -- What there is
@@ -328,20 +378,20 @@ class PoolState:
             if server not in chosen:
                 raise ServerUnavailable(f"upstream unavailable: {server.reason or 'no connection'} ({server.name})")
         for slot in chosen.values():
-            self._engage(slot)
+            self.engage(slot)
         return list(chosen.values())
 
     def eased(self, slot: Slot, now: float) -> list[Action]:
         """
         C{slot} carries nothing any more. To say so twice does no harm.
         """
-        slot.freeSince = now
         if slot.phase is OPEN:
+            slot.freeSince = now
             if not slot.idle:
                 slot.idle = True
                 self._idle.append(slot)
         elif slot.phase is RETIRING:
-            return [Close(slot, "retired")]
+            return [Close(slot)]
         return []
 
     def grants(self, now: float) -> Iterator[tuple[Any, Slot]]:
@@ -363,7 +413,7 @@ class PoolState:
             self.waiting -= 1
             self.counters.acquired += 1
             self.counters.waited += 1
-            self.counters.waitTime += now - ticket.since
+            self.counters.waitTime += max(0.0, now - ticket.since)  # the clock may have been put back
             yield waiter, slot
 
     # -- Waiters
@@ -380,13 +430,13 @@ class PoolState:
             raise PoolClosed("the pool is closed")
         if self.down:
             self.counters.unavailable += 1
-            raise self._unavailable()
+            raise self._unavailable(self.stats())
         most = self.limits.maxWaiting
         if most is not None and self.waiting >= most:
             self.counters.rejected += 1
             raise PoolFull("too many waiting requests", self.stats())
         patience = self.limits.waitTimeout
-        ticket = Ticket(waiter, now, float("inf") if patience is None else now + patience, exclusive)
+        ticket = Ticket(waiter, now, _NEVER if patience is None else now + patience, exclusive)
         self._queue.append(ticket)
         self.waiting += 1
         return ticket
@@ -395,25 +445,18 @@ class PoolState:
         """
         The waiter gives up; it will get no connection.
         """
-        if ticket.waiter is not None:
-            ticket.waiter = None
-            self.waiting -= 1
+        if self._leave(ticket) is not None:
             self.counters.cancelled += 1
             self._trim()
 
-    def expired(self, ticket: Ticket) -> list[Action]:
+    def _leave(self, ticket: Ticket) -> Any:
         """
-        The waiter's own time ran out.
+        @return: the waiter whose place is given up, if it was taken.
         """
-        waiter = ticket.waiter
-        if waiter is None:
-            return []
-        stats = self.stats()
-        ticket.waiter = None
-        self.waiting -= 1
-        self.counters.timedOut += 1
-        self._trim()
-        return [Refuse(waiter, PoolTimeout(f"timed out waiting for a connection ({stats})", "acquire", stats))]
+        waiter, ticket.waiter = ticket.waiter, None
+        if waiter is not None:
+            self.waiting -= 1
+        return waiter
 
     def _trim(self) -> None:
         """
@@ -426,21 +469,60 @@ class PoolState:
         if len(queue) > 64 and len(queue) > 2 * self.waiting:
             self._queue = deque(ticket for ticket in queue if ticket.waiter is not None)
 
-    def _refuseAll(self, error: Callable[[], PoolError]) -> list[Action]:
-        waiters = [ticket.waiter for ticket in self._queue if ticket.waiter is not None]
-        for ticket in self._queue:
-            ticket.waiter = None
-        self._queue.clear()
-        self.waiting = 0
-        return [Refuse(waiter, error()) for waiter in waiters]
+    def _expire(self, now: float) -> list[Action]:
+        """
+        Refuse those who have waited too long.
+        """
+        late = []
+        stats = self.stats()
+        while self._queue and self._queue[0].deadline <= now:
+            waiter = self._leave(self._queue.popleft())
+            if waiter is not None:
+                late.append(waiter)
+        self.counters.timedOut += len(late)
+        return [Refuse(waiter, self._timedOut(stats)) for waiter in late]
 
-    def _unavailable(self) -> ServerUnavailable:
-        if not self.servers:
-            return ServerUnavailable("the pool has no servers", self.stats())
-        last = max(self.servers, key=lambda server: server.since)
-        error = ServerUnavailable(f"upstream unavailable: {last.reason} ({last.name})", self.stats())
-        error.__cause__ = last.cause
+    def _refuseAll(self, error: Callable[[PoolStats], PoolError]) -> list[Action]:
+        stats = self.stats()
+        waiters = [waiter for waiter in map(self._leave, self._queue) if waiter is not None]
+        self._queue.clear()
+        return [Refuse(waiter, error(stats)) for waiter in waiters]
+
+    def _giveUp(self) -> list[Action]:
+        """
+        Refuse all waiters if no server can be reached.
+        """
+        if not self.down:
+            return []
+        self.counters.unavailable += self.waiting
+        return self._refuseAll(self._unavailable)
+
+    def _timedOut(self, stats: PoolStats) -> PoolTimeout:
+        """
+        Say whether the pool was exhausted or a server is down.
+        """
+        failed = self.lastFailed
+        if self.connected or failed is None:
+            return PoolTimeout(f"timed out waiting for a connection ({stats})", "acquire", stats)
+        text = f"timed out waiting for a connection ({failed.name}: {failed.reason})"
+        error = PoolTimeout(text, "acquire", stats)
+        error.__cause__ = failed.cause
         return error
+
+    def _unavailable(self, stats: PoolStats) -> ServerUnavailable:
+        failed = self.lastFailed
+        if failed is None:
+            return ServerUnavailable("the pool has no servers", stats)
+        error = ServerUnavailable(f"upstream unavailable: {failed.reason} ({failed.name})", stats)
+        error.__cause__ = failed.cause
+        return error
+
+    @property
+    def lastFailed(self) -> Server | None:
+        """
+        The server that went down last, if one is.
+        """
+        return max((server for server in self.servers if server.failures), key=lambda each: each.since, default=None)
 
     # -- Life cycle and servers
 
@@ -453,12 +535,14 @@ class PoolState:
 
     def stop(self) -> list[Action]:
         """
-        Take no more requests; close every connection as soon as it carries nothing.
+        Take no more requests; close every connection as soon as it carries nothing. Dials in progress are to be given
+        up by whoever carries this out.
         """
         self.running = False
         self.canGrow = False
-        actions = self._refuseAll(lambda: PoolClosed("the pool was closed"))
-        return actions + self.retire(lambda slot: True, "the pool closes")
+        self.wanted = 0
+        actions = self._refuseAll(lambda stats: PoolClosed("the pool was closed"))
+        return actions + self.retire(self._slots, "the pool was closed")
 
     def addServer(self, server: Server, now: float) -> list[Action]:
         """
@@ -472,51 +556,58 @@ class PoolState:
         Take a server out for good: its connections end when they carry nothing.
         """
         self.servers.remove(server)
-        server.removed = True
-        actions = self.retire(lambda slot: slot.server is server, "the server was removed")
-        if self.down:
-            actions += self._refuseAll(self._unavailable)
-        return actions + self.grow(now)
+        actions = self.retire([slot for slot in self._slots if slot.server is server], "the server was removed")
+        return actions + self._giveUp() + self.grow(now)
+
+    def eject(self, server: Server, cause: BaseException, reason: str, now: float) -> list[Action]:
+        """
+        It is known from elsewhere that C{server} cannot be reached: do not dial it for a while.
+        """
+        return self._failed(server, server.failures + 1, cause, reason, now)
 
     def resize(self, limits: Limits, now: float) -> list[Action]:
         """
-        Put other bounds in force. What is above them is closed when it carries nothing.
+        Put other bounds in force. What is above them is closed when it carries nothing, the least loaded first.
         """
         self.limits = limits
         self._lifo = limits.reuse == "lifo"
-        for slot in self._slots:
-            if slot.phase in (DIALING, OPEN):
-                slot.depth = limits.depth
+        for slot in self._open:
+            slot.depth = limits.depth
         self._ageAt = now
-        standing = [slot for slot in self._slots if slot.phase is not RETIRING]
-        standing.sort(key=lambda slot: slot.load)
-        surplus = set(standing[: max(0, len(standing) - limits.maximum)])
-        return self.retire(surplus.__contains__, "the pool was made smaller") + self.grow(now)
+        standing = [slot for slot in self._slots if slot.phase is not RETIRING and not slot.doomed]
+        standing.sort(key=lambda slot: (slot.phase is not DIALING, slot.load))
+        surplus = standing[: max(0, len(standing) - limits.maximum)]
+        return self.retire(surplus, "the pool was made smaller") + self.grow(now)
 
     def expire(self, now: float) -> list[Action]:
         """
         Replace every connection there is now: each is closed when it carries nothing.
         """
-        return self.retire(lambda slot: True, "expired") + self.grow(now)
+        return self.retire(self._slots, "expired") + self.grow(now)
 
     # -- Connections
 
     def grow(self, now: float, demand: int = 0) -> list[Action]:
         """
-        Decide which dials to begin.
+        Decide which dials to begin, and which connections to check so that no dial is needed.
 
-        @param demand: how many connections more than the minimum would find work at once.
+        @param demand: how many connections more than there are would find work at once.
         """
+        if not self.running:
+            return []
         actions: list[Action] = []
-        demand = max(demand, self.waiting - self._dialing)
-        while self.running and len(self._slots) < self.limits.maximum:
-            server = self._next(now)
-            probe = server is not None and server.failures and not server.count
-            if server is None or not (probe or demand > 0 or len(self._slots) < self.limits.minimum):
+        demand = max(demand, self.waiting - self._dialing - self._checking - len(self._idle))
+        while demand > 0 and self._doubtful:
+            demand -= 1
+            actions.append(self._check(self._doubtful[-1]))
+        minimum = max(self.limits.minimum, self.wanted)
+        while (server := self._next(now)) is not None:
+            probe = server.failures and not server.count
+            if not (probe or demand > 0 or len(self._slots) < minimum):
                 break
             demand -= 1
             actions.append(self._dial(server))
-        self.canGrow = self.running and len(self._slots) < self.limits.maximum and self._next(now) is not None
+        self.canGrow = server is not None or bool(self._doubtful)
         return actions
 
     def _next(self, now: float) -> Server | None:
@@ -525,7 +616,7 @@ class PoolState:
         that chooses among servers.
         """
         count = len(self.servers)
-        if not count:
+        if not count or len(self._slots) >= self.limits.maximum:
             return None
         share = -(-self.limits.maximum // count)
         best = None
@@ -536,7 +627,7 @@ class PoolState:
                 best = server
         return best
 
-    def _dial(self, server: Server) -> Action:
+    def _dial(self, server: Server) -> Dial:
         self._turn = self.servers.index(server) + 1
         slot = Slot(server, self.limits.depth)
         slot.prior = server.failures
@@ -558,28 +649,43 @@ class PoolState:
             server.failures = 0
             server.since = now
         slot.client = client
-        slot.phase = OPEN
-        slot.born = now
+        slot.born = slot.freeSince = now
         lifetime = self.limits.maxLifetime
         if lifetime:
             slot.expires = now + lifetime * self._vary(1 - self.limits.lifetimeJitter, 1)
+        self._admit(slot, now)
+        actions = self.discard(slot, slot.reason) if slot.doomed else []
+        return actions + self.grow(now)
+
+    def _admit(self, slot: Slot, now: float) -> None:
+        """
+        C{slot} may be picked.
+        """
+        slot.phase = OPEN
+        slot.depth = self.limits.depth
         self._open.append(slot)
-        self._ageAt = min(self._ageAt, slot.expires, now + (self.limits.idleTimeout or float("inf")))
-        if not self.running or server.removed:
-            return self.discard(slot, "the pool closes")
-        return self.eased(slot, now) + self.grow(now)
+        if not slot.load:
+            slot.idle = True
+            self._idle.append(slot)
+        for span in (self.limits.idleTimeout, self.limits.keepAlive):
+            if span:
+                self._ageAt = min(self._ageAt, now + span)
+        self._ageAt = min(self._ageAt, slot.expires)
 
     def dialFailed(self, slot: Slot, cause: BaseException, reason: str, now: float) -> list[Action]:
         """
         The dial of C{slot} failed or was given up. Waiters are refused if this was the last hope.
         """
+        server = slot.server
         self._dialing -= 1
-        slot.server.dialing = False
+        server.dialing = False
         self._forget(slot)
+        if not self.running:
+            return []
         self.counters.dialFailures += 1
-        return self._failed(slot.server, slot.server.failures + 1, cause, reason, now)
+        return self._failed(server, server.failures + 1, cause, reason, now)
 
-    def lost(self, slot: Slot, cause: BaseException, reason: str, now: float) -> list[Action]:
+    def lost(self, slot: Slot, cause: BaseException | None, reason: str, now: float) -> list[Action]:
         """
         The connection of C{slot} has ended, by whosever wish.
         """
@@ -593,14 +699,9 @@ class PoolState:
                 return self._failed(slot.server, slot.prior + 1, cause, reason, now)
         return self.grow(now)
 
-    def eject(self, server: Server, now: float) -> list[Action]:
-        """
-        Somebody knows that C{server} cannot be reached.
-        """
-        cause = ConnectionError("taken out of rotation")
-        return self._failed(server, server.failures + 1, cause, str(cause), now)
-
-    def _failed(self, server: Server, failures: int, cause: BaseException, reason: str, now: float) -> list[Action]:
+    def _failed(
+        self, server: Server, failures: int, cause: BaseException | None, reason: str, now: float
+    ) -> list[Action]:
         if not server.failures:
             server.since = now
             self.counters.ejections += 1
@@ -608,28 +709,28 @@ class PoolState:
         server.cause = cause
         server.reason = reason
         server.retryAt = now + self.limits.backoff.delay(failures, self._vary)
-        actions: list[Action] = []
-        if self.down and self.waiting:
-            self.counters.unavailable += self.waiting
-            actions = self._refuseAll(self._unavailable)
-        return actions + self.grow(now)
+        return self._giveUp() + self.grow(now)
 
     def _forget(self, slot: Slot) -> None:
-        self._shut(slot)
-        slot.phase = GONE
+        self._shut(slot, GONE)
         del self._slots[slot]
         slot.server.count -= 1
 
-    def _shut(self, slot: Slot) -> None:
+    def _shut(self, slot: Slot, phase: str) -> None:
         """
         C{slot} may be picked no more.
         """
         if slot.phase is OPEN:
             self._open.remove(slot)
-            self._engage(slot)
-            slot.depth = 0
+            self.engage(slot)
+        elif slot.phase is DOUBTFUL:
+            self._doubtful.remove(slot)
+        elif slot.phase is CHECKING:
+            self._checking -= 1
+        slot.depth = 0
+        slot.phase = phase
 
-    def _engage(self, slot: Slot) -> None:
+    def engage(self, slot: Slot) -> None:
         """
         C{slot} is idle no more. It may carry nothing and yet not be idle: while whoever was given it has yet to put
         load on it, and while the last reply is being delivered.
@@ -643,75 +744,108 @@ class PoolState:
         The server does not read what C{slot} sends: give it nothing more.
         """
         if slot.phase is OPEN:
-            self._shut(slot)
-            slot.phase = HELD
+            self._shut(slot, HELD)
 
     def unhold(self, slot: Slot, now: float) -> None:
         """
         The server reads again.
         """
         if slot.phase is HELD:
-            slot.phase = OPEN
-            slot.depth = self.limits.depth
-            self._open.append(slot)
-            self._ageAt = min(self._ageAt, slot.expires)
-            if not slot.load:
-                self.eased(slot, now)
+            slot.freeSince = now
+            self._admit(slot, now)
 
-    def retire(self, which: Callable[[Slot], bool], reason: str) -> list[Action]:
+    def doubt(self, now: float) -> None:
         """
-        Close the connections for which C{which} is true as soon as they carry nothing.
+        Set aside the idle connections that have shown no sign of life for so long that they are checked before use.
+        Unless this is called before each L{pick}, none are.
         """
-        return [action for slot in list(self._slots) if which(slot) for action in self.discard(slot, reason)]
+        limit = now - (self.limits.checkIfIdleFor or 0.0)
+        while self._idle and self._idle[0].seenAt <= limit:
+            slot = self._idle[0]
+            self._shut(slot, DOUBTFUL)
+            self._doubtful.append(slot)
+            self.canGrow = True
+
+    def _check(self, slot: Slot) -> Check:
+        self._shut(slot, CHECKING)
+        self._checking += 1
+        return Check(slot)
+
+    def checked(self, slot: Slot, now: float) -> None:
+        """
+        C{slot} lives.
+        """
+        if slot.phase is CHECKING:
+            self._checking -= 1
+            slot.checkedAt = now
+            self._admit(slot, now)
+
+    def retire(self, slots: Iterable[Slot], reason: str) -> list[Action]:
+        """
+        Close connections as soon as they carry nothing.
+        """
+        return [action for slot in list(slots) for action in self.discard(slot, reason)]
 
     def discard(self, slot: Slot, reason: str) -> list[Action]:
         """
         Close one connection as soon as it carries nothing.
         """
-        if slot.phase not in (OPEN, HELD):
+        if slot.phase in (RETIRING, GONE):
             return []
-        self._shut(slot)
-        slot.phase = RETIRING
-        return [] if slot.load else [Close(slot, reason)]
+        slot.reason = reason
+        if slot.phase is DIALING:
+            slot.doomed = True
+            return []
+        self._shut(slot, RETIRING)
+        return [] if slot.load else [Close(slot)]
 
     # -- Time
 
     def tick(self, now: float) -> list[Action]:
         """
-        Do what time demands: refuse who waited too long, retire what is idle or old, dial again.
+        Do what time demands: refuse who waited too long, retire what is idle or old, check and dial.
         """
         actions: list[Action] = []
-        while self._queue and self._queue[0].deadline <= now:
-            actions += self.expired(self._queue.popleft())
+        if self._queue and self._queue[0].deadline <= now:
+            actions += self._expire(now)
         if self._ageAt <= now:
             actions += self._age(now)
         return actions + self.grow(now)
 
     def _age(self, now: float) -> list[Action]:
+        """
+        Retire what is too old or idle for too long, check what is to be kept alive, and see when to look again.
+        """
         limits = self.limits
-        actions = self.retire(lambda slot: slot.expires <= now, "too old")
+        actions = self.retire([slot for slot in self._slots if slot.expires <= now], "too old")
+        times = [slot.expires for slot in self._slots if slot.phase is not RETIRING]
         if limits.idleTimeout:
-            spare = len(self._open) - limits.minimum
-            stale = [slot for slot in self._idle if slot.freeSince + limits.idleTimeout <= now]
-            stale.sort(key=lambda slot: slot.freeSince)
-            actions += self.retire(set(stale[: max(0, spare)]).__contains__, "idle")
-        self._ageAt = min((slot.expires for slot in self._open), default=float("inf"))
-        if limits.idleTimeout and len(self._open) > limits.minimum:
-            free = [slot.freeSince for slot in self._idle]
-            self._ageAt = min(self._ageAt, min(free, default=now) + limits.idleTimeout)
+            free = sorted([*self._idle, *self._doubtful], key=lambda slot: slot.freeSince)
+            spare = len(self._open) + len(self._doubtful) + self._checking - limits.minimum
+            stale = [slot for slot in free if slot.freeSince + limits.idleTimeout <= now][: max(0, spare)]
+            actions += self.retire(stale, "idle for too long")
+            if spare > len(stale):
+                times.append(min((slot.freeSince for slot in free[len(stale) :]), default=now) + limits.idleTimeout)
+        if limits.keepAlive:
+            for slot in [*self._idle, *self._doubtful]:
+                if slot.seenAt + limits.keepAlive <= now:
+                    actions.append(self._check(slot))
+            seen = [slot.seenAt for slot in [*self._idle, *self._doubtful]]
+            times.append(min(seen, default=now) + limits.keepAlive)
+        self._ageAt = min(times, default=_NEVER)
         return actions
 
     def due(self, now: float) -> float | None:
         """
         When L{tick} is to be called next, or C{None}.
         """
-        due = self._ageAt
+        if not self.running:
+            return None
+        times = [server.retryAt for server in self.servers if server.retryAt > now]
         if self._queue:
-            due = min(due, self._queue[0].deadline)
-        if self.running:
-            due = min([due] + [server.retryAt for server in self.servers if server.retryAt > now])
-        return None if due == float("inf") else due
+            times.append(self._queue[0].deadline)
+        due = min(self._ageAt, *times) if times else self._ageAt
+        return None if due == _NEVER else due
 
     def __repr__(self) -> str:
-        stats = asdict(self.stats())
-        return f"<PoolState {stats['connections']} connections, {stats['waiting']} waiting>"
+        return f"<PoolState {self.connected} connections, {self.waiting} waiting>"
