@@ -846,6 +846,29 @@ class LossTests(SessionTestCase):
         self.assertEqual((client.take(), other.take()), (line + b"ERROR\r\n" + line, line))
         self.assertEqual(stage.ask(client, b"get c\r\n"), get(b"c"))
 
+    def test_tooLargeReplaces(self) -> None:
+        """
+        What a value was to replace is gone although the value itself is too large, and the reply to that is not shown.
+        """
+        stage = self.stage(maxItemSize=2048)
+        client = stage.client()
+        client.send(b"get a\r\nset big 0 0 5000\r\n" + b"x" * 5000 + b"\r\nget b\r\n")
+        self.assertEqual(stage.line.take(), b"get a\r\ndelete big\r\nget b\r\n")
+        stage.line.send(get(b"a") + b"DELETED\r\n" + get(b"b"))
+        self.assertEqual(client.take(), get(b"a") + TOO_LARGE + get(b"b"))
+
+    def test_tooLargeWhenDown(self) -> None:
+        """
+        A value that is too large is answered when there is no server, too.
+        """
+        stage = self.stage(maxItemSize=2048)
+        client = stage.client()
+        stage.servers[0].mode = "refuse"
+        stage.line.lose()
+        stage.turns()
+        client.send(b"set big 0 0 5000\r\n" + b"x" * 5000 + b"\r\n")
+        self.assertEqual(client.take(), TOO_LARGE)
+
     def test_swallowing(self) -> None:
         """
         A value that is being swallowed while reads are asked again is answered behind them.

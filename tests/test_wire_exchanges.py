@@ -15,7 +15,7 @@ from typing import NamedTuple
 from twisted.trial.unittest import SynchronousTestCase
 
 from txconnpool.errors import WireError
-from txconnpool.wire import ANSWER, CLOSE, EVERYWHERE, MORE, STATISTICS, Form
+from txconnpool.wire import ANSWER, CLOSE, EVERYWHERE, INSTEAD, MORE, STATISTICS, Form
 from txconnpool.wire.memcache import Memcache
 
 #: The largest value in the table: small, so that what is too large is small too.
@@ -219,10 +219,12 @@ STORAGE = [
 
 #: As C{STORAGE}, but only with a limit of L{LIMIT}.
 LARGE = [
-    local(b"set b 0 0 101\r\n" + BIG + b"\r\n", TOO_LARGE),
-    local(b"set b 0 0 101 noreply\r\n" + BIG + b"\r\n", b""),
+    passed(b"set b 0 0 101\r\n" + BIG + b"\r\n", b"DELETED\r\n", b"delete b\r\n")._replace(answer=TOO_LARGE),
+    passed(b"set b 0 0 101 noreply\r\n" + BIG + b"\r\n", b"NOT_FOUND\r\n", b"delete b\r\n")._replace(answer=b""),
+    local(b"replace b 0 0 101\r\n" + BIG + b"\r\n", TOO_LARGE),
+    local(b"ms YWI= 101 b\r\n" + BIG + b"\r\n", TOO_LARGE),
     local(b"set b x 0 101\r\n" + BIG + b"\r\n", BAD_LINE),
-    local(b"ms b 101 q\r\n" + BIG + b"\r\n", TOO_LARGE),
+    passed(b"ms b 101 q\r\n" + BIG + b"\r\n", b"DELETED\r\n", b"delete b\r\n")._replace(answer=TOO_LARGE),
     passed(b"cas b 0 0 101 1\r\n" + BIG + b"\r\nget a\r\n", HIT, b"get a\r\n")._replace(answer=TOO_LARGE + HIT),
 ]
 
@@ -559,6 +561,10 @@ class Relay:
                 form, line, quiet = payload
                 forwarded += line
                 self._queue.append((form.but(hidden=form.first) if quiet else form, 1, b""))
+            elif form is INSTEAD:
+                form, line, answer = payload
+                forwarded += line
+                self._queue += [(form, 1, b""), (None, 0, answer)]
             elif form is STATISTICS:
                 self._queue.append(
                     (None, 0, self._wire.statistics([("arguments", b" ".join(payload).decode("latin-1"))]))

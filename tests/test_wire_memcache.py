@@ -13,10 +13,21 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.test_wire_exchanges import LIMIT, Relay
 from txconnpool.errors import WireError
-from txconnpool.wire import ANSWER, CLOSE, EVERYWHERE, MORE, REPLY_LINE_MAX, STATISTICS, Form, matchReplies, replies
+from txconnpool.wire import (
+    ANSWER,
+    CLOSE,
+    EVERYWHERE,
+    INSTEAD,
+    MORE,
+    REPLY_LINE_MAX,
+    STATISTICS,
+    Form,
+    matchReplies,
+    replies,
+)
 from txconnpool.wire.classic import TOO_LARGE, checkKey
 from txconnpool.wire.memcache import FORMS, REFUSED, REQUEST_LINE_MAX, RETRIEVAL_LINE_MAX, RUN_MAX, Memcache
-from txconnpool.wire.replies import GET, MG, SET, STATS, values
+from txconnpool.wire.replies import DELETE, GET, MG, SET, SILENT, STATS, values
 
 HIT = b"VALUE a 0 3\r\nabc\r\nEND\r\n"
 
@@ -161,8 +172,13 @@ class LimitTests(SynchronousTestCase):
         """
         A data block over the limit is answered before it has come: the end lies where the block will end.
         """
-        for request in (b"set a 0 0 1048577\r\n", b"ms a 1048577\r\n"):
-            expected = (ANSWER, len(request) + 1048577 + 2, 0, TOO_LARGE)
+        instead = SILENT[DELETE], b"delete a\r\n", TOO_LARGE
+        for request, directive, payload in (
+            (b"set a 0 0 1048577\r\n", INSTEAD, instead),
+            (b"ms a 1048577\r\n", INSTEAD, instead),
+            (b"add a 0 0 1048577\r\n", ANSWER, TOO_LARGE),
+        ):
+            expected = (directive, len(request) + 1048577 + 2, 0, payload)
             self.assertEqual(self.wire.requests(request, 0, 1), expected)
             self.assertEqual(self.wire.requests(request + b"x" * 5000, 0, 1), expected)
         self.assertEqual(self.wire.requests(b"set a 0 0 1048576\r\n", 0, 1)[0], MORE)

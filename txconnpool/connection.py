@@ -50,6 +50,7 @@ class Connection(Protocol):
         self._inFlight: deque[Entry] = deque()
         self._owed = 0  # replies the head is still owed; 0: none has begun
         self._due = -1  # bytes of a body still to come; -1: at the start of a reply
+        self._asked: list[bytes] | None = None  # the keys that its replies may be about
         self._tail = b""  # a line that is not complete yet
         self._timer: IDelayedCall | None = None
         self._error: PoolError | None = None
@@ -131,16 +132,18 @@ class Connection(Protocol):
         replies, inFlight = self._replies, self._inFlight
         latency = traffic.latency
         now = self._seconds()
-        owed, due = self._owed, self._due
+        owed, due, asked = self._owed, self._due, self._asked
         pos, size = 0, len(data)
         while pos < size:
             if not inFlight:
                 if self._ended:  # an owner closed this connection when it was told its reply
                     return
                 raise WireError("bytes that no request is owed")
-            owner, form, count, since, _ = inFlight[0]
+            owner, form, count, since, request = inFlight[0]
+            if not owed:
+                asked = form.asked(request) if request and form.asked is not None else None
             start, fresh, before = pos, due < 0, owed or count
-            pos, owed, due = replies(data, pos, form, before, due)
+            pos, owed, due = replies(data, pos, form, before, due, asked)
             done = before - owed
             if not owed:
                 inFlight.popleft()
@@ -153,7 +156,7 @@ class Connection(Protocol):
                 self._tail = data[start:]  # all of it or nothing
                 return
             # Kept in step before the owner hears of it: it may send, or close this very connection.
-            self._owed, self._due = owed, due
+            self._owed, self._due, self._asked = owed, due, asked
             slot.load -= done
             if done and fresh and form.hidden is not None and form.hidden(data, start):
                 owner.replied(b"", done)
@@ -188,6 +191,14 @@ class Connection(Protocol):
         why = f"no answer within {timeout:g} s"
         self._log.warn("closing a connection to {server}: {why}", server=server, why=why)
         self._fail(PoolTimeout(f"upstream timed out: {why} ({server})", "request"))
+
+    def retime(self) -> None:
+        """
+        The time that a request may take has changed.
+        """
+        if self._timer is not None:
+            self._timer.cancel()
+            self._check()
 
     def _fail(self, error: PoolError) -> None:
         if self._error is None:

@@ -50,8 +50,7 @@ from zope.interface import implementer
 
 from txconnpool.store import STORE_MIN, Commands, Store
 from txconnpool.transport import HIGH_WATER
-from txconnpool.wire import ANSWER, CLOSE, EVERYWHERE, MORE, STATISTICS
-from txconnpool.wire.classic import TOO_LARGE
+from txconnpool.wire import ANSWER, CLOSE, EVERYWHERE, INSTEAD, MORE, STATISTICS
 from txconnpool.wire.memcache import Memcache
 
 __all__ = ["MemoryAddress", "MemoryEndpoint", "MemoryParser", "Store"]
@@ -123,10 +122,10 @@ class _Server(Protocol):
                 end = len(data)
             elif what is STATISTICS:
                 write(self._commands.statistics(payload, self._reactor.seconds()))
-            elif what is ANSWER:
-                if end - pos > self._store.itemMax and payload in (TOO_LARGE, b""):
-                    # What it was to replace is out of date, and goes, as in memcached.
-                    self._store.discard(data[pos:].split(None, 2)[1])
+            elif what is ANSWER or what is INSTEAD:
+                if what is INSTEAD:
+                    _, request, payload = payload
+                    self._commands.execute(request, self._reactor.seconds())
                 if end > len(data):
                     self._swallow, self._refusal = end - len(data), payload
                 else:
@@ -315,10 +314,19 @@ class MemoryEndpoint:
 
         connected: Deferred[IProtocol] = Deferred(cancel)
         protocolFactory.doStart()
-        call = self._reactor.callLater(0, self._connect, protocolFactory, connected)
+        call = self._reactor.callLater(0, self.establish, protocolFactory, connected)
         return connected
 
-    def _connect(self, factory: IProtocolFactory, connected: Deferred[IProtocol]) -> None:
+    def serve(self) -> Protocol:
+        """
+        @return: who answers at the far end of a new connection.
+        """
+        return _Server(self._reactor, self.store)
+
+    def establish(self, factory: IProtocolFactory, connected: Deferred[IProtocol]) -> None:
+        """
+        Make the connection that L{connect} was asked for.
+        """
         try:
             protocol = factory.buildProtocol(self._address)
             if protocol is None:
@@ -327,7 +335,7 @@ class MemoryEndpoint:
             factory.doStop()
             connected.errback()
             return
-        server = _Server(self._reactor, self.store)
+        server = self.serve()
         near = _Transport(self._reactor, self._address, factory.doStop)
         far = _Transport(self._reactor, self._address, lambda: None)
         near._peer, near._protocol = far, protocol

@@ -9,8 +9,9 @@ what it pipelines is executed in that order, without anything being kept here fo
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,7 @@ from txconnpool.connection import Entry
 from txconnpool.errors import ConnectionLostInFlight, PoolError
 from txconnpool.interfaces import IRequester, IWaiter
 from txconnpool.transport import adopt
-from txconnpool.wire import ANSWER, CLOSE, EVERYWHERE, MORE, STATISTICS
+from txconnpool.wire import ANSWER, CLOSE, EVERYWHERE, INSTEAD, MORE, STATISTICS
 
 #: A session that may not send now (it waits, or has as much in flight as it may) is read until so many bytes are kept.
 BACKLOG = 1 << 16
@@ -78,6 +79,12 @@ class Unread:
         self._sessions.add(session)
         session.unread += size
         self.total += size
+        self.enforce()
+
+    def enforce(self) -> None:
+        """
+        Hold the bound.
+        """
         while self.total > self.limit:
             self.drop(max(self._sessions, key=lambda each: each.unread), f"{self.total} in all sessions")
 
@@ -104,6 +111,7 @@ class Session(Protocol):
     """
     A downstream client.
 
+    @ivar number: for people, to tell it from others.
     @ivar ticket: its place among the waiters, while it waits.
     @ivar unread: bytes of replies written since the transport was full, and thus not read by the client.
     """
@@ -113,6 +121,7 @@ class Session(Protocol):
 
     def __init__(self, factory: SessionFactory) -> None:
         self.factory: SessionFactory = factory
+        self.number = next(factory.numbers)
         self._requests = factory.wire.requests
         self._pool = factory.pool
         self._limits = factory.limits
@@ -295,6 +304,11 @@ class Session(Protocol):
         @param missing: how many of its bytes have not come yet.
         @return: whether it is done; if not, it is looked at again later.
         """
+        if directive is INSTEAD:
+            form, request, payload = payload
+            if not self._sendInstead(form, request):
+                return False
+            directive = ANSWER
         if directive is ANSWER:
             if missing > 0:
                 self._swallow, self._answer = missing, payload
@@ -310,6 +324,22 @@ class Session(Protocol):
         else:
             self._blocked = True
             answer.addCallback(self._answered)
+        return True
+
+    def _sendInstead(self, form: Any, request: bytes) -> bool:
+        """
+        Send a request that the client did not make, and will see no reply to.
+
+        @return: whether it was sent, or never can be.
+        """
+        try:
+            room = self._take()
+        except PoolError:
+            return True  # the client is about to be told of its own request, which is worse
+        if room <= 0:
+            return False
+        self._inFlight += 1
+        self._connection.send(self, form, 1, request)
         return True
 
     def _answered(self, answer: bytes) -> None:
@@ -463,6 +493,33 @@ class Session(Protocol):
             self._window = max(1, self._window // 2)
             self._resume()
 
+    # -- For people
+
+    @property
+    def inFlight(self) -> int:
+        """
+        How many requests are in flight.
+        """
+        return self._inFlight
+
+    @property
+    def waiting(self) -> bool:
+        """
+        Whether it waits for a connection.
+        """
+        return self.ticket is not None
+
+    def limit(self, limits: SessionLimits) -> None:
+        """
+        Hold other bounds from now on.
+        """
+        self._limits = limits
+        self._window = min(self._window, limits.maxInFlight)
+        if self.unread > limits.unreadHard:
+            self.factory.unread.drop(self, f"{limits.unreadHard} may be")
+        else:
+            self._resume()
+
     # -- The end
 
     def end(self) -> None:
@@ -540,10 +597,13 @@ class SessionFactory(Factory):
     """
     Makes the sessions of a pool.
 
+    @ivar limits: the bounds in force.
     @ivar sessions: those that are connected.
     @ivar unread: what they have not read; shared by all pools of a process.
     @ivar accepted: how many there have been.
     @ivar refused: how many came when no more might.
+    @ivar full: whether the next one is refused whatever the bounds here, because somebody counts elsewhere too.
+    @ivar ended: called whenever a session has ended, if given.
     """
 
     noisy = False
@@ -556,12 +616,14 @@ class SessionFactory(Factory):
         unread: Unread,
         reactor: Any,
         report: Callable[[tuple[bytes, ...]], Iterable[tuple[str, object]] | None],
+        numbers: Iterator[int] | None = None,
     ) -> None:
         """
         @param pool: the L{txconnpool.pool.Pool} of L{Connection}s.
         @param wire: the L{txconnpool.interfaces.IWire}.
         @param report: gives the numbers that a client may ask for, by the words it asked with; C{None} if there are
             none of that name.
+        @param numbers: gives each session its number; shared by all pools of a process.
         """
         self.pool = pool
         self.wire = wire
@@ -570,8 +632,11 @@ class SessionFactory(Factory):
         self.report = report
         self.sessions: set[Session] = set()
         self.unread = unread
+        self.numbers = numbers or itertools.count(1)
         self.accepted = 0
         self.refused = 0
+        self.full = False
+        self.ended: Callable[[], object] | None = None
         self._empty: list[Deferred[None]] = []
 
     @property
@@ -585,11 +650,19 @@ class SessionFactory(Factory):
         """
         @return: a new session, or who says that there are too many.
         """
-        if len(self.sessions) >= self.limits.maxClients:
+        if self.full or len(self.sessions) >= self.limits.maxClients:
             self.refused += 1
             return _Refused(self.wire.tooManyClients)
         self.accepted += 1
         return Session(self)
+
+    def limit(self, limits: SessionLimits) -> None:
+        """
+        Put other bounds in force, for the sessions that there are too. Those beyond C{maxClients} stay.
+        """
+        self.limits = limits
+        for session in list(self.sessions):
+            session.limit(limits)
 
     def everywhere(self, form: Any, data: bytes, quiet: bool) -> bytes | Deferred[bytes]:
         """
@@ -653,6 +726,8 @@ class SessionFactory(Factory):
         A session has ended.
         """
         self.sessions.discard(session)
+        if self.ended is not None:
+            self.ended()
         if not self.sessions:
             waiting, self._empty = self._empty, []
             for empty in waiting:

@@ -32,6 +32,7 @@ class Directive(enum.Enum):
 
     MORE = "wait for more bytes"
     ANSWER = "answer here, in its place in the order"
+    INSTEAD = "send something else, whose reply nobody sees, and answer here"
     CLOSE = "say the last words, then close"
     EVERYWHERE = "send to every server, give one reply"
     STATISTICS = "answer with our own statistics"
@@ -39,6 +40,7 @@ class Directive(enum.Enum):
 
 MORE: Final = Directive.MORE
 ANSWER: Final = Directive.ANSWER
+INSTEAD: Final = Directive.INSTEAD
 CLOSE: Final = Directive.CLOSE
 EVERYWHERE: Final = Directive.EVERYWHERE
 STATISTICS: Final = Directive.STATISTICS

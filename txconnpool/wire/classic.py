@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-from txconnpool.wire import ANSWER, CLOSE, EVERYWHERE, MORE, STATISTICS, Form, Frame, replies
+from txconnpool.wire import ANSWER, CLOSE, EVERYWHERE, INSTEAD, MORE, STATISTICS, Form, Frame, replies
 from txconnpool.wire.replies import SILENT
 
 #: Bytes of a key, at most (C{memcached.h}, C{KEY_MAX_LENGTH}).
@@ -97,16 +97,23 @@ def joined(words: list[bytes]) -> bytes:
 
 
 def forwardBlock(
-    form: Form, words: list[bytes], length: int, error: bytes, data: bytes, pos: int, stop: int, limit: int
-) -> Frame:
+    form: Form, words: list[bytes], length: int, error: bytes, data: bytes, pos: int, stop: int, limit: int,
+    replaces: bool,
+) -> Frame:  # fmt: skip
     """
     The frame of a request with a data block, to be sent as the line of C{words} and the block.
 
     @param error: what is wrong with the line, or C{b""}: it is answered when the block was swallowed.
+    @param replaces: whether it would replace any value there is. memcached drops that one when the new one is too
+        large, so that a client which sees no error does not go on to see the old one (C{proto_text.c},
+        C{process_update_command}).
     """
     silent = form.hidden is replies.EVERYTHING
     end = stop + length + 2
     if length > limit and not error:
+        if replaces:
+            instead = SILENT[replies.DELETE], b"delete %b\r\n" % words[1], b"" if silent else TOO_LARGE
+            return INSTEAD, end, 0, instead
         error = TOO_LARGE
     if error:
         return answer(end, error, silent)
@@ -161,7 +168,8 @@ def _storage(form: Form, count: int = 5) -> Check:
         )
         line = [*words[:4], b"%d" % length, *words[5:count]]
         wanted = SILENT[form] if silent else form
-        return forwardBlock(wanted, line, length, BAD_LINE if bad else b"", data, pos, stop, limit)
+        error = BAD_LINE if bad else b""
+        return forwardBlock(wanted, line, length, error, data, pos, stop, limit, form is replies.SET)
 
     return check
 

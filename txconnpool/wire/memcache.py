@@ -116,7 +116,7 @@ class Memcache:
         @param denied: commands that are refused with C{CLIENT_ERROR ... not allowed}.
         @param allowed: the only commands that are not refused; C{None} for all.
         """
-        self._maxItemSize = maxItemSize
+        self.maxItemSize = maxItemSize
         self._denied = denied if allowed is None else denied | (frozenset(_CHECKS) - allowed)
         self._common = _COMMON.match if self._denied.isdisjoint(_COMMON_WORDS) else re.compile(b"(?!)").match
 
@@ -146,7 +146,7 @@ class Memcache:
             length = int(match[_SET])
             stop = end
             end += length + 2
-            if length > self._maxItemSize:
+            if length > self.maxItemSize:
                 return self._check(data, pos)
             if end > len(data):
                 return MORE, pos, 0, end - pos
@@ -194,7 +194,7 @@ class Memcache:
         check = _CHECKS.get(words[0]) if words else None
         if check is None:
             return _refuse(words, stop)
-        frame = check(words, data, pos, stop, self._maxItemSize)
+        frame = check(words, data, pos, stop, self.maxItemSize)
         if words[0] in self._denied:
             return _deny(words[0], frame)
         return frame

@@ -177,7 +177,9 @@ def _set(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Fr
     elif not error:
         error = _badMode(letters, flags, b"EAPRS", BAD_MS_MODE) or _tooLong(letters, flags)
     form, line = _wanted(replies.MS, letters, [*words[:2], b"%d" % length, *flags])
-    return forwardBlock(form, line, length, error, data, pos, stop, limit)
+    # memcached drops the old value in every mode, but looks for it under the name as it came, which of a key in base64
+    # is not its own.
+    return forwardBlock(form, line, length, error, data, pos, stop, limit, _b not in letters)
 
 
 def _change(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
