@@ -24,6 +24,7 @@ ORDER = (
     "wire.replies",
     "wire.classic",
     "wire.meta",
+    "wire.auth",
     "wire.memcache",
     "metrics",
     "state",

@@ -64,6 +64,12 @@ class ServerUnavailable(PoolError):
         self.stats = stats
 
 
+class LoginFailed(PoolError):
+    """
+    A server wants a user and password, and has not been given the right ones.
+    """
+
+
 class ConnectionLostInFlight(PoolError):
     """
     The connection that carried the request was lost before the reply was complete.

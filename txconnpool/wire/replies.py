@@ -117,6 +117,8 @@ TOUCH: Final = _form("touch", rb"TOUCHED\r\n", rb"NOT_FOUND\r\n", _LINE_ERROR)
 
 FLUSH_ALL: Final = _form("flush_all", rb"OK\r\n", _LINE_ERROR)
 VERBOSITY: Final = _form("verbosity", rb"OK\r\n", _LINE_ERROR)
+# The login of wire.auth, whose words are those of a set.
+AUTH: Final = _form("auth", rb"STORED\r\n", _LINE_ERROR)
 VERSION: Final = _form("version", rb"VERSION [^\r\n]*\r\n", _LINE_ERROR, read=True)
 
 # Lines one by one: each is a body of no bytes whose line end is the beginning of what comes "after".
