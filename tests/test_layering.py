@@ -38,12 +38,15 @@ ORDER = (
     "connection",
     "lease",
     "pool",
+    "calls",
     "memcache",
     "session",
     "report",
     "store",
     "embedded",
+    "testing",
     "service",
+    "workers",
     "tap",
 )
 

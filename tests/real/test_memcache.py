@@ -1,0 +1,397 @@
+# -*- test-case-name: tests.real.test_memcache -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+L{MemCachePool} and a real memcached, on the real reactor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.endpoints import TCP4ServerEndpoint, clientFromString, connectProtocol
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import deferLater
+from twisted.protocols.memcache import ClientError, MemCacheProtocol, NoSuchCommand, ServerError
+from twisted.protocols.wire import Echo
+from twisted.trial.unittest import TestCase
+
+from tests.real.servers import HOST, Memcached, Nutcracker, Proxy, Server, freePort, missing
+from txconnpool.errors import ConnectionLostInFlight, PoolClosed, PoolError, PoolTimeout, ServerUnavailable
+from txconnpool.memcache import MemCachePool
+
+Method = Callable[[Any], Coroutine[Any, Any, None]]
+
+
+def asynchronous(test: Method) -> Callable[[Any], Deferred[None]]:
+    """
+    Let a test be a coroutine.
+    """
+
+    @wraps(test)
+    def run(self: Any) -> Deferred[None]:
+        return Deferred.fromCoroutine(test(self))
+
+    return run
+
+
+def pause(seconds: float) -> Deferred[None]:
+    """
+    Let the reactor run for a while.
+    """
+    return deferLater(reactor, seconds, lambda: None)
+
+
+class RealTests(TestCase):
+    """
+    What is common to all tests: a memcached and a pool.
+    """
+
+    timeout = 30
+    skip = missing("memcached")
+
+    def setUp(self) -> None:
+        """
+        Start memcached.
+        """
+        self.memcached = Memcached().start()
+        self.addCleanup(self.memcached.stop)
+        self.pool = self.makePool(self.memcached)
+
+    def makePool(self, *servers: Server, **settings: Any) -> MemCachePool:
+        """
+        Make a pool of some servers, to be closed when the test ends.
+        """
+        pool = MemCachePool([server.endpoint for server in servers], **settings)
+        self.addCleanup(pool.close)
+        return pool
+
+
+class CommandTests(RealTests):
+    """
+    What the real memcached makes of our commands.
+    """
+
+    @asynchronous
+    async def test_asMemCacheProtocol(self) -> None:
+        """
+        Every command of MemCacheProtocol has the same result from us.
+        """
+        calls: list[tuple[Any, ...]] = [
+            *(("set", b"a", b"1"), ("set", b"a", b"2", 7, 100), ("add", b"a", b"3"), ("add", b"b", b"3", 1, 100)),
+            *(("replace", b"b", b"4"), ("replace", b"c", b"4"), ("append", b"b", b"5"), ("append", b"c", b"5")),
+            *(("prepend", b"b", b"6"), ("prepend", b"c", b"6"), ("get", b"a"), ("get", b"c"), ("get", b"c", True)),
+            *(("getMultiple", [b"a", b"b", b"c"]), ("checkAndSet", b"a", b"8", b"0"), ("increment", b"a")),
+            *(("increment", b"a", 20), ("increment", b"c"), ("decrement", b"a", 200), ("decrement", b"c")),
+            *(("delete", b"a"), ("delete", b"a"), ("version",), ("flushAll",), ("get", b"b")),
+        ]
+        endpoint = clientFromString(reactor, self.memcached.endpoint)
+        other = Memcached().start()
+        self.addCleanup(other.stop)
+        endpoint = clientFromString(reactor, other.endpoint)
+        protocol = await connectProtocol(endpoint, MemCacheProtocol())
+        for name, *arguments in calls:
+            theirs = await getattr(protocol, name)(*arguments)
+            self.assertEqual((name, arguments, await getattr(self.pool, name)(*arguments)), (name, arguments, theirs))
+        protocol.transport.loseConnection()
+
+    @asynchronous
+    async def test_identifiers(self) -> None:
+        """
+        A value is stored if nobody changed it since its identifier was got.
+        """
+        pool = self.pool
+        await pool.set("k", b"1")
+        _, cas, _ = await pool.get("k", withIdentifier=True)
+        self.assertEqual((await pool.getMultiple(["k"], True))["k"], (0, cas, b"1"))
+        self.assertTrue(await pool.checkAndSet("k", b"2", cas))
+        self.assertFalse(await pool.checkAndSet("k", b"3", cas))
+        self.assertEqual(await pool.get("k"), (0, b"2"))
+        self.assertNotEqual((await pool.gets("k"))[1], cas)
+
+    @asynchronous
+    async def test_touch(self) -> None:
+        """
+        The time at which a value expires may be changed, and the value read with it.
+        """
+        pool = self.pool
+        await pool.set("k", b"v", 5)
+        self.assertEqual(await pool.getAndTouch("k", 100), (5, b"v"))
+        self.assertEqual(len(await pool.getAndTouch("k", 100, True)), 3)
+        self.assertEqual(await pool.getAndTouch("x", 100), (0, None))
+        self.assertEqual((await pool.touch("k", 100), await pool.touch("x", 100)), (True, False))
+        self.assertTrue(await pool.touch("k", -1))
+        self.assertEqual(await pool.get("k"), (0, None))
+
+    @asynchronous
+    async def test_stats(self) -> None:
+        """
+        Statistics of all kinds come as dictionaries.
+        """
+        await self.pool.set("k", b"v")
+        self.assertEqual((await self.pool.stats())[b"curr_items"], b"1")
+        self.assertIn(b"items:1:number", await self.pool.stats("items"))
+        self.assertEqual((await self.pool.stats("settings"))[b"maxconns"], b"1024")
+        self.assertEqual(await self.pool.stats("reset"), {})
+        self.assertEqual(await self.pool.stats("detail on"), {})
+        await self.pool.get("a:b")
+        self.assertEqual(await self.pool.stats("detail dump"), {b"a": b"get 1 hit 0 set 0 del 0"})
+
+    @asynchronous
+    async def test_sizes(self) -> None:
+        """
+        Values of all sizes come back as they were, and what is too large for the server is its error; the connection
+        is as good as before.
+        """
+        pool = self.makePool(self.memcached, maxClients=1, maxItemSize=1 << 22)
+        for size in (0, 1, 1000, 1 << 16, (1 << 20) - 200):
+            value = bytes(range(256)) * (size // 256) + b"\n" * (size % 256)
+            self.assertTrue(await pool.set("k", value))
+            self.assertEqual(await pool.get("k"), (0, value))
+        error = await self.assertFailure(pool.set("k", b"x" * (1 << 21)), ServerError)
+        self.assertEqual(str(error), "object too large for cache")
+        self.assertEqual(await pool.get("k"), (0, None))
+        self.assertEqual((pool.stats.dials, pool.stats.lost), (1, 0))
+
+    @asynchronous
+    async def test_errors(self) -> None:
+        """
+        What the server refuses is an error, and the connection is as good as before.
+        """
+        pool = self.makePool(self.memcached, maxClients=1)
+        await pool.set("k", b"text")
+        error = await self.assertFailure(pool.increment("k"), ClientError)
+        self.assertEqual(str(error), "cannot increment or decrement non-numeric value")
+        await self.assertFailure(pool.stats("cachedump"), ClientError)
+        self.assertEqual(await pool.get("k"), (0, b"text"))
+        self.assertEqual(pool.stats.dials, 1)
+
+    @asynchronous
+    async def test_noSuchCommand(self) -> None:
+        """
+        A command that the server does not know is an error of its own.
+        """
+        old = Memcached("-F").start()
+        self.addCleanup(old.stop)
+        pool = self.makePool(old)
+        await pool.set("k", b"v")
+        await self.assertFailure(pool.flushAll(), ClientError, NoSuchCommand)
+        self.assertEqual(await pool.get("k"), (0, b"v"))
+
+    @asynchronous
+    async def test_manyCallers(self) -> None:
+        """
+        A thousand concurrent callers each get their own.
+        """
+
+        async def work(number: int) -> None:
+            key = f"key{number}"
+            self.assertEqual(await self.pool.get(key), (0, None))
+            self.assertTrue(await self.pool.set(key, b"%d" % number, number))
+            self.assertEqual(await self.pool.get(key), (number, b"%d" % number))
+            self.assertEqual(await self.pool.increment(key, 7), number + 7)
+            self.assertEqual((await self.pool.getMultiple([key, "x"]))[key][1].strip(), b"%d" % (number + 7))
+            self.assertTrue(await self.pool.delete(key))
+
+        await gatherResults([Deferred.fromCoroutine(work(number)) for number in range(1000)])
+        stats = self.pool.stats
+        self.assertEqual((stats.inFlight, stats.waiting, stats.lost), (0, 0, 0))
+        self.assertLessEqual(stats.dials, 5)
+
+    @asynchronous
+    async def test_together(self) -> None:
+        """
+        Concurrent gets of one turn are one request for the server.
+        """
+        await self.pool.version()
+        await gatherResults([self.pool.get(f"key{number}") for number in range(50)])
+        stats = self.memcached.stats()
+        self.assertEqual((stats["cmd_get"], stats["get_misses"]), ("50", "50"))
+        self.assertEqual(self.pool.servers[0].traffic.requests[:1], [1])
+
+
+class AddressTests(RealTests):
+    """
+    Where a memcached may be.
+    """
+
+    @asynchronous
+    async def test_address(self) -> None:
+        """
+        The pool of the README of 0.1.2 works, with all kinds of addresses.
+        """
+        address = self.memcached.address
+        assert isinstance(address, tuple)
+        host, port = address
+        for server in (IPv4Address("TCP", host, port), (host, port), f"tcp:{host}:{port}", [(host, port)]):
+            pool = MemCachePool(server, maxClients=20)
+            self.addCleanup(pool.close)
+            self.assertEqual(await pool.set("some", b"value"), True)
+            self.assertEqual(await pool.get("some"), (0, b"value"))
+
+    @asynchronous
+    async def test_unix(self) -> None:
+        """
+        A UNIX socket is as good as TCP.
+        """
+        server = Memcached(address="socket").start()
+        self.addCleanup(server.stop)
+        pool = self.makePool(server)
+        self.assertEqual(await pool.set("k", b"v" * 100_000), True)
+        self.assertEqual(await pool.get("k"), (0, b"v" * 100_000))
+
+    @asynchronous
+    async def test_several(self) -> None:
+        """
+        With several servers, C{flushAll} reaches each.
+        """
+        other = Memcached().start()
+        self.addCleanup(other.stop)
+        pool = self.makePool(self.memcached, other)
+        for server in (self.memcached, other):
+            alone = self.makePool(server)
+            await alone.set("k", b"v")
+        self.assertIs(await pool.flushAll(), True)
+        for server in (self.memcached, other):
+            self.assertEqual(server.stats()["cmd_flush"], "1")
+
+    @asynchronous
+    async def test_proxy(self) -> None:
+        """
+        A pool works through our proxy.
+        """
+        proxy = Proxy(upstream=[self.memcached.address]).start()
+        self.addCleanup(proxy.stop)
+        pool = self.makePool(proxy)
+        await gatherResults([pool.set(f"key{number}", b"%d" % number) for number in range(200)])
+        answers = await gatherResults([pool.get(f"key{number}") for number in range(200)])
+        self.assertEqual(answers, [(0, b"%d" % number) for number in range(200)])
+        self.assertIs(await pool.flushAll(), True)
+
+    @asynchronous
+    async def test_nutcracker(self) -> None:
+        """
+        A pool works through twemproxy, which gives the values of one request in another order.
+        """
+        if reason := missing("nutcracker"):
+            self.skipTest(reason)
+        other = Memcached().start()
+        self.addCleanup(other.stop)
+        proxy = Nutcracker(upstream=[self.memcached.address, other.address]).start()
+        self.addCleanup(proxy.stop)
+        pool = self.makePool(proxy)
+        await gatherResults([pool.set(f"key{number}", b"%d" % number) for number in range(200)])
+        answers = await gatherResults([pool.get(f"key{number}") for number in range(200)])
+        self.assertEqual(answers, [(0, b"%d" % number) for number in range(200)])
+        self.assertGreater(int(other.stats()["curr_items"]), 0)
+
+
+class FailureTests(RealTests):
+    """
+    What becomes of calls when the server does not do its part.
+    """
+
+    @asynchronous
+    async def test_restart(self) -> None:
+        """
+        A pool works again when its server does, without anybody's doing.
+        """
+        await self.pool.set("k", b"v")
+        self.memcached.kill()
+        await pause(0.1)
+        await self.assertFailure(self.pool.set("k", b"v"), PoolError)
+        self.memcached.restart()
+        await self.pool.ready(1)
+        self.assertEqual(await self.pool.get("k"), (0, None))
+
+    @asynchronous
+    async def test_killed(self) -> None:
+        """
+        What is in flight when the server dies ends soon: writes fail at once, reads look for another connection first.
+        """
+        pool = self.makePool(self.memcached, whenDown=1)
+        await pool.version()
+        self.memcached.freeze()
+        answers: list[Deferred[Any]] = [pool.get("k"), pool.set("k", b"v"), pool.getMultiple(["a", "b"])]
+        await pause(0.05)
+        self.memcached.kill()
+        await self.assertFailure(answers[0], ServerUnavailable, ConnectionLostInFlight)
+        await self.assertFailure(answers[1], ConnectionLostInFlight)
+        await self.assertFailure(answers[2], ServerUnavailable, ConnectionLostInFlight)
+
+    @asynchronous
+    async def test_frozen(self) -> None:
+        """
+        A server that answers nothing is given up in time, and used again when it answers.
+        """
+        pool = self.makePool(self.memcached, requestTimeout=0.2, connectTimeout=0.2, acquireTimeout=0.2)
+        await pool.set("k", b"v")
+        self.memcached.freeze()
+        late: Deferred[Any] = self.assertFailure(pool.get("k"), PoolTimeout)
+        self.assertEqual((await late).phase, "request")
+        await self.assertFailure(pool.set("k", b"w"), PoolTimeout, ServerUnavailable)
+        self.memcached.thaw()
+        await pool.ready(1)
+        self.assertEqual((await pool.get("k"))[0], 0)
+
+    @asynchronous
+    async def test_cancelled(self) -> None:
+        """
+        The reply to a cancelled call is nobody's.
+        """
+        pool = self.makePool(self.memcached, maxClients=1)
+        await gatherResults([pool.set(f"key{number}", b"%d" % number) for number in range(100)])
+        self.memcached.freeze()
+        gets = [pool.get(f"key{number}") for number in range(100)]
+        counts = [pool.increment(f"key{number}") for number in range(100)]
+        await pause(0.05)
+        for number in range(0, 100, 2):
+            for answer in (gets[number], counts[number]):
+                answer.addErrback(lambda failure: None)
+                answer.cancel()
+        self.memcached.thaw()
+        after = [pool.get(f"key{number}") for number in range(100)]
+        for number in range(1, 100, 2):
+            self.assertIn((await gets[number])[1], (b"%d" % number, b"%d" % (number + 1)))
+            self.assertEqual(await counts[number], number + 1)
+        self.assertEqual(await gatherResults(after), [(0, b"%d" % (number + 1)) for number in range(100)])
+
+    @asynchronous
+    async def test_nobodyThere(self) -> None:
+        """
+        When there is no server, the first call fails and says why.
+        """
+        self.memcached.stop()
+        pool = self.makePool(self.memcached, whenDown=1)
+        error = await self.assertFailure(pool.get("k"), ServerUnavailable)
+        self.assertIn("connection refused", str(error))
+        self.assertIn(self.memcached.endpoint, str(error))
+
+    @asynchronous
+    async def test_notMemcached(self) -> None:
+        """
+        A server that does not answer as memcached does, or not at all, is none.
+        """
+        for protocol in (Echo, Protocol):
+            number = freePort()
+            port = await TCP4ServerEndpoint(reactor, number, interface=HOST).listen(Factory.forProtocol(protocol))
+            self.addCleanup(port.stopListening)
+            pool = MemCachePool((HOST, number), whenDown=1, connectTimeout=0.2)
+            self.addCleanup(pool.close)
+            await self.assertFailure(pool.get("k"), ServerUnavailable)
+
+    @asynchronous
+    async def test_close(self) -> None:
+        """
+        A pool that is closed answers what it was asked before, and leaves no socket behind.
+        """
+        async with self.makePool(self.memcached) as pool:
+            await pool.version()
+            answers: list[Deferred[Any]] = [pool.get("k"), pool.set("l", b"v")]
+        self.assertEqual(await gatherResults(answers), [(0, None), True])
+        await self.assertFailure(pool.get("k"), PoolClosed)
+        self.assertEqual(pool.stats.connections, 0)

@@ -1,0 +1,475 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for L{txconnpool.testing}.
+"""
+
+from __future__ import annotations
+
+import re
+from textwrap import dedent
+from typing import Any
+from unittest import TestResult
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone, ConnectionLost, ConnectionRefusedError
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
+from twisted.protocols.basic import LineReceiver
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from txconnpool import testing
+from txconnpool.errors import PoolTimeout, ServerUnavailable
+from txconnpool.pool import Pool
+from txconnpool.testing import FakeServer, MemoryPool, finish
+
+
+class Client(Protocol):
+    """
+    Keeps what happens to it.
+    """
+
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Keep it.
+        """
+        self.events.append(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        Keep it.
+        """
+        self.events.append(reason.type)
+
+
+class Greeter(LineReceiver):
+    """
+    A server that greets whoever says a name.
+    """
+
+    delimiter = b"\n"
+
+    def lineReceived(self, line: bytes) -> None:
+        """
+        Greet.
+        """
+        self.sendLine(b"hello " + line)
+
+
+class GreetingClient(LineReceiver):
+    """
+    A client of L{Greeter}.
+    """
+
+    delimiter = b"\n"
+    greeting: Deferred[bytes]
+
+    def greet(self, name: bytes) -> Deferred[bytes]:
+        """
+        Ask for a greeting.
+        """
+        self.greeting = Deferred()
+        self.sendLine(name)
+        return self.greeting
+
+    def lineReceived(self, line: bytes) -> None:
+        """
+        Here it is.
+        """
+        self.greeting.callback(line)
+
+
+class FakeServerTests(SynchronousTestCase):
+    """
+    L{FakeServer} and L{FakeConnection}.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make a server.
+        """
+        self.clock = Clock()
+        self.server = FakeServer(self.clock, Factory.forProtocol(Greeter))
+
+    def dial(self) -> Deferred[Any]:
+        """
+        Ask for a connection.
+        """
+        return self.server.connect(Factory.forProtocol(Client))
+
+    def connect(self) -> Client:
+        """
+        Make a connection.
+        """
+        dialed = self.dial()
+        self.clock.advance(0)
+        client: Client = self.successResultOf(dialed)
+        return client
+
+    def say(self, client: Client, data: bytes) -> list[Any]:
+        """
+        Have a client say something.
+
+        @return: what has happened to it since the last time.
+        """
+        assert client.transport is not None
+        client.transport.write(data)
+        return self.happened(client)
+
+    def happened(self, client: Client) -> list[Any]:
+        """
+        @return: what has happened to a client since the last time.
+        """
+        self.clock.advance(0)
+        events, client.events = client.events, []
+        return events
+
+    def test_interface(self) -> None:
+        """
+        A server is an endpoint.
+        """
+        self.assertTrue(verifyObject(IStreamClientEndpoint, self.server))
+
+    def test_answers(self) -> None:
+        """
+        The protocol of the server answers on each connection, and what it heard is kept.
+        """
+        one, two = self.connect(), self.connect()
+        self.assertEqual(self.say(one, b"one\ntw"), [b"hello one\n"])
+        self.assertEqual(self.say(two, b"two\n"), [b"hello two\n"])
+        self.assertEqual([each.received for each in self.server.connections], [b"one\ntw", b"two\n"])
+        self.assertEqual(self.server.dials, 2)
+
+    def test_memcached(self) -> None:
+        """
+        Without another protocol it is a memcached, whose store can be looked into.
+        """
+        self.server = FakeServer(self.clock)
+        client = self.connect()
+        self.assertEqual(self.say(client, b"set k 0 0 1\r\nv\r\n"), [b"STORED\r\n"])
+        item = self.server.store.peek(b"k")
+        assert item is not None
+        self.assertEqual(item.value, b"v")
+
+    def test_silent(self) -> None:
+        """
+        With Twisted's C{Protocol} it says only what the test says.
+        """
+        self.server = FakeServer(self.clock, Factory.forProtocol(Protocol))
+        client = self.connect()
+        self.assertEqual(self.say(client, b"one\n"), [])
+        self.server.connections[0].say(b"two")
+        self.assertEqual(self.happened(client), [b"two"])
+
+    def test_refuse(self) -> None:
+        """
+        A server that refuses does so for each dial, as it is told; its connections stay.
+        """
+        client = self.connect()
+        self.server.refuse()
+        dialed = self.dial()
+        self.assertNoResult(dialed)
+        self.clock.advance(0)
+        self.failureResultOf(dialed, ConnectionRefusedError)
+        self.server.refuse(OSError("no route"))
+        dialed = self.dial()
+        self.clock.advance(0)
+        self.assertEqual(str(self.failureResultOf(dialed, OSError).value), "no route")
+        self.assertEqual(self.say(client, b"me\n"), [b"hello me\n"])
+        self.server.accept()
+        self.connect()
+
+    def test_hang(self) -> None:
+        """
+        A dial that hangs does so until the server accepts or refuses, or it is cancelled.
+        """
+        self.server.hang()
+        dials = [self.dial(), self.dial()]
+        self.clock.advance(1000)
+        for dialed in dials:
+            self.assertNoResult(dialed)
+        dials[0].cancel()
+        self.assertEqual(len(self.failureResultOf(dials[0]).value.args), 1)
+        self.server.accept()
+        self.clock.advance(0)
+        self.assertIsInstance(self.successResultOf(dials[1]), Client)
+        self.assertEqual(len(self.server.connections), 1)
+        self.server.hang()
+        dialed = self.dial()
+        self.clock.advance(0)
+        self.server.refuse()
+        self.failureResultOf(dialed, ConnectionRefusedError)
+
+    def test_hold(self) -> None:
+        """
+        What is kept back arrives when it is released, as much of it as is.
+        """
+        client = self.connect()
+        self.server.hold()
+        other = self.connect()
+        self.assertEqual(self.say(client, b"one\ntwo\n"), [])
+        self.assertEqual(self.say(other, b"three\n"), [])
+        self.server.release(7)
+        self.assertEqual(self.happened(client), [b"hello o"])
+        self.assertEqual(self.happened(other), [b"hello t"])
+        self.assertEqual(self.say(client, b"four\n"), [])
+        self.server.connections[0].release()
+        self.assertEqual(self.happened(client), [b"ne\nhello two\nhello four\n"])
+        self.assertEqual(self.say(client, b"five\n"), [b"hello five\n"])
+        self.assertEqual(self.say(other, b""), [])
+        self.server.release()
+        self.assertEqual(self.happened(other), [b"hree\n"])
+        self.assertEqual(self.say(self.connect(), b"six\n"), [b"hello six\n"])
+
+    def test_holdTwice(self) -> None:
+        """
+        To keep back what is kept back already loses nothing.
+        """
+        client = self.connect()
+        self.server.hold()
+        self.assertEqual(self.say(client, b"one\n"), [])
+        self.server.hold()
+        self.server.release()
+        self.assertEqual(self.happened(client), [b"hello one\n"])
+
+    def test_say(self) -> None:
+        """
+        What the test says overtakes what is kept back.
+        """
+        client = self.connect()
+        self.server.hold()
+        self.say(client, b"one\n")
+        self.server.connections[0].say(b"nonsense\n")
+        self.assertEqual(self.happened(client), [b"nonsense\n"])
+
+    def test_close(self) -> None:
+        """
+        Connections that are closed end in order, what was said before included.
+        """
+        clients = [self.connect(), self.connect()]
+        self.server.connections[0].say(b"bye")
+        self.server.close()
+        self.assertEqual([self.happened(client) for client in clients], [[b"bye", ConnectionDone], [ConnectionDone]])
+        self.assertEqual(self.server.connections, [])
+
+    def test_reset(self) -> None:
+        """
+        Connections that are reset are lost, with what was said before.
+        """
+        clients = [self.connect(), self.connect()]
+        self.server.connections[0].say(b"bye")
+        self.server.reset()
+        self.assertEqual([self.happened(client) for client in clients], [[ConnectionLost], [ConnectionLost]])
+        self.assertEqual(self.server.connections, [])
+
+    def test_one(self) -> None:
+        """
+        Each connection can be closed by itself.
+        """
+        clients = [self.connect(), self.connect(), self.connect()]
+        self.server.connections[2].reset()
+        self.server.connections[0].close()
+        self.assertEqual([self.happened(client) for client in clients], [[ConnectionDone], [], [ConnectionLost]])
+        self.assertEqual(len(self.server.connections), 1)
+
+    def test_clientCloses(self) -> None:
+        """
+        A connection that the client closes is there no more.
+        """
+        client = self.connect()
+        assert client.transport is not None
+        client.transport.loseConnection()
+        self.assertEqual(self.happened(client), [ConnectionDone])
+        self.assertEqual(self.server.connections, [])
+
+    def test_serverCloses(self) -> None:
+        """
+        The server's protocol can close the connection, and say several things at once.
+        """
+
+        class Leaver(Protocol):
+            def dataReceived(self, data: bytes) -> None:
+                assert self.transport is not None
+                self.transport.writeSequence([b"good", b"bye"])
+                self.transport.loseConnection()
+
+        self.server = FakeServer(self.clock, Factory.forProtocol(Leaver))
+        client = self.connect()
+        self.assertEqual(self.say(client, b"?"), [b"goodbye", ConnectionDone])
+
+    def test_noProtocol(self) -> None:
+        """
+        A factory that makes no protocol is a mistake in the test.
+        """
+
+        class Nothing(Factory):
+            def buildProtocol(self, addr: Any) -> None:
+                return None
+
+        self.server = FakeServer(self.clock, Nothing())
+        self.dial()
+        self.assertRaises(AssertionError, self.clock.advance, 0)
+
+
+class MemoryPoolTests(SynchronousTestCase):
+    """
+    L{MemoryPool} and L{finish}.
+    """
+
+    def test_result(self) -> None:
+        """
+        The result of a call or a coroutine is there without time passing.
+        """
+
+        async def twice(pool: MemoryPool) -> list[Any]:
+            await pool.set("k", b"v")
+            return [await pool.get("k"), await pool.get("k")]
+
+        pool = MemoryPool()
+        self.assertEqual(pool.result(twice(pool)), [(0, b"v")] * 2)
+        self.assertEqual(pool.result(pool.get("x")), (0, None))
+        self.assertEqual(pool.clock.seconds(), 0)
+        finish(pool)
+
+    def test_failure(self) -> None:
+        """
+        A call that fails raises its exception.
+        """
+        pool = MemoryPool(whenDown=1)
+        pool.server.refuse()
+        self.assertRaises(ServerUnavailable, pool.result, pool.get("k"))
+        finish(pool)
+
+    def test_noResult(self) -> None:
+        """
+        A call that has no result yet is a failure of the test, which says how the pool stands.
+        """
+        pool = MemoryPool()
+        pool.server.hold()
+        error = self.assertRaises(AssertionError, pool.result, pool.get("k"))
+        self.assertIn("MemoryPool", str(error))
+        pool.server.release()
+        pool.flush()
+        finish(pool)
+
+    def test_settings(self) -> None:
+        """
+        It has the settings of any pool, and time passes when the test says so.
+        """
+        pool = MemoryPool(requestTimeout=3.0)
+        pool.result(pool.version())
+        pool.server.hold()
+        answer = pool.get("k")
+        pool.flush()
+        pool.clock.advance(2.9)
+        self.assertNoResult(answer)
+        pool.clock.advance(0.1)
+        self.failureResultOf(answer, PoolTimeout)
+        finish(pool)
+
+    def test_unused(self) -> None:
+        """
+        A pool that was not used leaves nothing, and may be finished twice.
+        """
+        pool = MemoryPool()
+        finish(pool)
+        finish(pool)
+
+    def test_inFlight(self) -> None:
+        """
+        Requests in flight at the end are a failure of the test, and end nevertheless.
+        """
+        pool = MemoryPool()
+        pool.result(pool.version())
+        pool.server.hold()
+        answer = pool.set("k", b"v")
+        pool.flush()
+        error = self.assertRaises(AssertionError, finish, pool)
+        self.assertIn("not everything has ended: <MemoryPool", str(error))
+        self.failureResultOf(answer)
+        self.assertEqual(pool.clock.getDelayedCalls(), [])
+
+    def test_borrowed(self) -> None:
+        """
+        A client that was not given back is a failure of the test.
+        """
+        pool = MemoryPool()
+        pool.result(pool.acquire())
+        error = self.assertRaises(AssertionError, finish, pool)
+        self.assertIn("1 of 5 connections busy", str(error))
+
+    def test_timers(self) -> None:
+        """
+        A timer of the program that is left over is a failure of the test.
+        """
+        pool = MemoryPool()
+        call = pool.clock.callLater(1, lambda: None)
+        error = self.assertRaises(AssertionError, finish, pool)
+        self.assertIn("timers are left", str(error))
+        call.cancel()
+        finish(pool)
+
+    def test_anyPool(self) -> None:
+        """
+        Any pool on a clock can be finished.
+        """
+        reactor = MemoryReactorClock()
+        server = FakeServer(reactor, Factory.forProtocol(Greeter))
+        pool: Pool[GreetingClient] = Pool(server, reactor=reactor, clientFactory=Factory.forProtocol(GreetingClient))
+        answer = pool.performRequest("greet", b"world")
+        reactor.advance(0)
+        self.assertEqual(self.successResultOf(answer), b"hello world")
+        finish(pool)
+        self.assertEqual(server.connections, [])
+
+
+class DocumentationTests(SynchronousTestCase):
+    """
+    What the documentation says is so.
+    """
+
+    def blocks(self) -> list[str]:
+        """
+        The examples in the module's docstring.
+        """
+        found = re.findall(r"::\n\n((?:    .*\n|\n)+)", testing.__doc__ or "")
+        return [dedent(block) for block in found]
+
+    def test_testCase(self) -> None:
+        """
+        The test case for a program that uses memcached passes.
+        """
+        names: dict[str, Any] = {}
+        exec(self.blocks()[0], names)
+        result = TestResult()
+        cases = [names["VisitedTests"](name) for name in ("test_again", "test_lost")]
+        for case in cases:
+            case.run(result)
+        self.assertEqual((result.testsRun, result.failures, result.errors), (2, [], []))
+
+    def test_otherProtocols(self) -> None:
+        """
+        A pool of another protocol works as shown.
+        """
+
+        class TextClient(GreetingClient):
+            def greet(self, name: str) -> Deferred[bytes]:  # type: ignore[override]
+                return super().greet(name.encode())
+
+        names: dict[str, Any] = {
+            "MemoryReactorClock": MemoryReactorClock,
+            "FakeServer": FakeServer,
+            "Factory": Factory,
+            "Pool": Pool,
+            "GreetingServer": Greeter,
+            "GreetingClient": TextClient,
+        }
+        exec(self.blocks()[1], names)
+        self.assertEqual(self.successResultOf(names["greeting"]), b"hello world")
+        finish(names["pool"])
