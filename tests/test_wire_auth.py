@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txconnpool.wire import ANSWER, CLOSE, MORE, auth, matchReplies
-from txconnpool.wire.auth import ADMIT, BAD_END, BAD_TOKEN, FAILURE, LINE_MAX, STORED, UNAUTHENTICATED, Gate, login
+from txconnpool.wire import ADMIT, ANSWER, CLOSE, MORE, auth, matchReplies
+from txconnpool.wire.auth import BAD_END, BAD_TOKEN, FAILURE, LINE_MAX, STORED, UNAUTHENTICATED, Gate, login
 
 LOGIN = b"set x 0 0 10\r\njoe secret\r\n"
 WRONG = b"set x 0 0 9\r\njoe wrong\r\n"

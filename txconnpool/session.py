@@ -26,7 +26,7 @@ from txconnpool.connection import Entry
 from txconnpool.errors import ConnectionLostInFlight, PoolError
 from txconnpool.interfaces import IRequester, IWaiter
 from txconnpool.transport import adopt
-from txconnpool.wire import ANSWER, CLOSE, EVERYWHERE, INSTEAD, MORE, STATISTICS
+from txconnpool.wire import ADMIT, ANSWER, CLOSE, EVERYWHERE, INSTEAD, MORE, STATISTICS
 
 #: A session that may not send now (it waits, or has as much in flight as it may) is read until so many bytes are kept.
 BACKLOG = 1 << 16
@@ -122,7 +122,7 @@ class Session(Protocol):
     def __init__(self, factory: SessionFactory) -> None:
         self.factory: SessionFactory = factory
         self.number = next(factory.numbers)
-        self._requests = factory.wire.requests
+        self._requests = (factory.gate or factory.wire).requests
         self._pool = factory.pool
         self._limits = factory.limits
         # Opens while the client reads what it asked for and closes when it does not: without it, a few kilobytes of
@@ -304,6 +304,9 @@ class Session(Protocol):
         @param missing: how many of its bytes have not come yet.
         @return: whether it is done; if not, it is looked at again later.
         """
+        if directive is ADMIT:
+            self._requests = self.factory.wire.requests
+            directive = ANSWER
         if directive is INSTEAD:
             form, request, payload = payload
             if not self._sendInstead(form, request):
@@ -604,6 +607,8 @@ class SessionFactory(Factory):
     @ivar refused: how many came when no more might.
     @ivar full: whether the next one is refused whatever the bounds here, because somebody counts elsewhere too.
     @ivar ended: called whenever a session has ended, if given.
+    @ivar gate: what reads the requests of a client until it has logged in, a L{txconnpool.wire.auth.Gate}; C{None} if
+        it need not.
     """
 
     noisy = False
@@ -637,6 +642,7 @@ class SessionFactory(Factory):
         self.refused = 0
         self.full = False
         self.ended: Callable[[], object] | None = None
+        self.gate: Any = None
         self._empty: list[Deferred[None]] = []
 
     @property

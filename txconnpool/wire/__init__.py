@@ -46,6 +46,17 @@ EVERYWHERE: Final = Directive.EVERYWHERE
 STATISTICS: Final = Directive.STATISTICS
 
 
+class Admission(enum.Enum):
+    """
+    What may be done, besides, with a client who has to log in first.
+    """
+
+    ADMIT = "say so, and listen to the client from now on"
+
+
+ADMIT: Final = Admission.ADMIT
+
+
 class Form:
     """
     The form of the reply that a kind of request is owed.
@@ -104,6 +115,9 @@ class Form:
 
 #: What a dialect says about the bytes at a position: C{(form or directive, end, count, payload)}.
 Frame: TypeAlias = tuple[Form | Directive, int, int, Any]
+
+#: The same about the bytes of a client who has not logged in: nothing is forwarded.
+Verdict: TypeAlias = tuple[Directive | Admission, int, int, Any]
 
 
 def matchReplies(

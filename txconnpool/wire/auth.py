@@ -11,27 +11,12 @@ listened to where memcached would read more than a login can need.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterable
 from hmac import compare_digest
-from typing import Any, Final, TypeAlias
+from typing import Final
 
-from txconnpool.wire import ANSWER, CLOSE, MORE, Directive, Form
+from txconnpool.wire import ADMIT, ANSWER, CLOSE, MORE, Form, Verdict
 from txconnpool.wire.replies import AUTH
-
-
-class Admission(enum.Enum):
-    """
-    What a L{Gate} says beside the directives of a dialect.
-    """
-
-    ADMIT = "say so, and listen to the client from now on"
-
-
-ADMIT: Final = Admission.ADMIT
-
-#: As L{txconnpool.wire.Frame}; nothing is forwarded.
-Verdict: TypeAlias = tuple[Directive | Admission, int, int, Any]
 
 #: Bytes of a line without an end, and of a user and password, at most.
 LINE_MAX: Final = 2048
