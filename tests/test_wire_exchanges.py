@@ -301,6 +301,9 @@ META = [
     passed(b"mg Zm9v b k v\r\n", b"EN kZm9v b\r\n"),
     passed(b"mg Zm9v! b k v\r\n", b"EN kZm9v b\r\n"),
     passed(b"mg " + KEY + b"\r\n", b"EN\r\n"),
+    passed(b"mg z\r k\r\n", b"EN kz\r\r\n"),
+    passed(b"mg z O\r\r\n", b"EN O\r\r\n"),
+    passed(b"ms a\r 2 O\r k\r\nhi\r\n", b"HD O\r ka\r\r\n"),
     passed(b"mg a O" + KEY[:31] + b"\r\n", b"HD O" + KEY[:31] + b"\r\n"),
     passed(b"mg a x\r\n", INVALID),
     passed(b"mg a E5\r\n", INVALID),
@@ -455,7 +458,7 @@ EXCHANGES = RETRIEVAL + STORAGE + LINES + META + OTHERS + PIPELINES
 
 #: Other things a server may say, to what was asked: all of these belong to the request.
 REPLIES = [
-    (b"get a\r\n", b"SERVER_ERROR out of memory writing get response\r\n"),
+    (b"get a\r\n", b"SERVER_ERROR out of memory\r\n"),
     (b"get a\r\n", b"CLIENT_ERROR whatever\r\n"),
     (b"get a\r\n", b"ERROR\r\n"),
     (b"get a\r\n", b"VALUE a 18446744073709551615 0\r\n\r\nEND\r\n"),
@@ -477,11 +480,16 @@ REPLIES = [
     (b"ms a 1\r\nx\r\n", b"CLIENT_ERROR invalid numeric delta value\r\n"),
     (b"ma a v\r\n", b"NS\r\n"),
     (b"me a\r\n", b"ME a exp=-1 la=2 cas=3 fetch=no cls=1 size=66\r\n"),
+    (b"me a\r\r\n", b"ME a\r exp=-1 la=2 cas=3 fetch=no cls=1 size=66\r\n"),
     (b"flush_all\r\n", b"CLIENT_ERROR flush_all not allowed\r\n"),
 ]
 
 #: None of these can belong to the request: the stream is out of step.
 STRANGE = [
+    # With this line memcached drops the replies before it that it has not sent yet.
+    (b"get a\r\n", b"SERVER_ERROR out of memory writing get response\r\n"),
+    (b"set a 0 0 1\r\nx\r\n", b"SERVER_ERROR out of memory writing get response\r\n"),
+    (b"mg a v\r\n", b"SERVER_ERROR out of memory writing get response\r\n"),
     (b"get a\r\n", b"STORED\r\n"),
     (b"get a\r\n", b"\r\n"),
     (b"get a\r\n", b"END\n"),

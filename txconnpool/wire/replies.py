@@ -12,6 +12,10 @@ complete answer:
  - for a request with a data block only the C{CLIENT_ERROR}s of C{ms} that memcached gives when it swallowed the block;
    after any other it takes the block for commands and will answer again.
 
+One C{SERVER_ERROR} belongs to no request: when memory for the reply to a get runs out, memcached drops every reply that it
+has not sent yet, those to other requests too, and says C{out of memory writing get response} (C{process_get_command},
+"Kill any stacked responses we had"). Nobody can tell whose reply comes next.
+
 After a body there is never an error: memcached drops the whole reply and sends one error line instead
 (C{proto_text.c}, C{process_get_command}). mcrouter does end a list of values with an error line, but memcached's own
 proxy sends C{END} after it, so that to accept the line from the one would be to read the other's C{END} as somebody's
@@ -31,8 +35,8 @@ from txconnpool.wire import Form, Matcher
 # that is no reply of memcached has one there.
 _KEY: Final = rb"[^ ]{1,250}"
 _LENGTH: Final = rb"([0-9]{1,10})"
-_ERROR: Final = rb"SERVER_ERROR[^\r\n]*\r\n"
-_LINE_ERROR: Final = rb"(?:SERVER_ERROR|CLIENT_ERROR)[^\r\n]*\r\n|ERROR\r\n"
+_ERROR: Final = rb"SERVER_ERROR(?! out of memory writing get response)[^\r\n]*\r\n"
+_LINE_ERROR: Final = _ERROR + rb"|CLIENT_ERROR[^\r\n]*\r\n|ERROR\r\n"
 _MS_ERROR: Final = (
     rb"CLIENT_ERROR (?:invalid flag|duplicate flag|invalid or duplicate flag|bad token in command line format"
     rb"|error decoding key|opaque token too long|incorrect length for M token|invalid mode for ms M token"
@@ -128,7 +132,8 @@ STATS: Final = _form(
     after=_matcher(rb"\r\n(?:END\r\n|" + _STATISTIC + rb")"), read=True,
 )  # fmt: skip
 
-_FLAGS: Final = rb"(?: [^\r\n]*)?\r\n"
+# What is repeated from the request, key and opaque, may have a CR in it and even end with one.
+_FLAGS: Final = rb"(?: [^\n]*)?\r\n"
 _BODY: Final = rb"VA ()" + _LENGTH + _FLAGS
 
 # Whether the request wants the value decides which of HD and VA is the answer to a hit.
@@ -139,7 +144,7 @@ MD: Final = _form("md", rb"(?:HD|NF|EX|NS)" + _FLAGS, _LINE_ERROR)
 _MA: Final = _form("ma", rb"(?:HD|NF|EX|NS)" + _FLAGS, _LINE_ERROR)
 _MA_VALUE: Final = _withValue(_MA, _BODY, rb"(?:NF|EX|NS)" + _FLAGS, _LINE_ERROR)
 MN: Final = _form("mn", rb"MN\r\n", _LINE_ERROR, read=True)
-ME: Final = _form("me", rb"ME [^\r\n]*\r\n", rb"EN\r\n", _LINE_ERROR, read=True)
+ME: Final = _form("me", rb"ME [^\n]*\r\n", rb"EN\r\n", _LINE_ERROR, read=True)
 
 #: The form of C{mg} by whether it asks for the value and whether it may write.
 MG: Final = {
