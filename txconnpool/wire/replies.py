@@ -12,9 +12,9 @@ complete answer:
  - for a request with a data block only the C{CLIENT_ERROR}s of C{ms} that memcached gives when it swallowed the block;
    after any other it takes the block for commands and will answer again.
 
-One C{SERVER_ERROR} belongs to no request: when memory for the reply to a get runs out, memcached drops every reply that it
-has not sent yet, those to other requests too, and says C{out of memory writing get response} (C{process_get_command},
-"Kill any stacked responses we had"). Nobody can tell whose reply comes next.
+One C{SERVER_ERROR} belongs to no request: when memory for the reply to a get runs out, memcached drops every reply that
+it has not sent yet, those to other requests too, and says C{out of memory writing get response} (C{proto_text.c}, "Kill
+any stacked responses we had"). Nobody can tell whose reply comes next.
 
 After a body there is never an error: memcached drops the whole reply and sends one error line instead
 (C{proto_text.c}, C{process_get_command}). mcrouter does end a list of values with an error line, but memcached's own
