@@ -946,6 +946,24 @@ class TransportTests:
         [survivor] = [server for server, _ in pairs if not server.reasons]
         self.assertEqual(survivor.data, b"x")
 
+    def test_neighborPaused(self: Any) -> None:
+        """
+        A protocol may pause another that has data in the same turn, which then gets it when it is resumed.
+        """
+        pairs = [self.pair() for _ in range(2)]
+        (first, firstClient), (second, secondClient) = pairs
+        first.onData = lambda data: second.transport.pauseProducing()
+        second.onData = lambda data: first.transport.pauseProducing()
+        firstClient.transport.write(b"x")
+        secondClient.transport.write(b"x")
+        self.until(lambda: first.data or second.data)
+        self.iterate()
+        self.assertEqual(len(first.data) + len(second.data), 1)
+        for server, _ in pairs:
+            server.onData = len
+            server.transport.resumeProducing()
+        self.until(lambda: first.data == second.data == b"x")
+
     def test_crowd(self: Any) -> None:
         """
         Many connections answer at the same time.
@@ -1389,10 +1407,11 @@ class TurnTests(Sockets):
         """
         for _ in range(2):
             server, client = self.pair()
-            self.assertIn(self.reactor, module._turns)
+            turn = module._turns[self.reactor]
             client.transport.loseConnection()
             self.untilLost(server, client)
             self.assertNotIn(self.reactor, module._turns)
+            self.assertRaises(OSError, os.fstat, turn.fileno())
 
     def test_alreadyTaken(self) -> None:
         """
