@@ -99,6 +99,13 @@ class Core:
         return self._state.servers
 
     @property
+    def clients(self) -> list[Any]:
+        """
+        The clients of all connections that are established.
+        """
+        return [attempt.client for attempt in self._attempts.values() if attempt.isReady]
+
+    @property
     def waiting(self) -> int:
         """
         How many waiters there are.
@@ -506,12 +513,70 @@ class Core:
         names = ", ".join(server.name for server in self._state.servers)
         raise ValueError(f"no server {name!r}; there are: {names or 'none'}")
 
+    def drain(self, address: Any, abort: bool = False) -> None:
+        """
+        Take a server out of rotation until it is restored: it is given no more requests, its connections end when they
+        carry nothing, and it is not dialed.
+
+        @param address: as it was given, or the server's name.
+        @param abort: whether to end its connections now, whatever they carry.
+
+        @raise ValueError: there is no such server.
+        """
+        server = self._find(address)
+        now = self._seconds()
+        self._do(self._state.drain(server, now), now)
+        if abort:
+            for slot, attempt in list(self._attempts.items()):
+                if slot.server is server and attempt.isReady:
+                    attempt.abort()
+
+    def restore(self, address: Any) -> None:
+        """
+        Take a drained server into rotation again, and dial it without delay if it was down.
+
+        @param address: as it was given, or the server's name.
+
+        @raise ValueError: there is no such server.
+        """
+        now = self._seconds()
+        self._settle(self._state.restore(self._find(address), now), now)
+
+    def pause(self) -> None:
+        """
+        Let all requests wait from now on, however long. What is in flight ends.
+        """
+        now = self._seconds()
+        self._state.pause(now)
+        self._schedule(now)
+
+    def resume(self) -> None:
+        """
+        Let requests go on.
+        """
+        now = self._seconds()
+        self._settle(self._state.resume(now), now)
+
+    @property
+    def paused(self) -> bool:
+        """
+        Whether all requests wait.
+        """
+        return self._state.pausedAt is not None
+
     def limit(self, limits: Limits) -> None:
         """
         Put other bounds and times in force.
         """
         now = self._seconds()
         self._settle(self._state.resize(limits, now), now)
+
+    def setConnectTimeout(self, timeout: float | None) -> None:
+        """
+        Give connecting another time, see L{__init__}. Dials in progress keep theirs.
+        """
+        self._connectTimeout = timeout
+        self._leaving.retime(timeout)
 
     def expire(self) -> None:
         """

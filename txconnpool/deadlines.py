@@ -49,6 +49,15 @@ class Deadlines:
         """
         self.since.pop(member, None)
 
+    def retime(self, timeout: float | None) -> None:
+        """
+        Give all members another time, counted from their adding.
+        """
+        self.stop()
+        self._timeout = timeout
+        if timeout is not None:
+            self._check(timeout)
+
     def stop(self) -> None:
         """
         Leave no timer behind. The next L{add} starts it again.

@@ -25,7 +25,7 @@ Reuse = Literal["lifo", "fifo", "least-loaded"]
 # The phases of a connection.
 DIALING = "dialing"  # not established yet; counts against the bound
 OPEN = "open"  # may be picked
-HELD = "held"  # established, but takes no new requests: its server does not read
+HELD = "held"  # established, but takes no new requests: its server does not read, or the pool is paused
 DOUBTFUL = "doubtful"  # idle for so long that it is checked before it is used
 CHECKING = "checking"  # being checked
 RETIRING = "retiring"  # takes no new requests and is closed when it has none left
@@ -124,6 +124,7 @@ class Server:
     @ivar address: whatever the shell dials; not looked at here.
     @ivar count: its connections, the dial in progress included.
     @ivar dialing: whether a dial is in progress; there is one at a time.
+    @ivar drained: whether it is out of rotation until it is restored.
     @ivar failures: failed dials in a row.
     @ivar retryAt: no dial before this time.
     @ivar cause: the exception of the last failed dial.
@@ -133,7 +134,7 @@ class Server:
     """
 
     __slots__ = (
-        "address", "cause", "count", "dialing", "failures", "name", "reason", "retryAt", "since", "traffic",
+        "address", "cause", "count", "dialing", "drained", "failures", "name", "reason", "retryAt", "since", "traffic",
     )  # fmt: skip
 
     def __init__(self, name: str, address: Any, traffic: Traffic | None = None) -> None:
@@ -142,6 +143,7 @@ class Server:
         self.address = address
         self.count = 0
         self.dialing = False
+        self.drained = False
         self.failures = 0
         self.retryAt = 0.0
         self.cause: BaseException | None = None
@@ -156,7 +158,7 @@ class Server:
         return not self.failures or self.count > self.dialing
 
     def __repr__(self) -> str:
-        health = "up" if self.up else f"down, {self.failures} failed dials"
+        health = "drained" if self.drained else "up" if self.up else f"down, {self.failures} failed dials"
         return f"<Server {self.name}: {health}, {self.count} connections>"
 
 
@@ -169,6 +171,7 @@ class Slot:
     @ivar load: requests in flight; a lease counts as C{depth}.
     @ivar depth: most requests in flight; 0 when it takes no new ones.
     @ivar idle: whether it is among those that are taken first.
+    @ivar held: whether its server does not read.
     @ivar freeSince: when C{load} last became 0.
     @ivar checkedAt: when it was last checked.
     @ivar doomed: whether it is to be closed as soon as it is established.
@@ -177,8 +180,8 @@ class Slot:
     """
 
     __slots__ = (
-        "born", "checkedAt", "client", "depth", "doomed", "expires", "freeSince", "idle", "load", "phase", "prior",
-        "reason", "server", "weight",
+        "born", "checkedAt", "client", "depth", "doomed", "expires", "freeSince", "held", "idle", "load", "phase",
+        "prior", "reason", "server", "weight",
     )  # fmt: skip
 
     def __init__(self, server: Server, depth: int) -> None:
@@ -190,6 +193,7 @@ class Slot:
         self.born = 0.0
         self.expires = _NEVER
         self.idle = False
+        self.held = False
         self.freeSince = 0.0
         self.checkedAt = 0.0
         self.prior = 0
@@ -274,6 +278,7 @@ class PoolState:
     @ivar waiting: how many waiters there are.
     @ivar wanted: how many connections somebody wants to see established, whether there is work for them or not.
     @ivar canGrow: whether L{grow} could do something about more demand; the data path asks before it calls it.
+    @ivar pausedAt: since when all requests wait, or C{None}.
     """
 
     def __init__(self, limits: Limits, vary: Callable[[float, float], float] = uniform) -> None:
@@ -284,6 +289,7 @@ class PoolState:
         self.wanted = 0
         self.canGrow = False
         self.running = False
+        self.pausedAt: float | None = None
         self._vary = vary
         self._slots: dict[Slot, None] = {}
         self._open: list[Slot] = []
@@ -320,8 +326,9 @@ class PoolState:
         enough = self.limits.whenDown
         return (
             enough is not None
+            and self.pausedAt is None
             and len(self._slots) == self._dialing
-            and all(server.failures >= enough for server in self.servers)
+            and all(server.drained or server.failures >= enough for server in self.servers)
         )
 
     def stats(self) -> PoolStats:
@@ -376,10 +383,18 @@ class PoolState:
             chosen[slot.server] = slot
         for server in self.servers:
             if server not in chosen:
-                raise ServerUnavailable(f"upstream unavailable: {server.reason or 'no connection'} ({server.name})")
+                raise ServerUnavailable(f"upstream unavailable: {self._lack(server)} ({server.name})")
         for slot in chosen.values():
             self.engage(slot)
         return list(chosen.values())
+
+    def _lack(self, server: Server) -> str:
+        """
+        @return: why no connection of a server can be had.
+        """
+        if server.drained:
+            return "drained"
+        return "the pool is paused" if self.pausedAt is not None else server.reason or "no connection"
 
     def eased(self, slot: Slot, now: float) -> list[Action]:
         """
@@ -435,11 +450,14 @@ class PoolState:
         if most is not None and self.waiting >= most:
             self.counters.rejected += 1
             raise PoolFull("too many waiting requests", self.stats())
-        patience = self.limits.waitTimeout
-        ticket = Ticket(waiter, now, _NEVER if patience is None else now + patience, exclusive)
+        ticket = Ticket(waiter, now, self._deadline(now), exclusive)
         self._queue.append(ticket)
         self.waiting += 1
         return ticket
+
+    def _deadline(self, since: float) -> float:
+        patience = self.limits.waitTimeout
+        return _NEVER if patience is None else since + patience
 
     def cancel(self, ticket: Ticket) -> None:
         """
@@ -512,7 +530,10 @@ class PoolState:
     def _unavailable(self, stats: PoolStats) -> ServerUnavailable:
         failed = self.lastFailed
         if failed is None:
-            return ServerUnavailable("the pool has no servers", stats)
+            names = ", ".join(server.name for server in self.servers)
+            return ServerUnavailable(
+                f"upstream unavailable: drained ({names})" if names else "the pool has no servers", stats
+            )
         error = ServerUnavailable(f"upstream unavailable: {failed.reason} ({failed.name})", stats)
         error.__cause__ = failed.cause
         return error
@@ -522,7 +543,8 @@ class PoolState:
         """
         The server that went down last, if one is.
         """
-        return max((server for server in self.servers if server.failures), key=lambda each: each.since, default=None)
+        failed = [server for server in self.servers if server.failures and not server.drained]
+        return max(failed, key=lambda each: each.since, default=None)
 
     # -- Life cycle and servers
 
@@ -549,7 +571,7 @@ class PoolState:
         Take a server into rotation.
         """
         self.servers.append(server)
-        return self.grow(now)
+        return self._rebalance(now)
 
     def removeServer(self, server: Server, now: float) -> list[Action]:
         """
@@ -565,19 +587,85 @@ class PoolState:
         """
         return self._failed(server, server.failures + 1, cause, reason, now)
 
+    def drain(self, server: Server, now: float) -> list[Action]:
+        """
+        Take a server out until it is restored: its connections end when they carry nothing, and it is not dialed.
+        """
+        server.drained = True
+        actions = self.retire([slot for slot in self._slots if slot.server is server], "the server was drained")
+        return actions + self._giveUp() + self.grow(now)
+
+    def restore(self, server: Server, now: float) -> list[Action]:
+        """
+        Take a drained server into rotation again; dial one that is down without delay.
+        """
+        server.drained = False
+        server.retryAt = now
+        return self._rebalance(now)
+
+    def pause(self, now: float) -> None:
+        """
+        Let all requests wait, for as long as it takes. What is in flight ends.
+        """
+        if self.pausedAt is None:
+            self.pausedAt = now
+            for slot in self._open.copy():
+                self._shut(slot, HELD)
+
+    def resume(self, now: float) -> list[Action]:
+        """
+        Let requests go on. They may wait as long as they might have when they, or the pause, began.
+        """
+        since, self.pausedAt = self.pausedAt, None
+        if since is None:
+            return []
+        for ticket in self._queue:
+            ticket.deadline += now - max(since, ticket.since)
+        for slot in self._slots:
+            if slot.phase is HELD:
+                self._reopen(slot, now)
+        return self._giveUp() + self.grow(now)
+
     def resize(self, limits: Limits, now: float) -> list[Action]:
         """
-        Put other bounds in force. What is above them is closed when it carries nothing, the least loaded first.
+        Put other bounds and times in force, for the connections and waiters that there are too. What is above the
+        bounds is closed when it carries nothing.
         """
-        self.limits = limits
+        old, self.limits = self.limits, limits
         self._lifo = limits.reuse == "lifo"
         for slot in self._open:
             slot.depth = limits.depth
+        if limits.waitTimeout != old.waitTimeout:
+            for ticket in self._queue:
+                ticket.deadline = self._deadline(ticket.since)
+        if limits.maxLifetime != old.maxLifetime:
+            for slot in self._slots:
+                if slot.phase is not DIALING:
+                    self._setLifetime(slot)
         self._ageAt = now
-        standing = [slot for slot in self._slots if slot.phase is not RETIRING and not slot.doomed]
-        standing.sort(key=lambda slot: (slot.phase is not DIALING, slot.load))
-        surplus = standing[: max(0, len(standing) - limits.maximum)]
-        return self.retire(surplus, "the pool was made smaller") + self.grow(now)
+        return self._rebalance(now)
+
+    def _rebalance(self, now: float) -> list[Action]:
+        """
+        Retire the connections above the bounds: of servers that have more than their share, then of those that have
+        the most, the least loaded first. Whoever has fewer is dialed in their stead.
+        """
+        standing: dict[Server, list[Slot]] = {}
+        for slot in sorted(self._slots, key=lambda slot: (slot.phase is DIALING, -slot.load)):
+            if slot.phase is not RETIRING and not slot.doomed:
+                standing.setdefault(slot.server, []).append(slot)
+        share = self._share()
+        surplus = [slot for slots in standing.values() for slot in slots[share:]]
+        left = [slots[:share] for slots in standing.values()]
+        for _ in range(sum(map(len, left)) - self.limits.maximum):
+            surplus.append(max(left, key=len).pop())
+        return self.retire(surplus, "the pool was made smaller, or has more servers") + self.grow(now)
+
+    def _share(self) -> int:
+        """
+        @return: how many connections each server may have.
+        """
+        return -(-self.limits.maximum // max(1, sum(1 for server in self.servers if not server.drained)))
 
     def expire(self, now: float) -> list[Action]:
         """
@@ -597,6 +685,8 @@ class PoolState:
             return []
         actions: list[Action] = []
         demand = max(demand, self.waiting - self._dialing - self._checking - len(self._idle))
+        if self.pausedAt is not None:
+            demand = 0
         while demand > 0 and self._doubtful:
             demand -= 1
             actions.append(self._check(self._doubtful[-1]))
@@ -618,12 +708,12 @@ class PoolState:
         count = len(self.servers)
         if not count or len(self._slots) >= self.limits.maximum:
             return None
-        share = -(-self.limits.maximum // count)
+        share = self._share()
         best = None
         for offset in range(count):
             server = self.servers[(self._turn + offset) % count]
-            free = not server.dialing and server.retryAt <= now and server.count < share
-            if free and (best is None or server.count < best.count):
+            ready = not (server.dialing or server.drained) and server.retryAt <= now
+            if ready and server.count < share and (best is None or server.count < best.count):
                 best = server
         return best
 
@@ -650,17 +740,24 @@ class PoolState:
             server.since = now
         slot.client = client
         slot.born = slot.freeSince = now
-        lifetime = self.limits.maxLifetime
-        if lifetime:
-            slot.expires = now + lifetime * self._vary(1 - self.limits.lifetimeJitter, 1)
+        self._setLifetime(slot)
         self._admit(slot, now)
         actions = self.discard(slot, slot.reason) if slot.doomed else []
         return actions + self.grow(now)
 
+    def _setLifetime(self, slot: Slot) -> None:
+        lifetime = self.limits.maxLifetime
+        jitter = self.limits.lifetimeJitter
+        slot.expires = slot.born + lifetime * self._vary(1 - jitter, 1) if lifetime else _NEVER
+
     def _admit(self, slot: Slot, now: float) -> None:
         """
-        C{slot} may be picked.
+        C{slot} may be picked, unless there is a reason to hold it.
         """
+        if slot.held or self.pausedAt is not None:
+            slot.phase = HELD
+            slot.depth = 0
+            return
         slot.phase = OPEN
         slot.depth = self.limits.depth
         self._open.append(slot)
@@ -697,7 +794,7 @@ class PoolState:
             self.counters.lost += 1
             if now - slot.born < FLAP:
                 return self._failed(slot.server, slot.prior + 1, cause, reason, now)
-        return self.grow(now)
+        return self._giveUp() + self.grow(now)
 
     def _failed(
         self, server: Server, failures: int, cause: BaseException | None, reason: str, now: float
@@ -743,6 +840,7 @@ class PoolState:
         """
         The server does not read what C{slot} sends: give it nothing more.
         """
+        slot.held = True
         if slot.phase is OPEN:
             self._shut(slot, HELD)
 
@@ -750,9 +848,13 @@ class PoolState:
         """
         The server reads again.
         """
+        slot.held = False
         if slot.phase is HELD:
-            slot.freeSince = now
-            self._admit(slot, now)
+            self._reopen(slot, now)
+
+    def _reopen(self, slot: Slot, now: float) -> None:
+        slot.freeSince = now
+        self._admit(slot, now)
 
     def doubt(self, now: float) -> None:
         """
@@ -806,7 +908,7 @@ class PoolState:
         Do what time demands: refuse who waited too long, retire what is idle or old, check and dial.
         """
         actions: list[Action] = []
-        if self._queue and self._queue[0].deadline <= now:
+        if self._queue and self._queue[0].deadline <= now and self.pausedAt is None:
             actions += self._expire(now)
         if self._ageAt <= now:
             actions += self._age(now)
@@ -841,8 +943,8 @@ class PoolState:
         """
         if not self.running:
             return None
-        times = [server.retryAt for server in self.servers if server.retryAt > now]
-        if self._queue:
+        times = [server.retryAt for server in self.servers if server.retryAt > now and not server.drained]
+        if self._queue and self.pausedAt is None:
             times.append(self._queue[0].deadline)
         due = min(self._ageAt, *times) if times else self._ageAt
         return None if due == _NEVER else due
