@@ -6,6 +6,7 @@ Tests for L{txconnpool.config}.
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -176,6 +177,18 @@ class SettingsTests(SynchronousTestCase):
         """
         listen = ("tcp:0:interface=127.0.0.1",)
         Settings(pools=(PoolSettings(name="a", listen=listen), PoolSettings(name="b", listen=listen)))
+
+    def test_admin(self) -> None:
+        """
+        Without a password the proxy is administered at a UNIX socket only, and never where clients connect.
+        """
+        Settings(admin="unix:/run/admin.sock:mode=600")
+        self.assertFaults(["admin tcp:1 needs admin-password-file"], admin="tcp:1")
+        password = Path(self.mktemp())
+        password.write_text("secret\n", "ascii")
+        Settings(admin="tcp:1", adminPasswordFile=str(password))
+        pools = (PoolSettings(listen=("unix:/run/x",)),)
+        self.assertFaults(["admin unix:/run/x is in listen too"], admin="unix:/run/x", pools=pools)
 
     def test_eachValue(self) -> None:
         """

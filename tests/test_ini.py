@@ -226,6 +226,15 @@ class LoadTests(SynchronousTestCase):
             "FILE:4: [pool:b] pool 'a' listens on tcp:1 too; expected a listen of its own for each pool",
         )
 
+    def test_rulesOfProcess(self) -> None:
+        """
+        So are settings of the whole process.
+        """
+        self.assertProblems(
+            "[connpool]\nadmin = tcp:1\n",
+            "FILE:2: [connpool] admin tcp:1 needs admin-password-file; only unix: may be without",
+        )
+
     def test_ruleOfDefaults(self) -> None:
         """
         When a default is to blame, the file and the pool are named.

@@ -31,6 +31,7 @@ ORDER = (
     "options",
     "config",
     "ini",
+    "reload",
     "transport",
     "deadlines",
     "dial",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.trial.unittest import SynchronousTestCase
 
-from txconnpool.options import Choice, Endpoint, Kind, Seconds, Size, Whole, option, optionsOf
+from txconnpool.options import Choice, Endpoint, Kind, Seconds, SecretFile, Size, Whole, option, optionsOf
 
 CLIENT = Endpoint(clientFromString, "tcp:HOST:PORT")
 SERVER = Endpoint(serverFromString, "tcp:PORT")
@@ -147,6 +147,19 @@ class KindTests(SynchronousTestCase):
         self.assertEqual(kind.parse(kind.show(value)), value)
 
     @settings(deadline=None)
+    def test_secret(self) -> None:
+        """
+        A secret is the first line of a file that can be read, without spaces around it.
+        """
+        kind = SecretFile()
+        path = self.mktemp()
+        self.assertIn("expected a file that can be read", str(self.assertRaises(ValueError, kind.check, path)))
+        for text, fits in ((b" \nsecret", False), (b"", False), (b" open sesame \r\nnot this\n", True)):
+            with open(path, "wb") as file:
+                file.write(text)
+            self.assertEqual(kind.fits(path), fits)
+        self.assertEqual(kind.read(path), b"open sesame")
+
     @given(st.text())
     def test_noOtherError(self, text: str) -> None:
         """
@@ -169,7 +182,7 @@ class Example:
     name: str = "no option"
     poolSize: int = option(4, Whole(1, 9), "most connections", "Pool", "s")
     colors: tuple[str, ...] = option(("red",), Choice("red", "blue"), "colors", "Look", many=True)
-    shape: str | None = option(None, Choice("round"), "shape", "Look")
+    shape: str | None = option(None, Choice("round"), "shape", "Look", fixed=True)
 
 
 class OptionTests(SynchronousTestCase):
@@ -192,6 +205,7 @@ class OptionTests(SynchronousTestCase):
             (self.size.name, self.size.attribute, self.size.default, self.size.short, self.size.many),
             ("pool-size", "poolSize", 4, "s", False),
         )
+        self.assertEqual([each.fixed for each in (self.size, self.colors, self.shape)], [False, False, True])
 
     def test_one(self) -> None:
         """

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from twisted.internet.endpoints import clientFromString, serverFromString
 
-from txconnpool.options import Choice, Endpoint, Seconds, Size, Whole, option, optionsOf
+from txconnpool.options import Choice, Endpoint, Seconds, SecretFile, Size, Whole, option, optionsOf
 
 
 @dataclass(frozen=True)
@@ -181,8 +181,9 @@ class Settings:
     workers: int = option(
         1,
         Whole(1, 64),
-        "processes that share the listening sockets and all bounds, for as many processors",
+        "processes that share all clients and all bounds, for as many processors",
         "The whole process",
+        fixed=True,
     )
     drainTimeout: float = option(
         5.0,
@@ -195,6 +196,20 @@ class Settings:
         Size(1 << 20, 1 << 40),
         "most bytes of replies that all clients together may leave unread; beyond it those with most are closed",
         "The whole process",
+    )
+    admin: str | None = option(
+        None,
+        Endpoint(serverFromString, "unix:PATH or tcp:PORT:interface=ADDRESS"),
+        "where the proxy is administered, as a server endpoint string; anything but unix: needs a password",
+        "The whole process",
+        fixed=True,
+    )
+    adminPasswordFile: str | None = option(
+        None,
+        SecretFile(),
+        "file whose first line is the password that --admin asks for",
+        "The whole process",
+        fixed=True,
     )
 
     def __post_init__(self) -> None:
@@ -273,6 +288,9 @@ def _conflicts(settings: Settings) -> Iterator[Fault]:
     """
     Check the pools against each other and against the settings of the process.
     """
+    if settings.admin is not None and not settings.admin.startswith("unix:") and settings.adminPasswordFile is None:
+        text = f"admin {settings.admin} needs admin-password-file; only unix: may be without"
+        yield Fault(text, ("admin", "adminPasswordFile"))
     listening: dict[str, str] = {}
     for pool in settings.pools:
         if settings.workers > 1:
@@ -283,3 +301,5 @@ def _conflicts(settings: Settings) -> Iterator[Fault]:
             if other != pool.name and not re.match(r"tcp6?:(port=)?0(:|$)", endpoint):
                 text = f"pool {other!r} listens on {endpoint} too; expected a listen of its own for each pool"
                 yield Fault(text, ("listen",), pool.name)
+            if endpoint == settings.admin:
+                yield Fault(f"admin {endpoint} is in listen too; expected a place of its own", ("admin", "listen"))

@@ -197,7 +197,7 @@ class _Loader:
             try:
                 settings = Settings(pools=tuple(built), **_arguments(process, PROCESS_OPTIONS))
             except ConfigError as error:
-                self._locate(error, pools)
+                self._locate(error, {**pools, "": process})
         if self.problems or settings is None:
             raise ConfigError(map(Fault, self.problems))
         return settings

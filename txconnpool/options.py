@@ -181,6 +181,38 @@ class Choice(Kind[str]):
         return value in self.words
 
 
+class SecretFile(Kind[str]):
+    """
+    A file whose first line is a secret.
+    """
+
+    metavar = "FILE"
+    expected = "a file that can be read, with the secret in its first line"
+
+    @staticmethod
+    def read(value: str) -> bytes:
+        """
+        @return: the secret, without spaces around it.
+
+        @raise OSError: the file cannot be read.
+        """
+        with open(value, "rb") as file:
+            return file.readline(_SECRET_MAX).strip()
+
+    def fits(self, value: str) -> bool:
+        """
+        Find a secret.
+        """
+        try:
+            return bool(self.read(value))
+        except OSError:
+            return False
+
+
+#: Bytes of a secret, at most.
+_SECRET_MAX = 1024
+
+
 class _Nowhere:
     """
     Stands where a reactor is asked for while an endpoint string is only checked: nothing can be done with it.
@@ -251,6 +283,7 @@ class Option:
     @ivar group: the heading under which the help shows it.
     @ivar short: the letter of the short option, or nothing.
     @ivar many: whether it may be given several times: its value is a tuple then.
+    @ivar fixed: whether it cannot change while the proxy runs.
     """
 
     name: str
@@ -261,6 +294,7 @@ class Option:
     group: str
     short: str
     many: bool
+    fixed: bool
 
     def parse(self, texts: Sequence[str]) -> Any:
         """
@@ -308,13 +342,15 @@ class Option:
         return "\n".join(map(self.kind.show, value)) if self.many else self.kind.show(value)
 
 
-def option(default: T, kind: Kind[Any], doc: str, group: str, short: str = "", many: bool = False) -> T:
+def option(
+    default: T, kind: Kind[Any], doc: str, group: str, short: str = "", many: bool = False, fixed: bool = False
+) -> T:
     """
     Declare a setting: the default of a dataclass's field, of which L{optionsOf} makes an L{Option}.
 
     @return: not really the default, but what type checkers and L{dataclass} take for it.
     """
-    metadata = {"kind": kind, "doc": doc, "group": group, "short": short, "many": many}
+    metadata = {"kind": kind, "doc": doc, "group": group, "short": short, "many": many, "fixed": fixed}
     return field(default=default, metadata=metadata)
 
 

@@ -1,0 +1,96 @@
+# -*- test-case-name: tests.test_reload -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Settings that change while the proxy runs: how they differ, how that is told, and that it is one change at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.logger import Logger
+
+from txconnpool.config import POOL_OPTIONS, PROCESS_OPTIONS, PoolSettings, Settings
+from txconnpool.options import Option
+
+
+class CannotChange(Exception):
+    """
+    Settings that cannot be put in force now. Nothing has changed. Its text has one line for each reason.
+    """
+
+
+def differences(old: Settings, new: Settings) -> Iterator[str]:
+    """
+    Say what is different, in one line for each setting: C{pool pages: pool-size 4 -> 8}.
+    """
+    yield from _changed(old, new, PROCESS_OPTIONS)
+    before = {pool.name: pool for pool in old.pools}
+    for pool in new.pools:
+        if pool.name not in before:
+            yield f"pool {pool.name}: added"
+        else:
+            yield from (f"pool {pool.name}: {line}" for line in _changed(before.pop(pool.name), pool, POOL_OPTIONS))
+    yield from (f"pool {name}: removed" for name in before)
+
+
+def _changed(old: Settings | PoolSettings, new: Settings | PoolSettings, options: Iterable[Option]) -> Iterator[str]:
+    for each in options:
+        before, after = getattr(old, each.attribute), getattr(new, each.attribute)
+        if each.many:
+            yield from (f"{each.name} + {value}" for value in after if value not in before)
+            yield from (f"{each.name} - {value}" for value in before if value not in after)
+        elif before != after:
+            yield f"{each.name} {each.show(before) or 'none'} -> {each.show(after) or 'none'}"
+
+
+class Changeable:
+    """
+    Mixed into a service that runs with settings which may change.
+
+    @ivar settings: those in force.
+    """
+
+    _log = Logger()
+    settings: Settings
+    running: bool
+
+    def __init__(self) -> None:
+        self._changing = DeferredLock()
+
+    def change(self, make: Callable[[Settings], Settings]) -> Deferred[list[str]]:
+        """
+        Put other settings in force, all of them or none. Sessions and requests are kept. A change waits for the one
+        before it.
+
+        @param make: called with the settings in force when it is its turn, gives those that are to be.
+
+        @return: fires with a line for each thing that has changed, and for each that cannot change before the next
+            start; fails with L{CannotChange}, and with what C{make} raises.
+        """
+        return self._changing.run(lambda: Deferred.fromCoroutine(self._change(make)))
+
+    async def _change(self, make: Callable[[Settings], Settings]) -> list[str]:
+        if not self.running:
+            raise CannotChange("the proxy is not running")
+        old, wanted = self.settings, make(self.settings)
+        fixed = {each.attribute: getattr(old, each.attribute) for each in PROCESS_OPTIONS if each.fixed}
+        new = replace(wanted, **fixed)
+        lines = list(differences(old, new))
+        if new != old:
+            await self._apply(new)
+            self.settings = new
+        lines += (f"{line}: needs a restart" for line in differences(new, wanted))
+        for line in lines:
+            self._log.info("{line}", line=line)
+        return lines
+
+    async def _apply(self, new: Settings) -> None:
+        """
+        Put settings in force.
+
+        @raise CannotChange: they cannot be, and nothing has changed.
+        """
+        raise NotImplementedError
