@@ -1174,6 +1174,21 @@ class TurnTests(Sockets):
         client.transport.abortConnection()
         self.assertEqual(client.transport.unsent, 0)
 
+    def test_smallPiecesOfAFullSocket(self) -> None:
+        """
+        What is written in small pieces while the peer does not read takes no more memory than its bytes do.
+        """
+        server, client = self.pair()
+        server.transport.pauseProducing()
+        client.transport.write(b"x" * BIG)
+        self.iterate()
+        for number in range(10000):
+            client.transport.write(b"%04d " % number)
+        self.assertLess(len(client.transport._pending), 30)
+        server.transport.resumeProducing()
+        self.until(lambda: client.transport.unsent == 0 and len(server.data) == BIG + 50000)
+        self.assertEqual(server.data[BIG:], b"".join(b"%04d " % number for number in range(10000)))
+
     def test_copyOfSocket(self) -> None:
         """
         A socket of which somebody else has a copy, a child process for one, is not watched once it is closed.

@@ -211,7 +211,12 @@ class DirectTransport(_Forwarding):
         if not isinstance(data, bytes):
             raise TypeError(f"Data must be bytes, not {type(data).__name__}")
         if self._writable:
-            self._pending.append(data)
+            pending = self._pending
+            # The first may be what is left of a piece; small ones would take many times their bytes in memory.
+            if self.wanted & _OUT and len(pending) > 1 and len(pending[-1]) < PIECE_MIN:
+                pending[-1] += data  # type: ignore[operator]  # it is no memoryview
+            else:
+                pending.append(data)
             self.unsent += len(data)
             if not self.queued:
                 self._turn.queue(self)
