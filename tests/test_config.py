@@ -40,6 +40,10 @@ class PoolSettingsTests(SynchronousTestCase):
                 "upstream": ("tcp:127.0.0.1:11211",),
                 "listen": ("tcp:11212:interface=127.0.0.1",),
                 "distribution": None,
+                "upstreamAuth": None,
+                "listenAuth": None,
+                "allowCommands": None,
+                "denyCommands": (),
                 "poolSize": 4,
                 "minPoolSize": 1,
                 "pipelineDepth": 128,
@@ -64,6 +68,17 @@ class PoolSettingsTests(SynchronousTestCase):
         settings = PoolSettings()
         self.assertRaises(dataclasses.FrozenInstanceError, setattr, settings, "poolSize", 5)
         self.assertEqual(hash(settings), hash(PoolSettings()))
+
+    def test_commands(self) -> None:
+        """
+        Commands are those of memcached; what is never passed on cannot be allowed.
+        """
+        PoolSettings(allowCommands=("get", "mg"), denyCommands=("flush_all", "mg"))
+        self.assertFaults(
+            ["watch is about a server or a connection", "no such command: flushall; did you mean flush_all?"],
+            allowCommands=("get", "watch"),
+            denyCommands=("flushall",),
+        )
 
     def test_eachValue(self) -> None:
         """

@@ -29,6 +29,7 @@ ORDER = (
     "metrics",
     "state",
     "options",
+    "login",
     "config",
     "ini",
     "reload",

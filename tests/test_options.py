@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.trial.unittest import SynchronousTestCase
 
-from txconnpool.options import Choice, Endpoint, Kind, Seconds, SecretFile, Size, Whole, option, optionsOf
+from txconnpool.options import Choice, Endpoint, Kind, Seconds, SecretFile, Size, Whole, Words, option, optionsOf
 
 CLIENT = Endpoint(clientFromString, "tcp:HOST:PORT")
 SERVER = Endpoint(serverFromString, "tcp:PORT")
@@ -80,6 +80,24 @@ class KindTests(SynchronousTestCase):
         kind = Choice("left", "right")
         kind.check(kind.parse("left"))
         self.assertWrong(kind, "up", "expected left or right")
+
+    def test_words(self) -> None:
+        """
+        Words are some of a list, with spaces or commas between them; what is no word of it is told with the nearest.
+        """
+        kind = Words("color", ("red", "green", "blue"), ("black",), "is none")
+        for text in ("red blue", " red,  blue ", "red,blue"):
+            self.assertEqual(kind.parse(text), ("red", "blue"))
+        kind.check(("red", "blue"))
+        kind.check(())
+        self.assertEqual((kind.parse(""), kind.show(("red", "blue")), kind.show(())), ((), "red blue", ""))
+        self.assertWrong(kind, "red gren", "no such color: gren; did you mean green?")
+        self.assertWrong(kind, "RED xyzzy", "no such color: RED; ")
+        self.assertWrong(kind, "xyzzy", "no such color: xyzzy; expected some of blue green red")
+        self.assertWrong(kind, "black", "black is none")
+        for value in ("red", ["red"], None, (1,)):
+            self.assertFalse(kind.fits(value), value)  # type: ignore[arg-type]  # what a program may give by mistake
+            self.assertRaises(ValueError, kind.check, value)
 
     def test_endpoint(self) -> None:
         """

@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 
 from twisted.internet.endpoints import clientFromString, serverFromString
 
-from txconnpool.options import Choice, Endpoint, Seconds, SecretFile, Size, Whole, option, optionsOf
+from txconnpool.login import Accounts
+from txconnpool.options import Choice, Endpoint, Seconds, SecretFile, Size, Whole, Words, option, optionsOf
+from txconnpool.wire.memcache import COMMANDS, REFUSED
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,12 @@ class ConfigError(ValueError):
 # A request's line stands beside its value in the buffers, and a get of many keys is a long line.
 _LINE = 1 << 16
 _UNREAD_HARD = 64 << 20
+_COMMANDS = Words(
+    "command",
+    (word.decode() for word in COMMANDS),
+    (word.decode() for word in REFUSED),
+    "is about a server or a connection, and both are shared here: it is never passed on",
+)
 POOL_NAME = r"[A-Za-z0-9_.-]+"
 POOL_NAME_EXPECTED = "letters, digits, `_`, `.` and `-`"
 _DAY = 86400.0
@@ -89,6 +97,25 @@ class PoolSettings:
         "how requests are shared among several servers: round-robin sends them to each in turn, so it is for equal "
         "servers only, such as a row of proxies; it must be given when there are several",
         "Servers and clients",
+    )
+    upstreamAuth: str | None = option(
+        None,
+        Accounts(1),
+        "where the user:password for the servers is: file:PATH or env:NAME; for servers with memcached's option -Y",
+        "Servers and clients",
+    )
+    listenAuth: str | None = option(
+        None,
+        Accounts(),
+        "where the users are who may connect, user:password in each line: file:PATH or env:NAME; they log in as with "
+        "memcached's option -Y",
+        "Servers and clients",
+    )
+    allowCommands: tuple[str, ...] | None = option(
+        None, _COMMANDS, "the only commands that clients may use; without it, all", "Servers and clients"
+    )
+    denyCommands: tuple[str, ...] = option(
+        (), _COMMANDS, "commands that clients may not use, such as flush_all", "Servers and clients"
     )
 
     poolSize: int = option(
@@ -243,7 +270,7 @@ def _wrongValues(settings: PoolSettings | Settings, pool: str = "") -> Iterator[
         try:
             each.check(value)
         except ValueError as error:
-            yield Fault(f"{each.attribute} = {value!r}: {error}", (each.attribute,), pool)
+            yield Fault(f"{each.attribute} = {each.kind.told(value)}: {error}", (each.attribute,), pool)
 
 
 def _contradictions(pool: PoolSettings) -> Iterator[Fault]:

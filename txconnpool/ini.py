@@ -176,7 +176,8 @@ class _Loader:
                     values[each.attribute] = entry.place, each.parse(entry.texts)
                 except ValueError as error:
                     self.wrong.add(each.attribute)
-                    self.problems.append(f"{entry.place} {each.name} = {', '.join(entry.texts)!r}: {error}")
+                    given = each.kind.told(", ".join(entry.texts))
+                    self.problems.append(f"{entry.place} {each.name} = {given}: {error}")
         return values
 
     def _build(self, process: _Values, pools: Mapping[str, _Values]) -> Settings:

@@ -66,6 +66,12 @@ class Kind(ABC, Generic[T]):
         """
         return str(value)
 
+    def told(self, value: object) -> str:
+        """
+        Write a wrong value in a message: what was given, a text or several, or what a program set.
+        """
+        return repr(value)
+
 
 class Whole(Kind[int]):
     """
@@ -211,6 +217,55 @@ class SecretFile(Kind[str]):
 
 #: Bytes of a secret, at most.
 _SECRET_MAX = 1024
+
+
+class Words(Kind[tuple[str, ...]]):
+    """
+    Some words of a list, with spaces or commas between them; also none.
+    """
+
+    metavar = "WORDS"
+
+    def __init__(self, what: str, known: Iterable[str], never: Iterable[str] = (), why: str = "") -> None:
+        """
+        @param what: what one of them is called.
+        @param known: all there are.
+        @param never: others that exist and cannot be taken.
+        @param why: why not, to end a sentence.
+        """
+        self._what, self._known, self._never, self._why = what, sorted(known), frozenset(never), why
+        self.expected = f"names of {what}s, such as {self._known[0]} {self._known[-1]}"
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        """
+        Read the words.
+        """
+        return tuple(text.replace(",", " ").split())
+
+    def fits(self, value: tuple[str, ...]) -> bool:
+        """
+        Hold the list.
+        """
+        return isinstance(value, tuple) and set(value) <= set(self._known)
+
+    def check(self, value: tuple[str, ...]) -> None:
+        """
+        @raise ValueError: a word is not in the list; its message says which, and what may have been meant.
+        """
+        for word in value if isinstance(value, tuple) else ():
+            if word in self._never:
+                raise ValueError(f"{word} {self._why}")
+            if word not in self._known:
+                near = nearest(str(word), self._known)
+                right = f"did you mean {near}?" if near else f"expected some of {' '.join(self._known)}"
+                raise ValueError(f"no such {self._what}: {word}; {right}")
+        super().check(value)
+
+    def show(self, value: tuple[str, ...]) -> str:
+        """
+        Write the words with spaces between them.
+        """
+        return " ".join(value)
 
 
 class _Nowhere:

@@ -18,11 +18,13 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
 from txconnpool.config import PoolSettings, Settings
-from txconnpool.connection import Connection, ConnectionFactory
+from txconnpool.connection import ConnectionFactory
 from txconnpool.core import Core
+from txconnpool.login import Greeting, tokens
 from txconnpool.report import summary
 from txconnpool.session import SessionFactory, SessionLimits, Unread
 from txconnpool.state import Limits
+from txconnpool.wire.auth import Gate
 from txconnpool.wire.memcache import Memcache
 
 __all__ = ["PoolService", "ProxyService"]
@@ -64,9 +66,23 @@ class PoolService(Service):
         return self.pool.close(self._drainTimeout)
 
 
-def makePool(settings: PoolSettings, wire: Memcache, reactor: Any) -> Core:
+def makeWire(settings: PoolSettings) -> Memcache:
+    """
+    The protocol of a proxy, less what is not allowed.
+    """
+    denied, allowed = settings.denyCommands, settings.allowCommands
+    return Memcache(
+        settings.maxItemSize,
+        frozenset(word.encode() for word in denied),
+        None if allowed is None else frozenset(word.encode() for word in allowed),
+    )
+
+
+def makePool(settings: PoolSettings, wire: Memcache, greeting: Greeting, reactor: Any) -> Core:
     """
     The pool of a proxy.
+
+    @param greeting: what is said first on each connection.
     """
     servers = settings.upstream
     limits = Limits(
@@ -82,9 +98,6 @@ def makePool(settings: PoolSettings, wire: Memcache, reactor: Any) -> Core:
         whenDown=1,
     )
 
-    def handshake(connection: Connection) -> Deferred[bytes]:
-        return connection.ask(*wire.probe)
-
     return Core(
         servers,
         ConnectionFactory(wire, reactor, settings.requestTimeout),
@@ -92,7 +105,7 @@ def makePool(settings: PoolSettings, wire: Memcache, reactor: Any) -> Core:
         reactor,
         name=settings.name,
         connectTimeout=settings.connectTimeout,
-        handshake=handshake,
+        handshake=greeting,
         forms=len(wire.forms),
     )
 
@@ -121,9 +134,10 @@ class Proxy(Service):
     _log = Logger()
 
     def __init__(self, settings: PoolSettings, unread: Unread, drainTimeout: float, reactor: Any, sockets: Any) -> None:
-        wire = Memcache(settings.maxItemSize)
+        wire = makeWire(settings)
         self.settings = settings
-        self.pool = makePool(settings, wire, reactor)
+        self._greeting = Greeting(settings.name, wire.probe)
+        self.pool = makePool(settings, wire, self._greeting, reactor)
         limits = SessionLimits(
             maxClients=settings.maxClients,
             maxInFlight=settings.maxInFlight,
@@ -137,6 +151,25 @@ class Proxy(Service):
         self._drainTimeout = drainTimeout
         self._started = time.time()
         self.setName(settings.name)
+        self.renew()
+
+    def renew(self) -> None:
+        """
+        Read the users and passwords: at first, and again when they may have changed. They are for those who come from
+        now on.
+
+        @raise ValueError: they cannot be read. Nothing has changed then.
+        """
+        settings = self.settings
+        ours = tokens(settings.upstreamAuth)[0] if settings.upstreamAuth is not None else None
+        theirs = tokens(settings.listenAuth) if settings.listenAuth is not None else None
+        self._greeting.token = ours
+        if theirs is None:
+            self.sessions.gate = None
+        elif self.sessions.gate is None:
+            self.sessions.gate = Gate(theirs)
+        else:
+            self.sessions.gate.tokens = theirs
 
     def privilegedStartService(self) -> None:
         """

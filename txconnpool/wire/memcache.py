@@ -73,6 +73,9 @@ _UNPRINTABLE: Final = re.compile(r"[^ -~]+")
 
 _CHECKS: Final = classic.CHECKS | meta.CHECKS
 
+#: The words of all commands that are spoken here.
+COMMANDS: Final = frozenset(_CHECKS)
+
 # What the commonest requests look like. A key is one range of bytes here, which is the fastest to match; one with a
 # control character in it, as memcached allows, is left to the full check, as are numbers of more digits than usual.
 _COMMON: Final = re.compile(
@@ -117,7 +120,7 @@ class Memcache:
         @param allowed: the only commands that are not refused; C{None} for all.
         """
         self.maxItemSize = maxItemSize
-        self._denied = denied if allowed is None else denied | (frozenset(_CHECKS) - allowed)
+        self._denied = denied if allowed is None else denied | (COMMANDS - allowed)
         self._common = _COMMON.match if self._denied.isdisjoint(_COMMON_WORDS) else re.compile(b"(?!)").match
 
     def requests(self, data: bytes, pos: int, most: int) -> Frame:

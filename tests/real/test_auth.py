@@ -1,0 +1,216 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for logins, on both sides of the proxy, beside a memcached that asks for them.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.real.servers import HOST, Memcached, Proxy, ask, connect, freePort, missing, until
+from tests.test_wire_auth import FIRST, LOGIN, WRONG
+
+USERS = "ann:pw2\njoe:secret\ncol:a:b\n"
+
+
+class LoginTestCase(SynchronousTestCase):
+    """
+    What these tests share.
+    """
+
+    skip = missing("memcached")
+
+    def memcached(self, users: str = USERS) -> Memcached:
+        """
+        Start a memcached that has users, unless they are none.
+        """
+        server = Memcached()
+        if users:
+            path = server.directory / "users"
+            path.write_text(users, "utf-8")
+            path.chmod(0o644)
+            server.options = ("-Y", str(path))
+        self.addCleanup(server.stop)
+        return server.start()
+
+    def proxy(self, server: Memcached, *options: str) -> Proxy:
+        """
+        Start a proxy in front of it.
+        """
+        proxy = Proxy(*options, upstream=[server.address]).start()
+        self.addCleanup(proxy.stop)
+        return proxy
+
+    def users(self, content: str) -> str:
+        """
+        @return: where users and passwords are.
+        """
+        self.path = Path(self.mktemp()).absolute()
+        self.path.write_text(content, "utf-8")
+        return f"file:{self.path}"
+
+
+class ListenTests(LoginTestCase):
+    """
+    Tests for C{listen-auth}.
+    """
+
+    def says(self, server: Memcached | Proxy, data: bytes, answer: bytes | None) -> bytes | None:
+        """
+        Say something first.
+
+        @param answer: what will be answered: C{None} for nothing, and nothing for the end.
+        @return: what is answered.
+        """
+        with connect(server.address) as client:
+            client.sendall(data)
+            if answer is None:
+                client.settimeout(0.05)
+            got = b""
+            try:
+                while len(got) < len(answer or b"."):
+                    more = client.recv(1000)
+                    if not more:
+                        break
+                    got += more
+            except TimeoutError:
+                return None
+            except ConnectionResetError:  # it closed and did not read everything
+                pass
+            return got
+
+    def test_first(self) -> None:
+        """
+        memcached and the proxy give the same answer to whatever comes first.
+        """
+        memcached = self.memcached()
+        proxy = self.proxy(memcached, "--listen-auth", self.users(USERS), "--upstream-auth", self.users("joe:secret"))
+        for data, answer in FIRST:
+            self.assertEqual(self.says(memcached, data, answer), answer, (memcached, data))
+            self.assertEqual(self.says(proxy, data, answer), answer, (proxy, data))
+
+    def test_admitted(self) -> None:
+        """
+        After the login everything is done, and before it nothing.
+        """
+        proxy = self.proxy(self.memcached(users=""), "--listen-auth", self.users(USERS))
+        self.assertEqual(
+            ask(proxy.address, b"set a 0 0 1\r\nx\r\n"), b"CLIENT_ERROR bad authentication token format\r\n"
+        )
+        found = ask(proxy.address, LOGIN + b"get a\r\n" + b"set a 0 0 1\r\nx\r\n" + b"get a\r\n", end=b"x\r\nEND\r\n")
+        self.assertEqual(found, b"STORED\r\nEND\r\nSTORED\r\nVALUE a 0 1\r\nx\r\nEND\r\n")
+
+    def test_nowhere(self) -> None:
+        """
+        Passwords are in no log, and a wrong one is not either.
+        """
+        proxy = self.proxy(self.memcached(users=""), "--listen-auth", self.users(USERS))
+        ask(proxy.address, WRONG)
+        shown = ask(proxy.address, LOGIN + b"stats\r\n", end=b"END\r\n").decode() + proxy.log
+        proxy.stop()
+        shown += proxy.log
+        self.assertIn("STAT pool default", shown)
+        for word in ("secret", "pw2", "wrong"):
+            self.assertNotIn(word, shown)
+
+
+class UpstreamTests(LoginTestCase):
+    """
+    Tests for C{upstream-auth}.
+    """
+
+    def test_login(self) -> None:
+        """
+        The proxy logs in, and its clients need not.
+        """
+        proxy = self.proxy(self.memcached(), "--upstream-auth", self.users("joe:secret\n"))
+        self.assertEqual(ask(proxy.address, b"set a 0 0 1\r\nx\r\n"), b"STORED\r\n")
+        self.assertEqual(ask(proxy.address, b"get a auth\r\n", end=b"END\r\n"), b"VALUE a 0 1\r\nx\r\nEND\r\n")
+
+    def test_environment(self) -> None:
+        """
+        The password may come from the environment.
+        """
+        self.addCleanup(os.environ.pop, "TXCONNPOOL_TEST_LOGIN")
+        os.environ["TXCONNPOOL_TEST_LOGIN"] = "col:a:b"
+        proxy = self.proxy(self.memcached(), "--upstream-auth", "env:TXCONNPOOL_TEST_LOGIN")
+        self.assertEqual(ask(proxy.address, b"set a 0 0 1\r\nx\r\n"), b"STORED\r\n")
+
+    def test_wrong(self) -> None:
+        """
+        With the wrong password the server is down, for this reason; when it asks for none any more, it comes back.
+        """
+        memcached = self.memcached()
+        for options, told in (
+            (["--upstream-auth", self.users("joe:wrong")], b"authentication failure"),
+            ([], b"authentication failure: the server asks for a password, and upstream-auth is not set"),
+        ):
+            proxy = self.proxy(memcached, *options)
+            down = b"SERVER_ERROR upstream unavailable: %s (%s)\r\n" % (told, memcached.endpoint.encode())
+            self.assertEqual(ask(proxy.address, b"set a 0 0 1\r\nx\r\n"), down)
+            self.assertIn(f"default: {memcached.endpoint} is down: {told.decode()}\n", proxy.log)
+            self.assertNotIn("wrong", proxy.log)
+        memcached.kill()
+        memcached.options = ()
+        memcached.start()
+        until(lambda: ask(proxy.address, b"set a 0 0 1\r\nx\r\n") == b"STORED\r\n", what="the server being up again")
+
+    def test_notAsked(self) -> None:
+        """
+        A memcached that asks for no password does not get it, so that no client can read it there.
+        """
+        memcached = self.memcached(users="")
+        proxy = self.proxy(memcached, "--upstream-auth", self.users("joe:secret"))
+        self.assertEqual(ask(proxy.address, b"get auth\r\n"), b"END\r\n")
+        self.assertEqual(memcached.stats()["cmd_set"], "0")
+        told = f"default: {memcached.endpoint} asks for no password: upstream-auth is not used"
+        self.assertEqual(proxy.log.count(told), 1)
+
+    def test_frozen(self) -> None:
+        """
+        A server that asks for the password and then says nothing is down after connect-timeout.
+        """
+        listener = socket.create_server((HOST, freePort()))
+        self.addCleanup(listener.close)
+        host, port = listener.getsockname()
+        options = ("--upstream-auth", self.users("joe:secret"), "--connect-timeout", "0.3", "--wait-timeout", "5")
+        proxy = Proxy(*options, upstream=[(host, port)]).start()
+        self.addCleanup(proxy.stop)
+        listener.settimeout(5)
+        server, _ = listener.accept()
+        self.addCleanup(server.close)
+        self.assertEqual(server.recv(100), b"version\r\n")
+        server.sendall(b"CLIENT_ERROR unauthenticated\r\n")
+        self.assertEqual(server.recv(100), b"set auth 0 0 10\r\njoe secret\r\n")
+        down = b"SERVER_ERROR upstream unavailable: connect timed out: "
+        self.assertEqual(ask(proxy.address, b"get a\r\n")[: len(down)], down)
+
+
+class CommandTests(LoginTestCase):
+    """
+    Tests for C{allow-commands} and C{deny-commands}.
+    """
+
+    def test_denied(self) -> None:
+        """
+        A command that is not allowed is refused, by its name; the client goes on.
+        """
+        proxy = self.proxy(self.memcached(users=""), "--deny-commands", "flush_all set")
+        requests = b"flush_all\r\nset a 0 0 1\r\nx\r\nadd a 0 0 1\r\ny\r\nget a\r\n"
+        refused = b"CLIENT_ERROR flush_all not allowed\r\nCLIENT_ERROR set not allowed\r\n"
+        done = b"STORED\r\nVALUE a 0 1\r\ny\r\nEND\r\n"
+        self.assertEqual(ask(proxy.address, requests, end=b"END\r\n"), refused + done)
+
+    def test_allowed(self) -> None:
+        """
+        Where commands are allowed by name, all others are not.
+        """
+        proxy = self.proxy(self.memcached(users=""), "--allow-commands", "get,version")
+        self.assertEqual(
+            ask(proxy.address, b"stats\r\nmg a v\r\nget a\r\n", end=b"END\r\n"),
+            b"CLIENT_ERROR stats not allowed\r\nCLIENT_ERROR mg not allowed\r\nEND\r\n",
+        )
