@@ -521,6 +521,17 @@ class AskedTests(SynchronousTestCase):
         reply = b"VALUE a 0 1\r\nx\r\nVALUE a 0 1\r\nx\r\nEND\r\n"
         self.assertEqual(self.match(b"get a a\r\n", reply), (len(reply), 0, -1))
 
+    def test_bareLineEnd(self) -> None:
+        """
+        A line may end with LF only, and a key with CR.
+        """
+        for key, end in ((b"a", b"\n"), (b"abc", b"\n"), (b"a\r", b"\r\n"), (b"\r", b"\r\n")):
+            for word, unique in ((b"get", b""), (b"gets", b" 7")):
+                reply = b"VALUE %b 0 1%b\r\nx\r\nEND\r\n" % (key, unique)
+                for before in (b"", b"b "):
+                    request = b"%b %b%b%b" % (word, before, key, end)
+                    self.assertEqual(self.match(request, reply), (len(reply), 0, -1), request)
+
     def test_touched(self) -> None:
         """
         The exptime of C{gat} is not in the way.
