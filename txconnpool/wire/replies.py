@@ -92,7 +92,10 @@ def _values(name: str, cas: bytes = b"", read: bool = True) -> Form:
 
     def asked(requests: bytes) -> list[bytes]:
         end = -2 if requests[-2] == 13 else -1  # a bare LF is good too
-        keys = requests.replace(between, b" ")[start:end].split(b" ")
+        words = requests[start:end]
+        if b" " not in words:
+            return [words]
+        keys = words.replace(between, b" ").split(b" ")
         keys.reverse()
         return keys  # the exptime of gat is among them, and no harm: it is the first
 
