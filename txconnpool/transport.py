@@ -104,9 +104,12 @@ def adopt(protocol: IProtocol, reactor: object, direct: bool = True) -> ITranspo
     """
     Take over the socket of a protocol's transport where that is possible.
 
-    To be called from C{connectionMade}, before anything else is done to the transport, as
-    C{self.transport = adopt(self, reactor)}. From then on C{protocol.dataReceived}, as it is bound now, is called
-    without the wrappers that an endpoint may have put around the protocol; C{connectionLost} still passes through them.
+    To be called from C{connectionMade}, before anything is written, as C{self.transport = adopt(self, reactor)}. From
+    then on C{protocol.dataReceived}, as it is bound now, is called without the wrappers that an endpoint may have put
+    around the protocol; C{connectionLost} still passes through them. The transport that was there before should not be
+    used any more: if it is closed the connection is closed, but what is unsent is lost.
+
+    What a L{DirectTransport} cannot do is to start TLS and to pass file descriptors.
 
     @param protocol: the protocol, connected to its transport.
     @param reactor: the reactor of that transport.
@@ -453,6 +456,7 @@ class DirectTransport(_Forwarding):
         under = self._under
         if under.producer is not None and (under.producerPaused or not under.streamingProducer):
             under.producerPaused = False
+            self._draining = self.disconnecting or self._halfClosing or not under.streamingProducer
             under.producer.resumeProducing()
         elif self.disconnecting:
             self.close(_DONE)
