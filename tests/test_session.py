@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides
 
 from tests.support import HIGH_WATER, Pipe, Stage, answer, assertClosed, assertTidy, value
+from txconnpool import session
 from txconnpool.session import BACKLOG, FIRST_WINDOW, SessionLimits
 from txconnpool.wire.auth import Gate
 from txconnpool.wire.memcache import Memcache
@@ -568,6 +569,57 @@ class PressureTests(SessionTestCase):
             stage.serve()
         self.assertEqual([client.aborted for client in (slow, slower, reader)], [False, True, False])
         self.assertEqual(stage.unread.dropped, 1)
+
+    def test_allThatIsKept(self) -> None:
+        """
+        The values that clients have not sent to their ends count as well. When all together are too much, the client
+        with the most is closed, and one that has sent all of its value counts no more.
+        """
+        stage = self.stage(maxUnread=1 << 20)
+        clients = [stage.client() for _ in range(5)]
+        for client, size in zip(clients, (300000, 400000, 200000, 150000), strict=False):
+            client.send(put(b"a", 500000)[:size], 10000)
+        self.assertEqual([client.aborted for client in clients], [False, True, False, False, False])
+        self.assertEqual(stage.unread.dropped, 1)
+        clients[0].send(put(b"a", 500000)[300000:], 10000)
+        stage.serve()
+        self.assertEqual((clients[0].take(), clients[0].aborted), (b"STORED\r\n", False))
+        clients[4].send(put(b"a", 500000)[:400000], 10000)
+        self.assertEqual([client.aborted for client in clients[2:]], [False, False, False])
+        for client in clients:
+            client.lose()
+        stage.turns()
+        self.assertEqual(stage.unread.total, 0)
+
+    def test_keptInSmallPieces(self) -> None:
+        """
+        A request that comes in small pieces takes no more memory than its bytes do.
+        """
+        stage = self.stage()
+        client = stage.client()
+        request = put(b"a", 20000)
+        client.send(request[:-1], 2)
+        self.assertLess(len(client.protocol._kept), 10)
+        client.send(request[-1:])
+        stage.serve()
+        self.assertEqual(stage.line.asked, [request])
+
+    def test_memoryGivenBack(self) -> None:
+        """
+        When much was held and is not any more, the system gets its memory back.
+        """
+        given: list[int] = []
+        stage = self.stage()
+        self.patch(session, "giveBack", lambda: given.append(stage.unread.total))
+        self.patch(session, "MUCH", 1000000)
+        clients = [stage.client() for _ in range(20)]
+        for client in clients:
+            client.send(put(b"a", 200000)[:100000], 50000)
+        self.assertEqual(given, [])
+        for client in clients:
+            client.lose()
+        stage.turns()
+        self.assertEqual(given, [400000])
 
     def test_ownWords(self) -> None:
         """

@@ -221,7 +221,8 @@ class Settings:
     maxUnreadBytes: int = option(
         256 << 20,
         Size(1 << 20, 1 << 40),
-        "most bytes of replies that all clients together may leave unread; beyond it those with most are closed",
+        "most bytes held for all clients together: replies they have not read, values they have not sent to the end; "
+        "beyond it the clients with most are closed",
         "The whole process",
     )
     admin: str | None = option(

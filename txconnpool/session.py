@@ -9,10 +9,12 @@ what it pipelines is executed in that order, without anything being kept here fo
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
@@ -33,6 +35,9 @@ BACKLOG = 1 << 16
 
 #: While a line has no end yet, it is looked at again when an end has come, or so many bytes more.
 LOOK = 1 << 12
+
+#: If more bytes than this were held for clients, and less than a quarter is, the system gets the memory back.
+MUCH = 1 << 26
 
 #: Requests that a session may have in flight at first.
 FIRST_WINDOW = 16
@@ -55,9 +60,25 @@ class SessionLimits:
     unreadHard: int = 1 << 26
 
 
+def _trimmer() -> Callable[[int], object]:
+    """
+    Find what gives free memory back to the system: the C library of GNU does so by itself only when none of it is in
+    use at the end of its heap, which is next to never.
+    """
+    try:
+        trim: Callable[[int], object] = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):  # another library, or a system that has none of this kind
+        return lambda pad: None
+    return trim
+
+
+giveBack = partial(_trimmer(), 0)
+
+
 class Unread:
     """
-    How much all clients of a process have not read, and the bound on it.
+    How much is held for all clients of a process, and the bound on it: replies that they have not read, and requests
+    that they have not sent to their ends or that cannot be sent on yet.
 
     @ivar limit: bytes.
     @ivar total: bytes now.
@@ -70,6 +91,7 @@ class Unread:
         self.limit = limit
         self.total = 0
         self.dropped = 0
+        self._most = 0  # since memory was given back
         self._sessions: set[Session] = set()
 
     def add(self, session: Session, size: int) -> None:
@@ -81,19 +103,30 @@ class Unread:
         self.total += size
         self.enforce()
 
+    def keep(self, session: Session, size: int) -> None:
+        """
+        C{size} bytes of requests are kept for C{session}.
+        """
+        self._sessions.add(session)
+        self.total += size - session.kept
+        session.kept = size
+        self.enforce()
+
     def enforce(self) -> None:
         """
         Hold the bound.
         """
         while self.total > self.limit:
-            self.drop(max(self._sessions, key=lambda each: each.unread), f"{self.total} in all sessions")
+            most = max(self._sessions, key=lambda each: each.unread + each.kept)
+            self.drop(most, f"{self.total} are held for all sessions")
+        self._most = max(self._most, self.total)
 
     def drop(self, session: Session, why: str) -> None:
         """
-        Close a session for what it leaves unread.
+        Close a session for what is held for it.
         """
-        self._log.warn("closing {peer}: {unread} bytes unread, {why}", peer=session.transport.getPeer(),
-                       unread=session.unread, why=why)  # fmt: skip
+        self._log.warn("closing {peer}: {unread} bytes unread, {kept} kept, {why}", peer=session.transport.getPeer(),
+                       unread=session.unread, kept=session.kept, why=why)  # fmt: skip
         self.dropped += 1
         session.drop()
 
@@ -101,9 +134,24 @@ class Unread:
         """
         C{session} has read everything, or never will.
         """
-        self._sessions.discard(session)
         self.total -= session.unread
         session.unread = 0
+        self._cleared(session)
+
+    def free(self, session: Session) -> None:
+        """
+        No requests are kept for C{session} any more.
+        """
+        self.total -= session.kept
+        session.kept = 0
+        self._cleared(session)
+
+    def _cleared(self, session: Session) -> None:
+        if not session.unread + session.kept:
+            self._sessions.discard(session)
+        if self._most > MUCH and self.total < self._most // 4:
+            self._most = self.total
+            giveBack()
 
 
 @implementer(IWaiter, IRequester, IPushProducer, IHalfCloseableProtocol)
@@ -114,6 +162,7 @@ class Session(Protocol):
     @ivar number: for people, to tell it from others.
     @ivar ticket: its place among the waiters, while it waits.
     @ivar unread: bytes of replies written since the transport was full, and thus not read by the client.
+    @ivar kept: bytes of requests that were read and are not dealt with, as far as they count (see L{Unread}).
     """
 
     ticket: Any = None
@@ -142,6 +191,7 @@ class Session(Protocol):
         self._reading = True
         self._ending = False  # nothing more will be read: to be closed when all is answered
         self.unread = 0
+        self.kept = 0
 
     def connectionMade(self) -> None:
         """
@@ -165,8 +215,13 @@ class Session(Protocol):
         if self._swallow:
             data = self._swallowed(data)
         if self._size or self._blocked or self._again:
-            self._kept.append(data)
+            if self._kept and len(self._kept[-1]) < LOOK:
+                self._kept[-1] += data  # many small pieces would take many times their bytes in memory
+            else:
+                self._kept.append(data)
             self._size += len(data)
+            if self._size > BACKLOG:
+                self.factory.unread.keep(self, self._size)
             if self._size >= self._need or (self._line and b"\n" in data):
                 self._need = 0
                 self._resume()
@@ -282,6 +337,8 @@ class Session(Protocol):
             data = self._kept[0] if len(self._kept) == 1 else b"".join(self._kept)
             self._kept = []
             self._size = 0
+            if self.kept:
+                self.factory.unread.free(self)
             self._advance(data, refusal)
         crowded = self.unread > self._limits.unreadSoft
         if self._ending and not (self._inFlight or self._blocked or self._again or crowded):
@@ -570,6 +627,7 @@ class Session(Protocol):
         self._full = False
         self._write = _drop
         self.factory.unread.clear(self)
+        self.factory.unread.free(self)
 
 
 def _drop(data: bytes) -> None:
