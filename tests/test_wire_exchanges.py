@@ -568,7 +568,7 @@ class Relay:
             elif form is EVERYWHERE:
                 form, line, quiet = payload
                 forwarded += line
-                self._queue.append((form.but(hidden=form.first) if quiet else form, 1, b""))
+                self._queue.append((form.silent() if quiet else form, 1, b""))
             elif form is INSTEAD:
                 form, line, answer = payload
                 forwarded += line

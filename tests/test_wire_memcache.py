@@ -141,7 +141,7 @@ class LimitTests(SynchronousTestCase):
             line = word + b" key" * 1000
             self.assertEqual(self.wire.requests(line, 0, 1)[0], MORE)
             form, end, count, payload = self.wire.requests(line + b"\r\n", 0, 1)
-            self.assertIs(form, replies.GETS if word == b"gets" else GET)
+            self.assertIs(form, replies.SEVERAL[replies.GETS if word == b"gets" else GET])
             self.assertEqual((end, count), (len(line) + 2, 1))
             self.assertEqual(payload, line.lstrip() + b"\r\n" if line[0] == 32 else None)
 
@@ -483,6 +483,89 @@ class ReplyTests(SynchronousTestCase):
         self.assertIn("get", str(error))
         self.assertIn("STORED!", str(error))
         self.assertLess(len(str(error)), 200)
+
+
+class Tally:
+    """
+    What is counted.
+    """
+
+    def __init__(self) -> None:
+        self.missed = self.more = 0
+        self.failed = [0] * len(FORMS)
+
+
+class TallyTests(SynchronousTestCase):
+    """
+    Tests for what L{matchReplies} counts.
+    """
+
+    def count(self, form: Form, reply: bytes, count: int = 1) -> tuple[int, int, int]:
+        """
+        @return: how often nothing was found, how many values more than one there were, and how many errors.
+        """
+        tally = Tally()
+        self.assertEqual(matchReplies(reply, 0, form, count, -1, None, tally), (len(reply), 0, -1), reply)
+        self.assertEqual(sum(tally.failed), tally.failed[form.index])
+        return tally.missed, tally.more, tally.failed[form.index]
+
+    def test_read(self) -> None:
+        """
+        A read finds something, or nothing.
+        """
+        self.assertEqual(
+            self.count(GET, b"VALUE a 0 1\r\nx\r\nEND\r\nEND\r\nVALUE a 0 1\r\nx\r\nEND\r\n", 3), (1, 0, 0)
+        )
+        for value in (False, True):
+            hit = b"VA 1 f2\r\nx\r\nVA 0\r\n\r\n" if value else b"HD\r\nHD f2\r\n"
+            for write in (False, True):
+                self.assertEqual(self.count(MG[value, write], hit + b"EN\r\n", 3), (1, 0, 0))
+
+    def test_several(self) -> None:
+        """
+        Values beyond the first are counted where several keys were asked for.
+        """
+        reply = b"VALUE a 0 1\r\nx\r\nVALUE b 0 1\r\nx\r\nVALUE c 0 1\r\nx\r\nEND\r\n"
+        self.assertEqual(self.count(replies.SEVERAL[GET], reply), (0, 2, 0))
+        self.assertEqual(self.count(replies.SEVERAL[GET], b"END\r\n"), (1, 0, 0))
+        self.assertEqual(self.count(replies.SEVERAL[GET], b"SERVER_ERROR out of memory\r\n"), (0, -1, 1))
+        self.assertEqual(self.count(GET, reply), (0, 0, 0))
+
+    def test_other(self) -> None:
+        """
+        What does not read finds nothing and misses nothing.
+        """
+        self.assertEqual(self.count(replies.SET, b"STORED\r\nNOT_STORED\r\n", 2), (0, 0, 0))
+        self.assertEqual(self.count(STATS, b"STAT a b\r\nSTAT c d\r\nEND\r\n"), (0, 0, 0))
+        self.assertEqual(self.count(replies.ME, b"EN\r\n"), (0, 0, 0))
+
+    def test_failed(self) -> None:
+        """
+        Errors are counted by the command.
+        """
+        self.assertEqual(self.count(replies.SET, b"STORED\r\nSERVER_ERROR a\r\nSERVER_ERROR b\r\n", 3), (0, 0, 2))
+        self.assertEqual(self.count(replies.INCR, b"CLIENT_ERROR cannot increment\r\n"), (0, 0, 1))
+        self.assertEqual(self.count(GET, b"END\r\nERROR\r\n", 2), (1, 0, 1))
+
+    def test_violation(self) -> None:
+        """
+        Nothing is counted of replies that nobody will be given.
+        """
+        tally = Tally()
+        self.assertRaises(WireError, matchReplies, b"END\r\nSERVER_ERROR\r\nSTORED\r\n", 0, GET, 3, -1, None, tally)
+        self.assertEqual((tally.missed, sum(tally.failed)), (0, 0))
+
+    def test_pieces(self) -> None:
+        """
+        It is counted the same when it comes byte by byte.
+        """
+        form = replies.SEVERAL[GET]
+        reply = b"VALUE a 0 1\r\nx\r\nVALUE b 0 1\r\nx\r\nEND\r\nEND\r\nSERVER_ERROR\r\n"
+        tally = Tally()
+        pos, count, due = 0, 3, -1
+        for end in range(1, len(reply) + 1):
+            pos, count, due = matchReplies(reply[:end], pos, form, count, due, None, tally)
+        self.assertEqual((pos, count, tally.missed, sum(tally.failed)), (len(reply), 0, 1, 1))
 
 
 class AskedTests(SynchronousTestCase):

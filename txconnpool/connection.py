@@ -55,6 +55,7 @@ class Connection(Protocol):
         self._timer: IDelayedCall | None = None
         self._error: PoolError | None = None
         self._ended = False
+        self._values = 0
 
     # -- Requests
 
@@ -90,11 +91,10 @@ class Connection(Protocol):
         @param data: the requests.
         @param again: whether the owner would send them a second time if the connection is lost, where that is safe.
         """
-        traffic = self.slot.server.traffic
-        traffic.requests[form.index] += count
-        traffic.sent += len(data)
+        slot = self.slot
+        slot.server.traffic.sent += len(data)
         self._inFlight.append((owner, form, count, self._seconds(), data if again and form.read else None))
-        self.slot.load += count
+        slot.load += count
         self._write(data)
         if self._timer is None:
             self._watch(self.factory.requestTimeout)
@@ -130,7 +130,7 @@ class Connection(Protocol):
 
     def _deliver(self, data: bytes, slot: Any, traffic: Traffic) -> None:
         replies, inFlight = self._replies, self._inFlight
-        latency = traffic.latency
+        latency, requests = traffic.latency, traffic.requests
         now = self._seconds()
         owed, due, asked = self._owed, self._due, self._asked
         pos, size = 0, len(data)
@@ -143,22 +143,29 @@ class Connection(Protocol):
             if not owed:
                 asked = form.asked(request) if request and form.asked is not None else None
             start, fresh, before = pos, due < 0, owed or count
-            pos, owed, due = replies(data, pos, form, before, due, asked)
+            pos, owed, due = replies(data, pos, form, before, due, asked, traffic)
             done = before - owed
+            requests[form.index] += done
             if not owed:
                 inFlight.popleft()
                 took = now - since
                 latency.counts[bisect_left(latency.bounds, took)] += count
                 latency.total += took * count
-            if owed and fresh and form.hidden is not None and form.hidden(data, start):
-                if due > REPLY_LINE_MAX:
-                    raise WireError(f"{due} bytes in a reply that is not to be seen")
-                self._tail = data[start:]  # all of it or nothing
-                return
+            unseen = False
+            if not form.plain:
+                if form.many:
+                    self._countSeveral(request, done, traffic)
+                elif fresh:
+                    unseen = form.hidden(data, start)
+                    if owed and unseen:
+                        if due > REPLY_LINE_MAX:
+                            raise WireError(f"{due} bytes in a reply that is not to be seen")
+                        self._tail = data[start:]  # all of it or nothing
+                        return
             # Kept in step before the owner hears of it: it may send, or close this very connection.
             self._owed, self._due, self._asked = owed, due, asked
             slot.load -= done
-            if done and fresh and form.hidden is not None and form.hidden(data, start):
+            if unseen and done:
                 owner.replied(b"", done)
             elif pos > start:
                 owner.replied(data if pos - start == size else data[start:pos], done)
@@ -168,6 +175,23 @@ class Connection(Protocol):
             while inFlight and inFlight[0][1] is None:
                 said = inFlight.popleft()
                 said[0].replied(said[4], 1)
+
+    def _countSeveral(self, request: bytes | None, done: int, traffic: Traffic) -> None:
+        """
+        Count what was found of several keys, as soon as the reply is complete.
+        """
+        values = self._values + traffic.more
+        traffic.more = 0
+        if not done:
+            self._values = values
+            return
+        self._values = 0
+        if values >= 0:
+            keys = values
+            if request and request.count(32) - 1 != values:
+                keys = len(request.split()) - 2
+                traffic.moreMissed += keys - values
+            traffic.moreKeys += keys
 
     # -- Time, and the end
 

@@ -165,17 +165,28 @@ class Traffic:
     """
     What went to one server and came from it.
 
-    @ivar requests: how many requests were sent, by the index of their form.
+    @ivar requests: how many requests were answered, by the index of their form.
+    @ivar failed: how many of these were answered with an error, by the same.
+    @ivar missed: replies to reads that hold no value.
+    @ivar moreKeys: keys beyond the first, of reads of several keys. Where the request is not kept, as for C{gat},
+        these are the ones that were found.
+    @ivar moreMissed: how many of these were not found.
+    @ivar more: values of replies that are not complete yet, for a moment.
     @ivar sent: bytes of requests.
     @ivar received: bytes of replies.
     @ivar latency: from the sending of a request to the end of its reply, in seconds. Requests that were sent as one run
         share the time of the last.
     """
 
-    __slots__ = ("latency", "received", "requests", "sent")
+    __slots__ = ("failed", "latency", "missed", "more", "moreKeys", "moreMissed", "received", "requests", "sent")
 
     def __init__(self, forms: int) -> None:
         self.requests = [0] * forms
+        self.failed = [0] * forms
+        self.missed = 0
+        self.moreKeys = 0
+        self.moreMissed = 0
+        self.more = 0
         self.sent = 0
         self.received = 0
         self.latency = Histogram()

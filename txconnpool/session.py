@@ -260,7 +260,7 @@ class Session(Protocol):
                 form, payload, quiet = payload  # there is one server: everywhere is there
                 count = 1
                 if quiet:
-                    form = form.but(hidden=form.first)
+                    form = form.silent()
             if refusal is None:
                 try:
                     room = self._take()

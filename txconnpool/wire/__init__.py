@@ -11,14 +11,18 @@ server are then matched against the forms that are owed by L{matchReplies}, whic
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Callable
 from re import Match
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from txconnpool.errors import WireError
 
 #: What a compiled regular expression's C{match} is to a form: bytes and a position.
 Matcher: TypeAlias = Callable[[bytes, int], Match[bytes] | None]
+
+#: Matches any reply.
+EVERYTHING: Final[Matcher] = re.compile(b"").match
 
 #: Bytes of one line of a server, at most. memcached builds lines in 1024 bytes (C{WRITE_BUFFER_SIZE}) and takes lines
 #: of 2048; what is longer is not a line but a stream that lost its frames.
@@ -68,11 +72,17 @@ class Form:
         the body that follows; if this is not part of the match the reply is complete. An empty one stands for 0.
     @ivar after: matches what may stand after a body, always a line end first; its groups as those of C{first}.
     @ivar ending: what stands most often after the only body and ends the reply; C{after} matches it too.
+    @ivar error: matches the errors that are one complete answer to a request.
     @ivar asked: lists the keys of requests, the last one first; C{None} if replies do not name their key.
     @ivar hidden: matches the replies that the client asked not to see; C{None} if it sees all.
+    @ivar seeks: whether a reply without a body says that nothing was found.
+    @ivar many: whether a request may ask for several keys.
+    @ivar plain: whether a reply needs no second look: there is one key, and nothing is hidden.
     """
 
-    __slots__ = ("after", "asked", "ending", "first", "hidden", "index", "name", "read")
+    __slots__ = (
+        "after", "asked", "ending", "error", "first", "hidden", "index", "many", "name", "plain", "read", "seeks",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -82,8 +92,11 @@ class Form:
         first: Matcher,
         after: Matcher,
         ending: bytes,
+        error: Matcher,
         hidden: Matcher | None = None,
         asked: Callable[[bytes], list[bytes]] | None = None,
+        seeks: bool = False,
+        many: bool = False,
     ) -> None:
         self.name = name
         self.index = index
@@ -91,10 +104,14 @@ class Form:
         self.first = first
         self.after = after
         self.ending = ending
+        self.error = error
         self.hidden = hidden
         self.asked = asked
+        self.seeks = seeks
+        self.many = many
+        self.plain = hidden is None and not many
 
-    def but(self, *, read: bool | None = None, hidden: Matcher | None = None) -> Form:
+    def but(self, *, read: bool | None = None, hidden: Matcher | None = None, many: bool = False) -> Form:
         """
         The same form, with something else.
         """
@@ -105,9 +122,18 @@ class Form:
             self.first,
             self.after,
             self.ending,
+            self.error,
             self.hidden if hidden is None else hidden,
             self.asked,
+            self.seeks,
+            self.many or many,
         )
+
+    def silent(self) -> Form:
+        """
+        The same form, with nothing of it to be seen.
+        """
+        return self.but(hidden=EVERYTHING)
 
     def __repr__(self) -> str:
         return f"<Form {self.name}{' quiet' if self.hidden else ''}>"
@@ -120,8 +146,28 @@ Frame: TypeAlias = tuple[Form | Directive, int, int, Any]
 Verdict: TypeAlias = tuple[Directive | Admission, int, int, Any]
 
 
+class Tally(Protocol):
+    """
+    Where it is counted what replies hold, as far as it is not one value each.
+
+    @ivar missed: replies in which nothing was found of what was to be read.
+    @ivar more: values beyond the first of a reply to a request for several keys; -1 if it is an error.
+    @ivar failed: replies that are errors, by the index of their form.
+    """
+
+    missed: int
+    more: int
+    failed: list[int]
+
+
 def matchReplies(
-    data: bytes, pos: int, form: Form, count: int, due: int, asked: list[bytes] | None = None
+    data: bytes,
+    pos: int,
+    form: Form,
+    count: int,
+    due: int,
+    asked: list[bytes] | None = None,
+    tally: Tally | None = None,
 ) -> tuple[int, int, int]:
     """
     Match a server's bytes against the replies it owes.
@@ -132,6 +178,7 @@ def matchReplies(
     @param due: -1 at the start of a reply; else so many bytes of a body are still to come, which C{form.after} follows.
     @param asked: the keys that the replies may still be about, the next one last; those that have had their turn are
         taken away. C{None} if that is not to be looked at.
+    @param tally: where to count what they hold.
 
     @return: C{pos}, C{count} and C{due} after as many bytes as are verified: these belong to the replies and may be
         passed on at once. If replies are still owed and bytes are left, these are an incomplete line.
@@ -141,16 +188,24 @@ def matchReplies(
     first = form.first
     ending = form.ending
     size = len(data)
+    bare = more = failed = 0
     while count:
         if due < 0:
             match = first(data, pos)
             if match is None:
-                _checkIncomplete(data, pos, pos, form)
-                return pos, count, -1
+                match = form.error(data, pos)
+                if match is None:
+                    _checkIncomplete(data, pos, pos, form)
+                    break
+                pos = match.end()
+                count -= 1
+                failed += 1
+                continue
             pos = match.end()
             key, length = match.group(1, 2)
             if length is None:
                 count -= 1
+                bare += 1
                 continue
             if asked is not None and not (asked and key == asked.pop()):
                 _skipTo(key, asked, form)
@@ -162,13 +217,16 @@ def matchReplies(
         else:
             pos += due
         if pos >= size:
-            return size, count, pos - size
+            due = pos - size
+            pos = size
+            break
         match = form.after(data, pos)
         if match is None:
             if not b"\r\n".startswith(data[pos : pos + 2]):
                 raise WireError(f"a body of a reply to {form.name} is followed by {data[pos : pos + 40]!r}")
             _checkIncomplete(data, pos, pos + 2, form)
-            return pos, count, 0
+            due = 0
+            break
         pos = match.end()
         key, length = match.group(1, 2)
         if length is None:
@@ -178,6 +236,16 @@ def matchReplies(
             if asked is not None and not (asked and key == asked.pop()):
                 _skipTo(key, asked, form)
             due = int(length or 0)
+            more += 1
+    if (bare or more or failed) and tally is not None:
+        if form.seeks:
+            tally.missed += bare
+            if form.many:
+                tally.more += more
+        if failed:
+            tally.failed[form.index] += failed
+            if form.many:
+                tally.more = -1
     return pos, count, due
 
 

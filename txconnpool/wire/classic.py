@@ -17,8 +17,8 @@ import re
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-from txconnpool.wire import ANSWER, CLOSE, EVERYWHERE, INSTEAD, MORE, STATISTICS, Form, Frame, replies
-from txconnpool.wire.replies import SILENT
+from txconnpool.wire import ANSWER, CLOSE, EVERYTHING, EVERYWHERE, INSTEAD, MORE, STATISTICS, Form, Frame, replies
+from txconnpool.wire.replies import SEVERAL, SILENT
 
 #: Bytes of a key, at most (C{memcached.h}, C{KEY_MAX_LENGTH}).
 KEY_MAX: Final = 250
@@ -108,7 +108,7 @@ def forwardBlock(
         large, so that a client which sees no error does not go on to see the old one (C{proto_text.c},
         C{process_update_command}).
     """
-    silent = form.hidden is replies.EVERYTHING
+    silent = form.hidden is EVERYTHING
     end = stop + length + 2
     if length > limit and not error:
         if replaces:
@@ -131,8 +131,9 @@ def _retrieval(form: Form) -> Check:
             return answer(stop, ERROR)
         if max(map(len, words)) > KEY_MAX or data.find(b"\0", pos, stop) >= 0:
             return answer(stop, BAD_LINE)
+        wanted = SEVERAL[form] if data.count(32, pos, stop) > 1 else form
         # 1.6.40 no longer takes spaces before the command.
-        return form, stop, 1, data[pos:stop].lstrip(b" ") if data[pos] == 32 else None
+        return wanted, stop, 1, data[pos:stop].lstrip(b" ") if data[pos] == 32 else None
 
     return check
 
@@ -147,7 +148,7 @@ def _retrievalAndTouch(form: Form) -> Check:
             return answer(stop, BAD_LINE)
         if len(words) == 2:
             return answer(stop, b"END\r\n")
-        return forward(form, joined(words), data, pos, stop)
+        return forward(form if len(words) == 3 else SEVERAL[form], joined(words), data, pos, stop)
 
     return check
 

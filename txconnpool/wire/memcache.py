@@ -18,6 +18,7 @@ from typing import Final
 from txconnpool.wire import (
     ANSWER,
     CLOSE,
+    EVERYTHING,
     EVERYWHERE,
     MORE,
     REPLY_LINE_MAX,
@@ -30,7 +31,7 @@ from txconnpool.wire import (
     replies,
 )
 from txconnpool.wire.classic import ERROR, KEY_MAX
-from txconnpool.wire.replies import FORMS, GET, GETS, MG, SET, SILENT, VERSION
+from txconnpool.wire.replies import FORMS, GET, GETS, MG, SET, SEVERAL, SILENT, VERSION
 
 __all__ = [
     "ANSWER",
@@ -90,6 +91,7 @@ _COMMON: Final = re.compile(
 # The number of its last group tells which of them a request is; a single get has none.
 _RUN, _KEYS, _SET, _SET_NOREPLY, _LINE, _LINE_NOREPLY, _GETS, _MG = range(1, 9)
 
+_GET_SEVERAL: Final = SEVERAL[GET]
 _LINES: Final = {form.name.encode()[:4]: form for form in (replies.DELETE, replies.INCR, replies.DECR, replies.TOUCH)}
 _COMMON_WORDS: Final = frozenset(b"get set delete incr decr touch gets mg".split())
 
@@ -162,7 +164,7 @@ class Memcache:
             keys = match[_KEYS]
             if 0 in keys or (len(keys) > KEY_MAX and max(map(len, keys.split(b" "))) > KEY_MAX):
                 return self._check(data, pos)
-            return GET, end, 1, None
+            return _GET_SEVERAL if 32 in keys else GET, end, 1, None
         if which == _GETS:
             return GETS, end, 1, None
         if which == _MG:
@@ -247,7 +249,7 @@ def _deny(word: bytes, frame: Frame) -> Frame:
     """
     form, end, _, payload = frame
     if isinstance(form, Form):
-        silent = form.hidden is replies.EVERYTHING
+        silent = form.hidden is EVERYTHING
     elif form is EVERYWHERE:
         silent = payload[2]
     elif form is STATISTICS:

@@ -63,14 +63,17 @@ _forms: list[Form] = []
 def _form(
     name: str,
     *first: bytes,
+    error: bytes,
     after: Matcher = _NOTHING,
+    ending: bytes = b"\r\nEND\r\n",
     read: bool = False,
     asked: Callable[[bytes], list[bytes]] | None = None,
+    seeks: bool = False,
 ) -> Form:
     """
     Make the form of a command and number it.
     """
-    form = Form(name, len(_forms), read, _matcher(*first), after, b"\r\nEND\r\n", None, asked)
+    form = Form(name, len(_forms), read, _matcher(*first), after, ending, _matcher(error), None, asked, seeks)
     _forms.append(form)
     return form
 
@@ -79,7 +82,7 @@ def _withValue(form: Form, *first: bytes) -> Form:
     """
     Make another form of a meta command, for a request that wants the value.
     """
-    return Form(form.name, form.index, form.read, _matcher(*first), _LINE_END, b"\r\n")
+    return Form(form.name, form.index, form.read, _matcher(*first), _LINE_END, b"\r\n", form.error, seeks=form.seeks)
 
 
 def _values(name: str, cas: bytes = b"", read: bool = True) -> Form:
@@ -101,7 +104,7 @@ def _values(name: str, cas: bytes = b"", read: bool = True) -> Form:
 
     value = rb"VALUE (" + _KEY + rb") [0-9]{1,20} " + _LENGTH + cas + rb"\r\n"
     after = _matcher(rb"\r\n(?:END\r\n|" + value + rb")")
-    return _form(name, value, rb"END\r\n", _LINE_ERROR, after=after, read=read, asked=asked)
+    return _form(name, value, rb"END\r\n", error=_LINE_ERROR, after=after, read=read, asked=asked, seeks=True)
 
 
 _CAS: Final = rb" [0-9]{1,20}"
@@ -110,29 +113,29 @@ GETS: Final = _values("gets", _CAS)
 GAT: Final = _values("gat", read=False)
 GATS: Final = _values("gats", _CAS, read=False)
 
-SET: Final = _form("set", rb"STORED\r\n", rb"NOT_STORED\r\n", _ERROR)
-ADD: Final = _form("add", rb"(?:NOT_)?STORED\r\n", _ERROR)
-REPLACE: Final = _form("replace", rb"(?:NOT_)?STORED\r\n", _ERROR)
-APPEND: Final = _form("append", rb"(?:NOT_)?STORED\r\n", _ERROR)
-PREPEND: Final = _form("prepend", rb"(?:NOT_)?STORED\r\n", _ERROR)
-CAS: Final = _form("cas", rb"STORED\r\n", rb"EXISTS\r\n", rb"NOT_FOUND\r\n", rb"NOT_STORED\r\n", _ERROR)
+SET: Final = _form("set", rb"STORED\r\n", rb"NOT_STORED\r\n", error=_ERROR)
+ADD: Final = _form("add", rb"(?:NOT_)?STORED\r\n", error=_ERROR)
+REPLACE: Final = _form("replace", rb"(?:NOT_)?STORED\r\n", error=_ERROR)
+APPEND: Final = _form("append", rb"(?:NOT_)?STORED\r\n", error=_ERROR)
+PREPEND: Final = _form("prepend", rb"(?:NOT_)?STORED\r\n", error=_ERROR)
+CAS: Final = _form("cas", rb"STORED\r\n", rb"EXISTS\r\n", rb"NOT_FOUND\r\n", rb"NOT_STORED\r\n", error=_ERROR)
 
 # The number may be padded with spaces (protocol.txt, "Increment/Decrement").
-INCR: Final = _form("incr", rb"[0-9]{1,20} *\r\n", rb"NOT_FOUND\r\n", _LINE_ERROR)
-DECR: Final = _form("decr", rb"[0-9]{1,20} *\r\n", rb"NOT_FOUND\r\n", _LINE_ERROR)
-DELETE: Final = _form("delete", rb"DELETED\r\n", rb"NOT_FOUND\r\n", _LINE_ERROR)
-TOUCH: Final = _form("touch", rb"TOUCHED\r\n", rb"NOT_FOUND\r\n", _LINE_ERROR)
+INCR: Final = _form("incr", rb"[0-9]{1,20} *\r\n", rb"NOT_FOUND\r\n", error=_LINE_ERROR)
+DECR: Final = _form("decr", rb"[0-9]{1,20} *\r\n", rb"NOT_FOUND\r\n", error=_LINE_ERROR)
+DELETE: Final = _form("delete", rb"DELETED\r\n", rb"NOT_FOUND\r\n", error=_LINE_ERROR)
+TOUCH: Final = _form("touch", rb"TOUCHED\r\n", rb"NOT_FOUND\r\n", error=_LINE_ERROR)
 
-FLUSH_ALL: Final = _form("flush_all", rb"OK\r\n", _LINE_ERROR)
-VERBOSITY: Final = _form("verbosity", rb"OK\r\n", _LINE_ERROR)
+FLUSH_ALL: Final = _form("flush_all", rb"OK\r\n", error=_LINE_ERROR)
+VERBOSITY: Final = _form("verbosity", rb"OK\r\n", error=_LINE_ERROR)
 # The login of wire.auth, whose words are those of a set.
-AUTH: Final = _form("auth", rb"STORED\r\n", _LINE_ERROR)
-VERSION: Final = _form("version", rb"VERSION [^\r\n]*\r\n", _LINE_ERROR, read=True)
+AUTH: Final = _form("auth", rb"STORED\r\n", error=_LINE_ERROR)
+VERSION: Final = _form("version", rb"VERSION [^\r\n]*\r\n", error=_LINE_ERROR, read=True)
 
 # Lines one by one: each is a body of no bytes whose line end is the beginning of what comes "after".
 _STATISTIC: Final = rb"(?:STAT|ITEM|PREFIX)() [^\r\n]*()(?=\r\n)"
 STATS: Final = _form(
-    "stats", _STATISTIC, rb"END\r\n", rb"RESET\r\n", rb"OK\r\n", _LINE_ERROR,
+    "stats", _STATISTIC, rb"END\r\n", rb"RESET\r\n", rb"OK\r\n", error=_LINE_ERROR,
     after=_matcher(rb"\r\n(?:END\r\n|" + _STATISTIC + rb")"), read=True,
 )  # fmt: skip
 
@@ -140,15 +143,19 @@ STATS: Final = _form(
 _FLAGS: Final = rb"(?: [^\n]*)?\r\n"
 _BODY: Final = rb"VA ()" + _LENGTH + _FLAGS
 
-# Whether the request wants the value decides which of HD and VA is the answer to a hit.
-_MG: Final = _form("mg", rb"(?:HD|EN)" + _FLAGS, _LINE_ERROR, read=True)
-_MG_VALUE: Final = _withValue(_MG, _BODY, rb"EN" + _FLAGS, _LINE_ERROR)
-MS: Final = _form("ms", rb"(?:HD|NS|EX|NF)" + _FLAGS, _ERROR, _MS_ERROR)
-MD: Final = _form("md", rb"(?:HD|NF|EX|NS)" + _FLAGS, _LINE_ERROR)
-_MA: Final = _form("ma", rb"(?:HD|NF|EX|NS)" + _FLAGS, _LINE_ERROR)
-_MA_VALUE: Final = _withValue(_MA, _BODY, rb"(?:NF|EX|NS)" + _FLAGS, _LINE_ERROR)
-MN: Final = _form("mn", rb"MN\r\n", _LINE_ERROR, read=True)
-ME: Final = _form("me", rb"ME [^\n]*\r\n", rb"EN\r\n", _LINE_ERROR, read=True)
+# Whether the request wants the value decides which of HD and VA is the answer to a hit. HD is a body of no bytes too,
+# so that EN is the only reply to mg without one.
+_MG: Final = _form(
+    "mg", rb"HD()(?: [^\n]*)?()(?=\r\n)", rb"EN" + _FLAGS, error=_LINE_ERROR, after=_LINE_END, ending=b"\r\n",
+    read=True, seeks=True,
+)  # fmt: skip
+_MG_VALUE: Final = _withValue(_MG, _BODY, rb"EN" + _FLAGS)
+MS: Final = _form("ms", rb"(?:HD|NS|EX|NF)" + _FLAGS, error=_ERROR + rb"|" + _MS_ERROR)
+MD: Final = _form("md", rb"(?:HD|NF|EX|NS)" + _FLAGS, error=_LINE_ERROR)
+_MA: Final = _form("ma", rb"(?:HD|NF|EX|NS)" + _FLAGS, error=_LINE_ERROR)
+_MA_VALUE: Final = _withValue(_MA, _BODY, rb"(?:NF|EX|NS)" + _FLAGS)
+MN: Final = _form("mn", rb"MN\r\n", error=_LINE_ERROR, read=True)
+ME: Final = _form("me", rb"ME [^\n]*\r\n", rb"EN\r\n", error=_LINE_ERROR, read=True)
 
 #: The form of C{mg} by whether it asks for the value and whether it may write.
 MG: Final = {
@@ -164,13 +171,11 @@ MA: Final = {False: _MA, True: _MA_VALUE}
 #: The form of each command, by C{Form.index}.
 FORMS: Final = tuple(_forms)
 
-#: What C{noreply} hides: everything (C{memcached.c}, C{out_string}).
-EVERYTHING: Final = _matcher(rb"")
+#: The forms of the retrievals that may ask for several keys.
+SEVERAL: Final = {form: form.but(many=True) for form in (GET, GETS, GAT, GATS)}
 
-#: The forms of the commands that take C{noreply}, with it.
-SILENT: Final = {
-    form: form.but(hidden=EVERYTHING) for form in (SET, ADD, REPLACE, APPEND, PREPEND, CAS, INCR, DECR, TOUCH, DELETE)
-}
+#: The forms of the commands that take C{noreply}, with it: it hides everything (C{memcached.c}, C{out_string}).
+SILENT: Final = {form: form.silent() for form in (SET, ADD, REPLACE, APPEND, PREPEND, CAS, INCR, DECR, TOUCH, DELETE)}
 
 _NOT_FOUND: Final = _matcher(rb"EN[ \r]")
 _DONE: Final = _matcher(rb"HD[ \r]")
