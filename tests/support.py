@@ -52,10 +52,7 @@ class Pipe:
     @ivar connected: whether C{connectionLost} has not been called.
     @ivar closing: whether the protocol has closed the connection, in whichever way.
     @ivar aborted: whether it has by force.
-    @cvar waitsForProducer: whether it is not closed as long as there is a producer.
     """
-
-    waitsForProducer = True
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -126,7 +123,7 @@ class Pipe:
             self._close()
 
     def _close(self) -> None:
-        if self.closing and not self.aborted and not self.unread and not (self.producer and self.waitsForProducer):
+        if self.closing and not self.aborted and not self.unread and self.producer is None:
             self.clock.callLater(0, self.lose, ConnectionDone())
 
     def abortConnection(self) -> None:
@@ -310,8 +307,6 @@ class Line(Pipe):
     @ivar asked: what was asked, one request each, the handshake not among them.
     @ivar owed: the answers that have not been delivered.
     """
-
-    waitsForProducer = False
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)

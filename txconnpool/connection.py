@@ -254,6 +254,13 @@ class Connection(Protocol):
         for each, its in owners.items():
             each.unanswered(its, begun and each is owner, error)
 
+    def loseConnection(self) -> None:
+        """
+        Close, as the pool wishes; nothing is in flight.
+        """
+        self.transport.unregisterProducer()  # without this TLS would wait for the producer to end
+        self.transport.loseConnection()
+
     # -- Back-pressure: the server does not read
 
     def pauseProducing(self) -> None:

@@ -37,6 +37,7 @@ from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer
 
 from txconnpool.errors import PoolTimeout
+from txconnpool.interfaces import IPipelined
 
 
 def endpointOf(address: Any, reactor: Any) -> tuple[str, IStreamClientEndpoint]:
@@ -303,7 +304,8 @@ class Attempt:
         """
         Close the connection when what was written is sent.
         """
-        self.client.transport.loseConnection()
+        client = self.client
+        (client if IPipelined.providedBy(client) else client.transport).loseConnection()
 
     def abort(self) -> None:
         """

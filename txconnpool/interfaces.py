@@ -172,3 +172,8 @@ class IPipelined(Interface):
     """
 
     slot = Attribute("Set by the pool when the connection is established.")
+
+    def loseConnection() -> None:
+        """
+        Close the connection. It carries nothing, and will be given nothing.
+        """
