@@ -20,7 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from txconnpool import errors
 from txconnpool.embedded import MemoryEndpoint
 from txconnpool.errors import ConnectionLostInFlight, PoolClosed, PoolError, PoolTimeout, ServerUnavailable
-from txconnpool.memcache import InvalidArgument, MemCachePool
+from txconnpool.memcache import InvalidArgument, MemCachePool, probe
 from txconnpool.state import FLAP
 from txconnpool.testing import FakeConnection, FakeServer, MemoryPool, finish
 
@@ -478,6 +478,17 @@ class TogetherTests(MemCachePoolTests):
         one, two = (0, b"1"), (0, b"2")
         self.assertEqual(self.results(answers), [one, one, two, one, {b"a": one, "b": two}])
 
+    def test_sameKeyForMany(self) -> None:
+        """
+        However many want the same key, each of them is told.
+        """
+        answers = [self.pool.get("a") for _ in range(5000)]
+        answers[7].addErrback(lambda failure: failure.trap(CancelledError))
+        answers[7].cancel()
+        self.pool.flush()
+        self.assertEqual(self.connection.received, b"get a\r\n")
+        self.assertEqual(self.results(answers).count((0, b"1")), 4999)
+
     def test_identifiers(self) -> None:
         """
         Those who want identifiers travel together, without those who do not.
@@ -764,6 +775,18 @@ class CancelTests(ScriptTests):
         self.say(b"END\r\n")
         self.assertEqual(self.successResultOf(answer), (0, None))
 
+    def test_idleAfterNothing(self) -> None:
+        """
+        A connection on which nothing was asked in the end ages like any other that nobody uses.
+        """
+        self.pool.version()
+        self.say(b"VERSION 1\r\n")
+        self.cancel(self.pool.get("a"))
+        self.flush()
+        self.clock.advance(600)
+        self.flush()
+        self.assertEqual(self.server.connections, [])
+
     def test_waiting(self) -> None:
         """
         A call that waits for a connection and is cancelled waits no more.
@@ -786,6 +809,7 @@ class CancelTests(ScriptTests):
         calls: list[tuple[Callable[[], Deferred[Any]], bytes]] = [
             (lambda: self.pool.get("a"), b"VALUE a 0 1\r\n1\r\nEND\r\n"),
             (lambda: self.pool.getMultiple("ab"), b"VALUE a 0 1\r\n1\r\nEND\r\n"),
+            (lambda: self.pool.get("a"), b"END\r\n"),
             (lambda: self.pool.get("a"), b"SERVER_ERROR\r\n"),
             (lambda: self.pool.increment("a"), b"2\r\n"),
             (lambda: self.pool.increment("a"), b"CLIENT_ERROR\r\n"),
@@ -969,6 +993,41 @@ class LossTests(ScriptTests):
         finish(pool)
 
 
+class CheckTests(MemCachePoolTests):
+    """
+    A connection that nobody used for a while may be checked before it is.
+    """
+
+    settings = {"check": probe, "checkIfIdleFor": 10.0, "maxClients": 1}
+
+    def test_idle(self) -> None:
+        """
+        It is asked for its version first.
+        """
+        self.connect()
+        self.assertEqual(self.pool.result(self.pool.get("a")), (0, None))
+        self.assertEqual(self.connection.received, b"get a\r\n")
+        self.pool.clock.advance(10)
+        self.assertIs(self.pool.result(self.pool.delete("a")), False)
+        self.assertEqual(self.connection.received, b"get a\r\n" + HELLO + b"delete a\r\n")
+
+    def test_dead(self) -> None:
+        """
+        One that does not answer carries nothing, so even what may not be sent twice survives it.
+        """
+        self.connect()
+        self.pool.server.hold()
+        self.pool.clock.advance(10)
+        answer = self.pool.set("a", b"1")
+        self.pool.flush()
+        self.assertEqual(self.connection.received, HELLO)
+        self.pool.server.holding = False
+        self.pool.server.reset()
+        self.pool.flush()
+        self.pool.clock.advance(1)
+        self.assertIs(self.successResultOf(answer), True)
+
+
 class LifeTests(MemCachePoolTests):
     """
     How a pool begins and ends.
@@ -988,6 +1047,7 @@ class LifeTests(MemCachePoolTests):
         self.connect()
         get, put = self.pool.get("a"), self.pool.set("a", b"1")
         closed = self.pool.close()
+        self.assertNotIn("_flush", repr(self.pool.clock.getDelayedCalls()))
         self.pool.flush()
         self.assertEqual((self.successResultOf(put), type(self.successResultOf(get))), (True, tuple))
         self.successResultOf(closed)
@@ -1114,7 +1174,7 @@ class PerformRequestTests(MemCachePoolTests):
 
         class Counting(MemoryPool):
             def get(self, *args: Any, **kwargs: Any) -> Deferred[Any]:
-                return self.performRequest("get", *args, **kwargs)
+                return self.performRequest("get", *args, **kwargs).addCallback(lambda answer: answer[-1])
 
             def increment(self, *args: Any, **kwargs: Any) -> Deferred[Any]:
                 return self.performRequest("increment", *args, **kwargs)
@@ -1123,7 +1183,7 @@ class PerformRequestTests(MemCachePoolTests):
         self.addCleanup(finish, pool)
         pool.result(pool.set("n", b"1"))
         self.assertEqual(pool.result(pool.increment("n")), 2)
-        self.assertEqual(pool.result(pool.get("n")), (0, b"2"))
+        self.assertEqual(pool.result(pool.get("n")), b"2")
         self.assertEqual(pool.result(pool.gets("n"))[2], b"2")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from unittest import TestResult
 
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone, ConnectionLost, ConnectionRefusedError
+from twisted.internet.error import ConnectingCancelledError, ConnectionDone, ConnectionLost, ConnectionRefusedError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
@@ -177,6 +177,12 @@ class FakeServerTests(SynchronousTestCase):
         self.assertNoResult(dialed)
         self.clock.advance(0)
         self.failureResultOf(dialed, ConnectionRefusedError)
+        factory = Factory.forProtocol(Client)
+        refused = self.server.connect(factory)
+        self.assertEqual(factory.numPorts, 1)
+        self.clock.advance(0)
+        self.failureResultOf(refused)
+        self.assertEqual(factory.numPorts, 0)
         self.server.refuse(OSError("no route"))
         dialed = self.dial()
         self.clock.advance(0)
@@ -195,16 +201,18 @@ class FakeServerTests(SynchronousTestCase):
         for dialed in dials:
             self.assertNoResult(dialed)
         dials[0].cancel()
-        self.assertEqual(len(self.failureResultOf(dials[0]).value.args), 1)
+        self.failureResultOf(dials[0], ConnectingCancelledError)
         self.server.accept()
         self.clock.advance(0)
         self.assertIsInstance(self.successResultOf(dials[1]), Client)
         self.assertEqual(len(self.server.connections), 1)
         self.server.hang()
-        dialed = self.dial()
+        dials = [self.dial(), self.dial()]
         self.clock.advance(0)
+        dials[0].cancel()
         self.server.refuse()
-        self.failureResultOf(dialed, ConnectionRefusedError)
+        self.failureResultOf(dials[0], ConnectingCancelledError)
+        self.failureResultOf(dials[1], ConnectionRefusedError)
 
     def test_hold(self) -> None:
         """
@@ -219,6 +227,8 @@ class FakeServerTests(SynchronousTestCase):
         self.assertEqual(self.happened(client), [b"hello o"])
         self.assertEqual(self.happened(other), [b"hello t"])
         self.assertEqual(self.say(client, b"four\n"), [])
+        late = self.connect()
+        self.assertEqual(self.say(late, b"me\n"), [])
         self.server.connections[0].release()
         self.assertEqual(self.happened(client), [b"ne\nhello two\nhello four\n"])
         self.assertEqual(self.say(client, b"five\n"), [b"hello five\n"])

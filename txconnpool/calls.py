@@ -93,7 +93,7 @@ class Request:
     One request on the wire.
 
     @ivar form: the form of its reply.
-    @ivar ticket: its place among the waiters, while it waits.
+    @ivar ticket: its place among the waiters, if it has waited.
     """
 
     __slots__ = ("_again", "_parts", "_pool", "form", "ticket")
@@ -127,7 +127,6 @@ class Request:
         """
         Send it.
         """
-        self.ticket = None
         data = self.encode()
         if data:
             slot.client.send(self, self.form, 1, data, False)
@@ -138,7 +137,6 @@ class Request:
         """
         There is no connection for it.
         """
-        self.ticket = None
         self.fail(error)
 
     def forget(self) -> None:
@@ -147,7 +145,6 @@ class Request:
         """
         if self.ticket is not None:
             self._pool.forget(self.ticket)
-            self.ticket = None
 
     def replied(self, data: bytes, count: int) -> None:
         """
@@ -158,9 +155,7 @@ class Request:
             return
         self._parts.append(data)
         if count:
-            data = b"".join(self._parts)
-            self._parts.clear()
-            self.answer(data)
+            self.answer(b"".join(self._parts))
 
     def unanswered(self, entries: list[Entry], begun: bool, error: PoolError) -> None:
         """
@@ -304,7 +299,10 @@ class Together:
         """
         Whether nobody waits any more.
         """
-        return all(caller.called for caller in self.callers)
+        callers = self.callers
+        while callers and callers[-1].called:  # once for each, however often this is asked
+            callers.pop()
+        return not callers
 
     def callback(self, value: Value) -> None:
         """
