@@ -123,7 +123,7 @@ class Connection(Protocol):
             self.factory.violated(self)
             self._log.warn("closing a connection to {server}: {why}", server=slot.server.name, why=str(error))
             # What came may be somebody's data: it is not for clients.
-            self._fail(ConnectionLostInFlight(f"upstream protocol error ({slot.server.name})"))
+            self._fail(ConnectionLostInFlight(f"upstream protocol error ({slot.server.name})", kind="protocol"))
             return
         if not slot.load or self.factory.connectionPool.waiting:
             self.factory.connectionPool.eased(slot)
@@ -334,9 +334,11 @@ class ConnectionFactory(Factory):
         A connection is closed because a reply was late.
         """
         self.connectionPool.counters.requestTimeouts += 1
+        connection.slot.server.traffic.timeouts += 1
 
     def violated(self, connection: Connection) -> None:
         """
         A connection is closed because its bytes did not fit.
         """
         self.connectionPool.counters.violations += 1
+        connection.slot.server.traffic.violations += 1

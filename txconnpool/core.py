@@ -15,10 +15,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txconnpool.deadlines import Deadlines
-from txconnpool.dial import Attempt, describe, endpointOf
+from txconnpool.dial import Attempt, describe, endpointOf, kindOf
 from txconnpool.errors import PoolClosed
 from txconnpool.interfaces import IPipelined
-from txconnpool.metrics import Counters, PoolStats, Traffic
+from txconnpool.metrics import Counters, PoolStats, Traffic, tally
 from txconnpool.state import RETIRING, Action, Check, Close, Dial, Limits, PoolState, Refuse, Server, Slot, Ticket
 
 
@@ -118,6 +118,13 @@ class Core:
         What has happened.
         """
         return self._state.counters
+
+    @property
+    def state(self) -> PoolState:
+        """
+        What there is to decide about, for statistics.
+        """
+        return self._state
 
     @property
     def stats(self) -> PoolStats:
@@ -324,6 +331,7 @@ class Core:
                           self._announces)  # fmt: skip
         self._attempts[slot] = attempt
         attempt.start()
+        slot.server.traffic.dials += 1
         self._tell("dialing", slot.server.name)
 
     def _newFactory(self, slot: Slot) -> Any:
@@ -360,6 +368,7 @@ class Core:
         server = slot.server
         words = describe(reason)
         if self._state.running:
+            tally(server.traffic.dialFailures, kindOf(reason))
             self._tell("dialFailed", server.name, reason)
             if server.up:
                 self._log.warn("{pool}: {server} is down: {reason}", pool=self.name, server=server.name, reason=words)
@@ -373,7 +382,13 @@ class Core:
         The connection of C{slot} is gone.
         """
         why = reason.value
-        words = slot.reason if slot.phase is RETIRING else describe(why)
+        traffic = slot.server.traffic
+        if slot.phase is RETIRING:
+            words = slot.reason
+            tally(traffic.closed, words)
+        else:
+            words = describe(why)
+            tally(traffic.lost, kindOf(why))
         now = self._seconds()
         actions = self._state.lost(slot, why, words, now)
         del self._attempts[slot]

@@ -36,7 +36,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer
 
-from txconnpool.errors import PoolTimeout
+from txconnpool.errors import LoginFailed, PoolTimeout, WireError
 from txconnpool.interfaces import IPipelined
 
 
@@ -95,6 +95,30 @@ def describe(reason: BaseException | None) -> str:
     if isinstance(reason, error.ConnectionLost):
         return "connection lost"
     return str(reason) or type(reason).__name__
+
+
+def kindOf(reason: BaseException | None) -> str:
+    """
+    Say the same in a word or two of a small number of them, for statistics.
+    """
+    if isinstance(reason, error.ConnectError) and isinstance(reason.osError, int):
+        return os.strerror(reason.osError).lower()
+    for kinds, word in _KINDS:
+        if isinstance(reason, kinds):
+            return word
+    return "other"
+
+
+_KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
+    ((PoolTimeout, error.TimeoutError), "timeout"),
+    (error.ConnectionRefusedError, "connection refused"),
+    (error.DNSLookupError, "no such host"),
+    (error.ConnectionDone, "closed by the server"),
+    (error.ConnectionAborted, "aborted"),
+    ((error.ConnectionLost, type(None)), "connection lost"),
+    (LoginFailed, "login failed"),
+    (WireError, "protocol error"),
+)
 
 
 class Link:

@@ -14,7 +14,11 @@ class PoolError(Exception):
     A request could not be served by the pool.
 
     The text of each one is a sentence for people: what happened, to which server, with the numbers of the moment.
+
+    @ivar kind: what happened, in a word, for statistics.
     """
+
+    kind = "other"
 
 
 class PoolTimeout(PoolError, TimeoutError):
@@ -30,6 +34,7 @@ class PoolTimeout(PoolError, TimeoutError):
         super().__init__(text)
         self.phase = phase
         self.stats = stats
+        self.kind = f"{'wait' if phase == 'acquire' else phase}_timeout"
 
 
 class PoolFull(PoolError):
@@ -38,6 +43,8 @@ class PoolFull(PoolError):
 
     @ivar stats: the L{txconnpool.state.PoolStats} of the moment, or C{None}.
     """
+
+    kind = "too_many_waiting"
 
     def __init__(self, text: str, stats: Any = None) -> None:
         super().__init__(text)
@@ -49,6 +56,8 @@ class PoolClosed(PoolError):
     The pool is closing or closed.
     """
 
+    kind = "closed"
+
 
 class ServerUnavailable(PoolError):
     """
@@ -58,6 +67,8 @@ class ServerUnavailable(PoolError):
 
     @ivar stats: the L{txconnpool.state.PoolStats} of the moment, or C{None}.
     """
+
+    kind = "unavailable"
 
     def __init__(self, text: str, stats: Any = None) -> None:
         super().__init__(text)
@@ -77,9 +88,10 @@ class ConnectionLostInFlight(PoolError):
     @ivar sent: whether bytes of the request may have reached the server: if C{False}, it was not executed.
     """
 
-    def __init__(self, text: str, sent: bool = True) -> None:
+    def __init__(self, text: str, sent: bool = True, kind: str = "lost") -> None:
         super().__init__(text)
         self.sent = sent
+        self.kind = kind
 
 
 class ClientNotOwned(PoolError, ValueError):

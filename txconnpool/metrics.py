@@ -161,9 +161,22 @@ class PoolStats:
         )
 
 
+#: Reasons that are counted apart, at most; the rest are "other". There are a dozen.
+REASONS = 32
+
+
+def tally(reasons: dict[str, int], reason: str, times: int = 1) -> None:
+    """
+    Count something by its reason.
+    """
+    if reason not in reasons and len(reasons) >= REASONS:
+        reason = "other"
+    reasons[reason] = reasons.get(reason, 0) + times
+
+
 class Traffic:
     """
-    What went to one server and came from it.
+    What went to one server and came from it, and what became of the connections to it. Every number only grows.
 
     @ivar requests: how many requests were answered, by the index of their form.
     @ivar failed: how many of these were answered with an error, by the same.
@@ -176,9 +189,19 @@ class Traffic:
     @ivar received: bytes of replies.
     @ivar latency: from the sending of a request to the end of its reply, in seconds. Requests that were sent as one run
         share the time of the last.
+    @ivar dials: dials begun.
+    @ivar dialFailures: dials that failed, by the reason.
+    @ivar lost: established connections that ended without the pool's wish, by the reason.
+    @ivar closed: established connections that the pool closed, by the reason.
+    @ivar ejections: how often it went down.
+    @ivar timeouts: connections closed because a reply was late.
+    @ivar violations: connections closed because their bytes did not fit what was owed.
     """
 
-    __slots__ = ("failed", "latency", "missed", "more", "moreKeys", "moreMissed", "received", "requests", "sent")
+    __slots__ = (
+        "closed", "dialFailures", "dials", "ejections", "failed", "latency", "lost", "missed", "more", "moreKeys",
+        "moreMissed", "received", "requests", "sent", "timeouts", "violations",
+    )  # fmt: skip
 
     def __init__(self, forms: int) -> None:
         self.requests = [0] * forms
@@ -190,3 +213,29 @@ class Traffic:
         self.sent = 0
         self.received = 0
         self.latency = Histogram()
+        self.dials = 0
+        self.dialFailures: dict[str, int] = {}
+        self.lost: dict[str, int] = {}
+        self.closed: dict[str, int] = {}
+        self.ejections = 0
+        self.timeouts = 0
+        self.violations = 0
+
+
+class ClientCounters:
+    """
+    What came from the clients of a pool and went to them. Every number only grows.
+
+    @ivar received: bytes of requests.
+    @ivar sent: bytes of replies.
+    @ivar answered: requests answered here because no server would have taken them, or none may be asked.
+    @ivar errors: requests that were answered an error because there was no answer of a server, by the reason.
+    """
+
+    __slots__ = ("answered", "errors", "received", "sent")
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.sent = 0
+        self.answered = 0
+        self.errors: dict[str, int] = {}

@@ -27,6 +27,7 @@ from zope.interface import implementer
 from txconnpool.connection import Entry
 from txconnpool.errors import ConnectionLostInFlight, PoolError
 from txconnpool.interfaces import IRequester, IWaiter
+from txconnpool.metrics import ClientCounters, tally
 from txconnpool.transport import adopt
 from txconnpool.wire import ADMIT, ANSWER, CLOSE, EVERYWHERE, INSTEAD, MORE, STATISTICS
 
@@ -174,6 +175,7 @@ class Session(Protocol):
         self._requests = (factory.gate or factory.wire).requests
         self._pool = factory.pool
         self._limits = factory.limits
+        self._counters = factory.counters
         # Opens while the client reads what it asked for and closes when it does not: without it, a few kilobytes of
         # requests for large values would bring all these values here at once.
         self._window = min(FIRST_WINDOW, factory.limits.maxInFlight)
@@ -212,6 +214,7 @@ class Session(Protocol):
         """
         Send on what can be sent.
         """
+        self._counters.received += len(data)
         if self._swallow:
             data = self._swallowed(data)
         if self._size or self._blocked or self._again:
@@ -370,6 +373,7 @@ class Session(Protocol):
                 return False
             directive = ANSWER
         if directive is ANSWER:
+            self._counters.answered += 1
             if missing > 0:
                 self._swallow, self._answer = missing, payload
             else:
@@ -425,6 +429,7 @@ class Session(Protocol):
         """
         Write something of our own.
         """
+        self._counters.sent += len(data)
         self._write(data)
         if self._full:
             self._pile(len(data))
@@ -433,6 +438,7 @@ class Session(Protocol):
         """
         What to say instead of replies that will not come. A client that wants to see no reply sees none of these.
         """
+        tally(self._counters.errors, error.kind, count)
         line: bytes = self.factory.wire.error(str(error))
         if form.hidden is not None and form.hidden(line, 0):
             return b""
@@ -461,6 +467,7 @@ class Session(Protocol):
         Pass on what the server said.
         """
         if data:
+            self._counters.sent += len(data)
             self._write(data)
             if self._full:
                 self._pile(len(data))
@@ -663,6 +670,7 @@ class SessionFactory(Factory):
     @ivar unread: what they have not read; shared by all pools of a process.
     @ivar accepted: how many there have been.
     @ivar refused: how many came when no more might.
+    @ivar counters: what came from them and went to them.
     @ivar full: whether the next one is refused whatever the bounds here, because somebody counts elsewhere too.
     @ivar ended: called whenever a session has ended, if given.
     @ivar gate: what reads the requests of a client until it has logged in, a L{txconnpool.wire.auth.Gate}; C{None} if
@@ -698,6 +706,7 @@ class SessionFactory(Factory):
         self.numbers = numbers or itertools.count(1)
         self.accepted = 0
         self.refused = 0
+        self.counters = ClientCounters()
         self.full = False
         self.ended: Callable[[], object] | None = None
         self.gate: Any = None

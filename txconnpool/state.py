@@ -18,7 +18,7 @@ from random import uniform
 from typing import Any, Literal
 
 from txconnpool.errors import PoolClosed, PoolError, PoolFull, PoolTimeout, ServerUnavailable
-from txconnpool.metrics import Counters, PoolStats, Traffic
+from txconnpool.metrics import Counters, Histogram, PoolStats, Traffic
 
 Reuse = Literal["lifo", "fifo", "least-loaded"]
 
@@ -275,7 +275,9 @@ class PoolState:
 
     @ivar limits: the bounds in force.
     @ivar servers: in rotation or down, not removed.
+    @ivar former: those that were removed.
     @ivar waiting: how many waiters there are.
+    @ivar waits: how long waiters waited that got a connection.
     @ivar wanted: how many connections somebody wants to see established, whether there is work for them or not.
     @ivar canGrow: whether L{grow} could do something about more demand; the data path asks before it calls it.
     @ivar pausedAt: since when all requests wait, or C{None}.
@@ -284,7 +286,9 @@ class PoolState:
     def __init__(self, limits: Limits, vary: Callable[[float, float], float] = uniform) -> None:
         self.limits = limits
         self.counters = Counters()
+        self.waits = Histogram()
         self.servers: list[Server] = []
+        self.former: list[Server] = []
         self.waiting = 0
         self.wanted = 0
         self.canGrow = False
@@ -310,6 +314,13 @@ class PoolState:
         All connections and dials in progress.
         """
         return list(self._slots)
+
+    @property
+    def waitingSince(self) -> float | None:
+        """
+        Since when the first of the waiters waits, or C{None}.
+        """
+        return next((ticket.since for ticket in self._queue if ticket.waiter is not None), None)
 
     @property
     def connected(self) -> int:
@@ -428,7 +439,9 @@ class PoolState:
             self.waiting -= 1
             self.counters.acquired += 1
             self.counters.waited += 1
-            self.counters.waitTime += max(0.0, now - ticket.since)  # the clock may have been put back
+            waited = max(0.0, now - ticket.since)  # the clock may have been put back
+            self.counters.waitTime += waited
+            self.waits.observe(waited)
             yield waiter, slot
 
     # -- Waiters
@@ -578,6 +591,7 @@ class PoolState:
         Take a server out for good: its connections end when they carry nothing.
         """
         self.servers.remove(server)
+        self.former.append(server)
         actions = self.retire([slot for slot in self._slots if slot.server is server], "the server was removed")
         return actions + self._giveUp() + self.grow(now)
 
@@ -802,6 +816,7 @@ class PoolState:
         if not server.failures:
             server.since = now
             self.counters.ejections += 1
+            server.traffic.ejections += 1
         server.failures = failures
         server.cause = cause
         server.reason = reason
