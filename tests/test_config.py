@@ -193,6 +193,21 @@ class SettingsTests(SynchronousTestCase):
         listen = ("tcp:0:interface=127.0.0.1",)
         Settings(pools=(PoolSettings(name="a", listen=listen), PoolSettings(name="b", listen=listen)))
 
+    def test_workers(self) -> None:
+        """
+        Each worker can have its share of a pool: a connection to each server, and a request that waits.
+        """
+        Settings(workers=4)
+        self.assertFaults(["pool-size 4 has no connection for each of 5 workers"], workers=5)
+        pools = (PoolSettings(upstream=("tcp:a:1", "tcp:b:1"), distribution="round-robin"),)
+        Settings(workers=2, pools=pools)
+        told = "pool-size 4 has no connection to each of 2 servers for each of 3 workers"
+        self.assertFaults([told], workers=3, pools=pools)
+        pools = (PoolSettings(maxWaiting=1),)
+        self.assertFaults(["max-waiting 1 is less than one for each of 2 workers"], workers=2, pools=pools)
+        pools = (PoolSettings(upstream=("memory:",)),)
+        self.assertFaults(["memory: is in one process, and 2 workers"], workers=2, pools=pools)
+
     def test_admin(self) -> None:
         """
         Without a password the proxy is administered at a UNIX socket only, and never where clients connect.

@@ -48,6 +48,8 @@ ORDER = (
     "embedded",
     "testing",
     "service",
+    "channel",
+    "worker",
     "workers",
     "tap",
 )

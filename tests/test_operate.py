@@ -476,7 +476,7 @@ class LimitTests(SessionTestCase):
         stage = self.stage(maxItemSize=2000)
         client = stage.client()
         self.assertIn(b"SERVER_ERROR object too large", stage.ask(client, put(b"big", 3000)))
-        stage.wire.maxItemSize = 3000
+        stage.wire.limit(3000, frozenset(), None)
         self.assertEqual(stage.ask(client, put(b"big", 3000)), b"STORED\r\n")
 
     def test_maxClients(self) -> None:

@@ -154,7 +154,7 @@ class PoolSettings:
     )
     maxWaiting: int = option(
         10000,
-        Whole(0, 10000000),
+        Whole(1, 10000000),
         "most requests waiting for a connection; one more is answered `SERVER_ERROR too many waiting requests`",
         "Clients",
     )
@@ -307,6 +307,9 @@ def _notShared(pool: PoolSettings, workers: int) -> Iterator[Fault]:
         servers = f" to each of {len(pool.upstream)} servers" if len(pool.upstream) > 1 else ""
         text = f"pool-size {pool.poolSize} has no connection{servers} for each of {workers} workers"
         yield Fault(text, ("poolSize", "workers"), pool.name)
+    if pool.maxWaiting < workers:
+        text = f"max-waiting {pool.maxWaiting} is less than one for each of {workers} workers"
+        yield Fault(text, ("maxWaiting", "workers"), pool.name)
     if any(server.startswith("memory:") for server in pool.upstream):
         text = f"memory: is in one process, and {workers} workers would each have their own; expected workers = 1"
         yield Fault(text, ("workers", "upstream"), pool.name)

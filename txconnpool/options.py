@@ -10,6 +10,7 @@ option, the help, the checks and the default are made from that; see L{txconnpoo
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -194,6 +195,12 @@ class SecretFile(Kind[str]):
 
     metavar = "FILE"
     expected = "a file that can be read, with the secret in its first line"
+
+    def parse(self, text: str) -> str:
+        """
+        Make the path absolute: twistd may change its directory before it is read again.
+        """
+        return os.path.abspath(text)
 
     @staticmethod
     def read(value: str) -> bytes:

@@ -55,35 +55,36 @@ class Changeable:
 
     _log = Logger()
     settings: Settings
-    running: bool
+    running: int
 
     def __init__(self) -> None:
         self._changing = DeferredLock()
 
-    def change(self, make: Callable[[Settings], Settings]) -> Deferred[list[str]]:
+    def change(self, make: Callable[[Settings], Settings], quiet: bool = False) -> Deferred[list[str]]:
         """
         Put other settings in force, all of them or none. Sessions and requests are kept. A change waits for the one
         before it.
 
         @param make: called with the settings in force when it is its turn, gives those that are to be.
+        @param quiet: whether nothing is to be logged.
 
         @return: fires with a line for each thing that has changed, and for each that cannot change before the next
             start; fails with L{CannotChange}, and with what C{make} raises.
         """
-        return self._changing.run(lambda: Deferred.fromCoroutine(self._change(make)))
+        return self._changing.run(lambda: Deferred.fromCoroutine(self._change(make, quiet)))
 
-    async def _change(self, make: Callable[[Settings], Settings]) -> list[str]:
+    async def _change(self, make: Callable[[Settings], Settings], quiet: bool) -> list[str]:
         if not self.running:
             raise CannotChange("the proxy is not running")
         old, wanted = self.settings, make(self.settings)
         fixed = {each.attribute: getattr(old, each.attribute) for each in PROCESS_OPTIONS if each.fixed}
         new = replace(wanted, **fixed)
         lines = list(differences(old, new))
-        if new != old:
-            await self._apply(new)
-            self.settings = new
+        # Without a difference, too: what the settings name may have changed, such as a file of passwords.
+        await self._apply(new)
+        self.settings = new
         lines += (f"{line}: needs a restart" for line in differences(new, wanted))
-        for line in lines:
+        for line in [] if quiet else lines:
             self._log.info("{line}", line=line)
         return lines
 

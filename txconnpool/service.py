@@ -6,21 +6,27 @@ The pool and the proxy as services: they live as long as the application that th
 
 from __future__ import annotations
 
+import itertools
+import os
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from twisted.application.service import MultiService, Service
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, gatherResults, maybeDeferred
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IAddress, IListeningPort
+from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from txconnpool.config import PoolSettings, Settings
 from txconnpool.connection import ConnectionFactory
 from txconnpool.core import Core
 from txconnpool.login import Greeting, tokens
+from txconnpool.reload import CannotChange, Changeable
 from txconnpool.report import summary
 from txconnpool.session import SessionFactory, SessionLimits, Unread
 from txconnpool.state import Limits
@@ -66,26 +72,24 @@ class PoolService(Service):
         return self.pool.close(self._drainTimeout)
 
 
-def makeWire(settings: PoolSettings) -> Memcache:
+def wireLimits(settings: PoolSettings) -> tuple[int, frozenset[bytes], frozenset[bytes] | None]:
     """
-    The protocol of a proxy, less what is not allowed.
+    What a proxy lets through, as L{Memcache} takes it.
     """
     denied, allowed = settings.denyCommands, settings.allowCommands
-    return Memcache(
+    return (
         settings.maxItemSize,
         frozenset(word.encode() for word in denied),
         None if allowed is None else frozenset(word.encode() for word in allowed),
     )
 
 
-def makePool(settings: PoolSettings, wire: Memcache, greeting: Greeting, reactor: Any) -> Core:
+def poolLimits(settings: PoolSettings) -> Limits:
     """
-    The pool of a proxy.
-
-    @param greeting: what is said first on each connection.
+    The bounds of a proxy's pool.
     """
     servers = settings.upstream
-    limits = Limits(
+    return Limits(
         maximum=settings.poolSize,
         # Requests go round all servers that are up, so each has a connection.
         minimum=min(settings.poolSize, max(settings.minPoolSize, len(servers) if len(servers) > 1 else 0)),
@@ -98,15 +102,16 @@ def makePool(settings: PoolSettings, wire: Memcache, greeting: Greeting, reactor
         whenDown=1,
     )
 
-    return Core(
-        servers,
-        ConnectionFactory(wire, reactor, settings.requestTimeout),
-        limits,
-        reactor,
-        name=settings.name,
-        connectTimeout=settings.connectTimeout,
-        handshake=greeting,
-        forms=len(wire.forms),
+
+def sessionLimits(settings: PoolSettings) -> SessionLimits:
+    """
+    The bounds of a proxy's sessions.
+    """
+    return SessionLimits(
+        maxClients=settings.maxClients,
+        maxInFlight=settings.maxInFlight,
+        unreadSoft=settings.sessionUnreadSoft,
+        unreadHard=settings.sessionUnreadHard,
     )
 
 
@@ -122,45 +127,103 @@ def withBacklog(description: str) -> str:
     return description
 
 
+def listenProblem(error: BaseException) -> str | None:
+    """
+    @return: where it was tried to listen and what went wrong, or C{None} if it was something else.
+    """
+    if isinstance(error, CannotListenError):
+        where = error.port if error.interface is None else f"{error.interface or '*'}:{error.port}"
+        reason = error.socketError
+    elif isinstance(error, OSError):
+        # The lock beside a UNIX socket: Twisted lets its errors through as they are.
+        where, reason = error.filename2, error
+    else:
+        return None
+    return f"{os.fsdecode(where)}: {getattr(reason, 'strerror', None) or reason}" if where else None
+
+
+#: Makes a factory listen, as an endpoint does, given the endpoint's description.
+Listen = Callable[[str, Factory], Deferred[IListeningPort]]
+
+
+class Door(Factory):
+    """
+    Where clients come in, and whose they become.
+
+    @ivar sessions: makes them sessions. It may be exchanged, for the clients that come later.
+    @ivar port: what listens, once something does.
+    """
+
+    noisy = False
+    port: IListeningPort
+
+    def __init__(self, sessions: SessionFactory) -> None:
+        self.sessions = sessions
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        """
+        Let a client in.
+        """
+        return self.sessions.buildProtocol(addr)
+
+
 class Proxy(Service):
     """
     One pool with its listeners and sessions.
 
+    @ivar settings: those in force.
     @ivar pool: the pool.
     @ivar sessions: the factory of the sessions.
-    @ivar ports: what is listening.
+    @ivar doors: where it listens, by the endpoint's description.
     """
 
     _log = Logger()
 
-    def __init__(self, settings: PoolSettings, unread: Unread, drainTimeout: float, reactor: Any, sockets: Any) -> None:
-        wire = makeWire(settings)
+    def __init__(
+        self,
+        settings: PoolSettings,
+        unread: Unread,
+        numbers: Iterator[int],
+        drainTimeout: float,
+        reactor: Any,
+        listen: Listen,
+    ) -> None:
+        """
+        @param unread: what all clients of the process have not read.
+        @param numbers: numbers for the sessions.
+        """
         self.settings = settings
+        self._wire = wire = Memcache(*wireLimits(settings))
         self._greeting = Greeting(settings.name, wire.probe)
-        self.pool = makePool(settings, wire, self._greeting, reactor)
-        limits = SessionLimits(
-            maxClients=settings.maxClients,
-            maxInFlight=settings.maxInFlight,
-            unreadSoft=settings.sessionUnreadSoft,
-            unreadHard=settings.sessionUnreadHard,
+        self._connections = ConnectionFactory(wire, reactor, settings.requestTimeout)
+        self.pool = Core(
+            settings.upstream,
+            self._connections,
+            poolLimits(settings),
+            reactor,
+            name=settings.name,
+            connectTimeout=settings.connectTimeout,
+            handshake=self._greeting,
+            forms=len(wire.forms),
         )
-        self.sessions = SessionFactory(self.pool, wire, limits, unread, reactor, self._report)
-        self.ports: list[IListeningPort] = []
+        limits = sessionLimits(settings)
+        self.sessions = SessionFactory(self.pool, wire, limits, unread, reactor, self._report, numbers)
+        self.doors: dict[str, Door] = {}
         self._reactor = reactor
-        self._sockets = sockets
+        self._listenOn = listen
         self._drainTimeout = drainTimeout
+        self._deadline = 0.0
         self._started = time.time()
         self.setName(settings.name)
-        self.renew()
+        self.renew(settings)
 
-    def renew(self) -> None:
+    def renew(self, settings: PoolSettings) -> None:
         """
         Read the users and passwords: at first, and again when they may have changed. They are for those who come from
         now on.
 
         @raise ValueError: they cannot be read. Nothing has changed then.
         """
-        settings = self.settings
         ours = tokens(settings.upstreamAuth)[0] if settings.upstreamAuth is not None else None
         theirs = tokens(settings.listenAuth) if settings.listenAuth is not None else None
         self._greeting.token = ours
@@ -182,13 +245,40 @@ class Proxy(Service):
 
     def _listen(self) -> None:
         for description in self.settings.listen:
-            endpoint = serverFromString(self._sockets, withBacklog(description))
-            # A failure is raised at once where it is known at once, as it is for sockets.
-            listening = endpoint.listen(self.sessions)
-            failures: list[Any] = []
-            listening.addCallbacks(self.ports.append, failures.append)
-            if failures:
-                failures[0].raiseException()
+            if description not in self.doors:
+                opening = self.open(description)
+                failures: list[Failure] = []
+                opening.addErrback(failures.append if opening.called else self._notListening)
+                # A failure is raised at once where it is known at once, as it is for sockets.
+                for failure in failures:
+                    failure.raiseException()
+
+    def _notListening(self, failure: Failure) -> None:
+        self._log.failure("{name}: cannot listen", failure, name=self.name)
+
+    def open(self, description: str) -> Deferred[Door]:
+        """
+        Listen at one more address.
+
+        @param description: a server endpoint string.
+
+        @return: fires with what is then among L{doors}; fails as the endpoint does.
+        """
+        door = Door(self.sessions)
+
+        def opened(port: IListeningPort) -> Door:
+            door.port = port
+            self.doors[description] = door
+            return door
+
+        return self._listenOn(description, door).addCallback(opened)
+
+    def shut(self, description: str) -> Deferred[None]:
+        """
+        Listen there no more. Who came in stays.
+        """
+        port: Any = self.doors.pop(description).port
+        return maybeDeferred(port.stopListening)
 
     def startService(self) -> None:
         """
@@ -196,14 +286,36 @@ class Proxy(Service):
         """
         super().startService()
         self._started = time.time()
-        if not self.ports:
-            self._listen()
+        self._listen()
         self.pool.start()
         self._log.info(
             "{name}: {listen} -> {upstream}, at most {size} connections, {depth} requests on each",
             name=self.name, listen=", ".join(self.settings.listen), upstream=", ".join(self.settings.upstream),
             size=self.settings.poolSize, depth=self.settings.pipelineDepth,
         )  # fmt: skip
+
+    def adjust(self, settings: PoolSettings, drainTimeout: float) -> None:
+        """
+        Put other settings in force, for the sessions and connections that there are, too. Listeners are not touched.
+        """
+        self._drainTimeout = drainTimeout
+        old, self.settings = self.settings, settings
+        if settings == old:
+            return
+        pool = self.pool
+        pool.limit(poolLimits(settings))
+        pool.setConnectTimeout(settings.connectTimeout)
+        for server in settings.upstream:
+            if server not in old.upstream:
+                pool.addServer(server)
+        for server in old.upstream:
+            if server not in settings.upstream:
+                pool.removeServer(server)
+        self._connections.requestTimeout = settings.requestTimeout
+        for connection in pool.clients:
+            connection.retime()
+        self._wire.limit(*wireLimits(settings))
+        self.sessions.limit(sessionLimits(settings))
 
     def stopService(self) -> Deferred[None]:
         """
@@ -215,20 +327,27 @@ class Proxy(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        deadline = self._reactor.seconds() + self._drainTimeout
-        ports, self.ports = self.ports, []
-        await DeferredList([maybeDeferred(port.stopListening) for port in ports])
+        self._deadline = self._reactor.seconds() + self._drainTimeout
+        await DeferredList([self.shut(description) for description in list(self.doors)])
         drained = self.sessions.drain()
-        timer = self._reactor.callLater(self._drainTimeout, self._tooLate)
+        timer = self._reactor.callLater(max(0.0, self._deadline - self._reactor.seconds()), self._tooLate)
         await drained
         if timer.active():
             timer.cancel()
-        await self.pool.close(max(0.0, deadline - self._reactor.seconds()))
+        await self.pool.close(max(0.0, self._deadline - self._reactor.seconds()))
 
     def _tooLate(self) -> None:
         self._log.warn("{name}: closing {count} sessions that did not end in time", name=self.name,
                        count=len(self.sessions.sessions))  # fmt: skip
         self.sessions.abort()
+
+    def abort(self) -> None:
+        """
+        End at once what L{stopService} waits for.
+        """
+        self._deadline = self._reactor.seconds()
+        self.sessions.abort()
+        self.pool.abort()
 
     def _report(self, words: tuple[bytes, ...]) -> Iterable[tuple[str, object]] | None:
         if words:
@@ -236,26 +355,135 @@ class Proxy(Service):
         return summary(self.pool, self.sessions, self._started, time.time())
 
 
-class ProxyService(MultiService):
+class ProxyService(MultiService, Changeable):
     """
     The proxy: every pool of the settings, with its listeners.
 
     @ivar proxies: one for each pool, in the order of the settings.
     """
 
-    def __init__(self, settings: Settings, reactor: Any = None, sockets: Any = None) -> None:
+    _log = Logger()
+
+    def __init__(self, settings: Settings, reactor: Any = None, listen: Listen | None = None) -> None:
         """
         @param settings: the whole of it.
         @param reactor: where to run; the global reactor if not given.
-        @param sockets: what listens, a reactor too; that of all else if not given.
+        @param listen: listens in the stead of the endpoints of the settings, if given.
         """
-        super().__init__()
+        MultiService.__init__(self)
+        Changeable.__init__(self)
         if reactor is None:
             from twisted.internet import reactor
         self.settings = settings
-        unread = Unread(settings.maxUnreadBytes)
-        self.proxies = [
-            Proxy(pool, unread, settings.drainTimeout, reactor, sockets or reactor) for pool in settings.pools
-        ]
+        self._reactor = reactor
+        self._listenOn = listen or self._listenAt
+        self._unread = Unread(settings.maxUnreadBytes)
+        self._numbers = itertools.count(1)
+        self._removed: dict[Proxy, Deferred[None]] = {}
+        self.proxies = [self._make(pool, settings) for pool in settings.pools]
         for proxy in self.proxies:
             proxy.setServiceParent(self)
+
+    def _make(self, pool: PoolSettings, settings: Settings) -> Proxy:
+        return Proxy(pool, self._unread, self._numbers, settings.drainTimeout, self._reactor, self._listenOn)
+
+    def _listenAt(self, description: str, factory: Factory) -> Deferred[IListeningPort]:
+        listening: Deferred[IListeningPort] = serverFromString(self._reactor, withBacklog(description)).listen(factory)
+        return listening
+
+    async def _apply(self, new: Settings) -> None:
+        """
+        Put settings in force: first what may fail, listening; then the rest, which cannot.
+        """
+        wanted = {pool.name: pool for pool in new.pools}
+        old = {proxy.name: proxy for proxy in self.proxies}
+        chosen = {name: old.get(name) or self._make(pool, new) for name, pool in wanted.items()}
+        spare = {
+            description: proxy
+            for proxy in self.proxies
+            for description in proxy.doors
+            if proxy.name not in wanted or description not in wanted[proxy.name].listen
+        }
+        moves: list[tuple[str, Proxy, Proxy]] = []
+        opened: list[tuple[Proxy, str]] = []
+        try:
+            for name, pool in wanted.items():
+                for description in pool.listen:
+                    if description in chosen[name].doors:
+                        continue
+                    if description in spare:
+                        moves.append((description, spare.pop(description), chosen[name]))
+                    else:
+                        await chosen[name].open(description)
+                        opened.append((chosen[name], description))
+                chosen[name].renew(pool)
+            if not self.running:
+                raise CannotChange("the proxy is stopping")
+        except Exception as error:
+            await gatherResults([proxy.shut(description) for proxy, description in opened])
+            problem = listenProblem(error)
+            if problem is None:
+                raise
+            raise CannotChange(f"cannot listen on {problem}") from None
+        for description, giver, taker in moves:
+            door = taker.doors[description] = giver.doors.pop(description)
+            door.sessions = taker.sessions
+        await self._replace(chosen, new, [proxy.shut(description) for description, proxy in spare.items()])
+
+    async def _replace(self, chosen: dict[str, Proxy], new: Settings, closing: list[Deferred[None]]) -> None:
+        """
+        Put settings in force, all listeners being as they are to be.
+
+        @param chosen: the proxies that there are to be.
+        @param closing: what to wait for.
+        """
+        self._unread.limit = new.maxUnreadBytes
+        self._unread.enforce()
+        before, self.proxies = self.proxies, list(chosen.values())
+        for pool in new.pools:
+            chosen[pool.name].adjust(pool, new.drainTimeout)
+        for proxy in before:
+            if proxy not in self.proxies:
+                # It answers what it has read. Nobody waits for that, but a stop.
+                leaving = self._removed[proxy] = maybeDeferred(proxy.disownServiceParent)
+                leaving.addBoth(self._gone, proxy)
+        for proxy in self.proxies:
+            if proxy.parent is None:
+                proxy.setServiceParent(self)
+        await gatherResults(closing)
+
+    def _gone(self, result: object, proxy: Proxy) -> None:
+        del self._removed[proxy]
+        if isinstance(result, Failure):
+            self._log.failure("{name}: could not end", result, name=proxy.name)
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Let each pool end what it has, those too that are on their way out.
+
+        @return: fires when no socket or timer is left.
+        """
+        removed: list[Deferred[Any]] = [_after(leaving) for leaving in self._removed.values()]
+        stopping: Deferred[None] = gatherResults([super().stopService(), *removed]).addCallback(lambda _: None)
+        return stopping
+
+    def abort(self) -> None:
+        """
+        End at once what L{stopService} waits for.
+        """
+        for proxy in [*self.proxies, *self._removed]:
+            proxy.abort()
+
+
+def _after(event: Deferred[Any]) -> Deferred[None]:
+    """
+    @return: fires when C{event} has, and leaves its result alone.
+    """
+    after: Deferred[None] = Deferred()
+
+    def fired(result: Any) -> Any:
+        after.callback(None)
+        return result
+
+    event.addBoth(fired)
+    return after

@@ -26,7 +26,7 @@ from txconnpool import __version__
 from txconnpool.config import OPTIONS, ConfigError
 from txconnpool.ini import load
 from txconnpool.options import Option, nearest
-from txconnpool.service import ProxyService
+from txconnpool.service import ProxyService, listenProblem
 from txconnpool.workers import Workers
 
 
@@ -227,26 +227,13 @@ class CommandService(MultiService):
         try:
             start()
         except (CannotListenError, OSError) as error:
-            problem = _listenProblem(error)
+            problem = listenProblem(error)
             if problem is None:
                 raise
             text = f"cannot listen on {problem}; choose another endpoint with --listen"
             self._log.error("{text}", text=text)
             sys.excepthook = _tell
             raise CannotStart(text) from None
-
-
-def _listenProblem(error: CannotListenError | OSError) -> str | None:
-    """
-    @return: where it was tried and what went wrong, or C{None} if it was something else.
-    """
-    if isinstance(error, CannotListenError):
-        where = error.port if error.interface is None else f"{error.interface or '*'}:{error.port}"
-        reason = error.socketError
-    else:
-        # The lock beside a UNIX socket: Twisted lets its errors through as they are.
-        where, reason = error.filename2, error
-    return f"{os.fsdecode(where)}: {getattr(reason, 'strerror', None) or reason}" if where else None
 
 
 def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> Any:

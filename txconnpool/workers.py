@@ -1,51 +1,61 @@
 # -*- test-case-name: tests.test_workers -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Several processes on the same listening sockets, for more than one processor.
+Several processes behind the same listening sockets, for more than one processor.
 
-The first process listens and accepts nothing; it starts the workers, which inherit its sockets, each with its share of
-every bound, and starts another when one dies. Parent and worker speak over a L{Channel}.
+The first process listens and accepts, and gives each client, as a socket, to the worker that has the fewest: so they
+have equal numbers of them, and the bound on clients holds for all together. Each worker has its share of the other
+bounds. When one dies another takes its place, and only its own clients have noticed. L{txconnpool.worker} is the other
+side.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import socket
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from random import uniform
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, DeferredList, gatherResults, maybeDeferred
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IDelayedCall, IListeningPort
-from twisted.internet.protocol import Factory, ProcessProtocol, Protocol, connectionDone
-from twisted.internet.stdio import StandardIO
-from twisted.logger import ILogObserver, Logger, formatEventAsClassicLogText, globalLogBeginner
+from twisted.internet.interfaces import IDelayedCall, IListeningPort, IReadDescriptor
+from twisted.internet.protocol import Factory, ProcessProtocol
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txconnpool.channel import Channel, ChannelError, ChannelLost, ignoreLost
 from txconnpool.config import PoolSettings, Settings
-from txconnpool.service import ProxyService, withBacklog
+from txconnpool.reload import CannotChange, Changeable
+from txconnpool.service import listenProblem, withBacklog
 from txconnpool.state import Backoff
+from txconnpool.worker import ANSWERS, BATCH, CLIENTS, STDERR, STDIN, STDOUT, Facade
 
-#: The descriptors of a worker: what it is told, what it prints, what it tells; then the listening sockets.
-STDIN, STDOUT, STDERR, ANSWERS, SOCKETS = range(5)
-
-#: A worker that ran for so many seconds and then died is replaced at once.
+#: A worker that ran for so many seconds and then died is replaced as if it were the first time.
 STEADY = 60.0
 
 #: Seconds that a worker has to end after its sessions have been closed.
 GRACE = 2.0
 
+#: Seconds until clients are accepted again when the system has no descriptor left.
+EXHAUSTED = 0.5
+
+#: Bytes of a line that a worker prints, at most.
+LINE_MAX = 1 << 16
+
+#: Sockets that keep what is sent apart, and tell when the other end is closed. Some systems have only the first.
+_PACKETS = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM
+
 
 def shares(settings: Settings, workers: int) -> Iterator[Settings]:
     """
-    Divide the bounds of a process among several, so that they hold for all together.
+    Divide the bounds of a process among several, so that they hold for all together. C{maxClients} stays whole: it is
+    the parent that counts them.
     """
     for index in range(workers):
         yield replace(
@@ -53,6 +63,8 @@ def shares(settings: Settings, workers: int) -> Iterator[Settings]:
             pools=tuple(_share(pool, workers, index) for pool in settings.pools),
             workers=1,
             maxUnreadBytes=max(settings.maxUnreadBytes // workers, 1 << 20),
+            admin=None,
+            adminPasswordFile=None,
         )
 
 
@@ -61,116 +73,25 @@ def _share(pool: PoolSettings, workers: int, index: int) -> PoolSettings:
         return whole // workers + (index < whole % workers)
 
     size = part(pool.poolSize)
-    return replace(
-        pool,
-        poolSize=size,
-        minPoolSize=min(size, part(pool.minPoolSize)),
-        maxClients=max(1, part(pool.maxClients)),
-        maxWaiting=part(pool.maxWaiting),
-    )
+    return replace(pool, poolSize=size, minPoolSize=min(size, part(pool.minPoolSize)), maxWaiting=part(pool.maxWaiting))
 
 
-class Channel:
+class Binding(Facade):
     """
-    Calls in both directions, as lines of JSON.
+    Of the parent: binds and listens, and leaves it to an L{Entrance} to accept.
     """
-
-    def __init__(self, write: Callable[[bytes], object], answer: Callable[..., Any]) -> None:
-        """
-        @param write: sends bytes to the other side.
-        @param answer: called with the name and the arguments of a call; may return a Deferred.
-        """
-        self._write = write
-        self._answer = answer
-        self._calls: dict[int, Deferred[Any]] = {}
-        self._count = 0
-        self._tail = b""
-
-    def call(self, name: str, *args: Any) -> Deferred[Any]:
-        """
-        Have the other side do something.
-
-        @return: fires with what it answers; fails with L{ChannelError} when it could not, or is gone.
-        """
-        self._count += 1
-        answered = self._calls[self._count] = Deferred()
-        self._send({"call": self._count, "name": name, "args": args})
-        return answered
-
-    def _send(self, message: dict[str, Any]) -> None:
-        self._write(json.dumps(message).encode() + b"\n")
-
-    def dataReceived(self, data: bytes) -> None:
-        """
-        Take what the other side sent.
-        """
-        *lines, self._tail = (self._tail + data).split(b"\n")
-        for line in lines:
-            self._take(json.loads(line))
-
-    def _take(self, message: dict[str, Any]) -> None:
-        if "name" in message:
-            number = message["call"]
-            answer = maybeDeferred(self._answer, message["name"], *message["args"])
-            answer.addCallbacks(
-                lambda value: self._send({"done": number, "value": value}),
-                lambda failure: self._send({"done": number, "error": failure.getErrorMessage()}),
-            )
-        elif "error" in message:
-            self._calls.pop(message["done"]).errback(ChannelError(message["error"]))
-        else:
-            self._calls.pop(message["done"]).callback(message["value"])
-
-    def lost(self) -> None:
-        """
-        The other side is gone.
-        """
-        calls, self._calls = self._calls, {}
-        for answered in calls.values():
-            answered.errback(ChannelError("the process has ended"))
-
-
-class ChannelError(Exception):
-    """
-    A call that the other side could not answer.
-    """
-
-
-class _Sockets:
-    """
-    A reactor to listen with, and nothing else: whatever L{serverFromString} makes of a description ends in one of
-    these three calls.
-    """
-
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._reactor, name)
-
-
-class Binding(_Sockets):
-    """
-    Of the parent: binds and listens, and leaves it to others to accept.
-
-    @ivar ports: all that was bound.
-    """
-
-    def __init__(self, reactor: Any) -> None:
-        super().__init__(reactor)
-        self.ports: list[Any] = []
 
     def listenTCP(self, port: int, factory: Factory, backlog: int = 50, interface: str = "") -> IListeningPort:
         """
         Bind a TCP port.
         """
-        return self._bound(self._reactor.listenTCP(port, factory, backlog, interface))
+        return _bound(self._reactor.listenTCP(port, factory, backlog, interface))
 
     def listenSSL(
-        self, port: int, factory: Factory, context: object, backlog: int = 50, interface: str = ""
+        self, port: int, factory: Factory, contextFactory: object, backlog: int = 50, interface: str = ""
     ) -> IListeningPort:
         """
-        Bind a TCP port; TLS is for who accepts.
+        Bind a TCP port; TLS is for the worker.
         """
         return self.listenTCP(port, factory, backlog, interface)
 
@@ -180,75 +101,19 @@ class Binding(_Sockets):
         """
         Bind a UNIX socket.
         """
-        return self._bound(self._reactor.listenUNIX(address, factory, backlog, mode, wantPID))
+        return _bound(self._reactor.listenUNIX(address, factory, backlog, mode, wantPID))
 
-    def _bound(self, port: Any) -> IListeningPort:
-        port.stopReading()
-        self.ports.append(port)
-        bound: IListeningPort = port
-        return bound
-
-
-class Inherited(_Sockets):
-    """
-    Of a worker: takes the sockets that the parent bound, in the order in which it did.
-    """
-
-    def __init__(self, reactor: Any, first: int = SOCKETS) -> None:
-        super().__init__(reactor)
-        self._next = first
-
-    def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:
+    def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Factory) -> IListeningPort:
         """
-        Accept from the next socket.
+        Use a socket that listens already.
         """
-        number = self._next
-        self._next += 1
-        # Twisted works on a copy; this one would keep the socket listening when that has been closed.
-        with socket.socket(fileno=number) as inherited:
-            inherited.setblocking(False)
-            return self._reactor.adoptStreamPort(number, inherited.family, factory)
-
-    def listenSSL(
-        self, port: int, factory: Factory, context: Any, backlog: int = 50, interface: str = ""
-    ) -> IListeningPort:
-        """
-        Accept TLS connections from the next socket.
-        """
-        from twisted.protocols.tls import TLSMemoryBIOFactory  # there is no TLS without its extra
-
-        accepted: IListeningPort = self.listenTCP(port, TLSMemoryBIOFactory(context, False, factory))
-        return accepted
-
-    def listenUNIX(
-        self, address: str, factory: Factory, backlog: int = 50, mode: int = 0o666, wantPID: bool = False
-    ) -> SharedUNIX:
-        """
-        Accept from the next socket.
-        """
-        return SharedUNIX(self.listenTCP(0, factory))
+        return _bound(self._reactor.adoptStreamPort(fileDescriptor, addressFamily, factory))
 
 
-class SharedUNIX:
-    """
-    A UNIX socket of the parent. Twisted's own port would remove its file when it stops.
-    """
-
-    def __init__(self, port: Any) -> None:
-        self._port = port
-
-    def getHost(self) -> Any:
-        """
-        @return: the address.
-        """
-        return self._port.getHost()
-
-    def stopListening(self) -> Deferred[None]:
-        """
-        Accept nothing more. The parent has removed the file, so nobody finds the socket.
-        """
-        self._port.stopReading()
-        return succeed(None)
+def _bound(port: Any) -> IListeningPort:
+    port.stopReading()
+    bound: IListeningPort = port
+    return bound
 
 
 class _Nobody(Factory):
@@ -259,18 +124,120 @@ class _Nobody(Factory):
     noisy = False
 
 
+@implementer(IReadDescriptor)
+class Entrance:
+    """
+    Accepts the clients of one listening socket.
+
+    @ivar pool: whose clients they are.
+    @ivar description: the endpoint's description.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, reactor: Any, pool: str, description: str, port: Any, welcome: Callable[[Entrance, socket.socket], object]
+    ) -> None:
+        """
+        @param port: what is bound.
+        @param welcome: called with each client, which it closes.
+        """
+        self.pool = pool
+        self.description = description
+        self._port = port
+        self._reactor = reactor
+        self._welcome = welcome
+        self._socket = socket.socket(fileno=os.dup(port.fileno()))
+        self._open = False
+        self._later: IDelayedCall | None = None
+
+    def open(self) -> None:
+        """
+        Accept clients.
+        """
+        if not self._open:
+            self._open = True
+            self._reactor.addReader(self)
+
+    def shut(self) -> None:
+        """
+        Accept none for now; they wait in the system's queue.
+        """
+        if self._open:
+            self._open = False
+            self._reactor.removeReader(self)
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
+
+    def close(self) -> Deferred[None]:
+        """
+        Listen no more.
+        """
+        self.shut()
+        self._socket.close()
+        return maybeDeferred(self._port.stopListening)
+
+    def fileno(self) -> int:
+        """
+        @return: the descriptor to watch.
+        """
+        return self._socket.fileno()
+
+    def logPrefix(self) -> str:
+        """
+        @return: who this is, for logs.
+        """
+        return self.pool
+
+    def doRead(self) -> None:
+        """
+        Accept who is there.
+        """
+        for _ in range(BATCH):
+            try:
+                client, _ = self._socket.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                self._log.error("{pool}: cannot accept clients: {error}", pool=self.pool, error=error)
+                self.shut()
+                self._later = self._reactor.callLater(EXHAUSTED, self._again)
+                return
+            self._welcome(self, client)
+
+    def _again(self) -> None:
+        self._later = None
+        self.open()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """
+        The reactor has ended.
+        """
+
+
 class Worker(ProcessProtocol):
     """
     A worker, as its parent sees it.
+
+    @ivar number: from 1.
+    @ivar ready: whether it takes clients.
     """
 
     _log = Logger()
     transport: Any
 
-    def __init__(self, number: int, settings: Settings, parent: Workers) -> None:
+    def __init__(self, number: int, settings: Settings, parent: Workers, clients: socket.socket) -> None:
+        """
+        @param clients: where it takes its clients from.
+        """
         self.number = number
-        self.settings = settings
+        self.ready = False
+        self._settings = settings
         self._parent = parent
+        self._clients = clients
+        self._given: Counter[str] = Counter()
+        self._gone: Counter[str] = Counter()
         self._printed = b""
         self.since = 0.0
 
@@ -279,11 +246,60 @@ class Worker(ProcessProtocol):
         Tell it what it is to be.
         """
         self.since = self._parent.reactor.seconds()
-        self.channel = Channel(lambda data: self.transport.writeToChild(STDIN, data), self._parent.answer)
-        self.channel.call("start", asdict(self.settings)).addErrback(
-            lambda failure: self._log.error("worker {number} did not start: {why}", number=self.number,
-                                            why=failure.getErrorMessage())
-        )  # fmt: skip
+        self.channel = Channel(lambda data: self.transport.writeToChild(STDIN, data), self._answer)
+        self.channel.call("start", asdict(self._settings)).addCallbacks(self._started, self._notStarted)
+
+    def _started(self, _: None) -> None:
+        self.ready = True
+        self._parent.started(self)
+
+    def _notStarted(self, failure: Failure) -> None:
+        if not failure.check(ChannelLost):
+            self._log.error("worker {number} did not start: {why}", number=self.number, why=failure.getErrorMessage())
+            self.transport.signalProcess("KILL")
+
+    def _answer(self, name: str, *args: Any) -> Any:
+        if name == "gone":
+            self._gone = Counter(*args)
+        elif name == "leaving":
+            self.ready = False
+            self._parent.readinessChanged()
+        else:
+            return self._parent.answer(name, *args)
+        return None
+
+    # -- Clients
+
+    def clients(self, pool: str) -> int:
+        """
+        @return: how many clients of a pool it has.
+        """
+        return self._given[pool] - self._gone[pool]
+
+    @property
+    def load(self) -> int:
+        """
+        How many clients it has.
+        """
+        return self._given.total() - self._gone.total()
+
+    def take(self, entrance: Entrance, client: socket.socket, welcome: bool) -> bool:
+        """
+        Give it a client.
+
+        @param welcome: whether it is to be served, or told that there are too many.
+
+        @return: whether it has taken it.
+        """
+        label = f"{'+' if welcome else '-'}{entrance.pool}\0{entrance.description}".encode()
+        try:
+            socket.send_fds(self._clients, [label], [client.fileno()])
+        except OSError:  # it is too busy, or about to end
+            return False
+        self._given[entrance.pool] += welcome
+        return True
+
+    # -- The process
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
         """
@@ -293,6 +309,8 @@ class Worker(ProcessProtocol):
             self.channel.dataReceived(data)
             return
         *lines, self._printed = (self._printed + data).split(b"\n")
+        if len(self._printed) > LINE_MAX:
+            lines, self._printed = [*lines, self._printed], b""
         for line in lines:
             self._log.info("worker {number}: {line}", number=self.number, line=line.decode(errors="replace"))
 
@@ -300,19 +318,24 @@ class Worker(ProcessProtocol):
         """
         It has ended.
         """
+        self.ready = False
+        self._clients.close()
         self.channel.lost()
         self._parent.ended(self, reason)
 
-    def signal(self, name: str) -> None:
+    def kill(self) -> None:
         """
-        Send it a signal.
+        End it by force.
         """
-        self.transport.signalProcess(name)
+        self._log.error("worker {number} did not end in time: killing it", number=self.number)
+        self.transport.signalProcess("KILL")
 
 
-class Workers(Service):
+class Workers(Service, Changeable):
     """
     The proxy in several processes: listens in this one, and works in others.
+
+    @ivar workers: those that run, by their numbers.
     """
 
     _log = Logger()
@@ -322,21 +345,26 @@ class Workers(Service):
         @param settings: the whole of it; C{settings.workers} processes share its bounds.
         @param reactor: where to run; the global reactor if not given.
         """
+        Changeable.__init__(self)
         if reactor is None:
             from twisted.internet import reactor
         self.settings = settings
         self.reactor = reactor
         self.workers: dict[int, Worker] = {}
-        self._binding: Binding | None = None
+        self._entrances: dict[tuple[str, str], Entrance] = {}
+        self._starting: set[int] = set()
         self._backoff = Backoff(initial=0.2, maximum=10.0)
-        self._deaths: dict[int, int] = {}
+        self._deaths: Counter[int] = Counter()
         self._restarts: dict[int, IDelayedCall] = {}
         self._ending: Deferred[None] | None = None
+        self._killing: IDelayedCall | None = None
         self.setName("workers")
+
+    # -- Listening
 
     def privilegedStartService(self) -> None:
         """
-        Bind what the workers will accept from.
+        Bind what clients connect to.
 
         @raise CannotListenError: an address is taken or not ours.
         """
@@ -344,34 +372,87 @@ class Workers(Service):
         self._bind()
 
     def _bind(self) -> None:
-        self._binding = Binding(self.reactor)
         for pool in self.settings.pools:
             for description in pool.listen:
-                failures: list[Failure] = []
-                endpoint = serverFromString(self._binding, withBacklog(description))
-                endpoint.listen(_Nobody()).addErrback(failures.append)
-                if failures:
-                    failures[0].raiseException()
+                if (pool.name, description) not in self._entrances:
+                    self._entrances[pool.name, description] = self._entrance(pool.name, description)
+
+    def _entrance(self, pool: str, description: str) -> Entrance:
+        """
+        @raise CannotListenError: the address is taken or not ours.
+        """
+        ports: list[IListeningPort] = []
+        failures: list[Failure] = []
+        endpoint = serverFromString(Binding(self.reactor), withBacklog(description))
+        endpoint.listen(_Nobody()).addCallbacks(ports.append, failures.append)
+        for failure in failures:
+            failure.raiseException()
+        (port,) = ports
+        return Entrance(self.reactor, pool, description, port, self._welcome)
+
+    def _welcome(self, entrance: Entrance, client: socket.socket) -> None:
+        """
+        Give a client to the worker that has the fewest.
+        """
+        name = entrance.pool
+        workers = sorted((worker for worker in self.workers.values() if worker.ready), key=lambda each: each.load)
+        most = next(pool.maxClients for pool in self.settings.pools if pool.name == name)
+        welcome = sum(worker.clients(name) for worker in workers) < most
+        with client:
+            if not any(worker.take(entrance, client, welcome) for worker in workers):
+                self._log.error("{pool}: no worker takes a client", pool=name)
+
+    def started(self, worker: Worker) -> None:
+        """
+        A worker has begun to take clients.
+        """
+        self._starting.discard(worker.number)
+        self.readinessChanged()
+
+    def readinessChanged(self) -> None:
+        """
+        A worker has begun, or ceased, to take clients. While none does, clients wait in the system's queue; also, at
+        first, until all do, for they would all become clients of the first one.
+        """
+        ready = not self._starting and any(worker.ready for worker in self.workers.values())
+        for entrance in self._entrances.values():
+            if ready:
+                entrance.open()
+            else:
+                entrance.shut()
+
+    # -- Workers
 
     def startService(self) -> None:
         """
         Start the workers.
         """
         super().startService()
-        if self._binding is None:
-            self._bind()
-        for number, settings in enumerate(shares(self.settings, self.settings.workers), 1):
-            self._spawn(number, settings)
+        self._bind()
+        self._starting.update(range(1, self.settings.workers + 1))
+        for number in sorted(self._starting):
+            self._spawn(number)
+        self._log.info("{count} workers share the bounds of all pools", count=self.settings.workers)
 
-    def _spawn(self, number: int, settings: Settings) -> None:
+    def _share(self, number: int) -> Settings:
+        return list(shares(self.settings, self.settings.workers))[number - 1]
+
+    def _spawn(self, number: int) -> None:
         self._restarts.pop(number, None)
-        worker = self.workers[number] = Worker(number, settings, self)
-        descriptors: dict[int, int | str] = {STDIN: "w", STDOUT: "r", STDERR: "r", ANSWERS: "r"}
-        ports = self._binding.ports if self._binding is not None else []
-        descriptors.update((SOCKETS + index, port.fileno()) for index, port in enumerate(ports))
-        command = [sys.executable, "-m", "txconnpool.workers"]
+        ours, theirs = socket.socketpair(socket.AF_UNIX, _PACKETS)
+        ours.setblocking(False)
+        worker = self.workers[number] = Worker(number, self._share(number), self, ours)
+        descriptors = {STDIN: "w", STDOUT: "r", STDERR: "r", ANSWERS: "r", CLIENTS: theirs.fileno()}
+        command = [sys.executable, "-m", "txconnpool.worker"]
         environment = dict(os.environ, PYTHONPATH=os.pathsep.join(path or os.getcwd() for path in sys.path))
-        self.reactor.spawnProcess(worker, sys.executable, command, environment, childFDs=descriptors)
+        with theirs:
+            try:
+                self.reactor.spawnProcess(worker, sys.executable, command, environment, childFDs=descriptors)
+            except OSError as error:
+                ours.close()
+                del self.workers[number]
+                self._starting.discard(number)
+                self._replace(number, str(error))
 
     def ended(self, worker: Worker, reason: Failure) -> None:
         """
@@ -379,17 +460,30 @@ class Workers(Service):
         """
         number = worker.number
         del self.workers[number]
+        self._starting.discard(number)
+        self.readinessChanged()
         if self._ending is not None:
             if not self.workers:
                 self._ending.callback(None)
             return
         if self.reactor.seconds() - worker.since > STEADY:
             self._deaths[number] = 0
-        self._deaths[number] = self._deaths.get(number, 0) + 1
+        self._replace(number, reason.getErrorMessage())
+
+    def _replace(self, number: int, reason: str) -> None:
+        self._deaths[number] += 1
         delay = self._backoff.delay(self._deaths[number], uniform)
         self._log.error("worker {number} ended: {reason}; another starts in {delay:.1f} s", number=number,
-                        reason=reason.getErrorMessage(), delay=delay)  # fmt: skip
-        self._restarts[number] = self.reactor.callLater(delay, self._spawn, number, worker.settings)
+                        reason=reason, delay=delay)  # fmt: skip
+        self._restarts[number] = self.reactor.callLater(delay, self._spawn, number)
+
+    def answer(self, name: str, *args: Any) -> Any:
+        """
+        Answer a worker's call.
+        """
+        raise ChannelError(f"no call {name!r}")
+
+    # -- The end
 
     def stopService(self) -> Deferred[None]:
         """
@@ -404,113 +498,102 @@ class Workers(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        if self._binding is not None:
-            await DeferredList([maybeDeferred(port.stopListening) for port in self._binding.ports])
-            self._binding = None
+        entrances, self._entrances = self._entrances, {}
+        await DeferredList([entrance.close() for entrance in entrances.values()])
         if not self.workers:
             return
         self._ending = Deferred()
-        for worker in self.workers.values():
-            worker.signal("TERM")
-        kill = self.reactor.callLater(self.settings.drainTimeout + GRACE, self._kill)
+        self._tell("stop", self.settings.drainTimeout + GRACE)
         await self._ending
         self._ending = None
-        if kill.active():
-            kill.cancel()
+
+    def _tell(self, call: str, patience: float) -> None:
+        """
+        Have all workers end, and those that have not after C{patience} seconds, by force.
+        """
+        for worker in self.workers.values():
+            worker.channel.call(call).addErrback(ignoreLost)
+        if self._killing is not None and self._killing.active():
+            self._killing.cancel()
+        self._killing = self.reactor.callLater(patience, self._kill)
+        assert self._ending is not None
+
+        def ended(result: None) -> None:
+            if self._killing is not None and self._killing.active():
+                self._killing.cancel()
+
+        self._ending.addCallback(ended)
 
     def _kill(self) -> None:
         for worker in self.workers.values():
-            self._log.error("worker {number} did not end in time: killing it", number=worker.number)
-            worker.signal("KILL")
+            worker.kill()
 
-    def answer(self, name: str, *args: Any) -> Any:
+    def abort(self) -> None:
         """
-        Answer a worker's call.
+        End at once what L{stopService} waits for.
         """
-        raise ChannelError(f"no call {name!r}")
+        if self._ending is not None:
+            self._tell("abort", GRACE)
 
+    # -- Changes
 
-class _Process(Protocol):
-    """
-    The worker's side of its L{Channel}, on its standard descriptors. Without a parent it ends.
-    """
-
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-        self.service: ProxyService | None = None
-
-    def connectionMade(self) -> None:
+    async def _apply(self, new: Settings) -> None:
         """
-        Listen to the parent.
+        Put settings in force here and in all workers. What is listened on is bound first; then the workers are told,
+        and told to go back if one of them cannot.
         """
-        transport: Any = self.transport
-        self._channel = Channel(transport.write, self._answer)
+        wanted = [(pool.name, description) for pool in new.pools for description in pool.listen]
+        spare = {key[1]: key for key in self._entrances if key not in wanted}
+        entrances: dict[tuple[str, str], Entrance] = {}
+        opened: list[Entrance] = []
+        changing: list[Entrance] = []
+        try:
+            for key in wanted:
+                entrance = self._entrances.get(key)
+                if entrance is None and key[1] in spare:
+                    entrance = self._entrances[spare.pop(key[1])]
+                    changing.append(entrance)
+                elif entrance is None:
+                    entrance = self._entrance(*key)
+                    opened.append(entrance)
+                entrances[key] = entrance
+        except Exception as error:
+            await gatherResults([entrance.close() for entrance in opened])
+            problem = listenProblem(error)
+            if problem is None:
+                raise
+            raise CannotChange(f"cannot listen on {problem}") from None
+        removed = [self._entrances[key] for key in spare.values()]
+        for entrance in [*changing, *removed]:
+            entrance.shut()
+        old, self.settings = self.settings, new
+        faults = await self._tellSettings()
+        if faults:
+            self.settings = old
+            await self._tellSettings()
+            self.readinessChanged()
+            await gatherResults([entrance.close() for entrance in opened])
+            raise CannotChange("\n".join(faults))
+        self._entrances = entrances
+        for (pool, _), entrance in entrances.items():
+            entrance.pool = pool
+        self.readinessChanged()
+        await gatherResults([entrance.close() for entrance in removed])
 
-    def dataReceived(self, data: bytes) -> None:
+    async def _tellSettings(self) -> list[str]:
         """
-        The parent says something.
+        Have all workers put their shares of the settings in force.
+
+        @return: why not, in one line for each that could not.
         """
-        self._channel.dataReceived(data)
+        faults: list[str] = []
 
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """
-        The parent is gone.
-        """
-        self._channel.lost()
-        if self._reactor.running:
-            self._reactor.stop()
+        def failed(failure: Failure, number: int) -> None:
+            if not failure.check(ChannelLost):  # the next one starts with the settings that are in force by then
+                faults.append(f"worker {number}: {failure.getErrorMessage()}")
 
-    def _answer(self, name: str, *args: Any) -> Any:
-        if name == "start":
-            return self._start(*args)
-        raise ChannelError(f"no call {name!r}")
-
-    def _start(self, settings: dict[str, Any]) -> None:
-        self.service = ProxyService(_revive(settings), self._reactor, Inherited(self._reactor))
-        self.service.privilegedStartService()
-        self.service.startService()
-        self._reactor.addSystemEventTrigger("before", "shutdown", self.service.stopService)
-
-
-def _revive(settings: dict[str, Any]) -> Settings:
-    """
-    Make settings of what JSON made of them.
-    """
-    pools = [PoolSettings(**{key: _tuple(value) for key, value in pool.items()}) for pool in settings.pop("pools")]
-    return Settings(pools=tuple(pools), **{key: _tuple(value) for key, value in settings.items()})
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-@implementer(ILogObserver)
-class _Print:
-    """
-    The log of a worker: lines for the parent, which puts the time to them.
-    """
-
-    def __call__(self, event: dict[str, Any]) -> None:
-        text = formatEventAsClassicLogText(event, formatTime=lambda time: "")
-        if text is not None:
-            sys.stdout.write(text.lstrip())
-            sys.stdout.flush()
-
-
-def work() -> None:
-    """
-    Be a worker: the main function of its process.
-    """
-    from twisted.internet import reactor
-
-    process: Any = reactor
-    standardIO: Any = StandardIO  # what it takes is another thing on Windows
-    # Reload is the parent's to do, for all.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    globalLogBeginner.beginLoggingTo([_Print()], redirectStandardIO=False)
-    standardIO(_Process(process), stdin=STDIN, stdout=ANSWERS, reactor=process)
-    process.run()
-
-
-if __name__ == "__main__":
-    work()
+        await gatherResults([
+            worker.channel.call("apply", asdict(self._share(number))).addErrback(failed, number)
+            for number, worker in self.workers.items()
+        ])  # fmt: skip
+        return faults

@@ -117,11 +117,19 @@ class Memcache:
         allowed: frozenset[bytes] | None = None,
     ) -> None:
         """
+        See L{limit}.
+        """
+        self.limit(maxItemSize, denied, allowed)
+
+    def limit(self, maxItemSize: int, denied: frozenset[bytes], allowed: frozenset[bytes] | None) -> None:
+        """
+        Say what is let through, from now on.
+
         @param maxItemSize: bytes of a value, at most.
         @param denied: commands that are refused with C{CLIENT_ERROR ... not allowed}.
         @param allowed: the only commands that are not refused; C{None} for all.
         """
-        self.maxItemSize = maxItemSize
+        self._maxItemSize = maxItemSize
         self._denied = denied if allowed is None else denied | (COMMANDS - allowed)
         self._common = _COMMON.match if self._denied.isdisjoint(_COMMON_WORDS) else re.compile(b"(?!)").match
 
@@ -151,7 +159,7 @@ class Memcache:
             length = int(match[_SET])
             stop = end
             end += length + 2
-            if length > self.maxItemSize:
+            if length > self._maxItemSize:
                 return self._check(data, pos)
             if end > len(data):
                 return MORE, pos, 0, end - pos
@@ -199,7 +207,7 @@ class Memcache:
         check = _CHECKS.get(words[0]) if words else None
         if check is None:
             return _refuse(words, stop)
-        frame = check(words, data, pos, stop, self.maxItemSize)
+        frame = check(words, data, pos, stop, self._maxItemSize)
         if words[0] in self._denied:
             return _deny(words[0], frame)
         return frame
