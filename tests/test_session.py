@@ -16,7 +16,7 @@ from zope.interface import directlyProvides
 
 from tests.support import HIGH_WATER, Pipe, Stage, answer, assertClosed, assertTidy, value
 from txconnpool import session
-from txconnpool.session import BACKLOG, FIRST_WINDOW, SessionLimits
+from txconnpool.session import BACKLOG, FAREWELL, FIRST_WINDOW, SessionLimits
 from txconnpool.wire.auth import Gate
 from txconnpool.wire.memcache import Memcache
 
@@ -354,6 +354,19 @@ class CloseTests(SessionTestCase):
         first.lose()
         self.assertEqual(stage.ask(stage.client(), b"get a\r\n"), get(b"a"))
         self.assertEqual((stage.sessions.accepted, stage.sessions.refused), (3, 1))
+
+    def test_tooManyAndSlow(self) -> None:
+        """
+        One client more than may be that does not take the news is not waited for.
+        """
+        stage = self.stage(sessionLimits=SessionLimits(maxClients=0))
+        client = Pipe(stage.clock)
+        client.reads = False
+        client.connect(stage.sessions.buildProtocol(None))
+        stage.clock.advance(FAREWELL - 0.1)
+        self.assertEqual((client.connected, client.aborted), (True, False))
+        stage.clock.advance(0.2)
+        self.assertEqual((client.connected, client.aborted), (False, True))
 
 
 class RoomTests(SessionTestCase):

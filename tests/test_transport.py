@@ -45,7 +45,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from txconnpool import transport as module
-from txconnpool.transport import HIGH_WATER, ROUNDS, DirectTransport, Turn, adopt
+from txconnpool.transport import HIGH_WATER, ROUNDS, DirectTransport, Turn, adopt, part
 
 BIG = 8 << 20
 """
@@ -1513,3 +1513,39 @@ class AdoptTests(Sockets):
         transport = self.server()
         transport.write(b"x")
         self.assertKept(transport)
+
+
+class PartTests(SynchronousTestCase):
+    """
+    Tests for L{part}.
+    """
+
+    def test_plain(self) -> None:
+        """
+        A transport without another one under it is asked to close, and no more.
+        """
+        transport = StringTransport()
+        part(transport)
+        self.assertTrue(transport.disconnecting)
+
+    def test_wrapping(self) -> None:
+        """
+        Of a transport that stands on another one, as TLS does, the producer is forgotten, and the one under it closes
+        too, after it had its last words.
+        """
+        calls = []
+
+        class Wrapping:
+            transport = StringTransport()
+
+            def unregisterProducer(self) -> None:
+                calls.append("unregistered")
+
+            def loseConnection(self) -> None:
+                calls.append("closed")
+                self.transport.write(b"goodbye")
+
+        wrapping = Wrapping()
+        part(wrapping)
+        self.assertEqual(calls, ["unregistered", "closed"])
+        self.assertEqual((wrapping.transport.value(), wrapping.transport.disconnecting), (b"goodbye", True))

@@ -28,7 +28,7 @@ from txconnpool.connection import Entry
 from txconnpool.errors import ConnectionLostInFlight, PoolError
 from txconnpool.interfaces import IRequester, IWaiter
 from txconnpool.metrics import ClientCounters, tally
-from txconnpool.transport import adopt
+from txconnpool.transport import adopt, part
 from txconnpool.wire import ADMIT, ANSWER, CLOSE, EVERYWHERE, INSTEAD, MORE, STATISTICS
 
 #: A session that may not send now (it waits, or has as much in flight as it may) is read until so many bytes are kept.
@@ -39,6 +39,9 @@ LOOK = 1 << 12
 
 #: If more bytes than this were held for clients, and less than a quarter is, the system gets the memory back.
 MUCH = 1 << 26
+
+#: Seconds that a client has to take the news that there are too many.
+FAREWELL = 2.0
 
 #: Requests that a session may have in flight at first.
 FIRST_WINDOW = 16
@@ -345,8 +348,8 @@ class Session(Protocol):
             self._advance(data, refusal)
         crowded = self.unread > self._limits.unreadSoft
         if self._ending and not (self._inFlight or self._blocked or self._again or crowded):
-            self.transport.unregisterProducer()  # without this TLS would wait for the producer to end
-            self.transport.loseConnection()
+            self.transport.unregisterProducer()
+            part(self.transport)
         reading = not (self._ending or crowded) and self._size < max(self._need, BACKLOG)
         if reading is not self._reading:
             self._reading = reading
@@ -650,15 +653,24 @@ class _Refused(Protocol):
 
     transport: Any
 
-    def __init__(self, words: bytes) -> None:
+    def __init__(self, words: bytes, reactor: Any) -> None:
         self._words = words
+        self._reactor = reactor
 
     def connectionMade(self) -> None:
         """
-        Say so, and close.
+        Say so, and close. TLS needs the client for that, who is not waited for very long: nobody counts it.
         """
         self.transport.write(self._words)
         self.transport.loseConnection()
+        self._tooLate = self._reactor.callLater(FAREWELL, self.transport.abortConnection)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        It is gone.
+        """
+        if self._tooLate.active():
+            self._tooLate.cancel()
 
 
 class SessionFactory(Factory):
@@ -725,7 +737,7 @@ class SessionFactory(Factory):
         """
         if self.full or len(self.sessions) >= self.limits.maxClients:
             self.refused += 1
-            return _Refused(self.wire.tooManyClients)
+            return _Refused(self.wire.tooManyClients, self.reactor)
         self.accepted += 1
         return Session(self)
 

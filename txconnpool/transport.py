@@ -132,6 +132,23 @@ def adopt(protocol: IProtocol, reactor: object, direct: bool = True) -> ITranspo
     return DirectTransport(protocol, transport, turn)
 
 
+def part(transport: Any) -> None:
+    """
+    Close a connection when what was written is sent, whatever the other side does.
+
+    C{loseConnection} does that, but over TLS it waits for a producer to end, and then for the other side to say goodbye
+    too, which it only hears as long as it reads.
+
+    @param transport: what L{adopt} gave.
+    """
+    under = getattr(transport, "transport", None)
+    if under is not None:
+        transport.unregisterProducer()
+    transport.loseConnection()
+    if under is not None:
+        under.loseConnection()
+
+
 _Forwarding: Any = proxyForInterface(ITCPTransport, "_under")
 """
 An L{ITCPTransport} that leaves everything to the transport under it.
