@@ -28,6 +28,7 @@ ORDER = (
     "wire.memcache",
     "metrics",
     "state",
+    "endpoints",
     "options",
     "login",
     "config",

@@ -13,8 +13,9 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from twisted.internet.endpoints import clientFromString, serverFromString
+from twisted.internet.endpoints import serverFromString
 
+from txconnpool.endpoints import Listener, clientEndpoint
 from txconnpool.login import Accounts
 from txconnpool.options import Choice, Endpoint, Seconds, SecretFile, Size, Whole, Words, option, optionsOf
 from txconnpool.wire.memcache import COMMANDS, REFUSED
@@ -77,7 +78,7 @@ class PoolSettings:
 
     upstream: tuple[str, ...] = option(
         ("tcp:127.0.0.1:11211",),
-        Endpoint(clientFromString, "tcp:HOST:PORT, unix:PATH, tls:HOST:PORT or memory:"),
+        Endpoint(clientEndpoint, "tcp:HOST:PORT, unix:PATH, tls:HOST:PORT or memory:"),
         "a server, as a client endpoint string; memory: is one inside the process; may be repeated",
         "Servers and clients",
         "u",
@@ -85,7 +86,7 @@ class PoolSettings:
     )
     listen: tuple[str, ...] = option(
         ("tcp:11212:interface=127.0.0.1",),
-        Endpoint(serverFromString, "tcp:PORT:interface=ADDRESS or unix:PATH"),
+        Endpoint(Listener, "tcp:PORT:interface=ADDRESS, ssl:PORT:privateKey=FILE:certKey=FILE or unix:PATH"),
         "where clients connect, as a server endpoint string; may be repeated",
         "Servers and clients",
         "l",

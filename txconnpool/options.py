@@ -20,6 +20,8 @@ from typing import Any, ClassVar, Generic, TypeVar, cast
 from twisted.internet.interfaces import IReactorPluggableNameResolver
 from zope.interface import directlyProvides
 
+from txconnpool.endpoints import CannotUse
+
 T = TypeVar("T")
 
 
@@ -309,29 +311,41 @@ class Endpoint(Kind[str]):
         """
         Make the endpoint.
         """
-        return not self._problem(value)
+        try:
+            self._make(value)
+        except ValueError:
+            return False
+        return True
 
     def check(self, value: str) -> None:
         """
         @raise ValueError: the string is no endpoint; its message says why, and what would be right.
         """
-        problem = self._problem(value)
-        if problem:
+        try:
+            self._make(value)
+        except CannotUse:
+            raise
+        except ValueError as error:
             right = f"did you mean tcp:{value}?" if self.fits(f"tcp:{value}") else f"expected {self.expected}"
-            raise ValueError(f"{problem}; {right}")
+            raise ValueError(f"{error}; {right}") from None
 
-    def _problem(self, value: str) -> str:
+    def _make(self, value: str) -> None:
         """
-        @return: what is wrong with the string, or nothing.
+        @raise ValueError: the string is no endpoint; its message says why.
         """
         try:
             self._fromString(_Nowhere(), value)
+        except CannotUse:
+            raise
         except Exception as error:  # Twisted's own parsers raise six kinds already, and plugins may raise any
             # "TCP4ClientEndpoint.__init__() missing 1 required ..." is one of them.
-            return re.sub(r"^\S+\(\) ", "", " ".join(str(error).split())) or type(error).__name__
+            text = re.sub(r"^\S+\(\) ", "", " ".join(str(error).split()))
+            raise ValueError(text.rstrip(".") or type(error).__name__) from None
         # Twisted takes any number for a port, and fails with a traceback when it comes to use it.
         ports = re.findall(r":(?:port=)?([0-9]+)(?=:|$)", value) if re.match("tcp6?:|ssl:|tls:", value, re.I) else []
-        return next((f"port {port} is more than 65535" for port in ports if int(port) > 65535), "")
+        for port in ports:
+            if int(port) > 65535:
+                raise ValueError(f"port {port} is more than 65535")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,315 @@
+# -*- test-case-name: tests.test_endpoints -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Endpoint strings of Twisted, with what operators need beyond them: words for what is wrong with one, client certificates
+for C{ssl:} listeners, certificates that are read again while the port stays open, and UNIX sockets whose last owner
+crashed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import clientFromString, serverFromString
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    IProtocol,
+    IProtocolFactory,
+    IStreamClientEndpoint,
+    IStreamServerEndpoint,
+)
+from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+# Colons and backslashes in a value have a backslash before them.
+_ARGUMENT = r":%s=((?:[^:\\]|\\.)*)"
+
+
+def usesTLS(description: str) -> bool:
+    """
+    Whether an endpoint string names, or may name, keys and certificates.
+    """
+    return bool(re.match("(ssl|tls):", description, re.IGNORECASE))
+
+
+class CannotUse(ValueError):
+    """
+    An endpoint string is right, but what it names is not there or is of no use.
+    """
+
+
+@contextmanager
+def _inWords(description: str) -> Iterator[None]:
+    """
+    Make what Twisted raises for what an endpoint string names a L{CannotUse} with words for people.
+    """
+    if usesTLS(description):
+        try:
+            import OpenSSL  # noqa: F401
+        except ImportError:
+            raise CannotUse("TLS needs packages that are not here: pip install 'txconnpool[tls]'") from None
+    try:
+        yield
+    except OSError as error:
+        reason = getattr(error, "originalException", error)  # FilePath wraps those of directories
+        raise CannotUse(f"{reason.filename}: {reason.strerror}") from error
+    except (IndexError, KeyError) as error:
+        if not description.startswith("systemd:"):
+            raise
+        raise CannotUse("systemd gave this process no such socket; see connpool.socket") from error
+    except Exception as error:
+        if not type(error).__module__.startswith("OpenSSL"):
+            raise
+        raise CannotUse(f"certificate or key: {opensslReason(error)}") from error
+
+
+def opensslReason(error: BaseException) -> str:
+    """
+    What OpenSSL says, without the names of its routines.
+    """
+    reasons = error.args[0] if error.args and isinstance(error.args[0], list) else []
+    return str(reasons[-1][-1]) if reasons else str(error) or type(error).__name__
+
+
+def clientEndpoint(reactor: Any, description: str) -> IStreamClientEndpoint:
+    """
+    Make the endpoint of a server.
+
+    @raise CannotUse: what the description names is of no use.
+    @raise ValueError: the description is wrong; Twisted raises L{TypeError} and others too.
+    """
+    with _inWords(description):
+        for name in ("trustRoots", "caCertsDir"):
+            _authorities(description, name)
+        endpoint: IStreamClientEndpoint = clientFromString(reactor, description)
+        return endpoint
+
+
+def _authorities(description: str, name: str) -> list[Any]:
+    """
+    Read the certificates of the directory that an argument of an endpoint string names.
+
+    @raise CannotUse: there are none. Twisted would trust nobody then, and say so to none but each client.
+    """
+    found = re.search(_ARGUMENT % name, description)
+    if found is None or not usesTLS(description):
+        return []
+    from OpenSSL.crypto import FILETYPE_PEM, load_certificate
+
+    directory = re.sub(r"\\(.)", r"\1", found[1])
+    certificates = []
+    for entry in sorted(os.listdir(directory)):
+        if entry.lower().endswith(".pem"):
+            with open(os.path.join(directory, entry), "rb") as file:
+                pem = file.read()
+            certificates += [
+                load_certificate(FILETYPE_PEM, each)
+                for each in re.findall(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", pem, re.DOTALL)
+            ]
+    if not certificates:
+        raise CannotUse(f"no certificate in the .pem files of {directory}")
+    return certificates
+
+
+@implementer(IStreamServerEndpoint)
+class Listener:
+    """
+    The endpoint of a listener. As C{ssl:} for clients does, here it takes C{caCertsDir=}: a directory of C{.pem} files
+    with the authorities one of which must have signed the certificate of each client.
+    """
+
+    def __init__(self, reactor: Any, description: str) -> None:
+        """
+        @param reactor: what listens.
+        @param description: an endpoint string.
+
+        @raise CannotUse: what the description names is of no use.
+        @raise ValueError: the description is wrong; Twisted raises L{TypeError} and others too.
+        """
+        self._reactor = reactor
+        self._description = description
+        self._factory: Any = Factory()
+        self._door: _Door | None = None
+        if self.read() is None:
+            with _inWords(description):
+                serverFromString(reactor, description)
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """
+        Listen.
+        """
+        self._factory = protocolFactory
+        listening: Deferred[IListeningPort] = self._endpoint(self._reactor, self._entrance).listen(protocolFactory)
+        return listening
+
+    def _entrance(self, factory: Any) -> Any:
+        """
+        Choose what to listen with, given what the endpoint has made of our factory.
+        """
+        if factory is self._factory:
+            return factory
+        self._door = _Door(factory)
+        return self._door
+
+    def _endpoint(self, reactor: Any, door: Callable[[Any], Any]) -> IStreamServerEndpoint:
+        authorities = _authorities(self._description, "caCertsDir")
+        plain = re.sub(_ARGUMENT % "caCertsDir", "", self._description) if authorities else self._description
+        endpoint: IStreamServerEndpoint = serverFromString(_Reactor(reactor, door, authorities), plain)
+        return endpoint
+
+    def read(self) -> Any:
+        """
+        Read keys and certificates again.
+
+        @return: what L{use} takes; C{None} if there are none.
+
+        @raise CannotUse: they cannot be read, or do not fit together.
+        """
+        if not usesTLS(self._description):
+            return None
+        found: list[Any] = []
+        failures: list[Failure] = []
+        with _inWords(self._description):
+            listening: Any = self._endpoint(_Nowhere(), found.append).listen(self._factory)
+            listening.addErrback(failures.append)
+            for failure in failures:
+                failure.raiseException()
+        return found[0]
+
+    def use(self, fresh: Any) -> None:
+        """
+        Use other keys and certificates for connections from now on. The port stays open, and so does every connection.
+
+        @param fresh: what L{read} has given.
+        """
+        if self._door is not None:
+            self._door.factory = fresh
+
+
+class _Door(Factory):
+    """
+    The factory of a port. There may be another one behind it for the next connection.
+    """
+
+    noisy = False
+
+    def __init__(self, factory: Any) -> None:
+        self.factory = factory
+        self._first = factory
+
+    def doStart(self) -> None:
+        """
+        The port opens.
+        """
+        self._first.doStart()
+
+    def doStop(self) -> None:
+        """
+        The port closes. That concerns the protocol's own factory, on which all that were behind this door stand.
+        """
+        self._first.doStop()
+
+    def logPrefix(self) -> str:
+        """
+        @return: the name of the port in the log.
+        """
+        prefix: str = self.factory.logPrefix()
+        return prefix
+
+    def buildProtocol(self, addr: IAddress | None) -> IProtocol | None:  # type: ignore[override]  # Factory's is narrower
+        """
+        @return: the protocol of a new connection.
+        """
+        protocol: IProtocol | None = self.factory.buildProtocol(addr)
+        return protocol
+
+
+class _Nowhere:
+    """
+    A reactor that does not listen.
+    """
+
+    def listenTCP(self, *args: Any, **kwargs: Any) -> None:
+        """
+        Do nothing.
+        """
+
+
+class _Reactor:
+    """
+    A reactor to listen with. Whatever an endpoint calls, the factory passes through our hands.
+    """
+
+    def __init__(self, reactor: Any, door: Callable[[Any], Any], authorities: list[Any]) -> None:
+        """
+        @param door: given the factory, gives the one to listen with.
+        @param authorities: who must have signed the certificates of clients; nobody if they need none.
+        """
+        self._reactor = reactor
+        self._door = door
+        self._authorities = authorities
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+    def listenTCP(self, port: int, factory: Any, *args: Any, **kwargs: Any) -> Any:
+        """
+        Listen.
+        """
+        return self._reactor.listenTCP(port, self._door(factory), *args, **kwargs)
+
+    def listenSSL(self, port: int, factory: Any, contextFactory: Any, *args: Any, **kwargs: Any) -> Any:
+        """
+        Listen, with TLS.
+        """
+        from OpenSSL.SSL import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_PEER
+        from twisted.protocols.tls import TLSMemoryBIOFactory
+
+        context = contextFactory.getContext()  # made only now: key and certificate may not fit
+        if self._authorities:
+            store = context.get_cert_store()
+            for each in self._authorities:
+                store.add_cert(each)
+            context.set_verify(VERIFY_PEER | VERIFY_FAIL_IF_NO_PEER_CERT)
+        return self.listenTCP(port, TLSMemoryBIOFactory(contextFactory, False, factory), *args, **kwargs)
+
+    def listenUNIX(self, address: str, factory: Any, *args: Any, **kwargs: Any) -> Any:
+        """
+        Listen on a UNIX socket.
+        """
+        _clear(os.fsencode(address))
+        return self._reactor.listenUNIX(address, self._door(factory), *args, **kwargs)
+
+    def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> Any:
+        """
+        Listen on a socket that systemd opened.
+        """
+        return self._reactor.adoptStreamPort(fileDescriptor, addressFamily, self._door(factory))
+
+
+def _clear(path: bytes) -> None:
+    """
+    Remove the UNIX socket of a process that crashed, and the lock beside it.
+
+    Twisted does it where no process has the id in the lock. In a container each life of a process has the same one.
+    """
+    lock = path + b".lock"
+    try:
+        if os.path.islink(lock) and stat.S_ISSOCK(os.stat(path).st_mode):
+            with socket.socket(socket.AF_UNIX) as client:
+                client.setblocking(False)
+                client.connect(path)
+    except ConnectionRefusedError:
+        os.unlink(path)
+        os.unlink(lock)
+    except OSError:
+        pass  # somebody accepts there, or listening will say what is wrong
