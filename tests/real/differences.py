@@ -1,0 +1,298 @@
+# -*- test-case-name: tests.real.test_fuzz -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Where the proxy is meant to differ from memcached 1.6.18, and why: all of it, see L{DIFFERENCES}.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from tests.real.streams import LIMIT, STORES, Request
+
+
+@dataclass(frozen=True)
+class Difference:
+    """
+    A place where the proxy does something else on purpose.
+
+    @ivar name: for statistics.
+    @ivar reason: why.
+    @ivar example: requests that show it.
+    @ivar instead: what to send to memcached so that its answer to a request is what the proxy's should be: the same
+        L{Request} if this is not about it, C{None} if there is nothing of the kind and neither is sent anything.
+    """
+
+    name: str
+    reason: str
+    example: bytes
+    instead: Callable[[Request], Request | None]
+
+
+#: memcached answers this with C{CLIENT_ERROR bad command line format}.
+BAD_LINE: Final = Request(b"touch " + b"k" * 251 + b" 0", b"\r\n")
+
+#: And this with nothing.
+NOTHING: Final = Request(b"touch a x noreply", b"\r\n")
+
+REFUSED: Final = frozenset(
+    b"watch shutdown debugtime slabs lru lru_crawler cache_memlimit misbehave refresh_certs extstore stats bget".split()
+)
+
+#: Words of a meta command, at most.
+META_WORDS: Final = 19
+
+COMMANDS: Final = STORES | frozenset(
+    b"get gets gat gats incr decr touch delete flush_all verbosity version mn mg ms md ma me".split()
+)
+
+_NUMBER: Final = re.compile(rb"-?[0-9]+").fullmatch
+
+
+def _within(word: bytes, bounds: tuple[int, int]) -> bool:
+    """
+    Whether a word is a number within bounds; one that cannot be negative has no sign.
+    """
+    low, high = bounds
+    return bool(_NUMBER(word)) and low <= int(word) <= high and (low < 0 or word[:1] != b"-")
+
+
+SIGNED: Final = (-(2**31), 2**31 - 1)
+UNSIGNED: Final = (0, 2**32 - 1)
+HUGE: Final = (0, 2**64 - 1)
+LENGTH: Final = (0, 2**31 - 3)
+
+
+def _numbers(words: list[bytes]) -> dict[int, tuple[int, int]]:
+    """
+    Which words of a line are numbers, and the bounds of each.
+    """
+    command = words[0]
+    if command in STORES:
+        return {2: UNSIGNED, 3: SIGNED, 4: LENGTH} | ({5: HUGE} if command == b"cas" else {})
+    return {
+        b"incr": {2: HUGE},
+        b"decr": {2: HUGE},
+        b"touch": {2: SIGNED},
+        b"gat": {1: SIGNED},
+        b"gats": {1: SIGNED},
+        b"flush_all": {1: SIGNED},
+        b"verbosity": {1: UNSIGNED},
+        b"ms": {2: LENGTH},
+    }.get(command, {})
+
+
+def _flagsFrom(words: list[bytes]) -> int:
+    """
+    The place of the first flag of a meta command.
+    """
+    return {b"mg": 2, b"ms": 3, b"md": 2, b"ma": 2}.get(words[0], len(words)) if words else 0
+
+
+_TOKENS: Final = {b"F": UNSIGNED, b"T": SIGNED, b"N": SIGNED, b"R": SIGNED, b"C": HUGE, b"D": HUGE, b"J": HUGE}
+
+
+def _strict(request: Request) -> Request:
+    words = request.words
+    if not words:
+        return request
+    numbers = _numbers(words)
+    changed = list(words)
+    for place, word in enumerate(words):
+        bounds, start = numbers.get(place), 0
+        if place >= _flagsFrom(words) and word[:1] in _TOKENS:
+            bounds, start = _TOKENS[word[:1]], 1
+        if bounds is not None and word != b"noreply" and not _within(word[start:], bounds):
+            changed[place] = word[:start] + b"x"
+    return request if changed == words else request._replace(line=b" ".join(changed))
+
+
+def closes(request: Request) -> bool:
+    """
+    Whether it is the last one of a connection.
+    """
+    words = request.words
+    if not words or words[0] == b"quit":
+        return bool(words)
+    return words[-1].startswith(b"HTTP/") and words[0] not in COMMANDS
+
+
+def _silent(words: list[bytes]) -> bool:
+    return words[-1] == b"noreply"
+
+
+def _isBad(words: list[bytes]) -> bool:
+    """
+    Whether something is wrong with a line of a storage command.
+    """
+    return len(words[1]) > 250 or any(
+        place >= len(words) or not _within(words[place], limits) for place, limits in _numbers(words).items()
+    )
+
+
+def _counted(request: Request) -> Request:
+    words = request.words
+    if words[:1] == [b"ms"] and len(words) > META_WORDS and not _within(words[2], LENGTH):
+        return BAD_LINE
+    return request
+
+
+def _forgetful(request: Request) -> Request:
+    words = request.words
+    first = {b"get": 1, b"gets": 1, b"gat": 2, b"gats": 2}.get(words[0], 0) if words else 0
+    if not first or all(len(word) <= 250 for word in words[first:]):
+        return request
+    return request._replace(line=b"gat x a") if first == 2 and not _within(words[1], SIGNED) else BAD_LINE
+
+
+def _short(request: Request) -> Request:
+    words = request.words
+    return BAD_LINE if words and words[0] in STORES and len(words) < 5 else request
+
+
+def _long(request: Request) -> Request:
+    words = request.words
+    wanted = 6 if words[:1] == [b"cas"] else 5
+    if not words or words[0] not in STORES or len(words) <= wanted + 1:
+        return request
+    return request._replace(line=b" ".join(words[:wanted] + [b"noreply"] * _silent(words)))
+
+
+def _swallowed(request: Request) -> Request:
+    words = request.words
+    if words[:1] == [b"ms"] and len(words) > 1 and (len(words[1]) > 250 or len(words) > META_WORDS):
+        return request._replace(block=b"")
+    if len(words) < 5 or words[0] not in STORES or not _isBad(words):
+        return request
+    return NOTHING if _silent(words) else BAD_LINE
+
+
+def _zero(request: Request) -> Request | None:
+    words = request.words
+    if b"\0" not in request.line:
+        return request
+    if words[0] in (b"get", b"gets"):
+        return BAD_LINE
+    return None
+
+
+def _hasty(request: Request) -> Request | None:
+    if len(request.words) > 22 and b"HTTP/" in request.line and request.words[0] not in COMMANDS:
+        return None  # it looks at the last of the first 23 words
+    return request._replace(line=b"quit") if closes(request) else request
+
+
+def _endless(request: Request) -> Request | None:
+    retrieval = re.match(rb" {0,100}gets? ", request.line)
+    return None if len(request.line) > 2000 and not retrieval else request
+
+
+def _nearly(request: Request) -> Request | None:
+    bad = len(request.block) > LIMIT - 1000 and not request.block.endswith(b"\r\n")
+    return None if bad else request
+
+
+def _later(request: Request) -> Request | None:
+    words = request.words
+    return None if any(word[:1] in (b"E", b"x") for word in words[_flagsFrom(words) :]) else request
+
+
+def _vivid(request: Request) -> Request | None:
+    words = request.words
+    letters = {word[:1] for word in words[2:]}
+    return None if words[:1] == [b"ma"] and {b"q", b"N"} <= letters else request
+
+
+def _executed(request: Request) -> Request | None:
+    words = request.words
+    flags = words[2:] if words[:1] in ([b"mg"], [b"md"], [b"ma"]) else []
+    return None if any(len(flag) > 31 and flag[:1] == b"O" for flag in flags) else request
+
+
+def _refused(request: Request) -> Request | None:
+    words = request.words
+    return None if words and words[0] in REFUSED else request
+
+
+def _binary(request: Request) -> Request | None:
+    return None if request.line.startswith(b"\x80") else request
+
+
+_LONG: Final = b"k" * 251
+
+#: All of them. Each is given what those before it made of a request.
+DIFFERENCES: tuple[Difference, ...] = (
+    Difference(
+        "refused",
+        "commands about a connection or a server are not for a shared connection, statistics are the proxy's own",
+        b"cache_memlimit 64\r\n",
+        _refused,
+    ),
+    Difference(
+        "binary",
+        "a line that begins as the binary protocol does is refused wherever it stands",
+        b"mn\r\n\x80\r\n",
+        _binary,
+    ),
+    Difference(
+        "endless",
+        "a line that is too long closes; memcached takes some, it depends on the segments in which they come",
+        b"x" * 3000 + b"\r\n",
+        _endless,
+    ),
+    Difference(
+        "nearly",
+        "memcached looks for room for a value, and its own header, before it sees that the block is bad",
+        b"set a 0 0 %d\r\n%b\n\n" % (LIMIT, bytes(LIMIT)),
+        _nearly,
+    ),
+    Difference("zero", "1.6.18 ends a line at a NUL; here a key with one is refused", b"get a\0b\r\n", _zero),
+    Difference(
+        "counted",
+        "of a bad length of ms and too many flags, the length is told",
+        b"ms a x" + b" k" * 20 + b"\r\n",
+        _counted,
+    ),
+    Difference(
+        "strict",
+        "1.6.18 takes signs, white space, and what it wraps round, for numbers",
+        b"set n 0 0 2\r\n10\r\nincr n +1\r\n",
+        _strict,
+    ),
+    Difference(
+        "forgetful",
+        "memcached drops the replies that it has not sent when it meets a get with too long a key",
+        b"bogus\r\nget " + _LONG + b"\r\n",
+        _forgetful,
+    ),
+    Difference("short", "since 1.6.40 too few words are a bad command line", b"set a\r\n", _short),
+    Difference(
+        "swallowed",
+        "since 1.6.40 the block that follows a bad line is swallowed",
+        b"set a x 0 3\r\nabc\r\n",
+        _swallowed,
+    ),
+    Difference("long", "since 1.6.40 words too many are ignored", b"set a 0 0 1 x y\r\nz\r\n", _long),
+    Difference(
+        "hasty",
+        "memcached drops the replies that it has not sent when it closes for a line of HTTP",
+        b"bogus\r\nGET / HTTP/1.1\r\n",
+        _hasty,
+    ),
+    Difference("later", "1.6.18 does not know the flags E and x", b"mg a E5 E5\r\n", _later),
+    Difference(
+        "executed",
+        "memcached does what it then refuses for too long an opaque token",
+        b"ma n N0 O" + _LONG[:32] + b"\r\nget n\r\n",
+        _executed,
+    ),
+    Difference(
+        "vivid",
+        "the reply to ma with q and N is hidden even if the item was made by it",
+        b"ma n N0 q\r\n",
+        _vivid,
+    ),
+)
