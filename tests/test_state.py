@@ -718,7 +718,7 @@ class WaitTests(SynchronousTestCase):
             self.assertIsNone(following.slot)
             world.end(waiter)
             self.assertIsNotNone(following.slot)
-            waiters.append(world.ask())
+            self.assertIsNone(world.ask().slot)
 
     def test_exhausted(self) -> None:
         """
