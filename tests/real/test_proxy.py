@@ -1,0 +1,463 @@
+# -*- test-case-name: tests.real.test_proxy -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+The proxy as a process, in front of a real memcached: what it is there for.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import ssl
+import subprocess
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.real.load import Load, run
+from tests.real.relay import PASS, Relay, delay
+from tests.real.servers import (
+    HOST,
+    Address,
+    Memcached,
+    Proxy,
+    Twistd,
+    ask,
+    connect,
+    freePort,
+    missing,
+    raiseFileLimit,
+    serverEndpoint,
+    until,
+    which,
+)
+
+CLIENTS = 1000
+POOL_SIZE = 4
+
+#: What clients are told while memcached is away.
+AWAY = re.compile(
+    r"upstream unavailable: connection (?:refused|lost|closed by the server) \(|upstream connection lost \("
+    r"|timed out waiting "
+)
+
+
+class Observer(threading.Thread):
+    """
+    Looks at memcached's number of connections again and again, over one connection of its own.
+
+    @ivar most: the most there were besides its own.
+    """
+
+    def __init__(self, memcached: Memcached) -> None:
+        """
+        Look for the first time; it must be before anybody else is connected.
+        """
+        super().__init__(daemon=True)
+        self._connection = connect(memcached.address)
+        self._over = threading.Event()
+        self._own = self._count()
+        self.most = 0
+
+    def run(self) -> None:
+        """
+        Look.
+        """
+        while not self._over.wait(0.01):
+            self.most = max(self.most, self._count() - self._own)
+
+    def stop(self) -> None:
+        """
+        Look no more.
+        """
+        self._over.set()
+        self.join(5)
+        self._connection.close()
+
+    def _count(self) -> int:
+        self._connection.sendall(b"stats\r\n")
+        answer = b""
+        while not answer.endswith(b"END\r\n"):
+            answer += self._connection.recv(1 << 16)
+        match = re.search(rb"STAT curr_connections (\d+)\r\n", answer)
+        assert match is not None
+        return int(match[1])
+
+
+def quietly(log: str) -> list[str]:
+    """
+    @return: the lines of a log that an operator would be alarmed by.
+    """
+    alarming = re.compile(r"#(?:warn|error|critical)\]|Traceback|Unhandled|Error|Exception")
+    return [line for line in log.splitlines() if alarming.search(line)]
+
+
+class ManyTests(SynchronousTestCase):
+    """
+    A thousand clients on four connections.
+    """
+
+    skip = missing("memcached")
+
+    def setUp(self) -> None:
+        """
+        Start memcached.
+        """
+        raiseFileLimit()
+        self.memcached = Memcached("-t", "1", "-c", "64").start()
+        self.addCleanup(self.memcached.stop)
+        self.proxy = Proxy("--pool-size", str(POOL_SIZE), upstream=[self.memcached.address])
+        self.addCleanup(self.proxy.stop)
+
+    def test_everyAnswerRight(self) -> None:
+        """
+        Every answer of a mixed load is right, and memcached never sees more connections than the pool may have.
+        """
+        observer = Observer(self.memcached)
+        self.addCleanup(observer.stop)
+        self.proxy.start()
+        observer.start()
+        load = Load(self.proxy.address, clients=CLIENTS, seconds=6.0, sizes=(10, 100, 1000)).start()
+        self.addCleanup(load.kill)
+        report = load.report()
+        self.assertEqual((report["connected"], report["refused"], report["closed"]), (CLIENTS, 0, 0))
+        self.assertEqual((report["wrong"], report["errors"], report["stuck"]), ([], {}, 0))
+        self.assertGreater(report["ok"], 10 * CLIENTS)
+        self.assertEqual(observer.most, POOL_SIZE)
+        self.assertEqual(quietly(self.proxy.log), [])
+
+    def test_restart(self) -> None:
+        """
+        While memcached is away every request is answered by one line at once, no answer is wrong, and two seconds after
+        it is back everybody is served.
+        """
+        self.proxy.start()
+        settings = {"sizes": (10, 100, 1000), "timeout": 4.0, "misses": True, "pause": 0.2}
+        load = Load(self.proxy.address, clients=CLIENTS, seconds=60.0, **settings).start()
+        self.addCleanup(load.kill)
+        time.sleep(1)
+        self.memcached.kill()
+        time.sleep(1)
+        self.memcached.start()
+        back = time.monotonic()
+        time.sleep(3)
+        report = load.finish()
+        self.assertEqual((report["connected"], report["refused"], report["idle"]), (CLIENTS, 0, 0))
+        self.assertEqual((report["wrong"], report["wrongs"], report["stuck"]), ([], 0, 0))
+        self.assertEqual([error for error in report["errors"] if not AWAY.match(error)], [])
+        self.assertGreater(sum(report["errors"].values()), CLIENTS)
+        self.assertEqual(report["closed"], report["halved"])
+        self.assertLess(report["lastError"] - back, 2)
+        self.assertGreater(report["resumed"][1], 0)
+        self.assertLess(report["resumed"][1] - back, 2)
+
+
+class DrainTests(SynchronousTestCase):
+    """
+    SIGTERM while requests are in flight.
+    """
+
+    skip = missing("memcached")
+
+    def setUp(self) -> None:
+        """
+        Start memcached, far away, and the proxy.
+        """
+        self.memcached = Memcached("-t", "1").start()
+        self.addCleanup(self.memcached.stop)
+        self.relay = Relay(self.memcached.address).start()
+        self.addCleanup(self.relay.stop)
+        self.proxy = Proxy("--drain-timeout", "3", "--pipeline-depth", "500", upstream=[self.relay.address]).start()
+        self.addCleanup(self.proxy.stop)
+
+    def test_accepted(self) -> None:
+        """
+        What was accepted before is answered, whatever comes after it; new connections are refused; the process ends as
+        any other, without anything alarming in its log.
+        """
+        self.relay.set(delay(0.3))
+        clients = [connect(self.proxy.address) for _ in range(200)]
+        for number, client in enumerate(clients):
+            client.sendall(b"set k%d 0 0 1\r\nx\r\nget k%d\r\nnonsense\r\nincr k%d 1\r\n" % (number, number, number))
+        idle = connect(self.proxy.address)
+        time.sleep(0.2)
+        self.proxy.signal(signal.SIGTERM)
+        time.sleep(0.1)
+        self.assertEqual(idle.recv(1), b"")
+        self.assertRaises(OSError, connect, self.proxy.address)
+        for client in clients[::2]:
+            client.sendall(b"get never\r\n")
+        status = self.proxy.wait(5)
+        for number, client in enumerate(clients):
+            answer = b""
+            try:
+                while data := client.recv(1 << 16):
+                    answer += data
+            except ConnectionResetError:
+                self.assertFalse(number % 2)  # what it said last was not read
+            expected = b"STORED\r\nVALUE k%d 0 1\r\nx\r\nEND\r\nERROR\r\n" % number
+            self.assertEqual(answer, expected + b"CLIENT_ERROR cannot increment or decrement non-numeric value\r\n")
+            client.close()
+        idle.close()
+        self.assertEqual(status, -signal.SIGTERM)
+        self.assertEqual(quietly(self.proxy.log), [])
+        self.assertIn("Server Shut Down", self.proxy.log)
+
+    def test_underLoad(self) -> None:
+        """
+        Under a load nobody gets half an answer, a wrong one, or none for ever; it ends when all is answered.
+        """
+        load = Load(self.proxy.address, clients=200, seconds=60.0, timeout=4.0, reconnect=False).start()
+        self.addCleanup(load.kill)
+        time.sleep(1)
+        self.proxy.signal(signal.SIGTERM)
+        begun = time.monotonic()
+        self.assertEqual(self.proxy.wait(5), -signal.SIGTERM)
+        self.assertLess(time.monotonic() - begun, 2)
+        report = load.finish()
+        self.assertEqual((report["wrong"], report["stuck"], report["halved"], report["errors"]), ([], 0, 0, {}))
+        self.assertEqual((report["connected"], report["closed"]), (200, 200))
+        self.assertEqual(quietly(self.proxy.log), [])
+
+    def test_deadline(self) -> None:
+        """
+        A server that does not answer holds up the end until the drain timeout or the request's own, whichever is first.
+        """
+        self.proxy.stop()
+        self.proxy = Proxy("--drain-timeout", "0.5", upstream=[self.relay.address]).start()
+        self.relay.set(delay(20))
+        client = connect(self.proxy.address)
+        client.sendall(b"get k\r\n")
+        time.sleep(0.1)
+        begun = time.monotonic()
+        self.proxy.signal(signal.SIGTERM)
+        self.assertEqual(self.proxy.wait(5), -signal.SIGTERM)
+        self.assertTrue(0.4 < time.monotonic() - begun < 2)
+        self.assertNotIn("Traceback", self.proxy.log)
+        self.relay.set(PASS)
+        client.close()
+
+
+class ToolTests(SynchronousTestCase):
+    """
+    memcached's conformance test.
+    """
+
+    skip = missing("memcached", "memccapable")
+
+    def test_memccapable(self) -> None:
+        """
+        It passes through the proxy, and says nothing else than of memcached itself.
+        """
+
+        def judge(address: Address) -> tuple[int, str]:
+            program = which("memccapable")
+            assert program is not None
+            command = [program, "-h", HOST, "-p", str(address[1]), "-a"]
+            result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+            return result.returncode, result.stdout
+
+        with Memcached("-t", "1") as memcached, Proxy(upstream=[memcached.address]) as proxy:
+            said = judge(proxy.address)
+            self.assertEqual(said, judge(memcached.address))
+            self.assertIn("All tests passed", said[1])
+
+
+class ConfiguredTests(SynchronousTestCase):
+    """
+    What an operator may set up.
+    """
+
+    skip = missing("memcached")
+
+    def test_twoPools(self) -> None:
+        """
+        Two pools of one ini, one of them on UNIX sockets, each serve their own memcached.
+        """
+        with Memcached("-t", "1") as first, Memcached("-t", "1", address="second.sock") as second:
+            directory = Path(self.mktemp()).resolve()
+            directory.mkdir()
+            port, path = freePort(), str(directory / "pool.sock")
+            ini = directory / "connpool.ini"
+            ini.write_text(
+                f"[pool:first]\nupstream = {first.endpoint}\nlisten = {serverEndpoint((HOST, port))}\n"
+                f"[pool:second]\nupstream = {second.endpoint}\nlisten = {serverEndpoint(path)}\npool-size = 1\n"
+            )
+            with Twistd("--config", str(ini), plugin="connpool", address=(HOST, port)) as proxy:
+                for address, word in (((HOST, port), b"one"), (path, b"two")):
+                    self.assertEqual(ask(address, b"set k 0 0 3\r\n%s\r\n" % word), b"STORED\r\n")
+                for address, word in (((HOST, port), b"one"), (path, b"two")):
+                    hit = b"VALUE k 0 3\r\n%s\r\nEND\r\n" % word
+                    self.assertEqual(ask(address, b"get k\r\n", b"END\r\n"), hit)
+                for server, word in ((first, b"one"), (second, b"two")):
+                    hit = b"VALUE k 0 3\r\n%s\r\nEND\r\n" % word
+                    self.assertEqual(ask(server.address, b"get k\r\n", b"END\r\n"), hit)
+                self.assertEqual(proxy.stop(), -signal.SIGTERM)
+                self.assertFalse(Path(path).exists())
+
+    def test_downAtStart(self) -> None:
+        """
+        A server that is not there when the proxy starts is no error: requests are refused at once, and served as soon
+        as it comes.
+        """
+        address = (HOST, freePort())
+        with Proxy(upstream=[address]) as proxy:
+            begun = time.monotonic()
+            said = ask(proxy.address, b"get k\r\n")
+            self.assertEqual(said, b"SERVER_ERROR upstream unavailable: connection refused (tcp:%s:%d)\r\n" % (
+                HOST.encode(), address[1]))  # fmt: skip
+            self.assertLess(time.monotonic() - begun, 0.5)
+            with Memcached("-t", "1", address=address):
+                until(lambda: ask(proxy.address, b"get k\r\n") == b"END\r\n", 2)
+
+    def test_embedded(self) -> None:
+        """
+        Two proxies live in one application beside something else, and end with it.
+        """
+        ports = freePort(), freePort()
+        tac = Path(self.mktemp()).resolve()
+        tac.write_text(_APPLICATION.format(host=HOST, ports=ports))
+        with Twistd(plugin=str(tac), general=["-y"], address=(HOST, ports[0])) as process:
+            until(lambda: _accepts((HOST, ports[1])))
+            for port in ports:
+                self.assertEqual(ask((HOST, port), b"set k 0 0 1\r\nx\r\n"), b"STORED\r\n")
+            until(lambda: "the other service says STORED" in process.log)
+            self.assertEqual(process.stop(), -signal.SIGTERM)
+            self.assertEqual(quietly(process.log), [])
+
+
+_APPLICATION = """
+from twisted.application.internet import TimerService
+from twisted.application.service import Application, MultiService
+from twisted.internet import defer, reactor
+from twisted.internet.endpoints import clientFromString, connectProtocol
+from twisted.internet.protocol import Protocol
+
+from txconnpool.config import PoolSettings, Settings
+from txconnpool.service import ProxyService
+
+application = Application("both")
+together = MultiService()
+together.setServiceParent(application)
+for port in {ports}:
+    pool = PoolSettings(upstream=("memory:",), listen=(f"tcp:{{port}}:interface={host}",))
+    ProxyService(Settings(pools=(pool,))).setServiceParent(together)
+
+
+class Ask(Protocol):
+    def connectionMade(self):
+        self.transport.write(b"set other 0 0 1\\r\\nx\\r\\n")
+
+    def dataReceived(self, data):
+        print("the other service says", data.decode())
+        self.transport.loseConnection()
+
+
+def ask():
+    connectProtocol(clientFromString(reactor, "tcp:{host}:{ports[0]}"), Ask())
+
+
+TimerService(0.2, ask).setServiceParent(together)
+"""
+
+
+def _accepts(address: Address) -> bool:
+    try:
+        connect(address).close()
+    except OSError:
+        return False
+    return True
+
+
+class EncryptedTests(SynchronousTestCase):
+    """
+    TLS on both sides: a proxy that clients reach by TLS, and one whose server is the first.
+    """
+
+    skip = missing("memcached") or (None if find_spec("OpenSSL") else "pyOpenSSL is not installed")
+
+    def setUp(self) -> None:
+        """
+        Start everything.
+        """
+        directory = Path(self.mktemp()).resolve()
+        directory.mkdir()
+        pem = directory / "localhost.pem"
+        pem.write_bytes(certificate("localhost"))
+        self.context = ssl.create_default_context(cafile=str(pem))
+        self.memcached = Memcached("-t", "1").start()
+        self.addCleanup(self.memcached.stop)
+        port = freePort()
+        listen = f"ssl:{port}:interface={HOST}:privateKey={pem}:certKey={pem}"
+        options = ["--upstream", self.memcached.endpoint, "--listen", listen]
+        self.inner = Twistd(*options, plugin="connpool", address=(HOST, port)).start()
+        self.addCleanup(self.inner.stop)
+        upstream = f"tls:localhost:{port}:trustRoots={directory}:endpoint=tcp\\:{HOST}\\:{port}"
+        self.outer = Proxy("--pool-size", "2", "--max-lifetime", "0.5", upstream=[upstream]).start()
+        self.addCleanup(self.outer.stop)
+
+    def test_served(self) -> None:
+        """
+        Requests and answers of all sizes pass, also while connections are replaced, which end.
+        """
+        report = run(self.outer.address, clients=50, seconds=2.0, sizes=(10, 1000, 100000), pause=0.01)
+        self.assertEqual((report["connected"], report["wrong"], report["errors"], report["closed"]), (50, [], {}, 0))
+        self.assertGreater(report["ok"], 100)
+        until(lambda: self.count(b"curr_connections") <= 2 + 1)
+        self.assertGreater(self.count(b"total_connections"), 4)
+
+    def count(self, name: bytes) -> int:
+        """
+        Ask the inner proxy for a number, by TLS.
+        """
+        with self.context.wrap_socket(connect(self.inner.address), server_hostname="localhost") as client:
+            client.sendall(b"stats\r\nquit\r\nget late\r\n")
+            answer = b""
+            while data := client.recv(1 << 16):
+                answer += data
+        self.assertTrue(answer.endswith(b"END\r\n"))
+        match = re.search(rb"STAT %s (\d+)\r\n" % name, answer)
+        assert match is not None
+        return int(match[1])
+
+    def test_end(self) -> None:
+        """
+        Both end as any other, without anything alarming in their logs.
+        """
+        self.assertEqual(ask(self.outer.address, b"set k 0 0 1\r\nx\r\n"), b"STORED\r\n")
+        client = connect(self.outer.address)
+        begun = time.monotonic()
+        for proxy in (self.outer, self.inner):
+            proxy.signal(signal.SIGTERM)
+            self.assertEqual(proxy.wait(5), -signal.SIGTERM)
+            self.assertEqual(quietly(proxy.log), [])
+        self.assertLess(time.monotonic() - begun, 2)
+        client.close()
+
+
+def certificate(name: str) -> bytes:
+    """
+    @return: a key and a certificate of its own signing, in PEM.
+    """
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    who = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    signed = (
+        x509.CertificateBuilder(who, who, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return private + signed.public_bytes(serialization.Encoding.PEM)
