@@ -17,6 +17,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from tests.certificates import Certificate, missingTLS, quoted
 from tests.support import Pipe, Stage
 from txconnpool.config import ConfigError, PoolSettings, Settings
 from txconnpool.reload import CannotChange
@@ -537,3 +538,103 @@ class ListenTests(SynchronousTestCase):
         service = ProxyService(Settings(pools=(replace(A, listen=("tcp:12345:interface=127.0.0.1",)),)), reactor)
         service.privilegedStartService()
         self.assertEqual([(port, *rest) for port, _, *rest in reactor.tcpServers], [(12345, 1024, "127.0.0.1")])
+
+
+class RereadTests(SynchronousTestCase):
+    """
+    Tests for what settings name and is read again: users, passwords, keys and certificates.
+    """
+
+    LOGIN = b"set x 0 0 5\r\njoe a\r\n"
+    FAILURE = b"CLIENT_ERROR authentication failure\r\n"
+
+    def setUp(self) -> None:
+        """
+        Make a directory.
+        """
+        self.directory = Path(self.mktemp()).absolute()
+        self.directory.mkdir()
+
+    def users(self, content: str, name: str = "users") -> str:
+        """
+        @return: where users are.
+        """
+        (self.directory / name).write_text(content, "ascii")
+        return f"file:{self.directory / name}"
+
+    def change(self, street: Street, **settings: Any) -> Deferred[list[str]]:
+        """
+        Put settings in force that are the same for the most part, or all of them.
+        """
+        pools = [replace(pool, **settings) for pool in street.service.settings.pools]
+        return street.change(*pools)
+
+    def test_users(self) -> None:
+        """
+        Who comes after a change needs one of the users that there are by then; who is there stays.
+        """
+        street = Street(replace(A, listenAuth=self.users("joe:a"))).start()
+        first = street.client("tcp:1")
+        self.assertEqual(street.ask(first, self.LOGIN), b"STORED\r\n")
+        self.users("joe:b")
+        self.assertEqual(street.ask(street.client("tcp:1"), self.LOGIN), b"STORED\r\n")
+        self.assertEqual(self.successResultOf(self.change(street)), [])
+        self.assertEqual(street.ask(first, b"get a\r\n"), b"END\r\n")
+        self.assertEqual(street.ask(street.client("tcp:1"), self.LOGIN), self.FAILURE)
+
+    def test_usersOrNot(self) -> None:
+        """
+        That clients have to log in may change too, for those who come then.
+        """
+        street = Street(A).start()
+        client = street.client("tcp:1")
+        self.successResultOf(self.change(street, listenAuth=self.users("joe:a")))
+        self.assertEqual(street.ask(street.client("tcp:1"), b"get a\r\n"), b"CLIENT_ERROR unauthenticated\r\n")
+        self.assertEqual(street.ask(client, b"get a\r\n"), b"END\r\n")
+        self.successResultOf(self.change(street, listenAuth=None))
+        self.assertEqual(street.ask(street.client("tcp:1"), b"get a\r\n"), b"END\r\n")
+
+    def test_allOrNothing(self) -> None:
+        """
+        When one thing cannot be read, nothing changes, and that is told without a traceback.
+        """
+        one, other = self.users("joe:a", "one"), self.users("joe:a", "other")
+        street = Street(replace(A, listenAuth=one), replace(B, upstreamAuth=other)).start()
+        self.users("joe:b", "one")
+        (self.directory / "other").unlink()
+        told = self.failureResultOf(street.service.change(lambda old: old), CannotChange)
+        self.assertIn("/other cannot be read: No such file or directory", str(told.value))
+        self.assertEqual(street.ask(street.client("tcp:1"), self.LOGIN), b"STORED\r\n")
+
+    def test_certificates(self) -> None:
+        """
+        Listeners and servers with TLS use other keys and certificates after a change, and stay as they are if these
+        cannot be read. What is about to go away need not be read.
+        """
+        if missingTLS:
+            self.skipTest(missingTLS)
+        host = Certificate(self.directory, "host")
+        files = f"privateKey={quoted(host.key)}:certKey={quoted(host.certificate)}"
+        listen, upstream = f"ssl:1:{files}", f"tls:host:2:trustRoots={quoted(self.directory)}"
+        clock: Any = MemoryReactorClock()
+        settings = Settings(pools=(replace(A, listen=("tcp:7", listen), upstream=(upstream,)),))
+        service = ProxyService(settings, clock)
+        service.startService()
+        port, door = clock.tcpServers[1][:2]
+        (server,) = service.proxies[0].pool.servers
+
+        def seen() -> tuple[Any, Any]:
+            return door.buildProtocol(None).factory, server.address
+
+        before = seen()
+        self.assertEqual((port, seen()), (1, before))
+        self.successResultOf(service.change(lambda old: old))
+        after = seen()
+        self.assertEqual([new is old for new, old in zip(after, before, strict=True)], [False, False])
+        host.key.unlink()
+        self.failureResultOf(service.change(lambda old: old), CannotChange)
+        self.assertEqual(seen(), after)
+        self.assertEqual(len(clock.tcpServers), 2)
+        bare = Settings(pools=(replace(A, listen=("tcp:7",), upstream=("memory:",)),))
+        lines = self.successResultOf(service.change(lambda old: bare))
+        self.assertEqual(len(lines), 3)

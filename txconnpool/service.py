@@ -15,7 +15,6 @@ from typing import Any
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, DeferredList, gatherResults, maybeDeferred
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.internet.protocol import Factory, Protocol
@@ -25,6 +24,7 @@ from twisted.python.failure import Failure
 from txconnpool.config import PoolSettings, Settings
 from txconnpool.connection import ConnectionFactory
 from txconnpool.core import Core
+from txconnpool.endpoints import Listener, clientEndpoint, usesTLS
 from txconnpool.login import Greeting, tokens
 from txconnpool.reload import CannotChange, Changeable
 from txconnpool.report import summary
@@ -142,19 +142,17 @@ def listenProblem(error: BaseException) -> str | None:
     return f"{os.fsdecode(where)}: {getattr(reason, 'strerror', None) or reason}" if where else None
 
 
-#: Makes a factory listen, as an endpoint does, given the endpoint's description.
-Listen = Callable[[str, Factory], Deferred[IListeningPort]]
-
-
 class Door(Factory):
     """
     Where clients come in, and whose they become.
 
     @ivar sessions: makes them sessions. It may be exchanged, for the clients that come later.
+    @ivar listener: the endpoint, if its certificates may be read again.
     @ivar port: what listens, once something does.
     """
 
     noisy = False
+    listener: Listener | None = None
     port: IListeningPort
 
     def __init__(self, sessions: SessionFactory) -> None:
@@ -165,6 +163,16 @@ class Door(Factory):
         Let a client in.
         """
         return self.sessions.buildProtocol(addr)
+
+    def logPrefix(self) -> str:
+        """
+        @return: who listens, for Twisted's log.
+        """
+        return f"pool {self.sessions.pool.name}"
+
+
+#: Makes a door listen, given the endpoint's description.
+Listen = Callable[[str, Door], Deferred[IListeningPort]]
 
 
 class Proxy(Service):
@@ -215,24 +223,37 @@ class Proxy(Service):
         self._deadline = 0.0
         self._started = time.time()
         self.setName(settings.name)
-        self.renew(settings)
+        self.reread(settings)()
 
-    def renew(self, settings: PoolSettings) -> None:
+    def reread(self, settings: PoolSettings) -> Callable[[], None]:
         """
-        Read the users and passwords: at first, and again when they may have changed. They are for those who come from
-        now on.
+        Read users, passwords, keys and certificates: at first, and again when they may have changed.
 
-        @raise ValueError: they cannot be read. Nothing has changed then.
+        @return: puts what was read in force, for clients that come, and for connections that are made, from then on.
+
+        @raise ValueError: something cannot be read.
         """
         ours = tokens(settings.upstreamAuth)[0] if settings.upstreamAuth is not None else None
         theirs = tokens(settings.listenAuth) if settings.listenAuth is not None else None
-        self._greeting.token = ours
-        if theirs is None:
-            self.sessions.gate = None
-        elif self.sessions.gate is None:
-            self.sessions.gate = Gate(theirs)
-        else:
-            self.sessions.gate.tokens = theirs
+        doors = [door for description, door in self.doors.items() if description in settings.listen]
+        certificates = [(door.listener, door.listener.read()) for door in doors if door.listener is not None]
+        servers = [each for each in self.pool.servers if each.name in settings.upstream and usesTLS(each.name)]
+        addresses = [(server, clientEndpoint(self._reactor, server.name)) for server in servers]
+
+        def use() -> None:
+            self._greeting.token = ours
+            if theirs is None:
+                self.sessions.gate = None
+            elif self.sessions.gate is None:
+                self.sessions.gate = Gate(theirs)
+            else:
+                self.sessions.gate.tokens = theirs
+            for listener, fresh in certificates:
+                listener.use(fresh)
+            for server, address in addresses:
+                server.address = address
+
+        return use
 
     def privilegedStartService(self) -> None:
         """
@@ -387,9 +408,9 @@ class ProxyService(MultiService, Changeable):
     def _make(self, pool: PoolSettings, settings: Settings) -> Proxy:
         return Proxy(pool, self._unread, self._numbers, settings.drainTimeout, self._reactor, self._listenOn)
 
-    def _listenAt(self, description: str, factory: Factory) -> Deferred[IListeningPort]:
-        listening: Deferred[IListeningPort] = serverFromString(self._reactor, withBacklog(description)).listen(factory)
-        return listening
+    def _listenAt(self, description: str, door: Door) -> Deferred[IListeningPort]:
+        door.listener = Listener(self._reactor, withBacklog(description))
+        return door.listener.listen(door)
 
     async def _apply(self, new: Settings) -> None:
         """
@@ -406,6 +427,7 @@ class ProxyService(MultiService, Changeable):
         }
         moves: list[tuple[str, Proxy, Proxy]] = []
         opened: list[tuple[Proxy, str]] = []
+        fresh: list[Callable[[], None]] = []
         try:
             for name, pool in wanted.items():
                 for description in pool.listen:
@@ -416,15 +438,19 @@ class ProxyService(MultiService, Changeable):
                     else:
                         await chosen[name].open(description)
                         opened.append((chosen[name], description))
-                chosen[name].renew(pool)
+                fresh.append(chosen[name].reread(pool))
             if not self.running:
                 raise CannotChange("the proxy is stopping")
         except Exception as error:
             await gatherResults([proxy.shut(description) for proxy, description in opened])
             problem = listenProblem(error)
-            if problem is None:
-                raise
-            raise CannotChange(f"cannot listen on {problem}") from None
+            if problem is not None:
+                raise CannotChange(f"cannot listen on {problem}") from None
+            if isinstance(error, ValueError):  # something that the settings name cannot be read
+                raise CannotChange(str(error)) from None
+            raise
+        for use in fresh:
+            use()
         for description, giver, taker in moves:
             door = taker.doors[description] = giver.doors.pop(description)
             door.sessions = taker.sessions

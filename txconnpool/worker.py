@@ -8,16 +8,14 @@ L{txconnpool.workers} is the other side.
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import sys
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IDelayedCall, IListeningPort, IReadDescriptor
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.stdio import StandardIO
@@ -27,7 +25,10 @@ from zope.interface import implementer
 
 from txconnpool.channel import Channel, ChannelError, ignoreLost
 from txconnpool.config import PoolSettings, Settings
-from txconnpool.service import ProxyService
+from txconnpool.endpoints import Listener
+from txconnpool.service import Door, ProxyService
+
+T = TypeVar("T")
 
 #: The descriptors of a worker: what it is told, what it prints, what it answers, and where its clients come from.
 STDIN, STDOUT, STDERR, ANSWERS, CLIENTS = range(5)
@@ -83,16 +84,6 @@ class _Giving(Facade):
         """
         return Given(factory)
 
-    def listenSSL(
-        self, port: int, factory: Factory, contextFactory: Any, backlog: int = 50, interface: str = ""
-    ) -> Given:
-        """
-        TLS.
-        """
-        from twisted.protocols.tls import TLSMemoryBIOFactory  # there is no TLS without its extra
-
-        return Given(TLSMemoryBIOFactory(contextFactory, False, factory))
-
     def listenUNIX(
         self, address: str, factory: Factory, backlog: int = 50, mode: int = 0o666, wantPID: bool = False
     ) -> Given:
@@ -137,14 +128,15 @@ class Inbox:
         """
         return "clients"
 
-    def listen(self, description: str, factory: Factory) -> Deferred[IListeningPort]:
+    def listen(self, description: str, door: Door) -> Deferred[IListeningPort]:
         """
         Have the clients who come to an endpoint, for a L{ProxyService}.
         """
-        if description.startswith("systemd:"):
-            port: Deferred[Any] = succeed(Given(factory))  # the descriptor is the parent's
+        if description.startswith(("systemd:", "unix:")):
+            port: Deferred[Any] = succeed(Given(door))  # the socket is the parent's
         else:
-            port = serverFromString(_Giving(self._reactor), description).listen(factory)
+            door.listener = Listener(_Giving(self._reactor), description)
+            port = door.listener.listen(door)
         return port
 
     def doRead(self) -> None:
@@ -308,10 +300,16 @@ class _Process(Protocol):
 
 def _revive(settings: dict[str, Any]) -> Settings:
     """
-    Make settings of what JSON made of them.
+    Make settings of what JSON made of them. The parent has checked them; here sockets of systemd would be missed.
     """
-    pools = [PoolSettings(**{key: _tuple(value) for key, value in pool.items()}) for pool in settings.pop("pools")]
-    return Settings(pools=tuple(pools), **{key: _tuple(value) for key, value in settings.items()})
+    return _bare(Settings, {**settings, "pools": [_bare(PoolSettings, pool) for pool in settings["pools"]]})
+
+
+def _bare(kind: type[T], fields: dict[str, Any]) -> T:
+    made = object.__new__(kind)
+    for name, value in fields.items():
+        object.__setattr__(made, name, _tuple(value))
+    return made
 
 
 def _tuple(value: Any) -> Any:
@@ -335,9 +333,6 @@ def work() -> None:
     """
     Be a worker: the main function of its process.
     """
-    if os.environ.get("LISTEN_PID") == str(os.getppid()):
-        # The settings may name sockets of systemd; they are the parent's, but are checked here too.
-        os.environ["LISTEN_PID"] = str(os.getpid())
     from twisted.internet import reactor
 
     process: Any = reactor

@@ -22,7 +22,6 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, gatherResults, maybeDeferred
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IDelayedCall, IListeningPort, IReadDescriptor
 from twisted.internet.protocol import Factory, ProcessProtocol
 from twisted.logger import Logger
@@ -31,6 +30,7 @@ from zope.interface import implementer
 
 from txconnpool.channel import Channel, ChannelError, ChannelLost, ignoreLost
 from txconnpool.config import PoolSettings, Settings
+from txconnpool.endpoints import Listener
 from txconnpool.reload import CannotChange, Changeable
 from txconnpool.service import listenProblem, withBacklog
 from txconnpool.state import Backoff
@@ -86,14 +86,6 @@ class Binding(Facade):
         Bind a TCP port.
         """
         return _bound(self._reactor.listenTCP(port, factory, backlog, interface))
-
-    def listenSSL(
-        self, port: int, factory: Factory, contextFactory: object, backlog: int = 50, interface: str = ""
-    ) -> IListeningPort:
-        """
-        Bind a TCP port; TLS is for the worker.
-        """
-        return self.listenTCP(port, factory, backlog, interface)
 
     def listenUNIX(
         self, address: str, factory: Factory, backlog: int = 50, mode: int = 0o666, wantPID: bool = False
@@ -383,8 +375,8 @@ class Workers(Service, Changeable):
         """
         ports: list[IListeningPort] = []
         failures: list[Failure] = []
-        endpoint = serverFromString(Binding(self.reactor), withBacklog(description))
-        endpoint.listen(_Nobody()).addCallbacks(ports.append, failures.append)
+        listener = Listener(Binding(self.reactor), withBacklog(description))
+        listener.listen(_Nobody()).addCallbacks(ports.append, failures.append)
         for failure in failures:
             failure.raiseException()
         (port,) = ports
