@@ -21,7 +21,7 @@ class IWire(Interface):
     L{txconnpool.wire.memcache.Memcache} is the one there is; its docstrings tell the details.
     """
 
-    forms = Attribute("All forms of replies: objects with name, index, read and hidden, in the order of their index.")
+    forms = Attribute("All forms of replies, each a L{txconnpool.wire.Form}, in the order of their index.")
     tooManyClients = Attribute("Bytes said to a client who comes when no more may come.")
 
     def requests(data: bytes, pos: int, most: int) -> tuple[Any, int, int, Any]:
@@ -34,13 +34,14 @@ class IWire(Interface):
         """
 
     def replies(
-        data: bytes, pos: int, form: Any, count: int, due: int, asked: list[bytes] | None = None
+        data: bytes, pos: int, form: Any, count: int, due: int, asked: list[bytes] | None = None, tally: Any = None
     ) -> tuple[int, int, int]:
         """
         Look at the bytes of a server from C{pos}: replies of C{form}, of which C{count} are still owed.
 
         @param due: -1 at the start of a reply, else how many bytes of a body are still to come.
         @param asked: what C{form.asked} made of the requests, less what has been answered.
+        @param tally: where to count what the replies hold, a L{txconnpool.wire.Tally}.
         @return: C{(pos, count, due)} after all that is certain.
         @raise WireError: they are no such replies.
         """
