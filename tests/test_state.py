@@ -1300,6 +1300,7 @@ class Machine(RuleBasedStateMachine):
         waiter = self.pick(self.queue, index)
         self.queue.remove(waiter)
         self.state.cancel(waiter.ticket)
+        self.world.do([])
 
     # -- Servers and connections
 

@@ -170,9 +170,11 @@ class Core:
 
     def forget(self, ticket: Ticket) -> None:
         """
-        A waiter gives up.
+        A waiter gives up. One that wanted a connection alone may have stood before others who do not.
         """
         self._state.cancel(ticket)
+        if self._state.waiting:
+            self._serve(self._seconds())
 
     def eased(self, slot: Slot) -> None:
         """

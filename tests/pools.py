@@ -1,0 +1,323 @@
+# -*- test-case-name: tests.test_pool -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+What the tests of the library share: a protocol of lines, servers in memory that do as they are told, and a clock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, execute, fail
+from twisted.internet.error import ConnectionRefusedError, NoProtocol
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from tests.support import Pipe
+from txconnpool.errors import PoolError
+from txconnpool.pool import Pool
+
+
+class Reactor(Clock):
+    """
+    A clock that can be stopped.
+
+    @ivar triggers: what is to be called before it stops.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.triggers: list[Callable[[], Any]] = []
+
+    def addSystemEventTrigger(self, phase: str, event: str, f: Callable[[], Any]) -> Any:
+        """
+        Remember whom to call.
+        """
+        assert (phase, event) == ("before", "shutdown")
+        self.triggers.append(f)
+        return f
+
+    def removeSystemEventTrigger(self, trigger: Any) -> None:
+        """
+        Forget it. Whoever was called already may not be removed: a real reactor warns.
+        """
+        self.triggers.remove(trigger)
+
+    def stop(self) -> list[Any]:
+        """
+        Call everybody, as a real reactor does.
+
+        @return: what they said.
+        """
+        said = []
+        while self.triggers:
+            said.append(self.triggers.pop(0)())
+        return said
+
+    def turns(self, count: int = 10) -> None:
+        """
+        Let happen what happens without time passing.
+        """
+        for _ in range(count):
+            self.advance(0)
+
+
+class Client(Protocol):
+    """
+    Asks one line and is answered one line, in order.
+
+    @ivar asked: all it was asked.
+    @ivar lost: why its connection was lost, once it was.
+    """
+
+    transport: Any
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.lost: Failure | None = None
+        self._waiting: deque[Deferred[str]] = deque()
+        self._line = b""
+
+    def ask(self, word: str) -> Deferred[str]:
+        """
+        Ask something.
+        """
+        assert self.lost is None, "asked on a lost connection"
+        self.asked.append(word)
+        self.transport.write(word.encode() + b"\r\n")
+        answer: Deferred[str] = Deferred()
+        self._waiting.append(answer)
+        return answer
+
+    def add(self, *numbers: int, start: int = 0) -> int:
+        """
+        Answer at once.
+        """
+        return sum(numbers, start)
+
+    def fault(self) -> None:
+        """
+        Fail at once.
+        """
+        raise LookupError("no such thing")
+
+    async def later(self, word: str) -> str:
+        """
+        Ask twice.
+        """
+        return await self.ask(word) + await self.ask(word)
+
+    notCallable = "an attribute"
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Answers. One that starts with C{!} is an error.
+        """
+        *lines, self._line = (self._line + data).split(b"\r\n")
+        for line in lines:
+            answer = self._waiting.popleft()
+            if line.startswith(b"!"):
+                answer.errback(LookupError(line[1:].decode()))
+            else:
+                answer.callback(line.decode())
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        Nothing more will be answered.
+        """
+        self.lost = reason
+        waiting = list(self._waiting)
+        self._waiting.clear()
+        for answer in waiting:
+            answer.errback(reason)
+
+
+class Careless(Client):
+    """
+    Says nothing to those who wait when its connection is lost.
+    """
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        Forget them.
+        """
+        self.lost = reason
+
+
+class Far(Pipe):
+    """
+    A connection seen from the server.
+    """
+
+    @property
+    def asked(self) -> list[str]:
+        """
+        All that was asked.
+        """
+        return self.received.decode().split("\r\n")[:-1]
+
+    def answer(self, *words: str) -> None:
+        """
+        Answer the oldest questions.
+        """
+        for word in words:
+            self.send(word.encode() + b"\r\n")
+
+
+@implementer(IStreamClientEndpoint)
+class Server:
+    """
+    A server in memory, as an endpoint.
+
+    @ivar mode: what becomes of a dial: C{"accept"}, C{"refuse"}, C{"hang"} for neither, C{"raise"} for a mistake.
+    @ivar dials: how many there have been.
+    @ivar hanging: those that are in progress.
+    @ivar lines: all connections there have been.
+    """
+
+    def __init__(self, clock: Clock, name: str = "server") -> None:
+        self.clock = clock
+        self.name = name
+        self.mode = "accept"
+        self.dials = 0
+        self.hanging: list[tuple[Any, Deferred[Any]]] = []
+        self.cancelled = 0
+        self.lines: list[Far] = []
+
+    def __repr__(self) -> str:
+        return self.name
+
+    @property
+    def open(self) -> list[Far]:
+        """
+        The connections there are.
+        """
+        return [line for line in self.lines if line.connected]
+
+    def connect(self, protocolFactory: Any) -> Deferred[Any]:
+        """
+        Connect, or do not.
+        """
+        self.dials += 1
+        if self.mode == "accept":
+            return execute(self._connected, protocolFactory)
+        if self.mode == "refuse":
+            return fail(ConnectionRefusedError())
+        if self.mode == "raise":
+            raise RuntimeError("out of descriptors")
+        dial: Deferred[Any] = Deferred(self._cancelled)
+        self.hanging.append((protocolFactory, dial))
+        return dial
+
+    def _cancelled(self, dial: Deferred[Any]) -> None:
+        self.hanging = [each for each in self.hanging if each[1] is not dial]
+        self.cancelled += 1
+
+    def _connected(self, factory: Any) -> Any:
+        line = Far(self.clock)
+        protocol = factory.buildProtocol(line.getPeer())
+        if protocol is None:
+            raise NoProtocol
+        self.lines.append(line)
+        line.connect(protocol)
+        return protocol
+
+    def accept(self) -> None:
+        """
+        A dial that hangs succeeds.
+        """
+        factory, dial = self.hanging.pop(0)
+        dial.callback(self._connected(factory))
+
+    def refuse(self) -> None:
+        """
+        A dial that hangs fails.
+        """
+        _, dial = self.hanging.pop(0)
+        dial.errback(ConnectionRefusedError())
+
+
+class PoolCase(SynchronousTestCase):
+    """
+    A test with servers and pools, of which nothing may be left at its end.
+
+    @ivar server: the first server.
+    """
+
+    def setUp(self) -> None:
+        """
+        Nothing is connected.
+        """
+        self.reactor = Reactor()
+        self.server = Server(self.reactor)
+        self.servers = [self.server]
+
+    def another(self, name: str) -> Server:
+        """
+        @return: one more server.
+        """
+        self.servers.append(Server(self.reactor, name))
+        return self.servers[-1]
+
+    def pool(self, *servers: Server, client: Any = Client, **options: Any) -> Pool[Any]:
+        """
+        @param servers: the servers; the first one if not given.
+        @param client: the class of the clients.
+
+        @return: a new pool, of which nothing may be left at the end of the test.
+        """
+        options.setdefault("clientFactory", Factory.forProtocol(client))
+        pool: Pool[Any] = Pool(list(servers) or self.server, reactor=self.reactor, **options)
+        self.addCleanup(self.finish, pool)
+        return pool
+
+    def finish(self, pool: Pool[Any]) -> None:
+        """
+        Assert that a pool closes without leaving anything behind.
+        """
+        done = pool.abort()
+        self.reactor.turns()
+        self.successResultOf(done)
+        self.assertSound(pool)
+        self.assertEqual((pool._state.slots, pool._attempts, pool._errands), ([], {}, {}))
+        self.assertEqual((pool._sent.since, pool._graces.since, pool._leaving.since), ({}, {}, {}))
+        self.assertEqual(set(pool._slots), set(pool._leases))
+        self.assertEqual([line for server in self.servers for line in server.open], [])
+        self.assertEqual([each.getTime() for each in self.reactor.getDelayedCalls()], [])
+        self.assertEqual(self.reactor.triggers, [])
+
+    def assertSound(self, pool: Pool[Any]) -> None:
+        """
+        Assert that the books of a pool agree with each other.
+        """
+        state = pool._state
+        stats = pool.stats
+        self.assertLessEqual(stats.dialing + stats.idle, stats.maximum)
+        for slot in state.slots:
+            mine = [request for request in pool._sent.since if request.slot is slot]
+            lease = pool._leases.get(id(slot.client), 0) + pool._selfBusy.get(id(slot.client), 0)
+            if slot not in pool._errands:
+                self.assertEqual(slot.load, len(mine) * slot.weight + lease, slot)
+            self.assertEqual(slot.idle, slot in state._idle, slot)
+        if state.waiting:
+            self.assertEqual(list(state._idle), [])
+
+    def errors(self, *results: Deferred[Any]) -> list[type[BaseException]]:
+        """
+        @return: as what these have failed.
+        """
+        return [type(self.failureResultOf(result).value) for result in results]
+
+    def error(self, result: Deferred[Any]) -> PoolError:
+        """
+        @return: the error of the pool as which this has failed.
+        """
+        error = self.failureResultOf(result, PoolError).value
+        assert isinstance(error, PoolError)
+        return error
