@@ -173,12 +173,12 @@ class ConnectionTestCase(SynchronousTestCase):
         self.pipe = Pipe(self.clock).connect(self.connection)
         self.owner = Owner()
 
-    def get(self, *keys: bytes, owner: Owner | None = None, again: bool = True) -> None:
+    def get(self, *keys: bytes, owner: Owner | None = None) -> None:
         """
         Ask for keys, as a run of single gets.
         """
         data = b"".join(b"get %s\r\n" % key for key in keys)
-        self.connection.send(owner or self.owner, replies.GET, len(keys), data, again)
+        self.connection.send(owner or self.owner, replies.GET, len(keys), data)
 
     def assertClosed(self, counter: str = "violations") -> None:
         """
@@ -503,12 +503,14 @@ class LossTests(ConnectionTestCase):
 
     def test_notAgain(self) -> None:
         """
-        What was sent for the second time is not to be sent a third time.
+        Values are checked against the keys asked for where requests are not to be sent a second time as well.
         """
-        self.get(b"a", again=False)
-        self.pipe.lose()
-        (entry,) = self.owner.lost[0][0]
-        self.assertIsNone(entry[4])
+        for form, request in ((replies.GAT, b"gat 0 a\r\n"), (replies.GET.but(read=False), b"get a\r\n")):
+            self.setUp()
+            self.connection.send(self.owner, form, 1, request)
+            self.pipe.send(b"VALUE b 0 1\r\nx\r\nEND\r\n")
+            self.assertClosed()
+            self.assertEqual(self.owner.data, b"")
 
     def test_said(self) -> None:
         """

@@ -803,6 +803,35 @@ class LossTests(SessionTestCase):
         stage.serve()
         self.assertEqual(client.take(), LOST * 3)
 
+    def test_twicePartly(self) -> None:
+        """
+        The order holds when a second loss meets the part of a run that had room on the second connection.
+        """
+        stage = self.stage(depth=4)
+        client, other = stage.client(), stage.client()
+        client.send(gets(keys(4)))
+        other.send(b"get other\r\n")
+        self.lose(stage)
+        stage.clock.advance(1)
+        stage.line.look()
+        self.assertEqual(stage.line.asked, [b"get other\r\n", b"get key0\r\n", b"get key1\r\n", b"get key2\r\n"])
+        self.lose(stage)
+        stage.serve()
+        self.assertEqual((client.take(), other.take()), (LOST * 3 + get(b"key3"), get(b"other")))
+
+    def test_againChecked(self) -> None:
+        """
+        What is asked again is answered with the value of its key, like what is asked for the first time.
+        """
+        stage = self.stage()
+        client = stage.client()
+        client.send(b"get a\r\n")
+        self.lose(stage)
+        stage.line.look()
+        stage.line.owed = get(b"b")
+        stage.serve()
+        self.assertEqual(client.take(), b"SERVER_ERROR upstream protocol error (server0)\r\n")
+
     def test_partly(self) -> None:
         """
         Of a run that was partly answered the rest is asked again.

@@ -27,7 +27,8 @@ from txconnpool.transport import adopt
 from txconnpool.wire import REPLY_LINE_MAX
 
 #: What is in flight: whose it is, the form of its replies, how many there are to be, when it was sent, and the request
-#: itself if it may be sent once more. Without a form, it is an answer of ours (its bytes last) that waits for its turn.
+#: itself if it may be sent once more or replies name its keys. Without a form, it is an answer of ours (its bytes last)
+#: that waits for its turn.
 Entry = tuple[Any, Any, int, float, Any]
 
 
@@ -81,7 +82,7 @@ class Connection(Protocol):
         self.send(asked, form, 1, request)
         return asked.answer
 
-    def send(self, owner: Any, form: Any, count: int, data: bytes, again: bool = True) -> None:
+    def send(self, owner: Any, form: Any, count: int, data: bytes, keep: bool = True) -> None:
         """
         Send requests.
 
@@ -89,11 +90,13 @@ class Connection(Protocol):
         @param form: the form of the replies.
         @param count: how many replies there will be.
         @param data: the requests.
-        @param again: whether the owner would send them a second time if the connection is lost, where that is safe.
+        @param keep: whether they are kept, to be given back if the connection is lost, where it is safe to send them
+            once more, and to know the keys that replies may be about.
         """
         slot = self.slot
         slot.server.traffic.sent += len(data)
-        self._inFlight.append((owner, form, count, self._seconds(), data if again and form.read else None))
+        kept = data if keep and (form.read or form.asked is not None) else None
+        self._inFlight.append((owner, form, count, self._seconds(), kept))
         slot.load += count
         self._write(data)
         if self._timer is None:

@@ -495,11 +495,12 @@ class Session(Protocol):
         if begun or self not in self.factory.sessions:
             return
         lost = isinstance(error, ConnectionLostInFlight)
-        for entry in entries:
-            _, form, count, _, data = entry
-            if form is not None and not (lost and data):
+        # What is left over from another loss already had no room on this connection: it comes later.
+        for entry in reversed(entries):
+            _, form, count, _, _ = entry
+            if form is not None and not (lost and form.read):
                 entry = (self, None, 1, 0.0, self._refusal(form, count, error))
-            self._again.append(entry)
+            self._again.appendleft(entry)
         self._resume()
 
     def _sendAgain(self) -> None:
@@ -527,7 +528,7 @@ class Session(Protocol):
                 count, data = room, data.removesuffix(rest)
             self._pool.counters.retries += count
             self._inFlight += count
-            self._connection.send(self, form, count, data, again=False)
+            self._connection.send(self, form.but(read=False), count, data)
 
     # -- Back-pressure: the client does not read
 
