@@ -231,6 +231,90 @@ class ProxyServiceTests(SynchronousTestCase):
         self.assertEqual(street.clock.getDelayedCalls(), [])
 
 
+class EndTests(SynchronousTestCase):
+    """
+    Tests for stops that come at an awkward moment: nothing stays behind then, either.
+    """
+
+    #: A server of which nothing is heard.
+    SILENT = PoolSettings(name="silent", upstream=("tcp:192.0.2.1:1",), listen=("tcp:9",))
+
+    def assertEnds(self, street: Street) -> None:
+        """
+        Assert that a stop ends, and leaves nothing behind.
+        """
+        stopped = street.service.stopService()
+        street.turns()
+        self.successResultOf(stopped)
+        self.assertEqual((street.open, street.clock.getDelayedCalls()), ([], []))
+
+    def test_neverStarted(self) -> None:
+        """
+        What was not started ends at once.
+        """
+        self.assertEnds(Street(A, B))
+
+    def test_atOnce(self) -> None:
+        """
+        What is stopped in the turn in which it was started has not dialed.
+        """
+        street = Street(A, self.SILENT)
+        street.service.privilegedStartService()
+        street.service.startService()
+        self.assertEnds(street)
+        self.assertEqual(street.clock.tcpClients, [])
+
+    def test_dialing(self) -> None:
+        """
+        A dial is given up.
+        """
+        street = Street(self.SILENT).start()
+        self.assertEqual(len(street.clock.tcpClients), 1)
+        self.assertEnds(street)
+
+    def test_waiting(self) -> None:
+        """
+        A request that waits for the first connection is answered when that fails, and the session ends then.
+        """
+        street = Street(self.SILENT, drainTimeout=3.0).start()
+        client = street.client("tcp:9")
+        client.send(b"get a\r\n")
+        stopped = street.service.stopService()
+        street.clock.advance(0.9)
+        self.assertNoResult(stopped)
+        street.clock.advance(0.1)
+        street.turns()
+        self.successResultOf(stopped)
+        self.assertTrue(client.received.startswith(b"SERVER_ERROR upstream unavailable: connect timed out: "))
+        self.assertEqual((client.connected, street.clock.getDelayedCalls()), (False, []))
+
+    def test_partlyListening(self) -> None:
+        """
+        When one of several addresses is taken, a stop closes those that were not.
+        """
+        street = Street(A, B)
+        street.taken["tcp:3"] = CannotListenError("", 3, OSError("taken"))
+        self.assertRaises(CannotListenError, street.service.privilegedStartService)
+        self.assertEqual(street.open, ["tcp:1", "tcp:2"])
+        self.assertEnds(street)
+
+    def test_oneSlow(self) -> None:
+        """
+        Pools end by themselves: one that waits for its server does not hold up the sessions of another.
+        """
+        street = Street(A, B, drainTimeout=3.0).start()
+        slow, idle = street.client("tcp:1"), street.client("tcp:2")
+        street.proxy("a").pool.pause()
+        slow.send(b"get a\r\n")
+        stopped = street.service.stopService()
+        street.turns()
+        self.assertEqual((slow.connected, idle.connected), (True, False))
+        street.proxy("a").pool.resume()
+        street.turns()
+        self.successResultOf(stopped)
+        self.assertEqual((slow.received, street.clock.getDelayedCalls()), (b"END\r\n", []))
+
+
 class ChangeTests(SynchronousTestCase):
     """
     Tests for L{ProxyService.change}.
