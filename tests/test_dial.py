@@ -28,7 +28,7 @@ from zope.interface.verify import verifyObject
 
 from tests.pools import Client, Reactor, Server
 from tests.support import Pipe
-from txconnpool.dial import Attempt, Link, describe, endpointOf
+from txconnpool.dial import Attempt, Link, describe, endpointOf, kindOf
 from txconnpool.errors import PoolTimeout
 
 
@@ -75,6 +75,7 @@ class EndpointOfTests(SynchronousTestCase):
         """
         reactor = self.check("unix:/run/y.sock", "unix:/run/y.sock", UNIXClientEndpoint)
         self.assertEqual(reactor.unixClients[0][0], "/run/y.sock")
+        self.check("tcp:h:1:timeout=3", "tcp:h:1", TCP4ClientEndpoint)
 
     def test_endpoint(self) -> None:
         """
@@ -125,6 +126,19 @@ class DescribeTests(SynchronousTestCase):
             (None, "connection lost"),
         ):
             self.assertEqual(describe(reason), words)
+
+    def test_tls(self) -> None:
+        """
+        So is what goes wrong in TLS, for which there is one word in statistics.
+        """
+        refused = type("Error", (Exception,), {"__module__": "OpenSSL.SSL"})
+        other = type("VerificationError", (Exception,), {"__module__": "service_identity.exceptions"})
+        for reason, words in (
+            (refused([("SSL routines", "", "certificate verify failed")]), "TLS: certificate verify failed"),
+            (other("DNSMismatch(...)"), "TLS: the certificate is for another host"),
+        ):
+            self.assertEqual((describe(reason), kindOf(reason)), (words, "tls"))
+        self.assertEqual((kindOf(ValueError()), kindOf(None)), ("other", "connection lost"))
 
 
 @implementer(IHalfCloseableProtocol)
@@ -431,6 +445,19 @@ class AttemptTests(SynchronousTestCase):
         self.server.lines[0].lose(error.ConnectionDone())
         self.assertFailed(error.ConnectionDone)
         self.assertIsNotNone(attempt.client.lost)
+
+    def test_lostAndTold(self) -> None:
+        """
+        Why a connection was lost during the handshake is told by the connection, not by what the handshake makes of it;
+        unless it was us who closed it, for what went wrong in the handshake.
+        """
+        for reason, told in ((error.ConnectionDone(), error.ConnectionDone), (error.ConnectionAborted(), KeyError)):
+            self.news.said.clear()
+            done: Deferred[None] = Deferred()
+            attempt = self.attempt(lambda client, done=done: done)
+            attempt.client.connectionLost = lambda reason, done=done: done.errback(KeyError("the handshake failed"))
+            self.server.lines[-1].lose(reason)
+            self.assertFailed(told)
 
     def test_clientFailsToHear(self) -> None:
         """

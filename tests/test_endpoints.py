@@ -23,7 +23,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from tests.certificates import Certificate, missingTLS, quoted
-from txconnpool.endpoints import CannotUse, Listener, clientEndpoint, opensslReason, usesTLS
+from txconnpool.endpoints import CannotUse, Listener, clientEndpoint, nameOf, opensslReason, usesTLS
 from txconnpool.options import Endpoint
 
 
@@ -101,6 +101,25 @@ class ListenerTests(SynchronousTestCase):
         """
         found = [each for each in ("ssl:1", "TLS:x", "tcp:1", "unix:/ssl:x", "tlsx:1", "memory:") if usesTLS(each)]
         self.assertEqual(found, ["ssl:1", "TLS:x"])
+
+
+class NameTests(SynchronousTestCase):
+    """
+    Tests for L{nameOf}.
+    """
+
+    def test_name(self) -> None:
+        """
+        A server is called by where it is, without certificates and times, of which nobody else needs to know.
+        """
+        for description, name in (
+            ("tcp:h:1", "tcp:h:1"),
+            ("memory:size=64m", "memory:size=64m"),
+            (r"tls:h:1:trustRoots=/etc\:x/y:certificate=/a.pem:privateKey=/a.key:timeout=3", "tls:h:1"),
+            (r"tls:h:1:trustRoots=/x:endpoint=unix\:/run/y", r"tls:h:1:endpoint=unix\:/run/y"),
+            ("ssl:host=h:port=1:caCertsDir=/x:certKey=/y", "ssl:host=h:port=1"),
+        ):
+            self.assertEqual((nameOf(description), nameOf(name)), (name, name))
 
 
 class CrashTests(SynchronousTestCase):

@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 
 from txconnpool.deadlines import Deadlines
 from txconnpool.dial import Attempt, describe, endpointOf, kindOf
+from txconnpool.endpoints import nameOf
 from txconnpool.errors import PoolClosed
 from txconnpool.interfaces import IPipelined
 from txconnpool.metrics import Counters, PoolStats, Traffic, tally
@@ -523,7 +524,7 @@ class Core:
         self._do(self._state.eject(self._find(address), cause, describe(cause), now), now)
 
     def _find(self, address: Any) -> Server:
-        name = address if isinstance(address, str) else endpointOf(address, self.reactor)[0]
+        name = nameOf(address) if isinstance(address, str) else endpointOf(address, self.reactor)[0]
         for server in self._state.servers:
             if server.address is address or server.name == name:
                 return server

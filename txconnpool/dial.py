@@ -36,6 +36,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer
 
+from txconnpool.endpoints import nameOf, tlsProblem
 from txconnpool.errors import LoginFailed, PoolTimeout, WireError
 from txconnpool.interfaces import IPipelined
 
@@ -50,7 +51,7 @@ def endpointOf(address: Any, reactor: Any) -> tuple[str, IStreamClientEndpoint]:
     """
     if isinstance(address, str):
         try:
-            return address, clientFromString(reactor, address)
+            return nameOf(address), clientFromString(reactor, address)
         except TypeError as reason:
             raise ValueError(f"{address}: {reason}") from reason
     if IStreamClientEndpoint.providedBy(address):
@@ -94,7 +95,7 @@ def describe(reason: BaseException | None) -> str:
         return "connection closed by the server"
     if isinstance(reason, error.ConnectionLost):
         return "connection lost"
-    return str(reason) or type(reason).__name__
+    return tlsProblem(reason) or str(reason) or type(reason).__name__
 
 
 def kindOf(reason: BaseException | None) -> str:
@@ -106,7 +107,7 @@ def kindOf(reason: BaseException | None) -> str:
     for kinds, word in _KINDS:
         if isinstance(reason, kinds):
             return word
-    return "other"
+    return "other" if reason is None or tlsProblem(reason) is None else "tls"
 
 
 _KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
@@ -218,6 +219,7 @@ class Attempt:
         self._timer: IDelayedCall | None = None
         self._pending: Deferred[Any] | None = None
         self._over = False
+        self._cause: Failure | None = None
         self.client: Any = None
         self.isReady = False
 
@@ -289,7 +291,7 @@ class Attempt:
             self._line.clientReady(self._slot, self.client)
 
     def _failed(self, failure: Failure) -> None:
-        self.fail(failure.value or error.ConnectionLost())
+        self.fail((self._cause or failure).value or error.ConnectionLost())
 
     def _late(self) -> None:
         self._timer = None
@@ -319,6 +321,8 @@ class Attempt:
         if self.isReady:
             self._line.clientEnded(self._slot, self.client, reason)
         else:
+            if not reason.check(error.ConnectionAborted):
+                self._cause = reason  # which says more than what a handshake makes of it
             try:
                 self.client.connectionLost(reason)
             finally:

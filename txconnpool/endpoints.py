@@ -80,6 +80,27 @@ def opensslReason(error: BaseException) -> str:
     return str(reasons[-1][-1]) if reasons else str(error) or type(error).__name__
 
 
+def tlsProblem(error: BaseException) -> str | None:
+    """
+    Say in a few words what went wrong between two sides of TLS.
+
+    @return: C{None} if it is something else.
+    """
+    package = type(error).__module__.partition(".")[0]
+    if package == "service_identity":
+        return "TLS: the certificate is for another host"
+    return f"TLS: {opensslReason(error)}" if package == "OpenSSL" else None
+
+
+def nameOf(description: str) -> str:
+    """
+    What a server is called: its endpoint string without what does not say where it is, such as paths of certificates.
+    """
+    return re.sub(
+        _ARGUMENT % "(?:timeout|bindAddress|trustRoots|caCertsDir|certificate|certKey|privateKey)", "", description
+    )
+
+
 def clientEndpoint(reactor: Any, description: str) -> IStreamClientEndpoint:
     """
     Make the endpoint of a server.

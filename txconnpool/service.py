@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 from txconnpool.config import PoolSettings, Settings
 from txconnpool.connection import ConnectionFactory
 from txconnpool.core import Core
-from txconnpool.endpoints import Listener, clientEndpoint, usesTLS
+from txconnpool.endpoints import Listener, clientEndpoint, nameOf, usesTLS
 from txconnpool.login import Greeting, tokens
 from txconnpool.reload import CannotChange, Changeable
 from txconnpool.report import summary
@@ -237,8 +237,9 @@ class Proxy(Service):
         theirs = tokens(settings.listenAuth) if settings.listenAuth is not None else None
         doors = [door for description, door in self.doors.items() if description in settings.listen]
         certificates = [(door.listener, door.listener.read()) for door in doors if door.listener is not None]
-        servers = [each for each in self.pool.servers if each.name in settings.upstream and usesTLS(each.name)]
-        addresses = [(server, clientEndpoint(self._reactor, server.name)) for server in servers]
+        named = {nameOf(description): description for description in settings.upstream if usesTLS(description)}
+        servers = [server for server in self.pool.servers if server.name in named]
+        addresses = [(server, clientEndpoint(self._reactor, named[server.name])) for server in servers]
 
         def use() -> None:
             self._greeting.token = ours
