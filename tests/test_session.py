@@ -632,7 +632,7 @@ class PressureTests(SessionTestCase):
         for client in clients:
             client.lose()
         stage.turns()
-        self.assertEqual(given, [400000])
+        self.assertEqual(given, [100000])
 
     def test_ownWords(self) -> None:
         """

@@ -37,8 +37,8 @@ BACKLOG = 1 << 16
 #: While a line has no end yet, it is looked at again when an end has come, or so many bytes more.
 LOOK = 1 << 12
 
-#: If more bytes than this were held for clients, and less than a quarter is, the system gets the memory back.
-MUCH = 1 << 26
+#: If more bytes than this were held for clients, and a sixteenth of that is left, the system gets the memory back.
+MUCH = 1 << 24
 
 #: Seconds that a client has to take the news that there are too many.
 FAREWELL = 2.0
@@ -153,7 +153,7 @@ class Unread:
     def _cleared(self, session: Session) -> None:
         if not session.unread + session.kept:
             self._sessions.discard(session)
-        if self._most > MUCH and self.total < self._most // 4:
+        if self._most > MUCH and self.total < self._most // 16:
             self._most = self.total
             giveBack()
 
