@@ -95,6 +95,10 @@ def _flagsFrom(words: list[bytes]) -> int:
 _TOKENS: Final = {b"F": UNSIGNED, b"T": SIGNED, b"N": SIGNED, b"R": SIGNED, b"C": HUGE, b"D": HUGE, b"J": HUGE}
 
 
+def _rewritten(request: Request, words: list[bytes]) -> Request:
+    return request._replace(line=b" ".join(words), end=b"\r\n")
+
+
 def _strict(request: Request) -> Request:
     words = request.words
     if not words:
@@ -107,7 +111,7 @@ def _strict(request: Request) -> Request:
             bounds, start = _TOKENS[word[:1]], 1
         if bounds is not None and word != b"noreply" and not _within(word[start:], bounds):
             changed[place] = word[:start] + b"x"
-    return request if changed == words else request._replace(line=b" ".join(changed))
+    return request if changed == words else _rewritten(request, changed)
 
 
 def closes(request: Request) -> bool:
@@ -158,7 +162,7 @@ def _long(request: Request) -> Request:
     wanted = 6 if words[:1] == [b"cas"] else 5
     if not words or words[0] not in STORES or len(words) <= wanted + 1:
         return request
-    return request._replace(line=b" ".join(words[:wanted] + [b"noreply"] * _silent(words)))
+    return _rewritten(request, words[:wanted] + [b"noreply"] * _silent(words))
 
 
 def _swallowed(request: Request) -> Request:
