@@ -1,0 +1,408 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for TLS on both sides of the proxy: Python's own TLS as the client, memcached's as the server. The last word on
+what a session does over TLS is what it does without.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import socket
+import ssl
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.certificates import Certificate, missingTLS, quoted
+from tests.real.load import run
+from tests.real.servers import HOST, Memcached, Proxy, ask, connect, freePort, missing, until, which
+
+CLIENT_LIMIT = 5.0
+
+
+def missingMemcachedTLS() -> str | None:
+    """
+    Say why a test with memcached's TLS cannot run, or C{None}.
+    """
+    path = which("memcached")
+    if path is None:
+        return missing("memcached")
+    usage = subprocess.run([path, "-h"], capture_output=True, text=True, check=False).stdout
+    return None if "--enable-ssl" in usage else "this memcached was built without TLS"
+
+
+class TLSTestCase(SynchronousTestCase):
+    """
+    What these tests share.
+    """
+
+    skip = missingTLS
+
+    def setUp(self) -> None:
+        """
+        Make an authority, and a certificate of it for this host, in a directory that any user may read.
+        """
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.directory = Path(directory.name)
+        self.directory.chmod(0o755)
+        self.authority = Certificate(self.directory, "authority", authority=True)
+        self.host = self.certificate(HOST)
+        self.trusted = self.trust("trusted", self.authority)
+
+    def certificate(self, name: str, signer: Certificate | None = None) -> Certificate:
+        """
+        Make a certificate that memcached, as another user, can read.
+        """
+        made = Certificate(self.directory, name, signer or self.authority)
+        made.key.chmod(0o644)
+        return made
+
+    def trust(self, name: str, *authorities: Certificate) -> Path:
+        """
+        Make a directory of authorities.
+        """
+        directory = self.directory / name
+        directory.mkdir()
+        for each in authorities:
+            (directory / each.certificate.name).write_bytes(each.certificate.read_bytes())
+        return directory
+
+    def proxy(
+        self, *options: str, host: Certificate | None = None, arguments: str = "", upstream: str = "memory:"
+    ) -> Proxy:
+        """
+        Start a proxy that listens with TLS, and without.
+        """
+        host = host or self.host
+        self.port = freePort()
+        files = f"privateKey={quoted(host.key)}:certKey={quoted(host.certificate)}"
+        listen = f"ssl:{self.port}:interface={HOST}:{files}{arguments}"
+        proxy = Proxy("--listen", listen, *options, upstream=[upstream])
+        self.addCleanup(proxy.stop)
+        return proxy.start()
+
+    def client(self, own: Certificate | None = None, authority: Certificate | None = None) -> ssl.SSLSocket:
+        """
+        Connect with TLS.
+
+        @param own: the client's certificate.
+        """
+        context = ssl.create_default_context(cafile=str((authority or self.authority).certificate))
+        if own is not None:
+            context.load_cert_chain(own.certificate, own.key)
+        plain = connect((HOST, self.port), CLIENT_LIMIT)
+        try:
+            client = context.wrap_socket(plain, server_hostname=HOST)
+        except BaseException:
+            plain.close()
+            raise
+        self.addCleanup(client.close)
+        return client
+
+    def read(self, client: socket.socket, size: int) -> bytes:
+        """
+        Read so many bytes, or all there are.
+        """
+        data = bytearray()
+        while len(data) < size:
+            more = client.recv(min(size - len(data), 1 << 16))
+            if not more:
+                break
+            data += more
+        return bytes(data)
+
+    def ask(self, client: socket.socket, request: bytes, end: bytes = b"END\r\n") -> bytes:
+        """
+        Ask, and read until the answer ends.
+        """
+        client.sendall(request)
+        data = b""
+        while not data.endswith(end):
+            more = client.recv(1 << 16)
+            if not more:
+                break
+            data += more
+        return data
+
+    def sessions(self, proxy: Proxy) -> int:
+        """
+        @return: how many clients the proxy has, besides who asks.
+        """
+        found = ask(proxy.address, b"stats\r\n", end=b"END\r\n").split(b"STAT curr_connections ")[1].split(b"\r\n")[0]
+        return int(found) - 1
+
+
+class ListenTests(TLSTestCase):
+    """
+    Tests for listening with TLS.
+    """
+
+    def test_serves(self) -> None:
+        """
+        Clients are served by TLS and without, by one pool, each on its port.
+        """
+        proxy = self.proxy()
+        self.assertEqual(self.ask(self.client(), b"set a 0 0 1\r\nx\r\n", b"STORED\r\n"), b"STORED\r\n")
+        self.assertEqual(ask(proxy.address, b"get a\r\n", b"END\r\n"), b"VALUE a 0 1\r\nx\r\nEND\r\n")
+
+    def test_chain(self) -> None:
+        """
+        The certificates between the host's and the one that the client trusts are sent along, if they are named.
+        """
+        between = Certificate(self.directory, "between", self.authority, authority=True)
+        host = self.certificate("127.0.0.1", between)
+        self.proxy(host=host)
+        self.assertRaises(ssl.SSLCertVerificationError, self.client)
+        self.proxy(host=host, arguments=f":extraCertChain={quoted(between.certificate)}")
+        self.assertEqual(self.ask(self.client(), b"get a\r\n"), b"END\r\n")
+
+    def test_clientCertificates(self) -> None:
+        """
+        Where clients need a certificate, one of the right authority is served, and nobody else gets a word.
+        """
+        other = Certificate(self.directory, "other", authority=True)
+        proxy = self.proxy(arguments=f":caCertsDir={quoted(self.trusted)}")
+        self.assertEqual(self.ask(self.client(self.certificate("client")), b"get a\r\n"), b"END\r\n")
+        for own in (None, other, self.certificate("client2", other)):
+            # With TLS 1.3 the client hears of it when it reads.
+            self.assertRaises(
+                (ssl.SSLError, ConnectionResetError), lambda own=own: self.ask(self.client(own), b"get a\r\n")
+            )
+        until(lambda: self.sessions(proxy) <= 1, what="the end of who was not let in")
+        self.assertNotIn("Traceback", proxy.log)
+
+    def test_notTLS(self) -> None:
+        """
+        Who does not speak TLS is closed, and nobody else is concerned.
+        """
+        proxy = self.proxy()
+        self.assertNotIn(b"END", ask((HOST, self.port), b"get a\r\n"))
+        until(lambda: self.sessions(proxy) == 0, what="the end of it")
+        self.assertEqual(self.ask(self.client(), b"get a\r\n"), b"END\r\n")
+        self.assertNotIn("Traceback", proxy.log)
+
+    def test_tooMany(self) -> None:
+        """
+        One client more than may be is told so by TLS too; one that does not even shake hands is closed soon.
+        """
+        proxy = self.proxy("--max-clients", "1")
+        # Who asked whether it accepts may still be there.
+        until(lambda: self.ask(self.client(), b"get a\r\n", b"\r\n") == b"END\r\n", what="room for one")
+        self.assertEqual(self.client().recv(100), b"ERROR Too many open connections\r\n")
+        with connect((HOST, self.port)) as silent:
+            self.assertEqual(self.end(silent), b"")
+        self.assertTrue(proxy.running())
+
+    def end(self, client: socket.socket) -> bytes:
+        """
+        @return: what comes before the other side closes.
+        """
+        try:
+            return client.recv(100)
+        except ConnectionResetError:
+            return b""
+
+
+class ParityTests(TLSTestCase):
+    """
+    Tests for sessions over TLS beside sessions without.
+    """
+
+    def both(self, proxy: Proxy) -> tuple[socket.socket, socket.socket]:
+        """
+        @return: a client by TLS, and one without.
+        """
+        plain = connect(proxy.address, CLIENT_LIMIT)
+        self.addCleanup(plain.close)
+        return self.client(), plain
+
+    def test_pieces(self) -> None:
+        """
+        However the requests are cut, the replies are the same, in their order.
+        """
+        chance = random.Random(9)
+        proxy = self.proxy()
+        requests = b"".join(
+            b"set k%d 0 0 %d\r\n%s\r\nget k%d k1\r\nmg k%d v q\r\nnonsense\r\nset k%d 0 0 1 noreply\r\ny\r\n"
+            % (number, size, b"v" * size, number, number + 1, number)
+            for number, size in enumerate(chance.choice((0, 1, 100, 5000)) for _ in range(60))
+        )
+        replies = []
+        for client in self.both(proxy):
+            self.ask(client, b"flush_all\r\n", b"OK\r\n")
+            sent = 0
+            while sent < len(requests):
+                piece = requests[sent : sent + chance.choice((1, 10, 1000, 70000))]
+                client.sendall(piece)
+                sent += len(piece)
+            replies.append(self.ask(client, b"mn\r\n", b"MN\r\n"))
+        self.assertEqual(replies[0], replies[1])
+        self.assertEqual(replies[0].count(b"ERROR\r\n"), 60)
+
+    def test_large(self) -> None:
+        """
+        Large values, many at once, arrive as they were sent.
+        """
+        value = random.Random(1).randbytes(1 << 20)
+        client, _ = self.both(self.proxy("--max-item-size", "2m"))
+        client.sendall(b"set big 0 0 %d\r\n%s\r\n" % (len(value), value))
+        self.assertEqual(client.recv(100), b"STORED\r\n")
+        reply = b"VALUE big 0 %d\r\n%s\r\nEND\r\n" % (len(value), value)
+        client.sendall(b"get big\r\n" * 30)
+        for _ in range(30):
+            self.assertTrue(self.read(client, len(reply)) == reply)
+
+    def test_unread(self) -> None:
+        """
+        A client that asks for much and does not read is held to a few values, and harms nobody; when it reads at last,
+        all of it is there.
+        """
+        value = b"x" * (1 << 20)
+        proxy = self.proxy()
+        self.ask(self.client(), b"set big 0 0 %d\r\n%s\r\n" % (len(value), value), b"STORED\r\n")
+        reply = b"VALUE big 0 %d\r\n%s\r\nEND\r\n" % (len(value), value)
+        for client in self.both(proxy):
+            client.sendall(b"get big\r\n" * 150)
+            other = self.client()
+            for _ in range(50):
+                self.assertEqual(self.ask(other, b"get a\r\n"), b"END\r\n")
+            unread = ask(proxy.address, b"stats\r\n", b"END\r\n").split(b"STAT unread_bytes ")[1].split(b"\r\n")[0]
+            self.assertLess(int(unread), 32 << 20)
+            for _ in range(150):
+                self.assertTrue(self.read(client, len(reply)) == reply)
+
+    def test_ends(self) -> None:
+        """
+        A session ends when the client says quit, says goodbye, or is gone, and nothing of it stays.
+        """
+        proxy = self.proxy()
+        client = self.client()
+        self.assertEqual(self.ask(client, b"get a\r\nquit\r\nget b\r\n", b"nothing"), b"END\r\n")
+        until(lambda: self.sessions(proxy) == 0, what="the end after quit, while the client is still there")
+        client = self.client()
+        self.ask(client, b"get a\r\n")
+        client.unwrap().close()
+        until(lambda: self.sessions(proxy) == 0, what="the end after goodbye")
+        for linger in (b"\0" * 8, b"\1\0\0\0\0\0\0\0"):
+            client = self.client()
+            self.ask(client, b"get a\r\n")
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            client.close()
+            until(lambda: self.sessions(proxy) == 0, what="the end of who is gone")
+        self.assertNotIn("Traceback", proxy.log)
+
+    def test_stop(self) -> None:
+        """
+        A stop is not held up by clients who are there and ask nothing, and answers those who do.
+        """
+        with socket.create_server((HOST, 0)) as server:
+            host, port = server.getsockname()
+            proxy = self.proxy("--pool-size", "1", "--drain-timeout", "8", upstream=f"tcp:{host}:{port}")
+            idle, asking = self.client(), self.client()
+            server.settimeout(CLIENT_LIMIT)
+            line, _ = server.accept()
+            self.addCleanup(line.close)
+            line.settimeout(CLIENT_LIMIT)
+            self.assertEqual(line.recv(100), b"version\r\n")
+            line.sendall(b"VERSION 1\r\n")
+            asking.sendall(b"get a\r\nget b\r\n")
+            self.assertEqual(self.read(line, 14), b"get a\r\nget b\r\n")
+            begun = time.monotonic()
+            proxy.signal(signal.SIGTERM)
+            self.assertEqual(idle.recv(100), b"")
+            line.sendall(b"END\r\nVALUE b 0 1\r\nx\r\nEND\r\n")
+            self.assertEqual(self.ask(asking, b"", b"nothing"), b"END\r\nVALUE b 0 1\r\nx\r\nEND\r\n")
+            proxy.wait(CLIENT_LIMIT)
+            self.assertLess(time.monotonic() - begun, 4)
+
+
+class UpstreamTests(TLSTestCase):
+    """
+    Tests for servers with TLS.
+    """
+
+    def memcached(self, host: Certificate, *settings: str) -> Memcached:
+        """
+        Start a memcached with TLS.
+        """
+        if reason := missingMemcachedTLS():
+            self.skipTest(reason)
+        files = f"ssl_chain_cert={host.certificate},ssl_key={host.key}"
+        server = Memcached("-Z", "-o", ",".join([files, *settings])).start()
+        self.addCleanup(server.stop)
+        return server
+
+    def before(self, server: Memcached, *arguments: str) -> Proxy:
+        """
+        Start a proxy in front of a server.
+        """
+        assert isinstance(server.address, tuple)
+        upstream = ":".join([f"tls:{HOST}:{server.address[1]}", *arguments])
+        proxy = Proxy(upstream=[upstream]).start()
+        self.addCleanup(proxy.stop)
+        return proxy
+
+    def test_serves(self) -> None:
+        """
+        memcached is asked by TLS, and the proxy stops without waiting for anything.
+        """
+        proxy = self.before(self.memcached(self.host), f"trustRoots={quoted(self.trusted)}")
+        self.assertEqual(ask(proxy.address, b"set a 0 0 1\r\nx\r\n"), b"STORED\r\n")
+        begun = time.monotonic()
+        proxy.stop()
+        self.assertLess(time.monotonic() - begun, 0.9)
+        self.assertNotIn("did not end in time", proxy.log)
+
+    def test_clientCertificate(self) -> None:
+        """
+        A memcached that wants a certificate gets ours.
+        """
+        server = self.memcached(self.host, "ssl_verify_mode=2", f"ssl_ca_cert={self.authority.certificate}")
+        own = self.certificate("own")
+        files = (f"certificate={quoted(own.certificate)}", f"privateKey={quoted(own.key)}")
+        proxy = self.before(server, f"trustRoots={quoted(self.trusted)}", *files)
+        self.assertEqual(ask(proxy.address, b"set a 0 0 1\r\nx\r\n"), b"STORED\r\n")
+        proxy = self.before(server, f"trustRoots={quoted(self.trusted)}")
+        self.assertIn(b"SERVER_ERROR upstream unavailable: ", ask(proxy.address, b"get a\r\n"))
+
+    def test_reasons(self) -> None:
+        """
+        A server that is not trusted, has another name, or does not speak TLS, is down, for this reason.
+        """
+        trusted = f"trustRoots={quoted(self.trusted)}"
+        other = f"trustRoots={quoted(self.trust('other', Certificate(self.directory, 'another', authority=True)))}"
+        plain = Memcached().start()
+        self.addCleanup(plain.stop)
+        for server, trust, told in (
+            (self.memcached(self.host), other, "TLS: certificate verify failed"),
+            (
+                self.memcached(self.certificate("elsewhere.example")),
+                trusted,
+                "TLS: the certificate is for another host",
+            ),
+            (plain, trusted, "TLS: "),
+        ):
+            proxy = self.before(server, trust)
+            assert isinstance(server.address, tuple)
+            name = f"tls:{HOST}:{server.address[1]}"
+            answer = ask(proxy.address, b"get a\r\n").decode()
+            self.assertTrue(answer.startswith(f"SERVER_ERROR upstream unavailable: {told}"), answer)
+            self.assertTrue(answer.endswith(f" ({name})\r\n"), answer)
+            self.assertIn(f"default: {name} is down: {told}", proxy.log)
+
+    def test_load(self) -> None:
+        """
+        A load over TLS, from proxy to proxy, gets no wrong answer.
+        """
+        self.proxy("--pool-size", "2")
+        upstream = f"tls:{HOST}:{self.port}:trustRoots={quoted(self.trusted)}"
+        first = Proxy("--pool-size", "8", upstream=[upstream]).start()
+        self.addCleanup(first.stop)
+        report = run(first.address, clients=100, seconds=2.0, sizes=(10, 1000, 8000, 200000))
+        self.assertEqual((report["wrong"], report["stuck"], report["errors"], report["closed"]), ([], 0, {}, 0))
+        self.assertGreater(report["ok"], 500)
