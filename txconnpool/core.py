@@ -289,7 +289,9 @@ class Core:
     def _checked(self, slot: Slot, fault: str) -> None:
         now = self._seconds()
         if fault:
-            self.retire(slot, f"the check failed: {fault}")
+            self._log.debug("{pool}: a connection to {server} does not live: {fault}", pool=self.name,
+                            server=slot.server.name, fault=fault)  # fmt: skip
+            self.retire(slot, "the check failed")
         else:
             self._state.checked(slot, now)
         self._settle(self._state.grow(now), now)
@@ -524,11 +526,15 @@ class Core:
         self._do(self._state.eject(self._find(address), cause, describe(cause), now), now)
 
     def _find(self, address: Any) -> Server:
-        name = nameOf(address) if isinstance(address, str) else endpointOf(address, self.reactor)[0]
-        for server in self._state.servers:
-            if server.address is address or server.name == name:
+        servers = self._state.servers
+        for server in servers:
+            if server.address is address:
                 return server
-        names = ", ".join(server.name for server in self._state.servers)
+        name = nameOf(address) if isinstance(address, str) else endpointOf(address, self.reactor)[0]
+        for server in servers:
+            if server.name == name:
+                return server
+        names = ", ".join(server.name for server in servers)
         raise ValueError(f"no server {name!r}; there are: {names or 'none'}")
 
     def drain(self, address: Any, abort: bool = False) -> None:

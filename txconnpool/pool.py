@@ -301,9 +301,9 @@ class Pool(Core, Generic[C]):
         """
         slot: Slot = request.slot
         self.counters.requestTimeouts += 1
-        text = f"no answer within {self._requestTimeout:g} s"
-        self.retire(slot, text)  # before the caller of the request has its say, who may send the next one
-        request.fail(PoolTimeout(f"{text} ({slot.server.name})", "request", self._state.stats()))
+        text = f"no answer within {self._requestTimeout:g} s ({slot.server.name})"
+        self.retire(slot, "no answer in time")  # before the caller of the request has its say, who may send the next
+        request.fail(PoolTimeout(text, "request", self._state.stats()))
         self._abort(slot)
 
     def _abandoned(self, request: Request) -> None:
@@ -394,7 +394,9 @@ class Pool(Core, Generic[C]):
 
     def _wasReset(self, slot: Slot, load: int, fault: str) -> None:
         if fault:
-            self.retire(slot, f"the reset failed: {fault}")
+            self._log.debug("{pool}: a client of {server} could not be reset: {fault}", pool=self.name,
+                            server=slot.server.name, fault=fault)  # fmt: skip
+            self.retire(slot, "the reset failed")
         self._takeBack(slot, load)
 
     def _takeBack(self, slot: Slot, load: int) -> None:
