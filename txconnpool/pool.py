@@ -57,11 +57,11 @@ T = TypeVar("T")
 _INTERNAL = frozenset(
     name
     for part in (
-        *(LineReceiver, LineOnlyReceiver, IntNStringReceiver, NetstringReceiver, TimeoutMixin),
+        *map(dir, (LineReceiver, LineOnlyReceiver, IntNStringReceiver, NetstringReceiver, TimeoutMixin)),
         *(IFileDescriptorReceiver, IHalfCloseableProtocol, IHandshakeListener, ILoggingContext),
         *(IPullProducer, IPushProducer),
     )
-    for name in dir(part)
+    for name in part
 ) - {"sendLine", "sendString"}
 
 

@@ -1,0 +1,151 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+The programs of the README's chapter on the library are run as they stand there, but for the addresses.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.protocol import Factory
+from twisted.internet.threads import deferToThread
+from twisted.protocols.wire import Echo
+from twisted.trial.unittest import TestCase
+
+from tests.real.servers import HOST, SOURCE, Memcached, ask, freePort, missing
+
+_PART = re.compile(r"^(?P<heading>\S.*)\n-{3,}\n|^\.\. code-block:: python\n\n(?P<code>(?: +\S.*\n|\n)+)", re.MULTILINE)
+
+
+def programs(text: str) -> dict[str, str]:
+    """
+    Find the Python programs below the second headings of a document.
+
+    @return: by heading.
+    """
+    found = {}
+    heading = ""
+    for part in _PART.finditer(text):
+        if part["heading"]:
+            heading = part["heading"]
+        elif heading:
+            found[heading] = dedent(part["code"])
+    return found
+
+
+def asynchronous(test: Callable[[Any], Coroutine[Any, Any, None]]) -> Callable[[Any], Deferred[None]]:
+    """
+    Let a test be a coroutine.
+    """
+
+    @wraps(test)
+    def run(self: Any) -> Deferred[None]:
+        return Deferred.fromCoroutine(test(self))
+
+    return run
+
+
+class ProgramTests(TestCase):
+    """
+    Each program does what the text says.
+    """
+
+    timeout = 60
+    skip = missing("memcached")
+
+    def setUp(self) -> None:
+        """
+        Find the programs, and start the memcached that they talk to.
+        """
+        self.programs = programs((SOURCE / "README.rst").read_text("utf-8"))
+        self.memcached = Memcached().start()
+        self.addCleanup(self.memcached.kill)
+
+    def execute(self, heading: str, *interpreter: str, port: int = 0) -> Deferred[str]:
+        """
+        Run the program below a heading.
+
+        @param interpreter: modules and options of Python.
+        @param port: instead of 7000.
+
+        @return: fires with what it says, when it has ended without an error.
+        """
+        code = self.programs.pop(heading)
+        code = code.replace("11211", str(self.memcached.address[1])).replace("7000", str(port))
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        path = Path(directory.name) / "test_program.py"
+        path.write_text(code, "utf-8")
+
+        def run() -> str:
+            process = subprocess.run(
+                [sys.executable, *interpreter, str(path)],
+                cwd=directory.name,
+                env={"PYTHONPATH": str(SOURCE)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=50,
+            )
+            self.assertEqual((process.returncode, process.stdout if process.returncode else ""), (0, ""))
+            return process.stdout
+
+        return deferToThread(run)
+
+    @asynchronous
+    async def test_inFiveLines(self) -> None:
+        """
+        The first program stores a value and gets it.
+        """
+        self.assertEqual(await self.execute("In five lines"), "(0, b'hello')\n")
+
+    @asynchronous
+    async def test_protocol(self) -> None:
+        """
+        The pool of a protocol of one's own talks to a server which says what it hears.
+        """
+        number = freePort()
+        port = await TCP4ServerEndpoint(reactor, number, interface=HOST).listen(Factory.forProtocol(Echo))
+        self.addCleanup(port.stopListening)
+        self.assertEqual(await self.execute("A protocol of your own", port=number), "b'one'\nb'two' b'three'\n")
+
+    @asynchronous
+    async def test_failure(self) -> None:
+        """
+        The program goes on without its cache.
+        """
+        said = await self.execute("When servers fail")
+        self.assertEqual(said, "upstream unavailable: connection refused (tcp:127.0.0.1:1)\n42\n")
+
+    @asynchronous
+    async def test_testing(self) -> None:
+        """
+        The tests pass.
+        """
+        self.assertIn("PASSED (successes=2)", await self.execute("Testing your program", "-m", "twisted.trial"))
+
+    @asynchronous
+    async def test_migration(self) -> None:
+        """
+        The program for 0.1.2 runs.
+        """
+        ask(self.memcached.address, b"set greeting 5 0 2\r\nhi\r\n")
+        self.assertEqual(await self.execute("Coming from 0.1.2"), "(5, b'hi')\n")
+
+    def test_all(self) -> None:
+        """
+        There is no program that is not run here.
+        """
+        self.assertEqual(len(self.programs), 5)
+        self.assertEqual(sum(name.startswith("test_") for name in vars(ProgramTests)), 5 + 1)
