@@ -23,6 +23,7 @@ from txconnpool.errors import ConnectionLostInFlight, PoolClosed, PoolError, Poo
 from txconnpool.memcache import InvalidArgument, MemCachePool, probe
 from txconnpool.state import FLAP
 from txconnpool.testing import FakeConnection, FakeServer, MemoryPool, finish
+from txconnpool.wire.replies import GET
 
 HELLO = b"version\r\n"
 
@@ -1100,6 +1101,20 @@ class LifeTests(MemCachePoolTests):
         self.successResultOf(aborted)
         for answer in answers:
             self.failureResultOf(answer, PoolError)
+
+    def test_borrow(self) -> None:
+        """
+        A connection may be borrowed: what others call meanwhile goes by another one.
+        """
+
+        async def use() -> list[Any]:
+            async with self.pool.connection() as mine:
+                other = self.pool.set("a", b"1")
+                answer = await mine.ask(b"get a\r\n", GET)
+                return [answer, await other, len(self.pool.server.connections)]
+
+        self.assertEqual(self.pool.result(use()), [b"END\r\n", True, 2])
+        self.assertEqual(self.pool.stats.busy, 0)
 
     def test_manyCalls(self) -> None:
         """

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from tests.bench import measure, memory, profile, proxy, scaling
+from tests.bench import library, measure, memory, profile, proxy, scaling
 from tests.real.servers import missing, raiseFileLimit
 
 #: What there is to measure: name, main function, what it does.
@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "proxy": (proxy.main, "the proxy against nutcracker, workload by workload"),
     "scaling": (scaling.main, "how cost grows with clients, sizes of values and depth of pipelines"),
     "memory": (memory.main, "what idle sessions and connections hold"),
+    "library": (library.main, "what calls cost in a program that embeds the pool"),
     "profile": (profile.main, "where the proxy's time goes"),
 }
 

@@ -1,0 +1,488 @@
+# -*- test-case-name: tests.bench.test_library -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+C{python -m tests.bench library}: what a call costs a program that embeds the pool.
+
+Two tables. Memcached clients: ours and others, each in a process of its own, ask one memcached in turns. The pool
+alone: without input or output, what it adds to the call of a client's method.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import importlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryFile
+from typing import Any
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import react
+from twisted.internet.testing import MemoryReactorClock
+from twisted.protocols.memcache import MemCacheProtocol
+
+from tests.bench import report
+from tests.bench.contenders import fill, storage
+from tests.bench.measure import machine, pinned, processors, residentSize
+from tests.bench.workloads import Workload
+from tests.real.servers import HOST, SOURCE
+from txconnpool.memcache import MemCachePool
+from txconnpool.pool import Pool
+from txconnpool.testing import FakeServer, finish
+
+WORKLOAD = Workload("library", "calls of a program")
+
+#: What is asked for: a key and its value.
+ITEMS: list[tuple[bytes, bytes]] = []
+for _request in WORKLOAD.preload():
+    _line, _value, _ = _request.split(b"\r\n")
+    ITEMS.append((_line.split()[1], _value))
+
+Ask = Callable[[bytes, bytes], Awaitable[Any]]
+
+
+class WrongAnswer(Exception):
+    """
+    A client did not get what is stored.
+    """
+
+
+# -- Memcached clients: these functions run in processes of their own
+
+
+async def caller(ask: Ask, first: int, count: int) -> None:
+    """
+    Ask again and again, waiting for each answer.
+
+    @raise WrongAnswer: when one is wrong.
+    """
+    for number in range(first, first + count):
+        key, value = ITEMS[number % len(ITEMS)]
+        answer = await ask(key, value)
+        if answer is not True and answer[-1] != value:
+            raise WrongAnswer(f"{key!r}: {answer!r}")
+
+
+@dataclass(frozen=True)
+class Client:
+    """
+    A way to ask memcached.
+
+    @ivar about: how it is set up, for the report.
+    @ivar ask: makes the function that asks for one key, or stores one.
+    """
+
+    name: str
+    about: str
+    ask: Callable[[str, int], Any]
+    needs: str = "twisted"
+
+    def serve(self, host: str, port: int, callers: int) -> None:
+        """
+        For each line of the standard input, a number of calls: make them, and write what they cost.
+        """
+        if self.needs == "twisted":
+            react(lambda reactor: Deferred.fromCoroutine(self._serveTwisted(host, port, callers)))
+        else:
+            asyncio.run(self._serveAsyncio(host, port, callers))
+
+    async def _serveTwisted(self, host: str, port: int, callers: int) -> None:
+        ask = self.ask(host, port)
+        for line in sys.stdin:
+            each = int(line) // callers
+            before = time.process_time(), time.perf_counter()
+            await gatherResults([Deferred.fromCoroutine(caller(ask, number * 37, each)) for number in range(callers)])
+            _tell(before, each * callers)
+
+    async def _serveAsyncio(self, host: str, port: int, callers: int) -> None:
+        ask = await self.ask(host, port)
+        for line in sys.stdin:
+            each = int(line) // callers
+            before = time.process_time(), time.perf_counter()
+            await asyncio.gather(*(caller(ask, number * 37, each) for number in range(callers)))
+            _tell(before, each * callers)
+
+
+def _tell(before: tuple[float, float], calls: int) -> None:
+    cpu, wall = time.process_time() - before[0], time.perf_counter() - before[1]
+    sys.stdout.write(json.dumps({"cpu": cpu / calls * 1e6, "rate": calls / wall}) + "\n")
+    sys.stdout.flush()
+
+
+def _get(host: str, port: int, **settings: Any) -> Ask:
+    get = MemCachePool((host, port), **settings).get
+    return lambda key, value: get(key)
+
+
+def _set(host: str, port: int) -> Ask:
+    return MemCachePool((host, port)).set
+
+
+def _protocol(host: str, port: int, connections: int, depth: int) -> Ask:
+    pool: Pool[MemCacheProtocol] = Pool(
+        (host, port), connections, pipelineDepth=depth, clientFactory=Factory.forProtocol(MemCacheProtocol)
+    )
+    return lambda key, value: pool.performRequest("get", key)
+
+
+async def _emcache(host: str, port: int, verb: str = "get", **settings: Any) -> Ask:
+    emcache: Any = importlib.import_module("emcache")
+    # It serves the last who waits first, so that others may wait longer than the second it gives them.
+    client = await emcache.create_client([emcache.MemcachedHostAddress(host, port)], timeout=60.0, **settings)
+
+    async def get(key: bytes, value: bytes) -> tuple[bytes]:
+        item = await client.get(key)
+        return (item.value,)
+
+    async def store(key: bytes, value: bytes) -> bool:
+        await client.set(key, value)
+        return True
+
+    return get if verb == "get" else store
+
+
+CLIENTS = {
+    client.name: client
+    for client in (
+        Client("get", "MemCachePool.get", _get),
+        Client("get, alone", "MemCachePool.get with batchSize=1", partial(_get, batchSize=1)),
+        Client("set", "MemCachePool.set", _set),
+        Client(
+            "protocol, 20",
+            "MemCacheProtocol.get behind a Pool of 20 connections",
+            partial(_protocol, connections=20, depth=1),
+        ),
+        Client(
+            "protocol, pipelined",
+            "MemCacheProtocol.get behind a Pool of 4 connections with pipelineDepth=16",
+            partial(_protocol, connections=4, depth=16),
+        ),
+        Client("emcache get", "emcache", _emcache, "emcache"),
+        Client("emcache get, batched", "emcache with autobatching", partial(_emcache, autobatching=True), "emcache"),
+        Client("emcache set", "emcache, set", partial(_emcache, verb="set"), "emcache"),
+    )
+}
+
+
+class Contestant:
+    """
+    A client in a process of its own.
+    """
+
+    def __init__(self, client: Client, port: int, callers: int) -> None:
+        self._errors = TemporaryFile("w+")  # noqa: SIM115  # close() closes it
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.bench.library", client.name, HOST, str(port), str(callers)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            cwd=SOURCE,
+            text=True,
+        )
+
+    def round(self, calls: int) -> dict[str, float]:
+        """
+        Have so many calls made.
+
+        @return: their cost.
+        @raise WrongAnswer: when the client failed.
+        """
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(f"{calls}\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            self._process.wait()
+            self._errors.seek(0)
+            raise WrongAnswer(self._errors.read())
+        cost: dict[str, float] = json.loads(line)
+        return cost
+
+    def close(self) -> None:
+        """
+        End the process.
+        """
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.kill()
+        self._process.wait()
+        for file in (self._process.stdin, self._process.stdout, self._errors):
+            file.close()
+
+
+def contest(clients: Sequence[Client], callers: int, rounds: int, calls: int, pin: bool) -> dict[str, list[Any]]:
+    """
+    Let the clients ask in turns.
+
+    @return: the costs of all rounds, by client.
+    """
+    own, others = processors(pin)
+    costs: dict[str, list[Any]] = {client.name: [] for client in clients}
+    with ExitStack() as stack:
+        with pinned(others):
+            server = stack.enter_context(storage(threads=len(others)))
+        fill(server.address, WORKLOAD)
+        contestants = {}
+        with pinned(own):
+            for client in clients:
+                contestants[client.name] = Contestant(client, int(server.address[1]), callers)
+                stack.callback(contestants[client.name].close)
+        for contestant in contestants.values():
+            contestant.round(calls // 10)
+        for _ in range(rounds):
+            for name, contestant in contestants.items():
+                costs[name].append(contestant.round(calls))
+    return costs
+
+
+# -- The pool alone
+
+
+class Bare(Protocol):
+    """
+    A client that does nothing: each call waits until the benchmark answers it.
+    """
+
+    calls: list[Deferred[None]] = []
+
+    def call(self) -> Deferred[None]:
+        """
+        Begin a call.
+        """
+        answer: Deferred[None] = Deferred()
+        self.calls.append(answer)
+        return answer
+
+
+def _pool(connections: int) -> Pool[Bare]:
+    """
+    A pool with all its connections, on a clock that stands still.
+    """
+    reactor = MemoryReactorClock()
+    server = FakeServer(reactor, Factory.forProtocol(Protocol))
+    pool: Pool[Bare] = Pool(
+        server, connections, reactor, minClients=connections, clientFactory=Factory.forProtocol(Bare), maxWaiting=None
+    )
+    pool.start()
+    reactor.advance(0)
+    return pool
+
+
+def _timed(run: Callable[[], object], calls: int) -> float:
+    """
+    Microseconds for each call.
+    """
+    gc.collect()
+    before = time.process_time()
+    run()
+    return (time.process_time() - before) / calls * 1e6
+
+
+def bare(calls: int) -> float:
+    """
+    The client's method without a pool.
+    """
+    client = Bare()
+
+    def run() -> None:
+        for _ in range(calls):
+            client.call()
+            client.calls.pop().callback(None)
+
+    return _timed(run, calls)
+
+
+def idle(calls: int) -> float:
+    """
+    C{performRequest} when connections are idle.
+    """
+    pool = _pool(4)
+
+    def run() -> None:
+        for _ in range(calls):
+            pool.performRequest("call")
+            Bare.calls.pop().callback(None)
+
+    taken = _timed(run, calls)
+    finish(pool)
+    return taken
+
+
+def queued(calls: int, waiting: int) -> float:
+    """
+    C{performRequest} when so many wait: each reply brings the next request.
+    """
+    pool = _pool(4)
+    waiting = min(waiting, calls)
+    turns = calls // waiting
+
+    def run() -> None:
+        for _ in range(turns):
+            for _ in range(waiting):
+                pool.performRequest("call")
+            while Bare.calls:
+                Bare.calls.pop(0).callback(None)
+
+    taken = _timed(run, turns * waiting)
+    finish(pool)
+    return taken
+
+
+def borrowed(calls: int) -> float:
+    """
+    C{acquire} and C{release}.
+    """
+    pool = _pool(4)
+
+    def take(client: Bare) -> None:
+        pool.release(client)
+
+    def run() -> None:
+        for _ in range(calls):
+            pool.acquire().addCallback(take)
+
+    taken = _timed(run, calls)
+    finish(pool)
+    return taken
+
+
+def borrowedNow(calls: int) -> float:
+    """
+    C{acquireNow} and C{release}.
+    """
+    pool = _pool(4)
+
+    def run() -> None:
+        for _ in range(calls):
+            client = pool.acquireNow()
+            assert client is not None
+            pool.release(client)
+
+    taken = _timed(run, calls)
+    finish(pool)
+    return taken
+
+
+#: The most requests that wait at once.
+QUEUE = 100_000
+
+#: What is measured: name, function of a number of calls, what it should reach in microseconds (over the bare call).
+OVERHEADS: dict[str, tuple[Callable[[int], float], float | None]] = {
+    "the bare call": (bare, None),
+    "acquireNow + release": (borrowedNow, 0.5),
+    "acquire + release": (borrowed, None),
+    "performRequest, idle": (idle, 4.0),
+    "performRequest, 100 waiting": (partial(queued, waiting=100), 6.0),
+    "performRequest, 10,000 waiting": (partial(queued, waiting=10_000), 6.0),
+    "performRequest, 100,000 waiting": (partial(queued, waiting=QUEUE), 6.0),
+}
+
+
+def overheads(rounds: int, calls: int) -> dict[str, list[float]]:
+    """
+    Measure all, in turns.
+
+    @return: microseconds of each round.
+    """
+    taken: dict[str, list[float]] = {name: [] for name in OVERHEADS}
+    for _ in range(rounds):
+        for name, (measure, _) in OVERHEADS.items():
+            taken[name].append(measure(calls))
+    return taken
+
+
+def left(calls: int = QUEUE) -> int:
+    """
+    Bytes by which the process has grown after so many requests were queued and answered, beyond the first time.
+    """
+    sizes = []
+    for _ in range(3):
+        queued(calls, calls)
+        gc.collect()
+        sizes.append(residentSize(os.getpid()))
+    return sizes[-1] - sizes[0]
+
+
+# -- The command
+
+
+def main(arguments: Sequence[str]) -> int:
+    """
+    Measure what calls cost in a program that embeds the pool.
+
+    @return: the exit status.
+    """
+    parser = argparse.ArgumentParser(prog="python -m tests.bench library", description=main.__doc__)
+    add = parser.add_argument
+    add("--callers", type=int, default=50, help="calls that are made at a time (%(default)s)")
+    add("--rounds", type=int, default=7, help="for each client (%(default)s)")
+    add("--calls", type=int, default=20_000, help="in each round (%(default)s)")
+    add("--client", action="append", default=[], choices=list(CLIENTS), help="only this one (repeatable)")
+    add("--no-pin", action="store_true", help="do not give the client a processor of its own")
+    add("--json", type=Path, metavar="FILE", help="write all samples here")
+    add("--results", action="store_true", help=f"put the tables into {report.RESULTS.name}")
+    options = parser.parse_args(arguments)
+    taking = [client for name, client in CLIENTS.items() if name in options.client or not options.client]
+    absent = {client.needs for client in taking if importlib.util.find_spec(client.needs) is None}
+    taking = [client for client in taking if client.needs not in absent]
+    costs = contest(taking, options.callers, options.rounds, options.calls, not options.no_pin)
+    pool = {} if options.client else overheads(options.rounds, QUEUE)
+    text = report.described(report.invocation("library", arguments)) + "\n" + told(taking, costs, options.callers)
+    for name in sorted(absent):
+        text += f"{name} is not installed and takes no part.\n"
+    if pool:
+        text += "\n" + toldOverheads(pool) + f"\n100,000 requests, queued and answered, leave {left():,} bytes.\n"
+    sys.stdout.write(text)
+    if options.json:
+        report.save(options.json, {"machine": machine(), "clients": costs, "pool": pool})
+    if options.results:
+        report.section("Library", text)
+    return 0
+
+
+def told(clients: Sequence[Client], costs: dict[str, list[Any]], callers: int) -> str:
+    """
+    Tell how the clients compare.
+    """
+    rows = [
+        [
+            client.about,
+            report.microseconds(median(cost["cpu"] for cost in costs[client.name])),
+            report.microseconds(min(cost["cpu"] for cost in costs[client.name])),
+            f"{median(cost['rate'] for cost in costs[client.name]):,.0f}",
+        ]
+        for client in clients
+    ]
+    head = [f"{callers} concurrent callers", "CPU µs/call", "best round", "calls/s"]
+    return report.table(head, rows)
+
+
+def toldOverheads(taken: dict[str, list[float]]) -> str:
+    """
+    Tell what the pool costs.
+    """
+    rows = []
+    call = median(taken["the bare call"])
+    for name, (measure, reach) in OVERHEADS.items():
+        each = median(taken[name])
+        over = each if measure in (bare, borrowed, borrowedNow) else each - call
+        judged = "" if reach is None else f"{reach:g}: {'reached' if over <= reach else 'missed'}"
+        rows.append([name, f"{each:.2f}", f"{over:.2f}", judged])
+    return report.table(["the pool alone", "CPU µs/call", "of the pool", "reach"], rows)
+
+
+if __name__ == "__main__":
+    _name, _host, _port, _callers = sys.argv[1:]
+    CLIENTS[_name].serve(_host, int(_port), int(_callers))
