@@ -248,7 +248,9 @@ def value(key: bytes) -> bytes:
     What L{Line} has stored under a key, which no other key has. It is full of what only looks like the protocol.
     """
     noise = b"%s\r\nEND\r\nVALUE %s 0 3\r\n" % (key, key)
-    size = 20000 if key.startswith(b"large") else len(key) + sum(key) * 7 % 1000
+    size = 20000 if key.startswith(b"large") else len(key)
+    if not key.startswith((b"large", b"short")):
+        size += sum(key) * 7 % 1000
     return (noise * (1 + size // len(noise)))[:size]
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -57,6 +58,7 @@ def requests(kind: str, name: bytes) -> list[tuple[bytes, Expected | None]]:
         "get": [b"get %s\r\n" % name],
         "miss": [b"get miss%s\r\n" % name],
         "run": [b"get %s\r\n" % each for each in many],
+        "mixed": [b"get %s%s\r\n" % each for each in zip(cycle([b"miss", b"short", b"short"]), many, strict=False)],
         "keys": [b"get %s\r\n" % b" ".join(many)],
         "large": [b"get large%s\r\n" % name],
         "gets": [b"gets %s\r\n" % name],
@@ -87,7 +89,7 @@ def requests(kind: str, name: bytes) -> list[tuple[bytes, Expected | None]]:
 
 
 KINDS = [
-    "get", "miss", "run", "run", "keys", "large", "gets", "set", "long", "incr", "delete", "meta", "noreply", "quiet",
+    "get", "miss", "run", "mixed", "keys", "large", "gets", "set", "long", "incr", "delete", "meta", "noreply", "quiet",
     "nonsense", "nonsense", "tooLarge", "stats", "flush", "flushed", "quit",
 ]  # fmt: skip
 
@@ -150,10 +152,10 @@ class Story:
     @ivar unharmed: whether nothing has happened yet that makes the proxy ask for something twice.
     """
 
-    def __init__(self, servers: int, connections: int, clients: int) -> None:
+    def __init__(self, servers: int, connections: int, clients: int, minimum: int) -> None:
         self.stage = Stage(
-            servers, maximum=connections, minimum=1, depth=DEPTH, maxWaiting=clients, maxItemSize=ITEM_MAX,
-            maxUnread=500000, sessionLimits=LIMITS, requestTimeout=2.0, waitTimeout=1.0,
+            servers, maximum=connections, minimum=min(minimum, connections), depth=DEPTH, maxWaiting=clients,
+            maxItemSize=ITEM_MAX, maxUnread=500000, sessionLimits=LIMITS, requestTimeout=2.0, waitTimeout=1.0,
         )  # fmt: skip
         self.stage.clock.advance(2)
         self.clients = [Client(number, self.stage.client()) for number in range(clients)]
@@ -168,6 +170,7 @@ class Story:
         lines = [line for line in self.stage.lines if line.connected]
         if what in KINDS:
             client.plan(what)
+            client.push(size)
         elif what == "push":
             client.push(size)
         elif what == "shout":
@@ -254,8 +257,8 @@ def explain(data: bytes, expected: list[Expected], whole: bool) -> bool:
 
 _FAILURE = re.compile(rb"SERVER_ERROR (?!object)[^\r\n]*\r\n")
 
-_ACTIONS = st.one_of(
-    st.tuples(st.sampled_from(KINDS), st.integers(0, 5), st.just(0)),
+_ORDINARY = [
+    st.tuples(st.sampled_from(KINDS), st.integers(0, 5), st.sampled_from([0, 10, 1000000])),
     st.tuples(st.sampled_from(["push", "deliver", "read"]), st.integers(0, 5), st.integers(1, 3000)),
     st.tuples(st.sampled_from(["shout", "answer", "answer", "turn"]), st.integers(0, 5), st.just(0)),
     st.tuples(st.just("pass"), st.just(0), st.sampled_from([1, 50, 300, 1100])),
@@ -267,6 +270,18 @@ _ACTIONS = st.one_of(
         st.integers(0, 5),
         st.just(0),
     ),
+]
+
+#: What happens to runs of reads while connections are lost again and again.
+_ROUGH = st.tuples(
+    st.sampled_from(["run", "mixed", "nonsense", "lose", "turn", "deliver"]),
+    st.integers(0, 5),
+    st.sampled_from([50, 100, 500, 5000]),
+)
+
+_STORIES = st.one_of(
+    st.lists(st.one_of(*_ORDINARY), min_size=40, max_size=120),
+    st.lists(st.one_of(_ROUGH, _ROUGH, *_ORDINARY), min_size=20, max_size=80),
 )
 
 
@@ -280,16 +295,15 @@ class ChaosTests(SynchronousTestCase):
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )
-    @given(st.integers(1, 3), st.integers(0, 3), st.integers(1, 5), st.lists(_ACTIONS, min_size=40, max_size=120))
-    def test_everyRequestOnce(self, servers: int, more: int, clients: int, actions: list[tuple[str, int, int]]) -> None:
+    @given(st.tuples(st.integers(1, 3), st.integers(1, 6), st.integers(1, 5), st.integers(0, 6)), _STORIES)
+    def test_everyRequestOnce(self, scene: tuple[int, int, int, int], actions: list[tuple[str, int, int]]) -> None:
         """
         Every request is answered once, in its place and by its own answer, or the session is closed.
         """
-        story = Story(servers, servers + more, clients)
         try:
-            self.play(story, actions)
+            self.play(Story(*scene), actions)
         except Exception as reason:
-            raise self.failureException(f"{reason!r}: {servers}, {servers + more}, {clients}, {actions}") from reason
+            raise self.failureException(f"{reason!r}: {scene}, {actions}") from reason
 
     def play(self, story: Story, actions: list[tuple[str, int, int]]) -> None:
         """
