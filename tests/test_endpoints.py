@@ -79,6 +79,30 @@ class ListenerTests(SynchronousTestCase):
                 port = self.successResultOf(Listener(reactor, "systemd:domain=INET:index=0").listen(factory))
         self.assertEqual((port, adopted), ("port", [(socket.AF_INET, factory)]))
 
+    def test_adoptedFile(self) -> None:
+        """
+        The file of a UNIX socket that systemd opened stays when we listen no more: it is still listened on.
+        """
+        from twisted.internet import reactor
+
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        path = str(Path(directory.name) / "socket")
+        factory = Named()
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(path)
+            server.listen()
+            given = ListenFDs([os.dup(server.fileno())])
+            with mock.patch("twisted.plugins.twisted_core.systemdEndpointParser._sddaemon", given):
+                port: Any = self.successResultOf(Listener(reactor, "systemd:domain=UNIX:index=0").listen(factory))
+            number = port.fileno()
+            self.assertEqual((os.fsdecode(port.getHost().name), factory.numPorts), (path, 1))
+            port.stopListening()
+            self.assertEqual(factory.numPorts, 0)
+            self.assertRaises(OSError, os.fstat, number)
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(path)
+
     def test_notAdopted(self) -> None:
         """
         A socket of systemd that there is not is told with what to do.

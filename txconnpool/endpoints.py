@@ -314,7 +314,29 @@ class _Reactor:
         """
         Listen on a socket that systemd opened.
         """
-        return self._reactor.adoptStreamPort(fileDescriptor, addressFamily, self._door(factory))
+        port = self._reactor.adoptStreamPort(fileDescriptor, addressFamily, self._door(factory))
+        return _Adopted(port) if addressFamily == socket.AF_UNIX else port
+
+
+class _Adopted:
+    """
+    A port on a UNIX socket of somebody else. Twisted's own removes the file when it stops, and nobody finds the socket
+    any more.
+    """
+
+    def __init__(self, port: Any) -> None:
+        self._port = port
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._port, name)
+
+    def stopListening(self) -> None:
+        """
+        Accept nothing more.
+        """
+        self._port.stopReading()
+        self._port.socket.close()
+        self._port.factory.doStop()
 
 
 def _clear(path: bytes) -> None:
