@@ -29,6 +29,8 @@ ORDER = (
     "metrics",
     "state",
     "endpoints",
+    "logs",
+    "systemd",
     "options",
     "login",
     "config",
