@@ -257,6 +257,15 @@ class PoolCase(SynchronousTestCase):
         self.reactor = Reactor()
         self.server = Server(self.reactor)
         self.servers = [self.server]
+        self.addCleanup(self.assertNothingLeft)
+
+    def assertNothingLeft(self) -> None:
+        """
+        Assert that there is no connection, no timer and no trigger.
+        """
+        self.assertEqual([line for server in self.servers for line in server.open], [])
+        self.assertEqual([each.getTime() for each in self.reactor.getDelayedCalls()], [])
+        self.assertEqual(self.reactor.triggers, [])
 
     def another(self, name: str) -> Server:
         """
@@ -277,6 +286,14 @@ class PoolCase(SynchronousTestCase):
         self.addCleanup(self.finish, pool)
         return pool
 
+    def ask(self, pool: Pool[Any], word: str = "x") -> Deferred[Any]:
+        """
+        Ask something that may have no answer when the test ends.
+        """
+        answer = pool.performRequest("ask", word)
+        self.addCleanup(answer.addErrback, lambda failure: None)
+        return answer
+
     def finish(self, pool: Pool[Any]) -> None:
         """
         Assert that a pool closes without leaving anything behind.
@@ -288,9 +305,6 @@ class PoolCase(SynchronousTestCase):
         self.assertEqual((pool._state.slots, pool._attempts, pool._errands), ([], {}, {}))
         self.assertEqual((pool._sent.since, pool._graces.since, pool._leaving.since), ({}, {}, {}))
         self.assertEqual(set(pool._slots), set(pool._leases))
-        self.assertEqual([line for server in self.servers for line in server.open], [])
-        self.assertEqual([each.getTime() for each in self.reactor.getDelayedCalls()], [])
-        self.assertEqual(self.reactor.triggers, [])
 
     def assertSound(self, pool: Pool[Any]) -> None:
         """

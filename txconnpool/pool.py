@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Container
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.interfaces import (
@@ -53,15 +53,18 @@ __all__ = ["Backoff", "NoSuchCommand", "Pool", "PoolObserver", "PooledClientFact
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_ROLES: tuple[Any, ...] = (
+    IFileDescriptorReceiver,
+    IHalfCloseableProtocol,
+    IHandshakeListener,
+    ILoggingContext,
+    IPullProducer,
+    IPushProducer,
+)
+
 #: What Twisted calls on a protocol, or a protocol on itself: no commands, whoever names them.
-_INTERNAL = frozenset(
-    name
-    for part in (
-        *map(dir, (LineReceiver, LineOnlyReceiver, IntNStringReceiver, NetstringReceiver, TimeoutMixin)),
-        *(IFileDescriptorReceiver, IHalfCloseableProtocol, IHandshakeListener, ILoggingContext),
-        *(IPullProducer, IPushProducer),
-    )
-    for name in part
+_INTERNAL = frozenset[str]().union(
+    *map(dir, (LineReceiver, LineOnlyReceiver, IntNStringReceiver, NetstringReceiver, TimeoutMixin)), *_ROLES
 ) - {"sendLine", "sendString"}
 
 
@@ -222,8 +225,9 @@ class Pool(Core, Generic[C]):
         if clientFactory is None:
             clientFactory = self.clientFactory
         self._announcing = isinstance(clientFactory, type) and issubclass(clientFactory, PooledClientFactory)
-        if not (self._announcing or IProtocolFactory.providedBy(clientFactory)):
-            raise TypeError(f"clientFactory is no subclass of PooledClientFactory and no factory: {clientFactory!r}")
+        shared = IProtocolFactory.providedBy(clientFactory) and not isinstance(clientFactory, PooledClientFactory)
+        if not (self._announcing or shared):
+            raise TypeError(f"expected a subclass of PooledClientFactory or another factory, not {clientFactory!r}")
         if keepAlive is not None and check is None:
             raise ValueError("keepAlive needs a check to do")
         limits = Limits(
@@ -412,9 +416,17 @@ class Pool(Core, Generic[C]):
         """
         return Lending(self)
 
+    @overload
     def withConnection(
-        self, f: Callable[Concatenate[C, P], Awaitable[T] | T], *args: P.args, **kwargs: P.kwargs
-    ) -> Deferred[T]:
+        self, f: Callable[Concatenate[C, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> Deferred[T]: ...
+
+    @overload
+    def withConnection(
+        self, f: Callable[Concatenate[C, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> Deferred[T]: ...
+
+    def withConnection(self, f: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:
         """
         Borrow a client for the time of a call, of C{f(client, *args, **kwargs)}, until what that returns has fired. If
         it fails, the connection is closed.
