@@ -90,6 +90,8 @@ class Books:
     Stands in for the pool, and writes down what it is told.
     """
 
+    name = "pool"
+
     def __init__(self) -> None:
         self.counters = Counters()
         self.waiting = 0
@@ -417,7 +419,7 @@ class WrongTests(ConnectionTestCase):
             self.assertClosed()
         (event,) = events
         self.assertIs(event["log_level"], LogLevel.warn)
-        text = "closing a connection to server: not a reply to get: b'no\\r\\n'"
+        text = "pool: closing a connection to server, 1 requests in flight: not a reply to get: b'no\\r\\n'"
         self.assertEqual(event["log_format"].format(**event), text)
 
 

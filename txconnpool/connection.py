@@ -124,7 +124,7 @@ class Connection(Protocol):
             self._deliver(data, slot, traffic)
         except WireError as error:
             self.factory.violated(self)
-            self._log.warn("closing a connection to {server}: {why}", server=slot.server.name, why=str(error))
+            self._tellClosing(str(error))
             # What came may be somebody's data: it is not for clients.
             self._fail(ConnectionLostInFlight(f"upstream protocol error ({slot.server.name})", kind="protocol"))
             return
@@ -216,7 +216,7 @@ class Connection(Protocol):
         server = self.slot.server.name
         self.factory.timedOut(self)
         why = f"no answer within {timeout:g} s"
-        self._log.warn("closing a connection to {server}: {why}", server=server, why=why)
+        self._tellClosing(why)
         self._fail(PoolTimeout(f"upstream timed out: {why} ({server})", "request"))
 
     def retime(self) -> None:
@@ -226,6 +226,11 @@ class Connection(Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._check()
+
+    def _tellClosing(self, why: str) -> None:
+        slot, pool = self.slot, self.factory.connectionPool
+        self._log.warn("{pool}: closing a connection to {server}, {count} requests in flight: {why}", pool=pool.name,
+                       server=slot.server.name, count=slot.load, why=why)  # fmt: skip
 
     def _fail(self, error: PoolError) -> None:
         if self._error is None:

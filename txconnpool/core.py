@@ -361,8 +361,8 @@ class Core:
         server = slot.server
         now = self._seconds()
         if server.failures:
-            self._log.info("{pool}: {server} is up again after {time:.1f} s", pool=self.name, server=server.name,
-                           time=now - server.since)  # fmt: skip
+            self._log.info("{pool}: {server} is up again after {seconds:.1f} s", pool=self.name,
+                           server=server.name, seconds=now - server.since)  # fmt: skip
         self._tell("connected", server.name, client)
         self._settle(self._state.dialed(slot, client, now), now)
 
