@@ -6,6 +6,7 @@ Tests for L{txconnpool.endpoints}.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 from unittest import mock
 
 from twisted.internet.address import IPv4Address
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
@@ -205,6 +207,18 @@ class CrashTests(SynchronousTestCase):
         """
         self.bind()
         self.assertEqual(self.left(), ["socket"])
+
+    def test_notAllowed(self) -> None:
+        """
+        That a directory is not ours, or a lock, is an error of listening.
+        """
+
+        class Reactor:
+            def listenUNIX(self, *args: Any, **kwargs: Any) -> None:
+                raise PermissionError(errno.EPERM, "Operation not permitted")
+
+        failure = self.failureResultOf(Listener(Reactor(), f"unix:{self.path}").listen(Named()), CannotListenError)
+        self.assertEqual((failure.value.port, failure.value.socketError.errno), (str(self.path), errno.EPERM))
 
     def test_noSocket(self) -> None:
         """

@@ -18,6 +18,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import clientFromString, serverFromString
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IAddress,
     IListeningPort,
@@ -308,7 +309,10 @@ class _Reactor:
         Listen on a UNIX socket.
         """
         _clear(os.fsencode(address))
-        return self._reactor.listenUNIX(address, self._door(factory), *args, **kwargs)
+        try:
+            return self._reactor.listenUNIX(address, self._door(factory), *args, **kwargs)
+        except PermissionError as error:  # the directory's, or to look whether the owner of the lock lives
+            raise CannotListenError(None, address, error) from error
 
     def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> Any:
         """

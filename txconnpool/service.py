@@ -139,7 +139,12 @@ def listenProblem(error: BaseException) -> str | None:
         where, reason = error.filename2, error
     else:
         return None
-    return f"{os.fsdecode(where)}: {getattr(reason, 'strerror', None) or reason}" if where else None
+    if not where:
+        return None
+    place, words = os.fsdecode(where), getattr(reason, "strerror", None) or str(reason)
+    if words == "Cannot acquire lock" and os.path.islink(f"{place}.lock"):
+        words = f"process {os.readlink(f'{place}.lock')} listens there, says {place}.lock"
+    return f"{place}: {words}"
 
 
 class Door(Factory):

@@ -1,0 +1,98 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for UNIX sockets: who may connect, and what stays when a process is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.real.servers import Proxy, ServerFailed, ask
+
+
+class UNIXTests(SynchronousTestCase):
+    """
+    Tests for listening on a UNIX socket.
+    """
+
+    def proxy(self, path: str, arguments: str = "", *options: str) -> Proxy:
+        """
+        @return: a proxy that listens on a UNIX socket, and on a port.
+        """
+        proxy = Proxy("--listen", f"unix:{path}{arguments}", *options, upstream=["memory:"])
+        self.addCleanup(proxy.stop)
+        return proxy
+
+    def setUp(self) -> None:
+        """
+        Choose a path that is short enough.
+        """
+        self.first = self.proxy("socket", ":mode=600")
+        self.path = self.first.directory / "socket"
+        self.lock = self.first.directory / "socket.lock"
+
+    def assertServes(self, path: Path) -> None:
+        """
+        Assert that a proxy answers there.
+        """
+        self.assertEqual(ask(str(path), b"get a\r\n"), b"END\r\n")
+
+    def test_life(self) -> None:
+        """
+        The socket has the mode that was asked for, and goes with its process.
+        """
+        self.first.start()
+        self.assertServes(self.path)
+        self.assertEqual(stat.S_IMODE(self.path.stat().st_mode), 0o600)
+        directory = self.path.parent
+        self.first.signal(15)
+        self.first.wait(5)
+        self.assertEqual([each.name for each in directory.iterdir()], ["log"])
+
+    def test_everybody(self) -> None:
+        """
+        Without a mode everybody may connect, as with Twisted's own.
+        """
+        self.proxy(f"{self.path}2").start()
+        self.assertEqual(stat.S_IMODE(Path(f"{self.path}2").stat().st_mode), 0o666)
+
+    def test_crashed(self) -> None:
+        """
+        A process that starts takes over from one that crashed, also if the id of that one is in use again.
+        """
+        for owner in (None, os.getpid()):
+            self.first.start()
+            self.first.kill()
+            self.assertTrue(self.path.exists() and self.lock.is_symlink())
+            if owner is not None:
+                self.lock.unlink()
+                self.lock.symlink_to(str(owner))
+        self.first.start()
+        self.assertServes(self.path)
+
+    def test_inUse(self) -> None:
+        """
+        A socket that another process has is not taken from it; it is told whose it is.
+        """
+        self.first.start()
+        error = self.assertRaises(ServerFailed, self.proxy(str(self.path)).start)
+        told = f"cannot listen on {self.path}: process {self.first.pid} listens there, says {self.lock}; choose another"
+        self.assertIn(told, str(error))
+        self.assertNotIn("Traceback", str(error))
+        self.assertServes(self.path)
+
+    def test_workers(self) -> None:
+        """
+        It is the same with workers.
+        """
+        proxy = self.proxy(f"{self.path}3", ":mode=660", "--workers", "2", "--pool-size", "2")
+        proxy.upstream = ["tcp:127.0.0.1:9"]
+        for _ in range(2):
+            proxy.start()
+            self.assertEqual(ask(f"{self.path}3", b"mn\r\n")[:12], b"SERVER_ERROR")
+            self.assertEqual(stat.S_IMODE(Path(f"{self.path}3").stat().st_mode), 0o660)
+            proxy.kill()
