@@ -52,8 +52,10 @@ ORDER = (
     "testing",
     "service",
     "channel",
+    "control",
     "worker",
     "workers",
+    "admin",
     "tap",
 )
 

@@ -8,24 +8,31 @@ from __future__ import annotations
 import errno
 import os
 import re
+import signal
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 from twisted import copyright
 from twisted.application.service import IService, IServiceCollection, Service
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import CannotListenError
-from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import capturedLogs
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.logger import capturedLogs, formatEvent
 from twisted.scripts._twistd_unix import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from txconnpool import __version__
-from txconnpool.config import OPTIONS, PoolSettings, Settings
+from txconnpool.admin import AdminService
+from txconnpool.config import OPTIONS, ConfigError, Fault, PoolSettings, Settings
+from txconnpool.reload import CannotChange
 from txconnpool.service import ProxyService
 from txconnpool.tap import CannotStart, CommandService, Options, makeService
+from txconnpool.workers import Workers
 
 
 class OptionsTests(SynchronousTestCase):
@@ -220,6 +227,27 @@ class Failing(Service):
         raise self.error
 
 
+class Reactor(MemoryReactorClock):
+    """
+    A reactor with one thread.
+    """
+
+    def callFromThread(self, f: Callable[[], object]) -> None:
+        """
+        Call C{f} in a later turn.
+        """
+        self.callLater(0, f)
+
+
+def command(part: Service, load: Callable[[], Settings] = Settings) -> CommandService:
+    """
+    Make the service of the command, of one part.
+    """
+    service = CommandService(part, load, Reactor())
+    part.setServiceParent(service)
+    return service
+
+
 class FailingPrivileged(Failing):
     """
     A service that cannot listen before rights are given up.
@@ -271,8 +299,7 @@ class CommandServiceTests(SynchronousTestCase):
         told = StringIO()
         self.patch(sys, "excepthook", sys.excepthook)
         self.patch(sys, "__stderr__", told)
-        service = CommandService()
-        failing.setServiceParent(service)
+        service = command(failing)
         with capturedLogs() as logs:
             error = self.assertRaises(CannotStart, getattr(service, start))
         sys.excepthook(CannotStart, error, None)
@@ -316,7 +343,281 @@ class CommandServiceTests(SynchronousTestCase):
         """
         hook = sys.excepthook
         for error in (ZeroDivisionError(), OSError(errno.EMFILE, "Too many open files")):
-            service = CommandService()
-            Failing(error).setServiceParent(service)
+            service = command(Failing(error))
             self.assertIs(self.assertRaises(type(error), service.startService), error)
         self.assertIs(sys.excepthook, hook)
+
+    def test_admin(self) -> None:
+        """
+        A console that cannot be is told with the option that says where it is.
+        """
+        reactor = MemoryReactorClock()
+        options = Options()
+        options.parseOptions(["--admin", "unix:/nonexistent/admin"])
+
+        def listenUNIX(*args: object, **kwargs: object) -> None:
+            raise CannotListenError(None, b"/nonexistent/admin", OSError(errno.ENOENT, "No such file or directory"))
+
+        self.patch(reactor, "listenUNIX", listenUNIX)
+        self.patch(sys, "excepthook", sys.excepthook)
+        error = self.assertRaises(CannotStart, makeService(options, reactor).privilegedStartService)
+        self.assertEqual(
+            str(error),
+            "cannot listen on /nonexistent/admin: No such file or directory; choose another endpoint with --admin",
+        )
+
+
+class Part(Service):
+    """
+    A part of the command, which takes its time to stop.
+
+    @ivar stopping: fires when it has.
+    @ivar calls: what it was called for.
+    """
+
+    def __init__(self) -> None:
+        self.stopping: Deferred[None] = Deferred()
+        self.calls: list[str] = []
+        self.changed: Deferred[list[str]] = Deferred()
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Take time.
+        """
+        self.calls.append("stop")
+        return self.stopping
+
+    def abort(self) -> None:
+        """
+        Be in a hurry.
+        """
+        self.calls.append("abort")
+
+    def change(self, make: Callable[[Settings], Settings]) -> Deferred[list[str]]:
+        """
+        Have other settings.
+        """
+        self.calls.append("change")
+        try:
+            make(Settings())
+        except ConfigError:
+            return fail()
+        return self.changed
+
+
+class SignalTests(SynchronousTestCase):
+    """
+    Tests for signals, reload and stopping of L{CommandService}.
+    """
+
+    def setUp(self) -> None:
+        """
+        Start a service of one part. Signals are only written down.
+        """
+        self.handlers: dict[int, Any] = {signal.SIGHUP: "hup", signal.SIGTERM: "term", signal.SIGINT: None}
+        self.patch(signal, "signal", self.take)
+        self.part = Part()
+        self.wrong: ConfigError | None = None
+        self.service = command(self.part, self.load)
+        self.reactor = self.service._reactor
+        self.service.startService()
+
+    def take(self, number: int, handler: Any) -> Any:
+        """
+        As L{signal.signal}.
+        """
+        before, self.handlers[number] = self.handlers[number], handler
+        return before
+
+    def load(self) -> Settings:
+        """
+        Read the settings again.
+        """
+        if self.wrong is not None:
+            raise self.wrong
+        return Settings()
+
+    def send(self, number: signal.Signals) -> list[str]:
+        """
+        Send a signal.
+
+        @return: what is logged.
+        """
+        with capturedLogs() as logs:
+            self.handlers[number](number, None)
+            self.reactor.advance(0)
+        return [formatEvent(event) for event in logs]
+
+    def test_hangUp(self) -> None:
+        """
+        SIGHUP reads the settings again and puts them in force.
+        """
+        self.assertEqual(self.send(signal.SIGHUP), [])
+        self.assertEqual(self.part.calls, ["change"])
+        with capturedLogs() as logs:
+            self.part.changed.callback(["pool-size 4 -> 8"])
+        self.assertEqual([formatEvent(event) for event in logs], ["reloaded, 1 changed"])
+
+    def test_wrongSettings(self) -> None:
+        """
+        Everything that is wrong is logged, in one line each.
+        """
+        self.wrong = ConfigError([Fault("x.ini:1: one"), Fault("x.ini:2: two")])
+        self.assertEqual(self.send(signal.SIGHUP), ["not reloaded: x.ini:1: one", "not reloaded: x.ini:2: two"])
+
+    def test_cannotChange(self) -> None:
+        """
+        So is what could not be put in force.
+        """
+        self.part.changed = fail(CannotChange("cannot listen"))
+        self.assertEqual(self.send(signal.SIGHUP), ["not reloaded: cannot listen"])
+
+    def test_defect(self) -> None:
+        """
+        An exception that nobody expected is logged with its traceback.
+        """
+        self.part.changed = fail(ZeroDivisionError())
+        self.send(signal.SIGHUP)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_reload(self) -> None:
+        """
+        Who asks for a reload is told of it.
+        """
+        reloading = self.service.reload()
+        self.part.changed.callback(["one"])
+        self.assertEqual(self.successResultOf(reloading), ["one"])
+        self.part.changed = fail(CannotChange("no"))
+        self.failureResultOf(self.service.reload(), CannotChange)
+
+    def test_again(self) -> None:
+        """
+        A second signal during a stop ends it at once; when it has stopped the signals are whose they were before.
+        """
+        stopped = self.service.stopService()
+        self.assertEqual(self.part.calls, ["stop"])
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.assertEqual(self.send(number), ["a second signal: ending at once"])
+        self.assertEqual(self.part.calls, ["stop", "abort", "abort"])
+        self.part.stopping.callback(None)
+        self.successResultOf(stopped)
+        self.assertEqual(self.handlers, {signal.SIGHUP: "hup", signal.SIGTERM: "term", signal.SIGINT: signal.SIG_DFL})
+
+    def test_shutdown(self) -> None:
+        """
+        To shut down is to stop the reactor, once; in a hurry, what stops is not waited for.
+        """
+        stops: list[None] = []
+        self.patch(self.reactor, "stop", lambda: stops.append(None))
+        self.service.shutdown(False)
+        self.service.stopService()
+        self.assertEqual((stops, self.part.calls), ([None], ["stop"]))
+        self.service.shutdown(False)
+        self.service.shutdown(True)
+        self.assertEqual((stops, self.part.calls), ([None], ["stop", "abort"]))
+        self.part.stopping.callback(None)
+
+    def test_shutdownNow(self) -> None:
+        """
+        To shut down at once is to be in a hurry from the beginning.
+        """
+        self.patch(self.reactor, "stop", lambda: None)
+        self.service.shutdown(True)
+        self.assertEqual(self.part.calls, [])
+        self.service.stopService()
+        self.assertEqual(self.part.calls, ["stop", "abort"])
+        self.part.stopping.callback(None)
+
+    def test_order(self) -> None:
+        """
+        Parts stop one after another, the last one first, also when one of them fails.
+        """
+        last = Part()
+        last.setServiceParent(self.service)
+        stopped = self.service.stopService()
+        self.assertEqual((self.part.calls, last.calls), ([], ["stop"]))
+        last.stopping.errback(ZeroDivisionError())
+        self.assertEqual(self.part.calls, ["stop"])
+        self.part.stopping.callback(None)
+        self.successResultOf(stopped)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+
+class MakeServiceTests(SynchronousTestCase):
+    """
+    Tests for what L{makeService} makes of the settings.
+    """
+
+    def make(self, *arguments: str) -> tuple[CommandService, MemoryReactorClock]:
+        """
+        Make the service of a command line.
+        """
+        options = Options()
+        options.parseOptions(arguments)
+        reactor = MemoryReactorClock()
+        return makeService(options, reactor), reactor
+
+    def test_workers(self) -> None:
+        """
+        With several workers it is these that the command runs.
+        """
+        service, _ = self.make("--workers", "2")
+        self.assertEqual([type(part) for part in service], [Workers])
+
+    def test_admin(self) -> None:
+        """
+        The console is there before all else, and to the end; for several workers too.
+        """
+        for workers, kind in (("1", ProxyService), ("2", Workers)):
+            service, _ = self.make("--admin", "unix:/tmp/x", "--workers", workers)
+            self.assertEqual([type(part) for part in service], [AdminService, kind])
+
+    def say(self, service: CommandService, reactor: MemoryReactorClock, *lines: str) -> list[str]:
+        """
+        Type lines at a console.
+
+        @return: what is answered.
+        """
+        (admin, *_) = service
+        admin.privilegedStartService()
+        servers: list[Any] = [*reactor.tcpServers, *reactor.unixServers]
+        console = servers[0][1].buildProtocol(None)
+        self.addCleanup(console.connectionLost)
+        transport = StringTransport()
+        console.makeConnection(transport)
+        console.dataReceived("".join(f"{line}\n" for line in lines).encode())
+        told: list[str] = transport.value().decode().splitlines()
+        return told
+
+    def test_console(self) -> None:
+        """
+        The console works on the proxy.
+        """
+        service, reactor = self.make("--admin", "unix:/tmp/x", "--pool-size", "7")
+        told = "\n".join(self.say(service, reactor, "show pools", "pause", "reload"))
+        for words in ("default  running", "OK pool default paused", "ERROR the proxy is not running"):
+            self.assertIn(words, told)
+
+    def test_password(self) -> None:
+        """
+        The password is the one of the file.
+        """
+        path = self.mktemp()
+        Path(path).write_text("sesame\n", "ascii")
+        service, reactor = self.make("--admin", "tcp:1", "--admin-password-file", path)
+        told = self.say(service, reactor, "pause", "auth sesame", "pause")
+        self.assertEqual(told[:2], ["ERROR expected auth PASSWORD first", "OK welcome; `help` lists the commands"])
+        self.assertIn("OK pool default paused", told[2])
+
+    def test_reload(self) -> None:
+        """
+        A reload reads the ini file again, and options of the command line still win over it.
+        """
+        path = Path(self.mktemp())
+        path.write_text("[connpool]\npool-size = 5\npipeline-depth = 6\n", "utf-8")
+        service, _ = self.make("--config", str(path), "--pool-size", "7", "--listen", "tcp:1")
+        self.patch(signal, "signal", lambda number, handler: signal.SIG_DFL)
+        service.startService()
+        path.write_text("[connpool]\npool-size = 8\npipeline-depth = 9\n", "utf-8")
+        self.assertEqual(self.successResultOf(service.reload()), ["pool default: pipeline-depth 6 -> 9"])
+        service.stopService()

@@ -13,8 +13,6 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from twisted.internet.endpoints import serverFromString
-
 from txconnpool.endpoints import Listener, clientEndpoint
 from txconnpool.login import Accounts
 from txconnpool.options import Choice, Endpoint, Seconds, SecretFile, Size, Whole, Words, option, optionsOf
@@ -228,7 +226,7 @@ class Settings:
     )
     admin: str | None = option(
         None,
-        Endpoint(serverFromString, "unix:PATH or tcp:PORT:interface=ADDRESS"),
+        Endpoint(Listener, "unix:PATH or tcp:PORT:interface=ADDRESS"),
         "where the proxy is administered, as a server endpoint string; anything but unix: needs a password",
         "The whole process",
         fixed=True,

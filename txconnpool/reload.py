@@ -78,7 +78,8 @@ class Changeable:
             raise CannotChange("the proxy is not running")
         old, wanted = self.settings, make(self.settings)
         fixed = {each.attribute: getattr(old, each.attribute) for each in PROCESS_OPTIONS if each.fixed}
-        new = replace(wanted, **fixed)
+        kept = {name: value for name, value in fixed.items() if getattr(wanted, name) != value}
+        new = replace(wanted, **kept) if kept else wanted
         lines = list(differences(old, new))
         # Without a difference, too: what the settings name may have changed, such as a file of passwords.
         await self._apply(new)

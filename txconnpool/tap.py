@@ -11,21 +11,27 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
-from twisted.application.service import MultiService
+from twisted.application.service import MultiService, Service
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.python import usage
+from twisted.python.failure import Failure
 
 from txconnpool import __version__
-from txconnpool.config import OPTIONS, ConfigError
+from txconnpool.admin import AdminService, Target
+from txconnpool.config import OPTIONS, ConfigError, Settings
+from txconnpool.control import Controls
 from txconnpool.ini import load
-from txconnpool.options import Option, nearest
+from txconnpool.options import Option, SecretFile, nearest
+from txconnpool.reload import CannotChange
 from txconnpool.service import ProxyService, listenProblem
 from txconnpool.workers import Workers
 
@@ -196,14 +202,53 @@ class CannotStart(Exception):
     """
 
 
+class Signals:
+    """
+    What is done about signals, until that is taken back.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._before: dict[signal.Signals, Any] = {}
+
+    def take(self, number: signal.Signals, do: Callable[[], object]) -> None:
+        """
+        Have C{do} called in the reactor's own time, whenever a signal comes.
+        """
+        before = signal.signal(number, lambda number, frame: self._reactor.callFromThread(do))
+        self._before.setdefault(number, before)
+
+    def leave(self) -> None:
+        """
+        Leave all signals to whom they were left before.
+        """
+        for number, before in self._before.items():
+            signal.signal(number, signal.SIG_DFL if before is None else before)
+        self._before.clear()
+
+
 class CommandService(MultiService):
     """
-    The service of the command: when a part of it cannot listen, the process ends with one line.
+    The service of the command, for a process of its own: when a part of it cannot listen, the process ends with one
+    line; SIGHUP reads the settings again; a stop takes as long as it takes, and a second signal ends it at once.
 
-    That is for a process of its own only. Who embeds L{ProxyService} gets the exceptions.
+    Who embeds L{ProxyService} gets exceptions, and methods to call.
     """
 
     _log = Logger()
+
+    def __init__(self, proxy: Any, load: Callable[[], Settings], reactor: Any) -> None:
+        """
+        @param proxy: the L{ProxyService} or L{Workers}; not made a part of this service here.
+        @param load: reads the settings again.
+        """
+        super().__init__()
+        self._proxy = proxy
+        self._load = load
+        self._reactor = reactor
+        self._signals = Signals(reactor)
+        self._stopping = False
+        self._hurry = False
 
     def privilegedStartService(self) -> None:
         """
@@ -216,6 +261,7 @@ class CommandService(MultiService):
         Start; also start listening, under C{twist}.
         """
         self._orEnd(super().startService)
+        self._signals.take(signal.SIGHUP, self._hangUp)
 
     def _orEnd(self, start: Callable[[], None]) -> None:
         """
@@ -230,10 +276,79 @@ class CommandService(MultiService):
             problem = listenProblem(error)
             if problem is None:
                 raise
-            text = f"cannot listen on {problem}; choose another endpoint with --listen"
+            option = "--listen" if all(each.listening for each in self if isinstance(each, AdminService)) else "--admin"
+            text = f"cannot listen on {problem}; choose another endpoint with {option}"
             self._log.error("{text}", text=text)
             sys.excepthook = _tell
             raise CannotStart(text) from None
+
+    # -- Reload
+
+    def reload(self) -> Deferred[list[str]]:
+        """
+        Read the settings again, and put all of them in force, or none.
+
+        @return: fires with a line for each change; fails with L{ConfigError} or L{CannotChange}.
+        """
+        changed: Deferred[list[str]] = self._proxy.change(lambda old: self._load())
+        return changed.addCallbacks(self._reloaded, self._notReloaded)
+
+    def _reloaded(self, lines: list[str]) -> list[str]:
+        self._log.info("reloaded, {count} changed", count=len(lines))
+        return lines
+
+    def _notReloaded(self, failure: Failure) -> Failure:
+        if failure.check(ConfigError, CannotChange):
+            for line in failure.getErrorMessage().split("\n"):
+                self._log.error("not reloaded: {line}", line=line)
+        return failure
+
+    def _hangUp(self) -> None:
+        self.reload().addErrback(self._toldAlready)
+
+    def _toldAlready(self, failure: Failure) -> None:
+        if not failure.check(ConfigError, CannotChange):
+            self._log.failure("not reloaded", failure)
+
+    # -- The end
+
+    def shutdown(self, now: bool) -> None:
+        """
+        Stop the process.
+
+        @param now: whether to wait for nothing.
+        """
+        self._hurry = self._hurry or now
+        if not self._stopping:
+            self._reactor.stop()
+        elif now:
+            self._proxy.abort()
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Stop the parts one after another, the last one first: who administers the proxy may do so until it has ended.
+        """
+        Service.stopService(self)
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        self._stopping = True
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._signals.take(number, self._again)
+        for part in reversed(list(self)):
+            stopped = maybeDeferred(part.stopService)
+            if self._hurry:
+                self._proxy.abort()
+            try:
+                await stopped
+            except Exception:
+                self._log.failure("{part} did not stop as it should", part=part)
+        self._signals.leave()
+        self._stopping = self._hurry = False
+
+    def _again(self) -> None:
+        self._log.warn("a second signal: ending at once")
+        self.shutdown(True)
 
 
 def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> Any:
@@ -247,8 +362,16 @@ def makeService(options: Options, reactor: Any = None) -> CommandService:
     """
     Make the service; nothing starts.
     """
-    service = CommandService()
+    if reactor is None:
+        from twisted.internet import reactor
     settings = options["settings"]
-    make = Workers if settings.workers > 1 else ProxyService
-    make(settings, reactor).setServiceParent(service)
+    proxy: Any = (Workers if settings.workers > 1 else ProxyService)(settings, reactor)
+    service = CommandService(proxy, lambda: load(options["config"], options.given), reactor)
+    if settings.admin is not None:
+        do = proxy.do if settings.workers > 1 else Controls(proxy).do
+        path = settings.adminPasswordFile
+        password = None if path is None else SecretFile.read(path)
+        target = Target(proxy, do, service.reload, service.shutdown)
+        AdminService(settings.admin, target, reactor, password).setServiceParent(service)
+    proxy.setServiceParent(service)
     return service

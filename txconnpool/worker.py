@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IDelayedCall, IListeningPort, IReadDescriptor
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.stdio import StandardIO
@@ -25,6 +26,7 @@ from zope.interface import implementer
 
 from txconnpool.channel import Channel, ChannelError, ignoreLost
 from txconnpool.config import PoolSettings, Settings
+from txconnpool.control import Controls
 from txconnpool.endpoints import Listener
 from txconnpool.service import Door, ProxyService
 
@@ -225,6 +227,7 @@ class _Process(Protocol):
         self._reactor = reactor
         self._observer = observer
         self._inbox = Inbox(reactor, clients, self._gone)
+        self._hurry = False
         self.service: ProxyService | None = None
 
     def connectionMade(self) -> None:
@@ -257,6 +260,7 @@ class _Process(Protocol):
             "apply": self._apply,
             "stop": self._stop,
             "abort": self._abort,
+            "do": self._do,
         }
         if name not in calls:
             raise ChannelError(f"no call {name!r}")
@@ -275,9 +279,15 @@ class _Process(Protocol):
         new = _revive(settings)
         return self.service.change(lambda old: new, quiet=True).addCallback(lambda lines: None)
 
+    def _do(self, name: str, *args: Any) -> Any:
+        assert self.service is not None
+        return Controls(self.service).do(name, *args)
+
     def _stop(self) -> None:
-        if self._reactor.running:
+        try:
             self._reactor.stop()
+        except ReactorNotRunning:
+            pass  # it is told so for the second time
 
     def _leave(self) -> Deferred[None]:
         """
@@ -291,11 +301,16 @@ class _Process(Protocol):
     def _end(self, _: object) -> Deferred[None]:
         assert self.service is not None
         self._inbox.empty()
-        return maybeDeferred(self.service.stopService)
+        stopped = maybeDeferred(self.service.stopService)
+        if self._hurry:
+            self.service.abort()
+        return stopped
 
     def _abort(self) -> None:
         assert self.service is not None
+        self._hurry = True
         self.service.abort()
+        self._stop()
 
 
 def _revive(settings: dict[str, Any]) -> Settings:

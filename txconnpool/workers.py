@@ -15,7 +15,7 @@ import os
 import socket
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from random import uniform
 from typing import Any
@@ -30,6 +30,7 @@ from zope.interface import implementer
 
 from txconnpool.channel import Channel, ChannelError, ChannelLost, ignoreLost
 from txconnpool.config import PoolSettings, Settings
+from txconnpool.control import ControlError, merged, noSession, told
 from txconnpool.endpoints import Listener
 from txconnpool.reload import CannotChange, Changeable
 from txconnpool.service import listenProblem, withBacklog
@@ -214,6 +215,7 @@ class Worker(ProcessProtocol):
 
     @ivar number: from 1.
     @ivar ready: whether it takes clients.
+    @ivar leaving: whether it is about to end.
     """
 
     _log = Logger()
@@ -224,7 +226,7 @@ class Worker(ProcessProtocol):
         @param clients: where it takes its clients from.
         """
         self.number = number
-        self.ready = False
+        self.ready = self.leaving = False
         self._settings = settings
         self._parent = parent
         self._clients = clients
@@ -242,8 +244,11 @@ class Worker(ProcessProtocol):
         self.channel.call("start", asdict(self._settings)).addCallbacks(self._started, self._notStarted)
 
     def _started(self, _: None) -> None:
+        self._parent.started(self).addCallback(self._beReady)
+
+    def _beReady(self, _: object) -> None:
         self.ready = True
-        self._parent.started(self)
+        self._parent.readinessChanged()
 
     def _notStarted(self, failure: Failure) -> None:
         if not failure.check(ChannelLost):
@@ -254,7 +259,7 @@ class Worker(ProcessProtocol):
         if name == "gone":
             self._gone = Counter(*args)
         elif name == "leaving":
-            self.ready = False
+            self.ready, self.leaving = False, True
             self._parent.readinessChanged()
         else:
             return self._parent.answer(name, *args)
@@ -344,12 +349,16 @@ class Workers(Service, Changeable):
         self.reactor = reactor
         self.workers: dict[int, Worker] = {}
         self._entrances: dict[tuple[str, str], Entrance] = {}
+        self._shut: set[Entrance] = set()
         self._starting: set[int] = set()
+        self._paused: set[str] = set()
+        self._drained: set[str] = set()
         self._backoff = Backoff(initial=0.2, maximum=10.0)
         self._deaths: Counter[int] = Counter()
         self._restarts: dict[int, IDelayedCall] = {}
         self._ending: Deferred[None] | None = None
         self._killing: IDelayedCall | None = None
+        self._hurry = False
         self.setName("workers")
 
     # -- Listening
@@ -394,12 +403,22 @@ class Workers(Service, Changeable):
             if not any(worker.take(entrance, client, welcome) for worker in workers):
                 self._log.error("{pool}: no worker takes a client", pool=name)
 
-    def started(self, worker: Worker) -> None:
+    def started(self, worker: Worker) -> Deferred[Any]:
         """
-        A worker has begun to take clients.
+        A worker has started. Before it takes clients it is to do as the others were told.
+
+        @return: fires when it does.
         """
         self._starting.discard(worker.number)
-        self.readinessChanged()
+        orders = [("pause", pool) for pool in sorted(self._paused)] + [
+            ("drain", each) for each in sorted(self._drained)
+        ]
+        return DeferredList([
+            worker.channel.call("do", *order).addErrback(self._notDone, worker.number) for order in orders
+        ])  # fmt: skip
+
+    def _notDone(self, failure: Failure, number: int) -> None:
+        self._log.warn("worker {number}: {why}", number=number, why=failure.getErrorMessage())
 
     def readinessChanged(self) -> None:
         """
@@ -408,7 +427,7 @@ class Workers(Service, Changeable):
         """
         ready = not self._starting and any(worker.ready for worker in self.workers.values())
         for entrance in self._entrances.values():
-            if ready:
+            if ready and entrance not in self._shut:
                 entrance.open()
             else:
                 entrance.shut()
@@ -495,9 +514,14 @@ class Workers(Service, Changeable):
         if not self.workers:
             return
         self._ending = Deferred()
-        self._tell("stop", self.settings.drainTimeout + GRACE)
+        if self._hurry:
+            self._tell("abort", GRACE)
+        else:
+            self._tell("stop", self.settings.drainTimeout + GRACE)
         await self._ending
         self._ending = None
+        self._hurry = False
+        self._spare()
 
     def _tell(self, call: str, patience: float) -> None:
         """
@@ -505,25 +529,27 @@ class Workers(Service, Changeable):
         """
         for worker in self.workers.values():
             worker.channel.call(call).addErrback(ignoreLost)
-        if self._killing is not None and self._killing.active():
-            self._killing.cancel()
+        self._spare()
         self._killing = self.reactor.callLater(patience, self._kill)
-        assert self._ending is not None
-
-        def ended(result: None) -> None:
-            if self._killing is not None and self._killing.active():
-                self._killing.cancel()
-
-        self._ending.addCallback(ended)
 
     def _kill(self) -> None:
+        self._killing = None
         for worker in self.workers.values():
             worker.kill()
+
+    def _spare(self) -> None:
+        """
+        End nobody by force, for now.
+        """
+        if self._killing is not None:
+            self._killing.cancel()
+            self._killing = None
 
     def abort(self) -> None:
         """
         End at once what L{stopService} waits for.
         """
+        self._hurry = True
         if self._ending is not None:
             self._tell("abort", GRACE)
 
@@ -556,36 +582,98 @@ class Workers(Service, Changeable):
                 raise
             raise CannotChange(f"cannot listen on {problem}") from None
         removed = [self._entrances[key] for key in spare.values()]
-        for entrance in [*changing, *removed]:
-            entrance.shut()
+        # Until the workers know, clients must not come in by what there was before.
+        self._shut.update(changing, removed)
+        self.readinessChanged()
         old, self.settings = self.settings, new
         faults = await self._tellSettings()
         if faults:
             self.settings = old
             await self._tellSettings()
+        elif not self.running:
+            faults = "the proxy is stopping"
+        self._shut.clear()
+        if faults:
             self.readinessChanged()
             await gatherResults([entrance.close() for entrance in opened])
-            raise CannotChange("\n".join(faults))
+            raise CannotChange(faults)
         self._entrances = entrances
+        self._paused &= {pool.name for pool in new.pools}
+        self._drained &= {server for pool in new.pools for server in pool.upstream}
         for (pool, _), entrance in entrances.items():
             entrance.pool = pool
         self.readinessChanged()
         await gatherResults([entrance.close() for entrance in removed])
 
-    async def _tellSettings(self) -> list[str]:
+    def do(self, name: str, *args: Any) -> Deferred[Any]:
         """
-        Have all workers put their shares of the settings in force.
+        Use a control of all workers, see L{Controls.do<txconnpool.control.Controls.do>}. Sessions have the number of
+        their worker, a dot, and their number there.
 
-        @return: why not, in one line for each that could not.
+        @return: fires with rows, or lines about what was done; fails with L{ControlError}.
         """
-        faults: list[str] = []
+        return Deferred.fromCoroutine(self._do(name, *args))
 
-        def failed(failure: Failure, number: int) -> None:
-            if not failure.check(ChannelLost):  # the next one starts with the settings that are in force by then
-                faults.append(f"worker {number}: {failure.getErrorMessage()}")
+    async def _do(self, name: str, *args: Any) -> Any:
+        if name == "kill":
+            return await self._killSession(*args)
+        done, faults = await self._call("do", dict.fromkeys(self.workers, (name, *args)))
+        if name == "rows":
+            what, most = args
+            return merged(what, done, most)
+        if faults or not done:
+            raise ControlError(told({**done, **faults}, "\n") if faults else "no worker runs at the moment")
+        self._remember(name, *args)
+        return told(done, "\n")
 
-        await gatherResults([
-            worker.channel.call("apply", asdict(self._share(number))).addErrback(failed, number)
-            for number, worker in self.workers.items()
-        ])  # fmt: skip
-        return faults
+    async def _killSession(self, session: str) -> str:
+        number, _, inside = session.partition(".")
+        for worker in self.workers.values():
+            if str(worker.number) == number:
+                done, _ = await self._call("do", {worker.number: ("kill", inside)})
+                if done:
+                    return f"session {session} closed"
+        raise noSession(session)
+
+    def _remember(self, name: str, what: str | None) -> None:
+        """
+        Keep what workers that start later are to do too.
+        """
+        pools = {pool.name for pool in self.settings.pools} if what is None else {what}
+        if name == "pause":
+            self._paused |= pools
+        elif name == "resume":
+            self._paused -= pools
+        elif name in ("drain", "eject"):
+            self._drained |= pools
+        elif name == "restore":
+            self._drained -= pools
+
+    async def _tellSettings(self) -> str:
+        """
+        Have all workers put their shares of the settings in force. One that ends instead is followed by one that starts
+        with what is in force by then.
+
+        @return: why not, or nothing.
+        """
+        staying = [worker.number for worker in self.workers.values() if not worker.leaving]
+        _, faults = await self._call("apply", {number: (asdict(self._share(number)),) for number in staying})
+        return told(faults, "\n") if faults else ""
+
+    async def _call(self, name: str, calls: Mapping[int, tuple[Any, ...]]) -> tuple[dict[int, Any], dict[int, str]]:
+        """
+        Call workers.
+
+        @param calls: the arguments for each of them, by its number.
+
+        @return: what they answered, and why others could not. Those that have ended instead are in neither.
+        """
+        answers = [self.workers[number].channel.call(name, *args) for number, args in calls.items()]
+        done: dict[int, Any] = {}
+        faults: dict[int, str] = {}
+        for number, (success, result) in zip(calls, await DeferredList(answers, consumeErrors=True), strict=True):
+            if success:
+                done[number] = result
+            elif not result.check(ChannelLost):
+                faults[number] = result.getErrorMessage()
+        return done, faults
