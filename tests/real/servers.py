@@ -192,6 +192,8 @@ class Server:
 
     program: ClassVar[str] = ""
     ending: ClassVar[signal.Signals] = signal.SIGTERM
+    #: Our own file descriptors that the process is to have too.
+    inherited: Sequence[int] = ()
 
     def __init__(self, *options: str, address: Address | None = None) -> None:
         """
@@ -275,6 +277,7 @@ class Server:
                 cwd=self.directory,
                 env=self.environment(),
                 user=self._user(),
+                pass_fds=self.inherited,
                 # A group of its own: what the process itself started can be ended with it.
                 start_new_session=True,
                 preexec_fn=dieWithParent,

@@ -1,0 +1,362 @@
+# -*- test-case-name: tests.real.test_evening -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+An operator's evening: all that is done to a proxy that serves, one after the other, while clients that know what every
+answer must be ask it all the time.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import ssl
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+
+from tests.certificates import quoted
+from tests.real.load import Load, Report
+from tests.real.servers import HOST, Address, Memcached, Twistd, ask, connect, freePort, missing, serverEndpoint, until
+from tests.real.test_proxy import AWAY, quietly
+from tests.real.test_tls import TLSTestCase
+
+#: Of each of the two loads.
+CLIENTS = 40
+
+#: Seconds until all is well again when a server is back.
+RECOVERY = 2.0
+
+#: Seconds between what is done, so that the seconds of failures can be told from those that follow.
+CALM = 1.2
+
+_INI = """
+[connpool]
+admin = {admin}
+drain-timeout = 5
+
+[pool:pages]
+upstream = {pages}
+listen =
+    systemd:domain=INET:name=pages
+    {tls}
+{setting}
+
+[pool:row]
+upstream =
+    {first}
+    {second}
+distribution = round-robin
+listen = systemd:domain=INET:name=row
+"""
+
+# The places of descriptors may be taken by others of them, so these make room first.
+_ACTIVATED = """
+import fcntl, os
+held = [fcntl.fcntl(each, fcntl.F_DUPFD, 64) for each in {descriptors}]
+for place, each in enumerate(held, 3):
+    os.dup2(each, place)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(held)), LISTEN_FDNAMES="{names}")
+"""
+
+
+class Activated(Twistd):
+    """
+    The proxy as systemd starts it by a socket unit: the sockets are ours, stay open while no process is there, and are
+    given to each that is started.
+    """
+
+    def __init__(self, *options: str, sockets: Mapping[str, socket.socket]) -> None:
+        """
+        @param sockets: by name; the first one is asked whether the process is there.
+        """
+        super().__init__(*options, plugin="connpool", address=next(iter(sockets.values())).getsockname())
+        self.inherited = [each.fileno() for each in sockets.values()]
+        self._names = ":".join(sockets)
+
+    def command(self) -> list[str]:
+        """
+        Put the sockets where they are expected first.
+        """
+        python, flag, code, *rest = super().command()
+        return [python, flag, _ACTIVATED.format(descriptors=self.inherited, names=self._names) + code, *rest]
+
+
+class EveningTests(TLSTestCase):
+    """
+    One pool in front of one memcached, which clients reach by TLS too; another one in front of two addresses of a
+    second memcached, so that either of them may be missing.
+    """
+
+    skip = TLSTestCase.skip or missing("memcached")
+
+    def setUp(self) -> None:
+        """
+        Start everything, from an ini.
+        """
+        super().setUp()
+        self.port = freePort()
+        self.pages = Memcached("-t", "1").start()
+        self.addCleanup(self.pages.stop)
+        second = (HOST, freePort())
+        self.row = Memcached("-t", "1", "-l", f"{second[0]}:{second[1]}").start()
+        self.addCleanup(self.row.stop)
+        self.other = f"tcp:{second[0]}:{second[1]}"
+        self.admin = str(self.directory / "admin.sock")
+        self.ini = self.directory / "connpool.ini"
+        self.configure("pool-size = 4")
+        self.sockets = {}
+        for name in ("pages", "row"):
+            self.sockets[name] = socket.create_server((HOST, 0), backlog=1024)
+            self.addCleanup(self.sockets[name].close)
+        self.process = Activated("--config", str(self.ini), sockets=self.sockets)
+        self.addCleanup(self.process.stop)
+        self.serve()
+        chosen = {"clients": CLIENTS, "seconds": 90.0, "pause": 0.05, "sizes": (10, 100, 2000), "timeout": 5.0}
+        self.loads = {
+            "pages": Load(self.address("pages"), misses=True, **chosen),
+            "row": Load(self.address("row"), **chosen),
+        }
+        for load in self.loads.values():
+            self.addCleanup(load.kill)
+            load.start()
+        #: When failures are to be expected, by pool and kind.
+        self.excuses: defaultdict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
+
+    # What is at hand
+
+    def configure(self, setting: str) -> None:
+        """
+        Write the ini.
+
+        @param setting: a line for the first pool.
+        """
+        files = f"privateKey={quoted(self.host.key)}:certKey={quoted(self.host.certificate)}"
+        self.ini.write_text(
+            _INI.format(
+                admin=f"{serverEndpoint(self.admin)}:mode=600",
+                pages=self.pages.endpoint,
+                tls=f"ssl:{self.port}:interface={HOST}:{files}",
+                setting=setting,
+                first=self.row.endpoint,
+                second=self.other,
+            )
+        )
+
+    def address(self, pool: str) -> Address:
+        """
+        @return: where a pool is reached.
+        """
+        address: tuple[str, int] = self.sockets[pool].getsockname()
+        return address
+
+    def serve(self) -> None:
+        """
+        Start the proxy, and wait until each pool answers.
+        """
+        self.process.start()
+        for pool in self.sockets:
+            self.assertEqual(ask(self.address(pool), b"mn\r\n"), b"MN\r\n")
+
+    def calm(self) -> None:
+        """
+        Let some time pass, in which nothing may fail.
+        """
+        time.sleep(CALM)
+
+    def command(self, line: str) -> list[str]:
+        """
+        Type a line on the console.
+
+        @return: the lines of the answer.
+        """
+        return ask(self.admin, f"{line}\nquit\n".encode(), b"OK bye\n").decode().splitlines()[:-1]
+
+    def table(self, what: str) -> list[dict[str, str]]:
+        """
+        @return: the rows of a table that the console shows.
+        """
+        head, *rows, _ = (re.split("  +", line.strip()) for line in self.command(f"show {what}"))
+        return [dict(zip(head, row, strict=False)) for row in rows]
+
+    def told(self, text: str) -> str:
+        """
+        Have the ini read again by a signal, and wait until the log tells something.
+
+        @return: what it told since the signal.
+        """
+        before = len(self.process.log)
+        self.process.signal(signal.SIGHUP)
+        until(lambda: text in self.process.log[before:], 5, f"{text!r} in the log")
+        return self.process.log[before:]
+
+    def serial(self, client: ssl.SSLSocket) -> int:
+        """
+        @return: the number of the certificate that a client was shown.
+        """
+        shown = client.getpeercert()
+        assert shown is not None
+        return int(str(shown["serialNumber"]), 16)
+
+    # What is done
+
+    def test_evening(self) -> None:
+        """
+        Nothing that an operator does costs a client an answer, and what fails while a server is away is told as what it
+        is: no answer is wrong, nobody is stuck, and nothing fails at any other time.
+        """
+        for do in (self.lose, self.takeOut, self.resize, self.mistake, self.rotate, self.handOver):
+            do()
+            self.calm()
+        reports = {pool: load.finish() for pool, load in self.loads.items()}
+        self.end()
+        for pool, report in reports.items():
+            self.judge(pool, report)
+
+    def lose(self) -> None:
+        """
+        A server dies, and comes back.
+        """
+        begun = time.monotonic()
+        self.pages.kill()
+        until(lambda: "down: " in self.command("show servers")[1], 2, "the loss is shown")
+        self.assertIn(b"SERVER_ERROR upstream unavailable: ", ask(self.address("pages"), b"get k\r\n"))
+        time.sleep(0.5)
+        self.pages.start()
+        back = time.monotonic()
+        until(lambda: ask(self.address("pages"), b"mn\r\n") == b"MN\r\n", RECOVERY, "service")
+        self.excuses["pages", "errors"].append((begun, back + RECOVERY))
+        # Where a part of the answer was out already.
+        self.excuses["pages", "closed"].append((begun, begun))
+        until(lambda: "down" not in "".join(self.command("show servers")), RECOVERY, "the return is shown")
+        time.sleep(max(0.0, back + RECOVERY - time.monotonic()))
+
+    def takeOut(self) -> None:
+        """
+        One of two servers is taken out, is asked nothing meanwhile, and is put back.
+        """
+        begun = time.monotonic()
+        self.assertEqual(len(self.command(f"eject {self.other}")), 1)
+        self.excuses["row", "errors"].append((begun, time.monotonic()))
+        (before,) = [row for row in self.table("servers") if row["server"] == self.other]
+        self.assertEqual((before["state"], before["connections"]), ("drained", "0"))
+        self.calm()
+        self.assertIn(before, self.table("servers"))
+        (said,) = self.command(f"restore {self.other}")
+        self.assertTrue(said.startswith("OK "), said)
+        until(lambda: self.requests(self.other) > int(before["requests"]) + CLIENTS, 2, "requests for who is back")
+
+    def requests(self, server: str) -> int:
+        """
+        @return: how many requests a server was asked.
+        """
+        return sum(int(row["requests"]) for row in self.table("servers") if row["server"] == server)
+
+    def resize(self) -> None:
+        """
+        A pool gets other bounds.
+        """
+        changes = ["pool pages: pool-size 4 -> 8", "pool pages: min-pool-size 1 -> 6"]
+        *lines, last = self.command("resize pages 6 8")
+        self.assertEqual((sorted(lines), last), (sorted(changes), "OK 2 changed"))
+        for line in changes:
+            self.assertIn(line, self.process.log)
+        until(lambda: int(self.table("pools")[0]["connections"]) >= 6, 2, "more connections")
+
+    def mistake(self) -> None:
+        """
+        The ini is changed, wrong at first. That changes nothing, and the signal and the console tell why; then it is
+        right, and every session stays.
+        """
+        sessions = {(row["session"], row["client"]) for row in self.table("sessions 1000")}
+        settings = self.command("show settings")
+        self.configure("pool-sise = 6")
+        told = self.told("not reloaded: ")
+        self.assertIn("pool-sise", told)
+        self.assertIn("pool-size", told)
+        *_, last = self.command("reload")
+        self.assertTrue(last.startswith("ERROR ") and "pool-size" in last, last)
+        self.assertEqual(self.command("show settings"), settings)
+        self.configure("pool-size = 6")
+        told = self.told("reloaded, 2 changed")
+        self.assertIn("pool pages: pool-size 8 -> 6", told)
+        self.assertIn("pool pages: min-pool-size 6 -> 1", told)
+        self.assertEqual({(row["session"], row["client"]) for row in self.table("sessions 1000")}, sessions)
+
+    def rotate(self) -> None:
+        """
+        The certificate is replaced: who comes is shown the new one, and who is there goes on.
+        """
+        before = self.client()
+        self.assertEqual(self.serial(before), self.host.serial)
+        self.assertEqual(self.ask(before, b"get k\r\n"), b"END\r\n")
+        old, self.host = self.host, self.certificate(HOST)
+        self.assertNotEqual(self.host.serial, old.serial)
+        self.assertIn("reloaded, 0 changed", self.told("reloaded, "))
+        after = self.client()
+        self.assertEqual(self.serial(after), self.host.serial)
+        for client in (before, after):
+            self.assertEqual(self.ask(client, b"get k\r\n"), b"END\r\n")
+            client.close()
+
+    def handOver(self) -> None:
+        """
+        The process is replaced by another one. Clients lose their connection to the old one, with all answered that
+        they were owed, and those that come meanwhile wait for the new one.
+        """
+        begun = time.monotonic()
+        self.process.signal(signal.SIGTERM)
+        self.assertEqual(self.process.wait(5), -signal.SIGTERM)
+        between = connect(self.address("pages"))
+        between.sendall(b"mn\r\n")
+        self.serve()
+        self.assertEqual(between.recv(100), b"MN\r\n")
+        between.close()
+        over = time.monotonic()
+        self.assertEqual(self.ask(self.client(), b"get k\r\n"), b"END\r\n")
+        until(lambda: len(self.table("sessions 1000")) >= 2 * CLIENTS, RECOVERY, "everybody back")
+        for pool in self.loads:
+            self.excuses[pool, "closed"].append((begun, over))
+
+    def end(self) -> None:
+        """
+        The process is stopped: who was there is told by the end of the connection, and nothing of it remains.
+        """
+        clients = [self.client(), connect(self.address("row"))]
+        for client in clients:
+            self.assertEqual(self.ask(client, b"get k\r\n"), b"END\r\n")
+        self.process.signal(signal.SIGTERM)
+        self.assertEqual(self.process.wait(5), -signal.SIGTERM)
+        for client in clients:
+            self.assertEqual(client.recv(1), b"")
+            client.close()
+        expected = re.compile(
+            rf"pages: {re.escape(self.pages.endpoint)} is down: connection |not reloaded: .*pool-sise"
+        )
+        self.assertEqual([line for line in quietly(self.process.log) if not expected.search(line)], [])
+
+    # What came of it
+
+    def judge(self, pool: str, report: Report) -> None:
+        """
+        Check what the clients of a pool saw.
+        """
+        self.assertEqual((report["wrong"], report["wrongs"], report["stuck"]), ([], 0, 0))
+        self.assertEqual((report["connected"], report["refused"]), (CLIENTS, 0))
+        self.assertEqual([error for error in report["errors"] if not AWAY.match(error)], [])
+        self.assertGreater(report["resumed"][1], 0)
+        for second, seen in enumerate(report["timeline"]):
+            failed = {kind for kind in ("errors", "closed") if seen[kind]}
+            told = f"{pool}: second {second} of {report['timeline']}"
+            self.assertEqual(failed - self.excused(pool, report["begun"] + second), set(), told)
+
+    def excused(self, pool: str, second: float) -> set[str]:
+        """
+        @return: what may fail in the second that begins then.
+        """
+        return {
+            kind
+            for (whose, kind), spans in self.excuses.items()
+            for begun, over in spans
+            if whose == pool and begun < second + 1 and second <= over
+        }
