@@ -156,6 +156,13 @@ class Far(Pipe):
     """
 
     @property
+    def disconnecting(self) -> bool:
+        """
+        Whether it is being closed: what Twisted's protocols of lines look at.
+        """
+        return self.closing
+
+    @property
     def asked(self) -> list[str]:
         """
         All that was asked.
