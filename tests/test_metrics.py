@@ -1,0 +1,140 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for L{txconnpool.metrics}.
+"""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError, fields
+from itertools import pairwise
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from txconnpool.metrics import LATENCY_BOUNDS, REASONS, Counters, Histogram, PoolStats, Traffic, tally
+from txconnpool.state import Limits, PoolState
+
+
+class HistogramTests(SynchronousTestCase):
+    """
+    Tests for L{Histogram}.
+    """
+
+    def test_buckets(self) -> None:
+        """
+        A value belongs to the bucket of the first bound that is not below it, a large one to the last bucket.
+        """
+        histogram = Histogram((1.0, 2.0))
+        for value in (0.0, 1.0, 1.5, 2.0, 2.1, 99.0):
+            histogram.observe(value)
+        self.assertEqual((histogram.counts, histogram.count, histogram.total), ([2, 2, 2], 6, 105.6))
+
+    def test_times(self) -> None:
+        """
+        Several events may have one value.
+        """
+        histogram = Histogram()
+        histogram.observe(0.5, 3)
+        self.assertEqual((histogram.count, histogram.total), (3, 1.5))
+
+    def test_quantile(self) -> None:
+        """
+        A quantile is the bound of the bucket where it lies.
+        """
+        histogram = Histogram((1.0, 2.0, 3.0))
+        self.assertEqual(histogram.quantile(0.5), 0.0)
+        histogram.observe(0.5, 9)
+        histogram.observe(2.5)
+        self.assertEqual([histogram.quantile(q) for q in (0.0, 0.5, 0.9, 0.91, 1.0)], [0.0, 1.0, 1.0, 3.0, 3.0])
+        histogram.observe(5.0)
+        self.assertEqual(histogram.quantile(1.0), float("inf"))
+
+    def test_bounds(self) -> None:
+        """
+        The bounds for latencies grow, by less than three times each.
+        """
+        for below, above in pairwise(LATENCY_BOUNDS):
+            self.assertTrue(1 < above / below < 3)
+
+    @settings(deadline=None)
+    @given(st.lists(st.floats(0, 20)), st.floats(0.01, 1))
+    def test_bracketed(self, values: list[float], q: float) -> None:
+        """
+        An estimated quantile is never below the true one, and never above the next bound.
+        """
+        histogram = Histogram()
+        for value in values:
+            histogram.observe(value)
+        if values:
+            rank = max(1, -(-q * len(values) // 1))
+            true = sorted(values)[int(rank) - 1]
+            estimate = histogram.quantile(q)
+            self.assertGreaterEqual(estimate, true)
+            self.assertEqual([bound for bound in LATENCY_BOUNDS if true <= bound < estimate], [])
+
+
+class StatsTests(SynchronousTestCase):
+    """
+    Tests for L{PoolStats}.
+    """
+
+    def test_whole(self) -> None:
+        """
+        A snapshot has every counter, cannot be changed, and does not change.
+        """
+        state = PoolState(Limits(maximum=4))
+        stats = state.stats()
+        self.assertEqual(set(Counters.__slots__) - {field.name for field in fields(PoolStats)}, set())
+        state.counters.acquired += 1
+        self.assertEqual((stats.acquired, state.stats().acquired), (0, 1))
+        self.assertRaises(FrozenInstanceError, setattr, stats, "acquired", 2)
+
+    def test_text(self) -> None:
+        """
+        It says in one line what the pool is about.
+        """
+        text = "0 of 4 connections busy, 0 idle, 0 dialing, 0 waiting"
+        self.assertEqual(str(PoolState(Limits(maximum=4)).stats()), text)
+
+
+class TallyTests(SynchronousTestCase):
+    """
+    Tests for L{tally}.
+    """
+
+    def test_counts(self) -> None:
+        """
+        Reasons are counted apart.
+        """
+        reasons: dict[str, int] = {}
+        for reason in ("a", "b", "a"):
+            tally(reasons, reason)
+        tally(reasons, "b", 5)
+        self.assertEqual(reasons, {"a": 2, "b": 6})
+
+    def test_bounded(self) -> None:
+        """
+        However many reasons there are, only so many are kept apart.
+        """
+        reasons: dict[str, int] = {}
+        for number in range(1000):
+            tally(reasons, str(number))
+        tally(reasons, "0")
+        self.assertLessEqual(len(reasons), REASONS + 1)
+        self.assertEqual((reasons["0"], sum(reasons.values())), (2, 1001))
+
+
+class TrafficTests(SynchronousTestCase):
+    """
+    Tests for L{Traffic}.
+    """
+
+    def test_forms(self) -> None:
+        """
+        Each form of requests has its own count.
+        """
+        traffic = Traffic(3)
+        self.assertEqual((traffic.requests, traffic.failed), ([0, 0, 0], [0, 0, 0]))
+        traffic.requests[1] += 1
+        self.assertEqual(traffic.failed, [0, 0, 0])
