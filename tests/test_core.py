@@ -514,9 +514,9 @@ class LossTests(CoreCase):
         self.assertIsNotNone(taken[0].slot)
         self.assertIsNot(taken[0].slot, gone)
 
-    def test_log(self) -> None:
+    def logged(self) -> list[str]:
         """
-        That a server is down, and up again, is told once each.
+        @return: what pools log from now on.
         """
         messages: list[str] = []
 
@@ -525,9 +525,16 @@ class LossTests(CoreCase):
             if event["log_namespace"] == "txconnpool.core.Core":
                 messages.append(formatEvent(event))
 
-        self.core(minimum=1)
         globalLogPublisher.addObserver(observe)
         self.addCleanup(globalLogPublisher.removeObserver, observe)
+        return messages
+
+    def test_log(self) -> None:
+        """
+        That a server is down, and up again, is told once each.
+        """
+        self.core(minimum=1)
+        messages = self.logged()
         self.reactor.advance(5)
         self.server.mode = "refuse"
         self.server.open[0].lose()
@@ -538,6 +545,43 @@ class LossTests(CoreCase):
         self.assertEqual(len(messages), 2, messages)
         self.assertEqual(messages[0], "pool: server is down: connection refused")
         self.assertRegex(messages[1], r"^pool: server is up again after [456]\.\d s$")
+
+    def test_logYoung(self) -> None:
+        """
+        It is told too when the connections that are lost had hardly begun.
+        """
+        self.core(minimum=2)
+        self.reactor.advance(0.1)
+        self.reactor.turns()
+        messages = self.logged()
+        self.server.mode = "refuse"
+        for line in list(self.server.open):
+            line.lose()
+        for _ in range(20):
+            self.reactor.advance(0.1)
+        self.server.mode = "accept"
+        self.reactor.advance(1.5)
+        self.assertEqual(len(messages), 2, messages)
+        self.assertRegex(messages[0], "^pool: server is down: connection ")
+        self.assertRegex(messages[1], "^pool: server is up again after ")
+
+    def test_logSome(self) -> None:
+        """
+        As long as a server has a connection it is not down, whatever becomes of others.
+        """
+        self.core(minimum=2)
+        self.reactor.advance(0.1)
+        self.reactor.turns()
+        messages = self.logged()
+        self.reactor.advance(5)
+        self.server.mode = "refuse"
+        first, second = self.server.open
+        first.lose()
+        for _ in range(20):
+            self.reactor.advance(0.1)
+        self.assertEqual(messages, [])
+        second.lose()
+        self.assertEqual(messages, ["pool: server is down: connection refused"])
 
 
 class CheckTests(CoreCase):

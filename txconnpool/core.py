@@ -360,7 +360,7 @@ class Core:
         """
         server = slot.server
         now = self._seconds()
-        if server.failures:
+        if not server.up:
             self._log.info("{pool}: {server} is up again after {seconds:.1f} s", pool=self.name,
                            server=server.name, seconds=now - server.since)  # fmt: skip
         self._tell("connected", server.name, client)
@@ -375,12 +375,24 @@ class Core:
         if self._state.running:
             tally(server.traffic.dialFailures, kindOf(reason))
             self._tell("dialFailed", server.name, reason)
-            if server.up:
-                self._log.warn("{pool}: {server} is down: {reason}", pool=self.name, server=server.name, reason=words)
         del self._attempts[slot]
         now = self._seconds()
-        self._do(self._state.dialFailed(slot, reason, words, now), now)
+        up = server.up
+        actions = self._state.dialFailed(slot, reason, words, now)
+        self._logDown(server, up)
+        self._do(actions, now)
         self._checkClosed()
+
+    def _logDown(self, server: Server, up: bool) -> None:
+        """
+        Log that a server has gone down, if it has.
+
+        @param up: whether it was up before.
+        """
+        if up and not server.up and self._state.running:
+            self._log.warn(
+                "{pool}: {server} is down: {reason}", pool=self.name, server=server.name, reason=server.reason
+            )
 
     def clientEnded(self, slot: Slot, client: Any, reason: Failure) -> None:
         """
@@ -395,7 +407,9 @@ class Core:
             words = describe(why)
             tally(traffic.lost, kindOf(why))
         now = self._seconds()
+        up = slot.server.up
         actions = self._state.lost(slot, why, words, now)
+        self._logDown(slot.server, up)
         del self._attempts[slot]
         self._leaving.discard(slot)
         try:
