@@ -19,7 +19,7 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.testing import MemoryReactorClock
+from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.systemd import ListenFDs
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
@@ -332,8 +332,8 @@ class TLSListenerTests(TLSTestCase):
         for arguments, mode in (([f"caCertsDir={quoted(trusted)}"], required), ([], SSL.VERIFY_NONE)):
             _, door = self.listen(self.server("backlog=77", *arguments))
             protocol = door.buildProtocol(None)
-            connection = protocol.factory._creatorCallable(protocol)
-            self.assertEqual(connection.get_context().get_verify_mode(), mode)
+            protocol.makeConnection(StringTransport())
+            self.assertEqual(protocol.getHandle().get_context().get_verify_mode(), mode)
 
 
 class WordsTests(TLSTestCase):

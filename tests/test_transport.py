@@ -32,6 +32,8 @@ from twisted.internet.interfaces import (
     IReadDescriptor,
     ISystemHandle,
     ITCPTransport,
+    ITransport,
+    IUNIXTransport,
 )
 from twisted.internet.pollreactor import PollReactor
 from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
@@ -41,11 +43,11 @@ from twisted.internet.tcp import Server
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
+from zope.interface import directlyProvides, implementer
 from zope.interface.verify import verifyObject
 
 from txconnpool import transport as module
-from txconnpool.transport import HIGH_WATER, ROUNDS, DirectTransport, Turn, adopt, part
+from txconnpool.transport import HIGH_WATER, ROUNDS, DirectTransport, Turn, adopt, part, tune
 
 BIG = 8 << 20
 """
@@ -1513,6 +1515,24 @@ class AdoptTests(Sockets):
         transport = self.server()
         transport.write(b"x")
         self.assertKept(transport)
+
+
+class TuneTests(SynchronousTestCase):
+    """
+    Tests for L{tune}.
+    """
+
+    def test_tuned(self) -> None:
+        """
+        A transport of TCP is tuned, others are not: not even one of UNIX that says it is of TCP.
+        """
+        for interfaces, tuned in (((ITCPTransport,), 2), ((ITCPTransport, IUNIXTransport), 0), ((ITransport,), 0)):
+            calls: list[bool] = []
+            transport: Any = StringTransport()
+            transport.setTcpNoDelay = transport.setTcpKeepAlive = calls.append
+            directlyProvides(transport, *interfaces)
+            tune(transport)
+            self.assertEqual(calls, [True] * tuned)
 
 
 class PartTests(SynchronousTestCase):

@@ -14,7 +14,7 @@ from collections import deque
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer, ITCPTransport
+from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -23,7 +23,7 @@ from zope.interface import implementer
 from txconnpool.errors import ConnectionLostInFlight, PoolError, PoolTimeout, WireError
 from txconnpool.interfaces import IPipelined, IRequester
 from txconnpool.metrics import Traffic
-from txconnpool.transport import adopt
+from txconnpool.transport import adopt, tune
 from txconnpool.wire import REPLY_LINE_MAX
 
 #: What is in flight: whose it is, the form of its replies, how many there are to be, when it was sent, and the request
@@ -65,9 +65,7 @@ class Connection(Protocol):
         Take the socket over, and ask to be told when the server does not read.
         """
         transport: Any = self.transport
-        if ITCPTransport.providedBy(transport):
-            transport.setTcpNoDelay(True)
-            transport.setTcpKeepAlive(True)
+        tune(transport)
         self.transport = transport = adopt(self, self.factory.reactor)
         self._write = transport.write
         transport.registerProducer(self, True)

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
-from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IPushProducer, ITCPTransport
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -28,7 +28,7 @@ from txconnpool.connection import Entry
 from txconnpool.errors import ConnectionLostInFlight, PoolError
 from txconnpool.interfaces import IRequester, IWaiter
 from txconnpool.metrics import ClientCounters, tally
-from txconnpool.transport import adopt, part
+from txconnpool.transport import adopt, part, tune
 from txconnpool.wire import ADMIT, ANSWER, CLOSE, EVERYWHERE, INSTEAD, MORE, STATISTICS
 
 #: A session that may not send now (it waits, or has as much in flight as it may) is read until so many bytes are kept.
@@ -203,9 +203,7 @@ class Session(Protocol):
         Take the socket over, and ask to be told when the client does not read.
         """
         transport: Any = self.transport
-        if ITCPTransport.providedBy(transport):
-            transport.setTcpNoDelay(True)
-            transport.setTcpKeepAlive(True)
+        tune(transport)
         self.transport = transport = adopt(self, self.factory.reactor)
         self._write = transport.write
         transport.registerProducer(self, True)

@@ -37,6 +37,7 @@ from twisted.internet.interfaces import (
     ISystemHandle,
     ITCPTransport,
     ITransport,
+    IUNIXTransport,
 )
 from twisted.logger import Logger
 from twisted.python.components import proxyForInterface
@@ -130,6 +131,16 @@ def adopt(protocol: IProtocol, reactor: object, direct: bool = True) -> ITranspo
     if turn is None:
         turn = _turns[reactor] = Turn(reactor)
     return DirectTransport(protocol, transport, turn)
+
+
+def tune(transport: Any) -> None:
+    """
+    Where a connection is one of TCP: have what is written leave at once, and notice a peer that has vanished.
+    """
+    # Twisted's UNIX transports say that they are of TCP too, and with older ones this would fail.
+    if ITCPTransport.providedBy(transport) and not IUNIXTransport.providedBy(transport):
+        transport.setTcpNoDelay(True)
+        transport.setTcpKeepAlive(True)
 
 
 def part(transport: Any) -> None:

@@ -176,6 +176,20 @@ class ListenTests(TLSTestCase):
         until(lambda: self.sessions(proxy) <= 1, what="the end of who was not let in")
         self.assertNotIn("Traceback", proxy.log)
 
+    def test_workers(self) -> None:
+        """
+        Workers, who are given their clients, speak TLS with them.
+        """
+        if reason := missing("memcached"):
+            self.skipTest(reason)
+        with Memcached() as memcached:
+            self.proxy("--workers", "2", "--pool-size", "2", upstream=memcached.endpoint)
+            clients = [self.client() for _ in range(4)]
+            for number, client in enumerate(clients):
+                self.assertEqual(
+                    self.ask(client, b"incr a 1\r\nadd a 0 0 1\r\n0\r\n", b"STORED\r\n").count(b"\r\n"), 2, number
+                )
+
     def test_notTLS(self) -> None:
         """
         Who does not speak TLS is closed, and nobody else is concerned.
@@ -376,10 +390,11 @@ class UpstreamTests(TLSTestCase):
         """
         trusted = f"trustRoots={quoted(self.trusted)}"
         other = f"trustRoots={quoted(self.trust('other', Certificate(self.directory, 'another', authority=True)))}"
+        first = self.memcached(self.host)
         plain = Memcached().start()
         self.addCleanup(plain.stop)
         for server, trust, told in (
-            (self.memcached(self.host), other, "TLS: certificate verify failed"),
+            (first, other, "TLS: certificate verify failed"),
             (
                 self.memcached(self.certificate("elsewhere.example")),
                 trusted,
