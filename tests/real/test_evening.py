@@ -17,7 +17,19 @@ from collections.abc import Mapping
 
 from tests.certificates import quoted
 from tests.real.load import Load, Report
-from tests.real.servers import HOST, Address, Memcached, Twistd, ask, connect, freePort, missing, serverEndpoint, until
+from tests.real.servers import (
+    HOST,
+    START_TIMEOUT,
+    Address,
+    Memcached,
+    Twistd,
+    ask,
+    connect,
+    freePort,
+    missing,
+    serverEndpoint,
+    until,
+)
 from tests.real.test_proxy import AWAY, quietly
 from tests.real.test_tls import TLSTestCase
 
@@ -112,7 +124,7 @@ class EveningTests(TLSTestCase):
         self.process = Activated("--config", str(self.ini), sockets=self.sockets)
         self.addCleanup(self.process.stop)
         self.serve()
-        chosen = {"clients": CLIENTS, "seconds": 90.0, "pause": 0.05, "sizes": (10, 100, 2000), "timeout": 5.0}
+        chosen = {"clients": CLIENTS, "seconds": 90.0, "pause": 0.05, "sizes": (10, 100, 2000), "timeout": 15.0}
         self.loads = {
             "pages": Load(self.address("pages"), misses=True, **chosen),
             "row": Load(self.address("row"), **chosen),
@@ -156,7 +168,7 @@ class EveningTests(TLSTestCase):
         """
         self.process.start()
         for pool in self.sockets:
-            self.assertEqual(ask(self.address(pool), b"mn\r\n"), b"MN\r\n")
+            self.assertEqual(ask(self.address(pool), b"mn\r\n", timeout=START_TIMEOUT), b"MN\r\n")
 
     def calm(self) -> None:
         """
@@ -225,10 +237,13 @@ class EveningTests(TLSTestCase):
         self.pages.start()
         back = time.monotonic()
         until(lambda: ask(self.address("pages"), b"mn\r\n") == b"MN\r\n", RECOVERY, "service")
+        server = self.pages.endpoint
+        self.assertEqual(self.process.log.count(f"pages: {server} is down: connection "), 1)
         self.excuses["pages", "errors"].append((begun, back + RECOVERY))
         # Where a part of the answer was out already.
         self.excuses["pages", "closed"].append((begun, begun))
         until(lambda: "down" not in "".join(self.command("show servers")), RECOVERY, "the return is shown")
+        self.assertEqual(self.process.log.count(f"pages: {server} is up again after "), 1)
         time.sleep(max(0.0, back + RECOVERY - time.monotonic()))
 
     def takeOut(self) -> None:
@@ -236,8 +251,11 @@ class EveningTests(TLSTestCase):
         One of two servers is taken out, is asked nothing meanwhile, and is put back.
         """
         begun = time.monotonic()
-        self.assertEqual(len(self.command(f"eject {self.other}")), 1)
-        self.excuses["row", "errors"].append((begun, time.monotonic()))
+        (said,) = self.command(f"eject {self.other}")
+        self.assertTrue(said.startswith("OK "), said)
+        # What it was asked at that moment and may not be asked a second time.
+        for kind in ("errors", "closed"):
+            self.excuses["row", kind].append((begun, time.monotonic() + 0.2))
         (before,) = [row for row in self.table("servers") if row["server"] == self.other]
         self.assertEqual((before["state"], before["connections"]), ("drained", "0"))
         self.calm()
@@ -301,13 +319,13 @@ class EveningTests(TLSTestCase):
 
     def handOver(self) -> None:
         """
-        The process is replaced by another one. Clients lose their connection to the old one, with all answered that
-        they were owed, and those that come meanwhile wait for the new one.
+        The process is replaced by another one. Clients lose their connection to the old one when all is answered that
+        it has read, and those that come meanwhile wait for the new one.
         """
         begun = time.monotonic()
         self.process.signal(signal.SIGTERM)
         self.assertEqual(self.process.wait(5), -signal.SIGTERM)
-        between = connect(self.address("pages"))
+        between = connect(self.address("pages"), START_TIMEOUT)
         between.sendall(b"mn\r\n")
         self.serve()
         self.assertEqual(between.recv(100), b"MN\r\n")
@@ -343,6 +361,8 @@ class EveningTests(TLSTestCase):
         """
         self.assertEqual((report["wrong"], report["wrongs"], report["stuck"]), ([], 0, 0))
         self.assertEqual((report["connected"], report["refused"]), (CLIENTS, 0))
+        # The one who left gave nobody half an answer.
+        self.assertEqual(report["closed"], CLIENTS + report["halved"])
         self.assertEqual([error for error in report["errors"] if not AWAY.match(error)], [])
         self.assertGreater(report["resumed"][1], 0)
         for second, seen in enumerate(report["timeline"]):
