@@ -856,8 +856,37 @@ class LossTests(SessionTestCase):
         stage.line.deliver(100)
         self.lose(stage)
         stage.serve()
-        self.assertEqual((client.connected, client.aborted, len(client.take())), (False, True, 100))
+        self.assertEqual((client.connected, len(client.take())), (False, 100))
         self.assertEqual(other.take(), get(b"b") + LOST)
+
+    def test_valueBehindAnswers(self) -> None:
+        """
+        It gets what was answered before, and all that there is of the value, before it is closed.
+        """
+        stage = self.stage()
+        client = stage.client()
+        client.send(b"get a\r\nget zzzz\r\nget b\r\n")
+        client.reads = False
+        stage.line.deliver(len(get(b"a")) + 100)
+        self.lose(stage)
+        stage.serve()
+        self.assertTrue(client.closing)
+        client.read()
+        stage.turns()
+        self.assertEqual((client.connected, client.take()), (False, get(b"a") + get(b"zzzz")[:100]))
+
+    def test_valueUnread(self) -> None:
+        """
+        It is not waited for when it does not read.
+        """
+        stage = self.stage()
+        client = stage.client()
+        client.reads = False
+        client.send(b"get large1\r\nget large2\r\nget large3\r\nget large4\r\n")
+        stage.line.deliver(HIGH_WATER + 1000)
+        self.lose(stage)
+        stage.turns()
+        self.assertEqual((client.connected, client.aborted), (False, True))
 
     def test_capacity(self) -> None:
         """

@@ -489,7 +489,7 @@ class Session(Protocol):
         self._connection = None
         self._inFlight = 0
         if begun:
-            self.drop()
+            self._break()
         if begun or self not in self.factory.sessions:
             return
         lost = isinstance(error, ConnectionLostInFlight)
@@ -610,6 +610,17 @@ class Session(Protocol):
         """
         Never asked for; L{IHalfCloseableProtocol} wants it.
         """
+
+    def _break(self) -> None:
+        """
+        Close in the middle of a reply. What was written before is let through, to a client that reads.
+        """
+        if self._full:
+            self.drop()
+        else:
+            self.transport.unregisterProducer()
+            part(self.transport)
+            self._forget()
 
     def drop(self) -> None:
         """
