@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from twisted import copyright
-from twisted.application.service import IService, IServiceCollection, Service
+from twisted.application.service import Application, IService, IServiceCollection, Service
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import CannotListenError
 from twisted.internet.testing import MemoryReactorClock, StringTransport
-from twisted.logger import capturedLogs, formatEvent
+from twisted.logger import FileLogObserver, ILogObserver, capturedLogs, formatEvent
 from twisted.scripts._twistd_unix import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from txconnpool import __version__
+from txconnpool import __version__, tap
 from txconnpool.admin import AdminService
 from txconnpool.config import OPTIONS, ConfigError, Fault, PoolSettings, Settings
 from txconnpool.reload import CannotChange
@@ -176,6 +176,17 @@ class OptionsTests(SynchronousTestCase):
             self.ends("--version"), (0, f"txconnpool version: {__version__}\nTwisted version: {copyright.version}\n")
         )
 
+    def test_logFormat(self) -> None:
+        """
+        A log that cannot be written as it is wanted is told in one line; without a command around nothing is chosen.
+        """
+        twistd = ServerOptions()
+        error = self.assertRaises(SystemExit, twistd.parseOptions, ["--syslog", "connpool", "--log-format=json"])
+        self.assertEqual(error.code, "log-format = 'json': is for files and the standard output, not for --syslog")
+        options = Options()
+        options.parseOptions(["--log-format", "json"])
+        self.assertIsNone(options["observer"])
+
     def test_help(self) -> None:
         """
         C{--help} shows each option under its heading, with its default, in lines that fit a terminal.
@@ -290,6 +301,17 @@ class CommandServiceTests(SynchronousTestCase):
         service.privilegedStartService()
         self.assertEqual([port for port, *_ in reactor.tcpServers], [12345])
 
+    def test_logFormat(self) -> None:
+        """
+        Where the log is to be JSON the application logs with that, and with nothing of ours where it is to be text.
+        """
+        for form, kind in (("json", FileLogObserver), ("text", type(None))):
+            twistd = ServerOptions()
+            twistd.parseOptions(["--nodaemon", "connpool", "--log-format", form])
+            application = Application("test")
+            makeService(twistd.subOptions, MemoryReactorClock()).setServiceParent(application)
+            self.assertIsInstance(application.getComponent(ILogObserver, None), kind)
+
     def fails(self, failing: Service, start: str) -> str:
         """
         Start a service that fails.
@@ -403,6 +425,42 @@ class Part(Service):
         except ConfigError:
             return fail()
         return self.changed
+
+
+class NotifierTests(SynchronousTestCase):
+    """
+    Tests for what systemd is told by L{CommandService}.
+    """
+
+    def test_order(self) -> None:
+        """
+        It is ready when all parts have started, reloads until that is done, well or not, and stops before its parts do.
+        """
+        told: list[str] = []
+
+        class Notifier:
+            def __init__(self, status: Callable[[], str], reactor: Any) -> None:
+                self.status = status
+
+            def __getattr__(self, name: str) -> Callable[[], None]:
+                return lambda: told.append(f"{name} {self.status()}")
+
+        part: Any = Part()
+        part.status = lambda: "running" if part.running else "idle"
+        self.patch(tap, "Notifier", Notifier)
+        self.patch(signal, "signal", lambda number, handler: signal.SIG_DFL)
+        service = command(part)
+        service.startService()
+        reloading = service.reload()
+        told.append("now")
+        part.changed.callback([])
+        self.successResultOf(reloading)
+        part.changed = fail(CannotChange("no"))
+        self.failureResultOf(service.reload(), CannotChange)
+        service.stopService()
+        self.assertEqual(part.calls[-1], "stop")
+        calls = ["startService", "reloading", "now", "ready", "reloading", "ready", "stopService"]
+        self.assertEqual(told, [each if each == "now" else f"{each} running" for each in calls])
 
 
 class SignalTests(SynchronousTestCase):

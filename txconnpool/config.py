@@ -224,6 +224,13 @@ class Settings:
         "beyond it the clients with most are closed",
         "The whole process",
     )
+    logFormat: str | None = option(
+        None,
+        Choice("text", "json"),
+        "how the log is written: text, or json with one object in each line; the default is what twistd and twist do",
+        "The whole process",
+        fixed=True,
+    )
     admin: str | None = option(
         None,
         Endpoint(Listener, "unix:PATH or tcp:PORT:interface=ADDRESS"),

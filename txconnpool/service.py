@@ -489,6 +489,16 @@ class ProxyService(MultiService, Changeable):
         if isinstance(result, Failure):
             self._log.failure("{name}: could not end", result, name=proxy.name)
 
+    def status(self) -> str:
+        """
+        @return: how things are, in one line.
+        """
+        clients = sum(len(proxy.sessions.sessions) for proxy in self.proxies)
+        connections = sum(proxy.pool.stats.connections for proxy in self.proxies)
+        servers = [server for proxy in self.proxies for server in proxy.pool.servers]
+        up = sum(1 for server in servers if not server.failures)
+        return f"clients: {clients}, connections: {connections}, servers up: {up} of {len(servers)}"
+
     def stopService(self) -> Deferred[None]:
         """
         Let each pool end what it has, those too that are on their way out.

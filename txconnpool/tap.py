@@ -16,12 +16,12 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
-from twisted.logger import Logger
+from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
 from twisted.python.failure import Failure
 
@@ -30,10 +30,14 @@ from txconnpool.admin import AdminService, Target
 from txconnpool.config import OPTIONS, ConfigError, Settings
 from txconnpool.control import Controls
 from txconnpool.ini import load
+from txconnpool.logs import choose
 from txconnpool.options import Option, SecretFile, nearest
 from txconnpool.reload import CannotChange
 from txconnpool.service import ProxyService, listenProblem
+from txconnpool.systemd import Notifier
 from txconnpool.workers import Workers
+
+T = TypeVar("T")
 
 
 class Options(usage.Options):
@@ -56,6 +60,7 @@ class Options(usage.Options):
         self.given: dict[str, list[str]] = {}
         self["config"] = None
         self["check-config"] = False
+        self["observer"] = None
 
     def opt_config(self, path: str) -> None:
         """
@@ -122,6 +127,12 @@ class Options(usage.Options):
             self["settings"] = load(self["config"], self.given)
         except ConfigError as error:
             raise SystemExit(str(error)) from None
+        form = self["settings"].logFormat
+        if form is not None and self.parent is not None:
+            try:
+                self["observer"] = choose(self.parent, form)
+            except ValueError as error:
+                raise SystemExit(f"log-format = {form!r}: {error}") from None
         if self["check-config"]:
             print("configuration ok")
             raise SystemExit(0)
@@ -237,18 +248,35 @@ class CommandService(MultiService):
 
     _log = Logger()
 
-    def __init__(self, proxy: Any, load: Callable[[], Settings], reactor: Any) -> None:
+    def __init__(
+        self,
+        proxy: Any,
+        load: Callable[[], Settings],
+        reactor: Any,
+        observer: Callable[[], ILogObserver] | None = None,
+    ) -> None:
         """
         @param proxy: the L{ProxyService} or L{Workers}; not made a part of this service here.
         @param load: reads the settings again.
+        @param observer: makes what is to be logged with, if that is not what C{twistd} does by itself.
         """
         super().__init__()
+        self._observer = observer
+        self._notifier = Notifier(lambda: str(proxy.status()), reactor)
         self._proxy = proxy
         self._load = load
         self._reactor = reactor
         self._signals = Signals(reactor)
         self._stopping = False
         self._hurry = False
+
+    def setServiceParent(self, parent: Any) -> None:
+        """
+        Become part of the application, and have it log as it was told to.
+        """
+        if self._observer is not None:
+            parent.setComponent(ILogObserver, self._observer())
+        super().setServiceParent(parent)
 
     def privilegedStartService(self) -> None:
         """
@@ -262,6 +290,7 @@ class CommandService(MultiService):
         """
         self._orEnd(super().startService)
         self._signals.take(signal.SIGHUP, self._hangUp)
+        self._notifier.startService()
 
     def _orEnd(self, start: Callable[[], None]) -> None:
         """
@@ -290,8 +319,13 @@ class CommandService(MultiService):
 
         @return: fires with a line for each change; fails with L{ConfigError} or L{CannotChange}.
         """
+        self._notifier.reloading()
         changed: Deferred[list[str]] = self._proxy.change(lambda old: self._load())
-        return changed.addCallbacks(self._reloaded, self._notReloaded)
+        return changed.addCallbacks(self._reloaded, self._notReloaded).addBoth(self._readyAgain)
+
+    def _readyAgain(self, result: T) -> T:
+        self._notifier.ready()
+        return result
 
     def _reloaded(self, lines: list[str]) -> list[str]:
         self._log.info("reloaded, {count} changed", count=len(lines))
@@ -333,6 +367,7 @@ class CommandService(MultiService):
 
     async def _stop(self) -> None:
         self._stopping = True
+        self._notifier.stopService()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._signals.take(number, self._again)
         for part in reversed(list(self)):
@@ -366,7 +401,7 @@ def makeService(options: Options, reactor: Any = None) -> CommandService:
         from twisted.internet import reactor
     settings = options["settings"]
     proxy: Any = (Workers if settings.workers > 1 else ProxyService)(settings, reactor)
-    service = CommandService(proxy, lambda: load(options["config"], options.given), reactor)
+    service = CommandService(proxy, lambda: load(options["config"], options.given), reactor, options["observer"])
     if settings.admin is not None:
         do = proxy.do if settings.workers > 1 else Controls(proxy).do
         path = settings.adminPasswordFile

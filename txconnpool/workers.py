@@ -545,6 +545,14 @@ class Workers(Service, Changeable):
             self._killing.cancel()
             self._killing = None
 
+    def status(self) -> str:
+        """
+        @return: how things are, in one line.
+        """
+        workers = self.workers.values()
+        ready = sum(1 for worker in workers if worker.ready)
+        return f"clients: {sum(worker.load for worker in workers)}, workers: {ready} of {self.settings.workers}"
+
     def abort(self) -> None:
         """
         End at once what L{stopService} waits for.

@@ -1,0 +1,147 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for the log as JSON, of each command that can write it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.real.servers import HOST, SOURCE, ask, dieWithParent, freePort, until
+
+TWISTD = "from twisted.scripts.twistd import run; run()"
+TWIST = "import sys; sys.argv[0] = 'twist'; from twisted.application.twist._twist import Twist; Twist.main()"
+
+
+class LogTests(SynchronousTestCase):
+    """
+    Tests for C{--log-format}.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make a directory for what is logged, and choose a port.
+        """
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.directory = Path(directory.name)
+        self.port = freePort()
+
+    def run_(self, code: str, *arguments: str, options: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
+        """
+        Start a command with the plugin, and wait until it serves.
+
+        @param arguments: of the command.
+        @param options: of the plugin.
+        """
+        listen = f"tcp:{self.port}:interface={HOST}"
+        plugin = ["connpool", "--upstream", "memory:", "--listen", listen, *options]
+        with open(self.directory / "output", "ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-c", code, *arguments, *plugin], cwd=self.directory, stdout=output, stderr=output,
+                env={**os.environ, "PYTHONPATH": str(SOURCE)}, preexec_fn=dieWithParent,
+            )  # fmt: skip
+        self.addCleanup(self.end, process)
+
+        def serves() -> bool:
+            try:
+                return ask((HOST, self.port), b"get a\r\n") == b"END\r\n"
+            except OSError:
+                return False
+
+        until(serves, 20.0, "the proxy")
+        return process
+
+    def end(self, process: subprocess.Popen[bytes]) -> None:
+        """
+        Kill a process if it still runs.
+        """
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+    def lines(self, name: str = "output") -> list[dict[str, Any]]:
+        """
+        @return: what stands in the lines of a file, all of which are JSON.
+        """
+        return [json.loads(line) for line in (self.directory / name).read_text("ascii").splitlines()]
+
+    def assertLife(self, lines: list[dict[str, Any]]) -> None:
+        """
+        Assert that a log tells of a start and a stop.
+        """
+        starts = [line for line in lines if line["namespace"] == "txconnpool.service.Proxy"]
+        self.assertEqual(len(starts), 1)
+        self.assertEqual((starts[0]["name"], starts[0]["size"], starts[0]["level"]), ("default", 4, "info"))
+        self.assertIn(f"pool default starting on {self.port}", [line["text"] for line in lines])
+        self.assertIn("Main loop terminated.", [line["text"] for line in lines])
+        self.assertEqual([line for line in lines if not {"time", "level", "namespace", "text"} <= set(line)], [])
+
+    def test_foreground(self) -> None:
+        """
+        In the foreground the lines are the standard output.
+        """
+        for code, arguments in ((TWISTD, ("-n", "--pidfile=")), (TWIST, ())):
+            (self.directory / "output").unlink(missing_ok=True)
+            process = self.run_(code, *arguments, options=("--log-format", "json"))
+            process.terminate()
+            process.wait(20)
+            self.assertLife(self.lines())
+
+    def test_text(self) -> None:
+        """
+        C{twist}, which writes JSON of its own to a file, can be told to write text.
+        """
+        process = self.run_(TWIST, options=("--log-format", "text"))
+        process.terminate()
+        process.wait(20)
+        text = (self.directory / "output").read_text("utf-8")
+        self.assertIn("[txconnpool.service.Proxy#info] default: ", text)
+        self.assertNotIn("{", text)
+
+    def test_daemon(self) -> None:
+        """
+        A daemon writes the lines to its log file, and begins another one at SIGUSR1.
+        """
+        name = "some.log"
+        self.run_(TWISTD, "--logfile", name, options=("--log-format", "json"))
+        pid = int((self.directory / "twistd.pid").read_text("ascii"))
+        self.addCleanup(self.kill, pid)
+        os.kill(pid, signal.SIGUSR1)
+        until((self.directory / f"{name}.1").exists, 20.0, "another log file")
+        os.kill(pid, signal.SIGTERM)
+        until(lambda: not (self.directory / "twistd.pid").exists(), 20.0, "the end of the daemon")
+        self.assertLife(self.lines(f"{name}.1") + self.lines(name))
+        self.assertEqual((self.directory / "output").read_text("utf-8"), "")
+
+    def kill(self, pid: int) -> None:
+        """
+        Kill the daemon if it still runs.
+        """
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+    def test_impossible(self) -> None:
+        """
+        Where it cannot be, that is one line.
+        """
+        command = [sys.executable, "-c", TWISTD, "--syslog", "connpool", "--log-format", "json"]
+        result = subprocess.run(
+            command, env={**os.environ, "PYTHONPATH": str(SOURCE)}, capture_output=True, text=True, timeout=30,
+            check=False, cwd=self.directory,
+        )  # fmt: skip
+        self.assertEqual(
+            (result.stderr, result.returncode),
+            ("log-format = 'json': is for files and the standard output, not for --syslog\n", 1),
+        )

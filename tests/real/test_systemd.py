@@ -1,0 +1,217 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for life under systemd: sockets that outlive the process, and what systemd is told. A test is systemd here, as
+C{sd_listen_fds(3)} and C{sd_notify(3)} describe it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.real.load import Load
+from tests.real.servers import HOST, SOURCE, Address, Memcached, ask, dieWithParent, missing, until
+
+#: The shell knows the number of the process that it becomes.
+BECOME = 'export LISTEN_PID=$$ WATCHDOG_PID=$$; exec "$@"'
+
+LIMIT = 20.0
+
+
+class Systemd:
+    """
+    A service with its socket.
+
+    @ivar told: what the service has said, in order, with C{|} between lines.
+    """
+
+    def __init__(self, case: SynchronousTestCase, upstream: str, *options: str, unix: bool = False) -> None:
+        self.told: list[str] = []
+        self.process: subprocess.Popen[bytes] | None = None
+        directory = tempfile.TemporaryDirectory()
+        case.addCleanup(directory.cleanup)
+        self.directory = Path(directory.name)
+        case.addCleanup(self.end)
+        if unix:
+            self.socket = socket.socket(socket.AF_UNIX)
+            self.socket.bind(str(self.directory / "clients"))
+        else:
+            self.socket = socket.create_server((HOST, 0))
+        case.addCleanup(self.socket.close)
+        self.socket.listen(1024)
+        self.address: Address = self.socket.getsockname()
+        self.notes = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        case.addCleanup(self.notes.close)
+        self.notes.bind(str(self.directory / "notify"))
+        self.notes.setblocking(False)
+        listen = f"systemd:domain={'UNIX' if unix else 'INET'}:name=clients"
+        self.command = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()", "-n", "--pidfile="]
+        self.command += ["connpool", "--upstream", upstream, "--listen", listen, *options]
+
+    def start(self) -> None:
+        """
+        Start the service, and wait until it is ready.
+        """
+        environment = {
+            **os.environ, "PYTHONPATH": str(SOURCE), "LISTEN_FDS": "1", "LISTEN_FDNAMES": "clients",
+            "NOTIFY_SOCKET": str(self.directory / "notify"), "WATCHDOG_USEC": "600000",
+        }  # fmt: skip
+
+        def become() -> None:
+            dieWithParent()
+            os.dup2(self.socket.fileno(), 3)
+
+        with open(self.directory / "log", "ab") as log:
+            self.process = subprocess.Popen(
+                ["/bin/sh", "-c", BECOME, "sh", *self.command], env=environment, pass_fds=(3,), preexec_fn=become,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.directory,
+            )  # fmt: skip
+        self.untilTold("READY=1")
+
+    def stop(self) -> int:
+        """
+        Stop the service.
+
+        @return: its exit status.
+        """
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        status = self.process.wait(LIMIT)
+        self.listen()
+        return status
+
+    def end(self) -> None:
+        """
+        Kill the service, if it is still there.
+        """
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(LIMIT)
+
+    @property
+    def log(self) -> str:
+        """
+        What the service has logged.
+        """
+        return (self.directory / "log").read_text("utf-8")
+
+    def listen(self) -> None:
+        """
+        Hear what the service says.
+        """
+        try:
+            while True:
+                self.told.append(self.notes.recv(1000).decode().replace("\n", "|"))
+        except BlockingIOError:
+            pass
+
+    def untilTold(self, state: str) -> str:
+        """
+        Wait until it says something it has not said before.
+
+        @return: what it says.
+        """
+        before = len(self.told)
+
+        def said() -> bool:
+            self.listen()
+            return any(each.startswith(state) for each in self.told[before:])
+
+        until(said, LIMIT, f"{state}, told was {self.told}, and the log says {self.log}")
+        return next(each for each in self.told[before:] if each.startswith(state))
+
+
+class SystemdTests(SynchronousTestCase):
+    """
+    Tests for the service.
+    """
+
+    skip = missing("memcached")
+
+    def systemd(self, *options: str, unix: bool = False) -> Systemd:
+        """
+        @return: a service in front of a memcached.
+        """
+        self.memcached = Memcached().start()
+        self.addCleanup(self.memcached.stop)
+        return Systemd(self, self.memcached.endpoint, *options, unix=unix)
+
+    def test_restart(self) -> None:
+        """
+        While the service is restarted again and again, no client is refused, and none gets a wrong answer.
+        """
+        for options in ((), ("--workers", "2")):
+            systemd = self.systemd("--pool-size", "4", *options)
+            systemd.start()
+            load = Load(systemd.address, clients=100, seconds=60.0, timeout=LIMIT).start()
+            for _ in range(3):
+                time.sleep(0.5)
+                systemd.stop()
+                systemd.start()
+            time.sleep(0.5)
+            report = load.finish()
+            self.assertEqual((report["refused"], report["wrong"], report["stuck"]), (0, [], 0), systemd.log)
+            self.assertEqual((report["errors"], report["halved"]), ({}, 0), systemd.log)
+            self.assertGreater(report["ok"], 1000)
+            systemd.stop()
+
+    def test_unix(self) -> None:
+        """
+        A UNIX socket outlives the service, its file too.
+        """
+        systemd = self.systemd(unix=True)
+        for _ in range(2):
+            systemd.start()
+            self.assertEqual(ask(systemd.address, b"set a 0 0 1\r\nx\r\n"), b"STORED\r\n")
+            systemd.stop()
+
+    def test_told(self) -> None:
+        """
+        systemd is told when the service is ready, that it lives and how it is, when it reloads, and when it stops.
+        """
+        ini = Path(self.mktemp()).absolute()
+        ini.write_text("[connpool]\npool-size = 2\n", "ascii")
+        systemd = self.systemd("--config", str(ini))
+        systemd.start()
+        self.assertRegex(systemd.told[-1], r"^READY=1\|STATUS=clients: 0, ")
+        self.assertRegex(systemd.untilTold("WATCHDOG=1"), r"STATUS=clients: 0, connections: 1, servers up: 1 of 1$")
+        assert systemd.process is not None
+        systemd.process.send_signal(signal.SIGHUP)
+        systemd.untilTold("READY=1")
+        states = [each.split("|")[0] for each in systemd.told if not each.startswith("WATCHDOG=1")]
+        self.assertEqual(states, ["READY=1", "RELOADING=1", "READY=1"])
+        systemd.stop()
+        self.assertRegex(systemd.told[-1], r"^STOPPING=1\|")
+
+    def test_tool(self) -> None:
+        """
+        It is systemd's own tool that starts us, too.
+        """
+        tool = shutil.which("systemd-socket-activate")
+        if tool is None:
+            self.skipTest("systemd-socket-activate is not installed")
+        systemd = self.systemd()
+        port = systemd.socket.getsockname()[1]
+        systemd.socket.close()
+        command = [tool, "--listen", f"{HOST}:{port}", "--fdname=clients", f"--setenv=PYTHONPATH={SOURCE}"]
+        with open(systemd.directory / "log", "ab") as log:
+            systemd.process = subprocess.Popen(
+                [*command, *systemd.command], preexec_fn=dieWithParent, stdout=log, stderr=log, cwd=systemd.directory
+            )
+
+        def answered() -> bool:
+            try:
+                return ask((HOST, port), b"get a\r\n") == b"END\r\n"
+            except ConnectionRefusedError:
+                return False
+
+        until(answered, LIMIT, "an answer")
