@@ -118,11 +118,13 @@ class OverheadTests(SynchronousTestCase):
         self.assertEqual(rows["performRequest, idle"], ["6.00", "4.00", "4: reached"])
         self.assertEqual(rows["performRequest, 100 waiting"], ["9.00", "7.00", "6: missed"])
 
-    def test_left(self) -> None:
+    def test_growth(self) -> None:
         """
-        What requests leave behind is counted in bytes.
+        All requests that were to wait are answered, and what they take is no less than what they leave.
         """
-        self.assertIsInstance(library.left(10), int)
+        most, left = library.growth(1000)
+        self.assertGreaterEqual(most, left)
+        self.assertEqual(Bare.calls, [])
 
 
 class CommandTests(SynchronousTestCase):
