@@ -13,12 +13,20 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from twisted.logger import LogEvent, Logger, LogLevel, LogPublisher, textFileLogObserver
+from twisted.logger import (
+    LogEvent,
+    Logger,
+    LogLevel,
+    LogPublisher,
+    capturedLogs,
+    formatEvent,
+    textFileLogObserver,
+)
 from twisted.python import log
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from txconnpool.logs import asJSON, choose, jsonObserver
+from txconnpool.logs import asJSON, choose, jsonObserver, relay
 
 
 class JSONTests(SynchronousTestCase):
@@ -128,6 +136,50 @@ class JSONTests(SynchronousTestCase):
         for number in range(2):
             observer(self.event(name=number, state="x"))
         self.assertEqual([json.loads(line)["name"] for line in file.getvalue().splitlines()], [0, 1])
+
+
+class RelayTests(SynchronousTestCase):
+    """
+    Tests for L{relay}.
+    """
+
+    def relayed(self, line: bytes) -> LogEvent:
+        """
+        @return: the event that comes of a line.
+        """
+        with capturedLogs() as events:
+            relay(Logger("ours"), 3, line)
+        (event,) = events
+        return event
+
+    def test_event(self) -> None:
+        """
+        An event arrives with its level, its place and its fields, and the number of the worker.
+        """
+        sent = {"log_level": LogLevel.error, "log_namespace": "some.place", "log_format": "{pool} {format}"}
+        event = self.relayed(asJSON({**sent, "pool": "pages", "format": "is {odd}", "worker": 9, "text": "x"}).encode())
+        self.assertEqual((event["log_level"], event["log_namespace"]), (LogLevel.error, "some.place"))
+        self.assertEqual(formatEvent(event), "worker 3: pages is {odd}")
+        self.assertEqual((event["pool"], event["worker"]), ("pages", 3))
+
+    def test_traceback(self) -> None:
+        """
+        A traceback arrives too.
+        """
+        failure = Failure(ZeroDivisionError("too small"))
+        sent = {"log_failure": failure, "log_format": "it failed", "log_level": LogLevel.critical, "log_namespace": "x"}
+        event = self.relayed(asJSON(sent).encode())
+        self.assertRegex(formatEvent(event), "(?s)^worker 3: it failed\n.*ZeroDivisionError: too small")
+        self.assertEqual(event["log_level"], LogLevel.critical)
+
+    def test_otherLines(self) -> None:
+        """
+        What is no event is told as it is: it is no good news.
+        """
+        for line in (b"Fatal Python error: {x}", b"{}", b"[1]", b"7", b"\xff", b'{"level": "loud", "text": "x"}', b""):
+            event = self.relayed(line)
+            self.assertEqual((event["log_level"], event["log_namespace"]), (LogLevel.warn, "ours"))
+            self.assertEqual(formatEvent(event), f"worker 3: {line.decode(errors='replace')}")
 
 
 class ChooseTests(SynchronousTestCase):

@@ -536,7 +536,7 @@ class WorkersTests(SynchronousTestCase):
             worker.childDataReceived(STDOUT, b"one\ntw")
             worker.childDataReceived(STDERR, b"o \xff\n")
             worker.childDataReceived(STDOUT, bytes(workers.LINE_MAX + 1))
-        told = [(event["number"], event["line"]) for event in logs]
+        told = [(event["worker"], event["text"]) for event in logs]
         self.assertEqual(told[:2], [(2, "one"), (2, "two \ufffd")])
         self.assertEqual(len(told[2][1]), workers.LINE_MAX + 1)
 

@@ -16,7 +16,15 @@ from collections.abc import Callable, MutableMapping
 from datetime import UTC, datetime
 from typing import IO, Any
 
-from twisted.logger import FileLogObserver, LogEvent, LogLevel, formatEvent, textFileLogObserver
+from twisted.logger import (
+    FileLogObserver,
+    InvalidLogLevelError,
+    LogEvent,
+    Logger,
+    LogLevel,
+    formatEvent,
+    textFileLogObserver,
+)
 from twisted.python.logfile import LogFile
 
 
@@ -46,6 +54,21 @@ def jsonObserver(file: IO[str]) -> FileLogObserver:
     Write each event to a file as a line of JSON.
     """
     return FileLogObserver(file, asJSON)
+
+
+def relay(log: Logger, worker: int, line: bytes) -> None:
+    """
+    Log again what a worker has logged by L{asJSON}; any other line, such as what Python says when it crashes, as it is.
+    """
+    try:
+        record = json.loads(line)
+        level, text = LogLevel.levelWithName(record.pop("level")), record.pop("text")
+        log = Logger(record.pop("namespace"))
+    except (ValueError, KeyError, TypeError, AttributeError, InvalidLogLevelError):
+        level, text, record = LogLevel.warn, line.decode(errors="replace"), {}
+    form = "worker {worker}: {text}\n{traceback}" if "traceback" in record else "worker {worker}: {text}"
+    fields = {name: value for name, value in record.items() if name not in ("time", "format")}
+    log.emit(level, form, **{**fields, "worker": worker, "text": text})
 
 
 def choose(command: MutableMapping[str, Any], form: str) -> Callable[[], FileLogObserver] | None:

@@ -20,7 +20,7 @@ from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IDelayedCall, IListeningPort, IReadDescriptor
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.stdio import StandardIO
-from twisted.logger import ILogObserver, Logger, formatEventAsClassicLogText, globalLogBeginner, globalLogPublisher
+from twisted.logger import ILogObserver, Logger, globalLogBeginner, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -28,6 +28,7 @@ from txconnpool.channel import Channel, ChannelError, ignoreLost
 from txconnpool.config import PoolSettings, Settings
 from txconnpool.control import Controls
 from txconnpool.endpoints import Listener
+from txconnpool.logs import jsonObserver
 from txconnpool.service import Door, ProxyService
 
 T = TypeVar("T")
@@ -249,7 +250,7 @@ class _Process(Protocol):
         """
         globalLogPublisher.removeObserver(self._observer)
         self._channel.lost()
-        self._stop()
+        self.stop()
 
     def _gone(self, counts: dict[str, int]) -> None:
         self._channel.call("gone", counts).addErrback(ignoreLost)
@@ -258,7 +259,7 @@ class _Process(Protocol):
         calls: dict[str, Callable[..., Any]] = {
             "start": self._start,
             "apply": self._apply,
-            "stop": self._stop,
+            "stop": self.stop,
             "abort": self._abort,
             "do": self._do,
         }
@@ -283,7 +284,10 @@ class _Process(Protocol):
         assert self.service is not None
         return Controls(self.service).do(name, *args)
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """
+        End.
+        """
         try:
             self._reactor.stop()
         except ReactorNotRunning:
@@ -310,7 +314,7 @@ class _Process(Protocol):
         assert self.service is not None
         self._hurry = True
         self.service.abort()
-        self._stop()
+        self.stop()
 
 
 def _revive(settings: dict[str, Any]) -> Settings:
@@ -331,19 +335,6 @@ def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-@implementer(ILogObserver)
-class _Print:
-    """
-    The log of a worker: lines for the parent, which puts the time to them.
-    """
-
-    def __call__(self, event: dict[str, Any]) -> None:
-        text = formatEventAsClassicLogText(event, formatTime=lambda time: "")
-        if text is not None:
-            sys.stdout.write(text.lstrip())
-            sys.stdout.flush()
-
-
 def work() -> None:
     """
     Be a worker: the main function of its process.
@@ -355,11 +346,15 @@ def work() -> None:
     # Reload is the parent's to do, for all, and what is typed is meant for the parent.
     for number in (signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    observer = _Print()
+    # What is printed goes into the log of the parent, see L{relay<txconnpool.logs.relay>}.
+    observer = jsonObserver(sys.stdout)
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     clients = socket.socket(fileno=CLIENTS)
-    standardIO(_Process(process, clients, observer), stdin=STDIN, stdout=ANSWERS, reactor=process)
-    process.run()
+    worker = _Process(process, clients, observer)
+    standardIO(worker, stdin=STDIN, stdout=ANSWERS, reactor=process)
+    # Not the reactor's own way, for which a second order to stop is an error.
+    signal.signal(signal.SIGTERM, lambda number, frame: process.callFromThread(worker.stop))
+    process.run(installSignalHandlers=False)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from txconnpool.channel import Channel, ChannelError, ChannelLost, ignoreLost
 from txconnpool.config import PoolSettings, Settings
 from txconnpool.control import ControlError, merged, noSession, told
 from txconnpool.endpoints import Listener
+from txconnpool.logs import relay
 from txconnpool.reload import CannotChange, Changeable
 from txconnpool.service import listenProblem, withBacklog
 from txconnpool.state import Backoff
@@ -115,6 +116,15 @@ class _Nobody(Factory):
     """
 
     noisy = False
+
+    def __init__(self, pool: str) -> None:
+        self._pool = pool
+
+    def logPrefix(self) -> str:
+        """
+        @return: who listens, for Twisted's log.
+        """
+        return f"pool {self._pool}"
 
 
 @implementer(IReadDescriptor)
@@ -309,7 +319,7 @@ class Worker(ProcessProtocol):
         if len(self._printed) > LINE_MAX:
             lines, self._printed = [*lines, self._printed], b""
         for line in lines:
-            self._log.info("worker {number}: {line}", number=self.number, line=line.decode(errors="replace"))
+            relay(self._log, self.number, line)
 
     def processEnded(self, reason: Failure) -> None:
         """
@@ -385,7 +395,7 @@ class Workers(Service, Changeable):
         ports: list[IListeningPort] = []
         failures: list[Failure] = []
         listener = Listener(Binding(self.reactor), withBacklog(description))
-        listener.listen(_Nobody()).addCallbacks(ports.append, failures.append)
+        listener.listen(_Nobody(pool)).addCallbacks(ports.append, failures.append)
         for failure in failures:
             failure.raiseException()
         (port,) = ports
