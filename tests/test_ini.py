@@ -41,10 +41,10 @@ class LoadTests(SynchronousTestCase):
 
     def test_nothing(self) -> None:
         """
-        Without a file and options, or with an empty file, the settings are the defaults.
+        Without a file and options, or with a file that says nothing, the settings are the defaults.
         """
         self.assertEqual(load(), Settings())
-        self.assertEqual(self.load(""), Settings())
+        self.assertEqual(self.load("[connpool]\n"), Settings())
 
     def test_onePool(self) -> None:
         """
@@ -263,6 +263,13 @@ class LoadTests(SynchronousTestCase):
         path = self.mktemp()
         Path(path).mkdir()
         self.assertEqual(str(self.assertRaises(ConfigError, load, path)), f"{path}: cannot be read: Is a directory")
+
+    def test_saysNothing(self) -> None:
+        """
+        A file without a section is an error: it may be that it is just being written.
+        """
+        for text in ("", "\n# [connpool]\n; pool-size = 4\n"):
+            self.assertProblems(text, "FILE: is empty: expected [connpool] or [pool:NAME]")
 
     def test_noText(self) -> None:
         """

@@ -111,7 +111,7 @@ class OptionsTests(SynchronousTestCase):
         The path of the ini file is kept absolute, since twistd may change its directory before it is read again.
         """
         path = Path(self.mktemp())
-        path.write_text("", "utf-8")
+        path.write_text("[connpool]\n", "utf-8")
         options = Options()
         options.parseOptions(["-c", str(path)])
         self.assertEqual(options["config"], str(path.absolute()))

@@ -816,6 +816,18 @@ class WorkersTests(SynchronousTestCase):
         self.answers(service, [{"pool": "a", "sessions": 2}], [{"pool": "a", "sessions": 3}])
         self.assertEqual(self.successResultOf(service.do("rows", "pools", 9)), [{"pool": "a", "sessions": 5}])
 
+    def test_rowsOfReady(self) -> None:
+        """
+        A worker that has not begun yet has nothing to show.
+        """
+        starting: Deferred[None] = Deferred()
+        self.reactor.begin = lambda process: process.answers.update(start=starting)
+        service = self.start(A)
+        self.answers(service, [{"pool": "a", "sessions": 2}], [{"pool": "a", "sessions": 3}])
+        self.assertEqual(self.successResultOf(service.do("rows", "pools", 9)), [])
+        starting.callback(None)
+        self.assertEqual(self.successResultOf(service.do("rows", "pools", 9)), [{"pool": "a", "sessions": 5}])
+
     def test_kill(self) -> None:
         """
         The number of a session tells its worker.

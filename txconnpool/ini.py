@@ -101,6 +101,7 @@ class _Loader:
         """
         sections: dict[str, dict[str, _Entry]] = {}
         section: str | None = None
+        before = len(self.problems)
         for number, (first, *more) in _statements(self._lines(path)):
             place = f"{path}:{number}:"
             if first.startswith("["):
@@ -109,6 +110,9 @@ class _Loader:
                 self.problems.append(f"{place} {first!r} is in no section: expected [connpool] or [pool:NAME] above it")
             elif section:
                 self._entry(f"{place} [{section}]", first, more, sections[section], section == "connpool")
+        if section is None and len(self.problems) == before:
+            # On reload, that is a file which is just being written: nobody wants the defaults of everything.
+            self.problems.append(f"{path}: is empty: expected [connpool] or [pool:NAME]")
         return sections
 
     def _section(self, place: str, header: str, sections: dict[str, dict[str, _Entry]]) -> str:

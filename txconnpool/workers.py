@@ -635,7 +635,11 @@ class Workers(Service, Changeable):
     async def _do(self, name: str, *args: Any) -> Any:
         if name == "kill":
             return await self._killSession(*args)
-        done, faults = await self._call("do", dict.fromkeys(self.workers, (name, *args)))
+        # One that is about to begin is to hear of orders too, but has nothing to show yet.
+        workers = [
+            worker.number for worker in self.workers.values() if worker.ready or worker.leaving or name != "rows"
+        ]
+        done, faults = await self._call("do", dict.fromkeys(workers, (name, *args)))
         if name == "rows":
             what, most = args
             return merged(what, done, most)

@@ -1,0 +1,200 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+A proxy that is operated: with an ini file that can be written again, and a console.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.real.load import Load, Report
+from tests.real.servers import (
+    HOST,
+    START_TIMEOUT,
+    Address,
+    Memcached,
+    Twistd,
+    ask,
+    connect,
+    freePort,
+    missing,
+    serverEndpoint,
+    until,
+)
+
+
+def say(address: Address, *lines: str, timeout: float = 10.0) -> str:
+    """
+    Type lines at a console, and read until it closes.
+
+    @return: what is answered.
+    """
+    with connect(address, timeout) as console:
+        console.sendall("".join(f"{line}\n" for line in lines).encode())
+        console.shutdown(socket.SHUT_WR)
+        answer = b""
+        while data := console.recv(1 << 16):
+            answer += data
+        return answer.decode()
+
+
+class Operated(Twistd):
+    """
+    The proxy with an ini file and a console.
+
+    @ivar admin: where the console is.
+    """
+
+    def __init__(self, *options: str, upstream: Sequence[str]) -> None:
+        """
+        @param upstream: endpoint strings.
+        """
+        super().__init__(*options, plugin="connpool")
+        self.upstream = upstream
+        self.admin = str(self.directory / "admin.sock")
+        self.write()
+
+    @property
+    def ini(self) -> Path:
+        """
+        The ini file.
+        """
+        return self.directory / "connpool.ini"
+
+    def write(self, *lines: str, listen: Sequence[str] = (), upstream: Sequence[str] = (), rest: str = "") -> None:
+        """
+        Write the ini file.
+
+        @param lines: settings of its pool, C{default}.
+        @param listen: where it listens too.
+        @param upstream: other servers.
+        @param rest: what follows.
+        """
+        if self._address is None:
+            self._address = (HOST, freePort())
+        indent = "\n    "
+        servers = upstream or self.upstream
+        text = [
+            f"[connpool]\nadmin = unix:{self.admin}",
+            "[pool:default]",
+            f"upstream ={indent}{indent.join(servers)}",
+            "distribution = round-robin",
+            f"listen ={indent}{indent.join([serverEndpoint(self.address), *listen])}",
+            *lines,
+            rest,
+        ]
+        # As it is to be done: whoever reads it meanwhile finds the old file, not half of the new one.
+        other = self.ini.with_suffix(".new")
+        other.write_text("\n".join(text), "utf-8")
+        other.replace(self.ini)
+
+    def start(self) -> Self:
+        """
+        Start, and wait until all workers do.
+        """
+        super().start()
+        ask(self.address, b"version\r\n", timeout=START_TIMEOUT)
+        return self
+
+    def command(self) -> list[str]:
+        """
+        Name the ini file.
+        """
+        return [*super().command(), "--config", str(self.ini)]
+
+    def say(self, *lines: str) -> str:
+        """
+        Type lines at the console.
+        """
+        return say(self.admin, *lines)
+
+    def rows(self, what: str) -> list[dict[str, str]]:
+        """
+        @return: a table of the console.
+        """
+        *lines, last = self.say(f"show {what}").splitlines()
+        assert last.startswith("OK "), last
+        if not lines:
+            return []
+        names, *rows = (re.split("  +", line.strip()) for line in lines)
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+    def hangUp(self, *words: str) -> None:
+        """
+        Have it read the ini file again, and wait until it has told certain things that it had not told before.
+        """
+        before = {each: self.log.count(each) for each in words}
+        self.signal(signal.SIGHUP)
+        until(
+            lambda: all(self.log.count(each) > count for each, count in before.items()),
+            what=f"{' and '.join(words)} in the log",
+        )
+
+    @property
+    def children(self) -> list[int]:
+        """
+        The process ids of its workers, in their order.
+        """
+        return [int(each) for each in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text("ascii").split()]
+
+
+class OperatedTestCase(SynchronousTestCase):
+    """
+    An operated proxy in front of one memcached with two addresses, so that it is two equal servers.
+    """
+
+    skip = missing("memcached")
+    options: Sequence[str] = ()
+
+    def setUp(self) -> None:
+        """
+        Start both.
+        """
+        other = (HOST, freePort())
+        self.memcached = Memcached("-t", "1", "-l", f"{other[0]}:{other[1]}").start()
+        self.addCleanup(self.memcached.stop)
+        self.servers = (self.memcached.endpoint, f"tcp:{other[0]}:{other[1]}")
+        self.proxy = Operated(*self.options, upstream=self.servers)
+        self.addCleanup(self.proxy.stop)
+        self.proxy.start()
+
+    def load(self, **settings: object) -> Load:
+        """
+        Begin a load.
+        """
+        chosen = {"clients": 40, "seconds": 60.0, "pause": 0.02, "sizes": (10, 100, 2000), **settings}
+        load = Load(self.proxy.address, **chosen)
+        self.addCleanup(load.kill)
+        return load.start()
+
+    def assertUnharmed(self, report: Report) -> None:
+        """
+        Assert that no client has noticed anything.
+        """
+        noticed = {name: report[name] for name in ("wrong", "stuck", "lost", "closed", "refused", "errors", "ignored")}
+        self.assertEqual(
+            noticed,
+            {"wrong": [], "stuck": 0, "lost": 0, "closed": 0, "refused": 0, "errors": {}, "ignored": 0},
+            self.proxy.log,
+        )
+        self.assertGreater(report["ok"], 100)
+
+
+def gone(pid: int) -> bool:
+    """
+    Whether a process has ended.
+    """
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    # What nobody has waited for is a zombie.
+    return Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[0] == "Z"

@@ -1,0 +1,276 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for the console of a proxy that serves.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.real.operated import Operated, OperatedTestCase, say
+from tests.real.servers import HOST, Proxy, ServerFailed, ask, connect, freePort, missing, until
+
+
+class AdminTests(OperatedTestCase):
+    """
+    Tests for one process.
+    """
+
+    def test_nc(self) -> None:
+        """
+        The console is for C{nc}: what is typed is answered, and at the end of it nc ends.
+        """
+        nc = subprocess.run(
+            ["nc", "-N", "-U", self.proxy.admin], input=b"show pools\nhelp\n", capture_output=True, timeout=10
+        )
+        self.assertEqual((nc.returncode, nc.stderr), (0, b""))
+        lines = nc.stdout.decode().splitlines()
+        self.assertEqual(lines[0].split()[:4], ["pool", "state", "sessions", "waiting"])
+        self.assertEqual((lines[2], lines[-1][:3]), ("OK 1 pool", "OK "))
+
+    test_nc.skip = missing("nc")  # type: ignore[attr-defined]
+
+    def test_private(self) -> None:
+        """
+        Only the owner of the process may open the console.
+        """
+        self.assertEqual(stat.S_IMODE(os.stat(self.proxy.admin).st_mode), 0o600)
+
+    def test_pause(self) -> None:
+        """
+        During a pause, which may be longer than requests may wait, nothing is answered; then everything is.
+        """
+        load = self.load()
+        time.sleep(0.5)
+        self.assertIn("OK pool default paused", self.proxy.say("pause"))
+        until(lambda: self.proxy.rows("pools")[0]["in-flight"] == "0", what="the end of what was in flight")
+        requests = self.memcached.stats()["cmd_get"]
+        time.sleep(1.5)
+        (pool,) = self.proxy.rows("pools")
+        self.assertEqual((pool["state"], pool["waiting"]), ("paused", "40"))
+        self.assertEqual(self.memcached.stats()["cmd_get"], requests)
+        self.assertIn("OK pool default resumed", self.proxy.say("resume"))
+        time.sleep(0.5)
+        report = load.finish()
+        self.assertUnharmed(report)
+        self.assertGreater(report["slowest"], 1.5)
+
+    def states(self) -> list[tuple[str, str]]:
+        """
+        @return: the state of each server and the number of its connections.
+        """
+        return [(row["state"], row["connections"]) for row in self.proxy.rows("servers")]
+
+    def test_drain(self) -> None:
+        """
+        A server that is drained is rid of its connections, and no client notices; nor that it comes back.
+        """
+        load = self.load()
+        time.sleep(0.5)
+        for _ in range(2):
+            self.assertIn(f"OK {self.servers[0]} drained", self.proxy.say(f"drain {self.servers[0]}"))
+            until(lambda: self.states()[0] == ("drained", "0"), what="the end of the connections")
+            time.sleep(0.3)
+            self.assertEqual(self.states()[0], ("drained", "0"))
+            self.assertIn(f"OK {self.servers[0]} restored", self.proxy.say(f"restore {self.servers[0]}"))
+            until(lambda: self.states() == [("up", "2"), ("up", "2")], what="two connections to each server")
+        self.assertUnharmed(load.finish())
+
+    def test_eject(self) -> None:
+        """
+        A server that is ejected has no connection at once. What was in flight is asked again elsewhere if it only
+        reads, else it has failed; nothing else has.
+        """
+        load = self.load()
+        time.sleep(0.5)
+        self.proxy.say(f"eject {self.servers[1]}")
+        until(lambda: self.states()[1] == ("drained", "0"), timeout=1.0, what="the end of the connections")
+        ejected = time.monotonic()
+        time.sleep(1.0)
+        report = load.finish()
+        self.assertEqual((report["wrong"], report["stuck"], report["refused"]), ([], 0, 0))
+        for error in report["errors"]:
+            self.assertIn("upstream connection lost", error)
+        self.assertLess(report["lastError"], ejected + 0.1)
+
+    def test_kill(self) -> None:
+        """
+        One client is closed, and it is the right one.
+        """
+        clients = [connect(self.proxy.address) for _ in range(3)]
+        for client in clients:
+            self.addCleanup(client.close)
+            client.sendall(b"version\r\n")
+            self.assertIn(b"VERSION", client.recv(100))
+        host, port = clients[1].getsockname()
+        (number,) = [row["session"] for row in self.proxy.rows("sessions") if row["client"] == f"{host}:{port}"]
+        self.assertEqual(self.proxy.say(f"kill {number}"), f"OK session {number} of pool default closed\n")
+        self.assertRaises(ConnectionResetError, clients[1].recv, 1)
+        for client in (clients[0], clients[2]):
+            client.sendall(b"version\r\n")
+            self.assertIn(b"VERSION", client.recv(100))
+
+    def test_resize(self) -> None:
+        """
+        The bounds on connections change, and no client notices.
+        """
+        load = self.load()
+        for low, high in ((8, 12), (4, 4), (4, 6)):
+            self.assertTrue(self.proxy.say(f"resize default {low} {high}").endswith(" changed\n"))
+            until(lambda: low <= sum(int(count) for _, count in self.states()) <= high, what=f"{low} to {high}")  # noqa: B023
+            self.assertEqual(self.proxy.rows("pools")[0]["pool-size"], str(high))
+        self.assertUnharmed(load.finish())
+
+    def test_shutdown(self) -> None:
+        """
+        The console works while the proxy drains, to the end of it, and can hasten that.
+        """
+        client = connect(self.proxy.address)
+        self.addCleanup(client.close)
+        self.proxy.say("pause")
+        client.sendall(b"get a\r\n")
+        until(lambda: self.proxy.rows("pools")[0]["waiting"] == "1")
+        self.assertEqual(self.proxy.say("shutdown"), "OK stopping\n")
+        until(lambda: _refused(self.proxy), what="an end of listening")
+        self.assertIn("OK 1 pool", self.proxy.say("show pools"))
+        self.assertIn("ERROR the proxy is not running", self.proxy.say("reload"))
+        self.assertTrue(self.proxy.running())
+        self.assertEqual(self.proxy.say("shutdown now"), "OK stopping at once\n")
+        self.assertEqual(self.proxy.wait(2.0), 0)
+        self.assertFalse(os.path.exists(self.proxy.admin))
+
+    def test_shutdownServes(self) -> None:
+        """
+        To shut down is to answer what was read.
+        """
+        client = connect(self.proxy.address)
+        self.addCleanup(client.close)
+        self.proxy.say("pause")
+        client.sendall(b"get a\r\n")
+        until(lambda: self.proxy.rows("pools")[0]["waiting"] == "1")
+        self.proxy.say("shutdown", "resume")
+        self.assertEqual((client.recv(100), client.recv(100)), (b"END\r\n", b""))
+        self.assertEqual(self.proxy.wait(2.0), 0)
+
+    def test_secondSignal(self) -> None:
+        """
+        A second SIGTERM ends a stop at once.
+        """
+        client = connect(self.proxy.address)
+        self.addCleanup(client.close)
+        self.proxy.say("pause")
+        client.sendall(b"get a\r\n")
+        until(lambda: self.proxy.rows("pools")[0]["waiting"] == "1")
+        self.proxy.signal(signal.SIGTERM)
+        until(lambda: _refused(self.proxy), what="an end of listening")
+        time.sleep(0.3)
+        self.assertTrue(self.proxy.running())
+        self.proxy.signal(signal.SIGTERM)
+        self.proxy.wait(2.0)
+        self.assertIn("a second signal: ending at once", self.proxy.log)
+        self.assertNotIn("Traceback", self.proxy.log)
+
+
+class WorkersAdminTests(AdminTests):
+    """
+    The same, for two processes.
+    """
+
+    options = ("--workers", "2")
+
+    def test_sums(self) -> None:
+        """
+        The tables are those of all workers together.
+        """
+        clients = [connect(self.proxy.address) for _ in range(10)]
+        for client in clients:
+            self.addCleanup(client.close)
+            client.sendall(b"version\r\n")
+            client.recv(100)
+        (pool,) = self.proxy.rows("pools")
+        self.assertEqual((pool["sessions"], pool["pool-size"], pool["servers"]), ("10", "4", "2 up"))
+        numbers = [row["session"] for row in self.proxy.rows("sessions")]
+        self.assertEqual(sorted(number.split(".")[0] for number in numbers), ["1"] * 5 + ["2"] * 5)
+
+    def test_kill(self) -> None:
+        """
+        One client is closed, and it is the right one, of the right process.
+        """
+        clients = [connect(self.proxy.address) for _ in range(4)]
+        for client in clients:
+            self.addCleanup(client.close)
+            client.sendall(b"version\r\n")
+            client.recv(100)
+        host, port = clients[2].getsockname()
+        (number,) = [row["session"] for row in self.proxy.rows("sessions") if row["client"] == f"{host}:{port}"]
+        self.assertEqual(self.proxy.say(f"kill {number}"), f"OK session {number} closed\n")
+        self.assertRaises(ConnectionResetError, clients[2].recv, 1)
+        self.assertEqual(self.proxy.rows("pools")[0]["sessions"], "3")
+
+    def test_newWorker(self) -> None:
+        """
+        A worker that takes the place of another is paused as that was.
+        """
+        self.proxy.say("pause")
+        for pid in self.proxy.children:
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: "2 up" in self.proxy.say("show pools"), what="new workers")
+        self.assertEqual(self.proxy.rows("pools")[0]["state"], "paused")
+        client = connect(self.proxy.address)
+        self.addCleanup(client.close)
+        client.sendall(b"get a\r\n")
+        until(lambda: self.proxy.rows("pools")[0]["waiting"] == "1")
+        self.proxy.say("resume")
+        self.assertEqual(client.recv(100), b"END\r\n")
+
+
+class PasswordTests(SynchronousTestCase):
+    """
+    Tests for the console at a TCP port.
+    """
+
+    def options(self) -> Sequence[str]:
+        """
+        @return: those of a console at a TCP port, and its password.
+        """
+        self.secret = Path(self.mktemp()).absolute()
+        self.secret.write_text("open sesame\n", "ascii")
+        self.admin = (HOST, freePort())
+        return ["--admin", f"tcp:{self.admin[1]}:interface={HOST}", "--admin-password-file", str(self.secret)]
+
+    def test_needed(self) -> None:
+        """
+        Without a password the proxy does not start, and says why.
+        """
+        *options, _, _ = self.options()
+        proxy = Proxy(*options, upstream=["memory:"])
+        self.addCleanup(proxy.stop)
+        error = self.assertRaises(ServerFailed, proxy.start)
+        self.assertIn(f"admin {options[1]} needs admin-password-file", str(error))
+
+    def test_asked(self) -> None:
+        """
+        Nothing is told or done without it; it is neither shown nor logged.
+        """
+        with Proxy(*self.options(), upstream=["memory:"]) as proxy:
+            self.assertEqual(say(self.admin, "pause"), "ERROR expected auth PASSWORD first\n")
+            self.assertEqual(ask(proxy.address, b"get a\r\n"), b"END\r\n")
+            told = say(self.admin, "auth open", "auth open sesame", "show settings", "pause")
+            self.assertRegex(told, r"(?s)\AERROR wrong password\nOK welcome.*OK pool default paused")
+            self.assertNotIn("sesame", told.replace("`help`", "") + proxy.log)
+
+
+def _refused(proxy: Operated) -> bool:
+    try:
+        connect(proxy.address, 1.0).close()
+    except ConnectionRefusedError:
+        return True
+    return False

@@ -1,0 +1,130 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for other settings of a proxy that serves.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+
+from tests.real.operated import OperatedTestCase
+from tests.real.servers import HOST, ask, freePort, serverEndpoint, until
+
+
+class ReloadTests(OperatedTestCase):
+    """
+    Tests for one process.
+    """
+
+    def test_everything(self) -> None:
+        """
+        Bounds, times, servers, listeners and pools change, and no client notices. Each change is a line in the log.
+        """
+        load = self.load()
+        second, third = (HOST, freePort()), (HOST, freePort())
+        self.proxy.write("pool-size = 8", "request-timeout = 9", listen=[serverEndpoint(second)])
+        self.proxy.hangUp(
+            "pool default: pool-size 4 -> 8\n",
+            "pool default: request-timeout 2 -> 9\n",
+            f"pool default: listen + {serverEndpoint(second)}\n",
+            "reloaded, 3 changed\n",
+        )
+        self.assertEqual(ask(second, b"get a\r\n"), b"END\r\n")
+        time.sleep(0.3)
+        self.proxy.write(
+            upstream=self.servers[:1],
+            rest=f"[pool:other]\nupstream = {self.servers[1]}\nlisten = {serverEndpoint(third)}",
+        )
+        self.proxy.hangUp(
+            "pool default: pool-size 8 -> 4\n",
+            f"pool default: upstream - {self.servers[1]}\n",
+            f"pool default: listen - {serverEndpoint(second)}\n",
+            "pool other: added\n",
+        )
+        self.assertRaises(ConnectionRefusedError, ask, second, b"get a\r\n")
+        self.assertEqual(ask(third, b"get a\r\n"), b"END\r\n")
+        time.sleep(0.3)
+        self.proxy.write()
+        self.proxy.hangUp(f"pool default: upstream + {self.servers[1]}\n", "pool other: removed\n")
+        self.assertRaises(ConnectionRefusedError, ask, third, b"get a\r\n")
+        until(lambda: [row["state"] for row in self.proxy.rows("servers")] == ["up", "up"], what="both servers")
+        until(lambda: all(row["connections"] == "2" for row in self.proxy.rows("servers")), what="two connections each")
+        time.sleep(0.3)
+        self.assertUnharmed(load.finish())
+
+    def test_broken(self) -> None:
+        """
+        A file with mistakes changes nothing: each is told in a line, by SIGHUP in the log, by the console there.
+        """
+        load = self.load()
+        self.proxy.write("pool-size = many", "pipeline-dept = 9", "min-pool-size = 2", listen=["tcp:0:interface=x"])
+        path = str(self.proxy.ini)
+        words = (
+            "[pool:default] pool-size = 'many': expected a whole number from 1 to 65535\n",
+            "[pool:default] pipeline-dept: no such key; did you mean pipeline-depth?\n",
+        )
+        self.proxy.hangUp(*words)
+        lines = self.proxy.say("reload").splitlines()
+        self.assertEqual(lines.pop(), f"ERROR {len(lines)} problems")
+        self.assertEqual([line for line in lines if not line.startswith(f"{path}:")], [])
+        self.assertIn("OK 0 changed", self.proxy.say("resize default 1 4").replace("OK reloaded, ", "OK "))
+        values = {row["key"]: row["value"] for row in self.settings()}
+        self.assertEqual((values["pool-size"], values["min-pool-size"]), ("4", "1"))
+        self.assertUnharmed(load.finish())
+
+    def settings(self) -> list[dict[str, str]]:
+        """
+        @return: the settings of the pool.
+        """
+        lines = [line.split() for line in self.proxy.say("show settings").splitlines()]
+        return [{"key": line[1], "value": line[2]} for line in lines if line[0] == "default"]
+
+    def test_takenAddress(self) -> None:
+        """
+        When one of the new listeners cannot be, nothing else changes either.
+        """
+        load = self.load()
+        free = (HOST, freePort())
+        with socket.create_server((HOST, 0)) as taken:
+            place = taken.getsockname()
+            self.proxy.write("pool-size = 8", listen=[serverEndpoint(free), serverEndpoint(place)])
+            told = self.proxy.say("reload")
+        self.assertEqual(told, f"ERROR cannot listen on {place[0]}:{place[1]}: Address already in use\n")
+        self.assertRaises(ConnectionRefusedError, ask, free, b"get a\r\n")
+        self.assertEqual(self.proxy.rows("pools")[0]["pool-size"], "4")
+        self.assertEqual(self.proxy.say("reload").splitlines()[-1], "OK reloaded, 3 changed")
+        self.assertUnharmed(load.finish())
+
+    def test_fixed(self) -> None:
+        """
+        What cannot change while the proxy runs is told, and the rest is done.
+        """
+        self.proxy.write("pool-size = 8")
+        text = self.proxy.ini.read_text("utf-8")
+        right, wrong = f"admin = unix:{self.proxy.admin}", "admin = unix:/elsewhere\nmax-unread-bytes = 4m"
+        self.proxy.ini.write_text(text.replace(right, wrong), "utf-8")
+        lines = self.proxy.say("reload").splitlines()
+        self.assertIn("max-unread-bytes 256m -> 4m", lines)
+        self.assertIn("pool default: pool-size 4 -> 8", lines)
+        self.assertIn(f"admin unix:{self.proxy.admin} -> unix:/elsewhere: needs a restart", lines)
+
+    def test_many(self) -> None:
+        """
+        Many signals do no harm: one reload after another, and the last one has the last word.
+        """
+        load = self.load()
+        for size in range(5, 25):
+            self.proxy.write(f"pool-size = {size}")
+            self.proxy.signal(1)
+        until(lambda: self.proxy.rows("pools")[0]["pool-size"] == "24", what="the last size")
+        self.assertNotIn("Traceback", self.proxy.log)
+        self.assertUnharmed(load.finish())
+
+
+class WorkersReloadTests(ReloadTests):
+    """
+    The same, for two processes.
+    """
+
+    options = ("--workers", "2")

@@ -1,0 +1,268 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for a proxy of several processes.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.real.load import Report
+from tests.real.operated import OperatedTestCase, gone
+from tests.real.servers import Memcached, Proxy, ask, connect, missing, until
+
+
+class Watch(threading.Thread):
+    """
+    Sees how many connections a memcached has, of which one is ours.
+
+    @ivar most: how many others there were at most.
+    """
+
+    def __init__(self, memcached: Memcached) -> None:
+        super().__init__(daemon=True)
+        self.most = 0
+        self._ended = threading.Event()
+        self._line = connect(memcached.address)
+
+    def run(self) -> None:
+        """
+        Look again and again.
+        """
+        while not self._ended.wait(0.01):
+            self._line.sendall(b"stats\r\n")
+            answer = b""
+            while not answer.endswith(b"END\r\n"):
+                answer += self._line.recv(1 << 16)
+            (count,) = [line for line in answer.split(b"\r\n") if line.startswith(b"STAT curr_connections ")]
+            # Without any other connection than ours, memcached tells 2.
+            self.most = max(self.most, int(count.split()[2]) - 2)
+
+    def end(self) -> int:
+        """
+        @return: L{most}.
+        """
+        self._ended.set()
+        self.join()
+        self._line.close()
+        return self.most
+
+
+class WorkersTests(OperatedTestCase):
+    """
+    Tests for two workers in front of a memcached with two addresses.
+    """
+
+    options = ("--workers", "2", "--pool-size", "5", "--max-clients", "100")
+
+    def clients(self, count: int) -> list[bytes]:
+        """
+        Have clients come, and ask for something.
+
+        @return: what they are told.
+        """
+        told = []
+        for _ in range(count):
+            client = connect(self.proxy.address)
+            self.addCleanup(client.close)
+            client.sendall(b"get a\r\n")
+            told.append(client.recv(100))
+        return told
+
+    def complete(self) -> None:
+        """
+        Wait until both workers serve.
+        """
+
+        def shares() -> list[str]:
+            return [row["pool-size"] for row in self.proxy.rows("pools")]
+
+        until(lambda: shares() == ["5"], what="two workers")
+
+    def perWorker(self) -> dict[str, int]:
+        """
+        @return: how many sessions each worker has.
+        """
+        numbers = [row["session"].split(".")[0] for row in self.proxy.rows("sessions 1000")]
+        return {number: numbers.count(number) for number in sorted(set(numbers))}
+
+    def test_equal(self) -> None:
+        """
+        All workers have equally many clients, whether these come one by one or all at once; and those who come when one
+        has lost its own come to that one.
+        """
+        load = self.load(clients=60)
+        self.assertEqual(self.perWorker(), {"1": 30, "2": 30})
+        report = load.finish()
+        self.assertEqual((report["wrong"], report["stuck"]), ([], 0))
+        until(lambda: "OK 0 sessions" in self.proxy.say("show sessions"))
+        self.clients(21)
+        self.assertEqual(sorted(self.perWorker().values()), [10, 11])
+        os.kill(self.proxy.children[0], signal.SIGKILL)
+        self.complete()
+        (left,) = self.perWorker().values()
+        self.clients(left)
+        self.assertEqual(list(self.perWorker().values()), [left, left])
+
+    def test_bound(self) -> None:
+        """
+        The bound on connections holds for all workers together, and all of it is used.
+        """
+        watch = Watch(self.memcached)
+        watch.start()
+        self.assertUnharmed(self._busy())
+        self.assertEqual(watch.end(), 5)
+
+    def _busy(self) -> Report:
+        load = self.load(clients=80, depth=16, pause=0.0)
+        time.sleep(2.0)
+        return load.finish()
+
+    def test_maxClients(self) -> None:
+        """
+        So does the bound on clients: the one that is too many is told so, and whoever goes makes room.
+        """
+        told = self.clients(101)
+        self.assertEqual(told[:100], [b"END\r\n"] * 100)
+        self.assertEqual(told[100], b"ERROR Too many open connections\r\n")
+        (session, *_) = self.proxy.rows("sessions")
+        self.proxy.say(f"kill {session['session']}")
+        until(lambda: self.clients(1) == [b"END\r\n"], what="room")
+
+    def test_killed(self) -> None:
+        """
+        When a worker is killed only its own clients lose their connections; another takes its place, and they come back
+        to it. No answer is wrong, and nobody is refused.
+        """
+        load = self.load(clients=40)
+        time.sleep(0.5)
+        first, second = self.proxy.children
+        os.kill(second, signal.SIGKILL)
+        self.complete()
+        time.sleep(1.0)
+        report = load.finish()
+        self.assertEqual((report["wrong"], report["stuck"], report["refused"], report["errors"]), ([], 0, 0, {}))
+        self.assertEqual(report["closed"], 20)
+        self.assertNotIn(0.0, report["resumed"])
+        self.assertIn(first, self.proxy.children)
+        self.assertRegex(self.proxy.log, r"worker 2 ended: .*signal 9.*; another starts in 0\.\d s")
+
+    def reaped(self, pid: int) -> bool:
+        """
+        Whether a worker has ended, and the parent knows.
+        """
+        return pid not in self.proxy.children
+
+    def test_backOff(self) -> None:
+        """
+        A worker that dies again and again is replaced more and more slowly; meanwhile the others serve.
+        """
+        deaths = []
+        for _ in range(4):
+            until(lambda: len(self.proxy.children) == 2, what="another worker")
+            last = self.proxy.children[-1]
+            os.kill(last, signal.SIGKILL)
+            until(functools.partial(self.reaped, last))
+            deaths.append(time.monotonic())
+            self.assertEqual(ask(self.proxy.address, b"get a\r\n"), b"END\r\n")
+        until(lambda: len(self.proxy.children) == 2, what="another worker")
+        self.assertGreater(time.monotonic() - deaths[-1], 1.0)
+
+    def test_term(self) -> None:
+        """
+        A worker that is sent SIGTERM answers what it has read before it ends, and another takes its place.
+        """
+        client = connect(self.proxy.address)
+        self.addCleanup(client.close)
+        self.proxy.say("pause")
+        client.sendall(b"get a\r\n")
+        until(lambda: self.proxy.rows("pools")[0]["waiting"] == "1")
+        number = self.proxy.rows("sessions")[0]["session"].split(".")[0]
+        os.kill(self.proxy.children[int(number) - 1], signal.SIGTERM)
+        time.sleep(0.5)
+        self.proxy.say("resume")
+        self.assertEqual((client.recv(100), client.recv(100)), (b"END\r\n", b""))
+        until(lambda: f"worker {number} ended" in self.proxy.log)
+        until(lambda: len(self.proxy.children) == 2, what="another worker")
+        self.assertNotIn("Traceback", self.proxy.log)
+
+    def test_stop(self) -> None:
+        """
+        A stop lets all workers answer what they have read; then all of them have ended.
+        """
+        children = self.proxy.children
+        clients = [connect(self.proxy.address) for _ in range(4)]
+        self.proxy.say("pause")
+        for client in clients:
+            self.addCleanup(client.close)
+            client.sendall(b"get a\r\nget b\r\n")
+        until(lambda: self.proxy.rows("pools")[0]["waiting"] == "4")
+        self.proxy.signal(signal.SIGTERM)
+        self.proxy.signal(signal.SIGHUP)
+        self.proxy.say("resume")
+        for client in clients:
+            answer = b""
+            while data := client.recv(100):
+                answer += data
+            self.assertEqual(answer, b"END\r\nEND\r\n")
+        self.proxy.wait(5.0)
+        self.assertEqual([gone(pid) for pid in children], [True, True])
+        self.assertNotIn("Traceback", self.proxy.log)
+
+    def test_group(self) -> None:
+        """
+        So it is when all processes are sent the signal, as systemd and a terminal do.
+        """
+        children = self.proxy.children
+        client = connect(self.proxy.address)
+        self.addCleanup(client.close)
+        self.proxy.say("pause")
+        client.sendall(b"get a\r\n")
+        until(lambda: self.proxy.rows("pools")[0]["waiting"] == "1")
+        for number in (signal.SIGINT, signal.SIGTERM):
+            for pid in children:
+                os.kill(pid, number)
+        self.proxy.signal(signal.SIGTERM)
+        time.sleep(0.5)
+        self.assertTrue(self.proxy.running())
+        self.proxy.say("resume")
+        self.assertEqual((client.recv(100), client.recv(100)), (b"END\r\n", b""))
+        self.proxy.wait(5.0)
+        self.assertNotIn("Traceback", self.proxy.log)
+
+    def test_orphans(self) -> None:
+        """
+        When the parent is killed its workers end by themselves.
+        """
+        children = self.proxy.children
+        # Not by our own means, which would end its children too.
+        os.kill(self.proxy.pid, signal.SIGKILL)
+        until(lambda: all(gone(pid) for pid in children), what="the end of the workers")
+
+
+class UNIXTests(SynchronousTestCase):
+    """
+    Tests for workers at a UNIX socket.
+    """
+
+    skip = missing("memcached")
+
+    def test_serves(self) -> None:
+        """
+        Clients of a UNIX socket are served too, and its file is gone at the end.
+        """
+        with Memcached() as memcached:
+            proxy = Proxy("--workers", "2", upstream=[memcached.address], address="socket").start()
+            self.addCleanup(proxy.stop)
+            for _ in range(4):
+                self.assertEqual(ask(proxy.address, b"get a\r\n"), b"END\r\n")
+            proxy.signal(signal.SIGTERM)
+            proxy.wait(5.0)
+            self.assertFalse(Path(str(proxy.address)).exists())
