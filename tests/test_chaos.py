@@ -60,6 +60,7 @@ def requests(kind: str, name: bytes) -> list[tuple[bytes, Expected | None]]:
         "run": [b"get %s\r\n" % each for each in many],
         "mixed": [b"get %s%s\r\n" % each for each in zip(cycle([b"miss", b"short", b"short"]), many, strict=False)],
         "keys": [b"get %s\r\n" % b" ".join(many)],
+        "parts": [b"get %s\r\n" % b" ".join(many * 4)],
         "large": [b"get large%s\r\n" % name],
         "gets": [b"gets %s\r\n" % name],
         "set": [b"set %s 0 0 5\r\nEND\r\n\r\n" % name],
@@ -89,8 +90,8 @@ def requests(kind: str, name: bytes) -> list[tuple[bytes, Expected | None]]:
 
 
 KINDS = [
-    "get", "miss", "run", "mixed", "keys", "large", "gets", "set", "long", "incr", "delete", "meta", "noreply", "quiet",
-    "nonsense", "nonsense", "tooLarge", "stats", "flush", "flushed", "quit",
+    "get", "miss", "run", "mixed", "keys", "parts", "large", "gets", "set", "long", "incr", "delete", "meta", "noreply",
+    "quiet", "nonsense", "nonsense", "tooLarge", "stats", "flush", "flushed", "quit",
 ]  # fmt: skip
 
 

@@ -168,6 +168,13 @@ class ServerTests(EmbeddedTestCase):
             self.ask(silent + b"mn\r\nms k 1 q\r\n1\r\nms k 1 C99 q\r\n1\r\nmn\r\n"), b"MN\r\nEX\r\nMN\r\n"
         )
 
+    def test_manyKeys(self) -> None:
+        """
+        Any number of keys may be asked for at once.
+        """
+        self.ask(b"set k 0 0 1\r\nx\r\n")
+        self.assertEqual(self.ask(b"get" + b" miss k" * 500 + b"\r\n"), b"VALUE k 0 1\r\nx\r\n" * 500 + b"END\r\n")
+
     def test_wrong(self) -> None:
         """
         What memcached would refuse is refused, in its place in the order.

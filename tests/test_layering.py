@@ -45,6 +45,7 @@ ORDER = (
     "pool",
     "calls",
     "memcache",
+    "parts",
     "session",
     "report",
     "store",

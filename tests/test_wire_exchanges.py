@@ -15,7 +15,7 @@ from typing import NamedTuple
 from twisted.trial.unittest import SynchronousTestCase
 
 from txconnpool.errors import WireError
-from txconnpool.wire import ANSWER, CLOSE, EVERYWHERE, INSTEAD, MORE, STATISTICS, Form
+from txconnpool.wire import ANSWER, CLOSE, EVERYWHERE, INSTEAD, MORE, PARTS, STATISTICS, Form
 from txconnpool.wire.memcache import Memcache
 
 #: The largest value in the table: small, so that what is too large is small too.
@@ -569,6 +569,9 @@ class Relay:
                 form, line, quiet = payload
                 forwarded += line
                 self._queue.append((form.silent() if quiet else form, 1, b""))
+            elif form is PARTS:
+                forwarded += self._client[pos:end]
+                self._queue.append((payload[0], 1, b""))
             elif form is INSTEAD:
                 form, line, answer = payload
                 forwarded += line

@@ -19,13 +19,14 @@ from txconnpool.wire import (
     EVERYWHERE,
     INSTEAD,
     MORE,
+    PARTS,
     REPLY_LINE_MAX,
     STATISTICS,
     Form,
     matchReplies,
     replies,
 )
-from txconnpool.wire.classic import TOO_LARGE, checkKey
+from txconnpool.wire.classic import PART_KEYS, TOO_LARGE, checkKey
 from txconnpool.wire.memcache import FORMS, REFUSED, REQUEST_LINE_MAX, RETRIEVAL_LINE_MAX, RUN_MAX, Memcache
 from txconnpool.wire.replies import DELETE, GET, MG, SET, SILENT, STATS, values
 
@@ -141,9 +142,25 @@ class LimitTests(SynchronousTestCase):
             line = word + b" key" * 1000
             self.assertEqual(self.wire.requests(line, 0, 1)[0], MORE)
             form, end, count, payload = self.wire.requests(line + b"\r\n", 0, 1)
-            self.assertIs(form, replies.SEVERAL[replies.GETS if word == b"gets" else GET])
-            self.assertEqual((end, count), (len(line) + 2, 1))
-            self.assertEqual(payload, line.lstrip() + b"\r\n" if line[0] == 32 else None)
+            self.assertEqual((form, end, count), (PARTS, len(line) + 2, 0))
+            self.assertIs(payload[0], replies.SEVERAL[replies.GETS if word == b"gets" else GET])
+            self.assertEqual(payload[1], [word.lstrip() + b" key" * PART_KEYS + b"\r\n"] * (1000 // PART_KEYS))
+
+    def test_parts(self) -> None:
+        """
+        More keys than C{PART_KEYS} are asked for in parts, in their order.
+        """
+        for head in (b"get", b"gets", b"gat 5", b"gats -1", b" get "):
+            for gap, end in ((b" ", b"\r\n"), (b"  ", b" \n")):
+                keys = [b"k%d" % number for number in range(PART_KEYS + 1)]
+                line = head + b"".join(gap + key for key in keys) + end
+                form, stop, count, (wanted, parts, ending) = self.wire.requests(line + b"get", 0, 1)
+                self.assertEqual((form, stop, count, ending), (PARTS, len(line), 0, b"END\r\n"))
+                start = head.strip() + b" "
+                self.assertEqual(parts, [start + b" ".join(keys[:-1]) + b"\r\n", start + keys[-1] + b"\r\n"])
+                self.assertEqual((wanted.name, wanted.many), (head.split()[0].decode(), True))
+                one = head + b"".join(gap + key for key in keys[:-1]) + end
+                self.assertEqual(self.wire.requests(one, 0, 1)[1:3], (len(one), 1))
 
     def test_badRetrieval(self) -> None:
         """
@@ -207,7 +224,9 @@ class DenialTests(SynchronousTestCase):
             (b"flush_all\r\n", b"flush_all"),
             (b"set a 0 0 1\r\nx\r\n", b"set"),
             (b"stats items\r\n", b"stats"),
+            (b"set a 0 0 9999999\r\n" + bytes(9999999) + b"\r\n", b"set"),
             (b"get a\r\n", b"get"),
+            (b"get" + b" a" * 100 + b"\r\n", b"get"),
         ):
             refusal = b"CLIENT_ERROR " + word + b" not allowed\r\n"
             self.assertEqual(wire.requests(request + b"get b\r\n", 0, 1), (ANSWER, len(request), 0, refusal))
@@ -220,6 +239,10 @@ class DenialTests(SynchronousTestCase):
         wire = Memcache(denied=frozenset((b"flush_all", b"delete", b"md")))
         self.assertEqual(wire.requests(b"flush_all noreply\r\n", 0, 1)[0::3], (ANSWER, b""))
         self.assertEqual(wire.requests(b"delete a noreply\r\n", 0, 1)[0::3], (ANSWER, b""))
+        large = b"ms a 9999999\r\n", b"set a 0 0 9999999 noreply\r\n"
+        wire = Memcache(denied=frozenset((b"md", b"ms", b"set")))
+        self.assertEqual(wire.requests(large[0], 0, 1)[0::3], (ANSWER, b"CLIENT_ERROR ms not allowed\r\n"))
+        self.assertEqual(wire.requests(large[1], 0, 1)[0::3], (ANSWER, b""))
         self.assertEqual(wire.requests(b"md a q\r\n", 0, 1)[0::3], (ANSWER, b"CLIENT_ERROR md not allowed\r\n"))
 
     def test_wrong(self) -> None:

@@ -50,7 +50,7 @@ from zope.interface import implementer
 
 from txconnpool.store import STORE_MIN, Commands, Store
 from txconnpool.transport import HIGH_WATER
-from txconnpool.wire import ANSWER, CLOSE, EVERYWHERE, INSTEAD, MORE, STATISTICS
+from txconnpool.wire import ANSWER, CLOSE, EVERYWHERE, INSTEAD, MORE, PARTS, STATISTICS
 from txconnpool.wire.memcache import Memcache
 
 __all__ = ["MemoryAddress", "MemoryEndpoint", "MemoryParser", "Store"]
@@ -131,6 +131,8 @@ class _Server(Protocol):
                 else:
                     write(payload)
             else:
+                if what is PARTS:
+                    what, payload = payload[0], None  # here it is answered whole
                 form, request, quiet = payload if what is EVERYWHERE else (what, payload or data[pos:end], False)
                 reply = self._commands.execute(request, self._reactor.seconds())
                 if not quiet and not (form.hidden and form.hidden(reply, 0)):

@@ -28,8 +28,9 @@ from txconnpool.connection import Entry
 from txconnpool.errors import ConnectionLostInFlight, PoolError
 from txconnpool.interfaces import IRequester, IWaiter
 from txconnpool.metrics import ClientCounters, tally
+from txconnpool.parts import Parts
 from txconnpool.transport import adopt, part, tune
-from txconnpool.wire import ADMIT, ANSWER, CLOSE, EVERYWHERE, INSTEAD, MORE, STATISTICS
+from txconnpool.wire import ADMIT, ANSWER, CLOSE, EVERYWHERE, INSTEAD, MORE, PARTS, STATISTICS
 
 #: A session that may not send now (it waits, or has as much in flight as it may) is read until so many bytes are kept.
 BACKLOG = 1 << 16
@@ -191,6 +192,7 @@ class Session(Protocol):
         self._again: deque[Entry] = deque()  # what a lost connection left to be sent once more, or to be said
         self._swallow = 0  # bytes to be dropped; then _answer is said
         self._answer = b""
+        self._parts: Parts | None = None  # a request that is being sent in parts
         self._blocked = False  # a connection or an answer is being waited for
         self._full = False  # the transport has all it can take
         self._reading = True
@@ -225,7 +227,7 @@ class Session(Protocol):
                 self._kept.append(data)
             self._size += len(data)
             if self._size > BACKLOG:
-                self.factory.unread.keep(self, self._size)
+                self.factory.unread.keep(self, self._size + (self._parts.size if self._parts is not None else 0))
             if self._size >= self._need or (self._line and b"\n" in data):
                 self._need = 0
                 self._resume()
@@ -335,6 +337,8 @@ class Session(Protocol):
         """
         Something has changed: go on with what was kept, close if all is done, and read or do not.
         """
+        if self._parts is not None:
+            self._parts.go()
         if self._again and not self._blocked:
             self._sendAgain()
         if self._size and self._size >= self._need and not (self._again or self._blocked):
@@ -344,7 +348,7 @@ class Session(Protocol):
             if self.kept:
                 self.factory.unread.free(self)
             self._advance(data, refusal)
-        crowded = self.unread > self._limits.unreadSoft
+        crowded = self.crowded
         if self._ending and not (self._inFlight or self._blocked or self._again or crowded):
             self.transport.unregisterProducer()
             part(self.transport)
@@ -383,6 +387,17 @@ class Session(Protocol):
         if self._inFlight:
             return False  # it must overtake nothing: wait until all before it is answered
         factory = self.factory
+        if directive is PARTS:
+            self._parts = Parts(self, self._pool, *payload)
+            error = self._parts.begin()
+            if error is None:
+                self._blocked = True
+                if self._parts.size > BACKLOG:
+                    self.factory.unread.keep(self, self._parts.size)
+            else:
+                self._parts = None
+                self._tell(self._refusal(payload[0], 1, error))
+            return True
         answer = factory.statistics(payload) if directive is STATISTICS else factory.everywhere(*payload)
         if isinstance(answer, bytes):
             self._tell(answer)
@@ -414,6 +429,40 @@ class Session(Protocol):
         self._blocked = False
         self._tell(answer)
         self._resume()
+
+    # What is sent in parts
+
+    @property
+    def crowded(self) -> bool:
+        """
+        Whether the client leaves too much unread to be asked for more.
+        """
+        return self.unread > self._limits.unreadSoft
+
+    def said(self, data: bytes) -> None:
+        """
+        Part of the reply to a request that was sent in parts.
+        """
+        self._put(data)
+
+    def finished(self, data: bytes) -> None:
+        """
+        The last of it.
+        """
+        self._parts = None
+        self.factory.unread.free(self)
+        self._answered(data)
+
+    def failed(self, form: Any, error: PoolError | None, begun: bool) -> None:
+        """
+        There will be no reply, or not the rest of it.
+
+        @param error: why the pool could not get it; C{None} if the server said an error.
+        """
+        if begun or error is None:
+            self._break()
+        else:
+            self.finished(self._refusal(form, 1, error))
 
     def _tell(self, data: bytes) -> None:
         """
@@ -640,6 +689,9 @@ class Session(Protocol):
         if self.ticket is not None:
             self._pool.forget(self.ticket)
             self.ticket = None
+        if self._parts is not None:
+            self._parts.stop()
+            self._parts = None
         self._kept = []
         self._size = 0
         self._again.clear()

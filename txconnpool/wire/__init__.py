@@ -37,6 +37,7 @@ class Directive(enum.Enum):
     MORE = "wait for more bytes"
     ANSWER = "answer here, in its place in the order"
     INSTEAD = "send something else, whose reply nobody sees, and answer here"
+    PARTS = "send it in parts, one by one, whose replies are one"
     CLOSE = "say the last words, then close"
     EVERYWHERE = "send to every server, give one reply"
     STATISTICS = "answer with our own statistics"
@@ -45,6 +46,7 @@ class Directive(enum.Enum):
 MORE: Final = Directive.MORE
 ANSWER: Final = Directive.ANSWER
 INSTEAD: Final = Directive.INSTEAD
+PARTS: Final = Directive.PARTS
 CLOSE: Final = Directive.CLOSE
 EVERYWHERE: Final = Directive.EVERYWHERE
 STATISTICS: Final = Directive.STATISTICS

@@ -17,11 +17,27 @@ import re
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-from txconnpool.wire import ANSWER, CLOSE, EVERYTHING, EVERYWHERE, INSTEAD, MORE, STATISTICS, Form, Frame, replies
+from txconnpool.wire import (
+    ANSWER,
+    CLOSE,
+    EVERYTHING,
+    EVERYWHERE,
+    INSTEAD,
+    MORE,
+    PARTS,
+    STATISTICS,
+    Form,
+    Frame,
+    replies,
+)
 from txconnpool.wire.replies import SEVERAL, SILENT
 
 #: Bytes of a key, at most (C{memcached.h}, C{KEY_MAX_LENGTH}).
 KEY_MAX: Final = 250
+
+#: Keys that one request asks a server for, at most. What asks for more is sent in parts: each key may have a value as
+#: large as there are, and a reply cannot be stopped once it is asked for.
+PART_KEYS: Final = 50
 
 #: The largest length of a data block that memcached reads at all (C{INT_MAX - 2}).
 LENGTH_MAX: Final = (1 << 31) - 3
@@ -96,6 +112,15 @@ def joined(words: list[bytes]) -> bytes:
     return b" ".join(words) + b"\r\n"
 
 
+def inParts(form: Form, head: list[bytes], keys: list[bytes], stop: int) -> Frame:
+    """
+    The frame of a retrieval of many keys, to be sent in parts, whose replies end with an C{END} too many each.
+    """
+    starts = range(0, len(keys), PART_KEYS)
+    parts = [joined([*head, *keys[start : start + PART_KEYS]]) for start in starts]
+    return PARTS, stop, 0, (SEVERAL[form], parts, b"END\r\n")
+
+
 def forwardBlock(
     form: Form, words: list[bytes], length: int, error: bytes, data: bytes, pos: int, stop: int, limit: int,
     replaces: bool,
@@ -131,6 +156,8 @@ def _retrieval(form: Form) -> Check:
             return answer(stop, ERROR)
         if max(map(len, words)) > KEY_MAX or data.find(b"\0", pos, stop) >= 0:
             return answer(stop, BAD_LINE)
+        if len(words) > PART_KEYS + 1:
+            return inParts(form, words[:1], words[1:], stop)
         wanted = SEVERAL[form] if data.count(32, pos, stop) > 1 else form
         # 1.6.40 no longer takes spaces before the command.
         return wanted, stop, 1, data[pos:stop].lstrip(b" ") if data[pos] == 32 else None
@@ -148,6 +175,8 @@ def _retrievalAndTouch(form: Form) -> Check:
             return answer(stop, BAD_LINE)
         if len(words) == 2:
             return answer(stop, b"END\r\n")
+        if len(words) > PART_KEYS + 2:
+            return inParts(form, words[:2], words[2:], stop)
         return forward(form if len(words) == 3 else SEVERAL[form], joined(words), data, pos, stop)
 
     return check

@@ -20,7 +20,9 @@ from txconnpool.wire import (
     CLOSE,
     EVERYTHING,
     EVERYWHERE,
+    INSTEAD,
     MORE,
+    PARTS,
     REPLY_LINE_MAX,
     STATISTICS,
     Form,
@@ -30,7 +32,7 @@ from txconnpool.wire import (
     meta,
     replies,
 )
-from txconnpool.wire.classic import ERROR, KEY_MAX
+from txconnpool.wire.classic import ERROR, KEY_MAX, PART_KEYS
 from txconnpool.wire.replies import FORMS, GET, GETS, MG, SET, SEVERAL, SILENT, VERSION
 
 __all__ = [
@@ -172,6 +174,8 @@ class Memcache:
             keys = match[_KEYS]
             if 0 in keys or (len(keys) > KEY_MAX and max(map(len, keys.split(b" "))) > KEY_MAX):
                 return self._check(data, pos)
+            if len(keys) > 2 * PART_KEYS and keys.count(32) >= PART_KEYS:
+                return self._check(data, pos)
             return _GET_SEVERAL if 32 in keys else GET, end, 1, None
         if which == _GETS:
             return GETS, end, 1, None
@@ -260,8 +264,10 @@ def _deny(word: bytes, frame: Frame) -> Frame:
         silent = form.hidden is EVERYTHING
     elif form is EVERYWHERE:
         silent = payload[2]
-    elif form is STATISTICS:
+    elif form is STATISTICS or form is PARTS:
         silent = False
+    elif form is INSTEAD:
+        silent = not payload[2]
     else:
         return frame
     return ANSWER, end, 0, b"" if silent else b"CLIENT_ERROR " + word + b" not allowed\r\n"
