@@ -18,6 +18,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.real.servers import SOURCE, Memcached, Twistd, ask, freePort, missing
+from txconnpool.config import OPTIONS
 
 README = (Path(SOURCE) / "README.rst").read_text("utf-8")
 
@@ -30,6 +31,18 @@ def blocks(heading: str) -> list[str]:
     section = re.split(r"\n[^\n]+\n[=-]{3,}\n", section, maxsplit=1)[0]
     found = re.findall(r"(?:::|code-block:: \w+)\n\n((?:(?:    [^\n]*)?\n)+)", section + "\n")
     return [textwrap.dedent(block).strip("\n") + "\n" for block in found]
+
+
+def optionsText() -> str:
+    """
+    What the README says of the options.
+    """
+    lines = []
+    for each in OPTIONS:
+        default = each.show(each.default)
+        lines.append(f"``--{each.name} {each.kind.metavar}``{f' ({default})' if default else ''}")
+        lines += textwrap.wrap(each.doc, 120, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
+    return "\n".join(lines) + "\n"
 
 
 class ReadmeTests(SynchronousTestCase):
@@ -88,6 +101,12 @@ class ReadmeTests(SynchronousTestCase):
         server = Memcached(address=("127.0.0.1", self.server))
         self.addCleanup(server.kill)
         server.start()
+
+    def test_options(self) -> None:
+        """
+        Every option is explained, with its default.
+        """
+        self.assertIn(f"\n\n{optionsText()}\n", README)
 
     def test_run(self) -> None:
         """
