@@ -30,7 +30,7 @@ from zope.interface import implementer
 
 from txconnpool.connection import Connection, ConnectionFactory
 from txconnpool.core import Core
-from txconnpool.session import SessionFactory, SessionLimits, Unread
+from txconnpool.session import NoStatistics, SessionFactory, SessionLimits, Unread
 from txconnpool.state import OPEN, Limits, Slot
 from txconnpool.wire.memcache import Memcache
 
@@ -447,8 +447,10 @@ class Stage:
     def _handshake(self, connection: Connection) -> Deferred[bytes]:
         return connection.ask(*self.wire.probe)
 
-    def _report(self, words: tuple[bytes, ...]) -> list[tuple[str, object]] | None:
-        return None if words else [("answer", 42)]
+    def _report(self, words: tuple[bytes, ...]) -> list[tuple[str, object]]:
+        if words:
+            raise NoStatistics("no such statistics: " + b" ".join(words).decode())
+        return [("answer", 42)]
 
     @property
     def lines(self) -> list[Line]:

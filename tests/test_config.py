@@ -52,6 +52,8 @@ class PoolSettingsTests(SynchronousTestCase):
                 "connectTimeout": 1.0,
                 "waitTimeout": 1.0,
                 "requestTimeout": 2.0,
+                "slowRequest": 0.0,
+                "logKeys": "yes",
                 "maxClients": 10000,
                 "maxWaiting": 10000,
                 "maxItemSize": 1048576,
@@ -178,6 +180,18 @@ class SettingsTests(SynchronousTestCase):
         self.assertFaults(["pools: expected at least one"], pools=())
         two = (PoolSettings(), PoolSettings(listen=("tcp:1",)))
         self.assertFaults(["pools: two have one name"], pools=two)
+
+    def test_stats(self) -> None:
+        """
+        Statistics are not served where clients connect.
+        """
+        Settings(stats="tcp:11213:interface=127.0.0.1")
+        self.assertFaults(
+            ["pool 'a': stats tcp:1 is where pool 'a' listens; expected an endpoint of its own"],
+            pools=(PoolSettings(name="a", listen=("tcp:2", "tcp:1")),),
+            stats="tcp:1",
+        )
+        self.assertFaults(["stats = 'nowhere': "], stats="nowhere")
 
     def test_listen(self) -> None:
         """

@@ -19,6 +19,9 @@ from txconnpool import __version__
 
 SOURCE = Path(__file__).resolve().parents[1]
 
+#: What is in the package beside modules.
+DATA = ("txconnpool/py.typed", "txconnpool/status.html")
+
 
 def tooOld() -> str | None:
     """
@@ -72,7 +75,7 @@ class PackagingTests(SynchronousTestCase):
             names = set(wheel.namelist())
             metadata = wheel.read(f"txconnpool-{__version__}.dist-info/METADATA").decode()
         info = {name for name in names if name.startswith(f"txconnpool-{__version__}.dist-info/")}
-        expected = {*sources("txconnpool"), "txconnpool/py.typed", "twisted/plugins/txconnpool_plugin.py"}
+        expected = {*sources("txconnpool"), *DATA, "twisted/plugins/txconnpool_plugin.py"}
         self.assertEqual(names - info, expected)
         self.assertIn("LICENSE", {name.rpartition("/")[2] for name in info})
         requires = [line for line in metadata.splitlines() if line.startswith("Requires-Dist:") and "extra" not in line]
@@ -91,7 +94,7 @@ class PackagingTests(SynchronousTestCase):
             *sources("tests"),
             *sources("conf", "connpool.*"),
             *("LICENSE", "CHANGES.rst", "README.rst", "setup.cfg", "pyproject.toml", "MANIFEST.in"),
-            *("txconnpool/py.typed", "twisted/plugins/txconnpool_plugin.py"),
+            *(*DATA, "twisted/plugins/txconnpool_plugin.py"),
         }
         self.assertEqual(expected - names, set())
         self.assertEqual({name for name in names if name.endswith((".pyc", "dropin.cache", ".so"))}, set())

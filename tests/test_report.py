@@ -1,66 +1,214 @@
 # -*- test-case-name: tests.test_report -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests for L{txconnpool.report}.
+Tests for L{txconnpool.report}, and for the numbers it reads.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import time
+from pathlib import Path
+from typing import Any
 
-from twisted.trial.unittest import SynchronousTestCase
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.error import ConnectionDone
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.support import Stage
 from txconnpool import __version__
-from txconnpool.report import summary
-from txconnpool.session import SessionLimits
+from txconnpool.config import PoolSettings, Settings
+from txconnpool.metrics import REASONS, Histogram, Traffic, tally
+from txconnpool.report import (
+    ERRORS,
+    MOST_SESSIONS,
+    POOL,
+    PROCESS,
+    SERVER,
+    STATES,
+    Process,
+    Proxied,
+    exposedName,
+    general,
+    inForce,
+    merge,
+    past,
+    perServer,
+    perSession,
+    prometheus,
+    snapshot,
+)
+from txconnpool.session import NoStatistics, SessionLimits
+
+README = Path(__file__).resolve().parents[1] / "README.rst"
 
 
-def told(stage: Stage) -> dict[str, object]:
+def told(stage: Stage, running: bool = True) -> dict[str, Any]:
     """
-    @return: what is told a minute and a bit after the start.
+    @return: a snapshot.
     """
-    return dict(summary(stage.pool, stage.sessions, 100.0, 160.9))
+    process = Process(time.time() - 60, stage.unread, 0.25)
+    return snapshot(process, [Proxied(stage.pool, stage.sessions, running, 3)])
 
 
-class SummaryTests(SynchronousTestCase):
+def pool(stage: Stage) -> dict[str, Any]:
     """
-    Tests for L{summary}.
+    @return: what is told about the pool.
+    """
+    (only,) = told(stage)["pools"]
+    assert isinstance(only, dict)
+    return only
+
+
+def counters(of: dict[str, Any], path: str = "") -> dict[str, float]:
+    """
+    @return: all counters in a snapshot, those in histograms too, by where they are.
+    """
+    found = {}
+    for scope in (PROCESS, POOL, SERVER):
+        for each in scope.statistics:
+            value = of.get(each.name)
+            if value is None or each.kind == "gauge" or (scope is PROCESS) is bool(path):
+                continue
+            if each.kind == "histogram":
+                found.update({f"{path}{each.name} {n}": count for n, count in enumerate(value["counts"])})
+                found[f"{path}{each.name} sum"] = value["sum"]
+            elif each.label:
+                found.update({f"{path}{each.name} {part}": number for part, number in value.items()})
+            else:
+                found[path + each.name] = value
+    for part in (*of.get("pools", ()), *of.get("servers", ())):
+        found.update(counters(part, f"{path}{part['name']} "))
+    return found
+
+
+class TableTests(SynchronousTestCase):
+    """
+    The table of statistics.
     """
 
-    def test_lines(self) -> None:
+    def test_names(self) -> None:
         """
-        Each number has a name of its own without spaces and a value on one line, as programs that read memcached's
-        statistics expect.
+        A name is words with underscores, its own in its table, and none that something else has in the JSON.
         """
-        stage = Stage(2)
-        items = list(summary(stage.pool, stage.sessions, 100.0, 160.9))
-        self.assertEqual(len({name for name, _ in items}), len(items))
-        text = stage.wire.statistics(items).decode("ascii")
-        self.assertRegex(text, r"\A(?:STAT [a-z_]+ [!-~][ -~]*\r\n)+END\r\n\Z")
-        self.assertEqual(text.count("\r\n"), len(items) + 1)
+        other = {"name", "state", "reason", "servers", "history", "pools", "pid", "version", "time", "events"}
+        for scope in (PROCESS, POOL, SERVER):
+            names = [each.name for each in scope.statistics]
+            self.assertEqual(len(set(names)), len(names))
+            self.assertEqual(other.intersection(names), set())
+            for name in names:
+                self.assertRegex(name, r"\A[a-z]+(_[a-z]+)*\Z")
+
+    def test_exposedNames(self) -> None:
+        """
+        For Prometheus no two are called the same, in all tables, and counters end in C{_total}.
+        """
+        names = [exposedName(scope, each) for scope in (PROCESS, POOL, SERVER) for each in scope.statistics]
+        self.assertEqual(len(set(names)), len(names))
+        for scope in (PROCESS, POOL, SERVER):
+            for each in scope.statistics:
+                self.assertEqual(exposedName(scope, each).endswith("_total"), each.kind == "counter")
+
+    def test_units(self) -> None:
+        """
+        What is a time or a size ends in its unit, as Prometheus wants it: histograms are of times.
+        """
+        for scope in (PROCESS, POOL, SERVER):
+            for each in scope.statistics:
+                self.assertIn(each.kind, ("counter", "gauge", "histogram"))
+                if each.kind == "histogram":
+                    self.assertTrue(each.name.endswith("_seconds"))
+
+    def test_meanings(self) -> None:
+        """
+        A meaning is one line that needs no escaping.
+        """
+        for scope in (PROCESS, POOL, SERVER):
+            for each in scope.statistics:
+                self.assertRegex(each.meaning, r"\A[ -\[\]-~]{5,}\Z")
+
+    def test_readme(self) -> None:
+        """
+        The README tells name, kind and meaning of each, and of no others.
+        """
+        text = README.read_text("utf-8")
+        if "\nStatistics\n" not in text:
+            raise SkipTest("the README has no chapter of statistics")
+        chapter = text.partition("\nStatistics\n")[2]
+        for scope in (PROCESS, POOL, SERVER):
+            for each in scope.statistics:
+                rows = re.findall(rf"^``{exposedName(scope, each)}``\s+{each.kind}\s", chapter, re.MULTILINE)
+                self.assertEqual(len(rows), 1, exposedName(scope, each))
+                self.assertIn(" ".join(each.meaning.split()), " ".join(chapter.split()))
+        names = {exposedName(scope, each) for scope in (PROCESS, POOL, SERVER) for each in scope.statistics}
+        self.assertEqual(set(re.findall(r"^``(connpool_\w+)``", chapter, re.MULTILINE)) - names, {"connpool_info"})
+
+
+REQUESTS = {
+    "get": b"get a\r\nget missb\r\n" * 5,
+    "set": b"set a 0 0 1\r\nx\r\n",
+    "several": b"get a missb c\r\n",
+}
+
+
+class ReadTests(SynchronousTestCase):
+    """
+    What happens is counted, under the right name.
+    """
+
+    def assertCounted(self, stage: Stage, **expected: Any) -> None:
+        """
+        Assert that a pool tells numbers; of several by a label, those that are not 0.
+        """
+        numbers = pool(stage)
+        found = {name: numbers[name] for name in expected}
+        for name, value in found.items():
+            if isinstance(value, dict):
+                found[name] = {part: number for part, number in value.items() if number}
+        self.assertEqual(found, expected)
 
     def test_process(self) -> None:
         """
-        It tells which process and version this is, and for how long it runs.
+        It tells which process and version this is, how long it runs, and what it uses.
         """
         numbers = told(Stage())
-        names = ("pid", "uptime", "time", "version", "pool")
-        self.assertEqual(
-            [numbers[name] for name in names], [os.getpid(), 60, 160, f"txconnpool-{__version__}", "pool"]
-        )
+        self.assertEqual((numbers["pid"], numbers["version"]), (os.getpid(), __version__))
+        self.assertApproximates(numbers["time"], time.time(), 5)
+        self.assertApproximates(numbers["uptime_seconds"], 60, 5)
+        self.assertGreater(numbers["cpu_seconds"], 0)
+        self.assertGreater(numbers["resident_bytes"], 1 << 20)
+        self.assertEqual((numbers["held_bytes"], numbers["held_max_bytes"]), (0, 1 << 28))
+        self.assertEqual((numbers["sessions_dropped"], numbers["loop_lag_seconds"]), (0, 0.25))
+
+    def test_noLag(self) -> None:
+        """
+        What is not known is not told.
+        """
+        self.assertNotIn("loop_lag_seconds", snapshot(Process(0.0, Stage().unread), []))
 
     def test_quiet(self) -> None:
         """
         Before anybody has come nothing has been counted but what the connections began with.
         """
-        numbers = told(Stage())
-        counted = [name for name, value in numbers.items() if name.startswith("cmd_") and value]
-        self.assertEqual(counted, ["cmd_version"])
-        for name in ("curr_connections", "total_connections", "unread_bytes", "waiting", "request_retries"):
-            self.assertEqual(numbers[name], 0, name)
-        self.assertEqual([numbers[f"upstream_{name}"] for name in ("servers", "servers_up", "connections")], [1, 1, 1])
+        stage = Stage(2)
+        counted = {name for name, value in counters(told(stage)).items() if value}
+        of = {name.partition(" ")[2] for name in counted if name.startswith("pool ")}
+        self.assertEqual(
+            {re.sub("^server[01] ", "", name) for name in of},
+            {"slow_requests", "requests version", "dials", "sent_bytes", "received_bytes", "latency_seconds 0"},
+        )
+
+    def test_json(self) -> None:
+        """
+        A snapshot is what JSON can carry, there and back.
+        """
+        stage = Stage(2)
+        stage.ask(stage.client(), b"get a\r\n")
+        whole = told(stage)
+        self.assertEqual(prometheus(json.loads(json.dumps(whole))), prometheus(whole))
 
     def test_clients(self) -> None:
         """
@@ -69,64 +217,652 @@ class SummaryTests(SynchronousTestCase):
         stage = Stage(sessionLimits=SessionLimits(maxClients=2))
         first, _, _ = (stage.client() for _ in range(3))
         first.lose()
-        numbers = told(stage)
-        names = ("curr_connections", "total_connections", "rejected_connections", "max_connections")
-        self.assertEqual([numbers[name] for name in names], [1, 2, 1, 2])
+        self.assertCounted(stage, sessions=1, sessions_accepted=2, sessions_refused=1, sessions_max=2)
 
-    def test_requests(self) -> None:
+    def test_commands(self) -> None:
         """
-        Requests are counted by their command, each of a run for itself, over all servers, and bytes in both directions.
+        Requests are counted by their command, each of a run for itself, over all servers; what was answered here is
+        not among them.
         """
         stage = Stage(2)
-        before = told(stage)
-        requests = b"get a\r\nget missb\r\nset k 0 0 1\r\nx\r\nmg a v\r\nnonsense\r\n"
         for _ in range(2):
-            stage.ask(stage.client(), requests)
-        stage.ask(stage.client(), b"flush_all\r\n")
-        numbers = told(stage)
-        counts = {name: numbers[f"cmd_{name}"] for name in ("get", "set", "mg", "flush_all", "delete")}
-        self.assertEqual(counts, {"get": 4, "set": 2, "mg": 2, "flush_all": 2, "delete": 0})
-        sent = numbers["bytes_written"], before["bytes_written"]
-        assert isinstance(sent[0], int) and isinstance(sent[1], int)
-        self.assertEqual(sent[0] - sent[1], 2 * len(requests[:-10]) + 2 * len(b"flush_all\r\n"))
+            stage.ask(stage.client(), b"get a\r\nget missb\r\nset k 0 0 1\r\nx\r\nmg a v\r\nnonsense\r\nget\r\n")
+        stage.ask(stage.client(), b"flush_all\r\nset k 0 0 1 noreply\r\nx\r\n")
+        self.assertCounted(
+            stage, requests={"get": 4, "set": 3, "mg": 2, "flush_all": 2, "version": 2}, requests_refused=4
+        )
 
-    def test_state(self) -> None:
+    def test_unanswered(self) -> None:
         """
-        It tells what is going on now, and what has happened to connections and requests.
+        A request counts when it is answered, not before.
         """
-        stage = Stage(depth=1)
-        stage.clock.advance(2)
-        clients = [stage.client() for _ in range(3)]
-        for client in clients:
-            client.send(b"get a\r\n")
-        numbers = told(stage)
-        names = ["upstream_in_flight", "upstream_idle", "waiting"]
-        self.assertEqual([numbers[name] for name in names], [1, 0, 2])
-        stage.line.lose()
+        stage = Stage()
+        stage.client().send(b"get a\r\n")
+        self.assertCounted(stage, requests={"version": 1}, in_flight=1)
         stage.serve()
-        clients[0].send(b"get a\r\n")
-        stage.clock.advance(2)
-        stage.turns()
-        stage.clock.advance(2)
-        clients[0].send(b"get a\r\n")
-        stage.line.send(b"junk\r\n")
-        stage.turns()
-        stage.serve()
-        numbers = told(stage)
-        names = ["upstream_dials", "upstream_lost", "request_retries", "request_timeouts", "upstream_violations"]
-        self.assertEqual([numbers[name] for name in names], [4, 3, 2, 1, 1])
-        self.assertTrue(re.fullmatch(r"\d+\.\d{6}", str(numbers["wait_seconds"])))
+        self.assertCounted(stage, requests={"version": 1, "get": 1}, in_flight=0)
 
-    def test_down(self) -> None:
+    def hits(self, request: bytes, piece: int = 0) -> tuple[int, int]:
         """
-        A server that is down is not counted among those that are up, nor is what is refused meanwhile forgotten.
+        @param piece: bytes of the answer that come at a time; 0: all.
+        @return: how many keys of a request were found and how many were not.
+        """
+        stage = Stage()
+        client = stage.client()
+        client.send(request)
+        stage.turns()
+        while stage.lines[0].deliver(piece or None):
+            stage.turns()
+        numbers = pool(stage)
+        return numbers["hits"], numbers["misses"]
+
+    def test_hits(self) -> None:
+        """
+        Each key of a read is a hit or a miss, whatever the command, and however the answer comes.
+        """
+        for request, expected in (
+            (b"get a\r\n", (1, 0)),
+            (b"get missa\r\n", (0, 1)),
+            (b"get a b c\r\n", (3, 0)),
+            (b"get missa b missc\r\n", (1, 2)),
+            (b"gets missa missb\r\n", (0, 2)),
+            (b"get a\r\nget missb\r\nget c\r\nget missd\r\nget e\r\n", (3, 2)),
+            (b"mg a v\r\nmg missa v\r\nmg a\r\nmg missa\r\nmg missa q\r\nmg a v q\r\nmn\r\n", (3, 3)),
+            (b"set a 0 0 1\r\nx\r\ndelete a\r\ntouch missa 1\r\nincr missa 1\r\n", (0, 0)),
+        ):
+            for piece in (0, 1, 7):
+                self.assertEqual(self.hits(request, piece), expected, (request, piece))
+
+    def test_spelling(self) -> None:
+        """
+        The time of C{gat} is no key, nor is what stands between two spaces.
+        """
+        for request in (b"gat 100 a b c\r\n", b"get a  b c \r\n", b"gets  a b  c\n"):
+            stage = Stage()
+            stage.client().send(request)
+            stage.turns()
+            stage.line.take()
+            unique = b" 7" if request.startswith(b"gets") else b""
+            stage.line.send(b"VALUE a 0 1%s\r\nx\r\nVALUE c 0 1%s\r\nx\r\nEND\r\n" % (unique, unique))
+            self.assertCounted(stage, hits=2, misses=1)
+
+    def test_hitsOfErrors(self) -> None:
+        """
+        A read that is answered with an error finds nothing and misses nothing.
+        """
+        stage = Stage()
+        for request in (b"get a\r\n", b"get a b c\r\n", b"mg a v\r\n"):
+            stage.client().send(request)
+            stage.turns()
+            stage.line.take()
+            stage.line.send(b"SERVER_ERROR out of memory\r\n")
+        self.assertCounted(stage, hits=0, misses=0, failed_requests={"get": 2, "mg": 1})
+
+    def test_hitsOfRetries(self) -> None:
+        """
+        What is asked a second time is counted once.
+        """
+        stage = Stage(2)
+        stage.clock.advance(2)
+        client = stage.client()
+        client.send(b"get a missb\r\n")
+        (line,) = [line for line in stage.lines if line.received]
+        line.lose()
+        stage.serve()
+        self.assertCounted(stage, hits=1, misses=1, retries=1, requests={"get": 1, "version": 3})
+
+    def test_bytes(self) -> None:
+        """
+        Bytes are counted in both directions on both sides.
+        """
+        stage = Stage()
+        before = pool(stage)
+        request = b"set a 0 0 1 noreply\r\nx\r\nget a\r\nnonsense\r\n"
+        client = stage.client()
+        client.send(request)
+        stage.serve()
+        after = pool(stage)
+        sent = b"set a 0 0 1\r\nx\r\nget a\r\n"
+        answer = client.take()
+        for name, expected in (
+            ("client_received_bytes", len(request)),
+            ("client_sent_bytes", len(answer)),
+            ("sent_bytes", len(sent)),
+            ("received_bytes", len(b"STORED\r\n") + len(answer) - len(b"ERROR\r\n")),
+        ):
+            self.assertEqual(after[name] - before[name], expected, name)
+
+    def test_unavailable(self) -> None:
+        """
+        While no server can be reached, requests are counted as errors, by this reason; also those of which nothing
+        is to be seen.
         """
         stage = Stage(2, start=False)
         stage.servers[0].mode = stage.servers[1].mode = "refuse"
         stage.pool.start()
         stage.turns()
-        stage.ask(stage.client(), b"get a\r\nget b\r\n")
-        numbers = told(stage)
-        names = ("upstream_servers", "upstream_servers_up", "upstream_ejections", "upstream_dial_failures")
-        self.assertEqual([numbers[name] for name in names], [2, 0, 2, 2])
-        self.assertEqual(numbers["unavailable"], 1)
+        stage.ask(stage.client(), b"get a\r\nget b\r\nset a 0 0 1 noreply\r\nx\r\n")
+        self.assertCounted(
+            stage,
+            request_errors={"unavailable": 3},
+            waits_failed={"unavailable": 1},
+            dial_failures={"connection refused": 2},
+            ejections=2,
+            servers_up=0,
+        )
+
+    def test_waiting(self) -> None:
+        """
+        Who waits is counted, how long the first one does, and what comes of it.
+        """
+        stage = Stage(depth=1, maxWaiting=3, requestTimeout=5)
+        clients = [stage.client() for _ in range(5)]
+        for client in clients:
+            client.send(b"get a\r\n")
+        stage.clock.advance(0.25)
+        self.assertCounted(
+            stage, waiting=3, waiting_max=3, longest_wait_seconds=0.25, request_errors={"too_many_waiting": 1}
+        )
+        clients[1].lose()
+        stage.line.deliver()
+        stage.turns()
+        stage.clock.advance(2)
+        self.assertCounted(
+            stage,
+            waiting=0,
+            longest_wait_seconds=0.0,
+            waits_failed={"rejected": 1, "cancelled": 1, "timeout": 1},
+            request_errors={"too_many_waiting": 1, "wait_timeout": 1},
+        )
+        waits = pool(stage)["wait_seconds"]
+        self.assertEqual((sum(waits["counts"]), waits["sum"]), (1, 0.25))
+
+    def test_late(self) -> None:
+        """
+        An answer that is late is an error, a timeout, and a connection lost.
+        """
+        stage = Stage()
+        stage.client().send(b"set a 0 0 1\r\nx\r\n")
+        stage.clock.advance(2)
+        stage.turns()
+        self.assertCounted(
+            stage,
+            request_errors={"request_timeout": 1},
+            request_timeouts=1,
+            connections_lost={"aborted": 1},
+        )
+
+    def test_violation(self) -> None:
+        """
+        What is no answer is an error of the protocol, and none of the reads that it would have answered is counted.
+        """
+        stage = Stage()
+        stage.clock.advance(2)
+        stage.client().send(b"set a 0 0 1\r\nx\r\n")
+        stage.line.send(b"END\r\n")
+        stage.turns()
+        self.assertCounted(
+            stage, request_errors={"protocol": 1}, protocol_errors=1, connections_lost={"aborted": 1}, misses=0
+        )
+
+    def test_lost(self) -> None:
+        """
+        Connections that end are counted by the reason.
+        """
+        stage = Stage(2)
+        stage.clock.advance(2)
+        stage.client().send(b"set a 0 0 1\r\nx\r\n")
+        stage.lines[0].lose(ConnectionDone())
+        stage.lines[1].lose()
+        stage.turns()
+        self.assertCounted(
+            stage, connections_lost={"closed by the server": 1, "connection lost": 1}, request_errors={"lost": 1}
+        )
+
+    def test_closed(self) -> None:
+        """
+        Connections that the pool closes are counted by its reason.
+        """
+        stage = Stage(2)
+        stage.pool.expire()
+        stage.turns()
+        self.assertCounted(stage, connections_closed={"expired": 2}, connections_lost={})
+
+    def test_dialTimeout(self) -> None:
+        """
+        Dials that take too long have failed.
+        """
+        stage = Stage(start=False)
+        stage.servers[0].mode = "hang"
+        stage.pool.start()
+        stage.turns()
+        self.assertCounted(stage, connections={"dialing": 1})
+        stage.clock.advance(1)
+        self.assertCounted(stage, dial_failures={"timeout": 1}, dials=1)
+
+    def test_states(self) -> None:
+        """
+        Connections are counted by what they do.
+        """
+        stage = Stage(3, maximum=6)
+        stage.client().send(b"get a\r\n")
+        held = next(slot for slot in stage.pool.state.slots if not slot.load)
+        stage.pool.hold(held)
+        self.assertCounted(stage, connections={"idle": 1, "busy": 1, "held": 1}, connections_max=6)
+        stage.pool.expire()
+        states = pool(stage)["connections"]
+        self.assertEqual((set(states), states["retiring"]), (set(STATES), 3))
+
+    def test_latency(self) -> None:
+        """
+        How long answers take is counted; not less than nothing when the clock is put back.
+        """
+        stage = Stage()
+        stage.client().send(b"get a\r\nget b\r\n")
+        stage.turns()
+        stage.clock.advance(0.03)
+        stage.serve()
+        latency = pool(stage)["latency_seconds"]
+        self.assertEqual((latency["counts"][latency["bounds"].index(0.05)], latency["sum"]), (2, 0.06))
+        stage.client().send(b"get c\r\n")
+        stage.turns()
+        stage.clock.rightNow -= 100
+        stage.line.deliver()
+        self.assertEqual(pool(stage)["latency_seconds"]["sum"], 0.06)
+
+    def test_removed(self) -> None:
+        """
+        What a server has done is not forgotten when it is removed, however many there have been.
+        """
+        stage = Stage(2)
+        for _ in range(4):
+            stage.ask(stage.client(), b"get a\r\n")
+        for number in range(5):
+            before = counters(told(stage))
+            stage.pool.addServer(stage.servers[0])
+            stage.pool.removeServer(f"server{number % 2}") if number < 2 else stage.pool.removeServer(stage.servers[0])
+            stage.turns()
+            after = counters(told(stage))
+            for name in ("pool requests get", "pool sent_bytes", "pool dials", "pool latency_seconds 0"):
+                self.assertGreaterEqual(after[name], before[name])
+        self.assertEqual(pool(stage)["requests"]["get"], 4)
+        self.assertLessEqual(len(stage.pool.state.former), 2)
+
+    def test_servers(self) -> None:
+        """
+        Each server has its own numbers, and it is told whether it is up, since when, and why not.
+        """
+        stage = Stage(2)
+        stage.clock.advance(5)
+        stage.servers[0].mode = "refuse"
+        stage.lines[0].lose()
+        stage.turns()
+        stage.ask(stage.client(), b"get a\r\n")
+        stage.clock.advance(3)
+        first, second = pool(stage)["servers"]
+        self.assertEqual((first["name"], first["state"], first["up"]), ("server0", "down", 0))
+        self.assertEqual((first["reason"], second["reason"]), ("connection refused", ""))
+        self.assertGreater(first["failed_dials"], 0)
+        self.assertApproximates(first["since_seconds"], 3, 0.1)
+        self.assertEqual((second["name"], second["state"], second["up"]), ("server1", "up", 1))
+        self.assertEqual(second["since_seconds"], 0)
+        self.assertEqual((first["requests"]["get"], second["requests"]["get"]), (0, 1))
+
+    def test_poolState(self) -> None:
+        """
+        A pool is ready if one of its servers is up, unless it is paused or draining.
+        """
+        stage = Stage(2)
+        self.assertEqual(pool(stage)["state"], "ready")
+        stage.pool.drain("server0")
+        self.assertEqual([each["state"] for each in pool(stage)["servers"]], ["drained", "up"])
+        self.assertEqual(pool(stage)["state"], "ready")
+        stage.pool.drain("server1")
+        self.assertEqual(pool(stage)["state"], "down")
+        stage.pool.pause()
+        self.assertEqual(pool(stage)["state"], "paused")
+        self.assertEqual(told(stage, running=False)["pools"][0]["state"], "draining")
+
+    @settings(deadline=None, max_examples=60)
+    @given(st.lists(st.sampled_from(("get", "set", "several", "junk", "lose", "deliver", "piece", "wait", "expire",
+                                     "refuse", "accept", "leave", "back")), max_size=30))  # fmt: skip
+    def test_monotonic(self, events: list[str]) -> None:
+        """
+        No counter ever goes back, whatever happens: to Prometheus that would be a restart.
+        """
+        stage = Stage(2, depth=2, maxWaiting=3, waitTimeout=1.0)
+        before = counters(told(stage))
+        for event in events:
+            lines = [line for line in stage.lines if line.connected]
+            if event in ("get", "set", "several"):
+                stage.client().send(REQUESTS[event])
+            elif event == "junk" and lines:
+                lines[0].send(b"END\r\nEND\r\nSTORED\r\n")
+            elif event == "lose" and lines:
+                lines[-1].lose()
+            elif event in ("deliver", "piece"):
+                for line in lines:
+                    line.deliver(11 if event == "piece" else None)
+            elif event == "wait":
+                stage.clock.advance(0.7)
+            elif event == "back":
+                stage.clock.rightNow = max(0.0, stage.clock.rightNow - 0.3)
+            elif event == "expire":
+                stage.pool.expire()
+            elif event in ("refuse", "accept"):
+                stage.servers[0].mode = event
+            elif event == "leave" and stage.clients:
+                stage.clients.pop().lose()
+            stage.turns()
+            after = counters(told(stage))
+            gone = {name: (value, after.get(name)) for name, value in before.items() if after.get(name, -1) < value}
+            self.assertEqual(gone, {}, event)
+            before = after
+
+
+class ReasonTests(SynchronousTestCase):
+    """
+    Tests for L{tally} and L{Traffic.add}.
+    """
+
+    def test_bound(self) -> None:
+        """
+        Of reasons without end, as a server may have, only so many are counted apart.
+        """
+        reasons: dict[str, int] = {}
+        for number in range(100):
+            tally(reasons, f"reason {number}", 2)
+        tally(reasons, "reason 0")
+        self.assertEqual((len(reasons), sum(reasons.values())), (REASONS + 1, 201))
+        self.assertEqual(reasons["reason 0"], 3)
+
+    def test_add(self) -> None:
+        """
+        The numbers of two servers can be put together.
+        """
+        one, other = Traffic(2), Traffic(2)
+        one.requests, other.requests = [1, 2], [10, 20]
+        one.sent, other.sent = 3, 30
+        one.lost, other.lost = {"a": 1, "b": 2}, {"b": 20, "c": 30}
+        one.latency.observe(0.01)
+        other.latency.observe(0.01, 2)
+        one.add(other)
+        self.assertEqual((one.requests, one.sent, one.lost), ([11, 22], 33, {"a": 1, "b": 22, "c": 30}))
+        self.assertEqual((one.latency.count, round(one.latency.total, 6)), (3, 0.03))
+
+    def test_quantile(self) -> None:
+        """
+        A quantile of a histogram is the bound of the bucket that it lies in.
+        """
+        histogram = Histogram((1.0, 2.0))
+        self.assertEqual(histogram.quantile(0.5), 0.0)
+        for value in (0.5, 1.0, 1.5, 99.0):
+            histogram.observe(value)
+        self.assertEqual([histogram.quantile(q) for q in (0.5, 0.75, 1.0)], [1.0, 2.0, float("inf")])
+
+
+class MergeTests(SynchronousTestCase):
+    """
+    Tests for L{merge}: several processes that are one proxy.
+    """
+
+    def pair(self) -> tuple[Stage, Stage]:
+        """
+        @return: two with different pasts.
+        """
+        one, other = Stage(2), Stage(2)
+        one.ask(one.client(), b"get a\r\nget missb\r\n")
+        other.ask(other.client(), b"get a\r\nset a 0 0 1\r\nx\r\n")
+        return one, other
+
+    def test_sums(self) -> None:
+        """
+        Counters, histograms and what there is add up, of the pool and of each server; bounds that each process has
+        whole and ages do not.
+        """
+        one, other = self.pair()
+        together = merge(told(one), told(other))
+        (whole,) = together["pools"]
+        self.assertEqual((whole["requests"]["get"], whole["requests"]["set"]), (3, 1))
+        self.assertEqual((whole["hits"], whole["misses"], whole["sessions"]), (2, 1, 2))
+        self.assertEqual((whole["sessions_max"], whole["connections_max"]), (10000, 4))
+        self.assertEqual(sum(whole["latency_seconds"]["counts"]), 4 + 4)
+        self.assertEqual([each["name"] for each in whole["servers"]], ["server0", "server1"])
+        self.assertEqual(sum(each["requests"]["get"] for each in whole["servers"]), 3)
+        self.assertApproximates(together["uptime_seconds"], 60, 5)
+        self.assertEqual(together["held_max_bytes"], 1 << 29)
+        self.assertEqual(set(together), set(told(one)))
+
+    def test_states(self) -> None:
+        """
+        A server is up if one process thinks so, and a pool is ready if one is.
+        """
+        one, other = self.pair()
+        one.servers[0].mode = one.servers[1].mode = "refuse"
+        one.clock.advance(2)
+        for line in one.lines:
+            line.lose()
+        one.turns()
+        for pairs in ((one, other), (other, one)):
+            (whole,) = merge(*map(told, pairs))["pools"]
+            self.assertEqual((whole["state"], [each["state"] for each in whole["servers"]]), ("ready", ["up", "up"]))
+            first = whole["servers"][0]
+            self.assertEqual((whole["servers_up"], first["up"], first["reason"]), (2, 1, ""))
+
+    def test_unequal(self) -> None:
+        """
+        A pool or server that only one process has, as while settings change, is told of too.
+        """
+        one, other = self.pair()
+        other.pool.name = "other"
+        self.assertEqual([each["name"] for each in merge(told(one), told(other))["pools"]], ["pool", "other"])
+        other.pool.name = "pool"
+        other.pool.removeServer("server1")
+        other.turns()
+        for pairs in ((one, other), (other, one)):
+            (whole,) = merge(*map(told, pairs))["pools"]
+            self.assertEqual(sorted(each["name"] for each in whole["servers"]), ["server0", "server1"])
+
+    def test_past(self) -> None:
+        """
+        Of a process that has ended, what it has counted stays, and what there was of it does not.
+        """
+        one, other = self.pair()
+        live, ended = told(one), told(other)
+        together = merge(live, past(ended))
+        (whole,), (own,) = together["pools"], live["pools"]
+        self.assertEqual((whole["requests"]["get"], whole["sessions_accepted"]), (3, 2))
+        for name in ("sessions", "state", "connections", "connections_max", "sessions_max", "in_flight"):
+            self.assertEqual(whole[name], own[name], name)
+        self.assertEqual(together["resident_bytes"], live["resident_bytes"])
+        self.assertEqual([each["state"] for each in whole["servers"]], ["up", "up"])
+        self.assertEqual(sum(each["requests"]["get"] for each in whole["servers"]), 3)
+        for name, value in counters(live).items():
+            self.assertGreaterEqual(counters(together)[name], value)
+
+    def test_pastOfRemoved(self) -> None:
+        """
+        The past does not bring a pool or server back that is there no more.
+        """
+        one, other = self.pair()
+        ended = past(told(other))
+        one.pool.removeServer("server1")
+        one.turns()
+        (whole,) = merge(told(one), ended)["pools"]
+        self.assertEqual([each["name"] for each in whole["servers"]], ["server0"])
+        one.pool.name = "renamed"
+        self.assertEqual([each["name"] for each in merge(told(one), ended)["pools"]], ["renamed"])
+
+
+class ReplyTests(SynchronousTestCase):
+    """
+    Tests for what C{stats} answers.
+    """
+
+    def test_general(self) -> None:
+        """
+        Each number has a name of its own without spaces and a value on one line, as programs that read memcached's
+        statistics expect.
+        """
+        stage = Stage(2)
+        items = list(general(told(stage), "pool"))
+        self.assertEqual(len({name for name, _ in items}), len(items))
+        text = stage.wire.statistics(items).decode("ascii")
+        self.assertRegex(text, r"\A(?:STAT [a-z_]+ [!-~][ -~]*\r\n)+END\r\n\Z")
+        self.assertEqual(text.count("\r\n"), len(items) + 1)
+
+    def test_memcached(self) -> None:
+        """
+        What memcached counts too has its name and is a whole number.
+        """
+        stage = Stage()
+        stage.ask(stage.client(), b"get a\r\nget missb\r\nset a 0 0 1\r\nx\r\n")
+        numbers = dict(general(told(stage), "pool"))
+        self.assertEqual(numbers["version"], f"txconnpool-{__version__}")
+        for name, value in (
+            *(("curr_connections", "1"), ("total_connections", "1"), ("rejected_connections", "0")),
+            *(("cmd_get", "2"), ("cmd_set", "1"), ("get_hits", "1"), ("get_misses", "1")),
+        ):
+            self.assertEqual(str(numbers[name]), value, name)
+        for name in ("uptime", "time", "pid", "bytes_read", "bytes_written", "max_connections"):
+            self.assertRegex(str(numbers[name]), r"\A\d+\Z")
+        self.assertEqual((numbers["pool"], numbers["pool_state"]), ("pool", "ready"))
+
+    def test_parts(self) -> None:
+        """
+        Numbers by a label have its words in their names, times are decimal.
+        """
+        stage = Stage(start=False)
+        stage.servers[0].mode = "refuse"
+        stage.pool.start()
+        stage.turns()
+        numbers = dict(general(told(stage), "pool"))
+        self.assertEqual(numbers["dial_failures_connection_refused"], "1")
+        self.assertEqual([name for name in numbers if name.startswith("request_errors_")],
+                         [f"request_errors_{reason}" for reason in ERRORS])  # fmt: skip
+        self.assertEqual((numbers["latency_seconds_count"], numbers["latency_seconds_sum"]), (0, "0.000000"))
+
+    def test_noPool(self) -> None:
+        """
+        A pool that is being removed is not known any more.
+        """
+        error = self.assertRaises(NoStatistics, list, general(told(Stage()), "other"))
+        self.assertIn("other", str(error))
+
+    def test_servers(self) -> None:
+        """
+        C{stats servers} numbers them.
+        """
+        stage = Stage(2)
+        items = list(perServer(told(stage), "pool"))
+        self.assertEqual(items[:3], [("1:name", "server0"), ("1:state", "up"), ("1:reason", "")])
+        self.assertIn(("2:name", "server1"), items)
+        self.assertEqual(dict(items)["2:connections_idle"], "1")
+        self.assertEqual(len({name for name, _ in items}), len(items))
+
+    def test_sessions(self) -> None:
+        """
+        C{stats sessions} tells of the sessions with most to do, and of no more than a few.
+        """
+        stage = Stage()
+        clients = [stage.client() for _ in range(MOST_SESSIONS + 5)]
+        clients[7].send(b"get a\r\nget b\r\n")
+        items = list(perSession(stage.sessions.sessions))
+        self.assertEqual(items[0], ("8:address", "192.0.2.1:4321"))
+        self.assertEqual(dict(items)["8:in_flight"], 2)
+        self.assertEqual(len({name.partition(":")[0] for name, _ in items}), MOST_SESSIONS)
+        self.assertEqual({value for name, value in items if name.endswith(":waiting")}, {0})
+
+    def test_settings(self) -> None:
+        """
+        C{stats settings} tells all settings as the ini has them, but not where passwords are.
+        """
+        path = self.mktemp()
+        Path(path).write_text("me:secret\n")
+        pool = PoolSettings(upstream=("tcp:a:1", "tcp:b:1"), distribution="round-robin", upstreamAuth=f"file:{path}")
+        items = dict(inForce(pool, Settings(pools=(pool,), adminPasswordFile=path)))
+        self.assertEqual((items["pool"], items["upstream"], items["pool-size"]), ("default", "tcp:a:1, tcp:b:1", "4"))
+        self.assertEqual((items["max-unread-bytes"], items["drain-timeout"]), ("256m", "5"))
+        self.assertNotIn("upstream-auth", items)
+        self.assertNotIn(path, str(items))
+
+
+class PrometheusTests(SynchronousTestCase):
+    """
+    Tests for L{prometheus}. C{tests.real.test_stats} has it read by its own parser.
+    """
+
+    def samples(self, stage: Stage) -> dict[str, float]:
+        """
+        @return: values by what stands before them.
+        """
+        lines = [line for line in prometheus(told(stage)).splitlines() if not line.startswith("#")]
+        samples = {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+        self.assertEqual(len(samples), len(lines))
+        return samples
+
+    def test_format(self) -> None:
+        """
+        Every line is a comment or a sample, and ends.
+        """
+        stage = Stage(2)
+        stage.ask(stage.client(), b"get a\r\n")
+        text = prometheus(told(stage))
+        line = r'(# (HELP|TYPE) connpool_\w+ .*|connpool_\w+(\{(\w+="([^"\\\n]|\\.)*",?)*\})? [-+.e0-9]+)\n'
+        self.assertEqual(re.sub(line, "", text), "")
+
+    def test_help(self) -> None:
+        """
+        Each statistic has its meaning and kind once, before its samples.
+        """
+        lines = prometheus(told(Stage(2))).splitlines()
+        kinds = [line.split(" ")[2:4] for line in lines if line.startswith("# TYPE")]
+        self.assertEqual(len({name for name, _ in kinds}), len(kinds))
+        self.assertIn(["connpool_latency_seconds", "histogram"], kinds)
+        self.assertIn(["connpool_server_up", "gauge"], kinds)
+        current = ""
+        for line in lines:
+            if line.startswith("#"):
+                current = line.split(" ")[2]
+            else:
+                self.assertTrue(line.startswith(current))
+
+    def test_labels(self) -> None:
+        """
+        Pools, servers and parts are told apart by labels.
+        """
+        stage = Stage(2)
+        for _ in range(3):
+            stage.ask(stage.client(), b"get a\r\n")
+        samples = self.samples(stage)
+        self.assertEqual(samples['connpool_requests_total{pool="pool",command="get"}'], 3)
+        labels = [f'{{pool="pool",server="server{number}",command="get"}}' for number in (0, 1)]
+        self.assertEqual(sum(samples["connpool_server_requests_total" + each] for each in labels), 3)
+        self.assertEqual(samples[f'connpool_info{{version="{__version__}"}}'], 1)
+
+    def test_escaped(self) -> None:
+        """
+        Names may have any characters.
+        """
+        stage = Stage()
+        stage.pool.state.servers[0].name = 'unix:C:\\new "one"\nline'
+        self.assertIn(r'server="unix:C:\\new \"one\"\nline"', prometheus(told(stage)))
+
+    def test_histogram(self) -> None:
+        """
+        Buckets of a histogram hold what is below their bounds, all of it the last one.
+        """
+        stage = Stage()
+        stage.clock.advance(1)
+        for delay in (0.0, 0.0, 0.03, 0.03, 1.5):
+            stage.client().send(b"get a\r\n")
+            stage.turns()
+            stage.clock.advance(delay)
+            stage.serve()
+        samples = self.samples(stage)
+        buckets = [value for name, value in samples.items() if name.startswith("connpool_latency_seconds_bucket")]
+        self.assertEqual(buckets, sorted(buckets))
+        for bound, count in (("5e-05", 3), ("0.02", 3), ("0.05", 5), ("1.0", 5), ("2.0", 6), ("+Inf", 6)):
+            self.assertEqual(samples[f'connpool_latency_seconds_bucket{{pool="pool",le="{bound}"}}'], count, bound)
+        self.assertEqual(samples['connpool_latency_seconds_count{pool="pool"}'], 6)
+        self.assertAlmostEqual(samples['connpool_latency_seconds_sum{pool="pool"}'], 1.56)

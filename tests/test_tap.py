@@ -15,6 +15,7 @@ from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 from twisted import copyright
 from twisted.application.service import Application, IService, IServiceCollection, Service
@@ -228,6 +229,8 @@ class Failing(Service):
     A service that does not start.
     """
 
+    statistics: Any = None
+
     def __init__(self, error: Exception) -> None:
         self.error = error
 
@@ -328,6 +331,18 @@ class CommandServiceTests(SynchronousTestCase):
         self.assertEqual([event["text"] for event in logs], [str(error)])
         self.assertEqual(told.getvalue(), f"{error}\n")
         return str(error)
+
+    def test_statistics(self) -> None:
+        """
+        It is told whether the taken address is that of the clients or that of the statistics.
+        """
+        error = CannotListenError("127.0.0.1", 11213, OSError(errno.EADDRINUSE, "Address already in use"))
+        failing = Failing(error)
+        failing.statistics = Mock(port=None)
+        told = "cannot listen on 127.0.0.1:11213: Address already in use; choose another endpoint with "
+        self.assertEqual(self.fails(failing, "startService"), f"{told}--stats")
+        failing.statistics = Mock(port=object())
+        self.assertEqual(self.fails(failing, "startService"), f"{told}--listen")
 
     def test_port(self) -> None:
         """

@@ -144,6 +144,12 @@ class PoolSettings:
     requestTimeout: float = option(
         2.0, Seconds(0.001, _DAY), "time a server has to answer a request", "Times of a request"
     )
+    slowRequest: float = option(
+        0.0, Seconds(0.001, _DAY, "none"), "log requests that take longer; 0 = none", "Times of a request"
+    )
+    logKeys: str = option(
+        "yes", Choice("yes", "no"), "whether the log tells the keys of slow requests", "Times of a request"
+    )
 
     maxClients: int = option(
         10000,
@@ -228,6 +234,14 @@ class Settings:
         None,
         Choice("text", "json"),
         "how the log is written: text, or json with one object in each line; the default is what twistd and twist do",
+        "The whole process",
+        fixed=True,
+    )
+    stats: str | None = option(
+        None,
+        Endpoint(Listener, "tcp:PORT:interface=ADDRESS or unix:PATH"),
+        "where statistics are served over HTTP, as a server endpoint string: a page for people, /metrics for "
+        "Prometheus, /stats.json, /healthz",
         "The whole process",
         fixed=True,
     )
@@ -330,6 +344,9 @@ def _conflicts(settings: Settings) -> Iterator[Fault]:
         yield Fault(text, ("admin", "adminPasswordFile"))
     listening: dict[str, str] = {}
     for pool in settings.pools:
+        if settings.stats in pool.listen:
+            text = f"stats {settings.stats} is where pool {pool.name!r} listens; expected an endpoint of its own"
+            yield Fault(text, ("stats",), pool.name)
         if settings.workers > 1:
             yield from _notShared(pool, settings.workers)
         for endpoint in pool.listen:

@@ -23,6 +23,7 @@ from zope.interface import implementer
 from txconnpool.errors import ConnectionLostInFlight, PoolError, PoolTimeout, WireError
 from txconnpool.interfaces import IPipelined, IRequester
 from txconnpool.metrics import Traffic
+from txconnpool.slow import Noted, SlowLog
 from txconnpool.transport import adopt, tune
 from txconnpool.wire import REPLY_LINE_MAX
 
@@ -30,6 +31,8 @@ from txconnpool.wire import REPLY_LINE_MAX
 #: itself if it may be sent once more or replies name its keys. Without a form, it is an answer of ours (its bytes last)
 #: that waits for its turn.
 Entry = tuple[Any, Any, int, float, Any]
+
+_NEVER = float("inf")
 
 
 @implementer(IPipelined, IPushProducer)
@@ -56,6 +59,7 @@ class Connection(Protocol):
         self._timer: IDelayedCall | None = None
         self._error: PoolError | None = None
         self._ended = False
+        self._heed()
         self._values = 0
 
     # -- Requests
@@ -93,7 +97,7 @@ class Connection(Protocol):
         """
         slot = self.slot
         slot.server.traffic.sent += len(data)
-        kept = data if keep and (form.read or form.asked is not None) else None
+        kept = data if keep and (form.read or form.asked is not None) else self._notes and self._notes(data)
         self._inFlight.append((owner, form, count, self._seconds(), kept))
         slot.load += count
         self._write(data)
@@ -133,7 +137,7 @@ class Connection(Protocol):
         replies, inFlight = self._replies, self._inFlight
         latency, requests = traffic.latency, traffic.requests
         now = self._seconds()
-        owed, due, asked = self._owed, self._due, self._asked
+        owed, due, asked, slow = self._owed, self._due, self._asked, self._slow
         pos, size = 0, len(data)
         while pos < size:
             if not inFlight:
@@ -150,6 +154,8 @@ class Connection(Protocol):
             if not owed:
                 inFlight.popleft()
                 took = now - since
+                if not 0.0 <= took <= slow:
+                    took = self._unusual(owner, count, since, request, took)
                 latency.counts[bisect_left(latency.bounds, took)] += count
                 latency.total += took * count
             unseen = False
@@ -177,7 +183,19 @@ class Connection(Protocol):
                 said = inFlight.popleft()
                 said[0].replied(said[4], 1)
 
-    def _countSeveral(self, request: bytes | None, done: int, traffic: Traffic) -> None:
+    def _unusual(self, owner: Any, count: int, since: float, request: Any, took: float) -> float:
+        """
+        A reply took long, or the clock was put back.
+
+        @return: how long it took.
+        """
+        if took < 0 or self.factory.slow is None:
+            return 0.0
+        at, waited = getattr(owner, "waited", (0.0, 0.0))
+        self.factory.slow.answered(self.slot.server.name, request, count, took, waited if at == since else 0.0)
+        return took
+
+    def _countSeveral(self, request: Any, done: int, traffic: Traffic) -> None:
         """
         Count what was found of several keys, as soon as the reply is complete.
         """
@@ -190,7 +208,7 @@ class Connection(Protocol):
         if values >= 0:
             keys = values
             if request and request.count(32) - 1 != values:
-                keys = len(request.split()) - 2
+                keys = len(self.factory.wire.about(request)[1]) - 1
                 traffic.moreMissed += keys - values
             traffic.moreKeys += keys
 
@@ -213,14 +231,23 @@ class Connection(Protocol):
             return
         server = self.slot.server.name
         self.factory.timedOut(self)
+        if timeout > self._slow:
+            owner, _, count, since, request = self._inFlight[0]
+            self._unusual(owner, count, since, request, self._seconds() - since)
         why = f"no answer within {timeout:g} s"
         self._tellClosing(why)
         self._fail(PoolTimeout(f"upstream timed out: {why} ({server})", "request"))
 
+    def _heed(self) -> None:
+        slow = self.factory.slow
+        self._slow = _NEVER if slow is None else slow.threshold
+        self._notes = Noted if slow is not None and slow.wanted else None
+
     def retime(self) -> None:
         """
-        The time that a request may take has changed.
+        The time that a request may take, or what is slow, has changed.
         """
+        self._heed()
         if self._timer is not None:
             self._timer.cancel()
             self._check()
@@ -318,13 +345,15 @@ class ConnectionFactory(Factory):
 
     @ivar wire: the protocol, an L{txconnpool.interfaces.IWire}.
     @ivar requestTimeout: seconds a request may take.
+    @ivar slow: who is told what takes long.
     @ivar connectionPool: set by the pool.
     """
 
     noisy = False
     connectionPool: Any = None
 
-    def __init__(self, wire: Any, reactor: Any, requestTimeout: float) -> None:
+    def __init__(self, wire: Any, reactor: Any, requestTimeout: float, slow: SlowLog | None = None) -> None:
+        self.slow = slow
         self.wire = wire
         self.reactor = reactor
         self.requestTimeout = requestTimeout

@@ -66,6 +66,22 @@ class IWire(Interface):
         @return: the bytes that tell a client names and values.
         """
 
+    def statisticsOfServer(words: tuple[bytes, ...]) -> tuple[bytes, Any] | None:
+        """
+        @return: the request by which a server is asked for its own, and the form of its reply; C{None} for words that
+            clients may not ask with.
+        """
+
+    def together(replies: list[bytes]) -> bytes:
+        """
+        @return: one reply to a client, of those that each server gave to that.
+        """
+
+    def about(request: bytes) -> tuple[str, list[bytes]]:
+        """
+        @return: the command and the keys of a request, of which the beginning is enough.
+        """
+
     probe = Attribute("(request, form): a request that any living server answers, for the handshake.")
 
 

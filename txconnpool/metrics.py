@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass
+from operator import add
 
 #: Upper bounds of the latency buckets, in seconds. From 50 microseconds (a local memcached behind an idle proxy) to the
 #: largest timeouts that operators set; the last bucket takes the rest.
@@ -43,6 +44,13 @@ class Histogram:
         """
         self.counts[bisect_left(self.bounds, value)] += times
         self.total += value * times
+
+    def add(self, other: Histogram) -> None:
+        """
+        Add what another one with the same bounds has counted.
+        """
+        self.counts[:] = map(add, self.counts, other.counts)
+        self.total += other.total
 
     @property
     def count(self) -> int:
@@ -220,6 +228,22 @@ class Traffic:
         self.ejections = 0
         self.timeouts = 0
         self.violations = 0
+
+    def add(self, other: Traffic) -> None:
+        """
+        Add what another server has done, once it does nothing any more.
+        """
+        for name in self.__slots__:
+            mine, its = getattr(self, name), getattr(other, name)
+            if isinstance(mine, int):
+                setattr(self, name, mine + its)
+            elif isinstance(mine, list):
+                mine[:] = map(add, mine, its)
+            elif isinstance(mine, dict):
+                for reason, times in its.items():
+                    tally(mine, reason, times)
+            else:
+                mine.add(its)
 
 
 class ClientCounters:

@@ -10,7 +10,8 @@ import itertools
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from twisted.application.service import MultiService, Service
@@ -27,8 +28,9 @@ from txconnpool.core import Core
 from txconnpool.endpoints import Listener, clientEndpoint, nameOf, usesTLS
 from txconnpool.login import Greeting, tokens
 from txconnpool.reload import CannotChange, Changeable
-from txconnpool.report import summary
-from txconnpool.session import SessionFactory, SessionLimits, Unread
+from txconnpool.report import Process, Proxied, general, inForce, perServer, perSession, snapshot
+from txconnpool.session import NoStatistics, SessionFactory, SessionLimits, Unread
+from txconnpool.slow import SlowLog
 from txconnpool.state import Limits
 from txconnpool.wire.auth import Gate
 from txconnpool.wire.memcache import Memcache
@@ -200,8 +202,10 @@ class Proxy(Service):
         drainTimeout: float,
         reactor: Any,
         listen: Listen,
+        report: Callable[[Proxy, tuple[bytes, ...]], Any],
     ) -> None:
         """
+        @param report: gives the numbers that clients ask for, see L{SessionFactory}.
         @param unread: what all clients of the process have not read.
         @param numbers: numbers for the sessions.
         """
@@ -220,13 +224,14 @@ class Proxy(Service):
             forms=len(wire.forms),
         )
         limits = sessionLimits(settings)
-        self.sessions = SessionFactory(self.pool, wire, limits, unread, reactor, self._report, numbers)
+        self.sessions = SessionFactory(self.pool, wire, limits, unread, reactor, partial(report, self), numbers)
+        self._slow = SlowLog(settings.name, wire, reactor.seconds)
         self.doors: dict[str, Door] = {}
         self._reactor = reactor
         self._listenOn = listen
         self._drainTimeout = drainTimeout
         self._deadline = 0.0
-        self._started = time.time()
+        self._lookForSlow()
         self.setName(settings.name)
         self.reread(settings)()
 
@@ -312,7 +317,6 @@ class Proxy(Service):
         Connect to the servers, and listen if that has not been done.
         """
         super().startService()
-        self._started = time.time()
         self._listen()
         self.pool.start()
         self._log.info(
@@ -339,6 +343,7 @@ class Proxy(Service):
             if server not in settings.upstream:
                 pool.removeServer(server)
         self._connections.requestTimeout = settings.requestTimeout
+        self._lookForSlow()
         for connection in pool.clients:
             connection.retime()
         self._wire.limit(*wireLimits(settings))
@@ -376,10 +381,34 @@ class Proxy(Service):
         self.sessions.abort()
         self.pool.abort()
 
-    def _report(self, words: tuple[bytes, ...]) -> Iterable[tuple[str, object]] | None:
-        if words:
-            return None
-        return summary(self.pool, self.sessions, self._started, time.time())
+    def _lookForSlow(self) -> None:
+        self._slow.limit(self.settings.slowRequest, self.settings.logKeys == "yes")
+        self._connections.slow = self._slow
+        self.sessions.slow = self._slow if self._slow.wanted else None
+
+    @property
+    def view(self) -> Proxied:
+        """
+        What its numbers are read from.
+        """
+        return Proxied(self.pool, self.sessions, bool(self.running), self._slow.count)
+
+
+def serve(description: str | None, source: Callable[[], Any], reactor: Any) -> Any:
+    """
+    Make what serves statistics.
+
+    @param description: where, a server endpoint string; C{None}: nowhere.
+    @param source: gives a snapshot, now or later.
+
+    @return: a L{txconnpool.stats.StatisticsService}, or C{None}.
+    """
+    if description is None:
+        return None
+    # It brings the web server of Twisted with it, which nobody else needs.
+    from txconnpool.stats import StatisticsService
+
+    return StatisticsService(description, source, reactor)
 
 
 class ProxyService(MultiService, Changeable):
@@ -387,6 +416,8 @@ class ProxyService(MultiService, Changeable):
     The proxy: every pool of the settings, with its listeners.
 
     @ivar proxies: one for each pool, in the order of the settings.
+    @ivar statistics: serves them, a L{txconnpool.stats.StatisticsService}, or C{None}.
+    @ivar whole: gives a snapshot of all processes that are one proxy, now or later.
     """
 
     _log = Logger()
@@ -402,6 +433,9 @@ class ProxyService(MultiService, Changeable):
         if reactor is None:
             from twisted.internet import reactor
         self.settings = settings
+        self.whole: Callable[[], Any] = self.snapshot
+        self.statistics = serve(settings.stats, self.snapshot, reactor)
+        self._started = time.time()
         self._reactor = reactor
         self._listenOn = listen or self._listenAt
         self._unread = Unread(settings.maxUnreadBytes)
@@ -412,7 +446,53 @@ class ProxyService(MultiService, Changeable):
             proxy.setServiceParent(self)
 
     def _make(self, pool: PoolSettings, settings: Settings) -> Proxy:
-        return Proxy(pool, self._unread, self._numbers, settings.drainTimeout, self._reactor, self._listenOn)
+        return Proxy(
+            pool, self._unread, self._numbers, settings.drainTimeout, self._reactor, self._listenOn, self._report
+        )
+
+    def privilegedStartService(self) -> None:
+        """
+        Listen, for statistics first: they are there until all else has ended.
+        """
+        if self.statistics is not None:
+            self.statistics.privilegedStartService()
+        super().privilegedStartService()
+
+    def startService(self) -> None:
+        """
+        Start, and listen if that has not been done.
+        """
+        self._started = time.time()
+        if self.statistics is not None:
+            self.statistics.startService()
+        super().startService()
+
+    # -- What is told
+
+    def snapshot(self) -> dict[str, Any]:
+        """
+        Read all numbers of this process.
+        """
+        lag = None if self.statistics is None else self.statistics.lag
+        return snapshot(Process(self._started, self._unread, lag), [proxy.view for proxy in self.proxies])
+
+    def _report(self, proxy: Proxy, words: tuple[bytes, ...]) -> Any:
+        """
+        Answer C{stats} to a client of a pool.
+        """
+        name = proxy.settings.name
+        if not words:
+            return maybeDeferred(self.whole).addCallback(general, name)
+        if words == (b"servers",):
+            return maybeDeferred(self.whole).addCallback(perServer, name)
+        if words == (b"sessions",):
+            return perSession(proxy.sessions.sessions)
+        if words == (b"settings",):
+            return inForce(proxy.settings, self.settings)
+        if words == (b"reset",):
+            raise NoStatistics("counters are never reset here: take differences")
+        asked = b" ".join(words).decode(errors="replace")
+        raise NoStatistics(f"no such statistics: {asked}; there are servers, sessions, settings and upstream")
 
     def _listenAt(self, description: str, door: Door) -> Deferred[IListeningPort]:
         door.listener = Listener(self._reactor, withBacklog(description))
@@ -506,8 +586,10 @@ class ProxyService(MultiService, Changeable):
         @return: fires when no socket or timer is left.
         """
         removed: list[Deferred[Any]] = [_after(leaving) for leaving in self._removed.values()]
-        stopping: Deferred[None] = gatherResults([super().stopService(), *removed]).addCallback(lambda _: None)
-        return stopping
+        stopping: Deferred[Any] = gatherResults([super().stopService(), *removed])
+        if self.statistics is not None:
+            stopping.addBoth(lambda result: self.statistics.stopService().addCallback(lambda _: result))
+        return stopping.addCallback(lambda _: None)
 
     def abort(self) -> None:
         """

@@ -12,14 +12,15 @@ from __future__ import annotations
 import ctypes
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -28,7 +29,11 @@ from txconnpool.connection import Entry
 from txconnpool.errors import ConnectionLostInFlight, PoolError
 from txconnpool.interfaces import IRequester, IWaiter
 from txconnpool.metrics import ClientCounters, tally
+<<<<<<< Updated upstream
 from txconnpool.parts import Parts
+=======
+from txconnpool.slow import SlowLog
+>>>>>>> Stashed changes
 from txconnpool.transport import adopt, part, tune
 from txconnpool.wire import ADMIT, ANSWER, CLOSE, EVERYWHERE, INSTEAD, MORE, PARTS, STATISTICS
 
@@ -46,6 +51,12 @@ FAREWELL = 2.0
 
 #: Requests that a session may have in flight at first.
 FIRST_WINDOW = 16
+
+
+class NoStatistics(LookupError):
+    """
+    There are no such statistics. Its text is what the client is told.
+    """
 
 
 @dataclass(frozen=True)
@@ -168,7 +179,11 @@ class Session(Protocol):
     @ivar ticket: its place among the waiters, while it waits.
     @ivar unread: bytes of replies written since the transport was full, and thus not read by the client.
     @ivar kept: bytes of requests that were read and are not dealt with, as far as they count (see L{Unread}).
+    @ivar waited: when it was last given a connection after a wait, and how long that was, where slow requests are
+        looked for.
     """
+
+    waited = (0.0, 0.0)
 
     ticket: Any = None
     transport: Any
@@ -314,6 +329,8 @@ class Session(Protocol):
         """
         The wait is over.
         """
+        if self.factory.slow is not None:
+            self._noteWait(self.factory.slow)
         self.ticket = None
         self._blocked = False
         self._connection = slot.client
@@ -321,6 +338,12 @@ class Session(Protocol):
         if not self._inFlight:
             self._connection = None
             self._pool.eased(slot)
+
+    def _noteWait(self, slow: SlowLog) -> None:
+        now = self.factory.reactor.seconds()
+        self.waited = now, now - self.ticket.since
+        if self.waited[1] > slow.threshold:
+            slow.waited(self._again[0][4] if self._again else self._kept[0], self.waited[1])
 
     def refused(self, error: PoolError) -> None:
         """
@@ -745,6 +768,7 @@ class SessionFactory(Factory):
     @ivar accepted: how many there have been.
     @ivar refused: how many came when no more might.
     @ivar counters: what came from them and went to them.
+    @ivar slow: who is told what takes long, or C{None}.
     @ivar full: whether the next one is refused whatever the bounds here, because somebody counts elsewhere too.
     @ivar ended: called whenever a session has ended, if given.
     @ivar gate: what reads the requests of a client until it has logged in, a L{txconnpool.wire.auth.Gate}; C{None} if
@@ -752,6 +776,7 @@ class SessionFactory(Factory):
     """
 
     noisy = False
+    _log = Logger()
 
     def __init__(
         self,
@@ -760,14 +785,14 @@ class SessionFactory(Factory):
         limits: SessionLimits,
         unread: Unread,
         reactor: Any,
-        report: Callable[[tuple[bytes, ...]], Iterable[tuple[str, object]] | None],
+        report: Callable[[tuple[bytes, ...]], Any],
         numbers: Iterator[int] | None = None,
     ) -> None:
         """
         @param pool: the L{txconnpool.pool.Pool} of L{Connection}s.
         @param wire: the L{txconnpool.interfaces.IWire}.
-        @param report: gives the numbers that a client may ask for, by the words it asked with; C{None} if there are
-            none of that name.
+        @param report: gives the numbers that a client may ask for, by the words it asked with, now or later: names and
+            values; C{None} if there are none of that name.
         @param numbers: gives each session its number; shared by all pools of a process.
         """
         self.pool = pool
@@ -781,6 +806,7 @@ class SessionFactory(Factory):
         self.accepted = 0
         self.refused = 0
         self.counters = ClientCounters()
+        self.slow: SlowLog | None = None
         self.full = False
         self.ended: Callable[[], object] | None = None
         self.gate: Any = None
@@ -832,17 +858,42 @@ class SessionFactory(Factory):
             return merge([(False, Failure(error))])
         return DeferredList([slot.client.ask(data, form) for slot in slots], consumeErrors=True).addCallback(merge)
 
-    def statistics(self, words: tuple[bytes, ...]) -> bytes:
+    def statistics(self, words: tuple[bytes, ...]) -> Deferred[bytes]:
         """
-        @param words: which of our own numbers a client asked for.
+        Look numbers up. Not at once: a client that asks for them many times takes one turn of the reactor for each.
 
-        @return: the reply.
+        @param words: which of our own numbers a client asked for; after C{upstream}, those of the servers.
+
+        @return: fires with the reply.
         """
-        items = self.report(words)
-        if items is None:
-            reply: bytes = self.wire.error("no such statistics: " + b" ".join(words).decode(errors="replace"))
-        else:
-            reply = self.wire.statistics(items)
+        look = self._theirs if words[:1] == (b"upstream",) else self._ours
+        told: Deferred[Any] = deferLater(self.reactor, 0, look, words)
+        return told.addErrback(self._noStatistics)
+
+    def _ours(self, words: tuple[bytes, ...]) -> Any:
+        looked: Deferred[Any] = maybeDeferred(self.report, words)
+        return looked.addCallback(self.wire.statistics)
+
+    def _theirs(self, words: tuple[bytes, ...]) -> Any:
+        asked = self.wire.statisticsOfServer(words[1:])
+        if asked is None:
+            raise NoStatistics("these statistics of a server are not for its clients")
+        slots = self.pool.each()
+
+        def together(results: list[tuple[bool, Any]]) -> bytes:
+            reply: bytes = self.wire.together([
+                result if done else self.wire.error(str(result.value)) for done, result in results
+            ])  # fmt: skip
+            return reply
+
+        return DeferredList([slot.client.ask(*asked) for slot in slots], consumeErrors=True).addCallback(together)
+
+    def _noStatistics(self, failure: Failure) -> bytes:
+        text = str(failure.value)
+        if not failure.check(NoStatistics, PoolError):
+            self._log.failure("no statistics", failure)
+            text = "no statistics at the moment: the log tells why"
+        reply: bytes = self.wire.error(text)
         return reply
 
     # -- The end

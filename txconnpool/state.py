@@ -591,9 +591,19 @@ class PoolState:
         Take a server out for good: its connections end when they carry nothing.
         """
         self.servers.remove(server)
-        self.former.append(server)
+        self._retireServer(server)
         actions = self.retire([slot for slot in self._slots if slot.server is server], "the server was removed")
         return actions + self._giveUp() + self.grow(now)
+
+    def _retireServer(self, server: Server) -> None:
+        """
+        Keep what a removed server has counted: for itself as long as it has connections, then with all that have none.
+        """
+        done = [each for each in self.former if not each.count]
+        for each in done[1:]:
+            done[0].traffic.add(each.traffic)
+            self.former.remove(each)
+        self.former.append(server)
 
     def eject(self, server: Server, cause: BaseException, reason: str, now: float) -> list[Action]:
         """

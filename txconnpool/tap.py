@@ -305,11 +305,19 @@ class CommandService(MultiService):
             problem = listenProblem(error)
             if problem is None:
                 raise
-            option = "--listen" if all(each.listening for each in self if isinstance(each, AdminService)) else "--admin"
-            text = f"cannot listen on {problem}; choose another endpoint with {option}"
+            text = f"cannot listen on {problem}; choose another endpoint with --{self._failed()}"
             self._log.error("{text}", text=text)
             sys.excepthook = _tell
             raise CannotStart(text) from None
+
+    def _failed(self) -> str:
+        """
+        @return: the option that says where nobody can listen.
+        """
+        statistics = self._proxy.statistics
+        if not all(each.listening for each in self if isinstance(each, AdminService)):
+            return "admin"
+        return "stats" if statistics is not None and statistics.port is None else "listen"
 
     # -- Reload
 

@@ -262,6 +262,7 @@ class _Process(Protocol):
             "stop": self.stop,
             "abort": self._abort,
             "do": self._do,
+            "statistics": self._snapshot,
         }
         if name not in calls:
             raise ChannelError(f"no call {name!r}")
@@ -269,6 +270,7 @@ class _Process(Protocol):
 
     def _start(self, settings: dict[str, Any]) -> None:
         self.service = self._inbox.service = ProxyService(_revive(settings), self._reactor, self._inbox.listen)
+        self.service.whole = lambda: self._channel.call("statistics")
         self.service.privilegedStartService()
         self.service.startService()
         self._reactor.addReader(self._inbox)
@@ -279,6 +281,10 @@ class _Process(Protocol):
         self._inbox.empty()  # who was sent before this, comes in by what there was before
         new = _revive(settings)
         return self.service.change(lambda old: new, quiet=True).addCallback(lambda lines: None)
+
+    def _snapshot(self) -> dict[str, Any]:
+        assert self.service is not None
+        return self.service.snapshot()
 
     def _do(self, name: str, *args: Any) -> Any:
         assert self.service is not None

@@ -14,9 +14,11 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
+from functools import reduce
 from random import uniform
 from typing import Any
 
@@ -34,12 +36,17 @@ from txconnpool.control import ControlError, merged, noSession, told
 from txconnpool.endpoints import Listener
 from txconnpool.logs import relay
 from txconnpool.reload import CannotChange, Changeable
-from txconnpool.service import listenProblem, withBacklog
+from txconnpool.report import Process, merge, past, snapshot
+from txconnpool.service import listenProblem, serve, withBacklog
+from txconnpool.session import Unread
 from txconnpool.state import Backoff
 from txconnpool.worker import ANSWERS, BATCH, CLIENTS, STDERR, STDIN, STDOUT, Facade
 
 #: A worker that ran for so many seconds and then died is replaced as if it were the first time.
 STEADY = 60.0
+
+#: Seconds that a worker has to tell its numbers.
+PATIENCE = 1.0
 
 #: Seconds that a worker has to end after its sessions have been closed.
 GRACE = 2.0
@@ -65,6 +72,7 @@ def shares(settings: Settings, workers: int) -> Iterator[Settings]:
             pools=tuple(_share(pool, workers, index) for pool in settings.pools),
             workers=1,
             maxUnreadBytes=max(settings.maxUnreadBytes // workers, 1 << 20),
+            stats=None,
             admin=None,
             adminPasswordFile=None,
         )
@@ -343,6 +351,7 @@ class Workers(Service, Changeable):
     The proxy in several processes: listens in this one, and works in others.
 
     @ivar workers: those that run, by their numbers.
+    @ivar statistics: serves them, a L{txconnpool.stats.StatisticsService}, or C{None}.
     """
 
     _log = Logger()
@@ -368,6 +377,10 @@ class Workers(Service, Changeable):
         self._restarts: dict[int, IDelayedCall] = {}
         self._ending: Deferred[None] | None = None
         self._killing: IDelayedCall | None = None
+        self._since = time.time()
+        self._told: dict[int, dict[str, Any]] = {}
+        self._past: dict[str, Any] | None = None
+        self.statistics = serve(settings.stats, self.snapshot, reactor)
         self._hurry = False
         self.setName("workers")
 
@@ -375,10 +388,12 @@ class Workers(Service, Changeable):
 
     def privilegedStartService(self) -> None:
         """
-        Bind what clients connect to.
+        Bind what clients connect to, and listen for those who want statistics.
 
         @raise CannotListenError: an address is taken or not ours.
         """
+        if self.statistics is not None:
+            self.statistics.privilegedStartService()
         super().privilegedStartService()
         self._bind()
 
@@ -448,6 +463,9 @@ class Workers(Service, Changeable):
         """
         Start the workers.
         """
+        self._since = time.time()
+        if self.statistics is not None:
+            self.statistics.startService()
         super().startService()
         self._bind()
         self._starting.update(range(1, self.settings.workers + 1))
@@ -481,6 +499,9 @@ class Workers(Service, Changeable):
         """
         number = worker.number
         del self.workers[number]
+        if number in self._told:
+            ended = past(self._told.pop(number))
+            self._past = ended if self._past is None else merge(self._past, ended)
         self._starting.discard(number)
         self.readinessChanged()
         if self._ending is not None:
@@ -502,7 +523,33 @@ class Workers(Service, Changeable):
         """
         Answer a worker's call.
         """
+        if name == "statistics":
+            return self.snapshot()
         raise ChannelError(f"no call {name!r}")
+
+    def snapshot(self) -> Deferred[dict[str, Any]]:
+        """
+        Read the numbers of all workers. One that does not answer has those it last had.
+
+        @return: fires with the sums, with what workers have counted that have ended since.
+        """
+        return Deferred.fromCoroutine(self._snapshot())
+
+    async def _snapshot(self) -> dict[str, Any]:
+        def keep(told: dict[str, Any], number: int) -> None:
+            if number in self.workers:
+                self._told[number] = told
+
+        await DeferredList([
+            worker.channel.call("statistics").addTimeout(PATIENCE, self.reactor).addCallbacks(
+                keep, lambda failure: None, (number,)
+            )
+            for number, worker in self.workers.items()
+        ])  # fmt: skip
+        lag = None if self.statistics is None else self.statistics.lag
+        own = snapshot(Process(self._since, Unread(0), lag), [])
+        parts = [own, *self._told.values()]
+        return reduce(merge, parts if self._past is None else [*parts, self._past])
 
     # -- The end
 
@@ -516,7 +563,11 @@ class Workers(Service, Changeable):
         for restart in self._restarts.values():
             restart.cancel()
         self._restarts.clear()
-        return Deferred.fromCoroutine(self._stop())
+        stopping = Deferred.fromCoroutine(self._stop())
+        if self.statistics is not None:
+            # They are there until all else has ended.
+            stopping.addBoth(lambda result: self.statistics.stopService().addCallback(lambda _: result))
+        return stopping
 
     async def _stop(self) -> None:
         entrances, self._entrances = self._entrances, {}

@@ -32,8 +32,13 @@ from txconnpool.wire import (
     meta,
     replies,
 )
+<<<<<<< Updated upstream
 from txconnpool.wire.classic import ERROR, KEY_MAX, PART_KEYS
 from txconnpool.wire.replies import FORMS, GET, GETS, MG, SET, SEVERAL, SILENT, VERSION
+=======
+from txconnpool.wire.classic import ERROR, KEY_MAX
+from txconnpool.wire.replies import FORMS, GET, GETS, MG, SET, SEVERAL, SILENT, STATS, VERSION
+>>>>>>> Stashed changes
 
 __all__ = [
     "ANSWER",
@@ -71,6 +76,9 @@ REFUSED: Final = frozenset(
 
 _BINARY: Final = b"CLIENT_ERROR the binary protocol is not supported, use the text protocol\r\n"
 _LINE_TOO_LONG: Final = b"CLIENT_ERROR line too long\r\n"
+
+#: What a server tells about itself that any of our clients may know.
+_HARMLESS: Final = frozenset(b"items slabs sizes settings conns extstore".split())
 
 _UNPRINTABLE: Final = re.compile(r"[^ -~]+")
 
@@ -240,6 +248,48 @@ class Memcache:
         """
         lines = [f"STAT {name} {_UNPRINTABLE.sub(' ', str(value))}\r\n" for name, value in items]
         return "".join(lines).encode() + b"END\r\n"
+
+    def statisticsOfServer(self, words: tuple[bytes, ...]) -> tuple[bytes, Form] | None:
+        """
+        The request by which a server is asked for its own statistics, and the form of its reply; C{None} if it would
+        change something there, or tell what others have stored.
+        """
+        if len(words) > 1 or not _HARMLESS.issuperset(words):
+            return None
+        return b" ".join((b"stats", *words)) + b"\r\n", STATS
+
+    def together(self, replies: list[bytes]) -> bytes:
+        """
+        One reply of those that several servers gave to that: the names begin with the number of the server.
+        """
+        if len(replies) == 1:
+            return replies[0]
+        lines = []
+        for number, reply in enumerate(replies, 1):
+            for line in reply.split(b"\r\n"):
+                if line.startswith(b"STAT "):
+                    lines.append(b"STAT %d:%s\r\n" % (number, line[5:]))
+                elif line not in (b"", b"END"):
+                    lines.append(b"STAT %d:error %s\r\n" % (number, line))
+        return b"".join(lines) + b"END\r\n"
+
+    def about(self, request: bytes) -> tuple[str, list[bytes]]:
+        """
+        What a request is about, for logs.
+
+        @param request: a request or its beginning.
+
+        @return: the command and the keys.
+        """
+        words = request.split(b"\n", 1)[0].split()
+        command = words[0] if words else b""
+        if command in (b"get", b"gets"):
+            keys = words[1:]
+        elif command in (b"gat", b"gats"):
+            keys = words[2:]
+        else:
+            keys = words[1:2]
+        return command.decode("ascii", "replace"), keys
 
 
 def _refuse(words: list[bytes], stop: int) -> Frame:

@@ -1,0 +1,201 @@
+# -*- test-case-name: tests.real.test_stats -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+A headless Chromium for tests of pages, driven over its DevTools protocol.
+
+It speaks over two pipes, so that no port is opened, and asks nobody but the server under test.
+"""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Self
+
+from tests.real.servers import dieWithParent, which
+
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+
+_FLAGS = (
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"),
+    *("--no-default-browser-check", "--disable-background-networking", "--disable-component-update"),
+    *("--disable-sync", "--disable-extensions", "--disable-dev-shm-usage", "--no-proxy-server"),
+    "--remote-debugging-pipe",
+)
+
+
+class BrowserFailed(Exception):
+    """
+    The browser did not do what it was told, in time or at all.
+    """
+
+
+def missingBrowser() -> str | None:
+    """
+    @return: why there is no browser, for the C{skip} of a test case, or C{None}.
+    """
+    return None if any(map(which, PROGRAMS)) else "chromium is not installed"
+
+
+class Browser:
+    """
+    A browser with one page.
+
+    @ivar errors: what the page complained about: exceptions, and what its policy forbade.
+    """
+
+    def __init__(self, width: int = 1280, height: int = 900, dark: bool = False, scale: float = 1.0) -> None:
+        """
+        @param width: of the page, in its own pixels.
+        @param dark: whether the person prefers dark pages.
+        @param scale: pixels of a screenshot for one of the page.
+        """
+        self.errors: list[str] = []
+        self._size: dict[str, Any] = {"width": width, "height": height, "deviceScaleFactor": scale}
+        self._dark = dark
+        self._count = 0
+        self._buffer = b""
+        self._replies: dict[int, dict[str, Any]] = {}
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> Self:
+        """
+        Start it, with a profile of its own.
+        """
+        program = next(path for path in map(which, PROGRAMS) if path is not None)
+        self._profile = tempfile.mkdtemp(prefix="browser-")
+        # Its ends of the pipes are to be 3 and 4, so ours must not be.
+        ends = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 20) for pair in (os.pipe(), os.pipe()) for end in pair]
+        theirs, self._out, self._in, answers = ends
+        command = f'exec "$0" "$@" 3<&{theirs} 4>&{answers}'
+        self._process = subprocess.Popen(
+            ["bash", "-c", command, program, *_FLAGS, f"--user-data-dir={self._profile}", "about:blank"],
+            pass_fds=(theirs, answers),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=dieWithParent,
+        )
+        os.close(theirs)
+        os.close(answers)
+        try:
+            self._attach()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def _attach(self) -> None:
+        targets = self._call("Target.getTargets", session=False)["targetInfos"]
+        page = next(target for target in targets if target["type"] == "page")
+        attached = self._call("Target.attachToTarget", session=False, targetId=page["targetId"], flatten=True)
+        self._session = attached["sessionId"]
+        for domain in ("Page", "Runtime", "Log"):
+            self._call(f"{domain}.enable")
+        self._call("Emulation.setDeviceMetricsOverride", mobile=self._size["width"] < 600, **self._size)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if self._dark else "light"}
+        self._call("Emulation.setEmulatedMedia", features=[scheme])
+
+    def stop(self) -> None:
+        """
+        End it, with all its processes.
+        """
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        for end in (self._out, self._in):
+            os.close(end)
+        shutil.rmtree(self._profile, ignore_errors=True)
+
+    # -- The protocol: JSON, each message with a NUL behind it
+
+    def _call(self, method: str, session: bool = True, **parameters: Any) -> dict[str, Any]:
+        self._count += 1
+        message: dict[str, Any] = {"id": self._count, "method": method, "params": parameters}
+        if session:
+            message["sessionId"] = self._session
+        os.write(self._out, json.dumps(message).encode() + b"\0")
+        deadline = time.monotonic() + 20
+        while self._count not in self._replies:
+            self._read(deadline)
+        reply = self._replies.pop(self._count)
+        if "error" in reply:
+            raise BrowserFailed(f"{method}: {reply['error']['message']}")
+        result: dict[str, Any] = reply["result"]
+        return result
+
+    def _read(self, deadline: float) -> None:
+        left = deadline - time.monotonic()
+        if left <= 0 or not select.select([self._in], [], [], left)[0]:
+            raise BrowserFailed("the browser does not answer")
+        data = os.read(self._in, 1 << 20)
+        if not data:
+            raise BrowserFailed("the browser has ended")
+        *messages, self._buffer = (self._buffer + data).split(b"\0")
+        for message in map(json.loads, messages):
+            if "id" in message:
+                self._replies[message["id"]] = message
+            elif message["method"] == "Runtime.exceptionThrown":
+                details = message["params"]["exceptionDetails"]
+                self.errors.append(details.get("exception", {}).get("description") or details["text"])
+            elif message["method"] == "Log.entryAdded" and message["params"]["entry"]["level"] == "error":
+                entry = message["params"]["entry"]
+                self.errors.append(f"{entry['source']}: {entry['text']} {entry.get('url', '')}")
+
+    # -- The page
+
+    def open(self, url: str) -> None:
+        """
+        Go to an address.
+        """
+        self._call("Page.navigate", url=url)
+
+    def value(self, expression: str) -> Any:
+        """
+        @return: the value of a JavaScript expression in the page, as JSON carries it.
+        """
+        result = self._call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        if "exceptionDetails" in result:
+            raise BrowserFailed(f"{expression}: {result['exceptionDetails']['text']}")
+        return result["result"].get("value")
+
+    def until(self, expression: str, timeout: float = 20.0) -> Any:
+        """
+        Wait until a JavaScript expression is true.
+
+        @return: its value.
+        """
+        deadline = time.monotonic() + timeout
+        while not (value := self.value(expression)):
+            if time.monotonic() > deadline:
+                shown = self.value("document.body && document.body.innerText")
+                raise BrowserFailed(f"not within {timeout:g} s: {expression}; the page shows:\n{shown}")
+            time.sleep(0.1)
+        return value
+
+    def screenshot(self, path: Path | str, whole: bool = True) -> None:
+        """
+        Save a picture of the page.
+
+        @param whole: all of it, not only what fits on the screen.
+        """
+        picture = self._call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
+        if whole:
+            size = self._call("Page.getLayoutMetrics")["cssContentSize"]
+            clip = {"x": 0, "y": 0, "width": self._size["width"], "height": size["height"], "scale": 1}
+            picture = self._call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
+        Path(path).write_bytes(base64.b64decode(picture["data"]))
