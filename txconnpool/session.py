@@ -29,11 +29,8 @@ from txconnpool.connection import Entry
 from txconnpool.errors import ConnectionLostInFlight, PoolError
 from txconnpool.interfaces import IRequester, IWaiter
 from txconnpool.metrics import ClientCounters, tally
-<<<<<<< Updated upstream
 from txconnpool.parts import Parts
-=======
 from txconnpool.slow import SlowLog
->>>>>>> Stashed changes
 from txconnpool.transport import adopt, part, tune
 from txconnpool.wire import ADMIT, ANSWER, CLOSE, EVERYWHERE, INSTEAD, MORE, PARTS, STATISTICS
 

@@ -32,13 +32,8 @@ from txconnpool.wire import (
     meta,
     replies,
 )
-<<<<<<< Updated upstream
 from txconnpool.wire.classic import ERROR, KEY_MAX, PART_KEYS
-from txconnpool.wire.replies import FORMS, GET, GETS, MG, SET, SEVERAL, SILENT, VERSION
-=======
-from txconnpool.wire.classic import ERROR, KEY_MAX
 from txconnpool.wire.replies import FORMS, GET, GETS, MG, SET, SEVERAL, SILENT, STATS, VERSION
->>>>>>> Stashed changes
 
 __all__ = [
     "ANSWER",
