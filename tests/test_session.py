@@ -16,9 +16,12 @@ from zope.interface import directlyProvides
 
 from tests.support import HIGH_WATER, Pipe, Stage, answer, assertClosed, assertTidy, value
 from txconnpool import session
-from txconnpool.session import BACKLOG, FAREWELL, FIRST_WINDOW, SessionLimits
+from txconnpool.session import BACKLOG, FAREWELL, SessionLimits
 from txconnpool.wire.auth import Gate
 from txconnpool.wire.memcache import Memcache
+
+#: So many requests may a session of these tests have in flight at first, for several to be lost at once.
+FIRST_WINDOW = 16
 
 TOO_LARGE = b"SERVER_ERROR object too large for cache\r\n"
 BAD_LINE = b"CLIENT_ERROR bad command line format\r\n"
@@ -95,6 +98,7 @@ class SessionTestCase(SynchronousTestCase):
         """
         Make a stage whose books are looked at when the test ends: by then nothing may be in flight any more.
         """
+        self.patch(session, "FIRST_WINDOW", FIRST_WINDOW)
         stage = Stage(servers, **settings)
         # A connection that is lost within its first second counts as a failed dial.
         stage.clock.advance(2)
@@ -794,6 +798,28 @@ class PressureTests(SessionTestCase):
             client.read()
             stage.serve()
         self.assertEqual(client.take(), get(*names))
+
+    def test_largeReplies(self) -> None:
+        """
+        A client that asks for large values has few requests in flight, though it reads; when they are small again it
+        may have more.
+        """
+        stage = self.stage()
+        self.patch(session, "BATCH", 50000)
+        client = stage.client()
+        names = [b"large%d" % number for number in range(40)]
+        client.send(gets(names))
+        asked = []
+        while stage.line.deliver():
+            asked.append(stage.line.asked[:])
+            stage.line.asked.clear()
+            stage.turns()
+        self.assertEqual([len(each) for each in asked], [FIRST_WINDOW, 8, 4, 2, 4, 2, 4])
+        small = [b"miss%d" % number for number in range(100)]
+        client.send(gets(small))
+        stage.serve()
+        self.assertEqual(client.take(), get(*names, *small))
+        self.assertGreater(client.protocol._window, FIRST_WINDOW)
 
     def test_backlog(self) -> None:
         """

@@ -46,8 +46,12 @@ MUCH = 1 << 24
 #: Seconds that a client has to take the news that there are too many.
 FAREWELL = 2.0
 
-#: Requests that a session may have in flight at first.
-FIRST_WINDOW = 16
+#: Requests that a session may have in flight at first. They may all be for the largest values, and the client may be
+#: one of very many: what was asked for stands before the requests of everybody else.
+FIRST_WINDOW = 2
+
+#: Bytes of replies that a session should have on their way at once, at most.
+BATCH = 1 << 20
 
 
 class NoStatistics(LookupError):
@@ -192,10 +196,11 @@ class Session(Protocol):
         self._pool = factory.pool
         self._limits = factory.limits
         self._counters = factory.counters
-        # Opens while the client reads what it asked for and closes when it does not: without it, a few kilobytes of
-        # requests for large values would bring all these values here at once.
+        # Opens while the client reads what it asked for and closes when it does not, or when that is large: without
+        # it, a few kilobytes of requests for large values would bring all these values here at once.
         self._window = min(FIRST_WINDOW, factory.limits.maxInFlight)
         self._inFlight = 0
+        self._batch = 0  # bytes of replies since there was nothing in flight
         self._connection: Any = None  # where these are
         self._kept: list[bytes] = []  # what was read and not dealt with
         self._size = 0  # how much that is
@@ -538,6 +543,7 @@ class Session(Protocol):
         """
         if data:
             self._counters.sent += len(data)
+            self._batch += len(data)
             self._write(data)
             if self._full:
                 self._pile(len(data))
@@ -545,8 +551,11 @@ class Session(Protocol):
             self._inFlight -= count
             if not self._inFlight:
                 self._connection = None
-                if self._window < self._limits.maxInFlight and not self._full:
+                if self._batch > BATCH:
+                    self._window = max(1, self._window // 2)
+                elif self._window < self._limits.maxInFlight and not self._full:
                     self._window = min(2 * self._window, self._limits.maxInFlight)
+                self._batch = 0
             if self._size or self._ending or self._again:
                 self._resume()
 
