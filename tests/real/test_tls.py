@@ -190,6 +190,37 @@ class ListenTests(TLSTestCase):
                     self.ask(client, b"incr a 1\r\nadd a 0 0 1\r\n0\r\n", b"STORED\r\n").count(b"\r\n"), 2, number
                 )
 
+    def test_renewed(self) -> None:
+        """
+        At SIGHUP certificates are read again: who connects later gets the new one, who is there notices nothing. What
+        cannot be read changes nothing, and is told.
+        """
+        for options, upstream in (((), "memory:"), (("--workers", "2", "--pool-size", "2"), f"tcp:{HOST}:9")):
+            host = self.certificate(HOST)
+            proxy = self.proxy(*options, upstream=upstream, host=host)
+            client = self.client()
+            first = self.serial(client)
+            self.assertEqual(first, host.serial)
+            host = self.certificate(HOST)
+            self.assertEqual(self.serial(self.client()), first)
+            proxy.signal(signal.SIGHUP)
+            until(lambda: self.serial(self.client()) == host.serial, what="the new certificate")  # noqa: B023
+            self.assertEqual(self.ask(client, b"verbosity\r\n", b"\r\n"), b"ERROR\r\n")
+            host.certificate.write_text("broken", "ascii")
+            proxy.signal(signal.SIGHUP)
+            until(lambda: "not reloaded: " in proxy.log, what="a line about it")  # noqa: B023
+            self.assertEqual(self.serial(self.client()), host.serial)
+            self.assertEqual(self.ask(client, b"verbosity\r\n", b"\r\n"), b"ERROR\r\n")
+            self.assertNotIn("Traceback", proxy.log)
+
+    def serial(self, client: ssl.SSLSocket) -> int:
+        """
+        @return: the number of the certificate that a client was shown.
+        """
+        certificate = client.getpeercert()
+        assert certificate is not None
+        return int(str(certificate["serialNumber"]), 16)
+
     def test_notTLS(self) -> None:
         """
         Who does not speak TLS is closed, and nobody else is concerned.
