@@ -662,6 +662,8 @@ class RereadTests(SynchronousTestCase):
         self.assertEqual(street.ask(first, self.LOGIN), b"STORED\r\n")
         self.users("joe:b")
         self.assertEqual(street.ask(street.client("tcp:1"), self.LOGIN), b"STORED\r\n")
+        told = ["pool a: users and passwords of listen-auth: new"]
+        self.assertEqual(self.successResultOf(self.change(street)), told)
         self.assertEqual(self.successResultOf(self.change(street)), [])
         self.assertEqual(street.ask(first, b"get a\r\n"), b"END\r\n")
         self.assertEqual(street.ask(street.client("tcp:1"), self.LOGIN), self.FAILURE)
@@ -712,7 +714,10 @@ class RereadTests(SynchronousTestCase):
 
         before = seen()
         self.assertEqual((port, seen()), (1, before))
-        self.successResultOf(service.change(lambda old: old))
+        self.assertEqual(self.successResultOf(service.change(lambda old: old)), [])
+        host = Certificate(self.directory, "host")
+        told = [f"pool a: keys and certificates of {each}: new" for each in ("ssl:1", "tls:host:2")]
+        self.assertEqual(self.successResultOf(service.change(lambda old: old)), told)
         after = seen()
         self.assertEqual([new is old for new, old in zip(after, before, strict=True)], [False, False])
         host.key.unlink()

@@ -14,6 +14,8 @@ import socket
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -93,13 +95,29 @@ def tlsProblem(error: BaseException) -> str | None:
     return f"TLS: {opensslReason(error)}" if package == "OpenSSL" else None
 
 
+_FILES = "privateKey|certKey|certificate|extraCertChain|dhParameters"
+_DIRECTORIES = "caCertsDir|trustRoots"
+
+
 def nameOf(description: str) -> str:
     """
-    What a server is called: its endpoint string without what does not say where it is, such as paths of certificates.
+    What an endpoint is called: its string without what does not say where it is, such as paths of certificates.
     """
-    return re.sub(
-        _ARGUMENT % "(?:timeout|bindAddress|trustRoots|caCertsDir|certificate|certKey|privateKey)", "", description
-    )
+    return re.sub(_ARGUMENT % f"(?:timeout|bindAddress|backlog|{_FILES}|{_DIRECTORIES})", "", description)
+
+
+def digest(description: str) -> bytes:
+    """
+    Tell apart what an endpoint string names: another one means that a key or a certificate has changed.
+
+    @raise OSError: a file or directory cannot be read.
+    """
+    found = sha256()
+    for name, value in re.findall(rf":({_FILES}|{_DIRECTORIES})=((?:[^:\\]|\\.)*)", description):
+        path = Path(re.sub(r"\\(.)", r"\1", value))
+        for file in sorted(filter(Path.is_file, path.iterdir())) if re.fullmatch(_DIRECTORIES, name) else [path]:
+            found.update(file.read_bytes())
+    return found.digest()
 
 
 def clientEndpoint(reactor: Any, description: str) -> IStreamClientEndpoint:

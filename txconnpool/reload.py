@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from hashlib import sha256
 
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 
 from txconnpool.config import POOL_OPTIONS, PROCESS_OPTIONS, PoolSettings, Settings
+from txconnpool.endpoints import digest, nameOf, usesTLS
+from txconnpool.login import tokens
 from txconnpool.options import Option
 
 
@@ -46,6 +49,32 @@ def _changed(old: Settings | PoolSettings, new: Settings | PoolSettings, options
             yield f"{each.name} {each.show(before) or 'none'} -> {each.show(after) or 'none'}"
 
 
+def _digest(source: str) -> bytes:
+    return sha256(b"\n".join(tokens(source))).digest()
+
+
+def named(settings: Settings) -> Iterator[tuple[str, bytes]]:
+    """
+    Look at what settings name.
+
+    @return: what it is, and something that is different when it has changed. What cannot be read is left out.
+    """
+    for pool in settings.pools:
+        looks: list[tuple[str, Callable[[str], bytes], str | None]] = [
+            ("user and password of upstream-auth", _digest, pool.upstreamAuth),
+            ("users and passwords of listen-auth", _digest, pool.listenAuth),
+        ]
+        for endpoint in (*pool.listen, *pool.upstream):
+            if usesTLS(endpoint):
+                looks.append((f"keys and certificates of {nameOf(endpoint)}", digest, endpoint))
+        for what, look, where in looks:
+            if where is not None:
+                try:
+                    yield f"pool {pool.name}: {what}", look(where)
+                except (OSError, ValueError):
+                    pass  # whoever uses it says so
+
+
 class Changeable:
     """
     Mixed into a service that runs with settings which may change.
@@ -54,10 +83,11 @@ class Changeable:
     """
 
     _log = Logger()
-    settings: Settings
     running: int
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._named = dict(named(settings))
         self._changing = DeferredLock()
 
     def change(self, make: Callable[[Settings], Settings], quiet: bool = False) -> Deferred[list[str]]:
@@ -84,6 +114,8 @@ class Changeable:
         # Without a difference, too: what the settings name may have changed, such as a file of passwords.
         await self._apply(new)
         self.settings = new
+        before, self._named = self._named, dict(named(new))
+        lines += (f"{what}: new" for what, look in self._named.items() if before.get(what, look) != look)
         lines += (f"{line}: needs a restart" for line in differences(new, wanted))
         for line in [] if quiet else lines:
             self._log.info("{line}", line=line)

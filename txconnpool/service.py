@@ -429,10 +429,9 @@ class ProxyService(MultiService, Changeable):
         @param listen: listens in the stead of the endpoints of the settings, if given.
         """
         MultiService.__init__(self)
-        Changeable.__init__(self)
+        Changeable.__init__(self, settings)
         if reactor is None:
             from twisted.internet import reactor
-        self.settings = settings
         self.whole: Callable[[], Any] = self.snapshot
         self.statistics = serve(settings.stats, self.snapshot, reactor)
         self._started = time.time()

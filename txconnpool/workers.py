@@ -361,10 +361,9 @@ class Workers(Service, Changeable):
         @param settings: the whole of it; C{settings.workers} processes share its bounds.
         @param reactor: where to run; the global reactor if not given.
         """
-        Changeable.__init__(self)
+        Changeable.__init__(self, settings)
         if reactor is None:
             from twisted.internet import reactor
-        self.settings = settings
         self.reactor = reactor
         self.workers: dict[int, Worker] = {}
         self._entrances: dict[tuple[str, str], Entrance] = {}

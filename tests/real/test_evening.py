@@ -319,7 +319,7 @@ class EveningTests(TLSTestCase):
         self.assertEqual(self.ask(before, b"get k\r\n"), b"END\r\n")
         old, self.host = self.host, self.certificate(HOST)
         self.assertNotEqual(self.host.serial, old.serial)
-        self.assertIn("reloaded, 0 changed", self.told("reloaded, "))
+        self.assertIn("reloaded, 1 changed", self.told("reloaded, "))
         after = self.client()
         self.assertEqual(self.serial(after), self.host.serial)
         for client in (before, after):
