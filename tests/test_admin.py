@@ -8,6 +8,7 @@ from __future__ import annotations
 import hmac
 import re
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from twisted.application.service import IService
@@ -15,7 +16,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import CannotListenError, ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.testing import MemoryReactorClock, StringTransport
-from twisted.logger import capturedLogs
+from twisted.logger import Logger, LogLevel, capturedLogs
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
@@ -25,6 +26,7 @@ from txconnpool.admin import COMMANDS, CONSOLES, IDLE, LINE_MAX, PENALTY, AdminS
 from txconnpool.channel import ChannelError
 from txconnpool.config import OPTIONS, ConfigError, Fault, PoolSettings, Settings
 from txconnpool.control import ControlError
+from txconnpool.events import Events
 from txconnpool.reload import CannotChange
 
 A = PoolSettings(name="a")
@@ -76,6 +78,18 @@ class Running:
         Read the settings again.
         """
         return self.reloaded
+
+
+class Fixed(datetime):
+    """
+    A clock of a place two hours to the east.
+    """
+
+    def astimezone(self, tz: Any = None) -> Any:
+        """
+        Be there.
+        """
+        return super().astimezone(tz or timezone(timedelta(hours=2)))
 
 
 class Terminal(StringTransport):
@@ -131,7 +145,8 @@ class ConsoleTestCase(SynchronousTestCase):
         """
         self.reactor = MemoryReactorClock()
         self.running = Running()
-        target = Target(self.running, self.running.do, self.running.reload, self.running.shutdown)
+        self.events = Events()
+        target = Target(self.running, self.running.do, self.running.reload, self.running.shutdown, self.events)
         self.factory = ConsoleFactory(target, self.reactor, self.password)
         self.terminals: list[Terminal] = []
         self.addCleanup(self._leave)
@@ -227,6 +242,25 @@ class CommandTests(ConsoleTestCase):
         ):
             self.assertTrue(any(re.fullmatch(" *" + "  +".join(words), line) for line in lines), words)
         self.assertEqual(self.running.orders, [])
+
+    def test_events(self) -> None:
+        """
+        What has happened lately is shown, with the time here, each in one line.
+        """
+        self.patch(admin, "datetime", Fixed)
+        for text in ("one", "two\n  lines"):
+            self.events(
+                {"log_namespace": "txconnpool.a", "log_level": LogLevel.warn, "log_time": 5, "log_format": text}
+            )
+        self.assertEqual(
+            self.say("show events").splitlines(),
+            [
+                "time                       level  event",
+                "1970-01-01T02:00:05+02:00  warn   one",
+                "1970-01-01T02:00:05+02:00  warn   two lines",
+                "OK 2 events",
+            ],
+        )
 
     def test_orders(self) -> None:
         """
@@ -333,8 +367,8 @@ class CommandTests(ConsoleTestCase):
             ("xyzzy", "no command 'xyzzy'; `help` lists them"),
             ("run", "no command 'run'; `help` lists them"),
             ("__init__", "no command '__init__'; `help` lists them"),
-            ("show", "expected show pools|servers|sessions [MOST]|settings"),
-            ("show poools", "expected show pools|servers|sessions [MOST]|settings"),
+            ("show", "expected show pools|servers|sessions [MOST]|settings|events"),
+            ("show poools", "expected show pools|servers|sessions [MOST]|settings|events"),
             ("show sessions many", "MOST is 'many'; expected a whole number up to 1000"),
             ("pause a b", "expected pause [POOL]"),
             ("drain", "expected drain SERVER"),
@@ -569,7 +603,7 @@ class AdminServiceTests(SynchronousTestCase):
         """
         reactor = MemoryReactorClock()
         running = Running()
-        target = Target(running, running.do, running.reload, running.shutdown)
+        target = Target(running, running.do, running.reload, running.shutdown, Events())
         return AdminService(endpoint, target, reactor), reactor
 
     def test_private(self) -> None:
@@ -594,10 +628,13 @@ class AdminServiceTests(SynchronousTestCase):
         service.privilegedStartService()
         service.startService()
         self.assertTrue(service.listening)
+        Logger(namespace="txconnpool.test").info("heard")
         ((address, factory, _, mode, _),) = reactor.unixServers
         self.assertEqual((address, mode), ("/tmp/admin", 0o600))
         terminal = Terminal(factory.buildProtocol(None))
         self.successResultOf(service.stopService())
+        Logger(namespace="txconnpool.test").info("not heard")
+        self.assertEqual([event["text"] for event in service._events.recent], ["heard"])
         self.assertTrue(terminal.disconnecting)
         self.assertFalse(service.listening)
         terminal.hangUp()

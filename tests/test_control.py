@@ -9,7 +9,6 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -132,19 +131,6 @@ class ControlsTests(SynchronousTestCase):
         self.street.client("tcp:1").send(b"get a\r\nget b\r\n")
         row = self.row("sessions", pool="a")
         self.assertEqual((row["state"], row["in-flight"]), ("busy", 2))
-
-    def test_places(self) -> None:
-        """
-        Clients of all kinds of addresses have their places.
-        """
-        client = self.street.client("tcp:1")
-        for address, place in (
-            (IPv4Address("TCP", "10.0.0.1", 5), "10.0.0.1:5"),
-            (IPv6Address("TCP", "::1", 5), "[::1]:5"),
-            (UNIXAddress(None), "unix"),
-        ):
-            self.patch(client, "getPeer", lambda address=address: address)
-            self.assertEqual(self.row("sessions")["client"], place)
 
     def test_pause(self) -> None:
         """

@@ -31,6 +31,7 @@ ORDER = (
     "state",
     "endpoints",
     "logs",
+    "events",
     "systemd",
     "options",
     "login",

@@ -14,7 +14,7 @@ from twisted.application.service import IService
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import CannotListenError, ConnectionDone
 from twisted.internet.testing import MemoryReactorClock, StringTransport
-from twisted.logger import Logger, LogLevel, capturedLogs
+from twisted.logger import Logger, capturedLogs
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
@@ -25,11 +25,9 @@ from txconnpool.config import PoolSettings, Settings
 from txconnpool.service import ProxyService
 from txconnpool.stats import (
     CONNECTIONS,
-    EVENTS,
     IDLE,
     INTERVAL,
     SAMPLES,
-    Events,
     History,
     StatisticsService,
     estimate,
@@ -515,48 +513,6 @@ class HealthTests(SynchronousTestCase):
         self.assertEqual(self.check("b", a="ready", b="down"), (503, "down"))
         self.assertEqual(self.check("a", a="ready", b="down"), (200, "ready"))
         self.assertEqual(self.check("c", a="ready"), (404, "unknown"))
-
-
-class EventTests(SynchronousTestCase):
-    """
-    Tests for L{Events}.
-    """
-
-    def kept(self, namespace: str | None, level: LogLevel | None = LogLevel.info, text: str = "text") -> list[Any]:
-        """
-        @return: what is kept of an event.
-        """
-        events = Events()
-        events({"log_namespace": namespace, "log_level": level, "log_time": 12.34567, "log_format": text})
-        return list(events.recent)
-
-    def test_ours(self) -> None:
-        """
-        What we log is kept, with its time and level.
-        """
-        self.assertEqual(
-            self.kept("txconnpool.core.Core", LogLevel.warn, "{{a}}"),
-            [{"time": 12.346, "level": "warn", "text": "{a}"}],
-        )
-
-    def test_others(self) -> None:
-        """
-        What others log is not, nor details, nor slow requests, whose keys are not for everybody.
-        """
-        for namespace in ("twisted.web", "txconnpoolish.core", None, "txconnpool.slow.SlowLog"):
-            self.assertEqual(self.kept(namespace), [])
-        self.assertEqual(self.kept("txconnpool.core.Core", LogLevel.debug), [])
-        self.assertEqual(self.kept("txconnpool.core.Core", None), [])
-
-    def test_bounds(self) -> None:
-        """
-        Only so many are kept, and not more than so much of each.
-        """
-        self.assertLess(len(self.kept("txconnpool.a", text="x" * 10000)[0]["text"]), 1000)
-        events = Events()
-        for number in range(EVENTS + 50):
-            events({"log_namespace": "txconnpool.a", "log_level": LogLevel.info, "log_time": number, "log_format": "x"})
-        self.assertEqual((len(events.recent), events.recent[-1]["time"]), (EVENTS, EVENTS + 49))
 
 
 class HistoryTests(SynchronousTestCase):

@@ -645,6 +645,14 @@ class MakeServiceTests(SynchronousTestCase):
             service, _ = self.make("--admin", "unix:/tmp/x", "--workers", workers)
             self.assertEqual([type(part) for part in service], [AdminService, kind])
 
+    def test_events(self) -> None:
+        """
+        The console and the page show the same events.
+        """
+        service, _ = self.make("--admin", "unix:/tmp/x", "--stats", "tcp:1")
+        console, proxy = service
+        self.assertIs(console._events, proxy.statistics.events)
+
     def say(self, service: CommandService, reactor: MemoryReactorClock, *lines: str) -> list[str]:
         """
         Type lines at a console.

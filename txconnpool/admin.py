@@ -12,6 +12,7 @@ import hmac
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from typing import Protocol as Shape
 
@@ -29,6 +30,7 @@ from txconnpool.channel import ChannelError
 from txconnpool.config import POOL_OPTIONS, PROCESS_OPTIONS, ConfigError, Settings
 from txconnpool.control import KEYS, ControlError, Row, resized
 from txconnpool.endpoints import Listener
+from txconnpool.events import Events
 from txconnpool.options import Option, nearest
 from txconnpool.reload import CannotChange
 
@@ -70,12 +72,14 @@ class Target:
     @ivar do: uses one of the controls, see L{txconnpool.control.Controls.do}; may give a Deferred.
     @ivar reload: reads the settings again and puts them in force; gives what has changed, in a line each.
     @ivar shutdown: begins to stop the process; called with whether it is to be at once.
+    @ivar events: what has happened lately.
     """
 
     running: Running
     do: Callable[..., Any]
     reload: Callable[[], Deferred[list[str]]]
     shutdown: Callable[[bool], None]
+    events: Events
 
 
 @dataclass(frozen=True)
@@ -127,11 +131,13 @@ class Commands:
 
     async def show(self, what: str, most: str = str(SESSIONS)) -> Answer:
         """
-        show pools|servers|sessions [MOST]|settings
-        what there is; of sessions, those with most to do
+        show pools|servers|sessions [MOST]|settings|events
+        what there is, and what has happened lately; of sessions, those with most to do
         """
         if what == "settings":
             rows = list(_settings(self._target.running.settings))
+        elif what == "events":
+            rows = list(_events(self._target.events))
         elif what in KEYS:
             number = _whole(most, "MOST", SESSIONS_MAX)
             rows = await _result(self._target.do("rows", what, number))
@@ -275,6 +281,19 @@ def _settings(settings: Settings) -> Iterator[Row]:
     for pool in settings.pools:
         for each in POOL_OPTIONS:
             yield row(pool.name, each, getattr(pool, each.attribute))
+
+
+def _events(events: Events) -> Iterator[Row]:
+    """
+    Make a table of what has happened, the latest last.
+    """
+    for event in events.recent:
+        when = datetime.fromtimestamp(event["time"], UTC).astimezone()
+        yield {
+            "time": when.isoformat(timespec="seconds"),
+            "level": event["level"],
+            "event": " ".join(event["text"].split()),
+        }
 
 
 def _table(rows: list[Row]) -> list[str]:
@@ -515,6 +534,7 @@ class AdminService(Service):
         self._endpoint = private(endpoint)
         self._reactor = reactor
         self._factory = ConsoleFactory(target, reactor, password)
+        self._events = target.events
         self._port: Any = None
 
     def privilegedStartService(self) -> None:
@@ -532,6 +552,7 @@ class AdminService(Service):
         """
         super().startService()
         self._listen()
+        self._events.begin()
 
     def _listen(self) -> None:
         if self._port is not None:
@@ -555,6 +576,8 @@ class AdminService(Service):
         """
         Listen no more, and close the consoles.
         """
+        if self.running:
+            self._events.end()
         super().stopService()
         port, self._port = self._port, None
         for console in list(self._factory.consoles):

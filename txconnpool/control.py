@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.logger import Logger
 
 from txconnpool.config import Settings
+from txconnpool.report import peerOf
 from txconnpool.service import Proxy, ProxyService
 
 #: A line of a table, by the names of its columns. Numbers of several processes add up, the rest is text.
@@ -206,22 +206,11 @@ def _sessions(proxy: Proxy) -> Iterator[Row]:
         yield {
             "session": str(session.number),
             "pool": proxy.name,
-            "client": _place(session.transport.getPeer()),
+            "client": peerOf(session),
             "state": "waiting" if session.waiting else "busy" if session.inFlight else "idle",
             "in-flight": session.inFlight,
             "unread": session.unread,
         }
-
-
-def _place(address: Any) -> str:
-    """
-    Write where a client is.
-    """
-    if isinstance(address, IPv4Address):
-        return f"{address.host}:{address.port}"
-    if isinstance(address, IPv6Address):
-        return f"[{address.host}]:{address.port}"
-    return "unix"
 
 
 def largest(rows: Iterable[Row], most: int) -> list[Row]:

@@ -22,23 +22,19 @@ from typing import Any, Final
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IListeningPort
-from twisted.logger import ILogObserver, Logger, LogLevel, formatEvent, globalLogPublisher
+from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
-from zope.interface import implementer
 
 from txconnpool import report
 from txconnpool.endpoints import Listener
+from txconnpool.events import Events
 
 #: Seconds between two samples, and how many of them are kept: five minutes.
 INTERVAL: Final = 2.0
 SAMPLES: Final = 150
-
-#: Events that are kept, and characters of one, at most.
-EVENTS: Final = 100
-EVENT_MAX: Final = 400
 
 #: HTTP connections, at most: people and scrapers are few.
 CONNECTIONS: Final = 50
@@ -48,30 +44,6 @@ IDLE: Final = 30.0
 
 #: Gives a snapshot, now or later.
 Source = Callable[[], Any]
-
-
-@implementer(ILogObserver)
-class Events:
-    """
-    The last things worth telling that were logged: servers that went down or came up, sessions that were dropped,
-    settings that were changed. What the page shows is what the log says, in the same words.
-
-    @ivar recent: the newest last, each with its C{time} in seconds since the epoch, its C{level} and its C{text}.
-    """
-
-    def __init__(self) -> None:
-        self.recent: deque[dict[str, Any]] = deque(maxlen=EVENTS)
-
-    def __call__(self, event: dict[str, Any]) -> None:
-        """
-        Keep an event, if it is one.
-        """
-        namespace, level = event.get("log_namespace") or "", event.get("log_level")
-        # Of slow requests there may be many, with keys that are not for everyone who sees the page.
-        ours = namespace.startswith("txconnpool.") and not namespace.startswith("txconnpool.slow")
-        if ours and level is not None and level >= LogLevel.info:
-            text = formatEvent(event)[:EVENT_MAX]
-            self.recent.append({"time": round(event["log_time"], 3), "level": level.name, "text": text})
 
 
 def estimate(bounds: Sequence[float], counts: Sequence[int], share: float) -> float | None:
@@ -383,7 +355,7 @@ class StatisticsService(Service):
         """
         super().startService()
         self._listen()
-        globalLogPublisher.addObserver(self.events)
+        self.events.begin()
         self._due = self._reactor.seconds()
         self._sample()
 
@@ -394,7 +366,7 @@ class StatisticsService(Service):
         @return: fires when no socket or timer is left.
         """
         super().stopService()
-        globalLogPublisher.removeObserver(self.events)
+        self.events.end()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

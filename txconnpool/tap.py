@@ -29,6 +29,7 @@ from txconnpool import __version__
 from txconnpool.admin import AdminService, Target
 from txconnpool.config import OPTIONS, ConfigError, Settings
 from txconnpool.control import Controls
+from txconnpool.events import Events
 from txconnpool.ini import load
 from txconnpool.logs import choose
 from txconnpool.options import Option, SecretFile, nearest
@@ -414,7 +415,8 @@ def makeService(options: Options, reactor: Any = None) -> CommandService:
         do = proxy.do if settings.workers > 1 else Controls(proxy).do
         path = settings.adminPasswordFile
         password = None if path is None else SecretFile.read(path)
-        target = Target(proxy, do, service.reload, service.shutdown)
+        events = Events() if proxy.statistics is None else proxy.statistics.events
+        target = Target(proxy, do, service.reload, service.shutdown, events)
         AdminService(settings.admin, target, reactor, password).setServiceParent(service)
     proxy.setServiceParent(service)
     return service
