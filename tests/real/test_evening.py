@@ -7,6 +7,7 @@ answer must be ask it all the time.
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import socket
@@ -14,6 +15,8 @@ import ssl
 import time
 from collections import defaultdict
 from collections.abc import Mapping
+from http.client import HTTPConnection
+from typing import Any
 
 from tests.certificates import quoted
 from tests.real.load import Load, Report
@@ -45,6 +48,7 @@ CALM = 1.2
 _INI = """
 [connpool]
 admin = {admin}
+stats = {stats}
 drain-timeout = 5
 workers = {workers}
 
@@ -119,6 +123,7 @@ class EveningTests(TLSTestCase):
         self.addCleanup(self.row.stop)
         self.other = f"tcp:{second[0]}:{second[1]}"
         self.admin = str(self.directory / "admin.sock")
+        self.stats = (HOST, freePort())
         self.ini = self.directory / "connpool.ini"
         self.configure("pool-size = 4")
         self.sockets = {}
@@ -151,6 +156,7 @@ class EveningTests(TLSTestCase):
         self.ini.write_text(
             _INI.format(
                 admin=f"{serverEndpoint(self.admin)}:mode=600",
+                stats=serverEndpoint(self.stats),
                 pages=self.pages.endpoint,
                 workers=self.workers,
                 tls=f"ssl:{self.port}:interface={HOST}:{files}",
@@ -200,6 +206,33 @@ class EveningTests(TLSTestCase):
         head, *rows, _ = (re.split("  +", line.strip()) for line in self.command(f"show {what}"))
         return [dict(zip(head, row, strict=False)) for row in rows]
 
+    def get(self, path: str) -> tuple[int, str]:
+        """
+        Ask for a page of the statistics.
+
+        @return: the status code, and what there is.
+        """
+        connection = HTTPConnection(*self.stats, timeout=5)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        finally:
+            connection.close()
+
+    def health(self) -> dict[str, int]:
+        """
+        @return: the status code of each pool, as it is told who asks whether all is well.
+        """
+        return {pool: self.get(f"/healthz?pool={pool}")[0] for pool in self.loads}
+
+    def seen(self, pool: str = "pages") -> dict[str, Any]:
+        """
+        @return: the numbers of a pool.
+        """
+        (found,) = [each for each in json.loads(self.get("/stats.json")[1])["pools"] if each["name"] == pool]
+        return dict(found)
+
     def told(self, text: str) -> str:
         """
         Have the ini read again by a signal, and wait until the log tells something.
@@ -226,7 +259,7 @@ class EveningTests(TLSTestCase):
         Nothing that an operator does costs a client an answer, and what fails while a server is away is told as what it
         is: no answer is wrong, nobody is stuck, and nothing fails at any other time.
         """
-        for do in (self.lose, self.takeOut, self.resize, self.mistake, self.rotate, self.handOver):
+        for do in (self.watch, self.lose, self.takeOut, self.resize, self.mistake, self.rotate, self.handOver):
             do()
             self.calm()
         reports = {pool: load.finish() for pool, load in self.loads.items()}
@@ -234,13 +267,33 @@ class EveningTests(TLSTestCase):
         for pool, report in reports.items():
             self.judge(pool, report)
 
+    def watch(self) -> None:
+        """
+        Whoever looks, in a browser, from Prometheus, or to see whether all is well, sees the clients and their
+        requests.
+        """
+        self.assertEqual((self.get("/healthz")[0], self.health()), (200, {"pages": 200, "row": 200}))
+        code, page = self.get("/")
+        self.assertEqual((code, "<html" in page.lower()), (200, True))
+        before = {pool: sum(self.seen(pool)["requests"].values()) for pool in self.loads}
+        self.calm()
+        _, metrics = self.get("/metrics")
+        for pool in self.loads:
+            seen = self.seen(pool)
+            self.assertGreaterEqual(seen["sessions"], CLIENTS)
+            self.assertGreater(sum(seen["requests"].values()), before[pool] + CLIENTS)
+            counted = re.findall(rf'^connpool_requests_total{{[^}}]*pool="{pool}"[^}}]*}} (\d+)', metrics, re.MULTILINE)
+            self.assertGreater(sum(map(int, counted)), before[pool] + CLIENTS)
+
     def lose(self) -> None:
         """
         A server dies, and comes back.
         """
         begun = time.monotonic()
         self.pages.kill()
-        until(lambda: "down: " in self.command("show servers")[1], 2, "the loss is shown")
+        until(lambda: self.health() == {"pages": 503, "row": 200}, 2, "the loss is shown")
+        self.assertIn("down: ", self.command("show servers")[1])
+        self.assertEqual((self.seen()["state"], self.seen()["servers"][0]["up"]), ("down", 0))
         self.assertIn(b"SERVER_ERROR upstream unavailable: ", ask(self.address("pages"), b"get k\r\n"))
         time.sleep(0.5)
         self.pages.start()
@@ -252,6 +305,8 @@ class EveningTests(TLSTestCase):
         # Where a part of the answer was out already.
         self.excuses["pages", "closed"].append((begun, begun))
         until(lambda: "down" not in "".join(self.command("show servers")), RECOVERY, "the return is shown")
+        self.assertEqual((self.seen()["state"], self.health()), ("ready", {"pages": 200, "row": 200}))
+        self.assertEqual(self.seen()["ejections"], self.workers)
         self.assertEqual(self.process.log.count(f"pages: {server} is up again after "), self.workers)
         time.sleep(max(0.0, back + RECOVERY - time.monotonic()))
 
@@ -289,6 +344,7 @@ class EveningTests(TLSTestCase):
         for line in changes:
             self.assertIn(line, self.process.log)
         until(lambda: int(self.table("pools")[0]["connections"]) >= 6, 2, "more connections")
+        self.assertEqual(self.seen()["connections_max"], 8)
 
     def mistake(self) -> None:
         """
