@@ -721,6 +721,7 @@ class ReplyTests(SynchronousTestCase):
         self.assertEqual(numbers["version"], f"txconnpool-{__version__}")
         for name, value in (
             *(("curr_connections", "1"), ("total_connections", "1"), ("rejected_connections", "0")),
+            *(("auth_cmds", "0"), ("auth_errors", "0")),
             *(("cmd_get", "2"), ("cmd_set", "1"), ("get_hits", "1"), ("get_misses", "1")),
         ):
             self.assertEqual(str(numbers[name]), value, name)

@@ -17,7 +17,6 @@ from zope.interface import directlyProvides
 from tests.support import HIGH_WATER, Pipe, Stage, answer, assertClosed, assertTidy, value
 from txconnpool import session
 from txconnpool.session import BACKLOG, FAREWELL, SessionLimits
-from txconnpool.wire.auth import Gate
 from txconnpool.wire.memcache import Memcache
 
 #: So many requests may a session of these tests have in flight at first, for several to be lost at once.
@@ -1460,7 +1459,7 @@ class GateTests(SessionTestCase):
         Make a stage whose clients have to log in.
         """
         stage = self.stage(start=False)
-        stage.sessions.gate = Gate([b"joe secret"])
+        stage.sessions.gate.tokens = (b"joe secret",)
         stage.pool.start()
         stage.turns()
         return stage

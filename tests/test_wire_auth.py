@@ -81,7 +81,7 @@ def gate() -> Gate:
     """
     @return: a gate for a few users.
     """
-    return Gate([b"ann pw2", b"joe secret", b"col a:b"])
+    return Gate((b"ann pw2", b"joe secret", b"col a:b"))
 
 
 class GateTests(SynchronousTestCase):
@@ -145,7 +145,7 @@ class GateTests(SynchronousTestCase):
         """
         Without users nobody is let in.
         """
-        self.assertEqual(Gate([]).requests(LOGIN, 0, 1), (ANSWER, len(LOGIN), 0, FAILURE))
+        self.assertEqual(Gate(()).requests(LOGIN, 0, 1), (ANSWER, len(LOGIN), 0, FAILURE))
 
     def test_constantTime(self) -> None:
         """

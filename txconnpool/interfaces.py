@@ -24,6 +24,11 @@ class IWire(Interface):
     forms = Attribute("All forms of replies, each a L{txconnpool.wire.Form}, in the order of their index.")
     tooManyClients = Attribute("Bytes said to a client who comes when no more may come.")
 
+    gate = Attribute(
+        "Makes what reads the requests of clients until they have logged in: an object with requests, "
+        "which may give the directive ADMIT; with tokens, C{None} if clients need not log in; with logins and failures."
+    )
+
     def requests(data: bytes, pos: int, most: int) -> tuple[Any, int, int, Any]:
         """
         Look at the bytes of a client from C{pos}.

@@ -32,7 +32,6 @@ from txconnpool.report import Process, Proxied, general, inForce, perServer, per
 from txconnpool.session import NoStatistics, SessionFactory, SessionLimits, Unread
 from txconnpool.slow import SlowLog
 from txconnpool.state import Limits
-from txconnpool.wire.auth import Gate
 from txconnpool.wire.memcache import Memcache
 
 __all__ = ["PoolService", "ProxyService"]
@@ -253,12 +252,7 @@ class Proxy(Service):
 
         def use() -> None:
             self._greeting.token = ours
-            if theirs is None:
-                self.sessions.gate = None
-            elif self.sessions.gate is None:
-                self.sessions.gate = Gate(theirs)
-            else:
-                self.sessions.gate.tokens = theirs
+            self.sessions.gate.tokens = theirs
             for listener, fresh in certificates:
                 listener.use(fresh)
             for server, address in addresses:

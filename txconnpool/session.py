@@ -192,7 +192,8 @@ class Session(Protocol):
     def __init__(self, factory: SessionFactory) -> None:
         self.factory: SessionFactory = factory
         self.number = next(factory.numbers)
-        self._requests = (factory.gate or factory.wire).requests
+        gate = factory.gate
+        self._requests = factory.wire.requests if gate.tokens is None else gate.requests
         self._pool = factory.pool
         self._limits = factory.limits
         self._counters = factory.counters
@@ -777,8 +778,7 @@ class SessionFactory(Factory):
     @ivar slow: who is told what takes long, or C{None}.
     @ivar full: whether the next one is refused whatever the bounds here, because somebody counts elsewhere too.
     @ivar ended: called whenever a session has ended, if given.
-    @ivar gate: what reads the requests of a client until it has logged in, a L{txconnpool.wire.auth.Gate}; C{None} if
-        it need not.
+    @ivar gate: what reads the requests of a client until it has logged in, if it must.
     """
 
     noisy = False
@@ -815,7 +815,7 @@ class SessionFactory(Factory):
         self.slow: SlowLog | None = None
         self.full = False
         self.ended: Callable[[], object] | None = None
-        self.gate: Any = None
+        self.gate: Any = wire.gate()
         self._empty: list[Deferred[None]] = []
 
     @property

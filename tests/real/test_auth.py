@@ -114,6 +114,7 @@ class ListenTests(LoginTestCase):
         proxy.stop()
         shown += proxy.log
         self.assertIn("STAT pool default", shown)
+        self.assertIn("STAT auth_cmds 2\r\nSTAT auth_errors 1\r\n", shown)
         for word in ("secret", "pw2", "wrong"):
             self.assertNotIn(word, shown)
 

@@ -11,7 +11,6 @@ listened to where memcached would read more than a login can need.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from hmac import compare_digest
 from typing import Final
 
@@ -41,13 +40,13 @@ class Gate:
     """
     Reads the requests of a client until it has logged in.
 
-    @ivar tokens: who is let in: the user, a space and the password of each.
+    @ivar tokens: who is let in: the user, a space and the password of each. C{None}: the gate is open.
     @ivar logins: how many attempts there have been.
     @ivar failures: how many of them failed.
     """
 
-    def __init__(self, tokens: Iterable[bytes]) -> None:
-        self.tokens = tuple(tokens)
+    def __init__(self, tokens: tuple[bytes, ...] | None = None) -> None:
+        self.tokens = tokens
         self.logins = 0
         self.failures = 0
 
@@ -102,7 +101,7 @@ class Gate:
             return BAD_TOKEN
         token = b" ".join(words[:2])
         known = False
-        for each in self.tokens:  # all of them: how long it takes is not to tell which one is near
+        for each in self.tokens or ():  # all of them: how long it takes is not to tell which one is near
             known |= compare_digest(token, each)
         return STORED if known else FAILURE
 

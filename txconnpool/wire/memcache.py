@@ -32,6 +32,7 @@ from txconnpool.wire import (
     meta,
     replies,
 )
+from txconnpool.wire.auth import Gate
 from txconnpool.wire.classic import ERROR, KEY_MAX, PART_KEYS
 from txconnpool.wire.replies import FORMS, GET, GETS, MG, SET, SEVERAL, SILENT, STATS, VERSION
 
@@ -107,12 +108,14 @@ class Memcache:
 
     @ivar probe: a request to see whether a server is alive, and the form of its reply.
     @ivar forms: the form of each command, by its index.
+    @cvar gate: makes what reads the requests of clients who must log in.
     @ivar tooManyClients: the last words to a client for which there is no room, those of memcached.
     """
 
     probe: tuple[bytes, Form] = (b"version\r\n", VERSION)
     tooManyClients = b"ERROR Too many open connections\r\n"
     forms = FORMS
+    gate = Gate
     replies = staticmethod(matchReplies)
 
     def __init__(
