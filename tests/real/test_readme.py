@@ -18,7 +18,9 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.real.servers import SOURCE, Memcached, Twistd, ask, freePort, missing
+from txconnpool.admin import COMMANDS
 from txconnpool.config import OPTIONS
+from txconnpool.report import POOL, PROCESS, SERVER
 
 README = (Path(SOURCE) / "README.rst").read_text("utf-8")
 
@@ -43,6 +45,22 @@ def optionsText() -> str:
         lines.append(f"``--{each.name} {each.kind.metavar}``{f' ({default})' if default else ''}")
         lines += textwrap.wrap(each.doc, 120, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
     return "\n".join(lines) + "\n"
+
+
+def statisticsText() -> str:
+    """
+    What the README says of the statistics.
+    """
+    lines = []
+    for title, scope in (("The process", PROCESS), ("Each pool", POOL), ("Each server", SERVER)):
+        lines += [f"{title}, as ``{scope.prefix}…`` for Prometheus:", ""]
+        for each in scope.statistics:
+            lines.append(f"``{each.name}`` ({each.kind}{f', by {each.label}' if each.label else ''})")
+            lines += textwrap.wrap(
+                each.meaning, 120, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False
+            )
+        lines.append("")
+    return "\n".join(lines)
 
 
 class ReadmeTests(SynchronousTestCase):
@@ -107,6 +125,19 @@ class ReadmeTests(SynchronousTestCase):
         Every option is explained, with its default.
         """
         self.assertIn(f"\n\n{optionsText()}\n", README)
+
+    def test_statistics(self) -> None:
+        """
+        Every statistic is explained.
+        """
+        self.assertIn(f"\n\n{statisticsText()}\n", README)
+
+    def test_commands(self) -> None:
+        """
+        Every command of the console is explained, and no other.
+        """
+        chapter = README.partition("\nThe console\n")[2].partition("\nChanging settings")[0]
+        self.assertEqual(set(re.findall(r"^``([a-z]+)(?: [^`]*)?``  ", chapter, re.MULTILINE)), set(COMMANDS))
 
     def test_run(self) -> None:
         """
