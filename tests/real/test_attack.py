@@ -1,0 +1,378 @@
+# -*- test-case-name: tests.real.test_attack -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Clients that mean harm, or do it: none may harm the others, nor take more memory than is published.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import select
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.real.load import Load, Report
+from tests.real.servers import Memcached, Proxy, ask, connect, missing, until
+from tests.real.tokens import META_KINDS
+
+MEGABYTE = 1 << 20
+
+#: A value that memcached takes by default.
+LARGE = 1000 * 1000
+
+#: What the proxy may take for one client beyond what C{max-unread-bytes} counts: replies that the transport keeps (64
+#: kB), what was read at once (124 kB), and itself (3 kB), in an allocator with its own overhead.
+CLIENT = MEGABYTE // 4
+
+#: And for each byte that is counted.
+OVERHEAD = 1.1
+
+
+def memory(pid: int) -> int:
+    """
+    The resident memory of a process, in bytes.
+    """
+    with open(f"/proc/{pid}/statm", encoding="ascii") as statm:
+        return int(statm.read().split()[1]) * resource.getpagesize()
+
+
+def cpu(pid: int) -> float:
+    """
+    The processor time that a process has used, in seconds.
+    """
+    with open(f"/proc/{pid}/stat", encoding="ascii") as stat:
+        fields = stat.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class AttackTestCase(SynchronousTestCase):
+    """
+    A proxy before a memcached.
+    """
+
+    options: ClassVar[tuple[str, ...]] = ()
+    skip = missing("memcached") or (None if sys.platform == "linux" else "there is no /proc to look at")
+
+    def setUp(self) -> None:
+        """
+        Start both.
+        """
+        self.memcached = Memcached("-m", "256").start()
+        self.addCleanup(self.memcached.stop)
+        self.proxy = Proxy(*self.options, upstream=[self.memcached.address]).start()
+        self.addCleanup(self.proxy.stop)
+        self.assertEqual(ask(self.proxy.address, put(b"large", LARGE)), b"STORED\r\n")
+
+    def connect(self, count: int = 1) -> list[socket.socket]:
+        """
+        Connect as clients that never read by themselves, with small buffers in the system.
+        """
+        clients = []
+        for _ in range(count):
+            client = connect(self.proxy.address)
+            self.addCleanup(client.close)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 12)
+            client.setblocking(False)
+            clients.append(client)
+        return clients
+
+    def send(
+        self, clients: list[socket.socket], data: bytes, seconds: float, watch: Callable[[], object] = int
+    ) -> None:
+        """
+        Have every client send, as long as the other side takes it, and watch.
+        """
+        left = {client: memoryview(data) for client in clients}
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            for client, rest in list(left.items()):
+                try:
+                    left[client] = rest[client.send(rest[: 1 << 16]) :]
+                except BlockingIOError:
+                    pass
+                except OSError:
+                    del left[client]  # it was closed, which is no wonder
+            watch()
+            time.sleep(0.01)
+
+    def statistic(self, name: str) -> int:
+        """
+        One of the proxy's own.
+        """
+        lines = ask(self.proxy.address, b"stats\r\n", b"END\r\n").decode("ascii").splitlines()
+        return int(next(line.split()[2] for line in lines if line.split()[1:2] == [name]))
+
+
+def put(key: bytes, size: int) -> bytes:
+    """
+    A C{set} of so many bytes.
+    """
+    return b"set %s 0 0 %d\r\n%s\r\n" % (key, size, b"x" * size)
+
+
+class MemoryTests(AttackTestCase):
+    """
+    Memory stays under the published number, and comes back.
+    """
+
+    bound = 256 * MEGABYTE
+    clients = 200
+
+    def attack(self, requests: bytes, seconds: float = 3.0) -> None:
+        """
+        Have all clients send C{requests} and read nothing.
+        """
+        base = memory(self.proxy.pid)
+        most = base + self.bound * OVERHEAD + self.clients * CLIENT
+        seen: list[int] = []
+        clients = self.connect(self.clients)
+        self.send(clients, requests, seconds, lambda: seen.append(memory(self.proxy.pid)))
+        self.assertLess(max(seen), most, f"from {base}")
+        self.assertGreater(max(seen), base + min(self.bound, 100 * MEGABYTE) / 2, "that was no attack")
+        self.assertEqual(ask(self.proxy.address, b"mn\r\n"), b"MN\r\n")
+        self.assertLessEqual(self.statistic("held_bytes"), self.bound)
+        for client in clients:
+            client.close()
+        until(lambda: memory(self.proxy.pid) < base + 24 * MEGABYTE, 5.0, f"{memory(self.proxy.pid)} from {base}")
+
+    def test_unread(self) -> None:
+        """
+        Clients that pipeline requests for large values and do not read.
+        """
+        self.attack(b"get large\r\n" * 18000)
+
+    def test_halfSent(self) -> None:
+        """
+        Clients that send most of a large value and stop.
+        """
+        self.attack(put(b"other", LARGE)[:-100000])
+
+
+class SmallMemoryTests(MemoryTests):
+    """
+    The same with a smaller bound.
+    """
+
+    options = ("--max-unread-bytes=64m",)
+    bound = 64 * MEGABYTE
+
+
+class LineTests(AttackTestCase):
+    """
+    What never ends.
+    """
+
+    def test_longLine(self) -> None:
+        """
+        A client that sends a line of 50 MB is closed at once, and nothing of it is kept.
+        """
+        base = memory(self.proxy.pid)
+        for start in (b"x", b"set ", b"mg ", b"gat 0 "):
+            (client,) = self.connect()
+            client.setblocking(True)
+            began = time.monotonic()
+            with self.assertRaises((BrokenPipeError, ConnectionResetError)):
+                client.sendall(start + b"x" * (50 * MEGABYTE))
+            self.assertLess(time.monotonic() - began, 1.0)
+        self.assertLess(memory(self.proxy.pid), base + MEGABYTE)
+
+    def test_longRetrieval(self) -> None:
+        """
+        A line of keys may be long, but not of any length.
+        """
+        base = memory(self.proxy.pid)
+        (client,) = self.connect()
+        client.setblocking(True)
+        with self.assertRaises((BrokenPipeError, ConnectionResetError)):
+            client.sendall(b"get " + b"key " * (50 * MEGABYTE // 4))
+        self.assertLess(memory(self.proxy.pid), base + 8 * MEGABYTE)
+
+    def test_hugeValue(self) -> None:
+        """
+        A value of 50 MB, which is too large, is swallowed, and nothing of it is kept.
+        """
+        base = memory(self.proxy.pid)
+        request = put(b"huge", 50 * MEGABYTE)
+        self.assertEqual(ask(self.proxy.address, request), b"SERVER_ERROR object too large for cache\r\n")
+        self.assertLess(memory(self.proxy.pid), base + MEGABYTE)
+
+
+class HarmTests(AttackTestCase):
+    """
+    While some do harm, a load of others notices nothing.
+    """
+
+    def harm(self, do: Iterator[None], seconds: float = 2.5, latency: float = 1.0) -> Report:
+        """
+        Go on doing harm for a while.
+
+        @param latency: seconds in which the others must have had their answers.
+        """
+        load = Load(
+            self.proxy.address, clients=50, seconds=60.0, kinds=META_KINDS, pause=0.01, sizes=(10, 100, 5000)
+        ).start()
+        self.addCleanup(load.kill)
+        deadline = time.monotonic() + seconds
+        for _ in do:
+            if time.monotonic() > deadline:
+                break
+        report = load.finish()
+        self.assertEqual((report["wrong"], report["stuck"], report["errors"]), ([], 0, {}))
+        self.assertEqual((report["lost"], report["closed"], report["refused"]), (0, 0, 0))
+        self.assertGreater(report["ok"], 1000)
+        self.assertLess(report["p99"], latency)
+        return report
+
+    def vanish(self, requests: bytes, step: int) -> Iterator[None]:
+        """
+        Clients that go, by force, at every place of what they say.
+        """
+        while True:
+            for place in range(1, len(requests), step):
+                (client,) = self.connect()
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                client.send(requests[:place])
+                if place % 2:
+                    select.select([client], [], [], 0.005)
+                client.close()
+                yield
+
+    def test_vanish(self) -> None:
+        """
+        Clients disappear in the middle of requests, and of replies.
+        """
+        requests = put(b"k", 50) + b"get k large\r\nmg large v\r\nincr k 1\r\nset k 0 0 5 noreply\r\nhello\r\nget k\r\n"
+        self.harm(self.vanish(requests, 3))
+        until(lambda: self.statistic("held_bytes") == 0, what="an end of it")
+
+    def churn(self) -> Iterator[None]:
+        """
+        Clients that connect and go, as fast as they can.
+        """
+        while True:
+            for client in [connect(self.proxy.address) for _ in range(20)]:
+                client.close()
+            yield
+
+    def test_churn(self) -> None:
+        """
+        Clients open and close connections at a high rate.
+        """
+        before = self.statistic("total_connections")
+        self.harm(self.churn())
+        self.assertGreater(self.statistic("total_connections") - before, 1000)
+
+    def drip(self) -> Iterator[None]:
+        """
+        Clients that send byte by byte, some of them half a value and no more.
+        """
+        clients = self.connect(100)
+        request = put(b"slow", 100) + b"get slow nothing\r\nmg slow v\r\n"
+        stalled = self.connect(100)
+        for client in stalled:
+            client.send(put(b"k", 100000)[:50000])
+        while True:
+            for place in range(len(request)):
+                for client in clients:
+                    client.send(request[place : place + 1])
+                yield
+            value = b"x" * 100
+            expected = b"STORED\r\nVALUE slow 0 100\r\n%b\r\nEND\r\nVA 100\r\n%b\r\n" % (value, value)
+            for client in clients:
+                client.setblocking(True)
+                self.assertEqual(client.recv(len(expected), socket.MSG_WAITALL), expected)
+                client.setblocking(False)
+
+    def test_drip(self) -> None:
+        """
+        Clients send byte by byte, or stall in the middle of a value.
+        """
+        self.harm(self.drip())
+
+    def flood(self) -> Iterator[None]:
+        """
+        Clients that pipeline what is small to ask for and large to tell, and do not read.
+        """
+        clients = self.connect(20)
+        for client in clients:
+            self.send([client], b"get large\r\n" * 1000, 0.02)
+            yield
+        while True:
+            self.send(clients, b"get a\r\nbogus\r\n" * 1000, 0.05)
+            yield
+
+    def test_flood(self) -> None:
+        """
+        Clients pipeline and do not read.
+        """
+        self.harm(self.flood(), latency=2.0)
+
+    def greed(self) -> Iterator[None]:
+        """
+        Clients that ask for gigabytes in one line, some of which read nothing and some of which are gone soon.
+        """
+        while True:
+            (client,) = self.connect()
+            self.send([client], b"get" + b" large" * 2000 + b"\r\n", 0.1)
+            yield
+            (client,) = self.connect()
+            self.send([client], b"gat 0" + b" large" * 300 + b"\r\n", 0.1)
+            client.close()
+            yield
+
+    def test_greed(self) -> None:
+        """
+        Clients ask for gigabytes in one line.
+        """
+        self.harm(self.greed())
+
+
+class DescriptorTests(AttackTestCase):
+    """
+    The process may open no more files.
+    """
+
+    def test_exhausted(self) -> None:
+        """
+        Clients for which there is no file are not served, at no cost; those that are connected notice nothing; when
+        there are files again new clients are served.
+        """
+        load = Load(self.proxy.address, clients=20, seconds=60.0, pause=0.05).start()
+        self.addCleanup(load.kill)
+        (old,) = self.connect()
+        used = len(os.listdir(f"/proc/{self.proxy.pid}/fd"))
+        limits: Any = resource.prlimit(self.proxy.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(self.proxy.pid, resource.RLIMIT_NOFILE, (used + 10, limits[1]))
+        crowd = self.connect(100)
+        time.sleep(0.2)
+        before = cpu(self.proxy.pid)
+        time.sleep(1.0)
+        report = load.finish()
+        spent = cpu(self.proxy.pid) - before
+        self.assertEqual((report["wrong"], report["stuck"], report["errors"], report["lost"]), ([], 0, {}, 0))
+        self.assertLess(spent, 0.5)
+        before = cpu(self.proxy.pid)
+        time.sleep(1.0)
+        self.assertLess(cpu(self.proxy.pid) - before, 0.05)
+        old.setblocking(True)
+        old.sendall(b"mn\r\n")
+        self.assertEqual(old.recv(100), b"MN\r\n")
+        for client in crowd:
+            client.close()
+        until(lambda: self.answers(), 3.0, "an answer to a new client")
+
+    def answers(self) -> bool:
+        """
+        Whether a new client is served.
+        """
+        try:
+            return ask(self.proxy.address, b"mn\r\n") == b"MN\r\n"
+        except OSError:
+            return False
