@@ -246,7 +246,10 @@ class Fuzzer:
             received = converse(self._proxies[case.proxy].address, pieces, pause)
         except Stuck as stuck:
             received = f"<stuck: {stuck}>".encode()
-        if normal(expected) == normal(received) or self._unsteady(case, normal(expected)):
+        if normal(expected) == normal(received):
+            return None
+        # Some of the differences are about what memcached does when all comes at once.
+        if not case.whole and self._unsteady(case, normal(expected)):
             return None
         return Mismatch(case, sent, instead, normal(expected), normal(received))
 
