@@ -21,6 +21,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
@@ -47,7 +48,7 @@ from zope.interface import directlyProvides, implementer
 from zope.interface.verify import verifyObject
 
 from txconnpool import transport as module
-from txconnpool.transport import HIGH_WATER, ROUNDS, DirectTransport, Turn, adopt, part, tune
+from txconnpool.transport import HIGH_WATER, ROUNDS, DirectTransport, Turn, adopt, part, peerOf, tune
 
 BIG = 8 << 20
 """
@@ -1533,6 +1534,23 @@ class TuneTests(SynchronousTestCase):
             directlyProvides(transport, *interfaces)
             tune(transport)
             self.assertEqual(calls, [True] * tuned)
+
+
+class PeerTests(SynchronousTestCase):
+    """
+    Tests for L{peerOf}.
+    """
+
+    def test_written(self) -> None:
+        """
+        An address is written as in a URL; who comes by a UNIX socket has none.
+        """
+        for address, written in (
+            (IPv4Address("TCP", "127.0.0.1", 7), "127.0.0.1:7"),
+            (IPv6Address("TCP", "::1", 7), "[::1]:7"),
+            (UNIXAddress(None), "unix"),
+        ):
+            self.assertEqual(peerOf(StringTransport(peerAddress=address)), written)
 
 
 class PartTests(SynchronousTestCase):

@@ -33,6 +33,7 @@ from txconnpool.endpoints import Listener
 from txconnpool.events import Events
 from txconnpool.options import Option, nearest
 from txconnpool.reload import CannotChange
+from txconnpool.transport import peerOf
 
 #: Bytes of a line, at most.
 LINE_MAX = 4096
@@ -411,7 +412,7 @@ class Console(Protocol, TimeoutMixin):
             self._known = True
             return Answer("welcome; `help` lists the commands", [])
         self._tries += 1
-        self._log.warn("console: wrong password from {peer}", peer=self.transport.getPeer())
+        self._log.warn("console: wrong password from {client}", client=peerOf(self.transport))
         await deferLater(self.factory.reactor, PENALTY)
         raise ControlError("wrong password")
 

@@ -14,8 +14,8 @@ from typing import Any
 from twisted.logger import Logger
 
 from txconnpool.config import Settings
-from txconnpool.report import peerOf
 from txconnpool.service import Proxy, ProxyService
+from txconnpool.transport import peerOf
 
 #: A line of a table, by the names of its columns. Numbers of several processes add up, the rest is text.
 Row = dict[str, Any]
@@ -206,7 +206,7 @@ def _sessions(proxy: Proxy) -> Iterator[Row]:
         yield {
             "session": str(session.number),
             "pool": proxy.name,
-            "client": peerOf(session),
+            "client": peerOf(session.transport),
             "state": "waiting" if session.waiting else "busy" if session.inFlight else "idle",
             "in-flight": session.inFlight,
             "unread": session.unread,

@@ -29,6 +29,7 @@ from txconnpool.metrics import Histogram
 from txconnpool.options import SecretFile
 from txconnpool.session import NoStatistics, Session, SessionFactory, Unread
 from txconnpool.state import CHECKING, DIALING, RETIRING, Server, Slot
+from txconnpool.transport import peerOf
 from txconnpool.wire import Form
 
 #: Kinds of settings that are not for everybody.
@@ -491,7 +492,7 @@ def perSession(sessions: Iterable[Session]) -> Iterator[Item]:
     What C{stats sessions} tells, of those for whom most is held or in flight.
     """
     for session in heapq.nlargest(MOST_SESSIONS, sessions, key=lambda each: (each.unread + each.kept, each.inFlight)):
-        yield f"{session.number}:address", peerOf(session)
+        yield f"{session.number}:address", peerOf(session.transport)
         yield f"{session.number}:in_flight", session.inFlight
         yield f"{session.number}:waiting", int(session.waiting)
         yield f"{session.number}:unread_bytes", session.unread
@@ -507,17 +508,6 @@ def inForce(pool: PoolSettings, process: Settings) -> Iterator[Item]:
         for each in options:
             if not isinstance(each.kind, _SECRET):
                 yield each.name, each.show(getattr(settings, each.attribute)).replace("\n", ", ")
-
-
-def peerOf(session: Session) -> str:
-    """
-    Where a client is, as people write it.
-    """
-    peer: Any = session.transport.getPeer()
-    host = getattr(peer, "host", None)
-    if host is None:
-        return "unix"
-    return f"[{host}]:{peer.port}" if ":" in host else f"{host}:{peer.port}"
 
 
 def _named(parts: list[dict[str, Any]], name: str) -> dict[str, Any]:

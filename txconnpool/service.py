@@ -280,7 +280,7 @@ class Proxy(Service):
                     failure.raiseException()
 
     def _notListening(self, failure: Failure) -> None:
-        self._log.failure("{name}: cannot listen", failure, name=self.name)
+        self._log.failure("{pool}: cannot listen", failure, pool=self.name)
 
     def open(self, description: str) -> Deferred[Door]:
         """
@@ -314,8 +314,8 @@ class Proxy(Service):
         self._listen()
         self.pool.start()
         self._log.info(
-            "{name}: {listen} -> {upstream}, at most {size} connections, {depth} requests on each",
-            name=self.name, listen=", ".join(self.settings.listen), upstream=", ".join(self.settings.upstream),
+            "{pool}: {listen} -> {upstream}, at most {size} connections, {depth} requests on each",
+            pool=self.name, listen=", ".join(self.settings.listen), upstream=", ".join(self.settings.upstream),
             size=self.settings.poolSize, depth=self.settings.pipelineDepth,
         )  # fmt: skip
 
@@ -363,7 +363,7 @@ class Proxy(Service):
         await self.pool.close(max(0.0, self._deadline - self._reactor.seconds()))
 
     def _tooLate(self) -> None:
-        self._log.warn("{name}: closing {count} sessions that did not end in time", name=self.name,
+        self._log.warn("{pool}: closing {count} sessions that did not end in time", pool=self.name,
                        count=len(self.sessions.sessions))  # fmt: skip
         self.sessions.abort()
 
@@ -560,7 +560,7 @@ class ProxyService(MultiService, Changeable):
     def _gone(self, result: object, proxy: Proxy) -> None:
         del self._removed[proxy]
         if isinstance(result, Failure):
-            self._log.failure("{name}: could not end", result, name=proxy.name)
+            self._log.failure("{pool}: could not end", result, pool=proxy.name)
 
     def status(self) -> str:
         """

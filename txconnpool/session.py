@@ -31,7 +31,7 @@ from txconnpool.interfaces import IRequester, IWaiter
 from txconnpool.metrics import ClientCounters, tally
 from txconnpool.parts import Parts
 from txconnpool.slow import SlowLog
-from txconnpool.transport import adopt, part, tune
+from txconnpool.transport import adopt, part, peerOf, tune
 from txconnpool.wire import ADMIT, ANSWER, CLOSE, EVERYWHERE, INSTEAD, MORE, PARTS, STATISTICS
 
 #: A session that may not send now (it waits, or has as much in flight as it may) is read until so many bytes are kept.
@@ -142,8 +142,9 @@ class Unread:
         """
         Close a session for what is held for it.
         """
-        self._log.warn("closing {peer}: {unread} bytes unread, {kept} kept, {why}", peer=session.transport.getPeer(),
-                       unread=session.unread, kept=session.kept, why=why)  # fmt: skip
+        self._log.warn("{pool}: closing {client}: {unread} bytes unread, {kept} kept, {why}",
+                       pool=session.factory.pool.name, client=peerOf(session.transport), unread=session.unread,
+                       kept=session.kept, why=why)  # fmt: skip
         self.dropped += 1
         session.drop()
 

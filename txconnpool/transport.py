@@ -143,6 +143,17 @@ def tune(transport: Any) -> None:
         transport.setTcpKeepAlive(True)
 
 
+def peerOf(transport: ITransport) -> str:
+    """
+    Where the other side is, as people write it.
+    """
+    peer: Any = transport.getPeer()
+    host = getattr(peer, "host", None)
+    if host is None:
+        return "unix"
+    return f"[{host}]:{peer.port}" if ":" in host else f"{host}:{peer.port}"
+
+
 def part(transport: Any) -> None:
     """
     Close a connection when what was written is sent, whatever the other side does.

@@ -81,7 +81,7 @@ class LogTests(SynchronousTestCase):
         """
         starts = [line for line in lines if line["namespace"] == "txconnpool.service.Proxy"]
         self.assertEqual(len(starts), 1)
-        self.assertEqual((starts[0]["name"], starts[0]["size"], starts[0]["level"]), ("default", 4, "info"))
+        self.assertEqual((starts[0]["pool"], starts[0]["size"], starts[0]["level"]), ("default", 4, "info"))
         self.assertIn(f"pool default starting on {self.port}", [line["text"] for line in lines])
         self.assertIn("Main loop terminated.", [line["text"] for line in lines])
         self.assertEqual([line for line in lines if not {"time", "level", "namespace", "text"} <= set(line)], [])
