@@ -14,7 +14,7 @@ from typing import Any
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import CannotListenError, ConnectionDone
-from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.interfaces import IHalfCloseableProtocol, ILoggingContext
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.logger import Logger, LogLevel, capturedLogs
 from twisted.python.failure import Failure
@@ -630,7 +630,7 @@ class AdminServiceTests(SynchronousTestCase):
         self.assertTrue(service.listening)
         Logger(namespace="txconnpool.test").info("heard")
         ((address, factory, _, mode, _),) = reactor.unixServers
-        self.assertEqual((address, mode), ("/tmp/admin", 0o600))
+        self.assertEqual((address, mode, ILoggingContext(factory).logPrefix()), ("/tmp/admin", 0o600, "console"))
         terminal = Terminal(factory.buildProtocol(None))
         self.successResultOf(service.stopService())
         Logger(namespace="txconnpool.test").info("not heard")

@@ -516,6 +516,12 @@ class ConsoleFactory(Factory):
         self.password = password
         self.consoles: set[Console] = set()
 
+    def logPrefix(self) -> str:
+        """
+        @return: who listens, for Twisted's log.
+        """
+        return "console"
+
     def buildProtocol(self, addr: IAddress | None) -> Console:  # type: ignore[override]  # Factory's is a TypeVar
         """
         @return: a console.

@@ -118,6 +118,16 @@ class AdminTests(OperatedTestCase):
             client.sendall(b"version\r\n")
             self.assertIn(b"VERSION", client.recv(100))
 
+    def test_events(self) -> None:
+        """
+        What has happened is told: what was done here, and servers that went down.
+        """
+        self.proxy.say("pause", "resume")
+        self.memcached.kill()
+        until(lambda: "is down: " in self.proxy.say("show events"), what="the loss of a server")
+        told = self.proxy.say("show events")
+        self.assertLess(told.index("pool default paused"), told.index("pool default resumed"))
+
     def test_resize(self) -> None:
         """
         The bounds on connections change, and no client notices.

@@ -136,6 +136,25 @@ class WorkersTests(OperatedTestCase):
         self.proxy.say(f"kill {session['session']}")
         until(lambda: self.clients(1) == [b"END\r\n"], what="room")
 
+    def stats(self) -> dict[str, str]:
+        """
+        @return: what C{stats} tells a client.
+        """
+        lines = ask(self.proxy.address, b"stats\r\n", b"END\r\n").decode().splitlines()
+        return dict(line.split(" ", 2)[1:] for line in lines if line.startswith("STAT "))
+
+    def test_statistics(self) -> None:
+        """
+        C{stats} tells the sums of all workers, whoever is asked; what a worker has counted that was killed stays.
+        """
+        self.clients(11)
+        told = [self.stats() for _ in range(2)]
+        for each in told:
+            self.assertEqual((each["curr_connections"], each["cmd_get"], each["connections_max"]), ("12", "11", "5"))
+        os.kill(self.proxy.children[0], signal.SIGKILL)
+        self.complete()
+        self.assertEqual(self.stats()["cmd_get"], "11")
+
     def test_killed(self) -> None:
         """
         When a worker is killed only its own clients lose their connections; another takes its place, and they come back
