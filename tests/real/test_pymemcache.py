@@ -25,7 +25,9 @@ def client(address: Address) -> Any:
     """
     Make a client of the library, which sends without C{noreply} unless told otherwise.
     """
-    return import_module("pymemcache.client.base").Client(address, default_noreply=False, timeout=10.0, connect_timeout=10.0)
+    return import_module("pymemcache.client.base").Client(
+        address, default_noreply=False, timeout=10.0, connect_timeout=10.0
+    )
 
 
 class Worker(threading.Thread):
