@@ -406,6 +406,18 @@ class WorkersTests(SynchronousTestCase):
         self.connect(1)
         self.assertEqual(self.given(service), [1, 1])
 
+    def test_exhaustedAtTheEnd(self) -> None:
+        """
+        A stop does not wait for that.
+        """
+        service = self.start(A)
+        (entrance,) = self.reactor.readers
+        entrance._socket.close()
+        entrance._socket = Failing()
+        self.connect(1)
+        entrance._socket = socket.socket()
+        self.stop(service)
+
     def test_goneClient(self) -> None:
         """
         A client who leaves while it is accepted disturbs nobody.
