@@ -153,6 +153,12 @@ class LayeringTests(SynchronousTestCase):
         """
         self.assertEqual(sorted(name for name in loaded(PURE) if name.partition(".")[0] == "twisted"), [])
 
+    def test_web(self) -> None:
+        """
+        Who serves no statistics loads no web server.
+        """
+        self.assertEqual(sorted(name for name in loaded(("service", "tap", "workers")) if "twisted.web" in name), [])
+
     def test_reactor(self) -> None:
         """
         Importing all of it installs no reactor: that is the application's choice.

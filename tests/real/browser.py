@@ -187,6 +187,12 @@ class Browser:
             time.sleep(0.1)
         return value
 
+    def point(self, x: float, y: float) -> None:
+        """
+        Move the mouse.
+        """
+        self._call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+
     def screenshot(self, path: Path | str, whole: bool = True) -> None:
         """
         Save a picture of the page.

@@ -1,0 +1,435 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for statistics as others read them: Prometheus, memcached's tools, and people.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from contextlib import closing
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from pymemcache.client.base import Client  # type: ignore[import-untyped]  # it has no annotations
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.real.browser import Browser, missingBrowser
+from tests.real.servers import HOST, Memcached, Proxy, ask, connect, freePort, missing, until, which
+
+
+class StatisticsTestCase(SynchronousTestCase):
+    """
+    Two memcached servers behind a proxy that serves statistics.
+    """
+
+    skip = missing("memcached")
+    options: tuple[str, ...] = ()
+
+    def setUp(self) -> None:
+        """
+        Start them.
+        """
+        self.servers = [Memcached().start() for _ in range(2)]
+        for server in self.servers:
+            self.addCleanup(server.stop)
+        self.port = freePort()
+        self.proxy = Proxy(
+            *("--distribution", "round-robin", "--stats", f"tcp:{self.port}:interface={HOST}", *self.options),
+            upstream=[server.address for server in self.servers],
+        ).start()
+        self.addCleanup(self.proxy.stop)
+        until(lambda: self.get("/healthz")[0] == 200, what="a server")
+
+    def get(self, path: str) -> tuple[int, str]:
+        """
+        @return: the code and the text at a path; 0 if nobody listens.
+        """
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=10)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        except ConnectionError:
+            return 0, ""
+        finally:
+            connection.close()
+
+    def told(self) -> dict[str, Any]:
+        """
+        @return: what is in C{/stats.json} of the pool.
+        """
+        pools = json.loads(self.get("/stats.json")[1])["pools"]
+        pool: dict[str, Any] = pools[0]
+        return pool
+
+    def say(self, *requests: bytes) -> None:
+        """
+        Ask something of the proxy, each on a connection of its own.
+        """
+        for request in requests:
+            ask(self.proxy.address, request, end=b"\r\n")
+
+
+class PrometheusTests(StatisticsTestCase):
+    """
+    What Prometheus reads.
+    """
+
+    skip = missing("memcached") or (None if find_spec("prometheus_client") else "prometheus_client is not installed")
+
+    def families(self) -> dict[str, Any]:
+        """
+        @return: what the parser of Prometheus' own client finds, by name.
+        """
+        from prometheus_client.parser import text_string_to_metric_families
+
+        code, text = self.get("/metrics")
+        self.assertEqual(code, 200)
+        families = list(text_string_to_metric_families(text))
+        self.assertEqual(len({family.name for family in families}), len(families))
+        return {family.name: family for family in families}
+
+    def value(self, families: dict[str, Any], name: str, **labels: str) -> float:
+        """
+        @return: the sum of the samples of a name that have these labels.
+        """
+        samples = [sample for family in families.values() for sample in family.samples if sample.name == name]
+        chosen = [sample.value for sample in samples if labels.items() <= sample.labels.items()]
+        self.assertNotEqual(chosen, [], name)
+        return float(sum(chosen))
+
+    def test_parsed(self) -> None:
+        """
+        Its parser understands all of it, and finds types, help and the numbers that are right.
+        """
+        self.say(b"set a 0 0 1\r\nx\r\n", b"get a\r\n", b"get b\r\n", b"get a b c\r\n", b"nonsense\r\n")
+        families = self.families()
+        for family in families.values():
+            self.assertIn(family.type, ("counter", "gauge", "histogram"), family.name)
+            self.assertTrue(family.documentation, family.name)
+            self.assertTrue(family.name.startswith("connpool_"), family.name)
+        pool = {"pool": "default"}
+        self.assertEqual(self.value(families, "connpool_requests_total", command="get", **pool), 3)
+        self.assertEqual(self.value(families, "connpool_server_requests_total", command="get"), 3)
+        # The two servers are no equals here: who has `a` is asked by turns.
+        found = self.value(families, "connpool_hits_total", **pool)
+        self.assertEqual(found + self.value(families, "connpool_misses_total", **pool), 5)
+        self.assertEqual(self.value(families, "connpool_requests_refused_total", **pool), 1)
+        self.assertGreaterEqual(self.value(families, "connpool_sessions_accepted_total", **pool), 5)
+        self.assertEqual(self.value(families, "connpool_server_up"), 2)
+        self.assertEqual(self.value(families, "connpool_info"), 1)
+
+    def test_histogram(self) -> None:
+        """
+        Its histograms are whole: buckets that grow, up to all, with a sum and a count.
+        """
+        self.say(*[b"get a\r\n"] * 20)
+        samples = self.families()["connpool_latency_seconds"].samples
+        buckets = [sample for sample in samples if sample.name.endswith("_bucket")]
+        values = [sample.value for sample in buckets]
+        self.assertEqual(values, sorted(values))
+        self.assertEqual(buckets[-1].labels["le"], "+Inf")
+        (count,) = [sample.value for sample in samples if sample.name.endswith("_count")]
+        (total,) = [sample.value for sample in samples if sample.name.endswith("_sum")]
+        self.assertEqual(values[-1], count)
+        self.assertGreaterEqual(count, 20)
+        self.assertTrue(0 < total < 60)
+
+    def test_failures(self) -> None:
+        """
+        A server that goes away is seen, and why it cannot be reached.
+        """
+        address = f"tcp:{HOST}:{self.servers[0].address[1]}"
+        self.servers[0].kill()
+        refused = (
+            f'connpool_server_dial_failures_total{{pool="default",server="{address}",reason="connection refused"}}'
+        )
+        until(lambda: refused in self.get("/metrics")[1], what="a dial that failed")
+        families = self.families()
+        self.assertEqual(self.value(families, "connpool_server_up", server=address), 0)
+        self.assertEqual(self.value(families, "connpool_server_ejections_total", server=address), 1)
+        self.assertEqual(self.value(families, "connpool_servers_up"), 1)
+
+
+class ToolTests(StatisticsTestCase):
+    """
+    What tools for memcached read.
+    """
+
+    def test_memcstat(self) -> None:
+        """
+        The command C{memcstat} shows the numbers.
+        """
+        program = which("memcstat")
+        if program is None:
+            self.skipTest("memcstat is not installed")
+        self.say(b"get a\r\n")
+        assert isinstance(self.proxy.address, tuple)
+        host, port = self.proxy.address
+        shown = subprocess.run(
+            [program, f"--servers={host}:{port}"], capture_output=True, text=True, check=True, timeout=20
+        ).stdout
+        self.assertRegex(shown, r"cmd_get: 1\n")
+        self.assertRegex(shown, r"curr_connections: \d+\n")
+
+    def test_pymemcache(self) -> None:
+        """
+        A client library has them by their names.
+        """
+        with closing(Client(self.proxy.address)) as client:
+            client.set("a", "b")
+            client.get("a")
+            stats = client.stats()
+            self.assertEqual((stats[b"cmd_get"], stats[b"cmd_set"]), (1, 1))
+            self.assertEqual(stats[b"get_hits"] + stats[b"get_misses"], 1)
+            self.assertEqual(client.stats("servers")[b"2:state"], b"up")
+            self.assertEqual(client.stats("settings")[b"pool-size"], 4)
+            upstream = client.stats("upstream")
+            pids = {int(upstream[b"%d:pid" % number]) for number in (1, 2)}
+            self.assertEqual(pids, {int(server.stats()["pid"]) for server in self.servers})
+
+    def test_same(self) -> None:
+        """
+        The same number is told everywhere.
+        """
+        self.say(*[b"get a\r\n"] * 7)
+        with closing(Client(self.proxy.address)) as client:
+            self.assertEqual(client.stats()[b"cmd_get"], 7)
+        self.assertEqual(self.told()["requests"]["get"], 7)
+        self.assertIn('connpool_requests_total{pool="default",command="get"} 7\n', self.get("/metrics")[1])
+
+
+class HealthTests(StatisticsTestCase):
+    """
+    What a load balancer asks.
+    """
+
+    def test_servers(self) -> None:
+        """
+        It is told that there is no server, and when there is one again.
+        """
+        for server in self.servers:
+            server.kill()
+        until(lambda: self.get("/healthz")[0] == 503, what="that all is down")
+        self.assertEqual(json.loads(self.get("/healthz")[1]), {"status": "down", "pools": {"default": "down"}})
+        self.servers[0].restart()
+        until(lambda: self.get("/healthz")[0] == 200, what="that one is up")
+
+    def test_draining(self) -> None:
+        """
+        It is told that the proxy is about to end, while that answers who is there.
+        """
+        with connect(self.proxy.address) as line:
+            self.servers[0].freeze()
+            self.servers[1].freeze()
+            line.sendall(b"get a\r\n")
+            time.sleep(0.2)
+            self.proxy.signal(signal.SIGTERM)
+            until(lambda: "draining" in self.get("/healthz")[1], what="draining")
+            self.assertEqual(self.get("/healthz")[0], 503)
+            for server in self.servers:
+                server.thaw()
+            self.assertEqual(line.recv(100), b"END\r\n")
+        until(lambda: not self.proxy.running(), what="its end")
+        self.assertEqual(self.get("/healthz")[0], 0)
+
+
+class WorkersTests(StatisticsTestCase):
+    """
+    Two processes that are one proxy.
+    """
+
+    options = ("--workers", "2")
+
+    def workers(self) -> list[int]:
+        """
+        @return: their process ids.
+        """
+        pid = self.proxy.pid
+        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()]
+
+    def counts(self) -> tuple[int, int]:
+        """
+        @return: gets, and bytes from clients.
+        """
+        told = self.told()
+        return told["requests"]["get"], told["client_received_bytes"]
+
+    def test_sums(self) -> None:
+        """
+        They tell one sum, over HTTP and to their clients; when one is killed nothing is forgotten that was told.
+        """
+        self.say(*[b"get a\r\n"] * 10)
+        self.assertEqual(self.counts(), (10, 70))
+        with closing(Client(self.proxy.address)) as one, closing(Client(self.proxy.address)) as other:
+            self.assertEqual([client.stats()[b"cmd_get"] for client in (one, other)], [10, 10])
+            self.assertEqual(one.stats()[b"pid"], other.stats()[b"pid"])
+        before = self.counts()
+        os.kill(self.workers()[0], signal.SIGKILL)
+        until(lambda: len(self.workers()) == 2 and self.get("/healthz")[0] == 200, what="another worker")
+        self.assertGreaterEqual(self.counts(), before)
+
+        def served() -> bool:
+            self.say(b"get a\r\n")
+            return self.counts()[0] > before[0]
+
+        until(served, what="another get")
+
+
+class PageTests(StatisticsTestCase):
+    """
+    What people see.
+    """
+
+    skip = missing("memcached") or missingBrowser()
+
+    def page(self, width: int = 1280, height: int = 900, dark: bool = False) -> Browser:
+        """
+        @return: a browser that shows it.
+        """
+        browser = Browser(width, height, dark).start()
+        self.addCleanup(browser.stop)
+        browser.open(f"http://{HOST}:{self.port}/")
+        browser.until("document.querySelectorAll('main section').length == 1")
+        return browser
+
+    def assertShown(self, browser: Browser, pattern: str, timeout: float = 20.0) -> None:
+        """
+        Assert that a text comes to be seen.
+        """
+        browser.until(f"new RegExp({json.dumps(pattern)}).test(document.body.innerText)", timeout)
+
+    def test_renders(self) -> None:
+        """
+        It shows the pool, its servers, commands and events, and complains about nothing.
+        """
+        self.say(b"set a 0 0 1\r\nx\r\n", b"get a\r\n")
+        browser = self.page()
+        self.assertShown(browser, r"default\s+ready")
+        for server in self.servers:
+            self.assertShown(browser, rf"tcp:{HOST}:{server.address[1]}\s+up")
+        self.assertShown(browser, r"Recent events[^]*default: .* -> tcp:")
+        browser.until("document.querySelectorAll('svg path[d^=M]').length >= 1")
+        self.assertEqual(browser.value("document.title"), "txconnpool")
+        self.assertEqual(browser.errors, [])
+
+    def test_updates(self) -> None:
+        """
+        It renews itself: what has been asked is seen soon, and how often.
+        """
+        browser = self.page()
+        self.say(*[b"get a\r\n"] * 50)
+        self.assertShown(browser, r"\b\d+ in all")
+        self.assertShown(browser, r"Found[^]*of 50 keys")
+        self.assertShown(browser, r"Commands\s+get\s")
+        self.assertEqual(browser.errors, [])
+
+    def test_downAndUp(self) -> None:
+        """
+        A server that goes down is seen to, and that it comes back.
+        """
+        browser = self.page()
+        name = rf"tcp:{HOST}:{self.servers[0].address[1]}"
+        self.servers[0].kill()
+        self.assertShown(browser, rf"{name}\s+down\s+for [^:]*: connection refused")
+        self.assertShown(browser, rf"Recent events[^]*warn\s+default: {name} is down")
+        self.servers[0].restart()
+        self.assertShown(browser, rf"{name}\s+up\s+for ")
+        self.assertShown(browser, rf"Recent events\s+\S+\s+default: {name} is up again")
+        self.servers[0].kill()
+        self.servers[1].kill()
+        self.assertShown(browser, r"default\s+down")
+        browser.until("document.title == '(!) txconnpool'")
+        self.assertEqual(browser.errors, [])
+
+    def test_noAnswer(self) -> None:
+        """
+        When the proxy does not answer, it says that its numbers are old, until there are new ones.
+        """
+        browser = self.page()
+        self.proxy.stop()
+        self.assertShown(browser, r"No answer since \d\d:\d\d:\d\d")
+        self.assertTrue(browser.value("document.body.classList.contains('stale')"))
+        self.proxy.start()
+        browser.until("document.getElementById('notice').hidden")
+        self.assertFalse(browser.value("document.body.classList.contains('stale')"))
+
+    def test_phone(self) -> None:
+        """
+        On a phone nothing has to be scrolled sideways, and numbers have their names beside them.
+        """
+        browser = self.page(390, 844)
+        browser.until("document.querySelectorAll('tbody tr').length == 2")
+        self.assertEqual(browser.value("document.documentElement.scrollWidth"), 390)
+        self.assertEqual(browser.value("getComputedStyle(document.querySelector('tbody tr')).display"), "grid")
+        self.assertShown(browser, r"requests/s[^]*in flight[^]*connections")
+
+    def brightness(self, browser: Browser, of: str) -> float:
+        """
+        @return: how light a color of the page is, from 0 to 255.
+        """
+        color = browser.value(f"getComputedStyle(document.body).{of}")
+        parts = [float(part) for part in re.findall(r"[\d.]+", color)[:3]]
+        return sum(parts) / 3
+
+    def test_dark(self) -> None:
+        """
+        Who likes it dark has it dark.
+        """
+        for dark in (False, True):
+            browser = self.page(dark=dark)
+            back, text = (self.brightness(browser, of) for of in ("backgroundColor", "color"))
+            self.assertTrue(back < 60 and text > 200 if dark else back > 200 and text < 60, (back, text))
+
+    def test_names(self) -> None:
+        """
+        Plots say in words what they show, and headings name the parts, for those who do not see them.
+        """
+        browser = self.page()
+        browser.until("[...document.querySelectorAll('svg')].every((each) => each.getAttribute('aria-label'))")
+        labels = browser.value("[...document.querySelectorAll('svg')].map((each) => each.getAttribute('aria-label'))")
+        self.assertEqual([label.split(":")[0] for label in labels], ["Per second", "Latency", "At once"])
+        roles = browser.value("[...document.querySelectorAll('svg')].map((each) => each.getAttribute('role'))")
+        self.assertEqual(roles, ["img"] * 3)
+        headings = browser.value("[...document.querySelectorAll('h1, h2')].map((each) => each.textContent.trim())")
+        self.assertEqual(headings, ["txconnpool", "default ready", "Recent events"])
+
+    def test_point(self) -> None:
+        """
+        Pointing at a plot shows the numbers of that time.
+        """
+        browser = self.page()
+        self.say(*[b"get a\r\n"] * 50)
+        browser.until("document.querySelectorAll('svg path.main[d^=M]').length >= 1")
+        box = browser.value("(({x, y, width, height}) => [x, y, width, height])"
+                            "(document.querySelector('svg').getBoundingClientRect())")  # fmt: skip
+        browser.point(box[0] + box[2] - 2, box[1] + box[3] / 2)
+        browser.until(r"/^\d\d:\d\d:\d\d/.test(document.querySelector('output').textContent)")
+        browser.point(5, 5)
+        browser.until(r"!/^\d\d:\d\d:\d\d/.test(document.querySelector('output').textContent)")
+
+    def test_strangeNames(self) -> None:
+        """
+        Whatever a name has in it is text.
+        """
+        browser = self.page()
+        strange = "<img src=x onerror=document.title='broken'>"
+        browser.value(
+            "fetch('stats.json').then((answer) => answer.json()).then((now) => {"
+            f"  const name = {json.dumps(strange)};"
+            "  now.pools[0].servers[0].name = now.pools[0].servers[0].reason = name;"
+            "  now.pools[0].requests[name] = 1e9; now.pools[0].request_errors[name] = 1e9;"
+            "  now.events.push({time: 1, level: 'warn', text: name});"
+            "  show(now);"
+            "})"
+        )
+        self.assertGreater(browser.value("document.body.innerText").count(strange), 3)
+        self.assertEqual(browser.value("document.querySelectorAll('img').length"), 0)
+        self.assertEqual(browser.value("document.title"), "txconnpool")
