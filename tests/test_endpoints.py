@@ -25,7 +25,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from tests.certificates import Certificate, missingTLS, quoted
-from txconnpool.endpoints import CannotUse, Listener, clientEndpoint, nameOf, opensslReason, usesTLS
+from txconnpool.endpoints import CannotUse, Listener, clientEndpoint, nameOf, opensslReason, usesTLS, withoutUnder
 from txconnpool.options import Endpoint
 
 
@@ -301,6 +301,31 @@ class TLSListenerTests(TLSTestCase):
         self.assertEqual(self.factory.numPorts, 1)
         door.doStop()
         self.assertEqual(self.factory.numPorts, 0)
+
+    def test_under(self) -> None:
+        """
+        With another endpoint under it, that is where it listens, with TLS.
+        """
+        reactor = MemoryReactorClock()
+        listener = Listener(reactor, self.server(r"endpoint=unix\:/run/x\:mode=600"))
+        self.successResultOf(listener.listen(Named()))
+        ((address, door, _, mode, _),) = reactor.unixServers
+        self.assertEqual((address, mode, reactor.tcpServers), ("/run/x", 0o600, []))
+        first = door.buildProtocol(None).factory
+        self.assertEqual(door.logPrefix(), "named (TLS)")
+        listener.use(listener.read())
+        self.assertIsNot(door.buildProtocol(None).factory, first)
+
+    def test_wrongUnder(self) -> None:
+        """
+        What is wrong with it is told.
+        """
+        wrong = self.server(r"endpoint=systemd\:domain=INET\:index=0")
+        error = self.assertRaises(CannotUse, Listener, MemoryReactorClock(), wrong)
+        self.assertEqual(str(error), "systemd gave this process no such socket; see connpool.socket")
+        self.assertEqual(withoutUnder(wrong), self.server())
+        self.assertEqual(withoutUnder("tcp:endpoint=x"), "tcp:endpoint=x")
+        self.assertRaises(ValueError, Listener, MemoryReactorClock(), self.server("endpoint=smtp"))
 
     def test_notListening(self) -> None:
         """

@@ -106,6 +106,13 @@ def nameOf(description: str) -> str:
     return re.sub(_ARGUMENT % f"(?:timeout|bindAddress|backlog|{_FILES}|{_DIRECTORIES})", "", description)
 
 
+def withoutUnder(description: str) -> str:
+    """
+    The endpoint string of a listener with TLS, without where it listens instead of its port.
+    """
+    return re.sub(_ARGUMENT % "endpoint", "", description) if usesTLS(description) else description
+
+
 def digest(description: str) -> bytes:
     """
     Tell apart what an endpoint string names: another one means that a key or a certificate has changed.
@@ -134,18 +141,25 @@ def clientEndpoint(reactor: Any, description: str) -> IStreamClientEndpoint:
         return endpoint
 
 
+def _argument(description: str, name: str) -> str:
+    """
+    @return: the value of an argument of an endpoint string, or nothing.
+    """
+    found = re.search(_ARGUMENT % name, description)
+    return re.sub(r"\\(.)", r"\1", found[1]) if found else ""
+
+
 def _authorities(description: str, name: str) -> list[Any]:
     """
     Read the certificates of the directory that an argument of an endpoint string names.
 
     @raise CannotUse: there are none. Twisted would trust nobody then, and say so to none but each client.
     """
-    found = re.search(_ARGUMENT % name, description)
-    if found is None or not usesTLS(description):
+    directory = _argument(description, name)
+    if not directory or not usesTLS(description):
         return []
     from OpenSSL.crypto import FILETYPE_PEM, load_certificate
 
-    directory = re.sub(r"\\(.)", r"\1", found[1])
     certificates = []
     for entry in sorted(os.listdir(directory)):
         if entry.lower().endswith(".pem"):
@@ -163,8 +177,9 @@ def _authorities(description: str, name: str) -> list[Any]:
 @implementer(IStreamServerEndpoint)
 class Listener:
     """
-    The endpoint of a listener. As C{ssl:} for clients does, here it takes C{caCertsDir=}: a directory of C{.pem} files
-    with the authorities one of which must have signed the certificate of each client.
+    The endpoint of a listener. Its C{ssl:} takes two arguments that Twisted has for clients only: C{caCertsDir=}, a
+    directory of C{.pem} files with the authorities one of which must have signed the certificate of each client; and
+    C{endpoint=}, another endpoint where to listen instead of the port, such as a socket of systemd.
     """
 
     def __init__(self, reactor: Any, description: str) -> None:
@@ -179,15 +194,20 @@ class Listener:
         self._description = description
         self._factory: Any = Factory()
         self._door: _Door | None = None
-        if self.read() is None:
-            with _inWords(description):
-                serverFromString(reactor, description)
+        self._under = _argument(description, "endpoint") if usesTLS(description) else ""
+        if self.read() is None or self._under:
+            plain = self._under or description
+            with _inWords(plain):
+                serverFromString(reactor, plain)
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         """
         Listen.
         """
         self._factory = protocolFactory
+        if self._under:
+            self._door = _Door(self.read())
+            return Listener(self._reactor, self._under).listen(self._door)
         listening: Deferred[IListeningPort] = self._endpoint(self._reactor, self._entrance).listen(protocolFactory)
         return listening
 
@@ -202,7 +222,9 @@ class Listener:
 
     def _endpoint(self, reactor: Any, door: Callable[[Any], Any]) -> IStreamServerEndpoint:
         authorities = _authorities(self._description, "caCertsDir")
-        plain = re.sub(_ARGUMENT % "caCertsDir", "", self._description) if authorities else self._description
+        plain = self._description
+        if usesTLS(plain):
+            plain = re.sub(_ARGUMENT % "(?:caCertsDir|endpoint)", "", plain)
         endpoint: IStreamServerEndpoint = serverFromString(_Reactor(reactor, door, authorities), plain)
         return endpoint
 

@@ -27,7 +27,7 @@ from zope.interface import implementer
 from txconnpool.channel import Channel, ChannelError, ignoreLost
 from txconnpool.config import PoolSettings, Settings
 from txconnpool.control import Controls
-from txconnpool.endpoints import Listener
+from txconnpool.endpoints import Listener, withoutUnder
 from txconnpool.logs import jsonObserver
 from txconnpool.service import Door, ProxyService
 
@@ -138,7 +138,7 @@ class Inbox:
         if description.startswith(("systemd:", "unix:")):
             port: Deferred[Any] = succeed(Given(door))  # the socket is the parent's
         else:
-            door.listener = Listener(_Giving(self._reactor), description)
+            door.listener = Listener(_Giving(self._reactor), withoutUnder(description))
             port = door.listener.listen(door)
         return port
 

@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -18,8 +19,9 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.certificates import Certificate, missingTLS, quoted
 from tests.real.load import Load
-from tests.real.servers import HOST, SOURCE, Address, Memcached, ask, dieWithParent, missing, until
+from tests.real.servers import HOST, SOURCE, Address, Memcached, ask, connect, dieWithParent, missing, until
 
 #: The shell knows the number of the process that it becomes.
 BECOME = 'export LISTEN_PID=$$ WATCHDOG_PID=$$; exec "$@"'
@@ -34,7 +36,9 @@ class Systemd:
     @ivar told: what the service has said, in order, with C{|} between lines.
     """
 
-    def __init__(self, case: SynchronousTestCase, upstream: str, *options: str, unix: bool = False) -> None:
+    def __init__(
+        self, case: SynchronousTestCase, upstream: str, *options: str, unix: bool = False, tls: bool = False
+    ) -> None:
         self.told: list[str] = []
         self.process: subprocess.Popen[bytes] | None = None
         directory = tempfile.TemporaryDirectory()
@@ -54,6 +58,11 @@ class Systemd:
         self.notes.bind(str(self.directory / "notify"))
         self.notes.setblocking(False)
         listen = f"systemd:domain={'UNIX' if unix else 'INET'}:name=clients"
+        if tls:
+            self.host = Certificate(self.directory, HOST)
+            files = f"privateKey={quoted(self.host.key)}:certKey={quoted(self.host.certificate)}"
+            under = listen.replace(":", r"\:")
+            listen = f"ssl:0:{files}:endpoint={under}"
         self.command = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()", "-n", "--pidfile="]
         self.command += ["connpool", "--upstream", upstream, "--listen", listen, *options]
 
@@ -137,13 +146,13 @@ class SystemdTests(SynchronousTestCase):
 
     skip = missing("memcached")
 
-    def systemd(self, *options: str, unix: bool = False) -> Systemd:
+    def systemd(self, *options: str, unix: bool = False, tls: bool = False) -> Systemd:
         """
         @return: a service in front of a memcached.
         """
         self.memcached = Memcached().start()
         self.addCleanup(self.memcached.stop)
-        return Systemd(self, self.memcached.endpoint, *options, unix=unix)
+        return Systemd(self, self.memcached.endpoint, *options, unix=unix, tls=tls)
 
     def test_restart(self) -> None:
         """
@@ -174,6 +183,33 @@ class SystemdTests(SynchronousTestCase):
         for _ in range(2):
             systemd.start()
             self.assertEqual(ask(systemd.address, b"set a 0 0 1\r\nx\r\n"), b"STORED\r\n")
+            systemd.stop()
+
+    def test_tls(self) -> None:
+        """
+        A socket of systemd may be one of TLS, also with workers; certificates are read again as ever.
+        """
+        if missingTLS:
+            self.skipTest(missingTLS)
+        for options in ((), ("--workers", "2")):
+            systemd = self.systemd(*options, tls=True)
+            systemd.start()
+            for _ in range(2):
+                context = ssl.create_default_context(cafile=str(systemd.host.certificate))
+
+                def served(context: ssl.SSLContext = context, systemd: Systemd = systemd) -> bool:
+                    with connect(systemd.address, LIMIT) as plain:
+                        try:
+                            with context.wrap_socket(plain, server_hostname=HOST) as client:
+                                client.sendall(b"get a\r\n")
+                                return client.recv(10) == b"END\r\n"
+                        except ssl.SSLCertVerificationError:
+                            return False
+
+                until(served, LIMIT, "an answer with the right certificate")
+                systemd.host = Certificate(systemd.directory, HOST)
+                assert systemd.process is not None
+                systemd.process.send_signal(signal.SIGHUP)
             systemd.stop()
 
     def test_told(self) -> None:
