@@ -12,6 +12,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 import textwrap
 from pathlib import Path
 
@@ -73,8 +74,10 @@ class ReadmeTests(SynchronousTestCase):
         Choose ports that are free, where the README has the usual ones.
         """
         self.server, self.proxy = freePort(), freePort()
-        self.directory = Path(self.mktemp())
-        self.directory.mkdir()
+        # Not below trial's own, which may be too deep for a UNIX socket.
+        temporary = tempfile.TemporaryDirectory()
+        self.addCleanup(temporary.cleanup)
+        self.directory = Path(temporary.name)
 
     def here(self, text: str) -> str:
         """
