@@ -127,13 +127,13 @@ class ReadmeTests(SynchronousTestCase):
         """
         Every option is explained, with its default.
         """
-        self.assertIn(f"\n\n{optionsText()}\n", README)
+        self.assertTrue(f"\n\n{optionsText()}\n" in README, f"expected in the README:\n{optionsText()}")
 
     def test_statistics(self) -> None:
         """
         Every statistic is explained.
         """
-        self.assertIn(f"\n\n{statisticsText()}\n", README)
+        self.assertTrue(f"\n\n{statisticsText()}\n" in README, f"expected in the README:\n{statisticsText()}")
 
     def test_commands(self) -> None:
         """
