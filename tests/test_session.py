@@ -6,6 +6,8 @@ Tests for L{txconnpool.session}: clients in, answers out, over a pool and server
 
 from __future__ import annotations
 
+import os
+import resource
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
@@ -473,6 +475,53 @@ class CloseTests(SessionTestCase):
         first.lose()
         self.assertEqual(stage.ask(stage.client(), b"get a\r\n"), get(b"a"))
         self.assertEqual((stage.sessions.accepted, stage.sessions.refused), (3, 1))
+
+    def test_fewFiles(self) -> None:
+        """
+        While the process has few files left to open clients are refused, which is logged once; those that are in stay.
+        """
+        stage = self.stage()
+        old = stage.client()
+        left = [100]
+        self.patch(session, "SPARE", 50)
+        number = os.open(os.devnull, os.O_RDONLY)
+        os.close(number)
+        self.patch(session, "_fileLimit", lambda: number + left[0])
+        with capturedLogs() as events:
+            for _ in range(3):
+                self.assertEqual(stage.ask(stage.client(), b"get a\r\n"), get(b"a"))
+            left[0] = 20
+            for _ in range(3):
+                client = stage.client()
+                stage.turns()
+                self.assertEqual((client.take(), client.connected), (b"ERROR Too many open connections\r\n", False))
+            self.assertEqual(stage.ask(old, b"get a\r\n"), get(b"a"))
+            left[0] = 100
+            self.assertEqual(stage.ask(stage.client(), b"get a\r\n"), get(b"a"))
+        told = [event["what"] for event in events if event["log_namespace"].startswith("txconnpool")]
+        self.assertEqual(
+            told, ["clients are refused: the process may open no more files", "clients are welcome again"]
+        )
+        self.assertEqual((stage.sessions.accepted, stage.sessions.refused), (5, 3))
+
+    def test_noFiles(self) -> None:
+        """
+        If no file can be opened at all, that is few.
+        """
+
+        def refuse(path: str, flags: int) -> int:
+            raise OSError
+
+        self.assertFalse(session.scarce())
+        self.patch(os, "open", refuse)
+        self.assertTrue(session.scarce())
+
+    def test_noLimit(self) -> None:
+        """
+        Where there is no limit, files are never few.
+        """
+        self.patch(resource, "getrlimit", lambda kind: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        self.assertFalse(session.scarce())
 
     def test_tooManyAndSlow(self) -> None:
         """

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import math
+import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -42,6 +44,9 @@ LOOK = 1 << 12
 
 #: If more bytes than this were held for clients, and a sixteenth of that is left, the system gets the memory back.
 MUCH = 1 << 24
+
+#: Files that clients leave to connections to servers, and to whatever else the process may open.
+SPARE = 32
 
 #: Seconds that a client has to take the news that there are too many.
 FAREWELL = 2.0
@@ -739,6 +744,27 @@ def _drop(data: bytes) -> None:
     """
 
 
+def _fileLimit() -> float:
+    try:
+        import resource
+    except ImportError:  # where there is no such limit
+        return math.inf
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return math.inf if soft == resource.RLIM_INFINITY else soft
+
+
+def scarce() -> bool:
+    """
+    Whether the process can open only a few more files. The system gives the lowest free number, so the next one tells.
+    """
+    try:
+        number = os.open(os.devnull, os.O_RDONLY)
+    except OSError:
+        return True
+    os.close(number)
+    return number >= _fileLimit() - SPARE
+
+
 class _Refused(Protocol):
     """
     One client too many.
@@ -817,6 +843,7 @@ class SessionFactory(Factory):
         self.full = False
         self.ended: Callable[[], object] | None = None
         self.gate: Any = wire.gate()
+        self._short = False  # of files
         self._empty: list[Deferred[None]] = []
 
     @property
@@ -830,7 +857,13 @@ class SessionFactory(Factory):
         """
         @return: a new session, or who says that there are too many.
         """
-        if self.full or len(self.sessions) >= self.limits.maxClients:
+        short = scarce()
+        if short is not self._short:
+            self._short = short
+            self._log.warn("{pool}: {what}", pool=self.pool.name, what=(
+                "clients are refused: the process may open no more files" if short else "clients are welcome again"
+            ))  # fmt: skip
+        if short or self.full or len(self.sessions) >= self.limits.maxClients:
             self.refused += 1
             return _Refused(self.wire.tooManyClients, self.reactor)
         self.accepted += 1
