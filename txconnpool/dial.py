@@ -18,7 +18,6 @@ from twisted.internet.endpoints import (
     TCP4ClientEndpoint,
     TCP6ClientEndpoint,
     UNIXClientEndpoint,
-    clientFromString,
 )
 from twisted.internet.interfaces import (
     IAddress,
@@ -36,7 +35,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer
 
-from txconnpool.endpoints import nameOf, tlsProblem
+from txconnpool.endpoints import clientEndpoint, nameOf, tlsProblem
 from txconnpool.errors import LoginFailed, PoolTimeout, WireError
 from txconnpool.interfaces import IPipelined
 
@@ -51,7 +50,7 @@ def endpointOf(address: Any, reactor: Any) -> tuple[str, IStreamClientEndpoint]:
     """
     if isinstance(address, str):
         try:
-            return nameOf(address), clientFromString(reactor, address)
+            return nameOf(address), clientEndpoint(reactor, address)
         except TypeError as reason:
             raise ValueError(f"{address}: {reason}") from reason
     if IStreamClientEndpoint.providedBy(address):
