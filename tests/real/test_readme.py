@@ -84,9 +84,8 @@ class ReadmeTests(SynchronousTestCase):
         Put the ports, programs and paths of this test into what the README says.
         """
         text = text.replace("11211", str(self.server)).replace("11212", str(self.proxy))
-        return text.replace(".venv/bin", str(Path(sys.executable).parent)).replace(
-            "/tmp", str(self.directory.resolve())
-        )
+        text = text.replace("unix:/tmp/", f"unix:{self.directory.resolve()}/")
+        return text.replace(".venv/bin", str(Path(sys.executable).parent))
 
     def twistd(self, command: str, *more: str) -> Twistd:
         """
