@@ -22,6 +22,7 @@ from zope.interface import implementer
 from tests.support import Pipe
 from txconnpool.errors import PoolError
 from txconnpool.pool import Pool
+from txconnpool.state import OPEN
 
 
 class Reactor(Clock):
@@ -311,21 +312,20 @@ class PoolCase(SynchronousTestCase):
         self.assertSound(pool)
         self.assertEqual((pool._state.slots, pool._attempts, pool._errands), ([], {}, {}))
         self.assertEqual((pool._sent.since, pool._graces.since, pool._leaving.since), ({}, {}, {}))
-        self.assertEqual(set(pool._slots), set(pool._leases))
+        self.assertEqual([slot for slot in pool._slots.values() if not slot.lent], [])
 
     def assertSound(self, pool: Pool[Any]) -> None:
         """
         Assert that the books of a pool agree with each other.
         """
         state = pool._state
-        stats = pool.stats
-        self.assertLessEqual(stats.dialing + stats.idle, stats.maximum)
         for slot in state.slots:
             mine = [request for request in pool._sent.since if request.slot is slot]
-            lease = pool._leases.get(id(slot.client), 0) + pool._selfBusy.get(id(slot.client), 0)
+            lent = slot.lent + pool._selfBusy.get(id(slot.client), 0)
             if slot not in pool._errands:
-                self.assertEqual(slot.load, len(mine) * slot.weight + lease, slot)
-            self.assertEqual(slot.idle, slot in state._idle, slot)
+                self.assertEqual(slot.load, len(mine) * slot.weight + lent, slot)
+            self.assertEqual(slot.idle, slot.phase is OPEN and not slot.load, slot)
+            self.assertEqual(state._idle.count(slot), slot.idle, slot)
         if state.waiting:
             self.assertEqual(list(state._idle), [])
 

@@ -490,7 +490,7 @@ class CancelTests(PoolCase):
         self.assertEqual(len(entered), 1)
         self.assertEqual(self.errors(borrower), [CancelledError])
         self.reactor.turns()
-        self.assertEqual((pool.stats.busy, pool._leases), (0, {}))
+        self.assertEqual((pool.stats.busy, pool._slots), (0, {}))
 
     def test_refusedTogether(self) -> None:
         """
@@ -866,7 +866,7 @@ class LeaseTests(PoolCase):
         cancelled.cancel()
         self.assertEqual(self.errors(failed, cancelled), [LookupError, CancelledError])
         self.reactor.turns()
-        self.assertEqual((self.server.open, pool._leases), ([], {}))
+        self.assertEqual((self.server.open, pool._slots), ([], {}))
 
     def test_unhashable(self) -> None:
         """

@@ -34,6 +34,13 @@ class Core:
     @ivar observer: an L{txconnpool.interfaces.IPoolObserver} who is told what happens, or C{None}.
     """
 
+    # An object with more than thirty attributes of its own pays for each use of one. Subclasses may have thirty more.
+    __slots__ = (
+        "__dict__", "__weakref__", "_again", "_announces", "_attempts", "_checkClient", "_closing", "_connectTimeout",
+        "_deadline", "_due", "_errands", "_factory", "_forms", "_handshake", "_leaving", "_seconds", "_serving",
+        "_state", "_timer", "_wasClosed", "name", "observer", "reactor",
+    )  # fmt: skip
+
     _log = Logger()
 
     def __init__(

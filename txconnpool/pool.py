@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Container
 from dataclasses import replace
+from traceback import StackSummary
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
@@ -46,7 +47,7 @@ from txconnpool.errors import (
 )
 from txconnpool.interfaces import IPoolObserver
 from txconnpool.lease import C, LeakWatch, Lease, Lending, Request, whereabouts
-from txconnpool.state import DIALING, GONE, RETIRING, Backoff, Limits, Reuse, Slot
+from txconnpool.state import DIALING, GONE, OPEN, Backoff, Limits, Reuse, Slot
 
 __all__ = ["Backoff", "NoSuchCommand", "Pool", "PoolObserver", "PooledClientFactory"]
 
@@ -265,12 +266,12 @@ class Pool(Core, Generic[C]):
         self._leakThreshold = leakThreshold
         # By the id of the client, so that clients need not be hashable.
         self._slots: dict[int, Slot] = {}
-        self._leases: dict[int, int] = {}  # what each puts on its connection
-        self._selfBusy: dict[int, int] = {}  # the same for clients that said they were busy
+        self._selfBusy: dict[int, int] = {}  # what clients that said they were busy put on their connection
         self._awaited: dict[Deferred[None], int] = {}
         self._trigger: Any = None
         self._sent = Deadlines(reactor, requestTimeout, self._unanswered)
         self._graces = Deadlines(reactor, cancelGrace, self._overstayed)
+        self._watched = leakThreshold is not None or observer is not None
         self._leaks = None if leakThreshold is None else LeakWatch(reactor, leakThreshold, self._leaked)
 
     # -- Requests
@@ -356,20 +357,18 @@ class Pool(Core, Generic[C]):
         if slot is None:
             return None
         state.counters.acquired += 1
-        return self._lend(slot, None)
+        return self._lend(slot)
 
-    def _lend(self, slot: Slot, where: Any) -> C:
+    def _lend(self, slot: Slot, where: StackSummary | None = None) -> C:
         """
         Let the client of C{slot} be somebody's alone: its connection has no room for others.
         """
+        slot.load = slot.lent = slot.depth
         client: C = slot.client
-        load = slot.depth
-        slot.load += load
-        self._leases[id(client)] = load
-        if self._leaks is not None:
-            self._leaks.lent(id(client), where or whereabouts())
-        if self.observer is not None:
+        if self._watched:
             self._tell("lent", client)
+            if self._leaks is not None:
+                self._leaks.lent(id(client), where or whereabouts())
         return client
 
     def release(self, client: C, discard: bool = False) -> None:
@@ -380,32 +379,30 @@ class Pool(Core, Generic[C]):
 
         @raise ClientNotOwned: it is not borrowed, or not any more.
         """
-        key = id(client)
-        load = self._leases.pop(key, None)
-        if load is None:
+        slot = self._slots.get(id(client))
+        if slot is None or not slot.lent:
             raise ClientNotOwned(f"not borrowed from {self.name}: {client!r}")
-        if self._leaks is not None:
-            self._leaks.returned(key)
-        if self.observer is not None:
+        load = slot.lent
+        slot.lent = 0
+        if self._watched:
             self._tell("returned", client)
-        slot = self._slots[key]
+            if self._leaks is not None:
+                self._leaks.returned(id(client))
         if discard:
             self.retire(slot, "given back to be closed")
-        if self._reset is None or slot.phase in (RETIRING, GONE):
-            self._takeBack(slot, load)
-        else:
+        if slot.phase is GONE:
+            del self._slots[id(client)]
+        elif self._reset is not None and slot.phase is OPEN:
             self._errand(slot, self._reset, lambda fault: self._wasReset(slot, load, fault))
+            return
+        slot.load -= load
+        self.eased(slot)
 
     def _wasReset(self, slot: Slot, load: int, fault: str) -> None:
         if fault:
             self._log.debug("{pool}: a client of {server} could not be reset: {fault}", pool=self.name,
                             server=slot.server.name, fault=fault)  # fmt: skip
             self.retire(slot, "the reset failed")
-        self._takeBack(slot, load)
-
-    def _takeBack(self, slot: Slot, load: int) -> None:
-        if slot.phase is GONE:
-            self._slots.pop(id(slot.client), None)
         slot.load -= load
         self.eased(slot)
 
@@ -497,8 +494,8 @@ class Pool(Core, Generic[C]):
         super()._forsaken(slot)
         key = id(slot.client)
         self._selfBusy.pop(key, None)
-        if key not in self._leases:
-            self._slots.pop(key, None)
+        if not slot.lent:  # else it is still to be given back
+            del self._slots[key]
         for request in [each for each in self._sent.since if each.slot is slot]:
             request.fail(ConnectionLostInFlight(f"the connection was lost ({slot.server.name})"))
 
@@ -621,7 +618,8 @@ class Pool(Core, Generic[C]):
         if slot is None:
             return
         if key in self._selfBusy:
-            self._takeBack(slot, self._selfBusy.pop(key))
+            slot.load -= self._selfBusy.pop(key)
+            self.eased(slot)
         elif slot.phase is DIALING:
             self._attempts[slot].announced()
 
