@@ -70,7 +70,7 @@ class FaultTests(SynchronousTestCase):
         self.proxy = Proxy(*times, upstream=[self.relay.address]).start()
         self.addCleanup(self.proxy.stop)
 
-    def suffer(self, *faults: Fault, seconds: float = 0.4, **settings: Any) -> Report:
+    def suffer(self, *faults: Fault, seconds: float = 0.3, **settings: Any) -> Report:
         """
         Let faults happen in the middle of a load, each for a while, and check what has to be so after any.
         """
@@ -138,15 +138,15 @@ class FaultTests(SynchronousTestCase):
         Connections that end, between replies and in the middle of them, cost what was in flight, but reads only where
         they were tried a second time in vain, or where part of the value was out already.
         """
-        report = self.suffer(cut(), cut(after=1), cut(after=100), cut(after=5000))
-        self.assertGreater(self.relay.faults, 4)
+        report = self.suffer(cut(), cut(after=1), cut(after=1000))
+        self.assertGreater(self.relay.faults, 3)
         self.assertLess(report["lost"], report["ok"] / 20)
 
     def test_reset(self) -> None:
         """
         So do those that end by force.
         """
-        self.suffer(reset(), reset(after=1), reset(after=100), reset(after=5000))
+        self.suffer(reset(), reset(after=1), reset(after=1000))
         self.assertGreater(self.relay.faults, 4)
 
     def test_silence(self) -> None:
@@ -182,9 +182,10 @@ class FaultTests(SynchronousTestCase):
 
     def test_inject(self) -> None:
         """
-        Bytes that the server did not send reach nobody as an answer. (In a meta reply they could pass as a flag.)
+        Bytes that the server did not send reach nobody as an answer. (In a meta reply they could pass as a flag, and a
+        whole C{END} where a reply is due is a miss that nobody could tell from the server's own.)
         """
-        replies = (b"END\r\n", b"STORED\r\n", b"VALUE a 0 1\r\nx\r\nEND\r\n")
+        replies = (b"END \r\n", b"STORED\r\n", b"VALUE a 0 1\r\nx\r\nEND\r\n")
         garbage = (*replies, b"\r\n", b"\0" * 10, b"HTTP/1.1 400 Bad Request\r\n")
         self.suffer(*(inject(data, after=100) for data in garbage), kinds=KINDS)
         self.assertGreater(self.relay.faults, len(garbage))
@@ -193,5 +194,5 @@ class FaultTests(SynchronousTestCase):
         """
         Nor do bytes that come twice.
         """
-        self.suffer(*(duplicate(count, after=100) for count in (12, 100, 1000, 20000)), kinds=KINDS)
+        self.suffer(*(duplicate(count, after=100) for count in (12, 500, 20000)), kinds=KINDS)
         self.assertGreater(self.relay.faults, 4)
