@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import weakref
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.address import IPv4Address
@@ -304,6 +305,19 @@ class TimeTests(PoolCase):
         self.assertEqual(self.errors(other), [ConnectionAborted])
         self.assertEqual([line.asked for line in self.server.lines], [["x", "y"], ["z"]])
 
+    def test_abortedWhenLate(self) -> None:
+        """
+        Whoever hears that his reply is late may close the pool by force.
+        """
+        pool = self.pool(requestTimeout=2.0)
+        closed: list[Deferred[Any]] = []
+        self.ask(pool).addErrback(lambda failure: closed.append(pool.abort()))
+        self.reactor.turns()
+        (line,) = self.server.open
+        self.patch(line, "abortConnection", line.lose)
+        self.reactor.advance(2)
+        self.successResultOf(closed[0])
+
     def test_requestInTime(self) -> None:
         """
         Thousands of requests that are answered in time have one timer.
@@ -415,6 +429,7 @@ class CancelTests(PoolCase):
         self.reactor.advance(0.2)
         self.reactor.turns()
         self.assertEqual([line.asked for line in self.server.lines], [["a"], ["b"]])
+        self.assertEqual((pool.stats.closed, pool.stats.lost), (1, 0))
 
     def test_shared(self) -> None:
         """
@@ -1157,8 +1172,22 @@ class ReadyTests(PoolCase):
         self.server.mode = "hang"
         pool = self.pool()
         ready = pool.ready()
-        pool.close()
-        self.assertEqual(self.errors(ready), [PoolClosed])
+        timers: list[Any] = []
+        pool.close().addCallback(lambda _: timers.extend(self.reactor.getDelayedCalls()))
+        self.assertEqual((self.errors(ready), timers), ([PoolClosed], []))
+
+    def test_closedOnHearing(self) -> None:
+        """
+        Whoever hears that they are not may close the pool, or ask again.
+        """
+        self.server.mode = "hang"
+        pool = self.pool()
+        again: list[Deferred[Any]] = []
+        pool.ready().addErrback(lambda failure: again.extend([pool.ready(), pool.close()]))
+        closed = pool.close()
+        self.assertEqual(self.errors(again[0]), [PoolClosed])
+        self.successResultOf(closed)
+        self.successResultOf(again[1])
 
 
 class ChangeTests(PoolCase):
@@ -1336,6 +1365,10 @@ class ClientFactoryTests(PoolCase):
         self.reactor.turns()
         self.server.open[0].protocol.client.factory.deferred.errback(LookupError("no such user"))
         self.assertIn("no such user", str(self.error(asked)))
+        self.reactor.advance(1)
+        factory = self.server.open[0].protocol.client.factory
+        pool.close()
+        factory.deferred.errback(LookupError("too late"))
 
     def test_configured(self) -> None:
         """
@@ -1404,6 +1437,27 @@ class ClientFactoryTests(PoolCase):
         pool.clientBusy(client)
         self.server.open[0].lose()
         self.assertEqual((pool._selfBusy, pool._slots), ({}, {}))
+
+    def test_failed(self) -> None:
+        """
+        A client may say that it could not connect: its server is not dialed for a while, and it is not used any more.
+        """
+        other = self.another("other")
+        pool = self.pool(self.server, other)
+        acquired = pool.acquire()
+        self.reactor.turns()
+        client = self.successResultOf(acquired)
+        connector = SimpleNamespace(getDestination=lambda: self.server)
+        pool.clientFailed(None, connector)
+        self.assertEqual([server.failures for server in pool.servers], [1, 0])
+        pool.clientFailed(client, connector)
+        pool.release(client)
+        self.reactor.turns()
+        self.assertEqual(self.server.open, [])
+        self.ask(pool)
+        self.reactor.turns()
+        self.assertEqual((self.server.dials, other.dials), (1, 1))
+        self.assertRaises(ValueError, pool.removeServerFromRotation, ("elsewhere", 1))
 
     def test_gone(self) -> None:
         """

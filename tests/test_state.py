@@ -241,6 +241,12 @@ class LimitsTests(SynchronousTestCase):
             ({"maxWaiting": 0}, "0"),
             ({"whenDown": 0}, "0"),
             ({"reuse": "random"}, "'random'"),
+            ({"waitTimeout": -0.5}, "waitTimeout is a number of seconds from 0, not -0.5"),
+            ({"idleTimeout": -1}, "idleTimeout"),
+            ({"maxLifetime": float("nan")}, "maxLifetime"),
+            ({"checkIfIdleFor": -1}, "checkIfIdleFor"),
+            ({"keepAlive": -1}, "keepAlive"),
+            ({"lifetimeJitter": 1.0}, "1.0"),
         ):
             self.assertIn(shown, str(self.assertRaises(ValueError, Limits, **wrong)))
 

@@ -287,7 +287,11 @@ class Core:
         self._attempts[slot].close()
 
     def _abort(self, slot: Slot) -> None:
-        self._attempts[slot].abort()
+        """
+        Close a connection at once, unless it is gone already.
+        """
+        if slot in self._attempts:
+            self._attempts[slot].abort()
 
     def _check(self, slot: Slot) -> None:
         assert self._checkClient is not None, "the limits ask for checks, and there is none"

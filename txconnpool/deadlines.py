@@ -17,6 +17,7 @@ class Deadlines:
     What is to end within one and the same time each, so that one timer, for the oldest, serves all.
 
     @ivar since: the members and when each was added, in that order.
+    @ivar timeout: seconds from a member's adding until it is late; C{None}: no member ever is. See L{retime}.
     """
 
     def __init__(self, reactor: Any, timeout: float | None, late: Callable[[Any], None]) -> None:
@@ -27,7 +28,7 @@ class Deadlines:
         self.since: dict[Any, float] = {}
         self._reactor = reactor
         self._seconds = reactor.seconds
-        self._timeout = timeout
+        self.timeout = timeout
         self._late = late
         self._timer: IDelayedCall | None = None
 
@@ -39,8 +40,8 @@ class Deadlines:
         """
         now: float = self._seconds()
         self.since[member] = now
-        if self._timer is None and self._timeout is not None:
-            self._timer = self._reactor.callLater(self._timeout, self._check, self._timeout)
+        if self._timer is None and self.timeout is not None:
+            self._timer = self._reactor.callLater(self.timeout, self._check, self.timeout)
         return now
 
     def discard(self, member: Any) -> None:
@@ -54,7 +55,7 @@ class Deadlines:
         Give all members another time, counted from their adding.
         """
         self.stop()
-        self._timeout = timeout
+        self.timeout = timeout
         if timeout is not None:
             self._check(timeout)
 

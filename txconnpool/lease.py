@@ -178,11 +178,12 @@ class LeakWatch:
     Notices leases that last for too long.
     """
 
-    def __init__(self, reactor: Any, threshold: float, leaked: Callable[[int, str], None]) -> None:
+    def __init__(self, reactor: Any, threshold: float, leaked: Callable[[int, float, str], None]) -> None:
         """
         @param threshold: seconds.
-        @param leaked: called with the key of a lease that has lasted so long, and where it was taken.
+        @param leaked: called with the key of a lease that has lasted so long, the threshold, and where it was taken.
         """
+        self._threshold = threshold
         self.deadlines = Deadlines(reactor, threshold, self._late)
         self._places: dict[int, StackSummary | None] = {}
         self._leaked = leaked
@@ -203,7 +204,7 @@ class LeakWatch:
 
     def _late(self, key: int) -> None:
         where = self._places[key]
-        self._leaked(key, "".join(where.format()) if where else "")
+        self._leaked(key, self._threshold, "".join(where.format()) if where else "")
 
 
 def whereabouts() -> StackSummary:

@@ -262,8 +262,6 @@ class Pool(Core, Generic[C]):
         self._reset = reset
         self._allowed = allowedCommands
         self._forceShutdown = forceShutdown
-        self._requestTimeout = requestTimeout
-        self._leakThreshold = leakThreshold
         # By the id of the client, so that clients need not be hashable.
         self._slots: dict[int, Slot] = {}
         self._selfBusy: dict[int, int] = {}  # what clients that said they were busy put on their connection
@@ -306,7 +304,7 @@ class Pool(Core, Generic[C]):
         """
         slot: Slot = request.slot
         self.counters.requestTimeouts += 1
-        text = f"no answer within {self._requestTimeout:g} s ({slot.server.name})"
+        text = f"no answer within {self._sent.timeout:g} s ({slot.server.name})"
         self.retire(slot, "no answer in time")  # before the caller of the request has its say, who may send the next
         request.fail(PoolTimeout(text, "request", self._state.stats()))
         self._abort(slot)
@@ -437,14 +435,14 @@ class Pool(Core, Generic[C]):
 
         return Deferred.fromCoroutine(call())
 
-    def _leaked(self, key: int, where: str) -> None:
+    def _leaked(self, key: int, seconds: float, where: str) -> None:
         """
         The client of that key was borrowed long ago.
         """
         client = self._slots[key].client
         self._log.warn("{pool}: {client} was borrowed and not given back for {seconds:g} s, at\n{where}",
-                       pool=self.name, client=client, seconds=self._leakThreshold, where=where)  # fmt: skip
-        self._tell("leaked", client, self._leakThreshold, where)
+                       pool=self.name, client=client, seconds=seconds, where=where)  # fmt: skip
+        self._tell("leaked", client, seconds, where)
 
     # -- Connections
 
@@ -459,8 +457,15 @@ class Pool(Core, Generic[C]):
         factory.connectionPool = self
         if factory.deferred is None:
             factory.deferred = Deferred()
-        factory.deferred.addCallbacks(self.clientFree, lambda failure: self._attempts[slot].fail(failure.value))
+        factory.deferred.addCallbacks(self.clientFree, self._unannounced, errbackArgs=(slot,))
         return factory
+
+    def _unannounced(self, failure: Failure, slot: Slot) -> None:
+        """
+        The client of C{slot} says that it will never be ready.
+        """
+        if slot in self._attempts:
+            self._attempts[slot].fail(failure.value or PoolError("the client will never be ready"))
 
     def clientMade(self, slot: Slot, client: Any) -> None:
         """
@@ -495,7 +500,7 @@ class Pool(Core, Generic[C]):
         key = id(slot.client)
         self._selfBusy.pop(key, None)
         if not slot.lent:  # else it is still to be given back
-            del self._slots[key]
+            self._slots.pop(key, None)
         for request in [each for each in self._sent.since if each.slot is slot]:
             request.fail(ConnectionLostInFlight(f"the connection was lost ({slot.server.name})"))
 
@@ -567,11 +572,11 @@ class Pool(Core, Generic[C]):
 
         @return: fires when no connection, dial or timer is left.
         """
-        done = super().close(timeout)
+        self._wasClosed = True
         awaited, self._awaited = self._awaited, {}
         for wanted in awaited:
             wanted.errback(PoolClosed("the pool was closed"))
-        return done
+        return super().close(timeout)
 
     def _finished(self) -> None:
         """

@@ -112,6 +112,12 @@ class Limits:
             raise ValueError(f"at least 1 request may wait, for the first connection, not {self.maxWaiting}")
         if self.whenDown is not None and self.whenDown < 1:
             raise ValueError(f"a server is down after at least 1 failed dial, not {self.whenDown}")
+        for name in ("waitTimeout", "idleTimeout", "maxLifetime", "checkIfIdleFor", "keepAlive"):
+            time = getattr(self, name)
+            if time is not None and not time >= 0:
+                raise ValueError(f"{name} is a number of seconds from 0, not {time}")
+        if not 0 <= self.lifetimeJitter < 1:
+            raise ValueError(f"lifetimes are shortened by a share from 0 to less than 1, not {self.lifetimeJitter}")
         if self.reuse not in ("lifo", "fifo", "least-loaded"):
             raise ValueError(f"reuse is 'lifo', 'fifo' or 'least-loaded', not {self.reuse!r}")
 
