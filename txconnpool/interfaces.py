@@ -22,6 +22,7 @@ class IWire(Interface):
     """
 
     forms = Attribute("All forms of replies, each a L{txconnpool.wire.Form}, in the order of their index.")
+    noStatistics = Attribute("Bytes said to a client who asks for statistics of which the wire knows nothing.")
     tooManyClients = Attribute("Bytes said to a client who comes when no more may come.")
 
     gate = Attribute(

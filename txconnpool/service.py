@@ -484,8 +484,7 @@ class ProxyService(MultiService, Changeable):
             return inForce(proxy.settings, self.settings)
         if words == (b"reset",):
             raise NoStatistics("counters are never reset here: take differences")
-        asked = b" ".join(words).decode(errors="replace")
-        raise NoStatistics(f"no such statistics: {asked}; there are servers, sessions, settings and upstream")
+        raise NoStatistics
 
     def _listenAt(self, description: str, door: Door) -> Deferred[IListeningPort]:
         door.listener = Listener(self._reactor, withBacklog(description))

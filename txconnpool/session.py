@@ -61,7 +61,7 @@ BATCH = 1 << 20
 
 class NoStatistics(LookupError):
     """
-    There are no such statistics. Its text is what the client is told.
+    There are no such statistics. Its text is what the client is told; without one, what a server would say.
     """
 
 
@@ -933,7 +933,7 @@ class SessionFactory(Factory):
         if not failure.check(NoStatistics, PoolError):
             self._log.failure("no statistics", failure)
             text = "no statistics at the moment: the log tells why"
-        reply: bytes = self.wire.error(text)
+        reply: bytes = self.wire.error(text) if text else self.wire.noStatistics
         return reply
 
     # -- The end

@@ -109,11 +109,13 @@ class Memcache:
     @ivar probe: a request to see whether a server is alive, and the form of its reply.
     @ivar forms: the form of each command, by its index.
     @cvar gate: makes what reads the requests of clients who must log in.
+    @ivar noStatistics: the reply to C{stats} of a group that does not exist.
     @ivar tooManyClients: the last words to a client for which there is no room, those of memcached.
     """
 
     probe: tuple[bytes, Form] = (b"version\r\n", VERSION)
     tooManyClients = b"ERROR Too many open connections\r\n"
+    noStatistics = ERROR
     forms = FORMS
     gate = Gate
     replies = staticmethod(matchReplies)
