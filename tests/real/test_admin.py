@@ -53,7 +53,7 @@ class AdminTests(OperatedTestCase):
         self.assertIn("OK pool default paused", self.proxy.say("pause"))
         until(lambda: self.proxy.rows("pools")[0]["in-flight"] == "0", what="the end of what was in flight")
         requests = self.memcached.stats()["cmd_get"]
-        time.sleep(1.5)
+        time.sleep(2.0)  # so that what came a moment later has waited for more than 1.5 s, too
         (pool,) = self.proxy.rows("pools")
         self.assertEqual((pool["state"], pool["waiting"]), ("paused", "40"))
         self.assertEqual(self.memcached.stats()["cmd_get"], requests)
