@@ -18,6 +18,7 @@ socket cannot be taken over (TLS, tests in memory, wrapping protocols, other pla
 from __future__ import annotations
 
 import select
+from collections import deque
 from collections.abc import Iterable
 from errno import EAGAIN, ENOBUFS
 from socket import SHUT_WR, socket
@@ -58,6 +59,11 @@ READ_SIZE = 124 << 10
 """
 The most bytes read from one socket before the others have had their turn. Python allocates as much for each read and
 gives back what was not needed; from 128 KiB on the C library would ask the kernel for the pages, each time.
+"""
+
+READ_MAX = 1 << 20
+"""
+How many bytes are read, from however many sockets, before something is done with them; one read may exceed it.
 """
 
 BATCH = 256
@@ -194,6 +200,7 @@ class DirectTransport(_Forwarding):
     @ivar queued: whether L{settle} will be called.
     @ivar wanted: the events, as an epoll mask, that this transport waits for.
     @ivar watched: the events that the kernel was told to wait for.
+    @ivar readable: whether what comes is for the protocol: neither side has closed the connection.
     @ivar recv: reads the socket.
     @ivar received: takes what was read.
     """
@@ -203,7 +210,6 @@ class DirectTransport(_Forwarding):
         "_halfClosing",
         "_outer",
         "_pending",
-        "_readable",
         "_send",
         "_socket",
         "_turn",
@@ -213,6 +219,7 @@ class DirectTransport(_Forwarding):
         "disconnecting",
         "fd",
         "queued",
+        "readable",
         "received",
         "recv",
         "unsent",
@@ -227,7 +234,7 @@ class DirectTransport(_Forwarding):
         self._outer = under.protocol
         self._pending: list[bytes | memoryview] = []
         self.queued = False
-        self._readable = True
+        self.readable = True
         self._writable = True
         self._draining = False
         self._halfClosing = False
@@ -278,7 +285,7 @@ class DirectTransport(_Forwarding):
         """
         if self.connected:
             self.disconnecting = self._draining = True
-            self._readable = False
+            self.readable = False
             self.wanted &= ~_IN
             self._touch()
 
@@ -327,7 +334,7 @@ class DirectTransport(_Forwarding):
         """
         Read again, unless the peer has ended or the connection is being closed.
         """
-        if self._readable:
+        if self.readable:
             self.wanted |= _IN
             self._touch()
 
@@ -398,7 +405,7 @@ class DirectTransport(_Forwarding):
         if protocol is None:
             self.close(_DONE)
         else:
-            self._readable = False
+            self.readable = False
             self.pauseProducing()
             protocol.readConnectionLost()
 
@@ -435,7 +442,7 @@ class DirectTransport(_Forwarding):
         """
         if self.connected:
             self._turn.remove(self)
-            self.connected = self._readable = self._writable = self._draining = False
+            self.connected = self.readable = self._writable = self._draining = False
             self.wanted = self.watched = self.unsent = 0
             self._pending.clear()
 
@@ -518,6 +525,7 @@ class Turn:
     It is in the reactor, and has its epoll, only while it has transports.
 
     @ivar _transports: the transports by the numbers of their sockets.
+    @ivar _came: what was read, and where; no bytes where the peer has ended.
     @ivar _queue: the transports to be settled.
     @ivar _running: whether the queue will be looked at before this turn ends.
     @ivar _later: the call that looks at it otherwise.
@@ -528,6 +536,7 @@ class Turn:
         self._epoll = select.epoll()
         self._fd = self._epoll.fileno()
         self._transports: dict[int, DirectTransport] = {}
+        self._came: deque[tuple[DirectTransport, bytes]] = deque()
         self._queue: list[DirectTransport] = []
         self._running = False
         self._later: IDelayedCall | None = None
@@ -586,45 +595,67 @@ class Turn:
 
     def doRead(self) -> None:
         """
-        Read what there is, settle what comes of it, and look again a few times.
+        Read what there is, pass it on, settle what comes of it, and look again a few times. Each is done for all
+        transports before the next, so that the processor finds the code of each in its cache.
         """
-        transports = self._transports
         poll = self._epoll.poll
         outermost = not self._running
         self._running = True
         try:
             for _ in range(ROUNDS):
-                events = poll(0, BATCH)
-                if not events and not self._queue:
+                self._receive(poll(0, BATCH))
+                if not (self._came or self._queue):
                     break
-                for fd, event in events:
-                    try:
-                        transport = transports[fd]
-                    except KeyError:
-                        continue  # closed because of an event before this one
-                    # Errors too are for recv to tell. It also sees when a number belongs to another socket by now.
-                    if transport.wanted & _IN and event != _OUT:
-                        try:
-                            data = transport.recv(READ_SIZE)
-                        except BlockingIOError:
-                            pass
-                        except OSError:
-                            transport.close(_LOST)
-                        else:
-                            try:
-                                if data:
-                                    transport.received(data)
-                                else:
-                                    transport.ended()
-                            except BaseException:
-                                transport.failed()
-                    if event != _IN:
-                        transport.canSend()
+                self._deliver()
                 self._settle()
         finally:
             if outermost:
                 self._running = False
                 self._rest()
+
+    def _receive(self, events: list[tuple[int, int]]) -> None:
+        """
+        Read from the sockets that are ready, and note which ones may be written to.
+        """
+        transports = self._transports
+        came = self._came
+        size = 0
+        for fd, event in events:
+            try:
+                transport = transports[fd]
+            except KeyError:
+                continue  # closed because of an event before this one
+            # Errors too are for recv to tell. It also sees when a number belongs to another socket by now.
+            if transport.wanted & _IN and event != _OUT:
+                try:
+                    data = transport.recv(READ_SIZE)
+                except BlockingIOError:
+                    pass
+                except OSError:
+                    transport.close(_LOST)
+                else:
+                    came.append((transport, data))
+                    size += len(data)
+            if event != _IN:
+                transport.canSend()
+            if size > READ_MAX:
+                break  # the kernel will name the others again
+
+    def _deliver(self) -> None:
+        """
+        Pass on what was read. A neighbour may have closed the connection since, or paused it, which is too late.
+        """
+        came = self._came
+        while came:
+            transport, data = came.popleft()
+            if transport.readable:
+                try:
+                    if data:
+                        transport.received(data)
+                    else:
+                        transport.ended()
+                except BaseException:
+                    transport.failed()
 
     def connectionLost(self, reason: Failure) -> None:
         """
