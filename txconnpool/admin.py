@@ -29,7 +29,7 @@ from zope.interface import implementer
 from txconnpool.channel import ChannelError
 from txconnpool.config import POOL_OPTIONS, PROCESS_OPTIONS, ConfigError, Settings
 from txconnpool.control import KEYS, ControlError, Row, resized
-from txconnpool.endpoints import Listener
+from txconnpool.endpoints import Listener, raised
 from txconnpool.events import Events
 from txconnpool.options import Option, nearest
 from txconnpool.reload import CannotChange
@@ -562,12 +562,8 @@ class AdminService(Service):
         self._events.begin()
 
     def _listen(self) -> None:
-        if self._port is not None:
-            return
-        failures: list[Failure] = []
-        Listener(self._reactor, self._endpoint).listen(self._factory).addCallbacks(self._opened, failures.append)
-        for failure in failures:
-            failure.raiseException()
+        if self._port is None:
+            raised(Listener(self._reactor, self._endpoint).listen(self._factory)).addCallback(self._opened)
 
     def _opened(self, port: IListeningPort) -> None:
         self._port = port

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import clientFromString, serverFromString
@@ -32,6 +32,8 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 from zope.interface import implementer
+
+T = TypeVar("T")
 
 # Colons and backslashes in a value have a backslash before them.
 _ARGUMENT = r":%s=((?:[^:\\]|\\.)*)"
@@ -174,6 +176,20 @@ def _authorities(description: str, name: str) -> list[Any]:
     return certificates
 
 
+def raised(begun: Deferred[T]) -> Deferred[T]:
+    """
+    Raise at once the failure that is known at once, as it is where sockets are listened on.
+
+    @return: what was begun, if it has not failed yet.
+    """
+    failures: list[Failure] = []
+    if begun.called:
+        begun.addErrback(failures.append)
+    for failure in failures:
+        failure.raiseException()
+    return begun
+
+
 @implementer(IStreamServerEndpoint)
 class Listener:
     """
@@ -239,12 +255,8 @@ class Listener:
         if not usesTLS(self._description):
             return None
         found: list[Any] = []
-        failures: list[Failure] = []
         with _inWords(self._description):
-            listening: Any = self._endpoint(_Nowhere(), found.append).listen(self._factory)
-            listening.addErrback(failures.append)
-            for failure in failures:
-                failure.raiseException()
+            raised(self._endpoint(_Nowhere(), found.append).listen(self._factory))
         return found[0]
 
     def use(self, fresh: Any) -> None:

@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 from txconnpool.config import PoolSettings, Settings
 from txconnpool.connection import ConnectionFactory
 from txconnpool.core import Core
-from txconnpool.endpoints import Listener, clientEndpoint, nameOf, usesTLS
+from txconnpool.endpoints import Listener, clientEndpoint, nameOf, raised, usesTLS
 from txconnpool.login import Greeting, tokens
 from txconnpool.reload import CannotChange, Changeable
 from txconnpool.report import Process, Proxied, general, inForce, perServer, perSession, snapshot
@@ -272,12 +272,7 @@ class Proxy(Service):
     def _listen(self) -> None:
         for description in self.settings.listen:
             if description not in self.doors:
-                opening = self.open(description)
-                failures: list[Failure] = []
-                opening.addErrback(failures.append if opening.called else self._notListening)
-                # A failure is raised at once where it is known at once, as it is for sockets.
-                for failure in failures:
-                    failure.raiseException()
+                raised(self.open(description)).addErrback(self._notListening)
 
     def _notListening(self, failure: Failure) -> None:
         self._log.failure("{pool}: cannot listen", failure, pool=self.name)

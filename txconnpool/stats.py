@@ -29,7 +29,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from txconnpool import report
-from txconnpool.endpoints import Listener
+from txconnpool.endpoints import Listener, raised
 from txconnpool.events import Events
 
 #: Seconds between two samples, and how many of them are kept: five minutes.
@@ -341,10 +341,7 @@ class StatisticsService(Service):
 
     def _listen(self) -> None:
         if self.port is None:
-            failures: list[Failure] = []
-            self._endpoint.listen(self._connections).addCallbacks(self._listening, failures.append)
-            for failure in failures:
-                failure.raiseException()
+            raised(self._endpoint.listen(self._connections)).addCallback(self._listening)
 
     def _listening(self, port: IListeningPort) -> None:
         self.port = port

@@ -33,7 +33,7 @@ from zope.interface import implementer
 from txconnpool.channel import Channel, ChannelError, ChannelLost, ignoreLost
 from txconnpool.config import PoolSettings, Settings
 from txconnpool.control import ControlError, merged, noSession, told
-from txconnpool.endpoints import Listener
+from txconnpool.endpoints import Listener, raised
 from txconnpool.logs import relay
 from txconnpool.reload import CannotChange, Changeable
 from txconnpool.report import Process, merge, past, snapshot
@@ -407,11 +407,8 @@ class Workers(Service, Changeable):
         @raise CannotListenError: the address is taken or not ours.
         """
         ports: list[IListeningPort] = []
-        failures: list[Failure] = []
         listener = Listener(Binding(self.reactor), withBacklog(description))
-        listener.listen(_Nobody(pool)).addCallbacks(ports.append, failures.append)
-        for failure in failures:
-            failure.raiseException()
+        raised(listener.listen(_Nobody(pool))).addCallback(ports.append)
         (port,) = ports
         return Entrance(self.reactor, pool, description, port, self._welcome)
 
