@@ -887,16 +887,29 @@ class SessionFactory(Factory):
         @return: the reply, now or later.
         """
 
-        def merge(results: list[tuple[bool, Any]]) -> bytes:
-            replies = [result if done else self.wire.error(str(result.value)) for done, result in results]
+        def merge(replies: list[bytes]) -> bytes:
             reply: bytes = b"" if quiet else self.wire.merge(replies)
             return reply
 
         try:
-            slots = self.pool.each()
+            return self._askAll(data, form).addCallback(merge)
         except PoolError as error:
-            return merge([(False, Failure(error))])
-        return DeferredList([slot.client.ask(data, form) for slot in slots], consumeErrors=True).addCallback(merge)
+            return merge([self.wire.error(str(error))])
+
+    def _askAll(self, data: bytes, form: Any) -> Deferred[list[bytes]]:
+        """
+        Ask every server the same.
+
+        @return: fires with their replies, with an error instead of one that did not come.
+
+        @raise PoolError: a server has no connection.
+        """
+
+        def replies(results: list[tuple[bool, Any]]) -> list[bytes]:
+            return [result if done else self.wire.error(str(result.value)) for done, result in results]
+
+        asked = [slot.client.ask(data, form) for slot in self.pool.each()]
+        return DeferredList(asked, consumeErrors=True).addCallback(replies)
 
     def statistics(self, words: tuple[bytes, ...]) -> Deferred[bytes]:
         """
@@ -918,15 +931,7 @@ class SessionFactory(Factory):
         asked = self.wire.statisticsOfServer(words[1:])
         if asked is None:
             raise NoStatistics("these statistics of a server are not for its clients")
-        slots = self.pool.each()
-
-        def together(results: list[tuple[bool, Any]]) -> bytes:
-            reply: bytes = self.wire.together([
-                result if done else self.wire.error(str(result.value)) for done, result in results
-            ])  # fmt: skip
-            return reply
-
-        return DeferredList([slot.client.ask(*asked) for slot in slots], consumeErrors=True).addCallback(together)
+        return self._askAll(*asked).addCallback(self.wire.together)
 
     def _noStatistics(self, failure: Failure) -> bytes:
         text = str(failure.value)
