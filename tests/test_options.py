@@ -126,6 +126,8 @@ class KindTests(SynchronousTestCase):
         """
         self.assertWrong(CLIENT, "127.0.0.1:11211", "did you mean tcp:127.0.0.1:11211?")
         self.assertWrong(SERVER, "11212", "did you mean tcp:11212?")
+        self.assertWrong(CLIENT, "tcp:11211", "'port'; expected tcp:HOST:PORT")
+        self.assertWrong(CLIENT, "tls:11211", "'port'; expected tcp:HOST:PORT")
 
     def test_port(self) -> None:
         """

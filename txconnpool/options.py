@@ -326,7 +326,10 @@ class Endpoint(Kind[str]):
         except CannotUse:
             raise
         except ValueError as error:
-            right = f"did you mean tcp:{value}?" if self.fits(f"tcp:{value}") else f"expected {self.expected}"
+            right = f"expected {self.expected}"
+            # Where the type is right, its first argument may be missing, and the type would be taken for it.
+            if "Unknown endpoint type" in str(error) and self.fits(f"tcp:{value}"):
+                right = f"did you mean tcp:{value}?"
             raise ValueError(f"{error}; {right}") from None
 
     def _make(self, value: str) -> None:
