@@ -16,7 +16,6 @@ import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from importlib.resources import files
-from itertools import pairwise
 from typing import Any, Final
 
 from twisted.application.service import Service
@@ -70,14 +69,26 @@ class History:
     """
 
     def __init__(self) -> None:
-        self._samples: deque[dict[str, Any]] = deque(maxlen=SAMPLES + 1)
+        self._last: tuple[float, float, dict[str, dict[str, Any]]] | None = None
+        self._cpu: deque[float] = deque(maxlen=SAMPLES)
+        self._points: deque[dict[str, dict[str, Any]]] = deque(maxlen=SAMPLES)
 
     def add(self, told: dict[str, Any]) -> None:
         """
-        Keep what is drawn of a snapshot.
+        Keep what has happened between the last snapshot and this one, as far as it is drawn.
         """
+        time, used = told["time"], told["cpu_seconds"]
         pools = {pool["name"]: _drawn(pool) for pool in told["pools"]}
-        self._samples.append({"time": told["time"], "cpu": told["cpu_seconds"], "pools": pools})
+        last, self._last = self._last, (time, used, pools)
+        if last is None:
+            return
+        since, before, known = last
+        span = max(time - since, 0.001)
+        self._cpu.append(round(max(0.0, used - before) / span, 4))
+        at = round(time, 1)
+        self._points.append({
+            name: {"time": at, **_point(known[name], pool, span)} for name, pool in pools.items() if name in known
+        })  # fmt: skip
 
     def of(self, pool: str) -> dict[str, list[Any]]:
         """
@@ -85,24 +96,17 @@ class History:
         half of the requests took at most (C{p50}) and 99 of 100 (C{p99}), how many were C{in_flight} and C{waiting} on
         average, and how many C{sessions} there were.
         """
-        past: dict[str, list[Any]] = {name: [] for name in ("time", *_DRAWN)}
-        for before, after in pairwise(self._samples):
-            if pool in before["pools"] and pool in after["pools"]:
-                span = max(after["time"] - before["time"], 0.001)
-                point = _point(before["pools"][pool], after["pools"][pool], span)
-                for name, value in {"time": round(after["time"], 1), **point}.items():
-                    past[name].append(value)
-        return past
+        points = [each[pool] for each in self._points if pool in each]
+        return {name: [point[name] for point in points] for name in _DRAWN}
 
     def cpu(self) -> list[float]:
         """
         Shares of a processor that were used, for each sample.
         """
-        spans = ((one, other, max(other["time"] - one["time"], 0.001)) for one, other in pairwise(self._samples))
-        return [round(max(0.0, other["cpu"] - one["cpu"]) / span, 4) for one, other, span in spans]
+        return list(self._cpu)
 
 
-_DRAWN: Final = ("requests", "errors", "p50", "p99", "in_flight", "waiting", "sessions")
+_DRAWN: Final = ("time", "requests", "errors", "p50", "p99", "in_flight", "waiting", "sessions")
 
 
 def _drawn(pool: dict[str, Any]) -> dict[str, Any]:
