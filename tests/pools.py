@@ -10,16 +10,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred, execute, fail
-from twisted.internet.error import ConnectionRefusedError, NoProtocol
-from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
 
-from tests.support import Pipe
+from tests.support import Endpoint, Pipe
 from txconnpool.errors import PoolError
 from txconnpool.pool import Pool
 from txconnpool.state import OPEN
@@ -178,77 +175,12 @@ class Far(Pipe):
             self.send(word.encode() + b"\r\n")
 
 
-@implementer(IStreamClientEndpoint)
-class Server:
+class Server(Endpoint[Far]):
     """
-    A server in memory, as an endpoint.
-
-    @ivar mode: what becomes of a dial: C{"accept"}, C{"refuse"}, C{"hang"} for neither, C{"raise"} for a mistake.
-    @ivar dials: how many there have been.
-    @ivar hanging: those that are in progress.
-    @ivar lines: all connections there have been.
+    A server that answers what it is told to.
     """
 
-    def __init__(self, clock: Clock, name: str = "server") -> None:
-        self.clock = clock
-        self.name = name
-        self.mode = "accept"
-        self.dials = 0
-        self.hanging: list[tuple[Any, Deferred[Any]]] = []
-        self.cancelled = 0
-        self.lines: list[Far] = []
-
-    def __repr__(self) -> str:
-        return self.name
-
-    @property
-    def open(self) -> list[Far]:
-        """
-        The connections there are.
-        """
-        return [line for line in self.lines if line.connected]
-
-    def connect(self, protocolFactory: Any) -> Deferred[Any]:
-        """
-        Connect, or do not.
-        """
-        self.dials += 1
-        if self.mode == "accept":
-            return execute(self._connected, protocolFactory)
-        if self.mode == "refuse":
-            return fail(ConnectionRefusedError())
-        if self.mode == "raise":
-            raise RuntimeError("out of descriptors")
-        dial: Deferred[Any] = Deferred(self._cancelled)
-        self.hanging.append((protocolFactory, dial))
-        return dial
-
-    def _cancelled(self, dial: Deferred[Any]) -> None:
-        self.hanging = [each for each in self.hanging if each[1] is not dial]
-        self.cancelled += 1
-
-    def _connected(self, factory: Any) -> Any:
-        line = Far(self.clock)
-        protocol = factory.buildProtocol(line.getPeer())
-        if protocol is None:
-            raise NoProtocol
-        self.lines.append(line)
-        line.connect(protocol)
-        return protocol
-
-    def accept(self) -> None:
-        """
-        A dial that hangs succeeds.
-        """
-        factory, dial = self.hanging.pop(0)
-        dial.callback(self._connected(factory))
-
-    def refuse(self) -> None:
-        """
-        A dial that hangs fails.
-        """
-        _, dial = self.hanging.pop(0)
-        dial.errback(ConnectionRefusedError())
+    kind = Far
 
 
 class PoolCase(SynchronousTestCase):

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost, ConnectionRefusedError
+from twisted.internet.defer import Deferred, execute, fail
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost, ConnectionRefusedError, NoProtocol
 from twisted.internet.interfaces import (
     IConsumer,
     IHalfCloseableProtocol,
@@ -36,6 +36,9 @@ from txconnpool.wire.memcache import Memcache
 
 #: As many unsent bytes pause a producer.
 HIGH_WATER = 1 << 16
+
+
+P = TypeVar("P", bound="Pipe")
 
 
 @implementer(ITransport, IConsumer, IPushProducer)
@@ -345,29 +348,33 @@ class Line(Pipe):
 
 
 @implementer(IStreamClientEndpoint)
-class Upstream:
+class Endpoint(Generic[P]):
     """
-    A server, as an endpoint.
+    A server in memory, as an endpoint.
 
-    @ivar mode: what becomes of a dial: C{"accept"}, C{"refuse"}, or C{"hang"} for neither.
-    @ivar greets: whether the handshake is answered.
+    @cvar kind: what its connections are.
+    @ivar mode: what becomes of a dial: C{"accept"}, C{"refuse"}, C{"hang"} for neither, C{"raise"} for a mistake.
+    @ivar dials: how many there have been.
+    @ivar hanging: those that are in progress.
     @ivar lines: all connections there have been.
-    @ivar dials: how many dials there have been.
     """
 
-    def __init__(self, clock: Clock, name: str) -> None:
+    kind: Callable[[Clock], P]
+
+    def __init__(self, clock: Clock, name: str = "server") -> None:
         self.clock = clock
         self.name = name
         self.mode = "accept"
-        self.greets = True
-        self.lines: list[Line] = []
         self.dials = 0
+        self.hanging: list[tuple[Any, Deferred[Any]]] = []
+        self.cancelled = 0
+        self.lines: list[P] = []
 
     def __repr__(self) -> str:
         return self.name
 
     @property
-    def open(self) -> list[Line]:
+    def open(self) -> list[P]:
         """
         The connections there are.
         """
@@ -378,17 +385,60 @@ class Upstream:
         Connect, or do not.
         """
         self.dials += 1
+        if self.mode == "accept":
+            return execute(self._connected, protocolFactory)
         if self.mode == "refuse":
             return fail(ConnectionRefusedError())
-        if self.mode == "hang":
-            return Deferred()
-        line = Line(self.clock)
-        line.connect(protocolFactory.buildProtocol(line.getPeer()))
+        if self.mode == "raise":
+            raise RuntimeError("out of descriptors")
+        dial: Deferred[Any] = Deferred(self._cancelled)
+        self.hanging.append((protocolFactory, dial))
+        return dial
+
+    def _cancelled(self, dial: Deferred[Any]) -> None:
+        self.hanging = [each for each in self.hanging if each[1] is not dial]
+        self.cancelled += 1
+
+    def _connected(self, factory: Any) -> Any:
+        line = self.kind(self.clock)
+        protocol = factory.buildProtocol(line.getPeer())
+        if protocol is None:
+            raise NoProtocol
         self.lines.append(line)
+        line.connect(protocol)
+        return protocol
+
+    def accept(self) -> None:
+        """
+        A dial that hangs succeeds.
+        """
+        factory, dial = self.hanging.pop(0)
+        dial.callback(self._connected(factory))
+
+    def refuse(self) -> None:
+        """
+        A dial that hangs fails.
+        """
+        _, dial = self.hanging.pop(0)
+        dial.errback(ConnectionRefusedError())
+
+
+class Upstream(Endpoint[Line]):
+    """
+    A memcached.
+
+    @ivar greets: whether the handshake is answered.
+    """
+
+    kind = Line
+    greets = True
+
+    def _connected(self, factory: Any) -> Any:
+        protocol = super()._connected(factory)
         if self.greets:
             # As on a real network the greeting comes when the dial is done.
-            self.clock.callLater(0, self._greet, line)
-        return succeed(line.protocol)
+            self.clock.callLater(0, self._greet, self.lines[-1])
+        return protocol
 
     def _greet(self, line: Line) -> None:
         assert line.take() == b"version\r\n"
