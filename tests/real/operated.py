@@ -24,6 +24,7 @@ from tests.real.servers import (
     Twistd,
     ask,
     connect,
+    everything,
     freePort,
     missing,
     serverEndpoint,
@@ -40,10 +41,19 @@ def say(address: Address, *lines: str, timeout: float = 10.0) -> str:
     with connect(address, timeout) as console:
         console.sendall("".join(f"{line}\n" for line in lines).encode())
         console.shutdown(socket.SHUT_WR)
-        answer = b""
-        while data := console.recv(1 << 16):
-            answer += data
-        return answer.decode()
+        return everything(console).decode()
+
+
+def rows(address: Address, what: str) -> list[dict[str, str]]:
+    """
+    @return: a table of a console.
+    """
+    *lines, last = say(address, f"show {what}").splitlines()
+    assert last.startswith("OK "), last
+    if not lines:
+        return []
+    names, *found = (re.split("  +", line.strip()) for line in lines)
+    return [dict(zip(names, row, strict=True)) for row in found]
 
 
 class Operated(Twistd):
@@ -120,12 +130,7 @@ class Operated(Twistd):
         """
         @return: a table of the console.
         """
-        *lines, last = self.say(f"show {what}").splitlines()
-        assert last.startswith("OK "), last
-        if not lines:
-            return []
-        names, *rows = (re.split("  +", line.strip()) for line in lines)
-        return [dict(zip(names, row, strict=True)) for row in rows]
+        return rows(self.admin, what)
 
     def hangUp(self, *words: str) -> None:
         """
@@ -165,6 +170,19 @@ class OperatedTestCase(SynchronousTestCase):
         self.proxy = Operated(*self.options, upstream=self.servers)
         self.addCleanup(self.proxy.stop)
         self.proxy.start()
+
+    def paused(self) -> socket.socket:
+        """
+        Pause the proxy.
+
+        @return: a client whose request waits for the end of that.
+        """
+        client = connect(self.proxy.address)
+        self.addCleanup(client.close)
+        self.proxy.say("pause")
+        client.sendall(b"get a\r\n")
+        until(lambda: self.proxy.rows("pools")[0]["waiting"] == "1")
+        return client
 
     def load(self, **settings: object) -> Load:
         """

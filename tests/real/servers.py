@@ -141,14 +141,39 @@ def ask(address: Address, request: bytes, end: bytes = b"\r\n", timeout: float =
     @raise OSError: when the connection fails or nothing comes for C{timeout} seconds.
     """
     with connect(address, timeout) as client:
-        client.sendall(request)
-        answer = b""
-        while not answer.endswith(end):
-            data = client.recv(1 << 16)
-            if not data:
-                break
-            answer += data
-        return answer
+        return exchange(client, request, end)
+
+
+def exchange(client: socket.socket, request: bytes, end: bytes) -> bytes:
+    """
+    Send one request and read until the answer ends with C{end}, or the peer closes.
+    """
+    client.sendall(request)
+    answer = b""
+    while not answer.endswith(end) and (data := client.recv(1 << 16)):
+        answer += data
+    return answer
+
+
+def everything(client: socket.socket) -> bytes:
+    """
+    Read until the peer closes.
+    """
+    answer = b""
+    while data := client.recv(1 << 16):
+        answer += data
+    return answer
+
+
+def refuses(address: Address) -> bool:
+    """
+    Does nothing listen there?
+    """
+    try:
+        connect(address).close()
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
 def until(condition: Callable[[], object], timeout: float = 10.0, what: str = "the condition") -> None:

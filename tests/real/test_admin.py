@@ -15,8 +15,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.real.operated import Operated, OperatedTestCase, say
-from tests.real.servers import HOST, Proxy, ServerFailed, ask, connect, freePort, missing, until
+from tests.real.operated import OperatedTestCase, say
+from tests.real.servers import HOST, Proxy, ServerFailed, ask, connect, freePort, missing, refuses, until
 
 
 class AdminTests(OperatedTestCase):
@@ -143,13 +143,9 @@ class AdminTests(OperatedTestCase):
         """
         The console works while the proxy drains, to the end of it, and can hasten that.
         """
-        client = connect(self.proxy.address)
-        self.addCleanup(client.close)
-        self.proxy.say("pause")
-        client.sendall(b"get a\r\n")
-        until(lambda: self.proxy.rows("pools")[0]["waiting"] == "1")
+        self.paused()
         self.assertEqual(self.proxy.say("shutdown"), "OK stopping\n")
-        until(lambda: _refused(self.proxy), what="an end of listening")
+        until(lambda: refuses(self.proxy.address), what="an end of listening")
         self.assertIn("OK 1 pool", self.proxy.say("show pools"))
         self.assertIn("ERROR the proxy is not running", self.proxy.say("reload"))
         self.assertTrue(self.proxy.running())
@@ -161,11 +157,7 @@ class AdminTests(OperatedTestCase):
         """
         To shut down is to answer what was read.
         """
-        client = connect(self.proxy.address)
-        self.addCleanup(client.close)
-        self.proxy.say("pause")
-        client.sendall(b"get a\r\n")
-        until(lambda: self.proxy.rows("pools")[0]["waiting"] == "1")
+        client = self.paused()
         self.proxy.say("shutdown", "resume")
         self.assertEqual((client.recv(100), client.recv(100)), (b"END\r\n", b""))
         self.assertEqual(self.proxy.wait(2.0), 0)
@@ -174,13 +166,9 @@ class AdminTests(OperatedTestCase):
         """
         A second SIGTERM ends a stop at once.
         """
-        client = connect(self.proxy.address)
-        self.addCleanup(client.close)
-        self.proxy.say("pause")
-        client.sendall(b"get a\r\n")
-        until(lambda: self.proxy.rows("pools")[0]["waiting"] == "1")
+        self.paused()
         self.proxy.signal(signal.SIGTERM)
-        until(lambda: _refused(self.proxy), what="an end of listening")
+        until(lambda: refuses(self.proxy.address), what="an end of listening")
         time.sleep(0.3)
         self.assertTrue(self.proxy.running())
         self.proxy.signal(signal.SIGTERM)
@@ -276,11 +264,3 @@ class PasswordTests(SynchronousTestCase):
             told = say(self.admin, "auth open", "auth open sesame", "show settings", "pause")
             self.assertRegex(told, r"(?s)\AERROR wrong password\nOK welcome.*OK pool default paused")
             self.assertNotIn("sesame", told.replace("`help`", "") + proxy.log)
-
-
-def _refused(proxy: Operated) -> bool:
-    try:
-        connect(proxy.address, 1.0).close()
-    except ConnectionRefusedError:
-        return True
-    return False

@@ -11,7 +11,6 @@ import json
 import re
 import signal
 import socket
-import ssl
 import time
 from collections import defaultdict
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from typing import Any
 
 from tests.certificates import quoted
 from tests.real.load import Load, Report
+from tests.real.operated import rows, say
 from tests.real.servers import (
     HOST,
     START_TIMEOUT,
@@ -197,14 +197,13 @@ class EveningTests(TLSTestCase):
 
         @return: the lines of the answer.
         """
-        return ask(self.admin, f"{line}\nquit\n".encode(), b"OK bye\n").decode().splitlines()[:-1]
+        return say(self.admin, line).splitlines()
 
     def table(self, what: str) -> list[dict[str, str]]:
         """
         @return: the rows of a table that the console shows.
         """
-        head, *rows, _ = (re.split("  +", line.strip()) for line in self.command(f"show {what}"))
-        return [dict(zip(head, row, strict=False)) for row in rows]
+        return rows(self.admin, what)
 
     def get(self, path: str) -> tuple[int, str]:
         """
@@ -243,14 +242,6 @@ class EveningTests(TLSTestCase):
         self.process.signal(signal.SIGHUP)
         until(lambda: text in self.process.log[before:], 5, f"{text!r} in the log")
         return self.process.log[before:]
-
-    def serial(self, client: ssl.SSLSocket) -> int:
-        """
-        @return: the number of the certificate that a client was shown.
-        """
-        shown = client.getpeercert()
-        assert shown is not None
-        return int(str(shown["serialNumber"]), 16)
 
     # What is done
 

@@ -6,8 +6,6 @@ L{MemCachePool} and a real memcached, on the real reactor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from functools import wraps
 from typing import Any
 
 from twisted.internet import reactor
@@ -23,20 +21,6 @@ from twisted.trial.unittest import TestCase
 from tests.real.servers import HOST, Memcached, Nutcracker, Proxy, Server, freePort, missing
 from txconnpool.errors import ConnectionLostInFlight, PoolClosed, PoolError, PoolTimeout, ServerUnavailable
 from txconnpool.memcache import MemCachePool
-
-Method = Callable[[Any], Coroutine[Any, Any, None]]
-
-
-def asynchronous(test: Method) -> Callable[[Any], Deferred[None]]:
-    """
-    Let a test be a coroutine.
-    """
-
-    @wraps(test)
-    def run(self: Any) -> Deferred[None]:
-        return Deferred.fromCoroutine(test(self))
-
-    return run
 
 
 def pause(seconds: float) -> Deferred[None]:
@@ -76,7 +60,6 @@ class CommandTests(RealTests):
     What the real memcached makes of our commands.
     """
 
-    @asynchronous
     async def test_asMemCacheProtocol(self) -> None:
         """
         Every command of MemCacheProtocol has the same result from us.
@@ -99,7 +82,6 @@ class CommandTests(RealTests):
             self.assertEqual((name, arguments, await getattr(self.pool, name)(*arguments)), (name, arguments, theirs))
         protocol.transport.loseConnection()
 
-    @asynchronous
     async def test_identifiers(self) -> None:
         """
         A value is stored if nobody changed it since its identifier was got.
@@ -113,7 +95,6 @@ class CommandTests(RealTests):
         self.assertEqual(await pool.get("k"), (0, b"2"))
         self.assertNotEqual((await pool.gets("k"))[1], cas)
 
-    @asynchronous
     async def test_touch(self) -> None:
         """
         The time at which a value expires may be changed, and the value read with it.
@@ -127,7 +108,6 @@ class CommandTests(RealTests):
         self.assertTrue(await pool.touch("k", -1))
         self.assertEqual(await pool.get("k"), (0, None))
 
-    @asynchronous
     async def test_stats(self) -> None:
         """
         Statistics of all kinds come as dictionaries.
@@ -141,7 +121,6 @@ class CommandTests(RealTests):
         await self.pool.get("a:b")
         self.assertEqual(await self.pool.stats("detail dump"), {b"a": b"get 1 hit 0 set 0 del 0"})
 
-    @asynchronous
     async def test_sizes(self) -> None:
         """
         Values of all sizes come back as they were, and what is too large for the server is its error; the connection
@@ -157,7 +136,6 @@ class CommandTests(RealTests):
         self.assertEqual(await pool.get("k"), (0, None))
         self.assertEqual((pool.stats.dials, pool.stats.lost), (1, 0))
 
-    @asynchronous
     async def test_errors(self) -> None:
         """
         What the server refuses is an error, and the connection is as good as before.
@@ -170,7 +148,6 @@ class CommandTests(RealTests):
         self.assertEqual(await pool.get("k"), (0, b"text"))
         self.assertEqual(pool.stats.dials, 1)
 
-    @asynchronous
     async def test_noSuchCommand(self) -> None:
         """
         A command that the server does not know is an error of its own.
@@ -182,7 +159,6 @@ class CommandTests(RealTests):
         await self.assertFailure(pool.flushAll(), ClientError, NoSuchCommand)
         self.assertEqual(await pool.get("k"), (0, b"v"))
 
-    @asynchronous
     async def test_manyCallers(self) -> None:
         """
         A thousand concurrent callers each get their own.
@@ -202,7 +178,6 @@ class CommandTests(RealTests):
         self.assertEqual((stats.inFlight, stats.waiting, stats.lost), (0, 0, 0))
         self.assertLessEqual(stats.dials, 5)
 
-    @asynchronous
     async def test_together(self) -> None:
         """
         Concurrent gets of one turn are one request for the server.
@@ -219,7 +194,6 @@ class AddressTests(RealTests):
     Where a memcached may be.
     """
 
-    @asynchronous
     async def test_address(self) -> None:
         """
         The pool of the README of 0.1.2 works, with all kinds of addresses.
@@ -233,7 +207,6 @@ class AddressTests(RealTests):
             self.assertEqual(await pool.set("some", b"value"), True)
             self.assertEqual(await pool.get("some"), (0, b"value"))
 
-    @asynchronous
     async def test_unix(self) -> None:
         """
         A UNIX socket is as good as TCP.
@@ -244,7 +217,6 @@ class AddressTests(RealTests):
         self.assertEqual(await pool.set("k", b"v" * 100_000), True)
         self.assertEqual(await pool.get("k"), (0, b"v" * 100_000))
 
-    @asynchronous
     async def test_several(self) -> None:
         """
         With several servers, C{flushAll} reaches each.
@@ -259,7 +231,6 @@ class AddressTests(RealTests):
         for server in (self.memcached, other):
             self.assertEqual(server.stats()["cmd_flush"], "1")
 
-    @asynchronous
     async def test_proxy(self) -> None:
         """
         A pool works through our proxy.
@@ -272,7 +243,6 @@ class AddressTests(RealTests):
         self.assertEqual(answers, [(0, b"%d" % number) for number in range(200)])
         self.assertIs(await pool.flushAll(), True)
 
-    @asynchronous
     async def test_nutcracker(self) -> None:
         """
         A pool works through twemproxy, which gives the values of one request in another order.
@@ -295,7 +265,6 @@ class FailureTests(RealTests):
     What becomes of calls when the server does not do its part.
     """
 
-    @asynchronous
     async def test_restart(self) -> None:
         """
         A pool works again when its server does, without anybody's doing.
@@ -308,7 +277,6 @@ class FailureTests(RealTests):
         await self.pool.ready(1)
         self.assertEqual(await self.pool.get("k"), (0, None))
 
-    @asynchronous
     async def test_killed(self) -> None:
         """
         What is in flight when the server dies ends soon: writes fail at once, reads look for another connection first.
@@ -323,7 +291,6 @@ class FailureTests(RealTests):
         await self.assertFailure(answers[1], ConnectionLostInFlight)
         await self.assertFailure(answers[2], ServerUnavailable, ConnectionLostInFlight)
 
-    @asynchronous
     async def test_frozen(self) -> None:
         """
         A server that answers nothing is given up in time, and used again when it answers.
@@ -338,7 +305,6 @@ class FailureTests(RealTests):
         await pool.ready(1)
         self.assertEqual((await pool.get("k"))[0], 0)
 
-    @asynchronous
     async def test_cancelled(self) -> None:
         """
         The reply to a cancelled call is nobody's.
@@ -360,7 +326,6 @@ class FailureTests(RealTests):
             self.assertEqual(await counts[number], number + 1)
         self.assertEqual(await gatherResults(after), [(0, b"%d" % (number + 1)) for number in range(100)])
 
-    @asynchronous
     async def test_nobodyThere(self) -> None:
         """
         When there is no server, the first call fails and says why.
@@ -371,7 +336,6 @@ class FailureTests(RealTests):
         self.assertIn("connection refused", str(error))
         self.assertIn(self.memcached.endpoint, str(error))
 
-    @asynchronous
     async def test_notMemcached(self) -> None:
         """
         A server that does not answer as memcached does, or not at all, is none.
@@ -384,7 +348,6 @@ class FailureTests(RealTests):
             self.addCleanup(pool.close)
             await self.assertFailure(pool.get("k"), ServerUnavailable)
 
-    @asynchronous
     async def test_close(self) -> None:
         """
         A pool that is closed answers what it was asked before, and leaves no socket behind.

@@ -28,9 +28,11 @@ from tests.real.servers import (
     Twistd,
     ask,
     connect,
+    everything,
     freePort,
     missing,
     raiseFileLimit,
+    refuses,
     serverEndpoint,
     until,
     which,
@@ -322,7 +324,7 @@ class ConfiguredTests(SynchronousTestCase):
         tac = Path(self.mktemp()).resolve()
         tac.write_text(_APPLICATION.format(host=HOST, ports=ports))
         with Twistd(plugin=str(tac), general=["-y"], address=(HOST, ports[0])) as process:
-            until(lambda: _accepts((HOST, ports[1])))
+            until(lambda: not refuses((HOST, ports[1])))
             for port in ports:
                 self.assertEqual(ask((HOST, port), b"set k 0 0 1\r\nx\r\n"), b"STORED\r\n")
             until(lambda: "the other service says STORED" in process.log)
@@ -363,14 +365,6 @@ def ask():
 
 TimerService(0.2, ask).setServiceParent(together)
 """
-
-
-def _accepts(address: Address) -> bool:
-    try:
-        connect(address).close()
-    except OSError:
-        return False
-    return True
 
 
 class EncryptedTests(SynchronousTestCase):
@@ -416,9 +410,7 @@ class EncryptedTests(SynchronousTestCase):
         """
         with self.context.wrap_socket(connect(self.inner.address), server_hostname="localhost") as client:
             client.sendall(b"stats\r\nquit\r\nget late\r\n")
-            answer = b""
-            while data := client.recv(1 << 16):
-                answer += data
+            answer = everything(client)
         self.assertTrue(answer.endswith(b"END\r\n"))
         match = re.search(rb"STAT %s (\d+)\r\n" % name, answer)
         assert match is not None

@@ -9,11 +9,8 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Coroutine
-from functools import wraps
 from pathlib import Path
 from textwrap import dedent
-from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
@@ -42,18 +39,6 @@ def programs(text: str) -> dict[str, str]:
         elif heading:
             found[heading] = dedent(part["code"])
     return found
-
-
-def asynchronous(test: Callable[[Any], Coroutine[Any, Any, None]]) -> Callable[[Any], Deferred[None]]:
-    """
-    Let a test be a coroutine.
-    """
-
-    @wraps(test)
-    def run(self: Any) -> Deferred[None]:
-        return Deferred.fromCoroutine(test(self))
-
-    return run
 
 
 class ProgramTests(TestCase):
@@ -103,14 +88,12 @@ class ProgramTests(TestCase):
 
         return deferToThread(run)
 
-    @asynchronous
     async def test_inFiveLines(self) -> None:
         """
         The first program stores a value and gets it.
         """
         self.assertEqual(await self.execute("In five lines"), "(0, b'hello')\n")
 
-    @asynchronous
     async def test_protocol(self) -> None:
         """
         The pool of a protocol of one's own talks to a server which says what it hears.
@@ -120,7 +103,6 @@ class ProgramTests(TestCase):
         self.addCleanup(port.stopListening)
         self.assertEqual(await self.execute("A protocol of your own", port=number), "b'one'\nb'two' b'three'\n")
 
-    @asynchronous
     async def test_failure(self) -> None:
         """
         The program goes on without its cache.
@@ -128,14 +110,12 @@ class ProgramTests(TestCase):
         said = await self.execute("When servers fail")
         self.assertEqual(said, "upstream unavailable: connection refused (tcp:127.0.0.1:1)\n42\n")
 
-    @asynchronous
     async def test_testing(self) -> None:
         """
         The tests pass.
         """
         self.assertIn("PASSED (successes=2)", await self.execute("Testing your program", "-m", "twisted.trial"))
 
-    @asynchronous
     async def test_migration(self) -> None:
         """
         The program for 0.1.2 runs.

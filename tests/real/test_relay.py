@@ -32,7 +32,7 @@ from tests.real.relay import (
     reset,
     trickle,
 )
-from tests.real.servers import HOST, Address, ServerFailed, connect, until
+from tests.real.servers import HOST, Address, ServerFailed, connect, everything, until
 
 
 class _Echo(socketserver.StreamRequestHandler):
@@ -388,16 +388,6 @@ def receive(client: socket.socket, length: int) -> bytes:
         pieces.append(data)
         length -= len(data)
     return b"".join(pieces)
-
-
-def everything(client: socket.socket) -> bytes:
-    """
-    Receive until the end.
-    """
-    data = b""
-    while piece := client.recv(1 << 16):
-        data += piece
-    return data
 
 
 def held(relay: Relay) -> int:

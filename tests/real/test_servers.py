@@ -18,7 +18,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.real import servers
 from tests.real.servers import (
     HOST,
-    Address,
     Memcached,
     Nutcracker,
     Server,
@@ -28,6 +27,7 @@ from tests.real.servers import (
     connect,
     freePort,
     missing,
+    refuses,
 )
 
 
@@ -118,17 +118,6 @@ class Listening(Server):
         """
         assert not isinstance(self.address, str)
         return [sys.executable, "-c", LISTEN + self.options[0], str(self.address[1])]
-
-
-def refuses(address: Address) -> bool:
-    """
-    Does nothing listen there?
-    """
-    try:
-        connect(address).close()
-    except ConnectionRefusedError:
-        return True
-    return False
 
 
 class ServerTests(SynchronousTestCase):

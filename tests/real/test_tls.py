@@ -19,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.certificates import Certificate, missingTLS, quoted
 from tests.real.load import run
-from tests.real.servers import HOST, Memcached, Proxy, ask, connect, freePort, missing, until, which
+from tests.real.servers import HOST, Memcached, Proxy, ask, connect, exchange, freePort, missing, until, which
 
 CLIENT_LIMIT = 5.0
 
@@ -120,14 +120,15 @@ class TLSTestCase(SynchronousTestCase):
         """
         Ask, and read until the answer ends.
         """
-        client.sendall(request)
-        data = b""
-        while not data.endswith(end):
-            more = client.recv(1 << 16)
-            if not more:
-                break
-            data += more
-        return data
+        return exchange(client, request, end)
+
+    def serial(self, client: ssl.SSLSocket) -> int:
+        """
+        @return: the number of the certificate that a client was shown.
+        """
+        certificate = client.getpeercert()
+        assert certificate is not None
+        return int(str(certificate["serialNumber"]), 16)
 
     def sessions(self, proxy: Proxy) -> int:
         """
@@ -212,14 +213,6 @@ class ListenTests(TLSTestCase):
             self.assertEqual(self.serial(self.client()), host.serial)
             self.assertEqual(self.ask(client, b"verbosity\r\n", b"\r\n"), b"ERROR\r\n")
             self.assertNotIn("Traceback", proxy.log)
-
-    def serial(self, client: ssl.SSLSocket) -> int:
-        """
-        @return: the number of the certificate that a client was shown.
-        """
-        certificate = client.getpeercert()
-        assert certificate is not None
-        return int(str(certificate["serialNumber"]), 16)
 
     def test_notTLS(self) -> None:
         """

@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.real.load import Report
 from tests.real.operated import OperatedTestCase, gone
-from tests.real.servers import Memcached, Proxy, ask, connect, missing, until
+from tests.real.servers import Memcached, Proxy, ask, connect, everything, missing, until
 
 
 class Watch(threading.Thread):
@@ -198,11 +198,7 @@ class WorkersTests(OperatedTestCase):
         """
         A worker that is sent SIGTERM answers what it has read before it ends, and another takes its place.
         """
-        client = connect(self.proxy.address)
-        self.addCleanup(client.close)
-        self.proxy.say("pause")
-        client.sendall(b"get a\r\n")
-        until(lambda: self.proxy.rows("pools")[0]["waiting"] == "1")
+        client = self.paused()
         number = self.proxy.rows("sessions")[0]["session"].split(".")[0]
         os.kill(self.proxy.children[int(number) - 1], signal.SIGTERM)
         time.sleep(0.5)
@@ -227,10 +223,7 @@ class WorkersTests(OperatedTestCase):
         self.proxy.signal(signal.SIGHUP)
         self.proxy.say("resume")
         for client in clients:
-            answer = b""
-            while data := client.recv(100):
-                answer += data
-            self.assertEqual(answer, b"END\r\nEND\r\n")
+            self.assertEqual(everything(client), b"END\r\nEND\r\n")
         self.proxy.wait(5.0)
         self.assertEqual([gone(pid) for pid in children], [True, True])
         self.assertNotIn("Traceback", self.proxy.log)
@@ -240,11 +233,7 @@ class WorkersTests(OperatedTestCase):
         So it is when all processes are sent the signal, as systemd and a terminal do.
         """
         children = self.proxy.children
-        client = connect(self.proxy.address)
-        self.addCleanup(client.close)
-        self.proxy.say("pause")
-        client.sendall(b"get a\r\n")
-        until(lambda: self.proxy.rows("pools")[0]["waiting"] == "1")
+        client = self.paused()
         for number in (signal.SIGINT, signal.SIGTERM):
             for pid in children:
                 os.kill(pid, number)
