@@ -246,6 +246,36 @@ class Pipe:
             self.protocol.connectionLost(Failure(reason or ConnectionLost()))
 
 
+@implementer(IPushProducer)
+class Pusher:
+    """
+    A push producer that notes what it is told.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.onResume: Callable[[], object] = list
+
+    def pauseProducing(self) -> None:
+        """
+        Note it.
+        """
+        self.calls.append("pause")
+
+    def resumeProducing(self) -> None:
+        """
+        Note it.
+        """
+        self.calls.append("resume")
+        self.onResume()
+
+    def stopProducing(self) -> None:
+        """
+        Note it.
+        """
+        self.calls.append("stop")
+
+
 def value(key: bytes) -> bytes:
     """
     What L{Line} has stored under a key, which no other key has. It is full of what only looks like the protocol.

@@ -32,9 +32,9 @@ from twisted.internet.task import Clock
 from twisted.plugin import IPlugin
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from tests.support import Pusher
 from txconnpool.embedded import MemoryAddress, MemoryEndpoint, MemoryParser, Store
 from txconnpool.transport import HIGH_WATER
 
@@ -69,34 +69,6 @@ class Client(Protocol):
         """
         data, self.data = self.data, b""
         return data
-
-
-@implementer(IPushProducer)
-class Producer:
-    """
-    Notes what it is told.
-    """
-
-    def __init__(self) -> None:
-        self.told: list[str] = []
-
-    def pauseProducing(self) -> None:
-        """
-        Note it.
-        """
-        self.told.append("pause")
-
-    def resumeProducing(self) -> None:
-        """
-        Note it.
-        """
-        self.told.append("resume")
-
-    def stopProducing(self) -> None:
-        """
-        Note it.
-        """
-        self.told.append("stop")
 
 
 class EmbeddedTestCase(SynchronousTestCase):
@@ -273,7 +245,7 @@ class ServerTests(EmbeddedTestCase):
         """
         A client that reads nothing but goes on to write is paused itself: nothing piles up at the server.
         """
-        producer = Producer()
+        producer = Pusher()
         self.ask(b"set k 0 0 100000\r\n" + b"x" * 100000 + b"\r\n")
         self.client.transport.registerProducer(producer, True)
         self.client.transport.pauseProducing()
@@ -281,7 +253,7 @@ class ServerTests(EmbeddedTestCase):
         self.clock.advance(0)
         self.client.transport.write(b"get k\r\n" * HIGH_WATER)
         self.clock.advance(0)
-        self.assertEqual(producer.told, ["pause"])
+        self.assertEqual(producer.calls, ["pause"])
 
     def test_closedWhileUnread(self) -> None:
         """
@@ -521,7 +493,7 @@ class ProducerTests(Pair):
         Make a producer.
         """
         super().setUp()
-        self.producer = Producer()
+        self.producer = Pusher()
 
     def test_push(self) -> None:
         """
@@ -529,27 +501,27 @@ class ProducerTests(Pair):
         """
         self.near.registerProducer(self.producer, True)
         self.near.write(b"x" * HIGH_WATER)
-        self.assertEqual(self.producer.told, [])
+        self.assertEqual(self.producer.calls, [])
         self.near.write(b"x")
         self.near.write(b"x")
-        self.assertEqual(self.producer.told, ["pause"])
+        self.assertEqual(self.producer.calls, ["pause"])
         self.clock.advance(0)
-        self.assertEqual(self.producer.told, ["pause", "resume"])
+        self.assertEqual(self.producer.calls, ["pause", "resume"])
         self.near.write(b"x" * (HIGH_WATER + 1))
         self.clock.advance(0)
-        self.assertEqual(self.producer.told, ["pause", "resume"] * 2)
+        self.assertEqual(self.producer.calls, ["pause", "resume"] * 2)
 
     def test_next(self) -> None:
         """
         A producer that follows a paused one is paused and resumed itself.
         """
-        self.near.registerProducer(Producer(), True)
+        self.near.registerProducer(Pusher(), True)
         self.near.write(b"x" * (HIGH_WATER + 1))
         self.near.unregisterProducer()
         self.near.registerProducer(self.producer, True)
         self.near.write(b"x")
         self.clock.advance(0)
-        self.assertEqual(self.producer.told, ["pause", "resume"])
+        self.assertEqual(self.producer.calls, ["pause", "resume"])
 
     def test_pull(self) -> None:
         """
@@ -557,18 +529,18 @@ class ProducerTests(Pair):
         """
         self.near.registerProducer(self.producer, False)
         self.near.write(b"x" * (HIGH_WATER + 1))
-        self.assertEqual(self.producer.told, ["resume"])
+        self.assertEqual(self.producer.calls, ["resume"])
         self.clock.advance(0)
-        self.assertEqual(self.producer.told, ["resume", "resume"])
+        self.assertEqual(self.producer.calls, ["resume", "resume"])
 
     def test_one(self) -> None:
         """
         There is one producer at a time.
         """
         self.near.registerProducer(self.producer, True)
-        self.assertRaises(RuntimeError, self.near.registerProducer, Producer(), True)
+        self.assertRaises(RuntimeError, self.near.registerProducer, Pusher(), True)
         self.near.unregisterProducer()
-        self.near.registerProducer(Producer(), True)
+        self.near.registerProducer(Pusher(), True)
 
     def test_unregistered(self) -> None:
         """
@@ -579,7 +551,7 @@ class ProducerTests(Pair):
         self.near.write(b"x" * (HIGH_WATER + 1))
         self.near.loseConnection()
         self.clock.advance(0)
-        self.assertEqual(self.producer.told, [])
+        self.assertEqual(self.producer.calls, [])
 
     def test_close(self) -> None:
         """
@@ -588,10 +560,10 @@ class ProducerTests(Pair):
         self.near.registerProducer(self.producer, True)
         self.far.loseConnection()
         self.clock.advance(0)
-        self.assertEqual(self.producer.told, ["stop"])
-        late = Producer()
+        self.assertEqual(self.producer.calls, ["stop"])
+        late = Pusher()
         self.far.registerProducer(late, True)
-        self.assertEqual(late.told, ["stop"])
+        self.assertEqual(late.calls, ["stop"])
 
 
 class CountingFactory(Factory):

@@ -47,6 +47,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides, implementer
 from zope.interface.verify import verifyObject
 
+from tests.support import Pusher
 from txconnpool import transport as module
 from txconnpool.transport import HIGH_WATER, ROUNDS, DirectTransport, Turn, adopt, part, peerOf, tune
 
@@ -185,36 +186,6 @@ class Made(ClientFactory):
         self.made.append(recorder)
         self.case.made.append(recorder)
         return recorder
-
-
-@implementer(IPushProducer)
-class Pusher:
-    """
-    A push producer that notes what it is told.
-    """
-
-    def __init__(self) -> None:
-        self.calls: list[str] = []
-        self.onResume: Callable[[], object] = list
-
-    def pauseProducing(self) -> None:
-        """
-        Note it.
-        """
-        self.calls.append("pause")
-
-    def resumeProducing(self) -> None:
-        """
-        Note it.
-        """
-        self.calls.append("resume")
-        self.onResume()
-
-    def stopProducing(self) -> None:
-        """
-        Note it.
-        """
-        self.calls.append("stop")
 
 
 @implementer(IPullProducer)
