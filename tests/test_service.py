@@ -211,6 +211,15 @@ class ProxyServiceTests(SynchronousTestCase):
         self.assertEqual([event["count"] for event in logs if "did not end in time" in event["log_format"]], [1])
         self.assertEqual(street.clock.getDelayedCalls(), [])
 
+    def test_status(self) -> None:
+        """
+        How things are is one line, in which a server with a connection is up, whatever became of the last dial.
+        """
+        street = Street(A, B).start()
+        street.client("tcp:2")
+        street.proxy("a").pool.eject("memory:", ConnectionRefusedError())
+        self.assertEqual(street.service.status(), "clients: 1, connections: 2, servers up: 2 of 2")
+
     def test_abort(self) -> None:
         """
         A stop that takes its time can be told to end at once.

@@ -7,6 +7,7 @@ What an operator may see of a running proxy, and do to it. What goes in and come
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -155,6 +156,7 @@ def _names(pools: list[Proxy]) -> str:
 
 def _pool(proxy: Proxy) -> Iterator[Row]:
     stats = proxy.pool.stats
+    states = Counter(server.state for server in proxy.pool.servers)
     yield {
         "pool": proxy.name,
         "state": "paused" if proxy.pool.paused else "running",
@@ -164,25 +166,8 @@ def _pool(proxy: Proxy) -> Iterator[Row]:
         "connections": stats.connections,
         "pool-size": stats.maximum,
         "dialing": stats.dialing,
-        "servers": ", ".join(f"{count} {state}" for state, count in _states(proxy).items()),
+        "servers": ", ".join(f"{count} {state}" for state, count in states.items()),
     }
-
-
-def _states(proxy: Proxy) -> dict[str, int]:
-    """
-    Count the servers of a pool by their state.
-    """
-    states: dict[str, int] = {}
-    for server in proxy.pool.servers:
-        state = _state(server).split(":")[0]
-        states[state] = states.get(state, 0) + 1
-    return states
-
-
-def _state(server: Any) -> str:
-    if server.drained:
-        return "drained"
-    return "up" if server.up else f"down: {server.reason}"
 
 
 def _servers(proxy: Proxy) -> Iterator[Row]:
@@ -192,7 +177,7 @@ def _servers(proxy: Proxy) -> Iterator[Row]:
         yield {
             "pool": proxy.name,
             "server": server.name,
-            "state": _state(server),
+            "state": f"down: {server.reason}" if server.state == "down" else server.state,
             "connections": server.count - server.dialing,
             "in-flight": sum(slot.load for slot in own),
             "requests": sum(server.traffic.requests),

@@ -91,7 +91,7 @@ class Proxied:
             return "draining"
         if self.pool.paused:
             return "paused"
-        return "ready" if any(server.up and not server.drained for server in self.pool.servers) else "down"
+        return "ready" if any(server.state == "up" for server in self.pool.servers) else "down"
 
 
 class _Upstream:
@@ -359,7 +359,7 @@ def _poolSnapshot(view: Proxied) -> dict[str, Any]:
         "servers": [
             {
                 "name": of.server.name,
-                "state": "drained" if of.server.drained else "up" if of.server.up else "down",
+                "state": of.server.state,
                 "reason": of.server.reason if of.server.failures else "",
                 **_read(SERVER, of),
             }

@@ -563,7 +563,7 @@ class ProxyService(MultiService, Changeable):
         clients = sum(len(proxy.sessions.sessions) for proxy in self.proxies)
         connections = sum(proxy.pool.stats.connections for proxy in self.proxies)
         servers = [server for proxy in self.proxies for server in proxy.pool.servers]
-        up = sum(1 for server in servers if not server.failures)
+        up = sum(server.up for server in servers)
         return f"clients: {clients}, connections: {connections}, servers up: {up} of {len(servers)}"
 
     def stopService(self) -> Deferred[None]:

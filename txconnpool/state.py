@@ -163,9 +163,16 @@ class Server:
         """
         return not self.failures or self.count > self.dialing
 
+    @property
+    def state(self) -> str:
+        """
+        C{up}, C{down} or C{drained}.
+        """
+        return "drained" if self.drained else "up" if self.up else "down"
+
     def __repr__(self) -> str:
-        health = "drained" if self.drained else "up" if self.up else f"down, {self.failures} failed dials"
-        return f"<Server {self.name}: {health}, {self.count} connections>"
+        failed = f", {self.failures} failed dials" if self.state == "down" else ""
+        return f"<Server {self.name}: {self.state}{failed}, {self.count} connections>"
 
 
 class Slot:
