@@ -21,7 +21,6 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from tests.support import Stage
 from txconnpool import __version__
 from txconnpool.config import PoolSettings, Settings
-from txconnpool.metrics import REASONS, Histogram, Traffic, tally
 from txconnpool.report import (
     ERRORS,
     MOST_SESSIONS,
@@ -558,47 +557,6 @@ class ReadTests(SynchronousTestCase):
             gone = {name: (value, after.get(name)) for name, value in before.items() if after.get(name, -1) < value}
             self.assertEqual(gone, {}, event)
             before = after
-
-
-class ReasonTests(SynchronousTestCase):
-    """
-    Tests for L{tally} and L{Traffic.add}.
-    """
-
-    def test_bound(self) -> None:
-        """
-        Of reasons without end, as a server may have, only so many are counted apart.
-        """
-        reasons: dict[str, int] = {}
-        for number in range(100):
-            tally(reasons, f"reason {number}", 2)
-        tally(reasons, "reason 0")
-        self.assertEqual((len(reasons), sum(reasons.values())), (REASONS + 1, 201))
-        self.assertEqual(reasons["reason 0"], 3)
-
-    def test_add(self) -> None:
-        """
-        The numbers of two servers can be put together.
-        """
-        one, other = Traffic(2), Traffic(2)
-        one.requests, other.requests = [1, 2], [10, 20]
-        one.sent, other.sent = 3, 30
-        one.lost, other.lost = {"a": 1, "b": 2}, {"b": 20, "c": 30}
-        one.latency.observe(0.01)
-        other.latency.observe(0.01, 2)
-        one.add(other)
-        self.assertEqual((one.requests, one.sent, one.lost), ([11, 22], 33, {"a": 1, "b": 22, "c": 30}))
-        self.assertEqual((one.latency.count, round(one.latency.total, 6)), (3, 0.03))
-
-    def test_quantile(self) -> None:
-        """
-        A quantile of a histogram is the bound of the bucket that it lies in.
-        """
-        histogram = Histogram((1.0, 2.0))
-        self.assertEqual(histogram.quantile(0.5), 0.0)
-        for value in (0.5, 1.0, 1.5, 99.0):
-            histogram.observe(value)
-        self.assertEqual([histogram.quantile(q) for q in (0.5, 0.75, 1.0)], [1.0, 2.0, float("inf")])
 
 
 class MergeTests(SynchronousTestCase):

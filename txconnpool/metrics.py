@@ -52,30 +52,6 @@ class Histogram:
         self.counts[:] = map(add, self.counts, other.counts)
         self.total += other.total
 
-    @property
-    def count(self) -> int:
-        """
-        How many values were counted.
-        """
-        return sum(self.counts)
-
-    def quantile(self, q: float) -> float:
-        """
-        Estimate a quantile: the upper bound of the bucket in which it lies.
-
-        @param q: from 0 to 1.
-        @return: 0.0 when nothing was counted, infinity when it lies above the last bound.
-        """
-        rank = q * self.count
-        if not rank:
-            return 0.0
-        seen = 0
-        for bound, count in zip(self.bounds, self.counts, strict=False):
-            seen += count
-            if seen >= rank:
-                return bound
-        return float("inf")
-
 
 class Counters:
     """
