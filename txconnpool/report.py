@@ -333,13 +333,13 @@ def snapshot(process: Process, pools: Iterable[Proxied]) -> dict[str, Any]:
         "pid": os.getpid(),
         "version": __version__,
         "time": time.time(),
-        **_read(PROCESS, process),
+        **_read(PROCESS.statistics, process),
         "pools": [_poolSnapshot(pool) for pool in pools],
     }
 
 
-def _read(scope: Scope, of: object) -> dict[str, Value]:
-    values = ((each.name, each.read(of)) for each in scope.statistics)
+def _read(statistics: Iterable[Statistic], of: object) -> dict[str, Value]:
+    values = ((each.name, each.read(of)) for each in statistics)
     return {name: value for name, value in values if value is not None}
 
 
@@ -348,22 +348,21 @@ def _poolSnapshot(view: Proxied) -> dict[str, Any]:
     slots, now = pool.state.slots, pool.reactor.seconds()
     forms = view.sessions.wire.forms
     servers = [_Upstream(server, slots, forms, now) for server in pool.servers]
-    former = [_Upstream(server, slots, forms, now) for server in pool.state.former]
-    every = [{each.name: each.read(of) for each in _SUMMED} for of in (*servers, *former)]
-    sums = reduce(lambda one, other: _mergeValues(_SUMMED, one, other), every) if every else {}
+    told = [_read(SERVER.statistics, of) for of in servers]
+    former = [_read(_SUMMED, _Upstream(server, slots, forms, now)) for server in pool.state.former]
     return {
         "name": pool.name,
         "state": view.state,
-        **{each.name: each.read(view) for each in _OWN},
-        **sums,
+        **_read(_OWN, view),
+        **reduce(partial(_mergeValues, _SUMMED), [*told, *former], {}),
         "servers": [
             {
                 "name": of.server.name,
                 "state": of.server.state,
                 "reason": of.server.reason if of.server.failures else "",
-                **_read(SERVER, of),
+                **numbers,
             }
-            for of in servers
+            for of, numbers in zip(servers, told, strict=True)
         ],
     }
 
