@@ -408,28 +408,21 @@ class StatisticsService(Service):
             (b"stats.json", self._everything),
             (b"healthz", self._health),
         ):
-            root.putChild(name, Answering(answer, headers))
+            root.putChild(name, Answering(self._reading(answer), headers))
         return root
 
-    def _metrics(self, request: Request) -> Deferred[Answer]:
-        def write(told: dict[str, Any]) -> Answer:
-            return 200, _PROMETHEUS, report.prometheus(told).encode()
+    def _reading(self, answer: Callable[[dict[str, Any], Request], Answer]) -> Callable[[Request], Deferred[Answer]]:
+        return lambda request: maybeDeferred(self._source).addCallback(answer, request)
 
-        return maybeDeferred(self._source).addCallback(write)
+    def _metrics(self, told: dict[str, Any], request: Request) -> Answer:
+        return 200, _PROMETHEUS, report.prometheus(told).encode()
 
-    def _everything(self, request: Request) -> Deferred[Answer]:
-        def write(told: dict[str, Any]) -> Answer:
-            pools = [{**pool, "history": self.history.of(pool["name"])} for pool in told["pools"]]
-            whole = {**told, "cpu_history": self.history.cpu(), "pools": pools, "events": list(self.events.recent)}
-            return 200, _JSON, _json(whole)
+    def _everything(self, told: dict[str, Any], request: Request) -> Answer:
+        pools = [{**pool, "history": self.history.of(pool["name"])} for pool in told["pools"]]
+        whole = {**told, "cpu_history": self.history.cpu(), "pools": pools, "events": list(self.events.recent)}
+        return 200, _JSON, _json(whole)
 
-        return maybeDeferred(self._source).addCallback(write)
-
-    def _health(self, request: Request) -> Deferred[Answer]:
+    def _health(self, told: dict[str, Any], request: Request) -> Answer:
         pool = request.args.get(b"pool", [b""])[0].decode(errors="replace") or None
-
-        def write(told: dict[str, Any]) -> Answer:
-            code, said = health(told, pool)
-            return code, _JSON, _json(said) + b"\n"
-
-        return maybeDeferred(self._source).addCallback(write)
+        code, said = health(told, pool)
+        return code, _JSON, _json(said) + b"\n"
