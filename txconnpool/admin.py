@@ -17,7 +17,7 @@ from typing import Any
 from typing import Protocol as Shape
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IListeningPort, IPushProducer
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import deferLater
@@ -390,7 +390,7 @@ class Console(Protocol, TimeoutMixin):
         if name == "auth":
             running = Deferred.fromCoroutine(self._auth(line.strip()[4:].strip()))
         elif not self._known and name != "quit":
-            running = maybeDeferred(self._stranger)
+            running = fail(ControlError("expected auth PASSWORD first"))
         else:
             if name not in ("help", "show", "quit"):
                 self._log.info("console: {line!r}", line=line.strip())
@@ -400,9 +400,6 @@ class Console(Protocol, TimeoutMixin):
         running.addBoth(self._ended, name)
         if self._busy:
             running.addCallback(lambda _: self._work())
-
-    def _stranger(self) -> Answer:
-        raise ControlError("expected auth PASSWORD first")
 
     async def _auth(self, password: str) -> Answer:
         expected = self.factory.password
@@ -585,7 +582,7 @@ class AdminService(Service):
         port, self._port = self._port, None
         for console in list(self._factory.consoles):
             console.end()
-        return maybeDeferred(port.stopListening) if port is not None else maybeDeferred(lambda: None)
+        return maybeDeferred(port.stopListening) if port is not None else succeed(None)
 
 
 def private(endpoint: str) -> str:

@@ -211,7 +211,8 @@ class Proxy(Service):
         self.settings = settings
         self._wire = wire = Memcache(*wireLimits(settings))
         self._greeting = Greeting(settings.name, wire.probe)
-        self._connections = ConnectionFactory(wire, reactor, settings.requestTimeout)
+        self._slow = SlowLog(settings.name, wire, reactor.seconds)
+        self._connections = ConnectionFactory(wire, reactor, settings.requestTimeout, self._slow)
         self.pool = Core(
             settings.upstream,
             self._connections,
@@ -224,7 +225,6 @@ class Proxy(Service):
         )
         limits = sessionLimits(settings)
         self.sessions = SessionFactory(self.pool, wire, limits, unread, reactor, partial(report, self), numbers)
-        self._slow = SlowLog(settings.name, wire, reactor.seconds)
         self.doors: dict[str, Door] = {}
         self._reactor = reactor
         self._listenOn = listen
@@ -372,7 +372,6 @@ class Proxy(Service):
 
     def _lookForSlow(self) -> None:
         self._slow.limit(self.settings.slowRequest, self.settings.logKeys == "yes")
-        self._connections.slow = self._slow
         self.sessions.slow = self._slow if self._slow.wanted else None
 
     @property
