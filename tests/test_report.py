@@ -218,6 +218,30 @@ class ReadTests(SynchronousTestCase):
         first.lose()
         self.assertCounted(stage, sessions=1, sessions_accepted=2, sessions_refused=1, sessions_max=2)
 
+    def test_pauses(self) -> None:
+        """
+        It is counted how often a client was not read from, and why: it does not read, or has asked for more than can go
+        on. That it is read from no more because it is to be closed is not among them.
+        """
+        stage = Stage(depth=1, sessionLimits=SessionLimits(unreadSoft=1000))
+        client, other, third = (stage.client() for _ in range(3))
+        self.assertCounted(stage, session_pauses={})
+        for _ in range(2):
+            client.send(b"get a\r\n")
+            other.send(b"get b\r\n" * 20000)
+            other.send(b"get b\r\n")
+            stage.serve()
+            other.take()
+        self.assertCounted(stage, session_pauses={"backlog": 2})
+        third.reads = False
+        third.send(b"get largea largeb largec larged largee largef\r\n")
+        stage.serve()
+        self.assertFalse(third.reading)
+        self.assertCounted(stage, session_pauses={"unread": 1, "backlog": 2})
+        client.send(b"get a\r\nquit\r\n")
+        stage.serve()
+        self.assertCounted(stage, session_pauses={"unread": 1, "backlog": 2})
+
     def test_commands(self) -> None:
         """
         Requests are counted by their command, each of a run for itself, over all servers; what was answered here is

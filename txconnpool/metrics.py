@@ -230,12 +230,14 @@ class ClientCounters:
     @ivar sent: bytes of replies.
     @ivar answered: requests answered here because no server would have taken them, or none may be asked.
     @ivar errors: requests that were answered an error because there was no answer of a server, by the reason.
+    @ivar pauses: times that a client was not read from for a while, by the reason: C{"unread"} or C{"backlog"}.
     """
 
-    __slots__ = ("answered", "errors", "received", "sent")
+    __slots__ = ("answered", "errors", "pauses", "received", "sent")
 
     def __init__(self) -> None:
         self.received = 0
         self.sent = 0
         self.answered = 0
         self.errors: dict[str, int] = {}
+        self.pauses = {"unread": 0, "backlog": 0}

@@ -37,6 +37,7 @@ from txconnpool.transport import adopt, part, peerOf, tune
 from txconnpool.wire import ADMIT, ANSWER, CLOSE, EVERYWHERE, INSTEAD, MORE, PARTS, STATISTICS
 
 #: A session that may not send now (it waits, or has as much in flight as it may) is read until so many bytes are kept.
+#: It is no option: less is less than one read may bring, and more would be copied whenever something of it goes on.
 BACKLOG = 1 << 16
 
 #: While a line has no end yet, it is looked at again when an end has come, or so many bytes more.
@@ -390,6 +391,8 @@ class Session(Protocol):
             if reading:
                 self.transport.resumeProducing()
             else:
+                if not self._ending:
+                    self._counters.pauses["unread" if crowded else "backlog"] += 1
                 self.transport.pauseProducing()
 
     # -- What has no place upstream
