@@ -257,6 +257,26 @@ class PartsTests(SynchronousTestCase):
         stage.turns()
         self.assertEqual((client.take(), client.connected), (refused + b"ERROR\r\n" + refused, False))
 
+    def test_unavailableLater(self) -> None:
+        """
+        When there is no server any more for a part, be it a later one or one that met a lost connection, it is told at
+        once: by an error, or by closing the client if part of the reply is out.
+        """
+        for told in (False, True):
+            stage = self.stage()
+            stage.line.lose()
+            stage.turns()
+            client = stage.client()
+            client.send(many(120))
+            if told:
+                stage.line.deliver()
+            stage.line.lose()  # so soon that the server counts as down
+            stage.turns()
+            if told:
+                self.assertEqual((client.take(), client.connected), (reply(many(PART_KEYS))[:-5], False))
+            else:
+                self.assertEqual(client.take(), b"SERVER_ERROR upstream unavailable: connection lost (server0)\r\n")
+
     def test_counted(self) -> None:
         """
         What is still to be asked for counts among what is held for the client, until it is done or the client is gone.
@@ -276,6 +296,11 @@ class PartsTests(SynchronousTestCase):
         stage.serve()
         self.assertEqual((client.take(), client.connected), (b"END\r\n", True))
         self.assertLess(stage.unread.total, 80000)
+        last = stage.client()
+        last.send(request, 10000)
+        self.assertGreater(last.protocol.kept, 100000)
+        stage.serve()
+        self.assertEqual((last.take(), last.protocol.kept), (b"END\r\n", 0))
 
     def test_ended(self) -> None:
         """

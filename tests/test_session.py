@@ -933,6 +933,27 @@ class PressureTests(SessionTestCase):
         stage.serve()
         self.assertEqual(client.take(), b"STORED\r\n" + get(b"a", b"b"))
 
+    def test_answeredUnread(self) -> None:
+        """
+        A server may answer a request of which it has read only the beginning: the answers to what stands behind that
+        are not those of others.
+        """
+        stage = self.stage()
+        client, other = stage.client(), stage.client()
+        line = stage.line
+        line.reads = False
+        client.send(put(b"k", 30000) + b"get a\r\n")
+        other.send(b"get b\r\n")
+        line.read(100)
+        self.assertNotEqual(line.unread, 0)
+        line.send(TOO_LARGE)
+        self.assertEqual((client.take(), other.take()), (TOO_LARGE, b""))
+        line.read()
+        line.look()
+        line.owed = line.owed.removeprefix(b"STORED\r\n")
+        stage.serve()
+        self.assertEqual((client.take(), other.take()), (get(b"a"), get(b"b")))
+
 
 class LossTests(SessionTestCase):
     """
@@ -1162,6 +1183,60 @@ class LossTests(SessionTestCase):
         line = b"SERVER_ERROR upstream timed out: no answer within 0.5 s (server0)\r\n"
         self.assertEqual((client.take(), other.take()), (line + b"ERROR\r\n" + line, line))
         self.assertEqual(stage.ask(client, b"get c\r\n"), get(b"c"))
+
+    def test_frozenInAValue(self) -> None:
+        """
+        A client that has part of a value when its time is over is closed; the others have their line of error.
+        """
+        stage = self.stage(requestTimeout=0.5)
+        client, other = stage.client(), stage.client()
+        client.send(b"get zzzz\r\nget a\r\n")
+        other.send(b"get b\r\n")
+        stage.line.deliver(100)
+        stage.clock.advance(0.5)
+        stage.turns()
+        self.assertEqual((client.connected, client.take()), (False, get(b"zzzz")[:100]))
+        line = b"SERVER_ERROR upstream timed out: no answer within 0.5 s (server0)\r\n"
+        self.assertEqual((other.connected, other.take()), (True, line))
+
+    def test_frozenOne(self) -> None:
+        """
+        Of two servers one answers nothing any more, though it can be reached: that costs its share of the requests
+        their time once. What is asked after that goes to the other one, until it answers again.
+        """
+        stage = self.stage(2, requestTimeout=0.5)
+        frozen, well = stage.servers
+        frozen.greets = False
+        clients = [stage.client() for _ in range(10)]
+        for client in clients:
+            client.send(b"get a\r\n")
+        stage.turns()
+        well.open[0].deliver()
+        answered = [client for client in clients if client.take() == get(b"a")]
+        self.assertEqual(len(answered), 5)
+        stage.clock.advance(0.5)
+        stage.turns()
+        line = b"SERVER_ERROR upstream timed out: no answer within 0.5 s (server0)\r\n"
+        for client in clients:
+            self.assertEqual(client.take(), b"" if client in answered else line)
+        for _ in range(20):
+            for client in clients:
+                client.send(b"get b\r\n")
+            stage.turns()
+            well.open[0].deliver()
+            self.assertEqual([client.take() for client in clients], [get(b"b")] * 10)
+            stage.clock.advance(0.5)
+        self.assertLess(frozen.dials, 15)
+        for each in frozen.open:
+            each.lose()
+        frozen.greets = True
+        stage.clock.advance(1.5)
+        stage.turns()
+        for client in clients:
+            client.send(b"get c\r\n")
+        stage.serve()
+        self.assertEqual([client.take() for client in clients], [get(b"c")] * 10)
+        self.assertEqual(frozen.open[0].asked, [b"get c\r\n"] * 5)
 
     def test_tooLargeReplaces(self) -> None:
         """
