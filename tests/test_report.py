@@ -228,7 +228,7 @@ class ReadTests(SynchronousTestCase):
         self.assertCounted(stage, session_pauses={})
         for _ in range(2):
             client.send(b"get a\r\n")
-            other.send(b"get b\r\n" * 20000)
+            other.send(b"get %s\r\n" % (b"b" * 240) * 300)
             other.send(b"get b\r\n")
             stage.serve()
             other.take()
@@ -581,6 +581,52 @@ class ReadTests(SynchronousTestCase):
             gone = {name: (value, after.get(name)) for name, value in before.items() if after.get(name, -1) < value}
             self.assertEqual(gone, {}, event)
             before = after
+
+    def test_everyCounter(self) -> None:
+        """
+        There is no counter that never counts.
+        """
+        stage = Stage(depth=1, maxWaiting=1, maxUnread=1 << 18, sessionLimits=SessionLimits(maxClients=4))
+        one, two, three, _, tooMany = (stage.client() for _ in range(5))
+        self.assertIn(b"ERROR", tooMany.received)
+        stage.ask(one, b"get missing\r\nnonsense\r\n")
+        one.send(b"get a\r\n")
+        for _ in range(2):
+            two.send(b"get %s\r\n" % (b"b" * 240) * 300)
+        three.send(b"get c\r\n")
+        stage.clock.advance(0.5)
+        stage.serve()
+        one.send(b"get d\r\n")
+        stage.line.look()
+        stage.line.owed = b"SERVER_ERROR out of memory\r\n"
+        stage.serve()
+        for fault in (lambda: stage.line.lose(), lambda: stage.line.send(b"junk\r\n"), lambda: stage.clock.advance(2)):
+            stage.clock.advance(2)  # so that the connection is not taken for one that was bad from the beginning
+            one.send(b"get e\r\n")
+            fault()
+            stage.turns()
+        stage.clock.advance(2)
+        stage.servers[0].mode = "refuse"
+        stage.line.lose()
+        stage.turns()
+        stage.servers[0].mode = "accept"
+        stage.clock.advance(2)
+        stage.turns()
+        stage.pool.expire()
+        stage.turns()
+        three.reads = False
+        three.send(b"get %s\r\n" % b" ".join(b"large%d" % number for number in range(40)))
+        stage.serve()
+        stage.sessions.gate.logins = stage.sessions.gate.failures = 1  # counted by the wire, whose tests see to it
+        whole = told(stage)
+        (of,) = whole["pools"]
+        for scope, numbers in ((PROCESS, whole), (POOL, of), (SERVER, of["servers"][0])):
+            for each in scope.statistics:
+                number = numbers[each.name]
+                if each.kind == "histogram":
+                    number = dict(enumerate(number["counts"]))
+                if each.kind != "gauge":
+                    self.assertTrue(any(number.values()) if isinstance(number, dict) else number, each.name)
 
 
 class MergeTests(SynchronousTestCase):
