@@ -25,13 +25,15 @@ from txconnpool.state import Server, Slot
 from txconnpool.wire import REPLY_LINE_MAX, Form, replies
 from txconnpool.wire.memcache import Memcache
 
+GET_SEVERAL = replies.SEVERAL[replies.GET]
 SILENT_SET = replies.SILENT[replies.SET]
 MG, MG_VALUE = replies.MG[False, True], replies.MG[True, True]
 HIT = b"VALUE k 0 5\r\nEND\r\n\r\nEND\r\n"
 
 #: What is asked for, where replies name it.
 REQUESTS = {
-    replies.GET: b"get a b k\r\n",
+    replies.GET: b"get k\r\n",
+    GET_SEVERAL: b"get a b k\r\n",
     replies.GETS: b"gets k\r\n",
     replies.GAT: b"gat 0 k\r\n",
     replies.GATS: b"gats 0 k\r\n",
@@ -41,7 +43,7 @@ REQUESTS = {
 SAMPLES: list[tuple[Form, bytes]] = [
     (replies.GET, b"END\r\n"),
     (replies.GET, HIT),
-    (replies.GET, b"VALUE a 1 0\r\n\r\nVALUE b 2 13\r\nVALUE k 0 5\r\n\r\nEND\r\n"),
+    (GET_SEVERAL, b"VALUE a 1 0\r\n\r\nVALUE b 2 13\r\nVALUE k 0 5\r\n\r\nEND\r\n"),
     (replies.GET, b"SERVER_ERROR out of memory\r\n"),
     (replies.GETS, b"VALUE k 0 2 77\r\n\r\n\r\nEND\r\n"),
     (replies.GAT, HIT),
@@ -469,7 +471,7 @@ class LossTests(ConnectionTestCase):
         """
         A reply of several values is begun between two of them, too.
         """
-        self.get(b"k l")
+        self.connection.send(self.owner, GET_SEVERAL, 1, b"get k l\r\n")
         self.pipe.send(b"VALUE k 0 1\r\nx\r\nVAL")
         self.assertEqual(self.owner.data, b"VALUE k 0 1\r\nx")
         self.pipe.lose()

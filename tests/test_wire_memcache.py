@@ -600,9 +600,9 @@ class AskedTests(SynchronousTestCase):
         """
         Match C{reply} as the one to C{request}.
         """
-        form = Memcache().requests(request, 0, count)[0]
+        form, _, _, payload = Memcache().requests(request, 0, count)
         assert isinstance(form, Form) and form.asked is not None
-        return matchReplies(reply, 0, form, count, -1, form.asked(request))
+        return matchReplies(reply, 0, form, count, -1, form.asked(payload or request))
 
     def test_some(self) -> None:
         """
@@ -619,6 +619,34 @@ class AskedTests(SynchronousTestCase):
         """
         reply = b"VALUE a 0 1\r\nx\r\nEND\r\nEND\r\nVALUE c 0 0\r\n\r\nEND\r\n"
         self.assertEqual(self.match(b"get a\r\nget b\r\nget c\r\n", reply, 3), (len(reply), 0, -1))
+
+    def test_alike(self) -> None:
+        """
+        Values that are told in the same words are found whatever they hold, missing ones among them, wherever the bytes
+        are torn apart.
+        """
+        several, run = b"get a b c d e\r\n", b"get a\r\nget b\r\nget c\r\nget d\r\nget e\r\n"
+        like = b"VALUE c 0 13\r\n"[:13]
+        for bodies in (
+            *([b"x"] * 5, [like] * 5, [b""] * 5),
+            *([b"x", b"y", None, b"z", b"zz"], [None, b"x", b"x", b"xx", b"xx"]),
+        ):
+            told = [
+                b"" if body is None else b"VALUE %c 0 %d\r\n%b\r\n" % (key, len(body), body)
+                for key, body in zip(b"abcde", bodies, strict=True)
+            ]
+            for request, count, reply in (
+                (several, 1, b"".join(told) + b"END\r\n"),
+                (run, 5, b"END\r\n".join([*told, b""])),
+            ):
+                form = Memcache().requests(request, 0, count)[0]
+                assert isinstance(form, Form) and form.asked is not None
+                for cut in range(len(reply) + 1):
+                    asked = form.asked(request)
+                    pos, left, due = matchReplies(reply[:cut], 0, form, count, -1, asked)
+                    if left:
+                        pos, left, due = matchReplies(reply, pos, form, left, due, asked)
+                    self.assertEqual((pos, left, due), (len(reply), 0, -1), (reply, cut))
 
     def test_same(self) -> None:
         """

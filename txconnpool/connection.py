@@ -60,7 +60,8 @@ class Connection(Protocol):
         self._error: PoolError | None = None
         self._ended = False
         self._heed()
-        self._values = 0
+        self._wanted = 0  # keys that the head asks for, if it is a request for several,
+        self._values = 0  # and how many values beyond the first have come
 
     # -- Requests
 
@@ -147,6 +148,8 @@ class Connection(Protocol):
             owner, form, count, since, request = inFlight[0]
             if not owed:
                 asked = form.asked(request) if request and form.asked is not None else None
+                if form.many:
+                    self._wanted = len(asked) if asked else 0
             start, fresh, before = pos, due < 0, owed or count
             pos, owed, due = replies(data, pos, form, before, due, asked, traffic)
             done = before - owed
@@ -161,7 +164,7 @@ class Connection(Protocol):
             unseen = False
             if not form.plain:
                 if form.many:
-                    self._countSeveral(request, done, traffic)
+                    self._countSeveral(form, request, done, traffic)
                 elif fresh:
                     unseen = form.hidden(data, start)
                     if owed and unseen:
@@ -195,7 +198,7 @@ class Connection(Protocol):
         self.factory.slow.answered(self.slot.server.name, request, count, took, waited if at == since else 0.0)
         return took
 
-    def _countSeveral(self, request: Any, done: int, traffic: Traffic) -> None:
+    def _countSeveral(self, form: Any, request: Any, done: int, traffic: Traffic) -> None:
         """
         Count what was found of several keys, as soon as the reply is complete.
         """
@@ -207,8 +210,8 @@ class Connection(Protocol):
         self._values = 0
         if values >= 0:
             keys = values
-            if request and request.count(32) - 1 != values:
-                keys = len(self.factory.wire.about(request)[1]) - 1
+            if request and self._wanted - 1 != values:
+                keys = sum(map(bool, form.asked(request))) - 1
                 traffic.moreMissed += keys - values
             traffic.moreKeys += keys
 

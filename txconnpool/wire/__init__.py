@@ -83,7 +83,8 @@ class Form:
     """
 
     __slots__ = (
-        "after", "asked", "ending", "error", "first", "hidden", "index", "many", "name", "plain", "read", "seeks",
+        "after", "asked", "ending", "error", "first", "hidden", "index", "joint", "many", "name", "plain", "read",
+        "seeks",
     )  # fmt: skip
 
     def __init__(
@@ -112,8 +113,16 @@ class Form:
         self.seeks = seeks
         self.many = many
         self.plain = hidden is None and not many
+        self.joint = b"\r\nVALUE " if many else ending + b"VALUE "
 
-    def but(self, *, read: bool | None = None, hidden: Matcher | None = None, many: bool = False) -> Form:
+    def but(
+        self,
+        *,
+        read: bool | None = None,
+        hidden: Matcher | None = None,
+        asked: Callable[[bytes], list[bytes]] | None = None,
+        many: bool = False,
+    ) -> Form:
         """
         The same form, with something else.
         """
@@ -126,7 +135,7 @@ class Form:
             self.ending,
             self.error,
             self.hidden if hidden is None else hidden,
-            self.asked,
+            asked or self.asked,
             self.seeks,
             self.many or many,
         )
@@ -191,6 +200,7 @@ def matchReplies(
     ending = form.ending
     size = len(data)
     bare = more = failed = 0
+    guess = -1  # how many of the values that followed were like the last one; no more guesses after a wrong one
     while count:
         if due < 0:
             match = first(data, pos)
@@ -209,9 +219,19 @@ def matchReplies(
                 count -= 1
                 bare += 1
                 continue
-            if asked is not None and not (asked and key == asked.pop()):
-                _skipTo(key, asked, form)
-            pos += int(length or 0)
+            body = int(length or 0)
+            if asked is not None:
+                if not (asked and key == asked.pop()):
+                    _skipTo(key, asked, form)
+                if asked and guess:
+                    left = len(asked)
+                    pos = _skipAlike(data, pos, body, data[match.end(1) : pos], form.joint, asked)
+                    guess = left - len(asked)
+                    if form.many:
+                        more += guess
+                    else:
+                        count -= guess
+            pos += body
             if data[pos : pos + len(ending)] == ending:
                 pos += len(ending)
                 count -= 1
@@ -249,6 +269,24 @@ def matchReplies(
             if form.many:
                 tally.more = -1
     return pos, count, due
+
+
+def _skipAlike(data: bytes, pos: int, body: int, words: bytes, joint: bytes, asked: list[bytes]) -> int:
+    """
+    Values that follow one another are often told of in the same words but for the key. It costs half to look for these
+    than to look what they are.
+
+    @param pos: where a body begins, whose length is C{body}.
+    @param words: what stands between its key and the body.
+    @param joint: what stands between a body and the next key.
+    @param asked: the keys of the values that may follow; those found are taken away.
+
+    @return: where the body of the last of them begins.
+    """
+    step = body + len(joint) + len(words)
+    while asked and data.startswith(joint + asked[-1] + words, pos + body):
+        pos += step + len(asked.pop())
+    return pos
 
 
 def _skipTo(key: bytes, asked: list[bytes], form: Form) -> None:

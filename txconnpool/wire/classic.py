@@ -158,9 +158,7 @@ def _retrieval(form: Form) -> Check:
             return answer(stop, BAD_LINE)
         if len(words) > PART_KEYS + 1:
             return inParts(form, words[:1], words[1:], stop)
-        wanted = SEVERAL[form] if data.count(32, pos, stop) > 1 else form
-        # 1.6.40 no longer takes spaces before the command.
-        return wanted, stop, 1, data[pos:stop].lstrip(b" ") if data[pos] == 32 else None
+        return forward(form if len(words) == 2 else SEVERAL[form], joined(words), data, pos, stop)
 
     return check
 

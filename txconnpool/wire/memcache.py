@@ -87,7 +87,7 @@ COMMANDS: Final = frozenset(_CHECKS)
 # control character in it, as memcached allows, is left to the full check, as are numbers of more digits than usual.
 _COMMON: Final = re.compile(
     rb"get KEY\r\n(?:(get )KEY\r\n(?:get KEY\r\n){0,MORE}|)"
-    rb"|get ([^ \r\n][^\n]{2,2000})\n"
+    rb"|get ([^ \r\n][^\n]{2,2000})\r\n"
     rb"|set KEY [0-9]{1,9} -?1?[0-9]{1,9} (0|[1-9][0-9]{0,8})(?:\r\n| (noreply)\r\n)"
     rb"|(delete KEY|(?:incr|decr|touch) KEY [0-9]{1,9})(?:\r\n| (noreply)\r\n)"
     rb"|(gets) KEY\r\n"
@@ -180,11 +180,10 @@ class Memcache:
             return SILENT[SET], end, 1, data[pos : stop - 10] + data[stop - 2 : end]
         if which == _KEYS:
             keys = match[_KEYS]
-            if 0 in keys or (len(keys) > KEY_MAX and max(map(len, keys.split(b" "))) > KEY_MAX):
+            spaces = keys.count(32)
+            if spaces >= PART_KEYS or 0 in keys or (len(keys) > KEY_MAX and _hasLongKey(keys)):
                 return self._check(data, pos)
-            if len(keys) > 2 * PART_KEYS and keys.count(32) >= PART_KEYS:
-                return self._check(data, pos)
-            return _GET_SEVERAL if 32 in keys else GET, end, 1, None
+            return _GET_SEVERAL if spaces else GET, end, 1, None
         if which == _GETS:
             return GETS, end, 1, None
         if which == _MG:
@@ -290,6 +289,18 @@ class Memcache:
         else:
             keys = words[1:2]
         return command.decode("ascii", "replace"), keys
+
+
+def _hasLongKey(keys: bytes) -> bool:
+    """
+    Whether one of the keys is too long. Looking backwards from where the longest would end skips the short ones.
+    """
+    pos = 0
+    while len(keys) - pos > KEY_MAX:
+        pos = keys.rfind(b" ", pos, pos + KEY_MAX + 1) + 1
+        if not pos:
+            return True
+    return False
 
 
 def _refuse(words: list[bytes], stop: int) -> Frame:

@@ -85,33 +85,50 @@ def _withValue(form: Form, *first: bytes) -> Form:
     return Form(form.name, form.index, form.read, _matcher(*first), _LINE_END, b"\r\n", form.error, seeks=form.seeks)
 
 
-def _values(name: str, cas: bytes = b"", read: bool = True) -> Form:
+def _asked(start: int, separator: bytes, others: int = 0) -> Callable[[bytes], list[bytes]]:
     """
-    The form of a retrieval: any number of values, then C{END}.
+    Make what lists the keys of requests, which end in CR LF. Where there are more spaces than one, so are empty keys.
+
+    @param start: where the first word after the command begins.
+    @param separator: what stands between two keys.
+    @param others: how many words come before the keys.
     """
-    # In a run of requests, the words between two keys are those of a line's end and the next one's beginning.
-    between = b"\r\n" + name.encode() + b" "
-    start = len(between) - 2
 
     def asked(requests: bytes) -> list[bytes]:
-        end = -2 if requests[-2] == 13 else -1  # a bare LF is good too
-        words = requests[start:end]
-        if b" " not in words:
-            return [words]
-        keys = words.replace(between, b" ").split(b" ")
+        keys = requests[start:-2].split(separator)
         keys.reverse()
-        return keys  # the exptime of gat is among them, and no harm: it is the first
+        if others:
+            del keys[-others:]
+        return keys
 
+    return asked
+
+
+def _values(name: str, cas: bytes = b"", read: bool = True, others: int = 0) -> Form:
+    """
+    The form of a retrieval: any number of values, then C{END}.
+
+    @param others: how many words come before the keys. If none do, requests for one key may come in runs.
+    """
     value = rb"VALUE (" + _KEY + rb") [0-9]{1,20} " + _LENGTH + cas + rb"\r\n"
     after = _matcher(rb"\r\n(?:END\r\n|" + value + rb")")
+    start = len(name) + 1
+    asked = _asked(start, b" ", others) if others else _asked(start, b"\r\n%b " % name.encode())
     return _form(name, value, rb"END\r\n", error=_LINE_ERROR, after=after, read=read, asked=asked, seeks=True)
+
+
+def _several(form: Form, others: int = 0) -> Form:
+    """
+    The form of the same retrieval, of several keys.
+    """
+    return form.but(many=True, asked=_asked(len(form.name) + 1, b" ", others))
 
 
 _CAS: Final = rb" [0-9]{1,20}"
 GET: Final = _values("get")
 GETS: Final = _values("gets", _CAS)
-GAT: Final = _values("gat", read=False)
-GATS: Final = _values("gats", _CAS, read=False)
+GAT: Final = _values("gat", read=False, others=1)
+GATS: Final = _values("gats", _CAS, read=False, others=1)
 
 SET: Final = _form("set", rb"STORED\r\n", rb"NOT_STORED\r\n", error=_ERROR)
 ADD: Final = _form("add", rb"(?:NOT_)?STORED\r\n", error=_ERROR)
@@ -172,7 +189,7 @@ MA: Final = {False: _MA, True: _MA_VALUE}
 FORMS: Final = tuple(_forms)
 
 #: The forms of the retrievals that may ask for several keys.
-SEVERAL: Final = {form: form.but(many=True) for form in (GET, GETS, GAT, GATS)}
+SEVERAL: Final = {GET: _several(GET), GETS: _several(GETS), GAT: _several(GAT, 1), GATS: _several(GATS, 1)}
 
 #: The forms of the commands that take C{noreply}, with it: it hides everything (C{memcached.c}, C{out_string}).
 SILENT: Final = {form: form.silent() for form in (SET, ADD, REPLACE, APPEND, PREPEND, CAS, INCR, DECR, TOUCH, DELETE)}
