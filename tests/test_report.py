@@ -16,7 +16,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.error import ConnectionDone
-from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import Stage
 from txconnpool import __version__
@@ -128,22 +128,6 @@ class TableTests(SynchronousTestCase):
         for scope in (PROCESS, POOL, SERVER):
             for each in scope.statistics:
                 self.assertRegex(each.meaning, r"\A[ -\[\]-~]{5,}\Z")
-
-    def test_readme(self) -> None:
-        """
-        The README tells name, kind and meaning of each, and of no others.
-        """
-        text = README.read_text("utf-8")
-        if "\nStatistics\n" not in text:
-            raise SkipTest("the README has no chapter of statistics")
-        chapter = text.partition("\nStatistics\n")[2]
-        for scope in (PROCESS, POOL, SERVER):
-            for each in scope.statistics:
-                rows = re.findall(rf"^``{exposedName(scope, each)}``\s+{each.kind}\s", chapter, re.MULTILINE)
-                self.assertEqual(len(rows), 1, exposedName(scope, each))
-                self.assertIn(" ".join(each.meaning.split()), " ".join(chapter.split()))
-        names = {exposedName(scope, each) for scope in (PROCESS, POOL, SERVER) for each in scope.statistics}
-        self.assertEqual(set(re.findall(r"^``(connpool_\w+)``", chapter, re.MULTILINE)) - names, {"connpool_info"})
 
 
 REQUESTS = {
