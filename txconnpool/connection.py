@@ -96,12 +96,12 @@ class Connection(Protocol):
         @param keep: whether they are kept, to be given back if the connection is lost, where it is safe to send them
             once more, and to know the keys that replies may be about.
         """
-        slot = self.slot
+        slot, seconds, write = self.slot, self._seconds, self._write
         slot.server.traffic.sent += len(data)
         kept = data if keep and (form.read or form.asked is not None) else self._notes and self._notes(data)
-        self._inFlight.append((owner, form, count, self._seconds(), kept))
+        self._inFlight.append((owner, form, count, seconds(), kept))
         slot.load += count
-        self._write(data)
+        write(data)
         if self._timer is None:
             self._watch(self.factory.requestTimeout)
 
@@ -147,7 +147,8 @@ class Connection(Protocol):
                 raise WireError("bytes that no request is owed")
             owner, form, count, since, request = inFlight[0]
             if not owed:
-                asked = form.asked(request) if request and form.asked is not None else None
+                ask = form.asked
+                asked = ask(request) if request and ask is not None else None
                 if form.many:
                     self._wanted = len(asked) if asked else 0
             start, fresh, before = pos, due < 0, owed or count

@@ -272,7 +272,8 @@ class Session(Protocol):
             room = self._window - self._inFlight
             if room <= 0 or self._blocked or self.unread > self._limits.unreadSoft:
                 break
-            form, end, count, payload = self._requests(data, pos, room)
+            requests = self._requests
+            form, end, count, payload = requests(data, pos, room)
             if not count:
                 if form is MORE:
                     self._line = not payload
@@ -301,7 +302,7 @@ class Session(Protocol):
                     if room <= 0:
                         break
                     if count > room:
-                        form, end, count, payload = self._requests(data, pos, room)
+                        form, end, count, payload = requests(data, pos, room)
                     self._inFlight += count
                     self._connection.send(self, form, count, data[pos:end] if payload is None else payload)
                     pos = end
@@ -554,7 +555,8 @@ class Session(Protocol):
         if data:
             self._counters.sent += len(data)
             self._batch += len(data)
-            self._write(data)
+            write = self._write
+            write(data)
             if self._full:
                 self._pile(len(data))
         if count:

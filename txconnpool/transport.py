@@ -11,6 +11,9 @@ sees as one more reader. One turn of it reads from everything that is ready, cal
 sends, once for each transport, what was written meanwhile; the kernel is asked about writing only where it did not
 take everything.
 
+What is on the way of every request calls no attribute that is no method (C{self._write(data)}) but a local name for it:
+CPython looks for a method each time, and is not sped up by finding none.
+
 Protocols notice nothing: the transport they get behaves as Twisted's does, and they get Twisted's own wherever a
 socket cannot be taken over (TLS, tests in memory, wrapping protocols, other platforms and reactors).
 """
@@ -262,7 +265,7 @@ class DirectTransport(_Forwarding):
         if self._writable:
             pending = self._pending
             # The first may be what is left of a piece; small ones would take many times their bytes in memory.
-            if self.wanted & _OUT and len(pending) > 1 and len(pending[-1]) < PIECE_MIN:
+            if len(pending) > 1 and self.wanted & _OUT and len(pending[-1]) < PIECE_MIN:
                 pending[-1] += data  # type: ignore[operator]  # it is no memoryview
             else:
                 pending.append(data)
@@ -453,12 +456,13 @@ class DirectTransport(_Forwarding):
         @raise OSError: if the connection is broken.
         """
         pending = self._pending
+        send = self._send
         try:
             if len(pending) == 1:
-                sent = self._send(pending[0])
+                sent = send(pending[0])
             elif self.unsent <= JOIN_MAX or (len(pending[0]) < JOIN_MAX and self.unsent < len(pending) * PIECE_MIN):
                 pending[:] = [b"".join(pending)]
-                sent = self._send(pending[0])
+                sent = send(pending[0])
             else:
                 sent = self._socket.sendmsg(pending[:PIECES_MAX])
         except OSError as error:
@@ -577,7 +581,8 @@ class Turn:
         """
         transport.queued = True
         self._queue.append(transport)
-        self._rest()
+        if not self._running:
+            self._rest()
 
     # IReadDescriptor
 
@@ -627,8 +632,9 @@ class Turn:
                 continue  # closed because of an event before this one
             # Errors too are for recv to tell. It also sees when a number belongs to another socket by now.
             if transport.wanted & _IN and event != _OUT:
+                recv = transport.recv
                 try:
-                    data = transport.recv(READ_SIZE)
+                    data = recv(READ_SIZE)
                 except BlockingIOError:
                     pass
                 except OSError:
@@ -649,9 +655,10 @@ class Turn:
         while came:
             transport, data = came.popleft()
             if transport.readable:
+                received = transport.received
                 try:
                     if data:
-                        transport.received(data)
+                        received(data)
                     else:
                         transport.ended()
                 except BaseException:

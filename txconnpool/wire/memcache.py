@@ -152,7 +152,8 @@ class Memcache:
         @return: C{(form, end, count, payload)}: C{data[pos:end]} is C{count} requests which are owed one reply of
             C{form} each, to be sent as they are or as C{payload}; or a L{Directive} if C{count} is 0.
         """
-        match = self._common(data, pos)
+        common = self._common
+        match = common(data, pos)
         if match is None:
             return self._check(data, pos)
         end = match.end()
