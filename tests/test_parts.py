@@ -175,6 +175,18 @@ class PartsTests(SynchronousTestCase):
         self.assertEqual(client.take(), b"SERVER_ERROR out of memory\r\n" + reply(b"get a\r\n"))
         self.assertEqual(len(stage.line.asked), 3)
 
+    def test_errorLikeAnEnding(self) -> None:
+        """
+        So is one whose text ends as a reply does.
+        """
+        stage = self.stage()
+        client = stage.client()
+        client.send(many(120))
+        stage.line.look()
+        stage.line.owed = b"SERVER_ERROR NO END\r\n"
+        stage.serve()
+        self.assertEqual((client.take(), len(stage.line.asked)), (b"SERVER_ERROR NO END\r\n", 1))
+
     def test_errorLater(self) -> None:
         """
         After part of the reply there is no place for an error, so the client is closed; in the last part too.

@@ -604,6 +604,21 @@ class RoomTests(SessionTestCase):
         stage.serve()
         self.assertEqual(stage.ask(client, b"\r\n"), get(b"d"))
 
+    def test_inVainAltogether(self) -> None:
+        """
+        Requests that are not sent as they came are refused with the others: nobody waits a second time for them.
+        """
+        stage = self.stage(depth=1, waitTimeout=0.5, maxItemSize=100)
+        other, client = stage.client(), stage.client()
+        other.send(b"get a\r\n")
+        client.send(put(b"big", 200) + b"get b\r\nget " + b" ".join(keys(60)) + b"\r\n")
+        stage.clock.advance(0.5)
+        told = client.take().splitlines(True)
+        self.assertEqual((told[0], len(told)), (TOO_LARGE, 3))
+        self.assertEqual(told[1], told[2])
+        self.assertEqual(stage.pool.waiting, 0)
+        stage.serve()
+
     def test_tooManyWaiting(self) -> None:
         """
         One request more than may wait is refused, and only that.

@@ -110,7 +110,7 @@ class Parts:
             self._session.said(data)
             return
         last = len(self._parts) == 1
-        if not data.endswith(self._ending):  # an error in its stead
+        if data != self._ending and not data.endswith(b"\r\n" + self._ending):  # an error in its stead
             self._parts.clear()
             if self._begun:
                 self._session.failed(self._form, None, True)

@@ -285,7 +285,7 @@ class Session(Protocol):
                     self.end()
                     break
                 if form is not EVERYWHERE or not self.factory.alone:
-                    if not self._follow(form, payload, end - size):
+                    if not self._follow(form, payload, end - size, refusal):
                         break
                     pos = end
                     continue
@@ -398,11 +398,12 @@ class Session(Protocol):
 
     # -- What has no place upstream
 
-    def _follow(self, directive: Any, payload: Any, missing: int) -> bool:
+    def _follow(self, directive: Any, payload: Any, missing: int, refusal: PoolError | None) -> bool:
         """
         Do what the wire says is to be done with a request instead of forwarding it.
 
         @param missing: how many of its bytes have not come yet.
+        @param refusal: why the pool refuses it, if it does.
         @return: whether it is done; if not, it is looked at again later.
         """
         if directive is ADMIT:
@@ -410,7 +411,7 @@ class Session(Protocol):
             directive = ANSWER
         if directive is INSTEAD:
             form, request, payload = payload
-            if not self._sendInstead(form, request):
+            if refusal is None and not self._sendInstead(form, request):
                 return False
             directive = ANSWER
         if directive is ANSWER:
@@ -425,7 +426,7 @@ class Session(Protocol):
         factory = self.factory
         if directive is PARTS:
             self._parts = Parts(self, self._pool, *payload)
-            error = self._parts.begin()
+            error = refusal or self._parts.begin()
             if error is None:
                 self._blocked = True
                 if self._parts.size > BACKLOG:
