@@ -33,6 +33,7 @@ ORDER = (
     "logs",
     "events",
     "systemd",
+    "clock",
     "options",
     "login",
     "config",

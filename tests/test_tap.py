@@ -293,6 +293,19 @@ class CommandServiceTests(SynchronousTestCase):
         self.assertIsInstance(proxy, ProxyService)
         self.assertEqual((reactor.tcpServers, reactor.tcpClients, reactor.getDelayedCalls()), ([], [], []))
 
+    def test_clock(self) -> None:
+        """
+        The reactor of the process counts on when the system's clock is set.
+        """
+        from twisted.internet import reactor
+
+        steadied: list[object] = []
+        self.patch(tap, "steady", steadied.append)
+        options = Options()
+        options.parseOptions([])
+        makeService(options)
+        self.assertEqual(steadied, [reactor])
+
     def test_listens(self) -> None:
         """
         What the settings name is listened on as soon as the service starts.

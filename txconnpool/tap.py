@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 
 from txconnpool import __version__
 from txconnpool.admin import AdminService, Target
+from txconnpool.clock import steady
 from txconnpool.config import OPTIONS, ConfigError, Settings
 from txconnpool.control import Controls
 from txconnpool.events import Events
@@ -408,6 +409,8 @@ def makeService(options: Options, reactor: Any = None) -> CommandService:
     """
     if reactor is None:
         from twisted.internet import reactor
+
+        steady(reactor)
     settings = options["settings"]
     proxy: Any = (Workers if settings.workers > 1 else ProxyService)(settings, reactor)
     service = CommandService(proxy, lambda: load(options["config"], options.given), reactor, options["observer"])

@@ -25,6 +25,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txconnpool.channel import Channel, ChannelError, ignoreLost
+from txconnpool.clock import steady
 from txconnpool.config import PoolSettings, Settings
 from txconnpool.control import Controls
 from txconnpool.endpoints import Listener, withoutUnder
@@ -348,6 +349,7 @@ def work() -> None:
     from twisted.internet import reactor
 
     process: Any = reactor
+    steady(process)
     standardIO: Any = StandardIO  # what it takes is another thing on Windows
     # Reload is the parent's to do, for all, and what is typed is meant for the parent.
     for number in (signal.SIGHUP, signal.SIGINT):
