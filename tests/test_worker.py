@@ -5,12 +5,14 @@ Tests for L{txconnpool.worker}: a worker without a process of its own.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import socket
 from dataclasses import asdict, replace
 from typing import Any
+from unittest.mock import Mock
 
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.protocol import connectionDone
@@ -199,6 +201,24 @@ class WorkerTests(SynchronousTestCase):
         self.assertTrue(any("no descriptor" in event["log_format"] for event in self.observed if "log_format" in event))
         self.reactor.advance(worker.COLLECT)
         self.assertEqual([each["args"] for each in self.told()], [[{"a": 1}]])
+
+    def test_lost(self) -> None:
+        """
+        A client who goes at the very moment he is taken, or for whom something fails, does not keep the next from being
+        served; the second is logged.
+        """
+        self.start(A)
+        errors: list[Exception] = [OSError(errno.ENOTCONN, "gone"), OSError(errno.EMFILE, "many"), RuntimeError("no")]
+        adopt = self.reactor.adoptStreamConnection
+        for error in errors:
+            self.patch(self.reactor, "adoptStreamConnection", Mock(side_effect=error))
+            self.send("+a\0tcp:1")
+        self.assertEqual([each.value for each in self.flushLoggedErrors()], errors[1:])
+        self.patch(self.reactor, "adoptStreamConnection", adopt)
+        self.send("+a\0tcp:1")
+        self.assertEqual(len(self.reactor.clients), 1)
+        self.reactor.advance(worker.COLLECT)
+        self.assertEqual([each["args"] for each in self.told()], [[{"a": 3}]])
 
     def test_noMoreClients(self) -> None:
         """

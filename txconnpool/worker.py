@@ -13,6 +13,7 @@ import socket
 import sys
 from collections import Counter
 from collections.abc import Callable
+from errno import ENOTCONN
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
@@ -188,16 +189,17 @@ class Inbox:
         if door is None:
             return
         client.setblocking(False)
-        try:
-            client.getpeername()
-        except OSError:
-            return  # it has gone already
         port: Any = door.port
         door.sessions.ended = self.left
         door.sessions.full = not welcome
         try:
+            client.getpeername()
             # Twisted works on a copy of the descriptor.
             self._reactor.adoptStreamConnection(client.fileno(), client.family, port.factory)
+        except Exception as error:
+            # Whatever it is, the others are still to come: what let an exception out the reactor would read no more.
+            if getattr(error, "errno", None) != ENOTCONN:  # it has not just gone
+                self._log.failure("a client is lost")
         finally:
             door.sessions.full = False
 
