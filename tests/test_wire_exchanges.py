@@ -327,6 +327,8 @@ META = [
     local(b"mg z O" + KEY[:32] + b" q\r\n", BAD_OPAQUE),
     local(b"mg a O" + KEY[:32] + b" ?\r\n", INVALID),
     local(b"mg a O\0x v\r\n", INVALID, STRICT),
+    local(b"mg Zm9v b\0 v\r\n", INVALID, STRICT),
+    local(b"mg a M\0 v\r\n", INVALID, STRICT),
     local(b"mg a T\r\n", BAD_TOKEN),
     local(b"mg a Tx\r\n", BAD_TOKEN),
     local(b"mg a N3000000000\r\n", BAD_TOKEN, STRICT),

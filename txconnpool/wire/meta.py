@@ -98,10 +98,11 @@ def _check(key: bytes, flags: list[bytes]) -> tuple[set[int], bytes]:
         if letter in letters or letter >= 127:
             return letters, DUPLICATE_FLAG
         letters.add(letter)
+        if 0 in flag and letter not in _NUMBERS:  # memcached would take it for the end of the line
+            return letters, INVALID_FLAG
         if letter in _PLAIN:
-            if len(flag) > 1 and 0 in flag:
-                return letters, INVALID_FLAG
-        elif letter in _NUMBERS:
+            continue
+        if letter in _NUMBERS:
             bounds, complaint = _NUMBERS[letter]
             if number(flag[1:], bounds) is None:
                 bad, error = True, complaint or error
