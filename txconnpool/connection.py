@@ -146,14 +146,18 @@ class Connection(Protocol):
                     return
                 raise WireError("bytes that no request is owed")
             owner, form, count, since, request = inFlight[0]
-            if not owed:
-                ask = form.asked
-                asked = ask(request) if request and ask is not None else None
-                if form.many:
-                    self._wanted = len(asked) if asked else 0
-            start, fresh, before = pos, due < 0, owed or count
-            pos, owed, due = replies(data, pos, form, before, due, asked, traffic)
-            done = before - owed
+            start, fresh, whole = pos, due < 0, form.whole
+            if count == 1 and not owed and form.plain and (end := whole(data, pos, request)):
+                pos, done = end, 1
+            else:
+                if not owed:
+                    ask = form.asked
+                    asked = ask(request) if request and ask is not None else None
+                    if form.many:
+                        self._wanted = len(asked) if asked else 0
+                before = owed or count
+                pos, owed, due = replies(data, pos, form, before, due, asked, traffic)
+                done = before - owed
             requests[form.index] += done
             if not owed:
                 inFlight.popleft()
@@ -174,7 +178,8 @@ class Connection(Protocol):
                         self._tail = data[start:]  # all of it or nothing
                         return
             # Kept in step before the owner hears of it: it may send, or close this very connection.
-            self._owed, self._due, self._asked = owed, due, asked
+            if owed or self._owed:
+                self._owed, self._due, self._asked = owed, due, asked
             slot.load -= done
             if unseen and done:
                 owner.replied(b"", done)

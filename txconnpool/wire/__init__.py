@@ -63,6 +63,32 @@ class Admission(enum.Enum):
 ADMIT: Final = Admission.ADMIT
 
 
+def _whole(first: Matcher, ending: bytes, start: int, seeks: bool) -> Callable[[bytes, int, Any], int]:
+    """
+    Make what finds the commonest reply to a single request, which is there as a whole.
+
+    @param start: where the key begins in a request of which it is the rest, if the reply must be about it.
+
+    @return: called with bytes, a position and the request, if it is known. Gives where the reply ends; 0 if that is to
+        be found out by L{matchReplies}.
+    """
+    size = len(ending)
+
+    def whole(data: bytes, pos: int, request: Any) -> int:
+        match = first(data, pos)
+        if match is None:
+            return 0
+        key, length = match.group(1, 2)
+        if length is None:
+            return 0 if seeks else match.end()
+        if start and request and key != request[start:-2]:
+            return 0
+        pos = match.end() + int(length or 0)
+        return pos + size if data[pos : pos + size] == ending else 0
+
+    return whole
+
+
 class Form:
     """
     The form of the reply that a kind of request is owed.
@@ -80,11 +106,12 @@ class Form:
     @ivar seeks: whether a reply without a body says that nothing was found.
     @ivar many: whether a request may ask for several keys.
     @ivar plain: whether a reply needs no second look: there is one key, and nothing is hidden.
+    @ivar whole: finds the end of the commonest reply to a single request, see L{_whole}.
     """
 
     __slots__ = (
         "after", "asked", "ending", "error", "first", "hidden", "index", "joint", "many", "name", "plain", "read",
-        "seeks",
+        "seeks", "whole",
     )  # fmt: skip
 
     def __init__(
@@ -113,6 +140,7 @@ class Form:
         self.seeks = seeks
         self.many = many
         self.plain = hidden is None and not many
+        self.whole = _whole(first, ending, len(name) + 1 if asked else 0, seeks)
         self.joint = b"\r\nVALUE " if many else ending + b"VALUE "
 
     def but(
