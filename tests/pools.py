@@ -19,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support import Endpoint, Pipe
 from txconnpool.errors import PoolError
 from txconnpool.pool import Pool
-from txconnpool.state import OPEN
+from txconnpool.slots import OPEN
 
 
 class Reactor(Clock):
@@ -258,7 +258,7 @@ class PoolCase(SynchronousTestCase):
                 self.assertEqual(slot.load, len(mine) * slot.weight + lent, slot)
             self.assertEqual(slot.idle, slot.phase is OPEN and not slot.load, slot)
             self.assertEqual(state._idle.count(slot), slot.idle, slot)
-        if state.waiting:
+        if state.waiters.count:
             self.assertEqual(list(state._idle), [])
 
     def errors(self, *results: Deferred[Any]) -> list[type[BaseException]]:

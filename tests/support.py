@@ -30,8 +30,9 @@ from zope.interface import implementer
 
 from txconnpool.connection import Connection, ConnectionFactory
 from txconnpool.core import Core
+from txconnpool.limits import Limits
 from txconnpool.session import NoStatistics, SessionFactory, SessionLimits, Unread
-from txconnpool.state import OPEN, Limits, Slot
+from txconnpool.slots import OPEN, Slot
 from txconnpool.wire.memcache import Memcache
 
 #: As many unsent bytes pause a producer.
@@ -607,7 +608,7 @@ def assertTidy(case: SynchronousTestCase, pool: Core, quiet: bool = True) -> Non
             case.assertEqual((slot.load, len(slot.client._inFlight)), (0, 0), slot)
     case.assertEqual([slot for slot in state._idle if slot.phase is not OPEN], [])
     if quiet:
-        case.assertEqual(state.waiting, 0)
+        case.assertEqual(state.waiters.count, 0)
 
 
 def assertClosed(case: SynchronousTestCase, stage: Stage, close: Callable[[], Deferred[None]] | None = None) -> None:

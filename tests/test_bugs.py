@@ -278,7 +278,7 @@ BUGS = [
             "session.PressureTests.test_keptInSmallPieces",
             "parts.PartsTests.test_counted",
             "pool.LifeTests.test_collected",
-            "state.WaitTests.test_cancelledAway",
+            "waiters.WaitersTests.test_leftAway",
             "transport.TurnTests.test_nothingKept",
         ),
         "how much a process takes under attack is measured by tests.real.test_attack",

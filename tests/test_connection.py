@@ -21,7 +21,7 @@ from txconnpool.connection import ConnectionFactory
 from txconnpool.errors import ConnectionLostInFlight, PoolError, PoolTimeout
 from txconnpool.interfaces import IRequester
 from txconnpool.metrics import LATENCY_BOUNDS, Counters, Traffic
-from txconnpool.state import Server, Slot
+from txconnpool.slots import Server, Slot
 from txconnpool.wire import REPLY_LINE_MAX, Form, replies
 from txconnpool.wire.memcache import Memcache
 

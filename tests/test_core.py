@@ -20,7 +20,8 @@ from tests.pools import Client, Reactor, Server
 from txconnpool.core import Core
 from txconnpool.errors import PoolClosed, PoolError, PoolTimeout, ServerUnavailable
 from txconnpool.interfaces import IPipelined, IWaiter
-from txconnpool.state import OPEN, RETIRING, Limits, Slot
+from txconnpool.limits import Limits
+from txconnpool.slots import OPEN, RETIRING, Slot
 
 
 @implementer(IWaiter)

@@ -28,6 +28,9 @@ ORDER = (
     "wire.memcache",
     "metrics",
     "slow",
+    "limits",
+    "slots",
+    "waiters",
     "state",
     "endpoints",
     "logs",
@@ -65,7 +68,7 @@ ORDER = (
 )
 
 #: What decides without doing: plain Python, which never loads Twisted.
-PURE = ("errors", "wire", "wire.memcache", "metrics", "state")
+PURE = ("errors", "wire", "wire.memcache", "metrics", "limits", "slots", "waiters", "state")
 
 
 def modules() -> dict[str, ast.Module]:

@@ -10,8 +10,9 @@ from itertools import pairwise
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from txconnpool.limits import Limits
 from txconnpool.metrics import LATENCY_BOUNDS, REASONS, Counters, Histogram, PoolStats, Traffic, tally
-from txconnpool.state import Limits, PoolState
+from txconnpool.state import PoolState
 
 
 class HistogramTests(SynchronousTestCase):

@@ -14,8 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support import Stage, Upstream
 from tests.test_session import SessionTestCase, get, gets, keys, put
 from txconnpool.deadlines import Deadlines
+from txconnpool.limits import Limits
 from txconnpool.session import SessionLimits
-from txconnpool.state import Limits
 
 
 def drained(*names: bytes) -> bytes:
@@ -163,7 +163,7 @@ class PauseTests(SessionTestCase):
         stage.clock.advance(10)
         stage.pool.pause()
         stage.pool.resume()
-        self.assertEqual(stage.pool._state._queue, type(stage.pool._state._queue)())
+        self.assertEqual(len(stage.pool.state.waiters._queue), 0)
         stage.serve()
         self.assertEqual(client.take(), get(b"a"))
 

@@ -221,7 +221,7 @@ class RequestTests(PoolCase):
             pool.performRequest("add", number).addCallback(total.append)
         self.reactor.turns()
         self.assertEqual(total, list(range(100_000)))
-        self.assertEqual((len(pool._state._queue), len(pool._sent.since)), (0, 0))
+        self.assertEqual((len(pool.state.waiters._queue), len(pool._sent.since)), (0, 0))
 
     def test_full(self) -> None:
         """

@@ -20,24 +20,9 @@ from hypothesis.stateful import (
 from twisted.trial.unittest import SynchronousTestCase
 
 from txconnpool.errors import PoolClosed, PoolError, PoolFull, PoolTimeout, ServerUnavailable
-from txconnpool.state import (
-    CHECKING,
-    DIALING,
-    DOUBTFUL,
-    GONE,
-    HELD,
-    OPEN,
-    RETIRING,
-    Action,
-    Backoff,
-    Check,
-    Close,
-    Dial,
-    Limits,
-    PoolState,
-    Server,
-    Slot,
-)
+from txconnpool.limits import Limits
+from txconnpool.slots import CHECKING, DIALING, DOUBTFUL, GONE, HELD, OPEN, RETIRING, Server, Slot
+from txconnpool.state import Action, Check, Close, Dial, PoolState
 
 REFUSED = ConnectionRefusedError("refused")
 
@@ -101,8 +86,7 @@ class World:
             else:
                 assert action.waiter.slot is None and action.waiter.error is None
                 action.waiter.error = action.error
-        for waiter, slot in self.state.grants(self.now):
-            waiter.granted(slot)
+        self.state.waiters.serve(self.state.pick, self.now)
 
     def ask(self, exclusive: bool = False) -> Waiter:
         """
@@ -110,7 +94,7 @@ class World:
         """
         state = self.state
         waiter = Waiter(exclusive)
-        slot = None if state.waiting else state.pick(exclusive)
+        slot = None if state.waiters.count else state.pick(exclusive)
         if slot is None:
             try:
                 waiter.ticket = state.enqueue(waiter, self.now, exclusive)
@@ -194,61 +178,6 @@ class World:
         The phases of all connections.
         """
         return [slot.phase for slot in self.state.slots]
-
-
-class BackoffTests(SynchronousTestCase):
-    """
-    Tests for L{Backoff}.
-    """
-
-    def test_delay(self) -> None:
-        """
-        Delays grow by the factor up to the most, and the thousandth failure is none worse.
-        """
-        backoff = Backoff(0.1, 2.0, 1.0, 0.0)
-        delays = [backoff.delay(failures, max) for failures in (1, 2, 3, 4, 5, 1_000_000)]
-        self.assertEqual(delays, [0.1, 0.2, 0.4, 0.8, 1.0, 1.0])
-
-    def test_jitter(self) -> None:
-        """
-        Each delay is varied in both directions.
-        """
-        backoff = Backoff(1.0, 2.0, 8.0, 0.25)
-        self.assertEqual([backoff.delay(4, pick) for pick in (min, max)], [6.0, 10.0])
-
-    def test_wrong(self) -> None:
-        """
-        Values with which dials would not back off are refused.
-        """
-        for wrong in ({"initial": 0}, {"factor": 0.5}, {"maximum": 0}, {"jitter": 1}, {"jitter": -0.1}):
-            self.assertRaises(ValueError, Backoff, **wrong)
-
-
-class LimitsTests(SynchronousTestCase):
-    """
-    Tests for L{Limits}.
-    """
-
-    def test_wrong(self) -> None:
-        """
-        Bounds that make no sense are refused, and the error has the value.
-        """
-        for wrong, shown in (
-            ({"maximum": 0}, "0"),
-            ({"minimum": -1}, "-1"),
-            ({"minimum": 6}, "6"),
-            ({"depth": 0}, "0"),
-            ({"maxWaiting": 0}, "0"),
-            ({"whenDown": 0}, "0"),
-            ({"reuse": "random"}, "'random'"),
-            ({"waitTimeout": -0.5}, "waitTimeout is a number of seconds from 0, not -0.5"),
-            ({"idleTimeout": -1}, "idleTimeout"),
-            ({"maxLifetime": float("nan")}, "maxLifetime"),
-            ({"checkIfIdleFor": -1}, "checkIfIdleFor"),
-            ({"keepAlive": -1}, "keepAlive"),
-            ({"lifetimeJitter": 1.0}, "1.0"),
-        ):
-            self.assertIn(shown, str(self.assertRaises(ValueError, Limits, **wrong)))
 
 
 class GrowTests(SynchronousTestCase):
@@ -484,24 +413,6 @@ class ServersTests(SynchronousTestCase):
         world.ask()
         self.assertEqual([slot.server.name for slot in world.dials], ["server1"])
 
-    def test_up(self) -> None:
-        """
-        A server is up as long as it has a connection, whatever became of its last dial.
-        """
-        world = World()
-        (slot,) = world.established()
-        (server,) = world.state.servers
-        world.ask()
-        world.ask()
-        world.refuse()
-        self.assertTrue(server.up)
-        self.assertEqual(repr(server), "<Server server0: up, 1 connections>")
-        world.lose(slot)
-        self.assertFalse(server.up)
-        world.advance(1)
-        self.assertEqual((len(world.dials), server.up), (1, False))
-        self.assertEqual(repr(server), "<Server server0: down, 1 failed dials, 1 connections>")
-
     def test_each(self) -> None:
         """
         One connection of each server, the least loaded, may be had for what concerns all; if one has none, none are.
@@ -626,7 +537,7 @@ class FailureTests(SynchronousTestCase):
         world.now -= 3600
         world.end(first)
         self.assertIs(second.slot, slot)
-        self.assertGreaterEqual(world.state.counters.waitTime, 0)
+        self.assertGreaterEqual(world.state.stats().waitTime, 0)
         world.end(second)
         world.now += 10 * 3600
         world.advance(0)
@@ -778,62 +689,7 @@ class WaitTests(SynchronousTestCase):
         waiters = [world.ask() for _ in range(4)]
         self.assertEqual([type(waiter.error) for waiter in waiters], [type(None)] * 3 + [PoolFull])
         self.assertEqual(world.state.counters.rejected, 1)
-        self.assertEqual(world.state.waiting, 2)
-
-    def test_cancel(self) -> None:
-        """
-        Who gives up is passed over, once.
-        """
-        world = World(maximum=1)
-        world.established()
-        first, second, third = world.ask(), world.ask(), world.ask()
-        for _ in range(2):
-            world.state.cancel(second.ticket)
-        self.assertEqual((world.state.waiting, world.state.counters.cancelled), (1, 1))
-        world.end(first)
-        self.assertEqual((second.slot, third.slot is None), (None, False))
-        world.state.cancel(third.ticket)
-        self.assertEqual(world.state.counters.cancelled, 1)
-
-    def test_cancelledAway(self) -> None:
-        """
-        Waiters who come and give up leave nothing behind, even while the first one waits on.
-        """
-        world = World(maximum=1)
-        world.established()
-        world.ask()
-        world.ask()
-        for _ in range(1000):
-            world.state.cancel(world.ask().ticket)
-        self.assertLess(len(world.state._queue), 100)
-
-    def test_cancelledDeadline(self) -> None:
-        """
-        The deadline of one who gave up is nobody's.
-        """
-        world = World(maximum=1, waitTimeout=5.0)
-        world.established()
-        world.ask()
-        early = world.ask()
-        world.advance(1)
-        late = world.ask()
-        world.state.cancel(early.ticket)
-        self.assertEqual(world.state.due(world.now), world.now + 5)
-        world.advance(5)
-        self.assertEqual((early.error, type(late.error)), (None, PoolTimeout))
-
-    def test_counters(self) -> None:
-        """
-        It is counted who had to wait, and for how long.
-        """
-        world = World(maximum=1)
-        world.established()
-        first, second = world.ask(), world.ask()
-        world.advance(2)
-        world.end(first)
-        world.end(second)
-        counters = world.state.counters
-        self.assertEqual((counters.acquired, counters.waited, counters.waitTime), (2, 1, 2.0))
+        self.assertEqual(world.state.waiters.count, 2)
 
 
 class EndTests(SynchronousTestCase):
@@ -1305,7 +1161,7 @@ class Machine(RuleBasedStateMachine):
         """
         waiter = self.pick(self.queue, index)
         self.queue.remove(waiter)
-        self.state.cancel(waiter.ticket)
+        self.state.waiters.leave(waiter.ticket)
         self.world.do([])
 
     # -- Servers and connections
@@ -1489,15 +1345,15 @@ class Machine(RuleBasedStateMachine):
         Who waits is served as soon as that is possible, and while it is not, something is under way.
         """
         state = self.state
-        assert state.waiting == len(self.queue)
+        assert state.waiters.count == len(self.queue)
         if not self.queue or state.pausedAt is not None:
             return
         assert not state._idle
         if not self.queue[0].exclusive:
             assert all(slot.load >= slot.depth for slot in state._open)
         coming = state._dialing + state._checking
-        assert coming >= state.waiting or not state._doubtful
-        assert coming >= state.waiting or state._next(self.world.now) is None
+        assert coming >= state.waiters.count or not state._doubtful
+        assert coming >= state.waiters.count or state._next(self.world.now) is None
         retries = [each for each in state.servers if each.retryAt > self.world.now and not each.drained]
         assert coming or retries or any(slot.load or slot.phase in (HELD, RETIRING) for slot in state.slots)
         due = state.due(self.world.now)
@@ -1509,8 +1365,8 @@ class Machine(RuleBasedStateMachine):
         Whoever asked has got a connection, or an answer, or waits.
         """
         each = self.state.counters
-        known = each.acquired + each.timedOut + each.cancelled + each.rejected + each.unavailable + self.state.waiting
-        assert known + self.closedOut == self.asked
+        known = each.acquired + each.timedOut + each.cancelled + each.rejected + each.unavailable
+        assert known + self.state.waiters.count + self.closedOut == self.asked
 
     def teardown(self) -> None:
         """
@@ -1528,7 +1384,7 @@ class Machine(RuleBasedStateMachine):
             self.world.lose(slot)
         state = self.state
         assert (state.slots, state._open, list(state._idle), list(state._doubtful)) == ([], [], [], [])
-        assert (state._dialing, state._checking, state.waiting, len(state._queue)) == (0, 0, 0, 0)
+        assert (state._dialing, state._checking, state.waiters.count, len(state.waiters._queue)) == (0, 0, 0, 0)
         assert state.due(self.world.now) is None and not self.world.dials
 
 

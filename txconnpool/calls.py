@@ -21,7 +21,7 @@ from zope.interface import implementer
 from txconnpool.connection import Entry
 from txconnpool.errors import ConnectionLostInFlight, PoolError, WireError
 from txconnpool.interfaces import IRequester, IWaiter
-from txconnpool.state import Slot
+from txconnpool.slots import Slot
 from txconnpool.wire import Form
 from txconnpool.wire.replies import GATS, GETS, values
 

@@ -19,8 +19,11 @@ from txconnpool.dial import Attempt, describe, endpointOf, kindOf
 from txconnpool.endpoints import nameOf
 from txconnpool.errors import PoolClosed
 from txconnpool.interfaces import IPipelined
+from txconnpool.limits import Limits
 from txconnpool.metrics import Counters, PoolStats, Traffic, tally
-from txconnpool.state import RETIRING, Action, Check, Close, Dial, Limits, PoolState, Refuse, Server, Slot, Ticket
+from txconnpool.slots import RETIRING, Server, Slot
+from txconnpool.state import Action, Check, Close, Dial, PoolState, Refuse
+from txconnpool.waiters import Ticket
 
 
 class Core:
@@ -37,8 +40,8 @@ class Core:
     # An object with more than thirty attributes of its own pays for each use of one. Subclasses may have thirty more.
     __slots__ = (
         "__dict__", "__weakref__", "_again", "_announces", "_attempts", "_checkClient", "_closing", "_connectTimeout",
-        "_deadline", "_due", "_errands", "_factory", "_forms", "_handshake", "_leaving", "_seconds", "_serving",
-        "_state", "_timer", "_wasClosed", "name", "observer", "reactor",
+        "_deadline", "_due", "_errands", "_factory", "_forms", "_handshake", "_leaving", "_seconds", "_state",
+        "_timer", "_waiters", "_wasClosed", "name", "observer", "reactor",
     )  # fmt: skip
 
     _log = Logger()
@@ -79,13 +82,13 @@ class Core:
         self._forms = forms
         self.observer = observer
         self._state = PoolState(limits)
+        self._waiters = self._state.waiters
         self._seconds = reactor.seconds
         self._attempts: dict[Slot, Attempt] = {}
         self._errands: dict[Slot, Deferred[Any]] = {}
         self._leaving = Deadlines(reactor, connectTimeout, self._abort)
         self._timer: IDelayedCall | None = None
         self._due = 0.0
-        self._serving = False
         self._closing: list[Deferred[None]] = []
         self._deadline: IDelayedCall | None = None
         self._wasClosed = False
@@ -118,7 +121,7 @@ class Core:
         """
         How many waiters there are.
         """
-        return self._state.waiting
+        return self._waiters.count
 
     @property
     def counters(self) -> Counters:
@@ -158,7 +161,7 @@ class Core:
         @raise PoolError: there is none and will be none.
         """
         state = self._state
-        if not state.waiting:
+        if not self._waiters.count:
             slot = state.pick(exclusive)
             if slot is not None:
                 state.counters.acquired += 1
@@ -172,7 +175,7 @@ class Core:
         waiter.ticket = state.enqueue(waiter, now, exclusive)
         if state.canGrow:
             self._do(state.grow(now), now)
-        elif state.waiting == 1:
+        elif self._waiters.count == 1:
             self._schedule(now)
         return None
 
@@ -180,9 +183,9 @@ class Core:
         """
         A waiter gives up. One that wanted a connection alone may have stood before others who do not.
         """
-        self._state.cancel(ticket)
-        if self._state.waiting:
-            self._serve(self._seconds())
+        self._waiters.leave(ticket)
+        if self._waiters.count:
+            self._waiters.serve(self._state.pick, self._seconds())
 
     def eased(self, slot: Slot) -> None:
         """
@@ -194,21 +197,8 @@ class Core:
             actions = state.eased(slot, now)
             if actions:
                 self._do(actions, now)
-        if state.waiting:
-            self._serve(now)
-
-    def _serve(self, now: float) -> None:
-        """
-        Hand out what there is. A waiter that gives back at once is served by the loop, not by recursion.
-        """
-        if self._serving:
-            return
-        self._serving = True
-        try:
-            for waiter, slot in self._state.grants(now):
-                waiter.granted(slot)
-        finally:
-            self._serving = False
+        if self._waiters.count:
+            self._waiters.serve(state.pick, now)
 
     def each(self) -> list[Slot]:
         """
@@ -239,8 +229,8 @@ class Core:
         Carry out decisions, and hand out the connections that there may be since.
         """
         self._do(actions, now)
-        if self._state.waiting:
-            self._serve(now)
+        if self._waiters.count:
+            self._waiters.serve(self._state.pick, now)
 
     def _do(self, actions: list[Action], now: float) -> None:
         """

@@ -27,7 +27,7 @@ class PoolTimeout(PoolError, TimeoutError):
 
     @ivar phase: which: C{"acquire"} (waiting for a connection), C{"connect"} (dialing one) or C{"request"} (waiting
         for the answer).
-    @ivar stats: the L{txconnpool.state.PoolStats} of the moment, or C{None}.
+    @ivar stats: the L{txconnpool.metrics.PoolStats} of the moment, or C{None}.
     """
 
     def __init__(self, text: str, phase: str, stats: Any = None) -> None:
@@ -41,7 +41,7 @@ class PoolFull(PoolError):
     """
     Every connection is busy and as many requests are waiting as may wait.
 
-    @ivar stats: the L{txconnpool.state.PoolStats} of the moment, or C{None}.
+    @ivar stats: the L{txconnpool.metrics.PoolStats} of the moment, or C{None}.
     """
 
     kind = "too_many_waiting"
@@ -65,7 +65,7 @@ class ServerUnavailable(PoolError):
 
     The failure of the last dial is the C{__cause__}.
 
-    @ivar stats: the L{txconnpool.state.PoolStats} of the moment, or C{None}.
+    @ivar stats: the L{txconnpool.metrics.PoolStats} of the moment, or C{None}.
     """
 
     kind = "unavailable"

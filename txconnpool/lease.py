@@ -21,7 +21,7 @@ from zope.interface import implementer
 from txconnpool.deadlines import Deadlines
 from txconnpool.errors import NoSuchCommand, PoolError
 from txconnpool.interfaces import IWaiter
-from txconnpool.state import Slot
+from txconnpool.slots import Slot
 
 C = TypeVar("C")
 

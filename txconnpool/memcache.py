@@ -41,7 +41,7 @@ from txconnpool.connection import Connection, ConnectionFactory
 from txconnpool.errors import PoolClosed, PoolError
 from txconnpool.metrics import PoolStats, Traffic
 from txconnpool.pool import Pool
-from txconnpool.state import Server
+from txconnpool.slots import Server
 from txconnpool.wire import Form, replies
 from txconnpool.wire.classic import INT32, UINT32, UINT64, checkKey
 from txconnpool.wire.memcache import Memcache

@@ -58,8 +58,6 @@ class Counters:
     What has happened in a pool since it was made. Every number only grows.
 
     @ivar acquired: times a connection with room was found or handed over.
-    @ivar waited: how many of these had to wait.
-    @ivar waitTime: seconds waited in all, by those who got a connection.
     @ivar timedOut: waiters whose time ran out.
     @ivar cancelled: waiters who gave up.
     @ivar rejected: requests refused because too many were waiting.
@@ -76,13 +74,12 @@ class Counters:
 
     __slots__ = (
         "acquired", "cancelled", "closed", "dialFailures", "dials", "ejections", "lost", "rejected", "requestTimeouts",
-        "retries", "timedOut", "unavailable", "violations", "waitTime", "waited",
+        "retries", "timedOut", "unavailable", "violations",
     )  # fmt: skip
 
     def __init__(self) -> None:
         for name in self.__slots__:
             setattr(self, name, 0)
-        self.waitTime = 0.0
 
     acquired: int
     cancelled: int
@@ -97,8 +94,6 @@ class Counters:
     timedOut: int
     unavailable: int
     violations: int
-    waitTime: float
-    waited: int
 
 
 @dataclass(frozen=True)
@@ -113,6 +108,8 @@ class PoolStats:
     @ivar dialing: dials in progress.
     @ivar inFlight: requests in flight (a lease counts as a full connection).
     @ivar waiting: requests for which no connection has room yet.
+    @ivar waited: how many of those who acquired a connection had to wait.
+    @ivar waitTime: seconds waited in all, by those.
     """
 
     maximum: int

@@ -47,7 +47,8 @@ from txconnpool.errors import (
 )
 from txconnpool.interfaces import IPoolObserver
 from txconnpool.lease import C, LeakWatch, Lease, Lending, Request, whereabouts
-from txconnpool.state import DIALING, GONE, OPEN, Backoff, Limits, Reuse, Slot
+from txconnpool.limits import Backoff, Limits, Reuse
+from txconnpool.slots import DIALING, GONE, OPEN, Slot
 
 __all__ = ["Backoff", "NoSuchCommand", "Pool", "PoolObserver", "PooledClientFactory"]
 
@@ -349,7 +350,7 @@ class Pool(Core, Generic[C]):
         state = self._state
         if self._checks:
             state.doubt(self._seconds())
-        if state.waiting:
+        if self._waiters.count:
             return None
         slot = state.pick(True)
         if slot is None:

@@ -28,7 +28,7 @@ from txconnpool.login import Accounts
 from txconnpool.metrics import Histogram
 from txconnpool.options import SecretFile
 from txconnpool.session import NoStatistics, Session, SessionFactory, Unread
-from txconnpool.state import CHECKING, DIALING, RETIRING, Server, Slot
+from txconnpool.slots import CHECKING, DIALING, RETIRING, Server, Slot
 from txconnpool.transport import peerOf
 from txconnpool.wire import Form
 
@@ -217,7 +217,7 @@ def _waitsFailed(view: Proxied) -> dict[str, int]:
 
 
 def _longestWait(view: Proxied) -> float:
-    since = view.pool.state.waitingSince
+    since = view.pool.state.waiters.since
     return 0.0 if since is None else max(0.0, view.pool.reactor.seconds() - since)
 
 
@@ -271,7 +271,7 @@ _OWN: Final = (
               lambda of: of.pool.state.limits.maxWaiting or 0),
     Statistic("longest_wait_seconds", "gauge", "how long the first of them has waited", _longestWait, merge=max),
     Statistic("wait_seconds", "histogram", "how long those waited who had to and got a connection",
-              lambda of: _histogram(of.pool.state.waits)),
+              lambda of: _histogram(of.pool.state.waiters.waits)),
     Statistic("waits_failed", "counter", "waits that ended without a connection", _waitsFailed, "reason"),
     Statistic("connections_max", "gauge", "most connections (`pool-size`)", lambda of: of.pool.state.limits.maximum),
     Statistic("servers_up", "gauge", "servers that are up", lambda of: sum(each.up for each in of.pool.servers),

@@ -26,12 +26,12 @@ from txconnpool.config import PoolSettings, Settings
 from txconnpool.connection import ConnectionFactory
 from txconnpool.core import Core
 from txconnpool.endpoints import Listener, clientEndpoint, nameOf, raised, usesTLS
+from txconnpool.limits import Limits
 from txconnpool.login import Greeting, tokens
 from txconnpool.reload import CannotChange, Changeable
 from txconnpool.report import Process, Proxied, general, inForce, perServer, perSession, snapshot
 from txconnpool.session import NoStatistics, SessionFactory, SessionLimits, Unread
 from txconnpool.slow import SlowLog
-from txconnpool.state import Limits
 from txconnpool.wire.memcache import Memcache
 
 __all__ = ["PoolService", "ProxyService"]

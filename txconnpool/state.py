@@ -12,233 +12,21 @@ directly.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from math import inf
 from random import uniform
-from typing import Any, Literal
+from typing import Any
 
 from txconnpool.errors import PoolClosed, PoolError, PoolFull, PoolTimeout, ServerUnavailable
-from txconnpool.metrics import Counters, Histogram, PoolStats, Traffic
-
-Reuse = Literal["lifo", "fifo", "least-loaded"]
-
-# The phases of a connection.
-DIALING = "dialing"  # not established yet; counts against the bound
-OPEN = "open"  # may be picked
-HELD = "held"  # established, but takes no new requests: its server does not read, or the pool is paused
-DOUBTFUL = "doubtful"  # idle for so long that it is checked before it is used
-CHECKING = "checking"  # being checked
-RETIRING = "retiring"  # takes no new requests and is closed when it has none left
-GONE = "gone"
-
-_NEVER = float("inf")
+from txconnpool.limits import Limits
+from txconnpool.metrics import Counters, PoolStats
+from txconnpool.slots import CHECKING, DIALING, DOUBTFUL, GONE, HELD, OPEN, RETIRING, Server, Slot
+from txconnpool.waiters import Ticket, Waiters
 
 #: A connection lost within this many seconds counts as a failed dial, so that a server that accepts and then hangs up
 #: is dialed with back-off, not in a hot loop.
 FLAP = 1.0
-
-
-@dataclass(frozen=True)
-class Backoff:
-    """
-    How long to wait after the n-th failed dial in a row: C{initial * factor ** (n - 1)}, at most C{maximum} seconds,
-    each varied by plus or minus C{jitter} so that many processes do not dial a returning server in step.
-    """
-
-    initial: float = 0.1
-    factor: float = 2.0
-    maximum: float = 1.0
-    jitter: float = 0.2
-
-    def __post_init__(self) -> None:
-        if not (self.initial > 0 and self.factor >= 1 and self.maximum > 0 and 0 <= self.jitter < 1):
-            raise ValueError(f"dials would not back off: {self}")
-
-    def delay(self, failures: int, vary: Callable[[float, float], float]) -> float:
-        """
-        @param failures: failed dials in a row, at least 1.
-        @param vary: C{random.uniform} or a stand-in.
-        @return: seconds.
-        """
-        # The exponent is bounded so that years of failures do not overflow a float.
-        delay = min(self.maximum, self.initial * self.factor ** min(failures - 1, 64))
-        return delay * vary(1 - self.jitter, 1 + self.jitter)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """
-    The bounds and times of a pool.
-
-    @ivar maximum: most connections, dials in progress included.
-    @ivar minimum: connections kept open.
-    @ivar depth: most requests in flight on one connection; 1 for protocols that do not pipeline.
-    @ivar maxWaiting: most waiters, those for whom a dial is in progress included; C{None}: no bound.
-    @ivar waitTimeout: seconds a waiter waits; C{None}: for ever.
-    @ivar idleTimeout: seconds without work after which a connection above C{minimum} is closed; 0: never.
-    @ivar maxLifetime: seconds after which a connection is replaced; 0: never.
-    @ivar lifetimeJitter: each lifetime is shortened by up to this share, so that connections do not end in one second.
-    @ivar reuse: which idle connection is taken: C{"lifo"} lets the others age, C{"fifo"} and C{"least-loaded"} use all
-        evenly. When none is idle, the least loaded one with room is taken in all three.
-    @ivar whenDown: after how many failed dials in a row, with no connection left, waiters are refused at once; C{None}:
-        they wait.
-    @ivar checkIfIdleFor: seconds without a sign of life after which a connection is checked before it is used;
-        C{None}: never.
-    @ivar keepAlive: seconds without a sign of life after which an idle connection is checked; 0: never.
-    """
-
-    maximum: int = 5
-    minimum: int = 0
-    depth: int = 1
-    maxWaiting: int | None = None
-    waitTimeout: float | None = 30.0
-    idleTimeout: float = 600.0
-    maxLifetime: float = 3600.0
-    lifetimeJitter: float = 0.05
-    reuse: Reuse = "lifo"
-    whenDown: int | None = 3
-    backoff: Backoff = field(default_factory=Backoff)
-    checkIfIdleFor: float | None = None
-    keepAlive: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.maximum < 1:
-            raise ValueError(f"a pool needs at least 1 connection, not {self.maximum}")
-        if not 0 <= self.minimum <= self.maximum:
-            raise ValueError(f"at least {self.minimum} connections do not fit between 0 and the most, {self.maximum}")
-        if self.depth < 1:
-            raise ValueError(f"a connection takes at least 1 request at a time, not {self.depth}")
-        if self.maxWaiting is not None and self.maxWaiting < 1:
-            raise ValueError(f"at least 1 request may wait, for the first connection, not {self.maxWaiting}")
-        if self.whenDown is not None and self.whenDown < 1:
-            raise ValueError(f"a server is down after at least 1 failed dial, not {self.whenDown}")
-        for name in ("waitTimeout", "idleTimeout", "maxLifetime", "checkIfIdleFor", "keepAlive"):
-            time = getattr(self, name)
-            if time is not None and not time >= 0:
-                raise ValueError(f"{name} is a number of seconds from 0, not {time}")
-        if not 0 <= self.lifetimeJitter < 1:
-            raise ValueError(f"lifetimes are shortened by a share from 0 to less than 1, not {self.lifetimeJitter}")
-        if self.reuse not in ("lifo", "fifo", "least-loaded"):
-            raise ValueError(f"reuse is 'lifo', 'fifo' or 'least-loaded', not {self.reuse!r}")
-
-
-class Server:
-    """
-    One upstream address, as the decisions see it.
-
-    @ivar name: for people: an endpoint string or the like.
-    @ivar address: whatever the shell dials; not looked at here.
-    @ivar count: its connections, the dial in progress included.
-    @ivar dialing: whether a dial is in progress; there is one at a time.
-    @ivar drained: whether it is out of rotation until it is restored.
-    @ivar failures: failed dials in a row.
-    @ivar retryAt: no dial before this time.
-    @ivar cause: the exception of the last failed dial.
-    @ivar reason: the same in a few words.
-    @ivar since: when it last went up or down.
-    @ivar traffic: what went to it and came from it, counted by its connections.
-    """
-
-    __slots__ = (
-        "address", "cause", "count", "dialing", "drained", "failures", "name", "reason", "retryAt", "since", "traffic",
-    )  # fmt: skip
-
-    def __init__(self, name: str, address: Any, traffic: Traffic | None = None) -> None:
-        self.traffic = traffic or Traffic(0)
-        self.name = name
-        self.address = address
-        self.count = 0
-        self.dialing = False
-        self.drained = False
-        self.failures = 0
-        self.retryAt = 0.0
-        self.cause: BaseException | None = None
-        self.reason = ""
-        self.since = 0.0
-
-    @property
-    def up(self) -> bool:
-        """
-        Whether it is thought to answer: it has a connection, or the last dial did not fail.
-        """
-        return not self.failures or self.count > self.dialing
-
-    @property
-    def state(self) -> str:
-        """
-        C{up}, C{down} or C{drained}.
-        """
-        return "drained" if self.drained else "up" if self.up else "down"
-
-    def __repr__(self) -> str:
-        failed = f", {self.failures} failed dials" if self.state == "down" else ""
-        return f"<Server {self.name}: {self.state}{failed}, {self.count} connections>"
-
-
-class Slot:
-    """
-    One connection, as the decisions see it.
-
-    @ivar server: whose connection it is.
-    @ivar client: the protocol instance, once established.
-    @ivar load: requests in flight; a lease counts as C{depth}.
-    @ivar depth: most requests in flight; 0 when it takes no new ones.
-    @ivar idle: whether it is among those that are taken first.
-    @ivar held: whether its server does not read.
-    @ivar freeSince: when C{load} last became 0.
-    @ivar checkedAt: when it was last checked.
-    @ivar doomed: whether it is to be closed as soon as it is established.
-    @ivar reason: why the pool closes it, if it does.
-    @ivar weight: what a request of L{txconnpool.pool.Pool} puts on C{load}: 1, or 0 if the client keeps it itself.
-    @ivar lent: how much of C{load} is a lease.
-    """
-
-    __slots__ = (
-        "born", "checkedAt", "client", "depth", "doomed", "expires", "freeSince", "held", "idle", "lent", "load",
-        "phase", "prior", "reason", "server", "weight",
-    )  # fmt: skip
-
-    def __init__(self, server: Server, depth: int) -> None:
-        self.server = server
-        self.client: Any = None
-        self.phase = DIALING
-        self.load = 0
-        self.depth = depth
-        self.born = 0.0
-        self.expires = _NEVER
-        self.idle = False
-        self.held = False
-        self.freeSince = 0.0
-        self.checkedAt = 0.0
-        self.prior = 0
-        self.doomed = False
-        self.reason = ""
-        self.weight = 1
-        self.lent = 0
-
-    @property
-    def seenAt(self) -> float:
-        """
-        When an idle connection last showed that it lives.
-        """
-        return max(self.freeSince, self.checkedAt)
-
-    def __repr__(self) -> str:
-        return f"<Slot {self.phase}, {self.load} of {self.depth} in flight, to {self.server.name}>"
-
-
-class Ticket:
-    """
-    A place in the queue of waiters. A waiter that gives up leaves its ticket behind, C{None} in its stead.
-    """
-
-    __slots__ = ("deadline", "exclusive", "since", "waiter")
-
-    def __init__(self, waiter: Any, since: float, deadline: float, exclusive: bool) -> None:
-        self.waiter = waiter
-        self.since = since
-        self.deadline = deadline
-        self.exclusive = exclusive
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,8 +79,7 @@ class PoolState:
     @ivar limits: the bounds in force.
     @ivar servers: in rotation or down, not removed.
     @ivar former: those that were removed.
-    @ivar waiting: how many waiters there are.
-    @ivar waits: how long waiters waited that got a connection.
+    @ivar waiters: who waits for a connection.
     @ivar wanted: how many connections somebody wants to see established, whether there is work for them or not.
     @ivar canGrow: whether L{grow} could do something about more demand; the data path asks before it calls it.
     @ivar pausedAt: since when all requests wait, or C{None}.
@@ -301,10 +88,9 @@ class PoolState:
     def __init__(self, limits: Limits, vary: Callable[[float, float], float] = uniform) -> None:
         self.limits = limits
         self.counters = Counters()
-        self.waits = Histogram()
+        self.waiters = Waiters(limits.waitTimeout, self.counters)
         self.servers: list[Server] = []
         self.former: list[Server] = []
-        self.waiting = 0
         self.wanted = 0
         self.canGrow = False
         self.running = False
@@ -314,11 +100,10 @@ class PoolState:
         self._open: list[Slot] = []
         self._idle: deque[Slot] = deque()  # ordered by Slot.seenAt
         self._doubtful: deque[Slot] = deque()
-        self._queue: deque[Ticket] = deque()
         self._dialing = 0
         self._checking = 0
         self._turn = 0
-        self._ageAt = _NEVER
+        self._ageAt = inf
         self._lifo = limits.reuse == "lifo"
 
     # -- What there is
@@ -329,13 +114,6 @@ class PoolState:
         All connections and dials in progress.
         """
         return list(self._slots)
-
-    @property
-    def waitingSince(self) -> float | None:
-        """
-        Since when the first of the waiters waits, or C{None}.
-        """
-        return next((ticket.since for ticket in self._queue if ticket.waiter is not None), None)
 
     @property
     def connected(self) -> int:
@@ -371,7 +149,9 @@ class PoolState:
             busy=len(established) - idle,
             dialing=self._dialing,
             inFlight=sum(slot.load for slot in established),
-            waiting=self.waiting,
+            waiting=self.waiters.count,
+            waited=sum(self.waiters.waits.counts),
+            waitTime=self.waiters.waits.total,
             **{name: getattr(counters, name) for name in counters.__slots__},
         )
 
@@ -435,30 +215,6 @@ class PoolState:
             return [Close(slot)]
         return []
 
-    def grants(self, now: float) -> Iterator[tuple[Any, Slot]]:
-        """
-        Hand connections with room to the waiters, first come first served. The consumer puts load on each slot before
-        it asks for the next.
-        """
-        while self._queue:  # looked up anew each time: a waiter may join or leave while another is served
-            ticket = self._queue[0]
-            if ticket.waiter is None:
-                self._queue.popleft()
-                continue
-            slot = self.pick(ticket.exclusive)
-            if slot is None:
-                return
-            self._queue.popleft()
-            waiter = ticket.waiter
-            ticket.waiter = None
-            self.waiting -= 1
-            self.counters.acquired += 1
-            self.counters.waited += 1
-            waited = max(0.0, now - ticket.since)  # the clock may have been put back
-            self.counters.waitTime += waited
-            self.waits.observe(waited)
-            yield waiter, slot
-
     # -- Waiters
 
     def enqueue(self, waiter: Any, now: float, exclusive: bool = False) -> Ticket:
@@ -475,64 +231,21 @@ class PoolState:
             self.counters.unavailable += 1
             raise self._unavailable(self.stats())
         most = self.limits.maxWaiting
-        if most is not None and self.waiting >= most:
+        if most is not None and self.waiters.count >= most:
             self.counters.rejected += 1
             raise PoolFull("too many waiting requests", self.stats())
-        ticket = Ticket(waiter, now, self._deadline(now), exclusive)
-        self._queue.append(ticket)
-        self.waiting += 1
-        return ticket
-
-    def _deadline(self, since: float) -> float:
-        patience = self.limits.waitTimeout
-        return _NEVER if patience is None else since + patience
-
-    def cancel(self, ticket: Ticket) -> None:
-        """
-        The waiter gives up; it will get no connection.
-        """
-        if self._leave(ticket) is not None:
-            self.counters.cancelled += 1
-            self._trim()
-
-    def _leave(self, ticket: Ticket) -> Any:
-        """
-        @return: the waiter whose place is given up, if it was taken.
-        """
-        waiter, ticket.waiter = ticket.waiter, None
-        if waiter is not None:
-            self.waiting -= 1
-        return waiter
-
-    def _trim(self) -> None:
-        """
-        Drop what dead tickets stand at the head, and all of them when they are the most, so that waiters who come and
-        give up while nothing else moves do not fill the memory.
-        """
-        queue = self._queue
-        while queue and queue[0].waiter is None:
-            queue.popleft()
-        if len(queue) > 64 and len(queue) > 2 * self.waiting:
-            self._queue = deque(ticket for ticket in queue if ticket.waiter is not None)
+        return self.waiters.join(waiter, now, exclusive)
 
     def _expire(self, now: float) -> list[Action]:
         """
         Refuse those who have waited too long.
         """
-        late = []
         stats = self.stats()
-        while self._queue and self._queue[0].deadline <= now:
-            waiter = self._leave(self._queue.popleft())
-            if waiter is not None:
-                late.append(waiter)
-        self.counters.timedOut += len(late)
-        return [Refuse(waiter, self._timedOut(stats)) for waiter in late]
+        return [Refuse(waiter, self._timedOut(stats)) for waiter in self.waiters.late(now)]
 
     def _refuseAll(self, error: Callable[[PoolStats], PoolError]) -> list[Action]:
         stats = self.stats()
-        waiters = [waiter for waiter in map(self._leave, self._queue) if waiter is not None]
-        self._queue.clear()
-        return [Refuse(waiter, error(stats)) for waiter in waiters]
+        return [Refuse(waiter, error(stats)) for waiter in self.waiters.dismiss()]
 
     def _giveUp(self) -> list[Action]:
         """
@@ -540,7 +253,7 @@ class PoolState:
         """
         if not self.down:
             return []
-        self.counters.unavailable += self.waiting
+        self.counters.unavailable += self.waiters.count
         return self._refuseAll(self._unavailable)
 
     def _timedOut(self, stats: PoolStats) -> PoolTimeout:
@@ -658,8 +371,7 @@ class PoolState:
         since, self.pausedAt = self.pausedAt, None
         if since is None:
             return []
-        for ticket in self._queue:
-            ticket.deadline += now - max(since, ticket.since)
+        self.waiters.excuse(since, now)
         for slot in self._slots:
             if slot.phase is HELD:
                 self._reopen(slot, now)
@@ -674,9 +386,7 @@ class PoolState:
         self._lifo = limits.reuse == "lifo"
         for slot in self._open:
             slot.depth = limits.depth
-        if limits.waitTimeout != old.waitTimeout:
-            for ticket in self._queue:
-                ticket.deadline = self._deadline(ticket.since)
+        self.waiters.patience = limits.waitTimeout
         if limits.maxLifetime != old.maxLifetime:
             for slot in self._slots:
                 if slot.phase is not DIALING:
@@ -723,7 +433,7 @@ class PoolState:
         if not self.running:
             return []
         actions: list[Action] = []
-        demand = max(demand, self.waiting - self._dialing - self._checking - len(self._idle))
+        demand = max(demand, self.waiters.count - self._dialing - self._checking - len(self._idle))
         if self.pausedAt is not None:
             demand = 0
         while demand > 0 and self._doubtful:
@@ -787,7 +497,7 @@ class PoolState:
     def _setLifetime(self, slot: Slot) -> None:
         lifetime = self.limits.maxLifetime
         jitter = self.limits.lifetimeJitter
-        slot.expires = slot.born + lifetime * self._vary(1 - jitter, 1) if lifetime else _NEVER
+        slot.expires = slot.born + lifetime * self._vary(1 - jitter, 1) if lifetime else inf
 
     def _admit(self, slot: Slot, now: float) -> None:
         """
@@ -948,7 +658,7 @@ class PoolState:
         Do what time demands: refuse who waited too long, retire what is idle or old, check and dial.
         """
         actions: list[Action] = []
-        if self._queue and self._queue[0].deadline <= now and self.pausedAt is None:
+        if self.waiters.due <= now and self.pausedAt is None:
             actions += self._expire(now)
         if self._ageAt <= now:
             actions += self._age(now)
@@ -974,7 +684,7 @@ class PoolState:
                     actions.append(self._check(slot))
             seen = [slot.seenAt for slot in [*self._idle, *self._doubtful]]
             times.append(min(seen, default=now) + limits.keepAlive)
-        self._ageAt = min(times, default=_NEVER)
+        self._ageAt = min(times, default=inf)
         return actions
 
     def due(self, now: float) -> float | None:
@@ -984,10 +694,9 @@ class PoolState:
         if not self.running:
             return None
         times = [server.retryAt for server in self.servers if server.retryAt > now and not server.drained]
-        if self._queue and self.pausedAt is None:
-            times.append(self._queue[0].deadline)
-        due = min(self._ageAt, *times) if times else self._ageAt
-        return None if due == _NEVER else due
+        times.append(self._ageAt if self.pausedAt is not None else min(self._ageAt, self.waiters.due))
+        due = min(times)
+        return None if due == inf else due
 
     def __repr__(self) -> str:
-        return f"<PoolState {self.connected} connections, {self.waiting} waiting>"
+        return f"<PoolState {self.connected} connections, {self.waiters.count} waiting>"

@@ -34,12 +34,12 @@ from txconnpool.channel import Channel, ChannelError, ChannelLost, ignoreLost
 from txconnpool.config import PoolSettings, Settings
 from txconnpool.control import ControlError, merged, noSession, told
 from txconnpool.endpoints import Listener, raised
+from txconnpool.limits import Backoff
 from txconnpool.logs import relay
 from txconnpool.reload import CannotChange, Changeable
 from txconnpool.report import Process, merge, past, snapshot
 from txconnpool.service import listenProblem, serve, withBacklog
 from txconnpool.session import Unread
-from txconnpool.state import Backoff
 from txconnpool.worker import ANSWERS, BATCH, CLIENTS, STDERR, STDIN, STDOUT, Facade
 
 #: A worker that ran for so many seconds and then died is replaced as if it were the first time.
