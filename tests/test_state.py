@@ -5,6 +5,7 @@ Tests for L{txconnpool.state}: the decisions, with nothing but a number for the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -71,7 +72,7 @@ class World:
         self.checks: list[Slot] = []
         self.closes: list[Slot] = []
 
-    def do(self, actions: list[Action]) -> None:
+    def do(self, actions: Sequence[Action]) -> None:
         """
         Carry out decisions, and serve who waits.
         """

@@ -191,8 +191,8 @@ class Core:
         """
         A connection has room again, or carries nothing any more.
         """
-        state = self._state
-        now = self._seconds()
+        state, seconds = self._state, self._seconds
+        now = seconds()
         if not slot.load:
             actions = state.eased(slot, now)
             if actions:
@@ -232,7 +232,7 @@ class Core:
         if self._waiters.count:
             self._waiters.serve(self._state.pick, now)
 
-    def _do(self, actions: list[Action], now: float) -> None:
+    def _do(self, actions: Sequence[Action], now: float) -> None:
         """
         Carry out decisions. Refusing and closing run code of others, who may close the pool: dials are known before.
         """

@@ -29,7 +29,8 @@ C = TypeVar("C")
 @implementer(IWaiter)
 class Request:
     """
-    A method to be called on a connection, and who waits for its result.
+    A method to be called on a connection, and who waits for its result. It is the canceller of its own answer: as very
+    many may wait, each is made of as little as possible.
 
     @ivar answer: fires with the result; C{None} when it has fired or nobody waits any more.
     @ivar slot: the L{Slot} of the connection, once the method was called.
@@ -37,12 +38,12 @@ class Request:
 
     __slots__ = ("_args", "_kwargs", "_method", "_pool", "_since", "answer", "slot", "ticket")
 
-    def __init__(self, pool: Any, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(self, pool: Any, method: str, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> None:
         self._pool = pool
         self._method = method
         self._args = args
         self._kwargs = kwargs
-        self.answer: Deferred[Any] | None = Deferred(self._cancel)
+        self.answer: Deferred[Any] | None = Deferred(self)
         self.slot: Any = None
         self.ticket: Any = None
 
@@ -57,7 +58,7 @@ class Request:
         try:
             if not callable(method):
                 raise NoSuchCommand(f"{type(slot.client).__name__} has no method {self._method!r}")
-            result = method(*self._args, **self._kwargs)
+            result = method(*self._args, **self._kwargs) if self._kwargs else method(*self._args)
         except Exception:
             result = Failure()
         if isinstance(result, Deferred):
@@ -71,15 +72,16 @@ class Request:
         """
         It was not sent.
         """
-        self._end(Failure(error))
+        answer, self.answer = self.answer, None
+        if answer is not None:
+            answer.errback(error)
 
     def fail(self, error: PoolError) -> None:
         """
         It was sent, and there will be no reply. Its connection is at its end, so the load stays where it is.
         """
-        failure = Failure(error)
-        self._leave(failure)
-        self._end(failure)
+        self._leave(Failure(error))
+        self.refused(error)
 
     def _replied(self, result: Any) -> None:
         """
@@ -89,7 +91,9 @@ class Request:
         self._leave(result)
         slot.load -= slot.weight
         self._pool.eased(slot)
-        self._end(result)
+        answer, self.answer = self.answer, None
+        if answer is not None:
+            answer.callback(result)
 
     def _leave(self, result: Any) -> None:
         """
@@ -102,12 +106,10 @@ class Request:
         elif pool.observer is not None:
             pool._tell("answered", self._method, pool._seconds() - self._since, result)
 
-    def _end(self, result: Any) -> None:
-        answer, self.answer = self.answer, None
-        if answer is not None:
-            answer.callback(result)
-
-    def _cancel(self, answer: Deferred[Any]) -> None:
+    def __call__(self, answer: Deferred[Any]) -> None:
+        """
+        Nobody waits any more.
+        """
         self.answer = None
         if self.slot is None:
             self._pool.forget(self.ticket)
@@ -137,7 +139,10 @@ class Lease:
         """
         client, self.client = self.client, None
         assert client is not None, "who wants none leaves the queue"
-        client.callback(self._pool._lend(slot, self._where))
+        slot.load = slot.lent = slot.depth  # there is no room for others
+        if self._pool._watched:
+            self._pool._lent(slot.client, self._where)
+        client.callback(slot.client)
 
     def refused(self, error: PoolError) -> None:
         """

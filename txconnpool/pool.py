@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Container
 from dataclasses import replace
+from functools import partial
 from traceback import StackSummary
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
@@ -289,7 +290,7 @@ class Pool(Core, Generic[C]):
             return fail(NoSuchCommand(f"{method!r} is no command"))
         if self._checks:
             self._state.doubt(self._seconds())
-        request = Request(self, method, args, kwargs)
+        request = Request(self, method, args, kwargs or None)
         answer: Any = request.answer
         try:
             slot = self.take(request)
@@ -356,19 +357,21 @@ class Pool(Core, Generic[C]):
         if slot is None:
             return None
         state.counters.acquired += 1
-        return self._lend(slot)
-
-    def _lend(self, slot: Slot, where: StackSummary | None = None) -> C:
-        """
-        Let the client of C{slot} be somebody's alone: its connection has no room for others.
-        """
-        slot.load = slot.lent = slot.depth
+        slot.load = slot.lent = slot.depth  # there is no room for others
         client: C = slot.client
         if self._watched:
-            self._tell("lent", client)
-            if self._leaks is not None:
-                self._leaks.lent(id(client), where or whereabouts())
+            self._lent(client)
         return client
+
+    def _lent(self, client: C, where: StackSummary | None = None) -> None:
+        """
+        C{client} is somebody's alone from now on.
+
+        @param where: the stack of who asked, if it is known.
+        """
+        self._tell("lent", client)
+        if self._leaks is not None:
+            self._leaks.lent(id(client), where or whereabouts())
 
     def release(self, client: C, discard: bool = False) -> None:
         """
@@ -378,10 +381,13 @@ class Pool(Core, Generic[C]):
 
         @raise ClientNotOwned: it is not borrowed, or not any more.
         """
-        slot = self._slots.get(id(client))
-        if slot is None or not slot.lent:
+        try:
+            slot = self._slots[id(client)]
+            load = slot.lent
+        except KeyError:
+            load = 0
+        if not load:
             raise ClientNotOwned(f"not borrowed from {self.name}: {client!r}")
-        load = slot.lent
         slot.lent = 0
         if self._watched:
             self._tell("returned", client)
@@ -392,7 +398,7 @@ class Pool(Core, Generic[C]):
         if slot.phase is GONE:
             del self._slots[id(client)]
         elif self._reset is not None and slot.phase is OPEN:
-            self._errand(slot, self._reset, lambda fault: self._wasReset(slot, load, fault))
+            self._errand(slot, self._reset, partial(self._wasReset, slot, load))
             return
         slot.load -= load
         self.eased(slot)

@@ -12,7 +12,7 @@ directly.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import inf
 from random import uniform
@@ -202,7 +202,7 @@ class PoolState:
             return "drained"
         return "the pool is paused" if self.pausedAt is not None else server.reason or "no connection"
 
-    def eased(self, slot: Slot, now: float) -> list[Action]:
+    def eased(self, slot: Slot, now: float) -> Sequence[Action]:
         """
         C{slot} carries nothing any more. To say so twice does no harm.
         """
@@ -213,7 +213,7 @@ class PoolState:
                 self._idle.append(slot)
         elif slot.phase is RETIRING:
             return [Close(slot)]
-        return []
+        return ()
 
     # -- Waiters
 
