@@ -87,7 +87,7 @@ class World:
             else:
                 assert action.waiter.slot is None and action.waiter.error is None
                 action.waiter.error = action.error
-        self.state.waiters.serve(self.state.pick, self.now)
+        self.state.waiters.serve(self.now)
 
     def ask(self, exclusive: bool = False) -> Waiter:
         """

@@ -46,7 +46,7 @@ class WaitersTests(SynchronousTestCase):
         Five seconds are what everyone waits.
         """
         self.counters = Counters()
-        self.waiters = Waiters(5.0, self.counters)
+        self.waiters = Waiters(5.0, self.pick, self.counters)
         self.free: list[Slot] = []
         self.asked: list[bool] = []
 
@@ -62,7 +62,7 @@ class WaitersTests(SynchronousTestCase):
         Let there be so many connections.
         """
         self.free = [Slot(Server("server", None), 1) for _ in range(room)]
-        self.waiters.serve(self.pick, now)
+        self.waiters.serve(now)
 
     def test_order(self) -> None:
         """
@@ -103,7 +103,7 @@ class WaitersTests(SynchronousTestCase):
             assert len(depth) == 1, "served by recursion"
             self.waiters.leave(gone)
             self.waiters.join(late, 0.0)
-            self.waiters.serve(self.pick, 0.0)
+            self.waiters.serve(0.0)
             depth.pop()
 
         first, second, late = Waiter(busy), Waiter(), Waiter()

@@ -171,11 +171,12 @@ class Core:
                 return slot
         if not state.running and not self._wasClosed:
             self.start()
-        now = self._seconds()
+        seconds = self._seconds
+        now = seconds()
         waiter.ticket = state.enqueue(waiter, now, exclusive)
         if state.canGrow:
             self._do(state.grow(now), now)
-        elif self._waiters.count == 1:
+        elif self._waiters.count == 1 and (self._timer is None or self._waiters.due < self._due):
             self._schedule(now)
         return None
 
@@ -185,20 +186,20 @@ class Core:
         """
         self._waiters.leave(ticket)
         if self._waiters.count:
-            self._waiters.serve(self._state.pick, self._seconds())
+            self._waiters.serve(self._seconds())
 
     def eased(self, slot: Slot) -> None:
         """
         A connection has room again, or carries nothing any more.
         """
-        state, seconds = self._state, self._seconds
+        seconds = self._seconds
         now = seconds()
         if not slot.load:
-            actions = state.eased(slot, now)
+            actions = self._state.eased(slot, now)
             if actions:
                 self._do(actions, now)
         if self._waiters.count:
-            self._waiters.serve(state.pick, now)
+            self._waiters.serve(now)
 
     def each(self) -> list[Slot]:
         """
@@ -230,7 +231,7 @@ class Core:
         """
         self._do(actions, now)
         if self._waiters.count:
-            self._waiters.serve(self._state.pick, now)
+            self._waiters.serve(now)
 
     def _do(self, actions: Sequence[Action], now: float) -> None:
         """

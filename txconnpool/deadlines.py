@@ -38,7 +38,8 @@ class Deadlines:
 
         @return: now.
         """
-        now: float = self._seconds()
+        seconds = self._seconds
+        now: float = seconds()
         self.since[member] = now
         if self._timer is None and self.timeout is not None:
             self._timer = self._reactor.callLater(self.timeout, self._check, self.timeout)

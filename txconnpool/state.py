@@ -88,7 +88,7 @@ class PoolState:
     def __init__(self, limits: Limits, vary: Callable[[float, float], float] = uniform) -> None:
         self.limits = limits
         self.counters = Counters()
-        self.waiters = Waiters(limits.waitTimeout, self.counters)
+        self.waiters = Waiters(limits.waitTimeout, self.pick, self.counters)
         self.servers: list[Server] = []
         self.former: list[Server] = []
         self.wanted = 0
@@ -172,6 +172,8 @@ class PoolState:
             return None
         best = None
         least = self.limits.depth
+        if least == 1:  # none has room but the idle ones
+            return None
         for slot in self._open:
             if slot.load < least:
                 best = slot
@@ -227,7 +229,7 @@ class PoolState:
         """
         if not self.running:
             raise PoolClosed("the pool is closed")
-        if self.down:
+        if not self._open and self.down:
             self.counters.unavailable += 1
             raise self._unavailable(self.stats())
         most = self.limits.maxWaiting

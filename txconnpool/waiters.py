@@ -41,10 +41,17 @@ class Waiters:
     @ivar waits: how long those waited who got a connection.
     """
 
-    __slots__ = ("_counters", "_queue", "_serving", "count", "patience", "waits")
+    __slots__ = ("_counters", "_pick", "_queue", "_serving", "count", "patience", "waits")
 
-    def __init__(self, patience: float | None, counters: Counters) -> None:
+    def __init__(
+        self, patience: float | None, pick: Callable[[bool], Slot | None], counters: Counters
+    ) -> None:
+        """
+        @param pick: finds a connection for somebody who needs it alone, or not. Whoever is granted it puts load on it.
+        @param counters: where to count what becomes of them.
+        """
         self.patience = patience
+        self._pick = pick
         self.count = 0
         self.waits = Histogram()
         self._counters = counters
@@ -99,17 +106,15 @@ class Waiters:
             queue.clear()
             queue.extend(alive)
 
-    def serve(self, pick: Callable[[bool], Slot | None], now: float) -> None:
+    def serve(self, now: float) -> None:
         """
         Hand connections to those who wait, as long as there are some. A waiter that gives its one back at once is
         served by the loop, not by recursion.
-
-        @param pick: finds a connection, for somebody who needs it alone or not. Whoever is granted it puts load on it.
         """
         if self._serving:
             return
         self._serving = True
-        queue, counters = self._queue, self._counters
+        queue, pick, counters = self._queue, self._pick, self._counters
         try:
             while queue:  # looked up anew each time: a waiter may join or leave while another is served
                 ticket = queue[0]
@@ -124,7 +129,8 @@ class Waiters:
                 ticket.waiter = None
                 self.count -= 1
                 counters.acquired += 1
-                self.waits.observe(max(0.0, now - ticket.since))  # the clock may have been put back
+                waited = now - ticket.since
+                self.waits.observe(waited if waited > 0.0 else 0.0)  # the clock may have been put back
                 waiter.granted(slot)
         finally:
             self._serving = False
