@@ -102,7 +102,7 @@ class Request:
         self._pool = pool
         self.form = form
         self.ticket: Any = None
-        self._parts: list[bytes] = []
+        self._parts: list[bytes] | None = None
         self._again = False
 
     def encode(self) -> bytes:
@@ -153,6 +153,8 @@ class Request:
         if count and not self._parts:
             self.answer(data)
             return
+        if self._parts is None:
+            self._parts = []
         self._parts.append(data)
         if count:
             self.answer(b"".join(self._parts))
@@ -161,7 +163,7 @@ class Request:
         """
         The connection was lost: a read is tried once more.
         """
-        self._parts.clear()
+        self._parts = None
         if self.form.read and not self._again and isinstance(error, ConnectionLostInFlight):
             self._again = True
             self._pool.counters.retries += 1
@@ -172,7 +174,7 @@ class Request:
 
 class Command(Request):
     """
-    A request of one caller.
+    A request of one caller. It is the canceller of its own result.
 
     @ivar result: fires with what the reply means.
     """
@@ -183,9 +185,12 @@ class Command(Request):
         super().__init__(pool, form)
         self._data = data
         self._meaning = meaning
-        self.result: Deferred[Any] = Deferred(self._cancelled)
+        self.result: Deferred[Any] = Deferred(self)
 
-    def _cancelled(self, result: Deferred[Any]) -> None:
+    def __call__(self, result: Deferred[Any]) -> None:
+        """
+        The caller gives up.
+        """
         self.forget()
 
     def encode(self) -> bytes:
