@@ -6,6 +6,7 @@ Tests for L{txconnpool.core}: the decisions carried out.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.address import IPv4Address
@@ -224,6 +225,31 @@ class ServeTests(CoreCase):
         self.reactor.advance(2)
         self.assertEqual({type(waiter.error) for waiter in waiters}, {PoolTimeout})
         self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_timer(self) -> None:
+        """
+        A timer that goes off early enough for who comes to wait is left alone, and one that does not is replaced.
+        """
+        core = self.core(maximum=1, minimum=1, waitTimeout=2.0)
+        Taker(core)
+        core.forget(Taker(core).ticket)
+        timers = self.reactor.getDelayedCalls()
+        self.assertEqual([timer.getTime() for timer in timers], [2.0])
+        self.reactor.advance(1.5)
+        waiter = Taker(core)
+        self.assertEqual(self.reactor.getDelayedCalls(), timers)
+        self.reactor.advance(1.9)
+        self.assertIsNone(waiter.error)
+        self.assertEqual([timer.getTime() for timer in self.reactor.getDelayedCalls()], [3.5])
+        self.reactor.advance(0.1)
+        self.assertIsInstance(waiter.error, PoolTimeout)
+        core.limit(replace(core.state.limits, maxLifetime=100.0))
+        self.reactor.advance(0)
+        (aged,) = self.reactor.getDelayedCalls()
+        waiter = Taker(core)
+        self.assertFalse(aged.active())
+        self.reactor.advance(2)
+        self.assertIsInstance(waiter.error, PoolTimeout)
 
     def test_roundedTimes(self) -> None:
         """
