@@ -171,7 +171,7 @@ class Core:
                 return slot
         if not state.running and not self._wasClosed:
             self.start()
-        seconds = self._seconds
+        seconds = self._seconds  # see eased
         now = seconds()
         waiter.ticket = state.enqueue(waiter, now, exclusive)
         if state.canGrow:
@@ -192,7 +192,7 @@ class Core:
         """
         A connection has room again, or carries nothing any more.
         """
-        seconds = self._seconds
+        seconds = self._seconds  # by itself: as a method it would be looked for in the class
         now = seconds()
         if not slot.load:
             actions = self._state.eased(slot, now)

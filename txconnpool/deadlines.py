@@ -38,7 +38,7 @@ class Deadlines:
 
         @return: now.
         """
-        seconds = self._seconds
+        seconds = self._seconds  # by itself: as a method it would be looked for in the class
         now: float = seconds()
         self.since[member] = now
         if self._timer is None and self.timeout is not None:

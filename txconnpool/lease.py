@@ -72,16 +72,15 @@ class Request:
         """
         It was not sent.
         """
-        answer, self.answer = self.answer, None
-        if answer is not None:
-            answer.errback(error)
+        self._end(Failure(error))
 
     def fail(self, error: PoolError) -> None:
         """
         It was sent, and there will be no reply. Its connection is at its end, so the load stays where it is.
         """
-        self._leave(Failure(error))
-        self.refused(error)
+        failure = Failure(error)
+        self._leave(failure)
+        self._end(failure)
 
     def _replied(self, result: Any) -> None:
         """
@@ -91,9 +90,7 @@ class Request:
         self._leave(result)
         slot.load -= slot.weight
         self._pool.eased(slot)
-        answer, self.answer = self.answer, None
-        if answer is not None:
-            answer.callback(result)
+        self._end(result)
 
     def _leave(self, result: Any) -> None:
         """
@@ -105,6 +102,11 @@ class Request:
             pool._graces.discard(self)
         elif pool.observer is not None:
             pool._tell("answered", self._method, pool._seconds() - self._since, result)
+
+    def _end(self, result: Any) -> None:
+        answer, self.answer = self.answer, None
+        if answer is not None:
+            answer.callback(result)
 
     def __call__(self, answer: Deferred[Any]) -> None:
         """

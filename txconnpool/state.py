@@ -168,12 +168,10 @@ class PoolState:
             slot = idle.pop() if self._lifo else idle.popleft()
             slot.idle = False
             return slot
-        if exclusive:
+        least = self.limits.depth
+        if exclusive or least == 1:  # none but an idle one will do
             return None
         best = None
-        least = self.limits.depth
-        if least == 1:  # none has room but the idle ones
-            return None
         for slot in self._open:
             if slot.load < least:
                 best = slot
@@ -229,7 +227,7 @@ class PoolState:
         """
         if not self.running:
             raise PoolClosed("the pool is closed")
-        if not self._open and self.down:
+        if not self._open and self.down:  # the former is quickly told, and mostly enough
             self.counters.unavailable += 1
             raise self._unavailable(self.stats())
         most = self.limits.maxWaiting
