@@ -46,7 +46,7 @@ class PoolSettingsTests(SynchronousTestCase):
                 "denyCommands": (),
                 "poolSize": 4,
                 "minPoolSize": 1,
-                "pipelineDepth": 128,
+                "pipelineDepth": 1024,
                 "idleTimeout": 600.0,
                 "maxLifetime": 3600.0,
                 "connectTimeout": 1.0,

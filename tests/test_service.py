@@ -359,7 +359,7 @@ class ChangeTests(SynchronousTestCase):
                 "pool a: deny-commands none -> touch",
                 "pool a: pool-size 4 -> 8",
                 "pool a: min-pool-size 1 -> 2",
-                "pool a: pipeline-depth 128 -> 5",
+                "pool a: pipeline-depth 1024 -> 5",
                 "pool a: idle-timeout 600 -> 50",
                 "pool a: max-lifetime 3600 -> 60",
                 "pool a: connect-timeout 1 -> 3",

@@ -122,7 +122,7 @@ class PoolSettings:
     )
     minPoolSize: int = option(1, Whole(0, 65535), "connections kept open", "Connections to servers")
     pipelineDepth: int = option(
-        128, Whole(1, 65535), "most requests in flight on one connection", "Connections to servers"
+        1024, Whole(1, 65535), "most requests in flight on one connection", "Connections to servers"
     )
     idleTimeout: float = option(
         600.0,
