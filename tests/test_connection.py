@@ -22,6 +22,7 @@ from txconnpool.errors import ConnectionLostInFlight, PoolError, PoolTimeout
 from txconnpool.interfaces import IRequester
 from txconnpool.metrics import LATENCY_BOUNDS, Counters, Traffic
 from txconnpool.slots import Server, Slot
+from txconnpool.waiters import Waiters
 from txconnpool.wire import REPLY_LINE_MAX, Form, replies
 from txconnpool.wire.memcache import Memcache
 
@@ -96,7 +97,7 @@ class Books:
 
     def __init__(self) -> None:
         self.counters = Counters()
-        self.waiting = 0
+        self.waiters = Waiters(None, lambda exclusive: None, self.counters)
         self.told: list[str] = []
 
     def eased(self, slot: Slot) -> None:
@@ -303,7 +304,7 @@ class RepliesTests(ConnectionTestCase):
         self.assertEqual(self.books.told, ["eased"])
         self.get(b"a")
         self.get(b"b")
-        self.books.waiting = 1
+        self.books.waiters.join(None, 0.0)
         self.pipe.send(b"END\r\n")
         self.assertEqual(self.books.told, ["eased", "eased"])
 

@@ -52,6 +52,7 @@ class Connection(Protocol):
         self._replies = factory.wire.replies
         self._seconds = factory.reactor.seconds
         self._inFlight: deque[Entry] = deque()
+        self._said = 0  # how many of these are answers of ours
         self._owed = 0  # replies the head is still owed; 0: none has begun
         self._due = -1  # bytes of a body still to come; -1: at the start of a reply
         self._asked: list[bytes] | None = None  # the keys that its replies may be about
@@ -110,6 +111,7 @@ class Connection(Protocol):
         Tell C{owner} something of our own when all that is in flight before has been answered. Something is.
         """
         self._inFlight.append((owner, None, 1, 0.0, data))
+        self._said += 1
 
     # -- Replies
 
@@ -131,7 +133,7 @@ class Connection(Protocol):
             # What came may be somebody's data: it is not for clients.
             self._fail(ConnectionLostInFlight(f"upstream protocol error ({slot.server.name})", kind="protocol"))
             return
-        if not slot.load or self.factory.connectionPool.waiting:
+        if not slot.load or self.factory.connectionPool.waiters.count:
             self.factory.connectionPool.eased(slot)
 
     def _deliver(self, data: bytes, slot: Any, traffic: Traffic) -> None:
@@ -188,9 +190,18 @@ class Connection(Protocol):
             if owed:
                 self._tail = data[pos:]
                 return
-            while inFlight and inFlight[0][1] is None:
-                said = inFlight.popleft()
-                said[0].replied(said[4], 1)
+            if self._said:
+                self._saySome()
+
+    def _saySome(self) -> None:
+        """
+        Say what has its turn now.
+        """
+        inFlight = self._inFlight
+        while inFlight and inFlight[0][1] is None:
+            owner, *_, data = inFlight.popleft()
+            self._said -= 1
+            owner.replied(data, 1)
 
     def _unusual(self, owner: Any, count: int, since: float, request: Any, took: float) -> float:
         """

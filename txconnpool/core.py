@@ -34,6 +34,7 @@ class Core:
 
     @ivar name: for logs.
     @ivar reactor: of all connections.
+    @ivar waiters: those who wait for a connection.
     @ivar observer: an L{txconnpool.interfaces.IPoolObserver} who is told what happens, or C{None}.
     """
 
@@ -41,7 +42,7 @@ class Core:
     __slots__ = (
         "__dict__", "__weakref__", "_again", "_announces", "_attempts", "_checkClient", "_closing", "_connectTimeout",
         "_deadline", "_due", "_errands", "_factory", "_forms", "_handshake", "_leaving", "_seconds", "_state",
-        "_timer", "_waiters", "_wasClosed", "name", "observer", "reactor",
+        "_timer", "_wasClosed", "name", "observer", "reactor", "waiters",
     )  # fmt: skip
 
     _log = Logger()
@@ -82,7 +83,7 @@ class Core:
         self._forms = forms
         self.observer = observer
         self._state = PoolState(limits)
-        self._waiters = self._state.waiters
+        self.waiters = self._state.waiters
         self._seconds = reactor.seconds
         self._attempts: dict[Slot, Attempt] = {}
         self._errands: dict[Slot, Deferred[Any]] = {}
@@ -121,7 +122,7 @@ class Core:
         """
         How many waiters there are.
         """
-        return self._waiters.count
+        return self.waiters.count
 
     @property
     def counters(self) -> Counters:
@@ -161,7 +162,7 @@ class Core:
         @raise PoolError: there is none and will be none.
         """
         state = self._state
-        if not self._waiters.count:
+        if not self.waiters.count:
             slot = state.pick(exclusive)
             if slot is not None:
                 state.counters.acquired += 1
@@ -176,7 +177,7 @@ class Core:
         waiter.ticket = state.enqueue(waiter, now, exclusive)
         if state.canGrow:
             self._do(state.grow(now), now)
-        elif self._waiters.count == 1 and (self._timer is None or self._waiters.due < self._due):
+        elif self.waiters.count == 1 and (self._timer is None or self.waiters.due < self._due):
             self._schedule(now)
         return None
 
@@ -184,9 +185,9 @@ class Core:
         """
         A waiter gives up. One that wanted a connection alone may have stood before others who do not.
         """
-        self._waiters.leave(ticket)
-        if self._waiters.count:
-            self._waiters.serve(self._seconds())
+        self.waiters.leave(ticket)
+        if self.waiters.count:
+            self.waiters.serve(self._seconds())
 
     def eased(self, slot: Slot) -> None:
         """
@@ -198,8 +199,8 @@ class Core:
             actions = self._state.eased(slot, now)
             if actions:
                 self._do(actions, now)
-        if self._waiters.count:
-            self._waiters.serve(now)
+        if self.waiters.count:
+            self.waiters.serve(now)
 
     def each(self) -> list[Slot]:
         """
@@ -230,8 +231,8 @@ class Core:
         Carry out decisions, and hand out the connections that there may be since.
         """
         self._do(actions, now)
-        if self._waiters.count:
-            self._waiters.serve(now)
+        if self.waiters.count:
+            self.waiters.serve(now)
 
     def _do(self, actions: Sequence[Action], now: float) -> None:
         """

@@ -351,7 +351,7 @@ class Pool(Core, Generic[C]):
         state = self._state
         if self._checks:
             state.doubt(self._seconds())
-        if self._waiters.count:
+        if self.waiters.count:
             return None
         slot = state.pick(True)
         if slot is None:

@@ -329,7 +329,7 @@ class Session(Protocol):
                 self._blocked = True
                 return 0
             self._connection = slot.client
-        elif self._inFlight and self._pool.waiting:
+        elif self._inFlight and self._pool.waiters.count:
             return 0  # it is the turn of others; ours comes when all we have in flight is answered
         else:
             slot = connection.slot

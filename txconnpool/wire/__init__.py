@@ -311,9 +311,15 @@ def _skipAlike(data: bytes, pos: int, body: int, words: bytes, joint: bytes, ask
 
     @return: where the body of the last of them begins.
     """
-    step = body + len(joint) + len(words)
-    while asked and data.startswith(joint + asked[-1] + words, pos + body):
-        pos += step + len(asked.pop())
+    found = 0
+    for key in reversed(asked):
+        told = joint + key + words
+        if not data.startswith(told, pos + body):
+            break
+        pos += body + len(told)
+        found += 1
+    if found:
+        del asked[-found:]
     return pos
 
 
