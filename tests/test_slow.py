@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -143,6 +144,34 @@ class SlowTests(SynchronousTestCase):
         stage.clock.advance(1)
         stage.serve()
         self.assertEqual(self.told(), ["pool: slow: get c: 1.000 s at server0"])
+
+    def test_waitGoesOn(self) -> None:
+        """
+        A request is told its wait though some time goes by between its end and the sending.
+        """
+
+        def seconds(clock: Clock) -> float:
+            clock.rightNow += 1e-6
+            return clock.rightNow
+
+        self.patch(Clock, "seconds", seconds)
+        stage = self.stage(depth=1, requestTimeout=5.0, waitTimeout=5.0)
+        first, second = stage.client(), stage.client()
+        first.send(b"get a\r\n")
+        second.send(b"get b\r\n")
+        stage.turns()
+        stage.clock.advance(0.75)
+        stage.line.deliver()
+        stage.turns()
+        stage.clock.advance(1)
+        stage.serve()
+        second.send(b"get c\r\n")
+        stage.turns()
+        stage.clock.advance(1)
+        stage.serve()
+        _, _, late, later = self.told()
+        self.assertRegex(late, r"get b: 1.\d+ s at server0, after a wait of 0.75\d s for a connection\Z")
+        self.assertRegex(later, r"get c: 1.\d+ s at server0\Z")
 
     def test_waitAgain(self) -> None:
         """

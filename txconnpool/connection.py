@@ -211,8 +211,9 @@ class Connection(Protocol):
         """
         if took < 0 or self.factory.slow is None:
             return 0.0
-        at, waited = getattr(owner, "waited", (0.0, 0.0))
-        self.factory.slow.answered(self.slot.server.name, request, count, took, waited if at == since else 0.0)
+        waited, start, end = getattr(owner, "waited", (0.0, 0.0, 0.0))
+        waited = waited if start <= since <= end else 0.0
+        self.factory.slow.answered(self.slot.server.name, request, count, took, waited)
         return took
 
     def _countSeveral(self, form: Any, request: Any, done: int, traffic: Traffic) -> None:

@@ -187,11 +187,11 @@ class Session(Protocol):
     @ivar ticket: its place among the waiters, while it waits.
     @ivar unread: bytes of replies written since the transport was full, and thus not read by the client.
     @ivar kept: bytes of requests that were read and are not dealt with, as far as they count (see L{Unread}).
-    @ivar waited: when it was last given a connection after a wait, and how long that was, where slow requests are
-        looked for.
+    @ivar waited: how long it last waited for a connection, and from when to when it sent what waited, where slow
+        requests are looked for.
     """
 
-    waited = (0.0, 0.0)
+    waited = (0.0, 0.0, 0.0)
 
     ticket: Any = None
     transport: Any
@@ -340,21 +340,21 @@ class Session(Protocol):
         """
         The wait is over.
         """
-        if self.factory.slow is not None:
-            self._noteWait(self.factory.slow)
+        slow, seconds = self.factory.slow, self.factory.reactor.seconds
+        if slow is not None:
+            start = seconds()
+            waited = start - self.ticket.since
+            if waited > slow.threshold:
+                slow.waited(self._again[0][4] if self._again else self._kept[0], waited)
         self.ticket = None
         self._blocked = False
         self._connection = slot.client
         self._resume()
+        if slow is not None:
+            self.waited = waited, start, seconds()
         if not self._inFlight:
             self._connection = None
             self._pool.eased(slot)
-
-    def _noteWait(self, slow: SlowLog) -> None:
-        now = self.factory.reactor.seconds()
-        self.waited = now, now - self.ticket.since
-        if self.waited[1] > slow.threshold:
-            slow.waited(self._again[0][4] if self._again else self._kept[0], self.waited[1])
 
     def refused(self, error: PoolError) -> None:
         """
