@@ -31,8 +31,10 @@ from zope.interface import implementer
 from txconnpool.connection import Connection, ConnectionFactory
 from txconnpool.core import Core
 from txconnpool.limits import Limits
-from txconnpool.session import NoStatistics, SessionFactory, SessionLimits, Unread
+from txconnpool.session import SessionLimits
+from txconnpool.sessions import NoStatistics, SessionFactory
 from txconnpool.slots import OPEN, Slot
+from txconnpool.unread import Unread
 from txconnpool.wire.memcache import Memcache
 
 #: As many unsent bytes pause a producer.

@@ -217,8 +217,8 @@ BUGS = [
         "21",
         "twemproxy: when there was no file for a client, nobody was accepted ever after",
         (
-            "session.CloseTests.test_fewFiles",
-            "session.CloseTests.test_noFiles",
+            "sessions.RoomTests.test_fewFiles",
+            "sessions.RoomTests.test_noFiles",
             "workers.WorkersTests.test_exhausted",
         ),
         "where no file is left at all it is Twisted that accepts: tests.real.test_attack looks at that",
@@ -274,7 +274,7 @@ BUGS = [
         "twemproxy and others: memory is lost with each timeout or split request, or never given back",
         (
             "session.PressureTests.test_soft",
-            "session.PressureTests.test_memoryGivenBack",
+            "unread.UnreadTests.test_memoryGivenBack",
             "session.PressureTests.test_keptInSmallPieces",
             "parts.PartsTests.test_counted",
             "pool.LifeTests.test_collected",
@@ -292,7 +292,7 @@ BUGS = [
             "wire_exchanges.ExchangeTests.test_retrieval",
             "wire_exchanges.ExchangeTests.test_others",
             "parts.PartsTests.test_unavailable",
-            "session.EverywhereTests.test_down",
+            "sessions.EverywhereTests.test_down",
             "session.RoomTests.test_serverRemoved",
         ),
     ),
@@ -311,7 +311,7 @@ BUGS = [
         "Redis proxies: what needs a connection of its own crashes, overtakes what was asked before, or costs a new "
         "one each time; redis-py: a cancel while a connection is reset loses it",
         (
-            "session.EverywhereTests.test_order",
+            "sessions.EverywhereTests.test_order",
             "parts.PartsTests.test_order",
             "pool.CancelTests.test_lease",
             "pool.CancelTests.test_atHandOver",

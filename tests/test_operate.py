@@ -11,8 +11,8 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.clients import SessionTestCase, get, gets, keys, put
 from tests.support import Stage, Upstream
-from tests.test_session import SessionTestCase, get, gets, keys, put
 from txconnpool.deadlines import Deadlines
 from txconnpool.limits import Limits
 from txconnpool.session import SessionLimits

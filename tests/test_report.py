@@ -40,7 +40,8 @@ from txconnpool.report import (
     prometheus,
     snapshot,
 )
-from txconnpool.session import NoStatistics, SessionLimits
+from txconnpool.session import SessionLimits
+from txconnpool.sessions import NoStatistics
 
 README = Path(__file__).resolve().parents[1] / "README.rst"
 

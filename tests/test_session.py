@@ -6,58 +6,30 @@ Tests for L{txconnpool.session}: clients in, answers out, over a pool and server
 
 from __future__ import annotations
 
-import os
-import resource
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import ITCPTransport
 from twisted.logger import capturedLogs
-from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides
 
-from tests.support import HIGH_WATER, Pipe, Stage, answer, assertClosed, assertTidy, value
+from tests.clients import (
+    BAD_LINE,
+    FIRST_WINDOW,
+    LOST,
+    REFUSED,
+    STATISTICS,
+    TOO_LARGE,
+    SessionTestCase,
+    get,
+    gets,
+    keys,
+    put,
+)
+from tests.support import HIGH_WATER, Pipe, Stage, answer, assertTidy, value
 from txconnpool import session
-from txconnpool.session import BACKLOG, FAREWELL, SessionLimits
+from txconnpool.session import BACKLOG, SessionLimits
 from txconnpool.wire.memcache import Memcache
-
-#: So many requests may a session of these tests have in flight at first, for several to be lost at once.
-FIRST_WINDOW = 16
-
-TOO_LARGE = b"SERVER_ERROR object too large for cache\r\n"
-BAD_LINE = b"CLIENT_ERROR bad command line format\r\n"
-STATISTICS = b"STAT answer 42\r\nEND\r\n"
-LOST = b"SERVER_ERROR upstream connection lost (server0)\r\n"
-REFUSED = b"SERVER_ERROR upstream unavailable: connection refused (server0)\r\n"
-
-
-def get(*keys: bytes) -> bytes:
-    """
-    @return: the answers to a C{get} of each key.
-    """
-    return b"".join(answer(b"get %s\r\n" % key)[0] for key in keys)
-
-
-def keys(count: int, first: int = 0) -> list[bytes]:
-    """
-    @return: so many different keys.
-    """
-    return [b"key%d" % number for number in range(first, first + count)]
-
-
-def gets(names: list[bytes]) -> bytes:
-    """
-    @return: a C{get} for each key.
-    """
-    return b"".join(b"get %s\r\n" % name for name in names)
-
-
-def put(key: bytes, size: int, noreply: bytes = b"") -> bytes:
-    """
-    @return: a C{set} of so many bytes.
-    """
-    return b"set %s 0 0 %d%s\r\n%s\r\n" % (key, size, noreply, b"x" * size)
-
 
 #: Requests of all kinds, each with its answer, from a server that stores what L{answer} says.
 EXCHANGES: list[tuple[bytes, bytes]] = [
@@ -88,41 +60,6 @@ EXCHANGES: list[tuple[bytes, bytes]] = [
     (b"version\r\n", b"VERSION 1.6.18\r\n"),
     (b"gets a\r\n", answer(b"gets a\r\n")[0]),
 ]
-
-
-class SessionTestCase(SynchronousTestCase):
-    """
-    What the tests of sessions share.
-    """
-
-    def stage(self, servers: int = 1, **settings: Any) -> Stage:
-        """
-        Make a stage whose books are looked at when the test ends: by then nothing may be in flight any more.
-        """
-        self.patch(session, "FIRST_WINDOW", FIRST_WINDOW)
-        stage = Stage(servers, **settings)
-        # A connection that is lost within its first second counts as a failed dial.
-        stage.clock.advance(2)
-        self.addCleanup(self.strike, stage)
-        return stage
-
-    def strike(self, stage: Stage) -> None:
-        """
-        Look at the books, then close everything, and see that nothing is left behind.
-        """
-        for server in stage.servers:
-            server.mode = "accept"
-        for client in stage.clients:
-            client.reads = True
-            client.read()
-        stage.serve()
-        stage.clock.advance(2)
-        stage.serve()
-        assertTidy(self, stage.pool)
-        stage.sessions.abort()
-        stage.turns()
-        self.assertEqual((stage.sessions.sessions, stage.unread.total), (set(), 0))
-        assertClosed(self, stage)
 
 
 class OrderTests(SessionTestCase):
@@ -462,80 +399,6 @@ class CloseTests(SessionTestCase):
         self.assertFalse(client.connected)
         self.assertEqual(client.take(), get(*names))
 
-    def test_tooMany(self) -> None:
-        """
-        One client more than may be is told so and closed; when another has left there is room again.
-        """
-        stage = self.stage(sessionLimits=SessionLimits(maxClients=2))
-        first, _ = stage.client(), stage.client()
-        third = stage.client()
-        stage.turns()
-        self.assertEqual((third.take(), third.connected), (b"ERROR Too many open connections\r\n", False))
-        self.assertEqual((stage.sessions.accepted, stage.sessions.refused), (2, 1))
-        first.lose()
-        self.assertEqual(stage.ask(stage.client(), b"get a\r\n"), get(b"a"))
-        self.assertEqual((stage.sessions.accepted, stage.sessions.refused), (3, 1))
-
-    def test_fewFiles(self) -> None:
-        """
-        While the process has few files left to open clients are refused, which is logged once; those that are in stay.
-        """
-        stage = self.stage()
-        old = stage.client()
-        left = [100]
-        self.patch(session, "SPARE", 50)
-        number = os.open(os.devnull, os.O_RDONLY)
-        os.close(number)
-        self.patch(session, "_fileLimit", lambda: number + left[0])
-        with capturedLogs() as events:
-            for _ in range(3):
-                self.assertEqual(stage.ask(stage.client(), b"get a\r\n"), get(b"a"))
-            left[0] = 20
-            for _ in range(3):
-                client = stage.client()
-                stage.turns()
-                self.assertEqual((client.take(), client.connected), (b"ERROR Too many open connections\r\n", False))
-            self.assertEqual(stage.ask(old, b"get a\r\n"), get(b"a"))
-            left[0] = 100
-            self.assertEqual(stage.ask(stage.client(), b"get a\r\n"), get(b"a"))
-        told = [event["what"] for event in events if event["log_namespace"].startswith("txconnpool")]
-        self.assertEqual(
-            told, ["clients are refused: the process may open no more files", "clients are welcome again"]
-        )
-        self.assertEqual((stage.sessions.accepted, stage.sessions.refused), (5, 3))
-
-    def test_noFiles(self) -> None:
-        """
-        If no file can be opened at all, that is few.
-        """
-
-        def refuse(path: str, flags: int) -> int:
-            raise OSError
-
-        self.assertFalse(session.scarce())
-        self.patch(os, "open", refuse)
-        self.assertTrue(session.scarce())
-
-    def test_noLimit(self) -> None:
-        """
-        Where there is no limit, files are never few.
-        """
-        self.patch(resource, "getrlimit", lambda kind: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        self.assertFalse(session.scarce())
-
-    def test_tooManyAndSlow(self) -> None:
-        """
-        One client more than may be that does not take the news is not waited for.
-        """
-        stage = self.stage(sessionLimits=SessionLimits(maxClients=0))
-        client = Pipe(stage.clock)
-        client.reads = False
-        client.connect(stage.sessions.buildProtocol(None))
-        stage.clock.advance(FAREWELL - 0.1)
-        self.assertEqual((client.connected, client.aborted), (True, False))
-        stage.clock.advance(0.2)
-        self.assertEqual((client.connected, client.aborted), (False, True))
-
 
 class RoomTests(SessionTestCase):
     """
@@ -751,42 +614,6 @@ class PressureTests(SessionTestCase):
         (event,) = (event for event in events if event["log_namespace"].startswith("txconnpool"))
         self.assertIn("20000 may be", event["log_format"].format(**event))
 
-    def test_all(self) -> None:
-        """
-        When all clients together leave too much unread, the one with the most is closed.
-        """
-        stage = self.stage(maxUnread=150000)
-        slow, slower, reader = (stage.client() for _ in range(3))
-        slow.reads = slower.reads = False
-        for size, client in ((80000, slow), (90000, slower), (100000, reader)):
-            client.send(b"get a\r\n")
-            stage.line.look()
-            stage.line.owed = b"VALUE a 0 %d\r\n%s\r\nEND\r\n" % (size, b"x" * size)
-            stage.serve()
-        self.assertEqual([client.aborted for client in (slow, slower, reader)], [False, True, False])
-        self.assertEqual(stage.unread.dropped, 1)
-
-    def test_allThatIsKept(self) -> None:
-        """
-        The values that clients have not sent to their ends count as well. When all together are too much, the client
-        with the most is closed, and one that has sent all of its value counts no more.
-        """
-        stage = self.stage(maxUnread=1 << 20)
-        clients = [stage.client() for _ in range(5)]
-        for client, size in zip(clients, (300000, 400000, 200000, 150000), strict=False):
-            client.send(put(b"a", 500000)[:size], 10000)
-        self.assertEqual([client.aborted for client in clients], [False, True, False, False, False])
-        self.assertEqual(stage.unread.dropped, 1)
-        clients[0].send(put(b"a", 500000)[300000:], 10000)
-        stage.serve()
-        self.assertEqual((clients[0].take(), clients[0].aborted), (b"STORED\r\n", False))
-        clients[4].send(put(b"a", 500000)[:400000], 10000)
-        self.assertEqual([client.aborted for client in clients[2:]], [False, False, False])
-        for client in clients:
-            client.lose()
-        stage.turns()
-        self.assertEqual(stage.unread.total, 0)
-
     def test_keptInSmallPieces(self) -> None:
         """
         A request that comes in small pieces takes no more memory than its bytes do.
@@ -799,23 +626,6 @@ class PressureTests(SessionTestCase):
         client.send(request[-1:])
         stage.serve()
         self.assertEqual(stage.line.asked, [request])
-
-    def test_memoryGivenBack(self) -> None:
-        """
-        When much was held and is not any more, the system gets its memory back.
-        """
-        given: list[int] = []
-        stage = self.stage()
-        self.patch(session, "giveBack", lambda: given.append(stage.unread.total))
-        self.patch(session, "MUCH", 1000000)
-        clients = [stage.client() for _ in range(20)]
-        for client in clients:
-            client.send(put(b"a", 200000)[:100000], 50000)
-        self.assertEqual(given, [])
-        for client in clients:
-            client.lose()
-        stage.turns()
-        self.assertEqual(given, [100000])
 
     def test_ownWords(self) -> None:
         """
@@ -1319,111 +1129,6 @@ class LossTests(SessionTestCase):
         self.assertEqual(client.take().strip(b" "), REFUSED * 10 + b"ERROR\r\n" + LOST)
 
 
-class EverywhereTests(SessionTestCase):
-    """
-    Tests for requests to all servers.
-    """
-
-    def test_all(self) -> None:
-        """
-        Every server is asked, the client has one answer.
-        """
-        stage = self.stage(3)
-        client = stage.client()
-        self.assertEqual(stage.ask(client, b"flush_all 10\r\n"), b"OK\r\n")
-        self.assertEqual([line.asked for line in stage.lines], [[b"flush_all 10\r\n"]] * 3)
-
-    def test_order(self) -> None:
-        """
-        It waits for what was asked before it, and what comes behind it waits for all servers.
-        """
-        stage = self.stage(2)
-        client = stage.client()
-        client.send(b"get a\r\nflush_all\r\nget b\r\nx\r\n")
-        asked = [line for line in stage.lines if line.received]
-        self.assertEqual(len(asked), 1)
-        asked[0].deliver()
-        self.assertEqual(client.take(), get(b"a"))
-        stage.lines[0].deliver()
-        self.assertEqual(client.take(), b"")
-        stage.lines[1].deliver()
-        self.assertEqual(client.take(), b"OK\r\n")
-        stage.serve()
-        self.assertEqual(client.take(), get(b"b") + b"ERROR\r\n")
-
-    def test_noreply(self) -> None:
-        """
-        Who wants no answer gets none, in failure too.
-        """
-        stage = self.stage(2)
-        client = stage.client()
-        self.assertEqual(stage.ask(client, b"flush_all noreply\r\nmn\r\n"), b"MN\r\n")
-        self.assertEqual([line.asked[0] for line in stage.lines], [b"flush_all\r\n"] * 2)
-        stage.servers[0].mode = "refuse"
-        stage.servers[0].open[0].lose()
-        self.assertEqual(stage.ask(client, b"flush_all noreply\r\nmn\r\n"), b"MN\r\n")
-
-    def test_error(self) -> None:
-        """
-        One server's error is everybody's.
-        """
-        stage = self.stage(2)
-        client = stage.client()
-        client.send(b"flush_all\r\n")
-        stage.lines[0].look()
-        stage.lines[0].owed = b"CLIENT_ERROR flush_all not allowed\r\n"
-        stage.serve()
-        self.assertEqual(client.take(), b"CLIENT_ERROR flush_all not allowed\r\n")
-
-    def test_down(self) -> None:
-        """
-        When one server is down, the client is told which.
-        """
-        stage = self.stage(2)
-        stage.servers[1].mode = "refuse"
-        stage.servers[1].open[0].lose()
-        stage.turns()
-        client = stage.client()
-        line = b"SERVER_ERROR upstream unavailable: connection refused (server1)\r\n"
-        self.assertEqual(stage.ask(client, b"flush_all\r\nget a\r\n"), line + get(b"a"))
-
-    def test_lost(self) -> None:
-        """
-        A connection that is lost on the way is an error; the session goes on.
-        """
-        stage = self.stage(2)
-        client = stage.client()
-        client.send(b"flush_all\r\nget a\r\n")
-        stage.lines[1].lose()
-        stage.serve()
-        self.assertEqual(client.take(), LOST.replace(b"0", b"1") + get(b"a"))
-
-    def test_vanished(self) -> None:
-        """
-        A client that is gone when the servers answer does no harm.
-        """
-        stage = self.stage(2)
-        client = stage.client()
-        client.send(b"flush_all\r\nget a\r\n")
-        client.lose()
-        stage.serve()
-        self.assertEqual([line.asked for line in stage.lines], [[b"flush_all\r\n"]] * 2)
-
-    def test_fullConnection(self) -> None:
-        """
-        Connections that carry as much as they may still take it.
-        """
-        stage = self.stage(2, depth=1)
-        clients = [stage.client() for _ in range(3)]
-        for client in clients:
-            client.send(b"get a\r\n")
-        other = stage.client()
-        other.send(b"flush_all\r\n")
-        stage.serve()
-        self.assertEqual(other.take(), b"OK\r\n")
-        self.assertEqual([client.take() for client in clients], [get(b"a")] * 3)
-
-
 class VanishTests(SessionTestCase):
     """
     Tests for clients that are gone before they are answered.
@@ -1520,69 +1225,6 @@ class VanishTests(SessionTestCase):
         client.send(b"set big 0 0 5000\r\nxxx")
         client.lose()
         self.assertUnharmed(stage, other)
-
-
-class DrainTests(SessionTestCase):
-    """
-    Tests for the end of all sessions.
-    """
-
-    def test_none(self) -> None:
-        """
-        Without sessions there is nothing to wait for.
-        """
-        self.assertIsNone(self.successResultOf(self.stage().sessions.drain()))
-
-    def test_drain(self) -> None:
-        """
-        What was read is answered, then sessions are closed; those that are owed nothing at once.
-        """
-        stage = self.stage(depth=1)
-        busy, waiting, idle, half = (stage.client() for _ in range(4))
-        busy.send(b"get a\r\nget b\r\n")
-        waiting.send(b"get c\r\nget d")
-        half.send(put(b"k", 100)[:-20])
-        done = [stage.sessions.drain(), stage.sessions.drain()]
-        stage.turns()
-        self.assertEqual([client.connected for client in (busy, waiting, idle, half)], [True, True, False, False])
-        busy.send(b"get e\r\n")
-        for each in done:
-            self.assertNoResult(each)
-        stage.serve()
-        self.assertEqual((busy.take(), waiting.take()), (get(b"a", b"b"), get(b"c")))
-        for each in done:
-            self.assertIsNone(self.successResultOf(each))
-
-    def test_statistics(self) -> None:
-        """
-        What is asked of us, or of all servers, is answered before the end, too.
-        """
-        stage = self.stage(2)
-        client = stage.client()
-        client.send(b"get a\r\nstats\r\nflush_all\r\n")
-        done = stage.sessions.drain()
-        stage.serve()
-        self.assertEqual(client.take(), get(b"a") + STATISTICS + b"OK\r\n")
-        self.successResultOf(done)
-
-    def test_abort(self) -> None:
-        """
-        Sessions that do not end in time are closed by force.
-        """
-        stage = self.stage()
-        busy, slow = stage.client(), stage.client()
-        slow.reads = False
-        slow.send(b"get a\r\n")
-        stage.serve()
-        busy.send(b"get a\r\n")
-        done: Deferred[None] = stage.sessions.drain()
-        stage.turns()
-        self.assertEqual(len(stage.sessions.sessions), 2)
-        stage.sessions.abort()
-        self.assertNoResult(done)
-        stage.turns()
-        self.successResultOf(done)
-        self.assertTrue(busy.aborted and slow.aborted)
 
 
 class GateTests(SessionTestCase):

@@ -27,9 +27,11 @@ from txconnpool.core import Core
 from txconnpool.login import Accounts
 from txconnpool.metrics import Histogram
 from txconnpool.options import SecretFile
-from txconnpool.session import NoStatistics, Session, SessionFactory, Unread
+from txconnpool.session import Session
+from txconnpool.sessions import NoStatistics, SessionFactory
 from txconnpool.slots import CHECKING, DIALING, RETIRING, Server, Slot
 from txconnpool.transport import peerOf
+from txconnpool.unread import Unread
 from txconnpool.wire import Form
 
 #: Kinds of settings that are not for everybody.

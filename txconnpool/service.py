@@ -30,8 +30,10 @@ from txconnpool.limits import Limits
 from txconnpool.login import Greeting, tokens
 from txconnpool.reload import CannotChange, Changeable
 from txconnpool.report import Process, Proxied, general, inForce, perServer, perSession, snapshot
-from txconnpool.session import NoStatistics, SessionFactory, SessionLimits, Unread
+from txconnpool.session import SessionLimits
+from txconnpool.sessions import NoStatistics, SessionFactory
 from txconnpool.slow import SlowLog
+from txconnpool.unread import Unread
 from txconnpool.wire.memcache import Memcache
 
 __all__ = ["PoolService", "ProxyService"]

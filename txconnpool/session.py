@@ -9,31 +9,21 @@ what it pipelines is executed in that order, without anything being kept here fo
 
 from __future__ import annotations
 
-import ctypes
-import itertools
-import math
-import os
 from collections import deque
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
-from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IPushProducer
-from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.internet.task import deferLater
-from twisted.logger import Logger
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txconnpool.connection import Entry
 from txconnpool.errors import ConnectionLostInFlight, PoolError
 from txconnpool.interfaces import IRequester, IWaiter
-from txconnpool.metrics import ClientCounters, tally
+from txconnpool.metrics import tally
 from txconnpool.parts import Parts
-from txconnpool.slow import SlowLog
-from txconnpool.transport import adopt, part, peerOf, tune
+from txconnpool.transport import adopt, part, tune
 from txconnpool.wire import ADMIT, ANSWER, CLOSE, EVERYWHERE, INSTEAD, MORE, PARTS, STATISTICS
 
 #: A session that may not send now (it waits, or has as much in flight as it may) is read until so many bytes are kept.
@@ -43,27 +33,12 @@ BACKLOG = 1 << 16
 #: While a line has no end yet, it is looked at again when an end has come, or so many bytes more.
 LOOK = 1 << 12
 
-#: If more bytes than this were held for clients, and a sixteenth of that is left, the system gets the memory back.
-MUCH = 1 << 24
-
-#: Files that clients leave to connections to servers, and to whatever else the process may open.
-SPARE = 32
-
-#: Seconds that a client has to take the news that there are too many.
-FAREWELL = 2.0
-
 #: Requests that a session may have in flight at first. They may all be for the largest values, and the client may be
 #: one of very many: what was asked for stands before the requests of everybody else.
 FIRST_WINDOW = 2
 
 #: Bytes of replies that a session should have on their way at once, at most.
 BATCH = 1 << 20
-
-
-class NoStatistics(LookupError):
-    """
-    There are no such statistics. Its text is what the client is told; without one, what a server would say.
-    """
 
 
 @dataclass(frozen=True)
@@ -83,101 +58,6 @@ class SessionLimits:
     unreadHard: int = 1 << 26
 
 
-def _trimmer() -> Callable[[int], object]:
-    """
-    Find what gives free memory back to the system: the C library of GNU does so by itself only when none of it is in
-    use at the end of its heap, which is next to never.
-    """
-    try:
-        trim: Callable[[int], object] = ctypes.CDLL(None).malloc_trim
-    except (AttributeError, OSError, TypeError):  # another library, or a system that has none of this kind
-        return lambda pad: None
-    return trim
-
-
-giveBack = partial(_trimmer(), 0)
-
-
-class Unread:
-    """
-    How much is held for all clients of a process, and the bound on it: replies that they have not read, and requests
-    that they have not sent to their ends or that cannot be sent on yet.
-
-    @ivar limit: bytes.
-    @ivar total: bytes now.
-    @ivar dropped: how many sessions were closed for it, or for their own bound.
-    """
-
-    _log = Logger()
-
-    def __init__(self, limit: int = 1 << 28) -> None:
-        self.limit = limit
-        self.total = 0
-        self.dropped = 0
-        self._most = 0  # since memory was given back
-        self._sessions: set[Session] = set()
-
-    def add(self, session: Session, size: int) -> None:
-        """
-        C{session} leaves C{size} bytes more unread. If that is too much for all, those with the most are dropped.
-        """
-        self._sessions.add(session)
-        session.unread += size
-        self.total += size
-        self.enforce()
-
-    def keep(self, session: Session, size: int) -> None:
-        """
-        C{size} bytes of requests are kept for C{session}.
-        """
-        self._sessions.add(session)
-        self.total += size - session.kept
-        session.kept = size
-        self.enforce()
-
-    def enforce(self) -> None:
-        """
-        Hold the bound.
-        """
-        while self.total > self.limit:
-            most = max(self._sessions, key=lambda each: each.unread + each.kept)
-            self.drop(most, f"{self.total} are held for all sessions")
-        self._most = max(self._most, self.total)
-
-    def drop(self, session: Session, why: str) -> None:
-        """
-        Close a session for what is held for it.
-        """
-        self._log.warn("{pool}: closing {client}: {unread} bytes unread, {kept} kept, {why}",
-                       pool=session.factory.pool.name, client=peerOf(session.transport), unread=session.unread,
-                       kept=session.kept, why=why)  # fmt: skip
-        self.dropped += 1
-        session.drop()
-
-    def clear(self, session: Session) -> None:
-        """
-        C{session} has read everything, or never will.
-        """
-        self.total -= session.unread
-        session.unread = 0
-        self._cleared(session)
-
-    def free(self, session: Session) -> None:
-        """
-        No requests are kept for C{session} any more.
-        """
-        self.total -= session.kept
-        session.kept = 0
-        self._cleared(session)
-
-    def _cleared(self, session: Session) -> None:
-        if not session.unread + session.kept:
-            self._sessions.discard(session)
-        if self._most > MUCH and self.total < self._most // 16:
-            self._most = self.total
-            giveBack()
-
-
 @implementer(IWaiter, IRequester, IPushProducer, IHalfCloseableProtocol)
 class Session(Protocol):
     """
@@ -186,7 +66,8 @@ class Session(Protocol):
     @ivar number: for people, to tell it from others.
     @ivar ticket: its place among the waiters, while it waits.
     @ivar unread: bytes of replies written since the transport was full, and thus not read by the client.
-    @ivar kept: bytes of requests that were read and are not dealt with, as far as they count (see L{Unread}).
+    @ivar kept: bytes of requests that were read and are not dealt with, as far as they count for
+        L{txconnpool.unread.Unread}.
     @ivar waited: how long it last waited for a connection, and from when to when it sent what waited, where slow
         requests are looked for.
     """
@@ -196,13 +77,16 @@ class Session(Protocol):
     ticket: Any = None
     transport: Any
 
-    def __init__(self, factory: SessionFactory) -> None:
-        self.factory: SessionFactory = factory
+    def __init__(self, factory: Any) -> None:
+        """
+        @param factory: the L{txconnpool.sessions.SessionFactory}.
+        """
+        self.factory: Any = factory
         self.number = next(factory.numbers)
         gate = factory.gate
         self._requests = factory.wire.requests if gate.tokens is None else gate.requests
         self._pool = factory.pool
-        self._limits = factory.limits
+        self._limits: SessionLimits = factory.limits
         self._counters = factory.counters
         # Opens while the client reads what it asked for and closes when it does not, or when that is large: without
         # it, a few kilobytes of requests for large values would bring all these values here at once.
@@ -748,236 +632,3 @@ def _drop(data: bytes) -> None:
     """
     Nobody is there to hear it.
     """
-
-
-def _fileLimit() -> float:
-    try:
-        import resource
-    except ImportError:  # where there is no such limit
-        return math.inf
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return math.inf if soft == resource.RLIM_INFINITY else soft
-
-
-def scarce() -> bool:
-    """
-    Whether the process can open only a few more files. The system gives the lowest free number, so the next one tells.
-    """
-    try:
-        number = os.open(os.devnull, os.O_RDONLY)
-    except OSError:
-        return True
-    os.close(number)
-    return number >= _fileLimit() - SPARE
-
-
-class _Refused(Protocol):
-    """
-    One client too many.
-    """
-
-    transport: Any
-
-    def __init__(self, words: bytes, reactor: Any) -> None:
-        self._words = words
-        self._reactor = reactor
-
-    def connectionMade(self) -> None:
-        """
-        Say so, and close. TLS needs the client for that, who is not waited for very long: nobody counts it.
-        """
-        self.transport.write(self._words)
-        self.transport.loseConnection()
-        self._tooLate = self._reactor.callLater(FAREWELL, self.transport.abortConnection)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """
-        It is gone.
-        """
-        if self._tooLate.active():
-            self._tooLate.cancel()
-
-
-class SessionFactory(Factory):
-    """
-    Makes the sessions of a pool.
-
-    @ivar limits: the bounds in force.
-    @ivar sessions: those that are connected.
-    @ivar unread: what they have not read; shared by all pools of a process.
-    @ivar accepted: how many there have been.
-    @ivar refused: how many came when no more might.
-    @ivar counters: what came from them and went to them.
-    @ivar slow: who is told what takes long, or C{None}.
-    @ivar full: whether the next one is refused whatever the bounds here, because somebody counts elsewhere too.
-    @ivar ended: called whenever a session has ended, if given.
-    @ivar gate: what reads the requests of a client until it has logged in, if it must.
-    """
-
-    noisy = False
-    _log = Logger()
-
-    def __init__(
-        self,
-        pool: Any,
-        wire: Any,
-        limits: SessionLimits,
-        unread: Unread,
-        reactor: Any,
-        report: Callable[[tuple[bytes, ...]], Any],
-        numbers: Iterator[int] | None = None,
-    ) -> None:
-        """
-        @param pool: the L{txconnpool.pool.Pool} of L{Connection}s.
-        @param wire: the L{txconnpool.interfaces.IWire}.
-        @param report: gives the numbers that a client may ask for, by the words it asked with, now or later: names and
-            values; C{None} if there are none of that name.
-        @param numbers: gives each session its number; shared by all pools of a process.
-        """
-        self.pool = pool
-        self.wire = wire
-        self.limits = limits
-        self.reactor = reactor
-        self.report = report
-        self.sessions: set[Session] = set()
-        self.unread = unread
-        self.numbers = numbers or itertools.count(1)
-        self.accepted = 0
-        self.refused = 0
-        self.counters = ClientCounters()
-        self.slow: SlowLog | None = None
-        self.full = False
-        self.ended: Callable[[], object] | None = None
-        self.gate: Any = wire.gate()
-        self._short = False  # of files
-        self._empty: list[Deferred[None]] = []
-
-    @property
-    def alone(self) -> bool:
-        """
-        Whether the pool has one server, if any.
-        """
-        return len(self.pool.servers) <= 1
-
-    def buildProtocol(self, addr: IAddress | None) -> Protocol:
-        """
-        @return: a new session, or who says that there are too many.
-        """
-        short = scarce()
-        if short is not self._short:
-            self._short = short
-            self._log.warn("{pool}: {what}", pool=self.pool.name, what=(
-                "clients are refused: the process may open no more files" if short else "clients are welcome again"
-            ))  # fmt: skip
-        if short or self.full or len(self.sessions) >= self.limits.maxClients:
-            self.refused += 1
-            return _Refused(self.wire.tooManyClients, self.reactor)
-        self.accepted += 1
-        return Session(self)
-
-    def limit(self, limits: SessionLimits) -> None:
-        """
-        Put other bounds in force, for the sessions that there are too. Those beyond C{maxClients} stay.
-        """
-        self.limits = limits
-        for session in list(self.sessions):
-            session.limit(limits)
-
-    def everywhere(self, form: Any, data: bytes, quiet: bool) -> bytes | Deferred[bytes]:
-        """
-        Send one request to every server, for one reply.
-
-        @param form: the form of the replies.
-        @param quiet: whether the client wants to see none.
-
-        @return: the reply, now or later.
-        """
-
-        def merge(replies: list[bytes]) -> bytes:
-            reply: bytes = b"" if quiet else self.wire.merge(replies)
-            return reply
-
-        try:
-            return self._askAll(data, form).addCallback(merge)
-        except PoolError as error:
-            return merge([self.wire.error(str(error))])
-
-    def _askAll(self, data: bytes, form: Any) -> Deferred[list[bytes]]:
-        """
-        Ask every server the same.
-
-        @return: fires with their replies, with an error instead of one that did not come.
-
-        @raise PoolError: a server has no connection.
-        """
-
-        def replies(results: list[tuple[bool, Any]]) -> list[bytes]:
-            return [result if done else self.wire.error(str(result.value)) for done, result in results]
-
-        asked = [slot.client.ask(data, form) for slot in self.pool.each()]
-        return DeferredList(asked, consumeErrors=True).addCallback(replies)
-
-    def statistics(self, words: tuple[bytes, ...]) -> Deferred[bytes]:
-        """
-        Look numbers up. Not at once: a client that asks for them many times takes one turn of the reactor for each.
-
-        @param words: which of our own numbers a client asked for; after C{upstream}, those of the servers.
-
-        @return: fires with the reply.
-        """
-        look = self._theirs if words[:1] == (b"upstream",) else self._ours
-        told: Deferred[Any] = deferLater(self.reactor, 0, look, words)
-        return told.addErrback(self._noStatistics)
-
-    def _ours(self, words: tuple[bytes, ...]) -> Any:
-        looked: Deferred[Any] = maybeDeferred(self.report, words)
-        return looked.addCallback(self.wire.statistics)
-
-    def _theirs(self, words: tuple[bytes, ...]) -> Any:
-        asked = self.wire.statisticsOfServer(words[1:])
-        if asked is None:
-            raise NoStatistics("these statistics of a server are not for its clients")
-        return self._askAll(*asked).addCallback(self.wire.together)
-
-    def _noStatistics(self, failure: Failure) -> bytes:
-        text = str(failure.value)
-        if not failure.check(NoStatistics, PoolError):
-            self._log.failure("no statistics", failure)
-            text = "no statistics at the moment: the log tells why"
-        reply: bytes = self.wire.error(text) if text else self.wire.noStatistics
-        return reply
-
-    # -- The end
-
-    def drain(self) -> Deferred[None]:
-        """
-        Let every session end: what was read is answered, nothing more is read.
-
-        @return: fires when none is left.
-        """
-        for session in list(self.sessions):
-            session.end()
-        if not self.sessions:
-            return succeed(None)
-        empty: Deferred[None] = Deferred()
-        self._empty.append(empty)
-        return empty
-
-    def abort(self) -> None:
-        """
-        Close every session now.
-        """
-        for session in list(self.sessions):
-            session.drop()
-
-    def closed(self, session: Session) -> None:
-        """
-        A session has ended.
-        """
-        self.sessions.discard(session)
-        if self.ended is not None:
-            self.ended()
-        if not self.sessions:
-            waiting, self._empty = self._empty, []
-            for empty in waiting:
-                empty.callback(None)

@@ -39,7 +39,7 @@ from txconnpool.logs import relay
 from txconnpool.reload import CannotChange, Changeable
 from txconnpool.report import Process, merge, past, snapshot
 from txconnpool.service import listenProblem, serve, withBacklog
-from txconnpool.session import Unread
+from txconnpool.unread import Unread
 from txconnpool.worker import ANSWERS, BATCH, CLIENTS, STDERR, STDIN, STDOUT, Facade
 
 #: A worker that ran for so many seconds and then died is replaced as if it were the first time.
