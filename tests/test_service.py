@@ -211,6 +211,18 @@ class ProxyServiceTests(SynchronousTestCase):
         self.assertEqual([event["count"] for event in logs if "did not end in time" in event["log_format"]], [1])
         self.assertEqual(street.clock.getDelayedCalls(), [])
 
+    def test_lastLook(self) -> None:
+        """
+        What had come when the stop began is answered, though it was not read by then.
+        """
+        street = Street(A).start()
+        client = street.client("tcp:1")
+        stopped = street.service.stopService()
+        client.send(b"get a\r\n")
+        street.turns()
+        self.successResultOf(stopped)
+        self.assertEqual((client.take(), client.connected), (b"END\r\n", False))
+
     def test_status(self) -> None:
         """
         How things are is one line, in which a server with a connection is up, whatever became of the last dial.

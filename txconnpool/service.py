@@ -19,6 +19,7 @@ from twisted.internet.defer import Deferred, DeferredList, gatherResults, maybeD
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -352,6 +353,8 @@ class Proxy(Service):
     async def _stop(self) -> None:
         self._deadline = self._reactor.seconds() + self._drainTimeout
         await DeferredList([self.shut(description) for description in list(self.doors)])
+        if self.sessions.sessions:
+            await deferLater(self._reactor, 0)  # what clients have sent by now is read
         drained = self.sessions.drain()
         timer = self._reactor.callLater(max(0.0, self._deadline - self._reactor.seconds()), self._tooLate)
         await drained
