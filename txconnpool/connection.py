@@ -60,9 +60,9 @@ class Connection(Protocol):
         self._timer: IDelayedCall | None = None
         self._error: PoolError | None = None
         self._ended = False
-        self._heed()
         self._wanted = 0  # keys that the head asks for, if it is a request for several,
         self._values = 0  # and how many values beyond the first have come
+        self._heed()
 
     # -- Requests
 
