@@ -229,7 +229,7 @@ def matchReplies(
     size = len(data)
     bare = more = failed = 0
     guess = -1  # how many of the values that followed were like the last one; no more guesses after a wrong one
-    while count:
+    while count and pos < size:
         if due < 0:
             match = first(data, pos)
             if match is None:
