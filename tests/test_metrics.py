@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import FrozenInstanceError, fields
 from itertools import pairwise
+from math import inf
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -28,6 +29,14 @@ class HistogramTests(SynchronousTestCase):
         for value in (0.0, 1.0, 1.5, 2.0, 2.1, 99.0):
             histogram.observe(value)
         self.assertEqual((histogram.counts, histogram.total), ([2, 2, 2], 105.6))
+
+    def test_bucket(self) -> None:
+        """
+        A bucket is told with its bounds, between which all values are in it.
+        """
+        histogram = Histogram((1.0, 2.0))
+        for value, told in ((0.0, (0, 0.0, 1.0)), (1.0, (0, 0.0, 1.0)), (1.5, (1, 1.0, 2.0)), (9.0, (2, 2.0, inf))):
+            self.assertEqual(histogram.bucket(value), told)
 
     def test_times(self) -> None:
         """

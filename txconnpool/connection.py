@@ -9,7 +9,6 @@ connection, of execution too. What a session is told from here, not by the serve
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import deque
 from typing import Any
 
@@ -141,6 +140,7 @@ class Connection(Protocol):
         latency, requests = traffic.latency, traffic.requests
         now = self._seconds()
         owed, due, asked, slow = self._owed, self._due, self._asked, self._slow
+        counts, bucket, low, high = latency.counts, 0, 0.0, 0.0  # most replies took about as long as the one before
         pos, size = 0, len(data)
         while pos < size:
             if not inFlight:
@@ -164,9 +164,12 @@ class Connection(Protocol):
             if not owed:
                 inFlight.popleft()
                 took = now - since
-                if not 0.0 <= took <= slow:
-                    took = self._unusual(owner, count, since, request, took)
-                latency.counts[bisect_left(latency.bounds, took)] += count
+                if not low < took <= high:
+                    if not 0.0 <= took <= slow:
+                        took = self._unusual(owner, count, since, request, took)
+                    bucket, low, high = latency.bucket(took)
+                    high = min(high, slow)
+                counts[bucket] += count
                 latency.total += took * count
             unseen = False
             if not form.plain:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass
+from math import inf
 from operator import add
 
 #: Upper bounds of the latency buckets, in seconds. From 50 microseconds (a local memcached behind an idle proxy) to the
@@ -35,6 +36,16 @@ class Histogram:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
+
+    def bucket(self, value: float) -> tuple[int, float, float]:
+        """
+        @param value: from 0 on.
+
+        @return: the bucket of C{value}, and the bounds of it: values above the first, up to the second.
+        """
+        bounds = self.bounds
+        at = bisect_left(bounds, value)
+        return at, bounds[at - 1] if at else 0.0, bounds[at] if at < len(bounds) else inf
 
     def observe(self, value: float, times: int = 1) -> None:
         """
