@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import Line, Pipe, Stage, answer, assertClosed, assertTidy
-from txconnpool.session import BACKLOG, SessionLimits
+from txconnpool.session import SessionLimits
 
 DEPTH = 6
 ITEM_MAX = 4000
@@ -346,7 +346,7 @@ class ChaosTests(SynchronousTestCase):
             self.assertLessEqual(slot.load, DEPTH + len(story.clients))
         for session in stage.sessions.sessions:
             self.assertLessEqual(session._inFlight, LIMITS.maxInFlight + 1)
-            self.assertLessEqual(session._size, BACKLOG + (1 << 20))
+            self.assertLessEqual(session._size, LIMITS.backlog + (1 << 20))
         held = sum(session.unread + session.kept for session in stage.sessions.sessions)
         self.assertEqual(stage.unread.total, held)
         self.assertLessEqual(stage.unread.total, stage.unread.limit)

@@ -58,6 +58,7 @@ class PoolSettingsTests(SynchronousTestCase):
                 "maxWaiting": 10000,
                 "maxItemSize": 1048576,
                 "maxInFlight": 256,
+                "sessionBacklog": 65536,
                 "sessionUnreadSoft": 262144,
                 "sessionUnreadHard": 67108864,
             },

@@ -22,6 +22,7 @@ from tests.support import Pipe, Stage
 from txconnpool.config import ConfigError, PoolSettings, Settings
 from txconnpool.reload import CannotChange
 from txconnpool.service import Door, PoolService, Proxy, ProxyService, listenProblem, withBacklog
+from txconnpool.session import SessionLimits
 
 A = PoolSettings(name="a", upstream=("memory:",), listen=("tcp:1",))
 B = PoolSettings(name="b", upstream=("memory:",), listen=("tcp:2", "tcp:3"))
@@ -359,7 +360,7 @@ class ChangeTests(SynchronousTestCase):
         new = replace(
             A, poolSize=8, minPoolSize=2, pipelineDepth=5, idleTimeout=50.0, maxLifetime=60.0, connectTimeout=3.0,
             waitTimeout=4.0, requestTimeout=6.0, maxClients=7, maxWaiting=9, maxItemSize=2048, maxInFlight=11,
-            sessionUnreadSoft=1024, denyCommands=("touch",),
+            sessionBacklog=2048, sessionUnreadSoft=1024, denyCommands=("touch",),
         )  # fmt: skip
         with capturedLogs() as logs:
             told = self.changed(street, new, drainTimeout=2.0, maxUnreadBytes=1 << 20)
@@ -381,6 +382,7 @@ class ChangeTests(SynchronousTestCase):
                 "pool a: max-waiting 10000 -> 9",
                 "pool a: max-item-size 1m -> 2k",
                 "pool a: max-in-flight 256 -> 11",
+                "pool a: session-backlog 64k -> 2k",
                 "pool a: session-unread-soft 256k -> 1k",
             ],
         )
@@ -392,7 +394,7 @@ class ChangeTests(SynchronousTestCase):
              limits.maxLifetime),
             (8, 2, 5, 9, 4.0, 50.0, 60.0),
         )  # fmt: skip
-        self.assertEqual((sessions.maxClients, sessions.maxInFlight, sessions.unreadSoft), (7, 11, 1024))
+        self.assertEqual(sessions, SessionLimits(7, 11, 2048, 1024, A.sessionUnreadHard))
         self.assertEqual((proxy.pool._connectTimeout, proxy._connections.requestTimeout), (3.0, 6.0))
         self.assertEqual((street.service._unread.limit, proxy._drainTimeout), (1 << 20, 2.0))
         self.assertIn(b"too large", street.ask(client, b"set a 0 0 3000\r\n" + bytes(3000) + b"\r\n"))

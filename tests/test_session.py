@@ -28,8 +28,10 @@ from tests.clients import (
 )
 from tests.support import HIGH_WATER, Pipe, Stage, answer, assertTidy, value
 from txconnpool import session
-from txconnpool.session import BACKLOG, SessionLimits
+from txconnpool.session import SessionLimits
 from txconnpool.wire.memcache import Memcache
+
+BACKLOG = SessionLimits().backlog
 
 #: Requests of all kinds, each with its answer, from a server that stores what L{answer} says.
 EXCHANGES: list[tuple[bytes, bytes]] = [

@@ -172,6 +172,12 @@ class PoolSettings:
         "most unanswered requests of one client; beyond it the client is not read from",
         "Clients",
     )
+    sessionBacklog: int = option(
+        64 << 10,
+        Size(1 << 10, 1 << 30),
+        "a client that sends more bytes of requests than this while they cannot go on is not read from",
+        "Clients",
+    )
     sessionUnreadSoft: int = option(
         256 << 10,
         Size(1 << 10, 4 << 30),

@@ -259,7 +259,7 @@ _OWN: Final = (
     Statistic("client_sent_bytes", "counter", "written to clients", lambda of: of.sessions.counters.sent,
               alias="bytes_written"),
     Statistic("session_pauses", "counter", "times that a client was not read from for a while; unread: it did not read "
-              "itself (`session-unread-soft`); backlog: it sent more than could go on",
+              "itself (`session-unread-soft`); backlog: it sent more than could go on (`session-backlog`)",
               lambda of: dict(of.sessions.counters.pauses), "reason"),
     Statistic("requests_refused", "counter", "requests answered here: mistakes, and what is not allowed",
               lambda of: of.sessions.counters.answered),

@@ -114,6 +114,7 @@ def sessionLimits(settings: PoolSettings) -> SessionLimits:
     return SessionLimits(
         maxClients=settings.maxClients,
         maxInFlight=settings.maxInFlight,
+        backlog=settings.sessionBacklog,
         unreadSoft=settings.sessionUnreadSoft,
         unreadHard=settings.sessionUnreadHard,
     )

@@ -26,10 +26,6 @@ from txconnpool.parts import Parts
 from txconnpool.transport import adopt, part, tune
 from txconnpool.wire import ADMIT, ANSWER, CLOSE, EVERYWHERE, INSTEAD, MORE, PARTS, STATISTICS
 
-#: A session that may not send now (it waits, or has as much in flight as it may) is read until so many bytes are kept.
-#: It is no option: less is less than one read may bring, and more would be copied whenever something of it goes on.
-BACKLOG = 1 << 16
-
 #: While a line has no end yet, it is looked at again when an end has come, or so many bytes more.
 LOOK = 1 << 12
 
@@ -48,12 +44,15 @@ class SessionLimits:
 
     @ivar maxClients: most sessions.
     @ivar maxInFlight: most requests in flight of one session.
+    @ivar backlog: bytes of requests kept, above which a session that may not send now (it waits, or has as much in
+        flight as it may) is not read from. One read may bring more; of much, much is copied as it goes.
     @ivar unreadSoft: bytes of replies that a client has not read, above which its requests are not read either.
     @ivar unreadHard: bytes of replies that a client has not read, above which it is closed.
     """
 
     maxClients: int = 10000
     maxInFlight: int = 256
+    backlog: int = 1 << 16
     unreadSoft: int = 1 << 18
     unreadHard: int = 1 << 26
 
@@ -135,7 +134,7 @@ class Session(Protocol):
             else:
                 self._kept.append(data)
             self._size += len(data)
-            if self._size > BACKLOG:
+            if self._size > self._limits.backlog:
                 self.factory.unread.keep(self, self._size + (self._parts.size if self._parts is not None else 0))
             if self._size >= self._need or (self._line and b"\n" in data):
                 self._need = 0
@@ -270,7 +269,7 @@ class Session(Protocol):
         if self._ending and not (self._inFlight or self._blocked or self._again or crowded):
             self.transport.unregisterProducer()
             part(self.transport)
-        reading = not (self._ending or crowded) and self._size < max(self._need, BACKLOG)
+        reading = not (self._ending or crowded) and self._size < max(self._need, self._limits.backlog)
         if reading is not self._reading:
             self._reading = reading
             if reading:
@@ -313,7 +312,7 @@ class Session(Protocol):
             error = refusal or self._parts.begin()
             if error is None:
                 self._blocked = True
-                if self._parts.size > BACKLOG:
+                if self._parts.size > self._limits.backlog:
                     self.factory.unread.keep(self, self._parts.size)
             else:
                 self._parts = None
