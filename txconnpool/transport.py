@@ -204,7 +204,7 @@ class DirectTransport(_Forwarding):
     @ivar wanted: the events, as an epoll mask, that this transport waits for.
     @ivar watched: the events that the kernel was told to wait for.
     @ivar readable: whether what comes is for the protocol: neither side has closed the connection.
-    @ivar recv: reads the socket.
+    @ivar socket: the socket.
     @ivar received: takes what was read.
     """
 
@@ -213,8 +213,6 @@ class DirectTransport(_Forwarding):
         "_halfClosing",
         "_outer",
         "_pending",
-        "_send",
-        "_socket",
         "_turn",
         "_under",
         "_writable",
@@ -224,7 +222,7 @@ class DirectTransport(_Forwarding):
         "queued",
         "readable",
         "received",
-        "recv",
+        "socket",
         "unsent",
         "wanted",
         "watched",
@@ -233,7 +231,7 @@ class DirectTransport(_Forwarding):
     def __init__(self, protocol: IProtocol, under: Any, turn: Turn) -> None:
         self._under = under
         self._turn = turn
-        self._socket: socket = under.getHandle()
+        self.socket: socket = under.getHandle()
         self._outer = under.protocol
         self._pending: list[bytes | memoryview] = []
         self.queued = False
@@ -244,9 +242,7 @@ class DirectTransport(_Forwarding):
         self.connected = True
         self.disconnecting = False
         self.unsent = 0
-        self.fd = self._socket.fileno()
-        self._send = self._socket.send
-        self.recv = self._socket.recv
+        self.fd = self.socket.fileno()
         self.received = protocol.dataReceived
         self.wanted = _IN
         self.watched = 0
@@ -456,15 +452,14 @@ class DirectTransport(_Forwarding):
         @raise OSError: if the connection is broken.
         """
         pending = self._pending
-        send = self._send
         try:
             if len(pending) == 1:
-                sent = send(pending[0])
+                sent = self.socket.send(pending[0])
             elif self.unsent <= JOIN_MAX or (len(pending[0]) < JOIN_MAX and self.unsent < len(pending) * PIECE_MIN):
                 pending[:] = [b"".join(pending)]
-                sent = send(pending[0])
+                sent = self.socket.send(pending[0])
             else:
-                sent = self._socket.sendmsg(pending[:PIECES_MAX])
+                sent = self.socket.sendmsg(pending[:PIECES_MAX])
         except OSError as error:
             if error.errno not in (EAGAIN, ENOBUFS):
                 raise
@@ -513,7 +508,7 @@ class DirectTransport(_Forwarding):
         elif self._halfClosing:
             self._halfClosing = self._writable = False
             try:
-                self._socket.shutdown(SHUT_WR)
+                self.socket.shutdown(SHUT_WR)
             except OSError:
                 pass  # the peer is gone already; reading will tell
             protocol = IHalfCloseableProtocol(self._outer, None)
@@ -632,9 +627,8 @@ class Turn:
                 continue  # closed because of an event before this one
             # Errors too are for recv to tell. It also sees when a number belongs to another socket by now.
             if transport.wanted & _IN and event != _OUT:
-                recv = transport.recv
                 try:
-                    data = recv(READ_SIZE)
+                    data = transport.socket.recv(READ_SIZE)
                 except BlockingIOError:
                     pass
                 except OSError:
