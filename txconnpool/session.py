@@ -36,6 +36,9 @@ FIRST_WINDOW = 2
 #: Bytes of replies that a session should have on their way at once, at most.
 BATCH = 1 << 20
 
+#: What most sessions have to send again. It stays empty: each of its own would take more memory than all else.
+_NOTHING: deque[Entry] = deque(maxlen=0)
+
 
 @dataclass(frozen=True)
 class SessionLimits:
@@ -97,7 +100,7 @@ class Session(Protocol):
         self._size = 0  # how much that is
         self._need = 0  # how much it must be before it is worth another look,
         self._line = False  # unless a line end has come
-        self._again: deque[Entry] = deque()  # what a lost connection left to be sent once more, or to be said
+        self._again: deque[Entry] = _NOTHING  # what a lost connection left to be sent once more, or to be said
         self._swallow = 0  # bytes to be dropped; then _answer is said
         self._answer = b""
         self._parts: Parts | None = None  # a request that is being sent in parts
@@ -245,7 +248,7 @@ class Session(Protocol):
         """
         self.ticket = None
         self._blocked = False
-        again, self._again = self._again, deque()
+        again, self._again = self._again, _NOTHING
         for _, form, count, _, data in again:
             self._put(data if form is None else self._refusal(form, count, error))
         self._resume(error)
@@ -467,6 +470,8 @@ class Session(Protocol):
         if begun or self not in self.factory.sessions:
             return
         lost = isinstance(error, ConnectionLostInFlight)
+        if not self._again:
+            self._again = deque()
         # What is left over from another loss already had no room on this connection: it comes later.
         for entry in reversed(entries):
             _, form, count, _, _ = entry
@@ -619,7 +624,7 @@ class Session(Protocol):
             self._parts = None
         self._kept = []
         self._size = 0
-        self._again.clear()
+        self._again = _NOTHING
         self._blocked = True
         self._full = False
         self._write = _drop
