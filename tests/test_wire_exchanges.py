@@ -104,7 +104,7 @@ RETRIEVAL = [
     passed(b"get z\r\n", b"END\r\n"),
     passed(b" get a\r\n", HIT, b"get a\r\n"),
     passed(b"   get  a \r\n", HIT, b"get a\r\n"),
-    passed(b"get  a  n \r\n", b"VALUE a 5 3\r\nabc\r\nVALUE n 0 2\r\n10\r\nEND\r\n", b"get a n\r\n"),
+    passed(b"get  a  n \r\n", b"VALUE a 5 3\r\nabc\r\nVALUE n 0 2\r\n10\r\nEND\r\n"),
     passed(b"get a n z\r\n", b"VALUE a 5 3\r\nabc\r\nVALUE n 0 2\r\n10\r\nEND\r\n"),
     passed(b"get a n z\n", b"VALUE a 5 3\r\nabc\r\nVALUE n 0 2\r\n10\r\nEND\r\n", b"get a n z\r\n"),
     passed(b"get a\r\nget z\r\nget a\r\n", HIT + b"END\r\n" + HIT),

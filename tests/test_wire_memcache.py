@@ -7,7 +7,7 @@ whatever.
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -778,6 +778,8 @@ class AnyBytesTests(SynchronousTestCase):
 
     @settings(deadline=None, max_examples=400)
     @given(REQUESTS, st.integers(0, 3))
+    @example(b"get get  noreply\r\n", 0)
+    @example(b"get a\n", 0)
     def test_common(self, data: bytes, pos: int) -> None:
         """
         What the short way takes, the thorough one takes equally.

@@ -158,7 +158,9 @@ def _retrieval(form: Form) -> Check:
             return answer(stop, BAD_LINE)
         if len(words) > PART_KEYS + 1:
             return inParts(form, words[:1], words[1:], stop)
-        return forward(form if len(words) == 2 else SEVERAL[form], joined(words), data, pos, stop)
+        wanted = SEVERAL[form] if data.count(32, pos, stop) > 1 else form
+        # 1.6.40 no longer takes spaces before the command; and the keys are looked up again by where the line ends.
+        return wanted, stop, 1, joined(words) if data[pos] == 32 or data[stop - 2] != 13 else None
 
     return check
 
