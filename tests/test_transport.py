@@ -1303,6 +1303,22 @@ class TurnTests(Sockets):
             self.assertLessEqual(len(counts) - before, 2 * ROUNDS)
         self.assertGreater(len(counts), 5)
 
+    def test_fairnessInATurn(self) -> None:
+        """
+        Those who always have something to read do not keep the others from being read.
+        """
+        self.patch(module, "READ_MAX", 0)
+        pairs = [self.messages() for _ in range(10)]
+        for recorder, peer in pairs:
+            recorder.onData = peer.send
+            peer.send(b"x")
+            peer.send(b"x")
+        for _ in range(10):
+            self.iterate(1)
+        sizes = [len(recorder.data) for recorder, _ in pairs]
+        self.assertGreater(min(sizes), 1)
+        self.assertLessEqual(max(sizes) - min(sizes), 1)
+
     def test_endlessProducer(self) -> None:
         """
         A pull producer whose bytes the kernel always takes does not keep the reactor from the rest of the application.

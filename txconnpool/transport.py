@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import select
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from errno import EAGAIN, ENOBUFS
 from socket import SHUT_WR, socket
 from typing import Any, cast
@@ -524,6 +524,7 @@ class Turn:
     It is in the reactor, and has its epoll, only while it has transports.
 
     @ivar _transports: the transports by the numbers of their sockets.
+    @ivar _events: what the kernel said last, as far as it has not been looked at.
     @ivar _came: what was read, and where; no bytes where the peer has ended.
     @ivar _queue: the transports to be settled.
     @ivar _running: whether the queue will be looked at before this turn ends.
@@ -535,6 +536,7 @@ class Turn:
         self._epoll = select.epoll()
         self._fd = self._epoll.fileno()
         self._transports: dict[int, DirectTransport] = {}
+        self._events: Iterator[tuple[int, int]] | None = None
         self._came: deque[tuple[DirectTransport, bytes]] = deque()
         self._queue: list[DirectTransport] = []
         self._running = False
@@ -598,12 +600,11 @@ class Turn:
         Read what there is, pass it on, settle what comes of it, and look again a few times. Each is done for all
         transports before the next, so that the processor finds the code of each in its cache.
         """
-        poll = self._epoll.poll
         outermost = not self._running
         self._running = True
         try:
             for _ in range(ROUNDS):
-                self._receive(poll(0, BATCH))
+                self._receive()
                 if not (self._came or self._queue):
                     break
                 self._deliver()
@@ -613,13 +614,15 @@ class Turn:
                 self._running = False
                 self._rest()
 
-    def _receive(self, events: list[tuple[int, int]]) -> None:
+    def _receive(self) -> None:
         """
         Read from the sockets that are ready, and note which ones may be written to.
         """
         transports = self._transports
         came = self._came
         size = 0
+        events = self._events or iter(self._epoll.poll(0, BATCH))
+        self._events = None
         for fd, event in events:
             try:
                 transport = transports[fd]
@@ -639,7 +642,9 @@ class Turn:
             if event != _IN:
                 transport.canSend()
             if size > READ_MAX:
-                break  # the kernel will name the others again
+                # The others come first next time. The kernel would name the same ones first as long as these have more.
+                self._events = events
+                break
 
     def _deliver(self) -> None:
         """
