@@ -648,6 +648,17 @@ class AskedTests(SynchronousTestCase):
                         pos, left, due = matchReplies(reply, pos, form, left, due, asked)
                     self.assertEqual((pos, left, due), (len(reply), 0, -1), (reply, cut))
 
+    def test_others(self) -> None:
+        """
+        What is owed to somebody else is not taken for the rest of a run in which one key was asked for twice, and
+        found the second time only.
+        """
+        request, reply = b"get a\r\nget a\r\n", b"VALUE a 0 1\r\nx\r\nEND\r\n"
+        for none in (b"END\r\n", b"SERVER_ERROR out of memory\r\n"):
+            mine = none + reply
+            self.assertEqual(self.match(request, mine + reply, 2), (len(mine), 0, -1))
+            self.assertEqual(self.match(request, reply + mine, 2), (len(reply + none), 0, -1))
+
     def test_same(self) -> None:
         """
         A key that is asked for twice is answered twice.
@@ -684,6 +695,7 @@ class AskedTests(SynchronousTestCase):
             (b"get a\r\n", b"a", b"a"),
             (b"get a b\r\n", b"b", b"a"),
             (b"get a b\r\n", b"a", b"c"),
+            (b"get a  b\r\n", b"a", b""),
         ):
             reply = b"".join(b"VALUE %b 0 1\r\nx\r\n" % key for key in keys) + b"END\r\n"
             self.assertRaises(WireError, self.match, request, reply)

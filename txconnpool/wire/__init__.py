@@ -240,12 +240,16 @@ def matchReplies(
                 pos = match.end()
                 count -= 1
                 failed += 1
+                if asked:
+                    asked.pop()
                 continue
             pos = match.end()
             key, length = match.group(1, 2)
             if length is None:
                 count -= 1
                 bare += 1
+                if asked:  # no more keys are left than replies: see _skipAlike
+                    asked.pop()
                 continue
             body = int(length or 0)
             if asked is not None:
@@ -307,14 +311,15 @@ def _skipAlike(data: bytes, pos: int, body: int, words: bytes, joint: bytes, ask
     @param pos: where a body begins, whose length is C{body}.
     @param words: what stands between its key and the body.
     @param joint: what stands between a body and the next key.
-    @param asked: the keys of the values that may follow; those found are taken away.
+    @param asked: the keys of the values that may follow; those found are taken away. In a run there are no more of
+        them than replies are owed: another value of the same key may follow, for somebody else.
 
     @return: where the body of the last of them begins.
     """
     found = 0
     for key in reversed(asked):
         told = joint + key + words
-        if not data.startswith(told, pos + body):
+        if not (key and data.startswith(told, pos + body)):
             break
         pos += body + len(told)
         found += 1
