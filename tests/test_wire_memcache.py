@@ -699,6 +699,8 @@ class AskedTests(SynchronousTestCase):
         ):
             reply = b"".join(b"VALUE %b 0 1\r\nx\r\n" % key for key in keys) + b"END\r\n"
             self.assertRaises(WireError, self.match, request, reply)
+        run, later = b"get a\r\nget b\r\n", b"VALUE b 0 1\r\nx\r\nEND\r\n"
+        self.assertRaises(WireError, self.match, run, later + b"END\r\n", 2)
 
 
 class ClientTests(SynchronousTestCase):

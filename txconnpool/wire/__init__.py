@@ -330,9 +330,9 @@ def _skipAlike(data: bytes, pos: int, body: int, words: bytes, joint: bytes, ask
 
 def _skipTo(key: bytes, asked: list[bytes], form: Form) -> None:
     """
-    The value is not that of the next key that was asked for. It may be that of a later one.
+    The value is not that of the next key that was asked for. It may be that of a later one of the same request.
     """
-    while asked:
+    while asked and form.many:
         if asked.pop() == key:
             return
     raise WireError(f"a value in reply to {form.name} that was not asked for")
