@@ -491,7 +491,8 @@ class LoadTests(SynchronousTestCase):
         last = [b""]
 
         def cross(data: bytes) -> bytes:
-            data, last[0] = last[0] if data.startswith(b"VALUE") and last[0] else data, data
+            if data.startswith(b"VALUE"):
+                data, last[0] = last[0] or data, data
             return data
 
         self.assertIn("belongs to another request", " ".join(self.spoilt(cross)["wrong"]))
