@@ -10,6 +10,7 @@ connection, of execution too. What a session is told from here, not by the serve
 from __future__ import annotations
 
 from collections import deque
+from math import inf
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -30,8 +31,6 @@ from txconnpool.wire import REPLY_LINE_MAX
 #: itself if it may be sent once more or replies name its keys. Without a form, it is an answer of ours (its bytes last)
 #: that waits for its turn.
 Entry = tuple[Any, Any, int, float, Any]
-
-_NEVER = float("inf")
 
 
 @implementer(IPipelined, IPushProducer)
@@ -264,7 +263,7 @@ class Connection(Protocol):
 
     def _heed(self) -> None:
         slow = self.factory.slow
-        self._slow = _NEVER if slow is None else slow.threshold
+        self._slow = inf if slow is None else slow.threshold
         self._notes = Noted if slow is not None and slow.wanted else None
 
     def retime(self) -> None:

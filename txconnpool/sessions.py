@@ -7,9 +7,9 @@ All clients of a pool: who may come, what is asked of every server for one of th
 from __future__ import annotations
 
 import itertools
-import math
 import os
 from collections.abc import Callable, Iterator
+from math import inf
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
@@ -42,9 +42,9 @@ def _fileLimit() -> float:
     try:
         import resource
     except ImportError:  # where there is no such limit
-        return math.inf
+        return inf
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return math.inf if soft == resource.RLIM_INFINITY else soft
+    return inf if soft == resource.RLIM_INFINITY else soft
 
 
 def scarce() -> bool:

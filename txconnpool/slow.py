@@ -7,6 +7,7 @@ Requests that took long, one line each in the log, so that somebody can ask why.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import Any, Final
 
 from twisted.logger import Logger
@@ -20,8 +21,6 @@ NOTED: Final = 300
 
 #: Characters of a key, or of several, that are logged.
 _KEYS_MAX: Final = 250
-
-_NEVER: Final = float("inf")
 
 
 class Noted:
@@ -56,12 +55,12 @@ class SlowLog:
         @param seconds: the clock.
         """
         self.count = 0
-        self.threshold = _NEVER
+        self.threshold = inf
         self._pool = pool
         self._wire = wire
         self._seconds = seconds
         self._keys = True
-        self._since = -_NEVER
+        self._since = -inf
         self._lines = 0
         self._hidden = 0
 
@@ -72,7 +71,7 @@ class SlowLog:
         @param threshold: seconds; 0 for none.
         @param keys: whether keys are logged.
         """
-        self.threshold = threshold or _NEVER
+        self.threshold = threshold or inf
         self._keys = keys
 
     @property
@@ -80,7 +79,7 @@ class SlowLog:
         """
         Whether slow requests are looked for.
         """
-        return self.threshold < _NEVER
+        return self.threshold < inf
 
     def answered(self, server: str, request: Any, count: int, took: float, waited: float) -> None:
         """

@@ -63,11 +63,10 @@ class Admission(enum.Enum):
 ADMIT: Final = Admission.ADMIT
 
 
-def _whole(first: Matcher, ending: bytes, start: int, seeks: bool) -> Callable[[bytes, int, Any], int]:
+def _whole(first: Matcher, ending: bytes, keyAt: int, seeks: bool) -> Callable[[bytes, int, Any], int]:
     """
-    Make what finds the commonest reply to a single request, which is there as a whole.
-
-    @param start: where the key begins in a request of which it is the rest, if the reply must be about it.
+    Make what finds the commonest reply to a single request, which is there as a whole. The parameters are those of
+    L{Form}.
 
     @return: called with bytes, a position and the request, if it is known. Gives where the reply ends; 0 if that is to
         be found out by L{matchReplies}.
@@ -81,7 +80,7 @@ def _whole(first: Matcher, ending: bytes, start: int, seeks: bool) -> Callable[[
         key, length = match.group(1, 2)
         if length is None:
             return 0 if seeks else match.end()
-        if start and request and key != request[start:-2]:
+        if keyAt and request and key != request[keyAt:-2]:
             return 0
         pos = match.end() + int(length or 0)
         return pos + size if data[pos : pos + size] == ending else 0
@@ -105,13 +104,16 @@ class Form:
     @ivar hidden: matches the replies that the client asked not to see; C{None} if it sees all.
     @ivar seeks: whether a reply without a body says that nothing was found.
     @ivar many: whether a request may ask for several keys.
+    @ivar keyAt: where the key begins in a request for one, which goes on to the line end; 0 if replies do not name it.
+    @ivar word: what stands before the key that a reply names.
+    @ivar joint: what stands between the body of one value and the key of the next one.
     @ivar plain: whether a reply needs no second look: there is one key, and nothing is hidden.
     @ivar whole: finds the end of the commonest reply to a single request, see L{_whole}.
     """
 
     __slots__ = (
-        "after", "asked", "ending", "error", "first", "hidden", "index", "joint", "many", "name", "plain", "read",
-        "seeks", "whole",
+        "after", "asked", "ending", "error", "first", "hidden", "index", "joint", "keyAt", "many", "name", "plain",
+        "read", "seeks", "whole", "word",
     )  # fmt: skip
 
     def __init__(
@@ -127,6 +129,8 @@ class Form:
         asked: Callable[[bytes], list[bytes]] | None = None,
         seeks: bool = False,
         many: bool = False,
+        keyAt: int = 0,
+        word: bytes = b"",
     ) -> None:
         self.name = name
         self.index = index
@@ -139,9 +143,11 @@ class Form:
         self.asked = asked
         self.seeks = seeks
         self.many = many
+        self.keyAt = keyAt
+        self.word = word
         self.plain = hidden is None and not many
-        self.whole = _whole(first, ending, len(name) + 1 if asked else 0, seeks)
-        self.joint = b"\r\nVALUE " if many else ending + b"VALUE "
+        self.whole = _whole(first, ending, keyAt, seeks)
+        self.joint = (b"\r\n" if many else ending) + word
 
     def but(
         self,
@@ -166,6 +172,8 @@ class Form:
             asked or self.asked,
             self.seeks,
             self.many or many,
+            self.keyAt,
+            self.word,
         )
 
     def silent(self) -> Form:

@@ -34,6 +34,7 @@ from txconnpool.wire import Form, Matcher
 # Not to exclude line ends as well makes the search for the end of the key a third of the price, and only something
 # that is no reply of memcached has one there.
 _KEY: Final = rb"[^ ]{1,250}"
+_WORD: Final = b"VALUE "
 _LENGTH: Final = rb"([0-9]{1,10})"
 _ERROR: Final = rb"SERVER_ERROR(?! out of memory writing get response)[^\r\n]*\r\n"
 _LINE_ERROR: Final = _ERROR + rb"|CLIENT_ERROR[^\r\n]*\r\n|ERROR\r\n"
@@ -69,11 +70,16 @@ def _form(
     read: bool = False,
     asked: Callable[[bytes], list[bytes]] | None = None,
     seeks: bool = False,
+    keyAt: int = 0,
+    word: bytes = b"",
 ) -> Form:
     """
     Make the form of a command and number it.
     """
-    form = Form(name, len(_forms), read, _matcher(*first), after, ending, _matcher(error), None, asked, seeks)
+    form = Form(
+        name, len(_forms), read, _matcher(*first), after, ending, _matcher(error), None, asked, seeks, keyAt=keyAt,
+        word=word,
+    )  # fmt: skip
     _forms.append(form)
     return form
 
@@ -110,18 +116,21 @@ def _values(name: str, cas: bytes = b"", read: bool = True, others: int = 0) -> 
 
     @param others: how many words come before the keys. If none do, requests for one key may come in runs.
     """
-    value = rb"VALUE (" + _KEY + rb") [0-9]{1,20} " + _LENGTH + cas + rb"\r\n"
+    value = _WORD + rb"(" + _KEY + rb") [0-9]{1,20} " + _LENGTH + cas + rb"\r\n"
     after = _matcher(rb"\r\n(?:END\r\n|" + value + rb")")
     start = len(name) + 1
     asked = _asked(start, b" ", others) if others else _asked(start, b"\r\n%b " % name.encode())
-    return _form(name, value, rb"END\r\n", error=_LINE_ERROR, after=after, read=read, asked=asked, seeks=True)
+    return _form(
+        name, value, rb"END\r\n", error=_LINE_ERROR, after=after, read=read, asked=asked, seeks=True, keyAt=start,
+        word=_WORD,
+    )  # fmt: skip
 
 
 def _several(form: Form, others: int = 0) -> Form:
     """
     The form of the same retrieval, of several keys.
     """
-    return form.but(many=True, asked=_asked(len(form.name) + 1, b" ", others))
+    return form.but(many=True, asked=_asked(form.keyAt, b" ", others))
 
 
 _CAS: Final = rb" [0-9]{1,20}"
