@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import resource
+from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.logger import capturedLogs
 
 from tests.clients import LOST, STATISTICS, SessionTestCase, get, put
@@ -202,6 +203,126 @@ class EverywhereTests(SessionTestCase):
         stage.serve()
         self.assertEqual(other.take(), b"OK\r\n")
         self.assertEqual([client.take() for client in clients], [get(b"a")] * 3)
+
+
+class StatisticsTests(SessionTestCase):
+    """
+    Tests for numbers that a client asks for: our own, and those of the servers.
+    """
+
+    def test_inTurn(self) -> None:
+        """
+        A client who asks for our own numbers again and again is told them once in a turn of the reactor, so that others
+        have theirs between.
+        """
+        stage = self.stage()
+        client = stage.client()
+        client.send(b"stats\r\n" * 20 + b"get a\r\n")
+        self.assertEqual(client.take(), b"")
+        for _ in range(20):
+            turn: Any
+            (turn,) = stage.clock.getDelayedCalls()
+            function, arguments = turn.func, turn.args
+            turn.cancel()
+            function(*arguments)  # the clock would do what comes of it as well
+            self.assertEqual(client.take(), STATISTICS)
+        stage.serve()
+        self.assertEqual(client.take(), get(b"a"))
+
+    def test_nobody(self) -> None:
+        """
+        A client who is gone when numbers are told is no harm.
+        """
+        stage = self.stage()
+        client = stage.client()
+        client.send(b"stats\r\n")
+        client.lose()
+        stage.turns()
+        self.assertEqual((client.take(), stage.clock.getDelayedCalls()), (b"", []))
+
+    def test_none(self) -> None:
+        """
+        When numbers cannot be told, the client is, and the log tells why.
+        """
+        stage = self.stage()
+        stage.sessions.report = lambda words: fail(ZeroDivisionError("oops"))
+        answer = stage.ask(stage.client(), b"stats\r\nversion\r\n")
+        self.assertTrue(answer.startswith(b"SERVER_ERROR no statistics at the moment"))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_later(self) -> None:
+        """
+        Numbers may have to be asked for elsewhere: what is behind them waits.
+        """
+        stage = self.stage()
+        later: Deferred[list[tuple[str, int]]] = Deferred()
+        stage.sessions.report = lambda words: later
+        client = stage.client()
+        self.assertEqual(stage.ask(client, b"stats\r\nget a\r\n"), b"")
+        later.callback([("a", 1)])
+        stage.serve()
+        self.assertEqual(client.take(), b"STAT a 1\r\nEND\r\n" + get(b"a"))
+
+    def test_server(self) -> None:
+        """
+        C{stats upstream} asks the server, with the words behind it, and gives its answer as it is.
+        """
+        stage = self.stage()
+        client = stage.client()
+        answer = b"STAT items:1:number 3\r\nEND\r\n"
+        client.send(b"stats upstream items\r\n")
+        stage.turns()
+        self.assertEqual(stage.line.take(), b"stats items\r\n")
+        stage.line.send(answer)
+        self.assertEqual(client.take(), answer)
+
+    def test_servers(self) -> None:
+        """
+        Of several servers, the names have their number.
+        """
+        stage = self.stage(2)
+        client = stage.client()
+        client.send(b"stats upstream\r\n")
+        stage.turns()
+        for number, line in enumerate(stage.lines):
+            self.assertEqual(line.take(), b"stats\r\n")
+            line.send(b"STAT pid %d\r\nEND\r\n" % number)
+        self.assertEqual(client.take(), b"STAT 1:pid 0\r\nSTAT 2:pid 1\r\nEND\r\n")
+
+    def test_lost(self) -> None:
+        """
+        A server that goes away meanwhile has an error in its place.
+        """
+        stage = self.stage(2)
+        client = stage.client()
+        client.send(b"stats upstream\r\n")
+        stage.turns()
+        for line in stage.lines:
+            self.assertEqual(line.take(), b"stats\r\n")
+        stage.lines[0].send(b"STAT pid 0\r\nEND\r\n")
+        stage.lines[1].lose()
+        stage.turns()
+        self.assertEqual(
+            client.take(),
+            b"STAT 1:pid 0\r\nSTAT 2:error SERVER_ERROR upstream connection lost (server1)\r\nEND\r\n",
+        )
+
+    def test_refused(self) -> None:
+        """
+        What would change a server, or tell what others keep there, is not asked; nor is one that is down.
+        """
+        stage = self.stage()
+        client = stage.client()
+        for words in (b"reset", b"cachedump 1 100", b"detail on", b"what"):
+            self.assertEqual(
+                stage.ask(client, b"stats upstream %s\r\n" % words),
+                b"SERVER_ERROR these statistics of a server are not for its clients\r\n",
+            )
+        self.assertEqual(stage.line.asked, [])
+        stage.servers[0].mode = "refuse"
+        stage.line.lose()
+        stage.turns()
+        self.assertRegex(stage.ask(client, b"stats upstream\r\n"), rb"\ASERVER_ERROR upstream unavailable: .*\r\n\Z")
 
 
 class DrainTests(SessionTestCase):

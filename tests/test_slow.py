@@ -43,6 +43,14 @@ class SlowTests(SynchronousTestCase):
         stage.clock.advance(1)
         return stage
 
+    def late(self, stage: Stage, seconds: float = 0.75) -> None:
+        """
+        Let the server answer after a while.
+        """
+        stage.turns()
+        stage.clock.advance(seconds)
+        stage.serve()
+
     def told(self) -> list[str]:
         """
         @return: what was logged since the last time.
@@ -57,9 +65,7 @@ class SlowTests(SynchronousTestCase):
         """
         stage = self.stage()
         stage.client().send(b"get some:key\r\n")
-        stage.turns()
-        stage.clock.advance(0.75)
-        stage.serve()
+        self.late(stage)
         self.assertEqual(self.told(), ["pool: slow: get some:key: 0.750 s at server0"])
         self.assertEqual(self.slow.count, 1)
 
@@ -70,9 +76,7 @@ class SlowTests(SynchronousTestCase):
         stage = self.stage(2)
         client = stage.client()
         client.send(b"set some:key 0 0 3\r\nabc\r\n")
-        stage.turns()
-        stage.clock.advance(0.75)
-        stage.serve()
+        self.late(stage)
         self.assertEqual(client.take(), b"STORED\r\n")
         (line,) = self.told()
         self.assertRegex(line, r"\Apool: slow: set some:key: 0.750 s at server[01]\Z")
@@ -89,9 +93,7 @@ class SlowTests(SynchronousTestCase):
         """
         stage = self.stage()
         stage.client().send(b"get a\r\n")
-        stage.turns()
-        stage.clock.advance(0.5)
-        stage.serve()
+        self.late(stage, 0.5)
         self.assertEqual((self.told(), self.slow.count), ([], 0))
 
     def test_run(self) -> None:
@@ -100,9 +102,7 @@ class SlowTests(SynchronousTestCase):
         """
         stage = self.stage()
         stage.client().send(b"get a\r\nget b\r\n")
-        stage.turns()
-        stage.clock.advance(0.75)
-        stage.serve()
+        self.late(stage)
         self.assertEqual(self.told(), ["pool: slow: get a and 1 more: 0.750 s at server0"])
         self.assertEqual(self.slow.count, 2)
 
@@ -140,9 +140,7 @@ class SlowTests(SynchronousTestCase):
             self.told(), ["pool: slow: set b: 1.000 s at server0, after a wait of 0.750 s for a connection"]
         )
         second.send(b"get c\r\n")
-        stage.turns()
-        stage.clock.advance(1)
-        stage.serve()
+        self.late(stage, 1)
         self.assertEqual(self.told(), ["pool: slow: get c: 1.000 s at server0"])
 
     def test_waitGoesOn(self) -> None:
@@ -162,13 +160,9 @@ class SlowTests(SynchronousTestCase):
         stage.turns()
         stage.clock.advance(0.75)
         stage.line.deliver()
-        stage.turns()
-        stage.clock.advance(1)
-        stage.serve()
+        self.late(stage, 1)
         second.send(b"get c\r\n")
-        stage.turns()
-        stage.clock.advance(1)
-        stage.serve()
+        self.late(stage, 1)
         _, _, late, later = self.told()
         self.assertRegex(late, r"get b: 1.\d+ s at server0, after a wait of 0.75\d s for a connection\Z")
         self.assertRegex(later, r"get c: 1.\d+ s at server0\Z")
@@ -197,9 +191,7 @@ class SlowTests(SynchronousTestCase):
         stage = self.stage(keys=False)
         for request in (b"get secret\r\n", b"set secret 0 0 1\r\nx\r\n"):
             stage.client().send(request)
-            stage.turns()
-            stage.clock.advance(0.75)
-            stage.serve()
+            self.late(stage)
         self.assertEqual(self.told(), ["pool: slow: get: 0.750 s at server0", "pool: slow: set: 0.750 s at server0"])
 
     def test_off(self) -> None:
@@ -221,9 +213,7 @@ class SlowTests(SynchronousTestCase):
         for connection in stage.pool.clients:
             connection.retime()
         stage.client().send(b"delete a\r\n")
-        stage.turns()
-        stage.clock.advance(0.2)
-        stage.serve()
+        self.late(stage, 0.2)
         self.assertEqual(self.told(), ["pool: slow: delete a: 0.200 s at server0"])
 
 
