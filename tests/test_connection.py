@@ -804,6 +804,18 @@ class TransportTests(ConnectionTestCase):
         self.pipe.read()
         self.assertEqual(self.books.told, ["hold", "unhold"])
 
+    def test_sending(self) -> None:
+        """
+        It is known whether there is something to send where the transport tells.
+        """
+        self.get(b"a")
+        self.assertFalse(self.connection.sending)
+        transport: Any = self.connection.transport
+        transport.queued = True
+        self.assertTrue(self.connection.sending)
+        transport.queued = False
+        self.assertFalse(self.connection.sending)
+
     def test_options(self) -> None:
         """
         On TCP, small requests leave at once and a vanished server is noticed.

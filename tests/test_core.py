@@ -155,6 +155,7 @@ class StartTests(CoreCase):
         @implementer(IPipelined)
         class Pipelined(Client):
             slot: Any = None
+            sending = False
 
             def loseConnection(self) -> None:
                 """

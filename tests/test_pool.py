@@ -144,6 +144,7 @@ class RequestTests(PoolCase):
         @implementer(IPipelined)
         class Pipelined(Client):
             slot: Any = None
+            sending = False
 
             def ask(self, word: str) -> Deferred[str]:
                 """

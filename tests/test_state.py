@@ -23,7 +23,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from txconnpool.errors import PoolClosed, PoolError, PoolFull, PoolTimeout, ServerUnavailable
 from txconnpool.limits import Limits
 from txconnpool.slots import CHECKING, DIALING, DOUBTFUL, GONE, HELD, OPEN, RETIRING, Server, Slot
-from txconnpool.state import Action, Check, Close, Dial, PoolState
+from txconnpool.state import TOGETHER, Action, Check, Close, Dial, PoolState
 
 REFUSED = ConnectionRefusedError("refused")
 
@@ -52,6 +52,14 @@ class Waiter:
         self.slot = slot
         self.load = slot.depth if self.exclusive else 1
         slot.load += self.load
+
+
+class Line:
+    """
+    A client that keeps its load itself.
+    """
+
+    sending = False
 
 
 class World:
@@ -131,7 +139,8 @@ class World:
         """
         slot = slot or self.dials[0]
         self.dials.remove(slot)
-        self.do(self.state.dialed(slot, f"client of {slot.server.name}", self.now))
+        slot.weight = 0
+        self.do(self.state.dialed(slot, Line(), self.now))
         return slot
 
     def refuse(self, slot: Slot | None = None) -> None:
@@ -594,6 +603,47 @@ class PickTests(SynchronousTestCase):
         taken.append(world.ask().slot)
         self.assertEqual([taken.count(first), taken.count(second)], [2, 2])
         self.assertIsNone(world.state.pick())
+
+    def test_together(self) -> None:
+        """
+        A connection that has yet to send what it was given is given more, within bounds, though others are idle. What
+        comes later goes elsewhere.
+        """
+        world = World(maximum=2, depth=100)
+        first, second = world.established(2)
+        chosen = world.ask().slot
+        assert chosen is not None
+        other = second if chosen is first else first
+        chosen.client.sending = True
+        self.assertEqual({world.ask().slot for _ in range(TOGETHER - 1)}, {chosen})
+        self.assertIs(world.ask().slot, other)
+        other.client.sending = True
+        self.assertIs(world.ask().slot, other)
+        other.client.sending = False
+        other.load += TOGETHER
+        self.assertIs(world.ask().slot, chosen)
+
+    def test_togetherInVain(self) -> None:
+        """
+        That is not for somebody who wants a connection alone, nor where there is no room, nor for one that is idle
+        again, or gone.
+        """
+        world = World(maximum=2, depth=2)
+        first, second = world.established(2)
+        request = world.ask()
+        chosen = request.slot
+        assert chosen is not None
+        other = second if chosen is first else first
+        chosen.client.sending = True
+        lease = world.ask(True)
+        self.assertIs(lease.slot, other)
+        world.end(lease)
+        self.assertEqual([world.ask().slot for _ in range(2)], [chosen, other])
+        chosen.load = 0
+        world.do(world.state.eased(chosen, world.now))
+        self.assertIs(world.ask().slot, chosen)
+        world.lose(chosen)
+        self.assertIs(world.ask().slot, other)
 
     def test_exclusive(self) -> None:
         """
@@ -1202,6 +1252,15 @@ class Machine(RuleBasedStateMachine):
         if good:
             self.state.checked(slot, self.world.now)
         self.world.do((self.state.discard(slot, "dead") if not good else []) + self.state.grow(self.world.now))
+
+    @precondition(lambda self: self.state.connected)
+    @rule(index=st.integers(0, 99), sending=st.booleans())
+    def sends(self, index: int, sending: bool) -> None:
+        """
+        A connection has something to send, or has sent it.
+        """
+        slot = self.pick([slot for slot in self.state.slots if slot.phase is not DIALING], index)
+        slot.client.sending = sending
 
     @precondition(lambda self: self.state.connected)
     @rule(index=st.integers(0, 99), hold=st.booleans())

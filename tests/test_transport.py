@@ -1091,7 +1091,7 @@ class TurnTests(Sockets):
             recorder.transport.write(b"a")
             recorder.transport.writeSequence([b"b", b"c"])
             self.assertRaises(BlockingIOError, peer.recv, 100)
-            self.assertEqual(recorder.transport.unsent, 3)
+            self.assertEqual((recorder.transport.unsent, recorder.transport.queued), (3, True))
 
         recorder.onData = answer
         peer.send(b"x")
@@ -1099,7 +1099,7 @@ class TurnTests(Sockets):
         self.assertEqual(recorder.data, b"x")
         self.assertEqual(peer.recv(100), b"abc")
         self.assertRaises(BlockingIOError, peer.recv, 100)
-        self.assertEqual(recorder.transport.unsent, 0)
+        self.assertEqual((recorder.transport.unsent, recorder.transport.queued), (0, False))
 
     def test_oneSendOutsideOfTurns(self) -> None:
         """

@@ -74,6 +74,13 @@ class Connection(Protocol):
         self._write = transport.write
         transport.registerProducer(self, True)
 
+    @property
+    def sending(self) -> bool:
+        """
+        Whether what was sent has yet to leave. Twisted's own transports do not tell.
+        """
+        return getattr(self.transport, "queued", False)
+
     def ask(self, request: bytes, form: Any) -> Deferred[bytes]:
         """
         Send one request for those who have time for a Deferred.

@@ -195,6 +195,7 @@ class IPipelined(Interface):
     """
 
     slot = Attribute("Set by the pool when the connection is established.")
+    sending = Attribute("Whether what it was given has yet to leave, so that more would travel with it.")
 
     def loseConnection() -> None:
         """

@@ -89,12 +89,13 @@ class Slot:
     @ivar doomed: whether it is to be closed as soon as it is established.
     @ivar reason: why the pool closes it, if it does.
     @ivar weight: what a request of L{txconnpool.pool.Pool} puts on C{load}: 1, or 0 if the client keeps it itself.
+    @ivar until: up to which load it is given more of what comes together.
     @ivar lent: how much of C{load} is a lease.
     """
 
     __slots__ = (
         "born", "checkedAt", "client", "depth", "doomed", "expires", "freeSince", "held", "idle", "lent", "load",
-        "phase", "prior", "reason", "server", "weight",
+        "phase", "prior", "reason", "server", "until", "weight",
     )  # fmt: skip
 
     def __init__(self, server: Server, depth: int) -> None:
@@ -114,6 +115,7 @@ class Slot:
         self.reason = ""
         self.weight = 1
         self.lent = 0
+        self.until = 0
 
     @property
     def seenAt(self) -> float:
