@@ -6,6 +6,7 @@ Tests for L{txconnpool.state}: the decisions, with nothing but a number for the 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -642,6 +643,10 @@ class PickTests(SynchronousTestCase):
         chosen.load = 0
         world.do(world.state.eased(chosen, world.now))
         self.assertIs(world.ask().slot, chosen)
+        other.load = 0
+        world.do(world.state.resize(replace(world.state.limits, depth=1), world.now))
+        self.assertIs(world.state.pick(), None)
+        world.do(world.state.eased(other, world.now))
         world.lose(chosen)
         self.assertIs(world.ask().slot, other)
 

@@ -172,8 +172,7 @@ class PoolState:
         """
         last = self._last
         if last is not None and 0 < last.load < last.until and last.client.sending and not exclusive:
-            if last.load < last.depth:
-                return last
+            return last
         idle = self._idle
         if idle:
             slot = idle.pop() if self._lifo else idle.popleft()
@@ -183,7 +182,7 @@ class PoolState:
         else:
             slot = best
         if not (exclusive or slot.weight):
-            slot.until = slot.load + TOGETHER
+            slot.until = min(slot.load + TOGETHER, slot.depth)
             self._last = slot
         return slot
 
@@ -404,7 +403,7 @@ class PoolState:
         old, self.limits = self.limits, limits
         self._lifo = limits.reuse == "lifo"
         for slot in self._open:
-            slot.depth = limits.depth
+            slot.depth, slot.until = limits.depth, 0
         self.waiters.patience = limits.waitTimeout
         if limits.maxLifetime != old.maxLifetime:
             for slot in self._slots:
@@ -595,7 +594,7 @@ class PoolState:
             self._doubtful.remove(slot)
         elif slot.phase is CHECKING:
             self._checking -= 1
-        slot.depth = 0
+        slot.depth = slot.until = 0
         slot.phase = phase
 
     def engage(self, slot: Slot) -> None:
