@@ -29,7 +29,8 @@ from txconnpool.wire.memcache import Memcache
 GET_SEVERAL = replies.SEVERAL[replies.GET]
 SILENT_SET = replies.SILENT[replies.SET]
 MG, MG_VALUE = replies.MG[False, True], replies.MG[True, True]
-HIT = b"VALUE k 0 5\r\nEND\r\n\r\nEND\r\n"
+VALUE = b"VALUE k 0 5\r\nEND\r\n\r\n"
+HIT = VALUE + b"END\r\n"
 
 #: What is asked for, where replies name it.
 REQUESTS = {
@@ -182,8 +183,7 @@ class ConnectionTestCase(SynchronousTestCase):
         """
         Ask for keys, as a run of single gets.
         """
-        data = b"".join(b"get %s\r\n" % key for key in keys)
-        self.connection.send(owner or self.owner, replies.GET, len(keys), data)
+        self.connection.send(owner or self.owner, replies.GET, len(keys), b"get %s\r\n" % b" ".join(keys))
 
     def assertClosed(self, counter: str = "violations") -> None:
         """
@@ -266,17 +266,17 @@ class RepliesTests(ConnectionTestCase):
 
     def test_run(self) -> None:
         """
-        The replies to a run may come together, one by one, or torn apart.
+        The reply to a run is made into those that are owed, and may come together, one by one, or torn apart.
         """
         self.get(b"a", b"k", b"k", b"d")
-        self.assertEqual((self.slot.load, self.pipe.take()), (4, b"get a\r\nget k\r\nget k\r\nget d\r\n"))
-        self.pipe.send(b"END\r\n")
-        self.assertEqual((self.owner.done, self.slot.load), (1, 3))
-        self.pipe.send(HIT + b"VALUE k 0 5\r\nEN")
+        self.assertEqual((self.slot.load, self.pipe.take()), (4, b"get a k k d\r\n"))
+        self.pipe.send(VALUE)
+        self.assertEqual((self.owner.data, self.owner.done, self.slot.load), (b"END\r\n" + HIT, 2, 2))
+        self.pipe.send(VALUE[:-1])
         self.assertEqual((self.owner.done, self.slot.load), (2, 2))
-        self.pipe.send(b"D\r\n\r\nEND\r\nE")
+        self.pipe.send(b"\nEN")
         self.assertEqual((self.owner.done, self.slot.load), (3, 1))
-        self.pipe.send(b"ND\r\n")
+        self.pipe.send(b"D\r\n")
         self.assertEqual((self.owner.done, self.slot.load), (4, 0))
         self.assertEqual(self.owner.data, b"END\r\n" + HIT + HIT + b"END\r\n")
 
@@ -289,7 +289,7 @@ class RepliesTests(ConnectionTestCase):
         self.get(b"a", b"b", owner=one)
         self.get(b"k", owner=two)
         self.connection.send(one, replies.SET, 1, b"set a 0 0 1\r\nx\r\n")
-        self.pipe.send(b"END\r\nEND\r\n" + HIT + b"STORED\r\n")
+        self.pipe.send(b"END\r\n" + HIT + b"STORED\r\n")
         self.assertEqual(log, [(one, b"END\r\nEND\r\n", 2), (two, HIT, 1), (one, b"STORED\r\n", 1)])
 
     def test_eased(self) -> None:
@@ -315,10 +315,10 @@ class RepliesTests(ConnectionTestCase):
         self.get(b"a", b"b")
         self.connection.send(self.owner, SILENT_SET, 1, b"set a 0 0 1\r\nx\r\n")
         self.clock.advance(0.03)
-        self.pipe.send(b"END\r\nEND\r\nSTORED\r\n")
+        self.pipe.send(b"END\r\nSTORED\r\n")
         self.assertEqual(self.traffic.requests[replies.GET.index], 2)
         self.assertEqual(self.traffic.requests[replies.SET.index], 1)
-        self.assertEqual((self.traffic.sent, self.traffic.received), (14 + 16, 18))
+        self.assertEqual((self.traffic.sent, self.traffic.received), (9 + 16, 13))
         self.assertEqual(self.traffic.latency.counts[LATENCY_BOUNDS.index(0.05)], 3)
         self.assertAlmostEqual(self.traffic.latency.total, 0.09)
 
@@ -385,8 +385,8 @@ class WrongTests(ConnectionTestCase):
         """
         What is wrong among the replies to a run takes with it those that came together with it.
         """
-        self.get(b"a", b"b", b"c")
-        self.pipe.send(b"END\r\nEND\r\nSTORED\r\n")
+        self.get(b"a", b"k", b"c")
+        self.pipe.send(VALUE + b"STORED\r\n")
         self.assertClosed()
         self.assertEqual((self.owner.data, self.owner.done), (b"", 0))
         self.assertLost(self.owner)
@@ -500,11 +500,11 @@ class LossTests(ConnectionTestCase):
         """
         Of a run only what was not answered is left to be asked again.
         """
-        self.get(b"a", b"b", b"c")
-        self.pipe.send(b"END\r\n")
+        self.get(b"k", b"b", b"c")
+        self.pipe.send(VALUE)
         self.pipe.lose()
         (entry,) = self.owner.lost[0][0]
-        self.assertEqual((entry[2], entry[4]), (2, b"get b\r\nget c\r\n"))
+        self.assertEqual((entry[2], entry[4]), (2, b"get b c\r\n"))
 
     def test_notAgain(self) -> None:
         """
@@ -630,7 +630,6 @@ class SayTests(ConnectionTestCase):
         """
         self.get(b"a", b"k")
         self.connection.say(self.owner, b"said")
-        self.pipe.send(b"END\r\n")
         self.pipe.send(HIT[:-1])
         self.assertEqual(self.owner.done, 1)
         self.pipe.send(HIT[-1:])
@@ -709,11 +708,11 @@ class ReentryTests(ConnectionTestCase):
         """
         An owner may send between two replies of a run of its own.
         """
-        self.get(b"a", b"k")
+        self.get(b"k", b"a")
         self.once(self.owner, lambda: self.get(b"b"))
-        self.pipe.send(b"END\r\n")
-        self.pipe.send(HIT + b"END\r\n")
-        self.assertEqual((self.owner.data, self.owner.done), (b"END\r\n" + HIT + b"END\r\n", 3))
+        self.pipe.send(VALUE)
+        self.pipe.send(b"END\r\n" + b"END\r\n")
+        self.assertEqual((self.owner.data, self.owner.done), (HIT + b"END\r\n" + b"END\r\n", 3))
 
     def test_says(self) -> None:
         """
@@ -756,9 +755,9 @@ class ReentryTests(ConnectionTestCase):
         """
         The same in the middle of a run: its rest was not answered.
         """
-        self.get(b"a", b"b", b"c")
+        self.get(b"a", b"k", b"c")
         self.once(self.owner, self.pipe.lose)
-        self.pipe.send(b"END\r\nEND\r\n")
+        self.pipe.send(VALUE)
         (entry,) = self.owner.lost[0][0]
         self.assertEqual((self.owner.done, entry[2], entry[4]), (2, 1, b"get c\r\n"))
 

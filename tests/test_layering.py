@@ -21,6 +21,7 @@ ORDER = (
     "errors",
     "interfaces",
     "wire",
+    "wire.runs",
     "wire.replies",
     "wire.classic",
     "wire.meta",

@@ -103,7 +103,7 @@ class SlowTests(SynchronousTestCase):
         stage = self.stage()
         stage.client().send(b"get a\r\nget b\r\n")
         self.late(stage)
-        self.assertEqual(self.told(), ["pool: slow: get a and 1 more: 0.750 s at server0"])
+        self.assertEqual(self.told(), ["pool: slow: get a b: 0.750 s at server0"])
         self.assertEqual(self.slow.count, 2)
 
     def test_late(self) -> None:
@@ -115,7 +115,7 @@ class SlowTests(SynchronousTestCase):
         stage.client().send(b"get c\r\n")
         stage.clock.advance(2)
         stage.turns()
-        self.assertEqual(self.told(), ["pool: slow: get a and 1 more: 2.000 s at server0"])
+        self.assertEqual(self.told(), ["pool: slow: get a b: 2.000 s at server0"])
 
     def test_wait(self) -> None:
         """

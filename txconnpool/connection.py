@@ -48,6 +48,7 @@ class Connection(Protocol):
     def __init__(self, factory: ConnectionFactory) -> None:
         self.factory: ConnectionFactory = factory
         self._replies = factory.wire.replies
+        self._run = factory.wire.run
         self._seconds = factory.reactor.seconds
         self._inFlight: deque[Entry] = deque()
         self._said = 0  # how many of these are answers of ours
@@ -142,7 +143,7 @@ class Connection(Protocol):
             self.factory.connectionPool.eased(slot)
 
     def _deliver(self, data: bytes, slot: Any, traffic: Traffic) -> None:
-        replies, inFlight = self._replies, self._inFlight
+        replies, run, inFlight = self._replies, self._run, self._inFlight
         latency, requests = traffic.latency, traffic.requests
         now = self._seconds()
         owed, due, asked, slow = self._owed, self._due, self._asked, self._slow
@@ -164,7 +165,10 @@ class Connection(Protocol):
                     if form.many:
                         self._wanted = len(asked) if asked else 0
                 before = owed or count
-                pos, owed, due = replies(data, pos, form, before, due, asked, traffic)
+                if count == 1:
+                    pos, owed, due = replies(data, pos, form, before, due, asked, traffic)
+                else:
+                    pos, owed, due, told = run(data, pos, form, before, due, asked, traffic, before == count)
                 done = before - owed
             requests[form.index] += done
             if not owed:
@@ -195,7 +199,7 @@ class Connection(Protocol):
             if unseen and done:
                 owner.replied(b"", done)
             elif pos > start:
-                owner.replied(data if pos - start == size else data[start:pos], done)
+                owner.replied(told if count > 1 else data if pos - start == size else data[start:pos], done)
             if owed:
                 self._tail = data[pos:]
                 return
@@ -309,7 +313,8 @@ class Connection(Protocol):
         begun = self._due >= 0
         owner, form, count, since, again = first = entries.popleft()
         if self._owed:
-            again = again and self.factory.wire.rest(again, count - self._owed)
+            if self._owed < count and again:
+                _, again = self.factory.wire.split(again, count - self._owed)
             first = (owner, form, self._owed, since, again)
         owners: dict[Any, list[Entry]] = {owner: [first]}
         for entry in entries:

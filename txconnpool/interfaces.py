@@ -36,7 +36,8 @@ class IWire(Interface):
 
         @param most: how many requests may be taken as one run.
         @return: C{(form, end, count, payload)}. With C{count}: so many complete requests end at C{end}, each owed one
-            reply of C{form}; C{payload}, if not C{None}, is to be sent in their stead. Without: a directive.
+            reply of C{form}; C{payload}, if not C{None}, is to be sent in their stead. Without: a directive. Several
+            requests are a run, which is sent as one request for what all of them want.
         """
 
     def replies(
@@ -52,9 +53,20 @@ class IWire(Interface):
         @raise WireError: they are no such replies.
         """
 
-    def rest(requests: bytes, done: int) -> bytes:
+    def run(
+        data: bytes, pos: int, form: Any, count: int, due: int, asked: list[bytes], tally: Any, fresh: bool
+    ) -> tuple[int, int, int, bytes]:
         """
-        @return: C{requests}, a run of them, without the first C{done}.
+        Look at the bytes of a server from C{pos}: its reply to a run, of which the client is owed C{count} of C{form}.
+
+        @param fresh: whether nothing of it has come yet.
+        @return: C{(pos, count, due, told)} after all that is certain; C{told} is what the client gets of it.
+        @raise WireError: it is no such reply.
+        """
+
+    def split(run: bytes, count: int) -> tuple[bytes, bytes]:
+        """
+        @return: two runs instead of one, the first of C{count} requests.
         """
 
     def merge(replies: list[bytes]) -> bytes:

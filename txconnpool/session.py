@@ -500,9 +500,9 @@ class Session(Protocol):
                 return
             again.popleft()
             if count > room:
-                rest = self.factory.wire.rest(data, room)
+                data, rest = self.factory.wire.split(data, room)
                 again.appendleft((self, form, count - room, 0.0, rest))
-                count, data = room, data.removesuffix(rest)
+                count = room
             self._pool.counters.retries += count
             self._inFlight += count
             self._connection.send(self, form.but(read=False), count, data)

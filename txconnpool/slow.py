@@ -92,8 +92,6 @@ class SlowLog:
         """
         self.count += count
         what = self._what(request.data if isinstance(request, Noted) else request)
-        if count > 1:
-            what += f" and {count - 1} more"
         before = f", after a wait of {waited:.3f} s for a connection" if waited else ""
         self._say(f"{what}: {took:.3f} s at {server}{before}")
 

@@ -147,7 +147,7 @@ class Form:
         self.word = word
         self.plain = hidden is None and not many
         self.whole = _whole(first, ending, keyAt, seeks)
-        self.joint = (b"\r\n" if many else ending) + word
+        self.joint = b"\r\n" + word
 
     def but(
         self,
@@ -243,7 +243,7 @@ def matchReplies(
             if match is None:
                 match = form.error(data, pos)
                 if match is None:
-                    _checkIncomplete(data, pos, pos, form)
+                    checkIncomplete(data, pos, pos, form)
                     break
                 pos = match.end()
                 count -= 1
@@ -256,21 +256,16 @@ def matchReplies(
             if length is None:
                 count -= 1
                 bare += 1
-                if asked:  # no more keys are left than replies: see _skipAlike
-                    asked.pop()
                 continue
             body = int(length or 0)
             if asked is not None:
                 if not (asked and key == asked.pop()):
                     _skipTo(key, asked, form)
-                if asked and guess:
+                if asked and guess and form.many:
                     left = len(asked)
                     pos = _skipAlike(data, pos, body, data[match.end(1) : pos], form.joint, asked)
                     guess = left - len(asked)
-                    if form.many:
-                        more += guess
-                    else:
-                        count -= guess
+                    more += guess
             pos += body
             if data[pos : pos + len(ending)] == ending:
                 pos += len(ending)
@@ -286,7 +281,7 @@ def matchReplies(
         if match is None:
             if not b"\r\n".startswith(data[pos : pos + 2]):
                 raise WireError(f"a body of a reply to {form.name} is followed by {data[pos : pos + 40]!r}")
-            _checkIncomplete(data, pos, pos + 2, form)
+            checkIncomplete(data, pos, pos + 2, form)
             due = 0
             break
         pos = match.end()
@@ -319,8 +314,7 @@ def _skipAlike(data: bytes, pos: int, body: int, words: bytes, joint: bytes, ask
     @param pos: where a body begins, whose length is C{body}.
     @param words: what stands between its key and the body.
     @param joint: what stands between a body and the next key.
-    @param asked: the keys of the values that may follow; those found are taken away. In a run there are no more of
-        them than replies are owed: another value of the same key may follow, for somebody else.
+    @param asked: the keys of the values that may follow; those found are taken away.
 
     @return: where the body of the last of them begins.
     """
@@ -346,7 +340,7 @@ def _skipTo(key: bytes, asked: list[bytes], form: Form) -> None:
     raise WireError(f"a value in reply to {form.name} that was not asked for")
 
 
-def _checkIncomplete(data: bytes, pos: int, line: int, form: Form) -> None:
+def checkIncomplete(data: bytes, pos: int, line: int, form: Form) -> None:
     """
     What did not match must be a line that lacks its end.
     """

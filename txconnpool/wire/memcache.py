@@ -35,6 +35,7 @@ from txconnpool.wire import (
 from txconnpool.wire.auth import Gate
 from txconnpool.wire.classic import ERROR, KEY_MAX, PART_KEYS
 from txconnpool.wire.replies import FORMS, GET, GETS, MG, SET, SEVERAL, SILENT, STATS, VERSION
+from txconnpool.wire.runs import matchRun
 
 __all__ = [
     "ANSWER",
@@ -58,9 +59,8 @@ REQUEST_LINE_MAX: Final = 2048
 #: than for a value of memcached's default size; it is 4000 of the longest keys.
 RETRIEVAL_LINE_MAX: Final = 1 << 20
 
-#: Requests that one frame holds at most. The search for the end of a run goes no further, so that the work for a frame
-#: is bounded, whatever is asked for.
-RUN_MAX: Final = 64
+#: Requests that one frame holds at most: as many keys as a request for several that is not sent in parts.
+RUN_MAX: Final = PART_KEYS
 
 _LONG_RETRIEVAL: Final = re.compile(rb" {0,100}gets? ").match
 
@@ -119,6 +119,7 @@ class Memcache:
     forms = FORMS
     gate = Gate
     replies = staticmethod(matchReplies)
+    run = staticmethod(matchRun)
 
     def __init__(
         self,
@@ -165,7 +166,9 @@ class Memcache:
             if count > most:
                 end -= len(data[pos:end].split(b"\n", most)[most])
                 count = most
-            return GET, end, count, None
+            if count == 1:
+                return GET, end, 1, None
+            return GET, end, count, data[pos : end - 2].replace(b"\r\nget ", b" ") + b"\r\n"
         if _SET <= which <= _SET_NOREPLY:
             length = int(match[_SET])
             stop = end
@@ -224,11 +227,12 @@ class Memcache:
             return _deny(words[0], frame)
         return frame
 
-    def rest(self, requests: bytes, done: int) -> bytes:
+    def split(self, run: bytes, count: int) -> tuple[bytes, bytes]:
         """
-        What is left of a run of requests, without data blocks, when the first C{done} are answered.
+        Make two runs of one, the first of which has C{count} requests.
         """
-        return requests.split(b"\n", done)[done]
+        keys = run[4:-2].split(b" ")
+        return b"get %b\r\n" % b" ".join(keys[:count]), b"get %b\r\n" % b" ".join(keys[count:])
 
     def merge(self, replies: list[bytes]) -> bytes:
         """

@@ -91,17 +91,16 @@ def _withValue(form: Form, *first: bytes) -> Form:
     return Form(form.name, form.index, form.read, _matcher(*first), _LINE_END, b"\r\n", form.error, seeks=form.seeks)
 
 
-def _asked(start: int, separator: bytes, others: int = 0) -> Callable[[bytes], list[bytes]]:
+def _asked(start: int, others: int) -> Callable[[bytes], list[bytes]]:
     """
-    Make what lists the keys of requests, which end in CR LF. Where there are more spaces than one, so are empty keys.
+    Make what lists the keys of a request, which ends in CR LF. Where there are more spaces than one, so are empty keys.
 
     @param start: where the first word after the command begins.
-    @param separator: what stands between two keys.
     @param others: how many words come before the keys.
     """
 
-    def asked(requests: bytes) -> list[bytes]:
-        keys = requests[start:-2].split(separator)
+    def asked(request: bytes) -> list[bytes]:
+        keys = request[start:-2].split(b" ")
         keys.reverse()
         if others:
             del keys[-others:]
@@ -114,23 +113,15 @@ def _values(name: str, cas: bytes = b"", read: bool = True, others: int = 0) -> 
     """
     The form of a retrieval: any number of values, then C{END}.
 
-    @param others: how many words come before the keys. If none do, requests for one key may come in runs.
+    @param others: how many words come before the keys.
     """
     value = _WORD + rb"(" + _KEY + rb") [0-9]{1,20} " + _LENGTH + cas + rb"\r\n"
     after = _matcher(rb"\r\n(?:END\r\n|" + value + rb")")
     start = len(name) + 1
-    asked = _asked(start, b" ", others) if others else _asked(start, b"\r\n%b " % name.encode())
     return _form(
-        name, value, rb"END\r\n", error=_LINE_ERROR, after=after, read=read, asked=asked, seeks=True, keyAt=start,
-        word=_WORD,
+        name, value, rb"END\r\n", error=_LINE_ERROR, after=after, read=read, asked=_asked(start, others), seeks=True,
+        keyAt=start, word=_WORD,
     )  # fmt: skip
-
-
-def _several(form: Form, others: int = 0) -> Form:
-    """
-    The form of the same retrieval, of several keys.
-    """
-    return form.but(many=True, asked=_asked(form.keyAt, b" ", others))
 
 
 _CAS: Final = rb" [0-9]{1,20}"
@@ -198,7 +189,7 @@ MA: Final = {False: _MA, True: _MA_VALUE}
 FORMS: Final = tuple(_forms)
 
 #: The forms of the retrievals that may ask for several keys.
-SEVERAL: Final = {GET: _several(GET), GETS: _several(GETS), GAT: _several(GAT, 1), GATS: _several(GATS, 1)}
+SEVERAL: Final = {form: form.but(many=True) for form in (GET, GETS, GAT, GATS)}
 
 #: The forms of the commands that take C{noreply}, with it: it hides everything (C{memcached.c}, C{out_string}).
 SILENT: Final = {form: form.silent() for form in (SET, ADD, REPLACE, APPEND, PREPEND, CAS, INCR, DECR, TOUCH, DELETE)}
