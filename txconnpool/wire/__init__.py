@@ -154,7 +154,6 @@ class Form:
         *,
         read: bool | None = None,
         hidden: Matcher | None = None,
-        asked: Callable[[bytes], list[bytes]] | None = None,
         many: bool = False,
     ) -> Form:
         """
@@ -169,7 +168,7 @@ class Form:
             self.ending,
             self.error,
             self.hidden if hidden is None else hidden,
-            asked or self.asked,
+            self.asked,
             self.seeks,
             self.many or many,
             self.keyAt,

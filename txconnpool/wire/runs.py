@@ -7,6 +7,9 @@ memcached answers each C{get} with a write of its own, however many of them it h
 C{process_get_command}), but a C{get} of several keys with one. So of what a run of C{get}s costs everybody, server,
 network, and here, most goes into the many small pieces of its replies. What comes back is made into the replies that
 the client is owed: an end behind each value, and one for each key of which there is none.
+
+Should a run name a key twice which somebody else sets between the two, the value counts as the answer to the first: as
+in a C{get} that names it twice, nobody can tell.
 """
 
 from __future__ import annotations
