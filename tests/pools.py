@@ -257,9 +257,9 @@ class PoolCase(SynchronousTestCase):
             if slot not in pool._errands:
                 self.assertEqual(slot.load, len(mine) * slot.weight + lent, slot)
             self.assertEqual(slot.idle, slot.phase is OPEN and not slot.load, slot)
-            self.assertEqual(state._idle.count(slot), slot.idle, slot)
+            self.assertEqual(state.idle.count(slot), slot.idle, slot)
         if state.waiters.count:
-            self.assertEqual(list(state._idle), [])
+            self.assertEqual(list(state.idle), [])
 
     def errors(self, *results: Deferred[Any]) -> list[type[BaseException]]:
         """

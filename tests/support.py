@@ -605,10 +605,10 @@ def assertTidy(case: SynchronousTestCase, pool: Core, quiet: bool = True) -> Non
             continue
         case.assertEqual(slot.load, owed(slot), slot)
         if slot.phase is OPEN:
-            case.assertEqual(state._idle.count(slot), 0 if slot.load else 1, slot)
+            case.assertEqual(state.idle.count(slot), 0 if slot.load else 1, slot)
         if quiet:
             case.assertEqual((slot.load, len(slot.client._inFlight)), (0, 0), slot)
-    case.assertEqual([slot for slot in state._idle if slot.phase is not OPEN], [])
+    case.assertEqual([slot for slot in state.idle if slot.phase is not OPEN], [])
     if quiet:
         case.assertEqual(state.waiters.count, 0)
 

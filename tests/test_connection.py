@@ -496,6 +496,17 @@ class LossTests(ConnectionTestCase):
         self.pipe.lose()
         self.assertEqual((self.owner.data, self.owner.lost[0][1]), (b"", False))
 
+    def test_wrongRunUncounted(self) -> None:
+        """
+        What was found out about a run whose answer turned out wrong is not counted: it will be asked again.
+        """
+        self.get(b"a", b"b", b"c")
+        self.pipe.send(b"VALUE b 0 1\r\nxx\r\n")
+        self.assertClosed()
+        self.assertEqual((self.traffic.missed, self.traffic.requests[replies.GET.index]), (0, 0))
+        (entry,) = self.owner.lost[0][0]
+        self.assertEqual((entry[2], entry[4]), (3, b"get a b c\r\n"))
+
     def test_runPartlyAnswered(self) -> None:
         """
         Of a run only what was not answered is left to be asked again.

@@ -12,6 +12,7 @@ from twisted.internet.interfaces import ITCPTransport
 from twisted.logger import capturedLogs
 from zope.interface import directlyProvides
 
+from tests import support
 from tests.clients import (
     BAD_LINE,
     FIRST_WINDOW,
@@ -25,7 +26,7 @@ from tests.clients import (
     keys,
     put,
 )
-from tests.support import HIGH_WATER, Pipe, Stage, answer, assertTidy, value
+from tests.support import HIGH_WATER, Line, Pipe, Stage, answer, assertTidy, value
 from txconnpool import session
 from txconnpool.session import SessionLimits
 from txconnpool.wire.memcache import Memcache
@@ -427,6 +428,39 @@ class RoomTests(SessionTestCase):
         self.assertEqual(max(most), 40)
         self.assertEqual(client.take(), get(*keys(500)))
 
+    def test_together(self) -> None:
+        """
+        Two who ask in one turn share a connection, for which no other is dialed while there is an idle one.
+        """
+
+        class Telling(Line):
+            queued = False
+
+            def write(self, data: bytes) -> None:
+                """
+                There is something to send.
+                """
+                self.queued = True
+                super().write(data)
+
+            def look(self) -> None:
+                """
+                It was sent.
+                """
+                self.queued = False
+                super().look()
+
+        self.patch(support.Upstream, "kind", Telling)
+        stage = self.stage(maximum=8, minimum=1)
+        clients = [stage.client(), stage.client()]
+        for _ in range(10):
+            for client in clients:
+                client.send(b"get a\r\n")
+            self.assertEqual(sorted(slot.load for slot in stage.pool.state.slots)[-1], 2)
+            stage.serve()
+            self.assertEqual([client.take() for client in clients], [get(b"a")] * 2)
+        self.assertEqual(len(stage.pool.state.slots), 2)
+
     def test_serverRemoved(self) -> None:
         """
         Without any server every request has its answer, too.
@@ -492,8 +526,9 @@ class PressureTests(SessionTestCase):
                 client.send(gets(names))
             other.send(b"get a\r\n")
             stage.line.look()
-            large = b"VALUE zzzz0 0 90000\r\n%s\r\nEND\r\n" % (b"x" * 90000)
-            stage.line.owed = stage.line.owed.replace(get(names[0]), large, 1)
+            small = get(names[0]).removesuffix(b"END\r\n")
+            large = b"VALUE zzzz0 0 90000\r\n%s\r\n" % (b"x" * 90000)
+            stage.line.owed = stage.line.owed.replace(small, large, 1)
             stage.serve()
         self.assertTrue(client.aborted)
         self.assertEqual((other.take(), other.connected, client.connected), (get(b"a"), True, False))

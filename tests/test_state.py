@@ -115,7 +115,7 @@ class World:
         else:
             state.counters.acquired += 1
             waiter.granted(slot)
-            self.do(state.grow(self.now, 1) if slot.load > waiter.load and state.canGrow else [])
+            self.do(state.grow(self.now, 1) if slot.load > waiter.load and state.canGrow and not state.idle else [])
         return waiter
 
     def end(self, waiter: Waiter) -> None:
@@ -1384,8 +1384,8 @@ class Machine(RuleBasedStateMachine):
         state, slots = self.state, self.state.slots
         for phase, held in ((OPEN, state._open), (DOUBTFUL, list(state._doubtful))):
             assert sorted(held, key=id) == sorted((slot for slot in slots if slot.phase is phase), key=id)
-        assert sorted(state._idle, key=id) == sorted((slot for slot in slots if slot.idle), key=id)
-        assert all(slot.phase is OPEN and not slot.load for slot in state._idle)
+        assert sorted(state.idle, key=id) == sorted((slot for slot in slots if slot.idle), key=id)
+        assert all(slot.phase is OPEN and not slot.load for slot in state.idle)
         assert all(slot.idle or slot.load for slot in state._open)
         phases = [slot.phase for slot in slots]
         assert (phases.count(DIALING), phases.count(CHECKING)) == (state._dialing, state._checking)
@@ -1413,7 +1413,7 @@ class Machine(RuleBasedStateMachine):
         assert state.waiters.count == len(self.queue)
         if not self.queue or state.pausedAt is not None:
             return
-        assert not state._idle
+        assert not state.idle
         if not self.queue[0].exclusive:
             assert all(slot.load >= slot.depth for slot in state._open)
         coming = state._dialing + state._checking
@@ -1448,7 +1448,7 @@ class Machine(RuleBasedStateMachine):
         for slot in [slot for slot in self.state.slots if slot.phase is HELD]:
             self.world.lose(slot)
         state = self.state
-        assert (state.slots, state._open, list(state._idle), list(state._doubtful)) == ([], [], [], [])
+        assert (state.slots, state._open, list(state.idle), list(state._doubtful)) == ([], [], [], [])
         assert (state._dialing, state._checking, state.waiters.count, len(state.waiters._queue)) == (0, 0, 0, 0)
         assert state.due(self.world.now) is None and not self.world.dials
 

@@ -71,8 +71,22 @@ class RunTests(SynchronousTestCase):
         """
         A run is never longer than C{RUN_MAX}, so that the work for one frame is bounded.
         """
-        merged = b"get" + b" a" * RUN_MAX + b"\r\n"
-        self.assertEqual(self.wire.requests(b"get a\r\n" * 1000, 0, 1000), (GET, 7 * RUN_MAX, RUN_MAX, merged))
+        keys = [b"%d" % number for number in range(1000)]
+        lines = [b"get %b\r\n" % key for key in keys]
+        together = b"get %b\r\n" % b" ".join(keys[:RUN_MAX])
+        end = len(b"".join(lines[:RUN_MAX]))
+        self.assertEqual(self.wire.requests(b"".join(lines), 0, 1000), (GET, end, RUN_MAX, together))
+
+    def test_repeated(self) -> None:
+        """
+        A run ends before a key that is in it.
+        """
+        for run, end, count, together in (
+            (b"get a\r\nget a\r\n", 7, 1, None),
+            (b"get a\r\nget bb\r\nget a\r\nget c\r\n", 15, 2, b"get a bb\r\n"),
+            (b"get a\r\nget b\r\nget b\r\nget a\r\n", 14, 2, b"get a b\r\n"),
+        ):
+            self.assertEqual(self.wire.requests(run, 0, 16), (GET, end, count, together))
 
     def test_single(self) -> None:
         """
@@ -792,11 +806,11 @@ class AnyBytesTests(SynchronousTestCase):
     @given(REQUESTS)
     def test_forwarded(self, data: bytes) -> None:
         """
-        What is sent to a server is complete requests, which need no change when they are read again.
+        What is sent to a server is complete requests, which need no change when they are read again, one by one.
         """
         wire = Memcache(maxItemSize=LIMIT)
         sent = Relay(wire).fromClient(data)
-        again = Relay(wire)
+        again = Relay(wire, 1)
         self.assertEqual(again.fromClient(sent), sent)
         self.assertEqual(again.fromServer(b""), b"")
         self.assertFalse(again.closed)

@@ -166,7 +166,7 @@ class Core:
             slot = state.pick(exclusive)
             if slot is not None:
                 state.counters.acquired += 1
-                if slot.load and state.canGrow:
+                if slot.load and state.canGrow and not state.idle:
                     now = self._seconds()
                     self._do(state.grow(now, 1), now)
                 return slot

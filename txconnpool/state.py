@@ -83,6 +83,7 @@ class PoolState:
     @ivar servers: in rotation or down, not removed.
     @ivar former: those that were removed.
     @ivar waiters: who waits for a connection.
+    @ivar idle: the connections that carry nothing, in the order in which they were last seen alive.
     @ivar wanted: how many connections somebody wants to see established, whether there is work for them or not.
     @ivar canGrow: whether L{grow} could do something about more demand; the data path asks before it calls it.
     @ivar pausedAt: since when all requests wait, or C{None}.
@@ -101,7 +102,7 @@ class PoolState:
         self._vary = vary
         self._slots: dict[Slot, None] = {}
         self._open: list[Slot] = []
-        self._idle: deque[Slot] = deque()  # ordered by Slot.seenAt
+        self.idle: deque[Slot] = deque()
         self._doubtful: deque[Slot] = deque()
         self._dialing = 0
         self._checking = 0
@@ -173,7 +174,7 @@ class PoolState:
         last = self._last
         if last is not None and 0 < last.load < last.until and last.client.sending and not exclusive:
             return last
-        idle = self._idle
+        idle = self.idle
         if idle:
             slot = idle.pop() if self._lifo else idle.popleft()
             slot.idle = False
@@ -228,7 +229,7 @@ class PoolState:
             slot.freeSince = now
             if not slot.idle:
                 slot.idle = True
-                self._idle.append(slot)
+                self.idle.append(slot)
         elif slot.phase is RETIRING:
             return [Close(slot)]
         return ()
@@ -451,7 +452,7 @@ class PoolState:
         if not self.running:
             return []
         actions: list[Action] = []
-        demand = max(demand, self.waiters.count - self._dialing - self._checking - len(self._idle))
+        demand = max(demand, self.waiters.count - self._dialing - self._checking - len(self.idle))
         if self.pausedAt is not None:
             demand = 0
         while demand > 0 and self._doubtful:
@@ -530,7 +531,7 @@ class PoolState:
         self._open.append(slot)
         if not slot.load:
             slot.idle = True
-            self._idle.append(slot)
+            self.idle.append(slot)
         for span in (self.limits.idleTimeout, self.limits.keepAlive):
             if span:
                 self._ageAt = min(self._ageAt, now + span)
@@ -604,7 +605,7 @@ class PoolState:
         """
         if slot.idle:
             slot.idle = False
-            self._idle.remove(slot)
+            self.idle.remove(slot)
 
     def hold(self, slot: Slot) -> None:
         """
@@ -632,8 +633,8 @@ class PoolState:
         Unless this is called before each L{pick}, none are.
         """
         limit = now - (self.limits.checkIfIdleFor or 0.0)
-        while self._idle and self._idle[0].seenAt <= limit:
-            slot = self._idle[0]
+        while self.idle and self.idle[0].seenAt <= limit:
+            slot = self.idle[0]
             self._shut(slot, DOUBTFUL)
             self._doubtful.append(slot)
             self.canGrow = True
@@ -692,17 +693,17 @@ class PoolState:
         actions = self.retire([slot for slot in self._slots if slot.expires <= now], "too old")
         times = [slot.expires for slot in self._slots if slot.phase is not RETIRING]
         if limits.idleTimeout:
-            free = sorted([*self._idle, *self._doubtful], key=lambda slot: slot.freeSince)
+            free = sorted([*self.idle, *self._doubtful], key=lambda slot: slot.freeSince)
             spare = len(self._open) + len(self._doubtful) + self._checking - limits.minimum
             stale = [slot for slot in free if slot.freeSince + limits.idleTimeout <= now][: max(0, spare)]
             actions += self.retire(stale, "idle for too long")
             if spare > len(stale):
                 times.append(min((slot.freeSince for slot in free[len(stale) :]), default=now) + limits.idleTimeout)
         if limits.keepAlive:
-            for slot in [*self._idle, *self._doubtful]:
+            for slot in [*self.idle, *self._doubtful]:
                 if slot.seenAt + limits.keepAlive <= now:
                     actions.append(self._check(slot))
-            seen = [slot.seenAt for slot in [*self._idle, *self._doubtful]]
+            seen = [slot.seenAt for slot in [*self.idle, *self._doubtful]]
             times.append(min(seen, default=now) + limits.keepAlive)
         self._ageAt = min(times, default=inf)
         return actions

@@ -162,13 +162,13 @@ class Memcache:
         if which is None:
             return GET, end, 1, None
         if which == _RUN:
-            count = data.count(b"\n", pos, end)
-            if count > most:
-                end -= len(data[pos:end].split(b"\n", most)[most])
-                count = most
-            if count == 1:
-                return GET, end, 1, None
-            return GET, end, count, data[pos : end - 2].replace(b"\r\nget ", b" ") + b"\r\n"
+            run = data[pos + 4 : end - 2].split(b"\r\nget ", most)[:most]
+            if len(set(run)) < len(run):
+                run = _untilRepeated(run)
+            count = len(run)
+            together = b" ".join(run)
+            end = pos + len(together) + 5 * count + 1
+            return GET, end, count, None if count == 1 else b"get %b\r\n" % together
         if _SET <= which <= _SET_NOREPLY:
             length = int(match[_SET])
             stop = end
@@ -294,6 +294,18 @@ class Memcache:
         else:
             keys = words[1:2]
         return command.decode("ascii", "replace"), keys
+
+
+def _untilRepeated(keys: list[bytes]) -> list[bytes]:
+    """
+    The first of the keys, no two of which are the same.
+    """
+    seen: set[bytes] = set()
+    for number, key in enumerate(keys):
+        if key in seen:
+            return keys[:number]
+        seen.add(key)
+    return keys
 
 
 def _hasLongKey(keys: bytes) -> bool:

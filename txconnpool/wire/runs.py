@@ -8,8 +8,8 @@ C{process_get_command}), but a C{get} of several keys with one. So of what a run
 network, and here, most goes into the many small pieces of its replies. What comes back is made into the replies that
 the client is owed: an end behind each value, and one for each key of which there is none.
 
-Should a run name a key twice which somebody else sets between the two, the value counts as the answer to the first: as
-in a C{get} that names it twice, nobody can tell.
+A run names no key twice: if somebody else sets it between the two, of one value nobody could tell which of them it
+answers.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ def matchRun(
     size = len(data)
     begin = pos  # of what is not in these yet
     whole: list[bytes] = []  # replies without their end, which is the same for all
+    missed = 0
     while count:
         if due < 0:
             begin = pos
@@ -50,10 +51,13 @@ def matchRun(
             key, length = match.group(1, 2)
             if length is None:
                 whole += [b""] * count
-                tally.missed += count
+                missed += count
                 count = 0
                 break
-            count -= _skipTo(key, asked, form, whole, tally)
+            skipped = _skipTo(key, asked, form)
+            whole += [b""] * skipped
+            missed += skipped
+            count -= skipped
             due = int(length)
             words = data[match.end(1) : pos]
             # Neighbours are often told of in the same words but for the key. It costs half to look for these.
@@ -81,22 +85,19 @@ def matchRun(
         count -= 1
         due = -1
         fresh = False
+    tally.missed += missed
     whole.append(data[begin:pos] if due >= 0 else b"")
     return pos, count, due, ending[2:].join(whole)
 
 
-def _skipTo(key: bytes, asked: list[bytes], form: Form, whole: list[bytes], tally: Tally) -> int:
+def _skipTo(key: bytes, asked: list[bytes], form: Form) -> int:
     """
-    Take away the keys up to that of a value. Those before it were not found.
+    Take away the keys up to that of a value.
 
-    @return: how many were not.
+    @return: how many there were before it: they were not found.
     """
-    missed = 0
+    before = len(asked)
     while asked:
         if asked.pop() == key:
-            if missed:
-                whole += [b""] * missed
-                tally.missed += missed
-            return missed
-        missed += 1
+            return before - len(asked) - 1
     raise WireError(f"a value in reply to {form.name} that was not asked for")
