@@ -162,13 +162,7 @@ class Memcache:
         if which is None:
             return GET, end, 1, None
         if which == _RUN:
-            run = data[pos + 4 : end - 2].split(b"\r\nget ", most)[:most]
-            if len(set(run)) < len(run):
-                run = _untilRepeated(run)
-            count = len(run)
-            together = b" ".join(run)
-            end = pos + len(together) + 5 * count + 1
-            return GET, end, count, None if count == 1 else b"get %b\r\n" % together
+            return _run(data[pos + 4 : end - 2].split(b"\r\nget ", most)[:most], pos)
         if _SET <= which <= _SET_NOREPLY:
             length = int(match[_SET])
             stop = end
@@ -296,16 +290,17 @@ class Memcache:
         return command.decode("ascii", "replace"), keys
 
 
-def _untilRepeated(keys: list[bytes]) -> list[bytes]:
+def _run(keys: list[bytes], pos: int) -> Frame:
     """
-    The first of the keys, no two of which are the same.
+    The frame of C{get}s for one key each that begin at C{pos}. It ends before a key that is in it already.
     """
-    seen: set[bytes] = set()
-    for number, key in enumerate(keys):
-        if key in seen:
-            return keys[:number]
-        seen.add(key)
-    return keys
+    if len(set(keys)) < len(keys):
+        keys = keys[: next(number for number, key in enumerate(keys) if key in keys[:number])]
+    count = len(keys)
+    together = b" ".join(keys)
+    # Beside its key each has six bytes; between two keys there is one now.
+    end = pos + len(together) + 5 * count + 1
+    return GET, end, count, None if count == 1 else b"get %b\r\n" % together
 
 
 def _hasLongKey(keys: bytes) -> bool:
