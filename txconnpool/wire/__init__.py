@@ -234,6 +234,7 @@ def matchReplies(
     first = form.first
     ending = form.ending
     size = len(data)
+    later = asked if asked and form.many else []  # the keys that a value may be about instead of the next one
     bare = more = failed = 0
     guess = -1  # how many of the values that followed were like the last one; no more guesses after a wrong one
     while count and pos < size:
@@ -259,7 +260,7 @@ def matchReplies(
             body = int(length or 0)
             if asked is not None:
                 if not (asked and key == asked.pop()):
-                    _skipTo(key, asked, form)
+                    skipTo(key, later, form)
                 if asked and guess and form.many:
                     left = len(asked)
                     pos = _skipAlike(data, pos, body, data[match.end(1) : pos], form.joint, asked)
@@ -290,7 +291,7 @@ def matchReplies(
             due = -1
         else:
             if asked is not None and not (asked and key == asked.pop()):
-                _skipTo(key, asked, form)
+                skipTo(key, later, form)
             due = int(length or 0)
             more += 1
     if (bare or more or failed) and tally is not None:
@@ -329,13 +330,18 @@ def _skipAlike(data: bytes, pos: int, body: int, words: bytes, joint: bytes, ask
     return pos
 
 
-def _skipTo(key: bytes, asked: list[bytes], form: Form) -> None:
+def skipTo(key: bytes, asked: list[bytes], form: Form) -> int:
     """
-    The value is not that of the next key that was asked for. It may be that of a later one of the same request.
+    Take away the keys that were asked for up to that of a value. The server has none for those before it.
+
+    @return: how many there were before it.
+
+    @raise WireError: it was not asked for, or its turn is over.
     """
-    while asked and form.many:
+    before = len(asked)
+    while asked:
         if asked.pop() == key:
-            return
+            return before - len(asked) - 1
     raise WireError(f"a value in reply to {form.name} that was not asked for")
 
 

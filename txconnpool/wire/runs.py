@@ -15,7 +15,7 @@ answers.
 from __future__ import annotations
 
 from txconnpool.errors import WireError
-from txconnpool.wire import Form, Tally, checkIncomplete
+from txconnpool.wire import Form, Tally, checkIncomplete, skipTo
 
 
 def matchRun(
@@ -54,7 +54,7 @@ def matchRun(
                 missed += count
                 count = 0
                 break
-            skipped = _skipTo(key, asked, form)
+            skipped = skipTo(key, asked, form)
             whole += [b""] * skipped
             missed += skipped
             count -= skipped
@@ -88,16 +88,3 @@ def matchRun(
     tally.missed += missed
     whole.append(data[begin:pos] if due >= 0 else b"")
     return pos, count, due, ending[2:].join(whole)
-
-
-def _skipTo(key: bytes, asked: list[bytes], form: Form) -> int:
-    """
-    Take away the keys up to that of a value.
-
-    @return: how many there were before it: they were not found.
-    """
-    before = len(asked)
-    while asked:
-        if asked.pop() == key:
-            return before - len(asked) - 1
-    raise WireError(f"a value in reply to {form.name} that was not asked for")
