@@ -550,7 +550,7 @@ class LossTests(CoreCase):
 
         @implementer(ILogObserver)
         def observe(event: LogEvent) -> None:
-            if event["log_namespace"] == "txconnpool.core.Core":
+            if event["log_namespace"] == "txconnpool.pool":
                 messages.append(formatEvent(event))
 
         globalLogPublisher.addObserver(observe)

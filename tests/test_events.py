@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.logger import Logger, LogLevel
+from twisted.internet.task import Clock
+from twisted.logger import Logger, LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from txconnpool.events import EVENTS, Events
+from txconnpool.slow import LINES, WINDOW, SlowLog
+from txconnpool.wire.memcache import Memcache
 
 
 class EventTests(SynchronousTestCase):
@@ -18,12 +21,14 @@ class EventTests(SynchronousTestCase):
     Tests for L{Events}.
     """
 
-    def kept(self, namespace: str | None, level: LogLevel | None = LogLevel.info, text: str = "text") -> list[Any]:
+    def kept(
+        self, namespace: str | None, level: LogLevel | None = LogLevel.info, text: str = "text", **fields: Any
+    ) -> list[Any]:
         """
         @return: what is kept of an event.
         """
         events = Events()
-        events({"log_namespace": namespace, "log_level": level, "log_time": 12.34567, "log_format": text})
+        events({"log_namespace": namespace, "log_level": level, "log_time": 12.34567, "log_format": text, **fields})
         return list(events.recent)
 
     def test_ours(self) -> None:
@@ -37,12 +42,37 @@ class EventTests(SynchronousTestCase):
 
     def test_others(self) -> None:
         """
-        What others log is not, nor details, nor slow requests, whose keys are not for everybody.
+        What others log is not kept, nor are details.
         """
-        for namespace in ("twisted.web", "txconnpoolish.core", None, "txconnpool.slow.SlowLog"):
+        for namespace in ("twisted.web", "txconnpoolish.core", None):
             self.assertEqual(self.kept(namespace), [])
         self.assertEqual(self.kept("txconnpool.core.Core", LogLevel.debug), [])
         self.assertEqual(self.kept("txconnpool.core.Core", None), [])
+
+    def test_confidential(self) -> None:
+        """
+        An event that is marked as confidential is not kept, wherever it comes from.
+        """
+        self.assertEqual(self.kept("txconnpool.core.Core", confidential=True), [])
+
+    def test_slowRequests(self) -> None:
+        """
+        Slow requests, which name keys of clients, reach the log and never the events.
+        """
+        events = Events()
+        events.begin()
+        self.addCleanup(events.end)
+        clock = Clock()
+        slow = SlowLog("pages", Memcache(), clock.seconds)
+        slow.limit(0.1, True)
+        with capturedLogs() as logged:
+            for _ in range(LINES + 1):
+                slow.answered("tcp:a", b"get secret\r\n", 1, 0.5, 0.0)
+            slow.waited(b"get secret\r\n", 0.5)
+            clock.advance(WINDOW)
+            slow.answered("tcp:a", b"get secret\r\n", 1, 0.5, 0.0)
+        self.assertIn("secret", "".join(formatEvent(event) for event in logged))
+        self.assertEqual(list(events.recent), [])
 
     def test_bounds(self) -> None:
         """

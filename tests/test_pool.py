@@ -905,7 +905,7 @@ class LeaseTests(PoolCase):
         A client that is borrowed for too long is reported, with the place where.
         """
         pool = self.pool(leakThreshold=10.0)
-        messages = self.logged("txconnpool.pool.Pool")
+        messages = self.logged("txconnpool.pool")
         forgotten = self.borrow(pool)
         self.reactor.advance(5)
         for _ in range(2):
@@ -925,7 +925,7 @@ class LeaseTests(PoolCase):
         The place is where it was asked for, not where the wait ended.
         """
         pool = self.pool(leakThreshold=10.0, maxClients=1)
-        messages = self.logged("txconnpool.pool.Pool")
+        messages = self.logged("txconnpool.pool")
 
         async def careless() -> None:
             await pool.acquire()

@@ -35,6 +35,8 @@ from txconnpool.options import Option, nearest
 from txconnpool.reload import CannotChange
 from txconnpool.transport import peerOf
 
+_log = Logger("txconnpool.console")
+
 #: Bytes of a line, at most.
 LINE_MAX = 4096
 
@@ -318,7 +320,6 @@ class Console(Protocol, TimeoutMixin):
     A person, or a script.
     """
 
-    _log = Logger()
     transport: Any
 
     def __init__(self, factory: ConsoleFactory) -> None:
@@ -393,10 +394,10 @@ class Console(Protocol, TimeoutMixin):
             running = fail(ControlError("expected auth PASSWORD first"))
         else:
             if name not in ("help", "show", "quit"):
-                self._log.info("console: {line!r}", line=line.strip())
+                _log.info("console: {line!r}", line=line.strip())
             running = Deferred.fromCoroutine(self.factory.commands.run(words))
         running.addCallbacks(self._done, self._failed)
-        running.addErrback(lambda failure: self._log.failure("a console failed", failure))
+        running.addErrback(lambda failure: _log.failure("a console failed", failure))
         running.addBoth(self._ended, name)
         if self._busy:
             running.addCallback(lambda _: self._work())
@@ -409,7 +410,7 @@ class Console(Protocol, TimeoutMixin):
             self._known = True
             return Answer("welcome; `help` lists the commands", [])
         self._tries += 1
-        self._log.warn("console: wrong password from {client}", client=peerOf(self.transport))
+        _log.warn("console: wrong password from {client}", client=peerOf(self.transport))
         await deferLater(self.factory.reactor, PENALTY)
         raise ControlError("wrong password")
 
@@ -423,7 +424,7 @@ class Console(Protocol, TimeoutMixin):
                 lines.append(f"{len(lines)} problems")
             self._say([*lines[:-1], f"ERROR {lines[-1]}"])
         else:
-            self._log.failure("a command failed", failure)
+            _log.failure("a command failed", failure)
             self._say([f"ERROR {type(failure.value).__name__}: that is a defect; the log tells more"])
 
     def _ended(self, _: object, name: str) -> None:

@@ -27,6 +27,8 @@ from txconnpool.slow import Noted, SlowLog
 from txconnpool.transport import adopt, tune
 from txconnpool.wire import REPLY_LINE_MAX
 
+_log = Logger("txconnpool.pool")
+
 #: What is in flight: whose it is, the form of its replies, how many there are to be, when it was sent, and the request
 #: itself if it may be sent once more or replies name its keys. Without a form, it is an answer of ours (its bytes last)
 #: that waits for its turn.
@@ -41,7 +43,6 @@ class Connection(Protocol):
     @ivar slot: the pool's record of it.
     """
 
-    _log = Logger()
     slot: Any
     transport: Any
 
@@ -288,8 +289,8 @@ class Connection(Protocol):
 
     def _tellClosing(self, why: str) -> None:
         slot, pool = self.slot, self.factory.connectionPool
-        self._log.warn("{pool}: closing a connection to {server}, {count} requests in flight: {why}", pool=pool.name,
-                       server=slot.server.name, count=slot.load, why=why)  # fmt: skip
+        _log.warn("{pool}: closing a connection to {server}, {count} requests in flight: {why}", pool=pool.name,
+                  server=slot.server.name, count=slot.load, why=why)  # fmt: skip
 
     def _fail(self, error: PoolError) -> None:
         if self._error is None:

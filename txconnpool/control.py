@@ -18,6 +18,8 @@ from txconnpool.config import Settings
 from txconnpool.service import Proxy, ProxyService
 from txconnpool.transport import peerOf
 
+_log = Logger("txconnpool.console")
+
 #: A line of a table, by the names of its columns. Numbers of several processes add up, the rest is text.
 Row = dict[str, Any]
 
@@ -35,8 +37,6 @@ class Controls:
     """
     The controls of the proxy in this process.
     """
-
-    _log = Logger()
 
     def __init__(self, service: ProxyService) -> None:
         self._service = service
@@ -62,7 +62,7 @@ class Controls:
         }
         done = controls[name](*args)
         if name != "rows":
-            self._log.info("{done}", done=done)
+            _log.info("{done}", done=done)
         return done
 
     # -- Seeing

@@ -25,6 +25,8 @@ from txconnpool.slots import RETIRING, Server, Slot
 from txconnpool.state import Action, Check, Close, Dial, PoolState, Refuse
 from txconnpool.waiters import Ticket
 
+_log = Logger("txconnpool.pool")
+
 
 class Core:
     """
@@ -44,8 +46,6 @@ class Core:
         "_deadline", "_due", "_errands", "_factory", "_forms", "_handshake", "_leaving", "_seconds", "_state",
         "_timer", "_wasClosed", "name", "observer", "reactor", "waiters",
     )  # fmt: skip
-
-    _log = Logger()
 
     def __init__(
         self,
@@ -273,8 +273,8 @@ class Core:
     def _close(self, slot: Slot) -> None:
         if slot not in self._attempts or slot in self._leaving.since:
             return
-        self._log.debug("{pool}: closing a connection to {server}: {reason}", pool=self.name,
-                        server=slot.server.name, reason=slot.reason)  # fmt: skip
+        _log.debug("{pool}: closing a connection to {server}: {reason}", pool=self.name,
+                   server=slot.server.name, reason=slot.reason)  # fmt: skip
         self._leaving.add(slot)
         self._attempts[slot].close()
 
@@ -292,8 +292,8 @@ class Core:
     def _checked(self, slot: Slot, fault: str) -> None:
         now = self._seconds()
         if fault:
-            self._log.debug("{pool}: a connection to {server} does not live: {fault}", pool=self.name,
-                            server=slot.server.name, fault=fault)  # fmt: skip
+            _log.debug("{pool}: a connection to {server} does not live: {fault}", pool=self.name,
+                       server=slot.server.name, fault=fault)  # fmt: skip
             self.retire(slot, "the check failed")
         else:
             self._state.checked(slot, now)
@@ -330,7 +330,7 @@ class Core:
             try:
                 getattr(self.observer, event)(*args)
             except Exception:
-                self._log.failure("{pool}: the observer failed at {event}", pool=self.name, event=event)
+                _log.failure("{pool}: the observer failed at {event}", pool=self.name, event=event)
 
     # -- Connections
 
@@ -364,8 +364,8 @@ class Core:
         server = slot.server
         now = self._seconds()
         if not server.up:
-            self._log.info("{pool}: {server} is up again after {seconds:.1f} s", pool=self.name,
-                           server=server.name, seconds=now - server.since)  # fmt: skip
+            _log.info("{pool}: {server} is up again after {seconds:.1f} s", pool=self.name,
+                      server=server.name, seconds=now - server.since)  # fmt: skip
         self._tell("connected", server.name, client)
         self._settle(self._state.dialed(slot, client, now), now)
 
@@ -393,7 +393,7 @@ class Core:
         @param up: whether it was up before.
         """
         if up and not server.up and self._state.running:
-            self._log.warn(
+            _log.warn(
                 "{pool}: {server} is down: {reason}", pool=self.name, server=server.name, reason=server.reason
             )
 
@@ -485,7 +485,7 @@ class Core:
 
     def _tooLate(self) -> None:
         self._deadline = None
-        self._log.warn("{pool}: {count} connections did not end in time", pool=self.name, count=len(self._attempts))
+        _log.warn("{pool}: {count} connections did not end in time", pool=self.name, count=len(self._attempts))
         self._abortAll()
 
     def _checkClosed(self) -> None:

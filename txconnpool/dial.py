@@ -39,6 +39,8 @@ from txconnpool.endpoints import clientEndpoint, nameOf, tlsProblem
 from txconnpool.errors import LoginFailed, PoolTimeout, WireError
 from txconnpool.interfaces import IPipelined
 
+_log = Logger("txconnpool.pool")
+
 
 def endpointOf(address: Any, reactor: Any) -> tuple[str, IStreamClientEndpoint]:
     """
@@ -187,8 +189,6 @@ class Attempt:
     @ivar isReady: whether it was ready.
     """
 
-    _log = Logger()
-
     def __init__(
         self,
         slot: Any,
@@ -243,7 +243,7 @@ class Attempt:
     def _wait(self, pending: Deferred[Any], then: Callable[[Any], None]) -> None:
         self._pending = pending
         pending.addCallbacks(then, self._failed)
-        pending.addErrback(lambda failure: self._log.failure("a dial could not be ended", failure))
+        pending.addErrback(lambda failure: _log.failure("a dial could not be ended", failure))
 
     def doStart(self) -> None:
         """

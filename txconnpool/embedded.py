@@ -53,6 +53,8 @@ from txconnpool.transport import HIGH_WATER
 from txconnpool.wire import ANSWER, CLOSE, EVERYWHERE, INSTEAD, MORE, PARTS, STATISTICS
 from txconnpool.wire.memcache import Memcache
 
+_log = Logger("txconnpool.memory")
+
 __all__ = ["MemoryAddress", "MemoryEndpoint", "MemoryParser", "Store"]
 
 _SIZE = re.compile(r"([0-9]{1,15})([kmg]?)", re.IGNORECASE)
@@ -165,7 +167,6 @@ class _Transport:
     @ivar disconnecting: nothing is received any more; the connection closes when all that was written is delivered.
     """
 
-    _log = Logger()
     _peer: _Transport
     _protocol: IProtocol
 
@@ -271,7 +272,7 @@ class _Transport:
         try:
             function(*args)
         except Exception:
-            self._log.failure("unhandled error in {function}", function=function)
+            _log.failure("unhandled error in {function}", function=function)
             return False
         return True
 

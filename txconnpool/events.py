@@ -16,6 +16,10 @@ from zope.interface import implementer
 EVENTS: Final = 100
 EVENT_MAX: Final = 400
 
+#: The field of a log event that is for the log only: it may hold keys of clients, which are not for everyone who sees
+#: the status page.
+CONFIDENTIAL: Final = "confidential"
+
 
 @implementer(ILogObserver)
 class Events:
@@ -51,8 +55,7 @@ class Events:
         Keep an event, if it is one.
         """
         namespace, level = event.get("log_namespace") or "", event.get("log_level")
-        # Of slow requests there may be many, with keys that are not for everyone who sees the page.
-        ours = namespace.startswith("txconnpool.") and not namespace.startswith("txconnpool.slow")
+        ours = namespace.startswith("txconnpool.") and not event.get(CONFIDENTIAL)
         if ours and level is not None and level >= LogLevel.info:
             text = formatEvent(event)[:EVENT_MAX]
             self.recent.append({"time": round(event["log_time"], 3), "level": level.name, "text": text})

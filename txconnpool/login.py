@@ -19,6 +19,8 @@ from txconnpool.options import Kind
 from txconnpool.wire import Form
 from txconnpool.wire.auth import LINE_MAX, STORED, UNAUTHENTICATED, login
 
+_log = Logger("txconnpool.pool")
+
 
 def tokens(source: str) -> tuple[bytes, ...]:
     """
@@ -110,8 +112,6 @@ class Greeting:
     @ivar token: the user, a space and the password, or C{None}.
     """
 
-    _log = Logger()
-
     def __init__(self, pool: str, probe: tuple[bytes, Form], token: bytes | None = None) -> None:
         """
         @param pool: its name, for logs.
@@ -134,8 +134,8 @@ class Greeting:
         if await connection.ask(*self._probe) != UNAUTHENTICATED:
             if self.token is not None and server not in self._told:
                 self._told.add(server)
-                self._log.warn("{pool}: {server} asks for no password: upstream-auth is not used", pool=self._pool,
-                               server=server)  # fmt: skip
+                _log.warn("{pool}: {server} asks for no password: upstream-auth is not used", pool=self._pool,
+                          server=server)  # fmt: skip
             return
         if self.token is None:
             raise LoginFailed("authentication failure: the server asks for a password, and upstream-auth is not set")

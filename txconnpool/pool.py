@@ -30,6 +30,7 @@ from twisted.internet.interfaces import (
     IPushProducer,
 )
 from twisted.internet.protocol import ClientFactory
+from twisted.logger import Logger
 from twisted.protocols.basic import IntNStringReceiver, LineOnlyReceiver, LineReceiver, NetstringReceiver
 from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
@@ -50,6 +51,8 @@ from txconnpool.interfaces import IPoolObserver
 from txconnpool.lease import C, LeakWatch, Lease, Lending, Request, whereabouts
 from txconnpool.limits import Backoff, Limits, Reuse
 from txconnpool.slots import DIALING, GONE, OPEN, Slot
+
+_log = Logger("txconnpool.pool")
 
 __all__ = ["Backoff", "NoSuchCommand", "Pool", "PoolObserver", "PooledClientFactory"]
 
@@ -405,8 +408,8 @@ class Pool(Core, Generic[C]):
 
     def _wasReset(self, slot: Slot, load: int, fault: str) -> None:
         if fault:
-            self._log.debug("{pool}: a client of {server} could not be reset: {fault}", pool=self.name,
-                            server=slot.server.name, fault=fault)  # fmt: skip
+            _log.debug("{pool}: a client of {server} could not be reset: {fault}", pool=self.name,
+                       server=slot.server.name, fault=fault)  # fmt: skip
             self.retire(slot, "the reset failed")
         slot.load -= load
         self.eased(slot)
@@ -447,8 +450,8 @@ class Pool(Core, Generic[C]):
         The client of that key was borrowed long ago.
         """
         client = self._slots[key].client
-        self._log.warn("{pool}: {client} was borrowed and not given back for {seconds:g} s, at\n{where}",
-                       pool=self.name, client=client, seconds=seconds, where=where)  # fmt: skip
+        _log.warn("{pool}: {client} was borrowed and not given back for {seconds:g} s, at\n{where}",
+                  pool=self.name, client=client, seconds=seconds, where=where)  # fmt: skip
         self._tell("leaked", client, seconds, where)
 
     # -- Connections

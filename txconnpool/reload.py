@@ -18,6 +18,8 @@ from txconnpool.endpoints import digest, nameOf, usesTLS
 from txconnpool.login import tokens
 from txconnpool.options import Option
 
+_log = Logger("txconnpool.settings")
+
 
 class CannotChange(Exception):
     """
@@ -82,7 +84,6 @@ class Changeable:
     @ivar settings: those in force.
     """
 
-    _log = Logger()
     running: int
 
     def __init__(self, settings: Settings) -> None:
@@ -118,7 +119,7 @@ class Changeable:
         lines += (f"{what}: new" for what, look in self._named.items() if before.get(what, look) != look)
         lines += (f"{line}: needs a restart" for line in differences(new, wanted))
         for line in [] if quiet else lines:
-            self._log.info("{line}", line=line)
+            _log.info("{line}", line=line)
         return lines
 
     async def _apply(self, new: Settings) -> None:

@@ -37,6 +37,8 @@ from txconnpool.slow import SlowLog
 from txconnpool.unread import Unread
 from txconnpool.wire.memcache import Memcache
 
+_log = Logger("txconnpool.proxy")
+
 __all__ = ["PoolService", "ProxyService"]
 
 #: Clients that may wait to be accepted, where a listening address does not say.
@@ -195,8 +197,6 @@ class Proxy(Service):
     @ivar doors: where it listens, by the endpoint's description.
     """
 
-    _log = Logger()
-
     def __init__(
         self,
         settings: PoolSettings,
@@ -279,7 +279,7 @@ class Proxy(Service):
                 raised(self.open(description)).addErrback(self._notListening)
 
     def _notListening(self, failure: Failure) -> None:
-        self._log.failure("{pool}: cannot listen", failure, pool=self.name)
+        _log.failure("{pool}: cannot listen", failure, pool=self.name)
 
     def open(self, description: str) -> Deferred[Door]:
         """
@@ -312,7 +312,7 @@ class Proxy(Service):
         super().startService()
         self._listen()
         self.pool.start()
-        self._log.info(
+        _log.info(
             "{pool}: {listen} -> {upstream}, at most {size} connections, {depth} requests on each",
             pool=self.name, listen=", ".join(self.settings.listen), upstream=", ".join(self.settings.upstream),
             size=self.settings.poolSize, depth=self.settings.pipelineDepth,
@@ -364,8 +364,8 @@ class Proxy(Service):
         await self.pool.close(max(0.0, self._deadline - self._reactor.seconds()))
 
     def _tooLate(self) -> None:
-        self._log.warn("{pool}: closing {count} sessions that did not end in time", pool=self.name,
-                       count=len(self.sessions.sessions))  # fmt: skip
+        _log.warn("{pool}: closing {count} sessions that did not end in time", pool=self.name,
+                  count=len(self.sessions.sessions))  # fmt: skip
         self.sessions.abort()
 
     def abort(self) -> None:
@@ -413,8 +413,6 @@ class ProxyService(MultiService, Changeable):
     @ivar statistics: serves them, a L{txconnpool.stats.StatisticsService}, or C{None}.
     @ivar whole: gives a snapshot of all processes that are one proxy, now or later.
     """
-
-    _log = Logger()
 
     def __init__(self, settings: Settings, reactor: Any = None, listen: Listen | None = None) -> None:
         """
@@ -559,7 +557,7 @@ class ProxyService(MultiService, Changeable):
     def _gone(self, result: object, proxy: Proxy) -> None:
         del self._removed[proxy]
         if isinstance(result, Failure):
-            self._log.failure("{pool}: could not end", result, pool=proxy.name)
+            _log.failure("{pool}: could not end", result, pool=proxy.name)
 
     def status(self) -> str:
         """

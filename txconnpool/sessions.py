@@ -25,6 +25,8 @@ from txconnpool.session import Session, SessionLimits
 from txconnpool.slow import SlowLog
 from txconnpool.unread import Unread
 
+_log = Logger("txconnpool.proxy")
+
 #: Files that clients leave to connections to servers, and to whatever else the process may open.
 SPARE = 32
 
@@ -103,8 +105,6 @@ class SessionFactory(Factory):
     """
 
     noisy = False
-    _log = Logger()
-
     def __init__(
         self,
         pool: Any,
@@ -154,7 +154,7 @@ class SessionFactory(Factory):
         short = scarce()
         if short is not self._short:
             self._short = short
-            self._log.warn("{pool}: {what}", pool=self.pool.name, what=(
+            _log.warn("{pool}: {what}", pool=self.pool.name, what=(
                 "clients are refused: the process may open no more files" if short else "clients are welcome again"
             ))  # fmt: skip
         if short or self.full or len(self.sessions) >= self.limits.maxClients:
@@ -230,7 +230,7 @@ class SessionFactory(Factory):
     def _noStatistics(self, failure: Failure) -> bytes:
         text = str(failure.value)
         if not failure.check(NoStatistics, PoolError):
-            self._log.failure("no statistics", failure)
+            _log.failure("no statistics", failure)
             text = "no statistics at the moment: the log tells why"
         reply: bytes = self.wire.error(text) if text else self.wire.noStatistics
         return reply

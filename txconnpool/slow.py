@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from twisted.logger import Logger
 
+_log = Logger("txconnpool.slow")
+
 #: Lines that are logged within C{WINDOW} seconds, at most: a server that stalls makes every request slow.
 LINES: Final = 10
 WINDOW: Final = 10.0
@@ -45,8 +47,6 @@ class SlowLog:
     @ivar count: how many there have been.
     @ivar threshold: seconds; infinite when none is looked for.
     """
-
-    _log = Logger()
 
     def __init__(self, pool: str, wire: Any, seconds: Callable[[], float]) -> None:
         """
@@ -118,10 +118,12 @@ class SlowLog:
         now = self._seconds()
         if not 0 <= now - self._since < WINDOW:
             if self._hidden:
-                self._log.info("{pool}: {count} more slow requests", pool=self._pool, count=self._hidden)
+                _log.info("{pool}: {count} more slow requests", pool=self._pool, count=self._hidden,
+                          confidential=True)  # fmt: skip
             self._since, self._lines, self._hidden = now, 0, 0
         self._lines += 1
         if self._lines > LINES:
             self._hidden += 1
         else:
-            self._log.info("{pool}: slow: {what}", pool=self._pool, what=what)
+            # Keys of clients, and perhaps many lines: not for the status page, see txconnpool.events.
+            _log.info("{pool}: slow: {what}", pool=self._pool, what=what, confidential=True)

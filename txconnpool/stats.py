@@ -31,6 +31,8 @@ from txconnpool import report
 from txconnpool.endpoints import Listener, raised
 from txconnpool.events import Events
 
+_log = Logger("txconnpool.http")
+
 #: Seconds between two samples, and how many of them are kept: five minutes.
 INTERVAL: Final = 2.0
 SAMPLES: Final = 150
@@ -185,8 +187,6 @@ class Answering(Resource):
     A resource that answers GET and HEAD with what a function gives, now or later.
     """
 
-    _log = Logger()
-
     def __init__(self, answer: Callable[[Request], Any], headers: dict[bytes, bytes]) -> None:
         super().__init__()
         self._answer = answer
@@ -211,7 +211,7 @@ class Answering(Resource):
             request.finish()
 
         def failed(failure: Failure) -> Answer:
-            self._log.failure("no statistics", failure)
+            _log.failure("no statistics", failure)
             return 503, _TEXT, b"no statistics at the moment: the log tells why\n"
 
         maybeDeferred(self._answer, request).addErrback(failed).addCallback(write)
@@ -313,8 +313,6 @@ class StatisticsService(Service):
     @ivar lag: how late the last sample was, in seconds.
     """
 
-    _log = Logger()
-
     def __init__(self, description: str, source: Source, reactor: Any) -> None:
         """
         @param description: where to listen, a server endpoint string.
@@ -385,7 +383,7 @@ class StatisticsService(Service):
 
     def _noSample(self, failure: Failure) -> None:
         if self.running:
-            self._log.failure("no statistics", failure)
+            _log.failure("no statistics", failure)
 
     # -- What there is
 

@@ -16,6 +16,8 @@ from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
+_log = Logger("txconnpool.systemd")
+
 
 class Notifier(Service):
     """
@@ -23,8 +25,6 @@ class Notifier(Service):
 
     To be started after what it speaks for.
     """
-
-    _log = Logger()
 
     def __init__(self, status: Callable[[], str], reactor: Any, environment: Mapping[str, str] | None = None) -> None:
         """
@@ -92,4 +92,4 @@ class Notifier(Service):
         try:
             self._socket.sendto(message.encode(), self._address)
         except OSError as error:
-            self._log.error("systemd cannot be told {state}: {error}", state=state, error=error)
+            _log.error("systemd cannot be told {state}: {error}", state=state, error=error)

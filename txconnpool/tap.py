@@ -39,6 +39,8 @@ from txconnpool.service import ProxyService, listenProblem
 from txconnpool.systemd import Notifier
 from txconnpool.workers import Workers
 
+_log = Logger("txconnpool.command")
+
 T = TypeVar("T")
 
 
@@ -248,8 +250,6 @@ class CommandService(MultiService):
     Who embeds L{ProxyService} gets exceptions, and methods to call.
     """
 
-    _log = Logger()
-
     def __init__(
         self,
         proxy: Any,
@@ -308,7 +308,7 @@ class CommandService(MultiService):
             if problem is None:
                 raise
             text = f"cannot listen on {problem}; choose another endpoint with --{self._failed()}"
-            self._log.error("{text}", text=text)
+            _log.error("{text}", text=text)
             sys.excepthook = _tell
             raise CannotStart(text) from None
 
@@ -338,13 +338,13 @@ class CommandService(MultiService):
         return result
 
     def _reloaded(self, lines: list[str]) -> list[str]:
-        self._log.info("reloaded, {count} changed", count=len(lines))
+        _log.info("reloaded, {count} changed", count=len(lines))
         return lines
 
     def _notReloaded(self, failure: Failure) -> Failure:
         if failure.check(ConfigError, CannotChange):
             for line in failure.getErrorMessage().split("\n"):
-                self._log.error("not reloaded: {line}", line=line)
+                _log.error("not reloaded: {line}", line=line)
         return failure
 
     def _hangUp(self) -> None:
@@ -352,7 +352,7 @@ class CommandService(MultiService):
 
     def _toldAlready(self, failure: Failure) -> None:
         if not failure.check(ConfigError, CannotChange):
-            self._log.failure("not reloaded", failure)
+            _log.failure("not reloaded", failure)
 
     # -- The end
 
@@ -387,12 +387,12 @@ class CommandService(MultiService):
             try:
                 await stopped
             except Exception:
-                self._log.failure("{part} did not stop as it should", part=part)
+                _log.failure("{part} did not stop as it should", part=part)
         self._signals.leave()
         self._stopping = self._hurry = False
 
     def _again(self) -> None:
-        self._log.warn("a second signal: ending at once")
+        _log.warn("a second signal: ending at once")
         self.shutdown(True)
 
 

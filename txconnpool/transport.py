@@ -105,7 +105,7 @@ The classes whose way to read and write is known here. Exactly these: a subclass
 _DONE = Failure(ConnectionDone("Connection done"))
 _LOST = Failure(ConnectionLost("Connection lost"))
 
-_log = Logger()
+_log = Logger("txconnpool.net")
 
 _turns: dict[object, Turn] = {}
 

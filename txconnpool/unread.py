@@ -15,6 +15,8 @@ from twisted.logger import Logger
 
 from txconnpool.transport import peerOf
 
+_log = Logger("txconnpool.proxy")
+
 #: If more bytes than this were held for clients, and a sixteenth of that is left, the system gets the memory back.
 MUCH = 1 << 24
 
@@ -43,8 +45,6 @@ class Unread:
     @ivar total: bytes now.
     @ivar dropped: how many sessions were closed for it, or for their own bound.
     """
-
-    _log = Logger()
 
     def __init__(self, limit: int = 1 << 28) -> None:
         self.limit = limit
@@ -84,9 +84,9 @@ class Unread:
         """
         Close a session for what is held for it.
         """
-        self._log.warn("{pool}: closing {client}: {unread} bytes unread, {kept} kept, {why}",
-                       pool=session.factory.pool.name, client=peerOf(session.transport), unread=session.unread,
-                       kept=session.kept, why=why)  # fmt: skip
+        _log.warn("{pool}: closing {client}: {unread} bytes unread, {kept} kept, {why}",
+                  pool=session.factory.pool.name, client=peerOf(session.transport), unread=session.unread,
+                  kept=session.kept, why=why)  # fmt: skip
         self.dropped += 1
         session.drop()
 

@@ -33,6 +33,8 @@ from txconnpool.endpoints import Listener, withoutUnder
 from txconnpool.logs import jsonObserver
 from txconnpool.service import Door, ProxyService
 
+_log = Logger("txconnpool.workers")
+
 T = TypeVar("T")
 
 #: The descriptors of a worker: what it is told, what it prints, what it answers, and where its clients come from.
@@ -106,8 +108,6 @@ class Inbox:
     @ivar service: whose they become.
     """
 
-    _log = Logger()
-
     def __init__(self, reactor: Any, clients: socket.socket, gone: Callable[[dict[str, int]], object]) -> None:
         """
         @param clients: the other end of what the parent has.
@@ -173,7 +173,7 @@ class Inbox:
             self._reactor.removeReader(self)
             return False
         if not descriptors:
-            self._log.error("a client is lost: this process has no descriptor for it")
+            _log.error("a client is lost: this process has no descriptor for it")
         welcome, (pool, description) = label[:1] == b"+", label[1:].decode().split("\0")
         self._taken[pool] += welcome
         for descriptor in descriptors:
@@ -199,7 +199,7 @@ class Inbox:
         except Exception as error:
             # Whatever it is, the others are still to come: what let an exception out the reactor would read no more.
             if getattr(error, "errno", None) != ENOTCONN:  # it has not just gone
-                self._log.failure("a client is lost")
+                _log.failure("a client is lost")
         finally:
             door.sessions.full = False
 

@@ -42,6 +42,8 @@ from txconnpool.service import listenProblem, serve, withBacklog
 from txconnpool.unread import Unread
 from txconnpool.worker import ANSWERS, BATCH, CLIENTS, STDERR, STDIN, STDOUT, Facade
 
+_log = Logger("txconnpool.workers")
+
 #: A worker that ran for so many seconds and then died is replaced as if it were the first time.
 STEADY = 60.0
 
@@ -144,8 +146,6 @@ class Entrance:
     @ivar description: the endpoint's description.
     """
 
-    _log = Logger()
-
     def __init__(
         self, reactor: Any, pool: str, description: str, port: Any, welcome: Callable[[Entrance, socket.socket], object]
     ) -> None:
@@ -211,7 +211,7 @@ class Entrance:
             except (BlockingIOError, ConnectionAbortedError):
                 return
             except OSError as error:
-                self._log.error("{pool}: cannot accept clients: {error}", pool=self.pool, error=error)
+                _log.error("{pool}: cannot accept clients: {error}", pool=self.pool, error=error)
                 self.shut()
                 self._later = self._reactor.callLater(EXHAUSTED, self._again)
                 return
@@ -236,7 +236,6 @@ class Worker(ProcessProtocol):
     @ivar leaving: whether it is about to end.
     """
 
-    _log = Logger()
     transport: Any
 
     def __init__(self, number: int, settings: Settings, parent: Workers, clients: socket.socket) -> None:
@@ -270,7 +269,7 @@ class Worker(ProcessProtocol):
 
     def _notStarted(self, failure: Failure) -> None:
         if not failure.check(ChannelLost):
-            self._log.error("worker {number} did not start: {why}", number=self.number, why=failure.getErrorMessage())
+            _log.error("worker {number} did not start: {why}", number=self.number, why=failure.getErrorMessage())
             self.transport.signalProcess("KILL")
 
     def _answer(self, name: str, *args: Any) -> Any:
@@ -327,7 +326,7 @@ class Worker(ProcessProtocol):
         if len(self._printed) > LINE_MAX:
             lines, self._printed = [*lines, self._printed], b""
         for line in lines:
-            relay(self._log, self.number, line)
+            relay(_log, self.number, line)
 
     def processEnded(self, reason: Failure) -> None:
         """
@@ -342,7 +341,7 @@ class Worker(ProcessProtocol):
         """
         End it by force.
         """
-        self._log.error("worker {number} did not end in time: killing it", number=self.number)
+        _log.error("worker {number} did not end in time: killing it", number=self.number)
         self.transport.signalProcess("KILL")
 
 
@@ -353,8 +352,6 @@ class Workers(Service, Changeable):
     @ivar workers: those that run, by their numbers.
     @ivar statistics: serves them, a L{txconnpool.stats.StatisticsService}, or C{None}.
     """
-
-    _log = Logger()
 
     def __init__(self, settings: Settings, reactor: Any = None) -> None:
         """
@@ -422,7 +419,7 @@ class Workers(Service, Changeable):
         welcome = sum(worker.clients(name) for worker in workers) < most
         with client:
             if not any(worker.take(entrance, client, welcome) for worker in workers):
-                self._log.error("{pool}: no worker takes a client", pool=name)
+                _log.error("{pool}: no worker takes a client", pool=name)
 
     def started(self, worker: Worker) -> Deferred[Any]:
         """
@@ -439,7 +436,7 @@ class Workers(Service, Changeable):
         ])  # fmt: skip
 
     def _notDone(self, failure: Failure, number: int) -> None:
-        self._log.warn("worker {number}: {why}", number=number, why=failure.getErrorMessage())
+        _log.warn("worker {number}: {why}", number=number, why=failure.getErrorMessage())
 
     def readinessChanged(self) -> None:
         """
@@ -467,7 +464,7 @@ class Workers(Service, Changeable):
         self._starting.update(range(1, self.settings.workers + 1))
         for number in sorted(self._starting):
             self._spawn(number)
-        self._log.info("{count} workers share the bounds of all pools", count=self.settings.workers)
+        _log.info("{count} workers share the bounds of all pools", count=self.settings.workers)
 
     def _share(self, number: int) -> Settings:
         return list(shares(self.settings, self.settings.workers))[number - 1]
@@ -511,8 +508,8 @@ class Workers(Service, Changeable):
     def _replace(self, number: int, reason: str) -> None:
         self._deaths[number] += 1
         delay = self._backoff.delay(self._deaths[number], uniform)
-        self._log.error("worker {number} ended: {reason}; another starts in {delay:.1f} s", number=number,
-                        reason=reason, delay=delay)  # fmt: skip
+        _log.error("worker {number} ended: {reason}; another starts in {delay:.1f} s", number=number,
+                   reason=reason, delay=delay)  # fmt: skip
         self._restarts[number] = self.reactor.callLater(delay, self._spawn, number)
 
     def answer(self, name: str, *args: Any) -> Any:

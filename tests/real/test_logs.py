@@ -79,7 +79,7 @@ class LogTests(SynchronousTestCase):
         """
         Assert that a log tells of a start and a stop.
         """
-        starts = [line for line in lines if line["namespace"] == "txconnpool.service.Proxy"]
+        starts = [line for line in lines if line["namespace"] == "txconnpool.proxy" and "listen" in line]
         self.assertEqual(len(starts), 1)
         self.assertEqual((starts[0]["pool"], starts[0]["size"], starts[0]["level"]), ("default", 4, "info"))
         self.assertIn(f"pool default starting on {self.port}", [line["text"] for line in lines])
