@@ -10,7 +10,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import Stage, answer, assertClosed, assertTidy
-from txconnpool import session
+from txconnpool.proxy import session
 
 #: So many requests may a session of these tests have in flight at first, for several to be lost at once.
 FIRST_WINDOW = 16

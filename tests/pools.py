@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_pool -*-
+# -*- test-case-name: tests.pool.test_library -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
 What the tests of the library share: a protocol of lines, servers in memory that do as they are told, and a clock.
@@ -18,8 +18,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import Endpoint, Pipe
 from txconnpool.errors import PoolError
-from txconnpool.pool import Pool
-from txconnpool.slots import OPEN
+from txconnpool.pool.library import Pool
+from txconnpool.pool.records import OPEN
 
 
 class Reactor(Clock):

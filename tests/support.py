@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_session -*-
+# -*- test-case-name: tests.proxy.test_session -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
 The data path of the proxy in memory: clients, sessions, pool, connections and a memcached that can be led astray.
@@ -28,14 +28,14 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from txconnpool.connection import Connection, ConnectionFactory
-from txconnpool.core import Core
-from txconnpool.limits import Limits
-from txconnpool.session import SessionLimits
-from txconnpool.sessions import NoStatistics, SessionFactory
-from txconnpool.slots import OPEN, Slot
-from txconnpool.unread import Unread
-from txconnpool.wire.memcache import Memcache
+from txconnpool.pool.connection import Connection, ConnectionFactory
+from txconnpool.pool.engine import Core
+from txconnpool.pool.limits import Limits
+from txconnpool.pool.records import OPEN, Slot
+from txconnpool.proxy.memory import Unread
+from txconnpool.proxy.session import SessionLimits
+from txconnpool.proxy.sessions import NoStatistics, SessionFactory
+from txconnpool.wire.memcache.dialect import Memcache
 
 #: As many unsent bytes pause a producer.
 HIGH_WATER = 1 << 16

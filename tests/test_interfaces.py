@@ -17,9 +17,9 @@ from zope.interface.verify import verifyObject
 from tests.support import Stage
 from txconnpool import interfaces
 from txconnpool.interfaces import IPipelined, IPoolObserver, IRequester, IWaiter, IWire
-from txconnpool.pool import PoolObserver
+from txconnpool.pool.library import PoolObserver
 from txconnpool.wire import Form
-from txconnpool.wire.memcache import Memcache
+from txconnpool.wire.memcache.dialect import Memcache
 
 
 class ImplementationTests(SynchronousTestCase):

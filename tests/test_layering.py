@@ -1,6 +1,6 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests for the order of the modules: imports run downwards only.
+Tests for the rooms of the package: each imports only what it may.
 """
 
 from __future__ import annotations
@@ -9,71 +9,40 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 SOURCE = Path(__file__).resolve().parents[1]
 
-#: Every module, each above those that it may import.
-ORDER = (
-    "",
-    "errors",
-    "interfaces",
-    "wire",
-    "wire.runs",
-    "wire.replies",
-    "wire.classic",
-    "wire.meta",
-    "wire.auth",
-    "wire.memcache",
-    "metrics",
-    "slow",
-    "limits",
-    "slots",
-    "waiters",
-    "state",
-    "endpoints",
-    "logs",
-    "events",
-    "systemd",
-    "clock",
-    "options",
-    "login",
-    "config",
-    "ini",
-    "reload",
-    "transport",
-    "unread",
-    "deadlines",
-    "dial",
-    "core",
-    "connection",
-    "lease",
-    "pool",
-    "calls",
-    "memcache",
-    "parts",
-    "session",
-    "sessions",
-    "report",
-    "stats",
-    "store",
-    "embedded",
-    "testing",
-    "service",
-    "channel",
-    "control",
-    "worker",
-    "workers",
-    "admin",
-    "tap",
-)
+#: What each room may import: other rooms, and single modules of them where that is all it needs. A room may always
+#: import itself. A package and its modules are one room; "wire" alone stands for C{txconnpool.wire} itself, without the
+#: dialects in it.
+ROOMS: dict[str, tuple[str, ...]] = {
+    "errors": (),
+    "metrics": (),
+    "interfaces": ("errors",),
+    "wire": ("errors", "interfaces", "metrics"),
+    "wire.memcache": ("errors", "interfaces", "metrics", "wire"),
+    "net": ("errors", "interfaces", "metrics"),
+    "pool": ("errors", "interfaces", "metrics", "wire", "net"),
+    "config": ("errors", "interfaces", "metrics", "wire", "wire.memcache", "net"),
+    "proxy": ("errors", "interfaces", "metrics", "wire", "net", "pool", "config.settings"),
+    "operate": ("", "errors", "interfaces", "metrics", "wire", "wire.memcache", "net", "pool", "config", "proxy"),
+    # The faces: what users import.
+    "": (),
+    "memcache": ("errors", "interfaces", "metrics", "wire", "wire.memcache", "net", "pool"),
+    "service": ("operate",),
+    "testing": ("errors", "interfaces", "metrics", "pool", "memcache"),
+    "tap": ("", "errors", "config", "net", "operate"),
+}
 
-#: What decides without doing: plain Python, which never loads Twisted.
-PURE = ("errors", "wire", "wire.memcache", "metrics", "limits", "slots", "waiters", "state")
+#: What decides without doing: plain Python, which never imports Twisted, not even by way of another module.
+PURE = ("errors", "metrics", "wire", "wire.memcache", "pool.limits", "pool.records", "pool.waiting", "pool.state")
 
 
+@cache
 def modules() -> dict[str, ast.Module]:
     """
     Parse all modules, by their names below C{txconnpool}.
@@ -108,7 +77,23 @@ def ours(name: str) -> str | None:
     if package != "txconnpool":
         return None
     # What is not a module is a name in the one before it.
-    return rest if rest in ORDER else rest.rpartition(".")[0]
+    return rest if rest in modules() else rest.rpartition(".")[0]
+
+
+def room(module: str) -> str:
+    """
+    @return: the room that a module is in: the longest name in L{ROOMS} that its own begins with.
+    """
+    while module and module not in ROOMS:
+        module = module.rpartition(".")[0]
+    return module
+
+
+def allowed(module: str, below: str) -> bool:
+    """
+    @return: whether C{module} may import the module C{below}.
+    """
+    return room(below) == room(module) or any(name in ROOMS[room(module)] for name in (below, room(below)))
 
 
 def loaded(names: tuple[str, ...]) -> set[str]:
@@ -128,23 +113,36 @@ class LayeringTests(SynchronousTestCase):
     Tests for what our modules import.
     """
 
-    def test_listed(self) -> None:
+    def test_rooms(self) -> None:
         """
-        Every module has its place in the order.
+        Every module is in a room, and every room has a module.
         """
-        self.assertEqual([name for name in modules() if name not in ORDER], [])
+        self.assertEqual({room(name) for name in modules()}, set(ROOMS))
+        self.assertEqual([name for name in modules() if name and not room(name)], [])
 
-    def test_downwards(self) -> None:
+    def test_oneWay(self) -> None:
         """
-        A module imports only what is below it.
+        A module imports only what its room may import.
         """
         wrong = [
             f"{name}, line {line}: imports {below or 'txconnpool'}"
             for name, tree in modules().items()
             for line, below in ((line, ours(full)) for line, full in imported(tree))
-            if below is not None and ORDER.index(below) >= ORDER.index(name)
+            if below is not None and not allowed(name, below)
         ]
         self.assertEqual(wrong, [])
+
+    def test_noCircles(self) -> None:
+        """
+        No rule lets two rooms import each other, by whatever way.
+        """
+        above: set[str] = set()
+        left = dict(ROOMS)
+        while left:
+            lowest = {name for name, may in left.items() if {room(each) for each in may} - {name} <= above}
+            self.assertTrue(lowest, f"a circle among {sorted(left)}")
+            above |= lowest
+            left = {name: may for name, may in left.items() if name not in lowest}
 
     def test_absolute(self) -> None:
         """
@@ -156,15 +154,39 @@ class LayeringTests(SynchronousTestCase):
 
     def test_pure(self) -> None:
         """
-        What decides without doing does not load Twisted, not even by way of another module.
+        What decides without doing does not import Twisted, not even by way of another module.
         """
-        self.assertEqual(sorted(name for name in loaded(PURE) if name.partition(".")[0] == "twisted"), [])
+        trees = modules()
+        wrong = []
+        seen: set[str] = set()
+        following = [name for name in trees if any(name == pure or room(name) == pure for pure in PURE)]
+        while following:
+            name = following.pop()
+            if name in seen:
+                continue
+            seen.add(name)
+            for line, full in imported(trees[name]):
+                below = ours(full)
+                if below is not None:
+                    following.append(below)
+                elif full.partition(".")[0] in ("twisted", "zope"):
+                    wrong.append(f"{name}, line {line}: imports {full}")
+        self.assertEqual(wrong, [])
+
+    def test_pureInProcess(self) -> None:
+        """
+        A program that only parses loads no Twisted.
+        """
+        self.assertEqual(sorted(name for name in loaded(("wire.memcache",)) if name.partition(".")[0] == "twisted"), [])
 
     def test_web(self) -> None:
         """
         Who serves no statistics loads no web server.
         """
-        self.assertEqual(sorted(name for name in loaded(("service", "tap", "workers")) if "twisted.web" in name), [])
+        self.assertEqual(
+            sorted(name for name in loaded(("service", "tap", "operate.workers.supervisor")) if "twisted.web" in name),
+            [],
+        )
 
     def test_reactor(self) -> None:
         """

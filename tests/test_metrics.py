@@ -11,9 +11,9 @@ from math import inf
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txconnpool.limits import Limits
 from txconnpool.metrics import LATENCY_BOUNDS, REASONS, Counters, Histogram, PoolStats, Traffic, tally
-from txconnpool.state import PoolState
+from txconnpool.pool.limits import Limits
+from txconnpool.pool.state import PoolState
 
 
 class HistogramTests(SynchronousTestCase):

@@ -20,7 +20,7 @@ from txconnpool import __version__
 SOURCE = Path(__file__).resolve().parents[1]
 
 #: What is in the package beside modules.
-DATA = ("txconnpool/py.typed", "txconnpool/status.html")
+DATA = ("txconnpool/py.typed", "txconnpool/operate/status.html")
 
 
 def tooOld() -> str | None:

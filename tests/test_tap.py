@@ -28,12 +28,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from txconnpool import __version__, tap
-from txconnpool.admin import AdminService
-from txconnpool.config import OPTIONS, ConfigError, Fault, PoolSettings, Settings
-from txconnpool.reload import CannotChange
-from txconnpool.service import ProxyService
+from txconnpool.config.changes import CannotChange
+from txconnpool.config.settings import OPTIONS, ConfigError, Fault, PoolSettings, Settings
+from txconnpool.operate.console import AdminService
+from txconnpool.operate.service import ProxyService
+from txconnpool.operate.workers.supervisor import Workers
 from txconnpool.tap import CannotStart, CommandService, Options, makeService
-from txconnpool.workers import Workers
 
 
 class OptionsTests(SynchronousTestCase):

@@ -2,8 +2,9 @@
 """
 A connection pool for Twisted, and a pooling proxy built on it.
 
-The public names live in their modules: L{txconnpool.pool.Pool}, L{txconnpool.memcache.MemCachePool},
-L{txconnpool.service.PoolService} and L{txconnpool.service.ProxyService}. Importing this package does nothing.
+The public names live in their modules: L{txconnpool.pool.library.Pool}, L{txconnpool.memcache.pool.MemCachePool},
+L{txconnpool.operate.service.PoolService} and L{txconnpool.operate.service.ProxyService}. Importing this package does
+nothing.
 """
 
 __version__ = "1.0.0.dev0"

@@ -18,7 +18,7 @@ class IWire(Interface):
     """
     A protocol as the proxy sees it: where requests and replies begin and end. Free of input and output.
 
-    L{txconnpool.wire.memcache.Memcache} is the one there is; its docstrings tell the details.
+    L{txconnpool.wire.memcache.dialect.Memcache} is the one there is; its docstrings tell the details.
     """
 
     forms = Attribute("All forms of replies, each a L{txconnpool.wire.Form}, in the order of their index.")
@@ -108,7 +108,7 @@ class IWaiter(Interface):
     Who asks a pool for a connection with room.
     """
 
-    ticket = Attribute("Set by the pool while it waits, for L{txconnpool.pool.Pool.forget}.")
+    ticket = Attribute("Set by the pool while it waits, for L{txconnpool.pool.library.Pool.forget}.")
 
     def granted(slot: Any) -> None:
         """
@@ -123,7 +123,7 @@ class IWaiter(Interface):
 
 class IRequester(Interface):
     """
-    Who has requests in flight on a L{txconnpool.connection.Connection}.
+    Who has requests in flight on a L{txconnpool.pool.connection.Connection}.
     """
 
     def replied(data: bytes, count: int) -> None:
@@ -144,8 +144,8 @@ class IRequester(Interface):
 
 class IPoolObserver(Interface):
     """
-    Who is told what happens in a L{txconnpool.pool.Pool}. Servers are told by name. What these methods raise is logged.
-    L{txconnpool.pool.PoolObserver} has all of them and does nothing.
+    Who is told what happens in a L{txconnpool.pool.library.Pool}. Servers are told by name. What these methods raise is
+    logged. L{txconnpool.pool.library.PoolObserver} has all of them and does nothing.
     """
 
     def dialing(server: str) -> None:

@@ -26,18 +26,18 @@ from twisted.python import usage
 from twisted.python.failure import Failure
 
 from txconnpool import __version__
-from txconnpool.admin import AdminService, Target
-from txconnpool.clock import steady
-from txconnpool.config import OPTIONS, ConfigError, Settings
-from txconnpool.control import Controls
-from txconnpool.events import Events
-from txconnpool.ini import load
-from txconnpool.logs import choose
-from txconnpool.options import Option, SecretFile, nearest
-from txconnpool.reload import CannotChange
-from txconnpool.service import ProxyService, listenProblem
-from txconnpool.systemd import Notifier
-from txconnpool.workers import Workers
+from txconnpool.config.changes import CannotChange
+from txconnpool.config.ini import load
+from txconnpool.config.kinds import Option, SecretFile, nearest
+from txconnpool.config.settings import OPTIONS, ConfigError, Settings
+from txconnpool.net.clock import steady
+from txconnpool.operate.console import AdminService, Target
+from txconnpool.operate.events import Events
+from txconnpool.operate.logs import choose
+from txconnpool.operate.operations import Controls
+from txconnpool.operate.service import ProxyService, listenProblem
+from txconnpool.operate.systemd import Notifier
+from txconnpool.operate.workers.supervisor import Workers
 
 _log = Logger("txconnpool.command")
 

@@ -33,8 +33,8 @@ L{MemoryPool} is a memcached client with a memcached of its own inside the proce
             self.pool.flush()
             self.failureResultOf(answer, ConnectionLostInFlight)
 
-For a pool of clients of another protocol there is L{FakeServer}, to be given to L{txconnpool.pool.Pool} as the address
-of a server::
+For a pool of clients of another protocol there is L{FakeServer}, to be given to L{txconnpool.pool.library.Pool} as the
+address of a server::
 
     reactor = MemoryReactorClock()
     server = FakeServer(reactor, Factory.forProtocol(GreetingServer))
@@ -57,9 +57,9 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 
-from txconnpool.core import Core
-from txconnpool.embedded import MemoryEndpoint
-from txconnpool.memcache import MemCachePool
+from txconnpool.memcache.memory import MemoryEndpoint
+from txconnpool.memcache.pool import MemCachePool
+from txconnpool.pool.engine import Core
 
 __all__ = ["FakeConnection", "FakeServer", "MemoryPool", "finish"]
 

@@ -21,7 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.real.load import Load, Report
 from tests.real.servers import Memcached, Proxy, ServerFailed, ask, connect, missing, until
 from tests.real.tokens import META_KINDS
-from txconnpool.sessions import SPARE
+from txconnpool.proxy.sessions import SPARE
 
 MEGABYTE = 1 << 20
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.real.servers import HOST, Memcached, Proxy, ask, connect, freePort, missing, until
-from tests.test_wire_auth import FIRST, LOGIN, WRONG
+from tests.wire.memcache.test_auth import FIRST, LOGIN, WRONG
 
 USERS = "ann:pw2\njoe:secret\ncol:a:b\n"
 

@@ -18,7 +18,7 @@ from twisted.internet.testing import AccumulatingProtocol
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.real.servers import Memcached, connect, missing
-from txconnpool.embedded import MemoryEndpoint
+from txconnpool.memcache.memory import MemoryEndpoint
 
 MARK = b"MN\r\n"
 

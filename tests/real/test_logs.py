@@ -105,7 +105,7 @@ class LogTests(SynchronousTestCase):
         process.terminate()
         process.wait(20)
         text = (self.directory / "output").read_text("utf-8")
-        self.assertIn("[txconnpool.service.Proxy#info] default: ", text)
+        self.assertIn("[txconnpool.proxy#info] default: ", text)
         self.assertNotIn("{", text)
 
     def test_daemon(self) -> None:

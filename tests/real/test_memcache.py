@@ -20,7 +20,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.real.servers import HOST, Memcached, Nutcracker, Proxy, Server, freePort, missing
 from txconnpool.errors import ConnectionLostInFlight, PoolClosed, PoolError, PoolTimeout, ServerUnavailable
-from txconnpool.memcache import MemCachePool
+from txconnpool.memcache.pool import MemCachePool
 
 
 def pause(seconds: float) -> Deferred[None]:

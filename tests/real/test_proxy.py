@@ -339,8 +339,8 @@ from twisted.internet import defer, reactor
 from twisted.internet.endpoints import clientFromString, connectProtocol
 from twisted.internet.protocol import Protocol
 
-from txconnpool.config import PoolSettings, Settings
-from txconnpool.service import ProxyService
+from txconnpool.config.settings import PoolSettings, Settings
+from txconnpool.operate.service import ProxyService
 
 application = Application("both")
 together = MultiService()

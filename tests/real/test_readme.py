@@ -19,9 +19,9 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.real.servers import SOURCE, Memcached, Twistd, ask, freePort, missing
-from txconnpool.admin import COMMANDS
-from txconnpool.config import OPTIONS
-from txconnpool.report import POOL, PROCESS, SERVER
+from txconnpool.config.settings import OPTIONS
+from txconnpool.operate.console import COMMANDS
+from txconnpool.operate.statistics import POOL, PROCESS, SERVER
 
 README = (Path(SOURCE) / "README.rst").read_text("utf-8")
 

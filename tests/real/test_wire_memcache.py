@@ -12,8 +12,8 @@ import socket
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.real.servers import Memcached, ask, connect, missing
-from tests.test_wire_exchanges import EXCHANGES, OURS, Exchange, Relay
-from txconnpool.wire.memcache import Memcache
+from tests.wire.memcache.test_exchanges import EXCHANGES, OURS, Exchange, Relay
+from txconnpool.wire.memcache.dialect import Memcache
 
 VERSION = "1.6.18"
 

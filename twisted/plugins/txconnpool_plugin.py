@@ -27,7 +27,7 @@ connpool = ServiceMaker(
 @implementer(IPlugin, IStreamClientEndpointStringParserWithReactor)
 class MemoryEndpointParser:
     """
-    Makes the endpoints of C{memory:} strings: see L{txconnpool.embedded.MemoryParser}.
+    Makes the endpoints of C{memory:} strings: see L{txconnpool.memcache.memory.MemoryParser}.
     """
 
     prefix = "memory"
@@ -35,9 +35,9 @@ class MemoryEndpointParser:
     @staticmethod
     def parseStreamClient(reactor: Any, *args: Any, **kwargs: Any) -> IStreamClientEndpoint:
         """
-        Hand over to L{txconnpool.embedded.MemoryParser}.
+        Hand over to L{txconnpool.memcache.memory.MemoryParser}.
         """
-        from txconnpool.embedded import MemoryParser
+        from txconnpool.memcache.memory import MemoryParser
 
         return MemoryParser().parseStreamClient(reactor, *args, **kwargs)
 

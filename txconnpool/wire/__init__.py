@@ -1,11 +1,12 @@
-# -*- test-case-name: tests.test_wire_exchanges -*-
+# -*- test-case-name: tests.wire.memcache.test_exchanges -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
 Bytes to frames, without any input or output: what a protocol looks like to the pool.
 
-A I{dialect} (L{txconnpool.wire.memcache.Memcache} is the first) finds the requests in what a client sent and says for
-each one what is to be done: forward it and expect a reply of one L{Form}, or follow a L{Directive}. The replies of a
-server are then matched against the forms that are owed by L{matchReplies}, which is the same for every protocol.
+A I{dialect} (L{txconnpool.wire.memcache.dialect.Memcache} is the first) finds the requests in what a client sent and
+says for each one what is to be done: forward it and expect a reply of one L{Form}, or follow a L{Directive}. The
+replies of a server are then matched against the forms that are owed by L{matchReplies}, which is the same for every
+protocol.
 """
 
 from __future__ import annotations

@@ -1,0 +1,197 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for L{txconnpool.config.changes}. L{tests.operate.test_service} and L{tests.operate.workers.test_supervisor} test
+what the services make of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+
+from txconnpool.config.changes import CannotChange, Changeable, differences, named
+from txconnpool.config.settings import PoolSettings, Settings
+
+A = PoolSettings(name="a")
+B = PoolSettings(name="b", listen=("tcp:2",))
+
+
+class DifferencesTests(SynchronousTestCase):
+    """
+    Tests for L{differences}.
+    """
+
+    def test_none(self) -> None:
+        """
+        Equal settings have none, in whatever order their pools are.
+        """
+        self.assertEqual(list(differences(Settings(pools=(A, B)), Settings(pools=(B, A)))), [])
+
+    def test_values(self) -> None:
+        """
+        A value is told as the ini has it, before and after; where there is none, in a word.
+        """
+        old = Settings(pools=(A,), drainTimeout=0.5)
+        pool = replace(A, maxItemSize=2 << 20, distribution="round-robin")
+        told = ["drain-timeout 0.5 -> 5", "pool a: distribution none -> round-robin", "pool a: max-item-size 1m -> 2m"]
+        self.assertEqual(sorted(differences(old, Settings(pools=(pool,)))), told)
+
+    def test_many(self) -> None:
+        """
+        Of what may be repeated, each that came or went is told; their order is no difference.
+        """
+        old = Settings(pools=(replace(A, listen=("tcp:1", "tcp:2", "tcp:3")),))
+        new = Settings(pools=(replace(A, listen=("tcp:3", "tcp:1", "tcp:4")),))
+        self.assertEqual(list(differences(old, new)), ["pool a: listen + tcp:4", "pool a: listen - tcp:2"])
+
+    def test_pools(self) -> None:
+        """
+        Pools that came or went are told in a word.
+        """
+        self.assertEqual(
+            list(differences(Settings(pools=(A,)), Settings(pools=(B,)))), ["pool b: added", "pool a: removed"]
+        )
+
+
+class NamedTests(SynchronousTestCase):
+    """
+    Tests for L{named}.
+    """
+
+    def test_looks(self) -> None:
+        """
+        Passwords and certificates look different when they have changed; what cannot be read is not looked at, and
+        none of it can be read out of how it looks.
+        """
+        directory = Path(self.mktemp()).absolute()
+        directory.mkdir()
+        users, key = directory / "users", directory / "key"
+        trusted = directory / "trusted"
+        trusted.mkdir()
+        users.write_text("joe:secret", "ascii")
+        pool = replace(A, listenAuth=f"file:{users}", upstreamAuth=f"file:{users}")
+        # Endpoint strings are not checked here.
+        object.__setattr__(pool, "listen", (f"ssl:1:privateKey={key}", "tcp:2"))
+        object.__setattr__(pool, "upstream", (f"tls:h:1:trustRoots={trusted}:timeout=3",))
+        settings = Settings(pools=(pool,))
+        first = dict(named(settings))
+        self.assertEqual(
+            sorted(first),
+            [
+                "pool a: keys and certificates of tls:h:1",
+                "pool a: user and password of upstream-auth",
+                "pool a: users and passwords of listen-auth",
+            ],
+        )
+        self.assertNotIn(b"secret", b"".join(first.values()))
+        self.assertEqual(dict(named(settings)), first)
+        (trusted / "one.pem").write_text("one", "ascii")
+        users.write_text("joe:other", "ascii")
+        key.write_text("key", "ascii")
+        second = dict(named(settings))
+        self.assertEqual(len(second), 4)
+        self.assertEqual([name for name in first if first[name] == second[name]], [])
+
+
+class Example(Service, Changeable):
+    """
+    A service whose settings may change.
+
+    @ivar applied: the settings that it was to put in force.
+    @ivar waits: what it waits for meanwhile.
+    @ivar fault: why it cannot, if it cannot.
+    """
+
+    def __init__(self) -> None:
+        Changeable.__init__(self, Settings(pools=(A,)))
+        self.applied: list[Settings] = []
+        self.waits: Deferred[None] | None = None
+        self.fault: Exception | None = None
+
+    async def _apply(self, new: Settings) -> None:
+        self.applied.append(new)
+        if self.waits is not None:
+            await self.waits
+        if self.fault is not None:
+            raise self.fault
+
+
+class ChangeableTests(SynchronousTestCase):
+    """
+    Tests for L{Changeable}.
+    """
+
+    def setUp(self) -> None:
+        """
+        Start an example.
+        """
+        self.service = Example()
+        self.service.startService()
+
+    def test_told(self) -> None:
+        """
+        What has changed is the result, and in the log in one line each.
+        """
+        with capturedLogs() as logs:
+            changed = self.service.change(lambda old: replace(old, drainTimeout=1.0))
+        lines = ["drain-timeout 5 -> 1"]
+        self.assertEqual((self.successResultOf(changed), [event["line"] for event in logs]), (lines, lines))
+        self.assertEqual(self.service.settings.drainTimeout, 1.0)
+
+    def test_quiet(self) -> None:
+        """
+        On demand nothing is logged.
+        """
+        with capturedLogs() as logs:
+            self.successResultOf(self.service.change(lambda old: replace(old, drainTimeout=1.0), quiet=True))
+        self.assertEqual(logs, [])
+
+    def test_same(self) -> None:
+        """
+        The same settings are put in force too: what they name may be different.
+        """
+        self.assertEqual(self.successResultOf(self.service.change(lambda old: old)), [])
+        self.assertEqual(len(self.service.applied), 1)
+
+    def test_fixed(self) -> None:
+        """
+        What cannot change before the next start stays, and is told.
+        """
+        changed = self.service.change(lambda old: replace(old, workers=2, drainTimeout=1.0))
+        self.assertEqual(self.successResultOf(changed), ["drain-timeout 5 -> 1", "workers 1 -> 2: needs a restart"])
+        self.assertEqual(self.service.applied, [Settings(pools=(A,), drainTimeout=1.0)])
+
+    def test_cannot(self) -> None:
+        """
+        When it cannot be, the settings are what they were.
+        """
+        self.service.fault = CannotChange("no")
+        self.failureResultOf(self.service.change(lambda old: replace(old, drainTimeout=1.0)), CannotChange)
+        self.assertEqual(self.service.settings.drainTimeout, 5.0)
+        self.service.fault = None
+        self.successResultOf(self.service.change(lambda old: replace(old, drainTimeout=1.0)))
+
+    def test_oneAtATime(self) -> None:
+        """
+        A change waits for the one before it, and begins with what that has left.
+        """
+        self.service.waits = Deferred()
+        first = self.service.change(lambda old: replace(old, drainTimeout=1.0))
+        second = self.service.change(lambda old: replace(old, maxUnreadBytes=1 << 20))
+        self.assertEqual(len(self.service.applied), 1)
+        self.service.waits.callback(None)
+        self.assertEqual(self.successResultOf(first), ["drain-timeout 5 -> 1"])
+        self.assertEqual(self.successResultOf(second), ["max-unread-bytes 256m -> 1m"])
+        self.assertEqual(self.service.settings.drainTimeout, 1.0)
+
+    def test_stopped(self) -> None:
+        """
+        What does not run does not change.
+        """
+        self.service.stopService()
+        self.failureResultOf(self.service.change(lambda old: old), CannotChange)

@@ -1,0 +1,239 @@
+# -*- test-case-name: tests.config.test_credentials -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for L{txconnpool.config.credentials}.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+
+from txconnpool.config.credentials import Accounts, Greeting, tokens
+from txconnpool.config.ini import load
+from txconnpool.config.settings import ConfigError, PoolSettings
+from txconnpool.errors import LoginFailed
+from txconnpool.wire.memcache.auth import login
+from txconnpool.wire.memcache.dialect import Memcache
+
+NAME = "TXCONNPOOL_TEST_LOGIN"
+
+
+class SourceTestCase(SynchronousTestCase):
+    """
+    What the tests that read users and passwords share.
+    """
+
+    def file(self, content: bytes) -> str:
+        """
+        @return: the source of what stands in a file.
+        """
+        self.path = Path(self.mktemp())
+        self.path.write_bytes(content)
+        return f"file:{self.path}"
+
+    def environment(self, content: str) -> str:
+        """
+        @return: the source of what stands in an environment variable.
+        """
+        self.addCleanup(os.environ.pop, NAME)
+        os.environ[NAME] = content
+        return f"env:{NAME}"
+
+
+class TokensTests(SourceTestCase):
+    """
+    Tests for L{tokens}.
+    """
+
+    def test_read(self) -> None:
+        """
+        A file or an environment variable has a user and a password in each line; only the first colon divides them.
+        """
+        content = b"joe:secret\n\r\nann:a:b\r\n\xc3\xa9:\xff"
+        found = (b"joe secret", b"ann a:b", b"\xc3\xa9 \xff")
+        self.assertEqual(tokens(self.file(content)), found)
+        self.assertEqual(tokens(self.environment(os.fsdecode(content))), found)
+
+    def test_malformed(self) -> None:
+        """
+        A line that is no user and password is told by its number, and not shown.
+        """
+        for line in (
+            b"hidden",
+            b":hidden",
+            b"hidden:",
+            b"hid den:x",
+            b"joe:hid den",
+            b"joe:hid\0den",
+            b"j:" + b"x" * 2050,
+        ):
+            source = self.file(b"ann:b\n" + line + b"\n")
+            error = self.assertRaises(ValueError, tokens, source)
+            self.assertEqual(str(error), f"line 2 of {self.path}: expected user:password, without spaces", line)
+
+    def test_nothing(self) -> None:
+        """
+        Where there is nothing, that is told.
+        """
+        for source, told in (
+            (self.file(b"\n\n"), f"{self.path} is empty: expected user:password"),
+            ("file:/nonexistent/x", "/nonexistent/x cannot be read: No such file or directory"),
+            (f"env:{NAME}", f"there is no environment variable {NAME}"),
+        ):
+            self.assertEqual(str(self.assertRaises(ValueError, tokens, source)), told)
+
+    def test_noSource(self) -> None:
+        """
+        What is no place is not shown either: it may be the password itself.
+        """
+        for source in ("joe:secret", "secret", "file:", "env:", "", "FILE:x"):
+            error = self.assertRaises(ValueError, tokens, source)
+            self.assertEqual(str(error), "expected file:PATH or env:NAME, in there user:password")
+
+
+class AccountsTests(SourceTestCase):
+    """
+    Tests for L{Accounts}, and for the settings that are of its kind.
+    """
+
+    def test_fits(self) -> None:
+        """
+        A place fits when there are as many users as there may be.
+        """
+        one, two = self.file(b"joe:secret\n"), self.environment("joe:secret\nann:x")
+        self.assertEqual([Accounts(1).fits(each) for each in (one, two, "file:/nonexistent")], [True, False, False])
+        self.assertEqual([Accounts().fits(each) for each in (one, two)], [True, True])
+        error = self.assertRaises(ValueError, Accounts(1).check, two)
+        self.assertEqual(str(error), "2 users: expected 1")
+
+    def test_absolute(self) -> None:
+        """
+        The path of a file is kept absolute, as that of the ini file is.
+        """
+        self.assertEqual(Accounts().parse("file:x/y"), f"file:{os.getcwd()}/x/y")
+        self.assertEqual(Accounts().parse("env:x/y"), "env:x/y")
+
+    def test_settings(self) -> None:
+        """
+        Settings hold the places, and never what is there.
+        """
+        one, two = self.file(b"joe:secret\n"), self.environment("ann:other\nbob:third")
+        settings = load(None, {"upstream-auth": [one], "listen-auth": [two]})
+        (pool,) = settings.pools
+        self.assertEqual((pool.upstreamAuth, pool.listenAuth), (f"file:{self.path.absolute()}", two))
+        for word in ("secret", "other", "third"):
+            self.assertNotIn(word, repr(settings))
+
+    def test_passwordInstead(self) -> None:
+        """
+        Who gives the password itself is told what to do, and the password is not repeated.
+        """
+        told = "'...': expected file:PATH or env:NAME, in there user:password"
+        error = self.assertRaises(ConfigError, load, None, {"upstream-auth": ["joe:secret"]})
+        self.assertEqual(str(error), f"command line: upstream-auth = {told}")
+        error = self.assertRaises(ConfigError, PoolSettings, upstreamAuth="joe:secret")
+        self.assertEqual(str(error), f"pool 'default': upstreamAuth = {told}")
+        ini = self.mktemp()
+        Path(ini).write_text("[connpool]\nlisten-auth = joe:secret\n  ann:secret\n", "utf-8")
+        error = self.assertRaises(ConfigError, load, ini)
+        self.assertEqual(str(error), f"{ini}:2: [connpool] listen-auth = '...': expected one line")
+
+    def test_wrongPlace(self) -> None:
+        """
+        A place that is wrong is told, since it is no secret.
+        """
+        error = self.assertRaises(ConfigError, load, None, {"listen-auth": ["file:/nonexistent/x"]})
+        self.assertEqual(
+            str(error),
+            "command line: listen-auth = 'file:/nonexistent/x': /nonexistent/x cannot be read: "
+            "No such file or directory",
+        )
+
+
+class Server:
+    """
+    A connection to a server that gives prepared answers.
+    """
+
+    def __init__(self, *answers: bytes) -> None:
+        self.answers = list(answers)
+        self.asked: list[bytes] = []
+        self.slot: Any = SimpleNamespace(server=SimpleNamespace(name="server0"))
+
+    def ask(self, request: bytes, form: Any) -> Deferred[bytes]:
+        """
+        Give the next answer.
+        """
+        self.asked.append(request)
+        return succeed(self.answers.pop(0))
+
+
+class GreetingTests(SynchronousTestCase):
+    """
+    Tests for L{Greeting}.
+    """
+
+    def greet(self, token: bytes | None, server: Server) -> Deferred[None]:
+        """
+        Greet a server with a new greeting.
+        """
+        self.greeting = Greeting("pages", Memcache.probe, token)
+        return Deferred.fromCoroutine(self.greeting(server))
+
+    def test_open(self) -> None:
+        """
+        A server that asks for no password is only asked whether it is alive.
+        """
+        for answer in (b"VERSION 1.6.18\r\n", b"ERROR\r\n"):
+            server = Server(answer)
+            self.successResultOf(self.greet(None, server))
+            self.assertEqual(server.asked, [b"version\r\n"])
+
+    def test_login(self) -> None:
+        """
+        A server that asks for a password gets it.
+        """
+        server = Server(b"CLIENT_ERROR unauthenticated\r\n", b"STORED\r\n")
+        self.successResultOf(self.greet(b"joe secret", server))
+        self.assertEqual(server.asked, [b"version\r\n", login(b"joe secret")[0]])
+
+    def test_notSent(self) -> None:
+        """
+        A server that asks for no password does not get it, and that is told once.
+        """
+        server = Server(b"VERSION 1.6.18\r\n", b"VERSION 1.6.18\r\n")
+        with capturedLogs() as logs:
+            self.successResultOf(self.greet(b"joe secret", server))
+            self.successResultOf(Deferred.fromCoroutine(self.greeting(server)))
+        self.assertEqual(server.asked, [b"version\r\n"] * 2)
+        self.assertEqual([(each["log_level"].name, each["pool"], each["server"]) for each in logs],
+                         [("warn", "pages", "server0")])  # fmt: skip
+
+    def test_wrongPassword(self) -> None:
+        """
+        The wrong password is a failure, with the server's own words, and without the password.
+        """
+        for answer, told in (
+            (b"CLIENT_ERROR authentication failure\r\n", "authentication failure"),
+            (b"SERVER_ERROR out of memory storing object\r\n", "SERVER_ERROR out of memory storing object"),
+        ):
+            server = Server(b"CLIENT_ERROR unauthenticated\r\n", answer)
+            failure = self.failureResultOf(self.greet(b"joe wrong", server), LoginFailed)
+            self.assertEqual(str(failure.value), told)
+
+    def test_noPassword(self) -> None:
+        """
+        Without a password, a server that asks for one is a failure that says what to set.
+        """
+        server = Server(b"CLIENT_ERROR unauthenticated\r\n")
+        failure = self.failureResultOf(self.greet(None, server), LoginFailed)
+        self.assertEqual(
+            str(failure.value), "authentication failure: the server asks for a password, and upstream-auth is not set"
+        )

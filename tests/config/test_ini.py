@@ -1,0 +1,334 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for L{txconnpool.config.ini}, and for C{conf/connpool.ini}.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from txconnpool.config.ini import load
+from txconnpool.config.settings import OPTIONS, ConfigError, PoolSettings, Settings
+
+CONF = Path(__file__).parents[2] / "conf" / "connpool.ini"
+
+
+class LoadTests(SynchronousTestCase):
+    """
+    Tests for L{load}.
+    """
+
+    def load(self, text: str, given: Mapping[str, Sequence[str]] | None = None) -> Settings:
+        """
+        Load settings from a file with some text.
+        """
+        self.path = self.mktemp()
+        Path(self.path).write_text(text, "utf-8")
+        return load(self.path, given)
+
+    def assertProblems(self, text: str, *told: str, given: Mapping[str, Sequence[str]] | None = None) -> None:
+        """
+        Assert that a file is refused with exactly some lines; C{FILE} stands for its path.
+        """
+        error = self.assertRaises(ConfigError, self.load, text, given)
+        self.assertEqual(str(error).replace(self.path, "FILE").splitlines(), list(told))
+
+    def test_nothing(self) -> None:
+        """
+        Without a file and options, or with a file that says nothing, the settings are the defaults.
+        """
+        self.assertEqual(load(), Settings())
+        self.assertEqual(self.load("[connpool]\n"), Settings())
+
+    def test_onePool(self) -> None:
+        """
+        What stands in [connpool] alone is for the one pool and for the process.
+        """
+        self.assertEqual(
+            self.load("[connpool]\npool-size = 8\ndrain-timeout = 500ms\nmax-item-size = 2m\n"),
+            Settings(pools=(PoolSettings(poolSize=8, maxItemSize=2 << 20),), drainTimeout=0.5),
+        )
+
+    def test_pools(self) -> None:
+        """
+        Each [pool:NAME] is a pool, in the order of the file, with the keys of [connpool] for defaults.
+        """
+        text = """
+            [pool:b]
+            listen = tcp:2
+            pool-size = 3
+            [pool:a]
+            listen = tcp:1
+            [connpool]
+            pool-size = 2
+            upstream = tcp:h:1
+        """
+        upstream = ("tcp:h:1",)
+        self.assertEqual(
+            self.load(text).pools,
+            (
+                PoolSettings(name="b", listen=("tcp:2",), poolSize=3, upstream=upstream),
+                PoolSettings(name="a", listen=("tcp:1",), poolSize=2, upstream=upstream),
+            ),
+        )
+
+    def test_lines(self) -> None:
+        """
+        A value may go on in lines with more indent, between which comments and empty lines may stand.
+        """
+        text = """
+            [connpool]
+            # servers
+            upstream =
+                tcp:a:1
+
+                ; the second
+                tcp:b:1
+            distribution=round-robin
+            listen = tcp:1
+                tcp:2
+        """
+        pool = self.load(text).pools[0]
+        self.assertEqual((pool.upstream, pool.listen), (("tcp:a:1", "tcp:b:1"), ("tcp:1", "tcp:2")))
+
+    def test_spelling(self) -> None:
+        """
+        Keys may have capital letters, and C{_} for C{-}; a mark of byte order and line ends of Windows are no harm.
+        """
+        self.path = self.mktemp()
+        Path(self.path).write_bytes(b"\xef\xbb\xbf[connpool]\r\nPool_Size=9\r\n")
+        self.assertEqual(load(self.path).pools[0].poolSize, 9)
+
+    def test_empty(self) -> None:
+        """
+        An empty value is no value where that is the default, and wrong elsewhere.
+        """
+        self.assertEqual(self.load("[connpool]\ndistribution =\n"), Settings())
+        self.assertProblems(
+            "[connpool]\npool-size =", "FILE:2: [connpool] pool-size = '': expected a whole number from 1 to 65535"
+        )
+
+    def test_percent(self) -> None:
+        """
+        Percent signs and equals signs in values stand for themselves.
+        """
+        self.assertEqual(
+            self.load("[connpool]\nlisten = unix:/%(x)s:mode=600").pools[0].listen[0], "unix:/%(x)s:mode=600"
+        )
+
+    def test_override(self) -> None:
+        """
+        Options of the command line win over the file, also for several servers.
+        """
+        text = "[connpool]\npool-size = 8\nmax-waiting = 1\nupstream = tcp:h:1\n[pool:x]\npool-size = 9\n"
+        options = {"pool-size": ["3"], "upstream": ["tcp:a:1", "tcp:b:1"], "distribution": ["round-robin"]}
+        self.assertEqual(
+            self.load(text, options).pools,
+            (
+                PoolSettings(
+                    name="x", poolSize=3, maxWaiting=1, upstream=("tcp:a:1", "tcp:b:1"), distribution="round-robin"
+                ),
+            ),
+        )
+
+    def test_overrideAll(self) -> None:
+        """
+        An option of the command line is for all pools of the file.
+        """
+        text = "[pool:a]\nlisten = tcp:1\npool-size = 2\n[pool:b]\nlisten = tcp:2\n"
+        self.assertEqual([pool.poolSize for pool in self.load(text, {"pool-size": ["7"]}).pools], [7, 7])
+
+    def test_overrideNotAll(self) -> None:
+        """
+        Servers and listeners of the command line are refused when the file has several pools.
+        """
+        self.assertProblems(
+            "[pool:a]\nlisten = tcp:1\n[pool:b]\nlisten = tcp:2\n",
+            "command line: upstream: the file has the pools a, b; expected one in each of them",
+            given={"upstream": ["tcp:h:1"]},
+        )
+
+    def test_unknown(self) -> None:
+        """
+        An unknown key or section is an error that names the nearest known one; so is a key of the process in a pool.
+        """
+        self.assertProblems(
+            "[connpool]\npool-sise = 4\nxyzzy = 1\n[pool:a]\ndrain-timeout = 1\n[pools:b]\nanything = 1\n[pool:a b]",
+            "FILE:2: [connpool] pool-sise: no such key; did you mean pool-size?",
+            "FILE:3: [connpool] xyzzy: no such key; `twistd connpool --help` lists all keys",
+            "FILE:5: [pool:a] drain-timeout: is for the whole process; expected it in [connpool]",
+            "FILE:6: [pools:b]: no such section; expected [connpool], or [pool:NAME] with a name of letters, digits, "
+            "`_`, `.` and `-`",
+            "FILE:8: [pool:a b]: no such section; expected [connpool], or [pool:NAME] with a name of letters, digits, "
+            "`_`, `.` and `-`",
+        )
+
+    def test_twice(self) -> None:
+        """
+        What stands twice is an error, not a matter of luck.
+        """
+        self.assertProblems(
+            "[connpool]\npool-size = 1\npool_size = 2\n[connpool]\n",
+            "FILE:3: [connpool] pool-size stands twice; expected one, with several values on a line each",
+            "FILE:4: [connpool] stands twice; expected all keys of a section together",
+        )
+
+    def test_form(self) -> None:
+        """
+        Lines that are no section, key or comment are errors.
+        """
+        self.assertProblems(
+            "pool-size = 1\n[connpool]\njunk\nlisten = tcp:1\npool-size = 1\n 2\n",
+            "FILE:1: 'pool-size = 1' is in no section: expected [connpool] or [pool:NAME] above it",
+            "FILE:3: [connpool] 'junk': expected KEY = VALUE",
+            "FILE:5: [connpool] pool-size = '1, 2': expected one line",
+        )
+
+    def test_values(self) -> None:
+        """
+        All wrong values are told, each with its place.
+        """
+        self.assertProblems(
+            "[connpool]\npool-size = 0\n[pool:a]\nupstream = localhost:1\n",
+            "FILE:2: [connpool] pool-size = '0': expected a whole number from 1 to 65535",
+            "FILE:4: [pool:a] upstream = 'localhost:1': Unknown endpoint type: 'localhost'; did you mean "
+            "tcp:localhost:1?",
+        )
+
+    def test_commandLine(self) -> None:
+        """
+        What is wrong on the command line is told as such.
+        """
+        error = self.assertRaises(ConfigError, load, None, {"pool-size": ["x"], "min-pool-size": ["9"]})
+        self.assertEqual(str(error), "command line: pool-size = 'x': expected a whole number from 1 to 65535")
+
+    def test_rules(self) -> None:
+        """
+        Settings that contradict each other are told at the place of the one to blame, which may stand in another layer.
+        """
+        self.assertProblems(
+            "[connpool]\nmin-pool-size = 3\n[pool:a]\nlisten = tcp:1\npool-size = 2\n[pool:b]\nlisten = tcp:1\n",
+            "FILE:2: [connpool] min-pool-size 3 is more than pool-size 2",
+        )
+        self.assertProblems(
+            "[connpool]\nmin-pool-size = 3\n",
+            "FILE:2: [connpool] min-pool-size 3 is more than pool-size 2",
+            given={"pool-size": ["2"]},
+        )
+        self.assertProblems(
+            "[pool:a]\nlisten = tcp:1\n[pool:b]\nlisten = tcp:1\n",
+            "FILE:4: [pool:b] pool 'a' listens on tcp:1 too; expected a listen of its own for each pool",
+        )
+
+    def test_rulesOfProcess(self) -> None:
+        """
+        So are settings of the whole process.
+        """
+        self.assertProblems(
+            "[connpool]\nadmin = tcp:1\n",
+            "FILE:2: [connpool] admin tcp:1 needs admin-password-file; only unix: may be without",
+        )
+
+    def test_ruleOfDefaults(self) -> None:
+        """
+        When a default is to blame, the file and the pool are named.
+        """
+        self.assertProblems(
+            "[pool:a]\n[pool:b]\n",
+            "FILE: pool 'b': pool 'a' listens on tcp:11212:interface=127.0.0.1 too; expected a listen of its own for "
+            "each pool",
+        )
+
+    def test_noFollowUp(self) -> None:
+        """
+        A value that is wrong by itself is told once: no rule is held against the default in its place.
+        """
+        self.assertProblems(
+            "[connpool]\npool-size = many\nmin-pool-size = 9\n",
+            "FILE:2: [connpool] pool-size = 'many': expected a whole number from 1 to 65535",
+        )
+
+    def test_unreadable(self) -> None:
+        """
+        A file that cannot be read is an error that says why.
+        """
+        error = self.assertRaises(ConfigError, load, "/nonexistent/connpool.ini")
+        self.assertEqual(str(error), "/nonexistent/connpool.ini: cannot be read: No such file or directory")
+        path = self.mktemp()
+        Path(path).mkdir()
+        self.assertEqual(str(self.assertRaises(ConfigError, load, path)), f"{path}: cannot be read: Is a directory")
+
+    def test_saysNothing(self) -> None:
+        """
+        A file without a section is an error: it may be that it is just being written.
+        """
+        for text in ("", "\n# [connpool]\n; pool-size = 4\n"):
+            self.assertProblems(text, "FILE: is empty: expected [connpool] or [pool:NAME]")
+
+    def test_noText(self) -> None:
+        """
+        A file that is no UTF-8 text is an error that says where.
+        """
+        path = self.mktemp()
+        Path(path).write_bytes(b"[connpool]\n# \xff\n")
+        error = self.assertRaises(ConfigError, load, path)
+        self.assertEqual(str(error), f"{path}: is not UTF-8 text: invalid start byte at byte 13")
+
+    @settings(deadline=None)
+    @given(st.text() | st.text("[connpool:a]=\n \t;#-0"))
+    def test_anyText(self, text: str) -> None:
+        """
+        Any text is settings or a list of problems, each of one line with its place.
+        """
+        try:
+            self.load(text)
+        except ConfigError as error:
+            for fault in error.faults:
+                self.assertTrue(str(fault).startswith(self.path), fault)
+                self.assertNotIn("\n", str(fault))
+
+
+class ShippedTests(SynchronousTestCase):
+    """
+    Tests for C{conf/connpool.ini}.
+    """
+
+    def test_asShipped(self) -> None:
+        """
+        As it is shipped, the file changes nothing.
+        """
+        self.assertEqual(load(str(CONF)), Settings())
+
+    def test_everyKey(self) -> None:
+        """
+        The file shows every key once, with its default.
+        """
+        shown = re.findall(r"^;([a-z-]+) =(.*)$", CONF.read_text("utf-8"), re.M)
+        self.assertEqual(
+            sorted((name, value.strip()) for name, value in shown),
+            sorted((each.name, each.show(each.default)) for each in OPTIONS),
+        )
+
+    def test_uncommented(self) -> None:
+        """
+        With every key taken out of its comment, the file still gives the defaults.
+        """
+        path = self.mktemp()
+        Path(path).write_text(re.sub("^;", "", CONF.read_text("utf-8"), flags=re.M), "utf-8")
+        self.assertEqual(load(path), Settings())
+
+    def test_example(self) -> None:
+        """
+        The example of several pools in the file's comments works.
+        """
+        path = self.mktemp()
+        example = re.search(r"^#     \[pool:.*", CONF.read_text("utf-8"), re.M | re.S)
+        assert example is not None
+        Path(path).write_text(re.sub("^# ?", "", example[0], flags=re.M), "utf-8")
+        self.assertEqual([pool.name for pool in load(path).pools], ["sessions", "pages"])

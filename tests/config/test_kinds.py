@@ -1,0 +1,267 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for L{txconnpool.config.kinds}.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.endpoints import clientFromString, serverFromString
+from twisted.trial.unittest import SynchronousTestCase
+
+from txconnpool.config.kinds import Choice, Endpoint, Kind, Seconds, SecretFile, Size, Whole, Words, option, optionsOf
+
+CLIENT = Endpoint(clientFromString, "tcp:HOST:PORT")
+SERVER = Endpoint(serverFromString, "tcp:PORT")
+
+
+class KindTests(SynchronousTestCase):
+    """
+    Tests for the kinds of values.
+    """
+
+    def assertWrong(self, kind: Kind[Any], text: str, *told: str) -> None:
+        """
+        Assert that a kind refuses a text and says so with some words.
+        """
+        error = self.assertRaises(ValueError, lambda: kind.check(kind.parse(text)))
+        for words in told:
+            self.assertIn(words, str(error))
+
+    def test_whole(self) -> None:
+        """
+        A whole number is digits, within its range.
+        """
+        kind = Whole(1, 65535)
+        self.assertEqual(kind.parse("0042"), 42)
+        kind.check(1)
+        kind.check(65535)
+        for text in ("0", "65536", "-1", "1.5", "", "4k", "1_000", "٣", "9" * 5000):
+            self.assertWrong(kind, text, "expected a whole number from 1 to 65535")
+
+    def test_size(self) -> None:
+        """
+        A size is bytes, or has a unit that is a power of 1024 in small or capital letters.
+        """
+        kind = Size(1, 1 << 40)
+        for text, value in (("1", 1), ("64k", 65536), ("64K", 65536), ("1m", 1 << 20), ("2g", 2 << 30)):
+            self.assertEqual(kind.parse(text), value)
+            kind.check(value)
+        for text in ("0", "1.5m", "1t", "m", "", "-1k", "1 k", "1kb"):
+            self.assertWrong(kind, text, "expected a size from 1 to 1024g")
+
+    def test_seconds(self) -> None:
+        """
+        A time is seconds, or has a unit.
+        """
+        kind = Seconds(0.001, 86400)
+        for text, value in (("2", 2.0), ("0.5", 0.5), ("500ms", 0.5), ("10s", 10.0), ("5m", 300.0), ("1H", 3600.0)):
+            self.assertEqual(kind.parse(text), value)
+            kind.check(value)
+        for text in ("0", "0.0001", "2d", "", "-1", "inf", "nan", "1e3", "25h", "1:30"):
+            self.assertWrong(kind, text, "expected seconds from 0.001 to 86400")
+
+    def test_zeroSeconds(self) -> None:
+        """
+        A time may be 0 only where that means something, which the error tells.
+        """
+        kind = Seconds(1, 10, "never")
+        kind.check(0)
+        self.assertWrong(kind, "0.5", "or 0 for never")
+
+    def test_choice(self) -> None:
+        """
+        A choice is one of its words.
+        """
+        kind = Choice("left", "right")
+        kind.check(kind.parse("left"))
+        self.assertWrong(kind, "up", "expected left or right")
+
+    def test_words(self) -> None:
+        """
+        Words are some of a list, with spaces or commas between them; what is no word of it is told with the nearest.
+        """
+        kind = Words("color", ("red", "green", "blue"), ("black",), "is none")
+        for text in ("red blue", " red,  blue ", "red,blue"):
+            self.assertEqual(kind.parse(text), ("red", "blue"))
+        kind.check(("red", "blue"))
+        kind.check(())
+        self.assertEqual((kind.parse(""), kind.show(("red", "blue")), kind.show(())), ((), "red blue", ""))
+        self.assertWrong(kind, "red gren", "no such color: gren; did you mean green?")
+        self.assertWrong(kind, "RED xyzzy", "no such color: RED; ")
+        self.assertWrong(kind, "xyzzy", "no such color: xyzzy; expected some of blue green red")
+        self.assertWrong(kind, "black", "black is none")
+        for value in ("red", ["red"], None, (1,)):
+            self.assertFalse(kind.fits(value), value)  # type: ignore[arg-type]  # what a program may give by mistake
+            self.assertRaises(ValueError, kind.check, value)
+
+    def test_endpoint(self) -> None:
+        """
+        An endpoint string is whatever Twisted takes for one.
+        """
+        for text in ("tcp:127.0.0.1:11211", "unix:/run/x", r"tcp:\:\:1:11211", "tls:example.com:443:timeout=5"):
+            CLIENT.check(CLIENT.parse(text))
+        for text in ("tcp:0", "tcp:65535:interface=127.0.0.1", "tcp6:1", "unix:/run/x:mode=660"):
+            SERVER.check(SERVER.parse(text))
+
+    def test_wrongEndpoint(self) -> None:
+        """
+        An endpoint string that Twisted refuses, with whatever exception, is told with its reason and an example.
+        """
+        self.assertWrong(CLIENT, "tcp:127.0.0.1", "missing", "'port'", "expected tcp:HOST:PORT")
+        self.assertWrong(CLIENT, "tcp:127.0.0.1:http", "'http'", "expected tcp:HOST:PORT")
+        self.assertWrong(CLIENT, "tcp:127.0.0.1:1:bogus=1", "'bogus'")
+        self.assertWrong(CLIENT, "smtp:1", "Unknown endpoint type: 'smtp'")
+        self.assertWrong(CLIENT, "tcp:\\", "expected")
+        self.assertWrong(SERVER, "systemd:domain=INET:index=7", "expected")
+        self.assertWrong(SERVER, "ssl:1:privateKey=/nonexistent.pem", "/nonexistent.pem")
+
+    def test_missingScheme(self) -> None:
+        """
+        An endpoint string that would be right with C{tcp:} before it gets that for an answer.
+        """
+        self.assertWrong(CLIENT, "127.0.0.1:11211", "did you mean tcp:127.0.0.1:11211?")
+        self.assertWrong(SERVER, "11212", "did you mean tcp:11212?")
+        self.assertWrong(CLIENT, "tcp:11211", "'port'; expected tcp:HOST:PORT")
+        self.assertWrong(CLIENT, "tls:11211", "'port'; expected tcp:HOST:PORT")
+
+    def test_port(self) -> None:
+        """
+        A port that does not exist is found here: Twisted would find it with a traceback, when it is used.
+        """
+        self.assertWrong(CLIENT, "tcp:127.0.0.1:65536", "port 65536 is more than 65535")
+        self.assertWrong(CLIENT, "tcp:host=127.0.0.1:port=99999", "port 99999")
+        self.assertWrong(SERVER, "tcp:99999:interface=127.0.0.1", "port 99999")
+        SERVER.check("tcp:11212:backlog=100000")
+
+    def test_endpointOneLine(self) -> None:
+        """
+        The reason is one line, even when an endpoint's own is not.
+        """
+
+        def refuse(reactor: object, description: str) -> object:
+            raise KeyError("two\nlines")
+
+        self.assertWrong(Endpoint(refuse, "nothing"), "x", "'two\\nlines'; expected nothing")
+
+    @settings(deadline=None)
+    @given(st.integers(0, 1 << 41))
+    def test_sizeBack(self, value: int) -> None:
+        """
+        A size that was written is read back.
+        """
+        kind = Size(0, 1 << 41)
+        self.assertEqual(kind.parse(kind.show(value)), value)
+
+    @settings(deadline=None)
+    @given(st.floats(0.001, 31536000.0))
+    def test_secondsBack(self, value: float) -> None:
+        """
+        A time that was written is read back.
+        """
+        kind = Seconds(0.001, 31536000.0)
+        self.assertEqual(kind.parse(kind.show(value)), value)
+
+    @settings(deadline=None)
+    def test_secret(self) -> None:
+        """
+        A secret is the first line of a file that can be read, without spaces around it.
+        """
+        kind = SecretFile()
+        path = self.mktemp()
+        self.assertIn("expected a file that can be read", str(self.assertRaises(ValueError, kind.check, path)))
+        for text, fits in ((b" \nsecret", False), (b"", False), (b" open sesame \r\nnot this\n", True)):
+            with open(path, "wb") as file:
+                file.write(text)
+            self.assertEqual(kind.fits(path), fits)
+        self.assertEqual(kind.read(path), b"open sesame")
+
+    @given(st.text())
+    def test_noOtherError(self, text: str) -> None:
+        """
+        Whatever text is given, it is a value or a C{ValueError}.
+        """
+        kinds: list[Kind[Any]] = [Whole(0, 9), Size(0, 9), Seconds(0, 9), Choice("a"), CLIENT, SERVER]
+        for kind in kinds:
+            try:
+                kind.check(kind.parse(text))
+            except ValueError as error:
+                self.assertNotIn("\n", str(error))
+
+
+@dataclass(frozen=True)
+class Example:
+    """
+    Settings as L{txconnpool.config.settings} declares them.
+    """
+
+    name: str = "no option"
+    poolSize: int = option(4, Whole(1, 9), "most connections", "Pool", "s")
+    colors: tuple[str, ...] = option(("red",), Choice("red", "blue"), "colors", "Look", many=True)
+    shape: str | None = option(None, Choice("round"), "shape", "Look", fixed=True)
+
+
+class OptionTests(SynchronousTestCase):
+    """
+    Tests for L{option} and L{optionsOf}.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make the options of L{Example}.
+        """
+        self.size, self.colors, self.shape = optionsOf(Example)
+
+    def test_declared(self) -> None:
+        """
+        What is declared is the field's default, and a description whose name has hyphens for capital letters.
+        """
+        self.assertEqual(Example(), Example("no option", 4, ("red",), None))
+        self.assertEqual(
+            (self.size.name, self.size.attribute, self.size.default, self.size.short, self.size.many),
+            ("pool-size", "poolSize", 4, "s", False),
+        )
+        self.assertEqual([each.fixed for each in (self.size, self.colors, self.shape)], [False, False, True])
+
+    def test_one(self) -> None:
+        """
+        A setting that is one value takes one text.
+        """
+        self.assertEqual(self.size.parse(["7"]), 7)
+        self.assertIn("expected one line", str(self.assertRaises(ValueError, self.size.parse, ["7", "8"])))
+
+    def test_many(self) -> None:
+        """
+        A setting that may be repeated is a tuple of at least one value, each only once.
+        """
+        self.assertEqual(self.colors.parse(["red", "blue"]), ("red", "blue"))
+        self.assertIn("only once", str(self.assertRaises(ValueError, self.colors.parse, ["red", "red"])))
+        for value in ((), "red", ["red"], None):
+            self.assertIn("one or more", str(self.assertRaises(ValueError, self.colors.check, value)))
+
+    def test_whichOfMany(self) -> None:
+        """
+        When one of several values is wrong, the error tells which.
+        """
+        self.assertIn("'green'", str(self.assertRaises(ValueError, self.colors.parse, ["red", "green"])))
+
+    def test_nothing(self) -> None:
+        """
+        A setting without a default may be left empty, one with a default may not.
+        """
+        self.assertIsNone(self.shape.parse([""]))
+        self.shape.check(None)
+        self.assertRaises(ValueError, self.size.parse, [""])
+        self.assertRaises(ValueError, self.size.check, None)
+
+    def test_show(self) -> None:
+        """
+        A value is written as the ini has it.
+        """
+        self.assertEqual(self.size.show(4), "4")
+        self.assertEqual(self.colors.show(("red", "blue")), "red\nblue")
+        self.assertEqual(self.shape.show(None), "")

@@ -1,0 +1,278 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for L{txconnpool.config.settings}.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txconnpool.config.settings import OPTIONS, POOL_OPTIONS, PROCESS_OPTIONS, ConfigError, PoolSettings, Settings
+
+
+class PoolSettingsTests(SynchronousTestCase):
+    """
+    Tests for L{PoolSettings}.
+    """
+
+    def assertFaults(self, told: list[str], **values: Any) -> None:
+        """
+        Assert that the settings of a pool are refused, with one line for each of some words.
+        """
+        lines = str(self.assertRaises(ConfigError, PoolSettings, **values)).splitlines()
+        self.assertEqual(len(lines), len(told), lines)
+        for line, words in zip(lines, told, strict=True):
+            self.assertIn(words, line)
+            self.assertTrue(line.startswith(f"pool {values.get('name', 'default')!r}: "), line)
+
+    def test_defaults(self) -> None:
+        """
+        The defaults are those of the documentation.
+        """
+        self.assertEqual(
+            dataclasses.asdict(PoolSettings()),
+            {
+                "name": "default",
+                "upstream": ("tcp:127.0.0.1:11211",),
+                "listen": ("tcp:11212:interface=127.0.0.1",),
+                "distribution": None,
+                "upstreamAuth": None,
+                "listenAuth": None,
+                "allowCommands": None,
+                "denyCommands": (),
+                "poolSize": 4,
+                "minPoolSize": 1,
+                "pipelineDepth": 1024,
+                "idleTimeout": 600.0,
+                "maxLifetime": 3600.0,
+                "connectTimeout": 1.0,
+                "waitTimeout": 1.0,
+                "requestTimeout": 2.0,
+                "slowRequest": 0.0,
+                "logKeys": "yes",
+                "maxClients": 10000,
+                "maxWaiting": 10000,
+                "maxItemSize": 1048576,
+                "maxInFlight": 256,
+                "sessionBacklog": 65536,
+                "sessionUnreadSoft": 262144,
+                "sessionUnreadHard": 67108864,
+            },
+        )
+
+    def test_frozen(self) -> None:
+        """
+        Settings do not change.
+        """
+        settings = PoolSettings()
+        self.assertRaises(dataclasses.FrozenInstanceError, setattr, settings, "poolSize", 5)
+        self.assertEqual(hash(settings), hash(PoolSettings()))
+
+    def test_commands(self) -> None:
+        """
+        Commands are those of memcached; what is never passed on cannot be allowed.
+        """
+        PoolSettings(allowCommands=("get", "mg"), denyCommands=("flush_all", "mg"))
+        self.assertFaults(
+            ["watch is about a server or a connection", "no such command: flushall; did you mean flush_all?"],
+            allowCommands=("get", "watch"),
+            denyCommands=("flushall",),
+        )
+
+    def test_eachValue(self) -> None:
+        """
+        Each value is checked, and all that are wrong are told.
+        """
+        self.assertFaults(
+            ["upstream = ('smtp:x',)", "poolSize = 0: expected a whole number", "requestTimeout = '2'"],
+            poolSize=0,
+            requestTimeout="2",
+            upstream=("smtp:x",),
+        )
+
+    def test_name(self) -> None:
+        """
+        A pool's name is one word, so that it can stand in logs, statistics and commands.
+        """
+        for name in ("", "two words", "a\nb", "a]"):
+            self.assertFaults(["expected a name of letters, digits"], name=name)
+        PoolSettings(name="A-1_b.c")
+
+    def test_pools(self) -> None:
+        """
+        No more connections may be kept open than there may be.
+        """
+        PoolSettings(minPoolSize=4)
+        self.assertFaults(["min-pool-size 5 is more than pool-size 4"], minPoolSize=5)
+
+    def test_distribution(self) -> None:
+        """
+        Several servers need a distribution, so that nobody gets a cache that loses keys by surprise.
+        """
+        servers = ("tcp:a:1", "tcp:b:1")
+        PoolSettings(upstream=servers, distribution="round-robin")
+        self.assertFaults(["several servers in upstream need `distribution`"], upstream=servers)
+
+    def test_fewConnections(self) -> None:
+        """
+        Each server can have a connection.
+        """
+        self.assertFaults(
+            ["pool-size 1 has no connection for each of the 2 servers"],
+            upstream=("tcp:a:1", "tcp:b:1"), distribution="round-robin", poolSize=1,
+        )  # fmt: skip
+
+    def test_grow(self) -> None:
+        """
+        The bound that must hold a value grows with max-item-size when it is not set.
+        """
+        settings = PoolSettings(maxItemSize=64 << 20)
+        self.assertGreater(settings.sessionUnreadHard, 64 << 20)
+        self.assertEqual(dataclasses.replace(settings, poolSize=5).sessionUnreadHard, settings.sessionUnreadHard)
+
+    def test_noRoom(self) -> None:
+        """
+        A bound that was set and does not hold a value is refused, not changed.
+        """
+        self.assertFaults(
+            ["session-unread-hard 1048576 has no room"],
+            sessionUnreadHard=1 << 20,
+        )
+
+    def test_unread(self) -> None:
+        """
+        The soft bound on unread bytes is not above the hard one.
+        """
+        self.assertFaults(
+            ["session-unread-soft 8388608 is more than session-unread-hard 4194304"],
+            sessionUnreadSoft=8 << 20,
+            sessionUnreadHard=4 << 20,
+        )
+
+
+class SettingsTests(SynchronousTestCase):
+    """
+    Tests for L{Settings}.
+    """
+
+    def assertFaults(self, told: list[str], **values: Any) -> None:
+        """
+        Assert that settings are refused, with one line for each of some words.
+        """
+        lines = str(self.assertRaises(ConfigError, Settings, **values)).splitlines()
+        self.assertEqual(len(lines), len(told), lines)
+        for line, words in zip(lines, told, strict=True):
+            self.assertIn(words, line)
+
+    def test_defaults(self) -> None:
+        """
+        By default there is one pool.
+        """
+        self.assertEqual(Settings(), Settings(pools=(PoolSettings(),), drainTimeout=5.0, maxUnreadBytes=256 << 20))
+
+    def test_pools(self) -> None:
+        """
+        There is at least one pool, and each has a name of its own.
+        """
+        self.assertFaults(["pools: expected at least one"], pools=())
+        two = (PoolSettings(), PoolSettings(listen=("tcp:1",)))
+        self.assertFaults(["pools: two have one name"], pools=two)
+
+    def test_stats(self) -> None:
+        """
+        Statistics are not served where clients connect.
+        """
+        Settings(stats="tcp:11213:interface=127.0.0.1")
+        self.assertFaults(
+            ["pool 'a': stats tcp:1 is where pool 'a' listens; expected an endpoint of its own"],
+            pools=(PoolSettings(name="a", listen=("tcp:2", "tcp:1")),),
+            stats="tcp:1",
+        )
+        self.assertFaults(["stats = 'nowhere': "], stats="nowhere")
+
+    def test_listen(self) -> None:
+        """
+        Two pools cannot listen on one endpoint.
+        """
+        pools = (PoolSettings(name="a"), PoolSettings(name="b"))
+        self.assertFaults(["pool 'b': pool 'a' listens on tcp:11212:interface=127.0.0.1 too"], pools=pools)
+
+    def test_listenAnywhere(self) -> None:
+        """
+        Two pools may listen on port 0, which is another port each time.
+        """
+        listen = ("tcp:0:interface=127.0.0.1",)
+        Settings(pools=(PoolSettings(name="a", listen=listen), PoolSettings(name="b", listen=listen)))
+
+    def test_workers(self) -> None:
+        """
+        Each worker can have its share of a pool: a connection to each server, and a request that waits.
+        """
+        Settings(workers=4)
+        self.assertFaults(["pool-size 4 has no connection for each of 5 workers"], workers=5)
+        pools = (PoolSettings(upstream=("tcp:a:1", "tcp:b:1"), distribution="round-robin"),)
+        Settings(workers=2, pools=pools)
+        told = "pool-size 4 has no connection to each of 2 servers for each of 3 workers"
+        self.assertFaults([told], workers=3, pools=pools)
+        pools = (PoolSettings(maxWaiting=1),)
+        self.assertFaults(["max-waiting 1 is less than one for each of 2 workers"], workers=2, pools=pools)
+        pools = (PoolSettings(upstream=("memory:",)),)
+        self.assertFaults(["memory: is in one process, and 2 workers"], workers=2, pools=pools)
+
+    def test_admin(self) -> None:
+        """
+        Without a password the proxy is administered at a UNIX socket only, and never where clients connect.
+        """
+        Settings(admin="unix:/run/admin.sock:mode=600")
+        self.assertFaults(["admin tcp:1 needs admin-password-file"], admin="tcp:1")
+        password = Path(self.mktemp())
+        password.write_text("secret\n", "ascii")
+        Settings(admin="tcp:1", adminPasswordFile=str(password))
+        pools = (PoolSettings(listen=("unix:/run/x",)),)
+        self.assertFaults(["admin unix:/run/x is in listen too"], admin="unix:/run/x", pools=pools)
+
+    def test_eachValue(self) -> None:
+        """
+        Each value is checked, and all that are wrong are told.
+        """
+        self.assertFaults(["drainTimeout = -1", "maxUnreadBytes = None"], drainTimeout=-1, maxUnreadBytes=None)
+
+
+class OptionsTests(SynchronousTestCase):
+    """
+    Tests for the table of options.
+    """
+
+    def test_names(self) -> None:
+        """
+        No name and no short name stands twice, so that each can be a long option and a key of [connpool].
+        """
+        names = [each.name for each in OPTIONS]
+        self.assertEqual(sorted(set(names)), sorted(names))
+        shorts = [each.short for each in OPTIONS if each.short]
+        self.assertEqual(sorted(set(shorts)), sorted(shorts))
+
+    def test_whole(self) -> None:
+        """
+        Each field is an option, but for the name of a pool and the list of pools.
+        """
+        self.assertEqual(
+            {each.name for each in dataclasses.fields(PoolSettings)} - {"name"},
+            {each.attribute for each in POOL_OPTIONS},
+        )
+        self.assertEqual(
+            {each.name for each in dataclasses.fields(Settings)} - {"pools"},
+            {each.attribute for each in PROCESS_OPTIONS},
+        )
+
+    def test_defaults(self) -> None:
+        """
+        Each default is right, and is read back from how it is shown.
+        """
+        for each in OPTIONS:
+            each.check(each.default)
+            self.assertEqual(each.parse(each.show(each.default).split("\n")), each.default, each.name)

@@ -1,0 +1,406 @@
+# -*- test-case-name: tests.memcache.test_store -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests of L{txconnpool.memcache.store}. That its replies are memcached's is tested in C{tests/real/test_embedded.py}.
+"""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from txconnpool.memcache.store import ITEM_MAX, ITEM_OVERHEAD, RELATIVE_MAX, STORE_MIN, Commands, Item, Store
+
+
+class Server(Commands):
+    """
+    Commands on a store of their own, with a clock to set.
+    """
+
+    def __init__(self, size: int = 1 << 20) -> None:
+        super().__init__(Store(size))
+        self.time = 0.0
+
+    def ask(self, line: bytes, value: bytes | None = None) -> bytes:
+        """
+        Execute a request.
+        """
+        return self.execute(line + b"\r\n" + (b"" if value is None else value + b"\r\n"), self.time)
+
+    def has(self, key: bytes) -> bool:
+        """
+        Look for an item without using it.
+        """
+        return self.ask(b"me " + key) != b"EN\r\n"
+
+    def counters(self) -> dict[str, str]:
+        """
+        The statistics.
+        """
+        lines = self.statistics((), self.time).decode("ascii").split("\r\n")[:-2]
+        return dict(line.split(" ")[1:] for line in lines)
+
+
+class TimeTests(SynchronousTestCase):
+    """
+    What the clock does to items.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make a server on which it is ten o'clock.
+        """
+        self.server = Server()
+        self.server.time = 10.0
+
+    def test_relative(self) -> None:
+        """
+        An item expires to the fraction of a second after it was stored.
+        """
+        self.server.time = 10.5
+        self.server.ask(b"set k 0 2 1", b"a")
+        self.server.time = 12.4
+        self.assertTrue(self.server.has(b"k"))
+        self.server.time = 12.5
+        self.assertFalse(self.server.has(b"k"))
+
+    def test_never(self) -> None:
+        """
+        An item stored with no time stays.
+        """
+        self.server.ask(b"set k 0 0 1", b"a")
+        self.server.time = 1e12
+        self.assertTrue(self.server.has(b"k"))
+
+    def test_negative(self) -> None:
+        """
+        A negative time is over at once.
+        """
+        self.assertEqual(self.server.ask(b"set k 0 -1 1", b"a"), b"STORED\r\n")
+        self.assertFalse(self.server.has(b"k"))
+
+    def test_date(self) -> None:
+        """
+        More than thirty days is a date, thirty days are not.
+        """
+        self.server.time = 1e9
+        self.server.ask(b"set days 0 %d 1" % RELATIVE_MAX, b"a")
+        self.server.ask(b"set past 0 %d 1" % (RELATIVE_MAX + 1), b"a")
+        self.server.ask(b"set date 0 1000000005 1", b"a")
+        self.assertEqual([self.server.has(key) for key in (b"days", b"past", b"date")], [True, False, True])
+        self.server.time += 5
+        self.assertEqual([self.server.has(key) for key in (b"days", b"past", b"date")], [True, False, False])
+
+    def test_touched(self) -> None:
+        """
+        C{touch}, C{gat}, C{mg}, C{ma} and C{md} give an item a new time.
+        """
+        for request in (b"touch k 5", b"gat 5 k", b"mg k T5", b"ma k T5", b"md k I T5"):
+            self.server.ask(b"set k 0 1 1", b"1")
+            self.server.ask(request)
+            self.server.time += 4.9
+            self.assertTrue(self.server.has(b"k"), request)
+            self.server.time += 0.1
+            self.assertFalse(self.server.has(b"k"), request)
+
+    def test_made(self) -> None:
+        """
+        What C{mg} and C{ma} make on a miss has the time that C{N} says.
+        """
+        for request in (b"mg k N5", b"ma k N5"):
+            self.assertTrue(self.server.ask(request).startswith(b"HD"))
+            self.server.time += 4.9
+            self.assertTrue(self.server.has(b"k"), request)
+            self.server.time += 0.1
+            self.assertFalse(self.server.has(b"k"), request)
+
+    def test_remaining(self) -> None:
+        """
+        C{t} is the time left in seconds, begun ones counted, and C{l} the whole seconds since the item was used.
+        """
+        self.server.ask(b"set k 0 100 1", b"a")
+        self.server.time += 9.5
+        self.assertEqual(self.server.ask(b"mg k t l"), b"HD t91 l9\r\n")
+        self.assertEqual(self.server.ask(b"mg k t l"), b"HD t91 l0\r\n")
+
+    def test_recache(self) -> None:
+        """
+        One client, the first, is told to store anew what has less time left than C{R}.
+        """
+        self.server.ask(b"set k 0 100 1", b"a")
+        self.server.time += 70
+        self.assertEqual(self.server.ask(b"mg k R30"), b"HD\r\n")
+        self.server.time += 1
+        self.assertEqual(self.server.ask(b"mg k R30"), b"HD W\r\n")
+        self.assertEqual(self.server.ask(b"mg k R30"), b"HD Z\r\n")
+
+    def test_flushLater(self) -> None:
+        """
+        A delayed flush takes all that was stored before it is due, and nothing that is stored after.
+        """
+        self.server.ask(b"set old 0 0 1", b"a")
+        self.server.ask(b"flush_all 5")
+        self.server.time += 4
+        self.server.ask(b"set new 0 0 1", b"a")
+        self.assertEqual([self.server.has(b"old"), self.server.has(b"new")], [True, True])
+        self.server.time += 1
+        self.assertEqual(self.server.counters()["curr_items"], "0")
+        self.server.ask(b"set newest 0 0 1", b"a")
+        self.assertEqual(
+            [self.server.has(key) for key in (b"old", b"new", b"newest")],
+            [False, False, True],
+        )
+
+    def test_flushAgain(self) -> None:
+        """
+        The last flush is the one that counts.
+        """
+        self.server.ask(b"flush_all 5")
+        self.server.ask(b"flush_all 9")
+        self.server.ask(b"set k 0 0 1", b"a")
+        self.server.time += 5
+        self.assertTrue(self.server.has(b"k"))
+        self.server.ask(b"flush_all")
+        self.assertEqual(len(self.server.store), 0)
+        self.server.ask(b"set k 0 0 1", b"a")
+        self.server.time += 4
+        self.assertTrue(self.server.has(b"k"))
+
+
+class RoomTests(SynchronousTestCase):
+    """
+    What becomes of items when there is no room for all.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make a server with room for three items with keys of one byte and values of 100.
+        """
+        self.server = Server(3 * (101 + ITEM_OVERHEAD))
+        for key in (b"a", b"b", b"c"):
+            self.server.ask(b"set %s 0 0 100" % key, b"x" * 100)
+
+    def kept(self) -> bytes:
+        """
+        The keys of the items that are there.
+        """
+        return b"".join(key for key in (b"a", b"b", b"c", b"d") if self.server.has(key))
+
+    def test_oldest(self) -> None:
+        """
+        The item that was not used for longest makes room.
+        """
+        self.assertEqual(self.kept(), b"abc")
+        self.server.ask(b"set d 0 0 100", b"x" * 100)
+        self.assertEqual(self.kept(), b"bcd")
+        self.assertEqual(self.server.counters()["evictions"], "1")
+
+    def test_used(self) -> None:
+        """
+        Whatever uses an item keeps it; C{me} and C{mg} with C{u} only look at it.
+        """
+        for request in (b"get a", b"gat 0 a", b"touch a 0", b"mg a", b"append a 0 0 0", b"add a 0 0 0"):
+            self.setUp()
+            self.server.ask(request, b"" if b"0 0 0" in request else None)
+            self.server.ask(b"set d 0 0 100", b"x" * 100)
+            self.assertEqual(self.kept(), b"acd", request)
+        for request in (b"me a", b"mg a u"):
+            self.setUp()
+            self.server.ask(request)
+            self.server.ask(b"set d 0 0 100", b"x" * 100)
+            self.assertEqual(self.kept(), b"bcd", request)
+
+    def test_counted(self) -> None:
+        """
+        So does counting.
+        """
+        self.server.ask(b"set a 0 0 100", b"1".ljust(100))
+        self.server.ask(b"get b")
+        self.server.ask(b"get c")
+        self.server.ask(b"incr a 1")
+        self.server.ask(b"set d 0 0 100", b"x" * 100)
+        self.assertEqual(self.kept(), b"acd")
+
+    def test_asManyAsNeeded(self) -> None:
+        """
+        A large item pushes out several small ones.
+        """
+        self.server.ask(b"set d 0 0 102", b"x" * 102)
+        self.assertEqual(self.kept(), b"cd")
+
+    def test_replaced(self) -> None:
+        """
+        A value that takes another's place needs only the difference.
+        """
+        self.server.ask(b"set a 0 0 100", b"y" * 100)
+        self.assertEqual(self.kept(), b"abc")
+
+    def test_grown(self) -> None:
+        """
+        Appending takes room too, and the item itself is the last to go.
+        """
+        self.server.ask(b"append a 0 0 1", b"x")
+        self.assertEqual(self.kept(), b"ac")
+
+    def test_smallest(self) -> None:
+        """
+        The smallest store still keeps a longest value under a longest key.
+        """
+        server = Server(STORE_MIN)
+        key, size = b"k" * 250, server.store.itemMax
+        self.assertEqual(server.ask(b"set %s 0 0 %d" % (key, size), b"x" * size), b"STORED\r\n")
+        self.assertTrue(server.has(key))
+        self.assertGreater(size, 20)  # any number fits
+
+    def test_largest(self) -> None:
+        """
+        Values are as long as memcached's at most, also those made by appending.
+        """
+        server = Server(1 << 30)
+        self.assertEqual(server.store.itemMax, ITEM_MAX)
+        server.ask(b"set k 0 0 1", b"a")
+        self.assertEqual(server.ask(b"append k 0 0 %d" % ITEM_MAX, b"x" * ITEM_MAX), b"NOT_STORED\r\n")
+        self.assertEqual(server.ask(b"prepend k 0 0 %d" % (ITEM_MAX - 1), b"x" * (ITEM_MAX - 1)), b"STORED\r\n")
+
+
+KEYS = st.sampled_from((b"a", b"bb", b"ccc", b"dddd"))
+NUMBERS = st.integers(0, 300)
+REQUESTS = st.one_of(
+    st.tuples(
+        st.sampled_from((b"set %s 0 %d", b"append %s 0 %d", b"add %s 0 %d")), KEYS, st.sampled_from((0, 3)), NUMBERS
+    ),
+    st.tuples(st.sampled_from((b"delete %s", b"mg %s N5", b"ma %s N5 D999", b"get %s", b"md %s I")), KEYS),
+    st.sampled_from(((b"flush_all",), (b"flush_all 2",))),
+)
+
+
+class AccountTests(SynchronousTestCase):
+    """
+    The books of a store.
+    """
+
+    @settings(deadline=None)
+    @given(st.lists(st.tuples(st.integers(0, 2), REQUESTS), max_size=60))
+    def test_balance(self, requests: list[tuple[int, tuple[object, ...]]]) -> None:
+        """
+        Whatever is done, the bytes in use are those of the items kept, and never more than the store's size.
+        """
+        server = Server(STORE_MIN)
+        for seconds, (verb, *words) in requests:
+            assert isinstance(verb, bytes)
+            server.time += seconds
+            if len(words) == 3:
+                key, exptime, length = words
+                assert isinstance(length, int)
+                server.ask(b"%s %d" % (verb % (key, exptime), length), b"7" * length)
+            else:
+                server.ask(verb % tuple(words))
+            sizes = [server.ask(b"me " + key).rpartition(b"size=")[2] for key in (b"a", b"bb", b"ccc", b"dddd")]
+            self.assertEqual(server.store.used, sum(int(size) for size in sizes if size != b"EN\r\n"))
+            self.assertLessEqual(server.store.used, server.store.size)
+
+    def test_statistics(self) -> None:
+        """
+        The statistics tell what was asked for and what is there.
+        """
+        server = Server()
+        server.time = 1234.5
+        server.store.connections = 2
+        server.ask(b"set k 0 0 5", b"value")
+        server.ask(b"get k absent")
+        server.ask(b"incr absent 1")
+        server.ask(b"set gone 0 -1 0", b"")
+        server.ask(b"get gone")
+        server.ask(b"flush_all 100")
+        server.ask(b"me k")
+        counters = server.counters()
+        expected = {
+            "time": "1234",
+            "curr_connections": "2",
+            "cmd_get": "3",
+            "cmd_set": "2",
+            "cmd_flush": "1",
+            "cmd_meta": "1",
+            "get_hits": "1",
+            "get_misses": "2",
+            "get_expired": "1",
+            "incr_misses": "1",
+            "decr_misses": "0",
+            "curr_items": "1",
+            "total_items": "2",
+            "bytes": str(1 + 5 + ITEM_OVERHEAD),
+            "limit_maxbytes": str(1 << 20),
+            "evictions": "0",
+        }
+        self.assertEqual({name: counters[name] for name in expected}, expected)
+
+    def test_reset(self) -> None:
+        """
+        C{stats reset} sets counters to 0, not what is there.
+        """
+        server = Server()
+        server.ask(b"set k 0 0 5", b"value")
+        self.assertEqual(server.statistics((b"reset",), 0), b"RESET\r\n")
+        counters = server.counters()
+        self.assertEqual([counters["cmd_set"], counters["curr_items"]], ["0", "1"])
+
+    def test_groups(self) -> None:
+        """
+        Groups of statistics are not known.
+        """
+        self.assertEqual(Server().statistics((b"items",), 0), b"ERROR\r\n")
+
+    def test_length(self) -> None:
+        """
+        The length of a store is the number of its items.
+        """
+        store = Store()
+        self.assertEqual(len(store), 0)
+        store.link(b"k", Item(b"v"))
+        self.assertEqual(len(store), 1)
+
+
+class MetaTests(SynchronousTestCase):
+    """
+    Where meta commands are not memcached 1.6.18's.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make a server.
+        """
+        self.server = Server()
+
+    def test_later(self) -> None:
+        """
+        Flags of later versions are refused, with the words of a server that does not know them.
+        """
+        for request, value in ((b"mg k E5", None), (b"ms k 1 E5", b"a")):
+            self.assertEqual(self.server.ask(request, value), b"CLIENT_ERROR invalid flag\r\n")
+        for request in (b"md k x", b"ma k E5"):
+            self.assertEqual(self.server.ask(request), b"CLIENT_ERROR invalid or duplicate flag\r\n")
+
+    def test_binary(self) -> None:
+        """
+        A key that came in base64 is shown in base64, whatever happened to its item.
+        """
+        for request, value in ((b"ms YQA= 1 b MA", b"9"), (b"ma YQA= b", None), (b"mg YQA= b v", None)):
+            self.server.ask(b"ms YQA= 1 b", b"9")
+            self.server.ask(request, value)
+            self.assertTrue(self.server.ask(b"mg YQA= b k").startswith(b"HD kYQA= b"), request)
+        for request in (b"mg YWE= b N0", b"ma YWE= b N0"):
+            self.server.ask(b"flush_all")
+            self.server.ask(request)
+            self.assertTrue(self.server.ask(b"mg aa k").startswith(b"HD kYWE= b"), request)
+
+    def test_debug(self) -> None:
+        """
+        C{me} tells the seconds that are left, and -1 for ever.
+        """
+        self.server.ask(b"set k 0 60 3", b"abc")
+        self.assertEqual(
+            self.server.ask(b"me k"), b"ME k exp=60 la=0 cas=1 fetch=no cls=1 size=%d\r\n" % (ITEM_OVERHEAD + 4)
+        )
+        self.server.ask(b"gat 0 k")
+        self.assertIn(b" exp=-1 la=0 cas=1 fetch=yes ", self.server.ask(b"me k"))

@@ -1,0 +1,137 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for L{txconnpool.net.deadlines}.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from txconnpool.net.deadlines import Deadlines
+
+
+class DeadlinesTests(SynchronousTestCase):
+    """
+    Tests for L{Deadlines}.
+    """
+
+    def setUp(self) -> None:
+        """
+        Members are late after three seconds.
+        """
+        self.clock = Clock()
+        self.late: list[str] = []
+        self.deadlines = Deadlines(self.clock, 3.0, self.late.append)
+
+    def test_late(self) -> None:
+        """
+        A member is told of once, when its time has passed and not before.
+        """
+        self.assertEqual(self.deadlines.add("a"), 0.0)
+        self.clock.advance(2.9)
+        self.assertEqual(self.late, [])
+        self.clock.advance(0.2)
+        self.clock.advance(10)
+        self.assertEqual((self.late, self.deadlines.since), (["a"], {}))
+
+    def test_inTime(self) -> None:
+        """
+        Who has ended is never late, and may say so again.
+        """
+        self.deadlines.add("a")
+        self.deadlines.add("b")
+        for _ in range(2):
+            self.deadlines.discard("a")
+        self.clock.advance(3)
+        self.assertEqual(self.late, ["b"])
+
+    def test_oneTimer(self) -> None:
+        """
+        A thousand members have one timer, which rests when they have ended.
+        """
+        for number in range(1000):
+            self.deadlines.add(str(number))
+            self.clock.advance(0.001)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        for number in range(1000):
+            self.deadlines.discard(str(number))
+        self.clock.advance(3)
+        self.assertEqual((self.late, self.clock.getDelayedCalls()), ([], []))
+
+    def test_eachInItsTime(self) -> None:
+        """
+        The timer is for the one whose time ends first, whoever ended before.
+        """
+        for name in "abc":
+            self.deadlines.add(name)
+            self.clock.advance(0.5)
+        self.deadlines.discard("a")
+        self.clock.advance(1.9)
+        self.assertEqual(self.late, [])
+        self.clock.advance(0.2)
+        self.assertEqual(self.late, ["b"])
+        self.clock.advance(0.5)
+        self.assertEqual(self.late, ["b", "c"])
+
+    def test_rounding(self) -> None:
+        """
+        Where adding up times is not exact the timer comes to its end all the same.
+        """
+        for start in range(200):
+            self.clock.rightNow = start * 0.1
+            self.deadlines.add("a")
+            self.clock.advance(3.0)
+            self.assertEqual(self.late.pop(), "a")
+
+    def test_endedByAnother(self) -> None:
+        """
+        Of members that are late together, one may be ended by what becomes of another.
+        """
+
+        def late(member: str) -> None:
+            self.late.append(member)
+            deadlines.discard("b")
+            deadlines.add("c")
+
+        deadlines = Deadlines(self.clock, 3.0, late)
+        deadlines.add("a")
+        deadlines.add("b")
+        self.clock.advance(3)
+        self.assertEqual((self.late, list(deadlines.since)), (["a"], ["c"]))
+        deadlines.stop()
+
+    def test_never(self) -> None:
+        """
+        Without a time nobody is late, and there is no timer.
+        """
+        deadlines = Deadlines(self.clock, None, self.late.append)
+        deadlines.add("a")
+        self.assertEqual((self.clock.getDelayedCalls(), list(deadlines.since)), ([], ["a"]))
+
+    def test_stop(self) -> None:
+        """
+        It can be stopped, twice, and begins again with the next member.
+        """
+        self.deadlines.add("a")
+        self.deadlines.stop()
+        self.deadlines.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.deadlines.add("b")
+        self.clock.advance(3)
+        self.assertEqual(self.late, ["a", "b"])
+
+    def test_retime(self) -> None:
+        """
+        Another time is in force at once, for those whose time runs already too.
+        """
+        self.deadlines.add("a")
+        self.clock.advance(1)
+        self.deadlines.retime(1.5)
+        self.clock.advance(0.4)
+        self.assertEqual(self.late, [])
+        self.clock.advance(0.2)
+        self.assertEqual(self.late, ["a"])
+        self.deadlines.add("b")
+        self.deadlines.retime(None)
+        self.assertEqual(self.clock.getDelayedCalls(), [])

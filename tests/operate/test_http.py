@@ -1,0 +1,699 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for L{txconnpool.operate.http}, and for the services that serve and tell statistics.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from typing import Any
+
+from twisted.application.service import IService
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import CannotListenError, ConnectionDone
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.logger import Logger, capturedLogs
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from tests.support import Pipe
+from txconnpool.config.settings import PoolSettings, Settings
+from txconnpool.operate.http import (
+    CONNECTIONS,
+    IDLE,
+    INTERVAL,
+    SAMPLES,
+    History,
+    StatisticsService,
+    estimate,
+    health,
+)
+from txconnpool.operate.service import ProxyService
+from txconnpool.operate.workers.channel import ChannelError
+from txconnpool.operate.workers.supervisor import Workers, shares
+
+STATS = "tcp:11213:interface=127.0.0.1"
+POOL = PoolSettings(name="pages", upstream=("memory:",), listen=("tcp:1",))
+
+
+class Far:
+    """
+    Somebody's HTTP connection.
+    """
+
+    def __init__(self, reactor: MemoryReactorClock) -> None:
+        factory: Any
+        (factory,) = [factory for port, factory, *_ in reactor.tcpServers if port == 11213]
+        self.transport = StringTransport()
+        self.transport.abortConnection = self.lose  # type: ignore[method-assign]
+        self.protocol: Any = factory.buildProtocol(None)
+        if self.protocol is not None:
+            self.protocol.makeConnection(self.transport)
+
+    def lose(self) -> None:
+        """
+        The connection ends.
+        """
+        self.transport.disconnecting = True
+        self.protocol.connectionLost(Failure(ConnectionDone()))
+
+    def ask(self, path: str, method: str = "GET", more: bytes = b"") -> tuple[int, dict[str, str], bytes]:
+        """
+        @return: code, headers and body of the answer.
+        """
+        self.transport.clear()
+        self.protocol.dataReceived(f"{method} {path} HTTP/1.1\r\nHost: a\r\n".encode() + (more or b"\r\n"))
+        return self.answer()
+
+    def answer(self) -> tuple[int, dict[str, str], bytes]:
+        """
+        @return: what came.
+        """
+        head, _, body = self.transport.value().partition(b"\r\n\r\n")
+        first, *lines = head.decode().split("\r\n")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+        return int(first.split(" ")[1]), headers, body
+
+
+class ServiceTestCase(SynchronousTestCase):
+    """
+    A proxy with statistics, in memory.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make it; nothing has started.
+        """
+        self.clock = MemoryReactorClock()
+        self.service = ProxyService(Settings(pools=(POOL,), stats=STATS), self.clock)
+
+    def start(self) -> Far:
+        """
+        Start, and connect to the statistics.
+        """
+        self.service.privilegedStartService()
+        self.service.startService()
+        self.addCleanup(self.stop)
+        self.turns()
+        return Far(self.clock)
+
+    def stop(self) -> None:
+        """
+        Stop, if it runs; nothing may be left.
+        """
+        if self.service.running:
+            stopped = self.service.stopService()
+            self.turns()
+            self.successResultOf(stopped)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def turns(self) -> None:
+        """
+        Let happen what happens by itself.
+        """
+        for _ in range(10):
+            self.clock.advance(0)
+
+    def client(self) -> Pipe:
+        """
+        A client of the pool.
+        """
+        factory: Any
+        (factory,) = [factory for port, factory, *_ in self.clock.tcpServers if port == 1]
+        return Pipe(self.clock).connect(factory.buildProtocol(None))
+
+    def say(self, client: Pipe, request: bytes) -> bytes:
+        """
+        @return: what a client is answered.
+        """
+        client.send(request)
+        self.turns()
+        return client.take()
+
+
+class HTTPTests(ServiceTestCase):
+    """
+    What is answered over HTTP.
+    """
+
+    def test_metrics(self) -> None:
+        """
+        C{/metrics} is for Prometheus.
+        """
+        far = self.start()
+        self.say(self.client(), b"set a 0 0 1\r\nx\r\nget a\r\nget b\r\n")
+        code, headers, body = far.ask("/metrics")
+        self.assertEqual((code, headers["content-type"]), (200, "text/plain; version=0.0.4; charset=utf-8"))
+        self.assertIn(b'connpool_requests_total{pool="pages",command="get"} 2\n', body)
+        self.assertIn(b'connpool_hits_total{pool="pages"} 1\n', body)
+        self.assertIn(b'connpool_server_up{pool="pages",server="memory:"} 1\n', body)
+
+    def test_json(self) -> None:
+        """
+        C{/stats.json} has all numbers, the last minutes and the last events.
+        """
+        far = self.start()
+        self.say(self.client(), b"get a\r\n")
+        self.clock.advance(INTERVAL)
+        code, headers, body = far.ask("/stats.json")
+        self.assertEqual((code, headers["content-type"]), (200, "application/json"))
+        told = json.loads(body)
+        (pool,) = told["pools"]
+        self.assertEqual((pool["name"], pool["state"], pool["requests"]["get"]), ("pages", "ready", 1))
+        self.assertEqual([server["name"] for server in pool["servers"]], ["memory:"])
+        self.assertEqual(len(pool["history"]["requests"]), 1)
+        self.assertEqual(len(told["cpu_history"]), 1)
+        self.assertIn("pages: tcp:1 -> memory:", told["events"][0]["text"])
+
+    def test_health(self) -> None:
+        """
+        C{/healthz} says whether clients should be sent here, to one pool if it is named.
+        """
+        far = self.start()
+        code, headers, body = far.ask("/healthz")
+        self.assertEqual((code, headers["content-type"]), (200, "application/json"))
+        self.assertEqual(json.loads(body), {"status": "ready", "pools": {"pages": "ready"}})
+        self.assertEqual(far.ask("/healthz?pool=pages")[0], 200)
+        self.assertEqual(far.ask("/healthz?pool=other")[0], 404)
+
+    def test_draining(self) -> None:
+        """
+        While the proxy ends what it has, it says so; then the statistics end too, and close what is open there.
+        """
+        far = self.start()
+        client = self.client()
+        client.send(b"get a\r\n")
+        client.reads = False
+        client.write(b"x" * 100000)
+        stopped = self.service.stopService()
+        self.turns()
+        self.assertNoResult(stopped)
+        code, _, body = far.ask("/healthz")
+        self.assertEqual((code, json.loads(body)["status"]), (503, "draining"))
+        client.read()
+        self.turns()
+        self.successResultOf(stopped)
+        self.assertTrue(far.transport.disconnecting)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_page(self) -> None:
+        """
+        C{/} is a page that brings all it needs: browsers are told to run and to load nothing else.
+        """
+        code, headers, body = self.start().ask("/")
+        self.assertEqual((code, headers["content-type"]), (200, "text/html; charset=utf-8"))
+        self.assertEqual(int(headers["content-length"]), len(body))
+        policy = headers["content-security-policy"]
+        self.assertIn("default-src 'none'", policy)
+        self.assertNotIn("unsafe", policy)
+        self.assertEqual(re.findall(rb"""(?:src|href)=["'](?!data:)([^"'#]*:)?//""", body), [])
+        self.assertNotIn(b"innerHTML", body)
+        self.assertNotIn(b"style=", body)
+
+    def test_headers(self) -> None:
+        """
+        Nothing is kept in caches, guessed, or told about what answers.
+        """
+        far = self.start()
+        for path in ("/", "/metrics", "/stats.json", "/healthz"):
+            headers = far.ask(path)[1]
+            self.assertEqual(headers["cache-control"], "no-store")
+            self.assertEqual(headers["x-content-type-options"], "nosniff")
+            self.assertEqual(headers["server"], "txconnpool")
+
+    def test_head(self) -> None:
+        """
+        HEAD is answered like GET, without the body.
+        """
+        far = self.start()
+        for path in ("/", "/metrics", "/stats.json", "/healthz"):
+            code, headers, body = far.ask(path, "HEAD")
+            self.assertEqual((code, body), (200, b""))
+            self.assertGreater(int(headers["content-length"]), 10)
+
+    def test_otherMethods(self) -> None:
+        """
+        There is nothing to send here. What is sent all the same is not kept.
+        """
+        far = self.start()
+        size = 100_000_000
+        for method in ("POST", "PUT", "DELETE"):
+            self.assertIn(far.ask("/metrics", method)[0], (405, 501))
+        far.transport.clear()
+        far.protocol.dataReceived(b"POST /metrics HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size)
+        for _ in range(10):
+            far.protocol.dataReceived(b"x" * (size // 10))
+        self.assertEqual(far.answer()[0], 405)
+
+    def test_otherPaths(self) -> None:
+        """
+        There is nothing else.
+        """
+        far = self.start()
+        for path in ("/other", "/metrics/", "/metrics/x", "/../etc/passwd"):
+            self.assertEqual(far.ask(path)[0], 404, path)
+
+    def test_escaped(self) -> None:
+        """
+        What a client asks for does not come back as part of a page.
+        """
+        code, _, body = self.start().ask("/<script>alert(1)</script>")
+        self.assertEqual(code, 404)
+        self.assertNotIn(b"<script>", body)
+
+    def test_bound(self) -> None:
+        """
+        There may be so many connections, and one that asks nothing is closed after a while.
+        """
+        first = self.start()
+        others = [Far(self.clock) for _ in range(CONNECTIONS - 1)]
+        self.assertIsNone(Far(self.clock).protocol)
+        others[0].lose()
+        self.assertIsNotNone(Far(self.clock).protocol)
+        self.clock.pump([INTERVAL] * int(IDLE / INTERVAL + 1))
+        self.assertTrue(first.transport.disconnecting)
+
+    def test_gone(self) -> None:
+        """
+        Somebody who leaves before the answer is no harm.
+        """
+        far = self.start()
+        later: Deferred[Any] = Deferred()
+        self.service.statistics._source = lambda: later
+        far.protocol.dataReceived(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+        far.lose()
+        later.callback(self.service.snapshot())
+        self.assertEqual(far.transport.value(), b"")
+
+    def test_failed(self) -> None:
+        """
+        When numbers cannot be read, that is answered, and the log tells why.
+        """
+        far = self.start()
+        self.service.statistics._source = lambda: fail(ChannelError("no worker"))
+        for path in ("/metrics", "/stats.json", "/healthz"):
+            code, _, body = far.ask(path)
+            self.assertEqual(code, 503)
+            self.assertIn(b"no statistics", body)
+        self.clock.advance(INTERVAL)
+        self.assertEqual(len(self.flushLoggedErrors(ChannelError)), 4)
+
+
+class LifeTests(ServiceTestCase):
+    """
+    Tests for the life of L{StatisticsService}.
+    """
+
+    def test_interface(self) -> None:
+        """
+        It is a service.
+        """
+        verifyObject(IService, self.service.statistics)
+
+    def test_none(self) -> None:
+        """
+        Unless it is asked for there is none, and no timer for it.
+        """
+        self.service = ProxyService(Settings(pools=(POOL,)), self.clock)
+        self.assertIsNone(self.service.statistics)
+        self.service.startService()
+        self.addCleanup(self.stop)
+        self.assertEqual([port for port, *_ in self.clock.tcpServers], [1])
+        self.turns()
+        self.assertEqual([call for call in self.clock.getDelayedCalls() if "Statistics" in repr(call)], [])
+
+    def test_nothingYet(self) -> None:
+        """
+        To make it opens and schedules nothing.
+        """
+        self.assertEqual((self.clock.tcpServers, self.clock.getDelayedCalls()), ([], []))
+
+    def test_listens(self) -> None:
+        """
+        It listens before rights are given up, once.
+        """
+        self.service.privilegedStartService()
+        self.assertEqual(sorted(port for port, *_ in self.clock.tcpServers), [1, 11213])
+        self.service.startService()
+        self.addCleanup(self.stop)
+        self.assertEqual(len(self.clock.tcpServers), 2)
+
+    def test_cannotListen(self) -> None:
+        """
+        An address that is taken is an error for whoever starts it.
+        """
+        error = CannotListenError("127.0.0.1", 11213, OSError("in use"))
+
+        def listenTCP(*_: Any, **__: Any) -> None:
+            raise error
+
+        self.clock.listenTCP = listenTCP  # type: ignore[method-assign]
+        self.assertIs(self.assertRaises(CannotListenError, self.service.privilegedStartService), error)
+        self.assertIsNone(self.service.statistics.port)
+
+    def test_again(self) -> None:
+        """
+        It may be stopped and started again.
+        """
+        self.start()
+        self.stop()
+        self.clock.tcpServers.clear()
+        self.assertEqual(self.start().ask("/healthz")[0], 200)
+
+    def test_lag(self) -> None:
+        """
+        How late its timer is tells how busy the process is.
+        """
+        far = self.start()
+        self.assertEqual(json.loads(far.ask("/stats.json")[2])["loop_lag_seconds"], 0)
+        self.clock.advance(INTERVAL + 0.5)
+        self.assertEqual(json.loads(far.ask("/stats.json")[2])["loop_lag_seconds"], 0.5)
+
+    def test_events(self) -> None:
+        """
+        What is logged is kept from start to stop.
+        """
+        log = Logger(namespace="txconnpool.test")
+        statistics = self.service.statistics
+        log.warn("before")
+        self.start()
+        log.warn("while")
+        self.stop()
+        log.warn("after")
+        texts = [event["text"] for event in statistics.events.recent]
+        self.assertEqual((texts.count("before"), texts.count("while"), texts.count("after")), (0, 1, 0))
+
+
+class ReplyTests(ServiceTestCase):
+    """
+    What C{stats} answers to a client of a proxy.
+    """
+
+    def told(self, request: bytes) -> dict[bytes, bytes]:
+        """
+        @return: names and values.
+        """
+        reply = self.say(self.client(), request)
+        self.assertTrue(reply.endswith(b"END\r\n"), reply)
+        return dict(re.findall(rb"STAT (\S+) (.*)\r\n", reply))
+
+    def test_general(self) -> None:
+        """
+        C{stats} tells what memcached tools ask for, of this pool.
+        """
+        self.start()
+        self.say(self.client(), b"get a\r\n")
+        told = self.told(b"stats\r\n")
+        self.assertEqual((told[b"pool"], told[b"cmd_get"], told[b"get_misses"]), (b"pages", b"1", b"1"))
+        self.assertEqual(told[b"curr_connections"], b"2")
+
+    def test_parts(self) -> None:
+        """
+        There are numbers of servers, of sessions, and settings.
+        """
+        self.start()
+        self.assertEqual(self.told(b"stats servers\r\n")[b"1:name"], b"memory:")
+        self.assertEqual(self.told(b"stats sessions\r\n")[b"2:address"], b"192.0.2.1:4321")
+        settings = self.told(b"stats settings\r\n")
+        self.assertEqual((settings[b"listen"], settings[b"stats"]), (b"tcp:1", STATS.encode()))
+
+    def test_upstream(self) -> None:
+        """
+        C{stats upstream} is the server's own.
+        """
+        self.start()
+        self.assertIn(b"curr_items", self.told(b"stats upstream\r\n"))
+
+    def test_none(self) -> None:
+        """
+        What there is not is told in one line, with what there is; counters are not reset.
+        """
+        self.start()
+        client = self.client()
+        self.assertEqual(
+            self.say(client, b"stats slabs\r\n"),
+            b"ERROR\r\n",
+        )
+        self.assertEqual(
+            self.say(client, b"stats reset\r\n"),
+            b"SERVER_ERROR counters are never reset here: take differences\r\n",
+        )
+
+    def test_removed(self) -> None:
+        """
+        A client of a pool that is being removed is told so.
+        """
+        self.start()
+        client = self.client()
+        other = replace(POOL, name="other", listen=("tcp:2",))
+        client.reads = False
+        client.write(b"x" * 100000)
+        client.send(b"get a\r\n" * 2 + b"stats\r\n")
+        changed = self.service.change(lambda old: replace(old, pools=(other,)))
+        self.turns()
+        self.successResultOf(changed)
+        client.read()
+        self.turns()
+        self.assertIn(b"SERVER_ERROR pool pages is being removed\r\n", client.take()[-100:])
+
+    def test_slow(self) -> None:
+        """
+        What is slow may be changed while the proxy runs; how much was, is counted.
+        """
+        far = self.start()
+        proxy = self.service.proxies[0]
+        self.assertIsNone(proxy.sessions.slow)
+        slow = replace(POOL, slowRequest=0.25, logKeys="no")
+        changed = self.service.change(lambda old: replace(old, pools=(slow,)))
+        self.turns()
+        self.successResultOf(changed)
+        client = self.client()
+        client.send(b"get a\r\n")
+        self.clock.rightNow += 0.5
+        with capturedLogs() as logs:
+            self.turns()
+        self.assertEqual([event["what"] for event in logs if "what" in event], ["get: 0.500 s at memory:"])
+        self.assertIn(b'connpool_slow_requests_total{pool="pages"} 1\n', far.ask("/metrics")[2])
+        changed = self.service.change(lambda old: replace(old, pools=(POOL,)))
+        self.turns()
+        self.assertIsNone(proxy.sessions.slow)
+
+
+class HealthTests(SynchronousTestCase):
+    """
+    Tests for L{health}.
+    """
+
+    def check(self, pool: str | None = None, **states: str) -> tuple[int, str]:
+        """
+        @return: the code and the status.
+        """
+        told = {"pools": [{"name": name, "state": state} for name, state in states.items()]}
+        code, said = health(told, pool)
+        return code, said["status"]
+
+    def test_any(self) -> None:
+        """
+        The proxy is ready while one of its pools is: others may serve those whose pool is not.
+        """
+        self.assertEqual(self.check(a="ready", b="down"), (200, "ready"))
+        self.assertEqual(self.check(a="down", b="down"), (503, "down"))
+        self.assertEqual(self.check(a="draining", b="draining"), (503, "draining"))
+        self.assertEqual(self.check(a="draining", b="down"), (503, "draining"))
+        self.assertEqual(self.check(a="paused", b="down"), (200, "paused"))
+        self.assertEqual(self.check(), (503, "down"))
+
+    def test_one(self) -> None:
+        """
+        Or one pool is looked at.
+        """
+        self.assertEqual(self.check("b", a="ready", b="down"), (503, "down"))
+        self.assertEqual(self.check("a", a="ready", b="down"), (200, "ready"))
+        self.assertEqual(self.check("c", a="ready"), (404, "unknown"))
+
+
+class HistoryTests(SynchronousTestCase):
+    """
+    Tests for L{History} and L{estimate}.
+    """
+
+    def told(self, time: float, **numbers: Any) -> dict[str, Any]:
+        """
+        @return: as much of a snapshot as is looked at.
+        """
+        pool = {
+            "name": "a",
+            "requests": {"get": 0},
+            "request_errors": {"lost": 0},
+            "failed_requests": {"get": 0},
+            "latency_seconds": {"bounds": (0.001, 0.01, 0.1), "counts": [0, 0, 0, 0], "sum": 0.0},
+            "wait_seconds": {"bounds": (1.0,), "counts": [0, 0], "sum": 0.0},
+            "sessions": 0,
+            **numbers,
+        }
+        return {"time": time, "cpu_seconds": time / 4, "pools": [pool]}
+
+    def test_rates(self) -> None:
+        """
+        The past is what happened between two samples, in a second.
+        """
+        history = History()
+        self.assertEqual(history.of("a")["requests"], [])
+        history.add(self.told(100))
+        latency = {"bounds": (0.001, 0.01, 0.1), "counts": [5, 5, 0, 0], "sum": 0.5}
+        history.add(
+            self.told(102, requests={"get": 8, "set": 2}, request_errors={"lost": 1}, failed_requests={"get": 2},
+                      latency_seconds=latency, wait_seconds={"counts": [1, 0], "sum": 0.8}, sessions=7)
+        )  # fmt: skip
+        history.add(self.told(104, requests={"get": 8, "set": 2}, latency_seconds=latency))
+        past = history.of("a")
+        self.assertEqual((past["time"], past["requests"], past["errors"]), ([102, 104], [5.0, 0.0], [1.5, 0.0]))
+        self.assertEqual((past["p50"], past["p99"]), ([0.001, None], [0.00982, None]))
+        self.assertEqual((past["in_flight"], past["waiting"], past["sessions"]), ([0.25, 0.0], [0.4, 0.0], [7, 0]))
+        self.assertEqual(history.cpu(), [0.25, 0.25])
+        self.assertEqual(history.of("other")["requests"], [])
+
+    def test_back(self) -> None:
+        """
+        What has begun to count anew, as a worker that was replaced, is no fall below nothing.
+        """
+        history = History()
+        latency = {"bounds": (0.001, 0.01, 0.1), "counts": [5, 5, 0, 0], "sum": 0.5}
+        history.add(self.told(100, requests={"get": 100}, request_errors={"lost": 3}, latency_seconds=latency))
+        history.add(self.told(100))
+        past = history.of("a")
+        self.assertEqual([past[name] for name in ("requests", "errors", "p50", "in_flight")], [[0], [0], [None], [0]])
+
+    def test_bound(self) -> None:
+        """
+        It goes back so far and no further.
+        """
+        history = History()
+        for time in range(SAMPLES * 2):
+            history.add(self.told(time))
+        self.assertEqual(len(history.of("a")["time"]), SAMPLES)
+        self.assertEqual(history.of("a")["time"][-1], SAMPLES * 2 - 1)
+
+    def test_estimate(self) -> None:
+        """
+        Within a bucket values are taken to be spread evenly; above the last bound it is all that can be said.
+        """
+        bounds = (1.0, 2.0, 4.0)
+        self.assertIsNone(estimate(bounds, [0, 0, 0, 0], 0.5))
+        self.assertEqual(estimate(bounds, [10, 0, 0, 0], 0.5), 0.5)
+        self.assertEqual(estimate(bounds, [0, 0, 10, 0], 0.25), 2.5)
+        self.assertEqual(estimate(bounds, [5, 0, 5, 0], 0.5), 1.0)
+        self.assertEqual(estimate(bounds, [5, 0, 5, 0], 1.0), 4.0)
+        self.assertEqual(estimate(bounds, [0, 0, 0, 3], 0.99), 4.0)
+
+
+class FakeWorker:
+    """
+    A worker that tells numbers, or does not.
+    """
+
+    def __init__(self, told: Any) -> None:
+        self.told = told
+        self.channel = self
+        self.ready = True
+
+    def call(self, name: str) -> Deferred[Any]:
+        """
+        Ask it.
+        """
+        assert name == "statistics"
+        return self.told if isinstance(self.told, Deferred) else succeed(self.told)
+
+
+class WorkersTests(SynchronousTestCase):
+    """
+    Several processes that are one proxy.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make the parent, and what its workers tell.
+        """
+        self.clock = MemoryReactorClock()
+        self.settings = Settings(pools=(replace(POOL, upstream=("tcp:a:1",)),), stats=STATS, workers=2)
+        self.parent = Workers(self.settings, self.clock)
+        self.services = [ProxyService(share, self.clock) for share in shares(self.settings, 2)]
+        for service, requests in zip(self.services, (3, 5), strict=True):
+            server = service.proxies[0].pool.servers[0]
+            server.traffic.requests[0] += requests
+
+    def workers(self, *told: Any) -> None:
+        """
+        Have workers.
+        """
+        self.parent.workers = {number: FakeWorker(each) for number, each in enumerate(told, 1)}  # type: ignore[misc]
+
+    def gets(self, told: dict[str, Any]) -> int:
+        """
+        @return: how many gets there were.
+        """
+        (pool,) = told["pools"]
+        count = pool["requests"]["get"]
+        assert isinstance(count, int)
+        return count
+
+    def test_shares(self) -> None:
+        """
+        Only the parent serves statistics.
+        """
+        self.assertEqual([service.statistics for service in self.services], [None, None])
+        self.assertIsInstance(self.parent.statistics, StatisticsService)
+
+    def test_sums(self) -> None:
+        """
+        What the workers tell is put together, with what the parent itself uses.
+        """
+        snapshots = [service.snapshot() for service in self.services]
+        self.workers(*snapshots)
+        whole = self.successResultOf(self.parent.snapshot())
+        self.assertEqual(self.gets(whole), 8)
+        self.assertGreater(whole["cpu_seconds"], sum(each["cpu_seconds"] for each in snapshots))
+        self.assertEqual(self.successResultOf(self.parent.answer("statistics"))["pools"], whole["pools"])
+
+    def test_late(self) -> None:
+        """
+        A worker that does not answer has what it last had.
+        """
+        one, other = (service.snapshot() for service in self.services)
+        self.workers(one, other)
+        self.successResultOf(self.parent.snapshot())
+        self.workers(one, Deferred())
+        asked = self.parent.snapshot()
+        self.assertNoResult(asked)
+        self.clock.advance(1)
+        self.assertEqual(self.gets(self.successResultOf(asked)), 8)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_ended(self) -> None:
+        """
+        What a worker has counted that has ended since is not forgotten; of what there was there is no more.
+        """
+        one, other = (service.snapshot() for service in self.services)
+        self.workers(one, other)
+        self.successResultOf(self.parent.snapshot())
+        for _ in range(2):
+            ended = self.parent.workers[2]
+            ended.number, ended.since = 2, 0.0
+            self.parent.ended(ended, Failure(ConnectionDone()))
+            self.workers(one, other)
+            self.successResultOf(self.parent.snapshot())
+        whole = self.successResultOf(self.parent.snapshot())
+        self.assertEqual(self.gets(whole), 3 + 5 * 3)
+        self.assertEqual(whole["pools"][0]["connections_max"], 4)
+        for call in self.clock.getDelayedCalls():
+            call.cancel()
+
+    def test_none(self) -> None:
+        """
+        Before there is a worker nobody should be sent here.
+        """
+        whole = self.successResultOf(self.parent.snapshot())
+        self.assertEqual(health(whole)[0], 503)

@@ -1,0 +1,260 @@
+# -*- test-case-name: tests.operate.test_logs -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for L{txconnpool.operate.logs}.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from twisted.logger import (
+    LogEvent,
+    Logger,
+    LogLevel,
+    LogPublisher,
+    capturedLogs,
+    formatEvent,
+    textFileLogObserver,
+)
+from twisted.python import log
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from txconnpool.operate.logs import asJSON, choose, jsonObserver, relay
+
+
+class JSONTests(SynchronousTestCase):
+    """
+    Tests for L{asJSON} and L{jsonObserver}.
+    """
+
+    def line(self, event: LogEvent) -> dict[str, Any]:
+        """
+        @return: what stands in the line of an event.
+        """
+        text = asJSON(event)
+        self.assertEqual((text.count("\n"), text[-1]), (1, "\n"))
+        found: dict[str, Any] = json.loads(text)
+        return found
+
+    def event(self, **fields: Any) -> LogEvent:
+        """
+        @return: an event like that of a log call.
+        """
+        events: list[LogEvent] = []
+        observer: Any = events.append
+        Logger("some.place", observer=observer).warn("{name} is {state}", **fields)
+        return {**events[0], "log_time": 1700000000.1239}
+
+    def test_line(self) -> None:
+        """
+        A line has the time, the level, the namespace, the text, and the event's fields.
+        """
+        self.assertEqual(
+            self.line(self.event(name="pages", state="down", count=3, share=0.5, up=False, why=None)),
+            {
+                "time": "2023-11-14T22:13:20.123+00:00",
+                "level": "warn",
+                "namespace": "some.place",
+                "text": "pages is down",
+                "name": "pages",
+                "state": "down",
+                "count": 3,
+                "share": 0.5,
+                "up": False,
+                "why": None,
+            },
+        )
+
+    def test_fields(self) -> None:
+        """
+        Of what is no plain value, exceptions are told by their text; other objects are in the text only.
+        """
+        line = self.line(self.event(name=ValueError("wrong"), state=["x"]))
+        self.assertEqual((line["text"], line["name"]), ("wrong is ['x']", "wrong"))
+        self.assertNotIn("state", line)
+
+    def test_reserved(self) -> None:
+        """
+        A field does not take the place of what each line has.
+        """
+        event = {**self.event(name="a", state="b", text="other", time=7), "level": "x", "namespace": "y"}
+        line = self.line(event)
+        self.assertEqual((line["text"], line["level"], line["namespace"]), ("a is b", "warn", "some.place"))
+        self.assertTrue(line["time"].startswith("2023-"))
+
+    def test_lines(self) -> None:
+        """
+        Whatever is in a text, it is one line.
+        """
+        line = self.line(self.event(name="one\ntwo\r\u2028\x00\ud800", state="ok"))
+        self.assertEqual(line["name"], "one\ntwo\r\u2028\x00\ud800")
+
+    def test_failure(self) -> None:
+        """
+        A failure has its traceback.
+        """
+        try:
+            raise ZeroDivisionError("too small")
+        except ZeroDivisionError:
+            failure = Failure()
+        line = self.line({"log_failure": failure, "log_format": "it failed", "log_level": LogLevel.critical})
+        self.assertEqual((line["text"], line["level"]), ("it failed", "critical"))
+        self.assertIn("ZeroDivisionError: too small", line["traceback"])
+
+    def test_legacy(self) -> None:
+        """
+        What comes by Twisted's old log has a text and no fields of that log.
+        """
+        publisher = LogPublisher()
+        events: list[LogEvent] = []
+        observer: Any = events.append
+        publisher.addObserver(observer)
+        log.LogPublisher(observerPublisher=publisher, publishPublisher=publisher).msg("pool a starting on 7", other=1)
+        line = self.line(events[0])
+        self.assertEqual(line.pop("time")[:4].isdigit(), True)
+        self.assertEqual(line, {"level": "info", "namespace": "log_legacy", "text": "pool a starting on 7"})
+
+    def test_bare(self) -> None:
+        """
+        An event that lacks everything is a line too.
+        """
+        self.assertEqual(self.line({})["level"], "info")
+
+    def test_observer(self) -> None:
+        """
+        Each event is written and flushed.
+        """
+        file = StringIO()
+        observer = jsonObserver(file)
+        for number in range(2):
+            observer(self.event(name=number, state="x"))
+        self.assertEqual([json.loads(line)["name"] for line in file.getvalue().splitlines()], [0, 1])
+
+
+class RelayTests(SynchronousTestCase):
+    """
+    Tests for L{relay}.
+    """
+
+    def relayed(self, line: bytes) -> LogEvent:
+        """
+        @return: the event that comes of a line.
+        """
+        with capturedLogs() as events:
+            relay(Logger("ours"), 3, line)
+        (event,) = events
+        return event
+
+    def test_event(self) -> None:
+        """
+        An event arrives with its level, its place and its fields, and the number of the worker.
+        """
+        sent = {"log_level": LogLevel.error, "log_namespace": "some.place", "log_format": "{pool} {format}"}
+        event = self.relayed(asJSON({**sent, "pool": "pages", "format": "is {odd}", "worker": 9, "text": "x"}).encode())
+        self.assertEqual((event["log_level"], event["log_namespace"]), (LogLevel.error, "some.place"))
+        self.assertEqual(formatEvent(event), "worker 3: pages is {odd}")
+        self.assertEqual((event["pool"], event["worker"]), ("pages", 3))
+
+    def test_traceback(self) -> None:
+        """
+        A traceback arrives too.
+        """
+        failure = Failure(ZeroDivisionError("too small"))
+        sent = {"log_failure": failure, "log_format": "it failed", "log_level": LogLevel.critical, "log_namespace": "x"}
+        event = self.relayed(asJSON(sent).encode())
+        self.assertRegex(formatEvent(event), "(?s)^worker 3: it failed\n.*ZeroDivisionError: too small")
+        self.assertEqual(event["log_level"], LogLevel.critical)
+
+    def test_otherLines(self) -> None:
+        """
+        What is no event is told as it is: it is no good news.
+        """
+        for line in (b"Fatal Python error: {x}", b"{}", b"[1]", b"7", b"\xff", b'{"level": "loud", "text": "x"}', b""):
+            event = self.relayed(line)
+            self.assertEqual((event["log_level"], event["log_namespace"]), (LogLevel.warn, "ours"))
+            self.assertEqual(formatEvent(event), f"worker 3: {line.decode(errors='replace')}")
+
+
+class ChooseTests(SynchronousTestCase):
+    """
+    Tests for L{choose}.
+    """
+
+    def setUp(self) -> None:
+        """
+        Let no signal be taken for good.
+        """
+        before = signal.getsignal(signal.SIGUSR1)
+        self.addCleanup(signal.signal, signal.SIGUSR1, before)
+        signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+
+    def twistd(self, **options: Any) -> dict[str, Any]:
+        """
+        @return: the options of twistd.
+        """
+        return {"logfile": None, "nodaemon": False, "syslog": False, "logger": None, **options}
+
+    def written(self, **options: Any) -> None:
+        """
+        Log one event with what C{twistd} would use.
+        """
+        make = choose(self.twistd(**options), "json")
+        assert make is not None
+        make()({"log_format": "hello"})
+
+    def test_twist(self) -> None:
+        """
+        C{twist} is told what makes its observer.
+        """
+        for form, factory in (("text", textFileLogObserver), ("json", jsonObserver)):
+            command: dict[str, Any] = {"fileLogObserverFactory": None}
+            self.assertIsNone(choose(command, form))
+            self.assertIs(command["fileLogObserverFactory"], factory)
+
+    def test_text(self) -> None:
+        """
+        Text is what C{twistd} logs by itself; a logger that was named to it is not replaced.
+        """
+        self.assertIsNone(choose(self.twistd(), "text"))
+        self.assertIsNone(choose(self.twistd(logger="some.logger"), "json"))
+
+    def test_standardOutput(self) -> None:
+        """
+        In the foreground the lines go to the standard output, if no file is named.
+        """
+        for options in ({}, {"logfile": "-"}):
+            output = StringIO()
+            self.patch(sys, "stdout", output)
+            self.written(nodaemon=True, **options)
+            self.assertEqual(json.loads(output.getvalue())["text"], "hello")
+        self.assertIs(signal.getsignal(signal.SIGUSR1), signal.SIG_DFL)
+
+    def test_file(self) -> None:
+        """
+        Otherwise they go to the file that is named, and SIGUSR1 will begin a new one, unless somebody else has that.
+        """
+        path = Path(self.mktemp()).absolute()
+        self.written(logfile=str(path), nodaemon=True)
+        self.assertEqual(json.loads(path.read_text("ascii"))["text"], "hello")
+        rotate = signal.getsignal(signal.SIGUSR1)
+        self.assertTrue(callable(rotate))
+        self.written(logfile=str(path))
+        self.assertIs(signal.getsignal(signal.SIGUSR1), rotate)
+
+    def test_impossible(self) -> None:
+        """
+        What cannot be is told.
+        """
+        for options, told in (
+            ({"syslog": True}, "is for files and the standard output, not for --syslog"),
+            ({"logfile": "-"}, "a daemon cannot log to the standard output"),
+        ):
+            error = self.assertRaises(ValueError, choose, self.twistd(**options), "json")
+            self.assertEqual(str(error), told)

@@ -1,0 +1,882 @@
+# -*- test-case-name: tests.operate.test_statistics -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for L{txconnpool.operate.statistics}, and for the numbers it reads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.error import ConnectionDone
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support import Stage
+from txconnpool import __version__
+from txconnpool.config.settings import PoolSettings, Settings
+from txconnpool.operate.statistics import (
+    ERRORS,
+    MOST_SESSIONS,
+    POOL,
+    PROCESS,
+    SERVER,
+    STATES,
+    Process,
+    Proxied,
+    exposedName,
+    general,
+    inForce,
+    merge,
+    past,
+    perServer,
+    perSession,
+    prometheus,
+    snapshot,
+)
+from txconnpool.proxy.session import SessionLimits
+from txconnpool.proxy.sessions import NoStatistics
+
+README = Path(__file__).resolve().parents[2] / "README.rst"
+
+
+def told(stage: Stage, running: bool = True) -> dict[str, Any]:
+    """
+    @return: a snapshot.
+    """
+    process = Process(time.time() - 60, stage.unread, 0.25)
+    return snapshot(process, [Proxied(stage.pool, stage.sessions, running, 3)])
+
+
+def pool(stage: Stage) -> dict[str, Any]:
+    """
+    @return: what is told about the pool.
+    """
+    (only,) = told(stage)["pools"]
+    assert isinstance(only, dict)
+    return only
+
+
+def counters(of: dict[str, Any], path: str = "") -> dict[str, float]:
+    """
+    @return: all counters in a snapshot, those in histograms too, by where they are.
+    """
+    found = {}
+    for scope in (PROCESS, POOL, SERVER):
+        for each in scope.statistics:
+            value = of.get(each.name)
+            if value is None or each.kind == "gauge" or (scope is PROCESS) is bool(path):
+                continue
+            if each.kind == "histogram":
+                found.update({f"{path}{each.name} {n}": count for n, count in enumerate(value["counts"])})
+                found[f"{path}{each.name} sum"] = value["sum"]
+            elif each.label:
+                found.update({f"{path}{each.name} {part}": number for part, number in value.items()})
+            else:
+                found[path + each.name] = value
+    for part in (*of.get("pools", ()), *of.get("servers", ())):
+        found.update(counters(part, f"{path}{part['name']} "))
+    return found
+
+
+class TableTests(SynchronousTestCase):
+    """
+    The table of statistics.
+    """
+
+    def test_names(self) -> None:
+        """
+        A name is words with underscores, its own in its table, and none that something else has in the JSON.
+        """
+        other = {"name", "state", "reason", "servers", "history", "pools", "pid", "version", "time", "events"}
+        for scope in (PROCESS, POOL, SERVER):
+            names = [each.name for each in scope.statistics]
+            self.assertEqual(len(set(names)), len(names))
+            self.assertEqual(other.intersection(names), set())
+            for name in names:
+                self.assertRegex(name, r"\A[a-z]+(_[a-z]+)*\Z")
+
+    def test_exposedNames(self) -> None:
+        """
+        For Prometheus no two are called the same, in all tables, and counters end in C{_total}.
+        """
+        names = [exposedName(scope, each) for scope in (PROCESS, POOL, SERVER) for each in scope.statistics]
+        self.assertEqual(len(set(names)), len(names))
+        for scope in (PROCESS, POOL, SERVER):
+            for each in scope.statistics:
+                self.assertEqual(exposedName(scope, each).endswith("_total"), each.kind == "counter")
+
+    def test_units(self) -> None:
+        """
+        What is a time or a size ends in its unit, as Prometheus wants it: histograms are of times.
+        """
+        for scope in (PROCESS, POOL, SERVER):
+            for each in scope.statistics:
+                self.assertIn(each.kind, ("counter", "gauge", "histogram"))
+                if each.kind == "histogram":
+                    self.assertTrue(each.name.endswith("_seconds"))
+
+    def test_meanings(self) -> None:
+        """
+        A meaning is one line that needs no escaping.
+        """
+        for scope in (PROCESS, POOL, SERVER):
+            for each in scope.statistics:
+                self.assertRegex(each.meaning, r"\A[ -\[\]-~]{5,}\Z")
+
+
+REQUESTS = {
+    "get": b"get a\r\nget missb\r\n" * 5,
+    "set": b"set a 0 0 1\r\nx\r\n",
+    "several": b"get a missb c\r\n",
+}
+
+
+class ReadTests(SynchronousTestCase):
+    """
+    What happens is counted, under the right name.
+    """
+
+    def assertCounted(self, stage: Stage, **expected: Any) -> None:
+        """
+        Assert that a pool tells numbers; of several by a label, those that are not 0.
+        """
+        numbers = pool(stage)
+        found = {name: numbers[name] for name in expected}
+        for name, value in found.items():
+            if isinstance(value, dict):
+                found[name] = {part: number for part, number in value.items() if number}
+        self.assertEqual(found, expected)
+
+    def test_process(self) -> None:
+        """
+        It tells which process and version this is, how long it runs, and what it uses.
+        """
+        numbers = told(Stage())
+        self.assertEqual((numbers["pid"], numbers["version"]), (os.getpid(), __version__))
+        self.assertApproximates(numbers["time"], time.time(), 5)
+        self.assertApproximates(numbers["uptime_seconds"], 60, 5)
+        self.assertGreater(numbers["cpu_seconds"], 0)
+        self.assertGreater(numbers["resident_bytes"], 1 << 20)
+        self.assertEqual((numbers["held_bytes"], numbers["held_max_bytes"]), (0, 1 << 28))
+        self.assertEqual((numbers["sessions_dropped"], numbers["loop_lag_seconds"]), (0, 0.25))
+
+    def test_noLag(self) -> None:
+        """
+        What is not known is not told.
+        """
+        self.assertNotIn("loop_lag_seconds", snapshot(Process(0.0, Stage().unread), []))
+
+    def test_quiet(self) -> None:
+        """
+        Before anybody has come nothing has been counted but what the connections began with.
+        """
+        stage = Stage(2)
+        counted = {name for name, value in counters(told(stage)).items() if value}
+        of = {name.partition(" ")[2] for name in counted if name.startswith("pool ")}
+        self.assertEqual(
+            {re.sub("^server[01] ", "", name) for name in of},
+            {"slow_requests", "requests version", "dials", "sent_bytes", "received_bytes", "latency_seconds 0"},
+        )
+
+    def test_json(self) -> None:
+        """
+        A snapshot is what JSON can carry, there and back.
+        """
+        stage = Stage(2)
+        stage.ask(stage.client(), b"get a\r\n")
+        whole = told(stage)
+        self.assertEqual(prometheus(json.loads(json.dumps(whole))), prometheus(whole))
+
+    def test_clients(self) -> None:
+        """
+        Clients are counted: those who are there, who have been, and who were turned away.
+        """
+        stage = Stage(sessionLimits=SessionLimits(maxClients=2))
+        first, _, _ = (stage.client() for _ in range(3))
+        first.lose()
+        self.assertCounted(stage, sessions=1, sessions_accepted=2, sessions_refused=1, sessions_max=2)
+
+    def test_pauses(self) -> None:
+        """
+        It is counted how often a client was not read from, and why: it does not read, or has asked for more than can go
+        on. That it is read from no more because it is to be closed is not among them.
+        """
+        stage = Stage(depth=1, sessionLimits=SessionLimits(unreadSoft=1000))
+        client, other, third = (stage.client() for _ in range(3))
+        self.assertCounted(stage, session_pauses={})
+        for _ in range(2):
+            client.send(b"get a\r\n")
+            other.send(b"get %s\r\n" % (b"b" * 240) * 300)
+            other.send(b"get b\r\n")
+            stage.serve()
+            other.take()
+        self.assertCounted(stage, session_pauses={"backlog": 2})
+        third.reads = False
+        third.send(b"get largea largeb largec larged largee largef\r\n")
+        stage.serve()
+        self.assertFalse(third.reading)
+        self.assertCounted(stage, session_pauses={"unread": 1, "backlog": 2})
+        client.send(b"get a\r\nquit\r\n")
+        stage.serve()
+        self.assertCounted(stage, session_pauses={"unread": 1, "backlog": 2})
+
+    def test_commands(self) -> None:
+        """
+        Requests are counted by their command, each of a run for itself, over all servers; what was answered here is
+        not among them.
+        """
+        stage = Stage(2)
+        for _ in range(2):
+            stage.ask(stage.client(), b"get a\r\nget missb\r\nset k 0 0 1\r\nx\r\nmg a v\r\nnonsense\r\nget\r\n")
+        stage.ask(stage.client(), b"flush_all\r\nset k 0 0 1 noreply\r\nx\r\n")
+        self.assertCounted(
+            stage, requests={"get": 4, "set": 3, "mg": 2, "flush_all": 2, "version": 2}, requests_refused=4
+        )
+
+    def test_unanswered(self) -> None:
+        """
+        A request counts when it is answered, not before.
+        """
+        stage = Stage()
+        stage.client().send(b"get a\r\n")
+        self.assertCounted(stage, requests={"version": 1}, in_flight=1)
+        stage.serve()
+        self.assertCounted(stage, requests={"version": 1, "get": 1}, in_flight=0)
+
+    def hits(self, request: bytes, piece: int = 0) -> tuple[int, int]:
+        """
+        @param piece: bytes of the answer that come at a time; 0: all.
+        @return: how many keys of a request were found and how many were not.
+        """
+        stage = Stage()
+        client = stage.client()
+        client.send(request)
+        stage.turns()
+        while stage.lines[0].deliver(piece or None):
+            stage.turns()
+        numbers = pool(stage)
+        return numbers["hits"], numbers["misses"]
+
+    def test_hits(self) -> None:
+        """
+        Each key of a read is a hit or a miss, whatever the command, and however the answer comes.
+        """
+        for request, expected in (
+            (b"get a\r\n", (1, 0)),
+            (b"get missa\r\n", (0, 1)),
+            (b"get a b c\r\n", (3, 0)),
+            (b"get missa b missc\r\n", (1, 2)),
+            (b"gets missa missb\r\n", (0, 2)),
+            (b"get a\r\nget missb\r\nget c\r\nget missd\r\nget e\r\n", (3, 2)),
+            (b"mg a v\r\nmg missa v\r\nmg a\r\nmg missa\r\nmg missa q\r\nmg a v q\r\nmn\r\n", (3, 3)),
+            (b"set a 0 0 1\r\nx\r\ndelete a\r\ntouch missa 1\r\nincr missa 1\r\n", (0, 0)),
+        ):
+            for piece in (0, 1, 7):
+                self.assertEqual(self.hits(request, piece), expected, (request, piece))
+
+    def test_spelling(self) -> None:
+        """
+        The time of C{gat} is no key, nor is what stands between two spaces.
+        """
+        for request in (b"gat 100 a b c\r\n", b"get a  b c \r\n", b"gets  a b  c\n"):
+            stage = Stage()
+            stage.client().send(request)
+            stage.turns()
+            stage.line.take()
+            unique = b" 7" if request.startswith(b"gets") else b""
+            stage.line.send(b"VALUE a 0 1%s\r\nx\r\nVALUE c 0 1%s\r\nx\r\nEND\r\n" % (unique, unique))
+            self.assertCounted(stage, hits=2, misses=1)
+
+    def test_hitsOfErrors(self) -> None:
+        """
+        A read that is answered with an error finds nothing and misses nothing.
+        """
+        stage = Stage()
+        for request in (b"get a\r\n", b"get a b c\r\n", b"mg a v\r\n"):
+            stage.client().send(request)
+            stage.turns()
+            stage.line.take()
+            stage.line.send(b"SERVER_ERROR out of memory\r\n")
+        self.assertCounted(stage, hits=0, misses=0, failed_requests={"get": 2, "mg": 1})
+
+    def test_hitsOfRetries(self) -> None:
+        """
+        What is asked a second time is counted once.
+        """
+        stage = Stage(2)
+        stage.clock.advance(2)
+        client = stage.client()
+        client.send(b"get a missb\r\n")
+        (line,) = [line for line in stage.lines if line.received]
+        line.lose()
+        stage.serve()
+        self.assertCounted(stage, hits=1, misses=1, retries=1, requests={"get": 1, "version": 3})
+
+    def test_bytes(self) -> None:
+        """
+        Bytes are counted in both directions on both sides.
+        """
+        stage = Stage()
+        before = pool(stage)
+        request = b"set a 0 0 1 noreply\r\nx\r\nget a\r\nnonsense\r\n"
+        client = stage.client()
+        client.send(request)
+        stage.serve()
+        after = pool(stage)
+        sent = b"set a 0 0 1\r\nx\r\nget a\r\n"
+        answer = client.take()
+        for name, expected in (
+            ("client_received_bytes", len(request)),
+            ("client_sent_bytes", len(answer)),
+            ("sent_bytes", len(sent)),
+            ("received_bytes", len(b"STORED\r\n") + len(answer) - len(b"ERROR\r\n")),
+        ):
+            self.assertEqual(after[name] - before[name], expected, name)
+
+    def test_unavailable(self) -> None:
+        """
+        While no server can be reached, requests are counted as errors, by this reason; also those of which nothing
+        is to be seen.
+        """
+        stage = Stage(2, start=False)
+        stage.servers[0].mode = stage.servers[1].mode = "refuse"
+        stage.pool.start()
+        stage.turns()
+        stage.ask(stage.client(), b"get a\r\nget b\r\nset a 0 0 1 noreply\r\nx\r\n")
+        self.assertCounted(
+            stage,
+            request_errors={"unavailable": 3},
+            waits_failed={"unavailable": 1},
+            dial_failures={"connection refused": 2},
+            ejections=2,
+            servers_up=0,
+        )
+
+    def test_waiting(self) -> None:
+        """
+        Who waits is counted, how long the first one does, and what comes of it.
+        """
+        stage = Stage(depth=1, maxWaiting=3, requestTimeout=5)
+        clients = [stage.client() for _ in range(5)]
+        for client in clients:
+            client.send(b"get a\r\n")
+        stage.clock.advance(0.25)
+        self.assertCounted(
+            stage, waiting=3, waiting_max=3, longest_wait_seconds=0.25, request_errors={"too_many_waiting": 1}
+        )
+        clients[1].lose()
+        stage.line.deliver()
+        stage.turns()
+        stage.clock.advance(2)
+        self.assertCounted(
+            stage,
+            waiting=0,
+            longest_wait_seconds=0.0,
+            waits_failed={"rejected": 1, "cancelled": 1, "timeout": 1},
+            request_errors={"too_many_waiting": 1, "wait_timeout": 1},
+        )
+        waits = pool(stage)["wait_seconds"]
+        self.assertEqual((sum(waits["counts"]), waits["sum"]), (1, 0.25))
+
+    def test_late(self) -> None:
+        """
+        An answer that is late is an error, a timeout, and a connection lost.
+        """
+        stage = Stage()
+        stage.client().send(b"set a 0 0 1\r\nx\r\n")
+        stage.clock.advance(2)
+        stage.turns()
+        self.assertCounted(
+            stage,
+            request_errors={"request_timeout": 1},
+            request_timeouts=1,
+            connections_lost={"aborted": 1},
+        )
+
+    def test_violation(self) -> None:
+        """
+        What is no answer is an error of the protocol, and none of the reads that it would have answered is counted.
+        """
+        stage = Stage()
+        stage.clock.advance(2)
+        stage.client().send(b"set a 0 0 1\r\nx\r\n")
+        stage.line.send(b"END\r\n")
+        stage.turns()
+        self.assertCounted(
+            stage, request_errors={"protocol": 1}, protocol_errors=1, connections_lost={"aborted": 1}, misses=0
+        )
+
+    def test_lost(self) -> None:
+        """
+        Connections that end are counted by the reason.
+        """
+        stage = Stage(2)
+        stage.clock.advance(2)
+        stage.client().send(b"set a 0 0 1\r\nx\r\n")
+        stage.lines[0].lose(ConnectionDone())
+        stage.lines[1].lose()
+        stage.turns()
+        self.assertCounted(
+            stage, connections_lost={"closed by the server": 1, "connection lost": 1}, request_errors={"lost": 1}
+        )
+
+    def test_closed(self) -> None:
+        """
+        Connections that the pool closes are counted by its reason.
+        """
+        stage = Stage(2)
+        stage.pool.expire()
+        stage.turns()
+        self.assertCounted(stage, connections_closed={"expired": 2}, connections_lost={})
+
+    def test_dialTimeout(self) -> None:
+        """
+        Dials that take too long have failed.
+        """
+        stage = Stage(start=False)
+        stage.servers[0].mode = "hang"
+        stage.pool.start()
+        stage.turns()
+        self.assertCounted(stage, connections={"dialing": 1})
+        stage.clock.advance(1)
+        self.assertCounted(stage, dial_failures={"timeout": 1}, dials=1)
+
+    def test_states(self) -> None:
+        """
+        Connections are counted by what they do.
+        """
+        stage = Stage(3, maximum=6)
+        stage.client().send(b"get a\r\n")
+        held = next(slot for slot in stage.pool.state.slots if not slot.load)
+        stage.pool.hold(held)
+        self.assertCounted(stage, connections={"idle": 1, "busy": 1, "held": 1}, connections_max=6)
+        stage.pool.expire()
+        states = pool(stage)["connections"]
+        self.assertEqual((set(states), states["retiring"]), (set(STATES), 3))
+
+    def test_latency(self) -> None:
+        """
+        How long answers take is counted; not less than nothing when the clock is put back.
+        """
+        stage = Stage()
+        stage.client().send(b"get a\r\nget b\r\n")
+        stage.turns()
+        stage.clock.advance(0.03)
+        stage.serve()
+        latency = pool(stage)["latency_seconds"]
+        self.assertEqual((latency["counts"][latency["bounds"].index(0.05)], latency["sum"]), (2, 0.06))
+        stage.client().send(b"get c\r\n")
+        stage.turns()
+        stage.clock.rightNow -= 100
+        stage.line.deliver()
+        self.assertEqual(pool(stage)["latency_seconds"]["sum"], 0.06)
+
+    def test_removed(self) -> None:
+        """
+        What a server has done is not forgotten when it is removed, however many there have been.
+        """
+        stage = Stage(2)
+        for _ in range(4):
+            stage.ask(stage.client(), b"get a\r\n")
+        for number in range(5):
+            before = counters(told(stage))
+            stage.pool.addServer(stage.servers[0])
+            stage.pool.removeServer(f"server{number % 2}") if number < 2 else stage.pool.removeServer(stage.servers[0])
+            stage.turns()
+            after = counters(told(stage))
+            for name in ("pool requests get", "pool sent_bytes", "pool dials", "pool latency_seconds 0"):
+                self.assertGreaterEqual(after[name], before[name])
+        self.assertEqual(pool(stage)["requests"]["get"], 4)
+        self.assertLessEqual(len(stage.pool.state.former), 2)
+
+    def test_servers(self) -> None:
+        """
+        Each server has its own numbers, and it is told whether it is up, since when, and why not.
+        """
+        stage = Stage(2)
+        stage.clock.advance(5)
+        stage.servers[0].mode = "refuse"
+        stage.lines[0].lose()
+        stage.turns()
+        stage.ask(stage.client(), b"get a\r\n")
+        stage.clock.advance(3)
+        first, second = pool(stage)["servers"]
+        self.assertEqual((first["name"], first["state"], first["up"]), ("server0", "down", 0))
+        self.assertEqual((first["reason"], second["reason"]), ("connection refused", ""))
+        self.assertGreater(first["failed_dials"], 0)
+        self.assertApproximates(first["since_seconds"], 3, 0.1)
+        self.assertEqual((second["name"], second["state"], second["up"]), ("server1", "up", 1))
+        self.assertEqual(second["since_seconds"], 0)
+        self.assertEqual((first["requests"]["get"], second["requests"]["get"]), (0, 1))
+
+    def test_poolState(self) -> None:
+        """
+        A pool is ready if one of its servers is up, unless it is paused or draining.
+        """
+        stage = Stage(2)
+        self.assertEqual(pool(stage)["state"], "ready")
+        stage.pool.drain("server0")
+        self.assertEqual([each["state"] for each in pool(stage)["servers"]], ["drained", "up"])
+        self.assertEqual(pool(stage)["state"], "ready")
+        stage.pool.drain("server1")
+        self.assertEqual(pool(stage)["state"], "down")
+        stage.pool.pause()
+        self.assertEqual(pool(stage)["state"], "paused")
+        self.assertEqual(told(stage, running=False)["pools"][0]["state"], "draining")
+
+    @settings(deadline=None, max_examples=60)
+    @given(st.lists(st.sampled_from(("get", "set", "several", "junk", "lose", "deliver", "piece", "wait", "expire",
+                                     "refuse", "accept", "leave", "back")), max_size=30))  # fmt: skip
+    def test_monotonic(self, events: list[str]) -> None:
+        """
+        No counter ever goes back, whatever happens: to Prometheus that would be a restart.
+        """
+        stage = Stage(2, depth=2, maxWaiting=3, waitTimeout=1.0)
+        before = counters(told(stage))
+        for event in events:
+            lines = [line for line in stage.lines if line.connected]
+            if event in ("get", "set", "several"):
+                stage.client().send(REQUESTS[event])
+            elif event == "junk" and lines:
+                lines[0].send(b"END\r\nEND\r\nSTORED\r\n")
+            elif event == "lose" and lines:
+                lines[-1].lose()
+            elif event in ("deliver", "piece"):
+                for line in lines:
+                    line.deliver(11 if event == "piece" else None)
+            elif event == "wait":
+                stage.clock.advance(0.7)
+            elif event == "back":
+                stage.clock.rightNow = max(0.0, stage.clock.rightNow - 0.3)
+            elif event == "expire":
+                stage.pool.expire()
+            elif event in ("refuse", "accept"):
+                stage.servers[0].mode = event
+            elif event == "leave" and stage.clients:
+                stage.clients.pop().lose()
+            stage.turns()
+            after = counters(told(stage))
+            gone = {name: (value, after.get(name)) for name, value in before.items() if after.get(name, -1) < value}
+            self.assertEqual(gone, {}, event)
+            before = after
+
+    def test_everyCounter(self) -> None:
+        """
+        There is no counter that never counts.
+        """
+        stage = Stage(depth=1, maxWaiting=1, maxUnread=1 << 18, sessionLimits=SessionLimits(maxClients=4))
+        one, two, three, _, tooMany = (stage.client() for _ in range(5))
+        self.assertIn(b"ERROR", tooMany.received)
+        stage.ask(one, b"get missing\r\nnonsense\r\n")
+        one.send(b"get a\r\n")
+        for _ in range(2):
+            two.send(b"get %s\r\n" % (b"b" * 240) * 300)
+        three.send(b"get c\r\n")
+        stage.clock.advance(0.5)
+        stage.serve()
+        one.send(b"get d\r\n")
+        stage.line.look()
+        stage.line.owed = b"SERVER_ERROR out of memory\r\n"
+        stage.serve()
+        for fault in (lambda: stage.line.lose(), lambda: stage.line.send(b"junk\r\n"), lambda: stage.clock.advance(2)):
+            stage.clock.advance(2)  # so that the connection is not taken for one that was bad from the beginning
+            one.send(b"get e\r\n")
+            fault()
+            stage.turns()
+        stage.clock.advance(2)
+        stage.servers[0].mode = "refuse"
+        stage.line.lose()
+        stage.turns()
+        stage.servers[0].mode = "accept"
+        stage.clock.advance(2)
+        stage.turns()
+        stage.pool.expire()
+        stage.turns()
+        three.reads = False
+        three.send(b"get %s\r\n" % b" ".join(b"large%d" % number for number in range(40)))
+        stage.serve()
+        stage.sessions.gate.logins = stage.sessions.gate.failures = 1  # counted by the wire, whose tests see to it
+        whole = told(stage)
+        (of,) = whole["pools"]
+        for scope, numbers in ((PROCESS, whole), (POOL, of), (SERVER, of["servers"][0])):
+            for each in scope.statistics:
+                number = numbers[each.name]
+                if each.kind == "histogram":
+                    number = dict(enumerate(number["counts"]))
+                if each.kind != "gauge":
+                    self.assertTrue(any(number.values()) if isinstance(number, dict) else number, each.name)
+
+
+class MergeTests(SynchronousTestCase):
+    """
+    Tests for L{merge}: several processes that are one proxy.
+    """
+
+    def pair(self) -> tuple[Stage, Stage]:
+        """
+        @return: two with different pasts.
+        """
+        one, other = Stage(2), Stage(2)
+        one.ask(one.client(), b"get a\r\nget missb\r\n")
+        other.ask(other.client(), b"get a\r\nset a 0 0 1\r\nx\r\n")
+        return one, other
+
+    def test_sums(self) -> None:
+        """
+        Counters, histograms and what there is add up, of the pool and of each server; bounds that each process has
+        whole and ages do not.
+        """
+        one, other = self.pair()
+        together = merge(told(one), told(other))
+        (whole,) = together["pools"]
+        self.assertEqual((whole["requests"]["get"], whole["requests"]["set"]), (3, 1))
+        self.assertEqual((whole["hits"], whole["misses"], whole["sessions"]), (2, 1, 2))
+        self.assertEqual((whole["sessions_max"], whole["connections_max"]), (10000, 4))
+        self.assertEqual(sum(whole["latency_seconds"]["counts"]), 4 + 4)
+        self.assertEqual([each["name"] for each in whole["servers"]], ["server0", "server1"])
+        self.assertEqual(sum(each["requests"]["get"] for each in whole["servers"]), 3)
+        self.assertApproximates(together["uptime_seconds"], 60, 5)
+        self.assertEqual(together["held_max_bytes"], 1 << 29)
+        self.assertEqual(set(together), set(told(one)))
+
+    def test_states(self) -> None:
+        """
+        A server is up if one process thinks so, and a pool is ready if one is.
+        """
+        one, other = self.pair()
+        one.servers[0].mode = one.servers[1].mode = "refuse"
+        one.clock.advance(2)
+        for line in one.lines:
+            line.lose()
+        one.turns()
+        for pairs in ((one, other), (other, one)):
+            (whole,) = merge(*map(told, pairs))["pools"]
+            self.assertEqual((whole["state"], [each["state"] for each in whole["servers"]]), ("ready", ["up", "up"]))
+            first = whole["servers"][0]
+            self.assertEqual((whole["servers_up"], first["up"], first["reason"]), (2, 1, ""))
+
+    def test_unequal(self) -> None:
+        """
+        A pool or server that only one process has, as while settings change, is told of too.
+        """
+        one, other = self.pair()
+        other.pool.name = "other"
+        self.assertEqual([each["name"] for each in merge(told(one), told(other))["pools"]], ["pool", "other"])
+        other.pool.name = "pool"
+        other.pool.removeServer("server1")
+        other.turns()
+        for pairs in ((one, other), (other, one)):
+            (whole,) = merge(*map(told, pairs))["pools"]
+            self.assertEqual(sorted(each["name"] for each in whole["servers"]), ["server0", "server1"])
+
+    def test_past(self) -> None:
+        """
+        Of a process that has ended, what it has counted stays, and what there was of it does not.
+        """
+        one, other = self.pair()
+        live, ended = told(one), told(other)
+        together = merge(live, past(ended))
+        (whole,), (own,) = together["pools"], live["pools"]
+        self.assertEqual((whole["requests"]["get"], whole["sessions_accepted"]), (3, 2))
+        for name in ("sessions", "state", "connections", "connections_max", "sessions_max", "in_flight"):
+            self.assertEqual(whole[name], own[name], name)
+        self.assertEqual(together["resident_bytes"], live["resident_bytes"])
+        self.assertEqual([each["state"] for each in whole["servers"]], ["up", "up"])
+        self.assertEqual(sum(each["requests"]["get"] for each in whole["servers"]), 3)
+        for name, value in counters(live).items():
+            self.assertGreaterEqual(counters(together)[name], value)
+
+    def test_pastOfRemoved(self) -> None:
+        """
+        The past does not bring a pool or server back that is there no more.
+        """
+        one, other = self.pair()
+        ended = past(told(other))
+        one.pool.removeServer("server1")
+        one.turns()
+        (whole,) = merge(told(one), ended)["pools"]
+        self.assertEqual([each["name"] for each in whole["servers"]], ["server0"])
+        one.pool.name = "renamed"
+        self.assertEqual([each["name"] for each in merge(told(one), ended)["pools"]], ["renamed"])
+
+
+class ReplyTests(SynchronousTestCase):
+    """
+    Tests for what C{stats} answers.
+    """
+
+    def test_general(self) -> None:
+        """
+        Each number has a name of its own without spaces and a value on one line, as programs that read memcached's
+        statistics expect.
+        """
+        stage = Stage(2)
+        items = list(general(told(stage), "pool"))
+        self.assertEqual(len({name for name, _ in items}), len(items))
+        text = stage.wire.statistics(items).decode("ascii")
+        self.assertRegex(text, r"\A(?:STAT [a-z_]+ [!-~][ -~]*\r\n)+END\r\n\Z")
+        self.assertEqual(text.count("\r\n"), len(items) + 1)
+
+    def test_memcached(self) -> None:
+        """
+        What memcached counts too has its name and is a whole number.
+        """
+        stage = Stage()
+        stage.ask(stage.client(), b"get a\r\nget missb\r\nset a 0 0 1\r\nx\r\n")
+        numbers = dict(general(told(stage), "pool"))
+        self.assertEqual(numbers["version"], f"txconnpool-{__version__}")
+        for name, value in (
+            *(("curr_connections", "1"), ("total_connections", "1"), ("rejected_connections", "0")),
+            *(("auth_cmds", "0"), ("auth_errors", "0")),
+            *(("cmd_get", "2"), ("cmd_set", "1"), ("get_hits", "1"), ("get_misses", "1")),
+        ):
+            self.assertEqual(str(numbers[name]), value, name)
+        for name in ("uptime", "time", "pid", "bytes_read", "bytes_written", "max_connections"):
+            self.assertRegex(str(numbers[name]), r"\A\d+\Z")
+        self.assertEqual((numbers["pool"], numbers["pool_state"]), ("pool", "ready"))
+
+    def test_parts(self) -> None:
+        """
+        Numbers by a label have its words in their names, times are decimal.
+        """
+        stage = Stage(start=False)
+        stage.servers[0].mode = "refuse"
+        stage.pool.start()
+        stage.turns()
+        numbers = dict(general(told(stage), "pool"))
+        self.assertEqual(numbers["dial_failures_connection_refused"], "1")
+        self.assertEqual([name for name in numbers if name.startswith("request_errors_")],
+                         [f"request_errors_{reason}" for reason in ERRORS])  # fmt: skip
+        self.assertEqual((numbers["latency_seconds_count"], numbers["latency_seconds_sum"]), (0, "0.000000"))
+
+    def test_noPool(self) -> None:
+        """
+        A pool that is being removed is not known any more.
+        """
+        error = self.assertRaises(NoStatistics, list, general(told(Stage()), "other"))
+        self.assertIn("other", str(error))
+
+    def test_servers(self) -> None:
+        """
+        C{stats servers} numbers them.
+        """
+        stage = Stage(2)
+        items = list(perServer(told(stage), "pool"))
+        self.assertEqual(items[:3], [("1:name", "server0"), ("1:state", "up"), ("1:reason", "")])
+        self.assertIn(("2:name", "server1"), items)
+        self.assertEqual(dict(items)["2:connections_idle"], "1")
+        self.assertEqual(len({name for name, _ in items}), len(items))
+
+    def test_sessions(self) -> None:
+        """
+        C{stats sessions} tells of the sessions with most to do, and of no more than a few.
+        """
+        stage = Stage()
+        clients = [stage.client() for _ in range(MOST_SESSIONS + 5)]
+        clients[7].send(b"get a\r\nget b\r\n")
+        items = list(perSession(stage.sessions.sessions))
+        self.assertEqual(items[0], ("8:address", "192.0.2.1:4321"))
+        self.assertEqual(dict(items)["8:in_flight"], 2)
+        self.assertEqual(len({name.partition(":")[0] for name, _ in items}), MOST_SESSIONS)
+        self.assertEqual({value for name, value in items if name.endswith(":waiting")}, {0})
+
+    def test_settings(self) -> None:
+        """
+        C{stats settings} tells all settings as the ini has them, but not where passwords are.
+        """
+        path = self.mktemp()
+        Path(path).write_text("me:secret\n")
+        pool = PoolSettings(upstream=("tcp:a:1", "tcp:b:1"), distribution="round-robin", upstreamAuth=f"file:{path}")
+        items = dict(inForce(pool, Settings(pools=(pool,), adminPasswordFile=path)))
+        self.assertEqual((items["pool"], items["upstream"], items["pool-size"]), ("default", "tcp:a:1, tcp:b:1", "4"))
+        self.assertEqual((items["max-unread-bytes"], items["drain-timeout"]), ("256m", "5"))
+        self.assertNotIn("upstream-auth", items)
+        self.assertNotIn(path, str(items))
+
+
+class PrometheusTests(SynchronousTestCase):
+    """
+    Tests for L{prometheus}. C{tests.real.test_stats} has it read by its own parser.
+    """
+
+    def samples(self, stage: Stage) -> dict[str, float]:
+        """
+        @return: values by what stands before them.
+        """
+        lines = [line for line in prometheus(told(stage)).splitlines() if not line.startswith("#")]
+        samples = {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+        self.assertEqual(len(samples), len(lines))
+        return samples
+
+    def test_format(self) -> None:
+        """
+        Every line is a comment or a sample, and ends.
+        """
+        stage = Stage(2)
+        stage.ask(stage.client(), b"get a\r\n")
+        text = prometheus(told(stage))
+        line = r'(# (HELP|TYPE) connpool_\w+ .*|connpool_\w+(\{(\w+="([^"\\\n]|\\.)*",?)*\})? [-+.e0-9]+)\n'
+        self.assertEqual(re.sub(line, "", text), "")
+
+    def test_help(self) -> None:
+        """
+        Each statistic has its meaning and kind once, before its samples.
+        """
+        lines = prometheus(told(Stage(2))).splitlines()
+        kinds = [line.split(" ")[2:4] for line in lines if line.startswith("# TYPE")]
+        self.assertEqual(len({name for name, _ in kinds}), len(kinds))
+        self.assertIn(["connpool_latency_seconds", "histogram"], kinds)
+        self.assertIn(["connpool_server_up", "gauge"], kinds)
+        current = ""
+        for line in lines:
+            if line.startswith("#"):
+                current = line.split(" ")[2]
+            else:
+                self.assertTrue(line.startswith(current))
+
+    def test_labels(self) -> None:
+        """
+        Pools, servers and parts are told apart by labels.
+        """
+        stage = Stage(2)
+        for _ in range(3):
+            stage.ask(stage.client(), b"get a\r\n")
+        samples = self.samples(stage)
+        self.assertEqual(samples['connpool_requests_total{pool="pool",command="get"}'], 3)
+        labels = [f'{{pool="pool",server="server{number}",command="get"}}' for number in (0, 1)]
+        self.assertEqual(sum(samples["connpool_server_requests_total" + each] for each in labels), 3)
+        self.assertEqual(samples[f'connpool_info{{version="{__version__}"}}'], 1)
+
+    def test_escaped(self) -> None:
+        """
+        Names may have any characters.
+        """
+        stage = Stage()
+        stage.pool.state.servers[0].name = 'unix:C:\\new "one"\nline'
+        self.assertIn(r'server="unix:C:\\new \"one\"\nline"', prometheus(told(stage)))
+
+    def test_histogram(self) -> None:
+        """
+        Buckets of a histogram hold what is below their bounds, all of it the last one.
+        """
+        stage = Stage()
+        stage.clock.advance(1)
+        for delay in (0.0, 0.0, 0.03, 0.03, 1.5):
+            stage.client().send(b"get a\r\n")
+            stage.turns()
+            stage.clock.advance(delay)
+            stage.serve()
+        samples = self.samples(stage)
+        buckets = [value for name, value in samples.items() if name.startswith("connpool_latency_seconds_bucket")]
+        self.assertEqual(buckets, sorted(buckets))
+        for bound, count in (("5e-05", 3), ("0.02", 3), ("0.05", 5), ("1.0", 5), ("2.0", 6), ("+Inf", 6)):
+            self.assertEqual(samples[f'connpool_latency_seconds_bucket{{pool="pool",le="{bound}"}}'], count, bound)
+        self.assertEqual(samples['connpool_latency_seconds_count{pool="pool"}'], 6)
+        self.assertAlmostEqual(samples['connpool_latency_seconds_sum{pool="pool"}'], 1.56)

@@ -1,0 +1,868 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for L{txconnpool.operate.workers.supervisor}: the parent, with workers that are no processes.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any
+
+from twisted.application.service import IService
+from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError, ProcessDone, ProcessTerminated
+from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import capturedLogs
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from txconnpool.config.changes import CannotChange
+from txconnpool.config.settings import PoolSettings, Settings
+from txconnpool.operate.operations import ControlError
+from txconnpool.operate.workers import supervisor as workers
+from txconnpool.operate.workers.channel import Channel
+from txconnpool.operate.workers.supervisor import EXHAUSTED, GRACE, STEADY, Workers, shares
+from txconnpool.operate.workers.worker import ANSWERS, CLIENTS, STDERR, STDIN, STDOUT
+
+A = PoolSettings(name="a", listen=("tcp:1",), maxClients=3)
+
+
+class Port:
+    """
+    A port, with a real socket on some other address.
+    """
+
+    def __init__(self) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket.setblocking(False)
+        self.address = self._socket.getsockname()
+        self.reading = True
+        self.open = True
+
+    def fileno(self) -> int:
+        """
+        @return: its descriptor.
+        """
+        return self._socket.fileno()
+
+    def stopReading(self) -> None:
+        """
+        Accept nobody.
+        """
+        self.reading = False
+
+    def stopListening(self) -> None:
+        """
+        Close.
+        """
+        assert self.open
+        self.open = False
+        self._socket.close()
+
+
+class Process:
+    """
+    A process, as far as its parent can see.
+
+    @ivar calls: what it was called for.
+    @ivar answers: what it answers, by the name of the call: a value, a Deferred, or an exception that it raises.
+    @ivar signals: what it was sent.
+    """
+
+    def __init__(self, protocol: Any, command: list[str], environment: dict[str, str], descriptors: Any) -> None:
+        self.protocol = protocol
+        self.command = command
+        self.environment = environment
+        self.pipes = {number: kind for number, kind in descriptors.items() if number != CLIENTS}
+        self.clients = socket.socket(fileno=os.dup(descriptors[CLIENTS]))
+        self.clients.setblocking(False)
+        self.calls: list[tuple[Any, ...]] = []
+        self.answers: dict[str, Any] = {}
+        self.signals: list[str] = []
+        self.channel = Channel(lambda data: protocol.childDataReceived(ANSWERS, data), self.answer)
+
+    def answer(self, *call: Any) -> Any:
+        """
+        Answer a call.
+        """
+        self.calls.append(call)
+        answer = self.answers.get(call[0])
+        if isinstance(answer, Exception):
+            raise answer
+        return answer(*call[1:]) if callable(answer) else answer
+
+    def called(self, name: str) -> list[Any]:
+        """
+        @return: the arguments of the calls of a name.
+        """
+        return [call[1:] for call in self.calls if call[0] == name]
+
+    def writeToChild(self, descriptor: int, data: bytes) -> None:
+        """
+        Be told something.
+        """
+        assert descriptor == STDIN
+        self.channel.dataReceived(data)
+
+    def signalProcess(self, name: str) -> None:
+        """
+        Be sent a signal.
+        """
+        self.signals.append(name)
+
+    def end(self, status: int = 0) -> None:
+        """
+        End.
+        """
+        self.clients.close()
+        self.protocol.processEnded(Failure(ProcessTerminated(status) if status else ProcessDone(0)))
+
+    def take(self) -> list[str]:
+        """
+        @return: the labels of the clients that it was given.
+        """
+        labels: list[str] = []
+        while True:
+            try:
+                label, descriptors, _, _ = socket.recv_fds(self.clients, 1000, 1)
+            except BlockingIOError:
+                return labels
+            labels.append(label.decode())
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+
+class Reactor(MemoryReactorClock):
+    """
+    A reactor of such ports and processes.
+
+    @ivar begin: what becomes of a process that is started, if not C{None}.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ports: dict[object, Port] = {}
+        self.taken: set[object] = set()
+        self.processes: list[Process] = []
+        self.begin: Callable[[Process], object] = lambda process: None
+
+    def _listen(self, key: object) -> Port:
+        if key in self.taken:
+            raise CannotListenError("", key, OSError(errno.EADDRINUSE, "Address already in use"))
+        assert key not in self.ports or not self.ports[key].open
+        port = self.ports[key] = Port()
+        return port
+
+    def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:
+        """
+        Open a port.
+        """
+        return self._listen(port)
+
+    def listenUNIX(
+        self, address: Any, factory: Any, backlog: int = 50, mode: int = 0o666, wantPID: bool | int = False
+    ) -> Any:
+        """
+        Open a port.
+        """
+        return self._listen((address, mode))
+
+    def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> Any:
+        """
+        Have a port.
+        """
+        return self._listen(fileDescriptor)
+
+    def spawnProcess(self, protocol: Any, executable: str, args: Any, env: Any, childFDs: Any) -> None:
+        """
+        Start a process.
+        """
+        process = Process(protocol, [executable, *args], env, childFDs)
+        self.begin(process)
+        self.processes.append(process)
+        protocol.makeConnection(process)
+
+
+class WorkersTests(SynchronousTestCase):
+    """
+    Tests for L{Workers}.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make a reactor.
+        """
+        self.reactor = Reactor()
+        self.addCleanup(self._close)
+        self.clients: list[socket.socket] = []
+
+    def _close(self) -> None:
+        for process in self.reactor.processes:
+            process.clients.close()
+        for client in self.clients:
+            client.close()
+
+    def start(self, *pools: PoolSettings, count: int = 2, **settings: Any) -> Workers:
+        """
+        Start workers.
+        """
+        service = Workers(Settings(pools=pools or (A,), workers=count, **settings), self.reactor)
+        service.privilegedStartService()
+        service.startService()
+        self.addCleanup(self._stop, service)
+        return service
+
+    def _stop(self, service: Workers) -> None:
+        if service.running:
+            self.stop(service)
+
+    def stop(self, service: Workers) -> None:
+        """
+        Stop, with workers that do as they are told.
+        """
+        stopped = service.stopService()
+        for process in self.running(service):
+            process.end()
+        self.successResultOf(stopped)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def running(self, service: Workers) -> list[Process]:
+        """
+        @return: the processes that run, by their numbers.
+        """
+        transports: list[Any] = [service.workers[number].transport for number in sorted(service.workers)]
+        return transports
+
+    def connect(self, port: object, count: int = 1) -> None:
+        """
+        Have clients come.
+        """
+        for _ in range(count):
+            self.clients.append(socket.create_connection(self.reactor.ports[port].address))
+        for reader in list(self.reactor.readers):
+            reader.doRead()
+
+    def given(self, service: Workers) -> list[int]:
+        """
+        @return: how many clients each worker was given since the last time.
+        """
+        return [len(process.take()) for process in self.running(service)]
+
+    # -- Start
+
+    def test_interface(self) -> None:
+        """
+        It is a service, which does nothing before it is started.
+        """
+        verifyObject(IService, Workers(Settings(workers=2), self.reactor))
+        self.assertEqual((self.reactor.ports, self.reactor.processes), ({}, []))
+
+    def test_start(self) -> None:
+        """
+        The ports are opened here, and nobody is accepted by them; each worker is started with its pipes and its share.
+        """
+        service = self.start(A, count=2)
+        self.assertEqual([port.reading for port in self.reactor.ports.values()], [False])
+        for number, process in enumerate(self.reactor.processes):
+            self.assertEqual(process.command[-2:], ["-m", "txconnpool.operate.workers.worker"])
+            self.assertEqual(process.pipes, {STDIN: "w", STDOUT: "r", STDERR: "r", ANSWERS: "r"})
+            share = list(shares(service.settings, 2))[number]
+            ((told,),) = process.called("start")
+            self.assertEqual(told, json.loads(json.dumps(asdict(share))))
+
+    def test_taken(self) -> None:
+        """
+        That an address is taken is raised where it starts, and no worker is.
+        """
+        self.reactor.taken.add(1)
+        service = Workers(Settings(pools=(A,), workers=2), self.reactor)
+        self.assertRaises(CannotListenError, service.privilegedStartService)
+        self.assertEqual(self.reactor.processes, [])
+
+    def test_kinds(self) -> None:
+        """
+        UNIX sockets are opened here too, with their mode.
+        """
+        self.start(replace(A, listen=("unix:/tmp/x:mode=600",)))
+        self.assertEqual(list(self.reactor.ports), [("/tmp/x", 0o600)])
+
+    def test_shares(self) -> None:
+        """
+        Bounds are divided so that they add up to those of the settings; that on clients is counted here, and the
+        console is not the workers'.
+        """
+        pool = replace(A, poolSize=7, minPoolSize=5, maxWaiting=11)
+        settings = Settings(pools=(pool,), workers=3, maxUnreadBytes=90 << 20, admin="unix:/x")
+        parts = list(shares(settings, 3))
+        for name, whole in (("poolSize", 7), ("minPoolSize", 5), ("maxWaiting", 11)):
+            self.assertEqual(sum(getattr(part.pools[0], name) for part in parts), whole, name)
+        self.assertEqual([part.maxUnreadBytes for part in parts], [30 << 20] * 3)
+        self.assertEqual([(part.workers, part.admin, part.pools[0].maxClients) for part in parts], [(1, None, 3)] * 3)
+
+    # -- Clients
+
+    def test_equal(self) -> None:
+        """
+        Each client goes to the worker with the fewest, of all pools.
+        """
+        service = self.start(replace(A, maxClients=99), PoolSettings(name="b", listen=("tcp:2",)), count=3)
+        self.connect(1, 6)
+        self.assertEqual(self.given(service), [2, 2, 2])
+        first, second, third = self.running(service)
+        second.channel.call("gone", {"a": 2})
+        third.channel.call("gone", {"a": 1})
+        self.connect(2, 3)
+        self.assertEqual([len(first.take()), second.take(), third.take()], [0, ["+b\0tcp:2"] * 2, ["+b\0tcp:2"]])
+
+    def test_tooMany(self) -> None:
+        """
+        The bound on clients is for all workers together: one more is given to a worker to be told so, and not counted.
+        """
+        service = self.start(A)
+        self.connect(1, 5)
+        labels = [label for process in self.running(service) for label in process.take()]
+        self.assertEqual(sorted(labels), ["+a\0tcp:1"] * 3 + ["-a\0tcp:1"] * 2)
+        self.running(service)[0].channel.call("gone", {"a": 1})
+        self.connect(1, 2)
+        labels = [label for process in self.running(service) for label in process.take()]
+        self.assertEqual(sorted(labels), ["+a\0tcp:1", "-a\0tcp:1"])
+
+    def test_allFirst(self) -> None:
+        """
+        Nobody is accepted before all workers have started, and again while none runs: clients wait.
+        """
+        starting: list[Deferred[None]] = []
+
+        def begin(process: Process) -> None:
+            starting.append(Deferred())
+            process.answers["start"] = starting[-1]
+
+        self.reactor.begin = begin
+        service = self.start(A)
+        self.connect(1)
+        starting[0].callback(None)
+        self.connect(1)
+        self.assertEqual(self.given(service), [0, 0])
+        starting[1].callback(None)
+        self.connect(1)
+        self.assertEqual(sum(self.given(service)), 3)
+        for process in self.running(service):
+            process.end(1)
+        self.assertEqual(self.reactor.readers, set())
+        self.reactor.advance(1)
+        starting[2].callback(None)
+        self.connect(1)
+        self.assertEqual(sum(self.given(service)), 1)
+
+    def test_busyWorker(self) -> None:
+        """
+        A client that the first worker does not take goes to another.
+        """
+        service = self.start(A)
+        self.running(service)[0].clients.close()
+        self.connect(1, 2)
+        self.assertEqual(len(self.running(service)[1].take()), 2)
+
+    def test_nobodyTakes(self) -> None:
+        """
+        A client that no worker takes is closed, which is logged.
+        """
+        service = self.start(A)
+        for process in self.running(service):
+            process.clients.close()
+        with capturedLogs() as logs:
+            self.connect(1)
+        self.assertEqual([event["log_format"] for event in logs], ["{pool}: no worker takes a client"])
+        self.assertEqual(self.clients[0].recv(1), b"")
+
+    def test_leaving(self) -> None:
+        """
+        A worker that is about to end is given nobody.
+        """
+        service = self.start(A)
+        self.running(service)[0].channel.call("leaving")
+        self.connect(1, 2)
+        self.assertEqual(self.given(service), [0, 2])
+
+    def test_exhausted(self) -> None:
+        """
+        When the system has no descriptor for another client, that is logged, and accepting goes on a little later.
+        """
+        service = self.start(A)
+        (entrance,) = self.reactor.readers
+        listening, entrance._socket = entrance._socket, Failing()
+        with capturedLogs() as logs:
+            self.connect(1)
+        self.assertEqual([event["log_format"] for event in logs], ["{pool}: cannot accept clients: {error}"])
+        self.assertEqual(self.reactor.readers, set())
+        entrance._socket = listening
+        self.reactor.advance(EXHAUSTED)
+        self.connect(1)
+        self.assertEqual(self.given(service), [1, 1])
+
+    def test_exhaustedAtTheEnd(self) -> None:
+        """
+        A stop does not wait for that.
+        """
+        service = self.start(A)
+        (entrance,) = self.reactor.readers
+        entrance._socket.close()
+        entrance._socket = Failing()
+        self.connect(1)
+        entrance._socket = socket.socket()
+        self.stop(service)
+
+    def test_goneClient(self) -> None:
+        """
+        A client who leaves while it is accepted disturbs nobody.
+        """
+        self.start(A)
+        (entrance,) = self.reactor.readers
+        listening, entrance._socket = entrance._socket, Failing(ConnectionAbortedError())
+        self.connect(1)
+        self.assertEqual(self.reactor.readers, {entrance})
+        entrance._socket = listening
+
+    # -- Deaths
+
+    def test_replaced(self) -> None:
+        """
+        A worker that ends is replaced, later each time; after a steady life it begins anew. Its clients are not counted
+        any more.
+        """
+        self.patch(workers, "uniform", lambda low, high: 1.0)
+        service = self.start(A)
+        self.connect(1, 3)
+        delays = []
+        for _ in range(3):
+            with capturedLogs() as logs:
+                self.running(service)[0].end(9)
+            delays += [event["delay"] for event in logs if "delay" in event]
+            self.assertEqual(sorted(service.workers), [2])
+            self.reactor.advance(delays[-1])
+            self.assertEqual(sorted(service.workers), [1, 2])
+        self.reactor.advance(STEADY + 1)
+        with capturedLogs() as logs:
+            self.running(service)[0].end(9)
+        delays += [event["delay"] for event in logs if "delay" in event]
+        self.assertEqual(delays, [0.2, 0.4, 0.8, 0.2])
+        self.reactor.advance(1)
+        self.given(service)
+        self.connect(1)
+        self.assertEqual(self.running(service)[0].take(), ["+a\0tcp:1"])
+
+    def test_notStarted(self) -> None:
+        """
+        A worker that says that it cannot start is ended, and replaced like one that died.
+        """
+
+        def begin(process: Process) -> None:
+            process.answers["start"] = ValueError("no such server")
+
+        self.reactor.begin = begin
+        with capturedLogs() as logs:
+            service = self.start(A)
+        self.assertEqual([event["why"] for event in logs if "why" in event], ["no such server"] * 2)
+        process = self.running(service)[0]
+        self.assertEqual(process.signals, ["KILL"])
+        process.end(9)
+        self.reactor.begin = lambda process: None
+        self.reactor.advance(1)
+        self.assertTrue(service.workers[1].ready)
+
+    def test_noProcess(self) -> None:
+        """
+        When the system has no process for a worker it is tried again.
+        """
+
+        def begin(process: Process) -> None:
+            process.clients.close()
+            raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+        self.reactor.begin = begin
+        service = self.start(A)
+        self.assertEqual(service.workers, {})
+        self.reactor.begin = lambda process: None
+        self.reactor.advance(1)
+        self.assertEqual(sorted(service.workers), [1, 2])
+        self.connect(1, 2)
+        self.assertEqual(self.given(service), [1, 1])
+
+    def test_orders(self) -> None:
+        """
+        A worker that takes the place of another is paused and drained as the others are, before it takes clients.
+        """
+        service = self.start(A, PoolSettings(name="b", listen=("tcp:2",)))
+        for process in self.running(service):
+            process.answers["do"] = "done"
+        for order in (("pause", None), ("resume", "b"), ("drain", "s"), ("eject", "t"), ("restore", "s")):
+            self.assertEqual(self.successResultOf(service.do(*order)), "done")
+        done: Deferred[str] = Deferred()
+
+        def begin(process: Process) -> None:
+            process.answers["do"] = lambda name, what: done if name == "pause" else "done"
+
+        self.reactor.begin = begin
+        self.running(service)[0].end(9)
+        self.reactor.advance(1)
+        process = self.running(service)[0]
+        self.assertEqual(process.called("do"), [("pause", "a"), ("drain", "t")])
+        self.assertFalse(service.workers[1].ready)
+        done.callback("done")
+        self.assertTrue(service.workers[1].ready)
+
+    def test_orderFails(self) -> None:
+        """
+        An order that a new worker cannot carry out is logged.
+        """
+        service = self.start(A)
+        for process in self.running(service):
+            process.answers["do"] = "done"
+        self.successResultOf(service.do("drain", "s"))
+
+        def begin(process: Process) -> None:
+            process.answers["do"] = ControlError("no server")
+
+        self.reactor.begin = begin
+        self.running(service)[0].end(9)
+        with capturedLogs() as logs:
+            self.reactor.advance(1)
+        self.assertEqual([event["why"] for event in logs if "why" in event], ["no server"])
+        self.assertTrue(service.workers[1].ready)
+
+    # -- What they print and ask
+
+    def test_prints(self) -> None:
+        """
+        What a worker prints is in the log line by line, with its number, however long a line.
+        """
+        service = self.start(A)
+        worker = service.workers[2]
+        with capturedLogs() as logs:
+            worker.childDataReceived(STDOUT, b"one\ntw")
+            worker.childDataReceived(STDERR, b"o \xff\n")
+            worker.childDataReceived(STDOUT, bytes(workers.LINE_MAX + 1))
+        told = [(event["worker"], event["text"]) for event in logs]
+        self.assertEqual(told[:2], [(2, "one"), (2, "two \ufffd")])
+        self.assertEqual(len(told[2][1]), workers.LINE_MAX + 1)
+
+    def test_unknown(self) -> None:
+        """
+        A call that there is not is an error for the worker.
+        """
+        service = self.start(A)
+        called = self.running(service)[0].channel.call("dance")
+        self.assertEqual(self.failureResultOf(called).getErrorMessage(), "no call 'dance'")
+
+    # -- The end
+
+    def test_stop(self) -> None:
+        """
+        A stop closes the ports, has all workers end, and waits for the last one.
+        """
+        service = self.start(A)
+        stopped = service.stopService()
+        self.assertFalse(self.reactor.ports[1].open)
+        first, second = self.running(service)
+        self.assertEqual((first.called("stop"), second.called("stop")), ([()], [()]))
+        first.end()
+        self.assertNoResult(stopped)
+        second.end()
+        self.successResultOf(stopped)
+        self.assertEqual((self.reactor.getDelayedCalls(), self.reactor.readers), ([], set()))
+
+    def test_stopWhileRestarting(self) -> None:
+        """
+        A stop starts nobody any more.
+        """
+        service = self.start(A)
+        for process in self.running(service):
+            process.end(1)
+        self.successResultOf(service.stopService())
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_stubborn(self) -> None:
+        """
+        A worker that does not end in time is killed.
+        """
+        service = self.start(A, drainTimeout=3.0)
+        stopped = service.stopService()
+        first, second = self.running(service)
+        first.end()
+        self.reactor.advance(3.0 + GRACE - 0.1)
+        self.assertEqual(second.signals, [])
+        self.reactor.advance(0.2)
+        self.assertEqual((first.signals, second.signals), ([], ["KILL"]))
+        second.end(9)
+        self.successResultOf(stopped)
+
+    def test_abort(self) -> None:
+        """
+        A stop that takes its time can be told to end at once, then or from its beginning.
+        """
+        service = self.start(A, drainTimeout=100.0)
+        stopped = service.stopService()
+        service.abort()
+        for process in self.running(service):
+            self.assertEqual([call[0] for call in process.calls], ["start", "stop", "abort"])
+        self.reactor.advance(GRACE)
+        for process in self.running(service):
+            self.assertEqual(process.signals, ["KILL"])
+            process.end(9)
+        self.successResultOf(stopped)
+
+    def test_abortFirst(self) -> None:
+        """
+        It may be told so before it has begun.
+        """
+        service = self.start(A, drainTimeout=100.0)
+        service.abort()
+        stopped = service.stopService()
+        for process in self.running(service):
+            self.assertEqual([call[0] for call in process.calls], ["start", "abort"])
+            process.end()
+        self.successResultOf(stopped)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    # -- Changes
+
+    def change(self, service: Workers, *pools: PoolSettings, **settings: Any) -> Deferred[list[str]]:
+        """
+        Put other settings in force.
+        """
+        return service.change(lambda old: Settings(pools=pools, **{"workers": 2, **settings}))
+
+    def test_change(self) -> None:
+        """
+        Each worker is told its share of other settings.
+        """
+        service = self.start(A)
+        new = replace(A, poolSize=9)
+        self.assertEqual(self.successResultOf(self.change(service, new)), ["pool a: pool-size 4 -> 9"])
+        sizes = [process.called("apply")[0][0]["pools"][0]["poolSize"] for process in self.running(service)]
+        self.assertEqual(sizes, [5, 4])
+
+    def test_fixed(self) -> None:
+        """
+        The number of workers stays, which is told.
+        """
+        service = self.start(A)
+        self.assertEqual(self.successResultOf(self.change(service, A, workers=3)), ["workers 2 -> 3: needs a restart"])
+        self.assertEqual(len(service.workers), 2)
+
+    def test_listeners(self) -> None:
+        """
+        Listeners are added, moved and removed while the workers run. Nobody comes in by one that changes before all of
+        them know.
+        """
+        service = self.start(replace(A, listen=("tcp:1", "tcp:2", "tcp:3"), maxClients=99))
+        waiting: Deferred[None] = Deferred()
+        self.running(service)[1].answers["apply"] = waiting
+        b = PoolSettings(name="b", listen=("tcp:3", "tcp:4"))
+        changed = self.change(service, replace(A, listen=("tcp:1",), maxClients=99), b)
+        for port in (1, 2, 3, 4):
+            self.connect(port)
+        self.assertEqual([label for each in self.running(service) for label in each.take()], ["+a\0tcp:1"])
+        waiting.callback(None)
+        self.successResultOf(changed)
+        self.assertEqual([self.reactor.ports[port].open for port in (1, 2, 3, 4)], [True, False, True, True])
+        self.connect(1)
+        labels = [label for each in self.running(service) for label in each.take()]
+        self.assertEqual(sorted(labels), ["+a\0tcp:1", "+b\0tcp:3", "+b\0tcp:4"])
+
+    def test_cannotListen(self) -> None:
+        """
+        When one of the new listeners cannot be, no worker hears of it and nothing has changed.
+        """
+        service = self.start(A)
+        self.reactor.taken.add(9)
+        change = self.change(service, replace(A, listen=("tcp:8", "tcp:9")))
+        failure = self.failureResultOf(change, CannotChange)
+        self.assertEqual(failure.getErrorMessage(), "cannot listen on *:9: Address already in use")
+        self.assertEqual([self.reactor.ports[port].open for port in (1, 8)], [True, False])
+        self.assertEqual([process.called("apply") for process in self.running(service)], [[], []])
+        self.assertEqual(service.settings.pools, (A,))
+
+    def test_defect(self) -> None:
+        """
+        An exception that nobody expected changes nothing either, and is not hidden.
+        """
+        service = self.start(A)
+
+        def welcome(*args: Any) -> Any:
+            raise ZeroDivisionError
+
+        self.patch(service, "_entrance", welcome)
+        self.failureResultOf(self.change(service, replace(A, listen=("tcp:8",))), ZeroDivisionError)
+        self.assertEqual(service.settings.pools, (A,))
+
+    def test_workerCannot(self) -> None:
+        """
+        When a worker cannot, all of them go back to what was in force, and why is told once.
+        """
+        service = self.start(A)
+        first, second = self.running(service)
+        for faults in ({2}, {1, 2}):
+            for number, process in enumerate((first, second), 1):
+                process.calls.clear()
+                process.answers["apply"] = CannotChange("no") if number in faults else None
+            failure = self.failureResultOf(self.change(service, replace(A, listen=("tcp:8",))), CannotChange)
+            self.assertEqual(failure.getErrorMessage(), "no")
+            self.assertEqual([call[0]["pools"][0]["listen"] for call in first.called("apply")], [["tcp:8"], ["tcp:1"]])
+            self.assertEqual([self.reactor.ports[port].open for port in (1, 8)], [True, False])
+            self.connect(1)
+        self.assertEqual(service.settings.pools, (A,))
+
+    def test_endedMeanwhile(self) -> None:
+        """
+        A worker that ends instead of answering does not hinder a change: the next one starts with it.
+        """
+        service = self.start(A)
+        second = self.running(service)[1]
+        second.answers["apply"] = Deferred()
+        changed = self.change(service, replace(A, poolSize=9))
+        second.end(9)
+        self.assertEqual(self.successResultOf(changed), ["pool a: pool-size 4 -> 9"])
+        self.reactor.advance(1)
+        ((told,),) = self.running(service)[1].called("start")
+        self.assertEqual(told["pools"][0]["poolSize"], 4)
+
+    def test_leavingMeanwhile(self) -> None:
+        """
+        A worker that is about to end is not asked.
+        """
+        service = self.start(A)
+        first, second = self.running(service)
+        second.channel.call("leaving")
+        self.successResultOf(self.change(service, replace(A, poolSize=9)))
+        self.assertEqual((len(first.called("apply")), second.called("apply")), (1, []))
+
+    def test_stopMeanwhile(self) -> None:
+        """
+        A stop that overtakes a change leaves no listener behind.
+        """
+        service = self.start(A)
+        waiting: Deferred[None] = Deferred()
+        first, second = self.running(service)
+        first.answers["apply"] = waiting
+        change = self.change(service, replace(A, listen=("tcp:8",)))
+        stopped = service.stopService()
+        waiting.callback(None)
+        self.assertIn("stopping", self.failureResultOf(change, CannotChange).getErrorMessage())
+        first.end()
+        second.end()
+        self.successResultOf(stopped)
+        self.assertEqual([port.open for port in self.reactor.ports.values()], [False, False])
+
+    def test_forgotten(self) -> None:
+        """
+        Orders about pools and servers that are there no more are forgotten.
+        """
+        service = self.start(A)
+        for process in self.running(service):
+            process.answers["do"] = "done"
+        self.successResultOf(service.do("pause", None))
+        self.successResultOf(service.do("drain", A.upstream[0]))
+        self.successResultOf(self.change(service, replace(A, name="b", upstream=("tcp:other:1",))))
+        self.running(service)[0].end(9)
+        self.reactor.advance(1)
+        self.assertEqual(self.running(service)[0].called("do"), [])
+
+    # -- Controls
+
+    def answers(self, service: Workers, *answers: Any) -> None:
+        """
+        Have each worker answer orders in its way.
+        """
+        for process, answer in zip(self.running(service), answers, strict=True):
+            process.answers["do"] = answer
+
+    def refused(self, service: Workers, *order: Any) -> str:
+        """
+        @return: why an order cannot be carried out.
+        """
+        return str(self.failureResultOf(service.do(*order), ControlError).value)
+
+    def test_do(self) -> None:
+        """
+        All workers are given an order; what they say is told once if it is the same, else of each.
+        """
+        service = self.start(A)
+        self.answers(service, "done", "done")
+        self.assertEqual(self.successResultOf(service.do("pause", "a")), "done")
+        self.assertEqual([each.called("do") for each in self.running(service)], [[("pause", "a")]] * 2)
+        self.answers(service, "done", "also done")
+        self.assertEqual(self.successResultOf(service.do("pause", "a")), "worker 1: done\nworker 2: also done")
+
+    def test_cannotDo(self) -> None:
+        """
+        When not all workers can, that is an error, which tells who could.
+        """
+        service = self.start(A)
+        self.answers(service, ControlError("no such pool"), ControlError("no such pool"))
+        self.assertEqual(self.refused(service, "pause", "z"), "no such pool")
+        self.answers(service, "done", ControlError("no such pool"))
+        self.assertEqual(self.refused(service, "pause", "z"), "worker 1: done\nworker 2: no such pool")
+
+    def test_nobodyRuns(self) -> None:
+        """
+        While no worker runs nothing can be done.
+        """
+        service = self.start(A)
+        for process in self.running(service):
+            process.end(9)
+        self.assertEqual(self.refused(service, "pause", None), "no worker runs at the moment")
+        self.assertEqual(self.successResultOf(service.do("rows", "pools", 9)), [])
+
+    def test_rows(self) -> None:
+        """
+        Tables are added up.
+        """
+        service = self.start(A)
+        self.answers(service, [{"pool": "a", "sessions": 2}], [{"pool": "a", "sessions": 3}])
+        self.assertEqual(self.successResultOf(service.do("rows", "pools", 9)), [{"pool": "a", "sessions": 5}])
+
+    def test_rowsOfReady(self) -> None:
+        """
+        A worker that has not begun yet has nothing to show.
+        """
+        starting: Deferred[None] = Deferred()
+        self.reactor.begin = lambda process: process.answers.update(start=starting)
+        service = self.start(A)
+        self.answers(service, [{"pool": "a", "sessions": 2}], [{"pool": "a", "sessions": 3}])
+        self.assertEqual(self.successResultOf(service.do("rows", "pools", 9)), [])
+        starting.callback(None)
+        self.assertEqual(self.successResultOf(service.do("rows", "pools", 9)), [{"pool": "a", "sessions": 5}])
+
+    def test_kill(self) -> None:
+        """
+        The number of a session tells its worker.
+        """
+        service = self.start(A)
+        self.answers(service, "closed", ControlError("no session '7'"))
+        self.assertEqual(self.successResultOf(service.do("kill", "1.7")), "session 1.7 closed")
+        self.assertEqual([each.called("do") for each in self.running(service)], [[("kill", "7")], []])
+        for number in ("2.7", "3.7", "7", ""):
+            told = f"no session {number!r}; `show sessions` lists them"
+            self.assertEqual(self.refused(service, "kill", number), told)
+
+
+class Failing:
+    """
+    A socket from which nobody can be accepted.
+    """
+
+    def __init__(self, error: OSError | None = None) -> None:
+        self._error = error or OSError(errno.EMFILE, "Too many open files")
+
+    def accept(self) -> None:
+        """
+        Fail.
+        """
+        raise self._error

@@ -1,0 +1,351 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Whatever happens to a L{txconnpool.pool.library.Pool} in whatever order: what must always hold does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.pools import Careless, Client, Far, PoolCase, Reactor, Server
+from txconnpool.errors import ClientNotOwned, PoolClosed
+from txconnpool.pool.library import Pool
+
+
+class Machine(RuleBasedStateMachine):
+    """
+    A pool with two servers and everybody who has to do with it.
+
+    @ivar asked: what was asked and not answered yet, by its number.
+    @ivar leases: those that have a client.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.case = PoolCase()
+        self.reactor = Reactor()
+        self.servers = [Server(self.reactor, "one"), Server(self.reactor, "two")]
+        self.asked: dict[int, Deferred[Any]] = {}
+        self.wanted: list[Deferred[Any]] = []
+        self.leases: list[Client] = []
+        self.numbers = 0
+        self.requested = 0
+        self.closedOut = 0
+        self.answeredLines: dict[Far, int] = {}
+
+    @initialize(depth=st.integers(1, 2), careless=st.booleans(), guarded=st.booleans())
+    def begin(self, depth: int, careless: bool, guarded: bool) -> None:
+        """
+        Make a pool that pipelines or not, whose clients tell of their end or not, and which checks and resets or not.
+        """
+        options: dict[str, Any] = {}
+        if guarded:
+            options = {"check": self.errand, "checkIfIdleFor": 2.0, "keepAlive": 5.0, "reset": self.errand}
+        self.pool: Pool[Any] = Pool(
+            self.servers, 3, self.reactor, clientFactory=Factory.forProtocol(Careless if careless else Client),
+            pipelineDepth=depth, minClients=1, maxWaiting=4, acquireTimeout=4.0, connectTimeout=3.0, requestTimeout=6.0,
+            idleTimeout=8.0, maxLifetime=20.0, whenDown=2, cancelGrace=2.0, leakThreshold=7.0, **options,
+        )  # fmt: skip
+
+    def errand(self, client: Client) -> Deferred[str]:
+        """
+        See whether a client answers.
+        """
+        return client.ask("errand")
+
+    # -- Those who ask
+
+    @rule()
+    def request(self) -> None:
+        """
+        Somebody asks.
+        """
+        self.ask()
+
+    @rule()
+    def requestAgain(self) -> None:
+        """
+        Somebody asks, and once more when there is an answer.
+        """
+        self.ask().addCallback(self.again)
+
+    def again(self, result: None) -> None:
+        """
+        Ask once more.
+        """
+        self.ask()
+
+    def ask(self) -> Deferred[Any]:
+        """
+        Ask something that nobody asked before.
+        """
+        self.numbers += 1
+        self.requested += 1
+        number = self.numbers
+        answer = self.asked[number] = self.pool.performRequest("ask", str(number))
+        return answer.addCallbacks(self.answered, self.failed, callbackArgs=(number,), errbackArgs=(number,))
+
+    def answered(self, result: str, number: int) -> None:
+        """
+        The answer is to the question.
+        """
+        assert result == f"re:{number}"
+        del self.asked[number]
+
+    def failed(self, failure: Failure, number: int) -> None:
+        """
+        There is none.
+        """
+        self.closedOut += failure.check(PoolClosed) is not None
+        del self.asked[number]
+
+    @rule()
+    def acquire(self) -> None:
+        """
+        Somebody wants a client.
+        """
+        self.requested += 1
+        wanted = self.pool.acquire()
+        self.wanted.append(wanted)
+        wanted.addCallbacks(self.got, self.gotNone).addBoth(lambda _: self.wanted.remove(wanted))
+
+    @rule()
+    def acquireNow(self) -> None:
+        """
+        Somebody wants a client if there is one.
+        """
+        client = self.pool.acquireNow()
+        if client is not None:
+            self.requested += 1
+            self.got(client)
+
+    def got(self, client: Client) -> None:
+        """
+        Nobody else has it.
+        """
+        assert client not in self.leases
+        assert not client._waiting, "something is in flight on it"
+        self.leases.append(client)
+
+    def gotNone(self, failure: Failure) -> None:
+        """
+        There is none.
+        """
+        self.closedOut += failure.check(PoolClosed) is not None
+
+    @precondition(lambda self: self.leases)
+    @rule(index=st.integers(0, 9), discard=st.booleans())
+    def release(self, index: int, discard: bool) -> None:
+        """
+        A client is given back, once.
+        """
+        client = self.leases.pop(index % len(self.leases))
+        self.pool.release(client, discard)
+        if client not in self.leases:
+            self.case.assertRaises(ClientNotOwned, self.pool.release, client)
+
+    @precondition(lambda self: self.asked or self.wanted)
+    @rule(index=st.integers(0, 9))
+    def cancel(self, index: int) -> None:
+        """
+        Somebody gives up.
+        """
+        everybody = [*self.asked.values(), *self.wanted]
+        everybody[index % len(everybody)].cancel()
+
+    # -- Servers
+
+    @property
+    def lines(self) -> list[Far]:
+        """
+        All connections there are.
+        """
+        return [line for server in self.servers for line in server.open]
+
+    def owed(self, line: Far) -> list[str]:
+        """
+        @return: what a server has still to answer.
+        """
+        return line.asked[self.answeredLines.get(line, 0) :]
+
+    @precondition(lambda self: any(map(self.owed, self.lines)))
+    @rule(index=st.integers(0, 9))
+    def answer(self, index: int) -> None:
+        """
+        A server answers.
+        """
+        lines = [line for line in self.lines if self.owed(line)]
+        line = lines[index % len(lines)]
+        word = self.owed(line)[0]
+        self.answeredLines[line] = self.answeredLines.get(line, 0) + 1
+        line.answer(f"re:{word}")
+        self.reactor.turns(3)
+
+    @precondition(lambda self: self.lines)
+    @rule(index=st.integers(0, 9))
+    def lose(self, index: int) -> None:
+        """
+        A connection is lost.
+        """
+        self.lines[index % len(self.lines)].lose()
+        self.reactor.turns(3)
+
+    @rule(index=st.integers(0, 1), mode=st.sampled_from(["accept", "accept", "refuse", "hang"]))
+    def mode(self, index: int, mode: str) -> None:
+        """
+        A server comes or goes.
+        """
+        self.servers[index].mode = mode
+
+    @precondition(lambda self: any(server.hanging for server in self.servers))
+    @rule(good=st.booleans())
+    def dialEnds(self, good: bool) -> None:
+        """
+        A dial that hung succeeds or fails.
+        """
+        server = next(server for server in self.servers if server.hanging)
+        (server.accept if good else server.refuse)()
+
+    @rule(seconds=st.sampled_from([0.0, 0.0, 0.3, 1.5, 2.5, 5.0, 9.0]))
+    def advance(self, seconds: float) -> None:
+        """
+        Time passes.
+        """
+        self.reactor.turns(3)
+        self.reactor.advance(seconds)
+        self.reactor.turns(3)
+
+    # -- Clients that say something
+
+    @precondition(lambda self: self.lines)
+    @rule(index=st.integers(0, 9), what=st.sampled_from(["clientFree", "clientBusy", "clientGone"]))
+    def says(self, index: int, what: str) -> None:
+        """
+        A client says something, true or not.
+        """
+        getattr(self.pool, what)(self.lines[index % len(self.lines)].protocol.client)
+
+    # -- Those who run it
+
+    @rule(minimum=st.integers(0, 2), more=st.integers(1, 3))
+    def resize(self, minimum: int, more: int) -> None:
+        """
+        Other bounds are put in force.
+        """
+        self.pool.resize(minimum, minimum + more)
+
+    @rule()
+    def expire(self) -> None:
+        """
+        All connections are to be replaced.
+        """
+        self.pool.expire()
+
+    @rule(timeout=st.sampled_from([None, 0.0, 3.0]), force=st.booleans())
+    def close(self, timeout: float | None, force: bool) -> None:
+        """
+        The pool is closed.
+        """
+        done = self.pool.abort() if force else self.pool.close(timeout)
+        done.addCallback(lambda _: self.case.assertEqual(self.pool._attempts, {}))
+
+    @rule()
+    def start(self) -> None:
+        """
+        It is started.
+        """
+        self.pool.start()
+
+    # -- What must hold
+
+    @invariant()
+    def sound(self) -> None:
+        """
+        The books agree with each other, and with the world.
+        """
+        if not hasattr(self, "pool"):
+            return
+        self.case.assertSound(self.pool)
+        state = self.pool._state
+        mine = {id(slot.client) for slot in state.slots if slot.client is not None}
+        there = {id(line.protocol.client) for line in self.lines}
+        assert mine <= there
+        assert there - mine <= {id(line.protocol.client) for line in self.lines if line.aborted}
+        staying = [slot for slot in state.slots if slot.phase != "retiring" and not slot.doomed]
+        assert len(staying) <= state.limits.maximum
+        for line in self.lines:
+            assert len(self.owed(line)) <= state.limits.depth
+
+    @invariant()
+    def inOrder(self) -> None:
+        """
+        What was asked first is sent first.
+        """
+        if not hasattr(self, "pool"):
+            return
+        sent = {word for server in self.servers for line in server.lines for word in line.asked}
+        waiting = [number for number, answer in self.asked.items() if str(number) not in sent and not answer.called]
+        later = [number for number in self.asked if str(number) in sent]
+        assert not waiting or not later or max(later) < min(waiting), (waiting, later)
+
+    @invariant()
+    def counted(self) -> None:
+        """
+        Whoever asked has got a connection, or an answer, or waits.
+        """
+        if hasattr(self, "pool"):
+            each = self.pool.stats
+            known = each.acquired + each.timedOut + each.cancelled + each.rejected + each.unavailable + each.waiting
+            assert known + self.closedOut == self.requested
+
+    @invariant()
+    def alive(self) -> None:
+        """
+        Who waits, waits for something.
+        """
+        if hasattr(self, "pool") and self.pool.waiting:
+            assert self.pool._timer is not None
+            assert self.pool._timer.getTime() <= self.reactor.seconds() + 4.0
+
+    def teardown(self) -> None:
+        """
+        At the end nothing is left.
+        """
+        if not hasattr(self, "pool"):
+            return
+        self.pool.abort()
+        for client in self.leases:
+            self.pool.release(client)
+        self.reactor.turns()
+        self.case.reactor, self.case.servers = self.reactor, self.servers
+        self.case.finish(self.pool)
+        self.case.assertNothingLeft()
+        assert (self.asked, self.wanted) == ({}, [])
+        assert (self.pool._slots, self.pool._selfBusy) == ({}, {})
+
+
+class MachineTests(SynchronousTestCase):
+    """
+    Runs L{Machine}.
+    """
+
+    def test_anything(self) -> None:
+        """
+        The invariants hold after every step of many random histories.
+        """
+        run_state_machine_as_test(Machine, settings=settings(max_examples=100, stateful_step_count=50, deadline=None))

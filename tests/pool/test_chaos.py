@@ -1,0 +1,412 @@
+# -*- test-case-name: tests.pool.test_chaos -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Sessions, connections and the pool under anything that may happen, in any order.
+
+Several clients pipeline requests of all kinds while bytes arrive in pieces, connections are lost or talk nonsense,
+servers stop answering or refuse, clients stop reading or vanish, and time passes. In the end every request has been
+answered once, in its place, and by its own answer or one line of error, or the session was closed where nothing else
+could be done; and the books are right all along.
+
+C{CONNPOOL_EXAMPLES} in the environment sets how many such stories are tried.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from itertools import cycle
+from typing import Any
+
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support import Line, Pipe, Stage, answer, assertClosed, assertTidy
+from txconnpool.proxy.session import SessionLimits
+
+DEPTH = 6
+ITEM_MAX = 4000
+LIMITS = SessionLimits(maxInFlight=20, unreadSoft=20000, unreadHard=300000)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """
+    What a client is to see of one request.
+
+    @ivar reply: the answer.
+    @ivar own: whether it is the proxy's own, which nothing can prevent.
+    @ivar silent: whether the client wants to see nothing, whatever happens.
+    """
+
+    reply: bytes
+    own: bool = False
+    silent: bool = False
+
+
+def requests(kind: str, name: bytes) -> list[tuple[bytes, Expected | None]]:
+    """
+    Make up something for a client to send.
+
+    @param name: a part of every key in it.
+    @return: requests, and what is to be seen of each.
+    """
+    many = [b"%s.%d" % (name, number) for number in range(30)]
+    asked = {
+        "get": [b"get %s\r\n" % name],
+        "miss": [b"get miss%s\r\n" % name],
+        "run": [b"get %s\r\n" % each for each in many],
+        "mixed": [b"get %s%s\r\n" % each for each in zip(cycle([b"miss", b"short", b"short"]), many, strict=False)],
+        "keys": [b"get %s\r\n" % b" ".join(many)],
+        "parts": [b"get %s\r\n" % b" ".join(many * 4)],
+        "large": [b"get large%s\r\n" % name],
+        "gets": [b"gets %s\r\n" % name],
+        "set": [b"set %s 0 0 5\r\nEND\r\n\r\n" % name],
+        "long": [b"set %s 0 0 %d\r\n%s\r\n" % (name, ITEM_MAX, b"x" * ITEM_MAX)],
+        "incr": [b"incr %s 1\r\n" % name],
+        "delete": [b"delete miss%s\r\n" % name],
+        "meta": [b"mg %s v\r\n" % name],
+    }
+    if kind in asked:
+        return [(request, Expected(answer(request)[0])) for request in asked[kind]]
+    large = b"add %s 0 0 %d\r\n%s\r\n" % (name, 2 * ITEM_MAX, b"x" * (2 * ITEM_MAX))
+    other: dict[str, list[tuple[bytes, Expected | None]]] = {
+        "noreply": [(b"set %s 0 0 1 noreply\r\nx\r\n" % name, Expected(b"", silent=True))],
+        "quiet": [
+            (b"mg miss%s q\r\n" % name, Expected(b"")),
+            (b"md %s q\r\n" % name, Expected(b"")),
+            (b"mn\r\n", Expected(b"MN\r\n")),
+        ],
+        "nonsense": [(b"%s\r\n" % name, Expected(b"ERROR\r\n", own=True))],
+        "tooLarge": [(large, Expected(b"SERVER_ERROR object too large for cache\r\n", own=True))],
+        "stats": [(b"stats\r\n", Expected(b"STAT answer 42\r\nEND\r\n", own=True))],
+        "flush": [(b"flush_all\r\n", Expected(b"OK\r\n"))],
+        "flushed": [(b"flush_all noreply\r\n", Expected(b"", silent=True))],
+        "quit": [(b"quit\r\n", None)],
+    }
+    return other[kind]
+
+
+KINDS = [
+    "get", "miss", "run", "mixed", "keys", "parts", "large", "gets", "set", "long", "incr", "delete", "meta", "noreply",
+    "quiet", "nonsense", "nonsense", "tooLarge", "stats", "flush", "flushed", "quit",
+]  # fmt: skip
+
+
+@dataclass
+class Client:
+    """
+    A client and what it has to say.
+
+    @ivar saying: what it has not sent yet.
+    @ivar expected: how many bytes it will have sent when a request is complete, and what it is to see then.
+    @ivar sent: bytes sent.
+    @ivar parts: whether it asked for something that is answered in parts, which a lack of servers may end in between.
+    @ivar over: whether it will plan nothing more.
+    @ivar ended: whether it has told so, and listens only.
+    @ivar gone: whether it has vanished.
+    """
+
+    number: int
+    pipe: Pipe
+    saying: bytes = b""
+    expected: list[tuple[int, Expected]] = field(default_factory=list)
+    planned: int = 0
+    sent: int = 0
+    parts: bool = False
+    over: bool = False
+    ended: bool = False
+    gone: bool = False
+
+    def plan(self, kind: str) -> None:
+        """
+        Have something more to say.
+        """
+        if not self.over:
+            for data, expected in requests(kind, b"c%dr%d" % (self.number, len(self.expected))):
+                self.saying += data
+                self.planned += len(data)
+                if expected is not None:
+                    self.expected.append((self.planned, expected))
+            self.parts |= kind == "parts"
+            self.over = kind == "quit"
+
+    def push(self, size: int) -> None:
+        """
+        Send so many bytes.
+        """
+        data, self.saying = self.saying[:size], self.saying[size:]
+        if data and not (self.ended or self.gone):
+            self.sent += len(data)
+            self.pipe.send(data)
+
+    def asked(self) -> list[Expected]:
+        """
+        @return: what is to be seen of all that was sent whole.
+        """
+        return [expected for end, expected in self.expected if end <= self.sent]
+
+
+class Story:
+    """
+    What happens.
+
+    @ivar unharmed: whether nothing has happened yet that makes the proxy ask for something twice.
+    """
+
+    def __init__(self, servers: int, connections: int, clients: int, minimum: int) -> None:
+        self.stage = Stage(
+            servers, maximum=connections, minimum=min(minimum, connections), depth=DEPTH, maxWaiting=clients,
+            maxItemSize=ITEM_MAX, maxUnread=500000, sessionLimits=LIMITS, requestTimeout=2.0, waitTimeout=1.0,
+        )  # fmt: skip
+        self.stage.clock.advance(2)
+        self.clients = [Client(number, self.stage.client()) for number in range(clients)]
+        self.unharmed = True
+
+    def act(self, what: str, which: int, size: int) -> None:
+        """
+        Let something happen.
+        """
+        client = self.clients[which % len(self.clients)]
+        server = self.stage.servers[which % len(self.stage.servers)]
+        lines = [line for line in self.stage.lines if line.connected]
+        if what in KINDS:
+            client.plan(what)
+            client.push(size)
+        elif what == "push":
+            client.push(size)
+        elif what == "shout":
+            client.push(1 << 20)
+        elif what == "turn":
+            self.stage.turns(1)
+        elif what == "pass":
+            self.stage.clock.advance(size / 1000)
+        elif what in ("refuse", "hang", "accept"):
+            server.mode = what
+        elif what == "deaf":
+            client.pipe.reads = False
+        elif what == "read":
+            client.pipe.read(size * 1000)
+        elif what == "vanish":
+            client.gone = client.over = True
+            client.pipe.lose()
+        elif what == "halfClose":
+            client.over = client.ended = True
+            client.pipe.end()
+        elif what == "expire":
+            self.stage.pool.expire()
+        elif lines:
+            self.actOn(lines[which % len(lines)], what, size)
+
+    def actOn(self, line: Line, what: str, size: int) -> None:
+        """
+        Let something happen to a connection to a server.
+        """
+        connection: Any = line.protocol.client
+        if what == "deliver":
+            line.deliver(size)
+        elif what == "answer":
+            line.deliver()
+        elif what == "block":
+            line.reads = False
+        elif what == "unblock":
+            line.read()
+            line.reads = True
+        elif what == "lose":
+            self.unharmed = False
+            line.lose()
+        elif what == "junk" and connection._due < 0 and not connection._tail:
+            # Anywhere else it might be part of an answer.
+            self.unharmed = False
+            line.send(b"JUNK\r\n")
+
+    def finish(self) -> None:
+        """
+        Let all be well again, and everybody be answered.
+        """
+        for server in self.stage.servers:
+            server.mode = "accept"
+        for client in self.clients:
+            client.push(1 << 20)
+        for _ in range(12):
+            for line in self.stage.lines:
+                line.read()
+                line.reads = True
+            for client in self.clients:
+                client.pipe.read()
+                client.pipe.reads = True
+            self.stage.serve()
+            self.stage.clock.advance(0.5)
+
+
+def explain(data: bytes, expected: list[Expected], whole: bool) -> bool:
+    """
+    @return: whether C{data} is what a client may have seen, up to somewhere if not C{whole}.
+    """
+    ends = {0}
+    for each in expected:
+        after = set()
+        for start in ends:
+            if not whole and (start == len(data) or each.reply.startswith(data[start:])):
+                return True
+            if data.startswith(each.reply, start):
+                after.add(start + len(each.reply))
+            if not (each.own or each.silent) and (line := _FAILURE.match(data, start)):
+                after.add(line.end())
+        ends = after
+    return len(data) in ends
+
+
+_FAILURE = re.compile(rb"SERVER_ERROR (?!object)[^\r\n]*\r\n")
+
+_ORDINARY = [
+    st.tuples(st.sampled_from(KINDS), st.integers(0, 5), st.sampled_from([0, 10, 1000000])),
+    st.tuples(st.sampled_from(["push", "deliver", "read"]), st.integers(0, 5), st.integers(1, 3000)),
+    st.tuples(st.sampled_from(["shout", "answer", "answer", "turn"]), st.integers(0, 5), st.just(0)),
+    st.tuples(st.just("pass"), st.just(0), st.sampled_from([1, 50, 300, 1100])),
+    st.tuples(
+        st.sampled_from(
+            [
+                "refuse",
+                "hang",
+                "accept",
+                "accept",
+                "deaf",
+                "vanish",
+                "halfClose",
+                "expire",
+                "block",
+                "unblock",
+                "lose",
+                "junk",
+            ]
+        ),
+        st.integers(0, 5),
+        st.just(0),
+    ),
+]
+
+#: What happens to runs of reads while connections are lost again and again.
+_ROUGH = st.tuples(
+    st.sampled_from(["run", "mixed", "nonsense", "lose", "turn", "deliver"]),
+    st.integers(0, 5),
+    st.sampled_from([50, 100, 500, 5000]),
+)
+
+_STORIES = st.one_of(
+    st.lists(st.one_of(*_ORDINARY), min_size=40, max_size=120),
+    st.lists(st.one_of(_ROUGH, _ROUGH, *_ORDINARY), min_size=20, max_size=80),
+)
+
+
+class ChaosTests(SynchronousTestCase):
+    """
+    Tests for everything together.
+    """
+
+    @settings(
+        max_examples=int(os.environ.get("CONNPOOL_EXAMPLES", "150")),
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @example(
+        (1, 1, 1, 0),
+        [
+            ("parts", 0, 10000), ("pass", 0, 1), ("pass", 0, 1), ("answer", 0, 0),
+            ("refuse", 0, 0), ("expire", 0, 0), ("answer", 0, 0), ("pass", 0, 1), ("pass", 0, 1),
+        ],
+    )  # fmt: skip
+    @given(st.tuples(st.integers(1, 3), st.integers(1, 6), st.integers(1, 5), st.integers(0, 6)), _STORIES)
+    def test_everyRequestOnce(self, scene: tuple[int, int, int, int], actions: list[tuple[str, int, int]]) -> None:
+        """
+        Every request is answered once, in its place and by its own answer, or the session is closed.
+        """
+        try:
+            self.play(Story(*scene), actions)
+        except Exception as reason:
+            raise self.failureException(f"{reason!r}: {scene}, {actions}") from reason
+
+    def play(self, story: Story, actions: list[tuple[str, int, int]]) -> None:
+        """
+        Let things happen, let all be well again, and look.
+        """
+        stage = story.stage
+        for action in actions:
+            story.act(*action)
+            self.assertBounds(story)
+        story.finish()
+        self.assertBounds(story)
+        assertTidy(self, stage.pool)
+        for client in story.clients:
+            self.assertAnswered(client, story)
+        stage.sessions.abort()
+        stage.turns()
+        self.assertEqual((stage.sessions.sessions, stage.unread.total), (set(), 0))
+        assertClosed(self, stage)
+
+    def assertBounds(self, story: Story) -> None:
+        """
+        Assert that the books are right and that nothing is more than it may be.
+        """
+        stage = story.stage
+        assertTidy(self, stage.pool, quiet=False)
+        self.assertLessEqual(len(stage.pool._state.slots), stage.pool._state.limits.maximum)
+        for slot in stage.pool._state.slots:
+            # What goes everywhere finds no connection full.
+            self.assertLessEqual(slot.load, DEPTH + len(story.clients))
+        for session in stage.sessions.sessions:
+            self.assertLessEqual(session._inFlight, LIMITS.maxInFlight + 1)
+            self.assertLessEqual(session._size, LIMITS.backlog + (1 << 20))
+        held = sum(session.unread + session.kept for session in stage.sessions.sessions)
+        self.assertEqual(stage.unread.total, held)
+        self.assertLessEqual(stage.unread.total, stage.unread.limit)
+
+    def assertAnswered(self, client: Client, story: Story) -> None:
+        """
+        Assert that a client has seen what it should have.
+        """
+        expected = client.asked()
+        closed = not client.pipe.connected
+        counters = story.stage.pool.counters
+        inVain = client.parts and counters.timedOut + counters.rejected + counters.unavailable
+        unharmed = story.unharmed and not counters.requestTimeouts and not inVain
+        if closed and not client.over and unharmed:
+            self.assertGreater(story.stage.unread.dropped, 0)
+        # Who had part of an answer when its connection was lost was closed. Nobody else was.
+        whole = not (client.gone or client.pipe.aborted or (closed and not unharmed))
+        self.assertTrue(explain(client.pipe.received, expected, whole), (client.number, client.pipe.received[-200:]))
+
+
+class ExplainTests(SynchronousTestCase):
+    """
+    Tests for the judge.
+    """
+
+    def test_explain(self) -> None:
+        """
+        It takes a client's own answers and lines of error in their places, and nothing else.
+        """
+        stored, hidden, own = Expected(b"STORED\r\n"), Expected(b"", silent=True), Expected(b"ERROR\r\n", own=True)
+        error = b"SERVER_ERROR upstream connection lost\r\n"
+        good = [
+            (b"STORED\r\nERROR\r\n", [stored, own]),
+            (error + b"ERROR\r\nSTORED\r\n", [stored, own, hidden, stored]),
+            (error + b"STORED\r\n", [Expected(b""), stored]),
+            (b"", [hidden, hidden]),
+        ]
+        bad = [
+            (b"STORED\r\n", [stored, own]),
+            (b"ERROR\r\nSTORED\r\n", [stored, own]),
+            (error, [hidden]),
+            (error, [own]),
+            (b"STORED\r\nSTORED\r\n", [stored]),
+            (b"STOR", [stored]),
+        ]
+        for data, expected in good:
+            self.assertTrue(explain(data, expected, whole=True), data)
+        for data, expected in bad:
+            self.assertFalse(explain(data, expected, whole=True), data)
+        self.assertTrue(explain(b"STOR", [stored, own], whole=False))
+        self.assertFalse(explain(b"STORX", [stored, own], whole=False))

@@ -1,0 +1,850 @@
+# -*- test-case-name: tests.pool.test_connection -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for L{txconnpool.pool.connection}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import ITCPTransport
+from twisted.internet.task import Clock
+from twisted.logger import LogLevel, capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import directlyProvides, implementer
+
+from tests.support import Pipe
+from txconnpool.errors import ConnectionLostInFlight, PoolError, PoolTimeout
+from txconnpool.interfaces import IRequester
+from txconnpool.metrics import LATENCY_BOUNDS, Counters, Traffic
+from txconnpool.pool.connection import ConnectionFactory
+from txconnpool.pool.records import Server, Slot
+from txconnpool.pool.waiting import Waiters
+from txconnpool.wire import REPLY_LINE_MAX, Form
+from txconnpool.wire.memcache import replies
+from txconnpool.wire.memcache.dialect import Memcache
+
+GET_SEVERAL = replies.SEVERAL[replies.GET]
+SILENT_SET = replies.SILENT[replies.SET]
+MG, MG_VALUE = replies.MG[False, True], replies.MG[True, True]
+VALUE = b"VALUE k 0 5\r\nEND\r\n\r\n"
+HIT = VALUE + b"END\r\n"
+
+#: What is asked for, where replies name it.
+REQUESTS = {
+    replies.GET: b"get k\r\n",
+    GET_SEVERAL: b"get a b k\r\n",
+    replies.GETS: b"gets k\r\n",
+    replies.GAT: b"gat 0 k\r\n",
+    replies.GATS: b"gats 0 k\r\n",
+}
+
+#: A reply or more to each form, all that a client sees.
+SAMPLES: list[tuple[Form, bytes]] = [
+    (replies.GET, b"END\r\n"),
+    (replies.GET, HIT),
+    (GET_SEVERAL, b"VALUE a 1 0\r\n\r\nVALUE b 2 13\r\nVALUE k 0 5\r\n\r\nEND\r\n"),
+    (replies.GET, b"SERVER_ERROR out of memory\r\n"),
+    (replies.GETS, b"VALUE k 0 2 77\r\n\r\n\r\nEND\r\n"),
+    (replies.GAT, HIT),
+    (replies.GATS, b"VALUE k 0 1 1\r\nx\r\nEND\r\n"),
+    *((form, b"STORED\r\n") for form in (replies.SET, replies.ADD, replies.REPLACE, replies.APPEND, replies.PREPEND)),
+    *((form, b"NOT_STORED\r\n") for form in (replies.ADD, replies.REPLACE, replies.APPEND, replies.PREPEND)),
+    (replies.CAS, b"EXISTS\r\n"),
+    (replies.SET, b"SERVER_ERROR out of memory storing object\r\n"),
+    (replies.INCR, b"18446744073709551615\r\n"),
+    (replies.DECR, b"9  \r\n"),
+    (replies.INCR, b"CLIENT_ERROR cannot increment or decrement non-numeric value\r\n"),
+    (replies.DELETE, b"DELETED\r\n"),
+    (replies.TOUCH, b"TOUCHED\r\n"),
+    (replies.FLUSH_ALL, b"OK\r\n"),
+    (replies.VERBOSITY, b"OK\r\n"),
+    (replies.VERSION, b"VERSION 1.6.18\r\n"),
+    (replies.STATS, b"STAT pid 1\r\nSTAT empty \r\nEND\r\n"),
+    (MG, b"HD t-1 f0\r\n"),
+    (MG_VALUE, b"VA 7 f0 Oabc\r\nEN\r\nHD \r\n"),
+    (MG_VALUE, b"EN\r\n"),
+    (replies.MS, b"HD\r\n"),
+    (replies.MS, b"CLIENT_ERROR invalid flag\r\n"),
+    (replies.MD, b"NF\r\n"),
+    (replies.MA[True], b"VA 2\r\n10\r\n"),
+    (replies.MN, b"MN\r\n"),
+    (replies.ME, b"ME k exp=-1 la=0\r\n"),
+    (replies.QUIET[MG_VALUE], b"VA 1\r\nx\r\n"),
+    (replies.QUIET[MG], b"SERVER_ERROR out of memory\r\n"),
+    (replies.QUIET[replies.MD], b"NF O1\r\n"),
+]
+
+#: Replies that a client asked not to see.
+HIDDEN: list[tuple[Form, bytes]] = [
+    (SILENT_SET, b"STORED\r\n"),
+    (SILENT_SET, b"SERVER_ERROR out of memory storing object\r\n"),
+    (replies.SILENT[replies.INCR], b"10\r\n"),
+    (replies.QUIET[MG_VALUE], b"EN\r\n"),
+    (replies.QUIET[replies.MS], b"HD O1\r\n"),
+    (replies.QUIET[replies.MD], b"HD\r\n"),
+    (replies.QUIET[replies.MA[True]], b"VA 2 t0\r\n10\r\n"),
+]
+
+
+class Books:
+    """
+    Stands in for the pool, and writes down what it is told.
+    """
+
+    name = "pool"
+
+    def __init__(self) -> None:
+        self.counters = Counters()
+        self.waiters = Waiters(None, lambda exclusive: None, self.counters)
+        self.told: list[str] = []
+
+    def eased(self, slot: Slot) -> None:
+        """
+        There is room.
+        """
+        self.told.append("eased")
+
+    def hold(self, slot: Slot) -> None:
+        """
+        Nothing more is to be sent.
+        """
+        self.told.append("hold")
+
+    def unhold(self, slot: Slot) -> None:
+        """
+        More may be sent.
+        """
+        self.told.append("unhold")
+
+
+@implementer(IRequester)
+class Owner:
+    """
+    Asks, and keeps what it is told.
+
+    @ivar data: all that it was given.
+    @ivar done: how many replies were completed.
+    @ivar log: shared by several owners: who was told what, in which order.
+    @ivar then: called when it was told something.
+    """
+
+    def __init__(self, log: list[tuple[Any, bytes, int]] | None = None) -> None:
+        self.data = b""
+        self.done = 0
+        self.log = log
+        self.then: Callable[[], object] | None = None
+        self.lost: list[tuple[list[Any], bool, PoolError]] = []
+
+    def replied(self, data: bytes, count: int) -> None:
+        """
+        Part of what it asked for.
+        """
+        self.data += data
+        self.done += count
+        if self.log is not None:
+            self.log.append((self, data, count))
+        if self.then is not None:
+            self.then()
+
+    def unanswered(self, entries: list[Any], begun: bool, error: PoolError) -> None:
+        """
+        There will be no more.
+        """
+        self.lost.append((entries, begun, error))
+        if self.then is not None:
+            self.then()
+
+
+class ConnectionTestCase(SynchronousTestCase):
+    """
+    A connection on a L{Pipe}, with a stand-in for the pool.
+    """
+
+    def setUp(self) -> None:
+        """
+        Connect.
+        """
+        self.clock = Clock()
+        self.books = Books()
+        self.wire = Memcache()
+        factory = ConnectionFactory(self.wire, self.clock, 2.0)
+        factory.connectionPool = self.books
+        self.connection = factory.buildProtocol(None)
+        self.traffic = Traffic(len(self.wire.forms))
+        self.slot = self.connection.slot = Slot(Server("server", None, self.traffic), 128)
+        self.slot.client = self.connection
+        self.pipe = Pipe(self.clock).connect(self.connection)
+        self.owner = Owner()
+
+    def get(self, *keys: bytes, owner: Owner | None = None) -> None:
+        """
+        Ask for keys, as a run of single gets.
+        """
+        self.connection.send(owner or self.owner, replies.GET, len(keys), b"get %s\r\n" % b" ".join(keys))
+
+    def assertClosed(self, counter: str = "violations") -> None:
+        """
+        Assert that the connection was closed by force, once, that this was counted, and that nothing is left.
+        """
+        self.assertTrue(self.pipe.aborted)
+        self.assertEqual(self.books.told[-1], "hold")
+        self.clock.advance(0)
+        self.assertFalse(self.pipe.connected)
+        self.assertEqual(getattr(self.books.counters, counter), 1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class RepliesTests(ConnectionTestCase):
+    """
+    Tests for the way of replies to those who are owed them.
+    """
+
+    def test_splitAnywhere(self) -> None:
+        """
+        A reply of any form reaches its owner whole, and counts once, wherever its bytes are torn apart.
+        """
+        for form, reply in SAMPLES:
+            for cut in range(1, len(reply) + 1):
+                owner = Owner()
+                self.connection.send(owner, form, 1, REQUESTS.get(form, b"request\r\n"))
+                self.pipe.send(reply[:cut])
+                self.assertEqual((owner.done, self.slot.load), (0, 1) if cut < len(reply) else (1, 0), (reply, cut))
+                self.assertTrue(reply.startswith(owner.data))
+                self.pipe.send(reply[cut:])
+                self.assertEqual((owner.data, owner.done, self.slot.load), (reply, 1, 0), (reply, cut))
+
+    def test_byteByByte(self) -> None:
+        """
+        Replies of all forms, to an owner each, arrive byte by byte and are not mixed up.
+        """
+        owners = [(Owner(), form, reply) for form, reply in SAMPLES]
+        for owner, form, _ in owners:
+            self.connection.send(owner, form, 1, REQUESTS.get(form, b"request\r\n"))
+        self.assertEqual(self.slot.load, len(owners))
+        self.pipe.send(b"".join(reply for _, reply in SAMPLES), piece=1)
+        self.assertEqual([(owner.data, owner.done) for owner, _, _ in owners], [(reply, 1) for _, reply in SAMPLES])
+        self.assertEqual(self.slot.load, 0)
+
+    def test_hiddenSplitAnywhere(self) -> None:
+        """
+        A reply that was not to be seen counts as answered and is not passed on, wherever its bytes are torn apart; the
+        one behind it is.
+        """
+        for form, reply in HIDDEN:
+            for cut in range(1, len(reply) + 1):
+                owner = Owner()
+                self.connection.send(owner, form, 1, b"request\r\n")
+                self.connection.send(owner, replies.MN, 1, b"mn\r\n")
+                self.pipe.send(reply[:cut])
+                self.assertEqual((owner.data, owner.done), (b"", 1 if cut == len(reply) else 0), (reply, cut))
+                self.pipe.send(reply[cut:] + b"MN\r\n")
+                self.assertEqual((owner.data, owner.done, self.slot.load), (b"MN\r\n", 2, 0), (reply, cut))
+
+    def test_hiddenTooLong(self) -> None:
+        """
+        A reply that is not to be seen is kept until it is complete, so it cannot be of any length.
+        """
+        self.connection.send(self.owner, replies.QUIET[replies.MA[True]], 1, b"ma k v\r\n")
+        self.pipe.send(b"VA %d\r\n" % (REPLY_LINE_MAX + 1))
+        self.assertClosed()
+        self.assertEqual(self.owner.data, b"")
+
+    def test_streamed(self) -> None:
+        """
+        A long value is passed on as it comes, not kept until it is complete.
+        """
+        self.get(b"k")
+        self.pipe.send(b"VALUE k 0 1000000\r\n")
+        for _ in range(10):
+            self.pipe.send(b"x" * 100000)
+        self.assertEqual((len(self.owner.data), self.owner.done), (1000019, 0))
+        self.pipe.send(b"\r\nEND\r\n")
+        self.assertEqual((len(self.owner.data), self.owner.done), (1000026, 1))
+
+    def test_run(self) -> None:
+        """
+        The reply to a run is made into those that are owed, and may come together, one by one, or torn apart.
+        """
+        self.get(b"a", b"k", b"k", b"d")
+        self.assertEqual((self.slot.load, self.pipe.take()), (4, b"get a k k d\r\n"))
+        self.pipe.send(VALUE)
+        self.assertEqual((self.owner.data, self.owner.done, self.slot.load), (b"END\r\n" + HIT, 2, 2))
+        self.pipe.send(VALUE[:-1])
+        self.assertEqual((self.owner.done, self.slot.load), (2, 2))
+        self.pipe.send(b"\nEN")
+        self.assertEqual((self.owner.done, self.slot.load), (3, 1))
+        self.pipe.send(b"D\r\n")
+        self.assertEqual((self.owner.done, self.slot.load), (4, 0))
+        self.assertEqual(self.owner.data, b"END\r\n" + HIT + HIT + b"END\r\n")
+
+    def test_together(self) -> None:
+        """
+        What several owners asked comes together, and goes to each in the order in which they asked.
+        """
+        log: list[tuple[Any, bytes, int]] = []
+        one, two = Owner(log), Owner(log)
+        self.get(b"a", b"b", owner=one)
+        self.get(b"k", owner=two)
+        self.connection.send(one, replies.SET, 1, b"set a 0 0 1\r\nx\r\n")
+        self.pipe.send(b"END\r\n" + HIT + b"STORED\r\n")
+        self.assertEqual(log, [(one, b"END\r\nEND\r\n", 2), (two, HIT, 1), (one, b"STORED\r\n", 1)])
+
+    def test_eased(self) -> None:
+        """
+        The pool hears when nothing is in flight any more, and of every reply while somebody waits for room.
+        """
+        self.get(b"a")
+        self.get(b"b")
+        self.pipe.send(b"END\r\n")
+        self.assertEqual(self.books.told, [])
+        self.pipe.send(b"END\r\n")
+        self.assertEqual(self.books.told, ["eased"])
+        self.get(b"a")
+        self.get(b"b")
+        self.books.waiters.join(None, 0.0)
+        self.pipe.send(b"END\r\n")
+        self.assertEqual(self.books.told, ["eased", "eased"])
+
+    def test_traffic(self) -> None:
+        """
+        Requests are counted by their command, bytes by their direction, and replies by the time they took.
+        """
+        self.get(b"a", b"b")
+        self.connection.send(self.owner, SILENT_SET, 1, b"set a 0 0 1\r\nx\r\n")
+        self.clock.advance(0.03)
+        self.pipe.send(b"END\r\nSTORED\r\n")
+        self.assertEqual(self.traffic.requests[replies.GET.index], 2)
+        self.assertEqual(self.traffic.requests[replies.SET.index], 1)
+        self.assertEqual((self.traffic.sent, self.traffic.received), (9 + 16, 13))
+        self.assertEqual(self.traffic.latency.counts[LATENCY_BOUNDS.index(0.05)], 3)
+        self.assertAlmostEqual(self.traffic.latency.total, 0.09)
+
+
+class WrongTests(ConnectionTestCase):
+    """
+    Tests for bytes that do not fit.
+    """
+
+    def assertLost(self, owner: Owner, begun: bool = False) -> None:
+        """
+        Assert that an owner was told once that its reply will not come, without a word of what came instead.
+        """
+        ((_, has, error),) = owner.lost
+        self.assertIs(has, begun)
+        self.assertIsInstance(error, ConnectionLostInFlight)
+        self.assertEqual(str(error), "upstream protocol error (server)")
+
+    def test_unowed(self) -> None:
+        """
+        A connection that says something when nothing is owed is closed.
+        """
+        self.pipe.send(b"END\r\n")
+        self.assertClosed()
+
+    def test_unowedBehind(self) -> None:
+        """
+        What stands behind the last reply closes the connection; that reply was passed on.
+        """
+        self.get(b"a")
+        self.pipe.send(b"END\r\nEND\r\n")
+        self.assertEqual((self.owner.data, self.owner.done, self.owner.lost), (b"END\r\n", 1, []))
+        self.assertClosed()
+
+    def test_wrongForm(self) -> None:
+        """
+        A reply to another kind of request than that which is owed one closes the connection.
+        """
+        for form, reply in ((replies.GET, b"STORED\r\n"), (replies.SET, b"END\r\n"), (replies.SET, b"ERROR\r\n")):
+            self.setUp()
+            other = Owner()
+            self.connection.send(self.owner, form, 1, b"request\r\n")
+            self.get(b"a", owner=other)
+            self.pipe.send(reply)
+            self.assertClosed()
+            self.assertEqual((self.owner.data, other.data), (b"", b""))
+            self.assertLost(self.owner)
+            self.assertLost(other)
+
+    def test_wrongAfterBody(self) -> None:
+        """
+        A value that is longer than it said closes the connection, and its owner has part of it.
+        """
+        other = Owner()
+        self.get(b"k")
+        self.get(b"k", owner=other)
+        self.pipe.send(b"VALUE k 0 3\r\nab")
+        self.pipe.send(b"cd\r\nEND\r\n")
+        self.assertClosed()
+        self.assertLost(self.owner, begun=True)
+        self.assertLost(other)
+
+    def test_wrongInRun(self) -> None:
+        """
+        What is wrong among the replies to a run takes with it those that came together with it.
+        """
+        self.get(b"a", b"k", b"c")
+        self.pipe.send(VALUE + b"STORED\r\n")
+        self.assertClosed()
+        self.assertEqual((self.owner.data, self.owner.done), (b"", 0))
+        self.assertLost(self.owner)
+
+    def test_lineTooLong(self) -> None:
+        """
+        A line without an end closes the connection when it is too long to be one.
+        """
+        self.get(b"a")
+        self.pipe.send(b"VALUE " + b"k" * (REPLY_LINE_MAX - 6))
+        self.assertFalse(self.pipe.aborted)
+        self.pipe.send(b"k")
+        self.assertClosed()
+
+    def test_afterwards(self) -> None:
+        """
+        What is sent on a connection that has been closed but has not ended yet is not answered, which its owner hears.
+        """
+        self.get(b"a")
+        self.pipe.send(b"no\r\n")
+        late = Owner()
+        self.get(b"b", owner=late)
+        self.assertClosed()
+        self.assertLost(late)
+
+    def test_log(self) -> None:
+        """
+        The log tells once which server it was and what it said.
+        """
+        with capturedLogs() as events:
+            self.get(b"a")
+            self.pipe.send(b"no\r\n")
+            self.assertClosed()
+        (event,) = events
+        self.assertIs(event["log_level"], LogLevel.warn)
+        text = "pool: closing a connection to server, 1 requests in flight: not a reply to get: b'no\\r\\n'"
+        self.assertEqual(event["log_format"].format(**event), text)
+
+
+class LossTests(ConnectionTestCase):
+    """
+    Tests for connections that end with requests in flight.
+    """
+
+    def test_quiet(self) -> None:
+        """
+        Nobody is told of the end of a connection that owes nothing.
+        """
+        self.get(b"a")
+        self.pipe.send(b"END\r\n")
+        self.pipe.lose()
+        self.assertEqual(self.owner.lost, [])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_each(self) -> None:
+        """
+        Every owner is told once, of all its own requests, in their order.
+        """
+        other = Owner()
+        self.get(b"a")
+        self.get(b"b", owner=other)
+        self.connection.send(self.owner, replies.SET, 1, b"set a 0 0 1\r\nx\r\n")
+        self.pipe.lose()
+        ((entries, begun, error),) = self.owner.lost
+        self.assertEqual([entry[1:3] for entry in entries], [(replies.GET, 1), (replies.SET, 1)])
+        self.assertEqual([entry[4] for entry in entries], [b"get a\r\n", None])
+        self.assertFalse(begun)
+        self.assertEqual(str(error), "upstream connection lost (server)")
+        self.assertEqual([entry[4] for entry in other.lost[0][0]], [b"get b\r\n"])
+
+    def test_begun(self) -> None:
+        """
+        Only the owner who has part of a reply is told so.
+        """
+        other = Owner()
+        self.get(b"k")
+        self.get(b"b", owner=other)
+        self.pipe.send(b"VALUE k 0 5\r\nEN")
+        self.pipe.lose()
+        self.assertEqual([owner.lost[0][1] for owner in (self.owner, other)], [True, False])
+
+    def test_betweenValues(self) -> None:
+        """
+        A reply of several values is begun between two of them, too.
+        """
+        self.connection.send(self.owner, GET_SEVERAL, 1, b"get k l\r\n")
+        self.pipe.send(b"VALUE k 0 1\r\nx\r\nVAL")
+        self.assertEqual(self.owner.data, b"VALUE k 0 1\r\nx")
+        self.pipe.lose()
+        self.assertTrue(self.owner.lost[0][1])
+
+    def test_line(self) -> None:
+        """
+        A line that is not complete was not passed on, so nothing has begun.
+        """
+        self.get(b"k")
+        self.pipe.send(b"VALUE k 0 5\r")
+        self.pipe.lose()
+        self.assertEqual((self.owner.data, self.owner.lost[0][1]), (b"", False))
+
+    def test_hiddenBody(self) -> None:
+        """
+        Nothing has begun in the middle of a reply that is not to be seen.
+        """
+        self.connection.send(self.owner, replies.QUIET[replies.MA[True]], 1, b"ma k v\r\n")
+        self.pipe.send(b"VA 2\r\n1")
+        self.pipe.lose()
+        self.assertEqual((self.owner.data, self.owner.lost[0][1]), (b"", False))
+
+    def test_wrongRunUncounted(self) -> None:
+        """
+        What was found out about a run whose answer turned out wrong is not counted: it will be asked again.
+        """
+        self.get(b"a", b"b", b"c")
+        self.pipe.send(b"VALUE b 0 1\r\nxx\r\n")
+        self.assertClosed()
+        self.assertEqual((self.traffic.missed, self.traffic.requests[replies.GET.index]), (0, 0))
+        (entry,) = self.owner.lost[0][0]
+        self.assertEqual((entry[2], entry[4]), (3, b"get a b c\r\n"))
+
+    def test_runPartlyAnswered(self) -> None:
+        """
+        Of a run only what was not answered is left to be asked again.
+        """
+        self.get(b"k", b"b", b"c")
+        self.pipe.send(VALUE)
+        self.pipe.lose()
+        (entry,) = self.owner.lost[0][0]
+        self.assertEqual((entry[2], entry[4]), (2, b"get b c\r\n"))
+
+    def test_notAgain(self) -> None:
+        """
+        Values are checked against the keys asked for where requests are not to be sent a second time as well.
+        """
+        for form, request in ((replies.GAT, b"gat 0 a\r\n"), (replies.GET.but(read=False), b"get a\r\n")):
+            self.setUp()
+            self.connection.send(self.owner, form, 1, request)
+            self.pipe.send(b"VALUE b 0 1\r\nx\r\nEND\r\n")
+            self.assertClosed()
+            self.assertEqual(self.owner.data, b"")
+
+    def test_said(self) -> None:
+        """
+        What was to be said between replies is given back in its place.
+        """
+        self.get(b"a")
+        self.connection.say(self.owner, b"one")
+        self.get(b"b")
+        self.connection.say(self.owner, b"two")
+        self.pipe.lose()
+        entries = self.owner.lost[0][0]
+        self.assertEqual([entry[4] for entry in entries], [b"get a\r\n", b"one", b"get b\r\n", b"two"])
+        self.assertEqual([entry[1] for entry in entries], [replies.GET, None, replies.GET, None])
+
+
+class TimeTests(ConnectionTestCase):
+    """
+    Tests for replies that are late.
+    """
+
+    def test_late(self) -> None:
+        """
+        When the oldest request has waited too long, the connection is closed and all that is in flight fails.
+        """
+        other = Owner()
+        self.get(b"a")
+        self.clock.advance(1.5)
+        self.get(b"b", owner=other)
+        self.clock.advance(0.4)
+        self.assertFalse(self.pipe.aborted)
+        with capturedLogs() as events:
+            self.clock.advance(0.1)
+        self.assertEqual(len(events), 1)
+        self.assertClosed("requestTimeouts")
+        for owner in (self.owner, other):
+            error = owner.lost[0][2]
+            assert isinstance(error, PoolTimeout)
+            self.assertEqual(str(error), "upstream timed out: no answer within 2 s (server)")
+            self.assertEqual(error.phase, "request")
+
+    def test_inTime(self) -> None:
+        """
+        One timer serves all requests: it is set anew for the one that is the oldest by then.
+        """
+        self.get(b"a")
+        self.clock.advance(1.5)
+        self.get(b"b")
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        self.pipe.send(b"END\r\n")
+        self.clock.advance(1.9)
+        self.assertFalse(self.pipe.aborted)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        self.clock.advance(0.1)
+        self.assertTrue(self.pipe.aborted)
+
+    def test_quiet(self) -> None:
+        """
+        A timer that finds nothing in flight ends, and the next request is watched again.
+        """
+        self.get(b"a")
+        self.pipe.send(b"END\r\n")
+        self.clock.advance(2)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.clock.advance(100)
+        self.get(b"a")
+        self.clock.advance(1.9)
+        self.assertFalse(self.pipe.aborted)
+        self.clock.advance(0.1)
+        self.assertTrue(self.pipe.aborted)
+
+    def test_trickle(self) -> None:
+        """
+        A reply that comes, but too slowly, is late.
+        """
+        self.get(b"k")
+        self.pipe.send(b"VALUE k 0 100\r\n")
+        for _ in range(4):
+            self.clock.advance(0.5)
+            self.pipe.send(b"x")
+        self.assertTrue(self.pipe.aborted)
+        self.clock.advance(0)
+        self.assertEqual((self.owner.lost[0][1], len(self.owner.data)), (True, 15 + 3))
+
+
+class SayTests(ConnectionTestCase):
+    """
+    Tests for L{Connection.say}.
+    """
+
+    def test_order(self) -> None:
+        """
+        What is said comes when what was in flight before it has been answered, whoever else's that is.
+        """
+        log: list[tuple[Any, bytes, int]] = []
+        one, two = Owner(log), Owner(log)
+        self.get(b"a", owner=one)
+        self.get(b"b", owner=two)
+        self.connection.say(two, b"first")
+        self.connection.say(two, b"second")
+        self.get(b"c", owner=one)
+        self.pipe.send(b"END\r\n")
+        self.assertEqual(log, [(one, b"END\r\n", 1)])
+        self.pipe.send(b"END\r\n")
+        self.assertEqual(log[1:], [(two, b"END\r\n", 1), (two, b"first", 1), (two, b"second", 1)])
+        self.pipe.send(b"END\r\n")
+        self.assertEqual(log[4:], [(one, b"END\r\n", 1)])
+        self.assertEqual(self.slot.load, 0)
+
+    def test_middleOfRun(self) -> None:
+        """
+        It waits for the last reply of a run, and for the last byte of that.
+        """
+        self.get(b"a", b"k")
+        self.connection.say(self.owner, b"said")
+        self.pipe.send(HIT[:-1])
+        self.assertEqual(self.owner.done, 1)
+        self.pipe.send(HIT[-1:])
+        self.assertEqual((self.owner.data, self.owner.done), (b"END\r\n" + HIT + b"said", 3))
+
+    def test_noLoad(self) -> None:
+        """
+        It puts no load on the connection, and has no time of its own.
+        """
+        self.get(b"a")
+        self.connection.say(self.owner, b"said")
+        self.assertEqual(self.slot.load, 1)
+        self.pipe.send(b"END\r\n")
+        self.clock.advance(10)
+        self.assertFalse(self.pipe.aborted)
+
+
+class AskTests(ConnectionTestCase):
+    """
+    Tests for L{Connection.ask}.
+    """
+
+    def test_answered(self) -> None:
+        """
+        The Deferred fires with the whole reply, however it came.
+        """
+        asked = self.connection.ask(b"get k\r\n", replies.GET)
+        self.assertEqual(self.pipe.take(), b"get k\r\n")
+        self.pipe.send(HIT, piece=3)
+        self.assertEqual(self.successResultOf(asked), HIT)
+
+    def test_lost(self) -> None:
+        """
+        The Deferred fails when the connection is lost, if part of the reply has come, too.
+        """
+        asked = self.connection.ask(b"get k\r\n", replies.GET)
+        second = self.connection.ask(b"get k\r\n", replies.GET)
+        self.pipe.send(HIT[:-1])
+        self.pipe.lose()
+        self.failureResultOf(asked, ConnectionLostInFlight)
+        self.failureResultOf(second, ConnectionLostInFlight)
+
+
+class ReentryTests(ConnectionTestCase):
+    """
+    Tests for owners who act while they are told something.
+    """
+
+    def once(self, owner: Owner, act: Callable[[], object]) -> None:
+        """
+        Let an owner act when it is told something for the first time.
+        """
+
+        def then() -> None:
+            owner.then = None
+            act()
+
+        owner.then = then
+
+    def test_sends(self) -> None:
+        """
+        What an owner sends when it is answered stands behind all that is in flight; the pool does not take the
+        connection for idle.
+        """
+        other = Owner()
+        self.get(b"a")
+        self.get(b"k", owner=other)
+        self.once(self.owner, lambda: self.get(b"b"))
+        self.pipe.send(b"END\r\n" + HIT)
+        self.assertEqual((self.owner.data, other.data), (b"END\r\n", HIT))
+        self.assertEqual((self.slot.load, self.books.told), (1, []))
+        self.pipe.send(b"END\r\n")
+        self.assertEqual((self.owner.done, self.slot.load, self.books.told), (2, 0, ["eased"]))
+
+    def test_sendsWithinRun(self) -> None:
+        """
+        An owner may send between two replies of a run of its own.
+        """
+        self.get(b"k", b"a")
+        self.once(self.owner, lambda: self.get(b"b"))
+        self.pipe.send(VALUE)
+        self.pipe.send(b"END\r\n" + b"END\r\n")
+        self.assertEqual((self.owner.data, self.owner.done), (HIT + b"END\r\n" + b"END\r\n", 3))
+
+    def test_says(self) -> None:
+        """
+        What an owner says when it is told part of a reply comes behind the rest of it.
+        """
+        self.get(b"k")
+        self.once(self.owner, lambda: self.connection.say(self.owner, b"said"))
+        self.pipe.send(HIT[:15])
+        self.pipe.send(HIT[15:])
+        self.assertEqual((self.owner.data, self.owner.done), (HIT + b"said", 2))
+
+    def test_aborts(self) -> None:
+        """
+        An owner may have the connection closed when it is answered. What came with that answer still counts.
+        """
+        other = Owner()
+        self.get(b"a")
+        self.get(b"k", owner=other)
+        self.get(b"b")
+        self.once(self.owner, self.pipe.abortConnection)
+        self.pipe.send(b"END\r\n" + HIT)
+        self.clock.advance(0)
+        self.assertEqual((other.data, other.lost), (HIT, []))
+        self.assertEqual([entry[4] for entry in self.owner.lost[0][0]], [b"get b\r\n"])
+
+    def test_losesAtOnce(self) -> None:
+        """
+        With a transport that tells of the end at once, what came behind that answer is lost, and nobody is told twice.
+        """
+        other = Owner()
+        self.get(b"a")
+        self.get(b"k", owner=other)
+        self.once(self.owner, self.pipe.lose)
+        self.pipe.send(b"END\r\n" + HIT)
+        self.assertEqual((self.owner.done, self.owner.lost), (1, []))
+        self.assertEqual((other.data, len(other.lost)), (b"", 1))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_losesWithinRun(self) -> None:
+        """
+        The same in the middle of a run: its rest was not answered.
+        """
+        self.get(b"a", b"k", b"c")
+        self.once(self.owner, self.pipe.lose)
+        self.pipe.send(VALUE)
+        (entry,) = self.owner.lost[0][0]
+        self.assertEqual((self.owner.done, entry[2], entry[4]), (2, 1, b"get c\r\n"))
+
+    def test_sendsWhenLost(self) -> None:
+        """
+        An owner who is told that the connection is lost may at once ask elsewhere.
+        """
+        other = Owner()
+        asked: list[Deferred[bytes]] = []
+        self.get(b"a")
+        self.get(b"b", owner=other)
+        first = self.connection
+        self.once(self.owner, lambda: asked.append(self.connection.ask(b"get a\r\n", replies.GET)))
+        self.setUpAgain()
+        first.transport.lose()
+        self.assertEqual(len(other.lost), 1)
+        self.pipe.send(b"END\r\n")
+        self.assertEqual(self.successResultOf(asked[0]), b"END\r\n")
+
+    def setUpAgain(self) -> None:
+        """
+        Make another connection the one of this test, for the same owner.
+        """
+        owner = self.owner
+        self.setUp()
+        self.owner = owner
+
+
+class TransportTests(ConnectionTestCase):
+    """
+    Tests for what a connection asks of its transport, and the transport of it.
+    """
+
+    def test_held(self) -> None:
+        """
+        While the server does not read, the pool is to send nothing more.
+        """
+        self.pipe.reads = False
+        self.connection.send(self.owner, replies.SET, 1, b"x" * 70000)
+        self.assertEqual(self.books.told, ["hold"])
+        self.pipe.read(1000)
+        self.assertEqual(self.books.told, ["hold"])
+        self.pipe.read()
+        self.assertEqual(self.books.told, ["hold", "unhold"])
+
+    def test_sending(self) -> None:
+        """
+        It is known whether there is something to send where the transport tells.
+        """
+        self.get(b"a")
+        self.assertFalse(self.connection.sending)
+        transport: Any = self.connection.transport
+        transport.queued = True
+        self.assertTrue(self.connection.sending)
+        transport.queued = False
+        self.assertFalse(self.connection.sending)
+
+    def test_options(self) -> None:
+        """
+        On TCP, small requests leave at once and a vanished server is noticed.
+        """
+        options: list[tuple[str, bool]] = []
+        pipe: Any = Pipe(self.clock)
+        pipe.setTcpNoDelay = lambda on: options.append(("no delay", on))
+        pipe.setTcpKeepAlive = lambda on: options.append(("keep alive", on))
+        directlyProvides(pipe, ITCPTransport)
+        pipe.connect(self.connection.factory.buildProtocol(None))
+        self.assertEqual(options, [("no delay", True), ("keep alive", True)])
+
+    def test_stopProducing(self) -> None:
+        """
+        A transport that ends stops its producer before it tells of the end: only then are the owners told.
+        """
+        self.get(b"a")
+        self.connection.stopProducing()
+        self.assertEqual(self.owner.lost, [])
+        self.pipe.lose()
+        self.assertEqual(len(self.owner.lost), 1)

@@ -1,0 +1,56 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for L{txconnpool.pool.records}.
+"""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txconnpool.pool.records import DIALING, OPEN, Server, Slot
+
+
+class ServerTests(SynchronousTestCase):
+    """
+    Tests for L{Server}.
+    """
+
+    def test_up(self) -> None:
+        """
+        A server is up as long as it has a connection, whatever became of its last dial. A dial is no connection yet.
+        """
+        server = Server("server0", None)
+        self.assertTrue(server.up)
+        server.count = server.failures = 1
+        self.assertTrue(server.up)
+        self.assertEqual(repr(server), "<Server server0: up, 1 connections>")
+        server.dialing = True
+        self.assertFalse(server.up)
+        self.assertEqual(repr(server), "<Server server0: down, 1 failed dials, 1 connections>")
+        server.drained = True
+        self.assertEqual(repr(server), "<Server server0: drained, 1 connections>")
+
+
+class SlotTests(SynchronousTestCase):
+    """
+    Tests for L{Slot}.
+    """
+
+    def test_seen(self) -> None:
+        """
+        A connection is seen to live when it is given back and when it is checked.
+        """
+        slot = Slot(Server("server0", None), 4)
+        slot.freeSince, slot.checkedAt = 2.0, 1.0
+        self.assertEqual(slot.seenAt, 2.0)
+        slot.checkedAt = 3.0
+        self.assertEqual(slot.seenAt, 3.0)
+
+    def test_phase(self) -> None:
+        """
+        It begins as a dial, and says what it is.
+        """
+        slot = Slot(Server("server0", None), 4)
+        self.assertEqual((slot.phase, slot.client), (DIALING, None))
+        slot.phase, slot.load = OPEN, 3
+        self.assertEqual(repr(slot), "<Slot open, 3 of 4 in flight, to server0>")

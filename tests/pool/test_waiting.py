@@ -1,0 +1,225 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for L{txconnpool.pool.waiting}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txconnpool.metrics import Counters
+from txconnpool.pool.records import Server, Slot
+from txconnpool.pool.waiting import Waiters
+
+
+class Waiter:
+    """
+    Who waits.
+
+    @ivar slot: what it was given.
+    """
+
+    def __init__(self, then: Callable[[], Any] = lambda: None) -> None:
+        self.slot: Slot | None = None
+        self.then = then
+
+    def granted(self, slot: Slot) -> None:
+        """
+        Here it is.
+        """
+        assert self.slot is None
+        self.slot = slot
+        self.then()
+
+
+class WaitersTests(SynchronousTestCase):
+    """
+    Tests for L{Waiters}.
+    """
+
+    def setUp(self) -> None:
+        """
+        Five seconds are what everyone waits.
+        """
+        self.counters = Counters()
+        self.waiters = Waiters(5.0, self.pick, self.counters)
+        self.free: list[Slot] = []
+        self.asked: list[bool] = []
+
+    def pick(self, exclusive: bool) -> Slot | None:
+        """
+        Find a connection: none that is shared is free for one alone.
+        """
+        self.asked.append(exclusive)
+        return self.free.pop() if self.free and not exclusive else None
+
+    def serve(self, room: int, now: float = 0.0) -> None:
+        """
+        Let there be so many connections.
+        """
+        self.free = [Slot(Server("server", None), 1) for _ in range(room)]
+        self.waiters.serve(now)
+
+    def test_order(self) -> None:
+        """
+        They are served in the order in which they came.
+        """
+        everyone = [Waiter() for _ in range(4)]
+        for each in everyone:
+            self.waiters.join(each, 0.0)
+        self.assertEqual(self.waiters.count, 4)
+        self.serve(1)
+        self.serve(2)
+        self.assertEqual([each.slot is None for each in everyone], [False, False, False, True])
+        self.assertEqual(self.waiters.count, 1)
+        self.serve(2)
+        self.assertEqual((self.waiters.count, len(self.free)), (0, 1))
+
+    def test_exclusive(self) -> None:
+        """
+        Nobody overtakes one who waits for a connection alone.
+        """
+        alone, shared = Waiter(), Waiter()
+        ticket = self.waiters.join(alone, 0.0, True)
+        self.waiters.join(shared, 0.0)
+        self.serve(1)
+        self.assertEqual((alone.slot, shared.slot, self.asked), (None, None, [True]))
+        self.waiters.leave(ticket)
+        self.serve(1)
+        self.assertEqual((alone.slot, shared.slot is None), (None, False))
+
+    def test_meanwhile(self) -> None:
+        """
+        Whoever joins or leaves while another is served is heeded, and served by the same loop.
+        """
+        depth: list[int] = []
+
+        def busy() -> None:
+            depth.append(1)
+            assert len(depth) == 1, "served by recursion"
+            self.waiters.leave(gone)
+            self.waiters.join(late, 0.0)
+            self.waiters.serve(0.0)
+            depth.pop()
+
+        first, second, late = Waiter(busy), Waiter(), Waiter()
+        self.waiters.join(first, 0.0)
+        gone = self.waiters.join(second, 0.0)
+        self.serve(3)
+        self.assertEqual((second.slot, late.slot is None, self.waiters.count), (None, False, 0))
+
+    def test_error(self) -> None:
+        """
+        When one that is served raises an exception, the others are served the next time.
+        """
+        first, second = Waiter(lambda: 1 // 0), Waiter()
+        self.waiters.join(first, 0.0)
+        self.waiters.join(second, 0.0)
+        self.assertRaises(ZeroDivisionError, self.serve, 2)
+        self.serve(1)
+        self.assertEqual((second.slot is None, self.waiters.count), (False, 0))
+
+    def test_leave(self) -> None:
+        """
+        Who gives up is passed over, once, and who was served cannot.
+        """
+        first, second, third = Waiter(), Waiter(), Waiter()
+        tickets = [self.waiters.join(each, 0.0) for each in (first, second, third)]
+        for _ in range(2):
+            self.waiters.leave(tickets[1])
+        self.assertEqual((self.waiters.count, self.counters.cancelled), (2, 1))
+        self.serve(2)
+        self.assertEqual((second.slot, third.slot is None), (None, False))
+        self.waiters.leave(tickets[2])
+        self.assertEqual((self.waiters.count, self.counters.cancelled), (0, 1))
+
+    def test_leftAway(self) -> None:
+        """
+        Those who come and give up leave nothing behind, even while the first one waits on.
+        """
+        first, last = Waiter(), Waiter()
+        self.waiters.join(first, 0.0)
+        for _ in range(1000):
+            self.waiters.leave(self.waiters.join(Waiter(), 0.0))
+        self.assertLess(len(self.waiters._queue), 100)
+        self.waiters.join(last, 0.0)
+        self.serve(2)
+        self.assertNotIn(None, (first.slot, last.slot))
+
+    def test_late(self) -> None:
+        """
+        Who has waited for too long is taken out, and cannot give up any more.
+        """
+        first, second, third = Waiter(), Waiter(), Waiter()
+        ticket = self.waiters.join(first, 1.0)
+        self.waiters.join(second, 2.0)
+        self.waiters.join(third, 3.0)
+        self.assertEqual((self.waiters.due, self.waiters.late(5.9)), (6.0, []))
+        self.assertEqual(self.waiters.late(7.0), [first, second])
+        self.waiters.leave(ticket)
+        self.assertEqual((self.waiters.count, self.waiters.due), (1, 8.0))
+        self.assertEqual((self.counters.timedOut, self.counters.cancelled), (2, 0))
+
+    def test_lateLeft(self) -> None:
+        """
+        The time of one who gave up is nobody's.
+        """
+        early = self.waiters.join(Waiter(), 0.0)
+        second = self.waiters.join(Waiter(), 1.0)
+        last = Waiter()
+        self.waiters.join(last, 2.0)
+        self.waiters.leave(second)
+        self.assertEqual(self.waiters.due, 5.0)
+        self.waiters.leave(early)
+        self.assertEqual(self.waiters.due, 7.0)
+        self.assertEqual((self.waiters.late(7.0), self.counters.timedOut), ([last], 1))
+
+    def test_forEver(self) -> None:
+        """
+        Without a time for it they wait, and with one again it counts from their coming.
+        """
+        self.waiters.patience = None
+        waiter = Waiter()
+        self.waiters.join(waiter, 0.0)
+        self.assertEqual((self.waiters.due, self.waiters.late(1e9)), (inf, []))
+        self.waiters.patience = 3.0
+        self.assertEqual((self.waiters.due, self.waiters.late(3.0)), (3.0, [waiter]))
+        self.assertEqual(self.waiters.due, inf)
+
+    def test_excuse(self) -> None:
+        """
+        Time that is not to count is added to that of each who was there, as far as he was.
+        """
+        first, second = Waiter(), Waiter()
+        self.waiters.join(first, 0.0)
+        self.waiters.join(second, 4.0)
+        self.waiters.excuse(3.0, 13.0)
+        self.assertEqual(self.waiters.since, 0.0)
+        self.assertEqual((self.waiters.due, self.waiters.late(15.0)), (15.0, [first]))
+        self.assertEqual((self.waiters.due, self.waiters.late(18.0)), (18.0, [second]))
+
+    def test_dismiss(self) -> None:
+        """
+        All are taken out at once, and nobody else.
+        """
+        everyone = [Waiter() for _ in range(3)]
+        tickets = [self.waiters.join(each, 0.0) for each in everyone]
+        self.waiters.leave(tickets[1])
+        self.assertEqual(self.waiters.dismiss(), [everyone[0], everyone[2]])
+        self.waiters.leave(tickets[0])
+        self.assertEqual((self.waiters.count, self.waiters.since, self.counters.cancelled), (0, None, 1))
+
+    def test_counted(self) -> None:
+        """
+        It is counted who got a connection, and how long that took. A clock that is put back makes it nothing.
+        """
+        for now in (0.0, 1.0, 9.0):
+            self.waiters.join(Waiter(), now)
+        self.assertEqual(self.waiters.since, 0.0)
+        self.serve(3, 4.0)
+        waits = self.waiters.waits
+        self.assertEqual((self.counters.acquired, sum(waits.counts), waits.total), (3, 3, 7.0))

@@ -1,0 +1,69 @@
+# -*- test-case-name: tests.proxy.test_memory -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for L{txconnpool.proxy.memory}: what is held for all clients, and the bound on it.
+"""
+
+from __future__ import annotations
+
+from tests.clients import SessionTestCase, put
+from txconnpool.proxy import memory as unread
+
+
+class UnreadTests(SessionTestCase):
+    """
+    Tests for what is held for all clients together.
+    """
+
+    def test_all(self) -> None:
+        """
+        When all clients together leave too much unread, the one with the most is closed.
+        """
+        stage = self.stage(maxUnread=150000)
+        slow, slower, reader = (stage.client() for _ in range(3))
+        slow.reads = slower.reads = False
+        for size, client in ((80000, slow), (90000, slower), (100000, reader)):
+            client.send(b"get a\r\n")
+            stage.line.look()
+            stage.line.owed = b"VALUE a 0 %d\r\n%s\r\nEND\r\n" % (size, b"x" * size)
+            stage.serve()
+        self.assertEqual([client.aborted for client in (slow, slower, reader)], [False, True, False])
+        self.assertEqual(stage.unread.dropped, 1)
+
+    def test_allThatIsKept(self) -> None:
+        """
+        The values that clients have not sent to their ends count as well. When all together are too much, the client
+        with the most is closed, and one that has sent all of its value counts no more.
+        """
+        stage = self.stage(maxUnread=1 << 20)
+        clients = [stage.client() for _ in range(5)]
+        for client, size in zip(clients, (300000, 400000, 200000, 150000), strict=False):
+            client.send(put(b"a", 500000)[:size], 10000)
+        self.assertEqual([client.aborted for client in clients], [False, True, False, False, False])
+        self.assertEqual(stage.unread.dropped, 1)
+        clients[0].send(put(b"a", 500000)[300000:], 10000)
+        stage.serve()
+        self.assertEqual((clients[0].take(), clients[0].aborted), (b"STORED\r\n", False))
+        clients[4].send(put(b"a", 500000)[:400000], 10000)
+        self.assertEqual([client.aborted for client in clients[2:]], [False, False, False])
+        for client in clients:
+            client.lose()
+        stage.turns()
+        self.assertEqual(stage.unread.total, 0)
+
+    def test_memoryGivenBack(self) -> None:
+        """
+        When much was held and is not any more, the system gets its memory back.
+        """
+        given: list[int] = []
+        stage = self.stage()
+        self.patch(unread, "giveBack", lambda: given.append(stage.unread.total))
+        self.patch(unread, "MUCH", 1000000)
+        clients = [stage.client() for _ in range(20)]
+        for client in clients:
+            client.send(put(b"a", 200000)[:100000], 50000)
+        self.assertEqual(given, [])
+        for client in clients:
+            client.lose()
+        stage.turns()
+        self.assertEqual(given, [100000])

@@ -1,0 +1,345 @@
+# -*- test-case-name: tests.proxy.test_parts -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for L{txconnpool.proxy.parts}: requests for many keys, over sessions, a pool and servers in memory.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support import HIGH_WATER, Pipe, Stage, answer, assertClosed, assertTidy
+from txconnpool.proxy.session import SessionLimits
+from txconnpool.wire.memcache.classic import PART_KEYS
+
+LOST = b"SERVER_ERROR upstream connection lost (server0)\r\n"
+
+
+def many(count: int, first: int = 0, word: bytes = b"get") -> bytes:
+    """
+    @return: a request for so many keys, some of which are not there.
+    """
+    names = [b"miss%d" % number if number % 7 == 3 else b"key%d" % number for number in range(first, first + count)]
+    return b"%s %s\r\n" % (word, b" ".join(names))
+
+
+def reply(request: bytes) -> bytes:
+    """
+    @return: what a server says to one request.
+    """
+    return answer(request)[0]
+
+
+class PartsTests(SynchronousTestCase):
+    """
+    A client asks for more keys than a server is asked for at once.
+    """
+
+    def stage(self, **settings: Any) -> Stage:
+        """
+        @return: a stage, which is empty again at the end of the test.
+        """
+        stage = Stage(**settings)
+        stage.clock.advance(2)  # so that a lost connection is not one that was lost as soon as it was made
+        self.addCleanup(assertClosed, self, stage)
+        self.addCleanup(stage.sessions.abort)
+        self.addCleanup(assertTidy, self, stage.pool, False)
+        return stage
+
+    def replied(self, client: Pipe, request: bytes) -> None:
+        """
+        Assert that a client has read the reply to a request, and can ask for more.
+        """
+        self.assertEqual(client.take(), reply(request))
+
+    def test_whole(self) -> None:
+        """
+        The reply is that to the whole, and no part is asked for before the one before is answered.
+        """
+        for word in (b"get", b"gets"):
+            stage = self.stage()
+            client = stage.client()
+            request = many(2 * PART_KEYS + 20, word=word)
+            client.send(request, 100)
+            for number in range(3):
+                stage.line.look()
+                self.assertEqual(len(stage.line.asked), number + 1)
+                stage.line.deliver()
+            parts = many(PART_KEYS, 0, word), many(PART_KEYS, PART_KEYS, word), many(20, 2 * PART_KEYS, word)
+            self.assertEqual(stage.line.asked, list(parts))
+            self.replied(client, request)
+
+    def test_limit(self) -> None:
+        """
+        As many keys as fit in one part are one request.
+        """
+        stage = self.stage()
+        client = stage.client()
+        self.assertEqual(stage.ask(client, many(PART_KEYS)), reply(many(PART_KEYS)))
+        self.assertEqual(stage.line.asked, [many(PART_KEYS)])
+
+    def test_misses(self) -> None:
+        """
+        When no part finds anything, nothing is found.
+        """
+        stage = self.stage()
+        request = b"get" + b" miss" * 120 + b"\r\n"
+        self.assertEqual(stage.ask(stage.client(), request), b"END\r\n")
+
+    def test_order(self) -> None:
+        """
+        It keeps its place among the other requests of its client.
+        """
+        stage = self.stage()
+        client = stage.client()
+        client.send(b"get a\r\nx\r\n" + many(120) + b"get b\r\n" + many(60) + b"y\r\n")
+        stage.serve()
+        expected = reply(b"get a\r\n") + b"ERROR\r\n" + reply(many(120)) + reply(b"get b\r\n")
+        self.assertEqual(client.take(), expected + reply(many(60)) + b"ERROR\r\n")
+
+    def test_others(self) -> None:
+        """
+        Others get their turn between the parts.
+        """
+        stage = self.stage(depth=1)
+        client, other = stage.client(), stage.client()
+        client.send(many(3 * PART_KEYS))
+        other.send(b"get a\r\n")
+        stage.serve()
+        self.assertEqual(stage.line.asked[1], b"get a\r\n")
+        self.replied(client, many(3 * PART_KEYS))
+        self.replied(other, b"get a\r\n")
+
+    def test_crowded(self) -> None:
+        """
+        While the client does not read no further part is asked for; when it reads, it gets them all.
+        """
+        stage = self.stage(sessionLimits=SessionLimits(unreadSoft=1000))
+        client = stage.client()
+        client.reads = False
+        request = b"get " + b" ".join(b"zzzz%d" % number for number in range(2000)) + b"\r\n"
+        client.send(request)
+        stage.serve()
+        asked = len(stage.line.asked)
+        self.assertLess(asked, 10)
+        self.assertLess(client.unread, HIGH_WATER + 1000 + 60 * PART_KEYS * 16)
+        stage.serve()
+        self.assertEqual(len(stage.line.asked), asked)
+        while client.unread:
+            client.read()
+            stage.serve()
+        self.replied(client, request)
+
+    def test_vanished(self) -> None:
+        """
+        For a client that is gone no further part is asked for, whether one is in flight or waits.
+        """
+        stage = self.stage(depth=1)
+        client, other, third = (stage.client() for _ in range(3))
+        client.send(many(120))
+        third.send(many(120))
+        client.lose()
+        third.lose()
+        self.assertEqual(stage.pool.waiting, 0)
+        stage.serve()
+        self.assertEqual(stage.line.asked, [many(PART_KEYS)])
+        self.assertEqual(stage.ask(other, b"get a\r\n"), reply(b"get a\r\n"))
+
+    def test_tooMuch(self) -> None:
+        """
+        A client that is closed because a part was too much for it is asked for nothing more.
+        """
+        stage = self.stage(sessionLimits=SessionLimits(unreadSoft=1000, unreadHard=20000))
+        client = stage.client()
+        client.reads = False
+        client.send(many(120))
+        stage.line.look()
+        stage.line.owed = b"VALUE key0 0 99999\r\n%s\r\nEND\r\n" % (b"x" * 99999)
+        stage.serve()
+        self.assertEqual((client.aborted, len(stage.line.asked)), (True, 1))
+
+    def test_error(self) -> None:
+        """
+        An error of the server is all of the reply if nothing else was told; the next request has its own.
+        """
+        stage = self.stage()
+        client = stage.client()
+        client.send(b"get" + b" miss" * 60 + b" key" * 60 + b"\r\nget a\r\n")
+        stage.line.look()
+        stage.line.deliver()
+        stage.line.look()
+        stage.line.owed = b"SERVER_ERROR out of memory\r\n"
+        stage.serve()
+        self.assertEqual(client.take(), b"SERVER_ERROR out of memory\r\n" + reply(b"get a\r\n"))
+        self.assertEqual(len(stage.line.asked), 3)
+
+    def test_errorLikeAnEnding(self) -> None:
+        """
+        So is one whose text ends as a reply does.
+        """
+        stage = self.stage()
+        client = stage.client()
+        client.send(many(120))
+        stage.line.look()
+        stage.line.owed = b"SERVER_ERROR NO END\r\n"
+        stage.serve()
+        self.assertEqual((client.take(), len(stage.line.asked)), (b"SERVER_ERROR NO END\r\n", 1))
+
+    def test_errorLater(self) -> None:
+        """
+        After part of the reply there is no place for an error, so the client is closed; in the last part too.
+        """
+        for parts in (1, 2):
+            stage = self.stage()
+            client = stage.client()
+            client.send(many(2 * PART_KEYS + 20))
+            for _ in range(parts):
+                stage.line.deliver()
+            told = reply(many(parts * PART_KEYS)).removesuffix(b"END\r\n")
+            stage.line.look()
+            stage.line.owed = b"SERVER_ERROR out of memory\r\n"
+            stage.serve()
+            self.assertEqual((client.take(), client.connected), (told, False))
+
+    def test_lost(self) -> None:
+        """
+        A part that met a lost connection is asked for once more, and the others follow.
+        """
+        stage = self.stage()
+        client = stage.client()
+        client.send(many(3 * PART_KEYS))
+        stage.line.deliver()
+        stage.line.look()
+        stage.line.lose()
+        stage.turns()
+        stage.serve()
+        self.replied(client, many(3 * PART_KEYS))
+        self.assertEqual(stage.line.asked, [many(PART_KEYS, PART_KEYS), many(PART_KEYS, 2 * PART_KEYS)])
+        self.assertEqual(stage.pool.counters.retries, 1)
+
+    def test_lostTwice(self) -> None:
+        """
+        If that is lost too there is one error, or the client is closed if part of the reply is out.
+        """
+        for told in (False, True):
+            stage = self.stage()
+            client = stage.client()
+            client.send(many(3 * PART_KEYS))
+            if told:
+                stage.line.deliver()
+            for _ in range(2):
+                stage.line.look()
+                stage.line.lose()
+                stage.turns()
+                stage.clock.advance(1.5)
+            if told:
+                self.assertEqual((client.take(), client.connected), (reply(many(PART_KEYS))[:-5], False))
+            else:
+                self.assertEqual(client.take(), LOST)
+                self.assertEqual(stage.ask(client, b"get a\r\n"), reply(b"get a\r\n"))
+
+    def test_lostInAValue(self) -> None:
+        """
+        A client that has part of a value is closed.
+        """
+        stage = self.stage()
+        client = stage.client()
+        client.send(many(120))
+        stage.line.deliver(100)
+        stage.line.lose()
+        stage.turns()
+        self.assertEqual((len(client.take()), client.connected), (100, False))
+
+    def test_unavailable(self) -> None:
+        """
+        Without a server there is one error for each request, whether that is known at once or later.
+        """
+        stage = self.stage(start=False)
+        stage.servers[0].mode = "refuse"
+        client = stage.client()
+        refused = b"SERVER_ERROR upstream unavailable: connection refused (server0)\r\n"
+        for _ in range(2):
+            client.send(many(120) + b"x\r\n" + many(120))
+            stage.turns()
+            self.assertEqual(client.take(), refused + b"ERROR\r\n" + refused)
+        client.send(many(120) + b"x\r\n" + many(120))
+        client.end()
+        stage.turns()
+        self.assertEqual((client.take(), client.connected), (refused + b"ERROR\r\n" + refused, False))
+
+    def test_unavailableLater(self) -> None:
+        """
+        When there is no server any more for a part, be it a later one or one that met a lost connection, it is told at
+        once: by an error, or by closing the client if part of the reply is out.
+        """
+        for told in (False, True):
+            stage = self.stage()
+            stage.line.lose()
+            stage.turns()
+            client = stage.client()
+            client.send(many(120))
+            if told:
+                stage.line.deliver()
+            stage.line.lose()  # so soon that the server counts as down
+            stage.turns()
+            if told:
+                self.assertEqual((client.take(), client.connected), (reply(many(PART_KEYS))[:-5], False))
+            else:
+                self.assertEqual(client.take(), b"SERVER_ERROR upstream unavailable: connection lost (server0)\r\n")
+
+    def test_counted(self) -> None:
+        """
+        What is still to be asked for counts among what is held for the client, until it is done or the client is gone.
+        """
+        stage = self.stage()
+        client, other = stage.client(), stage.client()
+        request = b"get" + b" miss" * 20000 + b"\r\n"
+        for each in (client, other):
+            each.send(request, 10000)
+        self.assertGreater(stage.unread.total, 2 * 100000)
+        other.lose()
+        stage.line.deliver()
+        self.assertEqual(stage.unread.total, client.protocol.kept)
+        self.assertGreater(stage.unread.total, 100000)
+        client.send(b"get " + b"k" * 70000)
+        self.assertGreater(stage.unread.total, 170000)
+        stage.serve()
+        self.assertEqual((client.take(), client.connected), (b"END\r\n", True))
+        self.assertLess(stage.unread.total, 80000)
+        last = stage.client()
+        last.send(request, 10000)
+        self.assertGreater(last.protocol.kept, 100000)
+        stage.serve()
+        self.assertEqual((last.take(), last.protocol.kept), (b"END\r\n", 0))
+
+    def test_ended(self) -> None:
+        """
+        A client that says nothing more gets it all, and a stop waits for that.
+        """
+        stage = self.stage()
+        client, other = stage.client(), stage.client()
+        client.send(many(3 * PART_KEYS))
+        client.end()
+        other.send(many(2 * PART_KEYS))
+        done = stage.sessions.drain()
+        self.assertNoResult(done)
+        stage.serve()
+        self.replied(client, many(3 * PART_KEYS))
+        self.replied(other, many(2 * PART_KEYS))
+        self.successResultOf(done)
+
+    def test_timeout(self) -> None:
+        """
+        A part that is not answered in time is not asked for again.
+        """
+        stage = self.stage()
+        client = stage.client()
+        client.send(many(120))
+        stage.line.look()
+        stage.clock.advance(2)
+        stage.turns()
+        stage.serve()
+        self.assertEqual(client.take(), b"SERVER_ERROR upstream timed out: no answer within 2 s (server0)\r\n")
+        self.assertEqual(stage.pool.counters.retries, 0)

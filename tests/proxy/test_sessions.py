@@ -1,0 +1,386 @@
+# -*- test-case-name: tests.proxy.test_sessions -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for L{txconnpool.proxy.sessions}: who may come, what is asked of every server, how all end.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail
+from twisted.logger import capturedLogs
+
+from tests.clients import LOST, STATISTICS, SessionTestCase, get, put
+from tests.support import Pipe
+from txconnpool.proxy import sessions
+from txconnpool.proxy.session import SessionLimits
+from txconnpool.proxy.sessions import FAREWELL
+
+
+class RoomTests(SessionTestCase):
+    """
+    Tests for the bound on clients, and on files.
+    """
+
+    def test_tooMany(self) -> None:
+        """
+        One client more than may be is told so and closed; when another has left there is room again.
+        """
+        stage = self.stage(sessionLimits=SessionLimits(maxClients=2))
+        first, _ = stage.client(), stage.client()
+        third = stage.client()
+        stage.turns()
+        self.assertEqual((third.take(), third.connected), (b"ERROR Too many open connections\r\n", False))
+        self.assertEqual((stage.sessions.accepted, stage.sessions.refused), (2, 1))
+        first.lose()
+        self.assertEqual(stage.ask(stage.client(), b"get a\r\n"), get(b"a"))
+        self.assertEqual((stage.sessions.accepted, stage.sessions.refused), (3, 1))
+
+    def test_fewFiles(self) -> None:
+        """
+        While the process has few files left to open clients are refused, which is logged once; those that are in stay.
+        """
+        stage = self.stage()
+        old = stage.client()
+        left = [100]
+        self.patch(sessions, "SPARE", 50)
+        number = os.open(os.devnull, os.O_RDONLY)
+        os.close(number)
+        self.patch(sessions, "_fileLimit", lambda: number + left[0])
+        with capturedLogs() as events:
+            for _ in range(3):
+                self.assertEqual(stage.ask(stage.client(), b"get a\r\n"), get(b"a"))
+            left[0] = 20
+            for _ in range(3):
+                client = stage.client()
+                stage.turns()
+                self.assertEqual((client.take(), client.connected), (b"ERROR Too many open connections\r\n", False))
+            self.assertEqual(stage.ask(old, b"get a\r\n"), get(b"a"))
+            left[0] = 100
+            self.assertEqual(stage.ask(stage.client(), b"get a\r\n"), get(b"a"))
+        told = [event["what"] for event in events if event["log_namespace"].startswith("txconnpool")]
+        self.assertEqual(told, ["clients are refused: the process may open no more files", "clients are welcome again"])
+        self.assertEqual((stage.sessions.accepted, stage.sessions.refused), (5, 3))
+
+    def test_noFiles(self) -> None:
+        """
+        If no file can be opened at all, that is few.
+        """
+
+        def refuse(path: str, flags: int) -> int:
+            raise OSError
+
+        self.assertFalse(sessions.scarce())
+        self.patch(os, "open", refuse)
+        self.assertTrue(sessions.scarce())
+
+    def test_noLimit(self) -> None:
+        """
+        Where there is no limit, files are never few.
+        """
+        self.patch(resource, "getrlimit", lambda kind: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        self.assertFalse(sessions.scarce())
+
+    def test_tooManyAndSlow(self) -> None:
+        """
+        One client more than may be that does not take the news is not waited for.
+        """
+        stage = self.stage(sessionLimits=SessionLimits(maxClients=0))
+        client = Pipe(stage.clock)
+        client.reads = False
+        client.connect(stage.sessions.buildProtocol(None))
+        stage.clock.advance(FAREWELL - 0.1)
+        self.assertEqual((client.connected, client.aborted), (True, False))
+        stage.clock.advance(0.2)
+        self.assertEqual((client.connected, client.aborted), (False, True))
+
+
+class EverywhereTests(SessionTestCase):
+    """
+    Tests for requests to all servers.
+    """
+
+    def test_all(self) -> None:
+        """
+        Every server is asked, the client has one answer.
+        """
+        stage = self.stage(3)
+        client = stage.client()
+        self.assertEqual(stage.ask(client, b"flush_all 10\r\n"), b"OK\r\n")
+        self.assertEqual([line.asked for line in stage.lines], [[b"flush_all 10\r\n"]] * 3)
+
+    def test_order(self) -> None:
+        """
+        It waits for what was asked before it, and what comes behind it waits for all servers.
+        """
+        stage = self.stage(2)
+        client = stage.client()
+        client.send(b"get a\r\nflush_all\r\nget b\r\nx\r\n")
+        asked = [line for line in stage.lines if line.received]
+        self.assertEqual(len(asked), 1)
+        asked[0].deliver()
+        self.assertEqual(client.take(), get(b"a"))
+        stage.lines[0].deliver()
+        self.assertEqual(client.take(), b"")
+        stage.lines[1].deliver()
+        self.assertEqual(client.take(), b"OK\r\n")
+        stage.serve()
+        self.assertEqual(client.take(), get(b"b") + b"ERROR\r\n")
+
+    def test_noreply(self) -> None:
+        """
+        Who wants no answer gets none, in failure too.
+        """
+        stage = self.stage(2)
+        client = stage.client()
+        self.assertEqual(stage.ask(client, b"flush_all noreply\r\nmn\r\n"), b"MN\r\n")
+        self.assertEqual([line.asked[0] for line in stage.lines], [b"flush_all\r\n"] * 2)
+        stage.servers[0].mode = "refuse"
+        stage.servers[0].open[0].lose()
+        self.assertEqual(stage.ask(client, b"flush_all noreply\r\nmn\r\n"), b"MN\r\n")
+
+    def test_error(self) -> None:
+        """
+        One server's error is everybody's.
+        """
+        stage = self.stage(2)
+        client = stage.client()
+        client.send(b"flush_all\r\n")
+        stage.lines[0].look()
+        stage.lines[0].owed = b"CLIENT_ERROR flush_all not allowed\r\n"
+        stage.serve()
+        self.assertEqual(client.take(), b"CLIENT_ERROR flush_all not allowed\r\n")
+
+    def test_down(self) -> None:
+        """
+        When one server is down, the client is told which.
+        """
+        stage = self.stage(2)
+        stage.servers[1].mode = "refuse"
+        stage.servers[1].open[0].lose()
+        stage.turns()
+        client = stage.client()
+        line = b"SERVER_ERROR upstream unavailable: connection refused (server1)\r\n"
+        self.assertEqual(stage.ask(client, b"flush_all\r\nget a\r\n"), line + get(b"a"))
+
+    def test_lost(self) -> None:
+        """
+        A connection that is lost on the way is an error; the session goes on.
+        """
+        stage = self.stage(2)
+        client = stage.client()
+        client.send(b"flush_all\r\nget a\r\n")
+        stage.lines[1].lose()
+        stage.serve()
+        self.assertEqual(client.take(), LOST.replace(b"0", b"1") + get(b"a"))
+
+    def test_vanished(self) -> None:
+        """
+        A client that is gone when the servers answer does no harm.
+        """
+        stage = self.stage(2)
+        client = stage.client()
+        client.send(b"flush_all\r\nget a\r\n")
+        client.lose()
+        stage.serve()
+        self.assertEqual([line.asked for line in stage.lines], [[b"flush_all\r\n"]] * 2)
+
+    def test_fullConnection(self) -> None:
+        """
+        Connections that carry as much as they may still take it.
+        """
+        stage = self.stage(2, depth=1)
+        clients = [stage.client() for _ in range(3)]
+        for client in clients:
+            client.send(b"get a\r\n")
+        other = stage.client()
+        other.send(b"flush_all\r\n")
+        stage.serve()
+        self.assertEqual(other.take(), b"OK\r\n")
+        self.assertEqual([client.take() for client in clients], [get(b"a")] * 3)
+
+
+class StatisticsTests(SessionTestCase):
+    """
+    Tests for numbers that a client asks for: our own, and those of the servers.
+    """
+
+    def test_inTurn(self) -> None:
+        """
+        A client who asks for our own numbers again and again is told them once in a turn of the reactor, so that others
+        have theirs between.
+        """
+        stage = self.stage()
+        client = stage.client()
+        client.send(b"stats\r\n" * 20 + b"get a\r\n")
+        self.assertEqual(client.take(), b"")
+        for _ in range(20):
+            turn: Any
+            (turn,) = stage.clock.getDelayedCalls()
+            function, arguments = turn.func, turn.args
+            turn.cancel()
+            function(*arguments)  # the clock would do what comes of it as well
+            self.assertEqual(client.take(), STATISTICS)
+        stage.serve()
+        self.assertEqual(client.take(), get(b"a"))
+
+    def test_nobody(self) -> None:
+        """
+        A client who is gone when numbers are told is no harm.
+        """
+        stage = self.stage()
+        client = stage.client()
+        client.send(b"stats\r\n")
+        client.lose()
+        stage.turns()
+        self.assertEqual((client.take(), stage.clock.getDelayedCalls()), (b"", []))
+
+    def test_none(self) -> None:
+        """
+        When numbers cannot be told, the client is, and the log tells why.
+        """
+        stage = self.stage()
+        stage.sessions.report = lambda words: fail(ZeroDivisionError("oops"))
+        answer = stage.ask(stage.client(), b"stats\r\nversion\r\n")
+        self.assertTrue(answer.startswith(b"SERVER_ERROR no statistics at the moment"))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_later(self) -> None:
+        """
+        Numbers may have to be asked for elsewhere: what is behind them waits.
+        """
+        stage = self.stage()
+        later: Deferred[list[tuple[str, int]]] = Deferred()
+        stage.sessions.report = lambda words: later
+        client = stage.client()
+        self.assertEqual(stage.ask(client, b"stats\r\nget a\r\n"), b"")
+        later.callback([("a", 1)])
+        stage.serve()
+        self.assertEqual(client.take(), b"STAT a 1\r\nEND\r\n" + get(b"a"))
+
+    def test_server(self) -> None:
+        """
+        C{stats upstream} asks the server, with the words behind it, and gives its answer as it is.
+        """
+        stage = self.stage()
+        client = stage.client()
+        answer = b"STAT items:1:number 3\r\nEND\r\n"
+        client.send(b"stats upstream items\r\n")
+        stage.turns()
+        self.assertEqual(stage.line.take(), b"stats items\r\n")
+        stage.line.send(answer)
+        self.assertEqual(client.take(), answer)
+
+    def test_servers(self) -> None:
+        """
+        Of several servers, the names have their number.
+        """
+        stage = self.stage(2)
+        client = stage.client()
+        client.send(b"stats upstream\r\n")
+        stage.turns()
+        for number, line in enumerate(stage.lines):
+            self.assertEqual(line.take(), b"stats\r\n")
+            line.send(b"STAT pid %d\r\nEND\r\n" % number)
+        self.assertEqual(client.take(), b"STAT 1:pid 0\r\nSTAT 2:pid 1\r\nEND\r\n")
+
+    def test_lost(self) -> None:
+        """
+        A server that goes away meanwhile has an error in its place.
+        """
+        stage = self.stage(2)
+        client = stage.client()
+        client.send(b"stats upstream\r\n")
+        stage.turns()
+        for line in stage.lines:
+            self.assertEqual(line.take(), b"stats\r\n")
+        stage.lines[0].send(b"STAT pid 0\r\nEND\r\n")
+        stage.lines[1].lose()
+        stage.turns()
+        self.assertEqual(
+            client.take(),
+            b"STAT 1:pid 0\r\nSTAT 2:error SERVER_ERROR upstream connection lost (server1)\r\nEND\r\n",
+        )
+
+    def test_refused(self) -> None:
+        """
+        What would change a server, or tell what others keep there, is not asked; nor is one that is down.
+        """
+        stage = self.stage()
+        client = stage.client()
+        for words in (b"reset", b"cachedump 1 100", b"detail on", b"what"):
+            self.assertEqual(
+                stage.ask(client, b"stats upstream %s\r\n" % words),
+                b"SERVER_ERROR these statistics of a server are not for its clients\r\n",
+            )
+        self.assertEqual(stage.line.asked, [])
+        stage.servers[0].mode = "refuse"
+        stage.line.lose()
+        stage.turns()
+        self.assertRegex(stage.ask(client, b"stats upstream\r\n"), rb"\ASERVER_ERROR upstream unavailable: .*\r\n\Z")
+
+
+class DrainTests(SessionTestCase):
+    """
+    Tests for the end of all sessions.
+    """
+
+    def test_none(self) -> None:
+        """
+        Without sessions there is nothing to wait for.
+        """
+        self.assertIsNone(self.successResultOf(self.stage().sessions.drain()))
+
+    def test_drain(self) -> None:
+        """
+        What was read is answered, then sessions are closed; those that are owed nothing at once.
+        """
+        stage = self.stage(depth=1)
+        busy, waiting, idle, half = (stage.client() for _ in range(4))
+        busy.send(b"get a\r\nget b\r\n")
+        waiting.send(b"get c\r\nget d")
+        half.send(put(b"k", 100)[:-20])
+        done = [stage.sessions.drain(), stage.sessions.drain()]
+        stage.turns()
+        self.assertEqual([client.connected for client in (busy, waiting, idle, half)], [True, True, False, False])
+        busy.send(b"get e\r\n")
+        for each in done:
+            self.assertNoResult(each)
+        stage.serve()
+        self.assertEqual((busy.take(), waiting.take()), (get(b"a", b"b"), get(b"c")))
+        for each in done:
+            self.assertIsNone(self.successResultOf(each))
+
+    def test_statistics(self) -> None:
+        """
+        What is asked of us, or of all servers, is answered before the end, too.
+        """
+        stage = self.stage(2)
+        client = stage.client()
+        client.send(b"get a\r\nstats\r\nflush_all\r\n")
+        done = stage.sessions.drain()
+        stage.serve()
+        self.assertEqual(client.take(), get(b"a") + STATISTICS + b"OK\r\n")
+        self.successResultOf(done)
+
+    def test_abort(self) -> None:
+        """
+        Sessions that do not end in time are closed by force.
+        """
+        stage = self.stage()
+        busy, slow = stage.client(), stage.client()
+        slow.reads = False
+        slow.send(b"get a\r\n")
+        stage.serve()
+        busy.send(b"get a\r\n")
+        done: Deferred[None] = stage.sessions.drain()
+        stage.turns()
+        self.assertEqual(len(stage.sessions.sessions), 2)
+        stage.sessions.abort()
+        self.assertNoResult(done)
+        stage.turns()
+        self.successResultOf(done)
+        self.assertTrue(busy.aborted and slow.aborted)

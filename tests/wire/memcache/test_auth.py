@@ -1,0 +1,211 @@
+# -*- test-case-name: tests.wire.memcache.test_auth -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for L{txconnpool.wire.memcache.auth}: what one who has not logged in is told.
+"""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from txconnpool.wire import ADMIT, ANSWER, CLOSE, MORE, matchReplies
+from txconnpool.wire.memcache import auth
+from txconnpool.wire.memcache.auth import BAD_END, BAD_TOKEN, FAILURE, LINE_MAX, STORED, UNAUTHENTICATED, Gate, login
+
+LOGIN = b"set x 0 0 10\r\njoe secret\r\n"
+WRONG = b"set x 0 0 9\r\njoe wrong\r\n"
+
+#: What one who comes says at once, and how the answer begins: C{STORED} lets in, C{b""} closes, C{None} waits for more.
+#: memcached 1.6.18 answers the same; L{tests.real.test_auth} asks it.
+FIRST: list[tuple[bytes, bytes | None]] = [
+    (LOGIN, STORED),
+    (b"set k f e 10 a b c d\r\njoe secret\r\n", STORED),
+    (b"set x 0 0 10 noreply\r\njoe secret\r\n", STORED),
+    (b" set  x  0  0  10 \r\njoe secret\r\n", STORED),
+    (b"set x 0 0 10\njoe secret\r\n", STORED),
+    (b"set " + b"k" * 2100 + b" 0 0 10\r\njoe secret\r\n", STORED),
+    (b"set x 0 0 010\r\njoe secret\r\n", STORED),
+    (b"set x 0 0 10 \0a\r\njoe secret\r\n", STORED),
+    (b"set x 0 0 11\r\njoe  secret\r\n", STORED),
+    (b"set x 0 0 12\r\n joe secret \r\n", STORED),
+    (b"set x 0 0 16\r\njoe secret extra\r\n", STORED),
+    (b"set x 0 0 12\r\njoe secret\0a\r\n", STORED),
+    (b"set x 0 0 7\r\ncol a:b\r\n", STORED),
+    (WRONG, FAILURE),
+    (b"set x 0 0 9\r\njoe secre\r\n", FAILURE),
+    (b"set x 0 0 11\r\njoe secrets\r\n", FAILURE),
+    (b"set x 0 0 10\r\njoe secr\0t\r\n", FAILURE),
+    (b"set x 0 0 12\r\njoe  secret\n\r\n", FAILURE),
+    (b"set x 0 0 6\r\nabcdef\r\n", BAD_TOKEN),
+    (b"set x 0 0 0\r\n\r\n", BAD_TOKEN),
+    (b"set x 0 0 1\r\na\r\n", BAD_TOKEN),
+    (b"set x 0 0 4\r\njoe \r\n", BAD_TOKEN),
+    (b"set x 0 0 7\r\n secret\r\n", BAD_TOKEN),
+    (b"set x 0 0 10\njoe secret\n\n", BAD_END),
+    (b"set x 0 0 10\r\njoe secretXX", BAD_END),
+    (b"get a\r\n", UNAUTHENTICATED),
+    (b"version\r\n", UNAUTHENTICATED),
+    (b"quit\r\n", UNAUTHENTICATED),
+    (b"mn\r\n", UNAUTHENTICATED),
+    (b"\r\n", UNAUTHENTICATED),
+    (b"GET / HTTP/1.1\r\n", UNAUTHENTICATED),
+    (b"sett k f e 10\r\n", UNAUTHENTICATED),
+    (b"set\0 x 0 0 10\r\n", UNAUTHENTICATED),
+    (b"set x 0 0\r\n", UNAUTHENTICATED),
+    (b"set x 0 0 abc\r\n", UNAUTHENTICATED),
+    (b"set x 0 0 -1\r\n", UNAUTHENTICATED),
+    (b"a" * 5000 + b"\r\n", UNAUTHENTICATED),
+    (b"get " + b"a" * 5000 + b"\r\n", UNAUTHENTICATED),
+    # Several at once: the last answer is sent.
+    (b"get a\r\nget b\r\n", UNAUTHENTICATED),
+    (WRONG + b"get b\r\n", UNAUTHENTICATED),
+    (b"get a\r\n" + WRONG, FAILURE),
+    (WRONG + LOGIN, STORED),
+    (b"get a\r\n" + LOGIN, STORED),
+    (b"a" * 2049, b""),
+    (b"get " + b"a" * 2045, b""),
+    (b"\x80" * 2049, b""),
+    (b"a" * 2048, None),
+    (b"\x80" + b"\0" * 23, None),
+    (b"\n", None),
+    (b"s", None),
+    (b"set x 0 0 10", None),
+    (b"set x 0 0 10\r\njoe secret", None),
+    (b"set x 0 0 10\njoe secret\n", None),
+    (b"set x 0 0 2046\r\n", None),
+]  # fmt: skip
+
+
+def gate() -> Gate:
+    """
+    @return: a gate for a few users.
+    """
+    return Gate((b"ann pw2", b"joe secret", b"col a:b"))
+
+
+class GateTests(SynchronousTestCase):
+    """
+    Tests for L{Gate}.
+    """
+
+    def test_first(self) -> None:
+        """
+        Whatever comes first gets memcached's answer.
+        """
+        for data, answer in FIRST:
+            form, end, count, payload = gate().requests(data, 0, 16)
+            self.assertEqual(count, 0)
+            if answer is None:
+                self.assertIs(form, MORE, data)
+            elif answer == b"":
+                self.assertEqual((form, end, payload), (CLOSE, len(data), b""), data)
+            else:
+                self.assertEqual((form, end, payload), (ADMIT if answer == STORED else ANSWER, len(data), answer), data)
+
+    def test_behind(self) -> None:
+        """
+        What stands behind the login is left to who reads requests then.
+        """
+        self.assertEqual(gate().requests(b"x" + LOGIN + b"get a\r\n", 1, 1), (ADMIT, 1 + len(LOGIN), 0, STORED))
+
+    def test_incomplete(self) -> None:
+        """
+        What is complete is answered without waiting for what follows it.
+        """
+        for rest in (b"get", LOGIN[:-1]):
+            self.assertEqual(gate().requests(b"get a\r\n" + rest, 0, 1), (ANSWER, 7, 0, UNAUTHENTICATED))
+
+    def test_need(self) -> None:
+        """
+        While a login is incomplete it is known how long it will be, as soon as its line is complete.
+        """
+        self.assertEqual(gate().requests(b"xx" + LOGIN[:5], 2, 1), (MORE, 2, 0, 0))
+        self.assertEqual(gate().requests(b"xx" + LOGIN[:14], 2, 1), (MORE, 2, 0, len(LOGIN)))
+        self.assertEqual(gate().requests(b"xx" + LOGIN[:1], 2, 1), (MORE, 2, 0, 2))
+
+    def test_long(self) -> None:
+        """
+        A login that is longer than any can be is told off and closed, before it is read.
+        """
+        for length in (b"2049", b"99999999999", b"9" * 5000, b"0" * 10):
+            data = b"set x 0 0 " + length + b"\r\n"
+            self.assertEqual(gate().requests(data, 0, 1), (CLOSE, len(data), 0, BAD_TOKEN), length)
+
+    def test_counts(self) -> None:
+        """
+        Attempts to log in and their failures are counted, other requests are not.
+        """
+        door = gate()
+        for data in (b"get a\r\n", WRONG, b"set x 0 0 2\r\nab\r\n", WRONG + LOGIN, LOGIN):
+            door.requests(data, 0, 1)
+        self.assertEqual((door.logins, door.failures), (5, 3))
+
+    def test_nobody(self) -> None:
+        """
+        Without users nobody is let in.
+        """
+        self.assertEqual(Gate(()).requests(LOGIN, 0, 1), (ANSWER, len(LOGIN), 0, FAILURE))
+
+    def test_constantTime(self) -> None:
+        """
+        Each user is compared, in constant time, whoever comes.
+        """
+        compared: list[tuple[bytes, bytes]] = []
+
+        def compare(one: bytes, other: bytes) -> bool:
+            compared.append((one, other))
+            return one == other
+
+        self.patch(auth, "compare_digest", compare)
+        gate().requests(LOGIN, 0, 1)
+        self.assertEqual(
+            compared, [(b"joe secret", b"ann pw2"), (b"joe secret", b"joe secret"), (b"joe secret", b"col a:b")]
+        )
+
+    @settings(deadline=None)
+    @given(
+        st.lists(
+            st.sampled_from([LOGIN, WRONG, b"get a\r\n", b"set x 0 0 ", b"3\r\n", b"12", b"\r\n", b"\n", b"a" * 1500])
+            | st.binary(max_size=20)
+        ),
+        st.integers(0, 20),
+    )
+    def test_anyBytes(self, says: list[bytes], pos: int) -> None:
+        """
+        Any bytes are understood: nothing is raised, what is answered advances, and only the password lets in.
+        """
+        data = b"".join(says)
+        form, end, count, payload = gate().requests(data, pos, 1)
+        self.assertIn(form, (MORE, ANSWER, CLOSE, ADMIT))
+        self.assertEqual(count, 0)
+        if form is MORE:
+            self.assertEqual(end, pos)
+            self.assertTrue(payload == 0 or payload > len(data) - pos)
+            self.assertLessEqual(payload, LINE_MAX + len(data) + 2)
+        else:
+            self.assertTrue(pos < end <= len(data))
+        if form is ADMIT:
+            self.assertIn(b"joe secret", data[pos:end])
+
+
+class LoginTests(SynchronousTestCase):
+    """
+    Tests for L{login}.
+    """
+
+    def test_letsIn(self) -> None:
+        """
+        The request that we send is one that lets us in.
+        """
+        request, _ = login(b"joe secret")
+        self.assertEqual(gate().requests(request, 0, 1), (ADMIT, len(request), 0, STORED))
+
+    def test_replies(self) -> None:
+        """
+        Whatever a server answers to it is one reply.
+        """
+        _, form = login(b"joe secret")
+        for reply in (STORED, FAILURE, BAD_TOKEN, b"ERROR\r\n", b"SERVER_ERROR out of memory storing object\r\n"):
+            self.assertEqual(matchReplies(reply, 0, form, 1, -1), (len(reply), 0, -1))

@@ -1,0 +1,860 @@
+# -*- test-case-name: tests.wire.memcache.test_dialect -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for the dialect of memcached beyond the table of exchanges: runs, limits, denial, words of our own, and any bytes
+whatever.
+"""
+
+from __future__ import annotations
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.wire.memcache.test_exchanges import LIMIT, Relay
+from txconnpool.errors import WireError
+from txconnpool.wire import (
+    ANSWER,
+    CLOSE,
+    EVERYWHERE,
+    INSTEAD,
+    MORE,
+    PARTS,
+    REPLY_LINE_MAX,
+    STATISTICS,
+    Form,
+    matchReplies,
+)
+from txconnpool.wire.memcache import replies
+from txconnpool.wire.memcache.classic import PART_KEYS, TOO_LARGE, checkKey
+from txconnpool.wire.memcache.dialect import FORMS, REFUSED, REQUEST_LINE_MAX, RETRIEVAL_LINE_MAX, RUN_MAX, Memcache
+from txconnpool.wire.memcache.replies import DELETE, GET, MG, SET, SILENT, STATS, values
+
+HIT = b"VALUE a 0 3\r\nabc\r\nEND\r\n"
+
+
+class RunTests(SynchronousTestCase):
+    """
+    Consecutive gets of one key are one frame.
+    """
+
+    def setUp(self) -> None:
+        """
+        All tests use the default dialect.
+        """
+        self.wire = Memcache()
+
+    def test_run(self) -> None:
+        """
+        A run is as many requests as it has lines, and ends before what is no get of one key.
+        """
+        run = b"get a\r\nget b\r\nget c\r\n"
+        for rest in (b"", b"ge", b"get d", b"get d\r", b"get d e\r\n", b"gets d\r\n", b"set d 0 0 1\r\nx\r\n", b"\r\n"):
+            self.assertEqual(self.wire.requests(run + rest, 0, 16), (GET, len(run), 3, b"get a b c\r\n"), rest)
+
+    def test_position(self) -> None:
+        """
+        A run may begin anywhere in the bytes.
+        """
+        self.assertEqual(self.wire.requests(b"get a\r\nget b\r\nget c\r\n", 7, 16), (GET, 21, 2, b"get b c\r\n"))
+
+    def test_most(self) -> None:
+        """
+        A run is no longer than asked for.
+        """
+        run = b"get a\r\nget bb\r\nget c\r\nget d\r\n"
+        self.assertEqual(self.wire.requests(run, 0, 1), (GET, 7, 1, None))
+        self.assertEqual(self.wire.requests(run, 0, 2), (GET, 15, 2, b"get a bb\r\n"))
+        self.assertEqual(self.wire.requests(run, 0, 4), (GET, len(run), 4, b"get a bb c d\r\n"))
+
+    def test_bound(self) -> None:
+        """
+        A run is never longer than C{RUN_MAX}, so that the work for one frame is bounded.
+        """
+        keys = [b"%d" % number for number in range(1000)]
+        lines = [b"get %b\r\n" % key for key in keys]
+        together = b"get %b\r\n" % b" ".join(keys[:RUN_MAX])
+        end = len(b"".join(lines[:RUN_MAX]))
+        self.assertEqual(self.wire.requests(b"".join(lines), 0, 1000), (GET, end, RUN_MAX, together))
+
+    def test_repeated(self) -> None:
+        """
+        A run ends before a key that is in it.
+        """
+        for run, end, count, together in (
+            (b"get a\r\nget a\r\n", 7, 1, None),
+            (b"get a\r\nget bb\r\nget a\r\nget c\r\n", 15, 2, b"get a bb\r\n"),
+            (b"get a\r\nget b\r\nget b\r\nget a\r\n", 14, 2, b"get a b\r\n"),
+        ):
+            self.assertEqual(self.wire.requests(run, 0, 16), (GET, end, count, together))
+
+    def test_single(self) -> None:
+        """
+        One get is a run of one.
+        """
+        self.assertEqual(self.wire.requests(b"get a\r\n", 0, 16), (GET, 7, 1, None))
+
+    def test_split(self) -> None:
+        """
+        Of a run two can be made.
+        """
+        self.assertEqual(self.wire.split(b"get a bb c\r\n", 1), (b"get a\r\n", b"get bb c\r\n"))
+        self.assertEqual(self.wire.split(b"get a bb c\r\n", 2), (b"get a bb\r\n", b"get c\r\n"))
+
+
+class MoreTests(SynchronousTestCase):
+    """
+    How much of a request is missing is known as soon as its line is there.
+    """
+
+    def test_line(self) -> None:
+        """
+        For a line without an end, and for nothing at all, no number is given.
+        """
+        wire = Memcache()
+        for data in (b"", b"g", b"get a", b"get a\r", b"set a 0 0 3", b"bogus", b"ms a 3 q"):
+            self.assertEqual(wire.requests(data, 0, 1), (MORE, 0, 0, 0), data)
+
+    def test_block(self) -> None:
+        """
+        Once the line is there the size of the whole request is known, counted from its beginning.
+        """
+        wire = Memcache()
+        for line, noreply in ((b"set a 0 0 3\r\n", b"set a 0 0 3 noreply\r\n"), (b"ms a 3 T0\r\n", b"ms a 3 q\r\n")):
+            for request in (line, noreply):
+                for block in (b"", b"abc", b"abc\r"):
+                    data = b"mn\r\n" + request + block
+                    self.assertEqual(wire.requests(data, 4, 1), (MORE, 4, 0, len(request) + 5), data)
+
+
+class LimitTests(SynchronousTestCase):
+    """
+    Everything that a client makes us remember is limited.
+    """
+
+    def setUp(self) -> None:
+        """
+        All tests use the default dialect.
+        """
+        self.wire = Memcache()
+
+    def test_line(self) -> None:
+        """
+        A line of C{REQUEST_LINE_MAX} bytes may still end, with one byte more the connection is closed without a word.
+        """
+        for word in (b"x", b"set a 0 0 ", b"gat 0 ", b"mg "):
+            line = word.ljust(REQUEST_LINE_MAX, b"9")
+            self.assertEqual(self.wire.requests(line, 0, 1)[0], MORE)
+            self.assertNotEqual(self.wire.requests(line + b"\n", 0, 1)[0], CLOSE)
+            self.assertEqual(self.wire.requests(line + b"9", 0, 1)[0::3], (CLOSE, b""))
+            self.assertEqual(self.wire.requests(line + b"9\n", 0, 1)[0::3], (CLOSE, b""))
+
+    def test_retrieval(self) -> None:
+        """
+        get and gets may have more keys than fit into such a line.
+        """
+        for word in (b"get", b"gets", b" " * 100 + b"get"):
+            line = word + b" key" * 1000
+            self.assertEqual(self.wire.requests(line, 0, 1)[0], MORE)
+            form, end, count, payload = self.wire.requests(line + b"\r\n", 0, 1)
+            self.assertEqual((form, end, count), (PARTS, len(line) + 2, 0))
+            self.assertIs(payload[0], replies.SEVERAL[replies.GETS if word == b"gets" else GET])
+            self.assertEqual(payload[1], [word.lstrip() + b" key" * PART_KEYS + b"\r\n"] * (1000 // PART_KEYS))
+
+    def test_parts(self) -> None:
+        """
+        More keys than C{PART_KEYS} are asked for in parts, in their order.
+        """
+        for head in (b"get", b"gets", b"gat 5", b"gats -1", b" get "):
+            for gap, end in ((b" ", b"\r\n"), (b"  ", b" \n")):
+                keys = [b"k%d" % number for number in range(PART_KEYS + 1)]
+                line = head + b"".join(gap + key for key in keys) + end
+                form, stop, count, (wanted, parts, ending) = self.wire.requests(line + b"get", 0, 1)
+                self.assertEqual((form, stop, count, ending), (PARTS, len(line), 0, b"END\r\n"))
+                start = head.strip() + b" "
+                self.assertEqual(parts, [start + b" ".join(keys[:-1]) + b"\r\n", start + keys[-1] + b"\r\n"])
+                self.assertEqual((wanted.name, wanted.many), (head.split()[0].decode(), True))
+                one = head + b"".join(gap + key for key in keys[:-1]) + end
+                self.assertEqual(self.wire.requests(one, 0, 1)[1:3], (len(one), 1))
+
+    def test_badRetrieval(self) -> None:
+        """
+        A key that is too long is found among a thousand.
+        """
+        line = b"get" + b" key" * 1000 + b" " + b"k" * 251 + b"\r\n"
+        self.assertEqual(
+            self.wire.requests(line, 0, 1), (ANSWER, len(line), 0, b"CLIENT_ERROR bad command line format\r\n")
+        )
+
+    def test_longRetrieval(self) -> None:
+        """
+        Over C{RETRIEVAL_LINE_MAX} the connection is closed, and told why: memcached has no such limit.
+        """
+        line = b"get a ".ljust(RETRIEVAL_LINE_MAX, b"b")
+        self.assertEqual(self.wire.requests(line, 0, 1)[0], MORE)
+        self.assertEqual(self.wire.requests(line + b"b", 0, 1)[0::3], (CLOSE, b"CLIENT_ERROR line too long\r\n"))
+
+    def test_spaces(self) -> None:
+        """
+        Spaces without end are no retrieval.
+        """
+        self.assertEqual(self.wire.requests(b" " * 101 + b"get" + b" key" * 1000, 0, 1)[0], CLOSE)
+
+    def test_block(self) -> None:
+        """
+        A data block over the limit is answered before it has come: the end lies where the block will end.
+        """
+        instead = SILENT[DELETE], b"delete a\r\n", TOO_LARGE
+        for request, directive, payload in (
+            (b"set a 0 0 1048577\r\n", INSTEAD, instead),
+            (b"ms a 1048577\r\n", INSTEAD, instead),
+            (b"add a 0 0 1048577\r\n", ANSWER, TOO_LARGE),
+        ):
+            expected = (directive, len(request) + 1048577 + 2, 0, payload)
+            self.assertEqual(self.wire.requests(request, 0, 1), expected)
+            self.assertEqual(self.wire.requests(request + b"x" * 5000, 0, 1), expected)
+        self.assertEqual(self.wire.requests(b"set a 0 0 1048576\r\n", 0, 1)[0], MORE)
+
+    def test_reply(self) -> None:
+        """
+        A line of a server may be C{REPLY_LINE_MAX} bytes long before its end is missed.
+        """
+        for due, start in ((-1, b""), (0, b"\r\n")):
+            line = (start + b"VALUE ").ljust(REPLY_LINE_MAX, b"x")
+            self.assertEqual(matchReplies(line, 0, GET, 1, due), (0, 1, due))
+            self.assertRaises(WireError, matchReplies, line + b"x", 0, GET, 1, due)
+
+
+class DenialTests(SynchronousTestCase):
+    """
+    The configuration may forbid commands.
+    """
+
+    def test_denied(self) -> None:
+        """
+        A denied command is refused in the words of memcached's own C{-F}, after its data block; others are served.
+        """
+        wire = Memcache(denied=frozenset((b"flush_all", b"set", b"stats", b"get")))
+        for request, word in (
+            (b"flush_all\r\n", b"flush_all"),
+            (b"set a 0 0 1\r\nx\r\n", b"set"),
+            (b"stats items\r\n", b"stats"),
+            (b"set a 0 0 9999999\r\n" + bytes(9999999) + b"\r\n", b"set"),
+            (b"get a\r\n", b"get"),
+            (b"get" + b" a" * 100 + b"\r\n", b"get"),
+        ):
+            refusal = b"CLIENT_ERROR " + word + b" not allowed\r\n"
+            self.assertEqual(wire.requests(request + b"get b\r\n", 0, 1), (ANSWER, len(request), 0, refusal))
+        self.assertEqual(wire.requests(b"gets a\r\n", 0, 1), (replies.GETS, 8, 1, None))
+
+    def test_silent(self) -> None:
+        """
+        C{noreply} is silent also when it is refused, quiet meta commands are not.
+        """
+        wire = Memcache(denied=frozenset((b"flush_all", b"delete", b"md")))
+        self.assertEqual(wire.requests(b"flush_all noreply\r\n", 0, 1)[0::3], (ANSWER, b""))
+        self.assertEqual(wire.requests(b"delete a noreply\r\n", 0, 1)[0::3], (ANSWER, b""))
+        large = b"ms a 9999999\r\n", b"set a 0 0 9999999 noreply\r\n"
+        wire = Memcache(denied=frozenset((b"md", b"ms", b"set")))
+        self.assertEqual(wire.requests(large[0], 0, 1)[0::3], (ANSWER, b"CLIENT_ERROR ms not allowed\r\n"))
+        self.assertEqual(wire.requests(large[1], 0, 1)[0::3], (ANSWER, b""))
+        self.assertEqual(wire.requests(b"md a q\r\n", 0, 1)[0::3], (ANSWER, b"CLIENT_ERROR md not allowed\r\n"))
+
+    def test_wrong(self) -> None:
+        """
+        What is wrong anyway, or not complete, is that first.
+        """
+        wire = Memcache(denied=frozenset((b"set", b"incr")))
+        self.assertEqual(wire.requests(b"incr a\r\n", 0, 1)[0::3], (ANSWER, b"ERROR\r\n"))
+        self.assertEqual(wire.requests(b"set a 0 0 1\r\n", 0, 1), (MORE, 0, 0, 16))
+
+    def test_allowed(self) -> None:
+        """
+        If only some commands are allowed, every other is refused, except to quit.
+        """
+        wire = Memcache(allowed=frozenset((b"get", b"mg")), denied=frozenset((b"mg",)))
+        self.assertEqual(wire.requests(b"get a\r\n", 0, 1), (GET, 7, 1, None))
+        self.assertEqual(wire.requests(b"mg a\r\n", 0, 1)[0::3], (ANSWER, b"CLIENT_ERROR mg not allowed\r\n"))
+        self.assertEqual(wire.requests(b"delete a\r\n", 0, 1)[0::3], (ANSWER, b"CLIENT_ERROR delete not allowed\r\n"))
+        self.assertEqual(wire.requests(b"quit\r\n", 0, 1)[0], CLOSE)
+
+    def test_refused(self) -> None:
+        """
+        Commands about servers and connections are refused in one line, whatever is allowed.
+        """
+        wire = Memcache(allowed=REFUSED)
+        for word in REFUSED:
+            answer = b"CLIENT_ERROR " + word + b" not allowed on a shared connection\r\n"
+            self.assertEqual(wire.requests(word + b" 1 noreply\r\n", 0, 1)[0::3], (ANSWER, answer))
+
+
+class DirectiveTests(SynchronousTestCase):
+    """
+    What a session has to do itself.
+    """
+
+    def test_everywhere(self) -> None:
+        """
+        Commands for all servers come with the form, the bytes for each, and whether the client wants to know.
+        """
+        wire = Memcache()
+        self.assertEqual(
+            wire.requests(b"flush_all 10\n", 0, 1),
+            (EVERYWHERE, 13, 0, (replies.FLUSH_ALL, b"flush_all 10\r\n", False)),
+        )
+        self.assertEqual(
+            wire.requests(b"verbosity 1 noreply\r\n", 0, 1),
+            (EVERYWHERE, 21, 0, (replies.VERBOSITY, b"verbosity 1\r\n", True)),
+        )
+
+    def test_statistics(self) -> None:
+        """
+        Statistics come with the arguments.
+        """
+        self.assertEqual(Memcache().requests(b"stats\r\n", 0, 1), (STATISTICS, 7, 0, ()))
+        self.assertEqual(
+            Memcache().requests(b"stats upstream items\r\n", 0, 1), (STATISTICS, 22, 0, (b"upstream", b"items"))
+        )
+
+
+class WordsTests(SynchronousTestCase):
+    """
+    What the proxy says itself in memcached's words.
+    """
+
+    def test_error(self) -> None:
+        """
+        An error is one line, whatever is in its text.
+        """
+        self.assertEqual(Memcache().error("all busy"), b"SERVER_ERROR all busy\r\n")
+        self.assertEqual(Memcache().error("a\r\nEND\r\n\xe9b"), b"SERVER_ERROR a END b\r\n")
+        self.assertEqual(len(Memcache().error("x" * 1000)), 13 + 200 + 2)
+
+    def test_errorIsReply(self) -> None:
+        """
+        An error is a reply of every form.
+        """
+        line = Memcache().error("all busy")
+        for form in FORMS:
+            self.assertEqual(matchReplies(line, 0, form, 1, -1), (len(line), 0, -1), form)
+
+    def test_statistics(self) -> None:
+        """
+        Statistics are lines of a name and a value each, and an end.
+        """
+        reply = Memcache().statistics([("version", "1.0"), ("connections", 3), ("note", "a\r\nb")])
+        self.assertEqual(reply, b"STAT version 1.0\r\nSTAT connections 3\r\nSTAT note a b\r\nEND\r\n")
+        self.assertEqual(matchReplies(reply, 0, STATS, 1, -1), (len(reply), 0, -1))
+
+    def test_probe(self) -> None:
+        """
+        The probe is a request with a reply of its form.
+        """
+        request, form = Memcache.probe
+        self.assertEqual(Memcache().requests(request, 0, 1), (form, len(request), 1, None))
+
+    def test_tooManyClients(self) -> None:
+        """
+        What clients hear who come when no more may come is no reply to any request.
+        """
+        for form in FORMS:
+            self.assertRaises(WireError, matchReplies, Memcache.tooManyClients, 0, form, 1, -1)
+
+    def test_merge(self) -> None:
+        """
+        Of the replies of several servers an error counts, else the first.
+        """
+        wire = Memcache()
+        self.assertEqual(wire.merge([b"OK\r\n", b"OK\r\n"]), b"OK\r\n")
+        for error in (b"ERROR\r\n", b"CLIENT_ERROR flush_all not allowed\r\n", b"SERVER_ERROR down\r\n"):
+            self.assertEqual(wire.merge([b"OK\r\n", error, b"OK\r\n"]), error)
+
+
+class FormTests(SynchronousTestCase):
+    """
+    What is known of the reply before it comes.
+    """
+
+    def formOf(self, request: bytes) -> Form:
+        """
+        @return: the form of the reply to a request of one line.
+        """
+        form, _, count, _ = Memcache().requests(request + b"\r\n", 0, 1)
+        self.assertEqual(count, 1)
+        assert isinstance(form, Form)
+        return form
+
+    def test_index(self) -> None:
+        """
+        The forms are numbered by their place, and every request has the number of its command.
+        """
+        self.assertEqual([form.index for form in FORMS], list(range(len(FORMS))))
+        self.assertEqual(len({form.name for form in FORMS}), len(FORMS))
+        for request in (b"get a", b"incr a 1 noreply", b"mg a T0 q", b"mg a v", b"ma a q v", b"mn", b"version"):
+            form = self.formOf(request)
+            self.assertEqual(FORMS[form.index].name, request.split()[0].decode())
+            self.assertEqual(form.name, request.split()[0].decode())
+
+    def test_read(self) -> None:
+        """
+        Only what changes nothing may be asked again: not what touches, nor a meta get that may write.
+        """
+        for request in (b"get a", b"gets a", b"mg a", b"mg a v q", b"mn", b"me a", b"version"):
+            self.assertTrue(self.formOf(request).read, request)
+        for request in (b"gat 0 a", b"gats 0 a", b"touch a 0", b"delete a", b"incr a 1", b"md a", b"ma a v"):
+            self.assertFalse(self.formOf(request).read, request)
+        for flag in (b"T0", b"N0", b"R0", b"q v T0"):
+            self.assertFalse(self.formOf(b"mg a " + flag).read, flag)
+
+    def test_hidden(self) -> None:
+        """
+        C{noreply} hides errors too, C{q} only what means that all is well.
+        """
+        silent = self.formOf(b"incr a 1 noreply").hidden
+        assert silent is not None
+        for reply in (b"5\r\n", b"NOT_FOUND\r\n", b"SERVER_ERROR x\r\n"):
+            self.assertTrue(silent(reply, 0))
+        for request, hides, shows in (
+            (b"mg a v q", (b"EN\r\n", b"EN O1\r\n"), (b"VA 1\r\nx\r\n", b"SERVER_ERROR x\r\n", b"ENTIRELY\r\n")),
+            (b"md a q", (b"HD\r\n", b"HD O1\r\n"), (b"NF\r\n", b"EX\r\n", b"CLIENT_ERROR x\r\n")),
+            (b"ma a q", (b"HD\r\n",), (b"NF\r\n", b"EX\r\n", b"NS\r\n")),
+            (b"ma a v q", (b"VA 1\r\n5\r\n", b"VA 1 O1\r\n5\r\n"), (b"NF\r\n",)),
+        ):
+            hidden = self.formOf(request).hidden
+            assert hidden is not None
+            for reply in hides:
+                self.assertTrue(hidden(reply, 0), (request, reply))
+            for reply in shows:
+                self.assertFalse(hidden(reply, 0), (request, reply))
+        self.assertIsNone(self.formOf(b"get a").hidden)
+
+    def test_repr(self) -> None:
+        """
+        A form shows its command and whether replies to it are hidden.
+        """
+        self.assertEqual(repr(GET), "<Form get>")
+        self.assertEqual(repr(replies.QUIET[replies.MD]), "<Form md quiet>")
+
+
+class ReplyTests(SynchronousTestCase):
+    """
+    The bytes of a server are passed on as soon as they are certain.
+    """
+
+    def test_several(self) -> None:
+        """
+        Several replies are matched at once, and no more than are owed.
+        """
+        data = HIT + b"END\r\n" + HIT
+        self.assertEqual(matchReplies(data, 0, GET, 3, -1), (len(data), 0, -1))
+        self.assertEqual(matchReplies(data, 0, GET, 2, -1), (len(HIT) + 5, 0, -1))
+        self.assertEqual(matchReplies(data, len(HIT), GET, 1, -1), (len(HIT) + 5, 0, -1))
+        self.assertEqual(matchReplies(data, 0, GET, 9, -1), (len(data), 6, -1))
+
+    def test_none(self) -> None:
+        """
+        If nothing is owed, nothing is taken.
+        """
+        self.assertEqual(matchReplies(HIT, 0, GET, 0, -1), (0, 0, -1))
+
+    def test_body(self) -> None:
+        """
+        Of a body all that has come is passed on, and what is missing is counted.
+        """
+        self.assertEqual(matchReplies(b"VALUE a 0 300\r\nabc", 0, GET, 2, -1), (18, 2, 297))
+        self.assertEqual(matchReplies(b"x" * 200, 0, GET, 2, 297), (200, 2, 97))
+        self.assertEqual(matchReplies(b"x" * 97, 0, GET, 2, 97), (97, 2, 0))
+        self.assertEqual(matchReplies(b"\r\nEND\r\nEN", 0, GET, 2, 0), (7, 1, -1))
+        self.assertEqual(matchReplies(b"END\r\n", 0, GET, 1, -1), (5, 0, -1))
+
+    def test_lineAfterBody(self) -> None:
+        """
+        A line that is not complete is kept back, with the line end before it.
+        """
+        data = b"VALUE a 0 3\r\nabc"
+        for rest in (b"\r", b"\r\n", b"\r\nE", b"\r\nVALUE b 0 3\r"):
+            self.assertEqual(matchReplies(data + rest, 0, GET, 1, -1), (16, 1, 0), rest)
+
+    def test_notAfterBody(self) -> None:
+        """
+        What is no line end behind a body is found at once, before its line is complete.
+        """
+        for data in (b"VALUE a 0 3\r\nabcd", b"VALUE a 0 3\r\nabc\rE"):
+            self.assertRaises(WireError, matchReplies, data, 0, GET, 1, -1)
+
+    def test_meta(self) -> None:
+        """
+        The body of a meta reply ends it.
+        """
+        form = MG[True, False]
+        self.assertEqual(matchReplies(b"VA 3 t1\r\nabc\r\nEN\r\n", 0, form, 2, -1), (18, 0, -1))
+        self.assertEqual(matchReplies(b"VA 3\r\nabc\r", 0, form, 1, -1), (9, 1, 0))
+
+    def test_statistics(self) -> None:
+        """
+        The replies to C{stats} are passed on line by line, whatever kind they are.
+        """
+        for reply in (
+            b"END\r\n",
+            b"RESET\r\n",
+            b"OK\r\n",
+            b"ERROR\r\n",
+            b"CLIENT_ERROR bad command line\r\n",
+            b"STAT pid 1\r\nSTAT empty \r\nEND\r\n",
+            b"ITEM foo [3 b; 0 s]\r\nITEM bar [3 b; 0 s]\r\nEND\r\n",
+            b"PREFIX a get 1 hit 1 set 1 del 0\r\nEND\r\n",
+        ):
+            whole = matchReplies(reply, 0, STATS, 1, -1)
+            self.assertEqual(whole, (len(reply), 0, -1), reply)
+            pos, count, due = 0, 1, -1
+            for end in range(1, len(reply) + 1):
+                pos, count, due = matchReplies(reply[:end], pos, STATS, count, due)
+            self.assertEqual((pos, count, due), whole, reply)
+        for reply in (b"STAT a b\r\nSTORED\r\n", b"STAT a b\nEND\r\n", b"STAT a b\r\nRESET\r\n", b"VALUE a 0 0\r\n"):
+            self.assertRaises(WireError, matchReplies, reply, 0, STATS, 1, -1)
+
+    def test_errorText(self) -> None:
+        """
+        The error tells the command and what came instead, but not all of it.
+        """
+        error = self.assertRaises(WireError, matchReplies, b"STORED" + b"!" * 500 + b"\r\n", 0, GET, 1, -1)
+        self.assertIn("get", str(error))
+        self.assertIn("STORED!", str(error))
+        self.assertLess(len(str(error)), 200)
+
+
+class Tally:
+    """
+    What is counted.
+    """
+
+    def __init__(self) -> None:
+        self.missed = self.more = 0
+        self.failed = [0] * len(FORMS)
+
+
+class TallyTests(SynchronousTestCase):
+    """
+    Tests for what L{matchReplies} counts.
+    """
+
+    def count(self, form: Form, reply: bytes, count: int = 1) -> tuple[int, int, int]:
+        """
+        @return: how often nothing was found, how many values more than one there were, and how many errors.
+        """
+        tally = Tally()
+        self.assertEqual(matchReplies(reply, 0, form, count, -1, None, tally), (len(reply), 0, -1), reply)
+        self.assertEqual(sum(tally.failed), tally.failed[form.index])
+        return tally.missed, tally.more, tally.failed[form.index]
+
+    def test_read(self) -> None:
+        """
+        A read finds something, or nothing.
+        """
+        self.assertEqual(
+            self.count(GET, b"VALUE a 0 1\r\nx\r\nEND\r\nEND\r\nVALUE a 0 1\r\nx\r\nEND\r\n", 3), (1, 0, 0)
+        )
+        for value in (False, True):
+            hit = b"VA 1 f2\r\nx\r\nVA 0\r\n\r\n" if value else b"HD\r\nHD f2\r\n"
+            for write in (False, True):
+                self.assertEqual(self.count(MG[value, write], hit + b"EN\r\n", 3), (1, 0, 0))
+
+    def test_several(self) -> None:
+        """
+        Values beyond the first are counted where several keys were asked for.
+        """
+        reply = b"VALUE a 0 1\r\nx\r\nVALUE b 0 1\r\nx\r\nVALUE c 0 1\r\nx\r\nEND\r\n"
+        self.assertEqual(self.count(replies.SEVERAL[GET], reply), (0, 2, 0))
+        self.assertEqual(self.count(replies.SEVERAL[GET], b"END\r\n"), (1, 0, 0))
+        self.assertEqual(self.count(replies.SEVERAL[GET], b"SERVER_ERROR out of memory\r\n"), (0, -1, 1))
+        self.assertEqual(self.count(GET, reply), (0, 0, 0))
+
+    def test_other(self) -> None:
+        """
+        What does not read finds nothing and misses nothing.
+        """
+        self.assertEqual(self.count(replies.SET, b"STORED\r\nNOT_STORED\r\n", 2), (0, 0, 0))
+        self.assertEqual(self.count(STATS, b"STAT a b\r\nSTAT c d\r\nEND\r\n"), (0, 0, 0))
+        self.assertEqual(self.count(replies.ME, b"EN\r\n"), (0, 0, 0))
+
+    def test_failed(self) -> None:
+        """
+        Errors are counted by the command.
+        """
+        self.assertEqual(self.count(replies.SET, b"STORED\r\nSERVER_ERROR a\r\nSERVER_ERROR b\r\n", 3), (0, 0, 2))
+        self.assertEqual(self.count(replies.INCR, b"CLIENT_ERROR cannot increment\r\n"), (0, 0, 1))
+        self.assertEqual(self.count(GET, b"END\r\nERROR\r\n", 2), (1, 0, 1))
+
+    def test_violation(self) -> None:
+        """
+        Nothing is counted of replies that nobody will be given.
+        """
+        tally = Tally()
+        self.assertRaises(WireError, matchReplies, b"END\r\nSERVER_ERROR\r\nSTORED\r\n", 0, GET, 3, -1, None, tally)
+        self.assertEqual((tally.missed, sum(tally.failed)), (0, 0))
+
+    def test_pieces(self) -> None:
+        """
+        It is counted the same when it comes byte by byte.
+        """
+        form = replies.SEVERAL[GET]
+        reply = b"VALUE a 0 1\r\nx\r\nVALUE b 0 1\r\nx\r\nEND\r\nEND\r\nSERVER_ERROR\r\n"
+        tally = Tally()
+        pos, count, due = 0, 3, -1
+        for end in range(1, len(reply) + 1):
+            pos, count, due = matchReplies(reply[:end], pos, form, count, due, None, tally)
+        self.assertEqual((pos, count, tally.missed, sum(tally.failed)), (len(reply), 0, 1, 1))
+
+
+class AskedTests(SynchronousTestCase):
+    """
+    A value is only good for who asked for its key.
+    """
+
+    def match(self, request: bytes, reply: bytes, count: int = 1) -> tuple[int, int, int]:
+        """
+        Match C{reply} as the one to C{request}.
+        """
+        form, _, _, payload = Memcache().requests(request, 0, count)
+        assert isinstance(form, Form) and form.asked is not None
+        return matchReplies(reply, 0, form, count, -1, form.asked(payload or request))
+
+    def test_some(self) -> None:
+        """
+        The values of some of the keys, in their order, are good.
+        """
+        for request in (b"get a bb ccc\r\n", b"get  a  bb  ccc \r\n", b"gets a bb ccc\r\n"):
+            unique = b" 7" if request.startswith(b"gets") else b""
+            reply = b"VALUE bb 0 1%b\r\nx\r\nVALUE ccc 0 1%b\r\nx\r\nEND\r\n" % (unique, unique)
+            self.assertEqual(self.match(request, reply), (len(reply), 0, -1))
+
+    def test_alike(self) -> None:
+        """
+        Values that are told in the same words are found whatever they hold, missing ones among them, wherever the bytes
+        are torn apart.
+        """
+        request = b"get a b c d e\r\n"
+        form, *_ = Memcache().requests(request, 0, 1)
+        assert isinstance(form, Form) and form.asked is not None
+        like = b"VALUE c 0 13\r\n"[:13]
+        for bodies in (
+            *([b"x"] * 5, [like] * 5, [b""] * 5),
+            *([b"x", b"y", None, b"z", b"zz"], [None, b"x", b"x", b"xx", b"xx"]),
+        ):
+            told = [
+                b"" if body is None else b"VALUE %c 0 %d\r\n%b\r\n" % (key, len(body), body)
+                for key, body in zip(b"abcde", bodies, strict=True)
+            ]
+            reply = b"".join(told) + b"END\r\n"
+            for cut in range(len(reply) + 1):
+                asked = form.asked(request)
+                pos, left, due = matchReplies(reply[:cut], 0, form, 1, -1, asked)
+                if left:
+                    pos, left, due = matchReplies(reply, pos, form, left, due, asked)
+                self.assertEqual((pos, left, due), (len(reply), 0, -1), (reply, cut))
+
+    def test_same(self) -> None:
+        """
+        A key that is asked for twice is answered twice.
+        """
+        reply = b"VALUE a 0 1\r\nx\r\nVALUE a 0 1\r\nx\r\nEND\r\n"
+        self.assertEqual(self.match(b"get a a\r\n", reply), (len(reply), 0, -1))
+
+    def test_bareLineEnd(self) -> None:
+        """
+        A line may end with LF only, and a key with CR.
+        """
+        for key, end in ((b"a", b"\n"), (b"abc", b"\n"), (b"a\r", b"\r\n"), (b"\r", b"\r\n")):
+            for word, unique in ((b"get", b""), (b"gets", b" 7")):
+                reply = b"VALUE %b 0 1%b\r\nx\r\nEND\r\n" % (key, unique)
+                for before in (b"", b"b "):
+                    request = b"%b %b%b%b" % (word, before, key, end)
+                    self.assertEqual(self.match(request, reply), (len(reply), 0, -1), request)
+
+    def test_touched(self) -> None:
+        """
+        The exptime of C{gat} is not in the way.
+        """
+        reply = b"VALUE a 0 1\r\nx\r\nEND\r\n"
+        self.assertEqual(self.match(b"gat 100 a\r\n", reply), (len(reply), 0, -1))
+
+    def test_other(self) -> None:
+        """
+        A value that was not asked for, or comes in another order or too often, is no reply.
+        """
+        for request, *keys in (
+            (b"get a\r\n", b"b"),
+            (b"get a\r\n", b"aa"),
+            (b"get aa\r\n", b"a"),
+            (b"get a\r\n", b"a", b"a"),
+            (b"get a b\r\n", b"b", b"a"),
+            (b"get a b\r\n", b"a", b"c"),
+            (b"get a  b\r\n", b"a", b""),
+        ):
+            reply = b"".join(b"VALUE %b 0 1\r\nx\r\n" % key for key in keys) + b"END\r\n"
+            self.assertRaises(WireError, self.match, request, reply)
+        run, later = b"get a\r\nget b\r\n", b"VALUE b 0 1\r\nx\r\nEND\r\n"
+        self.assertRaises(WireError, self.match, run, later + b"END\r\n", 2)
+
+
+class ClientTests(SynchronousTestCase):
+    """
+    What a client needs beyond what a proxy does.
+    """
+
+    def test_key(self) -> None:
+        """
+        Keys that memcached takes for one word are passed.
+        """
+        for key in (b"a", b"k" * 250, "é:ü".encode(), bytes(range(0x80, 0x100))):
+            self.assertEqual(checkKey(key), key)
+
+    def test_badKey(self) -> None:
+        """
+        Keys that would be something else to memcached are refused.
+        """
+        for key in (b"", b"k" * 251, b"a b", b"a\r\nflush_all", b"a\n", b"a\0", b"a\tb", b"\x7f"):
+            self.assertRaises(ValueError, checkKey, key)
+
+    def test_values(self) -> None:
+        """
+        A reply to a retrieval is taken apart, also if a value looks like a reply.
+        """
+        self.assertEqual(values(b"END\r\n"), [])
+        self.assertEqual(
+            values(b"VALUE a 0 5\r\nEND\r\n\r\nVALUE b 4294967295 0 18446744073709551615\r\n\r\nEND\r\n"),
+            [(b"a", 0, b"END\r\n", None), (b"b", 4294967295, b"", 18446744073709551615)],
+        )
+
+    def test_valuesError(self) -> None:
+        """
+        An error instead of the values is raised with the server's text.
+        """
+        error = self.assertRaises(WireError, values, b"SERVER_ERROR out of memory\r\n")
+        self.assertEqual(str(error), "SERVER_ERROR out of memory")
+
+
+def spoken(*words: bytes) -> st.SearchStrategy[bytes]:
+    """
+    Bytes that are made of these words, line ends, numbers, spaces and a little of everything.
+    """
+    common = (b" ", b"\r\n", b"\n", b"\r", b"a", b"key", b"0", b"1", b"3", b"-1", b"99999999999", b"abc", b"\0")
+    return st.lists(st.sampled_from(words + common) | st.binary(max_size=3), max_size=24).map(b"".join)
+
+
+REQUESTS = spoken(
+    *(b"get ", b"gets ", b"gat 0 ", b"get a\r\n", b"set a 0 0 3\r\n", b"abc\r\n", b"set k 0 0 ", b"cas a 1 2 3 "),
+    *(b"incr a 1", b"touch a 0", b"delete a", b" noreply\r\n", b"flush_all", b"verbosity 1", b"version\r\n", b"stats "),
+    *(b"mg a ", b"ms a 3 ", b"ma a ", b"md a ", b"mn\r\n", b"me a\r\n", b" q", b" v", b" k", b" O9", b" T30", b" b"),
+    *(b"k" * 251, b"quit\r\n", b"add a 0 0 101\r\n", b"HTTP/1.1\r\n", b"\x80"),
+)
+REPLIES = spoken(
+    *(HIT, b"END\r\n", b"VALUE ", b"VALUE a 0 3\r\n", b"abc\r\n", b"VALUE a 0 1 7\r\n", b"STORED\r\n", b"NOT_"),
+    *(b"HD\r\n", b"EN\r\n", b"VA ", b"VA 3\r\n", b"VA 1 t5\r\n", b"SERVER_ERROR x\r\n", b"CLIENT_ERROR invalid flag"),
+    *(b"ERROR\r\n", b"STAT a b\r\n", b"STAT ", b"OK\r\n", b"MN\r\n", b"5\r\n", b"DELETED\r\n"),
+)
+EVERY_FORM = [*FORMS, *MG.values(), *replies.MA.values()]
+
+
+@st.composite
+def cut(draw: st.DrawFn, strategy: st.SearchStrategy[bytes]) -> list[bytes]:
+    """
+    Bytes in pieces.
+    """
+    data = draw(strategy)
+    places = sorted(draw(st.lists(st.integers(0, len(data)), max_size=6)))
+    return [data[start:end] for start, end in zip([0, *places], [*places, len(data)], strict=True)]
+
+
+class AnyBytesTests(SynchronousTestCase):
+    """
+    Whatever comes is understood in one way only.
+    """
+
+    @settings(deadline=None, max_examples=400)
+    @given(cut(REQUESTS))
+    def test_requests(self, says: list[bytes]) -> None:
+        """
+        No bytes of a client raise or loop, and it does not matter in what pieces they come.
+        """
+        wire = Memcache(maxItemSize=LIMIT)
+        whole = Relay(wire)
+        expected = whole.fromClient(b"".join(says)), whole.fromServer(b""), whole.closed
+        relay = Relay(wire, most=3)
+        forwarded = b"".join([relay.fromClient(data) for data in says])
+        self.assertEqual((forwarded, relay.fromServer(b""), relay.closed), expected)
+
+    @settings(deadline=None, max_examples=400)
+    @given(REQUESTS, st.integers(0, 3))
+    @example(b"get get  noreply\r\n", 0)
+    @example(b"get a\n", 0)
+    def test_common(self, data: bytes, pos: int) -> None:
+        """
+        What the short way takes, the thorough one takes equally.
+        """
+        wire = Memcache(maxItemSize=LIMIT)
+        quick = wire.requests(data, pos, 1)
+        thorough = wire._check(data, pos)
+        self.assertEqual(quick[:3], thorough[:3])
+        if quick[2]:
+            sent, expected = (data[pos : frame[1]] if frame[3] is None else frame[3] for frame in (quick, thorough))
+            self.assertEqual(sent, expected)
+        else:
+            self.assertEqual(quick[3], thorough[3])
+
+    @settings(deadline=None, max_examples=400)
+    @given(REQUESTS)
+    def test_forwarded(self, data: bytes) -> None:
+        """
+        What is sent to a server is complete requests, which need no change when they are read again, one by one.
+        """
+        wire = Memcache(maxItemSize=LIMIT)
+        sent = Relay(wire).fromClient(data)
+        again = Relay(wire, 1)
+        self.assertEqual(again.fromClient(sent), sent)
+        self.assertEqual(again.fromServer(b""), b"")
+        self.assertFalse(again.closed)
+
+    @settings(deadline=None, max_examples=800)
+    @given(cut(REPLIES), st.sampled_from(EVERY_FORM), st.integers(1, 3))
+    def test_replies(self, says: list[bytes], form: Form, owed: int) -> None:
+        """
+        The bytes of a server are replies or an error, and it does not matter in what pieces they come.
+        """
+        data = b"".join(says)
+        try:
+            expected = matchReplies(data, 0, form, owed, -1)
+        except WireError:
+            with self.assertRaises(WireError):
+                self.inPieces(says, form, owed)
+        else:
+            self.assertEqual(self.inPieces(says, form, owed), expected)
+
+    def inPieces(self, says: list[bytes], form: Form, owed: int) -> tuple[int, int, int]:
+        """
+        Match replies as a connection does: what is certain is passed on, an incomplete line is kept.
+
+        @return: as of L{matchReplies}, for all bytes together.
+        """
+        done, kept, due = 0, b"", -1
+        for data in says:
+            kept += data
+            pos, left, due = matchReplies(kept, 0, form, owed, due)
+            self.assertTrue(0 <= pos <= len(kept) and 0 <= left <= owed)
+            if left and pos < len(kept):
+                self.assertNotIn(b"\n", kept[pos:].removeprefix(b"\r\n" if due == 0 else b""))
+            done, kept, owed = done + pos, kept[pos:], left
+        return done, owed, due
+
+    @settings(deadline=None, max_examples=200)
+    @given(st.binary(max_size=200), st.binary(max_size=40))
+    def test_values(self, value: bytes, other: bytes) -> None:
+        """
+        A body is whatever its length says, and comes back as it was.
+        """
+        reply = b"VALUE a 1 %d\r\n%b\r\nVALUE b 2 %d 5\r\n%b\r\nEND\r\n" % (len(value), value, len(other), other)
+        self.assertEqual(values(reply), [(b"a", 1, value, None), (b"b", 2, other, 5)])
+        one = b"VALUE a 1 %d\r\n%b\r\nEND\r\n" % (len(value), value)
+        self.assertEqual(matchReplies(one * 2, 0, GET, 2, -1), (len(one) * 2, 0, -1))
+        request = b"set a 0 0 %d\r\n%b\r\n" % (len(value), value)
+        self.assertEqual(Memcache().requests(request + other, 0, 1), (SET, len(request), 1, None))

@@ -1,0 +1,492 @@
+# -*- test-case-name: tests.memcache.test_store -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+What a small memcached knows and does, without any input or output: a L{Store} of items, and the L{Commands} on it.
+
+What it answers is what memcached 1.6.18 answers, byte for byte; C{tests/real/test_embedded.py} holds them side by
+side. It differs from it on purpose in these:
+
+ - time is not rounded to whole seconds, and C{me} shows C{exp} as documented (1.6.18 has its sign wrong);
+ - a delayed C{flush_all} takes what was stored before it is due, however it was read since;
+ - a key that came in base64 stays one when its item is counted up, appended to or made by C{N};
+ - C{stats} knows no groups, and the lengths of values, not of whole items, are limited.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from base64 import b64decode, b64encode
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import ceil, inf
+from typing import Final, TypeAlias
+
+from txconnpool.wire.memcache.dialect import Memcache
+
+#: What an item counts beside its key and its value, in bytes: what CPython 3.11 on a 64-bit machine takes for one.
+ITEM_OVERHEAD: Final = 300
+
+#: The longest value, in bytes: memcached's default.
+ITEM_MAX: Final = 1 << 20
+
+#: The smallest store, in bytes: an item with the longest key fits.
+STORE_MIN: Final = 1 << 10
+
+#: What C{version} says: clients look for three numbers, and these tell what to expect.
+VERSION: Final = "1.6.18-txconnpool"
+
+#: An expiry time above this many seconds is a date (C{memcached.c}, C{REALTIME_MAXDELTA}).
+RELATIVE_MAX: Final = 30 * 24 * 3600
+
+# What strtoull makes of a value.
+_NUMBER: Final = re.compile(rb"\s*\+?0*(\d{1,20})(?=[\s\0]|\Z)")
+
+_COUNTERS: Final = (
+    *("cmd_get", "cmd_set", "cmd_flush", "cmd_touch", "cmd_meta"),
+    *("get_hits", "get_misses", "get_expired", "touch_hits", "touch_misses"),
+    *("incr_hits", "incr_misses", "decr_hits", "decr_misses", "delete_hits", "delete_misses"),
+    *("cas_hits", "cas_misses", "cas_badval", "total_items", "total_connections", "evictions"),
+)
+
+
+@dataclass(slots=True)
+class Item:
+    """
+    One item of a L{Store}.
+
+    @ivar expiry: the second at which it ends, on the store's clock.
+    @ivar accessed: the second of its last use.
+    @ivar cas: changes with every change of the item.
+    @ivar binary: its key came in base64.
+    @ivar fetched: it has been read since it was stored.
+    @ivar stale: it was invalidated (C{md} or C{ms} with C{I}).
+    @ivar won: a client was told (C{W}) to store it anew.
+    """
+
+    value: bytes
+    flags: int = 0
+    expiry: float = inf
+    accessed: float = 0.0
+    cas: int = 0
+    binary: bool = False
+    fetched: bool = False
+    stale: bool = False
+    won: bool = False
+
+
+class Store:
+    """
+    The items of one embedded memcached: the least recently used go when room is needed, an expired one when it is
+    next looked for.
+
+    @ivar size: the most that all items may count, in bytes; see L{ITEM_OVERHEAD}.
+    @ivar itemMax: the longest value, in bytes.
+    @ivar used: what they count now.
+    @ivar now: the time of the request in execution, in seconds.
+    @ivar counters: memcached's statistics.
+    @ivar connections: how many connections are open to it.
+    """
+
+    def __init__(self, size: int = 64 << 20) -> None:
+        self.size = size
+        self.itemMax = min(ITEM_MAX, size - ITEM_OVERHEAD - 250)
+        self.used = 0
+        self.now = 0.0
+        self.counters = dict.fromkeys(_COUNTERS, 0)
+        self._items: OrderedDict[bytes, Item] = OrderedDict()
+        self._cas = 0
+        self._flushAt = inf
+        self.connections = 0
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def advance(self, now: float) -> None:
+        """
+        A request is executed at C{now}: all before it happened earlier, so a flush that is due by now takes all.
+        """
+        self.now = now
+        if self._flushAt <= now:
+            self._flushAt = inf
+            self._items.clear()
+            self.used = 0
+
+    def expiry(self, exptime: int) -> float:
+        """
+        @param exptime: as clients give it: 0 is never, a negative one at once, one of more than thirty days a date.
+        """
+        if exptime == 0:
+            return inf
+        return self.now + exptime if 0 < exptime <= RELATIVE_MAX else exptime
+
+    def peek(self, key: bytes) -> Item | None:
+        """
+        @return: the item, without a trace of the look, or C{None}.
+        """
+        item = self._items.get(key)
+        if item is not None and item.expiry <= self.now:
+            self._remove(key)
+            self.counters["get_expired"] += 1
+            return None
+        return item
+
+    def bump(self, key: bytes, item: Item) -> None:
+        """
+        The item was used: it is the last to be evicted.
+        """
+        item.accessed = self.now
+        self._items.move_to_end(key)
+
+    def link(self, key: bytes, item: Item) -> None:
+        """
+        Keep the item, in place of one that has its key, and evict what there is no room for.
+        """
+        if key in self._items:
+            self._remove(key)
+        self._items[key] = item
+        item.accessed = self.now
+        self.renew(item)
+        self.counters["total_items"] += 1
+        self.used += len(key) + len(item.value) + ITEM_OVERHEAD
+        while self.used > self.size:
+            self._remove(next(iter(self._items)))
+            self.counters["evictions"] += 1
+
+    def renew(self, item: Item) -> None:
+        """
+        The item was changed: give it the next C{cas} number.
+        """
+        self._cas = item.cas = self._cas + 1
+
+    def discard(self, key: bytes) -> bool:
+        """
+        @return: whether there was an item with this key. There is none now.
+        """
+        found = self.peek(key) is not None
+        if found:
+            self._remove(key)
+        return found
+
+    def _remove(self, key: bytes) -> None:
+        self.used -= len(key) + len(self._items.pop(key).value) + ITEM_OVERHEAD
+
+    def store(self, mode: bytes, key: bytes, new: Item, cas: int | None = None, invalidate: bool = False) -> bytes:
+        """
+        All ways to store.
+
+        @param mode: C{S}et, C{E}: add, C{R}eplace, C{A}ppend or C{P}repend, as in C{ms}.
+        @param cas: the number that an existing item must have; 0 is never one.
+        @param invalidate: with a lower C{cas} than the existing item's, store the new one as stale.
+        @return: C{HD} (stored), C{NS} (not stored), C{EX} (changed since) or C{NF} (not found).
+        """
+        old = self.peek(key)
+        checked = cas is not None and mode in b"SR"
+        self.counters["cmd_set"] += 1
+        if old is None:
+            self.counters["cas_misses"] += checked
+            if checked or mode not in b"SE":
+                return b"NF" if checked else b"NS"
+        elif mode == b"E":
+            self.bump(key, old)
+            return b"NS"
+        elif checked and cas != old.cas:
+            if not (invalidate and cas and cas < old.cas):
+                self.counters["cas_badval"] += 1
+                return b"EX"
+            new.expiry, new.stale, new.won = old.expiry, True, old.won
+        elif mode in b"AP":
+            if cas and cas != old.cas:
+                return b"EX"
+            if len(old.value) + len(new.value) > self.itemMax:
+                return b"NS"
+            new.value = old.value + new.value if mode == b"A" else new.value + old.value
+            new.flags, new.expiry, new.binary = old.flags, old.expiry, old.binary
+        self.counters["cas_hits"] += checked
+        self.link(key, new)
+        return b"HD"
+
+    def count(self, key: bytes, delta: int, down: bool, cas: int = 0) -> Item | bytes:
+        """
+        Add to a number, or take from it.
+
+        @param cas: the number that the item must have, or 0.
+        @return: the changed item, or C{NF}, or C{EX}.
+        @raise ValueError: if the value is no number.
+        """
+        item = self.peek(key)
+        if item is None:
+            self.counters["decr_misses" if down else "incr_misses"] += 1
+            return b"NF"
+        if item.value and cas and cas != item.cas:
+            return b"EX"
+        match = _NUMBER.match(item.value)
+        if match is None or int(match[1]) >= 1 << 64:
+            raise ValueError("cannot increment or decrement non-numeric value")
+        self.counters["decr_hits" if down else "incr_hits"] += 1
+        number = b"%d" % (max(int(match[1]) - delta, 0) if down else (int(match[1]) + delta) % (1 << 64))
+        if len(number) > len(item.value):
+            item = Item(number, item.flags, item.expiry, binary=item.binary)
+            self.link(key, item)
+        else:
+            # Overwritten where it stands, the rest with spaces: memcached does, and clients see it.
+            item.value = number.ljust(len(item.value))
+            self.renew(item)
+            self.bump(key, item)
+        return item
+
+    def flush(self, at: float) -> None:
+        """
+        @param at: when all items go.
+        """
+        self.counters["cmd_flush"] += 1
+        self._flushAt = at
+        self.advance(self.now)
+
+
+_Words: TypeAlias = list[bytes]
+_Flags: TypeAlias = dict[bytes, bytes]
+
+# What each command of storage is in ms.
+_MODES: Final = {b"set": b"S", b"cas": b"S", b"add": b"E", b"replace": b"R", b"append": b"A", b"prepend": b"P"}
+_STORED: Final = {b"HD": b"STORED\r\n", b"NS": b"NOT_STORED\r\n", b"EX": b"EXISTS\r\n", b"NF": b"NOT_FOUND\r\n"}
+
+# What the flags of mg show of an item.
+_SHOWN: Final[dict[bytes, Callable[[Item, float], int]]] = {
+    b"c": lambda item, now: item.cas,
+    b"f": lambda item, now: item.flags,
+    b"h": lambda item, now: item.fetched,
+    b"l": lambda item, now: int(now - item.accessed),
+    b"s": lambda item, now: len(item.value),
+    b"t": lambda item, now: -1 if item.expiry == inf else ceil(item.expiry - now),
+}
+
+# The flags of later versions, which pass the check of requests.
+_LATER: Final = {b"E", b"x"}
+
+
+class Commands:
+    """
+    Executes requests on a store, as memcached does.
+
+    Requests have been checked before, by L{Memcache.requests}: nothing here looks for mistakes.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._commands: dict[bytes, Callable[[_Words, bytes], bytes]] = {
+            b"incr": self._incr,
+            b"decr": self._incr,
+            b"delete": self._delete,
+            b"touch": self._touch,
+            b"flush_all": self._flush,
+            b"verbosity": lambda words, body: b"OK\r\n",
+            b"version": lambda words, body: b"VERSION %s\r\n" % VERSION.encode("ascii"),
+            b"mn": lambda words, body: b"MN\r\n",
+            **dict.fromkeys((b"get", b"gets", b"gat", b"gats"), self._get),
+            **dict.fromkeys(_MODES, self._storage),
+        }
+        self._metas = {b"mg": self._mg, b"ms": self._ms, b"md": self._md, b"ma": self._ma, b"me": self._me}
+        self._commands.update(dict.fromkeys(self._metas, self._meta))
+
+    def execute(self, request: bytes, now: float) -> bytes:
+        """
+        @param request: one complete request without C{noreply} and C{q}.
+        @param now: the time, in seconds.
+        @return: the reply.
+        """
+        self.store.advance(now)
+        end = request.index(b"\n")
+        words = [word for word in request[:end].removesuffix(b"\r").split(b" ") if word]
+        return self._commands[words[0]](words, request[end + 1 : -2])
+
+    def statistics(self, group: tuple[bytes, ...], now: float) -> bytes:
+        """
+        @param group: what followed C{stats}: nothing and C{reset} are known.
+        """
+        store = self.store
+        store.advance(now)
+        if group == (b"reset",):
+            store.counters.update(dict.fromkeys(_COUNTERS, 0))
+            return b"RESET\r\n"
+        if group:
+            return b"ERROR\r\n"
+        items = {
+            "pid": os.getpid(),
+            "time": int(now),
+            "version": VERSION,
+            "curr_connections": store.connections,
+            **store.counters,
+            "limit_maxbytes": store.size,
+            "bytes": store.used,
+            "curr_items": len(store),
+        }
+        return Memcache().statistics(items.items())
+
+    def _get(self, words: _Words, body: bytes) -> bytes:
+        store, counters = self.store, self.store.counters
+        touch = words[0] in (b"gat", b"gats")
+        expiry = store.expiry(int(words[1])) if touch else inf
+        reply = []
+        for key in words[2 if touch else 1 :]:
+            item = store.peek(key)
+            counters["cmd_touch" if touch else "cmd_get"] += 1
+            if item is None:
+                counters["touch_misses" if touch else "get_misses"] += 1
+                continue
+            counters["touch_hits" if touch else "get_hits"] += 1
+            if touch:
+                item.expiry = expiry
+            item.fetched = True
+            store.bump(key, item)
+            cas = b" %d" % item.cas if words[0][-1:] == b"s" else b""
+            reply.append(b"VALUE %s %d %d%s\r\n%s\r\n" % (key, item.flags, len(item.value), cas, item.value))
+        return b"".join(reply) + b"END\r\n"
+
+    def _storage(self, words: _Words, body: bytes) -> bytes:
+        item = Item(body, int(words[2]), self.store.expiry(int(words[3])))
+        cas = int(words[5]) if words[0] == b"cas" else None
+        return _STORED[self.store.store(_MODES[words[0]], words[1], item, cas)]
+
+    def _incr(self, words: _Words, body: bytes) -> bytes:
+        try:
+            item = self.store.count(words[1], int(words[2]), words[0] == b"decr")
+        except ValueError as error:
+            return b"CLIENT_ERROR %s\r\n" % str(error).encode("ascii")
+        if isinstance(item, bytes):
+            return b"NOT_FOUND\r\n"
+        return item.value.rstrip() + b"\r\n"
+
+    def _delete(self, words: _Words, body: bytes) -> bytes:
+        found = self.store.discard(words[1])
+        self.store.counters["delete_hits" if found else "delete_misses"] += 1
+        return b"DELETED\r\n" if found else b"NOT_FOUND\r\n"
+
+    def _touch(self, words: _Words, body: bytes) -> bytes:
+        return b"TOUCHED\r\n" if len(self._get([b"gat", words[2], words[1]], body)) > 5 else b"NOT_FOUND\r\n"
+
+    def _flush(self, words: _Words, body: bytes) -> bytes:
+        delay = int(words[1]) if len(words) > 1 else 0
+        self.store.flush(self.store.expiry(delay) if delay > 0 else self.store.now)
+        return b"OK\r\n"
+
+    def _meta(self, words: _Words, body: bytes) -> bytes:
+        key, tokens = words[1], words[3 if words[0] == b"ms" else 2 :]
+        flags = {token[:1]: token[1:] for token in tokens}
+        if not _LATER.isdisjoint(flags):
+            known = words[0] in (b"mg", b"ms")
+            return b"CLIENT_ERROR invalid flag\r\n" if known else b"CLIENT_ERROR invalid or duplicate flag\r\n"
+        if b"b" in flags:
+            key = b64decode(key)
+        return self._metas[words[0]](key, flags, body)
+
+    def _echo(self, flags: _Flags, key: bytes, binary: bool, item: Item | None = None, shown: bytes = b"") -> bytes:
+        """
+        What the flags of a meta request add to its reply, in their order.
+
+        @param binary: whether the key is to be shown in base64.
+        @param shown: the flags that show something of the item. With C{t} among them, C{T} and C{N} are done, in
+            their places: what comes before shows the old time.
+        """
+        echo = b""
+        for flag, token in flags.items():
+            if flag == b"O":
+                echo += b" O" + token
+            elif flag == b"k":
+                echo += b" k%s b" % b64encode(key) if binary else b" k" + key
+            elif item is not None and flag in shown:
+                echo += b" %s%d" % (flag, _SHOWN[flag](item, self.store.now))
+            elif item is not None and flag in b"TN" and b"t" in shown:
+                item.expiry = self.store.expiry(int(token))
+        return echo
+
+    def _mg(self, key: bytes, flags: _Flags, body: bytes) -> bytes:
+        store = self.store
+        item = store.peek(key)
+        if item is not None:
+            flags.pop(b"N", None)
+        won = b"N" in flags
+        if won:
+            item = Item(b"", binary=b"b" in flags)
+            store.link(key, item)
+        verb = "touch" if item is not None and b"T" in flags else "get"
+        store.counters[f"cmd_{verb}"] += 1
+        store.counters[f"{verb}_hits" if item is not None else "get_misses"] += 1
+        if item is None:
+            return b"EN%s\r\n" % self._echo(flags, key, b"b" in flags)
+        echo = b""
+        for flag, token in flags.items():
+            if flag == b"R":
+                won = won or (not item.won and item.expiry < store.expiry(int(token)) < inf)
+            else:
+                echo += self._echo({flag: token}, key, item.binary, item, b"cfhlst")
+        echo += b" Z" * item.won + b" X" * item.stale
+        if won or (item.stale and not item.won):
+            echo += b" W"
+            item.won = True
+        if b"u" not in flags:
+            item.fetched = True
+            store.bump(key, item)
+        if b"v" in flags:
+            return b"VA %d%s\r\n%s\r\n" % (len(item.value), echo, item.value)
+        return b"HD%s\r\n" % echo
+
+    def _ms(self, key: bytes, flags: _Flags, body: bytes) -> bytes:
+        expiry = self.store.expiry(int(flags.get(b"T", b"0")))
+        item = Item(body, int(flags.get(b"F", b"0")), expiry, binary=b"b" in flags)
+        cas = int(flags[b"C"]) if b"C" in flags else None
+        code = self.store.store(flags.get(b"M", b"S"), key, item, cas, b"I" in flags)
+        return b"%s%s\r\n" % (code, self._echo(flags, key, b"b" in flags, item, b"c"))
+
+    def _md(self, key: bytes, flags: _Flags, body: bytes) -> bytes:
+        store = self.store
+        item = store.peek(key)
+        code = b"HD"
+        if item is None:
+            code = b"NF"
+        elif b"C" in flags and item.cas != int(flags[b"C"]):
+            code = b"EX"
+        elif b"I" in flags:
+            item.stale, item.won = True, False
+            store.renew(item)
+            if b"T" in flags:
+                item.expiry = store.expiry(int(flags[b"T"]))
+        else:
+            store.counters["delete_hits"] += store.discard(key)
+        store.counters["delete_misses"] += code != b"HD"
+        return b"%s%s\r\n" % (code, self._echo(flags, key, b"b" in flags))
+
+    def _ma(self, key: bytes, flags: _Flags, body: bytes) -> bytes:
+        down = flags.get(b"M") in (b"D", b"-")
+        try:
+            item = self.store.count(key, int(flags.get(b"D", b"1")), down, int(flags.get(b"C", b"0")))
+        except ValueError as error:
+            return b"CLIENT_ERROR %s\r\n" % str(error).encode("ascii")
+        if item == b"NF" and b"N" in flags:
+            item = Item(b"%d" % int(flags.get(b"J", b"0")), binary=b"b" in flags)
+            self.store.link(key, item)
+        else:
+            flags.pop(b"N", None)
+        if isinstance(item, bytes):
+            return b"%s%s\r\n" % (item, self._echo(flags, key, b"b" in flags))
+        echo = self._echo(flags, key, b"b" in flags, item, b"ct")
+        if b"v" in flags:
+            number = item.value.rstrip()
+            return b"VA %d%s\r\n%s\r\n" % (len(number), echo, number)
+        return b"HD%s\r\n" % echo
+
+    def _me(self, key: bytes, flags: _Flags, body: bytes) -> bytes:
+        self.store.counters["cmd_meta"] += 1
+        item = self.store.peek(key)
+        if item is None:
+            return b"EN\r\n"
+        shown = {flag: _SHOWN[flag](item, self.store.now) for flag in _SHOWN}
+        return b"ME %s exp=%d la=%d cas=%d fetch=%s cls=1 size=%d\r\n" % (
+            b64encode(key) if item.binary else key,
+            shown[b"t"],
+            shown[b"l"],
+            item.cas,
+            b"yes" if item.fetched else b"no",
+            len(key) + len(item.value) + ITEM_OVERHEAD,
+        )

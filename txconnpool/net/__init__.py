@@ -1,0 +1,4 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Sockets, endpoints and time.
+"""

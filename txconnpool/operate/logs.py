@@ -1,0 +1,115 @@
+# -*- test-case-name: tests.operate.test_logs -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+The log as lines of JSON, for machines that collect it.
+
+Each line has C{time} (ISO 8601), C{level}, C{namespace} and C{text}; then the fields of the event, those that are plain
+values, under their names; and C{traceback} where there is one.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable, MutableMapping
+from datetime import UTC, datetime
+from typing import IO, Any
+
+from twisted.logger import (
+    FileLogObserver,
+    InvalidLogLevelError,
+    LogEvent,
+    Logger,
+    LogLevel,
+    formatEvent,
+    textFileLogObserver,
+)
+from twisted.python.logfile import LogFile
+
+
+def asJSON(event: LogEvent) -> str:
+    """
+    Write an event as a line.
+    """
+    record: dict[str, Any] = {
+        "time": datetime.fromtimestamp(event.get("log_time", 0.0), UTC).isoformat(timespec="milliseconds"),
+        "level": (event.get("log_level") or LogLevel.info).name,
+        "namespace": event.get("log_namespace"),
+        "text": formatEvent(event),
+    }
+    if event.get("log_failure") is not None:
+        record["traceback"] = event["log_failure"].getTraceback()
+    if record["namespace"] != "log_legacy":  # of which only the text says something
+        for name, value in event.items():
+            if not name.startswith("log_"):
+                plain = value is None or isinstance(value, (str, int, float))
+                if plain or isinstance(value, Exception):
+                    record.setdefault(name, value if plain else str(value))
+    return json.dumps(record) + "\n"
+
+
+def jsonObserver(file: IO[str]) -> FileLogObserver:
+    """
+    Write each event to a file as a line of JSON.
+    """
+    return FileLogObserver(file, asJSON)
+
+
+def relay(log: Logger, worker: int, line: bytes) -> None:
+    """
+    Log again what a worker has logged by L{asJSON}; any other line, such as what Python says when it crashes, as it is.
+    """
+    try:
+        record = json.loads(line)
+        level, text = LogLevel.levelWithName(record.pop("level")), record.pop("text")
+        log = Logger(record.pop("namespace"))
+    except (ValueError, KeyError, TypeError, AttributeError, InvalidLogLevelError):
+        level, text, record = LogLevel.warn, line.decode(errors="replace"), {}
+    form = "worker {worker}: {text}\n{traceback}" if "traceback" in record else "worker {worker}: {text}"
+    fields = {name: value for name, value in record.items() if name not in ("time", "format")}
+    log.emit(level, form, **{**fields, "worker": worker, "text": text})
+
+
+def choose(command: MutableMapping[str, Any], form: str) -> Callable[[], FileLogObserver] | None:
+    """
+    Have a command log in a form.
+
+    @param command: the options of C{twistd} or C{twist}, in front of the plugin's name.
+    @param form: C{"text"} or C{"json"}.
+
+    @return: makes what the application is to log with; C{None} if the command does it all.
+
+    @raise ValueError: this command cannot.
+    """
+    if "fileLogObserverFactory" in command:
+        command["fileLogObserverFactory"] = textFileLogObserver if form == "text" else jsonObserver
+        return None
+    if form == "text" or command.get("logger"):
+        return None
+    if command.get("syslog"):
+        raise ValueError("is for files and the standard output, not for --syslog")
+    if command.get("logfile") == "-" and not command.get("nodaemon"):
+        raise ValueError("a daemon cannot log to the standard output")
+    return lambda: jsonObserver(_logFile(command))
+
+
+def _logFile(command: MutableMapping[str, Any]) -> IO[str]:
+    """
+    Open what C{twistd} would log to. As with its own log, SIGUSR1 begins a new file.
+    """
+    name = command.get("logfile")
+    if name == "-" or (command.get("nodaemon") and not name):
+        return sys.stdout
+    file: Any = LogFile.fromFullPath(name or "twistd.log")
+
+    def rotate(number: int, frame: object) -> None:
+        from twisted.internet import reactor
+
+        now: Any = reactor
+        now.callFromThread(file.rotate)
+
+    if not signal.getsignal(signal.SIGUSR1):
+        signal.signal(signal.SIGUSR1, rotate)
+    opened: IO[str] = file
+    return opened

@@ -1,0 +1,4 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Several processes that are one proxy.
+"""

@@ -1,0 +1,100 @@
+# -*- test-case-name: tests.operate.workers.test_channel -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Calls between processes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, maybeDeferred
+from twisted.python.failure import Failure
+
+
+class ChannelError(Exception):
+    """
+    A call that the other side could not answer.
+    """
+
+
+class ChannelLost(ChannelError):
+    """
+    A call that the other side did not answer before it ended.
+    """
+
+
+class Channel:
+    """
+    Calls in both directions, as lines of JSON.
+    """
+
+    def __init__(self, write: Callable[[bytes], object], answer: Callable[..., Any]) -> None:
+        """
+        @param write: sends bytes to the other side.
+        @param answer: called with the name and the arguments of a call; may return a Deferred.
+        """
+        self._write = write
+        self._answer = answer
+        self._calls: dict[int, Deferred[Any]] = {}
+        self._count = 0
+        self._lost = False
+        self._tail = b""
+
+    def call(self, name: str, *args: Any) -> Deferred[Any]:
+        """
+        Have the other side do something.
+
+        @return: fires with what it answers; fails with L{ChannelError} when it could not, or is gone.
+        """
+        if self._lost:
+            return fail(ChannelLost(_ENDED))
+        self._count += 1
+        answered = self._calls[self._count] = Deferred()
+        self._send({"call": self._count, "name": name, "args": args})
+        return answered
+
+    def _send(self, message: dict[str, Any]) -> None:
+        self._write(json.dumps(message).encode() + b"\n")
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Take what the other side sent.
+        """
+        *lines, self._tail = (self._tail + data).split(b"\n")
+        for line in lines:
+            self._take(json.loads(line))
+
+    def _take(self, message: dict[str, Any]) -> None:
+        if "name" in message:
+            number = message["call"]
+            answer = maybeDeferred(self._answer, message["name"], *message["args"])
+            answer.addCallbacks(
+                lambda value: self._send({"done": number, "value": value}),
+                lambda failure: self._send({"done": number, "error": failure.getErrorMessage()}),
+            )
+        elif "error" in message:
+            self._calls.pop(message["done"]).errback(ChannelError(message["error"]))
+        else:
+            self._calls.pop(message["done"]).callback(message["value"])
+
+    def lost(self) -> None:
+        """
+        The other side is gone.
+        """
+        self._lost = True
+        calls, self._calls = self._calls, {}
+        for answered in calls.values():
+            answered.errback(ChannelLost(_ENDED))
+
+
+_ENDED = "the process has ended"
+
+
+def ignoreLost(failure: Failure) -> None:
+    """
+    For calls about the end of the other side, which may end before it has answered.
+    """
+    failure.trap(ChannelLost)

@@ -1,0 +1,97 @@
+# -*- test-case-name: tests.pool.test_limits -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+The bounds and times of a pool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+Reuse = Literal["lifo", "fifo", "least-loaded"]
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """
+    How long to wait after the n-th failed dial in a row: C{initial * factor ** (n - 1)}, at most C{maximum} seconds,
+    each varied by plus or minus C{jitter} so that many processes do not dial a returning server in step.
+    """
+
+    initial: float = 0.1
+    factor: float = 2.0
+    maximum: float = 1.0
+    jitter: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not (self.initial > 0 and self.factor >= 1 and self.maximum > 0 and 0 <= self.jitter < 1):
+            raise ValueError(f"dials would not back off: {self}")
+
+    def delay(self, failures: int, vary: Callable[[float, float], float]) -> float:
+        """
+        @param failures: failed dials in a row, at least 1.
+        @param vary: C{random.uniform} or a stand-in.
+        @return: seconds.
+        """
+        # The exponent is bounded so that years of failures do not overflow a float.
+        delay = min(self.maximum, self.initial * self.factor ** min(failures - 1, 64))
+        return delay * vary(1 - self.jitter, 1 + self.jitter)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """
+    The bounds and times of a pool.
+
+    @ivar maximum: most connections, dials in progress included.
+    @ivar minimum: connections kept open.
+    @ivar depth: most requests in flight on one connection; 1 for protocols that do not pipeline.
+    @ivar maxWaiting: most waiters, those for whom a dial is in progress included; C{None}: no bound.
+    @ivar waitTimeout: seconds a waiter waits; C{None}: for ever.
+    @ivar idleTimeout: seconds without work after which a connection above C{minimum} is closed; 0: never.
+    @ivar maxLifetime: seconds after which a connection is replaced; 0: never.
+    @ivar lifetimeJitter: each lifetime is shortened by up to this share, so that connections do not end in one second.
+    @ivar reuse: which idle connection is taken: C{"lifo"} lets the others age, C{"fifo"} and C{"least-loaded"} use all
+        evenly. When none is idle, the least loaded one with room is taken in all three.
+    @ivar whenDown: after how many failed dials in a row, with no connection left, waiters are refused at once; C{None}:
+        they wait.
+    @ivar checkIfIdleFor: seconds without a sign of life after which a connection is checked before it is used;
+        C{None}: never.
+    @ivar keepAlive: seconds without a sign of life after which an idle connection is checked; 0: never.
+    """
+
+    maximum: int = 5
+    minimum: int = 0
+    depth: int = 1
+    maxWaiting: int | None = None
+    waitTimeout: float | None = 30.0
+    idleTimeout: float = 600.0
+    maxLifetime: float = 3600.0
+    lifetimeJitter: float = 0.05
+    reuse: Reuse = "lifo"
+    whenDown: int | None = 3
+    backoff: Backoff = field(default_factory=Backoff)
+    checkIfIdleFor: float | None = None
+    keepAlive: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.maximum < 1:
+            raise ValueError(f"a pool needs at least 1 connection, not {self.maximum}")
+        if not 0 <= self.minimum <= self.maximum:
+            raise ValueError(f"at least {self.minimum} connections do not fit between 0 and the most, {self.maximum}")
+        if self.depth < 1:
+            raise ValueError(f"a connection takes at least 1 request at a time, not {self.depth}")
+        if self.maxWaiting is not None and self.maxWaiting < 1:
+            raise ValueError(f"at least 1 request may wait, for the first connection, not {self.maxWaiting}")
+        if self.whenDown is not None and self.whenDown < 1:
+            raise ValueError(f"a server is down after at least 1 failed dial, not {self.whenDown}")
+        for name in ("waitTimeout", "idleTimeout", "maxLifetime", "checkIfIdleFor", "keepAlive"):
+            time = getattr(self, name)
+            if time is not None and not time >= 0:
+                raise ValueError(f"{name} is a number of seconds from 0, not {time}")
+        if not 0 <= self.lifetimeJitter < 1:
+            raise ValueError(f"lifetimes are shortened by a share from 0 to less than 1, not {self.lifetimeJitter}")
+        if self.reuse not in ("lifo", "fifo", "least-loaded"):
+            raise ValueError(f"reuse is 'lifo', 'fifo' or 'least-loaded', not {self.reuse!r}")

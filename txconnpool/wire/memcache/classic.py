@@ -1,0 +1,277 @@
+# -*- test-case-name: tests.wire.memcache.test_dialect -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+The classic commands of memcached, checked word for word as memcached 1.6 checks them.
+
+Every check is a function of the words of a line and where the line stands, and gives a L{Frame}. What memcached would
+refuse is answered in its own bytes (C{proto_text.c} of 1.6.18), in its own order of precedence, for C{noreply} with
+silence where it is silent. For data blocks it is 1.6.40 that is followed: one error for a request, whose data block is
+swallowed if its length could be read; earlier servers took the block for commands.
+
+Numbers are stricter than C{strtol}: digits only, no C{+5}, no tab before, no wrapping round at 2**32.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+from txconnpool.wire import ANSWER, CLOSE, EVERYTHING, EVERYWHERE, INSTEAD, MORE, PARTS, STATISTICS, Form, Frame
+from txconnpool.wire.memcache import replies
+from txconnpool.wire.memcache.replies import SEVERAL, SILENT
+
+#: Bytes of a key, at most (C{memcached.h}, C{KEY_MAX_LENGTH}).
+KEY_MAX: Final = 250
+
+#: Keys that one request asks a server for, at most. What asks for more is sent in parts: each key may have a value as
+#: large as there are, and a reply cannot be stopped once it is asked for.
+PART_KEYS: Final = 50
+
+#: The largest length of a data block that memcached reads at all (C{INT_MAX - 2}).
+LENGTH_MAX: Final = (1 << 31) - 3
+
+INT32: Final = (-(1 << 31), (1 << 31) - 1)
+UINT32: Final = (0, (1 << 32) - 1)
+UINT64: Final = (0, (1 << 64) - 1)
+
+ERROR: Final = b"ERROR\r\n"
+BAD_LINE: Final = b"CLIENT_ERROR bad command line format\r\n"
+BAD_CHUNK: Final = b"CLIENT_ERROR bad data chunk\r\n"
+BAD_EXPTIME: Final = b"CLIENT_ERROR invalid exptime argument\r\n"
+BAD_DELTA: Final = b"CLIENT_ERROR invalid numeric delta argument\r\n"
+BAD_DELETE: Final = b"CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]\r\n"
+TOO_LARGE: Final = b"SERVER_ERROR object too large for cache\r\n"
+
+_GOOD_KEY: Final = re.compile(rb"[^\x00-\x20\x7f]{1,%d}" % KEY_MAX).fullmatch
+
+#: A check: C{(words, data, pos, stop, maxItemSize)}, where C{data[pos:stop]} is the line, its end included.
+Check: TypeAlias = Callable[[list[bytes], bytes, int, int, int], Frame]
+
+
+def number(word: bytes, bounds: tuple[int, int]) -> int | None:
+    """
+    The number that C{word} stands for, or C{None} if it is none within C{bounds}.
+    """
+    low, high = bounds
+    if not word.isdigit() and not (low < 0 and word.startswith(b"-") and word[1:].isdigit()):
+        return None
+    value = int(word)
+    return value if low <= value <= high else None
+
+
+def badKey(key: bytes) -> bool:
+    """
+    Whether memcached would refuse the key; also one with a NUL byte, at which some versions end the line.
+    """
+    return len(key) > KEY_MAX or 0 in key
+
+
+def checkKey(key: bytes) -> bytes:
+    """
+    Check a key before it becomes part of a request: memcached would take a space in it for the end of the key.
+
+    @return: the key.
+
+    @raise ValueError: it is empty, too long, or has a space or a control character in it.
+    """
+    if not _GOOD_KEY(key):
+        raise ValueError(f"not a key of 1 to {KEY_MAX} bytes without spaces and control characters: {key!r}")
+    return key
+
+
+def answer(stop: int, line: bytes, silent: bool = False) -> Frame:
+    """
+    The frame of a request that is answered here, unless it asked for silence.
+    """
+    return ANSWER, stop, 0, b"" if silent else line
+
+
+def forward(form: Form, line: bytes, data: bytes, pos: int, stop: int) -> Frame:
+    """
+    The frame of a request of one line, to be sent as C{line}.
+    """
+    return form, stop, 1, None if data[pos:stop] == line else line
+
+
+def joined(words: list[bytes]) -> bytes:
+    """
+    The line of these words.
+    """
+    return b" ".join(words) + b"\r\n"
+
+
+def inParts(form: Form, head: list[bytes], keys: list[bytes], stop: int) -> Frame:
+    """
+    The frame of a retrieval of many keys, to be sent in parts, whose replies end with an C{END} too many each.
+    """
+    starts = range(0, len(keys), PART_KEYS)
+    parts = [joined([*head, *keys[start : start + PART_KEYS]]) for start in starts]
+    return PARTS, stop, 0, (SEVERAL[form], parts, b"END\r\n")
+
+
+def forwardBlock(
+    form: Form, words: list[bytes], length: int, error: bytes, data: bytes, pos: int, stop: int, limit: int,
+    replaces: bool,
+) -> Frame:  # fmt: skip
+    """
+    The frame of a request with a data block, to be sent as the line of C{words} and the block.
+
+    @param error: what is wrong with the line, or C{b""}: it is answered when the block was swallowed.
+    @param replaces: whether it would replace any value there is. memcached drops that one when the new one is too
+        large, so that a client which sees no error does not go on to see the old one (C{proto_text.c},
+        C{process_update_command}).
+    """
+    silent = form.hidden is EVERYTHING
+    end = stop + length + 2
+    if length > limit and not error:
+        if replaces:
+            instead = SILENT[replies.DELETE], b"delete %b\r\n" % words[1], b"" if silent else TOO_LARGE
+            return INSTEAD, end, 0, instead
+        error = TOO_LARGE
+    if error:
+        return answer(end, error, silent)
+    if end > len(data):
+        return MORE, pos, 0, end - pos
+    if data[end - 2 : end] != b"\r\n":
+        return answer(end, BAD_CHUNK, silent)
+    line = joined(words)
+    return form, end, 1, None if data[pos:stop] == line else line + data[stop:end]
+
+
+def _retrieval(form: Form) -> Check:
+    def check(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
+        if len(words) < 2:
+            return answer(stop, ERROR)
+        if max(map(len, words)) > KEY_MAX or data.find(b"\0", pos, stop) >= 0:
+            return answer(stop, BAD_LINE)
+        if len(words) > PART_KEYS + 1:
+            return inParts(form, words[:1], words[1:], stop)
+        wanted = SEVERAL[form] if data.count(32, pos, stop) > 1 else form
+        # 1.6.40 no longer takes spaces before the command; and the keys are looked up again by where the line ends.
+        return wanted, stop, 1, joined(words) if data[pos] == 32 or data[stop - 2] != 13 else None
+
+    return check
+
+
+def _retrievalAndTouch(form: Form) -> Check:
+    def check(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
+        if len(words) < 2:
+            return answer(stop, ERROR)
+        if number(words[1], INT32) is None:
+            return answer(stop, BAD_EXPTIME)
+        if any(map(badKey, words[2:])):
+            return answer(stop, BAD_LINE)
+        if len(words) == 2:
+            return answer(stop, b"END\r\n")
+        if len(words) > PART_KEYS + 2:
+            return inParts(form, words[:2], words[2:], stop)
+        return forward(form if len(words) == 3 else SEVERAL[form], joined(words), data, pos, stop)
+
+    return check
+
+
+def _storage(form: Form, count: int = 5) -> Check:
+    def check(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
+        if len(words) < 5:
+            return answer(stop, BAD_LINE)
+        silent = words[-1] == b"noreply"
+        length = number(words[4], (0, LENGTH_MAX))
+        if length is None:
+            return answer(stop, BAD_LINE, silent)
+        bad = (
+            badKey(words[1])
+            or number(words[2], UINT32) is None
+            or number(words[3], INT32) is None
+            or (count == 6 and (len(words) < 6 or number(words[5], UINT64) is None))
+        )
+        line = [*words[:4], b"%d" % length, *words[5:count]]
+        wanted = SILENT[form] if silent else form
+        error = BAD_LINE if bad else b""
+        return forwardBlock(wanted, line, length, error, data, pos, stop, limit, form is replies.SET)
+
+    return check
+
+
+def _arithmetic(form: Form, bounds: tuple[int, int], complaint: bytes) -> Check:
+    def check(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
+        if not 3 <= len(words) <= 4:
+            return answer(stop, ERROR)
+        silent = words[-1] == b"noreply"
+        if badKey(words[1]):
+            return answer(stop, BAD_LINE, silent)
+        if number(words[2], bounds) is None:
+            return answer(stop, complaint, silent)
+        return forward(SILENT[form] if silent else form, joined(words[:3]), data, pos, stop)
+
+    return check
+
+
+def _delete(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
+    if not 2 <= len(words) <= 4:
+        return answer(stop, ERROR)
+    silent = len(words) > 2 and words[-1] == b"noreply"
+    # The number is a delay that was dropped ages ago; clients that still send 0 are suffered.
+    if words[2:] not in ([], [b"0"], [b"noreply"], [b"0", b"noreply"]):
+        return answer(stop, BAD_DELETE, silent)
+    if badKey(words[1]):
+        return answer(stop, BAD_LINE, silent)
+    form = replies.DELETE
+    return forward(SILENT[form] if silent else form, joined(words[:2]), data, pos, stop)
+
+
+def _flushAll(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
+    if len(words) > 3:
+        return answer(stop, ERROR)
+    silent = words[-1] == b"noreply"
+    line = words[:1]
+    if len(words) > (2 if silent else 1):
+        if number(words[1], INT32) is None:
+            return answer(stop, BAD_EXPTIME, silent)
+        line = words[:2]
+    return EVERYWHERE, stop, 0, (replies.FLUSH_ALL, joined(line), silent)
+
+
+def _verbosity(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
+    if not 2 <= len(words) <= 3:
+        return answer(stop, ERROR)
+    silent = words[-1] == b"noreply"
+    if number(words[1], UINT32) is None:
+        return answer(stop, BAD_LINE, silent)
+    return EVERYWHERE, stop, 0, (replies.VERBOSITY, joined(words[:2]), silent)
+
+
+def _version(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
+    return forward(replies.VERSION, b"version\r\n", data, pos, stop)
+
+
+def _stats(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
+    return STATISTICS, stop, 0, tuple(words[1:])
+
+
+def _quit(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
+    return CLOSE, stop, 0, b""
+
+
+#: The check of each classic command.
+CHECKS: Final[dict[bytes, Check]] = {
+    b"get": _retrieval(replies.GET),
+    b"gets": _retrieval(replies.GETS),
+    b"gat": _retrievalAndTouch(replies.GAT),
+    b"gats": _retrievalAndTouch(replies.GATS),
+    b"set": _storage(replies.SET),
+    b"add": _storage(replies.ADD),
+    b"replace": _storage(replies.REPLACE),
+    b"append": _storage(replies.APPEND),
+    b"prepend": _storage(replies.PREPEND),
+    b"cas": _storage(replies.CAS, 6),
+    b"incr": _arithmetic(replies.INCR, UINT64, BAD_DELTA),
+    b"decr": _arithmetic(replies.DECR, UINT64, BAD_DELTA),
+    b"touch": _arithmetic(replies.TOUCH, INT32, BAD_EXPTIME),
+    b"delete": _delete,
+    b"flush_all": _flushAll,
+    b"verbosity": _verbosity,
+    b"version": _version,
+    b"stats": _stats,
+    b"quit": _quit,
+}

@@ -1,0 +1,231 @@
+# -*- test-case-name: tests.wire.memcache.test_dialect -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+The meta commands of memcached, checked flag by flag as memcached 1.6 checks them.
+
+A quiet request is sent without its C{q}, so that every request has an answer, and the answers that C{q} hides are
+swallowed by the form: C{EN} for C{mg}, C{HD} for C{ms} and C{md}, C{HD} and C{VA} for C{ma}. Errors are never hidden,
+nor are misses of C{md} and C{ma}. (One thing is not as in memcached: the answer to C{ma k q N0} which creates the item
+looks like the one which finds it, and is hidden too.)
+"""
+
+from __future__ import annotations
+
+import binascii
+from typing import Final
+
+from txconnpool.wire import Form, Frame
+from txconnpool.wire.memcache import replies
+from txconnpool.wire.memcache.classic import (
+    BAD_LINE,
+    ERROR,
+    INT32,
+    LENGTH_MAX,
+    UINT32,
+    UINT64,
+    Check,
+    answer,
+    badKey,
+    forward,
+    forwardBlock,
+    joined,
+    number,
+)
+
+#: Words of a meta command, the command among them, at most: memcached counts one more, its mark of the end, and stops
+#: at 20 (C{proto_text.c}, C{MFLAG_MAX_OPT_LENGTH}).
+WORDS_MAX: Final = 19
+
+#: Bytes of an opaque token, its C{O} among them, at most (C{proto_text.c}, C{MFLAG_MAX_OPAQUE_LENGTH}).
+OPAQUE_MAX: Final = 32
+
+DUPLICATE_FLAG: Final = b"CLIENT_ERROR duplicate flag\r\n"
+INVALID_FLAG: Final = b"CLIENT_ERROR invalid flag\r\n"
+BAD_FLAGS: Final = b"CLIENT_ERROR invalid or duplicate flag\r\n"
+BAD_TOKEN: Final = b"CLIENT_ERROR bad token in command line format\r\n"
+BAD_BASE64: Final = b"CLIENT_ERROR error decoding key\r\n"
+BAD_MODE_TOKEN: Final = b"CLIENT_ERROR incorrect length for M token\r\n"
+BAD_MS_MODE: Final = b"CLIENT_ERROR invalid mode for ms M token\r\n"
+BAD_MA_MODE: Final = b"CLIENT_ERROR invalid mode for ma M token\r\n"
+BAD_OPAQUE: Final = b"CLIENT_ERROR opaque token too long\r\n"
+GET_TOO_LONG: Final = b"CLIENT_ERROR options flags are too long\r\n"
+TOO_LONG: Final = b"CLIENT_ERROR options flags too long\r\n"
+
+_b, _M, _N, _O, _q, _R, _T, _v = b"bMNOqRTv"
+
+#: The flags whose token is a number: its range, and what memcached says if it is none. (For C{F} it says nothing of
+#: its own.)
+_NUMBERS: Final = {
+    _N: (INT32, BAD_TOKEN),
+    _T: (INT32, BAD_TOKEN),
+    _R: (INT32, BAD_TOKEN),
+    ord("C"): (UINT64, BAD_TOKEN),
+    ord("E"): (UINT64, BAD_TOKEN),
+    ord("F"): (UINT32, b""),
+    ord("J"): (UINT64, b"CLIENT_ERROR invalid numeric initial value\r\n"),
+    ord("D"): (UINT64, b"CLIENT_ERROR invalid numeric delta value\r\n"),
+}
+
+#: The other flags, those of later versions than 1.6.18 (E above and x) among them: a server that does not know one
+#: says so in one line.
+_PLAIN: Final = frozenset(b"lOPLkstcfvhuqxI")
+
+#: The flags that make C{mg} write.
+_WRITING: Final = frozenset((_N, _R, _T))
+
+
+def _notBase64(key: bytes) -> bool:
+    """
+    Whether C{key} is nothing in base64, where what is foreign to base64 is skipped, as memcached does.
+    """
+    try:
+        return not binascii.a2b_base64(key)
+    except binascii.Error:
+        return True
+
+
+def _check(key: bytes, flags: list[bytes]) -> tuple[set[int], bytes]:
+    """
+    Check the flags of a command.
+
+    @return: their letters, and what memcached finds wrong with them, C{b""} if nothing: the last bad token it meets
+        before it meets a flag that it does not know or has met.
+    """
+    letters: set[int] = set()
+    bad = False
+    error = BAD_LINE
+    for flag in flags:
+        letter = flag[0]
+        if letter in letters or letter >= 127:
+            return letters, DUPLICATE_FLAG
+        letters.add(letter)
+        if 0 in flag and letter not in _NUMBERS:  # memcached would take it for the end of the line
+            return letters, INVALID_FLAG
+        if letter in _PLAIN:
+            continue
+        if letter in _NUMBERS:
+            bounds, complaint = _NUMBERS[letter]
+            if number(flag[1:], bounds) is None:
+                bad, error = True, complaint or error
+        elif letter == _b:
+            if _notBase64(key):
+                bad, error = True, BAD_BASE64
+        elif letter == _M:
+            if len(flag) != 2:
+                bad, error = True, BAD_MODE_TOKEN
+        else:
+            return letters, INVALID_FLAG
+    return letters, error if bad else b""
+
+
+def _token(flags: list[bytes], letter: int) -> bytes:
+    """
+    The token of the flag C{letter}, which is given.
+    """
+    return next(flag[1:] for flag in flags if flag[0] == letter)
+
+
+def _tooLong(letters: set[int], flags: list[bytes]) -> bytes:
+    """
+    The error of an opaque token that is too long.
+    """
+    return BAD_OPAQUE if _O in letters and len(_token(flags, _O)) >= OPAQUE_MAX else b""
+
+
+def _badMode(letters: set[int], flags: list[bytes], modes: bytes, error: bytes) -> bytes:
+    """
+    The error of a mode that the command does not have.
+    """
+    return error if _M in letters and _token(flags, _M) not in modes else b""
+
+
+def _wanted(form: Form, letters: set[int], words: list[bytes]) -> tuple[Form, list[bytes]]:
+    """
+    The form and the line of a request as it is sent: without C{q}.
+    """
+    if _q not in letters:
+        return form, words
+    return replies.QUIET[form], words[:2] + [word for word in words[2:] if word[0] != _q]
+
+
+def _get(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
+    if len(words) < 2:
+        return answer(stop, ERROR)
+    flags = words[2:]
+    if badKey(words[1]):
+        return answer(stop, BAD_LINE)
+    if len(words) > WORDS_MAX:
+        return answer(stop, GET_TOO_LONG)
+    letters, error = _check(words[1], flags)
+    error = error or _tooLong(letters, flags)
+    if error:
+        return answer(stop, error)
+    form, line = _wanted(replies.MG[_v in letters, not letters.isdisjoint(_WRITING)], letters, words)
+    return forward(form, joined(line), data, pos, stop)
+
+
+def _set(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
+    if len(words) < 2:
+        return answer(stop, ERROR)
+    length = number(words[2], (0, LENGTH_MAX)) if len(words) > 2 else None
+    if length is None:
+        return answer(stop, BAD_LINE)
+    flags = words[3:]
+    letters, error = _check(words[1], flags)
+    if badKey(words[1]):
+        error = BAD_LINE
+    elif len(words) > WORDS_MAX:
+        error = TOO_LONG
+    elif not error:
+        error = _badMode(letters, flags, b"EAPRS", BAD_MS_MODE) or _tooLong(letters, flags)
+    form, line = _wanted(replies.MS, letters, [*words[:2], b"%d" % length, *flags])
+    # memcached drops the old value in every mode, but looks for it under the name as it came, which of a key in base64
+    # is not its own.
+    return forwardBlock(form, line, length, error, data, pos, stop, limit, _b not in letters)
+
+
+def _change(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
+    """
+    The frame of C{md} and C{ma}.
+    """
+    if len(words) < 2:
+        return answer(stop, ERROR)
+    if badKey(words[1]):
+        return answer(stop, BAD_LINE)
+    if len(words) > WORDS_MAX:
+        return answer(stop, TOO_LONG)
+    flags = words[2:]
+    letters, error = _check(words[1], flags)
+    if error:
+        return answer(stop, BAD_FLAGS)
+    form = replies.MD
+    if words[0] == b"ma":
+        form = replies.MA[_v in letters]
+        error = _badMode(letters, flags, b"I+D-", BAD_MA_MODE)
+    error = error or _tooLong(letters, flags)
+    if error:
+        return answer(stop, error)
+    form, line = _wanted(form, letters, words)
+    return forward(form, joined(line), data, pos, stop)
+
+
+def _noOperation(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
+    return forward(replies.MN, b"mn\r\n", data, pos, stop)
+
+
+def _debug(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
+    binary = words[2:3] == [b"b"]
+    if len(words) < 2 or badKey(words[1]) or (binary and _notBase64(words[1])):
+        return answer(stop, BAD_LINE)
+    return forward(replies.ME, joined(words[: 3 if binary else 2]), data, pos, stop)
+
+
+#: The check of each meta command.
+CHECKS: Final[dict[bytes, Check]] = {
+    b"mg": _get,
+    b"ms": _set,
+    b"md": _change,
+    b"ma": _change,
+    b"mn": _noOperation,
+    b"me": _debug,
+}

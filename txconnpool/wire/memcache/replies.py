@@ -1,0 +1,227 @@
+# -*- test-case-name: tests.wire.memcache.test_exchanges -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+What memcached answers: the L{Form} of each command's replies.
+
+They are as narrow as memcached 1.6 is: a form matches what the server can answer to a request that was checked, and
+nothing else, so that a stream which slipped by one reply is noticed. Errors are part of a form when they are one
+complete answer:
+
+ - C{SERVER_ERROR} always: memcached sends it instead of a reply, after it swallowed the data block.
+ - C{ERROR} and C{CLIENT_ERROR} for a request of one line: a server that does not know the command, or a flag of it.
+ - for a request with a data block only the C{CLIENT_ERROR}s of C{ms} that memcached gives when it swallowed the block;
+   after any other it takes the block for commands and will answer again.
+
+One C{SERVER_ERROR} belongs to no request: when memory for the reply to a get runs out, memcached drops every reply that
+it has not sent yet, those to other requests too, and says C{out of memory writing get response} (C{proto_text.c}, "Kill
+any stacked responses we had"). Nobody can tell whose reply comes next.
+
+After a body there is never an error: memcached drops the whole reply and sends one error line instead
+(C{proto_text.c}, C{process_get_command}). mcrouter does end a list of values with an error line, but memcached's own
+proxy sends C{END} after it, so that to accept the line from the one would be to read the other's C{END} as somebody's
+miss.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from txconnpool.errors import WireError
+from txconnpool.wire import Form, Matcher
+
+# Not to exclude line ends as well makes the search for the end of the key a third of the price, and only something
+# that is no reply of memcached has one there.
+_KEY: Final = rb"[^ ]{1,250}"
+_WORD: Final = b"VALUE "
+_LENGTH: Final = rb"([0-9]{1,10})"
+_ERROR: Final = rb"SERVER_ERROR(?! out of memory writing get response)[^\r\n]*\r\n"
+_LINE_ERROR: Final = _ERROR + rb"|CLIENT_ERROR[^\r\n]*\r\n|ERROR\r\n"
+_MS_ERROR: Final = (
+    rb"CLIENT_ERROR (?:invalid flag|duplicate flag|invalid or duplicate flag|bad token in command line format"
+    rb"|error decoding key|opaque token too long|incorrect length for M token|invalid mode for ms M token"
+    rb"|invalid numeric (?:initial|delta) value)\r\n"
+)
+
+
+def _matcher(*alternatives: bytes) -> Matcher:
+    """
+    A matcher of any of the patterns. L{Form} wants two groups in it, so an alternative that never matches brings them.
+    """
+    compiled = re.compile(b"|".join(alternatives))
+    if not compiled.groups:
+        compiled = re.compile(compiled.pattern + rb"|(?!)()()")
+    return compiled.match
+
+
+_NOTHING: Final = _matcher(rb"(?!)")
+_LINE_END: Final = _matcher(rb"\r\n")
+
+_forms: list[Form] = []
+
+
+def _form(
+    name: str,
+    *first: bytes,
+    error: bytes,
+    after: Matcher = _NOTHING,
+    ending: bytes = b"\r\nEND\r\n",
+    read: bool = False,
+    asked: Callable[[bytes], list[bytes]] | None = None,
+    seeks: bool = False,
+    keyAt: int = 0,
+    word: bytes = b"",
+) -> Form:
+    """
+    Make the form of a command and number it.
+    """
+    form = Form(
+        name, len(_forms), read, _matcher(*first), after, ending, _matcher(error), None, asked, seeks, keyAt=keyAt,
+        word=word,
+    )  # fmt: skip
+    _forms.append(form)
+    return form
+
+
+def _withValue(form: Form, *first: bytes) -> Form:
+    """
+    Make another form of a meta command, for a request that wants the value.
+    """
+    return Form(form.name, form.index, form.read, _matcher(*first), _LINE_END, b"\r\n", form.error, seeks=form.seeks)
+
+
+def _asked(start: int, others: int) -> Callable[[bytes], list[bytes]]:
+    """
+    Make what lists the keys of a request, which ends in CR LF. Where there are more spaces than one, so are empty keys.
+
+    @param start: where the first word after the command begins.
+    @param others: how many words come before the keys.
+    """
+
+    def asked(request: bytes) -> list[bytes]:
+        keys = request[start:-2].split(b" ")
+        keys.reverse()
+        if others:
+            del keys[-others:]
+        return keys
+
+    return asked
+
+
+def _values(name: str, cas: bytes = b"", read: bool = True, others: int = 0) -> Form:
+    """
+    The form of a retrieval: any number of values, then C{END}.
+
+    @param others: how many words come before the keys.
+    """
+    value = _WORD + rb"(" + _KEY + rb") [0-9]{1,20} " + _LENGTH + cas + rb"\r\n"
+    after = _matcher(rb"\r\n(?:END\r\n|" + value + rb")")
+    start = len(name) + 1
+    return _form(
+        name, value, rb"END\r\n", error=_LINE_ERROR, after=after, read=read, asked=_asked(start, others), seeks=True,
+        keyAt=start, word=_WORD,
+    )  # fmt: skip
+
+
+_CAS: Final = rb" [0-9]{1,20}"
+GET: Final = _values("get")
+GETS: Final = _values("gets", _CAS)
+GAT: Final = _values("gat", read=False, others=1)
+GATS: Final = _values("gats", _CAS, read=False, others=1)
+
+SET: Final = _form("set", rb"STORED\r\n", rb"NOT_STORED\r\n", error=_ERROR)
+ADD: Final = _form("add", rb"(?:NOT_)?STORED\r\n", error=_ERROR)
+REPLACE: Final = _form("replace", rb"(?:NOT_)?STORED\r\n", error=_ERROR)
+APPEND: Final = _form("append", rb"(?:NOT_)?STORED\r\n", error=_ERROR)
+PREPEND: Final = _form("prepend", rb"(?:NOT_)?STORED\r\n", error=_ERROR)
+CAS: Final = _form("cas", rb"STORED\r\n", rb"EXISTS\r\n", rb"NOT_FOUND\r\n", rb"NOT_STORED\r\n", error=_ERROR)
+
+# The number may be padded with spaces (protocol.txt, "Increment/Decrement").
+INCR: Final = _form("incr", rb"[0-9]{1,20} *\r\n", rb"NOT_FOUND\r\n", error=_LINE_ERROR)
+DECR: Final = _form("decr", rb"[0-9]{1,20} *\r\n", rb"NOT_FOUND\r\n", error=_LINE_ERROR)
+DELETE: Final = _form("delete", rb"DELETED\r\n", rb"NOT_FOUND\r\n", error=_LINE_ERROR)
+TOUCH: Final = _form("touch", rb"TOUCHED\r\n", rb"NOT_FOUND\r\n", error=_LINE_ERROR)
+
+FLUSH_ALL: Final = _form("flush_all", rb"OK\r\n", error=_LINE_ERROR)
+VERBOSITY: Final = _form("verbosity", rb"OK\r\n", error=_LINE_ERROR)
+# The login of wire.auth, whose words are those of a set.
+AUTH: Final = _form("auth", rb"STORED\r\n", error=_LINE_ERROR)
+VERSION: Final = _form("version", rb"VERSION [^\r\n]*\r\n", error=_LINE_ERROR, read=True)
+
+# Lines one by one: each is a body of no bytes whose line end is the beginning of what comes "after".
+_STATISTIC: Final = rb"(?:STAT|ITEM|PREFIX)() [^\r\n]*()(?=\r\n)"
+STATS: Final = _form(
+    "stats", _STATISTIC, rb"END\r\n", rb"RESET\r\n", rb"OK\r\n", error=_LINE_ERROR,
+    after=_matcher(rb"\r\n(?:END\r\n|" + _STATISTIC + rb")"), read=True,
+)  # fmt: skip
+
+# What is repeated from the request, key and opaque, may have a CR in it and even end with one.
+_FLAGS: Final = rb"(?: [^\n]*)?\r\n"
+_BODY: Final = rb"VA ()" + _LENGTH + _FLAGS
+
+# Whether the request wants the value decides which of HD and VA is the answer to a hit. HD is a body of no bytes too,
+# so that EN is the only reply to mg without one.
+_MG: Final = _form(
+    "mg", rb"HD()(?: [^\n]*)?()(?=\r\n)", rb"EN" + _FLAGS, error=_LINE_ERROR, after=_LINE_END, ending=b"\r\n",
+    read=True, seeks=True,
+)  # fmt: skip
+_MG_VALUE: Final = _withValue(_MG, _BODY, rb"EN" + _FLAGS)
+MS: Final = _form("ms", rb"(?:HD|NS|EX|NF)" + _FLAGS, error=_ERROR + rb"|" + _MS_ERROR)
+MD: Final = _form("md", rb"(?:HD|NF|EX|NS)" + _FLAGS, error=_LINE_ERROR)
+_MA: Final = _form("ma", rb"(?:HD|NF|EX|NS)" + _FLAGS, error=_LINE_ERROR)
+_MA_VALUE: Final = _withValue(_MA, _BODY, rb"(?:NF|EX|NS)" + _FLAGS)
+MN: Final = _form("mn", rb"MN\r\n", error=_LINE_ERROR, read=True)
+ME: Final = _form("me", rb"ME [^\n]*\r\n", rb"EN\r\n", error=_LINE_ERROR, read=True)
+
+#: The form of C{mg} by whether it asks for the value and whether it may write.
+MG: Final = {
+    (False, False): _MG,
+    (True, False): _MG_VALUE,
+    (False, True): _MG.but(read=False),
+    (True, True): _MG_VALUE.but(read=False),
+}
+
+#: The form of C{ma} by whether it asks for the value.
+MA: Final = {False: _MA, True: _MA_VALUE}
+
+#: The form of each command, by C{Form.index}.
+FORMS: Final = tuple(_forms)
+
+#: The forms of the retrievals that may ask for several keys.
+SEVERAL: Final = {form: form.but(many=True) for form in (GET, GETS, GAT, GATS)}
+
+#: The forms of the commands that take C{noreply}, with it: it hides everything (C{memcached.c}, C{out_string}).
+SILENT: Final = {form: form.silent() for form in (SET, ADD, REPLACE, APPEND, PREPEND, CAS, INCR, DECR, TOUCH, DELETE)}
+
+_NOT_FOUND: Final = _matcher(rb"EN[ \r]")
+_DONE: Final = _matcher(rb"HD[ \r]")
+_COUNTED: Final = _matcher(rb"(?:HD|VA)[ \r]")
+
+#: The forms of the meta commands, with the flag C{q}.
+QUIET: Final = {
+    **{form: form.but(hidden=_NOT_FOUND) for form in MG.values()},
+    **{form: form.but(hidden=_DONE) for form in (MS, MD)},
+    **{form: form.but(hidden=_COUNTED) for form in MA.values()},
+}
+
+_VALUE: Final = re.compile(rb"VALUE ([^ ]+) ([0-9]+) ([0-9]+)(?: ([0-9]+))?\r\n").match
+
+
+def values(reply: bytes) -> list[tuple[bytes, int, bytes, int | None]]:
+    """
+    Take a complete reply to a retrieval apart.
+
+    @return: key, flags, value and cas unique (C{None} if it was not asked for) of each hit.
+
+    @raise WireError: the reply is an error; its text is that of the server.
+    """
+    found = []
+    pos = 0
+    while match := _VALUE(reply, pos):
+        key, flags, length, unique = match.groups()
+        pos = match.end() + int(length) + 2
+        found.append((key, int(flags), reply[match.end() : pos - 2], None if unique is None else int(unique)))
+    if reply[pos:] != b"END\r\n":
+        raise WireError(reply[pos:].decode("ascii", "replace").strip())
+    return found

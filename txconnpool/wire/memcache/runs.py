@@ -1,0 +1,90 @@
+# -*- test-case-name: tests.wire.memcache.test_runs -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Runs: requests for one key each that a client sent at once, and that travel as one request for several.
+
+memcached answers each C{get} with a write of its own, however many of them it has read (C{proto_text.c},
+C{process_get_command}), but a C{get} of several keys with one. So of what a run of C{get}s costs everybody, server,
+network, and here, most goes into the many small pieces of its replies. What comes back is made into the replies that
+the client is owed: an end behind each value, and one for each key of which there is none.
+
+A run names no key twice: if somebody else sets it between the two, of one value nobody could tell which of them it
+answers.
+"""
+
+from __future__ import annotations
+
+from txconnpool.errors import WireError
+from txconnpool.wire import Form, Tally, checkIncomplete, skipTo
+
+
+def matchRun(
+    data: bytes, pos: int, form: Form, count: int, due: int, asked: list[bytes], tally: Tally, fresh: bool
+) -> tuple[int, int, int, bytes]:
+    """
+    Match a server's bytes against the reply it owes to a run, as L{txconnpool.wire.matchReplies} does for others.
+
+    @param form: the form of the reply to a request for one key.
+    @param count: how many replies the client is still owed.
+    @param asked: the keys of these, the next one last, without that of a value which has begun.
+    @param fresh: whether nothing has come of the reply yet: it may be an error.
+
+    @return: C{pos}, C{count} and C{due} after as many bytes as are verified, and what the client is to get of them.
+    """
+    ending = form.ending
+    size = len(data)
+    begin = pos  # of what is not in these yet
+    whole: list[bytes] = []  # replies without their end, which is the same for all
+    missed = 0
+    while count:
+        if due < 0:
+            begin = pos
+            match = form.first(data, pos)
+            if match is None:
+                match = form.error(data, pos) if fresh else None
+                if match is None:
+                    checkIncomplete(data, pos, pos, form)
+                    break
+                tally.failed[form.index] += count
+                return match.end(), 0, -1, match[0] * count
+            pos = match.end()
+            key, length = match.group(1, 2)
+            if length is None:
+                whole += [b""] * count
+                missed += count
+                count = 0
+                break
+            skipped = skipTo(key, asked, form)
+            whole += [b""] * skipped
+            missed += skipped
+            count -= skipped
+            due = int(length)
+            words = data[match.end(1) : pos]
+            # Neighbours are often told of in the same words but for the key. It costs half to look for these.
+            while asked and data.startswith(told := form.joint + asked[-1] + words, pos + due):
+                pos += due
+                whole.append(data[begin : pos + 2])
+                begin = pos + 2
+                pos += len(told)
+                del asked[-1]
+                count -= 1
+        pos += due
+        if pos >= size:
+            due = pos - size
+            pos = size
+            break
+        expected = b"\r\n" if asked else ending
+        follows = data[pos : pos + len(expected)]
+        if follows != expected:
+            if not expected.startswith(follows):
+                raise WireError(f"a body of a reply to {form.name} is followed by {data[pos : pos + 40]!r}")
+            due = 0
+            break
+        whole.append(data[begin : pos + 2])
+        pos += len(expected)
+        count -= 1
+        due = -1
+        fresh = False
+    tally.missed += missed
+    whole.append(data[begin:pos] if due >= 0 else b"")
+    return pos, count, due, ending[2:].join(whole)
