@@ -242,22 +242,22 @@ class PoolCase(SynchronousTestCase):
         self.reactor.turns()
         self.successResultOf(done)
         self.assertSound(pool)
-        self.assertEqual((pool._state.slots, pool._attempts, pool._errands), ([], {}, {}))
+        self.assertEqual((pool._state.records, pool._attempts, pool._errands), ([], {}, {}))
         self.assertEqual((pool._sent.since, pool._graces.since, pool._leaving.since), ({}, {}, {}))
-        self.assertEqual([slot for slot in pool._slots.values() if not slot.lent], [])
+        self.assertEqual([record for record in pool._records.values() if not record.lent], [])
 
     def assertSound(self, pool: Pool[Any]) -> None:
         """
         Assert that the books of a pool agree with each other.
         """
         state = pool._state
-        for slot in state.slots:
-            mine = [request for request in pool._sent.since if request.slot is slot]
-            lent = slot.lent + pool._selfBusy.get(id(slot.client), 0)
-            if slot not in pool._errands:
-                self.assertEqual(slot.load, len(mine) * slot.weight + lent, slot)
-            self.assertEqual(slot.idle, slot.phase is OPEN and not slot.load, slot)
-            self.assertEqual(state.idle.count(slot), slot.idle, slot)
+        for record in state.records:
+            mine = [request for request in pool._sent.since if request.record is record]
+            lent = record.lent + pool._selfBusy.get(id(record.connection), 0)
+            if record not in pool._errands:
+                self.assertEqual(record.load, len(mine) * record.weight + lent, record)
+            self.assertEqual(record.idle, record.phase is OPEN and not record.load, record)
+            self.assertEqual(state.idle.count(record), record.idle, record)
         if state.waiters.count:
             self.assertEqual(list(state.idle), [])
 

@@ -29,10 +29,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from txconnpool.pool.connection import Connection, ConnectionFactory
-from txconnpool.pool.engine import Core
+from txconnpool.pool.engine import PoolEngine
 from txconnpool.pool.limits import Limits
-from txconnpool.pool.records import OPEN, Slot
-from txconnpool.proxy.memory import Unread
+from txconnpool.pool.records import OPEN, Record
+from txconnpool.proxy.memory import BufferedBytes
 from txconnpool.proxy.session import SessionLimits
 from txconnpool.proxy.sessions import NoStatistics, SessionFactory
 from txconnpool.wire.memcache.dialect import Memcache
@@ -503,32 +503,32 @@ class Stage:
         """
         self.clock = clock = Clock()
         self.servers = [Upstream(clock, f"server{number}") for number in range(servers)]
-        self.wire = Memcache(maxItemSize)
+        self.dialect = Memcache(maxItemSize)
         # Ageing is off: with it a pool always has a timer.
         defaults = {
             "maximum": servers, "minimum": servers, "depth": 128, "maxWaiting": 10000, "waitTimeout": 1.0,
             "idleTimeout": 0.0, "maxLifetime": 0.0, "whenDown": 1,
         }  # fmt: skip
-        self.pool = Core(
+        self.pool = PoolEngine(
             self.servers,
-            ConnectionFactory(self.wire, clock, requestTimeout),
+            ConnectionFactory(self.dialect, clock, requestTimeout),
             Limits(**{**defaults, **limits}),
             clock,
             connectTimeout=1.0,
             handshake=self._handshake,
-            forms=len(self.wire.forms),
+            commands=len(self.dialect.commands),
         )
-        self.unread = Unread(maxUnread)
+        self.unread = BufferedBytes(maxUnread)
         self.clients: list[Pipe] = []
         self.sessions = SessionFactory(
-            self.pool, self.wire, sessionLimits or SessionLimits(), self.unread, clock, self._report
+            self.pool, self.dialect, sessionLimits or SessionLimits(), self.unread, clock, self._report
         )
         if start:
             self.pool.start()
             self.turns()
 
     def _handshake(self, connection: Connection) -> Deferred[bytes]:
-        return connection.ask(*self.wire.probe)
+        return connection.ask(*self.dialect.probe)
 
     def _report(self, words: tuple[bytes, ...]) -> list[tuple[str, object]]:
         if words:
@@ -583,16 +583,16 @@ class Stage:
         return client.take()
 
 
-def owed(slot: Slot) -> int:
+def owed(record: Record) -> int:
     """
     Count what is in flight on a connection.
     """
-    connection: Connection = slot.client
-    counts = [count for _, form, count, _, _ in connection._inFlight if form is not None]
+    connection: Connection = record.connection
+    counts = [count for _, command, count, _, _ in connection._inFlight if command is not None]
     return sum(counts) - (counts[0] - connection._owed if connection._owed else 0)
 
 
-def assertTidy(case: SynchronousTestCase, pool: Core, quiet: bool = True) -> None:
+def assertTidy(case: SynchronousTestCase, pool: PoolEngine, quiet: bool = True) -> None:
     """
     Assert that the books of a pool agree with its connections: each carries what is in flight on it and no more, and
     those that carry nothing are among the idle ones, once.
@@ -600,15 +600,15 @@ def assertTidy(case: SynchronousTestCase, pool: Core, quiet: bool = True) -> Non
     @param quiet: whether nothing is in flight, too.
     """
     state = pool._state
-    for slot in state.slots:
-        if slot.client is None:
+    for record in state.records:
+        if record.connection is None:
             continue
-        case.assertEqual(slot.load, owed(slot), slot)
-        if slot.phase is OPEN:
-            case.assertEqual(state.idle.count(slot), 0 if slot.load else 1, slot)
+        case.assertEqual(record.load, owed(record), record)
+        if record.phase is OPEN:
+            case.assertEqual(state.idle.count(record), 0 if record.load else 1, record)
         if quiet:
-            case.assertEqual((slot.load, len(slot.client._inFlight)), (0, 0), slot)
-    case.assertEqual([slot for slot in state.idle if slot.phase is not OPEN], [])
+            case.assertEqual((record.load, len(record.connection._inFlight)), (0, 0), record)
+    case.assertEqual([record for record in state.idle if record.phase is not OPEN], [])
     if quiet:
         case.assertEqual(state.waiters.count, 0)
 

@@ -46,7 +46,7 @@ class TreeTests(SynchronousTestCase):
         """
         Each has a word of its own for statistics, the timeouts one for each of their phases.
         """
-        timeouts = [PoolTimeout("late", phase) for phase in ("acquire", "connect", "request")]
+        timeouts = [PoolTimeout("late", phase) for phase in ("wait", "connect", "request")]
         self.assertEqual([each.kind for each in timeouts], ["wait_timeout", "connect_timeout", "request_timeout"])
         others = [PoolFull(""), PoolClosed(""), ServerUnavailable(""), ConnectionLostInFlight("")]
         kinds = {each.kind for each in [*timeouts, *others]}

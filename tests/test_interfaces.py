@@ -16,9 +16,9 @@ from zope.interface.verify import verifyObject
 
 from tests.support import Stage
 from txconnpool import interfaces
-from txconnpool.interfaces import IPipelined, IPoolObserver, IRequester, IWaiter, IWire
+from txconnpool.interfaces import IDialect, IPipelined, IPoolObserver, IRequester, IWaiter
 from txconnpool.pool.library import PoolObserver
-from txconnpool.wire import Form
+from txconnpool.wire import Command
 from txconnpool.wire.memcache.dialect import Memcache
 
 
@@ -29,23 +29,23 @@ class ImplementationTests(SynchronousTestCase):
 
     def test_wire(self) -> None:
         """
-        memcached's dialect is a wire; whoever writes another is told of all that is asked of it.
+        memcached's dialect is a dialect; whoever writes another is told of all that is asked of it.
         """
-        wire = Memcache()
-        verifyObject(IWire, wire, tentative=True)
-        for name, method in IWire.namesAndDescriptions():
+        dialect = Memcache()
+        verifyObject(IDialect, dialect, tentative=True)
+        for name, method in IDialect.namesAndDescriptions():
             if isinstance(method, Method):
                 info: Any = method.getSignatureInfo()
-                self.assertEqual(list(info["positional"]), list(signature(getattr(wire, name)).parameters), name)
+                self.assertEqual(list(info["positional"]), list(signature(getattr(dialect, name)).parameters), name)
 
     def test_forms(self) -> None:
         """
-        The forms of a wire are in the order of their index.
+        The commands of a dialect are in the order of their index.
         """
-        forms = Memcache().forms
-        self.assertEqual([form.index for form in forms], list(range(len(forms))))
-        self.assertEqual({type(form) for form in forms}, {Form})
-        self.assertEqual(len({form.name for form in forms}), len(forms))
+        commands = Memcache().commands
+        self.assertEqual([command.index for command in commands], list(range(len(commands))))
+        self.assertEqual({type(command) for command in commands}, {Command})
+        self.assertEqual(len({command.name for command in commands}), len(commands))
 
     def test_session(self) -> None:
         """

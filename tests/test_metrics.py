@@ -112,7 +112,7 @@ class TrafficTests(SynchronousTestCase):
 
     def test_forms(self) -> None:
         """
-        Each form of requests has its own count.
+        Each command of requests has its own count.
         """
         traffic = Traffic(3)
         self.assertEqual((traffic.requests, traffic.failed), ([0, 0, 0], [0, 0, 0]))

@@ -25,7 +25,7 @@ class PoolTimeout(PoolError, TimeoutError):
     """
     One of the three times ran out.
 
-    @ivar phase: which: C{"acquire"} (waiting for a connection), C{"connect"} (dialing one) or C{"request"} (waiting
+    @ivar phase: which: C{"wait"} (waiting for a connection), C{"connect"} (dialing one) or C{"request"} (waiting
         for the answer).
     @ivar stats: the L{txconnpool.metrics.PoolStats} of the moment, or C{None}.
     """

@@ -14,15 +14,15 @@ from zope.interface import Attribute, Interface
 from txconnpool.errors import PoolError
 
 
-class IWire(Interface):
+class IDialect(Interface):
     """
     A protocol as the proxy sees it: where requests and replies begin and end. Free of input and output.
 
     L{txconnpool.wire.memcache.dialect.Memcache} is the one there is; its docstrings tell the details.
     """
 
-    forms = Attribute("All forms of replies, each a L{txconnpool.wire.Form}, in the order of their index.")
-    noStatistics = Attribute("Bytes said to a client who asks for statistics of which the wire knows nothing.")
+    commands = Attribute("All commands of replies, each a L{txconnpool.wire.Command}, in the order of their index.")
+    noStatistics = Attribute("Bytes said to a client who asks for statistics of which the dialect knows nothing.")
     tooManyClients = Attribute("Bytes said to a client who comes when no more may come.")
 
     gate = Attribute(
@@ -35,29 +35,30 @@ class IWire(Interface):
         Look at the bytes of a client from C{pos}.
 
         @param most: how many requests may be taken as one run.
-        @return: C{(form, end, count, payload)}. With C{count}: so many complete requests end at C{end}, each owed one
-            reply of C{form}; C{payload}, if not C{None}, is to be sent in their stead. Without: a directive. Several
-            requests are a run, which is sent as one request for what all of them want.
+        @return: C{(command, end, count, payload)}. With C{count}: so many complete requests end at C{end}, each owed
+            one reply of C{command}; C{payload}, if not C{None}, is to be sent in their stead. Without: a directive.
+            Several requests are a run, which is sent as one request for what all of them want.
         """
 
     def replies(
-        data: bytes, pos: int, form: Any, count: int, due: int, asked: list[bytes] | None = None, tally: Any = None
+        data: bytes, pos: int, command: Any, count: int, due: int, asked: list[bytes] | None = None, tally: Any = None
     ) -> tuple[int, int, int]:
         """
-        Look at the bytes of a server from C{pos}: replies of C{form}, of which C{count} are still owed.
+        Look at the bytes of a server from C{pos}: replies of C{command}, of which C{count} are still owed.
 
         @param due: -1 at the start of a reply, else how many bytes of a body are still to come.
-        @param asked: what C{form.asked} made of the requests, less what has been answered.
+        @param asked: what C{command.keysOf} made of the requests, less what has been answered.
         @param tally: where to count what the replies hold, a L{txconnpool.wire.Tally}.
         @return: C{(pos, count, due)} after all that is certain.
         @raise WireError: they are no such replies.
         """
 
     def run(
-        data: bytes, pos: int, form: Any, count: int, due: int, asked: list[bytes], tally: Any, fresh: bool
+        data: bytes, pos: int, command: Any, count: int, due: int, asked: list[bytes], tally: Any, fresh: bool
     ) -> tuple[int, int, int, bytes]:
         """
-        Look at the bytes of a server from C{pos}: its reply to a run, of which the client is owed C{count} of C{form}.
+        Look at the bytes of a server from C{pos}: its reply to a run, of which the client is owed C{count} of
+        C{command}.
 
         @param fresh: whether nothing of it has come yet.
         @return: C{(pos, count, due, told)} after all that is certain; C{told} is what the client gets of it.
@@ -86,8 +87,8 @@ class IWire(Interface):
 
     def statisticsOfServer(words: tuple[bytes, ...]) -> tuple[bytes, Any] | None:
         """
-        @return: the request by which a server is asked for its own, and the form of its reply; C{None} for words that
-            clients may not ask with.
+        @return: the request by which a server is asked for its own, and the command of its reply; C{None} for words
+            that clients may not ask with.
         """
 
     def together(replies: list[bytes]) -> bytes:
@@ -100,7 +101,7 @@ class IWire(Interface):
         @return: the command and the keys of a request, of which the beginning is enough.
         """
 
-    probe = Attribute("(request, form): a request that any living server answers, for the handshake.")
+    probe = Attribute("(request, command): a request that any living server answers, for the handshake.")
 
 
 class IWaiter(Interface):
@@ -110,9 +111,9 @@ class IWaiter(Interface):
 
     ticket = Attribute("Set by the pool while it waits, for L{txconnpool.pool.library.Pool.forget}.")
 
-    def granted(slot: Any) -> None:
+    def granted(record: Any) -> None:
         """
-        C{slot.client} has room. The waiter must put load on C{slot} before it returns.
+        C{record.connection} has room. The waiter must put load on C{record} before it returns.
         """
 
     def refused(error: PoolError) -> None:
@@ -203,10 +204,10 @@ class IPoolObserver(Interface):
 
 class IPipelined(Interface):
     """
-    A client that keeps the load of its slot itself, and carries the requests of many at once.
+    A client that keeps the load of its record itself, and carries the requests of many at once.
     """
 
-    slot = Attribute("Set by the pool when the connection is established.")
+    record = Attribute("Set by the pool when the connection is established.")
     sending = Attribute("Whether what it was given has yet to leave, so that more would travel with it.")
 
     def loseConnection() -> None:

@@ -170,7 +170,7 @@ class Traffic:
     """
     What went to one server and came from it, and what became of the connections to it. Every number only grows.
 
-    @ivar requests: how many requests were answered, by the index of their form.
+    @ivar requests: how many requests were answered, by the index of their command.
     @ivar failed: how many of these were answered with an error, by the same.
     @ivar missed: replies to reads that hold no value.
     @ivar moreKeys: keys beyond the first, of reads of several keys. Where the request is not kept, as for C{gat},
@@ -195,9 +195,9 @@ class Traffic:
         "moreMissed", "received", "requests", "sent", "timeouts", "violations",
     )  # fmt: skip
 
-    def __init__(self, forms: int) -> None:
-        self.requests = [0] * forms
-        self.failed = [0] * forms
+    def __init__(self, commands: int) -> None:
+        self.requests = [0] * commands
+        self.failed = [0] * commands
         self.missed = 0
         self.moreKeys = 0
         self.moreMissed = 0

@@ -59,14 +59,14 @@ from twisted.python.failure import Failure
 
 from txconnpool.memcache.memory import MemoryEndpoint
 from txconnpool.memcache.pool import MemCachePool
-from txconnpool.pool.engine import Core
+from txconnpool.pool.engine import PoolEngine
 
 __all__ = ["FakeConnection", "FakeServer", "MemoryPool", "finish"]
 
 T = TypeVar("T")
 
 
-def finish(pool: Core) -> None:
+def finish(pool: PoolEngine) -> None:
     """
     Close a pool at the end of a test: C{self.addCleanup(finish, pool)}.
 

@@ -13,7 +13,7 @@ from tests.bench import library, measure, memory, profile, proxy, scaling
 from tests.real.servers import missing, raiseFileLimit
 
 #: What there is to measure: name, main function, what it does.
-COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
+COMMAND_NAMES: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "proxy": (proxy.main, "the proxy against nutcracker, workload by workload"),
     "scaling": (scaling.main, "how cost grows with clients, sizes of values and depth of pipelines"),
     "memory": (memory.main, "what idle sessions and connections hold"),
@@ -29,16 +29,16 @@ def main(arguments: Sequence[str]) -> int:
     @return: the exit status.
     """
     name = arguments[0] if arguments else ""
-    if name not in COMMANDS:
-        width = max(map(len, COMMANDS))
-        lines = [f"  {command:{width}}  {about}" for command, (_, about) in COMMANDS.items()]
+    if name not in COMMAND_NAMES:
+        width = max(map(len, COMMAND_NAMES))
+        lines = [f"  {command:{width}}  {about}" for command, (_, about) in COMMAND_NAMES.items()]
         sys.stderr.write("\n".join(["usage: python -m tests.bench COMMAND [--help]", "", *lines, ""]))
         return 2
     if reason := measure.unable() or missing("memcached"):
         sys.stderr.write(f"{reason}\n")
         return 1
     raiseFileLimit()
-    run, _ = COMMANDS[name]
+    run, _ = COMMAND_NAMES[name]
     return run(arguments[1:])
 
 

@@ -329,7 +329,7 @@ class CommandTests(SynchronousTestCase):
             [sys.executable, "-m", "tests.bench", "dance"], cwd=SOURCE, capture_output=True, text=True, check=False
         )
         self.assertEqual(done.returncode, 2)
-        for name in command.COMMANDS:
+        for name in command.COMMAND_NAMES:
             self.assertIn(f"  {name}", done.stderr)
 
     def test_chosenWorkloads(self) -> None:

@@ -136,4 +136,4 @@ class CommandTests(SynchronousTestCase):
         """
         It is among the commands.
         """
-        self.assertIs(command.COMMANDS["library"][0], library.main)
+        self.assertIs(command.COMMAND_NAMES["library"][0], library.main)

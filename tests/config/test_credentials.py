@@ -165,7 +165,7 @@ class Server:
     def __init__(self, *answers: bytes) -> None:
         self.answers = list(answers)
         self.asked: list[bytes] = []
-        self.slot: Any = SimpleNamespace(server=SimpleNamespace(name="server0"))
+        self.record: Any = SimpleNamespace(server=SimpleNamespace(name="server0"))
 
     def ask(self, request: bytes, form: Any) -> Deferred[bytes]:
         """

@@ -952,13 +952,13 @@ class LossTests(ScriptTests):
         """
         Who waits too long for a connection is told so.
         """
-        pool = MemCachePool(self.server, 1, self.clock, connectTimeout=None, acquireTimeout=2.0)
+        pool = MemCachePool(self.server, 1, self.clock, connectTimeout=None, waitTimeout=2.0)
         self.server.hang()
         answers: list[Deferred[Any]] = [pool.get("a"), pool.set("a", b"1")]
         self.flush()
         self.clock.advance(2)
         for answer in answers:
-            self.assertEqual(self.failureResultOf(answer, PoolTimeout).value.phase, "acquire")
+            self.assertEqual(self.failureResultOf(answer, PoolTimeout).value.phase, "wait")
         finish(pool)
 
     def test_tooMany(self) -> None:

@@ -49,7 +49,7 @@ from zope.interface.verify import verifyObject
 
 from tests.support import Pusher
 from txconnpool.net import transport as module
-from txconnpool.net.transport import HIGH_WATER, ROUNDS, DirectTransport, Turn, adopt, part, peerOf, tune
+from txconnpool.net.transport import HIGH_WATER, ROUNDS, DirectTransport, Turn, adopt, closeAfterFlush, peerOf, tune
 
 BIG = 8 << 20
 """
@@ -1558,7 +1558,7 @@ class PartTests(SynchronousTestCase):
         A transport without another one under it is asked to close, and no more.
         """
         transport = StringTransport()
-        part(transport)
+        closeAfterFlush(transport)
         self.assertTrue(transport.disconnecting)
 
     def test_wrapping(self) -> None:
@@ -1579,6 +1579,6 @@ class PartTests(SynchronousTestCase):
                 self.transport.write(b"goodbye")
 
         wrapping = Wrapping()
-        part(wrapping)
+        closeAfterFlush(wrapping)
         self.assertEqual(calls, ["unregistered", "closed"])
         self.assertEqual((wrapping.transport.value(), wrapping.transport.disconnecting), (b"goodbye", True))

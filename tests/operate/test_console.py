@@ -25,7 +25,7 @@ from txconnpool.config.changes import CannotChange
 from txconnpool.config.settings import OPTIONS, ConfigError, Fault, PoolSettings, Settings
 from txconnpool.operate import console as admin
 from txconnpool.operate.console import (
-    COMMANDS,
+    COMMAND_NAMES,
     CONSOLES,
     IDLE,
     LINE_MAX,
@@ -193,8 +193,8 @@ class CommandTests(ConsoleTestCase):
         C{help} lists every command, how it is written and what it does.
         """
         *lines, last = self.say("help").splitlines()
-        self.assertEqual([re.split("[ ]", line)[0] for line in lines], list(COMMANDS))
-        self.assertEqual(last, f"OK {len(COMMANDS)} commands")
+        self.assertEqual([re.split("[ ]", line)[0] for line in lines], list(COMMAND_NAMES))
+        self.assertEqual(last, f"OK {len(COMMAND_NAMES)} commands")
         for words in ("resize POOL MIN MAX  ", "shutdown [drain|now]  ", "show pools|servers|sessions"):
             self.assertIn(words, "\n".join(lines))
         self.assertEqual([line for line in lines if not re.fullmatch(r"\S.*\S  +[a-z].*[a-z]", line)], [])

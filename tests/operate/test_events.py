@@ -36,7 +36,7 @@ class EventTests(SynchronousTestCase):
         What we log is kept, with its time and level.
         """
         self.assertEqual(
-            self.kept("txconnpool.core.Core", LogLevel.warn, "{{a}}"),
+            self.kept("txconnpool.core.PoolEngine", LogLevel.warn, "{{a}}"),
             [{"time": 12.346, "level": "warn", "text": "{a}"}],
         )
 
@@ -46,14 +46,14 @@ class EventTests(SynchronousTestCase):
         """
         for namespace in ("twisted.web", "txconnpoolish.core", None):
             self.assertEqual(self.kept(namespace), [])
-        self.assertEqual(self.kept("txconnpool.core.Core", LogLevel.debug), [])
-        self.assertEqual(self.kept("txconnpool.core.Core", None), [])
+        self.assertEqual(self.kept("txconnpool.core.PoolEngine", LogLevel.debug), [])
+        self.assertEqual(self.kept("txconnpool.core.PoolEngine", None), [])
 
     def test_confidential(self) -> None:
         """
         An event that is marked as confidential is not kept, wherever it comes from.
         """
-        self.assertEqual(self.kept("txconnpool.core.Core", confidential=True), [])
+        self.assertEqual(self.kept("txconnpool.core.PoolEngine", confidential=True), [])
 
     def test_slowRequests(self) -> None:
         """

@@ -42,7 +42,7 @@ def open_(stage: Stage) -> list[int]:
 
 class PauseTests(SessionTestCase):
     """
-    Tests for L{txconnpool.pool.engine.Core.pause} and C{resume}.
+    Tests for L{txconnpool.pool.engine.PoolEngine.pause} and C{resume}.
     """
 
     def test_waits(self) -> None:
@@ -188,9 +188,9 @@ class PauseTests(SessionTestCase):
         slow.protocol.resumeProducing()
         slow.protocol.pauseProducing()
         stage.pool.resume()
-        self.assertEqual((slow.protocol.slot.phase, quick.protocol.slot.phase), ("held", "open"))
+        self.assertEqual((slow.protocol.record.phase, quick.protocol.record.phase), ("held", "open"))
         slow.protocol.resumeProducing()
-        self.assertEqual(slow.protocol.slot.phase, "open")
+        self.assertEqual(slow.protocol.record.phase, "open")
 
     def test_resumedDuringPause(self) -> None:
         """
@@ -225,7 +225,7 @@ class PauseTests(SessionTestCase):
 
 class DrainTests(SessionTestCase):
     """
-    Tests for L{txconnpool.pool.engine.Core.drain} and C{restore}.
+    Tests for L{txconnpool.pool.engine.PoolEngine.drain} and C{restore}.
     """
 
     def test_drain(self) -> None:
@@ -237,7 +237,7 @@ class DrainTests(SessionTestCase):
         first, second = stage.servers
         client = stage.client()
         client.send(b"get a\r\n")
-        (busy,) = [line for line in stage.lines if line.protocol.slot.load]
+        (busy,) = [line for line in stage.lines if line.protocol.record.load]
         name, other = ("server0", second) if busy in first.lines else ("server1", first)
         stage.pool.drain(name)
         stage.turns()
@@ -476,7 +476,7 @@ class LimitTests(SessionTestCase):
         stage = self.stage(maxItemSize=2000)
         client = stage.client()
         self.assertIn(b"SERVER_ERROR object too large", stage.ask(client, put(b"big", 3000)))
-        stage.wire.limit(3000, frozenset(), None)
+        stage.dialect.limit(3000, frozenset(), None)
         self.assertEqual(stage.ask(client, put(b"big", 3000)), b"STORED\r\n")
 
     def test_maxClients(self) -> None:
@@ -487,7 +487,7 @@ class LimitTests(SessionTestCase):
         clients = [stage.client() for _ in range(3)]
         stage.sessions.limit(SessionLimits(maxClients=2))
         self.assertEqual(stage.ask(clients[2], b"get a\r\n"), get(b"a"))
-        self.assertEqual(stage.client().take(), stage.wire.tooManyClients)
+        self.assertEqual(stage.client().take(), stage.dialect.tooManyClients)
 
     def test_full(self) -> None:
         """
@@ -495,7 +495,7 @@ class LimitTests(SessionTestCase):
         """
         stage = self.stage()
         stage.sessions.full = True
-        self.assertEqual(stage.client().take(), stage.wire.tooManyClients)
+        self.assertEqual(stage.client().take(), stage.dialect.tooManyClients)
         self.assertEqual(stage.sessions.refused, 1)
         stage.sessions.full = False
 
@@ -564,7 +564,7 @@ class LimitTests(SessionTestCase):
         client = stage.client()
         client.send(b"get a\r\n")
         limit(stage, maximum=1, minimum=1)
-        self.assertEqual([line.protocol.slot.load for line in stage.lines if line.connected], [1])
+        self.assertEqual([line.protocol.record.load for line in stage.lines if line.connected], [1])
 
 
 class RebalanceTests(SynchronousTestCase):

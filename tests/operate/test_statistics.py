@@ -454,7 +454,7 @@ class ReadTests(SynchronousTestCase):
         """
         stage = Stage(3, maximum=6)
         stage.client().send(b"get a\r\n")
-        held = next(slot for slot in stage.pool.state.slots if not slot.load)
+        held = next(record for record in stage.pool.state.records if not record.load)
         stage.pool.hold(held)
         self.assertCounted(stage, connections={"idle": 1, "busy": 1, "held": 1}, connections_max=6)
         stage.pool.expire()
@@ -602,7 +602,7 @@ class ReadTests(SynchronousTestCase):
         three.reads = False
         three.send(b"get %s\r\n" % b" ".join(b"large%d" % number for number in range(40)))
         stage.serve()
-        stage.sessions.gate.logins = stage.sessions.gate.failures = 1  # counted by the wire, whose tests see to it
+        stage.sessions.gate.logins = stage.sessions.gate.failures = 1  # counted by the dialect, whose tests see to it
         whole = told(stage)
         (of,) = whole["pools"]
         for scope, numbers in ((PROCESS, whole), (POOL, of), (SERVER, of["servers"][0])):
@@ -720,7 +720,7 @@ class ReplyTests(SynchronousTestCase):
         stage = Stage(2)
         items = list(general(told(stage), "pool"))
         self.assertEqual(len({name for name, _ in items}), len(items))
-        text = stage.wire.statistics(items).decode("ascii")
+        text = stage.dialect.statistics(items).decode("ascii")
         self.assertRegex(text, r"\A(?:STAT [a-z_]+ [!-~][ -~]*\r\n)+END\r\n\Z")
         self.assertEqual(text.count("\r\n"), len(items) + 1)
 

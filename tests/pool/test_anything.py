@@ -58,7 +58,7 @@ class Machine(RuleBasedStateMachine):
             options = {"check": self.errand, "checkIfIdleFor": 2.0, "keepAlive": 5.0, "reset": self.errand}
         self.pool: Pool[Any] = Pool(
             self.servers, 3, self.reactor, clientFactory=Factory.forProtocol(Careless if careless else Client),
-            pipelineDepth=depth, minClients=1, maxWaiting=4, acquireTimeout=4.0, connectTimeout=3.0, requestTimeout=6.0,
+            pipelineDepth=depth, minClients=1, maxWaiting=4, waitTimeout=4.0, connectTimeout=3.0, requestTimeout=6.0,
             idleTimeout=8.0, maxLifetime=20.0, whenDown=2, cancelGrace=2.0, leakThreshold=7.0, **options,
         )  # fmt: skip
 
@@ -282,11 +282,11 @@ class Machine(RuleBasedStateMachine):
             return
         self.case.assertSound(self.pool)
         state = self.pool._state
-        mine = {id(slot.client) for slot in state.slots if slot.client is not None}
+        mine = {id(record.connection) for record in state.records if record.connection is not None}
         there = {id(line.protocol.client) for line in self.lines}
         assert mine <= there
         assert there - mine <= {id(line.protocol.client) for line in self.lines if line.aborted}
-        staying = [slot for slot in state.slots if slot.phase != "retiring" and not slot.doomed]
+        staying = [record for record in state.records if record.phase != "retiring" and not record.doomed]
         assert len(staying) <= state.limits.maximum
         for line in self.lines:
             assert len(self.owed(line)) <= state.limits.depth
@@ -336,7 +336,7 @@ class Machine(RuleBasedStateMachine):
         self.case.finish(self.pool)
         self.case.assertNothingLeft()
         assert (self.asked, self.wanted) == ({}, [])
-        assert (self.pool._slots, self.pool._selfBusy) == ({}, {})
+        assert (self.pool._records, self.pool._selfBusy) == ({}, {})
 
 
 class MachineTests(SynchronousTestCase):

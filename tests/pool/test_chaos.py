@@ -352,10 +352,10 @@ class ChaosTests(SynchronousTestCase):
         """
         stage = story.stage
         assertTidy(self, stage.pool, quiet=False)
-        self.assertLessEqual(len(stage.pool._state.slots), stage.pool._state.limits.maximum)
-        for slot in stage.pool._state.slots:
+        self.assertLessEqual(len(stage.pool._state.records), stage.pool._state.limits.maximum)
+        for record in stage.pool._state.records:
             # What goes everywhere finds no connection full.
-            self.assertLessEqual(slot.load, DEPTH + len(story.clients))
+            self.assertLessEqual(record.load, DEPTH + len(story.clients))
         for session in stage.sessions.sessions:
             self.assertLessEqual(session._inFlight, LIMITS.maxInFlight + 1)
             self.assertLessEqual(session._size, LIMITS.backlog + (1 << 20))

@@ -21,9 +21,9 @@ from txconnpool.errors import ConnectionLostInFlight, PoolError, PoolTimeout
 from txconnpool.interfaces import IRequester
 from txconnpool.metrics import LATENCY_BOUNDS, Counters, Traffic
 from txconnpool.pool.connection import ConnectionFactory
-from txconnpool.pool.records import Server, Slot
+from txconnpool.pool.records import Record, Server
 from txconnpool.pool.waiting import Waiters
-from txconnpool.wire import REPLY_LINE_MAX, Form
+from txconnpool.wire import REPLY_LINE_MAX, Command
 from txconnpool.wire.memcache import replies
 from txconnpool.wire.memcache.dialect import Memcache
 
@@ -42,8 +42,8 @@ REQUESTS = {
     replies.GATS: b"gats 0 k\r\n",
 }
 
-#: A reply or more to each form, all that a client sees.
-SAMPLES: list[tuple[Form, bytes]] = [
+#: A reply or more to each command, all that a client sees.
+SAMPLES: list[tuple[Command, bytes]] = [
     (replies.GET, b"END\r\n"),
     (replies.GET, HIT),
     (GET_SEVERAL, b"VALUE a 1 0\r\n\r\nVALUE b 2 13\r\nVALUE k 0 5\r\n\r\nEND\r\n"),
@@ -51,8 +51,11 @@ SAMPLES: list[tuple[Form, bytes]] = [
     (replies.GETS, b"VALUE k 0 2 77\r\n\r\n\r\nEND\r\n"),
     (replies.GAT, HIT),
     (replies.GATS, b"VALUE k 0 1 1\r\nx\r\nEND\r\n"),
-    *((form, b"STORED\r\n") for form in (replies.SET, replies.ADD, replies.REPLACE, replies.APPEND, replies.PREPEND)),
-    *((form, b"NOT_STORED\r\n") for form in (replies.ADD, replies.REPLACE, replies.APPEND, replies.PREPEND)),
+    *(
+        (command, b"STORED\r\n")
+        for command in (replies.SET, replies.ADD, replies.REPLACE, replies.APPEND, replies.PREPEND)
+    ),
+    *((command, b"NOT_STORED\r\n") for command in (replies.ADD, replies.REPLACE, replies.APPEND, replies.PREPEND)),
     (replies.CAS, b"EXISTS\r\n"),
     (replies.SET, b"SERVER_ERROR out of memory storing object\r\n"),
     (replies.INCR, b"18446744073709551615\r\n"),
@@ -79,7 +82,7 @@ SAMPLES: list[tuple[Form, bytes]] = [
 ]
 
 #: Replies that a client asked not to see.
-HIDDEN: list[tuple[Form, bytes]] = [
+HIDDEN: list[tuple[Command, bytes]] = [
     (SILENT_SET, b"STORED\r\n"),
     (SILENT_SET, b"SERVER_ERROR out of memory storing object\r\n"),
     (replies.SILENT[replies.INCR], b"10\r\n"),
@@ -102,19 +105,19 @@ class Books:
         self.waiters = Waiters(None, lambda exclusive: None, self.counters)
         self.told: list[str] = []
 
-    def eased(self, slot: Slot) -> None:
+    def hasCapacity(self, record: Record) -> None:
         """
         There is room.
         """
-        self.told.append("eased")
+        self.told.append("hasCapacity")
 
-    def hold(self, slot: Slot) -> None:
+    def hold(self, record: Record) -> None:
         """
         Nothing more is to be sent.
         """
         self.told.append("hold")
 
-    def unhold(self, slot: Slot) -> None:
+    def unhold(self, record: Record) -> None:
         """
         More may be sent.
         """
@@ -170,13 +173,13 @@ class ConnectionTestCase(SynchronousTestCase):
         """
         self.clock = Clock()
         self.books = Books()
-        self.wire = Memcache()
-        factory = ConnectionFactory(self.wire, self.clock, 2.0)
+        self.dialect = Memcache()
+        factory = ConnectionFactory(self.dialect, self.clock, 2.0)
         factory.connectionPool = self.books
         self.connection = factory.buildProtocol(None)
-        self.traffic = Traffic(len(self.wire.forms))
-        self.slot = self.connection.slot = Slot(Server("server", None, self.traffic), 128)
-        self.slot.client = self.connection
+        self.traffic = Traffic(len(self.dialect.commands))
+        self.record = self.connection.record = Record(Server("server", None, self.traffic), 128)
+        self.record.connection = self.connection
         self.pipe = Pipe(self.clock).connect(self.connection)
         self.owner = Owner()
 
@@ -205,44 +208,44 @@ class RepliesTests(ConnectionTestCase):
 
     def test_splitAnywhere(self) -> None:
         """
-        A reply of any form reaches its owner whole, and counts once, wherever its bytes are torn apart.
+        A reply of any command reaches its owner whole, and counts once, wherever its bytes are torn apart.
         """
-        for form, reply in SAMPLES:
+        for command, reply in SAMPLES:
             for cut in range(1, len(reply) + 1):
                 owner = Owner()
-                self.connection.send(owner, form, 1, REQUESTS.get(form, b"request\r\n"))
+                self.connection.send(owner, command, 1, REQUESTS.get(command, b"request\r\n"))
                 self.pipe.send(reply[:cut])
-                self.assertEqual((owner.done, self.slot.load), (0, 1) if cut < len(reply) else (1, 0), (reply, cut))
+                self.assertEqual((owner.done, self.record.load), (0, 1) if cut < len(reply) else (1, 0), (reply, cut))
                 self.assertTrue(reply.startswith(owner.data))
                 self.pipe.send(reply[cut:])
-                self.assertEqual((owner.data, owner.done, self.slot.load), (reply, 1, 0), (reply, cut))
+                self.assertEqual((owner.data, owner.done, self.record.load), (reply, 1, 0), (reply, cut))
 
     def test_byteByByte(self) -> None:
         """
-        Replies of all forms, to an owner each, arrive byte by byte and are not mixed up.
+        Replies of all commands, to an owner each, arrive byte by byte and are not mixed up.
         """
-        owners = [(Owner(), form, reply) for form, reply in SAMPLES]
-        for owner, form, _ in owners:
-            self.connection.send(owner, form, 1, REQUESTS.get(form, b"request\r\n"))
-        self.assertEqual(self.slot.load, len(owners))
+        owners = [(Owner(), command, reply) for command, reply in SAMPLES]
+        for owner, command, _ in owners:
+            self.connection.send(owner, command, 1, REQUESTS.get(command, b"request\r\n"))
+        self.assertEqual(self.record.load, len(owners))
         self.pipe.send(b"".join(reply for _, reply in SAMPLES), piece=1)
         self.assertEqual([(owner.data, owner.done) for owner, _, _ in owners], [(reply, 1) for _, reply in SAMPLES])
-        self.assertEqual(self.slot.load, 0)
+        self.assertEqual(self.record.load, 0)
 
     def test_hiddenSplitAnywhere(self) -> None:
         """
         A reply that was not to be seen counts as answered and is not passed on, wherever its bytes are torn apart; the
         one behind it is.
         """
-        for form, reply in HIDDEN:
+        for command, reply in HIDDEN:
             for cut in range(1, len(reply) + 1):
                 owner = Owner()
-                self.connection.send(owner, form, 1, b"request\r\n")
+                self.connection.send(owner, command, 1, b"request\r\n")
                 self.connection.send(owner, replies.MN, 1, b"mn\r\n")
                 self.pipe.send(reply[:cut])
                 self.assertEqual((owner.data, owner.done), (b"", 1 if cut == len(reply) else 0), (reply, cut))
                 self.pipe.send(reply[cut:] + b"MN\r\n")
-                self.assertEqual((owner.data, owner.done, self.slot.load), (b"MN\r\n", 2, 0), (reply, cut))
+                self.assertEqual((owner.data, owner.done, self.record.load), (b"MN\r\n", 2, 0), (reply, cut))
 
     def test_hiddenTooLong(self) -> None:
         """
@@ -270,15 +273,15 @@ class RepliesTests(ConnectionTestCase):
         The reply to a run is made into those that are owed, and may come together, one by one, or torn apart.
         """
         self.get(b"a", b"k", b"k", b"d")
-        self.assertEqual((self.slot.load, self.pipe.take()), (4, b"get a k k d\r\n"))
+        self.assertEqual((self.record.load, self.pipe.take()), (4, b"get a k k d\r\n"))
         self.pipe.send(VALUE)
-        self.assertEqual((self.owner.data, self.owner.done, self.slot.load), (b"END\r\n" + HIT, 2, 2))
+        self.assertEqual((self.owner.data, self.owner.done, self.record.load), (b"END\r\n" + HIT, 2, 2))
         self.pipe.send(VALUE[:-1])
-        self.assertEqual((self.owner.done, self.slot.load), (2, 2))
+        self.assertEqual((self.owner.done, self.record.load), (2, 2))
         self.pipe.send(b"\nEN")
-        self.assertEqual((self.owner.done, self.slot.load), (3, 1))
+        self.assertEqual((self.owner.done, self.record.load), (3, 1))
         self.pipe.send(b"D\r\n")
-        self.assertEqual((self.owner.done, self.slot.load), (4, 0))
+        self.assertEqual((self.owner.done, self.record.load), (4, 0))
         self.assertEqual(self.owner.data, b"END\r\n" + HIT + HIT + b"END\r\n")
 
     def test_together(self) -> None:
@@ -302,12 +305,12 @@ class RepliesTests(ConnectionTestCase):
         self.pipe.send(b"END\r\n")
         self.assertEqual(self.books.told, [])
         self.pipe.send(b"END\r\n")
-        self.assertEqual(self.books.told, ["eased"])
+        self.assertEqual(self.books.told, ["hasCapacity"])
         self.get(b"a")
         self.get(b"b")
         self.books.waiters.join(None, 0.0)
         self.pipe.send(b"END\r\n")
-        self.assertEqual(self.books.told, ["eased", "eased"])
+        self.assertEqual(self.books.told, ["hasCapacity", "hasCapacity"])
 
     def test_traffic(self) -> None:
         """
@@ -358,10 +361,10 @@ class WrongTests(ConnectionTestCase):
         """
         A reply to another kind of request than that which is owed one closes the connection.
         """
-        for form, reply in ((replies.GET, b"STORED\r\n"), (replies.SET, b"END\r\n"), (replies.SET, b"ERROR\r\n")):
+        for command, reply in ((replies.GET, b"STORED\r\n"), (replies.SET, b"END\r\n"), (replies.SET, b"ERROR\r\n")):
             self.setUp()
             other = Owner()
-            self.connection.send(self.owner, form, 1, b"request\r\n")
+            self.connection.send(self.owner, command, 1, b"request\r\n")
             self.get(b"a", owner=other)
             self.pipe.send(reply)
             self.assertClosed()
@@ -522,9 +525,9 @@ class LossTests(ConnectionTestCase):
         """
         Values are checked against the keys asked for where requests are not to be sent a second time as well.
         """
-        for form, request in ((replies.GAT, b"gat 0 a\r\n"), (replies.GET.but(read=False), b"get a\r\n")):
+        for command, request in ((replies.GAT, b"gat 0 a\r\n"), (replies.GET.but(idempotent=False), b"get a\r\n")):
             self.setUp()
-            self.connection.send(self.owner, form, 1, request)
+            self.connection.send(self.owner, command, 1, request)
             self.pipe.send(b"VALUE b 0 1\r\nx\r\nEND\r\n")
             self.assertClosed()
             self.assertEqual(self.owner.data, b"")
@@ -634,7 +637,7 @@ class SayTests(ConnectionTestCase):
         self.assertEqual(log[1:], [(two, b"END\r\n", 1), (two, b"first", 1), (two, b"second", 1)])
         self.pipe.send(b"END\r\n")
         self.assertEqual(log[4:], [(one, b"END\r\n", 1)])
-        self.assertEqual(self.slot.load, 0)
+        self.assertEqual(self.record.load, 0)
 
     def test_middleOfRun(self) -> None:
         """
@@ -653,7 +656,7 @@ class SayTests(ConnectionTestCase):
         """
         self.get(b"a")
         self.connection.say(self.owner, b"said")
-        self.assertEqual(self.slot.load, 1)
+        self.assertEqual(self.record.load, 1)
         self.pipe.send(b"END\r\n")
         self.clock.advance(10)
         self.assertFalse(self.pipe.aborted)
@@ -712,9 +715,9 @@ class ReentryTests(ConnectionTestCase):
         self.once(self.owner, lambda: self.get(b"b"))
         self.pipe.send(b"END\r\n" + HIT)
         self.assertEqual((self.owner.data, other.data), (b"END\r\n", HIT))
-        self.assertEqual((self.slot.load, self.books.told), (1, []))
+        self.assertEqual((self.record.load, self.books.told), (1, []))
         self.pipe.send(b"END\r\n")
-        self.assertEqual((self.owner.done, self.slot.load, self.books.told), (2, 0, ["eased"]))
+        self.assertEqual((self.owner.done, self.record.load, self.books.told), (2, 0, ["hasCapacity"]))
 
     def test_sendsWithinRun(self) -> None:
         """

@@ -205,27 +205,27 @@ class News:
     def __init__(self) -> None:
         self.said: list[Any] = []
 
-    def clientMade(self, slot: Any, client: Any) -> None:
+    def clientMade(self, record: Any, client: Any) -> None:
         """
         Check that the client has no connection yet.
         """
         assert client.transport is None
         self.said.append("made")
 
-    def clientReady(self, slot: Any, client: Any) -> None:
+    def clientReady(self, record: Any, client: Any) -> None:
         """
         Check that the client has a connection.
         """
         assert client.transport.connected
         self.said.append("ready")
 
-    def dialFailed(self, slot: Any, reason: BaseException) -> None:
+    def dialFailed(self, record: Any, reason: BaseException) -> None:
         """
         Keep the reason.
         """
         self.said.append(reason)
 
-    def clientEnded(self, slot: Any, client: Any, reason: Failure) -> None:
+    def clientEnded(self, record: Any, client: Any, reason: Failure) -> None:
         """
         Check that the client does not know.
         """
@@ -251,8 +251,8 @@ class AttemptTests(SynchronousTestCase):
         """
         @return: a dial that has begun.
         """
-        slot = SimpleNamespace(server=SimpleNamespace(address=self.server))
-        attempt = Attempt(slot, self.news, lambda slot: self.factory, self.reactor, timeout, handshake, announces)
+        record = SimpleNamespace(server=SimpleNamespace(address=self.server))
+        attempt = Attempt(record, self.news, lambda record: self.factory, self.reactor, timeout, handshake, announces)
         attempt.start()
         self.reactor.turns()
         self.addCleanup(lambda: self.assertEqual(self.reactor.getDelayedCalls(), []))
@@ -282,8 +282,8 @@ class AttemptTests(SynchronousTestCase):
         """
         The dial begins in the next turn, not within the request that needs it.
         """
-        slot = SimpleNamespace(server=SimpleNamespace(address=self.server))
-        attempt = Attempt(slot, self.news, lambda slot: self.factory, self.reactor, None, None, False)
+        record = SimpleNamespace(server=SimpleNamespace(address=self.server))
+        attempt = Attempt(record, self.news, lambda record: self.factory, self.reactor, None, None, False)
         attempt.start()
         self.assertEqual(self.server.dials, 0)
         attempt.fail(ValueError("not wanted any more"))
@@ -498,9 +498,9 @@ class AttemptTests(SynchronousTestCase):
 
         self.factory = Factory.forProtocol(Announcing)
         news = self.news
-        slot = SimpleNamespace(server=SimpleNamespace(address=self.server))
+        record = SimpleNamespace(server=SimpleNamespace(address=self.server))
         shaken: list[Any] = []
-        attempt = Attempt(slot, news, lambda slot: self.factory, self.reactor, 5.0, shaken.append, True)
+        attempt = Attempt(record, news, lambda record: self.factory, self.reactor, 5.0, shaken.append, True)
         attempt.start()
         self.reactor.turns()
         self.assertEqual((news.said, shaken), (["made", "ready"], [attempt.client]))

@@ -20,9 +20,9 @@ from zope.interface.verify import verifyClass
 from tests.pools import Client, Reactor, Server
 from txconnpool.errors import PoolClosed, PoolError, PoolTimeout, ServerUnavailable
 from txconnpool.interfaces import IPipelined, IWaiter
-from txconnpool.pool.engine import Core
+from txconnpool.pool.engine import PoolEngine
 from txconnpool.pool.limits import Limits
-from txconnpool.pool.records import OPEN, RETIRING, Slot
+from txconnpool.pool.records import OPEN, RETIRING, Record
 
 
 @implementer(IWaiter)
@@ -30,34 +30,34 @@ class Taker:
     """
     Takes a connection, and keeps it until told otherwise.
 
-    @ivar slot: what it has.
+    @ivar record: what it has.
     @ivar error: why it has not.
     """
 
     ticket: Any = None
 
-    def __init__(self, pool: Core, then: Callable[[], object] = lambda: None, exclusive: bool = False) -> None:
+    def __init__(self, pool: PoolEngine, then: Callable[[], object] = lambda: None, exclusive: bool = False) -> None:
         """
         @param then: called when it is served or refused.
         """
         self.pool = pool
         self.then = then
-        self.slot: Slot | None = None
+        self.record: Record | None = None
         self.error: PoolError | None = None
         try:
-            slot = pool.take(self, exclusive)
+            record = pool.take(self, exclusive)
         except PoolError as error:
             self.error = error
         else:
-            if slot is not None:
-                self.granted(slot)
+            if record is not None:
+                self.granted(record)
 
-    def granted(self, slot: Slot) -> None:
+    def granted(self, record: Record) -> None:
         """
         Keep it.
         """
-        slot.load += 1
-        self.slot = slot
+        record.load += 1
+        self.record = record
         self.then()
 
     def refused(self, error: PoolError) -> None:
@@ -71,9 +71,9 @@ class Taker:
         """
         Give it back.
         """
-        assert self.slot is not None
-        self.slot.load -= 1
-        self.pool.eased(self.slot)
+        assert self.record is not None
+        self.record.load -= 1
+        self.pool.hasCapacity(self.record)
 
 
 class CoreCase(SynchronousTestCase):
@@ -88,28 +88,28 @@ class CoreCase(SynchronousTestCase):
         self.reactor = Reactor()
         self.server = Server(self.reactor)
 
-    def core(self, *servers: Server, client: Any = Client, start: bool = True, **options: Any) -> Core:
+    def core(self, *servers: Server, client: Any = Client, start: bool = True, **options: Any) -> PoolEngine:
         """
         @return: a new pool that neither dials without need nor ages, where it is not told to.
         """
         names = {"connectTimeout", "handshake", "announces", "check", "observer"} & set(options)
         named = {name: options.pop(name) for name in names}
         limits = Limits(**{"idleTimeout": 0, "maxLifetime": 0, **options})
-        core = Core(list(servers) or [self.server], Factory.forProtocol(client), limits, self.reactor, **named)
+        core = PoolEngine(list(servers) or [self.server], Factory.forProtocol(client), limits, self.reactor, **named)
         self.addCleanup(self.finish, core)
         if start:
             core.start()
             self.reactor.turns()
         return core
 
-    def finish(self, core: Core) -> None:
+    def finish(self, core: PoolEngine) -> None:
         """
         Assert that a pool closes without leaving anything behind.
         """
         done = core.abort()
         self.reactor.turns()
         self.successResultOf(done)
-        self.assertEqual((core.state.slots, core._attempts, core._errands, core._leaving.since), ([], {}, {}, {}))
+        self.assertEqual((core.state.records, core._attempts, core._errands, core._leaving.since), ([], {}, {}, {}))
         self.assertEqual((self.server.open, self.reactor.getDelayedCalls()), ([], []))
 
 
@@ -133,7 +133,7 @@ class StartTests(CoreCase):
         taker = Taker(core)
         self.assertEqual(self.server.dials, 0)
         self.reactor.turns()
-        self.assertIsNotNone(taker.slot)
+        self.assertIsNotNone(taker.record)
         self.assertEqual(core.stats.connections, 2)
 
     def test_factory(self) -> None:
@@ -149,12 +149,12 @@ class StartTests(CoreCase):
 
     def test_pipelined(self) -> None:
         """
-        A client that keeps the load of its connection itself is told its slot.
+        A client that keeps the load of its connection itself is told its record.
         """
 
         @implementer(IPipelined)
         class Pipelined(Client):
-            slot: Any = None
+            record: Any = None
             sending = False
 
             def loseConnection(self) -> None:
@@ -165,16 +165,16 @@ class StartTests(CoreCase):
 
         verifyClass(IPipelined, Pipelined)
         core = self.core(client=Pipelined, minimum=1)
-        (slot,) = core.state.slots
-        self.assertIs(slot.client.slot, slot)
-        self.assertEqual(slot.weight, 0)
+        (record,) = core.state.records
+        self.assertIs(record.connection.record, record)
+        self.assertEqual(record.weight, 0)
 
     def test_repr(self) -> None:
         """
         A pool shows what it is about.
         """
         core = self.core(minimum=1, maximum=7)
-        self.assertEqual(repr(core), "<Core pool: 0 of 7 connections busy, 1 idle, 0 dialing, 0 waiting>")
+        self.assertEqual(repr(core), "<PoolEngine pool: 0 of 7 connections busy, 1 idle, 0 dialing, 0 waiting>")
 
 
 class ServeTests(CoreCase):
@@ -211,9 +211,9 @@ class ServeTests(CoreCase):
         Taker(core)
         alone = Taker(core, exclusive=True)
         other = Taker(core)
-        self.assertEqual((alone.slot, other.slot), (None, None))
+        self.assertEqual((alone.record, other.record), (None, None))
         core.forget(alone.ticket)
-        self.assertIsNotNone(other.slot)
+        self.assertIsNotNone(other.record)
 
     def test_late(self) -> None:
         """
@@ -303,7 +303,7 @@ class ServeTests(CoreCase):
         """
         core = self.core(maximum=2, depth=8, minimum=1)
         first, second = Taker(core), Taker(core)
-        self.assertIs(first.slot, second.slot)
+        self.assertIs(first.record, second.record)
         self.reactor.turns()
         self.assertEqual(core.stats.connections, 2)
 
@@ -313,12 +313,12 @@ class ServeTests(CoreCase):
         """
         core = self.core(maximum=1, depth=8, minimum=1)
         first = Taker(core)
-        assert first.slot is not None
-        core.hold(first.slot)
+        assert first.record is not None
+        core.hold(first.record)
         waiter = Taker(core)
-        self.assertIsNone(waiter.slot)
-        core.unhold(first.slot)
-        self.assertIsNotNone(waiter.slot)
+        self.assertIsNone(waiter.record)
+        core.unhold(first.record)
+        self.assertIsNotNone(waiter.record)
 
     def test_each(self) -> None:
         """
@@ -326,7 +326,7 @@ class ServeTests(CoreCase):
         """
         other = Server(self.reactor, "other")
         core = self.core(self.server, other, maximum=4, minimum=4)
-        self.assertEqual({slot.server.name for slot in core.each()}, {"server", "other"})
+        self.assertEqual({record.server.name for record in core.each()}, {"server", "other"})
 
 
 class EndTests(CoreCase):
@@ -436,7 +436,7 @@ class EndTests(CoreCase):
         self.reactor.turns()
         core.start()
         self.reactor.turns()
-        self.assertIsNotNone(Taker(core).slot)
+        self.assertIsNotNone(Taker(core).record)
 
     def test_againWhileClosing(self) -> None:
         """
@@ -451,7 +451,7 @@ class EndTests(CoreCase):
         taker.give()
         self.reactor.turns()
         self.successResultOf(done)
-        self.assertIsNotNone(Taker(core).slot)
+        self.assertIsNotNone(Taker(core).record)
 
     def test_closedAgainWhileClosing(self) -> None:
         """
@@ -483,11 +483,11 @@ class EndTests(CoreCase):
         """
         core = self.core(minimum=1, connectTimeout=3.0)
         taker = Taker(core)
-        assert taker.slot is not None
+        assert taker.record is not None
         (line,) = self.server.open
         line.reads = False
         line.write(b"unread")
-        core.retire(taker.slot, "test")
+        core.retire(taker.record, "test")
         taker.give()
         self.reactor.advance(2.9)
         self.assertTrue(line.connected)
@@ -536,11 +536,11 @@ class LossTests(CoreCase):
 
         core = self.core(client=Asking, minimum=2)
         first = self.server.lines[0]
-        (gone,) = (slot for slot in core.state.slots if slot.client is first.protocol.client)
+        (gone,) = (record for record in core.state.records if record.connection is first.protocol.client)
         first.lose()
         self.reactor.turns()
-        self.assertIsNotNone(taken[0].slot)
-        self.assertIsNot(taken[0].slot, gone)
+        self.assertIsNotNone(taken[0].record)
+        self.assertIsNot(taken[0].record, gone)
 
     def logged(self) -> list[str]:
         """
@@ -617,7 +617,7 @@ class CheckTests(CoreCase):
     Tests for checks of connections that belong to nobody at the time.
     """
 
-    def checked(self, check: Callable[[Client], Any]) -> tuple[Core, Taker]:
+    def checked(self, check: Callable[[Client], Any]) -> tuple[PoolEngine, Taker]:
         """
         Ask for a connection that is to be checked first.
         """
@@ -638,8 +638,8 @@ class CheckTests(CoreCase):
             core, taker = self.checked(check)
             for line in self.server.open:
                 line.answer(*line.asked)
-            assert taker.slot is not None
-            self.assertEqual((taker.slot.phase, self.server.dials), (OPEN, 1))
+            assert taker.record is not None
+            self.assertEqual((taker.record.phase, self.server.dials), (OPEN, 1))
             self.finish(core)
             self.server.dials = 0
 
@@ -653,9 +653,9 @@ class CheckTests(CoreCase):
 
         for check in (fault, lambda client: False):
             core, taker = self.checked(check)
-            self.assertIsNone(taker.slot)
+            self.assertIsNone(taker.record)
             self.reactor.turns()
-            self.assertIsNotNone(taker.slot)
+            self.assertIsNotNone(taker.record)
             self.assertEqual((self.server.dials, core.stats.closed, core.stats.lost), (2, 1, 0))
             self.finish(core)
             self.server.dials = 0
@@ -667,7 +667,7 @@ class CheckTests(CoreCase):
         _, taker = self.checked(lambda client: client.ask("alive?"))
         self.reactor.advance(3)
         self.reactor.turns()
-        self.assertIsNotNone(taker.slot)
+        self.assertIsNotNone(taker.record)
         self.assertEqual(self.server.dials, 2)
 
     def test_lost(self) -> None:
@@ -679,7 +679,7 @@ class CheckTests(CoreCase):
         self.server.open[0].lose()
         self.reactor.turns()
         self.assertEqual((len(cancelled), core._errands), (1, {}))
-        self.assertIsNotNone(taker.slot)
+        self.assertIsNotNone(taker.record)
 
     def test_closing(self) -> None:
         """
@@ -752,10 +752,10 @@ class ChangeTests(CoreCase):
         Taker(core)
         waiter = Taker(core)
         self.reactor.turns()
-        self.assertIsNone(waiter.slot)
+        self.assertIsNone(waiter.record)
         core.limit(Limits(maximum=2, idleTimeout=0, maxLifetime=0))
         self.reactor.turns()
-        self.assertIsNotNone(waiter.slot)
+        self.assertIsNotNone(waiter.record)
 
     def test_unstarted(self) -> None:
         """
@@ -773,11 +773,11 @@ class ChangeTests(CoreCase):
         """
         core = self.core(maximum=2, minimum=2)
         taker = Taker(core)
-        old = core.state.slots
+        old = core.state.records
         core.expire()
         self.reactor.turns()
-        assert taker.slot is not None
-        self.assertEqual((taker.slot.phase, len(self.server.open)), (RETIRING, 2))
+        assert taker.record is not None
+        self.assertEqual((taker.record.phase, len(self.server.open)), (RETIRING, 2))
         taker.give()
         self.reactor.turns()
-        self.assertEqual((len(core.state.slots), len({*core.state.slots, *old})), (2, 4))
+        self.assertEqual((len(core.state.records), len({*core.state.records, *old})), (2, 4))

@@ -143,18 +143,18 @@ class RequestTests(PoolCase):
 
         @implementer(IPipelined)
         class Pipelined(Client):
-            slot: Any = None
+            record: Any = None
             sending = False
 
             def ask(self, word: str) -> Deferred[str]:
                 """
                 Count what is asked.
                 """
-                self.slot.load += 1
+                self.record.load += 1
                 return super().ask(word).addBoth(self._answered)
 
             def _answered(self, answer: Any) -> Any:
-                self.slot.load -= 1
+                self.record.load -= 1
                 return answer
 
             def loseConnection(self) -> None:
@@ -246,21 +246,21 @@ class TimeTests(PoolCase):
         """
         A request that waits for too long for a connection fails, and is never sent.
         """
-        pool = self.pool(maxClients=1, acquireTimeout=2.0)
+        pool = self.pool(maxClients=1, waitTimeout=2.0)
         pool.performRequest("ask", "x")
         waiting = pool.performRequest("ask", "late")
         self.reactor.turns()
         self.reactor.advance(2.1)
         error = self.error(waiting)
         assert isinstance(error, PoolTimeout)
-        self.assertEqual(error.phase, "acquire")
+        self.assertEqual(error.phase, "wait")
         (line,) = self.server.open
         line.answer("a")
         self.assertEqual(line.asked, ["x"])
 
     def test_connect(self) -> None:
         """
-        A dial or a handshake that takes too long is given up and its slot is free again (scenario 17).
+        A dial or a handshake that takes too long is given up and its record is free again (scenario 17).
         """
         pool = self.pool(maxClients=1, connectTimeout=2.0, configure=lambda client: client.ask("hello"))
         asked = pool.performRequest("ask", "x")
@@ -354,7 +354,7 @@ class TimeTests(PoolCase):
         """
         All times may be without limit.
         """
-        pool = self.pool(acquireTimeout=None, connectTimeout=None, requestTimeout=None, idleTimeout=None,
+        pool = self.pool(waitTimeout=None, connectTimeout=None, requestTimeout=None, idleTimeout=None,
                          maxLifetime=None, cancelGrace=None, maxClients=1)  # fmt: skip
         asked = [self.ask(pool) for _ in range(3)]
         self.reactor.turns()
@@ -506,7 +506,7 @@ class CancelTests(PoolCase):
         self.assertEqual(len(entered), 1)
         self.assertEqual(self.errors(borrower), [CancelledError])
         self.reactor.turns()
-        self.assertEqual((pool.stats.busy, pool._slots), (0, {}))
+        self.assertEqual((pool.stats.busy, pool._records), (0, {}))
 
     def test_refusedTogether(self) -> None:
         """
@@ -618,7 +618,7 @@ class LossTests(PoolCase):
         If that is wanted requests wait while the server is down.
         """
         self.server.mode = "refuse"
-        pool = self.pool(whenDown=None, acquireTimeout=60.0)
+        pool = self.pool(whenDown=None, waitTimeout=60.0)
         asked = pool.performRequest("add", 1)
         for _ in range(100):
             self.reactor.advance(0.25)
@@ -779,7 +779,7 @@ class LeaseTests(PoolCase):
         pool = self.pool(reset=lambda client: Deferred())
         pool.release(self.borrow(pool))
         self.server.open[0].lose()
-        self.assertEqual((pool.stats.connections, pool._slots), (0, {}))
+        self.assertEqual((pool.stats.connections, pool._records), (0, {}))
 
     def test_noResetAtTheEnd(self) -> None:
         """
@@ -882,7 +882,7 @@ class LeaseTests(PoolCase):
         cancelled.cancel()
         self.assertEqual(self.errors(failed, cancelled), [LookupError, CancelledError])
         self.reactor.turns()
-        self.assertEqual((self.server.open, pool._slots), ([], {}))
+        self.assertEqual((self.server.open, pool._records), ([], {}))
 
     def test_unhashable(self) -> None:
         """
@@ -1060,7 +1060,7 @@ class LifeTests(PoolCase):
         self.reactor.turns()
         self.successResultOf(done)
         pool.release(self.successResultOf(lent))
-        self.assertEqual(pool._slots, {})
+        self.assertEqual(pool._records, {})
 
     def test_asyncWith(self) -> None:
         """
@@ -1243,7 +1243,7 @@ class ChangeTests(PoolCase):
             closed.append(pool.stats.closed)
         self.assertLess(max(after - before for before, after in pairwise(closed)), 20)
         self.assertEqual(closed[-1], 99)
-        self.assertIs(pool._slots[id(lent)].client, lent)
+        self.assertIs(pool._records[id(lent)].connection, lent)
         pool.release(lent)
         self.assertEqual(pool.stats.connections, 100)
 
@@ -1417,7 +1417,7 @@ class ClientFactoryTests(PoolCase):
         line.lose()
         for f in (pool.clientFree, pool.clientBusy, pool.clientGone, pool.clientGone):
             f(client)
-        self.assertEqual((pool.stats.connections, pool._slots), (0, {}))
+        self.assertEqual((pool.stats.connections, pool._records), (0, {}))
 
     def test_busy(self) -> None:
         """
@@ -1437,7 +1437,7 @@ class ClientFactoryTests(PoolCase):
         self.assertEqual(self.successResultOf(waiting), 1)
         pool.clientBusy(client)
         self.server.open[0].lose()
-        self.assertEqual((pool._selfBusy, pool._slots), ({}, {}))
+        self.assertEqual((pool._selfBusy, pool._records), ({}, {}))
 
     def test_failed(self) -> None:
         """

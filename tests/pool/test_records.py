@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txconnpool.pool.records import DIALING, OPEN, Server, Slot
+from txconnpool.pool.records import DIALING, OPEN, Record, Server
 
 
 class ServerTests(SynchronousTestCase):
@@ -33,24 +33,24 @@ class ServerTests(SynchronousTestCase):
 
 class SlotTests(SynchronousTestCase):
     """
-    Tests for L{Slot}.
+    Tests for L{Record}.
     """
 
     def test_seen(self) -> None:
         """
         A connection is seen to live when it is given back and when it is checked.
         """
-        slot = Slot(Server("server0", None), 4)
-        slot.freeSince, slot.checkedAt = 2.0, 1.0
-        self.assertEqual(slot.seenAt, 2.0)
-        slot.checkedAt = 3.0
-        self.assertEqual(slot.seenAt, 3.0)
+        record = Record(Server("server0", None), 4)
+        record.freeSince, record.checkedAt = 2.0, 1.0
+        self.assertEqual(record.seenAt, 2.0)
+        record.checkedAt = 3.0
+        self.assertEqual(record.seenAt, 3.0)
 
     def test_phase(self) -> None:
         """
         It begins as a dial, and says what it is.
         """
-        slot = Slot(Server("server0", None), 4)
-        self.assertEqual((slot.phase, slot.client), (DIALING, None))
-        slot.phase, slot.load = OPEN, 3
-        self.assertEqual(repr(slot), "<Slot open, 3 of 4 in flight, to server0>")
+        record = Record(Server("server0", None), 4)
+        self.assertEqual((record.phase, record.connection), (DIALING, None))
+        record.phase, record.load = OPEN, 3
+        self.assertEqual(repr(record), "<Record open, 3 of 4 in flight, to server0>")

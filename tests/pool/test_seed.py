@@ -637,13 +637,13 @@ class DefectTests(SeedCase):
         """
         Waiting, connecting and answering have their times.
         """
-        pool = self.pool(acquireTimeout=4.0, connectTimeout=1.0, requestTimeout=2.0, whenDown=None)
+        pool = self.pool(waitTimeout=4.0, connectTimeout=1.0, requestTimeout=2.0, whenDown=None)
         answer = pool.get(b"k")
         self.turns()
         self.reactor.advance(1.1)
         self.assertEqual(pool.stats.dialFailures, 1)
         self.reactor.advance(3)
-        self.assertEqual(self.failureResultOf(answer, PoolTimeout).value.phase, "acquire")
+        self.assertEqual(self.failureResultOf(answer, PoolTimeout).value.phase, "wait")
         answer = pool.get(b"k")
         self.ended = len(self.dials) - 1
         self.accept()

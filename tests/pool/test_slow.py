@@ -35,7 +35,7 @@ class SlowTests(SynchronousTestCase):
         @return: a pool whose slow requests are logged.
         """
         stage = Stage(servers, start=False, **limits)
-        self.slow = SlowLog("pool", stage.wire, stage.clock.seconds)
+        self.slow = SlowLog("pool", stage.dialect, stage.clock.seconds)
         self.slow.limit(threshold, keys)
         stage.pool._factory.slow = stage.sessions.slow = self.slow
         stage.pool.start()
@@ -201,8 +201,8 @@ class SlowTests(SynchronousTestCase):
         stage = self.stage(threshold=0.0)
         self.assertFalse(self.slow.wanted)
         stage.client().send(b"set a 0 0 1\r\nx\r\n")
-        (slot,) = stage.pool.state.slots
-        self.assertIsNone(slot.client._inFlight[0][4])
+        (record,) = stage.pool.state.records
+        self.assertIsNone(record.connection._inFlight[0][4])
 
     def test_changed(self) -> None:
         """

@@ -23,7 +23,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txconnpool.errors import PoolClosed, PoolError, PoolFull, PoolTimeout, ServerUnavailable
 from txconnpool.pool.limits import Limits
-from txconnpool.pool.records import CHECKING, DIALING, DOUBTFUL, GONE, HELD, OPEN, RETIRING, Server, Slot
+from txconnpool.pool.records import CHECKING, DIALING, DOUBTFUL, GONE, HELD, OPEN, RETIRING, Record, Server
 from txconnpool.pool.state import TOGETHER, Action, Check, Close, Dial, PoolState
 
 REFUSED = ConnectionRefusedError("refused")
@@ -33,7 +33,7 @@ class Waiter:
     """
     Who asks for a connection.
 
-    @ivar slot: what it was given.
+    @ivar record: what it was given.
     @ivar error: or why not.
     @ivar load: what it puts on its connection.
     """
@@ -41,18 +41,18 @@ class Waiter:
     def __init__(self, exclusive: bool = False) -> None:
         self.exclusive = exclusive
         self.ticket: Any = None
-        self.slot: Slot | None = None
+        self.record: Record | None = None
         self.error: PoolError | None = None
         self.load = 0
 
-    def granted(self, slot: Slot) -> None:
+    def granted(self, record: Record) -> None:
         """
         Put load on it at once.
         """
-        assert self.slot is None and self.error is None
-        self.slot = slot
-        self.load = slot.depth if self.exclusive else 1
-        slot.load += self.load
+        assert self.record is None and self.error is None
+        self.record = record
+        self.load = record.depth if self.exclusive else 1
+        record.load += self.load
 
 
 class Line:
@@ -67,7 +67,7 @@ class World:
     """
     What is around a L{PoolState}: its decisions are carried out by writing them down.
 
-    @ivar dials: the slots being dialed.
+    @ivar dials: the records being dialed.
     @ivar checks: those being checked.
     @ivar closes: those being closed.
     """
@@ -77,9 +77,9 @@ class World:
         self.state = PoolState(Limits(**{**defaults, **limits}), lambda low, high: (low + high) / 2)
         self.state.servers = [Server(f"server{number}", None) for number in range(servers)]
         self.now = 1000.0
-        self.dials: list[Slot] = []
-        self.checks: list[Slot] = []
-        self.closes: list[Slot] = []
+        self.dials: list[Record] = []
+        self.checks: list[Record] = []
+        self.closes: list[Record] = []
 
     def do(self, actions: Sequence[Action]) -> None:
         """
@@ -87,25 +87,25 @@ class World:
         """
         for action in actions:
             if isinstance(action, Dial):
-                self.dials.append(action.slot)
+                self.dials.append(action.record)
             elif isinstance(action, Check):
-                self.checks.append(action.slot)
+                self.checks.append(action.record)
             elif isinstance(action, Close):
-                if action.slot not in self.closes:
-                    self.closes.append(action.slot)
+                if action.record not in self.closes:
+                    self.closes.append(action.record)
             else:
-                assert action.waiter.slot is None and action.waiter.error is None
+                assert action.waiter.record is None and action.waiter.error is None
                 action.waiter.error = action.error
         self.state.waiters.serve(self.now)
 
     def ask(self, exclusive: bool = False) -> Waiter:
         """
-        Ask for a connection, as L{txconnpool.pool.engine.Core.take} does.
+        Ask for a connection, as L{txconnpool.pool.engine.PoolEngine.take} does.
         """
         state = self.state
         waiter = Waiter(exclusive)
-        slot = None if state.waiters.count else state.pick(exclusive)
-        if slot is None:
+        record = None if state.waiters.count else state.pick(exclusive)
+        if record is None:
             try:
                 waiter.ticket = state.enqueue(waiter, self.now, exclusive)
             except PoolError as error:
@@ -114,18 +114,18 @@ class World:
                 self.do(state.grow(self.now) if state.canGrow else [])
         else:
             state.counters.acquired += 1
-            waiter.granted(slot)
-            self.do(state.grow(self.now, 1) if slot.load > waiter.load and state.canGrow and not state.idle else [])
+            waiter.granted(record)
+            self.do(state.grow(self.now, 1) if record.load > waiter.load and state.canGrow and not state.idle else [])
         return waiter
 
     def end(self, waiter: Waiter) -> None:
         """
         C{waiter} needs its connection no more.
         """
-        slot = waiter.slot
-        assert slot is not None
-        slot.load -= waiter.load
-        self.do([] if slot.load else self.state.eased(slot, self.now))
+        record = waiter.record
+        assert record is not None
+        record.load -= waiter.load
+        self.do([] if record.load else self.state.hasCapacity(record, self.now))
 
     def start(self) -> World:
         """
@@ -134,31 +134,31 @@ class World:
         self.do(self.state.start(self.now))
         return self
 
-    def accept(self, slot: Slot | None = None) -> Slot:
+    def accept(self, record: Record | None = None) -> Record:
         """
         A dial succeeds: the oldest, if not told which.
         """
-        slot = slot or self.dials[0]
-        self.dials.remove(slot)
-        slot.weight = 0
-        self.do(self.state.dialed(slot, Line(), self.now))
-        return slot
+        record = record or self.dials[0]
+        self.dials.remove(record)
+        record.weight = 0
+        self.do(self.state.dialed(record, Line(), self.now))
+        return record
 
-    def refuse(self, slot: Slot | None = None) -> None:
+    def refuse(self, record: Record | None = None) -> None:
         """
         A dial fails: the oldest, if not told which.
         """
-        slot = slot or self.dials[0]
-        self.dials.remove(slot)
-        self.do(self.state.dialFailed(slot, REFUSED, "connection refused", self.now))
+        record = record or self.dials[0]
+        self.dials.remove(record)
+        self.do(self.state.dialFailed(record, REFUSED, "connection refused", self.now))
 
-    def lose(self, slot: Slot) -> None:
+    def lose(self, record: Record) -> None:
         """
         A connection ends.
         """
-        if slot in self.closes:
-            self.closes.remove(slot)
-        self.do(self.state.lost(slot, REFUSED, "connection lost", self.now))
+        if record in self.closes:
+            self.closes.remove(record)
+        self.do(self.state.lost(record, REFUSED, "connection lost", self.now))
 
     def advance(self, seconds: float) -> None:
         """
@@ -172,7 +172,7 @@ class World:
             assert after is None or after > self.now, "time would stand still"
         self.now = end
 
-    def established(self, count: int = 1) -> list[Slot]:
+    def established(self, count: int = 1) -> list[Record]:
         """
         Start, and have so many connections.
         """
@@ -181,14 +181,14 @@ class World:
         while self.state.connected < count:
             self.accept()
         self.state.wanted = 0
-        return self.state.slots
+        return self.state.records
 
     @property
     def phases(self) -> list[str]:
         """
         The phases of all connections.
         """
-        return [slot.phase for slot in self.state.slots]
+        return [record.phase for record in self.state.records]
 
 
 class GrowTests(SynchronousTestCase):
@@ -227,7 +227,7 @@ class GrowTests(SynchronousTestCase):
             dials.append(len(world.dials))
             world.accept()
         self.assertEqual(dials, [1, 1, 1])
-        self.assertEqual([waiter.slot is None for waiter in waiters], [False, False, False, True, True])
+        self.assertEqual([waiter.record is None for waiter in waiters], [False, False, False, True, True])
 
     def test_noMoreThanNeeded(self) -> None:
         """
@@ -235,8 +235,8 @@ class GrowTests(SynchronousTestCase):
         """
         world = World().start()
         waiter = world.ask()
-        slot = world.accept()
-        self.assertIs(waiter.slot, slot)
+        record = world.accept()
+        self.assertIs(waiter.record, record)
         self.assertEqual(world.dials, [])
 
     def test_servedMeanwhile(self) -> None:
@@ -244,11 +244,11 @@ class GrowTests(SynchronousTestCase):
         A connection that becomes free serves the waiter first; the dial begun for it goes on and becomes idle.
         """
         world = World()
-        (slot,) = world.established()
+        (record,) = world.established()
         first, second = world.ask(), world.ask()
         self.assertEqual(len(world.dials), 1)
         world.end(first)
-        self.assertIs(second.slot, slot)
+        self.assertIs(second.record, record)
         world.accept()
         self.assertEqual((world.dials, world.state.stats().idle), ([], 1))
 
@@ -257,10 +257,10 @@ class GrowTests(SynchronousTestCase):
         With room for several requests on a connection one more is dialed when the idle ones are used up.
         """
         world = World(depth=8)
-        (slot,) = world.established()
+        (record,) = world.established()
         world.ask()
         self.assertEqual(world.dials, [])
-        self.assertIs(world.ask().slot, slot)
+        self.assertIs(world.ask().record, record)
         self.assertEqual(len(world.dials), 1)
 
     def test_lost(self) -> None:
@@ -291,15 +291,15 @@ class GrowTests(SynchronousTestCase):
         A connection that is to be closed counts against the bound until it is gone.
         """
         world = World(maximum=1)
-        (slot,) = world.established()
+        (record,) = world.established()
         first = world.ask()
         world.do(world.state.expire(world.now))
         world.ask()
         self.assertEqual((world.dials, world.phases), ([], [RETIRING]))
         world.end(first)
-        self.assertEqual(world.closes, [slot])
+        self.assertEqual(world.closes, [record])
         self.assertEqual(world.dials, [])
-        world.lose(slot)
+        world.lose(record)
         self.assertEqual(len(world.dials), 1)
 
 
@@ -313,9 +313,9 @@ class ServersTests(SynchronousTestCase):
         Connections go to the server that has the fewest, in turn among equals, and all are dialed side by side.
         """
         world = World(3, maximum=6, minimum=6).start()
-        self.assertEqual([slot.server.name for slot in world.dials], ["server0", "server1", "server2"])
+        self.assertEqual([record.server.name for record in world.dials], ["server0", "server1", "server2"])
         world.accept(world.dials[1])
-        self.assertEqual([slot.server.name for slot in world.dials], ["server0", "server2", "server1"])
+        self.assertEqual([record.server.name for record in world.dials], ["server0", "server2", "server1"])
 
     def test_failedLeavesRotation(self) -> None:
         """
@@ -325,10 +325,10 @@ class ServersTests(SynchronousTestCase):
         waiter = world.ask()
         self.assertEqual(world.dials[0].server.name, "server0")
         world.refuse()
-        self.assertEqual([slot.server.name for slot in world.dials], ["server1"])
+        self.assertEqual([record.server.name for record in world.dials], ["server1"])
         world.accept()
-        assert waiter.slot is not None
-        self.assertEqual(waiter.slot.server.name, "server1")
+        assert waiter.record is not None
+        self.assertEqual(waiter.record.server.name, "server1")
 
     def test_share(self) -> None:
         """
@@ -341,7 +341,7 @@ class ServersTests(SynchronousTestCase):
             world.accept()
         self.assertEqual((world.dials, world.state.connected), ([], 2))
         world.advance(1)
-        self.assertEqual([slot.server for slot in world.dials], [down.server])
+        self.assertEqual([record.server for record in world.dials], [down.server])
 
     def test_probe(self) -> None:
         """
@@ -354,12 +354,12 @@ class ServersTests(SynchronousTestCase):
         world.accept()
         for _ in range(5):
             world.advance(1.5)
-            self.assertEqual([slot.server.name for slot in world.dials], ["server0"])
+            self.assertEqual([record.server.name for record in world.dials], ["server0"])
             world.refuse()
         world.advance(1.5)
-        slot = world.accept()
+        record = world.accept()
         world.advance(5)
-        world.lose(slot)
+        world.lose(record)
         world.advance(60)
         self.assertEqual(world.dials, [])
 
@@ -371,22 +371,24 @@ class ServersTests(SynchronousTestCase):
         world.ask()
         world.do(world.state.addServer(Server("new", None), world.now))
         world.refuse()
-        self.assertEqual([slot.server.name for slot in world.dials], ["new"])
+        self.assertEqual([record.server.name for record in world.dials], ["new"])
 
     def test_remove(self) -> None:
         """
         When a server is removed its connections are closed as they become free, and those of the others stay.
         """
         world = World(2, maximum=4)
-        slots = world.established(4)
+        records = world.established(4)
         gone = world.state.servers[0]
         waiters = [world.ask() for _ in range(4)]
         world.do(world.state.removeServer(gone, world.now))
-        self.assertEqual([slot.phase for slot in slots], [RETIRING if slot.server is gone else OPEN for slot in slots])
+        self.assertEqual(
+            [record.phase for record in records], [RETIRING if record.server is gone else OPEN for record in records]
+        )
         self.assertEqual(world.closes, [])
         for waiter in waiters:
             world.end(waiter)
-        self.assertEqual([slot.server for slot in world.closes], [gone, gone])
+        self.assertEqual([record.server for record in world.closes], [gone, gone])
 
     def test_removeWhileDialing(self) -> None:
         """
@@ -397,11 +399,11 @@ class ServersTests(SynchronousTestCase):
         gone, stays = world.state.servers
         world.state.wanted = 4
         world.do(world.state.grow(world.now))
-        (dial,) = (slot for slot in world.dials if slot.server is gone)
+        (dial,) = (record for record in world.dials if record.server is gone)
         world.do(world.state.removeServer(gone, world.now))
         world.accept(dial)
         self.assertEqual(dial.phase, RETIRING)
-        self.assertIn(OPEN, [slot.phase for slot in world.state.slots if slot.server is stays])
+        self.assertIn(OPEN, [record.phase for record in world.state.records if record.server is stays])
 
     def test_removeLast(self) -> None:
         """
@@ -422,22 +424,22 @@ class ServersTests(SynchronousTestCase):
         world = World(2).start()
         world.do(world.state.eject(world.state.servers[0], REFUSED, "known", world.now))
         world.ask()
-        self.assertEqual([slot.server.name for slot in world.dials], ["server1"])
+        self.assertEqual([record.server.name for record in world.dials], ["server1"])
 
     def test_each(self) -> None:
         """
         One connection of each server, the least loaded, may be had for what concerns all; if one has none, none are.
         """
         world = World(2, maximum=4, depth=4)
-        slots = world.established(4)
-        busy = world.ask().slot
+        records = world.established(4)
+        busy = world.ask().record
         chosen = world.state.each()
-        self.assertEqual({slot.server for slot in chosen}, set(world.state.servers))
+        self.assertEqual({record.server for record in chosen}, set(world.state.servers))
         self.assertNotIn(busy, chosen)
-        self.assertNotIn(world.ask(True).slot, [*chosen, busy])  # none of them is idle any more
-        for slot in slots:
-            if slot.server is world.state.servers[0]:
-                world.lose(slot)
+        self.assertNotIn(world.ask(True).record, [*chosen, busy])  # none of them is idle any more
+        for record in records:
+            if record.server is world.state.servers[0]:
+                world.lose(record)
         self.assertRaises(ServerUnavailable, world.state.each)
 
 
@@ -462,9 +464,9 @@ class FailureTests(SynchronousTestCase):
             return round(pause, 6)
 
         self.assertEqual([pause() for _ in range(6)], [0.1, 0.2, 0.4, 0.8, 1.0, 1.0])
-        slot = world.accept()
+        record = world.accept()
         world.advance(5)
-        world.lose(slot)
+        world.lose(record)
         world.ask()
         self.assertEqual(pause(), 0.1)
 
@@ -485,9 +487,9 @@ class FailureTests(SynchronousTestCase):
         The loss of a connection that has lasted is no reason to wait with the next dial.
         """
         world = World(minimum=1)
-        (slot,) = world.established()
+        (record,) = world.established()
         world.advance(1.5)
-        world.lose(slot)
+        world.lose(record)
         self.assertEqual(len(world.dials), 1)
         self.assertEqual(world.state.counters.ejections, 0)
 
@@ -512,7 +514,7 @@ class FailureTests(SynchronousTestCase):
         self.assertEqual(world.state.counters.unavailable, 2)
         world.advance(1)
         world.accept()
-        self.assertIsNotNone(world.ask().slot)
+        self.assertIsNotNone(world.ask().record)
 
     def test_connectionLeft(self) -> None:
         """
@@ -543,19 +545,19 @@ class FailureTests(SynchronousTestCase):
         A clock that is put back or forward breaks nothing that time does not concern.
         """
         world = World(minimum=1, idleTimeout=60, maxLifetime=600)
-        (slot,) = world.established()
+        (record,) = world.established()
         first, second = world.ask(), world.ask()
         world.now -= 3600
         world.end(first)
-        self.assertIs(second.slot, slot)
+        self.assertIs(second.record, record)
         self.assertGreaterEqual(world.state.stats().waitTime, 0)
         world.end(second)
         world.now += 10 * 3600
         world.advance(0)
-        self.assertEqual(world.closes, [slot])
-        world.lose(slot)
+        self.assertEqual(world.closes, [record])
+        world.lose(record)
         world.accept()
-        self.assertIsNotNone(world.ask().slot)
+        self.assertIsNotNone(world.ask().record)
 
 
 class PickTests(SynchronousTestCase):
@@ -568,15 +570,15 @@ class PickTests(SynchronousTestCase):
         Use three connections four times, one after the other, after they were given back in their order.
         """
         world = World(reuse=reuse)
-        slots = world.established(3)
-        waiters = {waiter.slot: waiter for waiter in [world.ask() for _ in range(3)]}
-        for slot in slots:
-            world.end(waiters[slot])
+        records = world.established(3)
+        waiters = {waiter.record: waiter for waiter in [world.ask() for _ in range(3)]}
+        for record in records:
+            world.end(waiters[record])
         used = []
         for _ in range(4):
             waiter = world.ask()
-            assert waiter.slot is not None
-            used.append(slots.index(waiter.slot))
+            assert waiter.record is not None
+            used.append(records.index(waiter.record))
             world.end(waiter)
         return used
 
@@ -599,9 +601,9 @@ class PickTests(SynchronousTestCase):
         """
         world = World(maximum=2, depth=2)
         first, second = world.established(2)
-        taken = [world.ask().slot for _ in range(3)]
+        taken = [world.ask().record for _ in range(3)]
         self.assertEqual(sorted([first.load, second.load]), [1, 2])
-        taken.append(world.ask().slot)
+        taken.append(world.ask().record)
         self.assertEqual([taken.count(first), taken.count(second)], [2, 2])
         self.assertIsNone(world.state.pick())
 
@@ -612,17 +614,17 @@ class PickTests(SynchronousTestCase):
         """
         world = World(maximum=2, depth=100)
         first, second = world.established(2)
-        chosen = world.ask().slot
+        chosen = world.ask().record
         assert chosen is not None
         other = second if chosen is first else first
-        chosen.client.sending = True
-        self.assertEqual({world.ask().slot for _ in range(TOGETHER - 1)}, {chosen})
-        self.assertIs(world.ask().slot, other)
-        other.client.sending = True
-        self.assertIs(world.ask().slot, other)
-        other.client.sending = False
+        chosen.connection.sending = True
+        self.assertEqual({world.ask().record for _ in range(TOGETHER - 1)}, {chosen})
+        self.assertIs(world.ask().record, other)
+        other.connection.sending = True
+        self.assertIs(world.ask().record, other)
+        other.connection.sending = False
         other.load += TOGETHER
-        self.assertIs(world.ask().slot, chosen)
+        self.assertIs(world.ask().record, chosen)
 
     def test_togetherInVain(self) -> None:
         """
@@ -632,23 +634,23 @@ class PickTests(SynchronousTestCase):
         world = World(maximum=2, depth=2)
         first, second = world.established(2)
         request = world.ask()
-        chosen = request.slot
+        chosen = request.record
         assert chosen is not None
         other = second if chosen is first else first
-        chosen.client.sending = True
+        chosen.connection.sending = True
         lease = world.ask(True)
-        self.assertIs(lease.slot, other)
+        self.assertIs(lease.record, other)
         world.end(lease)
-        self.assertEqual([world.ask().slot for _ in range(2)], [chosen, other])
+        self.assertEqual([world.ask().record for _ in range(2)], [chosen, other])
         chosen.load = 0
-        world.do(world.state.eased(chosen, world.now))
-        self.assertIs(world.ask().slot, chosen)
+        world.do(world.state.hasCapacity(chosen, world.now))
+        self.assertIs(world.ask().record, chosen)
         other.load = 0
         world.do(world.state.resize(replace(world.state.limits, depth=1), world.now))
         self.assertIs(world.state.pick(), None)
-        world.do(world.state.eased(other, world.now))
+        world.do(world.state.hasCapacity(other, world.now))
         world.lose(chosen)
-        self.assertIs(world.ask().slot, other)
+        self.assertIs(world.ask().record, other)
 
     def test_exclusive(self) -> None:
         """
@@ -658,10 +660,10 @@ class PickTests(SynchronousTestCase):
         world.established()
         request = world.ask()
         lease = world.ask(True)
-        self.assertIsNone(lease.slot)
+        self.assertIsNone(lease.record)
         world.end(request)
-        self.assertIsNotNone(lease.slot)
-        self.assertIsNone(world.ask().slot)
+        self.assertIsNotNone(lease.record)
+        self.assertIsNone(world.ask().record)
         self.assertEqual(world.state.stats().inFlight, 4)
 
     def test_easedTwice(self) -> None:
@@ -669,9 +671,9 @@ class PickTests(SynchronousTestCase):
         To say twice that a connection carries nothing does not make it two.
         """
         world = World()
-        (slot,) = world.established()
-        world.do(world.state.eased(slot, world.now))
-        self.assertIs(world.ask().slot, slot)
+        (record,) = world.established()
+        world.do(world.state.hasCapacity(record, world.now))
+        self.assertIs(world.ask().record, record)
         self.assertIsNone(world.state.pick())
 
 
@@ -688,10 +690,10 @@ class WaitTests(SynchronousTestCase):
         world.established()
         waiters = [world.ask() for _ in range(4)]
         for waiter, following in pairwise(waiters):
-            self.assertIsNone(following.slot)
+            self.assertIsNone(following.record)
             world.end(waiter)
-            self.assertIsNotNone(following.slot)
-            self.assertIsNone(world.ask().slot)
+            self.assertIsNotNone(following.record)
+            self.assertIsNone(world.ask().record)
 
     def test_exhausted(self) -> None:
         """
@@ -705,7 +707,7 @@ class WaitTests(SynchronousTestCase):
         self.assertIsNone(waiter.error)
         world.advance(0.2)
         assert isinstance(waiter.error, PoolTimeout)
-        self.assertEqual(waiter.error.phase, "acquire")
+        self.assertEqual(waiter.error.phase, "wait")
         self.assertEqual(waiter.error.stats.waiting, 1)
         self.assertIsNone(waiter.error.__cause__)
         expected = "timed out waiting for a connection (1 of 1 connections busy, 0 idle, 0 dialing, 1 waiting)"
@@ -758,7 +760,7 @@ class EndTests(SynchronousTestCase):
         Who waits is refused, idle connections are closed, busy ones when they carry nothing, and nobody is served.
         """
         world = World(maximum=2, idleTimeout=9, maxLifetime=9)
-        slots = world.established(2)
+        records = world.established(2)
         busy = world.ask(), world.ask()
         world.end(busy[0])
         waiters = world.ask(), world.ask()
@@ -768,7 +770,7 @@ class EndTests(SynchronousTestCase):
         self.assertIsInstance(world.ask().error, PoolClosed)
         world.end(waiters[0])
         world.end(busy[1])
-        self.assertEqual(set(world.closes), set(slots))
+        self.assertEqual(set(world.closes), set(records))
         self.assertIsNone(world.state.due(world.now))
 
     def test_dialsGivenUp(self) -> None:
@@ -779,7 +781,7 @@ class EndTests(SynchronousTestCase):
         world.do(world.state.stop())
         world.refuse()
         world.refuse()
-        self.assertEqual((world.dials, world.state.slots), ([], []))
+        self.assertEqual((world.dials, world.state.records), ([], []))
         self.assertTrue(all(server.up for server in world.state.servers))
         self.assertEqual(world.state.counters.dialFailures, 0)
 
@@ -788,12 +790,12 @@ class EndTests(SynchronousTestCase):
         A pool that was stopped can be started again.
         """
         world = World(minimum=1)
-        (slot,) = world.established()
+        (record,) = world.established()
         world.do(world.state.stop())
-        world.lose(slot)
+        world.lose(record)
         world.start()
         world.accept()
-        self.assertIsNotNone(world.ask().slot)
+        self.assertIsNotNone(world.ask().record)
 
 
 class ChangeTests(SynchronousTestCase):
@@ -806,17 +808,17 @@ class ChangeTests(SynchronousTestCase):
         Connections above a smaller bound are closed, idle ones first and busy ones when they carry nothing.
         """
         world = World(maximum=4)
-        slots = world.established(4)
+        records = world.established(4)
         waiters = [world.ask() for _ in range(3)]
         world.do(world.state.resize(Limits(maximum=2, idleTimeout=0, maxLifetime=0), world.now))
-        self.assertEqual([slot.load for slot in world.closes], [0])
+        self.assertEqual([record.load for record in world.closes], [0])
         self.assertEqual(sorted(world.phases), [OPEN, OPEN, RETIRING, RETIRING])
         for waiter in waiters:
             world.end(waiter)
         self.assertEqual(len(world.closes), 2)
-        for slot in list(world.closes):
-            self.assertIn(slot, slots)
-            world.lose(slot)
+        for record in list(world.closes):
+            self.assertIn(record, records)
+            world.lose(record)
         self.assertEqual((world.phases, world.dials), ([OPEN, OPEN], []))
 
     def test_smallerThanDialed(self) -> None:
@@ -831,8 +833,8 @@ class ChangeTests(SynchronousTestCase):
         world.do(world.state.resize(Limits(maximum=3, idleTimeout=0, maxLifetime=0), world.now))
         while world.dials:
             world.accept()
-        for slot in list(world.closes):
-            world.lose(slot)
+        for record in list(world.closes):
+            world.lose(record)
         self.assertEqual((world.phases, world.dials), ([OPEN] * 3, []))
 
     def test_larger(self) -> None:
@@ -846,7 +848,7 @@ class ChangeTests(SynchronousTestCase):
         self.assertEqual(world.dials, [])
         world.do(world.state.resize(Limits(maximum=2), world.now))
         world.accept()
-        self.assertIsNotNone(waiter.slot)
+        self.assertIsNotNone(waiter.record)
 
     def test_depth(self) -> None:
         """
@@ -887,32 +889,32 @@ class HoldTests(SynchronousTestCase):
         A connection that is held back gets nothing more, and serves who waits when it is not any more.
         """
         world = World(maximum=1, depth=4)
-        (slot,) = world.established()
+        (record,) = world.established()
         first = world.ask()
-        world.state.hold(slot)
+        world.state.hold(record)
         waiter = world.ask()
-        self.assertEqual((waiter.slot, slot.phase), (None, HELD))
+        self.assertEqual((waiter.record, record.phase), (None, HELD))
         world.end(first)
-        self.assertIsNone(waiter.slot)
-        world.state.unhold(slot, world.now)
+        self.assertIsNone(waiter.record)
+        world.state.unhold(record, world.now)
         world.do([])
-        self.assertIs(waiter.slot, slot)
+        self.assertIs(waiter.record, record)
 
     def test_idleAgain(self) -> None:
         """
         One that carries nothing when it is not held any more is idle, and ages as others do.
         """
         world = World(idleTimeout=10)
-        (slot,) = world.established()
+        (record,) = world.established()
         waiter = world.ask()
-        world.state.hold(slot)
+        world.state.hold(record)
         world.end(waiter)
         world.advance(60)
-        world.state.unhold(slot, world.now)
+        world.state.unhold(record, world.now)
         world.advance(9)
         self.assertEqual(world.closes, [])
         world.advance(2)
-        self.assertEqual(world.closes, [slot])
+        self.assertEqual(world.closes, [record])
 
     def test_lostOrRetired(self) -> None:
         """
@@ -920,12 +922,12 @@ class HoldTests(SynchronousTestCase):
         """
         world = World()
         first, second = world.established(2)
-        for slot in (first, second):
-            world.state.hold(slot)
+        for record in (first, second):
+            world.state.hold(record)
         world.lose(first)
         world.do(world.state.discard(second, "enough"))
-        for slot in (first, second):
-            world.state.unhold(slot, world.now)
+        for record in (first, second):
+            world.state.unhold(record, world.now)
         self.assertEqual((first.phase, second.phase, world.state.pick()), (GONE, RETIRING, None))
 
 
@@ -934,15 +936,15 @@ class CheckTests(SynchronousTestCase):
     Tests for checking connections.
     """
 
-    def doubtful(self, count: int = 1, **limits: Any) -> tuple[World, list[Slot]]:
+    def doubtful(self, count: int = 1, **limits: Any) -> tuple[World, list[Record]]:
         """
         Have connections that were idle for too long to be trusted.
         """
         world = World(checkIfIdleFor=1.0, **limits)
-        slots = world.established(count)
+        records = world.established(count)
         world.advance(2)
         world.state.doubt(world.now)
-        return world, slots
+        return world, records
 
     def test_fresh(self) -> None:
         """
@@ -952,33 +954,33 @@ class CheckTests(SynchronousTestCase):
         world.established()
         world.advance(0.9)
         world.state.doubt(world.now)
-        self.assertIsNotNone(world.ask().slot)
+        self.assertIsNotNone(world.ask().record)
         self.assertEqual(world.checks, [])
 
     def test_lives(self) -> None:
         """
         One that was not is checked first, and used when it lives.
         """
-        world, (slot,) = self.doubtful()
+        world, (record,) = self.doubtful()
         waiter = world.ask()
-        self.assertEqual((waiter.slot, world.checks, world.dials), (None, [slot], []))
-        world.state.checked(slot, world.now)
+        self.assertEqual((waiter.record, world.checks, world.dials), (None, [record], []))
+        world.state.checked(record, world.now)
         world.do([])
-        self.assertIs(waiter.slot, slot)
+        self.assertIs(waiter.record, record)
 
     def test_dead(self) -> None:
         """
         If it does not live it is closed, and the next one is checked, or one is dialed.
         """
-        world, slots = self.doubtful(2)
+        world, records = self.doubtful(2)
         waiter = world.ask()
         for count in (1, 2):
-            slot = world.checks[-1]
-            world.do(world.state.discard(slot, "dead") + world.state.grow(world.now))
+            record = world.checks[-1]
+            world.do(world.state.discard(record, "dead") + world.state.grow(world.now))
             self.assertEqual(len(world.closes), count)
-        self.assertEqual(set(world.checks), set(slots))
+        self.assertEqual(set(world.checks), set(records))
         world.accept()
-        self.assertIsNotNone(waiter.slot)
+        self.assertIsNotNone(waiter.record)
 
     def test_oneEach(self) -> None:
         """
@@ -989,10 +991,10 @@ class CheckTests(SynchronousTestCase):
         self.assertEqual(len(world.checks), 1)
         second = world.ask()
         self.assertEqual((len(world.checks), world.dials), (2, []))
-        for slot in world.checks:
-            world.state.checked(slot, world.now)
+        for record in world.checks:
+            world.state.checked(record, world.now)
         world.do([])
-        self.assertTrue(first.slot and second.slot)
+        self.assertTrue(first.record and second.record)
         self.assertEqual(world.state.stats().idle, 1)
 
     def test_lost(self) -> None:
@@ -1024,14 +1026,14 @@ class CheckTests(SynchronousTestCase):
         An idle connection is checked that often, and used meanwhile only if there is need.
         """
         world = World(keepAlive=10)
-        (slot,) = world.established()
+        (record,) = world.established()
         for _ in range(3):
             world.advance(9)
             self.assertEqual(world.checks, [])
             world.advance(1)
-            self.assertEqual(world.checks, [slot])
+            self.assertEqual(world.checks, [record])
             world.checks.clear()
-            world.state.checked(slot, world.now)
+            world.state.checked(record, world.now)
 
     def test_keepAliveBusy(self) -> None:
         """
@@ -1052,12 +1054,12 @@ class CheckTests(SynchronousTestCase):
         What is kept alive is closed all the same when it was not used for long.
         """
         world = World(keepAlive=10, idleTimeout=35)
-        (slot,) = world.established()
+        (record,) = world.established()
         for _ in range(3):
             world.advance(10)
             world.state.checked(world.checks.pop(), world.now)
         world.advance(5)
-        self.assertEqual(world.closes, [slot])
+        self.assertEqual(world.closes, [record])
 
 
 class AgeTests(SynchronousTestCase):
@@ -1070,12 +1072,12 @@ class AgeTests(SynchronousTestCase):
         What is idle for long is closed, the longest first, down to what is kept open.
         """
         world = World(maximum=3, minimum=1, idleTimeout=10)
-        slots = world.established(3)
+        records = world.established(3)
         last = world.ask()
         world.advance(8)
         world.end(last)
         world.advance(3)
-        self.assertEqual(set(world.closes), set(slots) - {last.slot})
+        self.assertEqual(set(world.closes), set(records) - {last.record})
         world.advance(100)
         self.assertEqual(len(world.closes), 2)
 
@@ -1101,11 +1103,11 @@ class AgeTests(SynchronousTestCase):
         waiter = world.ask()
         world.advance(101)
         (closed,) = world.closes
-        self.assertIsNot(closed, waiter.slot)
+        self.assertIsNot(closed, waiter.record)
         world.advance(100)
         self.assertEqual(world.closes, [closed])
         world.end(waiter)
-        self.assertEqual(world.closes, [closed, waiter.slot])
+        self.assertEqual(world.closes, [closed, waiter.record])
 
     def test_spread(self) -> None:
         """
@@ -1116,8 +1118,8 @@ class AgeTests(SynchronousTestCase):
         (dial,) = state.start(0)
         for _ in range(100):
             assert isinstance(dial, Dial)
-            (dial, *_) = [*state.dialed(dial.slot, None, 0), None]
-        ends = sorted(slot.expires for slot in state.slots)
+            (dial, *_) = [*state.dialed(dial.record, None, 0), None]
+        ends = sorted(record.expires for record in state.records)
         self.assertGreaterEqual(ends[0], 3600 * 0.95)
         self.assertLessEqual(ends[-1], 3600)
         crowd = max(sum(1 for end in ends if start <= end < start + 1) for start in ends)
@@ -1133,17 +1135,17 @@ class AgeTests(SynchronousTestCase):
             world.state.doubt(world.now)
             waiter = world.ask()
             world.advance(0.7 * (step % 7))
-            for slot in list(world.checks):
-                world.checks.remove(slot)
-                world.state.checked(slot, world.now)
+            for record in list(world.checks):
+                world.checks.remove(record)
+                world.state.checked(record, world.now)
             world.do([])
             while world.dials:
                 world.accept()
-            if waiter.slot is not None:
+            if waiter.record is not None:
                 world.end(waiter)
-            for slot in list(world.closes):
-                world.lose(slot)
-            self.assertLessEqual(len(world.state.slots), 3)
+            for record in list(world.closes):
+                world.lose(record)
+            self.assertLessEqual(len(world.state.records), 3)
         self.assertGreater(world.state.counters.closed, 5)
 
 
@@ -1178,8 +1180,8 @@ class Machine(RuleBasedStateMachine):
         """
         See what has become of those who waited: the served ones must have stood before the others.
         """
-        served = [waiter for waiter in self.queue if waiter.slot is not None]
-        waiting = [waiter for waiter in self.queue if waiter.slot is None and waiter.error is None]
+        served = [waiter for waiter in self.queue if waiter.record is not None]
+        waiting = [waiter for waiter in self.queue if waiter.record is None and waiter.error is None]
         if served and waiting:
             assert self.queue.index(served[-1]) < self.queue.index(waiting[0]), "overtaken"
         self.closedOut += sum(1 for waiter in self.queue if isinstance(waiter.error, PoolClosed))
@@ -1197,7 +1199,7 @@ class Machine(RuleBasedStateMachine):
         self.state.doubt(self.world.now)
         waiter = self.world.ask(exclusive)
         self.queue.append(waiter)
-        assert waiter.slot is None or len(self.queue) == 1, "a newcomer overtook"
+        assert waiter.record is None or len(self.queue) == 1, "a newcomer overtook"
 
     @precondition(lambda self: self.flight)
     @rule(index=st.integers(0, 99))
@@ -1228,11 +1230,11 @@ class Machine(RuleBasedStateMachine):
         """
         A dial succeeds or fails.
         """
-        slot = self.pick(self.world.dials, index)
+        record = self.pick(self.world.dials, index)
         if good:
-            self.world.accept(slot)
+            self.world.accept(record)
         else:
-            self.world.refuse(slot)
+            self.world.refuse(record)
 
     @precondition(lambda self: self.state.connected)
     @rule(index=st.integers(0, 99))
@@ -1240,11 +1242,11 @@ class Machine(RuleBasedStateMachine):
         """
         A connection is lost, with what it carries.
         """
-        slot = self.pick([slot for slot in self.state.slots if slot.phase is not DIALING], index)
-        self.flight = [waiter for waiter in self.flight if waiter.slot is not slot]
-        if slot in self.world.checks:
-            self.world.checks.remove(slot)
-        self.world.lose(slot)
+        record = self.pick([record for record in self.state.records if record.phase is not DIALING], index)
+        self.flight = [waiter for waiter in self.flight if waiter.record is not record]
+        if record in self.world.checks:
+            self.world.checks.remove(record)
+        self.world.lose(record)
 
     @precondition(lambda self: self.world.checks)
     @rule(index=st.integers(0, 99), good=st.booleans())
@@ -1252,11 +1254,11 @@ class Machine(RuleBasedStateMachine):
         """
         A connection lives, or does not.
         """
-        slot = self.pick(self.world.checks, index)
-        self.world.checks.remove(slot)
+        record = self.pick(self.world.checks, index)
+        self.world.checks.remove(record)
         if good:
-            self.state.checked(slot, self.world.now)
-        self.world.do((self.state.discard(slot, "dead") if not good else []) + self.state.grow(self.world.now))
+            self.state.checked(record, self.world.now)
+        self.world.do((self.state.discard(record, "dead") if not good else []) + self.state.grow(self.world.now))
 
     @precondition(lambda self: self.state.connected)
     @rule(index=st.integers(0, 99), sending=st.booleans())
@@ -1264,8 +1266,8 @@ class Machine(RuleBasedStateMachine):
         """
         A connection has something to send, or has sent it.
         """
-        slot = self.pick([slot for slot in self.state.slots if slot.phase is not DIALING], index)
-        slot.client.sending = sending
+        record = self.pick([record for record in self.state.records if record.phase is not DIALING], index)
+        record.connection.sending = sending
 
     @precondition(lambda self: self.state.connected)
     @rule(index=st.integers(0, 99), hold=st.booleans())
@@ -1273,11 +1275,11 @@ class Machine(RuleBasedStateMachine):
         """
         A server stops to read, or reads again.
         """
-        slot = self.pick(self.state.slots, index)
+        record = self.pick(self.state.records, index)
         if hold:
-            self.state.hold(slot)
+            self.state.hold(record)
         else:
-            self.state.unhold(slot, self.world.now)
+            self.state.unhold(record, self.world.now)
         self.world.do([])
 
     @rule(seconds=st.sampled_from([0.0, 0.05, 0.3, 1.5, 3.0, 7.0, 30.0]))
@@ -1365,14 +1367,14 @@ class Machine(RuleBasedStateMachine):
         No dial begins beyond the bound, and what stays is within it.
         """
         self.settle()
-        slots = self.state.slots
+        records = self.state.records
         if self.state.counters.dials > self.dialed:
-            assert len(slots) <= self.state.limits.maximum
+            assert len(records) <= self.state.limits.maximum
         self.dialed = self.state.counters.dials
-        staying = [slot for slot in slots if slot.phase is not RETIRING and not slot.doomed]
+        staying = [record for record in records if record.phase is not RETIRING and not record.doomed]
         assert len(staying) <= self.state.limits.maximum
         for server in self.state.servers:
-            mine = [slot.phase for slot in slots if slot.server is server]
+            mine = [record.phase for record in records if record.server is server]
             assert (server.count, server.dialing) == (len(mine), DIALING in mine)
             assert mine.count(DIALING) <= 1
 
@@ -1381,17 +1383,23 @@ class Machine(RuleBasedStateMachine):
         """
         Each connection is in one state, and is counted where it belongs.
         """
-        state, slots = self.state, self.state.slots
+        state, records = self.state, self.state.records
         for phase, held in ((OPEN, state._open), (DOUBTFUL, list(state._doubtful))):
-            assert sorted(held, key=id) == sorted((slot for slot in slots if slot.phase is phase), key=id)
-        assert sorted(state.idle, key=id) == sorted((slot for slot in slots if slot.idle), key=id)
-        assert all(slot.phase is OPEN and not slot.load for slot in state.idle)
-        assert all(slot.idle or slot.load for slot in state._open)
-        phases = [slot.phase for slot in slots]
+            assert sorted(held, key=id) == sorted((record for record in records if record.phase is phase), key=id)
+        assert sorted(state.idle, key=id) == sorted((record for record in records if record.idle), key=id)
+        assert all(record.phase is OPEN and not record.load for record in state.idle)
+        assert all(record.idle or record.load for record in state._open)
+        phases = [record.phase for record in records]
         assert (phases.count(DIALING), phases.count(CHECKING)) == (state._dialing, state._checking)
-        assert sorted(self.world.dials, key=id) == sorted((slot for slot in slots if slot.phase is DIALING), key=id)
-        assert all(slot.depth == (state.limits.depth if slot.phase is OPEN else 0) for slot in slots if slot.client)
-        closing = [slot for slot in slots if slot.phase is RETIRING and not slot.load]
+        assert sorted(self.world.dials, key=id) == sorted(
+            (record for record in records if record.phase is DIALING), key=id
+        )
+        assert all(
+            record.depth == (state.limits.depth if record.phase is OPEN else 0)
+            for record in records
+            if record.connection
+        )
+        closing = [record for record in records if record.phase is RETIRING and not record.load]
         assert sorted(self.world.closes, key=id) == sorted(closing, key=id)
 
     @invariant()
@@ -1399,9 +1407,9 @@ class Machine(RuleBasedStateMachine):
         """
         A connection carries what was put on it; a lease carries nothing beside.
         """
-        for slot in self.state.slots:
-            mine = [waiter for waiter in self.flight if waiter.slot is slot]
-            assert slot.load == sum(waiter.load for waiter in mine)
+        for record in self.state.records:
+            mine = [waiter for waiter in self.flight if waiter.record is record]
+            assert record.load == sum(waiter.load for waiter in mine)
             assert len(mine) <= 3
 
     @invariant()
@@ -1415,12 +1423,12 @@ class Machine(RuleBasedStateMachine):
             return
         assert not state.idle
         if not self.queue[0].exclusive:
-            assert all(slot.load >= slot.depth for slot in state._open)
+            assert all(record.load >= record.depth for record in state._open)
         coming = state._dialing + state._checking
         assert coming >= state.waiters.count or not state._doubtful
         assert coming >= state.waiters.count or state._next(self.world.now) is None
         retries = [each for each in state.servers if each.retryAt > self.world.now and not each.drained]
-        assert coming or retries or any(slot.load or slot.phase in (HELD, RETIRING) for slot in state.slots)
+        assert coming or retries or any(record.load or record.phase in (HELD, RETIRING) for record in state.records)
         due = state.due(self.world.now)
         assert due is not None and due <= self.world.now + 4.0
 
@@ -1443,12 +1451,12 @@ class Machine(RuleBasedStateMachine):
         assert not self.queue
         for waiter in self.flight:
             self.world.end(waiter)
-        for slot in list(self.world.closes):
-            self.world.lose(slot)
-        for slot in [slot for slot in self.state.slots if slot.phase is HELD]:
-            self.world.lose(slot)
+        for record in list(self.world.closes):
+            self.world.lose(record)
+        for record in [record for record in self.state.records if record.phase is HELD]:
+            self.world.lose(record)
         state = self.state
-        assert (state.slots, state._open, list(state.idle), list(state._doubtful)) == ([], [], [], [])
+        assert (state.records, state._open, list(state.idle), list(state._doubtful)) == ([], [], [], [])
         assert (state._dialing, state._checking, state.waiters.count, len(state.waiters._queue)) == (0, 0, 0, 0)
         assert state.due(self.world.now) is None and not self.world.dials
 

@@ -12,7 +12,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from txconnpool.metrics import Counters
-from txconnpool.pool.records import Server, Slot
+from txconnpool.pool.records import Record, Server
 from txconnpool.pool.waiting import Waiters
 
 
@@ -20,19 +20,19 @@ class Waiter:
     """
     Who waits.
 
-    @ivar slot: what it was given.
+    @ivar record: what it was given.
     """
 
     def __init__(self, then: Callable[[], Any] = lambda: None) -> None:
-        self.slot: Slot | None = None
+        self.record: Record | None = None
         self.then = then
 
-    def granted(self, slot: Slot) -> None:
+    def granted(self, record: Record) -> None:
         """
         Here it is.
         """
-        assert self.slot is None
-        self.slot = slot
+        assert self.record is None
+        self.record = record
         self.then()
 
 
@@ -47,10 +47,10 @@ class WaitersTests(SynchronousTestCase):
         """
         self.counters = Counters()
         self.waiters = Waiters(5.0, self.pick, self.counters)
-        self.free: list[Slot] = []
+        self.free: list[Record] = []
         self.asked: list[bool] = []
 
-    def pick(self, exclusive: bool) -> Slot | None:
+    def pick(self, exclusive: bool) -> Record | None:
         """
         Find a connection: none that is shared is free for one alone.
         """
@@ -61,7 +61,7 @@ class WaitersTests(SynchronousTestCase):
         """
         Let there be so many connections.
         """
-        self.free = [Slot(Server("server", None), 1) for _ in range(room)]
+        self.free = [Record(Server("server", None), 1) for _ in range(room)]
         self.waiters.serve(now)
 
     def test_order(self) -> None:
@@ -74,7 +74,7 @@ class WaitersTests(SynchronousTestCase):
         self.assertEqual(self.waiters.count, 4)
         self.serve(1)
         self.serve(2)
-        self.assertEqual([each.slot is None for each in everyone], [False, False, False, True])
+        self.assertEqual([each.record is None for each in everyone], [False, False, False, True])
         self.assertEqual(self.waiters.count, 1)
         self.serve(2)
         self.assertEqual((self.waiters.count, len(self.free)), (0, 1))
@@ -87,10 +87,10 @@ class WaitersTests(SynchronousTestCase):
         ticket = self.waiters.join(alone, 0.0, True)
         self.waiters.join(shared, 0.0)
         self.serve(1)
-        self.assertEqual((alone.slot, shared.slot, self.asked), (None, None, [True]))
+        self.assertEqual((alone.record, shared.record, self.asked), (None, None, [True]))
         self.waiters.leave(ticket)
         self.serve(1)
-        self.assertEqual((alone.slot, shared.slot is None), (None, False))
+        self.assertEqual((alone.record, shared.record is None), (None, False))
 
     def test_meanwhile(self) -> None:
         """
@@ -110,7 +110,7 @@ class WaitersTests(SynchronousTestCase):
         self.waiters.join(first, 0.0)
         gone = self.waiters.join(second, 0.0)
         self.serve(3)
-        self.assertEqual((second.slot, late.slot is None, self.waiters.count), (None, False, 0))
+        self.assertEqual((second.record, late.record is None, self.waiters.count), (None, False, 0))
 
     def test_error(self) -> None:
         """
@@ -121,7 +121,7 @@ class WaitersTests(SynchronousTestCase):
         self.waiters.join(second, 0.0)
         self.assertRaises(ZeroDivisionError, self.serve, 2)
         self.serve(1)
-        self.assertEqual((second.slot is None, self.waiters.count), (False, 0))
+        self.assertEqual((second.record is None, self.waiters.count), (False, 0))
 
     def test_leave(self) -> None:
         """
@@ -133,7 +133,7 @@ class WaitersTests(SynchronousTestCase):
             self.waiters.leave(tickets[1])
         self.assertEqual((self.waiters.count, self.counters.cancelled), (2, 1))
         self.serve(2)
-        self.assertEqual((second.slot, third.slot is None), (None, False))
+        self.assertEqual((second.record, third.record is None), (None, False))
         self.waiters.leave(tickets[2])
         self.assertEqual((self.waiters.count, self.counters.cancelled), (0, 1))
 
@@ -148,7 +148,7 @@ class WaitersTests(SynchronousTestCase):
         self.assertLess(len(self.waiters._queue), 100)
         self.waiters.join(last, 0.0)
         self.serve(2)
-        self.assertNotIn(None, (first.slot, last.slot))
+        self.assertNotIn(None, (first.record, last.record))
 
     def test_late(self) -> None:
         """
@@ -182,11 +182,11 @@ class WaitersTests(SynchronousTestCase):
         """
         Without a time for it they wait, and with one again it counts from their coming.
         """
-        self.waiters.patience = None
+        self.waiters.timeout = None
         waiter = Waiter()
         self.waiters.join(waiter, 0.0)
         self.assertEqual((self.waiters.due, self.waiters.late(1e9)), (inf, []))
-        self.waiters.patience = 3.0
+        self.waiters.timeout = 3.0
         self.assertEqual((self.waiters.due, self.waiters.late(3.0)), (3.0, [waiter]))
         self.assertEqual(self.waiters.due, inf)
 
@@ -197,7 +197,7 @@ class WaitersTests(SynchronousTestCase):
         first, second = Waiter(), Waiter()
         self.waiters.join(first, 0.0)
         self.waiters.join(second, 4.0)
-        self.waiters.excuse(3.0, 13.0)
+        self.waiters.extendDeadlines(3.0, 13.0)
         self.assertEqual(self.waiters.since, 0.0)
         self.assertEqual((self.waiters.due, self.waiters.late(15.0)), (15.0, [first]))
         self.assertEqual((self.waiters.due, self.waiters.late(18.0)), (18.0, [second]))

@@ -306,7 +306,7 @@ class RoomTests(SessionTestCase):
             for line in stage.lines:
                 line.look()
                 self.assertLessEqual(line.owed.count(b"END\r\n\r\nEND") + len(line.asked), 10 * 20)
-                self.assertLessEqual(line.protocol.slot.load, 2)
+                self.assertLessEqual(line.protocol.record.load, 2)
                 line.deliver(100)
                 assertTidy(self, stage.pool, quiet=False)
             stage.turns(2)
@@ -421,8 +421,8 @@ class RoomTests(SessionTestCase):
         client = stage.client()
         client.send(gets(keys(500)))
         most = []
-        while stage.line.protocol.slot.load:
-            most.append(stage.line.protocol.slot.load)
+        while stage.line.protocol.record.load:
+            most.append(stage.line.protocol.record.load)
             stage.line.deliver()
         self.assertEqual(most[:4], [FIRST_WINDOW, 32, 40, 40])
         self.assertEqual(max(most), 40)
@@ -456,10 +456,10 @@ class RoomTests(SessionTestCase):
         for _ in range(10):
             for client in clients:
                 client.send(b"get a\r\n")
-            self.assertEqual(sorted(slot.load for slot in stage.pool.state.slots)[-1], 2)
+            self.assertEqual(sorted(record.load for record in stage.pool.state.records)[-1], 2)
             stage.serve()
             self.assertEqual([client.take() for client in clients], [get(b"a")] * 2)
-        self.assertEqual(len(stage.pool.state.slots), 2)
+        self.assertEqual(len(stage.pool.state.records), 2)
 
     def test_serverRemoved(self) -> None:
         """
@@ -669,8 +669,8 @@ class PressureTests(SessionTestCase):
         client, other = stage.client(), stage.client()
         full = stage.pool._state.pick()
         assert full is not None
-        stage.pool.eased(full)
-        line = full.client.transport
+        stage.pool.hasCapacity(full)
+        line = full.connection.transport
         line.reads = False
         client.send(put(b"k", HIGH_WATER) + b"get a\r\nget b\r\n")
         self.assertEqual(line.unread, len(put(b"k", HIGH_WATER)))
@@ -1185,7 +1185,7 @@ class GateTests(SessionTestCase):
         replies = b"".join(reply for _, reply in EXCHANGES)
         for piece in (0, 1, 7, 20):
             stage = self.gated()
-            stage.wire = stage.sessions.wire = Memcache(2048)
+            stage.dialect = stage.sessions.dialect = Memcache(2048)
             client = stage.client()
             client.send(self.LOGIN + requests, piece)
             stage.serve()

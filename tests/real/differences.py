@@ -45,7 +45,7 @@ REFUSED: Final = frozenset(
 #: Words of a meta command, at most.
 META_WORDS: Final = 19
 
-COMMANDS: Final = STORES | frozenset(
+COMMAND_NAMES: Final = STORES | frozenset(
     b"get gets gat gats incr decr touch delete flush_all verbosity version mn mg ms md ma me".split()
 )
 
@@ -121,7 +121,7 @@ def closes(request: Request) -> bool:
     words = request.words
     if not words or words[0] == b"quit":
         return bool(words)
-    return words[-1].startswith(b"HTTP/") and words[0] not in COMMANDS
+    return words[-1].startswith(b"HTTP/") and words[0] not in COMMAND_NAMES
 
 
 def _silent(words: list[bytes]) -> bool:
@@ -184,7 +184,7 @@ def _zero(request: Request) -> Request | None:
 
 
 def _hasty(request: Request) -> Request | None:
-    if len(request.words) > 22 and b"HTTP/" in request.line and request.words[0] not in COMMANDS:
+    if len(request.words) > 22 and b"HTTP/" in request.line and request.words[0] not in COMMAND_NAMES:
         return None  # it looks at the last of the first 23 words
     return request._replace(line=b"quit") if closes(request) else request
 

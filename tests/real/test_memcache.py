@@ -295,7 +295,7 @@ class FailureTests(RealTests):
         """
         A server that answers nothing is given up in time, and used again when it answers.
         """
-        pool = self.makePool(self.memcached, requestTimeout=0.2, connectTimeout=0.2, acquireTimeout=0.2)
+        pool = self.makePool(self.memcached, requestTimeout=0.2, connectTimeout=0.2, waitTimeout=0.2)
         await pool.set("k", b"v")
         self.memcached.freeze()
         late: Deferred[Any] = self.assertFailure(pool.get("k"), PoolTimeout)

@@ -20,7 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.real.servers import SOURCE, Memcached, Twistd, ask, freePort, missing
 from txconnpool.config.settings import OPTIONS
-from txconnpool.operate.console import COMMANDS
+from txconnpool.operate.console import COMMAND_NAMES
 from txconnpool.operate.statistics import POOL, PROCESS, SERVER
 
 README = (Path(SOURCE) / "README.rst").read_text("utf-8")
@@ -139,7 +139,7 @@ class ReadmeTests(SynchronousTestCase):
         Every command of the console is explained, and no other.
         """
         chapter = README.partition("\nThe console\n")[2].partition("\nChanging settings")[0]
-        self.assertEqual(set(re.findall(r"^``([a-z]+)(?: [^`]*)?``  ", chapter, re.MULTILINE)), set(COMMANDS))
+        self.assertEqual(set(re.findall(r"^``([a-z]+)(?: [^`]*)?``  ", chapter, re.MULTILINE)), set(COMMAND_NAMES))
 
     def test_run(self) -> None:
         """

@@ -16,7 +16,7 @@ from twisted.logger import Logger
 
 from txconnpool.config.kinds import Kind
 from txconnpool.errors import LoginFailed
-from txconnpool.wire import Form
+from txconnpool.wire import Command
 from txconnpool.wire.memcache.auth import LINE_MAX, STORED, UNAUTHENTICATED, login
 
 _log = Logger("txconnpool.pool")
@@ -112,10 +112,10 @@ class Greeting:
     @ivar token: the user, a space and the password, or C{None}.
     """
 
-    def __init__(self, pool: str, probe: tuple[bytes, Form], token: bytes | None = None) -> None:
+    def __init__(self, pool: str, probe: tuple[bytes, Command], token: bytes | None = None) -> None:
         """
         @param pool: its name, for logs.
-        @param probe: the request that any living server answers, and the form of the reply.
+        @param probe: the request that any living server answers, and the command of the reply.
         """
         self.token = token
         self._pool = pool
@@ -130,7 +130,7 @@ class Greeting:
 
         @raise LoginFailed: the server does not know us.
         """
-        server = connection.slot.server.name
+        server = connection.record.server.name
         if await connection.ask(*self._probe) != UNAUTHENTICATED:
             if self.token is not None and server not in self._told:
                 self._told.add(server)

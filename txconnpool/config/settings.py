@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from txconnpool.config.credentials import Accounts
 from txconnpool.config.kinds import Choice, Endpoint, Seconds, SecretFile, Size, Whole, Words, option, optionsOf
 from txconnpool.net.endpoints import Listener, clientEndpoint
-from txconnpool.wire.memcache.dialect import COMMANDS, REFUSED
+from txconnpool.wire.memcache.dialect import COMMAND_NAMES, REFUSED
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ _LINE = 1 << 16
 _UNREAD_HARD = 64 << 20
 _COMMANDS = Words(
     "command",
-    (word.decode() for word in COMMANDS),
+    (word.decode() for word in COMMAND_NAMES),
     (word.decode() for word in REFUSED),
     "is about a server or a connection, and both are shared here: it is never passed on",
 )

@@ -75,7 +75,7 @@ class _Server(Protocol):
         self._reactor = reactor
         self._store = store
         self._commands = Commands(store)
-        self._wire = Memcache(maxItemSize=store.itemMax)
+        self._dialect = Memcache(maxItemSize=store.itemMax)
         self._data = b""
         self._swallow = 0  # how many bytes of a refused request are still to come
         self._refusal = b""  # and its answer, given when they have come
@@ -115,7 +115,7 @@ class _Server(Protocol):
     def _serve(self) -> None:
         data, pos, write = self._data, 0, self.transport.write
         while pos < len(data) and not self._paused:
-            what, end, _, payload = self._wire.requests(data, pos, 1)
+            what, end, _, payload = self._dialect.requests(data, pos, 1)
             if what is MORE:
                 break
             if what is CLOSE:
@@ -135,9 +135,9 @@ class _Server(Protocol):
             else:
                 if what is PARTS:
                     what, payload = payload[0], None  # here it is answered whole
-                form, request, quiet = payload if what is EVERYWHERE else (what, payload or data[pos:end], False)
+                command, request, quiet = payload if what is EVERYWHERE else (what, payload or data[pos:end], False)
                 reply = self._commands.execute(request, self._reactor.seconds())
-                if not quiet and not (form.hidden and form.hidden(reply, 0)):
+                if not quiet and not (command.hidden and command.hidden(reply, 0)):
                     write(reply)
             pos = end
         self._data = data[pos:]

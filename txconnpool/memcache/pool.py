@@ -25,12 +25,12 @@ from twisted.protocols.memcache import ClientError, NoSuchCommand, ServerError
 from txconnpool import errors
 from txconnpool.errors import PoolClosed, PoolError
 from txconnpool.memcache.requests import (
-    Command,
     Gathering,
     Key,
     Part,
     Request,
     Retrieval,
+    SingleRequest,
     Together,
     Value,
     counted,
@@ -42,7 +42,7 @@ from txconnpool.metrics import PoolStats, Traffic
 from txconnpool.pool.connection import Connection, ConnectionFactory
 from txconnpool.pool.library import Pool
 from txconnpool.pool.records import Server
-from txconnpool.wire import Form
+from txconnpool.wire import Command
 from txconnpool.wire.memcache import replies
 from txconnpool.wire.memcache.classic import INT32, UINT32, UINT64, checkKey
 from txconnpool.wire.memcache.dialect import Memcache
@@ -131,7 +131,7 @@ class MemCachePool(Pool[Connection]):
         reactor: Any = None,
         forceShutdown: bool = False,
         *,
-        acquireTimeout: float | None = 5.0,
+        waitTimeout: float | None = 5.0,
         connectTimeout: float | None = 5.0,
         requestTimeout: float = 5.0,
         pipelineDepth: int = 100,
@@ -144,7 +144,7 @@ class MemCachePool(Pool[Connection]):
         @param serverAddresses: an address or a list of addresses, see L{txconnpool.pool.dialing.endpointOf}.
         @param maxClients: most connections. One is enough for most programs: more are dialed only while those that
             there are have requests in flight.
-        @param acquireTimeout: seconds that a request waits for a connection; C{None}: no limit.
+        @param waitTimeout: seconds that a request waits for a connection; C{None}: no limit.
         @param connectTimeout: seconds until a connection must be ready; C{None}: no limit.
         @param requestTimeout: seconds that the server may take to answer. A late reply closes its connection, with all
             that is in flight on it.
@@ -157,14 +157,14 @@ class MemCachePool(Pool[Connection]):
         """
         if reactor is None:
             from twisted.internet import reactor
-        wire = Memcache()
+        dialect = Memcache()
         super().__init__(
             serverAddresses,
             maxClients,
             reactor,
             forceShutdown,
-            clientFactory=ConnectionFactory(wire, reactor, requestTimeout),
-            acquireTimeout=acquireTimeout,
+            clientFactory=ConnectionFactory(dialect, reactor, requestTimeout),
+            waitTimeout=waitTimeout,
             connectTimeout=connectTimeout,
             requestTimeout=requestTimeout,
             pipelineDepth=pipelineDepth,
@@ -173,12 +173,12 @@ class MemCachePool(Pool[Connection]):
         )
         self._batchSize = batchSize
         self._maxItemSize = maxItemSize
-        self._open: dict[Form, Retrieval] = {}  # what this turn of the reactor has brought so far
+        self._open: dict[Command, Retrieval] = {}  # what this turn of the reactor has brought so far
         self._flushing: IDelayedCall | None = None
 
     def _server(self, address: Any) -> Server:
         server = super()._server(address)
-        server.traffic = Traffic(len(Memcache.forms))
+        server.traffic = Traffic(len(Memcache.commands))
         return server
 
     def close(self, timeout: float | None = 5.0) -> Deferred[None]:
@@ -215,27 +215,27 @@ class MemCachePool(Pool[Connection]):
         if self._checks:
             self._state.doubt(self._seconds())
         try:
-            slot = self.take(request)
+            record = self.take(request)
         except PoolError as error:
             request.fail(error)
         else:
-            if slot is not None:
-                request.granted(slot)
+            if record is not None:
+                request.granted(record)
 
-    def _command(self, form: Form, data: bytes, meaning: Callable[[bytes], Any] = outcome) -> Deferred[Any]:
-        request = Command(self, form, data, meaning)
+    def _command(self, command: Command, data: bytes, meaning: Callable[[bytes], Any] = outcome) -> Deferred[Any]:
+        request = SingleRequest(self, command, data, meaning)
         self.send(request)
         return request.result
 
-    def _retrieval(self, form: Form) -> Retrieval:
+    def _retrieval(self, command: Command) -> Retrieval:
         """
         The request that goes out at the end of this turn of the reactor.
         """
-        retrieval = self._open.get(form)
+        retrieval = self._open.get(command)
         if retrieval is None:
             if self._wasClosed:
                 raise PoolClosed("the pool is closed")
-            retrieval = self._open[form] = Retrieval(self, form, form.name.encode())
+            retrieval = self._open[command] = Retrieval(self, command, command.name.encode())
             if self._flushing is None:
                 self._flushing = self.reactor.callLater(0, self._flush)
         return retrieval
@@ -248,7 +248,7 @@ class MemCachePool(Pool[Connection]):
             else:
                 retrieval.callers[key] = Together(other, caller)
         elif len(retrieval.callers) >= self._batchSize:
-            self.send(self._open.pop(retrieval.form))
+            self.send(self._open.pop(retrieval.command))
 
     def _flush(self) -> None:
         self._flushing = None
@@ -289,14 +289,14 @@ class MemCachePool(Pool[Connection]):
 
         @return: fires with a dictionary of what L{get} gives for each of them, by the keys as they were given.
         """
-        form = GETS if withIdentifier else GET
+        command = GETS if withIdentifier else GET
         try:
             names = {key: _key(key) for key in keys}
             whole = Gathering(names)
             for key, name in names.items():
                 if whole.result.called:  # the pool takes no more
                     break
-                retrieval = self._retrieval(form)
+                retrieval = self._retrieval(command)
                 whole.retrievals.add(retrieval)
                 self._join(retrieval, name, Part(whole, key))
         except (InvalidArgument, PoolClosed) as error:
@@ -318,8 +318,8 @@ class MemCachePool(Pool[Connection]):
             seconds = _number("expireTime", expireTime, INT32)
         except InvalidArgument as error:
             return fail(error)
-        form = GATS if withIdentifier else GAT
-        retrieval = Retrieval(self, form, b"%b %d" % (form.name.encode(), seconds))
+        command = GATS if withIdentifier else GAT
+        retrieval = Retrieval(self, command, b"%b %d" % (command.name.encode(), seconds))
         caller: Deferred[Value] = Deferred(retrieval.cancelled)
         retrieval.callers[name] = caller
         self.send(retrieval)
@@ -383,7 +383,9 @@ class MemCachePool(Pool[Connection]):
             return fail(InvalidArgument(f"an identifier is what get(key, withIdentifier=True) gave, not {cas!r}"))
         return self._store(replies.CAS, key, val, flags, expireTime, b" " + cas)
 
-    def _store(self, form: Form, key: Key, val: bytes, flags: int, expireTime: int, cas: bytes = b"") -> Deferred[bool]:
+    def _store(
+        self, command: Command, key: Key, val: bytes, flags: int, expireTime: int, cas: bytes = b""
+    ) -> Deferred[bool]:
         try:
             name = _key(key)
             _number("flags", flags, UINT32)
@@ -394,8 +396,8 @@ class MemCachePool(Pool[Connection]):
                 raise InvalidArgument(f"a value of {len(val)} bytes; at most {self._maxItemSize} (maxItemSize) may be")
         except InvalidArgument as error:
             return fail(error)
-        parts = (form.name.encode(), name, flags, expireTime, len(val), cas, val)
-        return self._command(form, b"%b %b %d %d %d%b\r\n%b\r\n" % parts)
+        parts = (command.name.encode(), name, flags, expireTime, len(val), cas, val)
+        return self._command(command, b"%b %b %d %d %d%b\r\n%b\r\n" % parts)
 
     def increment(self, key: Key, val: int = 1) -> Deferred[int]:
         """
@@ -413,12 +415,12 @@ class MemCachePool(Pool[Connection]):
         """
         return self._count(replies.DECR, key, val)
 
-    def _count(self, form: Form, key: Key, val: int) -> Deferred[int]:
+    def _count(self, command: Command, key: Key, val: int) -> Deferred[int]:
         try:
-            data = b"%b %b %d\r\n" % (form.name.encode(), _key(key), _number("val", val, UINT64))
+            data = b"%b %b %d\r\n" % (command.name.encode(), _key(key), _number("val", val, UINT64))
         except InvalidArgument as error:
             return fail(error)
-        return self._command(form, data, counted)
+        return self._command(command, data, counted)
 
     def touch(self, key: Key, expireTime: int) -> Deferred[bool]:
         """
@@ -459,10 +461,10 @@ class MemCachePool(Pool[Connection]):
         return self.ready(len(self.servers), self._state.limits.waitTimeout).addCallback(self._flushEach)
 
     def _flushEach(self, _: object) -> Deferred[bool]:
-        slots = self.each()
-        commands = [Command(self, replies.FLUSH_ALL, _FLUSH_ALL, outcome) for _ in slots]
-        for command, slot in zip(commands, slots, strict=True):
-            command.granted(slot)
+        records = self.each()
+        commands = [SingleRequest(self, replies.FLUSH_ALL, _FLUSH_ALL, outcome) for _ in records]
+        for command, record in zip(commands, records, strict=True):
+            command.granted(record)
         done = gatherResults([command.result for command in commands], consumeErrors=True)
         return done.addCallbacks(all, lambda failure: failure.value.subFailure)
 

@@ -21,8 +21,8 @@ from zope.interface import implementer
 from txconnpool.errors import ConnectionLostInFlight, PoolError, WireError
 from txconnpool.interfaces import IRequester, IWaiter
 from txconnpool.pool.connection import Entry
-from txconnpool.pool.records import Slot
-from txconnpool.wire import Form
+from txconnpool.pool.records import Record
+from txconnpool.wire import Command
 from txconnpool.wire.memcache.replies import GATS, GETS, values
 
 #: A key: bytes as memcached knows it, or text, whose UTF-8 it is.
@@ -92,15 +92,15 @@ class Request:
     """
     One request on the wire.
 
-    @ivar form: the form of its reply.
+    @ivar command: the command of its reply.
     @ivar ticket: its place among the waiters, if it has waited.
     """
 
-    __slots__ = ("_again", "_parts", "_pool", "form", "ticket")
+    __slots__ = ("_again", "_parts", "_pool", "command", "ticket")
 
-    def __init__(self, pool: Any, form: Form) -> None:
+    def __init__(self, pool: Any, command: Command) -> None:
         self._pool = pool
-        self.form = form
+        self.command = command
         self.ticket: Any = None
         self._parts: list[bytes] | None = None
         self._again = False
@@ -123,15 +123,15 @@ class Request:
         """
         raise NotImplementedError
 
-    def granted(self, slot: Slot) -> None:
+    def granted(self, record: Record) -> None:
         """
         Send it.
         """
         data = self.encode()
         if data:
-            slot.client.send(self, self.form, 1, data, False)
+            record.connection.send(self, self.command, 1, data, False)
         else:
-            self._pool.eased(slot)
+            self._pool.hasCapacity(record)
 
     def refused(self, error: PoolError) -> None:
         """
@@ -164,7 +164,7 @@ class Request:
         The connection was lost: a read is tried once more.
         """
         self._parts = None
-        if self.form.read and not self._again and isinstance(error, ConnectionLostInFlight):
+        if self.command.idempotent and not self._again and isinstance(error, ConnectionLostInFlight):
             self._again = True
             self._pool.counters.retries += 1
             self._pool.send(self)
@@ -172,7 +172,7 @@ class Request:
             self.fail(error)
 
 
-class Command(Request):
+class SingleRequest(Request):
     """
     A request of one caller. It is the canceller of its own result.
 
@@ -181,8 +181,8 @@ class Command(Request):
 
     __slots__ = ("_data", "_meaning", "result")
 
-    def __init__(self, pool: Any, form: Form, data: bytes, meaning: Callable[[bytes], Any]) -> None:
-        super().__init__(pool, form)
+    def __init__(self, pool: Any, command: Command, data: bytes, meaning: Callable[[bytes], Any]) -> None:
+        super().__init__(pool, command)
         self._data = data
         self._meaning = meaning
         self.result: Deferred[Any] = Deferred(self)
@@ -228,8 +228,8 @@ class Retrieval(Request):
 
     __slots__ = ("_thinned", "_word", "callers")
 
-    def __init__(self, pool: Any, form: Form, word: bytes) -> None:
-        super().__init__(pool, form)
+    def __init__(self, pool: Any, command: Command, word: bytes) -> None:
+        super().__init__(pool, command)
         self._word = word
         self._thinned = False
         self.callers: dict[bytes, Any] = {}
@@ -275,7 +275,7 @@ class Retrieval(Request):
                 raise WireError("the value of a key that was not asked for")
             if not caller.called:
                 caller.callback((flags, value) if cas is None else (flags, b"%d" % cas, value))
-        miss = _MISS_WITH_IDENTIFIER if self.form in (GETS, GATS) else _MISS
+        miss = _MISS_WITH_IDENTIFIER if self.command in (GETS, GATS) else _MISS
         for caller in callers.values():
             if not caller.called:
                 caller.callback(miss)

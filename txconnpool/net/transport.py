@@ -163,7 +163,7 @@ def peerOf(transport: ITransport) -> str:
     return f"[{host}]:{peer.port}" if ":" in host else f"{host}:{peer.port}"
 
 
-def part(transport: Any) -> None:
+def closeAfterFlush(transport: Any) -> None:
     """
     Close a connection when what was written is sent, whatever the other side does.
 

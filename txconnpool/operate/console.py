@@ -115,9 +115,9 @@ class Commands:
         @raise ControlError: it cannot be done.
         """
         name = words[0].lower()
-        command = COMMANDS.get(name)
+        command = COMMAND_NAMES.get(name)
         if command is None:
-            near = nearest(name, COMMANDS)
+            near = nearest(name, COMMAND_NAMES)
             raise ControlError(f"no command {name!r}; " + (f"did you mean {near}?" if near else "`help` lists them"))
         low, high = _arguments(name)
         if not low <= len(words) - 1 <= high:
@@ -231,7 +231,7 @@ class Commands:
         return Answer("bye", [])
 
 
-COMMANDS: dict[str, Callable[..., Awaitable[Answer]]] = {
+COMMAND_NAMES: dict[str, Callable[..., Awaitable[Answer]]] = {
     name: value for name, value in vars(Commands).items() if not name.startswith("_") and name != "run"
 }
 
@@ -240,11 +240,11 @@ def _usage(name: str) -> tuple[str, str]:
     """
     @return: how a command is written, and what it does.
     """
-    usage, text = (line.strip() for line in (COMMANDS[name].__doc__ or "").strip().split("\n"))
+    usage, text = (line.strip() for line in (COMMAND_NAMES[name].__doc__ or "").strip().split("\n"))
     return usage, text
 
 
-USAGE = {name: _usage(name) for name in COMMANDS}
+USAGE = {name: _usage(name) for name in COMMAND_NAMES}
 
 
 def _arguments(name: str) -> tuple[int, int]:

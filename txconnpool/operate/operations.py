@@ -171,15 +171,15 @@ def _pool(proxy: Proxy) -> Iterator[Row]:
 
 
 def _servers(proxy: Proxy) -> Iterator[Row]:
-    slots = proxy.pool.state.slots
+    records = proxy.pool.state.records
     for server in proxy.pool.servers:
-        own = [slot for slot in slots if slot.server is server]
+        own = [record for record in records if record.server is server]
         yield {
             "pool": proxy.name,
             "server": server.name,
             "state": f"down: {server.reason}" if server.state == "down" else server.state,
             "connections": server.count - server.dialing,
-            "in-flight": sum(slot.load for slot in own),
+            "in-flight": sum(record.load for record in own),
             "requests": sum(server.traffic.requests),
             "dials": server.traffic.dials,
             "failed-dials": sum(server.traffic.dialFailures.values()),

@@ -29,10 +29,10 @@ from txconnpool.config.settings import PoolSettings, Settings
 from txconnpool.net.endpoints import Listener, clientEndpoint, nameOf, raised, usesTLS
 from txconnpool.operate.statistics import Process, Proxied, general, inForce, perServer, perSession, snapshot
 from txconnpool.pool.connection import ConnectionFactory
-from txconnpool.pool.engine import Core
+from txconnpool.pool.engine import PoolEngine
 from txconnpool.pool.limits import Limits
 from txconnpool.pool.slow import SlowLog
-from txconnpool.proxy.memory import Unread
+from txconnpool.proxy.memory import BufferedBytes
 from txconnpool.proxy.session import SessionLimits
 from txconnpool.proxy.sessions import NoStatistics, SessionFactory
 from txconnpool.wire.memcache.dialect import Memcache
@@ -52,7 +52,7 @@ class PoolService(Service):
     @ivar pool: the pool.
     """
 
-    def __init__(self, pool: Core, drainTimeout: float = 5.0) -> None:
+    def __init__(self, pool: PoolEngine, drainTimeout: float = 5.0) -> None:
         """
         @param pool: a L{txconnpool.pool.library.Pool}, or a subclass.
         @param drainTimeout: seconds that a stop waits for requests in flight.
@@ -78,7 +78,7 @@ class PoolService(Service):
         return self.pool.close(self._drainTimeout)
 
 
-def wireLimits(settings: PoolSettings) -> tuple[int, frozenset[bytes], frozenset[bytes] | None]:
+def dialectLimits(settings: PoolSettings) -> tuple[int, frozenset[bytes], frozenset[bytes] | None]:
     """
     What a proxy lets through, as L{Memcache} takes it.
     """
@@ -200,7 +200,7 @@ class Proxy(Service):
     def __init__(
         self,
         settings: PoolSettings,
-        unread: Unread,
+        unread: BufferedBytes,
         numbers: Iterator[int],
         drainTimeout: float,
         reactor: Any,
@@ -213,11 +213,11 @@ class Proxy(Service):
         @param numbers: numbers for the sessions.
         """
         self.settings = settings
-        self._wire = wire = Memcache(*wireLimits(settings))
-        self._greeting = Greeting(settings.name, wire.probe)
-        self._slow = SlowLog(settings.name, wire, reactor.seconds)
-        self._connections = ConnectionFactory(wire, reactor, settings.requestTimeout, self._slow)
-        self.pool = Core(
+        self._dialect = dialect = Memcache(*dialectLimits(settings))
+        self._greeting = Greeting(settings.name, dialect.probe)
+        self._slow = SlowLog(settings.name, dialect, reactor.seconds)
+        self._connections = ConnectionFactory(dialect, reactor, settings.requestTimeout, self._slow)
+        self.pool = PoolEngine(
             settings.upstream,
             self._connections,
             poolLimits(settings),
@@ -225,10 +225,10 @@ class Proxy(Service):
             name=settings.name,
             connectTimeout=settings.connectTimeout,
             handshake=self._greeting,
-            forms=len(wire.forms),
+            commands=len(dialect.commands),
         )
         limits = sessionLimits(settings)
-        self.sessions = SessionFactory(self.pool, wire, limits, unread, reactor, partial(report, self), numbers)
+        self.sessions = SessionFactory(self.pool, dialect, limits, unread, reactor, partial(report, self), numbers)
         self.doors: dict[str, Door] = {}
         self._reactor = reactor
         self._listenOn = listen
@@ -339,7 +339,7 @@ class Proxy(Service):
         self._lookForSlow()
         for connection in pool.clients:
             connection.retime()
-        self._wire.limit(*wireLimits(settings))
+        self._dialect.limit(*dialectLimits(settings))
         self.sessions.limit(sessionLimits(settings))
 
     def stopService(self) -> Deferred[None]:
@@ -429,7 +429,7 @@ class ProxyService(MultiService, Changeable):
         self._started = time.time()
         self._reactor = reactor
         self._listenOn = listen or self._listenAt
-        self._unread = Unread(settings.maxUnreadBytes)
+        self._unread = BufferedBytes(settings.maxUnreadBytes)
         self._numbers = itertools.count(1)
         self._removed: dict[Proxy, Deferred[None]] = {}
         self.proxies = [self._make(pool, settings) for pool in settings.pools]

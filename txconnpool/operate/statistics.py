@@ -27,12 +27,12 @@ from txconnpool.config.kinds import SecretFile
 from txconnpool.config.settings import POOL_OPTIONS, PROCESS_OPTIONS, PoolSettings, Settings
 from txconnpool.metrics import Histogram
 from txconnpool.net.transport import peerOf
-from txconnpool.pool.engine import Core
-from txconnpool.pool.records import CHECKING, DIALING, RETIRING, Server, Slot
-from txconnpool.proxy.memory import Unread
+from txconnpool.pool.engine import PoolEngine
+from txconnpool.pool.records import CHECKING, DIALING, RETIRING, Record, Server
+from txconnpool.proxy.memory import BufferedBytes
 from txconnpool.proxy.session import Session
 from txconnpool.proxy.sessions import NoStatistics, SessionFactory
-from txconnpool.wire import Form
+from txconnpool.wire import Command
 
 #: Kinds of settings that are not for everybody.
 _SECRET: Final = (Accounts, SecretFile)
@@ -66,7 +66,7 @@ class Process:
     """
 
     started: float
-    unread: Unread
+    unread: BufferedBytes
     lag: float | None = None
 
 
@@ -79,7 +79,7 @@ class Proxied:
     @ivar slow: how many requests took long.
     """
 
-    pool: Core
+    pool: PoolEngine
     sessions: SessionFactory
     running: bool
     slow: int = 0
@@ -101,18 +101,18 @@ class _Upstream:
     A server, to be read.
     """
 
-    def __init__(self, server: Server, slots: list[Slot], forms: tuple[Form, ...], now: float) -> None:
+    def __init__(self, server: Server, records: list[Record], commands: tuple[Command, ...], now: float) -> None:
         self.server = server
         self.traffic = server.traffic
-        self.slots = [slot for slot in slots if slot.server is server]
-        self.forms = forms
+        self.records = [record for record in records if record.server is server]
+        self.commands = commands
         self.now = now
 
-    def commands(self, counts: list[int]) -> dict[str, int]:
+    def byCommand(self, counts: list[int]) -> dict[str, int]:
         """
         Counts by the names of commands.
         """
-        return {form.name: counts[form.index] for form in self.forms}
+        return {command.name: counts[command.index] for command in self.commands}
 
     @property
     def states(self) -> dict[str, int]:
@@ -120,8 +120,8 @@ class _Upstream:
         Connections by what they do.
         """
         states = dict.fromkeys(STATES, 0)
-        for slot in self.slots:
-            states[_does(slot)] += 1
+        for record in self.records:
+            states[_does(record)] += 1
         return states
 
     @property
@@ -130,7 +130,11 @@ class _Upstream:
         Keys that were found.
         """
         traffic = self.traffic
-        read = sum(traffic.requests[form.index] - traffic.failed[form.index] for form in self.forms if form.seeks)
+        read = sum(
+            traffic.requests[command.index] - traffic.failed[command.index]
+            for command in self.commands
+            if command.isLookup
+        )
         return read - traffic.missed + traffic.moreKeys - traffic.moreMissed
 
     @property
@@ -141,12 +145,12 @@ class _Upstream:
         return max(0.0, self.now - self.server.since) if self.server.since else 0.0
 
 
-def _does(slot: Slot) -> str:
-    if slot.phase in (DIALING, CHECKING, RETIRING):
-        return slot.phase
-    if slot.held:
+def _does(record: Record) -> str:
+    if record.phase in (DIALING, CHECKING, RETIRING):
+        return record.phase
+    if record.held:
         return "held"
-    return "busy" if slot.load else "idle"
+    return "busy" if record.load else "idle"
 
 
 # -- The table
@@ -282,9 +286,9 @@ _OWN: Final = (
 
 _SUMMED: Final = (
     Statistic("requests", "counter", "requests that were answered by a server",
-              lambda of: of.commands(of.traffic.requests), "command", alias="cmd"),
+              lambda of: of.byCommand(of.traffic.requests), "command", alias="cmd"),
     Statistic("failed_requests", "counter", "requests that a server answered with an error",
-              lambda of: of.commands(of.traffic.failed), "command"),
+              lambda of: of.byCommand(of.traffic.failed), "command"),
     Statistic("hits", "counter", "keys found by get, gets, gat, gats and mg", lambda of: of.hits, alias="get_hits"),
     Statistic("misses", "counter", "keys that were not found by these",
               lambda of: of.traffic.missed + of.traffic.moreMissed, alias="get_misses"),
@@ -292,7 +296,8 @@ _SUMMED: Final = (
     Statistic("received_bytes", "counter", "read from servers", lambda of: of.traffic.received),
     Statistic("latency_seconds", "histogram", "from the sending of a request to the end of its reply; a run of gets "
               "has the time of its last", lambda of: _histogram(of.traffic.latency)),
-    Statistic("in_flight", "gauge", "requests that are being answered", lambda of: sum(slot.load for slot in of.slots)),
+    Statistic("in_flight", "gauge", "requests that are being answered",
+              lambda of: sum(record.load for record in of.records)),
     Statistic("connections", "gauge", "connections by what they do; held: the server does not read, or the pool is "
               "paused", lambda of: of.states, "state"),
     Statistic("dials", "counter", "attempts to connect", lambda of: of.traffic.dials),
@@ -350,11 +355,11 @@ def _read(statistics: Iterable[Statistic], of: object) -> dict[str, Value]:
 
 def _poolSnapshot(view: Proxied) -> dict[str, Any]:
     pool = view.pool
-    slots, now = pool.state.slots, pool.reactor.seconds()
-    forms = view.sessions.wire.forms
-    servers = [_Upstream(server, slots, forms, now) for server in pool.servers]
+    records, now = pool.state.records, pool.reactor.seconds()
+    commands = view.sessions.dialect.commands
+    servers = [_Upstream(server, records, commands, now) for server in pool.servers]
     told = [_read(SERVER.statistics, of) for of in servers]
-    former = [_read(_SUMMED, _Upstream(server, slots, forms, now)) for server in pool.state.former]
+    former = [_read(_SUMMED, _Upstream(server, records, commands, now)) for server in pool.state.former]
     return {
         "name": pool.name,
         "state": view.state,

@@ -29,9 +29,9 @@ from txconnpool.wire import REPLY_LINE_MAX
 
 _log = Logger("txconnpool.pool")
 
-#: What is in flight: whose it is, the form of its replies, how many there are to be, when it was sent, and the request
-#: itself if it may be sent once more or replies name its keys. Without a form, it is an answer of ours (its bytes last)
-#: that waits for its turn.
+#: What is in flight: whose it is, the command of its replies, how many there are to be, when it was sent, and the
+#: request itself if it may be sent once more or replies name its keys. Without a command, it is an answer of ours (its
+#: bytes last) that waits for its turn.
 Entry = tuple[Any, Any, int, float, Any]
 
 
@@ -40,16 +40,16 @@ class Connection(Protocol):
     """
     A pipelined connection to a server.
 
-    @ivar slot: the pool's record of it.
+    @ivar record: the pool's record of it.
     """
 
-    slot: Any
+    record: Any
     transport: Any
 
     def __init__(self, factory: ConnectionFactory) -> None:
         self.factory: ConnectionFactory = factory
-        self._replies = factory.wire.replies
-        self._run = factory.wire.run
+        self._replies = factory.dialect.replies
+        self._run = factory.dialect.run
         self._seconds = factory.reactor.seconds
         self._inFlight: deque[Entry] = deque()
         self._said = 0  # how many of these are answers of ours
@@ -83,32 +83,34 @@ class Connection(Protocol):
         """
         return getattr(self.transport, "queued", False)
 
-    def ask(self, request: bytes, form: Any) -> Deferred[bytes]:
+    def ask(self, request: bytes, command: Any) -> Deferred[bytes]:
         """
         Send one request for those who have time for a Deferred.
 
         @return: fires with the whole reply; fails with L{PoolError} when the connection is lost first.
         """
         asked = _Asked()
-        self.send(asked, form, 1, request)
+        self.send(asked, command, 1, request)
         return asked.answer
 
-    def send(self, owner: Any, form: Any, count: int, data: bytes, keep: bool = True) -> None:
+    def send(self, owner: Any, command: Any, count: int, data: bytes, keep: bool = True) -> None:
         """
         Send requests.
 
         @param owner: the L{IRequester} who is given the replies.
-        @param form: the form of the replies.
+        @param command: the command of the replies.
         @param count: how many replies there will be.
         @param data: the requests.
         @param keep: whether they are kept, to be given back if the connection is lost, where it is safe to send them
             once more, and to know the keys that replies may be about.
         """
-        slot, seconds, write = self.slot, self._seconds, self._write
-        slot.server.traffic.sent += len(data)
-        kept = data if keep and (form.read or form.asked is not None) else self._notes and self._notes(data)
-        self._inFlight.append((owner, form, count, seconds(), kept))
-        slot.load += count
+        record, seconds, write = self.record, self._seconds, self._write
+        record.server.traffic.sent += len(data)
+        kept = (
+            data if keep and (command.idempotent or command.keysOf is not None) else self._notes and self._notes(data)
+        )
+        self._inFlight.append((owner, command, count, seconds(), kept))
+        record.load += count
         write(data)
         if self._timer is None:
             self._watch(self.factory.requestTimeout)
@@ -126,24 +128,24 @@ class Connection(Protocol):
         """
         Give each reply to whom it is owed.
         """
-        slot = self.slot
-        traffic: Traffic = slot.server.traffic
+        record = self.record
+        traffic: Traffic = record.server.traffic
         traffic.received += len(data)
         if self._tail:
             data = self._tail + data
             self._tail = b""
         try:
-            self._deliver(data, slot, traffic)
+            self._deliver(data, record, traffic)
         except WireError as error:
             self.factory.violated(self)
             self._tellClosing(str(error))
             # What came may be somebody's data: it is not for clients.
-            self._fail(ConnectionLostInFlight(f"upstream protocol error ({slot.server.name})", kind="protocol"))
+            self._fail(ConnectionLostInFlight(f"upstream protocol error ({record.server.name})", kind="protocol"))
             return
-        if not slot.load or self.factory.connectionPool.waiters.count:
-            self.factory.connectionPool.eased(slot)
+        if not record.load or self.factory.connectionPool.waiters.count:
+            self.factory.connectionPool.hasCapacity(record)
 
-    def _deliver(self, data: bytes, slot: Any, traffic: Traffic) -> None:
+    def _deliver(self, data: bytes, record: Any, traffic: Traffic) -> None:
         replies, run, inFlight = self._replies, self._run, self._inFlight
         latency, requests = traffic.latency, traffic.requests
         now = self._seconds()
@@ -155,23 +157,23 @@ class Connection(Protocol):
                 if self._ended:  # an owner closed this connection when it was told its reply
                     return
                 raise WireError("bytes that no request is owed")
-            owner, form, count, since, request = inFlight[0]
-            start, fresh, whole = pos, due < 0, form.whole
-            if count == 1 and not owed and form.plain and (end := whole(data, pos, request)):
+            owner, command, count, since, request = inFlight[0]
+            start, fresh, whole = pos, due < 0, command.matchWhole
+            if count == 1 and not owed and command.plain and (end := whole(data, pos, request)):
                 pos, done = end, 1
             else:
                 if not owed:
-                    ask = form.asked
+                    ask = command.keysOf
                     asked = ask(request) if request and ask is not None else None
-                    if form.many:
+                    if command.multiKey:
                         self._wanted = len(asked) if asked else 0
                 before = owed or count
                 if count == 1:
-                    pos, owed, due = replies(data, pos, form, before, due, asked, traffic)
+                    pos, owed, due = replies(data, pos, command, before, due, asked, traffic)
                 else:
-                    pos, owed, due, told = run(data, pos, form, before, due, asked, traffic, before == count)
+                    pos, owed, due, told = run(data, pos, command, before, due, asked, traffic, before == count)
                 done = before - owed
-            requests[form.index] += done
+            requests[command.index] += done
             if not owed:
                 inFlight.popleft()
                 took = now - since
@@ -183,11 +185,11 @@ class Connection(Protocol):
                 counts[bucket] += count
                 latency.total += took * count
             unseen = False
-            if not form.plain:
-                if form.many:
-                    self._countSeveral(form, request, done, traffic)
+            if not command.plain:
+                if command.multiKey:
+                    self._countSeveral(command, request, done, traffic)
                 elif fresh:
-                    unseen = form.hidden(data, start)
+                    unseen = command.hidden(data, start)
                     if owed and unseen:
                         if due > REPLY_LINE_MAX:
                             raise WireError(f"{due} bytes in a reply that is not to be seen")
@@ -196,7 +198,7 @@ class Connection(Protocol):
             # Kept in step before the owner hears of it: it may send, or close this very connection.
             if owed or self._owed:
                 self._owed, self._due, self._asked = owed, due, asked
-            slot.load -= done
+            record.load -= done
             if unseen and done:
                 owner.replied(b"", done)
             elif pos > start:
@@ -227,10 +229,10 @@ class Connection(Protocol):
             return 0.0
         waited, start, end = getattr(owner, "waited", (0.0, 0.0, 0.0))
         waited = waited if start <= since <= end else 0.0
-        self.factory.slow.answered(self.slot.server.name, request, count, took, waited)
+        self.factory.slow.answered(self.record.server.name, request, count, took, waited)
         return took
 
-    def _countSeveral(self, form: Any, request: Any, done: int, traffic: Traffic) -> None:
+    def _countSeveral(self, command: Any, request: Any, done: int, traffic: Traffic) -> None:
         """
         Count what was found of several keys, as soon as the reply is complete.
         """
@@ -243,7 +245,7 @@ class Connection(Protocol):
         if values >= 0:
             keys = values
             if request and self._wanted - 1 != values:
-                keys = sum(map(bool, form.asked(request))) - 1
+                keys = sum(map(bool, command.keysOf(request))) - 1
                 traffic.moreMissed += keys - values
             traffic.moreKeys += keys
 
@@ -264,7 +266,7 @@ class Connection(Protocol):
         if left > 0:
             self._watch(left)
             return
-        server = self.slot.server.name
+        server = self.record.server.name
         self.factory.timedOut(self)
         if timeout > self._slow:
             owner, _, count, since, request = self._inFlight[0]
@@ -288,14 +290,14 @@ class Connection(Protocol):
             self._check()
 
     def _tellClosing(self, why: str) -> None:
-        slot, pool = self.slot, self.factory.connectionPool
+        record, pool = self.record, self.factory.connectionPool
         _log.warn("{pool}: closing a connection to {server}, {count} requests in flight: {why}", pool=pool.name,
-                  server=slot.server.name, count=slot.load, why=why)  # fmt: skip
+                  server=record.server.name, count=record.load, why=why)  # fmt: skip
 
     def _fail(self, error: PoolError) -> None:
         if self._error is None:
             self._error = error
-            self.factory.connectionPool.hold(self.slot)  # the pool hears of the end in a later turn only
+            self.factory.connectionPool.hold(self.record)  # the pool hears of the end in a later turn only
             self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -308,15 +310,15 @@ class Connection(Protocol):
             self._timer = None
         if not self._inFlight:
             return
-        error = self._error or ConnectionLostInFlight(f"upstream connection lost ({self.slot.server.name})")
+        error = self._error or ConnectionLostInFlight(f"upstream connection lost ({self.record.server.name})")
         entries = self._inFlight.copy()
         self._inFlight.clear()
         begun = self._due >= 0
-        owner, form, count, since, again = first = entries.popleft()
+        owner, command, count, since, again = first = entries.popleft()
         if self._owed:
             if self._owed < count and again:
-                _, again = self.factory.wire.split(again, count - self._owed)
-            first = (owner, form, self._owed, since, again)
+                _, again = self.factory.dialect.split(again, count - self._owed)
+            first = (owner, command, self._owed, since, again)
         owners: dict[Any, list[Entry]] = {owner: [first]}
         for entry in entries:
             owners.setdefault(entry[0], []).append(entry)
@@ -336,13 +338,13 @@ class Connection(Protocol):
         """
         Take no new requests.
         """
-        self.factory.connectionPool.hold(self.slot)
+        self.factory.connectionPool.hold(self.record)
 
     def resumeProducing(self) -> None:
         """
         Take new requests again.
         """
-        self.factory.connectionPool.unhold(self.slot)
+        self.factory.connectionPool.unhold(self.record)
 
     def stopProducing(self) -> None:
         """
@@ -379,7 +381,7 @@ class ConnectionFactory(Factory):
     """
     Makes the connections of a pool.
 
-    @ivar wire: the protocol, an L{txconnpool.interfaces.IWire}.
+    @ivar dialect: the protocol, an L{txconnpool.interfaces.IDialect}.
     @ivar requestTimeout: seconds a request may take.
     @ivar slow: who is told what takes long.
     @ivar connectionPool: set by the pool.
@@ -388,9 +390,9 @@ class ConnectionFactory(Factory):
     noisy = False
     connectionPool: Any = None
 
-    def __init__(self, wire: Any, reactor: Any, requestTimeout: float, slow: SlowLog | None = None) -> None:
+    def __init__(self, dialect: Any, reactor: Any, requestTimeout: float, slow: SlowLog | None = None) -> None:
         self.slow = slow
-        self.wire = wire
+        self.dialect = dialect
         self.reactor = reactor
         self.requestTimeout = requestTimeout
 
@@ -405,11 +407,11 @@ class ConnectionFactory(Factory):
         A connection is closed because a reply was late.
         """
         self.connectionPool.counters.requestTimeouts += 1
-        connection.slot.server.traffic.timeouts += 1
+        connection.record.server.traffic.timeouts += 1
 
     def violated(self, connection: Connection) -> None:
         """
         A connection is closed because its bytes did not fit.
         """
         self.connectionPool.counters.violations += 1
-        connection.slot.server.traffic.violations += 1
+        connection.record.server.traffic.violations += 1

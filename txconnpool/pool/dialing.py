@@ -159,22 +159,22 @@ class Line(Protocol):
     after C{clientReady}.
     """
 
-    def clientMade(self, slot: Any, client: Any) -> None:
+    def clientMade(self, record: Any, client: Any) -> None:
         """
         There is a client; its connection is about to be made.
         """
 
-    def clientReady(self, slot: Any, client: Any) -> None:
+    def clientReady(self, record: Any, client: Any) -> None:
         """
         The client is connected and its handshake done.
         """
 
-    def dialFailed(self, slot: Any, reason: BaseException) -> None:
+    def dialFailed(self, record: Any, reason: BaseException) -> None:
         """
         There will be no client.
         """
 
-    def clientEnded(self, slot: Any, client: Any, reason: Failure) -> None:
+    def clientEnded(self, record: Any, client: Any, reason: Failure) -> None:
         """
         The connection is gone. C{client.connectionLost} is still to be called.
         """
@@ -191,7 +191,7 @@ class Attempt:
 
     def __init__(
         self,
-        slot: Any,
+        record: Any,
         line: Line,
         newFactory: Callable[[Any], Any],
         reactor: Any,
@@ -200,14 +200,14 @@ class Attempt:
         announces: bool,
     ) -> None:
         """
-        @param slot: given back with each piece of news; its server's address is an endpoint.
+        @param record: given back with each piece of news; its server's address is an endpoint.
         @param line: whom to tell.
-        @param newFactory: called with C{slot}, gives the factory that makes the client.
+        @param newFactory: called with C{record}, gives the factory that makes the client.
         @param timeout: seconds until the client must be ready; C{None}: no limit.
         @param handshake: called with the client when it is connected; may return a Deferred or an awaitable.
         @param announces: whether the client says itself, by L{announced}, that it is connected.
         """
-        self._slot = slot
+        self._record = record
         self._line = line
         self._newFactory = newFactory
         self._factory: Any = None
@@ -236,8 +236,8 @@ class Attempt:
         self._wait(maybeDeferred(self._dial), lambda _: self._passed(_CONNECTED))
 
     def _dial(self) -> Deferred[Any]:
-        self._factory = self._newFactory(self._slot)
-        connected: Deferred[Any] = self._slot.server.address.connect(self)
+        self._factory = self._newFactory(self._record)
+        connected: Deferred[Any] = self._record.server.address.connect(self)
         return connected
 
     def _wait(self, pending: Deferred[Any], then: Callable[[Any], None]) -> None:
@@ -265,7 +265,7 @@ class Attempt:
         if client is None:
             return None
         self.client = client
-        self._line.clientMade(self._slot, client)
+        self._line.clientMade(self._record, client)
         return Link(client, self._lost)
 
     def announced(self) -> None:
@@ -287,7 +287,7 @@ class Attempt:
         if not self._over:  # a handshake may end well although it was cancelled
             self._over = self.isReady = True
             self._stopTimer()
-            self._line.clientReady(self._slot, self.client)
+            self._line.clientReady(self._record, self.client)
 
     def _failed(self, failure: Failure) -> None:
         self.fail((self._cause or failure).value or error.ConnectionLost())
@@ -309,7 +309,7 @@ class Attempt:
             self._pending.cancel()
         if getattr(self.client, "transport", None) is not None:
             self.abort()
-        self._line.dialFailed(self._slot, reason)
+        self._line.dialFailed(self._record, reason)
 
     def _stopTimer(self) -> None:
         if self._timer is not None:
@@ -318,7 +318,7 @@ class Attempt:
 
     def _lost(self, reason: Failure) -> None:
         if self.isReady:
-            self._line.clientEnded(self._slot, self.client, reason)
+            self._line.clientEnded(self._record, self.client, reason)
         else:
             if not reason.check(error.ConnectionAborted):
                 self._cause = reason  # which says more than what a handshake makes of it

@@ -21,14 +21,14 @@ from txconnpool.net.deadlines import Deadlines
 from txconnpool.net.endpoints import nameOf
 from txconnpool.pool.dialing import Attempt, describe, endpointOf, kindOf
 from txconnpool.pool.limits import Limits
-from txconnpool.pool.records import RETIRING, Server, Slot
+from txconnpool.pool.records import RETIRING, Record, Server
 from txconnpool.pool.state import Action, Check, Close, Dial, PoolState, Refuse
 from txconnpool.pool.waiting import Ticket
 
 _log = Logger("txconnpool.pool")
 
 
-class Core:
+class PoolEngine:
     """
     A bounded set of connections to equal servers, shared by whoever asks.
 
@@ -42,9 +42,29 @@ class Core:
 
     # An object with more than thirty attributes of its own pays for each use of one. Subclasses may have thirty more.
     __slots__ = (
-        "__dict__", "__weakref__", "_again", "_announces", "_attempts", "_checkClient", "_closing", "_connectTimeout",
-        "_deadline", "_due", "_errands", "_factory", "_forms", "_handshake", "_leaving", "_seconds", "_state",
-        "_timer", "_wasClosed", "name", "observer", "reactor", "waiters",
+        "__dict__",
+        "__weakref__",
+        "_again",
+        "_announces",
+        "_attempts",
+        "_checkClient",
+        "_closing",
+        "_commands",
+        "_connectTimeout",
+        "_deadline",
+        "_due",
+        "_errands",
+        "_factory",
+        "_handshake",
+        "_leaving",
+        "_seconds",
+        "_state",
+        "_timer",
+        "_wasClosed",
+        "name",
+        "observer",
+        "reactor",
+        "waiters",
     )  # fmt: skip
 
     def __init__(
@@ -60,7 +80,7 @@ class Core:
         announces: bool = False,
         check: Callable[[Any], Any] | None = None,
         observer: Any = None,
-        forms: int = 0,
+        commands: int = 0,
     ) -> None:
         """
         @param servers: addresses, see L{txconnpool.pool.dialing.endpointOf}.
@@ -71,7 +91,7 @@ class Core:
         @param announces: whether clients say themselves that they are connected.
         @param check: called with a client that is to be checked, see L{Limits}; it lives unless this fails or gives
             C{False}. May return a Deferred or an awaitable.
-        @param forms: how many forms of replies are to be counted apart.
+        @param commands: how many commands of replies are to be counted apart.
         """
         self.name = name
         self.reactor = reactor
@@ -80,13 +100,13 @@ class Core:
         self._handshake = handshake
         self._announces = announces
         self._checkClient = check
-        self._forms = forms
+        self._commands = commands
         self.observer = observer
         self._state = PoolState(limits)
         self.waiters = self._state.waiters
         self._seconds = reactor.seconds
-        self._attempts: dict[Slot, Attempt] = {}
-        self._errands: dict[Slot, Deferred[Any]] = {}
+        self._attempts: dict[Record, Attempt] = {}
+        self._errands: dict[Record, Deferred[Any]] = {}
         self._leaving = Deadlines(reactor, connectTimeout, self._abort)
         self._timer: IDelayedCall | None = None
         self._due = 0.0
@@ -99,7 +119,7 @@ class Core:
 
     def _server(self, address: Any) -> Server:
         name, endpoint = endpointOf(address, self.reactor)
-        return Server(name, endpoint, Traffic(self._forms))
+        return Server(name, endpoint, Traffic(self._commands))
 
     # -- What there is
 
@@ -150,9 +170,9 @@ class Core:
 
     # -- The data path
 
-    def take(self, waiter: Any, exclusive: bool = False) -> Slot | None:
+    def take(self, waiter: Any, exclusive: bool = False) -> Record | None:
         """
-        Find a connection with room, whoever asks puts load on its slot at once; or wait for one.
+        Find a connection with room, whoever asks puts load on its record at once; or wait for one.
 
         @param waiter: the L{txconnpool.interfaces.IWaiter} who asks, and waits if need be.
         @param exclusive: whether the connection must carry nothing else.
@@ -163,16 +183,16 @@ class Core:
         """
         state = self._state
         if not self.waiters.count:
-            slot = state.pick(exclusive)
-            if slot is not None:
+            record = state.pick(exclusive)
+            if record is not None:
                 state.counters.acquired += 1
-                if slot.load and state.canGrow and not state.idle:
+                if record.load and state.canGrow and not state.idle:
                     now = self._seconds()
                     self._do(state.grow(now, 1), now)
-                return slot
+                return record
         if not state.running and not self._wasClosed:
             self.start()
-        seconds = self._seconds  # see eased
+        seconds = self._seconds  # see hasCapacity
         now = seconds()
         waiter.ticket = state.enqueue(waiter, now, exclusive)
         if state.canGrow:
@@ -189,20 +209,20 @@ class Core:
         if self.waiters.count:
             self.waiters.serve(self._seconds())
 
-    def eased(self, slot: Slot) -> None:
+    def hasCapacity(self, record: Record) -> None:
         """
         A connection has room again, or carries nothing any more.
         """
         seconds = self._seconds  # by itself: as a method it would be looked for in the class
         now = seconds()
-        if not slot.load:
-            actions = self._state.eased(slot, now)
+        if not record.load:
+            actions = self._state.hasCapacity(record, now)
             if actions:
                 self._do(actions, now)
         if self.waiters.count:
             self.waiters.serve(now)
 
-    def each(self) -> list[Slot]:
+    def each(self) -> list[Record]:
         """
         One connection of every server, for what concerns all of them.
 
@@ -210,18 +230,18 @@ class Core:
         """
         return self._state.each()
 
-    def hold(self, slot: Slot) -> None:
+    def hold(self, record: Record) -> None:
         """
         The server does not read: put nothing more on this connection.
         """
-        self._state.hold(slot)
+        self._state.hold(record)
 
-    def unhold(self, slot: Slot) -> None:
+    def unhold(self, record: Record) -> None:
         """
         The server reads again.
         """
         now = self._seconds()
-        self._state.unhold(slot, now)
+        self._state.unhold(record, now)
         self._settle([], now)
 
     # -- Carrying out
@@ -240,12 +260,12 @@ class Core:
         """
         for action in actions:
             if isinstance(action, Dial):
-                self._dial(action.slot)
+                self._dial(action.record)
         for action in actions:
             if isinstance(action, Close):
-                self._close(action.slot)
+                self._close(action.record)
             elif isinstance(action, Check):
-                self._check(action.slot)
+                self._check(action.record)
             elif isinstance(action, Refuse):
                 self._tell("refused", action.error)
                 action.waiter.refused(action.error)
@@ -270,49 +290,49 @@ class Core:
         now = max(self._due, self._seconds())
         self._settle(self._state.tick(now), now)
 
-    def _close(self, slot: Slot) -> None:
-        if slot not in self._attempts or slot in self._leaving.since:
+    def _close(self, record: Record) -> None:
+        if record not in self._attempts or record in self._leaving.since:
             return
         _log.debug("{pool}: closing a connection to {server}: {reason}", pool=self.name,
-                   server=slot.server.name, reason=slot.reason)  # fmt: skip
-        self._leaving.add(slot)
-        self._attempts[slot].close()
+                   server=record.server.name, reason=record.reason)  # fmt: skip
+        self._leaving.add(record)
+        self._attempts[record].close()
 
-    def _abort(self, slot: Slot) -> None:
+    def _abort(self, record: Record) -> None:
         """
         Close a connection at once, unless it is gone already.
         """
-        if slot in self._attempts:
-            self._attempts[slot].abort()
+        if record in self._attempts:
+            self._attempts[record].abort()
 
-    def _check(self, slot: Slot) -> None:
+    def _check(self, record: Record) -> None:
         assert self._checkClient is not None, "the limits ask for checks, and there is none"
-        self._errand(slot, self._checkClient, lambda fault: self._checked(slot, fault))
+        self._errand(record, self._checkClient, lambda fault: self._checked(record, fault))
 
-    def _checked(self, slot: Slot, fault: str) -> None:
+    def _checked(self, record: Record, fault: str) -> None:
         now = self._seconds()
         if fault:
             _log.debug("{pool}: a connection to {server} does not live: {fault}", pool=self.name,
-                       server=slot.server.name, fault=fault)  # fmt: skip
-            self.retire(slot, "the check failed")
+                       server=record.server.name, fault=fault)  # fmt: skip
+            self.retire(record, "the check failed")
         else:
-            self._state.checked(slot, now)
+            self._state.checked(record, now)
         self._settle(self._state.grow(now), now)
 
-    def _errand(self, slot: Slot, f: Callable[[Any], Any], done: Callable[[str], None]) -> None:
+    def _errand(self, record: Record, f: Callable[[Any], Any], done: Callable[[str], None]) -> None:
         """
         Have something done to a client that belongs to nobody at the time, while its connection lasts.
 
         @param f: called with the client; may return a Deferred or an awaitable. It fails by giving C{False}, too.
         @param done: called with what went wrong, or nothing.
         """
-        pending = maybeDeferred(f, slot.client)
-        self._errands[slot] = pending
+        pending = maybeDeferred(f, record.connection)
+        self._errands[record] = pending
         if self._connectTimeout is not None:
             pending.addTimeout(self._connectTimeout, self.reactor)
 
         def ended(result: Any) -> None:
-            self._errands.pop(slot, None)
+            self._errands.pop(record, None)
             if isinstance(result, Failure):
                 done(describe(result.value))
             else:
@@ -334,54 +354,54 @@ class Core:
 
     # -- Connections
 
-    def _dial(self, slot: Slot) -> None:
-        attempt = Attempt(slot, self, self._newFactory, self.reactor, self._connectTimeout, self._handshake,
+    def _dial(self, record: Record) -> None:
+        attempt = Attempt(record, self, self._newFactory, self.reactor, self._connectTimeout, self._handshake,
                           self._announces)  # fmt: skip
-        self._attempts[slot] = attempt
+        self._attempts[record] = attempt
         attempt.start()
-        slot.server.traffic.dials += 1
-        self._tell("dialing", slot.server.name)
+        record.server.traffic.dials += 1
+        self._tell("dialing", record.server.name)
 
-    def _newFactory(self, slot: Slot) -> Any:
+    def _newFactory(self, record: Record) -> Any:
         """
-        @return: what makes the client of C{slot}. Its C{connectionPool} is this pool.
+        @return: what makes the client of C{record}. Its C{connectionPool} is this pool.
         """
         self._factory.connectionPool = self
         return self._factory
 
-    def clientMade(self, slot: Slot, client: Any) -> None:
+    def clientMade(self, record: Record, client: Any) -> None:
         """
-        There is a client for C{slot}.
+        There is a client for C{record}.
         """
         if IPipelined.providedBy(client):
-            client.slot = slot
-            slot.weight = 0
+            client.record = record
+            record.weight = 0
 
-    def clientReady(self, slot: Slot, client: Any) -> None:
+    def clientReady(self, record: Record, client: Any) -> None:
         """
-        The client of C{slot} may be used.
+        The client of C{record} may be used.
         """
-        server = slot.server
+        server = record.server
         now = self._seconds()
         if not server.up:
             _log.info("{pool}: {server} is up again after {seconds:.1f} s", pool=self.name,
                       server=server.name, seconds=now - server.since)  # fmt: skip
         self._tell("connected", server.name, client)
-        self._settle(self._state.dialed(slot, client, now), now)
+        self._settle(self._state.dialed(record, client, now), now)
 
-    def dialFailed(self, slot: Slot, reason: BaseException) -> None:
+    def dialFailed(self, record: Record, reason: BaseException) -> None:
         """
-        The dial of C{slot} failed.
+        The dial of C{record} failed.
         """
-        server = slot.server
+        server = record.server
         words = describe(reason)
         if self._state.running:
             tally(server.traffic.dialFailures, kindOf(reason))
             self._tell("dialFailed", server.name, reason)
-        del self._attempts[slot]
+        del self._attempts[record]
         now = self._seconds()
         up = server.up
-        actions = self._state.dialFailed(slot, reason, words, now)
+        actions = self._state.dialFailed(record, reason, words, now)
         self._logDown(server, up)
         self._do(actions, now)
         self._checkClosed()
@@ -395,45 +415,45 @@ class Core:
         if up and not server.up and self._state.running:
             _log.warn("{pool}: {server} is down: {reason}", pool=self.name, server=server.name, reason=server.reason)
 
-    def clientEnded(self, slot: Slot, client: Any, reason: Failure) -> None:
+    def clientEnded(self, record: Record, client: Any, reason: Failure) -> None:
         """
-        The connection of C{slot} is gone.
+        The connection of C{record} is gone.
         """
         why = reason.value
-        traffic = slot.server.traffic
-        if slot.phase is RETIRING:
-            words = slot.reason
+        traffic = record.server.traffic
+        if record.phase is RETIRING:
+            words = record.reason
             tally(traffic.closed, words)
         else:
             words = describe(why)
             tally(traffic.lost, kindOf(why))
         now = self._seconds()
-        up = slot.server.up
-        actions = self._state.lost(slot, why, words, now)
-        self._logDown(slot.server, up)
-        del self._attempts[slot]
-        self._leaving.discard(slot)
+        up = record.server.up
+        actions = self._state.lost(record, why, words, now)
+        self._logDown(record.server, up)
+        del self._attempts[record]
+        self._leaving.discard(record)
         try:
             client.connectionLost(reason)
         finally:
-            self._forsaken(slot)
-            self._tell("disconnected", slot.server.name, client, words)
+            self._forsaken(record)
+            self._tell("disconnected", record.server.name, client, words)
             self._do(actions, now)
             self._checkClosed()
 
-    def _forsaken(self, slot: Slot) -> None:
+    def _forsaken(self, record: Record) -> None:
         """
-        The connection of C{slot} is gone, and its client knows.
+        The connection of C{record} is gone, and its client knows.
         """
-        errand = self._errands.get(slot)
+        errand = self._errands.get(record)
         if errand is not None:
             errand.cancel()
 
-    def retire(self, slot: Slot, reason: str) -> None:
+    def retire(self, record: Record, reason: str) -> None:
         """
         Put nothing more on a connection, and close it as soon as it carries nothing.
         """
-        self._do(self._state.discard(slot, reason), self._seconds())
+        self._do(self._state.discard(record, reason), self._seconds())
 
     # -- Life cycle
 
@@ -566,8 +586,8 @@ class Core:
         now = self._seconds()
         self._do(self._state.drain(server, now), now)
         if abort:
-            for slot, attempt in list(self._attempts.items()):
-                if slot.server is server and attempt.isReady:
+            for record, attempt in list(self._attempts.items()):
+                if record.server is server and attempt.isReady:
                     attempt.abort()
 
     def restore(self, address: Any) -> None:

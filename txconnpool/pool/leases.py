@@ -21,7 +21,7 @@ from zope.interface import implementer
 from txconnpool.errors import NoSuchCommand, PoolError
 from txconnpool.interfaces import IWaiter
 from txconnpool.net.deadlines import Deadlines
-from txconnpool.pool.records import Slot
+from txconnpool.pool.records import Record
 
 C = TypeVar("C")
 
@@ -33,10 +33,10 @@ class Request:
     many may wait, each is made of as little as possible.
 
     @ivar answer: fires with the result; C{None} when it has fired or nobody waits any more.
-    @ivar slot: the L{Slot} of the connection, once the method was called.
+    @ivar record: the L{Record} of the connection, once the method was called.
     """
 
-    __slots__ = ("_args", "_kwargs", "_method", "_pool", "_since", "answer", "slot", "ticket")
+    __slots__ = ("_args", "_kwargs", "_method", "_pool", "_since", "answer", "record", "ticket")
 
     def __init__(self, pool: Any, method: str, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> None:
         self._pool = pool
@@ -44,20 +44,20 @@ class Request:
         self._args = args
         self._kwargs = kwargs
         self.answer: Deferred[Any] | None = Deferred(self)
-        self.slot: Any = None
+        self.record: Any = None
         self.ticket: Any = None
 
-    def granted(self, slot: Slot) -> None:
+    def granted(self, record: Record) -> None:
         """
         Call the method.
         """
-        self.slot = slot
-        slot.load += slot.weight
+        self.record = record
+        record.load += record.weight
         self._since = self._pool._sent.add(self)
-        method = getattr(slot.client, self._method, None)
+        method = getattr(record.connection, self._method, None)
         try:
             if not callable(method):
-                raise NoSuchCommand(f"{type(slot.client).__name__} has no method {self._method!r}")
+                raise NoSuchCommand(f"{type(record.connection).__name__} has no method {self._method!r}")
             result = method(*self._args, **self._kwargs) if self._kwargs else method(*self._args)
         except Exception:
             result = Failure()
@@ -86,10 +86,10 @@ class Request:
         """
         The connection is free first: whoever waits is sent before the caller of this request has its say.
         """
-        slot = self.slot
+        record = self.record
         self._leave(result)
-        slot.load -= slot.weight
-        self._pool.eased(slot)
+        record.load -= record.weight
+        self._pool.hasCapacity(record)
         self._end(result)
 
     def _leave(self, result: Any) -> None:
@@ -113,7 +113,7 @@ class Request:
         Nobody waits any more.
         """
         self.answer = None
-        if self.slot is None:
+        if self.record is None:
             self._pool.forget(self.ticket)
         else:
             self._pool._abandoned(self)
@@ -135,16 +135,16 @@ class Lease:
         self.client: Deferred[Any] | None = Deferred(self._cancel)
         self.ticket: Any = None
 
-    def granted(self, slot: Slot) -> None:
+    def granted(self, record: Record) -> None:
         """
         Here it is.
         """
         client, self.client = self.client, None
         assert client is not None, "who wants none leaves the queue"
-        slot.load = slot.lent = slot.depth  # there is no room for others
+        record.load = record.lent = record.depth  # there is no room for others
         if self._pool._watched:
-            self._pool._lent(slot.client, self._where)
-        client.callback(slot.client)
+            self._pool._lent(record.connection, self._where)
+        client.callback(record.connection)
 
     def refused(self, error: PoolError) -> None:
         """

@@ -47,10 +47,10 @@ from txconnpool.errors import (
 )
 from txconnpool.interfaces import IPoolObserver
 from txconnpool.net.deadlines import Deadlines
-from txconnpool.pool.engine import Core
+from txconnpool.pool.engine import PoolEngine
 from txconnpool.pool.leases import C, LeakWatch, Lease, Lending, Request, whereabouts
 from txconnpool.pool.limits import Backoff, Limits, Reuse
-from txconnpool.pool.records import DIALING, GONE, OPEN, Slot
+from txconnpool.pool.records import DIALING, GONE, OPEN, Record
 
 _log = Logger("txconnpool.pool")
 
@@ -146,7 +146,7 @@ class PoolObserver:
         """
 
 
-class Pool(Core, Generic[C]):
+class Pool(PoolEngine, Generic[C]):
     """
     A bounded set of connections to one server, or to several equal ones, among which new connections go round.
 
@@ -168,7 +168,7 @@ class Pool(Core, Generic[C]):
         minClients: int = 0,
         pipelineDepth: int = 1,
         maxWaiting: int | None = 100_000,
-        acquireTimeout: float | None = 30.0,
+        waitTimeout: float | None = 30.0,
         connectTimeout: float | None = 30.0,
         requestTimeout: float | None = 60.0,
         cancelGrace: float | None = 5.0,
@@ -200,7 +200,7 @@ class Pool(Core, Generic[C]):
         @param minClients: connections that are kept open.
         @param pipelineDepth: most requests in flight on one connection. 1, unless the client keeps its replies apart.
         @param maxWaiting: most requests and leases that wait for a connection; C{None}: no bound.
-        @param acquireTimeout: how long these wait; C{None}: for ever.
+        @param waitTimeout: how long these wait; C{None}: for ever.
         @param connectTimeout: from a dial until its client is ready; C{None}: no limit.
         @param requestTimeout: from the sending of a request to its reply; then its connection is closed. C{None}: no
             limit.
@@ -241,7 +241,7 @@ class Pool(Core, Generic[C]):
             minimum=minClients,
             depth=pipelineDepth,
             maxWaiting=maxWaiting,
-            waitTimeout=acquireTimeout,
+            waitTimeout=waitTimeout,
             idleTimeout=idleTimeout or 0.0,
             maxLifetime=maxLifetime or 0.0,
             lifetimeJitter=lifetimeJitter,
@@ -268,7 +268,7 @@ class Pool(Core, Generic[C]):
         self._allowed = allowedCommands
         self._forceShutdown = forceShutdown
         # By the id of the client, so that clients need not be hashable.
-        self._slots: dict[int, Slot] = {}
+        self._records: dict[int, Record] = {}
         self._selfBusy: dict[int, int] = {}  # what clients that said they were busy put on their connection
         self._awaited: dict[Deferred[None], int] = {}
         self._trigger: Any = None
@@ -296,23 +296,23 @@ class Pool(Core, Generic[C]):
         request = Request(self, method, args, kwargs or None)
         answer: Any = request.answer
         try:
-            slot = self.take(request)
+            record = self.take(request)
         except PoolError as error:
             return fail(error)
-        if slot is not None:
-            request.granted(slot)
+        if record is not None:
+            request.granted(record)
         return answer  # type: ignore[no-any-return]
 
     def _unanswered(self, request: Request) -> None:
         """
         The reply to C{request} is late.
         """
-        slot: Slot = request.slot
+        record: Record = request.record
         self.counters.requestTimeouts += 1
-        text = f"no answer within {self._sent.timeout:g} s ({slot.server.name})"
-        self.retire(slot, "no answer in time")  # before the caller of the request has its say, who may send the next
+        text = f"no answer within {self._sent.timeout:g} s ({record.server.name})"
+        self.retire(record, "no answer in time")  # before the caller of the request has its say, who may send the next
         request.fail(PoolTimeout(text, "request", self._state.stats()))
-        self._abort(slot)
+        self._abort(record)
 
     def _abandoned(self, request: Request) -> None:
         """
@@ -322,9 +322,9 @@ class Pool(Core, Generic[C]):
             self._graces.add(request)
 
     def _overstayed(self, request: Request) -> None:
-        slot: Slot = request.slot
-        self.retire(slot, "no answer to a cancelled request")
-        self._abort(slot)
+        record: Record = request.record
+        self.retire(record, "no answer to a cancelled request")
+        self._abort(record)
 
     # -- Leases
 
@@ -356,12 +356,12 @@ class Pool(Core, Generic[C]):
             state.doubt(self._seconds())
         if self.waiters.count:
             return None
-        slot = state.pick(True)
-        if slot is None:
+        record = state.pick(True)
+        if record is None:
             return None
         state.counters.acquired += 1
-        slot.load = slot.lent = slot.depth  # there is no room for others
-        client: C = slot.client
+        record.load = record.lent = record.depth  # there is no room for others
+        client: C = record.connection
         if self._watched:
             self._lent(client)
         return client
@@ -385,34 +385,34 @@ class Pool(Core, Generic[C]):
         @raise ClientNotOwned: it is not borrowed, or not any more.
         """
         try:
-            slot = self._slots[id(client)]
-            load = slot.lent
+            record = self._records[id(client)]
+            load = record.lent
         except KeyError:
             load = 0
         if not load:
             raise ClientNotOwned(f"not borrowed from {self.name}: {client!r}")
-        slot.lent = 0
+        record.lent = 0
         if self._watched:
             self._tell("returned", client)
             if self._leaks is not None:
                 self._leaks.returned(id(client))
         if discard:
-            self.retire(slot, "given back to be closed")
-        if slot.phase is GONE:
-            del self._slots[id(client)]
-        elif self._reset is not None and slot.phase is OPEN:
-            self._errand(slot, self._reset, partial(self._wasReset, slot, load))
+            self.retire(record, "given back to be closed")
+        if record.phase is GONE:
+            del self._records[id(client)]
+        elif self._reset is not None and record.phase is OPEN:
+            self._errand(record, self._reset, partial(self._wasReset, record, load))
             return
-        slot.load -= load
-        self.eased(slot)
+        record.load -= load
+        self.hasCapacity(record)
 
-    def _wasReset(self, slot: Slot, load: int, fault: str) -> None:
+    def _wasReset(self, record: Record, load: int, fault: str) -> None:
         if fault:
             _log.debug("{pool}: a client of {server} could not be reset: {fault}", pool=self.name,
-                       server=slot.server.name, fault=fault)  # fmt: skip
-            self.retire(slot, "the reset failed")
-        slot.load -= load
-        self.eased(slot)
+                       server=record.server.name, fault=fault)  # fmt: skip
+            self.retire(record, "the reset failed")
+        record.load -= load
+        self.hasCapacity(record)
 
     def connection(self) -> Lending[C]:
         """
@@ -447,70 +447,70 @@ class Pool(Core, Generic[C]):
         """
         The client of that key was borrowed long ago.
         """
-        client = self._slots[key].client
+        client = self._records[key].connection
         _log.warn("{pool}: {client} was borrowed and not given back for {seconds:g} s, at\n{where}",
                   pool=self.name, client=client, seconds=seconds, where=where)  # fmt: skip
         self._tell("leaked", client, seconds, where)
 
     # -- Connections
 
-    def _newFactory(self, slot: Slot) -> Any:
+    def _newFactory(self, record: Record) -> Any:
         """
         One factory for all clients, or one for each if they announce themselves.
         """
         if not self._announcing:
-            return super()._newFactory(slot)
+            return super()._newFactory(record)
         factory = self._factory()
         factory.noisy = False
         factory.connectionPool = self
         if factory.deferred is None:
             factory.deferred = Deferred()
-        factory.deferred.addCallbacks(self.clientFree, self._unannounced, errbackArgs=(slot,))
+        factory.deferred.addCallbacks(self.clientFree, self._unannounced, errbackArgs=(record,))
         return factory
 
-    def _unannounced(self, failure: Failure, slot: Slot) -> None:
+    def _unannounced(self, failure: Failure, record: Record) -> None:
         """
-        The client of C{slot} says that it will never be ready.
+        The client of C{record} says that it will never be ready.
         """
-        if slot in self._attempts:
-            self._attempts[slot].fail(failure.value or PoolError("the client will never be ready"))
+        if record in self._attempts:
+            self._attempts[record].fail(failure.value or PoolError("the client will never be ready"))
 
-    def clientMade(self, slot: Slot, client: Any) -> None:
+    def clientMade(self, record: Record, client: Any) -> None:
         """
-        There is a client for C{slot}, about to be connected.
+        There is a client for C{record}, about to be connected.
         """
-        super().clientMade(slot, client)
-        self._slots[id(client)] = slot
+        super().clientMade(record, client)
+        self._records[id(client)] = record
 
-    def clientReady(self, slot: Slot, client: Any) -> None:
+    def clientReady(self, record: Record, client: Any) -> None:
         """
-        The client of C{slot} may be used.
+        The client of C{record} may be used.
         """
-        super().clientReady(slot, client)
+        super().clientReady(record, client)
         for wanted, count in list(self._awaited.items()):
             if self._state.connected >= count and wanted in self._awaited:
                 del self._awaited[wanted]
                 wanted.callback(None)
         self._seek()
 
-    def dialFailed(self, slot: Slot, reason: BaseException) -> None:
+    def dialFailed(self, record: Record, reason: BaseException) -> None:
         """
-        The dial of C{slot} failed.
+        The dial of C{record} failed.
         """
-        self._slots.pop(id(self._attempts[slot].client), None)
-        super().dialFailed(slot, reason)
+        self._records.pop(id(self._attempts[record].client), None)
+        super().dialFailed(record, reason)
 
-    def _forsaken(self, slot: Slot) -> None:
+    def _forsaken(self, record: Record) -> None:
         """
-        The connection of C{slot} is gone, and its client knows. What is still in flight will not be answered.
+        The connection of C{record} is gone, and its client knows. What is still in flight will not be answered.
         """
-        super()._forsaken(slot)
-        key = id(slot.client)
+        super()._forsaken(record)
+        key = id(record.connection)
         self._selfBusy.pop(key, None)
-        if not slot.lent:  # else it is still to be given back
-            self._slots.pop(key, None)
-        for request in [each for each in self._sent.since if each.slot is slot]:
-            request.fail(ConnectionLostInFlight(f"the connection was lost ({slot.server.name})"))
+        if not record.lent:  # else it is still to be given back
+            self._records.pop(key, None)
+        for request in [each for each in self._sent.since if each.record is record]:
+            request.fail(ConnectionLostInFlight(f"the connection was lost ({record.server.name})"))
 
     def ready(self, count: int | None = None, timeout: float | None = 30.0) -> Deferred[None]:
         """
@@ -627,32 +627,32 @@ class Pool(Core, Generic[C]):
         A client says that it is connected, or that it is busy no more. To say more than that changes nothing.
         """
         key = id(client)
-        slot = self._slots.get(key)
-        if slot is None:
+        record = self._records.get(key)
+        if record is None:
             return
         if key in self._selfBusy:
-            slot.load -= self._selfBusy.pop(key)
-            self.eased(slot)
-        elif slot.phase is DIALING:
-            self._attempts[slot].announced()
+            record.load -= self._selfBusy.pop(key)
+            self.hasCapacity(record)
+        elif record.phase is DIALING:
+            self._attempts[record].announced()
 
     def clientBusy(self, client: Any) -> None:
         """
         A client that carries nothing says that it is busy, until it says that it is free.
         """
-        slot = self._slots.get(id(client))
-        if slot is not None and slot.idle:
-            self._state.engage(slot)
-            self._selfBusy[id(client)] = slot.depth
-            slot.load += slot.depth
+        record = self._records.get(id(client))
+        if record is not None and record.idle:
+            self._state.engage(record)
+            self._selfBusy[id(client)] = record.depth
+            record.load += record.depth
 
     def clientGone(self, client: Any) -> None:
         """
         A client is not to be used any more: it is closed when it carries nothing.
         """
-        slot = self._slots.get(id(client))
-        if slot is not None:
-            self.retire(slot, "the client is gone")
+        record = self._records.get(id(client))
+        if record is not None:
+            self.retire(record, "the client is gone")
 
     def clientFailed(self, client: Any, connector: Any) -> None:
         """

@@ -74,12 +74,12 @@ class Server:
         return f"<Server {self.name}: {self.state}{failed}, {self.count} connections>"
 
 
-class Slot:
+class Record:
     """
     One connection, as the decisions see it.
 
     @ivar server: whose connection it is.
-    @ivar client: the protocol instance, once established.
+    @ivar connection: the protocol instance, once established.
     @ivar load: requests in flight; a lease counts as C{depth}.
     @ivar depth: most requests in flight; 0 when it takes no new ones.
     @ivar idle: whether it is among those that are taken first.
@@ -95,13 +95,13 @@ class Slot:
     """
 
     __slots__ = (
-        "born", "checkedAt", "client", "depth", "doomed", "expires", "freeSince", "held", "idle", "lent", "load",
+        "born", "checkedAt", "connection", "depth", "doomed", "expires", "freeSince", "held", "idle", "lent", "load",
         "phase", "prior", "reason", "server", "until", "weight",
     )  # fmt: skip
 
     def __init__(self, server: Server, depth: int) -> None:
         self.server = server
-        self.client: Any = None
+        self.connection: Any = None
         self.phase = DIALING
         self.load = 0
         self.depth = depth
@@ -126,4 +126,4 @@ class Slot:
         return max(self.freeSince, self.checkedAt)
 
     def __repr__(self) -> str:
-        return f"<Slot {self.phase}, {self.load} of {self.depth} in flight, to {self.server.name}>"
+        return f"<Record {self.phase}, {self.load} of {self.depth} in flight, to {self.server.name}>"

@@ -48,16 +48,16 @@ class SlowLog:
     @ivar threshold: seconds; infinite when none is looked for.
     """
 
-    def __init__(self, pool: str, wire: Any, seconds: Callable[[], float]) -> None:
+    def __init__(self, pool: str, dialect: Any, seconds: Callable[[], float]) -> None:
         """
         @param pool: its name.
-        @param wire: the L{txconnpool.interfaces.IWire}.
+        @param dialect: the L{txconnpool.interfaces.IDialect}.
         @param seconds: the clock.
         """
         self.count = 0
         self.threshold = inf
         self._pool = pool
-        self._wire = wire
+        self._dialect = dialect
         self._seconds = seconds
         self._keys = True
         self._since = -inf
@@ -107,7 +107,7 @@ class SlowLog:
     def _what(self, request: bytes | None) -> str:
         if not request:
             return "a request"
-        command, keys = self._wire.about(request)
+        command, keys = self._dialect.about(request)
         if not self._keys or not keys:
             return str(command)
         # A key may be any bytes: none of them may look like another line of the log.

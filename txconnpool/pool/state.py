@@ -5,7 +5,7 @@ The decisions of a pool, apart from their doing.
 
 L{PoolState} is told what happened (a dial succeeded, a connection was lost, time has passed) and answers with what to
 do: L{Dial}, L{Check}, L{Close}, L{Refuse}. It owns no socket, timer or Deferred and takes C{now} as an argument, so
-that every race is a plain test. The two calls of the data path, L{PoolState.pick} and L{PoolState.eased}, answer
+that every race is a plain test. The two calls of the data path, L{PoolState.pick} and L{PoolState.hasCapacity}, answer
 directly.
 """
 
@@ -21,7 +21,7 @@ from typing import Any
 from txconnpool.errors import PoolClosed, PoolError, PoolFull, PoolTimeout, ServerUnavailable
 from txconnpool.metrics import Counters, PoolStats
 from txconnpool.pool.limits import Limits
-from txconnpool.pool.records import CHECKING, DIALING, DOUBTFUL, GONE, HELD, OPEN, RETIRING, Server, Slot
+from txconnpool.pool.records import CHECKING, DIALING, DOUBTFUL, GONE, HELD, OPEN, RETIRING, Record, Server
 from txconnpool.pool.waiting import Ticket, Waiters
 
 #: A connection lost within this many seconds counts as a failed dial, so that a server that accepts and then hangs up
@@ -35,28 +35,28 @@ TOGETHER = 32
 @dataclass(frozen=True, slots=True)
 class Dial:
     """
-    Begin to connect C{slot} to its server.
+    Begin to connect C{record} to its server.
     """
 
-    slot: Slot
+    record: Record
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
     """
-    Find out whether the connection of C{slot} lives, then say L{PoolState.checked} or L{PoolState.discard}.
+    Find out whether the connection of C{record} lives, then say L{PoolState.checked} or L{PoolState.discard}.
     """
 
-    slot: Slot
+    record: Record
 
 
 @dataclass(frozen=True, slots=True)
 class Close:
     """
-    Close the connection of C{slot}, for C{slot.reason}; it carries nothing.
+    Close the connection of C{record}, for C{record.reason}; it carries nothing.
     """
 
-    slot: Slot
+    record: Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +100,13 @@ class PoolState:
         self.running = False
         self.pausedAt: float | None = None
         self._vary = vary
-        self._slots: dict[Slot, None] = {}
-        self._open: list[Slot] = []
-        self.idle: deque[Slot] = deque()
-        self._doubtful: deque[Slot] = deque()
+        self._records: dict[Record, None] = {}
+        self._open: list[Record] = []
+        self.idle: deque[Record] = deque()
+        self._doubtful: deque[Record] = deque()
         self._dialing = 0
         self._checking = 0
-        self._last: Slot | None = None  # that was picked, if more may follow
+        self._last: Record | None = None  # that was picked, if more may follow
         self._turn = 0
         self._ageAt = inf
         self._lifo = limits.reuse == "lifo"
@@ -114,18 +114,18 @@ class PoolState:
     # -- What there is
 
     @property
-    def slots(self) -> list[Slot]:
+    def records(self) -> list[Record]:
         """
         All connections and dials in progress.
         """
-        return list(self._slots)
+        return list(self._records)
 
     @property
     def connected(self) -> int:
         """
         How many connections are established.
         """
-        return len(self._slots) - self._dialing
+        return len(self._records) - self._dialing
 
     @property
     def down(self) -> bool:
@@ -136,7 +136,7 @@ class PoolState:
         return (
             enough is not None
             and self.pausedAt is None
-            and len(self._slots) == self._dialing
+            and len(self._records) == self._dialing
             and all(server.drained or server.failures >= enough for server in self.servers)
         )
 
@@ -145,15 +145,15 @@ class PoolState:
         A snapshot.
         """
         counters = self.counters
-        established = [slot for slot in self._slots if slot.phase is not DIALING]
-        idle = sum(1 for slot in established if not slot.load)
+        established = [record for record in self._records if record.phase is not DIALING]
+        idle = sum(1 for record in established if not record.load)
         return PoolStats(
             maximum=self.limits.maximum,
             connections=len(established),
             idle=idle,
             busy=len(established) - idle,
             dialing=self._dialing,
-            inFlight=sum(slot.load for slot in established),
+            inFlight=sum(record.load for record in established),
             waiting=self.waiters.count,
             waited=sum(self.waiters.waits.counts),
             waitTime=self.waiters.waits.total,
@@ -162,7 +162,7 @@ class PoolState:
 
     # -- The data path
 
-    def pick(self, exclusive: bool = False) -> Slot | None:
+    def pick(self, exclusive: bool = False) -> Record | None:
         """
         Choose a connection that has room. The caller puts load on it at once.
 
@@ -172,45 +172,45 @@ class PoolState:
         @param exclusive: whether it must carry nothing else.
         """
         last = self._last
-        if last is not None and 0 < last.load < last.until and last.client.sending and not exclusive:
+        if last is not None and 0 < last.load < last.until and last.connection.sending and not exclusive:
             return last
         idle = self.idle
         if idle:
-            slot = idle.pop() if self._lifo else idle.popleft()
-            slot.idle = False
+            record = idle.pop() if self._lifo else idle.popleft()
+            record.idle = False
         elif exclusive or (best := self._leastLoaded()) is None:
             return None
         else:
-            slot = best
-        if not (exclusive or slot.weight):
-            slot.until = min(slot.load + TOGETHER, slot.depth)
-            self._last = slot
-        return slot
+            record = best
+        if not (exclusive or record.weight):
+            record.until = min(record.load + TOGETHER, record.depth)
+            self._last = record
+        return record
 
-    def _leastLoaded(self) -> Slot | None:
+    def _leastLoaded(self) -> Record | None:
         best = None
         least = self.limits.depth
         if least > 1:  # else none but an idle one will do
-            for slot in self._open:
-                if slot.load < least:
-                    best = slot
-                    least = slot.load
+            for record in self._open:
+                if record.load < least:
+                    best = record
+                    least = record.load
         return best
 
-    def each(self) -> list[Slot]:
+    def each(self) -> list[Record]:
         """
         Choose a connection of every server. The caller puts load on them at once.
 
         @raise ServerUnavailable: a server has none.
         """
-        chosen: dict[Server, Slot] = {}
-        for slot in sorted(self._open, key=lambda slot: slot.load, reverse=True):
-            chosen[slot.server] = slot
+        chosen: dict[Server, Record] = {}
+        for record in sorted(self._open, key=lambda record: record.load, reverse=True):
+            chosen[record.server] = record
         for server in self.servers:
             if server not in chosen:
                 raise ServerUnavailable(f"upstream unavailable: {self._lack(server)} ({server.name})")
-        for slot in chosen.values():
-            self.engage(slot)
+        for record in chosen.values():
+            self.engage(record)
         return list(chosen.values())
 
     def _lack(self, server: Server) -> str:
@@ -221,17 +221,17 @@ class PoolState:
             return "drained"
         return "the pool is paused" if self.pausedAt is not None else server.reason or "no connection"
 
-    def eased(self, slot: Slot, now: float) -> Sequence[Action]:
+    def hasCapacity(self, record: Record, now: float) -> Sequence[Action]:
         """
-        C{slot} carries nothing any more. To say so twice does no harm.
+        C{record} carries nothing any more. To say so twice does no harm.
         """
-        if slot.phase is OPEN:
-            slot.freeSince = now
-            if not slot.idle:
-                slot.idle = True
-                self.idle.append(slot)
-        elif slot.phase is RETIRING:
-            return [Close(slot)]
+        if record.phase is OPEN:
+            record.freeSince = now
+            if not record.idle:
+                record.idle = True
+                self.idle.append(record)
+        elif record.phase is RETIRING:
+            return [Close(record)]
         return ()
 
     # -- Waiters
@@ -281,9 +281,9 @@ class PoolState:
         """
         failed = self.lastFailed
         if self.connected or failed is None:
-            return PoolTimeout(f"timed out waiting for a connection ({stats})", "acquire", stats)
+            return PoolTimeout(f"timed out waiting for a connection ({stats})", "wait", stats)
         text = f"timed out waiting for a connection ({failed.name}: {failed.reason})"
-        error = PoolTimeout(text, "acquire", stats)
+        error = PoolTimeout(text, "wait", stats)
         error.__cause__ = failed.cause
         return error
 
@@ -324,7 +324,7 @@ class PoolState:
         self.canGrow = False
         self.wanted = 0
         actions = self._refuseAll(lambda stats: PoolClosed("the pool was closed"))
-        return actions + self.retire(self._slots, "the pool was closed")
+        return actions + self.retire(self._records, "the pool was closed")
 
     def addServer(self, server: Server, now: float) -> list[Action]:
         """
@@ -339,7 +339,7 @@ class PoolState:
         """
         self.servers.remove(server)
         self._retireServer(server)
-        actions = self.retire([slot for slot in self._slots if slot.server is server], "the server was removed")
+        actions = self.retire([record for record in self._records if record.server is server], "the server was removed")
         return actions + self._giveUp() + self.grow(now)
 
     def _retireServer(self, server: Server) -> None:
@@ -363,7 +363,7 @@ class PoolState:
         Take a server out until it is restored: its connections end when they carry nothing, and it is not dialed.
         """
         server.drained = True
-        actions = self.retire([slot for slot in self._slots if slot.server is server], "the server was drained")
+        actions = self.retire([record for record in self._records if record.server is server], "the server was drained")
         return actions + self._giveUp() + self.grow(now)
 
     def restore(self, server: Server, now: float) -> list[Action]:
@@ -380,8 +380,8 @@ class PoolState:
         """
         if self.pausedAt is None:
             self.pausedAt = now
-            for slot in self._open.copy():
-                self._shut(slot, HELD)
+            for record in self._open.copy():
+                self._shut(record, HELD)
 
     def resume(self, now: float) -> list[Action]:
         """
@@ -390,10 +390,10 @@ class PoolState:
         since, self.pausedAt = self.pausedAt, None
         if since is None:
             return []
-        self.waiters.excuse(since, now)
-        for slot in self._slots:
-            if slot.phase is HELD:
-                self._reopen(slot, now)
+        self.waiters.extendDeadlines(since, now)
+        for record in self._records:
+            if record.phase is HELD:
+                self._reopen(record, now)
         return self._giveUp() + self.grow(now)
 
     def resize(self, limits: Limits, now: float) -> list[Action]:
@@ -403,13 +403,13 @@ class PoolState:
         """
         old, self.limits = self.limits, limits
         self._lifo = limits.reuse == "lifo"
-        for slot in self._open:
-            slot.depth, slot.until = limits.depth, 0
-        self.waiters.patience = limits.waitTimeout
+        for record in self._open:
+            record.depth, record.until = limits.depth, 0
+        self.waiters.timeout = limits.waitTimeout
         if limits.maxLifetime != old.maxLifetime:
-            for slot in self._slots:
-                if slot.phase is not DIALING:
-                    self._setLifetime(slot)
+            for record in self._records:
+                if record.phase is not DIALING:
+                    self._setLifetime(record)
         self._ageAt = now
         return self._rebalance(now)
 
@@ -418,13 +418,13 @@ class PoolState:
         Retire the connections above the bounds: of servers that have more than their share, then of those that have
         the most, the least loaded first. Whoever has fewer is dialed in their stead.
         """
-        standing: dict[Server, list[Slot]] = {}
-        for slot in sorted(self._slots, key=lambda slot: (slot.phase is DIALING, -slot.load)):
-            if slot.phase is not RETIRING and not slot.doomed:
-                standing.setdefault(slot.server, []).append(slot)
+        standing: dict[Server, list[Record]] = {}
+        for record in sorted(self._records, key=lambda record: (record.phase is DIALING, -record.load)):
+            if record.phase is not RETIRING and not record.doomed:
+                standing.setdefault(record.server, []).append(record)
         share = self._share()
-        surplus = [slot for slots in standing.values() for slot in slots[share:]]
-        left = [slots[:share] for slots in standing.values()]
+        surplus = [record for records in standing.values() for record in records[share:]]
+        left = [records[:share] for records in standing.values()]
         for _ in range(sum(map(len, left)) - self.limits.maximum):
             surplus.append(max(left, key=len).pop())
         return self.retire(surplus, "the pool was made smaller, or has more servers") + self.grow(now)
@@ -439,7 +439,7 @@ class PoolState:
         """
         Replace every connection there is now: each is closed when it carries nothing.
         """
-        return self.retire(self._slots, "expired") + self.grow(now)
+        return self.retire(self._records, "expired") + self.grow(now)
 
     # -- Connections
 
@@ -461,7 +461,7 @@ class PoolState:
         minimum = max(self.limits.minimum, self.wanted)
         while (server := self._next(now)) is not None:
             probe = server.failures and not server.count
-            if not (probe or demand > 0 or len(self._slots) < minimum):
+            if not (probe or demand > 0 or len(self._records) < minimum):
                 break
             demand -= 1
             actions.append(self._dial(server))
@@ -474,7 +474,7 @@ class PoolState:
         that chooses among servers.
         """
         count = len(self.servers)
-        if not count or len(self._slots) >= self.limits.maximum:
+        if not count or len(self._records) >= self.limits.maximum:
             return None
         share = self._share()
         best = None
@@ -487,81 +487,81 @@ class PoolState:
 
     def _dial(self, server: Server) -> Dial:
         self._turn = self.servers.index(server) + 1
-        slot = Slot(server, self.limits.depth)
-        slot.prior = server.failures
-        self._slots[slot] = None
+        record = Record(server, self.limits.depth)
+        record.prior = server.failures
+        self._records[record] = None
         self._dialing += 1
         server.count += 1
         server.dialing = True
         self.counters.dials += 1
-        return Dial(slot)
+        return Dial(record)
 
-    def dialed(self, slot: Slot, client: Any, now: float) -> list[Action]:
+    def dialed(self, record: Record, client: Any, now: float) -> list[Action]:
         """
-        The dial of C{slot} succeeded, its handshake included.
+        The dial of C{record} succeeded, its handshake included.
         """
-        server = slot.server
+        server = record.server
         self._dialing -= 1
         server.dialing = False
         if server.failures:
             server.failures = 0
             server.since = now
-        slot.client = client
-        slot.born = slot.freeSince = now
-        self._setLifetime(slot)
-        self._admit(slot, now)
-        actions = self.discard(slot, slot.reason) if slot.doomed else []
+        record.connection = client
+        record.born = record.freeSince = now
+        self._setLifetime(record)
+        self._admit(record, now)
+        actions = self.discard(record, record.reason) if record.doomed else []
         return actions + self.grow(now)
 
-    def _setLifetime(self, slot: Slot) -> None:
+    def _setLifetime(self, record: Record) -> None:
         lifetime = self.limits.maxLifetime
         jitter = self.limits.lifetimeJitter
-        slot.expires = slot.born + lifetime * self._vary(1 - jitter, 1) if lifetime else inf
+        record.expires = record.born + lifetime * self._vary(1 - jitter, 1) if lifetime else inf
 
-    def _admit(self, slot: Slot, now: float) -> None:
+    def _admit(self, record: Record, now: float) -> None:
         """
-        C{slot} may be picked, unless there is a reason to hold it.
+        C{record} may be picked, unless there is a reason to hold it.
         """
-        if slot.held or self.pausedAt is not None:
-            slot.phase = HELD
-            slot.depth = 0
+        if record.held or self.pausedAt is not None:
+            record.phase = HELD
+            record.depth = 0
             return
-        slot.phase = OPEN
-        slot.depth = self.limits.depth
-        self._open.append(slot)
-        if not slot.load:
-            slot.idle = True
-            self.idle.append(slot)
+        record.phase = OPEN
+        record.depth = self.limits.depth
+        self._open.append(record)
+        if not record.load:
+            record.idle = True
+            self.idle.append(record)
         for span in (self.limits.idleTimeout, self.limits.keepAlive):
             if span:
                 self._ageAt = min(self._ageAt, now + span)
-        self._ageAt = min(self._ageAt, slot.expires)
+        self._ageAt = min(self._ageAt, record.expires)
 
-    def dialFailed(self, slot: Slot, cause: BaseException, reason: str, now: float) -> list[Action]:
+    def dialFailed(self, record: Record, cause: BaseException, reason: str, now: float) -> list[Action]:
         """
-        The dial of C{slot} failed or was given up. Waiters are refused if this was the last hope.
+        The dial of C{record} failed or was given up. Waiters are refused if this was the last hope.
         """
-        server = slot.server
+        server = record.server
         self._dialing -= 1
         server.dialing = False
-        self._forget(slot)
+        self._forget(record)
         if not self.running:
             return []
         self.counters.dialFailures += 1
         return self._failed(server, server.failures + 1, cause, reason, now)
 
-    def lost(self, slot: Slot, cause: BaseException | None, reason: str, now: float) -> list[Action]:
+    def lost(self, record: Record, cause: BaseException | None, reason: str, now: float) -> list[Action]:
         """
-        The connection of C{slot} has ended, by whosever wish.
+        The connection of C{record} has ended, by whosever wish.
         """
-        wished = slot.phase is RETIRING
-        self._forget(slot)
+        wished = record.phase is RETIRING
+        self._forget(record)
         if wished:
             self.counters.closed += 1
         else:
             self.counters.lost += 1
-            if now - slot.born < FLAP:
-                return self._failed(slot.server, slot.prior + 1, cause, reason, now)
+            if now - record.born < FLAP:
+                return self._failed(record.server, record.prior + 1, cause, reason, now)
         return self._giveUp() + self.grow(now)
 
     def _failed(
@@ -577,55 +577,55 @@ class PoolState:
         server.retryAt = now + self.limits.backoff.delay(failures, self._vary)
         return self._giveUp() + self.grow(now)
 
-    def _forget(self, slot: Slot) -> None:
-        self._shut(slot, GONE)
-        del self._slots[slot]
-        if self._last is slot:
+    def _forget(self, record: Record) -> None:
+        self._shut(record, GONE)
+        del self._records[record]
+        if self._last is record:
             self._last = None
-        slot.server.count -= 1
+        record.server.count -= 1
 
-    def _shut(self, slot: Slot, phase: str) -> None:
+    def _shut(self, record: Record, phase: str) -> None:
         """
-        C{slot} may be picked no more.
+        C{record} may be picked no more.
         """
-        if slot.phase is OPEN:
-            self._open.remove(slot)
-            self.engage(slot)
-        elif slot.phase is DOUBTFUL:
-            self._doubtful.remove(slot)
-        elif slot.phase is CHECKING:
+        if record.phase is OPEN:
+            self._open.remove(record)
+            self.engage(record)
+        elif record.phase is DOUBTFUL:
+            self._doubtful.remove(record)
+        elif record.phase is CHECKING:
             self._checking -= 1
-        slot.depth = slot.until = 0
-        slot.phase = phase
+        record.depth = record.until = 0
+        record.phase = phase
 
-    def engage(self, slot: Slot) -> None:
+    def engage(self, record: Record) -> None:
         """
-        C{slot} is idle no more. It may carry nothing and yet not be idle: while whoever was given it has yet to put
+        C{record} is idle no more. It may carry nothing and yet not be idle: while whoever was given it has yet to put
         load on it, and while the last reply is being delivered.
         """
-        if slot.idle:
-            slot.idle = False
-            self.idle.remove(slot)
+        if record.idle:
+            record.idle = False
+            self.idle.remove(record)
 
-    def hold(self, slot: Slot) -> None:
+    def hold(self, record: Record) -> None:
         """
-        The server does not read what C{slot} sends: give it nothing more.
+        The server does not read what C{record} sends: give it nothing more.
         """
-        slot.held = True
-        if slot.phase is OPEN:
-            self._shut(slot, HELD)
+        record.held = True
+        if record.phase is OPEN:
+            self._shut(record, HELD)
 
-    def unhold(self, slot: Slot, now: float) -> None:
+    def unhold(self, record: Record, now: float) -> None:
         """
         The server reads again.
         """
-        slot.held = False
-        if slot.phase is HELD:
-            self._reopen(slot, now)
+        record.held = False
+        if record.phase is HELD:
+            self._reopen(record, now)
 
-    def _reopen(self, slot: Slot, now: float) -> None:
-        slot.freeSince = now
-        self._admit(slot, now)
+    def _reopen(self, record: Record, now: float) -> None:
+        record.freeSince = now
+        self._admit(record, now)
 
     def doubt(self, now: float) -> None:
         """
@@ -634,43 +634,43 @@ class PoolState:
         """
         limit = now - (self.limits.checkIfIdleFor or 0.0)
         while self.idle and self.idle[0].seenAt <= limit:
-            slot = self.idle[0]
-            self._shut(slot, DOUBTFUL)
-            self._doubtful.append(slot)
+            record = self.idle[0]
+            self._shut(record, DOUBTFUL)
+            self._doubtful.append(record)
             self.canGrow = True
 
-    def _check(self, slot: Slot) -> Check:
-        self._shut(slot, CHECKING)
+    def _check(self, record: Record) -> Check:
+        self._shut(record, CHECKING)
         self._checking += 1
-        return Check(slot)
+        return Check(record)
 
-    def checked(self, slot: Slot, now: float) -> None:
+    def checked(self, record: Record, now: float) -> None:
         """
-        C{slot} lives.
+        C{record} lives.
         """
-        if slot.phase is CHECKING:
+        if record.phase is CHECKING:
             self._checking -= 1
-            slot.checkedAt = now
-            self._admit(slot, now)
+            record.checkedAt = now
+            self._admit(record, now)
 
-    def retire(self, slots: Iterable[Slot], reason: str) -> list[Action]:
+    def retire(self, records: Iterable[Record], reason: str) -> list[Action]:
         """
         Close connections as soon as they carry nothing.
         """
-        return [action for slot in list(slots) for action in self.discard(slot, reason)]
+        return [action for record in list(records) for action in self.discard(record, reason)]
 
-    def discard(self, slot: Slot, reason: str) -> list[Action]:
+    def discard(self, record: Record, reason: str) -> list[Action]:
         """
         Close one connection as soon as it carries nothing.
         """
-        if slot.phase in (RETIRING, GONE):
+        if record.phase in (RETIRING, GONE):
             return []
-        slot.reason = reason
-        if slot.phase is DIALING:
-            slot.doomed = True
+        record.reason = reason
+        if record.phase is DIALING:
+            record.doomed = True
             return []
-        self._shut(slot, RETIRING)
-        return [] if slot.load else [Close(slot)]
+        self._shut(record, RETIRING)
+        return [] if record.load else [Close(record)]
 
     # -- Time
 
@@ -690,20 +690,20 @@ class PoolState:
         Retire what is too old or idle for too long, check what is to be kept alive, and see when to look again.
         """
         limits = self.limits
-        actions = self.retire([slot for slot in self._slots if slot.expires <= now], "too old")
-        times = [slot.expires for slot in self._slots if slot.phase is not RETIRING]
+        actions = self.retire([record for record in self._records if record.expires <= now], "too old")
+        times = [record.expires for record in self._records if record.phase is not RETIRING]
         if limits.idleTimeout:
-            free = sorted([*self.idle, *self._doubtful], key=lambda slot: slot.freeSince)
+            free = sorted([*self.idle, *self._doubtful], key=lambda record: record.freeSince)
             spare = len(self._open) + len(self._doubtful) + self._checking - limits.minimum
-            stale = [slot for slot in free if slot.freeSince + limits.idleTimeout <= now][: max(0, spare)]
+            stale = [record for record in free if record.freeSince + limits.idleTimeout <= now][: max(0, spare)]
             actions += self.retire(stale, "idle for too long")
             if spare > len(stale):
-                times.append(min((slot.freeSince for slot in free[len(stale) :]), default=now) + limits.idleTimeout)
+                times.append(min((record.freeSince for record in free[len(stale) :]), default=now) + limits.idleTimeout)
         if limits.keepAlive:
-            for slot in [*self.idle, *self._doubtful]:
-                if slot.seenAt + limits.keepAlive <= now:
-                    actions.append(self._check(slot))
-            seen = [slot.seenAt for slot in [*self.idle, *self._doubtful]]
+            for record in [*self.idle, *self._doubtful]:
+                if record.seenAt + limits.keepAlive <= now:
+                    actions.append(self._check(record))
+            seen = [record.seenAt for record in [*self.idle, *self._doubtful]]
             times.append(min(seen, default=now) + limits.keepAlive)
         self._ageAt = min(times, default=inf)
         return actions

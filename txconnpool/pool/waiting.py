@@ -12,7 +12,7 @@ from math import inf
 from typing import Any
 
 from txconnpool.metrics import Counters, Histogram
-from txconnpool.pool.records import Slot
+from txconnpool.pool.records import Record
 
 
 class Ticket:
@@ -20,7 +20,7 @@ class Ticket:
     A place in the queue. A waiter that is served or gives up leaves its ticket behind, C{None} in its stead.
 
     @ivar since: when it was taken.
-    @ivar start: when its time began: then, or later by as much as L{Waiters.excuse} says.
+    @ivar start: when its time began: then, or later by as much as L{Waiters.extendDeadlines} says.
     @ivar exclusive: whether the waiter wants a connection that carries nothing else.
     """
 
@@ -37,18 +37,18 @@ class Waiters:
     A queue: first come, first served, and each waits only for so long.
 
     @ivar count: how many there are.
-    @ivar patience: seconds each of them waits; C{None}: for ever.
+    @ivar timeout: seconds each of them waits; C{None}: for ever.
     @ivar waits: how long those waited who got a connection.
     """
 
-    __slots__ = ("_counters", "_pick", "_queue", "_serving", "count", "patience", "waits")
+    __slots__ = ("_counters", "_pick", "_queue", "_serving", "count", "timeout", "waits")
 
-    def __init__(self, patience: float | None, pick: Callable[[bool], Slot | None], counters: Counters) -> None:
+    def __init__(self, timeout: float | None, pick: Callable[[bool], Record | None], counters: Counters) -> None:
         """
         @param pick: finds a connection for somebody who needs it alone, or not. Whoever is granted it puts load on it.
         @param counters: where to count what becomes of them.
         """
-        self.patience = patience
+        self.timeout = timeout
         self._pick = pick
         self.count = 0
         self.waits = Histogram()
@@ -68,7 +68,7 @@ class Waiters:
         """
         When L{late} is to be called next. It may be too early if somebody has given up.
         """
-        return inf if self.patience is None or not self._queue else self._queue[0].start + self.patience
+        return inf if self.timeout is None or not self._queue else self._queue[0].start + self.timeout
 
     def join(self, waiter: Any, now: float, exclusive: bool = False) -> Ticket:
         """
@@ -120,8 +120,8 @@ class Waiters:
                 if waiter is None:
                     queue.popleft()
                     continue
-                slot = pick(ticket.exclusive)
-                if slot is None:
+                record = pick(ticket.exclusive)
+                if record is None:
                     return
                 queue.popleft()
                 ticket.waiter = None
@@ -129,7 +129,7 @@ class Waiters:
                 counters.acquired += 1
                 waited = now - ticket.since
                 self.waits.observe(waited if waited > 0.0 else 0.0)  # the clock may have been put back
-                waiter.granted(slot)
+                waiter.granted(record)
         finally:
             self._serving = False
 
@@ -165,7 +165,7 @@ class Waiters:
         self.count -= len(waiters)
         return waiters
 
-    def excuse(self, since: float, now: float) -> None:
+    def extendDeadlines(self, since: float, now: float) -> None:
         """
         Let the time from C{since} to C{now} not count as waiting.
         """

@@ -36,7 +36,7 @@ def _trimmer() -> Callable[[int], object]:
 giveBack = partial(_trimmer(), 0)
 
 
-class Unread:
+class BufferedBytes:
     """
     How much is held for all clients of a process, and the bound on it: replies that they have not read, and requests
     that they have not sent to their ends or that cannot be sent on yet.

@@ -30,17 +30,17 @@ class Parts:
 
     ticket: Any = None
 
-    def __init__(self, session: Any, pool: Any, form: Any, parts: Iterable[bytes], ending: bytes) -> None:
+    def __init__(self, session: Any, pool: Any, command: Any, parts: Iterable[bytes], ending: bytes) -> None:
         """
         @param session: has C{said(data)} to pass on a part of the reply, C{finished(data)} for the last one,
-            C{failed(form, error, begun)} if there will be none, and C{crowded}: whether its client does not read.
-        @param form: the form of the replies.
+            C{failed(command, error, begun)} if there will be none, and C{crowded}: whether its client does not read.
+        @param command: the command of the replies.
         @param parts: requests.
         @param ending: what ends the reply to a part and belongs only to that of the last one.
         """
         self._session = session
         self._pool = pool
-        self._form = form
+        self._command = command
         self._parts = deque(parts)
         self.size = sum(map(len, self._parts))
         self._ending = ending
@@ -57,11 +57,11 @@ class Parts:
         if not (self._out or self._session.crowded):
             self._out = True
             try:
-                slot = self._pool.take(self)
+                record = self._pool.take(self)
             except PoolError as error:
                 return error
-            if slot is not None:
-                self._send(slot)
+            if record is not None:
+                self._send(record)
         return None
 
     def go(self) -> None:
@@ -81,12 +81,12 @@ class Parts:
             self._pool.forget(self.ticket)
             self.ticket = None
 
-    def granted(self, slot: Any) -> None:
+    def granted(self, record: Any) -> None:
         """
         Here is a connection.
         """
         self.ticket = None
-        self._send(slot)
+        self._send(record)
 
     def refused(self, error: PoolError) -> None:
         """
@@ -95,9 +95,9 @@ class Parts:
         self.ticket = None
         self._fail(error)
 
-    def _send(self, slot: Any) -> None:
-        form = self._form.but(read=False) if self._again else self._form
-        slot.client.send(self, form, 1, self._parts[0])
+    def _send(self, record: Any) -> None:
+        command = self._command.but(idempotent=False) if self._again else self._command
+        record.connection.send(self, command, 1, self._parts[0])
 
     def replied(self, data: bytes, count: int) -> None:
         """
@@ -113,7 +113,7 @@ class Parts:
         if data != self._ending and not data.endswith(b"\r\n" + self._ending):  # an error in its stead
             self._parts.clear()
             if self._begun:
-                self._session.failed(self._form, None, True)
+                self._session.failed(self._command, None, True)
             else:
                 self._session.finished(data)
         elif last:
@@ -136,7 +136,7 @@ class Parts:
         if not self._parts:
             return
         self._out = False
-        if begun or self._again or not (self._form.read and isinstance(error, ConnectionLostInFlight)):
+        if begun or self._again or not (self._command.idempotent and isinstance(error, ConnectionLostInFlight)):
             self._begun = self._begun or begun
             self._fail(error)
         else:
@@ -146,4 +146,4 @@ class Parts:
 
     def _fail(self, error: PoolError) -> None:
         self._parts.clear()
-        self._session.failed(self._form, error, self._begun)
+        self._session.failed(self._command, error, self._begun)

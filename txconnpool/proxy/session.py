@@ -21,7 +21,7 @@ from zope.interface import implementer
 from txconnpool.errors import ConnectionLostInFlight, PoolError
 from txconnpool.interfaces import IRequester, IWaiter
 from txconnpool.metrics import tally
-from txconnpool.net.transport import adopt, part, tune
+from txconnpool.net.transport import adopt, closeAfterFlush, tune
 from txconnpool.pool.connection import Entry
 from txconnpool.proxy.parts import Parts
 from txconnpool.wire import ADMIT, ANSWER, CLOSE, EVERYWHERE, INSTEAD, MORE, PARTS, STATISTICS
@@ -69,7 +69,7 @@ class Session(Protocol):
     @ivar ticket: its place among the waiters, while it waits.
     @ivar unread: bytes of replies written since the transport was full, and thus not read by the client.
     @ivar kept: bytes of requests that were read and are not dealt with, as far as they count for
-        L{txconnpool.proxy.memory.Unread}.
+        L{txconnpool.proxy.memory.BufferedBytes}.
     @ivar waited: how long it last waited for a connection, and from when to when it sent what waited, where slow
         requests are looked for.
     """
@@ -86,7 +86,7 @@ class Session(Protocol):
         self.factory: Any = factory
         self.number = next(factory.numbers)
         gate = factory.gate
-        self._requests = factory.wire.requests if gate.tokens is None else gate.requests
+        self._requests = factory.dialect.requests if gate.tokens is None else gate.requests
         self._pool = factory.pool
         self._limits: SessionLimits = factory.limits
         self._counters = factory.counters
@@ -159,26 +159,26 @@ class Session(Protocol):
             if room <= 0 or self._blocked or self.unread > self._limits.unreadSoft:
                 break
             requests = self._requests
-            form, end, count, payload = requests(data, pos, room)
+            command, end, count, payload = requests(data, pos, room)
             if not count:
-                if form is MORE:
+                if command is MORE:
                     self._line = not payload
                     self._need = payload or size - pos + LOOK
                     break
-                if form is CLOSE:
+                if command is CLOSE:
                     self._tell(payload)
                     pos = size
                     self.end()
                     break
-                if form is not EVERYWHERE or not self.factory.alone:
-                    if not self._follow(form, payload, end - size, refusal):
+                if command is not EVERYWHERE or not self.factory.alone:
+                    if not self._follow(command, payload, end - size, refusal):
                         break
                     pos = end
                     continue
-                form, payload, quiet = payload  # there is one server: everywhere is there
+                command, payload, quiet = payload  # there is one server: everywhere is there
                 count = 1
                 if quiet:
-                    form = form.silent()
+                    command = command.silent()
             if refusal is None:
                 try:
                     room = self._take()
@@ -188,12 +188,12 @@ class Session(Protocol):
                     if room <= 0:
                         break
                     if count > room:
-                        form, end, count, payload = requests(data, pos, room)
+                        command, end, count, payload = requests(data, pos, room)
                     self._inFlight += count
-                    self._connection.send(self, form, count, data[pos:end] if payload is None else payload)
+                    self._connection.send(self, command, count, data[pos:end] if payload is None else payload)
                     pos = end
                     continue
-            self._tell(self._refusal(form, count, refusal))
+            self._tell(self._refusal(command, count, refusal))
             pos = end
         if pos < size:
             self._kept = [data[pos:]]
@@ -210,19 +210,19 @@ class Session(Protocol):
         """
         connection = self._connection
         if connection is None:
-            slot = self._pool.take(self)
-            if slot is None:
+            record = self._pool.take(self)
+            if record is None:
                 self._blocked = True
                 return 0
-            self._connection = slot.client
+            self._connection = record.connection
         elif self._inFlight and self._pool.waiters.count:
             return 0  # it is the turn of others; ours comes when all we have in flight is answered
         else:
-            slot = connection.slot
-        room: int = slot.depth - slot.load
+            record = connection.record
+        room: int = record.depth - record.load
         return room
 
-    def granted(self, slot: Any) -> None:
+    def granted(self, record: Any) -> None:
         """
         The wait is over.
         """
@@ -234,13 +234,13 @@ class Session(Protocol):
                 slow.waited(self._again[0][4] if self._again else self._kept[0], waited)
         self.ticket = None
         self._blocked = False
-        self._connection = slot.client
+        self._connection = record.connection
         self._resume()
         if slow is not None:
             self.waited = waited, start, seconds()
         if not self._inFlight:
             self._connection = None
-            self._pool.eased(slot)
+            self._pool.hasCapacity(record)
 
     def refused(self, error: PoolError) -> None:
         """
@@ -249,8 +249,8 @@ class Session(Protocol):
         self.ticket = None
         self._blocked = False
         again, self._again = self._again, _NOTHING
-        for _, form, count, _, data in again:
-            self._put(data if form is None else self._refusal(form, count, error))
+        for _, command, count, _, data in again:
+            self._put(data if command is None else self._refusal(command, count, error))
         self._resume(error)
 
     def _resume(self, refusal: PoolError | None = None) -> None:
@@ -271,7 +271,7 @@ class Session(Protocol):
         crowded = self.crowded
         if self._ending and not (self._inFlight or self._blocked or self._again or crowded):
             self.transport.unregisterProducer()
-            part(self.transport)
+            closeAfterFlush(self.transport)
         reading = not (self._ending or crowded) and self._size < max(self._need, self._limits.backlog)
         if reading is not self._reading:
             self._reading = reading
@@ -286,18 +286,18 @@ class Session(Protocol):
 
     def _follow(self, directive: Any, payload: Any, missing: int, refusal: PoolError | None) -> bool:
         """
-        Do what the wire says is to be done with a request instead of forwarding it.
+        Do what the dialect says is to be done with a request instead of forwarding it.
 
         @param missing: how many of its bytes have not come yet.
         @param refusal: why the pool refuses it, if it does.
         @return: whether it is done; if not, it is looked at again later.
         """
         if directive is ADMIT:
-            self._requests = self.factory.wire.requests
+            self._requests = self.factory.dialect.requests
             directive = ANSWER
         if directive is INSTEAD:
-            form, request, payload = payload
-            if refusal is None and not self._sendInstead(form, request):
+            command, request, payload = payload
+            if refusal is None and not self._sendInstead(command, request):
                 return False
             directive = ANSWER
         if directive is ANSWER:
@@ -329,7 +329,7 @@ class Session(Protocol):
             answer.addCallback(self._answered)
         return True
 
-    def _sendInstead(self, form: Any, request: bytes) -> bool:
+    def _sendInstead(self, command: Any, request: bytes) -> bool:
         """
         Send a request that the client did not make, and will see no reply to.
 
@@ -342,7 +342,7 @@ class Session(Protocol):
         if room <= 0:
             return False
         self._inFlight += 1
-        self._connection.send(self, form, 1, request)
+        self._connection.send(self, command, 1, request)
         return True
 
     def _answered(self, answer: bytes) -> None:
@@ -376,7 +376,7 @@ class Session(Protocol):
         self.factory.unread.free(self)
         self._answered(data)
 
-    def failed(self, form: Any, error: PoolError | None, begun: bool) -> None:
+    def failed(self, command: Any, error: PoolError | None, begun: bool) -> None:
         """
         There will be no reply, or not the rest of it.
 
@@ -385,7 +385,7 @@ class Session(Protocol):
         if begun or error is None:
             self._break()
         else:
-            self.finished(self._refusal(form, 1, error))
+            self.finished(self._refusal(command, 1, error))
 
     def _tell(self, data: bytes) -> None:
         """
@@ -407,13 +407,13 @@ class Session(Protocol):
         if self._full:
             self._pile(len(data))
 
-    def _refusal(self, form: Any, count: int, error: PoolError) -> bytes:
+    def _refusal(self, command: Any, count: int, error: PoolError) -> bytes:
         """
         What to say instead of replies that will not come. A client that wants to see no reply sees none of these.
         """
         tally(self._counters.errors, error.kind, count)
-        line: bytes = self.factory.wire.error(str(error))
-        if form.hidden is not None and form.hidden(line, 0):
+        line: bytes = self.factory.dialect.error(str(error))
+        if command.hidden is not None and command.hidden(line, 0):
             return b""
         return line * count
 
@@ -474,9 +474,9 @@ class Session(Protocol):
             self._again = deque()
         # What is left over from another loss already had no room on this connection: it comes later.
         for entry in reversed(entries):
-            _, form, count, _, _ = entry
-            if form is not None and not (lost and form.read):
-                entry = (self, None, 1, 0.0, self._refusal(form, count, error))
+            _, command, count, _, _ = entry
+            if command is not None and not (lost and command.idempotent):
+                entry = (self, None, 1, 0.0, self._refusal(command, count, error))
             self._again.appendleft(entry)
         self._resume()
 
@@ -486,26 +486,26 @@ class Session(Protocol):
         """
         again = self._again
         while again:
-            _, form, count, _, data = again[0]
-            if form is None:
+            _, command, count, _, data = again[0]
+            if command is None:
                 again.popleft()
                 self._tell(data or b"")
                 continue
             try:
                 room = self._take()
             except PoolError as error:
-                again[0] = (self, None, 1, 0.0, self._refusal(form, count, error))
+                again[0] = (self, None, 1, 0.0, self._refusal(command, count, error))
                 continue
             if room <= 0:
                 return
             again.popleft()
             if count > room:
-                data, rest = self.factory.wire.split(data, room)
-                again.appendleft((self, form, count - room, 0.0, rest))
+                data, rest = self.factory.dialect.split(data, room)
+                again.appendleft((self, command, count - room, 0.0, rest))
                 count = room
             self._pool.counters.retries += count
             self._inFlight += count
-            self._connection.send(self, form.but(read=False), count, data)
+            self._connection.send(self, command.but(idempotent=False), count, data)
 
     # -- Back-pressure: the client does not read
 
@@ -598,7 +598,7 @@ class Session(Protocol):
             self.drop()
         else:
             self.transport.unregisterProducer()
-            part(self.transport)
+            closeAfterFlush(self.transport)
             self._forget()
 
     def drop(self) -> None:

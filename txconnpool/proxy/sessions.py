@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 from txconnpool.errors import PoolError
 from txconnpool.metrics import ClientCounters
 from txconnpool.pool.slow import SlowLog
-from txconnpool.proxy.memory import Unread
+from txconnpool.proxy.memory import BufferedBytes
 from txconnpool.proxy.session import Session, SessionLimits
 
 _log = Logger("txconnpool.proxy")
@@ -109,22 +109,22 @@ class SessionFactory(Factory):
     def __init__(
         self,
         pool: Any,
-        wire: Any,
+        dialect: Any,
         limits: SessionLimits,
-        unread: Unread,
+        unread: BufferedBytes,
         reactor: Any,
         report: Callable[[tuple[bytes, ...]], Any],
         numbers: Iterator[int] | None = None,
     ) -> None:
         """
         @param pool: the L{txconnpool.pool.library.Pool} of L{Connection}s.
-        @param wire: the L{txconnpool.interfaces.IWire}.
+        @param dialect: the L{txconnpool.interfaces.IDialect}.
         @param report: gives the numbers that a client may ask for, by the words it asked with, now or later: names and
             values; C{None} if there are none of that name.
         @param numbers: gives each session its number; shared by all pools of a process.
         """
         self.pool = pool
-        self.wire = wire
+        self.dialect = dialect
         self.limits = limits
         self.reactor = reactor
         self.report = report
@@ -137,7 +137,7 @@ class SessionFactory(Factory):
         self.slow: SlowLog | None = None
         self.full = False
         self.ended: Callable[[], object] | None = None
-        self.gate: Any = wire.gate()
+        self.gate: Any = dialect.gate()
         self._short = False  # of files
         self._empty: list[Deferred[None]] = []
 
@@ -160,7 +160,7 @@ class SessionFactory(Factory):
             ))  # fmt: skip
         if short or self.full or len(self.sessions) >= self.limits.maxClients:
             self.refused += 1
-            return _Refused(self.wire.tooManyClients, self.reactor)
+            return _Refused(self.dialect.tooManyClients, self.reactor)
         self.accepted += 1
         return Session(self)
 
@@ -172,26 +172,26 @@ class SessionFactory(Factory):
         for session in list(self.sessions):
             session.limit(limits)
 
-    def everywhere(self, form: Any, data: bytes, quiet: bool) -> bytes | Deferred[bytes]:
+    def everywhere(self, command: Any, data: bytes, quiet: bool) -> bytes | Deferred[bytes]:
         """
         Send one request to every server, for one reply.
 
-        @param form: the form of the replies.
+        @param command: the command of the replies.
         @param quiet: whether the client wants to see none.
 
         @return: the reply, now or later.
         """
 
         def merge(replies: list[bytes]) -> bytes:
-            reply: bytes = b"" if quiet else self.wire.merge(replies)
+            reply: bytes = b"" if quiet else self.dialect.merge(replies)
             return reply
 
         try:
-            return self._askAll(data, form).addCallback(merge)
+            return self._askAll(data, command).addCallback(merge)
         except PoolError as error:
-            return merge([self.wire.error(str(error))])
+            return merge([self.dialect.error(str(error))])
 
-    def _askAll(self, data: bytes, form: Any) -> Deferred[list[bytes]]:
+    def _askAll(self, data: bytes, command: Any) -> Deferred[list[bytes]]:
         """
         Ask every server the same.
 
@@ -201,9 +201,9 @@ class SessionFactory(Factory):
         """
 
         def replies(results: list[tuple[bool, Any]]) -> list[bytes]:
-            return [result if done else self.wire.error(str(result.value)) for done, result in results]
+            return [result if done else self.dialect.error(str(result.value)) for done, result in results]
 
-        asked = [slot.client.ask(data, form) for slot in self.pool.each()]
+        asked = [record.connection.ask(data, command) for record in self.pool.each()]
         return DeferredList(asked, consumeErrors=True).addCallback(replies)
 
     def statistics(self, words: tuple[bytes, ...]) -> Deferred[bytes]:
@@ -220,20 +220,20 @@ class SessionFactory(Factory):
 
     def _ours(self, words: tuple[bytes, ...]) -> Any:
         looked: Deferred[Any] = maybeDeferred(self.report, words)
-        return looked.addCallback(self.wire.statistics)
+        return looked.addCallback(self.dialect.statistics)
 
     def _theirs(self, words: tuple[bytes, ...]) -> Any:
-        asked = self.wire.statisticsOfServer(words[1:])
+        asked = self.dialect.statisticsOfServer(words[1:])
         if asked is None:
             raise NoStatistics("these statistics of a server are not for its clients")
-        return self._askAll(*asked).addCallback(self.wire.together)
+        return self._askAll(*asked).addCallback(self.dialect.together)
 
     def _noStatistics(self, failure: Failure) -> bytes:
         text = str(failure.value)
         if not failure.check(NoStatistics, PoolError):
             _log.failure("no statistics", failure)
             text = "no statistics at the moment: the log tells why"
-        reply: bytes = self.wire.error(text) if text else self.wire.noStatistics
+        reply: bytes = self.dialect.error(text) if text else self.dialect.noStatistics
         return reply
 
     # -- The end

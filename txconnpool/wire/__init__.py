@@ -4,8 +4,8 @@
 Bytes to frames, without any input or output: what a protocol looks like to the pool.
 
 A I{dialect} (L{txconnpool.wire.memcache.dialect.Memcache} is the first) finds the requests in what a client sent and
-says for each one what is to be done: forward it and expect a reply of one L{Form}, or follow a L{Directive}. The
-replies of a server are then matched against the forms that are owed by L{matchReplies}, which is the same for every
+says for each one what is to be done: forward it and expect a reply of one L{Command}, or follow a L{Directive}. The
+replies of a server are then matched against the commands that are owed by L{matchReplies}, which is the same for every
 protocol.
 """
 
@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol, TypeAlias
 
 from txconnpool.errors import WireError
 
-#: What a compiled regular expression's C{match} is to a form: bytes and a position.
+#: What a compiled regular expression's C{match} is to a command: bytes and a position.
 Matcher: TypeAlias = Callable[[bytes, int], Match[bytes] | None]
 
 #: Matches any reply.
@@ -64,10 +64,10 @@ class Admission(enum.Enum):
 ADMIT: Final = Admission.ADMIT
 
 
-def _whole(first: Matcher, ending: bytes, keyAt: int, seeks: bool) -> Callable[[bytes, int, Any], int]:
+def _wholeMatcher(first: Matcher, ending: bytes, keyAt: int, seeks: bool) -> Callable[[bytes, int, Any], int]:
     """
     Make what finds the commonest reply to a single request, which is there as a whole. The parameters are those of
-    L{Form}.
+    L{Command}.
 
     @return: called with bytes, a position and the request, if it is known. Gives where the reply ends; 0 if that is to
         be found out by L{matchReplies}.
@@ -89,105 +89,119 @@ def _whole(first: Matcher, ending: bytes, keyAt: int, seeks: bool) -> Callable[[
     return whole
 
 
-class Form:
+class Command:
     """
-    The form of the reply that a kind of request is owed.
+    The command of the reply that a kind of request is owed.
 
     @ivar name: the command, for counters.
     @ivar index: a dense number for the command, for arrays of counters.
-    @ivar read: whether the request may be sent a second time when its connection was lost.
+    @ivar idempotent: whether the request may be sent a second time when its connection was lost.
     @ivar first: matches the first line of a reply. Its groups are the key that it names, if it does, and the length of
         the body that follows; if this is not part of the match the reply is complete. An empty one stands for 0.
     @ivar after: matches what may stand after a body, always a line end first; its groups as those of C{first}.
     @ivar ending: what stands most often after the only body and ends the reply; C{after} matches it too.
     @ivar error: matches the errors that are one complete answer to a request.
-    @ivar asked: lists the keys of requests, the last one first; C{None} if replies do not name their key.
+    @ivar keysOf: lists the keys of requests, the last one first; C{None} if replies do not name their key.
     @ivar hidden: matches the replies that the client asked not to see; C{None} if it sees all.
-    @ivar seeks: whether a reply without a body says that nothing was found.
-    @ivar many: whether a request may ask for several keys.
+    @ivar isLookup: whether a reply without a body says that nothing was found.
+    @ivar multiKey: whether a request may ask for several keys.
     @ivar keyAt: where the key begins in a request for one, which goes on to the line end; 0 if replies do not name it.
     @ivar word: what stands before the key that a reply names.
-    @ivar joint: what stands between the body of one value and the key of the next one.
+    @ivar valueSeparator: what stands between the body of one value and the key of the next one.
     @ivar plain: whether a reply needs no second look: there is one key, and nothing is hidden.
-    @ivar whole: finds the end of the commonest reply to a single request, see L{_whole}.
+    @ivar matchWhole: finds the end of the commonest reply to a single request, see L{_wholeMatcher}.
     """
 
     __slots__ = (
-        "after", "asked", "ending", "error", "first", "hidden", "index", "joint", "keyAt", "many", "name", "plain",
-        "read", "seeks", "whole", "word",
+        "after",
+        "ending",
+        "error",
+        "first",
+        "hidden",
+        "idempotent",
+        "index",
+        "isLookup",
+        "keyAt",
+        "keysOf",
+        "matchWhole",
+        "multiKey",
+        "name",
+        "plain",
+        "valueSeparator",
+        "word",
     )  # fmt: skip
 
     def __init__(
         self,
         name: str,
         index: int,
-        read: bool,
+        idempotent: bool,
         first: Matcher,
         after: Matcher,
         ending: bytes,
         error: Matcher,
         hidden: Matcher | None = None,
-        asked: Callable[[bytes], list[bytes]] | None = None,
-        seeks: bool = False,
-        many: bool = False,
+        keysOf: Callable[[bytes], list[bytes]] | None = None,
+        isLookup: bool = False,
+        multiKey: bool = False,
         keyAt: int = 0,
         word: bytes = b"",
     ) -> None:
         self.name = name
         self.index = index
-        self.read = read
+        self.idempotent = idempotent
         self.first = first
         self.after = after
         self.ending = ending
         self.error = error
         self.hidden = hidden
-        self.asked = asked
-        self.seeks = seeks
-        self.many = many
+        self.keysOf = keysOf
+        self.isLookup = isLookup
+        self.multiKey = multiKey
         self.keyAt = keyAt
         self.word = word
-        self.plain = hidden is None and not many
-        self.whole = _whole(first, ending, keyAt, seeks)
-        self.joint = b"\r\n" + word
+        self.plain = hidden is None and not multiKey
+        self.matchWhole = _wholeMatcher(first, ending, keyAt, isLookup)
+        self.valueSeparator = b"\r\n" + word
 
     def but(
         self,
         *,
-        read: bool | None = None,
+        idempotent: bool | None = None,
         hidden: Matcher | None = None,
-        many: bool = False,
-    ) -> Form:
+        multiKey: bool = False,
+    ) -> Command:
         """
-        The same form, with something else.
+        The same command, with something else.
         """
-        return Form(
+        return Command(
             self.name,
             self.index,
-            self.read if read is None else read,
+            self.idempotent if idempotent is None else idempotent,
             self.first,
             self.after,
             self.ending,
             self.error,
             self.hidden if hidden is None else hidden,
-            self.asked,
-            self.seeks,
-            self.many or many,
+            self.keysOf,
+            self.isLookup,
+            self.multiKey or multiKey,
             self.keyAt,
             self.word,
         )
 
-    def silent(self) -> Form:
+    def silent(self) -> Command:
         """
-        The same form, with nothing of it to be seen.
+        The same command, with nothing of it to be seen.
         """
         return self.but(hidden=EVERYTHING)
 
     def __repr__(self) -> str:
-        return f"<Form {self.name}{' quiet' if self.hidden else ''}>"
+        return f"<Command {self.name}{' quiet' if self.hidden else ''}>"
 
 
-#: What a dialect says about the bytes at a position: C{(form or directive, end, count, payload)}.
-Frame: TypeAlias = tuple[Form | Directive, int, int, Any]
+#: What a dialect says about the bytes at a position: C{(command or directive, end, count, payload)}.
+Frame: TypeAlias = tuple[Command | Directive, int, int, Any]
 
 #: The same about the bytes of a client who has not logged in: nothing is forwarded.
 Verdict: TypeAlias = tuple[Directive | Admission, int, int, Any]
@@ -199,7 +213,7 @@ class Tally(Protocol):
 
     @ivar missed: replies in which nothing was found of what was to be read.
     @ivar more: values beyond the first of a reply to a request for several keys; -1 if it is an error.
-    @ivar failed: replies that are errors, by the index of their form.
+    @ivar failed: replies that are errors, by the index of their command.
     """
 
     missed: int
@@ -210,7 +224,7 @@ class Tally(Protocol):
 def matchReplies(
     data: bytes,
     pos: int,
-    form: Form,
+    command: Command,
     count: int,
     due: int,
     asked: list[bytes] | None = None,
@@ -220,9 +234,10 @@ def matchReplies(
     Match a server's bytes against the replies it owes.
 
     @param data: the bytes, of which those before C{pos} are done with.
-    @param form: what is owed.
-    @param count: how many replies of that form are owed, the one begun included.
-    @param due: -1 at the start of a reply; else so many bytes of a body are still to come, which C{form.after} follows.
+    @param command: what is owed.
+    @param count: how many replies of that command are owed, the one begun included.
+    @param due: -1 at the start of a reply; else so many bytes of a body are still to come, which C{command.after}
+        follows.
     @param asked: the keys that the replies may still be about, the next one last; those that have had their turn are
         taken away. C{None} if that is not to be looked at.
     @param tally: where to count what they hold.
@@ -232,19 +247,19 @@ def matchReplies(
 
     @raise WireError: the bytes are not what is owed.
     """
-    first = form.first
-    ending = form.ending
+    first = command.first
+    ending = command.ending
     size = len(data)
-    later = asked if asked and form.many else []  # the keys that a value may be about instead of the next one
+    later = asked if asked and command.multiKey else []  # the keys that a value may be about instead of the next one
     bare = more = failed = 0
     guess = -1  # how many of the values that followed were like the last one; no more guesses after a wrong one
     while count and pos < size:
         if due < 0:
             match = first(data, pos)
             if match is None:
-                match = form.error(data, pos)
+                match = command.error(data, pos)
                 if match is None:
-                    checkIncomplete(data, pos, pos, form)
+                    checkIncomplete(data, pos, pos, command)
                     break
                 pos = match.end()
                 count -= 1
@@ -261,10 +276,10 @@ def matchReplies(
             body = int(length or 0)
             if asked is not None:
                 if not (asked and key == asked.pop()):
-                    skipTo(key, later, form)
-                if asked and guess and form.many:
+                    skipTo(key, later, command)
+                if asked and guess and command.multiKey:
                     left = len(asked)
-                    pos = _skipAlike(data, pos, body, data[match.end(1) : pos], form.joint, asked)
+                    pos = _skipAlike(data, pos, body, data[match.end(1) : pos], command.valueSeparator, asked)
                     guess = left - len(asked)
                     more += guess
             pos += body
@@ -278,11 +293,11 @@ def matchReplies(
             due = pos - size
             pos = size
             break
-        match = form.after(data, pos)
+        match = command.after(data, pos)
         if match is None:
             if not b"\r\n".startswith(data[pos : pos + 2]):
-                raise WireError(f"a body of a reply to {form.name} is followed by {data[pos : pos + 40]!r}")
-            checkIncomplete(data, pos, pos + 2, form)
+                raise WireError(f"a body of a reply to {command.name} is followed by {data[pos : pos + 40]!r}")
+            checkIncomplete(data, pos, pos + 2, command)
             due = 0
             break
         pos = match.end()
@@ -292,17 +307,17 @@ def matchReplies(
             due = -1
         else:
             if asked is not None and not (asked and key == asked.pop()):
-                skipTo(key, later, form)
+                skipTo(key, later, command)
             due = int(length or 0)
             more += 1
     if (bare or more or failed) and tally is not None:
-        if form.seeks:
+        if command.isLookup:
             tally.missed += bare
-            if form.many:
+            if command.multiKey:
                 tally.more += more
         if failed:
-            tally.failed[form.index] += failed
-            if form.many:
+            tally.failed[command.index] += failed
+            if command.multiKey:
                 tally.more = -1
     return pos, count, due
 
@@ -331,7 +346,7 @@ def _skipAlike(data: bytes, pos: int, body: int, words: bytes, joint: bytes, ask
     return pos
 
 
-def skipTo(key: bytes, asked: list[bytes], form: Form) -> int:
+def skipTo(key: bytes, asked: list[bytes], command: Command) -> int:
     """
     Take away the keys that were asked for up to that of a value. The server has none for those before it.
 
@@ -343,14 +358,14 @@ def skipTo(key: bytes, asked: list[bytes], form: Form) -> int:
     while asked:
         if asked.pop() == key:
             return before - len(asked) - 1
-    raise WireError(f"a value in reply to {form.name} that was not asked for")
+    raise WireError(f"a value in reply to {command.name} that was not asked for")
 
 
-def checkIncomplete(data: bytes, pos: int, line: int, form: Form) -> None:
+def checkIncomplete(data: bytes, pos: int, line: int, command: Command) -> None:
     """
     What did not match must be a line that lacks its end.
     """
     if data.find(b"\n", line) >= 0:
-        raise WireError(f"not a reply to {form.name}: {data[pos : pos + 80]!r}")
+        raise WireError(f"not a reply to {command.name}: {data[pos : pos + 80]!r}")
     if len(data) - pos > REPLY_LINE_MAX:
-        raise WireError(f"a line of over {REPLY_LINE_MAX} bytes in reply to {form.name}: {data[pos : pos + 80]!r}")
+        raise WireError(f"a line of over {REPLY_LINE_MAX} bytes in reply to {command.name}: {data[pos : pos + 80]!r}")

@@ -95,14 +95,16 @@ class GateTests(SynchronousTestCase):
         Whatever comes first gets memcached's answer.
         """
         for data, answer in FIRST:
-            form, end, count, payload = gate().requests(data, 0, 16)
+            command, end, count, payload = gate().requests(data, 0, 16)
             self.assertEqual(count, 0)
             if answer is None:
-                self.assertIs(form, MORE, data)
+                self.assertIs(command, MORE, data)
             elif answer == b"":
-                self.assertEqual((form, end, payload), (CLOSE, len(data), b""), data)
+                self.assertEqual((command, end, payload), (CLOSE, len(data), b""), data)
             else:
-                self.assertEqual((form, end, payload), (ADMIT if answer == STORED else ANSWER, len(data), answer), data)
+                self.assertEqual(
+                    (command, end, payload), (ADMIT if answer == STORED else ANSWER, len(data), answer), data
+                )
 
     def test_behind(self) -> None:
         """
@@ -177,16 +179,16 @@ class GateTests(SynchronousTestCase):
         Any bytes are understood: nothing is raised, what is answered advances, and only the password lets in.
         """
         data = b"".join(says)
-        form, end, count, payload = gate().requests(data, pos, 1)
-        self.assertIn(form, (MORE, ANSWER, CLOSE, ADMIT))
+        command, end, count, payload = gate().requests(data, pos, 1)
+        self.assertIn(command, (MORE, ANSWER, CLOSE, ADMIT))
         self.assertEqual(count, 0)
-        if form is MORE:
+        if command is MORE:
             self.assertEqual(end, pos)
             self.assertTrue(payload == 0 or payload > len(data) - pos)
             self.assertLessEqual(payload, LINE_MAX + len(data) + 2)
         else:
             self.assertTrue(pos < end <= len(data))
-        if form is ADMIT:
+        if command is ADMIT:
             self.assertIn(b"joe secret", data[pos:end])
 
 
@@ -206,6 +208,6 @@ class LoginTests(SynchronousTestCase):
         """
         Whatever a server answers to it is one reply.
         """
-        _, form = login(b"joe secret")
+        _, command = login(b"joe secret")
         for reply in (STORED, FAILURE, BAD_TOKEN, b"ERROR\r\n", b"SERVER_ERROR out of memory storing object\r\n"):
-            self.assertEqual(matchReplies(reply, 0, form, 1, -1), (len(reply), 0, -1))
+            self.assertEqual(matchReplies(reply, 0, command, 1, -1), (len(reply), 0, -1))

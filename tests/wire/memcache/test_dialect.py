@@ -22,12 +22,12 @@ from txconnpool.wire import (
     PARTS,
     REPLY_LINE_MAX,
     STATISTICS,
-    Form,
+    Command,
     matchReplies,
 )
 from txconnpool.wire.memcache import replies
 from txconnpool.wire.memcache.classic import PART_KEYS, TOO_LARGE, checkKey
-from txconnpool.wire.memcache.dialect import FORMS, REFUSED, REQUEST_LINE_MAX, RETRIEVAL_LINE_MAX, RUN_MAX, Memcache
+from txconnpool.wire.memcache.dialect import COMMANDS, REFUSED, REQUEST_LINE_MAX, RETRIEVAL_LINE_MAX, RUN_MAX, Memcache
 from txconnpool.wire.memcache.replies import DELETE, GET, MG, SET, SILENT, STATS, values
 
 HIT = b"VALUE a 0 3\r\nabc\r\nEND\r\n"
@@ -156,8 +156,8 @@ class LimitTests(SynchronousTestCase):
         for word in (b"get", b"gets", b" " * 100 + b"get"):
             line = word + b" key" * 1000
             self.assertEqual(self.wire.requests(line, 0, 1)[0], MORE)
-            form, end, count, payload = self.wire.requests(line + b"\r\n", 0, 1)
-            self.assertEqual((form, end, count), (PARTS, len(line) + 2, 0))
+            command, end, count, payload = self.wire.requests(line + b"\r\n", 0, 1)
+            self.assertEqual((command, end, count), (PARTS, len(line) + 2, 0))
             self.assertIs(payload[0], replies.SEVERAL[replies.GETS if word == b"gets" else GET])
             self.assertEqual(payload[1], [word.lstrip() + b" key" * PART_KEYS + b"\r\n"] * (1000 // PART_KEYS))
 
@@ -169,11 +169,11 @@ class LimitTests(SynchronousTestCase):
             for gap, end in ((b" ", b"\r\n"), (b"  ", b" \n")):
                 keys = [b"k%d" % number for number in range(PART_KEYS + 1)]
                 line = head + b"".join(gap + key for key in keys) + end
-                form, stop, count, (wanted, parts, ending) = self.wire.requests(line + b"get", 0, 1)
-                self.assertEqual((form, stop, count, ending), (PARTS, len(line), 0, b"END\r\n"))
+                command, stop, count, (wanted, parts, ending) = self.wire.requests(line + b"get", 0, 1)
+                self.assertEqual((command, stop, count, ending), (PARTS, len(line), 0, b"END\r\n"))
                 start = head.strip() + b" "
                 self.assertEqual(parts, [start + b" ".join(keys[:-1]) + b"\r\n", start + keys[-1] + b"\r\n"])
-                self.assertEqual((wanted.name, wanted.many), (head.split()[0].decode(), True))
+                self.assertEqual((wanted.name, wanted.multiKey), (head.split()[0].decode(), True))
                 one = head + b"".join(gap + key for key in keys[:-1]) + end
                 self.assertEqual(self.wire.requests(one, 0, 1)[1:3], (len(one), 1))
 
@@ -295,7 +295,7 @@ class DirectiveTests(SynchronousTestCase):
 
     def test_everywhere(self) -> None:
         """
-        Commands for all servers come with the form, the bytes for each, and whether the client wants to know.
+        Commands for all servers come with the command, the bytes for each, and whether the client wants to know.
         """
         wire = Memcache()
         self.assertEqual(
@@ -332,11 +332,11 @@ class WordsTests(SynchronousTestCase):
 
     def test_errorIsReply(self) -> None:
         """
-        An error is a reply of every form.
+        An error is a reply of every command.
         """
         line = Memcache().error("all busy")
-        for form in FORMS:
-            self.assertEqual(matchReplies(line, 0, form, 1, -1), (len(line), 0, -1), form)
+        for command in COMMANDS:
+            self.assertEqual(matchReplies(line, 0, command, 1, -1), (len(line), 0, -1), command)
 
     def test_statistics(self) -> None:
         """
@@ -348,17 +348,17 @@ class WordsTests(SynchronousTestCase):
 
     def test_probe(self) -> None:
         """
-        The probe is a request with a reply of its form.
+        The probe is a request with a reply of its command.
         """
-        request, form = Memcache.probe
-        self.assertEqual(Memcache().requests(request, 0, 1), (form, len(request), 1, None))
+        request, command = Memcache.probe
+        self.assertEqual(Memcache().requests(request, 0, 1), (command, len(request), 1, None))
 
     def test_tooManyClients(self) -> None:
         """
         What clients hear who come when no more may come is no reply to any request.
         """
-        for form in FORMS:
-            self.assertRaises(WireError, matchReplies, Memcache.tooManyClients, 0, form, 1, -1)
+        for command in COMMANDS:
+            self.assertRaises(WireError, matchReplies, Memcache.tooManyClients, 0, command, 1, -1)
 
     def test_merge(self) -> None:
         """
@@ -375,42 +375,42 @@ class FormTests(SynchronousTestCase):
     What is known of the reply before it comes.
     """
 
-    def formOf(self, request: bytes) -> Form:
+    def commandOf(self, request: bytes) -> Command:
         """
-        @return: the form of the reply to a request of one line.
+        @return: the command of the reply to a request of one line.
         """
-        form, _, count, _ = Memcache().requests(request + b"\r\n", 0, 1)
+        command, _, count, _ = Memcache().requests(request + b"\r\n", 0, 1)
         self.assertEqual(count, 1)
-        assert isinstance(form, Form)
-        return form
+        assert isinstance(command, Command)
+        return command
 
     def test_index(self) -> None:
         """
-        The forms are numbered by their place, and every request has the number of its command.
+        The commands are numbered by their place, and every request has the number of its command.
         """
-        self.assertEqual([form.index for form in FORMS], list(range(len(FORMS))))
-        self.assertEqual(len({form.name for form in FORMS}), len(FORMS))
+        self.assertEqual([command.index for command in COMMANDS], list(range(len(COMMANDS))))
+        self.assertEqual(len({command.name for command in COMMANDS}), len(COMMANDS))
         for request in (b"get a", b"incr a 1 noreply", b"mg a T0 q", b"mg a v", b"ma a q v", b"mn", b"version"):
-            form = self.formOf(request)
-            self.assertEqual(FORMS[form.index].name, request.split()[0].decode())
-            self.assertEqual(form.name, request.split()[0].decode())
+            command = self.commandOf(request)
+            self.assertEqual(COMMANDS[command.index].name, request.split()[0].decode())
+            self.assertEqual(command.name, request.split()[0].decode())
 
     def test_read(self) -> None:
         """
         Only what changes nothing may be asked again: not what touches, nor a meta get that may write.
         """
         for request in (b"get a", b"gets a", b"mg a", b"mg a v q", b"mn", b"me a", b"version"):
-            self.assertTrue(self.formOf(request).read, request)
+            self.assertTrue(self.commandOf(request).idempotent, request)
         for request in (b"gat 0 a", b"gats 0 a", b"touch a 0", b"delete a", b"incr a 1", b"md a", b"ma a v"):
-            self.assertFalse(self.formOf(request).read, request)
+            self.assertFalse(self.commandOf(request).idempotent, request)
         for flag in (b"T0", b"N0", b"R0", b"q v T0"):
-            self.assertFalse(self.formOf(b"mg a " + flag).read, flag)
+            self.assertFalse(self.commandOf(b"mg a " + flag).idempotent, flag)
 
     def test_hidden(self) -> None:
         """
         C{noreply} hides errors too, C{q} only what means that all is well.
         """
-        silent = self.formOf(b"incr a 1 noreply").hidden
+        silent = self.commandOf(b"incr a 1 noreply").hidden
         assert silent is not None
         for reply in (b"5\r\n", b"NOT_FOUND\r\n", b"SERVER_ERROR x\r\n"):
             self.assertTrue(silent(reply, 0))
@@ -420,20 +420,20 @@ class FormTests(SynchronousTestCase):
             (b"ma a q", (b"HD\r\n",), (b"NF\r\n", b"EX\r\n", b"NS\r\n")),
             (b"ma a v q", (b"VA 1\r\n5\r\n", b"VA 1 O1\r\n5\r\n"), (b"NF\r\n",)),
         ):
-            hidden = self.formOf(request).hidden
+            hidden = self.commandOf(request).hidden
             assert hidden is not None
             for reply in hides:
                 self.assertTrue(hidden(reply, 0), (request, reply))
             for reply in shows:
                 self.assertFalse(hidden(reply, 0), (request, reply))
-        self.assertIsNone(self.formOf(b"get a").hidden)
+        self.assertIsNone(self.commandOf(b"get a").hidden)
 
     def test_repr(self) -> None:
         """
-        A form shows its command and whether replies to it are hidden.
+        A command shows its command and whether replies to it are hidden.
         """
-        self.assertEqual(repr(GET), "<Form get>")
-        self.assertEqual(repr(replies.QUIET[replies.MD]), "<Form md quiet>")
+        self.assertEqual(repr(GET), "<Command get>")
+        self.assertEqual(repr(replies.QUIET[replies.MD]), "<Command md quiet>")
 
 
 class ReplyTests(SynchronousTestCase):
@@ -486,9 +486,9 @@ class ReplyTests(SynchronousTestCase):
         """
         The body of a meta reply ends it.
         """
-        form = MG[True, False]
-        self.assertEqual(matchReplies(b"VA 3 t1\r\nabc\r\nEN\r\n", 0, form, 2, -1), (18, 0, -1))
-        self.assertEqual(matchReplies(b"VA 3\r\nabc\r", 0, form, 1, -1), (9, 1, 0))
+        command = MG[True, False]
+        self.assertEqual(matchReplies(b"VA 3 t1\r\nabc\r\nEN\r\n", 0, command, 2, -1), (18, 0, -1))
+        self.assertEqual(matchReplies(b"VA 3\r\nabc\r", 0, command, 1, -1), (9, 1, 0))
 
     def test_statistics(self) -> None:
         """
@@ -530,7 +530,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.missed = self.more = 0
-        self.failed = [0] * len(FORMS)
+        self.failed = [0] * len(COMMANDS)
 
 
 class TallyTests(SynchronousTestCase):
@@ -538,14 +538,14 @@ class TallyTests(SynchronousTestCase):
     Tests for what L{matchReplies} counts.
     """
 
-    def count(self, form: Form, reply: bytes, count: int = 1) -> tuple[int, int, int]:
+    def count(self, command: Command, reply: bytes, count: int = 1) -> tuple[int, int, int]:
         """
         @return: how often nothing was found, how many values more than one there were, and how many errors.
         """
         tally = Tally()
-        self.assertEqual(matchReplies(reply, 0, form, count, -1, None, tally), (len(reply), 0, -1), reply)
-        self.assertEqual(sum(tally.failed), tally.failed[form.index])
-        return tally.missed, tally.more, tally.failed[form.index]
+        self.assertEqual(matchReplies(reply, 0, command, count, -1, None, tally), (len(reply), 0, -1), reply)
+        self.assertEqual(sum(tally.failed), tally.failed[command.index])
+        return tally.missed, tally.more, tally.failed[command.index]
 
     def test_read(self) -> None:
         """
@@ -597,12 +597,12 @@ class TallyTests(SynchronousTestCase):
         """
         It is counted the same when it comes byte by byte.
         """
-        form = replies.SEVERAL[GET]
+        command = replies.SEVERAL[GET]
         reply = b"VALUE a 0 1\r\nx\r\nVALUE b 0 1\r\nx\r\nEND\r\nEND\r\nSERVER_ERROR\r\n"
         tally = Tally()
         pos, count, due = 0, 3, -1
         for end in range(1, len(reply) + 1):
-            pos, count, due = matchReplies(reply[:end], pos, form, count, due, None, tally)
+            pos, count, due = matchReplies(reply[:end], pos, command, count, due, None, tally)
         self.assertEqual((pos, count, tally.missed, sum(tally.failed)), (len(reply), 0, 1, 1))
 
 
@@ -615,9 +615,9 @@ class AskedTests(SynchronousTestCase):
         """
         Match C{reply} as the one to C{request}.
         """
-        form, _, _, payload = Memcache().requests(request, 0, count)
-        assert isinstance(form, Form) and form.asked is not None
-        return matchReplies(reply, 0, form, count, -1, form.asked(payload or request))
+        command, _, _, payload = Memcache().requests(request, 0, count)
+        assert isinstance(command, Command) and command.keysOf is not None
+        return matchReplies(reply, 0, command, count, -1, command.keysOf(payload or request))
 
     def test_some(self) -> None:
         """
@@ -634,8 +634,8 @@ class AskedTests(SynchronousTestCase):
         are torn apart.
         """
         request = b"get a b c d e\r\n"
-        form, *_ = Memcache().requests(request, 0, 1)
-        assert isinstance(form, Form) and form.asked is not None
+        command, *_ = Memcache().requests(request, 0, 1)
+        assert isinstance(command, Command) and command.keysOf is not None
         like = b"VALUE c 0 13\r\n"[:13]
         for bodies in (
             *([b"x"] * 5, [like] * 5, [b""] * 5),
@@ -647,10 +647,10 @@ class AskedTests(SynchronousTestCase):
             ]
             reply = b"".join(told) + b"END\r\n"
             for cut in range(len(reply) + 1):
-                asked = form.asked(request)
-                pos, left, due = matchReplies(reply[:cut], 0, form, 1, -1, asked)
+                asked = command.keysOf(request)
+                pos, left, due = matchReplies(reply[:cut], 0, command, 1, -1, asked)
                 if left:
-                    pos, left, due = matchReplies(reply, pos, form, left, due, asked)
+                    pos, left, due = matchReplies(reply, pos, command, left, due, asked)
                 self.assertEqual((pos, left, due), (len(reply), 0, -1), (reply, cut))
 
     def test_same(self) -> None:
@@ -753,7 +753,7 @@ REPLIES = spoken(
     *(b"HD\r\n", b"EN\r\n", b"VA ", b"VA 3\r\n", b"VA 1 t5\r\n", b"SERVER_ERROR x\r\n", b"CLIENT_ERROR invalid flag"),
     *(b"ERROR\r\n", b"STAT a b\r\n", b"STAT ", b"OK\r\n", b"MN\r\n", b"5\r\n", b"DELETED\r\n"),
 )
-EVERY_FORM = [*FORMS, *MG.values(), *replies.MA.values()]
+EVERY_FORM = [*COMMANDS, *MG.values(), *replies.MA.values()]
 
 
 @st.composite
@@ -817,20 +817,20 @@ class AnyBytesTests(SynchronousTestCase):
 
     @settings(deadline=None, max_examples=800)
     @given(cut(REPLIES), st.sampled_from(EVERY_FORM), st.integers(1, 3))
-    def test_replies(self, says: list[bytes], form: Form, owed: int) -> None:
+    def test_replies(self, says: list[bytes], command: Command, owed: int) -> None:
         """
         The bytes of a server are replies or an error, and it does not matter in what pieces they come.
         """
         data = b"".join(says)
         try:
-            expected = matchReplies(data, 0, form, owed, -1)
+            expected = matchReplies(data, 0, command, owed, -1)
         except WireError:
             with self.assertRaises(WireError):
-                self.inPieces(says, form, owed)
+                self.inPieces(says, command, owed)
         else:
-            self.assertEqual(self.inPieces(says, form, owed), expected)
+            self.assertEqual(self.inPieces(says, command, owed), expected)
 
-    def inPieces(self, says: list[bytes], form: Form, owed: int) -> tuple[int, int, int]:
+    def inPieces(self, says: list[bytes], command: Command, owed: int) -> tuple[int, int, int]:
         """
         Match replies as a connection does: what is certain is passed on, an incomplete line is kept.
 
@@ -839,7 +839,7 @@ class AnyBytesTests(SynchronousTestCase):
         done, kept, due = 0, b"", -1
         for data in says:
             kept += data
-            pos, left, due = matchReplies(kept, 0, form, owed, due)
+            pos, left, due = matchReplies(kept, 0, command, owed, due)
             self.assertTrue(0 <= pos <= len(kept) and 0 <= left <= owed)
             if left and pos < len(kept):
                 self.assertNotIn(b"\n", kept[pos:].removeprefix(b"\r\n" if due == 0 else b""))

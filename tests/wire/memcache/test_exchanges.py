@@ -15,7 +15,7 @@ from typing import NamedTuple
 from twisted.trial.unittest import SynchronousTestCase
 
 from txconnpool.errors import WireError
-from txconnpool.wire import ANSWER, CLOSE, EVERYWHERE, INSTEAD, MORE, PARTS, STATISTICS, Form
+from txconnpool.wire import ANSWER, CLOSE, EVERYWHERE, INSTEAD, MORE, PARTS, STATISTICS, Command
 from txconnpool.wire.memcache.dialect import Memcache
 
 #: The largest value in the table: small, so that what is too large is small too.
@@ -550,7 +550,7 @@ class Relay:
         self._client = self._server = self._held = b""
         self._skip = 0
         self._due = -1
-        self._queue: deque[tuple[Form | None, int, bytes]] = deque()
+        self._queue: deque[tuple[Command | None, int, bytes]] = deque()
         self.closed = False
 
     def fromClient(self, data: bytes) -> bytes:
@@ -563,33 +563,33 @@ class Relay:
         pos = swallowed
         forwarded = b""
         while pos < len(self._client) and not self.closed:
-            form, end, count, payload = self._wire.requests(self._client, pos, self._most)
-            if form is MORE:
+            command, end, count, payload = self._wire.requests(self._client, pos, self._most)
+            if command is MORE:
                 assert payload == 0 or payload > len(self._client) - pos
                 break
             assert end > pos
-            if isinstance(form, Form):
+            if isinstance(command, Command):
                 assert 1 <= count <= self._most
                 forwarded += self._client[pos:end] if payload is None else payload
-                self._queue.append((form, count, b""))
-            elif form is EVERYWHERE:
-                form, line, quiet = payload
+                self._queue.append((command, count, b""))
+            elif command is EVERYWHERE:
+                command, line, quiet = payload
                 forwarded += line
-                self._queue.append((form.silent() if quiet else form, 1, b""))
-            elif form is PARTS:
+                self._queue.append((command.silent() if quiet else command, 1, b""))
+            elif command is PARTS:
                 forwarded += self._client[pos:end]
                 self._queue.append((payload[0], 1, b""))
-            elif form is INSTEAD:
-                form, line, answer = payload
+            elif command is INSTEAD:
+                command, line, answer = payload
                 forwarded += line
-                self._queue += [(form, 1, b""), (None, 0, answer)]
-            elif form is STATISTICS:
+                self._queue += [(command, 1, b""), (None, 0, answer)]
+            elif command is STATISTICS:
                 self._queue.append(
                     (None, 0, self._wire.statistics([("arguments", b" ".join(payload).decode("latin-1"))]))
                 )
             else:
-                assert form in (ANSWER, CLOSE)
-                self.closed = form is CLOSE
+                assert command in (ANSWER, CLOSE)
+                self.closed = command is CLOSE
                 self._queue.append((None, 0, payload))
             pos = end
         self._skip += max(0, pos - len(self._client))
@@ -603,19 +603,19 @@ class Relay:
         self._server += data
         answer = b""
         while self._queue:
-            form, count, line = self._queue.popleft()
-            if form is None:
+            command, count, line = self._queue.popleft()
+            if command is None:
                 answer += line
                 continue
-            pos, left, self._due = self._wire.replies(self._server, 0, form, count, self._due)
+            pos, left, self._due = self._wire.replies(self._server, 0, command, count, self._due)
             assert 0 <= pos <= len(self._server)
             self._held += self._server[:pos]
             self._server = self._server[pos:]
-            if form.hidden is None or (not left and not form.hidden(self._held, 0)):
+            if command.hidden is None or (not left and not command.hidden(self._held, 0)):
                 answer += self._held
                 self._held = b""
             if left:
-                self._queue.appendleft((form, left, b""))
+                self._queue.appendleft((command, left, b""))
                 break
             self._held = b""
         return answer
@@ -625,7 +625,7 @@ class Relay:
         """
         Whether the server owes a reply.
         """
-        return any(form for form, _, _ in self._queue)
+        return any(command for command, _, _ in self._queue)
 
     @property
     def idle(self) -> bool:

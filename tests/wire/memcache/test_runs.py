@@ -64,13 +64,13 @@ class Reader:
 
     def __init__(self, *keys: bytes) -> None:
         wire = Memcache()
-        form, _, self.count, request = wire.requests(b"".join(b"get %b\r\n" % key for key in keys), 0, len(keys))
-        assert form is GET and GET.asked is not None and self.count == len(keys) > 1
+        command, _, self.count, request = wire.requests(b"".join(b"get %b\r\n" % key for key in keys), 0, len(keys))
+        assert command is GET and GET.keysOf is not None and self.count == len(keys) > 1
         self.request = request
-        self.traffic = Traffic(len(wire.forms))
+        self.traffic = Traffic(len(wire.commands))
         self.told = self.left = b""
         self._all = self.count
-        self._asked = GET.asked(request)
+        self._asked = GET.keysOf(request)
         self._due = -1
 
     def feed(self, pieces: Iterable[bytes]) -> None:

@@ -40,7 +40,7 @@ from txconnpool.operate.statistics import Process, merge, past, snapshot
 from txconnpool.operate.workers.channel import Channel, ChannelError, ChannelLost, ignoreLost
 from txconnpool.operate.workers.worker import ANSWERS, BATCH, CLIENTS, STDERR, STDIN, STDOUT, Facade
 from txconnpool.pool.limits import Backoff
-from txconnpool.proxy.memory import Unread
+from txconnpool.proxy.memory import BufferedBytes
 
 _log = Logger("txconnpool.workers")
 
@@ -540,7 +540,7 @@ class Workers(Service, Changeable):
             for number, worker in self.workers.items()
         ])  # fmt: skip
         lag = None if self.statistics is None else self.statistics.lag
-        own = snapshot(Process(self._since, Unread(0), lag), [])
+        own = snapshot(Process(self._since, BufferedBytes(0), lag), [])
         parts = [own, *self._told.values()]
         return reduce(merge, parts if self._past is None else [*parts, self._past])
 
@@ -577,14 +577,14 @@ class Workers(Service, Changeable):
         self._hurry = False
         self._spare()
 
-    def _tell(self, call: str, patience: float) -> None:
+    def _tell(self, call: str, timeout: float) -> None:
         """
-        Have all workers end, and those that have not after C{patience} seconds, by force.
+        Have all workers end, and those that have not after C{timeout} seconds, by force.
         """
         for worker in self.workers.values():
             worker.channel.call(call).addErrback(ignoreLost)
         self._spare()
-        self._killing = self.reactor.callLater(patience, self._kill)
+        self._killing = self.reactor.callLater(timeout, self._kill)
 
     def _kill(self) -> None:
         self._killing = None

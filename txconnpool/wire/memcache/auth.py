@@ -14,7 +14,7 @@ from __future__ import annotations
 from hmac import compare_digest
 from typing import Final
 
-from txconnpool.wire import ADMIT, ANSWER, CLOSE, MORE, Form, Verdict
+from txconnpool.wire import ADMIT, ANSWER, CLOSE, MORE, Command, Verdict
 from txconnpool.wire.memcache.replies import AUTH
 
 #: Bytes of a line without an end, and of a user and password, at most.
@@ -27,9 +27,9 @@ BAD_TOKEN: Final = b"CLIENT_ERROR bad authentication token format\r\n"
 BAD_END: Final = b"CLIENT_ERROR bad command line termination\r\n"
 
 
-def login(token: bytes) -> tuple[bytes, Form]:
+def login(token: bytes) -> tuple[bytes, Command]:
     """
-    The request with which a client logs in, and the form of its reply.
+    The request with which a client logs in, and the command of its reply.
 
     @param token: the user, a space and the password.
     """
@@ -58,11 +58,11 @@ class Gate:
         """
         end, answer = pos, b""
         while True:
-            form, stop, count, payload = self._attempt(data, end)
-            if form is MORE and answer:
+            command, stop, count, payload = self._attempt(data, end)
+            if command is MORE and answer:
                 return ANSWER, end, 0, answer
-            if form is not ANSWER:
-                return form, stop, count, payload
+            if command is not ANSWER:
+                return command, stop, count, payload
             end, answer = stop, payload
 
     def _attempt(self, data: bytes, pos: int) -> Verdict:

@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-from txconnpool.wire import ANSWER, CLOSE, EVERYTHING, EVERYWHERE, INSTEAD, MORE, PARTS, STATISTICS, Form, Frame
+from txconnpool.wire import ANSWER, CLOSE, EVERYTHING, EVERYWHERE, INSTEAD, MORE, PARTS, STATISTICS, Command, Frame
 from txconnpool.wire.memcache import replies
 from txconnpool.wire.memcache.replies import SEVERAL, SILENT
 
@@ -87,11 +87,11 @@ def answer(stop: int, line: bytes, silent: bool = False) -> Frame:
     return ANSWER, stop, 0, b"" if silent else line
 
 
-def forward(form: Form, line: bytes, data: bytes, pos: int, stop: int) -> Frame:
+def forward(command: Command, line: bytes, data: bytes, pos: int, stop: int) -> Frame:
     """
     The frame of a request of one line, to be sent as C{line}.
     """
-    return form, stop, 1, None if data[pos:stop] == line else line
+    return command, stop, 1, None if data[pos:stop] == line else line
 
 
 def joined(words: list[bytes]) -> bytes:
@@ -101,17 +101,17 @@ def joined(words: list[bytes]) -> bytes:
     return b" ".join(words) + b"\r\n"
 
 
-def inParts(form: Form, head: list[bytes], keys: list[bytes], stop: int) -> Frame:
+def inParts(command: Command, head: list[bytes], keys: list[bytes], stop: int) -> Frame:
     """
     The frame of a retrieval of many keys, to be sent in parts, whose replies end with an C{END} too many each.
     """
     starts = range(0, len(keys), PART_KEYS)
     parts = [joined([*head, *keys[start : start + PART_KEYS]]) for start in starts]
-    return PARTS, stop, 0, (SEVERAL[form], parts, b"END\r\n")
+    return PARTS, stop, 0, (SEVERAL[command], parts, b"END\r\n")
 
 
 def forwardBlock(
-    form: Form, words: list[bytes], length: int, error: bytes, data: bytes, pos: int, stop: int, limit: int,
+    command: Command, words: list[bytes], length: int, error: bytes, data: bytes, pos: int, stop: int, limit: int,
     replaces: bool,
 ) -> Frame:  # fmt: skip
     """
@@ -122,7 +122,7 @@ def forwardBlock(
         large, so that a client which sees no error does not go on to see the old one (C{proto_text.c},
         C{process_update_command}).
     """
-    silent = form.hidden is EVERYTHING
+    silent = command.hidden is EVERYTHING
     end = stop + length + 2
     if length > limit and not error:
         if replaces:
@@ -136,25 +136,25 @@ def forwardBlock(
     if data[end - 2 : end] != b"\r\n":
         return answer(end, BAD_CHUNK, silent)
     line = joined(words)
-    return form, end, 1, None if data[pos:stop] == line else line + data[stop:end]
+    return command, end, 1, None if data[pos:stop] == line else line + data[stop:end]
 
 
-def _retrieval(form: Form) -> Check:
+def _retrieval(command: Command) -> Check:
     def check(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
         if len(words) < 2:
             return answer(stop, ERROR)
         if max(map(len, words)) > KEY_MAX or data.find(b"\0", pos, stop) >= 0:
             return answer(stop, BAD_LINE)
         if len(words) > PART_KEYS + 1:
-            return inParts(form, words[:1], words[1:], stop)
-        wanted = SEVERAL[form] if data.count(32, pos, stop) > 1 else form
+            return inParts(command, words[:1], words[1:], stop)
+        wanted = SEVERAL[command] if data.count(32, pos, stop) > 1 else command
         # 1.6.40 no longer takes spaces before the command; and the keys are looked up again by where the line ends.
         return wanted, stop, 1, joined(words) if data[pos] == 32 or data[stop - 2] != 13 else None
 
     return check
 
 
-def _retrievalAndTouch(form: Form) -> Check:
+def _retrievalAndTouch(command: Command) -> Check:
     def check(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
         if len(words) < 2:
             return answer(stop, ERROR)
@@ -165,13 +165,13 @@ def _retrievalAndTouch(form: Form) -> Check:
         if len(words) == 2:
             return answer(stop, b"END\r\n")
         if len(words) > PART_KEYS + 2:
-            return inParts(form, words[:2], words[2:], stop)
-        return forward(form if len(words) == 3 else SEVERAL[form], joined(words), data, pos, stop)
+            return inParts(command, words[:2], words[2:], stop)
+        return forward(command if len(words) == 3 else SEVERAL[command], joined(words), data, pos, stop)
 
     return check
 
 
-def _storage(form: Form, count: int = 5) -> Check:
+def _storage(command: Command, count: int = 5) -> Check:
     def check(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
         if len(words) < 5:
             return answer(stop, BAD_LINE)
@@ -186,14 +186,14 @@ def _storage(form: Form, count: int = 5) -> Check:
             or (count == 6 and (len(words) < 6 or number(words[5], UINT64) is None))
         )
         line = [*words[:4], b"%d" % length, *words[5:count]]
-        wanted = SILENT[form] if silent else form
+        wanted = SILENT[command] if silent else command
         error = BAD_LINE if bad else b""
-        return forwardBlock(wanted, line, length, error, data, pos, stop, limit, form is replies.SET)
+        return forwardBlock(wanted, line, length, error, data, pos, stop, limit, command is replies.SET)
 
     return check
 
 
-def _arithmetic(form: Form, bounds: tuple[int, int], complaint: bytes) -> Check:
+def _arithmetic(command: Command, bounds: tuple[int, int], complaint: bytes) -> Check:
     def check(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
         if not 3 <= len(words) <= 4:
             return answer(stop, ERROR)
@@ -202,7 +202,7 @@ def _arithmetic(form: Form, bounds: tuple[int, int], complaint: bytes) -> Check:
             return answer(stop, BAD_LINE, silent)
         if number(words[2], bounds) is None:
             return answer(stop, complaint, silent)
-        return forward(SILENT[form] if silent else form, joined(words[:3]), data, pos, stop)
+        return forward(SILENT[command] if silent else command, joined(words[:3]), data, pos, stop)
 
     return check
 
@@ -216,8 +216,8 @@ def _delete(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) ->
         return answer(stop, BAD_DELETE, silent)
     if badKey(words[1]):
         return answer(stop, BAD_LINE, silent)
-    form = replies.DELETE
-    return forward(SILENT[form] if silent else form, joined(words[:2]), data, pos, stop)
+    command = replies.DELETE
+    return forward(SILENT[command] if silent else command, joined(words[:2]), data, pos, stop)
 
 
 def _flushAll(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:

@@ -25,27 +25,27 @@ from txconnpool.wire import (
     PARTS,
     REPLY_LINE_MAX,
     STATISTICS,
-    Form,
+    Command,
     Frame,
     matchReplies,
 )
 from txconnpool.wire.memcache import classic, meta, replies
 from txconnpool.wire.memcache.auth import Gate
 from txconnpool.wire.memcache.classic import ERROR, KEY_MAX, PART_KEYS
-from txconnpool.wire.memcache.replies import FORMS, GET, GETS, MG, SET, SEVERAL, SILENT, STATS, VERSION
+from txconnpool.wire.memcache.replies import COMMANDS, GET, GETS, MG, SET, SEVERAL, SILENT, STATS, VERSION
 from txconnpool.wire.memcache.runs import matchRun
 
 __all__ = [
     "ANSWER",
     "CLOSE",
+    "COMMANDS",
     "EVERYWHERE",
-    "FORMS",
     "MORE",
     "REPLY_LINE_MAX",
     "REQUEST_LINE_MAX",
     "RETRIEVAL_LINE_MAX",
     "STATISTICS",
-    "Form",
+    "Command",
     "Memcache",
 ]
 
@@ -79,7 +79,7 @@ _UNPRINTABLE: Final = re.compile(r"[^ -~]+")
 _CHECKS: Final = classic.CHECKS | meta.CHECKS
 
 #: The words of all commands that are spoken here.
-COMMANDS: Final = frozenset(_CHECKS)
+COMMAND_NAMES: Final = frozenset(_CHECKS)
 
 # What the commonest requests look like. A key is one range of bytes here, which is the fastest to match; one with a
 # control character in it, as memcached allows, is left to the full check, as are numbers of more digits than usual.
@@ -96,7 +96,9 @@ _COMMON: Final = re.compile(
 _RUN, _KEYS, _SET, _SET_NOREPLY, _LINE, _LINE_NOREPLY, _GETS, _MG = range(1, 9)
 
 _GET_SEVERAL: Final = SEVERAL[GET]
-_LINES: Final = {form.name.encode()[:4]: form for form in (replies.DELETE, replies.INCR, replies.DECR, replies.TOUCH)}
+_LINES: Final = {
+    command.name.encode()[:4]: command for command in (replies.DELETE, replies.INCR, replies.DECR, replies.TOUCH)
+}
 _COMMON_WORDS: Final = frozenset(b"get set delete incr decr touch gets mg".split())
 
 
@@ -104,17 +106,17 @@ class Memcache:
     """
     memcached's text and meta protocols, as spoken on one pool.
 
-    @ivar probe: a request to see whether a server is alive, and the form of its reply.
-    @ivar forms: the form of each command, by its index.
+    @ivar probe: a request to see whether a server is alive, and the command of its reply.
+    @ivar commands: the command of each command, by its index.
     @cvar gate: makes what reads the requests of clients who must log in.
     @ivar noStatistics: the reply to C{stats} of a group that does not exist.
     @ivar tooManyClients: the last words to a client for which there is no room, those of memcached.
     """
 
-    probe: tuple[bytes, Form] = (b"version\r\n", VERSION)
+    probe: tuple[bytes, Command] = (b"version\r\n", VERSION)
     tooManyClients = b"ERROR Too many open connections\r\n"
     noStatistics = ERROR
-    forms = FORMS
+    commands = COMMANDS
     gate = Gate
     replies = staticmethod(matchReplies)
     run = staticmethod(matchRun)
@@ -139,7 +141,7 @@ class Memcache:
         @param allowed: the only commands that are not refused; C{None} for all.
         """
         self._maxItemSize = maxItemSize
-        self._denied = denied if allowed is None else denied | (COMMANDS - allowed)
+        self._denied = denied if allowed is None else denied | (COMMAND_NAMES - allowed)
         self._common = _COMMON.match if self._denied.isdisjoint(_COMMON_WORDS) else re.compile(b"(?!)").match
 
     def requests(self, data: bytes, pos: int, most: int) -> Frame:
@@ -148,8 +150,8 @@ class Memcache:
 
         @param most: requests that may be taken in one frame, at least 1.
 
-        @return: C{(form, end, count, payload)}: C{data[pos:end]} is C{count} requests which are owed one reply of
-            C{form} each, to be sent as they are or as C{payload}; or a L{Directive} if C{count} is 0.
+        @return: C{(command, end, count, payload)}: C{data[pos:end]} is C{count} requests which are owed one reply of
+            C{command} each, to be sent as they are or as C{payload}; or a L{Directive} if C{count} is 0.
         """
         common = self._common
         match = common(data, pos)
@@ -187,10 +189,10 @@ class Memcache:
             if len(flags) + 2 != 2 * len(set(flags)):
                 return self._check(data, pos)
             return MG[b"v" in flags, False], end, 1, None
-        form = _LINES[data[pos : pos + 4]]
+        command = _LINES[data[pos : pos + 4]]
         if which == _LINE:
-            return form, end, 1, None
-        return SILENT[form], end, 1, match[_LINE] + b"\r\n"
+            return command, end, 1, None
+        return SILENT[command], end, 1, match[_LINE] + b"\r\n"
 
     def _check(self, data: bytes, pos: int) -> Frame:
         """
@@ -245,9 +247,9 @@ class Memcache:
         lines = [f"STAT {name} {_UNPRINTABLE.sub(' ', str(value))}\r\n" for name, value in items]
         return "".join(lines).encode() + b"END\r\n"
 
-    def statisticsOfServer(self, words: tuple[bytes, ...]) -> tuple[bytes, Form] | None:
+    def statisticsOfServer(self, words: tuple[bytes, ...]) -> tuple[bytes, Command] | None:
         """
-        The request by which a server is asked for its own statistics, and the form of its reply; C{None} if it would
+        The request by which a server is asked for its own statistics, and the command of its reply; C{None} if it would
         change something there, or tell what others have stored.
         """
         if len(words) > 1 or not _HARMLESS.issuperset(words):
@@ -330,14 +332,14 @@ def _deny(word: bytes, frame: Frame) -> Frame:
     """
     What becomes of a good request whose command is not allowed.
     """
-    form, end, _, payload = frame
-    if isinstance(form, Form):
-        silent = form.hidden is EVERYTHING
-    elif form is EVERYWHERE:
+    command, end, _, payload = frame
+    if isinstance(command, Command):
+        silent = command.hidden is EVERYTHING
+    elif command is EVERYWHERE:
         silent = payload[2]
-    elif form is STATISTICS or form is PARTS:
+    elif command is STATISTICS or command is PARTS:
         silent = False
-    elif form is INSTEAD:
+    elif command is INSTEAD:
         silent = not payload[2]
     else:
         return frame

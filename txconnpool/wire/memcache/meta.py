@@ -4,9 +4,9 @@
 The meta commands of memcached, checked flag by flag as memcached 1.6 checks them.
 
 A quiet request is sent without its C{q}, so that every request has an answer, and the answers that C{q} hides are
-swallowed by the form: C{EN} for C{mg}, C{HD} for C{ms} and C{md}, C{HD} and C{VA} for C{ma}. Errors are never hidden,
-nor are misses of C{md} and C{ma}. (One thing is not as in memcached: the answer to C{ma k q N0} which creates the item
-looks like the one which finds it, and is hidden too.)
+swallowed by the command: C{EN} for C{mg}, C{HD} for C{ms} and C{md}, C{HD} and C{VA} for C{ma}. Errors are never
+hidden, nor are misses of C{md} and C{ma}. (One thing is not as in memcached: the answer to C{ma k q N0} which creates
+the item looks like the one which finds it, and is hidden too.)
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import binascii
 from typing import Final
 
-from txconnpool.wire import Form, Frame
+from txconnpool.wire import Command, Frame
 from txconnpool.wire.memcache import replies
 from txconnpool.wire.memcache.classic import (
     BAD_LINE,
@@ -139,13 +139,13 @@ def _badMode(letters: set[int], flags: list[bytes], modes: bytes, error: bytes) 
     return error if _M in letters and _token(flags, _M) not in modes else b""
 
 
-def _wanted(form: Form, letters: set[int], words: list[bytes]) -> tuple[Form, list[bytes]]:
+def _wanted(command: Command, letters: set[int], words: list[bytes]) -> tuple[Command, list[bytes]]:
     """
-    The form and the line of a request as it is sent: without C{q}.
+    The command and the line of a request as it is sent: without C{q}.
     """
     if _q not in letters:
-        return form, words
-    return replies.QUIET[form], words[:2] + [word for word in words[2:] if word[0] != _q]
+        return command, words
+    return replies.QUIET[command], words[:2] + [word for word in words[2:] if word[0] != _q]
 
 
 def _get(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
@@ -160,8 +160,8 @@ def _get(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Fr
     error = error or _tooLong(letters, flags)
     if error:
         return answer(stop, error)
-    form, line = _wanted(replies.MG[_v in letters, not letters.isdisjoint(_WRITING)], letters, words)
-    return forward(form, joined(line), data, pos, stop)
+    command, line = _wanted(replies.MG[_v in letters, not letters.isdisjoint(_WRITING)], letters, words)
+    return forward(command, joined(line), data, pos, stop)
 
 
 def _set(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
@@ -178,10 +178,10 @@ def _set(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Fr
         error = TOO_LONG
     elif not error:
         error = _badMode(letters, flags, b"EAPRS", BAD_MS_MODE) or _tooLong(letters, flags)
-    form, line = _wanted(replies.MS, letters, [*words[:2], b"%d" % length, *flags])
+    command, line = _wanted(replies.MS, letters, [*words[:2], b"%d" % length, *flags])
     # memcached drops the old value in every mode, but looks for it under the name as it came, which of a key in base64
     # is not its own.
-    return forwardBlock(form, line, length, error, data, pos, stop, limit, _b not in letters)
+    return forwardBlock(command, line, length, error, data, pos, stop, limit, _b not in letters)
 
 
 def _change(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
@@ -198,15 +198,15 @@ def _change(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) ->
     letters, error = _check(words[1], flags)
     if error:
         return answer(stop, BAD_FLAGS)
-    form = replies.MD
+    command = replies.MD
     if words[0] == b"ma":
-        form = replies.MA[_v in letters]
+        command = replies.MA[_v in letters]
         error = _badMode(letters, flags, b"I+D-", BAD_MA_MODE)
     error = error or _tooLong(letters, flags)
     if error:
         return answer(stop, error)
-    form, line = _wanted(form, letters, words)
-    return forward(form, joined(line), data, pos, stop)
+    command, line = _wanted(command, letters, words)
+    return forward(command, joined(line), data, pos, stop)
 
 
 def _noOperation(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:

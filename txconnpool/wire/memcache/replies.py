@@ -1,10 +1,10 @@
 # -*- test-case-name: tests.wire.memcache.test_exchanges -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-What memcached answers: the L{Form} of each command's replies.
+What memcached answers: the L{Command} of each command's replies.
 
-They are as narrow as memcached 1.6 is: a form matches what the server can answer to a request that was checked, and
-nothing else, so that a stream which slipped by one reply is noticed. Errors are part of a form when they are one
+They are as narrow as memcached 1.6 is: a command matches what the server can answer to a request that was checked, and
+nothing else, so that a stream which slipped by one reply is noticed. Errors are part of a command when they are one
 complete answer:
 
  - C{SERVER_ERROR} always: memcached sends it instead of a reply, after it swallowed the data block.
@@ -29,7 +29,7 @@ from collections.abc import Callable
 from typing import Final
 
 from txconnpool.errors import WireError
-from txconnpool.wire import Form, Matcher
+from txconnpool.wire import Command, Matcher
 
 # Not to exclude line ends as well makes the search for the end of the key a third of the price, and only something
 # that is no reply of memcached has one there.
@@ -47,7 +47,8 @@ _MS_ERROR: Final = (
 
 def _matcher(*alternatives: bytes) -> Matcher:
     """
-    A matcher of any of the patterns. L{Form} wants two groups in it, so an alternative that never matches brings them.
+    A matcher of any of the patterns. L{Command} wants two groups in it, so an alternative that never matches brings
+    them.
     """
     compiled = re.compile(b"|".join(alternatives))
     if not compiled.groups:
@@ -58,10 +59,10 @@ def _matcher(*alternatives: bytes) -> Matcher:
 _NOTHING: Final = _matcher(rb"(?!)")
 _LINE_END: Final = _matcher(rb"\r\n")
 
-_forms: list[Form] = []
+_commands: list[Command] = []
 
 
-def _form(
+def _command(
     name: str,
     *first: bytes,
     error: bytes,
@@ -72,23 +73,32 @@ def _form(
     seeks: bool = False,
     keyAt: int = 0,
     word: bytes = b"",
-) -> Form:
+) -> Command:
     """
-    Make the form of a command and number it.
+    Make the command of a command and number it.
     """
-    form = Form(
-        name, len(_forms), read, _matcher(*first), after, ending, _matcher(error), None, asked, seeks, keyAt=keyAt,
+    command = Command(
+        name, len(_commands), read, _matcher(*first), after, ending, _matcher(error), None, asked, seeks, keyAt=keyAt,
         word=word,
     )  # fmt: skip
-    _forms.append(form)
-    return form
+    _commands.append(command)
+    return command
 
 
-def _withValue(form: Form, *first: bytes) -> Form:
+def _withValue(command: Command, *first: bytes) -> Command:
     """
-    Make another form of a meta command, for a request that wants the value.
+    Make another command of a meta command, for a request that wants the value.
     """
-    return Form(form.name, form.index, form.read, _matcher(*first), _LINE_END, b"\r\n", form.error, seeks=form.seeks)
+    return Command(
+        command.name,
+        command.index,
+        command.idempotent,
+        _matcher(*first),
+        _LINE_END,
+        b"\r\n",
+        command.error,
+        isLookup=command.isLookup,
+    )
 
 
 def _asked(start: int, others: int) -> Callable[[bytes], list[bytes]]:
@@ -109,16 +119,16 @@ def _asked(start: int, others: int) -> Callable[[bytes], list[bytes]]:
     return asked
 
 
-def _values(name: str, cas: bytes = b"", read: bool = True, others: int = 0) -> Form:
+def _values(name: str, cas: bytes = b"", read: bool = True, others: int = 0) -> Command:
     """
-    The form of a retrieval: any number of values, then C{END}.
+    The command of a retrieval: any number of values, then C{END}.
 
     @param others: how many words come before the keys.
     """
     value = _WORD + rb"(" + _KEY + rb") [0-9]{1,20} " + _LENGTH + cas + rb"\r\n"
     after = _matcher(rb"\r\n(?:END\r\n|" + value + rb")")
     start = len(name) + 1
-    return _form(
+    return _command(
         name, value, rb"END\r\n", error=_LINE_ERROR, after=after, read=read, asked=_asked(start, others), seeks=True,
         keyAt=start, word=_WORD,
     )  # fmt: skip
@@ -130,28 +140,28 @@ GETS: Final = _values("gets", _CAS)
 GAT: Final = _values("gat", read=False, others=1)
 GATS: Final = _values("gats", _CAS, read=False, others=1)
 
-SET: Final = _form("set", rb"STORED\r\n", rb"NOT_STORED\r\n", error=_ERROR)
-ADD: Final = _form("add", rb"(?:NOT_)?STORED\r\n", error=_ERROR)
-REPLACE: Final = _form("replace", rb"(?:NOT_)?STORED\r\n", error=_ERROR)
-APPEND: Final = _form("append", rb"(?:NOT_)?STORED\r\n", error=_ERROR)
-PREPEND: Final = _form("prepend", rb"(?:NOT_)?STORED\r\n", error=_ERROR)
-CAS: Final = _form("cas", rb"STORED\r\n", rb"EXISTS\r\n", rb"NOT_FOUND\r\n", rb"NOT_STORED\r\n", error=_ERROR)
+SET: Final = _command("set", rb"STORED\r\n", rb"NOT_STORED\r\n", error=_ERROR)
+ADD: Final = _command("add", rb"(?:NOT_)?STORED\r\n", error=_ERROR)
+REPLACE: Final = _command("replace", rb"(?:NOT_)?STORED\r\n", error=_ERROR)
+APPEND: Final = _command("append", rb"(?:NOT_)?STORED\r\n", error=_ERROR)
+PREPEND: Final = _command("prepend", rb"(?:NOT_)?STORED\r\n", error=_ERROR)
+CAS: Final = _command("cas", rb"STORED\r\n", rb"EXISTS\r\n", rb"NOT_FOUND\r\n", rb"NOT_STORED\r\n", error=_ERROR)
 
 # The number may be padded with spaces (protocol.txt, "Increment/Decrement").
-INCR: Final = _form("incr", rb"[0-9]{1,20} *\r\n", rb"NOT_FOUND\r\n", error=_LINE_ERROR)
-DECR: Final = _form("decr", rb"[0-9]{1,20} *\r\n", rb"NOT_FOUND\r\n", error=_LINE_ERROR)
-DELETE: Final = _form("delete", rb"DELETED\r\n", rb"NOT_FOUND\r\n", error=_LINE_ERROR)
-TOUCH: Final = _form("touch", rb"TOUCHED\r\n", rb"NOT_FOUND\r\n", error=_LINE_ERROR)
+INCR: Final = _command("incr", rb"[0-9]{1,20} *\r\n", rb"NOT_FOUND\r\n", error=_LINE_ERROR)
+DECR: Final = _command("decr", rb"[0-9]{1,20} *\r\n", rb"NOT_FOUND\r\n", error=_LINE_ERROR)
+DELETE: Final = _command("delete", rb"DELETED\r\n", rb"NOT_FOUND\r\n", error=_LINE_ERROR)
+TOUCH: Final = _command("touch", rb"TOUCHED\r\n", rb"NOT_FOUND\r\n", error=_LINE_ERROR)
 
-FLUSH_ALL: Final = _form("flush_all", rb"OK\r\n", error=_LINE_ERROR)
-VERBOSITY: Final = _form("verbosity", rb"OK\r\n", error=_LINE_ERROR)
+FLUSH_ALL: Final = _command("flush_all", rb"OK\r\n", error=_LINE_ERROR)
+VERBOSITY: Final = _command("verbosity", rb"OK\r\n", error=_LINE_ERROR)
 # The login of wire.auth, whose words are those of a set.
-AUTH: Final = _form("auth", rb"STORED\r\n", error=_LINE_ERROR)
-VERSION: Final = _form("version", rb"VERSION [^\r\n]*\r\n", error=_LINE_ERROR, read=True)
+AUTH: Final = _command("auth", rb"STORED\r\n", error=_LINE_ERROR)
+VERSION: Final = _command("version", rb"VERSION [^\r\n]*\r\n", error=_LINE_ERROR, read=True)
 
 # Lines one by one: each is a body of no bytes whose line end is the beginning of what comes "after".
 _STATISTIC: Final = rb"(?:STAT|ITEM|PREFIX)() [^\r\n]*()(?=\r\n)"
-STATS: Final = _form(
+STATS: Final = _command(
     "stats", _STATISTIC, rb"END\r\n", rb"RESET\r\n", rb"OK\r\n", error=_LINE_ERROR,
     after=_matcher(rb"\r\n(?:END\r\n|" + _STATISTIC + rb")"), read=True,
 )  # fmt: skip
@@ -162,47 +172,49 @@ _BODY: Final = rb"VA ()" + _LENGTH + _FLAGS
 
 # Whether the request wants the value decides which of HD and VA is the answer to a hit. HD is a body of no bytes too,
 # so that EN is the only reply to mg without one.
-_MG: Final = _form(
+_MG: Final = _command(
     "mg", rb"HD()(?: [^\n]*)?()(?=\r\n)", rb"EN" + _FLAGS, error=_LINE_ERROR, after=_LINE_END, ending=b"\r\n",
     read=True, seeks=True,
 )  # fmt: skip
 _MG_VALUE: Final = _withValue(_MG, _BODY, rb"EN" + _FLAGS)
-MS: Final = _form("ms", rb"(?:HD|NS|EX|NF)" + _FLAGS, error=_ERROR + rb"|" + _MS_ERROR)
-MD: Final = _form("md", rb"(?:HD|NF|EX|NS)" + _FLAGS, error=_LINE_ERROR)
-_MA: Final = _form("ma", rb"(?:HD|NF|EX|NS)" + _FLAGS, error=_LINE_ERROR)
+MS: Final = _command("ms", rb"(?:HD|NS|EX|NF)" + _FLAGS, error=_ERROR + rb"|" + _MS_ERROR)
+MD: Final = _command("md", rb"(?:HD|NF|EX|NS)" + _FLAGS, error=_LINE_ERROR)
+_MA: Final = _command("ma", rb"(?:HD|NF|EX|NS)" + _FLAGS, error=_LINE_ERROR)
 _MA_VALUE: Final = _withValue(_MA, _BODY, rb"(?:NF|EX|NS)" + _FLAGS)
-MN: Final = _form("mn", rb"MN\r\n", error=_LINE_ERROR, read=True)
-ME: Final = _form("me", rb"ME [^\n]*\r\n", rb"EN\r\n", error=_LINE_ERROR, read=True)
+MN: Final = _command("mn", rb"MN\r\n", error=_LINE_ERROR, read=True)
+ME: Final = _command("me", rb"ME [^\n]*\r\n", rb"EN\r\n", error=_LINE_ERROR, read=True)
 
-#: The form of C{mg} by whether it asks for the value and whether it may write.
+#: The command of C{mg} by whether it asks for the value and whether it may write.
 MG: Final = {
     (False, False): _MG,
     (True, False): _MG_VALUE,
-    (False, True): _MG.but(read=False),
-    (True, True): _MG_VALUE.but(read=False),
+    (False, True): _MG.but(idempotent=False),
+    (True, True): _MG_VALUE.but(idempotent=False),
 }
 
-#: The form of C{ma} by whether it asks for the value.
+#: The command of C{ma} by whether it asks for the value.
 MA: Final = {False: _MA, True: _MA_VALUE}
 
-#: The form of each command, by C{Form.index}.
-FORMS: Final = tuple(_forms)
+#: The command of each command, by C{Command.index}.
+COMMANDS: Final = tuple(_commands)
 
-#: The forms of the retrievals that may ask for several keys.
-SEVERAL: Final = {form: form.but(many=True) for form in (GET, GETS, GAT, GATS)}
+#: The commands of the retrievals that may ask for several keys.
+SEVERAL: Final = {command: command.but(multiKey=True) for command in (GET, GETS, GAT, GATS)}
 
-#: The forms of the commands that take C{noreply}, with it: it hides everything (C{memcached.c}, C{out_string}).
-SILENT: Final = {form: form.silent() for form in (SET, ADD, REPLACE, APPEND, PREPEND, CAS, INCR, DECR, TOUCH, DELETE)}
+#: The commands of the commands that take C{noreply}, with it: it hides everything (C{memcached.c}, C{out_string}).
+SILENT: Final = {
+    command: command.silent() for command in (SET, ADD, REPLACE, APPEND, PREPEND, CAS, INCR, DECR, TOUCH, DELETE)
+}
 
 _NOT_FOUND: Final = _matcher(rb"EN[ \r]")
 _DONE: Final = _matcher(rb"HD[ \r]")
 _COUNTED: Final = _matcher(rb"(?:HD|VA)[ \r]")
 
-#: The forms of the meta commands, with the flag C{q}.
+#: The commands of the meta commands, with the flag C{q}.
 QUIET: Final = {
-    **{form: form.but(hidden=_NOT_FOUND) for form in MG.values()},
-    **{form: form.but(hidden=_DONE) for form in (MS, MD)},
-    **{form: form.but(hidden=_COUNTED) for form in MA.values()},
+    **{command: command.but(hidden=_NOT_FOUND) for command in MG.values()},
+    **{command: command.but(hidden=_DONE) for command in (MS, MD)},
+    **{command: command.but(hidden=_COUNTED) for command in MA.values()},
 }
 
 _VALUE: Final = re.compile(rb"VALUE ([^ ]+) ([0-9]+) ([0-9]+)(?: ([0-9]+))?\r\n").match

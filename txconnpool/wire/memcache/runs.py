@@ -15,23 +15,23 @@ answers.
 from __future__ import annotations
 
 from txconnpool.errors import WireError
-from txconnpool.wire import Form, Tally, checkIncomplete, skipTo
+from txconnpool.wire import Command, Tally, checkIncomplete, skipTo
 
 
 def matchRun(
-    data: bytes, pos: int, form: Form, count: int, due: int, asked: list[bytes], tally: Tally, fresh: bool
+    data: bytes, pos: int, command: Command, count: int, due: int, asked: list[bytes], tally: Tally, fresh: bool
 ) -> tuple[int, int, int, bytes]:
     """
     Match a server's bytes against the reply it owes to a run, as L{txconnpool.wire.matchReplies} does for others.
 
-    @param form: the form of the reply to a request for one key.
+    @param command: the command of the reply to a request for one key.
     @param count: how many replies the client is still owed.
     @param asked: the keys of these, the next one last, without that of a value which has begun.
     @param fresh: whether nothing has come of the reply yet: it may be an error.
 
     @return: C{pos}, C{count} and C{due} after as many bytes as are verified, and what the client is to get of them.
     """
-    ending = form.ending
+    ending = command.ending
     size = len(data)
     begin = pos  # of what is not in these yet
     whole: list[bytes] = []  # replies without their end, which is the same for all
@@ -39,13 +39,13 @@ def matchRun(
     while count:
         if due < 0:
             begin = pos
-            match = form.first(data, pos)
+            match = command.first(data, pos)
             if match is None:
-                match = form.error(data, pos) if fresh else None
+                match = command.error(data, pos) if fresh else None
                 if match is None:
-                    checkIncomplete(data, pos, pos, form)
+                    checkIncomplete(data, pos, pos, command)
                     break
-                tally.failed[form.index] += count
+                tally.failed[command.index] += count
                 return match.end(), 0, -1, match[0] * count
             pos = match.end()
             key, length = match.group(1, 2)
@@ -54,14 +54,14 @@ def matchRun(
                 missed += count
                 count = 0
                 break
-            skipped = skipTo(key, asked, form)
+            skipped = skipTo(key, asked, command)
             whole += [b""] * skipped
             missed += skipped
             count -= skipped
             due = int(length)
             words = data[match.end(1) : pos]
             # Neighbours are often told of in the same words but for the key. It costs half to look for these.
-            while asked and data.startswith(told := form.joint + asked[-1] + words, pos + due):
+            while asked and data.startswith(told := command.valueSeparator + asked[-1] + words, pos + due):
                 pos += due
                 whole.append(data[begin : pos + 2])
                 begin = pos + 2
@@ -77,7 +77,7 @@ def matchRun(
         follows = data[pos : pos + len(expected)]
         if follows != expected:
             if not expected.startswith(follows):
-                raise WireError(f"a body of a reply to {form.name} is followed by {data[pos : pos + 40]!r}")
+                raise WireError(f"a body of a reply to {command.name} is followed by {data[pos : pos + 40]!r}")
             due = 0
             break
         whole.append(data[begin : pos + 2])
