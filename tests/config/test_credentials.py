@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.bugs import covers
 from txconnpool.config.credentials import Accounts, Greeting, tokens
 from txconnpool.config.ini import load
 from txconnpool.config.settings import ConfigError, PoolSettings
@@ -196,6 +197,7 @@ class GreetingTests(SynchronousTestCase):
             self.successResultOf(self.greet(None, server))
             self.assertEqual(server.asked, [b"version\r\n"])
 
+    @covers("30")
     def test_login(self) -> None:
         """
         A server that asks for a password gets it.

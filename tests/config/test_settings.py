@@ -11,6 +11,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.bugs import covers
 from txconnpool.config.settings import OPTIONS, POOL_OPTIONS, PROCESS_OPTIONS, ConfigError, PoolSettings, Settings
 
 
@@ -223,6 +224,7 @@ class SettingsTests(SynchronousTestCase):
         pools = (PoolSettings(upstream=("memory:",)),)
         self.assertFaults(["memory: is in one process, and 2 workers"], workers=2, pools=pools)
 
+    @covers("28")
     def test_admin(self) -> None:
         """
         Without a password the proxy is administered at a UNIX socket only, and never where clients connect.

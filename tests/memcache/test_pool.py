@@ -17,6 +17,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.protocols.memcache import ClientError, MemCacheProtocol, NoSuchCommand, ServerError
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.bugs import covers
 from txconnpool import errors
 from txconnpool.errors import ConnectionLostInFlight, PoolClosed, PoolError, PoolTimeout, ServerUnavailable
 from txconnpool.memcache.memory import MemoryEndpoint
@@ -405,6 +406,7 @@ class ArgumentTests(MemCachePoolTests):
         self.assertEqual(pool.result(pool.set("k", b"x" * 10)), True)
         self.failureResultOf(pool.set("k", b"x" * 11), InvalidArgument)
 
+    @covers("7")
     def test_numbers(self) -> None:
         """
         Numbers are whole, and in the range that memcached knows.
@@ -803,6 +805,7 @@ class CancelTests(ScriptTests):
         self.server.accept()
         self.assertEqual(self.hear(), b"")
 
+    @covers("4")
     def test_inFlight(self) -> None:
         """
         The reply to a call that was cancelled in flight is dropped; the next one gets its own.
@@ -839,6 +842,7 @@ class CancelTests(ScriptTests):
         self.say(b"END\r\n")
         self.assertEqual(self.successResultOf(kept), (0, None))
 
+    @covers("6")
     def test_fromACallback(self) -> None:
         """
         The callback of one call may cancel another of the same request.
@@ -873,6 +877,7 @@ class LossTests(ScriptTests):
         self.assertEqual(self.results(answers), [{"a": (0, None), "b": (0, b"2")}, b"1", {b"b": b"1"}])
         self.assertEqual(self.pool.counters.retries, 2)
 
+    @covers("14")
     def test_inTheMiddle(self) -> None:
         """
         What came of a reply that was cut is forgotten: all of it is asked for again.
@@ -917,6 +922,7 @@ class LossTests(ScriptTests):
             self.clock.advance(10)
         self.assertEqual(self.pool.counters.retries, 0)
 
+    @covers("2")
     def test_late(self) -> None:
         """
         A reply that is late closes its connection and fails all that waits for it; nothing is sent again.
@@ -1116,6 +1122,7 @@ class LifeTests(MemCachePoolTests):
         self.assertEqual(self.pool.result(use()), [b"END\r\n", True, 2])
         self.assertEqual(self.pool.stats.busy, 0)
 
+    @covers("8")
     def test_manyCalls(self) -> None:
         """
         Ten thousand calls at once are answered, each with its own.

@@ -47,6 +47,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides, implementer
 from zope.interface.verify import verifyObject
 
+from tests.bugs import covers
 from tests.support import Pusher
 from txconnpool.net import transport as module
 from txconnpool.net.transport import HIGH_WATER, ROUNDS, DirectTransport, Turn, adopt, closeAfterFlush, peerOf, tune
@@ -359,6 +360,7 @@ class TransportTests:
         server, client = self.pair(Greeter, Greeter)
         self.until(lambda: server.data == client.data == b"welcome")
 
+    @covers("5", "13")
     def test_mixedSizes(self: Any) -> None:
         """
         Pieces of all sizes arrive unchanged at a peer that reads now and then.
@@ -389,6 +391,7 @@ class TransportTests:
             self.until(lambda pieces=pieces: len(server.data) >= sum(map(len, pieces)))
             self.assertTrue(server.data == b"".join(pieces))
 
+    @covers("13")
     def test_big(self: Any) -> None:
         """
         A write far larger than what the kernel takes at once arrives complete, while the other direction works too.
@@ -1185,6 +1188,7 @@ class TurnTests(Sockets):
         self.assertEqual(select.select([module._turns[self.reactor]], [], [], 0), ([], [], []))
         self.assertEqual(another.reasons, [])
 
+    @covers("26")
     def test_nothingKept(self) -> None:
         """
         A transport whose connection is gone keeps neither the protocol nor what was unsent.
@@ -1282,6 +1286,7 @@ class TurnTests(Sockets):
         self.iterate()
         self.assertEqual(third.data, b"3")
 
+    @covers("20")
     def test_fairness(self) -> None:
         """
         Two transports with endless work in between do not keep the reactor from the rest of the application.

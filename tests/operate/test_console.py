@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from tests.bugs import covers
 from txconnpool.config.changes import CannotChange
 from txconnpool.config.settings import OPTIONS, ConfigError, Fault, PoolSettings, Settings
 from txconnpool.operate import console as admin
@@ -543,6 +544,7 @@ class PasswordTests(ConsoleTestCase):
 
     password = b"open sesame"
 
+    @covers("28")
     def test_stranger(self) -> None:
         """
         Without the password nothing is told or done.
@@ -559,6 +561,7 @@ class PasswordTests(ConsoleTestCase):
         self.assertEqual(told, "OK welcome; `help` lists the commands\nOK done\n")
         self.assertNotIn("sesame", str(logs))
 
+    @covers("28")
     def test_wrong(self) -> None:
         """
         A wrong one costs time; after a few the console is closed. They are not in the log, but where they came from.
@@ -616,6 +619,7 @@ class AdminServiceTests(SynchronousTestCase):
         target = Target(running, running.do, running.reload, running.shutdown, Events())
         return AdminService(endpoint, target, reactor), reactor
 
+    @covers("28")
     def test_private(self) -> None:
         """
         A UNIX socket is nobody else's, unless its mode is given.

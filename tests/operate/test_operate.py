@@ -11,6 +11,7 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.bugs import covers
 from tests.clients import SessionTestCase, get, gets, keys, put
 from tests.support import Stage, Upstream
 from txconnpool.net.deadlines import Deadlines
@@ -100,6 +101,7 @@ class PauseTests(SessionTestCase):
         self.assertEqual([client.take() for client in clients], [b"", b"SERVER_ERROR too many waiting requests\r\n"])
         stage.pool.resume()
 
+    @covers("20")
     def test_restartedServer(self) -> None:
         """
         A server may go and come back during a pause without any client noticing.

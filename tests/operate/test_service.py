@@ -17,6 +17,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from tests.bugs import covers
 from tests.certificates import Certificate, missingTLS, quoted
 from tests.support import Pipe, Stage
 from txconnpool.config.changes import CannotChange
@@ -432,6 +433,7 @@ class ChangeTests(SynchronousTestCase):
         for each in (client, street.client("tcp:3"), street.client("tcp:4")):
             self.assertEqual(street.ask(each, b"get a\r\n"), b"END\r\n")
 
+    @covers("23")
     def test_allOrNothing(self) -> None:
         """
         When one of the new listeners cannot be, nothing has changed.
@@ -559,6 +561,7 @@ class ChangeTests(SynchronousTestCase):
         self.successResultOf(stopped)
         self.assertFalse(port.open)
 
+    @covers("23")
     def test_oneAtATime(self) -> None:
         """
         A change waits for the one before it, and begins with what that has left.

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from twisted.internet.error import ConnectionDone
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.bugs import covers
 from tests.support import Stage
 from txconnpool import __version__
 from txconnpool.config.settings import PoolSettings, Settings
@@ -194,6 +195,7 @@ class ReadTests(SynchronousTestCase):
         whole = told(stage)
         self.assertEqual(prometheus(json.loads(json.dumps(whole))), prometheus(whole))
 
+    @covers("25")
     def test_clients(self) -> None:
         """
         Clients are counted: those who are there, who have been, and who were turned away.
@@ -448,6 +450,7 @@ class ReadTests(SynchronousTestCase):
         stage.clock.advance(1)
         self.assertCounted(stage, dial_failures={"timeout": 1}, dials=1)
 
+    @covers("25")
     def test_states(self) -> None:
         """
         Connections are counted by what they do.
@@ -531,6 +534,7 @@ class ReadTests(SynchronousTestCase):
         self.assertEqual(pool(stage)["state"], "paused")
         self.assertEqual(told(stage, running=False)["pools"][0]["state"], "draining")
 
+    @covers("25")
     @settings(deadline=None, max_examples=60)
     @given(st.lists(st.sampled_from(("get", "set", "several", "junk", "lose", "deliver", "piece", "wait", "expire",
                                      "refuse", "accept", "leave", "back")), max_size=30))  # fmt: skip
@@ -567,6 +571,7 @@ class ReadTests(SynchronousTestCase):
             self.assertEqual(gone, {}, event)
             before = after
 
+    @covers("25")
     def test_everyCounter(self) -> None:
         """
         There is no counter that never counts.

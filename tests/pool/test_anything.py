@@ -22,6 +22,7 @@ from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.bugs import covers
 from tests.pools import Careless, Client, Far, PoolCase, Reactor, Server
 from txconnpool.errors import ClientNotOwned, PoolClosed
 from txconnpool.pool.library import Pool
@@ -344,6 +345,7 @@ class MachineTests(SynchronousTestCase):
     Runs L{Machine}.
     """
 
+    @covers("19")
     def test_anything(self) -> None:
         """
         The invariants hold after every step of many random histories.

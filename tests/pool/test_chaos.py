@@ -23,6 +23,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.bugs import covers
 from tests.support import Line, Pipe, Stage, answer, assertClosed, assertTidy
 from txconnpool.proxy.session import SessionLimits
 
@@ -306,6 +307,7 @@ class ChaosTests(SynchronousTestCase):
     Tests for everything together.
     """
 
+    @covers("8")
     @settings(
         max_examples=int(os.environ.get("CONNPOOL_EXAMPLES", "150")),
         deadline=None,

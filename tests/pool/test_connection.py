@@ -16,6 +16,7 @@ from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides, implementer
 
+from tests.bugs import covers
 from tests.support import Pipe
 from txconnpool.errors import ConnectionLostInFlight, PoolError, PoolTimeout
 from txconnpool.interfaces import IRequester
@@ -206,6 +207,7 @@ class RepliesTests(ConnectionTestCase):
     Tests for the way of replies to those who are owed them.
     """
 
+    @covers("11", "12")
     def test_splitAnywhere(self) -> None:
         """
         A reply of any command reaches its owner whole, and counts once, wherever its bytes are torn apart.
@@ -232,6 +234,7 @@ class RepliesTests(ConnectionTestCase):
         self.assertEqual([(owner.data, owner.done) for owner, _, _ in owners], [(reply, 1) for _, reply in SAMPLES])
         self.assertEqual(self.record.load, 0)
 
+    @covers("11")
     def test_hiddenSplitAnywhere(self) -> None:
         """
         A reply that was not to be seen counts as answered and is not passed on, wherever its bytes are torn apart; the
@@ -284,6 +287,7 @@ class RepliesTests(ConnectionTestCase):
         self.assertEqual((self.owner.done, self.record.load), (4, 0))
         self.assertEqual(self.owner.data, b"END\r\n" + HIT + HIT + b"END\r\n")
 
+    @covers("5")
     def test_together(self) -> None:
         """
         What several owners asked comes together, and goes to each in the order in which they asked.
@@ -341,6 +345,7 @@ class WrongTests(ConnectionTestCase):
         self.assertIsInstance(error, ConnectionLostInFlight)
         self.assertEqual(str(error), "upstream protocol error (server)")
 
+    @covers("6")
     def test_unowed(self) -> None:
         """
         A connection that says something when nothing is owed is closed.
@@ -348,6 +353,7 @@ class WrongTests(ConnectionTestCase):
         self.pipe.send(b"END\r\n")
         self.assertClosed()
 
+    @covers("1", "6")
     def test_unowedBehind(self) -> None:
         """
         What stands behind the last reply closes the connection; that reply was passed on.
@@ -357,6 +363,7 @@ class WrongTests(ConnectionTestCase):
         self.assertEqual((self.owner.data, self.owner.done, self.owner.lost), (b"END\r\n", 1, []))
         self.assertClosed()
 
+    @covers("16")
     def test_wrongForm(self) -> None:
         """
         A reply to another kind of request than that which is owed one closes the connection.
@@ -551,6 +558,7 @@ class TimeTests(ConnectionTestCase):
     Tests for replies that are late.
     """
 
+    @covers("2")
     def test_late(self) -> None:
         """
         When the oldest request has waited too long, the connection is closed and all that is in flight fails.
@@ -601,6 +609,7 @@ class TimeTests(ConnectionTestCase):
         self.clock.advance(0.1)
         self.assertTrue(self.pipe.aborted)
 
+    @covers("13", "14")
     def test_trickle(self) -> None:
         """
         A reply that comes, but too slowly, is late.
@@ -830,6 +839,7 @@ class TransportTests(ConnectionTestCase):
         transport.queued = False
         self.assertFalse(self.connection.sending)
 
+    @covers("22")
     def test_options(self) -> None:
         """
         On TCP, small requests leave at once and a vanished server is noticed.

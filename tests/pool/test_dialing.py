@@ -26,6 +26,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from tests.bugs import covers
 from tests.pools import Client, Reactor, Server
 from tests.support import Pipe
 from txconnpool.errors import PoolTimeout
@@ -299,6 +300,7 @@ class AttemptTests(SynchronousTestCase):
         self.attempt()
         self.assertFailed(error.ConnectionRefusedError)
 
+    @covers("18")
     def test_mistakes(self) -> None:
         """
         An endpoint that raises, a factory that has no client, cannot make one or will not: a failed dial each.
@@ -394,6 +396,7 @@ class AttemptTests(SynchronousTestCase):
             self.assertEqual(self.news.said, ["made", "ready"])
             line.lose()
 
+    @covers("30")
     def test_handshakeAwaited(self) -> None:
         """
         While the handshake lasts the client is not ready.
@@ -414,6 +417,7 @@ class AttemptTests(SynchronousTestCase):
             self.attempt(handshake)
             self.assertFailed(ZeroDivisionError)
 
+    @covers("17")
     def test_handshakeHangs(self) -> None:
         """
         A handshake that takes too long is cancelled, and its connection is closed.

@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyClass
 
+from tests.bugs import covers
 from tests.pools import Client, Reactor, Server
 from txconnpool.errors import PoolClosed, PoolError, PoolTimeout, ServerUnavailable
 from txconnpool.interfaces import IPipelined, IWaiter
@@ -169,6 +170,7 @@ class StartTests(CoreCase):
         self.assertIs(record.connection.record, record)
         self.assertEqual(record.weight, 0)
 
+    @covers("25")
     def test_repr(self) -> None:
         """
         A pool shows what it is about.
@@ -521,6 +523,7 @@ class LossTests(CoreCase):
         self.assertEqual((core.stats.connections, len(self.server.open)), (1, 1))
         self.server.open[0].protocol.client.connectionLost = lambda reason: None
 
+    @covers("22")
     def test_askedInConnectionLost(self) -> None:
         """
         When a client hears of its end the pool knows already: who asks then gets another connection.

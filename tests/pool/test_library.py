@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from tests.bugs import covers
 from tests.pools import Careless, Client, PoolCase
 from txconnpool.errors import (
     ClientNotOwned,
@@ -71,6 +72,7 @@ class RequestTests(PoolCase):
         self.assertEqual(self.successResultOf(answers[2]), "ab")
         self.assertSound(pool)
 
+    @covers("19")
     def test_failureFrees(self) -> None:
         """
         A request that fails, however it does, gives its connection back (scenario 10).
@@ -397,6 +399,7 @@ class CancelTests(PoolCase):
         self.server.accept()
         self.assertEqual((pool.stats.idle, self.server.open[0].asked), (1, []))
 
+    @covers("4")
     def test_inFlight(self) -> None:
         """
         What is cancelled in flight frees its caller at once; its reply is dropped, and the next one gets its own
@@ -432,6 +435,7 @@ class CancelTests(PoolCase):
         self.assertEqual([line.asked for line in self.server.lines], [["a"], ["b"]])
         self.assertEqual((pool.stats.closed, pool.stats.lost), (1, 0))
 
+    @covers("6")
     def test_shared(self) -> None:
         """
         A connection that carries the requests of others too is not closed because one was cancelled.
@@ -472,6 +476,7 @@ class CancelTests(PoolCase):
             self.assertEqual((pool._graces.since, pool._sent.since), ({}, {}))
             self.finish(pool)
 
+    @covers("29")
     def test_lease(self) -> None:
         """
         Who gives up waiting for a lease gets none, and leaves none behind.
@@ -485,6 +490,7 @@ class CancelTests(PoolCase):
         pool.release(self.successResultOf(third))
         self.assertEqual(pool.stats.idle, 1)
 
+    @covers("29")
     def test_atHandOver(self) -> None:
         """
         Who cancels in the very moment in which a connection is handed over gets either the connection or the
@@ -567,6 +573,7 @@ class LossTests(PoolCase):
         client._waiting[0].callback("too late")
         self.assertEqual(pool.stats.connections, 0)
 
+    @covers("24")
     def test_idle(self) -> None:
         """
         The loss of an idle connection is nobody's error, and brings no dial beyond what is kept open (scenario 19).
@@ -639,6 +646,7 @@ class LossTests(PoolCase):
         self.reactor.turns()
         self.assertEqual([self.successResultOf(answer) for answer in answers], [0, 1, 2, 3])
 
+    @covers("19")
     def test_bounded(self) -> None:
         """
         After a hundred outages there are as many connections as before.
@@ -759,6 +767,7 @@ class LeaseTests(PoolCase):
         self.server.open[0].answer("ok")
         self.assertIs(self.successResultOf(waiting), client)
 
+    @covers("29")
     def test_resetFails(self) -> None:
         """
         A client that cannot be reset, in time, is closed.
@@ -772,6 +781,7 @@ class LeaseTests(PoolCase):
             self.assertEqual(pool.stats.closed, 1)
             self.finish(pool)
 
+    @covers("29")
     def test_lostInReset(self) -> None:
         """
         A connection that is lost while its client is reset is gone.
@@ -870,6 +880,7 @@ class LeaseTests(PoolCase):
         self.assertEqual([self.successResultOf(call) for call in calls], [3, "X", "Y"])
         self.assertEqual(pool.stats.idle, 1)
 
+    @covers("4")
     def test_withConnectionFails(self) -> None:
         """
         If the call fails, or is cancelled, the connection is closed.
@@ -1026,6 +1037,7 @@ class LifeTests(PoolCase):
         self.reactor.addSystemEventTrigger("before", "shutdown", lambda: pool.close())
         self.assertEqual(len(self.reactor.stop()), 2)
 
+    @covers("26")
     def test_collected(self) -> None:
         """
         Of a closed pool nothing keeps anything alive: not the reactor, nor the clients, nor those who asked.

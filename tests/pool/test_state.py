@@ -21,6 +21,7 @@ from hypothesis.stateful import (
 )
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.bugs import covers
 from txconnpool.errors import PoolClosed, PoolError, PoolFull, PoolTimeout, ServerUnavailable
 from txconnpool.pool.limits import Limits
 from txconnpool.pool.records import CHECKING, DIALING, DOUBTFUL, GONE, HELD, OPEN, RETIRING, Record, Server
@@ -216,6 +217,7 @@ class GrowTests(SynchronousTestCase):
         world.accept()
         self.assertEqual((world.dials, world.phases), ([], [OPEN, OPEN]))
 
+    @covers("24")
     def test_demand(self) -> None:
         """
         Whoever waits is worth a dial, up to the bound on connections, and each server is dialed once at a time.
@@ -252,6 +254,7 @@ class GrowTests(SynchronousTestCase):
         world.accept()
         self.assertEqual((world.dials, world.state.stats().idle), ([], 1))
 
+    @covers("24")
     def test_shared(self) -> None:
         """
         With room for several requests on a connection one more is dialed when the idle ones are used up.
@@ -286,6 +289,7 @@ class GrowTests(SynchronousTestCase):
         world.accept()
         self.assertEqual((world.state.connected, world.dials), (2, []))
 
+    @covers("19")
     def test_retiringCount(self) -> None:
         """
         A connection that is to be closed counts against the bound until it is gone.
@@ -343,6 +347,7 @@ class ServersTests(SynchronousTestCase):
         world.advance(1)
         self.assertEqual([record.server for record in world.dials], [down.server])
 
+    @covers("20")
     def test_probe(self) -> None:
         """
         A server without connections that is down is dialed again and again although nobody asks, and left in peace when
@@ -448,6 +453,7 @@ class FailureTests(SynchronousTestCase):
     Tests for dials that fail and connections that are lost.
     """
 
+    @covers("24")
     def test_backsOff(self) -> None:
         """
         The time between failed dials grows to its most, and is short again after a success.
@@ -470,6 +476,7 @@ class FailureTests(SynchronousTestCase):
         world.ask()
         self.assertEqual(pause(), 0.1)
 
+    @covers("24")
     def test_noHotLoop(self) -> None:
         """
         A server that accepts and hangs up at once is dialed as slowly as one that refuses.
@@ -482,6 +489,7 @@ class FailureTests(SynchronousTestCase):
         world.advance(10)
         self.assertEqual(world.state.counters.dials, 11)
 
+    @covers("22")
     def test_livedForAWhile(self) -> None:
         """
         The loss of a connection that has lasted is no reason to wait with the next dial.

@@ -11,6 +11,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.bugs import covers
 from txconnpool.metrics import Counters
 from txconnpool.pool.records import Record, Server
 from txconnpool.pool.waiting import Waiters
@@ -137,6 +138,7 @@ class WaitersTests(SynchronousTestCase):
         self.waiters.leave(tickets[2])
         self.assertEqual((self.waiters.count, self.counters.cancelled), (0, 1))
 
+    @covers("26")
     def test_leftAway(self) -> None:
         """
         Those who come and give up leave nothing behind, even while the first one waits on.

@@ -6,6 +6,7 @@ Tests for L{txconnpool.proxy.memory}: what is held for all clients, and the boun
 
 from __future__ import annotations
 
+from tests.bugs import covers
 from tests.clients import SessionTestCase, put
 from txconnpool.proxy import memory as unread
 
@@ -51,6 +52,7 @@ class UnreadTests(SessionTestCase):
         stage.turns()
         self.assertEqual(stage.unread.total, 0)
 
+    @covers("26")
     def test_memoryGivenBack(self) -> None:
         """
         When much was held and is not any more, the system gets its memory back.

@@ -10,6 +10,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.bugs import covers
 from tests.support import HIGH_WATER, Pipe, Stage, answer, assertClosed, assertTidy
 from txconnpool.proxy.session import SessionLimits
 from txconnpool.wire.memcache.classic import PART_KEYS
@@ -80,6 +81,7 @@ class PartsTests(SynchronousTestCase):
         self.assertEqual(stage.ask(client, many(PART_KEYS)), reply(many(PART_KEYS)))
         self.assertEqual(stage.line.asked, [many(PART_KEYS)])
 
+    @covers("12")
     def test_misses(self) -> None:
         """
         When no part finds anything, nothing is found.
@@ -88,6 +90,7 @@ class PartsTests(SynchronousTestCase):
         request = b"get" + b" miss" * 120 + b"\r\n"
         self.assertEqual(stage.ask(stage.client(), request), b"END\r\n")
 
+    @covers("29")
     def test_order(self) -> None:
         """
         It keeps its place among the other requests of its client.
@@ -187,6 +190,7 @@ class PartsTests(SynchronousTestCase):
         stage.serve()
         self.assertEqual((client.take(), len(stage.line.asked)), (b"SERVER_ERROR NO END\r\n", 1))
 
+    @covers("5b")
     def test_errorLater(self) -> None:
         """
         After part of the reply there is no place for an error, so the client is closed; in the last part too.
@@ -252,6 +256,7 @@ class PartsTests(SynchronousTestCase):
         stage.turns()
         self.assertEqual((len(client.take()), client.connected), (100, False))
 
+    @covers("18", "27")
     def test_unavailable(self) -> None:
         """
         Without a server there is one error for each request, whether that is known at once or later.
@@ -269,6 +274,7 @@ class PartsTests(SynchronousTestCase):
         stage.turns()
         self.assertEqual((client.take(), client.connected), (refused + b"ERROR\r\n" + refused, False))
 
+    @covers("18")
     def test_unavailableLater(self) -> None:
         """
         When there is no server any more for a part, be it a later one or one that met a lost connection, it is told at
@@ -289,6 +295,7 @@ class PartsTests(SynchronousTestCase):
             else:
                 self.assertEqual(client.take(), b"SERVER_ERROR upstream unavailable: connection lost (server0)\r\n")
 
+    @covers("26")
     def test_counted(self) -> None:
         """
         What is still to be asked for counts among what is held for the client, until it is done or the client is gone.

@@ -13,6 +13,7 @@ from twisted.logger import capturedLogs
 from zope.interface import directlyProvides
 
 from tests import support
+from tests.bugs import covers
 from tests.clients import (
     BAD_LINE,
     FIRST_WINDOW,
@@ -69,6 +70,7 @@ class OrderTests(SessionTestCase):
     Tests for answers in the order of the requests.
     """
 
+    @covers("16")
     def test_each(self) -> None:
         """
         Every kind of request gets its answer.
@@ -79,6 +81,7 @@ class OrderTests(SessionTestCase):
             for request, reply in EXCHANGES:
                 self.assertEqual(stage.ask(client, request), reply, request)
 
+    @covers("5")
     def test_pipelined(self) -> None:
         """
         Requests of all kinds in one packet are answered in their order.
@@ -88,6 +91,7 @@ class OrderTests(SessionTestCase):
             stage = self.stage(servers, maxItemSize=2048)
             self.assertEqual(stage.ask(stage.client(), requests), b"".join(reply for _, reply in EXCHANGES) * 3)
 
+    @covers("5", "11")
     def test_pieces(self) -> None:
         """
         They are when they come in pieces, too, and when the servers answer in pieces.
@@ -162,6 +166,7 @@ class OrderTests(SessionTestCase):
         self.assertEqual(client.take(), get(b"b"))
         self.assertEqual(stage.ask(client, b"stats items 7\r\n"), b"SERVER_ERROR no such statistics: items 7\r\n")
 
+    @covers("18")
     def test_longRun(self) -> None:
         """
         More requests in one packet than may be in flight are answered all.
@@ -170,6 +175,7 @@ class OrderTests(SessionTestCase):
         names = keys(1000)
         self.assertEqual(stage.ask(stage.client(), gets(names)), get(*names))
 
+    @covers("15")
     def test_tooLarge(self) -> None:
         """
         A value that is too large is not kept while it comes, and answered when all of it has come.
@@ -259,6 +265,7 @@ class CloseTests(SessionTestCase):
         stage.serve()
         self.assertEqual((client.take(), client.connected), (get(b"b") + b"ERROR\r\n", False))
 
+    @covers("22")
     def test_halfClosedIdle(self) -> None:
         """
         One that is owed nothing is closed at once.
@@ -293,6 +300,7 @@ class RoomTests(SessionTestCase):
     Tests for requests that have to wait for room on a connection.
     """
 
+    @covers("8")
     def test_capacity(self) -> None:
         """
         Clients that ask for much more than there is room for are all answered, and no connection ever carries more than
@@ -384,6 +392,7 @@ class RoomTests(SessionTestCase):
         self.assertEqual([client.take() for client in clients], [get(b"a"), get(b"a"), b""])
         self.assertEqual(stage.ask(clients[2], b"get b\r\n"), get(b"b"))
 
+    @covers("20")
     def test_down(self) -> None:
         """
         While no server can be reached requests are refused at once, one line each; when one is back they are answered.
@@ -461,6 +470,7 @@ class RoomTests(SessionTestCase):
             self.assertEqual([client.take() for client in clients], [get(b"a")] * 2)
         self.assertEqual(len(stage.pool.state.records), 2)
 
+    @covers("27")
     def test_serverRemoved(self) -> None:
         """
         Without any server every request has its answer, too.
@@ -494,6 +504,7 @@ class PressureTests(SessionTestCase):
     Tests for clients that do not read, and servers that do not.
     """
 
+    @covers("26")
     def test_soft(self) -> None:
         """
         A client that does not read its answers is not read from, and goes on where it stopped when it reads.
@@ -536,6 +547,7 @@ class PressureTests(SessionTestCase):
         (event,) = (event for event in events if event["log_namespace"].startswith("txconnpool"))
         self.assertIn("20000 may be", event["log_format"].format(**event))
 
+    @covers("26")
     def test_keptInSmallPieces(self) -> None:
         """
         A request that comes in small pieces takes no more memory than its bytes do.
@@ -616,6 +628,7 @@ class PressureTests(SessionTestCase):
         self.assertEqual(client.take(), get(*names, *small))
         self.assertGreater(client.protocol._window, FIRST_WINDOW)
 
+    @covers("18")
     def test_backlog(self) -> None:
         """
         A client whose requests cannot go on is read only so far; later it is read again.
@@ -648,6 +661,7 @@ class PressureTests(SessionTestCase):
         stage.serve()
         self.assertEqual((client.take(), stage.line.asked[-1]), (b"STORED\r\n", data))
 
+    @covers("15")
     def test_longLine(self) -> None:
         """
         A line that comes in small pieces is found when its end has come.
@@ -660,6 +674,7 @@ class PressureTests(SessionTestCase):
         stage.serve()
         self.assertEqual(client.take(), answer(line)[0])
 
+    @covers("13")
     def test_serverDoesNotRead(self) -> None:
         """
         Nothing more is sent to a server that does not read, until it reads; who has nothing in flight takes another
@@ -680,6 +695,7 @@ class PressureTests(SessionTestCase):
         stage.serve()
         self.assertEqual(client.take(), b"STORED\r\n" + get(b"a", b"b"))
 
+    @covers("3")
     def test_answeredUnread(self) -> None:
         """
         A server may answer a request of which it has read only the beginning: the answers to what stands behind that
@@ -738,6 +754,7 @@ class LossTests(SessionTestCase):
         stage.serve()
         self.assertEqual((client.take(), stage.line.asked), (LOST * 4, []))
 
+    @covers("5")
     def test_order(self) -> None:
         """
         The order holds over a loss: reads, errors of writes, what is answered here, and what was asked later.
@@ -805,6 +822,7 @@ class LossTests(SessionTestCase):
         self.assertEqual(client.take(), get(*keys(5)))
         self.assertEqual(stage.line.asked, [b"get key2 key3 key4\r\n"])
 
+    @covers("14")
     def test_value(self) -> None:
         """
         A client that has part of a value is closed: there is no other way to tell it. The others are answered.
@@ -889,6 +907,7 @@ class LossTests(SessionTestCase):
         stage.turns()
         self.assertEqual(stage.servers[0].dials, 1)
 
+    @covers("16")
     def test_wrong(self) -> None:
         """
         A connection that says what it does not owe answers nobody: reads are asked elsewhere, the rest gets a line that
@@ -916,6 +935,7 @@ class LossTests(SessionTestCase):
         stage.serve()
         self.assertEqual((client.take(), other.take()), (get(b"a"), b"STORED\r\n"))
 
+    @covers("2", "17")
     def test_frozen(self) -> None:
         """
         Requests to a server that does not answer cost their timeout, and are not asked again.
@@ -931,6 +951,7 @@ class LossTests(SessionTestCase):
         self.assertEqual((client.take(), other.take()), (line + b"ERROR\r\n" + line, line))
         self.assertEqual(stage.ask(client, b"get c\r\n"), get(b"c"))
 
+    @covers("14")
     def test_frozenInAValue(self) -> None:
         """
         A client that has part of a value when its time is over is closed; the others have their line of error.
@@ -946,6 +967,7 @@ class LossTests(SessionTestCase):
         line = b"SERVER_ERROR upstream timed out: no answer within 0.5 s (server0)\r\n"
         self.assertEqual((other.connected, other.take()), (True, line))
 
+    @covers("17")
     def test_frozenOne(self) -> None:
         """
         Of two servers one answers nothing any more, though it can be reached: that costs its share of the requests
@@ -1065,6 +1087,7 @@ class VanishTests(SessionTestCase):
         self.assertEqual(stage.ask(other, b"get other\r\n"), get(b"other"))
         assertTidy(self, stage.pool)
 
+    @covers("4")
     def test_stages(self) -> None:
         """
         Whatever a client was in the middle of, its end harms nobody.
@@ -1177,6 +1200,7 @@ class GateTests(SessionTestCase):
             self.assertIn(told, (self.UNAUTHENTICATED, b"CLIENT_ERROR bad authentication token format\r\n"), request)
         self.assertEqual(stage.line.asked, [])
 
+    @covers("30")
     def test_admitted(self) -> None:
         """
         After the login everything is as ever, also for what came together with it, in any pieces.
@@ -1266,6 +1290,7 @@ class BooksTests(SessionTestCase):
         self.assertEqual(stage.ask(client, b"get a\r\nflush_all\r\nget b\r\n"), get(b"a") + b"OK\r\n" + get(b"b"))
         assertTidy(self, stage.pool)
 
+    @covers("18")
     def test_grantedInVain(self) -> None:
         """
         A connection that is given to a session which cannot use it, because its client stopped reading meanwhile, goes
@@ -1305,6 +1330,7 @@ class BooksTests(SessionTestCase):
         self.assertEqual((client.take(), other.take()), (get(b"a", b"b"), get(b"c")))
         self.assertEqual((old.connected, old.asked), (False, [b"get a\r\n"]))
 
+    @covers("22")
     def test_options(self) -> None:
         """
         On TCP, answers leave at once and a vanished client is noticed.

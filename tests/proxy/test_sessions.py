@@ -13,6 +13,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail
 from twisted.logger import capturedLogs
 
+from tests.bugs import covers
 from tests.clients import LOST, STATISTICS, SessionTestCase, get, put
 from tests.support import Pipe
 from txconnpool.proxy import sessions
@@ -39,6 +40,7 @@ class RoomTests(SessionTestCase):
         self.assertEqual(stage.ask(stage.client(), b"get a\r\n"), get(b"a"))
         self.assertEqual((stage.sessions.accepted, stage.sessions.refused), (3, 1))
 
+    @covers("21")
     def test_fewFiles(self) -> None:
         """
         While the process has few files left to open clients are refused, which is logged once; those that are in stay.
@@ -65,6 +67,7 @@ class RoomTests(SessionTestCase):
         self.assertEqual(told, ["clients are refused: the process may open no more files", "clients are welcome again"])
         self.assertEqual((stage.sessions.accepted, stage.sessions.refused), (5, 3))
 
+    @covers("21")
     def test_noFiles(self) -> None:
         """
         If no file can be opened at all, that is few.
@@ -112,6 +115,7 @@ class EverywhereTests(SessionTestCase):
         self.assertEqual(stage.ask(client, b"flush_all 10\r\n"), b"OK\r\n")
         self.assertEqual([line.asked for line in stage.lines], [[b"flush_all 10\r\n"]] * 3)
 
+    @covers("29")
     def test_order(self) -> None:
         """
         It waits for what was asked before it, and what comes behind it waits for all servers.
@@ -154,6 +158,7 @@ class EverywhereTests(SessionTestCase):
         stage.serve()
         self.assertEqual(client.take(), b"CLIENT_ERROR flush_all not allowed\r\n")
 
+    @covers("27")
     def test_down(self) -> None:
         """
         When one server is down, the client is told which.

@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from tests.bugs import covers
 from txconnpool.config.changes import CannotChange
 from txconnpool.config.settings import PoolSettings, Settings
 from txconnpool.operate.operations import ControlError
@@ -390,6 +391,7 @@ class WorkersTests(SynchronousTestCase):
         self.connect(1, 2)
         self.assertEqual(self.given(service), [0, 2])
 
+    @covers("21")
     def test_exhausted(self) -> None:
         """
         When the system has no descriptor for another client, that is logged, and accepting goes on a little later.
@@ -702,6 +704,7 @@ class WorkersTests(SynchronousTestCase):
         self.failureResultOf(self.change(service, replace(A, listen=("tcp:8",))), ZeroDivisionError)
         self.assertEqual(service.settings.pools, (A,))
 
+    @covers("23")
     def test_workerCannot(self) -> None:
         """
         When a worker cannot, all of them go back to what was in force, and why is told once.
@@ -719,6 +722,7 @@ class WorkersTests(SynchronousTestCase):
             self.connect(1)
         self.assertEqual(service.settings.pools, (A,))
 
+    @covers("23")
     def test_endedMeanwhile(self) -> None:
         """
         A worker that ends instead of answering does not hinder a change: the next one starts with it.

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.bugs import covers
 from txconnpool.wire import ADMIT, ANSWER, CLOSE, MORE, matchReplies
 from txconnpool.wire.memcache import auth
 from txconnpool.wire.memcache.auth import BAD_END, BAD_TOKEN, FAILURE, LINE_MAX, STORED, UNAUTHENTICATED, Gate, login
@@ -106,6 +107,7 @@ class GateTests(SynchronousTestCase):
                     (command, end, payload), (ADMIT if answer == STORED else ANSWER, len(data), answer), data
                 )
 
+    @covers("30")
     def test_behind(self) -> None:
         """
         What stands behind the login is left to who reads requests then.

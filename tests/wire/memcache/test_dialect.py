@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.bugs import covers
 from tests.wire.memcache.test_exchanges import LIMIT, Relay
 from txconnpool.errors import WireError
 from txconnpool.wire import (
@@ -186,6 +187,7 @@ class LimitTests(SynchronousTestCase):
             self.wire.requests(line, 0, 1), (ANSWER, len(line), 0, b"CLIENT_ERROR bad command line format\r\n")
         )
 
+    @covers("15")
     def test_longRetrieval(self) -> None:
         """
         Over C{RETRIEVAL_LINE_MAX} the connection is closed, and told why: memcached has no such limit.
@@ -200,6 +202,7 @@ class LimitTests(SynchronousTestCase):
         """
         self.assertEqual(self.wire.requests(b" " * 101 + b"get" + b" key" * 1000, 0, 1)[0], CLOSE)
 
+    @covers("15")
     def test_block(self) -> None:
         """
         A data block over the limit is answered before it has come: the end lies where the block will end.
@@ -771,6 +774,7 @@ class AnyBytesTests(SynchronousTestCase):
     Whatever comes is understood in one way only.
     """
 
+    @covers("27")
     @settings(deadline=None, max_examples=400)
     @given(cut(REQUESTS))
     def test_requests(self, says: list[bytes]) -> None:
@@ -802,6 +806,7 @@ class AnyBytesTests(SynchronousTestCase):
         else:
             self.assertEqual(quick[3], thorough[3])
 
+    @covers("3")
     @settings(deadline=None, max_examples=400)
     @given(REQUESTS)
     def test_forwarded(self, data: bytes) -> None:

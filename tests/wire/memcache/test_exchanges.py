@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.bugs import covers
 from txconnpool.errors import WireError
 from txconnpool.wire import ANSWER, CLOSE, EVERYWHERE, INSTEAD, MORE, PARTS, STATISTICS, Command
 from txconnpool.wire.memcache.dialect import Memcache
@@ -680,12 +681,14 @@ class ExchangeTests(SynchronousTestCase):
             for replies in pieces(row.server):
                 self.exchange(row, [row.client], replies)
 
+    @covers("11", "27")
     def test_retrieval(self) -> None:
         """
         get, gets, gat and gats are forwarded as they came, unless memcached would refuse them.
         """
         self.check(RETRIEVAL)
 
+    @covers("1", "7", "9", "10", "11")
     def test_storage(self) -> None:
         """
         The storage commands are forwarded with their blocks; what is wrong is answered once, the block swallowed.
@@ -698,18 +701,21 @@ class ExchangeTests(SynchronousTestCase):
         """
         self.check(LARGE)
 
+    @covers("7")
     def test_lines(self) -> None:
         """
         Commands of one line are forwarded without noreply, whose answer is then hidden.
         """
         self.check(LINES)
 
+    @covers("10")
     def test_meta(self) -> None:
         """
         Meta commands are forwarded without q, and what q hides is hidden.
         """
         self.check(META)
 
+    @covers("27")
     def test_others(self) -> None:
         """
         Everything else is answered here or closes the connection.
@@ -728,6 +734,7 @@ class ExchangeTests(SynchronousTestCase):
         """
         self.check([passed(request, reply) for request, reply in REPLIES])
 
+    @covers("5b", "10")
     def test_strange(self) -> None:
         """
         What cannot be an answer to the request is an error, however it arrives, and nothing of it is let through but
