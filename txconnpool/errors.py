@@ -1,7 +1,8 @@
 # -*- test-case-name: tests.test_errors -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-The exceptions of txconnpool: one small tree, so that one C{except PoolError} is enough.
+The exceptions of txconnpool. All errors that a pool raises for a request derive from L{PoolError}, so that one
+C{except PoolError} is enough.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ class PoolError(Exception):
     """
     A request could not be served by the pool.
 
-    The text of each one is a sentence for people: what happened, to which server, with the numbers of the moment.
+    C{str} of the exception is a text for logs and users: the event, the server, and the state of the pool where that
+    explains the error.
 
-    @ivar kind: what happened, in a word, for statistics.
+    @ivar kind: a fixed word for this kind of error, used as the C{reason} label of statistics.
     """
 
     kind = "other"
@@ -23,25 +25,25 @@ class PoolError(Exception):
 
 class PoolTimeout(PoolError, TimeoutError):
     """
-    One of the three times ran out.
+    One of the three timeouts of a pool expired.
 
-    @ivar phase: which: C{"wait"} (waiting for a connection), C{"connect"} (dialing one) or C{"request"} (waiting
-        for the answer).
-    @ivar stats: the L{txconnpool.metrics.PoolStats} of the moment, or C{None}.
+    @ivar phase: the timeout that expired: C{"wait"} (waiting for a connection), C{"connect"} (connecting to a server)
+        or C{"request"} (waiting for the reply).
+    @ivar stats: the L{txconnpool.metrics.PoolStats} at the time of the error, or C{None}.
     """
 
     def __init__(self, text: str, phase: str, stats: Any = None) -> None:
         super().__init__(text)
         self.phase = phase
         self.stats = stats
-        self.kind = f"{'wait' if phase == 'acquire' else phase}_timeout"
+        self.kind = f"{phase}_timeout"
 
 
 class PoolFull(PoolError):
     """
-    Every connection is busy and as many requests are waiting as may wait.
+    All connections are busy and the queue of waiting requests is full.
 
-    @ivar stats: the L{txconnpool.metrics.PoolStats} of the moment, or C{None}.
+    @ivar stats: the L{txconnpool.metrics.PoolStats} at the time of the error, or C{None}.
     """
 
     kind = "too_many_waiting"
@@ -63,9 +65,9 @@ class ServerUnavailable(PoolError):
     """
     No server can be reached: the last dials failed and no connection is left.
 
-    The failure of the last dial is the C{__cause__}.
+    C{__cause__} is the error of the last dial.
 
-    @ivar stats: the L{txconnpool.metrics.PoolStats} of the moment, or C{None}.
+    @ivar stats: the L{txconnpool.metrics.PoolStats} at the time of the error, or C{None}.
     """
 
     kind = "unavailable"
@@ -77,7 +79,7 @@ class ServerUnavailable(PoolError):
 
 class LoginFailed(PoolError):
     """
-    A server wants a user and password, and has not been given the right ones.
+    A server requires a user and password, and the configured ones are missing or wrong.
     """
 
 
@@ -85,7 +87,8 @@ class ConnectionLostInFlight(PoolError):
     """
     The connection that carried the request was lost before the reply was complete.
 
-    @ivar sent: whether bytes of the request may have reached the server: if C{False}, it was not executed.
+    @ivar sent: whether bytes of the request may have reached the server. C{False} means that the server did not
+        execute the request.
     """
 
     def __init__(self, text: str, sent: bool = True, kind: str = "lost") -> None:
@@ -96,17 +99,18 @@ class ConnectionLostInFlight(PoolError):
 
 class ClientNotOwned(PoolError, ValueError):
     """
-    A client was given back that this pool has not lent, or has lent no more.
+    A client was released that is not leased from this pool, or whose lease has ended already.
     """
 
 
 class NoSuchCommand(Exception):
     """
-    A command was asked for that the client does not have, or that is not for asking: a mistake in the program.
+    The client has no such command, or the command must not be called through the pool. This is a mistake in the
+    calling program.
     """
 
 
 class WireError(Exception):
     """
-    Bytes came that the protocol does not allow at this place; nothing that follows them can be understood.
+    Received bytes violate the protocol. Nothing that follows them on the connection can be interpreted.
     """
