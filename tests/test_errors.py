@@ -23,12 +23,12 @@ from txconnpool.errors import (
 
 class TreeTests(SynchronousTestCase):
     """
-    Tests for who is whose exception.
+    Tests for the hierarchy and the attributes of the exceptions.
     """
 
     def test_poolErrors(self) -> None:
         """
-        All that a pool does to a request is one C{except PoolError}, and what Python has a word for is that too.
+        Every error of a pool is a L{PoolError}, and a matching built-in exception where there is one.
         """
         for kind in (PoolTimeout, PoolFull, PoolClosed, ServerUnavailable, ConnectionLostInFlight, ClientNotOwned):
             self.assertTrue(issubclass(kind, PoolError))
@@ -37,14 +37,14 @@ class TreeTests(SynchronousTestCase):
 
     def test_mistakes(self) -> None:
         """
-        A mistake in the program is no error of the pool, nor is one of the server in its protocol.
+        Mistakes of the calling program and protocol violations of a server are not errors of the pool.
         """
         for kind in (NoSuchCommand, WireError):
             self.assertFalse(issubclass(kind, PoolError))
 
     def test_kinds(self) -> None:
         """
-        Each has a word of its own for statistics, the timeouts one for each of their phases.
+        Each exception has its own C{kind} for statistics; L{PoolTimeout} has one for each phase.
         """
         timeouts = [PoolTimeout("late", phase) for phase in ("wait", "connect", "request")]
         self.assertEqual([each.kind for each in timeouts], ["wait_timeout", "connect_timeout", "request_timeout"])
@@ -55,7 +55,7 @@ class TreeTests(SynchronousTestCase):
 
     def test_text(self) -> None:
         """
-        The text is what was said, without what the exception knows beside.
+        C{str} of an exception is its text alone; the other arguments are attributes.
         """
         stats = object()
         for error in (PoolTimeout("late", "request", stats), PoolFull("late", stats), ServerUnavailable("late", stats),
@@ -68,7 +68,7 @@ class TreeTests(SynchronousTestCase):
 
     def test_documented(self) -> None:
         """
-        Each says what it means.
+        Each exception has a docstring.
         """
         for name, kind in vars(errors).items():
             if isinstance(kind, type) and kind.__module__ == errors.__name__:

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.test_interfaces -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests for L{txconnpool.interfaces}: that those who are said to implement them do.
+Tests that classes implement the interfaces of L{txconnpool.interfaces} that they declare.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from txconnpool.wire.memcache.dialect import Memcache
 
 class ImplementationTests(SynchronousTestCase):
     """
-    Tests for what implements the interfaces.
+    Tests for the classes that implement the interfaces.
     """
 
     def test_wire(self) -> None:
         """
-        memcached's dialect is a dialect; whoever writes another is told of all that is asked of it.
+        L{Memcache} provides L{IDialect}, and its methods have the parameters that the interface names.
         """
         dialect = Memcache()
         verifyObject(IDialect, dialect, tentative=True)
@@ -38,9 +38,9 @@ class ImplementationTests(SynchronousTestCase):
                 info: Any = method.getSignatureInfo()
                 self.assertEqual(list(info["positional"]), list(signature(getattr(dialect, name)).parameters), name)
 
-    def test_forms(self) -> None:
+    def test_commands(self) -> None:
         """
-        The commands of a dialect are in the order of their index.
+        C{IDialect.commands} lists commands in the order of their index, and no name occurs twice.
         """
         commands = Memcache().commands
         self.assertEqual([command.index for command in commands], list(range(len(commands))))
@@ -49,7 +49,7 @@ class ImplementationTests(SynchronousTestCase):
 
     def test_session(self) -> None:
         """
-        A session waits for connections and has requests in flight on them.
+        A session can wait for a connection, and can have requests in flight on it.
         """
         session = Stage().client().protocol
         for interface in (IWaiter, IRequester, IProtocol, IPushProducer, IHalfCloseableProtocol):
@@ -57,7 +57,7 @@ class ImplementationTests(SynchronousTestCase):
 
     def test_connection(self) -> None:
         """
-        A connection keeps its load itself.
+        A connection provides the interfaces that the pool and the transport call.
         """
         connection = Stage().line.protocol.client
         for interface in (IPipelined, IProtocol, IPushProducer):
@@ -65,13 +65,13 @@ class ImplementationTests(SynchronousTestCase):
 
     def test_observer(self) -> None:
         """
-        There is an observer to begin with, that does nothing.
+        L{PoolObserver}, the base class for observers, has all methods of L{IPoolObserver}.
         """
         verifyObject(IPoolObserver, PoolObserver())
 
     def test_documented(self) -> None:
         """
-        Everything that is asked of an implementer is explained.
+        Every attribute and method of an interface has a docstring.
         """
         for name, interface in vars(interfaces).items():
             if name.startswith("I") and hasattr(interface, "namesAndDescriptions") and interface.names():

@@ -23,7 +23,8 @@ class HistogramTests(SynchronousTestCase):
 
     def test_buckets(self) -> None:
         """
-        A value belongs to the bucket of the first bound that is not below it, a large one to the last bucket.
+        A value belongs to the bucket of the first bound that is not below it. Values above all bounds belong to the
+        last bucket.
         """
         histogram = Histogram((1.0, 2.0))
         for value in (0.0, 1.0, 1.5, 2.0, 2.1, 99.0):
@@ -32,15 +33,15 @@ class HistogramTests(SynchronousTestCase):
 
     def test_bucket(self) -> None:
         """
-        A bucket is told with its bounds, between which all values are in it.
+        C{bucket} returns the index of a value's bucket and its lower and upper bound.
         """
         histogram = Histogram((1.0, 2.0))
-        for value, told in ((0.0, (0, 0.0, 1.0)), (1.0, (0, 0.0, 1.0)), (1.5, (1, 1.0, 2.0)), (9.0, (2, 2.0, inf))):
-            self.assertEqual(histogram.bucket(value), told)
+        for value, found in ((0.0, (0, 0.0, 1.0)), (1.0, (0, 0.0, 1.0)), (1.5, (1, 1.0, 2.0)), (9.0, (2, 2.0, inf))):
+            self.assertEqual(histogram.bucket(value), found)
 
     def test_times(self) -> None:
         """
-        Several events may have one value.
+        Several events with the same value can be counted at once.
         """
         histogram = Histogram()
         histogram.observe(0.5, 3)
@@ -48,7 +49,7 @@ class HistogramTests(SynchronousTestCase):
 
     def test_bounds(self) -> None:
         """
-        The bounds for latencies grow, by less than three times each.
+        Each default bound is larger than the one before it, by a factor of less than three.
         """
         for below, above in pairwise(LATENCY_BOUNDS):
             self.assertTrue(1 < above / below < 3)
@@ -61,7 +62,7 @@ class StatsTests(SynchronousTestCase):
 
     def test_whole(self) -> None:
         """
-        A snapshot has every counter, cannot be changed, and does not change.
+        A snapshot has every counter, is immutable, and does not follow later changes of the pool.
         """
         state = PoolState(Limits(maximum=4))
         stats = state.stats()
@@ -72,7 +73,7 @@ class StatsTests(SynchronousTestCase):
 
     def test_text(self) -> None:
         """
-        It says in one line what the pool is about.
+        C{str} of a snapshot shows connections and waiters in one line.
         """
         text = "0 of 4 connections busy, 0 idle, 0 dialing, 0 waiting"
         self.assertEqual(str(PoolState(Limits(maximum=4)).stats()), text)
@@ -85,7 +86,7 @@ class TallyTests(SynchronousTestCase):
 
     def test_counts(self) -> None:
         """
-        Reasons are counted apart.
+        Each reason has its own count.
         """
         reasons: dict[str, int] = {}
         for reason in ("a", "b", "a"):
@@ -95,7 +96,7 @@ class TallyTests(SynchronousTestCase):
 
     def test_bounded(self) -> None:
         """
-        However many reasons there are, only so many are kept apart.
+        The number of reasons counted separately is bounded; no event is lost.
         """
         reasons: dict[str, int] = {}
         for number in range(1000):
@@ -110,9 +111,9 @@ class TrafficTests(SynchronousTestCase):
     Tests for L{Traffic}.
     """
 
-    def test_forms(self) -> None:
+    def test_commands(self) -> None:
         """
-        Each command of requests has its own count.
+        Each command has its own counts.
         """
         traffic = Traffic(3)
         self.assertEqual((traffic.requests, traffic.failed), ([0, 0, 0], [0, 0, 0]))
@@ -121,7 +122,7 @@ class TrafficTests(SynchronousTestCase):
 
     def test_add(self) -> None:
         """
-        The numbers of two servers can be put together.
+        The counters of one server can be added to those of another.
         """
         one, other = Traffic(2), Traffic(2)
         one.requests, other.requests = [1, 2], [10, 20]

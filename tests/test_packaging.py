@@ -1,6 +1,6 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests for what is in our packages. C{.ci/packaging} installs them.
+Tests for the contents of the wheel and the source distribution. C{.ci/packaging} tests their installation.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from txconnpool import __version__
 
 SOURCE = Path(__file__).resolve().parents[1]
 
-#: What is in the package beside modules.
+#: Files of the package that are not modules.
 DATA = ("txconnpool/py.typed", "txconnpool/operate/status.html")
 
 
 def tooOld() -> str | None:
     """
-    @return: why nothing can be built, for the C{skip} of a test case, or C{None}.
+    @return: the reason why nothing can be built here, for the C{skip} of a test case, or C{None}.
     """
     try:
         # Older ones need the package `wheel` to build one.
@@ -37,7 +37,7 @@ def tooOld() -> str | None:
 
 def sources(folder: str, pattern: str = "*.py") -> set[str]:
     """
-    @return: the files of a folder of the checkout, with paths from its root.
+    @return: the files below a folder of the checkout, as paths relative to the checkout.
     """
     return {str(path.relative_to(SOURCE)) for path in (SOURCE / folder).rglob(pattern)}
 
@@ -51,9 +51,10 @@ class PackagingTests(SynchronousTestCase):
 
     def build(self, what: str) -> Path:
         """
-        Build a package from a copy, so that nothing is left in the checkout.
+        Build a package from a copy of the checkout, so that no build files remain in it.
 
         @param what: C{"wheel"} or C{"sdist"}.
+        @return: the path of the package.
         """
         copy, target = Path(self.mktemp()), Path(self.mktemp())
         hidden = shutil.ignore_patterns(".*", "_trial_temp*", "*.egg-info", "build", "dist", "__pycache__")
@@ -68,8 +69,7 @@ class PackagingTests(SynchronousTestCase):
 
     def test_wheel(self) -> None:
         """
-        The wheel holds our package and the plugin, and nothing that another package might own or that is for
-        developers.
+        The wheel contains the package and the plugin, but no tests and no file that could belong to another package.
         """
         with zipfile.ZipFile(self.build("wheel")) as wheel:
             names = set(wheel.namelist())
@@ -85,7 +85,7 @@ class PackagingTests(SynchronousTestCase):
 
     def test_sdist(self) -> None:
         """
-        The source distribution holds what is needed to build, to test and to configure.
+        The source distribution contains all files that are needed to build, to test and to configure.
         """
         with tarfile.open(self.build("sdist")) as sdist:
             names = {name.partition("/")[2] for name in sdist.getnames()}
@@ -101,7 +101,7 @@ class PackagingTests(SynchronousTestCase):
 
     def test_twistedUntouched(self) -> None:
         """
-        Our folders C{twisted} and C{twisted/plugins} have no C{__init__.py}: it would replace Twisted's own, and be
-        deleted with us.
+        The folders C{twisted} and C{twisted/plugins} have no C{__init__.py}. It would replace Twisted's own file when
+        txconnpool is installed, and delete it when txconnpool is uninstalled.
         """
         self.assertEqual(sources("twisted"), {"twisted/plugins/txconnpool_plugin.py"})

@@ -25,12 +25,12 @@ SOURCE = Path(__file__).resolve().parents[1]
 
 class PluginTests(SynchronousTestCase):
     """
-    Tests for what the plugin module offers.
+    Tests for the plugins that the module defines.
     """
 
     def test_command(self) -> None:
         """
-        The command is C{connpool}, with the options and the service of L{txconnpool.tap}.
+        The command is named C{connpool}, and has the options and the service of L{txconnpool.tap}.
         """
         maker = txconnpool_plugin.connpool
         verifyObject(IServiceMaker, maker)
@@ -39,7 +39,7 @@ class PluginTests(SynchronousTestCase):
 
     def test_memory(self) -> None:
         """
-        The parser of C{memory:} is what Twisted asks for.
+        The parser of C{memory:} endpoint strings provides the interfaces that Twisted requires.
         """
         parser = txconnpool_plugin.memoryEndpointParser
         verifyObject(IStreamClientEndpointStringParserWithReactor, parser)
@@ -48,14 +48,14 @@ class PluginTests(SynchronousTestCase):
 
     def test_clientFromString(self) -> None:
         """
-        Twisted finds C{memory:}, and what is wrong with such a string is a C{ValueError}.
+        Twisted finds the parser of C{memory:}. An invalid string is a C{ValueError}.
         """
         verifyObject(IStreamClientEndpoint, clientFromString(Clock(), "memory:size=1m"))
         self.assertRaises(ValueError, clientFromString, Clock(), "memory:size=none")
 
     def test_light(self) -> None:
         """
-        Loading the plugin loads nothing of txconnpool: Twisted does it for every C{twistd} command.
+        Importing the plugin module imports nothing of txconnpool, because Twisted does it for every C{twistd} command.
         """
         code = "import sys, twisted.plugins.txconnpool_plugin; print(*sys.modules)"
         result = subprocess.run(

@@ -1,10 +1,10 @@
 # -*- test-case-name: tests.test_metrics -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Plain numbers: counters that only grow, gauges, and histograms with fixed buckets.
+Metrics as plain numbers: monotonic counters, gauges, and histograms with fixed buckets.
 
-Nothing here knows time or the network. The data path adds to these numbers itself (C{counters.acquired += 1}); whoever
-reports them takes a snapshot.
+This module uses neither a clock nor the network. The data path increments the numbers in place
+(C{counters.acquired += 1}); statistics read a snapshot of them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from math import inf
 from operator import add
 
 #: Upper bounds of the latency buckets, in seconds. From 50 microseconds (a local memcached behind an idle proxy) to the
-#: largest timeouts that operators set; the last bucket takes the rest.
+#: largest timeouts in use; one more bucket holds the larger values.
 LATENCY_BOUNDS = (
     0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0,
 )  # fmt: skip
@@ -23,10 +23,13 @@ LATENCY_BOUNDS = (
 
 class Histogram:
     """
-    How often a value fell into which bucket. Monotonic: two readers can take differences without disturbing each other.
+    The number of values in each of a fixed set of buckets. Counts only grow, so that several readers can each compute
+    differences between two snapshots.
 
-    @ivar bounds: the upper bounds, ascending; a value equal to a bound belongs to it (as in Prometheus' C{le}).
-    @ivar counts: how many fell into each bucket; one more than there are bounds.
+    @ivar bounds: the upper bounds, ascending. A value equal to a bound belongs to that bucket (as with Prometheus'
+        C{le}).
+    @ivar counts: the number of values in each bucket. The last one holds the values above all bounds, so there is one
+        more bucket than there are bounds.
     @ivar total: the sum of all values.
     """
 
@@ -39,9 +42,11 @@ class Histogram:
 
     def bucket(self, value: float) -> tuple[int, float, float]:
         """
-        @param value: from 0 on.
+        Find the bucket of a value.
 
-        @return: the bucket of C{value}, and the bounds of it: values above the first, up to the second.
+        @param value: not negative.
+
+        @return: the index of the bucket, and its lower (exclusive) and upper (inclusive) bound.
         """
         bounds = self.bounds
         at = bisect_left(bounds, value)
@@ -51,14 +56,14 @@ class Histogram:
         """
         Count C{value}.
 
-        @param times: how many events had this value.
+        @param times: the number of events that had this value.
         """
         self.counts[bisect_left(self.bounds, value)] += times
         self.total += value * times
 
     def add(self, other: Histogram) -> None:
         """
-        Add what another one with the same bounds has counted.
+        Add the counts of another histogram with the same bounds.
         """
         self.counts[:] = map(add, self.counts, other.counts)
         self.total += other.total
@@ -66,20 +71,20 @@ class Histogram:
 
 class Counters:
     """
-    What has happened in a pool since it was made. Every number only grows.
+    The counters of a pool since it was created. All of them only grow.
 
-    @ivar acquired: times a connection with room was found or handed over.
-    @ivar timedOut: waiters whose time ran out.
-    @ivar cancelled: waiters who gave up.
-    @ivar rejected: requests refused because too many were waiting.
+    @ivar acquired: requests and leases that got a connection with capacity, at once or after waiting.
+    @ivar timedOut: waiters that failed because the wait timeout expired.
+    @ivar cancelled: waiters that were cancelled.
+    @ivar rejected: requests refused because the queue of waiters was full.
     @ivar unavailable: requests refused because no server could be reached.
-    @ivar dials: dials begun.
-    @ivar dialFailures: dials that failed, handshake included.
-    @ivar lost: established connections that ended without the pool's wish.
-    @ivar closed: established connections that the pool closed (idle, old, resized, expired).
-    @ivar ejections: times a server left rotation.
+    @ivar dials: dials started.
+    @ivar dialFailures: dials that failed, including those whose handshake failed.
+    @ivar lost: established connections that ended although the pool did not close them.
+    @ivar closed: established connections that the pool closed (idle, too old, pool resized, timed out).
+    @ivar ejections: how often a server went down.
     @ivar requestTimeouts: connections closed because a reply was late.
-    @ivar violations: connections closed because their bytes did not fit what was owed.
+    @ivar violations: connections closed because received bytes did not match the requests in flight.
     @ivar retries: reads sent a second time because their connection was lost.
     """
 
@@ -110,17 +115,17 @@ class Counters:
 @dataclass(frozen=True)
 class PoolStats:
     """
-    A pool at one moment: its gauges, and its counters as L{Counters} describes them.
+    A snapshot of a pool: its gauges, and its counters as L{Counters} describes them.
 
-    @ivar maximum: the bound on connections.
+    @ivar maximum: the maximum number of connections.
     @ivar connections: established connections.
-    @ivar idle: how many of these carry nothing.
-    @ivar busy: how many of these carry requests or are lent.
+    @ivar idle: established connections without a request or lease.
+    @ivar busy: established connections with requests in flight or a lease.
     @ivar dialing: dials in progress.
-    @ivar inFlight: requests in flight (a lease counts as a full connection).
-    @ivar waiting: requests for which no connection has room yet.
-    @ivar waited: how many of those who acquired a connection had to wait.
-    @ivar waitTime: seconds waited in all, by those.
+    @ivar inFlight: requests in flight (a lease counts as many as the connection can carry).
+    @ivar waiting: requests and leases that wait for a connection with capacity.
+    @ivar waited: how many of C{acquired} had to wait.
+    @ivar waitTime: the total time that these waited, in seconds.
     """
 
     maximum: int
@@ -153,13 +158,17 @@ class PoolStats:
         )
 
 
-#: Reasons that are counted apart, at most; the rest are "other". There are a dozen.
+#: The maximum number of reasons counted separately; further ones are counted as "other". About a dozen are in use.
 REASONS = 32
 
 
 def tally(reasons: dict[str, int], reason: str, times: int = 1) -> None:
     """
-    Count something by its reason.
+    Count an event by its reason.
+
+    @param reasons: the count of each reason so far; changed in place. It never has more than L{REASONS} entries and
+        C{"other"}.
+    @param times: the number of events to add.
     """
     if reason not in reasons and len(reasons) >= REASONS:
         reason = "other"
@@ -168,26 +177,27 @@ def tally(reasons: dict[str, int], reason: str, times: int = 1) -> None:
 
 class Traffic:
     """
-    What went to one server and came from it, and what became of the connections to it. Every number only grows.
+    The counters of one server: requests and replies, and the fate of connections. All of them only grow, except
+    C{more}.
 
-    @ivar requests: how many requests were answered, by the index of their command.
-    @ivar failed: how many of these were answered with an error, by the same.
+    @ivar requests: answered requests, by the index of their L{Command<txconnpool.wire.Command>}.
+    @ivar failed: requests that the server answered with an error, by the same index.
     @ivar missed: replies to reads that hold no value.
-    @ivar moreKeys: keys beyond the first, of reads of several keys. Where the request is not kept, as for C{gat},
-        these are the ones that were found.
-    @ivar moreMissed: how many of these were not found.
-    @ivar more: values of replies that are not complete yet, for a moment.
+    @ivar moreKeys: keys beyond the first one in reads of several keys. Where the request is not kept, as for C{gat},
+        only keys that were found are counted.
+    @ivar moreMissed: how many of C{moreKeys} were not found.
+    @ivar more: values in replies that are still incomplete.
     @ivar sent: bytes of requests.
     @ivar received: bytes of replies.
-    @ivar latency: from the sending of a request to the end of its reply, in seconds. Requests that were sent as one run
-        share the time of the last.
-    @ivar dials: dials begun.
-    @ivar dialFailures: dials that failed, by the reason.
-    @ivar lost: established connections that ended without the pool's wish, by the reason.
-    @ivar closed: established connections that the pool closed, by the reason.
-    @ivar ejections: how often it went down.
+    @ivar latency: the time from sending a request to the end of its reply, in seconds. Requests that were merged into
+        one all have the latency of the last.
+    @ivar dials: dials started.
+    @ivar dialFailures: failed dials, by reason.
+    @ivar lost: established connections that ended although the pool did not close them, by reason.
+    @ivar closed: established connections that the pool closed, by reason.
+    @ivar ejections: how often the server went down.
     @ivar timeouts: connections closed because a reply was late.
-    @ivar violations: connections closed because their bytes did not fit what was owed.
+    @ivar violations: connections closed because received bytes did not match the requests in flight.
     """
 
     __slots__ = (
@@ -215,7 +225,7 @@ class Traffic:
 
     def add(self, other: Traffic) -> None:
         """
-        Add what another server has done, once it does nothing any more.
+        Add the counters of another server, such as one that was removed from the pool.
         """
         for name in self.__slots__:
             mine, its = getattr(self, name), getattr(other, name)
@@ -232,13 +242,14 @@ class Traffic:
 
 class ClientCounters:
     """
-    What came from the clients of a pool and went to them. Every number only grows.
+    The counters of a pool's clients. All of them only grow.
 
     @ivar received: bytes of requests.
     @ivar sent: bytes of replies.
-    @ivar answered: requests answered here because no server would have taken them, or none may be asked.
-    @ivar errors: requests that were answered an error because there was no answer of a server, by the reason.
-    @ivar pauses: times that a client was not read from for a while, by the reason: C{"unread"} or C{"backlog"}.
+    @ivar answered: requests that the proxy rejected itself: invalid ones, and commands that are not allowed.
+    @ivar errors: requests that the proxy answered with an error because no server answered them, by reason.
+    @ivar pauses: how often reading from a client was paused, by reason: C{"unread"} (the client does not read its
+        replies) or C{"backlog"} (the client sends more than can be forwarded).
     """
 
     __slots__ = ("answered", "errors", "pauses", "received", "sent")

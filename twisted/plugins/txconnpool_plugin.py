@@ -1,10 +1,10 @@
 # -*- test-case-name: tests.test_plugin -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-What txconnpool adds to Twisted: the C{twistd} command C{connpool}, and the endpoint string C{memory:}.
+Twisted plugins of txconnpool: the C{twistd} command C{connpool}, and the endpoint string C{memory:}.
 
-Twisted imports this module for any C{twistd} command and any endpoint string that it does not know, so it imports
-nothing of txconnpool before that is used.
+Twisted imports this module for every C{twistd} command and for every endpoint string that is not built in. So the
+module imports txconnpool only when one of the plugins is used.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ connpool = ServiceMaker(
 @implementer(IPlugin, IStreamClientEndpointStringParserWithReactor)
 class MemoryEndpointParser:
     """
-    Makes the endpoints of C{memory:} strings: see L{txconnpool.memcache.memory.MemoryParser}.
+    Creates the endpoints of C{memory:} strings. See L{txconnpool.memcache.memory.MemoryParser}.
     """
 
     prefix = "memory"
@@ -35,7 +35,7 @@ class MemoryEndpointParser:
     @staticmethod
     def parseStreamClient(reactor: Any, *args: Any, **kwargs: Any) -> IStreamClientEndpoint:
         """
-        Hand over to L{txconnpool.memcache.memory.MemoryParser}.
+        Import L{txconnpool.memcache.memory.MemoryParser} and call its method of the same name.
         """
         from txconnpool.memcache.memory import MemoryParser
 
