@@ -28,7 +28,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "net": ("errors", "interfaces", "metrics"),
     "pool": ("errors", "interfaces", "metrics", "wire", "net"),
     "config": ("errors", "interfaces", "metrics", "wire", "wire.memcache", "net"),
-    "proxy": ("errors", "interfaces", "metrics", "wire", "net", "pool", "config.settings"),
+    "proxy": ("errors", "interfaces", "metrics", "wire", "net", "pool", "config.settings", "config.credentials"),
     "operate": ("", "errors", "interfaces", "metrics", "wire", "wire.memcache", "net", "pool", "config", "proxy"),
     # The faces: what users import.
     "": (),

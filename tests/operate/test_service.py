@@ -22,7 +22,9 @@ from tests.certificates import Certificate, missingTLS, quoted
 from tests.support import Pipe, Stage
 from txconnpool.config.changes import CannotChange
 from txconnpool.config.settings import ConfigError, PoolSettings, Settings
-from txconnpool.operate.service import Door, PoolService, Proxy, ProxyService, listenProblem, withBacklog
+from txconnpool.operate.service import PoolService, ProxyService, listenProblem
+from txconnpool.proxy.listener import ClientListener
+from txconnpool.proxy.proxy import PoolProxy
 from txconnpool.proxy.session import SessionLimits
 
 A = PoolSettings(name="a", upstream=("memory:",), listen=("tcp:1",))
@@ -34,9 +36,9 @@ class Port:
     Something that listens.
     """
 
-    def __init__(self, description: str, door: Door) -> None:
+    def __init__(self, description: str, listener: ClientListener) -> None:
         self.description = description
-        self.door = door
+        self.listener = listener
         self.open = True
 
     def stopListening(self) -> None:
@@ -99,8 +101,8 @@ class Street:
         """
         A client who comes in there.
         """
-        (door,) = [port.door for port in self.ports if port.open and port.description == description]
-        return Pipe(self.clock).connect(door.buildProtocol(None))
+        (listener,) = [port.listener for port in self.ports if port.open and port.description == description]
+        return Pipe(self.clock).connect(listener.buildProtocol(None))
 
     def ask(self, client: Pipe, request: bytes) -> bytes:
         """
@@ -118,7 +120,7 @@ class Street:
         self.turns()
         return changed
 
-    def proxy(self, name: str) -> Proxy:
+    def proxy(self, name: str) -> PoolProxy:
         """
         @return: a pool of it.
         """
@@ -186,7 +188,7 @@ class ProxyServiceTests(SynchronousTestCase):
         """
         street = Street(A)
         later: Deferred[Any] = Deferred()
-        self.patch(street.service.proxies[0], "_listenOn", lambda description, factory: later)
+        self.patch(street.service.proxies[0], "_listen", lambda description, factory: later)
         street.service.privilegedStartService()
         later.errback(CannotListenError("", 1, OSError("taken")))
         self.assertEqual(len(self.flushLoggedErrors(CannotListenError)), 1)
@@ -551,10 +553,10 @@ class ChangeTests(SynchronousTestCase):
         """
         street = Street(A).start()
         later: Deferred[Any] = Deferred()
-        self.patch(street.proxy("a"), "_listenOn", lambda description, factory: later)
+        self.patch(street.proxy("a"), "_listen", lambda description, factory: later)
         change = street.change(replace(A, listen=("tcp:1", "tcp:9")))
         stopped = street.service.stopService()
-        port = Port("tcp:9", street.ports[0].door)
+        port = Port("tcp:9", street.ports[0].listener)
         later.callback(port)
         street.turns()
         self.assertIn("stopping", str(self.failureResultOf(change, CannotChange).value))
@@ -568,12 +570,12 @@ class ChangeTests(SynchronousTestCase):
         """
         street = Street(A).start()
         later: Deferred[Any] = Deferred()
-        self.patch(street.proxy("a"), "_listenOn", lambda description, factory: later)
+        self.patch(street.proxy("a"), "_listen", lambda description, factory: later)
         first = street.change(replace(A, listen=("tcp:1", "tcp:9")))
         seen: list[Settings] = []
         second = street.service.change(lambda old: seen.append(old) or old)  # type: ignore[func-returns-value]
         self.assertEqual(seen, [])
-        later.callback(Port("tcp:9", street.ports[0].door))
+        later.callback(Port("tcp:9", street.ports[0].listener))
         street.turns()
         self.assertEqual(self.successResultOf(first), ["pool a: listen + tcp:9"])
         self.assertEqual(self.successResultOf(second), [])
@@ -620,18 +622,6 @@ class ListenTests(SynchronousTestCase):
     """
     Tests for the helpers of listening.
     """
-
-    def test_backlog(self) -> None:
-        """
-        Listeners have a long queue, unless they say otherwise, or cannot.
-        """
-        for description, expected in (
-            ("tcp:1", "tcp:1:backlog=1024"),
-            ("unix:/x:mode=600", "unix:/x:mode=600:backlog=1024"),
-            ("tcp:1:backlog=5", "tcp:1:backlog=5"),
-            ("systemd:domain=INET:index=0", "systemd:domain=INET:index=0"),
-        ):
-            self.assertEqual(withBacklog(description), expected)
 
     def test_otherProblems(self) -> None:
         """

@@ -16,7 +16,8 @@ from twisted.logger import Logger
 
 from txconnpool.config.settings import Settings
 from txconnpool.net.transport import peerOf
-from txconnpool.operate.service import Proxy, ProxyService
+from txconnpool.operate.service import ProxyService
+from txconnpool.proxy.proxy import PoolProxy
 
 _log = Logger("txconnpool.console")
 
@@ -79,7 +80,7 @@ class Controls:
 
     # -- Doing
 
-    def _pools(self, name: str | None) -> list[Proxy]:
+    def _pools(self, name: str | None) -> list[PoolProxy]:
         """
         @return: the pool of a name, or all.
         """
@@ -101,7 +102,7 @@ class Controls:
             proxy.pool.resume()
         return f"{_names(pools)} resumed"
 
-    def _with(self, server: str) -> list[Proxy]:
+    def _with(self, server: str) -> list[PoolProxy]:
         """
         @return: the pools that have a server.
         """
@@ -150,11 +151,11 @@ def _noPool(name: str | None, settings: Settings) -> ControlError:
     return ControlError(f"no pool {name!r}; there are: {', '.join(pool.name for pool in settings.pools)}")
 
 
-def _names(pools: list[Proxy]) -> str:
+def _names(pools: list[PoolProxy]) -> str:
     return f"pool{'s' * (len(pools) > 1)} {', '.join(proxy.settings.name for proxy in pools)}"
 
 
-def _pool(proxy: Proxy) -> Iterator[Row]:
+def _pool(proxy: PoolProxy) -> Iterator[Row]:
     stats = proxy.pool.stats
     states = Counter(server.state for server in proxy.pool.servers)
     yield {
@@ -170,7 +171,7 @@ def _pool(proxy: Proxy) -> Iterator[Row]:
     }
 
 
-def _servers(proxy: Proxy) -> Iterator[Row]:
+def _servers(proxy: PoolProxy) -> Iterator[Row]:
     records = proxy.pool.state.records
     for server in proxy.pool.servers:
         own = [record for record in records if record.server is server]
@@ -186,7 +187,7 @@ def _servers(proxy: Proxy) -> Iterator[Row]:
         }
 
 
-def _sessions(proxy: Proxy) -> Iterator[Row]:
+def _sessions(proxy: PoolProxy) -> Iterator[Row]:
     for session in proxy.sessions.sessions:
         yield {
             "session": str(session.number),

@@ -35,11 +35,12 @@ from txconnpool.config.settings import PoolSettings, Settings
 from txconnpool.net.endpoints import Listener, raised
 from txconnpool.operate.logs import relay
 from txconnpool.operate.operations import ControlError, merged, noSession, told
-from txconnpool.operate.service import listenProblem, serve, withBacklog
+from txconnpool.operate.service import listenProblem, serve
 from txconnpool.operate.statistics import Process, merge, past, snapshot
 from txconnpool.operate.workers.channel import Channel, ChannelError, ChannelLost, ignoreLost
 from txconnpool.operate.workers.worker import ANSWERS, BATCH, CLIENTS, STDERR, STDIN, STDOUT, Facade
 from txconnpool.pool.limits import Backoff
+from txconnpool.proxy.listener import withBacklog
 from txconnpool.proxy.memory import BufferedBytes
 
 _log = Logger("txconnpool.workers")

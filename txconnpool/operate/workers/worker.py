@@ -30,8 +30,9 @@ from txconnpool.net.clock import steady
 from txconnpool.net.endpoints import Listener, withoutUnder
 from txconnpool.operate.logs import jsonObserver
 from txconnpool.operate.operations import Controls
-from txconnpool.operate.service import Door, ProxyService
+from txconnpool.operate.service import ProxyService
 from txconnpool.operate.workers.channel import Channel, ChannelError, ignoreLost
+from txconnpool.proxy.listener import ClientListener
 
 _log = Logger("txconnpool.workers")
 
@@ -133,15 +134,15 @@ class Inbox:
         """
         return "clients"
 
-    def listen(self, description: str, door: Door) -> Deferred[IListeningPort]:
+    def listen(self, description: str, listener: ClientListener) -> Deferred[IListeningPort]:
         """
         Have the clients who come to an endpoint, for a L{ProxyService}.
         """
         if description.startswith(("systemd:", "unix:")):
-            port: Deferred[Any] = succeed(Given(door))  # the socket is the parent's
+            port: Deferred[Any] = succeed(Given(listener))  # the socket is the parent's
         else:
-            door.listener = Listener(_Giving(self._reactor), withoutUnder(description))
-            port = door.listener.listen(door)
+            listener.endpoint = Listener(_Giving(self._reactor), withoutUnder(description))
+            port = listener.endpoint.listen(listener)
         return port
 
     def doRead(self) -> None:
@@ -185,13 +186,13 @@ class Inbox:
     def _adopt(self, pool: str, description: str, client: socket.socket, welcome: bool) -> None:
         assert self.service is not None
         proxy = next((proxy for proxy in self.service.proxies if proxy.name == pool), None)
-        door = proxy.doors.get(description) if proxy is not None else None
-        if door is None:
+        listener = proxy.listeners.get(description) if proxy is not None else None
+        if listener is None:
             return
         client.setblocking(False)
-        port: Any = door.port
-        door.sessions.ended = self.left
-        door.sessions.full = not welcome
+        port: Any = listener.port
+        listener.sessions.ended = self.left
+        listener.sessions.full = not welcome
         try:
             client.getpeername()
             # Twisted works on a copy of the descriptor.
@@ -201,7 +202,7 @@ class Inbox:
             if getattr(error, "errno", None) != ENOTCONN:  # it has not just gone
                 _log.failure("a client is lost")
         finally:
-            door.sessions.full = False
+            listener.sessions.full = False
 
     def left(self) -> None:
         """
@@ -273,7 +274,7 @@ class _Process(Protocol):
 
     def _start(self, settings: dict[str, Any]) -> None:
         self.service = self._inbox.service = ProxyService(_revive(settings), self._reactor, self._inbox.listen)
-        self.service.whole = lambda: self._channel.call("statistics")
+        self.service.fullSnapshot = lambda: self._channel.call("statistics")
         self.service.privilegedStartService()
         self.service.startService()
         self._reactor.addReader(self._inbox)

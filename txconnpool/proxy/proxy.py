@@ -1,0 +1,286 @@
+# -*- test-case-name: tests.operate.test_service -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+The proxy of one pool: its listening addresses, its sessions, and the pool of connections behind them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txconnpool.config.credentials import Greeting, tokens
+from txconnpool.config.settings import PoolSettings
+from txconnpool.net.endpoints import clientEndpoint, nameOf, raised, usesTLS
+from txconnpool.pool.connection import ConnectionFactory
+from txconnpool.pool.engine import PoolEngine
+from txconnpool.pool.limits import Limits
+from txconnpool.pool.slow import SlowLog
+from txconnpool.proxy.listener import ClientListener, Listen
+from txconnpool.proxy.memory import BufferedBytes
+from txconnpool.proxy.session import SessionLimits
+from txconnpool.proxy.sessions import SessionFactory
+
+_log = Logger("txconnpool.proxy")
+
+
+def dialectLimits(settings: PoolSettings) -> tuple[int, frozenset[bytes], frozenset[bytes] | None]:
+    """
+    @return: the arguments of a dialect: the largest value in bytes, the commands that are refused, and the only
+        commands that are accepted (C{None}: all).
+    """
+    denied, allowed = settings.denyCommands, settings.allowCommands
+    return (
+        settings.maxItemSize,
+        frozenset(word.encode() for word in denied),
+        None if allowed is None else frozenset(word.encode() for word in allowed),
+    )
+
+
+def poolLimits(settings: PoolSettings) -> Limits:
+    """
+    @return: the bounds of the pool of connections.
+    """
+    servers = settings.upstream
+    return Limits(
+        maximum=settings.poolSize,
+        # Requests go to all servers that are up in turn, so each server has a connection.
+        minimum=min(settings.poolSize, max(settings.minPoolSize, len(servers) if len(servers) > 1 else 0)),
+        depth=settings.pipelineDepth,
+        maxWaiting=settings.maxWaiting,
+        waitTimeout=settings.waitTimeout,
+        idleTimeout=settings.idleTimeout,
+        maxLifetime=settings.maxLifetime,
+        reuse="lifo" if len(servers) == 1 else "fifo",
+        whenDown=1,
+    )
+
+
+def sessionLimits(settings: PoolSettings) -> SessionLimits:
+    """
+    @return: the bounds of the sessions.
+    """
+    return SessionLimits(
+        maxClients=settings.maxClients,
+        maxInFlight=settings.maxInFlight,
+        backlog=settings.sessionBacklog,
+        unreadSoft=settings.sessionUnreadSoft,
+        unreadHard=settings.sessionUnreadHard,
+    )
+
+
+class PoolProxy(Service):
+    """
+    The proxy of one pool, as a service: it listens, and forwards the requests of its sessions to the pool.
+
+    @ivar settings: the settings in force.
+    @ivar pool: the pool of connections to the servers.
+    @ivar sessions: the factory of the sessions.
+    @ivar listeners: the open listening addresses, by their endpoint strings.
+    """
+
+    def __init__(
+        self,
+        settings: PoolSettings,
+        dialect: Any,
+        buffered: BufferedBytes,
+        numbers: Iterator[int],
+        drainTimeout: float,
+        reactor: Any,
+        listen: Listen,
+        statistics: Callable[[PoolProxy, tuple[bytes, ...]], Any],
+    ) -> None:
+        """
+        @param dialect: the L{txconnpool.interfaces.IDialect}, made with L{dialectLimits}.
+        @param buffered: the bytes held for all clients of the process.
+        @param numbers: yields a number for each new session.
+        @param drainTimeout: seconds that a stop waits for requests in flight.
+        @param listen: opens the listening ports.
+        @param statistics: called with this proxy and the arguments of a client's C{stats} request, see
+            L{SessionFactory}.
+        """
+        self.settings = settings
+        self._dialect = dialect
+        self._greeting = Greeting(settings.name, dialect.probe)
+        self._slow = SlowLog(settings.name, dialect, reactor.seconds)
+        self._connections = ConnectionFactory(dialect, reactor, settings.requestTimeout, self._slow)
+        self.pool = PoolEngine(
+            settings.upstream,
+            self._connections,
+            poolLimits(settings),
+            reactor,
+            name=settings.name,
+            connectTimeout=settings.connectTimeout,
+            handshake=self._greeting,
+            commands=len(dialect.commands),
+        )
+        limits = sessionLimits(settings)
+        self.sessions = SessionFactory(
+            self.pool, dialect, limits, buffered, reactor, partial(statistics, self), numbers
+        )
+        self.listeners: dict[str, ClientListener] = {}
+        self._reactor = reactor
+        self._listen = listen
+        self._drainTimeout = drainTimeout
+        self._deadline = 0.0
+        self._limitSlow()
+        self.setName(settings.name)
+        self.readFiles(settings)()
+
+    @property
+    def slowRequests(self) -> int:
+        """
+        How many requests took longer than the setting C{slow-request}.
+        """
+        return self._slow.count
+
+    def readFiles(self, settings: PoolSettings) -> Callable[[], None]:
+        """
+        Read the users, passwords, keys and certificates that settings name.
+
+        @return: a function that puts what was read in force, for the clients that connect and the connections that are
+            made from then on. It cannot fail.
+
+        @raise ValueError: something cannot be read.
+        """
+        ours = tokens(settings.upstreamAuth)[0] if settings.upstreamAuth is not None else None
+        theirs = tokens(settings.listenAuth) if settings.listenAuth is not None else None
+        listeners = [each for description, each in self.listeners.items() if description in settings.listen]
+        certificates = [(each.endpoint, each.endpoint.read()) for each in listeners if each.endpoint is not None]
+        named = {nameOf(description): description for description in settings.upstream if usesTLS(description)}
+        servers = [server for server in self.pool.servers if server.name in named]
+        addresses = [(server, clientEndpoint(self._reactor, named[server.name])) for server in servers]
+
+        def use() -> None:
+            self._greeting.token = ours
+            self.sessions.gate.tokens = theirs
+            for endpoint, fresh in certificates:
+                endpoint.use(fresh)
+            for server, address in addresses:
+                server.address = address
+
+        return use
+
+    def privilegedStartService(self) -> None:
+        """
+        Listen, while the process still has the rights for it.
+
+        @raise CannotListenError: an address is taken, or is not one of this machine.
+        """
+        super().privilegedStartService()
+        self._openAll()
+
+    def _openAll(self) -> None:
+        for description in self.settings.listen:
+            if description not in self.listeners:
+                raised(self.open(description)).addErrback(self._notListening)
+
+    def _notListening(self, failure: Failure) -> None:
+        _log.failure("{pool}: cannot listen", failure, pool=self.name)
+
+    def open(self, description: str) -> Deferred[ClientListener]:
+        """
+        Listen on one more address.
+
+        @param description: a server endpoint string.
+
+        @return: fires with the new member of L{listeners}; fails as the endpoint does.
+        """
+        listener = ClientListener(self.sessions)
+
+        def opened(port: IListeningPort) -> ClientListener:
+            listener.port = port
+            self.listeners[description] = listener
+            return listener
+
+        return self._listen(description, listener).addCallback(opened)
+
+    def shut(self, description: str) -> Deferred[None]:
+        """
+        Close a listening address. Its sessions stay.
+        """
+        port: Any = self.listeners.pop(description).port
+        return maybeDeferred(port.stopListening)
+
+    def startService(self) -> None:
+        """
+        Connect to the servers, and listen unless L{privilegedStartService} has done that.
+        """
+        super().startService()
+        self._openAll()
+        self.pool.start()
+        _log.info(
+            "{pool}: {listen} -> {upstream}, at most {size} connections, {depth} requests on each",
+            pool=self.name, listen=", ".join(self.settings.listen), upstream=", ".join(self.settings.upstream),
+            size=self.settings.poolSize, depth=self.settings.pipelineDepth,
+        )  # fmt: skip
+
+    def adjust(self, settings: PoolSettings, drainTimeout: float) -> None:
+        """
+        Put other settings in force, also for existing sessions and connections. Listening addresses are not changed.
+        """
+        self._drainTimeout = drainTimeout
+        old, self.settings = self.settings, settings
+        if settings == old:
+            return
+        pool = self.pool
+        pool.limit(poolLimits(settings))
+        pool.setConnectTimeout(settings.connectTimeout)
+        for server in settings.upstream:
+            if server not in old.upstream:
+                pool.addServer(server)
+        for server in old.upstream:
+            if server not in settings.upstream:
+                pool.removeServer(server)
+        self._connections.requestTimeout = settings.requestTimeout
+        self._limitSlow()
+        for connection in pool.clients:
+            connection.retime()
+        self._dialect.limit(*dialectLimits(settings))
+        self.sessions.limit(sessionLimits(settings))
+
+    def _limitSlow(self) -> None:
+        self._slow.limit(self.settings.slowRequest, self.settings.logKeys == "yes")
+        self.sessions.slow = self._slow if self._slow.wanted else None
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Stop listening, answer the requests that were read, close the sessions, then the connections.
+
+        @return: fires when no socket and no timer is left.
+        """
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        self._deadline = self._reactor.seconds() + self._drainTimeout
+        await DeferredList([self.shut(description) for description in list(self.listeners)])
+        if self.sessions.sessions:
+            await deferLater(self._reactor, 0)  # read what clients have sent by now
+        drained = self.sessions.drain()
+        timer = self._reactor.callLater(max(0.0, self._deadline - self._reactor.seconds()), self._abortSessions)
+        await drained
+        if timer.active():
+            timer.cancel()
+        await self.pool.close(max(0.0, self._deadline - self._reactor.seconds()))
+
+    def _abortSessions(self) -> None:
+        _log.warn("{pool}: closing {count} sessions that did not end in time", pool=self.name,
+                  count=len(self.sessions.sessions))  # fmt: skip
+        self.sessions.abort()
+
+    def abort(self) -> None:
+        """
+        End a stop at once: close all sessions and connections that L{stopService} waits for.
+        """
+        self._deadline = self._reactor.seconds()
+        self.sessions.abort()
+        self.pool.abort()
