@@ -49,7 +49,7 @@ class Options(usage.Options):
     The options of the command: those of L{OPTIONS}, and a few of its own.
 
     Instead of L{usage.UsageError}, after which Twisted prints the whole help and last what is wrong, it raises
-    L{SystemExit} with what is wrong.
+    C{SystemExit} with what is wrong.
 
     @ivar given: the texts of each option of L{OPTIONS} that was used, by name.
     """
@@ -298,7 +298,7 @@ class CommandService(MultiService):
         """
         Start, or end the process.
 
-        @raise CannotStart: to get out by way of twistd's own cleaning up. The line is told by L{sys.excepthook} or,
+        @raise CannotStart: to get out by way of twistd's own cleaning up. The line is told by C{sys.excepthook} or,
             when twistd has become a daemon, by its parent process, to which twistd sends the exception.
         """
         try:
@@ -398,7 +398,7 @@ class CommandService(MultiService):
 
 def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> Any:
     """
-    Print an exception as one line where twistd's log does not swallow it; for L{sys.excepthook}.
+    Print an exception as one line where twistd's log does not swallow it; for C{sys.excepthook}.
     """
     print(error, file=sys.__stderr__)
 

@@ -336,7 +336,7 @@ class MemoryPool(MemCachePool):
 
         @return: its result.
 
-        @raise Exception: whatever it fails with; an L{AssertionError} if it needs more time.
+        @raise Exception: whatever it fails with; an C{AssertionError} if it needs more time.
         """
         results: list[T | Failure] = []
         ensureDeferred(answer).addBoth(results.append)

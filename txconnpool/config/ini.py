@@ -94,7 +94,7 @@ class _Loader:
         """
         Read a file.
 
-        The form is that of L{configparser}, with C{=} only and without interpolation (endpoint strings have colons and
+        The form is that of C{configparser}, with C{=} only and without interpolation (endpoint strings have colons and
         percent signs); read here because an error needs its line, and all errors of the file are wanted at once.
 
         @return: the entries by section and key.

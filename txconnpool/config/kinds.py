@@ -427,7 +427,7 @@ def option(
     """
     Declare a setting: the default of a dataclass's field, of which L{optionsOf} makes an L{Option}.
 
-    @return: not really the default, but what type checkers and L{dataclass} take for it.
+    @return: not really the default, but what type checkers and C{dataclass} take for it.
     """
     metadata = {"kind": kind, "doc": doc, "group": group, "short": short, "many": many, "fixed": fixed}
     return field(default=default, metadata=metadata)

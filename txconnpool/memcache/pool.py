@@ -198,7 +198,7 @@ class MemCachePool(Pool[Connection]):
         """
         Call one of the commands by its name.
 
-        @return: fires with its result, or fails with L{txconnpool.errors.NoSuchCommand}.
+        @return: fires with its result, or fails with L{NoSuchCommand<txconnpool.pool.NoSuchCommand>}.
         """
         # Of this class: those of a subclass may be made of performRequest, as they were in 0.1.2.
         command = _COMMANDS.get(method)

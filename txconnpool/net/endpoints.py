@@ -134,7 +134,7 @@ def clientEndpoint(reactor: Any, description: str) -> IStreamClientEndpoint:
     Make the endpoint of a server.
 
     @raise CannotUse: what the description names is of no use.
-    @raise ValueError: the description is wrong; Twisted raises L{TypeError} and others too.
+    @raise ValueError: the description is wrong; Twisted raises C{TypeError} and others too.
     """
     with _inWords(description):
         for name in ("trustRoots", "caCertsDir"):
@@ -204,7 +204,7 @@ class Listener:
         @param description: an endpoint string.
 
         @raise CannotUse: what the description names is of no use.
-        @raise ValueError: the description is wrong; Twisted raises L{TypeError} and others too.
+        @raise ValueError: the description is wrong; Twisted raises C{TypeError} and others too.
         """
         self._reactor = reactor
         self._description = description

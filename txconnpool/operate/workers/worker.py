@@ -53,7 +53,7 @@ NOTICE = 1.0
 
 class Facade:
     """
-    A reactor to listen with, and nothing else: whatever L{serverFromString} makes of a description ends in one of the
+    A reactor to listen with, and nothing else: whatever C{serverFromString} makes of a description ends in one of the
     calls that subclasses have.
     """
 
