@@ -9,7 +9,8 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support import Stage, answer, assertClosed, assertTidy
+from tests.memcached import answer
+from tests.stage import Stage, assertClosed, assertTidy
 from txconnpool.proxy import session
 
 #: So many requests may a session of these tests have in flight at first, for several to be lost at once.

@@ -16,7 +16,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support import Endpoint, Pipe
+from tests.pipes import Endpoint, Pipe
 from txconnpool.errors import PoolError
 from txconnpool.pool.library import Pool
 from txconnpool.pool.records import OPEN

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.interface import Method
 from zope.interface.verify import verifyObject
 
-from tests.support import Stage
+from tests.stage import Stage
 from txconnpool import interfaces
 from txconnpool.interfaces import IDialect, IPipelined, IPoolObserver, IRequester, IWaiter
 from txconnpool.pool.library import PoolObserver

@@ -34,7 +34,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from tests.support import Pusher
+from tests.pipes import Pusher
 from txconnpool.memcache.memory import MemoryAddress, MemoryEndpoint, MemoryParser, Store
 from txconnpool.net.transport import HIGH_WATER
 

@@ -48,7 +48,7 @@ from zope.interface import directlyProvides, implementer
 from zope.interface.verify import verifyObject
 
 from tests.bugs import covers
-from tests.support import Pusher
+from tests.pipes import Pusher
 from txconnpool.net import transport as module
 from txconnpool.net.transport import HIGH_WATER, ROUNDS, DirectTransport, Turn, adopt, closeAfterFlush, peerOf, tune
 

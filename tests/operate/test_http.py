@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from tests.support import Pipe
+from tests.pipes import Pipe
 from txconnpool.config.settings import PoolSettings, Settings
 from txconnpool.operate.http import (
     CONNECTIONS,

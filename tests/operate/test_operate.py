@@ -13,7 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.bugs import covers
 from tests.clients import SessionTestCase, get, gets, keys, put
-from tests.support import Stage, Upstream
+from tests.memcached import Upstream
+from tests.stage import Stage
 from txconnpool.net.deadlines import Deadlines
 from txconnpool.pool.limits import Limits
 from txconnpool.proxy.session import SessionLimits

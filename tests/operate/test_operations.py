@@ -13,7 +13,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.operate.test_service import A, B, Street
-from tests.support import Pipe
+from tests.pipes import Pipe
 from txconnpool.config.settings import ConfigError, Settings
 from txconnpool.operate.operations import ControlError, Controls, Row, merged, resized, told
 

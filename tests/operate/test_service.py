@@ -19,7 +19,8 @@ from zope.interface.verify import verifyObject
 
 from tests.bugs import covers
 from tests.certificates import Certificate, missingTLS, quoted
-from tests.support import Pipe, Stage
+from tests.pipes import Pipe
+from tests.stage import Stage
 from txconnpool.config.changes import CannotChange
 from txconnpool.config.settings import ConfigError, PoolSettings, Settings
 from txconnpool.operate.service import PoolService, ProxyService, listenProblem

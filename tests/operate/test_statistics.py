@@ -19,7 +19,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.bugs import covers
-from tests.support import Stage
+from tests.stage import Stage
 from txconnpool import __version__
 from txconnpool.config.settings import PoolSettings, Settings
 from txconnpool.operate.statistics import (

@@ -24,7 +24,9 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.bugs import covers
-from tests.support import Line, Pipe, Stage, answer, assertClosed, assertTidy
+from tests.memcached import Line, answer
+from tests.pipes import Pipe
+from tests.stage import Stage, assertClosed, assertTidy
 from txconnpool.proxy.session import SessionLimits
 
 DEPTH = 6

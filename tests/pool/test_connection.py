@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides, implementer
 
 from tests.bugs import covers
-from tests.support import Pipe
+from tests.pipes import Pipe
 from txconnpool.errors import ConnectionLostInFlight, PoolError, PoolTimeout
 from txconnpool.interfaces import IRequester
 from txconnpool.metrics import LATENCY_BOUNDS, Counters, Traffic

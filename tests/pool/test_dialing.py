@@ -27,8 +27,8 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from tests.bugs import covers
+from tests.pipes import Pipe
 from tests.pools import Client, Reactor, Server
-from tests.support import Pipe
 from txconnpool.errors import PoolTimeout
 from txconnpool.pool.dialing import Attempt, Link, describe, endpointOf, kindOf
 

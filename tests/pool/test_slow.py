@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support import Stage
+from tests.stage import Stage
 from txconnpool.pool.slow import LINES, NOTED, Noted, SlowLog
 from txconnpool.wire.memcache.dialect import Memcache
 

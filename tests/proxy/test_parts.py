@@ -11,7 +11,9 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.bugs import covers
-from tests.support import HIGH_WATER, Pipe, Stage, answer, assertClosed, assertTidy
+from tests.memcached import answer
+from tests.pipes import HIGH_WATER, Pipe
+from tests.stage import Stage, assertClosed, assertTidy
 from txconnpool.proxy.session import SessionLimits
 from txconnpool.wire.memcache.classic import PART_KEYS
 

@@ -12,7 +12,7 @@ from twisted.internet.interfaces import ITCPTransport
 from twisted.logger import capturedLogs
 from zope.interface import directlyProvides
 
-from tests import support
+from tests import memcached
 from tests.bugs import covers
 from tests.clients import (
     BAD_LINE,
@@ -27,7 +27,9 @@ from tests.clients import (
     keys,
     put,
 )
-from tests.support import HIGH_WATER, Line, Pipe, Stage, answer, assertTidy, value
+from tests.memcached import Line, answer, value
+from tests.pipes import HIGH_WATER, Pipe
+from tests.stage import Stage, assertTidy
 from txconnpool.proxy import session
 from txconnpool.proxy.session import SessionLimits
 from txconnpool.wire.memcache.dialect import Memcache
@@ -459,7 +461,7 @@ class RoomTests(SessionTestCase):
                 self.queued = False
                 super().look()
 
-        self.patch(support.Upstream, "kind", Telling)
+        self.patch(memcached.Upstream, "kind", Telling)
         stage = self.stage(maximum=8, minimum=1)
         clients = [stage.client(), stage.client()]
         for _ in range(10):

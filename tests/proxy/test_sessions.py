@@ -15,7 +15,7 @@ from twisted.logger import capturedLogs
 
 from tests.bugs import covers
 from tests.clients import LOST, STATISTICS, SessionTestCase, get, put
-from tests.support import Pipe
+from tests.pipes import Pipe
 from txconnpool.proxy import sessions
 from txconnpool.proxy.session import SessionLimits
 from txconnpool.proxy.sessions import FAREWELL

@@ -20,7 +20,7 @@ from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.logger import Logger, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support import Pipe
+from tests.pipes import Pipe
 from txconnpool.config.settings import PoolSettings, Settings
 from txconnpool.operate.workers import worker
 

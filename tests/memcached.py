@@ -1,0 +1,138 @@
+# -*- test-case-name: tests.proxy.test_session -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+A memcached for tests: each reply follows from its request alone, and the test decides when it arrives.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from twisted.internet.task import Clock
+
+from tests.pipes import Endpoint, Pipe
+
+
+def value(key: bytes) -> bytes:
+    """
+    What L{Line} has stored under a key, which no other key has. It is full of what only looks like the protocol.
+    """
+    noise = b"%s\r\nEND\r\nVALUE %s 0 3\r\n" % (key, key)
+    size = 20000 if key.startswith(b"large") else len(key)
+    if not key.startswith((b"large", b"short")):
+        size += sum(key) * 7 % 1000
+    return (noise * (1 + size // len(noise)))[:size]
+
+
+_REQUEST = re.compile(
+    rb"(?P<word>get|gets|version|flush_all|verbosity|delete|incr|touch|mg|mn|md)(?: (?P<words>[^\r\n]*))?\r\n"
+    rb"|(?P<store>set|add|append|cas|ms) (?P<key>\S+) (?:[0-9]+ -?[0-9]+ )?(?P<size>[0-9]+)(?: [^\r\n]*)?\r\n"
+)
+
+
+def answer(data: bytes) -> tuple[bytes, int]:
+    """
+    @param data: what was sent to a server.
+
+    @return: what memcached says to the first request in it, and how long the request is; C{(b"", 0)} while it is not
+        complete.
+    """
+    match = _REQUEST.match(data)
+    if match is None:
+        assert b"\n" not in data, data[:80]
+        return b"", 0
+    end = match.end()
+    if match["store"]:
+        end += int(match["size"]) + 2
+        assert data[end - 2 : end] in (b"\r\n", b"\r", b""), data[:80]
+        return (b"HD\r\n" if match["store"] == b"ms" else b"STORED\r\n", end) if end <= len(data) else (b"", 0)
+    return _answer(match["word"], (match["words"] or b"").split(b" ")), end
+
+
+def _answer(word: bytes, words: list[bytes]) -> bytes:
+    if word in (b"get", b"gets"):
+        unique = b" 7" if word == b"gets" else b""
+        hits = [(key, value(key)) for key in words if not key.startswith(b"miss")]
+        lines = [b"VALUE %s 0 %d%s\r\n%s\r\n" % (key, len(data), unique, data) for key, data in hits]
+        return b"".join(lines) + b"END\r\n"
+    if word == b"mg":
+        if words[0].startswith(b"miss"):
+            return b"EN\r\n"
+        return b"VA %d\r\n%s\r\n" % (len(value(words[0])), value(words[0])) if b"v" in words else b"HD\r\n"
+    found = not words[0].startswith(b"miss")
+    return {
+        b"version": b"VERSION 1.6.18\r\n",
+        b"flush_all": b"OK\r\n",
+        b"verbosity": b"OK\r\n",
+        b"mn": b"MN\r\n",
+        b"delete": b"DELETED\r\n" if found else b"NOT_FOUND\r\n",
+        b"touch": b"TOUCHED\r\n" if found else b"NOT_FOUND\r\n",
+        b"md": b"HD\r\n" if found else b"NF\r\n",
+        b"incr": b"%d\r\n" % sum(words[0]) if found else b"NOT_FOUND\r\n",
+    }[word]
+
+
+class Line(Pipe):
+    """
+    A connection to a server, seen from the server.
+
+    @ivar asked: what was asked, one request each, the handshake not among them.
+    @ivar owed: the answers that have not been delivered.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self.asked: list[bytes] = []
+        self.owed = b""
+        self._unparsed = b""
+
+    def look(self) -> None:
+        """
+        Work out the answers to what has come.
+        """
+        self._unparsed += self.take()
+        while self._unparsed:
+            reply, size = answer(self._unparsed)
+            if not size:
+                return
+            self.asked.append(self._unparsed[:size])
+            self._unparsed = self._unparsed[size:]
+            self.owed += reply
+
+    def deliver(self, size: int | None = None) -> bool:
+        """
+        Have answers arrive, or so many bytes of them.
+
+        @return: whether there was anything to deliver.
+        """
+        self.look()
+        if not (self.owed and self.connected and self.reading):
+            return False
+        data = self.owed[:size]
+        self.owed = self.owed[len(data) :]
+        self.send(data)
+        return True
+
+
+class Upstream(Endpoint[Line]):
+    """
+    A memcached.
+
+    @ivar greets: whether the handshake is answered.
+    """
+
+    kind = Line
+    greets = True
+
+    def _connected(self, factory: Any) -> Any:
+        protocol = super()._connected(factory)
+        if self.greets:
+            # As on a real network the greeting comes when the dial is done.
+            self.clock.callLater(0, self._greet, self.lines[-1])
+        return protocol
+
+    def _greet(self, line: Line) -> None:
+        assert line.take() == b"version\r\n"
+        if line.connected:
+            line.send(b"VERSION 1.6.18\r\n")

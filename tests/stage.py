@@ -1,0 +1,170 @@
+# -*- test-case-name: tests.proxy.test_session -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+The data path of the proxy in memory: clients, sessions, a pool, its connections and servers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.memcached import Line, Upstream
+from tests.pipes import Pipe
+from txconnpool.pool.connection import Connection, ConnectionFactory
+from txconnpool.pool.engine import PoolEngine
+from txconnpool.pool.limits import Limits
+from txconnpool.pool.records import OPEN, Record
+from txconnpool.proxy.memory import BufferedBytes
+from txconnpool.proxy.session import SessionLimits
+from txconnpool.proxy.sessions import NoStatistics, SessionFactory
+from txconnpool.wire.memcache.dialect import Memcache
+
+
+class Stage:
+    """
+    A pool with its sessions and servers. The pool is started and has as many connections as are kept open.
+
+    @ivar servers: the servers.
+    @ivar line: the first connection that was made.
+    """
+
+    def __init__(
+        self,
+        servers: int = 1,
+        *,
+        sessionLimits: SessionLimits | None = None,
+        maxItemSize: int = 1 << 20,
+        maxUnread: int = 1 << 28,
+        requestTimeout: float = 2.0,
+        start: bool = True,
+        **limits: Any,
+    ) -> None:
+        """
+        @param limits: those of the pool, see L{Limits}, where they are not to be those of the proxy.
+        """
+        self.clock = clock = Clock()
+        self.servers = [Upstream(clock, f"server{number}") for number in range(servers)]
+        self.dialect = Memcache(maxItemSize)
+        # Ageing is off: with it a pool always has a timer.
+        defaults = {
+            "maximum": servers, "minimum": servers, "depth": 128, "maxWaiting": 10000, "waitTimeout": 1.0,
+            "idleTimeout": 0.0, "maxLifetime": 0.0, "whenDown": 1,
+        }  # fmt: skip
+        self.pool = PoolEngine(
+            self.servers,
+            ConnectionFactory(self.dialect, clock, requestTimeout),
+            Limits(**{**defaults, **limits}),
+            clock,
+            connectTimeout=1.0,
+            handshake=self._handshake,
+            commands=len(self.dialect.commands),
+        )
+        self.unread = BufferedBytes(maxUnread)
+        self.clients: list[Pipe] = []
+        self.sessions = SessionFactory(
+            self.pool, self.dialect, sessionLimits or SessionLimits(), self.unread, clock, self._report
+        )
+        if start:
+            self.pool.start()
+            self.turns()
+
+    def _handshake(self, connection: Connection) -> Deferred[bytes]:
+        return connection.ask(*self.dialect.probe)
+
+    def _report(self, words: tuple[bytes, ...]) -> list[tuple[str, object]]:
+        if words:
+            raise NoStatistics("no such statistics: " + b" ".join(words).decode())
+        return [("answer", 42)]
+
+    @property
+    def lines(self) -> list[Line]:
+        """
+        All connections there have been.
+        """
+        return [line for server in self.servers for line in server.lines]
+
+    @property
+    def line(self) -> Line:
+        """
+        The only connection to the only server.
+        """
+        (line,) = (line for line in self.lines if line.connected)
+        return line
+
+    def client(self) -> Pipe:
+        """
+        A new client of the proxy.
+        """
+        client = Pipe(self.clock).connect(self.sessions.buildProtocol(None))
+        self.clients.append(client)
+        return client
+
+    def turns(self, count: int = 10) -> None:
+        """
+        Let happen what happens without anything coming from outside.
+        """
+        for _ in range(count):
+            self.clock.advance(0)
+
+    def serve(self) -> None:
+        """
+        Let the servers answer everything, and what comes of that, until all is quiet.
+        """
+        self.turns()
+        while sum(line.deliver() for line in self.lines):
+            self.turns()
+
+    def ask(self, client: Pipe, request: bytes) -> bytes:
+        """
+        @return: what a client gets for a request when the servers answer.
+        """
+        client.take()
+        client.send(request)
+        self.serve()
+        return client.take()
+
+
+def owed(record: Record) -> int:
+    """
+    Count what is in flight on a connection.
+    """
+    connection: Connection = record.connection
+    counts = [count for _, command, count, _, _ in connection._inFlight if command is not None]
+    return sum(counts) - (counts[0] - connection._owed if connection._owed else 0)
+
+
+def assertTidy(case: SynchronousTestCase, pool: PoolEngine, quiet: bool = True) -> None:
+    """
+    Assert that the books of a pool agree with its connections: each carries what is in flight on it and no more, and
+    those that carry nothing are among the idle ones, once.
+
+    @param quiet: whether nothing is in flight, too.
+    """
+    state = pool._state
+    for record in state.records:
+        if record.connection is None:
+            continue
+        case.assertEqual(record.load, owed(record), record)
+        if record.phase is OPEN:
+            case.assertEqual(state.idle.count(record), 0 if record.load else 1, record)
+        if quiet:
+            case.assertEqual((record.load, len(record.connection._inFlight)), (0, 0), record)
+    case.assertEqual([record for record in state.idle if record.phase is not OPEN], [])
+    if quiet:
+        case.assertEqual(state.waiters.count, 0)
+
+
+def assertClosed(case: SynchronousTestCase, stage: Stage, close: Callable[[], Deferred[None]] | None = None) -> None:
+    """
+    Assert that a pool closes without leaving a connection or a timer behind.
+    """
+    done = (close or stage.pool.close)()
+    stage.turns()
+    case.successResultOf(done)
+    case.assertEqual([line for line in stage.lines if line.connected], [])
+    case.assertEqual(stage.clock.getDelayedCalls(), [])
