@@ -103,7 +103,7 @@ class ClientNotOwned(PoolError, ValueError):
     """
 
 
-class NoSuchCommand(Exception):
+class NoSuchCommand(PoolError):
     """
     The client has no such command, or the command must not be called through the pool. This is a mistake in the
     calling program.

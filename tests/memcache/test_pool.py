@@ -14,14 +14,14 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.endpoints import connectProtocol
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
-from twisted.protocols.memcache import ClientError, MemCacheProtocol, NoSuchCommand, ServerError
+from twisted.protocols.memcache import ClientError, MemCacheProtocol, ServerError
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.bugs import covers
 from txconnpool import errors
 from txconnpool.errors import ConnectionLostInFlight, PoolClosed, PoolError, PoolTimeout, ServerUnavailable
 from txconnpool.memcache.memory import MemoryEndpoint
-from txconnpool.memcache.pool import InvalidArgument, MemCachePool, probe
+from txconnpool.memcache.pool import InvalidArgument, MemCachePool, NoSuchCommand, probe
 from txconnpool.pool.state import FLAP
 from txconnpool.testing import FakeConnection, FakeServer, MemoryPool, finish
 from txconnpool.wire.memcache.replies import GET
@@ -1171,7 +1171,7 @@ class PerformRequestTests(MemCachePoolTests):
         Nothing else may.
         """
         for name in ("close", "_flush", "take", "nonsense", "serverStats", "dataReceived", "__init__"):
-            self.failureResultOf(self.pool.performRequest(name), errors.NoSuchCommand)
+            self.failureResultOf(self.pool.performRequest(name), NoSuchCommand)
 
     def test_arguments(self) -> None:
         """
@@ -1186,7 +1186,7 @@ class PerformRequestTests(MemCachePoolTests):
         """
         pool = MemoryPool(allowedCommands=["get"])
         self.addCleanup(finish, pool)
-        self.failureResultOf(pool.performRequest("set", "a", b""), errors.NoSuchCommand)
+        self.failureResultOf(pool.performRequest("set", "a", b""), NoSuchCommand)
         self.assertEqual(pool.result(pool.performRequest("get", "a")), (0, None))
 
     def test_subclass(self) -> None:

@@ -15,15 +15,15 @@ one builds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, fail, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall
-from twisted.protocols.memcache import ClientError, NoSuchCommand, ServerError
+from twisted.protocols.memcache import ClientError, ServerError
 
-from txconnpool import errors
 from txconnpool.errors import PoolClosed, PoolError
+from txconnpool.memcache.errors import NoSuchCommand
 from txconnpool.memcache.requests import (
     Gathering,
     Key,
@@ -38,10 +38,9 @@ from txconnpool.memcache.requests import (
     statistics,
     version,
 )
-from txconnpool.metrics import PoolStats, Traffic
+from txconnpool.metrics import PoolStats
+from txconnpool.pool.base import BasePool
 from txconnpool.pool.connection import Connection, ConnectionFactory
-from txconnpool.pool.library import Pool
-from txconnpool.pool.records import Server
 from txconnpool.wire import Command
 from txconnpool.wire.memcache import replies
 from txconnpool.wire.memcache.classic import INT32, UINT32, UINT64, checkKey
@@ -111,7 +110,7 @@ class Statistics(PoolStats):
         return self._pool.serverStats(arg)
 
 
-class MemCachePool(Pool[Connection]):
+class MemCachePool(BasePool[Connection]):
     """
     A memcached client: one server, or several that are equal (copies of one another, or proxies to the same servers),
     each of which may be asked for any key.
@@ -138,6 +137,7 @@ class MemCachePool(Pool[Connection]):
         batchSize: int = 64,
         maxItemSize: int = 1 << 20,
         configure: Callable[[Connection], object] | None = probe,
+        allowedCommands: Container[str] | None = None,
         **options: Any,
     ) -> None:
         """
@@ -152,8 +152,9 @@ class MemCachePool(Pool[Connection]):
         @param batchSize: most keys in one request. 1 sends every C{get} by itself.
         @param maxItemSize: bytes of a value, at most: what memcached's option C{-I} says.
         @param configure: called with each new connection before it is used; L{probe} if not given.
-        @param options: see L{Pool}. A client that is borrowed is a L{Connection}, and C{observer} is not told of single
-            answers.
+        @param allowedCommands: the names that L{performRequest} accepts; C{None}: those of all commands.
+        @param options: see L{BasePool.__init__<txconnpool.pool.base.BasePool.__init__>}. A borrowed client is a
+            L{Connection}. C{observer} is not notified of single replies.
         """
         if reactor is None:
             from twisted.internet import reactor
@@ -163,23 +164,19 @@ class MemCachePool(Pool[Connection]):
             maxClients,
             reactor,
             forceShutdown,
-            clientFactory=ConnectionFactory(dialect, reactor, requestTimeout),
+            ConnectionFactory(dialect, reactor, requestTimeout),
+            commands=len(dialect.commands),
             waitTimeout=waitTimeout,
             connectTimeout=connectTimeout,
-            requestTimeout=requestTimeout,
             pipelineDepth=pipelineDepth,
             configure=configure,
             **options,
         )
+        self._allowed = allowedCommands
         self._batchSize = batchSize
         self._maxItemSize = maxItemSize
         self._open: dict[Command, Retrieval] = {}  # what this turn of the reactor has brought so far
         self._flushing: IDelayedCall | None = None
-
-    def _server(self, address: Any) -> Server:
-        server = super()._server(address)
-        server.traffic = Traffic(len(Memcache.commands))
-        return server
 
     def close(self, timeout: float | None = 5.0) -> Deferred[None]:
         """
@@ -198,12 +195,12 @@ class MemCachePool(Pool[Connection]):
         """
         Call one of the commands by its name.
 
-        @return: fires with its result, or fails with L{NoSuchCommand<txconnpool.pool.NoSuchCommand>}.
+        @return: fires with its result, or fails with L{NoSuchCommand}.
         """
         # Of this class: those of a subclass may be made of performRequest, as they were in 0.1.2.
         command = _COMMANDS.get(method)
         if command is None or (self._allowed is not None and method not in self._allowed):
-            return fail(errors.NoSuchCommand(f"{method!r} is no command"))
+            return fail(NoSuchCommand(f"{method!r} is no command"))
         return maybeDeferred(command, self, *args, **kwargs)
 
     # -- Sending

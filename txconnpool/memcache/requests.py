@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.protocols.memcache import ClientError, NoSuchCommand, ServerError
+from twisted.protocols.memcache import ClientError, ServerError
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txconnpool.errors import ConnectionLostInFlight, PoolError, WireError
 from txconnpool.interfaces import IRequester, IWaiter
+from txconnpool.memcache.errors import NoSuchCommand
 from txconnpool.pool.connection import Entry
 from txconnpool.pool.records import Record
 from txconnpool.wire import Command
