@@ -20,6 +20,7 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
     ITransport,
 )
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -234,6 +235,35 @@ class Pipe:
         if self.connected:
             self.connected = self.reading = False
             self.protocol.connectionLost(Failure(reason or ConnectionLost()))
+
+
+class Recorder(Protocol):
+    """
+    A protocol that keeps what it receives.
+
+    @ivar data: the bytes received since L{taken} was called.
+    @ivar lost: why the connection was lost, or C{None}.
+    """
+
+    transport: Any
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.lost: Failure | None = None
+
+    def dataReceived(self, data: bytes) -> None:
+        self.data += data
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        assert self.lost is None
+        self.lost = reason
+
+    def taken(self) -> bytes:
+        """
+        @return: the bytes received since the last call.
+        """
+        data, self.data = self.data, b""
+        return data
 
 
 @implementer(IPushProducer)

@@ -34,7 +34,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "": (),
     "memcache": ("errors", "interfaces", "metrics", "wire", "wire.memcache", "net", "pool"),
     "service": ("operate",),
-    "testing": ("errors", "interfaces", "metrics", "pool", "memcache"),
+    "testing": ("errors", "interfaces", "metrics", "net", "pool", "memcache"),
     "tap": ("", "errors", "config", "net", "operate"),
 }
 

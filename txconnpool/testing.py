@@ -57,8 +57,10 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 
-from txconnpool.memcache.memory import MemoryEndpoint
+from txconnpool.memcache.memory import MemcachedFactory
 from txconnpool.memcache.pool import MemCachePool
+from txconnpool.memcache.store import Store
+from txconnpool.net.inprocess import InProcessEndpoint
 from txconnpool.pool.engine import PoolEngine
 
 __all__ = ["FakeConnection", "FakeServer", "MemoryPool", "finish"]
@@ -187,7 +189,7 @@ class FakeConnection(Protocol):
         return getattr(self.transport, name)
 
 
-class FakeServer(MemoryEndpoint):
+class FakeServer(InProcessEndpoint):
     """
     A server inside the process, as an endpoint: one that accepts and answers, until it is told otherwise.
 
@@ -202,11 +204,11 @@ class FakeServer(MemoryEndpoint):
         """
         @param factory: makes the server's protocols. If not given, the server is a memcached.
         """
-        super().__init__(reactor)
+        self.store = Store()
+        super().__init__(reactor, factory or MemcachedFactory(reactor, self.store))
         self.connections: list[FakeConnection] = []
         self.dials = 0
         self.holding = False
-        self._factory = factory
         self._refusal: Exception | None = None
         self._hanging = False
         self._hung: list[tuple[IProtocolFactory, Deferred[IProtocol]]] = []
@@ -299,13 +301,11 @@ class FakeServer(MemoryEndpoint):
         else:
             super().establish(factory, connected)
 
-    def serve(self) -> Protocol:
+    def serve(self) -> IProtocol:
         """
         @return: the far end of a new connection.
         """
-        protocol = super().serve() if self._factory is None else self._factory.buildProtocol(self._address)
-        assert protocol is not None, "the factory of the server has no protocol for a connection"
-        return FakeConnection(self, protocol)
+        return FakeConnection(self, super().serve())
 
 
 class MemoryPool(MemCachePool):

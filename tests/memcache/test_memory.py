@@ -9,66 +9,37 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import connectProtocol
 from twisted.internet.error import (
-    ConnectingCancelledError,
-    ConnectionAborted,
     ConnectionDone,
-    ConnectionLost,
-    NoProtocol,
 )
 from twisted.internet.interfaces import (
-    IAddress,
-    IConsumer,
     IProtocol,
-    IPushProducer,
-    IStreamClientEndpoint,
     IStreamClientEndpointStringParserWithReactor,
-    ITransport,
 )
-from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.plugin import IPlugin
-from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from tests.pipes import Pusher
-from txconnpool.memcache.memory import MemoryAddress, MemoryEndpoint, MemoryParser, Store
+from tests.pipes import Pusher, Recorder
+from txconnpool.memcache.memory import MemoryEndpoint, MemoryParser, Store
+from txconnpool.net.inprocess import InProcessAddress
 from txconnpool.net.transport import HIGH_WATER
 
 
-class Client(Protocol):
+class Endpoint(MemoryEndpoint):
     """
-    Keeps what it receives and why it was closed.
+    An endpoint that keeps the server's protocols of its connections.
     """
 
-    transport: Any
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.served: list[Any] = []
 
-    def __init__(self) -> None:
-        self.data = b""
-        self.lost: Failure | None = None
-
-    def dataReceived(self, data: bytes) -> None:
-        """
-        Keep the data.
-        """
-        self.data += data
-
-    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008  # as in Protocol
-        """
-        Keep the reason.
-        """
-        assert self.lost is None
-        self.lost = reason
-
-    def taken(self) -> bytes:
-        """
-        What was received since this was last asked.
-        """
-        data, self.data = self.data, b""
-        return data
+    def serve(self) -> IProtocol:
+        self.served.append(super().serve())
+        return self.served[-1]  # type: ignore[no-any-return]
 
 
 class EmbeddedTestCase(SynchronousTestCase):
@@ -81,14 +52,14 @@ class EmbeddedTestCase(SynchronousTestCase):
         Connect.
         """
         self.clock = Clock()
-        self.endpoint = MemoryEndpoint(self.clock, Store(1 << 24))
+        self.endpoint = Endpoint(self.clock, Store(1 << 24))
         self.client = self.connect()
 
-    def connect(self) -> Client:
+    def connect(self) -> Recorder:
         """
         Connect one more client.
         """
-        client = Client()
+        client = Recorder()
         connected = connectProtocol(self.endpoint, client)
         self.clock.advance(0)
         self.successResultOf(connected)
@@ -102,7 +73,7 @@ class EmbeddedTestCase(SynchronousTestCase):
         self.clock.advance(0)
         return self.client.taken()
 
-    def assertClosed(self, client: Client, reason: type[Exception] = ConnectionDone) -> None:
+    def assertClosed(self, client: Recorder, reason: type[Exception] = ConnectionDone) -> None:
         """
         The client has been told that, and nothing is left to happen.
         """
@@ -172,7 +143,7 @@ class ServerTests(EmbeddedTestCase):
         self.assertEqual(self.ask(b"set k 0 0 3000000\r\n"), b"")
         for _ in range(30):
             self.assertEqual(self.ask(b"x" * 100000), b"")
-            self.assertEqual(self.client.transport._peer._protocol._data, b"")
+            self.assertEqual(self.endpoint.served[0].buffered, b"")
         self.assertEqual(self.ask(b"\r\nget k\r\n"), b"SERVER_ERROR object too large for cache\r\nEND\r\n")
 
     def test_tooLargeAtOnce(self) -> None:
@@ -269,428 +240,6 @@ class ServerTests(EmbeddedTestCase):
         self.assertEqual(len(self.endpoint.store), 1)
 
 
-class Pair(EmbeddedTestCase):
-    """
-    The transports alone, with a second client in the server's place.
-    """
-
-    def setUp(self) -> None:
-        """
-        Take the server's end over.
-        """
-        super().setUp()
-        self.near = self.client.transport
-        self.far = self.near._peer
-        self.server = Client()
-        self.far.unregisterProducer()
-        self.far._protocol = self.server
-
-
-class TransportTests(Pair):
-    """
-    The transports behave as TCP transports do.
-    """
-
-    def test_interfaces(self) -> None:
-        """
-        They are transports, consumers and producers, between addresses.
-        """
-        for interface in (ITransport, IConsumer, IPushProducer):
-            verifyObject(interface, self.near)
-        self.assertEqual(self.near.getHost(), MemoryAddress())
-        self.assertEqual(self.near.getPeer(), MemoryAddress())
-        verifyObject(IAddress, self.near.getPeer())
-
-    def test_nextTurn(self) -> None:
-        """
-        What is written arrives in the next turn in one piece, with one call to the reactor.
-        """
-        self.near.write(b"a")
-        self.near.writeSequence([b"b", b"", b"c"])
-        self.assertEqual(self.server.data, b"")
-        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
-        self.clock.advance(0)
-        self.assertEqual(self.server.data, b"abc")
-        self.assertEqual(self.clock.getDelayedCalls(), [])
-
-    def test_notWithin(self) -> None:
-        """
-        A protocol that writes when it receives is not called from its own call.
-        """
-        depth = []
-
-        def echo(data: bytes) -> None:
-            depth.append("in")
-            self.far.write(data)
-            self.assertEqual(self.client.data, b"")
-            depth.append("out")
-
-        self.server.dataReceived = echo  # type: ignore[method-assign]
-        self.near.write(b"a")
-        self.clock.advance(0)
-        self.assertEqual((depth, self.client.data), (["in", "out"], b"a"))
-
-    def test_copied(self) -> None:
-        """
-        A buffer that is changed after it was written does not change what arrives.
-        """
-        buffer = bytearray(b"a")
-        self.near.write(buffer)
-        buffer[:] = b"b"
-        self.clock.advance(0)
-        self.assertEqual(self.server.data, b"a")
-
-    def test_notBytes(self) -> None:
-        """
-        Text is no bytes.
-        """
-        self.assertRaises(TypeError, self.near.write, "text")
-
-    def test_nothing(self) -> None:
-        """
-        Writing nothing does nothing.
-        """
-        self.near.write(b"")
-        self.assertEqual(self.clock.getDelayedCalls(), [])
-
-    def test_paused(self) -> None:
-        """
-        A paused end receives nothing until it is resumed, and the reactor is left alone meanwhile.
-        """
-        self.far.pauseProducing()
-        self.near.write(b"a")
-        self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.far.resumeProducing()
-        self.clock.advance(0)
-        self.assertEqual(self.server.data, b"a")
-        self.near.write(b"b")
-        self.far.pauseProducing()
-        self.clock.advance(0)
-        self.assertEqual((self.server.data, self.clock.getDelayedCalls()), (b"a", []))
-
-    def test_close(self) -> None:
-        """
-        What was written before the close arrives, then both ends are told.
-        """
-        self.near.write(b"a")
-        self.near.loseConnection()
-        self.assertEqual((self.near.disconnecting, self.near.connected, self.client.lost), (True, True, None))
-        self.clock.advance(0)
-        self.assertEqual((self.server.data, self.near.connected, self.far.connected), (b"a", False, False))
-        self.assertClosed(self.client)
-        self.assertClosed(self.server)
-
-    def test_closeWhilePaused(self) -> None:
-        """
-        The close waits for what the other end has not read.
-        """
-        self.far.pauseProducing()
-        self.near.write(b"a")
-        self.near.loseConnection()
-        self.clock.advance(0)
-        self.assertIsNone(self.client.lost)
-        self.far.resumeProducing()
-        self.clock.advance(0)
-        self.assertEqual(self.server.data, b"a")
-        self.assertClosed(self.client)
-
-    def test_closeBoth(self) -> None:
-        """
-        An end that is closing receives nothing more, so two that close need not wait for each other.
-        """
-        self.far.pauseProducing()
-        for end in (self.near, self.far):
-            end.write(b"a")
-            end.loseConnection()
-        self.clock.advance(0)
-        self.assertEqual(self.client.data + self.server.data, b"")
-        self.assertClosed(self.client)
-        self.assertClosed(self.server)
-
-    def test_closeAtOnce(self) -> None:
-        """
-        Two ends that close in the same turn are told once each.
-        """
-        self.near.loseConnection()
-        self.far.loseConnection()
-        self.clock.advance(0)
-        self.assertClosed(self.client)
-        self.assertClosed(self.server)
-
-    def test_stop(self) -> None:
-        """
-        To stop a transport as a producer is to close it.
-        """
-        self.near.stopProducing()
-        self.clock.advance(0)
-        self.assertClosed(self.server)
-
-    def test_abort(self) -> None:
-        """
-        An abort drops what is on its way, and both ends are told how it ended.
-        """
-        self.far.pauseProducing()
-        self.near.write(b"a")
-        self.far.write(b"b")
-        self.near.abortConnection()
-        self.assertIsNone(self.client.lost)
-        self.clock.advance(0)
-        self.assertEqual(self.client.data + self.server.data, b"")
-        self.assertClosed(self.client, ConnectionAborted)
-        self.assertClosed(self.server, ConnectionLost)
-
-    def test_closed(self) -> None:
-        """
-        A closed transport takes everything without a sign.
-        """
-        self.near.loseConnection()
-        self.clock.advance(0)
-        for end in (self.near, self.far):
-            end.write(b"a")
-            end.loseConnection()
-            end.abortConnection()
-            end.pauseProducing()
-            end.resumeProducing()
-        self.assertClosed(self.client)
-
-    def test_error(self) -> None:
-        """
-        An exception in a protocol is logged and closes its connection.
-        """
-
-        def fail(data: bytes) -> None:
-            raise ZeroDivisionError
-
-        self.server.dataReceived = fail  # type: ignore[method-assign]
-        self.near.write(b"a")
-        self.clock.advance(0)
-        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
-        self.assertClosed(self.server, ConnectionAborted)
-        self.assertClosed(self.client, ConnectionLost)
-
-    def test_errorAtClose(self) -> None:
-        """
-        An exception when one end is told of the close does not keep the other from being told.
-        """
-
-        def fail(reason: Failure) -> None:
-            raise ZeroDivisionError
-
-        self.client.connectionLost = fail  # type: ignore[method-assign, assignment]
-        self.near.loseConnection()
-        self.clock.advance(0)
-        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
-        self.assertClosed(self.server)
-
-
-class ProducerTests(Pair):
-    """
-    The transports as consumers.
-    """
-
-    def setUp(self) -> None:
-        """
-        Make a producer.
-        """
-        super().setUp()
-        self.producer = Pusher()
-
-    def test_push(self) -> None:
-        """
-        A push producer is paused once above the mark and resumed when all has arrived.
-        """
-        self.near.registerProducer(self.producer, True)
-        self.near.write(b"x" * HIGH_WATER)
-        self.assertEqual(self.producer.calls, [])
-        self.near.write(b"x")
-        self.near.write(b"x")
-        self.assertEqual(self.producer.calls, ["pause"])
-        self.clock.advance(0)
-        self.assertEqual(self.producer.calls, ["pause", "resume"])
-        self.near.write(b"x" * (HIGH_WATER + 1))
-        self.clock.advance(0)
-        self.assertEqual(self.producer.calls, ["pause", "resume"] * 2)
-
-    def test_next(self) -> None:
-        """
-        A producer that follows a paused one is paused and resumed itself.
-        """
-        self.near.registerProducer(Pusher(), True)
-        self.near.write(b"x" * (HIGH_WATER + 1))
-        self.near.unregisterProducer()
-        self.near.registerProducer(self.producer, True)
-        self.near.write(b"x")
-        self.clock.advance(0)
-        self.assertEqual(self.producer.calls, ["pause", "resume"])
-
-    def test_pull(self) -> None:
-        """
-        A pull producer is asked for more when it is registered and whenever all has arrived.
-        """
-        self.near.registerProducer(self.producer, False)
-        self.near.write(b"x" * (HIGH_WATER + 1))
-        self.assertEqual(self.producer.calls, ["resume"])
-        self.clock.advance(0)
-        self.assertEqual(self.producer.calls, ["resume", "resume"])
-
-    def test_one(self) -> None:
-        """
-        There is one producer at a time.
-        """
-        self.near.registerProducer(self.producer, True)
-        self.assertRaises(RuntimeError, self.near.registerProducer, Pusher(), True)
-        self.near.unregisterProducer()
-        self.near.registerProducer(Pusher(), True)
-
-    def test_unregistered(self) -> None:
-        """
-        A producer that has finished is told nothing more.
-        """
-        self.near.registerProducer(self.producer, True)
-        self.near.unregisterProducer()
-        self.near.write(b"x" * (HIGH_WATER + 1))
-        self.near.loseConnection()
-        self.clock.advance(0)
-        self.assertEqual(self.producer.calls, [])
-
-    def test_close(self) -> None:
-        """
-        A producer is stopped when the connection closes, and one that comes later at once.
-        """
-        self.near.registerProducer(self.producer, True)
-        self.far.loseConnection()
-        self.clock.advance(0)
-        self.assertEqual(self.producer.calls, ["stop"])
-        late = Pusher()
-        self.far.registerProducer(late, True)
-        self.assertEqual(late.calls, ["stop"])
-
-
-class CountingFactory(Factory):
-    """
-    Notes when it is started and stopped.
-    """
-
-    noisy = False
-
-    def __init__(self, protocol: IProtocol | None) -> None:
-        self.built = protocol
-        self.notes: list[str] = []
-
-    def buildProtocol(self, addr: IAddress | None) -> Any:
-        """
-        Give the protocol, or fail.
-        """
-        assert addr == MemoryAddress()
-        if isinstance(self.built, Exception):
-            raise self.built
-        return self.built
-
-    def startFactory(self) -> None:
-        """
-        Note it.
-        """
-        self.notes.append("start")
-
-    def stopFactory(self) -> None:
-        """
-        Note it.
-        """
-        self.notes.append("stop")
-
-
-class EndpointTests(SynchronousTestCase):
-    """
-    L{MemoryEndpoint}.
-    """
-
-    def setUp(self) -> None:
-        """
-        Make an endpoint.
-        """
-        self.clock = Clock()
-        self.endpoint = MemoryEndpoint(self.clock)
-
-    def connect(self, built: Any) -> tuple[Deferred[IProtocol], CountingFactory]:
-        """
-        Begin to connect.
-        """
-        factory = CountingFactory(built)
-        return self.endpoint.connect(factory), factory
-
-    def test_interface(self) -> None:
-        """
-        It is an endpoint.
-        """
-        verifyObject(IStreamClientEndpoint, self.endpoint)
-
-    def test_connect(self) -> None:
-        """
-        The connection is made in the reactor's next turn. The factory is started before and stopped after it.
-        """
-        client = Client()
-        connected, factory = self.connect(client)
-        self.assertNoResult(connected)
-        self.assertEqual(factory.notes, ["start"])
-        self.clock.advance(0)
-        self.assertIs(self.successResultOf(connected), client)
-        self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.assertEqual(self.endpoint.store.connections, 1)
-        client.transport.loseConnection()
-        self.clock.advance(0)
-        self.assertEqual((factory.notes, self.endpoint.store.connections), (["start", "stop"], 0))
-
-    def test_noProtocol(self) -> None:
-        """
-        A factory that builds nothing makes the connection fail.
-        """
-        connected, factory = self.connect(None)
-        self.clock.advance(0)
-        self.failureResultOf(connected, NoProtocol)
-        self.assertEqual((factory.notes, self.endpoint.store.connections), (["start", "stop"], 0))
-
-    def test_brokenFactory(self) -> None:
-        """
-        So does one that raises an exception, with that exception.
-        """
-        connected, factory = self.connect(ZeroDivisionError())
-        self.clock.advance(0)
-        self.failureResultOf(connected, ZeroDivisionError)
-        self.assertEqual(factory.notes, ["start", "stop"])
-
-    def test_cancel(self) -> None:
-        """
-        A connection that is being made can be cancelled; nothing is left of it.
-        """
-        connected, factory = self.connect(Client())
-        connected.cancel()
-        self.failureResultOf(connected, ConnectingCancelledError)
-        self.assertEqual((factory.notes, self.clock.getDelayedCalls()), (["start", "stop"], []))
-
-    def test_cancelWithin(self) -> None:
-        """
-        A protocol may have its own connection cancelled while it is being made; it is then closed.
-        """
-        client = Client()
-        connected, factory = self.connect(client)
-        client.connectionMade = connected.cancel  # type: ignore[method-assign]
-        self.clock.advance(0)
-        self.failureResultOf(connected, ConnectingCancelledError)
-        assert client.lost is not None
-        client.lost.trap(ConnectionAborted)
-        self.assertEqual((factory.notes, self.clock.getDelayedCalls()), (["start", "stop"], []))
-
-    def test_firstWords(self) -> None:
-        """
-        A protocol may write as soon as it is connected.
-        """
-        client = Client()
-        client.connectionMade = lambda: client.transport.write(b"mn\r\n")  # type: ignore[method-assign]
-        self.connect(client)
-        self.clock.advance(0)
-        self.assertEqual(client.data, b"MN\r\n")
-
-
 class ParserTests(SynchronousTestCase):
     """
     C{memory:} strings.
@@ -777,6 +326,6 @@ class ParserTests(SynchronousTestCase):
         """
         clock = Clock()
         endpoint = MemoryParser().parseStreamClient(clock, "", name="a")
-        connected = connectProtocol(endpoint, Client())
+        connected = connectProtocol(endpoint, Recorder())
         clock.advance(0)
-        self.assertEqual(self.successResultOf(connected).transport.getPeer(), MemoryAddress("a"))
+        self.assertEqual(self.successResultOf(connected).transport.getPeer(), InProcessAddress("a"))
