@@ -26,7 +26,7 @@ from twisted.python import log
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from txconnpool.operate.logs import asJSON, choose, jsonObserver, relay
+from txconnpool.operate.logs import asJSON, chooseObserver, jsonObserver, relay
 
 
 class JSONTests(SynchronousTestCase):
@@ -184,7 +184,7 @@ class RelayTests(SynchronousTestCase):
 
 class ChooseTests(SynchronousTestCase):
     """
-    Tests for L{choose}.
+    Tests for L{chooseObserver}.
     """
 
     def setUp(self) -> None:
@@ -205,7 +205,7 @@ class ChooseTests(SynchronousTestCase):
         """
         Log one event with what C{twistd} would use.
         """
-        make = choose(self.twistd(**options), "json")
+        make = chooseObserver(self.twistd(**options), "json")
         assert make is not None
         make()({"log_format": "hello"})
 
@@ -215,15 +215,15 @@ class ChooseTests(SynchronousTestCase):
         """
         for form, factory in (("text", textFileLogObserver), ("json", jsonObserver)):
             command: dict[str, Any] = {"fileLogObserverFactory": None}
-            self.assertIsNone(choose(command, form))
+            self.assertIsNone(chooseObserver(command, form))
             self.assertIs(command["fileLogObserverFactory"], factory)
 
     def test_text(self) -> None:
         """
         Text is what C{twistd} logs by itself; a logger that was named to it is not replaced.
         """
-        self.assertIsNone(choose(self.twistd(), "text"))
-        self.assertIsNone(choose(self.twistd(logger="some.logger"), "json"))
+        self.assertIsNone(chooseObserver(self.twistd(), "text"))
+        self.assertIsNone(chooseObserver(self.twistd(logger="some.logger"), "json"))
 
     def test_standardOutput(self) -> None:
         """
@@ -256,5 +256,5 @@ class ChooseTests(SynchronousTestCase):
             ({"syslog": True}, "is for files and the standard output, not for --syslog"),
             ({"logfile": "-"}, "a daemon cannot log to the standard output"),
         ):
-            error = self.assertRaises(ValueError, choose, self.twistd(**options), "json")
+            error = self.assertRaises(ValueError, chooseObserver, self.twistd(**options), "json")
             self.assertEqual(str(error), told)

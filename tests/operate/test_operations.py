@@ -15,14 +15,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.operate.test_service import A, B, Street
 from tests.pipes import Pipe
 from txconnpool.config.settings import ConfigError, Settings
-from txconnpool.operate.operations import ControlError, Controls, Row, merged, resized, told
+from txconnpool.operate.operations import OperationError, Operations, Row, mergeRows, mergeTexts, resized
 
 C = replace(B, name="c", upstream=("memory:", "memory:size=1m"), distribution="round-robin", listen=("tcp:4",))
 
 
-class ControlsTests(SynchronousTestCase):
+class OperationsTests(SynchronousTestCase):
     """
-    Tests for L{Controls}.
+    Tests for L{Operations}.
     """
 
     def setUp(self) -> None:
@@ -30,13 +30,13 @@ class ControlsTests(SynchronousTestCase):
         Start a proxy.
         """
         self.street = Street(A, C).start()
-        self.controls = Controls(self.street.service)
+        self.operations = Operations(self.street.service)
 
     def rows(self, what: str, most: int = 100) -> list[Row]:
         """
         @return: a table, as JSON carries it.
         """
-        rows: list[Row] = json.loads(json.dumps(self.controls.do("rows", what, most)))
+        rows: list[Row] = json.loads(json.dumps(self.operations.perform("rows", what, most)))
         return rows
 
     def row(self, what: str, **wanted: str) -> Row:
@@ -50,7 +50,7 @@ class ControlsTests(SynchronousTestCase):
         """
         @return: why something cannot be done.
         """
-        return str(self.assertRaises(ControlError, self.controls.do, *order))
+        return str(self.assertRaises(OperationError, self.operations.perform, *order))
 
     def waiting(self, description: str) -> Pipe:
         """
@@ -65,7 +65,7 @@ class ControlsTests(SynchronousTestCase):
         """
         Of each pool there is a row: what it does, has, and may have.
         """
-        self.controls.do("pause", "c")
+        self.operations.perform("pause", "c")
         self.waiting("tcp:4")
         self.street.client("tcp:1")
         expected = [
@@ -75,7 +75,7 @@ class ControlsTests(SynchronousTestCase):
              "pool-size": 4, "dialing": 0, "servers": "2 up"},
         ]  # fmt: skip
         self.assertEqual(self.rows("pools"), expected)
-        self.controls.do("drain", "memory:size=1m")
+        self.operations.perform("drain", "memory:size=1m", False)
         self.assertEqual(self.row("pools", pool="c")["servers"], "1 up, 1 drained")
 
     def test_servers(self) -> None:
@@ -98,9 +98,9 @@ class ControlsTests(SynchronousTestCase):
         proxy = street.proxy("a")
         (server,) = proxy.pool.servers
         proxy.pool.eject(server.name, ConnectionRefusedError("refused"))
-        (row,) = Controls(street.service).do("rows", "servers", 9)
+        (row,) = Operations(street.service).perform("rows", "servers", 9)
         self.assertEqual(row["state"], "down: refused")
-        (row,) = Controls(street.service).do("rows", "pools", 9)
+        (row,) = Operations(street.service).perform("rows", "pools", 9)
         self.assertEqual(row["servers"], "1 down")
 
     def test_sessions(self) -> None:
@@ -109,7 +109,7 @@ class ControlsTests(SynchronousTestCase):
         come first, and no more than are wanted.
         """
         self.street.client("tcp:1")
-        self.controls.do("pause", None)
+        self.operations.perform("pause", None)
         self.waiting("tcp:4")
         reluctant = self.street.client("tcp:1")
         (session,) = [each for each in self.street.proxy("a").sessions.sessions if each.number == 3]
@@ -138,14 +138,14 @@ class ControlsTests(SynchronousTestCase):
         """
         first, second = self.street.client("tcp:1"), self.street.client("tcp:4")
         with capturedLogs() as logs:
-            done = self.controls.do("pause", None)
+            done = self.operations.perform("pause", None)
         self.assertEqual(done, "pools a, c paused: requests wait until `resume`")
         self.assertEqual([event["done"] for event in logs], [done])
         self.assertEqual([self.street.ask(each, b"get a\r\n") for each in (first, second)], [b"", b""])
-        self.assertEqual(self.controls.do("resume", "c"), "pool c resumed")
+        self.assertEqual(self.operations.perform("resume", "c"), "pool c resumed")
         self.street.turns()
         self.assertEqual([first.take(), second.take()], [b"", b"END\r\n"])
-        self.assertEqual(self.controls.do("resume", None), "pools a, c resumed")
+        self.assertEqual(self.operations.perform("resume", None), "pools a, c resumed")
         self.street.turns()
         self.assertEqual(first.take(), b"END\r\n")
 
@@ -161,24 +161,27 @@ class ControlsTests(SynchronousTestCase):
         A server is taken out of all pools that have it, and put back.
         """
         self.assertEqual(
-            self.controls.do("drain", "memory:"),
-            "memory: drained in pools a, c: it is asked nothing until `restore memory:`",
+            self.operations.perform("drain", "memory:", False),
+            "memory: drained in pools a, c: it gets no requests until `restore memory:`",
         )
         self.street.turns()
         self.assertEqual([row["state"] for row in self.rows("servers")], ["drained", "drained", "up"])
         self.assertEqual([row["connections"] for row in self.rows("servers")][:2], [0, 0])
-        self.assertEqual(self.controls.do("restore", "memory:"), "memory: restored in pools a, c")
+        self.assertEqual(self.operations.perform("restore", "memory:"), "memory: restored in pools a, c")
         self.street.turns()
         self.assertEqual([row["state"] for row in self.rows("servers")], ["up", "up", "up"])
 
-    def test_eject(self) -> None:
+    def test_drainNow(self) -> None:
         """
-        The connections of an ejected server end at once, whatever they carry.
+        The connections of a server that is drained at once are closed with their requests in flight.
         """
         client = self.street.client("tcp:1")
         client.send(b"set a 0 0 1\r\nx\r\n")
         self.assertEqual(self.row("servers", pool="a")["in-flight"], 1)
-        self.assertIn("memory: ejected", self.controls.do("eject", "memory:"))
+        self.assertEqual(
+            self.operations.perform("drain", "memory:", True),
+            "memory: drained in pools a, c, its connections closed: it gets no requests until `restore memory:`",
+        )
         self.street.turns()
         self.assertIn(b"SERVER_ERROR", client.take())
         self.assertEqual(self.row("servers", pool="a")["connections"], 0)
@@ -187,15 +190,15 @@ class ControlsTests(SynchronousTestCase):
         """
         A server that is not there is an error that names those that are, each once.
         """
-        for order in ("drain", "eject", "restore"):
-            self.assertEqual(self.refused(order, "tcp:z:1"), "no server 'tcp:z:1'; there are: memory:, memory:size=1m")
+        for order in (("drain", "tcp:z:1", False), ("drain", "tcp:z:1", True), ("restore", "tcp:z:1")):
+            self.assertEqual(self.refused(*order), "no server 'tcp:z:1'; there are: memory:, memory:size=1m")
 
     def test_kill(self) -> None:
         """
         A session is closed by its number.
         """
         clients = [self.street.client("tcp:1"), self.street.client("tcp:4")]
-        self.assertEqual(self.controls.do("kill", "2"), "session 2 of pool c closed")
+        self.assertEqual(self.operations.perform("kill", "2"), "session 2 of pool c closed")
         self.assertEqual([client.aborted for client in clients], [False, True])
 
     def test_noSession(self) -> None:
@@ -219,7 +222,7 @@ class MergeTests(SynchronousTestCase):
         other = {**row, "server": "t", "connections": 5}
         parts = {1: [row, other], 2: [{**row, "state": "down: refused", "connections": 1}]}
         self.assertEqual(
-            merged("servers", parts, 9),
+            mergeRows("servers", parts, 9),
             [
                 {"pool": "a", "server": "s", "state": "worker 1: up worker 2: down: refused", "connections": 3},
                 other,
@@ -232,15 +235,15 @@ class MergeTests(SynchronousTestCase):
         """
         idle = {"session": "1", "unread": 0, "state": "idle", "in-flight": 0}
         parts = {1: [idle], 2: [{**idle, "session": "7", "in-flight": 3}, {**idle, "session": "8", "unread": 1}]}
-        rows = merged("sessions", parts, 2)
+        rows = mergeRows("sessions", parts, 2)
         self.assertEqual([row["session"] for row in rows], ["2.8", "2.7"])
 
-    def test_told(self) -> None:
+    def test_mergeTexts(self) -> None:
         """
         What all say is told once.
         """
-        self.assertEqual(told({1: "yes", 2: "yes"}, ", "), "yes")
-        self.assertEqual(told({1: "yes", 3: "no"}, ", "), "worker 1: yes, worker 3: no")
+        self.assertEqual(mergeTexts({1: "yes", 2: "yes"}, ", "), "yes")
+        self.assertEqual(mergeTexts({1: "yes", 3: "no"}, ", "), "worker 1: yes, worker 3: no")
 
 
 class ResizedTests(SynchronousTestCase):
@@ -261,6 +264,6 @@ class ResizedTests(SynchronousTestCase):
         """
         settings = Settings(pools=(A, B))
         self.assertEqual(
-            str(self.assertRaises(ControlError, resized, settings, "z", 1, 2)), "no pool 'z'; there are: a, b"
+            str(self.assertRaises(OperationError, resized, settings, "z", 1, 2)), "no pool 'z'; there are: a, b"
         )
         self.assertRaises(ConfigError, resized, settings, "a", 3, 2)

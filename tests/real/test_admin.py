@@ -84,22 +84,22 @@ class AdminTests(OperatedTestCase):
             until(lambda: self.states() == [("up", "2"), ("up", "2")], what="two connections to each server")
         self.assertUnharmed(load.finish())
 
-    def test_eject(self) -> None:
+    def test_drainNow(self) -> None:
         """
-        A server that is ejected has no connection at once. What was in flight is asked again elsewhere if it only
-        reads, else it has failed; nothing else has.
+        The connections of a server that is drained at once are closed. Reads in flight go to another server, other
+        requests in flight fail, and no other request does.
         """
         load = self.load()
         time.sleep(0.5)
-        self.proxy.say(f"eject {self.servers[1]}")
+        self.proxy.say(f"drain {self.servers[1]} now")
         until(lambda: self.states()[1] == ("drained", "0"), timeout=1.0, what="the end of the connections")
-        ejected = time.monotonic()
+        drained = time.monotonic()
         time.sleep(1.0)
         report = load.finish()
         self.assertEqual((report["wrong"], report["stuck"], report["refused"]), ([], 0, 0))
         for error in report["errors"]:
             self.assertIn("upstream connection lost", error)
-        self.assertLess(report["lastError"], ejected + 0.1)
+        self.assertLess(report["lastError"], drained + 0.1)
 
     def test_kill(self) -> None:
         """

@@ -306,7 +306,7 @@ class EveningTests(TLSTestCase):
         One of two servers is taken out, is asked nothing meanwhile, and is put back.
         """
         begun = time.monotonic()
-        (said,) = self.command(f"eject {self.other}")
+        (said,) = self.command(f"drain {self.other} now")
         self.assertTrue(said.startswith("OK "), said)
         # What it was asked at that moment and may not be asked a second time.
         for kind in ("errors", "closed"):

@@ -71,7 +71,7 @@ def relay(log: Logger, worker: int, line: bytes) -> None:
     log.emit(level, form, **{**fields, "worker": worker, "text": text})
 
 
-def choose(command: MutableMapping[str, Any], form: str) -> Callable[[], FileLogObserver] | None:
+def chooseObserver(command: MutableMapping[str, Any], form: str) -> Callable[[], FileLogObserver] | None:
     """
     Have a command log in a form.
 

@@ -1,7 +1,9 @@
 # -*- test-case-name: tests.operate.test_operations -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-What an operator may see of a running proxy, and do to it. What goes in and comes out is plain: JSON could carry it.
+The operations of the console on a running proxy: tables of its pools, servers and sessions, and changes to them.
+
+Arguments and results are plain data that JSON can carry, so that a parent process can have its workers do the same.
 """
 
 from __future__ import annotations
@@ -21,68 +23,69 @@ from txconnpool.proxy.proxy import PoolProxy
 
 _log = Logger("txconnpool.console")
 
-#: A line of a table, by the names of its columns. Numbers of several processes add up, the rest is text.
+#: A row of a table: values by the names of their columns. Numbers of several processes are added; the rest is text.
 Row = dict[str, Any]
 
-#: Which columns tell whose row it is.
-KEYS = {"pools": ("pool",), "servers": ("pool", "server"), "sessions": ("session",)}
+#: The tables there are, with the columns that identify a row.
+TABLES = {"pools": ("pool",), "servers": ("pool", "server"), "sessions": ("session",)}
 
 
-class ControlError(Exception):
+class OperationError(Exception):
     """
-    Something cannot be done. Its text is one line: what is wrong, and what would be right.
+    An operation that cannot be done. The text is one line: what is wrong, and what would be right.
     """
 
 
-class Controls:
+class Operations:
     """
-    The controls of the proxy in this process.
+    The operations on the proxy in this process.
     """
 
     def __init__(self, service: ProxyService) -> None:
         self._service = service
 
-    def do(self, name: str, *args: Any) -> Any:
+    def perform(self, name: str, *args: Any) -> Any:
         """
-        Use one of the controls.
+        Perform an operation, and log it if it changes something.
 
-        @param name: C{"rows"}, C{"pause"}, C{"resume"}, C{"drain"}, C{"eject"}, C{"restore"} or C{"kill"}.
+        @param name: C{"rows"} with the name of a table and a maximum of rows; C{"pause"} or C{"resume"} with the name
+            of a pool or C{None} for all; C{"drain"} with the name of a server and whether to close its connections at
+            once; C{"restore"} with the name of a server; C{"kill"} with the number of a session, as text.
 
-        @return: the rows of a table, or one line about what was done.
+        @return: the rows of the table, or one line that describes what was done.
 
-        @raise ControlError: it cannot be done.
+        @raise OperationError: it cannot be done.
         """
-        controls: dict[str, Callable[..., Any]] = {
+        operations: dict[str, Callable[..., Any]] = {
             "rows": self._rows,
             "pause": self._pause,
             "resume": self._resume,
             "drain": self._drain,
-            "eject": self._eject,
             "restore": self._restore,
             "kill": self._kill,
         }
-        done = controls[name](*args)
+        done = operations[name](*args)
         if name != "rows":
             _log.info("{done}", done=done)
         return done
 
-    # -- Seeing
+    # -- Tables
 
-    def _rows(self, what: str, most: int) -> list[Row]:
+    def _rows(self, table: str, most: int) -> list[Row]:
         """
-        @param what: which table, see L{KEYS}.
-        @param most: rows, at most. It matters for sessions only; those with most to do come first.
+        @param table: a key of L{TABLES}.
+        @param most: a maximum for the rows. It holds for sessions only; the busiest come first.
         """
-        if what == "sessions":
-            return largest((row for proxy in self._service.proxies for row in _sessions(proxy)), most)
-        of = _pool if what == "pools" else _servers
-        return [row for proxy in self._service.proxies for row in of(proxy)]
+        if table == "sessions":
+            return busiest((row for proxy in self._service.proxies for row in _sessionRows(proxy)), most)
+        rowsOf = _poolRows if table == "pools" else _serverRows
+        return [row for proxy in self._service.proxies for row in rowsOf(proxy)]
 
-    # -- Doing
+    # -- Changes
 
-    def _pools(self, name: str | None) -> list[PoolProxy]:
+    def _poolsNamed(self, name: str | None) -> list[PoolProxy]:
         """
-        @return: the pool of a name, or all.
+        @return: the pool of a name, or all pools.
         """
         proxies = self._service.proxies
         found = [proxy for proxy in proxies if name is None or proxy.name == name]
@@ -91,42 +94,37 @@ class Controls:
         return found
 
     def _pause(self, name: str | None) -> str:
-        pools = self._pools(name)
+        pools = self._poolsNamed(name)
         for proxy in pools:
             proxy.pool.pause()
         return f"{_names(pools)} paused: requests wait until `resume`"
 
     def _resume(self, name: str | None) -> str:
-        pools = self._pools(name)
+        pools = self._poolsNamed(name)
         for proxy in pools:
             proxy.pool.resume()
         return f"{_names(pools)} resumed"
 
-    def _with(self, server: str) -> list[PoolProxy]:
+    def _poolsWith(self, server: str) -> list[PoolProxy]:
         """
-        @return: the pools that have a server.
+        @return: all pools that have a server.
         """
         proxies = self._service.proxies
         found = [proxy for proxy in proxies if any(each.name == server for each in proxy.pool.servers)]
         if not found:
             names = dict.fromkeys(each.name for proxy in proxies for each in proxy.pool.servers)
-            raise ControlError(f"no server {server!r}; there are: {', '.join(names)}")
+            raise OperationError(f"no server {server!r}; there are: {', '.join(names)}")
         return found
 
-    def _drain(self, server: str) -> str:
-        pools = self._with(server)
+    def _drain(self, server: str, now: bool) -> str:
+        pools = self._poolsWith(server)
         for proxy in pools:
-            proxy.pool.drain(server)
-        return f"{server} drained in {_names(pools)}: it is asked nothing until `restore {server}`"
-
-    def _eject(self, server: str) -> str:
-        pools = self._with(server)
-        for proxy in pools:
-            proxy.pool.drain(server, abort=True)
-        return f"{server} ejected in {_names(pools)}: it is asked nothing until `restore {server}`"
+            proxy.pool.drain(server, abort=now)
+        closed = ", its connections closed" if now else ""
+        return f"{server} drained in {_names(pools)}{closed}: it gets no requests until `restore {server}`"
 
     def _restore(self, server: str) -> str:
-        pools = self._with(server)
+        pools = self._poolsWith(server)
         for proxy in pools:
             proxy.pool.restore(server)
         return f"{server} restored in {_names(pools)}"
@@ -140,22 +138,22 @@ class Controls:
         raise noSession(number)
 
 
-def noSession(number: str) -> ControlError:
+def noSession(number: str) -> OperationError:
     """
-    @return: the exception for a session that is not there.
+    @return: the exception for a session number that no session has.
     """
-    return ControlError(f"no session {number!r}; `show sessions` lists them")
+    return OperationError(f"no session {number!r}; `show sessions` lists them")
 
 
-def _noPool(name: str | None, settings: Settings) -> ControlError:
-    return ControlError(f"no pool {name!r}; there are: {', '.join(pool.name for pool in settings.pools)}")
+def _noPool(name: str | None, settings: Settings) -> OperationError:
+    return OperationError(f"no pool {name!r}; there are: {', '.join(pool.name for pool in settings.pools)}")
 
 
 def _names(pools: list[PoolProxy]) -> str:
     return f"pool{'s' * (len(pools) > 1)} {', '.join(proxy.settings.name for proxy in pools)}"
 
 
-def _pool(proxy: PoolProxy) -> Iterator[Row]:
+def _poolRows(proxy: PoolProxy) -> Iterator[Row]:
     stats = proxy.pool.stats
     states = Counter(server.state for server in proxy.pool.servers)
     yield {
@@ -171,7 +169,7 @@ def _pool(proxy: PoolProxy) -> Iterator[Row]:
     }
 
 
-def _servers(proxy: PoolProxy) -> Iterator[Row]:
+def _serverRows(proxy: PoolProxy) -> Iterator[Row]:
     records = proxy.pool.state.records
     for server in proxy.pool.servers:
         own = [record for record in records if record.server is server]
@@ -187,7 +185,7 @@ def _servers(proxy: PoolProxy) -> Iterator[Row]:
         }
 
 
-def _sessions(proxy: PoolProxy) -> Iterator[Row]:
+def _sessionRows(proxy: PoolProxy) -> Iterator[Row]:
     for session in proxy.sessions.sessions:
         yield {
             "session": str(session.number),
@@ -199,44 +197,50 @@ def _sessions(proxy: PoolProxy) -> Iterator[Row]:
         }
 
 
-def largest(rows: Iterable[Row], most: int) -> list[Row]:
+def busiest(rows: Iterable[Row], most: int) -> list[Row]:
     """
-    @return: the sessions with most to do.
+    Sort rows of sessions: first those with the most unread bytes, then those that wait, then the most in flight.
+
+    @param most: how many rows to return, at most.
     """
     return heapq.nlargest(most, rows, key=lambda row: (row["unread"], row["state"] == "waiting", row["in-flight"]))
 
 
-def merged(what: str, parts: Mapping[int, list[Row]], most: int) -> list[Row]:
+def mergeRows(table: str, tables: Mapping[int, list[Row]], most: int) -> list[Row]:
     """
-    Make one table of those of several processes: numbers add up, and texts that differ are told of each.
+    Make one table of those of several workers. Numbers are added. Texts that differ are given for each worker.
 
-    @param parts: the tables, by the number of the process.
+    @param table: a key of L{TABLES}.
+    @param tables: the rows, by the number of the worker.
+    @param most: how many sessions to return, at most.
     """
-    if what == "sessions":
-        numbered = [{**row, "session": f"{number}.{row['session']}"} for number, rows in parts.items() for row in rows]
-        return largest(numbered, most)
+    if table == "sessions":
+        numbered = [{**row, "session": f"{number}.{row['session']}"} for number, rows in tables.items() for row in rows]
+        return busiest(numbered, most)
     groups: dict[tuple[Any, ...], dict[int, Row]] = {}
-    for number, rows in parts.items():
+    for number, rows in tables.items():
         for row in rows:
-            groups.setdefault(tuple(row[key] for key in KEYS[what]), {})[number] = row
+            groups.setdefault(tuple(row[key] for key in TABLES[table]), {})[number] = row
     return [
         {
-            column: _together({number: row[column] for number, row in group.items()})
+            column: _mergeValues({number: row[column] for number, row in group.items()})
             for column in next(iter(group.values()))
         }
         for group in groups.values()
     ]
 
 
-def _together(values: Mapping[int, Any]) -> Any:
+def _mergeValues(values: Mapping[int, Any]) -> Any:
     if all(isinstance(value, int) for value in values.values()):
         return sum(values.values())
-    return told(values, " ")
+    return mergeTexts(values, " ")
 
 
-def told(texts: Mapping[int, str], separator: str) -> str:
+def mergeTexts(texts: Mapping[int, str], separator: str) -> str:
     """
-    Say what several processes say: once if they agree.
+    Make one text of those of several workers: the text itself if all are equal, else each with its worker's number.
+
+    @param texts: the texts, by the number of the worker.
     """
     if len(set(texts.values())) == 1:
         return next(iter(texts.values()))
@@ -247,8 +251,8 @@ def resized(settings: Settings, name: str, low: int, high: int) -> Settings:
     """
     Make settings with other bounds on the connections of a pool.
 
-    @raise ControlError: there is no such pool.
-    @raise ConfigError: the bounds cannot be.
+    @raise OperationError: there is no pool of this name.
+    @raise ConfigError: C{low} is more than C{high}, or another setting contradicts.
     """
     if all(pool.name != name for pool in settings.pools):
         raise _noPool(name, settings)

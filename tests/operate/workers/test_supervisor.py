@@ -25,7 +25,7 @@ from zope.interface.verify import verifyObject
 from tests.bugs import covers
 from txconnpool.config.changes import CannotChange
 from txconnpool.config.settings import PoolSettings, Settings
-from txconnpool.operate.operations import ControlError
+from txconnpool.operate.operations import OperationError
 from txconnpool.operate.workers import supervisor as workers
 from txconnpool.operate.workers.channel import Channel
 from txconnpool.operate.workers.supervisor import EXHAUSTED, GRACE, STEADY, Workers, shares
@@ -502,19 +502,19 @@ class WorkersTests(SynchronousTestCase):
         """
         service = self.start(A, PoolSettings(name="b", listen=("tcp:2",)))
         for process in self.running(service):
-            process.answers["do"] = "done"
-        for order in (("pause", None), ("resume", "b"), ("drain", "s"), ("eject", "t"), ("restore", "s")):
-            self.assertEqual(self.successResultOf(service.do(*order)), "done")
+            process.answers["perform"] = "done"
+        for order in (("pause", None), ("resume", "b"), ("drain", "s", False), ("drain", "t", True), ("restore", "s")):
+            self.assertEqual(self.successResultOf(service.perform(*order)), "done")
         done: Deferred[str] = Deferred()
 
         def begin(process: Process) -> None:
-            process.answers["do"] = lambda name, what: done if name == "pause" else "done"
+            process.answers["perform"] = lambda name, *args: done if name == "pause" else "done"
 
         self.reactor.begin = begin
         self.running(service)[0].end(9)
         self.reactor.advance(1)
         process = self.running(service)[0]
-        self.assertEqual(process.called("do"), [("pause", "a"), ("drain", "t")])
+        self.assertEqual(process.called("perform"), [("pause", "a"), ("drain", "t", False)])
         self.assertFalse(service.workers[1].ready)
         done.callback("done")
         self.assertTrue(service.workers[1].ready)
@@ -525,11 +525,11 @@ class WorkersTests(SynchronousTestCase):
         """
         service = self.start(A)
         for process in self.running(service):
-            process.answers["do"] = "done"
-        self.successResultOf(service.do("drain", "s"))
+            process.answers["perform"] = "done"
+        self.successResultOf(service.perform("drain", "s", False))
 
         def begin(process: Process) -> None:
-            process.answers["do"] = ControlError("no server")
+            process.answers["perform"] = OperationError("no server")
 
         self.reactor.begin = begin
         self.running(service)[0].end(9)
@@ -770,13 +770,13 @@ class WorkersTests(SynchronousTestCase):
         """
         service = self.start(A)
         for process in self.running(service):
-            process.answers["do"] = "done"
-        self.successResultOf(service.do("pause", None))
-        self.successResultOf(service.do("drain", A.upstream[0]))
+            process.answers["perform"] = "done"
+        self.successResultOf(service.perform("pause", None))
+        self.successResultOf(service.perform("drain", A.upstream[0], False))
         self.successResultOf(self.change(service, replace(A, name="b", upstream=("tcp:other:1",))))
         self.running(service)[0].end(9)
         self.reactor.advance(1)
-        self.assertEqual(self.running(service)[0].called("do"), [])
+        self.assertEqual(self.running(service)[0].called("perform"), [])
 
     # -- Controls
 
@@ -785,13 +785,13 @@ class WorkersTests(SynchronousTestCase):
         Have each worker answer orders in its way.
         """
         for process, answer in zip(self.running(service), answers, strict=True):
-            process.answers["do"] = answer
+            process.answers["perform"] = answer
 
     def refused(self, service: Workers, *order: Any) -> str:
         """
         @return: why an order cannot be carried out.
         """
-        return str(self.failureResultOf(service.do(*order), ControlError).value)
+        return str(self.failureResultOf(service.perform(*order), OperationError).value)
 
     def test_do(self) -> None:
         """
@@ -799,19 +799,19 @@ class WorkersTests(SynchronousTestCase):
         """
         service = self.start(A)
         self.answers(service, "done", "done")
-        self.assertEqual(self.successResultOf(service.do("pause", "a")), "done")
-        self.assertEqual([each.called("do") for each in self.running(service)], [[("pause", "a")]] * 2)
+        self.assertEqual(self.successResultOf(service.perform("pause", "a")), "done")
+        self.assertEqual([each.called("perform") for each in self.running(service)], [[("pause", "a")]] * 2)
         self.answers(service, "done", "also done")
-        self.assertEqual(self.successResultOf(service.do("pause", "a")), "worker 1: done\nworker 2: also done")
+        self.assertEqual(self.successResultOf(service.perform("pause", "a")), "worker 1: done\nworker 2: also done")
 
     def test_cannotDo(self) -> None:
         """
         When not all workers can, that is an error, which tells who could.
         """
         service = self.start(A)
-        self.answers(service, ControlError("no such pool"), ControlError("no such pool"))
+        self.answers(service, OperationError("no such pool"), OperationError("no such pool"))
         self.assertEqual(self.refused(service, "pause", "z"), "no such pool")
-        self.answers(service, "done", ControlError("no such pool"))
+        self.answers(service, "done", OperationError("no such pool"))
         self.assertEqual(self.refused(service, "pause", "z"), "worker 1: done\nworker 2: no such pool")
 
     def test_nobodyRuns(self) -> None:
@@ -822,7 +822,7 @@ class WorkersTests(SynchronousTestCase):
         for process in self.running(service):
             process.end(9)
         self.assertEqual(self.refused(service, "pause", None), "no worker runs at the moment")
-        self.assertEqual(self.successResultOf(service.do("rows", "pools", 9)), [])
+        self.assertEqual(self.successResultOf(service.perform("rows", "pools", 9)), [])
 
     def test_rows(self) -> None:
         """
@@ -830,7 +830,7 @@ class WorkersTests(SynchronousTestCase):
         """
         service = self.start(A)
         self.answers(service, [{"pool": "a", "sessions": 2}], [{"pool": "a", "sessions": 3}])
-        self.assertEqual(self.successResultOf(service.do("rows", "pools", 9)), [{"pool": "a", "sessions": 5}])
+        self.assertEqual(self.successResultOf(service.perform("rows", "pools", 9)), [{"pool": "a", "sessions": 5}])
 
     def test_rowsOfReady(self) -> None:
         """
@@ -840,18 +840,18 @@ class WorkersTests(SynchronousTestCase):
         self.reactor.begin = lambda process: process.answers.update(start=starting)
         service = self.start(A)
         self.answers(service, [{"pool": "a", "sessions": 2}], [{"pool": "a", "sessions": 3}])
-        self.assertEqual(self.successResultOf(service.do("rows", "pools", 9)), [])
+        self.assertEqual(self.successResultOf(service.perform("rows", "pools", 9)), [])
         starting.callback(None)
-        self.assertEqual(self.successResultOf(service.do("rows", "pools", 9)), [{"pool": "a", "sessions": 5}])
+        self.assertEqual(self.successResultOf(service.perform("rows", "pools", 9)), [{"pool": "a", "sessions": 5}])
 
     def test_kill(self) -> None:
         """
         The number of a session tells its worker.
         """
         service = self.start(A)
-        self.answers(service, "closed", ControlError("no session '7'"))
-        self.assertEqual(self.successResultOf(service.do("kill", "1.7")), "session 1.7 closed")
-        self.assertEqual([each.called("do") for each in self.running(service)], [[("kill", "7")], []])
+        self.answers(service, "closed", OperationError("no session '7'"))
+        self.assertEqual(self.successResultOf(service.perform("kill", "1.7")), "session 1.7 closed")
+        self.assertEqual([each.called("perform") for each in self.running(service)], [[("kill", "7")], []])
         for number in ("2.7", "3.7", "7", ""):
             told = f"no session {number!r}; `show sessions` lists them"
             self.assertEqual(self.refused(service, "kill", number), told)

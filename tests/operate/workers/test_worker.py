@@ -252,9 +252,9 @@ class WorkerTests(SynchronousTestCase):
         It has the controls of a proxy.
         """
         self.start(A)
-        self.assertIn("pool a paused", self.call("do", "pause", "a")["value"])
-        self.assertIn("no pool 'z'", self.call("do", "pause", "z")["error"])
-        self.assertEqual([row["state"] for row in self.call("do", "rows", "pools", 9)["value"]], ["paused"])
+        self.assertIn("pool a paused", self.call("perform", "pause", "a")["value"])
+        self.assertIn("no pool 'z'", self.call("perform", "pause", "z")["error"])
+        self.assertEqual([row["state"] for row in self.call("perform", "rows", "pools", 9)["value"]], ["paused"])
 
     def leave(self) -> Any:
         """

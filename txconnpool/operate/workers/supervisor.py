@@ -34,7 +34,7 @@ from txconnpool.config.changes import CannotChange, Changeable
 from txconnpool.config.settings import PoolSettings, Settings
 from txconnpool.net.endpoints import Listener, raised
 from txconnpool.operate.logs import relay
-from txconnpool.operate.operations import ControlError, merged, noSession, told
+from txconnpool.operate.operations import OperationError, mergeRows, mergeTexts, noSession
 from txconnpool.operate.service import listenProblem, serve
 from txconnpool.operate.statistics import Process, merge, past, snapshot
 from txconnpool.operate.workers.channel import Channel, ChannelError, ChannelLost, ignoreLost
@@ -429,11 +429,10 @@ class Workers(Service, Changeable):
         @return: fires when it does.
         """
         self._starting.discard(worker.number)
-        orders = [("pause", pool) for pool in sorted(self._paused)] + [
-            ("drain", each) for each in sorted(self._drained)
-        ]
+        operations: list[tuple[Any, ...]] = [("pause", pool) for pool in sorted(self._paused)]
+        operations += [("drain", server, False) for server in sorted(self._drained)]
         return DeferredList([
-            worker.channel.call("do", *order).addErrback(self._notDone, worker.number) for order in orders
+            worker.channel.call("perform", *each).addErrback(self._notDone, worker.number) for each in operations
         ])  # fmt: skip
 
     def _notDone(self, failure: Failure, number: int) -> None:
@@ -668,41 +667,41 @@ class Workers(Service, Changeable):
         self.readinessChanged()
         await gatherResults([entrance.close() for entrance in removed])
 
-    def do(self, name: str, *args: Any) -> Deferred[Any]:
+    def perform(self, name: str, *args: Any) -> Deferred[Any]:
         """
-        Use a control of all workers, see L{Controls.do<txconnpool.operate.operations.Controls.do>}. Sessions have the
+        Perform an operation in all workers, see L{txconnpool.operate.operations.Operations.perform}. Sessions have the
         number of their worker, a dot, and their number there.
 
-        @return: fires with rows, or lines about what was done; fails with L{ControlError}.
+        @return: fires with rows, or lines about what was done; fails with L{OperationError}.
         """
-        return Deferred.fromCoroutine(self._do(name, *args))
+        return Deferred.fromCoroutine(self._perform(name, *args))
 
-    async def _do(self, name: str, *args: Any) -> Any:
+    async def _perform(self, name: str, *args: Any) -> Any:
         if name == "kill":
             return await self._killSession(*args)
         # One that is about to begin is to hear of orders too, but has nothing to show yet.
         workers = [
             worker.number for worker in self.workers.values() if worker.ready or worker.leaving or name != "rows"
         ]
-        done, faults = await self._call("do", dict.fromkeys(workers, (name, *args)))
+        done, faults = await self._call("perform", dict.fromkeys(workers, (name, *args)))
         if name == "rows":
             what, most = args
-            return merged(what, done, most)
+            return mergeRows(what, done, most)
         if faults or not done:
-            raise ControlError(told({**done, **faults}, "\n") if faults else "no worker runs at the moment")
+            raise OperationError(mergeTexts({**done, **faults}, "\n") if faults else "no worker runs at the moment")
         self._remember(name, *args)
-        return told(done, "\n")
+        return mergeTexts(done, "\n")
 
     async def _killSession(self, session: str) -> str:
         number, _, inside = session.partition(".")
         for worker in self.workers.values():
             if str(worker.number) == number:
-                done, _ = await self._call("do", {worker.number: ("kill", inside)})
+                done, _ = await self._call("perform", {worker.number: ("kill", inside)})
                 if done:
                     return f"session {session} closed"
         raise noSession(session)
 
-    def _remember(self, name: str, what: str | None) -> None:
+    def _remember(self, name: str, what: str | None, *rest: Any) -> None:
         """
         Keep what workers that start later are to do too.
         """
@@ -711,7 +710,7 @@ class Workers(Service, Changeable):
             self._paused |= pools
         elif name == "resume":
             self._paused -= pools
-        elif name in ("drain", "eject"):
+        elif name == "drain":
             self._drained |= pools
         elif name == "restore":
             self._drained -= pools
@@ -725,7 +724,7 @@ class Workers(Service, Changeable):
         """
         staying = [worker.number for worker in self.workers.values() if not worker.leaving]
         _, faults = await self._call("apply", {number: (asdict(self._share(number)),) for number in staying})
-        return told(faults, "\n") if faults else ""
+        return mergeTexts(faults, "\n") if faults else ""
 
     async def _call(self, name: str, calls: Mapping[int, tuple[Any, ...]]) -> tuple[dict[int, Any], dict[int, str]]:
         """

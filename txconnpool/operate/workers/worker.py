@@ -29,7 +29,7 @@ from txconnpool.config.settings import PoolSettings, Settings
 from txconnpool.net.clock import steady
 from txconnpool.net.endpoints import Listener, withoutUnder
 from txconnpool.operate.logs import jsonObserver
-from txconnpool.operate.operations import Controls
+from txconnpool.operate.operations import Operations
 from txconnpool.operate.service import ProxyService
 from txconnpool.operate.workers.channel import Channel, ChannelError, ignoreLost
 from txconnpool.proxy.listener import ClientListener
@@ -265,7 +265,7 @@ class _Process(Protocol):
             "apply": self._apply,
             "stop": self.stop,
             "abort": self._abort,
-            "do": self._do,
+            "perform": self._perform,
             "statistics": self._snapshot,
         }
         if name not in calls:
@@ -290,9 +290,9 @@ class _Process(Protocol):
         assert self.service is not None
         return self.service.snapshot()
 
-    def _do(self, name: str, *args: Any) -> Any:
+    def _perform(self, name: str, *args: Any) -> Any:
         assert self.service is not None
-        return Controls(self.service).do(name, *args)
+        return Operations(self.service).perform(name, *args)
 
     def stop(self) -> None:
         """

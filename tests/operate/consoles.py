@@ -1,0 +1,150 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+A console and a terminal for tests.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import ConnectionDone
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from txconnpool.config.settings import PoolSettings, Settings
+from txconnpool.operate.console.commands import Target
+from txconnpool.operate.console.protocol import ConsoleFactory
+from txconnpool.operate.events import Events
+
+A = PoolSettings(name="a")
+
+
+class Running:
+    """
+    What is administered.
+
+    @ivar orders: what was to be done.
+    @ivar answers: what that gives: a value, a Deferred, or an exception that is raised.
+    @ivar reloaded: what a reload gives.
+    """
+
+    def __init__(self) -> None:
+        self.settings = Settings(pools=(A,))
+        self.orders: list[tuple[Any, ...]] = []
+        self.answers: dict[str, Any] = {}
+        self.reloaded: Deferred[list[str]] = succeed([])
+
+    def change(self, make: Any) -> Deferred[list[str]]:
+        """
+        Change the settings.
+        """
+        try:
+            self.settings = make(self.settings)
+        except Exception:
+            return fail()
+        return succeed(["one", "two"])
+
+    def perform(self, *order: Any) -> Any:
+        """
+        Do something.
+        """
+        self.orders.append(order)
+        answer = self.answers.get(order[0], "done")
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def shutdown(self, now: bool) -> None:
+        """
+        Stop.
+        """
+        self.orders.append(("shutdown", now))
+
+    def reload(self) -> Deferred[list[str]]:
+        """
+        Read the settings again.
+        """
+        return self.reloaded
+
+
+class Terminal(StringTransport):
+    """
+    The transport of a console, and who sits there.
+    """
+
+    def __init__(self, console: Any) -> None:
+        super().__init__()
+        self.console = console
+        self.closed = False
+        console.makeConnection(self)
+
+    def say(self, *lines: str) -> str:
+        """
+        Type lines.
+
+        @return: what is answered at once.
+        """
+        self.clear()
+        self.console.dataReceived("".join(f"{line}\n" for line in lines).encode())
+        return self.turn()
+
+    def turn(self) -> str:
+        """
+        Let happen what happens by itself.
+
+        @return: what is answered.
+        """
+        for _ in range(10):
+            self.console.factory.reactor.advance(0)
+        told: str = self.value().decode()
+        return told
+
+    def hangUp(self) -> None:
+        """
+        Be gone.
+        """
+        self.closed = True
+        self.console.connectionLost(Failure(ConnectionDone()))
+
+
+class ConsoleTestCase(SynchronousTestCase):
+    """
+    What the tests of the console share.
+    """
+
+    password: bytes | None = None
+
+    def setUp(self) -> None:
+        """
+        Have something to administer.
+        """
+        self.reactor = MemoryReactorClock()
+        self.running = Running()
+        self.events = Events()
+        target = Target(self.running, self.running.perform, self.running.reload, self.running.shutdown, self.events)
+        self.factory = ConsoleFactory(target, self.reactor, self.password)
+        self.terminals: list[Terminal] = []
+        self.addCleanup(self._leave)
+
+    def _leave(self) -> None:
+        for terminal in self.terminals:
+            if not terminal.closed:
+                terminal.hangUp()
+        self.assertEqual((self.reactor.getDelayedCalls(), self.factory.consoles), ([], set()))
+
+    def open(self) -> Terminal:
+        """
+        Open a console.
+        """
+        self.terminals.append(Terminal(self.factory.buildProtocol(None)))
+        return self.terminals[-1]
+
+    def say(self, *lines: str) -> str:
+        """
+        Type lines at a new console.
+
+        @return: what is answered.
+        """
+        return self.open().say(*lines)

@@ -1,0 +1,363 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for L{txconnpool.operate.command}.
+"""
+
+from __future__ import annotations
+
+import errno
+import signal
+import sys
+from collections.abc import Callable
+from io import StringIO
+from typing import Any
+from unittest.mock import Mock
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.error import CannotListenError
+from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import capturedLogs, formatEvent
+from twisted.trial.unittest import SynchronousTestCase
+
+from txconnpool.config.changes import CannotChange
+from txconnpool.config.settings import ConfigError, Fault, Settings
+from txconnpool.operate import command
+from txconnpool.operate.command import CannotStart, CommandService
+
+
+class Failing(Service):
+    """
+    A service that does not start.
+    """
+
+    statistics: Any = None
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def startService(self) -> None:
+        """
+        Fail.
+        """
+        raise self.error
+
+
+class Reactor(MemoryReactorClock):
+    """
+    A reactor with one thread.
+    """
+
+    def callFromThread(self, f: Callable[[], object]) -> None:
+        """
+        Call C{f} in a later turn.
+        """
+        self.callLater(0, f)
+
+
+def commandService(part: Service, load: Callable[[], Settings] = Settings) -> CommandService:
+    """
+    Make the service of the command, of one part.
+    """
+    service = CommandService(part, load, Reactor())
+    part.setServiceParent(service)
+    return service
+
+
+class FailingPrivileged(Failing):
+    """
+    A service that cannot listen before rights are given up.
+    """
+
+    def privilegedStartService(self) -> None:
+        """
+        Fail.
+        """
+        raise self.error
+
+
+class CommandServiceTests(SynchronousTestCase):
+    """
+    Tests for L{CommandService}.
+    """
+
+    def fails(self, failing: Service, start: str) -> str:
+        """
+        Start a service that fails.
+
+        @return: what a person is told.
+        """
+        told = StringIO()
+        self.patch(sys, "excepthook", sys.excepthook)
+        self.patch(sys, "__stderr__", told)
+        service = commandService(failing)
+        with capturedLogs() as logs:
+            error = self.assertRaises(CannotStart, getattr(service, start))
+        sys.excepthook(CannotStart, error, None)
+        self.assertEqual([event["text"] for event in logs], [str(error)])
+        self.assertEqual(told.getvalue(), f"{error}\n")
+        return str(error)
+
+    def test_statistics(self) -> None:
+        """
+        It is told whether the taken address is that of the clients or that of the statistics.
+        """
+        error = CannotListenError("127.0.0.1", 11213, OSError(errno.EADDRINUSE, "Address already in use"))
+        failing = Failing(error)
+        failing.statistics = Mock(port=None)
+        told = "cannot listen on 127.0.0.1:11213: Address already in use; choose another endpoint with "
+        self.assertEqual(self.fails(failing, "startService"), f"{told}--stats")
+        failing.statistics = Mock(port=object())
+        self.assertEqual(self.fails(failing, "startService"), f"{told}--listen")
+
+    def test_port(self) -> None:
+        """
+        A port that is taken is told in one line, in the log and where it is seen, whichever way the service is started.
+        """
+        error = CannotListenError("127.0.0.1", 11212, OSError(errno.EADDRINUSE, "Address already in use"))
+        told = "cannot listen on 127.0.0.1:11212: Address already in use; choose another endpoint with --listen"
+        self.assertEqual(self.fails(FailingPrivileged(error), "privilegedStartService"), told)
+        self.assertEqual(self.fails(Failing(error), "startService"), told)
+
+    def test_unix(self) -> None:
+        """
+        The path of a UNIX socket that cannot be made is told.
+        """
+        for error, told in (
+            (CannotListenError(None, b"/run/x", OSError(errno.ENOENT, "No such file or directory")), "/run/x: No such"),
+            (CannotListenError(None, b"/run/x", "Cannot acquire lock"), "/run/x: Cannot acquire lock;"),
+            (
+                FileNotFoundError(errno.ENOENT, "No such file or directory", "1", None, b"/run/x.lock"),
+                "/run/x.lock: No",
+            ),
+        ):
+            self.assertIn(f"cannot listen on {told}", self.fails(Failing(error), "startService"))
+
+    def test_everyInterface(self) -> None:
+        """
+        A port that is taken on all interfaces is told with a star for them.
+        """
+        error = CannotListenError("", 11212, OSError(errno.EADDRINUSE, "Address already in use"))
+        self.assertIn("cannot listen on *:11212: ", self.fails(Failing(error), "startService"))
+
+    def test_otherErrors(self) -> None:
+        """
+        A defect is not told as if it were a mistake of the person: it keeps its traceback.
+        """
+        hook = sys.excepthook
+        for error in (ZeroDivisionError(), OSError(errno.EMFILE, "Too many open files")):
+            service = commandService(Failing(error))
+            self.assertIs(self.assertRaises(type(error), service.startService), error)
+        self.assertIs(sys.excepthook, hook)
+
+
+class Part(Service):
+    """
+    A part of the command, which takes its time to stop.
+
+    @ivar stopping: fires when it has.
+    @ivar calls: what it was called for.
+    """
+
+    def __init__(self) -> None:
+        self.stopping: Deferred[None] = Deferred()
+        self.calls: list[str] = []
+        self.changed: Deferred[list[str]] = Deferred()
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Take time.
+        """
+        self.calls.append("stop")
+        return self.stopping
+
+    def abort(self) -> None:
+        """
+        Be in a hurry.
+        """
+        self.calls.append("abort")
+
+    def change(self, make: Callable[[Settings], Settings]) -> Deferred[list[str]]:
+        """
+        Have other settings.
+        """
+        self.calls.append("change")
+        try:
+            make(Settings())
+        except ConfigError:
+            return fail()
+        return self.changed
+
+
+class NotifierTests(SynchronousTestCase):
+    """
+    Tests for what systemd is told by L{CommandService}.
+    """
+
+    def test_order(self) -> None:
+        """
+        It is ready when all parts have started, reloads until that is done, well or not, and stops before its parts do.
+        """
+        told: list[str] = []
+
+        class Notifier:
+            def __init__(self, status: Callable[[], str], reactor: Any) -> None:
+                self.status = status
+
+            def __getattr__(self, name: str) -> Callable[[], None]:
+                return lambda: told.append(f"{name} {self.status()}")
+
+        part: Any = Part()
+        part.status = lambda: "running" if part.running else "idle"
+        self.patch(command, "Notifier", Notifier)
+        self.patch(signal, "signal", lambda number, handler: signal.SIG_DFL)
+        service = commandService(part)
+        service.startService()
+        reloading = service.reload()
+        told.append("now")
+        part.changed.callback([])
+        self.successResultOf(reloading)
+        part.changed = fail(CannotChange("no"))
+        self.failureResultOf(service.reload(), CannotChange)
+        service.stopService()
+        self.assertEqual(part.calls[-1], "stop")
+        calls = ["startService", "reloading", "now", "ready", "reloading", "ready", "stopService"]
+        self.assertEqual(told, [each if each == "now" else f"{each} running" for each in calls])
+
+
+class SignalTests(SynchronousTestCase):
+    """
+    Tests for signals, reload and stopping of L{CommandService}.
+    """
+
+    def setUp(self) -> None:
+        """
+        Start a service of one part. Signals are only written down.
+        """
+        self.handlers: dict[int, Any] = {signal.SIGHUP: "hup", signal.SIGTERM: "term", signal.SIGINT: None}
+        self.patch(signal, "signal", self.take)
+        self.part = Part()
+        self.wrong: ConfigError | None = None
+        self.service = commandService(self.part, self.load)
+        self.reactor = self.service.reactor
+        self.service.startService()
+
+    def take(self, number: int, handler: Any) -> Any:
+        """
+        As L{signal.signal}.
+        """
+        before, self.handlers[number] = self.handlers[number], handler
+        return before
+
+    def load(self) -> Settings:
+        """
+        Read the settings again.
+        """
+        if self.wrong is not None:
+            raise self.wrong
+        return Settings()
+
+    def send(self, number: signal.Signals) -> list[str]:
+        """
+        Send a signal.
+
+        @return: what is logged.
+        """
+        with capturedLogs() as logs:
+            self.handlers[number](number, None)
+            self.reactor.advance(0)
+        return [formatEvent(event) for event in logs]
+
+    def test_hangUp(self) -> None:
+        """
+        SIGHUP reads the settings again and puts them in force.
+        """
+        self.assertEqual(self.send(signal.SIGHUP), [])
+        self.assertEqual(self.part.calls, ["change"])
+        with capturedLogs() as logs:
+            self.part.changed.callback(["pool-size 4 -> 8"])
+        self.assertEqual([formatEvent(event) for event in logs], ["reloaded, 1 changed"])
+
+    def test_wrongSettings(self) -> None:
+        """
+        Everything that is wrong is logged, in one line each.
+        """
+        self.wrong = ConfigError([Fault("x.ini:1: one"), Fault("x.ini:2: two")])
+        self.assertEqual(self.send(signal.SIGHUP), ["not reloaded: x.ini:1: one", "not reloaded: x.ini:2: two"])
+
+    def test_cannotChange(self) -> None:
+        """
+        So is what could not be put in force.
+        """
+        self.part.changed = fail(CannotChange("cannot listen"))
+        self.assertEqual(self.send(signal.SIGHUP), ["not reloaded: cannot listen"])
+
+    def test_defect(self) -> None:
+        """
+        An exception that nobody expected is logged with its traceback.
+        """
+        self.part.changed = fail(ZeroDivisionError())
+        self.send(signal.SIGHUP)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_reload(self) -> None:
+        """
+        Who asks for a reload is told of it.
+        """
+        reloading = self.service.reload()
+        self.part.changed.callback(["one"])
+        self.assertEqual(self.successResultOf(reloading), ["one"])
+        self.part.changed = fail(CannotChange("no"))
+        self.failureResultOf(self.service.reload(), CannotChange)
+
+    def test_again(self) -> None:
+        """
+        A second signal during a stop ends it at once; when it has stopped the signals are whose they were before.
+        """
+        stopped = self.service.stopService()
+        self.assertEqual(self.part.calls, ["stop"])
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.assertEqual(self.send(number), ["a second signal: ending at once"])
+        self.assertEqual(self.part.calls, ["stop", "abort", "abort"])
+        self.part.stopping.callback(None)
+        self.successResultOf(stopped)
+        self.assertEqual(self.handlers, {signal.SIGHUP: "hup", signal.SIGTERM: "term", signal.SIGINT: signal.SIG_DFL})
+
+    def test_shutdown(self) -> None:
+        """
+        To shut down is to stop the reactor, once; in a hurry, what stops is not waited for.
+        """
+        stops: list[None] = []
+        self.patch(self.reactor, "stop", lambda: stops.append(None))
+        self.service.shutdown(False)
+        self.service.stopService()
+        self.assertEqual((stops, self.part.calls), ([None], ["stop"]))
+        self.service.shutdown(False)
+        self.service.shutdown(True)
+        self.assertEqual((stops, self.part.calls), ([None], ["stop", "abort"]))
+        self.part.stopping.callback(None)
+
+    def test_shutdownNow(self) -> None:
+        """
+        To shut down at once is to be in a hurry from the beginning.
+        """
+        self.patch(self.reactor, "stop", lambda: None)
+        self.service.shutdown(True)
+        self.assertEqual(self.part.calls, [])
+        self.service.stopService()
+        self.assertEqual(self.part.calls, ["stop", "abort"])
+        self.part.stopping.callback(None)
+
+    def test_order(self) -> None:
+        """
+        Parts stop one after another, the last one first, also when one of them fails.
+        """
+        last = Part()
+        last.setServiceParent(self.service)
+        stopped = self.service.stopService()
+        self.assertEqual((self.part.calls, last.calls), ([], ["stop"]))
+        last.stopping.errback(ZeroDivisionError())
+        self.assertEqual(self.part.calls, ["stop"])
+        self.part.stopping.callback(None)
+        self.successResultOf(stopped)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
