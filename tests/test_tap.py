@@ -357,6 +357,29 @@ class MakeServiceTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(service.reload()), ["pool default: pipeline-depth 6 -> 9"])
         service.stopService()
 
+    def test_files(self) -> None:
+        """
+        When a file that the settings name is gone since they were read, that is one line, and nothing listens.
+        """
+        users = Path(self.mktemp())
+        users.write_text("joe:secret\n", "ascii")
+        for workers in ("1", "2"):
+            reactor = MemoryReactorClock()
+            options = Options()
+            users.write_text("joe:secret\n", "ascii")
+            options.parseOptions(["--listen-auth", f"file:{users}", "--workers", workers])
+            service = makeService(options, reactor)
+            users.unlink()
+            for start in (service.privilegedStartService, service.startService):
+                self.patch(sys, "excepthook", sys.excepthook)
+                error = self.assertRaises(CannotStart, start)
+                path = users.absolute()
+                self.assertEqual(
+                    str(error),
+                    f"pool 'default': listenAuth = 'file:{path}': {path} cannot be read: No such file or directory",
+                )
+                self.assertEqual(reactor.tcpServers, [])
+
     def test_adminCannotListen(self) -> None:
         """
         A console that cannot be is told with the option that says where it is.

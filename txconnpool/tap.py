@@ -19,7 +19,7 @@ from twisted.python import usage
 
 from txconnpool import __version__
 from txconnpool.config.ini import load
-from txconnpool.config.kinds import Option, SecretFile, nearest
+from txconnpool.config.kinds import Option, nearest
 from txconnpool.config.settings import OPTIONS, ConfigError
 from txconnpool.net.clock import steady
 from txconnpool.operate.command import CommandService
@@ -209,10 +209,8 @@ def makeService(options: Options, reactor: Any = None) -> CommandService:
     service = CommandService(proxy, lambda: load(options["config"], options.given), reactor, options["observer"])
     if settings.admin is not None:
         perform = proxy.perform if settings.workers > 1 else Operations(proxy).perform
-        path = settings.adminPasswordFile
-        password = None if path is None else SecretFile.read(path)
         events = Events() if proxy.statistics is None else proxy.statistics.events
         target = Target(proxy, perform, service.reload, service.shutdown, events)
-        ConsoleService(settings.admin, target, reactor, password).setServiceParent(service)
+        ConsoleService(settings.admin, target, reactor, settings.adminPasswordFile).setServiceParent(service)
     proxy.setServiceParent(service)
     return service

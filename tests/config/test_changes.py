@@ -7,14 +7,13 @@ what the services make of it.
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from txconnpool.config.changes import CannotChange, Changeable, differences, named
+from txconnpool.config.changes import CannotChange, Changeable, differences
 from txconnpool.config.settings import PoolSettings, Settings
 
 A = PoolSettings(name="a")
@@ -56,46 +55,6 @@ class DifferencesTests(SynchronousTestCase):
         self.assertEqual(
             list(differences(Settings(pools=(A,)), Settings(pools=(B,)))), ["pool b: added", "pool a: removed"]
         )
-
-
-class NamedTests(SynchronousTestCase):
-    """
-    Tests for L{named}.
-    """
-
-    def test_looks(self) -> None:
-        """
-        Passwords and certificates look different when they have changed; what cannot be read is not looked at, and
-        none of it can be read out of how it looks.
-        """
-        directory = Path(self.mktemp()).absolute()
-        directory.mkdir()
-        users, key = directory / "users", directory / "key"
-        trusted = directory / "trusted"
-        trusted.mkdir()
-        users.write_text("joe:secret", "ascii")
-        pool = replace(A, listenAuth=f"file:{users}", upstreamAuth=f"file:{users}")
-        # Endpoint strings are not checked here.
-        object.__setattr__(pool, "listen", (f"ssl:1:privateKey={key}", "tcp:2"))
-        object.__setattr__(pool, "upstream", (f"tls:h:1:trustRoots={trusted}:timeout=3",))
-        settings = Settings(pools=(pool,))
-        first = dict(named(settings))
-        self.assertEqual(
-            sorted(first),
-            [
-                "pool a: keys and certificates of tls:h:1",
-                "pool a: user and password of upstream-auth",
-                "pool a: users and passwords of listen-auth",
-            ],
-        )
-        self.assertNotIn(b"secret", b"".join(first.values()))
-        self.assertEqual(dict(named(settings)), first)
-        (trusted / "one.pem").write_text("one", "ascii")
-        users.write_text("joe:other", "ascii")
-        key.write_text("key", "ascii")
-        second = dict(named(settings))
-        self.assertEqual(len(second), 4)
-        self.assertEqual([name for name in first if first[name] == second[name]], [])
 
 
 class Example(Service, Changeable):

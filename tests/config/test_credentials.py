@@ -109,10 +109,22 @@ class AccountsTests(SourceTestCase):
         A place fits when there are as many users as there may be.
         """
         one, two = self.file(b"joe:secret\n"), self.environment("joe:secret\nann:x")
-        self.assertEqual([Accounts(1).fits(each) for each in (one, two, "file:/nonexistent")], [True, False, False])
-        self.assertEqual([Accounts().fits(each) for each in (one, two)], [True, True])
-        error = self.assertRaises(ValueError, Accounts(1).check, two)
+        Accounts(1).checkFiles(one)
+        for source in (one, two):
+            Accounts().checkFiles(source)
+        self.assertRaises(ValueError, Accounts(1).checkFiles, "file:/nonexistent")
+        error = self.assertRaises(ValueError, Accounts(1).checkFiles, two)
         self.assertEqual(str(error), "2 users: expected 1")
+
+    def test_unread(self) -> None:
+        """
+        The value alone is right when it is the form of a place, whatever is there.
+        """
+        for source in ("file:/nonexistent", "env:x"):
+            Accounts().checkValue(source)
+        for value in ("joe:secret", "file:", "env:", "", "FILE:x", None):
+            error = self.assertRaises(ValueError, Accounts().checkValue, value)
+            self.assertEqual(str(error), "expected file:PATH or env:NAME, in there user:password")
 
     def test_absolute(self) -> None:
         """

@@ -254,6 +254,24 @@ class LoadTests(SynchronousTestCase):
             "FILE:2: [connpool] pool-size = 'many': expected a whole number from 1 to 65535",
         )
 
+    def test_namedFiles(self) -> None:
+        """
+        A file that cannot be read and that a setting names is told with all else that is wrong, in its place.
+        """
+        self.assertProblems(
+            "[connpool]\npool-size = 0\nlisten-auth = file:/nonexistent/x\n[pool:a]\nmin-pool-size = 9\n"
+            "upstream-auth = env:TXCONNPOOL_NONEXISTENT\nsession-unread-soft = 1g\nlisten = tcp:1\n"
+            "  systemd:domain=INET:name=x\n",
+            "FILE:3: [connpool] listen-auth = 'file:/nonexistent/x': /nonexistent/x cannot be read: "
+            "No such file or directory",
+            "FILE:2: [connpool] pool-size = '0': expected a whole number from 1 to 65535",
+            "FILE:8: [pool:a] listen = 'tcp:1, systemd:domain=INET:name=x': 'systemd:domain=INET:name=x': "
+            "systemd gave this process no such socket; see connpool.socket",
+            "FILE:6: [pool:a] upstream-auth = 'env:TXCONNPOOL_NONEXISTENT': there is no environment variable "
+            "TXCONNPOOL_NONEXISTENT",
+            "FILE:7: [pool:a] session-unread-soft 1073741824 is more than session-unread-hard 67108864",
+        )
+
     def test_unreadable(self) -> None:
         """
         A file that cannot be read is an error that says why.

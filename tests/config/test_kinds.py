@@ -10,13 +10,23 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.trial.unittest import SynchronousTestCase
 
 from txconnpool.config.kinds import Choice, Endpoint, Kind, Seconds, SecretFile, Size, Whole, Words, option, optionsOf
+from txconnpool.net.endpoints import checkClientFiles, checkServerFiles
+from txconnpool.net.syntax import checkClient, checkServer
 
-CLIENT = Endpoint(clientFromString, "tcp:HOST:PORT")
-SERVER = Endpoint(serverFromString, "tcp:PORT")
+CLIENT = Endpoint(checkClient, checkClientFiles, "tcp:HOST:PORT")
+SERVER = Endpoint(checkServer, checkServerFiles, "tcp:PORT")
+
+
+def check(kind: Kind[Any], text: str) -> None:
+    """
+    Parse a value, and check it and the files that it names.
+    """
+    value = kind.parse(text)
+    kind.checkValue(value)
+    kind.checkFiles(value)
 
 
 class KindTests(SynchronousTestCase):
@@ -28,7 +38,7 @@ class KindTests(SynchronousTestCase):
         """
         Assert that a kind refuses a text and says so with some words.
         """
-        error = self.assertRaises(ValueError, lambda: kind.check(kind.parse(text)))
+        error = self.assertRaises(ValueError, check, kind, text)
         for words in told:
             self.assertIn(words, str(error))
 
@@ -38,8 +48,8 @@ class KindTests(SynchronousTestCase):
         """
         kind = Whole(1, 65535)
         self.assertEqual(kind.parse("0042"), 42)
-        kind.check(1)
-        kind.check(65535)
+        kind.checkValue(1)
+        kind.checkValue(65535)
         for text in ("0", "65536", "-1", "1.5", "", "4k", "1_000", "٣", "9" * 5000):
             self.assertWrong(kind, text, "expected a whole number from 1 to 65535")
 
@@ -50,7 +60,7 @@ class KindTests(SynchronousTestCase):
         kind = Size(1, 1 << 40)
         for text, value in (("1", 1), ("64k", 65536), ("64K", 65536), ("1m", 1 << 20), ("2g", 2 << 30)):
             self.assertEqual(kind.parse(text), value)
-            kind.check(value)
+            kind.checkValue(value)
         for text in ("0", "1.5m", "1t", "m", "", "-1k", "1 k", "1kb"):
             self.assertWrong(kind, text, "expected a size from 1 to 1024g")
 
@@ -61,7 +71,7 @@ class KindTests(SynchronousTestCase):
         kind = Seconds(0.001, 86400)
         for text, value in (("2", 2.0), ("0.5", 0.5), ("500ms", 0.5), ("10s", 10.0), ("5m", 300.0), ("1H", 3600.0)):
             self.assertEqual(kind.parse(text), value)
-            kind.check(value)
+            kind.checkValue(value)
         for text in ("0", "0.0001", "2d", "", "-1", "inf", "nan", "1e3", "25h", "1:30"):
             self.assertWrong(kind, text, "expected seconds from 0.001 to 86400")
 
@@ -70,7 +80,7 @@ class KindTests(SynchronousTestCase):
         A time may be 0 only where that means something, which the error tells.
         """
         kind = Seconds(1, 10, "never")
-        kind.check(0)
+        kind.checkValue(0)
         self.assertWrong(kind, "0.5", "or 0 for never")
 
     def test_choice(self) -> None:
@@ -78,7 +88,7 @@ class KindTests(SynchronousTestCase):
         A choice is one of its words.
         """
         kind = Choice("left", "right")
-        kind.check(kind.parse("left"))
+        kind.checkValue(kind.parse("left"))
         self.assertWrong(kind, "up", "expected left or right")
 
     def test_words(self) -> None:
@@ -88,25 +98,24 @@ class KindTests(SynchronousTestCase):
         kind = Words("color", ("red", "green", "blue"), ("black",), "is none")
         for text in ("red blue", " red,  blue ", "red,blue"):
             self.assertEqual(kind.parse(text), ("red", "blue"))
-        kind.check(("red", "blue"))
-        kind.check(())
+        kind.checkValue(("red", "blue"))
+        kind.checkValue(())
         self.assertEqual((kind.parse(""), kind.show(("red", "blue")), kind.show(())), ((), "red blue", ""))
         self.assertWrong(kind, "red gren", "no such color: gren; did you mean green?")
         self.assertWrong(kind, "RED xyzzy", "no such color: RED; ")
         self.assertWrong(kind, "xyzzy", "no such color: xyzzy; expected some of blue green red")
         self.assertWrong(kind, "black", "black is none")
         for value in ("red", ["red"], None, (1,)):
-            self.assertFalse(kind.fits(value), value)  # type: ignore[arg-type]  # what a program may give by mistake
-            self.assertRaises(ValueError, kind.check, value)
+            self.assertRaises(ValueError, kind.checkValue, value)
 
     def test_endpoint(self) -> None:
         """
         An endpoint string is whatever Twisted takes for one.
         """
         for text in ("tcp:127.0.0.1:11211", "unix:/run/x", r"tcp:\:\:1:11211", "tls:example.com:443:timeout=5"):
-            CLIENT.check(CLIENT.parse(text))
+            CLIENT.checkValue(CLIENT.parse(text))
         for text in ("tcp:0", "tcp:65535:interface=127.0.0.1", "tcp6:1", "unix:/run/x:mode=660"):
-            SERVER.check(SERVER.parse(text))
+            SERVER.checkValue(SERVER.parse(text))
 
     def test_wrongEndpoint(self) -> None:
         """
@@ -117,7 +126,8 @@ class KindTests(SynchronousTestCase):
         self.assertWrong(CLIENT, "tcp:127.0.0.1:1:bogus=1", "'bogus'")
         self.assertWrong(CLIENT, "smtp:1", "Unknown endpoint type: 'smtp'")
         self.assertWrong(CLIENT, "tcp:\\", "expected")
-        self.assertWrong(SERVER, "systemd:domain=INET:index=7", "expected")
+        self.assertWrong(SERVER, "systemd:domain=INET", "expected")
+        self.assertWrong(SERVER, "systemd:domain=INET:index=7", "systemd gave this process no such socket")
         self.assertWrong(SERVER, "ssl:1:privateKey=/nonexistent.pem", "/nonexistent.pem")
 
     def test_missingScheme(self) -> None:
@@ -136,17 +146,18 @@ class KindTests(SynchronousTestCase):
         self.assertWrong(CLIENT, "tcp:127.0.0.1:65536", "port 65536 is more than 65535")
         self.assertWrong(CLIENT, "tcp:host=127.0.0.1:port=99999", "port 99999")
         self.assertWrong(SERVER, "tcp:99999:interface=127.0.0.1", "port 99999")
-        SERVER.check("tcp:11212:backlog=100000")
+        SERVER.checkValue("tcp:11212:backlog=100000")
 
     def test_endpointOneLine(self) -> None:
         """
         The reason is one line, even when an endpoint's own is not.
         """
 
-        def refuse(reactor: object, description: str) -> object:
+        def refuse(description: str) -> object:
             raise KeyError("two\nlines")
 
-        self.assertWrong(Endpoint(refuse, "nothing"), "x", "'two\\nlines'; expected nothing")
+        self.assertWrong(Endpoint(refuse, repr, "nothing"), "x", "'two\\nlines'; expected nothing")
+        self.assertWrong(Endpoint(repr, refuse, "nothing"), "x", "'two\\nlines'; expected nothing")
 
     @settings(deadline=None)
     @given(st.integers(0, 1 << 41))
@@ -173,12 +184,17 @@ class KindTests(SynchronousTestCase):
         """
         kind = SecretFile()
         path = self.mktemp()
-        self.assertIn("expected a file that can be read", str(self.assertRaises(ValueError, kind.check, path)))
-        for text, fits in ((b" \nsecret", False), (b"", False), (b" open sesame \r\nnot this\n", True)):
+        self.assertWrong(kind, path, "expected a file that can be read")
+        for text in (b" \nsecret", b""):
             with open(path, "wb") as file:
                 file.write(text)
-            self.assertEqual(kind.fits(path), fits)
+            self.assertWrong(kind, path, "expected a file that can be read")
+        with open(path, "wb") as file:
+            file.write(b" open sesame \r\nnot this\n")
+        check(kind, path)
         self.assertEqual(kind.read(path), b"open sesame")
+        for value in ("", None):
+            self.assertRaises(ValueError, kind.checkValue, value)
 
     @given(st.text())
     def test_noOtherError(self, text: str) -> None:
@@ -188,7 +204,7 @@ class KindTests(SynchronousTestCase):
         kinds: list[Kind[Any]] = [Whole(0, 9), Size(0, 9), Seconds(0, 9), Choice("a"), CLIENT, SERVER]
         for kind in kinds:
             try:
-                kind.check(kind.parse(text))
+                check(kind, text)
             except ValueError as error:
                 self.assertNotIn("\n", str(error))
 
@@ -241,7 +257,7 @@ class OptionTests(SynchronousTestCase):
         self.assertEqual(self.colors.parse(["red", "blue"]), ("red", "blue"))
         self.assertIn("only once", str(self.assertRaises(ValueError, self.colors.parse, ["red", "red"])))
         for value in ((), "red", ["red"], None):
-            self.assertIn("one or more", str(self.assertRaises(ValueError, self.colors.check, value)))
+            self.assertIn("one or more", str(self.assertRaises(ValueError, self.colors.checkValue, value)))
 
     def test_whichOfMany(self) -> None:
         """
@@ -254,9 +270,9 @@ class OptionTests(SynchronousTestCase):
         A setting without a default may be left empty, one with a default may not.
         """
         self.assertIsNone(self.shape.parse([""]))
-        self.shape.check(None)
+        self.shape.checkValue(None)
         self.assertRaises(ValueError, self.size.parse, [""])
-        self.assertRaises(ValueError, self.size.check, None)
+        self.assertRaises(ValueError, self.size.checkValue, None)
 
     def test_show(self) -> None:
         """

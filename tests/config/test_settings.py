@@ -276,5 +276,6 @@ class OptionsTests(SynchronousTestCase):
         Each default is right, and is read back from how it is shown.
         """
         for each in OPTIONS:
-            each.check(each.default)
+            each.checkValue(each.default)
+            each.checkFiles(each.default)
             self.assertEqual(each.parse(each.show(each.default).split("\n")), each.default, each.name)

@@ -17,7 +17,7 @@ from unittest import mock
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.systemd import ListenFDs
@@ -26,7 +26,22 @@ from zope.interface.verify import verifyObject
 
 from tests.certificates import Certificate, missingTLS, quoted
 from txconnpool.config.kinds import Endpoint
-from txconnpool.net.endpoints import CannotUse, Listener, clientEndpoint, nameOf, opensslReason, usesTLS, withoutUnder
+from txconnpool.net.endpoints import (
+    CannotUse,
+    Listener,
+    TLSClientEndpoint,
+    checkClientFiles,
+    checkServerFiles,
+    clientEndpoint,
+    nameOf,
+    opensslReason,
+    usesTLS,
+    withoutUnder,
+)
+from txconnpool.net.syntax import checkClient, checkServer
+
+CLIENT = Endpoint(checkClient, checkClientFiles, "something else")
+SERVER = Endpoint(checkServer, checkServerFiles, "something else")
 
 
 class Named(Factory):
@@ -110,8 +125,9 @@ class ListenerTests(SynchronousTestCase):
         A socket of systemd that there is not is told with what to do.
         """
         for where in ("index=0", "name=x"):
-            error = self.assertRaises(CannotUse, Listener, MemoryReactorClock(), f"systemd:domain=INET:{where}")
-            self.assertEqual(str(error), "systemd gave this process no such socket; see connpool.socket")
+            listener = Listener(MemoryReactorClock(), f"systemd:domain=INET:{where}")
+            failure = self.failureResultOf(listener.listen(Named()), CannotUse)
+            self.assertEqual(str(failure.value), "systemd gave this process no such socket; see connpool.socket")
 
     def test_wrong(self) -> None:
         """
@@ -321,8 +337,8 @@ class TLSListenerTests(TLSTestCase):
         What is wrong with it is told.
         """
         wrong = self.server(r"endpoint=systemd\:domain=INET\:index=0")
-        error = self.assertRaises(CannotUse, Listener, MemoryReactorClock(), wrong)
-        self.assertEqual(str(error), "systemd gave this process no such socket; see connpool.socket")
+        failure = self.failureResultOf(Listener(MemoryReactorClock(), wrong).listen(Named()), CannotUse)
+        self.assertEqual(str(failure.value), "systemd gave this process no such socket; see connpool.socket")
         self.assertEqual(withoutUnder(wrong), self.server())
         self.assertEqual(withoutUnder("tcp:endpoint=x"), "tcp:endpoint=x")
         self.assertRaises(ValueError, Listener, MemoryReactorClock(), self.server("endpoint=smtp"))
@@ -361,6 +377,60 @@ class TLSListenerTests(TLSTestCase):
             self.assertEqual(protocol.getHandle().get_context().get_verify_mode(), mode)
 
 
+class TLSClientEndpointTests(TLSTestCase):
+    """
+    Tests for L{TLSClientEndpoint} and L{clientEndpoint}.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make an endpoint that trusts an authority.
+        """
+        super().setUp()
+        self.reactor = MemoryReactorClock()
+        self.trusted = self.made("trusted")
+        self.file = self.trusted / "authority.pem"
+        self.endpoint = clientEndpoint(self.reactor, f"tls:127.0.0.1:11211:trustRoots={quoted(self.trusted)}")
+
+    def test_plain(self) -> None:
+        """
+        Only strings with TLS give one.
+        """
+        verifyObject(IStreamClientEndpoint, self.endpoint)
+        self.assertIsInstance(self.endpoint, TLSClientEndpoint)
+        self.assertNotIsInstance(clientEndpoint(self.reactor, "tcp:127.0.0.1:11211"), TLSClientEndpoint)
+
+    def test_readToConnect(self) -> None:
+        """
+        Certificates are read when it connects. When they cannot be read, that fails, and the next time they are read
+        again.
+        """
+        failure = self.failureResultOf(self.endpoint.connect(Named()), CannotUse)
+        self.assertEqual(str(failure.value), f"no certificate in the .pem files of {self.trusted}")
+        self.file.write_bytes(self.authority.certificate.read_bytes())
+        for connections in (1, 2):
+            self.assertNoResult(self.endpoint.connect(Named()))
+            self.assertEqual(len(self.reactor.tcpClients), connections)
+            self.file.unlink(missing_ok=True)
+
+    def test_read(self) -> None:
+        """
+        Certificates that were read before it connects are used.
+        """
+        endpoint: Any = self.endpoint
+        self.file.write_bytes(self.authority.certificate.read_bytes())
+        endpoint.read()
+        self.file.unlink()
+        self.assertNoResult(endpoint.connect(Named()))
+        self.assertRaises(CannotUse, endpoint.read)
+
+    def test_wrong(self) -> None:
+        """
+        A string that is wrong is refused at once.
+        """
+        self.assertRaises(TypeError, clientEndpoint, self.reactor, "tls:h")
+
+
 class WordsTests(TLSTestCase):
     """
     Tests for what people are told about keys and certificates.
@@ -370,8 +440,9 @@ class WordsTests(TLSTestCase):
         """
         Assert that an endpoint string is refused, with some words and without examples of a better one.
         """
-        kind = Endpoint(Listener if server else clientEndpoint, "something else")
-        error = self.assertRaises(ValueError, kind.check, description)
+        kind = SERVER if server else CLIENT
+        kind.checkValue(description)
+        error = self.assertRaises(ValueError, kind.checkFiles, description)
         self.assertEqual(str(error), told)
 
     def test_right(self) -> None:
@@ -380,8 +451,8 @@ class WordsTests(TLSTestCase):
         """
         trusted = f"trustRoots={quoted(self.directory)}"
         ours = f"certificate={quoted(self.host.certificate)}:privateKey={quoted(self.host.key)}"
-        Endpoint(clientEndpoint, "").check(f"tls:cache.example:11211:{trusted}:{ours}")
-        Endpoint(Listener, "").check(self.server(f"extraCertChain={quoted(self.authority.certificate)}"))
+        CLIENT.checkFiles(f"tls:cache.example:11211:{trusted}:{ours}")
+        SERVER.checkFiles(self.server(f"extraCertChain={quoted(self.authority.certificate)}"))
 
     def test_absent(self) -> None:
         """
@@ -410,8 +481,8 @@ class WordsTests(TLSTestCase):
         """
         broken = quoted(self.made("broken", "not a key"))
         for description, server in ((f"ssl:1:privateKey={broken}", True), (f"tls:x:1:certificate={broken}", False)):
-            kind = Endpoint(Listener if server else clientEndpoint, "something else")
-            error = self.assertRaises(CannotUse, kind.check, description)
+            kind = SERVER if server else CLIENT
+            error = self.assertRaises(CannotUse, kind.checkFiles, description)
             self.assertRegex(str(error), "^certificate or key: [a-z ]+$")
         other = Certificate(self.directory, "other", self.authority)
         pair = f"privateKey={quoted(other.key)}:certKey={quoted(self.host.certificate)}"
@@ -426,7 +497,7 @@ class WordsTests(TLSTestCase):
             told = "TLS needs packages that are not here: pip install 'txconnpool[tls]'"
             self.assertTold(self.server(), told)
             self.assertTold("tls:x:1", told, server=False)
-            Endpoint(Listener, "").check("tcp:1")
+            SERVER.checkFiles("tcp:1")
 
     def test_reason(self) -> None:
         """

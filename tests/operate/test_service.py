@@ -697,6 +697,31 @@ class RereadTests(SynchronousTestCase):
         self.successResultOf(self.change(street, listenAuth=None))
         self.assertEqual(street.ask(street.client("tcp:1"), b"get a\r\n"), b"END\r\n")
 
+    def test_atStart(self) -> None:
+        """
+        Files are read when the service starts, each time: a service is constructed without them.
+        """
+        users = self.directory / "users"
+        clock: Any = MemoryReactorClock()
+        service = ProxyService(Settings(pools=(replace(A, listenAuth=f"file:{users}"),)), clock)
+        error = self.assertRaises(ConfigError, service.startService)
+        self.assertIn("/users cannot be read: No such file or directory", str(error))
+        self.assertEqual((clock.tcpServers, service.running), ([], 0))
+        for password in (b"a", b"b"):
+            self.users(f"joe:{password.decode()}")
+            service.privilegedStartService()
+            users.unlink()
+            service.startService()
+            client = Pipe(clock).connect(clock.tcpServers[-1][1].buildProtocol(None))
+            client.send(self.LOGIN.replace(b"joe a", b"joe " + password))
+            for _ in range(10):
+                clock.advance(0)
+            self.assertEqual(client.take(), b"STORED\r\n")
+            client.lose()
+            service.stopService()
+            for _ in range(10):
+                clock.advance(0)
+
     def test_allOrNothing(self) -> None:
         """
         When one thing cannot be read, nothing changes, and that is told without a traceback.

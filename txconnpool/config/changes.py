@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from hashlib import sha256
 
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 
-from txconnpool.config.credentials import tokens
+from txconnpool.config.files import fingerprints
 from txconnpool.config.kinds import Option
 from txconnpool.config.settings import POOL_OPTIONS, PROCESS_OPTIONS, PoolSettings, Settings
-from txconnpool.net.endpoints import digest, nameOf, usesTLS
 
 _log = Logger("txconnpool.settings")
 
@@ -51,45 +49,26 @@ def _changed(old: Settings | PoolSettings, new: Settings | PoolSettings, options
             yield f"{each.name} {each.show(before) or 'none'} -> {each.show(after) or 'none'}"
 
 
-def _digest(source: str) -> bytes:
-    return sha256(b"\n".join(tokens(source))).digest()
-
-
-def named(settings: Settings) -> Iterator[tuple[str, bytes]]:
-    """
-    Look at what settings name.
-
-    @return: what it is, and something that is different when it has changed. What cannot be read is left out.
-    """
-    for pool in settings.pools:
-        looks: list[tuple[str, Callable[[str], bytes], str | None]] = [
-            ("user and password of upstream-auth", _digest, pool.upstreamAuth),
-            ("users and passwords of listen-auth", _digest, pool.listenAuth),
-        ]
-        for endpoint in (*pool.listen, *pool.upstream):
-            if usesTLS(endpoint):
-                looks.append((f"keys and certificates of {nameOf(endpoint)}", digest, endpoint))
-        for what, look, where in looks:
-            if where is not None:
-                try:
-                    yield f"pool {pool.name}: {what}", look(where)
-                except (OSError, ValueError):
-                    pass  # whoever uses it says so
-
-
 class Changeable:
     """
-    Mixed into a service that runs with settings which may change.
+    A mixin for services that run with settings which may change.
 
-    @ivar settings: those in force.
+    @ivar settings: the settings in force.
     """
 
     running: int
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._named = dict(named(settings))
+        self._fingerprints: dict[str, bytes] = {}
         self._changing = DeferredLock()
+
+    def rememberFiles(self) -> None:
+        """
+        Remember what is in the files that the settings name. To be called when the service starts: the first change
+        compares with it.
+        """
+        self._fingerprints = dict(fingerprints(self.settings))
 
     def change(self, make: Callable[[Settings], Settings], quiet: bool = False) -> Deferred[list[str]]:
         """
@@ -115,8 +94,8 @@ class Changeable:
         # Without a difference, too: what the settings name may have changed, such as a file of passwords.
         await self._apply(new)
         self.settings = new
-        before, self._named = self._named, dict(named(new))
-        lines += (f"{what}: new" for what, look in self._named.items() if before.get(what, look) != look)
+        before, self._fingerprints = self._fingerprints, dict(fingerprints(new))
+        lines += (f"{what}: new" for what, found in self._fingerprints.items() if before.get(what, found) != found)
         lines += (f"{line}: needs a restart" for line in differences(new, wanted))
         for line in [] if quiet else lines:
             _log.info("{line}", line=line)

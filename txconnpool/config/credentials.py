@@ -66,38 +66,35 @@ class Accounts(Kind[str]):
 
     def __init__(self, most: int | None = None) -> None:
         """
-        @param most: how many there may be, if that matters.
+        @param most: how many users there may be; C{None}: any number.
         """
         self._most = most
 
     def parse(self, text: str) -> str:
         """
-        Make the path of a file absolute: it is read again on reload, when twistd has changed its directory.
+        Make the path of a file absolute, because twistd may change its working directory before the file is read again.
         """
         kind, _, place = text.partition(":")
         return f"file:{os.path.abspath(place)}" if kind == "file" and place else text
 
-    def fits(self, value: str) -> bool:
+    def checkValue(self, value: str) -> None:
         """
-        Read what is there.
+        Check that the value begins with C{file:} or C{env:}.
         """
-        try:
-            self.check(value)
-        except ValueError:
-            return False
-        return True
+        if not (isinstance(value, str) and re.match("(file|env):.", value, re.DOTALL)):
+            raise self.wrong()
 
-    def check(self, value: str) -> None:
+    def checkFiles(self, value: str) -> None:
         """
-        @raise ValueError: there is no user and password; its message says why.
+        Read and count the users and passwords.
         """
         found = tokens(value)
         if self._most is not None and len(found) > self._most:
             raise ValueError(f"{len(found)} users: expected {self._most}")
 
-    def told(self, value: object) -> str:
+    def quote(self, value: object) -> str:
         """
-        Not what somebody may have put in the place of where it is.
+        Do not show a value that is neither a file nor an environment variable: it may be the password itself.
         """
         return repr(value) if isinstance(value, str) and re.match("(file|env):", value) else "'...'"
 

@@ -177,10 +177,13 @@ class _Loader:
             if each.name in entries:
                 entry = entries[each.name]
                 try:
-                    values[each.attribute] = entry.place, each.parse(entry.texts)
+                    value = each.parse(entry.texts)
+                    # Here, so that a file that cannot be read is one fault among all others, with its line.
+                    each.checkFiles(value)
+                    values[each.attribute] = entry.place, value
                 except ValueError as error:
                     self.wrong.add(each.attribute)
-                    given = each.kind.told(", ".join(entry.texts))
+                    given = each.kind.quote(", ".join(entry.texts))
                     self.problems.append(f"{entry.place} {each.name} = {given}: {error}")
         return values
 

@@ -1,10 +1,13 @@
 # -*- test-case-name: tests.config.test_kinds -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-What a setting may be: kinds of values, and the description of a setting from which all its faces follow.
+The kinds of values that settings have, and the declaration of a setting.
 
 A setting is declared once, as a field of a frozen dataclass whose default is a call of L{option}. The ini key, the long
 option, the help, the checks and the default are made from that; see L{txconnpool.config.settings}.
+
+Each kind has two checks. C{checkValue} looks at the value alone, so that settings are constructed without reading any
+file. C{checkFiles} reads the files that the value names.
 """
 
 from __future__ import annotations
@@ -17,9 +20,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
-from twisted.internet.interfaces import IReactorPluggableNameResolver
-from zope.interface import directlyProvides
-
 from txconnpool.net.endpoints import CannotUse
 
 T = TypeVar("T")
@@ -27,10 +27,10 @@ T = TypeVar("T")
 
 class Kind(ABC, Generic[T]):
     """
-    How a value is written, and in which range it is.
+    A kind of value: how it is written in text, and which values are allowed.
 
-    @cvar metavar: the word that stands for a value in the help.
-    @ivar expected: what would be right, to end a sentence that begins with "expected".
+    @cvar metavar: the word for a value in the help.
+    @ivar expected: the allowed values, as the end of a sentence that begins with "expected".
     """
 
     metavar: ClassVar[str]
@@ -38,40 +38,47 @@ class Kind(ABC, Generic[T]):
 
     def parse(self, text: str) -> T:
         """
-        Read a value. A text stands for itself unless a kind says otherwise.
+        Make a value from its text. The default implementation returns the text.
 
-        @raise ValueError: the text is no such value; its message says what would be right.
+        @raise ValueError: the text is no such value. The message describes the allowed values.
         """
         return cast(T, text)
 
     @abstractmethod
-    def fits(self, value: T) -> bool:
+    def checkValue(self, value: T) -> None:
         """
-        @return: whether a value, read or given by a program, is right.
+        Check a value, which was parsed from text or given by a program. Nothing is opened or read.
+
+        @raise ValueError: the value is not allowed. The message describes the allowed values.
         """
 
-    def check(self, value: T) -> None:
+    def checkFiles(self, value: T) -> None:
         """
-        @raise ValueError: the value is not right; its message says what would be.
+        Read the files that a value names, and check what is in them. The default implementation reads none.
+
+        @param value: a value that L{checkValue} accepts.
+
+        @raise ValueError: a file cannot be read, or its content is wrong. The message says why.
         """
-        if not self.fits(value):
-            raise self.wrong()
+        return None
 
     def wrong(self) -> ValueError:
         """
-        @return: the exception for a value that is not right.
+        @return: an exception that describes the allowed values.
         """
         return ValueError(f"expected {self.expected}")
 
     def show(self, value: T) -> str:
         """
-        Write a value so that L{parse} reads it back.
+        Write a value as text from which L{parse} makes it again.
         """
         return str(value)
 
-    def told(self, value: object) -> str:
+    def quote(self, value: object) -> str:
         """
-        Write a wrong value in a message: what was given, a text or several, or what a program set.
+        Write a wrong value in an error message.
+
+        @param value: a text, several texts, or what a program has set.
         """
         return repr(value)
 
@@ -95,11 +102,12 @@ class Whole(Kind[int]):
             raise self.wrong()
         return int(text)
 
-    def fits(self, value: int) -> bool:
+    def checkValue(self, value: int) -> None:
         """
-        Hold the range.
+        Check the range.
         """
-        return isinstance(value, int) and self.low <= value <= self.high
+        if not (isinstance(value, int) and self.low <= value <= self.high):
+            raise self.wrong()
 
 
 class Size(Whole):
@@ -143,7 +151,7 @@ class Seconds(Kind[float]):
 
     def __init__(self, low: float, high: float, zero: str = "") -> None:
         """
-        @param zero: what 0 means, where it is allowed beside the range.
+        @param zero: the meaning of 0, if that is allowed outside of the range.
         """
         self.low, self.high, self.zero = low, high, zero
         self.expected = f"seconds from {self.show(low)} to {self.show(high)}, such as 2, 0.5, 500ms, 5m or 1h"
@@ -159,11 +167,14 @@ class Seconds(Kind[float]):
             raise self.wrong()
         return float(match[1]) * self._units[match[2]]
 
-    def fits(self, value: float) -> bool:
+    def checkValue(self, value: float) -> None:
         """
-        Hold the range.
+        Check the range.
         """
-        return isinstance(value, (int, float)) and (self.low <= value <= self.high or bool(self.zero and value == 0))
+        if not isinstance(value, (int, float)):
+            raise self.wrong()
+        if not self.low <= value <= self.high and not (self.zero and value == 0):
+            raise self.wrong()
 
     def show(self, value: float) -> str:
         """
@@ -183,11 +194,12 @@ class Choice(Kind[str]):
         self.words = words
         self.expected = " or ".join(words)
 
-    def fits(self, value: str) -> bool:
+    def checkValue(self, value: str) -> None:
         """
-        Hold the list of words.
+        Look the word up.
         """
-        return value in self.words
+        if value not in self.words:
+            raise self.wrong()
 
 
 class SecretFile(Kind[str]):
@@ -200,7 +212,7 @@ class SecretFile(Kind[str]):
 
     def parse(self, text: str) -> str:
         """
-        Make the path absolute: twistd may change its directory before it is read again.
+        Make the path absolute, because twistd may change its working directory before the file is read again.
         """
         return os.path.abspath(text)
 
@@ -214,33 +226,42 @@ class SecretFile(Kind[str]):
         with open(value, "rb") as file:
             return file.readline(_SECRET_MAX).strip()
 
-    def fits(self, value: str) -> bool:
+    def checkValue(self, value: str) -> None:
         """
-        Find a secret.
+        Check that there is a path.
+        """
+        if not (isinstance(value, str) and value):
+            raise self.wrong()
+
+    def checkFiles(self, value: str) -> None:
+        """
+        Read the secret, which may not be empty.
         """
         try:
-            return bool(self.read(value))
+            secret = self.read(value)
         except OSError:
-            return False
+            secret = b""
+        if not secret:
+            raise self.wrong()
 
 
-#: Bytes of a secret, at most.
+#: The length of a secret in bytes, at most.
 _SECRET_MAX = 1024
 
 
 class Words(Kind[tuple[str, ...]]):
     """
-    Some words of a list, with spaces or commas between them; also none.
+    Any number of words of a list, with spaces or commas between them.
     """
 
     metavar = "WORDS"
 
     def __init__(self, what: str, known: Iterable[str], never: Iterable[str] = (), why: str = "") -> None:
         """
-        @param what: what one of them is called.
-        @param known: all there are.
-        @param never: others that exist and cannot be taken.
-        @param why: why not, to end a sentence.
+        @param what: the noun for one of the words.
+        @param known: all words that are allowed.
+        @param never: other words that exist and are not allowed.
+        @param why: why they are not allowed, as the end of a sentence that begins with the word.
         """
         self._what, self._known, self._never, self._why = what, sorted(known), frozenset(never), why
         self.expected = f"names of {what}s, such as {self._known[0]} {self._known[-1]}"
@@ -251,117 +272,114 @@ class Words(Kind[tuple[str, ...]]):
         """
         return tuple(text.replace(",", " ").split())
 
-    def fits(self, value: tuple[str, ...]) -> bool:
+    def checkValue(self, value: tuple[str, ...]) -> None:
         """
-        Hold the list.
+        @raise ValueError: a word is not allowed. The message has the word, and the allowed one that is most like it.
         """
-        return isinstance(value, tuple) and set(value) <= set(self._known)
-
-    def check(self, value: tuple[str, ...]) -> None:
-        """
-        @raise ValueError: a word is not in the list; its message says which, and what may have been meant.
-        """
-        for word in value if isinstance(value, tuple) else ():
+        if not isinstance(value, tuple):
+            raise self.wrong()
+        for word in value:
             if word in self._never:
                 raise ValueError(f"{word} {self._why}")
             if word not in self._known:
                 near = nearest(str(word), self._known)
                 right = f"did you mean {near}?" if near else f"expected some of {' '.join(self._known)}"
                 raise ValueError(f"no such {self._what}: {word}; {right}")
-        super().check(value)
 
     def show(self, value: tuple[str, ...]) -> str:
         """
-        Write the words with spaces between them.
+        Join the words with spaces.
         """
         return " ".join(value)
-
-
-class _Nowhere:
-    """
-    Stands where a reactor is asked for while an endpoint string is only checked: nothing can be done with it.
-    """
-
-    nameResolver = None
-
-    def __init__(self) -> None:
-        # tls: endpoints warn about a reactor without a resolver as soon as they are made.
-        directlyProvides(self, IReactorPluggableNameResolver)
 
 
 class Endpoint(Kind[str]):
     """
     An endpoint string of Twisted.
-
-    It is checked by making the endpoint, which opens nothing but may read files that the string names (keys,
-    certificates), and may load Twisted's plugins.
     """
 
     metavar = "ENDPOINT"
 
-    def __init__(self, fromString: Callable[[Any, str], object], expected: str) -> None:
+    def __init__(
+        self, checkSyntax: Callable[[str], object], checkFiles: Callable[[str], object], expected: str
+    ) -> None:
         """
-        @param fromString: C{clientFromString} or C{serverFromString}.
-        @param expected: examples.
+        @param checkSyntax: raises an exception for a string that is wrong.
+        @param checkFiles: raises L{CannotUse} for a string that names files of no use.
+        @param expected: examples of right ones.
         """
-        self._fromString = fromString
+        self._checkSyntax = checkSyntax
+        self._checkFiles = checkFiles
         self.expected = expected
 
-    def fits(self, value: str) -> bool:
+    def checkValue(self, value: str) -> None:
         """
-        Make the endpoint.
+        @raise ValueError: the string is no endpoint. The message says why, and has examples of right ones.
         """
         try:
-            self._make(value)
+            self._try(self._checkSyntax, value)
+            # Twisted takes any number for a port, and fails with a traceback when it uses it.
+            numbers = re.findall(r":(?:port=)?([0-9]+)(?=:|$)", value) if re.match(_HAS_PORT, value, re.I) else []
+            for port in numbers:
+                if int(port) > 65535:
+                    raise ValueError(f"port {port} is more than 65535")
+        except ValueError as error:
+            right = f"expected {self.expected}"
+            # Where the type is right, its first argument may be missing, and would be taken for the type.
+            if "Unknown endpoint type" in str(error) and self._isRight(f"tcp:{value}"):
+                right = f"did you mean tcp:{value}?"
+            raise ValueError(f"{error}; {right}") from None
+
+    def checkFiles(self, value: str) -> None:
+        """
+        Read the keys and certificates that the string names, and look for its socket of systemd.
+        """
+        try:
+            self._try(self._checkFiles, value)
+        except CannotUse:
+            raise
+        except ValueError as error:
+            raise ValueError(f"{error}; expected {self.expected}") from None
+
+    def _isRight(self, value: str) -> bool:
+        try:
+            self.checkValue(value)
         except ValueError:
             return False
         return True
 
-    def check(self, value: str) -> None:
+    @staticmethod
+    def _try(check: Callable[[str], object], value: str) -> None:
         """
-        @raise ValueError: the string is no endpoint; its message says why, and what would be right.
-        """
-        try:
-            self._make(value)
-        except CannotUse:
-            raise
-        except ValueError as error:
-            right = f"expected {self.expected}"
-            # Where the type is right, its first argument may be missing, and the type would be taken for it.
-            if "Unknown endpoint type" in str(error) and self.fits(f"tcp:{value}"):
-                right = f"did you mean tcp:{value}?"
-            raise ValueError(f"{error}; {right}") from None
-
-    def _make(self, value: str) -> None:
-        """
-        @raise ValueError: the string is no endpoint; its message says why.
+        @raise ValueError: the check has failed. The message is one line.
         """
         try:
-            self._fromString(_Nowhere(), value)
+            check(value)
         except CannotUse:
             raise
         except Exception as error:  # Twisted's own parsers raise six kinds already, and plugins may raise any
             # "TCP4ClientEndpoint.__init__() missing 1 required ..." is one of them.
             text = re.sub(r"^\S+\(\) ", "", " ".join(str(error).split()))
             raise ValueError(text.rstrip(".") or type(error).__name__) from None
-        # Twisted takes any number for a port, and fails with a traceback when it comes to use it.
-        ports = re.findall(r":(?:port=)?([0-9]+)(?=:|$)", value) if re.match("tcp6?:|ssl:|tls:", value, re.I) else []
-        for port in ports:
-            if int(port) > 65535:
-                raise ValueError(f"port {port} is more than 65535")
+
+
+#: A pattern for the beginning of an endpoint string that has a port.
+_HAS_PORT = "tcp6?:|ssl:|tls:"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
     """
-    A setting: everything but its value.
+    The declaration of a setting.
 
     @ivar name: the ini key, and the long option without its two hyphens.
     @ivar attribute: the name of the dataclass's field.
+    @ivar default: the value if none is given.
+    @ivar kind: the kind of its value, or of each of its values.
     @ivar doc: a phrase for the help.
     @ivar group: the heading under which the help shows it.
-    @ivar short: the letter of the short option, or nothing.
-    @ivar many: whether it may be given several times: its value is a tuple then.
+    @ivar short: the letter of the short option, or an empty string.
+    @ivar many: whether it may be given several times. Its value is a tuple then.
     @ivar fixed: whether it cannot change while the proxy runs.
     """
 
@@ -377,11 +395,11 @@ class Option:
 
     def parse(self, texts: Sequence[str]) -> Any:
         """
-        Read and check a value.
+        Make a value from texts, and check it.
 
-        @param texts: what was given, one text for each line or for each time the option was used.
+        @param texts: one text for each line of the ini file, or for each time the option was used.
 
-        @raise ValueError: with what would be right.
+        @raise ValueError: there is no such value. The message describes the allowed values.
         """
         if self.default is None and not any(texts):
             return None
@@ -389,32 +407,48 @@ class Option:
             raise ValueError("expected one line")
         values = tuple(map(self.kind.parse, texts))
         value = values if self.many else values[0]
-        self.check(value)
+        self.checkValue(value)
         return value
 
-    def check(self, value: Any) -> None:
+    def checkValue(self, value: Any) -> None:
         """
-        Check a value.
+        Check a value. Nothing is opened or read.
 
-        @raise ValueError: with what would be right.
+        @raise ValueError: the value is not allowed. The message describes the allowed values.
+        """
+        if self.many and not (isinstance(value, tuple) and value):
+            raise ValueError(f"expected one or more of {self.kind.expected}")
+        self._forEach(value, self.kind.checkValue)
+        if self.many and len(set(value)) < len(value):
+            raise ValueError("expected each only once")
+
+    def checkFiles(self, value: Any) -> None:
+        """
+        Read the files that a value names, and check what is in them.
+
+        @param value: a value that L{checkValue} accepts.
+
+        @raise ValueError: a file cannot be read, or its content is wrong. The message says why.
+        """
+        self._forEach(value, self.kind.checkFiles)
+
+    def _forEach(self, value: Any, check: Callable[[Any], None]) -> None:
+        """
+        Call a check with the value, or with each of several values.
         """
         if not self.many:
             if value is not None or self.default is not None:
-                self.kind.check(value)
+                check(value)
             return
-        if not isinstance(value, tuple) or not value:
-            raise ValueError(f"expected one or more of {self.kind.expected}")
         for one in value:
             try:
-                self.kind.check(one)
+                check(one)
             except ValueError as error:
                 raise ValueError(f"{one!r}: {error}" if len(value) > 1 else str(error)) from None
-        if len(set(value)) < len(value):
-            raise ValueError("expected each only once")
 
     def show(self, value: Any) -> str:
         """
-        Write a value as the ini has it: several on a line each, nothing for C{None}.
+        Write a value as in an ini file: each of several on a line of its own, an empty text for C{None}.
         """
         if value is None:
             return ""
@@ -425,9 +459,9 @@ def option(
     default: T, kind: Kind[Any], doc: str, group: str, short: str = "", many: bool = False, fixed: bool = False
 ) -> T:
     """
-    Declare a setting: the default of a dataclass's field, of which L{optionsOf} makes an L{Option}.
+    Declare a setting. For the parameters, see L{Option}.
 
-    @return: not really the default, but what type checkers and C{dataclass} take for it.
+    @return: a field of a dataclass, from which L{optionsOf} makes an L{Option}. For type checkers it is the default.
     """
     metadata = {"kind": kind, "doc": doc, "group": group, "short": short, "many": many, "fixed": fixed}
     return field(default=default, metadata=metadata)
@@ -435,14 +469,14 @@ def option(
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """
-    Find what a misspelt name may have meant.
+    @return: the known name that is most like a misspelt one, or C{None} if none is like it.
     """
     return next(iter(difflib.get_close_matches(name, known, 1)), None)
 
 
 def optionsOf(settings: type) -> Iterator[Option]:
     """
-    Find the settings that a dataclass declares.
+    @return: the settings that a dataclass declares with L{option}.
     """
     for each in fields(settings):
         if each.metadata:

@@ -10,12 +10,14 @@ follow from that. C{conf/connpool.ini} explains them all, which a test holds.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from txconnpool.config.credentials import Accounts
-from txconnpool.config.kinds import Choice, Endpoint, Seconds, SecretFile, Size, Whole, Words, option, optionsOf
-from txconnpool.net.endpoints import Listener, clientEndpoint
+from txconnpool.config.kinds import Choice, Endpoint, Option, Seconds, SecretFile, Size, Whole, Words, option, optionsOf
+from txconnpool.net.endpoints import checkClientFiles, checkServerFiles
+from txconnpool.net.syntax import checkClient, checkServer
 from txconnpool.wire.memcache.dialect import COMMAND_NAMES, REFUSED
 
 
@@ -64,6 +66,10 @@ _DAY = 86400.0
 _YEAR = 365 * _DAY
 
 
+def _listening(expected: str) -> Endpoint:
+    return Endpoint(checkServer, checkServerFiles, expected)
+
+
 @dataclass(frozen=True, kw_only=True)
 class PoolSettings:
     """
@@ -76,7 +82,7 @@ class PoolSettings:
 
     upstream: tuple[str, ...] = option(
         ("tcp:127.0.0.1:11211",),
-        Endpoint(clientEndpoint, "tcp:HOST:PORT, unix:PATH, tls:HOST:PORT or memory:"),
+        Endpoint(checkClient, checkClientFiles, "tcp:HOST:PORT, unix:PATH, tls:HOST:PORT or memory:"),
         "a server, as a client endpoint string; memory: is one inside the process; may be repeated",
         "Servers and clients",
         "u",
@@ -84,7 +90,7 @@ class PoolSettings:
     )
     listen: tuple[str, ...] = option(
         ("tcp:11212:interface=127.0.0.1",),
-        Endpoint(Listener, "tcp:PORT:interface=ADDRESS, ssl:PORT:privateKey=FILE:certKey=FILE or unix:PATH"),
+        _listening("tcp:PORT:interface=ADDRESS, ssl:PORT:privateKey=FILE:certKey=FILE or unix:PATH"),
         "where clients connect, as a server endpoint string; may be repeated",
         "Servers and clients",
         "l",
@@ -197,7 +203,7 @@ class PoolSettings:
 
         @raise ConfigError: with all that is wrong.
         """
-        faults = list(_wrongValues(self, self.name))
+        faults = list(faultsOf(self, Option.checkValue))
         if not re.fullmatch(POOL_NAME, self.name):
             faults.append(Fault(f"pool {self.name!r}: expected a name of {POOL_NAME_EXPECTED}"))
         if not faults:
@@ -245,7 +251,7 @@ class Settings:
     )
     stats: str | None = option(
         None,
-        Endpoint(Listener, "tcp:PORT:interface=ADDRESS or unix:PATH"),
+        _listening("tcp:PORT:interface=ADDRESS or unix:PATH"),
         "where statistics are served over HTTP, as a server endpoint string: a page for people, /metrics for "
         "Prometheus, /stats.json, /healthz",
         "The whole process",
@@ -253,7 +259,7 @@ class Settings:
     )
     admin: str | None = option(
         None,
-        Endpoint(Listener, "unix:PATH or tcp:PORT:interface=ADDRESS"),
+        _listening("unix:PATH or tcp:PORT:interface=ADDRESS"),
         "where the proxy is administered, as a server endpoint string; anything but unix: needs a password",
         "The whole process",
         fixed=True,
@@ -272,7 +278,7 @@ class Settings:
 
         @raise ConfigError: with all that is wrong.
         """
-        faults = list(_wrongValues(self))
+        faults = list(faultsOf(self, Option.checkValue))
         if len({pool.name for pool in self.pools}) < len(self.pools):
             faults.append(Fault("pools: two have one name; expected each only once"))
         if not self.pools:
@@ -288,16 +294,21 @@ PROCESS_OPTIONS = tuple(optionsOf(Settings))
 OPTIONS = POOL_OPTIONS + PROCESS_OPTIONS
 
 
-def _wrongValues(settings: PoolSettings | Settings, pool: str = "") -> Iterator[Fault]:
+def faultsOf(settings: PoolSettings | Settings, check: Callable[[Option, Any], None]) -> Iterator[Fault]:
     """
-    Check each setting by itself.
+    Check each setting by itself. The settings of the pools in L{Settings} are not checked.
+
+    @param check: a method of L{Option}, called with the value of each setting.
+
+    @return: a fault for each C{ValueError} that it raises.
     """
-    for each in POOL_OPTIONS if isinstance(settings, PoolSettings) else PROCESS_OPTIONS:
+    options, pool = (POOL_OPTIONS, settings.name) if isinstance(settings, PoolSettings) else (PROCESS_OPTIONS, "")
+    for each in options:
         value = getattr(settings, each.attribute)
         try:
-            each.check(value)
+            check(each, value)
         except ValueError as error:
-            yield Fault(f"{each.attribute} = {each.kind.told(value)}: {error}", (each.attribute,), pool)
+            yield Fault(f"{each.attribute} = {each.kind.quote(value)}: {error}", (each.attribute,), pool)
 
 
 def _contradictions(pool: PoolSettings) -> Iterator[Fault]:

@@ -18,7 +18,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
@@ -33,10 +33,9 @@ from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-T = TypeVar("T")
+from txconnpool.net.syntax import ARGUMENT, NoReactor, checkClient, checkServer
 
-# Colons and backslashes in a value have a backslash before them.
-_ARGUMENT = r":%s=((?:[^:\\]|\\.)*)"
+T = TypeVar("T")
 
 
 def usesTLS(description: str) -> bool:
@@ -105,14 +104,14 @@ def nameOf(description: str) -> str:
     """
     What an endpoint is called: its string without what does not say where it is, such as paths of certificates.
     """
-    return re.sub(_ARGUMENT % f"(?:timeout|bindAddress|backlog|{_FILES}|{_DIRECTORIES})", "", description)
+    return re.sub(ARGUMENT % f"(?:timeout|bindAddress|backlog|{_FILES}|{_DIRECTORIES})", "", description)
 
 
 def withoutUnder(description: str) -> str:
     """
     The endpoint string of a listener with TLS, without where it listens instead of its port.
     """
-    return re.sub(_ARGUMENT % "endpoint", "", description) if usesTLS(description) else description
+    return re.sub(ARGUMENT % "endpoint", "", description) if usesTLS(description) else description
 
 
 def digest(description: str) -> bytes:
@@ -131,23 +130,87 @@ def digest(description: str) -> bytes:
 
 def clientEndpoint(reactor: Any, description: str) -> IStreamClientEndpoint:
     """
-    Make the endpoint of a server.
+    Make the endpoint of a server. Nothing is read: an endpoint with TLS is a L{TLSClientEndpoint}.
 
-    @raise CannotUse: what the description names is of no use.
     @raise ValueError: the description is wrong; Twisted raises C{TypeError} and others too.
     """
-    with _inWords(description):
-        for name in ("trustRoots", "caCertsDir"):
-            _authorities(description, name)
-        endpoint: IStreamClientEndpoint = clientFromString(reactor, description)
-        return endpoint
+    if usesTLS(description):
+        return TLSClientEndpoint(reactor, description)
+    endpoint: IStreamClientEndpoint = clientFromString(reactor, description)
+    return endpoint
+
+
+@implementer(IStreamClientEndpoint)
+class TLSClientEndpoint:
+    """
+    The endpoint of a server with TLS. Its keys and certificates are read by L{read}, or else when it first connects.
+    """
+
+    def __init__(self, reactor: Any, description: str) -> None:
+        """
+        @param reactor: the reactor of the connections.
+        @param description: a client endpoint string for which L{usesTLS} is true.
+
+        @raise ValueError: the description is wrong; Twisted raises C{TypeError} and others too.
+        """
+        checkClient(description)
+        self._reactor = reactor
+        self._description = description
+        self._endpoint: IStreamClientEndpoint | None = None
+
+    def read(self) -> IStreamClientEndpoint:
+        """
+        Read the keys and certificates, and use them for connections from now on.
+
+        @return: Twisted's endpoint with these keys and certificates.
+
+        @raise CannotUse: they cannot be read, or do not fit together.
+        """
+        with _inWords(self._description):
+            for name in ("trustRoots", "caCertsDir"):
+                _authorities(self._description, name)
+            self._endpoint = clientFromString(self._reactor, self._description)
+            return self._endpoint
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """
+        Connect to the server.
+
+        @return: fires with the protocol; fails with L{CannotUse} too.
+        """
+        try:
+            endpoint = self.read() if self._endpoint is None else self._endpoint
+        except Exception:
+            return fail()
+        connecting: Deferred[IProtocol] = endpoint.connect(protocolFactory)
+        return connecting
+
+
+def checkClientFiles(description: str) -> None:
+    """
+    Read the keys and certificates that a client endpoint string names, if it names any.
+
+    @raise CannotUse: they cannot be read, or do not fit together.
+    """
+    if usesTLS(description):
+        TLSClientEndpoint(NoReactor(), description).read()
+
+
+def checkServerFiles(description: str) -> None:
+    """
+    Read the keys and certificates that a server endpoint string names, and look for its socket of systemd, if it names
+    any.
+
+    @raise CannotUse: they cannot be read, do not fit together, or are not there.
+    """
+    Listener(NoReactor(), description).checkFiles()
 
 
 def _argument(description: str, name: str) -> str:
     """
     @return: the value of an argument of an endpoint string, or nothing.
     """
-    found = re.search(_ARGUMENT % name, description)
+    found = re.search(ARGUMENT % name, description)
     return re.sub(r"\\(.)", r"\1", found[1]) if found else ""
 
 
@@ -203,28 +266,41 @@ class Listener:
         @param reactor: what listens.
         @param description: an endpoint string.
 
-        @raise CannotUse: what the description names is of no use.
         @raise ValueError: the description is wrong; Twisted raises C{TypeError} and others too.
         """
+        checkServer(description)
         self._reactor = reactor
         self._description = description
         self._factory: Any = Factory()
         self._door: _Door | None = None
         self._under = _argument(description, "endpoint") if usesTLS(description) else ""
+
+    def checkFiles(self) -> None:
+        """
+        Read the keys and certificates, and look for the socket of systemd, without listening.
+
+        @raise CannotUse: they cannot be read, do not fit together, or are not there.
+        """
         if self.read() is None or self._under:
-            plain = self._under or description
+            plain = self._under or self._description
             with _inWords(plain):
-                serverFromString(reactor, plain)
+                serverFromString(self._reactor, plain)
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         """
-        Listen.
+        Read the keys and certificates, and listen.
+
+        @return: fires with the port; fails with L{CannotUse} too.
         """
         self._factory = protocolFactory
+        return maybeDeferred(self._listen)
+
+    def _listen(self) -> Deferred[IListeningPort]:
         if self._under:
             self._door = _Door(self.read())
             return Listener(self._reactor, self._under).listen(self._door)
-        listening: Deferred[IListeningPort] = self._endpoint(self._reactor, self._entrance).listen(protocolFactory)
+        self.checkFiles()
+        listening: Deferred[IListeningPort] = self._endpoint(self._reactor, self._entrance).listen(self._factory)
         return listening
 
     def _entrance(self, factory: Any) -> Any:
@@ -240,7 +316,7 @@ class Listener:
         authorities = _authorities(self._description, "caCertsDir")
         plain = self._description
         if usesTLS(plain):
-            plain = re.sub(_ARGUMENT % "(?:caCertsDir|endpoint)", "", plain)
+            plain = re.sub(ARGUMENT % "(?:caCertsDir|endpoint)", "", plain)
         endpoint: IStreamServerEndpoint = serverFromString(_Reactor(reactor, door, authorities), plain)
         return endpoint
 
@@ -256,7 +332,7 @@ class Listener:
             return None
         found: list[Any] = []
         with _inWords(self._description):
-            raised(self._endpoint(_Nowhere(), found.append).listen(self._factory))
+            raised(self._endpoint(_NoPorts(), found.append).listen(self._factory))
         return found[0]
 
     def use(self, fresh: Any) -> None:
@@ -307,7 +383,7 @@ class _Door(Factory):
         return protocol
 
 
-class _Nowhere:
+class _NoPorts:
     """
     A reactor that does not listen.
     """

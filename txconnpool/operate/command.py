@@ -105,7 +105,7 @@ class CommandService(MultiService):
         """
         Listen. Only C{twistd} calls this.
 
-        @raise CannotStart: an address cannot be listened on.
+        @raise CannotStart: an address cannot be listened on, or a file that the settings name cannot be read.
         """
         self._startOrExit(super().privilegedStartService)
 
@@ -113,7 +113,7 @@ class CommandService(MultiService):
         """
         Start. Under C{twist}, also listen.
 
-        @raise CannotStart: an address cannot be listened on.
+        @raise CannotStart: an address cannot be listened on, or a file that the settings name cannot be read.
         """
         self._startOrExit(super().startService)
         self._signals.handle(signal.SIGHUP, self._hangUp)
@@ -133,9 +133,13 @@ class CommandService(MultiService):
             if problem is None:
                 raise
             text = f"cannot listen on {problem}; choose another endpoint with --{self._failedOption()}"
-            _log.error("{text}", text=text)
-            sys.excepthook = _printError
-            raise CannotStart(text) from None
+        except ConfigError as error:
+            text = str(error)
+        else:
+            return
+        _log.error("{text}", text=text)
+        sys.excepthook = _printError
+        raise CannotStart(text)
 
     def _failedOption(self) -> str:
         """

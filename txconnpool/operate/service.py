@@ -19,6 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txconnpool.config.changes import CannotChange, Changeable
+from txconnpool.config.files import checkFiles
 from txconnpool.config.settings import PoolSettings, Settings
 from txconnpool.operate.statistics import Process, Proxied, general, inForce, perServer, perSession, snapshot
 from txconnpool.pool.engine import PoolEngine
@@ -116,7 +117,8 @@ class ProxyService(MultiService, Changeable):
         """
         @param settings: the whole of it.
         @param reactor: where to run; the global reactor if not given.
-        @param listen: listens in the stead of the endpoints of the settings, if given.
+        @param listen: listens in the stead of the endpoints of the settings, if given. The files that the settings
+            name are not checked then before it is called.
         """
         MultiService.__init__(self)
         Changeable.__init__(self, settings)
@@ -127,6 +129,8 @@ class ProxyService(MultiService, Changeable):
         self._started = time.time()
         self._reactor = reactor
         self._listen = listen or listenOn(reactor)
+        self._checksFiles = listen is None
+        self._filesRead = False
         self._unread = BufferedBytes(settings.maxUnreadBytes)
         self._numbers = itertools.count(1)
         self._removed: dict[PoolProxy, Deferred[None]] = {}
@@ -148,20 +152,36 @@ class ProxyService(MultiService, Changeable):
 
     def privilegedStartService(self) -> None:
         """
-        Listen, for statistics first: they are there until all else has ended.
+        Read the files that the settings name, and listen. The listener of statistics is opened first, because it is
+        closed last.
+
+        @raise ConfigError: a file cannot be read, or is of no use.
+        @raise CannotListenError: an address is taken, or is not one of this machine.
         """
+        self._readFiles()
         if self.statistics is not None:
             self.statistics.privilegedStartService()
         super().privilegedStartService()
 
     def startService(self) -> None:
         """
-        Start, and listen if that has not been done.
+        Start, and do what L{privilegedStartService} does unless it has been called.
         """
+        self._readFiles()
         self._started = time.time()
         if self.statistics is not None:
             self.statistics.startService()
         super().startService()
+
+    def _readFiles(self) -> None:
+        if self._filesRead:
+            return
+        if self._checksFiles:
+            checkFiles(self.settings)
+        for use in [proxy.readFiles(proxy.settings) for proxy in self.proxies]:
+            use()
+        self.rememberFiles()
+        self._filesRead = True
 
     # -- What is told
 
@@ -276,6 +296,7 @@ class ProxyService(MultiService, Changeable):
 
         @return: fires when no socket or timer is left.
         """
+        self._filesRead = False
         removed: list[Deferred[Any]] = [_after(leaving) for leaving in self._removed.values()]
         stopping: Deferred[Any] = gatherResults([super().stopService(), *removed])
         if self.statistics is not None:

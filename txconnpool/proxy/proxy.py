@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 from txconnpool.config.credentials import Greeting, tokens
 from txconnpool.config.settings import PoolSettings
-from txconnpool.net.endpoints import clientEndpoint, nameOf, raised, usesTLS
+from txconnpool.net.endpoints import TLSClientEndpoint, nameOf, raised, usesTLS
 from txconnpool.pool.connection import ConnectionFactory
 from txconnpool.pool.engine import PoolEngine
 from txconnpool.pool.limits import Limits
@@ -133,7 +133,6 @@ class PoolProxy(Service):
         self._deadline = 0.0
         self._limitSlow()
         self.setName(settings.name)
-        self.readFiles(settings)()
 
     @property
     def slowRequests(self) -> int:
@@ -155,17 +154,17 @@ class PoolProxy(Service):
         theirs = tokens(settings.listenAuth) if settings.listenAuth is not None else None
         listeners = [each for description, each in self.listeners.items() if description in settings.listen]
         certificates = [(each.endpoint, each.endpoint.read()) for each in listeners if each.endpoint is not None]
-        named = {nameOf(description): description for description in settings.upstream if usesTLS(description)}
-        servers = [server for server in self.pool.servers if server.name in named]
-        addresses = [(server, clientEndpoint(self._reactor, named[server.name])) for server in servers]
+        servers = {nameOf(each): TLSClientEndpoint(self._reactor, each) for each in settings.upstream if usesTLS(each)}
+        for server in servers.values():
+            server.read()
 
         def use() -> None:
             self._greeting.token = ours
             self.sessions.gate.tokens = theirs
             for endpoint, fresh in certificates:
                 endpoint.use(fresh)
-            for server, address in addresses:
-                server.address = address
+            for server in self.pool.servers:
+                server.address = servers.get(server.name, server.address)
 
         return use
 

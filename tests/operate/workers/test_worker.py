@@ -110,7 +110,7 @@ class WorkerTests(SynchronousTestCase):
         Have it start.
         """
         settings = asdict(Settings(pools=pools))
-        # The sockets of systemd are the parent's: they could not be checked here.
+        # The sockets of systemd are the parent's: they are not looked for here.
         settings["pools"][-1]["listen"] += SYSTEMD
         self.assertEqual(self.call("start", settings), {"done": self.calls, "value": None})
 

@@ -13,6 +13,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IListeningPort
 
+from txconnpool.config.kinds import SecretFile
 from txconnpool.net.endpoints import Listener, raised
 from txconnpool.operate.console.commands import Target
 from txconnpool.operate.console.protocol import ConsoleFactory
@@ -25,15 +26,17 @@ class ConsoleService(Service):
     @ivar events: the recent events, which are collected while this service runs.
     """
 
-    def __init__(self, endpoint: str, target: Target, reactor: Any, password: bytes | None = None) -> None:
+    def __init__(self, endpoint: str, target: Target, reactor: Any, passwordFile: str | None = None) -> None:
         """
         @param endpoint: a server endpoint string.
-        @param password: the password that a console must be given first, or C{None}.
+        @param passwordFile: the path of a file whose first line is the password that a console must be given first, or
+            C{None}.
         """
         self.events = target.events
         self._endpoint = withMode(endpoint)
         self._reactor = reactor
-        self._factory = ConsoleFactory(target, reactor, password)
+        self._factory = ConsoleFactory(target, reactor)
+        self._passwordFile = passwordFile
         self._port: Any = None
 
     def privilegedStartService(self) -> None:
@@ -55,6 +58,8 @@ class ConsoleService(Service):
 
     def _listen(self) -> None:
         if self._port is None:
+            if self._passwordFile is not None:
+                self._factory.password = SecretFile.read(self._passwordFile)
             raised(Listener(self._reactor, self._endpoint).listen(self._factory)).addCallback(self._opened)
 
     def _opened(self, port: IListeningPort) -> None:

@@ -31,6 +31,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txconnpool.config.changes import CannotChange, Changeable
+from txconnpool.config.files import checkFiles
 from txconnpool.config.settings import PoolSettings, Settings
 from txconnpool.net.endpoints import Listener, raised
 from txconnpool.operate.logs import relay
@@ -379,6 +380,7 @@ class Workers(Service, Changeable):
         self._past: dict[str, Any] | None = None
         self.statistics = serve(settings.stats, self.snapshot, reactor)
         self._hurry = False
+        self._filesRead = False
         self.setName("workers")
 
     # -- Listening
@@ -387,12 +389,20 @@ class Workers(Service, Changeable):
         """
         Bind what clients connect to, and listen for those who want statistics.
 
+        @raise ConfigError: a file that the settings name cannot be read, or is of no use.
         @raise CannotListenError: an address is taken or not ours.
         """
+        self._readFiles()
         if self.statistics is not None:
             self.statistics.privilegedStartService()
         super().privilegedStartService()
         self._bind()
+
+    def _readFiles(self) -> None:
+        if not self._filesRead:
+            checkFiles(self.settings)
+            self.rememberFiles()
+            self._filesRead = True
 
     def _bind(self) -> None:
         for pool in self.settings.pools:
@@ -456,6 +466,7 @@ class Workers(Service, Changeable):
         """
         Start the workers.
         """
+        self._readFiles()
         self._since = time.time()
         if self.statistics is not None:
             self.statistics.startService()
@@ -553,6 +564,7 @@ class Workers(Service, Changeable):
         @return: fires when the last of them has ended.
         """
         super().stopService()
+        self._filesRead = False
         for restart in self._restarts.values():
             restart.cancel()
         self._restarts.clear()

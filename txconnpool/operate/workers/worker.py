@@ -14,7 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from errno import ENOTCONN
-from typing import Any, TypeVar
+from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.error import ReactorNotRunning
@@ -35,8 +35,6 @@ from txconnpool.operate.workers.channel import Channel, ChannelError, ignoreLost
 from txconnpool.proxy.listener import ClientListener
 
 _log = Logger("txconnpool.workers")
-
-T = TypeVar("T")
 
 #: The descriptors of a worker: what it is told, what it prints, what it answers, and where its clients come from.
 STDIN, STDOUT, STDERR, ANSWERS, CLIENTS = range(5)
@@ -329,16 +327,10 @@ class _Process(Protocol):
 
 def _revive(settings: dict[str, Any]) -> Settings:
     """
-    Make settings of what JSON made of them. The parent has checked them; here sockets of systemd would be missed.
+    Make settings from their JSON, in which tuples have become lists.
     """
-    return _bare(Settings, {**settings, "pools": [_bare(PoolSettings, pool) for pool in settings["pools"]]})
-
-
-def _bare(kind: type[T], fields: dict[str, Any]) -> T:
-    made = object.__new__(kind)
-    for name, value in fields.items():
-        object.__setattr__(made, name, _tuple(value))
-    return made
+    pools = tuple(PoolSettings(**{name: _tuple(value) for name, value in pool.items()}) for pool in settings["pools"])
+    return Settings(**{**settings, "pools": pools})
 
 
 def _tuple(value: Any) -> Any:

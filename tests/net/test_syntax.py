@@ -1,0 +1,117 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for L{txconnpool.net.syntax}.
+"""
+
+from __future__ import annotations
+
+import builtins
+import os
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txconnpool.net.syntax import checkClient, checkServer
+
+
+class SyntaxTests(SynchronousTestCase):
+    """
+    Tests for L{checkClient} and L{checkServer}.
+    """
+
+    def assertWrong(self, check: Callable[[str], None], description: str, words: str) -> None:
+        """
+        Assert that a string is refused with an exception whose text has some words.
+        """
+        error = self.assertRaises((TypeError, ValueError), check, description)
+        self.assertIn(words, str(error), description)
+
+    def test_client(self) -> None:
+        """
+        Right strings of servers are accepted whatever is in the files that they name.
+        """
+        for description in (
+            "tcp:127.0.0.1:11211",
+            "unix:/run/x",
+            "memory:",
+            "ssl:h:1:certKey=/nonexistent/c:privateKey=/nonexistent/k:caCertsDir=/nonexistent:hostname=h:timeout=3",
+            "tls:h:1",
+            "TLS:h:1:3",
+            r"tls:\:\:1:port=1:bindAddress=127.0.0.1:trustRoots=/nonexistent\:x",
+            r"tls:host=h:port=1:certificate=/nonexistent/c:privateKey=/nonexistent/k:endpoint=unix\:/run/x",
+        ):
+            checkClient(description)
+
+    def test_wrongClient(self) -> None:
+        """
+        A wrong string of a server is refused with the reason.
+        """
+        for description, words in (
+            ("smtp:x", "Unknown endpoint type"),
+            ("tls:h", "missing 1 required positional argument: 'port'"),
+            ("tls:h:http", "'http'"),
+            ("tls:h:1:timeout=soon", "'soon'"),
+            ("tls:h:1:bogus=1", "unexpected keyword argument 'bogus'"),
+            ("tls:h:1:endpoint=smtp", "Unknown endpoint type"),
+            ("tls:h:1:\\", "a backslash at the end"),
+            ("ssl:h", "missing 1 required positional argument: 'port'"),
+            ("ssl:h:1:bogus=1", "unexpected keyword argument 'bogus'"),
+            ("ssl:h:1:trustRoots=x", "unexpected keyword argument 'trustRoots'"),
+        ):
+            self.assertWrong(checkClient, description, words)
+
+    def test_server(self) -> None:
+        """
+        Right strings of listeners are accepted whatever is in the files that they name, and whatever sockets systemd
+        has given to this process.
+        """
+        for description in (
+            "tcp:0",
+            "tcp6:1:interface=\\:\\:1",
+            "unix:/run/x:mode=660",
+            "systemd:domain=INET:index=7",
+            "systemd:domain=INET:name=x",
+            "ssl:1",
+            "ssl:1:/nonexistent/k:/nonexistent/c:TLSv1_2_METHOD:127.0.0.1:50",
+            "ssl:port=1:privateKey=/nonexistent/k:certKey=/nonexistent/c:caCertsDir=/nonexistent",
+            r"ssl:1:privateKey=/nonexistent\\:endpoint=systemd\:domain=INET\:index=7",
+            "tls:/nonexistent:443",
+            "haproxy:ssl:1:privateKey=/nonexistent/k",
+        ):
+            checkServer(description)
+
+    def test_wrongServer(self) -> None:
+        """
+        A wrong string of a listener is refused with the reason.
+        """
+        for description, words in (
+            ("smtp:x", "Unknown endpoint type"),
+            ("SSL:1", "Unknown endpoint type"),
+            ("tcp:x", "'x'"),
+            ("unix:/x:mode=abc", "'abc'"),
+            ("systemd:domain=INET", "exactly one"),
+            ("ssl", "missing 1 required positional argument: 'port'"),
+            ("ssl:https", "'https'"),
+            ("ssl:1:backlog=many", "'many'"),
+            ("ssl:1:bogus=1", "unexpected keyword argument 'bogus'"),
+            ("ssl:1:endpoint=smtp", "Unknown endpoint type"),
+            ("tls:/x:https", "'https'"),
+            ("haproxy:smtp:x", "Unknown endpoint type"),
+        ):
+            self.assertWrong(checkServer, description, words)
+
+    def test_opensNothing(self) -> None:
+        """
+        Strings of the usual types are checked without opening a file or reading a directory.
+        """
+
+        def refuse(*args: Any, **kwargs: Any) -> None:
+            raise AssertionError(f"opened {args}")
+
+        with mock.patch.object(builtins, "open", refuse), mock.patch.object(os, "listdir", refuse):
+            for description in ("tcp:h:1", "unix:/x", "tls:h:1:trustRoots=/x", "ssl:h:1:caCertsDir=/x:certKey=/y"):
+                checkClient(description)
+            for description in ("tcp:1", "unix:/x", "ssl:1:privateKey=/x:caCertsDir=/y", "tls:/x"):
+                checkServer(description)

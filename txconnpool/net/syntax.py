@@ -1,0 +1,139 @@
+# -*- test-case-name: tests.net.test_syntax -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Check endpoint strings without opening, reading or looking up what they name.
+
+Twisted's own parsers read keys and certificates while they parse, and look for the sockets of systemd. The checks here
+do not, so settings can be constructed in any process. A string whose type is not built into Twisted makes Twisted
+import its plugins.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from twisted.internet.endpoints import clientFromString, serverFromString
+from twisted.internet.interfaces import IReactorPluggableNameResolver
+from zope.interface import directlyProvides
+
+#: A pattern for one argument of an endpoint string, with C{%} for its name. Colons and backslashes in the value have a
+#: backslash before them.
+ARGUMENT = r":%s=((?:[^:\\]|\\.)*)"
+
+
+class NoReactor:
+    """
+    Takes the place of a reactor where an endpoint is made only to see whether that fails.
+    """
+
+    nameResolver = None
+
+    def __init__(self) -> None:
+        # Without a resolver, tls: endpoints warn as soon as they are made.
+        directlyProvides(self, IReactorPluggableNameResolver)
+
+
+def checkClient(description: str) -> None:
+    """
+    Check the syntax of a client endpoint string.
+
+    @raise Exception: the string is wrong: a C{ValueError}, C{TypeError} or whatever else Twisted's parsers raise.
+    """
+    kind = description.partition(":")[0].lower()
+    if kind == "tls":
+        _check(_tlsClient, description)
+        return
+    if kind == "ssl":
+        description = "tcp" + re.sub(ARGUMENT % "(?:certKey|privateKey|caCertsDir|hostname)", "", description[3:])
+    clientFromString(NoReactor(), description)
+
+
+def checkServer(description: str) -> None:
+    """
+    Check the syntax of a server endpoint string, as L{txconnpool.net.endpoints.Listener} takes it.
+
+    @raise Exception: the string is wrong: a C{ValueError}, C{TypeError} or whatever else Twisted's parsers raise.
+    """
+    kind, _, rest = description.partition(":")
+    if kind == "ssl":
+        _check(_sslServer, description)
+    elif kind.lower() == "tls":
+        _check(_tlsServer, description)
+    elif kind.lower() == "haproxy":
+        checkServer(rest)
+    else:
+        try:
+            serverFromString(NoReactor(), description)
+        except (IndexError, KeyError):
+            # systemd gave this process no such socket. That says nothing about the string.
+            if kind.lower() != "systemd":
+                raise
+
+
+def _check(parser: Callable[..., None], description: str) -> None:
+    """
+    Call a function with the arguments of an endpoint string, as Twisted calls its parsers.
+    """
+    if not re.fullmatch(r"(?:[^\\]|\\.)*", description, re.DOTALL):
+        raise ValueError("a backslash at the end")
+    positional: list[str] = []
+    named: dict[str, str] = {}
+    for piece in re.findall(r"(?:^|:)((?:[^:\\]|\\.)*)", description, re.DOTALL):
+        first, equals, value = re.findall(r"^((?:[^=\\]|\\.)*)(=?)(.*)", piece, re.DOTALL)[0]
+        if equals:
+            named[_unescaped(first)] = _unescaped(value)
+        else:
+            positional.append(_unescaped(first))
+    parser(*positional[1:], **named)
+
+
+def _unescaped(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text, flags=re.DOTALL)
+
+
+# The parsers of Twisted that read files, as far as they do not. The names and the order of the parameters are theirs:
+# twisted.internet.endpoints, _parseSSL, _parseClientTLS and _TLSServerEndpointParser.
+
+
+def _sslServer(
+    port: str,
+    privateKey: str = "",
+    certKey: str = "",
+    sslmethod: str = "",
+    interface: str = "",
+    backlog: str = "50",
+    extraCertChain: str = "",
+    dhParameters: str = "",
+    *,
+    caCertsDir: str = "",
+    endpoint: str = "",
+) -> None:
+    """
+    The last two parameters are those that L{txconnpool.net.endpoints.Listener} adds.
+    """
+    int(port)
+    int(backlog)
+    if endpoint:
+        checkServer(endpoint)
+
+
+def _tlsServer(path: str, port: str = "443", backlog: str = "50", interface: str = "::") -> None:
+    int(port)
+    int(backlog)
+
+
+def _tlsClient(
+    host: str,
+    port: str,
+    timeout: str = "30",
+    bindAddress: str = "",
+    certificate: str = "",
+    privateKey: str = "",
+    trustRoots: str = "",
+    endpoint: str = "",
+) -> None:
+    int(port)
+    int(timeout)
+    if endpoint:
+        checkClient(endpoint)
