@@ -12,6 +12,12 @@ from twisted.protocols import memcache
 from txconnpool import errors
 
 
+class InvalidArgument(memcache.ClientError, ValueError):
+    """
+    A key, value or number that memcached would refuse or misinterpret. Nothing was sent.
+    """
+
+
 class NoSuchCommand(errors.NoSuchCommand, memcache.NoSuchCommand):
     """
     The server does not know the command, or the pool has no command of this name.

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.memcache.test_pool -*-
+# -*- test-case-name: tests.memcache.test_requests -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
 What a memcached client has on the wire, and who waits for it: requests that wait for a connection with room, are sent,

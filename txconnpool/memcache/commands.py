@@ -1,0 +1,282 @@
+# -*- test-case-name: tests.memcache.test_commands -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+The commands of memcached, with the names and results of L{twisted.protocols.memcache.MemCacheProtocol}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail
+
+from txconnpool.errors import PoolClosed
+from txconnpool.memcache.arguments import checkIdentifier, checkNumber, checkValue, encodeKey
+from txconnpool.memcache.batching import Batches
+from txconnpool.memcache.errors import InvalidArgument
+from txconnpool.memcache.requests import (
+    Gathering,
+    Key,
+    Part,
+    Request,
+    Retrieval,
+    SingleRequest,
+    Value,
+    counted,
+    outcome,
+    statistics,
+    version,
+)
+from txconnpool.wire import Command
+from txconnpool.wire.memcache import replies
+from txconnpool.wire.memcache.classic import INT32, UINT32, UINT64
+from txconnpool.wire.memcache.replies import GAT, GATS, GET, GETS
+
+
+class MemCacheCommands:
+    """
+    The commands of a memcached client. A subclass sends the requests.
+
+    An invalid argument fails the C{Deferred} with an L{InvalidArgument}, and nothing is sent.
+    """
+
+    #: Collects the keys of the C{get}s of one turn of the reactor.
+    _batches: Batches
+
+    #: The maximum length of a value, in bytes.
+    _maxItemSize: int
+
+    def send(self, request: Request) -> None:
+        """
+        Send a request on a connection with capacity, at once or when there is one.
+        """
+        raise NotImplementedError
+
+    def _perform(self, command: Command, data: bytes, meaning: Callable[[bytes], Any] = outcome) -> Deferred[Any]:
+        request = SingleRequest(self, command, data, meaning)
+        self.send(request)
+        return request.result
+
+    # -- Reading
+
+    def get(self, key: Key, withIdentifier: bool = False) -> Deferred[Value]:
+        """
+        Get the value of a key.
+
+        @param withIdentifier: whether to get the identifier for L{checkAndSet} too.
+
+        @return: fires with C{(flags, value)}, or with C{(flags, identifier, value)}. Without such a key, the result is
+            C{(0, None)} or C{(0, b"", None)}.
+        """
+        batches = self._batches
+        try:
+            name = encodeKey(key)
+            retrieval = batches.open(GETS if withIdentifier else GET)
+        except (InvalidArgument, PoolClosed) as error:
+            return fail(error)
+        caller: Deferred[Value] = Deferred(retrieval.cancelled)
+        batches.add(retrieval, name, caller)
+        return caller
+
+    def gets(self, key: Key) -> Deferred[Value]:
+        """
+        Get the value of a key and its identifier: L{get} with C{withIdentifier}.
+        """
+        return MemCacheCommands.get(self, key, True)
+
+    def getMultiple(self, keys: Iterable[Key], withIdentifier: bool = False) -> Deferred[dict[Key, Value]]:
+        """
+        Get the values of several keys.
+
+        @param withIdentifier: whether to get the identifiers for L{checkAndSet} too.
+
+        @return: fires with a dictionary. Its keys are C{keys} in the same order and with the same types, its values are
+            the results of L{get}.
+        """
+        command = GETS if withIdentifier else GET
+        batches = self._batches
+        try:
+            names = {key: encodeKey(key) for key in keys}
+            whole = Gathering(names)
+            for key, name in names.items():
+                if whole.result.called:  # a request that was full could not be sent
+                    break
+                retrieval = batches.open(command)
+                whole.retrievals.add(retrieval)
+                batches.add(retrieval, name, Part(whole, key))
+        except (InvalidArgument, PoolClosed) as error:
+            return fail(error)
+        if not names:
+            whole.result.callback({})
+        return whole.result
+
+    def getAndTouch(self, key: Key, expireTime: int, withIdentifier: bool = False) -> Deferred[Value]:
+        """
+        Get the value of a key and set a new expiry time for it.
+
+        @param expireTime: see L{set}.
+
+        @return: as L{get}.
+        """
+        try:
+            name = encodeKey(key)
+            seconds = checkNumber("expireTime", expireTime, INT32)
+        except InvalidArgument as error:
+            return fail(error)
+        command = GATS if withIdentifier else GAT
+        retrieval = Retrieval(self, command, b"%b %d" % (command.name.encode(), seconds))
+        caller: Deferred[Value] = Deferred(retrieval.cancelled)
+        retrieval.callers[name] = caller
+        self.send(retrieval)
+        return caller
+
+    # -- Writing
+
+    def set(self, key: Key, val: bytes, flags: int = 0, expireTime: int = 0) -> Deferred[bool]:
+        """
+        Store a value.
+
+        @param flags: a number from 0 to C{2 ** 32 - 1} that is stored with the value.
+        @param expireTime: seconds until the value expires, at most 30 days; a larger number is a UNIX time. 0: never;
+            a negative number: at once.
+
+        @return: fires with C{True}.
+        """
+        return self._store(replies.SET, key, val, flags, expireTime)
+
+    def add(self, key: Key, val: bytes, flags: int = 0, expireTime: int = 0) -> Deferred[bool]:
+        """
+        Store a value if the key has none. The parameters are those of L{set}.
+
+        @return: fires with whether the value was stored.
+        """
+        return self._store(replies.ADD, key, val, flags, expireTime)
+
+    def replace(self, key: Key, val: bytes, flags: int = 0, expireTime: int = 0) -> Deferred[bool]:
+        """
+        Store a value if the key has one. The parameters are those of L{set}.
+
+        @return: fires with whether the value was stored.
+        """
+        return self._store(replies.REPLACE, key, val, flags, expireTime)
+
+    def append(self, key: Key, val: bytes) -> Deferred[bool]:
+        """
+        Append to the value of a key.
+
+        @return: fires with whether there was a value.
+        """
+        return self._store(replies.APPEND, key, val, 0, 0)
+
+    def prepend(self, key: Key, val: bytes) -> Deferred[bool]:
+        """
+        Prepend to the value of a key.
+
+        @return: fires with whether there was a value.
+        """
+        return self._store(replies.PREPEND, key, val, 0, 0)
+
+    def checkAndSet(self, key: Key, val: bytes, cas: bytes, flags: int = 0, expireTime: int = 0) -> Deferred[bool]:
+        """
+        Store a value if it was not changed since it was read. The other parameters are those of L{set}.
+
+        @param cas: the identifier from that read, see L{get}.
+
+        @return: fires with whether the value was stored.
+        """
+        try:
+            checkIdentifier(cas)
+        except InvalidArgument as error:
+            return fail(error)
+        return self._store(replies.CAS, key, val, flags, expireTime, b" " + cas)
+
+    def _store(
+        self, command: Command, key: Key, val: bytes, flags: int, expireTime: int, cas: bytes = b""
+    ) -> Deferred[bool]:
+        try:
+            name = encodeKey(key)
+            checkNumber("flags", flags, UINT32)
+            checkNumber("expireTime", expireTime, INT32)
+            checkValue(val, self._maxItemSize)
+        except InvalidArgument as error:
+            return fail(error)
+        parts = (command.name.encode(), name, flags, expireTime, len(val), cas, val)
+        return self._perform(command, b"%b %b %d %d %d%b\r\n%b\r\n" % parts)
+
+    def increment(self, key: Key, val: int = 1) -> Deferred[int]:
+        """
+        Add to a value that is a number.
+
+        @param val: from 0 to C{2 ** 64 - 1}.
+
+        @return: fires with the new value, modulo C{2 ** 64}; with C{False} if there is no such key.
+        """
+        return self._count(replies.INCR, key, val)
+
+    def decrement(self, key: Key, val: int = 1) -> Deferred[int]:
+        """
+        Subtract from a value that is a number.
+
+        @param val: from 0 to C{2 ** 64 - 1}.
+
+        @return: fires with the new value, at least 0; with C{False} if there is no such key.
+        """
+        return self._count(replies.DECR, key, val)
+
+    def _count(self, command: Command, key: Key, val: int) -> Deferred[int]:
+        try:
+            data = b"%b %b %d\r\n" % (command.name.encode(), encodeKey(key), checkNumber("val", val, UINT64))
+        except InvalidArgument as error:
+            return fail(error)
+        return self._perform(command, data, counted)
+
+    def touch(self, key: Key, expireTime: int) -> Deferred[bool]:
+        """
+        Set a new expiry time for a key.
+
+        @param expireTime: see L{set}.
+
+        @return: fires with whether there is such a key.
+        """
+        try:
+            data = b"touch %b %d\r\n" % (encodeKey(key), checkNumber("expireTime", expireTime, INT32))
+        except InvalidArgument as error:
+            return fail(error)
+        return self._perform(replies.TOUCH, data)
+
+    def delete(self, key: Key) -> Deferred[bool]:
+        """
+        Delete a key.
+
+        @return: fires with whether there was one.
+        """
+        try:
+            data = b"delete %b\r\n" % encodeKey(key)
+        except InvalidArgument as error:
+            return fail(error)
+        return self._perform(replies.DELETE, data)
+
+    # -- The server
+
+    def version(self) -> Deferred[bytes]:
+        """
+        Ask a server for its version. With several servers, it is any one of them.
+
+        @return: fires with the version.
+        """
+        return self._perform(replies.VERSION, b"version\r\n", version)
+
+    def serverStats(self, arg: Key | None = None) -> Deferred[dict[bytes, bytes]]:
+        """
+        Ask a server for its statistics. With several servers, it is any one of them.
+
+        @param arg: the group of statistics, such as C{"items"}; the general ones if not given.
+
+        @return: fires with the values by their names.
+        """
+        try:
+            words = [b"stats", *([encodeKey(word) for word in arg.split()] if arg else [])]
+        except InvalidArgument as error:
+            return fail(error)
+        return self._perform(replies.STATS, b" ".join(words) + b"\r\n", statistics)
