@@ -40,6 +40,7 @@ class PoolSettingsTests(SynchronousTestCase):
                 "name": "default",
                 "upstream": ("tcp:127.0.0.1:11211",),
                 "listen": ("tcp:11212:interface=127.0.0.1",),
+                "protocol": "memcache",
                 "distribution": None,
                 "upstreamAuth": None,
                 "listenAuth": None,
@@ -117,6 +118,13 @@ class PoolSettingsTests(SynchronousTestCase):
         servers = ("tcp:a:1", "tcp:b:1")
         PoolSettings(upstream=servers, distribution="round-robin")
         self.assertFaults(["several servers in upstream need `distribution`"], upstream=servers)
+
+    def test_protocol(self) -> None:
+        """
+        A protocol that does not exist is refused with a list of those that do.
+        """
+        self.assertEqual(PoolSettings(protocol="memcache"), PoolSettings())
+        self.assertFaults(["protocol = 'redis': expected memcache"], protocol="redis")
 
     def test_fewConnections(self) -> None:
         """

@@ -18,7 +18,7 @@ from txconnpool.config.credentials import Accounts
 from txconnpool.config.kinds import Choice, Endpoint, Option, Seconds, SecretFile, Size, Whole, Words, option, optionsOf
 from txconnpool.net.endpoints import checkClientFiles, checkServerFiles
 from txconnpool.net.syntax import checkClient, checkServer
-from txconnpool.wire.memcache.dialect import COMMAND_NAMES, REFUSED
+from txconnpool.wire.dialects import DIALECTS
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ _LINE = 1 << 16
 _UNREAD_HARD = 64 << 20
 _COMMANDS = Words(
     "command",
-    (word.decode() for word in COMMAND_NAMES),
-    (word.decode() for word in REFUSED),
+    (word.decode() for each in DIALECTS.values() for word in each.commandNames),
+    (word.decode() for each in DIALECTS.values() for word in each.refused),
     "is about a server or a connection, and both are shared here: it is never passed on",
 )
 POOL_NAME = r"[A-Za-z0-9_.-]+"
@@ -95,6 +95,12 @@ class PoolSettings:
         "Servers and clients",
         "l",
         many=True,
+    )
+    protocol: str = option(
+        "memcache",
+        Choice(*DIALECTS),
+        "the protocol of the pool's clients and servers: memcache is the text protocol of memcached",
+        "Servers and clients",
     )
     distribution: str | None = option(
         None,

@@ -27,7 +27,7 @@ from txconnpool.proxy.listener import Listen, listenOn
 from txconnpool.proxy.memory import BufferedBytes
 from txconnpool.proxy.proxy import PoolProxy, dialectLimits
 from txconnpool.proxy.sessions import NoStatistics
-from txconnpool.wire.memcache.dialect import Memcache
+from txconnpool.wire.dialects import DIALECTS
 
 _log = Logger("txconnpool.proxy")
 
@@ -141,7 +141,7 @@ class ProxyService(MultiService, Changeable):
     def _make(self, pool: PoolSettings, settings: Settings) -> PoolProxy:
         return PoolProxy(
             pool,
-            Memcache(*dialectLimits(pool)),
+            DIALECTS[pool.protocol].make(*dialectLimits(pool)),
             self._unread,
             self._numbers,
             settings.drainTimeout,

@@ -1,0 +1,34 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for L{txconnpool.wire.dialects}.
+"""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from txconnpool.interfaces import IDialect
+from txconnpool.wire.dialects import DIALECTS
+
+
+class DialectsTests(SynchronousTestCase):
+    """
+    Tests for L{DIALECTS}.
+    """
+
+    def test_make(self) -> None:
+        """
+        Each name makes a dialect.
+        """
+        for dialect in DIALECTS.values():
+            verifyObject(IDialect, dialect.make(1 << 20, frozenset(), None), tentative=True)
+
+    def test_commands(self) -> None:
+        """
+        Each dialect knows its commands. Those that are never forwarded are not among them.
+        """
+        for name, command, refused in (("memcache", b"get", b"watch"),):
+            self.assertIn(command, DIALECTS[name].commandNames)
+            self.assertIn(refused, DIALECTS[name].refused)
+            self.assertFalse(DIALECTS[name].commandNames & DIALECTS[name].refused)

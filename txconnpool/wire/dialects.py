@@ -1,0 +1,35 @@
+# -*- test-case-name: tests.wire.test_dialects -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+The protocols that a pool can use, by name. No other module outside of the dialects maps names to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from txconnpool.wire.memcache.dialect import COMMAND_NAMES, REFUSED, Memcache
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """
+    What is known of a dialect before a pool uses it.
+
+    @ivar make: makes the L{txconnpool.interfaces.IDialect} of a pool. The arguments are those of
+        L{Memcache<txconnpool.wire.memcache.dialect.Memcache>}: the largest value in bytes, the commands that are
+        refused, and the only commands that are accepted (C{None}: all).
+    @ivar commandNames: the names of all its commands.
+    @ivar refused: the names of other commands of the protocol, which are never forwarded because they concern a server
+        or a connection.
+    """
+
+    make: Callable[[int, frozenset[bytes], frozenset[bytes] | None], Any]
+    commandNames: frozenset[bytes]
+    refused: frozenset[bytes]
+
+
+#: All dialects, by the value of the setting C{protocol}.
+DIALECTS: Final[dict[str, Dialect]] = {"memcache": Dialect(Memcache, COMMAND_NAMES, REFUSED)}
