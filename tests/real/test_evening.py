@@ -297,7 +297,7 @@ class EveningTests(TLSTestCase):
         self.excuses["pages", "closed"].append((begun, begun))
         until(lambda: "down" not in "".join(self.command("show servers")), RECOVERY, "the return is shown")
         self.assertEqual((self.seen()["state"], self.health()), ("ready", {"pages": 200, "row": 200}))
-        self.assertEqual(self.seen()["ejections"], self.workers)
+        self.assertEqual(self.seen()["outages"], self.workers)
         self.assertEqual(self.process.log.count(f"pages: {server} is up again after "), self.workers)
         time.sleep(max(0.0, back + RECOVERY - time.monotonic()))
 

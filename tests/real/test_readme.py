@@ -21,7 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.real.servers import SOURCE, Memcached, Twistd, ask, freePort, missing
 from txconnpool.config.settings import OPTIONS
 from txconnpool.operate.console.commands import COMMAND_NAMES
-from txconnpool.operate.statistics import POOL, PROCESS, SERVER
+from txconnpool.operate.statistics.table import POOL, PROCESS, SERVER
 
 README = (Path(SOURCE) / "README.rst").read_text("utf-8")
 

@@ -154,7 +154,7 @@ class PrometheusTests(StatisticsTestCase):
         until(lambda: refused in self.get("/metrics")[1], what="a dial that failed")
         families = self.families()
         self.assertEqual(self.value(families, "connpool_server_up", server=address), 0)
-        self.assertEqual(self.value(families, "connpool_server_ejections_total", server=address), 1)
+        self.assertEqual(self.value(families, "connpool_server_outages_total", server=address), 1)
         self.assertEqual(self.value(families, "connpool_servers_up"), 1)
 
 

@@ -1,10 +1,10 @@
 # -*- test-case-name: tests.operate.test_http -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Statistics over HTTP: for Prometheus, as JSON, for health checks, and as a page for people.
+Statistics over HTTP: Prometheus' text, JSON, a health check, and a status page.
 
-Everything here reads snapshots (L{txconnpool.operate.statistics}) and changes nothing; there is nothing to send here
-but GET and HEAD. The pasts that the page draws are kept by one timer, which runs only where there is such a server.
+Everything here is read-only: it serves snapshots (L{txconnpool.operate.statistics.snapshot}) for GET and HEAD. While
+the service runs, one timer takes the samples for the graphs of the status page.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ import base64
 import hashlib
 import json
 import re
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.resources import files
 from typing import Any, Final
 
@@ -28,122 +27,24 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from txconnpool.net.endpoints import Listener, raised
-from txconnpool.operate import statistics as report
 from txconnpool.operate.events import Events
+from txconnpool.operate.statistics.history import INTERVAL, History
+from txconnpool.operate.statistics.prometheus import exposition
+from txconnpool.operate.statistics.snapshot import Snapshot
 
 _log = Logger("txconnpool.http")
 
-#: Seconds between two samples, and how many of them are kept: five minutes.
-INTERVAL: Final = 2.0
-SAMPLES: Final = 150
-
-#: HTTP connections, at most: people and scrapers are few.
+#: The most HTTP connections: there are few people and few scrapers.
 CONNECTIONS: Final = 50
 
-#: Seconds after which an HTTP connection without a request is closed.
+#: Seconds without a request after which an HTTP connection is closed.
 IDLE: Final = 30.0
 
-#: Gives a snapshot, now or later.
+#: Returns a L{Snapshot}, or a Deferred that fires with one.
 Source = Callable[[], Any]
 
-
-def estimate(bounds: Sequence[float], counts: Sequence[int], share: float) -> float | None:
-    """
-    Estimate a quantile from a histogram, as if the values in a bucket were spread evenly.
-
-    @param share: from 0 to 1.
-    @return: C{None} when nothing was counted, the highest bound when it lies above that.
-    """
-    rank = share * sum(counts)
-    if not rank:
-        return None
-    seen = 0
-    for low, high, count in zip((0.0, *bounds), bounds, counts, strict=False):
-        if count and seen + count >= rank:
-            return low + (high - low) * (rank - seen) / count
-        seen += count
-    return bounds[-1]
-
-
-class History:
-    """
-    The last minutes of each pool, as the page draws them.
-    """
-
-    def __init__(self) -> None:
-        self._last: tuple[float, float, dict[str, dict[str, Any]]] | None = None
-        self._cpu: deque[float] = deque(maxlen=SAMPLES)
-        self._points: deque[dict[str, dict[str, Any]]] = deque(maxlen=SAMPLES)
-
-    def add(self, told: dict[str, Any]) -> None:
-        """
-        Keep what has happened between the last snapshot and this one, as far as it is drawn.
-        """
-        time, used = told["time"], told["cpu_seconds"]
-        pools = {pool["name"]: _drawn(pool) for pool in told["pools"]}
-        last, self._last = self._last, (time, used, pools)
-        if last is None:
-            return
-        since, before, known = last
-        span = max(time - since, 0.001)
-        self._cpu.append(round(max(0.0, used - before) / span, 4))
-        at = round(time, 1)
-        self._points.append({
-            name: {"time": at, **_point(known[name], pool, span)} for name, pool in pools.items() if name in known
-        })  # fmt: skip
-
-    def of(self, pool: str) -> dict[str, list[Any]]:
-        """
-        The past of a pool: for each C{time} when a sample ended, C{requests} and C{errors} in a second, seconds that
-        half of the requests took at most (C{p50}) and 99 of 100 (C{p99}), how many were C{in_flight} and C{waiting} on
-        average, and how many C{sessions} there were.
-        """
-        points = [each[pool] for each in self._points if pool in each]
-        return {name: [point[name] for point in points] for name in _DRAWN}
-
-    def cpu(self) -> list[float]:
-        """
-        Shares of a processor that were used, for each sample.
-        """
-        return list(self._cpu)
-
-
-_DRAWN: Final = ("time", "requests", "errors", "p50", "p99", "in_flight", "waiting", "sessions")
-
-
-def _drawn(pool: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "requests": sum(pool["requests"].values()),
-        "errors": sum(pool["request_errors"].values()) + sum(pool["failed_requests"].values()),
-        "latency": pool["latency_seconds"],
-        "waits": pool["wait_seconds"]["sum"],
-        "sessions": pool["sessions"],
-    }
-
-
-def _point(before: dict[str, Any], after: dict[str, Any], span: float) -> dict[str, Any]:
-    """
-    What happened between two samples. A worker that was replaced has begun to count anew.
-    """
-    latency = after["latency"]
-    counts = [max(0, new - old) for new, old in zip(latency["counts"], before["latency"]["counts"], strict=True)]
-    p50, p99 = (estimate(latency["bounds"], counts, share) for share in (0.5, 0.99))
-    return {
-        "requests": round(max(0, after["requests"] - before["requests"]) / span, 1),
-        "p50": None if p50 is None else round(p50, 7),
-        "p99": None if p99 is None else round(p99, 7),
-        "errors": round(max(0, after["errors"] - before["errors"]) / span, 2),
-        # Little's law: what all of them took together, in a second, is how many there were at once, on average.
-        "in_flight": round(max(0.0, latency["sum"] - before["latency"]["sum"]) / span, 4),
-        "waiting": round(max(0.0, after["waits"] - before["waits"]) / span, 4),
-        "sessions": after["sessions"],
-    }
-
-
-# -- HTTP
-
-#: What is answered: a code, a type and a body.
-Answer = tuple[int, bytes, bytes]
+#: A response: the status code, the content type and the body.
+Response = tuple[int, bytes, bytes]
 
 _TEXT: Final = b"text/plain; charset=utf-8"
 _JSON: Final = b"application/json"
@@ -155,9 +56,10 @@ def _json(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
 
 
-def _page() -> tuple[bytes, bytes]:
+def _statusPage() -> tuple[bytes, bytes]:
     """
-    @return: the page, and a policy by which browsers run nothing but what is in it and ask nobody but us.
+    @return: the status page, and a Content-Security-Policy that lets browsers run only the scripts in the page and send
+        requests only to this server.
     """
     page = files("txconnpool.operate").joinpath("status.html").read_bytes()
     hashes = {}
@@ -173,36 +75,40 @@ def _page() -> tuple[bytes, bytes]:
 
 class _Request(Request):
     """
-    Nobody has anything to send here.
+    A request whose body is dropped.
     """
 
     def handleContentChunk(self, data: bytes) -> None:
         """
-        Forget it.
+        Drop a part of the body.
         """
 
 
-class Answering(Resource):
+class FunctionResource(Resource):
     """
-    A resource that answers GET and HEAD with what a function gives, now or later.
+    A resource that answers GET and HEAD with the result of a function.
     """
 
-    def __init__(self, answer: Callable[[Request], Any], headers: dict[bytes, bytes]) -> None:
+    def __init__(self, respond: Callable[[Request], Any], headers: dict[bytes, bytes]) -> None:
+        """
+        @param respond: returns a L{Response}, or a Deferred that fires with one.
+        @param headers: headers of all responses.
+        """
         super().__init__()
-        self._answer = answer
+        self._respond = respond
         self._headers = headers
 
     def render_GET(self, request: Request) -> int:
         """
-        Answer.
+        Respond to a request, with status 503 if the function fails.
         """
         gone: list[Failure] = []
         request.notifyFinish().addErrback(gone.append)
 
-        def write(answer: Answer) -> None:
+        def write(response: Response) -> None:
             if gone:
                 return
-            code, kind, body = answer
+            code, kind, body = response
             request.setResponseCode(code)
             for name, value in {b"content-type": kind, b"content-length": b"%d" % len(body), **self._headers}.items():
                 request.setHeader(name, value)
@@ -210,17 +116,17 @@ class Answering(Resource):
                 request.write(body)
             request.finish()
 
-        def failed(failure: Failure) -> Answer:
+        def failed(failure: Failure) -> Response:
             _log.failure("no statistics", failure)
-            return 503, _TEXT, b"no statistics at the moment: the log tells why\n"
+            return 503, _TEXT, b"no statistics at the moment; see the log\n"
 
-        maybeDeferred(self._answer, request).addErrback(failed).addCallback(write)
+        maybeDeferred(self._respond, request).addErrback(failed).addCallback(write)
         return NOT_DONE_YET
 
 
 class _Site(Site):
     """
-    Without an access log, and the clock it needs: a page that is left open would fill it.
+    A site without an access log, which an open status page would fill, and without the log's timer.
     """
 
     requestFactory = _Request
@@ -228,23 +134,23 @@ class _Site(Site):
 
     def startFactory(self) -> None:
         """
-        There is nothing to start.
+        Do nothing. L{Site} opens its log here.
         """
 
     def stopFactory(self) -> None:
         """
-        There is nothing to stop.
+        Do nothing. L{Site} closes its log here.
         """
 
     def log(self, request: Any) -> None:
         """
-        Say nothing.
+        Do not log the request.
         """
 
 
 class _Connections(WrappingFactory):
     """
-    Knows the HTTP connections, to bound and to close them.
+    Bounds the number of HTTP connections, and closes them.
     """
 
     noisy = False
@@ -261,7 +167,7 @@ class _Connections(WrappingFactory):
 
     def unregisterProtocol(self, p: ProtocolWrapper) -> None:
         """
-        A connection has ended.
+        Forget a connection that has ended.
         """
         super().unregisterProtocol(p)
         if not self.protocols:
@@ -271,9 +177,9 @@ class _Connections(WrappingFactory):
 
     def close(self) -> Deferred[None]:
         """
-        Close them all.
+        Close all connections.
 
-        @return: fires when there is none.
+        @return: fires when there are none.
         """
         if not self.protocols:
             return succeed(None)
@@ -284,19 +190,18 @@ class _Connections(WrappingFactory):
         return empty
 
 
-def health(told: dict[str, Any], pool: str | None = None) -> tuple[int, dict[str, Any]]:
+def health(snapshot: Snapshot, pool: str | None = None) -> tuple[int, dict[str, Any]]:
     """
-    Say whether clients should be sent here.
+    Decide whether clients should connect to this proxy.
 
-    @param told: a snapshot.
-    @param pool: the only pool that counts; C{None}: any that is ready will do.
+    @param pool: the name of the only pool that counts; C{None}: it is enough that one of the pools is ready.
 
-    @return: an HTTP status code, and what to say.
+    @return: an HTTP status code, and the body as plain data.
     """
-    states = {each["name"]: each["state"] for each in told["pools"] if pool is None or each["name"] == pool}
+    states = {each["name"]: each["state"] for each in snapshot["pools"] if pool is None or each["name"] == pool}
     if not states and pool is not None:
         return 404, {"status": "unknown", "pools": {}}
-    # A paused pool holds requests for a moment, and answers them.
+    # A paused pool keeps requests for a moment, then answers them.
     for status in ("ready", "paused", "draining"):
         if status in states.values():
             return 503 if status == "draining" else 200, {"status": status, "pools": states}
@@ -307,36 +212,36 @@ class StatisticsService(Service):
     """
     Serves statistics over HTTP.
 
-    @ivar port: what listens, once something does.
-    @ivar history: the past.
-    @ivar events: what was logged.
-    @ivar lag: how late the last sample was, in seconds.
+    @ivar source: returns the snapshots that are served.
+    @ivar port: the listening port, once it is open.
+    @ivar history: the samples of the last minutes.
+    @ivar events: the recent events of the log.
+    @ivar lag: how late the last sample was, in seconds; C{None} before the first one.
     """
 
     def __init__(self, description: str, source: Source, reactor: Any) -> None:
         """
-        @param description: where to listen, a server endpoint string.
-        @param source: gives a snapshot, or a Deferred that fires with one.
+        @param description: the address to listen on, a server endpoint string.
         """
-        self._endpoint = Listener(reactor, description)
-        self._source = source
-        self._reactor = reactor
+        self.source = source
         self.port: IListeningPort | None = None
         self.history = History()
         self.events = Events()
         self.lag: float | None = None
+        self._endpoint = Listener(reactor, description)
+        self._reactor = reactor
         self._timer: IDelayedCall | None = None
         self._due = 0.0
         self._connections = _Connections(_Site(self.resource(), reactor=reactor, timeout=IDLE))
         self.setName("statistics")
 
-    # -- Life
+    # -- Life cycle
 
     def privilegedStartService(self) -> None:
         """
         Listen.
 
-        @raise CannotListenError: the address is taken or not ours.
+        @raise CannotListenError: the address is taken, or is not one of this machine.
         """
         super().privilegedStartService()
         self._listen()
@@ -350,7 +255,7 @@ class StatisticsService(Service):
 
     def startService(self) -> None:
         """
-        Begin to keep what happens.
+        Listen, unless L{privilegedStartService} has done that, and begin to collect samples and events.
         """
         super().startService()
         self._listen()
@@ -360,9 +265,9 @@ class StatisticsService(Service):
 
     def stopService(self) -> Deferred[None]:
         """
-        Close.
+        Stop listening, and close all connections.
 
-        @return: fires when no socket or timer is left.
+        @return: fires when no socket and no timer is left.
         """
         super().stopService()
         self.events.end()
@@ -379,48 +284,48 @@ class StatisticsService(Service):
         self.lag = max(0.0, now - self._due)
         self._due = now + INTERVAL
         self._timer = self._reactor.callLater(INTERVAL, self._sample)
-        maybeDeferred(self._source).addCallbacks(self.history.add, self._noSample)
+        maybeDeferred(self.source).addCallbacks(self.history.add, self._noSample)
 
     def _noSample(self, failure: Failure) -> None:
         if self.running:
             _log.failure("no statistics", failure)
 
-    # -- What there is
+    # -- Resources
 
     def resource(self) -> Resource:
         """
-        @return: all of it, as a resource that may also stand in another site.
+        @return: the root resource, which an application may also put into a site of its own.
         """
         headers = {b"server": b"txconnpool", b"cache-control": b"no-store", b"x-content-type-options": b"nosniff"}
-        page, policy = _page()
+        page, policy = _statusPage()
         root = Resource()
         root.putChild(
             b"",
-            Answering(
+            FunctionResource(
                 lambda request: (200, _HTML, page),
                 {**headers, b"content-security-policy": policy, b"referrer-policy": b"no-referrer"},
             ),
         )
-        for name, answer in (
-            (b"metrics", self._metrics),
-            (b"stats.json", self._everything),
+        for name, respond in (
+            (b"metrics", self._prometheus),
+            (b"stats.json", self._json),
             (b"healthz", self._health),
         ):
-            root.putChild(name, Answering(self._reading(answer), headers))
+            root.putChild(name, FunctionResource(self._withSnapshot(respond), headers))
         return root
 
-    def _reading(self, answer: Callable[[dict[str, Any], Request], Answer]) -> Callable[[Request], Deferred[Answer]]:
-        return lambda request: maybeDeferred(self._source).addCallback(answer, request)
+    def _withSnapshot(self, respond: Callable[[Snapshot, Request], Response]) -> Callable[[Request], Any]:
+        return lambda request: maybeDeferred(self.source).addCallback(respond, request)
 
-    def _metrics(self, told: dict[str, Any], request: Request) -> Answer:
-        return 200, _PROMETHEUS, report.prometheus(told).encode()
+    def _prometheus(self, snapshot: Snapshot, request: Request) -> Response:
+        return 200, _PROMETHEUS, exposition(snapshot).encode()
 
-    def _everything(self, told: dict[str, Any], request: Request) -> Answer:
-        pools = [{**pool, "history": self.history.of(pool["name"])} for pool in told["pools"]]
-        whole = {**told, "cpu_history": self.history.cpu(), "pools": pools, "events": list(self.events.recent)}
-        return 200, _JSON, _json(whole)
+    def _json(self, snapshot: Snapshot, request: Request) -> Response:
+        pools = [{**pool, "history": self.history.of(pool["name"])} for pool in snapshot["pools"]]
+        cpu, events = self.history.cpu(), list(self.events.recent)
+        return 200, _JSON, _json({**snapshot, "cpu_history": cpu, "pools": pools, "events": events})
 
-    def _health(self, told: dict[str, Any], request: Request) -> Answer:
+    def _health(self, snapshot: Snapshot, request: Request) -> Response:
         pool = request.args.get(b"pool", [b""])[0].decode(errors="replace") or None
-        code, said = health(told, pool)
-        return code, _JSON, _json(said) + b"\n"
+        code, body = health(snapshot, pool)
+        return code, _JSON, _json(body) + b"\n"

@@ -21,7 +21,9 @@ from twisted.python.failure import Failure
 from txconnpool.config.changes import CannotChange, Changeable
 from txconnpool.config.files import checkFiles
 from txconnpool.config.settings import PoolSettings, Settings
-from txconnpool.operate.statistics import Process, Proxied, general, inForce, perServer, perSession, snapshot
+from txconnpool.operate.statistics.reply import general, perServer, perSession, settingsInForce
+from txconnpool.operate.statistics.snapshot import Snapshot, takeSnapshot
+from txconnpool.operate.statistics.table import PoolSource, ProcessSource
 from txconnpool.pool.engine import PoolEngine
 from txconnpool.proxy.listener import Listen, listenOn
 from txconnpool.proxy.memory import BufferedBytes
@@ -87,18 +89,18 @@ def listenProblem(error: BaseException) -> str | None:
     return f"{place}: {words}"
 
 
-def serve(description: str | None, source: Callable[[], Any], reactor: Any) -> Any:
+def statisticsService(description: str | None, source: Callable[[], Any], reactor: Any) -> Any:
     """
-    Make what serves statistics.
+    Make the service that serves statistics over HTTP.
 
-    @param description: where, a server endpoint string; C{None}: nowhere.
-    @param source: gives a snapshot, now or later.
+    @param description: the address to listen on, a server endpoint string; C{None}: no service.
+    @param source: returns a snapshot, or a Deferred that fires with one.
 
     @return: a L{txconnpool.operate.http.StatisticsService}, or C{None}.
     """
     if description is None:
         return None
-    # It brings the web server of Twisted with it, which nobody else needs.
+    # This imports Twisted's web server, which takes time and memory.
     from txconnpool.operate.http import StatisticsService
 
     return StatisticsService(description, source, reactor)
@@ -125,7 +127,7 @@ class ProxyService(MultiService, Changeable):
         if reactor is None:
             from twisted.internet import reactor
         self.fullSnapshot: Callable[[], Any] = self.snapshot
-        self.statistics = serve(settings.stats, self.snapshot, reactor)
+        self.statistics = statisticsService(settings.stats, self.snapshot, reactor)
         self._started = time.time()
         self._reactor = reactor
         self._listen = listen or listenOn(reactor)
@@ -185,12 +187,12 @@ class ProxyService(MultiService, Changeable):
 
     # -- What is told
 
-    def snapshot(self) -> dict[str, Any]:
+    def snapshot(self) -> Snapshot:
         """
         Read all numbers of this process.
         """
         lag = None if self.statistics is None else self.statistics.lag
-        return snapshot(Process(self._started, self._unread, lag), map(_proxied, self.proxies))
+        return takeSnapshot(ProcessSource(self._started, self._unread, lag), map(_source, self.proxies))
 
     def _answerStatistics(self, proxy: PoolProxy, words: tuple[bytes, ...]) -> Any:
         """
@@ -204,7 +206,7 @@ class ProxyService(MultiService, Changeable):
         if words == (b"sessions",):
             return perSession(proxy.sessions.sessions)
         if words == (b"settings",):
-            return inForce(proxy.settings, self.settings)
+            return settingsInForce(proxy.settings, self.settings)
         if words == (b"reset",):
             raise NoStatistics("counters are never reset here: take differences")
         raise NoStatistics
@@ -311,8 +313,8 @@ class ProxyService(MultiService, Changeable):
             proxy.abort()
 
 
-def _proxied(proxy: PoolProxy) -> Proxied:
-    return Proxied(proxy.pool, proxy.sessions, bool(proxy.running), proxy.slowRequests)
+def _source(proxy: PoolProxy) -> PoolSource:
+    return PoolSource(proxy.pool, proxy.sessions, bool(proxy.running), proxy.slowRequests)
 
 
 def _after(event: Deferred[Any]) -> Deferred[None]:

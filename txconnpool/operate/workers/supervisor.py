@@ -36,8 +36,9 @@ from txconnpool.config.settings import PoolSettings, Settings
 from txconnpool.net.endpoints import Listener, raised
 from txconnpool.operate.logs import relay
 from txconnpool.operate.operations import OperationError, mergeRows, mergeTexts, noSession
-from txconnpool.operate.service import listenProblem, serve
-from txconnpool.operate.statistics import Process, merge, past, snapshot
+from txconnpool.operate.service import listenProblem, statisticsService
+from txconnpool.operate.statistics.snapshot import countersOf, mergeSnapshots, takeSnapshot
+from txconnpool.operate.statistics.table import ProcessSource
 from txconnpool.operate.workers.channel import Channel, ChannelError, ChannelLost, ignoreLost
 from txconnpool.operate.workers.worker import ANSWERS, BATCH, CLIENTS, STDERR, STDIN, STDOUT, Facade
 from txconnpool.pool.limits import Backoff
@@ -378,7 +379,7 @@ class Workers(Service, Changeable):
         self._since = time.time()
         self._told: dict[int, dict[str, Any]] = {}
         self._past: dict[str, Any] | None = None
-        self.statistics = serve(settings.stats, self.snapshot, reactor)
+        self.statistics = statisticsService(settings.stats, self.snapshot, reactor)
         self._hurry = False
         self._filesRead = False
         self.setName("workers")
@@ -504,8 +505,8 @@ class Workers(Service, Changeable):
         number = worker.number
         del self.workers[number]
         if number in self._told:
-            ended = past(self._told.pop(number))
-            self._past = ended if self._past is None else merge(self._past, ended)
+            ended = countersOf(self._told.pop(number))
+            self._past = ended if self._past is None else mergeSnapshots(self._past, ended)
         self._starting.discard(number)
         self.readinessChanged()
         if self._ending is not None:
@@ -551,9 +552,9 @@ class Workers(Service, Changeable):
             for number, worker in self.workers.items()
         ])  # fmt: skip
         lag = None if self.statistics is None else self.statistics.lag
-        own = snapshot(Process(self._since, BufferedBytes(0), lag), [])
+        own = takeSnapshot(ProcessSource(self._since, BufferedBytes(0), lag), [])
         parts = [own, *self._told.values()]
-        return reduce(merge, parts if self._past is None else [*parts, self._past])
+        return reduce(mergeSnapshots, parts if self._past is None else [*parts, self._past])
 
     # -- The end
 

@@ -1,7 +1,6 @@
-# -*- test-case-name: tests.operate.test_statistics -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests for L{txconnpool.operate.statistics}, and for the numbers it reads.
+Tests for L{txconnpool.operate.statistics.table}, and for the numbers it reads.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ import json
 import os
 import re
 import time
-from pathlib import Path
 from typing import Any
 
 from hypothesis import given, settings
@@ -19,71 +17,13 @@ from twisted.internet.error import ConnectionDone
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.bugs import covers
+from tests.operate.snapshots import counters, pool, told
 from tests.stage import Stage
 from txconnpool import __version__
-from txconnpool.config.settings import PoolSettings, Settings
-from txconnpool.operate.statistics import (
-    ERRORS,
-    MOST_SESSIONS,
-    POOL,
-    PROCESS,
-    SERVER,
-    STATES,
-    Process,
-    Proxied,
-    exposedName,
-    general,
-    inForce,
-    merge,
-    past,
-    perServer,
-    perSession,
-    prometheus,
-    snapshot,
-)
+from txconnpool.operate.statistics.prometheus import exposition, metricName
+from txconnpool.operate.statistics.snapshot import takeSnapshot
+from txconnpool.operate.statistics.table import POOL, PROCESS, SERVER, STATES, ProcessSource
 from txconnpool.proxy.session import SessionLimits
-from txconnpool.proxy.sessions import NoStatistics
-
-README = Path(__file__).resolve().parents[2] / "README.rst"
-
-
-def told(stage: Stage, running: bool = True) -> dict[str, Any]:
-    """
-    @return: a snapshot.
-    """
-    process = Process(time.time() - 60, stage.unread, 0.25)
-    return snapshot(process, [Proxied(stage.pool, stage.sessions, running, 3)])
-
-
-def pool(stage: Stage) -> dict[str, Any]:
-    """
-    @return: what is told about the pool.
-    """
-    (only,) = told(stage)["pools"]
-    assert isinstance(only, dict)
-    return only
-
-
-def counters(of: dict[str, Any], path: str = "") -> dict[str, float]:
-    """
-    @return: all counters in a snapshot, those in histograms too, by where they are.
-    """
-    found = {}
-    for scope in (PROCESS, POOL, SERVER):
-        for each in scope.statistics:
-            value = of.get(each.name)
-            if value is None or each.kind == "gauge" or (scope is PROCESS) is bool(path):
-                continue
-            if each.kind == "histogram":
-                found.update({f"{path}{each.name} {n}": count for n, count in enumerate(value["counts"])})
-                found[f"{path}{each.name} sum"] = value["sum"]
-            elif each.label:
-                found.update({f"{path}{each.name} {part}": number for part, number in value.items()})
-            else:
-                found[path + each.name] = value
-    for part in (*of.get("pools", ()), *of.get("servers", ())):
-        found.update(counters(part, f"{path}{part['name']} "))
-    return found
 
 
 class TableTests(SynchronousTestCase):
@@ -107,11 +47,11 @@ class TableTests(SynchronousTestCase):
         """
         For Prometheus no two are called the same, in all tables, and counters end in C{_total}.
         """
-        names = [exposedName(scope, each) for scope in (PROCESS, POOL, SERVER) for each in scope.statistics]
+        names = [metricName(scope, each) for scope in (PROCESS, POOL, SERVER) for each in scope.statistics]
         self.assertEqual(len(set(names)), len(names))
         for scope in (PROCESS, POOL, SERVER):
             for each in scope.statistics:
-                self.assertEqual(exposedName(scope, each).endswith("_total"), each.kind == "counter")
+                self.assertEqual(metricName(scope, each).endswith("_total"), each.kind == "counter")
 
     def test_units(self) -> None:
         """
@@ -172,7 +112,7 @@ class ReadTests(SynchronousTestCase):
         """
         What is not known is not told.
         """
-        self.assertNotIn("loop_lag_seconds", snapshot(Process(0.0, Stage().unread), []))
+        self.assertNotIn("loop_lag_seconds", takeSnapshot(ProcessSource(0.0, Stage().unread), []))
 
     def test_quiet(self) -> None:
         """
@@ -193,7 +133,7 @@ class ReadTests(SynchronousTestCase):
         stage = Stage(2)
         stage.ask(stage.client(), b"get a\r\n")
         whole = told(stage)
-        self.assertEqual(prometheus(json.loads(json.dumps(whole))), prometheus(whole))
+        self.assertEqual(exposition(json.loads(json.dumps(whole))), exposition(whole))
 
     @covers("25")
     def test_clients(self) -> None:
@@ -357,7 +297,7 @@ class ReadTests(SynchronousTestCase):
             request_errors={"unavailable": 3},
             waits_failed={"unavailable": 1},
             dial_failures={"connection refused": 2},
-            ejections=2,
+            outages=2,
             servers_up=0,
         )
 
@@ -617,271 +557,3 @@ class ReadTests(SynchronousTestCase):
                     number = dict(enumerate(number["counts"]))
                 if each.kind != "gauge":
                     self.assertTrue(any(number.values()) if isinstance(number, dict) else number, each.name)
-
-
-class MergeTests(SynchronousTestCase):
-    """
-    Tests for L{merge}: several processes that are one proxy.
-    """
-
-    def pair(self) -> tuple[Stage, Stage]:
-        """
-        @return: two with different pasts.
-        """
-        one, other = Stage(2), Stage(2)
-        one.ask(one.client(), b"get a\r\nget missb\r\n")
-        other.ask(other.client(), b"get a\r\nset a 0 0 1\r\nx\r\n")
-        return one, other
-
-    def test_sums(self) -> None:
-        """
-        Counters, histograms and what there is add up, of the pool and of each server; bounds that each process has
-        whole and ages do not.
-        """
-        one, other = self.pair()
-        together = merge(told(one), told(other))
-        (whole,) = together["pools"]
-        self.assertEqual((whole["requests"]["get"], whole["requests"]["set"]), (3, 1))
-        self.assertEqual((whole["hits"], whole["misses"], whole["sessions"]), (2, 1, 2))
-        self.assertEqual((whole["sessions_max"], whole["connections_max"]), (10000, 4))
-        self.assertEqual(sum(whole["latency_seconds"]["counts"]), 4 + 4)
-        self.assertEqual([each["name"] for each in whole["servers"]], ["server0", "server1"])
-        self.assertEqual(sum(each["requests"]["get"] for each in whole["servers"]), 3)
-        self.assertApproximates(together["uptime_seconds"], 60, 5)
-        self.assertEqual(together["held_max_bytes"], 1 << 29)
-        self.assertEqual(set(together), set(told(one)))
-
-    def test_states(self) -> None:
-        """
-        A server is up if one process thinks so, and a pool is ready if one is.
-        """
-        one, other = self.pair()
-        one.servers[0].mode = one.servers[1].mode = "refuse"
-        one.clock.advance(2)
-        for line in one.lines:
-            line.lose()
-        one.turns()
-        for pairs in ((one, other), (other, one)):
-            (whole,) = merge(*map(told, pairs))["pools"]
-            self.assertEqual((whole["state"], [each["state"] for each in whole["servers"]]), ("ready", ["up", "up"]))
-            first = whole["servers"][0]
-            self.assertEqual((whole["servers_up"], first["up"], first["reason"]), (2, 1, ""))
-
-    def test_unequal(self) -> None:
-        """
-        A pool or server that only one process has, as while settings change, is told of too.
-        """
-        one, other = self.pair()
-        other.pool.name = "other"
-        self.assertEqual([each["name"] for each in merge(told(one), told(other))["pools"]], ["pool", "other"])
-        other.pool.name = "pool"
-        other.pool.removeServer("server1")
-        other.turns()
-        for pairs in ((one, other), (other, one)):
-            (whole,) = merge(*map(told, pairs))["pools"]
-            self.assertEqual(sorted(each["name"] for each in whole["servers"]), ["server0", "server1"])
-
-    def test_past(self) -> None:
-        """
-        Of a process that has ended, what it has counted stays, and what there was of it does not.
-        """
-        one, other = self.pair()
-        live, ended = told(one), told(other)
-        together = merge(live, past(ended))
-        (whole,), (own,) = together["pools"], live["pools"]
-        self.assertEqual((whole["requests"]["get"], whole["sessions_accepted"]), (3, 2))
-        for name in ("sessions", "state", "connections", "connections_max", "sessions_max", "in_flight"):
-            self.assertEqual(whole[name], own[name], name)
-        self.assertEqual(together["resident_bytes"], live["resident_bytes"])
-        self.assertEqual([each["state"] for each in whole["servers"]], ["up", "up"])
-        self.assertEqual(sum(each["requests"]["get"] for each in whole["servers"]), 3)
-        for name, value in counters(live).items():
-            self.assertGreaterEqual(counters(together)[name], value)
-
-    def test_pastOfRemoved(self) -> None:
-        """
-        The past does not bring a pool or server back that is there no more.
-        """
-        one, other = self.pair()
-        ended = past(told(other))
-        one.pool.removeServer("server1")
-        one.turns()
-        (whole,) = merge(told(one), ended)["pools"]
-        self.assertEqual([each["name"] for each in whole["servers"]], ["server0"])
-        one.pool.name = "renamed"
-        self.assertEqual([each["name"] for each in merge(told(one), ended)["pools"]], ["renamed"])
-
-
-class ReplyTests(SynchronousTestCase):
-    """
-    Tests for what C{stats} answers.
-    """
-
-    def test_general(self) -> None:
-        """
-        Each number has a name of its own without spaces and a value on one line, as programs that read memcached's
-        statistics expect.
-        """
-        stage = Stage(2)
-        items = list(general(told(stage), "pool"))
-        self.assertEqual(len({name for name, _ in items}), len(items))
-        text = stage.dialect.statistics(items).decode("ascii")
-        self.assertRegex(text, r"\A(?:STAT [a-z_]+ [!-~][ -~]*\r\n)+END\r\n\Z")
-        self.assertEqual(text.count("\r\n"), len(items) + 1)
-
-    def test_memcached(self) -> None:
-        """
-        What memcached counts too has its name and is a whole number.
-        """
-        stage = Stage()
-        stage.ask(stage.client(), b"get a\r\nget missb\r\nset a 0 0 1\r\nx\r\n")
-        numbers = dict(general(told(stage), "pool"))
-        self.assertEqual(numbers["version"], f"txconnpool-{__version__}")
-        for name, value in (
-            *(("curr_connections", "1"), ("total_connections", "1"), ("rejected_connections", "0")),
-            *(("auth_cmds", "0"), ("auth_errors", "0")),
-            *(("cmd_get", "2"), ("cmd_set", "1"), ("get_hits", "1"), ("get_misses", "1")),
-        ):
-            self.assertEqual(str(numbers[name]), value, name)
-        for name in ("uptime", "time", "pid", "bytes_read", "bytes_written", "max_connections"):
-            self.assertRegex(str(numbers[name]), r"\A\d+\Z")
-        self.assertEqual((numbers["pool"], numbers["pool_state"]), ("pool", "ready"))
-
-    def test_parts(self) -> None:
-        """
-        Numbers by a label have its words in their names, times are decimal.
-        """
-        stage = Stage(start=False)
-        stage.servers[0].mode = "refuse"
-        stage.pool.start()
-        stage.turns()
-        numbers = dict(general(told(stage), "pool"))
-        self.assertEqual(numbers["dial_failures_connection_refused"], "1")
-        self.assertEqual([name for name in numbers if name.startswith("request_errors_")],
-                         [f"request_errors_{reason}" for reason in ERRORS])  # fmt: skip
-        self.assertEqual((numbers["latency_seconds_count"], numbers["latency_seconds_sum"]), (0, "0.000000"))
-
-    def test_noPool(self) -> None:
-        """
-        A pool that is being removed is not known any more.
-        """
-        error = self.assertRaises(NoStatistics, list, general(told(Stage()), "other"))
-        self.assertIn("other", str(error))
-
-    def test_servers(self) -> None:
-        """
-        C{stats servers} numbers them.
-        """
-        stage = Stage(2)
-        items = list(perServer(told(stage), "pool"))
-        self.assertEqual(items[:3], [("1:name", "server0"), ("1:state", "up"), ("1:reason", "")])
-        self.assertIn(("2:name", "server1"), items)
-        self.assertEqual(dict(items)["2:connections_idle"], "1")
-        self.assertEqual(len({name for name, _ in items}), len(items))
-
-    def test_sessions(self) -> None:
-        """
-        C{stats sessions} tells of the sessions with most to do, and of no more than a few.
-        """
-        stage = Stage()
-        clients = [stage.client() for _ in range(MOST_SESSIONS + 5)]
-        clients[7].send(b"get a\r\nget b\r\n")
-        items = list(perSession(stage.sessions.sessions))
-        self.assertEqual(items[0], ("8:address", "192.0.2.1:4321"))
-        self.assertEqual(dict(items)["8:in_flight"], 2)
-        self.assertEqual(len({name.partition(":")[0] for name, _ in items}), MOST_SESSIONS)
-        self.assertEqual({value for name, value in items if name.endswith(":waiting")}, {0})
-
-    def test_settings(self) -> None:
-        """
-        C{stats settings} tells all settings as the ini has them, but not where passwords are.
-        """
-        path = self.mktemp()
-        Path(path).write_text("me:secret\n")
-        pool = PoolSettings(upstream=("tcp:a:1", "tcp:b:1"), distribution="round-robin", upstreamAuth=f"file:{path}")
-        items = dict(inForce(pool, Settings(pools=(pool,), adminPasswordFile=path)))
-        self.assertEqual((items["pool"], items["upstream"], items["pool-size"]), ("default", "tcp:a:1, tcp:b:1", "4"))
-        self.assertEqual((items["max-unread-bytes"], items["drain-timeout"]), ("256m", "5"))
-        self.assertNotIn("upstream-auth", items)
-        self.assertNotIn(path, str(items))
-
-
-class PrometheusTests(SynchronousTestCase):
-    """
-    Tests for L{prometheus}. C{tests.real.test_stats} has it read by its own parser.
-    """
-
-    def samples(self, stage: Stage) -> dict[str, float]:
-        """
-        @return: values by what stands before them.
-        """
-        lines = [line for line in prometheus(told(stage)).splitlines() if not line.startswith("#")]
-        samples = {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
-        self.assertEqual(len(samples), len(lines))
-        return samples
-
-    def test_format(self) -> None:
-        """
-        Every line is a comment or a sample, and ends.
-        """
-        stage = Stage(2)
-        stage.ask(stage.client(), b"get a\r\n")
-        text = prometheus(told(stage))
-        line = r'(# (HELP|TYPE) connpool_\w+ .*|connpool_\w+(\{(\w+="([^"\\\n]|\\.)*",?)*\})? [-+.e0-9]+)\n'
-        self.assertEqual(re.sub(line, "", text), "")
-
-    def test_help(self) -> None:
-        """
-        Each statistic has its meaning and kind once, before its samples.
-        """
-        lines = prometheus(told(Stage(2))).splitlines()
-        kinds = [line.split(" ")[2:4] for line in lines if line.startswith("# TYPE")]
-        self.assertEqual(len({name for name, _ in kinds}), len(kinds))
-        self.assertIn(["connpool_latency_seconds", "histogram"], kinds)
-        self.assertIn(["connpool_server_up", "gauge"], kinds)
-        current = ""
-        for line in lines:
-            if line.startswith("#"):
-                current = line.split(" ")[2]
-            else:
-                self.assertTrue(line.startswith(current))
-
-    def test_labels(self) -> None:
-        """
-        Pools, servers and parts are told apart by labels.
-        """
-        stage = Stage(2)
-        for _ in range(3):
-            stage.ask(stage.client(), b"get a\r\n")
-        samples = self.samples(stage)
-        self.assertEqual(samples['connpool_requests_total{pool="pool",command="get"}'], 3)
-        labels = [f'{{pool="pool",server="server{number}",command="get"}}' for number in (0, 1)]
-        self.assertEqual(sum(samples["connpool_server_requests_total" + each] for each in labels), 3)
-        self.assertEqual(samples[f'connpool_info{{version="{__version__}"}}'], 1)
-
-    def test_escaped(self) -> None:
-        """
-        Names may have any characters.
-        """
-        stage = Stage()
-        stage.pool.state.servers[0].name = 'unix:C:\\new "one"\nline'
-        self.assertIn(r'server="unix:C:\\new \"one\"\nline"', prometheus(told(stage)))
-
-    def test_histogram(self) -> None:
-        """
-        Buckets of a histogram hold what is below their bounds, all of it the last one.
-        """
-        stage = Stage()
-        stage.clock.advance(1)
-        for delay in (0.0, 0.0, 0.03, 0.03, 1.5):
-            stage.client().send(b"get a\r\n")
-            stage.turns()
-            stage.clock.advance(delay)
-            stage.serve()
-        samples = self.samples(stage)
-        buckets = [value for name, value in samples.items() if name.startswith("connpool_latency_seconds_bucket")]
-        self.assertEqual(buckets, sorted(buckets))
-        for bound, count in (("5e-05", 3), ("0.02", 3), ("0.05", 5), ("1.0", 5), ("2.0", 6), ("+Inf", 6)):
-            self.assertEqual(samples[f'connpool_latency_seconds_bucket{{pool="pool",le="{bound}"}}'], count, bound)
-        self.assertEqual(samples['connpool_latency_seconds_count{pool="pool"}'], 6)
-        self.assertAlmostEqual(samples['connpool_latency_seconds_sum{pool="pool"}'], 1.56)

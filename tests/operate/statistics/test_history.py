@@ -1,0 +1,87 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for L{txconnpool.operate.statistics.history}.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txconnpool.operate.statistics.history import SAMPLES, History, estimateQuantile
+
+
+class HistoryTests(SynchronousTestCase):
+    """
+    Tests for L{History} and L{estimateQuantile}.
+    """
+
+    def told(self, time: float, **numbers: Any) -> dict[str, Any]:
+        """
+        @return: as much of a snapshot as is looked at.
+        """
+        pool = {
+            "name": "a",
+            "requests": {"get": 0},
+            "request_errors": {"lost": 0},
+            "failed_requests": {"get": 0},
+            "latency_seconds": {"bounds": (0.001, 0.01, 0.1), "counts": [0, 0, 0, 0], "sum": 0.0},
+            "wait_seconds": {"bounds": (1.0,), "counts": [0, 0], "sum": 0.0},
+            "sessions": 0,
+            **numbers,
+        }
+        return {"time": time, "cpu_seconds": time / 4, "pools": [pool]}
+
+    def test_rates(self) -> None:
+        """
+        The past is what happened between two samples, in a second.
+        """
+        history = History()
+        self.assertEqual(history.of("a")["requests"], [])
+        history.add(self.told(100))
+        latency = {"bounds": (0.001, 0.01, 0.1), "counts": [5, 5, 0, 0], "sum": 0.5}
+        history.add(
+            self.told(102, requests={"get": 8, "set": 2}, request_errors={"lost": 1}, failed_requests={"get": 2},
+                      latency_seconds=latency, wait_seconds={"counts": [1, 0], "sum": 0.8}, sessions=7)
+        )  # fmt: skip
+        history.add(self.told(104, requests={"get": 8, "set": 2}, latency_seconds=latency))
+        past = history.of("a")
+        self.assertEqual((past["time"], past["requests"], past["errors"]), ([102, 104], [5.0, 0.0], [1.5, 0.0]))
+        self.assertEqual((past["p50"], past["p99"]), ([0.001, None], [0.00982, None]))
+        self.assertEqual((past["in_flight"], past["waiting"], past["sessions"]), ([0.25, 0.0], [0.4, 0.0], [7, 0]))
+        self.assertEqual(history.cpu(), [0.25, 0.25])
+        self.assertEqual(history.of("other")["requests"], [])
+
+    def test_back(self) -> None:
+        """
+        What has begun to count anew, as a worker that was replaced, is no fall below nothing.
+        """
+        history = History()
+        latency = {"bounds": (0.001, 0.01, 0.1), "counts": [5, 5, 0, 0], "sum": 0.5}
+        history.add(self.told(100, requests={"get": 100}, request_errors={"lost": 3}, latency_seconds=latency))
+        history.add(self.told(100))
+        past = history.of("a")
+        self.assertEqual([past[name] for name in ("requests", "errors", "p50", "in_flight")], [[0], [0], [None], [0]])
+
+    def test_bound(self) -> None:
+        """
+        It goes back so far and no further.
+        """
+        history = History()
+        for time in range(SAMPLES * 2):
+            history.add(self.told(time))
+        self.assertEqual(len(history.of("a")["time"]), SAMPLES)
+        self.assertEqual(history.of("a")["time"][-1], SAMPLES * 2 - 1)
+
+    def test_estimateQuantile(self) -> None:
+        """
+        Within a bucket values are taken to be spread evenly; above the last bound it is all that can be said.
+        """
+        bounds = (1.0, 2.0, 4.0)
+        self.assertIsNone(estimateQuantile(bounds, [0, 0, 0, 0], 0.5))
+        self.assertEqual(estimateQuantile(bounds, [10, 0, 0, 0], 0.5), 0.5)
+        self.assertEqual(estimateQuantile(bounds, [0, 0, 10, 0], 0.25), 2.5)
+        self.assertEqual(estimateQuantile(bounds, [5, 0, 5, 0], 0.5), 1.0)
+        self.assertEqual(estimateQuantile(bounds, [5, 0, 5, 0], 1.0), 4.0)
+        self.assertEqual(estimateQuantile(bounds, [0, 0, 0, 3], 0.99), 4.0)

@@ -1,0 +1,96 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for L{txconnpool.operate.statistics.prometheus}.
+"""
+
+from __future__ import annotations
+
+import re
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.operate.snapshots import told
+from tests.stage import Stage
+from txconnpool import __version__
+from txconnpool.operate.statistics.prometheus import exposition
+
+
+class PrometheusTests(SynchronousTestCase):
+    """
+    Tests for L{exposition}. C{tests.real.test_stats} has it read by its own parser.
+    """
+
+    def samples(self, stage: Stage) -> dict[str, float]:
+        """
+        @return: values by what stands before them.
+        """
+        lines = [line for line in exposition(told(stage)).splitlines() if not line.startswith("#")]
+        samples = {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+        self.assertEqual(len(samples), len(lines))
+        return samples
+
+    def test_format(self) -> None:
+        """
+        Every line is a comment or a sample, and ends.
+        """
+        stage = Stage(2)
+        stage.ask(stage.client(), b"get a\r\n")
+        text = exposition(told(stage))
+        line = r'(# (HELP|TYPE) connpool_\w+ .*|connpool_\w+(\{(\w+="([^"\\\n]|\\.)*",?)*\})? [-+.e0-9]+)\n'
+        self.assertEqual(re.sub(line, "", text), "")
+
+    def test_help(self) -> None:
+        """
+        Each statistic has its meaning and kind once, before its samples.
+        """
+        lines = exposition(told(Stage(2))).splitlines()
+        kinds = [line.split(" ")[2:4] for line in lines if line.startswith("# TYPE")]
+        self.assertEqual(len({name for name, _ in kinds}), len(kinds))
+        self.assertIn(["connpool_latency_seconds", "histogram"], kinds)
+        self.assertIn(["connpool_server_up", "gauge"], kinds)
+        current = ""
+        for line in lines:
+            if line.startswith("#"):
+                current = line.split(" ")[2]
+            else:
+                self.assertTrue(line.startswith(current))
+
+    def test_labels(self) -> None:
+        """
+        Pools, servers and parts are told apart by labels.
+        """
+        stage = Stage(2)
+        for _ in range(3):
+            stage.ask(stage.client(), b"get a\r\n")
+        samples = self.samples(stage)
+        self.assertEqual(samples['connpool_requests_total{pool="pool",command="get"}'], 3)
+        labels = [f'{{pool="pool",server="server{number}",command="get"}}' for number in (0, 1)]
+        self.assertEqual(sum(samples["connpool_server_requests_total" + each] for each in labels), 3)
+        self.assertEqual(samples[f'connpool_info{{version="{__version__}"}}'], 1)
+
+    def test_escaped(self) -> None:
+        """
+        Names may have any characters.
+        """
+        stage = Stage()
+        stage.pool.state.servers[0].name = 'unix:C:\\new "one"\nline'
+        self.assertIn(r'server="unix:C:\\new \"one\"\nline"', exposition(told(stage)))
+
+    def test_histogram(self) -> None:
+        """
+        Buckets of a histogram hold what is below their bounds, all of it the last one.
+        """
+        stage = Stage()
+        stage.clock.advance(1)
+        for delay in (0.0, 0.0, 0.03, 0.03, 1.5):
+            stage.client().send(b"get a\r\n")
+            stage.turns()
+            stage.clock.advance(delay)
+            stage.serve()
+        samples = self.samples(stage)
+        buckets = [value for name, value in samples.items() if name.startswith("connpool_latency_seconds_bucket")]
+        self.assertEqual(buckets, sorted(buckets))
+        for bound, count in (("5e-05", 3), ("0.02", 3), ("0.05", 5), ("1.0", 5), ("2.0", 6), ("+Inf", 6)):
+            self.assertEqual(samples[f'connpool_latency_seconds_bucket{{pool="pool",le="{bound}"}}'], count, bound)
+        self.assertEqual(samples['connpool_latency_seconds_count{pool="pool"}'], 6)
+        self.assertAlmostEqual(samples['connpool_latency_seconds_sum{pool="pool"}'], 1.56)

@@ -1,0 +1,112 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for L{txconnpool.operate.statistics.reply}.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.operate.snapshots import told
+from tests.stage import Stage
+from txconnpool import __version__
+from txconnpool.config.settings import PoolSettings, Settings
+from txconnpool.operate.statistics.reply import MOST_SESSIONS, general, perServer, perSession, settingsInForce
+from txconnpool.operate.statistics.table import ERRORS
+from txconnpool.proxy.sessions import NoStatistics
+
+
+class ReplyTests(SynchronousTestCase):
+    """
+    Tests for what C{stats} answers.
+    """
+
+    def test_general(self) -> None:
+        """
+        Each number has a name of its own without spaces and a value on one line, as programs that read memcached's
+        statistics expect.
+        """
+        stage = Stage(2)
+        items = list(general(told(stage), "pool"))
+        self.assertEqual(len({name for name, _ in items}), len(items))
+        text = stage.dialect.statistics(items).decode("ascii")
+        self.assertRegex(text, r"\A(?:STAT [a-z_]+ [!-~][ -~]*\r\n)+END\r\n\Z")
+        self.assertEqual(text.count("\r\n"), len(items) + 1)
+
+    def test_memcached(self) -> None:
+        """
+        What memcached counts too has its name and is a whole number.
+        """
+        stage = Stage()
+        stage.ask(stage.client(), b"get a\r\nget missb\r\nset a 0 0 1\r\nx\r\n")
+        numbers = dict(general(told(stage), "pool"))
+        self.assertEqual(numbers["version"], f"txconnpool-{__version__}")
+        for name, value in (
+            *(("curr_connections", "1"), ("total_connections", "1"), ("rejected_connections", "0")),
+            *(("auth_cmds", "0"), ("auth_errors", "0")),
+            *(("cmd_get", "2"), ("cmd_set", "1"), ("get_hits", "1"), ("get_misses", "1")),
+        ):
+            self.assertEqual(str(numbers[name]), value, name)
+        for name in ("uptime", "time", "pid", "bytes_read", "bytes_written", "max_connections"):
+            self.assertRegex(str(numbers[name]), r"\A\d+\Z")
+        self.assertEqual((numbers["pool"], numbers["pool_state"]), ("pool", "ready"))
+
+    def test_parts(self) -> None:
+        """
+        Numbers by a label have its words in their names, times are decimal.
+        """
+        stage = Stage(start=False)
+        stage.servers[0].mode = "refuse"
+        stage.pool.start()
+        stage.turns()
+        numbers = dict(general(told(stage), "pool"))
+        self.assertEqual(numbers["dial_failures_connection_refused"], "1")
+        self.assertEqual([name for name in numbers if name.startswith("request_errors_")],
+                         [f"request_errors_{reason}" for reason in ERRORS])  # fmt: skip
+        self.assertEqual((numbers["latency_seconds_count"], numbers["latency_seconds_sum"]), (0, "0.000000"))
+
+    def test_noPool(self) -> None:
+        """
+        A pool that is being removed is not known any more.
+        """
+        error = self.assertRaises(NoStatistics, list, general(told(Stage()), "other"))
+        self.assertIn("other", str(error))
+
+    def test_servers(self) -> None:
+        """
+        C{stats servers} numbers them.
+        """
+        stage = Stage(2)
+        items = list(perServer(told(stage), "pool"))
+        self.assertEqual(items[:3], [("1:name", "server0"), ("1:state", "up"), ("1:reason", "")])
+        self.assertIn(("2:name", "server1"), items)
+        self.assertEqual(dict(items)["2:connections_idle"], "1")
+        self.assertEqual(len({name for name, _ in items}), len(items))
+
+    def test_sessions(self) -> None:
+        """
+        C{stats sessions} tells of the sessions with most to do, and of no more than a few.
+        """
+        stage = Stage()
+        clients = [stage.client() for _ in range(MOST_SESSIONS + 5)]
+        clients[7].send(b"get a\r\nget b\r\n")
+        items = list(perSession(stage.sessions.sessions))
+        self.assertEqual(items[0], ("8:address", "192.0.2.1:4321"))
+        self.assertEqual(dict(items)["8:in_flight"], 2)
+        self.assertEqual(len({name.partition(":")[0] for name, _ in items}), MOST_SESSIONS)
+        self.assertEqual({value for name, value in items if name.endswith(":waiting")}, {0})
+
+    def test_settings(self) -> None:
+        """
+        C{stats settings} tells all settings as the ini has them, but not where passwords are.
+        """
+        path = self.mktemp()
+        Path(path).write_text("me:secret\n")
+        pool = PoolSettings(upstream=("tcp:a:1", "tcp:b:1"), distribution="round-robin", upstreamAuth=f"file:{path}")
+        items = dict(settingsInForce(pool, Settings(pools=(pool,), adminPasswordFile=path)))
+        self.assertEqual((items["pool"], items["upstream"], items["pool-size"]), ("default", "tcp:a:1, tcp:b:1", "4"))
+        self.assertEqual((items["max-unread-bytes"], items["drain-timeout"]), ("256m", "5"))
+        self.assertNotIn("upstream-auth", items)
+        self.assertNotIn(path, str(items))

@@ -1,0 +1,169 @@
+# -*- test-case-name: tests.operate.statistics.test_snapshot -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Snapshots of all statistics as plain data, which JSON can carry, and their merging for several processes.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from functools import partial, reduce
+from operator import add
+from typing import Any, Final
+
+from txconnpool import __version__
+from txconnpool.operate.statistics.table import (
+    POOL,
+    POOL_OWN,
+    PROCESS,
+    SERVER,
+    SUMMED,
+    PoolSource,
+    ProcessSource,
+    Scope,
+    ServerSource,
+    Statistic,
+    Value,
+)
+
+#: Statistics by their names, C{pools} and other data of a process.
+Snapshot = dict[str, Any]
+
+
+def takeSnapshot(process: ProcessSource, pools: Iterable[PoolSource]) -> Snapshot:
+    """
+    Read all statistics of a process.
+
+    @return: the numbers of the process, its C{pid}, C{version} and C{time}, and C{pools}, each with its C{name},
+        C{state}, numbers and C{servers}.
+    """
+    return {
+        "pid": os.getpid(),
+        "version": __version__,
+        "time": time.time(),
+        **_read(PROCESS.statistics, process),
+        "pools": [_poolSnapshot(pool) for pool in pools],
+    }
+
+
+def _read(statistics: Iterable[Statistic], source: object) -> dict[str, Value]:
+    values = ((each.name, each.read(source)) for each in statistics)
+    return {name: value for name, value in values if value is not None}
+
+
+def _poolSnapshot(source: PoolSource) -> dict[str, Any]:
+    pool = source.pool
+    records, now = pool.state.records, pool.reactor.seconds()
+    commands = source.sessions.dialect.commands
+    servers = [ServerSource(server, records, commands, now) for server in pool.servers]
+    current = [_read(SERVER.statistics, each) for each in servers]
+    former = [_read(SUMMED, ServerSource(server, records, commands, now)) for server in pool.state.former]
+    return {
+        "name": pool.name,
+        "state": source.state,
+        **_read(POOL_OWN, source),
+        **reduce(partial(_mergeValues, SUMMED), [*current, *former], {}),
+        "servers": [
+            {
+                "name": each.server.name,
+                "state": each.server.state,
+                "reason": each.server.reason if each.server.failures else "",
+                **numbers,
+            }
+            for each, numbers in zip(servers, current, strict=True)
+        ],
+    }
+
+
+# -- Merging
+
+
+def _mergeValues(statistics: Iterable[Statistic], one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    merged = {}
+    for each in statistics:
+        values = [values[each.name] for values in (one, other) if each.name in values]
+        if values:
+            merged[each.name] = reduce(partial(_mergeValue, each), values)
+    return merged
+
+
+def _mergeValue(statistic: Statistic, one: Value, other: Value) -> Value:
+    if statistic.kind == "histogram":
+        return {
+            "bounds": one["bounds"],
+            "counts": list(map(add, one["counts"], other["counts"])),
+            "sum": one["sum"] + other["sum"],
+        }
+    if statistic.label:
+        merged = dict(one)
+        for part, value in other.items():
+            merged[part] = statistic.merge(merged[part], value) if part in merged else value
+        return merged
+    return statistic.merge(one, other)
+
+
+#: States of a pool or server, by precedence: that of several processes is the first one that any of them has.
+_PRECEDENCE: Final = ("draining", "drained", "paused", "ready", "up", "down")
+
+
+def mergeSnapshots(one: Snapshot, other: Snapshot) -> Snapshot:
+    """
+    Merge the snapshots of two processes with the same pools. C{pid}, C{version} and C{time} are those of the first.
+
+    @param other: a snapshot, or the L{countersOf} one.
+    """
+    return {
+        **one,
+        **_mergeValues(PROCESS.statistics, one, other),
+        "pools": _mergeNamed(one["pools"], other["pools"], _mergePools),
+    }
+
+
+def _mergePools(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    servers = _mergeNamed(one["servers"], other["servers"], lambda a, b: _mergeScope(SERVER, a, b))
+    return {**_mergeScope(POOL, one, other), "servers": servers}
+
+
+def _mergeScope(scope: Scope, one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    def precedence(each: dict[str, Any]) -> int:
+        return _PRECEDENCE.index(each["state"]) if "state" in each else len(_PRECEDENCE)
+
+    first: dict[str, Any] = min(one, other, key=precedence)
+    return {**first, **_mergeValues(scope.statistics, one, other)}
+
+
+def _mergeNamed(
+    one: list[dict[str, Any]], other: list[dict[str, Any]], merge: Callable[[Any, Any], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    named = {each["name"]: each for each in one}
+    for each in other:
+        name = each["name"]
+        if name in named:
+            named[name] = merge(named[name], each)
+        elif "state" in each:
+            named[name] = each
+    return list(named.values())
+
+
+def countersOf(snapshot: Snapshot) -> Snapshot:
+    """
+    Reduce a snapshot to its counters, which stay when the process ends. Without them the sums over all processes would
+    decrease, which monitoring takes for a restart.
+    """
+    return {
+        **_counters(PROCESS, snapshot),
+        "pools": [
+            {
+                "name": pool["name"],
+                **_counters(POOL, pool),
+                "servers": [{"name": each["name"], **_counters(SERVER, each)} for each in pool["servers"]],
+            }
+            for pool in snapshot["pools"]
+        ],
+    }
+
+
+def _counters(scope: Scope, values: dict[str, Any]) -> dict[str, Any]:
+    return {each.name: values[each.name] for each in scope.statistics if each.kind != "gauge" and each.name in values}

@@ -1,0 +1,331 @@
+# -*- test-case-name: tests.operate.statistics.test_table -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+The table of statistics: each number of a process, its pools and their servers is one entry, with a name, a kind, a
+meaning and a function that reads it.
+
+Everything else is derived from the table: snapshots, the reply to C{stats}, the JSON, Prometheus' text, and the lists
+in the README. Counters are never reset: readers take the difference between two snapshots.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from operator import add
+from typing import Any, Final
+
+from txconnpool.metrics import Histogram
+from txconnpool.pool.engine import PoolEngine
+from txconnpool.pool.records import CHECKING, DIALING, RETIRING, Record, Server
+from txconnpool.proxy.memory import BufferedBytes
+from txconnpool.proxy.sessions import SessionFactory
+from txconnpool.wire import Command
+
+#: The value of a statistic: a number, several by a label, or a histogram (see L{_histogram}).
+Value = Any
+
+#: Reasons for which the proxy answers a request with an error: L{txconnpool.errors.PoolError.kind}.
+ERRORS: Final = (
+    "unavailable", "too_many_waiting", "wait_timeout", "request_timeout", "lost", "protocol", "closed", "other",
+)  # fmt: skip
+
+#: States of a connection.
+STATES: Final = ("dialing", "idle", "busy", "held", "checking", "retiring")
+
+
+# -- Sources of the numbers
+
+
+@dataclass(frozen=True)
+class ProcessSource:
+    """
+    The source of the statistics of a process.
+
+    @ivar started: when the process started, in seconds since the epoch.
+    @ivar buffered: the bytes held for its clients.
+    @ivar lag: how late its last regular timer was, in seconds; C{None} if it has no such timer.
+    """
+
+    started: float
+    buffered: BufferedBytes
+    lag: float | None = None
+
+
+@dataclass(frozen=True)
+class PoolSource:
+    """
+    The source of the statistics of a pool.
+
+    @ivar pool: the pool of connections.
+    @ivar sessions: the factory of its sessions.
+    @ivar running: whether it accepts new clients.
+    @ivar slow: the number of slow requests.
+    """
+
+    pool: PoolEngine
+    sessions: SessionFactory
+    running: bool
+    slow: int = 0
+
+    @property
+    def state(self) -> str:
+        """
+        C{"ready"}, or why it is not: C{"draining"}, C{"paused"} or C{"down"}.
+        """
+        if not self.running:
+            return "draining"
+        if self.pool.paused:
+            return "paused"
+        return "ready" if any(server.state == "up" for server in self.pool.servers) else "down"
+
+
+class ServerSource:
+    """
+    The source of the statistics of a server in a pool.
+
+    @ivar server: the server.
+    @ivar traffic: its counters.
+    @ivar records: the records of its connections.
+    """
+
+    def __init__(self, server: Server, records: list[Record], commands: tuple[Command, ...], now: float) -> None:
+        """
+        @param records: the records of all connections of the pool.
+        @param commands: the commands of the dialect.
+        @param now: the pool's time, in seconds.
+        """
+        self.server = server
+        self.traffic = server.traffic
+        self.records = [record for record in records if record.server is server]
+        self._commands = commands
+        self._now = now
+
+    def byCommand(self, counts: list[int]) -> dict[str, int]:
+        """
+        @param counts: counts by the index of a command.
+
+        @return: counts by the name of a command.
+        """
+        return {command.name: counts[command.index] for command in self._commands}
+
+    @property
+    def states(self) -> dict[str, int]:
+        """
+        The number of connections in each of L{STATES}.
+        """
+        states = dict.fromkeys(STATES, 0)
+        for record in self.records:
+            states[_stateOf(record)] += 1
+        return states
+
+    @property
+    def hits(self) -> int:
+        """
+        The number of keys that were found.
+        """
+        traffic = self.traffic
+        read = sum(
+            traffic.requests[command.index] - traffic.failed[command.index]
+            for command in self._commands
+            if command.isLookup
+        )
+        return read - traffic.missed + traffic.moreKeys - traffic.moreMissed
+
+    @property
+    def since(self) -> float:
+        """
+        Seconds since the server went up or down; 0 if it never did.
+        """
+        return max(0.0, self._now - self.server.since) if self.server.since else 0.0
+
+
+def _stateOf(record: Record) -> str:
+    if record.phase in (DIALING, CHECKING, RETIRING):
+        return record.phase
+    if record.held:
+        return "held"
+    return "busy" if record.load else "idle"
+
+
+# -- The table
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """
+    An entry of the table.
+
+    @ivar name: the name, which ends in the unit if there is one. Prometheus' text puts L{Scope.prefix} before it and,
+        for a counter, C{_total} behind.
+    @ivar kind: C{"counter"}, which only grows, C{"gauge"} or C{"histogram"}.
+    @ivar meaning: what the number means, as a phrase.
+    @ivar read: returns the value, given a source; C{None} where there is none.
+    @ivar label: the label of the parts, if the value has several.
+    @ivar alias: memcached's name for a number of the same meaning, for tools that read memcached's C{stats}.
+    @ivar merge: combines the values of two servers or of two processes.
+    """
+
+    name: str
+    kind: str
+    meaning: str
+    read: Callable[[Any], Value]
+    label: str = ""
+    alias: str = ""
+    merge: Callable[[Any, Any], Any] = add
+
+
+@dataclass(frozen=True)
+class Scope:
+    """
+    The part of the table for one kind of source.
+
+    @ivar prefix: the prefix of the names for Prometheus.
+    @ivar labels: the labels that identify a source for Prometheus.
+    @ivar statistics: the entries.
+    """
+
+    prefix: str
+    labels: tuple[str, ...]
+    statistics: tuple[Statistic, ...]
+
+
+def _residentBytes() -> int | None:
+    """
+    @return: the memory of this process in bytes, or C{None} where there is no Linux C{/proc}.
+    """
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return None
+
+
+def _histogram(of: Histogram) -> dict[str, Any]:
+    """
+    @return: the upper bounds in seconds, the counts of the buckets (the last one: above all bounds), and the sum.
+    """
+    return {"bounds": of.bounds, "counts": list(of.counts), "sum": of.total}
+
+
+def _waitsFailed(source: PoolSource) -> dict[str, int]:
+    counters = source.pool.counters
+    return {
+        "timeout": counters.timedOut,
+        "cancelled": counters.cancelled,
+        "rejected": counters.rejected,
+        "unavailable": counters.unavailable,
+    }
+
+
+def _longestWait(source: PoolSource) -> float:
+    since = source.pool.state.waiters.since
+    return 0.0 if since is None else max(0.0, source.pool.reactor.seconds() - since)
+
+
+PROCESS: Final = Scope(
+    "connpool_process_",
+    (),
+    (
+        Statistic("uptime_seconds", "gauge", "since the process started", lambda of: time.time() - of.started,
+                  alias="uptime", merge=max),
+        Statistic("cpu_seconds", "counter", "processor time that the process has used", lambda of: time.process_time()),
+        Statistic("resident_bytes", "gauge", "memory of the process", lambda of: _residentBytes()),
+        Statistic("held_bytes", "gauge", "held for all clients: replies that they have not read, requests that cannot "
+                  "be sent yet", lambda of: of.buffered.total),
+        Statistic("held_max_bytes", "gauge", "maximum of held_bytes (`max-unread-bytes`)",
+                  lambda of: of.buffered.limit),
+        Statistic("sessions_dropped", "counter", "clients closed because too much was held for them",
+                  lambda of: of.buffered.dropped),
+        Statistic("loop_lag_seconds", "gauge", "how late the last regular timer was: high when the process is "
+                  "overloaded", lambda of: of.lag, merge=max),
+    ),
+)  # fmt: skip
+
+#: The numbers of a pool that are not sums of its servers'.
+POOL_OWN: Final = (
+    Statistic("sessions", "gauge", "clients connected", lambda of: len(of.sessions.sessions),
+              alias="curr_connections"),
+    Statistic("sessions_max", "gauge", "maximum of clients (`max-clients`)", lambda of: of.sessions.limits.maxClients,
+              alias="max_connections", merge=max),
+    Statistic("sessions_accepted", "counter", "clients that have connected", lambda of: of.sessions.accepted,
+              alias="total_connections"),
+    Statistic("sessions_refused", "counter", "clients refused because there were too many",
+              lambda of: of.sessions.refused, alias="rejected_connections"),
+    Statistic("logins", "counter", "attempts of clients to log in (`listen-auth`)", lambda of: of.sessions.gate.logins,
+              alias="auth_cmds"),
+    Statistic("login_failures", "counter", "attempts that failed", lambda of: of.sessions.gate.failures,
+              alias="auth_errors"),
+    Statistic("client_received_bytes", "counter", "read from clients", lambda of: of.sessions.counters.received,
+              alias="bytes_read"),
+    Statistic("client_sent_bytes", "counter", "written to clients", lambda of: of.sessions.counters.sent,
+              alias="bytes_written"),
+    Statistic("session_pauses", "counter", "times that reading from a client was suspended; unread: it did not read "
+              "its replies (`session-unread-soft`); backlog: it sent more than could be forwarded (`session-backlog`)",
+              lambda of: dict(of.sessions.counters.pauses), "reason"),
+    Statistic("requests_refused", "counter", "requests answered by the proxy: malformed, or not allowed",
+              lambda of: of.sessions.counters.answered),
+    Statistic("request_errors", "counter", "requests that got an error of the proxy instead of a server's reply",
+              lambda of: {**dict.fromkeys(ERRORS, 0), **of.sessions.counters.errors}, "reason"),
+    Statistic("retries", "counter", "reads sent a second time because their connection was lost",
+              lambda of: of.pool.counters.retries),
+    Statistic("slow_requests", "counter", "requests that took longer than `slow-request`", lambda of: of.slow),
+    Statistic("waiting", "gauge", "clients that wait for a connection with capacity", lambda of: of.pool.waiting),
+    Statistic("waiting_max", "gauge", "maximum of waiting (`max-waiting`)",
+              lambda of: of.pool.state.limits.maxWaiting or 0),
+    Statistic("longest_wait_seconds", "gauge", "how long the first of them has waited", _longestWait, merge=max),
+    Statistic("wait_seconds", "histogram", "how long clients waited that got a connection after waiting",
+              lambda of: _histogram(of.pool.state.waiters.waits)),
+    Statistic("waits_failed", "counter", "waits that ended without a connection", _waitsFailed, "reason"),
+    Statistic("connections_max", "gauge", "maximum of connections (`pool-size`)",
+              lambda of: of.pool.state.limits.maximum),
+    Statistic("servers_up", "gauge", "servers that are up", lambda of: sum(each.up for each in of.pool.servers),
+              merge=max),
+)  # fmt: skip
+
+#: The numbers of a server that a pool has the sums of.
+SUMMED: Final = (
+    Statistic("requests", "counter", "requests that a server answered",
+              lambda of: of.byCommand(of.traffic.requests), "command", alias="cmd"),
+    Statistic("failed_requests", "counter", "requests that a server answered with an error",
+              lambda of: of.byCommand(of.traffic.failed), "command"),
+    Statistic("hits", "counter", "keys found by get, gets, gat, gats and mg", lambda of: of.hits, alias="get_hits"),
+    Statistic("misses", "counter", "keys not found by these commands",
+              lambda of: of.traffic.missed + of.traffic.moreMissed, alias="get_misses"),
+    Statistic("sent_bytes", "counter", "written to servers", lambda of: of.traffic.sent),
+    Statistic("received_bytes", "counter", "read from servers", lambda of: of.traffic.received),
+    Statistic("latency_seconds", "histogram", "from the sending of a request to the end of its reply; gets sent as one "
+              "request have the time of the last", lambda of: _histogram(of.traffic.latency)),
+    Statistic("in_flight", "gauge", "requests in flight", lambda of: sum(record.load for record in of.records)),
+    Statistic("connections", "gauge", "connections by state; held: the server does not read, or the pool is paused",
+              lambda of: of.states, "state"),
+    Statistic("dials", "counter", "attempts to connect", lambda of: of.traffic.dials),
+    Statistic("dial_failures", "counter", "attempts that failed", lambda of: dict(of.traffic.dialFailures), "reason"),
+    Statistic("connections_lost", "counter", "connections that ended although the pool did not close them; aborted: "
+              "after a timeout or a protocol error", lambda of: dict(of.traffic.lost), "reason"),
+    Statistic("connections_closed", "counter", "connections that the pool closed", lambda of: dict(of.traffic.closed),
+              "reason"),
+    Statistic("outages", "counter", "times that a server went down", lambda of: of.traffic.ejections),
+    Statistic("request_timeouts", "counter", "connections closed because a reply was late",
+              lambda of: of.traffic.timeouts),
+    Statistic("protocol_errors", "counter", "connections closed because what was received was no reply",
+              lambda of: of.traffic.violations),
+)  # fmt: skip
+
+#: A pool: its own numbers, and the sums of those of its servers, removed ones included.
+POOL: Final = Scope("connpool_", ("pool",), POOL_OWN + SUMMED)
+
+SERVER: Final = Scope(
+    "connpool_server_",
+    ("pool", "server"),
+    (
+        Statistic("up", "gauge", "1 if it is up, 0 if not", lambda of: int(of.server.up), merge=max),
+        Statistic("since_seconds", "gauge", "since it went up or down; 0 if it never did", lambda of: of.since,
+                  merge=max),
+        Statistic("failed_dials", "gauge", "attempts to connect that failed in a row", lambda of: of.server.failures,
+                  merge=max),
+        *SUMMED,
+    ),
+)  # fmt: skip
