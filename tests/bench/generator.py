@@ -156,7 +156,7 @@ class Clients:
                 data = receive[fd](most)
                 due = wanted[fd]
                 if data != due:
-                    wanted[fd] = _rest(data, due)
+                    wanted[fd] = rest(data, due)
                     continue
                 now = clock()
                 latencies.append(now - since[fd])
@@ -182,7 +182,7 @@ class Clients:
             self._epoll.modify(fd, select.EPOLLIN)
 
 
-def _rest(data: bytes, due: bytes | None) -> bytes:
+def rest(data: bytes, due: bytes | None) -> bytes:
     """
     A part of a reply came.
 
@@ -244,6 +244,13 @@ class Generator:
         heard = self._hear()
         latencies = Counter({int(value): count for value, count in heard["latencies"].items()})
         return Outcome(heard["requests"], heard["seconds"], latencies)
+
+    @property
+    def pid(self) -> int:
+        """
+        The process id of the child.
+        """
+        return self._process.pid
 
     def close(self) -> None:
         """

@@ -110,7 +110,7 @@ def verdict(results: Sequence[Result], contender: str) -> str:
                 f"{ratio:.2f}",
                 f"{aim.reach}",
                 f"{aim.goal}",
-                _judged(ratio, aim),
+                judged(ratio, aim),
                 f"{measured['rate-ratio']:.2f}",
                 f"{measured['p99-ratio']:.2f}",
             ]
@@ -121,7 +121,7 @@ def verdict(results: Sequence[Result], contender: str) -> str:
     return table(head, rows)
 
 
-def _judged(ratio: float, aim: Aim) -> str:
+def judged(ratio: float, aim: Aim) -> str:
     if ratio <= aim.goal:
         return "goal"
     return "reached" if ratio <= aim.reach else f"{(ratio / aim.reach - 1) * 100:.0f} % over"

@@ -110,7 +110,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.json:
         report.save(options.json, report.record(results, {name: str(value) for name, value in vars(options).items()}))
     drawn = options.plot or (PLOT if options.results else None)
-    if drawn is not None and not _drawn(series, drawn):
+    if drawn is not None and not tryPlot(series, drawn):
         drawn = None
     if options.results:
         picture = [f"![How cost grows]({drawn.name})\n"] if drawn is not None else []
@@ -118,7 +118,12 @@ def main(arguments: Sequence[str]) -> int:
     return failed(results)
 
 
-def _drawn(series: Mapping[str, Mapping[int, Result]], path: Path) -> bool:
+def tryPlot(series: Mapping[str, Mapping[int, Result]], path: Path) -> bool:
+    """
+    Draw all series if matplotlib is installed, otherwise write a line to standard error.
+
+    @return: whether they were drawn.
+    """
     try:
         plot(series, path)
     except ImportError as e:

@@ -209,7 +209,7 @@ class ReportTests(SynchronousTestCase):
         """
         self.assertIn("54 % over", report.verdict([ResultTests().result()], "proxy"))
         self.assertEqual(report.verdict([ResultTests().result()], "nobody"), "")
-        judged = [report._judged(ratio, Aim("cpu", 1.3, 1.0)) for ratio in (1.0, 1.1, 1.3, 1.43)]
+        judged = [report.judged(ratio, Aim("cpu", 1.3, 1.0)) for ratio in (1.0, 1.1, 1.3, 1.43)]
         self.assertEqual(judged, ["goal", "reached", "reached", "10 % over"])
 
     def test_section(self) -> None:
@@ -312,7 +312,7 @@ class ScalingReportTests(SynchronousTestCase):
         said = io.StringIO()
         self.patch(importlib, "import_module", missing)
         self.patch(sys, "stderr", said)
-        self.assertFalse(scaling._drawn({}, Path(self.mktemp())))
+        self.assertFalse(scaling.tryPlot({}, Path(self.mktemp())))
         self.assertEqual(said.getvalue(), "no plot: no matplotlib here\n")
 
 
@@ -558,7 +558,7 @@ class ClientsTests(SynchronousTestCase):
         """
         An end of the connection is no answer to a client that waits for none.
         """
-        self.assertRaises(WrongAnswer, generator._rest, b"", None)
+        self.assertRaises(WrongAnswer, generator.rest, b"", None)
 
     def test_stuck(self) -> None:
         """
@@ -604,7 +604,7 @@ class ClientsTests(SynchronousTestCase):
         """
         load = Generator(self.relay.address, self.workload, 2)
         load.ready()
-        load._process.kill()
+        os.kill(load.pid, signal.SIGKILL)
         self.assertRaises(WrongAnswer, load.outcome)
         load.close()
 

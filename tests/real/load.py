@@ -462,6 +462,14 @@ class Load:
         report: Report = json.loads(output)
         return report
 
+    @property
+    def pid(self) -> int:
+        """
+        The process id, once started.
+        """
+        assert self._process is not None
+        return self._process.pid
+
     def kill(self) -> None:
         """
         End it, without a report; it may have ended before. For C{addCleanup}.

@@ -157,6 +157,13 @@ class Relay:
         self.stop()
 
     @property
+    def held(self) -> int:
+        """
+        The bytes of requests and replies that have been read and not been passed on yet.
+        """
+        return sum(link.replies.held + link.requests.held for link in list(self._links))
+
+    @property
     def endpoint(self) -> str:
         """
         The endpoint string with which a client reaches the relay.

@@ -6,7 +6,9 @@ Tests for the load: that no wrong answer escapes it, and that it calls no right 
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -63,7 +65,7 @@ class ClientTests(SynchronousTestCase):
         """
         for request in requests:
             if request.number > 0:
-                self.client._sizes[request.number] = 5
+                self.client.sizes[request.number] = 5
             self.client.due.append(request)
 
     def answers(self, data: bytes) -> list[str]:
@@ -149,7 +151,7 @@ class ClientTests(SynchronousTestCase):
         A value with a wrong byte, or none of ours at all, is wrong.
         """
         self.stored(1)
-        self.client._sizes[1] = 100
+        self.client.sizes[1] = 100
         for data, why in (
             (b"VALUE load:1:7:0 1 11\r\n<1.7.0.1.9>\r\n", ""),
             (b"VALUE load:1:7:0 1 12\r\n<1.7.0.1.12]\r\n", "no value of ours"),
@@ -589,8 +591,7 @@ class LoadTests(SynchronousTestCase):
         A load that dies is an error, not a good result.
         """
         running = self.load()
-        assert running._process is not None
-        running._process.kill()
+        os.kill(running.pid, signal.SIGKILL)
         self.assertRaises(ServerFailed, running.report)
 
     def test_badSettings(self) -> None:

@@ -150,7 +150,7 @@ class RelayTests(SynchronousTestCase):
         self.relay.set(delay(0.1))
         begin = time.monotonic()
         client.sendall(b"a")
-        until(lambda: held(self.relay) == 1)
+        until(lambda: self.relay.held == 1)
         self.relay.set(PASS)
         client.sendall(b"b")
         self.assertEqual(receive(client, 2), b"ab")
@@ -293,7 +293,7 @@ class RelayTests(SynchronousTestCase):
         self.relay.set(duplicate(3, after=1))
         for letter in b"abcdef":
             client.sendall(bytes([letter]))
-            until(lambda: held(self.relay) == 0)
+            until(lambda: self.relay.held == 0)
         self.assertEqual(receive(client, 9), b"abcdbcdef")
         self.assertEqual(say(self.client(), b"abcdef", 9), b"abcdbcdef")
 
@@ -388,10 +388,3 @@ def receive(client: socket.socket, length: int) -> bytes:
         pieces.append(data)
         length -= len(data)
     return b"".join(pieces)
-
-
-def held(relay: Relay) -> int:
-    """
-    How many bytes of replies and requests the relay holds.
-    """
-    return sum(link.replies.held + link.requests.held for link in list(relay._links))

@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import sys
+import tempfile
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -129,12 +130,15 @@ class ServerTests(SynchronousTestCase):
         """
         A process that ends at once is an error that shows its command and what it wrote, and leaves no directory.
         """
+        directory = self.mktemp()
+        os.mkdir(directory)
+        self.patch(tempfile, "tempdir", os.path.abspath(directory))
         server = Silent("import sys; sys.exit('no such luck')")
         error = self.assertRaises(ServerFailed, server.start)
         self.assertIn("sys.exit", str(error))
         self.assertIn("no such luck", str(error))
         self.assertEqual(server.pid, 0)
-        self.assertIsNone(server._directory)
+        self.assertEqual(os.listdir(directory), [])
 
     def test_neverListens(self) -> None:
         """
@@ -357,8 +361,8 @@ class TwistdTests(SynchronousTestCase):
         """
         The proxy is told its servers and where to listen by endpoint strings.
         """
-        proxy = servers.Proxy("--pool-size", "2", upstream=[(HOST, 1), "/a/b", "memory:"], address=(HOST, 2))
-        proxy._address = proxy._given
+        proxy = servers.Proxy("--pool-size", "2", upstream=[(HOST, 1), "/a/b", "memory:"])
+        self.patch(servers.Proxy, "address", (HOST, 2))
         expected = "connpool --pool-size 2 --upstream tcp:127.0.0.1:1 --upstream unix:/a/b --upstream memory:"
         self.assertIn(f"{expected} --listen tcp:2:interface=127.0.0.1", " ".join(proxy.command()))
         self.assertEqual(proxy.environment()["PYTHONPATH"], str(servers.SOURCE))

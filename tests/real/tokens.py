@@ -137,6 +137,7 @@ class Client:
     What one client asks and what it knows; no input or output here.
 
     @ivar due: requests on their way, in order.
+    @ivar sizes: the lengths of the values, by their numbers.
     """
 
     def __init__(self, number: int, settings: Settings) -> None:
@@ -148,7 +149,7 @@ class Client:
         self._memory = [Memory() for _ in range(settings.keys)]
         self._kinds = list(settings.kinds)
         self._weights = list(settings.kinds.values())
-        self._sizes: dict[int, int] = {}
+        self.sizes: dict[int, int] = {}
         self._buffer = b""
         self._values = 0
         self._quiet: Request | None = None
@@ -191,7 +192,7 @@ class Client:
     def _change(self, kind: str, key: int) -> Request:
         self._values += 1
         number = self._values
-        self._sizes[number] = self._chance.choice(self._settings.sizes)
+        self.sizes[number] = self._chance.choice(self._settings.sizes)
         return Request(kind, [key], number, self._tag() if kind == "ms" else b"")
 
     def _tag(self) -> bytes:
@@ -202,7 +203,7 @@ class Client:
         return b"load:%d:%d:%d" % (self._settings.mark, self.number, key)
 
     def _value(self, key: int, number: int) -> bytes:
-        return token(self._settings.mark, self.number, key, number, self._sizes[number])
+        return token(self._settings.mark, self.number, key, number, self.sizes[number])
 
     def _spell(self, request: Request) -> bytes:
         key = self._key(request.keys[0])
