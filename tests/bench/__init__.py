@@ -1,4 +1,4 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-Benchmarks: C{python -m tests.bench}. They measure, they never fail for being slow; only a wrong answer makes them fail.
+Benchmarks: C{python -m tests.bench}. They fail if a reply is wrong, never because a result is slow.
 """

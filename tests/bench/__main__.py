@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 from tests.bench import library, measure, memory, profile, proxy, scaling
 from tests.real.servers import missing, raiseFileLimit
 
-#: What there is to measure: name, main function, what it does.
+#: The commands, by name: the main function and a description.
 COMMAND_NAMES: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
-    "proxy": (proxy.main, "the proxy against nutcracker, workload by workload"),
-    "scaling": (scaling.main, "how cost grows with clients, sizes of values and depth of pipelines"),
-    "memory": (memory.main, "what idle sessions and connections hold"),
-    "library": (library.main, "what calls cost in a program that embeds the pool"),
-    "profile": (profile.main, "where the proxy's time goes"),
+    "proxy": (proxy.main, "compare the proxy with nutcracker, for each workload"),
+    "scaling": (scaling.main, "measure cost by number of clients, size of values and depth of pipelines"),
+    "memory": (memory.main, "measure the memory of idle sessions and connections"),
+    "library": (library.main, "measure the cost of a call in a program that embeds the pool"),
+    "profile": (profile.main, "show which functions and lines of the proxy use the time"),
 }
 
 

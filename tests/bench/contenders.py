@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.bench.test_bench -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-What can be put between the load and memcached.
+The servers that a benchmark compares: each one gets the load, and forwards it to memcached.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from pathlib import Path
 from tests.bench.workloads import Workload
 from tests.real.servers import SOURCE, Address, Memcached, Nutcracker, Proxy, Server, connect
 
-#: The names of the yardsticks: the cheaper of them for a workload is the one that counts there.
+#: The names of the yardsticks. Ratios of a workload are computed against the one that uses less processor time for it.
 YARDSTICKS = ("nutcracker", "nutcracker-4")
 
-#: All timeouts are on, but so long that a busy machine does not make anyone fail.
+#: The timeouts of all contenders, in seconds: enabled, as in production, but too long to expire on a busy machine.
 TIMEOUT = 10
 
-#: For values of a megabyte; ten thousand clients and whoever looks in besides.
+#: Options of the proxy: enough for values of one megabyte, ten thousand clients, and some more connections.
 PROXY_OPTIONS = (
     *("--max-item-size", "2m", "--max-clients", "12000"),
     *("--wait-timeout", str(TIMEOUT), "--request-timeout", str(TIMEOUT)),
@@ -33,8 +33,8 @@ class Contender:
     """
     A server to measure.
 
-    @ivar make: builds it for a memcached at the given address; it is not started yet.
-    @ivar about: how it is set up, for reports.
+    @ivar make: creates the server, not yet started, for a memcached at the given address.
+    @ivar about: its configuration, for reports.
     """
 
     name: str
@@ -44,7 +44,9 @@ class Contender:
 
 def nutcracker(connections: int) -> Contender:
     """
-    The yardstick, with this many connections to memcached.
+    Create the yardstick: nutcracker (twemproxy).
+
+    @param connections: the number of connections to memcached.
     """
     return Contender(
         "nutcracker" if connections == 1 else f"nutcracker-{connections}",
@@ -61,10 +63,11 @@ def proxy(
     python: str = sys.executable,
 ) -> Contender:
     """
-    The proxy of this or another source tree.
+    Create a contender that runs the proxy from this or another source tree.
 
-    @param options: for C{connpool}.
-    @param general: for C{twistd}.
+    @param options: options of C{connpool}.
+    @param general: options of C{twistd}.
+    @param python: the interpreter.
     """
     return Contender(
         name,
@@ -77,30 +80,30 @@ def proxy(
 
 def direct() -> Contender:
     """
-    No proxy at all: another memcached, which then does the work itself.
+    Create a contender without a proxy: a memcached that answers the load itself.
     """
     return Contender("direct", lambda _: storage(), "memcached itself, one thread")
 
 
 def variant(text: str, python: str = sys.executable) -> Contender:
     """
-    Build a contender from C{NAME=SOURCE [OPTION...]}: the proxy from another source tree, or with other options.
+    Create a contender from C{NAME=SOURCE [OPTION...]}: the proxy from another source tree, or with other options.
 
-    @raise ValueError: when the text is not like that, or SOURCE no source tree of the proxy.
+    @raise ValueError: the text does not have this form, or SOURCE is not a source tree of the proxy.
     """
     name, _, rest = text.partition("=")
     words = shlex.split(rest)
     if not name or not words:
-        raise ValueError(f"{text!r}: expected NAME=SOURCE, and options after a space if you like")
+        raise ValueError(f"{text!r}: expected NAME=SOURCE [OPTION...]")
     source = Path(words[0]).resolve()
     if not (source / "txconnpool").is_dir():
-        raise ValueError(f"{words[0]}: no source tree, it has no directory txconnpool")
+        raise ValueError(f"{words[0]}: not a source tree: it has no directory txconnpool")
     return proxy(name, source, words[1:], python=python)
 
 
 def storage(threads: int = 1) -> Memcached:
     """
-    A memcached fit for every workload, not started yet.
+    Create a memcached, not yet started, that can serve every workload.
     """
     return Memcached("-t", str(threads), "-m", "256", "-I", "2m", "-c", "16000")
 
@@ -109,7 +112,7 @@ def fill(address: Address, workload: Workload) -> None:
     """
     Store all values of the workload.
 
-    @raise ConnectionError: when memcached does not take them.
+    @raise ConnectionError: memcached did not store them.
     """
     with connect(address, timeout=30.0) as client:
         for request in workload.preload():
@@ -122,12 +125,12 @@ def fill(address: Address, workload: Workload) -> None:
 
 def choose(contenders: Iterable[Contender], names: Sequence[str]) -> list[Contender]:
     """
-    Restrict the contenders to those named; without names all but the direct way take part.
+    Select contenders by name. Without names, select all but C{direct}.
 
-    @raise ValueError: when there is none of that name.
+    @raise ValueError: a name is unknown.
     """
     known = {contender.name: contender for contender in contenders}
     for name in names:
         if name not in known:
-            raise ValueError(f"no contender {name!r}, there are: {', '.join(known)}")
+            raise ValueError(f"unknown contender {name!r}; expected one of {', '.join(known)}")
     return [contender for name, contender in known.items() if name in names or (not names and name != "direct")]

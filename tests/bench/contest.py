@@ -1,10 +1,10 @@
 # -*- test-case-name: tests.bench.test_bench -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Contenders measured against each other: the same load, round by round in turns, medians in the end.
+Contests: several contenders get the same load in alternating rounds, and their medians are compared.
 
-Other work on the machine makes everything dearer for a while. Rounds are short and contenders take turns, so that it
-meets all of them, and a contender is compared with the yardstick of the same round.
+Other work on the machine makes requests more expensive for a while. Rounds are short and contenders alternate, so that
+such a time affects all of them, and each contender is compared with the yardstick of the same round.
 """
 
 from __future__ import annotations
@@ -24,14 +24,17 @@ from tests.real.servers import Memcached, Server
 @dataclass(frozen=True)
 class Sample:
     """
-    One round of one contender.
+    The measurements of one contender in one round.
 
-    @ivar cpu: microseconds of processor time per request, of the contender alone.
-    @ivar user: the part of it spent in the program; C{system} is the rest.
+    @ivar requests: the number of answered requests.
+    @ivar cpu: processor time of the contender per request, in microseconds.
+    @ivar user: the part of C{cpu} spent in user mode, in microseconds.
+    @ivar system: the part of C{cpu} spent in the kernel, in microseconds.
     @ivar rate: requests per second.
-    @ivar p50: microseconds within which half of the exchanges (whole pipelines) were answered; C{p99} likewise.
-    @ivar load: the share of one processor which the contender used. Much less than 1 (or than its number of
-        workers) means that others were slower, so C{rate} says little about it.
+    @ivar p50: the median latency of an exchange (of a whole pipeline), in microseconds.
+    @ivar p99: the 99th percentile of these latencies.
+    @ivar load: the share of one processor that the contender used. If it is much less than 1 (or than its number of
+        workers), the load or memcached was the bottleneck, and C{rate} is not a property of the contender.
     """
 
     requests: int
@@ -46,7 +49,7 @@ class Sample:
     @classmethod
     def of(cls, cost: Cost, outcome: Outcome) -> Sample:
         """
-        Put together what was spent and what was done for it.
+        Compute a sample from the processor time and the outcome of one round.
         """
         share = 1e6 / outcome.requests
         split = cost.total / (cost.user + cost.system or 1.0)
@@ -73,10 +76,10 @@ MEASURES = ("cpu", "user", "system", "rate", "p50", "p99", "load")
 @dataclass
 class Result:
     """
-    All rounds of one workload.
+    The results of all rounds of one workload.
 
-    @ivar samples: by contender, one for each round.
-    @ivar failures: by contender, what went wrong; it is out of the contest from then on.
+    @ivar samples: by contender, a sample of each round.
+    @ivar failures: by contender, the error that excluded it from all further rounds.
     """
 
     workload: Workload
@@ -85,13 +88,13 @@ class Result:
 
     def median(self, contender: str, measure: str) -> float:
         """
-        The median over all rounds.
+        Compute the median of a measure over all rounds.
         """
         return median(_of(sample, measure) for sample in self.samples[contender])
 
     def ratio(self, contender: str, measure: str, yardstick: str) -> float:
         """
-        The median of the ratios of each round.
+        Compute the median of the ratios of C{contender} to C{yardstick} in each round.
         """
         pairs = zip(self.samples[contender], self.samples[yardstick], strict=False)
         return median(_of(mine, measure) / _of(its, measure) for mine, its in pairs)
@@ -99,14 +102,14 @@ class Result:
     @property
     def yardstick(self) -> str | None:
         """
-        The cheaper one of the yardsticks that took part, if any did.
+        The yardstick with the lower median of C{cpu}, or C{None} if none took part.
         """
         present = [name for name in YARDSTICKS if self.samples.get(name) and name not in self.failures]
         return min(present, key=lambda name: self.median(name, "cpu"), default=None)
 
     def summary(self) -> Mapping[str, Mapping[str, float]]:
         """
-        Medians of all measures and ratios to the yardstick, by contender.
+        Compute the medians of all measures and the ratios to the yardstick, by contender.
         """
         table: dict[str, dict[str, float]] = {}
         yardstick = self.yardstick
@@ -123,7 +126,7 @@ class Result:
 
 class Party:
     """
-    A contender that runs, with a load of its own that waits for its turn.
+    A running contender with its own load generators, which are idle outside its rounds.
     """
 
     def __init__(self, server: Server, generators: Sequence[Generator]) -> None:
@@ -139,9 +142,9 @@ class Party:
 
     def round(self, seconds: float) -> Sample:
         """
-        Measure once.
+        Measure one round.
 
-        @raise WrongAnswer: when an answer was wrong or missing.
+        @raise WrongAnswer: a reply was wrong or missing.
         """
         before = Cost.of(self._server.pid)
         for generator in self._generators:
@@ -155,12 +158,12 @@ class Party:
 @dataclass(frozen=True)
 class Arena:
     """
-    How contests are held.
+    The parameters of contests.
 
-    @ivar rounds: for each contender.
-    @ivar seconds: of load in each round.
-    @ivar generators: processes that share a workload's clients.
-    @ivar pin: give the contender a processor of its own.
+    @ivar rounds: the number of rounds for each contender.
+    @ivar seconds: the duration of the load in each round.
+    @ivar generators: the number of load generators, which share a workload's clients.
+    @ivar pin: whether the contender gets a processor of its own.
     """
 
     rounds: int = 7
@@ -170,7 +173,7 @@ class Arena:
 
     def hold(self, workload: Workload, contenders: Sequence[Contender]) -> Result:
         """
-        Start everything, measure all rounds, stop everything.
+        Start memcached, the contenders and their load, measure all rounds, and stop everything.
         """
         result = Result(workload, {contender.name: [] for contender in contenders})
         with ExitStack() as stack:
@@ -182,7 +185,8 @@ class Arena:
                 except WrongAnswer as e:
                     result.failures[contender.name] = str(e)
             for number in range(self.rounds):
-                # Begin each round with another one: what the first leaves behind in the caches is the second's.
+                # Each round starts with another contender, because the state of the processor's caches depends on the
+                # contender before.
                 for name in _rotated(list(parties), number):
                     try:
                         result.samples[name].append(parties[name].round(self.seconds))
@@ -193,7 +197,7 @@ class Arena:
 
     def upstream(self, stack: ExitStack, workload: Workload) -> Memcached:
         """
-        Start the memcached that all share, with everything in it that the workload asks for.
+        Start the memcached that all contenders share, and store all values of the workload in it.
         """
         _, others = processors(self.pin)
         with pinned(others):
@@ -203,9 +207,9 @@ class Arena:
 
     def admit(self, stack: ExitStack, contender: Contender, workload: Workload, upstream: Server) -> Party:
         """
-        Start a contender and its load.
+        Start a contender and its load generators.
 
-        @raise WrongAnswer: when it does not answer its clients.
+        @raise WrongAnswer: the contender did not answer a client, or answered wrongly.
         """
         own, others = processors(self.pin)
         with pinned(own):

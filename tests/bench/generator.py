@@ -1,11 +1,11 @@
 # -*- test-case-name: tests.bench.test_bench -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-The load of a benchmark: many clients in one process, every reply compared byte by byte.
+The load of a benchmark: many clients in one process, which compare every reply byte by byte.
 
-L{Generator} runs it as a child process and speaks lines of JSON with it. What counts is that asking and checking cost
-little, since on a small machine the load competes with the contender for the processors: one C{recv}, one C{send} and
-one comparison for an exchange whose reply comes in one piece.
+L{Generator} runs the clients in a child process and exchanges lines of JSON with it. The clients must use little
+processor time, since on a small machine the load competes with the contender for the processors. An exchange whose
+reply arrives in one piece takes one C{recv}, one C{send} and one comparison.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ from typing import Any
 from tests.bench.workloads import Exchange, Workload
 from tests.real.servers import SOURCE, Address, connect, dieWithParent, raiseFileLimit
 
-#: Seconds without any answer at all after which a load is given up.
+#: Seconds without any reply to any client after which a load fails.
 PATIENCE = 10.0
 
-#: Seconds of load before the first that is measured, so that all buffers have grown and all connections are made.
+#: Seconds of load before the first measured round: buffers grow to their final size, connections are established.
 WARM_UP = 0.3
 
-#: Most bytes taken at once, or what a reply has if that is less: a larger buffer is cut to size after each call, which
-#: was measured to cost more than the call itself.
+#: The maximum size of a C{recv}. It is less if replies are smaller: Python shrinks a larger buffer after each call,
+#: which costs more than the call itself (measured).
 RECEIVE = 1 << 16
 
 
 class WrongAnswer(Exception):
     """
-    What came is not what was due.
+    A client received something other than the expected reply, or nothing.
     """
 
 
 @dataclass
 class Outcome:
     """
-    What one run of the load saw.
+    The result of one run of the load.
 
-    @ivar requests: answered, and rightly.
-    @ivar seconds: from the first request to the last reply.
-    @ivar latencies: how many exchanges took how many microseconds, see L{rounded}.
+    @ivar requests: the number of correctly answered requests.
+    @ivar seconds: the time from the first request to the last reply.
+    @ivar latencies: the number of exchanges for each latency in microseconds, as rounded by L{rounded}.
     """
 
     requests: int = 0
@@ -59,7 +59,9 @@ class Outcome:
 
     def percentile(self, share: float) -> int:
         """
-        The microseconds within which this share of the exchanges was answered.
+        Compute the latency, in microseconds, that this share of the exchanges did not exceed.
+
+        @param share: between 0 and 1.
         """
         left = share * self.latencies.total()
         value = 0
@@ -71,7 +73,7 @@ class Outcome:
 
     def add(self, other: Outcome) -> None:
         """
-        Take in what another generator saw at the same time.
+        Add the outcome of another generator that ran at the same time.
         """
         self.requests += other.requests
         self.seconds = max(self.seconds, other.seconds)
@@ -80,7 +82,7 @@ class Outcome:
 
 def rounded(nanoseconds: int) -> int:
     """
-    Turn a duration into microseconds, rounded down by at most two percent.
+    Convert nanoseconds to microseconds, rounded down by at most two percent.
     """
     microseconds = nanoseconds // 1000
     step = 1 << max(0, microseconds.bit_length() - 7)
@@ -89,13 +91,13 @@ def rounded(nanoseconds: int) -> int:
 
 class Clients:
     """
-    All clients of one process, on one epoll.
+    The clients of one process, which share one epoll object.
     """
 
     def __init__(self, address: Address, clients: int, plan: list[Exchange]) -> None:
         """
-        @param plan: the exchanges, begun anew when all were used: each client that is free takes the next one.
-        @raise OSError: when a client cannot connect.
+        @param plan: the exchanges. Each idle client takes the next one; after the last comes the first again.
+        @raise OSError: a client cannot connect.
         """
         self._turn: Callable[[], Exchange] = cycle(plan).__next__
         self._epoll = select.epoll(clients)
@@ -124,11 +126,11 @@ class Clients:
 
     def run(self, seconds: float) -> Outcome:
         """
-        Keep each client busy for so long, then wait for the replies that are still due.
+        Keep each client busy for the given time, then wait for the outstanding replies.
 
-        @raise WrongAnswer: when anything comes that is not due, a connection is closed, or no answer comes any more.
+        @raise WrongAnswer: unexpected bytes arrived, a connection was closed, or replies stopped arriving.
         """
-        # By descriptor: the bytes that are due, or None; the number of requests they answer; when these were sent.
+        # By descriptor: the expected bytes, or None; the number of requests that they answer; when these were sent.
         wanted: dict[int, bytes | None] = dict.fromkeys(self._sockets)
         count = dict.fromkeys(self._sockets, 0)
         since = dict.fromkeys(self._sockets, 0)
@@ -147,7 +149,7 @@ class Clients:
         while busy:
             events = poll(PATIENCE, busy)
             if not events:
-                raise WrongAnswer(f"{busy} clients wait for an answer, none came for {PATIENCE} s")
+                raise WrongAnswer(f"{busy} clients got no reply within {PATIENCE} s")
             for fd, event in events:
                 if event & select.EPOLLOUT:
                     ask(fd, self._unsent.pop(fd))
@@ -184,15 +186,15 @@ class Clients:
 
 def rest(data: bytes, due: bytes | None) -> bytes:
     """
-    A part of a reply came.
+    Check a part of a reply.
 
-    @return: what is still due.
-    @raise WrongAnswer: when nothing was due, something else was, or the connection was closed (C{data} is empty).
+    @return: the bytes that are still expected.
+    @raise WrongAnswer: no bytes or other bytes were expected, or the connection was closed (C{data} is empty).
     """
     if not data:
-        raise WrongAnswer(f"closed while {_shortened(due or b'')} was due")
+        raise WrongAnswer(f"closed, expected {_shortened(due or b'')}")
     if due is None or not due.startswith(data):
-        raise WrongAnswer(f"{_shortened(due or b'')} was due, {_shortened(data)} came")
+        raise WrongAnswer(f"expected {_shortened(due or b'')}, received {_shortened(data)}")
     return due[len(data) :]
 
 
@@ -202,14 +204,14 @@ def _shortened(data: bytes) -> str:
 
 class Generator:
     """
-    A child process with clients, seen from the parent.
+    The parent's handle of a child process that runs L{Clients}.
     """
 
     def __init__(self, address: Address, workload: Workload, clients: int) -> None:
         """
-        Start the process and have its clients connect and warm up, which L{ready} waits for.
+        Start the process. Its clients connect and warm up; L{ready} waits for that.
 
-        @param clients: how many of the workload's clients this process is.
+        @param clients: the number of clients in this process.
         """
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__],
@@ -219,31 +221,31 @@ class Generator:
             cwd=SOURCE,
             preexec_fn=dieWithParent,
         )
-        self._say({"address": address, "workload": asdict(workload), "clients": clients})
+        self._send({"address": address, "workload": asdict(workload), "clients": clients})
 
     def ready(self) -> None:
         """
-        Wait until all clients are connected and have been answered.
+        Wait until all clients are connected and warmed up.
 
-        @raise WrongAnswer: when one cannot connect, or was answered wrongly.
+        @raise WrongAnswer: a client could not connect, or got a wrong reply.
         """
-        self._hear()
+        self._receive()
 
     def go(self, seconds: float) -> None:
         """
-        Start the load; L{outcome} waits for its end.
+        Start the load, for C{seconds}. L{outcome} waits for its end.
         """
-        self._say({"seconds": seconds})
+        self._send({"seconds": seconds})
 
     def outcome(self) -> Outcome:
         """
         Wait for the end of the load.
 
-        @raise WrongAnswer: when a client was answered wrongly, or not at all.
+        @raise WrongAnswer: a client got a wrong reply, or none.
         """
-        heard = self._hear()
-        latencies = Counter({int(value): count for value, count in heard["latencies"].items()})
-        return Outcome(heard["requests"], heard["seconds"], latencies)
+        message = self._receive()
+        latencies = Counter({int(value): count for value, count in message["latencies"].items()})
+        return Outcome(message["requests"], message["seconds"], latencies)
 
     @property
     def pid(self) -> int:
@@ -254,56 +256,56 @@ class Generator:
 
     def close(self) -> None:
         """
-        End the process.
+        Kill the process.
         """
         self._process.kill()
         self._process.communicate()
 
-    def _say(self, message: dict[str, Any]) -> None:
+    def _send(self, message: dict[str, Any]) -> None:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(message) + "\n")
         self._process.stdin.flush()
 
-    def _hear(self) -> dict[str, Any]:
-        # The child gives up by itself when nothing happens, so this ends.
+    def _receive(self) -> dict[str, Any]:
+        # This returns: the child has a timeout of its own (PATIENCE).
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        heard: dict[str, Any] = json.loads(line) if line else {"failed": "the load generator died"}
-        if "failed" in heard:
-            raise WrongAnswer(heard["failed"])
-        return heard
+        message: dict[str, Any] = json.loads(line) if line else {"failed": "the load generator died"}
+        if "failed" in message:
+            raise WrongAnswer(message["failed"])
+        return message
 
 
-def _serve(hear: Callable[[], str], say: Callable[[dict[str, Any]], None]) -> None:
-    told = json.loads(hear())
-    address = told["address"] if isinstance(told["address"], str) else tuple(told["address"])
-    clients = Clients(address, told["clients"], Workload(**told["workload"]).plan())
+def _serve(receive: Callable[[], str], send: Callable[[dict[str, Any]], None]) -> None:
+    setup = json.loads(receive())
+    address = setup["address"] if isinstance(setup["address"], str) else tuple(setup["address"])
+    clients = Clients(address, setup["clients"], Workload(**setup["workload"]).plan())
     gc.collect()
     gc.freeze()
     clients.run(WARM_UP)
-    say({})
-    while line := hear():
+    send({})
+    while line := receive():
         outcome = clients.run(json.loads(line)["seconds"])
-        say(vars(outcome))
-        # Half a million integers a second: collecting in between would be seen in the latencies.
+        send(vars(outcome))
+        # A run creates half a million integers a second. To collect garbage during a run would distort latencies.
         gc.collect()
 
 
 def main() -> None:
     """
-    The child process.
+    Run the child process: read commands from the standard input, write results to the standard output.
     """
 
-    def say(message: dict[str, Any]) -> None:
+    def send(message: dict[str, Any]) -> None:
         sys.stdout.write(json.dumps(message) + "\n")
         sys.stdout.flush()
 
     gc.disable()
     raiseFileLimit()
     try:
-        _serve(sys.stdin.readline, say)
+        _serve(sys.stdin.readline, send)
     except (WrongAnswer, OSError) as e:
-        say({"failed": f"{type(e).__name__}: {e}"})
+        send({"failed": f"{type(e).__name__}: {e}"})
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 # -*- test-case-name: tests.bench.test_library -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-C{python -m tests.bench library}: what a call costs a program that embeds the pool.
+C{python -m tests.bench library}: the cost of a call in a program that embeds the pool.
 
-Two tables. Memcached clients: ours and others, each in a process of its own, ask one memcached in turns. The pool
-alone: without input or output, what it adds to the call of a client's method.
+The result has two tables. The first compares memcached clients (of txconnpool and others). Each runs in a process of
+its own, and they query one memcached in alternating rounds. The second measures the pool without any I/O: the time that
+it adds to the call of a client's method.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from txconnpool.testing import FakeServer, finish
 
 WORKLOAD = Workload("library", "calls of a program")
 
-#: What is asked for: a key and its value.
+#: The stored items: pairs of key and value.
 ITEMS: list[tuple[bytes, bytes]] = []
 for _request in WORKLOAD.preload():
     _line, _value, _ = _request.split(b"\r\n")
@@ -56,18 +57,19 @@ Ask = Callable[[bytes, bytes], Awaitable[Any]]
 
 class WrongAnswer(Exception):
     """
-    A client did not get what is stored.
+    A client returned something other than the stored value.
     """
 
 
-# -- Memcached clients: these functions run in processes of their own
+# -- Memcached clients: each of these functions runs in a process of its own
 
 
 async def caller(ask: Ask, first: int, count: int) -> None:
     """
-    Ask again and again, waiting for each answer.
+    Make C{count} calls, each after the result of the one before.
 
-    @raise WrongAnswer: when one is wrong.
+    @param first: the index of the first item to use.
+    @raise WrongAnswer: a result is wrong.
     """
     for number in range(first, first + count):
         key, value = ITEMS[number % len(ITEMS)]
@@ -79,10 +81,11 @@ async def caller(ask: Ask, first: int, count: int) -> None:
 @dataclass(frozen=True)
 class Client:
     """
-    A way to ask memcached.
+    A memcached client to measure.
 
-    @ivar about: how it is set up, for the report.
-    @ivar ask: makes the function that asks for one key, or stores one.
+    @ivar about: its configuration, for the report.
+    @ivar ask: creates the function that gets or stores one item.
+    @ivar needs: the package that it needs.
     """
 
     name: str
@@ -92,7 +95,8 @@ class Client:
 
     def serve(self, host: str, port: int, callers: int) -> None:
         """
-        For each line of the standard input, a number of calls: make them, and write what they cost.
+        Read numbers of calls from the standard input, one per line. Make so many calls, and write their cost to the
+        standard output as one line of JSON.
         """
         if self.needs == "twisted":
             react(lambda reactor: Deferred.fromCoroutine(self._serveTwisted(host, port, callers)))
@@ -105,7 +109,7 @@ class Client:
             each = int(line) // callers
             before = time.process_time(), time.perf_counter()
             await gatherResults([Deferred.fromCoroutine(caller(ask, number * 37, each)) for number in range(callers)])
-            _tell(before, each * callers)
+            _writeCost(before, each * callers)
 
     async def _serveAsyncio(self, host: str, port: int, callers: int) -> None:
         ask = await self.ask(host, port)
@@ -113,10 +117,10 @@ class Client:
             each = int(line) // callers
             before = time.process_time(), time.perf_counter()
             await asyncio.gather(*(caller(ask, number * 37, each) for number in range(callers)))
-            _tell(before, each * callers)
+            _writeCost(before, each * callers)
 
 
-def _tell(before: tuple[float, float], calls: int) -> None:
+def _writeCost(before: tuple[float, float], calls: int) -> None:
     cpu, wall = time.process_time() - before[0], time.perf_counter() - before[1]
     sys.stdout.write(json.dumps({"cpu": cpu / calls * 1e6, "rate": calls / wall}) + "\n")
     sys.stdout.flush()
@@ -140,7 +144,7 @@ def _protocol(host: str, port: int, connections: int, depth: int) -> Ask:
 
 async def _emcache(host: str, port: int, verb: str = "get", **settings: Any) -> Ask:
     emcache: Any = importlib.import_module("emcache")
-    # It serves the last who waits first, so that others may wait longer than the second it gives them.
+    # emcache serves the newest waiter first, so that others may wait longer than its default timeout of one second.
     client = await emcache.create_client([emcache.MemcachedHostAddress(host, port)], timeout=60.0, **settings)
 
     async def get(key: bytes, value: bytes) -> tuple[bytes]:
@@ -179,7 +183,7 @@ CLIENTS = {
 
 class Contestant:
     """
-    A client in a process of its own.
+    The parent's handle of a child process that runs a L{Client}.
     """
 
     def __init__(self, client: Client, port: int, callers: int) -> None:
@@ -195,10 +199,10 @@ class Contestant:
 
     def round(self, calls: int) -> dict[str, float]:
         """
-        Have so many calls made.
+        Have the client make so many calls.
 
-        @return: their cost.
-        @raise WrongAnswer: when the client failed.
+        @return: C{cpu}, microseconds of processor time per call, and C{rate}, calls per second.
+        @raise WrongAnswer: the client failed.
         """
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.write(f"{calls}\n")
@@ -213,7 +217,7 @@ class Contestant:
 
     def close(self) -> None:
         """
-        End the process.
+        Kill the process.
         """
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.kill()
@@ -224,9 +228,14 @@ class Contestant:
 
 def contest(clients: Sequence[Client], callers: int, rounds: int, calls: int, pin: bool) -> dict[str, list[Any]]:
     """
-    Let the clients ask in turns.
+    Measure clients in alternating rounds.
 
-    @return: the costs of all rounds, by client.
+    @param callers: the number of concurrent callers of each client.
+    @param rounds: the number of rounds for each client.
+    @param calls: the number of calls in each round.
+    @param pin: whether the clients get a processor of their own.
+
+    @return: the results of L{Contestant.round} for all rounds, by client.
     """
     own, others = processors(pin)
     costs: dict[str, list[Any]] = {client.name: [] for client in clients}
@@ -252,14 +261,16 @@ def contest(clients: Sequence[Client], callers: int, rounds: int, calls: int, pi
 
 class Bare(Protocol):
     """
-    A client that does nothing: each call waits until the benchmark answers it.
+    A client without I/O: each call waits until the benchmark fires its Deferred.
+
+    @cvar calls: the Deferreds of all calls that have not been answered.
     """
 
     calls: list[Deferred[None]] = []
 
     def call(self) -> Deferred[None]:
         """
-        Begin a call.
+        Make a call.
         """
         answer: Deferred[None] = Deferred()
         self.calls.append(answer)
@@ -268,7 +279,7 @@ class Bare(Protocol):
 
 def _pool(connections: int) -> Pool[Bare]:
     """
-    A pool with all its connections, on a clock that stands still.
+    Create a pool with all its connections established, on a clock that does not advance.
     """
     reactor = MemoryReactorClock()
     server = FakeServer(reactor, Factory.forProtocol(Protocol))
@@ -282,8 +293,8 @@ def _pool(connections: int) -> Pool[Bare]:
 
 def _timed(run: Callable[[], object], calls: int) -> float:
     """
-    Microseconds for each call, without the work of the garbage collector: how often it looks through all that waits
-    depends on what else the program does.
+    Measure the processor time of C{run} per call, in microseconds. The garbage collector is off: the number of its runs
+    depends on the rest of the program.
     """
     gc.collect()
     gc.disable()
@@ -297,7 +308,7 @@ def _timed(run: Callable[[], object], calls: int) -> float:
 
 def bare(calls: int) -> float:
     """
-    The client's method without a pool.
+    Measure calls of the client's method without a pool.
     """
     client = Bare()
 
@@ -311,7 +322,7 @@ def bare(calls: int) -> float:
 
 def idle(calls: int) -> float:
     """
-    C{performRequest} when connections are idle.
+    Measure C{performRequest} while connections are idle.
     """
     pool = _pool(4)
 
@@ -327,7 +338,7 @@ def idle(calls: int) -> float:
 
 def queued(calls: int, waiting: int) -> float:
     """
-    C{performRequest} when so many wait: each reply brings the next request.
+    Measure C{performRequest} while C{waiting} requests wait: each reply frees a connection for the next one.
     """
     pool = _pool(4)
     waiting = min(waiting, calls)
@@ -347,7 +358,7 @@ def queued(calls: int, waiting: int) -> float:
 
 def borrowed(calls: int) -> float:
     """
-    C{acquire} and C{release}.
+    Measure C{acquire} and C{release}.
     """
     pool = _pool(4)
 
@@ -365,7 +376,7 @@ def borrowed(calls: int) -> float:
 
 def borrowedNow(calls: int) -> float:
     """
-    C{acquireNow} and C{release}.
+    Measure C{acquireNow} and C{release}.
     """
     pool = _pool(4)
 
@@ -380,10 +391,11 @@ def borrowedNow(calls: int) -> float:
     return taken
 
 
-#: The most requests that wait at once.
+#: The maximum number of requests that wait at once.
 QUEUE = 100_000
 
-#: What is measured: name, function of a number of calls, what it should reach in microseconds (over the bare call).
+#: The measurements, by name: a function that takes a number of calls, and the limit for the microseconds per call, less
+#: those of the bare call.
 OVERHEADS: dict[str, tuple[Callable[[int], float], float | None]] = {
     "the bare call": (bare, None),
     "acquireNow + release": (borrowedNow, 0.5),
@@ -397,9 +409,9 @@ OVERHEADS: dict[str, tuple[Callable[[int], float], float | None]] = {
 
 def overheads(rounds: int, calls: int) -> dict[str, list[float]]:
     """
-    Measure all, in turns.
+    Take all measurements of L{OVERHEADS} in alternating rounds.
 
-    @return: microseconds of each round.
+    @return: microseconds per call in each round, by name.
     """
     taken: dict[str, list[float]] = {name: [] for name in OVERHEADS}
     for _ in range(rounds):
@@ -410,9 +422,9 @@ def overheads(rounds: int, calls: int) -> dict[str, list[float]]:
 
 def flood(pool: Pool[Bare], requests: int) -> int:
     """
-    Have requests wait, then answer them all.
+    Make requests that wait, then answer all of them.
 
-    @return: the size of this process in bytes when all had come.
+    @return: the resident memory of this process, in bytes, while all of them waited.
     """
     for _ in range(requests):
         pool.performRequest("call")
@@ -425,8 +437,10 @@ def flood(pool: Pool[Bare], requests: int) -> int:
 
 def growth(requests: int) -> tuple[int, int]:
     """
-    By how many bytes this process grows while so many requests wait, and how many of these are left when all of them
-    are answered, and have been for several times.
+    Measure the memory of waiting requests.
+
+    @return: the bytes by which this process grows while so many requests wait, and the bytes by which it is still
+        larger after they were answered. Both are measured over several repetitions.
     """
     pool = _pool(4)
     flood(pool, 100)
@@ -442,32 +456,34 @@ def growth(requests: int) -> tuple[int, int]:
 
 def main(arguments: Sequence[str]) -> int:
     """
-    Measure what calls cost in a program that embeds the pool.
+    Measure the cost of a call in a program that embeds the pool.
 
     @return: the exit status.
     """
     parser = argparse.ArgumentParser(prog="python -m tests.bench library", description=main.__doc__)
     add = parser.add_argument
-    add("--callers", type=int, default=50, help="calls that are made at a time (%(default)s)")
-    add("--rounds", type=int, default=7, help="for each client (%(default)s)")
-    add("--calls", type=int, default=20_000, help="in each round (%(default)s)")
-    add("--client", action="append", default=[], choices=list(CLIENTS), help="only this one (repeatable)")
+    add("--callers", type=int, default=50, help="number of concurrent callers (%(default)s)")
+    add("--rounds", type=int, default=7, help="number of rounds for each client (%(default)s)")
+    add("--calls", type=int, default=20_000, help="number of calls in each round (%(default)s)")
+    add("--client", action="append", default=[], choices=list(CLIENTS), help="measure only this client (repeatable)")
     add("--no-pin", action="store_true", help="do not give the client a processor of its own")
-    add("--json", type=Path, metavar="FILE", help="write all samples here")
-    add("--results", action="store_true", help=f"put the tables into {report.RESULTS.name}")
+    add("--json", type=Path, metavar="FILE", help="write all samples to this file")
+    add("--results", action="store_true", help=f"write the tables to {report.RESULTS.name}")
     options = parser.parse_args(arguments)
     taking = [client for name, client in CLIENTS.items() if name in options.client or not options.client]
     absent = {client.needs for client in taking if importlib.util.find_spec(client.needs) is None}
     taking = [client for client in taking if client.needs not in absent]
     costs = contest(taking, options.callers, options.rounds, options.calls, not options.no_pin)
     pool = {} if options.client else overheads(options.rounds, QUEUE)
-    text = report.described(report.invocation("library", arguments)) + "\n" + told(taking, costs, options.callers)
+    text = (
+        report.described(report.invocation("library", arguments)) + "\n" + clientTable(taking, costs, options.callers)
+    )
     for name in sorted(absent):
-        text += f"{name} is not installed and takes no part.\n"
+        text += f"{name} is not installed, and was not measured.\n"
     if pool:
         most, left = growth(QUEUE)
-        text += "\n" + toldOverheads(pool) + "\nThe garbage collector is off.\n"
-        text += f"{QUEUE:,} waiting requests take {most >> 20} MB; when they are answered {left >> 20} MB are left.\n"
+        text += "\n" + overheadTable(pool) + "\nThe garbage collector is off.\n"
+        text += f"{QUEUE:,} waiting requests take {most >> 20} MB; after they are answered, {left >> 20} MB remain.\n"
     sys.stdout.write(text)
     if options.json:
         report.save(options.json, {"machine": machine(), "clients": costs, "pool": pool})
@@ -476,9 +492,9 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def told(clients: Sequence[Client], costs: dict[str, list[Any]], callers: int) -> str:
+def clientTable(clients: Sequence[Client], costs: dict[str, list[Any]], callers: int) -> str:
     """
-    Tell how the clients compare.
+    Format the table of clients.
     """
     rows = [
         [
@@ -493,9 +509,9 @@ def told(clients: Sequence[Client], costs: dict[str, list[Any]], callers: int) -
     return report.table(head, rows)
 
 
-def toldOverheads(taken: dict[str, list[float]]) -> str:
+def overheadTable(taken: dict[str, list[float]]) -> str:
     """
-    Tell what the pool costs.
+    Format the table of the pool's overhead.
     """
     rows = []
     call = median(taken["the bare call"])

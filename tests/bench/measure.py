@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.bench.test_bench -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-What a process has cost so far, read from Linux, and what machine this is.
+The processor time and memory of a process, read from Linux, and a description of the machine.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Self
 
-#: What L{Cost.total} is read from, for reports.
+#: The source of L{Cost.total}, for reports.
 CLOCK = "the process's CPU clock (user and system time of all its threads and children, in ns)"
 
 _TICK = os.sysconf("SC_CLK_TCK")
@@ -27,12 +27,12 @@ _TICK = os.sysconf("SC_CLK_TCK")
 @dataclass(frozen=True)
 class Cost:
     """
-    Seconds of processor time of a process and its children.
+    The processor time of a process and its children, in seconds.
 
-    @ivar total: exact to the nanosecond.
-    @ivar user: the part spent in the program. It comes from the system's tick accounting, which splits L{total}
-        by samples a hundred or so times a second: good for seconds, not for milliseconds.
-    @ivar system: the part spent in the system for the program.
+    @ivar total: user and system time, with a resolution of one nanosecond.
+    @ivar user: the part in user mode. It comes from the kernel's tick accounting, which samples about a hundred times a
+        second: accurate for seconds, not for milliseconds.
+    @ivar system: the part in the kernel, from the same source.
     """
 
     total: float
@@ -42,9 +42,9 @@ class Cost:
     @classmethod
     def of(cls, pid: int) -> Self:
         """
-        Read what the process has used until now.
+        Read the processor time that the process has used so far.
 
-        @raise OSError: when there is no such process.
+        @raise OSError: there is no such process.
         """
         total = user = system = 0.0
         for process in _family(pid):
@@ -61,7 +61,7 @@ class Cost:
 
 def residentSize(pid: int) -> int:
     """
-    Bytes of memory which the process and its children hold, shared pages included in each.
+    Read the resident memory of a process and its children, in bytes. Shared pages count once for each process.
     """
     size = 0
     for process in _family(pid):
@@ -79,10 +79,11 @@ def _family(pid: int) -> Iterator[int]:
 
 def processors(pin: bool) -> tuple[Set[int], Set[int]]:
     """
-    Share the processors between the contender and everything else (load and memcached).
+    Divide the processors between the contender and everything else (load and memcached).
 
-    @param pin: C{False} to let all run anywhere.
-    @return: those of the contender, then the others. With a single processor both are the same.
+    @param pin: C{False}: all may run on every processor.
+    @return: the processors of the contender, and those of everything else. They are the same without C{pin}, and on a
+        machine with one processor.
     """
     available = sorted(os.sched_getaffinity(0))
     if not pin or len(available) < 2:
@@ -93,7 +94,7 @@ def processors(pin: bool) -> tuple[Set[int], Set[int]]:
 @contextmanager
 def pinned(processors: Set[int]) -> Iterator[None]:
     """
-    Have the processes that are started in this context run on these processors only.
+    Make processes that are started in this context run on these processors only.
     """
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, processors)
@@ -105,7 +106,7 @@ def pinned(processors: Set[int]) -> Iterator[None]:
 
 def machine() -> dict[str, str | int]:
     """
-    Where and with what the figures were taken.
+    Describe the date, the machine and the software of a measurement.
     """
     models = {
         line.partition(":")[2].strip()
@@ -124,6 +125,6 @@ def machine() -> dict[str, str | int]:
 
 def unable() -> str | None:
     """
-    Say why these measurements cannot be taken here, or C{None}.
+    @return: the reason why these measurements cannot be taken on this system, or C{None}.
     """
     return None if sys.platform == "linux" else "the benchmarks read processor times as only Linux gives them"

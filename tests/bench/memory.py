@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.bench.test_bench -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-C{python -m tests.bench memory}: what sessions and connections hold while they are idle, and that they cost no time.
+C{python -m tests.bench memory}: the memory and the processor time of idle sessions and connections.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from tests.bench.proxy import contenderOptions, contenders, judgeable
 from tests.bench.workloads import Workload
 from tests.real.servers import Server, connect, until
 
-#: What ten thousand idle sessions may take at most.
+#: The limit for the memory of ten thousand idle sessions, in bytes.
 REACH = 40 << 20
 
-#: Connections to memcached to compare one with.
+#: The number of connections to memcached to measure, beyond the first one.
 CONNECTIONS = 500
 
 WORKLOAD = Workload("idle", "idle sessions")
@@ -34,11 +34,11 @@ WORKLOAD = Workload("idle", "idle sessions")
 @dataclass(frozen=True)
 class Footprint:
     """
-    What a contender holds.
+    The memory of a contender.
 
-    @ivar sizes: bytes by number of sessions, each of which has asked once and was answered.
-    @ivar left: bytes when all sessions have gone.
-    @ivar cpu: share of a processor used while all sessions are idle.
+    @ivar sizes: resident bytes, by number of sessions. Each session has had one request and its reply.
+    @ivar left: resident bytes after all sessions were closed.
+    @ivar cpu: the share of one processor that was used while all sessions were idle.
     """
 
     sizes: dict[int, int]
@@ -48,7 +48,7 @@ class Footprint:
     @property
     def each(self) -> float:
         """
-        Bytes for one session.
+        The bytes per session.
         """
         most = max(self.sizes)
         return (self.sizes[most] - self.sizes[0]) / most
@@ -56,9 +56,10 @@ class Footprint:
 
 def footprint(arena: Arena, contender: Contender, numbers: Sequence[int], seconds: float) -> Footprint:
     """
-    Measure a contender with so many sessions.
+    Measure a contender.
 
-    @param seconds: to be idle.
+    @param numbers: the numbers of sessions to measure with.
+    @param seconds: how long the sessions are idle while C{cpu} is measured.
     """
     request, reply, _ = WORKLOAD.plan()[0]
     own, _ = processors(arena.pin)
@@ -69,7 +70,7 @@ def footprint(arena: Arena, contender: Contender, numbers: Sequence[int], second
             server = stack.enter_context(contender.make(upstream.address))
         if contender.name == "direct":
             fill(server.address, WORKLOAD)
-        # What the first sessions bring about once is no cost of sessions.
+        # The first sessions cause allocations that happen only once. Those are not part of the cost of a session.
         for _ in range(100):
             _exchange(server, request, reply).close()
         with ExitStack() as sessions:
@@ -87,9 +88,9 @@ def footprint(arena: Arena, contender: Contender, numbers: Sequence[int], second
 
 def connectionSize(arena: Arena, options: Sequence[str], python: str) -> float:
     """
-    Measure the proxy with one idle connection to memcached and with many.
+    Measure the proxy with one and with many idle connections to memcached.
 
-    @return: bytes for one connection.
+    @return: the bytes per connection.
     """
     sizes = []
     for number in (1, CONNECTIONS + 1):
@@ -108,13 +109,15 @@ def _exchange(server: Server, request: bytes, reply: bytes) -> socket.socket:
     client.sendall(request)
     answer = client.recv(len(reply), socket.MSG_WAITALL)
     if answer != reply:
-        raise ConnectionError(f"{reply!r} was due, {answer!r} came")
+        raise ConnectionError(f"expected {reply!r}, received {answer!r}")
     return client
 
 
 def _settled(server: Server) -> int:
     """
-    Wait until the process has come to rest.
+    Wait until the size of the process is stable.
+
+    @return: its resident bytes.
     """
     size = -1
     while size != (size := residentSize(server.pid)):
@@ -124,14 +127,20 @@ def _settled(server: Server) -> int:
 
 def main(arguments: Sequence[str]) -> int:
     """
-    Measure the memory of sessions and connections.
+    Measure the memory of idle sessions and connections.
 
     @return: the exit status.
     """
     parser = argparse.ArgumentParser(prog="python -m tests.bench memory", description=main.__doc__)
     add = parser.add_argument
-    add("--sessions", type=int, action="append", default=[], help="instead of 1,000 and 10,000 (repeatable)")
-    add("--seconds", type=float, default=5.0, help="to be idle (%(default)s)")
+    add(
+        "--sessions",
+        type=int,
+        action="append",
+        default=[],
+        help="number of sessions, instead of 1,000 and 10,000 (repeatable)",
+    )
+    add("--seconds", type=float, default=5.0, help="seconds to measure processor time while idle (%(default)s)")
     contenderOptions(parser)
     options = parser.parse_args(arguments)
     try:
@@ -142,7 +151,7 @@ def main(arguments: Sequence[str]) -> int:
     numbers = options.sessions or [1000, 10_000]
     prints = {one.name: footprint(arena, one, numbers, options.seconds) for one in taking}
     each = connectionSize(arena, options.proxy_option, options.python) if judgeable(taking) else None
-    text = report.described(report.invocation("memory", arguments)) + "\n" + told(prints, each)
+    text = report.described(report.invocation("memory", arguments)) + "\n" + summary(prints, each)
     sys.stdout.write(text)
     if options.json:
         content = {
@@ -156,11 +165,11 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def told(prints: dict[str, Footprint], each: float | None) -> str:
+def summary(prints: dict[str, Footprint], each: float | None) -> str:
     """
-    Tell the result.
+    Format the result.
 
-    @param each: bytes of a connection to memcached, if that was measured.
+    @param each: the bytes per connection to memcached, or C{None} if that was not measured.
     """
     numbers = sorted(next(iter(prints.values())).sizes)
     head = ["contender", *(f"{number:,} sessions" for number in numbers), "each", "all gone", "CPU while idle"]
@@ -174,7 +183,10 @@ def told(prints: dict[str, Footprint], each: float | None) -> str:
         ]
         for name, one in prints.items()
     ]
-    text = [report.table(head, rows), "\nResident memory; what the system itself holds for each socket is not in it.\n"]
+    text = [
+        report.table(head, rows),
+        "\nResident memory of the process, without the kernel's memory for each socket.\n",
+    ]
     if each is not None:
         text.append(f"An idle connection to memcached takes {each / 1000:.1f} kB in the proxy.\n")
     for name, one in prints.items():

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.bench.test_bench -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-C{python -m tests.bench profile}: where the proxy's time goes.
+C{python -m tests.bench profile}: which functions and lines of the proxy use the processor time.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ from tests.real.servers import SOURCE, Address, Proxy, Twistd, until
 
 class Sampled(Twistd):
     """
-    Any plugin of C{twistd}, run by L{sampler}.
+    A C{twistd} process that L{sampler} samples.
     """
 
     @property
     def samples(self) -> Path:
         """
-        Where the samples are written.
+        The file of the samples.
         """
         return self.directory / "samples"
 
     def command(self) -> list[str]:
         """
-        Put the sampler in front of C{twistd}.
+        Run the sampler, which then runs C{twistd}.
         """
         python, _, _, *rest = super().command()
         return [python, "-m", "tests.bench.sampler", str(self.samples), *rest]
 
     def environment(self) -> dict[str, str]:
         """
-        Find the sampler here, whichever source tree the proxy comes from.
+        Import the sampler from this source tree, even if the proxy is from another one.
         """
         path = os.pathsep.join(dict.fromkeys([str(self.source), str(SOURCE)]))
         return {**super().environment(), "PYTHONPATH": path}
@@ -57,7 +57,7 @@ class Sampled(Twistd):
 
 class SampledProxy(Sampled, Proxy):
     """
-    The proxy, run by L{sampler}.
+    A proxy that L{sampler} samples.
     """
 
 
@@ -66,7 +66,7 @@ Stacks = Sequence[tuple[list[Spot], int]]
 
 def read(file: Path) -> Stacks:
     """
-    Read what the sampler has written.
+    Read the samples that the sampler has written.
     """
     stacks = json.loads(file.read_text("utf-8"))["stacks"]
     return [([(file, function, line) for file, function, line in spots], count) for spots, count in stacks]
@@ -98,10 +98,12 @@ def sampled(
 
 def places(stacks: Stacks, cpu: float, source: Path, most: int) -> str:
     """
-    Tell where the samples were taken: by function, own time and with all that it called, and by line.
+    Format the samples as two tables: by function (own time, and time including the functions that it calls), and by
+    line.
 
-    @param cpu: microseconds that all samples together stand for.
-    @param most: rows in each table.
+    @param cpu: the microseconds of processor time per request, which are attributed to the samples.
+    @param source: the source tree; paths in it are printed relative to it.
+    @param most: the maximum number of rows in each table.
     """
     total = sum(count for _, count in stacks) or 1
     own: Counter[str] = Counter()
@@ -140,7 +142,9 @@ def _text(spot: Spot) -> str:
 
 def called(arena: Arena, workload: Workload, source: Path, options: Sequence[str], python: str, most: int) -> str:
     """
-    Count the calls in the proxy under one workload with C{cProfile}, start and end of the process included.
+    Count the calls in the proxy under one workload with C{cProfile}, including the start and the end of the process.
+
+    @return: C{cProfile}'s table.
     """
     with ExitStack() as stack:
         upstream = arena.upstream(stack, workload)
@@ -155,22 +159,22 @@ def called(arena: Arena, workload: Workload, source: Path, options: Sequence[str
         text = io.StringIO()
         statistics = pstats.Stats(str(calls), stream=text)
         statistics.strip_dirs().sort_stats("tottime").print_stats(most)
-    return f"{sample.requests} requests, and as many as came in the warm-up\n{text.getvalue()}"
+    return f"{sample.requests} requests, and those of the warm-up\n{text.getvalue()}"
 
 
 def main(arguments: Sequence[str]) -> int:
     """
-    Tell where the proxy's time goes.
+    Show which functions and lines of the proxy use the processor time.
 
-    @return: its exit status.
+    @return: the exit status.
     """
     parser = argparse.ArgumentParser(prog="python -m tests.bench profile", description=main.__doc__)
     names = ", ".join(workload.name for workload in TABLE)
     add = parser.add_argument
     add("--only", action="append", default=[], metavar="WORKLOAD", help=f"one of {names} (repeatable)")
-    add("--seconds", type=float, default=10.0, help="of load (%(default)s)")
+    add("--seconds", type=float, default=10.0, help="seconds of load (%(default)s)")
     add("--source", type=Path, default=SOURCE, help="the source tree of the proxy")
-    add("--proxy-option", action="append", default=[], metavar="OPTION", help="for the proxy")
+    add("--proxy-option", action="append", default=[], metavar="OPTION", help="an option of the proxy (repeatable)")
     add("--python", default=sys.executable, help="the interpreter that runs the proxy")
     add(
         "--calls",
@@ -186,13 +190,13 @@ def main(arguments: Sequence[str]) -> int:
         parser.error(str(e))
     arena = Arena(1, options.seconds, 1, not options.no_pin)
     source = options.source.resolve()
-    for text in _told(arena, workloads, source, options):
+    for text in _profiles(arena, workloads, source, options):
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
     return 0
 
 
-def _told(arena: Arena, workloads: Iterable[Workload], source: Path, options: argparse.Namespace) -> Iterable[str]:
+def _profiles(arena: Arena, workloads: Iterable[Workload], source: Path, options: argparse.Namespace) -> Iterable[str]:
     for workload in workloads:
         if options.calls:
             text = called(arena, workload, source, options.proxy_option, options.python, options.top)

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.bench.test_bench -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-C{python -m tests.bench proxy}: the proxy against nutcracker.
+C{python -m tests.bench proxy}: compare the proxy with nutcracker.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from tests.real.servers import missing
 
 def contenderOptions(parser: argparse.ArgumentParser) -> None:
     """
-    Add the options of all commands: who takes part, and where the result goes.
+    Add the options that select contenders and write the results.
     """
     add = parser.add_argument
-    add("--contender", action="append", default=[], help="only this one (repeatable)")
+    add("--contender", action="append", default=[], help="measure only this contender (repeatable)")
     add(
         "--variant",
         action="append",
         default=[],
         metavar="NAME=SOURCE [OPTION...]",
-        help="one more contender: the proxy from another source tree (such as a git worktree), with these options; "
+        help="add a contender: the proxy from another source tree (such as a git worktree), with these options; "
         "'deep=. --pipeline-depth 512' compares a setting (repeatable)",
     )
     add(
@@ -38,32 +38,33 @@ def contenderOptions(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="OPTION",
-        help="for the proxy: --proxy-option=--pool-size=8",
+        help="an option of the proxy: --proxy-option=--pool-size=8 (repeatable)",
     )
     add("--python", default=sys.executable, help="the interpreter that runs the proxy")
     add("--no-pin", action="store_true", help="do not give the contender a processor of its own")
-    add("--json", type=Path, metavar="FILE", help="write all samples here")
-    add("--results", action="store_true", help=f"put the tables into {report.RESULTS.name}")
+    add("--json", type=Path, metavar="FILE", help="write all samples to this file")
+    add("--results", action="store_true", help=f"write the tables to {report.RESULTS.name}")
 
 
 def contestOptions(parser: argparse.ArgumentParser, rounds: int, seconds: float) -> None:
     """
-    Add the options of all commands that hold contests.
+    Add the options of commands that run contests.
 
-    @param rounds: the default; C{seconds} likewise.
+    @param rounds: the default of C{--rounds}.
+    @param seconds: the default of C{--seconds}.
     """
     add = parser.add_argument
-    add("--rounds", type=int, default=rounds, help="for each contender and workload (%(default)s)")
-    add("--seconds", type=float, default=seconds, help="of load in each round (%(default)s)")
-    add("--generators", type=int, default=1, help="processes that make the load (%(default)s)")
+    add("--rounds", type=int, default=rounds, help="number of rounds for each contender and workload (%(default)s)")
+    add("--seconds", type=float, default=seconds, help="seconds of load in each round (%(default)s)")
+    add("--generators", type=int, default=1, help="number of processes that generate the load (%(default)s)")
     contenderOptions(parser)
 
 
 def contenders(options: argparse.Namespace) -> list[Contender]:
     """
-    Those that the options ask for.
+    Create the contenders that the options select.
 
-    @raise ValueError: when an option is wrong.
+    @raise ValueError: an option is invalid.
     """
     known = [nutcracker(1), nutcracker(4)] if missing("nutcracker") is None else []
     known += [proxy(options=options.proxy_option, python=options.python), direct()]
@@ -73,36 +74,36 @@ def contenders(options: argparse.Namespace) -> list[Contender]:
 
 def arena(options: argparse.Namespace) -> Arena:
     """
-    How the options want contests to be held.
+    Create the L{Arena} that the options describe.
     """
     return Arena(options.rounds, options.seconds, options.generators, not options.no_pin)
 
 
 def chosen(names: Sequence[str]) -> list[Workload]:
     """
-    The workloads of these names, all without names.
+    Select workloads by name. Without names, select all.
 
-    @raise ValueError: when there is none of that name.
+    @raise ValueError: a name is unknown.
     """
     known = {workload.name: workload for workload in TABLE}
     for name in names:
         if name not in known:
-            raise ValueError(f"no workload {name!r}, there are: {', '.join(known)}")
+            raise ValueError(f"unknown workload {name!r}; expected one of {', '.join(known)}")
     return [workload for name, workload in known.items() if name in names or not names]
 
 
 def failed(results: Sequence[Result]) -> int:
     """
-    The exit status: slowness is no failure, a wrong answer is.
+    @return: the exit status: 1 if a contender gave a wrong answer, else 0. Slow results are no failure.
     """
     return 1 if any(result.failures for result in results) else 0
 
 
 def main(arguments: Sequence[str]) -> int:
     """
-    Measure the proxy against nutcracker.
+    Compare the proxy with nutcracker.
 
-    @return: its exit status.
+    @return: the exit status.
     """
     parser = argparse.ArgumentParser(prog="python -m tests.bench proxy", description=main.__doc__)
     names = ", ".join(workload.name for workload in TABLE)
@@ -113,16 +114,16 @@ def main(arguments: Sequence[str]) -> int:
         workloads, taking = chosen(options.only), contenders(options)
     except ValueError as e:
         parser.error(str(e))
-    say = sys.stdout.write
+    write = sys.stdout.write
     head = report.described(report.invocation("proxy", arguments), workloads) + notes(options, taking)
-    say(head + "\n")
+    write(head + "\n")
     results = []
     for workload in workloads:
         results.append(arena(options).hold(workload, taking))
-        say(report.contest(results[-1]) + "\n")
+        write(report.contest(results[-1]) + "\n")
         sys.stdout.flush()
     judged = "\n".join(filter(None, (report.verdict(results, name) for name in judgeable(taking))))
-    say(judged)
+    write(judged)
     if options.json:
         report.save(options.json, report.record(results, {name: str(value) for name, value in vars(options).items()}))
     if options.results:
@@ -132,21 +133,21 @@ def main(arguments: Sequence[str]) -> int:
 
 def judgeable(taking: Sequence[Contender]) -> list[str]:
     """
-    The contenders that the aims are for.
+    @return: the names of the contenders that are compared with the aims: all variants of the proxy.
     """
     return [one.name for one in taking if one.name != "direct" and not one.name.startswith("nutcracker")]
 
 
 def notes(options: argparse.Namespace, taking: Sequence[Contender]) -> str:
     """
-    How it was measured.
+    Describe how the results were measured.
     """
     where = "on processors shared with everything else" if options.no_pin else "on a processor of its own"
     lines = [
         f"CPU is {CLOCK}, of the contender only, {where}, per request.",
-        f"Medians of {options.rounds} rounds of {options.seconds:g} s in turns; "
+        f"Medians of {options.rounds} alternating rounds of {options.seconds:g} s; "
         'ratios are medians of each round\'s ratio to the cheaper nutcracker ("= 1").',
-        "Every answer was compared byte by byte.",
+        "Every reply was compared byte by byte.",
         *(f"- {one.name}: {one.about}" for one in taking),
     ]
     return "\n".join(lines) + "\n"

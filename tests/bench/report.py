@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.bench.test_bench -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Results for people (tables, sections of C{RESULTS.md}) and for programs (JSON).
+Formatting of results: tables and sections of C{RESULTS.md} for readers, JSON for programs.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ RESULTS = Path(__file__).with_name("RESULTS.md")
 _TITLE = """\
 # Measured
 
-Each section was written by the command that it names, on the machine and day that it names. Processor time is compared,
-not elapsed time: it says what a request costs, whatever else the machine was doing.
+Each section was written by the command that it names, on the machine and day that it names. Most comparisons use
+processor time and not elapsed time, because processor time depends less on other work on the machine.
 """
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """
-    Lay out a table which is Markdown and is aligned for the terminal too: the first column left, the others right.
+    Format a Markdown table that is also aligned for the terminal: the first column left, all others right.
     """
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
 
@@ -43,7 +43,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def microseconds(value: float) -> str:
     """
-    Write microseconds with as many digits as matter.
+    Format microseconds: one decimal below 100, none above.
     """
     return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
 
@@ -65,7 +65,7 @@ CONTEST_HEAD = [
 
 def contest(result: Result) -> str:
     """
-    Tell the outcome of a contest: a heading, a table, and what went wrong.
+    Format the result of a contest: a heading, a table, and the failures.
     """
     yardstick = result.yardstick
     rows = []
@@ -93,7 +93,9 @@ def contest(result: Result) -> str:
 
 def verdict(results: Sequence[Result], contender: str) -> str:
     """
-    Compare what a contender reached with what it should reach, workload by workload.
+    Format a table that compares a contender's ratios with the aims of each workload.
+
+    @return: an empty string if no workload has an aim.
     """
     rows = []
     for result in results:
@@ -122,6 +124,11 @@ def verdict(results: Sequence[Result], contender: str) -> str:
 
 
 def judged(ratio: float, aim: Aim) -> str:
+    """
+    Compare a ratio with its aim.
+
+    @return: C{"goal"}, C{"reached"}, or by how much the required ratio is exceeded.
+    """
     if ratio <= aim.goal:
         return "goal"
     return "reached" if ratio <= aim.reach else f"{(ratio / aim.reach - 1) * 100:.0f} % over"
@@ -133,7 +140,7 @@ def _ratio(value: float | None) -> str:
 
 def record(results: Sequence[Result], settings: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Everything that was measured, for JSON.
+    Collect all measurements and settings as values for JSON.
     """
     return {
         "machine": machine(),
@@ -153,14 +160,14 @@ def record(results: Sequence[Result], settings: Mapping[str, Any]) -> dict[str, 
 
 def save(path: Path, content: Mapping[str, Any]) -> None:
     """
-    Write JSON.
+    Write C{content} to a file as JSON.
     """
     path.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
 
 
 def section(name: str, text: str, path: Path = RESULTS) -> None:
     """
-    Put a section into the file of results, in place of an older one of the same name.
+    Write a section to the file of results. It replaces an older section of the same name.
     """
     document = path.read_text("utf-8") if path.exists() else _TITLE
     start, *sections = document.split("\n## ")
@@ -173,7 +180,7 @@ def section(name: str, text: str, path: Path = RESULTS) -> None:
 
 def invocation(command: str, arguments: Sequence[str]) -> str:
     """
-    The command that repeats a measurement, without the options that only say where its result goes.
+    @return: the command that repeats a measurement, without the options that only name output files.
     """
     kept = []
     left = iter(arguments)
@@ -187,7 +194,7 @@ def invocation(command: str, arguments: Sequence[str]) -> str:
 
 def described(command: str, workloads: Sequence[Workload] = ()) -> str:
     """
-    Say where figures come from: the machine, the day and the command.
+    Describe the origin of results: the command, the date and the machine.
     """
     facts = machine()
     lines = [
@@ -195,5 +202,5 @@ def described(command: str, workloads: Sequence[Workload] = ()) -> str:
         f"{facts['system']}, {facts['python']}, Twisted {facts['twisted']}."
     ]
     if workloads:
-        lines.append(f"Values of {workloads[0].size} bytes and {workloads[0].reads:.0%} get unless said otherwise.")
+        lines.append(f"Values of {workloads[0].size} bytes and {workloads[0].reads:.0%} get unless noted otherwise.")
     return "\n".join(lines) + "\n"

@@ -1,13 +1,13 @@
 # -*- test-case-name: tests.bench.test_bench -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Run C{twistd} and note, at regular amounts of processor time, which line it is at::
+Run C{twistd}, and record its call stack at regular intervals of processor time::
 
     python -m tests.bench.sampler FILE -n connpool ...
 
-L{BEGIN} starts the sampling and L{END} writes what was seen to the file, so that only the load is seen. Unlike a
-profiler that is called for every function this leaves the proportions as they are: small functions do not look dear.
-Time spent in the system counts for the line that called it.
+The signal L{BEGIN} starts sampling, and the signal L{END} writes the samples to the file, so that samples can be
+limited to the time of the load. Unlike a profiler that is called for every function, a sampler does not make small
+functions look expensive. Time in the kernel counts for the line that made the system call.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from typing import TypedDict
 BEGIN = signal.SIGRTMIN
 END = signal.SIGRTMIN + 1
 
-#: Seconds of processor time between samples; the system may round this up to its own tick.
+#: Seconds of processor time between samples; the kernel may round this up to its timer tick.
 INTERVAL = 0.001
 
-#: File, function and the line in it.
+#: File, function and line number.
 Spot = tuple[str, str, int]
 
 
 class Samples(TypedDict):
     """
-    What L{END} writes.
+    The content of the file that L{END} writes.
 
-    C{stacks}: how often each chain of calls was seen, innermost first.
+    C{stacks} has each call stack, innermost function first, and the number of its samples.
     """
 
     stacks: list[tuple[list[Spot], int]]
@@ -47,14 +47,14 @@ class Sampler:
 
     def __init__(self, file: str) -> None:
         """
-        @param file: where to write.
+        @param file: the path of the file to write.
         """
         self.file = file
         self.seen: Counter[tuple[Spot, ...]] = Counter()
 
     def install(self) -> None:
         """
-        Listen to the signals.
+        Install the signal handlers.
         """
         signal.signal(signal.SIGPROF, self.sample)
         signal.signal(BEGIN, self.begin)
@@ -62,14 +62,14 @@ class Sampler:
 
     def begin(self, number: int, frame: FrameType | None) -> None:
         """
-        Forget everything and start.
+        Discard all samples, and start sampling.
         """
         self.seen.clear()
         signal.setitimer(signal.ITIMER_PROF, INTERVAL, INTERVAL)
 
     def sample(self, number: int, frame: FrameType | None) -> None:
         """
-        Note where the program is.
+        Record the call stack of the interrupted program.
         """
         stack = []
         while frame is not None:
@@ -79,7 +79,7 @@ class Sampler:
 
     def end(self, number: int, frame: FrameType | None) -> None:
         """
-        Stop and write.
+        Stop sampling, and write the samples.
         """
         signal.setitimer(signal.ITIMER_PROF, 0)
         samples = Samples(stacks=[(list(stack), count) for stack, count in self.seen.items()])
@@ -90,7 +90,7 @@ class Sampler:
 
 def main() -> None:
     """
-    Become C{twistd}.
+    Install the sampler and run C{twistd} in this process.
     """
     from twisted.scripts.twistd import run
 

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.bench.test_bench -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-C{python -m tests.bench scaling}: how cost grows with clients, sizes of values, and depth of pipelines.
+C{python -m tests.bench scaling}: cost by number of clients, size of values, and depth of pipelines.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PLOT = report.RESULTS.with_name("scaling.svg")
 
 def grown(title: str, unit: str, results: Mapping[int, Result]) -> str:
     """
-    Tell one series: processor time per request of each contender, and the ratio to the cheaper yardstick.
+    Format one series: the processor time per request of each contender, and its ratio to the cheaper yardstick.
     """
     names = list(dict.fromkeys(name for result in results.values() for name in result.samples))
     head = [unit, *names]
@@ -49,14 +49,14 @@ def _cell(measured: Mapping[str, float] | None) -> str:
 
 def plot(series: Mapping[str, Mapping[int, Result]], path: Path) -> None:
     """
-    Draw all series, as SVG.
+    Plot all series to an SVG file.
 
-    @raise ImportError: when matplotlib is not installed.
+    @raise ImportError: matplotlib is not installed.
     """
-    # Not an ordinary import: it is no requirement, and whether mypy finds it would differ from place to place.
+    # No import statement: matplotlib is optional, and mypy's result would depend on whether it is installed.
     matplotlib: Any = importlib.import_module("matplotlib")
     matplotlib.use("svg")
-    # Text as text, and the same file for the same figures.
+    # Keep text as text, and write identical files for identical results.
     matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "scaling"})
     pyplot: Any = importlib.import_module("matplotlib.pyplot")
     figure, panels = pyplot.subplots(1, len(series), figsize=(5 * len(series), 4), squeeze=False)
@@ -80,14 +80,14 @@ def plot(series: Mapping[str, Mapping[int, Result]], path: Path) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """
-    Measure how cost grows.
+    Measure the cost of a request by number of clients, size of values and depth of pipelines.
 
     @return: the exit status.
     """
     parser = argparse.ArgumentParser(prog="python -m tests.bench scaling", description=main.__doc__)
     add = parser.add_argument
-    add("--only", action="append", default=[], choices=list(SERIES), help="this series (repeatable)")
-    add("--plot", type=Path, metavar="FILE", help=f"draw it here; with --results into {PLOT.name} (needs matplotlib)")
+    add("--only", action="append", default=[], choices=list(SERIES), help="measure only this series (repeatable)")
+    add("--plot", type=Path, metavar="FILE", help=f"plot to this file; {PLOT.name} with --results (needs matplotlib)")
     contestOptions(parser, rounds=3, seconds=1.0)
     options = parser.parse_args(arguments)
     try:
@@ -120,9 +120,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def tryPlot(series: Mapping[str, Mapping[int, Result]], path: Path) -> bool:
     """
-    Draw all series if matplotlib is installed, otherwise write a line to standard error.
+    Plot all series if matplotlib is installed; else write the reason to the standard error output.
 
-    @return: whether they were drawn.
+    @return: whether the file was written.
     """
     try:
         plot(series, path)

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.bench.test_bench -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests for the benchmarks: that they count and compare rightly. None of them looks at how long anything took.
+Tests that the benchmarks count and compare correctly. No test depends on a measured time.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from tests.real.servers import HOST, SOURCE, Memcached, ServerFailed, freePort, 
 
 class WorkloadTests(SynchronousTestCase):
     """
-    L{Workload}: requests and the replies that are due.
+    Tests for L{Workload}: requests and expected replies.
     """
 
     def test_plan(self) -> None:
         """
-        The requests of a plan have the share of reads that was asked for, and it is the same plan each time.
+        The requests of a plan have the configured share of reads, and each call generates the same plan.
         """
         workload = Workload("", "", reads=0.9)
         plan = workload.plan()
@@ -47,7 +47,7 @@ class WorkloadTests(SynchronousTestCase):
 
     def test_replies(self) -> None:
         """
-        The reply that is due is the value which the preload stored, or that a C{set} was done.
+        The expected reply is the value that the preload stored, or C{STORED} for a C{set}.
         """
         workload = Workload("", "", size=37, reads=0.5)
         stored = {}
@@ -66,7 +66,7 @@ class WorkloadTests(SynchronousTestCase):
 
     def test_pipeline(self) -> None:
         """
-        A pipeline is sent as one piece, and counts as many requests as are in it.
+        A pipeline is one exchange, which counts all its requests.
         """
         for request, reply, count in Workload("", "", depth=16).plan():
             self.assertEqual(count, 16)
@@ -75,7 +75,7 @@ class WorkloadTests(SynchronousTestCase):
 
     def test_keys(self) -> None:
         """
-        A get of many keys asks for different ones and counts as one request.
+        A C{get} of several keys has different keys, and counts as one request.
         """
         request, reply, count = Workload("", "", keys=20, reads=1.0).plan()[0]
         self.assertEqual(len(set(request.split()[1:])), 20)
@@ -84,7 +84,7 @@ class WorkloadTests(SynchronousTestCase):
 
     def test_bounded(self) -> None:
         """
-        No workload of any command takes much memory, however large its values.
+        The memory of each workload is bounded, also if its values are large.
         """
         for workload in [*TABLE, *(workload for _, series in SERIES.values() for _, workload in series)]:
             stored = workload.items * workload.size
@@ -94,7 +94,7 @@ class WorkloadTests(SynchronousTestCase):
 
 class OutcomeTests(SynchronousTestCase):
     """
-    L{Outcome} and L{Sample}: figures of one round.
+    Tests for L{Outcome} and L{Sample}: the results of one round.
     """
 
     def test_rounded(self) -> None:
@@ -108,14 +108,14 @@ class OutcomeTests(SynchronousTestCase):
 
     def test_percentile(self) -> None:
         """
-        A percentile is the value within which that share lies.
+        A percentile is the latency that this share of the exchanges did not exceed.
         """
         outcome = Outcome(latencies=Counter({10: 98, 20: 1, 30: 1}))
         self.assertEqual([outcome.percentile(share) for share in (0.5, 0.98, 0.99, 1.0)], [10, 10, 20, 30])
 
     def test_add(self) -> None:
         """
-        What two generators saw at the same time adds up.
+        Outcomes of two generators that ran at the same time can be added.
         """
         outcome = Outcome(10, 1.0, Counter({1: 10}))
         outcome.add(Outcome(5, 1.5, Counter({1: 3, 2: 2})))
@@ -123,7 +123,8 @@ class OutcomeTests(SynchronousTestCase):
 
     def test_sample(self) -> None:
         """
-        Costs are spread over the requests; the exact total is split as the coarse parts are.
+        Processor time is divided by the number of requests. The exact total is divided into user and system time in
+        proportion to the coarse values of these.
         """
         cost = measure.Cost(3.0, 1.0, 3.0) - measure.Cost(1.0, 0.5, 1.5)
         sample = Sample.of(cost, Outcome(1000, 4.0, Counter({7: 1000})))
@@ -132,19 +133,19 @@ class OutcomeTests(SynchronousTestCase):
 
 def sample(cpu: float, rate: float = 1.0) -> Sample:
     """
-    A sample of which only some figures matter.
+    @return: a sample with these values, and any others.
     """
     return Sample(1, cpu, cpu, 0.0, rate, 1.0, 1.0, 1.0)
 
 
 class ResultTests(SynchronousTestCase):
     """
-    L{Result}: all rounds of a workload.
+    Tests for L{Result}: all rounds of a workload.
     """
 
     def result(self) -> Result:
         """
-        Three rounds of three contenders, the second of which met other work on the machine.
+        @return: three rounds of three contenders. All of them were slow in the second round.
         """
         samples = {
             "nutcracker": [sample(10.0), sample(30.0), sample(10.0)],
@@ -155,7 +156,7 @@ class ResultTests(SynchronousTestCase):
 
     def test_yardstick(self) -> None:
         """
-        The cheaper yardstick counts, unless it failed.
+        The yardstick with less processor time is used, unless it failed.
         """
         result = self.result()
         self.assertEqual(result.yardstick, "nutcracker-4")
@@ -165,7 +166,7 @@ class ResultTests(SynchronousTestCase):
 
     def test_ratio(self) -> None:
         """
-        A ratio is the median of those of each round, so that a round which was slow for all does not count.
+        A ratio is the median of the ratios of each round, so that a round that was slow for all does not matter.
         """
         summary = self.result().summary()
         self.assertEqual(summary["proxy"]["cpu"], 18.0)
@@ -174,7 +175,7 @@ class ResultTests(SynchronousTestCase):
 
     def test_withoutYardstick(self) -> None:
         """
-        Without a yardstick, or without samples, there are no ratios.
+        Without a yardstick there are no ratios, and a contender without samples is left out.
         """
         summary = Result(Workload("", ""), {"proxy": [sample(1.0)], "other": []}, {"other": "dead"}).summary()
         self.assertEqual(list(summary), ["proxy"])
@@ -183,18 +184,18 @@ class ResultTests(SynchronousTestCase):
 
 class ReportTests(SynchronousTestCase):
     """
-    L{report}: results for people.
+    Tests for L{report}.
     """
 
     def test_table(self) -> None:
         """
-        Tables are Markdown, with aligned columns.
+        Tables are Markdown with aligned columns.
         """
         self.assertEqual(report.table(["a", "bb"], [["ccc", "1"]]), "| a   | bb |\n| :-- | -: |\n| ccc |  1 |\n")
 
     def test_contest(self) -> None:
         """
-        The table of a contest marks the yardstick, and failures follow it.
+        The table of a contest marks the yardstick, and the failures come after the table.
         """
         result = ResultTests().result()
         result.failures["gone"] = "closed"
@@ -205,16 +206,16 @@ class ReportTests(SynchronousTestCase):
 
     def test_verdict(self) -> None:
         """
-        What was reached is compared with the aim for that workload.
+        A contender's ratio is compared with the aim of the workload.
         """
         self.assertIn("54 % over", report.verdict([ResultTests().result()], "proxy"))
         self.assertEqual(report.verdict([ResultTests().result()], "nobody"), "")
-        judged = [report.judged(ratio, Aim("cpu", 1.3, 1.0)) for ratio in (1.0, 1.1, 1.3, 1.43)]
-        self.assertEqual(judged, ["goal", "reached", "reached", "10 % over"])
+        judgements = [report.judged(ratio, Aim("cpu", 1.3, 1.0)) for ratio in (1.0, 1.1, 1.3, 1.43)]
+        self.assertEqual(judgements, ["goal", "reached", "reached", "10 % over"])
 
     def test_section(self) -> None:
         """
-        A section takes the place of the older one of its name and leaves all others where they are.
+        A section replaces the older section of the same name, and the others stay unchanged.
         """
         path = Path(self.mktemp())
         for name, text in [("A", "1"), ("B", "2\n\n### x\n"), ("A", "3"), ("C", "4")]:
@@ -225,14 +226,14 @@ class ReportTests(SynchronousTestCase):
 
     def test_invocation(self) -> None:
         """
-        The command that is told repeats the measurement; where its result went is left out.
+        The reported command repeats the measurement; options that name output files are left out.
         """
         arguments = ["--json", "x", "--rounds", "3", "--results", "--plot=y", "--variant", "a=. --b"]
         self.assertEqual(report.invocation("proxy", arguments), "proxy --rounds 3 --variant 'a=. --b'")
 
     def test_record(self) -> None:
         """
-        The record for programs has everything, and is JSON.
+        The record has all results and settings, and can be saved as JSON.
         """
         path = Path(self.mktemp())
         report.save(path, report.record([ResultTests().result()], {"rounds": 3}))
@@ -244,19 +245,19 @@ class ReportTests(SynchronousTestCase):
 
 class MemoryReportTests(SynchronousTestCase):
     """
-    L{memory}: what idle sessions hold.
+    Tests for L{memory}.
     """
 
-    def test_told(self) -> None:
+    def test_summary(self) -> None:
         """
-        The sizes are told, what each session takes, and whether ten thousand take more than they may.
+        The summary has the sizes, the memory per session, and whether ten thousand sessions exceed the limit.
         """
         mega = 1 << 20
         prints = {
             "small": memory.Footprint({0: 10 * mega, 10_000: 50 * mega}, 20 * mega, 0.0),
             "large": memory.Footprint({0: 10 * mega, 10_000: 51 * mega}, 20 * mega, 0.0),
         }
-        text = memory.told(prints, 4000)
+        text = memory.summary(prints, 4000)
         self.assertIn("|    10.0 MB |         50.0 MB | 4.2 kB |  20.0 MB |", text)
         self.assertIn("10,000 sessions of small: 40.0 MB more (40.0 MB at most: reached)", text)
         self.assertIn("10,000 sessions of large: 41.0 MB more (40.0 MB at most: too much)", text)
@@ -264,22 +265,21 @@ class MemoryReportTests(SynchronousTestCase):
 
     def test_without(self) -> None:
         """
-        What was not measured is not told.
+        The summary leaves out values that were not measured.
         """
-        text = memory.told({"one": memory.Footprint({0: 1, 10: 2}, 1, 0.0)}, None)
+        text = memory.summary({"one": memory.Footprint({0: 1, 10: 2}, 1, 0.0)}, None)
         self.assertNotIn("10,000", text)
         self.assertNotIn("connection", text)
 
 
 class ScalingReportTests(SynchronousTestCase):
     """
-    L{scaling}: how cost grows.
+    Tests for L{scaling}.
     """
 
     def test_grown(self) -> None:
         """
-        Each row of a series has the cost of each contender and its ratio; one that failed before its first round has
-        neither.
+        Each row of a series has the cost and the ratio of each contender, or C{failed} if the contender has no sample.
         """
         failed = Result(Workload("", ""), {"nutcracker-4": [sample(8.0)], "proxy": []}, {"proxy": "dead"})
         text = scaling.grown("clients", "clients", {10: ResultTests().result(), 2000: failed})
@@ -289,7 +289,7 @@ class ScalingReportTests(SynchronousTestCase):
 
     def test_plot(self) -> None:
         """
-        All series are drawn, without what has no samples.
+        All series are plotted, except contenders without samples.
         """
         path = Path(self.mktemp())
         half = Result(Workload("", ""), {"proxy": []}, {"proxy": "dead"})
@@ -303,27 +303,27 @@ class ScalingReportTests(SynchronousTestCase):
 
     def test_noPlot(self) -> None:
         """
-        Without matplotlib there is no plot, and it is said why.
+        Without matplotlib no plot is written, and the standard error output has the reason.
         """
 
         def missing(name: str) -> None:
             raise ImportError(f"no {name} here")
 
-        said = io.StringIO()
+        errors = io.StringIO()
         self.patch(importlib, "import_module", missing)
-        self.patch(sys, "stderr", said)
+        self.patch(sys, "stderr", errors)
         self.assertFalse(scaling.tryPlot({}, Path(self.mktemp())))
-        self.assertEqual(said.getvalue(), "no plot: no matplotlib here\n")
+        self.assertEqual(errors.getvalue(), "no plot: no matplotlib here\n")
 
 
 class CommandTests(SynchronousTestCase):
     """
-    The command line.
+    Tests for the command line.
     """
 
     def test_unknown(self) -> None:
         """
-        Without a known command all commands are listed, and it is an error.
+        An unknown command is an error, and all commands are listed.
         """
         done = subprocess.run(
             [sys.executable, "-m", "tests.bench", "dance"], cwd=SOURCE, capture_output=True, text=True, check=False
@@ -334,7 +334,7 @@ class CommandTests(SynchronousTestCase):
 
     def test_chosenWorkloads(self) -> None:
         """
-        Workloads are chosen by name, all without one; a wrong name is an error that lists the right ones.
+        Workloads are selected by name; without a name, all are. An unknown name is an error that lists the known ones.
         """
         self.assertEqual([workload.clients for workload in proxy.chosen(["c500"])], [500])
         self.assertEqual(proxy.chosen([]), list(TABLE))
@@ -342,7 +342,7 @@ class CommandTests(SynchronousTestCase):
 
     def test_chosenContenders(self) -> None:
         """
-        All contenders take part but the direct way, which has to be named.
+        Without names, all contenders but C{direct} take part.
         """
         known = [contenders.nutcracker(1), contenders.nutcracker(4), contenders.proxy(), contenders.direct()]
 
@@ -355,7 +355,7 @@ class CommandTests(SynchronousTestCase):
 
     def test_variant(self) -> None:
         """
-        A variant is a source tree with options; anything else is an error that says what was expected.
+        A variant is a source tree with options. Any other text is an error.
         """
         one = contenders.variant(f"deep={SOURCE} --pipeline-depth 512")
         self.assertEqual(one.name, "deep")
@@ -366,7 +366,7 @@ class CommandTests(SynchronousTestCase):
 
     def test_processors(self) -> None:
         """
-        The contender gets a processor of its own where there are several and this is wanted.
+        The contender gets a processor of its own if there are several, and if pinning is not disabled.
         """
         available = os.sched_getaffinity(0)
         own, others = measure.processors(True)
@@ -381,14 +381,14 @@ class CommandTests(SynchronousTestCase):
 
 class MeasureTests(SynchronousTestCase):
     """
-    What processes cost.
+    Tests for L{measure}.
     """
 
     skip = measure.unable()
 
     def test_cost(self) -> None:
         """
-        Processor time of a process and of its children is counted, that of others is not.
+        The processor time of a process and of its children is counted, that of other processes is not.
         """
         work = "import sys, time\nwhile time.process_time() < 0.3: pass\nprint(flush=True); sys.stdin.read()"
         script = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {work!r}])"
@@ -405,19 +405,19 @@ class MeasureTests(SynchronousTestCase):
 
     def test_machine(self) -> None:
         """
-        The description of the machine says what matters, and nothing of where it is.
+        The description of the machine has these facts, and no name or address of the machine.
         """
         self.assertEqual(list(measure.machine()), ["date", "processor", "processors", "system", "python", "twisted"])
 
 
 class SamplerTests(SynchronousTestCase):
     """
-    Where the time goes.
+    Tests for L{sampler} and L{profile}.
     """
 
     def test_sample(self) -> None:
         """
-        Samples are stacks, counted, and written when asked for.
+        C{sample} counts call stacks, and C{end} writes them.
         """
         collecting = Sampler(self.mktemp())
 
@@ -435,7 +435,7 @@ class SamplerTests(SynchronousTestCase):
 
     def test_process(self) -> None:
         """
-        The sampler becomes C{twistd}, samples between the two signals, and the process ends as usual.
+        The sampler runs C{twistd} and samples it between the two signals, and the process ends as usual.
         """
         workload = Workload("test", "test", clients=5)
         with Memcached("-t", "1") as memcached:
@@ -459,7 +459,7 @@ class SamplerTests(SynchronousTestCase):
 
     def test_places(self) -> None:
         """
-        Samples are added up by function, once for each stack it is in, and by line.
+        Samples are counted by line and by function. A function that occurs several times in one stack counts once.
         """
         a, b = (str(SOURCE / "a.py"), "A.f", 3), (str(SOURCE / "b.py"), "g", 4)
         text = profile.places([([a, b, b], 3), ([b], 1)], 8.0, SOURCE, 5)
@@ -470,7 +470,7 @@ class SamplerTests(SynchronousTestCase):
 
 class ClientsTests(SynchronousTestCase):
     """
-    L{Clients}: that no wrong answer escapes them.
+    Tests that L{Clients} detect every wrong reply.
     """
 
     skip = measure.unable() or missing("memcached")
@@ -478,7 +478,7 @@ class ClientsTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """
-        A memcached with all values in it, behind a relay.
+        Start a memcached with all values, and a relay in front of it.
         """
         self.memcached = Memcached("-t", "1").start()
         self.addCleanup(self.memcached.stop)
@@ -489,7 +489,7 @@ class ClientsTests(SynchronousTestCase):
 
     def clients(self) -> Clients:
         """
-        Clients of the workload, connected through the relay.
+        Connect the clients of the workload through the relay.
         """
         clients = Clients(self.relay.address, self.workload.clients, self.workload.plan())
         self.addCleanup(clients.close)
@@ -497,7 +497,7 @@ class ClientsTests(SynchronousTestCase):
 
     def test_right(self) -> None:
         """
-        Right answers are counted, each exchange with its latency, and one run can follow another.
+        Correct replies are counted, each exchange with its latency, and clients can run several times.
         """
         clients = self.clients()
         for _ in range(2):
@@ -508,7 +508,9 @@ class ClientsTests(SynchronousTestCase):
 
     def spoilt(self, fault: Fault) -> str:
         """
-        Set a fault and give back the complaint of the clients.
+        Inject a fault into a run.
+
+        @return: the text of the clients' error.
         """
         clients = self.clients()
         clients.run(0.0)
@@ -517,54 +519,54 @@ class ClientsTests(SynchronousTestCase):
 
     def test_swapped(self) -> None:
         """
-        Replies that are right in themselves, but not the ones that are due, are seen.
+        Valid replies in the wrong order are detected.
         """
         pattern = re.compile(rb"(VALUE .*\r\n.*\r\nEND\r\n)(VALUE .*\r\n.*\r\nEND\r\n)")
-        self.assertIn("was due", self.spoilt(edit(lambda data: pattern.sub(rb"\2\1", data))))
+        self.assertIn("received", self.spoilt(edit(lambda data: pattern.sub(rb"\2\1", data))))
 
     def test_duplicated(self) -> None:
         """
-        A reply that comes twice is seen.
+        Duplicated bytes are detected.
         """
-        self.assertIn("was due", self.spoilt(edit(lambda data: data.replace(b"STORED\r\n", b"STORED\r\n" * 2))))
-        self.assertIn("was due", self.spoilt(duplicate(3, after=70)))
+        self.assertIn("received", self.spoilt(edit(lambda data: data.replace(b"STORED\r\n", b"STORED\r\n" * 2))))
+        self.assertIn("received", self.spoilt(duplicate(3, after=70)))
 
     def test_otherByte(self) -> None:
         """
-        A single wrong byte in a value is seen.
+        A single wrong byte in a value is detected.
         """
-        self.assertIn("was due", self.spoilt(edit(lambda data: data.replace(b">", b"]", 1))))
+        self.assertIn("received", self.spoilt(edit(lambda data: data.replace(b">", b"]", 1))))
 
     def test_error(self) -> None:
         """
-        An error line is no answer here.
+        An error line is a wrong reply.
         """
         error = edit(lambda data: b"SERVER_ERROR no\r\n")
         self.assertIn("SERVER_ERROR no", self.spoilt(error))
 
     def test_unasked(self) -> None:
         """
-        Bytes that come while nothing is due are seen by the next run.
+        Bytes that arrive between two runs are detected in the second run.
         """
-        self.assertIn("was due", self.spoilt(inject(b"END\r\n")))
+        self.assertIn("received", self.spoilt(inject(b"END\r\n")))
 
     def test_closed(self) -> None:
         """
-        A connection that ends is seen, in the middle of a reply too.
+        A connection that is closed in the middle of a reply is detected.
         """
-        self.assertIn("closed while", self.spoilt(cut(after=10)))
+        self.assertIn("closed, expected", self.spoilt(cut(after=10)))
 
     def test_closedWhenDone(self) -> None:
         """
-        An end of the connection is no answer to a client that waits for none.
+        A connection that is closed while no reply is expected is an error too.
         """
         self.assertRaises(WrongAnswer, generator.rest, b"", None)
 
     def test_stuck(self) -> None:
         """
-        Answers that never come end the run.
+        A run fails if replies stop arriving.
         """
-        self.assertIn("none came for", self.spoilt(BLACKHOLE))
+        self.assertIn("got no reply within", self.spoilt(BLACKHOLE))
 
     def test_refused(self) -> None:
         """
@@ -575,7 +577,7 @@ class ClientsTests(SynchronousTestCase):
 
     def test_large(self) -> None:
         """
-        Requests and replies that do not fit into the buffers of the system are sent and received whole.
+        Requests and replies that are larger than the kernel's socket buffers are sent and received completely.
         """
         workload = Workload("large", "large", clients=2, size=1_000_000, reads=0.5)
         with contenders.storage() as memcached:
@@ -586,7 +588,7 @@ class ClientsTests(SynchronousTestCase):
 
     def test_process(self) -> None:
         """
-        In a process of its own the load says the same: what it did, or what was wrong.
+        A load in a child process reports its outcome or its error.
         """
         load = Generator(self.relay.address, self.workload, 2)
         self.addCleanup(load.close)
@@ -600,7 +602,7 @@ class ClientsTests(SynchronousTestCase):
 
     def test_dead(self) -> None:
         """
-        A load whose process died is an error.
+        The death of the child process is an error.
         """
         load = Generator(self.relay.address, self.workload, 2)
         load.ready()
@@ -611,7 +613,7 @@ class ClientsTests(SynchronousTestCase):
 
 class ArenaTests(SynchronousTestCase):
     """
-    L{Arena}: contests.
+    Tests for L{Arena}.
     """
 
     skip = measure.unable() or missing("memcached")
@@ -619,13 +621,13 @@ class ArenaTests(SynchronousTestCase):
 
     def hold(self, *several: Contender, generators: int = 1) -> Result:
         """
-        Hold a short contest.
+        Run a short contest.
         """
         return Arena(rounds=2, seconds=0.05, generators=generators).hold(self.workload, several)
 
     def test_samples(self) -> None:
         """
-        Each contender has a sample of each round.
+        Each contender has a sample for each round.
         """
         result = self.hold(contenders.direct(), generators=2)
         self.assertEqual(result.failures, {})
@@ -635,17 +637,17 @@ class ArenaTests(SynchronousTestCase):
 
     def test_failure(self) -> None:
         """
-        A contender that answers wrongly is out of the contest, the others go on, and the exit status tells.
+        A contender that gives a wrong answer is excluded, the others go on, and the exit status is 1.
         """
         empty = Contender("empty", lambda _: Memcached("-t", "1"), "has none of the values")
         result = self.hold(empty, contenders.direct())
-        self.assertIn("was due", result.failures["empty"])
+        self.assertIn("received", result.failures["empty"])
         self.assertEqual(len(result.samples["direct"]), 2)
         self.assertEqual(proxy.failed([result]), 1)
 
     def test_footprint(self) -> None:
         """
-        Memory is measured with each number of sessions, and when they have gone.
+        Memory is measured for each number of sessions, and after they are closed.
         """
         found = memory.footprint(Arena(), contenders.direct(), [20], 0.0001)
         self.assertEqual(list(found.sizes), [0, 20])
@@ -653,7 +655,7 @@ class ArenaTests(SynchronousTestCase):
 
     def test_notStarting(self) -> None:
         """
-        A contender that cannot be started ends the contest, and whatever was started with it.
+        If a contender cannot be started, the contest ends with the error, and the other processes are stopped.
         """
         started = []
 

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.bench.test_library -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests for the library benchmark: that it asks, counts and compares rightly. None of them looks at how long it took.
+Tests that the library benchmark calls, counts and compares correctly. No test depends on a measured time.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ from tests.real.servers import freePort, missing
 
 class CallerTests(SynchronousTestCase):
     """
-    L{caller}.
+    Tests for L{caller}.
     """
 
     def ask(self, answer: Any) -> Deferred[None]:
         """
-        Make three calls, each with that answer.
+        Make three calls.
+
+        @param answer: makes the result of a call from the stored value.
         """
         self.asked: list[bytes] = []
 
@@ -37,14 +39,14 @@ class CallerTests(SynchronousTestCase):
 
     def test_keys(self) -> None:
         """
-        A caller asks for one key after another, all of them in the end.
+        A caller uses one item after another, and starts again after the last.
         """
         self.successResultOf(self.ask(lambda value: (0, value)))
         self.assertEqual(self.asked, [ITEMS[-1][0], ITEMS[0][0], ITEMS[1][0]])
 
     def test_wrong(self) -> None:
         """
-        A caller who gets something else says so.
+        A wrong result is an error.
         """
         self.successResultOf(self.ask(lambda value: True))
         for wrong in (lambda value: (0, b"other"), lambda value: (0, None), lambda value: False):
@@ -56,14 +58,14 @@ class CallerTests(SynchronousTestCase):
 
 class ContestTests(SynchronousTestCase):
     """
-    L{contest} and L{Contestant}.
+    Tests for L{contest} and L{Contestant}.
     """
 
     skip = missing("memcached")
 
     def test_ours(self) -> None:
         """
-        Each client answers in each round.
+        Each client has a result for each round.
         """
         clients = [client for client in CLIENTS.values() if importlib.util.find_spec(client.needs)]
         costs = contest(clients, callers=5, rounds=2, calls=100, pin=False)
@@ -71,13 +73,13 @@ class ContestTests(SynchronousTestCase):
         for rounds in costs.values():
             for cost in rounds:
                 self.assertGreater(min(cost["cpu"], cost["rate"]), 0)
-        text = library.told(clients, costs, 5)
+        text = library.clientTable(clients, costs, 5)
         self.assertIn("| 5 concurrent callers", text)
         self.assertEqual(text.count("\n"), 2 + len(clients))
 
     def test_nobodyThere(self) -> None:
         """
-        A client that fails is not counted.
+        The error of a client is raised in the parent.
         """
         contestant = Contestant(CLIENTS["get"], freePort(), 1)
         self.addCleanup(contestant.close)
@@ -87,21 +89,21 @@ class ContestTests(SynchronousTestCase):
 
 class OverheadTests(SynchronousTestCase):
     """
-    What the pool alone costs.
+    Tests for the measurements of the pool without I/O.
     """
 
     def test_all(self) -> None:
         """
-        Everything is measured in each round, and nothing is left over.
+        All measurements are taken in each round, and no call is left unanswered.
         """
         taken = library.overheads(rounds=2, calls=10)
         self.assertEqual(list(taken), list(OVERHEADS))
         self.assertEqual({len(rounds) for rounds in taken.values()}, {2})
         self.assertEqual(Bare.calls, [])
 
-    def test_told(self) -> None:
+    def test_overheadTable(self) -> None:
         """
-        What the pool adds to the bare call is compared with what it may.
+        The time that the pool adds to the bare call is compared with its limit.
         """
         taken = {name: [3.0, 1.0, 2.0] for name in OVERHEADS} | {
             "performRequest, idle": [7.0, 1.0, 6.0],
@@ -110,7 +112,7 @@ class OverheadTests(SynchronousTestCase):
         rows = {
             words[1]: words[2:-1]
             for words in (
-                [word.strip() for word in row.split("|")] for row in library.toldOverheads(taken).splitlines()
+                [word.strip() for word in row.split("|")] for row in library.overheadTable(taken).splitlines()
             )
         }
         self.assertEqual(rows["the bare call"], ["2.00", "2.00", ""])
@@ -120,7 +122,7 @@ class OverheadTests(SynchronousTestCase):
 
     def test_growth(self) -> None:
         """
-        All requests that were to wait are answered, and what they take is no less than what they leave.
+        All waiting requests are answered. The memory that remains is not larger than the memory while they waited.
         """
         most, left = library.growth(1000)
         self.assertGreaterEqual(most, left)
@@ -129,11 +131,11 @@ class OverheadTests(SynchronousTestCase):
 
 class CommandTests(SynchronousTestCase):
     """
-    The command.
+    Tests for the command line.
     """
 
     def test_known(self) -> None:
         """
-        It is among the commands.
+        C{library} is one of the commands.
         """
         self.assertIs(command.COMMAND_NAMES["library"][0], library.main)

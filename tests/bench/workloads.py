@@ -1,11 +1,11 @@
 # -*- test-case-name: tests.bench.test_bench -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-What is asked for in a benchmark, and the exact bytes that must come back.
+The requests of a benchmark, and the exact bytes of the expected replies.
 
-A workload turns into I{exchanges}: request bytes, reply bytes, and the number of requests in them. Every key always has
-the same value, which is made from the key, and a C{set} stores that value again. So each reply is known in advance,
-whoever wrote last, and an answer that was meant for another request is seen by comparing bytes.
+A workload is a list of I{exchanges}: request bytes, reply bytes, and the number of requests in them. Each key always
+has the same value, which is derived from the key; a C{set} stores that value again. So each reply is known in advance,
+and a comparison of bytes detects a reply that belongs to another request.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from dataclasses import dataclass, replace
 #: Request bytes, reply bytes, number of requests.
 Exchange = tuple[bytes, bytes, int]
 
-#: Memory that the distinct exchanges of one workload may take in each generator.
+#: The maximum memory of the distinct exchanges of one workload in each generator, in bytes.
 PLAN_BYTES = 64 << 20
 
-#: Exchanges, and requests in them: making them takes time, and more would not change what they measure.
+#: The maximum numbers of distinct exchanges and of requests in them. More would take longer to generate, and would not
+#: change the results.
 PLAN_LENGTH = 2000
 PLAN_REQUESTS = 20_000
 
@@ -28,16 +29,16 @@ PLAN_REQUESTS = 20_000
 @dataclass(frozen=True)
 class Workload:
     """
-    One row of the table.
+    The parameters of a load.
 
-    @ivar name: for the command line.
-    @ivar title: for the reader.
-    @ivar clients: connections, each of which asks as soon as it was answered.
-    @ivar depth: requests sent at once by a client, and then all answered before it sends again.
-    @ivar keys: keys in each C{get}.
-    @ivar size: bytes of each value.
-    @ivar reads: share of C{get} among the requests.
-    @ivar seed: of the order in which keys and commands come.
+    @ivar name: the name on the command line.
+    @ivar title: the title in reports.
+    @ivar clients: the number of clients. Each sends the next request as soon as it got the reply to the last one.
+    @ivar depth: the number of requests that a client sends at once; it sends again when all of them are answered.
+    @ivar keys: the number of keys in each C{get}.
+    @ivar size: the size of each value, in bytes.
+    @ivar reads: the share of C{get} among the requests; all others are C{set}.
+    @ivar seed: the seed for the random order of keys and commands.
     """
 
     name: str
@@ -52,39 +53,39 @@ class Workload:
     @property
     def items(self) -> int:
         """
-        The number of different keys: a thousand, fewer if the values are large.
+        The number of different keys: at most a thousand, fewer if the values are large.
         """
         return max(self.keys, min(1000, PLAN_BYTES // 4 // self.size))
 
     def key(self, number: int) -> bytes:
         """
-        The key with this number.
+        @return: the key with this number.
         """
         return b"bench:%07d:%06d" % (self.size, number)
 
     def value(self, number: int) -> bytes:
         """
-        The value that this key has throughout.
+        @return: the value of the key with this number.
         """
         unit = b"<%d.%d>" % (number, self.size)
         return (unit * (self.size // len(unit) + 1))[: self.size]
 
     def preload(self) -> Iterator[bytes]:
         """
-        Requests, without replies, that store all keys.
+        Generate C{noreply} requests that store all keys.
         """
         for number in range(self.items):
             yield b"set %b 0 0 %d noreply\r\n%b\r\n" % (self.key(number), self.size, self.value(number))
 
     def plan(self) -> list[Exchange]:
         """
-        The exchanges, in an order that is random but the same each time.
+        Generate the exchanges, in an order that is random but always the same for the same C{seed}.
         """
         chance = random.Random(self.seed)
         volume = self.depth * self.keys * (self.size + 50)
         length = max(2, min(PLAN_LENGTH, PLAN_REQUESTS // self.depth, PLAN_BYTES // volume))
         count = length * self.depth
-        # Exactly the share of reads that was asked for, in a plan of a few dozen requests too.
+        # Not random for each request: a plan of a few dozen requests must have exactly this share of reads too.
         kinds = [number < round(count * self.reads) for number in range(count)]
         chance.shuffle(kinds)
         single = [self._get(chance) if read else self._set(chance) for read in kinds]
@@ -108,7 +109,11 @@ def _join(exchanges: Iterable[Exchange]) -> Exchange:
 @dataclass(frozen=True)
 class Aim:
     """
-    What a ratio to the yardstick should be: at most C{reach}, better C{goal}. C{what} names the measure.
+    The aim for a ratio to the yardstick.
+
+    @ivar what: the measure.
+    @ivar reach: the ratio that is required at most.
+    @ivar goal: the ratio that is wanted.
     """
 
     what: str
@@ -116,7 +121,7 @@ class Aim:
     goal: float
 
 
-#: The workloads that the proxy is judged by, with their aims.
+#: The workloads of C{python -m tests.bench proxy}, with the aims for the proxy.
 TABLE: dict[Workload, Aim] = {
     Workload("c50", "50 clients, one request each in flight"): Aim("cpu", 1.3, 1.0),
     Workload("c500", "500 clients", clients=500): Aim("cpu", 1.2, 0.9),
@@ -127,7 +132,8 @@ TABLE: dict[Workload, Aim] = {
     Workload("single", "1 client", clients=1): Aim("p50", 1.3, 1.0),
 }
 
-#: How cost grows: per series, its unit and its workloads, each changing one thing in the first row of the table.
+#: The series of C{python -m tests.bench scaling}, by name: the unit, and the workloads by value. Each series changes
+#: one parameter of the first workload of L{TABLE}.
 _BASE = Workload("", "")
 SERIES: dict[str, tuple[str, list[tuple[int, Workload]]]] = {
     "clients": (
