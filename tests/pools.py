@@ -18,8 +18,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.pipes import Endpoint, Pipe
 from txconnpool.errors import PoolError
+from txconnpool.pool.decisions.records import OPEN
 from txconnpool.pool.library import Pool
-from txconnpool.pool.records import OPEN
 
 
 class Reactor(Clock):

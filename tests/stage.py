@@ -16,9 +16,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.memcached import Line, Upstream
 from tests.pipes import Pipe
 from txconnpool.pool.connection import Connection, ConnectionFactory
+from txconnpool.pool.decisions.limits import Limits
+from txconnpool.pool.decisions.records import OPEN, Record
 from txconnpool.pool.engine import PoolEngine
-from txconnpool.pool.limits import Limits
-from txconnpool.pool.records import OPEN, Record
 from txconnpool.proxy.memory import BufferedBytes
 from txconnpool.proxy.session import SessionLimits
 from txconnpool.proxy.sessions import NoStatistics, SessionFactory

@@ -12,8 +12,8 @@ from math import inf
 from twisted.trial.unittest import SynchronousTestCase
 
 from txconnpool.metrics import LATENCY_BOUNDS, REASONS, Counters, Histogram, PoolStats, Traffic, tally
-from txconnpool.pool.limits import Limits
-from txconnpool.pool.state import PoolState
+from txconnpool.pool.decisions.limits import Limits
+from txconnpool.pool.decisions.state import PoolState
 
 
 class HistogramTests(SynchronousTestCase):

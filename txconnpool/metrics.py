@@ -82,15 +82,26 @@ class Counters:
     @ivar dialFailures: dials that failed, including those whose handshake failed.
     @ivar lost: established connections that ended although the pool did not close them.
     @ivar closed: established connections that the pool closed (idle, too old, pool resized, timed out).
-    @ivar ejections: how often a server went down.
+    @ivar outages: how often a server went down.
     @ivar requestTimeouts: connections closed because a reply was late.
     @ivar violations: connections closed because received bytes did not match the requests in flight.
     @ivar retries: reads sent a second time because their connection was lost.
     """
 
     __slots__ = (
-        "acquired", "cancelled", "closed", "dialFailures", "dials", "ejections", "lost", "rejected", "requestTimeouts",
-        "retries", "timedOut", "unavailable", "violations",
+        "acquired",
+        "cancelled",
+        "closed",
+        "dialFailures",
+        "dials",
+        "lost",
+        "outages",
+        "rejected",
+        "requestTimeouts",
+        "retries",
+        "timedOut",
+        "unavailable",
+        "violations",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -102,7 +113,7 @@ class Counters:
     closed: int
     dialFailures: int
     dials: int
-    ejections: int
+    outages: int
     lost: int
     rejected: int
     requestTimeouts: int
@@ -146,7 +157,7 @@ class PoolStats:
     dialFailures: int
     lost: int
     closed: int
-    ejections: int
+    outages: int
     requestTimeouts: int
     violations: int
     retries: int
@@ -195,14 +206,28 @@ class Traffic:
     @ivar dialFailures: failed dials, by reason.
     @ivar lost: established connections that ended although the pool did not close them, by reason.
     @ivar closed: established connections that the pool closed, by reason.
-    @ivar ejections: how often the server went down.
+    @ivar outages: how often the server went down.
     @ivar timeouts: connections closed because a reply was late.
     @ivar violations: connections closed because received bytes did not match the requests in flight.
     """
 
     __slots__ = (
-        "closed", "dialFailures", "dials", "ejections", "failed", "latency", "lost", "missed", "more", "moreKeys",
-        "moreMissed", "received", "requests", "sent", "timeouts", "violations",
+        "closed",
+        "dialFailures",
+        "dials",
+        "failed",
+        "latency",
+        "lost",
+        "missed",
+        "more",
+        "moreKeys",
+        "moreMissed",
+        "outages",
+        "received",
+        "requests",
+        "sent",
+        "timeouts",
+        "violations",
     )  # fmt: skip
 
     def __init__(self, commands: int) -> None:
@@ -219,7 +244,7 @@ class Traffic:
         self.dialFailures: dict[str, int] = {}
         self.lost: dict[str, int] = {}
         self.closed: dict[str, int] = {}
-        self.ejections = 0
+        self.outages = 0
         self.timeouts = 0
         self.violations = 0
 

@@ -14,7 +14,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from txconnpool.memcache.pool import MemCachePool
-from txconnpool.pool.state import FLAP
+from txconnpool.pool.decisions.health import FLAP
 from txconnpool.testing import FakeConnection, FakeServer, MemoryPool, finish
 
 HELLO = b"version\r\n"

@@ -16,7 +16,7 @@ from tests.clients import SessionTestCase, get, gets, keys, put
 from tests.memcached import Upstream
 from tests.stage import Stage
 from txconnpool.net.deadlines import Deadlines
-from txconnpool.pool.limits import Limits
+from txconnpool.pool.decisions.limits import Limits
 from txconnpool.proxy.session import SessionLimits
 
 
@@ -31,7 +31,7 @@ def limit(stage: Stage, **changes: Any) -> None:
     """
     Change some of the limits of a pool.
     """
-    stage.pool.limit(replace(stage.pool._state.limits, **changes))
+    stage.pool.setLimits(replace(stage.pool._state.limits, **changes))
     stage.turns()
 
 
@@ -427,7 +427,7 @@ class LimitTests(SessionTestCase):
         stage = self.stage(maximum=2, minimum=1)
         stage.clock.advance(1000)
         limit(stage, maximum=2, minimum=2, maxLifetime=0.0)
-        stage.pool.limit(replace(stage.pool._state.limits, maximum=2, minimum=2, maxLifetime=5000.0))
+        stage.pool.setLimits(replace(stage.pool._state.limits, maximum=2, minimum=2, maxLifetime=5000.0))
         stage.turns()
         self.assertEqual(open_(stage), [2])
         limit(stage, maxLifetime=0.0)
@@ -582,7 +582,7 @@ class RebalanceTests(SynchronousTestCase):
         for maximum in range(3, 9):
             stage = Stage(3, maximum=12, minimum=12)
             stage.turns(30)
-            stage.pool.limit(Limits(maximum=maximum, minimum=maximum, idleTimeout=0, maxLifetime=0))
+            stage.pool.setLimits(Limits(maximum=maximum, minimum=maximum, idleTimeout=0, maxLifetime=0))
             stage.turns(30)
             counts = open_(stage)
             self.assertEqual((sum(counts), max(counts) - min(counts) <= 1), (maximum, True))

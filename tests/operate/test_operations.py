@@ -97,7 +97,7 @@ class OperationsTests(SynchronousTestCase):
         street = Street(replace(A, upstream=("tcp:127.0.0.1:1",)))
         proxy = street.proxy("a")
         (server,) = proxy.pool.servers
-        proxy.pool.eject(server.name, ConnectionRefusedError("refused"))
+        proxy.pool.markDown(server.name, ConnectionRefusedError("refused"))
         (row,) = Operations(street.service).perform("rows", "servers", 9)
         self.assertEqual(row["state"], "down: refused")
         (row,) = Operations(street.service).perform("rows", "pools", 9)

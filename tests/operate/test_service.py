@@ -234,7 +234,7 @@ class ProxyServiceTests(SynchronousTestCase):
         """
         street = Street(A, B).start()
         street.client("tcp:2")
-        street.proxy("a").pool.eject("memory:", ConnectionRefusedError())
+        street.proxy("a").pool.markDown("memory:", ConnectionRefusedError())
         self.assertEqual(street.service.status(), "clients: 1, connections: 2, servers up: 2 of 2")
 
     def test_abort(self) -> None:

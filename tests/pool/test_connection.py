@@ -22,8 +22,9 @@ from txconnpool.errors import ConnectionLostInFlight, PoolError, PoolTimeout
 from txconnpool.interfaces import IRequester
 from txconnpool.metrics import LATENCY_BOUNDS, Counters, Traffic
 from txconnpool.pool.connection import ConnectionFactory
-from txconnpool.pool.records import Record, Server
-from txconnpool.pool.waiting import Waiters
+from txconnpool.pool.decisions.records import Record
+from txconnpool.pool.decisions.servers import Server
+from txconnpool.pool.decisions.waiting import Waiters
 from txconnpool.wire import REPLY_LINE_MAX, Command
 from txconnpool.wire.memcache import replies
 from txconnpool.wire.memcache.dialect import Memcache

@@ -21,9 +21,9 @@ from tests.bugs import covers
 from tests.pools import Client, Reactor, Server
 from txconnpool.errors import PoolClosed, PoolError, PoolTimeout, ServerUnavailable
 from txconnpool.interfaces import IPipelined, IWaiter
+from txconnpool.pool.decisions.limits import Limits
+from txconnpool.pool.decisions.records import OPEN, RETIRING, Record
 from txconnpool.pool.engine import PoolEngine
-from txconnpool.pool.limits import Limits
-from txconnpool.pool.records import OPEN, RETIRING, Record
 
 
 @implementer(IWaiter)
@@ -246,7 +246,7 @@ class ServeTests(CoreCase):
         self.assertEqual([timer.getTime() for timer in self.reactor.getDelayedCalls()], [3.5])
         self.reactor.advance(0.1)
         self.assertIsInstance(waiter.error, PoolTimeout)
-        core.limit(replace(core.state.limits, maxLifetime=100.0))
+        core.setLimits(replace(core.state.limits, maxLifetime=100.0))
         self.reactor.advance(0)
         (aged,) = self.reactor.getDelayedCalls()
         waiter = Taker(core)
@@ -726,7 +726,7 @@ class ChangeTests(CoreCase):
         core.removeServer(other)
         core.removeServer("tcp:127.0.0.1:11212")
         self.assertEqual([server.name for server in core.servers], ["server"])
-        core.eject(self.server, ConnectionError("known to be down"))
+        core.markDown(self.server, ConnectionError("known to be down"))
         self.assertEqual((core.servers[0].up, core.servers[0].reason), (False, "known to be down"))
 
     def test_sameName(self) -> None:
@@ -756,7 +756,7 @@ class ChangeTests(CoreCase):
         waiter = Taker(core)
         self.reactor.turns()
         self.assertIsNone(waiter.record)
-        core.limit(Limits(maximum=2, idleTimeout=0, maxLifetime=0))
+        core.setLimits(Limits(maximum=2, idleTimeout=0, maxLifetime=0))
         self.reactor.turns()
         self.assertIsNotNone(waiter.record)
 
@@ -765,7 +765,7 @@ class ChangeTests(CoreCase):
         A pool that is changed before it is started does nothing yet.
         """
         core = self.core(start=False)
-        core.limit(Limits(maximum=2, minimum=2))
+        core.setLimits(Limits(maximum=2, minimum=2))
         core.expire()
         core.addServer(Server(self.reactor, "other"))
         self.assertEqual((self.reactor.getDelayedCalls(), self.server.dials), ([], 0))

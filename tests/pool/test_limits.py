@@ -1,13 +1,13 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests for L{txconnpool.pool.limits}.
+Tests for L{txconnpool.pool.decisions.limits}.
 """
 
 from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txconnpool.pool.limits import Backoff, Limits
+from txconnpool.pool.decisions.limits import Backoff, Limits
 
 
 class BackoffTests(SynchronousTestCase):

@@ -1,13 +1,14 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests for L{txconnpool.pool.records}.
+Tests for L{txconnpool.pool.decisions.records}.
 """
 
 from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txconnpool.pool.records import DIALING, OPEN, Record, Server
+from txconnpool.pool.decisions.records import DIALING, OPEN, Record
+from txconnpool.pool.decisions.servers import Server
 
 
 class ServerTests(SynchronousTestCase):

@@ -1,11 +1,11 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests for L{txconnpool.pool.state}: the decisions, with nothing but a number for the time.
+Tests for L{txconnpool.pool.decisions.state}: the decisions, with nothing but a number for the time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -23,9 +23,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.bugs import covers
 from txconnpool.errors import PoolClosed, PoolError, PoolFull, PoolTimeout, ServerUnavailable
-from txconnpool.pool.limits import Limits
-from txconnpool.pool.records import CHECKING, DIALING, DOUBTFUL, GONE, HELD, OPEN, RETIRING, Record, Server
-from txconnpool.pool.state import TOGETHER, Action, Check, Close, Dial, PoolState
+from txconnpool.pool.decisions.actions import Action, Check, Close, Dial
+from txconnpool.pool.decisions.administration import Administration
+from txconnpool.pool.decisions.limits import Limits
+from txconnpool.pool.decisions.picking import TOGETHER
+from txconnpool.pool.decisions.records import CHECKING, DIALING, DOUBTFUL, GONE, HELD, OPEN, RETIRING, Record
+from txconnpool.pool.decisions.servers import Server
+from txconnpool.pool.decisions.state import PoolState
 
 REFUSED = ConnectionRefusedError("refused")
 
@@ -76,7 +80,8 @@ class World:
     def __init__(self, servers: int = 1, **limits: Any) -> None:
         defaults = {"maximum": 3, "idleTimeout": 0, "maxLifetime": 0, "waitTimeout": 10.0, "whenDown": None}
         self.state = PoolState(Limits(**{**defaults, **limits}), lambda low, high: (low + high) / 2)
-        self.state.servers = [Server(f"server{number}", None) for number in range(servers)]
+        self.admin = Administration(self.state)
+        self.state.servers += [Server(f"server{number}", None) for number in range(servers)]
         self.now = 1000.0
         self.dials: list[Record] = []
         self.checks: list[Record] = []
@@ -203,7 +208,7 @@ class GrowTests(SynchronousTestCase):
         """
         world = World(minimum=2, idleTimeout=5, maxLifetime=5)
         self.assertIsInstance(world.ask().error, PoolClosed)
-        world.do(world.state.resize(Limits(minimum=3), world.now))
+        world.do(world.admin.setLimits(Limits(minimum=3), world.now))
         self.assertEqual((world.dials, world.state.due(world.now)), ([], None))
 
     def test_minimum(self) -> None:
@@ -297,7 +302,7 @@ class GrowTests(SynchronousTestCase):
         world = World(maximum=1)
         (record,) = world.established()
         first = world.ask()
-        world.do(world.state.expire(world.now))
+        world.do(world.admin.expire(world.now))
         world.ask()
         self.assertEqual((world.dials, world.phases), ([], [RETIRING]))
         world.end(first)
@@ -374,7 +379,7 @@ class ServersTests(SynchronousTestCase):
         """
         world = World(1, maximum=2).start()
         world.ask()
-        world.do(world.state.addServer(Server("new", None), world.now))
+        world.do(world.admin.addServer(Server("new", None), world.now))
         world.refuse()
         self.assertEqual([record.server.name for record in world.dials], ["new"])
 
@@ -386,7 +391,7 @@ class ServersTests(SynchronousTestCase):
         records = world.established(4)
         gone = world.state.servers[0]
         waiters = [world.ask() for _ in range(4)]
-        world.do(world.state.removeServer(gone, world.now))
+        world.do(world.admin.removeServer(gone, world.now))
         self.assertEqual(
             [record.phase for record in records], [RETIRING if record.server is gone else OPEN for record in records]
         )
@@ -405,7 +410,7 @@ class ServersTests(SynchronousTestCase):
         world.state.wanted = 4
         world.do(world.state.grow(world.now))
         (dial,) = (record for record in world.dials if record.server is gone)
-        world.do(world.state.removeServer(gone, world.now))
+        world.do(world.admin.removeServer(gone, world.now))
         world.accept(dial)
         self.assertEqual(dial.phase, RETIRING)
         self.assertIn(OPEN, [record.phase for record in world.state.records if record.server is stays])
@@ -416,18 +421,18 @@ class ServersTests(SynchronousTestCase):
         """
         world = World(whenDown=1).start()
         early = world.ask()
-        world.do(world.state.removeServer(world.state.servers[0], world.now))
+        world.do(world.admin.removeServer(world.state.servers[0], world.now))
         late = world.ask()
         for waiter in (early, late):
             self.assertIsInstance(waiter.error, ServerUnavailable)
             self.assertEqual(str(waiter.error), "the pool has no servers")
 
-    def test_eject(self) -> None:
+    def test_markDown(self) -> None:
         """
         A server that is known to be down is not dialed for a while.
         """
         world = World(2).start()
-        world.do(world.state.eject(world.state.servers[0], REFUSED, "known", world.now))
+        world.do(world.admin.markDown(world.state.servers[0], REFUSED, "known", world.now))
         world.ask()
         self.assertEqual([record.server.name for record in world.dials], ["server1"])
 
@@ -499,7 +504,7 @@ class FailureTests(SynchronousTestCase):
         world.advance(1.5)
         world.lose(record)
         self.assertEqual(len(world.dials), 1)
-        self.assertEqual(world.state.counters.ejections, 0)
+        self.assertEqual(world.state.counters.outages, 0)
 
     def test_failFast(self) -> None:
         """
@@ -654,7 +659,7 @@ class PickTests(SynchronousTestCase):
         world.do(world.state.hasCapacity(chosen, world.now))
         self.assertIs(world.ask().record, chosen)
         other.load = 0
-        world.do(world.state.resize(replace(world.state.limits, depth=1), world.now))
+        world.do(world.admin.setLimits(replace(world.state.limits, depth=1), world.now))
         self.assertIs(world.state.pick(), None)
         world.do(world.state.hasCapacity(other, world.now))
         world.lose(chosen)
@@ -818,7 +823,7 @@ class ChangeTests(SynchronousTestCase):
         world = World(maximum=4)
         records = world.established(4)
         waiters = [world.ask() for _ in range(3)]
-        world.do(world.state.resize(Limits(maximum=2, idleTimeout=0, maxLifetime=0), world.now))
+        world.do(world.admin.setLimits(Limits(maximum=2, idleTimeout=0, maxLifetime=0), world.now))
         self.assertEqual([record.load for record in world.closes], [0])
         self.assertEqual(sorted(world.phases), [OPEN, OPEN, RETIRING, RETIRING])
         for waiter in waiters:
@@ -838,7 +843,7 @@ class ChangeTests(SynchronousTestCase):
         for _ in range(6):
             world.ask()
         self.assertEqual(len(world.dials), 3)
-        world.do(world.state.resize(Limits(maximum=3, idleTimeout=0, maxLifetime=0), world.now))
+        world.do(world.admin.setLimits(Limits(maximum=3, idleTimeout=0, maxLifetime=0), world.now))
         while world.dials:
             world.accept()
         for record in list(world.closes):
@@ -854,7 +859,7 @@ class ChangeTests(SynchronousTestCase):
         world.ask()
         waiter = world.ask()
         self.assertEqual(world.dials, [])
-        world.do(world.state.resize(Limits(maximum=2), world.now))
+        world.do(world.admin.setLimits(Limits(maximum=2), world.now))
         world.accept()
         self.assertIsNotNone(waiter.record)
 
@@ -864,9 +869,9 @@ class ChangeTests(SynchronousTestCase):
         """
         world = World(maximum=2)
         first, second = world.established(2)
-        world.state.hold(second)
-        world.do(world.state.resize(Limits(maximum=2, depth=5), world.now))
-        world.state.unhold(second, world.now)
+        world.state.connections.hold(second)
+        world.do(world.admin.setLimits(Limits(maximum=2, depth=5), world.now))
+        world.state.connections.unhold(second, world.now)
         self.assertEqual([first.depth, second.depth], [5, 5])
 
     def test_expire(self) -> None:
@@ -876,7 +881,7 @@ class ChangeTests(SynchronousTestCase):
         world = World(minimum=2, maximum=2).start()
         first = world.accept()
         (dial,) = world.dials
-        world.do(world.state.expire(world.now))
+        world.do(world.admin.expire(world.now))
         self.assertEqual(world.closes, [first])
         world.accept(dial)
         self.assertEqual(world.closes, [first, dial])
@@ -899,12 +904,12 @@ class HoldTests(SynchronousTestCase):
         world = World(maximum=1, depth=4)
         (record,) = world.established()
         first = world.ask()
-        world.state.hold(record)
+        world.state.connections.hold(record)
         waiter = world.ask()
         self.assertEqual((waiter.record, record.phase), (None, HELD))
         world.end(first)
         self.assertIsNone(waiter.record)
-        world.state.unhold(record, world.now)
+        world.state.connections.unhold(record, world.now)
         world.do([])
         self.assertIs(waiter.record, record)
 
@@ -915,10 +920,10 @@ class HoldTests(SynchronousTestCase):
         world = World(idleTimeout=10)
         (record,) = world.established()
         waiter = world.ask()
-        world.state.hold(record)
+        world.state.connections.hold(record)
         world.end(waiter)
         world.advance(60)
-        world.state.unhold(record, world.now)
+        world.state.connections.unhold(record, world.now)
         world.advance(9)
         self.assertEqual(world.closes, [])
         world.advance(2)
@@ -931,11 +936,11 @@ class HoldTests(SynchronousTestCase):
         world = World()
         first, second = world.established(2)
         for record in (first, second):
-            world.state.hold(record)
+            world.state.connections.hold(record)
         world.lose(first)
-        world.do(world.state.discard(second, "enough"))
+        world.do(world.state.connections.discard(second, "enough"))
         for record in (first, second):
-            world.state.unhold(record, world.now)
+            world.state.connections.unhold(record, world.now)
         self.assertEqual((first.phase, second.phase, world.state.pick()), (GONE, RETIRING, None))
 
 
@@ -972,7 +977,7 @@ class CheckTests(SynchronousTestCase):
         world, (record,) = self.doubtful()
         waiter = world.ask()
         self.assertEqual((waiter.record, world.checks, world.dials), (None, [record], []))
-        world.state.checked(record, world.now)
+        world.state.connections.checked(record, world.now)
         world.do([])
         self.assertIs(waiter.record, record)
 
@@ -984,7 +989,7 @@ class CheckTests(SynchronousTestCase):
         waiter = world.ask()
         for count in (1, 2):
             record = world.checks[-1]
-            world.do(world.state.discard(record, "dead") + world.state.grow(world.now))
+            world.do(world.state.connections.discard(record, "dead") + world.state.grow(world.now))
             self.assertEqual(len(world.closes), count)
         self.assertEqual(set(world.checks), set(records))
         world.accept()
@@ -1000,7 +1005,7 @@ class CheckTests(SynchronousTestCase):
         second = world.ask()
         self.assertEqual((len(world.checks), world.dials), (2, []))
         for record in world.checks:
-            world.state.checked(record, world.now)
+            world.state.connections.checked(record, world.now)
         world.do([])
         self.assertTrue(first.record and second.record)
         self.assertEqual(world.state.stats().idle, 1)
@@ -1015,7 +1020,7 @@ class CheckTests(SynchronousTestCase):
         (doubted,) = {first, second} - {checked}
         self.assertEqual((checked.phase, doubted.phase), (CHECKING, DOUBTFUL))
         world.lose(checked)
-        world.state.checked(checked, world.now)
+        world.state.connections.checked(checked, world.now)
         self.assertEqual(world.checks[-1], doubted)
         world.lose(doubted)
         self.assertEqual((checked.phase, doubted.phase), (GONE, GONE))
@@ -1041,7 +1046,7 @@ class CheckTests(SynchronousTestCase):
             world.advance(1)
             self.assertEqual(world.checks, [record])
             world.checks.clear()
-            world.state.checked(record, world.now)
+            world.state.connections.checked(record, world.now)
 
     def test_keepAliveBusy(self) -> None:
         """
@@ -1065,7 +1070,7 @@ class CheckTests(SynchronousTestCase):
         (record,) = world.established()
         for _ in range(3):
             world.advance(10)
-            world.state.checked(world.checks.pop(), world.now)
+            world.state.connections.checked(world.checks.pop(), world.now)
         world.advance(5)
         self.assertEqual(world.closes, [record])
 
@@ -1122,7 +1127,7 @@ class AgeTests(SynchronousTestCase):
         Connections made in one moment do not end in one.
         """
         state = PoolState(Limits(maximum=100, minimum=100, idleTimeout=0, maxLifetime=3600))
-        state.servers = [Server("server", None)]
+        state.servers += [Server("server", None)]
         (dial,) = state.start(0)
         for _ in range(100):
             assert isinstance(dial, Dial)
@@ -1145,7 +1150,7 @@ class AgeTests(SynchronousTestCase):
             world.advance(0.7 * (step % 7))
             for record in list(world.checks):
                 world.checks.remove(record)
-                world.state.checked(record, world.now)
+                world.state.connections.checked(record, world.now)
             world.do([])
             while world.dials:
                 world.accept()
@@ -1265,8 +1270,9 @@ class Machine(RuleBasedStateMachine):
         record = self.pick(self.world.checks, index)
         self.world.checks.remove(record)
         if good:
-            self.state.checked(record, self.world.now)
-        self.world.do((self.state.discard(record, "dead") if not good else []) + self.state.grow(self.world.now))
+            self.state.connections.checked(record, self.world.now)
+        discarded = [] if good else self.state.connections.discard(record, "dead")
+        self.world.do(discarded + self.state.grow(self.world.now))
 
     @precondition(lambda self: self.state.connected)
     @rule(index=st.integers(0, 99), sending=st.booleans())
@@ -1285,9 +1291,9 @@ class Machine(RuleBasedStateMachine):
         """
         record = self.pick(self.state.records, index)
         if hold:
-            self.state.hold(record)
+            self.state.connections.hold(record)
         else:
-            self.state.unhold(record, self.world.now)
+            self.state.connections.unhold(record, self.world.now)
         self.world.do([])
 
     @rule(seconds=st.sampled_from([0.0, 0.05, 0.3, 1.5, 3.0, 7.0, 30.0]))
@@ -1305,14 +1311,14 @@ class Machine(RuleBasedStateMachine):
         Other bounds are put in force.
         """
         limits = {**vars(self.state.limits), "minimum": minimum, "maximum": minimum + more, "depth": depth}
-        self.world.do(self.state.resize(Limits(**limits), self.world.now))
+        self.world.do(self.world.admin.setLimits(Limits(**limits), self.world.now))
 
     @rule()
     def expire(self) -> None:
         """
         All connections are to be replaced.
         """
-        self.world.do(self.state.expire(self.world.now))
+        self.world.do(self.world.admin.expire(self.world.now))
 
     @precondition(lambda self: len(self.state.servers) < 3)
     @rule()
@@ -1320,7 +1326,7 @@ class Machine(RuleBasedStateMachine):
         """
         A server is added.
         """
-        self.world.do(self.state.addServer(Server("another", None), self.world.now))
+        self.world.do(self.world.admin.addServer(Server("another", None), self.world.now))
 
     @precondition(lambda self: self.state.servers)
     @rule(index=st.integers(0, 99))
@@ -1328,7 +1334,7 @@ class Machine(RuleBasedStateMachine):
         """
         A server is removed.
         """
-        self.world.do(self.state.removeServer(self.pick(self.state.servers, index), self.world.now))
+        self.world.do(self.world.admin.removeServer(self.pick(self.state.servers, index), self.world.now))
 
     @precondition(lambda self: self.state.servers)
     @rule(index=st.integers(0, 99), drain=st.booleans())
@@ -1337,7 +1343,7 @@ class Machine(RuleBasedStateMachine):
         A server is drained, or restored.
         """
         server = self.pick(self.state.servers, index)
-        self.world.do((self.state.drain if drain else self.state.restore)(server, self.world.now))
+        self.world.do((self.world.admin.drain if drain else self.world.admin.restore)(server, self.world.now))
 
     @rule(pause=st.booleans())
     def pause(self, pause: bool) -> None:
@@ -1345,9 +1351,9 @@ class Machine(RuleBasedStateMachine):
         The pool is paused, or goes on.
         """
         if pause:
-            self.state.pause(self.world.now)
+            self.world.admin.pause(self.world.now)
         else:
-            self.world.do(self.state.resume(self.world.now))
+            self.world.do(self.world.admin.resume(self.world.now))
 
     @precondition(lambda self: self.state.running)
     @rule()
@@ -1372,40 +1378,23 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def bounded(self) -> None:
         """
-        No dial begins beyond the bound, and what stays is within it.
+        No dial begins beyond the limit on connections.
         """
         self.settle()
         records = self.state.records
         if self.state.counters.dials > self.dialed:
             assert len(records) <= self.state.limits.maximum
         self.dialed = self.state.counters.dials
-        staying = [record for record in records if record.phase is not RETIRING and not record.doomed]
-        assert len(staying) <= self.state.limits.maximum
-        for server in self.state.servers:
-            mine = [record.phase for record in records if record.server is server]
-            assert (server.count, server.dialing) == (len(mine), DIALING in mine)
-            assert mine.count(DIALING) <= 1
 
     @invariant()
     def oneState(self) -> None:
         """
-        Each connection is in one state, and is counted where it belongs.
+        The collections and numbers of the pool agree with its records and with the actions carried out.
         """
-        state, records = self.state, self.state.records
-        for phase, held in ((OPEN, state._open), (DOUBTFUL, list(state._doubtful))):
-            assert sorted(held, key=id) == sorted((record for record in records if record.phase is phase), key=id)
-        assert sorted(state.idle, key=id) == sorted((record for record in records if record.idle), key=id)
-        assert all(record.phase is OPEN and not record.load for record in state.idle)
-        assert all(record.idle or record.load for record in state._open)
-        phases = [record.phase for record in records]
-        assert (phases.count(DIALING), phases.count(CHECKING)) == (state._dialing, state._checking)
+        self.state.selfCheck(self.world.now)
+        records = self.state.records
         assert sorted(self.world.dials, key=id) == sorted(
             (record for record in records if record.phase is DIALING), key=id
-        )
-        assert all(
-            record.depth == (state.limits.depth if record.phase is OPEN else 0)
-            for record in records
-            if record.connection
         )
         closing = [record for record in records if record.phase is RETIRING and not record.load]
         assert sorted(self.world.closes, key=id) == sorted(closing, key=id)
@@ -1423,22 +1412,14 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def noLostWakeUp(self) -> None:
         """
-        Who waits is served as soon as that is possible, and while it is not, something is under way.
+        The pool knows all waiters, and their deadlines.
         """
         state = self.state
         assert state.waiters.count == len(self.queue)
-        if not self.queue or state.pausedAt is not None:
-            return
-        assert not state.idle
-        if not self.queue[0].exclusive:
-            assert all(record.load >= record.depth for record in state._open)
-        coming = state._dialing + state._checking
-        assert coming >= state.waiters.count or not state._doubtful
-        assert coming >= state.waiters.count or state._next(self.world.now) is None
-        retries = [each for each in state.servers if each.retryAt > self.world.now and not each.drained]
-        assert coming or retries or any(record.load or record.phase in (HELD, RETIRING) for record in state.records)
-        due = state.due(self.world.now)
-        assert due is not None and due <= self.world.now + 4.0
+        assert state.waiters.exclusive == bool(self.queue and self.queue[0].exclusive)
+        if self.queue and not state.paused:
+            due = state.due(self.world.now)
+            assert due is not None and due <= self.world.now + 4.0
 
     @invariant()
     def counted(self) -> None:
@@ -1464,9 +1445,55 @@ class Machine(RuleBasedStateMachine):
         for record in [record for record in self.state.records if record.phase is HELD]:
             self.world.lose(record)
         state = self.state
-        assert (state.records, state._open, list(state.idle), list(state._doubtful)) == ([], [], [], [])
-        assert (state._dialing, state._checking, state.waiters.count, len(state.waiters._queue)) == (0, 0, 0, 0)
+        assert (state.records, state.waiters.count) == ([], 0)
+        state.selfCheck(self.world.now)
         assert state.due(self.world.now) is None and not self.world.dials
+
+
+class SelfCheckTests(SynchronousTestCase):
+    """
+    Tests for L{PoolState.selfCheck}.
+    """
+
+    def assertBroken(self, text: str, breakIt: Callable[[World, Record], object]) -> None:
+        """
+        Assert that a check fails with a text when a sound pool is changed.
+        """
+        world = World(depth=2)
+        (record,) = world.established()
+        world.state.selfCheck(world.now)
+        breakIt(world, record)
+        self.assertIn(text, str(self.assertRaises(AssertionError, world.state.selfCheck, world.now)))
+
+    def test_broken(self) -> None:
+        """
+        The error names the broken invariant.
+        """
+
+        def setLoad(world: World, record: Record) -> None:
+            record.load = 1
+
+        def setCount(world: World, record: Record) -> None:
+            record.server.count = 2
+
+        def setPhase(world: World, record: Record) -> None:
+            record.phase = CHECKING
+
+        def forgetDial(world: World, record: Record) -> None:
+            world.state.connections.add(record.server)
+            world.state.connections.dialing = 0
+
+        def wait(world: World, record: Record) -> None:
+            world.state.enqueue(Waiter(), world.now)
+
+        for text, breakIt in (
+            ("are listed as idle", setLoad),
+            ("has ['open']", setCount),
+            ("counted as checking", setPhase),
+            ("counted as dialing", forgetDial),
+            ("waiters, but idle connections", wait),
+        ):
+            self.assertBroken(text, breakIt)
 
 
 class MachineTests(SynchronousTestCase):

@@ -1,6 +1,6 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests for L{txconnpool.pool.waiting}.
+Tests for L{txconnpool.pool.decisions.waiting}.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.bugs import covers
 from txconnpool.metrics import Counters
-from txconnpool.pool.records import Record, Server
-from txconnpool.pool.waiting import Waiters
+from txconnpool.pool.decisions.records import Record
+from txconnpool.pool.decisions.servers import Server
+from txconnpool.pool.decisions.waiting import Waiters
 
 
 class Waiter:

@@ -22,7 +22,7 @@ from txconnpool.errors import ConnectionLostInFlight, PoolError, WireError
 from txconnpool.interfaces import IRequester, IWaiter
 from txconnpool.memcache.errors import NoSuchCommand
 from txconnpool.pool.connection import Entry
-from txconnpool.pool.records import Record
+from txconnpool.pool.decisions.records import Record
 from txconnpool.wire import Command
 from txconnpool.wire.memcache.replies import GATS, GETS, values
 

@@ -19,10 +19,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txconnpool.errors import ClientNotOwned, PoolClosed, PoolError, PoolTimeout, ServerUnavailable
+from txconnpool.pool.decisions.limits import Backoff, Limits, Reuse
+from txconnpool.pool.decisions.records import DIALING, GONE, OPEN, Record
 from txconnpool.pool.engine import PoolEngine
 from txconnpool.pool.leases import C, LeakWatch, Lease, Lending, whereabouts
-from txconnpool.pool.limits import Backoff, Limits, Reuse
-from txconnpool.pool.records import DIALING, GONE, OPEN, Record
 
 _log = Logger("txconnpool.pool")
 
@@ -377,7 +377,7 @@ class BasePool(PoolEngine, Generic[C]):
         Say why there are not enough connections yet.
         """
         stats = self._state.stats()
-        failed = self._state.lastFailed
+        failed = self._state.health.lastFailed
         reason = f"{failed.reason} ({failed.name})" if failed else str(stats)
         error = PoolTimeout(f"not ready within {timeout:g} s: {reason}", "connect", stats)
         error.__cause__ = failed.cause if failed else None
@@ -435,7 +435,7 @@ class BasePool(PoolEngine, Generic[C]):
         """
         Put other bounds on the number of connections in force. Those above it are closed when they carry nothing.
         """
-        self.limit(replace(self._state.limits, minimum=minClients, maximum=maxClients))
+        self.setLimits(replace(self._state.limits, minimum=minClients, maximum=maxClients))
 
     # -- The names of 0.1.2
 
@@ -465,7 +465,7 @@ class BasePool(PoolEngine, Generic[C]):
         """
         record = self._records.get(id(client))
         if record is not None and record.idle:
-            self._state.engage(record)
+            self._state.connections.engage(record)
             self._selfBusy[id(client)] = record.depth
             record.load += record.depth
 
@@ -492,7 +492,7 @@ class BasePool(PoolEngine, Generic[C]):
 
         @raise ValueError: it is no server of this pool.
         """
-        self.eject(serverAddress, ServerUnavailable("taken out of rotation"))
+        self.markDown(serverAddress, ServerUnavailable("taken out of rotation"))
 
 
 def _listed(addresses: Any) -> list[Any]:

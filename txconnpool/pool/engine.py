@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.pool.test_engine -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-The decisions of L{txconnpool.pool.state} carried out: dials, timers and closing, on a reactor.
+The decisions of L{txconnpool.pool.decisions.state} carried out: dials, timers and closing, on a reactor.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ from txconnpool.interfaces import IPipelined
 from txconnpool.metrics import Counters, PoolStats, Traffic, tally
 from txconnpool.net.deadlines import Deadlines
 from txconnpool.net.endpoints import nameOf
+from txconnpool.pool.decisions.actions import Action, Check, Close, Dial, Refuse
+from txconnpool.pool.decisions.administration import Administration
+from txconnpool.pool.decisions.limits import Limits
+from txconnpool.pool.decisions.records import RETIRING, Record
+from txconnpool.pool.decisions.servers import Server
+from txconnpool.pool.decisions.state import PoolState
+from txconnpool.pool.decisions.waiting import Ticket
 from txconnpool.pool.dialing import Attempt, describe, endpointOf, kindOf
-from txconnpool.pool.limits import Limits
-from txconnpool.pool.records import RETIRING, Record, Server
-from txconnpool.pool.state import Action, Check, Close, Dial, PoolState, Refuse
-from txconnpool.pool.waiting import Ticket
 
 _log = Logger("txconnpool.pool")
 
@@ -44,6 +47,7 @@ class PoolEngine:
     __slots__ = (
         "__dict__",
         "__weakref__",
+        "_administration",
         "_again",
         "_announces",
         "_attempts",
@@ -103,6 +107,7 @@ class PoolEngine:
         self._commands = commands
         self.observer = observer
         self._state = PoolState(limits)
+        self._administration = Administration(self._state)
         self.waiters = self._state.waiters
         self._seconds = reactor.seconds
         self._attempts: dict[Record, Attempt] = {}
@@ -234,14 +239,14 @@ class PoolEngine:
         """
         The server does not read: put nothing more on this connection.
         """
-        self._state.hold(record)
+        self._state.connections.hold(record)
 
     def unhold(self, record: Record) -> None:
         """
         The server reads again.
         """
         now = self._seconds()
-        self._state.unhold(record, now)
+        self._state.connections.unhold(record, now)
         self._settle([], now)
 
     # -- Carrying out
@@ -316,7 +321,7 @@ class PoolEngine:
                        server=record.server.name, fault=fault)  # fmt: skip
             self.retire(record, "the check failed")
         else:
-            self._state.checked(record, now)
+            self._state.connections.checked(record, now)
         self._settle(self._state.grow(now), now)
 
     def _errand(self, record: Record, f: Callable[[Any], Any], done: Callable[[str], None]) -> None:
@@ -453,7 +458,7 @@ class PoolEngine:
         """
         Put nothing more on a connection, and close it as soon as it carries nothing.
         """
-        self._do(self._state.discard(record, reason), self._seconds())
+        self._do(self._state.connections.discard(record, reason), self._seconds())
 
     # -- Life cycle
 
@@ -535,7 +540,7 @@ class PoolEngine:
         @raise ValueError: C{address} is no address of a server, see L{txconnpool.pool.dialing.endpointOf}.
         """
         now = self._seconds()
-        self._do(self._state.addServer(self._server(address), now), now)
+        self._do(self._administration.addServer(self._server(address), now), now)
 
     def removeServer(self, address: Any) -> None:
         """
@@ -546,9 +551,9 @@ class PoolEngine:
         @raise ValueError: there is no such server.
         """
         now = self._seconds()
-        self._do(self._state.removeServer(self._find(address), now), now)
+        self._do(self._administration.removeServer(self._find(address), now), now)
 
-    def eject(self, address: Any, cause: BaseException) -> None:
+    def markDown(self, address: Any, cause: BaseException) -> None:
         """
         Do not dial a server for a while. Its connections stay.
 
@@ -558,7 +563,7 @@ class PoolEngine:
         @raise ValueError: there is no such server.
         """
         now = self._seconds()
-        self._do(self._state.eject(self._find(address), cause, describe(cause), now), now)
+        self._do(self._administration.markDown(self._find(address), cause, describe(cause), now), now)
 
     def _find(self, address: Any) -> Server:
         servers = self._state.servers
@@ -584,7 +589,7 @@ class PoolEngine:
         """
         server = self._find(address)
         now = self._seconds()
-        self._do(self._state.drain(server, now), now)
+        self._do(self._administration.drain(server, now), now)
         if abort:
             for record, attempt in list(self._attempts.items()):
                 if record.server is server and attempt.isReady:
@@ -599,14 +604,14 @@ class PoolEngine:
         @raise ValueError: there is no such server.
         """
         now = self._seconds()
-        self._settle(self._state.restore(self._find(address), now), now)
+        self._settle(self._administration.restore(self._find(address), now), now)
 
     def pause(self) -> None:
         """
         Let all requests wait from now on, however long. What is in flight ends.
         """
         now = self._seconds()
-        self._state.pause(now)
+        self._administration.pause(now)
         self._schedule(now)
 
     def resume(self) -> None:
@@ -614,21 +619,21 @@ class PoolEngine:
         Let requests go on.
         """
         now = self._seconds()
-        self._settle(self._state.resume(now), now)
+        self._settle(self._administration.resume(now), now)
 
     @property
     def paused(self) -> bool:
         """
         Whether all requests wait.
         """
-        return self._state.pausedAt is not None
+        return self._state.paused
 
-    def limit(self, limits: Limits) -> None:
+    def setLimits(self, limits: Limits) -> None:
         """
         Put other bounds and times in force.
         """
         now = self._seconds()
-        self._settle(self._state.resize(limits, now), now)
+        self._settle(self._administration.setLimits(limits, now), now)
 
     def setConnectTimeout(self, timeout: float | None) -> None:
         """
@@ -642,4 +647,4 @@ class PoolEngine:
         Replace every connection there is now, each when it carries nothing.
         """
         now = self._seconds()
-        self._do(self._state.expire(now), now)
+        self._do(self._administration.expire(now), now)

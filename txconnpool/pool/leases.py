@@ -18,7 +18,7 @@ from zope.interface import implementer
 from txconnpool.errors import PoolError
 from txconnpool.interfaces import IWaiter
 from txconnpool.net.deadlines import Deadlines
-from txconnpool.pool.records import Record
+from txconnpool.pool.decisions.records import Record
 
 C = TypeVar("C")
 

@@ -34,10 +34,10 @@ from twisted.python.failure import Failure
 from txconnpool.errors import ConnectionLostInFlight, NoSuchCommand, PoolError, PoolTimeout
 from txconnpool.net.deadlines import Deadlines
 from txconnpool.pool.base import BasePool, PoolOptions
+from txconnpool.pool.decisions.limits import Backoff
+from txconnpool.pool.decisions.records import Record
 from txconnpool.pool.leases import C
-from txconnpool.pool.limits import Backoff
 from txconnpool.pool.observer import PoolObserver
-from txconnpool.pool.records import Record
 from txconnpool.pool.requests import Request
 
 __all__ = ["Backoff", "NoSuchCommand", "Pool", "PoolObserver", "PooledClientFactory"]

@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from txconnpool.errors import NoSuchCommand, PoolError
 from txconnpool.interfaces import IWaiter
-from txconnpool.pool.records import Record
+from txconnpool.pool.decisions.records import Record
 
 
 @implementer(IWaiter)

@@ -21,8 +21,8 @@ from txconnpool.config.credentials import Greeting, tokens
 from txconnpool.config.settings import PoolSettings
 from txconnpool.net.endpoints import TLSClientEndpoint, nameOf, raised, usesTLS
 from txconnpool.pool.connection import ConnectionFactory
+from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.engine import PoolEngine
-from txconnpool.pool.limits import Limits
 from txconnpool.pool.slow import SlowLog
 from txconnpool.proxy.listener import ClientListener, Listen
 from txconnpool.proxy.memory import BufferedBytes
@@ -231,7 +231,7 @@ class PoolProxy(Service):
         if settings == old:
             return
         pool = self.pool
-        pool.limit(poolLimits(settings))
+        pool.setLimits(poolLimits(settings))
         pool.setConnectTimeout(settings.connectTimeout)
         for server in settings.upstream:
             if server not in old.upstream:

@@ -437,7 +437,7 @@ class ReadTests(SynchronousTestCase):
             for name in ("pool requests get", "pool sent_bytes", "pool dials", "pool latency_seconds 0"):
                 self.assertGreaterEqual(after[name], before[name])
         self.assertEqual(pool(stage)["requests"]["get"], 4)
-        self.assertLessEqual(len(stage.pool.state.former), 2)
+        self.assertLessEqual(len(stage.pool.state.balance.former), 2)
 
     def test_servers(self) -> None:
         """

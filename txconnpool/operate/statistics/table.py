@@ -18,8 +18,9 @@ from operator import add
 from typing import Any, Final
 
 from txconnpool.metrics import Histogram
+from txconnpool.pool.decisions.records import CHECKING, DIALING, RETIRING, Record
+from txconnpool.pool.decisions.servers import Server
 from txconnpool.pool.engine import PoolEngine
-from txconnpool.pool.records import CHECKING, DIALING, RETIRING, Record, Server
 from txconnpool.proxy.memory import BufferedBytes
 from txconnpool.proxy.sessions import SessionFactory
 from txconnpool.wire import Command
@@ -307,7 +308,7 @@ SUMMED: Final = (
               "after a timeout or a protocol error", lambda of: dict(of.traffic.lost), "reason"),
     Statistic("connections_closed", "counter", "connections that the pool closed", lambda of: dict(of.traffic.closed),
               "reason"),
-    Statistic("outages", "counter", "times that a server went down", lambda of: of.traffic.ejections),
+    Statistic("outages", "counter", "times that a server went down", lambda of: of.traffic.outages),
     Statistic("request_timeouts", "counter", "connections closed because a reply was late",
               lambda of: of.traffic.timeouts),
     Statistic("protocol_errors", "counter", "connections closed because what was received was no reply",

@@ -41,7 +41,7 @@ from txconnpool.operate.statistics.snapshot import countersOf, mergeSnapshots, t
 from txconnpool.operate.statistics.table import ProcessSource
 from txconnpool.operate.workers.channel import Channel, ChannelError, ChannelLost, ignoreLost
 from txconnpool.operate.workers.worker import ANSWERS, BATCH, CLIENTS, STDERR, STDIN, STDOUT, Facade
-from txconnpool.pool.limits import Backoff
+from txconnpool.pool.decisions.limits import Backoff
 from txconnpool.proxy.listener import withBacklog
 from txconnpool.proxy.memory import BufferedBytes
 

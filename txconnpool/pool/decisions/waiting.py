@@ -12,7 +12,7 @@ from math import inf
 from typing import Any
 
 from txconnpool.metrics import Counters, Histogram
-from txconnpool.pool.records import Record
+from txconnpool.pool.decisions.records import Record
 
 
 class Ticket:
@@ -69,6 +69,13 @@ class Waiters:
         When L{late} is to be called next. It may be too early if somebody has given up.
         """
         return inf if self.timeout is None or not self._queue else self._queue[0].start + self.timeout
+
+    @property
+    def exclusive(self) -> bool:
+        """
+        Whether the first waiter wants a connection that carries nothing else.
+        """
+        return next((ticket.exclusive for ticket in self._queue if ticket.waiter is not None), False)
 
     def join(self, waiter: Any, now: float, exclusive: bool = False) -> Ticket:
         """
@@ -171,3 +178,13 @@ class Waiters:
         """
         for ticket in self._queue:
             ticket.start += now - max(since, ticket.since)
+
+    def selfCheck(self) -> None:
+        """
+        Check that the queue agrees with the number of waiters. For tests.
+
+        @raise AssertionError: it does not. The text names the broken invariant.
+        """
+        waiting = sum(1 for ticket in self._queue if ticket.waiter is not None)
+        assert waiting == self.count, f"{self.count} are counted as waiting, not {waiting}"
+        assert self.count or not self._queue, f"{len(self._queue)} tickets without waiters"

@@ -1,0 +1,75 @@
+# -*- test-case-name: tests.pool.test_ageing -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+The ageing of connections: when a connection is idle for too long or too old, and when an idle one is checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+
+from txconnpool.pool.decisions.actions import Action
+from txconnpool.pool.decisions.limits import Limits
+from txconnpool.pool.decisions.picking import Records
+from txconnpool.pool.decisions.records import DIALING, RETIRING, Record
+
+
+class Ageing:
+    """
+    The lifetimes of the connections of a pool. L{Records.ageAt} is the time at which to call L{age} next.
+    """
+
+    def __init__(self, records: Records, limits: Limits, vary: Callable[[float, float], float]) -> None:
+        """
+        @param vary: C{random.uniform} or a stand-in.
+        """
+        self._records = records
+        self._limits = limits
+        self._vary = vary
+
+    def setLimits(self, limits: Limits, now: float) -> None:
+        """
+        Apply other limits, to existing connections too.
+        """
+        old, self._limits = self._limits, limits
+        if limits.maxLifetime != old.maxLifetime:
+            for record in self._records.all:
+                if record.phase is not DIALING:
+                    self._setLifetime(record)
+        self._records.ageAt = now
+
+    def established(self, record: Record, now: float) -> None:
+        """
+        The lifetime of a connection begins.
+        """
+        record.born = record.freeSince = now
+        self._setLifetime(record)
+
+    def _setLifetime(self, record: Record) -> None:
+        lifetime = self._limits.maxLifetime
+        jitter = self._limits.lifetimeJitter
+        record.expires = record.born + lifetime * self._vary(1 - jitter, 1) if lifetime else inf
+
+    def age(self, now: float) -> list[Action]:
+        """
+        Retire connections that are too old or idle for too long, and check those that are to be kept alive.
+        """
+        records, limits = self._records, self._limits
+        actions = records.retire([record for record in records.all if record.expires <= now], "too old")
+        times = [record.expires for record in records.all if record.phase is not RETIRING]
+        if limits.idleTimeout:
+            free = sorted([*records.idle, *records.doubtful], key=lambda record: record.freeSince)
+            spare = len(records.open) + len(records.doubtful) + records.checking - limits.minimum
+            stale = [record for record in free if record.freeSince + limits.idleTimeout <= now][: max(0, spare)]
+            actions += records.retire(stale, "idle for too long")
+            if spare > len(stale):
+                times.append(min((record.freeSince for record in free[len(stale) :]), default=now) + limits.idleTimeout)
+        if limits.keepAlive:
+            for record in [*records.idle, *records.doubtful]:
+                if record.seenAt + limits.keepAlive <= now:
+                    actions.append(records.check(record))
+            seen = [record.seenAt for record in [*records.idle, *records.doubtful]]
+            times.append(min(seen, default=now) + limits.keepAlive)
+        records.ageAt = min(times, default=inf)
+        return actions

@@ -1,0 +1,64 @@
+# -*- test-case-name: tests.pool.test_records -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+A server of a pool.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from txconnpool.metrics import Traffic
+
+
+class Server:
+    """
+    One upstream address: whether it is reachable, and how many connections it has.
+
+    @ivar name: the name in logs and statistics: an endpoint string or the like.
+    @ivar address: the endpoint to dial. The decisions of the pool do not look at it.
+    @ivar count: the number of its connections, the dial in progress included.
+    @ivar dialing: whether a dial is in progress; there is at most one at a time.
+    @ivar drained: whether an operator took it out of service until it is restored.
+    @ivar failures: the number of failed dials in a row.
+    @ivar retryAt: the time before which it is not dialed.
+    @ivar cause: the exception of the last failed dial, or C{None}.
+    @ivar reason: a short text for C{cause}.
+    @ivar since: the time at which it last went up or down.
+    @ivar traffic: counters of its requests and connections.
+    """
+
+    __slots__ = (
+        "address", "cause", "count", "dialing", "drained", "failures", "name", "reason", "retryAt", "since", "traffic",
+    )  # fmt: skip
+
+    def __init__(self, name: str, address: Any, traffic: Traffic | None = None) -> None:
+        self.traffic = traffic or Traffic(0)
+        self.name = name
+        self.address = address
+        self.count = 0
+        self.dialing = False
+        self.drained = False
+        self.failures = 0
+        self.retryAt = 0.0
+        self.cause: BaseException | None = None
+        self.reason = ""
+        self.since = 0.0
+
+    @property
+    def up(self) -> bool:
+        """
+        Whether it is thought to be reachable: it has a connection, or its last dial did not fail.
+        """
+        return not self.failures or self.count > self.dialing
+
+    @property
+    def state(self) -> str:
+        """
+        C{"up"}, C{"down"} or C{"drained"}.
+        """
+        return "drained" if self.drained else "up" if self.up else "down"
+
+    def __repr__(self) -> str:
+        failed = f", {self.failures} failed dials" if self.state == "down" else ""
+        return f"<Server {self.name}: {self.state}{failed}, {self.count} connections>"
