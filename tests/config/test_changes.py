@@ -1,19 +1,15 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests for L{txconnpool.config.changes}. L{tests.operate.test_service} and L{tests.operate.workers.test_supervisor} test
-what the services make of it.
+Tests for L{txconnpool.config.changes}.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from twisted.application.service import Service
-from twisted.internet.defer import Deferred
-from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from txconnpool.config.changes import CannotChange, Changeable, differences
+from txconnpool.config.changes import Plan, differences, plan
 from txconnpool.config.settings import PoolSettings, Settings
 
 A = PoolSettings(name="a")
@@ -57,100 +53,84 @@ class DifferencesTests(SynchronousTestCase):
         )
 
 
-class Example(Service, Changeable):
+class PlanTests(SynchronousTestCase):
     """
-    A service whose settings may change.
-
-    @ivar applied: the settings that it was to put in force.
-    @ivar waits: what it waits for meanwhile.
-    @ivar fault: why it cannot, if it cannot.
+    Tests for L{plan}.
     """
 
-    def __init__(self) -> None:
-        Changeable.__init__(self, Settings(pools=(A,)))
-        self.applied: list[Settings] = []
-        self.waits: Deferred[None] | None = None
-        self.fault: Exception | None = None
-
-    async def _apply(self, new: Settings) -> None:
-        self.applied.append(new)
-        if self.waits is not None:
-            await self.waits
-        if self.fault is not None:
-            raise self.fault
-
-
-class ChangeableTests(SynchronousTestCase):
-    """
-    Tests for L{Changeable}.
-    """
-
-    def setUp(self) -> None:
+    def plan(self, old: Settings, new: Settings, *failed: tuple[str, str]) -> Plan:
         """
-        Start an example.
+        Compare settings of a process that listens on all its addresses but some.
         """
-        self.service = Example()
-        self.service.startService()
-
-    def test_told(self) -> None:
-        """
-        What has changed is the result, and in the log in one line each.
-        """
-        with capturedLogs() as logs:
-            changed = self.service.change(lambda old: replace(old, drainTimeout=1.0))
-        lines = ["drain-timeout 5 -> 1"]
-        self.assertEqual((self.successResultOf(changed), [event["line"] for event in logs]), (lines, lines))
-        self.assertEqual(self.service.settings.drainTimeout, 1.0)
-
-    def test_quiet(self) -> None:
-        """
-        On demand nothing is logged.
-        """
-        with capturedLogs() as logs:
-            self.successResultOf(self.service.change(lambda old: replace(old, drainTimeout=1.0), quiet=True))
-        self.assertEqual(logs, [])
+        addresses = [(pool.name, description) for pool in old.pools for description in pool.listen]
+        return plan(old, new, [address for address in addresses if address not in failed])
 
     def test_same(self) -> None:
         """
-        The same settings are put in force too: what they name may be different.
+        The same settings keep all listeners.
         """
-        self.assertEqual(self.successResultOf(self.service.change(lambda old: old)), [])
-        self.assertEqual(len(self.service.applied), 1)
+        settings = Settings(pools=(A, B))
+        same = self.plan(settings, settings)
+        self.assertEqual(same.kept, (("a", "tcp:11212:interface=127.0.0.1"), ("b", "tcp:2")))
+        self.assertEqual((same.opened, same.moved, same.closed, same.removed), ((), (), (), ()))
+        self.assertEqual((same.settings, same.changes, same.restarts), (settings, (), ()))
+
+    def test_listeners(self) -> None:
+        """
+        An address that is new is opened, and one that no pool has any more is closed.
+        """
+        old = Settings(pools=(replace(A, listen=("tcp:1", "tcp:2")),))
+        change = self.plan(old, Settings(pools=(replace(A, listen=("tcp:2", "tcp:3")),)))
+        self.assertEqual((change.opened, change.kept), ((("a", "tcp:3"),), (("a", "tcp:2"),)))
+        self.assertEqual((change.moved, change.closed), ((), (("a", "tcp:1"),)))
+
+    def test_notListening(self) -> None:
+        """
+        An address that could not be listened on before is opened now.
+        """
+        settings = Settings(pools=(replace(A, listen=("tcp:1", "tcp:2")),))
+        change = self.plan(settings, settings, ("a", "tcp:2"))
+        self.assertEqual((change.opened, change.kept), ((("a", "tcp:2"),), (("a", "tcp:1"),)))
+
+    def test_moved(self) -> None:
+        """
+        An address that another pool gets is moved, not closed and opened, so that it is listened on all the time.
+        """
+        old = Settings(pools=(replace(A, listen=("tcp:1",)), B))
+        new = Settings(pools=(replace(A, listen=("tcp:2",)), replace(B, listen=("tcp:1",))))
+        change = self.plan(old, new)
+        self.assertEqual(change.moved, (("tcp:2", "b", "a"), ("tcp:1", "a", "b")))
+        self.assertEqual((change.opened, change.kept, change.closed), ((), (), ()))
+
+    def test_pools(self) -> None:
+        """
+        The addresses of a pool that goes are closed, or move to a pool that comes.
+        """
+        c = replace(A, name="c", listen=("tcp:2", "tcp:4"))
+        change = self.plan(Settings(pools=(A, replace(B, listen=("tcp:2", "tcp:3")))), Settings(pools=(A, c)))
+        self.assertEqual(change.removed, ("b",))
+        self.assertEqual(change.moved, (("tcp:2", "b", "c"),))
+        self.assertEqual((change.opened, change.closed), ((("c", "tcp:4"),), (("b", "tcp:3"),)))
+        self.assertEqual(change.changes, ("pool c: added", "pool b: removed"))
+
+    def test_anyPort(self) -> None:
+        """
+        Several pools may have the address of port 0, which is another port each time. Each such port is moved or closed
+        once.
+        """
+        old = Settings(pools=tuple(replace(A, name=name, listen=("tcp:0", f"tcp:{name}")) for name in "78"))
+        new = Settings(pools=(*(replace(A, name=name, listen=(f"tcp:{name}",)) for name in "78"), B))
+        self.assertEqual(self.plan(old, new).closed, (("7", "tcp:0"), ("8", "tcp:0")))
+        new = Settings(pools=(*new.pools[:2], replace(B, listen=("tcp:0",))))
+        self.assertEqual(self.plan(old, new).closed, (("8", "tcp:0"),))
+        self.assertEqual(self.plan(old, new).moved, (("tcp:0", "7", "b"),))
 
     def test_fixed(self) -> None:
         """
-        What cannot change before the next start stays, and is told.
+        What only a restart can change stays as it is, and is listed.
         """
-        changed = self.service.change(lambda old: replace(old, workers=2, drainTimeout=1.0))
-        self.assertEqual(self.successResultOf(changed), ["drain-timeout 5 -> 1", "workers 1 -> 2: needs a restart"])
-        self.assertEqual(self.service.applied, [Settings(pools=(A,), drainTimeout=1.0)])
-
-    def test_cannot(self) -> None:
-        """
-        When it cannot be, the settings are what they were.
-        """
-        self.service.fault = CannotChange("no")
-        self.failureResultOf(self.service.change(lambda old: replace(old, drainTimeout=1.0)), CannotChange)
-        self.assertEqual(self.service.settings.drainTimeout, 5.0)
-        self.service.fault = None
-        self.successResultOf(self.service.change(lambda old: replace(old, drainTimeout=1.0)))
-
-    def test_oneAtATime(self) -> None:
-        """
-        A change waits for the one before it, and begins with what that has left.
-        """
-        self.service.waits = Deferred()
-        first = self.service.change(lambda old: replace(old, drainTimeout=1.0))
-        second = self.service.change(lambda old: replace(old, maxUnreadBytes=1 << 20))
-        self.assertEqual(len(self.service.applied), 1)
-        self.service.waits.callback(None)
-        self.assertEqual(self.successResultOf(first), ["drain-timeout 5 -> 1"])
-        self.assertEqual(self.successResultOf(second), ["max-unread-bytes 256m -> 1m"])
-        self.assertEqual(self.service.settings.drainTimeout, 1.0)
-
-    def test_stopped(self) -> None:
-        """
-        What does not run does not change.
-        """
-        self.service.stopService()
-        self.failureResultOf(self.service.change(lambda old: old), CannotChange)
+        old = Settings(pools=(A,), stats="tcp:9")
+        change = self.plan(old, replace(old, workers=2, stats=None, drainTimeout=1.0))
+        self.assertEqual(change.settings, replace(old, drainTimeout=1.0))
+        self.assertEqual(change.changes, ("drain-timeout 5 -> 1",))
+        self.assertEqual(change.restarts, ("workers 1 -> 2", "stats tcp:9 -> none"))

@@ -1,33 +1,95 @@
 # -*- test-case-name: tests.config.test_changes -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Settings that change while the proxy runs: how they differ, how that is told, and that it is one change at a time.
+What has to be done so that other settings are in force: a comparison of two settings, without doing anything.
+
+L{txconnpool.operate.reload} does it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
-from twisted.internet.defer import Deferred, DeferredLock
-from twisted.logger import Logger
-
-from txconnpool.config.files import fingerprints
 from txconnpool.config.kinds import Option
 from txconnpool.config.settings import POOL_OPTIONS, PROCESS_OPTIONS, PoolSettings, Settings
 
-_log = Logger("txconnpool.settings")
+#: A listening address of a pool: the name of the pool, and the endpoint string.
+Address = tuple[str, str]
 
 
 class CannotChange(Exception):
     """
-    Settings that cannot be put in force now. Nothing has changed. Its text has one line for each reason.
+    Settings cannot be put in force now. Nothing has changed. The text of the exception has one line for each reason.
     """
+
+
+@dataclass(frozen=True)
+class Plan:
+    """
+    What has to be done so that other settings are in force.
+
+    @ivar settings: the settings that are in force afterwards: the wanted ones, except those that only a restart can
+        change.
+    @ivar removed: the names of pools that go.
+    @ivar opened: addresses that nobody listens on yet.
+    @ivar kept: addresses that stay with their pools.
+    @ivar moved: listening addresses that another pool takes over: the endpoint string, the pool that has it now, and
+        the pool that gets it.
+    @ivar closed: listening addresses that no pool wants any more.
+    @ivar changes: a line for each setting that changes.
+    @ivar restarts: a line for each setting that only a restart can change.
+    """
+
+    settings: Settings
+    removed: tuple[str, ...]
+    opened: tuple[Address, ...]
+    kept: tuple[Address, ...]
+    moved: tuple[tuple[str, str, str], ...]
+    closed: tuple[Address, ...]
+    changes: tuple[str, ...]
+    restarts: tuple[str, ...]
+
+
+def plan(old: Settings, wanted: Settings, listening: Iterable[Address]) -> Plan:
+    """
+    Compare settings.
+
+    @param old: the settings in force.
+    @param wanted: the settings that are to be in force.
+    @param listening: the addresses that are listened on. Those in C{old} may have failed to listen.
+    """
+    fixed = {each.attribute: getattr(old, each.attribute) for each in PROCESS_OPTIONS if each.fixed}
+    new = replace(wanted, **fixed)
+    addresses = [(pool.name, description) for pool in new.pools for description in pool.listen]
+    spare = [address for address in listening if address not in addresses]
+    opened, kept, moved = [], [], []
+    for name, description in addresses:
+        givers = [address for address in spare if address[1] == description]
+        if (name, description) in listening:
+            kept.append((name, description))
+        elif givers:
+            spare.remove(givers[0])
+            moved.append((description, givers[0][0], name))
+        else:
+            opened.append((name, description))
+    return Plan(
+        settings=new,
+        removed=tuple(pool.name for pool in old.pools if pool.name not in {each.name for each in new.pools}),
+        opened=tuple(opened),
+        kept=tuple(kept),
+        moved=tuple(moved),
+        closed=tuple(spare),
+        changes=tuple(differences(old, new)),
+        restarts=tuple(differences(new, wanted)),
+    )
 
 
 def differences(old: Settings, new: Settings) -> Iterator[str]:
     """
-    Say what is different, in one line for each setting: C{pool pages: pool-size 4 -> 8}.
+    Describe all differences between settings.
+
+    @return: a line for each setting that differs, such as C{pool pages: pool-size 4 -> 8}.
     """
     yield from _changed(old, new, PROCESS_OPTIONS)
     before = {pool.name: pool for pool in old.pools}
@@ -47,64 +109,3 @@ def _changed(old: Settings | PoolSettings, new: Settings | PoolSettings, options
             yield from (f"{each.name} - {value}" for value in before if value not in after)
         elif before != after:
             yield f"{each.name} {each.show(before) or 'none'} -> {each.show(after) or 'none'}"
-
-
-class Changeable:
-    """
-    A mixin for services that run with settings which may change.
-
-    @ivar settings: the settings in force.
-    """
-
-    running: int
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self._fingerprints: dict[str, bytes] = {}
-        self._changing = DeferredLock()
-
-    def rememberFiles(self) -> None:
-        """
-        Remember what is in the files that the settings name. To be called when the service starts: the first change
-        compares with it.
-        """
-        self._fingerprints = dict(fingerprints(self.settings))
-
-    def change(self, make: Callable[[Settings], Settings], quiet: bool = False) -> Deferred[list[str]]:
-        """
-        Put other settings in force, all of them or none. Sessions and requests are kept. A change waits for the one
-        before it.
-
-        @param make: called with the settings in force when it is its turn, gives those that are to be.
-        @param quiet: whether nothing is to be logged.
-
-        @return: fires with a line for each thing that has changed, and for each that cannot change before the next
-            start; fails with L{CannotChange}, and with what C{make} raises.
-        """
-        return self._changing.run(lambda: Deferred.fromCoroutine(self._change(make, quiet)))
-
-    async def _change(self, make: Callable[[Settings], Settings], quiet: bool) -> list[str]:
-        if not self.running:
-            raise CannotChange("the proxy is not running")
-        old, wanted = self.settings, make(self.settings)
-        fixed = {each.attribute: getattr(old, each.attribute) for each in PROCESS_OPTIONS if each.fixed}
-        kept = {name: value for name, value in fixed.items() if getattr(wanted, name) != value}
-        new = replace(wanted, **kept) if kept else wanted
-        lines = list(differences(old, new))
-        # Without a difference, too: what the settings name may have changed, such as a file of passwords.
-        await self._apply(new)
-        self.settings = new
-        before, self._fingerprints = self._fingerprints, dict(fingerprints(new))
-        lines += (f"{what}: new" for what, found in self._fingerprints.items() if before.get(what, found) != found)
-        lines += (f"{line}: needs a restart" for line in differences(new, wanted))
-        for line in [] if quiet else lines:
-            _log.info("{line}", line=line)
-        return lines
-
-    async def _apply(self, new: Settings) -> None:
-        """
-        Put settings in force.
-
-        @raise CannotChange: they cannot be, and nothing has changed.
-        """
-        raise NotImplementedError

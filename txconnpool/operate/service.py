@@ -18,9 +18,10 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txconnpool.config.changes import CannotChange, Changeable
+from txconnpool.config.changes import Address, CannotChange, Plan
 from txconnpool.config.files import checkFiles
 from txconnpool.config.settings import PoolSettings, Settings
+from txconnpool.operate.reload import Changeable
 from txconnpool.operate.statistics.reply import general, perServer, perSession, settingsInForce
 from txconnpool.operate.statistics.snapshot import Snapshot, takeSnapshot
 from txconnpool.operate.statistics.table import PoolSource, ProcessSource
@@ -87,6 +88,19 @@ def listenProblem(error: BaseException) -> str | None:
     if words == "Cannot acquire lock" and os.path.islink(f"{place}.lock"):
         words = f"process {os.readlink(f'{place}.lock')} listens there, says {place}.lock"
     return f"{place}: {words}"
+
+
+def cannotChange(error: Exception) -> Exception:
+    """
+    @param error: was raised while listeners were opened and files were read for a change.
+
+    @return: the L{CannotChange} for it, or the error itself if it is a defect.
+    """
+    problem = listenProblem(error)
+    if problem is not None:
+        return CannotChange(f"cannot listen on {problem}")
+    # A C{ValueError} is a file that cannot be read.
+    return CannotChange(str(error)) if isinstance(error, ValueError) else error
 
 
 def statisticsService(description: str | None, source: Callable[[], Any], reactor: Any) -> Any:
@@ -211,71 +225,49 @@ class ProxyService(MultiService, Changeable):
             raise NoStatistics("counters are never reset here: take differences")
         raise NoStatistics
 
-    async def _apply(self, new: Settings) -> None:
+    def _listening(self) -> list[Address]:
+        return [(proxy.settings.name, description) for proxy in self.proxies for description in proxy.listeners]
+
+    async def _apply(self, change: Plan) -> None:
         """
-        Put settings in force: first what may fail, listening; then the rest, which cannot.
+        Put settings in force: first what may fail, opening listeners and reading files; then the rest, which cannot.
         """
-        wanted = {pool.name: pool for pool in new.pools}
+        new = change.settings
         old = {proxy.name: proxy for proxy in self.proxies}
-        chosen = {name: old.get(name) or self._make(pool, new) for name, pool in wanted.items()}
-        spare = {
-            description: proxy
-            for proxy in self.proxies
-            for description in proxy.listeners
-            if proxy.name not in wanted or description not in wanted[proxy.name].listen
-        }
-        moves: list[tuple[str, PoolProxy, PoolProxy]] = []
+        chosen = {pool.name: old.get(pool.name) or self._make(pool, new) for pool in new.pools}
         opened: list[tuple[PoolProxy, str]] = []
-        fresh: list[Callable[[], None]] = []
         try:
-            for name, pool in wanted.items():
-                for description in pool.listen:
-                    if description in chosen[name].listeners:
-                        continue
-                    if description in spare:
-                        moves.append((description, spare.pop(description), chosen[name]))
-                    else:
-                        await chosen[name].open(description)
-                        opened.append((chosen[name], description))
-                fresh.append(chosen[name].readFiles(pool))
+            for name, description in change.opened:
+                await chosen[name].open(description)
+                opened.append((chosen[name], description))
+            fresh = [chosen[pool.name].readFiles(pool) for pool in new.pools]
             if not self.running:
                 raise CannotChange("the proxy is stopping")
         except Exception as error:
             await gatherResults([proxy.shut(description) for proxy, description in opened])
-            problem = listenProblem(error)
-            if problem is not None:
-                raise CannotChange(f"cannot listen on {problem}") from None
-            if isinstance(error, ValueError):  # something that the settings name cannot be read
-                raise CannotChange(str(error)) from None
-            raise
+            raise cannotChange(error) from None
         for use in fresh:
             use()
-        for description, giver, taker in moves:
-            listener = taker.listeners[description] = giver.listeners.pop(description)
-            listener.sessions = taker.sessions
-        await self._replace(chosen, new, [proxy.shut(description) for description, proxy in spare.items()])
-
-    async def _replace(self, chosen: dict[str, PoolProxy], new: Settings, closing: list[Deferred[None]]) -> None:
-        """
-        Put settings in force, all listeners being as they are to be.
-
-        @param chosen: the proxies that there are to be.
-        @param closing: what to wait for.
-        """
-        self._unread.limit = new.maxUnreadBytes
-        self._unread.enforce()
-        before, self.proxies = self.proxies, list(chosen.values())
-        for pool in new.pools:
-            chosen[pool.name].adjust(pool, new.drainTimeout)
-        for proxy in before:
-            if proxy not in self.proxies:
-                # It answers what it has read. Nobody waits for that, but a stop.
-                leaving = self._removed[proxy] = maybeDeferred(proxy.disownServiceParent)
-                leaving.addBoth(self._gone, proxy)
+        for description, giver, taker in change.moved:
+            listener = chosen[taker].listeners[description] = old[giver].listeners.pop(description)
+            listener.sessions = chosen[taker].sessions
+        closing = [old[name].shut(description) for name, description in change.closed]
+        self._adjust(list(chosen.values()), new)
+        for name in change.removed:
+            # It answers what it has read. Only a stop waits for that.
+            leaving = self._removed[old[name]] = maybeDeferred(old[name].disownServiceParent)
+            leaving.addBoth(self._gone, old[name])
         for proxy in self.proxies:
             if proxy.parent is None:
                 proxy.setServiceParent(self)
         await gatherResults(closing)
+
+    def _adjust(self, proxies: list[PoolProxy], new: Settings) -> None:
+        self.proxies = proxies
+        self._unread.limit = new.maxUnreadBytes
+        self._unread.enforce()
+        for proxy, pool in zip(proxies, new.pools, strict=True):
+            proxy.adjust(pool, new.drainTimeout)
 
     def _gone(self, result: object, proxy: PoolProxy) -> None:
         del self._removed[proxy]

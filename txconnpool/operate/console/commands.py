@@ -35,7 +35,7 @@ class Changeable(Protocol):
 
     def change(self, make: Callable[[Settings], Settings]) -> Deferred[list[str]]:
         """
-        See L{txconnpool.config.changes.Changeable.change}.
+        See L{txconnpool.operate.reload.Changeable.change}.
         """
 
 

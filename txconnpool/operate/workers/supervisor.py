@@ -30,13 +30,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txconnpool.config.changes import CannotChange, Changeable
+from txconnpool.config.changes import Address, CannotChange, Plan
 from txconnpool.config.files import checkFiles
 from txconnpool.config.settings import PoolSettings, Settings
 from txconnpool.net.endpoints import Listener, raised
 from txconnpool.operate.logs import relay
 from txconnpool.operate.operations import OperationError, mergeRows, mergeTexts, noSession
-from txconnpool.operate.service import listenProblem, statisticsService
+from txconnpool.operate.reload import Changeable
+from txconnpool.operate.service import cannotChange, statisticsService
 from txconnpool.operate.statistics.snapshot import countersOf, mergeSnapshots, takeSnapshot
 from txconnpool.operate.statistics.table import ProcessSource
 from txconnpool.operate.workers.channel import Channel, ChannelError, ChannelLost, ignoreLost
@@ -630,35 +631,27 @@ class Workers(Service, Changeable):
 
     # -- Changes
 
-    async def _apply(self, new: Settings) -> None:
+    def _listening(self) -> list[Address]:
+        return list(self._entrances)
+
+    async def _apply(self, change: Plan) -> None:
         """
         Put settings in force here and in all workers. What is listened on is bound first; then the workers are told,
         and told to go back if one of them cannot.
         """
-        wanted = [(pool.name, description) for pool in new.pools for description in pool.listen]
-        spare = {key[1]: key for key in self._entrances if key not in wanted}
-        entrances: dict[tuple[str, str], Entrance] = {}
-        opened: list[Entrance] = []
-        changing: list[Entrance] = []
+        new = change.settings
+        opened: dict[Address, Entrance] = {}
         try:
-            for key in wanted:
-                entrance = self._entrances.get(key)
-                if entrance is None and key[1] in spare:
-                    entrance = self._entrances[spare.pop(key[1])]
-                    changing.append(entrance)
-                elif entrance is None:
-                    entrance = self._entrance(*key)
-                    opened.append(entrance)
-                entrances[key] = entrance
+            for address in change.opened:
+                opened[address] = self._entrance(*address)
         except Exception as error:
-            await gatherResults([entrance.close() for entrance in opened])
-            problem = listenProblem(error)
-            if problem is None:
-                raise
-            raise CannotChange(f"cannot listen on {problem}") from None
-        removed = [self._entrances[key] for key in spare.values()]
+            await gatherResults([entrance.close() for entrance in opened.values()])
+            raise cannotChange(error) from None
+        moved = {(taker, each): self._entrances[giver, each] for each, giver, taker in change.moved}
+        entrances = {**{address: self._entrances[address] for address in change.kept}, **moved, **opened}
+        removed = [self._entrances[address] for address in change.closed]
         # Until the workers know, clients must not come in by what there was before.
-        self._shut.update(changing, removed)
+        self._shut.update(moved.values(), removed)
         self.readinessChanged()
         old, self.settings = self.settings, new
         faults = await self._tellSettings()
@@ -670,7 +663,7 @@ class Workers(Service, Changeable):
         self._shut.clear()
         if faults:
             self.readinessChanged()
-            await gatherResults([entrance.close() for entrance in opened])
+            await gatherResults([entrance.close() for entrance in opened.values()])
             raise CannotChange(faults)
         self._entrances = entrances
         self._paused &= {pool.name for pool in new.pools}

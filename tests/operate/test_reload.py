@@ -1,0 +1,122 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for L{txconnpool.operate.reload}. L{tests.operate.test_service} and L{tests.operate.workers.test_supervisor} test
+how the services apply a change.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+
+from txconnpool.config.changes import Address, CannotChange, Plan
+from txconnpool.config.settings import PoolSettings, Settings
+from txconnpool.operate.reload import Changeable
+
+A = PoolSettings(name="a")
+
+
+class Example(Service, Changeable):
+    """
+    A service whose settings may change.
+
+    @ivar applied: the settings that it was to put in force.
+    @ivar waits: what it waits for meanwhile.
+    @ivar fault: why it cannot, if it cannot.
+    """
+
+    def __init__(self) -> None:
+        Changeable.__init__(self, Settings(pools=(A,)))
+        self.applied: list[Settings] = []
+        self.waits: Deferred[None] | None = None
+        self.fault: Exception | None = None
+
+    def _listening(self) -> list[Address]:
+        return []
+
+    async def _apply(self, change: Plan) -> None:
+        self.applied.append(change.settings)
+        if self.waits is not None:
+            await self.waits
+        if self.fault is not None:
+            raise self.fault
+
+
+class ChangeableTests(SynchronousTestCase):
+    """
+    Tests for L{Changeable}.
+    """
+
+    def setUp(self) -> None:
+        """
+        Start an example.
+        """
+        self.service = Example()
+        self.service.startService()
+
+    def test_told(self) -> None:
+        """
+        What has changed is the result, and in the log in one line each.
+        """
+        with capturedLogs() as logs:
+            changed = self.service.change(lambda old: replace(old, drainTimeout=1.0))
+        lines = ["drain-timeout 5 -> 1"]
+        self.assertEqual((self.successResultOf(changed), [event["line"] for event in logs]), (lines, lines))
+        self.assertEqual(self.service.settings.drainTimeout, 1.0)
+
+    def test_quiet(self) -> None:
+        """
+        On demand nothing is logged.
+        """
+        with capturedLogs() as logs:
+            self.successResultOf(self.service.change(lambda old: replace(old, drainTimeout=1.0), quiet=True))
+        self.assertEqual(logs, [])
+
+    def test_same(self) -> None:
+        """
+        The same settings are put in force too: what they name may be different.
+        """
+        self.assertEqual(self.successResultOf(self.service.change(lambda old: old)), [])
+        self.assertEqual(len(self.service.applied), 1)
+
+    def test_fixed(self) -> None:
+        """
+        What cannot change before the next start stays, and is told.
+        """
+        changed = self.service.change(lambda old: replace(old, workers=2, drainTimeout=1.0))
+        self.assertEqual(self.successResultOf(changed), ["drain-timeout 5 -> 1", "workers 1 -> 2: needs a restart"])
+        self.assertEqual(self.service.applied, [Settings(pools=(A,), drainTimeout=1.0)])
+
+    def test_cannot(self) -> None:
+        """
+        When it cannot be, the settings are what they were.
+        """
+        self.service.fault = CannotChange("no")
+        self.failureResultOf(self.service.change(lambda old: replace(old, drainTimeout=1.0)), CannotChange)
+        self.assertEqual(self.service.settings.drainTimeout, 5.0)
+        self.service.fault = None
+        self.successResultOf(self.service.change(lambda old: replace(old, drainTimeout=1.0)))
+
+    def test_oneAtATime(self) -> None:
+        """
+        A change waits for the one before it, and begins with what that has left.
+        """
+        self.service.waits = Deferred()
+        first = self.service.change(lambda old: replace(old, drainTimeout=1.0))
+        second = self.service.change(lambda old: replace(old, maxUnreadBytes=1 << 20))
+        self.assertEqual(len(self.service.applied), 1)
+        self.service.waits.callback(None)
+        self.assertEqual(self.successResultOf(first), ["drain-timeout 5 -> 1"])
+        self.assertEqual(self.successResultOf(second), ["max-unread-bytes 256m -> 1m"])
+        self.assertEqual(self.service.settings.drainTimeout, 1.0)
+
+    def test_stopped(self) -> None:
+        """
+        What does not run does not change.
+        """
+        self.service.stopService()
+        self.failureResultOf(self.service.change(lambda old: old), CannotChange)

@@ -1,0 +1,84 @@
+# -*- test-case-name: tests.operate.test_reload -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Settings that change while the proxy runs: one change at a time, each of them as a whole or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.logger import Logger
+
+from txconnpool.config.changes import Address, CannotChange, Plan, plan
+from txconnpool.config.files import fingerprints
+from txconnpool.config.settings import Settings
+
+_log = Logger("txconnpool.settings")
+
+
+class Changeable:
+    """
+    A mixin for services that run with settings which may change.
+
+    @ivar settings: the settings in force.
+    """
+
+    running: int
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._fingerprints: dict[str, bytes] = {}
+        self._changing = DeferredLock()
+
+    def rememberFiles(self) -> None:
+        """
+        Remember what is in the files that the settings name. To be called when the service starts: the first change
+        compares with it.
+        """
+        self._fingerprints = dict(fingerprints(self.settings))
+
+    def change(self, make: Callable[[Settings], Settings], quiet: bool = False) -> Deferred[list[str]]:
+        """
+        Put other settings in force, all of them or none. Sessions and requests are kept. A change waits for the one
+        before it.
+
+        @param make: called with the settings in force when it is the turn of this change, returns the new ones.
+        @param quiet: whether to log nothing.
+
+        @return: fires with a line for each thing that has changed, and for each that needs a restart to change; fails
+            with L{CannotChange}, and with whatever C{make} raises.
+        """
+        return self._changing.run(lambda: Deferred.fromCoroutine(self._change(make, quiet)))
+
+    async def _change(self, make: Callable[[Settings], Settings], quiet: bool) -> list[str]:
+        if not self.running:
+            raise CannotChange("the proxy is not running")
+        change = plan(self.settings, make(self.settings), list(self._listening()))
+        # Also when no setting differs: a file that one of them names may have changed, such as a list of passwords.
+        await self._apply(change)
+        self.settings = change.settings
+        before, self._fingerprints = self._fingerprints, dict(fingerprints(self.settings))
+        lines = [
+            *change.changes,
+            *(f"{what}: new" for what, found in self._fingerprints.items() if before.get(what, found) != found),
+            *(f"{line}: needs a restart" for line in change.restarts),
+        ]
+        for line in [] if quiet else lines:
+            _log.info("{line}", line=line)
+        return lines
+
+    def _listening(self) -> Iterable[Address]:
+        """
+        @return: the addresses that are listened on.
+        """
+        raise NotImplementedError
+
+    async def _apply(self, change: Plan) -> None:
+        """
+        Put settings in force.
+
+        @raise CannotChange: this is not possible, and nothing has changed.
+        """
+        raise NotImplementedError
