@@ -1,43 +1,37 @@
 # -*- test-case-name: tests.net.test_transport -*-
 # Copyright txconnpool contributors. See LICENSE.
-
 """
-How bytes move between the sockets and the protocols.
+A transport that costs less per request than Twisted's own, and small functions for transports of any kind.
 
 A Twisted transport pays, for each event, for a log context around it and, for each write, for two C{epoll_ctl} and one
 more turn of the reactor. Beside a parser of a few microseconds that is most of the cost of a request. L{adopt} takes
-a socket over from its Twisted transport: all sockets taken over live in an epoll of our own, which the reactor
-sees as one more reader. One turn of it reads from everything that is ready, calls the protocols directly, and only then
-sends, once for each transport, what was written meanwhile; the kernel is asked about writing only where it did not
-take everything.
+a socket over from its Twisted transport. From then on L{Turn<txconnpool.net.turn.Turn>} reads it together with all
+others that were taken over, and sends what was written once for each transport and turn of the reactor.
 
-What is on the way of every request calls no attribute that is no method (C{self._write(data)}) but a local name for it:
-CPython looks for a method each time, and is not sped up by finding none.
+Code that runs for every request does not call a callable attribute as C{self._write(data)}, but by a local name:
+CPython looks for a method of that name each time, and caches nothing when it finds none.
 
-Protocols notice nothing: the transport they get behaves as Twisted's does, and they get Twisted's own wherever a
-socket cannot be taken over (TLS, tests in memory, wrapping protocols, other platforms and reactors).
+Protocols see no difference: the transport behaves as Twisted's does, and it is Twisted's own wherever a socket cannot
+be taken over (TLS, tests in memory, wrapping protocols, other platforms and reactors).
 """
 
 from __future__ import annotations
 
 import select
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from errno import EAGAIN, ENOBUFS
 from socket import SHUT_WR, socket
 from typing import Any, cast
 
 from twisted.internet import tcp, unix
-from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IConsumer,
-    IDelayedCall,
     IHalfCloseableProtocol,
     IProducer,
     IProtocol,
     IPushProducer,
     IReactorFDSet,
-    IReadDescriptor,
     ISystemHandle,
     ITCPTransport,
     ITransport,
@@ -48,85 +42,48 @@ from twisted.python.components import proxyForInterface
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txconnpool.net.turn import IN, LOST, OUT, Turn, turnOf
+
+#: Whether L{adopt} takes sockets over at all. If it is false, every protocol keeps the transport it has.
 DIRECT = hasattr(select, "epoll")
-"""
-Whether L{adopt} takes sockets over at all; where it is false every protocol keeps the transport it has.
-"""
 
+#: A push producer is paused while more bytes than this are unsent. It is Twisted's own number.
 HIGH_WATER = 1 << 16
-"""
-A push producer is paused while more bytes than this are unsent. Twisted's own number.
-"""
 
-READ_SIZE = 124 << 10
-"""
-The most bytes read from one socket before the others have had their turn. Python allocates as much for each read and
-gives back what was not needed; from 128 KiB on the C library would ask the kernel for the pages, each time.
-"""
-
-READ_MAX = 1 << 20
-"""
-How many bytes are read, from however many sockets, before something is done with them; one read may exceed it.
-"""
-
-BATCH = 256
-"""
-The most events taken from the kernel at once.
-"""
-
-ROUNDS = 4
-"""
-How often a turn looks for more events before the rest of the application gets its own.
-"""
-
+#: Up to this number of bytes it costs less to join several pieces than to let the kernel gather them.
 JOIN_MAX = 1 << 16
-"""
-Up to so many bytes it costs less to copy several pieces into one than to let the kernel gather them.
-"""
 
+#: It also costs less to join any number of bytes if the average piece is smaller than this.
 PIECE_MIN = 1 << 12
-"""
-So it does with any number of bytes when the pieces, on average, are smaller than this.
-"""
 
+#: The largest number of pieces that the kernel gathers at once, its C{IOV_MAX}.
 PIECES_MAX = 1024
-"""
-The most pieces that the kernel gathers at once (its IOV_MAX).
-"""
 
-_IN: int = getattr(select, "EPOLLIN", 0)
-_OUT: int = getattr(select, "EPOLLOUT", 0)
-
+#: The classes of Twisted whose sockets are taken over. Subclasses are not: they may read and write in their own way.
 _PLAIN = (tcp.Server, tcp.Client, unix.Server, unix.Client)
-"""
-The classes whose way to read and write is known here. Exactly these: a subclass may do either in its own way.
-"""
 
 _DONE = Failure(ConnectionDone("Connection done"))
-_LOST = Failure(ConnectionLost("Connection lost"))
 
 _log = Logger("txconnpool.net")
-
-_turns: dict[object, Turn] = {}
 
 
 def adopt(protocol: IProtocol, reactor: object, direct: bool = True) -> ITransport:
     """
-    Take over the socket of a protocol's transport where that is possible.
+    Take over the socket of a protocol's transport, if that is possible.
 
-    To be called from C{connectionMade}, before anything is written, as C{self.transport = adopt(self, reactor)}. From
-    then on C{protocol.dataReceived}, as it is bound now, is called without the wrappers that an endpoint may have put
-    around the protocol; C{connectionLost} still passes through them. The transport that was there before should not be
-    used any more: if it is closed the connection is closed, but what is unsent is lost.
+    Call it in C{connectionMade}, before anything is written, as C{self.transport = adopt(self, reactor)}. From then on
+    received bytes go to C{protocol.dataReceived}, as it is bound now, without the wrappers that an endpoint may have
+    put around the protocol. C{connectionLost} still passes through the wrappers. The previous transport must not be
+    used any more: closing it closes the connection, but drops unsent bytes.
 
-    What a L{DirectTransport} cannot do is to start TLS and to pass file descriptors.
+    A L{DirectTransport} cannot start TLS or pass file descriptors.
 
     @param protocol: the protocol, connected to its transport.
     @param reactor: the reactor of that transport.
-    @param direct: whether to take over at all; false leaves everything to Twisted, for comparison and in need.
+    @param direct: C{False}: do not take the socket over, for comparisons.
 
-    @return: a L{DirectTransport}, or the transport that the protocol has if that is not one of Twisted's plain TCP or
-        UNIX stream transports on a reactor that watches descriptors, or has already something to write.
+    @return: a L{DirectTransport}; or the protocol's own transport, if that has unsent bytes, or is not one of Twisted's
+        plain TCP or UNIX stream transports on a reactor that watches descriptors.
     """
     transport = cast(Any, protocol).transport
     if (
@@ -136,17 +93,15 @@ def adopt(protocol: IProtocol, reactor: object, direct: bool = True) -> ITranspo
         or transport in reactor.getWriters()
     ):
         return cast(ITransport, transport)
-    turn = _turns.get(reactor)
-    if turn is None:
-        turn = _turns[reactor] = Turn(reactor)
-    return DirectTransport(protocol, transport, turn)
+    return DirectTransport(protocol, transport, turnOf(reactor))
 
 
 def tune(transport: Any) -> None:
     """
-    Where a connection is one of TCP: have what is written leave at once, and notice a peer that has vanished.
+    Set the options of a TCP connection: send without delay (C{TCP_NODELAY}), and detect a peer that has vanished
+    (C{SO_KEEPALIVE}). Other connections have no such options.
     """
-    # Twisted's UNIX transports say that they are of TCP too, and with older ones this would fail.
+    # Twisted's UNIX transports claim to provide ITCPTransport too. With older versions the calls would fail.
     if ITCPTransport.providedBy(transport) and not IUNIXTransport.providedBy(transport):
         transport.setTcpNoDelay(True)
         transport.setTcpKeepAlive(True)
@@ -154,7 +109,7 @@ def tune(transport: Any) -> None:
 
 def peerOf(transport: ITransport) -> str:
     """
-    Where the other side is, as people write it.
+    @return: the address of the peer for people: C{host:port}, C{[host]:port} for IPv6, or C{unix}.
     """
     peer: Any = transport.getPeer()
     host = getattr(peer, "host", None)
@@ -165,12 +120,12 @@ def peerOf(transport: ITransport) -> str:
 
 def closeAfterFlush(transport: Any) -> None:
     """
-    Close a connection when what was written is sent, whatever the other side does.
+    Flush pending writes, then close without waiting for the peer.
 
-    C{loseConnection} does that, but over TLS it waits for a producer to end, and then for the other side to say goodbye
-    too, which it only hears as long as it reads.
+    C{loseConnection} does that for plain connections. Over TLS it waits until a producer has ended, and then until the
+    peer has closed its side too, which is only noticed while the connection is read.
 
-    @param transport: what L{adopt} gave.
+    @param transport: the result of L{adopt}.
     """
     under = getattr(transport, "transport", None)
     if under is not None:
@@ -180,10 +135,8 @@ def closeAfterFlush(transport: Any) -> None:
         under.loseConnection()
 
 
+#: The base class of an C{ITCPTransport} that forwards all calls to another one.
 _Forwarding: Any = proxyForInterface(ITCPTransport, "_under")
-"""
-An L{ITCPTransport} that leaves everything to the transport under it.
-"""
 
 
 @implementer(IConsumer, IPushProducer, ISystemHandle)
@@ -191,21 +144,22 @@ class DirectTransport(_Forwarding):
     """
     A transport that reads and writes the socket of a Twisted transport itself.
 
-    It stands between that transport, to which it is the protocol, and the protocol, to which it is the transport. All
-    that is not moving bytes stays with the Twisted transport: addresses, options, the registered producer, closing.
+    It is between the two: the Twisted transport has it as its protocol, and the protocol has it as its transport.
+    Everything but moving bytes stays with the Twisted transport: addresses, options, the registered producer, closing.
 
-    What is asked of it is only noted, and done by L{settle}, which the turn calls once for each transport that
-    L{Turn.queue} was told of.
+    Calls of its methods only change its state. L{settle} carries them out: the turn calls that once for each transport
+    that was given to L{Turn.queue<txconnpool.net.turn.Turn.queue>}.
 
-    @ivar connected: whether the connection is still there and was not aborted.
+    @ivar connected: whether the connection exists and was not aborted.
     @ivar disconnecting: whether L{loseConnection} was called.
-    @ivar unsent: the number of bytes written but not yet taken by the kernel.
-    @ivar queued: whether L{settle} will be called.
-    @ivar wanted: the events, as an epoll mask, that this transport waits for.
-    @ivar watched: the events that the kernel was told to wait for.
-    @ivar readable: whether what comes is for the protocol: neither side has closed the connection.
+    @ivar unsent: the number of bytes that were written and not yet taken by the kernel.
+    @ivar queued: whether the turn will call L{settle}.
+    @ivar wanted: the events that this transport waits for, as an epoll mask.
+    @ivar watched: the events that the kernel reports for it.
+    @ivar readable: whether bytes that arrive are for the protocol: neither side has closed the connection.
     @ivar socket: the socket.
-    @ivar received: takes what was read.
+    @ivar fd: the number of the socket.
+    @ivar received: the method of the protocol that takes received bytes.
     """
 
     __slots__ = (
@@ -244,69 +198,77 @@ class DirectTransport(_Forwarding):
         self.unsent = 0
         self.fd = self.socket.fileno()
         self.received = protocol.dataReceived
-        self.wanted = _IN
+        self.wanted = IN
         self.watched = 0
         under.stopReading()
         under.protocol = self
         turn.add(self)
 
+    @property
+    def pieces(self) -> int:
+        """
+        How many pieces the unsent bytes are in.
+        """
+        return len(self._pending)
+
     # ITransport, IConsumer
 
     def write(self, data: bytes) -> None:
         """
-        Send bytes at the end of this turn. They are dropped if the connection is gone.
+        Send bytes at the end of this turn. They are dropped if the connection is lost.
         """
         if not isinstance(data, bytes):
             raise TypeError(f"Data must be bytes, not {type(data).__name__}")
         if self._writable:
             pending = self._pending
-            # The first may be what is left of a piece; small ones would take many times their bytes in memory.
-            if len(pending) > 1 and self.wanted & _OUT and len(pending[-1]) < PIECE_MIN:
-                pending[-1] += data  # type: ignore[operator]  # it is no memoryview
+            # The first piece may be a memoryview, the rest of a larger one. Many small pieces would take a multiple of
+            # their bytes in memory.
+            if len(pending) > 1 and self.wanted & OUT and len(pending[-1]) < PIECE_MIN:
+                pending[-1] += data  # type: ignore[operator]  # only the first piece can be a memoryview
             else:
                 pending.append(data)
             self.unsent += len(data)
             if not self.queued:
                 self._turn.queue(self)
             if self.unsent > HIGH_WATER:
-                self._crowded()
+                self._pauseProducer()
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
         """
-        Send several pieces of bytes, as L{write} does.
+        Send several pieces as L{write} does.
         """
         for piece in data:
             self.write(piece)
 
     def loseConnection(self) -> None:
         """
-        Stop reading, send what is unsent, then close.
+        Stop reading, send the unsent bytes, then close.
         """
         if self.connected:
             self.disconnecting = self._draining = True
             self.readable = False
-            self.wanted &= ~_IN
-            self._touch()
+            self.wanted &= ~IN
+            self._enqueue()
 
     def loseWriteConnection(self) -> None:
         """
-        Send what is unsent, then tell the peer that nothing will follow. Reading goes on.
+        Send the unsent bytes, then close this direction. Reading goes on.
         """
         if self._writable:
             self._halfClosing = self._draining = True
-            self._touch()
+            self._enqueue()
 
     def abortConnection(self) -> None:
         """
-        Drop what is unsent and reset the connection. The protocol is told in the next turn of the reactor.
+        Drop the unsent bytes and reset the connection. C{connectionLost} is called in the next turn of the reactor.
         """
-        self._leave()
+        self._detach()
         self._under.abortConnection()
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
         """
-        Have a producer paused while more than L{HIGH_WATER} bytes are unsent, or, where it is not streaming, asked for
-        more whenever all is sent.
+        Register a producer. One that is streaming is paused while more than L{HIGH_WATER} bytes are unsent; any other
+        is resumed whenever all bytes are sent.
         """
         self._under.producerPaused = False
         self._under.registerProducer(producer, streaming)
@@ -318,7 +280,7 @@ class DirectTransport(_Forwarding):
         Forget the producer.
         """
         self._under.unregisterProducer()
-        self._touch()
+        self._enqueue()
 
     # IPushProducer
 
@@ -326,16 +288,16 @@ class DirectTransport(_Forwarding):
         """
         Stop reading.
         """
-        self.wanted &= ~_IN
-        self._touch()
+        self.wanted &= ~IN
+        self._enqueue()
 
     def resumeProducing(self) -> None:
         """
-        Read again, unless the peer has ended or the connection is being closed.
+        Read again, unless the peer has closed its side or this side is closing.
         """
         if self.readable:
-            self.wanted |= _IN
-            self._touch()
+            self.wanted |= IN
+            self._enqueue()
 
     def stopProducing(self) -> None:
         """
@@ -343,7 +305,7 @@ class DirectTransport(_Forwarding):
         """
         self.loseConnection()
 
-    # What stays with the Twisted transport
+    # Other calls that the Twisted transport answers
 
     def getHandle(self) -> socket:
         """
@@ -354,36 +316,36 @@ class DirectTransport(_Forwarding):
     def __repr__(self) -> str:
         return f"<DirectTransport of {self._under!r}>"
 
-    # What the Twisted transport calls, whose protocol this is
+    # Calls of the Twisted transport to its protocol
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Pass on what the Twisted transport read, which it does only if somebody starts it again.
+        Pass on bytes that the Twisted transport has read, which it does only if something has resumed it.
         """
         self.received(data)
 
     def connectionLost(self, reason: Failure) -> None:
         """
-        Leave the turn, and pass the word on. Whoever closes the Twisted transport, this is called, and once.
+        Leave the turn, and notify the protocol. This is called once, whatever closes the Twisted transport.
         """
-        self.watched = 0  # closing the socket took it out of the epoll
-        self._leave()
+        self.watched = 0  # closing the socket has removed it from the epoll
+        self._detach()
         outer = self._outer
-        del self._outer, self.received  # and with them the cycle of protocol and transport
+        del self._outer, self.received  # breaks the reference cycle of protocol and transport
         outer.connectionLost(reason)
 
-    # What the turn calls
+    # Calls of the turn
 
     def settle(self) -> None:
         """
-        Do what was asked for since the last time: send, do what waited for that, tell the kernel what to wait for.
+        Carry out the calls since the last time: send, do what waits for that, set the events that the kernel reports.
         """
         self.queued = False
-        if self.unsent and not self.wanted & _OUT:
+        if self.unsent and not self.wanted & OUT:
             try:
-                self._push()
+                self._send()
             except OSError:
-                self.close(_LOST)
+                self.close(LOST)
         if self._draining and not self.unsent:
             self._drained()
         if self.wanted != self.watched:
@@ -391,14 +353,14 @@ class DirectTransport(_Forwarding):
 
     def canSend(self) -> None:
         """
-        Note that the kernel takes bytes again, or has an error to tell to who tries.
+        Send again in this turn: the kernel takes bytes, or has an error that sending will return.
         """
-        self.wanted &= ~_OUT
-        self._touch()
+        self.wanted &= ~OUT
+        self._enqueue()
 
     def ended(self) -> None:
         """
-        The peer will send nothing more: close, unless the protocol can do with half a connection.
+        The peer has closed its side: close the connection, unless the protocol is an C{IHalfCloseableProtocol}.
         """
         protocol = IHalfCloseableProtocol(self._outer, None)
         if protocol is None:
@@ -410,9 +372,9 @@ class DirectTransport(_Forwarding):
 
     def close(self, reason: Failure) -> None:
         """
-        Close now.
+        Close the connection now.
         """
-        self._leave()
+        self._detach()
         try:
             self._under.connectionLost(reason)
         except BaseException:
@@ -420,24 +382,19 @@ class DirectTransport(_Forwarding):
 
     def failed(self) -> None:
         """
-        Close after an exception that the protocol let out, as a reactor does.
+        Log the current exception, which the protocol has raised, and close the connection, as a reactor does.
         """
         failure = Failure()
         _log.failure("{transport!r} is closed for an exception", failure, transport=self)
         self.close(failure)
 
-    # Inner parts
-
-    def _touch(self) -> None:
-        """
-        See to it that L{settle} is called.
-        """
+    def _enqueue(self) -> None:
         if self.connected and not self.queued:
             self._turn.queue(self)
 
-    def _leave(self) -> None:
+    def _detach(self) -> None:
         """
-        Leave the turn and forget all plans. From here on nothing is read, and all that is asked for is ignored.
+        Leave the turn. From here on nothing is read, and all calls are ignored.
         """
         if self.connected:
             self._turn.remove(self)
@@ -445,11 +402,11 @@ class DirectTransport(_Forwarding):
             self.wanted = self.watched = self.unsent = 0
             self._pending.clear()
 
-    def _push(self) -> None:
+    def _send(self) -> None:
         """
-        Let the kernel take what it will.
+        Write as many unsent bytes as the kernel takes.
 
-        @raise OSError: if the connection is broken.
+        @raise OSError: the connection is broken.
         """
         pending = self._pending
         try:
@@ -469,34 +426,34 @@ class DirectTransport(_Forwarding):
             pending.clear()
             return
         self.unsent -= sent
-        self.wanted |= _OUT
-        whole = 0
+        self.wanted |= OUT
+        sentPieces = 0
         for piece in pending:
             if sent < len(piece):
                 break
             sent -= len(piece)
-            whole += 1
-        del pending[:whole]
+            sentPieces += 1
+        del pending[:sentPieces]
         pending[0] = memoryview(pending[0])[sent:]
 
-    def _crowded(self) -> None:
+    def _pauseProducer(self) -> None:
         """
-        Pause the push producer, if there is one, until all is sent; but only for bytes that the kernel does not take.
+        Pause the push producer, if there is one, until all bytes are sent, unless the kernel takes them now.
         """
         under = self._under
         if under.producer is None or not under.streamingProducer or under.producerPaused:
             return
         try:
-            self._push()
+            self._send()
         except OSError:
-            pass  # settle() gets the error again, and may close where a protocol does not expect it here
+            pass  # settle() gets the error again. Here, during a write, the protocol does not expect to be closed.
         if self.unsent > HIGH_WATER:
             under.producerPaused = self._draining = True
             under.producer.pauseProducing()
 
     def _drained(self) -> None:
         """
-        All is sent: do what waited for that. A producer that has more to say goes first.
+        All bytes are sent: do what waits for that. A producer that has more to write comes first.
         """
         under = self._under
         if under.producer is not None and (under.producerPaused or not under.streamingProducer):
@@ -510,199 +467,7 @@ class DirectTransport(_Forwarding):
             try:
                 self.socket.shutdown(SHUT_WR)
             except OSError:
-                pass  # the peer is gone already; reading will tell
+                pass  # the peer has closed the connection already, which reading will find
             protocol = IHalfCloseableProtocol(self._outer, None)
             if protocol is not None:
                 protocol.writeConnectionLost()
-
-
-@implementer(IReadDescriptor)
-class Turn:
-    """
-    All transports of one reactor that were taken over, and what happens to them in one turn of that reactor.
-
-    It is in the reactor, and has its epoll, only while it has transports.
-
-    @ivar _transports: the transports by the numbers of their sockets.
-    @ivar _events: what the kernel said last, as far as it has not been looked at.
-    @ivar _came: what was read, and where; no bytes where the peer has ended.
-    @ivar _queue: the transports to be settled.
-    @ivar _running: whether the queue will be looked at before this turn ends.
-    @ivar _later: the call that looks at it otherwise.
-    """
-
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-        self._epoll = select.epoll()
-        self._fd = self._epoll.fileno()
-        self._transports: dict[int, DirectTransport] = {}
-        self._events: Iterator[tuple[int, int]] | None = None
-        self._came: deque[tuple[DirectTransport, bytes]] = deque()
-        self._queue: list[DirectTransport] = []
-        self._running = False
-        self._later: IDelayedCall | None = None
-
-    def add(self, transport: DirectTransport) -> None:
-        """
-        Take part in everything from now on.
-        """
-        self._transports[transport.fd] = transport
-        self.watch(transport)
-        # Each time, because whoever empties a reactor (trial between tests) does not tell us.
-        self._reactor.addReader(self)
-
-    def remove(self, transport: DirectTransport) -> None:
-        """
-        Take no part in anything any more.
-        """
-        del self._transports[transport.fd]
-        if transport.watched:
-            self._epoll.unregister(transport.fd)
-        self._rest()
-
-    def watch(self, transport: DirectTransport) -> None:
-        """
-        Tell the kernel what a transport waits for.
-        """
-        if not transport.watched:
-            self._epoll.register(transport.fd, transport.wanted)
-        elif transport.wanted:
-            self._epoll.modify(transport.fd, transport.wanted)
-        else:
-            self._epoll.unregister(transport.fd)
-        transport.watched = transport.wanted
-
-    def queue(self, transport: DirectTransport) -> None:
-        """
-        Settle a transport at the end of this turn, or as soon as the reactor can if this is not our turn.
-        """
-        transport.queued = True
-        self._queue.append(transport)
-        if not self._running:
-            self._rest()
-
-    # IReadDescriptor
-
-    def fileno(self) -> int:
-        """
-        @return: the number of the epoll, also after it is closed, for a reactor to see that it is still the same.
-        """
-        return self._fd
-
-    def logPrefix(self) -> str:
-        """
-        @return: what stands before log lines of the protocols.
-        """
-        return "txconnpool"
-
-    def doRead(self) -> None:
-        """
-        Read what there is, pass it on, settle what comes of it, and look again a few times. Each is done for all
-        transports before the next, so that the processor finds the code of each in its cache.
-        """
-        outermost = not self._running
-        self._running = True
-        try:
-            for _ in range(ROUNDS):
-                self._receive()
-                if not (self._came or self._queue):
-                    break
-                self._deliver()
-                self._settle()
-        finally:
-            if outermost:
-                self._running = False
-                self._rest()
-
-    def _receive(self) -> None:
-        """
-        Read from the sockets that are ready, and note which ones may be written to.
-        """
-        transports = self._transports
-        came = self._came
-        size = 0
-        events = self._events or iter(self._epoll.poll(0, BATCH))
-        self._events = None
-        for fd, event in events:
-            try:
-                transport = transports[fd]
-            except KeyError:
-                continue  # closed because of an event before this one
-            # Errors too are for recv to tell. It also sees when a number belongs to another socket by now.
-            if transport.wanted & _IN and event != _OUT:
-                try:
-                    data = transport.socket.recv(READ_SIZE)
-                except BlockingIOError:
-                    pass
-                except OSError:
-                    transport.close(_LOST)
-                else:
-                    came.append((transport, data))
-                    size += len(data)
-            if event != _IN:
-                transport.canSend()
-            if size > READ_MAX:
-                # The others come first next time. The kernel would name the same ones first as long as these have more.
-                self._events = events
-                break
-
-    def _deliver(self) -> None:
-        """
-        Pass on what was read. A neighbour may have closed the connection since, or paused it, which is too late.
-        """
-        came = self._came
-        while came:
-            transport, data = came.popleft()
-            if transport.readable:
-                received = transport.received
-                try:
-                    if data:
-                        received(data)
-                    else:
-                        transport.ended()
-                except BaseException:
-                    transport.failed()
-
-    def connectionLost(self, reason: Failure) -> None:
-        """
-        The reactor ends: so do all connections.
-        """
-        for transport in list(self._transports.values()):
-            transport.close(reason)
-
-    def _settle(self) -> None:
-        """
-        Settle each transport in the queue. What comes into the queue meanwhile has to wait, lest we never end.
-        """
-        queue = self._queue
-        self._queue = []
-        for transport in queue:
-            try:
-                transport.settle()
-            except BaseException:
-                transport.failed()
-
-    def _takeTurn(self) -> None:
-        """
-        Do what was asked for outside of a turn, in one of our own.
-        """
-        self._later = None
-        self.doRead()
-
-    def _rest(self) -> None:
-        """
-        Leave nothing undone and nothing behind when the turn is over.
-        """
-        if self._running:
-            return
-        if not self._transports:
-            del _turns[self._reactor]
-            self._reactor.removeReader(self)
-            self._epoll.close()
-            if self._later is not None:
-                self._later.cancel()
-        elif self._queue and self._later is None:
-            self._later = self._reactor.callLater(0, self._takeTurn)
-
-    def __repr__(self) -> str:
-        return f"<Turn of {list(self._transports.values())!r}>"

@@ -1,0 +1,251 @@
+# -*- test-case-name: tests.net.test_turn -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+One epoll for many sockets, which are read and written together in a turn of the reactor.
+
+All L{DirectTransport<txconnpool.net.transport.DirectTransport>}s of a reactor are in one epoll, which the reactor sees
+as one more reader. When that is readable, a L{Turn} reads from all sockets that are ready, calls the protocols
+directly, and only then sends, once for each transport, what they have written. The kernel is asked to report when a
+socket is writable only after it has not taken all bytes.
+"""
+
+from __future__ import annotations
+
+import select
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.error import ConnectionLost
+from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+if TYPE_CHECKING:
+    from txconnpool.net.transport import DirectTransport
+
+#: The largest number of bytes read from one socket before the others are read. Python allocates as much for each read
+#: and frees what was not needed. From 128 KiB on the C library would ask the kernel for the pages each time.
+READ_SIZE = 124 << 10
+
+#: The number of bytes read from all sockets before the protocols are called. The last read may exceed it.
+READ_MAX = 1 << 20
+
+#: The largest number of events taken from the kernel at once.
+BATCH = 256
+
+#: How often a turn looks for more events before the rest of the application continues.
+ROUNDS = 4
+
+#: The bits of an epoll mask for sockets that can be read and written; 0 where there is no epoll.
+IN: int = getattr(select, "EPOLLIN", 0)
+OUT: int = getattr(select, "EPOLLOUT", 0)
+
+#: The reason why a connection is closed after an error of its socket.
+LOST = Failure(ConnectionLost("Connection lost"))
+
+#: The turn of each reactor that has transports in it.
+turns: dict[object, Turn] = {}
+
+
+def turnOf(reactor: Any) -> Turn:
+    """
+    @return: the turn of a reactor, a new one if it has none.
+    """
+    turn = turns.get(reactor)
+    if turn is None:
+        turn = turns[reactor] = Turn(reactor)
+    return turn
+
+
+@implementer(IReadDescriptor)
+class Turn:
+    """
+    All direct transports of one reactor, and what happens to them in one turn of that reactor.
+
+    It is a reader of the reactor, and has an epoll, only while it has transports.
+
+    @ivar _transports: the transports by the numbers of their sockets.
+    @ivar _events: events that were taken from the kernel and not looked at yet.
+    @ivar _arrived: bytes that were read, with their transports; empty bytes if the peer has closed its side.
+    @ivar _queue: the transports to settle.
+    @ivar _running: whether the queue will be emptied before this turn ends.
+    @ivar _later: the delayed call that empties it otherwise.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._epoll = select.epoll()
+        self._fd = self._epoll.fileno()
+        self._transports: dict[int, DirectTransport] = {}
+        self._events: Iterator[tuple[int, int]] | None = None
+        self._arrived: deque[tuple[DirectTransport, bytes]] = deque()
+        self._queue: list[DirectTransport] = []
+        self._running = False
+        self._later: IDelayedCall | None = None
+
+    def add(self, transport: DirectTransport) -> None:
+        """
+        Add a transport.
+        """
+        self._transports[transport.fd] = transport
+        self.watch(transport)
+        # Each time, because all readers of a reactor may have been removed, as trial does between tests.
+        self._reactor.addReader(self)
+
+    def remove(self, transport: DirectTransport) -> None:
+        """
+        Remove a transport.
+        """
+        del self._transports[transport.fd]
+        if transport.watched:
+            self._epoll.unregister(transport.fd)
+        self._finish()
+
+    def watch(self, transport: DirectTransport) -> None:
+        """
+        Have the kernel report the events that a transport waits for.
+        """
+        if not transport.watched:
+            self._epoll.register(transport.fd, transport.wanted)
+        elif transport.wanted:
+            self._epoll.modify(transport.fd, transport.wanted)
+        else:
+            self._epoll.unregister(transport.fd)
+        transport.watched = transport.wanted
+
+    def queue(self, transport: DirectTransport) -> None:
+        """
+        Settle a transport at the end of this turn, or as soon as the reactor can if no turn is running.
+        """
+        transport.queued = True
+        self._queue.append(transport)
+        if not self._running:
+            self._finish()
+
+    # IReadDescriptor
+
+    def fileno(self) -> int:
+        """
+        @return: the number of the epoll, also after it was closed: a reactor compares it.
+        """
+        return self._fd
+
+    def logPrefix(self) -> str:
+        """
+        @return: the name of this reader in the log.
+        """
+        return "txconnpool"
+
+    def doRead(self) -> None:
+        """
+        Read from all sockets that are ready, call the protocols, settle the transports, and repeat this a few times.
+        Each step is done for all transports before the next step, so that its code stays in the processor's cache.
+        """
+        outermost = not self._running
+        self._running = True
+        try:
+            for _ in range(ROUNDS):
+                self._receive()
+                if not (self._arrived or self._queue):
+                    break
+                self._deliver()
+                self._settle()
+        finally:
+            if outermost:
+                self._running = False
+                self._finish()
+
+    def _receive(self) -> None:
+        """
+        Read from the sockets that are ready, and find those that can be written to.
+        """
+        transports = self._transports
+        arrived = self._arrived
+        size = 0
+        events = self._events or iter(self._epoll.poll(0, BATCH))
+        self._events = None
+        for fd, event in events:
+            try:
+                transport = transports[fd]
+            except KeyError:
+                continue  # an event before this one has closed it
+            # recv also finds errors, and that the number belongs to another socket by now.
+            if transport.wanted & IN and event != OUT:
+                try:
+                    data = transport.socket.recv(READ_SIZE)
+                except BlockingIOError:
+                    pass
+                except OSError:
+                    transport.close(LOST)
+                else:
+                    arrived.append((transport, data))
+                    size += len(data)
+            if event != IN:
+                transport.canSend()
+            if size > READ_MAX:
+                # The others come first next time. The kernel would report these first as long as they have more bytes.
+                self._events = events
+                break
+
+    def _deliver(self) -> None:
+        """
+        Call the protocols with the bytes that were read. A connection may have been closed since, by the protocol of
+        another one. If it was paused, its protocol still gets the bytes.
+        """
+        arrived = self._arrived
+        while arrived:
+            transport, data = arrived.popleft()
+            if transport.readable:
+                received = transport.received
+                try:
+                    if data:
+                        received(data)
+                    else:
+                        transport.ended()
+                except BaseException:
+                    transport.failed()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """
+        Close all connections, because the reactor ends.
+        """
+        for transport in list(self._transports.values()):
+            transport.close(reason)
+
+    def _settle(self) -> None:
+        """
+        Settle each transport in the queue. Those that are queued meanwhile wait for the next time, so that this ends.
+        """
+        queue = self._queue
+        self._queue = []
+        for transport in queue:
+            try:
+                transport.settle()
+            except BaseException:
+                transport.failed()
+
+    def _takeTurn(self) -> None:
+        """
+        Settle transports that were queued while no turn was running.
+        """
+        self._later = None
+        self.doRead()
+
+    def _finish(self) -> None:
+        """
+        At the end of a turn, see to it that the queue will be emptied; or leave the reactor, if no transports are left.
+        """
+        if self._running:
+            return
+        if not self._transports:
+            del turns[self._reactor]
+            self._reactor.removeReader(self)
+            self._epoll.close()
+            if self._later is not None:
+                self._later.cancel()
+        elif self._queue and self._later is None:
+            self._later = self._reactor.callLater(0, self._takeTurn)
+
+    def __repr__(self) -> str:
+        return f"<Turn of {list(self._transports.values())!r}>"
