@@ -1,6 +1,6 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests against real servers and real processes, and the tools which they share.
+Tests with real servers and real processes, and the tools that these tests share.
 
-They skip, with a reason, where the program they need is not installed.
+A test is skipped, with the reason, if a program that it needs is not installed.
 """

@@ -1,9 +1,9 @@
 # -*- test-case-name: tests.real.test_stats -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-A headless Chromium for tests of pages, driven over its DevTools protocol.
+A headless Chromium for tests of web pages, controlled over its DevTools protocol.
 
-It speaks over two pipes, so that no port is opened, and asks nobody but the server under test.
+The protocol uses two pipes, so that no port is opened. The browser connects to no host but the server under test.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _FLAGS = (
 
 class BrowserFailed(Exception):
     """
-    The browser did not do what it was told, in time or at all.
+    A command of the browser failed or timed out.
     """
 
 
 def missingBrowser() -> str | None:
     """
-    @return: why there is no browser, for the C{skip} of a test case, or C{None}.
+    @return: the reason why no browser can be started, for the C{skip} of a test case, or C{None}.
     """
     return None if any(map(which, PROGRAMS)) else "chromium is not installed"
 
@@ -50,14 +50,15 @@ class Browser:
     """
     A browser with one page.
 
-    @ivar errors: what the page complained about: exceptions, and what its policy forbade.
+    @ivar errors: the errors of the page: exceptions, and violations of its content security policy.
     """
 
     def __init__(self, width: int = 1280, height: int = 900, dark: bool = False, scale: float = 1.0) -> None:
         """
-        @param width: of the page, in its own pixels.
-        @param dark: whether the person prefers dark pages.
-        @param scale: pixels of a screenshot for one of the page.
+        @param width: the width of the page, in CSS pixels.
+        @param height: the height of the page, in CSS pixels.
+        @param dark: whether the page is shown in the user's preferred colour scheme C{dark}.
+        @param scale: the number of screenshot pixels for one CSS pixel.
         """
         self.errors: list[str] = []
         self._size: dict[str, Any] = {"width": width, "height": height, "deviceScaleFactor": scale}
@@ -74,11 +75,11 @@ class Browser:
 
     def start(self) -> Self:
         """
-        Start it, with a profile of its own.
+        Start the browser with an empty profile.
         """
         program = next(path for path in map(which, PROGRAMS) if path is not None)
         self._profile = tempfile.mkdtemp(prefix="browser-")
-        # Its ends of the pipes are to be 3 and 4, so ours must not be.
+        # Chromium uses the descriptors 3 and 4, so the pipes here must have other numbers.
         ends = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 20) for pair in (os.pipe(), os.pipe()) for end in pair]
         theirs, self._out, self._in, answers = ends
         command = f'exec "$0" "$@" 3<&{theirs} 4>&{answers}'
@@ -113,7 +114,7 @@ class Browser:
 
     def stop(self) -> None:
         """
-        End it, with all its processes.
+        Kill the browser with all its processes.
         """
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -121,7 +122,7 @@ class Browser:
             os.close(end)
         shutil.rmtree(self._profile, ignore_errors=True)
 
-    # -- The protocol: JSON, each message with a NUL behind it
+    # -- The protocol: JSON messages, each followed by a NUL
 
     def _call(self, method: str, session: bool = True, **parameters: Any) -> dict[str, Any]:
         self._count += 1
@@ -160,13 +161,13 @@ class Browser:
 
     def open(self, url: str) -> None:
         """
-        Go to an address.
+        Load a page.
         """
         self._call("Page.navigate", url=url)
 
     def value(self, expression: str) -> Any:
         """
-        @return: the value of a JavaScript expression in the page, as JSON carries it.
+        @return: the value of a JavaScript expression in the page, converted by JSON.
         """
         result = self._call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in result:
@@ -178,6 +179,7 @@ class Browser:
         Wait until a JavaScript expression is true.
 
         @return: its value.
+        @raise BrowserFailed: it is not true after C{timeout} seconds.
         """
         deadline = time.monotonic() + timeout
         while not (value := self.value(expression)):
@@ -189,15 +191,15 @@ class Browser:
 
     def point(self, x: float, y: float) -> None:
         """
-        Move the mouse.
+        Move the mouse to a position of the page, in CSS pixels.
         """
         self._call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
     def screenshot(self, path: Path | str, whole: bool = True) -> None:
         """
-        Save a picture of the page.
+        Save a screenshot of the page as a PNG file.
 
-        @param whole: all of it, not only what fits on the screen.
+        @param whole: whether to include the parts that do not fit on the screen.
         """
         picture = self._call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         if whole:

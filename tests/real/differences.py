@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.real.test_fuzz -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Where the proxy is meant to differ from memcached 1.6.18, and why: all of it, see L{DIFFERENCES}.
+The complete list of intended differences between the proxy and memcached 1.6.18, with reasons: L{DIFFERENCES}.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from tests.real.streams import LIMIT, STORES, Request
 @dataclass(frozen=True)
 class Difference:
     """
-    A place where the proxy does something else on purpose.
+    An intended difference between the proxy and memcached.
 
-    @ivar name: for statistics.
-    @ivar reason: why.
-    @ivar example: requests that show it.
-    @ivar instead: what to send to memcached so that its answer to a request is what the proxy's should be: the same
-        L{Request} if this is not about it, C{None} if there is nothing of the kind and neither is sent anything.
+    @ivar name: a word for the counts of the fuzzer.
+    @ivar reason: why the proxy differs.
+    @ivar example: requests that show the difference.
+    @ivar instead: takes a request, and returns the request to send to memcached in its place, so that memcached's reply
+        is the one expected from the proxy. Returns the same L{Request} if the difference does not concern it, and
+        C{None} if no such request exists; then the request is sent to neither of them.
     """
 
     name: str
@@ -32,17 +33,17 @@ class Difference:
     instead: Callable[[Request], Request | None]
 
 
-#: memcached answers this with C{CLIENT_ERROR bad command line format}.
+#: A request that memcached answers with C{CLIENT_ERROR bad command line format}.
 BAD_LINE: Final = Request(b"touch " + b"k" * 251 + b" 0", b"\r\n")
 
-#: And this with nothing.
+#: A request that memcached does not answer, and that has no effect.
 NOTHING: Final = Request(b"touch a x noreply", b"\r\n")
 
 REFUSED: Final = frozenset(
     b"watch shutdown debugtime slabs lru lru_crawler cache_memlimit misbehave refresh_certs extstore stats bget".split()
 )
 
-#: Words of a meta command, at most.
+#: The maximum number of words of a meta command.
 META_WORDS: Final = 19
 
 COMMAND_NAMES: Final = STORES | frozenset(
@@ -54,7 +55,7 @@ _NUMBER: Final = re.compile(rb"-?[0-9]+").fullmatch
 
 def _within(word: bytes, bounds: tuple[int, int]) -> bool:
     """
-    Whether a word is a number within bounds; one that cannot be negative has no sign.
+    @return: whether a word is a number within bounds. A sign is allowed only if the lower bound is negative.
     """
     low, high = bounds
     return bool(_NUMBER(word)) and low <= int(word) <= high and (low < 0 or word[:1] != b"-")
@@ -68,7 +69,7 @@ LENGTH: Final = (0, 2**31 - 3)
 
 def _numbers(words: list[bytes]) -> dict[int, tuple[int, int]]:
     """
-    Which words of a line are numbers, and the bounds of each.
+    @return: the positions of the words of a line that must be numbers, and the bounds of each.
     """
     command = words[0]
     if command in STORES:
@@ -87,7 +88,7 @@ def _numbers(words: list[bytes]) -> dict[int, tuple[int, int]]:
 
 def _flagsFrom(words: list[bytes]) -> int:
     """
-    The place of the first flag of a meta command.
+    @return: the position of the first flag of a meta command, or the number of words for other commands.
     """
     return {b"mg": 2, b"ms": 3, b"md": 2, b"ma": 2}.get(words[0], len(words)) if words else 0
 
@@ -116,7 +117,7 @@ def _strict(request: Request) -> Request:
 
 def closes(request: Request) -> bool:
     """
-    Whether it is the last one of a connection.
+    @return: whether the server closes the connection after this request.
     """
     words = request.words
     if not words or words[0] == b"quit":
@@ -130,7 +131,7 @@ def _silent(words: list[bytes]) -> bool:
 
 def _isBad(words: list[bytes]) -> bool:
     """
-    Whether something is wrong with a line of a storage command.
+    @return: whether the line of a storage command is invalid.
     """
     return len(words[1]) > 250 or any(
         place >= len(words) or not _within(words[place], limits) for place, limits in _numbers(words).items()
@@ -185,7 +186,7 @@ def _zero(request: Request) -> Request | None:
 
 def _hasty(request: Request) -> Request | None:
     if len(request.words) > 22 and b"HTTP/" in request.line and request.words[0] not in COMMAND_NAMES:
-        return None  # it looks at the last of the first 23 words
+        return None  # memcached checks the last of the first 23 words for HTTP/
     return request._replace(line=b"quit") if closes(request) else request
 
 
@@ -227,75 +228,75 @@ def _binary(request: Request) -> Request | None:
 
 _LONG: Final = b"k" * 251
 
-#: All of them. Each is given what those before it made of a request.
+#: All intended differences. They are applied to a request one after another.
 DIFFERENCES: tuple[Difference, ...] = (
     Difference(
         "refused",
-        "commands about a connection or a server are not for a shared connection, statistics are the proxy's own",
+        "commands that act on a connection or a server are rejected, because both are shared; stats are the proxy's",
         b"cache_memlimit 64\r\n",
         _refused,
     ),
     Difference(
         "binary",
-        "a line that begins as the binary protocol does is refused wherever it stands",
+        "a line that begins like the binary protocol is rejected at any position",
         b"mn\r\n\x80\r\n",
         _binary,
     ),
     Difference(
         "endless",
-        "a line that is too long closes; memcached takes some, it depends on the segments in which they come",
+        "a line that is too long closes the connection; in memcached this depends on the TCP segments of the line",
         b"x" * 3000 + b"\r\n",
         _endless,
     ),
     Difference(
         "nearly",
-        "memcached looks for room for a value, and its own header, before it sees that the block is bad",
+        "memcached allocates memory for a value and its header before it checks the end of the data block",
         b"set a 0 0 %d\r\n%b\n\n" % (LIMIT, bytes(LIMIT)),
         _nearly,
     ),
-    Difference("zero", "1.6.18 ends a line at a NUL; here a key with one is refused", b"get a\0b\r\n", _zero),
+    Difference("zero", "1.6.18 ends a line at a NUL; the proxy rejects a key with a NUL", b"get a\0b\r\n", _zero),
     Difference(
         "counted",
-        "of a bad length of ms and too many flags, the length is told",
+        "if ms has a bad length and too many flags, the error is about the length",
         b"ms a x" + b" k" * 20 + b"\r\n",
         _counted,
     ),
     Difference(
         "strict",
-        "1.6.18 takes signs, white space, and what it wraps round, for numbers",
+        "1.6.18 accepts numbers with signs and white space, and numbers that overflow",
         b"set n 0 0 2\r\n10\r\nincr n +1\r\n",
         _strict,
     ),
     Difference(
         "forgetful",
-        "memcached drops the replies that it has not sent when it meets a get with too long a key",
+        "memcached discards the replies that it has not sent when a get has a key that is too long",
         b"bogus\r\nget " + _LONG + b"\r\n",
         _forgetful,
     ),
-    Difference("short", "since 1.6.40 too few words are a bad command line", b"set a\r\n", _short),
+    Difference("short", "since 1.6.40 a line with too few words is a bad command line", b"set a\r\n", _short),
     Difference(
         "swallowed",
-        "since 1.6.40 the block that follows a bad line is swallowed",
+        "since 1.6.40 the data block that follows a bad line is discarded",
         b"set a x 0 3\r\nabc\r\n",
         _swallowed,
     ),
-    Difference("long", "since 1.6.40 words too many are ignored", b"set a 0 0 1 x y\r\nz\r\n", _long),
+    Difference("long", "since 1.6.40 excess words are ignored", b"set a 0 0 1 x y\r\nz\r\n", _long),
     Difference(
         "hasty",
-        "memcached drops the replies that it has not sent when it closes for a line of HTTP",
+        "memcached discards the replies that it has not sent when it closes because of a line of HTTP",
         b"bogus\r\nGET / HTTP/1.1\r\n",
         _hasty,
     ),
     Difference("later", "1.6.18 does not know the flags E and x", b"mg a E5 E5\r\n", _later),
     Difference(
         "executed",
-        "memcached does what it then refuses for too long an opaque token",
+        "memcached executes a command before it rejects the command because its opaque token is too long",
         b"ma n N0 O" + _LONG[:32] + b"\r\nget n\r\n",
         _executed,
     ),
     Difference(
         "vivid",
-        "the reply to ma with q and N is hidden even if the item was made by it",
+        "the reply to ma with q and N is suppressed even if the command created the item",
         b"ma n N0 q\r\n",
         _vivid,
     ),

@@ -1,11 +1,11 @@
 # -*- test-case-name: tests.real.test_fuzz -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-A differential fuzzer: what a client reads through the proxy must be, byte for byte, what it reads from memcached.
+A differential fuzzer: the replies of the proxy must have the same bytes as those of memcached.
 
-Streams of requests, good and broken, are made from a seed, cut into pieces at random places, and sent to a memcached
-and to a proxy in front of another one. Where the two are meant to differ, L{tests.real.differences} says so, with the
-reason, and what to send to the memcached instead in order to read the same. To run it for a while::
+The fuzzer generates streams of valid and invalid requests from a seed, cuts them at random positions, and sends them to
+a memcached, and to a proxy in front of another memcached. L{tests.real.differences} lists the intended differences, and
+the requests to send to memcached in order to get the proxy's replies. To run the fuzzer::
 
     python -m tests.real.fuzz 600          # seconds
     python -m tests.real.fuzz 60 12345     # from this seed
@@ -31,7 +31,7 @@ from tests.real.relay import Relay, trickle
 from tests.real.servers import Address, Memcached, Proxy, ask, connect, until
 from tests.real.streams import Author, Request, requestsOf, written
 
-#: Seconds without a byte, while one is due, after which a connection is stuck.
+#: Seconds without a byte, while a reply is expected, after which a connection is stuck.
 PATIENCE: Final = 10.0
 
 _log = logging.getLogger(__name__)
@@ -39,16 +39,17 @@ _log = logging.getLogger(__name__)
 
 class Stuck(Exception):
     """
-    The other side neither answers nor closes.
+    The peer neither answers nor closes the connection.
     """
 
 
 def converse(address: Address, pieces: Sequence[bytes], pause: float = 0.0) -> bytes:
     """
-    Send pieces, one by one, and say that this is all.
+    Send pieces one by one, and then shut down the sending side of the connection.
 
-    @return: everything that came until the other side closed.
-    @raise Stuck: it did not.
+    @param pause: seconds between two pieces.
+    @return: all bytes that were received until the peer closed the connection.
+    @raise Stuck: the peer did not close it.
     """
     answer = bytearray()
     waiting = list(reversed(pieces))
@@ -81,7 +82,7 @@ def converse(address: Address, pieces: Sequence[bytes], pause: float = 0.0) -> b
                         client.shutdown(socket.SHUT_WR)
             except (BrokenPipeError, ConnectionResetError):
                 return bytes(answer) + b"<reset>"
-            except OSError as error:  # the other side was faster than our shutdown
+            except OSError as error:  # the peer closed before this shutdown
                 if error.errno != ENOTCONN:
                     raise
 
@@ -93,7 +94,7 @@ _TIMES: Final = re.compile(
 
 def normal(answer: bytes) -> bytes:
     """
-    Make equal what depends on the second in which it was asked: ages and times to live in the replies to meta commands.
+    Replace values that depend on the time of the request: ages and times to live in the replies to meta commands.
     """
     return _TIMES.sub(b"#", answer)
 
@@ -101,12 +102,12 @@ def normal(answer: bytes) -> bytes:
 @dataclass
 class Case:
     """
-    Something to ask.
+    A stream of requests to send.
 
-    @ivar seed: of the L{Author}.
-    @ivar requests: the stream, cas uniques as marks.
-    @ivar proxy: the index of the proxy that is asked.
-    @ivar whole: not to be cut in pieces.
+    @ivar seed: the seed of the L{Author}.
+    @ivar requests: the stream; cas uniques are placeholders, see L{written}.
+    @ivar proxy: the index of the proxy.
+    @ivar whole: whether the stream is sent without being cut into pieces.
     """
 
     seed: str
@@ -118,7 +119,12 @@ class Case:
 @dataclass
 class Mismatch:
     """
-    A case whose answers are not the same.
+    A case in which the replies of memcached and of the proxy differ.
+
+    @ivar sent: the bytes sent to the proxy.
+    @ivar instead: the bytes sent to memcached.
+    @ivar expected: memcached's replies.
+    @ivar received: the proxy's replies.
     """
 
     case: Case
@@ -151,19 +157,20 @@ def _shown(data: bytes) -> str:
 
 class Fuzzer:
     """
-    Two memcacheds, and proxies in front of the second.
+    Two memcacheds, and proxies in front of the second one.
 
-    @ivar cases: how many were asked.
-    @ivar unsteady: how many of them could not be compared, see L{_unsteady}.
-    @ivar met: how often each difference was met.
-    @ivar differences: where the two are meant to differ.
+    @ivar cases: the number of cases that were sent.
+    @ivar unsteady: how many of them could not be compared, because memcached's replies depend on timing.
+    @ivar met: how often each difference occurred.
+    @ivar differences: the intended differences.
     """
 
     def __init__(self, differences: Sequence[Difference] = DIFFERENCES) -> None:
         self.cases = self.unsteady = 0
         self.met: Counter[str] = Counter()
         self.differences = differences
-        # incr pads with spaces where it can write into the item, which it cannot while a background thread holds it.
+        # incr pads a value with spaces if it can overwrite the item, and it cannot while a background thread holds a
+        # reference to the item.
         quiet = ("-o", "no_lru_maintainer,no_lru_crawler", "-t", "1")
         self._direct = Memcached(*quiet)
         self._behind = Memcached(*quiet)
@@ -207,7 +214,9 @@ class Fuzzer:
 
     def run(self, seconds: float, seed: int, most: int = 1) -> list[Mismatch]:
         """
-        Ask, case after case, until the time is over or C{most} mismatches were found.
+        Send one case after another, until the time is over or C{most} mismatches were found.
+
+        @return: the mismatches, reduced to small cases.
         """
         found: list[Mismatch] = []
         deadline = time.monotonic() + seconds
@@ -224,16 +233,16 @@ class Fuzzer:
 
     def case(self, seed: str) -> Case:
         """
-        Make a case.
+        Generate a case.
         """
         stream = Author(seed).stream()
         proxy = random.Random(seed).choices((0, 1, 2), (4, 4, 1))[0]
-        # What comes byte by byte takes its time.
+        # The third proxy gets its replies byte by byte. That is too slow for large streams.
         return Case(seed, stream, proxy if sum(map(len, stream)) < 5000 else 0)
 
     def ask(self, case: Case) -> Mismatch | None:
         """
-        Send a case to both.
+        Send a case to memcached and to the proxy.
         """
         self.cases += 1
         base = self._level()
@@ -248,15 +257,15 @@ class Fuzzer:
             received = f"<stuck: {stuck}>".encode()
         if normal(expected) == normal(received):
             return None
-        # Some of the differences are about what memcached does when all comes at once.
+        # Some of the intended differences occur only when memcached gets all requests at once.
         if not case.whole and self._unsteady(case, normal(expected)):
             return None
         return Mismatch(case, sent, instead, normal(expected), normal(received))
 
     def _unsteady(self, case: Case, expected: bytes) -> bool:
         """
-        Whether it depends on timing what memcached answers: incr and decr keep the length of a value, by spaces behind
-        it, unless the value is part of a reply that is not sent yet.
+        @return: whether memcached's replies depend on timing. C{incr} and C{decr} keep the length of a value, by
+            appending spaces, unless the value is part of a reply that is not sent yet.
         """
         base = self._level()
         _, instead = self._prepare(written(b"".join(case.requests), base))
@@ -268,7 +277,9 @@ class Fuzzer:
 
     def shrink(self, mismatch: Mismatch, attempts: int = 300) -> Mismatch:
         """
-        Find a smaller case with a mismatch.
+        Search for a smaller case with a mismatch.
+
+        @param attempts: the maximum number of cases to send.
         """
         last = self.cases + attempts
         while self.cases < last:
@@ -285,10 +296,12 @@ class Fuzzer:
 
     def _settle(self) -> None:
         """
-        Wait until every proxy can reach its server, which it may have thought dead.
+        Wait until every proxy answers: a proxy may consider its server down after a mismatch.
         """
         addresses = [proxy.address for proxy in self._proxies]
-        until(lambda: all(ask(address, b"mn\r\n") == b"MN\r\n" for address in addresses), what="an answer of all")
+        until(
+            lambda: all(ask(address, b"mn\r\n") == b"MN\r\n" for address in addresses), what="an answer of all proxies"
+        )
 
     def _mismatch(self, case: Case, before: Mismatch) -> Mismatch | None:
         found = self.ask(case)
@@ -298,17 +311,17 @@ class Fuzzer:
 
     def _prepare(self, stream: bytes) -> tuple[bytes, bytes]:
         """
-        @return: what to send to the proxy and to memcached.
+        @return: the bytes to send to the proxy, and those to send to memcached.
         """
         sent, instead = [], []
         for request in requestsOf(stream):
             other = self._instead(request)
             if other is not None:
                 sent.append(request.data)
-                # Answers that it has not sent when the end of the stream comes, memcached forgets.
+                # memcached discards replies that it has not sent when the end of the stream arrives.
                 instead.append(other.data if request.complete else b"")
                 if closes(request):
-                    break  # what stood behind it could make the system forget the answers
+                    break  # unread bytes after this request would make the kernel reset the connection and lose replies
         return b"".join(sent), b"".join(instead)
 
     def _instead(self, request: Request) -> Request | None:
@@ -323,9 +336,9 @@ class Fuzzer:
 
     def _level(self) -> int:
         """
-        Empty both servers and let their next cas uniques be the same.
+        Empty both servers and make their next cas uniques equal.
 
-        @return: the last one.
+        @return: the last cas unique of both.
         """
         while True:
             uniques = []
@@ -372,7 +385,9 @@ def _smaller(case: Case) -> Iterator[Case]:
 
 def main() -> int:
     """
-    Run from the command line.
+    Run the fuzzer from the command line.
+
+    @return: the exit status.
     """
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 60.0

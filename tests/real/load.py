@@ -1,12 +1,12 @@
 # -*- test-case-name: tests.real.test_load -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-A load of many clients, each of which knows what every answer must be (see L{tests.real.tokens}).
+A load of many clients, each of which knows every correct reply to its requests (see L{tests.real.tokens}).
 
-It counts what went right, what was I{wrong} and cannot be (with the first of them described), and apart from it what
-may happen when servers die: C{SERVER_ERROR} lines, and connections that end.
+It counts correct replies and I{wrong} ones, which must never happen, and describes the first wrong ones. It counts
+separately the failures that are allowed when servers die: C{SERVER_ERROR} lines and lost connections.
 
-It runs as a child process, so that it neither blocks nor is blocked by the reactor of a test::
+It runs in a child process, so that it neither blocks the reactor of a test nor is blocked by it::
 
     load = Load(proxy.address, clients=1000, seconds=10, misses=True).start()
     memcached.restart()
@@ -33,19 +33,19 @@ from typing import Any, Self, TypedDict
 from tests.real.servers import SOURCE, Address, ServerFailed, dieWithParent, raiseFileLimit
 from tests.real.tokens import Client, Settings, Wrong
 
-#: Descriptions of wrong answers that are kept; all are counted.
+#: The maximum number of wrong replies that are described; all are counted.
 DESCRIBED = 20
 
-#: Most clients that connect at the same moment: listeners have short queues.
+#: The maximum number of clients that connect at the same time, since listeners have short queues.
 CONNECTING = 32
 
-#: Seconds until a client that was refused or closed connects again.
+#: Seconds until a client whose connection was refused or closed connects again.
 AGAIN = 0.05
 
 
 class Second(TypedDict):
     """
-    What happened in one second of the load.
+    The events in one second of the load.
     """
 
     ok: int
@@ -59,23 +59,23 @@ class Second(TypedDict):
 
 class Report(TypedDict):
     """
-    What the load saw. Times are those of C{time.monotonic}, which is the same for all processes of a machine.
+    The result of a load. Times are those of C{time.monotonic}, which is the same for all processes of a machine.
 
-    C{ok}: requests answered as they should be, misses that are explained included (C{missed} of them).
-    C{errors}: requests answered by a C{SERVER_ERROR} line, by its text.
-    C{ignored}: sets with noreply that were not done, as the get behind them showed.
-    C{wrong}: descriptions of answers that cannot be right, the first of C{wrongs}.
-    C{stuck}: requests that had no answer after the time allowed.
-    C{lost}: requests without an answer because their connection ended; C{halved} of them in the middle of the answer.
-    C{closed}: connections that ended though the client had not closed them; C{idle} of them when no answer was due.
-    C{refused}: attempts to connect that failed; C{turnedAway} of them by the answer that there are too many.
-    C{connected}: clients that were connected when the load began.
-    C{begun}, C{ended}: first request, last answer.
-    C{timeline}: each second since C{begun}.
-    C{slowest}: seconds that the slowest answer took, C{median} and C{p99} likewise.
-    C{lastError}: when a request failed last (by error, loss, being refused or stuck), 0 if never.
-    C{resumed}: when, after its own last failure, each client had its first success: the earliest and the latest of
-        these. Both 0 if nothing ever failed; latest is 0 if a client never had success again.
+    C{ok}: correctly answered requests, including misses that are allowed (C{missed} of them).
+    C{errors}: requests answered with a C{SERVER_ERROR} line, by its text.
+    C{ignored}: C{set} requests with C{noreply} that were not executed, as the next C{get} showed.
+    C{wrong}: descriptions of the first of C{wrongs} wrong replies.
+    C{stuck}: requests that had no reply within the timeout.
+    C{lost}: requests without a reply because their connection was closed; C{halved} of them had a part of it.
+    C{closed}: connections closed by the peer; C{idle} of them while no reply was expected.
+    C{refused}: attempts to connect that failed; C{turnedAway} of them with the reply that there are too many clients.
+    C{connected}: clients that were connected at the beginning of the load.
+    C{begun}, C{ended}: the times of the first request and of the last reply.
+    C{timeline}: the events in each second since C{begun}.
+    C{slowest}, C{median}, C{p99}: latencies, in seconds.
+    C{lastError}: the time of the last failure (error, lost, refused or stuck), 0 if there was none.
+    C{resumed}: the times of each client's first success after its last failure: the earliest and the latest. Both are 0
+        if nothing failed; the latest is 0 if a client had no success after its failure.
     """
 
     clients: int
@@ -107,11 +107,12 @@ class _Line:
     """
     A client and its connection.
 
-    @ivar socket: C{None} while there is none.
-    @ivar connecting: the connection is not there yet.
-    @ivar fresh: nothing has been answered on this connection.
-    @ivar unsent: what the system has not taken yet.
-    @ivar failed: when something failed last; C{well}: the first success after that.
+    @ivar socket: C{None} while there is no connection.
+    @ivar connecting: whether the connection is not yet established.
+    @ivar fresh: whether nothing has been received on this connection.
+    @ivar unsent: bytes that the kernel has not accepted yet.
+    @ivar failed: the time of the last failure, or 0.
+    @ivar well: the time of the first success after that, or 0.
     """
 
     def __init__(self, client: Client) -> None:
@@ -126,13 +127,13 @@ class _Line:
 
 class Runner:
     """
-    All clients of a load, on one epoll.
+    The clients of a load, which share one epoll object.
     """
 
     def __init__(self, settings: Settings, begun: Callable[[], None], commands: int | None = None) -> None:
         """
-        @param begun: called when all clients are connected, or were refused, and begin to ask.
-        @param commands: a descriptor; when something can be read from it, the load ends early.
+        @param begun: called when all clients have connected or were refused, before the first request.
+        @param commands: a file descriptor; a byte that arrives on it ends the load early.
         """
         self._settings = settings
         self._begun = begun
@@ -155,7 +156,9 @@ class Runner:
 
     def run(self) -> Report:
         """
-        Run the load to its end.
+        Run the load.
+
+        @return: its result, at the end.
         """
         if self._commands is not None:
             self._epoll.register(self._commands, select.EPOLLIN)
@@ -193,7 +196,7 @@ class Runner:
         for fd, event in self._epoll.poll(0.02):
             if fd == self._commands:
                 self._epoll.unregister(fd)
-                # Its end says nothing.
+                # The end of the stream does not end the load.
                 self._ended = bool(os.read(fd, 1))
             elif fd in self._byFd:
                 self._ready(self._byFd[fd], event)
@@ -215,7 +218,7 @@ class Runner:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         code = connection.connect_ex(address)
         if code == errno.EAGAIN:
-            # The queue of a UNIX socket is full: what TCP does by itself.
+            # The queue of the UNIX socket is full. Try again; for TCP the kernel does that.
             connection.close()
             self._after(0.01, self._waiting.append, line)
             return
@@ -244,7 +247,7 @@ class Runner:
 
     def _refused(self, line: _Line) -> None:
         self._settled(line)
-        self._tell(line, "refused")
+        self._record(line, "refused")
         self._over(line)
 
     def _close(self, line: _Line) -> None:
@@ -257,7 +260,7 @@ class Runner:
 
     def _over(self, line: _Line) -> None:
         """
-        The connection is of no use any more: come back with another.
+        Close the connection, and connect again after a pause.
         """
         self._close(line)
         if self._settings.reconnect:
@@ -280,7 +283,7 @@ class Runner:
         except BlockingIOError:
             sent = 0
         except OSError:
-            # What the server said before may still be there to read: that tells the end.
+            # Received bytes may still have to be read. Reading them ends with the end of the connection.
             sent = len(line.unsent)
         line.unsent = line.unsent[sent:]
         self._epoll.modify(line.socket, select.EPOLLIN | (select.EPOLLOUT if line.unsent else 0))
@@ -308,7 +311,7 @@ class Runner:
         if line.fresh and data.startswith(b"ERROR Too many open connections\r\n"):
             line.client.lost()
             self._count["turnedAway"] += 1
-            self._tell(line, "refused")
+            self._record(line, "refused")
             self._over(line)
             return
         line.fresh = False
@@ -320,7 +323,7 @@ class Runner:
             return
         for request, error in answered:
             self._latencies.append(now - request.sent)
-            self._tell(line, "errors" if error else "ok", slowest=now - request.sent)
+            self._record(line, "errors" if error else "ok", slowest=now - request.sent)
             if error:
                 self._errors[error] += 1
         if not line.client.due:
@@ -333,7 +336,7 @@ class Runner:
         if len(self._wrong) < DESCRIBED:
             self._wrong.append(why)
         line.client.lost()
-        self._tell(line, "wrong")
+        self._record(line, "wrong")
         self._over(line)
 
     def _closed(self, line: _Line) -> None:
@@ -341,17 +344,17 @@ class Runner:
         self._count["lost"] += len(unanswered)
         self._count["halved"] += halved
         self._count["idle"] += not unanswered
-        self._tell(line, "closed")
+        self._record(line, "closed")
         self._over(line)
 
     def _stuck(self, line: _Line) -> None:
         unanswered, _ = line.client.lost()
-        self._tell(line, "stuck", len(unanswered))
+        self._record(line, "stuck", len(unanswered))
         self._over(line)
 
     # Counting
 
-    def _tell(self, line: _Line, what: str, count: int = 1, slowest: float = 0.0) -> None:
+    def _record(self, line: _Line, what: str, count: int = 1, slowest: float = 0.0) -> None:
         now = time.monotonic()
         self._count[what] += count
         if what == "ok":
@@ -403,21 +406,21 @@ class Runner:
 
 class Load:
     """
-    A load in a process of its own.
+    A load that runs in a child process.
     """
 
     def __init__(self, address: Address, **settings: Any) -> None:
         """
-        @param settings: those of L{Settings}.
+        @param settings: the fields of L{Settings}.
         """
         self.settings = Settings(address, **settings)
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Self:
         """
-        Start, and wait until all clients are connected, or refused, and begin to ask.
+        Start the process, and wait until all clients have connected or were refused.
 
-        @raise ServerFailed: when the process ends instead.
+        @raise ServerFailed: the process ended.
         """
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__],
@@ -436,7 +439,7 @@ class Load:
 
     def finish(self) -> Report:
         """
-        Have the clients ask no more, and wait for what is due.
+        End the load early: wait for the outstanding replies, and for the result.
         """
         assert self._process is not None and self._process.stdin is not None
         self._process.stdin.write(b"\n")
@@ -444,13 +447,13 @@ class Load:
 
     def report(self) -> Report:
         """
-        Wait for the end.
+        Wait for the end of the load.
 
-        @raise ServerFailed: when it does not come in time, or without a report.
+        @raise ServerFailed: it did not end in time, or ended without a result.
         """
         process = self._process
         assert process is not None
-        # After the last request one timeout passes at most; a second one is for a machine that is busy.
+        # After the last request the load takes one timeout at most. The second one allows for a busy machine.
         patience = self.settings.seconds + 2 * self.settings.timeout + 30.0
         try:
             output, _ = process.communicate(timeout=patience)
@@ -465,14 +468,14 @@ class Load:
     @property
     def pid(self) -> int:
         """
-        The process id, once started.
+        The process id of the child, after L{start}.
         """
         assert self._process is not None
         return self._process.pid
 
     def kill(self) -> None:
         """
-        End it, without a report; it may have ended before. For C{addCleanup}.
+        Kill the process, which may have ended already. For C{addCleanup}.
         """
         if self._process is not None:
             self._process.kill()
@@ -481,9 +484,9 @@ class Load:
 
 def run(address: Address, **settings: Any) -> Report:
     """
-    Run a load, in a process of its own, to its end.
+    Run a load in a child process, and wait for its end.
 
-    @param settings: those of L{Settings}.
+    @param settings: the fields of L{Settings}.
     """
     load = Load(address, **settings).start()
     try:
@@ -494,19 +497,20 @@ def run(address: Address, **settings: Any) -> Report:
 
 def main() -> None:
     """
-    The child process: settings come in, one line each goes out when it begins and when it ends.
+    Run the child process: read settings from the standard input, and write a line to the standard output when the load
+    begins, and another one with the result.
     """
     raiseFileLimit()
-    told = json.loads(sys.stdin.buffer.readline())
-    if not isinstance(told["address"], str):
-        told["address"] = tuple(told["address"])
+    settings = json.loads(sys.stdin.buffer.readline())
+    if not isinstance(settings["address"], str):
+        settings["address"] = tuple(settings["address"])
 
-    def say(message: object) -> None:
+    def send(message: object) -> None:
         sys.stdout.write(json.dumps(message) + "\n")
         sys.stdout.flush()
 
-    report = Runner(Settings(**told), lambda: say("begun"), sys.stdin.fileno()).run()
-    say(report)
+    report = Runner(Settings(**settings), lambda: send("begun"), sys.stdin.fileno()).run()
+    send(report)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-A proxy that is operated: with an ini file that can be written again, and a console.
+A proxy that is operated while it runs: with an ini file that can be rewritten, and a console.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from tests.real.servers import (
 
 def say(address: Address, *lines: str, timeout: float = 10.0) -> str:
     """
-    Type lines at a console, and read until it closes.
+    Send lines to a console, and read until it closes the connection.
 
-    @return: what is answered.
+    @return: the answers.
     """
     with connect(address, timeout) as console:
         console.sendall("".join(f"{line}\n" for line in lines).encode())
@@ -46,7 +46,7 @@ def say(address: Address, *lines: str, timeout: float = 10.0) -> str:
 
 def rows(address: Address, what: str) -> list[dict[str, str]]:
     """
-    @return: a table of a console.
+    @return: the rows of a table that the console's command C{show} prints, by column.
     """
     *lines, last = say(address, f"show {what}").splitlines()
     assert last.startswith("OK "), last
@@ -58,14 +58,16 @@ def rows(address: Address, what: str) -> list[dict[str, str]]:
 
 class Operated(Twistd):
     """
-    The proxy with an ini file and a console.
+    A proxy with an ini file and a console.
 
-    @ivar admin: where the console is.
+    @ivar upstream: the endpoint strings of the servers.
+    @ivar admin: the path of the console's UNIX socket.
     """
 
     def __init__(self, *options: str, upstream: Sequence[str]) -> None:
         """
-        @param upstream: endpoint strings.
+        @param options: options of C{connpool}.
+        @param upstream: the endpoint strings of the servers.
         """
         super().__init__(*options, plugin="connpool")
         self.upstream = upstream
@@ -83,10 +85,10 @@ class Operated(Twistd):
         """
         Write the ini file.
 
-        @param lines: settings of its pool, C{default}.
-        @param listen: where it listens too.
-        @param upstream: other servers.
-        @param rest: what follows.
+        @param lines: settings of the pool C{default}.
+        @param listen: additional listening endpoints of this pool.
+        @param upstream: the servers, if not those of the constructor.
+        @param rest: text to append.
         """
         if self._address is None:
             self._address = (HOST, freePort())
@@ -101,14 +103,14 @@ class Operated(Twistd):
             *lines,
             rest,
         ]
-        # As it is to be done: whoever reads it meanwhile finds the old file, not half of the new one.
+        # As the README recommends: a process that reads the file meanwhile gets the old one, not half of the new one.
         other = self.ini.with_suffix(".new")
         other.write_text("\n".join(text), "utf-8")
         other.replace(self.ini)
 
     def start(self) -> Self:
         """
-        Start, and wait until all workers do.
+        Start the proxy, and wait until a worker answers.
         """
         super().start()
         ask(self.address, b"version\r\n", timeout=START_TIMEOUT)
@@ -116,25 +118,28 @@ class Operated(Twistd):
 
     def command(self) -> list[str]:
         """
-        Name the ini file.
+        Add the option for the ini file.
         """
         return [*super().command(), "--config", str(self.ini)]
 
     def say(self, *lines: str) -> str:
         """
-        Type lines at the console.
+        Send lines to the console.
+
+        @return: the answers.
         """
         return say(self.admin, *lines)
 
     def rows(self, what: str) -> list[dict[str, str]]:
         """
-        @return: a table of the console.
+        @return: the rows of a table of the console, see the function L{rows}.
         """
         return rows(self.admin, what)
 
     def hangUp(self, *words: str) -> None:
         """
-        Have it read the ini file again, and wait until it has told certain things that it had not told before.
+        Send SIGHUP, so that the proxy reads the ini file again, and wait until the log has one more occurrence of each
+        of C{words}.
         """
         before = {each: self.log.count(each) for each in words}
         self.signal(signal.SIGHUP)
@@ -146,14 +151,14 @@ class Operated(Twistd):
     @property
     def children(self) -> list[int]:
         """
-        The process ids of its workers, in their order.
+        The process ids of the workers, in the order of their start.
         """
         return [int(each) for each in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text("ascii").split()]
 
 
 class OperatedTestCase(SynchronousTestCase):
     """
-    An operated proxy in front of one memcached with two addresses, so that it is two equal servers.
+    A proxy in front of one memcached with two addresses, which are two interchangeable servers for the proxy.
     """
 
     skip = missing("memcached")
@@ -161,7 +166,7 @@ class OperatedTestCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         """
-        Start both.
+        Start memcached and the proxy.
         """
         other = (HOST, freePort())
         self.memcached = Memcached("-t", "1", "-l", f"{other[0]}:{other[1]}").start()
@@ -175,7 +180,7 @@ class OperatedTestCase(SynchronousTestCase):
         """
         Pause the proxy.
 
-        @return: a client whose request waits for the end of that.
+        @return: a client whose request waits for C{resume}.
         """
         client = connect(self.proxy.address)
         self.addCleanup(client.close)
@@ -186,7 +191,7 @@ class OperatedTestCase(SynchronousTestCase):
 
     def load(self, **settings: object) -> Load:
         """
-        Begin a load.
+        Start a load.
         """
         chosen = {"clients": 40, "seconds": 60.0, "pause": 0.02, "sizes": (10, 100, 2000), **settings}
         load = Load(self.proxy.address, **chosen)
@@ -195,7 +200,7 @@ class OperatedTestCase(SynchronousTestCase):
 
     def assertUnharmed(self, report: Report) -> None:
         """
-        Assert that no client has noticed anything.
+        Assert that no client had an error or lost its connection.
         """
         noticed = {name: report[name] for name in ("wrong", "stuck", "lost", "closed", "refused", "errors", "ignored")}
         self.assertEqual(
@@ -208,11 +213,11 @@ class OperatedTestCase(SynchronousTestCase):
 
 def gone(pid: int) -> bool:
     """
-    Whether a process has ended.
+    @return: whether a process has ended.
     """
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return True
-    # What nobody has waited for is a zombie.
+    # A process that ended is a zombie until its parent waits for it.
     return Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[0] == "Z"

@@ -1,7 +1,8 @@
 # -*- test-case-name: tests.real.test_relay -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-A relay that spoils what passes through it, to stand between the proxy and a server, or between a client and the proxy::
+A TCP or UNIX relay that injects faults, to be placed between the proxy and a server, or between a client and the
+proxy::
 
     relay = Relay(memcached.address).start()
     self.addCleanup(relay.stop)
@@ -9,9 +10,9 @@ A relay that spoils what passes through it, to stand between the proxy and a ser
     ...
     relay.set(cut(after=40, times=1))
 
-It runs in a thread with a loop of its own, so tests may block meanwhile, and a fault can be set, changed and taken back
-at any time: connections that exist are subject to it as new ones are. Positions (C{after}) are counted on each
-connection in bytes of replies, from the moment when the fault was set.
+The relay runs in a thread with an event loop of its own, so tests may block. A fault can be set, changed and removed at
+any time, and applies to existing connections as well as new ones. The position of a fault (C{after}) is a number of
+bytes of replies, counted on each connection from the time when the fault was set.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from tests.real.servers import HOST, Address, ServerFailed, clientEndpoint, free
 
 _T = TypeVar("_T")
 
-#: Bytes held back in one direction of one connection above which the sender is not read from.
+#: The relay stops reading from a peer when this many of its bytes are buffered.
 HOLD = 1 << 18
 
 TIMEOUT = 10.0
@@ -39,15 +40,15 @@ TIMEOUT = 10.0
 @dataclass(frozen=True)
 class Fault:
     """
-    What the relay does. Made by the functions below.
+    A fault to inject. The functions and constants below create the valid ones.
 
-    @ivar kind: the name of one of these functions.
-    @ivar after: bytes of replies that pass first.
-    @ivar seconds: of delay.
-    @ivar data: bytes to put in.
-    @ivar count: bytes to repeat.
-    @ivar change: what to make of each piece of replies.
-    @ivar times: connections that suffer before all is well again; 0 for all.
+    @ivar kind: the name of the function or constant.
+    @ivar after: the number of bytes of replies that pass before the fault.
+    @ivar seconds: the duration of a delay or pause.
+    @ivar data: the bytes to insert.
+    @ivar count: the number of bytes to repeat.
+    @ivar change: takes each piece of replies, and returns the bytes to send in its place.
+    @ivar times: the number of connections that the fault affects, after which it has no effect any more; 0 for all.
     """
 
     kind: str
@@ -59,86 +60,88 @@ class Fault:
     times: int = 0
 
 
-#: Everything goes through as it comes.
+#: No fault: forward all bytes unchanged.
 PASS = Fault("pass")
 
-#: Nothing listens any more: new connections are refused. Those that exist go on.
+#: Stop listening, so that new connections are refused. Existing ones are not affected.
 REFUSE = Fault("refuse")
 
-#: Requests are accepted and thrown away, nothing is ever answered.
+#: Read and discard requests and replies.
 BLACKHOLE = Fault("blackhole")
 
-#: Nothing is read and nothing is sent until another fault is set; then all goes on where it stopped. New connections
-#: are accepted, and wait too.
+#: Read and send nothing until another fault is set; then continue without loss. New connections are accepted, and are
+#: not served either.
 FREEZE = Fault("freeze")
 
 
 def delay(seconds: float) -> Fault:
     """
-    Requests and replies are each held up for so long.
+    Delay requests and replies, each by so many seconds.
     """
     return Fault("delay", seconds=seconds)
 
 
 def trickle(seconds: float = 0.0) -> Fault:
     """
-    Requests and replies come byte by byte, with a pause after each.
+    Forward requests and replies byte by byte, with a pause after each byte.
     """
     return Fault("trickle", seconds=seconds)
 
 
 def cut(after: int = 0, times: int = 0) -> Fault:
     """
-    Both sides are closed in an orderly way (FIN) after so many bytes of replies; at once when that is 0.
+    Close both sides in order (FIN) after so many bytes of replies; immediately if C{after} is 0.
     """
     return Fault("cut", after=after, times=times)
 
 
 def reset(after: int = 0, times: int = 0) -> Fault:
     """
-    Both sides are closed by force (RST) after so many bytes of replies; at once when that is 0.
+    Reset both sides (RST) after so many bytes of replies; immediately if C{after} is 0.
     """
     return Fault("reset", after=after, times=times)
 
 
 def duplicate(count: int, after: int = 0, times: int = 0) -> Fault:
     """
-    C{count} bytes of replies come twice, once on each connection.
+    Send C{count} bytes of replies twice. This happens once on each connection.
     """
     return Fault("duplicate", after=after, count=count, times=times)
 
 
 def inject(data: bytes, after: int = 0, times: int = 0) -> Fault:
     """
-    Bytes which the server did not send come between its own, once on each connection; before any of them when
-    C{after} is 0, and then at once, whether the server says something or not.
+    Insert bytes into the replies. This happens once on each connection. If C{after} is 0 the bytes are sent
+    immediately, even if the server sends nothing.
     """
     return Fault("inject", after=after, data=data, times=times)
 
 
 def edit(change: Callable[[bytes], bytes]) -> Fault:
     """
-    Each piece of replies is replaced by what C{change} makes of it.
+    Replace each piece of replies by the result of C{change}.
     """
     return Fault("edit", change=change)
 
 
 class Relay:
     """
-    Listens on a free port of 127.0.0.1, and connects to one server for each connection that comes. Constructing does
-    nothing.
+    Listens on an address, and connects to one server for each connection that it accepts. The constructor opens no
+    socket.
 
-    @ivar address: where it listens, from the start on.
-    @ivar connections: how many there are now.
-    @ivar most: how many there were at most at the same time.
-    @ivar accepted: how many there were in all.
-    @ivar faults: how many connections a fault has met; for L{edit}, how many pieces.
+    @ivar upstream: the address of the server.
+    @ivar address: the address that the relay listens on, known after L{start}.
+    @ivar connections: the number of open connections.
+    @ivar most: the maximum of C{connections} so far.
+    @ivar accepted: the number of connections accepted so far.
+    @ivar faults: how many connections were affected by faults so far; for L{edit}, how many pieces.
     """
 
     def __init__(self, upstream: Address, address: Address | None = None) -> None:
         """
-        @param upstream: the server.
-        @param address: where to listen instead, a path for a UNIX socket.
+        @param upstream: the address of the server.
+        @param address: the address to listen on; a free port of 127.0.0.1 by default. A string is the path of a UNIX
+            socket.
         """
         self.upstream = upstream
         self.address: Address = address if address is not None else (HOST, 0)
@@ -159,27 +162,27 @@ class Relay:
     @property
     def held(self) -> int:
         """
-        The bytes of requests and replies that have been read and not been passed on yet.
+        The number of bytes of requests and replies that were read but not yet forwarded.
         """
         return sum(link.replies.held + link.requests.held for link in list(self._links))
 
     @property
     def endpoint(self) -> str:
         """
-        The endpoint string with which a client reaches the relay.
+        The client endpoint string of the relay.
         """
         return clientEndpoint(self.address)
 
     @property
     def fault(self) -> Fault:
         """
-        What it does now.
+        The current fault.
         """
         return self._fault
 
     def start(self) -> Self:
         """
-        Listen.
+        Start the thread, and listen.
         """
         if self.address == (HOST, 0):
             self.address = (HOST, freePort())
@@ -195,7 +198,7 @@ class Relay:
 
     def stop(self) -> None:
         """
-        Close everything, by force, and wait until all is gone.
+        Reset all connections, stop listening, and wait for the end of the thread.
         """
         if self._loop is None or self._thread is None:
             return
@@ -207,13 +210,13 @@ class Relay:
 
     def set(self, fault: Fault) -> None:
         """
-        Do something else from now on. When this returns it is so.
+        Change the fault. It is in effect when this returns.
         """
         self._run(self._set(fault))
 
     def drop(self) -> None:
         """
-        Close all connections by force, whatever else is set.
+        Reset all connections, whatever the current fault is.
         """
         self._run(self._drop())
 
@@ -223,7 +226,7 @@ class Relay:
             raise ServerFailed("the relay does not run")
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(TIMEOUT)
 
-    # Everything below runs in the relay's own thread.
+    # All code below runs in the relay's thread.
 
     async def _listen(self) -> None:
         if isinstance(self.address, str):
@@ -238,14 +241,14 @@ class Relay:
         except BaseException:
             listener.close()
             raise
-        # Not asyncio's own server: when that is closed it may lose a connection which it has accepted just then.
+        # Not asyncio's server: when it is closed it may lose a connection that it has just accepted.
         asyncio.get_running_loop().add_reader(listener, self._accept, listener)
         self._listener = listener
 
     async def _end(self) -> None:
         self._unlisten()
         await self._drop()
-        # Closed transports tell their protocols in the next turns of the loop.
+        # asyncio calls connection_lost in a later iteration of the loop.
         while self._links:
             await asyncio.sleep(0)
 
@@ -275,7 +278,7 @@ class Relay:
         try:
             connection, _ = listener.accept()
         except OSError:
-            # It is gone again, which is no business of ours.
+            # The client has closed the connection already.
             return
         link = _Link(self, connection)
         self._links.add(link)
@@ -285,9 +288,9 @@ class Relay:
 
     def meets(self) -> bool:
         """
-        A connection is about to suffer from the fault.
+        Count a connection that is about to be affected by the fault.
 
-        @return: C{False} when enough others have.
+        @return: C{False} if the fault has affected enough connections already.
         """
         if self._fault.times and self._spent >= self._fault.times:
             return False
@@ -297,7 +300,7 @@ class Relay:
 
     def gone(self, link: _Link) -> None:
         """
-        Both ends of a connection are closed.
+        Forget a connection of which both sides are closed.
         """
         if link in self._links:
             self._links.remove(link)
@@ -306,9 +309,9 @@ class Relay:
 
 class _Link:
     """
-    One connection through the relay: two ends, and two flows between them.
+    One connection through the relay: two sockets, and a buffer for each direction between them.
 
-    @ivar over: nothing passes any more, a fault has closed it.
+    @ivar over: whether a fault has closed the connection, so that nothing is forwarded any more.
     """
 
     def __init__(self, relay: Relay, connection: socket.socket) -> None:
@@ -330,7 +333,7 @@ class _Link:
 
     def set(self, fault: Fault) -> None:
         """
-        Another fault is set.
+        Apply a new fault.
         """
         self._renew()
         self.client.control()
@@ -358,7 +361,7 @@ class _Link:
 
     def feed(self, flow: _Flow, data: bytes) -> None:
         """
-        Bytes came.
+        Handle received bytes.
         """
         fault = self.relay.fault
         if self.over or fault.kind == "blackhole":
@@ -374,7 +377,7 @@ class _Link:
 
     def spoil(self, data: bytes, fault: Fault) -> None:
         """
-        Send replies on with the fault in them, if its place is among these bytes.
+        Forward replies, and inject the fault if its position is in these bytes.
         """
         if fault.change is not None:
             self.relay.faults += 1
@@ -402,8 +405,8 @@ class _Link:
 
     def cut(self) -> None:
         """
-        Close both ends in an orderly way. The client's is closed when it has closed too: closing a socket from which
-        something was not read yet is a reset.
+        Close both sides in order. The client's side is closed only after the client has closed its own, because closing
+        a socket with unread bytes is a reset.
         """
         self.over = True
         self.replies.finish()
@@ -411,7 +414,7 @@ class _Link:
 
     def reset(self) -> None:
         """
-        Close both ends by force.
+        Reset both sides.
         """
         self._stop()
         self.client.reset()
@@ -420,13 +423,13 @@ class _Link:
 
     def _stop(self) -> None:
         self.over = True
-        # While the client's own end is being made this has to go on: it is closed as soon as it is there.
+        # While the client's transport is being created, the task must go on: the transport is closed when it is there.
         if self.client.transport is not None:
             self._connecting.cancel()
 
     def ended(self) -> None:
         """
-        A flow has delivered its end: when both have, all is done.
+        Close both sides when both directions have sent their end.
         """
         if self.requests.finished and self.replies.finished:
             self.client.close()
@@ -434,7 +437,9 @@ class _Link:
 
     def lost(self, end: _End, broken: bool) -> None:
         """
-        An end is closed.
+        Handle a closed side.
+
+        @param broken: whether it was closed by an error.
         """
         if broken:
             self.reset()
@@ -450,11 +455,12 @@ class _Link:
 
 class _End(asyncio.Protocol):
     """
-    One socket.
+    One side of a connection: a socket.
 
-    @ivar incoming: the flow from here.
-    @ivar outgoing: the flow to here.
-    @ivar full: the system takes no more bytes for now.
+    @ivar incoming: the direction from this side.
+    @ivar outgoing: the direction to this side.
+    @ivar full: whether the transport's buffer is full.
+    @ivar gone: whether the socket is closed.
     """
 
     incoming: _Flow
@@ -499,7 +505,7 @@ class _End(asyncio.Protocol):
 
     def control(self) -> None:
         """
-        Read, or do not read, from here.
+        Resume or pause reading from this side, and send what can be sent to it.
         """
         if self.transport is None or self.transport.is_closing():
             return
@@ -514,14 +520,14 @@ class _End(asyncio.Protocol):
 
     def close(self) -> None:
         """
-        Close when all is sent.
+        Close in order, after all bytes were sent.
         """
         if self.transport is not None:
             self.transport.close()
 
     def reset(self) -> None:
         """
-        Close by force.
+        Reset the connection.
         """
         if self.transport is not None and not self.gone:
             connection = self.transport.get_extra_info("socket")
@@ -533,7 +539,11 @@ class _End(asyncio.Protocol):
 @dataclass
 class _Held:
     """
-    Bytes to send at a time, all at once or C{step} by step with a pause after each.
+    Bytes to send at a time.
+
+    @ivar due: the time to send them, or the next of them.
+    @ivar step: the number of bytes to send at once.
+    @ivar pause: seconds after each step.
     """
 
     due: float
@@ -544,10 +554,10 @@ class _Held:
 
 class _Flow:
     """
-    One direction of a link.
+    One direction of a connection.
 
-    @ivar held: bytes that are not sent yet.
-    @ivar finished: the end has been sent.
+    @ivar held: the number of bytes that are not sent yet.
+    @ivar finished: whether the end of the stream has been sent.
     """
 
     def __init__(self, source: _End, target: _End) -> None:
@@ -561,7 +571,11 @@ class _Flow:
 
     def push(self, data: bytes, delay: float = 0.0, step: int = 0, pause: float = 0.0) -> None:
         """
-        Send, after everything that is held.
+        Send bytes after those that are buffered.
+
+        @param delay: seconds to wait before.
+        @param step: send so many bytes at once; 0 for all.
+        @param pause: seconds after each step.
         """
         if data:
             now = asyncio.get_running_loop().time()
@@ -572,14 +586,14 @@ class _Flow:
 
     def finish(self) -> None:
         """
-        Send the end, after everything that is held.
+        Send the end of the stream after the bytes that are buffered.
         """
         self._ending = True
         self.drain()
 
     def stop(self) -> None:
         """
-        Nothing can be sent any more.
+        Discard the buffered bytes.
         """
         self._queue.clear()
         self.held = 0
@@ -589,7 +603,7 @@ class _Flow:
 
     def drain(self) -> None:
         """
-        Send what is due.
+        Send the bytes whose time has come.
         """
         transport = self.target.transport
         loop = asyncio.get_running_loop()
@@ -604,7 +618,7 @@ class _Flow:
             self.held -= min(head.step, len(head.data))
             head.data = head.data[head.step :]
             if head.data:
-                # In another turn at least, so that it is another segment.
+                # In a later iteration of the loop at least, so that it is another TCP segment.
                 head.due = loop.time() + max(head.pause, 1e-6)
             else:
                 self._queue.popleft()

@@ -1,9 +1,9 @@
 # -*- test-case-name: tests.real.test_servers -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Real servers for tests and benchmarks: each is a process on a free address, stopped by its process id.
+Real servers for tests and benchmarks. Each is a process that listens on a free address.
 
-Starting and stopping block for a bounded time, so they fit C{setUp} and C{addCleanup}::
+C{start} and C{stop} block for a bounded time, for use in C{setUp} and C{addCleanup}::
 
     class SomeTests(SynchronousTestCase):
         skip = missing("memcached")
@@ -14,7 +14,7 @@ Starting and stopping block for a bounded time, so they fit C{setUp} and C{addCl
             self.proxy = Proxy("--pool-size", "4", upstream=[self.memcached.address]).start()
             self.addCleanup(self.proxy.stop)
 
-A process started here dies with the thread that started it, so an interrupted run leaves nothing behind.
+The kernel kills each process when the thread that started it ends, so an interrupted run leaves no process behind.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ Address = tuple[str, int] | str
 
 HOST = "127.0.0.1"
 
-#: Below the range from which systems take the ports of outgoing connections: a benchmark with ten thousand
-#: clients would otherwise sit on the port that a server is about to be started on.
+#: Ports for servers. They are below the range of ephemeral ports: otherwise a benchmark with ten thousand clients could
+#: use the port of a server that is about to start.
 PORTS = range(18000, 32000)
 
-#: The checkout which these tests belong to.
+#: The checkout that contains these tests.
 SOURCE = Path(__file__).resolve().parents[2]
 
 START_TIMEOUT = 20.0
@@ -57,13 +57,13 @@ _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 class ServerFailed(Exception):
     """
-    A server did not start, or did not end, in time; the text carries its log.
+    A server did not start or did not end in time. The text contains its log.
     """
 
 
 def which(program: str) -> str | None:
     """
-    Find a program, also where daemons are installed and the path of an ordinary user does not lead.
+    Find a program in C{PATH}, or in the directories of daemons, which are not in the C{PATH} of ordinary users.
 
     @return: its path, or C{None}.
     """
@@ -73,9 +73,9 @@ def which(program: str) -> str | None:
 
 def missing(*programs: str) -> str | None:
     """
-    Say why a test cannot run: meant for the C{skip} attribute of a test case.
+    Check that programs are installed, for the C{skip} attribute of a test case.
 
-    @return: C{"memcached is not installed"}, for the first program that is not there, or C{None}.
+    @return: the reason to skip, such as C{"memcached is not installed"}, or C{None}.
     """
     for program in programs:
         if which(program) is None:
@@ -85,14 +85,14 @@ def missing(*programs: str) -> str | None:
 
 def freePort() -> int:
     """
-    Find a TCP port on which nothing listens.
+    Find a free TCP port.
 
-    @raise ServerFailed: when a hundred ports in a row are taken.
+    @raise ServerFailed: a hundred random ports were in use.
     """
     for _ in range(100):
         port = random.choice(PORTS)
         with socket.socket() as probe:
-            # As servers do, so that connections in TIME_WAIT on this port do not count.
+            # Servers set this too. With it, connections in TIME_WAIT do not prevent the use of the port.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((HOST, port))
@@ -104,14 +104,14 @@ def freePort() -> int:
 
 def clientEndpoint(address: Address) -> str:
     """
-    Spell an address as an endpoint string for clients.
+    @return: the client endpoint string of an address.
     """
     return f"unix:{address}" if isinstance(address, str) else f"tcp:{address[0]}:{address[1]}"
 
 
 def serverEndpoint(address: Address) -> str:
     """
-    Spell an address as an endpoint string for listeners.
+    @return: the server endpoint string of an address.
     """
     return f"unix:{address}" if isinstance(address, str) else f"tcp:{address[1]}:interface={address[0]}"
 
@@ -120,8 +120,8 @@ def connect(address: Address, timeout: float = 5.0) -> socket.socket:
     """
     Connect a blocking socket.
 
-    @param timeout: seconds, for connecting and for each call on the socket later.
-    @raise OSError: as the system says it.
+    @param timeout: seconds, for connecting and for each later call on the socket.
+    @raise OSError: the connection failed.
     """
     family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
     client = socket.socket(family, socket.SOCK_STREAM)
@@ -136,9 +136,9 @@ def connect(address: Address, timeout: float = 5.0) -> socket.socket:
 
 def ask(address: Address, request: bytes, end: bytes = b"\r\n", timeout: float = 5.0) -> bytes:
     """
-    Send one request on a connection of its own and read until the answer ends with C{end}, or the peer closes.
+    Send one request on a new connection, and read until the reply ends with C{end} or the peer closes the connection.
 
-    @raise OSError: when the connection fails or nothing comes for C{timeout} seconds.
+    @raise OSError: the connection failed, or nothing was received for C{timeout} seconds.
     """
     with connect(address, timeout) as client:
         return exchange(client, request, end)
@@ -146,7 +146,7 @@ def ask(address: Address, request: bytes, end: bytes = b"\r\n", timeout: float =
 
 def exchange(client: socket.socket, request: bytes, end: bytes) -> bytes:
     """
-    Send one request and read until the answer ends with C{end}, or the peer closes.
+    Send one request, and read until the reply ends with C{end} or the peer closes the connection.
     """
     client.sendall(request)
     answer = b""
@@ -157,7 +157,7 @@ def exchange(client: socket.socket, request: bytes, end: bytes) -> bytes:
 
 def everything(client: socket.socket) -> bytes:
     """
-    Read until the peer closes.
+    Read until the peer closes the connection.
     """
     answer = b""
     while data := client.recv(1 << 16):
@@ -167,7 +167,7 @@ def everything(client: socket.socket) -> bytes:
 
 def refuses(address: Address) -> bool:
     """
-    Does nothing listen there?
+    @return: whether connections to an address are refused.
     """
     try:
         connect(address).close()
@@ -180,20 +180,21 @@ def until(condition: Callable[[], object], timeout: float = 10.0, what: str = "t
     """
     Wait until C{condition()} is true.
 
-    @raise ServerFailed: when it is not after C{timeout} seconds.
+    @param what: a description of the condition, for the error.
+    @raise ServerFailed: it is not true after C{timeout} seconds.
     """
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
-            raise ServerFailed(f"{what}: not so within {timeout} s")
+            raise ServerFailed(f"{what}: not within {timeout} s")
         time.sleep(0.005)
 
 
 def raiseFileLimit() -> int:
     """
-    Let this process, and those it starts from now on, open as many files as the system allows it.
+    Raise the limit for open files of this process, and of those that it starts, to the hard limit.
 
-    @return: that number.
+    @return: that limit.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -202,7 +203,7 @@ def raiseFileLimit() -> int:
 
 def dieWithParent() -> None:
     """
-    For C{preexec_fn}: have the system kill this process when the thread that started it has ended.
+    Make the kernel kill this process when the thread that started it ends. For C{preexec_fn}.
     """
     if _libc is not None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -210,21 +211,22 @@ def dieWithParent() -> None:
 
 class Server:
     """
-    A process that listens on one address. Constructing does nothing.
+    A process that listens on one address. The constructor does not start it.
 
-    @ivar pid: the process id, or 0 while it does not run.
+    @ivar options: the additional options of the command line.
+    @ivar pid: the process id, or 0 while the process does not run.
     """
 
     program: ClassVar[str] = ""
     ending: ClassVar[signal.Signals] = signal.SIGTERM
-    #: Our own file descriptors that the process is to have too.
+    #: File descriptors of this process that the server inherits.
     inherited: Sequence[int] = ()
 
     def __init__(self, *options: str, address: Address | None = None) -> None:
         """
-        @param options: added to the command line.
-        @param address: where to listen, a free port of 127.0.0.1 when not given. A path without a slash is meant
-            in the server's own temporary directory.
+        @param options: additional options of the command line.
+        @param address: the address to listen on; a free port of 127.0.0.1 by default. A string is the path of a UNIX
+            socket; without a slash, it is in the server's temporary directory.
         """
         self.options = options
         self.pid = 0
@@ -246,9 +248,9 @@ class Server:
     @property
     def address(self) -> Address:
         """
-        Where the server listens, known from its first start.
+        The address that the server listens on. It is known after the first start.
 
-        @raise ServerFailed: before that.
+        @raise ServerFailed: the server was never started.
         """
         if self._address is None:
             raise ServerFailed(f"{type(self).__name__} was not started")
@@ -257,14 +259,14 @@ class Server:
     @property
     def endpoint(self) -> str:
         """
-        The endpoint string with which a client reaches the server.
+        The client endpoint string of the server.
         """
         return clientEndpoint(self.address)
 
     @property
     def directory(self) -> Path:
         """
-        The working directory of the process, made when first asked for.
+        The working directory of the process: a temporary directory that is created at the first access.
         """
         if self._directory is None:
             self._directory = Path(tempfile.mkdtemp(prefix="connpool-"))
@@ -275,7 +277,7 @@ class Server:
     @property
     def log(self) -> str:
         """
-        All that the process wrote to its standard output and error, over restarts too.
+        The standard output and error output of the process, including those before restarts.
         """
         if self._directory is None:
             return self._lastLog
@@ -284,9 +286,9 @@ class Server:
 
     def start(self) -> Self:
         """
-        Start the process and wait until it accepts connections.
+        Start the process, and wait until it accepts connections.
 
-        @raise ServerFailed: when it ends or does not accept in time.
+        @raise ServerFailed: it ended, or did not accept connections in time.
         """
         if self._process is not None:
             raise ServerFailed(f"{self!r} runs already")
@@ -303,7 +305,7 @@ class Server:
                 env=self.environment(),
                 user=self._user(),
                 pass_fds=self.inherited,
-                # A group of its own: what the process itself started can be ended with it.
+                # A process group of its own, so that the children of the process can be killed with it.
                 start_new_session=True,
                 preexec_fn=dieWithParent,
             )
@@ -317,10 +319,10 @@ class Server:
 
     def stop(self, timeout: float = STOP_TIMEOUT) -> int:
         """
-        Ask the process to end (by the signal C{ending}, SIGTERM as a rule), kill it when it has not after C{timeout}
+        Send the signal C{ending} (usually SIGTERM) to the process, kill it if it has not ended after C{timeout}
         seconds, and remove its directory.
 
-        @return: the exit status, negative for a signal: -9 when it had to be killed. 0 when it does not run.
+        @return: the exit status, negative for a signal: -9 if it had to be killed. 0 if it does not run.
         """
         status = 0
         if self._process is not None:
@@ -338,7 +340,7 @@ class Server:
 
     def kill(self) -> int:
         """
-        Kill the process (SIGKILL) and wait for its end; its directory and log stay for a L{restart}.
+        Kill the process (SIGKILL), and wait for its end. The directory and the log remain, for a L{restart}.
 
         @return: the exit status, -9.
         """
@@ -347,7 +349,7 @@ class Server:
 
     def restart(self) -> Self:
         """
-        Start again on the same address, after killing the process if it still runs.
+        Kill the process if it runs, and start it again on the same address.
         """
         if self._process is not None:
             self.kill()
@@ -355,13 +357,13 @@ class Server:
 
     def freeze(self) -> None:
         """
-        Stop the process in its tracks (SIGSTOP): the system still accepts connections for it, it answers nothing.
+        Suspend the process (SIGSTOP): the kernel still accepts connections for it, but it answers nothing.
         """
         self.signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
         """
-        Let a frozen process go on (SIGCONT).
+        Resume a suspended process (SIGCONT).
         """
         self.signal(signal.SIGCONT)
 
@@ -369,50 +371,50 @@ class Server:
         """
         Send a signal to the process.
 
-        @raise ServerFailed: when it does not run.
+        @raise ServerFailed: the process does not run.
         """
         if self._process is None:
             raise ServerFailed(f"{self!r} does not run")
-        # Not through Popen.send_signal, which would reap the process if it has ended: see wait.
+        # Not Popen.send_signal, which would reap a process that has ended: see wait.
         os.kill(self._process.pid, number)
 
     def running(self) -> bool:
         """
-        Is the process there still?
+        @return: whether the process runs.
         """
         return self._process is not None and self._ended() is None
 
     def wait(self, timeout: float) -> int:
         """
-        Wait for the end of the process, and end what it started itself and left behind.
+        Wait for the end of the process, and kill the children that it left behind.
 
         @return: its exit status, negative for a signal.
-        @raise ServerFailed: when it runs on after C{timeout} seconds.
+        @raise ServerFailed: it still runs after C{timeout} seconds.
         """
         process = self._process
         if process is None:
             raise ServerFailed(f"{self!r} does not run")
         until(self._ended, timeout, f"the end of {self!r}")
-        # The process is not reaped yet, so its id cannot belong to another group by now.
+        # The process is not reaped yet, so its id cannot belong to another process group.
         os.killpg(process.pid, signal.SIGKILL)
         self._process, self.pid = None, 0
         return process.wait()
 
     def command(self) -> list[str]:
         """
-        The command line, for L{address}.
+        @return: the command line to start the process with.
         """
         raise NotImplementedError
 
     def environment(self) -> dict[str, str]:
         """
-        The environment of the process.
+        @return: the environment of the process.
         """
         return dict(os.environ)
 
     def _user(self) -> str | None:
         """
-        The user to run as, or C{None} to stay who we are.
+        @return: the user to run the process as, or C{None} for the current user.
         """
         return None
 
@@ -450,16 +452,16 @@ class Server:
 
 class Memcached(Server):
     """
-    The real memcached. A request of its own for statistics is at hand: L{stats}.
+    The real memcached.
     """
 
     program = "memcached"
-    # It would take a second to end by itself, and has nothing to lose.
+    # memcached takes up to a second to end after SIGTERM, and has no data to save.
     ending = signal.SIGKILL
 
     def command(self) -> list[str]:
         """
-        Listen on one address only, by TCP or UNIX socket.
+        Add the options to listen on one address only, a TCP port or a UNIX socket.
         """
         if isinstance(self.address, str):
             where = ["-s", self.address, "-a", "0777"]
@@ -469,21 +471,24 @@ class Memcached(Server):
 
     def stats(self, *arguments: str) -> dict[str, str]:
         """
-        Ask for statistics, on a connection of its own.
+        Send C{stats} on a new connection.
+
+        @param arguments: the arguments of the command.
+        @return: the values by name.
         """
         request = " ".join(["stats", *arguments]).encode("ascii") + b"\r\n"
         answer = ask(self.address, request, b"END\r\n").decode("ascii")
         return dict(line.split(" ", 2)[1:] for line in answer.splitlines() if line.startswith("STAT "))
 
     def _user(self) -> str | None:
-        # memcached refuses to run as root. It is not left to its own option -u: a process that changes its user
-        # itself is no longer killed when its parent dies.
+        # memcached refuses to run as root. Its option -u is no alternative: the kernel does not kill a process that has
+        # changed its user when the parent ends.
         return "nobody" if os.geteuid() == 0 else None
 
 
 class Nutcracker(Server):
     """
-    twemproxy, the C proxy which the benchmarks take as their yardstick.
+    twemproxy, a proxy in C, with which the benchmarks compare.
     """
 
     program = "nutcracker"
@@ -498,10 +503,10 @@ class Nutcracker(Server):
         address: Address | None = None,
     ) -> None:
         """
-        @param upstream: the servers.
-        @param connections: connections to each server; 1 is its default.
+        @param upstream: the addresses of the servers.
+        @param connections: the number of connections to each server (twemproxy's default is 1).
         @param timeout: seconds to wait for a server.
-        @param settings: more lines for the pool in its configuration.
+        @param settings: additional lines for the pool's configuration.
         """
         super().__init__(*options, address=address)
         self.upstream = upstream
@@ -511,7 +516,7 @@ class Nutcracker(Server):
 
     def command(self) -> list[str]:
         """
-        Write the configuration and name it, and keep every file and port out of the system's own places.
+        Write the configuration file, and add options that keep all files in the directory of the server.
         """
         configuration = self.directory / "nutcracker.yml"
         configuration.write_text(self._configuration(), "ascii")
@@ -522,7 +527,7 @@ class Nutcracker(Server):
     @property
     def log(self) -> str:
         """
-        What it wrote to its own log file too.
+        The output of the process, and its log file.
         """
         path = None if self._directory is None else self._directory / "nutcracker.log"
         return super().log + (path.read_text("utf-8", "replace") if path is not None and path.exists() else "")
@@ -547,7 +552,7 @@ class Nutcracker(Server):
 
 class Twistd(Server):
     """
-    Any plugin of C{twistd}, found in a source tree and run by this Python.
+    A C{twistd} process with any plugin, imported from a source tree.
     """
 
     def __init__(
@@ -560,10 +565,11 @@ class Twistd(Server):
         address: Address | None = None,
     ) -> None:
         """
-        @param options: of the plugin.
-        @param plugin: its name.
-        @param general: options of C{twistd} itself, before the plugin's name.
-        @param source: where to import from.
+        @param options: options of the plugin.
+        @param plugin: the name of the plugin.
+        @param general: options of C{twistd}, before the name of the plugin.
+        @param source: the source tree.
+        @param python: the interpreter.
         """
         super().__init__(*options, address=address)
         self.plugin = plugin
@@ -573,14 +579,14 @@ class Twistd(Server):
 
     def command(self) -> list[str]:
         """
-        Run in the foreground.
+        Run C{twistd} in the foreground.
         """
         twistd = [self.python, "-c", "from twisted.scripts.twistd import run; run()"]
         return [*twistd, "-n", "--pidfile=", *self.general, self.plugin, *self.options]
 
     def environment(self) -> dict[str, str]:
         """
-        Import from the source tree, wherever this Python would look otherwise.
+        Set C{PYTHONPATH} to the source tree.
         """
         return {**os.environ, "PYTHONPATH": str(self.source)}
 
@@ -600,15 +606,15 @@ class Proxy(Twistd):
         address: Address | None = None,
     ) -> None:
         """
-        @param options: of C{connpool}, besides C{--upstream} and C{--listen}.
-        @param upstream: addresses, or endpoint strings (these have a colon).
+        @param options: options of C{connpool}, in addition to C{--upstream} and C{--listen}.
+        @param upstream: the servers: addresses, or endpoint strings (which contain a colon).
         """
         super().__init__(*options, plugin="connpool", general=general, source=source, python=python, address=address)
         self.upstream = upstream
 
     def command(self) -> list[str]:
         """
-        Name the servers and the address to listen on by endpoint strings.
+        Add the options for the servers and for the address to listen on.
         """
         command = super().command()
         for server in self.upstream:

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.real.test_fuzz -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Streams of requests for the fuzzer, good and broken: how they are written, and where in them a request begins and ends.
+Streams of valid and invalid requests for the fuzzer: their generation, and a parser that splits them into requests.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
 
-#: The largest value that the servers and the proxies take.
+#: The maximum size of a value in the servers and the proxies.
 LIMIT: Final = 1 << 20
 
 
 class Request(NamedTuple):
     """
-    One request of a stream, good or broken.
+    One valid or invalid request of a stream.
 
-    @ivar line: without its end.
-    @ivar end: of the line.
-    @ivar block: what follows the line and belongs to it.
+    @ivar line: the line without its end.
+    @ivar end: the end of the line.
+    @ivar block: the data block that belongs to the line.
     """
 
     line: bytes
@@ -32,21 +32,21 @@ class Request(NamedTuple):
     @property
     def words(self) -> list[bytes]:
         """
-        What memcached finds in the line.
+        The words of the line, as memcached splits it.
         """
         return [word for word in self.line.split(b" ") if word]
 
     @property
     def complete(self) -> bool:
         """
-        Whether nothing of it is missing.
+        Whether the end of the line and the whole data block are there.
         """
         return bool(self.end) and len(self.block) == blockOf(self.words)
 
     @property
     def data(self) -> bytes:
         """
-        All of it.
+        The bytes of the request.
         """
         return self.line + self.end + self.block
 
@@ -56,7 +56,8 @@ STORES: Final = frozenset(b"set add replace append prepend cas".split())
 
 def blockOf(words: list[bytes]) -> int:
     """
-    The bytes that follow a line: memcached since 1.6.40 finds the length where it should be, whatever else is wrong.
+    @return: the size of the data block of a line. Like memcached since 1.6.40, this uses the length at its position
+        even if the line is invalid otherwise.
     """
     place = 4 if words and words[0] in STORES else 2
     if len(words) <= place or words[0] not in STORES | {b"ms"}:
@@ -67,7 +68,7 @@ def blockOf(words: list[bytes]) -> int:
 
 def requestsOf(stream: bytes) -> Iterator[Request]:
     """
-    Take a stream apart. What is left over at its end is a request too.
+    Split a stream into requests. An incomplete request at its end is one too.
     """
     pos = 0
     while pos < len(stream):
@@ -85,7 +86,7 @@ def requestsOf(stream: bytes) -> Iterator[Request]:
 
 KEYS: Final = (b"a", b"b", b"n", b"m", b"Zm9v", b"key:\xc3\xa9", b"noreply", b"k" * 250)
 BAD_KEYS: Final = (b"k" * 251, b"k" * 1000, b"a\0b", b"", b"a\tb", b"a\rb", b"\x7f", b"Zm9")
-# None is white space only: incr would read on behind its end.
+# No value is white space only: memcached's incr would read beyond its end.
 VALUES: Final = (
     *(b"", b"x", b"10", b"99", b"18446744073709551615", b"abc", b"5 "),
     *(b"\r\nx", b"END\r\n", b"get a\r\n", b"\0\xff"),
@@ -94,7 +95,7 @@ NUMBERS: Final = tuple(
     b"0 1 2 5 007 -1 -0 +5 x 1x 12345678901 2147483645 2147483646 2147483647 2147483648 -2147483648 -2147483649 "
     b"4294967295 4294967296 18446744073709551615 18446744073709551616 99999999999999999999999 1.5 0x10 1e3 -".split()
 )
-# Seconds that do not end within a test; 2592001 is a date of 1970.
+# Times to live that do not expire within a test; 2592001 is a date in 1970.
 TIMES: Final = (b"0", b"0", b"0", b"-1", b"1000", b"2592000", b"2592001", b"2147483647")
 FLAGS: Final = tuple(
     b"b c f h k l q s t u v x E5 F3 I J7 L O P T1000 N1000 R1000 ME MA MP MR MS MI MD M+ M- MX C$05 C$12 C9 D2 N0 T0 "
@@ -114,7 +115,7 @@ BYTES: Final = b" \r\n\0\t\x800123456789-+qvkabOTMNe\xff"
 
 class Author:
     """
-    Writes streams of requests.
+    Generates streams of requests from a seed.
     """
 
     def __init__(self, seed: object) -> None:
@@ -122,7 +123,7 @@ class Author:
 
     def stream(self) -> list[bytes]:
         """
-        Some requests to be sent one behind the other, most of them good.
+        @return: some requests, most of them valid.
         """
         chance = self._chance
         temper = chance.choice((0.0, 0.0, 0.1, 0.3, 0.6))
@@ -131,7 +132,7 @@ class Author:
 
     def pieces(self, data: bytes) -> list[bytes]:
         """
-        Cut bytes at random places; sometimes between all of them, sometimes not at all.
+        Cut bytes into pieces at random positions; sometimes into single bytes, sometimes not at all.
         """
         chance = self._chance
         if len(data) < 200 and chance.random() < 0.2:
@@ -146,7 +147,7 @@ class Author:
             data = self._chance.choice(self._MUTATIONS)(self, data)
         return data
 
-    # Good requests
+    # Valid requests
 
     def _key(self) -> bytes:
         return self._chance.choice(KEYS if self._chance.random() < 0.97 else BAD_KEYS)
@@ -248,11 +249,11 @@ class Author:
         _metaSet, _metaChange, _metaChange, _debug,
     )  # fmt: skip
 
-    # What becomes of them
+    # Changes that make requests invalid
 
     def _words(self, data: bytes) -> bytes:
         """
-        Change the words of the line.
+        Remove, insert, replace, repeat or shuffle words of the line.
         """
         chance = self._chance
         line, newline, block = data.partition(b"\n")
@@ -273,7 +274,7 @@ class Author:
 
     def _byte(self, data: bytes) -> bytes:
         """
-        Change a byte, of the line as a rule.
+        Remove, replace or insert a byte, usually in the line.
         """
         chance = self._chance
         size = len(data) if chance.random() < 0.3 else data.find(b"\n") + 2
@@ -283,7 +284,7 @@ class Author:
 
     def _ends(self, data: bytes) -> bytes:
         """
-        Change an end of a line.
+        Replace the end of a line.
         """
         end = self._chance.choice(
             (b"\n", b"\r\r\n", b" \r\n", b"  \n", b"\r\n\r\n", b"", b"\r", b" noreply\r\n", b" q\r\n")
@@ -292,14 +293,14 @@ class Author:
 
     def _spaces(self, data: bytes) -> bytes:
         """
-        Put in more spaces.
+        Insert spaces.
         """
         place = self._chance.choice([0, *(match.start() for match in re.finditer(b" ", data.partition(b"\n")[0]))])
         return data[:place] + b" " * self._chance.choice((1, 1, 2, 60)) + data[place:]
 
     def _cut(self, data: bytes) -> bytes:
         """
-        Leave something out.
+        Remove some bytes.
         """
         start = self._chance.randrange(len(data) + 1)
         return data[:start] + data[start + self._chance.choice((1, 2, 5, len(data))) :]
@@ -312,6 +313,8 @@ _UNIQUE: Final = re.compile(rb"\$([0-9][0-9])")
 
 def written(data: bytes, base: int) -> bytes:
     """
-    Replace the marks of cas uniques: C{$07} is seven more than the last one of the server.
+    Replace the placeholders of cas uniques: C{$07} becomes C{base + 7}.
+
+    @param base: the last cas unique of the server.
     """
     return _UNIQUE.sub(lambda match: b"%d" % (base + int(match[1])), data)

@@ -124,7 +124,7 @@ class ClientTests(SynchronousTestCase):
         self.assertEqual(self.client.missed, 1)
         self.stored(1)
         self.ask(Request("get", [0]))
-        self.assertIn("a miss for key 0, which holds 1 for certain", self.wrong(b"END\r\n"))
+        self.assertIn("a miss for key 0, whose confirmed value is 1", self.wrong(b"END\r\n"))
 
     def test_foreign(self) -> None:
         """
@@ -154,9 +154,9 @@ class ClientTests(SynchronousTestCase):
         self.client.sizes[1] = 100
         for data, why in (
             (b"VALUE load:1:7:0 1 11\r\n<1.7.0.1.9>\r\n", ""),
-            (b"VALUE load:1:7:0 1 12\r\n<1.7.0.1.12]\r\n", "no value of ours"),
+            (b"VALUE load:1:7:0 1 12\r\n<1.7.0.1.12]\r\n", "not a token"),
             (b"VALUE load:1:7:0 1 13\r\n<1.7.0.1.13>!\r\n", "broken"),
-            (b"VALUE load:1:7:0 1 11\r\n<1.7.0.1.9>xx", "no value of ours"),
+            (b"VALUE load:1:7:0 1 11\r\n<1.7.0.1.9>xx", "not a token"),
         ):
             self.ask(Request("get", [0]))
             if why:
@@ -172,7 +172,7 @@ class ClientTests(SynchronousTestCase):
         self.stored(1)
         self.stored(2)
         self.ask(Request("get", [0]))
-        self.assertIn("value 1 for key 0, which holds 2 for certain", self.wrong(self.value(1) + b"END\r\n"))
+        self.assertIn("value 1 for key 0, whose confirmed value is 2", self.wrong(self.value(1) + b"END\r\n"))
 
     def test_many(self) -> None:
         """
@@ -212,7 +212,7 @@ class ClientTests(SynchronousTestCase):
         self.ask(Request("delete", [0], 0), Request("get", [0]), Request("delete", [0], 0))
         self.assertEqual(self.answers(b"DELETED\r\nEND\r\nNOT_FOUND\r\n"), ["", "", ""])
         self.ask(Request("delete", [0], 0))
-        self.assertIn("there was nothing", self.wrong(b"DELETED\r\n"))
+        self.assertIn("the key held no value", self.wrong(b"DELETED\r\n"))
         self.client.lost()
         self.stored(2)
         self.ask(Request("delete", [0], 0))
@@ -276,7 +276,7 @@ class ClientTests(SynchronousTestCase):
         Bytes after the last answer are wrong.
         """
         self.ask(Request("get", [0]))
-        self.assertIn("not asked for", self.wrong(b"END\r\nEND\r\n"))
+        self.assertIn("unexpected bytes", self.wrong(b"END\r\nEND\r\n"))
 
     def test_lost(self) -> None:
         """
@@ -329,7 +329,7 @@ class ClientTests(SynchronousTestCase):
             if right:
                 self.assertEqual(self.answers(answer), ["lost"])
             else:
-                self.assertIn("its effect was read before", self.wrong(answer))
+                self.assertIn("its effect was read by an earlier request", self.wrong(answer))
 
     def test_meta(self) -> None:
         """

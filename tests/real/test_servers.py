@@ -90,7 +90,7 @@ class AddressTests(SynchronousTestCase):
         answers = iter([False, False, True])
         servers.until(lambda: next(answers))
         error = self.assertRaises(ServerFailed, servers.until, lambda: False, 0.01, "rain")
-        self.assertEqual(str(error), "rain: not so within 0.01 s")
+        self.assertEqual(str(error), "rain: not within 0.01 s")
 
 
 class Silent(Server):

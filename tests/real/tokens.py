@@ -1,22 +1,22 @@
 # -*- test-case-name: tests.real.test_load -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Clients that know what every answer must be: what L{tests.real.load} runs a thousand of. No input or output here.
+Clients that know every correct reply to their requests, without I/O. L{tests.real.load} runs a thousand of them.
 
-Each client has keys of its own, and each value it stores is a token that exists once: who wrote it, for which key, and
-the number of the value. A client remembers what its keys may hold. So an answer that belongs to someone else, comes
-twice, is missing, is mixed from two, or is older than what was confirmed, does not escape. These are no errors of the
-server but of what stands between, and are counted as I{wrong}, with the first of them described. What may happen when
-servers die is counted apart: one C{SERVER_ERROR} line for a request, or a connection that ends.
+Each client has keys of its own, and each value is a unique token: it contains the client, the key and the number of the
+value. A client keeps the set of values that each of its keys may hold. So it detects a reply that belongs to another
+request, is duplicated, missing or mixed from two, or is older than a confirmed one. Such errors are not caused by the
+server but by the proxy; they are counted as I{wrong}, and the first ones are described. Failures that may happen when
+servers die are counted separately: a C{SERVER_ERROR} line for a request, or a lost connection.
 
-What a client can know::
+What a client knows about a key::
 
-    set answered STORED           the key holds this value
-    set answered SERVER_ERROR,    it may hold this one or what it held before, and a server that was frozen may
-    or the connection ended       still store it much later
-    set with noreply              the same; whether it was done is seen by the get which follows it on the connection
-    a miss                        the key holds nothing: wrong, if it was stored for certain; unless the load is told
-                                  that servers lose what they have (C{misses})
+    set answered STORED           it holds this value
+    set answered SERVER_ERROR,    it holds this value or the one before, and a server that was suspended may still
+    or the connection was lost    store this value much later
+    set with noreply              the same; the next get on the connection shows whether it was executed
+    a miss                        it holds nothing: wrong if a value was confirmed, unless the load allows misses
+                                  (C{misses}), since servers lose values
 """
 
 from __future__ import annotations
@@ -29,33 +29,33 @@ from dataclasses import dataclass, field
 
 from tests.real.servers import Address
 
-#: Shares of the kinds of requests, unless told otherwise.
+#: The default shares of the kinds of requests.
 KINDS = {"get": 50, "gets": 5, "many": 15, "set": 20, "quiet": 5, "delete": 5}
 
-#: With memcached's meta commands too, whose replies carry a token themselves.
+#: The same with memcached's meta commands, whose replies contain an opaque token.
 META_KINDS = {**KINDS, "mg": 10, "ms": 5}
 
 
 @dataclass(frozen=True)
 class Settings:
     """
-    What the load does.
+    The settings of a load.
 
-    @ivar address: whom to ask.
-    @ivar clients: connections.
-    @ivar seconds: until no client asks any more.
-    @ivar requests: of each client, after which it asks no more; 0 for no such limit.
-    @ivar depth: most requests that a client sends at once; it draws a number for each batch.
-    @ivar sizes: lengths of values to draw from; a token needs some thirty bytes, so it may be longer.
-    @ivar keys: of each client.
-    @ivar kinds: shares of the kinds of requests: get, gets, many (get of several keys), set, quiet (set with noreply,
-        and a get behind it), delete, mg, ms.
-    @ivar timeout: seconds after which a request without an answer makes its client stuck.
-    @ivar pause: seconds between the answers to a batch and the next batch.
-    @ivar misses: a miss is always explained: servers are restarted or evict.
-    @ivar reconnect: clients whose connection ends, or is refused, come back.
-    @ivar seed: of everything drawn.
-    @ivar mark: in all keys and values, another one for each load, so that nothing is there when it begins.
+    @ivar address: the address of the proxy.
+    @ivar clients: the number of clients, each with one connection.
+    @ivar seconds: the time after which clients send no more requests.
+    @ivar requests: the maximum number of requests of each client; 0 for no maximum.
+    @ivar depth: the maximum number of requests that a client sends at once; the number of each batch is random.
+    @ivar sizes: the lengths of values to choose from. A token needs about thirty bytes, so a value may be longer.
+    @ivar keys: the number of keys of each client.
+    @ivar kinds: the shares of the kinds of requests: get, gets, many (get of several keys), set, quiet (set with
+        noreply, followed by a get), delete, mg, ms.
+    @ivar timeout: seconds after which a client whose request has no reply is stuck.
+    @ivar pause: seconds between the replies to a batch and the next batch.
+    @ivar misses: whether misses are always allowed, because servers are restarted or evict items.
+    @ivar reconnect: whether clients connect again after their connection was closed or refused.
+    @ivar seed: the seed of all random choices.
+    @ivar mark: a number in all keys and values. It differs between loads, so that no key exists when a load begins.
     """
 
     address: Address
@@ -75,18 +75,18 @@ class Settings:
 
     def __post_init__(self) -> None:
         if unknown := set(self.kinds) - set(META_KINDS):
-            raise ValueError(f"no such kind of request: {', '.join(sorted(unknown))}")
+            raise ValueError(f"unknown kind of request: {', '.join(sorted(unknown))}")
 
 
 class Wrong(Exception):
     """
-    An answer that cannot be right.
+    A reply that cannot be correct.
     """
 
 
 def token(mark: int, client: int, key: int, number: int, size: int) -> bytes:
     """
-    Make a value: at least C{size} bytes, all of which depend on all arguments.
+    @return: a value of at least C{size} bytes, all of which depend on all arguments.
     """
     unit = b"<%d.%d.%d.%d.%d>" % (mark, client, key, number, size)
     return (unit * (size // len(unit) + 1))[: max(size, len(unit))]
@@ -95,14 +95,14 @@ def token(mark: int, client: int, key: int, number: int, size: int) -> bytes:
 @dataclass
 class Request:
     """
-    One request that is on its way.
+    A request in flight.
 
-    @ivar keys: numbers of the client's keys that are asked for, in this order.
-    @ivar number: of the value which is stored; 0 for a delete; -1 when nothing is changed.
-    @ivar tag: what the answer to a meta command has to carry.
-    @ivar sent: when it was.
-    @ivar early: its value was read before it was answered, which is only right if it fails: a read that met a dead
-        connection is tried again elsewhere, and there sees writes that came after it.
+    @ivar keys: the numbers of the client's keys that it names, in this order.
+    @ivar number: the number of the value that it stores; 0 for a delete; -1 for a read.
+    @ivar tag: the opaque token that the reply to a meta command must contain.
+    @ivar sent: the time when it was sent.
+    @ivar early: whether its value was read by an earlier request. This is correct only if this request fails: a read
+        whose connection was lost is sent again on another connection, and there sees writes that were sent after it.
     """
 
     kind: str
@@ -115,10 +115,10 @@ class Request:
 
 class Memory:
     """
-    What one key of one client may hold: numbers of values, 0 for nothing.
+    The values that one key of one client may hold, as numbers of values; 0 for no value.
 
-    @ivar certain: what it holds as far as was confirmed; more than one while that is open.
-    @ivar doubtful: what was asked for and never confirmed: it may show up at any time.
+    @ivar certain: the confirmed values; several if it is not known which of them.
+    @ivar doubtful: values whose requests were never confirmed: the key may hold them at any later time.
     """
 
     def __init__(self) -> None:
@@ -127,16 +127,20 @@ class Memory:
 
     def may(self, number: int) -> bool:
         """
-        Can it hold this?
+        @return: whether the key may hold this value.
         """
         return number in self.certain or number in self.doubtful
 
 
 class Client:
     """
-    What one client asks and what it knows; no input or output here.
+    One client: it generates requests and checks the replies, without I/O.
 
-    @ivar due: requests on their way, in order.
+    @ivar number: the number of the client.
+    @ivar due: the requests in flight, in order.
+    @ivar made: the number of requests so far.
+    @ivar missed: the number of misses so far.
+    @ivar ignored: the number of C{noreply} requests so far that were not executed.
     @ivar sizes: the lengths of the values, by their numbers.
     """
 
@@ -154,14 +158,15 @@ class Client:
         self._values = 0
         self._quiet: Request | None = None
 
-    # Asking
+    # Requests
 
     def batch(self, most: int, now: float) -> bytes:
         """
-        Ask for something.
+        Generate a batch of requests.
 
-        @param most: requests, at most.
-        @return: bytes to send.
+        @param most: the maximum number of requests.
+        @param now: the current time.
+        @return: the bytes to send.
         """
         asked = []
         for _ in range(self._chance.randint(1, most)):
@@ -178,7 +183,7 @@ class Client:
         if kind in ("set", "quiet", "ms"):
             yield self._change(kind, key)
             if kind == "quiet":
-                # Something has to show whether it was done.
+                # This shows whether the set was executed.
                 yield Request("get", [key])
         elif kind == "delete":
             yield Request(kind, [key], number=0)
@@ -220,14 +225,15 @@ class Client:
         quiet = b" noreply" if request.kind == "quiet" else b""
         return b"set %b %d 0 %d%b\r\n%b\r\n" % (key, request.number, len(value), quiet, value)
 
-    # Being answered
+    # Replies
 
     def received(self, data: bytes) -> list[tuple[Request, str]]:
         """
-        Take bytes that came.
+        Handle received bytes.
 
-        @return: the requests which they answer, each with the text of its C{SERVER_ERROR}, empty if it was done.
-        @raise Wrong: when they cannot be right. The connection is of no use any more, L{lost} has to be called.
+        @return: the requests that they answer, each with the text of its C{SERVER_ERROR}, or an empty string if the
+            request was executed.
+        @raise Wrong: they cannot be correct. The connection must be closed, and L{lost} be called.
         """
         self._buffer += data
         answered = []
@@ -252,14 +258,14 @@ class Client:
             answered.append((request, error))
         self._buffer = self._buffer[position:]
         if self._buffer and not self.due:
-            raise Wrong(f"not asked for: {_shortened(self._buffer)}")
+            raise Wrong(f"unexpected bytes: {_shortened(self._buffer)}")
         return answered
 
     def lost(self) -> tuple[list[Request], bool]:
         """
-        The connection has ended.
+        Handle the end of the connection.
 
-        @return: the requests that will not be answered, and whether a part of the answer to the first had come.
+        @return: the requests that will not be answered, and whether a part of the reply to the first one was received.
         """
         halved = bool(self._buffer)
         self._buffer = b""
@@ -274,9 +280,10 @@ class Client:
 
     def _answer(self, request: Request, start: int) -> tuple[int, bytes, dict[int, int]] | None:
         """
-        Find the answer to a request in the buffer.
+        Find the reply to a request in the buffer.
 
-        @return: where it ends, its last line, and the values which it has by key; C{None} while it is incomplete.
+        @return: the position of its end, its last line, and the number of the value of each key; C{None} while it is
+            incomplete.
         """
         hits: dict[int, int] = {}
         while True:
@@ -295,7 +302,7 @@ class Client:
                 return None
             key, number = self._identify(request, line, body)
             if hits and request.keys.index(key) <= request.keys.index(next(reversed(hits))):
-                raise self._wrong(request, line, "not in the order in which it was asked for")
+                raise self._wrong(request, line, "not in the order of the requested keys")
             hits[key] = number
             start = end + size + 2
             if request.kind == "mg":
@@ -303,9 +310,9 @@ class Client:
 
     def _size(self, request: Request, line: bytes) -> int | None:
         """
-        Check a line of an answer.
+        Check a line of a reply.
 
-        @return: the length of the value that follows, C{None} if this is the end of the answer.
+        @return: the length of the value that follows, or C{None} if this line is the end of the reply.
         """
         words = line.split(b" ")
         key = self._key(request.keys[0])
@@ -316,7 +323,7 @@ class Client:
             if words[0] == b"VALUE" and len(words) == (5 if kind == "gets" else 4) and words[3].isdigit():
                 return int(words[3])
         elif kind == "mg":
-            # Whether a miss gives the flags back depends on the version.
+            # Whether a miss returns the flags depends on memcached's version.
             if line == b"EN" or words == [b"EN", b"k" + key, request.tag]:
                 return None
             if words[0] == b"VA" and words[2:] == [b"k" + key, request.tag] and words[1].isdigit():
@@ -330,11 +337,13 @@ class Client:
 
     def _identify(self, request: Request, line: bytes, body: bytes) -> tuple[int, int]:
         """
-        Tell which key a value belongs to and which of its values it is.
+        Check a value.
+
+        @return: the number of its key, and its own number.
         """
         match = _TOKEN.match(body)
         if match is None or not body.endswith(b"\r\n"):
-            raise self._wrong(request, line + b"\r\n" + body, "no value of ours")
+            raise self._wrong(request, line + b"\r\n" + body, "not a token")
         mark, client, key, number, size = map(int, match.groups())
         if (mark, client) != (self._settings.mark, self.number) or key not in request.keys:
             raise self._wrong(request, line + b"\r\n" + body, "belongs to another request")
@@ -346,7 +355,7 @@ class Client:
 
     def _done(self, request: Request, line: bytes, hits: dict[int, int]) -> None:
         if request.early:
-            raise self._wrong(request, line, "its effect was read before")
+            raise self._wrong(request, line, "its effect was read by an earlier request")
         memory = self._memory[request.keys[0]]
         if request.kind in ("set", "ms"):
             memory.certain = {request.number}
@@ -354,7 +363,7 @@ class Client:
             self._saw(request, request.keys[0], 0)
         elif line == b"DELETED":
             if memory.certain | memory.doubtful == {0}:
-                raise self._wrong(request, line, "there was nothing")
+                raise self._wrong(request, line, "the key held no value")
             memory.certain = {0}
         else:
             for key in request.keys:
@@ -362,7 +371,7 @@ class Client:
 
     def _saw(self, request: Request, key: int, number: int) -> None:
         """
-        A key was found to hold a value.
+        Record the value that a key was found to hold.
         """
         memory = self._memory[key]
         if self._quiet is not None and self._quiet.keys[0] == key:
@@ -381,11 +390,11 @@ class Client:
                 return
         held = ", ".join(map(str, sorted(memory.certain)))
         what = f"value {number}" if number else "a miss"
-        raise self._wrong(request, b"", f"{what} for key {key}, which holds {held} for certain")
+        raise self._wrong(request, b"", f"{what} for key {key}, whose confirmed value is {held}")
 
     def _failed(self, request: Request) -> None:
         """
-        It is not known whether it was done.
+        Record that it is not known whether a request was executed.
         """
         self._doubt(request)
         if self._quiet is not None:
