@@ -29,7 +29,7 @@ from txconnpool.config.settings import OPTIONS, PoolSettings, Settings
 from txconnpool.operate.command import CannotStart, CommandService
 from txconnpool.operate.console.service import ConsoleService
 from txconnpool.operate.service import ProxyService
-from txconnpool.operate.workers.supervisor import Workers
+from txconnpool.operate.workers.supervisor import SupervisorService
 from txconnpool.tap import Options, makeService
 
 
@@ -289,13 +289,13 @@ class MakeServiceTests(SynchronousTestCase):
         With several workers it is these that the command runs.
         """
         service, _ = self.make("--workers", "2")
-        self.assertEqual([type(part) for part in service], [Workers])
+        self.assertEqual([type(part) for part in service], [SupervisorService])
 
     def test_admin(self) -> None:
         """
         The console is there before all else, and to the end; for several workers too.
         """
-        for workers, kind in (("1", ProxyService), ("2", Workers)):
+        for workers, kind in (("1", ProxyService), ("2", SupervisorService)):
             service, _ = self.make("--admin", "unix:/tmp/x", "--workers", workers)
             self.assertEqual([type(part) for part in service], [ConsoleService, kind])
 

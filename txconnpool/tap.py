@@ -29,7 +29,7 @@ from txconnpool.operate.events import Events
 from txconnpool.operate.logs import chooseObserver
 from txconnpool.operate.operations import Operations
 from txconnpool.operate.service import ProxyService
-from txconnpool.operate.workers.supervisor import Workers
+from txconnpool.operate.workers.supervisor import SupervisorService
 
 
 class Options(usage.Options):
@@ -205,7 +205,7 @@ def makeService(options: Options, reactor: Any = None) -> CommandService:
 
         steady(reactor)
     settings = options["settings"]
-    proxy: Any = (Workers if settings.workers > 1 else ProxyService)(settings, reactor)
+    proxy: Any = (SupervisorService if settings.workers > 1 else ProxyService)(settings, reactor)
     service = CommandService(proxy, lambda: load(options["config"], options.given), reactor, options["observer"])
     if settings.admin is not None:
         perform = proxy.perform if settings.workers > 1 else Operations(proxy).perform

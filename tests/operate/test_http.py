@@ -30,7 +30,8 @@ from txconnpool.operate.http import (
 from txconnpool.operate.service import ProxyService
 from txconnpool.operate.statistics.history import INTERVAL
 from txconnpool.operate.workers.channel import ChannelError
-from txconnpool.operate.workers.supervisor import Workers, shares
+from txconnpool.operate.workers.shares import shares
+from txconnpool.operate.workers.supervisor import SupervisorService
 
 STATS = "tcp:11213:interface=127.0.0.1"
 POOL = PoolSettings(name="pages", upstream=("memory:",), listen=("tcp:1",))
@@ -541,7 +542,7 @@ class WorkersTests(SynchronousTestCase):
         """
         self.clock = MemoryReactorClock()
         self.settings = Settings(pools=(replace(POOL, upstream=("tcp:a:1",)),), stats=STATS, workers=2)
-        self.parent = Workers(self.settings, self.clock)
+        self.parent = SupervisorService(self.settings, self.clock)
         self.services = [ProxyService(share, self.clock) for share in shares(self.settings, 2)]
         for service, requests in zip(self.services, (3, 5), strict=True):
             server = service.proxies[0].pool.servers[0]
@@ -551,7 +552,7 @@ class WorkersTests(SynchronousTestCase):
         """
         Have workers.
         """
-        self.parent.workers = {number: FakeWorker(each) for number, each in enumerate(told, 1)}  # type: ignore[misc]
+        self.parent.workers.processes = {number: FakeWorker(each) for number, each in enumerate(told, 1)}  # type: ignore[misc]
 
     def gets(self, told: dict[str, Any]) -> int:
         """
@@ -602,9 +603,9 @@ class WorkersTests(SynchronousTestCase):
         self.workers(one, other)
         self.successResultOf(self.parent.snapshot())
         for _ in range(2):
-            ended = self.parent.workers[2]
+            ended = self.parent.workers.processes[2]
             ended.number, ended.since = 2, 0.0
-            self.parent.ended(ended, Failure(ConnectionDone()))
+            self.parent.workers.ended(ended, Failure(ConnectionDone()))
             self.workers(one, other)
             self.successResultOf(self.parent.snapshot())
         whole = self.successResultOf(self.parent.snapshot())

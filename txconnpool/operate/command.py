@@ -79,7 +79,8 @@ class CommandService(MultiService):
     ) -> None:
         """
         @param proxy: the L{ProxyService<txconnpool.operate.service.ProxyService>} or
-            L{Workers<txconnpool.operate.workers.supervisor.Workers>}. The caller makes it a child of this service.
+            L{SupervisorService<txconnpool.operate.workers.supervisor.SupervisorService>}. The caller makes it a child
+            of this service.
         @param load: reads the settings again.
         @param observer: makes the log observer of the application; C{None}: C{twistd} makes its own.
         """

@@ -75,7 +75,7 @@ class Changeable:
         """
         raise NotImplementedError
 
-    async def _apply(self, change: Plan) -> None:
+    async def _apply(self, plan: Plan) -> None:
         """
         Put settings in force.
 

@@ -26,10 +26,13 @@ from tests.bugs import covers
 from txconnpool.config.changes import CannotChange
 from txconnpool.config.settings import PoolSettings, Settings
 from txconnpool.operate.operations import OperationError
-from txconnpool.operate.workers import supervisor as workers
-from txconnpool.operate.workers.channel import Channel
-from txconnpool.operate.workers.supervisor import EXHAUSTED, GRACE, STEADY, Workers, shares
-from txconnpool.operate.workers.worker import ANSWERS, CLIENTS, STDERR, STDIN, STDOUT
+from txconnpool.operate.workers import workerset
+from txconnpool.operate.workers.acceptors import EXHAUSTED
+from txconnpool.operate.workers.channel import ANSWERS, CLIENTS, STDERR, STDIN, STDOUT, Channel
+from txconnpool.operate.workers.process import LINE_MAX
+from txconnpool.operate.workers.shares import shares
+from txconnpool.operate.workers.supervisor import SupervisorService
+from txconnpool.operate.workers.workerset import GRACE, STEADY
 
 A = PoolSettings(name="a", listen=("tcp:1",), maxClients=3)
 
@@ -190,9 +193,9 @@ class Reactor(MemoryReactorClock):
         protocol.makeConnection(process)
 
 
-class WorkersTests(SynchronousTestCase):
+class SupervisorServiceTests(SynchronousTestCase):
     """
-    Tests for L{Workers}.
+    Tests for L{SupervisorService}.
     """
 
     def setUp(self) -> None:
@@ -209,21 +212,21 @@ class WorkersTests(SynchronousTestCase):
         for client in self.clients:
             client.close()
 
-    def start(self, *pools: PoolSettings, count: int = 2, **settings: Any) -> Workers:
+    def start(self, *pools: PoolSettings, count: int = 2, **settings: Any) -> SupervisorService:
         """
         Start workers.
         """
-        service = Workers(Settings(pools=pools or (A,), workers=count, **settings), self.reactor)
+        service = SupervisorService(Settings(pools=pools or (A,), workers=count, **settings), self.reactor)
         service.privilegedStartService()
         service.startService()
         self.addCleanup(self._stop, service)
         return service
 
-    def _stop(self, service: Workers) -> None:
+    def _stop(self, service: SupervisorService) -> None:
         if service.running:
             self.stop(service)
 
-    def stop(self, service: Workers) -> None:
+    def stop(self, service: SupervisorService) -> None:
         """
         Stop, with workers that do as they are told.
         """
@@ -233,11 +236,13 @@ class WorkersTests(SynchronousTestCase):
         self.successResultOf(stopped)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
-    def running(self, service: Workers) -> list[Process]:
+    def running(self, service: SupervisorService) -> list[Process]:
         """
         @return: the processes that run, by their numbers.
         """
-        transports: list[Any] = [service.workers[number].transport for number in sorted(service.workers)]
+        transports: list[Any] = [
+            service.workers.processes[number].transport for number in sorted(service.workers.processes)
+        ]
         return transports
 
     def connect(self, port: object, count: int = 1) -> None:
@@ -249,7 +254,7 @@ class WorkersTests(SynchronousTestCase):
         for reader in list(self.reactor.readers):
             reader.doRead()
 
-    def given(self, service: Workers) -> list[int]:
+    def given(self, service: SupervisorService) -> list[int]:
         """
         @return: how many clients each worker was given since the last time.
         """
@@ -261,7 +266,7 @@ class WorkersTests(SynchronousTestCase):
         """
         It is a service, which does nothing before it is started.
         """
-        verifyObject(IService, Workers(Settings(workers=2), self.reactor))
+        verifyObject(IService, SupervisorService(Settings(workers=2), self.reactor))
         self.assertEqual((self.reactor.ports, self.reactor.processes), ({}, []))
 
     def test_start(self) -> None:
@@ -282,7 +287,7 @@ class WorkersTests(SynchronousTestCase):
         That an address is taken is raised where it starts, and no worker is.
         """
         self.reactor.taken.add(1)
-        service = Workers(Settings(pools=(A,), workers=2), self.reactor)
+        service = SupervisorService(Settings(pools=(A,), workers=2), self.reactor)
         self.assertRaises(CannotListenError, service.privilegedStartService)
         self.assertEqual(self.reactor.processes, [])
 
@@ -292,19 +297,6 @@ class WorkersTests(SynchronousTestCase):
         """
         self.start(replace(A, listen=("unix:/tmp/x:mode=600",)))
         self.assertEqual(list(self.reactor.ports), [("/tmp/x", 0o600)])
-
-    def test_shares(self) -> None:
-        """
-        Bounds are divided so that they add up to those of the settings; that on clients is counted here, and the
-        console is not the workers'.
-        """
-        pool = replace(A, poolSize=7, minPoolSize=5, maxWaiting=11)
-        settings = Settings(pools=(pool,), workers=3, maxUnreadBytes=90 << 20, admin="unix:/x")
-        parts = list(shares(settings, 3))
-        for name, whole in (("poolSize", 7), ("minPoolSize", 5), ("maxWaiting", 11)):
-            self.assertEqual(sum(getattr(part.pools[0], name) for part in parts), whole, name)
-        self.assertEqual([part.maxUnreadBytes for part in parts], [30 << 20] * 3)
-        self.assertEqual([(part.workers, part.admin, part.pools[0].maxClients) for part in parts], [(1, None, 3)] * 3)
 
     # -- Clients
 
@@ -316,8 +308,8 @@ class WorkersTests(SynchronousTestCase):
         self.connect(1, 6)
         self.assertEqual(self.given(service), [2, 2, 2])
         first, second, third = self.running(service)
-        second.channel.call("gone", {"a": 2})
-        third.channel.call("gone", {"a": 1})
+        second.channel.call("closed", {"a": 2})
+        third.channel.call("closed", {"a": 1})
         self.connect(2, 3)
         self.assertEqual([len(first.take()), second.take(), third.take()], [0, ["+b\0tcp:2"] * 2, ["+b\0tcp:2"]])
 
@@ -329,7 +321,7 @@ class WorkersTests(SynchronousTestCase):
         self.connect(1, 5)
         labels = [label for process in self.running(service) for label in process.take()]
         self.assertEqual(sorted(labels), ["+a\0tcp:1"] * 3 + ["-a\0tcp:1"] * 2)
-        self.running(service)[0].channel.call("gone", {"a": 1})
+        self.running(service)[0].channel.call("closed", {"a": 1})
         self.connect(1, 2)
         labels = [label for process in self.running(service) for label in process.take()]
         self.assertEqual(sorted(labels), ["+a\0tcp:1", "-a\0tcp:1"])
@@ -387,7 +379,7 @@ class WorkersTests(SynchronousTestCase):
         A worker that is about to end is given nobody.
         """
         service = self.start(A)
-        self.running(service)[0].channel.call("leaving")
+        self.running(service)[0].channel.call("stopping")
         self.connect(1, 2)
         self.assertEqual(self.given(service), [0, 2])
 
@@ -397,13 +389,13 @@ class WorkersTests(SynchronousTestCase):
         When the system has no descriptor for another client, that is logged, and accepting goes on a little later.
         """
         service = self.start(A)
-        (entrance,) = self.reactor.readers
-        listening, entrance._socket = entrance._socket, Failing()
+        (acceptor,) = self.reactor.readers
+        listening, acceptor.socket = acceptor.socket, Failing()
         with capturedLogs() as logs:
             self.connect(1)
         self.assertEqual([event["log_format"] for event in logs], ["{pool}: cannot accept clients: {error}"])
         self.assertEqual(self.reactor.readers, set())
-        entrance._socket = listening
+        acceptor.socket = listening
         self.reactor.advance(EXHAUSTED)
         self.connect(1)
         self.assertEqual(self.given(service), [1, 1])
@@ -413,11 +405,11 @@ class WorkersTests(SynchronousTestCase):
         A stop does not wait for that.
         """
         service = self.start(A)
-        (entrance,) = self.reactor.readers
-        entrance._socket.close()
-        entrance._socket = Failing()
+        (acceptor,) = self.reactor.readers
+        acceptor.socket.close()
+        acceptor.socket = Failing()
         self.connect(1)
-        entrance._socket = socket.socket()
+        acceptor.socket = socket.socket()
         self.stop(service)
 
     def test_goneClient(self) -> None:
@@ -425,11 +417,11 @@ class WorkersTests(SynchronousTestCase):
         A client who leaves while it is accepted disturbs nobody.
         """
         self.start(A)
-        (entrance,) = self.reactor.readers
-        listening, entrance._socket = entrance._socket, Failing(ConnectionAbortedError())
+        (acceptor,) = self.reactor.readers
+        listening, acceptor.socket = acceptor.socket, Failing(ConnectionAbortedError())
         self.connect(1)
-        self.assertEqual(self.reactor.readers, {entrance})
-        entrance._socket = listening
+        self.assertEqual(self.reactor.readers, {acceptor})
+        acceptor.socket = listening
 
     # -- Deaths
 
@@ -438,7 +430,7 @@ class WorkersTests(SynchronousTestCase):
         A worker that ends is replaced, later each time; after a steady life it begins anew. Its clients are not counted
         any more.
         """
-        self.patch(workers, "uniform", lambda low, high: 1.0)
+        self.patch(workerset, "uniform", lambda low, high: 1.0)
         service = self.start(A)
         self.connect(1, 3)
         delays = []
@@ -446,9 +438,9 @@ class WorkersTests(SynchronousTestCase):
             with capturedLogs() as logs:
                 self.running(service)[0].end(9)
             delays += [event["delay"] for event in logs if "delay" in event]
-            self.assertEqual(sorted(service.workers), [2])
+            self.assertEqual(sorted(service.workers.processes), [2])
             self.reactor.advance(delays[-1])
-            self.assertEqual(sorted(service.workers), [1, 2])
+            self.assertEqual(sorted(service.workers.processes), [1, 2])
         self.reactor.advance(STEADY + 1)
         with capturedLogs() as logs:
             self.running(service)[0].end(9)
@@ -476,7 +468,7 @@ class WorkersTests(SynchronousTestCase):
         process.end(9)
         self.reactor.begin = lambda process: None
         self.reactor.advance(1)
-        self.assertTrue(service.workers[1].ready)
+        self.assertTrue(service.workers.processes[1].ready)
 
     def test_noProcess(self) -> None:
         """
@@ -489,10 +481,10 @@ class WorkersTests(SynchronousTestCase):
 
         self.reactor.begin = begin
         service = self.start(A)
-        self.assertEqual(service.workers, {})
+        self.assertEqual(service.workers.processes, {})
         self.reactor.begin = lambda process: None
         self.reactor.advance(1)
-        self.assertEqual(sorted(service.workers), [1, 2])
+        self.assertEqual(sorted(service.workers.processes), [1, 2])
         self.connect(1, 2)
         self.assertEqual(self.given(service), [1, 1])
 
@@ -515,9 +507,9 @@ class WorkersTests(SynchronousTestCase):
         self.reactor.advance(1)
         process = self.running(service)[0]
         self.assertEqual(process.called("perform"), [("pause", "a"), ("drain", "t", False)])
-        self.assertFalse(service.workers[1].ready)
+        self.assertFalse(service.workers.processes[1].ready)
         done.callback("done")
-        self.assertTrue(service.workers[1].ready)
+        self.assertTrue(service.workers.processes[1].ready)
 
     def test_orderFails(self) -> None:
         """
@@ -536,7 +528,7 @@ class WorkersTests(SynchronousTestCase):
         with capturedLogs() as logs:
             self.reactor.advance(1)
         self.assertEqual([event["why"] for event in logs if "why" in event], ["no server"])
-        self.assertTrue(service.workers[1].ready)
+        self.assertTrue(service.workers.processes[1].ready)
 
     # -- What they print and ask
 
@@ -545,14 +537,14 @@ class WorkersTests(SynchronousTestCase):
         What a worker prints is in the log line by line, with its number, however long a line.
         """
         service = self.start(A)
-        worker = service.workers[2]
+        worker = service.workers.processes[2]
         with capturedLogs() as logs:
             worker.childDataReceived(STDOUT, b"one\ntw")
             worker.childDataReceived(STDERR, b"o \xff\n")
-            worker.childDataReceived(STDOUT, bytes(workers.LINE_MAX + 1))
+            worker.childDataReceived(STDOUT, bytes(LINE_MAX + 1))
         told = [(event["worker"], event["text"]) for event in logs]
         self.assertEqual(told[:2], [(2, "one"), (2, "two \ufffd")])
-        self.assertEqual(len(told[2][1]), workers.LINE_MAX + 1)
+        self.assertEqual(len(told[2][1]), LINE_MAX + 1)
 
     def test_unknown(self) -> None:
         """
@@ -634,7 +626,7 @@ class WorkersTests(SynchronousTestCase):
 
     # -- Changes
 
-    def change(self, service: Workers, *pools: PoolSettings, **settings: Any) -> Deferred[list[str]]:
+    def change(self, service: SupervisorService, *pools: PoolSettings, **settings: Any) -> Deferred[list[str]]:
         """
         Put other settings in force.
         """
@@ -656,7 +648,7 @@ class WorkersTests(SynchronousTestCase):
         """
         service = self.start(A)
         self.assertEqual(self.successResultOf(self.change(service, A, workers=3)), ["workers 2 -> 3: needs a restart"])
-        self.assertEqual(len(service.workers), 2)
+        self.assertEqual(len(service.workers.processes), 2)
 
     def test_listeners(self) -> None:
         """
@@ -697,10 +689,10 @@ class WorkersTests(SynchronousTestCase):
         """
         service = self.start(A)
 
-        def welcome(*args: Any) -> Any:
+        def listenTCP(*args: Any, **kwargs: Any) -> Any:
             raise ZeroDivisionError
 
-        self.patch(service, "_entrance", welcome)
+        self.patch(self.reactor, "listenTCP", listenTCP)
         self.failureResultOf(self.change(service, replace(A, listen=("tcp:8",))), ZeroDivisionError)
         self.assertEqual(service.settings.pools, (A,))
 
@@ -743,7 +735,7 @@ class WorkersTests(SynchronousTestCase):
         """
         service = self.start(A)
         first, second = self.running(service)
-        second.channel.call("leaving")
+        second.channel.call("stopping")
         self.successResultOf(self.change(service, replace(A, poolSize=9)))
         self.assertEqual((len(first.called("apply")), second.called("apply")), (1, []))
 
@@ -780,14 +772,14 @@ class WorkersTests(SynchronousTestCase):
 
     # -- Controls
 
-    def answers(self, service: Workers, *answers: Any) -> None:
+    def answers(self, service: SupervisorService, *answers: Any) -> None:
         """
         Have each worker answer orders in its way.
         """
         for process, answer in zip(self.running(service), answers, strict=True):
             process.answers["perform"] = answer
 
-    def refused(self, service: Workers, *order: Any) -> str:
+    def refused(self, service: SupervisorService, *order: Any) -> str:
         """
         @return: why an order cannot be carried out.
         """

@@ -23,6 +23,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.pipes import Pipe
 from txconnpool.config.settings import PoolSettings, Settings
 from txconnpool.operate.workers import worker
+from txconnpool.operate.workers.inbox import COLLECT
 
 A = PoolSettings(name="a", upstream=("memory:",), listen=("tcp:1",), maxClients=2)
 B = replace(A, name="b", listen=("unix:/x",))
@@ -74,7 +75,7 @@ class WorkerTests(SynchronousTestCase):
         observer: Any = self.observed.append
         globalLogPublisher.addObserver(observer)
         self.addCleanup(globalLogPublisher.removeObserver, observer)
-        self.worker = worker._Process(self.reactor, theirs, observer)
+        self.worker = worker.WorkerProtocol(self.reactor, theirs, observer)
         self.transport = StringTransport()
         self.worker.makeConnection(self.transport)
         self.calls = 0
@@ -124,7 +125,7 @@ class WorkerTests(SynchronousTestCase):
         self.addCleanup(ours.close)
         with theirs:
             socket.send_fds(self.parent, [label.encode()], [theirs.fileno()])
-        self.worker._inbox.doRead()
+        self.worker.inbox.doRead()
         return ours
 
     def test_start(self) -> None:
@@ -133,7 +134,7 @@ class WorkerTests(SynchronousTestCase):
         """
         self.start(A, B)
         self.assertEqual((self.reactor.tcpServers, self.reactor.unixServers), ([], []))
-        self.assertIn(self.worker._inbox, self.reactor.readers)
+        self.assertIn(self.worker.inbox, self.reactor.readers)
         for label in ("+a\0tcp:1", "+b\0unix:/x", f"+b\0{SYSTEMD[0]}"):
             self.send(label)
             client = self.reactor.clients[-1]
@@ -183,12 +184,12 @@ class WorkerTests(SynchronousTestCase):
         with accepted:
             accepted.shutdown(socket.SHUT_RDWR)
             socket.send_fds(self.parent, [b"+a\0tcp:1"], [accepted.fileno()])
-            self.worker._inbox.doRead()
-        self.reactor.advance(worker.COLLECT)
+            self.worker.inbox.doRead()
+        self.reactor.advance(COLLECT)
         self.assertEqual([each["args"] for each in self.told()], [[{"a": 3, "z": 1}]])
         for client in self.reactor.clients:
             client.lose()
-        self.reactor.advance(worker.COLLECT)
+        self.reactor.advance(COLLECT)
         self.assertEqual([each["args"] for each in self.told()], [[{"a": 5, "z": 1}]])
 
     def test_noDescriptor(self) -> None:
@@ -197,9 +198,9 @@ class WorkerTests(SynchronousTestCase):
         """
         self.start(A)
         self.parent.send(b"+a\0tcp:1")
-        self.worker._inbox.doRead()
+        self.worker.inbox.doRead()
         self.assertTrue(any("no descriptor" in event["log_format"] for event in self.observed if "log_format" in event))
-        self.reactor.advance(worker.COLLECT)
+        self.reactor.advance(COLLECT)
         self.assertEqual([each["args"] for each in self.told()], [[{"a": 1}]])
 
     def test_lost(self) -> None:
@@ -217,7 +218,7 @@ class WorkerTests(SynchronousTestCase):
         self.patch(self.reactor, "adoptStreamConnection", adopt)
         self.send("+a\0tcp:1")
         self.assertEqual(len(self.reactor.clients), 1)
-        self.reactor.advance(worker.COLLECT)
+        self.reactor.advance(COLLECT)
         self.assertEqual([each["args"] for each in self.told()], [[{"a": 3}]])
 
     def test_noMoreClients(self) -> None:
@@ -226,8 +227,8 @@ class WorkerTests(SynchronousTestCase):
         """
         self.start(A)
         self.parent.shutdown(socket.SHUT_WR)
-        self.worker._inbox.doRead()
-        self.assertNotIn(self.worker._inbox, self.reactor.readers)
+        self.worker.inbox.doRead()
+        self.assertNotIn(self.worker.inbox, self.reactor.readers)
 
     def test_apply(self) -> None:
         """
@@ -278,7 +279,7 @@ class WorkerTests(SynchronousTestCase):
         self.assertEqual(self.reactor.stops, 1)
         leaving = self.leave()
         (call,) = self.told()
-        self.assertEqual(call["name"], "leaving")
+        self.assertEqual(call["name"], "stopping")
         assert self.worker.service is not None
         self.worker.service.proxies[0].pool.pause()
         self.send("+a\0tcp:1")

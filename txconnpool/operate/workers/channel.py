@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.operate.workers.test_channel -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Calls between processes.
+Calls between the parent process and a worker.
 """
 
 from __future__ import annotations
@@ -13,28 +13,32 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.python.failure import Failure
 
+#: The descriptors of a worker: calls from the parent, printed lines, calls to the parent (and answers), clients.
+STDIN, STDOUT, STDERR, ANSWERS, CLIENTS = range(5)
+
 
 class ChannelError(Exception):
     """
-    A call that the other side could not answer.
+    A call that the other process could not answer.
     """
 
 
 class ChannelLost(ChannelError):
     """
-    A call that the other side did not answer before it ended.
+    A call that the other process did not answer before it ended.
     """
 
 
 class Channel:
     """
-    Calls in both directions, as lines of JSON.
+    Calls in both directions. Each call and each answer is a line of JSON.
     """
 
     def __init__(self, write: Callable[[bytes], object], answer: Callable[..., Any]) -> None:
         """
-        @param write: sends bytes to the other side.
-        @param answer: called with the name and the arguments of a call; may return a Deferred.
+        @param write: sends bytes to the other process.
+        @param answer: called with the name and the arguments of a call; returns the answer, or a Deferred that fires
+            with it.
         """
         self._write = write
         self._answer = answer
@@ -45,9 +49,11 @@ class Channel:
 
     def call(self, name: str, *args: Any) -> Deferred[Any]:
         """
-        Have the other side do something.
+        Call the other process.
 
-        @return: fires with what it answers; fails with L{ChannelError} when it could not, or is gone.
+        @param args: plain data, which JSON can carry.
+
+        @return: fires with the answer; fails with L{ChannelError} if the other process could not answer or has ended.
         """
         if self._lost:
             return fail(ChannelLost(_ENDED))
@@ -61,13 +67,13 @@ class Channel:
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Take what the other side sent.
+        Take bytes that the other process has sent.
         """
         *lines, self._tail = (self._tail + data).split(b"\n")
         for line in lines:
-            self._take(json.loads(line))
+            self._messageReceived(json.loads(line))
 
-    def _take(self, message: dict[str, Any]) -> None:
+    def _messageReceived(self, message: dict[str, Any]) -> None:
         if "name" in message:
             number = message["call"]
             answer = maybeDeferred(self._answer, message["name"], *message["args"])
@@ -82,7 +88,7 @@ class Channel:
 
     def lost(self) -> None:
         """
-        The other side is gone.
+        Fail all calls, because the other process has ended.
         """
         self._lost = True
         calls, self._calls = self._calls, {}
@@ -95,6 +101,6 @@ _ENDED = "the process has ended"
 
 def ignoreLost(failure: Failure) -> None:
     """
-    For calls about the end of the other side, which may end before it has answered.
+    Handle L{ChannelLost}, as an errback of calls to a process that may end before it has answered.
     """
     failure.trap(ChannelLost)

@@ -1,0 +1,210 @@
+# -*- test-case-name: tests.operate.workers.test_worker -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+The clients of a worker, which the parent process sends as sockets.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from collections.abc import Callable
+from errno import ENOTCONN
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall, IListeningPort, IReadDescriptor
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from txconnpool.net.endpoints import Listener, withoutUnder
+from txconnpool.operate.service import ProxyService
+from txconnpool.proxy.listener import ClientListener
+
+_log = Logger("txconnpool.workers")
+
+#: The most clients that are taken in one turn of the reactor.
+BATCH = 64
+
+#: Seconds in which closed clients are counted before the parent is notified.
+COLLECT = 0.01
+
+
+class Facade:
+    """
+    A reactor that listens in its own way, and is the real one otherwise. Whatever C{serverFromString} makes of an
+    endpoint string ends in one of the calls that subclasses have.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+
+class SentPort:
+    """
+    The port of an address that the parent listens on: it accepts nothing.
+
+    @ivar factory: makes the protocols of the clients that have connected there.
+    """
+
+    def __init__(self, factory: Any) -> None:
+        self.factory = factory
+
+    def stopListening(self) -> Deferred[None]:
+        """
+        Do nothing.
+
+        @return: has fired.
+        """
+        return succeed(None)
+
+
+class _SentReactor(Facade):
+    """
+    A reactor whose ports are L{SentPort}s. With it an endpoint makes the factory that it would listen with, for
+    instance one for TLS.
+    """
+
+    def listenTCP(self, port: int, factory: Factory, backlog: int = 50, interface: str = "") -> SentPort:
+        """
+        @return: a port with the factory.
+        """
+        return SentPort(factory)
+
+    def listenUNIX(
+        self, address: str, factory: Factory, backlog: int = 50, mode: int = 0o666, wantPID: bool = False
+    ) -> SentPort:
+        """
+        @return: a port with the factory.
+        """
+        return SentPort(factory)
+
+
+@implementer(IReadDescriptor)
+class Inbox:
+    """
+    Receives clients from the parent.
+
+    @ivar service: the proxy that serves them, once it has started.
+    """
+
+    def __init__(self, reactor: Any, clients: socket.socket, closed: Callable[[dict[str, int]], object]) -> None:
+        """
+        @param clients: the socket from which clients are received.
+        @param closed: called soon after clients have been closed, with the number of closed clients of each pool.
+        """
+        clients.setblocking(False)
+        self.service: ProxyService | None = None
+        self._reactor = reactor
+        self._clients = clients
+        self._notifyClosed = closed
+        self._received: Counter[str] = Counter()
+        self._notifying: IDelayedCall | None = None
+
+    def fileno(self) -> int:
+        """
+        @return: the descriptor to watch.
+        """
+        return self._clients.fileno()
+
+    def logPrefix(self) -> str:
+        """
+        @return: a name for Twisted's log.
+        """
+        return "clients"
+
+    def listen(self, description: str, listener: ClientListener) -> Deferred[IListeningPort]:
+        """
+        Register a listener for the clients that have connected to an address. This is the L{ProxyService}'s way to
+        listen.
+
+        @return: has fired with a L{SentPort}, or failed.
+        """
+        if description.startswith(("systemd:", "unix:")):
+            port: Deferred[Any] = succeed(SentPort(listener))  # the socket is the parent's
+        else:
+            listener.endpoint = Listener(_SentReactor(self._reactor), withoutUnder(description))
+            port = listener.endpoint.listen(listener)
+        return port
+
+    def doRead(self) -> None:
+        """
+        Receive the clients that have been sent, up to L{BATCH} of them.
+        """
+        for _ in range(BATCH):
+            if not self.receive():
+                return
+
+    def empty(self) -> None:
+        """
+        Receive all clients that have been sent.
+        """
+        while self.receive():
+            pass
+
+    def receive(self) -> bool:
+        """
+        Receive one client.
+
+        @return: whether there was one.
+        """
+        try:
+            label, descriptors, _, _ = socket.recv_fds(self._clients, 1 << 16, 1)
+        except BlockingIOError:
+            return False
+        if not label:
+            self._reactor.removeReader(self)
+            return False
+        if not descriptors:
+            _log.error("a client is lost: this process has no descriptor for it")
+        accepted, (pool, description) = label[:1] == b"+", label[1:].decode().split("\0")
+        self._received[pool] += accepted
+        for descriptor in descriptors:
+            with socket.socket(fileno=descriptor) as client:
+                self._adopt(pool, description, client, accepted)
+        self.countClosed()
+        return True
+
+    def _adopt(self, pool: str, description: str, client: socket.socket, accepted: bool) -> None:
+        assert self.service is not None
+        proxy = next((proxy for proxy in self.service.proxies if proxy.name == pool), None)
+        listener = proxy.listeners.get(description) if proxy is not None else None
+        if listener is None:
+            return
+        client.setblocking(False)
+        port: Any = listener.port
+        listener.sessions.ended = self.countClosed
+        listener.sessions.full = not accepted
+        try:
+            client.getpeername()
+            # Twisted works on a copy of the descriptor.
+            self._reactor.adoptStreamConnection(client.fileno(), client.family, port.factory)
+        except Exception as error:
+            # Any exception: the reactor would stop reading from this inbox, and the next clients would be lost.
+            if getattr(error, "errno", None) != ENOTCONN:  # the client has just closed the connection
+                _log.failure("a client is lost")
+        finally:
+            listener.sessions.full = False
+
+    def countClosed(self) -> None:
+        """
+        Count the clients that have been closed, in a moment.
+        """
+        if self._notifying is None:
+            self._notifying = self._reactor.callLater(COLLECT, self._notify)
+
+    def _notify(self) -> None:
+        self._notifying = None
+        assert self.service is not None
+        connected = {proxy.name: len(proxy.sessions.sessions) for proxy in self.service.proxies}
+        self._notifyClosed({pool: count - connected.get(pool, 0) for pool, count in self._received.items()})
+
+    def connectionLost(self, reason: Failure) -> None:
+        """
+        Do nothing: the reactor has ended.
+        """

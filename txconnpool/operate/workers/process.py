@@ -1,0 +1,203 @@
+# -*- test-case-name: tests.operate.workers.test_supervisor -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+A worker process, as the parent process sees it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections import Counter
+from dataclasses import asdict
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import ProcessProtocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txconnpool.config.settings import Settings
+from txconnpool.operate.logs import relay
+from txconnpool.operate.workers.channel import ANSWERS, CLIENTS, STDERR, STDIN, STDOUT, Channel, ChannelLost
+
+_log = Logger("txconnpool.workers")
+
+#: The most bytes of a line that a worker prints; a longer one is logged in pieces.
+LINE_MAX = 1 << 16
+
+#: Sockets that keep messages apart, and notice when the other end is closed. Some systems have only the first.
+_PACKETS = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM
+
+
+class ProcessOwner(Protocol):
+    """
+    The owner of worker processes.
+
+    @ivar reactor: the reactor.
+    """
+
+    reactor: Any
+
+    def started(self, worker: WorkerProcess) -> Deferred[Any]:
+        """
+        A worker has started.
+
+        @return: fires when clients can be sent to it.
+        """
+
+    def readinessChanged(self) -> None:
+        """
+        A worker can take clients now, or cannot any more.
+        """
+
+    def answer(self, name: str, *args: Any) -> Any:
+        """
+        Answer a call of a worker.
+
+        @return: the answer, or a Deferred that fires with it.
+        """
+
+    def ended(self, worker: WorkerProcess, reason: Failure) -> None:
+        """
+        A worker has ended.
+        """
+
+
+class WorkerProcess(ProcessProtocol):
+    """
+    A worker process.
+
+    @ivar number: the number of the worker, from 1.
+    @ivar ready: whether it can take clients.
+    @ivar stopping: whether it is about to end.
+    @ivar since: when it was started, in seconds of the reactor's clock.
+    @ivar channel: calls to it and from it.
+    """
+
+    transport: Any
+
+    def __init__(self, number: int, settings: Settings, owner: ProcessOwner) -> None:
+        """
+        @param settings: the settings of this worker.
+        """
+        self.number = number
+        self.ready = self.stopping = False
+        self.since = 0.0
+        self._settings = settings
+        self._owner = owner
+        self._sent: Counter[str] = Counter()
+        self._closed: Counter[str] = Counter()
+        self._printed = b""
+
+    def spawn(self) -> None:
+        """
+        Start the process.
+
+        @raise OSError: the system has no process for it.
+        """
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, _PACKETS)
+        self._socket.setblocking(False)
+        descriptors = {STDIN: "w", STDOUT: "r", STDERR: "r", ANSWERS: "r", CLIENTS: theirs.fileno()}
+        command = [sys.executable, "-m", "txconnpool.operate.workers.worker"]
+        environment = dict(os.environ, PYTHONPATH=os.pathsep.join(path or os.getcwd() for path in sys.path))
+        with theirs:
+            try:
+                self._owner.reactor.spawnProcess(self, sys.executable, command, environment, childFDs=descriptors)
+            except OSError:
+                self._socket.close()
+                raise
+
+    def connectionMade(self) -> None:
+        """
+        Send the process its settings.
+        """
+        self.since = self._owner.reactor.seconds()
+        self.channel = Channel(lambda data: self.transport.writeToChild(STDIN, data), self._answer)
+        self.channel.call("start", asdict(self._settings)).addCallbacks(self._started, self._notStarted)
+
+    def _started(self, _: None) -> None:
+        self._owner.started(self).addCallback(self._becomeReady)
+
+    def _becomeReady(self, _: object) -> None:
+        self.ready = True
+        self._owner.readinessChanged()
+
+    def _notStarted(self, failure: Failure) -> None:
+        if not failure.check(ChannelLost):
+            _log.error("worker {number} did not start: {why}", number=self.number, why=failure.getErrorMessage())
+            self.transport.signalProcess("KILL")
+
+    def _answer(self, name: str, *args: Any) -> Any:
+        if name == "closed":
+            self._closed = Counter(*args)
+        elif name == "stopping":
+            self.ready, self.stopping = False, True
+            self._owner.readinessChanged()
+        else:
+            return self._owner.answer(name, *args)
+        return None
+
+    # -- Clients
+
+    def clients(self, pool: str) -> int:
+        """
+        @return: the number of clients of a pool that the worker has.
+        """
+        return self._sent[pool] - self._closed[pool]
+
+    @property
+    def load(self) -> int:
+        """
+        The number of clients of all pools that the worker has.
+        """
+        return self._sent.total() - self._closed.total()
+
+    def send(self, pool: str, description: str, client: socket.socket, accepted: bool) -> bool:
+        """
+        Send a client to the worker.
+
+        @param description: the endpoint string of the address that the client has connected to.
+        @param accepted: whether the worker is to serve the client; if not, it answers that there are too many.
+
+        @return: whether it was sent. It is not when the worker is busy, or about to end.
+        """
+        label = f"{'+' if accepted else '-'}{pool}\0{description}".encode()
+        try:
+            socket.send_fds(self._socket, [label], [client.fileno()])
+        except OSError:
+            return False
+        self._sent[pool] += accepted
+        return True
+
+    # -- The process
+
+    def childDataReceived(self, childFD: int, data: bytes) -> None:
+        """
+        Take bytes of the channel, or write printed lines to the log.
+        """
+        if childFD == ANSWERS:
+            self.channel.dataReceived(data)
+            return
+        *lines, self._printed = (self._printed + data).split(b"\n")
+        if len(self._printed) > LINE_MAX:
+            lines, self._printed = [*lines, self._printed], b""
+        for line in lines:
+            relay(_log, self.number, line)
+
+    def processEnded(self, reason: Failure) -> None:
+        """
+        Close the channel and the socket, and notify the owner.
+        """
+        self.ready = False
+        self._socket.close()
+        self.channel.lost()
+        self._owner.ended(self, reason)
+
+    def kill(self) -> None:
+        """
+        End the process by force.
+        """
+        _log.error("worker {number} did not end in time: killing it", number=self.number)
+        self.transport.signalProcess("KILL")
