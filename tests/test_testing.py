@@ -112,7 +112,7 @@ class FakeServerTests(SynchronousTestCase):
         client: Client = self.successResultOf(dialed)
         return client
 
-    def say(self, client: Client, data: bytes) -> list[Any]:
+    def exchange(self, client: Client, data: bytes) -> list[Any]:
         """
         Have a client say something.
 
@@ -141,8 +141,8 @@ class FakeServerTests(SynchronousTestCase):
         The protocol of the server answers on each connection, and what it heard is kept.
         """
         one, two = self.connect(), self.connect()
-        self.assertEqual(self.say(one, b"one\ntw"), [b"hello one\n"])
-        self.assertEqual(self.say(two, b"two\n"), [b"hello two\n"])
+        self.assertEqual(self.exchange(one, b"one\ntw"), [b"hello one\n"])
+        self.assertEqual(self.exchange(two, b"two\n"), [b"hello two\n"])
         self.assertEqual([each.received for each in self.server.connections], [b"one\ntw", b"two\n"])
         self.assertEqual(self.server.dials, 2)
 
@@ -152,7 +152,7 @@ class FakeServerTests(SynchronousTestCase):
         """
         self.server = FakeServer(self.clock)
         client = self.connect()
-        self.assertEqual(self.say(client, b"set k 0 0 1\r\nv\r\n"), [b"STORED\r\n"])
+        self.assertEqual(self.exchange(client, b"set k 0 0 1\r\nv\r\n"), [b"STORED\r\n"])
         item = self.server.store.peek(b"k")
         assert item is not None
         self.assertEqual(item.value, b"v")
@@ -163,8 +163,8 @@ class FakeServerTests(SynchronousTestCase):
         """
         self.server = FakeServer(self.clock, Factory.forProtocol(Protocol))
         client = self.connect()
-        self.assertEqual(self.say(client, b"one\n"), [])
-        self.server.connections[0].say(b"two")
+        self.assertEqual(self.exchange(client, b"one\n"), [])
+        self.server.connections[0].send(b"two")
         self.assertEqual(self.happened(client), [b"two"])
 
     def test_refuse(self) -> None:
@@ -187,7 +187,7 @@ class FakeServerTests(SynchronousTestCase):
         dialed = self.dial()
         self.clock.advance(0)
         self.assertEqual(str(self.failureResultOf(dialed, OSError).value), "no route")
-        self.assertEqual(self.say(client, b"me\n"), [b"hello me\n"])
+        self.assertEqual(self.exchange(client, b"me\n"), [b"hello me\n"])
         self.server.accept()
         self.connect()
 
@@ -221,21 +221,21 @@ class FakeServerTests(SynchronousTestCase):
         client = self.connect()
         self.server.hold()
         other = self.connect()
-        self.assertEqual(self.say(client, b"one\ntwo\n"), [])
-        self.assertEqual(self.say(other, b"three\n"), [])
+        self.assertEqual(self.exchange(client, b"one\ntwo\n"), [])
+        self.assertEqual(self.exchange(other, b"three\n"), [])
         self.server.release(7)
         self.assertEqual(self.happened(client), [b"hello o"])
         self.assertEqual(self.happened(other), [b"hello t"])
-        self.assertEqual(self.say(client, b"four\n"), [])
+        self.assertEqual(self.exchange(client, b"four\n"), [])
         late = self.connect()
-        self.assertEqual(self.say(late, b"me\n"), [])
+        self.assertEqual(self.exchange(late, b"me\n"), [])
         self.server.connections[0].release()
         self.assertEqual(self.happened(client), [b"ne\nhello two\nhello four\n"])
-        self.assertEqual(self.say(client, b"five\n"), [b"hello five\n"])
-        self.assertEqual(self.say(other, b""), [])
+        self.assertEqual(self.exchange(client, b"five\n"), [b"hello five\n"])
+        self.assertEqual(self.exchange(other, b""), [])
         self.server.release()
         self.assertEqual(self.happened(other), [b"hree\n"])
-        self.assertEqual(self.say(self.connect(), b"six\n"), [b"hello six\n"])
+        self.assertEqual(self.exchange(self.connect(), b"six\n"), [b"hello six\n"])
 
     def test_holdTwice(self) -> None:
         """
@@ -243,7 +243,7 @@ class FakeServerTests(SynchronousTestCase):
         """
         client = self.connect()
         self.server.hold()
-        self.assertEqual(self.say(client, b"one\n"), [])
+        self.assertEqual(self.exchange(client, b"one\n"), [])
         self.server.hold()
         self.server.release()
         self.assertEqual(self.happened(client), [b"hello one\n"])
@@ -254,8 +254,8 @@ class FakeServerTests(SynchronousTestCase):
         """
         client = self.connect()
         self.server.hold()
-        self.say(client, b"one\n")
-        self.server.connections[0].say(b"nonsense\n")
+        self.exchange(client, b"one\n")
+        self.server.connections[0].send(b"nonsense\n")
         self.assertEqual(self.happened(client), [b"nonsense\n"])
 
     def test_close(self) -> None:
@@ -263,7 +263,7 @@ class FakeServerTests(SynchronousTestCase):
         Connections that are closed end in order, what was said before included.
         """
         clients = [self.connect(), self.connect()]
-        self.server.connections[0].say(b"bye")
+        self.server.connections[0].send(b"bye")
         self.server.close()
         self.assertEqual([self.happened(client) for client in clients], [[b"bye", ConnectionDone], [ConnectionDone]])
         self.assertEqual(self.server.connections, [])
@@ -273,7 +273,7 @@ class FakeServerTests(SynchronousTestCase):
         Connections that are reset are lost, with what was said before.
         """
         clients = [self.connect(), self.connect()]
-        self.server.connections[0].say(b"bye")
+        self.server.connections[0].send(b"bye")
         self.server.reset()
         self.assertEqual([self.happened(client) for client in clients], [[ConnectionLost], [ConnectionLost]])
         self.assertEqual(self.server.connections, [])
@@ -311,7 +311,7 @@ class FakeServerTests(SynchronousTestCase):
 
         self.server = FakeServer(self.clock, Factory.forProtocol(Leaver))
         client = self.connect()
-        self.assertEqual(self.say(client, b"?"), [b"goodbye", ConnectionDone])
+        self.assertEqual(self.exchange(client, b"?"), [b"goodbye", ConnectionDone])
 
     def test_noProtocol(self) -> None:
         """
@@ -401,7 +401,7 @@ class MemoryPoolTests(SynchronousTestCase):
         answer = pool.set("k", b"v")
         pool.flush()
         error = self.assertRaises(AssertionError, finish, pool)
-        self.assertIn("not everything has ended: <MemoryPool", str(error))
+        self.assertIn("requests or leases are left: <MemoryPool", str(error))
         self.failureResultOf(answer)
         self.assertEqual(pool.clock.getDelayedCalls(), [])
 

@@ -1,16 +1,16 @@
 # -*- test-case-name: tests.test_testing -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-For the tests of programs that use a pool: servers and time that do as the test says, no sockets, no sleeping.
+For tests of programs that use a pool: servers and a clock that the test controls, without sockets and real time.
 
-L{MemoryPool} is a memcached client with a memcached of its own inside the process::
+L{MemoryPool} is a memcached client with its own memcached in the process::
 
     from twisted.internet.defer import Deferred
     from twisted.trial.unittest import SynchronousTestCase
     from txconnpool.errors import ConnectionLostInFlight
     from txconnpool.testing import MemoryPool, finish
 
-    async def visited(pool, name):                # what is to be tested
+    async def visited(pool, name):                # the function to test
         if await pool.add(name, b"1"):
             return 1
         return await pool.increment(name)
@@ -18,23 +18,23 @@ L{MemoryPool} is a memcached client with a memcached of its own inside the proce
     class VisitedTests(SynchronousTestCase):
         def setUp(self):
             self.pool = MemoryPool()
-            self.addCleanup(finish, self.pool)    # fails the test if anything is left over
+            self.addCleanup(finish, self.pool)    # fails the test if requests, leases or timers are left
 
         def test_again(self):
             self.pool.result(self.pool.set("home", b"41"))
             self.assertEqual(self.pool.result(visited(self.pool, "home")), 42)
 
         def test_lost(self):
-            self.pool.result(self.pool.version())  # now there is a connection
-            self.pool.server.hold()               # what it says from now on does not arrive
+            self.pool.result(self.pool.version())  # make a connection
+            self.pool.server.hold()               # hold back all replies from now on
             answer = Deferred.fromCoroutine(visited(self.pool, "home"))
-            self.pool.flush()                     # all that can happen without time passing
+            self.pool.flush()                     # run all events that are due now
             self.pool.server.reset()
             self.pool.flush()
             self.failureResultOf(answer, ConnectionLostInFlight)
 
-For a pool of clients of another protocol there is L{FakeServer}, to be given to L{txconnpool.pool.library.Pool} as the
-address of a server::
+For a pool of clients of another protocol, pass a L{FakeServer} to L{txconnpool.pool.library.Pool} as the address of a
+server::
 
     reactor = MemoryReactorClock()
     server = FakeServer(reactor, Factory.forProtocol(GreetingServer))
@@ -42,7 +42,8 @@ address of a server::
     greeting = pool.performRequest("greet", "world")
     reactor.advance(0)
 
-The reactors are L{MemoryReactorClock<twisted.internet.testing.MemoryReactorClock>}: their C{advance} lets time pass.
+The reactors are instances of L{MemoryReactorClock<twisted.internet.testing.MemoryReactorClock>}; their C{advance} makes
+time pass.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def finish(pool: PoolEngine) -> None:
 
     @param pool: any pool on a reactor that is a clock.
 
-    @raise AssertionError: something is left: requests in flight, clients that were not given back, timers.
+    @raise AssertionError: requests in flight, leases or timers are left.
     """
     closed = pool.close()
     pool.reactor.advance(0)
@@ -82,23 +83,29 @@ def finish(pool: PoolEngine) -> None:
     if not closed.called:
         pool.abort()
         pool.reactor.advance(0)
-        raise AssertionError(f"not everything has ended: {left}")
+        raise AssertionError(f"requests or leases are left: {left}")
     calls = pool.reactor.getDelayedCalls()
     assert not calls, f"timers are left: {calls}"
 
 
 class FakeConnection(Protocol):
     """
-    The server's end of one connection. It stands between the transport and the protocol of the server, and is to each
-    of them the other.
+    The server's end of one connection.
 
-    @ivar received: all that has come from the client.
-    @ivar connected: whether the connection is still there.
+    It stands between the transport and the protocol of the server: it is the protocol of the transport, and the
+    transport of the server's protocol.
+
+    @ivar received: all bytes received from the client.
+    @ivar connected: whether the connection is open.
     """
 
     transport: Any
 
     def __init__(self, server: FakeServer, protocol: IProtocol) -> None:
+        """
+        @param server: the server that accepted the connection.
+        @param protocol: the protocol that answers the client.
+        """
         self.received = b""
         self._server = server
         self._protocol = protocol
@@ -108,16 +115,16 @@ class FakeConnection(Protocol):
 
     def hold(self) -> None:
         """
-        Keep back what the server says from now on.
+        Hold back all bytes that the server's protocol writes from now on.
         """
         if self._held is None:
             self._held = b""
 
     def release(self, size: int | None = None) -> None:
         """
-        Let what was kept back go to the client.
+        Send held-back bytes to the client.
 
-        @param size: only so many bytes of it, and go on keeping back. C{None}: all, and from now on what comes.
+        @param size: how many bytes; all others are still held back. C{None}: send all, and stop holding back.
         """
         held = self._held or b""
         if size is None:
@@ -127,21 +134,21 @@ class FakeConnection(Protocol):
             self._held = held[size:]
         self.transport.write(held[:size])
 
-    def say(self, data: bytes) -> None:
+    def send(self, data: bytes) -> None:
         """
-        Send the client something, asked for or not.
+        Send bytes to the client, ahead of those that are held back.
         """
         self.transport.write(data)
 
     def close(self) -> None:
         """
-        Close the connection in order: the client learns C{ConnectionDone}.
+        Close the connection cleanly: the client sees C{ConnectionDone}.
         """
         self.transport.loseConnection()
 
     def reset(self) -> None:
         """
-        Break the connection: what is on its way is lost, the client learns C{ConnectionLost}.
+        Reset the connection: bytes not delivered yet are lost, and the client sees C{ConnectionLost}.
         """
         self.transport.abortConnection()
 
@@ -149,21 +156,21 @@ class FakeConnection(Protocol):
 
     def connectionMade(self) -> None:
         """
-        Be the transport of the server's protocol.
+        Connect the server's protocol.
         """
         self._server.connections.append(self)
         self._protocol.makeConnection(self)  # type: ignore[arg-type]  # the rest is what __getattr__ passes on
 
     def dataReceived(self, data: bytes) -> None:
         """
-        The client says something.
+        Record bytes from the client and pass them to the server's protocol.
         """
         self.received += data
         self._protocol.dataReceived(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
-        It is over.
+        Pass the end of the connection to the server's protocol.
         """
         self._server.connections.remove(self)
         self._protocol.connectionLost(reason)
@@ -172,7 +179,7 @@ class FakeConnection(Protocol):
 
     def write(self, data: bytes) -> None:
         """
-        The server says something.
+        Send bytes of the server's protocol to the client, unless they are held back.
         """
         if self._held is None:
             self.transport.write(data)
@@ -181,7 +188,7 @@ class FakeConnection(Protocol):
 
     def writeSequence(self, data: list[bytes]) -> None:
         """
-        The server says something.
+        Send several pieces, see L{write}.
         """
         self.write(b"".join(data))
 
@@ -191,18 +198,19 @@ class FakeConnection(Protocol):
 
 class FakeServer(InProcessEndpoint):
     """
-    A server inside the process, as an endpoint: one that accepts and answers, until it is told otherwise.
+    A server in the process, as an endpoint. It accepts all connections until L{refuse} or L{hang} is called.
 
-    @ivar connections: the connections that there are, oldest first.
-    @ivar dials: how many were asked for.
-    @ivar holding: whether what it says is kept back. The pool of a memcached uses no connection on which the server has
-        not said its version, so have one first.
-    @ivar store: what the memcached knows, if it is one.
+    @ivar connections: the open connections, oldest first.
+    @ivar dials: the number of connections that clients have tried to make.
+    @ivar holding: whether new connections hold back all that the server writes. A memcached pool uses a connection only
+        after the server has replied to C{version}, so make a connection before setting this.
+    @ivar store: the items of the memcached, if the server is one.
     """
 
     def __init__(self, reactor: IReactorTime, factory: IProtocolFactory | None = None) -> None:
         """
-        @param factory: makes the server's protocols. If not given, the server is a memcached.
+        @param reactor: the clock of the server.
+        @param factory: builds the server's protocols. If not given, the server is a memcached.
         """
         self.store = Store()
         super().__init__(reactor, factory or MemcachedFactory(reactor, self.store))
@@ -213,27 +221,27 @@ class FakeServer(InProcessEndpoint):
         self._hanging = False
         self._hung: list[tuple[IProtocolFactory, Deferred[IProtocol]]] = []
 
-    # -- Whether there is a connection
+    # -- Dials
 
     def accept(self) -> None:
         """
-        Accept connections, also those that hang.
+        Accept new connections and those that hang.
         """
         self._refusal, self._hanging = None, False
         self._settle()
 
     def refuse(self, reason: Exception | None = None) -> None:
         """
-        Refuse connections, also those that hang. The connections that there are stay.
+        Refuse new connections and those that hang. Open connections stay open.
 
-        @param reason: how; L{ConnectionRefusedError} if not given.
+        @param reason: the error of the client; L{ConnectionRefusedError} if not given.
         """
         self._refusal, self._hanging = reason or ConnectionRefusedError(), False
         self._settle()
 
     def hang(self) -> None:
         """
-        Neither accept nor refuse connections.
+        Let new connections hang: neither accept nor refuse them.
         """
         self._hanging = True
 
@@ -242,11 +250,11 @@ class FakeServer(InProcessEndpoint):
         for factory, connected in hung:
             self.establish(factory, connected)
 
-    # -- What becomes of all connections
+    # -- All connections
 
     def hold(self) -> None:
         """
-        Keep back what is said from now on, on new connections too.
+        Hold back all bytes that the server writes from now on, on new connections too.
         """
         self.holding = True
         for connection in self.connections:
@@ -254,9 +262,10 @@ class FakeServer(InProcessEndpoint):
 
     def release(self, size: int | None = None) -> None:
         """
-        Let what was kept back go to the clients.
+        Send held-back bytes to the clients.
 
-        @param size: so many bytes on each connection, and go on keeping back. C{None}: all, and from now on what comes.
+        @param size: how many bytes on each connection; all others are still held back. C{None}: send all, and stop
+            holding back.
         """
         self.holding = size is not None
         for connection in self.connections:
@@ -264,14 +273,14 @@ class FakeServer(InProcessEndpoint):
 
     def close(self) -> None:
         """
-        Close all connections in order.
+        Close all connections cleanly.
         """
         for connection in self.connections:
             connection.close()
 
     def reset(self) -> None:
         """
-        Break all connections.
+        Reset all connections.
         """
         for connection in self.connections:
             connection.reset()
@@ -280,18 +289,18 @@ class FakeServer(InProcessEndpoint):
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """
-        Connect, or not.
+        Try to connect.
 
-        @return: fires with the protocol; may be cancelled.
+        @return: fires with the protocol when the server accepts. It may be cancelled.
         """
         self.dials += 1
         return super().connect(protocolFactory)
 
     def establish(self, factory: IProtocolFactory, connected: Deferred[IProtocol]) -> None:
         """
-        Do with a dial as was said.
+        Accept, refuse or keep a dial.
         """
-        if connected.called:  # it was cancelled while it hung
+        if connected.called:  # cancelled while it hung
             factory.doStop()
         elif self._hanging:
             self._hung.append((factory, connected))
@@ -303,17 +312,17 @@ class FakeServer(InProcessEndpoint):
 
     def serve(self) -> IProtocol:
         """
-        @return: the far end of a new connection.
+        @return: a L{FakeConnection}.
         """
         return FakeConnection(self, super().serve())
 
 
 class MemoryPool(MemCachePool):
     """
-    A memcached client with a memcached of its own. It connects at once; each step that it takes needs L{flush}.
+    A memcached client with its own memcached. Requests and replies are delivered by L{flush}.
 
     @ivar server: the memcached.
-    @ivar clock: the time of both, and their reactor.
+    @ivar clock: the clock of both, which is also their reactor.
     """
 
     def __init__(self, **settings: Any) -> None:
@@ -326,17 +335,17 @@ class MemoryPool(MemCachePool):
 
     def flush(self) -> None:
         """
-        Let everything happen that can happen without time passing.
+        Run all events that are due now, and those that follow from them.
         """
         self.clock.advance(0)
 
     def result(self, answer: Deferred[T] | Coroutine[Any, Any, T]) -> T:
         """
-        Let everything happen that can, and see what comes of C{answer}.
+        Run all events that are due now, and get the result of C{answer}.
 
         @return: its result.
 
-        @raise Exception: whatever it fails with; an C{AssertionError} if it needs more time.
+        @raise Exception: the exception that it fails with; C{AssertionError} if there is no result yet.
         """
         results: list[T | Failure] = []
         ensureDeferred(answer).addBoth(results.append)

@@ -13,7 +13,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from txconnpool.memcache.pool import MemCachePool
+from txconnpool.memcache import MemCachePool
 from txconnpool.pool.decisions.health import FLAP
 from txconnpool.testing import FakeConnection, FakeServer, MemoryPool, finish
 
@@ -92,13 +92,13 @@ class ScriptedTestCase(MemCacheTestCase):
         """
         self.clock.advance(0)
 
-    def say(self, data: bytes) -> None:
+    def reply(self, data: bytes) -> None:
         """
         Have the server say something on the only connection.
         """
         self.flush()
         (connection,) = self.server.connections
-        connection.say(data)
+        connection.send(data)
         self.flush()
 
     def lose(self) -> None:
@@ -110,7 +110,7 @@ class ScriptedTestCase(MemCacheTestCase):
         self.server.reset()
         self.flush()
 
-    def hear(self) -> bytes:
+    def received(self) -> bytes:
         """
         What has come to the server on the only connection since the last time.
         """

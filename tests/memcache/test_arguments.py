@@ -13,7 +13,7 @@ from twisted.protocols.memcache import ClientError
 
 from tests.bugs import covers
 from tests.memcache.cases import EmbeddedTestCase
-from txconnpool.memcache.pool import InvalidArgument
+from txconnpool.memcache import InvalidArgument
 from txconnpool.testing import MemoryPool, finish
 
 

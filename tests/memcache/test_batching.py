@@ -12,7 +12,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
 
 from tests.memcache.cases import HELLO, EmbeddedTestCase
-from txconnpool.memcache.pool import MemCachePool
+from txconnpool.memcache import MemCachePool
 from txconnpool.testing import FakeServer, MemoryPool, finish
 
 
@@ -119,7 +119,7 @@ class BatchTests(EmbeddedTestCase):
         answers: list[Deferred[Any]] = [pool.set("a", b"1"), pool.delete("b"), pool.increment("c")]
         reactor.advance(0)
         self.assertEqual(pieces, [b"set a 0 0 1\r\n1\r\ndelete b\r\nincr c 1\r\n"])
-        server.connections[0].say(b"STORED\r\nDELETED\r\n5\r\n")
+        server.connections[0].send(b"STORED\r\nDELETED\r\n5\r\n")
         reactor.advance(0)
         self.assertEqual(self.results(answers), [True, True, 5])
         finish(pool)

@@ -13,8 +13,8 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.protocols.memcache import ClientError, MemCacheProtocol, ServerError
 
 from tests.memcache.cases import EmbeddedTestCase
+from txconnpool.memcache import NoSuchCommand
 from txconnpool.memcache.memory import MemoryEndpoint
-from txconnpool.memcache.pool import NoSuchCommand
 from txconnpool.testing import MemoryPool, finish
 
 

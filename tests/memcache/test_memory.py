@@ -277,7 +277,7 @@ class ParserTests(SynchronousTestCase):
         for size in ("", "0", "1023", "-1", "1t", "1.5m", "64 m", "9" * 20, "\N{SUPERSCRIPT TWO}000"):
             error = self.assertRaises(ValueError, self.parse, "", size=size)
             self.assertEqual(
-                str(error), f"memory: size {size!r} is wrong; right are 1k (the least), 64m, 1g and the like"
+                str(error), f"memory: invalid size {size!r}; valid are 1k (the minimum), 64m, 1g and so on"
             )
 
     def test_unknown(self) -> None:
@@ -286,7 +286,7 @@ class ParserTests(SynchronousTestCase):
         """
         for args, options, shown in ((["1k"], {}, "1k"), ([""], {"sizes": "1k", "size": "1k"}, "sizes")):
             error = self.assertRaises(ValueError, self.parse, *args, **options)
-            self.assertEqual(str(error), f"memory: unknown option {shown!r}; size and name are known")
+            self.assertEqual(str(error), f"memory: unknown option {shown!r}; the options are size and name")
 
     def test_named(self) -> None:
         """
@@ -311,7 +311,7 @@ class ParserTests(SynchronousTestCase):
         self.parse("", reactor=clock, name="a", size="2k")
         self.assertEqual(self.parse("", reactor=clock, name="a").size, 2048)
         error = self.assertRaises(ValueError, self.parse, "", reactor=clock, name="a", size="3k")
-        self.assertEqual(str(error), "memory: size '3k' is wrong; the store 'a' has 2048 bytes already")
+        self.assertEqual(str(error), "memory: invalid size '3k'; the store 'a' has 2048 bytes already")
 
     def test_emptyName(self) -> None:
         """

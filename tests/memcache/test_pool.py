@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.bugs import covers
 from tests.memcache.cases import HELLO, EmbeddedTestCase, MemCacheTestCase
 from txconnpool.errors import ConnectionLostInFlight, PoolClosed, PoolError, ServerUnavailable
-from txconnpool.memcache.pool import InvalidArgument, MemCachePool, NoSuchCommand, probe
+from txconnpool.memcache import InvalidArgument, MemCachePool, NoSuchCommand, probe
 from txconnpool.testing import FakeServer, MemoryPool, finish
 from txconnpool.wire.memcache.replies import GET
 

@@ -15,7 +15,7 @@ from tests.bugs import covers
 from tests.memcache.cases import HELLO, ScriptedTestCase
 from txconnpool import errors
 from txconnpool.errors import ConnectionLostInFlight, PoolClosed, PoolTimeout, ServerUnavailable
-from txconnpool.memcache.pool import MemCachePool, NoSuchCommand
+from txconnpool.memcache import MemCachePool, NoSuchCommand
 from txconnpool.testing import finish
 
 
@@ -47,7 +47,7 @@ class ErrorTests(ScriptedTestCase):
                 (b"ERROR\r\n", NoSuchCommand, "the server does not know the command"),
             ):
                 answer = call()
-                self.say(line)
+                self.reply(line)
                 self.assertEqual(str(self.failureResultOf(answer, kind).value), text)
         self.assertEqual(len(self.server.connections), 1)
 
@@ -57,7 +57,7 @@ class ErrorTests(ScriptedTestCase):
         """
         for call in (self.pool.set, self.pool.add, self.pool.replace, self.pool.append, self.pool.prepend):
             answer = call("k", b"v")
-            self.say(b"SERVER_ERROR object too large for cache\r\n")
+            self.reply(b"SERVER_ERROR object too large for cache\r\n")
             error = self.failureResultOf(answer, ServerError).value
             self.assertEqual(str(error), "object too large for cache")
 
@@ -66,7 +66,7 @@ class ErrorTests(ScriptedTestCase):
         An error is told to all whose keys were in the request.
         """
         answers = [self.pool.get("a"), self.pool.get("b"), self.pool.get("a"), self.pool.getMultiple("cd")]
-        self.say(b"SERVER_ERROR out of memory\r\n")
+        self.reply(b"SERVER_ERROR out of memory\r\n")
         for answer in answers:
             self.failureResultOf(answer, ServerError)
 
@@ -77,7 +77,7 @@ class ErrorTests(ScriptedTestCase):
         answers = [self.pool.get("a"), self.pool.get("b")]
         self.flush()
         later = self.pool.delete("c")
-        self.say(b"VALUE a 0 1\r\n1\r\nVALUE c 0 1\r\n3\r\nEND\r\n")
+        self.reply(b"VALUE a 0 1\r\n1\r\nVALUE c 0 1\r\n3\r\nEND\r\n")
         self.assertEqual(self.successResultOf(answers[0]), (0, b"1"))
         self.failureResultOf(answers[1], ConnectionLostInFlight)
         self.failureResultOf(later, ConnectionLostInFlight)
@@ -88,7 +88,7 @@ class ErrorTests(ScriptedTestCase):
         A server that says what is no reply is hung up on.
         """
         answer = self.pool.set("a", b"1")
-        self.say(b"DELETED\r\n")
+        self.reply(b"DELETED\r\n")
         self.failureResultOf(answer, ConnectionLostInFlight)
         self.assertEqual((self.server.connections, self.pool.counters.violations), ([], 1))
 
@@ -99,17 +99,17 @@ class ErrorTests(ScriptedTestCase):
         """
         pool = MemCachePool(self.server, 1, self.clock, whenDown=1)
         answer = pool.get("k")
-        self.assertEqual(self.hear(), HELLO)
-        self.say(b"VERSION 1.6.18\r\n")
-        self.assertEqual(self.hear(), b"get k\r\n")
-        self.say(b"END\r\n")
+        self.assertEqual(self.received(), HELLO)
+        self.reply(b"VERSION 1.6.18\r\n")
+        self.assertEqual(self.received(), b"get k\r\n")
+        self.reply(b"END\r\n")
         self.assertEqual(self.successResultOf(answer), (0, None))
         finish(pool)
         answer = pool.get("k")
         self.failureResultOf(answer, PoolClosed)
         pool = MemCachePool(self.server, 1, self.clock, whenDown=1)
         answer = pool.get("k")
-        self.say(b"ERROR Too many open connections\r\n")
+        self.reply(b"ERROR Too many open connections\r\n")
         self.failureResultOf(answer, ServerUnavailable)
         finish(pool)
 
@@ -123,11 +123,11 @@ class ErrorTests(ScriptedTestCase):
             answer = self.pool.getMultiple("abc")
             for start in range(0, len(reply), size):
                 self.assertNoResult(answer)
-                self.say(reply[start : start + size])
+                self.reply(reply[start : start + size])
             self.assertEqual(self.successResultOf(answer), {"a": (1, b"x"), "b": (2, value), "c": (0, None)})
             answers = self.pool.stats()
             for byte in b"STAT a 1 2\r\nSTAT b \r\nSTAT c\r\nEND\r\n":
-                self.say(b"%c" % byte)
+                self.reply(b"%c" % byte)
             self.assertEqual(self.successResultOf(answers), {b"a": b"1 2", b"b": b"", b"c": b""})
 
 
@@ -153,8 +153,8 @@ class CancelTests(ScriptedTestCase):
         self.cancel(dropped)
         self.cancel(both[0])
         self.cancel(whole)
-        self.assertEqual(self.hear(), b"get a c\r\n")
-        self.say(b"VALUE c 0 1\r\n3\r\nEND\r\n")
+        self.assertEqual(self.received(), b"get a c\r\n")
+        self.reply(b"VALUE c 0 1\r\n3\r\nEND\r\n")
         self.assertEqual((self.successResultOf(kept), self.successResultOf(both[1])), ((0, None), (0, b"3")))
 
     def test_allOfThisTurn(self) -> None:
@@ -162,14 +162,14 @@ class CancelTests(ScriptedTestCase):
         Nothing is asked if nobody wants anything any more, and the connection is as good as before.
         """
         self.pool.version()
-        self.say(b"VERSION 1\r\n")
-        self.hear()
+        self.reply(b"VERSION 1\r\n")
+        self.received()
         self.cancel(self.pool.get("a"))
-        self.assertEqual(self.hear(), b"")
+        self.assertEqual(self.received(), b"")
         self.assertEqual((self.pool.stats.idle, self.pool.stats.inFlight), (1, 0))
         answer = self.pool.get("b")
-        self.assertEqual(self.hear(), b"get b\r\n")
-        self.say(b"END\r\n")
+        self.assertEqual(self.received(), b"get b\r\n")
+        self.reply(b"END\r\n")
         self.assertEqual(self.successResultOf(answer), (0, None))
 
     def test_idleAfterNothing(self) -> None:
@@ -177,7 +177,7 @@ class CancelTests(ScriptedTestCase):
         A connection on which nothing was asked in the end ages like any other that nobody uses.
         """
         self.pool.version()
-        self.say(b"VERSION 1\r\n")
+        self.reply(b"VERSION 1\r\n")
         self.cancel(self.pool.get("a"))
         self.flush()
         self.clock.advance(600)
@@ -197,7 +197,7 @@ class CancelTests(ScriptedTestCase):
             self.cancel(answer)
             self.assertEqual(self.pool.stats.waiting, left)
         self.server.accept()
-        self.assertEqual(self.hear(), b"")
+        self.assertEqual(self.received(), b"")
 
     @covers("4")
     def test_inFlight(self) -> None:
@@ -218,7 +218,7 @@ class CancelTests(ScriptedTestCase):
             self.flush()
             self.cancel(answer)
             after = self.pool.get("a")
-            self.say(reply + b"VALUE a 0 1\r\n9\r\nEND\r\n")
+            self.reply(reply + b"VALUE a 0 1\r\n9\r\nEND\r\n")
             self.assertEqual(self.successResultOf(after), (0, b"9"))
 
     def test_lost(self) -> None:
@@ -228,12 +228,12 @@ class CancelTests(ScriptedTestCase):
         kept, dropped, whole = self.pool.get("a"), self.pool.get("b"), self.pool.getMultiple("cd")
         command = self.pool.version()
         self.flush()
-        self.assertIn(b"get a b c d\r\n", self.hear())
+        self.assertIn(b"get a b c d\r\n", self.received())
         for answer in (dropped, whole, command):
             self.cancel(answer)
         self.lose()
-        self.assertEqual(self.hear(), b"get a\r\n")
-        self.say(b"END\r\n")
+        self.assertEqual(self.received(), b"get a\r\n")
+        self.reply(b"END\r\n")
         self.assertEqual(self.successResultOf(kept), (0, None))
 
     @covers("6")
@@ -245,7 +245,7 @@ class CancelTests(ScriptedTestCase):
         failed: list[Any] = []
         answers[2].addErrback(lambda failure: failed.append(failure.value))
         answers[0].addCallback(lambda _: answers[2].cancel())
-        self.say(b"VALUE a 0 1\r\n1\r\nVALUE c 0 1\r\n3\r\nEND\r\n")
+        self.reply(b"VALUE a 0 1\r\n1\r\nVALUE c 0 1\r\n3\r\nEND\r\n")
         self.assertEqual(self.successResultOf(answers[1]), (0, None))
         self.assertEqual([type(each) for each in failed], [CancelledError])
 
@@ -262,12 +262,12 @@ class LossTests(ScriptedTestCase):
         Reads are tried once more, on a new connection.
         """
         answers: list[Deferred[Any]] = [self.pool.getMultiple("ab"), self.pool.version(), self.pool.stats()]
-        self.assertEqual(self.hear(), b"version\r\nstats\r\nget a b\r\n")
-        self.server.connections[0].say(b"VERSION 1\r\nSTAT a 1\r\n")
+        self.assertEqual(self.received(), b"version\r\nstats\r\nget a b\r\n")
+        self.server.connections[0].send(b"VERSION 1\r\nSTAT a 1\r\n")
         self.flush()
         self.lose()
-        self.assertEqual(self.hear(), b"stats\r\nget a b\r\n")
-        self.say(b"STAT b 1\r\nEND\r\nVALUE b 0 1\r\n2\r\nEND\r\n")
+        self.assertEqual(self.received(), b"stats\r\nget a b\r\n")
+        self.reply(b"STAT b 1\r\nEND\r\nVALUE b 0 1\r\n2\r\nEND\r\n")
         self.assertEqual(self.results(answers), [{"a": (0, None), "b": (0, b"2")}, b"1", {b"b": b"1"}])
         self.assertEqual(self.pool.counters.retries, 2)
 
@@ -277,10 +277,10 @@ class LossTests(ScriptedTestCase):
         What came of a reply that was cut is forgotten: all of it is asked for again.
         """
         answers = [self.pool.get("a"), self.pool.get("b")]
-        self.say(b"VALUE a 0 1\r\n1\r\nVALUE b 0 9\r\n123")
+        self.reply(b"VALUE a 0 1\r\n1\r\nVALUE b 0 9\r\n123")
         self.lose()
-        self.assertEqual(self.hear(), b"get a b\r\n")
-        self.say(b"VALUE b 0 1\r\n2\r\nEND\r\n")
+        self.assertEqual(self.received(), b"get a b\r\n")
+        self.reply(b"VALUE b 0 1\r\n2\r\nEND\r\n")
         self.assertEqual(self.results(answers), [(0, None), (0, b"2")])
 
     def test_twice(self) -> None:
@@ -289,7 +289,7 @@ class LossTests(ScriptedTestCase):
         """
         answers = [self.pool.get("a"), self.pool.get("b"), self.pool.getMultiple("abc")]
         for _ in range(2):
-            self.assertEqual(self.hear(), b"get a b c\r\n")
+            self.assertEqual(self.received(), b"get a b c\r\n")
             self.lose()
         for answer in answers:
             self.failureResultOf(answer, ConnectionLostInFlight)
@@ -309,7 +309,7 @@ class LossTests(ScriptedTestCase):
         ]
         for call in calls:
             answer = call()
-            self.assertNotEqual(self.hear(), b"")
+            self.assertNotEqual(self.received(), b"")
             self.lose()
             error = self.failureResultOf(answer, ConnectionLostInFlight).value
             self.assertTrue(error.sent)
@@ -385,10 +385,10 @@ class LossTests(ScriptedTestCase):
         """
         pool = MemCachePool(self.server, 1, self.clock, configure=None, pipelineDepth=2)
         answers = [pool.delete(key) for key in "abcde"]
-        self.assertEqual(self.hear(), b"delete a\r\ndelete b\r\n")
-        self.say(b"DELETED\r\n")
-        self.assertEqual(self.hear(), b"delete c\r\n")
-        self.say(b"DELETED\r\nNOT_FOUND\r\n")
-        self.say(b"DELETED\r\nDELETED\r\n")
+        self.assertEqual(self.received(), b"delete a\r\ndelete b\r\n")
+        self.reply(b"DELETED\r\n")
+        self.assertEqual(self.received(), b"delete c\r\n")
+        self.reply(b"DELETED\r\nNOT_FOUND\r\n")
+        self.reply(b"DELETED\r\nDELETED\r\n")
         self.assertEqual(self.results(answers), [True, True, False, True, True])
         finish(pool)

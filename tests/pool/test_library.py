@@ -33,7 +33,7 @@ from txconnpool.errors import (
     ServerUnavailable,
 )
 from txconnpool.interfaces import IPipelined, IPoolObserver
-from txconnpool.pool.library import Backoff, NoSuchCommand, Pool, PooledClientFactory, PoolObserver
+from txconnpool.pool import Backoff, NoSuchCommand, Pool, PooledClientFactory, PoolObserver
 
 
 class RequestTests(PoolCase):

@@ -1,10 +1,14 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-A memcached client on a pool of connections, and C{memory:}, a memcached inside the process.
+A memcached client on a pool of connections, and C{memory:}, a memcached embedded in the process. Programs import the
+names in this package, not those in its modules.
 """
 
 from __future__ import annotations
 
-from txconnpool.memcache.pool import ClientError, InvalidArgument, MemCachePool, NoSuchCommand, ServerError, probe
+from twisted.protocols.memcache import ClientError, ServerError
+
+from txconnpool.memcache.errors import InvalidArgument, NoSuchCommand
+from txconnpool.memcache.pool import MemCachePool, probe
 
 __all__ = ["ClientError", "InvalidArgument", "MemCachePool", "NoSuchCommand", "ServerError", "probe"]

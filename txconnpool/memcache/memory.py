@@ -1,16 +1,16 @@
 # -*- test-case-name: tests.memcache.test_memory -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-C{memory:}: a small memcached inside the process, as a client endpoint.
+C{memory:}: a memcached embedded in the process, as a client endpoint.
 
-It needs no server, no socket and no clean-up, so it suits a first try of the proxy and the tests of a program that
-uses memcached::
+It needs no server process, no socket and no clean-up. It is meant for a first try of the proxy, and for tests of
+programs that use memcached::
 
     clientFromString(reactor, "memory:size=64m").connect(factory)
-    MemoryEndpoint(Clock(), Store()).connect(factory)     # a test's own clock, and a store to look into
+    MemoryEndpoint(Clock(), Store()).connect(factory)     # with a clock and a store that the test controls
 
-All of memcached's text protocol is there (L{txconnpool.memcache.store}). It has no timers of its own: what is expired
-goes when it is next asked for.
+It implements all of memcached's text protocol (L{txconnpool.memcache.store}). It has no timers: an expired item is
+removed when a request looks for it.
 """
 
 from __future__ import annotations
@@ -163,39 +163,43 @@ class MemoryEndpoint(InProcessEndpoint):
         super().__init__(reactor, MemcachedFactory(reactor, self.store), name)
 
 
-# The stores with a name, by reactor: a process has one of these, but each of its tests may have a clock for one.
+# The named stores, by reactor. A process has one reactor, but each of its tests may use a clock in its place.
 _named: WeakKeyDictionary[object, dict[str, Store]] = WeakKeyDictionary()
 
 
 @implementer(IPlugin, IStreamClientEndpointStringParserWithReactor)
 class MemoryParser:
     """
-    Makes C{memory:} known to L{twisted.internet.endpoints.clientFromString}.
+    Parses C{memory:} strings for L{twisted.internet.endpoints.clientFromString}.
 
-    C{memory:size=64m} has a store of its own of that many bytes, C{memory:name=NAME} shares one with all endpoints of
-    the same name.
+    C{memory:size=64m} makes a new store of 64 MB. C{memory:name=NAME} shares one store among all endpoints with the
+    same name.
     """
 
     prefix = "memory"
 
     def parseStreamClient(self, reactor: Any, *args: Any, **options: Any) -> MemoryEndpoint:
         """
-        @param args: nothing; what follows C{memory:} has names.
-        @param options: C{size}: a number of bytes, or of C{k}, C{m} or C{g} of them. C{name}.
-        @raise ValueError: an option is unknown, or its value is wrong.
+        Make an endpoint from the parts of a C{memory:} string.
+
+        @param args: must be empty: all options have names.
+        @param options: C{size}, the size of the store in bytes, with the unit C{k}, C{m} or C{g} if larger; and
+            C{name}, the name of a shared store.
+
+        @raise ValueError: an option is unknown, or its value is invalid.
         """
         for unknown in (*filter(None, args), *sorted(options.keys() - {"size", "name"})):
-            raise ValueError(f"memory: unknown option {unknown!r}; size and name are known")
+            raise ValueError(f"memory: unknown option {unknown!r}; the options are size and name")
         size, name = options.get("size", "64m"), options.get("name")
         match = _SIZE.fullmatch(size)
         number = int(match[1]) * _UNITS[match[2].lower()] if match else 0
         if number < STORE_MIN:
-            raise ValueError(f"memory: size {size!r} is wrong; right are 1k (the least), 64m, 1g and the like")
+            raise ValueError(f"memory: invalid size {size!r}; valid are 1k (the minimum), 64m, 1g and so on")
         if name is None:
             return MemoryEndpoint(reactor, Store(number))
         if not name:
             raise ValueError("memory: name is empty; leave it out for a store that is not shared")
         store = _named.setdefault(reactor, {}).setdefault(name, Store(number))
         if "size" in options and store.size != number:
-            raise ValueError(f"memory: size {size!r} is wrong; the store {name!r} has {store.size} bytes already")
+            raise ValueError(f"memory: invalid size {size!r}; the store {name!r} has {store.size} bytes already")
         return MemoryEndpoint(reactor, store, name)

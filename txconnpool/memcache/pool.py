@@ -19,12 +19,11 @@ from collections.abc import Callable, Container
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, fail, gatherResults, maybeDeferred
-from twisted.protocols.memcache import ClientError, ServerError
 
 from txconnpool.errors import PoolClosed, PoolError
 from txconnpool.memcache.batching import Batches
 from txconnpool.memcache.commands import MemCacheCommands
-from txconnpool.memcache.errors import InvalidArgument, NoSuchCommand
+from txconnpool.memcache.errors import NoSuchCommand
 from txconnpool.memcache.requests import Key, Request, Retrieval, SingleRequest, outcome
 from txconnpool.metrics import PoolStats
 from txconnpool.pool.base import BasePool
@@ -33,7 +32,7 @@ from txconnpool.wire import Command
 from txconnpool.wire.memcache import replies
 from txconnpool.wire.memcache.dialect import Memcache
 
-__all__ = ["ClientError", "InvalidArgument", "MemCachePool", "NoSuchCommand", "ServerError", "probe"]
+__all__ = ["MemCachePool", "probe"]
 
 _FLUSH_ALL: Final = b"flush_all\r\n"
 
@@ -79,8 +78,9 @@ class MemCachePool(MemCacheCommands, BasePool[Connection]):
 
     All errors are failures of the C{Deferred}s that the commands return:
 
-      - L{InvalidArgument}, a L{ClientError} and C{ValueError}, for an invalid argument; nothing is sent.
-      - L{ServerError}, L{ClientError} or L{NoSuchCommand} for an error reply of the server.
+      - L{InvalidArgument<txconnpool.memcache.errors.InvalidArgument>} for an invalid argument; nothing is sent.
+      - L{ServerError<twisted.protocols.memcache.ServerError>},
+        L{ClientError<twisted.protocols.memcache.ClientError>} or L{NoSuchCommand} for an error reply of the server.
       - L{PoolError<txconnpool.errors.PoolError>} if there is no reply.
 
     A command may be cancelled at any time. If it was not sent yet, it never is; otherwise its reply is dropped.
@@ -206,7 +206,8 @@ class MemCachePool(MemCacheCommands, BasePool[Connection]):
     @property
     def stats(self) -> Statistics:
         """
-        A snapshot of the pool. A call of it, C{pool.stats()}, asks a server for its statistics: L{serverStats}.
+        A snapshot of the pool. A call of it, C{pool.stats()}, asks a server for its statistics:
+        L{serverStats<txconnpool.memcache.commands.MemCacheCommands.serverStats>}.
         """
         return Statistics.of(self, super().stats)
 

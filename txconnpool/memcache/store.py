@@ -1,15 +1,15 @@
 # -*- test-case-name: tests.memcache.test_store -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-What a small memcached knows and does, without any input or output: a L{Store} of items, and the L{Commands} on it.
+The embedded memcached without input and output: a L{Store} of items, and the L{Commands} that act on it.
 
-What it answers is what memcached 1.6.18 answers, byte for byte; C{tests/real/test_embedded.py} holds them side by
-side. It differs from it on purpose in these:
+The replies are those of memcached 1.6.18, byte for byte; C{tests/real/test_embedded.py} compares the two. The
+differences are intentional:
 
- - time is not rounded to whole seconds, and C{me} shows C{exp} as documented (1.6.18 has its sign wrong);
- - a delayed C{flush_all} takes what was stored before it is due, however it was read since;
- - a key that came in base64 stays one when its item is counted up, appended to or made by C{N};
- - C{stats} knows no groups, and the lengths of values, not of whole items, are limited.
+  - Time is not rounded to whole seconds, and C{me} shows C{exp} as documented (the sign in 1.6.18 is wrong).
+  - A delayed C{flush_all} deletes all items stored before it is due, even those read since.
+  - An item whose key came in base64 keeps that mark when it is incremented, appended to or created by C{N}.
+  - C{stats} has no groups, and the limit applies to the length of a value, not of a whole item.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from typing import Final, TypeAlias
 
 from txconnpool.wire.memcache.dialect import Memcache
 
-#: What an item counts beside its key and its value, in bytes: what CPython 3.11 on a 64-bit machine takes for one.
+#: The bytes counted for an item besides its key and its value: the memory that CPython 3.11 uses on 64-bit machines.
 ITEM_OVERHEAD: Final = 300
 
-#: The longest value, in bytes: memcached's default.
+#: The maximum length of a value, in bytes: memcached's default.
 ITEM_MAX: Final = 1 << 20
 
-#: The smallest store, in bytes: an item with the longest key fits.
+#: The minimum size of a store, in bytes: an item with the longest possible key fits.
 STORE_MIN: Final = 1 << 10
 
-#: What C{version} says: clients look for three numbers, and these tell what to expect.
+#: The version in replies. Clients parse three numbers; these are of the memcached whose behaviour is implemented.
 VERSION: Final = "1.6.18-txconnpool"
 
-#: An expiry time above this many seconds is a date (C{memcached.c}, C{REALTIME_MAXDELTA}).
+#: A larger expiry time is a UNIX time, not a number of seconds from now (C{memcached.c}, C{REALTIME_MAXDELTA}).
 RELATIVE_MAX: Final = 30 * 24 * 3600
 
-# What strtoull makes of a value.
+# The part of a value that strtoull parses.
 _NUMBER: Final = re.compile(rb"\s*\+?0*(\d{1,20})(?=[\s\0]|\Z)")
 
 _COUNTERS: Final = (
@@ -56,13 +56,13 @@ class Item:
     """
     One item of a L{Store}.
 
-    @ivar expiry: the second at which it ends, on the store's clock.
-    @ivar accessed: the second of its last use.
-    @ivar cas: changes with every change of the item.
-    @ivar binary: its key came in base64.
-    @ivar fetched: it has been read since it was stored.
-    @ivar stale: it was invalidated (C{md} or C{ms} with C{I}).
-    @ivar won: a client was told (C{W}) to store it anew.
+    @ivar expiry: when the item expires, in seconds on the clock of the store.
+    @ivar accessed: when the item was last used, in seconds on the same clock.
+    @ivar cas: a number that changes with every change of the item.
+    @ivar binary: whether the key came in base64.
+    @ivar fetched: whether the item was read since it was stored.
+    @ivar stale: whether the item was invalidated (C{md} or C{ms} with the flag C{I}).
+    @ivar won: whether a client has been asked (flag C{W} of a reply) to store a new value.
     """
 
     value: bytes
@@ -78,15 +78,15 @@ class Item:
 
 class Store:
     """
-    The items of one embedded memcached: the least recently used go when room is needed, an expired one when it is
-    next looked for.
+    The items of one embedded memcached. The least recently used items are evicted to make room for new ones. An expired
+    item is removed when a request looks for it.
 
-    @ivar size: the most that all items may count, in bytes; see L{ITEM_OVERHEAD}.
-    @ivar itemMax: the longest value, in bytes.
-    @ivar used: what they count now.
-    @ivar now: the time of the request in execution, in seconds.
+    @ivar size: the maximum size of all items together, in bytes; see L{ITEM_OVERHEAD}.
+    @ivar itemMax: the maximum length of a value, in bytes.
+    @ivar used: the size of all items together, in bytes.
+    @ivar now: the time of the current request, in seconds.
     @ivar counters: memcached's statistics.
-    @ivar connections: how many connections are open to it.
+    @ivar connections: the number of open connections.
     """
 
     def __init__(self, size: int = 64 << 20) -> None:
@@ -105,7 +105,9 @@ class Store:
 
     def advance(self, now: float) -> None:
         """
-        A request is executed at C{now}: all before it happened earlier, so a flush that is due by now takes all.
+        Set the time for the next request. If a delayed flush is due by then, delete all items.
+
+        @param now: seconds.
         """
         self.now = now
         if self._flushAt <= now:
@@ -115,7 +117,12 @@ class Store:
 
     def expiry(self, exptime: int) -> float:
         """
-        @param exptime: as clients give it: 0 is never, a negative one at once, one of more than thirty days a date.
+        Convert an expiry time.
+
+        @param exptime: the number in a request: 0 for never, a negative number for at once, up to L{RELATIVE_MAX} the
+            seconds from now, above that a UNIX time.
+
+        @return: when an item expires, in seconds on the clock of the store.
         """
         if exptime == 0:
             return inf
@@ -123,7 +130,9 @@ class Store:
 
     def peek(self, key: bytes) -> Item | None:
         """
-        @return: the item, without a trace of the look, or C{None}.
+        Find an item without counting it as used.
+
+        @return: the item, or C{None} if there is none or it has expired.
         """
         item = self._items.get(key)
         if item is not None and item.expiry <= self.now:
@@ -134,14 +143,14 @@ class Store:
 
     def bump(self, key: bytes, item: Item) -> None:
         """
-        The item was used: it is the last to be evicted.
+        Mark an item as used now, so that it is evicted last.
         """
         item.accessed = self.now
         self._items.move_to_end(key)
 
     def link(self, key: bytes, item: Item) -> None:
         """
-        Keep the item, in place of one that has its key, and evict what there is no room for.
+        Store an item, replace the one with the same key, and evict items until the store is within its size.
         """
         if key in self._items:
             self._remove(key)
@@ -156,13 +165,15 @@ class Store:
 
     def renew(self, item: Item) -> None:
         """
-        The item was changed: give it the next C{cas} number.
+        Give a changed item the next C{cas} number.
         """
         self._cas = item.cas = self._cas + 1
 
     def discard(self, key: bytes) -> bool:
         """
-        @return: whether there was an item with this key. There is none now.
+        Delete an item.
+
+        @return: whether there was one.
         """
         found = self.peek(key) is not None
         if found:
@@ -174,12 +185,13 @@ class Store:
 
     def store(self, mode: bytes, key: bytes, new: Item, cas: int | None = None, invalidate: bool = False) -> bytes:
         """
-        All ways to store.
+        Store an item in one of the modes of C{ms}.
 
-        @param mode: C{S}et, C{E}: add, C{R}eplace, C{A}ppend or C{P}repend, as in C{ms}.
-        @param cas: the number that an existing item must have; 0 is never one.
-        @param invalidate: with a lower C{cas} than the existing item's, store the new one as stale.
-        @return: C{HD} (stored), C{NS} (not stored), C{EX} (changed since) or C{NF} (not found).
+        @param mode: C{S} for set, C{E} for add, C{R} for replace, C{A} for append, C{P} for prepend.
+        @param cas: the number that an existing item must have; no item has 0.
+        @param invalidate: whether to store the new item as stale if C{cas} is lower than that of the existing item.
+
+        @return: C{HD} (stored), C{NS} (not stored), C{EX} (changed in the meantime) or C{NF} (not found).
         """
         old = self.peek(key)
         checked = cas is not None and mode in b"SR"
@@ -209,11 +221,15 @@ class Store:
 
     def count(self, key: bytes, delta: int, down: bool, cas: int = 0) -> Item | bytes:
         """
-        Add to a number, or take from it.
+        Increment or decrement a number.
 
-        @param cas: the number that the item must have, or 0.
-        @return: the changed item, or C{NF}, or C{EX}.
-        @raise ValueError: if the value is no number.
+        @param delta: how much to add or subtract.
+        @param down: whether to subtract.
+        @param cas: the C{cas} number that the item must have; 0: any.
+
+        @return: the changed item, or C{NF} (not found), or C{EX} (another C{cas} number).
+
+        @raise ValueError: the value is not a number.
         """
         item = self.peek(key)
         if item is None:
@@ -230,7 +246,7 @@ class Store:
             item = Item(number, item.flags, item.expiry, binary=item.binary)
             self.link(key, item)
         else:
-            # Overwritten where it stands, the rest with spaces: memcached does, and clients see it.
+            # memcached overwrites the value in place and fills it up with spaces, which clients can see.
             item.value = number.ljust(len(item.value))
             self.renew(item)
             self.bump(key, item)
@@ -238,7 +254,9 @@ class Store:
 
     def flush(self, at: float) -> None:
         """
-        @param at: when all items go.
+        Delete all items, at once or later.
+
+        @param at: when, in seconds on the clock of the store.
         """
         self.counters["cmd_flush"] += 1
         self._flushAt = at
@@ -248,11 +266,11 @@ class Store:
 _Words: TypeAlias = list[bytes]
 _Flags: TypeAlias = dict[bytes, bytes]
 
-# What each command of storage is in ms.
+# The mode of ms for each storage command.
 _MODES: Final = {b"set": b"S", b"cas": b"S", b"add": b"E", b"replace": b"R", b"append": b"A", b"prepend": b"P"}
 _STORED: Final = {b"HD": b"STORED\r\n", b"NS": b"NOT_STORED\r\n", b"EX": b"EXISTS\r\n", b"NF": b"NOT_FOUND\r\n"}
 
-# What the flags of mg show of an item.
+# The number that each flag of mg returns.
 _SHOWN: Final[dict[bytes, Callable[[Item, float], int]]] = {
     b"c": lambda item, now: item.cas,
     b"f": lambda item, now: item.flags,
@@ -262,7 +280,7 @@ _SHOWN: Final[dict[bytes, Callable[[Item, float], int]]] = {
     b"t": lambda item, now: -1 if item.expiry == inf else ceil(item.expiry - now),
 }
 
-# The flags of later versions, which pass the check of requests.
+# Flags of later versions: the check of requests accepts them, memcached 1.6.18 does not.
 _LATER: Final = {b"E", b"x"}
 
 
@@ -270,7 +288,7 @@ class Commands:
     """
     Executes requests on a store, as memcached does.
 
-    Requests have been checked before, by L{Memcache.requests}: nothing here looks for mistakes.
+    Requests must have been checked by L{Memcache.requests}; they are not checked again.
     """
 
     def __init__(self, store: Store) -> None:
@@ -292,8 +310,11 @@ class Commands:
 
     def execute(self, request: bytes, now: float) -> bytes:
         """
-        @param request: one complete request without C{noreply} and C{q}.
+        Execute a request.
+
+        @param request: one complete request, without C{noreply} and without the flag C{q}.
         @param now: the time, in seconds.
+
         @return: the reply.
         """
         self.store.advance(now)
@@ -303,7 +324,12 @@ class Commands:
 
     def statistics(self, group: tuple[bytes, ...], now: float) -> bytes:
         """
-        @param group: what followed C{stats}: nothing and C{reset} are known.
+        Execute C{stats}.
+
+        @param group: the words after C{stats}: none, or C{reset}.
+        @param now: the time, in seconds.
+
+        @return: the reply.
         """
         store = self.store
         store.advance(now)
@@ -383,11 +409,11 @@ class Commands:
 
     def _echo(self, flags: _Flags, key: bytes, binary: bool, item: Item | None = None, shown: bytes = b"") -> bytes:
         """
-        What the flags of a meta request add to its reply, in their order.
+        Execute the flags of a meta request that return something, in their order.
 
-        @param binary: whether the key is to be shown in base64.
-        @param shown: the flags that show something of the item. With C{t} among them, C{T} and C{N} are done, in
-            their places: what comes before shows the old time.
+        @param binary: whether to return the key in base64.
+        @param shown: the flags that return a number of the item. If C{t} is one of them, C{T} and C{N} set the expiry
+            time when their turn comes: flags before them return the old time.
         """
         echo = b""
         for flag, token in flags.items():

@@ -34,13 +34,12 @@ from twisted.python.failure import Failure
 from txconnpool.errors import ConnectionLostInFlight, NoSuchCommand, PoolError, PoolTimeout
 from txconnpool.net.deadlines import Deadlines
 from txconnpool.pool.base import BasePool, PoolOptions
-from txconnpool.pool.decisions.limits import Backoff
 from txconnpool.pool.decisions.records import Record
 from txconnpool.pool.leases import C
 from txconnpool.pool.observer import PoolObserver
 from txconnpool.pool.requests import Request
 
-__all__ = ["Backoff", "NoSuchCommand", "Pool", "PoolObserver", "PooledClientFactory"]
+__all__ = ["Pool", "PoolObserver", "PooledClientFactory"]
 
 _INTERFACES: tuple[Any, ...] = (
     IFileDescriptorReceiver,
