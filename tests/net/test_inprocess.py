@@ -243,6 +243,16 @@ class TransportTests(Pair):
         self.assertClosed(self.client, ConnectionAborted)
         self.assertClosed(self.server, ConnectionLost)
 
+    def test_writeAfterAbort(self) -> None:
+        """
+        Bytes written after an abort are not delivered, though the connection is closed in the next turn only.
+        """
+        self.near.abortConnection()
+        self.near.write(b"a")
+        self.clock.advance(0)
+        self.assertEqual(self.server.data, b"")
+        self.assertClosed(self.client, ConnectionAborted)
+
     def test_closed(self) -> None:
         """
         A closed transport takes everything without a sign.

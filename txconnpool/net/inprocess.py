@@ -107,7 +107,7 @@ class _Transport:
     def write(self, data: bytes) -> None:
         if not isinstance(data, bytes | bytearray | memoryview):
             raise TypeError(f"Data must be bytes, not {type(data).__name__}")
-        if not self.connected or not data:
+        if not self.connected or self._aborted or not data:
             return
         self._written.append(bytes(data))
         self._unsent += len(data)
