@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from txconnpool.config.kinds import Choice, Endpoint, Kind, Seconds, SecretFile, Size, Whole, Words, option, optionsOf
-from txconnpool.net.endpoints import checkClientFiles, checkServerFiles
+from txconnpool.net.endpoints import checkClientFiles
+from txconnpool.net.listening import checkServerFiles
 from txconnpool.net.syntax import checkClient, checkServer
 
 CLIENT = Endpoint(checkClient, checkClientFiles, "tcp:HOST:PORT")

@@ -14,7 +14,8 @@ from hashlib import sha256
 from txconnpool.config.credentials import tokens
 from txconnpool.config.kinds import Option
 from txconnpool.config.settings import ConfigError, Settings, faultsOf
-from txconnpool.net.endpoints import digest, nameOf, usesTLS
+from txconnpool.net.endpoints import nameOf
+from txconnpool.net.tls import digest, usesTLS
 
 
 def checkFiles(settings: Settings) -> None:

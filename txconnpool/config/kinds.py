@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
-from txconnpool.net.endpoints import CannotUse
+from txconnpool.net.tls import CannotUse
 
 T = TypeVar("T")
 

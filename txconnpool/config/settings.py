@@ -16,7 +16,8 @@ from typing import Any
 
 from txconnpool.config.credentials import Accounts
 from txconnpool.config.kinds import Choice, Endpoint, Option, Seconds, SecretFile, Size, Whole, Words, option, optionsOf
-from txconnpool.net.endpoints import checkClientFiles, checkServerFiles
+from txconnpool.net.endpoints import checkClientFiles
+from txconnpool.net.listening import checkServerFiles
 from txconnpool.net.syntax import checkClient, checkServer
 from txconnpool.wire.dialects import DIALECTS
 

@@ -14,24 +14,12 @@ import re
 from collections.abc import Callable
 
 from twisted.internet.endpoints import clientFromString, serverFromString
-from twisted.internet.interfaces import IReactorPluggableNameResolver
-from zope.interface import directlyProvides
+
+from txconnpool.net.reactorproxy import ReactorProxy
 
 #: A pattern for one argument of an endpoint string, with C{%} for its name. Colons and backslashes in the value have a
 #: backslash before them.
 ARGUMENT = r":%s=((?:[^:\\]|\\.)*)"
-
-
-class NoReactor:
-    """
-    Takes the place of a reactor where an endpoint is made only to see whether that fails.
-    """
-
-    nameResolver = None
-
-    def __init__(self) -> None:
-        # Without a resolver, tls: endpoints warn as soon as they are made.
-        directlyProvides(self, IReactorPluggableNameResolver)
 
 
 def checkClient(description: str) -> None:
@@ -46,12 +34,12 @@ def checkClient(description: str) -> None:
         return
     if kind == "ssl":
         description = "tcp" + re.sub(ARGUMENT % "(?:certKey|privateKey|caCertsDir|hostname)", "", description[3:])
-    clientFromString(NoReactor(), description)
+    clientFromString(ReactorProxy(), description)
 
 
 def checkServer(description: str) -> None:
     """
-    Check the syntax of a server endpoint string, as L{txconnpool.net.endpoints.Listener} takes it.
+    Check the syntax of a server endpoint string, as L{txconnpool.net.listening.Listener} takes it.
 
     @raise Exception: the string is wrong: a C{ValueError}, C{TypeError} or whatever else Twisted's parsers raise.
     """
@@ -64,7 +52,7 @@ def checkServer(description: str) -> None:
         checkServer(rest)
     else:
         try:
-            serverFromString(NoReactor(), description)
+            serverFromString(ReactorProxy(), description)
         except (IndexError, KeyError):
             # systemd gave this process no such socket. That says nothing about the string.
             if kind.lower() != "systemd":
@@ -110,7 +98,7 @@ def _sslServer(
     endpoint: str = "",
 ) -> None:
     """
-    The last two parameters are those that L{txconnpool.net.endpoints.Listener} adds.
+    The last two parameters are those that L{txconnpool.net.listening.Listener} adds.
     """
     int(port)
     int(backlog)

@@ -26,7 +26,7 @@ from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
-from txconnpool.net.endpoints import Listener, raised
+from txconnpool.net.listening import Listener, raiseIfFailed
 from txconnpool.operate.events import Events
 from txconnpool.operate.statistics.history import INTERVAL, History
 from txconnpool.operate.statistics.prometheus import exposition
@@ -248,7 +248,7 @@ class StatisticsService(Service):
 
     def _listen(self) -> None:
         if self.port is None:
-            raised(self._endpoint.listen(self._connections)).addCallback(self._listening)
+            raiseIfFailed(self._endpoint.listen(self._connections)).addCallback(self._listening)
 
     def _listening(self, port: IListeningPort) -> None:
         self.port = port

@@ -37,7 +37,8 @@ from zope.interface import directlyProvides, implementer
 
 from txconnpool.errors import LoginFailed, PoolTimeout, WireError
 from txconnpool.interfaces import IPipelined
-from txconnpool.net.endpoints import clientEndpoint, nameOf, tlsProblem
+from txconnpool.net.endpoints import clientEndpoint, nameOf
+from txconnpool.net.tls import tlsProblem
 
 _log = Logger("txconnpool.pool")
 

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.internet.protocol import Factory, Protocol
 
-from txconnpool.net.endpoints import Listener
+from txconnpool.net.listening import Listener
 from txconnpool.proxy.sessions import SessionFactory
 
 #: The length of the system's queue of clients that are not accepted yet, where an endpoint string does not say.

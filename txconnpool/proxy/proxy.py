@@ -19,7 +19,9 @@ from twisted.python.failure import Failure
 
 from txconnpool.config.credentials import Greeting, tokens
 from txconnpool.config.settings import PoolSettings
-from txconnpool.net.endpoints import TLSClientEndpoint, nameOf, raised, usesTLS
+from txconnpool.net.endpoints import TLSClientEndpoint, nameOf
+from txconnpool.net.listening import raiseIfFailed
+from txconnpool.net.tls import usesTLS
 from txconnpool.pool.connection import ConnectionFactory
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.engine import PoolEngine
@@ -180,7 +182,7 @@ class PoolProxy(Service):
     def _openAll(self) -> None:
         for description in self.settings.listen:
             if description not in self.listeners:
-                raised(self.open(description)).addErrback(self._notListening)
+                raiseIfFailed(self.open(description)).addErrback(self._notListening)
 
     def _notListening(self, failure: Failure) -> None:
         _log.failure("{pool}: cannot listen", failure, pool=self.name)

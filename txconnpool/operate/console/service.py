@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IListeningPort
 
 from txconnpool.config.kinds import SecretFile
-from txconnpool.net.endpoints import Listener, raised
+from txconnpool.net.listening import Listener, raiseIfFailed
 from txconnpool.operate.console.commands import Target
 from txconnpool.operate.console.protocol import ConsoleFactory
 
@@ -60,7 +60,7 @@ class ConsoleService(Service):
         if self._port is None:
             if self._passwordFile is not None:
                 self._factory.password = SecretFile.read(self._passwordFile)
-            raised(Listener(self._reactor, self._endpoint).listen(self._factory)).addCallback(self._opened)
+            raiseIfFailed(Listener(self._reactor, self._endpoint).listen(self._factory)).addCallback(self._opened)
 
     def _opened(self, port: IListeningPort) -> None:
         self._port = port

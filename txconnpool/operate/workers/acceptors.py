@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, gatherResults, maybeDeferred
-from twisted.internet.interfaces import IDelayedCall, IListeningPort, IReadDescriptor
+from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -21,9 +21,10 @@ from zope.interface import implementer
 
 from txconnpool.config.changes import Address, Plan
 from txconnpool.config.settings import PoolSettings
-from txconnpool.net.endpoints import Listener, raised
+from txconnpool.net.listening import Listener, raiseIfFailed
+from txconnpool.net.reactorproxy import OpenPort, ReactorProxy
 from txconnpool.operate.service import cannotChange
-from txconnpool.operate.workers.inbox import BATCH, Facade
+from txconnpool.operate.workers.inbox import BATCH
 from txconnpool.proxy.listener import withBacklog
 
 _log = Logger("txconnpool.workers")
@@ -32,36 +33,13 @@ _log = Logger("txconnpool.workers")
 EXHAUSTED = 0.5
 
 
-class _BindingReactor(Facade):
+def _bind(factory: Any, openPort: OpenPort) -> Any:
     """
-    A reactor whose ports are bound and listen, but do not accept.
+    Open a port from which the reactor accepts nothing.
     """
-
-    def listenTCP(self, port: int, factory: Factory, backlog: int = 50, interface: str = "") -> IListeningPort:
-        """
-        Bind a TCP port.
-        """
-        return _withoutAccepting(self._reactor.listenTCP(port, factory, backlog, interface))
-
-    def listenUNIX(
-        self, address: str, factory: Factory, backlog: int = 50, mode: int = 0o666, wantPID: bool = False
-    ) -> IListeningPort:
-        """
-        Bind a UNIX socket.
-        """
-        return _withoutAccepting(self._reactor.listenUNIX(address, factory, backlog, mode, wantPID))
-
-    def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Factory) -> IListeningPort:
-        """
-        Use a socket that listens already.
-        """
-        return _withoutAccepting(self._reactor.adoptStreamPort(fileDescriptor, addressFamily, factory))
-
-
-def _withoutAccepting(port: Any) -> IListeningPort:
+    port = openPort(factory)
     port.stopReading()
-    bound: IListeningPort = port
-    return bound
+    return port
 
 
 class _PortFactory(Factory):
@@ -108,8 +86,8 @@ class Acceptor:
         self._accepting = False
         self._later: IDelayedCall | None = None
         ports: list[Any] = []
-        endpoint = Listener(_BindingReactor(reactor), withBacklog(description))
-        raised(endpoint.listen(_PortFactory(pool))).addCallback(ports.append)
+        endpoint = Listener(ReactorProxy(reactor, _bind), withBacklog(description))
+        raiseIfFailed(endpoint.listen(_PortFactory(pool))).addCallback(ports.append)
         (self._port,) = ports
         self.socket = socket.socket(fileno=os.dup(self._port.fileno()))
 

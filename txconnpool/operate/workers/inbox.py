@@ -14,12 +14,12 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IListeningPort, IReadDescriptor
-from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txconnpool.net.endpoints import Listener, withoutUnder
+from txconnpool.net.listening import Listener, withoutEndpointArgument
+from txconnpool.net.reactorproxy import ReactorProxy
 from txconnpool.operate.service import ProxyService
 from txconnpool.proxy.listener import ClientListener
 
@@ -30,19 +30,6 @@ BATCH = 64
 
 #: Seconds in which closed clients are counted before the parent is notified.
 COLLECT = 0.01
-
-
-class Facade:
-    """
-    A reactor that listens in its own way, and is the real one otherwise. Whatever C{serverFromString} makes of an
-    endpoint string ends in one of the calls that subclasses have.
-    """
-
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._reactor, name)
 
 
 class SentPort:
@@ -62,27 +49,6 @@ class SentPort:
         @return: has fired.
         """
         return succeed(None)
-
-
-class _SentReactor(Facade):
-    """
-    A reactor whose ports are L{SentPort}s. With it an endpoint makes the factory that it would listen with, for
-    instance one for TLS.
-    """
-
-    def listenTCP(self, port: int, factory: Factory, backlog: int = 50, interface: str = "") -> SentPort:
-        """
-        @return: a port with the factory.
-        """
-        return SentPort(factory)
-
-    def listenUNIX(
-        self, address: str, factory: Factory, backlog: int = 50, mode: int = 0o666, wantPID: bool = False
-    ) -> SentPort:
-        """
-        @return: a port with the factory.
-        """
-        return SentPort(factory)
 
 
 @implementer(IReadDescriptor)
@@ -128,7 +94,9 @@ class Inbox:
         if description.startswith(("systemd:", "unix:")):
             port: Deferred[Any] = succeed(SentPort(listener))  # the socket is the parent's
         else:
-            listener.endpoint = Listener(_SentReactor(self._reactor), withoutUnder(description))
+            # No port is opened. The endpoint only makes the factory that a port would have, for instance one for TLS.
+            proxy = ReactorProxy(self._reactor, lambda factory, _: SentPort(factory))
+            listener.endpoint = Listener(proxy, withoutEndpointArgument(description))
             port = listener.endpoint.listen(listener)
         return port
 

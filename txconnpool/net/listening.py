@@ -1,0 +1,287 @@
+# -*- test-case-name: tests.net.test_listening -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Listening on Twisted's server endpoint strings, with what operators need beyond them: clients that must have a
+certificate, certificates that are read again while the port stays open, and UNIX sockets that a crash has left behind.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import stat
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    IProtocol,
+    IProtocolFactory,
+    IStreamServerEndpoint,
+)
+from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from txconnpool.net.reactorproxy import OpenPort, ReactorProxy
+from txconnpool.net.syntax import ARGUMENT, checkServer
+from txconnpool.net.tls import argument, authorities, explained, usesTLS
+
+T = TypeVar("T")
+
+
+def checkServerFiles(description: str) -> None:
+    """
+    Read the keys and certificates that a server endpoint string names, and look for its socket of systemd, if it names
+    any.
+
+    @raise CannotUse: they cannot be read, do not fit together, or do not exist.
+    """
+    Listener(ReactorProxy(), description).checkFiles()
+
+
+def withoutEndpointArgument(description: str) -> str:
+    """
+    @return: the server endpoint string without the argument C{endpoint=} of L{Listener}.
+    """
+    return re.sub(ARGUMENT % "endpoint", "", description) if usesTLS(description) else description
+
+
+def raiseIfFailed(deferred: Deferred[T]) -> Deferred[T]:
+    """
+    Raise the exception of a Deferred that has failed already, as that of C{listen} has if a socket cannot be opened.
+
+    @return: the Deferred, if it has not failed.
+    """
+    failures: list[Failure] = []
+    if deferred.called:
+        deferred.addErrback(failures.append)
+    for failure in failures:
+        failure.raiseException()
+    return deferred
+
+
+@implementer(IStreamServerEndpoint)
+class Listener:
+    """
+    A server endpoint whose keys and certificates can be read again while it listens.
+
+    Its C{ssl:} strings take two more arguments than Twisted's: C{caCertsDir=}, a directory of C{.pem} files with
+    authorities, one of which must have signed the certificate of each client; and C{endpoint=}, another endpoint string
+    to listen on instead of the port, such as a socket of systemd.
+    """
+
+    def __init__(self, reactor: Any, description: str) -> None:
+        """
+        @param reactor: the reactor of the port, or a L{ReactorProxy<txconnpool.net.reactorproxy.ReactorProxy>}.
+        @param description: a server endpoint string.
+
+        @raise ValueError: the string is wrong; Twisted raises C{TypeError} and others too.
+        """
+        checkServer(description)
+        self._reactor = reactor
+        self._description = description
+        self._factory: Any = Factory()
+        self._replaceable: _ReplaceableFactory | None = None
+        self._inner = argument(description, "endpoint") if usesTLS(description) else ""
+
+    def checkFiles(self) -> None:
+        """
+        Read the keys and certificates, and look for the socket of systemd, without listening.
+
+        @raise CannotUse: they cannot be read, do not fit together, or do not exist.
+        """
+        if self.read() is None or self._inner:
+            plain = self._inner or self._description
+            with explained(plain):
+                serverFromString(self._reactor, plain)
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """
+        Read the keys and certificates, and listen.
+
+        @return: fires with the port; fails with L{CannotUse<txconnpool.net.tls.CannotUse>} too.
+        """
+        self._factory = protocolFactory
+        return maybeDeferred(self._listen)
+
+    def _listen(self) -> Deferred[IListeningPort]:
+        if self._inner:
+            self._replaceable = _ReplaceableFactory(self.read())
+            return Listener(self._reactor, self._inner).listen(self._replaceable)
+        self.checkFiles()
+        listening: Deferred[IListeningPort] = self._endpoint(self._reactor, self._open).listen(self._factory)
+        return listening
+
+    def _open(self, factory: Any, openPort: OpenPort) -> Any:
+        """
+        Open the port. If the endpoint has wrapped our factory, for TLS, the port gets one that can be replaced.
+        """
+        if factory is not self._factory:
+            factory = self._replaceable = _ReplaceableFactory(factory)
+        return openPort(factory)
+
+    def _endpoint(self, reactor: Any, intercept: Callable[[Any, OpenPort], Any]) -> IStreamServerEndpoint:
+        plain = self._description
+        if usesTLS(plain):
+            plain = re.sub(ARGUMENT % "(?:caCertsDir|endpoint)", "", plain)
+        clientAuthorities = authorities(self._description, "caCertsDir")
+        endpoint: IStreamServerEndpoint = serverFromString(_Ports(reactor, intercept, clientAuthorities), plain)
+        return endpoint
+
+    def read(self) -> Any:
+        """
+        Read the keys and certificates again.
+
+        @return: an argument for L{use}; C{None} if the endpoint string is not one for TLS.
+
+        @raise CannotUse: they cannot be read, or do not fit together.
+        """
+        if not usesTLS(self._description):
+            return None
+        factories: list[Any] = []
+        with explained(self._description):
+            raiseIfFailed(self._endpoint(None, lambda factory, _: factories.append(factory)).listen(self._factory))
+        return factories[0]
+
+    def use(self, fresh: Any) -> None:
+        """
+        Use other keys and certificates for connections from now on. The port and all connections stay open.
+
+        @param fresh: the result of L{read}.
+        """
+        if self._replaceable is not None:
+            self._replaceable.factory = fresh
+
+
+class _ReplaceableFactory(Factory):
+    """
+    The factory of a port, which passes each connection to another factory.
+
+    @ivar factory: the other factory. It may be replaced while the port is open.
+    """
+
+    noisy = False
+
+    def __init__(self, factory: Any) -> None:
+        self.factory = factory
+        self._first = factory
+
+    def doStart(self) -> None:
+        """
+        The port opens.
+        """
+        self._first.doStart()
+
+    def doStop(self) -> None:
+        """
+        The port closes. All factories that were used wrap the same protocol factory. The first one stops it, because
+        the first one has started it.
+        """
+        self._first.doStop()
+
+    def logPrefix(self) -> str:
+        """
+        @return: the name of the port in the log.
+        """
+        prefix: str = self.factory.logPrefix()
+        return prefix
+
+    def buildProtocol(self, addr: IAddress | None) -> IProtocol | None:  # type: ignore[override]  # Factory's is narrower
+        """
+        @return: the protocol of a new connection.
+        """
+        protocol: IProtocol | None = self.factory.buildProtocol(addr)
+        return protocol
+
+
+class _Ports(ReactorProxy):
+    """
+    Opens the ports of a L{Listener}.
+    """
+
+    def __init__(self, reactor: Any, intercept: Callable[[Any, OpenPort], Any], clientAuthorities: list[Any]) -> None:
+        """
+        @param clientAuthorities: the certificates of authorities, one of which must have signed the certificate of each
+            client. If there are none, clients need no certificate.
+        """
+        super().__init__(reactor, intercept)
+        self._authorities = clientAuthorities
+
+    def listenSSL(self, port: int, factory: Any, contextFactory: Any, *args: Any, **kwargs: Any) -> Any:
+        """
+        Open a TCP port for TLS.
+        """
+        from OpenSSL.SSL import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_PEER
+        from twisted.protocols.tls import TLSMemoryBIOFactory
+
+        context = contextFactory.getContext()  # this reads the files, and fails if key and certificate do not fit
+        if self._authorities:
+            store = context.get_cert_store()
+            for each in self._authorities:
+                store.add_cert(each)
+            context.set_verify(VERIFY_PEER | VERIFY_FAIL_IF_NO_PEER_CERT)
+        return self.listenTCP(port, TLSMemoryBIOFactory(contextFactory, False, factory), *args, **kwargs)
+
+    def listenUNIX(self, address: str, factory: Any, *args: Any, **kwargs: Any) -> Any:
+        """
+        Open a UNIX socket, where a process that has crashed may have left one behind.
+        """
+        _removeStaleSocket(os.fsencode(address))
+        try:
+            return super().listenUNIX(address, factory, *args, **kwargs)
+        except PermissionError as error:  # no right to write to the directory, or to signal the owner of the lock
+            raise CannotListenError(None, address, error) from error
+
+    def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> Any:
+        """
+        Listen on a socket that systemd has opened.
+        """
+        port = super().adoptStreamPort(fileDescriptor, addressFamily, factory)
+        return _AdoptedPort(port) if addressFamily == socket.AF_UNIX else port
+
+
+class _AdoptedPort:
+    """
+    A port on a UNIX socket that another process has opened. When it stops, the file of the socket stays. Twisted's own
+    port removes it, and then no client can connect to the other process.
+    """
+
+    def __init__(self, port: Any) -> None:
+        self._port = port
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._port, name)
+
+    def stopListening(self) -> None:
+        """
+        Accept no more connections.
+        """
+        self._port.stopReading()
+        self._port.socket.close()
+        self._port.factory.doStop()
+
+
+def _removeStaleSocket(path: bytes) -> None:
+    """
+    Remove the UNIX socket of a process that has crashed, and the lock beside it.
+
+    Twisted removes them only if no process has the id in the lock. In a container the process has the same id each time
+    it is started.
+    """
+    lock = path + b".lock"
+    try:
+        if os.path.islink(lock) and stat.S_ISSOCK(os.stat(path).st_mode):
+            with socket.socket(socket.AF_UNIX) as client:
+                client.setblocking(False)
+                client.connect(path)
+    except ConnectionRefusedError:
+        os.unlink(path)
+        os.unlink(lock)
+    except OSError:
+        pass  # a process accepts there, or listening will fail with the reason

@@ -1,0 +1,65 @@
+# -*- test-case-name: tests.net.test_reactorproxy -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+A reactor for endpoints, whose listening ports are opened in a way of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.interfaces import IReactorPluggableNameResolver
+from zope.interface import directlyProvides
+
+#: Opens a listening port, given the factory of its protocols.
+OpenPort = Callable[[Any], Any]
+
+
+def _open(factory: Any, openPort: OpenPort) -> Any:
+    return openPort(factory)
+
+
+class ReactorProxy:
+    """
+    Stands between server endpoints and a reactor, and intercepts the calls that open listening ports. Every kind of
+    server endpoint ends in one of them.
+
+    Without a reactor it serves to make endpoints of any kind, in order to see whether that fails.
+    """
+
+    nameResolver = None
+
+    def __init__(self, reactor: Any = None, intercept: Callable[[Any, OpenPort], Any] = _open) -> None:
+        """
+        @param reactor: the reactor; may be C{None} if nothing is called but what C{intercept} replaces.
+        @param intercept: called for each port with its factory, and with a function that opens the port for this
+            factory or another one. Returns the port.
+        """
+        self._reactor = reactor
+        self._intercept = intercept
+        # Client endpoints for tls: warn about a reactor without a resolver as soon as they are made.
+        directlyProvides(self, IReactorPluggableNameResolver)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+    def listenTCP(self, port: int, factory: Any, *args: Any, **kwargs: Any) -> Any:
+        """
+        Open a TCP port. For the parameters, see C{IReactorTCP}.
+        """
+        return self._intercept(factory, lambda factory: self._reactor.listenTCP(port, factory, *args, **kwargs))
+
+    def listenUNIX(self, address: str, factory: Any, *args: Any, **kwargs: Any) -> Any:
+        """
+        Open a UNIX socket. For the parameters, see C{IReactorUNIX}.
+        """
+        return self._intercept(factory, lambda factory: self._reactor.listenUNIX(address, factory, *args, **kwargs))
+
+    def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> Any:
+        """
+        Use a socket that another process has opened. For the parameters, see C{IReactorSocket}.
+        """
+        return self._intercept(
+            factory, lambda factory: self._reactor.adoptStreamPort(fileDescriptor, addressFamily, factory)
+        )

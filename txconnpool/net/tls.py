@@ -1,0 +1,137 @@
+# -*- test-case-name: tests.net.test_tls -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+The keys and certificates that endpoint strings name, and errors about them in words for operators.
+
+C{OpenSSL} is imported only where it is used: TLS is an extra of the package.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from txconnpool.net.syntax import ARGUMENT
+
+#: Patterns for the arguments of endpoint strings that name files, and directories of C{.pem} files.
+FILES = "privateKey|certKey|certificate|extraCertChain|dhParameters"
+DIRECTORIES = "caCertsDir|trustRoots"
+
+
+class CannotUse(ValueError):
+    """
+    An endpoint string is right, but the files or the socket that it names do not exist or cannot be used.
+    """
+
+
+def usesTLS(description: str) -> bool:
+    """
+    @return: whether an endpoint string is one for TLS, which names or may name keys and certificates.
+    """
+    return bool(re.match("(ssl|tls):", description, re.IGNORECASE))
+
+
+@contextmanager
+def explained(description: str) -> Iterator[None]:
+    """
+    Replace the exceptions of Twisted and OpenSSL for what an endpoint string names by a L{CannotUse} with an
+    explanation. Exceptions for a wrong string are not replaced.
+
+    @raise CannotUse: the string is one for TLS, and the packages for TLS are not installed.
+    """
+    if usesTLS(description):
+        try:
+            import OpenSSL  # noqa: F401
+        except ImportError:
+            raise CannotUse("TLS needs packages that are not here: pip install 'txconnpool[tls]'") from None
+    try:
+        yield
+    except OSError as error:
+        reason = getattr(error, "originalException", error)  # FilePath wraps those of directories
+        raise CannotUse(f"{reason.filename}: {reason.strerror}") from error
+    except (IndexError, KeyError) as error:
+        if not description.startswith("systemd:"):
+            raise
+        raise CannotUse("systemd gave this process no such socket; see connpool.socket") from error
+    except Exception as error:
+        if not type(error).__module__.startswith("OpenSSL"):
+            raise
+        raise CannotUse(f"certificate or key: {opensslReason(error)}") from error
+
+
+def opensslReason(error: BaseException) -> str:
+    """
+    @return: the text of an exception of OpenSSL, without the names of its functions.
+    """
+    reasons = error.args[0] if error.args and isinstance(error.args[0], list) else []
+    return str(reasons[-1][-1]) if reasons else str(error) or type(error).__name__
+
+
+def tlsProblem(error: BaseException) -> str | None:
+    """
+    @return: a short text for an exception of a TLS connection, or C{None} for any other exception.
+    """
+    package = type(error).__module__.partition(".")[0]
+    if package == "service_identity":
+        return "TLS: the certificate is for another host"
+    return f"TLS: {opensslReason(error)}" if package == "OpenSSL" else None
+
+
+def argument(description: str, name: str) -> str:
+    """
+    @return: the value of an argument of an endpoint string, or an empty string.
+    """
+    found = re.search(ARGUMENT % name, description)
+    return re.sub(r"\\(.)", r"\1", found[1]) if found else ""
+
+
+def authorities(description: str, name: str) -> list[Any]:
+    """
+    Read the certificates of authorities that are in a directory.
+
+    @param description: an endpoint string.
+    @param name: the argument that names the directory.
+
+    @return: the certificates; none if there is no such argument.
+
+    @raise CannotUse: there are no certificates in the directory. Twisted would trust no authority then, and each
+        connection would fail.
+    """
+    directory = argument(description, name)
+    if not directory or not usesTLS(description):
+        return []
+    from OpenSSL.crypto import FILETYPE_PEM, load_certificate
+
+    certificates = []
+    for entry in sorted(os.listdir(directory)):
+        if entry.lower().endswith(".pem"):
+            with open(os.path.join(directory, entry), "rb") as file:
+                pem = file.read()
+            certificates += [
+                load_certificate(FILETYPE_PEM, each)
+                for each in re.findall(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", pem, re.DOTALL)
+            ]
+    if not certificates:
+        raise CannotUse(f"no certificate in the .pem files of {directory}")
+    return certificates
+
+
+def digest(description: str) -> bytes:
+    """
+    Read the files that an endpoint string names.
+
+    @return: a digest of their content. It is another one if a key or a certificate has changed.
+
+    @raise OSError: a file or directory cannot be read.
+    """
+    found = sha256()
+    for name, value in re.findall(rf":({FILES}|{DIRECTORIES})=((?:[^:\\]|\\.)*)", description):
+        path = Path(re.sub(r"\\(.)", r"\1", value))
+        for file in sorted(filter(Path.is_file, path.iterdir())) if re.fullmatch(DIRECTORIES, name) else [path]:
+            found.update(file.read_bytes())
+    return found.digest()
