@@ -6,7 +6,9 @@ Tests for L{txconnpool.operate.logs}.
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 import signal
 import sys
 from io import StringIO
@@ -26,6 +28,7 @@ from twisted.python import log
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+import txconnpool
 from txconnpool.operate.logs import asJSON, chooseObserver, jsonObserver, relay
 
 
@@ -258,3 +261,37 @@ class ChooseTests(SynchronousTestCase):
         ):
             error = self.assertRaises(ValueError, chooseObserver, self.twistd(**options), "json")
             self.assertEqual(str(error), told)
+
+
+class NamespaceTests(SynchronousTestCase):
+    """
+    Tests for the namespaces of our loggers.
+    """
+
+    def loggers(self) -> dict[str, list[ast.expr]]:
+        """
+        @return: the arguments of all calls of C{Logger} in the package, by the place of the call.
+        """
+        root = Path(txconnpool.__file__).parent
+        found: dict[str, list[ast.expr]] = {}
+        for path in root.rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Logger":
+                    found[f"{path.relative_to(root)}:{node.lineno}"] = node.args
+        return found
+
+    def test_documented(self) -> None:
+        """
+        Each logger has one of the namespaces that the README lists, and each of these is used. A worker's events keep
+        theirs when the parent logs them.
+        """
+        readme = (Path(__file__).resolve().parents[2] / "README.rst").read_text("utf-8")
+        _, _, table = readme.partition("\nnamespace ")
+        documented = set(re.findall(r"^``(txconnpool\.\w+)`` +\w", table, re.MULTILINE))
+        used = set()
+        for place, args in self.loggers().items():
+            if not place.startswith("operate/logs.py:"):
+                (namespace,) = args
+                self.assertIsInstance(namespace, ast.Constant, place)
+                used.add(ast.literal_eval(namespace))
+        self.assertEqual(used, documented)

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.operate.test_events -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-What has happened lately.
+Recent events of the log.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from typing import Any, Final
 from twisted.logger import ILogObserver, LogLevel, formatEvent, globalLogPublisher
 from zope.interface import implementer
 
-#: Events that are kept, and characters of one, at most.
+#: The number of events that are kept, and the maximum length of one in characters.
 EVENTS: Final = 100
 EVENT_MAX: Final = 400
 
-#: The field of a log event that is for the log only: it may hold keys of clients, which are not for everyone who sees
-#: the status page.
+#: A log event with this field is not kept: it may contain keys of clients, which the status page must not show.
 CONFIDENTIAL: Final = "confidential"
 
 
 @implementer(ILogObserver)
 class Events:
     """
-    The last things worth telling that were logged: servers that went down or came up, sessions that were dropped,
-    settings that were changed. The page and the console show what the log says, in the same words.
+    Keeps the last events of txconnpool's own log from level info: servers that went down or came up, sessions that were
+    closed, settings that were changed. The status page and the console show them, in the words of the log.
 
-    @ivar recent: the newest last, each with its C{time} in seconds since the epoch, its C{level} and its C{text}.
+    @ivar recent: the events, the newest last, each with its C{time} in seconds since the epoch, its C{level} and its
+        C{text}.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Events:
 
     def begin(self) -> None:
         """
-        Keep what is logged, until L{end} is called as often as this was.
+        Keep events from now on, until L{end} has been called as often as this.
         """
         if not self._users:
             globalLogPublisher.addObserver(self)
@@ -44,7 +44,7 @@ class Events:
 
     def end(self) -> None:
         """
-        One who wanted it kept wants it no more.
+        Undo one call of L{begin}.
         """
         self._users -= 1
         if not self._users:
@@ -52,7 +52,7 @@ class Events:
 
     def __call__(self, event: dict[str, Any]) -> None:
         """
-        Keep an event, if it is one.
+        Keep a log event, if it is one of txconnpool's and not confidential.
         """
         namespace, level = event.get("log_namespace") or "", event.get("log_level")
         ours = namespace.startswith("txconnpool.") and not event.get(CONFIDENTIAL)

@@ -1,10 +1,10 @@
 # -*- test-case-name: tests.operate.test_logs -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-The log as lines of JSON, for machines that collect it.
+The log as lines of JSON, for programs that collect logs.
 
-Each line has C{time} (ISO 8601), C{level}, C{namespace} and C{text}; then the fields of the event, those that are plain
-values, under their names; and C{traceback} where there is one.
+Each line is an object with C{time} (ISO 8601), C{level}, C{namespace} and C{text}, the fields of the event that are
+plain values, and C{traceback} if the event has a failure.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from twisted.python.logfile import LogFile
 
 def asJSON(event: LogEvent) -> str:
     """
-    Write an event as a line.
+    @return: the event as a line of JSON.
     """
     record: dict[str, Any] = {
         "time": datetime.fromtimestamp(event.get("log_time", 0.0), UTC).isoformat(timespec="milliseconds"),
@@ -40,7 +40,7 @@ def asJSON(event: LogEvent) -> str:
     }
     if event.get("log_failure") is not None:
         record["traceback"] = event["log_failure"].getTraceback()
-    if record["namespace"] != "log_legacy":  # of which only the text says something
+    if record["namespace"] != "log_legacy":  # its other fields repeat the text
         for name, value in event.items():
             if not name.startswith("log_"):
                 plain = value is None or isinstance(value, (str, int, float))
@@ -51,14 +51,19 @@ def asJSON(event: LogEvent) -> str:
 
 def jsonObserver(file: IO[str]) -> FileLogObserver:
     """
-    Write each event to a file as a line of JSON.
+    @return: an observer that writes each event to a file as a line of JSON.
     """
     return FileLogObserver(file, asJSON)
 
 
 def relay(log: Logger, worker: int, line: bytes) -> None:
     """
-    Log again what a worker has logged by L{asJSON}; any other line, such as what Python says when it crashes, as it is.
+    Log an event of a worker again in this process, with the worker's number, under the namespace that it had. A line
+    that is not an event, such as the traceback of a crash, becomes a warning.
+
+    @param log: logs lines that are not events.
+    @param worker: the number of the worker.
+    @param line: a line that the worker has printed: an event as L{asJSON} writes it, or anything else.
     """
     try:
         record = json.loads(line)
@@ -66,21 +71,22 @@ def relay(log: Logger, worker: int, line: bytes) -> None:
         log = Logger(record.pop("namespace"))
     except (ValueError, KeyError, TypeError, AttributeError, InvalidLogLevelError):
         level, text, record = LogLevel.warn, line.decode(errors="replace"), {}
-    form = "worker {worker}: {text}\n{traceback}" if "traceback" in record else "worker {worker}: {text}"
+    template = "worker {worker}: {text}\n{traceback}" if "traceback" in record else "worker {worker}: {text}"
     fields = {name: value for name, value in record.items() if name not in ("time", "format")}
-    log.emit(level, form, **{**fields, "worker": worker, "text": text})
+    log.emit(level, template, **{**fields, "worker": worker, "text": text})
 
 
 def chooseObserver(command: MutableMapping[str, Any], form: str) -> Callable[[], FileLogObserver] | None:
     """
-    Have a command log in a form.
+    Choose the format of the log of C{twistd} or C{twist}.
 
-    @param command: the options of C{twistd} or C{twist}, in front of the plugin's name.
+    @param command: the options of the command, which stand before the name of the plugin. The observer of C{twist} is
+        set here.
     @param form: C{"text"} or C{"json"}.
 
-    @return: makes what the application is to log with; C{None} if the command does it all.
+    @return: makes the log observer of an application under C{twistd}; C{None} if the command makes its own.
 
-    @raise ValueError: this command cannot.
+    @raise ValueError: the command cannot log in this format.
     """
     if "fileLogObserverFactory" in command:
         command["fileLogObserverFactory"] = textFileLogObserver if form == "text" else jsonObserver
@@ -96,7 +102,7 @@ def chooseObserver(command: MutableMapping[str, Any], form: str) -> Callable[[],
 
 def _logFile(command: MutableMapping[str, Any]) -> IO[str]:
     """
-    Open what C{twistd} would log to. As with its own log, SIGUSR1 begins a new file.
+    Open the file that C{twistd} would log to. As with its own log, SIGUSR1 begins a new file.
     """
     name = command.get("logfile")
     if name == "-" or (command.get("nodaemon") and not name):

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.operate.test_systemd -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-What systemd is told about the process, as C{sd_notify(3)} tells it.
+Notifications to systemd, as C{sd_notify(3)} describes them.
 """
 
 from __future__ import annotations
@@ -21,15 +21,14 @@ _log = Logger("txconnpool.systemd")
 
 class Notifier(Service):
     """
-    Tells systemd that the process is ready, reloads, stops, and lives. Under anything else it does nothing.
-
-    To be started after what it speaks for.
+    Notifies systemd that the process is ready, reloads its settings, stops, or is alive (for C{WatchdogSec}). It does
+    nothing where C{NOTIFY_SOCKET} is not set. It must be started after everything that has to be ready.
     """
 
     def __init__(self, status: Callable[[], str], reactor: Any, environment: Mapping[str, str] | None = None) -> None:
         """
-        @param status: says how things are, in one line.
-        @param environment: instead of that of the process.
+        @param status: returns the state of the process, in one line.
+        @param environment: environment variables; C{None}: those of the process.
         """
         self._status = status
         self._reactor = reactor
@@ -40,7 +39,7 @@ class Notifier(Service):
 
     def startService(self) -> None:
         """
-        The process is ready.
+        Notify systemd that the process is ready, and begin with the regular notifications that it is alive.
         """
         super().startService()
         address = self._environment.get("NOTIFY_SOCKET", "")
@@ -51,33 +50,33 @@ class Notifier(Service):
         self._address = address.replace("@", "\0", 1) if address[0] == "@" else address
         self.ready()
         if self._environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid()):
-            # Half the time that it has, as sd_watchdog_enabled(3) recommends.
+            # Half of the watchdog's time, as sd_watchdog_enabled(3) recommends.
             self._interval = int(self._environment.get("WATCHDOG_USEC", "0")) / 2e6
         if self._interval:
-            self._timer = self._reactor.callLater(self._interval, self._live)
+            self._timer = self._reactor.callLater(self._interval, self._notifyAlive)
 
     def ready(self) -> None:
         """
-        It is ready, or ready again.
+        Notify systemd that the process is ready, at first or after a reload.
         """
-        self._tell("READY=1", self._status)
+        self._notify("READY=1", self._status)
 
     def reloading(self) -> None:
         """
-        It reads its settings again, and will be L{ready} again, whatever comes of it.
+        Notify systemd that the process reads its settings again. L{ready} must follow, also if that fails.
         """
-        self._tell(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+        self._notify(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
-    def _live(self) -> None:
-        self._timer = self._reactor.callLater(self._interval, self._live)
-        self._tell("WATCHDOG=1", self._status)
+    def _notifyAlive(self) -> None:
+        self._timer = self._reactor.callLater(self._interval, self._notifyAlive)
+        self._notify("WATCHDOG=1", self._status)
 
     def stopService(self) -> None:
         """
-        The process stops.
+        Notify systemd that the process stops.
         """
         super().stopService()
-        self._tell("STOPPING=1", lambda: "waiting for requests in flight")
+        self._notify("STOPPING=1", lambda: "waiting for requests in flight")
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -85,11 +84,11 @@ class Notifier(Service):
             self._socket.close()
             self._socket = None
 
-    def _tell(self, state: str, status: Callable[[], str] | None = None) -> None:
+    def _notify(self, state: str, status: Callable[[], str] | None = None) -> None:
         if self._socket is None:
             return
         message = state if status is None else f"{state}\nSTATUS={status()}"
         try:
             self._socket.sendto(message.encode(), self._address)
         except OSError as error:
-            _log.error("systemd cannot be told {state}: {error}", state=state, error=error)
+            _log.error("cannot notify systemd of {state}: {error}", state=state, error=error)
