@@ -1,6 +1,6 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests for the console of a proxy that serves.
+Tests for the console of a running proxy.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from tests.real.servers import HOST, Proxy, ServerFailed, ask, connect, freePort
 
 class AdminTests(OperatedTestCase):
     """
-    Tests for one process.
+    Tests for a proxy of one process.
     """
 
     def test_nc(self) -> None:
         """
-        The console is for C{nc}: what is typed is answered, and at the end of it nc ends.
+        The console works with C{nc}: each command is answered, and C{nc} ends after its input ends.
         """
         nc = subprocess.run(
             ["nc", "-N", "-U", self.proxy.admin], input=b"show pools\nhelp\n", capture_output=True, timeout=10
@@ -46,14 +46,14 @@ class AdminTests(OperatedTestCase):
 
     def test_pause(self) -> None:
         """
-        During a pause, which may be longer than requests may wait, nothing is answered; then everything is.
+        During a pause no request is answered, even if it lasts longer than C{wait-timeout}; after it all requests are.
         """
         load = self.load()
         time.sleep(0.5)
         self.assertIn("OK pool default paused", self.proxy.say("pause"))
         until(lambda: self.proxy.rows("pools")[0]["in-flight"] == "0", what="the end of what was in flight")
         requests = self.memcached.stats()["cmd_get"]
-        time.sleep(2.0)  # so that what came a moment later has waited for more than 1.5 s, too
+        time.sleep(2.0)  # all requests, also those that came a moment later, must have waited for more than 1.5 s
         (pool,) = self.proxy.rows("pools")
         self.assertEqual((pool["state"], pool["waiting"]), ("paused", "40"))
         self.assertEqual(self.memcached.stats()["cmd_get"], requests)
@@ -71,7 +71,7 @@ class AdminTests(OperatedTestCase):
 
     def test_drain(self) -> None:
         """
-        A server that is drained is rid of its connections, and no client notices; nor that it comes back.
+        The connections of a drained server are closed. Neither that nor the restoration of the server fails a request.
         """
         load = self.load()
         time.sleep(0.5)
@@ -103,7 +103,7 @@ class AdminTests(OperatedTestCase):
 
     def test_kill(self) -> None:
         """
-        One client is closed, and it is the right one.
+        C{kill} closes the named client and no other.
         """
         clients = [connect(self.proxy.address) for _ in range(3)]
         for client in clients:
@@ -120,7 +120,7 @@ class AdminTests(OperatedTestCase):
 
     def test_events(self) -> None:
         """
-        What has happened is told: what was done here, and servers that went down.
+        C{show events} lists console commands and servers that went down.
         """
         self.proxy.say("pause", "resume")
         self.memcached.kill()
@@ -130,7 +130,7 @@ class AdminTests(OperatedTestCase):
 
     def test_resize(self) -> None:
         """
-        The bounds on connections change, and no client notices.
+        C{resize} changes the bounds on connections, and no request fails.
         """
         load = self.load()
         for low, high in ((8, 12), (4, 4), (4, 6)):
@@ -141,7 +141,7 @@ class AdminTests(OperatedTestCase):
 
     def test_shutdown(self) -> None:
         """
-        The console works while the proxy drains, to the end of it, and can hasten that.
+        The console works until the proxy has drained, and C{shutdown now} ends draining.
         """
         self.paused()
         self.assertEqual(self.proxy.say("shutdown"), "OK stopping\n")
@@ -155,7 +155,7 @@ class AdminTests(OperatedTestCase):
 
     def test_shutdownServes(self) -> None:
         """
-        To shut down is to answer what was read.
+        C{shutdown} answers the requests that were read.
         """
         client = self.paused()
         self.proxy.say("shutdown", "resume")
@@ -164,7 +164,7 @@ class AdminTests(OperatedTestCase):
 
     def test_secondSignal(self) -> None:
         """
-        A second SIGTERM ends a stop at once.
+        A second SIGTERM ends a stop immediately.
         """
         self.paused()
         self.proxy.signal(signal.SIGTERM)
@@ -179,14 +179,14 @@ class AdminTests(OperatedTestCase):
 
 class WorkersAdminTests(AdminTests):
     """
-    The same, for two processes.
+    Tests for a proxy of two worker processes.
     """
 
     options = ("--workers", "2")
 
     def test_sums(self) -> None:
         """
-        The tables are those of all workers together.
+        The tables contain the values of all workers.
         """
         clients = [connect(self.proxy.address) for _ in range(10)]
         for client in clients:
@@ -200,7 +200,7 @@ class WorkersAdminTests(AdminTests):
 
     def test_kill(self) -> None:
         """
-        One client is closed, and it is the right one, of the right process.
+        C{kill} closes the named client of the named worker and no other.
         """
         clients = [connect(self.proxy.address) for _ in range(4)]
         for client in clients:
@@ -215,7 +215,7 @@ class WorkersAdminTests(AdminTests):
 
     def test_newWorker(self) -> None:
         """
-        A worker that takes the place of another is paused as that was.
+        A worker that replaces a paused one is paused too.
         """
         self.proxy.say("pause")
         for pid in self.proxy.children:
@@ -237,7 +237,7 @@ class PasswordTests(SynchronousTestCase):
 
     def options(self) -> Sequence[str]:
         """
-        @return: those of a console at a TCP port, and its password.
+        @return: the options for a console at a TCP port with a password.
         """
         self.secret = Path(self.mktemp()).absolute()
         self.secret.write_text("open sesame\n", "ascii")
@@ -246,7 +246,7 @@ class PasswordTests(SynchronousTestCase):
 
     def test_needed(self) -> None:
         """
-        Without a password the proxy does not start, and says why.
+        Without a password the proxy does not start, and reports the reason.
         """
         *options, _, _ = self.options()
         proxy = Proxy(*options, upstream=["memory:"])
@@ -256,7 +256,7 @@ class PasswordTests(SynchronousTestCase):
 
     def test_asked(self) -> None:
         """
-        Nothing is told or done without it; it is neither shown nor logged.
+        No command works before the password was sent. The password is neither shown nor logged.
         """
         with Proxy(*self.options(), upstream=["memory:"]) as proxy:
             self.assertEqual(say(self.admin, "pause"), "ERROR expected auth PASSWORD first\n")

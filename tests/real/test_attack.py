@@ -1,7 +1,8 @@
 # -*- test-case-name: tests.real.test_attack -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Clients that mean harm, or do it: none may harm the others, nor take more memory than is published.
+Clients that overload the proxy, deliberately or not: other clients must not be affected, and memory must stay below the
+limit that the README publishes.
 """
 
 from __future__ import annotations
@@ -25,23 +26,23 @@ from txconnpool.proxy.sessions import SPARE
 
 MEGABYTE = 1 << 20
 
-#: A value that memcached takes by default.
+#: The size of a value that memcached accepts by default.
 LARGE = 1000 * 1000
 
-#: What the proxy may take for one client beyond what C{max-unread-bytes} counts: replies that the transport keeps (64
-#: kB), what was read at once (124 kB), and itself (3 kB), in an allocator with its own overhead.
+#: The memory of one client that C{max-unread-bytes} does not count: replies in the transport's buffer (64 kB), bytes of
+#: one read (124 kB), and the session (3 kB), including the overhead of the allocator.
 CLIENT = MEGABYTE // 4
 
-#: And for each byte that is counted.
+#: The memory for each byte that C{max-unread-bytes} counts.
 OVERHEAD = 1.1
 
-#: What it may keep of that when the clients are gone: it gives back what was much.
+#: The share of this memory that may remain allocated after the clients have disconnected.
 REST = 40 * MEGABYTE
 
 
 def memory(pid: int) -> int:
     """
-    The resident memory of a process, in bytes.
+    @return: the resident memory of a process, in bytes.
     """
     with open(f"/proc/{pid}/statm", encoding="ascii") as statm:
         return int(statm.read().split()[1]) * resource.getpagesize()
@@ -49,7 +50,7 @@ def memory(pid: int) -> int:
 
 def cpu(pid: int) -> float:
     """
-    The processor time that a process has used, in seconds.
+    @return: the processor time that a process has used, in seconds.
     """
     with open(f"/proc/{pid}/stat", encoding="ascii") as stat:
         fields = stat.read().rpartition(")")[2].split()
@@ -58,7 +59,7 @@ def cpu(pid: int) -> float:
 
 class AttackTestCase(SynchronousTestCase):
     """
-    A proxy before a memcached.
+    Base class of tests with a proxy in front of a memcached.
     """
 
     options: ClassVar[tuple[str, ...]] = ()
@@ -66,7 +67,7 @@ class AttackTestCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         """
-        Start both.
+        Start memcached and the proxy.
         """
         self.memcached = Memcached("-m", "256").start()
         self.addCleanup(self.memcached.stop)
@@ -76,7 +77,7 @@ class AttackTestCase(SynchronousTestCase):
 
     def connect(self, count: int = 1) -> list[socket.socket]:
         """
-        Connect as clients that never read by themselves, with small buffers in the system.
+        Connect non-blocking clients with small receive buffers in the kernel.
         """
         clients = []
         for _ in range(count):
@@ -91,8 +92,8 @@ class AttackTestCase(SynchronousTestCase):
         self, clients: list[socket.socket], data: bytes, seconds: float, enough: Callable[[], bool] = lambda: True
     ) -> None:
         """
-        Have every client send, as long as the other side takes it, for some time and until it is C{enough}, but not for
-        ever.
+        Send C{data} from each client, as far as the proxy accepts it, for C{seconds} at least and until C{enough()} is
+        true, but for 15 seconds more at most.
         """
         left = {client: memoryview(data) for client in clients}
         began = time.monotonic()
@@ -103,7 +104,7 @@ class AttackTestCase(SynchronousTestCase):
                 except BlockingIOError:
                     pass
                 except OSError:
-                    del left[client]  # it was closed, which is no wonder
+                    del left[client]  # the proxy has closed it
             passed = time.monotonic() - began
             if (enough() and passed > seconds) or passed > seconds + 15.0:
                 return
@@ -111,7 +112,7 @@ class AttackTestCase(SynchronousTestCase):
 
     def statistic(self, name: str) -> int:
         """
-        One of the proxy's own.
+        @return: one of the proxy's statistics.
         """
         lines = ask(self.proxy.address, b"stats\r\n", b"END\r\n").decode("ascii").splitlines()
         return int(next(line.split()[2] for line in lines if line.split()[1:2] == [name]))
@@ -119,14 +120,14 @@ class AttackTestCase(SynchronousTestCase):
 
 def put(key: bytes, size: int) -> bytes:
     """
-    A C{set} of so many bytes.
+    @return: a C{set} request with a value of C{size} bytes.
     """
     return b"set %s 0 0 %d\r\n%s\r\n" % (key, size, b"x" * size)
 
 
 class MemoryTests(AttackTestCase):
     """
-    Memory stays under the published number, and comes back.
+    Tests that memory stays below the published limit, and that it is freed.
     """
 
     bound = 256 * MEGABYTE
@@ -134,7 +135,7 @@ class MemoryTests(AttackTestCase):
 
     def attack(self, requests: bytes, seconds: float = 2.0) -> None:
         """
-        Have all clients send C{requests} and read nothing.
+        Send C{requests} from all clients, which read nothing, and check the memory of the proxy.
         """
         base = memory(self.proxy.pid)
         most = base + self.bound * OVERHEAD + self.clients * CLIENT
@@ -160,20 +161,20 @@ class MemoryTests(AttackTestCase):
 
     def test_unread(self) -> None:
         """
-        Clients that pipeline requests for large values and do not read.
+        Clients pipeline requests for large values, and do not read the replies.
         """
         self.attack(b"get large\r\n" * 18000)
 
     def test_halfSent(self) -> None:
         """
-        Clients that send most of a large value and stop.
+        Clients send the most part of a large value, and stop.
         """
         self.attack(put(b"other", LARGE)[:-100000])
 
 
 class SmallMemoryTests(MemoryTests):
     """
-    The same with a smaller bound.
+    The same tests with a smaller C{max-unread-bytes}.
     """
 
     options = ("--max-unread-bytes=64m",)
@@ -182,12 +183,12 @@ class SmallMemoryTests(MemoryTests):
 
 class LineTests(AttackTestCase):
     """
-    What never ends.
+    Tests for requests that are too long.
     """
 
     def test_longLine(self) -> None:
         """
-        A client that sends a line of 50 MB is closed at once, and nothing of it is kept.
+        A client that sends a line of 50 MB is closed immediately, and the proxy buffers nothing of it.
         """
         base = memory(self.proxy.pid)
         for start in (b"x", b"set ", b"mg ", b"gat 0 "):
@@ -201,7 +202,7 @@ class LineTests(AttackTestCase):
 
     def test_longRetrieval(self) -> None:
         """
-        A line of keys may be long, but not of any length.
+        A line of a C{get} may be long, but its length is bounded.
         """
         base = memory(self.proxy.pid)
         (client,) = self.connect()
@@ -212,7 +213,7 @@ class LineTests(AttackTestCase):
 
     def test_hugeValue(self) -> None:
         """
-        A value of 50 MB, which is too large, is swallowed, and nothing of it is kept.
+        A value of 50 MB, which is too large, is discarded while it is received, and the proxy buffers nothing of it.
         """
         base = memory(self.proxy.pid)
         request = put(b"huge", 50 * MEGABYTE)
@@ -222,14 +223,15 @@ class LineTests(AttackTestCase):
 
 class HarmTests(AttackTestCase):
     """
-    While some do harm, a load of others notices nothing.
+    Tests that other clients are not affected while some overload the proxy.
     """
 
     def harm(self, do: Iterator[None], seconds: float = 1.5, latency: float = 5.0) -> Report:
         """
-        Go on doing harm for a while.
+        Run C{do}, one step after another, for some time under a load of other clients, and check that these are not
+        affected.
 
-        @param latency: seconds in which the others must have had their answers.
+        @param latency: the limit for the 99th percentile of the load's latencies, in seconds.
         """
         load = Load(
             self.proxy.address, clients=50, seconds=60.0, kinds=META_KINDS, pause=0.01, sizes=(10, 100, 5000)
@@ -248,7 +250,7 @@ class HarmTests(AttackTestCase):
 
     def vanish(self, requests: bytes, step: int) -> Iterator[None]:
         """
-        Clients that go, by force, at every place of what they say.
+        Reset connections of clients at every position of their requests.
         """
         while True:
             for place in range(1, len(requests), step):
@@ -262,7 +264,7 @@ class HarmTests(AttackTestCase):
 
     def test_vanish(self) -> None:
         """
-        Clients disappear in the middle of requests, and of replies.
+        Clients disappear in the middle of requests and of replies.
         """
         requests = put(b"k", 50) + b"get k large\r\nmg large v\r\nincr k 1\r\nset k 0 0 5 noreply\r\nhello\r\nget k\r\n"
         self.harm(self.vanish(requests, 3))
@@ -270,7 +272,7 @@ class HarmTests(AttackTestCase):
 
     def churn(self) -> Iterator[None]:
         """
-        Clients that connect and go, as fast as they can.
+        Open and close connections as fast as possible.
         """
         while True:
             for client in [connect(self.proxy.address) for _ in range(20)]:
@@ -287,7 +289,7 @@ class HarmTests(AttackTestCase):
 
     def drip(self) -> Iterator[None]:
         """
-        Clients that send byte by byte, some of them half a value and no more.
+        Send requests byte by byte from some clients, and half a value from others.
         """
         clients = self.connect(100)
         request = put(b"slow", 100) + b"get slow nothing\r\nmg slow v\r\n"
@@ -314,7 +316,7 @@ class HarmTests(AttackTestCase):
 
     def flood(self) -> Iterator[None]:
         """
-        Clients that pipeline what is small to ask for and large to tell, and do not read.
+        Pipeline small requests with large replies, and do not read them.
         """
         clients = self.connect(20)
         for client in clients:
@@ -326,13 +328,13 @@ class HarmTests(AttackTestCase):
 
     def test_flood(self) -> None:
         """
-        Clients pipeline and do not read.
+        Clients pipeline requests, and do not read the replies.
         """
         self.harm(self.flood(), latency=2.0)
 
     def greed(self) -> Iterator[None]:
         """
-        Clients that ask for gigabytes in one line, some of which read nothing and some of which are gone soon.
+        Request gigabytes in one line, and read nothing. Some of these clients disconnect soon.
         """
         while True:
             (client,) = self.connect()
@@ -345,20 +347,21 @@ class HarmTests(AttackTestCase):
 
     def test_greed(self) -> None:
         """
-        Clients ask for gigabytes in one line.
+        Clients request gigabytes in one line.
         """
         self.harm(self.greed())
 
 
 class DescriptorTests(AttackTestCase):
     """
-    The process may open no more files.
+    Tests for a process that has reached its limit for open files.
     """
 
     def test_exhausted(self) -> None:
         """
-        Clients for which there is no file are closed, at no cost; those that are connected are served, over new
-        connections to the server if need be; when there are files again new clients are served.
+        Clients for which there is no file descriptor are closed, and this uses little processor time. Connected clients
+        are served, over new connections to the server if necessary. When descriptors are free again, new clients are
+        served.
         """
         load = Load(self.proxy.address, clients=20, seconds=60.0, pause=0.05, misses=True).start()
         self.addCleanup(load.kill)
@@ -391,7 +394,7 @@ class DescriptorTests(AttackTestCase):
 
     def answers(self) -> bool:
         """
-        Whether a new client is served.
+        @return: whether a new client is served.
         """
         try:
             return ask(self.proxy.address, b"mn\r\n") == b"MN\r\n"

@@ -1,6 +1,6 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests for logins, on both sides of the proxy, beside a memcached that asks for them.
+Tests for logins of clients and to servers, compared with a memcached that requires logins.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ USERS = "ann:pw2\njoe:secret\ncol:a:b\n"
 
 class LoginTestCase(SynchronousTestCase):
     """
-    What these tests share.
+    Base class of these tests.
     """
 
     skip = missing("memcached")
 
     def memcached(self, users: str = USERS) -> Memcached:
         """
-        Start a memcached that has users, unless they are none.
+        Start a memcached with these users, or without logins if there are none.
         """
         server = Memcached()
         if users:
@@ -39,7 +39,7 @@ class LoginTestCase(SynchronousTestCase):
 
     def proxy(self, server: Memcached, *options: str) -> Proxy:
         """
-        Start a proxy in front of it.
+        Start a proxy in front of the memcached.
         """
         proxy = Proxy(*options, upstream=[server.address]).start()
         self.addCleanup(proxy.stop)
@@ -47,7 +47,7 @@ class LoginTestCase(SynchronousTestCase):
 
     def users(self, content: str) -> str:
         """
-        @return: where users and passwords are.
+        @return: the setting that names the file with users and passwords.
         """
         self.path = Path(self.mktemp()).absolute()
         self.path.write_text(content, "utf-8")
@@ -61,10 +61,10 @@ class ListenTests(LoginTestCase):
 
     def says(self, server: Memcached | Proxy, data: bytes, answer: bytes | None) -> bytes | None:
         """
-        Say something first.
+        Send some bytes as the first bytes of a connection.
 
-        @param answer: what will be answered: C{None} for nothing, and nothing for the end.
-        @return: what is answered.
+        @param answer: the expected reply: C{None} for no reply, empty if the connection is closed.
+        @return: the reply.
         """
         with connect(server.address) as client:
             client.sendall(data)
@@ -79,13 +79,13 @@ class ListenTests(LoginTestCase):
                     got += more
             except TimeoutError:
                 return None
-            except ConnectionResetError:  # it closed and did not read everything
+            except ConnectionResetError:  # the peer closed without reading everything
                 pass
             return got
 
     def test_first(self) -> None:
         """
-        memcached and the proxy give the same answer to whatever comes first.
+        memcached and the proxy give the same reply to any first request.
         """
         memcached = self.memcached()
         proxy = self.proxy(memcached, "--listen-auth", self.users(USERS), "--upstream-auth", self.users("joe:secret"))
@@ -95,7 +95,7 @@ class ListenTests(LoginTestCase):
 
     def test_admitted(self) -> None:
         """
-        After the login everything is done, and before it nothing.
+        Requests are executed after the login, and none before it.
         """
         proxy = self.proxy(self.memcached(users=""), "--listen-auth", self.users(USERS))
         self.assertEqual(
@@ -106,7 +106,7 @@ class ListenTests(LoginTestCase):
 
     def test_nowhere(self) -> None:
         """
-        Passwords are in no log, and a wrong one is not either.
+        No log contains a password, not even a wrong one.
         """
         proxy = self.proxy(self.memcached(users=""), "--listen-auth", self.users(USERS))
         ask(proxy.address, WRONG)
@@ -134,7 +134,7 @@ class UpstreamTests(LoginTestCase):
 
     def test_environment(self) -> None:
         """
-        The password may come from the environment.
+        The password may come from an environment variable.
         """
         self.addCleanup(os.environ.pop, "TXCONNPOOL_TEST_LOGIN")
         os.environ["TXCONNPOOL_TEST_LOGIN"] = "col:a:b"
@@ -143,7 +143,8 @@ class UpstreamTests(LoginTestCase):
 
     def test_wrong(self) -> None:
         """
-        With the wrong password the server is down, for this reason; when it asks for none any more, it comes back.
+        With a wrong password the server is down, with that reason. When the server requires no password any more, it is
+        up again.
         """
         memcached = self.memcached()
         for options, told in (
@@ -162,7 +163,7 @@ class UpstreamTests(LoginTestCase):
 
     def test_notAsked(self) -> None:
         """
-        A memcached that asks for no password does not get it, so that no client can read it there.
+        A memcached that requires no password does not get it, so that no client can read it there.
         """
         memcached = self.memcached(users="")
         proxy = self.proxy(memcached, "--upstream-auth", self.users("joe:secret"))
@@ -173,7 +174,7 @@ class UpstreamTests(LoginTestCase):
 
     def test_frozen(self) -> None:
         """
-        A server that asks for the password and then says nothing is down after connect-timeout.
+        A server that requires the password and then does not answer is down after C{connect-timeout}.
         """
         listener = socket.create_server((HOST, freePort()))
         self.addCleanup(listener.close)
@@ -198,7 +199,7 @@ class CommandTests(LoginTestCase):
 
     def test_denied(self) -> None:
         """
-        A command that is not allowed is refused, by its name; the client goes on.
+        A denied command is rejected with an error that names it, and the connection stays open.
         """
         proxy = self.proxy(self.memcached(users=""), "--deny-commands", "flush_all set")
         requests = b"flush_all\r\nset a 0 0 1\r\nx\r\nadd a 0 0 1\r\ny\r\nget a\r\n"
@@ -208,7 +209,7 @@ class CommandTests(LoginTestCase):
 
     def test_allowed(self) -> None:
         """
-        Where commands are allowed by name, all others are not.
+        If C{allow-commands} is set, all other commands are rejected.
         """
         proxy = self.proxy(self.memcached(users=""), "--allow-commands", "get,version")
         self.assertEqual(

@@ -18,12 +18,12 @@ from tests.real.servers import HOST, SOURCE, Proxy, ask, dieWithParent, until
 
 class CommandTests(SynchronousTestCase):
     """
-    Tests for what the command says and how it ends.
+    Tests for the output and the exit code of the command.
     """
 
     def run_(self, *arguments: str, program: str = "twisted.scripts.twistd") -> subprocess.CompletedProcess[str]:
         """
-        Run a command that is to end by itself, in a directory of its own.
+        Run a command that ends by itself, in a directory of its own.
         """
         self.directory = Path(self.mktemp())
         self.directory.mkdir()
@@ -42,7 +42,7 @@ class CommandTests(SynchronousTestCase):
 
     def taken(self) -> int:
         """
-        @return: a port on which someone listens.
+        @return: a port that is in use.
         """
         busy = socket.create_server((HOST, 0))
         self.addCleanup(busy.close)
@@ -51,14 +51,14 @@ class CommandTests(SynchronousTestCase):
 
     def assertTold(self, result: subprocess.CompletedProcess[str], line: str) -> None:
         """
-        Assert that a command ended with exit code 1 and told one line, without a traceback.
+        Assert that a command ended with exit code 1 and printed one line, without a traceback.
         """
         self.assertEqual((result.stderr, result.returncode), (f"{line}\n", 1))
         self.assertNotIn("Traceback", result.stdout)
 
     def test_serves(self) -> None:
         """
-        The command serves, with the server inside the process, until it is stopped.
+        With C{--upstream memory:} the command serves until it is stopped.
         """
         with Proxy(upstream=["memory:"]) as proxy:
             self.assertEqual(ask(proxy.address, b"set a 0 0 1\r\nx\r\n"), b"STORED\r\n")
@@ -66,14 +66,15 @@ class CommandTests(SynchronousTestCase):
 
     def test_checkConfig(self) -> None:
         """
-        C{--check-config} says so and ends with exit code 0 when the shipped ini is right.
+        C{--check-config} accepts the shipped ini: it prints C{configuration ok}, and the exit code is 0.
         """
         result = self.run_("connpool", "--check-config", "--config", str(SOURCE / "conf" / "connpool.ini"))
         self.assertEqual((result.stdout, result.stderr, result.returncode), ("configuration ok\n", "", 0))
 
     def test_wrongConfig(self) -> None:
         """
-        A wrong setting is one line, exit code 1 and no traceback, whether the configuration is checked or used.
+        A wrong setting is reported in one line without a traceback, and the exit code is 1, with and without
+        C{--check-config}.
         """
         for arguments in (["--check-config"], []):
             result = self.run_("connpool", "--pool-size", "many", *arguments)
@@ -82,7 +83,7 @@ class CommandTests(SynchronousTestCase):
 
     def test_takenPort(self) -> None:
         """
-        A port that is taken is one line, exit code 1 and no traceback, and no file of the process id stays.
+        A port in use is reported in one line without a traceback, the exit code is 1, and no pid file remains.
         """
         port = self.taken()
         line = f"cannot listen on {HOST}:{port}: Address already in use; choose another endpoint with --listen"
@@ -93,7 +94,8 @@ class CommandTests(SynchronousTestCase):
 
     def test_takenPortOfDaemon(self) -> None:
         """
-        A daemon that finds its port taken has the command end with exit code 1 and the reason, which is in the log too.
+        If a daemon finds its port in use, the command prints the reason and ends with exit code 1. The log has the
+        reason too.
         """
         port = self.taken()
         result = self.run_("connpool", "--upstream", "memory:", "--listen", f"tcp:{port}:interface={HOST}")
@@ -107,7 +109,8 @@ class CommandTests(SynchronousTestCase):
 
     def test_noDirectory(self) -> None:
         """
-        A UNIX socket in a directory that is not there is one line, exit code 1 and no traceback.
+        A UNIX socket in a directory that does not exist is reported in one line without a traceback, and the exit code
+        is 1.
         """
         result = self.run_("-n", "connpool", "--upstream", "memory:", "--listen", "unix:/nonexistent/socket")
         reason = "/nonexistent/socket.lock: No such file or directory"

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.real.test_embedded -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-The embedded memcached beside the real one: the same requests, the same bytes in return.
+Tests that C{memory:} and a real memcached give the same replies to the same requests.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from txconnpool.memcache.memory import MemoryEndpoint
 
 MARK = b"MN\r\n"
 
-#: What is a server's own affair in replies: cas numbers, seconds (which may have ticked), class and size of an item.
+#: Values in replies that may differ between servers: cas numbers, seconds (which may have advanced), class and size of
+#: an item.
 OWN = re.compile(
     rb"(?<=VALUE )(?P<value>\S+ \d+ \d+ )(?P<gets>\d+)(?=\r)|(?<= c)(?P<meta>\d+)(?=[ \r])|(?<=cas=)(?P<me>\d+)"
     rb"|(?<= t)(?P<left>\d+)(?=[ \r])|exp=-?\d+|la=\d+|cls=\d+ size=\d+"
@@ -31,8 +32,8 @@ OWN = re.compile(
 
 class Side:
     """
-    One of the two servers. In requests C{<-1>} is the newest of the C{cas} numbers that it has shown, C{<-2>} the one
-    before that; in replies these numbers are replaced by their places in that row.
+    One of the two servers. In requests, C{<-1>} stands for the newest of the C{cas} numbers in its replies so far,
+    C{<-2>} for the one before that. In replies, these numbers are replaced by their positions in this sequence.
     """
 
     def __init__(self) -> None:
@@ -40,14 +41,14 @@ class Side:
 
     def ask(self, request: bytes) -> bytes:
         """
-        @return: what comes until the reply to a C{mn} after the request.
+        @return: the reply: the bytes before the reply to a C{mn} that is sent after the request.
         """
         request = re.sub(rb"<(-\d)>", lambda match: self._shown[int(match[1])], request)
         return OWN.sub(self._rename, self.exchange(request + b"mn\r\n")).removesuffix(MARK)
 
     def exchange(self, request: bytes) -> bytes:
         """
-        Send bytes and read until the mark.
+        Send bytes, and read until the reply to C{mn}.
         """
         raise NotImplementedError
 
@@ -73,7 +74,7 @@ class Real(Side):
 
     def exchange(self, request: bytes) -> bytes:
         """
-        Send bytes and read until the mark.
+        Send bytes, and read until the reply to C{mn}.
         """
         self._client.sendall(request)
         reply = b""
@@ -100,7 +101,7 @@ class Embedded(Side):
 
     def exchange(self, request: bytes) -> bytes:
         """
-        Send bytes and read until the mark.
+        Send bytes, and read until the reply to C{mn}.
         """
         transport = self._protocol.transport
         assert transport is not None
@@ -112,16 +113,16 @@ class Embedded(Side):
 
 class SideBySideTests(SynchronousTestCase):
     """
-    Whatever is asked, both give the same reply.
+    Tests that both give the same reply to each request.
     """
 
     skip = missing("memcached")
 
     def setUp(self) -> None:
         """
-        Start a memcached and connect to both.
+        Start a memcached, and connect to both.
         """
-        # With threads that tend its lists memcached now and then copies an item that it could change in place.
+        # With background threads memcached sometimes copies an item that it could change in place.
         memcached = Memcached("-t", "1", "-o", "no_lru_maintainer,no_lru_crawler").start()
         self.addCleanup(memcached.stop)
         self.addCleanup(memcached.kill)  # it takes a second to stop by itself
@@ -131,14 +132,14 @@ class SideBySideTests(SynchronousTestCase):
 
     def same(self, *requests: bytes) -> None:
         """
-        Ask both, one request after another.
+        Send requests to both, one after another, and compare the replies.
         """
         for request in requests:
             self.assertEqual(self.embedded.ask(request), self.real.ask(request), request[:200])
 
     def test_storage(self) -> None:
         """
-        Every way to store answers alike, whether the item is there or not, and leaves the same behind.
+        Every storage command gives the same reply and leaves the same item, whether the item existed before or not.
         """
         for verb in (b"set", b"add", b"replace", b"append", b"prepend"):
             for key in (b"there", b"absent"):
@@ -153,7 +154,7 @@ class SideBySideTests(SynchronousTestCase):
 
     def test_checkAndSet(self) -> None:
         """
-        C{cas} stores over the item that was read, and over no other.
+        C{cas} replaces the item that was read, and no other.
         """
         self.same(
             b"cas k 0 0 1 1\r\na\r\n",
@@ -169,7 +170,7 @@ class SideBySideTests(SynchronousTestCase):
 
     def test_numbers(self) -> None:
         """
-        What counts as a number, how it overflows and what is left of it are the same.
+        C{incr} and C{decr} agree on valid numbers, on overflow, and on the resulting value.
         """
         texts = (
             b"10",
@@ -196,7 +197,7 @@ class SideBySideTests(SynchronousTestCase):
 
     def test_expiry(self) -> None:
         """
-        A date in the past and a negative time are over at once, others are not.
+        An item with a date in the past or a negative time to live expires immediately, others do not.
         """
         for exptime in (0, -1, 1000, int(time.time()) - 100, int(time.time()) + 1000, 2592000, 2592001):
             self.same(b"set k 0 %d 1\r\na\r\n" % exptime, b"get k\r\n", b"add k 0 0 1\r\nb\r\n", b"get k\r\n")
@@ -206,7 +207,7 @@ class SideBySideTests(SynchronousTestCase):
 
     def test_others(self) -> None:
         """
-        Deleting, flushing and the rest.
+        Deleting, flushing and all other commands.
         """
         for request in (b"delete k", b"delete k 0", b"flush_all", b"flush_all 0", b"flush_all -1", b"flush_all 100"):
             self.same(b"set k 0 0 1\r\na\r\n", request + b"\r\n", b"get k\r\n", request + b" noreply\r\n")
@@ -214,8 +215,8 @@ class SideBySideTests(SynchronousTestCase):
 
     def test_tooLarge(self) -> None:
         """
-        A value over the limit is refused and takes the old one with it, even by C{noreply}; what would grow over the
-        limit does not.
+        A value over the limit is rejected and the old item is deleted, even with C{noreply}. An item that would grow
+        over the limit is not changed.
         """
         large = b"x" * ((1 << 20) + 1) + b"\r\n"
         for request in (b"set k 0 0 1048577\r\n", b"set k 0 0 1048577 noreply\r\n", b"ms k 1048577\r\n"):
@@ -225,7 +226,8 @@ class SideBySideTests(SynchronousTestCase):
 
     def test_metaGetAndSet(self) -> None:
         """
-        Flags come back in their order, keys in base64 as such; what C{q} hides stays hidden.
+        Flags are returned in the order of the request, and keys in base64 if the request has them so. The flag C{q}
+        suppresses the same replies.
         """
         self.same(
             b"mg k v k O1\r\n",
@@ -269,7 +271,7 @@ class SideBySideTests(SynchronousTestCase):
 
     def test_metaStale(self) -> None:
         """
-        One client wins the right to store anew; the others see that the item is stale.
+        One client wins the right to store a stale item again, and the others see that the item is stale.
         """
         self.same(
             b"ms k 1 c\r\na\r\n",
@@ -295,7 +297,7 @@ class SideBySideTests(SynchronousTestCase):
 
     def test_metaArithmetic(self) -> None:
         """
-        C{ma} counts as C{incr} and C{decr} do, and makes what is not there.
+        C{ma} counts like C{incr} and C{decr}, and creates missing items on request.
         """
         self.same(
             b"ma n\r\n",
@@ -318,7 +320,7 @@ class SideBySideTests(SynchronousTestCase):
 
     def test_random(self) -> None:
         """
-        Many requests, drawn by lot, have the same replies and leave the same statistics.
+        Many random requests have the same replies, and lead to the same statistics.
         """
         lot = random.Random(11211)
         for _ in range(1500):
@@ -335,7 +337,8 @@ class SideBySideTests(SynchronousTestCase):
         """
         lot = random.Random(11211)
         for _ in range(200):
-            # While a reply is being sent memcached copies the item to count it, and the copy has no spaces in it.
+            # While a reply with an item is being sent, incr copies the item instead of changing it, and does not pad
+            # the copy with spaces.
             requests = (request for request in iter(lambda: drawn(lot), None) if not COUNTING.match(request))
             self.same(b"".join(itertools.islice(requests, lot.randrange(1, 30))))
 
@@ -345,7 +348,7 @@ COUNTING = re.compile(rb"incr|decr|ma ")
 
 def drawn(lot: random.Random) -> bytes:
     """
-    @return: any request.
+    @return: a random request.
     """
     key = b"key%d" % lot.randrange(8)
     value = lot.choice((b"%d" % lot.randrange(2000), b"text", b"", b"99 ", b"x" * lot.randrange(3000)))

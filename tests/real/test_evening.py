@@ -1,8 +1,8 @@
 # -*- test-case-name: tests.real.test_evening -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-An operator's evening: all that is done to a proxy that serves, one after the other, while clients that know what every
-answer must be ask it all the time.
+All operations of an operator on a running proxy, one after another, under a load of clients that know every correct
+reply.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from tests.real.servers import (
 from tests.real.test_proxy import AWAY, quietly
 from tests.real.test_tls import TLSTestCase
 
-#: Of each of the two loads.
+#: The number of clients of each of the two loads.
 CLIENTS = 40
 
-#: Seconds until all is well again when a server is back.
+#: Seconds after the return of a server in which requests may still fail.
 RECOVERY = 2.0
 
-#: Seconds between what is done, so that the seconds of failures can be told from those that follow.
+#: Seconds between two operations, so that the seconds in which failures are allowed can be separated from the others.
 CALM = 1.2
 
 _INI = """
@@ -79,13 +79,13 @@ os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(held)), LISTEN
 
 class Activated(Twistd):
     """
-    The proxy as systemd starts it by a socket unit: the sockets are ours, stay open while no process is there, and are
-    given to each that is started.
+    A proxy that is started like by a systemd socket unit: the test holds the listening sockets, they stay open while no
+    process runs, and each process inherits them.
     """
 
     def __init__(self, *options: str, sockets: Mapping[str, socket.socket]) -> None:
         """
-        @param sockets: by name; the first one is asked whether the process is there.
+        @param sockets: the listening sockets, by name. A connection to the first one tests whether the process serves.
         """
         super().__init__(*options, plugin="connpool", address=next(iter(sockets.values())).getsockname())
         self.inherited = [each.fileno() for each in sockets.values()]
@@ -93,7 +93,7 @@ class Activated(Twistd):
 
     def command(self) -> list[str]:
         """
-        Put the sockets where they are expected first.
+        Move the sockets to the file descriptors that the protocol of systemd defines, and then run C{twistd}.
         """
         python, flag, code, *rest = super().command()
         return [python, flag, _ACTIVATED.format(descriptors=self.inherited, names=self._names) + code, *rest]
@@ -101,10 +101,10 @@ class Activated(Twistd):
 
 class EveningTests(TLSTestCase):
     """
-    One pool in front of one memcached, which clients reach by TLS too; another one in front of two addresses of a
-    second memcached, so that either of them may be missing.
+    One pool in front of one memcached, which also serves clients with TLS, and another pool in front of two addresses
+    of a second memcached, so that each of these can be missing.
 
-    @ivar workers: processes.
+    @ivar workers: the number of worker processes.
     """
 
     workers = 1
@@ -112,7 +112,7 @@ class EveningTests(TLSTestCase):
 
     def setUp(self) -> None:
         """
-        Start everything, from an ini.
+        Start all processes.
         """
         super().setUp()
         self.port = freePort()
@@ -141,14 +141,14 @@ class EveningTests(TLSTestCase):
         for load in self.loads.values():
             self.addCleanup(load.kill)
             load.start()
-        #: When failures are to be expected, by pool and kind.
+        #: The times when failures are allowed, by pool and kind.
         self.excuses: defaultdict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
 
-    # What is at hand
+    # Tools
 
     def configure(self, setting: str) -> None:
         """
-        Write the ini.
+        Write the ini file.
 
         @param setting: a line for the first pool.
         """
@@ -168,7 +168,7 @@ class EveningTests(TLSTestCase):
 
     def address(self, pool: str) -> Address:
         """
-        @return: where a pool is reached.
+        @return: the address of a pool.
         """
         address: tuple[str, int] = self.sockets[pool].getsockname()
         return address
@@ -182,18 +182,18 @@ class EveningTests(TLSTestCase):
             try:
                 self.assertEqual(ask(self.address(pool), b"mn\r\n", timeout=START_TIMEOUT), b"MN\r\n")
             except TimeoutError:
-                # Our socket accepts, whatever became of the process.
+                # The listening socket accepts connections even if no process runs.
                 self.fail(self.process.log)
 
     def calm(self) -> None:
         """
-        Let some time pass, in which nothing may fail.
+        Wait for some time in which no failure is allowed.
         """
         time.sleep(CALM)
 
     def command(self, line: str) -> list[str]:
         """
-        Type a line on the console.
+        Send a line to the console.
 
         @return: the lines of the answer.
         """
@@ -201,15 +201,15 @@ class EveningTests(TLSTestCase):
 
     def table(self, what: str) -> list[dict[str, str]]:
         """
-        @return: the rows of a table that the console shows.
+        @return: the rows of a table of the console.
         """
         return rows(self.admin, what)
 
     def get(self, path: str) -> tuple[int, str]:
         """
-        Ask for a page of the statistics.
+        Request a page of the statistics.
 
-        @return: the status code, and what there is.
+        @return: the status code and the content.
         """
         connection = HTTPConnection(*self.stats, timeout=5)
         try:
@@ -221,34 +221,34 @@ class EveningTests(TLSTestCase):
 
     def health(self) -> dict[str, int]:
         """
-        @return: the status code of each pool, as it is told who asks whether all is well.
+        @return: the status code of each pool from C{/healthz}.
         """
         return {pool: self.get(f"/healthz?pool={pool}")[0] for pool in self.loads}
 
     def seen(self, pool: str = "pages") -> dict[str, Any]:
         """
-        @return: the numbers of a pool.
+        @return: the statistics of a pool.
         """
         (found,) = [each for each in json.loads(self.get("/stats.json")[1])["pools"] if each["name"] == pool]
         return dict(found)
 
     def told(self, text: str) -> str:
         """
-        Have the ini read again by a signal, and wait until the log tells something.
+        Reload by SIGHUP, and wait for a text in the log.
 
-        @return: what it told since the signal.
+        @return: the log since the signal.
         """
         before = len(self.process.log)
         self.process.signal(signal.SIGHUP)
         until(lambda: text in self.process.log[before:], 5, f"{text!r} in the log")
         return self.process.log[before:]
 
-    # What is done
+    # Operations
 
     def test_evening(self) -> None:
         """
-        Nothing that an operator does costs a client an answer, and what fails while a server is away is told as what it
-        is: no answer is wrong, nobody is stuck, and nothing fails at any other time.
+        No operation fails a request. While a server is away, requests fail with the right reason. No reply is wrong, no
+        client is stuck, and nothing fails at any other time.
         """
         for do in (self.watch, self.lose, self.takeOut, self.resize, self.mistake, self.rotate, self.handOver):
             do()
@@ -260,8 +260,7 @@ class EveningTests(TLSTestCase):
 
     def watch(self) -> None:
         """
-        Whoever looks, in a browser, from Prometheus, or to see whether all is well, sees the clients and their
-        requests.
+        The status page in a browser, Prometheus' metrics and the health check show the clients and their requests.
         """
         self.assertEqual((self.get("/healthz")[0], self.health()), (200, {"pages": 200, "row": 200}))
         code, page = self.get("/")
@@ -293,7 +292,7 @@ class EveningTests(TLSTestCase):
         server = self.pages.endpoint
         self.assertEqual(self.process.log.count(f"pages: {server} is down: connection "), self.workers)
         self.excuses["pages", "errors"].append((begun, back + RECOVERY))
-        # Where a part of the answer was out already.
+        # Requests of which a part of the reply was already forwarded.
         self.excuses["pages", "closed"].append((begun, begun))
         until(lambda: "down" not in "".join(self.command("show servers")), RECOVERY, "the return is shown")
         self.assertEqual((self.seen()["state"], self.health()), ("ready", {"pages": 200, "row": 200}))
@@ -303,12 +302,12 @@ class EveningTests(TLSTestCase):
 
     def takeOut(self) -> None:
         """
-        One of two servers is taken out, is asked nothing meanwhile, and is put back.
+        One of two servers is drained, gets no requests meanwhile, and is restored.
         """
         begun = time.monotonic()
         (said,) = self.command(f"drain {self.other} now")
         self.assertTrue(said.startswith("OK "), said)
-        # What it was asked at that moment and may not be asked a second time.
+        # Requests in flight at that moment that must not be sent a second time.
         for kind in ("errors", "closed"):
             self.excuses["row", kind].append((begun, time.monotonic() + 0.2))
         (before,) = [row for row in self.table("servers") if row["server"] == self.other]
@@ -321,13 +320,13 @@ class EveningTests(TLSTestCase):
 
     def requests(self, server: str) -> int:
         """
-        @return: how many requests a server was asked.
+        @return: the number of requests that a server has received.
         """
         return sum(int(row["requests"]) for row in self.table("servers") if row["server"] == server)
 
     def resize(self) -> None:
         """
-        A pool gets other bounds.
+        The bounds of a pool change.
         """
         changes = ["pool pages: pool-size 4 -> 8", "pool pages: min-pool-size 1 -> 6"]
         *lines, last = self.command("resize pages 6 8")
@@ -339,8 +338,8 @@ class EveningTests(TLSTestCase):
 
     def mistake(self) -> None:
         """
-        The ini is changed, wrong at first. That changes nothing, and the signal and the console tell why; then it is
-        right, and every session stays.
+        A reload with an invalid ini file changes nothing, and the log and the console have the reason. A reload with a
+        valid one keeps every session.
         """
         sessions = {(row["session"], row["client"]) for row in self.table("sessions 1000")}
         settings = self.command("show settings")
@@ -359,7 +358,7 @@ class EveningTests(TLSTestCase):
 
     def rotate(self) -> None:
         """
-        The certificate is replaced: who comes is shown the new one, and who is there goes on.
+        The certificate is replaced. New clients get the new one, and connected clients are not affected.
         """
         before = self.client()
         self.assertEqual(self.serial(before), self.host.serial)
@@ -375,8 +374,8 @@ class EveningTests(TLSTestCase):
 
     def handOver(self) -> None:
         """
-        The process is replaced by another one. Clients lose their connection to the old one when all is answered that
-        it has read, and those that come meanwhile wait for the new one.
+        The process is replaced by another one. The old one answers the requests that it has read and closes its
+        clients; new clients wait for the new process.
         """
         begun = time.monotonic()
         self.process.signal(signal.SIGTERM)
@@ -394,7 +393,7 @@ class EveningTests(TLSTestCase):
 
     def end(self) -> None:
         """
-        The process is stopped: who was there is told by the end of the connection, and nothing of it remains.
+        The process is stopped. Clients see the end of their connections, and no process or file remains.
         """
         clients = [self.client(), connect(self.address("row"))]
         for client in clients:
@@ -409,15 +408,15 @@ class EveningTests(TLSTestCase):
         )
         self.assertEqual([line for line in quietly(self.process.log) if not expected.search(line)], [])
 
-    # What came of it
+    # Results
 
     def judge(self, pool: str, report: Report) -> None:
         """
-        Check what the clients of a pool saw.
+        Check the results of the load on a pool.
         """
         self.assertEqual((report["wrong"], report["wrongs"], report["stuck"]), ([], 0, 0))
         self.assertEqual((report["connected"], report["refused"]), (CLIENTS, 0))
-        # The one who left gave nobody half an answer.
+        # The process that ended sent no incomplete reply.
         self.assertEqual(report["closed"], CLIENTS + report["halved"])
         self.assertEqual([error for error in report["errors"] if not AWAY.match(error)], [])
         self.assertGreater(report["resumed"][1], 0)
@@ -428,7 +427,7 @@ class EveningTests(TLSTestCase):
 
     def excused(self, pool: str, second: float) -> set[str]:
         """
-        @return: what may fail in the second that begins then.
+        @return: the kinds of failures that are allowed in the second that begins at a time.
         """
         return {
             kind
@@ -440,7 +439,7 @@ class EveningTests(TLSTestCase):
 
 class SharedEveningTests(EveningTests):
     """
-    The same with two processes that share the clients.
+    The same test with two workers.
     """
 
     workers = 2

@@ -1,10 +1,10 @@
 # -*- test-case-name: tests.real.test_faults -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Faults between the proxy and memcached, under a load of many clients that know what every answer must be.
+Faults between the proxy and memcached, under a load of many clients that know every correct reply.
 
-Whatever happens, no answer is wrong and no client stuck. What fails is answered by one C{SERVER_ERROR} line, or by the
-end of the connection where part of an answer was out already. When the fault is over, so are the failures.
+In all cases no reply is wrong and no client is stuck. Requests fail with a C{SERVER_ERROR} line, or with the end of the
+connection if a part of the reply was already forwarded. Failures end soon after the fault.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from tests.real.relay import (
 from tests.real.servers import Memcached, Proxy, ask, missing, until
 from tests.real.tokens import KINDS, META_KINDS
 
-#: Of the load.
+#: The number of clients of the load.
 CLIENTS = 100
 
-#: Seconds that a request may take, wait for a connection, and that a connection may take.
+#: The request, wait and connect timeouts, in seconds.
 TIMEOUT = 0.5
 
-#: Seconds from the end of a fault until nothing fails any more: a dial that has begun may have to time out, then there
-#: is a pause before the next, of one second and a fifth at most, and this machine may be busy.
+#: Seconds from the end of a fault until nothing fails any more: the current dial may have to time out, then there is a
+#: pause of at most 1.2 seconds before the next dial, and the machine may be busy.
 RECOVERY = TIMEOUT + 1.2 + 0.5
 
-#: What a client may be told while the way to the server is spoilt.
+#: The errors that clients may get during a fault.
 EXPECTED = re.compile(
     r"upstream (?:connection lost|protocol error|timed out|unavailable)\b.* \(tcp:[^()]+\)$|timed out waiting "
 )
@@ -53,14 +53,14 @@ EXPECTED = re.compile(
 
 class FaultTests(SynchronousTestCase):
     """
-    A proxy between a load and a relay, behind which memcached is.
+    Tests with a load, a proxy, a relay, and a memcached behind it.
     """
 
     skip = missing("memcached")
 
     def setUp(self) -> None:
         """
-        Start everything but the load.
+        Start memcached, the relay and the proxy.
         """
         self.memcached = Memcached().start()
         self.addCleanup(self.memcached.stop)
@@ -72,13 +72,13 @@ class FaultTests(SynchronousTestCase):
 
     def suffer(self, *faults: Fault, seconds: float = 0.3, **settings: Any) -> Report:
         """
-        Let faults happen in the middle of a load, each for a while, and check what has to be so after any.
+        Inject faults in the middle of a load, each for some time, and check the load.
         """
         return self.endure([(partial(self.relay.set, fault), self.repair) for fault in faults], seconds, **settings)
 
     def repair(self) -> None:
         """
-        End the fault.
+        Remove the fault.
         """
         self.relay.set(PASS)
 
@@ -86,7 +86,7 @@ class FaultTests(SynchronousTestCase):
         self, evils: list[tuple[Callable[[], object], Callable[[], object]]], seconds: float, **settings: Any
     ) -> Report:
         """
-        Do the same with what begins and ends when something is called.
+        The same with any functions that begin and end a fault.
         """
         chosen = {"clients": CLIENTS, "seconds": 60.0, "kinds": META_KINDS, "pause": 0.02, "sizes": (10, 100, 2000)}
         load = Load(self.proxy.address, **{**chosen, **settings}).start()
@@ -120,14 +120,14 @@ class FaultTests(SynchronousTestCase):
 
     def test_slow(self) -> None:
         """
-        A server that is slow, or whose every byte comes by itself, costs no request as long as it is within its time.
+        No request fails if a server is slow but within its timeout, or if replies arrive byte by byte.
         """
         report = self.suffer(delay(TIMEOUT / 5), trickle(), sizes=(10, 100), clients=20)
         self.assertEqual((report["errors"], report["lost"]), ({}, 0))
 
     def test_tooSlow(self) -> None:
         """
-        A server that is slower than a request may be costs requests their time, and no more.
+        If a server is slower than the timeout, requests fail after that time and not later.
         """
         report = self.suffer(delay(TIMEOUT), seconds=2 * TIMEOUT)
         self.assertNotEqual(report["errors"], {})
@@ -135,8 +135,8 @@ class FaultTests(SynchronousTestCase):
 
     def test_cut(self) -> None:
         """
-        Connections that end, between replies and in the middle of them, cost what was in flight, but reads only where
-        they were tried a second time in vain, or where part of the value was out already.
+        If connections are closed between replies or in the middle of them, only the requests in flight fail. Reads fail
+        only if their second attempt failed too, or if a part of the value was already forwarded.
         """
         report = self.suffer(cut(), cut(after=1), cut(after=1000))
         self.assertGreater(self.relay.faults, 3)
@@ -144,15 +144,15 @@ class FaultTests(SynchronousTestCase):
 
     def test_reset(self) -> None:
         """
-        So do those that end by force.
+        The same if connections are reset.
         """
         self.suffer(reset(), reset(after=1), reset(after=1000))
         self.assertGreater(self.relay.faults, 4)
 
     def test_silence(self) -> None:
         """
-        A server that says nothing, because it swallows everything, or reads nothing, costs requests their time; after
-        that they fail at once. What it would have said when it thaws goes to nobody.
+        If a server discards all requests, or does not read, requests fail after their timeout, and later ones fail
+        immediately. Late replies are discarded.
         """
         report = self.suffer(BLACKHOLE, FREEZE, seconds=3 * TIMEOUT)
         self.assertLess(report["slowest"], 2 * TIMEOUT + 0.3)
@@ -160,7 +160,7 @@ class FaultTests(SynchronousTestCase):
 
     def test_frozen(self) -> None:
         """
-        So does a server that is stopped and goes on later, and one that is killed and comes back.
+        The same if the server is suspended and resumed, or killed and restarted.
         """
         frozen = (self.memcached.freeze, self.memcached.thaw)
         killed = (self.memcached.kill, self.memcached.start)
@@ -170,7 +170,7 @@ class FaultTests(SynchronousTestCase):
 
     def test_refuse(self) -> None:
         """
-        Nothing listens any more: what is connected goes on, and when it ends requests fail at once.
+        If the server stops listening, existing connections are used. When they are closed, requests fail immediately.
         """
         report = self.suffer(REFUSE)
         self.assertEqual(report["errors"], {})
@@ -182,9 +182,9 @@ class FaultTests(SynchronousTestCase):
 
     def test_inject(self) -> None:
         """
-        Bytes that the server did not send reach nobody as an answer. (In a meta reply they could pass as a flag, and a
-        whole C{END}, where a reply is due or where the last bytes of a value are, is one that nobody could tell from
-        the server's own.)
+        Inserted bytes are not taken for replies. Two kinds of bytes are excluded, because no proxy could detect them:
+        bytes in a meta reply that look like a flag, and a whole C{END} at a place where a reply is expected or at the
+        end of a value.
         """
         replies = (b"END \r\n", b"STORED\r\n", b"VALUE a 0 1\r\nx\r\n")
         garbage = (*replies, b"\r\n", b"\0" * 10, b"HTTP/1.1 400 Bad Request\r\n")
@@ -193,9 +193,9 @@ class FaultTests(SynchronousTestCase):
 
     def test_duplicate(self) -> None:
         """
-        Nor do bytes that come twice, if they are fewer than those of a value. (A stretch that begins in the middle of
-        one value and ends at the same place of another makes a whole reply of the beginning of the one and the end of
-        the other, which nobody could tell either.)
+        Duplicated bytes are not taken for replies, if they are fewer than those of a value. More bytes are excluded: a
+        range from the middle of one value to the same position of another, sent twice, makes a valid reply of parts of
+        both.
         """
         for size, counts in (2000, (12, 500)), (30000, (20000,)):
             self.relay.faults = 0

@@ -1,8 +1,8 @@
 # -*- test-case-name: tests.real.test_fuzz -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-The differential fuzzer, for the C{TXCONNPOOL_FUZZ_SECONDS} of the environment (a few if it does not say), from the seed
-C{TXCONNPOOL_FUZZ_SEED} (another one each time); and tests of the fuzzer itself.
+The differential fuzzer, for C{TXCONNPOOL_FUZZ_SECONDS} seconds (an environment variable; a few seconds by default),
+with the seed C{TXCONNPOOL_FUZZ_SEED} (random by default), and tests of the fuzzer itself.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from tests.real.streams import Author, requestsOf
 SECONDS = float(os.environ.get("TXCONNPOOL_FUZZ_SECONDS", "4"))
 SEED = int(os.environ.get("TXCONNPOOL_FUZZ_SEED", "0")) or random.randrange(1, 10**6)
 
-#: The memcached that L{DIFFERENCES} are about.
+#: The version of memcached that L{DIFFERENCES} describes.
 VERSION = "1.6.18"
 
 
 class FuzzTests(SynchronousTestCase):
     """
-    Two memcacheds, one of them behind proxies.
+    Tests with two memcacheds, of which one is behind proxies.
     """
 
     skip = missing("memcached")
 
     def setUp(self) -> None:
         """
-        Start everything.
+        Start the servers and the proxies.
         """
         with Memcached() as server:
             version = server.stats()["version"]
@@ -45,7 +45,7 @@ class FuzzTests(SynchronousTestCase):
 
     def test_same(self) -> None:
         """
-        Whatever is sent, a client reads the same through the proxy as without it.
+        Replies through the proxy are equal to those of memcached.
         """
         log.msg(f"fuzzing for {SECONDS:g} s with seed {SEED}")
         found = self.fuzzer.run(SECONDS, SEED)
@@ -54,7 +54,8 @@ class FuzzTests(SynchronousTestCase):
 
     def test_differences(self) -> None:
         """
-        Each difference of the list is one: an example of it is answered in another way, and would be found.
+        Each intended difference exists: the fuzzer finds a mismatch for its example if the difference is removed from
+        the list.
         """
         for difference in DIFFERENCES:
             case = Case("example", [difference.example], whole=True)
@@ -66,7 +67,7 @@ class FuzzTests(SynchronousTestCase):
 
     def test_found(self) -> None:
         """
-        A mismatch is found, made small, and described with what repeats it.
+        A mismatch is found, reduced, and described with the seed that repeats it.
         """
         self.fuzzer.differences = tuple(each for each in DIFFERENCES if each.name != "swallowed")
         (mismatch,) = self.fuzzer.run(30.0, 1)
@@ -77,12 +78,12 @@ class FuzzTests(SynchronousTestCase):
 
 class AuthorTests(SynchronousTestCase):
     """
-    What the fuzzer sends.
+    Tests for L{Author}.
     """
 
     def test_seed(self) -> None:
         """
-        A seed gives the same stream each time, another one another.
+        The same seed generates the same stream, and another seed another one.
         """
         streams = [b"".join(Author(seed).stream()) for seed in ("1/1", "1/1", "1/2")]
         self.assertEqual(streams[0], streams[1])
@@ -90,7 +91,7 @@ class AuthorTests(SynchronousTestCase):
 
     def test_pieces(self) -> None:
         """
-        The pieces of a stream are all of it.
+        The pieces of a stream, joined, are the stream.
         """
         for seed in range(50):
             author = Author(seed)
@@ -99,7 +100,7 @@ class AuthorTests(SynchronousTestCase):
 
     def test_requests(self) -> None:
         """
-        So are its requests.
+        The requests of a stream, joined, are the stream.
         """
         for seed in range(50):
             stream = b"".join(Author(seed).stream())

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.real.test_load -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests for the load: that no wrong answer escapes it, and that it calls no right one wrong.
+Tests that the load detects every wrong reply, and accepts every correct one.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from tests.real.tokens import META_KINDS, Client, Request, Settings, Wrong, toke
 
 class TokenTests(SynchronousTestCase):
     """
-    L{token}: values that exist once.
+    Tests for L{token}.
     """
 
     def test_different(self) -> None:
         """
-        Values that differ in anything differ throughout.
+        Two values with different arguments differ in all their parts.
         """
         tokens = [token(1, 2, 3, 4, 50), token(9, 2, 3, 4, 50), token(1, 9, 3, 4, 50), token(1, 2, 9, 4, 50)]
         tokens += [token(1, 2, 3, 9, 50), token(1, 2, 3, 4, 51)[:50]]
@@ -38,7 +38,7 @@ class TokenTests(SynchronousTestCase):
 
     def test_size(self) -> None:
         """
-        A value has the length that was asked for, but is never cut so short that it does not say what it is.
+        A value has the requested length, but always contains one complete unit.
         """
         self.assertEqual(len(token(1, 2, 3, 4, 1000)), 1000)
         self.assertEqual(token(1, 2, 3, 4, 5), b"<1.2.3.4.5>")
@@ -46,22 +46,22 @@ class TokenTests(SynchronousTestCase):
 
 class ClientTests(SynchronousTestCase):
     """
-    L{Client}: what answers can be right.
+    Tests for the replies that L{Client} accepts.
 
-    Requests are made by hand here. Key 0 of client 7 is C{load:1:7:0}.
+    The tests create requests themselves. Key 0 of client 7 is C{load:1:7:0}.
     """
 
     misses = False
 
     def setUp(self) -> None:
         """
-        A client that has asked nothing yet.
+        Create a client without requests.
         """
         self.client = Client(7, Settings((HOST, 1), mark=1, keys=3, sizes=(5,), misses=self.misses))
 
     def ask(self, *requests: Request) -> None:
         """
-        Pretend that these requests were sent.
+        Add requests as if they had been sent.
         """
         for request in requests:
             if request.number > 0:
@@ -70,35 +70,37 @@ class ClientTests(SynchronousTestCase):
 
     def answers(self, data: bytes) -> list[str]:
         """
-        Take bytes, and give the errors of the requests which they answer, empty for success.
+        Feed bytes to the client.
+
+        @return: the errors of the requests that they answer; an empty string is a success.
         """
         return [error for _, error in self.client.received(data)]
 
     def stored(self, number: int, key: int = 0) -> None:
         """
-        Have a value stored.
+        Store a value.
         """
         self.ask(Request("set", [key], number))
         self.assertEqual(self.answers(b"STORED\r\n"), [""])
 
     def wrong(self, data: bytes) -> str:
         """
-        Check that bytes are found wrong.
+        Assert that bytes are a wrong reply.
 
-        @return: the complaint.
+        @return: the text of the error.
         """
         return str(self.assertRaises(Wrong, self.client.received, data))
 
     def value(self, number: int, key: int = 0, client: int = 7, word: bytes = b"VALUE") -> bytes:
         """
-        A value as it comes in an answer.
+        @return: a value with its line, as in a reply.
         """
         body = token(1, client, key, number, 5)
         return b"%b load:1:%d:%d %d %d\r\n%b\r\n" % (word, client, key, number, len(body), body)
 
     def test_hit(self) -> None:
         """
-        What was stored is what is read.
+        A read returns the stored value.
         """
         self.stored(1)
         self.ask(Request("get", [0]))
@@ -107,7 +109,7 @@ class ClientTests(SynchronousTestCase):
 
     def test_pieces(self) -> None:
         """
-        Answers may come byte by byte, and several at once.
+        Replies may arrive byte by byte, and several at once.
         """
         self.stored(1)
         self.ask(Request("get", [0]), Request("get", [1]), Request("set", [1], 2))
@@ -117,7 +119,7 @@ class ClientTests(SynchronousTestCase):
 
     def test_miss(self) -> None:
         """
-        A miss is right for what was never stored, and wrong for what was.
+        A miss is correct for a key without a value, and wrong for a key with a confirmed value.
         """
         self.ask(Request("get", [0]))
         self.assertEqual(self.answers(b"END\r\n"), [""])
@@ -128,7 +130,7 @@ class ClientTests(SynchronousTestCase):
 
     def test_foreign(self) -> None:
         """
-        The value of another client, or of a key that was not asked for, is wrong though its own line fits it.
+        A value of another client, or of a key that was not requested, is wrong even if its line is right.
         """
         self.stored(1)
         self.stored(2, key=1)
@@ -139,7 +141,7 @@ class ClientTests(SynchronousTestCase):
 
     def test_foreignValue(self) -> None:
         """
-        A value under the line of another is wrong.
+        A value of another key under a right line is wrong.
         """
         self.stored(1)
         self.ask(Request("get", [0]))
@@ -148,7 +150,7 @@ class ClientTests(SynchronousTestCase):
 
     def test_broken(self) -> None:
         """
-        A value with a wrong byte, or none of ours at all, is wrong.
+        A value with a wrong byte, or one that is not a token, is wrong.
         """
         self.stored(1)
         self.client.sizes[1] = 100
@@ -167,7 +169,7 @@ class ClientTests(SynchronousTestCase):
 
     def test_stale(self) -> None:
         """
-        What was there before the last confirmed value is wrong.
+        A value from before the last confirmed one is wrong.
         """
         self.stored(1)
         self.stored(2)
@@ -176,7 +178,7 @@ class ClientTests(SynchronousTestCase):
 
     def test_many(self) -> None:
         """
-        The values of several keys come in the order asked for; those that are missing are left out.
+        The values of several keys arrive in the order of the request, without those that are missing.
         """
         self.stored(1, key=0)
         self.stored(2, key=2)
@@ -187,7 +189,7 @@ class ClientTests(SynchronousTestCase):
 
     def test_twice(self) -> None:
         """
-        A value that comes twice in an answer is wrong.
+        A value that occurs twice in a reply is wrong.
         """
         self.stored(1)
         self.ask(Request("many", [0, 1]))
@@ -195,7 +197,7 @@ class ClientTests(SynchronousTestCase):
 
     def test_gets(self) -> None:
         """
-        C{gets} has one word more in each line than C{get}.
+        The lines of C{gets} have one more word than those of C{get}.
         """
         self.stored(1)
         self.ask(Request("gets", [0]))
@@ -206,7 +208,7 @@ class ClientTests(SynchronousTestCase):
 
     def test_delete(self) -> None:
         """
-        A deleted key is missing; nothing can be deleted that is not there, and what is there is found.
+        A deleted key is missing. C{DELETED} is wrong if the key had no value, and C{NOT_FOUND} if it had one.
         """
         self.stored(1)
         self.ask(Request("delete", [0], 0), Request("get", [0]), Request("delete", [0], 0))
@@ -220,7 +222,7 @@ class ClientTests(SynchronousTestCase):
 
     def test_error(self) -> None:
         """
-        A C{SERVER_ERROR} line answers any request, and leaves open whether it was done.
+        A C{SERVER_ERROR} line answers any request, and it is then unknown whether the request was executed.
         """
         self.stored(1)
         self.ask(Request("set", [0], 2), Request("get", [1]), Request("mg", [0], tag=b"O1"))
@@ -233,7 +235,8 @@ class ClientTests(SynchronousTestCase):
 
     def test_lateWrite(self) -> None:
         """
-        What was never confirmed may show up after a later write: a frozen server may do it when it goes on.
+        A value that was never confirmed may appear after a later write: a suspended server may store it when it
+        resumes.
         """
         self.ask(Request("set", [0], 1))
         self.client.lost()
@@ -254,7 +257,7 @@ class ClientTests(SynchronousTestCase):
 
     def test_otherErrors(self) -> None:
         """
-        All requests are valid, so C{ERROR} and C{CLIENT_ERROR} are wrong, as is any line that answers something else.
+        All requests are valid, so C{ERROR} and C{CLIENT_ERROR} are wrong, as are replies to other requests.
         """
         for line in (b"ERROR", b"CLIENT_ERROR bad data chunk", b"STORED", b"HD", b"VALUE x", b"VALUE k 0 x", b""):
             self.ask(Request("get", [0]))
@@ -273,14 +276,14 @@ class ClientTests(SynchronousTestCase):
 
     def test_unasked(self) -> None:
         """
-        Bytes after the last answer are wrong.
+        Bytes after the last expected reply are wrong.
         """
         self.ask(Request("get", [0]))
         self.assertIn("unexpected bytes", self.wrong(b"END\r\nEND\r\n"))
 
     def test_lost(self) -> None:
         """
-        The end of a connection leaves requests unanswered, and tells whether it came in the middle of an answer.
+        C{lost} returns the unanswered requests, and whether a part of a reply was received.
         """
         self.ask(Request("get", [0]), Request("quiet", [0], 1), Request("get", [0]))
         self.assertEqual(self.answers(b"EN"), [])
@@ -292,7 +295,7 @@ class ClientTests(SynchronousTestCase):
 
     def test_quiet(self) -> None:
         """
-        A quiet set has no answer; the get behind it shows whether it was done, and if not, that is counted.
+        A quiet C{set} has no reply. The C{get} after it shows whether it was executed, and if not, that is counted.
         """
         self.ask(Request("quiet", [0], 1), Request("get", [0]))
         self.assertEqual(self.answers(self.value(1) + b"END\r\n"), [""])
@@ -305,7 +308,8 @@ class ClientTests(SynchronousTestCase):
 
     def test_quietUnknown(self) -> None:
         """
-        If the get behind a quiet set fails, or the connection ends, nothing is known about the set.
+        If the C{get} after a quiet C{set} fails, or the connection is lost, it is unknown whether the C{set} was
+        executed.
         """
         self.stored(1)
         self.ask(Request("quiet", [0], 2), Request("get", [0]))
@@ -319,8 +323,8 @@ class ClientTests(SynchronousTestCase):
 
     def test_early(self) -> None:
         """
-        A read may see a later write of the same pipeline if that write then fails: it was tried again elsewhere, the
-        write was not. If the write succeeds, the order was violated.
+        A read may see a later write of the same pipeline if that write then fails: the read was sent again on another
+        connection, the write was not. If the write succeeds, the order of requests was violated.
         """
         for answer, right in ((b"SERVER_ERROR lost\r\n", True), (b"STORED\r\n", False)):
             self.setUp()
@@ -333,7 +337,7 @@ class ClientTests(SynchronousTestCase):
 
     def test_meta(self) -> None:
         """
-        Answers to meta commands have to carry key and tag of their request.
+        Replies to meta commands must contain the key and the opaque token of their request.
         """
         body = token(1, 7, 0, 1, 5)
         hit = b"VA %d kload:1:7:0 Oa\r\n%b\r\n" % (len(body), body)
@@ -349,7 +353,8 @@ class ClientTests(SynchronousTestCase):
 
     def test_batch(self) -> None:
         """
-        Batches are drawn: the same ones for the same seed, with no more requests than allowed and none but those kinds.
+        Batches are random but the same for the same seed. They have no more requests than allowed, and of the given
+        kinds only.
         """
 
         def batches(seed: int) -> list[bytes]:
@@ -366,14 +371,14 @@ class ClientTests(SynchronousTestCase):
 
 class MissingClientTests(ClientTests):
     """
-    L{Client} when servers may lose what they have: only a miss is judged otherwise.
+    Tests for L{Client} if servers may lose values: only misses are treated differently.
     """
 
     misses = True
 
     def test_miss(self) -> None:
         """
-        A miss is right at any time, and what was there before does not come back.
+        A miss is always correct, and the value from before it does not come back.
         """
         self.stored(1)
         self.ask(Request("get", [0]))
@@ -383,7 +388,7 @@ class MissingClientTests(ClientTests):
 
     def test_delete(self) -> None:
         """
-        A key that cannot be found need not be there, whatever was stored.
+        C{NOT_FOUND} is always correct.
         """
         self.stored(1)
         self.ask(Request("delete", [0], 0))
@@ -392,14 +397,14 @@ class MissingClientTests(ClientTests):
 
 class LoadTests(SynchronousTestCase):
     """
-    L{Load} on a real memcached, through a relay that spoils it.
+    Tests for L{Load} with a real memcached, through a relay that injects faults.
     """
 
     skip = missing("memcached")
 
     def setUp(self) -> None:
         """
-        Start both.
+        Start memcached and the relay.
         """
         self.memcached = Memcached("-t", "1").start()
         self.addCleanup(self.memcached.stop)
@@ -418,7 +423,7 @@ class LoadTests(SynchronousTestCase):
 
     def assertClean(self, report: Report) -> None:
         """
-        Nothing but good answers.
+        Assert that all requests succeeded.
         """
         self.assertEqual(report["wrong"], [])
         for what in ("wrongs", "stuck", "lost", "halved", "closed", "refused", "ignored", "lastError"):
@@ -429,7 +434,7 @@ class LoadTests(SynchronousTestCase):
 
     def test_clean(self) -> None:
         """
-        All kinds of requests of many clients, meta commands too, and memcached answers all of them.
+        memcached answers all kinds of requests of many clients correctly, including meta commands.
         """
         report = self.load(self.memcached.address, 200, 0.5, kinds=META_KINDS).report()
         self.assertClean(report)
@@ -440,7 +445,7 @@ class LoadTests(SynchronousTestCase):
 
     def test_nutcracker(self) -> None:
         """
-        Another house's proxy passes where nothing fails.
+        twemproxy passes the load if nothing fails.
         """
         with Nutcracker(upstream=[self.memcached.address]) as nutcracker:
             self.assertClean(load.run(nutcracker.address, clients=50, seconds=0.5))
@@ -449,14 +454,14 @@ class LoadTests(SynchronousTestCase):
 
     def test_unix(self) -> None:
         """
-        A UNIX socket serves as well, however short the queue of its listener.
+        A load can use a UNIX socket, even if the queue of its listener is short.
         """
         with Memcached("-t", "1", "-b", "2", address="memcached.sock") as memcached:
             self.assertClean(self.load(memcached.address, 100, 0.3).report())
 
     def test_requests(self) -> None:
         """
-        A load can end with a number of requests for each client.
+        A load can end after a number of requests for each client.
         """
         report = self.load(requests=20, kinds={"get": 1}).report()
         self.assertEqual(report["ok"], 10 * 20)
@@ -464,7 +469,7 @@ class LoadTests(SynchronousTestCase):
 
     def test_finish(self) -> None:
         """
-        A load can be ended early, and what is due is waited for.
+        A load can be ended early, and it waits for the outstanding replies.
         """
         self.assertClean(self.load(pause=0.01).finish())
 
@@ -479,7 +484,7 @@ class LoadTests(SynchronousTestCase):
 
     def test_swapped(self) -> None:
         """
-        Answers in the wrong order are wrong.
+        Replies in the wrong order are wrong.
         """
         pattern = re.compile(rb"(STORED\r\n)((?:VALUE .*\r\n.*\r\n)?END\r\n)")
         report = self.spoilt(lambda data: pattern.sub(rb"\2\1", data))
@@ -488,7 +493,7 @@ class LoadTests(SynchronousTestCase):
 
     def test_crossed(self) -> None:
         """
-        An answer that belongs to another client is wrong.
+        A reply that belongs to another client is wrong.
         """
         last = [b""]
 
@@ -501,7 +506,7 @@ class LoadTests(SynchronousTestCase):
 
     def test_unasked(self) -> None:
         """
-        Bytes that nobody asked for are wrong.
+        Unexpected bytes are wrong.
         """
         running = self.load()
         self.relay.set(inject(b"END\r\n", times=3))
@@ -510,8 +515,8 @@ class LoadTests(SynchronousTestCase):
 
     def test_restart(self) -> None:
         """
-        A server that is killed and comes back is seen as connections that end, clients that are refused, and then
-        success again; nothing of it is wrong, as long as misses are expected.
+        When a server is killed and restarted, connections are lost, new ones are refused, and then requests succeed
+        again. No reply is wrong if misses are allowed.
         """
         running = self.load(self.memcached.address, misses=True)
         self.memcached.kill()
@@ -527,7 +532,7 @@ class LoadTests(SynchronousTestCase):
 
     def test_lostValues(self) -> None:
         """
-        A server that loses its values is wrong unless misses are expected.
+        A server that loses its values is wrong unless misses are allowed.
         """
         running = self.load(self.memcached.address, seconds=1.0, kinds={"get": 3, "set": 1}, pause=0.001)
         with socket.create_connection(self.memcached.address) as client:  # type: ignore[arg-type]
@@ -537,7 +542,7 @@ class LoadTests(SynchronousTestCase):
 
     def test_stuck(self) -> None:
         """
-        Requests that are never answered are stuck; their clients come back with another connection.
+        Requests that are never answered are stuck, and their clients connect again.
         """
         running = self.load(timeout=0.3, kinds={"get": 1}, depth=1)
         self.relay.set(BLACKHOLE)
@@ -549,7 +554,7 @@ class LoadTests(SynchronousTestCase):
 
     def test_halved(self) -> None:
         """
-        Connections that end in the middle of an answer are counted.
+        Connections that are lost in the middle of a reply are counted.
         """
         self.relay.set(cut(after=3, times=4))
         running = self.load(pause=0.01)
@@ -560,7 +565,7 @@ class LoadTests(SynchronousTestCase):
 
     def test_refused(self) -> None:
         """
-        A server that is not there refuses all; the load begins, and ends, all the same.
+        If no server listens, all connections are refused, and the load still begins and ends.
         """
         report = self.load((HOST, freePort()), seconds=0.3).report()
         self.assertEqual((report["connected"], report["ok"]), (0, 0))
@@ -569,7 +574,7 @@ class LoadTests(SynchronousTestCase):
 
     def test_turnedAway(self) -> None:
         """
-        To be told that there are too many connections counts as being refused.
+        The reply that there are too many connections counts as a refused connection.
         """
         self.relay.set(inject(b"ERROR Too many open connections\r\n", times=2))
         report = self.load(seconds=0.3, reconnect=False).report()
@@ -578,7 +583,7 @@ class LoadTests(SynchronousTestCase):
 
     def test_noReconnect(self) -> None:
         """
-        Clients that are told not to come back do not.
+        Clients do not connect again if C{reconnect} is false.
         """
         running = self.load(reconnect=False)
         self.relay.set(reset())
@@ -588,7 +593,7 @@ class LoadTests(SynchronousTestCase):
 
     def test_dead(self) -> None:
         """
-        A load that dies is an error, not a good result.
+        The death of the child process is an error.
         """
         running = self.load()
         os.kill(running.pid, signal.SIGKILL)
@@ -596,7 +601,7 @@ class LoadTests(SynchronousTestCase):
 
     def test_badSettings(self) -> None:
         """
-        Settings that do not exist, and kinds of requests that do not, are errors.
+        Unknown settings and unknown kinds of requests are errors.
         """
         self.assertRaises(TypeError, Load, self.relay.address, colour="blue")
         self.assertRaises(ValueError, Load, self.relay.address, kinds={"dance": 1})

@@ -1,6 +1,6 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests for the log as JSON, of each command that can write it.
+Tests for the log in JSON, of each command that can write it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class LogTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """
-        Make a directory for what is logged, and choose a port.
+        Create a directory for logs, and choose a port.
         """
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
@@ -40,8 +40,8 @@ class LogTests(SynchronousTestCase):
         """
         Start a command with the plugin, and wait until it serves.
 
-        @param arguments: of the command.
-        @param options: of the plugin.
+        @param arguments: options of the command.
+        @param options: options of the plugin.
         """
         listen = f"tcp:{self.port}:interface={HOST}"
         plugin = ["connpool", "--upstream", "memory:", "--listen", listen, *options]
@@ -71,13 +71,13 @@ class LogTests(SynchronousTestCase):
 
     def lines(self, name: str = "output") -> list[dict[str, Any]]:
         """
-        @return: what stands in the lines of a file, all of which are JSON.
+        @return: the lines of a file, all of which must be JSON, decoded.
         """
         return [json.loads(line) for line in (self.directory / name).read_text("ascii").splitlines()]
 
     def assertLife(self, lines: list[dict[str, Any]]) -> None:
         """
-        Assert that a log tells of a start and a stop.
+        Assert that a log has events of a start and a stop.
         """
         starts = [line for line in lines if line["namespace"] == "txconnpool.proxy" and "listen" in line]
         self.assertEqual(len(starts), 1)
@@ -88,7 +88,7 @@ class LogTests(SynchronousTestCase):
 
     def test_foreground(self) -> None:
         """
-        In the foreground the lines are the standard output.
+        In the foreground the standard output has the lines.
         """
         for code, arguments in ((TWISTD, ("-n", "--pidfile=")), (TWIST, ())):
             (self.directory / "output").unlink(missing_ok=True)
@@ -99,7 +99,7 @@ class LogTests(SynchronousTestCase):
 
     def test_text(self) -> None:
         """
-        C{twist}, which writes JSON of its own to a file, can be told to write text.
+        C{twist}, which writes JSON in a format of its own to a file by default, writes text with C{--log-format text}.
         """
         process = self.run_(TWIST, options=("--log-format", "text"))
         process.terminate()
@@ -110,7 +110,7 @@ class LogTests(SynchronousTestCase):
 
     def test_daemon(self) -> None:
         """
-        A daemon writes the lines to its log file, and begins another one at SIGUSR1.
+        A daemon writes the lines to its log file, and opens a new file at SIGUSR1.
         """
         name = "some.log"
         self.run_(TWISTD, "--logfile", name, options=("--log-format", "json"))
@@ -134,7 +134,7 @@ class LogTests(SynchronousTestCase):
 
     def test_impossible(self) -> None:
         """
-        Where it cannot be, that is one line.
+        If the log cannot be written in this format, one line reports it.
         """
         command = [sys.executable, "-c", TWISTD, "--syslog", "connpool", "--log-format", "json"]
         result = subprocess.run(

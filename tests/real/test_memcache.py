@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.real.test_memcache -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-L{MemCachePool} and a real memcached, on the real reactor.
+Tests for L{MemCachePool} with a real memcached and the real reactor.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from txconnpool.memcache.pool import MemCachePool
 
 def pause(seconds: float) -> Deferred[None]:
     """
-    Let the reactor run for a while.
+    Let the reactor run for some time.
     """
     return deferLater(reactor, seconds, lambda: None)
 
 
 class RealTests(TestCase):
     """
-    What is common to all tests: a memcached and a pool.
+    Base class of tests with a memcached and a pool.
     """
 
     timeout = 30
@@ -48,7 +48,7 @@ class RealTests(TestCase):
 
     def makePool(self, *servers: Server, **settings: Any) -> MemCachePool:
         """
-        Make a pool of some servers, to be closed when the test ends.
+        Create a pool of some servers, which is closed at the end of the test.
         """
         pool = MemCachePool([server.endpoint for server in servers], **settings)
         self.addCleanup(pool.close)
@@ -57,12 +57,12 @@ class RealTests(TestCase):
 
 class CommandTests(RealTests):
     """
-    What the real memcached makes of our commands.
+    Tests for commands.
     """
 
     async def test_asMemCacheProtocol(self) -> None:
         """
-        Every command of MemCacheProtocol has the same result from us.
+        Every command of C{MemCacheProtocol} has the same result.
         """
         calls: list[tuple[Any, ...]] = [
             *(("set", b"a", b"1"), ("set", b"a", b"2", 7, 100), ("add", b"a", b"3"), ("add", b"b", b"3", 1, 100)),
@@ -84,7 +84,7 @@ class CommandTests(RealTests):
 
     async def test_identifiers(self) -> None:
         """
-        A value is stored if nobody changed it since its identifier was got.
+        C{checkAndSet} stores a value if the item has not changed since its identifier was read.
         """
         pool = self.pool
         await pool.set("k", b"1")
@@ -97,7 +97,7 @@ class CommandTests(RealTests):
 
     async def test_touch(self) -> None:
         """
-        The time at which a value expires may be changed, and the value read with it.
+        The expiration time of a value can be changed, alone or together with a read.
         """
         pool = self.pool
         await pool.set("k", b"v", 5)
@@ -110,7 +110,7 @@ class CommandTests(RealTests):
 
     async def test_stats(self) -> None:
         """
-        Statistics of all kinds come as dictionaries.
+        All kinds of statistics are returned as dictionaries.
         """
         await self.pool.set("k", b"v")
         self.assertEqual((await self.pool.stats())[b"curr_items"], b"1")
@@ -123,8 +123,8 @@ class CommandTests(RealTests):
 
     async def test_sizes(self) -> None:
         """
-        Values of all sizes come back as they were, and what is too large for the server is its error; the connection
-        is as good as before.
+        Values of all sizes are returned unchanged. A value that is too large for the server is an error of the server,
+        and the connection remains usable.
         """
         pool = self.makePool(self.memcached, maxClients=1, maxItemSize=1 << 22)
         for size in (0, 1, 1000, 1 << 16, (1 << 20) - 200):
@@ -138,7 +138,7 @@ class CommandTests(RealTests):
 
     async def test_errors(self) -> None:
         """
-        What the server refuses is an error, and the connection is as good as before.
+        An error of the server fails its request, and the connection remains usable.
         """
         pool = self.makePool(self.memcached, maxClients=1)
         await pool.set("k", b"text")
@@ -150,7 +150,7 @@ class CommandTests(RealTests):
 
     async def test_noSuchCommand(self) -> None:
         """
-        A command that the server does not know is an error of its own.
+        A command that the server does not know fails with C{NoSuchCommand}.
         """
         old = Memcached("-F").start()
         self.addCleanup(old.stop)
@@ -161,7 +161,7 @@ class CommandTests(RealTests):
 
     async def test_manyCallers(self) -> None:
         """
-        A thousand concurrent callers each get their own.
+        A thousand concurrent callers each get the value of their key.
         """
 
         async def work(number: int) -> None:
@@ -180,7 +180,7 @@ class CommandTests(RealTests):
 
     async def test_together(self) -> None:
         """
-        Concurrent gets of one turn are one request for the server.
+        Concurrent gets of one reactor turn are one request for the server.
         """
         await self.pool.version()
         await gatherResults([self.pool.get(f"key{number}") for number in range(50)])
@@ -191,7 +191,7 @@ class CommandTests(RealTests):
 
 class AddressTests(RealTests):
     """
-    Where a memcached may be.
+    Tests for the addresses of servers.
     """
 
     async def test_address(self) -> None:
@@ -209,7 +209,7 @@ class AddressTests(RealTests):
 
     async def test_unix(self) -> None:
         """
-        A UNIX socket is as good as TCP.
+        The address may be a UNIX socket.
         """
         server = Memcached(address="socket").start()
         self.addCleanup(server.stop)
@@ -219,7 +219,7 @@ class AddressTests(RealTests):
 
     async def test_several(self) -> None:
         """
-        With several servers, C{flushAll} reaches each.
+        With several servers, C{flushAll} is sent to each.
         """
         other = Memcached().start()
         self.addCleanup(other.stop)
@@ -233,7 +233,7 @@ class AddressTests(RealTests):
 
     async def test_proxy(self) -> None:
         """
-        A pool works through our proxy.
+        A pool works through the proxy.
         """
         proxy = Proxy(upstream=[self.memcached.address]).start()
         self.addCleanup(proxy.stop)
@@ -245,7 +245,7 @@ class AddressTests(RealTests):
 
     async def test_nutcracker(self) -> None:
         """
-        A pool works through twemproxy, which gives the values of one request in another order.
+        A pool works through twemproxy, which returns the values of one request in another order.
         """
         if reason := missing("nutcracker"):
             self.skipTest(reason)
@@ -262,12 +262,12 @@ class AddressTests(RealTests):
 
 class FailureTests(RealTests):
     """
-    What becomes of calls when the server does not do its part.
+    Tests for servers that fail.
     """
 
     async def test_restart(self) -> None:
         """
-        A pool works again when its server does, without anybody's doing.
+        A pool works again after a restart of its server, without any action of the program.
         """
         await self.pool.set("k", b"v")
         self.memcached.kill()
@@ -279,7 +279,8 @@ class FailureTests(RealTests):
 
     async def test_killed(self) -> None:
         """
-        What is in flight when the server dies ends soon: writes fail at once, reads look for another connection first.
+        Requests in flight end soon if the server dies: writes fail immediately, reads wait for another connection
+        first.
         """
         pool = self.makePool(self.memcached, whenDown=1)
         await pool.version()
@@ -293,7 +294,7 @@ class FailureTests(RealTests):
 
     async def test_frozen(self) -> None:
         """
-        A server that answers nothing is given up in time, and used again when it answers.
+        Requests to a suspended server fail after their timeout, and succeed when it answers again.
         """
         pool = self.makePool(self.memcached, requestTimeout=0.2, connectTimeout=0.2, waitTimeout=0.2)
         await pool.set("k", b"v")
@@ -307,7 +308,7 @@ class FailureTests(RealTests):
 
     async def test_cancelled(self) -> None:
         """
-        The reply to a cancelled call is nobody's.
+        The reply to a cancelled request is discarded.
         """
         pool = self.makePool(self.memcached, maxClients=1)
         await gatherResults([pool.set(f"key{number}", b"%d" % number) for number in range(100)])
@@ -328,7 +329,7 @@ class FailureTests(RealTests):
 
     async def test_nobodyThere(self) -> None:
         """
-        When there is no server, the first call fails and says why.
+        If there is no server, the first request fails with the reason.
         """
         self.memcached.stop()
         pool = self.makePool(self.memcached, whenDown=1)
@@ -338,7 +339,7 @@ class FailureTests(RealTests):
 
     async def test_notMemcached(self) -> None:
         """
-        A server that does not answer as memcached does, or not at all, is none.
+        A server that does not answer like memcached, or not at all, is unavailable.
         """
         for protocol in (Echo, Protocol):
             number = freePort()
@@ -350,7 +351,7 @@ class FailureTests(RealTests):
 
     async def test_close(self) -> None:
         """
-        A pool that is closed answers what it was asked before, and leaves no socket behind.
+        A closed pool completes earlier requests, and no socket remains.
         """
         async with self.makePool(self.memcached) as pool:
             await pool.version()

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.real.test_proxy -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-The proxy as a process, in front of a real memcached: what it is there for.
+Tests for the main features of the proxy, as a process in front of a real memcached.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from tests.real.servers import (
 CLIENTS = 1000
 POOL_SIZE = 4
 
-#: What clients are told while memcached is away.
+#: The errors that clients may get while memcached is away.
 AWAY = re.compile(
     r"upstream unavailable: connection (?:refused|lost|closed by the server) \(|upstream connection lost \("
     r"|timed out waiting "
@@ -50,14 +50,14 @@ AWAY = re.compile(
 
 class Observer(threading.Thread):
     """
-    Looks at memcached's number of connections again and again, over one connection of its own.
+    Reads memcached's number of connections repeatedly, over one connection of its own.
 
-    @ivar most: the most there were besides its own.
+    @ivar most: the maximum number of other connections.
     """
 
     def __init__(self, memcached: Memcached) -> None:
         """
-        Look for the first time; it must be before anybody else is connected.
+        Read the number for the first time, before any other connection exists.
         """
         super().__init__(daemon=True)
         self._connection = connect(memcached.address)
@@ -67,14 +67,14 @@ class Observer(threading.Thread):
 
     def run(self) -> None:
         """
-        Look.
+        Read the number until L{stop} is called.
         """
         while not self._over.wait(0.01):
             self.most = max(self.most, self._count() - self._own)
 
     def stop(self) -> None:
         """
-        Look no more.
+        Stop reading.
         """
         self._over.set()
         self.join(5)
@@ -92,7 +92,7 @@ class Observer(threading.Thread):
 
 def quietly(log: str) -> list[str]:
     """
-    @return: the lines of a log that an operator would be alarmed by.
+    @return: the lines of a log that would alarm an operator.
     """
     alarming = re.compile(r"#(?:warn|error|critical)\]|Traceback|Unhandled|Error|Exception")
     return [line for line in log.splitlines() if alarming.search(line)]
@@ -100,7 +100,7 @@ def quietly(log: str) -> list[str]:
 
 class ManyTests(SynchronousTestCase):
     """
-    A thousand clients on four connections.
+    Tests for a thousand clients on four connections.
     """
 
     skip = missing("memcached")
@@ -117,7 +117,7 @@ class ManyTests(SynchronousTestCase):
 
     def test_everyAnswerRight(self) -> None:
         """
-        Every answer of a mixed load is right, and memcached never sees more connections than the pool may have.
+        Every reply of a mixed load is correct, and memcached never has more connections than C{pool-size}.
         """
         observer = Observer(self.memcached)
         self.addCleanup(observer.stop)
@@ -134,8 +134,8 @@ class ManyTests(SynchronousTestCase):
 
     def test_restart(self) -> None:
         """
-        While memcached is away every request is answered by one line at once, no answer is wrong, and two seconds after
-        it is back everybody is served.
+        While memcached is away, every request is answered immediately with one error line, and no reply is wrong. Two
+        seconds after it is back all clients are served.
         """
         self.proxy.start()
         settings = {"sizes": (10, 100, 1000), "timeout": 4.0, "misses": True, "pause": 0.2}
@@ -160,14 +160,14 @@ class ManyTests(SynchronousTestCase):
 
 class DrainTests(SynchronousTestCase):
     """
-    SIGTERM while requests are in flight.
+    Tests for SIGTERM while requests are in flight.
     """
 
     skip = missing("memcached")
 
     def setUp(self) -> None:
         """
-        Start memcached, far away, and the proxy.
+        Start memcached, a relay that delays, and the proxy.
         """
         self.memcached = Memcached("-t", "1").start()
         self.addCleanup(self.memcached.stop)
@@ -178,8 +178,8 @@ class DrainTests(SynchronousTestCase):
 
     def test_accepted(self) -> None:
         """
-        What was accepted before is answered, whatever comes after it; new connections are refused; the process ends as
-        any other, without anything alarming in its log.
+        Requests that were accepted before the signal are answered, whatever follows them. New connections are refused.
+        The process ends normally, and its log has nothing alarming.
         """
         self.relay.set(delay(0.3))
         clients = [connect(self.proxy.address) for _ in range(200)]
@@ -200,7 +200,7 @@ class DrainTests(SynchronousTestCase):
                 while data := client.recv(1 << 16):
                     answer += data
             except ConnectionResetError:
-                self.assertFalse(number % 2)  # what it said last was not read
+                self.assertFalse(number % 2)  # the peer closed without reading everything
             expected = b"STORED\r\nVALUE k%d 0 1\r\nx\r\nEND\r\nERROR\r\n" % number
             self.assertEqual(answer, expected + b"CLIENT_ERROR cannot increment or decrement non-numeric value\r\n")
             client.close()
@@ -211,7 +211,7 @@ class DrainTests(SynchronousTestCase):
 
     def test_underLoad(self) -> None:
         """
-        Under a load nobody gets half an answer, a wrong one, or none for ever; it ends when all is answered.
+        Under a load no reply is incomplete, wrong or missing, and the process ends when all requests are answered.
         """
         load = Load(self.proxy.address, clients=200, seconds=60.0, timeout=4.0, reconnect=False).start()
         self.addCleanup(load.kill)
@@ -227,7 +227,7 @@ class DrainTests(SynchronousTestCase):
 
     def test_deadline(self) -> None:
         """
-        A server that does not answer holds up the end until the drain timeout or the request's own, whichever is first.
+        A server that does not answer delays the end until C{drain-timeout} or C{request-timeout}, whichever is earlier.
         """
         self.proxy.stop()
         self.proxy = Proxy("--drain-timeout", "0.5", upstream=[self.relay.address]).start()
@@ -246,14 +246,14 @@ class DrainTests(SynchronousTestCase):
 
 class ToolTests(SynchronousTestCase):
     """
-    memcached's conformance test.
+    Tests with memcached's conformance test.
     """
 
     skip = missing("memcached", "memccapable")
 
     def test_memccapable(self) -> None:
         """
-        It passes through the proxy, and says nothing else than of memcached itself.
+        C{memccapable} passes through the proxy, with the same output as with memcached.
         """
 
         def judge(address: Address) -> tuple[int, str]:
@@ -271,7 +271,7 @@ class ToolTests(SynchronousTestCase):
 
 class ConfiguredTests(SynchronousTestCase):
     """
-    What an operator may set up.
+    Tests for different configurations.
     """
 
     skip = missing("memcached")
@@ -303,8 +303,7 @@ class ConfiguredTests(SynchronousTestCase):
 
     def test_downAtStart(self) -> None:
         """
-        A server that is not there when the proxy starts is no error: requests are refused at once, and served as soon
-        as it comes.
+        The proxy starts even if its server is down: requests fail immediately, and succeed as soon as the server is up.
         """
         address = (HOST, freePort())
         with Proxy(upstream=[address]) as proxy:
@@ -318,7 +317,7 @@ class ConfiguredTests(SynchronousTestCase):
 
     def test_embedded(self) -> None:
         """
-        Two proxies live in one application beside something else, and end with it.
+        Two proxies run in one application with another service, and end with it.
         """
         ports = freePort(), freePort()
         tac = Path(self.mktemp()).resolve()
@@ -369,14 +368,15 @@ TimerService(0.2, ask).setServiceParent(together)
 
 class EncryptedTests(SynchronousTestCase):
     """
-    TLS on both sides: a proxy that clients reach by TLS, and one whose server is the first.
+    Tests for TLS on both sides, with two proxies: clients connect to the first one with TLS, and the second one
+    connects to the first one with TLS.
     """
 
     skip = missing("memcached") or (None if find_spec("OpenSSL") else "pyOpenSSL is not installed")
 
     def setUp(self) -> None:
         """
-        Start everything.
+        Start both proxies and memcached.
         """
         directory = Path(self.mktemp()).resolve()
         directory.mkdir()
@@ -396,7 +396,7 @@ class EncryptedTests(SynchronousTestCase):
 
     def test_served(self) -> None:
         """
-        Requests and answers of all sizes pass, also while connections are replaced, which end.
+        Requests and replies of all sizes pass, also while connections reach their maximum lifetime and are replaced.
         """
         report = run(self.outer.address, clients=50, seconds=2.0, sizes=(10, 1000, 100000), pause=0.01)
         self.assertEqual((report["connected"], report["wrong"], report["errors"], report["closed"]), (50, [], {}, 0))
@@ -406,7 +406,7 @@ class EncryptedTests(SynchronousTestCase):
 
     def count(self, name: bytes) -> int:
         """
-        Ask the inner proxy for a number, by TLS.
+        @return: a statistic of the inner proxy, read with TLS.
         """
         with self.context.wrap_socket(connect(self.inner.address), server_hostname="localhost") as client:
             client.sendall(b"stats\r\nquit\r\nget late\r\n")
@@ -418,7 +418,7 @@ class EncryptedTests(SynchronousTestCase):
 
     def test_end(self) -> None:
         """
-        Both end as any other, without anything alarming in their logs.
+        Both processes end normally, and their logs have nothing alarming.
         """
         self.assertEqual(ask(self.outer.address, b"set k 0 0 1\r\nx\r\n"), b"STORED\r\n")
         client = connect(self.outer.address)
@@ -433,7 +433,7 @@ class EncryptedTests(SynchronousTestCase):
 
 def certificate(name: str) -> bytes:
     """
-    @return: a key and a certificate of its own signing, in PEM.
+    @return: a private key and a self-signed certificate, in PEM.
     """
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.real.test_pymemcache -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-A client library of another house, pymemcache, works through the proxy as it does without.
+Tests that pymemcache, an independent client library, works through the proxy like without it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ KEYS = 12
 
 def client(address: Address) -> Any:
     """
-    Make a client of the library, which sends without C{noreply} unless told otherwise.
+    Create a client of the library. It does not use C{noreply} by default.
     """
     return import_module("pymemcache.client.base").Client(
         address, default_noreply=False, timeout=10.0, connect_timeout=10.0
@@ -32,10 +32,9 @@ def client(address: Address) -> Any:
 
 class Worker(threading.Thread):
     """
-    Does everything that the library can do, in random order, to keys of its own, and compares each answer with a
-    dictionary.
+    Calls all methods of the library, in random order, with keys of its own, and compares each result with a dictionary.
 
-    @ivar failure: the first answer that was not as it should be, or the exception that it was.
+    @ivar failure: the first wrong result, or the first exception.
     """
 
     def __init__(self, number: int, address: Address) -> None:
@@ -48,7 +47,7 @@ class Worker(threading.Thread):
 
     def run(self) -> None:
         """
-        Work until something is wrong, or all is done.
+        Work until a result is wrong, or the work is done.
         """
         memcached = client(self._address)
         kinds = [getattr(self, name) for name in sorted(vars(Worker)) if name.startswith("do")]
@@ -73,18 +72,18 @@ class Worker(threading.Thread):
             return b"%d" % chance.randrange(10**9, 10**10)
         return chance.randbytes(chance.choice((0, 1, 30, 1000, 20000, 300000)))
 
-    # Each returns what the answer should be and what it is.
+    # Each method returns the expected result and the actual one.
 
     def doSet(self, memcached: Any, key: str) -> tuple[object, object]:
         """
-        Store.
+        Store a value.
         """
         self._held[key] = value = self._value()
         return True, memcached.set(key, value)
 
     def doSetQuietly(self, memcached: Any, key: str) -> tuple[object, object]:
         """
-        Store without an answer.
+        Store a value with C{noreply}.
         """
         self._held[key] = value = self._value()
         memcached.set(key, value, noreply=True)
@@ -92,7 +91,7 @@ class Worker(threading.Thread):
 
     def doSetMany(self, memcached: Any, key: str) -> tuple[object, object]:
         """
-        Store several, pipelined.
+        Store several values, pipelined.
         """
         values = {self._key(): self._value() for _ in range(5)}
         self._held.update(values)
@@ -100,7 +99,7 @@ class Worker(threading.Thread):
 
     def doSetTooLarge(self, memcached: Any, key: str) -> tuple[object, object]:
         """
-        Store what no server takes; what was there is gone.
+        Try to store a value that is too large. The old item is deleted.
         """
         self._held.pop(key, None)
         try:
@@ -111,13 +110,13 @@ class Worker(threading.Thread):
 
     def doGet(self, memcached: Any, key: str) -> tuple[object, object]:
         """
-        Read.
+        Get a value.
         """
         return self._held.get(key), memcached.get(key)
 
     def doGetMany(self, memcached: Any, key: str) -> tuple[object, object]:
         """
-        Read several, and sometimes very many.
+        Get several values, sometimes very many.
         """
         keys = [f"worker:{self.number}:{number}" for number in range(KEYS)]
         keys += [f"none{number}" for number in range(self._chance.choice((0, 1, 100, 500)))]
@@ -126,7 +125,7 @@ class Worker(threading.Thread):
 
     def doAdd(self, memcached: Any, key: str) -> tuple[object, object]:
         """
-        Store if it is not there.
+        Store a value if the key does not exist.
         """
         new = key not in self._held
         value = self._value()
@@ -136,7 +135,7 @@ class Worker(threading.Thread):
 
     def doReplace(self, memcached: Any, key: str) -> tuple[object, object]:
         """
-        Store if it is there.
+        Store a value if the key exists.
         """
         old = key in self._held
         value = self._value()
@@ -146,7 +145,7 @@ class Worker(threading.Thread):
 
     def doAppend(self, memcached: Any, key: str) -> tuple[object, object]:
         """
-        Append.
+        Append to a value.
         """
         if key not in self._held:
             return False, memcached.append(key, b"end")
@@ -155,7 +154,7 @@ class Worker(threading.Thread):
 
     def doPrepend(self, memcached: Any, key: str) -> tuple[object, object]:
         """
-        Prepend.
+        Prepend to a value.
         """
         if key not in self._held:
             return False, memcached.prepend(key, b"start")
@@ -164,13 +163,13 @@ class Worker(threading.Thread):
 
     def doDelete(self, memcached: Any, key: str) -> tuple[object, object]:
         """
-        Delete.
+        Delete a key.
         """
         return self._held.pop(key, None) is not None, memcached.delete(key)
 
     def doDeleteMany(self, memcached: Any, key: str) -> tuple[object, object]:
         """
-        Delete several, without an answer.
+        Delete several keys with C{noreply}.
         """
         keys = [self._key() for _ in range(3)]
         for each in keys:
@@ -180,7 +179,7 @@ class Worker(threading.Thread):
 
     def doIncrement(self, memcached: Any, key: str) -> tuple[object, object]:
         """
-        Count up.
+        Increment a number.
         """
         if not self._held.get(key, b"").isdigit():
             self._held[key] = b"1000000000"
@@ -190,13 +189,13 @@ class Worker(threading.Thread):
 
     def doTouch(self, memcached: Any, key: str) -> tuple[object, object]:
         """
-        Give it another time to live.
+        Change the time to live of a key.
         """
         return key in self._held, memcached.touch(key, 1000)
 
     def doCompareAndSwap(self, memcached: Any, key: str) -> tuple[object, object]:
         """
-        Store if nobody else has.
+        Store a value if the item has not changed since it was read.
         """
         old, unique = memcached.gets(key)
         if key not in self._held:
@@ -209,14 +208,14 @@ class Worker(threading.Thread):
 
 class PymemcacheTests(SynchronousTestCase):
     """
-    Threads with clients of their own, all at once.
+    Tests with concurrent threads, each with a client of its own.
     """
 
     skip = missing("memcached") or (None if find_spec("pymemcache") else "pymemcache is not installed")
 
     def work(self, address: Address) -> None:
         """
-        Have all workers do their work.
+        Run all workers.
         """
         workers = [Worker(number, address) for number in range(THREADS)]
         for worker in workers:
@@ -228,14 +227,14 @@ class PymemcacheTests(SynchronousTestCase):
 
     def test_direct(self) -> None:
         """
-        The workers know what memcached does.
+        The workers expect what memcached does.
         """
         with Memcached() as memcached:
             self.work(memcached.address)
 
     def test_proxy(self) -> None:
         """
-        The proxy does what memcached does.
+        The proxy gives the same results.
         """
         with Memcached() as memcached, Proxy(upstream=[memcached.address]) as proxy:
             self.work(proxy.address)
@@ -243,7 +242,7 @@ class PymemcacheTests(SynchronousTestCase):
 
     def test_narrow(self) -> None:
         """
-        So it does with little room, over UNIX sockets.
+        So does a proxy with small limits, over UNIX sockets.
         """
         options = ("--pool-size=1", "--pipeline-depth=2", "--max-in-flight=3")
         with (

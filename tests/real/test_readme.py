@@ -1,8 +1,8 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-The README is true: what it tells to type works as it stands there, but for the numbers of ports.
+Tests that the README is correct: its commands and programs run unchanged, except for the port numbers.
 
-The commands that install are run by C{.ci/run}; here the same programs are taken from where the tests run.
+C{.ci/run} tests the commands that install txconnpool. These tests use the programs of the current environment.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ README = (Path(SOURCE) / "README.rst").read_text("utf-8")
 
 def blocks(heading: str) -> list[str]:
     """
-    The literal and code blocks below a heading of the README.
+    @return: the literal blocks and code blocks below a heading of the README.
     """
     _, _, section = README.partition(f"\n{heading}\n")
     section = re.split(r"\n[^\n]+\n[=-]{3,}\n", section, maxsplit=1)[0]
@@ -38,7 +38,7 @@ def blocks(heading: str) -> list[str]:
 
 def optionsText() -> str:
     """
-    What the README says of the options.
+    @return: the expected text of the README about options.
     """
     lines = []
     for each in OPTIONS:
@@ -50,7 +50,7 @@ def optionsText() -> str:
 
 def statisticsText() -> str:
     """
-    What the README says of the statistics.
+    @return: the expected text of the README about statistics.
     """
     lines = []
     for title, scope in (("The process", PROCESS), ("Each pool", POOL), ("Each server", SERVER)):
@@ -66,22 +66,22 @@ def statisticsText() -> str:
 
 class ReadmeTests(SynchronousTestCase):
     """
-    Each test takes the blocks of one chapter.
+    Tests for the blocks of the README's chapters.
     """
 
     def setUp(self) -> None:
         """
-        Choose ports that are free, where the README has the usual ones.
+        Choose free ports, to replace those in the README.
         """
         self.server, self.proxy = freePort(), freePort()
-        # Not below trial's own, which may be too deep for a UNIX socket.
+        # Not below trial's temporary directory, whose path may be too long for a UNIX socket.
         temporary = tempfile.TemporaryDirectory()
         self.addCleanup(temporary.cleanup)
         self.directory = Path(temporary.name)
 
     def here(self, text: str) -> str:
         """
-        Put the ports, programs and paths of this test into what the README says.
+        Replace ports, programs and paths in a text of the README by those of this test.
         """
         text = text.replace("11211", str(self.server)).replace("11212", str(self.proxy))
         text = text.replace("unix:/tmp/", f"unix:{self.directory.resolve()}/")
@@ -100,9 +100,9 @@ class ReadmeTests(SynchronousTestCase):
 
     def shell(self, command: str) -> str:
         """
-        Run a command of the README to its end.
+        Run a command of the README, and wait for its end.
 
-        @return: what it printed.
+        @return: its standard output.
         """
         done = subprocess.run(
             ["bash", "-c", command], cwd=self.directory, capture_output=True, text=True, timeout=60, check=False,
@@ -113,7 +113,7 @@ class ReadmeTests(SynchronousTestCase):
 
     def memcached(self) -> None:
         """
-        Run a memcached where the README expects one.
+        Start a memcached at the port that replaces 11211.
         """
         reason = missing("memcached")
         if reason:
@@ -124,26 +124,26 @@ class ReadmeTests(SynchronousTestCase):
 
     def test_options(self) -> None:
         """
-        Every option is explained, with its default.
+        The README lists every option with its default and description.
         """
         self.assertTrue(f"\n\n{optionsText()}\n" in README, f"expected in the README:\n{optionsText()}")
 
     def test_statistics(self) -> None:
         """
-        Every statistic is explained.
+        The README lists every statistic with its description.
         """
         self.assertTrue(f"\n\n{statisticsText()}\n" in README, f"expected in the README:\n{statisticsText()}")
 
     def test_commands(self) -> None:
         """
-        Every command of the console is explained, and no other.
+        The README lists the commands of the console, and no others.
         """
         chapter = README.partition("\nThe console\n")[2].partition("\nChanging settings")[0]
         self.assertEqual(set(re.findall(r"^``([a-z]+)(?: [^`]*)?``  ", chapter, re.MULTILINE)), set(COMMAND_NAMES))
 
     def test_run(self) -> None:
         """
-        The first command runs the proxy, and the session with it goes as printed.
+        The first command runs the proxy, and the example session has the printed output.
         """
         reason = missing("nc")
         if reason:
@@ -164,7 +164,7 @@ class ReadmeTests(SynchronousTestCase):
 
     def test_ini(self) -> None:
         """
-        The ini is correct, and both of its pools work.
+        The ini is valid, and both of its pools work.
         """
         self.memcached()
         ini, commands = blocks("With an ini file")

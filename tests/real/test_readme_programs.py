@@ -1,6 +1,6 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-The programs of the README's chapter on the library are run as they stand there, but for the addresses.
+Tests that the programs of the README's chapter on the library run unchanged, except for the addresses.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _PART = re.compile(r"^(?P<heading>\S.*)\n-{3,}\n|^\.\. code-block:: python\n\n(?
 
 def programs(text: str) -> dict[str, str]:
     """
-    Find the Python programs below the second headings of a document.
+    Find the Python programs below the second-level headings of a document.
 
-    @return: by heading.
+    @return: the programs, by heading.
     """
     found = {}
     heading = ""
@@ -43,7 +43,7 @@ def programs(text: str) -> dict[str, str]:
 
 class ProgramTests(TestCase):
     """
-    Each program does what the text says.
+    Tests that each program has the result that the README describes.
     """
 
     timeout = 60
@@ -51,7 +51,7 @@ class ProgramTests(TestCase):
 
     def setUp(self) -> None:
         """
-        Find the programs, and start the memcached that they talk to.
+        Find the programs, and start a memcached.
         """
         self.programs = programs((SOURCE / "README.rst").read_text("utf-8"))
         self.memcached = Memcached().start()
@@ -61,10 +61,10 @@ class ProgramTests(TestCase):
         """
         Run the program below a heading.
 
-        @param interpreter: modules and options of Python.
-        @param port: instead of 7000.
+        @param interpreter: options of Python.
+        @param port: the port that replaces 7000.
 
-        @return: fires with what it says, when it has ended without an error.
+        @return: fires with the output, when the program has ended without an error.
         """
         code = self.programs.pop(heading)
         code = code.replace("11211", str(self.memcached.address[1])).replace("7000", str(port))
@@ -96,7 +96,7 @@ class ProgramTests(TestCase):
 
     async def test_protocol(self) -> None:
         """
-        The pool of a protocol of one's own talks to a server which says what it hears.
+        The pool of a custom protocol talks to an echo server.
         """
         number = freePort()
         port = await TCP4ServerEndpoint(reactor, number, interface=HOST).listen(Factory.forProtocol(Echo))
@@ -105,7 +105,7 @@ class ProgramTests(TestCase):
 
     async def test_failure(self) -> None:
         """
-        The program goes on without its cache.
+        The program continues without its cache.
         """
         said = await self.execute("When servers fail")
         self.assertEqual(said, "upstream unavailable: connection refused (tcp:127.0.0.1:1)\n42\n")
@@ -125,7 +125,7 @@ class ProgramTests(TestCase):
 
     def test_all(self) -> None:
         """
-        There is no program that is not run here.
+        Every program has a test.
         """
         self.assertEqual(len(self.programs), 5)
         self.assertEqual(sum(name.startswith("test_") for name in vars(ProgramTests)), 5 + 1)

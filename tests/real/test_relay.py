@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.real.test_relay -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests for the relay that spoils what passes through it.
+Tests for the relay that injects faults.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from tests.real.servers import HOST, Address, ServerFailed, connect, everything,
 
 class _Echo(socketserver.StreamRequestHandler):
     """
-    Says what it heard, and ends when it has heard the end.
+    Sends back all bytes that it receives, until the end of the connection.
     """
 
     def handle(self) -> None:
@@ -51,18 +51,18 @@ class _EchoServer(socketserver.ThreadingTCPServer):
 
     def handle_error(self, request: object, client_address: object) -> None:
         """
-        Resets are what is tested here: no news.
+        Ignore errors: the tests reset connections.
         """
 
 
 class RelayTests(SynchronousTestCase):
     """
-    L{Relay} in front of a server that says what it hears.
+    Tests for L{Relay} in front of an echo server.
     """
 
     def setUp(self) -> None:
         """
-        Start both.
+        Start the server and the relay.
         """
         self.server = _EchoServer((HOST, 0), _Echo)
         thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
@@ -83,7 +83,7 @@ class RelayTests(SynchronousTestCase):
 
     def served(self) -> socket.socket:
         """
-        Connect through the relay and make sure that the server is reached.
+        Connect through the relay, and wait until the server answers.
         """
         client = self.client()
         self.assertEqual(say(client, b"hello"), b"hello")
@@ -91,7 +91,7 @@ class RelayTests(SynchronousTestCase):
 
     def test_pass(self) -> None:
         """
-        What is said arrives, in both directions, and so do large amounts.
+        Bytes are forwarded in both directions, also large amounts.
         """
         client = self.served()
         sent = os.urandom(4 * HOLD)
@@ -101,7 +101,7 @@ class RelayTests(SynchronousTestCase):
 
     def test_backPressure(self) -> None:
         """
-        Of what a client does not read the relay holds a bounded amount, and no byte is lost.
+        If a client does not read, the relay buffers a bounded number of bytes, and no byte is lost.
         """
         client = self.served()
         sent = os.urandom(64 << 20)
@@ -115,7 +115,8 @@ class RelayTests(SynchronousTestCase):
 
     def test_ends(self) -> None:
         """
-        The end of one direction is passed on while the other stays open; after both nothing is left.
+        The end of one direction is forwarded while the other one stays open. After the end of both, the connection is
+        closed.
         """
         client = self.served()
         client.sendall(b"last words")
@@ -125,7 +126,7 @@ class RelayTests(SynchronousTestCase):
 
     def test_counts(self) -> None:
         """
-        Connections are counted: now, at most, in all.
+        The relay counts open connections, their maximum, and all accepted ones.
         """
         clients = [self.served() for _ in range(3)]
         clients[0].close()
@@ -135,16 +136,18 @@ class RelayTests(SynchronousTestCase):
 
     def test_serverReset(self) -> None:
         """
-        A server that cannot be reached is a reset for the client.
+        If the server cannot be reached, the client's connection is reset.
         """
         self.server.shutdown()
         self.server.server_close()
-        self.assertRaises(ConnectionResetError, lambda: self.client().recv(1))  # connecting may meet it already
+        self.assertRaises(
+            ConnectionResetError, lambda: self.client().recv(1)
+        )  # the connection may be reset while it is established
         until(lambda: self.relay.connections == 0)
 
     def test_delay(self) -> None:
         """
-        Requests and replies are held up, each for the time given, and stay in order when the fault is taken back.
+        Requests and replies are delayed, each by the given time, and stay in order when the fault is removed.
         """
         client = self.served()
         self.relay.set(delay(0.1))
@@ -158,7 +161,8 @@ class RelayTests(SynchronousTestCase):
 
     def test_refuse(self) -> None:
         """
-        New connections are refused while existing ones go on, until something else is set, on the same address.
+        New connections are refused and existing ones are not affected. Another fault makes the relay listen on the same
+        address again.
         """
         client = self.served()
         self.relay.set(REFUSE)
@@ -169,7 +173,7 @@ class RelayTests(SynchronousTestCase):
 
     def test_drop(self) -> None:
         """
-        All connections can be reset at once.
+        C{drop} resets all connections.
         """
         clients = [self.served(), self.served()]
         self.relay.drop()
@@ -179,17 +183,19 @@ class RelayTests(SynchronousTestCase):
 
     def test_resetAtOnce(self) -> None:
         """
-        Existing connections are reset when the fault is set, new ones when they come.
+        Existing connections are reset when the fault is set, and new ones when they are accepted.
         """
         client = self.served()
         self.relay.set(reset())
         self.assertRaises(ConnectionResetError, client.recv, 1)
-        self.assertRaises(ConnectionResetError, lambda: self.client().recv(1))  # connecting may meet it already
+        self.assertRaises(
+            ConnectionResetError, lambda: self.client().recv(1)
+        )  # the connection may be reset while it is established
         self.assertEqual(self.relay.faults, 2)
 
     def test_resetAfter(self) -> None:
         """
-        A connection is reset after so many bytes of replies since the fault was set.
+        A connection is reset after the given number of bytes of replies since the fault was set.
         """
         client = self.served()
         self.relay.set(reset(after=4))
@@ -200,7 +206,7 @@ class RelayTests(SynchronousTestCase):
 
     def test_cut(self) -> None:
         """
-        A connection ends in an orderly way after so many bytes of replies, though more was asked for.
+        A connection is closed in order after the given number of bytes of replies.
         """
         client = self.served()
         self.relay.set(cut(after=4))
@@ -213,7 +219,7 @@ class RelayTests(SynchronousTestCase):
 
     def test_cutAtOnce(self) -> None:
         """
-        Without a number of bytes both existing and new connections end at once.
+        Without a number of bytes existing and new connections are closed immediately.
         """
         client = self.served()
         self.relay.set(cut())
@@ -222,7 +228,7 @@ class RelayTests(SynchronousTestCase):
 
     def test_times(self) -> None:
         """
-        A fault that is meant for one connection meets one; the others, and later ones, are well.
+        A fault with C{times=1} affects one connection and no other.
         """
         clients = [self.served(), self.served()]
         self.relay.set(cut(after=1, times=1))
@@ -237,7 +243,7 @@ class RelayTests(SynchronousTestCase):
 
     def test_blackhole(self) -> None:
         """
-        Connections are accepted, and nothing is answered; what was asked for meanwhile is lost.
+        Connections are accepted and nothing is answered. Requests that were sent meanwhile are lost.
         """
         old = self.served()
         self.relay.set(BLACKHOLE)
@@ -253,7 +259,7 @@ class RelayTests(SynchronousTestCase):
 
     def test_freeze(self) -> None:
         """
-        Nothing moves while the relay is frozen, on new connections neither, and nothing is lost.
+        Nothing is forwarded while the relay is frozen, also not on new connections, and nothing is lost.
         """
         old = self.served()
         self.relay.set(FREEZE)
@@ -269,7 +275,7 @@ class RelayTests(SynchronousTestCase):
 
     def test_trickle(self) -> None:
         """
-        Bytes come one by one, with pauses.
+        Bytes arrive one by one, with pauses.
         """
         client = self.served()
         self.relay.set(trickle(0.02))
@@ -279,7 +285,7 @@ class RelayTests(SynchronousTestCase):
 
     def test_trickleWithoutPause(self) -> None:
         """
-        Without a pause the bytes are sent one by one still, and all arrive.
+        Without a pause bytes are still sent one by one, and all arrive.
         """
         client = self.served()
         self.relay.set(trickle())
@@ -287,7 +293,7 @@ class RelayTests(SynchronousTestCase):
 
     def test_duplicate(self) -> None:
         """
-        Some bytes come twice, once on each connection, however they were cut into pieces.
+        Some bytes arrive twice, once on each connection, even if they were received in several pieces.
         """
         client = self.served()
         self.relay.set(duplicate(3, after=1))
@@ -299,7 +305,7 @@ class RelayTests(SynchronousTestCase):
 
     def test_inject(self) -> None:
         """
-        Strange bytes come between the server's own, once on each connection.
+        Other bytes are inserted between the server's own, once on each connection.
         """
         client = self.served()
         self.relay.set(inject(b"!!", after=2))
@@ -308,7 +314,7 @@ class RelayTests(SynchronousTestCase):
 
     def test_injectAtOnce(self) -> None:
         """
-        Strange bytes can come unasked, on existing and on new connections.
+        Other bytes can be sent immediately, on existing and on new connections.
         """
         old = self.served()
         self.relay.set(inject(b"!!"))
@@ -317,7 +323,7 @@ class RelayTests(SynchronousTestCase):
 
     def test_edit(self) -> None:
         """
-        Replies can be changed at will, requests are not.
+        Replies can be changed by a function, requests are not changed.
         """
         client = self.served()
         self.relay.set(edit(bytes.upper))
@@ -325,7 +331,7 @@ class RelayTests(SynchronousTestCase):
 
     def test_unix(self) -> None:
         """
-        It listens on a UNIX socket too, and connects to one.
+        The relay can listen on a UNIX socket, and connect to one.
         """
         path = os.path.join(self.mktemp(), "s")
         directory = tempfile.TemporaryDirectory()
@@ -340,7 +346,7 @@ class RelayTests(SynchronousTestCase):
 
     def test_stop(self) -> None:
         """
-        Stopping closes all connections and the address; a stopped relay cannot be used.
+        C{stop} closes all connections and the listening socket. A stopped relay cannot be used.
         """
         client = self.served()
         self.relay.set(FREEZE)
@@ -355,7 +361,7 @@ class RelayTests(SynchronousTestCase):
 
     def test_fault(self) -> None:
         """
-        The relay tells what it does at the moment.
+        C{fault} is the current fault.
         """
         self.assertEqual(self.relay.fault, PASS)
         self.relay.set(delay(1))
@@ -363,7 +369,7 @@ class RelayTests(SynchronousTestCase):
 
     def test_cannotListen(self) -> None:
         """
-        A relay that cannot listen says so, and leaves no thread.
+        A relay that cannot listen raises the error, and its thread ends.
         """
         before = threading.active_count()
         address: Address = self.relay.address
@@ -373,7 +379,7 @@ class RelayTests(SynchronousTestCase):
 
 def say(client: socket.socket, data: bytes, length: int = 0) -> bytes:
     """
-    Send something and receive as much, or so much.
+    Send bytes, and receive as many, or C{length} of them.
     """
     client.sendall(data)
     return receive(client, length or len(data))
@@ -381,7 +387,7 @@ def say(client: socket.socket, data: bytes, length: int = 0) -> bytes:
 
 def receive(client: socket.socket, length: int) -> bytes:
     """
-    Receive exactly so much.
+    Receive exactly so many bytes.
     """
     pieces = []
     while length and (data := client.recv(min(length, 1 << 16))):

@@ -1,6 +1,6 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests for other settings of a proxy that serves.
+Tests for changes of settings while the proxy serves.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from tests.real.servers import HOST, ask, freePort, serverEndpoint, until
 
 class ReloadTests(OperatedTestCase):
     """
-    Tests for one process.
+    Tests for a proxy of one process.
     """
 
     def test_everything(self) -> None:
         """
-        Bounds, times, servers, listeners and pools change, and no client notices. Each change is a line in the log.
+        Bounds, timeouts, servers, listeners and pools change, and no request fails. The log has a line for each change.
         """
         load = self.load()
         second, third = (HOST, freePort()), (HOST, freePort())
@@ -55,7 +55,8 @@ class ReloadTests(OperatedTestCase):
 
     def test_broken(self) -> None:
         """
-        A file with mistakes changes nothing: each is told in a line, by SIGHUP in the log, by the console there.
+        A file with errors changes nothing. Each error is one line, in the log after SIGHUP, and on the console after
+        C{reload}.
         """
         load = self.load()
         self.proxy.write("pool-size = many", "pipeline-dept = 9", "min-pool-size = 2", listen=["tcp:0:interface=x"])
@@ -75,14 +76,14 @@ class ReloadTests(OperatedTestCase):
 
     def settings(self) -> list[dict[str, str]]:
         """
-        @return: the settings of the pool.
+        @return: the settings of the pool that are in force.
         """
         lines = [line.split() for line in self.proxy.say("show settings").splitlines()]
         return [{"key": line[1], "value": line[2]} for line in lines if line[0] == "default"]
 
     def test_takenAddress(self) -> None:
         """
-        When one of the new listeners cannot be, nothing else changes either.
+        If one new listener cannot be opened, nothing else changes either.
         """
         load = self.load()
         free = (HOST, freePort())
@@ -98,7 +99,7 @@ class ReloadTests(OperatedTestCase):
 
     def test_fixed(self) -> None:
         """
-        What cannot change while the proxy runs is told, and the rest is done.
+        Settings that only a restart can change are reported, and all others change.
         """
         self.proxy.write("pool-size = 8")
         text = self.proxy.ini.read_text("utf-8")
@@ -111,7 +112,7 @@ class ReloadTests(OperatedTestCase):
 
     def test_many(self) -> None:
         """
-        Many signals do no harm: one reload after another, and the last one has the last word.
+        Many signals in a row do no harm: reloads run one after another, and the last one wins.
         """
         load = self.load()
         for size in range(5, 25):
@@ -124,7 +125,7 @@ class ReloadTests(OperatedTestCase):
 
 class WorkersReloadTests(ReloadTests):
     """
-    The same, for two processes.
+    The same tests for a proxy of two worker processes.
     """
 
     options = ("--workers", "2")

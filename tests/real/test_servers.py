@@ -34,25 +34,25 @@ from tests.real.servers import (
 
 class MissingTests(SynchronousTestCase):
     """
-    L{missing} and L{servers.which}: what is there to test against?
+    Tests for L{missing} and L{servers.which}.
     """
 
     def test_installed(self) -> None:
         """
-        Programs that are installed give no reason to skip.
+        If the programs are installed there is no reason to skip.
         """
         self.assertIsNone(missing("sh"))
 
     def test_missing(self) -> None:
         """
-        The first program that is not installed is the reason, in words.
+        The first program that is not installed is the reason to skip.
         """
         self.patch(servers, "which", lambda program: None if program == "memcached" else "/bin/" + program)
         self.assertEqual(missing("sh", "memcached", "nosuch"), "memcached is not installed")
 
     def test_daemonDirectories(self) -> None:
         """
-        Programs are found in the directories of daemons although C{PATH} does not name them.
+        Programs are found in the directories of daemons although C{PATH} does not contain these.
         """
         self.patch(os, "environ", {"PATH": "/nowhere"})
         self.patch(shutil, "which", lambda program, path: path)
@@ -61,12 +61,12 @@ class MissingTests(SynchronousTestCase):
 
 class AddressTests(SynchronousTestCase):
     """
-    Addresses and their spellings.
+    Tests for addresses and endpoint strings.
     """
 
     def test_endpoints(self) -> None:
         """
-        A host with port and a path are spelled as endpoint strings for clients and for listeners.
+        Host and port, and a path, have endpoint strings for clients and for servers.
         """
         self.assertEqual(servers.clientEndpoint((HOST, 7)), "tcp:127.0.0.1:7")
         self.assertEqual(servers.clientEndpoint("/a/b"), "unix:/a/b")
@@ -75,7 +75,7 @@ class AddressTests(SynchronousTestCase):
 
     def test_freePort(self) -> None:
         """
-        A free port can be listened on, and a port in use is not given out.
+        A free port can be listened on, and a port in use is not returned.
         """
         port = freePort()
         self.assertIn(port, servers.PORTS)
@@ -85,7 +85,8 @@ class AddressTests(SynchronousTestCase):
 
     def test_until(self) -> None:
         """
-        Waiting ends as soon as the condition is true, and with an error that names it when it stays false.
+        C{until} returns as soon as the condition is true, and raises an error that names the condition if it stays
+        false.
         """
         answers = iter([False, False, True])
         servers.until(lambda: next(answers))
@@ -95,12 +96,12 @@ class AddressTests(SynchronousTestCase):
 
 class Silent(Server):
     """
-    A process that never listens; C{options} is a program for the Python interpreter.
+    A process that never listens. C{options} is a program for Python.
     """
 
     def command(self) -> list[str]:
         """
-        Run the interpreter.
+        @return: the command that runs the program.
         """
         return [sys.executable, "-c", *self.options]
 
@@ -110,12 +111,12 @@ LISTEN = "import socket, sys, time, os, signal; s = socket.create_server(('127.0
 
 class Listening(Server):
     """
-    A process that listens and then runs the given Python statements.
+    A process that listens, and then executes the given Python statements.
     """
 
     def command(self) -> list[str]:
         """
-        Run the interpreter.
+        @return: the command that runs the statements.
         """
         assert not isinstance(self.address, str)
         return [sys.executable, "-c", LISTEN + self.options[0], str(self.address[1])]
@@ -123,12 +124,12 @@ class Listening(Server):
 
 class ServerTests(SynchronousTestCase):
     """
-    L{Server}: the process behind an address.
+    Tests for L{Server}.
     """
 
     def test_endsEarly(self) -> None:
         """
-        A process that ends at once is an error that shows its command and what it wrote, and leaves no directory.
+        If the process ends immediately, the error contains its command and its output, and no directory remains.
         """
         directory = self.mktemp()
         os.mkdir(directory)
@@ -142,7 +143,7 @@ class ServerTests(SynchronousTestCase):
 
     def test_neverListens(self) -> None:
         """
-        A process that does not accept in time is an error, and it is ended.
+        A process that does not accept connections in time is an error, and is killed.
         """
         self.patch(servers, "START_TIMEOUT", 0.2)
         server = Silent("import time; time.sleep(60)")
@@ -152,7 +153,7 @@ class ServerTests(SynchronousTestCase):
 
     def test_stop(self) -> None:
         """
-        Stopping asks the process to end, gives its exit status, keeps the log and removes the directory.
+        C{stop} ends the process, returns its exit status, keeps the log and removes the directory.
         """
         server = Listening("print('ready', flush=True); time.sleep(60)").start()
         self.addCleanup(server.stop)
@@ -165,7 +166,7 @@ class ServerTests(SynchronousTestCase):
 
     def test_stubborn(self) -> None:
         """
-        A process that ignores SIGTERM is killed after the deadline.
+        A process that ignores SIGTERM is killed after the timeout.
         """
         server = Listening("signal.signal(signal.SIGTERM, signal.SIG_IGN); print('.', flush=True); time.sleep(60)")
         server.start()
@@ -175,7 +176,8 @@ class ServerTests(SynchronousTestCase):
 
     def test_frozen(self) -> None:
         """
-        A frozen process is accepted for by the system but answers nothing until it is thawed; stopping it works too.
+        The kernel accepts connections for a suspended process, and nothing is answered until it is resumed. It can be
+        stopped too.
         """
         server = Listening("\nwhile True: s.accept()[0].sendall(b'hello')").start()
         self.addCleanup(server.stop)
@@ -206,7 +208,7 @@ class ServerTests(SynchronousTestCase):
 
     def test_children(self) -> None:
         """
-        What the process started itself does not outlive it.
+        The children of the process are killed with it.
         """
         server = Listening("\nif os.fork(): print(os.getpid(), flush=True)\ntime.sleep(60)")
         server.start()
@@ -224,7 +226,7 @@ class ServerTests(SynchronousTestCase):
 
     def test_notStarted(self) -> None:
         """
-        A server that was not started has no address and cannot be signalled or waited for.
+        A server that was not started has no address, and cannot be signalled or waited for.
         """
         server = Listening("")
         self.assertRaises(ServerFailed, lambda: server.address)
@@ -233,7 +235,7 @@ class ServerTests(SynchronousTestCase):
 
     def test_orphan(self) -> None:
         """
-        A server dies with the process that started it, however that dies.
+        A server is killed when the process that started it ends for any reason.
         """
         path = str(Path(servers.__file__).resolve().parents[2])
         starter = Listening(
@@ -254,21 +256,21 @@ class ServerTests(SynchronousTestCase):
 
 class MemcachedTests(SynchronousTestCase):
     """
-    L{Memcached}, the real one.
+    Tests for L{Memcached}.
     """
 
     skip = missing("memcached")
 
     def setUp(self) -> None:
         """
-        Start one.
+        Start a memcached.
         """
         self.memcached = Memcached("-t", "1").start()
         self.addCleanup(self.memcached.stop)
 
     def test_tcp(self) -> None:
         """
-        It answers at its address, and its statistics can be read.
+        It answers at its address, and C{stats} returns its statistics.
         """
         self.assertTrue(ask(self.memcached.address, b"version\r\n").startswith(b"VERSION "))
         stats = self.memcached.stats()
@@ -277,7 +279,7 @@ class MemcachedTests(SynchronousTestCase):
 
     def test_restart(self) -> None:
         """
-        After a restart it has the same address and has lost what it stored.
+        After a restart it has the same address and no items.
         """
         ask(self.memcached.address, b"set k 0 0 1\r\nv\r\n")
         self.memcached.restart()
@@ -285,7 +287,7 @@ class MemcachedTests(SynchronousTestCase):
 
     def test_unix(self) -> None:
         """
-        It listens on a UNIX socket in its own directory too.
+        It can listen on a UNIX socket in its directory.
         """
         with Memcached("-t", "1", address="memcached.sock") as memcached:
             self.assertEqual(memcached.endpoint, f"unix:{memcached.directory}/memcached.sock")
@@ -303,14 +305,14 @@ class MemcachedTests(SynchronousTestCase):
 
 class NutcrackerTests(SynchronousTestCase):
     """
-    L{Nutcracker}, the yardstick.
+    Tests for L{Nutcracker}.
     """
 
     skip = missing("memcached", "nutcracker")
 
     def test_forwards(self) -> None:
         """
-        It forwards to memcached, over as many connections as it was told.
+        It forwards requests to memcached, over the given number of connections.
         """
         with Memcached("-t", "1") as memcached:
             before = int(memcached.stats()["total_connections"])
@@ -318,12 +320,12 @@ class NutcrackerTests(SynchronousTestCase):
                 self.assertEqual(ask(nutcracker.address, b"set k 0 0 1\r\nv\r\n"), b"STORED\r\n")
                 for _ in range(9):
                     self.assertEqual(ask(nutcracker.address, b"get k\r\n", b"END\r\n"), b"VALUE k 0 1\r\nv\r\nEND\r\n")
-                # One more than its own: that which asks.
+                # One more than its own: the connection that reads the statistics.
                 self.assertEqual(int(memcached.stats()["total_connections"]) - before, 3 + 1)
 
     def test_badConfiguration(self) -> None:
         """
-        What it says about a bad configuration is in the error.
+        The error for an invalid configuration contains its output.
         """
         nutcracker = Nutcracker(upstream=[(HOST, 1)], settings=["colour: blue"])
         self.assertIn("colour", str(self.assertRaises(ServerFailed, nutcracker.start)))
@@ -331,7 +333,7 @@ class NutcrackerTests(SynchronousTestCase):
 
 class TwistdTests(SynchronousTestCase):
     """
-    L{Twistd}, with a plugin that Twisted brings along.
+    Tests for L{Twistd}, with a plugin of Twisted.
     """
 
     def test_plugin(self) -> None:
@@ -352,14 +354,14 @@ class TwistdTests(SynchronousTestCase):
 
     def test_refused(self) -> None:
         """
-        Options which the plugin does not know are an error with its usage text.
+        Unknown options of the plugin are an error that contains the usage.
         """
         error = self.assertRaises(ServerFailed, Twistd("--nonsense", plugin="portforward").start)
         self.assertIn("nonsense", str(error))
 
     def test_proxyCommand(self) -> None:
         """
-        The proxy is told its servers and where to listen by endpoint strings.
+        The options of L{servers.Proxy} name servers and listening addresses by endpoint strings.
         """
         proxy = servers.Proxy("--pool-size", "2", upstream=[(HOST, 1), "/a/b", "memory:"])
         self.patch(servers.Proxy, "address", (HOST, 2))

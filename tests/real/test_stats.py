@@ -1,6 +1,6 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests for statistics as others read them: Prometheus, memcached's tools, and people.
+Tests for statistics with their consumers: Prometheus' client library, memcached's tools, and a browser.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.real.servers import HOST, Memcached, Proxy, ask, connect, freePort, m
 
 class StatisticsTestCase(SynchronousTestCase):
     """
-    Two memcached servers behind a proxy that serves statistics.
+    Base class of tests with two memcacheds behind a proxy that serves statistics.
     """
 
     skip = missing("memcached")
@@ -34,7 +34,7 @@ class StatisticsTestCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         """
-        Start them.
+        Start the servers and the proxy.
         """
         self.servers = [Memcached().start() for _ in range(2)]
         for server in self.servers:
@@ -49,7 +49,7 @@ class StatisticsTestCase(SynchronousTestCase):
 
     def get(self, path: str) -> tuple[int, str]:
         """
-        @return: the code and the text at a path; 0 if nobody listens.
+        @return: the status code and the content of a path; 0 and nothing if the connection is refused.
         """
         connection = http.client.HTTPConnection(HOST, self.port, timeout=10)
         try:
@@ -63,7 +63,7 @@ class StatisticsTestCase(SynchronousTestCase):
 
     def told(self) -> dict[str, Any]:
         """
-        @return: what is in C{/stats.json} of the pool.
+        @return: the statistics of the pool in C{/stats.json}.
         """
         pools = json.loads(self.get("/stats.json")[1])["pools"]
         pool: dict[str, Any] = pools[0]
@@ -71,7 +71,7 @@ class StatisticsTestCase(SynchronousTestCase):
 
     def say(self, *requests: bytes) -> None:
         """
-        Ask something of the proxy, each on a connection of its own.
+        Send requests to the proxy, each on a new connection.
         """
         for request in requests:
             ask(self.proxy.address, request, end=b"\r\n")
@@ -79,14 +79,14 @@ class StatisticsTestCase(SynchronousTestCase):
 
 class PrometheusTests(StatisticsTestCase):
     """
-    What Prometheus reads.
+    Tests for C{/metrics}.
     """
 
     skip = missing("memcached") or (None if find_spec("prometheus_client") else "prometheus_client is not installed")
 
     def families(self) -> dict[str, Any]:
         """
-        @return: what the parser of Prometheus' own client finds, by name.
+        @return: the metric families that Prometheus' client library parses, by name.
         """
         from prometheus_client.parser import text_string_to_metric_families
 
@@ -98,7 +98,7 @@ class PrometheusTests(StatisticsTestCase):
 
     def value(self, families: dict[str, Any], name: str, **labels: str) -> float:
         """
-        @return: the sum of the samples of a name that have these labels.
+        @return: the sum of the samples with a name and labels.
         """
         samples = [sample for family in families.values() for sample in family.samples if sample.name == name]
         chosen = [sample.value for sample in samples if labels.items() <= sample.labels.items()]
@@ -107,7 +107,7 @@ class PrometheusTests(StatisticsTestCase):
 
     def test_parsed(self) -> None:
         """
-        Its parser understands all of it, and finds types, help and the numbers that are right.
+        The parser accepts the whole text, and finds types, descriptions and correct values.
         """
         self.say(b"set a 0 0 1\r\nx\r\n", b"get a\r\n", b"get b\r\n", b"get a b c\r\n", b"nonsense\r\n")
         families = self.families()
@@ -118,7 +118,7 @@ class PrometheusTests(StatisticsTestCase):
         pool = {"pool": "default"}
         self.assertEqual(self.value(families, "connpool_requests_total", command="get", **pool), 3)
         self.assertEqual(self.value(families, "connpool_server_requests_total", command="get"), 3)
-        # The two servers are no equals here: who has `a` is asked by turns.
+        # The two servers do not hold the same items here, so every second get finds `a`.
         found = self.value(families, "connpool_hits_total", **pool)
         self.assertEqual(found + self.value(families, "connpool_misses_total", **pool), 5)
         self.assertEqual(self.value(families, "connpool_requests_refused_total", **pool), 1)
@@ -128,7 +128,7 @@ class PrometheusTests(StatisticsTestCase):
 
     def test_histogram(self) -> None:
         """
-        Its histograms are whole: buckets that grow, up to all, with a sum and a count.
+        Histograms are complete: cumulative buckets, a sum and a count.
         """
         self.say(*[b"get a\r\n"] * 20)
         samples = self.families()["connpool_latency_seconds"].samples
@@ -144,7 +144,7 @@ class PrometheusTests(StatisticsTestCase):
 
     def test_failures(self) -> None:
         """
-        A server that goes away is seen, and why it cannot be reached.
+        A server that goes down is visible, and so is the reason why it cannot be reached.
         """
         address = f"tcp:{HOST}:{self.servers[0].address[1]}"
         self.servers[0].kill()
@@ -160,12 +160,12 @@ class PrometheusTests(StatisticsTestCase):
 
 class ToolTests(StatisticsTestCase):
     """
-    What tools for memcached read.
+    Tests for C{stats}.
     """
 
     def test_memcstat(self) -> None:
         """
-        The command C{memcstat} shows the numbers.
+        The command C{memcstat} shows the statistics.
         """
         program = which("memcstat")
         if program is None:
@@ -181,7 +181,7 @@ class ToolTests(StatisticsTestCase):
 
     def test_pymemcache(self) -> None:
         """
-        A client library has them by their names.
+        A client library returns the statistics by name.
         """
         with closing(Client(self.proxy.address)) as client:
             client.set("a", "b")
@@ -197,7 +197,7 @@ class ToolTests(StatisticsTestCase):
 
     def test_same(self) -> None:
         """
-        The same number is told everywhere.
+        C{stats}, C{/stats.json} and C{/metrics} have the same values.
         """
         self.say(*[b"get a\r\n"] * 7)
         with closing(Client(self.proxy.address)) as client:
@@ -208,12 +208,12 @@ class ToolTests(StatisticsTestCase):
 
 class HealthTests(StatisticsTestCase):
     """
-    What a load balancer asks.
+    Tests for C{/healthz}.
     """
 
     def test_servers(self) -> None:
         """
-        It is told that there is no server, and when there is one again.
+        It is 503 while no server is up, and 200 when one is up again.
         """
         for server in self.servers:
             server.kill()
@@ -224,7 +224,7 @@ class HealthTests(StatisticsTestCase):
 
     def test_draining(self) -> None:
         """
-        It is told that the proxy is about to end, while that answers who is there.
+        It is 503 while the proxy drains.
         """
         with connect(self.proxy.address) as line:
             self.servers[0].freeze()
@@ -243,28 +243,28 @@ class HealthTests(StatisticsTestCase):
 
 class WorkersTests(StatisticsTestCase):
     """
-    Two processes that are one proxy.
+    Tests for a proxy of two worker processes.
     """
 
     options = ("--workers", "2")
 
     def workers(self) -> list[int]:
         """
-        @return: their process ids.
+        @return: the process ids of the workers.
         """
         pid = self.proxy.pid
         return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()]
 
     def counts(self) -> tuple[int, int]:
         """
-        @return: gets, and bytes from clients.
+        @return: the number of gets, and the bytes received from clients.
         """
         told = self.told()
         return told["requests"]["get"], told["client_received_bytes"]
 
     def test_sums(self) -> None:
         """
-        They tell one sum, over HTTP and to their clients; when one is killed nothing is forgotten that was told.
+        HTTP and C{stats} return the sums of all workers. Counters of a worker that was killed are kept.
         """
         self.say(*[b"get a\r\n"] * 10)
         self.assertEqual(self.counts(), (10, 70))
@@ -285,14 +285,14 @@ class WorkersTests(StatisticsTestCase):
 
 class PageTests(StatisticsTestCase):
     """
-    What people see.
+    Tests for the status page.
     """
 
     skip = missing("memcached") or missingBrowser()
 
     def page(self, width: int = 1280, height: int = 900, dark: bool = False) -> Browser:
         """
-        @return: a browser that shows it.
+        @return: a browser that shows the page.
         """
         browser = Browser(width, height, dark).start()
         self.addCleanup(browser.stop)
@@ -302,13 +302,13 @@ class PageTests(StatisticsTestCase):
 
     def assertShown(self, browser: Browser, pattern: str, timeout: float = 20.0) -> None:
         """
-        Assert that a text comes to be seen.
+        Assert that the page shows a text soon.
         """
         browser.until(f"new RegExp({json.dumps(pattern)}).test(document.body.innerText)", timeout)
 
     def test_renders(self) -> None:
         """
-        It shows the pool, its servers, commands and events, and complains about nothing.
+        It shows the pool, its servers, commands and events, and has no errors.
         """
         self.say(b"set a 0 0 1\r\nx\r\n", b"get a\r\n")
         browser = self.page()
@@ -322,7 +322,7 @@ class PageTests(StatisticsTestCase):
 
     def test_updates(self) -> None:
         """
-        It renews itself: what has been asked is seen soon, and how often.
+        It updates itself: new requests are shown soon, with their number.
         """
         browser = self.page()
         self.say(*[b"get a\r\n"] * 50)
@@ -333,7 +333,7 @@ class PageTests(StatisticsTestCase):
 
     def test_downAndUp(self) -> None:
         """
-        A server that goes down is seen to, and that it comes back.
+        It shows a server that goes down and comes up again.
         """
         browser = self.page()
         name = rf"tcp:{HOST}:{self.servers[0].address[1]}"
@@ -351,7 +351,7 @@ class PageTests(StatisticsTestCase):
 
     def test_noAnswer(self) -> None:
         """
-        When the proxy does not answer, it says that its numbers are old, until there are new ones.
+        While the proxy does not answer, it shows that its numbers are old.
         """
         browser = self.page()
         self.proxy.stop()
@@ -363,7 +363,7 @@ class PageTests(StatisticsTestCase):
 
     def test_phone(self) -> None:
         """
-        On a phone nothing has to be scrolled sideways, and numbers have their names beside them.
+        On a phone it needs no horizontal scrolling, and numbers have their names beside them.
         """
         browser = self.page(390, 844)
         browser.until("document.querySelectorAll('tbody tr').length == 2")
@@ -373,7 +373,7 @@ class PageTests(StatisticsTestCase):
 
     def brightness(self, browser: Browser, of: str) -> float:
         """
-        @return: how light a color of the page is, from 0 to 255.
+        @return: the brightness of a color of the page, from 0 to 255.
         """
         color = browser.value(f"getComputedStyle(document.body).{of}")
         parts = [float(part) for part in re.findall(r"[\d.]+", color)[:3]]
@@ -381,7 +381,7 @@ class PageTests(StatisticsTestCase):
 
     def test_dark(self) -> None:
         """
-        Who likes it dark has it dark.
+        It is dark if the user prefers a dark color scheme.
         """
         for dark in (False, True):
             browser = self.page(dark=dark)
@@ -390,7 +390,7 @@ class PageTests(StatisticsTestCase):
 
     def test_names(self) -> None:
         """
-        Plots say in words what they show, and headings name the parts, for those who do not see them.
+        For screen readers, plots have descriptions, and parts have headings.
         """
         browser = self.page()
         browser.until("[...document.querySelectorAll('svg')].every((each) => each.getAttribute('aria-label'))")
@@ -403,7 +403,7 @@ class PageTests(StatisticsTestCase):
 
     def test_point(self) -> None:
         """
-        Pointing at a plot shows the numbers of that time.
+        Pointing at a plot shows the values at that time.
         """
         browser = self.page()
         self.say(*[b"get a\r\n"] * 50)
@@ -417,7 +417,7 @@ class PageTests(StatisticsTestCase):
 
     def test_strangeNames(self) -> None:
         """
-        Whatever a name has in it is text.
+        Names are shown as text and not interpreted as HTML.
         """
         browser = self.page()
         strange = "<img src=x onerror=document.title='broken'>"

@@ -1,7 +1,7 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests for life under systemd: sockets that outlive the process, and what systemd is told. A test is systemd here, as
-C{sd_listen_fds(3)} and C{sd_notify(3)} describe it.
+Tests for the proxy under systemd: sockets that outlive the process, and notifications. The tests take the role of
+systemd, as C{sd_listen_fds(3)} and C{sd_notify(3)} describe it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.certificates import Certificate, missingTLS, quoted
 from tests.real.load import Load
 from tests.real.servers import HOST, SOURCE, Address, Memcached, ask, connect, dieWithParent, missing, until
 
-#: The shell knows the number of the process that it becomes.
+#: LISTEN_PID must be the id of the process itself. The shell knows it, and keeps it across exec.
 BECOME = 'export LISTEN_PID=$$ WATCHDOG_PID=$$; exec "$@"'
 
 LIMIT = 20.0
@@ -33,7 +33,7 @@ class Systemd:
     """
     A service with its socket.
 
-    @ivar told: what the service has said, in order, with C{|} between lines.
+    @ivar told: the notifications of the service, in order, with C{|} between their lines.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Systemd:
 
     def end(self) -> None:
         """
-        Kill the service, if it is still there.
+        Kill the service if it still runs.
         """
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
@@ -109,13 +109,13 @@ class Systemd:
     @property
     def log(self) -> str:
         """
-        What the service has logged.
+        The log of the service.
         """
         return (self.directory / "log").read_text("utf-8")
 
     def listen(self) -> None:
         """
-        Hear what the service says.
+        Receive notifications of the service.
         """
         try:
             while True:
@@ -125,9 +125,10 @@ class Systemd:
 
     def untilTold(self, state: str) -> str:
         """
-        Wait until it says something it has not said before.
+        Wait for a new notification.
 
-        @return: what it says.
+        @param state: the beginning of the notification.
+        @return: the notification.
         """
         before = len(self.told)
 
@@ -156,14 +157,14 @@ class SystemdTests(SynchronousTestCase):
 
     def test_restart(self) -> None:
         """
-        While the service is restarted again and again, no client is refused, and none gets a wrong answer.
+        While the service is restarted several times, no client is refused, and no reply is wrong.
         """
         for options in ((), ("--workers", "2")):
             systemd = self.systemd("--pool-size", "4", *options)
             systemd.start()
             load = Load(systemd.address, clients=100, seconds=60.0, timeout=LIMIT).start()
             for _ in range(3):
-                # Workers take longer to serve than their parent to listen.
+                # Workers need more time until they serve than their parent until it listens.
                 self.assertEqual(ask(systemd.address, b"get a\r\n", timeout=LIMIT), b"END\r\n")
                 time.sleep(0.5)
                 systemd.stop()
@@ -177,7 +178,7 @@ class SystemdTests(SynchronousTestCase):
 
     def test_unix(self) -> None:
         """
-        A UNIX socket outlives the service, its file too.
+        A UNIX socket and its file outlive the service.
         """
         systemd = self.systemd(unix=True)
         for _ in range(2):
@@ -187,7 +188,7 @@ class SystemdTests(SynchronousTestCase):
 
     def test_tls(self) -> None:
         """
-        A socket of systemd may be one of TLS, also with workers; certificates are read again as ever.
+        A TLS listener can use a socket of systemd, also with workers. A reload reads certificates again.
         """
         if missingTLS:
             self.skipTest(missingTLS)
@@ -214,7 +215,8 @@ class SystemdTests(SynchronousTestCase):
 
     def test_told(self) -> None:
         """
-        systemd is told when the service is ready, that it lives and how it is, when it reloads, and when it stops.
+        The service notifies systemd when it is ready, reloads and stops. It sends watchdog notifications and its
+        status.
         """
         ini = Path(self.mktemp()).absolute()
         ini.write_text("[connpool]\npool-size = 2\n", "ascii")
@@ -232,7 +234,7 @@ class SystemdTests(SynchronousTestCase):
 
     def test_tool(self) -> None:
         """
-        It is systemd's own tool that starts us, too.
+        The service starts under C{systemd-socket-activate}.
         """
         tool = shutil.which("systemd-socket-activate")
         if tool is None:

@@ -1,7 +1,7 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests for TLS on both sides of the proxy: Python's own TLS as the client, memcached's as the server. The last word on
-what a session does over TLS is what it does without.
+Tests for TLS on both sides of the proxy. The client uses Python's TLS, the server memcached's. The behaviour of a
+session with TLS is compared with that of a session without.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CLIENT_LIMIT = 5.0
 
 def missingMemcachedTLS() -> str | None:
     """
-    Say why a test with memcached's TLS cannot run, or C{None}.
+    @return: the reason to skip a test that needs a memcached with TLS, or C{None}.
     """
     path = which("memcached")
     if path is None:
@@ -37,14 +37,14 @@ def missingMemcachedTLS() -> str | None:
 
 class TLSTestCase(SynchronousTestCase):
     """
-    What these tests share.
+    Base class of these tests.
     """
 
     skip = missingTLS
 
     def setUp(self) -> None:
         """
-        Make an authority, and a certificate of it for this host, in a directory that any user may read.
+        Create an authority and a certificate for this host, in a directory that any user may read.
         """
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
@@ -56,7 +56,7 @@ class TLSTestCase(SynchronousTestCase):
 
     def certificate(self, name: str, signer: Certificate | None = None) -> Certificate:
         """
-        Make a certificate that memcached, as another user, can read.
+        Create a certificate that memcached, which runs as another user, can read.
         """
         made = Certificate(self.directory, name, signer or self.authority)
         made.key.chmod(0o644)
@@ -64,7 +64,7 @@ class TLSTestCase(SynchronousTestCase):
 
     def trust(self, name: str, *authorities: Certificate) -> Path:
         """
-        Make a directory of authorities.
+        Create a directory of authorities.
         """
         directory = self.directory / name
         directory.mkdir()
@@ -76,7 +76,7 @@ class TLSTestCase(SynchronousTestCase):
         self, *options: str, host: Certificate | None = None, arguments: str = "", upstream: str = "memory:"
     ) -> Proxy:
         """
-        Start a proxy that listens with TLS, and without.
+        Start a proxy that listens with and without TLS.
         """
         host = host or self.host
         self.port = freePort()
@@ -106,7 +106,7 @@ class TLSTestCase(SynchronousTestCase):
 
     def read(self, client: socket.socket, size: int) -> bytes:
         """
-        Read so many bytes, or all there are.
+        Read so many bytes, or until the end of the connection.
         """
         data = bytearray()
         while len(data) < size:
@@ -118,13 +118,13 @@ class TLSTestCase(SynchronousTestCase):
 
     def ask(self, client: socket.socket, request: bytes, end: bytes = b"END\r\n") -> bytes:
         """
-        Ask, and read until the answer ends.
+        Send a request, and read until the end of the reply.
         """
         return exchange(client, request, end)
 
     def serial(self, client: ssl.SSLSocket) -> int:
         """
-        @return: the number of the certificate that a client was shown.
+        @return: the serial number of the certificate that a client received.
         """
         certificate = client.getpeercert()
         assert certificate is not None
@@ -132,7 +132,7 @@ class TLSTestCase(SynchronousTestCase):
 
     def sessions(self, proxy: Proxy) -> int:
         """
-        @return: how many clients the proxy has, besides who asks.
+        @return: the number of the proxy's clients, without the one that reads this number.
         """
         found = ask(proxy.address, b"stats\r\n", end=b"END\r\n").split(b"STAT curr_connections ")[1].split(b"\r\n")[0]
         return int(found) - 1
@@ -145,7 +145,7 @@ class ListenTests(TLSTestCase):
 
     def test_serves(self) -> None:
         """
-        Clients are served by TLS and without, by one pool, each on its port.
+        One pool serves clients with and without TLS, each on its port.
         """
         proxy = self.proxy()
         self.assertEqual(self.ask(self.client(), b"set a 0 0 1\r\nx\r\n", b"STORED\r\n"), b"STORED\r\n")
@@ -153,7 +153,7 @@ class ListenTests(TLSTestCase):
 
     def test_chain(self) -> None:
         """
-        The certificates between the host's and the one that the client trusts are sent along, if they are named.
+        Intermediate certificates are sent to clients if they are configured.
         """
         between = Certificate(self.directory, "between", self.authority, authority=True)
         host = self.certificate("127.0.0.1", between)
@@ -164,13 +164,13 @@ class ListenTests(TLSTestCase):
 
     def test_clientCertificates(self) -> None:
         """
-        Where clients need a certificate, one of the right authority is served, and nobody else gets a word.
+        If client certificates are required, a client with one of the right authority is served, and no other client.
         """
         other = Certificate(self.directory, "other", authority=True)
         proxy = self.proxy(arguments=f":caCertsDir={quoted(self.trusted)}")
         self.assertEqual(self.ask(self.client(self.certificate("client")), b"get a\r\n"), b"END\r\n")
         for own in (None, other, self.certificate("client2", other)):
-            # With TLS 1.3 the client hears of it when it reads.
+            # With TLS 1.3 the client gets the error when it reads.
             self.assertRaises(
                 (ssl.SSLError, ConnectionResetError), lambda own=own: self.ask(self.client(own), b"get a\r\n")
             )
@@ -179,7 +179,7 @@ class ListenTests(TLSTestCase):
 
     def test_workers(self) -> None:
         """
-        Workers, who are given their clients, speak TLS with them.
+        Workers, which get their clients from the parent, use TLS with them.
         """
         if reason := missing("memcached"):
             self.skipTest(reason)
@@ -193,8 +193,8 @@ class ListenTests(TLSTestCase):
 
     def test_renewed(self) -> None:
         """
-        At SIGHUP certificates are read again: who connects later gets the new one, who is there notices nothing. What
-        cannot be read changes nothing, and is told.
+        SIGHUP reads certificates again: new clients get the new one, and connected clients are not affected. A
+        certificate that cannot be read changes nothing, and is reported.
         """
         for options, upstream in (((), "memory:"), (("--workers", "2", "--pool-size", "2"), f"tcp:{HOST}:9")):
             host = self.certificate(HOST)
@@ -216,7 +216,7 @@ class ListenTests(TLSTestCase):
 
     def test_notTLS(self) -> None:
         """
-        Who does not speak TLS is closed, and nobody else is concerned.
+        A client that does not use TLS is closed, and no other client is affected.
         """
         proxy = self.proxy()
         self.assertNotIn(b"END", ask((HOST, self.port), b"get a\r\n"))
@@ -226,10 +226,11 @@ class ListenTests(TLSTestCase):
 
     def test_tooMany(self) -> None:
         """
-        One client more than may be is told so by TLS too; one that does not even shake hands is closed soon.
+        One client above C{max-clients} gets the error over TLS too. One that does not even start a handshake is closed
+        soon.
         """
         proxy = self.proxy("--max-clients", "1")
-        # Who asked whether it accepts may still be there.
+        # The connection that checked whether the proxy accepts may still be open.
         until(lambda: self.ask(self.client(), b"get a\r\n", b"\r\n") == b"END\r\n", what="room for one")
         self.assertEqual(self.client().recv(100), b"ERROR Too many open connections\r\n")
         with connect((HOST, self.port)) as silent:
@@ -238,7 +239,7 @@ class ListenTests(TLSTestCase):
 
     def end(self, client: socket.socket) -> bytes:
         """
-        @return: what comes before the other side closes.
+        @return: the bytes that are received before the peer closes the connection.
         """
         try:
             return client.recv(100)
@@ -248,12 +249,12 @@ class ListenTests(TLSTestCase):
 
 class ParityTests(TLSTestCase):
     """
-    Tests for sessions over TLS beside sessions without.
+    Tests that compare sessions with and without TLS.
     """
 
     def both(self, proxy: Proxy) -> tuple[socket.socket, socket.socket]:
         """
-        @return: a client by TLS, and one without.
+        @return: a client with TLS, and one without.
         """
         plain = connect(proxy.address, CLIENT_LIMIT)
         self.addCleanup(plain.close)
@@ -261,7 +262,7 @@ class ParityTests(TLSTestCase):
 
     def test_pieces(self) -> None:
         """
-        However the requests are cut, the replies are the same, in their order.
+        The replies are the same, and in order, however the requests are cut into pieces.
         """
         chance = random.Random(9)
         proxy = self.proxy()
@@ -284,7 +285,7 @@ class ParityTests(TLSTestCase):
 
     def test_large(self) -> None:
         """
-        Large values, many at once, arrive as they were sent.
+        Many large values at once arrive unchanged.
         """
         value = random.Random(1).randbytes(1 << 20)
         client, _ = self.both(self.proxy("--max-item-size", "2m"))
@@ -297,8 +298,8 @@ class ParityTests(TLSTestCase):
 
     def test_unread(self) -> None:
         """
-        A client that asks for much and does not read is held to a few values, and harms nobody; when it reads at last,
-        all of it is there.
+        For a client that requests much and does not read, a few values are buffered, and no other client is affected.
+        When the client reads at last, it gets everything.
         """
         value = b"x" * (1 << 20)
         proxy = self.proxy()
@@ -316,7 +317,8 @@ class ParityTests(TLSTestCase):
 
     def test_ends(self) -> None:
         """
-        A session ends when the client says quit, says goodbye, or is gone, and nothing of it stays.
+        A session ends when the client sends C{quit}, closes its side, or resets the connection, and nothing of it
+        remains.
         """
         proxy = self.proxy()
         client = self.client()
@@ -336,7 +338,7 @@ class ParityTests(TLSTestCase):
 
     def test_stop(self) -> None:
         """
-        A stop is not held up by clients who are there and ask nothing, and answers those who do.
+        Idle clients do not delay a stop, and clients with requests get their replies.
         """
         with socket.create_server((HOST, 0)) as server:
             host, port = server.getsockname()
@@ -387,7 +389,7 @@ class UpstreamTests(TLSTestCase):
 
     def test_serves(self) -> None:
         """
-        memcached is asked by TLS, and the proxy stops without waiting for anything.
+        The proxy connects to memcached with TLS, and stops without delay.
         """
         proxy = self.before(self.memcached(self.host), f"trustRoots={quoted(self.trusted)}")
         self.assertEqual(ask(proxy.address, b"set a 0 0 1\r\nx\r\n"), b"STORED\r\n")
@@ -398,7 +400,7 @@ class UpstreamTests(TLSTestCase):
 
     def test_clientCertificate(self) -> None:
         """
-        A memcached that wants a certificate gets ours.
+        A memcached that requires a client certificate gets that of the proxy.
         """
         server = self.memcached(self.host, "ssl_verify_mode=2", f"ssl_ca_cert={self.authority.certificate}")
         own = self.certificate("own")
@@ -410,7 +412,7 @@ class UpstreamTests(TLSTestCase):
 
     def test_reasons(self) -> None:
         """
-        A server that is not trusted, has another name, or does not speak TLS, is down, for this reason.
+        A server that is not trusted, has another name, or does not use TLS is down, with that reason.
         """
         trusted = f"trustRoots={quoted(self.trusted)}"
         other = f"trustRoots={quoted(self.trust('other', Certificate(self.directory, 'another', authority=True)))}"
@@ -436,7 +438,7 @@ class UpstreamTests(TLSTestCase):
 
     def test_load(self) -> None:
         """
-        A load over TLS, from proxy to proxy, gets no wrong answer.
+        A load over TLS, from proxy to proxy, gets no wrong reply.
         """
         self.proxy("--pool-size", "2")
         upstream = f"tls:{HOST}:{self.port}:trustRoots={quoted(self.trusted)}"

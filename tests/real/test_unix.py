@@ -1,6 +1,6 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests for UNIX sockets: who may connect, and what stays when a process is gone.
+Tests for UNIX sockets: permissions, and sockets that a process left behind.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class UNIXTests(SynchronousTestCase):
 
     def proxy(self, path: str, arguments: str = "", *options: str) -> Proxy:
         """
-        @return: a proxy that listens on a UNIX socket, and on a port.
+        @return: a proxy that listens on a UNIX socket and on a port.
         """
         proxy = Proxy("--listen", f"unix:{path}{arguments}", *options, upstream=["memory:"])
         self.addCleanup(proxy.stop)
@@ -37,13 +37,13 @@ class UNIXTests(SynchronousTestCase):
 
     def assertServes(self, path: Path) -> None:
         """
-        Assert that a proxy answers there.
+        Assert that a proxy answers at the socket.
         """
         self.assertEqual(ask(str(path), b"get a\r\n"), b"END\r\n")
 
     def test_life(self) -> None:
         """
-        The socket has the mode that was asked for, and goes with its process.
+        The socket has the configured mode, and is removed when the process ends.
         """
         self.first.start()
         self.assertServes(self.path)
@@ -55,14 +55,14 @@ class UNIXTests(SynchronousTestCase):
 
     def test_everybody(self) -> None:
         """
-        Without a mode everybody may connect, as with Twisted's own.
+        Without a mode every user may connect, as with Twisted's own endpoints.
         """
         self.proxy(f"{self.path}2").start()
         self.assertEqual(stat.S_IMODE(Path(f"{self.path}2").stat().st_mode), 0o666)
 
     def test_crashed(self) -> None:
         """
-        A process that starts takes over from one that crashed, also if the id of that one is in use again.
+        A process replaces the socket of a process that crashed, even if another process has the id of that process now.
         """
         for owner in (None, os.getpid()):
             self.first.start()
@@ -76,7 +76,7 @@ class UNIXTests(SynchronousTestCase):
 
     def test_inUse(self) -> None:
         """
-        A socket that another process has is not taken from it; it is told whose it is.
+        A process does not replace the socket of a running process. The error names that process.
         """
         self.first.start()
         error = self.assertRaises(ServerFailed, self.proxy(str(self.path)).start)
@@ -87,7 +87,7 @@ class UNIXTests(SynchronousTestCase):
 
     def test_workers(self) -> None:
         """
-        It is the same with workers.
+        The same with workers.
         """
         proxy = self.proxy(f"{self.path}3", ":mode=660", "--workers", "2", "--pool-size", "2")
         proxy.upstream = ["tcp:127.0.0.1:9"]

@@ -1,8 +1,7 @@
 # -*- test-case-name: tests.real.test_wire_memcache -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-The table of exchanges against a real memcached: what a client reads through the dialect is what it would read from the
-server itself.
+Tests for the table of exchanges with a real memcached: the dialect gives a client the same bytes as the server.
 """
 
 from __future__ import annotations
@@ -17,24 +16,24 @@ from txconnpool.wire.memcache.dialect import Memcache
 
 VERSION = "1.6.18"
 
-#: The state the table is written for.
+#: Requests that create the state that the table assumes.
 PREPARE = b"flush_all\r\nset a 5 0 3\r\nabc\r\nset n 0 0 2\r\n10\r\n"
 
-#: Ends an exchange, as nothing in the table does: all that was asked before is answered before it.
+#: A request that ends an exchange: no row of the table has it, and its reply comes after all other replies.
 FENCE = b"mg fence k\r\n"
 FENCED = b"EN kfence\r\n"
 
 
 class MemcachedTests(SynchronousTestCase):
     """
-    Two servers in the same state: one is asked directly, the other through the dialect.
+    Tests with two servers in the same state: one is asked directly, the other through the dialect.
     """
 
     skip = missing("memcached")
 
     def setUp(self) -> None:
         """
-        Start both, of the version the table is about.
+        Start both servers, if they have the version that the table is about.
         """
         self.direct = Memcached().start()
         self.addCleanup(self.direct.stop)
@@ -46,7 +45,7 @@ class MemcachedTests(SynchronousTestCase):
 
     def askDirectly(self, request: bytes) -> tuple[bytes, bool]:
         """
-        @return: the answer of the server without anything between, and whether it closed the connection.
+        @return: the reply of the server, and whether it closed the connection.
         """
         answer = ask(self.direct.address, request + FENCE, FENCED)
         if answer.endswith(FENCED):
@@ -55,7 +54,7 @@ class MemcachedTests(SynchronousTestCase):
 
     def askThrough(self, request: bytes) -> tuple[bytes, bool]:
         """
-        @return: the answer of the server with the dialect between, and whether it would close the connection.
+        @return: the reply of the server through the dialect, and whether the dialect would close the connection.
         """
         relay = Relay(Memcache())
         with connect(self.behind.address) as server:
@@ -75,7 +74,7 @@ class MemcachedTests(SynchronousTestCase):
 
     def compare(self, row: Exchange) -> tuple[tuple[bytes, bool], tuple[bytes, bool]]:
         """
-        @return: the two answers to a row.
+        @return: the replies of both to a row of the table.
         """
         for server in (self.direct, self.behind):
             ask(server.address, PREPARE + FENCE, FENCED)
@@ -83,7 +82,7 @@ class MemcachedTests(SynchronousTestCase):
 
     def test_same(self) -> None:
         """
-        Both answer the same, and what they answer is in the table.
+        Both give the same reply, which is the one in the table.
         """
         for row in EXCHANGES:
             if not row.differs:
@@ -93,7 +92,8 @@ class MemcachedTests(SynchronousTestCase):
 
     def test_different(self) -> None:
         """
-        Where the table says that they differ, they do: a row that has no reason has to lose it.
+        Where the table has a reason for a difference, the replies differ. If they do not, the reason must be removed
+        from the table.
         """
         for row in EXCHANGES:
             if row.differs not in ("", OURS):

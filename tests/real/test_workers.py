@@ -21,9 +21,9 @@ from tests.real.servers import Memcached, Proxy, ask, connect, everything, missi
 
 class Watch(threading.Thread):
     """
-    Sees how many connections a memcached has, of which one is ours.
+    Reads memcached's number of connections repeatedly, over one connection of its own.
 
-    @ivar most: how many others there were at most.
+    @ivar most: the maximum number of other connections.
     """
 
     def __init__(self, memcached: Memcached) -> None:
@@ -34,7 +34,7 @@ class Watch(threading.Thread):
 
     def run(self) -> None:
         """
-        Look again and again.
+        Read the number until L{end} is called.
         """
         while not self._ended.wait(0.01):
             self._line.sendall(b"stats\r\n")
@@ -42,7 +42,7 @@ class Watch(threading.Thread):
             while not answer.endswith(b"END\r\n"):
                 answer += self._line.recv(1 << 16)
             (count,) = [line for line in answer.split(b"\r\n") if line.startswith(b"STAT curr_connections ")]
-            # Without any other connection than ours, memcached tells 2.
+            # With no other connection than this one, memcached reports 2.
             self.most = max(self.most, int(count.split()[2]) - 2)
 
     def end(self) -> int:
@@ -64,9 +64,9 @@ class WorkersTests(OperatedTestCase):
 
     def clients(self, count: int) -> list[bytes]:
         """
-        Have clients come, and ask for something.
+        Connect clients, and send a request from each.
 
-        @return: what they are told.
+        @return: their replies.
         """
         told = []
         for _ in range(count):
@@ -88,15 +88,15 @@ class WorkersTests(OperatedTestCase):
 
     def perWorker(self) -> dict[str, int]:
         """
-        @return: how many sessions each worker has.
+        @return: the number of sessions of each worker.
         """
         numbers = [row["session"].split(".")[0] for row in self.proxy.rows("sessions 1000")]
         return {number: numbers.count(number) for number in sorted(set(numbers))}
 
     def test_equal(self) -> None:
         """
-        All workers have equally many clients, whether these come one by one or all at once; and those who come when one
-        has lost its own come to that one.
+        All workers have equally many clients, whether these connect one by one or all at once. If a worker has lost its
+        clients, it gets the next ones.
         """
         load = self.load(clients=60)
         self.assertEqual(self.perWorker(), {"1": 30, "2": 30})
@@ -127,7 +127,8 @@ class WorkersTests(OperatedTestCase):
 
     def test_maxClients(self) -> None:
         """
-        So does the bound on clients: the one that is too many is told so, and whoever goes makes room.
+        C{max-clients} holds for all workers together: one more client gets the error, and a client that disconnects
+        makes room.
         """
         told = self.clients(101)
         self.assertEqual(told[:100], [b"END\r\n"] * 100)
@@ -138,14 +139,14 @@ class WorkersTests(OperatedTestCase):
 
     def stats(self) -> dict[str, str]:
         """
-        @return: what C{stats} tells a client.
+        @return: the statistics that C{stats} returns to a client.
         """
         lines = ask(self.proxy.address, b"stats\r\n", b"END\r\n").decode().splitlines()
         return dict(line.split(" ", 2)[1:] for line in lines if line.startswith("STAT "))
 
     def test_statistics(self) -> None:
         """
-        C{stats} tells the sums of all workers, whoever is asked; what a worker has counted that was killed stays.
+        C{stats} returns the sums of all workers, from any worker. Counters of a worker that was killed are kept.
         """
         self.clients(11)
         told = [self.stats() for _ in range(2)]
@@ -157,8 +158,8 @@ class WorkersTests(OperatedTestCase):
 
     def test_killed(self) -> None:
         """
-        When a worker is killed only its own clients lose their connections; another takes its place, and they come back
-        to it. No answer is wrong, and nobody is refused.
+        When a worker is killed only its own clients lose their connections. Another worker replaces it, and gets them
+        when they connect again. No reply is wrong, and no client is refused.
         """
         load = self.load(clients=40)
         time.sleep(0.5)
@@ -175,13 +176,13 @@ class WorkersTests(OperatedTestCase):
 
     def reaped(self, pid: int) -> bool:
         """
-        Whether a worker has ended, and the parent knows.
+        @return: whether a worker has ended and the parent has reaped it.
         """
         return pid not in self.proxy.children
 
     def test_backOff(self) -> None:
         """
-        A worker that dies again and again is replaced more and more slowly; meanwhile the others serve.
+        A worker that dies repeatedly is replaced after growing delays. Meanwhile the other workers serve.
         """
         deaths = []
         for _ in range(4):
@@ -196,7 +197,7 @@ class WorkersTests(OperatedTestCase):
 
     def test_term(self) -> None:
         """
-        A worker that is sent SIGTERM answers what it has read before it ends, and another takes its place.
+        A worker that gets SIGTERM answers the requests that it has read before it ends, and another one replaces it.
         """
         client = self.paused()
         number = self.proxy.rows("sessions")[0]["session"].split(".")[0]
@@ -210,7 +211,7 @@ class WorkersTests(OperatedTestCase):
 
     def test_stop(self) -> None:
         """
-        A stop lets all workers answer what they have read; then all of them have ended.
+        At a stop all workers answer the requests that they have read, and then all processes end.
         """
         children = self.proxy.children
         clients = [connect(self.proxy.address) for _ in range(4)]
@@ -230,7 +231,7 @@ class WorkersTests(OperatedTestCase):
 
     def test_group(self) -> None:
         """
-        So it is when all processes are sent the signal, as systemd and a terminal do.
+        The same if all processes get the signal, as from systemd and from a terminal.
         """
         children = self.proxy.children
         client = self.paused()
@@ -247,24 +248,24 @@ class WorkersTests(OperatedTestCase):
 
     def test_orphans(self) -> None:
         """
-        When the parent is killed its workers end by themselves.
+        If the parent is killed its workers end by themselves.
         """
         children = self.proxy.children
-        # Not by our own means, which would end its children too.
+        # Not Server.kill, which would kill its children too.
         os.kill(self.proxy.pid, signal.SIGKILL)
         until(lambda: all(gone(pid) for pid in children), what="the end of the workers")
 
 
 class UNIXTests(SynchronousTestCase):
     """
-    Tests for workers at a UNIX socket.
+    Tests for workers with a UNIX socket.
     """
 
     skip = missing("memcached")
 
     def test_serves(self) -> None:
         """
-        Clients of a UNIX socket are served too, and its file is gone at the end.
+        Clients of a UNIX socket are served, and the socket's file is removed at the end.
         """
         with Memcached() as memcached:
             proxy = Proxy("--workers", "2", upstream=[memcached.address], address="socket").start()
