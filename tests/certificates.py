@@ -1,6 +1,6 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-Keys and certificates for tests, each in a file. They are made with C{cryptography}, which TLS brings along.
+Keys and certificates for tests, in files. They are made with C{cryptography}, which is installed with TLS.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class Certificate:
 
     def __init__(self, directory: Path, name: str, signer: Certificate | None = None, authority: bool = False) -> None:
         """
-        Make them.
+        Make a key and a certificate for it.
 
-        @param name: the name of the host, or its address; also of the files.
-        @param signer: who signs; itself, if not given.
-        @param authority: whether it may sign others.
+        @param name: the name or the address of the host; the files have this name too.
+        @param signer: the certificate authority; the certificate is self-signed if not given.
+        @param authority: whether the certificate may sign others.
         """
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -62,6 +62,6 @@ class Certificate:
 
 def quoted(path: Path) -> str:
     """
-    Write a path as part of an endpoint string.
+    @return: a path as a part of an endpoint string.
     """
     return str(path).replace("\\", r"\\").replace(":", r"\:")

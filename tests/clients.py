@@ -1,6 +1,6 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-What the tests of sessions share.
+A test case for sessions, and requests and replies to compare with.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tests.memcached import answer
 from tests.stage import Stage, assertClosed, assertTidy
 from txconnpool.proxy import session
 
-#: So many requests may a session of these tests have in flight at first, for several to be lost at once.
+#: The requests that a session of these tests may have in flight at first: enough for several to be lost at once.
 FIRST_WINDOW = 16
 
 TOO_LARGE = b"SERVER_ERROR object too large for cache\r\n"
@@ -25,15 +25,12 @@ REFUSED = b"SERVER_ERROR upstream unavailable: connection refused (server0)\r\n"
 
 def get(*keys: bytes) -> bytes:
     """
-    @return: the answers to a C{get} of each key.
+    @return: the reply to a C{get} of these keys, each in a request of its own.
     """
     return b"".join(answer(b"get %s\r\n" % key)[0] for key in keys)
 
 
 def keys(count: int, first: int = 0) -> list[bytes]:
-    """
-    @return: so many different keys.
-    """
     return [b"key%d" % number for number in range(first, first + count)]
 
 
@@ -46,19 +43,19 @@ def gets(names: list[bytes]) -> bytes:
 
 def put(key: bytes, size: int, noreply: bytes = b"") -> bytes:
     """
-    @return: a C{set} of so many bytes.
+    @return: a C{set} of a value of so many bytes.
     """
     return b"set %s 0 0 %d%s\r\n%s\r\n" % (key, size, noreply, b"x" * size)
 
 
 class SessionTestCase(SynchronousTestCase):
     """
-    What the tests of sessions share.
+    A test case with a L{Stage}.
     """
 
     def stage(self, servers: int = 1, **settings: Any) -> Stage:
         """
-        Make a stage whose books are looked at when the test ends: by then nothing may be in flight any more.
+        Set up a stage. At the end of the test it is closed, and nothing may be in flight or left.
         """
         self.patch(session, "FIRST_WINDOW", FIRST_WINDOW)
         stage = Stage(servers, **settings)
@@ -69,7 +66,7 @@ class SessionTestCase(SynchronousTestCase):
 
     def strike(self, stage: Stage) -> None:
         """
-        Look at the books, then close everything, and see that nothing is left behind.
+        Let all requests end, check the records of the pool, close everything, and check that nothing is left.
         """
         for server in stage.servers:
             server.mode = "accept"

@@ -1,7 +1,9 @@
 # -*- test-case-name: tests.proxy.test_session -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-A memcached for tests: each reply follows from its request alone, and the test decides when it arrives.
+A fake memcached for tests of the proxy. Each reply follows from its request alone, so a test knows what each client
+must receive. It parses requests independently of L{txconnpool.wire.memcache}, and the test decides when the replies
+arrive.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from tests.pipes import Endpoint, Pipe
 
 def value(key: bytes) -> bytes:
     """
-    What L{Line} has stored under a key, which no other key has. It is full of what only looks like the protocol.
+    The value of a key in all servers. No two keys have the same one, and it is full of bytes that look like the
+    protocol.
     """
     noise = b"%s\r\nEND\r\nVALUE %s 0 3\r\n" % (key, key)
     size = 20000 if key.startswith(b"large") else len(key)
@@ -33,10 +36,11 @@ _REQUEST = re.compile(
 
 def answer(data: bytes) -> tuple[bytes, int]:
     """
-    @param data: what was sent to a server.
+    Answer the first request.
 
-    @return: what memcached says to the first request in it, and how long the request is; C{(b"", 0)} while it is not
-        complete.
+    @param data: the bytes received by the server.
+
+    @return: the reply and the length of the request; C{(b"", 0)} while the request is incomplete.
     """
     match = _REQUEST.match(data)
     if match is None:
@@ -77,8 +81,8 @@ class Line(Pipe):
     """
     A connection to a server, seen from the server.
 
-    @ivar asked: what was asked, one request each, the handshake not among them.
-    @ivar owed: the answers that have not been delivered.
+    @ivar asked: all requests except the handshake.
+    @ivar owed: the replies that have not been sent.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -89,7 +93,7 @@ class Line(Pipe):
 
     def look(self) -> None:
         """
-        Work out the answers to what has come.
+        Parse the received requests and prepare their replies.
         """
         self._unparsed += self.take()
         while self._unparsed:
@@ -102,9 +106,11 @@ class Line(Pipe):
 
     def deliver(self, size: int | None = None) -> bool:
         """
-        Have answers arrive, or so many bytes of them.
+        Send replies.
 
-        @return: whether there was anything to deliver.
+        @param size: the maximum number of bytes; C{None}: all.
+
+        @return: whether there was anything to send.
         """
         self.look()
         if not (self.owed and self.connected and self.reading):
@@ -119,7 +125,7 @@ class Upstream(Endpoint[Line]):
     """
     A memcached.
 
-    @ivar greets: whether the handshake is answered.
+    @ivar greets: whether it answers the handshake.
     """
 
     kind = Line

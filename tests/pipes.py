@@ -1,8 +1,8 @@
 # -*- test-case-name: tests.proxy.test_session -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Connections in memory whose far end the test holds: it decides when bytes arrive and in which pieces, when the far end
-reads, and when the connection is lost. Nothing here has a socket or a clock of its own.
+Connections and servers in memory for tests. The test holds the far end: it decides when bytes arrive and in which
+pieces, when the far end reads, and when the connection is lost.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-#: As many unsent bytes pause a producer.
+#: A producer is paused while there are more unread bytes than this.
 HIGH_WATER = 1 << 16
 
 
@@ -35,17 +35,17 @@ P = TypeVar("P", bound="Pipe")
 @implementer(ITransport, IConsumer, IPushProducer)
 class Pipe:
     """
-    A connection. Its near end is the transport of a protocol, its far end is for the test.
+    A connection. Its near end is the transport of a protocol, its far end is controlled by the test.
 
-    As with sockets, C{connectionLost} is called in a later turn than whatever brought it about, bytes that come while
-    the protocol does not read are kept for it, and a producer is paused while there is much that the far end has not
-    read.
+    As with a socket, C{connectionLost} is called in a later turn of the reactor than the call that causes it, bytes
+    that arrive while the protocol is paused are kept, and a producer is paused while the far end has much to read.
+    Unlike with a socket, bytes arrive in both directions within the call that sends them.
 
-    @ivar reads: whether the far end reads what comes as soon as it comes.
-    @ivar reading: whether the protocol wants to be given bytes.
-    @ivar connected: whether C{connectionLost} has not been called.
-    @ivar closing: whether the protocol has closed the connection, in whichever way.
-    @ivar aborted: whether it has by force.
+    @ivar reads: whether the far end reads bytes as soon as they arrive.
+    @ivar reading: whether the protocol is not paused.
+    @ivar connected: whether C{connectionLost} has not been called yet.
+    @ivar closing: whether the protocol has closed or aborted the connection.
+    @ivar aborted: whether the protocol has aborted the connection.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -65,14 +65,14 @@ class Pipe:
     @property
     def received(self) -> bytes:
         """
-        What the far end has read since the last L{take}.
+        The bytes that the far end has read since the last L{take}.
         """
         return bytes(self._received)
 
     @property
     def unread(self) -> int:
         """
-        How many bytes it has not read.
+        The number of bytes that the far end has not read.
         """
         return len(self._unread)
 
@@ -87,9 +87,6 @@ class Pipe:
     # -- The near end
 
     def write(self, data: bytes) -> None:
-        """
-        Carry bytes to the far end.
-        """
         assert isinstance(data, bytes)
         if not self.connected or self.aborted:
             return
@@ -102,14 +99,11 @@ class Pipe:
             self.producer.pauseProducing()
 
     def writeSequence(self, pieces: Any) -> None:
-        """
-        Carry pieces of bytes.
-        """
         self.write(b"".join(pieces))
 
     def loseConnection(self) -> None:
         """
-        Close when the far end has read everything, and, as TLS does, when there is no producer that might have more.
+        Close when the far end has read everything and, as TLS does, when no producer is registered.
         """
         if self.connected and not self.closing:
             self.closing = True
@@ -121,9 +115,6 @@ class Pipe:
             self.clock.callLater(0, self.lose, ConnectionDone())
 
     def abortConnection(self) -> None:
-        """
-        Close at once.
-        """
         if self.connected and not self.aborted:
             self.closing = self.aborted = True
             self.reading = False
@@ -131,59 +122,41 @@ class Pipe:
             self.clock.callLater(0, self.lose, ConnectionAborted())
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """
-        Note whom to pause.
-        """
         assert self.producer is None and streaming
         self.producer = producer
 
     def unregisterProducer(self) -> None:
-        """
-        Pause nobody.
-        """
         self.producer = None
         self.paused = False
         self._close()
 
     def pauseProducing(self) -> None:
-        """
-        Keep what comes.
-        """
         self.reading = False
 
     def resumeProducing(self) -> None:
         """
-        Give the protocol what was kept, in a later turn.
+        Deliver the bytes that were kept, in a later turn.
         """
         if self.connected and not self.closing:
             self.reading = True
             self.clock.callLater(0, self.send, b"")
 
     def stopProducing(self) -> None:
-        """
-        Close.
-        """
         self.loseConnection()
 
     def getPeer(self) -> IPv4Address:
-        """
-        @return: some address.
-        """
         return IPv4Address("TCP", "192.0.2.1", 4321)
 
     def getHost(self) -> IPv4Address:
-        """
-        @return: another one.
-        """
         return IPv4Address("TCP", "192.0.2.2", 11212)
 
     # -- The far end
 
     def send(self, data: bytes, piece: int = 0) -> None:
         """
-        Have bytes arrive.
+        Let bytes arrive at the protocol.
 
-        @param piece: in pieces of this size.
+        @param piece: the length of the pieces in which they arrive; 0: all at once.
         """
         if piece:
             for start in range(0, len(data), piece):
@@ -196,9 +169,11 @@ class Pipe:
 
     def read(self, size: int | None = None) -> int:
         """
-        Read what is there, or so many bytes of it.
+        Read at the far end.
 
-        @return: how many there were.
+        @param size: the maximum number of bytes; C{None}: all.
+
+        @return: the number of bytes read.
         """
         data = self._unread[:size]
         del self._unread[:size]
@@ -212,7 +187,7 @@ class Pipe:
 
     def take(self) -> bytes:
         """
-        @return: what was received since the last time.
+        @return: the bytes that the far end has read since the last call.
         """
         data = bytes(self._received)
         self._received.clear()
@@ -220,7 +195,7 @@ class Pipe:
 
     def end(self) -> None:
         """
-        The far end will send nothing more, and goes on reading.
+        Half-close the connection: the far end sends nothing more, and goes on reading.
         """
         if self.connected and not self.closing:
             if IHalfCloseableProtocol.providedBy(self.protocol):
@@ -230,7 +205,7 @@ class Pipe:
 
     def lose(self, reason: Exception | None = None) -> None:
         """
-        The connection is lost.
+        Lose the connection now.
         """
         if self.connected:
             self.connected = self.reading = False
@@ -269,7 +244,9 @@ class Recorder(Protocol):
 @implementer(IPushProducer)
 class Pusher:
     """
-    A push producer that notes what it is told.
+    A push producer that records the calls of its consumer.
+
+    @ivar onResume: called by L{resumeProducing}.
     """
 
     def __init__(self) -> None:
@@ -277,35 +254,27 @@ class Pusher:
         self.onResume: Callable[[], object] = list
 
     def pauseProducing(self) -> None:
-        """
-        Note it.
-        """
         self.calls.append("pause")
 
     def resumeProducing(self) -> None:
-        """
-        Note it.
-        """
         self.calls.append("resume")
         self.onResume()
 
     def stopProducing(self) -> None:
-        """
-        Note it.
-        """
         self.calls.append("stop")
 
 
 @implementer(IStreamClientEndpoint)
 class Endpoint(Generic[P]):
     """
-    A server in memory, as an endpoint.
+    A server in memory, as an endpoint. It connects within the call of L{connect}.
 
-    @cvar kind: what its connections are.
-    @ivar mode: what becomes of a dial: C{"accept"}, C{"refuse"}, C{"hang"} for neither, C{"raise"} for a mistake.
-    @ivar dials: how many there have been.
-    @ivar hanging: those that are in progress.
-    @ivar lines: all connections there have been.
+    @cvar kind: the class of its connections.
+    @ivar mode: what happens to a dial: C{"accept"}, C{"refuse"}, C{"hang"}, or C{"raise"} for an exception of
+        C{connect}.
+    @ivar dials: the number of dials.
+    @ivar hanging: the dials in progress.
+    @ivar lines: all connections so far.
     """
 
     kind: Callable[[Clock], P]
@@ -325,14 +294,11 @@ class Endpoint(Generic[P]):
     @property
     def open(self) -> list[P]:
         """
-        The connections there are.
+        The open connections.
         """
         return [line for line in self.lines if line.connected]
 
     def connect(self, protocolFactory: Any) -> Deferred[Any]:
-        """
-        Connect, or do not.
-        """
         self.dials += 1
         if self.mode == "accept":
             return execute(self._connected, protocolFactory)
@@ -359,14 +325,14 @@ class Endpoint(Generic[P]):
 
     def accept(self) -> None:
         """
-        A dial that hangs succeeds.
+        Let the oldest hanging dial succeed.
         """
         factory, dial = self.hanging.pop(0)
         dial.callback(self._connected(factory))
 
     def refuse(self) -> None:
         """
-        A dial that hangs fails.
+        Let the oldest hanging dial fail.
         """
         _, dial = self.hanging.pop(0)
         dial.errback(ConnectionRefusedError())

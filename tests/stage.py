@@ -27,10 +27,10 @@ from txconnpool.wire.memcache.dialect import Memcache
 
 class Stage:
     """
-    A pool with its sessions and servers. The pool is started and has as many connections as are kept open.
+    A pool with its sessions and servers. The pool is started and has its minimum of connections.
 
     @ivar servers: the servers.
-    @ivar line: the first connection that was made.
+    @ivar clients: the clients of the proxy.
     """
 
     def __init__(
@@ -45,7 +45,8 @@ class Stage:
         **limits: Any,
     ) -> None:
         """
-        @param limits: those of the pool, see L{Limits}, where they are not to be those of the proxy.
+        @param servers: the number of servers.
+        @param limits: limits of the pool that differ from the default, see L{Limits}.
         """
         self.clock = clock = Clock()
         self.servers = [Upstream(clock, f"server{number}") for number in range(servers)]
@@ -84,21 +85,21 @@ class Stage:
     @property
     def lines(self) -> list[Line]:
         """
-        All connections there have been.
+        All connections so far.
         """
         return [line for server in self.servers for line in server.lines]
 
     @property
     def line(self) -> Line:
         """
-        The only connection to the only server.
+        The only open connection.
         """
         (line,) = (line for line in self.lines if line.connected)
         return line
 
     def client(self) -> Pipe:
         """
-        A new client of the proxy.
+        Connect a client to the proxy.
         """
         client = Pipe(self.clock).connect(self.sessions.buildProtocol(None))
         self.clients.append(client)
@@ -106,14 +107,14 @@ class Stage:
 
     def turns(self, count: int = 10) -> None:
         """
-        Let happen what happens without anything coming from outside.
+        Run the events that are due without time passing.
         """
         for _ in range(count):
             self.clock.advance(0)
 
     def serve(self) -> None:
         """
-        Let the servers answer everything, and what comes of that, until all is quiet.
+        Let the servers send all replies, until nothing happens any more.
         """
         self.turns()
         while sum(line.deliver() for line in self.lines):
@@ -121,7 +122,9 @@ class Stage:
 
     def ask(self, client: Pipe, request: bytes) -> bytes:
         """
-        @return: what a client gets for a request when the servers answer.
+        Send a request of a client and let the servers reply.
+
+        @return: the reply that the client receives.
         """
         client.take()
         client.send(request)
@@ -131,7 +134,7 @@ class Stage:
 
 def owed(record: Record) -> int:
     """
-    Count what is in flight on a connection.
+    Count the requests in flight on a connection.
     """
     connection: Connection = record.connection
     counts = [count for _, command, count, _, _ in connection._inFlight if command is not None]
@@ -140,10 +143,10 @@ def owed(record: Record) -> int:
 
 def assertTidy(case: SynchronousTestCase, pool: PoolEngine, quiet: bool = True) -> None:
     """
-    Assert that the books of a pool agree with its connections: each carries what is in flight on it and no more, and
-    those that carry nothing are among the idle ones, once.
+    Assert that the records of a pool agree with its connections: the load of each is its requests in flight, and idle
+    connections are listed as idle exactly once.
 
-    @param quiet: whether nothing is in flight, too.
+    @param quiet: whether to assert that no request is in flight and none waits.
     """
     state = pool._state
     for record in state.records:
@@ -161,7 +164,7 @@ def assertTidy(case: SynchronousTestCase, pool: PoolEngine, quiet: bool = True) 
 
 def assertClosed(case: SynchronousTestCase, stage: Stage, close: Callable[[], Deferred[None]] | None = None) -> None:
     """
-    Assert that a pool closes without leaving a connection or a timer behind.
+    Close a pool, and assert that no connection and no timer is left.
     """
     done = (close or stage.pool.close)()
     stage.turns()

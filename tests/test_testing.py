@@ -29,36 +29,27 @@ from txconnpool.testing import FakeServer, MemoryPool, finish
 
 class Client(Protocol):
     """
-    Keeps what happens to it.
+    Records its events.
     """
 
     def __init__(self) -> None:
         self.events: list[Any] = []
 
     def dataReceived(self, data: bytes) -> None:
-        """
-        Keep it.
-        """
         self.events.append(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """
-        Keep it.
-        """
         self.events.append(reason.type)
 
 
 class Greeter(LineReceiver):
     """
-    A server that greets whoever says a name.
+    A server that answers each line with a greeting.
     """
 
     delimiter = b"\n"
 
     def lineReceived(self, line: bytes) -> None:
-        """
-        Greet.
-        """
         self.sendLine(b"hello " + line)
 
 
@@ -71,42 +62,27 @@ class GreetingClient(LineReceiver):
     greeting: Deferred[bytes]
 
     def greet(self, name: bytes) -> Deferred[bytes]:
-        """
-        Ask for a greeting.
-        """
         self.greeting = Deferred()
         self.sendLine(name)
         return self.greeting
 
     def lineReceived(self, line: bytes) -> None:
-        """
-        Here it is.
-        """
         self.greeting.callback(line)
 
 
 class FakeServerTests(SynchronousTestCase):
     """
-    L{FakeServer} and L{FakeConnection}.
+    Tests for L{FakeServer} and L{FakeConnection}.
     """
 
     def setUp(self) -> None:
-        """
-        Make a server.
-        """
         self.clock = Clock()
         self.server = FakeServer(self.clock, Factory.forProtocol(Greeter))
 
     def dial(self) -> Deferred[Any]:
-        """
-        Ask for a connection.
-        """
         return self.server.connect(Factory.forProtocol(Client))
 
     def connect(self) -> Client:
-        """
-        Make a connection.
-        """
         dialed = self.dial()
         self.clock.advance(0)
         client: Client = self.successResultOf(dialed)
@@ -114,9 +90,9 @@ class FakeServerTests(SynchronousTestCase):
 
     def exchange(self, client: Client, data: bytes) -> list[Any]:
         """
-        Have a client say something.
+        Send bytes from a client.
 
-        @return: what has happened to it since the last time.
+        @return: the events of the client since the last call.
         """
         assert client.transport is not None
         client.transport.write(data)
@@ -124,7 +100,7 @@ class FakeServerTests(SynchronousTestCase):
 
     def happened(self, client: Client) -> list[Any]:
         """
-        @return: what has happened to a client since the last time.
+        @return: the events of a client since the last call.
         """
         self.clock.advance(0)
         events, client.events = client.events, []
@@ -138,7 +114,7 @@ class FakeServerTests(SynchronousTestCase):
 
     def test_answers(self) -> None:
         """
-        The protocol of the server answers on each connection, and what it heard is kept.
+        The protocol of the server answers on each connection, and the bytes that it receives are recorded.
         """
         one, two = self.connect(), self.connect()
         self.assertEqual(self.exchange(one, b"one\ntw"), [b"hello one\n"])
@@ -148,7 +124,7 @@ class FakeServerTests(SynchronousTestCase):
 
     def test_memcached(self) -> None:
         """
-        Without another protocol it is a memcached, whose store can be looked into.
+        Without a factory the server is a memcached, and the test can inspect its store.
         """
         self.server = FakeServer(self.clock)
         client = self.connect()
@@ -159,7 +135,7 @@ class FakeServerTests(SynchronousTestCase):
 
     def test_silent(self) -> None:
         """
-        With Twisted's C{Protocol} it says only what the test says.
+        With Twisted's C{Protocol} the server sends only what the test sends.
         """
         self.server = FakeServer(self.clock, Factory.forProtocol(Protocol))
         client = self.connect()
@@ -169,7 +145,7 @@ class FakeServerTests(SynchronousTestCase):
 
     def test_refuse(self) -> None:
         """
-        A server that refuses does so for each dial, as it is told; its connections stay.
+        A server that refuses fails each dial with the given reason; its connections stay open.
         """
         client = self.connect()
         self.server.refuse()
@@ -193,7 +169,7 @@ class FakeServerTests(SynchronousTestCase):
 
     def test_hang(self) -> None:
         """
-        A dial that hangs does so until the server accepts or refuses, or it is cancelled.
+        A dial hangs until the server accepts or refuses, or until it is cancelled.
         """
         self.server.hang()
         dials = [self.dial(), self.dial()]
@@ -216,7 +192,7 @@ class FakeServerTests(SynchronousTestCase):
 
     def test_hold(self) -> None:
         """
-        What is kept back arrives when it is released, as much of it as is.
+        Bytes that were held back arrive when they are released, also in part.
         """
         client = self.connect()
         self.server.hold()
@@ -239,7 +215,7 @@ class FakeServerTests(SynchronousTestCase):
 
     def test_holdTwice(self) -> None:
         """
-        To keep back what is kept back already loses nothing.
+        A second C{hold} loses nothing.
         """
         client = self.connect()
         self.server.hold()
@@ -248,9 +224,9 @@ class FakeServerTests(SynchronousTestCase):
         self.server.release()
         self.assertEqual(self.happened(client), [b"hello one\n"])
 
-    def test_say(self) -> None:
+    def test_send(self) -> None:
         """
-        What the test says overtakes what is kept back.
+        Bytes sent by the test arrive before those held back.
         """
         client = self.connect()
         self.server.hold()
@@ -260,7 +236,7 @@ class FakeServerTests(SynchronousTestCase):
 
     def test_close(self) -> None:
         """
-        Connections that are closed end in order, what was said before included.
+        Closing the connections delivers the bytes that were sent before.
         """
         clients = [self.connect(), self.connect()]
         self.server.connections[0].send(b"bye")
@@ -270,7 +246,7 @@ class FakeServerTests(SynchronousTestCase):
 
     def test_reset(self) -> None:
         """
-        Connections that are reset are lost, with what was said before.
+        Resetting the connections loses the bytes that were sent before.
         """
         clients = [self.connect(), self.connect()]
         self.server.connections[0].send(b"bye")
@@ -290,7 +266,7 @@ class FakeServerTests(SynchronousTestCase):
 
     def test_clientCloses(self) -> None:
         """
-        A connection that the client closes is there no more.
+        A connection that the client closes is removed from the list.
         """
         client = self.connect()
         assert client.transport is not None
@@ -300,7 +276,7 @@ class FakeServerTests(SynchronousTestCase):
 
     def test_serverCloses(self) -> None:
         """
-        The server's protocol can close the connection, and say several things at once.
+        The server's protocol can write several pieces and close the connection.
         """
 
         class Leaver(Protocol):
@@ -315,7 +291,7 @@ class FakeServerTests(SynchronousTestCase):
 
     def test_noProtocol(self) -> None:
         """
-        A factory that makes no protocol is a mistake in the test.
+        A factory that builds no protocol is an error in the test.
         """
 
         class Nothing(Factory):
@@ -329,12 +305,12 @@ class FakeServerTests(SynchronousTestCase):
 
 class MemoryPoolTests(SynchronousTestCase):
     """
-    L{MemoryPool} and L{finish}.
+    Tests for L{MemoryPool} and L{finish}.
     """
 
     def test_result(self) -> None:
         """
-        The result of a call or a coroutine is there without time passing.
+        C{result} returns the result of a call or of a coroutine without time passing.
         """
 
         async def twice(pool: MemoryPool) -> list[Any]:
@@ -349,7 +325,7 @@ class MemoryPoolTests(SynchronousTestCase):
 
     def test_failure(self) -> None:
         """
-        A call that fails raises its exception.
+        C{result} raises the exception of a failed call.
         """
         pool = MemoryPool(whenDown=1)
         pool.server.refuse()
@@ -358,7 +334,7 @@ class MemoryPoolTests(SynchronousTestCase):
 
     def test_noResult(self) -> None:
         """
-        A call that has no result yet is a failure of the test, which says how the pool stands.
+        If there is no result yet, C{result} fails the test with a description of the pool.
         """
         pool = MemoryPool()
         pool.server.hold()
@@ -370,7 +346,7 @@ class MemoryPoolTests(SynchronousTestCase):
 
     def test_settings(self) -> None:
         """
-        It has the settings of any pool, and time passes when the test says so.
+        The pool accepts the settings of any pool, and the test makes time pass.
         """
         pool = MemoryPool(requestTimeout=3.0)
         pool.result(pool.version())
@@ -393,7 +369,7 @@ class MemoryPoolTests(SynchronousTestCase):
 
     def test_inFlight(self) -> None:
         """
-        Requests in flight at the end are a failure of the test, and end nevertheless.
+        Requests in flight at the end fail the test, and are aborted.
         """
         pool = MemoryPool()
         pool.result(pool.version())
@@ -407,7 +383,7 @@ class MemoryPoolTests(SynchronousTestCase):
 
     def test_borrowed(self) -> None:
         """
-        A client that was not given back is a failure of the test.
+        A lease at the end fails the test.
         """
         pool = MemoryPool()
         pool.result(pool.acquire())
@@ -416,7 +392,7 @@ class MemoryPoolTests(SynchronousTestCase):
 
     def test_timers(self) -> None:
         """
-        A timer of the program that is left over is a failure of the test.
+        A timer of the program at the end fails the test.
         """
         pool = MemoryPool()
         call = pool.clock.callLater(1, lambda: None)
@@ -441,12 +417,12 @@ class MemoryPoolTests(SynchronousTestCase):
 
 class DocumentationTests(SynchronousTestCase):
     """
-    What the documentation says is so.
+    The examples in the documentation work.
     """
 
     def blocks(self) -> list[str]:
         """
-        The examples in the module's docstring.
+        @return: the examples in the module's docstring.
         """
         found = re.findall(r"::\n\n((?:    .*\n|\n)+)", testing.__doc__ or "")
         return [dedent(block) for block in found]
@@ -465,7 +441,7 @@ class DocumentationTests(SynchronousTestCase):
 
     def test_otherProtocols(self) -> None:
         """
-        A pool of another protocol works as shown.
+        A pool of clients of another protocol works as shown.
         """
 
         class TextClient(GreetingClient):

@@ -22,27 +22,24 @@ HELLO = b"version\r\n"
 
 class MemCacheTestCase(SynchronousTestCase):
     """
-    What is common to all tests.
+    Base of all test cases.
     """
 
     def results(self, answers: Sequence[Deferred[Any]]) -> list[Any]:
         """
-        The results of calls, each of which has one.
+        Get the results of calls, each of which must have one.
         """
         return [self.successResultOf(answer) for answer in answers]
 
 
 class EmbeddedTestCase(MemCacheTestCase):
     """
-    What is common to the tests of a pool with an embedded memcached.
+    A pool whose server is an embedded memcached.
     """
 
     settings: dict[str, Any] = {}
 
     def setUp(self) -> None:
-        """
-        Make a pool.
-        """
         self.pool = MemoryPool(**self.settings)
         self.addCleanup(finish, self.pool)
 
@@ -56,14 +53,14 @@ class EmbeddedTestCase(MemCacheTestCase):
 
     def connect(self) -> None:
         """
-        Have one connection, and forget what was said on it.
+        Make one connection and discard the requests recorded on it.
         """
         self.pool.result(self.pool.version())
         self.connection.received = b""
 
     def store(self, **values: bytes) -> None:
         """
-        Store values, and forget what was said.
+        Store values and discard the requests recorded on the connection.
         """
         for key, value in values.items():
             self.pool.result(self.pool.set(key, value))
@@ -72,15 +69,12 @@ class EmbeddedTestCase(MemCacheTestCase):
 
 class ScriptedTestCase(MemCacheTestCase):
     """
-    What is common to the tests with a server that says what the test wants.
+    A pool whose server sends only what the test sends.
     """
 
     settings: dict[str, Any] = {}
 
     def setUp(self) -> None:
-        """
-        Make a pool and its server.
-        """
         self.clock = MemoryReactorClock()
         self.server = FakeServer(self.clock, Factory.forProtocol(Protocol))
         self.pool = MemCachePool(self.server, 1, self.clock, configure=None, **self.settings)
@@ -88,13 +82,13 @@ class ScriptedTestCase(MemCacheTestCase):
 
     def flush(self) -> None:
         """
-        Let everything happen that can happen without time passing.
+        Run all events that are due without time passing.
         """
         self.clock.advance(0)
 
     def reply(self, data: bytes) -> None:
         """
-        Have the server say something on the only connection.
+        Send bytes from the server on the only connection.
         """
         self.flush()
         (connection,) = self.server.connections
@@ -103,7 +97,7 @@ class ScriptedTestCase(MemCacheTestCase):
 
     def lose(self) -> None:
         """
-        Lose all connections, which have lived for a while.
+        Lose all connections after they have lived long enough for it not to count as a failed dial.
         """
         self.flush()
         self.clock.advance(FLAP)
@@ -112,7 +106,7 @@ class ScriptedTestCase(MemCacheTestCase):
 
     def received(self) -> bytes:
         """
-        What has come to the server on the only connection since the last time.
+        @return: the bytes received by the server on the only connection since the last call.
         """
         self.flush()
         (connection,) = self.server.connections

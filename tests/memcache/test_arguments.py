@@ -19,12 +19,13 @@ from txconnpool.testing import MemoryPool, finish
 
 class ArgumentTests(EmbeddedTestCase):
     """
-    What is wrong with an argument is told before anything is sent.
+    Invalid arguments are reported before anything is sent.
     """
 
     def assertInvalid(self, call: Callable[..., Deferred[Any]], *arguments: Any, tells: str, **more: Any) -> None:
         """
-        A call fails at once, with an error that users of MemCacheProtocol expect, and says why.
+        Assert that a call fails at once, sends nothing, and that the error is one that users of MemCacheProtocol
+        expect.
         """
         error = self.failureResultOf(call(*arguments, **more), InvalidArgument).value
         self.assertIsInstance(error, ClientError)
@@ -35,7 +36,7 @@ class ArgumentTests(EmbeddedTestCase):
 
     def test_keys(self) -> None:
         """
-        Every command refuses what cannot be a key.
+        Every command refuses an invalid key.
         """
         pool = self.pool
         calls: list[Callable[[Any], Deferred[Any]]] = [
@@ -63,7 +64,7 @@ class ArgumentTests(EmbeddedTestCase):
 
     def test_longestKey(self) -> None:
         """
-        A key may have 250 bytes, any but spaces and control characters.
+        A key may have 250 bytes of any value except spaces and control characters.
         """
         key = b"!~\x80\xff" + b"k" * 246
         self.assertEqual(self.pool.result(self.pool.set(key, b"v")), True)
@@ -71,7 +72,7 @@ class ArgumentTests(EmbeddedTestCase):
 
     def test_values(self) -> None:
         """
-        A value is bytes, and no more of them than the server takes.
+        A value must be bytes, and not longer than the server accepts.
         """
         for call in (self.pool.set, self.pool.add, self.pool.replace, self.pool.append, self.pool.prepend):
             self.assertInvalid(call, "k", "text", tells="a value is bytes, not str")
@@ -80,7 +81,7 @@ class ArgumentTests(EmbeddedTestCase):
 
     def test_maxItemSize(self) -> None:
         """
-        How large a value may be is a setting, to be that of the server.
+        The maximum length of a value is a setting.
         """
         pool = MemoryPool(maxItemSize=10)
         self.addCleanup(finish, pool)
@@ -90,7 +91,7 @@ class ArgumentTests(EmbeddedTestCase):
     @covers("7")
     def test_numbers(self) -> None:
         """
-        Numbers are whole, and in the range that memcached knows.
+        Numbers must be integers in the range that memcached accepts.
         """
         pool = self.pool
         for flags in (-1, 1 << 32, "1", 1.0, None):
@@ -105,7 +106,7 @@ class ArgumentTests(EmbeddedTestCase):
 
     def test_identifiers(self) -> None:
         """
-        An identifier is bytes of digits, of a number that memcached knows.
+        An identifier must be the digits of a number of 64 bits, as bytes.
         """
         for cas in (b"", b"x", b"-1", b"1 2", 1, "1", None, b"18446744073709551616"):
             self.assertInvalid(self.pool.checkAndSet, "k", b"", cas, tells=f"not {cas!r}")
@@ -114,7 +115,7 @@ class ArgumentTests(EmbeddedTestCase):
 
     def test_kindsOfStats(self) -> None:
         """
-        What kind of statistics is wanted is one line.
+        The name of a group of statistics must not contain control characters.
         """
         self.assertInvalid(self.pool.stats, b"a\0", tells="")
         self.assertInvalid(self.pool.stats, "items \x01", tells="")

@@ -18,20 +18,17 @@ from txconnpool.testing import FakeServer, MemoryPool, finish
 
 class BatchTests(EmbeddedTestCase):
     """
-    What is called in one turn of the reactor travels together.
+    Gets of one turn of the reactor are sent as one request.
     """
 
     def setUp(self) -> None:
-        """
-        Have a connection and some values.
-        """
         super().setUp()
         self.connect()
         self.store(a=b"1", b=b"2", c=b"3")
 
     def test_oneRequest(self) -> None:
         """
-        Gets of one turn are one request, and each has its own answer.
+        Gets of one turn are one request, and each has its own result.
         """
         answers = [self.pool.get(key) for key in ("a", "x", "b", b"c")]
         self.assertEqual(self.connection.received, b"")
@@ -49,7 +46,7 @@ class BatchTests(EmbeddedTestCase):
 
     def test_sameKey(self) -> None:
         """
-        A key that several want is asked for once, and each of them is told.
+        A key that several callers get is sent once, and each of them receives the value.
         """
         answers: list[Deferred[Any]] = [self.pool.get(key) for key in ("a", b"a", "b", "a")]
         answers.append(self.pool.getMultiple([b"a", "b"]))
@@ -60,7 +57,7 @@ class BatchTests(EmbeddedTestCase):
 
     def test_sameKeyForMany(self) -> None:
         """
-        However many want the same key, each of them is told.
+        Thousands of callers can get the same key in one turn.
         """
         answers = [self.pool.get("a") for _ in range(5000)]
         answers[7].addErrback(lambda failure: failure.trap(CancelledError))
@@ -71,7 +68,7 @@ class BatchTests(EmbeddedTestCase):
 
     def test_identifiers(self) -> None:
         """
-        Those who want identifiers travel together, without those who do not.
+        Gets with identifiers are one request, and those without another one.
         """
         answers = [self.pool.get("a"), self.pool.gets("a"), self.pool.get("b"), self.pool.gets("b")]
         self.pool.flush()
@@ -82,7 +79,7 @@ class BatchTests(EmbeddedTestCase):
 
     def test_full(self) -> None:
         """
-        A request with as many keys as it may have goes at once, and the next get begins another one.
+        A request that has the maximum number of keys is sent at once, and the next get begins another one.
         """
         pool = MemoryPool(batchSize=2, maxClients=1)
         self.addCleanup(finish, pool)
@@ -105,7 +102,7 @@ class BatchTests(EmbeddedTestCase):
 
     def test_oneWrite(self) -> None:
         """
-        All that is sent on a connection in one turn arrives in one piece.
+        All requests sent on a connection in one turn arrive in one piece.
         """
         pieces: list[bytes] = []
 
@@ -126,7 +123,7 @@ class BatchTests(EmbeddedTestCase):
 
     def test_fromACallback(self) -> None:
         """
-        A get from the callback of a get is a request of the next turn.
+        Gets from the callbacks of one request are one request of the next turn.
         """
         answers = [self.pool.get(key).addCallback(lambda _: self.pool.get("c")) for key in ("a", "b")]
         self.pool.flush()
@@ -135,7 +132,7 @@ class BatchTests(EmbeddedTestCase):
 
     def test_noTimers(self) -> None:
         """
-        A hundred requests take no more timers than one, neither to be sent nor in flight.
+        A hundred requests need no more timers than one, neither before they are sent nor in flight.
         """
         self.pool.suggestMaxClients(1)
         self.pool.server.hold()

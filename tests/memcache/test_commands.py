@@ -20,28 +20,25 @@ from txconnpool.testing import MemoryPool, finish
 
 class CommandTests(EmbeddedTestCase):
     """
-    What each command sends and answers.
+    The request and the result of each command.
     """
 
     def assertSends(self, data: bytes, answer: Deferred[Any], result: object) -> None:
         """
-        A call sends these bytes, and has this result.
+        Assert that a call sends these bytes and has this result.
         """
         self.assertEqual(self.pool.result(answer), result)
         self.assertEqual(self.connection.received, data)
         self.connection.received = b""
 
     def setUp(self) -> None:
-        """
-        Have a connection and two values.
-        """
         super().setUp()
         self.connect()
         self.store(k=b"v", n=b"41")
 
     def test_get(self) -> None:
         """
-        C{get} gives flags and value.
+        C{get} returns flags and value.
         """
         self.pool.result(self.pool.set(b"f", b"\r\nEND\r\n", 7))
         self.connection.received = b""
@@ -50,28 +47,28 @@ class CommandTests(EmbeddedTestCase):
 
     def test_getMiss(self) -> None:
         """
-        What there is not has no flags and the value C{None}.
+        A key that does not exist has the flags 0 and the value C{None}.
         """
         self.assertSends(b"get x\r\n", self.pool.get("x"), (0, None))
         self.assertSends(b"gets x\r\n", self.pool.get("x", True), (0, b"", None))
 
     def test_getWithIdentifier(self) -> None:
         """
-        C{get} gives the identifier too if that is wanted, as bytes.
+        C{get} also returns the identifier if it is requested, as bytes.
         """
         self.assertSends(b"gets k\r\n", self.pool.get("k", withIdentifier=True), (0, b"1", b"v"))
         self.assertSends(b"gets n\r\n", self.pool.gets("n"), (0, b"2", b"41"))
 
     def test_text(self) -> None:
         """
-        A key may be text: its UTF-8 is sent.
+        A key may be text; it is sent as UTF-8.
         """
         self.assertSends("set schlüssel 0 0 1\r\n1\r\n".encode(), self.pool.set("schlüssel", b"1"), True)
         self.assertSends("get schlüssel\r\n".encode(), self.pool.get("schlüssel"), (0, b"1"))
 
     def test_getMultiple(self) -> None:
         """
-        C{getMultiple} gives what C{get} gives, by the keys in the order and of the types in which they were given.
+        C{getMultiple} returns the results of C{get}. Its keys have the order and the types of the arguments.
         """
         answer = self.pool.result(self.pool.getMultiple(["n", b"x", b"k", "k", "n"]))
         self.assertEqual(
@@ -81,14 +78,14 @@ class CommandTests(EmbeddedTestCase):
 
     def test_getMultipleWithIdentifier(self) -> None:
         """
-        C{getMultiple} gives the identifiers too if that is wanted.
+        C{getMultiple} also returns the identifiers if they are requested.
         """
         answer = self.pool.getMultiple(["k", "x"], True)
         self.assertSends(b"gets k x\r\n", answer, {"k": (0, b"1", b"v"), "x": (0, b"", None)})
 
     def test_getMultipleOfNone(self) -> None:
         """
-        No keys have no values, and nobody is asked.
+        The result for no keys is empty, and nothing is sent.
         """
         self.assertEqual(self.successResultOf(self.pool.getMultiple([])), {})
         self.pool.flush()
@@ -96,7 +93,7 @@ class CommandTests(EmbeddedTestCase):
 
     def test_getMultipleOfMany(self) -> None:
         """
-        More keys than fit in one request are asked for in several.
+        More keys than fit in one request are sent in several.
         """
         names = [f"key{number}" for number in range(150)]
         self.store(key3=b"3", key149=b"149")
@@ -109,7 +106,7 @@ class CommandTests(EmbeddedTestCase):
 
     def test_getAndTouch(self) -> None:
         """
-        C{getAndTouch} gives the value and lets it expire at another time.
+        C{getAndTouch} returns the value and sets its expiry time.
         """
         self.assertSends(b"gat 10 k\r\n", self.pool.getAndTouch("k", 10), (0, b"v"))
         self.assertSends(b"gats 20 k\r\n", self.pool.getAndTouch("k", 20, True), (0, b"1", b"v"))
@@ -121,28 +118,28 @@ class CommandTests(EmbeddedTestCase):
 
     def test_set(self) -> None:
         """
-        C{set} stores, whether there was a value or not, with flags and an expiry time.
+        C{set} stores a value with flags and an expiry time, whether the key exists or not.
         """
         self.assertSends(b"set k 3 60 2\r\nvv\r\n", self.pool.set("k", b"vv", 3, 60), True)
         self.assertSends(b"set e 4294967295 -1 0\r\n\r\n", self.pool.set("e", b"", (1 << 32) - 1, -1), True)
 
     def test_add(self) -> None:
         """
-        C{add} stores what there was not.
+        C{add} stores a value only if the key does not exist.
         """
         self.assertSends(b"add k 0 0 1\r\n1\r\n", self.pool.add("k", b"1"), False)
         self.assertSends(b"add a 1 2 1\r\n1\r\n", self.pool.add("a", b"1", flags=1, expireTime=2), True)
 
     def test_replace(self) -> None:
         """
-        C{replace} stores what there was.
+        C{replace} stores a value only if the key exists.
         """
         self.assertSends(b"replace k 1 2 1\r\n1\r\n", self.pool.replace("k", b"1", flags=1, expireTime=2), True)
         self.assertSends(b"replace r 0 0 1\r\n1\r\n", self.pool.replace("r", b"1"), False)
 
     def test_appendAndPrepend(self) -> None:
         """
-        C{append} and C{prepend} add to what there was.
+        C{append} and C{prepend} add to an existing value.
         """
         self.assertSends(b"append k 0 0 1\r\n>\r\n", self.pool.append("k", b">"), True)
         self.assertSends(b"prepend k 0 0 1\r\n<\r\n", self.pool.prepend("k", b"<"), True)
@@ -152,7 +149,7 @@ class CommandTests(EmbeddedTestCase):
 
     def test_checkAndSet(self) -> None:
         """
-        C{checkAndSet} stores what nobody has changed since.
+        C{checkAndSet} stores a value only if it was not changed since it was read.
         """
         self.assertSends(b"cas k 1 2 1 1\r\nw\r\n", self.pool.checkAndSet("k", b"w", b"1", 1, 2), True)
         self.assertSends(b"cas k 0 0 1 1\r\nw\r\n", self.pool.checkAndSet("k", b"w", b"1"), False)
@@ -160,7 +157,7 @@ class CommandTests(EmbeddedTestCase):
 
     def test_incrementAndDecrement(self) -> None:
         """
-        C{increment} and C{decrement} give the new number, or C{False}.
+        C{increment} and C{decrement} return the new number, or C{False} if the key does not exist.
         """
         self.assertSends(b"incr n 1\r\n", self.pool.increment("n"), 42)
         self.assertSends(b"incr n 58\r\n", self.pool.increment("n", 58), 100)
@@ -173,7 +170,7 @@ class CommandTests(EmbeddedTestCase):
 
     def test_touch(self) -> None:
         """
-        C{touch} lets a value expire at another time.
+        C{touch} sets the expiry time of a key.
         """
         self.assertSends(b"touch k 5\r\n", self.pool.touch("k", 5), True)
         self.assertSends(b"touch x 5\r\n", self.pool.touch("x", 5), False)
@@ -182,27 +179,27 @@ class CommandTests(EmbeddedTestCase):
 
     def test_delete(self) -> None:
         """
-        C{delete} says whether there was something.
+        C{delete} returns whether the key existed.
         """
         self.assertSends(b"delete k\r\n", self.pool.delete("k"), True)
         self.assertSends(b"delete k\r\n", self.pool.delete("k"), False)
 
     def test_flushAll(self) -> None:
         """
-        C{flushAll} deletes everything.
+        C{flushAll} deletes all keys.
         """
         self.assertSends(b"flush_all\r\n", self.pool.flushAll(), True)
         self.assertEqual(self.pool.result(self.pool.getMultiple(["k", "n"])), {"k": (0, None), "n": (0, None)})
 
     def test_version(self) -> None:
         """
-        C{version} gives what the server says, as bytes.
+        C{version} returns the version of the server, as bytes.
         """
         self.assertSends(b"version\r\n", self.pool.version(), b"1.6.18-txconnpool")
 
     def test_stats(self) -> None:
         """
-        C{stats}, called, gives the numbers of the server; not called, those of the pool.
+        C{stats()} returns the statistics of the server, the attribute C{stats} has those of the pool.
         """
         answer = self.pool.result(self.pool.stats())
         self.assertEqual((answer[b"curr_items"], answer[b"version"]), (b"2", b"1.6.18-txconnpool"))
@@ -213,7 +210,7 @@ class CommandTests(EmbeddedTestCase):
 
     def test_statsOfAKind(self) -> None:
         """
-        C{stats} may be asked for in the words of the server, and the server may answer in one word.
+        C{stats} accepts a group of statistics, and a reply of one line.
         """
         self.assertSends(b"stats reset\r\n", self.pool.stats("reset"), {})
         answer = self.pool.serverStats(b"detail on")
@@ -223,7 +220,7 @@ class CommandTests(EmbeddedTestCase):
 
     def test_asMemCacheProtocol(self) -> None:
         """
-        Every command of MemCacheProtocol has the same result from us, for hits and misses.
+        Every command of MemCacheProtocol has the same result here, for hits and misses.
         """
         calls: list[tuple[Any, ...]] = [
             ("set", b"a", b"1"),

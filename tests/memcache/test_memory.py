@@ -1,8 +1,8 @@
 # -*- test-case-name: tests.memcache.test_memory -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests of L{txconnpool.memcache.memory}: the connection to the embedded memcached. What it answers is tested in
-C{tests/memcache/test_store.py} and C{tests/real/test_embedded.py}.
+Tests for L{txconnpool.memcache.memory}: the connection to the embedded memcached. C{tests/memcache/test_store.py} and
+C{tests/real/test_embedded.py} test its replies.
 """
 
 from __future__ import annotations
@@ -48,16 +48,13 @@ class EmbeddedTestCase(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
-        """
-        Connect.
-        """
         self.clock = Clock()
         self.endpoint = Endpoint(self.clock, Store(1 << 24))
         self.client = self.connect()
 
     def connect(self) -> Recorder:
         """
-        Connect one more client.
+        Connect another client.
         """
         client = Recorder()
         connected = connectProtocol(self.endpoint, client)
@@ -67,7 +64,7 @@ class EmbeddedTestCase(SynchronousTestCase):
 
     def ask(self, request: bytes) -> bytes:
         """
-        Write a request and take what came in return.
+        Write a request and return the bytes received for it.
         """
         self.client.transport.write(request)
         self.clock.advance(0)
@@ -75,7 +72,7 @@ class EmbeddedTestCase(SynchronousTestCase):
 
     def assertClosed(self, client: Recorder, reason: type[Exception] = ConnectionDone) -> None:
         """
-        The client has been told that, and nothing is left to happen.
+        Assert that the connection of a client was lost, and that no timer is left.
         """
         assert client.lost is not None
         client.lost.trap(reason)
@@ -84,12 +81,12 @@ class EmbeddedTestCase(SynchronousTestCase):
 
 class ServerTests(EmbeddedTestCase):
     """
-    What the server end makes of bytes.
+    How the server handles received bytes.
     """
 
     def test_pieces(self) -> None:
         """
-        A request may come in any pieces.
+        A request may arrive in pieces of any size.
         """
         requests = (
             b"set k 0 0 5\r\na\r\nbc\r\nget k\r\nset k 0 0 2 noreply\r\nde\r\nmg k v\r\nstats reset\r\nversion\r\n"
@@ -102,7 +99,7 @@ class ServerTests(EmbeddedTestCase):
 
     def test_silent(self) -> None:
         """
-        C{noreply} is silent, C{q} hides what it hides in memcached.
+        C{noreply} has no reply, and C{q} suppresses the same replies as in memcached.
         """
         silent = (
             b"set k 0 0 1 noreply\r\n1\r\nincr k 1 noreply\r\nflush_all noreply\r\nverbosity 1 noreply\r\nmg k q v\r\n"
@@ -113,14 +110,14 @@ class ServerTests(EmbeddedTestCase):
 
     def test_manyKeys(self) -> None:
         """
-        Any number of keys may be asked for at once.
+        A request may have any number of keys.
         """
         self.ask(b"set k 0 0 1\r\nx\r\n")
         self.assertEqual(self.ask(b"get" + b" miss k" * 500 + b"\r\n"), b"VALUE k 0 1\r\nx\r\n" * 500 + b"END\r\n")
 
     def test_wrong(self) -> None:
         """
-        What memcached would refuse is refused, in its place in the order.
+        A request that memcached would refuse is refused, in its place in the order.
         """
         self.assertEqual(
             self.ask(b"what\r\nget\r\nmn\r\nset k 0 0 1\r\nabc\r\nincr k x\r\nmn\r\n").count(b"MN\r\n"),
@@ -130,14 +127,14 @@ class ServerTests(EmbeddedTestCase):
 
     def test_quit(self) -> None:
         """
-        C{quit} closes the connection after what was asked before it is answered; the rest is not looked at.
+        C{quit} closes the connection after the replies to earlier requests; later requests are ignored.
         """
         self.assertEqual(self.ask(b"mn\r\nquit\r\nmn\r\n"), b"MN\r\n")
         self.assertClosed(self.client)
 
     def test_tooLarge(self) -> None:
         """
-        A value over the limit is swallowed without being kept, then refused, and takes the old value with it.
+        A value over the limit is dropped as it arrives, then refused, and the old value is deleted.
         """
         self.ask(b"set k 0 0 1\r\na\r\n")
         self.assertEqual(self.ask(b"set k 0 0 3000000\r\n"), b"")
@@ -148,7 +145,7 @@ class ServerTests(EmbeddedTestCase):
 
     def test_tooLargeAtOnce(self) -> None:
         """
-        The same when all of it comes in one piece, and without a word if it asked for silence.
+        The same holds when it arrives in one piece; with C{noreply} there is no reply.
         """
         large = b"x" * 3000000 + b"\r\n"
         self.ask(b"set k 0 0 1\r\na\r\nset l 0 0 1\r\na\r\n")
@@ -158,7 +155,7 @@ class ServerTests(EmbeddedTestCase):
 
     def test_badBlock(self) -> None:
         """
-        A request that is wrong in another way leaves the old value alone.
+        A request that is malformed in another way leaves the old value unchanged.
         """
         self.ask(b"set k 0 0 1\r\na\r\nset k 0 0 1 noreply\r\nabc\r\n")
         self.assertEqual(self.ask(b"mg k v\r\n"), b"VA 1\r\na\r\n")
@@ -175,7 +172,7 @@ class ServerTests(EmbeddedTestCase):
 
     def test_clock(self) -> None:
         """
-        Items age by the reactor's clock.
+        Items expire by the reactor's clock.
         """
         self.ask(b"set k 0 3 1\r\na\r\n")
         self.clock.advance(2)
@@ -185,7 +182,7 @@ class ServerTests(EmbeddedTestCase):
 
     def test_statistics(self) -> None:
         """
-        C{stats} counts connections too.
+        C{stats} counts connections.
         """
         self.connect().transport.loseConnection()
         self.clock.advance(0)
@@ -195,7 +192,7 @@ class ServerTests(EmbeddedTestCase):
 
     def test_unread(self) -> None:
         """
-        While the client does not read its replies, requests wait; it gets them all when it does.
+        While the client does not read its replies, no requests are executed. Later it gets all replies.
         """
         self.ask(b"set k 0 0 10000\r\n" + b"x" * 10000 + b"\r\n")
         self.client.transport.pauseProducing()
@@ -214,7 +211,7 @@ class ServerTests(EmbeddedTestCase):
 
     def test_unreadForLong(self) -> None:
         """
-        A client that reads nothing but goes on to write is paused itself: nothing piles up at the server.
+        A client that writes without reading is paused itself, so that the server does not buffer without limit.
         """
         producer = Pusher()
         self.ask(b"set k 0 0 100000\r\n" + b"x" * 100000 + b"\r\n")
@@ -228,7 +225,7 @@ class ServerTests(EmbeddedTestCase):
 
     def test_closedWhileUnread(self) -> None:
         """
-        Requests that wait when the client closes are never executed.
+        Requests that were not executed when the client closes never are.
         """
         self.ask(b"set k 0 0 10000\r\n" + b"x" * 10000 + b"\r\n")
         self.client.transport.pauseProducing()
@@ -242,7 +239,7 @@ class ServerTests(EmbeddedTestCase):
 
 class ParserTests(SynchronousTestCase):
     """
-    C{memory:} strings.
+    Tests for L{MemoryParser}.
     """
 
     def parse(self, *args: str, reactor: Any = None, **options: str) -> Store:
@@ -254,7 +251,7 @@ class ParserTests(SynchronousTestCase):
 
     def test_interfaces(self) -> None:
         """
-        It is a plugin that parses client endpoints which begin with C{memory}.
+        The parser is a plugin for client endpoint strings that begin with C{memory}.
         """
         parser = MemoryParser()
         verifyObject(IStreamClientEndpointStringParserWithReactor, parser)
@@ -263,7 +260,7 @@ class ParserTests(SynchronousTestCase):
 
     def test_size(self) -> None:
         """
-        A size is a number of bytes, kilobytes, megabytes or gigabytes, 64 megabytes if none is given.
+        A size is in bytes, or in kilobytes, megabytes or gigabytes with a unit; the default is 64 megabytes.
         """
         sizes = {"5000": 5000, "1k": 1024, "1K": 1024, "3m": 3 << 20, "2g": 2 << 30}
         self.assertEqual({size: self.parse("", size=size).size for size in sizes}, sizes)
@@ -272,7 +269,7 @@ class ParserTests(SynchronousTestCase):
 
     def test_wrongSize(self) -> None:
         """
-        Any other size is an error that says what would be right.
+        Any other size is an error with examples of valid ones.
         """
         for size in ("", "0", "1023", "-1", "1t", "1.5m", "64 m", "9" * 20, "\N{SUPERSCRIPT TWO}000"):
             error = self.assertRaises(ValueError, self.parse, "", size=size)
@@ -282,7 +279,7 @@ class ParserTests(SynchronousTestCase):
 
     def test_unknown(self) -> None:
         """
-        An unknown option is an error that says which are known.
+        An unknown option is an error that names the known ones.
         """
         for args, options, shown in ((["1k"], {}, "1k"), ([""], {"sizes": "1k", "size": "1k"}, "sizes")):
             error = self.assertRaises(ValueError, self.parse, *args, **options)
@@ -290,7 +287,7 @@ class ParserTests(SynchronousTestCase):
 
     def test_named(self) -> None:
         """
-        Endpoints of one name and reactor have one store, all others one each.
+        Endpoints with the same name and reactor share one store, all others have one each.
         """
         clock = Clock()
         store = self.parse("", reactor=clock, name="a")
@@ -305,7 +302,7 @@ class ParserTests(SynchronousTestCase):
 
     def test_namedSize(self) -> None:
         """
-        The first endpoint of a name says the size; another one may leave it out or say the same.
+        The first endpoint with a name sets the size; the others must omit it or repeat it.
         """
         clock = Clock()
         self.parse("", reactor=clock, name="a", size="2k")
@@ -322,7 +319,7 @@ class ParserTests(SynchronousTestCase):
 
     def test_address(self) -> None:
         """
-        The name is the address.
+        The name is in the address of the connections.
         """
         clock = Clock()
         endpoint = MemoryParser().parseStreamClient(clock, "", name="a")

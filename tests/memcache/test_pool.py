@@ -23,14 +23,14 @@ from txconnpool.wire.memcache.replies import GET
 
 class CheckTests(EmbeddedTestCase):
     """
-    A connection that nobody used for a while may be checked before it is.
+    The option C{check}.
     """
 
     settings = {"check": probe, "checkIfIdleFor": 10.0, "maxClients": 1}
 
     def test_idle(self) -> None:
         """
-        It is asked for its version first.
+        A connection that was unused for a while is asked for the version before it is used.
         """
         self.connect()
         self.assertEqual(self.pool.result(self.pool.get("a")), (0, None))
@@ -41,7 +41,7 @@ class CheckTests(EmbeddedTestCase):
 
     def test_dead(self) -> None:
         """
-        One that does not answer carries nothing, so even what may not be sent twice survives it.
+        A connection that does not answer the check carries no request, so not even a write is lost with it.
         """
         self.connect()
         self.pool.server.hold()
@@ -58,19 +58,19 @@ class CheckTests(EmbeddedTestCase):
 
 class LifeTests(EmbeddedTestCase):
     """
-    How a pool begins and ends.
+    How a pool starts and closes.
     """
 
     def test_nothing(self) -> None:
         """
-        Making a pool does nothing.
+        Constructing a pool does no I/O and starts no timer.
         """
         self.pool.flush()
         self.assertEqual((self.pool.server.dials, self.pool.clock.getDelayedCalls()), (0, []))
 
     def test_closeInTheSameTurn(self) -> None:
         """
-        What was called before the pool was closed is answered if there is a connection.
+        Calls before C{close} are answered if there is a connection.
         """
         self.connect()
         get, put = self.pool.get("a"), self.pool.set("a", b"1")
@@ -82,7 +82,7 @@ class LifeTests(EmbeddedTestCase):
 
     def test_closeBeforeConnected(self) -> None:
         """
-        What was called before the pool was closed fails if there is no connection yet.
+        Calls before C{close} fail if there is no connection yet.
         """
         answers: list[Deferred[Any]] = [self.pool.get("a"), self.pool.set("a", b"1"), self.pool.getMultiple("ab")]
         closed = self.pool.close()
@@ -93,7 +93,7 @@ class LifeTests(EmbeddedTestCase):
 
     def test_closed(self) -> None:
         """
-        A closed pool answers nothing, and leaves nothing behind in saying so.
+        All calls of a closed pool fail, and start no timer.
         """
         self.connect()
         self.pool.result(self.pool.close())
@@ -105,7 +105,7 @@ class LifeTests(EmbeddedTestCase):
 
     def test_closeFromACallback(self) -> None:
         """
-        A pool may be closed from the callback of one of its calls; the others of that request are answered.
+        A pool may be closed from the callback of a call; the other calls of that request are answered.
         """
         self.connect()
         first = self.pool.get("a").addCallback(lambda _: self.pool.close())
@@ -117,7 +117,7 @@ class LifeTests(EmbeddedTestCase):
 
     def test_abort(self) -> None:
         """
-        An aborted pool fails what is in flight, reads too.
+        C{abort} fails all requests in flight, also reads.
         """
         self.connect()
         self.pool.server.hold()
@@ -131,7 +131,7 @@ class LifeTests(EmbeddedTestCase):
 
     def test_borrow(self) -> None:
         """
-        A connection may be borrowed: what others call meanwhile goes by another one.
+        A connection may be borrowed; meanwhile other calls use another one.
         """
 
         async def use() -> list[Any]:
@@ -146,7 +146,7 @@ class LifeTests(EmbeddedTestCase):
     @covers("8")
     def test_manyCalls(self) -> None:
         """
-        Ten thousand calls at once are answered, each with its own.
+        Ten thousand concurrent calls are answered, each with its own result.
         """
         puts = [self.pool.set(f"k{number}", b"%d" % number) for number in range(5000)]
         self.pool.result(gatherResults(puts))
@@ -158,12 +158,12 @@ class LifeTests(EmbeddedTestCase):
 
 class PerformRequestTests(EmbeddedTestCase):
     """
-    C{performRequest}, which is how users of 0.1.2 ask for what that had no method for.
+    C{performRequest}, by which users of 0.1.2 call commands.
     """
 
     def test_byName(self) -> None:
         """
-        Every command may be asked for by its name.
+        Every command can be called by its name.
         """
         perform = self.pool.performRequest
         self.assertEqual(self.pool.result(perform("set", "n", b"1", flags=5)), True)
@@ -189,21 +189,21 @@ class PerformRequestTests(EmbeddedTestCase):
 
     def test_noCommand(self) -> None:
         """
-        Nothing else may.
+        Other methods cannot be called.
         """
         for name in ("close", "_flush", "take", "nonsense", "serverStats", "dataReceived", "__init__"):
             self.failureResultOf(self.pool.performRequest(name), NoSuchCommand)
 
     def test_arguments(self) -> None:
         """
-        Wrong arguments are an error like any other.
+        Invalid arguments fail the result.
         """
         self.failureResultOf(self.pool.performRequest("get"), TypeError)
         self.failureResultOf(self.pool.performRequest("get", b"a b"), InvalidArgument)
 
     def test_allowed(self) -> None:
         """
-        A pool may be told which commands may be asked for.
+        C{allowedCommands} limits the commands.
         """
         pool = MemoryPool(allowedCommands=["get"])
         self.addCleanup(finish, pool)
@@ -212,7 +212,7 @@ class PerformRequestTests(EmbeddedTestCase):
 
     def test_subclass(self) -> None:
         """
-        A subclass may say what it did with 0.1.2.
+        A subclass may implement its methods by C{performRequest}, as with 0.1.2.
         """
 
         class Counting(MemoryPool):
@@ -232,13 +232,10 @@ class PerformRequestTests(EmbeddedTestCase):
 
 class SeveralServersTests(MemCacheTestCase):
     """
-    A pool with more than one server.
+    A pool with two servers.
     """
 
     def setUp(self) -> None:
-        """
-        Make one with two.
-        """
         self.clock = MemoryReactorClock()
         self.servers = [FakeServer(self.clock), FakeServer(self.clock)]
         self.pool = MemCachePool(self.servers, 4, self.clock, minClients=2, reuse="fifo")
@@ -248,7 +245,7 @@ class SeveralServersTests(MemCacheTestCase):
 
     def test_rotation(self) -> None:
         """
-        They are asked in turn.
+        Requests are distributed among the servers.
         """
         for _ in range(4):
             self.pool.delete("k")
@@ -258,7 +255,7 @@ class SeveralServersTests(MemCacheTestCase):
 
     def test_flushAll(self) -> None:
         """
-        C{flushAll} is for all of them.
+        C{flushAll} is sent to all servers.
         """
         for server in self.servers:
             pool = MemCachePool(server, 1, self.clock)
@@ -274,7 +271,7 @@ class SeveralServersTests(MemCacheTestCase):
 
     def test_flushAllAtFirst(self) -> None:
         """
-        C{flushAll} connects to all of them if it must.
+        C{flushAll} connects to all servers first.
         """
         pool = MemCachePool(self.servers, 2, self.clock)
         answer = pool.flushAll()
@@ -285,7 +282,7 @@ class SeveralServersTests(MemCacheTestCase):
 
     def test_flushAllWithoutOne(self) -> None:
         """
-        C{flushAll} does nothing if one of them is down, and says which.
+        C{flushAll} deletes nothing if a server is down; the error names the server.
         """
         self.servers[1].refuse()
         self.servers[1].close()
@@ -298,7 +295,7 @@ class SeveralServersTests(MemCacheTestCase):
 
     def test_flushAllWithoutAll(self) -> None:
         """
-        C{flushAll} does nothing if there are enough connections, but none to one of them.
+        C{flushAll} deletes nothing if there are enough connections, but none to one of the servers.
         """
         self.servers[1].refuse()
         self.servers[1].close()
@@ -311,7 +308,7 @@ class SeveralServersTests(MemCacheTestCase):
 
     def test_flushAllLost(self) -> None:
         """
-        C{flushAll} fails as the first of them failed.
+        C{flushAll} fails with the first failure of a server.
         """
         self.servers[0].hold()
         answer = self.pool.flushAll()
@@ -337,17 +334,17 @@ STEPS = st.lists(
 )
 
 
-class EveryoneTests(SynchronousTestCase):
+class SequenceTests(SynchronousTestCase):
     """
-    Whatever happens, everyone gets what is his, once.
+    Random sequences of events.
     """
 
     @given(STEPS, st.integers(1, 3), st.sampled_from([1, 2, 64]))
     @settings(deadline=None, max_examples=200)
-    def test_everyone(self, steps: list[tuple[Any, ...]], connections: int, batchSize: int) -> None:
+    def test_anySequence(self, steps: list[tuple[Any, ...]], connections: int, batchSize: int) -> None:
         """
-        However calls are mixed with cancellations, losses, pieces and delays: each call ends once, in the value of its
-        own key, in an error of ours, or cancelled.
+        In any sequence of calls, cancellations, lost connections, partial replies and delays, each call ends once: with
+        the value of its own key, with an error of the pool, or cancelled.
         """
         pool = MemoryPool(maxClients=connections, batchSize=batchSize, pipelineDepth=4)
         server = pool.server

@@ -21,12 +21,12 @@ from txconnpool.testing import finish
 
 class ErrorTests(ScriptedTestCase):
     """
-    What the server refuses.
+    Error replies and protocol errors.
     """
 
     def test_errors(self) -> None:
         """
-        The errors of the server are those of MemCacheProtocol, with the server's words.
+        Error replies are the exceptions of MemCacheProtocol, with the server's text.
         """
         calls: list[Callable[[], Deferred[Any]]] = [
             lambda: self.pool.get("k"),
@@ -53,7 +53,7 @@ class ErrorTests(ScriptedTestCase):
 
     def test_storage(self) -> None:
         """
-        That a value cannot be stored is an error of the server too.
+        A value that cannot be stored is a C{ServerError}.
         """
         for call in (self.pool.set, self.pool.add, self.pool.replace, self.pool.append, self.pool.prepend):
             answer = call("k", b"v")
@@ -63,7 +63,7 @@ class ErrorTests(ScriptedTestCase):
 
     def test_allOfARequest(self) -> None:
         """
-        An error is told to all whose keys were in the request.
+        An error reply fails all calls whose keys were in the request.
         """
         answers = [self.pool.get("a"), self.pool.get("b"), self.pool.get("a"), self.pool.getMultiple("cd")]
         self.reply(b"SERVER_ERROR out of memory\r\n")
@@ -72,7 +72,7 @@ class ErrorTests(ScriptedTestCase):
 
     def test_notTheKey(self) -> None:
         """
-        A server that gives the value of a key that was not asked for is hung up on: nobody gets that value.
+        A reply with the value of a key that was not requested closes the connection, and no caller gets that value.
         """
         answers = [self.pool.get("a"), self.pool.get("b")]
         self.flush()
@@ -85,7 +85,7 @@ class ErrorTests(ScriptedTestCase):
 
     def test_notAReply(self) -> None:
         """
-        A server that says what is no reply is hung up on.
+        A reply that does not belong to the request closes the connection.
         """
         answer = self.pool.set("a", b"1")
         self.reply(b"DELETED\r\n")
@@ -94,8 +94,8 @@ class ErrorTests(ScriptedTestCase):
 
     def test_handshake(self) -> None:
         """
-        Without other wishes a connection is used when the server has told its version; one that has no room for us
-        is not.
+        By default a connection is used when the server has replied to C{version}; if it replies with an error, the dial
+        has failed.
         """
         pool = MemCachePool(self.server, 1, self.clock, whenDown=1)
         answer = pool.get("k")
@@ -115,7 +115,7 @@ class ErrorTests(ScriptedTestCase):
 
     def test_pieces(self) -> None:
         """
-        A reply may come in pieces of any size.
+        A reply may arrive in pieces of any size.
         """
         value = b"\r\nEND\r\nVALUE a 0 1\r\n"
         reply = b"VALUE a 1 1\r\nx\r\nVALUE b 2 %d\r\n%b\r\nEND\r\n" % (len(value), value)
@@ -133,19 +133,16 @@ class ErrorTests(ScriptedTestCase):
 
 class CancelTests(ScriptedTestCase):
     """
-    A call may be cancelled at any time. What was not sent never is, and nobody gets another's reply.
+    A call may be cancelled at any time: if it was not sent yet, it never is; otherwise its reply is dropped.
     """
 
     def cancel(self, answer: Deferred[Any]) -> None:
-        """
-        Cancel a call.
-        """
         answer.cancel()
         self.failureResultOf(answer, CancelledError)
 
     def test_getOfThisTurn(self) -> None:
         """
-        A key is not asked for if nobody wants it any more when the turn ends.
+        A key whose callers have all cancelled is not sent at the end of the turn.
         """
         kept, dropped = self.pool.get("a"), self.pool.get("b")
         both = [self.pool.get("c"), self.pool.get("c")]
@@ -159,7 +156,7 @@ class CancelTests(ScriptedTestCase):
 
     def test_allOfThisTurn(self) -> None:
         """
-        Nothing is asked if nobody wants anything any more, and the connection is as good as before.
+        If all calls of a turn are cancelled, nothing is sent and the connection stays idle.
         """
         self.pool.version()
         self.reply(b"VERSION 1\r\n")
@@ -174,7 +171,7 @@ class CancelTests(ScriptedTestCase):
 
     def test_idleAfterNothing(self) -> None:
         """
-        A connection on which nothing was asked in the end ages like any other that nobody uses.
+        A connection on which a request was not sent in the end is closed when it was idle for long enough.
         """
         self.pool.version()
         self.reply(b"VERSION 1\r\n")
@@ -186,7 +183,7 @@ class CancelTests(ScriptedTestCase):
 
     def test_waiting(self) -> None:
         """
-        A call that waits for a connection and is cancelled waits no more.
+        A cancelled call does not wait for a connection any more.
         """
         self.server.hang()
         answers: list[Deferred[Any]] = [self.pool.get("a"), self.pool.set("a", b"1"), self.pool.getMultiple("bc")]
@@ -202,7 +199,7 @@ class CancelTests(ScriptedTestCase):
     @covers("4")
     def test_inFlight(self) -> None:
         """
-        The reply to a call that was cancelled in flight is dropped; the next one gets its own.
+        The reply to a call cancelled in flight is dropped; the next call gets its own reply.
         """
         calls: list[tuple[Callable[[], Deferred[Any]], bytes]] = [
             (lambda: self.pool.get("a"), b"VALUE a 0 1\r\n1\r\nEND\r\n"),
@@ -223,7 +220,7 @@ class CancelTests(ScriptedTestCase):
 
     def test_lost(self) -> None:
         """
-        What was cancelled in flight is not sent again when its connection is lost.
+        A call cancelled in flight is not sent again when its connection is lost.
         """
         kept, dropped, whole = self.pool.get("a"), self.pool.get("b"), self.pool.getMultiple("cd")
         command = self.pool.version()
@@ -239,7 +236,7 @@ class CancelTests(ScriptedTestCase):
     @covers("6")
     def test_fromACallback(self) -> None:
         """
-        The callback of one call may cancel another of the same request.
+        The callback of one call may cancel another call of the same request.
         """
         answers = [self.pool.get(key) for key in "abc"]
         failed: list[Any] = []
@@ -252,7 +249,7 @@ class CancelTests(ScriptedTestCase):
 
 class LossTests(ScriptedTestCase):
     """
-    What happens to calls when connections are lost, late or not to be had.
+    Connections that are lost, late or unavailable.
     """
 
     settings = {"whenDown": 1}
@@ -274,7 +271,7 @@ class LossTests(ScriptedTestCase):
     @covers("14")
     def test_inTheMiddle(self) -> None:
         """
-        What came of a reply that was cut is forgotten: all of it is asked for again.
+        A partial reply is discarded, and the whole request is sent again.
         """
         answers = [self.pool.get("a"), self.pool.get("b")]
         self.reply(b"VALUE a 0 1\r\n1\r\nVALUE b 0 9\r\n123")
@@ -285,7 +282,7 @@ class LossTests(ScriptedTestCase):
 
     def test_twice(self) -> None:
         """
-        A read whose second connection is lost too fails.
+        A read fails when its second connection is lost too.
         """
         answers = [self.pool.get("a"), self.pool.get("b"), self.pool.getMultiple("abc")]
         for _ in range(2):
@@ -296,7 +293,7 @@ class LossTests(ScriptedTestCase):
 
     def test_writes(self) -> None:
         """
-        What changes something is never sent twice.
+        Writes are never sent twice.
         """
         pool = self.pool
         calls: list[Callable[[], Deferred[Any]]] = [
@@ -319,7 +316,7 @@ class LossTests(ScriptedTestCase):
     @covers("2")
     def test_late(self) -> None:
         """
-        A reply that is late closes its connection and fails all that waits for it; nothing is sent again.
+        A late reply closes the connection and fails all requests in flight on it; nothing is sent again.
         """
         answers: list[Deferred[Any]] = [self.pool.get("a"), self.pool.delete("a")]
         self.flush()
@@ -334,7 +331,7 @@ class LossTests(ScriptedTestCase):
 
     def test_refused(self) -> None:
         """
-        When no server can be reached, all who wait are told so, and why.
+        When no server can be reached, all waiting calls fail with the reason.
         """
         self.server.refuse()
         answers: list[Deferred[Any]] = [self.pool.get("a"), self.pool.get("b"), self.pool.getMultiple("cd")]
@@ -350,7 +347,7 @@ class LossTests(ScriptedTestCase):
 
     def test_noConnection(self) -> None:
         """
-        Who waits too long for a connection is told so.
+        A call that waits too long for a connection fails.
         """
         pool = MemCachePool(self.server, 1, self.clock, connectTimeout=None, waitTimeout=2.0)
         self.server.hang()
@@ -363,7 +360,7 @@ class LossTests(ScriptedTestCase):
 
     def test_tooMany(self) -> None:
         """
-        No more requests wait than may; with all the keys of a turn in one request.
+        The number of waiting requests is limited; all keys of a turn count as one request.
         """
         pool = MemCachePool(self.server, 1, self.clock, maxWaiting=1, batchSize=3)
         self.server.hang()
@@ -381,7 +378,7 @@ class LossTests(ScriptedTestCase):
 
     def test_depth(self) -> None:
         """
-        No more requests are in flight on a connection than may be; the others follow as replies come.
+        The number of requests in flight on a connection is limited; others are sent as replies arrive.
         """
         pool = MemCachePool(self.server, 1, self.clock, configure=None, pipelineDepth=2)
         answers = [pool.delete(key) for key in "abcde"]

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.memcache.test_store -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests of L{txconnpool.memcache.store}. That its replies are memcached's is tested in C{tests/real/test_embedded.py}.
+Tests for L{txconnpool.memcache.store}. C{tests/real/test_embedded.py} tests that its replies are those of memcached.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from txconnpool.memcache.store import ITEM_MAX, ITEM_OVERHEAD, RELATIVE_MAX, STO
 
 class Server(Commands):
     """
-    Commands on a store of their own, with a clock to set.
+    Commands on a new store, with a clock to set.
     """
 
     def __init__(self, size: int = 1 << 20) -> None:
@@ -23,9 +23,6 @@ class Server(Commands):
         self.time = 0.0
 
     def ask(self, line: bytes, value: bytes | None = None) -> bytes:
-        """
-        Execute a request.
-        """
         return self.execute(line + b"\r\n" + (b"" if value is None else value + b"\r\n"), self.time)
 
     def has(self, key: bytes) -> bool:
@@ -36,7 +33,7 @@ class Server(Commands):
 
     def counters(self) -> dict[str, str]:
         """
-        The statistics.
+        Get the statistics.
         """
         lines = self.statistics((), self.time).decode("ascii").split("\r\n")[:-2]
         return dict(line.split(" ")[1:] for line in lines)
@@ -44,19 +41,16 @@ class Server(Commands):
 
 class TimeTests(SynchronousTestCase):
     """
-    What the clock does to items.
+    Expiry times.
     """
 
     def setUp(self) -> None:
-        """
-        Make a server on which it is ten o'clock.
-        """
         self.server = Server()
         self.server.time = 10.0
 
     def test_relative(self) -> None:
         """
-        An item expires to the fraction of a second after it was stored.
+        An item expires exactly so many seconds after it was stored, with fractions.
         """
         self.server.time = 10.5
         self.server.ask(b"set k 0 2 1", b"a")
@@ -67,7 +61,7 @@ class TimeTests(SynchronousTestCase):
 
     def test_never(self) -> None:
         """
-        An item stored with no time stays.
+        An item with the expiry time 0 never expires.
         """
         self.server.ask(b"set k 0 0 1", b"a")
         self.server.time = 1e12
@@ -75,14 +69,14 @@ class TimeTests(SynchronousTestCase):
 
     def test_negative(self) -> None:
         """
-        A negative time is over at once.
+        An item with a negative expiry time expires at once.
         """
         self.assertEqual(self.server.ask(b"set k 0 -1 1", b"a"), b"STORED\r\n")
         self.assertFalse(self.server.has(b"k"))
 
     def test_date(self) -> None:
         """
-        More than thirty days is a date, thirty days are not.
+        A number above thirty days is a UNIX time.
         """
         self.server.time = 1e9
         self.server.ask(b"set days 0 %d 1" % RELATIVE_MAX, b"a")
@@ -94,7 +88,7 @@ class TimeTests(SynchronousTestCase):
 
     def test_touched(self) -> None:
         """
-        C{touch}, C{gat}, C{mg}, C{ma} and C{md} give an item a new time.
+        C{touch}, C{gat}, C{mg}, C{ma} and C{md} set a new expiry time.
         """
         for request in (b"touch k 5", b"gat 5 k", b"mg k T5", b"ma k T5", b"md k I T5"):
             self.server.ask(b"set k 0 1 1", b"1")
@@ -106,7 +100,7 @@ class TimeTests(SynchronousTestCase):
 
     def test_made(self) -> None:
         """
-        What C{mg} and C{ma} make on a miss has the time that C{N} says.
+        An item created by C{mg} or C{ma} on a miss has the expiry time of C{N}.
         """
         for request in (b"mg k N5", b"ma k N5"):
             self.assertTrue(self.server.ask(request).startswith(b"HD"))
@@ -117,7 +111,7 @@ class TimeTests(SynchronousTestCase):
 
     def test_remaining(self) -> None:
         """
-        C{t} is the time left in seconds, begun ones counted, and C{l} the whole seconds since the item was used.
+        C{t} returns the remaining seconds, rounded up, and C{l} the whole seconds since the item was used.
         """
         self.server.ask(b"set k 0 100 1", b"a")
         self.server.time += 9.5
@@ -126,7 +120,7 @@ class TimeTests(SynchronousTestCase):
 
     def test_recache(self) -> None:
         """
-        One client, the first, is told to store anew what has less time left than C{R}.
+        Only the first client is asked to store an item anew when less time is left than C{R}.
         """
         self.server.ask(b"set k 0 100 1", b"a")
         self.server.time += 70
@@ -137,7 +131,7 @@ class TimeTests(SynchronousTestCase):
 
     def test_flushLater(self) -> None:
         """
-        A delayed flush takes all that was stored before it is due, and nothing that is stored after.
+        A delayed flush deletes all items stored before it is due, and none stored after.
         """
         self.server.ask(b"set old 0 0 1", b"a")
         self.server.ask(b"flush_all 5")
@@ -154,7 +148,7 @@ class TimeTests(SynchronousTestCase):
 
     def test_flushAgain(self) -> None:
         """
-        The last flush is the one that counts.
+        The last delayed flush replaces an earlier one.
         """
         self.server.ask(b"flush_all 5")
         self.server.ask(b"flush_all 9")
@@ -170,12 +164,12 @@ class TimeTests(SynchronousTestCase):
 
 class RoomTests(SynchronousTestCase):
     """
-    What becomes of items when there is no room for all.
+    Eviction.
     """
 
     def setUp(self) -> None:
         """
-        Make a server with room for three items with keys of one byte and values of 100.
+        Fill a server that has room for three items with keys of 1 byte and values of 100 bytes.
         """
         self.server = Server(3 * (101 + ITEM_OVERHEAD))
         for key in (b"a", b"b", b"c"):
@@ -183,13 +177,13 @@ class RoomTests(SynchronousTestCase):
 
     def kept(self) -> bytes:
         """
-        The keys of the items that are there.
+        @return: the keys of the items in the store.
         """
         return b"".join(key for key in (b"a", b"b", b"c", b"d") if self.server.has(key))
 
     def test_oldest(self) -> None:
         """
-        The item that was not used for longest makes room.
+        The least recently used item is evicted.
         """
         self.assertEqual(self.kept(), b"abc")
         self.server.ask(b"set d 0 0 100", b"x" * 100)
@@ -198,7 +192,7 @@ class RoomTests(SynchronousTestCase):
 
     def test_used(self) -> None:
         """
-        Whatever uses an item keeps it; C{me} and C{mg} with C{u} only look at it.
+        All commands that use an item keep it; C{me}, and C{mg} with C{u}, do not count as use.
         """
         for request in (b"get a", b"gat 0 a", b"touch a 0", b"mg a", b"append a 0 0 0", b"add a 0 0 0"):
             self.setUp()
@@ -213,7 +207,7 @@ class RoomTests(SynchronousTestCase):
 
     def test_counted(self) -> None:
         """
-        So does counting.
+        Incrementing an item keeps it.
         """
         self.server.ask(b"set a 0 0 100", b"1".ljust(100))
         self.server.ask(b"get b")
@@ -224,28 +218,28 @@ class RoomTests(SynchronousTestCase):
 
     def test_asManyAsNeeded(self) -> None:
         """
-        A large item pushes out several small ones.
+        A large item evicts several small ones.
         """
         self.server.ask(b"set d 0 0 102", b"x" * 102)
         self.assertEqual(self.kept(), b"cd")
 
     def test_replaced(self) -> None:
         """
-        A value that takes another's place needs only the difference.
+        A value that replaces another needs only the difference in size.
         """
         self.server.ask(b"set a 0 0 100", b"y" * 100)
         self.assertEqual(self.kept(), b"abc")
 
     def test_grown(self) -> None:
         """
-        Appending takes room too, and the item itself is the last to go.
+        Appending may evict items; the item itself is evicted last.
         """
         self.server.ask(b"append a 0 0 1", b"x")
         self.assertEqual(self.kept(), b"ac")
 
     def test_smallest(self) -> None:
         """
-        The smallest store still keeps a longest value under a longest key.
+        An item with the longest key and the maximum value fits into the smallest store.
         """
         server = Server(STORE_MIN)
         key, size = b"k" * 250, server.store.itemMax
@@ -255,7 +249,7 @@ class RoomTests(SynchronousTestCase):
 
     def test_largest(self) -> None:
         """
-        Values are as long as memcached's at most, also those made by appending.
+        The maximum length of a value is memcached's, also for values made by appending.
         """
         server = Server(1 << 30)
         self.assertEqual(server.store.itemMax, ITEM_MAX)
@@ -277,14 +271,15 @@ REQUESTS = st.one_of(
 
 class AccountTests(SynchronousTestCase):
     """
-    The books of a store.
+    The size of a store, and its statistics.
     """
 
     @settings(deadline=None)
     @given(st.lists(st.tuples(st.integers(0, 2), REQUESTS), max_size=60))
     def test_balance(self, requests: list[tuple[int, tuple[object, ...]]]) -> None:
         """
-        Whatever is done, the bytes in use are those of the items kept, and never more than the store's size.
+        After any sequence of requests, the bytes in use are those of the stored items, and not more than the size of
+        the store.
         """
         server = Server(STORE_MIN)
         for seconds, (verb, *words) in requests:
@@ -302,7 +297,7 @@ class AccountTests(SynchronousTestCase):
 
     def test_statistics(self) -> None:
         """
-        The statistics tell what was asked for and what is there.
+        The statistics count requests and items.
         """
         server = Server()
         server.time = 1234.5
@@ -337,7 +332,7 @@ class AccountTests(SynchronousTestCase):
 
     def test_reset(self) -> None:
         """
-        C{stats reset} sets counters to 0, not what is there.
+        C{stats reset} sets counters to 0, but not gauges.
         """
         server = Server()
         server.ask(b"set k 0 0 5", b"value")
@@ -347,7 +342,7 @@ class AccountTests(SynchronousTestCase):
 
     def test_groups(self) -> None:
         """
-        Groups of statistics are not known.
+        Groups of statistics are unknown.
         """
         self.assertEqual(Server().statistics((b"items",), 0), b"ERROR\r\n")
 
@@ -363,18 +358,15 @@ class AccountTests(SynchronousTestCase):
 
 class MetaTests(SynchronousTestCase):
     """
-    Where meta commands are not memcached 1.6.18's.
+    Meta commands where they differ from memcached 1.6.18.
     """
 
     def setUp(self) -> None:
-        """
-        Make a server.
-        """
         self.server = Server()
 
     def test_later(self) -> None:
         """
-        Flags of later versions are refused, with the words of a server that does not know them.
+        Flags of later versions are refused, with the error of a server that does not know them.
         """
         for request, value in ((b"mg k E5", None), (b"ms k 1 E5", b"a")):
             self.assertEqual(self.server.ask(request, value), b"CLIENT_ERROR invalid flag\r\n")
@@ -383,7 +375,7 @@ class MetaTests(SynchronousTestCase):
 
     def test_binary(self) -> None:
         """
-        A key that came in base64 is shown in base64, whatever happened to its item.
+        A key that came in base64 is returned in base64, whatever command changed its item.
         """
         for request, value in ((b"ms YQA= 1 b MA", b"9"), (b"ma YQA= b", None), (b"mg YQA= b v", None)):
             self.server.ask(b"ms YQA= 1 b", b"9")
@@ -396,7 +388,7 @@ class MetaTests(SynchronousTestCase):
 
     def test_debug(self) -> None:
         """
-        C{me} tells the seconds that are left, and -1 for ever.
+        C{me} returns the remaining seconds, and -1 for an item that never expires.
         """
         self.server.ask(b"set k 0 60 3", b"abc")
         self.assertEqual(
