@@ -18,7 +18,6 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.pipes import Endpoint, Pipe
 from txconnpool.errors import PoolError
-from txconnpool.pool.decisions.records import OPEN
 from txconnpool.pool.library import Pool
 
 
@@ -241,25 +240,8 @@ class PoolCase(SynchronousTestCase):
         done = pool.abort()
         self.reactor.turns()
         self.successResultOf(done)
-        self.assertSound(pool)
-        self.assertEqual((pool._state.records, pool._attempts, pool._errands), ([], {}, {}))
-        self.assertEqual((pool._sent.since, pool._graces.since, pool._leaving.since), ({}, {}, {}))
-        self.assertEqual([record for record in pool._records.values() if not record.lent], [])
-
-    def assertSound(self, pool: Pool[Any]) -> None:
-        """
-        Assert that the books of a pool agree with each other.
-        """
-        state = pool._state
-        for record in state.records:
-            mine = [request for request in pool._sent.since if request.record is record]
-            lent = record.lent + pool._selfBusy.get(id(record.connection), 0)
-            if record not in pool._errands:
-                self.assertEqual(record.load, len(mine) * record.weight + lent, record)
-            self.assertEqual(record.idle, record.phase is OPEN and not record.load, record)
-            self.assertEqual(state.idle.count(record), record.idle, record)
-        if state.waiters.count:
-            self.assertEqual(list(state.idle), [])
+        pool.selfCheck()
+        self.assertEqual(pool.state.records, [])
 
     def errors(self, *results: Deferred[Any]) -> list[type[BaseException]]:
         """

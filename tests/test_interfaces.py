@@ -59,7 +59,7 @@ class ImplementationTests(SynchronousTestCase):
         """
         A connection provides the interfaces that the pool and the transport call.
         """
-        connection = Stage().line.protocol.client
+        connection = Stage().line.protocol.connection
         for interface in (IPipelined, IProtocol, IPushProducer):
             verifyObject(interface, connection)
 

@@ -31,7 +31,7 @@ def limit(stage: Stage, **changes: Any) -> None:
     """
     Change some of the limits of a pool.
     """
-    stage.pool.setLimits(replace(stage.pool._state.limits, **changes))
+    stage.pool.setLimits(replace(stage.pool.state.limits, **changes))
     stage.turns()
 
 
@@ -55,13 +55,13 @@ class PauseTests(SessionTestCase):
         client, other = stage.client(), stage.client()
         client.send(b"get a\r\n")
         stage.pool.pause()
-        self.assertTrue(stage.pool.paused)
+        self.assertTrue(stage.pool.state.paused)
         client.send(b"get b\r\n")
         other.send(b"get c\r\n")
         stage.serve()
         self.assertEqual((client.take(), other.take(), stage.line.asked), (get(b"a"), b"", [b"get a\r\n"]))
         stage.pool.resume()
-        self.assertFalse(stage.pool.paused)
+        self.assertFalse(stage.pool.state.paused)
         stage.serve()
         self.assertEqual((client.take(), other.take()), (get(b"b"), get(b"c")))
 
@@ -166,7 +166,7 @@ class PauseTests(SessionTestCase):
         stage.clock.advance(10)
         stage.pool.pause()
         stage.pool.resume()
-        self.assertEqual(len(stage.pool.state.waiters._queue), 0)
+        self.assertEqual(len(stage.pool.waiters._queue), 0)
         stage.serve()
         self.assertEqual(client.take(), get(b"a"))
 
@@ -427,7 +427,7 @@ class LimitTests(SessionTestCase):
         stage = self.stage(maximum=2, minimum=1)
         stage.clock.advance(1000)
         limit(stage, maximum=2, minimum=2, maxLifetime=0.0)
-        stage.pool.setLimits(replace(stage.pool._state.limits, maximum=2, minimum=2, maxLifetime=5000.0))
+        stage.pool.setLimits(replace(stage.pool.state.limits, maximum=2, minimum=2, maxLifetime=5000.0))
         stage.turns()
         self.assertEqual(open_(stage), [2])
         limit(stage, maxLifetime=0.0)
@@ -441,7 +441,7 @@ class LimitTests(SessionTestCase):
             client = stage.client()
             client.send(b"get a\r\n")
             stage.pool._factory.requestTimeout = timeout
-            for connection in stage.pool.clients:
+            for connection in stage.pool.connections:
                 connection.retime()
             stage.clock.advance(early)
             self.assertEqual(client.take(), b"")

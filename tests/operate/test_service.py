@@ -392,7 +392,7 @@ class ChangeTests(SynchronousTestCase):
         )
         self.assertEqual([event["line"] for event in logs if "line" in event], told)
         proxy = street.proxy("a")
-        limits, sessions = proxy.pool._state.limits, proxy.sessions.limits
+        limits, sessions = proxy.pool.state.limits, proxy.sessions.limits
         self.assertEqual(
             (limits.maximum, limits.minimum, limits.depth, limits.maxWaiting, limits.waitTimeout, limits.idleTimeout,
              limits.maxLifetime),

@@ -239,7 +239,7 @@ class Machine(RuleBasedStateMachine):
         """
         A client says something, true or not.
         """
-        getattr(self.pool, what)(self.lines[index % len(self.lines)].protocol.client)
+        getattr(self.pool, what)(self.lines[index % len(self.lines)].protocol.connection)
 
     # -- Those who run it
 
@@ -263,7 +263,7 @@ class Machine(RuleBasedStateMachine):
         The pool is closed.
         """
         done = self.pool.abort() if force else self.pool.close(timeout)
-        done.addCallback(lambda _: self.case.assertEqual(self.pool._attempts, {}))
+        done.addCallback(lambda _: self.case.assertEqual(self.pool.state.records, []))
 
     @rule()
     def start(self) -> None:
@@ -281,14 +281,12 @@ class Machine(RuleBasedStateMachine):
         """
         if not hasattr(self, "pool"):
             return
-        self.case.assertSound(self.pool)
-        state = self.pool._state
+        self.pool.selfCheck()
+        state = self.pool.state
         mine = {id(record.connection) for record in state.records if record.connection is not None}
-        there = {id(line.protocol.client) for line in self.lines}
+        there = {id(line.protocol.connection) for line in self.lines}
         assert mine <= there
-        assert there - mine <= {id(line.protocol.client) for line in self.lines if line.aborted}
-        staying = [record for record in state.records if record.phase != "retiring" and not record.doomed]
-        assert len(staying) <= state.limits.maximum
+        assert there - mine <= {id(line.protocol.connection) for line in self.lines if line.aborted}
         for line in self.lines:
             assert len(self.owed(line)) <= state.limits.depth
 
@@ -314,15 +312,6 @@ class Machine(RuleBasedStateMachine):
             known = each.acquired + each.timedOut + each.cancelled + each.rejected + each.unavailable + each.waiting
             assert known + self.closedOut == self.requested
 
-    @invariant()
-    def alive(self) -> None:
-        """
-        Who waits, waits for something.
-        """
-        if hasattr(self, "pool") and self.pool.waiting:
-            assert self.pool._timer is not None
-            assert self.pool._timer.getTime() <= self.reactor.seconds() + 4.0
-
     def teardown(self) -> None:
         """
         At the end nothing is left.
@@ -337,7 +326,6 @@ class Machine(RuleBasedStateMachine):
         self.case.finish(self.pool)
         self.case.assertNothingLeft()
         assert (self.asked, self.wanted) == ({}, [])
-        assert (self.pool._records, self.pool._selfBusy) == ({}, {})
 
 
 class MachineTests(SynchronousTestCase):

@@ -207,7 +207,7 @@ class Story:
         """
         Let something happen to a connection to a server.
         """
-        connection: Any = line.protocol.client
+        connection: Any = line.protocol.connection
         if what == "deliver":
             line.deliver(size)
         elif what == "answer":
@@ -356,8 +356,8 @@ class ChaosTests(SynchronousTestCase):
         """
         stage = story.stage
         assertTidy(self, stage.pool, quiet=False)
-        self.assertLessEqual(len(stage.pool._state.records), stage.pool._state.limits.maximum)
-        for record in stage.pool._state.records:
+        self.assertLessEqual(len(stage.pool.state.records), stage.pool.state.limits.maximum)
+        for record in stage.pool.state.records:
             # What goes everywhere finds no connection full.
             self.assertLessEqual(record.load, DEPTH + len(story.clients))
         for session in stage.sessions.sessions:

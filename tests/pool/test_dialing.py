@@ -5,22 +5,13 @@ Tests for L{txconnpool.pool.dialing}.
 
 from __future__ import annotations
 
-import errno
 from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet import error
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.endpoints import (
-    HostnameEndpoint,
-    TCP4ClientEndpoint,
-    TCP6ClientEndpoint,
-    UNIXClientEndpoint,
-)
 from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol
-from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.internet.testing import MemoryReactorClock
+from twisted.internet.protocol import Factory, connectionDone
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
@@ -30,116 +21,7 @@ from tests.bugs import covers
 from tests.pipes import Pipe
 from tests.pools import Client, Reactor, Server
 from txconnpool.errors import PoolTimeout
-from txconnpool.pool.dialing import Attempt, Link, describe, endpointOf, kindOf
-
-
-class EndpointOfTests(SynchronousTestCase):
-    """
-    Tests for L{endpointOf}.
-    """
-
-    def check(self, address: Any, name: str, kind: type) -> MemoryReactorClock:
-        """
-        Assert what an address is taken for, and dial it.
-
-        @return: the reactor on which it was dialed.
-        """
-        reactor = MemoryReactorClock()
-        found, endpoint = endpointOf(address, reactor)
-        self.assertEqual(found, name)
-        self.assertIsInstance(endpoint, kind)
-        endpoint.connect(Factory.forProtocol(Protocol))
-        return reactor
-
-    def test_addresses(self) -> None:
-        """
-        Addresses are dialed where they say.
-        """
-        reactor = self.check(IPv4Address("TCP", "127.0.0.1", 11211), "tcp:127.0.0.1:11211", TCP4ClientEndpoint)
-        self.assertEqual(reactor.tcpClients[0][:2], ("127.0.0.1", 11211))
-        reactor = self.check(IPv6Address("TCP", "::1", 11211), "tcp6:[::1]:11211", TCP6ClientEndpoint)
-        self.assertEqual(reactor.tcpClients[0][:2], ("::1", 11211))
-        reactor = self.check(UNIXAddress("/run/x.sock"), "unix:/run/x.sock", UNIXClientEndpoint)
-        self.assertEqual(reactor.unixClients[0][0], "/run/x.sock")
-
-    def test_hostAndPort(self) -> None:
-        """
-        A host and a port are looked up as names are.
-        """
-        name, endpoint = endpointOf(("cache.example", 11211), MemoryReactorClock())
-        self.assertEqual(name, "tcp:cache.example:11211")
-        self.assertIsInstance(endpoint, HostnameEndpoint)
-
-    def test_string(self) -> None:
-        """
-        An endpoint string is what Twisted takes it for.
-        """
-        reactor = self.check("unix:/run/y.sock", "unix:/run/y.sock", UNIXClientEndpoint)
-        self.assertEqual(reactor.unixClients[0][0], "/run/y.sock")
-        self.check("tcp:h:1:timeout=3", "tcp:h:1", TCP4ClientEndpoint)
-
-    def test_endpoint(self) -> None:
-        """
-        An endpoint is used as it is, under the name that it has for people or else that of its class.
-        """
-        server = Server(Reactor(), "mine")
-        self.assertEqual(endpointOf(server, None), ("mine", server))
-        endpoint = TCP4ClientEndpoint(MemoryReactorClock(), "h", 1)
-        self.assertEqual(endpointOf(endpoint, None), ("TCP4ClientEndpoint", endpoint))
-
-    def test_wrong(self) -> None:
-        """
-        Anything else is refused, with what was given and what might have been.
-        """
-        wrongs: tuple[Any, ...] = (None, 11211, ("host",), ("host", "11211"), ("host", 1, 2), UNIXAddress(None), [])
-        for wrong in wrongs:
-            text = str(self.assertRaises(ValueError, endpointOf, wrong, None))
-            self.assertIn(repr(wrong), text)
-            self.assertIn("(host, port)", text)
-
-    def test_wrongString(self) -> None:
-        """
-        A string that is no endpoint is refused, however Twisted puts it.
-        """
-        for wrong in ("nosuch:1", "tcp:1:2:3:4:5:6", "unix"):
-            self.assertRaises(ValueError, endpointOf, wrong, MemoryReactorClock())
-
-
-class DescribeTests(SynchronousTestCase):
-    """
-    Tests for L{describe}.
-    """
-
-    def test_words(self) -> None:
-        """
-        The reason is told in a few words, without addresses of objects and the like.
-        """
-        for reason, words in (
-            (error.ConnectionRefusedError(errno.ECONNREFUSED), "connection refused"),
-            (error.ConnectionRefusedError(), "connection refused"),
-            (error.ConnectError(errno.EHOSTUNREACH), "no route to host"),
-            (error.ConnectError("it rains"), "it rains"),
-            (error.ConnectionDone(), "connection closed by the server"),
-            (error.ConnectionLost(), "connection lost"),
-            (error.ConnectionAborted(), "connection lost"),
-            (ValueError("what it says"), "what it says"),
-            (KeyError(), "KeyError"),
-            (None, "connection lost"),
-        ):
-            self.assertEqual(describe(reason), words)
-
-    def test_tls(self) -> None:
-        """
-        So is what goes wrong in TLS, for which there is one word in statistics.
-        """
-        refused = type("Error", (Exception,), {"__module__": "OpenSSL.SSL"})
-        other = type("VerificationError", (Exception,), {"__module__": "service_identity.exceptions"})
-        for reason, words in (
-            (refused([("SSL routines", "", "certificate verify failed")]), "TLS: certificate verify failed"),
-            (other("DNSMismatch(...)"), "TLS: the certificate is for another host"),
-        ):
-            self.assertEqual((describe(reason), kindOf(reason)), (words, "tls"))
-        self.assertEqual((kindOf(ValueError()), kindOf(None)), ("other", "connection lost"))
+from txconnpool.pool.dialing import Attempt, ConnectionWrapper
 
 
 @implementer(IHalfCloseableProtocol)
@@ -162,21 +44,24 @@ class HalfClosed(Client):
         """
 
 
-class LinkTests(SynchronousTestCase):
+class ConnectionWrapperTests(SynchronousTestCase):
     """
-    Tests for L{Link}.
+    Tests for L{ConnectionWrapper}.
     """
 
     def test_interfaces(self) -> None:
         """
         It provides what its client provides.
         """
-        plain, half = Link(Client(), lambda reason: None), Link(HalfClosed(), lambda reason: None)
+        plain, half = (
+            ConnectionWrapper(Client(), lambda reason: None),
+            ConnectionWrapper(HalfClosed(), lambda reason: None),
+        )
         self.assertTrue(verifyObject(IProtocol, plain))
         self.assertFalse(IHalfCloseableProtocol.providedBy(plain))
         self.assertTrue(verifyObject(IHalfCloseableProtocol, half))
         half.readConnectionLost()
-        self.assertTrue(half.client.ended)
+        self.assertTrue(half.connection.ended)
 
     def test_passesOn(self) -> None:
         """
@@ -184,15 +69,15 @@ class LinkTests(SynchronousTestCase):
         """
         ended: list[Failure] = []
         client = Client()
-        link = Link(client, ended.append)
+        wrapper = ConnectionWrapper(client, ended.append)
         transport = Pipe(Reactor())
-        link.makeConnection(transport)
+        wrapper.makeConnection(transport)
         self.assertIs(client.transport, transport)
         answer: Deferred[str] = Deferred()
         client._waiting.append(answer)
-        link.dataReceived(b"yes\r\n")
+        wrapper.dataReceived(b"yes\r\n")
         self.assertEqual(self.successResultOf(answer), "yes")
-        link.connectionLost(connectionDone)
+        wrapper.connectionLost(connectionDone)
         self.assertEqual((ended, client.lost), ([connectionDone], None))
 
 
@@ -206,18 +91,18 @@ class News:
     def __init__(self) -> None:
         self.said: list[Any] = []
 
-    def clientMade(self, record: Any, client: Any) -> None:
+    def connectionMade(self, record: Any, connection: Any) -> None:
         """
         Check that the client has no connection yet.
         """
-        assert client.transport is None
+        assert connection.transport is None
         self.said.append("made")
 
-    def clientReady(self, record: Any, client: Any) -> None:
+    def connectionReady(self, record: Any, connection: Any) -> None:
         """
         Check that the client has a connection.
         """
-        assert client.transport.connected
+        assert connection.transport.connected
         self.said.append("ready")
 
     def dialFailed(self, record: Any, reason: BaseException) -> None:
@@ -226,11 +111,11 @@ class News:
         """
         self.said.append(reason)
 
-    def clientEnded(self, record: Any, client: Any, reason: Failure) -> None:
+    def connectionEnded(self, record: Any, connection: Any, reason: Failure) -> None:
         """
         Check that the client does not know.
         """
-        assert client.lost is None
+        assert connection.lost is None
         self.said.append("ended")
 
 
@@ -448,7 +333,7 @@ class AttemptTests(SynchronousTestCase):
         attempt = self.attempt(lambda client: done)
         self.server.lines[0].lose(error.ConnectionDone())
         self.assertFailed(error.ConnectionDone)
-        self.assertIsNotNone(attempt.client.lost)
+        self.assertIsNotNone(attempt.connection.lost)
 
     def test_lostAndTold(self) -> None:
         """
@@ -459,7 +344,7 @@ class AttemptTests(SynchronousTestCase):
             self.news.said.clear()
             done: Deferred[None] = Deferred()
             attempt = self.attempt(lambda client, done=done: done)
-            attempt.client.connectionLost = lambda reason, done=done: done.errback(KeyError("the handshake failed"))
+            attempt.connection.connectionLost = lambda reason, done=done: done.errback(KeyError("the handshake failed"))
             self.server.lines[-1].lose(reason)
             self.assertFailed(told)
 
@@ -473,7 +358,7 @@ class AttemptTests(SynchronousTestCase):
         def connectionLost(reason: Failure) -> None:
             raise ZeroDivisionError
 
-        attempt.client.connectionLost = connectionLost
+        attempt.connection.connectionLost = connectionLost
         self.assertRaises(ZeroDivisionError, self.server.lines[0].lose)
         self.assertFailed(error.ConnectionLost)
 
@@ -507,7 +392,7 @@ class AttemptTests(SynchronousTestCase):
         attempt = Attempt(record, news, lambda record: self.factory, self.reactor, 5.0, shaken.append, True)
         attempt.start()
         self.reactor.turns()
-        self.assertEqual((news.said, shaken), (["made", "ready"], [attempt.client]))
+        self.assertEqual((news.said, shaken), (["made", "ready"], [attempt.connection]))
 
     def test_neverAnnounced(self) -> None:
         """

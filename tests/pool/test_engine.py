@@ -110,7 +110,8 @@ class CoreCase(SynchronousTestCase):
         done = core.abort()
         self.reactor.turns()
         self.successResultOf(done)
-        self.assertEqual((core.state.records, core._attempts, core._errands, core._leaving.since), ([], {}, {}, {}))
+        core.selfCheck()
+        self.assertEqual(core.state.records, [])
         self.assertEqual((self.server.open, self.reactor.getDelayedCalls()), ([], []))
 
 
@@ -141,12 +142,14 @@ class StartTests(CoreCase):
         """
         The factory of the clients knows the pool when it is first used, and not before.
         """
-        core = self.core(start=False)
-        self.assertFalse(hasattr(core._factory, "connectionPool"))
+        factory: Any = Factory.forProtocol(Client)
+        core = PoolEngine([self.server], factory, Limits(idleTimeout=0, maxLifetime=0), self.reactor)
+        self.addCleanup(self.finish, core)
+        self.assertFalse(hasattr(factory, "connectionPool"))
         core.start()
         Taker(core)
         self.reactor.turns()
-        self.assertIs(core._factory.connectionPool, core)
+        self.assertIs(factory.connectionPool, core)
 
     def test_pipelined(self) -> None:
         """
@@ -297,7 +300,8 @@ class ServeTests(CoreCase):
         self.reactor.advance(0.05)
         self.reactor.turns()
         self.successResultOf(closed[0])
-        self.assertEqual((self.server.hanging, other.hanging, core._attempts), ([], [], {}))
+        self.assertEqual((self.server.hanging, other.hanging, core.state.records), ([], [], []))
+        core.selfCheck()
 
     def test_room(self) -> None:
         """
@@ -521,7 +525,7 @@ class LossTests(CoreCase):
         self.assertRaises(ZeroDivisionError, line.lose)
         self.reactor.turns()
         self.assertEqual((core.stats.connections, len(self.server.open)), (1, 1))
-        self.server.open[0].protocol.client.connectionLost = lambda reason: None
+        self.server.open[0].protocol.connection.connectionLost = lambda reason: None
 
     @covers("22")
     def test_askedInConnectionLost(self) -> None:
@@ -539,7 +543,7 @@ class LossTests(CoreCase):
 
         core = self.core(client=Asking, minimum=2)
         first = self.server.lines[0]
-        (gone,) = (record for record in core.state.records if record.connection is first.protocol.client)
+        (gone,) = (record for record in core.state.records if record.connection is first.protocol.connection)
         first.lose()
         self.reactor.turns()
         self.assertIsNotNone(taken[0].record)
@@ -681,7 +685,8 @@ class CheckTests(CoreCase):
         core, taker = self.checked(lambda client: Deferred(cancelled.append))
         self.server.open[0].lose()
         self.reactor.turns()
-        self.assertEqual((len(cancelled), core._errands), (1, {}))
+        self.assertEqual(len(cancelled), 1)
+        core.selfCheck()
         self.assertIsNotNone(taker.record)
 
     def test_closing(self) -> None:

@@ -70,7 +70,7 @@ class RequestTests(PoolCase):
         self.assertEqual(self.successResultOf(answers[0]), 7)
         self.assertEqual(self.errors(answers[1]), [LookupError])
         self.assertEqual(self.successResultOf(answers[2]), "ab")
-        self.assertSound(pool)
+        pool.selfCheck()
 
     @covers("19")
     def test_failureFrees(self) -> None:
@@ -119,7 +119,7 @@ class RequestTests(PoolCase):
         self.reactor.turns()
         for asked in (["0", "1"], ["0", "1", "2", "3"], ["0", "1", "2", "3", "4", "5"]):
             self.assertEqual(sorted(word for line in self.server.open for word in line.asked), asked)
-            self.assertSound(pool)
+            pool.selfCheck()
             for line in self.server.open:
                 line.answer("yes")
         self.assertEqual([self.successResultOf(answer) for answer in answers], ["yes"] * 6)
@@ -224,7 +224,8 @@ class RequestTests(PoolCase):
             pool.performRequest("add", number).addCallback(total.append)
         self.reactor.turns()
         self.assertEqual(total, list(range(100_000)))
-        self.assertEqual((len(pool.state.waiters._queue), len(pool._sent.since)), (0, 0))
+        self.assertEqual((pool.stats.inFlight, pool.stats.waiting), (0, 0))
+        pool.selfCheck()
 
     def test_full(self) -> None:
         """
@@ -473,7 +474,8 @@ class CancelTests(PoolCase):
             first.cancel()
             self.errors(first)
             self.server.open[0].lose()
-            self.assertEqual((pool._graces.since, pool._sent.since), ({}, {}))
+            self.assertEqual(pool.stats.inFlight, 0)
+            pool.selfCheck()
             self.finish(pool)
 
     @covers("29")
@@ -512,7 +514,8 @@ class CancelTests(PoolCase):
         self.assertEqual(len(entered), 1)
         self.assertEqual(self.errors(borrower), [CancelledError])
         self.reactor.turns()
-        self.assertEqual((pool.stats.busy, pool._records), (0, {}))
+        self.assertEqual((pool.stats.busy, pool.state.records), (0, []))
+        pool.selfCheck()
 
     def test_refusedTogether(self) -> None:
         """
@@ -567,7 +570,7 @@ class LossTests(PoolCase):
         pool = self.pool(client=Careless)
         asked = pool.performRequest("ask", "x")
         self.reactor.turns()
-        client = self.server.open[0].protocol.client
+        client = self.server.open[0].protocol.connection
         self.server.open[0].lose()
         self.assertEqual(self.errors(asked), [ConnectionLostInFlight])
         client._waiting[0].callback("too late")
@@ -663,7 +666,7 @@ class LossTests(PoolCase):
             for _ in range(4):
                 self.reactor.advance(1.3)
             self.assertEqual((len(self.server.open), pool.stats.connections), (2, 2))
-            self.assertSound(pool)
+            pool.selfCheck()
 
 
 class LeaseTests(PoolCase):
@@ -719,7 +722,7 @@ class LeaseTests(PoolCase):
         self.assertRaises(ClientNotOwned, pool.release, client)
         self.server.lines[0].answer("a")
         self.successResultOf(asked)
-        self.assertSound(pool)
+        pool.selfCheck()
 
     def test_lost(self) -> None:
         """
@@ -789,7 +792,8 @@ class LeaseTests(PoolCase):
         pool = self.pool(reset=lambda client: Deferred())
         pool.release(self.borrow(pool))
         self.server.open[0].lose()
-        self.assertEqual((pool.stats.connections, pool._records), (0, {}))
+        self.assertEqual(pool.state.records, [])
+        pool.selfCheck()
 
     def test_noResetAtTheEnd(self) -> None:
         """
@@ -893,7 +897,8 @@ class LeaseTests(PoolCase):
         cancelled.cancel()
         self.assertEqual(self.errors(failed, cancelled), [LookupError, CancelledError])
         self.reactor.turns()
-        self.assertEqual((self.server.open, pool._records), ([], {}))
+        self.assertEqual((self.server.open, pool.state.records), ([], []))
+        pool.selfCheck()
 
     def test_unhashable(self) -> None:
         """
@@ -1072,7 +1077,7 @@ class LifeTests(PoolCase):
         self.reactor.turns()
         self.successResultOf(done)
         pool.release(self.successResultOf(lent))
-        self.assertEqual(pool._records, {})
+        pool.selfCheck()
 
     def test_asyncWith(self) -> None:
         """
@@ -1234,7 +1239,7 @@ class ChangeTests(PoolCase):
         """
         pool = self.pool(minClients=3, maxClients=5)
         pool.suggestMaxClients(2)
-        self.assertEqual((pool._state.limits.minimum, pool._state.limits.maximum), (2, 2))
+        self.assertEqual((pool.state.limits.minimum, pool.state.limits.maximum), (2, 2))
         self.assertRaises(ValueError, pool.suggestMaxClients, 0)
 
     def test_lifetimes(self) -> None:
@@ -1255,7 +1260,7 @@ class ChangeTests(PoolCase):
             closed.append(pool.stats.closed)
         self.assertLess(max(after - before for before, after in pairwise(closed)), 20)
         self.assertEqual(closed[-1], 99)
-        self.assertIs(pool._records[id(lent)].connection, lent)
+        self.assertIn(lent, pool.connections)
         pool.release(lent)
         self.assertEqual(pool.stats.connections, 100)
 
@@ -1376,10 +1381,10 @@ class ClientFactoryTests(PoolCase):
         pool = self.silent(whenDown=1)
         asked = pool.performRequest("ask", "x")
         self.reactor.turns()
-        self.server.open[0].protocol.client.factory.deferred.errback(LookupError("no such user"))
+        self.server.open[0].protocol.connection.factory.deferred.errback(LookupError("no such user"))
         self.assertIn("no such user", str(self.error(asked)))
         self.reactor.advance(1)
-        factory = self.server.open[0].protocol.client.factory
+        factory = self.server.open[0].protocol.connection.factory
         pool.close()
         factory.deferred.errback(LookupError("too late"))
 
@@ -1411,7 +1416,7 @@ class ClientFactoryTests(PoolCase):
         waiting = pool.performRequest("ask", "b")
         self.reactor.turns()
         (line,) = self.server.open
-        client = line.protocol.client
+        client = line.protocol.connection
         for _ in range(3):
             pool.clientFree(client)
             pool.clientFree(object())
@@ -1429,7 +1434,8 @@ class ClientFactoryTests(PoolCase):
         line.lose()
         for f in (pool.clientFree, pool.clientBusy, pool.clientGone, pool.clientGone):
             f(client)
-        self.assertEqual((pool.stats.connections, pool._records), (0, {}))
+        self.assertEqual(pool.state.records, [])
+        pool.selfCheck()
 
     def test_busy(self) -> None:
         """
@@ -1449,7 +1455,8 @@ class ClientFactoryTests(PoolCase):
         self.assertEqual(self.successResultOf(waiting), 1)
         pool.clientBusy(client)
         self.server.open[0].lose()
-        self.assertEqual((pool._selfBusy, pool._records), ({}, {}))
+        self.assertEqual(pool.state.records, [])
+        pool.selfCheck()
 
     def test_failed(self) -> None:
         """
@@ -1479,7 +1486,7 @@ class ClientFactoryTests(PoolCase):
         pool = self.pool(maxClients=1)
         asked, waiting = pool.performRequest("ask", "a"), pool.performRequest("ask", "b")
         self.reactor.turns()
-        pool.clientGone(self.server.open[0].protocol.client)
+        pool.clientGone(self.server.open[0].protocol.connection)
         self.server.open[0].answer("A")
         self.reactor.turns()
         self.assertEqual([line.asked for line in self.server.lines], [["a"], ["b"]])
@@ -1571,7 +1578,7 @@ class ObserverTests(PoolCase):
         pool.performRequest("ask", "x")
         self.reactor.turns()
         (line,) = self.server.open
-        client = line.protocol.client
+        client = line.protocol.connection
         self.reactor.advance(2)
         line.answer("a")
         lent = self.successResultOf(pool.acquire())
@@ -1605,7 +1612,7 @@ class ObserverTests(PoolCase):
         self.reactor.advance(1)
         events.clear()
         asked = self.asked(pool)
-        client = self.server.open[0].protocol.client
+        client = self.server.open[0].protocol.connection
         self.reactor.advance(2)
         self.reactor.turns()
         self.errors(asked)

@@ -137,7 +137,7 @@ class SeedCase(SynchronousTestCase):
         self.turns()
         protocol = self.dials[self.ended][1].buildProtocol(ADDRESS)
         self.ended += 1
-        client = protocol._wrappedProtocol.client
+        client = protocol._wrappedProtocol.connection
         client.callLater = self.reactor.callLater
         line = Far(self.reactor)
         line.connect(protocol)
@@ -157,7 +157,7 @@ class SeedCase(SynchronousTestCase):
         """
         @return: the client of a connection.
         """
-        return line.protocol._wrappedProtocol.client
+        return line.protocol._wrappedProtocol.connection
 
     def answer(self, line: Far, *values: bytes) -> None:
         """

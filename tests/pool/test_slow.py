@@ -210,7 +210,7 @@ class SlowTests(SynchronousTestCase):
         """
         stage = self.stage(threshold=0.0)
         self.slow.limit(0.1, True)
-        for connection in stage.pool.clients:
+        for connection in stage.pool.connections:
             connection.retime()
         stage.client().send(b"delete a\r\n")
         self.late(stage, 0.2)

@@ -184,7 +184,7 @@ class World:
         """
         self.state.wanted = count
         self.start()
-        while self.state.connected < count:
+        while self.state.connections.connected < count:
             self.accept()
         self.state.wanted = 0
         return self.state.records
@@ -292,7 +292,7 @@ class GrowTests(SynchronousTestCase):
         world.do(world.state.grow(world.now))
         world.accept()
         world.accept()
-        self.assertEqual((world.state.connected, world.dials), (2, []))
+        self.assertEqual((world.state.connections.connected, world.dials), (2, []))
 
     @covers("19")
     def test_retiringCount(self) -> None:
@@ -348,7 +348,7 @@ class ServersTests(SynchronousTestCase):
         world.refuse(down)
         for _ in range(2):
             world.accept()
-        self.assertEqual((world.dials, world.state.connected), ([], 2))
+        self.assertEqual((world.dials, world.state.connections.connected), ([], 2))
         world.advance(1)
         self.assertEqual([record.server for record in world.dials], [down.server])
 
@@ -1249,7 +1249,7 @@ class Machine(RuleBasedStateMachine):
         else:
             self.world.refuse(record)
 
-    @precondition(lambda self: self.state.connected)
+    @precondition(lambda self: self.state.connections.connected)
     @rule(index=st.integers(0, 99))
     def lose(self, index: int) -> None:
         """
@@ -1274,7 +1274,7 @@ class Machine(RuleBasedStateMachine):
         discarded = [] if good else self.state.connections.discard(record, "dead")
         self.world.do(discarded + self.state.grow(self.world.now))
 
-    @precondition(lambda self: self.state.connected)
+    @precondition(lambda self: self.state.connections.connected)
     @rule(index=st.integers(0, 99), sending=st.booleans())
     def sends(self, index: int, sending: bool) -> None:
         """
@@ -1283,7 +1283,7 @@ class Machine(RuleBasedStateMachine):
         record = self.pick([record for record in self.state.records if record.phase is not DIALING], index)
         record.connection.sending = sending
 
-    @precondition(lambda self: self.state.connected)
+    @precondition(lambda self: self.state.connections.connected)
     @rule(index=st.integers(0, 99), hold=st.booleans())
     def reads(self, index: int, hold: bool) -> None:
         """

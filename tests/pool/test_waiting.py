@@ -5,6 +5,7 @@ Tests for L{txconnpool.pool.decisions.waiting}.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from math import inf
 from typing import Any
@@ -15,7 +16,7 @@ from tests.bugs import covers
 from txconnpool.metrics import Counters
 from txconnpool.pool.decisions.records import Record
 from txconnpool.pool.decisions.servers import Server
-from txconnpool.pool.decisions.waiting import Waiters
+from txconnpool.pool.decisions.waiting import Ticket, Waiters
 
 
 class Waiter:
@@ -148,7 +149,10 @@ class WaitersTests(SynchronousTestCase):
         self.waiters.join(first, 0.0)
         for _ in range(1000):
             self.waiters.leave(self.waiters.join(Waiter(), 0.0))
-        self.assertLess(len(self.waiters._queue), 100)
+        gc.collect()
+        tickets = [each for each in gc.get_objects() if isinstance(each, Ticket)]
+        self.assertLess(len(tickets), 100)
+        self.waiters.selfCheck()
         self.waiters.join(last, 0.0)
         self.serve(2)
         self.assertNotIn(None, (first.record, last.record))

@@ -147,7 +147,7 @@ class PartsTests(SynchronousTestCase):
         third.send(many(120))
         client.lose()
         third.lose()
-        self.assertEqual(stage.pool.waiting, 0)
+        self.assertEqual(stage.pool.waiters.count, 0)
         stage.serve()
         self.assertEqual(stage.line.asked, [many(PART_KEYS)])
         self.assertEqual(stage.ask(other, b"get a\r\n"), reply(b"get a\r\n"))

@@ -377,7 +377,7 @@ class RoomTests(SessionTestCase):
         told = client.take().splitlines(True)
         self.assertEqual((told[0], len(told)), (TOO_LARGE, 3))
         self.assertEqual(told[1], told[2])
-        self.assertEqual(stage.pool.waiting, 0)
+        self.assertEqual(stage.pool.waiters.count, 0)
         stage.serve()
 
     def test_tooManyWaiting(self) -> None:
@@ -418,7 +418,7 @@ class RoomTests(SessionTestCase):
         stage = self.stage(start=False)
         client = stage.client()
         client.send(b"get a\r\nflush_all noreply\r\nget b\r\n")
-        self.assertEqual(stage.pool.waiting, 1)
+        self.assertEqual(stage.pool.waiters.count, 1)
         stage.serve()
         self.assertEqual(client.take(), get(b"a", b"b"))
         self.assertEqual(stage.line.asked, [b"get a\r\n", b"flush_all\r\n", b"get b\r\n"])
@@ -684,7 +684,7 @@ class PressureTests(SessionTestCase):
         """
         stage = self.stage(maximum=2, minimum=2)
         client, other = stage.client(), stage.client()
-        full = stage.pool._state.pick()
+        full = stage.pool.state.pick()
         assert full is not None
         stage.pool.hasCapacity(full)
         line = full.connection.transport
@@ -1119,7 +1119,7 @@ class VanishTests(SessionTestCase):
         client.send(b"get b\r\n")
         third.send(b"get c\r\n")
         client.lose()
-        self.assertEqual((stage.pool.waiting, stage.pool.counters.cancelled), (1, 1))
+        self.assertEqual((stage.pool.waiters.count, stage.pool.counters.cancelled), (1, 1))
         stage.serve()
         self.assertEqual((third.take(), stage.line.asked), (get(b"c"), [b"get a\r\n", b"get c\r\n"]))
 
@@ -1131,9 +1131,9 @@ class VanishTests(SessionTestCase):
         client, other = stage.client(), stage.client()
         client.send(gets(keys(3)))
         stage.line.lose()
-        self.assertEqual(stage.pool.waiting, 1)
+        self.assertEqual(stage.pool.waiters.count, 1)
         client.lose()
-        self.assertEqual(stage.pool.waiting, 0)
+        self.assertEqual(stage.pool.waiters.count, 0)
         self.assertUnharmed(stage, other)
         self.assertEqual(stage.line.asked, [b"get other\r\n"])
 
@@ -1146,7 +1146,7 @@ class VanishTests(SessionTestCase):
         client.send(gets(keys(3)))
         client.lose()
         stage.line.lose()
-        self.assertEqual(stage.pool.waiting, 0)
+        self.assertEqual(stage.pool.waiters.count, 0)
         stage.turns()
         self.assertUnharmed(stage, other)
 

@@ -106,7 +106,7 @@ class MemCachePool(MemCacheCommands, BasePool[Connection]):
         **options: Any,
     ) -> None:
         """
-        @param serverAddresses: an address or a list of addresses, see L{txconnpool.pool.dialing.endpointOf}.
+        @param serverAddresses: an address or a list of addresses, see L{txconnpool.net.addresses.endpointOf}.
         @param maxClients: the maximum number of connections. One is enough for most programs: another one is dialed
             only while all have requests in flight.
         @param waitTimeout: the seconds that a request waits for a connection; C{None}: no limit.
@@ -142,7 +142,7 @@ class MemCachePool(MemCacheCommands, BasePool[Connection]):
         self._maxItemSize = maxItemSize
 
     def _beginBatch(self, command: Command) -> Retrieval:
-        if self._wasClosed:
+        if self._lifeCycle.ended:
             raise PoolClosed("the pool is closed")
         return Retrieval(self, command, command.name.encode())
 
@@ -176,7 +176,7 @@ class MemCachePool(MemCacheCommands, BasePool[Connection]):
         Send a request on a connection with capacity, at once or when there is one.
         """
         if self._checks:
-            self._state.doubt(self._seconds())
+            self.state.doubt(self._seconds())
         try:
             record = self.take(request)
         except PoolError as error:
@@ -193,7 +193,7 @@ class MemCachePool(MemCacheCommands, BasePool[Connection]):
         """
         if len(self.servers) == 1:
             return self._perform(replies.FLUSH_ALL, _FLUSH_ALL)
-        return self.ready(len(self.servers), self._state.limits.waitTimeout).addCallback(self._flushEach)
+        return self.ready(len(self.servers), self.state.limits.waitTimeout).addCallback(self._flushEach)
 
     def _flushEach(self, _: object) -> Deferred[bool]:
         records = self.each()

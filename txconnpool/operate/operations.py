@@ -158,7 +158,7 @@ def _poolRows(proxy: PoolProxy) -> Iterator[Row]:
     states = Counter(server.state for server in proxy.pool.servers)
     yield {
         "pool": proxy.name,
-        "state": "paused" if proxy.pool.paused else "running",
+        "state": "paused" if proxy.pool.state.paused else "running",
         "sessions": len(proxy.sessions.sessions),
         "waiting": stats.waiting,
         "in-flight": stats.inFlight,

@@ -1,24 +1,16 @@
 # -*- test-case-name: tests.pool.test_dialing -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-From a server's address to a client that is ready, or a failure that says why not.
+One connection to a server, from its dial to its end.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from twisted.internet import error
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.endpoints import (
-    HostnameEndpoint,
-    TCP4ClientEndpoint,
-    TCP6ClientEndpoint,
-    UNIXClientEndpoint,
-)
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
@@ -27,7 +19,6 @@ from twisted.internet.interfaces import (
     IHandshakeListener,
     IProtocol,
     IProtocolFactory,
-    IStreamClientEndpoint,
     ITransport,
 )
 from twisted.internet.protocol import connectionDone
@@ -35,165 +26,87 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer
 
-from txconnpool.errors import LoginFailed, PoolTimeout, WireError
+from txconnpool.errors import PoolTimeout
 from txconnpool.interfaces import IPipelined
-from txconnpool.net.endpoints import clientEndpoint, nameOf
-from txconnpool.net.tls import tlsProblem
 
 _log = Logger("txconnpool.pool")
 
 
-def endpointOf(address: Any, reactor: Any) -> tuple[str, IStreamClientEndpoint]:
+class ConnectionWrapper:
     """
-    What to connect to, and its name for people.
-
-    @param address: an L{IPv4Address}, L{IPv6Address}, L{UNIXAddress}, C{(host, port)}, an endpoint, or its description.
-
-    @raise ValueError: it is none of these.
-    """
-    if isinstance(address, str):
-        try:
-            return nameOf(address), clientEndpoint(reactor, address)
-        except TypeError as reason:
-            raise ValueError(f"{address}: {reason}") from reason
-    if IStreamClientEndpoint.providedBy(address):
-        return _describeEndpoint(address), address
-    if isinstance(address, IPv4Address):
-        return f"tcp:{address.host}:{address.port}", TCP4ClientEndpoint(reactor, address.host, address.port)
-    if isinstance(address, IPv6Address):
-        return f"tcp6:[{address.host}]:{address.port}", TCP6ClientEndpoint(reactor, address.host, address.port)
-    if isinstance(address, UNIXAddress) and address.name is not None:
-        path = os.fsdecode(address.name)
-        return f"unix:{path}", UNIXClientEndpoint(reactor, path)
-    if isinstance(address, tuple) and len(address) == 2 and isinstance(address[1], int):
-        host, port = address
-        return f"tcp:{host}:{port}", HostnameEndpoint(reactor, host, port)
-    raise ValueError(
-        f"not a server: {address!r}; expected an IPv4Address, IPv6Address, UNIXAddress, (host, port), an endpoint or "
-        "an endpoint string"
-    )
-
-
-def _describeEndpoint(endpoint: Any) -> str:
-    """
-    A name for an endpoint of any class: there is nothing public to read but C{repr}.
-    """
-    text = repr(endpoint)
-    return type(endpoint).__name__ if " object at 0x" in text else text
-
-
-def describe(reason: BaseException | None) -> str:
-    """
-    Say in a few words why there is no connection.
-    """
-    if reason is None:
-        return "connection lost"
-    if isinstance(reason, error.ConnectError) and reason.osError is not None:
-        number = reason.osError
-        return (os.strerror(number) if isinstance(number, int) else str(number)).lower()
-    if isinstance(reason, error.ConnectionRefusedError):
-        return "connection refused"
-    if isinstance(reason, error.ConnectionDone):
-        return "connection closed by the server"
-    if isinstance(reason, error.ConnectionLost):
-        return "connection lost"
-    return tlsProblem(reason) or str(reason) or type(reason).__name__
-
-
-def kindOf(reason: BaseException | None) -> str:
-    """
-    Say the same in a word or two of a small number of them, for statistics.
-    """
-    if isinstance(reason, error.ConnectError) and isinstance(reason.osError, int):
-        return os.strerror(reason.osError).lower()
-    for kinds, word in _KINDS:
-        if isinstance(reason, kinds):
-            return word
-    return "other" if reason is None or tlsProblem(reason) is None else "tls"
-
-
-_KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
-    ((PoolTimeout, error.TimeoutError), "timeout"),
-    (error.ConnectionRefusedError, "connection refused"),
-    (error.DNSLookupError, "no such host"),
-    (error.ConnectionDone, "closed by the server"),
-    (error.ConnectionAborted, "aborted"),
-    ((error.ConnectionLost, type(None)), "connection lost"),
-    (LoginFailed, "login failed"),
-    (WireError, "protocol error"),
-)
-
-
-class Link:
-    """
-    Stands between a transport and a client of any class, to learn of the connection's end before the client does.
+    Stands between a transport and a protocol instance of any class, to be notified of the end of the connection before
+    the instance is.
     """
 
-    def __init__(self, client: Any, ended: Callable[[Failure], None]) -> None:
-        self.client = client
+    def __init__(self, connection: Any, ended: Callable[[Failure], None]) -> None:
+        """
+        @param connection: the protocol instance.
+        @param ended: called with the reason instead of C{connection.connectionLost}, which it has to call.
+        """
+        self.connection = connection
         self._ended = ended
-        # The bound method itself: no call more for each read than without us.
-        self.dataReceived = client.dataReceived
-        also = (IHalfCloseableProtocol, IHandshakeListener, IFileDescriptorReceiver)
-        directlyProvides(self, IProtocol, *(each for each in also if each.providedBy(client)))
+        # The bound method itself, so that a read costs no additional call.
+        self.dataReceived = connection.dataReceived
+        optional = (IHalfCloseableProtocol, IHandshakeListener, IFileDescriptorReceiver)
+        directlyProvides(self, IProtocol, *(each for each in optional if each.providedBy(connection)))
 
     def makeConnection(self, transport: ITransport) -> None:
         """
-        Pass it on.
+        Connect the protocol instance.
         """
         self.transport = transport
-        self.client.makeConnection(transport)
+        self.connection.makeConnection(transport)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
-        Tell the pool, which tells the client.
+        Report the end of the connection.
         """
         self._ended(reason)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.client, name)
+        return getattr(self.connection, name)
 
 
-class Line(Protocol):
+class AttemptListener(Protocol):
     """
-    Whom an L{Attempt} tells what became of it. C{clientReady} or C{dialFailed} is called once, and C{clientEnded} once
-    after C{clientReady}.
+    Is notified of the events of an L{Attempt}. Either C{connectionReady} or C{dialFailed} is called, once.
+    C{connectionEnded} is called once after C{connectionReady}.
     """
 
-    def clientMade(self, record: Any, client: Any) -> None:
+    def connectionMade(self, record: Any, connection: Any) -> None:
         """
-        There is a client; its connection is about to be made.
+        The protocol instance exists. It is about to be connected.
         """
 
-    def clientReady(self, record: Any, client: Any) -> None:
+    def connectionReady(self, record: Any, connection: Any) -> None:
         """
-        The client is connected and its handshake done.
+        The connection is established and its handshake is complete.
         """
 
     def dialFailed(self, record: Any, reason: BaseException) -> None:
         """
-        There will be no client.
+        The dial or the handshake failed, or was cancelled.
         """
 
-    def clientEnded(self, record: Any, client: Any, reason: Failure) -> None:
+    def connectionEnded(self, record: Any, connection: Any, reason: Failure) -> None:
         """
-        The connection is gone. C{client.connectionLost} is still to be called.
+        The connection has ended. The listener has to call C{connection.connectionLost}.
         """
 
 
 @implementer(IProtocolFactory)
 class Attempt:
     """
-    One connection to a server: its dial, its handshake, and the news of its end.
+    One connection to a server: its dial, its handshake, and the notification of its end.
 
-    @ivar client: the protocol instance, as soon as there is one.
-    @ivar isReady: whether it was ready.
+    @ivar connection: the protocol instance, as soon as it exists.
+    @ivar isReady: whether the dial succeeded, including the handshake.
     """
 
     def __init__(
         self,
         record: Any,
-        line: Line,
+        listener: AttemptListener,
         newFactory: Callable[[Any], Any],
         reactor: Any,
         timeout: float | None,
@@ -201,15 +114,16 @@ class Attempt:
         announces: bool,
     ) -> None:
         """
-        @param record: given back with each piece of news; its server's address is an endpoint.
-        @param line: whom to tell.
-        @param newFactory: called with C{record}, gives the factory that makes the client.
-        @param timeout: seconds until the client must be ready; C{None}: no limit.
-        @param handshake: called with the client when it is connected; may return a Deferred or an awaitable.
-        @param announces: whether the client says itself, by L{announced}, that it is connected.
+        @param record: the record of the connection, the first argument of all notifications. The address of its server
+            is an endpoint.
+        @param listener: is notified of events.
+        @param newFactory: called with C{record}; returns the factory of the protocol instance.
+        @param timeout: seconds from the start of the dial until the connection must be ready; C{None}: no limit.
+        @param handshake: called with the protocol instance when it is connected; may return a Deferred or an awaitable.
+        @param announces: whether the protocol instance reports by L{announced} that it is connected.
         """
         self._record = record
-        self._line = line
+        self._listener = listener
         self._newFactory = newFactory
         self._factory: Any = None
         self._reactor = reactor
@@ -220,13 +134,15 @@ class Attempt:
         self._pending: Deferred[Any] | None = None
         self._over = False
         self._cause: Failure | None = None
-        self.client: Any = None
+        self.connection: Any = None
         self.isReady = False
+
+    # -- The dial
 
     def start(self) -> None:
         """
-        Connect soon. Not now: an endpoint may have its answer at once, and whoever asked for a connection is still
-        asking.
+        Connect in the next reactor turn. Not now: an endpoint may have a result at once, while the caller that needs
+        the connection is still waiting for this method to return.
         """
         self._timer = self._reactor.callLater(0, self._connect)
 
@@ -244,7 +160,7 @@ class Attempt:
     def _wait(self, pending: Deferred[Any], then: Callable[[Any], None]) -> None:
         self._pending = pending
         pending.addCallbacks(then, self._failed)
-        pending.addErrback(lambda failure: _log.failure("a dial could not be ended", failure))
+        pending.addErrback(lambda failure: _log.failure("unexpected error at the end of a dial", failure))
 
     def doStart(self) -> None:
         """
@@ -254,53 +170,53 @@ class Attempt:
 
     def doStop(self) -> None:
         """
-        The endpoint has no more use for this factory.
+        The endpoint does not use this factory any more.
         """
         self._factory.doStop()
 
-    def buildProtocol(self, addr: IAddress) -> Link | None:  # type: ignore[override]  # Link provides what is asked
+    def buildProtocol(self, addr: IAddress) -> ConnectionWrapper | None:  # type: ignore[override]  # it is an IProtocol
         """
-        @return: the client, so wrapped that its end is noticed; C{None} if it is not wanted any more.
+        @return: the wrapped protocol instance, or C{None} if the dial was cancelled.
         """
-        client = None if self._over else self._factory.buildProtocol(addr)
-        if client is None:
+        connection = None if self._over else self._factory.buildProtocol(addr)
+        if connection is None:
             return None
-        self.client = client
-        self._line.clientMade(self._record, client)
-        return Link(client, self._lost)
+        self.connection = connection
+        self._listener.connectionMade(self._record, connection)
+        return ConnectionWrapper(connection, self._lost)
 
     def announced(self) -> None:
         """
-        The client says that it is connected.
+        The protocol instance reports that it is connected.
         """
         self._passed(_ANNOUNCED)
 
-    def _passed(self, what: str) -> None:
-        if what in self._awaited:
-            self._awaited.discard(what)
+    def _passed(self, step: str) -> None:
+        if step in self._awaited:
+            self._awaited.discard(step)
             if not self._awaited and not self._over:
                 if self._handshake is None:
                     self._done(None)
                 else:
-                    self._wait(maybeDeferred(self._handshake, self.client), self._done)
+                    self._wait(maybeDeferred(self._handshake, self.connection), self._done)
 
     def _done(self, result: Any) -> None:
-        if not self._over:  # a handshake may end well although it was cancelled
+        if not self._over:  # a handshake may succeed although it was cancelled
             self._over = self.isReady = True
             self._stopTimer()
-            self._line.clientReady(self._record, self.client)
+            self._listener.connectionReady(self._record, self.connection)
 
     def _failed(self, failure: Failure) -> None:
         self.fail((self._cause or failure).value or error.ConnectionLost())
 
     def _late(self) -> None:
         self._timer = None
-        missing = next((what for what in (_CONNECTED, _ANNOUNCED) if what in self._awaited), _HANDSHAKE)
+        missing = next((step for step in (_CONNECTED, _ANNOUNCED) if step in self._awaited), _HANDSHAKE)
         self.fail(PoolTimeout(f"connect timed out: {missing} within {self._timeout:g} s", "connect"))
 
     def fail(self, reason: BaseException) -> None:
         """
-        Give up, unless the client is ready already.
+        Cancel the dial and its handshake. Nothing happens if the connection is ready, or the dial has failed.
         """
         if self._over:
             return
@@ -308,41 +224,43 @@ class Attempt:
         self._stopTimer()
         if self._pending is not None:
             self._pending.cancel()
-        if getattr(self.client, "transport", None) is not None:
+        if getattr(self.connection, "transport", None) is not None:
             self.abort()
-        self._line.dialFailed(self._record, reason)
+        self._listener.dialFailed(self._record, reason)
 
     def _stopTimer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
+    # -- The end
+
     def _lost(self, reason: Failure) -> None:
         if self.isReady:
-            self._line.clientEnded(self._record, self.client, reason)
+            self._listener.connectionEnded(self._record, self.connection, reason)
         else:
             if not reason.check(error.ConnectionAborted):
-                self._cause = reason  # which says more than what a handshake makes of it
+                self._cause = reason  # more precise than the error that the handshake makes of it
             try:
-                self.client.connectionLost(reason)
+                self.connection.connectionLost(reason)
             finally:
                 self._failed(reason)
 
     def close(self) -> None:
         """
-        Close the connection when what was written is sent.
+        Close the connection when all pending writes are sent.
         """
-        client = self.client
-        (client if IPipelined.providedBy(client) else client.transport).loseConnection()
+        connection = self.connection
+        (connection if IPipelined.providedBy(connection) else connection.transport).loseConnection()
 
     def abort(self) -> None:
         """
         Close the connection at once.
         """
-        self.client.transport.abortConnection()
+        self.connection.transport.abortConnection()
 
 
-# What a client that is not ready in time was waited for.
+# The step that was missing when a dial timed out, as the error text has it.
 _CONNECTED = "no connection"
 _ANNOUNCED = "the client called neither clientFree nor its factory's deferred"
 _HANDSHAKE = "the client was not configured"

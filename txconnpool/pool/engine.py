@@ -1,126 +1,69 @@
 # -*- test-case-name: tests.pool.test_engine -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-The decisions of L{txconnpool.pool.decisions.state} carried out: dials, timers and closing, on a reactor.
+A pool of interchangeable connections: what sessions, connections and the pools for programs call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from txconnpool.errors import PoolClosed
-from txconnpool.interfaces import IPipelined
-from txconnpool.metrics import Counters, PoolStats, Traffic, tally
-from txconnpool.net.deadlines import Deadlines
+from txconnpool.metrics import PoolStats, Traffic
+from txconnpool.net.addresses import endpointOf
 from txconnpool.net.endpoints import nameOf
-from txconnpool.pool.decisions.actions import Action, Check, Close, Dial, Refuse
+from txconnpool.net.reasons import describe
 from txconnpool.pool.decisions.administration import Administration
 from txconnpool.pool.decisions.limits import Limits
-from txconnpool.pool.decisions.records import RETIRING, Record
+from txconnpool.pool.decisions.records import Record
 from txconnpool.pool.decisions.servers import Server
-from txconnpool.pool.decisions.state import PoolState
 from txconnpool.pool.decisions.waiting import Ticket
-from txconnpool.pool.dialing import Attempt, describe, endpointOf, kindOf
+from txconnpool.pool.executor import Executor
+from txconnpool.pool.lifecycle import CLOSED, NEW, LifeCycle
 
 _log = Logger("txconnpool.pool")
 
 
-class PoolEngine:
+class PoolEngine(Executor):
     """
-    A bounded set of connections to equal servers, shared by whoever asks.
+    A bounded set of connections to equal servers, any of which can serve any request.
 
-    L{txconnpool.pool.library.Pool} is what programs use. This is what it, the sessions and the connections stand on.
+    The proxy uses it as it is; L{txconnpool.pool.base.BasePool} makes it a pool for programs. Methods that concern a
+    server take its address as it was given to the pool, or its name. They raise C{ValueError} if there is no such
+    server.
 
-    @ivar name: for logs.
-    @ivar reactor: of all connections.
-    @ivar waiters: those who wait for a connection.
-    @ivar observer: an L{txconnpool.interfaces.IPoolObserver} who is told what happens, or C{None}.
+    @ivar servers: the L{servers<Server>} that were not removed, those that are down or drained included.
+    @ivar waiters: the queue of waiters.
+    @ivar counters: L{counters<txconnpool.metrics.Counters>} of all events.
     """
 
-    # An object with more than thirty attributes of its own pays for each use of one. Subclasses may have thirty more.
-    __slots__ = (
-        "__dict__",
-        "__weakref__",
-        "_administration",
-        "_again",
-        "_announces",
-        "_attempts",
-        "_checkClient",
-        "_closing",
-        "_commands",
-        "_connectTimeout",
-        "_deadline",
-        "_due",
-        "_errands",
-        "_factory",
-        "_handshake",
-        "_leaving",
-        "_seconds",
-        "_state",
-        "_timer",
-        "_wasClosed",
-        "name",
-        "observer",
-        "reactor",
-        "waiters",
-    )  # fmt: skip
+    __slots__ = ("_administration", "_commands", "_lifeCycle", "counters", "servers", "waiters")
 
     def __init__(
-        self,
-        servers: Any,
-        factory: Any,
-        limits: Limits,
-        reactor: Any,
-        *,
-        name: str = "pool",
-        connectTimeout: float | None = 30.0,
-        handshake: Callable[[Any], Any] | None = None,
-        announces: bool = False,
-        check: Callable[[Any], Any] | None = None,
-        observer: Any = None,
-        commands: int = 0,
+        self, servers: Any, factory: Any, limits: Limits, reactor: Any, *, commands: int = 0, **options: Any
     ) -> None:
         """
-        @param servers: addresses, see L{txconnpool.pool.dialing.endpointOf}.
-        @param factory: makes the clients, see L{_newFactory}.
-        @param connectTimeout: seconds until a client must be ready, from its dial; also, to pass a check, and to go
-            when it is closed. C{None}: no limit.
-        @param handshake: called with each client that is connected; may return a Deferred or an awaitable.
-        @param announces: whether clients say themselves that they are connected.
-        @param check: called with a client that is to be checked, see L{Limits}; it lives unless this fails or gives
-            C{False}. May return a Deferred or an awaitable.
-        @param commands: how many commands of replies are to be counted apart.
+        @param servers: addresses, see L{endpointOf}.
+        @param commands: the number of commands whose replies are counted separately.
+        @param factory: see L{Executor.__init__}, as for C{options}.
+
+        @raise ValueError: an address is invalid.
         """
-        self.name = name
-        self.reactor = reactor
-        self._factory = factory
-        self._connectTimeout = connectTimeout
-        self._handshake = handshake
-        self._announces = announces
-        self._checkClient = check
+        super().__init__(factory, limits, reactor, **options)
         self._commands = commands
-        self.observer = observer
-        self._state = PoolState(limits)
-        self._administration = Administration(self._state)
-        self.waiters = self._state.waiters
-        self._seconds = reactor.seconds
-        self._attempts: dict[Record, Attempt] = {}
-        self._errands: dict[Record, Deferred[Any]] = {}
-        self._leaving = Deadlines(reactor, connectTimeout, self._abort)
-        self._timer: IDelayedCall | None = None
-        self._due = 0.0
-        self._closing: list[Deferred[None]] = []
-        self._deadline: IDelayedCall | None = None
-        self._wasClosed = False
-        self._again = False
+        self._administration = Administration(self.state)
+        self._lifeCycle = LifeCycle(
+            reactor, begin=self._begin, end=self._end, isOver=lambda: not self._attempts, finished=self._finished,
+            start=self.start, abort=self._abortLate,
+        )  # fmt: skip
+        self.servers = self.state.servers
+        self.waiters = self.state.waiters
+        self.counters = self.state.counters
         for address in servers:
-            self._state.servers.append(self._server(address))
+            self.servers.append(self._server(address))
 
     def _server(self, address: Any) -> Server:
         name, endpoint = endpointOf(address, self.reactor)
@@ -129,46 +72,18 @@ class PoolEngine:
     # -- What there is
 
     @property
-    def servers(self) -> Sequence[Server]:
+    def connections(self) -> list[Any]:
         """
-        The servers in rotation, those that are down included.
+        The protocol instances of all established connections.
         """
-        return self._state.servers
-
-    @property
-    def clients(self) -> list[Any]:
-        """
-        The clients of all connections that are established.
-        """
-        return [attempt.client for attempt in self._attempts.values() if attempt.isReady]
-
-    @property
-    def waiting(self) -> int:
-        """
-        How many waiters there are.
-        """
-        return self.waiters.count
-
-    @property
-    def counters(self) -> Counters:
-        """
-        What has happened.
-        """
-        return self._state.counters
-
-    @property
-    def state(self) -> PoolState:
-        """
-        What there is to decide about, for statistics.
-        """
-        return self._state
+        return [attempt.connection for attempt in self._attempts.values() if attempt.isReady]
 
     @property
     def stats(self) -> PoolStats:
         """
-        A snapshot of gauges and counters.
+        The gauges and counters of this moment.
         """
-        return self._state.stats()
+        return self.state.stats()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}: {self.stats}>"
@@ -177,25 +92,26 @@ class PoolEngine:
 
     def take(self, waiter: Any, exclusive: bool = False) -> Record | None:
         """
-        Find a connection with room, whoever asks puts load on its record at once; or wait for one.
+        Find a connection that has capacity, or let C{waiter} wait for one. The caller must add load to the returned
+        record at once.
 
-        @param waiter: the L{txconnpool.interfaces.IWaiter} who asks, and waits if need be.
+        @param waiter: an L{txconnpool.interfaces.IWaiter}.
         @param exclusive: whether the connection must carry nothing else.
 
-        @return: C{None} if it waits.
+        @return: C{None} if C{waiter} waits.
 
-        @raise PoolError: there is none and will be none.
+        @raise PoolError: there is no connection, and waiting for one is in vain or not allowed.
         """
-        state = self._state
+        state = self.state
         if not self.waiters.count:
             record = state.pick(exclusive)
             if record is not None:
-                state.counters.acquired += 1
+                self.counters.acquired += 1
                 if record.load and state.canGrow and not state.idle:
                     now = self._seconds()
                     self._do(state.grow(now, 1), now)
                 return record
-        if not state.running and not self._wasClosed:
+        if not state.running and self._lifeCycle.phase is NEW:
             self.start()
         seconds = self._seconds  # see hasCapacity
         now = seconds()
@@ -208,7 +124,7 @@ class PoolEngine:
 
     def forget(self, ticket: Ticket) -> None:
         """
-        A waiter gives up. One that wanted a connection alone may have stood before others who do not.
+        A waiter gives up. If it wanted a connection that carries nothing else, those behind it may not have to wait.
         """
         self.waiters.leave(ticket)
         if self.waiters.count:
@@ -216,12 +132,12 @@ class PoolEngine:
 
     def hasCapacity(self, record: Record) -> None:
         """
-        A connection has room again, or carries nothing any more.
+        A connection carries less than before, or nothing any more.
         """
-        seconds = self._seconds  # by itself: as a method it would be looked for in the class
+        seconds = self._seconds  # as a local name it is not looked up as a method, which costs more
         now = seconds()
         if not record.load:
-            actions = self._state.hasCapacity(record, now)
+            actions = self.state.hasCapacity(record, now)
             if actions:
                 self._do(actions, now)
         if self.waiters.count:
@@ -229,363 +145,124 @@ class PoolEngine:
 
     def each(self) -> list[Record]:
         """
-        One connection of every server, for what concerns all of them.
+        Choose one connection of every server, for a request that concerns all of them. The caller must add load to
+        them at once.
 
         @raise ServerUnavailable: a server has none.
         """
-        return self._state.each()
+        return self.state.each()
 
     def hold(self, record: Record) -> None:
         """
-        The server does not read: put nothing more on this connection.
+        The server does not read: give this connection no new requests.
         """
-        self._state.connections.hold(record)
+        self.state.connections.hold(record)
 
     def unhold(self, record: Record) -> None:
         """
         The server reads again.
         """
         now = self._seconds()
-        self._state.connections.unhold(record, now)
-        self._settle([], now)
-
-    # -- Carrying out
-
-    def _settle(self, actions: list[Action], now: float) -> None:
-        """
-        Carry out decisions, and hand out the connections that there may be since.
-        """
-        self._do(actions, now)
-        if self.waiters.count:
-            self.waiters.serve(now)
-
-    def _do(self, actions: Sequence[Action], now: float) -> None:
-        """
-        Carry out decisions. Refusing and closing run code of others, who may close the pool: dials are known before.
-        """
-        for action in actions:
-            if isinstance(action, Dial):
-                self._dial(action.record)
-        for action in actions:
-            if isinstance(action, Close):
-                self._close(action.record)
-            elif isinstance(action, Check):
-                self._check(action.record)
-            elif isinstance(action, Refuse):
-                self._tell("refused", action.error)
-                action.waiter.refused(action.error)
-        self._schedule(now)
-
-    def _schedule(self, now: float) -> None:
-        """
-        Be called when time has something to say. A timer that goes off too early does no harm.
-        """
-        due = self._state.due(now)
-        timer = self._timer
-        if timer is not None and (due is None or due < self._due):
-            timer.cancel()
-            timer = self._timer = None
-        if timer is None and due is not None:
-            self._due = due
-            self._timer = self.reactor.callLater(max(0.0, due - now), self._tick)
-
-    def _tick(self) -> None:
-        self._timer = None
-        # Not before the time that was waited for, which rounding may have put a hair beyond that of the timer.
-        now = max(self._due, self._seconds())
-        self._settle(self._state.tick(now), now)
-
-    def _close(self, record: Record) -> None:
-        if record not in self._attempts or record in self._leaving.since:
-            return
-        _log.debug("{pool}: closing a connection to {server}: {reason}", pool=self.name,
-                   server=record.server.name, reason=record.reason)  # fmt: skip
-        self._leaving.add(record)
-        self._attempts[record].close()
-
-    def _abort(self, record: Record) -> None:
-        """
-        Close a connection at once, unless it is gone already.
-        """
-        if record in self._attempts:
-            self._attempts[record].abort()
-
-    def _check(self, record: Record) -> None:
-        assert self._checkClient is not None, "the limits ask for checks, and there is none"
-        self._errand(record, self._checkClient, lambda fault: self._checked(record, fault))
-
-    def _checked(self, record: Record, fault: str) -> None:
-        now = self._seconds()
-        if fault:
-            _log.debug("{pool}: a connection to {server} does not live: {fault}", pool=self.name,
-                       server=record.server.name, fault=fault)  # fmt: skip
-            self.retire(record, "the check failed")
-        else:
-            self._state.connections.checked(record, now)
-        self._settle(self._state.grow(now), now)
-
-    def _errand(self, record: Record, f: Callable[[Any], Any], done: Callable[[str], None]) -> None:
-        """
-        Have something done to a client that belongs to nobody at the time, while its connection lasts.
-
-        @param f: called with the client; may return a Deferred or an awaitable. It fails by giving C{False}, too.
-        @param done: called with what went wrong, or nothing.
-        """
-        pending = maybeDeferred(f, record.connection)
-        self._errands[record] = pending
-        if self._connectTimeout is not None:
-            pending.addTimeout(self._connectTimeout, self.reactor)
-
-        def ended(result: Any) -> None:
-            self._errands.pop(record, None)
-            if isinstance(result, Failure):
-                done(describe(result.value))
-            else:
-                done("it gave False" if result is False else "")
-
-        pending.addBoth(ended)
-
-    def _tell(self, event: str, *args: Any) -> None:
-        """
-        Tell the observer, if there is one.
-
-        @param event: a method of L{txconnpool.interfaces.IPoolObserver}.
-        """
-        if self.observer is not None:
-            try:
-                getattr(self.observer, event)(*args)
-            except Exception:
-                _log.failure("{pool}: the observer failed at {event}", pool=self.name, event=event)
-
-    # -- Connections
-
-    def _dial(self, record: Record) -> None:
-        attempt = Attempt(record, self, self._newFactory, self.reactor, self._connectTimeout, self._handshake,
-                          self._announces)  # fmt: skip
-        self._attempts[record] = attempt
-        attempt.start()
-        record.server.traffic.dials += 1
-        self._tell("dialing", record.server.name)
-
-    def _newFactory(self, record: Record) -> Any:
-        """
-        @return: what makes the client of C{record}. Its C{connectionPool} is this pool.
-        """
-        self._factory.connectionPool = self
-        return self._factory
-
-    def clientMade(self, record: Record, client: Any) -> None:
-        """
-        There is a client for C{record}.
-        """
-        if IPipelined.providedBy(client):
-            client.record = record
-            record.weight = 0
-
-    def clientReady(self, record: Record, client: Any) -> None:
-        """
-        The client of C{record} may be used.
-        """
-        server = record.server
-        now = self._seconds()
-        if not server.up:
-            _log.info("{pool}: {server} is up again after {seconds:.1f} s", pool=self.name,
-                      server=server.name, seconds=now - server.since)  # fmt: skip
-        self._tell("connected", server.name, client)
-        self._settle(self._state.dialed(record, client, now), now)
-
-    def dialFailed(self, record: Record, reason: BaseException) -> None:
-        """
-        The dial of C{record} failed.
-        """
-        server = record.server
-        words = describe(reason)
-        if self._state.running:
-            tally(server.traffic.dialFailures, kindOf(reason))
-            self._tell("dialFailed", server.name, reason)
-        del self._attempts[record]
-        now = self._seconds()
-        up = server.up
-        actions = self._state.dialFailed(record, reason, words, now)
-        self._logDown(server, up)
-        self._do(actions, now)
-        self._checkClosed()
-
-    def _logDown(self, server: Server, up: bool) -> None:
-        """
-        Log that a server has gone down, if it has.
-
-        @param up: whether it was up before.
-        """
-        if up and not server.up and self._state.running:
-            _log.warn("{pool}: {server} is down: {reason}", pool=self.name, server=server.name, reason=server.reason)
-
-    def clientEnded(self, record: Record, client: Any, reason: Failure) -> None:
-        """
-        The connection of C{record} is gone.
-        """
-        why = reason.value
-        traffic = record.server.traffic
-        if record.phase is RETIRING:
-            words = record.reason
-            tally(traffic.closed, words)
-        else:
-            words = describe(why)
-            tally(traffic.lost, kindOf(why))
-        now = self._seconds()
-        up = record.server.up
-        actions = self._state.lost(record, why, words, now)
-        self._logDown(record.server, up)
-        del self._attempts[record]
-        self._leaving.discard(record)
-        try:
-            client.connectionLost(reason)
-        finally:
-            self._forsaken(record)
-            self._tell("disconnected", record.server.name, client, words)
-            self._do(actions, now)
-            self._checkClosed()
-
-    def _forsaken(self, record: Record) -> None:
-        """
-        The connection of C{record} is gone, and its client knows.
-        """
-        errand = self._errands.get(record)
-        if errand is not None:
-            errand.cancel()
-
-    def retire(self, record: Record, reason: str) -> None:
-        """
-        Put nothing more on a connection, and close it as soon as it carries nothing.
-        """
-        self._do(self._state.connections.discard(record, reason), self._seconds())
+        self.state.connections.unhold(record, now)
+        self._settle((), now)
 
     # -- Life cycle
 
     def start(self) -> None:
         """
-        Begin to connect. A pool that was not started starts with its first request, unless it was closed. One that is
-        closing starts again when that is done.
+        Begin to connect. A pool that was not started starts when it is first used, unless it was closed. One that is
+        closing starts again when it is closed.
         """
-        if self._closing:
-            self._again = True
-            return
-        self._wasClosed = False
-        now = self._seconds()
-        self._do(self._state.start(now), now)
+        self._lifeCycle.start()
 
     def close(self, timeout: float | None = None) -> Deferred[None]:
         """
-        Take no more requests, refuse those that wait, let those in flight end, and close all connections.
+        Accept no more requests, refuse the waiters, let requests in flight end, and close all connections.
 
-        @param timeout: seconds until what is still in flight is given up; C{None}: no limit.
+        @param timeout: seconds until connections with requests in flight are closed too; C{None}: no limit.
 
-        @return: fires when no connection, dial or timer is left.
+        @return: a Deferred that fires when no connection, dial or timer is left.
         """
-        self._wasClosed = True
-        self._again = False
-        done: Deferred[None] = Deferred()
-        self._closing.append(done)
-        self._do(self._state.stop(), self._seconds())
-        for attempt in list(self._attempts.values()):
-            attempt.fail(PoolClosed("the pool was closed"))
-        if timeout is not None and self._attempts and self._deadline is None:
-            self._deadline = self.reactor.callLater(timeout, self._tooLate)
-        self._checkClosed()
-        return done
+        return self._lifeCycle.close(timeout)
 
     def abort(self) -> Deferred[None]:
         """
-        Close as L{close} does, and wait for nothing.
+        Close all connections at once.
+
+        @return: as L{close}.
         """
-        done = self.close()
+        closed = self.close()
         self._abortAll()
-        return done
+        return closed
+
+    def _begin(self) -> None:
+        now = self._seconds()
+        self._do(self.state.start(now), now)
+
+    def _end(self) -> None:
+        self._do(self.state.stop(), self._seconds())
+        for attempt in list(self._attempts.values()):
+            attempt.fail(PoolClosed("the pool was closed"))
+
+    def _checkClosed(self) -> None:
+        self._lifeCycle.check()
 
     def _abortAll(self) -> None:
         for attempt in list(self._attempts.values()):
             attempt.abort()
 
-    def _tooLate(self) -> None:
-        self._deadline = None
+    def _abortLate(self) -> None:
         _log.warn("{pool}: {count} connections did not end in time", pool=self.name, count=len(self._attempts))
         self._abortAll()
 
-    def _checkClosed(self) -> None:
-        if not self._closing or self._attempts:
-            return
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-        self._finished()
-        closing, self._closing = self._closing, []
-        for done in closing:
-            done.callback(None)
-        if self._again and not self._closing:
-            self._again = False
-            self.start()
-
     def _finished(self) -> None:
         """
-        Nothing is left.
+        The pool is closed: no connection is left. Subclasses stop their timers.
         """
         self._leaving.stop()
 
-    # -- Changes while it runs
+    # -- Changes
+
+    def _find(self, address: Any) -> Server:
+        for server in self.servers:
+            if server.address is address:
+                return server
+        name = nameOf(address) if isinstance(address, str) else endpointOf(address, self.reactor)[0]
+        for server in self.servers:
+            if server.name == name:
+                return server
+        names = ", ".join(server.name for server in self.servers)
+        raise ValueError(f"no server {name!r}; there are: {names or 'none'}")
 
     def addServer(self, address: Any) -> None:
         """
-        Take a server into rotation.
+        Add a server.
 
-        @raise ValueError: C{address} is no address of a server, see L{txconnpool.pool.dialing.endpointOf}.
+        @raise ValueError: C{address} is invalid, see L{endpointOf}.
         """
         now = self._seconds()
         self._do(self._administration.addServer(self._server(address), now), now)
 
     def removeServer(self, address: Any) -> None:
         """
-        Take a server out for good; its connections end when they carry nothing.
-
-        @param address: as it was given, or the server's name.
-
-        @raise ValueError: there is no such server.
+        Remove a server for good. Its connections are closed when they carry nothing.
         """
         now = self._seconds()
         self._do(self._administration.removeServer(self._find(address), now), now)
 
     def markDown(self, address: Any, cause: BaseException) -> None:
         """
-        Do not dial a server for a while. Its connections stay.
-
-        @param address: as it was given, or the server's name.
-        @param cause: why.
-
-        @raise ValueError: there is no such server.
+        Do not dial a server for a while, as after a failed dial. Its connections stay.
         """
         now = self._seconds()
         self._do(self._administration.markDown(self._find(address), cause, describe(cause), now), now)
 
-    def _find(self, address: Any) -> Server:
-        servers = self._state.servers
-        for server in servers:
-            if server.address is address:
-                return server
-        name = nameOf(address) if isinstance(address, str) else endpointOf(address, self.reactor)[0]
-        for server in servers:
-            if server.name == name:
-                return server
-        names = ", ".join(server.name for server in servers)
-        raise ValueError(f"no server {name!r}; there are: {names or 'none'}")
-
     def drain(self, address: Any, abort: bool = False) -> None:
         """
-        Take a server out of rotation until it is restored: it is given no more requests, its connections end when they
-        carry nothing, and it is not dialed.
+        Take a server out of service until it is restored: it is given no new requests, its connections are closed when
+        they carry nothing, and it is not dialed.
 
-        @param address: as it was given, or the server's name.
-        @param abort: whether to end its connections now, whatever they carry.
-
-        @raise ValueError: there is no such server.
+        @param abort: whether to close its connections at once, with requests in flight.
         """
         server = self._find(address)
         now = self._seconds()
@@ -597,18 +274,14 @@ class PoolEngine:
 
     def restore(self, address: Any) -> None:
         """
-        Take a drained server into rotation again, and dial it without delay if it was down.
-
-        @param address: as it was given, or the server's name.
-
-        @raise ValueError: there is no such server.
+        Put a drained server back into service. If it is down, it is dialed without delay.
         """
         now = self._seconds()
         self._settle(self._administration.restore(self._find(address), now), now)
 
     def pause(self) -> None:
         """
-        Let all requests wait from now on, however long. What is in flight ends.
+        Let all requests wait from now on, without limit. Requests in flight continue.
         """
         now = self._seconds()
         self._administration.pause(now)
@@ -616,35 +289,40 @@ class PoolEngine:
 
     def resume(self) -> None:
         """
-        Let requests go on.
+        End a pause.
         """
         now = self._seconds()
         self._settle(self._administration.resume(now), now)
 
-    @property
-    def paused(self) -> bool:
-        """
-        Whether all requests wait.
-        """
-        return self._state.paused
-
     def setLimits(self, limits: Limits) -> None:
         """
-        Put other bounds and times in force.
+        Apply other limits, to existing connections and waiters too.
         """
         now = self._seconds()
         self._settle(self._administration.setLimits(limits, now), now)
 
     def setConnectTimeout(self, timeout: float | None) -> None:
         """
-        Give connecting another time, see L{__init__}. Dials in progress keep theirs.
+        Apply another C{connectTimeout}. Dials in progress keep theirs.
         """
-        self._connectTimeout = timeout
+        self._connectTimeout = self._errands.timeout = timeout
         self._leaving.retime(timeout)
 
     def expire(self) -> None:
         """
-        Replace every connection there is now, each when it carries nothing.
+        Replace all existing connections. Each is closed when it carries nothing.
         """
         now = self._seconds()
         self._do(self._administration.expire(now), now)
+
+    def selfCheck(self) -> None:
+        """
+        Check all invariants that hold between events. For tests.
+
+        @raise AssertionError: one is broken. The text names it.
+        """
+        super().selfCheck()
+        self._lifeCycle.selfCheck()
+        if self._lifeCycle.phase in (NEW, CLOSED):
+            assert not self._attempts, f"connections of a pool that is {self._lifeCycle.phase}: {self._attempts}"
+            assert self._timer is None, f"a timer of a pool that is {self._lifeCycle.phase}"

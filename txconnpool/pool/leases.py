@@ -1,7 +1,7 @@
-# -*- test-case-name: tests.pool.test_library -*-
+# -*- test-case-name: tests.pool.test_leases -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Leases: exclusive use of a connection of a L{txconnpool.pool.base.BasePool} for a time.
+Leases: exclusive use of a connection for a time.
 """
 
 from __future__ import annotations
@@ -26,33 +26,37 @@ C = TypeVar("C")
 @implementer(IWaiter)
 class Lease:
     """
-    Somebody who wants a connection of his own.
+    A caller of L{acquire<txconnpool.pool.leasing.LeasingPool.acquire>} that waits for a connection.
 
-    @ivar client: fires with it; C{None} when it has fired or is not wanted any more.
+    @ivar client: a Deferred that fires with the protocol instance; C{None} when it has fired or was cancelled.
     """
 
-    __slots__ = ("_pool", "_where", "client", "ticket")
+    __slots__ = ("_lend", "_pool", "_where", "client", "ticket")
 
-    def __init__(self, pool: Any, where: StackSummary | None) -> None:
+    def __init__(
+        self, pool: Any, lend: Callable[[Record, StackSummary | None], Any], where: StackSummary | None
+    ) -> None:
+        """
+        @param lend: lends a connection that carries nothing and returns its protocol instance.
+        @param where: the stack of the caller, if it is wanted.
+        """
         self._pool = pool
+        self._lend = lend
         self._where = where
         self.client: Deferred[Any] | None = Deferred(self._cancel)
         self.ticket: Any = None
 
     def granted(self, record: Record) -> None:
         """
-        Here it is.
+        A connection carries nothing.
         """
         client, self.client = self.client, None
-        assert client is not None, "who wants none leaves the queue"
-        record.load = record.lent = record.depth  # there is no room for others
-        if self._pool._watched:
-            self._pool._lent(record.connection, self._where)
-        client.callback(record.connection)
+        assert client is not None, "a cancelled lease leaves the queue"
+        client.callback(self._lend(record, self._where))
 
     def refused(self, error: PoolError) -> None:
         """
-        There is none.
+        There will be no connection.
         """
         client, self.client = self.client, None
         if client is not None:
@@ -65,8 +69,8 @@ class Lease:
 
 class Lending(Generic[C]):
     """
-    C{async with pool.connection() as client}: a lease that ends with the block. A connection that the block leaves by
-    an exception is closed: nobody knows what is still to come from it.
+    The result of C{pool.connection()} in C{async with pool.connection() as client}: a lease that ends with the block.
+    If the block raises, the connection is closed, because replies may still be on their way.
     """
 
     __slots__ = ("_client", "_pool")
@@ -86,13 +90,14 @@ class Lending(Generic[C]):
 
 class LeakWatch:
     """
-    Notices leases that last for too long.
+    Reports leases that last too long.
     """
 
     def __init__(self, reactor: Any, threshold: float, leaked: Callable[[int, float, str], None]) -> None:
         """
         @param threshold: seconds.
-        @param leaked: called with the key of a lease that has lasted so long, the threshold, and where it was taken.
+        @param leaked: called with the key of a lease that has lasted for C{threshold}, with C{threshold}, and with the
+            stack of the caller as in a traceback.
         """
         self._threshold = threshold
         self.deadlines = Deadlines(reactor, threshold, self._late)
@@ -108,7 +113,7 @@ class LeakWatch:
 
     def returned(self, key: int) -> None:
         """
-        It ends.
+        A lease ends.
         """
         del self._places[key]
         self.deadlines.discard(key)
@@ -118,9 +123,10 @@ class LeakWatch:
         self._leaked(key, self._threshold, "".join(where.format()) if where else "")
 
 
-def whereabouts() -> StackSummary:
+def callerStack() -> StackSummary:
     """
-    Note, at little cost, what the program does that calls this package.
+    @return: the stack of the program, without the frames of this package on top of it. Source lines are not read yet,
+        so that this costs little.
     """
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("txconnpool."):

@@ -13,6 +13,7 @@ used.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container
 from typing import Any, Unpack
 
@@ -102,7 +103,7 @@ class Pool(BasePool[C]):
         **options: Unpack[PoolOptions[C]],
     ) -> None:
         """
-        @param serverAddresses: an address or a list of addresses, see L{txconnpool.pool.dialing.endpointOf}.
+        @param serverAddresses: an address or a list of addresses, see L{txconnpool.net.addresses.endpointOf}.
         @param maxClients: the maximum number of connections, dials in progress included.
         @param reactor: the reactor to use; the global reactor if not given.
         @param forceShutdown: whether the pool closes its connections at once when the reactor stops, without waiting
@@ -147,7 +148,7 @@ class Pool(BasePool[C]):
         if method[:1] == "_" or method in _INTERNAL or (self._allowed is not None and method not in self._allowed):
             return fail(NoSuchCommand(f"{method!r} is no command"))
         if self._checks:
-            self._state.doubt(self._seconds())
+            self.state.doubt(self._seconds())
         request = Request(self, method, args, kwargs or None)
         answer: Any = request.answer
         try:
@@ -163,14 +164,14 @@ class Pool(BasePool[C]):
         self.counters.requestTimeouts += 1
         text = f"no answer within {self._sent.timeout:g} s ({record.server.name})"
         self.retire(record, "no answer in time")  # before the caller is notified, which may make the next request
-        request.fail(PoolTimeout(text, "request", self._state.stats()))
+        request.fail(PoolTimeout(text, "request", self.state.stats()))
         self._abort(record)
 
-    def _abandoned(self, request: Request) -> None:
+    def _cancelled(self, request: Request) -> None:
         """
         The caller cancelled C{request} after it was sent.
         """
-        if self._state.limits.depth == 1:
+        if self.state.limits.depth == 1:
             self._graces.add(request)
 
     def _overstayed(self, request: Request) -> None:
@@ -196,8 +197,8 @@ class Pool(BasePool[C]):
         if record in self._attempts:
             self._attempts[record].fail(failure.value or PoolError("the client will never be ready"))
 
-    def _forsaken(self, record: Record) -> None:
-        super()._forsaken(record)
+    def _failPending(self, record: Record) -> None:
+        super()._failPending(record)
         for request in [each for each in self._sent.since if each.record is record]:
             request.fail(ConnectionLostInFlight(f"the connection was lost ({record.server.name})"))
 
@@ -205,3 +206,19 @@ class Pool(BasePool[C]):
         super()._finished()
         self._sent.stop()
         self._graces.stop()
+
+    def selfCheck(self) -> None:
+        """
+        Check all invariants that hold between events. For tests.
+
+        @raise AssertionError: one is broken. The text names it.
+        """
+        super().selfCheck()
+        known, resetting = self.state.records, self._errands.records
+        sent = Counter(request.record for request in self._sent.since)
+        assert set(sent) <= set(known), f"requests in flight without a connection: {sent}"
+        assert set(self._graces.since) <= set(self._sent.since), "cancelled requests that are not in flight"
+        for record in known:
+            load = sent[record] + record.lent + self._selfBusy.get(id(record.connection), 0)
+            counted = record.weight and record not in resetting
+            assert not counted or record.load == load, f"load is not {load}: {record}"

@@ -93,7 +93,7 @@ class Request:
         if self.answer is None:
             pool._graces.discard(self)
         elif pool.observer is not None:
-            pool._tell("answered", self._method, pool._seconds() - self._since, result)
+            pool._notify("answered", self._method, pool._seconds() - self._since, result)
 
     def _end(self, result: Any) -> None:
         answer, self.answer = self.answer, None
@@ -108,4 +108,4 @@ class Request:
         if self.record is None:
             self._pool.forget(self.ticket)
         else:
-            self._pool._abandoned(self)
+            self._pool._cancelled(self)

@@ -243,7 +243,7 @@ class PoolProxy(Service):
                 pool.removeServer(server)
         self._connections.requestTimeout = settings.requestTimeout
         self._limitSlow()
-        for connection in pool.clients:
+        for connection in pool.connections:
             connection.retime()
         self._dialect.limit(*dialectLimits(settings))
         self.sessions.limit(sessionLimits(settings))

@@ -73,7 +73,7 @@ class PrometheusTests(SynchronousTestCase):
         Names may have any characters.
         """
         stage = Stage()
-        stage.pool.state.servers[0].name = 'unix:C:\\new "one"\nline'
+        stage.pool.servers[0].name = 'unix:C:\\new "one"\nline'
         self.assertIn(r'server="unix:C:\\new \"one\"\nline"', exposition(told(stage)))
 
     def test_histogram(self) -> None:

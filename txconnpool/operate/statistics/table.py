@@ -78,7 +78,7 @@ class PoolSource:
         """
         if not self.running:
             return "draining"
-        if self.pool.paused:
+        if self.pool.state.paused:
             return "paused"
         return "ready" if any(server.state == "up" for server in self.pool.servers) else "down"
 
@@ -222,7 +222,7 @@ def _waitsFailed(source: PoolSource) -> dict[str, int]:
 
 
 def _longestWait(source: PoolSource) -> float:
-    since = source.pool.state.waiters.since
+    since = source.pool.waiters.since
     return 0.0 if since is None else max(0.0, source.pool.reactor.seconds() - since)
 
 
@@ -273,12 +273,12 @@ POOL_OWN: Final = (
     Statistic("retries", "counter", "reads sent a second time because their connection was lost",
               lambda of: of.pool.counters.retries),
     Statistic("slow_requests", "counter", "requests that took longer than `slow-request`", lambda of: of.slow),
-    Statistic("waiting", "gauge", "clients that wait for a connection with capacity", lambda of: of.pool.waiting),
+    Statistic("waiting", "gauge", "clients that wait for a connection with capacity", lambda of: of.pool.waiters.count),
     Statistic("waiting_max", "gauge", "maximum of waiting (`max-waiting`)",
               lambda of: of.pool.state.limits.maxWaiting or 0),
     Statistic("longest_wait_seconds", "gauge", "how long the first of them has waited", _longestWait, merge=max),
     Statistic("wait_seconds", "histogram", "how long clients waited that got a connection after waiting",
-              lambda of: _histogram(of.pool.state.waiters.waits)),
+              lambda of: _histogram(of.pool.waiters.waits)),
     Statistic("waits_failed", "counter", "waits that ended without a connection", _waitsFailed, "reason"),
     Statistic("connections_max", "gauge", "maximum of connections (`pool-size`)",
               lambda of: of.pool.state.limits.maximum),

@@ -45,8 +45,7 @@ class PoolState:
     @ivar pick: L{Records.pick}. It is an attribute here because a method that only calls it would cost time.
     @ivar hasCapacity: L{Records.hasCapacity}; likewise.
     @ivar wanted: the number of connections to establish even if there are no requests for them.
-    @ivar canGrow: whether L{grow} could do something about more demand. The data path looks at it before it calls
-        L{grow}.
+    @ivar canGrow: whether L{grow} could act on more demand. The data path calls it only then.
     @ivar running: whether the pool is started and not stopped.
     """
 
@@ -79,13 +78,6 @@ class PoolState:
         return list(self.connections.all)
 
     @property
-    def connected(self) -> int:
-        """
-        The number of established connections.
-        """
-        return self.connections.connected
-
-    @property
     def paused(self) -> bool:
         """
         Whether all requests wait, see L{txconnpool.pool.decisions.administration.Administration.pause}.
@@ -103,7 +95,6 @@ class PoolState:
         """
         @return: the numbers of this moment.
         """
-        counters = self.counters
         established = [record for record in self.connections.all if record.phase is not DIALING]
         idle = sum(1 for record in established if not record.load)
         return PoolStats(
@@ -116,7 +107,7 @@ class PoolState:
             waiting=self.waiters.count,
             waited=sum(self.waiters.waits.counts),
             waitTime=self.waiters.waits.total,
-            **{name: getattr(counters, name) for name in counters.__slots__},
+            **{name: getattr(self.counters, name) for name in Counters.__slots__},
         )
 
     def each(self) -> list[Record]:
@@ -153,10 +144,6 @@ class PoolState:
             self.counters.rejected += 1
             raise PoolFull("too many waiting requests", self.stats())
         return self.waiters.join(waiter, now, exclusive)
-
-    def _refuseLate(self, now: float) -> list[Action]:
-        stats = self.stats()
-        return [Refuse(waiter, self.health.timedOut(stats)) for waiter in self.waiters.late(now)]
 
     def _refuseAll(self, error: Callable[[PoolStats], PoolError]) -> list[Action]:
         stats = self.stats()
@@ -233,9 +220,7 @@ class PoolState:
 
     def dialed(self, record: Record, connection: Any, now: float) -> list[Action]:
         """
-        The dial of C{record} succeeded, its handshake included.
-
-        @param connection: the protocol instance.
+        The dial of C{record} succeeded, including its handshake. C{connection} is the protocol instance.
         """
         self.connections.dialEnded(record)
         self.health.succeeded(record.server, now)
@@ -282,8 +267,7 @@ class PoolState:
 
     def doubt(self, now: float) -> None:
         """
-        Set idle connections aside that have been idle for so long that they are to be checked before use. Without this
-        call before L{pick}, they are picked unchecked.
+        Set connections aside that have been idle for so long that they must be checked before L{pick} may use them.
         """
         limit = now - (self.limits.checkIfIdleFor or 0.0)
         idle = self.idle
@@ -299,7 +283,8 @@ class PoolState:
         """
         actions: list[Action] = []
         if self.waiters.due <= now and not self.paused:
-            actions += self._refuseLate(now)
+            stats = self.stats()
+            actions += [Refuse(waiter, self.health.timedOut(stats)) for waiter in self.waiters.late(now)]
         if self.connections.ageAt <= now:
             actions += self.ageing.age(now)
         return actions + self.grow(now)
@@ -337,10 +322,10 @@ class PoolState:
             assert not records.doubtful, f"{waiting} waiters, but connections not checked: {records.doubtful}"
             server = self.balance.next(len(records.all), now)
             assert server is None, f"{waiting} waiters, {coming} dials and checks, but not dialed: {server}"
-        retries = any(server.retryAt > now and not server.drained for server in self.servers)
-        busy = any(record.load or record.phase in (HELD, RETIRING) for record in records.all)
-        assert coming or retries or busy, "waiters, but nothing that would serve them"
+        retries = (server.retryAt > now and not server.drained for server in self.servers)
+        busy = (record.load or record.phase in (HELD, RETIRING) for record in records.all)
+        assert coming or any(retries) or any(busy), "waiters, but nothing that would serve them"
         assert self.limits.waitTimeout is None or self.due(now) is not None, "waiters, but no deadline"
 
     def __repr__(self) -> str:
-        return f"<PoolState {self.connected} connections, {self.waiters.count} waiting>"
+        return f"<PoolState {self.connections.connected} connections, {self.waiters.count} waiting>"
