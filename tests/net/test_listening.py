@@ -24,7 +24,7 @@ from zope.interface.verify import verifyObject
 
 from tests.certificates import quoted
 from tests.net.tlscase import Named, TLSTestCase
-from txconnpool.net.listening import Listener, withoutEndpointArgument
+from txconnpool.net.listening import Listener, describeListenError, withBacklog, withoutEndpointArgument
 from txconnpool.net.tls import CannotUse
 
 
@@ -283,3 +283,28 @@ class TLSListenerTests(TLSTestCase):
             protocol = door.buildProtocol(None)
             protocol.makeConnection(StringTransport())
             self.assertEqual(protocol.getHandle().get_context().get_verify_mode(), mode)
+
+
+class HelperTests(SynchronousTestCase):
+    """
+    Tests for L{withBacklog} and L{describeListenError}.
+    """
+
+    def test_backlog(self) -> None:
+        """
+        Listeners have a long queue, unless they say otherwise, or cannot.
+        """
+        for description, expected in (
+            ("tcp:1", "tcp:1:backlog=1024"),
+            ("unix:/x:mode=600", "unix:/x:mode=600:backlog=1024"),
+            ("tcp:1:backlog=5", "tcp:1:backlog=5"),
+            ("systemd:domain=INET:index=0", "systemd:domain=INET:index=0"),
+        ):
+            self.assertEqual(withBacklog(description), expected)
+
+    def test_otherProblems(self) -> None:
+        """
+        What is not about listening is no problem of listening.
+        """
+        for error in (ZeroDivisionError(), OSError(24, "Too many open files")):
+            self.assertIsNone(describeListenError(error))

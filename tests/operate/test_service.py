@@ -23,7 +23,7 @@ from tests.pipes import Pipe
 from tests.stage import Stage
 from txconnpool.config.changes import CannotChange
 from txconnpool.config.settings import ConfigError, PoolSettings, Settings
-from txconnpool.operate.service import PoolService, ProxyService, listenProblem
+from txconnpool.operate.service import PoolService, ProxyService
 from txconnpool.proxy.listener import ClientListener
 from txconnpool.proxy.proxy import PoolProxy
 from txconnpool.proxy.session import SessionLimits
@@ -400,7 +400,7 @@ class ChangeTests(SynchronousTestCase):
         )  # fmt: skip
         self.assertEqual(sessions, SessionLimits(7, 11, 2048, 1024, A.sessionUnreadHard))
         self.assertEqual((proxy.pool._connectTimeout, proxy._connections.requestTimeout), (3.0, 6.0))
-        self.assertEqual((street.service._unread.limit, proxy._drainTimeout), (1 << 20, 2.0))
+        self.assertEqual((street.service._buffered.limit, proxy._drainTimeout), (1 << 20, 2.0))
         self.assertIn(b"too large", street.ask(client, b"set a 0 0 3000\r\n" + bytes(3000) + b"\r\n"))
         self.assertEqual(street.ask(client, b"touch a 0\r\n"), b"CLIENT_ERROR touch not allowed\r\n")
         self.assertEqual(street.service.settings.pools, (new,))
@@ -621,15 +621,8 @@ class PoolServiceTests(SynchronousTestCase):
 
 class ListenTests(SynchronousTestCase):
     """
-    Tests for the helpers of listening.
+    Tests for the addresses on which a proxy listens.
     """
-
-    def test_otherProblems(self) -> None:
-        """
-        What is not about listening is no problem of listening.
-        """
-        for error in (ZeroDivisionError(), OSError(24, "Too many open files")):
-            self.assertIsNone(listenProblem(error))
 
     def test_reactor(self) -> None:
         """

@@ -34,6 +34,9 @@ from txconnpool.net.tls import argument, authorities, explained, usesTLS
 
 T = TypeVar("T")
 
+#: The length of the system's queue of clients that are not accepted yet, where an endpoint string does not say.
+BACKLOG = 1024
+
 
 def checkServerFiles(description: str) -> None:
     """
@@ -64,6 +67,40 @@ def raiseIfFailed(deferred: Deferred[T]) -> Deferred[T]:
     for failure in failures:
         failure.raiseException()
     return deferred
+
+
+def withBacklog(description: str) -> str:
+    """
+    Add a backlog of L{BACKLOG} to a server endpoint string that has none.
+
+    Twisted's default is 50. When more clients connect at once, the kernel drops their first packet, and they try again
+    after one second, then after three.
+
+    @param description: a server endpoint string.
+    """
+    if re.match("(tcp6?|ssl|unix):", description) and not re.search(r":backlog=\d", description):
+        description += f":backlog={BACKLOG}"
+    return description
+
+
+def describeListenError(error: BaseException) -> str | None:
+    """
+    @return: the address that cannot be listened on, and why, in one line; C{None} if C{error} is about something else.
+    """
+    if isinstance(error, CannotListenError):
+        where = error.port if error.interface is None else f"{error.interface or '*'}:{error.port}"
+        reason = error.socketError
+    elif isinstance(error, OSError):
+        # From the lock file of a UNIX socket. Twisted does not make a CannotListenError of it.
+        where, reason = error.filename2, error
+    else:
+        return None
+    if not where:
+        return None
+    place, words = os.fsdecode(where), getattr(reason, "strerror", None) or str(reason)
+    if words == "Cannot acquire lock" and os.path.islink(f"{place}.lock"):
+        words = f"process {os.readlink(f'{place}.lock')} listens there, says {place}.lock"
+    return f"{place}: {words}"
 
 
 @implementer(IStreamServerEndpoint)

@@ -20,8 +20,8 @@ from twisted.python.failure import Failure
 
 from txconnpool.config.changes import CannotChange
 from txconnpool.config.settings import ConfigError, Settings
+from txconnpool.net.listening import describeListenError
 from txconnpool.operate.console.service import ConsoleService
-from txconnpool.operate.service import listenProblem
 from txconnpool.operate.systemd import Notifier
 
 _log = Logger("txconnpool.command")
@@ -130,7 +130,7 @@ class CommandService(MultiService):
         try:
             start()
         except (CannotListenError, OSError) as error:
-            problem = listenProblem(error)
+            problem = describeListenError(error)
             if problem is None:
                 raise
             text = f"cannot listen on {problem}; choose another endpoint with --{self._failedOption()}"

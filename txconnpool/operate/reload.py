@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from txconnpool.config.changes import Address, CannotChange, Plan, plan
 from txconnpool.config.files import fingerprints
 from txconnpool.config.settings import Settings
+from txconnpool.net.listening import describeListenError
 
 _log = Logger("txconnpool.settings")
 
@@ -82,3 +83,16 @@ class Changeable:
         @raise CannotChange: this is not possible, and nothing has changed.
         """
         raise NotImplementedError
+
+
+def cannotChange(error: Exception) -> Exception:
+    """
+    @param error: an exception while addresses were opened and files were read for a change.
+
+    @return: the L{CannotChange} for it, or the error itself if it is a defect.
+    """
+    problem = describeListenError(error)
+    if problem is not None:
+        return CannotChange(f"cannot listen on {problem}")
+    # A C{ValueError} is a file that cannot be read.
+    return CannotChange(str(error)) if isinstance(error, ValueError) else error

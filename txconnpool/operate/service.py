@@ -1,27 +1,25 @@
 # -*- test-case-name: tests.operate.test_service -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-The pool and the proxy as services: they live as long as the application that they are part of.
+The pool and the proxy as services of an application.
 """
 
 from __future__ import annotations
 
 import itertools
-import os
 import time
 from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
-from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txconnpool.config.changes import Address, CannotChange, Plan
 from txconnpool.config.files import checkFiles
 from txconnpool.config.settings import PoolSettings, Settings
-from txconnpool.operate.reload import Changeable
+from txconnpool.operate.reload import Changeable, cannotChange
 from txconnpool.operate.statistics.reply import general, perServer, perSession, settingsInForce
 from txconnpool.operate.statistics.snapshot import Snapshot, takeSnapshot
 from txconnpool.operate.statistics.table import PoolSource, ProcessSource
@@ -70,39 +68,6 @@ class PoolService(Service):
         return self.pool.close(self._drainTimeout)
 
 
-def listenProblem(error: BaseException) -> str | None:
-    """
-    @return: where it was tried to listen and what went wrong, or C{None} if it was something else.
-    """
-    if isinstance(error, CannotListenError):
-        where = error.port if error.interface is None else f"{error.interface or '*'}:{error.port}"
-        reason = error.socketError
-    elif isinstance(error, OSError):
-        # The lock beside a UNIX socket: Twisted lets its errors through as they are.
-        where, reason = error.filename2, error
-    else:
-        return None
-    if not where:
-        return None
-    place, words = os.fsdecode(where), getattr(reason, "strerror", None) or str(reason)
-    if words == "Cannot acquire lock" and os.path.islink(f"{place}.lock"):
-        words = f"process {os.readlink(f'{place}.lock')} listens there, says {place}.lock"
-    return f"{place}: {words}"
-
-
-def cannotChange(error: Exception) -> Exception:
-    """
-    @param error: was raised while listeners were opened and files were read for a change.
-
-    @return: the L{CannotChange} for it, or the error itself if it is a defect.
-    """
-    problem = listenProblem(error)
-    if problem is not None:
-        return CannotChange(f"cannot listen on {problem}")
-    # A C{ValueError} is a file that cannot be read.
-    return CannotChange(str(error)) if isinstance(error, ValueError) else error
-
-
 def statisticsService(description: str | None, source: Callable[[], Any], reactor: Any) -> Any:
     """
     Make the service that serves statistics over HTTP.
@@ -122,19 +87,20 @@ def statisticsService(description: str | None, source: Callable[[], Any], reacto
 
 class ProxyService(MultiService, Changeable):
     """
-    The proxy: every pool of the settings, with its listeners.
+    The proxy: all pools of the settings, each with its listeners.
 
-    @ivar proxies: one for each pool, in the order of the settings.
-    @ivar statistics: serves them, a L{txconnpool.operate.http.StatisticsService}, or C{None}.
-    @ivar fullSnapshot: gives a snapshot of all processes that are one proxy, now or later.
+    @ivar proxies: a proxy for each pool, in the order of the settings.
+    @ivar statistics: a L{txconnpool.operate.http.StatisticsService} that serves their statistics, or C{None}.
+    @ivar fullSnapshot: returns a snapshot for the replies to C{stats}, or a Deferred that fires with one. With several
+        processes it is a snapshot of all of them.
     """
 
     def __init__(self, settings: Settings, reactor: Any = None, listen: Listen | None = None) -> None:
         """
-        @param settings: the whole of it.
-        @param reactor: where to run; the global reactor if not given.
-        @param listen: listens in the stead of the endpoints of the settings, if given. The files that the settings
-            name are not checked then before it is called.
+        @param settings: all settings.
+        @param reactor: the global reactor if not given.
+        @param listen: opens the listening ports for clients. With it, the files that the settings name are not checked
+            before they are used. If not given, the endpoints of the settings listen on the reactor.
         """
         MultiService.__init__(self)
         Changeable.__init__(self, settings)
@@ -147,24 +113,26 @@ class ProxyService(MultiService, Changeable):
         self._listen = listen or listenOn(reactor)
         self._checksFiles = listen is None
         self._filesRead = False
-        self._unread = BufferedBytes(settings.maxUnreadBytes)
+        self._buffered = BufferedBytes(settings.maxUnreadBytes)
         self._numbers = itertools.count(1)
         self._removed: dict[PoolProxy, Deferred[None]] = {}
-        self.proxies = [self._make(pool, settings) for pool in settings.pools]
+        self.proxies = [self._proxyOf(pool, settings) for pool in settings.pools]
         for proxy in self.proxies:
             proxy.setServiceParent(self)
 
-    def _make(self, pool: PoolSettings, settings: Settings) -> PoolProxy:
+    def _proxyOf(self, pool: PoolSettings, settings: Settings) -> PoolProxy:
         return PoolProxy(
             pool,
             DIALECTS[pool.protocol].make(*dialectLimits(pool)),
-            self._unread,
+            self._buffered,
             self._numbers,
             settings.drainTimeout,
             self._reactor,
             self._listen,
             self._answerStatistics,
         )
+
+    # -- Start
 
     def privilegedStartService(self) -> None:
         """
@@ -199,18 +167,25 @@ class ProxyService(MultiService, Changeable):
         self.rememberFiles()
         self._filesRead = True
 
-    # -- What is told
+    # -- Statistics
 
     def snapshot(self) -> Snapshot:
         """
-        Read all numbers of this process.
+        @return: the statistics of this process.
         """
         lag = None if self.statistics is None else self.statistics.lag
-        return takeSnapshot(ProcessSource(self._started, self._unread, lag), map(_source, self.proxies))
+        return takeSnapshot(ProcessSource(self._started, self._buffered, lag), map(_source, self.proxies))
 
     def _answerStatistics(self, proxy: PoolProxy, words: tuple[bytes, ...]) -> Any:
         """
-        Answer C{stats} to a client of a pool.
+        Answer a client's C{stats}.
+
+        @param proxy: the proxy of the client's pool.
+        @param words: the arguments of the request.
+
+        @return: the items of the reply, or a Deferred that fires with them.
+
+        @raise NoStatistics: there are no such statistics.
         """
         name = proxy.settings.name
         if not words:
@@ -225,19 +200,31 @@ class ProxyService(MultiService, Changeable):
             raise NoStatistics("counters are never reset here: take differences")
         raise NoStatistics
 
+    def status(self) -> str:
+        """
+        @return: the state of the proxy, in one line.
+        """
+        clients = sum(len(proxy.sessions.sessions) for proxy in self.proxies)
+        connections = sum(proxy.pool.stats.connections for proxy in self.proxies)
+        servers = [server for proxy in self.proxies for server in proxy.pool.servers]
+        up = sum(server.up for server in servers)
+        return f"clients: {clients}, connections: {connections}, servers up: {up} of {len(servers)}"
+
+    # -- Reload
+
     def _listening(self) -> list[Address]:
         return [(proxy.settings.name, description) for proxy in self.proxies for description in proxy.listeners]
 
-    async def _apply(self, change: Plan) -> None:
+    async def _apply(self, plan: Plan) -> None:
         """
-        Put settings in force: first what may fail, opening listeners and reading files; then the rest, which cannot.
+        Put settings in force: first what can fail, opening listeners and reading files; then the rest, which cannot.
         """
-        new = change.settings
+        new = plan.settings
         old = {proxy.name: proxy for proxy in self.proxies}
-        chosen = {pool.name: old.get(pool.name) or self._make(pool, new) for pool in new.pools}
+        chosen = {pool.name: old.get(pool.name) or self._proxyOf(pool, new) for pool in new.pools}
         opened: list[tuple[PoolProxy, str]] = []
         try:
-            for name, description in change.opened:
+            for name, description in plan.opened:
                 await chosen[name].open(description)
                 opened.append((chosen[name], description))
             fresh = [chosen[pool.name].readFiles(pool) for pool in new.pools]
@@ -248,15 +235,15 @@ class ProxyService(MultiService, Changeable):
             raise cannotChange(error) from None
         for use in fresh:
             use()
-        for description, giver, taker in change.moved:
+        for description, giver, taker in plan.moved:
             listener = chosen[taker].listeners[description] = old[giver].listeners.pop(description)
             listener.sessions = chosen[taker].sessions
-        closing = [old[name].shut(description) for name, description in change.closed]
+        closing = [old[name].shut(description) for name, description in plan.closed]
         self._adjust(list(chosen.values()), new)
-        for name in change.removed:
-            # It answers what it has read. Only a stop waits for that.
-            leaving = self._removed[old[name]] = maybeDeferred(old[name].disownServiceParent)
-            leaving.addBoth(self._gone, old[name])
+        for name in plan.removed:
+            # It answers the requests that it has read. Only a stop waits for that.
+            ending = self._removed[old[name]] = maybeDeferred(old[name].disownServiceParent)
+            ending.addBoth(self._ended, old[name])
         for proxy in self.proxies:
             if proxy.parent is None:
                 proxy.setServiceParent(self)
@@ -264,34 +251,26 @@ class ProxyService(MultiService, Changeable):
 
     def _adjust(self, proxies: list[PoolProxy], new: Settings) -> None:
         self.proxies = proxies
-        self._unread.limit = new.maxUnreadBytes
-        self._unread.enforce()
+        self._buffered.limit = new.maxUnreadBytes
+        self._buffered.enforce()
         for proxy, pool in zip(proxies, new.pools, strict=True):
             proxy.adjust(pool, new.drainTimeout)
 
-    def _gone(self, result: object, proxy: PoolProxy) -> None:
+    def _ended(self, result: object, proxy: PoolProxy) -> None:
         del self._removed[proxy]
         if isinstance(result, Failure):
             _log.failure("{pool}: could not end", result, pool=proxy.name)
 
-    def status(self) -> str:
-        """
-        @return: how things are, in one line.
-        """
-        clients = sum(len(proxy.sessions.sessions) for proxy in self.proxies)
-        connections = sum(proxy.pool.stats.connections for proxy in self.proxies)
-        servers = [server for proxy in self.proxies for server in proxy.pool.servers]
-        up = sum(server.up for server in servers)
-        return f"clients: {clients}, connections: {connections}, servers up: {up} of {len(servers)}"
+    # -- Stop
 
     def stopService(self) -> Deferred[None]:
         """
-        Let each pool end what it has, those too that are on their way out.
+        Stop all pools, including removed ones that still have requests in flight; then the statistics.
 
-        @return: fires when no socket or timer is left.
+        @return: fires when no socket and no timer is left.
         """
         self._filesRead = False
-        removed: list[Deferred[Any]] = [_after(leaving) for leaving in self._removed.values()]
+        removed: list[Deferred[Any]] = [_after(ending) for ending in self._removed.values()]
         stopping: Deferred[Any] = gatherResults([super().stopService(), *removed])
         if self.statistics is not None:
             stopping.addBoth(lambda result: self.statistics.stopService().addCallback(lambda _: result))
@@ -299,7 +278,7 @@ class ProxyService(MultiService, Changeable):
 
     def abort(self) -> None:
         """
-        End at once what L{stopService} waits for.
+        End a stop at once: close all sessions and connections that L{stopService} waits for.
         """
         for proxy in [*self.proxies, *self._removed]:
             proxy.abort()
@@ -311,7 +290,7 @@ def _source(proxy: PoolProxy) -> PoolSource:
 
 def _after(event: Deferred[Any]) -> Deferred[None]:
     """
-    @return: fires when C{event} has, and leaves its result alone.
+    @return: fires when C{event} has fired, and leaves its result to others.
     """
     after: Deferred[None] = Deferred()
 

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.proxy.test_listener -*-
+# -*- test-case-name: tests.operate.test_service -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
 The addresses on which a pool accepts clients.
@@ -6,7 +6,6 @@ The addresses on which a pool accepts clients.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,11 +13,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.internet.protocol import Factory, Protocol
 
-from txconnpool.net.listening import Listener
+from txconnpool.net.listening import Listener, withBacklog
 from txconnpool.proxy.sessions import SessionFactory
-
-#: The length of the system's queue of clients that are not accepted yet, where an endpoint string does not say.
-BACKLOG = 1024
 
 
 class ClientListener(Factory):
@@ -65,17 +61,3 @@ def listenOn(reactor: Any) -> Listen:
         return listener.endpoint.listen(listener)
 
     return listen
-
-
-def withBacklog(description: str) -> str:
-    """
-    Add a backlog of L{BACKLOG} to a server endpoint string that has none.
-
-    Twisted's default is 50. When more clients connect at once, the kernel drops their first packet, and they try again
-    after one second, then after three.
-
-    @param description: a server endpoint string.
-    """
-    if re.match("(tcp6?|ssl|unix):", description) and not re.search(r":backlog=\d", description):
-        description += f":backlog={BACKLOG}"
-    return description

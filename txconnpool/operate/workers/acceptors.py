@@ -21,11 +21,10 @@ from zope.interface import implementer
 
 from txconnpool.config.changes import Address, Plan
 from txconnpool.config.settings import PoolSettings
-from txconnpool.net.listening import Listener, raiseIfFailed
+from txconnpool.net.listening import Listener, raiseIfFailed, withBacklog
 from txconnpool.net.reactorproxy import OpenPort, ReactorProxy
-from txconnpool.operate.service import cannotChange
+from txconnpool.operate.reload import cannotChange
 from txconnpool.operate.workers.inbox import BATCH
-from txconnpool.proxy.listener import withBacklog
 
 _log = Logger("txconnpool.workers")
 
