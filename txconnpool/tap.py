@@ -19,7 +19,8 @@ from twisted.python import usage
 
 from txconnpool import __version__
 from txconnpool.config.ini import load
-from txconnpool.config.kinds import Option, nearest
+from txconnpool.config.kinds import nearest
+from txconnpool.config.options import Option
 from txconnpool.config.settings import OPTIONS, ConfigError
 from txconnpool.net.clock import steady
 from txconnpool.operate.command import CommandService

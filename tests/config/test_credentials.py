@@ -16,7 +16,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.bugs import covers
-from txconnpool.config.credentials import Accounts, Greeting, tokens
+from txconnpool.config.credentials import Accounts, Greeting, SecretFile, tokens
 from txconnpool.config.ini import load
 from txconnpool.config.settings import ConfigError, PoolSettings
 from txconnpool.errors import LoginFailed
@@ -168,6 +168,41 @@ class AccountsTests(SourceTestCase):
             "command line: listen-auth = 'file:/nonexistent/x': /nonexistent/x cannot be read: "
             "No such file or directory",
         )
+
+
+class SecretFileTests(SourceTestCase):
+    """
+    Tests for L{SecretFile}.
+    """
+
+    def assertRefused(self, path: str) -> None:
+        """
+        Assert that a file has no secret.
+        """
+        error = self.assertRaises(ValueError, SecretFile().checkFiles, path)
+        self.assertEqual(str(error), "expected a file that can be read, with the secret in its first line")
+
+    def test_secret(self) -> None:
+        """
+        A secret is the first line of a file that can be read, without spaces around it.
+        """
+        path = self.mktemp()
+        self.assertRefused(path)
+        for content in (b" \nsecret", b""):
+            Path(path).write_bytes(content)
+            self.assertRefused(path)
+        Path(path).write_bytes(b" open sesame \r\nnot this\n")
+        SecretFile().checkFiles(path)
+        self.assertEqual(SecretFile.read(path), b"open sesame")
+
+    def test_path(self) -> None:
+        """
+        The path is made absolute. The value alone is right when there is one.
+        """
+        self.assertEqual(SecretFile().parse("x/y"), f"{os.getcwd()}/x/y")
+        SecretFile().checkValue("/nonexistent")
+        for value in ("", None):
+            self.assertRaises(ValueError, SecretFile().checkValue, value)
 
 
 class Server:

@@ -5,14 +5,13 @@ Tests for L{txconnpool.config.kinds}.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txconnpool.config.kinds import Choice, Endpoint, Kind, Seconds, SecretFile, Size, Whole, Words, option, optionsOf
+from txconnpool.config.kinds import Choice, Endpoint, Kind, Seconds, Size, Whole, Words
 from txconnpool.net.endpoints import checkClientFiles
 from txconnpool.net.listening import checkServerFiles
 from txconnpool.net.syntax import checkClient, checkServer
@@ -179,24 +178,6 @@ class KindTests(SynchronousTestCase):
         self.assertEqual(kind.parse(kind.show(value)), value)
 
     @settings(deadline=None)
-    def test_secret(self) -> None:
-        """
-        A secret is the first line of a file that can be read, without spaces around it.
-        """
-        kind = SecretFile()
-        path = self.mktemp()
-        self.assertWrong(kind, path, "expected a file that can be read")
-        for text in (b" \nsecret", b""):
-            with open(path, "wb") as file:
-                file.write(text)
-            self.assertWrong(kind, path, "expected a file that can be read")
-        with open(path, "wb") as file:
-            file.write(b" open sesame \r\nnot this\n")
-        check(kind, path)
-        self.assertEqual(kind.read(path), b"open sesame")
-        for value in ("", None):
-            self.assertRaises(ValueError, kind.checkValue, value)
-
     @given(st.text())
     def test_noOtherError(self, text: str) -> None:
         """
@@ -208,77 +189,3 @@ class KindTests(SynchronousTestCase):
                 check(kind, text)
             except ValueError as error:
                 self.assertNotIn("\n", str(error))
-
-
-@dataclass(frozen=True)
-class Example:
-    """
-    Settings as L{txconnpool.config.settings} declares them.
-    """
-
-    name: str = "no option"
-    poolSize: int = option(4, Whole(1, 9), "most connections", "Pool", "s")
-    colors: tuple[str, ...] = option(("red",), Choice("red", "blue"), "colors", "Look", many=True)
-    shape: str | None = option(None, Choice("round"), "shape", "Look", fixed=True)
-
-
-class OptionTests(SynchronousTestCase):
-    """
-    Tests for L{option} and L{optionsOf}.
-    """
-
-    def setUp(self) -> None:
-        """
-        Make the options of L{Example}.
-        """
-        self.size, self.colors, self.shape = optionsOf(Example)
-
-    def test_declared(self) -> None:
-        """
-        What is declared is the field's default, and a description whose name has hyphens for capital letters.
-        """
-        self.assertEqual(Example(), Example("no option", 4, ("red",), None))
-        self.assertEqual(
-            (self.size.name, self.size.attribute, self.size.default, self.size.short, self.size.many),
-            ("pool-size", "poolSize", 4, "s", False),
-        )
-        self.assertEqual([each.fixed for each in (self.size, self.colors, self.shape)], [False, False, True])
-
-    def test_one(self) -> None:
-        """
-        A setting that is one value takes one text.
-        """
-        self.assertEqual(self.size.parse(["7"]), 7)
-        self.assertIn("expected one line", str(self.assertRaises(ValueError, self.size.parse, ["7", "8"])))
-
-    def test_many(self) -> None:
-        """
-        A setting that may be repeated is a tuple of at least one value, each only once.
-        """
-        self.assertEqual(self.colors.parse(["red", "blue"]), ("red", "blue"))
-        self.assertIn("only once", str(self.assertRaises(ValueError, self.colors.parse, ["red", "red"])))
-        for value in ((), "red", ["red"], None):
-            self.assertIn("one or more", str(self.assertRaises(ValueError, self.colors.checkValue, value)))
-
-    def test_whichOfMany(self) -> None:
-        """
-        When one of several values is wrong, the error tells which.
-        """
-        self.assertIn("'green'", str(self.assertRaises(ValueError, self.colors.parse, ["red", "green"])))
-
-    def test_nothing(self) -> None:
-        """
-        A setting without a default may be left empty, one with a default may not.
-        """
-        self.assertIsNone(self.shape.parse([""]))
-        self.shape.checkValue(None)
-        self.assertRaises(ValueError, self.size.parse, [""])
-        self.assertRaises(ValueError, self.size.checkValue, None)
-
-    def test_show(self) -> None:
-        """
-        A value is written as the ini has it.
-        """
-        self.assertEqual(self.size.show(4), "4")
-        self.assertEqual(self.colors.show(("red", "blue")), "red\nblue")
-        self.assertEqual(self.shape.show(None), "")

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from txconnpool.config.kinds import Option
+from txconnpool.config.options import Option
 from txconnpool.config.settings import POOL_OPTIONS, PROCESS_OPTIONS, PoolSettings, Settings
 
 #: A listening address of a pool: the name of the pool, and the endpoint string.

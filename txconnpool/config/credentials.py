@@ -99,6 +99,53 @@ class Accounts(Kind[str]):
         return repr(value) if isinstance(value, str) and re.match("(file|env):", value) else "'...'"
 
 
+class SecretFile(Kind[str]):
+    """
+    A file whose first line is a secret.
+    """
+
+    metavar = "FILE"
+    expected = "a file that can be read, with the secret in its first line"
+
+    def parse(self, text: str) -> str:
+        """
+        Make the path absolute, because twistd may change its working directory before the file is read again.
+        """
+        return os.path.abspath(text)
+
+    @staticmethod
+    def read(value: str) -> bytes:
+        """
+        @return: the secret, without spaces around it.
+
+        @raise OSError: the file cannot be read.
+        """
+        with open(value, "rb") as file:
+            return file.readline(_SECRET_MAX).strip()
+
+    def checkValue(self, value: str) -> None:
+        """
+        Check that there is a path.
+        """
+        if not (isinstance(value, str) and value):
+            raise self.wrong()
+
+    def checkFiles(self, value: str) -> None:
+        """
+        Read the secret, which may not be empty.
+        """
+        try:
+            secret = self.read(value)
+        except OSError:
+            secret = b""
+        if not secret:
+            raise self.wrong()
+
+
+#: The length of a secret in bytes, at most.
+_SECRET_MAX = 1024
+
+
 class Greeting:
     """
     The first words on a connection to a server: is it alive, and does it know us?

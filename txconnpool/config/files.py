@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from hashlib import sha256
 
 from txconnpool.config.credentials import tokens
-from txconnpool.config.kinds import Option
+from txconnpool.config.options import Option
 from txconnpool.config.settings import ConfigError, Settings, faultsOf
 from txconnpool.net.endpoints import nameOf
 from txconnpool.net.tls import digest, usesTLS

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from txconnpool.config.kinds import Option, nearest
+from txconnpool.config.kinds import nearest
+from txconnpool.config.options import Option
 from txconnpool.config.settings import (
     OPTIONS,
     POOL_NAME,

@@ -1,10 +1,7 @@
 # -*- test-case-name: tests.config.test_kinds -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-The kinds of values that settings have, and the declaration of a setting.
-
-A setting is declared once, as a field of a frozen dataclass whose default is a call of L{option}. The ini key, the long
-option, the help, the checks and the default are made from that; see L{txconnpool.config.settings}.
+The kinds of values that settings have.
 
 Each kind has two checks. C{checkValue} looks at the value alone, so that settings are constructed without reading any
 file. C{checkFiles} reads the files that the value names.
@@ -13,12 +10,10 @@ file. C{checkFiles} reads the files that the value names.
 from __future__ import annotations
 
 import difflib
-import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Generic, TypeVar, cast
+from collections.abc import Callable, Iterable
+from typing import ClassVar, Generic, TypeVar, cast
 
 from txconnpool.net.tls import CannotUse
 
@@ -202,53 +197,6 @@ class Choice(Kind[str]):
             raise self.wrong()
 
 
-class SecretFile(Kind[str]):
-    """
-    A file whose first line is a secret.
-    """
-
-    metavar = "FILE"
-    expected = "a file that can be read, with the secret in its first line"
-
-    def parse(self, text: str) -> str:
-        """
-        Make the path absolute, because twistd may change its working directory before the file is read again.
-        """
-        return os.path.abspath(text)
-
-    @staticmethod
-    def read(value: str) -> bytes:
-        """
-        @return: the secret, without spaces around it.
-
-        @raise OSError: the file cannot be read.
-        """
-        with open(value, "rb") as file:
-            return file.readline(_SECRET_MAX).strip()
-
-    def checkValue(self, value: str) -> None:
-        """
-        Check that there is a path.
-        """
-        if not (isinstance(value, str) and value):
-            raise self.wrong()
-
-    def checkFiles(self, value: str) -> None:
-        """
-        Read the secret, which may not be empty.
-        """
-        try:
-            secret = self.read(value)
-        except OSError:
-            secret = b""
-        if not secret:
-            raise self.wrong()
-
-
-#: The length of a secret in bytes, at most.
-_SECRET_MAX = 1024
-
-
 class Words(Kind[tuple[str, ...]]):
     """
     Any number of words of a list, with spaces or commas between them.
@@ -367,118 +315,8 @@ class Endpoint(Kind[str]):
 _HAS_PORT = "tcp6?:|ssl:|tls:"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Option:
-    """
-    The declaration of a setting.
-
-    @ivar name: the ini key, and the long option without its two hyphens.
-    @ivar attribute: the name of the dataclass's field.
-    @ivar default: the value if none is given.
-    @ivar kind: the kind of its value, or of each of its values.
-    @ivar doc: a phrase for the help.
-    @ivar group: the heading under which the help shows it.
-    @ivar short: the letter of the short option, or an empty string.
-    @ivar many: whether it may be given several times. Its value is a tuple then.
-    @ivar fixed: whether it cannot change while the proxy runs.
-    """
-
-    name: str
-    attribute: str
-    default: Any
-    kind: Kind[Any]
-    doc: str
-    group: str
-    short: str
-    many: bool
-    fixed: bool
-
-    def parse(self, texts: Sequence[str]) -> Any:
-        """
-        Make a value from texts, and check it.
-
-        @param texts: one text for each line of the ini file, or for each time the option was used.
-
-        @raise ValueError: there is no such value. The message describes the allowed values.
-        """
-        if self.default is None and not any(texts):
-            return None
-        if not self.many and len(texts) > 1:
-            raise ValueError("expected one line")
-        values = tuple(map(self.kind.parse, texts))
-        value = values if self.many else values[0]
-        self.checkValue(value)
-        return value
-
-    def checkValue(self, value: Any) -> None:
-        """
-        Check a value. Nothing is opened or read.
-
-        @raise ValueError: the value is not allowed. The message describes the allowed values.
-        """
-        if self.many and not (isinstance(value, tuple) and value):
-            raise ValueError(f"expected one or more of {self.kind.expected}")
-        self._forEach(value, self.kind.checkValue)
-        if self.many and len(set(value)) < len(value):
-            raise ValueError("expected each only once")
-
-    def checkFiles(self, value: Any) -> None:
-        """
-        Read the files that a value names, and check what is in them.
-
-        @param value: a value that L{checkValue} accepts.
-
-        @raise ValueError: a file cannot be read, or its content is wrong. The message says why.
-        """
-        self._forEach(value, self.kind.checkFiles)
-
-    def _forEach(self, value: Any, check: Callable[[Any], None]) -> None:
-        """
-        Call a check with the value, or with each of several values.
-        """
-        if not self.many:
-            if value is not None or self.default is not None:
-                check(value)
-            return
-        for one in value:
-            try:
-                check(one)
-            except ValueError as error:
-                raise ValueError(f"{one!r}: {error}" if len(value) > 1 else str(error)) from None
-
-    def show(self, value: Any) -> str:
-        """
-        Write a value as in an ini file: each of several on a line of its own, an empty text for C{None}.
-        """
-        if value is None:
-            return ""
-        return "\n".join(map(self.kind.show, value)) if self.many else self.kind.show(value)
-
-
-def option(
-    default: T, kind: Kind[Any], doc: str, group: str, short: str = "", many: bool = False, fixed: bool = False
-) -> T:
-    """
-    Declare a setting. For the parameters, see L{Option}.
-
-    @return: a field of a dataclass, from which L{optionsOf} makes an L{Option}. For type checkers it is the default.
-    """
-    metadata = {"kind": kind, "doc": doc, "group": group, "short": short, "many": many, "fixed": fixed}
-    return field(default=default, metadata=metadata)
-
-
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """
     @return: the known name that is most like a misspelt one, or C{None} if none is like it.
     """
     return next(iter(difflib.get_close_matches(name, known, 1)), None)
-
-
-def optionsOf(settings: type) -> Iterator[Option]:
-    """
-    @return: the settings that a dataclass declares with L{option}.
-    """
-    for each in fields(settings):
-        if each.metadata:
-            name = re.sub("[A-Z]", lambda match: "-" + match[0].lower(), each.name)
-            yield Option(name=name, attribute=each.name, default=each.default, **each.metadata)

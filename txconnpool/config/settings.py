@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from txconnpool.config.credentials import Accounts
-from txconnpool.config.kinds import Choice, Endpoint, Option, Seconds, SecretFile, Size, Whole, Words, option, optionsOf
+from txconnpool.config.credentials import Accounts, SecretFile
+from txconnpool.config.kinds import Choice, Endpoint, Seconds, Size, Whole, Words
+from txconnpool.config.options import Option, option, optionsOf
 from txconnpool.net.endpoints import checkClientFiles
 from txconnpool.net.listening import checkServerFiles
 from txconnpool.net.syntax import checkClient, checkServer

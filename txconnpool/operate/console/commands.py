@@ -14,7 +14,8 @@ from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 
-from txconnpool.config.kinds import Option, nearest
+from txconnpool.config.kinds import nearest
+from txconnpool.config.options import Option
 from txconnpool.config.settings import POOL_OPTIONS, PROCESS_OPTIONS, Settings
 from txconnpool.operate.events import Events
 from txconnpool.operate.operations import TABLES, OperationError, Row, resized

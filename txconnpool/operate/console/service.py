@@ -13,7 +13,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IListeningPort
 
-from txconnpool.config.kinds import SecretFile
+from txconnpool.config.credentials import SecretFile
 from txconnpool.net.listening import Listener, raiseIfFailed
 from txconnpool.operate.console.commands import Target
 from txconnpool.operate.console.protocol import ConsoleFactory

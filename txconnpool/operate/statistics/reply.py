@@ -11,8 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from txconnpool.config.credentials import Accounts
-from txconnpool.config.kinds import SecretFile
+from txconnpool.config.credentials import Accounts, SecretFile
 from txconnpool.config.settings import POOL_OPTIONS, PROCESS_OPTIONS, PoolSettings, Settings
 from txconnpool.net.transport import peerOf
 from txconnpool.operate.statistics.snapshot import Snapshot
