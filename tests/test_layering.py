@@ -34,7 +34,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     # The faces: what users import.
     "": (),
     "memcache": ("errors", "interfaces", "metrics", "wire", "wire.memcache", "net", "pool"),
-    "service": ("operate",),
+    "service": ("operate", "pool"),
     "testing": ("errors", "interfaces", "metrics", "net", "pool", "memcache"),
     "tap": ("", "errors", "config", "net", "operate"),
 }

@@ -3,7 +3,7 @@
 A connection pool for Twisted, and a pooling proxy built on it.
 
 The public names live in their modules: L{txconnpool.pool.library.Pool}, L{txconnpool.memcache.pool.MemCachePool},
-L{txconnpool.operate.service.PoolService} and L{txconnpool.operate.service.ProxyService}. Importing this package does
+L{txconnpool.pool.service.PoolService} and L{txconnpool.operate.service.ProxyService}. Importing this package does
 nothing.
 """
 

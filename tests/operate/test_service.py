@@ -20,10 +20,9 @@ from zope.interface.verify import verifyObject
 from tests.bugs import covers
 from tests.certificates import Certificate, missingTLS, quoted
 from tests.pipes import Pipe
-from tests.stage import Stage
 from txconnpool.config.changes import CannotChange
 from txconnpool.config.settings import ConfigError, PoolSettings, Settings
-from txconnpool.operate.service import PoolService, ProxyService
+from txconnpool.operate.service import ProxyService
 from txconnpool.proxy.listener import ClientListener
 from txconnpool.proxy.proxy import PoolProxy
 from txconnpool.proxy.session import SessionLimits
@@ -595,28 +594,6 @@ class ChangeTests(SynchronousTestCase):
         path.write_text("ann:two\n", "utf-8")
         self.changed(street, pool)
         self.assertEqual(street.ask(street.client("tcp:1"), login), b"STORED\r\n")
-
-
-class PoolServiceTests(SynchronousTestCase):
-    """
-    Tests for L{PoolService}.
-    """
-
-    def test_life(self) -> None:
-        """
-        The pool connects when the service starts, and closes when it stops.
-        """
-        stage = Stage(start=False)
-        service = PoolService(stage.pool)
-        verifyObject(IService, service)
-        self.assertEqual(stage.lines, [])
-        service.startService()
-        stage.turns()
-        self.assertTrue(stage.line.connected)
-        stopped = service.stopService()
-        stage.turns()
-        self.successResultOf(stopped)
-        self.assertFalse(stage.lines[0].connected)
 
 
 class ListenTests(SynchronousTestCase):

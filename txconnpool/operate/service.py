@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.operate.test_service -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-The pool and the proxy as services of an application.
+The proxy as a service of an application.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from twisted.application.service import MultiService, Service
+from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -23,7 +23,6 @@ from txconnpool.operate.reload import Changeable, cannotChange
 from txconnpool.operate.statistics.reply import general, perServer, perSession, settingsInForce
 from txconnpool.operate.statistics.snapshot import Snapshot, takeSnapshot
 from txconnpool.operate.statistics.table import PoolSource, ProcessSource
-from txconnpool.pool.engine import PoolEngine
 from txconnpool.proxy.listener import Listen, listenOn
 from txconnpool.proxy.memory import BufferedBytes
 from txconnpool.proxy.proxy import PoolProxy, dialectLimits
@@ -31,41 +30,6 @@ from txconnpool.proxy.sessions import NoStatistics
 from txconnpool.wire.dialects import DIALECTS
 
 _log = Logger("txconnpool.proxy")
-
-__all__ = ["PoolService", "ProxyService"]
-
-
-class PoolService(Service):
-    """
-    A pool that connects when the application starts and closes when it stops.
-
-    @ivar pool: the pool.
-    """
-
-    def __init__(self, pool: PoolEngine, drainTimeout: float = 5.0) -> None:
-        """
-        @param pool: a L{txconnpool.pool.library.Pool}, or a subclass.
-        @param drainTimeout: seconds that a stop waits for requests in flight.
-        """
-        self.pool = pool
-        self._drainTimeout = drainTimeout
-        self.setName(pool.name)
-
-    def startService(self) -> None:
-        """
-        Dial as many connections as are kept open.
-        """
-        super().startService()
-        self.pool.start()
-
-    def stopService(self) -> Deferred[None]:
-        """
-        Let what is in flight end, then close everything.
-
-        @return: fires when no connection, dial or timer is left.
-        """
-        super().stopService()
-        return self.pool.close(self._drainTimeout)
 
 
 def statisticsService(description: str | None, source: Callable[[], Any], reactor: Any) -> Any:

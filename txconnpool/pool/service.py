@@ -1,0 +1,45 @@
+# -*- test-case-name: tests.pool.test_service -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+A pool as a service of an application.
+"""
+
+from __future__ import annotations
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+
+from txconnpool.pool.engine import PoolEngine
+
+
+class PoolService(Service):
+    """
+    A service that starts a pool when the application starts, and closes it when the application stops.
+
+    @ivar pool: the pool.
+    """
+
+    def __init__(self, pool: PoolEngine, drainTimeout: float = 5.0) -> None:
+        """
+        @param pool: a L{txconnpool.pool.library.Pool}, a L{txconnpool.memcache.pool.MemCachePool}, or a subclass.
+        @param drainTimeout: seconds that a stop waits for requests in flight.
+        """
+        self.pool = pool
+        self._drainTimeout = drainTimeout
+        self.setName(pool.name)
+
+    def startService(self) -> None:
+        """
+        Start the pool, which dials the connections that are kept open.
+        """
+        super().startService()
+        self.pool.start()
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Let requests in flight end, then close all connections.
+
+        @return: a Deferred that fires when no connection, dial or timer is left.
+        """
+        super().stopService()
+        return self.pool.close(self._drainTimeout)
