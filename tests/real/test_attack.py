@@ -36,7 +36,7 @@ CLIENT = MEGABYTE // 4
 #: The memory for each byte that C{max-unread-bytes} counts.
 OVERHEAD = 1.1
 
-#: The share of this memory that may remain allocated after the clients have disconnected.
+#: The memory that may remain allocated after the clients have disconnected, in bytes.
 REST = 40 * MEGABYTE
 
 

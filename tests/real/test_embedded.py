@@ -125,7 +125,7 @@ class SideBySideTests(SynchronousTestCase):
         # With background threads memcached sometimes copies an item that it could change in place.
         memcached = Memcached("-t", "1", "-o", "no_lru_maintainer,no_lru_crawler").start()
         self.addCleanup(memcached.stop)
-        self.addCleanup(memcached.kill)  # it takes a second to stop by itself
+        self.addCleanup(memcached.kill)  # memcached takes up to a second to end after SIGTERM
         client = connect(memcached.address)
         self.addCleanup(client.close)
         self.real, self.embedded = Real(client), Embedded()

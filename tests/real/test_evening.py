@@ -67,7 +67,7 @@ distribution = round-robin
 listen = systemd:domain=INET:name=row
 """
 
-# The places of descriptors may be taken by others of them, so these make room first.
+# The final number of a descriptor may be in use by another one, so all of them are moved out of the way first.
 _ACTIVATED = """
 import fcntl, os
 held = [fcntl.fcntl(each, fcntl.F_DUPFD, 64) for each in {descriptors}]
@@ -416,7 +416,7 @@ class EveningTests(TLSTestCase):
         """
         self.assertEqual((report["wrong"], report["wrongs"], report["stuck"]), ([], 0, 0))
         self.assertEqual((report["connected"], report["refused"]), (CLIENTS, 0))
-        # The process that ended sent no incomplete reply.
+        # The process that was replaced closed each client once. All other closed connections had an incomplete reply.
         self.assertEqual(report["closed"], CLIENTS + report["halved"])
         self.assertEqual([error for error in report["errors"] if not AWAY.match(error)], [])
         self.assertGreater(report["resumed"][1], 0)

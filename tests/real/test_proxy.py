@@ -368,8 +368,8 @@ TimerService(0.2, ask).setServiceParent(together)
 
 class EncryptedTests(SynchronousTestCase):
     """
-    Tests for TLS on both sides, with two proxies: clients connect to the first one with TLS, and the second one
-    connects to the first one with TLS.
+    Tests for TLS on both sides, with two proxies: one listens with TLS in front of memcached, and the other one
+    connects to it with TLS.
     """
 
     skip = missing("memcached") or (None if find_spec("OpenSSL") else "pyOpenSSL is not installed")
