@@ -30,6 +30,7 @@ class Stage:
     A pool with its sessions and servers. The pool is started and has its minimum of connections.
 
     @ivar servers: the servers.
+    @ivar factory: the factory of the connections.
     @ivar clients: the clients of the proxy.
     """
 
@@ -56,9 +57,10 @@ class Stage:
             "maximum": servers, "minimum": servers, "depth": 128, "maxWaiting": 10000, "waitTimeout": 1.0,
             "idleTimeout": 0.0, "maxLifetime": 0.0, "whenDown": 1,
         }  # fmt: skip
+        self.factory = ConnectionFactory(self.dialect, clock, requestTimeout)
         self.pool = PoolEngine(
             self.servers,
-            ConnectionFactory(self.dialect, clock, requestTimeout),
+            self.factory,
             Limits(**{**defaults, **limits}),
             clock,
             connectTimeout=1.0,

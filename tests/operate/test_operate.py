@@ -166,7 +166,7 @@ class PauseTests(SessionTestCase):
         stage.clock.advance(10)
         stage.pool.pause()
         stage.pool.resume()
-        self.assertEqual(len(stage.pool.waiters._queue), 0)
+        self.assertEqual(stage.pool.waiters.count, 0)
         stage.serve()
         self.assertEqual(client.take(), get(b"a"))
 
@@ -440,7 +440,7 @@ class LimitTests(SessionTestCase):
             stage = self.stage(requestTimeout=2.0)
             client = stage.client()
             client.send(b"get a\r\n")
-            stage.pool._factory.requestTimeout = timeout
+            stage.factory.requestTimeout = timeout
             for connection in stage.pool.connections:
                 connection.retime()
             stage.clock.advance(early)

@@ -61,6 +61,7 @@ class Street:
         self.clock = MemoryReactorClock()
         self.ports: list[Port] = []
         self.taken: dict[str, Exception] = {}
+        self.later: dict[str, Deferred[Any]] = {}
         self.settings = Settings(pools=pools, **settings)
         self.service = ProxyService(self.settings, self.clock, self.listen)
 
@@ -70,6 +71,8 @@ class Street:
         """
         if description in self.taken:
             return fail(self.taken[description])
+        if description in self.later:
+            return self.later[description]
         port = Port(description, factory)
         self.ports.append(port)
         return succeed(port)
@@ -188,7 +191,7 @@ class ProxyServiceTests(SynchronousTestCase):
         """
         street = Street(A)
         later: Deferred[Any] = Deferred()
-        self.patch(street.service.proxies[0], "_listen", lambda description, factory: later)
+        street.later["tcp:1"] = later
         street.service.privilegedStartService()
         later.errback(CannotListenError("", 1, OSError("taken")))
         self.assertEqual(len(self.flushLoggedErrors(CannotListenError)), 1)
@@ -398,11 +401,28 @@ class ChangeTests(SynchronousTestCase):
             (8, 2, 5, 9, 4.0, 50.0, 60.0),
         )  # fmt: skip
         self.assertEqual(sessions, SessionLimits(7, 11, 2048, 1024, A.sessionUnreadHard))
-        self.assertEqual((proxy.pool._connectTimeout, proxy._connections.requestTimeout), (3.0, 6.0))
-        self.assertEqual((street.service._buffered.limit, proxy._drainTimeout), (1 << 20, 2.0))
+        self.assertEqual(proxy.connectionFactory.requestTimeout, 6.0)
+        self.assertEqual((street.service.buffered.limit, proxy.drainTimeout), (1 << 20, 2.0))
         self.assertIn(b"too large", street.ask(client, b"set a 0 0 3000\r\n" + bytes(3000) + b"\r\n"))
         self.assertEqual(street.ask(client, b"touch a 0\r\n"), b"CLIENT_ERROR touch not allowed\r\n")
         self.assertEqual(street.service.settings.pools, (new,))
+
+    def test_connectTimeout(self) -> None:
+        """
+        The next dial has the new connect timeout.
+        """
+        silent = PoolSettings(name="silent", upstream=("tcp:192.0.2.1:1",), listen=("tcp:9",))
+        street = Street(silent).start()
+        self.changed(street, replace(silent, connectTimeout=3.0))
+        street.clock.advance(1.0)
+        stats = street.proxy("silent").pool.stats
+        self.assertEqual((stats.dials, stats.dialFailures, stats.dialing), (1, 1, 0))
+        while not street.proxy("silent").pool.stats.dialing:
+            street.clock.advance(0.1)
+        street.clock.advance(2.8)
+        self.assertEqual(street.proxy("silent").pool.stats.dialFailures, 1)
+        street.clock.advance(0.3)
+        self.assertEqual(street.proxy("silent").pool.stats.dialFailures, 2)
 
     def test_nothing(self) -> None:
         """
@@ -553,7 +573,7 @@ class ChangeTests(SynchronousTestCase):
         """
         street = Street(A).start()
         later: Deferred[Any] = Deferred()
-        self.patch(street.proxy("a"), "_listen", lambda description, factory: later)
+        street.later["tcp:9"] = later
         change = street.change(replace(A, listen=("tcp:1", "tcp:9")))
         stopped = street.service.stopService()
         port = Port("tcp:9", street.ports[0].listener)
@@ -570,7 +590,7 @@ class ChangeTests(SynchronousTestCase):
         """
         street = Street(A).start()
         later: Deferred[Any] = Deferred()
-        self.patch(street.proxy("a"), "_listen", lambda description, factory: later)
+        street.later["tcp:9"] = later
         first = street.change(replace(A, listen=("tcp:1", "tcp:9")))
         seen: list[Settings] = []
         second = street.service.change(lambda old: seen.append(old) or old)  # type: ignore[func-returns-value]

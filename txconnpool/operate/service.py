@@ -55,6 +55,7 @@ class ProxyService(MultiService, Changeable):
 
     @ivar proxies: a proxy for each pool, in the order of the settings.
     @ivar statistics: a L{txconnpool.operate.http.StatisticsService} that serves their statistics, or C{None}.
+    @ivar buffered: the bytes held for all clients.
     @ivar fullSnapshot: returns a snapshot for the replies to C{stats}, or a Deferred that fires with one. With several
         processes it is a snapshot of all of them.
     """
@@ -77,7 +78,7 @@ class ProxyService(MultiService, Changeable):
         self._listen = listen or listenOn(reactor)
         self._checksFiles = listen is None
         self._filesRead = False
-        self._buffered = BufferedBytes(settings.maxUnreadBytes)
+        self.buffered = BufferedBytes(settings.maxUnreadBytes)
         self._numbers = itertools.count(1)
         self._removed: dict[PoolProxy, Deferred[None]] = {}
         self.proxies = [self._proxyOf(pool, settings) for pool in settings.pools]
@@ -88,7 +89,7 @@ class ProxyService(MultiService, Changeable):
         return PoolProxy(
             pool,
             DIALECTS[pool.protocol].make(*dialectLimits(pool)),
-            self._buffered,
+            self.buffered,
             self._numbers,
             settings.drainTimeout,
             self._reactor,
@@ -138,7 +139,7 @@ class ProxyService(MultiService, Changeable):
         @return: the statistics of this process.
         """
         lag = None if self.statistics is None else self.statistics.lag
-        return takeSnapshot(ProcessSource(self._started, self._buffered, lag), map(_source, self.proxies))
+        return takeSnapshot(ProcessSource(self._started, self.buffered, lag), map(_source, self.proxies))
 
     def _answerStatistics(self, proxy: PoolProxy, words: tuple[bytes, ...]) -> Any:
         """
@@ -215,8 +216,8 @@ class ProxyService(MultiService, Changeable):
 
     def _adjust(self, proxies: list[PoolProxy], new: Settings) -> None:
         self.proxies = proxies
-        self._buffered.limit = new.maxUnreadBytes
-        self._buffered.enforce()
+        self.buffered.limit = new.maxUnreadBytes
+        self.buffered.enforce()
         for proxy, pool in zip(proxies, new.pools, strict=True):
             proxy.adjust(pool, new.drainTimeout)
 

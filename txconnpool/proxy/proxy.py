@@ -86,6 +86,8 @@ class PoolProxy(Service):
     @ivar settings: the settings in force.
     @ivar pool: the pool of connections to the servers.
     @ivar sessions: the factory of the sessions.
+    @ivar connectionFactory: the factory of the connections.
+    @ivar drainTimeout: seconds that a stop waits for requests in flight.
     @ivar listeners: the open listening addresses, by their endpoint strings.
     """
 
@@ -113,10 +115,10 @@ class PoolProxy(Service):
         self._dialect = dialect
         self._greeting = Greeting(settings.name, dialect.probe)
         self._slow = SlowLog(settings.name, dialect, reactor.seconds)
-        self._connections = ConnectionFactory(dialect, reactor, settings.requestTimeout, self._slow)
+        self.connectionFactory = ConnectionFactory(dialect, reactor, settings.requestTimeout, self._slow)
         self.pool = PoolEngine(
             settings.upstream,
-            self._connections,
+            self.connectionFactory,
             poolLimits(settings),
             reactor,
             name=settings.name,
@@ -131,7 +133,7 @@ class PoolProxy(Service):
         self.listeners: dict[str, ClientListener] = {}
         self._reactor = reactor
         self._listen = listen
-        self._drainTimeout = drainTimeout
+        self.drainTimeout = drainTimeout
         self._deadline = 0.0
         self._limitSlow()
         self.setName(settings.name)
@@ -228,7 +230,7 @@ class PoolProxy(Service):
         """
         Put other settings in force, also for existing sessions and connections. Listening addresses are not changed.
         """
-        self._drainTimeout = drainTimeout
+        self.drainTimeout = drainTimeout
         old, self.settings = self.settings, settings
         if settings == old:
             return
@@ -241,7 +243,7 @@ class PoolProxy(Service):
         for server in old.upstream:
             if server not in settings.upstream:
                 pool.removeServer(server)
-        self._connections.requestTimeout = settings.requestTimeout
+        self.connectionFactory.requestTimeout = settings.requestTimeout
         self._limitSlow()
         for connection in pool.connections:
             connection.retime()
@@ -262,7 +264,7 @@ class PoolProxy(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        self._deadline = self._reactor.seconds() + self._drainTimeout
+        self._deadline = self._reactor.seconds() + self.drainTimeout
         await DeferredList([self.shut(description) for description in list(self.listeners)])
         if self.sessions.sessions:
             await deferLater(self._reactor, 0)  # read what clients have sent by now
