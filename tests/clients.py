@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.memcached import answer
 from tests.stage import Stage, assertClosed, assertTidy
-from txconnpool.proxy import session
+from txconnpool.proxy import ordering
 
 #: The requests that a session of these tests may have in flight at first: enough for several to be lost at once.
 FIRST_WINDOW = 16
@@ -57,7 +57,7 @@ class SessionTestCase(SynchronousTestCase):
         """
         Set up a stage. At the end of the test it is closed, and nothing may be in flight or left.
         """
-        self.patch(session, "FIRST_WINDOW", FIRST_WINDOW)
+        self.patch(ordering, "FIRST_WINDOW", FIRST_WINDOW)
         stage = Stage(servers, **settings)
         # A connection that is lost within its first second counts as a failed dial.
         stage.clock.advance(2)

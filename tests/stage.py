@@ -19,8 +19,8 @@ from txconnpool.pool.connection import Connection, ConnectionFactory
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.decisions.records import Record
 from txconnpool.pool.engine import PoolEngine
+from txconnpool.proxy.flow import SessionLimits
 from txconnpool.proxy.memory import BufferedBytes
-from txconnpool.proxy.session import SessionLimits
 from txconnpool.proxy.sessions import NoStatistics, SessionFactory
 from txconnpool.wire.memcache.dialect import Memcache
 
@@ -139,8 +139,7 @@ def owed(record: Record) -> int:
     Count the requests in flight on a connection.
     """
     connection: Connection = record.connection
-    counts = [count for _, command, count, _, _ in connection._inFlight if command is not None]
-    return sum(counts) - (counts[0] - connection._owed if connection._owed else 0)
+    return connection.unanswered
 
 
 def assertTidy(case: SynchronousTestCase, pool: PoolEngine, quiet: bool = True) -> None:
@@ -155,7 +154,7 @@ def assertTidy(case: SynchronousTestCase, pool: PoolEngine, quiet: bool = True) 
             continue
         case.assertEqual(record.load, owed(record), record)
         if quiet:
-            case.assertEqual((record.load, len(record.connection._inFlight)), (0, 0), record)
+            case.assertEqual((record.load, record.connection.unanswered), (0, 0), record)
     if quiet:
         case.assertEqual(pool.waiters.count, 0)
 

@@ -8,20 +8,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
-from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.bugs import covers
-from txconnpool.config.credentials import Accounts, Greeting, SecretFile, tokens
+from txconnpool.config.credentials import Accounts, SecretFile, readLogins
 from txconnpool.config.ini import load
 from txconnpool.config.settings import ConfigError, PoolSettings
-from txconnpool.errors import LoginFailed
-from txconnpool.wire.memcache.auth import login
-from txconnpool.wire.memcache.dialect import Memcache
 
 NAME = "TXCONNPOOL_TEST_LOGIN"
 
@@ -48,9 +40,9 @@ class SourceTestCase(SynchronousTestCase):
         return f"env:{NAME}"
 
 
-class TokensTests(SourceTestCase):
+class ReadLoginsTests(SourceTestCase):
     """
-    Tests for L{tokens}.
+    Tests for L{readLogins}.
     """
 
     def test_read(self) -> None:
@@ -58,9 +50,9 @@ class TokensTests(SourceTestCase):
         A file or an environment variable has a user and a password in each line; only the first colon divides them.
         """
         content = b"joe:secret\n\r\nann:a:b\r\n\xc3\xa9:\xff"
-        found = (b"joe secret", b"ann a:b", b"\xc3\xa9 \xff")
-        self.assertEqual(tokens(self.file(content)), found)
-        self.assertEqual(tokens(self.environment(os.fsdecode(content))), found)
+        found = ((b"joe", b"secret"), (b"ann", b"a:b"), (b"\xc3\xa9", b"\xff"))
+        self.assertEqual(readLogins(self.file(content)), found)
+        self.assertEqual(readLogins(self.environment(os.fsdecode(content))), found)
 
     def test_malformed(self) -> None:
         """
@@ -76,7 +68,7 @@ class TokensTests(SourceTestCase):
             b"j:" + b"x" * 2050,
         ):
             source = self.file(b"ann:b\n" + line + b"\n")
-            error = self.assertRaises(ValueError, tokens, source)
+            error = self.assertRaises(ValueError, readLogins, source)
             self.assertEqual(str(error), f"line 2 of {self.path}: expected user:password, without spaces", line)
 
     def test_nothing(self) -> None:
@@ -88,14 +80,14 @@ class TokensTests(SourceTestCase):
             ("file:/nonexistent/x", "/nonexistent/x cannot be read: No such file or directory"),
             (f"env:{NAME}", f"there is no environment variable {NAME}"),
         ):
-            self.assertEqual(str(self.assertRaises(ValueError, tokens, source)), told)
+            self.assertEqual(str(self.assertRaises(ValueError, readLogins, source)), told)
 
     def test_noSource(self) -> None:
         """
         What is no place is not shown either: it may be the password itself.
         """
         for source in ("joe:secret", "secret", "file:", "env:", "", "FILE:x"):
-            error = self.assertRaises(ValueError, tokens, source)
+            error = self.assertRaises(ValueError, readLogins, source)
             self.assertEqual(str(error), "expected file:PATH or env:NAME, in there user:password")
 
 
@@ -203,86 +195,3 @@ class SecretFileTests(SourceTestCase):
         SecretFile().checkValue("/nonexistent")
         for value in ("", None):
             self.assertRaises(ValueError, SecretFile().checkValue, value)
-
-
-class Server:
-    """
-    A connection to a server that gives prepared answers.
-    """
-
-    def __init__(self, *answers: bytes) -> None:
-        self.answers = list(answers)
-        self.asked: list[bytes] = []
-        self.record: Any = SimpleNamespace(server=SimpleNamespace(name="server0"))
-
-    def ask(self, request: bytes, form: Any) -> Deferred[bytes]:
-        """
-        Give the next answer.
-        """
-        self.asked.append(request)
-        return succeed(self.answers.pop(0))
-
-
-class GreetingTests(SynchronousTestCase):
-    """
-    Tests for L{Greeting}.
-    """
-
-    def greet(self, token: bytes | None, server: Server) -> Deferred[None]:
-        """
-        Greet a server with a new greeting.
-        """
-        self.greeting = Greeting("pages", Memcache.probe, token)
-        return Deferred.fromCoroutine(self.greeting(server))
-
-    def test_open(self) -> None:
-        """
-        A server that asks for no password is only asked whether it is alive.
-        """
-        for answer in (b"VERSION 1.6.18\r\n", b"ERROR\r\n"):
-            server = Server(answer)
-            self.successResultOf(self.greet(None, server))
-            self.assertEqual(server.asked, [b"version\r\n"])
-
-    @covers("30")
-    def test_login(self) -> None:
-        """
-        A server that asks for a password gets it.
-        """
-        server = Server(b"CLIENT_ERROR unauthenticated\r\n", b"STORED\r\n")
-        self.successResultOf(self.greet(b"joe secret", server))
-        self.assertEqual(server.asked, [b"version\r\n", login(b"joe secret")[0]])
-
-    def test_notSent(self) -> None:
-        """
-        A server that asks for no password does not get it, and that is told once.
-        """
-        server = Server(b"VERSION 1.6.18\r\n", b"VERSION 1.6.18\r\n")
-        with capturedLogs() as logs:
-            self.successResultOf(self.greet(b"joe secret", server))
-            self.successResultOf(Deferred.fromCoroutine(self.greeting(server)))
-        self.assertEqual(server.asked, [b"version\r\n"] * 2)
-        self.assertEqual([(each["log_level"].name, each["pool"], each["server"]) for each in logs],
-                         [("warn", "pages", "server0")])  # fmt: skip
-
-    def test_wrongPassword(self) -> None:
-        """
-        The wrong password is a failure, with the server's own words, and without the password.
-        """
-        for answer, told in (
-            (b"CLIENT_ERROR authentication failure\r\n", "authentication failure"),
-            (b"SERVER_ERROR out of memory storing object\r\n", "SERVER_ERROR out of memory storing object"),
-        ):
-            server = Server(b"CLIENT_ERROR unauthenticated\r\n", answer)
-            failure = self.failureResultOf(self.greet(b"joe wrong", server), LoginFailed)
-            self.assertEqual(str(failure.value), told)
-
-    def test_noPassword(self) -> None:
-        """
-        Without a password, a server that asks for one is a failure that says what to set.
-        """
-        server = Server(b"CLIENT_ERROR unauthenticated\r\n")
-        failure = self.failureResultOf(self.greet(None, server), LoginFailed)
-        self.assertEqual(
-            str(failure.value), "authentication failure: the server asks for a password, and upstream-auth is not set"
-        )

@@ -137,7 +137,7 @@ class LifeTests(EmbeddedTestCase):
         async def use() -> list[Any]:
             async with self.pool.connection() as mine:
                 other = self.pool.set("a", b"1")
-                answer = await mine.ask(b"get a\r\n", GET)
+                answer = await mine.ask(GET, b"get a\r\n")
                 return [answer, await other, len(self.pool.server.connections)]
 
         self.assertEqual(self.pool.result(use()), [b"END\r\n", True, 2])

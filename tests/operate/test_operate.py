@@ -17,7 +17,7 @@ from tests.memcached import Upstream
 from tests.stage import Stage
 from txconnpool.net.deadlines import Deadlines
 from txconnpool.pool.decisions.limits import Limits
-from txconnpool.proxy.session import SessionLimits
+from txconnpool.proxy.flow import SessionLimits
 
 
 def drained(*names: bytes) -> bytes:

@@ -23,9 +23,9 @@ from tests.pipes import Pipe
 from txconnpool.config.changes import CannotChange
 from txconnpool.config.settings import ConfigError, PoolSettings, Settings
 from txconnpool.operate.service import ProxyService
+from txconnpool.proxy.flow import SessionLimits
 from txconnpool.proxy.listener import ClientListener
 from txconnpool.proxy.proxy import PoolProxy
-from txconnpool.proxy.session import SessionLimits
 
 A = PoolSettings(name="a", upstream=("memory:",), listen=("tcp:1",))
 B = PoolSettings(name="b", upstream=("memory:",), listen=("tcp:2", "tcp:3"))

@@ -27,7 +27,7 @@ from tests.bugs import covers
 from tests.memcached import Line, answer
 from tests.pipes import Pipe
 from tests.stage import Stage, assertClosed, assertTidy
-from txconnpool.proxy.session import SessionLimits
+from txconnpool.proxy.flow import SessionLimits
 
 DEPTH = 6
 ITEM_MAX = 4000
@@ -220,7 +220,7 @@ class Story:
         elif what == "lose":
             self.unharmed = False
             line.lose()
-        elif what == "junk" and connection._due < 0 and not connection._tail:
+        elif what == "junk" and not connection.receiving:
             # Anywhere else it might be part of an answer.
             self.unharmed = False
             line.send(b"JUNK\r\n")
@@ -361,7 +361,7 @@ class ChaosTests(SynchronousTestCase):
             # What goes everywhere finds no connection full.
             self.assertLessEqual(record.load, DEPTH + len(story.clients))
         for session in stage.sessions.sessions:
-            self.assertLessEqual(session._inFlight, LIMITS.maxInFlight + 1)
+            self.assertLessEqual(session.inFlight, LIMITS.maxInFlight + 1)
             self.assertLessEqual(session._size, LIMITS.backlog + (1 << 20))
         held = sum(session.unread + session.kept for session in stage.sessions.sessions)
         self.assertEqual(stage.unread.total, held)

@@ -19,15 +19,15 @@ from zope.interface import directlyProvides, implementer
 from tests.bugs import covers
 from tests.pipes import Pipe
 from txconnpool.errors import ConnectionLostInFlight, PoolError, PoolTimeout
-from txconnpool.interfaces import IRequester
+from txconnpool.interfaces import IReplySink
 from txconnpool.metrics import LATENCY_BOUNDS, Counters, Traffic
 from txconnpool.pool.connection import ConnectionFactory
 from txconnpool.pool.decisions.records import Record
 from txconnpool.pool.decisions.servers import Server
 from txconnpool.pool.decisions.waiting import Waiters
-from txconnpool.wire import REPLY_LINE_MAX, Command
 from txconnpool.wire.memcache import replies
 from txconnpool.wire.memcache.dialect import Memcache
+from txconnpool.wire.memcache.matching import REPLY_LINE_MAX, MemcacheCommand
 
 GET_SEVERAL = replies.SEVERAL[replies.GET]
 SILENT_SET = replies.SILENT[replies.SET]
@@ -45,7 +45,7 @@ REQUESTS = {
 }
 
 #: A reply or more to each command, all that a client sees.
-SAMPLES: list[tuple[Command, bytes]] = [
+SAMPLES: list[tuple[MemcacheCommand, bytes]] = [
     (replies.GET, b"END\r\n"),
     (replies.GET, HIT),
     (GET_SEVERAL, b"VALUE a 1 0\r\n\r\nVALUE b 2 13\r\nVALUE k 0 5\r\n\r\nEND\r\n"),
@@ -84,7 +84,7 @@ SAMPLES: list[tuple[Command, bytes]] = [
 ]
 
 #: Replies that a client asked not to see.
-HIDDEN: list[tuple[Command, bytes]] = [
+HIDDEN: list[tuple[MemcacheCommand, bytes]] = [
     (SILENT_SET, b"STORED\r\n"),
     (SILENT_SET, b"SERVER_ERROR out of memory storing object\r\n"),
     (replies.SILENT[replies.INCR], b"10\r\n"),
@@ -126,7 +126,7 @@ class Books:
         self.told.append("unhold")
 
 
-@implementer(IRequester)
+@implementer(IReplySink)
 class Owner:
     """
     Asks, and keeps what it is told.
@@ -144,22 +144,22 @@ class Owner:
         self.then: Callable[[], object] | None = None
         self.lost: list[tuple[list[Any], bool, PoolError]] = []
 
-    def replied(self, data: bytes, count: int) -> None:
+    def replied(self, data: bytes, done: int) -> None:
         """
         Part of what it asked for.
         """
         self.data += data
-        self.done += count
+        self.done += done
         if self.log is not None:
-            self.log.append((self, data, count))
+            self.log.append((self, data, done))
         if self.then is not None:
             self.then()
 
-    def unanswered(self, entries: list[Any], begun: bool, error: PoolError) -> None:
+    def requestsLost(self, requests: list[Any], begun: bool, error: PoolError) -> None:
         """
         There will be no more.
         """
-        self.lost.append((entries, begun, error))
+        self.lost.append((requests, begun, error))
         if self.then is not None:
             self.then()
 
@@ -533,25 +533,12 @@ class LossTests(ConnectionTestCase):
         """
         Values are checked against the keys asked for where requests are not to be sent a second time as well.
         """
-        for command, request in ((replies.GAT, b"gat 0 a\r\n"), (replies.GET.but(idempotent=False), b"get a\r\n")):
+        for command, request in ((replies.GAT, b"gat 0 a\r\n"), (replies.GET.variant(idempotent=False), b"get a\r\n")):
             self.setUp()
             self.connection.send(self.owner, command, 1, request)
             self.pipe.send(b"VALUE b 0 1\r\nx\r\nEND\r\n")
             self.assertClosed()
             self.assertEqual(self.owner.data, b"")
-
-    def test_said(self) -> None:
-        """
-        What was to be said between replies is given back in its place.
-        """
-        self.get(b"a")
-        self.connection.say(self.owner, b"one")
-        self.get(b"b")
-        self.connection.say(self.owner, b"two")
-        self.pipe.lose()
-        entries = self.owner.lost[0][0]
-        self.assertEqual([entry[4] for entry in entries], [b"get a\r\n", b"one", b"get b\r\n", b"two"])
-        self.assertEqual([entry[1] for entry in entries], [replies.GET, None, replies.GET, None])
 
 
 class TimeTests(ConnectionTestCase):
@@ -625,53 +612,6 @@ class TimeTests(ConnectionTestCase):
         self.assertEqual((self.owner.lost[0][1], len(self.owner.data)), (True, 15 + 3))
 
 
-class SayTests(ConnectionTestCase):
-    """
-    Tests for L{Connection.say}.
-    """
-
-    def test_order(self) -> None:
-        """
-        What is said comes when what was in flight before it has been answered, whoever else's that is.
-        """
-        log: list[tuple[Any, bytes, int]] = []
-        one, two = Owner(log), Owner(log)
-        self.get(b"a", owner=one)
-        self.get(b"b", owner=two)
-        self.connection.say(two, b"first")
-        self.connection.say(two, b"second")
-        self.get(b"c", owner=one)
-        self.pipe.send(b"END\r\n")
-        self.assertEqual(log, [(one, b"END\r\n", 1)])
-        self.pipe.send(b"END\r\n")
-        self.assertEqual(log[1:], [(two, b"END\r\n", 1), (two, b"first", 1), (two, b"second", 1)])
-        self.pipe.send(b"END\r\n")
-        self.assertEqual(log[4:], [(one, b"END\r\n", 1)])
-        self.assertEqual(self.record.load, 0)
-
-    def test_middleOfRun(self) -> None:
-        """
-        It waits for the last reply of a run, and for the last byte of that.
-        """
-        self.get(b"a", b"k")
-        self.connection.say(self.owner, b"said")
-        self.pipe.send(HIT[:-1])
-        self.assertEqual(self.owner.done, 1)
-        self.pipe.send(HIT[-1:])
-        self.assertEqual((self.owner.data, self.owner.done), (b"END\r\n" + HIT + b"said", 3))
-
-    def test_noLoad(self) -> None:
-        """
-        It puts no load on the connection, and has no time of its own.
-        """
-        self.get(b"a")
-        self.connection.say(self.owner, b"said")
-        self.assertEqual(self.record.load, 1)
-        self.pipe.send(b"END\r\n")
-        self.clock.advance(10)
-        self.assertFalse(self.pipe.aborted)
-
-
 class AskTests(ConnectionTestCase):
     """
     Tests for L{Connection.ask}.
@@ -681,7 +621,7 @@ class AskTests(ConnectionTestCase):
         """
         The Deferred fires with the whole reply, however it came.
         """
-        asked = self.connection.ask(b"get k\r\n", replies.GET)
+        asked = self.connection.ask(replies.GET, b"get k\r\n")
         self.assertEqual(self.pipe.take(), b"get k\r\n")
         self.pipe.send(HIT, piece=3)
         self.assertEqual(self.successResultOf(asked), HIT)
@@ -690,8 +630,8 @@ class AskTests(ConnectionTestCase):
         """
         The Deferred fails when the connection is lost, if part of the reply has come, too.
         """
-        asked = self.connection.ask(b"get k\r\n", replies.GET)
-        second = self.connection.ask(b"get k\r\n", replies.GET)
+        asked = self.connection.ask(replies.GET, b"get k\r\n")
+        second = self.connection.ask(replies.GET, b"get k\r\n")
         self.pipe.send(HIT[:-1])
         self.pipe.lose()
         self.failureResultOf(asked, ConnectionLostInFlight)
@@ -739,16 +679,6 @@ class ReentryTests(ConnectionTestCase):
         self.pipe.send(b"END\r\n" + b"END\r\n")
         self.assertEqual((self.owner.data, self.owner.done), (HIT + b"END\r\n" + b"END\r\n", 3))
 
-    def test_says(self) -> None:
-        """
-        What an owner says when it is told part of a reply comes behind the rest of it.
-        """
-        self.get(b"k")
-        self.once(self.owner, lambda: self.connection.say(self.owner, b"said"))
-        self.pipe.send(HIT[:15])
-        self.pipe.send(HIT[15:])
-        self.assertEqual((self.owner.data, self.owner.done), (HIT + b"said", 2))
-
     def test_aborts(self) -> None:
         """
         An owner may have the connection closed when it is answered. What came with that answer still counts.
@@ -795,7 +725,7 @@ class ReentryTests(ConnectionTestCase):
         self.get(b"a")
         self.get(b"b", owner=other)
         first = self.connection
-        self.once(self.owner, lambda: asked.append(self.connection.ask(b"get a\r\n", replies.GET)))
+        self.once(self.owner, lambda: asked.append(self.connection.ask(replies.GET, b"get a\r\n")))
         self.setUpAgain()
         first.transport.lose()
         self.assertEqual(len(other.lost), 1)

@@ -30,8 +30,8 @@ from tests.clients import (
 from tests.memcached import Line, answer, value
 from tests.pipes import HIGH_WATER, Pipe
 from tests.stage import Stage, assertTidy
-from txconnpool.proxy import session
-from txconnpool.proxy.session import SessionLimits
+from txconnpool.proxy import ordering
+from txconnpool.proxy.flow import SessionLimits
 from txconnpool.wire.memcache.dialect import Memcache
 
 BACKLOG = SessionLimits().backlog
@@ -160,7 +160,7 @@ class OrderTests(SessionTestCase):
         client = stage.client()
         client.send(b"get a\r\nstats\r\nget b\r\n")
         self.assertEqual(client.take(), b"")
-        stage.line.deliver()
+        stage.line.deliver(len(get(b"a")))
         self.assertEqual(client.take(), get(b"a"))
         stage.turns()
         self.assertEqual(client.take(), STATISTICS)
@@ -614,7 +614,7 @@ class PressureTests(SessionTestCase):
         may have more.
         """
         stage = self.stage()
-        self.patch(session, "BATCH", 50000)
+        self.patch(ordering, "BATCH", 50000)
         client = stage.client()
         names = [b"large%d" % number for number in range(40)]
         client.send(gets(names))
@@ -1187,7 +1187,7 @@ class GateTests(SessionTestCase):
         Make a stage whose clients have to log in.
         """
         stage = self.stage(start=False)
-        stage.sessions.gate.tokens = (b"joe secret",)
+        stage.sessions.gate.accepted = ((b"joe", b"secret"),)
         stage.pool.start()
         stage.turns()
         return stage

@@ -17,7 +17,7 @@ from tests.bugs import covers
 from tests.clients import LOST, STATISTICS, SessionTestCase, get, put
 from tests.pipes import Pipe
 from txconnpool.proxy import sessions
-from txconnpool.proxy.session import SessionLimits
+from txconnpool.proxy.flow import SessionLimits
 from txconnpool.proxy.sessions import FAREWELL
 
 
@@ -224,7 +224,7 @@ class StatisticsTests(SessionTestCase):
         self.assertEqual(client.take(), b"")
         for _ in range(20):
             turn: Any
-            (turn,) = stage.clock.getDelayedCalls()
+            (turn,) = (call for call in stage.clock.getDelayedCalls() if call.getTime() == stage.clock.seconds())
             function, arguments = turn.func, turn.args
             turn.cancel()
             function(*arguments)  # the clock would do what comes of it as well

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.config.test_credentials -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Users and passwords: where they are kept, and how a connection to a server uses them.
+Users and passwords, and where they are kept.
 
 Settings only say where they are. What is there is read when it is needed, and never part of a message.
 """
@@ -10,25 +10,21 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any
-
-from twisted.logger import Logger
 
 from txconnpool.config.kinds import Kind
-from txconnpool.errors import LoginFailed
-from txconnpool.wire import Command
-from txconnpool.wire.memcache.auth import LINE_MAX, STORED, UNAUTHENTICATED, login
+from txconnpool.wire import Login
 
-_log = Logger("txconnpool.pool")
+#: Bytes of a user and a password, at most.
+LOGIN_MAX = 2048
 
 
-def tokens(source: str) -> tuple[bytes, ...]:
+def readLogins(source: str) -> tuple[Login, ...]:
     """
     Read users and passwords.
 
     @param source: C{file:PATH}, or C{env:NAME} for an environment variable; in there, one C{user:password} a line.
 
-    @return: each as C{user password}, see L{txconnpool.wire.memcache.auth}.
+    @return: each user with the password.
 
     @raise ValueError: there are none; its message says why, and nothing of what is there.
     """
@@ -48,9 +44,10 @@ def tokens(source: str) -> tuple[bytes, ...]:
     found = []
     for number, line in enumerate(content.splitlines(), 1):
         if line:
-            if len(line) > LINE_MAX or not re.fullmatch(rb"[^ :\0]+:[^ \0]+", line):
+            if len(line) > LOGIN_MAX or not re.fullmatch(rb"[^ :\0]+:[^ \0]+", line):
                 raise ValueError(f"line {number} of {place}: expected user:password, without spaces")
-            found.append(line.replace(b":", b" ", 1))
+            user, _, password = line.partition(b":")
+            found.append((user, password))
     if not found:
         raise ValueError(f"{place} is empty: expected user:password")
     return tuple(found)
@@ -88,7 +85,7 @@ class Accounts(Kind[str]):
         """
         Read and count the users and passwords.
         """
-        found = tokens(value)
+        found = readLogins(value)
         if self._most is not None and len(found) > self._most:
             raise ValueError(f"{len(found)} users: expected {self._most}")
 
@@ -144,46 +141,3 @@ class SecretFile(Kind[str]):
 
 #: The length of a secret in bytes, at most.
 _SECRET_MAX = 1024
-
-
-class Greeting:
-    """
-    The first words on a connection to a server: is it alive, and does it know us?
-
-    A server that does not ask for a password does not get it: to one without C{-Y} a login is a C{set}, which would
-    show it to every client.
-
-    @ivar token: the user, a space and the password, or C{None}.
-    """
-
-    def __init__(self, pool: str, probe: tuple[bytes, Command], token: bytes | None = None) -> None:
-        """
-        @param pool: its name, for logs.
-        @param probe: the request that any living server answers, and the command of the reply.
-        """
-        self.token = token
-        self._pool = pool
-        self._probe = probe
-        self._told: set[str] = set()
-
-    async def __call__(self, connection: Any) -> None:
-        """
-        Say them.
-
-        @param connection: a L{txconnpool.pool.connection.Connection} that was just made.
-
-        @raise LoginFailed: the server does not know us.
-        """
-        server = connection.record.server.name
-        if await connection.ask(*self._probe) != UNAUTHENTICATED:
-            if self.token is not None and server not in self._told:
-                self._told.add(server)
-                _log.warn("{pool}: {server} asks for no password: upstream-auth is not used", pool=self._pool,
-                          server=server)  # fmt: skip
-            return
-        if self.token is None:
-            raise LoginFailed("authentication failure: the server asks for a password, and upstream-auth is not set")
-        reply = await connection.ask(*login(self.token))
-        if reply != STORED:
-            words = reply.decode("ascii", "replace").strip()
-            raise LoginFailed(words.removeprefix("CLIENT_ERROR "))

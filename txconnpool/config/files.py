@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 
-from txconnpool.config.credentials import tokens
+from txconnpool.config.credentials import readLogins
 from txconnpool.config.options import Option
 from txconnpool.config.settings import ConfigError, Settings, faultsOf
 from txconnpool.net.endpoints import nameOf
@@ -55,4 +55,4 @@ def fingerprints(settings: Settings) -> Iterator[tuple[str, bytes]]:
 
 
 def _usersDigest(source: str) -> bytes:
-    return sha256(b"\n".join(tokens(source))).digest()
+    return sha256(b"\n".join(b":".join(login) for login in readLogins(source))).digest()

@@ -32,7 +32,7 @@ from zope.interface import implementer
 
 from txconnpool.memcache.store import STORE_MIN, Commands, Store
 from txconnpool.net.inprocess import InProcessEndpoint
-from txconnpool.wire import ANSWER, CLOSE, EVERYWHERE, INSTEAD, MORE, PARTS, STATISTICS
+from txconnpool.wire import ANSWER, BROADCAST, CLOSE, MORE, SPLIT, STATISTICS, SWALLOW, Command
 from txconnpool.wire.memcache.dialect import Memcache
 
 __all__ = ["MemcachedFactory", "MemoryEndpoint", "MemoryParser", "Store"]
@@ -57,7 +57,7 @@ class _Server(Protocol):
         self._reactor = reactor
         self._store = store
         self._commands = Commands(store)
-        self._dialect = Memcache(maxItemSize=store.itemMax)
+        self._read = Memcache(maxItemSize=store.itemMax).requestReader().read
         self.buffered = b""
         self._swallow = 0  # bytes of a refused request that are still to be received and dropped
         self._refusal = b""  # the reply to that request, written when all of it has been received
@@ -97,7 +97,7 @@ class _Server(Protocol):
     def _serve(self) -> None:
         data, pos, write = self.buffered, 0, self.transport.write
         while pos < len(data) and not self._paused:
-            what, end, _, payload = self._dialect.requests(data, pos, 1)
+            what, end, _, payload = self._read(data, pos, 1)
             if what is MORE:
                 break
             if what is CLOSE:
@@ -106,21 +106,23 @@ class _Server(Protocol):
                 end = len(data)
             elif what is STATISTICS:
                 write(self._commands.statistics(payload, self._reactor.seconds()))
-            elif what is ANSWER or what is INSTEAD:
-                if what is INSTEAD:
-                    _, request, payload = payload
-                    self._commands.execute(request, self._reactor.seconds())
+            elif what is ANSWER:
                 if end > len(data):
                     self._swallow, self._refusal = end - len(data), payload
                 else:
                     write(payload)
             else:
-                if what is PARTS:
+                if what is BROADCAST or what is SWALLOW:
+                    what, payload = payload
+                elif what is SPLIT:
                     what, payload = payload[0], None  # here it is answered whole
-                command, request, quiet = payload if what is EVERYWHERE else (what, payload or data[pos:end], False)
-                reply = self._commands.execute(request, self._reactor.seconds())
-                if not quiet and not (command.hidden and command.hidden(reply, 0)):
-                    write(reply)
+                reply = self._commands.execute(payload or data[pos:end], self._reactor.seconds())
+                assert isinstance(what, Command), what
+                shown = what.visible(reply)
+                if end > len(data):
+                    self._swallow, self._refusal = end - len(data), shown
+                else:
+                    write(shown)
             pos = end
         self.buffered = data[pos:]
 

@@ -19,9 +19,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txconnpool.errors import ConnectionLostInFlight, PoolError, WireError
-from txconnpool.interfaces import IRequester, IWaiter
+from txconnpool.interfaces import IReplySink, IWaiter
 from txconnpool.memcache.errors import NoSuchCommand
-from txconnpool.pool.connection import Entry
+from txconnpool.pool.connection import InFlight, isRetryable
 from txconnpool.pool.decisions.records import Record
 from txconnpool.wire import Command
 from txconnpool.wire.memcache.replies import GATS, GETS, values
@@ -88,7 +88,7 @@ def statistics(reply: bytes) -> dict[bytes, bytes]:
     return {words[1]: b" ".join(words[2:]) for words in (line.split(b" ", 2) for line in lines)}
 
 
-@implementer(IWaiter, IRequester)
+@implementer(IWaiter, IReplySink)
 class Request:
     """
     One request on the wire.
@@ -147,25 +147,25 @@ class Request:
         if self.ticket is not None:
             self._pool.forget(self.ticket)
 
-    def replied(self, data: bytes, count: int) -> None:
+    def replied(self, data: bytes, done: int) -> None:
         """
         Keep what comes until it is complete.
         """
-        if count and not self._parts:
+        if done and not self._parts:
             self.answer(data)
             return
         if self._parts is None:
             self._parts = []
         self._parts.append(data)
-        if count:
+        if done:
             self.answer(b"".join(self._parts))
 
-    def unanswered(self, entries: list[Entry], begun: bool, error: PoolError) -> None:
+    def requestsLost(self, requests: list[InFlight], begun: bool, error: PoolError) -> None:
         """
         The connection was lost: a read is tried once more.
         """
         self._parts = None
-        if self.command.idempotent and not self._again and isinstance(error, ConnectionLostInFlight):
+        if isRetryable(self.command, error) and not self._again:
             self._again = True
             self._pool.counters.retries += 1
             self._pool.send(self)

@@ -1,10 +1,10 @@
 # -*- test-case-name: tests.pool.test_connection -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-One upstream connection: many requests in flight, each reply to whom it is owed.
+One upstream connection: many requests in flight, and each reply given to the sink of its request.
 
-The queue of what is in flight is the order of replies and, because a session with requests in flight stays on its
-connection, of execution too. What a session is told from here, not by the server, stands in the same queue.
+The queue of requests in flight is the order in which the server executes them and replies. A session that has requests
+in flight stays on its connection, so its requests are executed in their order too.
 """
 
 from __future__ import annotations
@@ -21,18 +21,24 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txconnpool.errors import ConnectionLostInFlight, PoolError, PoolTimeout, WireError
-from txconnpool.interfaces import IPipelined, IRequester
+from txconnpool.interfaces import IPipelined, IReplySink
 from txconnpool.metrics import Traffic
 from txconnpool.net.transport import adopt, tune
 from txconnpool.pool.slow import Noted, SlowLog
-from txconnpool.wire import REPLY_LINE_MAX
 
 _log = Logger("txconnpool.pool")
 
-#: What is in flight: whose it is, the command of its replies, how many there are to be, when it was sent, and the
-#: request itself if it may be sent once more or replies name its keys. Without a command, it is an answer of ours (its
-#: bytes last) that waits for its turn.
-Entry = tuple[Any, Any, int, float, Any]
+#: A request in flight: the sink of its replies, its command, how many replies it is owed, when it was sent, and the
+#: request itself where it is kept (see L{txconnpool.wire.Command.keepsRequest}).
+InFlight = tuple[Any, Any, int, float, Any]
+
+
+def isRetryable(command: Any, error: PoolError) -> bool:
+    """
+    @return: whether a request that failed may be sent once more: reads are, when their connection was lost; nothing
+        else is ever sent twice.
+    """
+    return bool(command.idempotent) and isinstance(error, ConnectionLostInFlight)
 
 
 @implementer(IPipelined, IPushProducer)
@@ -41,34 +47,32 @@ class Connection(Protocol):
     A pipelined connection to a server.
 
     @ivar record: the pool's record of it.
+    @ivar lease: has C{pushed} for the frames of the server that are no replies, and C{connectionLost}, while the
+        connection is leased to one client; C{None}: such frames are dropped.
     """
 
     record: Any
     transport: Any
+    lease: Any = None
 
     def __init__(self, factory: ConnectionFactory) -> None:
         self.factory: ConnectionFactory = factory
-        self._replies = factory.dialect.replies
-        self._run = factory.dialect.run
+        self._reader = reader = factory.dialect.replyReader()
+        self._read = reader.read
+        self._push = reader.push if factory.dialect.pushes else None
         self._seconds = factory.reactor.seconds
-        self._inFlight: deque[Entry] = deque()
-        self._said = 0  # how many of these are answers of ours
-        self._owed = 0  # replies the head is still owed; 0: none has begun
-        self._due = -1  # bytes of a body still to come; -1: at the start of a reply
-        self._asked: list[bytes] | None = None  # the keys that its replies may be about
-        self._tail = b""  # a line that is not complete yet
+        self._inFlight: deque[InFlight] = deque()
+        self._tail = b""  # bytes of a reply that cannot be read before more have come
         self._timer: IDelayedCall | None = None
         self._error: PoolError | None = None
         self._ended = False
-        self._wanted = 0  # keys that the head asks for, if it is a request for several,
-        self._values = 0  # and how many values beyond the first have come
         self._heed()
 
     # -- Requests
 
     def connectionMade(self) -> None:
         """
-        Take the socket over, and ask to be told when the server does not read.
+        Take the socket over, and register to be paused while the server does not read.
         """
         transport: Any = self.transport
         tune(transport)
@@ -79,54 +83,61 @@ class Connection(Protocol):
     @property
     def sending(self) -> bool:
         """
-        Whether what was sent has yet to leave. Twisted's own transports do not tell.
+        Whether requests were written that leave at the end of this turn, so that more would travel with them. Twisted's
+        own transports do not tell, and count as not.
         """
         return getattr(self.transport, "queued", False)
 
-    def ask(self, request: bytes, command: Any) -> Deferred[bytes]:
+    @property
+    def unanswered(self) -> int:
         """
-        Send one request for those who have time for a Deferred.
-
-        @return: fires with the whole reply; fails with L{PoolError} when the connection is lost first.
+        How many replies are still due.
         """
-        asked = _Asked()
-        self.send(asked, command, 1, request)
-        return asked.answer
+        counts = sum(count for _, _, count, _, _ in self._inFlight)
+        return counts - (self._inFlight[0][2] - self._reader.left if self._reader.left else 0)
 
-    def send(self, owner: Any, command: Any, count: int, data: bytes, keep: bool = True) -> None:
+    @property
+    def receiving(self) -> bool:
         """
-        Send requests.
+        Whether part of a reply has come.
+        """
+        return bool(self._tail) or self._reader.begun
 
-        @param owner: the L{IRequester} who is given the replies.
-        @param command: the command of the replies.
-        @param count: how many replies there will be.
-        @param data: the requests.
-        @param keep: whether they are kept, to be given back if the connection is lost, where it is safe to send them
-            once more, and to know the keys that replies may be about.
+    def ask(self, command: Any, request: bytes) -> Deferred[bytes]:
+        """
+        Send one request, for callers that can afford a Deferred.
+
+        @return: fires with the whole reply; fails with L{PoolError} if the connection is lost first.
+        """
+        reply = _Reply()
+        self.send(reply, command, 1, request)
+        return reply.whole
+
+    def send(self, sink: Any, command: Any, count: int, data: bytes, keep: bool = True) -> None:
+        """
+        Send one request, or several that were merged into one.
+
+        @param sink: the L{IReplySink} that is given the replies.
+        @param command: the L{Command<txconnpool.wire.Command>}.
+        @param count: how many replies the request is owed.
+        @param data: the request.
+        @param keep: whether the request is kept where C{command.keepsRequest}, to be given back if the connection is
+            lost, and to be compared with the replies.
         """
         record, seconds, write = self.record, self._seconds, self._write
         record.server.traffic.sent += len(data)
-        kept = (
-            data if keep and (command.idempotent or command.keysOf is not None) else self._notes and self._notes(data)
-        )
-        self._inFlight.append((owner, command, count, seconds(), kept))
+        kept = data if keep and command.keepsRequest else self._notes and self._notes(data)
+        self._inFlight.append((sink, command, count, seconds(), kept))
         record.load += count
         write(data)
         if self._timer is None:
             self._watch(self.factory.requestTimeout)
 
-    def say(self, owner: Any, data: bytes) -> None:
-        """
-        Tell C{owner} something of our own when all that is in flight before has been answered. Something is.
-        """
-        self._inFlight.append((owner, None, 1, 0.0, data))
-        self._said += 1
-
     # -- Replies
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Give each reply to whom it is owed.
+        Give each reply to the sink of its request.
         """
         record = self.record
         traffic: Traffic = record.server.traffic
@@ -138,116 +149,86 @@ class Connection(Protocol):
             self._deliver(data, record, traffic)
         except WireError as error:
             self.factory.violated(self)
-            self._tellClosing(str(error))
-            # What came may be somebody's data: it is not for clients.
+            self._logClosing(str(error))
+            # The bytes may be another client's data: they are not for clients.
             self._fail(ConnectionLostInFlight(f"upstream protocol error ({record.server.name})", kind="protocol"))
             return
         if not record.load or self.factory.connectionPool.waiters.count:
             self.factory.connectionPool.hasCapacity(record)
 
     def _deliver(self, data: bytes, record: Any, traffic: Traffic) -> None:
-        replies, run, inFlight = self._replies, self._run, self._inFlight
+        reader, read, push, inFlight = self._reader, self._read, self._push, self._inFlight
         latency, requests = traffic.latency, traffic.requests
         now = self._seconds()
-        owed, due, asked, slow = self._owed, self._due, self._asked, self._slow
+        left, slow = reader.left, self._slow
         counts, bucket, low, high = latency.counts, 0, 0.0, 0.0  # most replies took about as long as the one before
         pos, size = 0, len(data)
         while pos < size:
+            if push is not None and not left:
+                pos = self._pushed(data, pos)
+                if pos == size:
+                    return
             if not inFlight:
-                if self._ended:  # an owner closed this connection when it was told its reply
+                if self._ended:  # a sink closed this connection when it was given its reply
                     return
                 raise WireError("bytes that no request is owed")
-            owner, command, count, since, request = inFlight[0]
-            start, fresh, whole = pos, due < 0, command.matchWhole
-            if count == 1 and not owed and command.plain and (end := whole(data, pos, request)):
+            sink, command, count, since, request = inFlight[0]
+            start, reply, matchWhole = pos, None, command.matchWhole
+            if matchWhole is not None and count == 1 and not left and (end := matchWhole(data, pos, request)):
                 pos, done = end, 1
             else:
-                if not owed:
-                    ask = command.keysOf
-                    asked = ask(request) if request and ask is not None else None
-                    if command.multiKey:
-                        self._wanted = len(asked) if asked else 0
-                before = owed or count
-                if count == 1:
-                    pos, owed, due = replies(data, pos, command, before, due, asked, traffic)
-                else:
-                    pos, owed, due, told = run(data, pos, command, before, due, asked, traffic, before == count)
-                done = before - owed
+                pos, done, reply = read(data, pos, command, count, request, traffic)
+                left = reader.left
             requests[command.index] += done
-            if not owed:
+            if not left:
                 inFlight.popleft()
                 took = now - since
                 if not low < took <= high:
                     if not 0.0 <= took <= slow:
-                        took = self._unusual(owner, count, since, request, took)
+                        took = self._unusual(sink, count, since, request, took)
                     bucket, low, high = latency.bucket(took)
                     high = min(high, slow)
                 counts[bucket] += count
                 latency.total += took * count
-            unseen = False
-            if not command.plain:
-                if command.multiKey:
-                    self._countSeveral(command, request, done, traffic)
-                elif fresh:
-                    unseen = command.hidden(data, start)
-                    if owed and unseen:
-                        if due > REPLY_LINE_MAX:
-                            raise WireError(f"{due} bytes in a reply that is not to be seen")
-                        self._tail = data[start:]  # all of it or nothing
-                        return
-            # Kept in step before the owner hears of it: it may send, or close this very connection.
-            if owed or self._owed:
-                self._owed, self._due, self._asked = owed, due, asked
+            # All is in step before the sink is called: it may send, or close this very connection.
             record.load -= done
-            if unseen and done:
-                owner.replied(b"", done)
+            if reply is not None:
+                if reply or done:
+                    sink.replied(reply, done)
             elif pos > start:
-                owner.replied(told if count > 1 else data if pos - start == size else data[start:pos], done)
-            if owed:
+                sink.replied(data if pos - start == size else data[start:pos], done)
+            if left:
                 self._tail = data[pos:]
                 return
-            if self._said:
-                self._saySome()
 
-    def _saySome(self) -> None:
+    def _pushed(self, data: bytes, pos: int) -> int:
         """
-        Say what has its turn now.
-        """
-        inFlight = self._inFlight
-        while inFlight and inFlight[0][1] is None:
-            owner, *_, data = inFlight.popleft()
-            self._said -= 1
-            owner.replied(data, 1)
+        Deal with the frames at C{pos} that are no replies.
 
-    def _unusual(self, owner: Any, count: int, since: float, request: Any, took: float) -> float:
+        @return: where they end. What is not complete is kept.
         """
-        A reply took long, or the clock was put back.
+        assert self._push is not None
+        while pos < len(data) and (end := self._push(data, pos)):
+            if end < 0:
+                self._tail = data[pos:]
+                return len(data)
+            if self.lease is not None:
+                self.lease.pushed(data[pos:end])
+            pos = end
+        return pos
 
-        @return: how long it took.
+    def _unusual(self, sink: Any, count: int, since: float, request: Any, took: float) -> float:
+        """
+        Log a reply that took long, and correct one whose time is negative because the clock was put back.
+
+        @return: how many seconds it took.
         """
         if took < 0 or self.factory.slow is None:
             return 0.0
-        waited, start, end = getattr(owner, "waited", (0.0, 0.0, 0.0))
+        waited, start, end = getattr(sink, "waited", (0.0, 0.0, 0.0))
         waited = waited if start <= since <= end else 0.0
         self.factory.slow.answered(self.record.server.name, request, count, took, waited)
         return took
-
-    def _countSeveral(self, command: Any, request: Any, done: int, traffic: Traffic) -> None:
-        """
-        Count what was found of several keys, as soon as the reply is complete.
-        """
-        values = self._values + traffic.more
-        traffic.more = 0
-        if not done:
-            self._values = values
-            return
-        self._values = 0
-        if values >= 0:
-            keys = values
-            if request and self._wanted - 1 != values:
-                keys = sum(map(bool, command.keysOf(request))) - 1
-                traffic.moreMissed += keys - values
-            traffic.moreKeys += keys
 
     # -- Time, and the end
 
@@ -256,7 +237,7 @@ class Connection(Protocol):
 
     def _check(self) -> None:
         """
-        Close if the head is late: a pipelined stream cannot skip. One timer serves all requests.
+        Close if the oldest request is late: a pipelined stream cannot skip a reply. One timer serves all requests.
         """
         self._timer = None
         if not self._inFlight:
@@ -269,10 +250,10 @@ class Connection(Protocol):
         server = self.record.server.name
         self.factory.timedOut(self)
         if timeout > self._slow:
-            owner, _, count, since, request = self._inFlight[0]
-            self._unusual(owner, count, since, request, self._seconds() - since)
+            sink, _, count, since, request = self._inFlight[0]
+            self._unusual(sink, count, since, request, self._seconds() - since)
         why = f"no answer within {timeout:g} s"
-        self._tellClosing(why)
+        self._logClosing(why)
         self._fail(PoolTimeout(f"upstream timed out: {why} ({server})", "request"))
 
     def _heed(self) -> None:
@@ -282,14 +263,14 @@ class Connection(Protocol):
 
     def retime(self) -> None:
         """
-        The time that a request may take, or what is slow, has changed.
+        Apply a new request timeout, and a new limit for slow requests.
         """
         self._heed()
         if self._timer is not None:
             self._timer.cancel()
             self._check()
 
-    def _tellClosing(self, why: str) -> None:
+    def _logClosing(self, why: str) -> None:
         record, pool = self.record, self.factory.connectionPool
         _log.warn("{pool}: closing a connection to {server}, {count} requests in flight: {why}", pool=pool.name,
                   server=record.server.name, count=record.load, why=why)  # fmt: skip
@@ -302,32 +283,43 @@ class Connection(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
-        Tell everyone who is owed something that it will not come from here.
+        Fail all in-flight requests of this connection.
         """
         self._ended = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if not self._inFlight:
-            return
+        if self._inFlight:
+            self._failAll()
+        if self.lease is not None:
+            self.lease.connectionLost()
+
+    def _failAll(self) -> None:
         error = self._error or ConnectionLostInFlight(f"upstream connection lost ({self.record.server.name})")
-        entries = self._inFlight.copy()
+        requests = self._inFlight.copy()
         self._inFlight.clear()
-        begun = self._due >= 0
-        owner, command, count, since, again = first = entries.popleft()
-        if self._owed:
-            if self._owed < count and again:
-                _, again = self.factory.dialect.split(again, count - self._owed)
-            first = (owner, command, self._owed, since, again)
-        owners: dict[Any, list[Entry]] = {owner: [first]}
-        for entry in entries:
-            owners.setdefault(entry[0], []).append(entry)
-        for each, its in owners.items():
-            each.unanswered(its, begun and each is owner, error)
+        begun, left = self._reader.begun, self._reader.left
+        oldest, command, count, since, request = first = requests.popleft()
+        if left:
+            if left < count and request:
+                _, request = command.divide(request, count - left)
+            first = (oldest, command, left, since, request)
+        bySink: dict[Any, list[InFlight]] = {oldest: [first]}
+        for each in requests:
+            bySink.setdefault(each[0], []).append(each)
+        for sink, its in bySink.items():
+            sink.requestsLost(its, begun and sink is oldest, error)
+
+    def abort(self) -> None:
+        """
+        Close the connection at once, whatever is in flight.
+        """
+        self.factory.connectionPool.hold(self.record)
+        self.transport.abortConnection()
 
     def loseConnection(self) -> None:
         """
-        Close, as the pool wishes; nothing is in flight.
+        Close the connection, which has nothing in flight.
         """
         self.transport.unregisterProducer()  # without this TLS would wait for the producer to end
         self.transport.loseConnection()
@@ -336,54 +328,48 @@ class Connection(Protocol):
 
     def pauseProducing(self) -> None:
         """
-        Take no new requests.
+        Put no new requests on this connection: the server does not read.
         """
         self.factory.connectionPool.hold(self.record)
 
     def resumeProducing(self) -> None:
         """
-        Take new requests again.
+        The server reads again.
         """
         self.factory.connectionPool.unhold(self.record)
 
     def stopProducing(self) -> None:
         """
-        The connection ends; C{connectionLost} does what there is to do.
+        The connection ends; C{connectionLost} follows.
         """
 
 
-@implementer(IRequester)
-class _Asked:
+@implementer(IReplySink)
+class _Reply:
     """
     Collects the reply to one request.
     """
 
     def __init__(self) -> None:
-        self.answer: Deferred[bytes] = Deferred()
+        self.whole: Deferred[bytes] = Deferred()
         self._data = b""
 
-    def replied(self, data: bytes, count: int) -> None:
-        """
-        Part of the answer.
-        """
+    def replied(self, data: bytes, done: int) -> None:
         self._data += data
-        if count:
-            self.answer.callback(self._data)
+        if done:
+            self.whole.callback(self._data)
 
-    def unanswered(self, entries: list[Entry], begun: bool, error: PoolError) -> None:
-        """
-        The connection was lost.
-        """
-        self.answer.errback(error)
+    def requestsLost(self, requests: list[InFlight], begun: bool, error: PoolError) -> None:
+        self.whole.errback(error)
 
 
 class ConnectionFactory(Factory):
     """
     Makes the connections of a pool.
 
-    @ivar dialect: the protocol, an L{txconnpool.interfaces.IDialect}.
+    @ivar dialect: the protocol, an L{IDialect<txconnpool.wire.IDialect>}.
     @ivar requestTimeout: seconds a request may take.
-    @ivar slow: who is told what takes long.
+    @ivar slow: logs requests that take long, or C{None}.
     @ivar connectionPool: set by the pool.
     """
 
@@ -404,14 +390,14 @@ class ConnectionFactory(Factory):
 
     def timedOut(self, connection: Connection) -> None:
         """
-        A connection is closed because a reply was late.
+        Count a connection that is closed because a reply was late.
         """
         self.connectionPool.counters.requestTimeouts += 1
         connection.record.server.traffic.timeouts += 1
 
     def violated(self, connection: Connection) -> None:
         """
-        A connection is closed because its bytes did not fit.
+        Count a connection that is closed because its bytes did not match what it owes.
         """
         self.connectionPool.counters.violations += 1
         connection.record.server.traffic.violations += 1

@@ -107,7 +107,7 @@ class SlowLog:
     def _what(self, request: bytes | None) -> str:
         if not request:
             return "a request"
-        command, keys = self._dialect.about(request)
+        command, keys = self._dialect.describe(request)
         if not self._keys or not keys:
             return str(command)
         # A key may be any bytes: none of them may look like another line of the log.

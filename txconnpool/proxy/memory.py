@@ -90,12 +90,21 @@ class BufferedBytes:
         self.dropped += 1
         session.drop()
 
+    def release(self, session: Any, size: int) -> None:
+        """
+        C{size} bytes of replies are not held for C{session} any more.
+        """
+        self.total -= size
+        session.unread -= size
+        session.held -= size
+        self._cleared(session)
+
     def clear(self, session: Any) -> None:
         """
-        C{session} has read everything, or never will.
+        C{session} has read everything that was written, or never will. What is held is still to be written.
         """
-        self.total -= session.unread
-        session.unread = 0
+        self.total -= session.unread - session.held
+        session.unread = session.held
         self._cleared(session)
 
     def free(self, session: Any) -> None:

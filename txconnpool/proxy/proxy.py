@@ -17,7 +17,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txconnpool.config.credentials import Greeting, tokens
+from txconnpool.config.credentials import readLogins
 from txconnpool.config.settings import PoolSettings
 from txconnpool.net.endpoints import TLSClientEndpoint, nameOf
 from txconnpool.net.listening import raiseIfFailed
@@ -25,10 +25,11 @@ from txconnpool.net.tls import usesTLS
 from txconnpool.pool.connection import ConnectionFactory
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.engine import PoolEngine
+from txconnpool.pool.handshake import Handshake
 from txconnpool.pool.slow import SlowLog
+from txconnpool.proxy.flow import SessionLimits
 from txconnpool.proxy.listener import ClientListener, Listen
 from txconnpool.proxy.memory import BufferedBytes
-from txconnpool.proxy.session import SessionLimits
 from txconnpool.proxy.sessions import SessionFactory
 
 _log = Logger("txconnpool.proxy")
@@ -103,7 +104,7 @@ class PoolProxy(Service):
         statistics: Callable[[PoolProxy, tuple[bytes, ...]], Any],
     ) -> None:
         """
-        @param dialect: the L{txconnpool.interfaces.IDialect}, made with L{dialectLimits}.
+        @param dialect: the L{IDialect<txconnpool.wire.IDialect>}, made with L{dialectLimits}.
         @param buffered: the bytes held for all clients of the process.
         @param numbers: yields a number for each new session.
         @param drainTimeout: seconds that a stop waits for requests in flight.
@@ -113,7 +114,7 @@ class PoolProxy(Service):
         """
         self.settings = settings
         self._dialect = dialect
-        self._greeting = Greeting(settings.name, dialect.probe)
+        self._handshake = Handshake(settings.name, dialect)
         self._slow = SlowLog(settings.name, dialect, reactor.seconds)
         self.connectionFactory = ConnectionFactory(dialect, reactor, settings.requestTimeout, self._slow)
         self.pool = PoolEngine(
@@ -123,7 +124,7 @@ class PoolProxy(Service):
             reactor,
             name=settings.name,
             connectTimeout=settings.connectTimeout,
-            handshake=self._greeting,
+            handshake=self._handshake,
             commands=len(dialect.commands),
         )
         limits = sessionLimits(settings)
@@ -154,8 +155,8 @@ class PoolProxy(Service):
 
         @raise ValueError: something cannot be read.
         """
-        ours = tokens(settings.upstreamAuth)[0] if settings.upstreamAuth is not None else None
-        theirs = tokens(settings.listenAuth) if settings.listenAuth is not None else None
+        ours = readLogins(settings.upstreamAuth)[0] if settings.upstreamAuth is not None else None
+        theirs = readLogins(settings.listenAuth) if settings.listenAuth is not None else None
         listeners = [each for description, each in self.listeners.items() if description in settings.listen]
         certificates = [(each.endpoint, each.endpoint.read()) for each in listeners if each.endpoint is not None]
         servers = {nameOf(each): TLSClientEndpoint(self._reactor, each) for each in settings.upstream if usesTLS(each)}
@@ -163,8 +164,8 @@ class PoolProxy(Service):
             server.read()
 
         def use() -> None:
-            self._greeting.token = ours
-            self.sessions.gate.tokens = theirs
+            self._handshake.login = ours
+            self.sessions.gate.accepted = theirs
             for endpoint, fresh in certificates:
                 endpoint.use(fresh)
             for server in self.pool.servers:

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.proxy.test_sessions -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-All clients of a pool: who may come, what is asked of every server for one of them, and how they end.
+All sessions of a pool: which clients are accepted, what statistics they get, and how they end.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from math import inf
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import deferLater
@@ -22,21 +22,25 @@ from twisted.python.failure import Failure
 from txconnpool.errors import PoolError
 from txconnpool.metrics import ClientCounters
 from txconnpool.pool.slow import SlowLog
+from txconnpool.proxy.broadcast import askAll, broadcast
+from txconnpool.proxy.flow import SessionLimits
+from txconnpool.proxy.logins import LoginGate
 from txconnpool.proxy.memory import BufferedBytes
-from txconnpool.proxy.session import Session, SessionLimits
+from txconnpool.proxy.session import Session
 
 _log = Logger("txconnpool.proxy")
 
-#: Files that clients leave to connections to servers, and to whatever else the process may open.
+#: File descriptors that are left for connections to servers, and for whatever else the process opens.
 SPARE = 32
 
-#: Seconds that a client has to take the news that there are too many.
+#: Seconds that a refused client has to read why.
 FAREWELL = 2.0
 
 
 class NoStatistics(LookupError):
     """
-    There are no such statistics. Its text is what the client is told; without one, what a server would say.
+    There are no such statistics. Its text is the error that the client gets; without one, the reply of the dialect to
+    unknown statistics.
     """
 
 
@@ -51,7 +55,8 @@ def _fileLimit() -> float:
 
 def scarce() -> bool:
     """
-    Whether the process can open only a few more files. The system gives the lowest free number, so the next one tells.
+    @return: whether the process can open only a few more files. The system always gives the lowest free descriptor, so
+        the next one tells.
     """
     try:
         number = os.open(os.devnull, os.O_RDONLY)
@@ -63,7 +68,7 @@ def scarce() -> bool:
 
 class _Refused(Protocol):
     """
-    One client too many.
+    Refuses a client: writes the reason and closes.
     """
 
     transport: Any
@@ -73,17 +78,12 @@ class _Refused(Protocol):
         self._reactor = reactor
 
     def connectionMade(self) -> None:
-        """
-        Say so, and close. TLS needs the client for that, who is not waited for very long: nobody counts it.
-        """
         self.transport.write(self._words)
         self.transport.loseConnection()
+        # A client of TLS may never take part in closing, and is counted nowhere.
         self._tooLate = self._reactor.callLater(FAREWELL, self.transport.abortConnection)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """
-        It is gone.
-        """
         if self._tooLate.active():
             self._tooLate.cancel()
 
@@ -94,14 +94,15 @@ class SessionFactory(Factory):
 
     @ivar limits: the bounds in force.
     @ivar sessions: those that are connected.
-    @ivar unread: what they have not read; shared by all pools of a process.
-    @ivar accepted: how many there have been.
-    @ivar refused: how many came when no more might.
-    @ivar counters: what came from them and went to them.
-    @ivar slow: who is told what takes long, or C{None}.
-    @ivar full: whether the next one is refused whatever the bounds here, because somebody counts elsewhere too.
+    @ivar unread: the bytes that are held for clients; shared by all pools of a process.
+    @ivar accepted: how many sessions there have been.
+    @ivar refused: how many clients were refused because there were too many.
+    @ivar counters: the traffic with the clients.
+    @ivar slow: logs requests that take long, or C{None}.
+    @ivar full: whether the next client is refused whatever the bounds here, because the parent process counts clients
+        of all workers.
     @ivar ended: called whenever a session has ended, if given.
-    @ivar gate: what reads the requests of a client until it has logged in, if it must.
+    @ivar gate: the logins of the clients.
     """
 
     noisy = False
@@ -117,11 +118,12 @@ class SessionFactory(Factory):
         numbers: Iterator[int] | None = None,
     ) -> None:
         """
-        @param pool: the L{txconnpool.pool.library.Pool} of L{Connection}s.
-        @param dialect: the L{txconnpool.interfaces.IDialect}.
-        @param report: gives the numbers that a client may ask for, by the words it asked with, now or later: names and
-            values; C{None} if there are none of that name.
-        @param numbers: gives each session its number; shared by all pools of a process.
+        @param pool: the L{PoolEngine<txconnpool.pool.engine.PoolEngine>} of
+            L{Connection<txconnpool.pool.connection.Connection>}s.
+        @param dialect: the L{IDialect<txconnpool.wire.IDialect>}.
+        @param report: called with the words that a client asked for statistics with; returns names and values, now or
+            later, or raises L{NoStatistics}.
+        @param numbers: yields the numbers of the sessions; shared by all pools of a process.
         """
         self.pool = pool
         self.dialect = dialect
@@ -137,20 +139,20 @@ class SessionFactory(Factory):
         self.slow: SlowLog | None = None
         self.full = False
         self.ended: Callable[[], object] | None = None
-        self.gate: Any = dialect.gate()
-        self._short = False  # of files
+        self.gate = LoginGate()
+        self._short = False  # of file descriptors
         self._empty: list[Deferred[None]] = []
 
     @property
     def alone(self) -> bool:
         """
-        Whether the pool has one server, if any.
+        Whether the pool has one server, or none.
         """
         return len(self.pool.servers) <= 1
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         """
-        @return: a new session, or who says that there are too many.
+        @return: a new session, or a protocol that refuses the client.
         """
         short = scarce()
         if short is not self._short:
@@ -164,85 +166,68 @@ class SessionFactory(Factory):
         self.accepted += 1
         return Session(self)
 
+    def newReader(self) -> Any:
+        """
+        @return: the reader of the requests of a new client, see L{IRequestReader<txconnpool.wire.IRequestReader>}.
+        """
+        gate, dialect = self.gate, self.dialect
+        return dialect.requestReader() if gate.accepted is None else dialect.loginReader(gate.check)
+
     def limit(self, limits: SessionLimits) -> None:
         """
-        Put other bounds in force, for the sessions that there are too. Those beyond C{maxClients} stay.
+        Apply other bounds, to the sessions that there are too. Sessions beyond C{maxClients} stay.
         """
         self.limits = limits
         for session in list(self.sessions):
             session.limit(limits)
 
-    def everywhere(self, command: Any, data: bytes, quiet: bool) -> bytes | Deferred[bytes]:
+    # -- What clients ask of more than one connection
+
+    def broadcast(self, command: Any, request: bytes) -> Deferred[bytes]:
         """
         Send one request to every server, for one reply.
 
-        @param command: the command of the replies.
-        @param quiet: whether the client wants to see none.
-
-        @return: the reply, now or later.
+        @return: fires with what the client sees of it.
         """
-
-        def merge(replies: list[bytes]) -> bytes:
-            reply: bytes = b"" if quiet else self.dialect.merge(replies)
-            return reply
-
-        try:
-            return self._askAll(data, command).addCallback(merge)
-        except PoolError as error:
-            return merge([self.dialect.error(str(error))])
-
-    def _askAll(self, data: bytes, command: Any) -> Deferred[list[bytes]]:
-        """
-        Ask every server the same.
-
-        @return: fires with their replies, with an error instead of one that did not come.
-
-        @raise PoolError: a server has no connection.
-        """
-
-        def replies(results: list[tuple[bool, Any]]) -> list[bytes]:
-            return [result if done else self.dialect.error(str(result.value)) for done, result in results]
-
-        asked = [record.connection.ask(data, command) for record in self.pool.each()]
-        return DeferredList(asked, consumeErrors=True).addCallback(replies)
+        return broadcast(self.pool, self.dialect, command, request)
 
     def statistics(self, words: tuple[bytes, ...]) -> Deferred[bytes]:
         """
-        Look numbers up. Not at once: a client that asks for them many times takes one turn of the reactor for each.
+        Look statistics up. Not at once: a client that asks for them many times takes one turn of the reactor for each.
 
-        @param words: which of our own numbers a client asked for; after C{upstream}, those of the servers.
+        @param words: which of our own statistics a client asked for; after C{upstream}, those of the servers.
 
         @return: fires with the reply.
         """
-        look = self._theirs if words[:1] == (b"upstream",) else self._ours
-        told: Deferred[Any] = deferLater(self.reactor, 0, look, words)
-        return told.addErrback(self._noStatistics)
+        lookUp = self._servers if words[:1] == (b"upstream",) else self._own
+        reply: Deferred[Any] = deferLater(self.reactor, 0, lookUp, words)
+        return reply.addErrback(self._noStatistics)
 
-    def _ours(self, words: tuple[bytes, ...]) -> Any:
-        looked: Deferred[Any] = maybeDeferred(self.report, words)
-        return looked.addCallback(self.dialect.statistics)
+    def _own(self, words: tuple[bytes, ...]) -> Deferred[bytes]:
+        items: Deferred[Any] = maybeDeferred(self.report, words)
+        return items.addCallback(self.dialect.statistics)
 
-    def _theirs(self, words: tuple[bytes, ...]) -> Any:
-        asked = self.dialect.statisticsOfServer(words[1:])
+    def _servers(self, words: tuple[bytes, ...]) -> Deferred[bytes]:
+        asked = self.dialect.serverStatistics(words[1:])
         if asked is None:
             raise NoStatistics("these statistics of a server are not for its clients")
-        return self._askAll(*asked).addCallback(self.dialect.together)
+        return askAll(self.pool, self.dialect, *asked).addCallback(self.dialect.joinStatistics)
 
     def _noStatistics(self, failure: Failure) -> bytes:
         text = str(failure.value)
         if not failure.check(NoStatistics, PoolError):
             _log.failure("no statistics", failure)
             text = "no statistics at the moment: the log tells why"
-        reply: bytes = self.dialect.error(text) if text else self.dialect.noStatistics
+        reply: bytes = self.dialect.error("other", text) if text else self.dialect.unknownStatistics()
         return reply
 
     # -- The end
 
     def drain(self) -> Deferred[None]:
         """
-        Let every session end: what was read is answered, nothing more is read.
+        Let every session end: requests that were read are answered, nothing more is read.
 
-        @return: fires when none is left.
+        @return: fires when no session is left.
         """
         for session in list(self.sessions):
             session.end()

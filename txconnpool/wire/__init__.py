@@ -1,371 +1,311 @@
-# -*- test-case-name: tests.wire.memcache.test_exchanges -*-
+# -*- test-case-name: tests.wire -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Bytes to frames, without any input or output: what a protocol looks like to the pool.
+Bytes to frames and back, without any input or output: what the proxy and the pool need to know of a protocol.
 
-A I{dialect} (L{txconnpool.wire.memcache.dialect.Memcache} is the first) finds the requests in what a client sent and
-says for each one what is to be done: forward it and expect a reply of one L{Command}, or follow a L{Directive}. The
-replies of a server are then matched against the commands that are owed by L{matchReplies}, which is the same for every
-protocol.
+A I{dialect} is one protocol. Its L{IRequestReader} finds the requests in the bytes of a client: for each it names the
+L{Command}, whose bytes are forwarded as they came, or a L{LocalAction} to take instead. Its L{IReplyReader} finds the
+replies in the bytes of a server. Sessions, pools and connections see nothing else of a protocol.
+
+C{txconnpool/README.rst} tells step by step how to add a dialect; L{txconnpool.wire.memcache} is one.
 """
 
 from __future__ import annotations
 
 import enum
-import re
-from collections.abc import Callable
-from re import Match
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, Final, Protocol, TypeAlias
 
-from txconnpool.errors import WireError
 
-#: What a compiled regular expression's C{match} is to a command: bytes and a position.
-Matcher: TypeAlias = Callable[[bytes, int], Match[bytes] | None]
-
-#: Matches any reply.
-EVERYTHING: Final[Matcher] = re.compile(b"").match
-
-#: Bytes of one line of a server, at most. memcached builds lines in 1024 bytes (C{WRITE_BUFFER_SIZE}) and takes lines
-#: of 2048; what is longer is not a line but a stream that lost its frames.
-REPLY_LINE_MAX: Final = 2048
-
-
-class Directive(enum.Enum):
+class LocalAction(enum.Enum):
     """
-    What is to be done with a request that is not simply forwarded.
+    What to do with a request that is not simply forwarded. The comment of each says what its payload is.
     """
 
+    #: The request is not complete. Payload: how many bytes are missing at least; 0 if that is not known before the end
+    #: of the line.
     MORE = "wait for more bytes"
-    ANSWER = "answer here, in its place in the order"
-    INSTEAD = "send something else, whose reply nobody sees, and answer here"
-    PARTS = "send it in parts, one by one, whose replies are one"
-    CLOSE = "say the last words, then close"
-    EVERYWHERE = "send to every server, give one reply"
-    STATISTICS = "answer with our own statistics"
+    #: Payload: the reply, which is written in its place in the order. The request may end behind the bytes that have
+    #: come: the rest is dropped as it comes, and then the reply is written.
+    ANSWER = "answer it here"
+    #: Payload: the last bytes for the client.
+    CLOSE = "close the connection of the client when all replies before are written"
+    #: Payload: C{(command, request)}, which is sent when the rest of the bytes has come.
+    SWALLOW = "drop the rest of it as it comes, and send something else"
+    #: Payload: C{(command, request)}. C{command.join} makes one reply of those of the servers.
+    BROADCAST = "send it to every server, and give one reply"
+    #: Payload: C{(command, requests)}. C{command.withoutEnd} makes what each reply contributes to the one.
+    SPLIT = "send it as several requests, one after the other, and give one reply"
+    #: Payload: the words that say which statistics.
+    STATISTICS = "answer it with statistics"
+    #: Payload: the reply. Only from the reader of clients that have not logged in.
+    ADMIT = "the client has logged in: read its requests from now on"
+    #: Payload: C{(command, request)}. Only from a reader that is not C{pinned}; one that is gives the command itself.
+    PIN = "give the client a connection of its own, and read again"
 
 
-MORE: Final = Directive.MORE
-ANSWER: Final = Directive.ANSWER
-INSTEAD: Final = Directive.INSTEAD
-PARTS: Final = Directive.PARTS
-CLOSE: Final = Directive.CLOSE
-EVERYWHERE: Final = Directive.EVERYWHERE
-STATISTICS: Final = Directive.STATISTICS
-
-
-class Admission(enum.Enum):
-    """
-    What may be done, besides, with a client who has to log in first.
-    """
-
-    ADMIT = "say so, and listen to the client from now on"
-
-
-ADMIT: Final = Admission.ADMIT
-
-
-def _wholeMatcher(first: Matcher, ending: bytes, keyAt: int, seeks: bool) -> Callable[[bytes, int, Any], int]:
-    """
-    Make what finds the commonest reply to a single request, which is there as a whole. The parameters are those of
-    L{Command}.
-
-    @return: called with bytes, a position and the request, if it is known. Gives where the reply ends; 0 if that is to
-        be found out by L{matchReplies}.
-    """
-    size = len(ending)
-
-    def whole(data: bytes, pos: int, request: Any) -> int:
-        match = first(data, pos)
-        if match is None:
-            return 0
-        key, length = match.group(1, 2)
-        if length is None:
-            return 0 if seeks else match.end()
-        if keyAt and request and key != request[keyAt:-2]:
-            return 0
-        pos = match.end() + int(length or 0)
-        return pos + size if data[pos : pos + size] == ending else 0
-
-    return whole
+MORE: Final = LocalAction.MORE
+ANSWER: Final = LocalAction.ANSWER
+CLOSE: Final = LocalAction.CLOSE
+SWALLOW: Final = LocalAction.SWALLOW
+BROADCAST: Final = LocalAction.BROADCAST
+SPLIT: Final = LocalAction.SPLIT
+STATISTICS: Final = LocalAction.STATISTICS
+ADMIT: Final = LocalAction.ADMIT
+PIN: Final = LocalAction.PIN
 
 
 class Command:
     """
-    The command of the reply that a kind of request is owed.
+    One kind of request, with what its replies look like. Commands are made when a dialect is imported, and shared.
 
-    @ivar name: the command, for counters.
-    @ivar index: a dense number for the command, for arrays of counters.
-    @ivar idempotent: whether the request may be sent a second time when its connection was lost.
-    @ivar first: matches the first line of a reply. Its groups are the key that it names, if it does, and the length of
-        the body that follows; if this is not part of the match the reply is complete. An empty one stands for 0.
-    @ivar after: matches what may stand after a body, always a line end first; its groups as those of C{first}.
-    @ivar ending: what stands most often after the only body and ends the reply; C{after} matches it too.
-    @ivar error: matches the errors that are one complete answer to a request.
-    @ivar keysOf: lists the keys of requests, the last one first; C{None} if replies do not name their key.
-    @ivar hidden: matches the replies that the client asked not to see; C{None} if it sees all.
-    @ivar isLookup: whether a reply without a body says that nothing was found.
-    @ivar multiKey: whether a request may ask for several keys.
-    @ivar keyAt: where the key begins in a request for one, which goes on to the line end; 0 if replies do not name it.
-    @ivar word: what stands before the key that a reply names.
-    @ivar valueSeparator: what stands between the body of one value and the key of the next one.
-    @ivar plain: whether a reply needs no second look: there is one key, and nothing is hidden.
-    @ivar matchWhole: finds the end of the commonest reply to a single request, see L{_wholeMatcher}.
+    Several commands may have one name and index, for example one for each form of the reply: they are counted
+    together.
+
+    @ivar name: the name, for statistics and logs.
+    @ivar index: a dense number, for lists of counters.
+    @ivar idempotent: whether the request may be sent a second time after its connection was lost.
+    @ivar keepsRequest: whether the connection keeps the request until its reply is complete: because it may be sent
+        again, or because the reply is compared with it.
+    @ivar isLookup: whether the request reads keys, so that its replies count as hits and misses.
+    @ivar matchWhole: the short way for the commonest reply: called with bytes, a position and the request (or
+        C{None}), it returns where the complete reply to a single request ends, or 0 for "ask the
+        L{IReplyReader}". C{None} if there is no such way.
     """
 
-    __slots__ = (
-        "after",
-        "ending",
-        "error",
-        "first",
-        "hidden",
-        "idempotent",
-        "index",
-        "isLookup",
-        "keyAt",
-        "keysOf",
-        "matchWhole",
-        "multiKey",
-        "name",
-        "plain",
-        "valueSeparator",
-        "word",
-    )  # fmt: skip
+    __slots__ = ("idempotent", "index", "isLookup", "keepsRequest", "matchWhole", "name")
 
     def __init__(
         self,
         name: str,
         index: int,
-        idempotent: bool,
-        first: Matcher,
-        after: Matcher,
-        ending: bytes,
-        error: Matcher,
-        hidden: Matcher | None = None,
-        keysOf: Callable[[bytes], list[bytes]] | None = None,
+        *,
+        idempotent: bool = False,
+        keepsRequest: bool = False,
         isLookup: bool = False,
-        multiKey: bool = False,
-        keyAt: int = 0,
-        word: bytes = b"",
+        matchWhole: Callable[[bytes, int, Any], int] | None = None,
     ) -> None:
         self.name = name
         self.index = index
         self.idempotent = idempotent
-        self.first = first
-        self.after = after
-        self.ending = ending
-        self.error = error
-        self.hidden = hidden
-        self.keysOf = keysOf
+        self.keepsRequest = keepsRequest or idempotent
         self.isLookup = isLookup
-        self.multiKey = multiKey
-        self.keyAt = keyAt
-        self.word = word
-        self.plain = hidden is None and not multiKey
-        self.matchWhole = _wholeMatcher(first, ending, keyAt, isLookup)
-        self.valueSeparator = b"\r\n" + word
+        self.matchWhole = matchWhole
 
-    def but(
-        self,
-        *,
-        idempotent: bool | None = None,
-        hidden: Matcher | None = None,
-        multiKey: bool = False,
-    ) -> Command:
+    def key(self, request: bytes) -> bytes:
         """
-        The same command, with something else.
+        @return: the key of a request, by which a router chooses its shard. Only asked where there are shards.
         """
-        return Command(
-            self.name,
-            self.index,
-            self.idempotent if idempotent is None else idempotent,
-            self.first,
-            self.after,
-            self.ending,
-            self.error,
-            self.hidden if hidden is None else hidden,
-            self.keysOf,
-            self.isLookup,
-            self.multiKey or multiKey,
-            self.keyAt,
-            self.word,
-        )
+        raise NotImplementedError(f"{self.name} has no key")
 
-    def silent(self) -> Command:
+    def visible(self, reply: bytes) -> bytes:
         """
-        The same command, with nothing of it to be seen.
+        @param reply: a complete reply of a server, or an error of ours in its place.
+
+        @return: what the client sees of it: nothing, if it asked for silence.
         """
-        return self.but(hidden=EVERYTHING)
+        return reply
+
+    def divide(self, request: bytes, count: int) -> tuple[bytes, bytes]:
+        """
+        @return: two requests in place of one that several were merged into, the first of C{count} requests.
+        """
+        raise NotImplementedError(f"{self.name} is never merged")
+
+    def join(self, replies: Sequence[bytes]) -> bytes:
+        """
+        @param replies: the replies to a request that was broadcast, one of each server.
+
+        @return: one reply.
+        """
+        raise NotImplementedError(f"{self.name} is never broadcast")
+
+    def withoutEnd(self, data: bytes) -> bytes | None:
+        """
+        @param data: the last bytes of the reply to one of the requests into which one was split.
+
+        @return: what these bytes contribute to the joined reply when another part follows; C{None} if the reply is an
+            error.
+        """
+        raise NotImplementedError(f"{self.name} is never split")
 
     def __repr__(self) -> str:
-        return f"<Command {self.name}{' quiet' if self.hidden else ''}>"
+        return f"<{type(self).__name__} {self.name}>"
 
 
-#: What a dialect says about the bytes at a position: C{(command or directive, end, count, payload)}.
-Frame: TypeAlias = tuple[Command | Directive, int, int, Any]
+#: One step of a request reader: C{(what, end, count, payload)}. With a L{Command}: C{data[pos:end]} is C{count}
+#: requests, each of which is owed one reply; C{payload}, if it is not C{None}, is sent in their stead. Several requests
+#: are sent as one (they were merged) and their replies are told apart by the reply reader. With a L{LocalAction},
+#: C{count} is 0 and the payload is that of the action; for C{ANSWER} and C{SWALLOW} the request may end behind the
+#: bytes.
+Frame: TypeAlias = tuple[Command | LocalAction, int, int, Any]
 
-#: The same about the bytes of a client who has not logged in: nothing is forwarded.
-Verdict: TypeAlias = tuple[Directive | Admission, int, int, Any]
+#: A user and a password.
+Login: TypeAlias = tuple[bytes, bytes]
 
 
-class Tally(Protocol):
+class ReplyCounters(Protocol):
     """
-    Where it is counted what replies hold, as far as it is not one value each.
-
-    @ivar missed: replies in which nothing was found of what was to be read.
-    @ivar more: values beyond the first of a reply to a request for several keys; -1 if it is an error.
-    @ivar failed: replies that are errors, by the index of their command.
+    Where a reply reader counts what replies hold, see L{txconnpool.metrics.Traffic}.
     """
 
     missed: int
     more: int
+    moreKeys: int
+    moreMissed: int
     failed: list[int]
 
 
-def matchReplies(
-    data: bytes,
-    pos: int,
-    command: Command,
-    count: int,
-    due: int,
-    asked: list[bytes] | None = None,
-    tally: Tally | None = None,
-) -> tuple[int, int, int]:
+class IRequestReader(Protocol):
     """
-    Match a server's bytes against the replies it owes.
-
-    @param data: the bytes, of which those before C{pos} are done with.
-    @param command: what is owed.
-    @param count: how many replies of that command are owed, the one begun included.
-    @param due: -1 at the start of a reply; else so many bytes of a body are still to come, which C{command.after}
-        follows.
-    @param asked: the keys that the replies may still be about, the next one last; those that have had their turn are
-        taken away. C{None} if that is not to be looked at.
-    @param tally: where to count what they hold.
-
-    @return: C{pos}, C{count} and C{due} after as many bytes as are verified: these belong to the replies and may be
-        passed on at once. If replies are still owed and bytes are left, these are an incomplete line.
-
-    @raise WireError: the bytes are not what is owed.
+    Finds the requests in the bytes of a client. There is one for each client, or one for all if it has no state.
     """
-    first = command.first
-    ending = command.ending
-    size = len(data)
-    later = asked if asked and command.multiKey else []  # the keys that a value may be about instead of the next one
-    bare = more = failed = 0
-    guess = -1  # how many of the values that followed were like the last one; no more guesses after a wrong one
-    while count and pos < size:
-        if due < 0:
-            match = first(data, pos)
-            if match is None:
-                match = command.error(data, pos)
-                if match is None:
-                    checkIncomplete(data, pos, pos, command)
-                    break
-                pos = match.end()
-                count -= 1
-                failed += 1
-                if asked:
-                    asked.pop()
-                continue
-            pos = match.end()
-            key, length = match.group(1, 2)
-            if length is None:
-                count -= 1
-                bare += 1
-                continue
-            body = int(length or 0)
-            if asked is not None:
-                if not (asked and key == asked.pop()):
-                    skipTo(key, later, command)
-                if asked and guess and command.multiKey:
-                    left = len(asked)
-                    pos = _skipAlike(data, pos, body, data[match.end(1) : pos], command.valueSeparator, asked)
-                    guess = left - len(asked)
-                    more += guess
-            pos += body
-            if data[pos : pos + len(ending)] == ending:
-                pos += len(ending)
-                count -= 1
-                continue
-        else:
-            pos += due
-        if pos >= size:
-            due = pos - size
-            pos = size
-            break
-        match = command.after(data, pos)
-        if match is None:
-            if not b"\r\n".startswith(data[pos : pos + 2]):
-                raise WireError(f"a body of a reply to {command.name} is followed by {data[pos : pos + 40]!r}")
-            checkIncomplete(data, pos, pos + 2, command)
-            due = 0
-            break
-        pos = match.end()
-        key, length = match.group(1, 2)
-        if length is None:
-            count -= 1
-            due = -1
-        else:
-            if asked is not None and not (asked and key == asked.pop()):
-                skipTo(key, later, command)
-            due = int(length or 0)
-            more += 1
-    if (bare or more or failed) and tally is not None:
-        if command.isLookup:
-            tally.missed += bare
-            if command.multiKey:
-                tally.more += more
-        if failed:
-            tally.failed[command.index] += failed
-            if command.multiKey:
-                tally.more = -1
-    return pos, count, due
+
+    #: Whether the client has a connection of its own because its requests need one. Set when it has got it; unset by
+    #: C{forwarded}.
+    pinned: bool
+
+    def read(self, data: bytes, pos: int, room: int) -> Frame:
+        """
+        Look at the bytes of a client from C{pos}.
+
+        @param room: the most requests to take as one frame, at least 1. It may be called again at the same position
+            with less room.
+        """
+
+    def forwarded(self, command: Command) -> None:
+        """
+        A request was sent on the client's own connection. After the last one that needs it, this sets C{pinned} to
+        C{False}. Only called while C{pinned}.
+        """
 
 
-def _skipAlike(data: bytes, pos: int, body: int, words: bytes, joint: bytes, asked: list[bytes]) -> int:
+class IReplyReader(Protocol):
     """
-    Values that follow one another are often told of in the same words but for the key. It costs half to look for these
-    than to look what they are.
-
-    @param pos: where a body begins, whose length is C{body}.
-    @param words: what stands between its key and the body.
-    @param joint: what stands between a body and the next key.
-    @param asked: the keys of the values that may follow; those found are taken away.
-
-    @return: where the body of the last of them begins.
+    Finds the replies in the bytes of a server. There is one for each connection.
     """
-    found = 0
-    for key in reversed(asked):
-        told = joint + key + words
-        if not (key and data.startswith(told, pos + body)):
-            break
-        pos += body + len(told)
-        found += 1
-    if found:
-        del asked[-found:]
-    return pos
+
+    #: How many replies of the oldest request are still due, if some of its bytes have been looked at; else 0.
+    left: int
+
+    @property
+    def begun(self) -> bool:
+        """
+        Whether bytes of a reply that is not complete have been passed on.
+        """
+
+    def read(
+        self, data: bytes, pos: int, command: Any, count: int, request: Any, counters: Any
+    ) -> tuple[int, int, bytes | None]:
+        """
+        Look at the bytes of a server from C{pos}, where those begin that have not been read.
+
+        @param command: the L{Command} of the oldest request in flight, one of this dialect's.
+        @param count: how many replies that request is owed in all; more than one if several requests were merged.
+        @param request: the request, if C{command.keepsRequest}; else something false.
+        @param counters: where to count what the replies hold, a L{ReplyCounters}.
+
+        @return: C{(end, done, reply)}: C{data[pos:end]} belongs to the request and completes C{done} of its replies.
+            C{reply} is what the client gets of them; C{None}: these bytes. When it stops before C{left} is 0, it has
+            read all it can, and is called again with the rest and more.
+
+        @raise WireError: the bytes are no such reply.
+        """
+
+    def push(self, data: bytes, pos: int) -> int:
+        """
+        Look for a frame that is no reply. Only called if the dialect has C{pushes}, and never within a reply.
+
+        @return: where such a frame ends; 0 if there is none at C{pos}; -1 if it is not complete.
+        """
 
 
-def skipTo(key: bytes, asked: list[bytes], command: Command) -> int:
+class IDialect(Protocol):
     """
-    Take away the keys that were asked for up to that of a value. The server has none for those before it.
-
-    @return: how many there were before it.
-
-    @raise WireError: it was not asked for, or its turn is over.
+    One protocol.
     """
-    before = len(asked)
-    while asked:
-        if asked.pop() == key:
-            return before - len(asked) - 1
-    raise WireError(f"a value in reply to {command.name} that was not asked for")
 
+    @property
+    def commands(self) -> Sequence[Command]:
+        """
+        One command of each index, in the order of the indices.
+        """
 
-def checkIncomplete(data: bytes, pos: int, line: int, command: Command) -> None:
-    """
-    What did not match must be a line that lacks its end.
-    """
-    if data.find(b"\n", line) >= 0:
-        raise WireError(f"not a reply to {command.name}: {data[pos : pos + 80]!r}")
-    if len(data) - pos > REPLY_LINE_MAX:
-        raise WireError(f"a line of over {REPLY_LINE_MAX} bytes in reply to {command.name}: {data[pos : pos + 80]!r}")
+    @property
+    def pushes(self) -> bool:
+        """
+        Whether servers send frames that are no replies.
+        """
+
+    @property
+    def tooManyClients(self) -> bytes:
+        """
+        The last bytes for a client that is refused because there are too many.
+        """
+
+    def requestReader(self) -> IRequestReader:
+        """
+        @return: the reader for a new client.
+        """
+
+    def loginReader(self, check: Callable[[Login | None], bool]) -> IRequestReader:
+        """
+        @param check: called with the user and password of each attempt, or C{None} if they could not be read; returns
+            whether the client is let in.
+
+        @return: the reader for a client that has to log in. When it has, the reader gives L{ADMIT}.
+        """
+
+    def replyReader(self) -> IReplyReader:
+        """
+        @return: the reader for a new connection.
+        """
+
+    def handshake(self, login: Login | None) -> Generator[tuple[Command, bytes], bytes, str | None]:
+        """
+        The first exchanges on a new connection: is the server alive, and does it accept us?
+
+        @param login: the user and password for servers that want one.
+
+        @return: yields a command and its request, and is sent the reply. Returns a warning for the log, which
+            goes on behind the name of the server, or C{None}.
+
+        @raise LoginFailed: the server does not accept us.
+        """
+
+    def error(self, kind: str, text: str) -> bytes:
+        """
+        @param kind: see L{txconnpool.errors.PoolError.kind}.
+
+        @return: the reply to a request that failed on its way.
+        """
+
+    def describe(self, request: bytes) -> tuple[str, list[bytes]]:
+        """
+        @param request: a request or its beginning.
+
+        @return: the name of its command and its keys, for logs.
+        """
+
+    def statistics(self, items: Iterable[tuple[str, object]]) -> bytes:
+        """
+        @return: the reply that holds names and values.
+        """
+
+    def unknownStatistics(self) -> bytes:
+        """
+        @return: the reply to a client that asks for statistics which do not exist.
+        """
+
+    def serverStatistics(self, words: tuple[bytes, ...]) -> tuple[Command, bytes] | None:
+        """
+        @return: the request that asks a server for its own statistics, with its command; C{None} for words that clients
+            may not ask with.
+        """
+
+    def joinStatistics(self, replies: list[bytes]) -> bytes:
+        """
+        @param replies: those of the servers to the request of L{serverStatistics}, in their order.
+
+        @return: one reply.
+        """

@@ -18,7 +18,7 @@ class Dialect:
     """
     What is known of a dialect before a pool uses it.
 
-    @ivar make: makes the L{txconnpool.interfaces.IDialect} of a pool. The arguments are those of
+    @ivar make: makes the L{IDialect<txconnpool.wire.IDialect>} of a pool. The arguments are those of
         L{Memcache<txconnpool.wire.memcache.dialect.Memcache>}: the largest value in bytes, the commands that are
         refused, and the only commands that are accepted (C{None}: all).
     @ivar commandNames: the names of all its commands.

@@ -23,7 +23,7 @@ from txconnpool import __version__
 from txconnpool.operate.statistics.prometheus import exposition, metricName
 from txconnpool.operate.statistics.snapshot import takeSnapshot
 from txconnpool.operate.statistics.table import POOL, PROCESS, SERVER, STATES, ProcessSource
-from txconnpool.proxy.session import SessionLimits
+from txconnpool.proxy.flow import SessionLimits
 
 
 class TableTests(SynchronousTestCase):
@@ -547,7 +547,7 @@ class ReadTests(SynchronousTestCase):
         three.reads = False
         three.send(b"get %s\r\n" % b" ".join(b"large%d" % number for number in range(40)))
         stage.serve()
-        stage.sessions.gate.logins = stage.sessions.gate.failures = 1  # counted by the dialect, whose tests see to it
+        stage.sessions.gate.attempts = stage.sessions.gate.failures = 1  # counted by the dialect, whose tests see to it
         whole = told(stage)
         (of,) = whole["pools"]
         for scope, numbers in ((PROCESS, whole), (POOL, of), (SERVER, of["servers"][0])):

@@ -14,22 +14,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.bugs import covers
 from tests.wire.memcache.test_exchanges import LIMIT, Relay
 from txconnpool.errors import WireError
-from txconnpool.wire import (
-    ANSWER,
-    CLOSE,
-    EVERYWHERE,
-    INSTEAD,
-    MORE,
-    PARTS,
-    REPLY_LINE_MAX,
-    STATISTICS,
-    Command,
-    matchReplies,
-)
+from txconnpool.wire import ANSWER, BROADCAST, CLOSE, MORE, SPLIT, STATISTICS, SWALLOW
 from txconnpool.wire.memcache import replies
-from txconnpool.wire.memcache.classic import PART_KEYS, TOO_LARGE, checkKey
-from txconnpool.wire.memcache.dialect import COMMANDS, REFUSED, REQUEST_LINE_MAX, RETRIEVAL_LINE_MAX, RUN_MAX, Memcache
-from txconnpool.wire.memcache.replies import DELETE, GET, MG, SET, SILENT, STATS, values
+from txconnpool.wire.memcache.classic import PART_KEYS, checkKey
+from txconnpool.wire.memcache.dialect import COMMANDS, REFUSED, REQUEST_LINE_MAX, RETRIEVAL_LINE_MAX, Memcache
+from txconnpool.wire.memcache.matching import REPLY_LINE_MAX, matchReplies
+from txconnpool.wire.memcache.matching import MemcacheCommand as Command
+from txconnpool.wire.memcache.replies import GET, MG, SET, SILENT, STATS, TOO_LARGE, TOO_LARGE_DELETE, values
+from txconnpool.wire.memcache.requestreader import RUN_MAX, RequestReader
 
 HIT = b"VALUE a 0 3\r\nabc\r\nEND\r\n"
 
@@ -43,7 +35,7 @@ class RunTests(SynchronousTestCase):
         """
         All tests use the default dialect.
         """
-        self.wire = Memcache()
+        self.wire = RequestReader()
 
     def test_run(self) -> None:
         """
@@ -51,22 +43,22 @@ class RunTests(SynchronousTestCase):
         """
         run = b"get a\r\nget b\r\nget c\r\n"
         for rest in (b"", b"ge", b"get d", b"get d\r", b"get d e\r\n", b"gets d\r\n", b"set d 0 0 1\r\nx\r\n", b"\r\n"):
-            self.assertEqual(self.wire.requests(run + rest, 0, 16), (GET, len(run), 3, b"get a b c\r\n"), rest)
+            self.assertEqual(self.wire.read(run + rest, 0, 16), (GET, len(run), 3, b"get a b c\r\n"), rest)
 
     def test_position(self) -> None:
         """
         A run may begin anywhere in the bytes.
         """
-        self.assertEqual(self.wire.requests(b"get a\r\nget b\r\nget c\r\n", 7, 16), (GET, 21, 2, b"get b c\r\n"))
+        self.assertEqual(self.wire.read(b"get a\r\nget b\r\nget c\r\n", 7, 16), (GET, 21, 2, b"get b c\r\n"))
 
     def test_most(self) -> None:
         """
         A run is no longer than asked for.
         """
         run = b"get a\r\nget bb\r\nget c\r\nget d\r\n"
-        self.assertEqual(self.wire.requests(run, 0, 1), (GET, 7, 1, None))
-        self.assertEqual(self.wire.requests(run, 0, 2), (GET, 15, 2, b"get a bb\r\n"))
-        self.assertEqual(self.wire.requests(run, 0, 4), (GET, len(run), 4, b"get a bb c d\r\n"))
+        self.assertEqual(self.wire.read(run, 0, 1), (GET, 7, 1, None))
+        self.assertEqual(self.wire.read(run, 0, 2), (GET, 15, 2, b"get a bb\r\n"))
+        self.assertEqual(self.wire.read(run, 0, 4), (GET, len(run), 4, b"get a bb c d\r\n"))
 
     def test_bound(self) -> None:
         """
@@ -76,7 +68,7 @@ class RunTests(SynchronousTestCase):
         lines = [b"get %b\r\n" % key for key in keys]
         together = b"get %b\r\n" % b" ".join(keys[:RUN_MAX])
         end = len(b"".join(lines[:RUN_MAX]))
-        self.assertEqual(self.wire.requests(b"".join(lines), 0, 1000), (GET, end, RUN_MAX, together))
+        self.assertEqual(self.wire.read(b"".join(lines), 0, 1000), (GET, end, RUN_MAX, together))
 
     def test_repeated(self) -> None:
         """
@@ -87,20 +79,20 @@ class RunTests(SynchronousTestCase):
             (b"get a\r\nget bb\r\nget a\r\nget c\r\n", 15, 2, b"get a bb\r\n"),
             (b"get a\r\nget b\r\nget b\r\nget a\r\n", 14, 2, b"get a b\r\n"),
         ):
-            self.assertEqual(self.wire.requests(run, 0, 16), (GET, end, count, together))
+            self.assertEqual(self.wire.read(run, 0, 16), (GET, end, count, together))
 
     def test_single(self) -> None:
         """
         One get is a run of one.
         """
-        self.assertEqual(self.wire.requests(b"get a\r\n", 0, 16), (GET, 7, 1, None))
+        self.assertEqual(self.wire.read(b"get a\r\n", 0, 16), (GET, 7, 1, None))
 
     def test_split(self) -> None:
         """
         Of a run two can be made.
         """
-        self.assertEqual(self.wire.split(b"get a bb c\r\n", 1), (b"get a\r\n", b"get bb c\r\n"))
-        self.assertEqual(self.wire.split(b"get a bb c\r\n", 2), (b"get a bb\r\n", b"get c\r\n"))
+        self.assertEqual(GET.divide(b"get a bb c\r\n", 1), (b"get a\r\n", b"get bb c\r\n"))
+        self.assertEqual(GET.divide(b"get a bb c\r\n", 2), (b"get a bb\r\n", b"get c\r\n"))
 
 
 class MoreTests(SynchronousTestCase):
@@ -112,20 +104,20 @@ class MoreTests(SynchronousTestCase):
         """
         For a line without an end, and for nothing at all, no number is given.
         """
-        wire = Memcache()
+        wire = RequestReader()
         for data in (b"", b"g", b"get a", b"get a\r", b"set a 0 0 3", b"bogus", b"ms a 3 q"):
-            self.assertEqual(wire.requests(data, 0, 1), (MORE, 0, 0, 0), data)
+            self.assertEqual(wire.read(data, 0, 1), (MORE, 0, 0, 0), data)
 
     def test_block(self) -> None:
         """
         Once the line is there the size of the whole request is known, counted from its beginning.
         """
-        wire = Memcache()
+        wire = RequestReader()
         for line, noreply in ((b"set a 0 0 3\r\n", b"set a 0 0 3 noreply\r\n"), (b"ms a 3 T0\r\n", b"ms a 3 q\r\n")):
             for request in (line, noreply):
                 for block in (b"", b"abc", b"abc\r"):
                     data = b"mn\r\n" + request + block
-                    self.assertEqual(wire.requests(data, 4, 1), (MORE, 4, 0, len(request) + 5), data)
+                    self.assertEqual(wire.read(data, 4, 1), (MORE, 4, 0, len(request) + 5), data)
 
 
 class LimitTests(SynchronousTestCase):
@@ -137,7 +129,7 @@ class LimitTests(SynchronousTestCase):
         """
         All tests use the default dialect.
         """
-        self.wire = Memcache()
+        self.wire = RequestReader()
 
     def test_line(self) -> None:
         """
@@ -145,10 +137,10 @@ class LimitTests(SynchronousTestCase):
         """
         for word in (b"x", b"set a 0 0 ", b"gat 0 ", b"mg "):
             line = word.ljust(REQUEST_LINE_MAX, b"9")
-            self.assertEqual(self.wire.requests(line, 0, 1)[0], MORE)
-            self.assertNotEqual(self.wire.requests(line + b"\n", 0, 1)[0], CLOSE)
-            self.assertEqual(self.wire.requests(line + b"9", 0, 1)[0::3], (CLOSE, b""))
-            self.assertEqual(self.wire.requests(line + b"9\n", 0, 1)[0::3], (CLOSE, b""))
+            self.assertEqual(self.wire.read(line, 0, 1)[0], MORE)
+            self.assertNotEqual(self.wire.read(line + b"\n", 0, 1)[0], CLOSE)
+            self.assertEqual(self.wire.read(line + b"9", 0, 1)[0::3], (CLOSE, b""))
+            self.assertEqual(self.wire.read(line + b"9\n", 0, 1)[0::3], (CLOSE, b""))
 
     def test_retrieval(self) -> None:
         """
@@ -156,9 +148,9 @@ class LimitTests(SynchronousTestCase):
         """
         for word in (b"get", b"gets", b" " * 100 + b"get"):
             line = word + b" key" * 1000
-            self.assertEqual(self.wire.requests(line, 0, 1)[0], MORE)
-            command, end, count, payload = self.wire.requests(line + b"\r\n", 0, 1)
-            self.assertEqual((command, end, count), (PARTS, len(line) + 2, 0))
+            self.assertEqual(self.wire.read(line, 0, 1)[0], MORE)
+            command, end, count, payload = self.wire.read(line + b"\r\n", 0, 1)
+            self.assertEqual((command, end, count), (SPLIT, len(line) + 2, 0))
             self.assertIs(payload[0], replies.SEVERAL[replies.GETS if word == b"gets" else GET])
             self.assertEqual(payload[1], [word.lstrip() + b" key" * PART_KEYS + b"\r\n"] * (1000 // PART_KEYS))
 
@@ -170,13 +162,13 @@ class LimitTests(SynchronousTestCase):
             for gap, end in ((b" ", b"\r\n"), (b"  ", b" \n")):
                 keys = [b"k%d" % number for number in range(PART_KEYS + 1)]
                 line = head + b"".join(gap + key for key in keys) + end
-                command, stop, count, (wanted, parts, ending) = self.wire.requests(line + b"get", 0, 1)
-                self.assertEqual((command, stop, count, ending), (PARTS, len(line), 0, b"END\r\n"))
+                command, stop, count, (wanted, parts) = self.wire.read(line + b"get", 0, 1)
+                self.assertEqual((command, stop, count), (SPLIT, len(line), 0))
                 start = head.strip() + b" "
                 self.assertEqual(parts, [start + b" ".join(keys[:-1]) + b"\r\n", start + keys[-1] + b"\r\n"])
                 self.assertEqual((wanted.name, wanted.multiKey), (head.split()[0].decode(), True))
                 one = head + b"".join(gap + key for key in keys[:-1]) + end
-                self.assertEqual(self.wire.requests(one, 0, 1)[1:3], (len(one), 1))
+                self.assertEqual(self.wire.read(one, 0, 1)[1:3], (len(one), 1))
 
     def test_badRetrieval(self) -> None:
         """
@@ -184,7 +176,8 @@ class LimitTests(SynchronousTestCase):
         """
         line = b"get" + b" key" * 1000 + b" " + b"k" * 251 + b"\r\n"
         self.assertEqual(
-            self.wire.requests(line, 0, 1), (ANSWER, len(line), 0, b"CLIENT_ERROR bad command line format\r\n")
+            self.wire.read(line, 0, 1),
+            (ANSWER, len(line), 0, b"CLIENT_ERROR bad command line format\r\n"),
         )
 
     @covers("15")
@@ -193,30 +186,31 @@ class LimitTests(SynchronousTestCase):
         Over C{RETRIEVAL_LINE_MAX} the connection is closed, and told why: memcached has no such limit.
         """
         line = b"get a ".ljust(RETRIEVAL_LINE_MAX, b"b")
-        self.assertEqual(self.wire.requests(line, 0, 1)[0], MORE)
-        self.assertEqual(self.wire.requests(line + b"b", 0, 1)[0::3], (CLOSE, b"CLIENT_ERROR line too long\r\n"))
+        self.assertEqual(self.wire.read(line, 0, 1)[0], MORE)
+        self.assertEqual(self.wire.read(line + b"b", 0, 1)[0::3], (CLOSE, b"CLIENT_ERROR line too long\r\n"))
 
     def test_spaces(self) -> None:
         """
         Spaces without end are no retrieval.
         """
-        self.assertEqual(self.wire.requests(b" " * 101 + b"get" + b" key" * 1000, 0, 1)[0], CLOSE)
+        self.assertEqual(self.wire.read(b" " * 101 + b"get" + b" key" * 1000, 0, 1)[0], CLOSE)
 
     @covers("15")
     def test_block(self) -> None:
         """
         A data block over the limit is answered before it has come: the end lies where the block will end.
         """
-        instead = SILENT[DELETE], b"delete a\r\n", TOO_LARGE
-        for request, directive, payload in (
-            (b"set a 0 0 1048577\r\n", INSTEAD, instead),
-            (b"ms a 1048577\r\n", INSTEAD, instead),
-            (b"add a 0 0 1048577\r\n", ANSWER, TOO_LARGE),
+        delete = SWALLOW, 0, (TOO_LARGE_DELETE[False], b"delete a\r\n")
+        self.assertEqual(TOO_LARGE_DELETE[False].visible(b"DELETED\r\n"), TOO_LARGE)
+        for request, (what, count, payload) in (
+            (b"set a 0 0 1048577\r\n", delete),
+            (b"ms a 1048577\r\n", delete),
+            (b"add a 0 0 1048577\r\n", (ANSWER, 0, TOO_LARGE)),
         ):
-            expected = (directive, len(request) + 1048577 + 2, 0, payload)
-            self.assertEqual(self.wire.requests(request, 0, 1), expected)
-            self.assertEqual(self.wire.requests(request + b"x" * 5000, 0, 1), expected)
-        self.assertEqual(self.wire.requests(b"set a 0 0 1048576\r\n", 0, 1)[0], MORE)
+            expected = (what, len(request) + 1048577 + 2, count, payload)
+            self.assertEqual(self.wire.read(request, 0, 1), expected)
+            self.assertEqual(self.wire.read(request + b"x" * 5000, 0, 1), expected)
+        self.assertEqual(self.wire.read(b"set a 0 0 1048576\r\n", 0, 1)[0], MORE)
 
     def test_reply(self) -> None:
         """
@@ -237,7 +231,7 @@ class DenialTests(SynchronousTestCase):
         """
         A denied command is refused in the words of memcached's own C{-F}, after its data block; others are served.
         """
-        wire = Memcache(denied=frozenset((b"flush_all", b"set", b"stats", b"get")))
+        wire = RequestReader(denied=frozenset((b"flush_all", b"set", b"stats", b"get")))
         for request, word in (
             (b"flush_all\r\n", b"flush_all"),
             (b"set a 0 0 1\r\nx\r\n", b"set"),
@@ -247,48 +241,48 @@ class DenialTests(SynchronousTestCase):
             (b"get" + b" a" * 100 + b"\r\n", b"get"),
         ):
             refusal = b"CLIENT_ERROR " + word + b" not allowed\r\n"
-            self.assertEqual(wire.requests(request + b"get b\r\n", 0, 1), (ANSWER, len(request), 0, refusal))
-        self.assertEqual(wire.requests(b"gets a\r\n", 0, 1), (replies.GETS, 8, 1, None))
+            self.assertEqual(wire.read(request + b"get b\r\n", 0, 1), (ANSWER, len(request), 0, refusal))
+        self.assertEqual(wire.read(b"gets a\r\n", 0, 1), (replies.GETS, 8, 1, None))
 
     def test_silent(self) -> None:
         """
         C{noreply} is silent also when it is refused, quiet meta commands are not.
         """
-        wire = Memcache(denied=frozenset((b"flush_all", b"delete", b"md")))
-        self.assertEqual(wire.requests(b"flush_all noreply\r\n", 0, 1)[0::3], (ANSWER, b""))
-        self.assertEqual(wire.requests(b"delete a noreply\r\n", 0, 1)[0::3], (ANSWER, b""))
+        wire = RequestReader(denied=frozenset((b"flush_all", b"delete", b"md")))
+        self.assertEqual(wire.read(b"flush_all noreply\r\n", 0, 1)[0::3], (ANSWER, b""))
+        self.assertEqual(wire.read(b"delete a noreply\r\n", 0, 1)[0::3], (ANSWER, b""))
         large = b"ms a 9999999\r\n", b"set a 0 0 9999999 noreply\r\n"
-        wire = Memcache(denied=frozenset((b"md", b"ms", b"set")))
-        self.assertEqual(wire.requests(large[0], 0, 1)[0::3], (ANSWER, b"CLIENT_ERROR ms not allowed\r\n"))
-        self.assertEqual(wire.requests(large[1], 0, 1)[0::3], (ANSWER, b""))
-        self.assertEqual(wire.requests(b"md a q\r\n", 0, 1)[0::3], (ANSWER, b"CLIENT_ERROR md not allowed\r\n"))
+        wire = RequestReader(denied=frozenset((b"md", b"ms", b"set")))
+        self.assertEqual(wire.read(large[0], 0, 1)[0::3], (ANSWER, b"CLIENT_ERROR ms not allowed\r\n"))
+        self.assertEqual(wire.read(large[1], 0, 1)[0::3], (ANSWER, b""))
+        self.assertEqual(wire.read(b"md a q\r\n", 0, 1)[0::3], (ANSWER, b"CLIENT_ERROR md not allowed\r\n"))
 
     def test_wrong(self) -> None:
         """
         What is wrong anyway, or not complete, is that first.
         """
-        wire = Memcache(denied=frozenset((b"set", b"incr")))
-        self.assertEqual(wire.requests(b"incr a\r\n", 0, 1)[0::3], (ANSWER, b"ERROR\r\n"))
-        self.assertEqual(wire.requests(b"set a 0 0 1\r\n", 0, 1), (MORE, 0, 0, 16))
+        wire = RequestReader(denied=frozenset((b"set", b"incr")))
+        self.assertEqual(wire.read(b"incr a\r\n", 0, 1)[0::3], (ANSWER, b"ERROR\r\n"))
+        self.assertEqual(wire.read(b"set a 0 0 1\r\n", 0, 1), (MORE, 0, 0, 16))
 
     def test_allowed(self) -> None:
         """
         If only some commands are allowed, every other is refused, except to quit.
         """
-        wire = Memcache(allowed=frozenset((b"get", b"mg")), denied=frozenset((b"mg",)))
-        self.assertEqual(wire.requests(b"get a\r\n", 0, 1), (GET, 7, 1, None))
-        self.assertEqual(wire.requests(b"mg a\r\n", 0, 1)[0::3], (ANSWER, b"CLIENT_ERROR mg not allowed\r\n"))
-        self.assertEqual(wire.requests(b"delete a\r\n", 0, 1)[0::3], (ANSWER, b"CLIENT_ERROR delete not allowed\r\n"))
-        self.assertEqual(wire.requests(b"quit\r\n", 0, 1)[0], CLOSE)
+        wire = RequestReader(allowed=frozenset((b"get", b"mg")), denied=frozenset((b"mg",)))
+        self.assertEqual(wire.read(b"get a\r\n", 0, 1), (GET, 7, 1, None))
+        self.assertEqual(wire.read(b"mg a\r\n", 0, 1)[0::3], (ANSWER, b"CLIENT_ERROR mg not allowed\r\n"))
+        self.assertEqual(wire.read(b"delete a\r\n", 0, 1)[0::3], (ANSWER, b"CLIENT_ERROR delete not allowed\r\n"))
+        self.assertEqual(wire.read(b"quit\r\n", 0, 1)[0], CLOSE)
 
     def test_refused(self) -> None:
         """
         Commands about servers and connections are refused in one line, whatever is allowed.
         """
-        wire = Memcache(allowed=REFUSED)
+        wire = RequestReader(allowed=REFUSED)
         for word in REFUSED:
             answer = b"CLIENT_ERROR " + word + b" not allowed on a shared connection\r\n"
-            self.assertEqual(wire.requests(word + b" 1 noreply\r\n", 0, 1)[0::3], (ANSWER, answer))
+            self.assertEqual(wire.read(word + b" 1 noreply\r\n", 0, 1)[0::3], (ANSWER, answer))
 
 
 class DirectiveTests(SynchronousTestCase):
@@ -300,23 +294,24 @@ class DirectiveTests(SynchronousTestCase):
         """
         Commands for all servers come with the command, the bytes for each, and whether the client wants to know.
         """
-        wire = Memcache()
+        wire = RequestReader()
         self.assertEqual(
-            wire.requests(b"flush_all 10\n", 0, 1),
-            (EVERYWHERE, 13, 0, (replies.FLUSH_ALL, b"flush_all 10\r\n", False)),
+            wire.read(b"flush_all 10\n", 0, 1),
+            (BROADCAST, 13, 0, (replies.FLUSH_ALL, b"flush_all 10\r\n")),
         )
         self.assertEqual(
-            wire.requests(b"verbosity 1 noreply\r\n", 0, 1),
-            (EVERYWHERE, 21, 0, (replies.VERBOSITY, b"verbosity 1\r\n", True)),
+            wire.read(b"verbosity 1 noreply\r\n", 0, 1),
+            (BROADCAST, 21, 0, (SILENT[replies.VERBOSITY], b"verbosity 1\r\n")),
         )
 
     def test_statistics(self) -> None:
         """
         Statistics come with the arguments.
         """
-        self.assertEqual(Memcache().requests(b"stats\r\n", 0, 1), (STATISTICS, 7, 0, ()))
+        self.assertEqual(RequestReader().read(b"stats\r\n", 0, 1), (STATISTICS, 7, 0, ()))
         self.assertEqual(
-            Memcache().requests(b"stats upstream items\r\n", 0, 1), (STATISTICS, 22, 0, (b"upstream", b"items"))
+            RequestReader().read(b"stats upstream items\r\n", 0, 1),
+            (STATISTICS, 22, 0, (b"upstream", b"items")),
         )
 
 
@@ -329,15 +324,15 @@ class WordsTests(SynchronousTestCase):
         """
         An error is one line, whatever is in its text.
         """
-        self.assertEqual(Memcache().error("all busy"), b"SERVER_ERROR all busy\r\n")
-        self.assertEqual(Memcache().error("a\r\nEND\r\n\xe9b"), b"SERVER_ERROR a END b\r\n")
-        self.assertEqual(len(Memcache().error("x" * 1000)), 13 + 200 + 2)
+        self.assertEqual(Memcache().error("lost", "all busy"), b"SERVER_ERROR all busy\r\n")
+        self.assertEqual(Memcache().error("lost", "a\r\nEND\r\n\xe9b"), b"SERVER_ERROR a END b\r\n")
+        self.assertEqual(len(Memcache().error("lost", "x" * 1000)), 13 + 200 + 2)
 
     def test_errorIsReply(self) -> None:
         """
         An error is a reply of every command.
         """
-        line = Memcache().error("all busy")
+        line = Memcache().error("lost", "all busy")
         for command in COMMANDS:
             self.assertEqual(matchReplies(line, 0, command, 1, -1), (len(line), 0, -1), command)
 
@@ -353,8 +348,8 @@ class WordsTests(SynchronousTestCase):
         """
         The probe is a request with a reply of its command.
         """
-        request, command = Memcache.probe
-        self.assertEqual(Memcache().requests(request, 0, 1), (command, len(request), 1, None))
+        command, request = Memcache.probe
+        self.assertEqual(RequestReader().read(request, 0, 1), (command, len(request), 1, None))
 
     def test_tooManyClients(self) -> None:
         """
@@ -367,10 +362,11 @@ class WordsTests(SynchronousTestCase):
         """
         Of the replies of several servers an error counts, else the first.
         """
-        wire = Memcache()
-        self.assertEqual(wire.merge([b"OK\r\n", b"OK\r\n"]), b"OK\r\n")
+        flush = replies.FLUSH_ALL
+        self.assertEqual(flush.join([b"OK\r\n", b"OK\r\n"]), b"OK\r\n")
+        self.assertEqual(SILENT[flush].join([b"OK\r\n", b"ERROR\r\n"]), b"")
         for error in (b"ERROR\r\n", b"CLIENT_ERROR flush_all not allowed\r\n", b"SERVER_ERROR down\r\n"):
-            self.assertEqual(wire.merge([b"OK\r\n", error, b"OK\r\n"]), error)
+            self.assertEqual(flush.join([b"OK\r\n", error, b"OK\r\n"]), error)
 
 
 class FormTests(SynchronousTestCase):
@@ -382,7 +378,7 @@ class FormTests(SynchronousTestCase):
         """
         @return: the command of the reply to a request of one line.
         """
-        command, _, count, _ = Memcache().requests(request + b"\r\n", 0, 1)
+        command, _, count, _ = RequestReader().read(request + b"\r\n", 0, 1)
         self.assertEqual(count, 1)
         assert isinstance(command, Command)
         return command
@@ -435,8 +431,8 @@ class FormTests(SynchronousTestCase):
         """
         A command shows its command and whether replies to it are hidden.
         """
-        self.assertEqual(repr(GET), "<Command get>")
-        self.assertEqual(repr(replies.QUIET[replies.MD]), "<Command md quiet>")
+        self.assertEqual(repr(GET), "<MemcacheCommand get>")
+        self.assertEqual(repr(replies.QUIET[replies.MD]), "<MemcacheCommand md quiet>")
 
 
 class ReplyTests(SynchronousTestCase):
@@ -618,7 +614,7 @@ class AskedTests(SynchronousTestCase):
         """
         Match C{reply} as the one to C{request}.
         """
-        command, _, _, payload = Memcache().requests(request, 0, count)
+        command, _, _, payload = RequestReader().read(request, 0, count)
         assert isinstance(command, Command) and command.keysOf is not None
         return matchReplies(reply, 0, command, count, -1, command.keysOf(payload or request))
 
@@ -637,7 +633,7 @@ class AskedTests(SynchronousTestCase):
         are torn apart.
         """
         request = b"get a b c d e\r\n"
-        command, *_ = Memcache().requests(request, 0, 1)
+        command, *_ = RequestReader().read(request, 0, 1)
         assert isinstance(command, Command) and command.keysOf is not None
         like = b"VALUE c 0 13\r\n"[:13]
         for bodies in (
@@ -796,8 +792,8 @@ class AnyBytesTests(SynchronousTestCase):
         """
         What the short way takes, the thorough one takes equally.
         """
-        wire = Memcache(maxItemSize=LIMIT)
-        quick = wire.requests(data, pos, 1)
+        wire = RequestReader(maxItemSize=LIMIT)
+        quick = wire.read(data, pos, 1)
         thorough = wire._check(data, pos)
         self.assertEqual(quick[:3], thorough[:3])
         if quick[2]:
@@ -862,4 +858,4 @@ class AnyBytesTests(SynchronousTestCase):
         one = b"VALUE a 1 %d\r\n%b\r\nEND\r\n" % (len(value), value)
         self.assertEqual(matchReplies(one * 2, 0, GET, 2, -1), (len(one) * 2, 0, -1))
         request = b"set a 0 0 %d\r\n%b\r\n" % (len(value), value)
-        self.assertEqual(Memcache().requests(request + other, 0, 1), (SET, len(request), 1, None))
+        self.assertEqual(RequestReader().read(request + other, 0, 1), (SET, len(request), 1, None))

@@ -16,8 +16,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.bugs import covers
 from txconnpool.errors import WireError
-from txconnpool.wire import ANSWER, CLOSE, EVERYWHERE, INSTEAD, MORE, PARTS, STATISTICS, Command
+from txconnpool.wire import ANSWER, BROADCAST, CLOSE, MORE, SPLIT, STATISTICS, SWALLOW
 from txconnpool.wire.memcache.dialect import Memcache
+from txconnpool.wire.memcache.matching import MemcacheCommand as Command
+from txconnpool.wire.memcache.matching import matchReplies
 
 #: The largest value in the table: small, so that what is too large is small too.
 LIMIT = 100
@@ -564,7 +566,7 @@ class Relay:
         pos = swallowed
         forwarded = b""
         while pos < len(self._client) and not self.closed:
-            command, end, count, payload = self._wire.requests(self._client, pos, self._most)
+            command, end, count, payload = self._wire.requestReader().read(self._client, pos, self._most)
             if command is MORE:
                 assert payload == 0 or payload > len(self._client) - pos
                 break
@@ -573,17 +575,13 @@ class Relay:
                 assert 1 <= count <= self._most
                 forwarded += self._client[pos:end] if payload is None else payload
                 self._queue.append((command, count, b""))
-            elif command is EVERYWHERE:
-                command, line, quiet = payload
+            elif command is BROADCAST or command is SWALLOW:
+                command, line = payload
                 forwarded += line
-                self._queue.append((command.silent() if quiet else command, 1, b""))
-            elif command is PARTS:
+                self._queue.append((command, 1, b""))
+            elif command is SPLIT:
                 forwarded += self._client[pos:end]
                 self._queue.append((payload[0], 1, b""))
-            elif command is INSTEAD:
-                command, line, answer = payload
-                forwarded += line
-                self._queue += [(command, 1, b""), (None, 0, answer)]
             elif command is STATISTICS:
                 self._queue.append(
                     (None, 0, self._wire.statistics([("arguments", b" ".join(payload).decode("latin-1"))]))
@@ -608,12 +606,12 @@ class Relay:
             if command is None:
                 answer += line
                 continue
-            pos, left, self._due = self._wire.replies(self._server, 0, command, count, self._due)
+            pos, left, self._due = matchReplies(self._server, 0, command, count, self._due)
             assert 0 <= pos <= len(self._server)
             self._held += self._server[:pos]
             self._server = self._server[pos:]
-            if command.hidden is None or (not left and not command.hidden(self._held, 0)):
-                answer += self._held
+            if command.hidden is None or not left:
+                answer += command.visible(self._held) if not left else self._held
                 self._held = b""
             if left:
                 self._queue.appendleft((command, left, b""))

@@ -14,8 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txconnpool.errors import WireError
 from txconnpool.metrics import Traffic
-from txconnpool.wire import REPLY_LINE_MAX
 from txconnpool.wire.memcache.dialect import Memcache
+from txconnpool.wire.memcache.matching import REPLY_LINE_MAX
 from txconnpool.wire.memcache.replies import GET
 from txconnpool.wire.memcache.runs import matchRun
 
@@ -64,7 +64,8 @@ class Reader:
 
     def __init__(self, *keys: bytes) -> None:
         wire = Memcache()
-        command, _, self.count, request = wire.requests(b"".join(b"get %b\r\n" % key for key in keys), 0, len(keys))
+        gets = b"".join(b"get %b\r\n" % key for key in keys)
+        command, _, self.count, request = wire.requestReader().read(gets, 0, len(keys))
         assert command is GET and GET.keysOf is not None and self.count == len(keys) > 1
         self.request = request
         self.traffic = Traffic(len(wire.commands))

@@ -11,10 +11,11 @@ listened to where memcached would read more than a login can need.
 
 from __future__ import annotations
 
-from hmac import compare_digest
+from collections.abc import Callable
 from typing import Final
 
-from txconnpool.wire import ADMIT, ANSWER, CLOSE, MORE, Command, Verdict
+from txconnpool.wire import ADMIT, ANSWER, CLOSE, MORE, Command, Frame, Login
+from txconnpool.wire.memcache.matching import MemcacheCommand
 from txconnpool.wire.memcache.replies import AUTH
 
 #: Bytes of a line without an end, and of a user and password, at most.
@@ -27,32 +28,31 @@ BAD_TOKEN: Final = b"CLIENT_ERROR bad authentication token format\r\n"
 BAD_END: Final = b"CLIENT_ERROR bad command line termination\r\n"
 
 
-def login(token: bytes) -> tuple[bytes, Command]:
+def loginRequest(login: Login) -> tuple[MemcacheCommand, bytes]:
     """
-    The request with which a client logs in, and the command of its reply.
-
-    @param token: the user, a space and the password.
+    @return: the request with which a client logs in, with its command.
     """
-    return b"set auth 0 0 %d\r\n%s\r\n" % (len(token), token), AUTH
+    token = b" ".join(login)
+    return AUTH, b"set auth 0 0 %d\r\n%s\r\n" % (len(token), token)
 
 
-class Gate:
+class LoginReader:
     """
-    Reads the requests of a client until it has logged in.
-
-    @ivar tokens: who is let in: the user, a space and the password of each. C{None}: the gate is open.
-    @ivar logins: how many attempts there have been.
-    @ivar failures: how many of them failed.
+    Reads the requests of a client until it has logged in: an L{IRequestReader<txconnpool.wire.IRequestReader>}.
     """
 
-    def __init__(self, tokens: tuple[bytes, ...] | None = None) -> None:
-        self.tokens = tokens
-        self.logins = 0
-        self.failures = 0
+    pinned = False
 
-    def requests(self, data: bytes, pos: int, most: int) -> Verdict:
+    def __init__(self, check: Callable[[Login | None], bool]) -> None:
         """
-        Look at a client's bytes from C{pos}, as L{txconnpool.wire.memcache.dialect.Memcache.requests} does.
+        @param check: called with the user and password of each attempt, or C{None} if they could not be read; returns
+            whether the client is let in.
+        """
+        self._check = check
+
+    def read(self, data: bytes, pos: int, room: int) -> Frame:
+        """
+        Look at a client's bytes from C{pos}, as L{IRequestReader.read<txconnpool.wire.IRequestReader.read>} does.
 
         @return: C{ADMIT} when the client is let in, or a directive.
         """
@@ -65,7 +65,12 @@ class Gate:
                 return command, stop, count, payload
             end, answer = stop, payload
 
-    def _attempt(self, data: bytes, pos: int) -> Verdict:
+    def forwarded(self, command: Command) -> None:
+        """
+        Never called: no command of memcached needs a connection of its own.
+        """
+
+    def _attempt(self, data: bytes, pos: int) -> Frame:
         """
         Look at one attempt to say something.
         """
@@ -83,27 +88,22 @@ class Gate:
         end = stop + int(words[4]) + 2
         if end > len(data):
             return MORE, pos, 0, end - pos
-        self.logins += 1
         answer = self._verdict(data[stop:end])
-        if answer is STORED:
-            return ADMIT, end, 0, answer
-        self.failures += 1
-        return ANSWER, end, 0, answer
+        return (ADMIT if answer is STORED else ANSWER), end, 0, answer
 
     def _verdict(self, block: bytes) -> bytes:
         """
         Judge the data block of a login.
         """
-        if block[-2:] != b"\r\n":
-            return BAD_END
-        words = _words(block[:-2])
-        if len(words) < 2:
-            return BAD_TOKEN
-        token = b" ".join(words[:2])
-        known = False
-        for each in self.tokens or ():  # all of them: how long it takes is not to tell which one is near
-            known |= compare_digest(token, each)
-        return STORED if known else FAILURE
+        error = BAD_END
+        login: Login | None = None
+        if block[-2:] == b"\r\n":
+            error = BAD_TOKEN
+            words = _words(block[:-2])
+            if len(words) >= 2:
+                error = FAILURE
+                login = words[0], words[1]
+        return STORED if self._check(login) else error
 
 
 def _words(line: bytes) -> list[bytes]:

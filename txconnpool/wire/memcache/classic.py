@@ -17,9 +17,10 @@ import re
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-from txconnpool.wire import ANSWER, CLOSE, EVERYTHING, EVERYWHERE, INSTEAD, MORE, PARTS, STATISTICS, Command, Frame
+from txconnpool.wire import ANSWER, BROADCAST, CLOSE, MORE, SPLIT, STATISTICS, SWALLOW, Frame
 from txconnpool.wire.memcache import replies
-from txconnpool.wire.memcache.replies import SEVERAL, SILENT
+from txconnpool.wire.memcache.matching import EVERYTHING, MemcacheCommand
+from txconnpool.wire.memcache.replies import SEVERAL, SILENT, TOO_LARGE, TOO_LARGE_DELETE
 
 #: Bytes of a key, at most (C{memcached.h}, C{KEY_MAX_LENGTH}).
 KEY_MAX: Final = 250
@@ -41,7 +42,6 @@ BAD_CHUNK: Final = b"CLIENT_ERROR bad data chunk\r\n"
 BAD_EXPTIME: Final = b"CLIENT_ERROR invalid exptime argument\r\n"
 BAD_DELTA: Final = b"CLIENT_ERROR invalid numeric delta argument\r\n"
 BAD_DELETE: Final = b"CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]\r\n"
-TOO_LARGE: Final = b"SERVER_ERROR object too large for cache\r\n"
 
 _GOOD_KEY: Final = re.compile(rb"[^\x00-\x20\x7f]{1,%d}" % KEY_MAX).fullmatch
 
@@ -87,7 +87,7 @@ def answer(stop: int, line: bytes, silent: bool = False) -> Frame:
     return ANSWER, stop, 0, b"" if silent else line
 
 
-def forward(command: Command, line: bytes, data: bytes, pos: int, stop: int) -> Frame:
+def forward(command: MemcacheCommand, line: bytes, data: bytes, pos: int, stop: int) -> Frame:
     """
     The frame of a request of one line, to be sent as C{line}.
     """
@@ -101,18 +101,18 @@ def joined(words: list[bytes]) -> bytes:
     return b" ".join(words) + b"\r\n"
 
 
-def inParts(command: Command, head: list[bytes], keys: list[bytes], stop: int) -> Frame:
+def inParts(command: MemcacheCommand, head: list[bytes], keys: list[bytes], stop: int) -> Frame:
     """
-    The frame of a retrieval of many keys, to be sent in parts, whose replies end with an C{END} too many each.
+    The frame of a retrieval of many keys, which is sent as several requests of C{PART_KEYS} keys each.
     """
     starts = range(0, len(keys), PART_KEYS)
     parts = [joined([*head, *keys[start : start + PART_KEYS]]) for start in starts]
-    return PARTS, stop, 0, (SEVERAL[command], parts, b"END\r\n")
+    return SPLIT, stop, 0, (SEVERAL[command], parts)
 
 
 def forwardBlock(
-    command: Command, words: list[bytes], length: int, error: bytes, data: bytes, pos: int, stop: int, limit: int,
-    replaces: bool,
+    command: MemcacheCommand, words: list[bytes], length: int, error: bytes, data: bytes, pos: int, stop: int,
+    limit: int, replaces: bool,
 ) -> Frame:  # fmt: skip
     """
     The frame of a request with a data block, to be sent as the line of C{words} and the block.
@@ -126,8 +126,8 @@ def forwardBlock(
     end = stop + length + 2
     if length > limit and not error:
         if replaces:
-            instead = SILENT[replies.DELETE], b"delete %b\r\n" % words[1], b"" if silent else TOO_LARGE
-            return INSTEAD, end, 0, instead
+            command, line = TOO_LARGE_DELETE[silent], b"delete %b\r\n" % words[1]
+            return (command, end, 1, line) if end <= len(data) else (SWALLOW, end, 0, (command, line))
         error = TOO_LARGE
     if error:
         return answer(end, error, silent)
@@ -139,7 +139,7 @@ def forwardBlock(
     return command, end, 1, None if data[pos:stop] == line else line + data[stop:end]
 
 
-def _retrieval(command: Command) -> Check:
+def _retrieval(command: MemcacheCommand) -> Check:
     def check(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
         if len(words) < 2:
             return answer(stop, ERROR)
@@ -154,7 +154,7 @@ def _retrieval(command: Command) -> Check:
     return check
 
 
-def _retrievalAndTouch(command: Command) -> Check:
+def _retrievalAndTouch(command: MemcacheCommand) -> Check:
     def check(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
         if len(words) < 2:
             return answer(stop, ERROR)
@@ -171,7 +171,7 @@ def _retrievalAndTouch(command: Command) -> Check:
     return check
 
 
-def _storage(command: Command, count: int = 5) -> Check:
+def _storage(command: MemcacheCommand, count: int = 5) -> Check:
     def check(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
         if len(words) < 5:
             return answer(stop, BAD_LINE)
@@ -193,7 +193,7 @@ def _storage(command: Command, count: int = 5) -> Check:
     return check
 
 
-def _arithmetic(command: Command, bounds: tuple[int, int], complaint: bytes) -> Check:
+def _arithmetic(command: MemcacheCommand, bounds: tuple[int, int], complaint: bytes) -> Check:
     def check(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
         if not 3 <= len(words) <= 4:
             return answer(stop, ERROR)
@@ -229,7 +229,7 @@ def _flushAll(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) 
         if number(words[1], INT32) is None:
             return answer(stop, BAD_EXPTIME, silent)
         line = words[:2]
-    return EVERYWHERE, stop, 0, (replies.FLUSH_ALL, joined(line), silent)
+    return BROADCAST, stop, 0, (SILENT[replies.FLUSH_ALL] if silent else replies.FLUSH_ALL, joined(line))
 
 
 def _verbosity(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
@@ -238,7 +238,7 @@ def _verbosity(words: list[bytes], data: bytes, pos: int, stop: int, limit: int)
     silent = words[-1] == b"noreply"
     if number(words[1], UINT32) is None:
         return answer(stop, BAD_LINE, silent)
-    return EVERYWHERE, stop, 0, (replies.VERBOSITY, joined(words[:2]), silent)
+    return BROADCAST, stop, 0, (SILENT[replies.VERBOSITY] if silent else replies.VERBOSITY, joined(words[:2]))
 
 
 def _version(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import binascii
 from typing import Final
 
-from txconnpool.wire import Command, Frame
+from txconnpool.wire import Frame
 from txconnpool.wire.memcache import replies
 from txconnpool.wire.memcache.classic import (
     BAD_LINE,
@@ -31,6 +31,7 @@ from txconnpool.wire.memcache.classic import (
     joined,
     number,
 )
+from txconnpool.wire.memcache.matching import MemcacheCommand
 
 #: Words of a meta command, the command among them, at most: memcached counts one more, its mark of the end, and stops
 #: at 20 (C{proto_text.c}, C{MFLAG_MAX_OPT_LENGTH}).
@@ -139,7 +140,7 @@ def _badMode(letters: set[int], flags: list[bytes], modes: bytes, error: bytes) 
     return error if _M in letters and _token(flags, _M) not in modes else b""
 
 
-def _wanted(command: Command, letters: set[int], words: list[bytes]) -> tuple[Command, list[bytes]]:
+def _wanted(command: MemcacheCommand, letters: set[int], words: list[bytes]) -> tuple[MemcacheCommand, list[bytes]]:
     """
     The command and the line of a request as it is sent: without C{q}.
     """

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.wire.memcache.test_exchanges -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-What memcached answers: the L{Command} of each command's replies.
+What memcached answers: the L{MemcacheCommand} of each command's replies.
 
 They are as narrow as memcached 1.6 is: a command matches what the server can answer to a request that was checked, and
 nothing else, so that a stream which slipped by one reply is noticed. Errors are part of a command when they are one
@@ -29,7 +29,7 @@ from collections.abc import Callable
 from typing import Final
 
 from txconnpool.errors import WireError
-from txconnpool.wire import Command, Matcher
+from txconnpool.wire.memcache.matching import EVERYTHING, Matcher, MemcacheCommand
 
 # Not to exclude line ends as well makes the search for the end of the key a third of the price, and only something
 # that is no reply of memcached has one there.
@@ -47,8 +47,8 @@ _MS_ERROR: Final = (
 
 def _matcher(*alternatives: bytes) -> Matcher:
     """
-    A matcher of any of the patterns. L{Command} wants two groups in it, so an alternative that never matches brings
-    them.
+    A matcher of any of the patterns. L{MemcacheCommand} wants two groups in it, so an alternative that never matches
+    brings them.
     """
     compiled = re.compile(b"|".join(alternatives))
     if not compiled.groups:
@@ -59,7 +59,7 @@ def _matcher(*alternatives: bytes) -> Matcher:
 _NOTHING: Final = _matcher(rb"(?!)")
 _LINE_END: Final = _matcher(rb"\r\n")
 
-_commands: list[Command] = []
+_commands: list[MemcacheCommand] = []
 
 
 def _command(
@@ -73,11 +73,11 @@ def _command(
     seeks: bool = False,
     keyAt: int = 0,
     word: bytes = b"",
-) -> Command:
+) -> MemcacheCommand:
     """
     Make the command of a command and number it.
     """
-    command = Command(
+    command = MemcacheCommand(
         name, len(_commands), read, _matcher(*first), after, ending, _matcher(error), None, asked, seeks, keyAt=keyAt,
         word=word,
     )  # fmt: skip
@@ -85,18 +85,18 @@ def _command(
     return command
 
 
-def _withValue(command: Command, *first: bytes) -> Command:
+def _withValue(command: MemcacheCommand, *first: bytes) -> MemcacheCommand:
     """
     Make another command of a meta command, for a request that wants the value.
     """
-    return Command(
+    return MemcacheCommand(
         command.name,
         command.index,
         command.idempotent,
         _matcher(*first),
         _LINE_END,
         b"\r\n",
-        command.error,
+        command.errors,
         isLookup=command.isLookup,
     )
 
@@ -119,7 +119,7 @@ def _asked(start: int, others: int) -> Callable[[bytes], list[bytes]]:
     return asked
 
 
-def _values(name: str, cas: bytes = b"", read: bool = True, others: int = 0) -> Command:
+def _values(name: str, cas: bytes = b"", read: bool = True, others: int = 0) -> MemcacheCommand:
     """
     The command of a retrieval: any number of values, then C{END}.
 
@@ -188,22 +188,31 @@ ME: Final = _command("me", rb"ME [^\n]*\r\n", rb"EN\r\n", error=_LINE_ERROR, rea
 MG: Final = {
     (False, False): _MG,
     (True, False): _MG_VALUE,
-    (False, True): _MG.but(idempotent=False),
-    (True, True): _MG_VALUE.but(idempotent=False),
+    (False, True): _MG.variant(idempotent=False),
+    (True, True): _MG_VALUE.variant(idempotent=False),
 }
 
 #: The command of C{ma} by whether it asks for the value.
 MA: Final = {False: _MA, True: _MA_VALUE}
 
-#: The command of each command, by C{Command.index}.
+#: The command of each command, by C{MemcacheCommand.index}.
 COMMANDS: Final = tuple(_commands)
 
 #: The commands of the retrievals that may ask for several keys.
-SEVERAL: Final = {command: command.but(multiKey=True) for command in (GET, GETS, GAT, GATS)}
+SEVERAL: Final = {command: command.variant(multiKey=True) for command in (GET, GETS, GAT, GATS)}
 
 #: The commands of the commands that take C{noreply}, with it: it hides everything (C{memcached.c}, C{out_string}).
 SILENT: Final = {
-    command: command.silent() for command in (SET, ADD, REPLACE, APPEND, PREPEND, CAS, INCR, DECR, TOUCH, DELETE)
+    command: command.silent()
+    for command in (SET, ADD, REPLACE, APPEND, PREPEND, CAS, INCR, DECR, TOUCH, DELETE, FLUSH_ALL, VERBOSITY)
+}
+
+TOO_LARGE: Final = b"SERVER_ERROR object too large for cache\r\n"
+
+#: The commands of the C{delete} that is sent in place of a value that is too large, by whether the client asked for
+#: silence. Whatever the server replies, the client gets the error.
+TOO_LARGE_DELETE: Final = {
+    silent: DELETE.variant(hidden=EVERYTHING, substitute=b"" if silent else TOO_LARGE) for silent in (False, True)
 }
 
 _NOT_FOUND: Final = _matcher(rb"EN[ \r]")
@@ -212,9 +221,9 @@ _COUNTED: Final = _matcher(rb"(?:HD|VA)[ \r]")
 
 #: The commands of the meta commands, with the flag C{q}.
 QUIET: Final = {
-    **{command: command.but(hidden=_NOT_FOUND) for command in MG.values()},
-    **{command: command.but(hidden=_DONE) for command in (MS, MD)},
-    **{command: command.but(hidden=_COUNTED) for command in MA.values()},
+    **{command: command.variant(hidden=_NOT_FOUND) for command in MG.values()},
+    **{command: command.variant(hidden=_DONE) for command in (MS, MD)},
+    **{command: command.variant(hidden=_COUNTED) for command in MA.values()},
 }
 
 _VALUE: Final = re.compile(rb"VALUE ([^ ]+) ([0-9]+) ([0-9]+)(?: ([0-9]+))?\r\n").match

@@ -15,14 +15,23 @@ answers.
 from __future__ import annotations
 
 from txconnpool.errors import WireError
-from txconnpool.wire import Command, Tally, checkIncomplete, skipTo
+from txconnpool.wire import ReplyCounters
+from txconnpool.wire.memcache.matching import MemcacheCommand, checkIncomplete, skipTo
 
 
 def matchRun(
-    data: bytes, pos: int, command: Command, count: int, due: int, asked: list[bytes], tally: Tally, fresh: bool
+    data: bytes,
+    pos: int,
+    command: MemcacheCommand,
+    count: int,
+    due: int,
+    asked: list[bytes],
+    tally: ReplyCounters,
+    fresh: bool,
 ) -> tuple[int, int, int, bytes]:
     """
-    Match a server's bytes against the reply it owes to a run, as L{txconnpool.wire.matchReplies} does for others.
+    Match a server's bytes against the reply it owes to a run, as L{txconnpool.wire.memcache.matching.matchReplies} does
+    for others.
 
     @param command: the command of the reply to a request for one key.
     @param count: how many replies the client is still owed.
@@ -41,7 +50,7 @@ def matchRun(
             begin = pos
             match = command.first(data, pos)
             if match is None:
-                match = command.error(data, pos) if fresh else None
+                match = command.errors(data, pos) if fresh else None
                 if match is None:
                     checkIncomplete(data, pos, pos, command)
                     break

@@ -1,7 +1,7 @@
-# -*- test-case-name: tests.proxy.test_parts -*-
+# -*- test-case-name: tests.proxy.test_compound -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests for L{txconnpool.proxy.parts}: requests for many keys, over sessions, a pool and servers in memory.
+Tests for L{txconnpool.proxy.compound}: requests for many keys, over sessions, a pool and servers in memory.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tests.bugs import covers
 from tests.memcached import answer
 from tests.pipes import HIGH_WATER, Pipe
 from tests.stage import Stage, assertClosed, assertTidy
-from txconnpool.proxy.session import SessionLimits
+from txconnpool.proxy.flow import SessionLimits
 from txconnpool.wire.memcache.classic import PART_KEYS
 
 LOST = b"SERVER_ERROR upstream connection lost (server0)\r\n"

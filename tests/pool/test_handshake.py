@@ -1,0 +1,104 @@
+# -*- test-case-name: tests.pool.test_handshake -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for L{txconnpool.pool.handshake}, with the handshake of memcached.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.bugs import covers
+from txconnpool.errors import LoginFailed
+from txconnpool.pool.handshake import Handshake
+from txconnpool.wire import Login
+from txconnpool.wire.memcache.auth import loginRequest
+from txconnpool.wire.memcache.dialect import Memcache
+
+
+class Server:
+    """
+    A connection to a server that gives prepared answers.
+    """
+
+    def __init__(self, *answers: bytes) -> None:
+        self.answers = list(answers)
+        self.asked: list[bytes] = []
+        self.record: Any = SimpleNamespace(server=SimpleNamespace(name="server0"))
+
+    def ask(self, command: Any, request: bytes) -> Deferred[bytes]:
+        """
+        Give the next answer.
+        """
+        self.asked.append(request)
+        return succeed(self.answers.pop(0))
+
+
+class HandshakeTests(SynchronousTestCase):
+    """
+    Tests for L{Handshake}.
+    """
+
+    def greet(self, login: Login | None, server: Server) -> Deferred[None]:
+        """
+        Carry out a new handshake.
+        """
+        self.handshake = Handshake("pages", Memcache(), login)
+        return Deferred.fromCoroutine(self.handshake(server))
+
+    def test_open(self) -> None:
+        """
+        A server that asks for no password is only asked whether it is alive.
+        """
+        for answer in (b"VERSION 1.6.18\r\n", b"ERROR\r\n"):
+            server = Server(answer)
+            self.successResultOf(self.greet(None, server))
+            self.assertEqual(server.asked, [b"version\r\n"])
+
+    @covers("30")
+    def test_login(self) -> None:
+        """
+        A server that asks for a password gets it.
+        """
+        server = Server(b"CLIENT_ERROR unauthenticated\r\n", b"STORED\r\n")
+        self.successResultOf(self.greet((b"joe", b"secret"), server))
+        self.assertEqual(server.asked, [b"version\r\n", loginRequest((b"joe", b"secret"))[1]])
+
+    def test_notSent(self) -> None:
+        """
+        A server that asks for no password does not get it, and that is told once.
+        """
+        server = Server(b"VERSION 1.6.18\r\n", b"VERSION 1.6.18\r\n")
+        with capturedLogs() as logs:
+            self.successResultOf(self.greet((b"joe", b"secret"), server))
+            self.successResultOf(Deferred.fromCoroutine(self.handshake(server)))
+        self.assertEqual(server.asked, [b"version\r\n"] * 2)
+        self.assertEqual([(each["log_level"].name, each["pool"], each["server"]) for each in logs],
+                         [("warn", "pages", "server0")])  # fmt: skip
+
+    def test_wrongPassword(self) -> None:
+        """
+        The wrong password is a failure, with the server's own words, and without the password.
+        """
+        for answer, told in (
+            (b"CLIENT_ERROR authentication failure\r\n", "authentication failure"),
+            (b"SERVER_ERROR out of memory storing object\r\n", "SERVER_ERROR out of memory storing object"),
+        ):
+            server = Server(b"CLIENT_ERROR unauthenticated\r\n", answer)
+            failure = self.failureResultOf(self.greet((b"joe", b"wrong"), server), LoginFailed)
+            self.assertEqual(str(failure.value), told)
+
+    def test_noPassword(self) -> None:
+        """
+        Without a password, a server that asks for one is a failure that says what to set.
+        """
+        server = Server(b"CLIENT_ERROR unauthenticated\r\n")
+        failure = self.failureResultOf(self.greet(None, server), LoginFailed)
+        self.assertEqual(
+            str(failure.value), "authentication failure: the server asks for a password, and upstream-auth is not set"
+        )

@@ -1,0 +1,52 @@
+# -*- test-case-name: tests.pool.test_handshake -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+The first exchanges on a new connection, which a dialect describes and a pool carries out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.logger import Logger
+
+_log = Logger("txconnpool.pool")
+
+
+class Handshake:
+    """
+    Makes new connections ready: asks whether the server is alive, and logs in.
+
+    @ivar login: the user and password for servers that want one, or C{None}.
+    """
+
+    def __init__(self, pool: str, dialect: Any, login: tuple[bytes, bytes] | None = None) -> None:
+        """
+        @param pool: the name of the pool, for logs.
+        @param dialect: an L{IDialect<txconnpool.wire.IDialect>}.
+        """
+        self.login = login
+        self._pool = pool
+        self._dialect = dialect
+        self._warned: set[tuple[str, str]] = set()
+
+    async def __call__(self, connection: Any) -> None:
+        """
+        Carry out the handshake of the dialect. Its warning is logged once for each server.
+
+        @param connection: a L{Connection<txconnpool.pool.connection.Connection>} that was just made.
+
+        @raise LoginFailed: the server does not accept the user and password, or wants one.
+        @raise PoolError: the connection was lost.
+        """
+        exchanges = self._dialect.handshake(self.login)
+        try:
+            command, request = next(exchanges)
+            while True:
+                command, request = exchanges.send(await connection.ask(command, request))
+        except StopIteration as stop:
+            warning = stop.value
+        server = connection.record.server.name
+        if warning is not None and (server, warning) not in self._warned:
+            self._warned.add((server, warning))
+            _log.warn("{pool}: {server} {problem}", pool=self._pool, server=server, problem=warning)

@@ -1,0 +1,51 @@
+# -*- test-case-name: tests.proxy.test_sessions -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+What is asked of every server of a pool for one client: a request that concerns all of them, and their statistics.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList, succeed
+
+from txconnpool.errors import PoolError
+
+
+def askAll(pool: Any, dialect: Any, command: Any, request: bytes) -> Deferred[list[bytes]]:
+    """
+    Send one request to every server of a pool.
+
+    @return: fires with the replies in the order of the servers; an error stands in place of one that did not come.
+
+    @raise PoolError: a server has no connection.
+    """
+
+    def replies(results: list[tuple[bool, Any]]) -> list[bytes]:
+        return [result if done else failed(dialect, result.value) for done, result in results]
+
+    asked = [record.connection.ask(command, request) for record in pool.each()]
+    return DeferredList(asked, consumeErrors=True).addCallback(replies)
+
+
+def broadcast(pool: Any, dialect: Any, command: Any, request: bytes) -> Deferred[bytes]:
+    """
+    Send one request to every server of a pool, for one reply.
+
+    @return: fires with what the client sees of the replies.
+    """
+    try:
+        replies = askAll(pool, dialect, command, request)
+    except PoolError as error:
+        replies = succeed([failed(dialect, error)])
+    joined: Deferred[bytes] = replies.addCallback(command.join)
+    return joined
+
+
+def failed(dialect: Any, error: BaseException) -> bytes:
+    """
+    @return: the reply to a request that failed.
+    """
+    reply: bytes = dialect.error(getattr(error, "kind", "other"), str(error))
+    return reply

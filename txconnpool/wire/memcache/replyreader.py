@@ -1,0 +1,100 @@
+# -*- test-case-name: tests.pool.test_connection -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+The replies of memcached on one connection: where each ends, what of it the client gets, and what it holds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from txconnpool.errors import WireError
+from txconnpool.wire import ReplyCounters
+from txconnpool.wire.memcache.matching import REPLY_LINE_MAX, MemcacheCommand, matchReplies
+from txconnpool.wire.memcache.runs import matchRun
+
+
+class ReplyReader:
+    """
+    An L{IReplyReader<txconnpool.wire.IReplyReader>}.
+
+    @ivar left: replies of the oldest request that are still due; 0 if none of it has been looked at.
+    """
+
+    __slots__ = ("_asked", "_due", "_found", "_wanted", "left")
+
+    def __init__(self) -> None:
+        self.left = 0
+        self._due = -1  # bytes of a body that are still to come; -1: at the start of a reply
+        self._asked: list[bytes] | None = None  # the keys that the reply may still be about, the next one last
+        self._wanted = 0  # keys of the request, if it may ask for several,
+        self._found = 0  # and how many values beyond the first have come
+
+    @property
+    def begun(self) -> bool:
+        """
+        Whether bytes of a reply that is not complete have been passed on.
+        """
+        return self._due >= 0
+
+    def read(
+        self, data: bytes, pos: int, command: MemcacheCommand, count: int, request: Any, counters: ReplyCounters
+    ) -> tuple[int, int, bytes | None]:
+        """
+        Look at the bytes of a server from C{pos}.
+
+        @return: where the bytes end that belong to the request, how many of its replies they complete, and what the
+            client gets of them; C{None}: these bytes.
+
+        @raise WireError: the bytes are no such reply.
+        """
+        before = self.left
+        if not before:
+            before = count
+            keysOf = command.keysOf
+            self._asked = keysOf(request) if request and keysOf is not None else None
+            if command.multiKey:
+                self._wanted = len(self._asked) if self._asked else 0
+        due, asked = self._due, self._asked
+        if count > 1:
+            assert asked is not None, "merged requests are kept"
+            end, self.left, self._due, reply = matchRun(
+                data, pos, command, before, due, asked, counters, before == count
+            )
+            return end, before - self.left, reply
+        end, self.left, dueThen = matchReplies(data, pos, command, before, due, asked, counters)
+        done = before - self.left
+        if command.multiKey:
+            self._countKeys(command, request, done, counters)
+        elif command.hidden is not None and due < 0 and command.hidden(data, pos):
+            if done:
+                return end, done, command.substitute or b""
+            if dueThen > REPLY_LINE_MAX:
+                raise WireError(f"{dueThen} bytes in a reply to {command.name} that the client is not to see")
+            return pos, 0, b""  # all of it is dropped at once, so all of it is read again
+        self._due = dueThen
+        return end, done, None
+
+    def push(self, data: bytes, pos: int) -> int:
+        """
+        memcached sends nothing but replies.
+        """
+        return 0
+
+    def _countKeys(self, command: MemcacheCommand, request: Any, done: int, counters: ReplyCounters) -> None:
+        """
+        Count what was found of several keys, as soon as the reply is complete.
+        """
+        found = self._found + counters.more
+        counters.more = 0
+        if not done:
+            self._found = found
+            return
+        self._found = 0
+        if found >= 0:
+            keys = found
+            if request and self._wanted - 1 != found:
+                assert command.keysOf is not None
+                keys = sum(map(bool, command.keysOf(request))) - 1
+                counters.moreMissed += keys - found
+            counters.moreKeys += keys
