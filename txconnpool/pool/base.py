@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.pool.test_library -*-
+# -*- test-case-name: tests.pool.test_base -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
 What all pools for programs have in common, whatever their requests are: options, leases, waiting for connections, the

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.pool.test_library -*-
+# -*- test-case-name: tests.pool.test_observer -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
 A base class for observers of a pool.

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.pool.test_library -*-
+# -*- test-case-name: tests.pool.test_base -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
 Callers that wait until a pool has a number of established connections.

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.pool.test_state -*-
+# -*- test-case-name: tests.pool.test_balance -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
 The distribution of a pool's connections among its servers.

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.pool.test_state -*-
+# -*- test-case-name: tests.pool.test_health -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
 Which servers of a pool are up or down, when those that are down are dialed again, and the errors that say so.

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.pool.test_state -*-
+# -*- test-case-name: tests.pool.test_picking -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
 The connections of a pool by phase, and the choice of one for a request.

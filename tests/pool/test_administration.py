@@ -1,0 +1,93 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for L{txconnpool.pool.decisions.administration}.
+"""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.pool.world import World
+from txconnpool.pool.decisions.limits import Limits
+from txconnpool.pool.decisions.records import OPEN, RETIRING
+
+
+class ChangeTests(SynchronousTestCase):
+    """
+    Tests for other bounds, and for replacing all connections.
+    """
+
+    def test_smaller(self) -> None:
+        """
+        Connections above a smaller bound are closed, idle ones first and busy ones when they carry nothing.
+        """
+        world = World(maximum=4)
+        records = world.established(4)
+        waiters = [world.ask() for _ in range(3)]
+        world.do(world.admin.setLimits(Limits(maximum=2, idleTimeout=0, maxLifetime=0), world.now))
+        self.assertEqual([record.load for record in world.closes], [0])
+        self.assertEqual(sorted(world.phases), [OPEN, OPEN, RETIRING, RETIRING])
+        for waiter in waiters:
+            world.end(waiter)
+        self.assertEqual(len(world.closes), 2)
+        for record in list(world.closes):
+            self.assertIn(record, records)
+            world.lose(record)
+        self.assertEqual((world.phases, world.dials), ([OPEN, OPEN], []))
+
+    def test_smallerThanDialed(self) -> None:
+        """
+        Dials in progress that are above a smaller bound end with their connection being closed.
+        """
+        world = World(3, maximum=6)
+        world.established(3)
+        for _ in range(6):
+            world.ask()
+        self.assertEqual(len(world.dials), 3)
+        world.do(world.admin.setLimits(Limits(maximum=3, idleTimeout=0, maxLifetime=0), world.now))
+        while world.dials:
+            world.accept()
+        for record in list(world.closes):
+            world.lose(record)
+        self.assertEqual((world.phases, world.dials), ([OPEN] * 3, []))
+
+    def test_larger(self) -> None:
+        """
+        A larger bound lets those who wait have dials.
+        """
+        world = World(maximum=1)
+        world.established()
+        world.ask()
+        waiter = world.ask()
+        self.assertEqual(world.dials, [])
+        world.do(world.admin.setLimits(Limits(maximum=2), world.now))
+        world.accept()
+        self.assertIsNotNone(waiter.record)
+
+    def test_depth(self) -> None:
+        """
+        Another depth is in force on the connections there are, and on those held back when they come again.
+        """
+        world = World(maximum=2)
+        first, second = world.established(2)
+        world.state.connections.hold(second)
+        world.do(world.admin.setLimits(Limits(maximum=2, depth=5), world.now))
+        world.state.connections.unhold(second, world.now)
+        self.assertEqual([first.depth, second.depth], [5, 5])
+
+    def test_expire(self) -> None:
+        """
+        All connections are replaced, dials in progress too.
+        """
+        world = World(minimum=2, maximum=2).start()
+        first = world.accept()
+        (dial,) = world.dials
+        world.do(world.admin.expire(world.now))
+        self.assertEqual(world.closes, [first])
+        world.accept(dial)
+        self.assertEqual(world.closes, [first, dial])
+        world.lose(first)
+        world.lose(dial)
+        world.accept()
+        world.accept()
+        self.assertEqual((world.phases, world.state.counters.closed), ([OPEN, OPEN], 2))

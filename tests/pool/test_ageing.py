@@ -1,0 +1,235 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for L{txconnpool.pool.decisions.ageing}, and for checks of idle connections.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.pool.world import World
+from txconnpool.pool.decisions.actions import Dial
+from txconnpool.pool.decisions.limits import Limits
+from txconnpool.pool.decisions.records import CHECKING, DOUBTFUL, GONE, Record
+from txconnpool.pool.decisions.servers import Server
+from txconnpool.pool.decisions.state import PoolState
+
+
+class CheckTests(SynchronousTestCase):
+    """
+    Tests for checking connections.
+    """
+
+    def doubtful(self, count: int = 1, **limits: Any) -> tuple[World, list[Record]]:
+        """
+        Have connections that were idle for too long to be trusted.
+        """
+        world = World(checkIfIdleFor=1.0, **limits)
+        records = world.established(count)
+        world.advance(2)
+        world.state.doubt(world.now)
+        return world, records
+
+    def test_fresh(self) -> None:
+        """
+        A connection that was used a moment ago is used without a check.
+        """
+        world = World(checkIfIdleFor=1.0)
+        world.established()
+        world.advance(0.9)
+        world.state.doubt(world.now)
+        self.assertIsNotNone(world.ask().record)
+        self.assertEqual(world.checks, [])
+
+    def test_lives(self) -> None:
+        """
+        One that was not is checked first, and used when it lives.
+        """
+        world, (record,) = self.doubtful()
+        waiter = world.ask()
+        self.assertEqual((waiter.record, world.checks, world.dials), (None, [record], []))
+        world.state.connections.checked(record, world.now)
+        world.do([])
+        self.assertIs(waiter.record, record)
+
+    def test_dead(self) -> None:
+        """
+        If it does not live it is closed, and the next one is checked, or one is dialed.
+        """
+        world, records = self.doubtful(2)
+        waiter = world.ask()
+        for count in (1, 2):
+            record = world.checks[-1]
+            world.do(world.state.connections.discard(record, "dead") + world.state.grow(world.now))
+            self.assertEqual(len(world.closes), count)
+        self.assertEqual(set(world.checks), set(records))
+        world.accept()
+        self.assertIsNotNone(waiter.record)
+
+    def test_oneEach(self) -> None:
+        """
+        As many are checked as there are requests for them, not all; no dial begins meanwhile.
+        """
+        world, _ = self.doubtful(3)
+        first = world.ask()
+        self.assertEqual(len(world.checks), 1)
+        second = world.ask()
+        self.assertEqual((len(world.checks), world.dials), (2, []))
+        for record in world.checks:
+            world.state.connections.checked(record, world.now)
+        world.do([])
+        self.assertTrue(first.record and second.record)
+        self.assertEqual(world.state.stats().idle, 1)
+
+    def test_lost(self) -> None:
+        """
+        A connection that is lost while it is checked, or in doubt, is gone.
+        """
+        world, (first, second) = self.doubtful(2)
+        world.ask()
+        (checked,) = world.checks
+        (doubted,) = {first, second} - {checked}
+        self.assertEqual((checked.phase, doubted.phase), (CHECKING, DOUBTFUL))
+        world.lose(checked)
+        world.state.connections.checked(checked, world.now)
+        self.assertEqual(world.checks[-1], doubted)
+        world.lose(doubted)
+        self.assertEqual((checked.phase, doubted.phase), (GONE, GONE))
+        self.assertEqual(len(world.dials), 1)
+
+    def test_idle(self) -> None:
+        """
+        A check is no use: connections in doubt are closed when they were idle for long, no fewer than are kept.
+        """
+        world, _ = self.doubtful(3, minimum=1, idleTimeout=10)
+        world.advance(9)
+        self.assertEqual(len(world.closes), 2)
+
+    def test_keepAlive(self) -> None:
+        """
+        An idle connection is checked that often, and used meanwhile only if there is need.
+        """
+        world = World(keepAlive=10)
+        (record,) = world.established()
+        for _ in range(3):
+            world.advance(9)
+            self.assertEqual(world.checks, [])
+            world.advance(1)
+            self.assertEqual(world.checks, [record])
+            world.checks.clear()
+            world.state.connections.checked(record, world.now)
+
+    def test_keepAliveBusy(self) -> None:
+        """
+        A connection in use needs no check, nor one that was used meanwhile.
+        """
+        world = World(keepAlive=10)
+        world.established()
+        waiter = world.ask()
+        world.advance(25)
+        world.end(waiter)
+        world.advance(9)
+        self.assertEqual(world.checks, [])
+        world.advance(11)
+        self.assertEqual(len(world.checks), 1)
+
+    def test_keptAliveAges(self) -> None:
+        """
+        What is kept alive is closed all the same when it was not used for long.
+        """
+        world = World(keepAlive=10, idleTimeout=35)
+        (record,) = world.established()
+        for _ in range(3):
+            world.advance(10)
+            world.state.connections.checked(world.checks.pop(), world.now)
+        world.advance(5)
+        self.assertEqual(world.closes, [record])
+
+
+class AgeTests(SynchronousTestCase):
+    """
+    Tests for connections that are idle for long or old.
+    """
+
+    def test_idle(self) -> None:
+        """
+        What is idle for long is closed, the longest first, down to what is kept open.
+        """
+        world = World(maximum=3, minimum=1, idleTimeout=10)
+        records = world.established(3)
+        last = world.ask()
+        world.advance(8)
+        world.end(last)
+        world.advance(3)
+        self.assertEqual(set(world.closes), set(records) - {last.record})
+        world.advance(100)
+        self.assertEqual(len(world.closes), 2)
+
+    def test_idleLater(self) -> None:
+        """
+        One that was busy when the others were looked at is looked at in its turn.
+        """
+        world = World(maximum=2, idleTimeout=10)
+        world.established(2)
+        waiter = world.ask()
+        world.advance(12)
+        self.assertEqual(len(world.closes), 1)
+        world.end(waiter)
+        world.advance(25)
+        self.assertEqual(len(world.closes), 2)
+
+    def test_old(self) -> None:
+        """
+        An old connection is replaced, and one in use is never cut.
+        """
+        world = World(maximum=2, minimum=2, maxLifetime=100)
+        world.established(2)
+        waiter = world.ask()
+        world.advance(101)
+        (closed,) = world.closes
+        self.assertIsNot(closed, waiter.record)
+        world.advance(100)
+        self.assertEqual(world.closes, [closed])
+        world.end(waiter)
+        self.assertEqual(world.closes, [closed, waiter.record])
+
+    def test_spread(self) -> None:
+        """
+        Connections made in one moment do not end in one.
+        """
+        state = PoolState(Limits(maximum=100, minimum=100, idleTimeout=0, maxLifetime=3600))
+        state.servers += [Server("server", None)]
+        (dial,) = state.start(0)
+        for _ in range(100):
+            assert isinstance(dial, Dial)
+            (dial, *_) = [*state.dialed(dial.record, None, 0), None]
+        ends = sorted(record.expires for record in state.records)
+        self.assertGreaterEqual(ends[0], 3600 * 0.95)
+        self.assertLessEqual(ends[-1], 3600)
+        crowd = max(sum(1 for end in ends if start <= end < start + 1) for start in ends)
+        self.assertLess(crowd, 20)
+
+    def test_both(self) -> None:
+        """
+        A pool at work with every kind of ageing is always called at a time to come.
+        """
+        world = World(maximum=3, minimum=1, idleTimeout=7, maxLifetime=11, keepAlive=3, checkIfIdleFor=1)
+        world.established(3)
+        for step in range(60):
+            world.state.doubt(world.now)
+            waiter = world.ask()
+            world.advance(0.7 * (step % 7))
+            for record in list(world.checks):
+                world.checks.remove(record)
+                world.state.connections.checked(record, world.now)
+            world.do([])
+            while world.dials:
+                world.accept()
+            if waiter.record is not None:
+                world.end(waiter)
+            for record in list(world.closes):
+                world.lose(record)
+            self.assertLessEqual(len(world.state.records), 3)
+        self.assertGreater(world.state.counters.closed, 5)
