@@ -25,8 +25,9 @@ class Dial:
 @dataclass(frozen=True, slots=True)
 class Check:
     """
-    Test whether the connection of C{record} is alive. Report the result by L{PoolState.checked} or
-    L{PoolState.discard}.
+    Test whether the connection of C{record} is alive. Report the result by
+    L{Records.checked<txconnpool.pool.decisions.picking.Records.checked>} or
+    L{Records.discard<txconnpool.pool.decisions.picking.Records.discard>}.
     """
 
     record: Record
