@@ -98,7 +98,7 @@ class WordsTests(TLSTestCase):
         Without the packages for TLS it is told how to get them, and plain endpoints work.
         """
         with mock.patch.dict(sys.modules, {"OpenSSL": None}):
-            told = "TLS needs packages that are not here: pip install 'txconnpool[tls]'"
+            told = "TLS needs packages that are not installed: pip install 'txconnpool[tls]'"
             self.assertTold(self.server(), told)
             self.assertTold("tls:x:1", told, server=False)
             SERVER.checkFiles("tcp:1")

@@ -1,4 +1,4 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-Sockets, endpoints and time.
+Transports, endpoints, TLS and clocks.
 """

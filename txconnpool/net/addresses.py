@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.net.test_addresses -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-The forms in which programs give the address of a server.
+Convert the addresses of servers that programs pass into endpoints.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 # -*- test-case-name: tests.net.test_clock -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Time that does not jump.
+Make a reactor's clock independent of changes of the system's clock.
 
-A reactor goes by the system's clock. When that is put back by an hour, no timer goes off for an hour: a server that
-hangs is not noticed, who waits for a connection waits. When it is put forward, all that is in flight is late.
+Twisted's reactors schedule timers by the system's clock. If the clock is set back by an hour, no timer fires for an
+hour, so that no timeout detects a server that hangs. If it is set forward, all timeouts expire at once.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from twisted.internet.base import ReactorBase
 
 def steady(reactor: Any) -> None:
     """
-    Have a reactor count on evenly from now, whatever becomes of the system's clock. Of a process that is ours alone.
+    Make a reactor use the monotonic clock from now on. This is for a process that belongs to txconnpool, since it
+    changes the reactor for the whole process.
 
-    What it says does not change by that, so that timers which are running stay right, and values in C{memory:} end at
-    the dates that clients give, as those of memcached, which counts in the same way.
+    The value of C{reactor.seconds()} continues without a jump, so running timers stay correct. C{memory:} compares the
+    expiration dates that clients send with this time; memcached uses a monotonic clock for that too.
 
-    @param reactor: one of Twisted's; any other is left alone.
+    @param reactor: a reactor of Twisted; any other object is not changed.
     """
     if isinstance(reactor, ReactorBase):
         monotonic = time.monotonic

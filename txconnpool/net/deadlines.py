@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.net.test_deadlines -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Many things that are to end in time, and one timer for all of them.
+One timer for many deadlines.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ from twisted.internet.interfaces import IDelayedCall
 
 class Deadlines:
     """
-    What is to end within one and the same time each, so that one timer, for the oldest, serves all.
+    Members that must each end within the same time after they were added. One timer, for the oldest member, serves all.
 
-    @ivar since: the members and when each was added, in that order.
-    @ivar timeout: seconds from a member's adding until it is late; C{None}: no member ever is. See L{retime}.
+    @ivar since: the members, in the order in which they were added, and the times of that.
+    @ivar timeout: the seconds after which a member is late; C{None}: never. L{retime} changes it.
     """
 
     def __init__(self, reactor: Any, timeout: float | None, late: Callable[[Any], None]) -> None:
         """
-        @param timeout: seconds from a member's adding until it is late; C{None}: no member ever is.
-        @param late: called with a member that is late, which is a member no more.
+        @param reactor: the clock.
+        @param timeout: the seconds after which a member is late; C{None}: never.
+        @param late: called with each member that is late, after it was removed.
         """
         self.since: dict[Any, float] = {}
         self._reactor = reactor
@@ -34,11 +35,11 @@ class Deadlines:
 
     def add(self, member: Any) -> float:
         """
-        Let the time of C{member} begin.
+        Add a member, whose time starts now.
 
-        @return: now.
+        @return: the current time.
         """
-        seconds = self._seconds  # by itself: as a method it would be looked for in the class
+        seconds = self._seconds  # a local name: self._seconds() would first look for a method in the class
         now: float = seconds()
         self.since[member] = now
         if self._timer is None and self.timeout is not None:
@@ -47,13 +48,13 @@ class Deadlines:
 
     def discard(self, member: Any) -> None:
         """
-        C{member} has ended, if it was one.
+        Remove a member that has ended. It is no error if it is not there.
         """
         self.since.pop(member, None)
 
     def retime(self, timeout: float | None) -> None:
         """
-        Give all members another time, counted from their adding.
+        Change the timeout of all members. Their times still count from when they were added.
         """
         self.stop()
         self.timeout = timeout
@@ -62,7 +63,7 @@ class Deadlines:
 
     def stop(self) -> None:
         """
-        Leave no timer behind. The next L{add} starts it again.
+        Cancel the timer. The next L{add} starts it again.
         """
         if self._timer is not None:
             self._timer.cancel()
@@ -70,7 +71,7 @@ class Deadlines:
 
     def _check(self, timeout: float) -> None:
         """
-        Tell of those that are late, and come back for the next. Without members the timer rests.
+        Remove the members that are late and call C{late} for each, and set the timer for the next one, if there is one.
         """
         self._timer = None
         now = self._seconds()
@@ -82,10 +83,10 @@ class Deadlines:
                 break
             late.append(member)
         for member in late:
-            if self.since.pop(member, None) is not None:  # it is not there if it ended by what became of another
+            if self.since.pop(member, None) is not None:  # late() of another member may have removed it
                 self._late(member)
 
 
-#: Seconds that do not matter. The sum of a time and a span may be rounded down, and a timer for the rest of it may not
-#: move the clock at all.
+#: A member that would be late within this many seconds is late now. The sum of a time and a timeout may be rounded
+#: down, and a timer for the tiny remaining time might not advance the clock at all.
 _TICK = 1e-6

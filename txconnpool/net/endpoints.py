@@ -43,7 +43,7 @@ def checkClientFiles(description: str) -> None:
     """
     Read the keys and certificates that a client endpoint string names, if it names any.
 
-    @raise CannotUse: they cannot be read, or do not fit together.
+    @raise CannotUse: they cannot be read, or do not match.
     """
     if usesTLS(description):
         TLSClientEndpoint(ReactorProxy(), description).read()
@@ -73,7 +73,7 @@ class TLSClientEndpoint:
 
         @return: Twisted's endpoint with these keys and certificates.
 
-        @raise CannotUse: they cannot be read, or do not fit together.
+        @raise CannotUse: they cannot be read, or do not match.
         """
         with explained(self._description):
             for name in ("trustRoots", "caCertsDir"):

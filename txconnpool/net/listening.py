@@ -43,7 +43,7 @@ def checkServerFiles(description: str) -> None:
     Read the keys and certificates that a server endpoint string names, and look for its socket of systemd, if it names
     any.
 
-    @raise CannotUse: they cannot be read, do not fit together, or do not exist.
+    @raise CannotUse: they cannot be read, do not match, or do not exist.
     """
     Listener(ReactorProxy(), description).checkFiles()
 
@@ -91,7 +91,7 @@ def describeListenError(error: BaseException) -> str | None:
         where = error.port if error.interface is None else f"{error.interface or '*'}:{error.port}"
         reason = error.socketError
     elif isinstance(error, OSError):
-        # From the lock file of a UNIX socket. Twisted does not make a CannotListenError of it.
+        # An error of the lock file of a UNIX socket, which Twisted does not convert to CannotListenError.
         where, reason = error.filename2, error
     else:
         return None
@@ -131,7 +131,7 @@ class Listener:
         """
         Read the keys and certificates, and look for the socket of systemd, without listening.
 
-        @raise CannotUse: they cannot be read, do not fit together, or do not exist.
+        @raise CannotUse: they cannot be read, do not match, or do not exist.
         """
         if self.read() is None or self._inner:
             plain = self._inner or self._description
@@ -177,7 +177,7 @@ class Listener:
 
         @return: an argument for L{use}; C{None} if the endpoint string is not one for TLS.
 
-        @raise CannotUse: they cannot be read, or do not fit together.
+        @raise CannotUse: they cannot be read, or do not match.
         """
         if not usesTLS(self._description):
             return None
@@ -257,7 +257,7 @@ class _Ports(ReactorProxy):
         from OpenSSL.SSL import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_PEER
         from twisted.protocols.tls import TLSMemoryBIOFactory
 
-        context = contextFactory.getContext()  # this reads the files, and fails if key and certificate do not fit
+        context = contextFactory.getContext()  # reads the files; fails if the key and the certificate do not match
         if self._authorities:
             store = context.get_cert_store()
             for each in self._authorities:

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.net.test_reactorproxy -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-A reactor for endpoints, whose listening ports are opened in a way of ours.
+A wrapper around a reactor that intercepts the opening of listening ports by server endpoints.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from twisted.internet.interfaces import IReactorPluggableNameResolver
 from zope.interface import directlyProvides
 
-#: Opens a listening port, given the factory of its protocols.
+#: Opens a listening port for a protocol factory.
 OpenPort = Callable[[Any], Any]
 
 
@@ -22,23 +22,23 @@ def _open(factory: Any, openPort: OpenPort) -> Any:
 
 class ReactorProxy:
     """
-    Stands between server endpoints and a reactor, and intercepts the calls that open listening ports. Every kind of
-    server endpoint ends in one of them.
+    Passed to server endpoints in place of a reactor, it intercepts the calls that open listening ports. Every kind of
+    server endpoint ends in one of these calls.
 
-    Without a reactor it serves to make endpoints of any kind, in order to see whether that fails.
+    Without a reactor, it can be used to create endpoints of any kind, in order to check that this does not fail.
     """
 
     nameResolver = None
 
     def __init__(self, reactor: Any = None, intercept: Callable[[Any, OpenPort], Any] = _open) -> None:
         """
-        @param reactor: the reactor; may be C{None} if nothing is called but what C{intercept} replaces.
-        @param intercept: called for each port with its factory, and with a function that opens the port for this
-            factory or another one. Returns the port.
+        @param reactor: the reactor; C{None} if no method is called but those that C{intercept} replaces.
+        @param intercept: called for each port with its protocol factory and a function that opens the port for a given
+            factory. Returns the port.
         """
         self._reactor = reactor
         self._intercept = intercept
-        # Client endpoints for tls: warn about a reactor without a resolver as soon as they are made.
+        # Client endpoints for tls: warn about a reactor without a name resolver when they are created.
         directlyProvides(self, IReactorPluggableNameResolver)
 
     def __getattr__(self, name: str) -> Any:

@@ -54,7 +54,7 @@ def checkServer(description: str) -> None:
         try:
             serverFromString(ReactorProxy(), description)
         except (IndexError, KeyError):
-            # systemd gave this process no such socket. That says nothing about the string.
+            # systemd passed no such socket to this process. The string may still be correct.
             if kind.lower() != "systemd":
                 raise
 
@@ -80,8 +80,8 @@ def _unescaped(text: str) -> str:
     return re.sub(r"\\(.)", r"\1", text, flags=re.DOTALL)
 
 
-# The parsers of Twisted that read files, as far as they do not. The names and the order of the parameters are theirs:
-# twisted.internet.endpoints, _parseSSL, _parseClientTLS and _TLSServerEndpointParser.
+# Replacements for the parsers of Twisted that read files. They have the same parameters, in the same order, as
+# _parseSSL, _parseClientTLS and _TLSServerEndpointParser in twisted.internet.endpoints.
 
 
 def _sslServer(
