@@ -175,8 +175,9 @@ class LoadTests(SynchronousTestCase):
         """
         self.assertProblems(
             "[connpool]\npool-size = 1\npool_size = 2\n[connpool]\n",
-            "FILE:3: [connpool] pool-size stands twice; expected one, with several values on a line each",
-            "FILE:4: [connpool] stands twice; expected all keys of a section together",
+            "FILE:3: [connpool] pool-size is given twice; expected one, with each of several values on a line of its "
+            "own",
+            "FILE:4: [connpool] is given twice; expected all keys of a section together",
         )
 
     def test_form(self) -> None:
@@ -223,7 +224,7 @@ class LoadTests(SynchronousTestCase):
         )
         self.assertProblems(
             "[pool:a]\nlisten = tcp:1\n[pool:b]\nlisten = tcp:1\n",
-            "FILE:4: [pool:b] pool 'a' listens on tcp:1 too; expected a listen of its own for each pool",
+            "FILE:4: [pool:b] pool 'a' listens on tcp:1 too; expected another address for each pool",
         )
 
     def test_rulesOfProcess(self) -> None:
@@ -241,7 +242,7 @@ class LoadTests(SynchronousTestCase):
         """
         self.assertProblems(
             "[pool:a]\n[pool:b]\n",
-            "FILE: pool 'b': pool 'a' listens on tcp:11212:interface=127.0.0.1 too; expected a listen of its own for "
+            "FILE: pool 'b': pool 'a' listens on tcp:11212:interface=127.0.0.1 too; expected another address for "
             "each pool",
         )
 

@@ -197,7 +197,7 @@ class SettingsTests(SynchronousTestCase):
         """
         Settings(stats="tcp:11213:interface=127.0.0.1")
         self.assertFaults(
-            ["pool 'a': stats tcp:1 is where pool 'a' listens; expected an endpoint of its own"],
+            ["pool 'a': stats tcp:1 is in listen too; expected an address of its own"],
             pools=(PoolSettings(name="a", listen=("tcp:2", "tcp:1")),),
             stats="tcp:1",
         )

@@ -1,6 +1,6 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-Settings: their values, where they are read, and how they change.
+The settings of the proxy: their values, the ini file and the command line, and what a change of settings requires.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 """
 Users and passwords, and where they are kept.
 
-Settings only say where they are. What is there is read when it is needed, and never part of a message.
+Settings contain only the place of a password, never the password itself. It is read when it is needed, and never shown
+in a message.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ def readLogins(source: str) -> tuple[Login, ...]:
     """
     Read users and passwords.
 
-    @param source: C{file:PATH}, or C{env:NAME} for an environment variable; in there, one C{user:password} a line.
+    @param source: C{file:PATH}, or C{env:NAME} for an environment variable. Each line in it is C{user:password}.
 
     @return: each user with the password.
 
-    @raise ValueError: there are none; its message says why, and nothing of what is there.
+    @raise ValueError: they cannot be read. The message says why, and has nothing of the content.
     """
     kind, _, place = source.partition(":")
     if kind == "file" and place:
@@ -55,7 +56,7 @@ def readLogins(source: str) -> tuple[Login, ...]:
 
 class Accounts(Kind[str]):
     """
-    Where users and passwords are.
+    The place of users and passwords: a file or an environment variable.
     """
 
     metavar = "SOURCE"
@@ -98,7 +99,7 @@ class Accounts(Kind[str]):
 
 class SecretFile(Kind[str]):
     """
-    A file whose first line is a secret.
+    The path of a file whose first line is a secret.
     """
 
     metavar = "FILE"

@@ -3,7 +3,7 @@
 """
 Settings from an ini file and the command line.
 
-Everything that is wrong is collected and told at once, in one line each.
+All errors are collected and reported together, each in one line with the place of the error.
 """
 
 from __future__ import annotations
@@ -30,15 +30,16 @@ from txconnpool.config.settings import (
 
 def load(path: str | None = None, given: Mapping[str, Sequence[str]] | None = None) -> Settings:
     """
-    Make the settings from an ini file and from options of the command line, which win over the file.
+    Make settings from an ini file and from options of the command line, which override the file. The files that the
+    settings name are read and checked too, see L{txconnpool.config.files}.
 
-    Options that belong to a pool are for every pool of the file. C{upstream} and C{listen} replace those of the file,
-    and are refused when it has several pools.
+    Options for pools apply to every pool of the file. C{upstream} and C{listen} replace those of the file, and are
+    refused if it has several pools.
 
-    @param path: the ini file.
-    @param given: for each long option that was used, without its hyphens: its texts.
+    @param path: the ini file, if there is one.
+    @param given: the texts of each long option that was used, by its name without the two hyphens.
 
-    @raise ConfigError: with all that is wrong.
+    @raise ConfigError: with all faults.
     """
     return _Loader(path).load(given or {})
 
@@ -46,26 +47,26 @@ def load(path: str | None = None, given: Mapping[str, Sequence[str]] | None = No
 @dataclass(frozen=True)
 class _Entry:
     """
-    A setting as it was given.
+    A setting in the file or on the command line.
 
-    @ivar place: where it was, to begin a sentence about it.
-    @ivar texts: what stands there.
+    @ivar place: where it is, as the beginning of an error message.
+    @ivar texts: the texts of its values.
     """
 
     place: str
     texts: list[str]
 
 
-# The place and the value, by attribute.
+#: The place and the value of each setting that was given, by attribute.
 _Values = dict[str, tuple[str, Any]]
 
 
 class _Loader:
     """
-    Collects what is given and what is wrong with it.
+    Reads settings and collects the errors in them.
 
-    @ivar problems: one line each.
-    @ivar wrong: the attributes of settings that are wrong by themselves: no use to hold them against others.
+    @ivar problems: one line for each error.
+    @ivar wrong: the attributes of settings whose values are wrong. They are not compared with other settings.
     """
 
     def __init__(self, path: str | None) -> None:
@@ -96,9 +97,9 @@ class _Loader:
         Read a file.
 
         The form is that of C{configparser}, with C{=} only and without interpolation (endpoint strings have colons and
-        percent signs); read here because an error needs its line, and all errors of the file are wanted at once.
+        percent signs). That module itself is not used, because it keeps no line numbers and stops at the first error.
 
-        @return: the entries by section and key.
+        @return: the entries, by section and key.
         """
         sections: dict[str, dict[str, _Entry]] = {}
         section: str | None = None
@@ -112,7 +113,7 @@ class _Loader:
             elif section:
                 self._entry(f"{place} [{section}]", first, more, sections[section], section == "connpool")
         if section is None and len(self.problems) == before:
-            # On reload, that is a file which is just being written: nobody wants the defaults of everything.
+            # At a reload, the file may be just being written. It must not put the defaults of all settings in force.
             self.problems.append(f"{path}: is empty: expected [connpool] or [pool:NAME]")
         return sections
 
@@ -120,7 +121,7 @@ class _Loader:
         """
         Begin a section.
 
-        @return: its name, or nothing when there is no such section.
+        @return: its name, or an empty string if there is no such section.
         """
         name = header.removeprefix("[").removesuffix("]").strip()
         if not re.fullmatch(rf"connpool|pool:{POOL_NAME}", name):
@@ -128,15 +129,15 @@ class _Loader:
             self.problems.append(f"{place} {header}: no such section; {right}")
             return ""
         if name in sections:
-            self.problems.append(f"{place} [{name}] stands twice; expected all keys of a section together")
+            self.problems.append(f"{place} [{name}] is given twice; expected all keys of a section together")
         sections.setdefault(name, {})
         return name
 
     def _entry(self, place: str, first: str, more: list[str], entries: dict[str, _Entry], process: bool) -> None:
         """
-        Take a key and its value.
+        Add a key and its value to a section.
 
-        @param process: whether keys of the whole process may stand here.
+        @param process: whether the section may have settings of the whole process.
         """
         key, equals, text = (part.strip() for part in first.partition("="))
         name = key.lower().replace("_", "-")
@@ -144,7 +145,8 @@ class _Loader:
         if not equals:
             self.problems.append(f"{place} {first!r}: expected KEY = VALUE")
         elif name in entries:
-            self.problems.append(f"{place} {name} stands twice; expected one, with several values on a line each")
+            right = "expected one, with each of several values on a line of its own"
+            self.problems.append(f"{place} {name} is given twice; {right}")
         elif name in known:
             entries[name] = _Entry(place, [each for each in (text, *more) if each] or [""])
         elif any(name == each.name for each in OPTIONS):
@@ -156,7 +158,7 @@ class _Loader:
 
     def _lines(self, path: str) -> list[str]:
         """
-        Read the lines of a file.
+        @return: the lines of a file; none if it cannot be read.
         """
         try:
             with open(path, encoding="utf-8-sig") as file:
@@ -169,9 +171,9 @@ class _Loader:
 
     def _values(self, entries: Mapping[str, _Entry]) -> _Values:
         """
-        Read and check what is given.
+        Parse and check settings.
 
-        @param entries: by key.
+        @param entries: the texts, by key.
         """
         values = {}
         for each in OPTIONS:
@@ -190,11 +192,12 @@ class _Loader:
 
     def _build(self, process: _Values, pools: Mapping[str, _Values]) -> Settings:
         """
-        Make the objects, which check what is given against each other.
+        Construct the settings, which compares them with each other.
 
-        @param pools: by name; what is given for the process is in each of them too.
+        @param process: the settings of the section C{[connpool]} and of the command line.
+        @param pools: the settings of each pool, by name. They include those in C{process}.
 
-        @raise ConfigError: with all that is wrong.
+        @raise ConfigError: with all faults.
         """
         built, settings = [], None
         for name, values in pools.items():
@@ -213,28 +216,28 @@ class _Loader:
 
     def _locate(self, error: ConfigError, pools: Mapping[str, _Values]) -> None:
         """
-        Say of each fault where the setting that is to blame was given.
+        Add the faults of settings to the problems, each with the place of the first of its settings that was given.
         """
         for fault in error.faults:
             places = [pools[fault.pool][each][0] for each in fault.attributes if each in pools[fault.pool]]
             problem = f"{places[0]} {fault.text}" if places else f"{self.path}: {fault}"
-            # What is wrong by itself was told, and its default is nothing to hold against others.
+            # A setting whose value is wrong is reported already. Comparing its default with others makes no sense.
             if problem not in self.problems and not self.wrong.intersection(fault.attributes):
                 self.problems.append(problem)
 
 
 def _arguments(values: _Values, options: Iterable[Option]) -> dict[str, Any]:
     """
-    Choose what one of the two classes takes; defaults are its own.
+    @return: the arguments for a class of settings. Settings that were not given are left to its defaults.
     """
     return {each.attribute: values[each.attribute][1] for each in options if each.attribute in values}
 
 
 def _statements(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
     """
-    Join each key with the deeper indented lines below it; comments and empty lines fall out.
+    Join each key with the lines below it that have more indent. Comments and empty lines are left out.
 
-    @return: the number of the first line, and the lines.
+    @return: for each key, the number of its first line, and its lines.
     """
     number, indent, texts = 0, 0, list[str]()
     for at, line in enumerate(lines, 1):

@@ -1,10 +1,11 @@
 # -*- test-case-name: tests.config.test_settings -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-The settings: one frozen object, with everything in it checked.
+The settings: frozen objects that check themselves when they are constructed.
 
-Each setting is one field, declared with L{option}: its ini key, its long option, the help, the check and the default
-follow from that. C{conf/connpool.ini} explains them all, which a test holds.
+Each setting is one field, declared with L{option}, from which its ini key, its long option, the help, the checks and
+the default are made. C{conf/connpool.ini} explains all settings; a test ensures that it does. Constructing settings
+reads no file, see L{txconnpool.config.files}.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ from txconnpool.wire.dialects import DIALECTS
 @dataclass(frozen=True)
 class Fault:
     """
-    One thing that is wrong with settings.
+    One error in settings.
 
-    @ivar text: what was found and what would be right, in one line.
-    @ivar attributes: the settings that are to blame, the first one most.
-    @ivar pool: the name of the pool that has them, or nothing.
+    @ivar text: one line with the value that was found and with those that are allowed.
+    @ivar attributes: the attributes of the settings that are wrong, or that contradict each other. The first one is
+        most likely to be changed.
+    @ivar pool: the name of their pool; an empty string for settings of the process.
     """
 
     text: str
@@ -43,9 +45,9 @@ class Fault:
 
 class ConfigError(ValueError):
     """
-    Settings that cannot be used. Its text has one line for each fault.
+    Settings that cannot be used. The text of the exception has one line for each fault.
 
-    @ivar faults: all that is wrong.
+    @ivar faults: all faults.
     """
 
     def __init__(self, faults: Iterable[Fault]) -> None:
@@ -53,7 +55,7 @@ class ConfigError(ValueError):
         super().__init__("\n".join(map(str, self.faults)))
 
 
-# A request's line stands beside its value in the buffers, and a get of many keys is a long line.
+#: Bytes of a buffer that a value of the maximum size leaves for the line of its request or reply.
 _LINE = 1 << 16
 _UNREAD_HARD = 64 << 20
 _COMMANDS = Words(
@@ -85,7 +87,7 @@ class PoolSettings:
     upstream: tuple[str, ...] = option(
         ("tcp:127.0.0.1:11211",),
         Endpoint(checkClient, checkClientFiles, "tcp:HOST:PORT, unix:PATH, tls:HOST:PORT or memory:"),
-        "a server, as a client endpoint string; memory: is one inside the process; may be repeated",
+        "the address of a server, as a client endpoint string; memory: is a server inside the process; may be repeated",
         "Servers and clients",
         "u",
         many=True,
@@ -93,7 +95,7 @@ class PoolSettings:
     listen: tuple[str, ...] = option(
         ("tcp:11212:interface=127.0.0.1",),
         _listening("tcp:PORT:interface=ADDRESS, ssl:PORT:privateKey=FILE:certKey=FILE or unix:PATH"),
-        "where clients connect, as a server endpoint string; may be repeated",
+        "an address to listen on for clients, as a server endpoint string; may be repeated",
         "Servers and clients",
         "l",
         many=True,
@@ -107,109 +109,111 @@ class PoolSettings:
     distribution: str | None = option(
         None,
         Choice("round-robin"),
-        "how requests are shared among several servers: round-robin sends them to each in turn, so it is for equal "
-        "servers only, such as a row of proxies; it must be given when there are several",
+        "how requests are distributed among several servers, required if there are several: round-robin sends them to "
+        "each in turn, so it is for interchangeable servers only, such as a row of proxies",
         "Servers and clients",
     )
     upstreamAuth: str | None = option(
         None,
         Accounts(1),
-        "where the user:password for the servers is: file:PATH or env:NAME; for servers with memcached's option -Y",
+        "the file or environment variable with the user:password for the servers: file:PATH or env:NAME; for servers "
+        "with memcached's option -Y",
         "Servers and clients",
     )
     listenAuth: str | None = option(
         None,
         Accounts(),
-        "where the users are who may connect, user:password in each line: file:PATH or env:NAME; they log in as with "
-        "memcached's option -Y",
+        "the file or environment variable with the user:password of each client that may connect, one in each line: "
+        "file:PATH or env:NAME; clients log in as with memcached's option -Y",
         "Servers and clients",
     )
     allowCommands: tuple[str, ...] | None = option(
-        None, _COMMANDS, "the only commands that clients may use; without it, all", "Servers and clients"
+        None, _COMMANDS, "the only commands that clients may use; the default is all", "Servers and clients"
     )
     denyCommands: tuple[str, ...] = option(
-        (), _COMMANDS, "commands that clients may not use, such as flush_all", "Servers and clients"
+        (), _COMMANDS, "the commands that clients may not use, such as flush_all", "Servers and clients"
     )
 
     poolSize: int = option(
-        4, Whole(1, 65535), "most connections of the pool to its servers", "Connections to servers", "s"
+        4, Whole(1, 65535), "the maximum number of connections to the servers", "Connections to servers", "s"
     )
-    minPoolSize: int = option(1, Whole(0, 65535), "connections kept open", "Connections to servers")
+    minPoolSize: int = option(
+        1, Whole(0, 65535), "the number of connections that are kept open", "Connections to servers"
+    )
     pipelineDepth: int = option(
-        1024, Whole(1, 65535), "most requests in flight on one connection", "Connections to servers"
+        1024, Whole(1, 65535), "the maximum number of requests in flight on one connection", "Connections to servers"
     )
     idleTimeout: float = option(
         600.0,
         Seconds(0.001, _YEAR, "never"),
-        "close a connection beyond min-pool-size when unused for so long; 0 = never",
+        "close a connection beyond min-pool-size that has been unused for this time; 0 = never",
         "Connections to servers",
     )
     maxLifetime: float = option(
         3600.0,
         Seconds(0.001, _YEAR, "never"),
-        "replace a connection that is so old; 0 = never",
+        "replace a connection of this age; 0 = never",
         "Connections to servers",
     )
 
-    connectTimeout: float = option(1.0, Seconds(0.001, _DAY), "time to connect to a server", "Times of a request")
-    waitTimeout: float = option(
-        1.0, Seconds(0.001, _DAY), "time a request may wait for a connection", "Times of a request"
-    )
+    connectTimeout: float = option(1.0, Seconds(0.001, _DAY), "how long connecting to a server may take", "Timeouts")
+    waitTimeout: float = option(1.0, Seconds(0.001, _DAY), "how long a request may wait for a connection", "Timeouts")
     requestTimeout: float = option(
-        2.0, Seconds(0.001, _DAY), "time a server has to answer a request", "Times of a request"
+        2.0, Seconds(0.001, _DAY), "how long a server may take to reply to a request", "Timeouts"
     )
     slowRequest: float = option(
-        0.0, Seconds(0.001, _DAY, "none"), "log requests that take longer; 0 = none", "Times of a request"
+        0.0, Seconds(0.001, _DAY, "none"), "log requests that take longer than this; 0 = none", "Timeouts"
     )
-    logKeys: str = option(
-        "yes", Choice("yes", "no"), "whether the log tells the keys of slow requests", "Times of a request"
-    )
+    logKeys: str = option("yes", Choice("yes", "no"), "whether the log shows the keys of slow requests", "Timeouts")
 
     maxClients: int = option(
         10000,
         Whole(1, 1000000),
-        "most clients connected; one more is answered `ERROR Too many open connections` and closed",
+        "the maximum number of clients; one more is answered `ERROR Too many open connections` and closed",
         "Clients",
     )
     maxWaiting: int = option(
         10000,
         Whole(1, 10000000),
-        "most requests waiting for a connection; one more is answered `SERVER_ERROR too many waiting requests`",
+        "the maximum number of requests that wait for a connection; one more is answered `SERVER_ERROR too many "
+        "waiting requests`",
         "Clients",
     )
     maxItemSize: int = option(
-        1 << 20, Size(1 << 10, 1 << 30), "largest value accepted, as memcached's option -I", "Clients"
+        1 << 20, Size(1 << 10, 1 << 30), "the largest value that is accepted, as memcached's option -I", "Clients"
     )
     maxInFlight: int = option(
         256,
         Whole(1, 1000000),
-        "most unanswered requests of one client; beyond it the client is not read from",
+        "the maximum number of requests of one client in flight; later ones wait, see session-backlog",
         "Clients",
     )
     sessionBacklog: int = option(
         64 << 10,
         Size(1 << 10, 1 << 30),
-        "a client that sends more bytes of requests than this while they cannot go on is not read from",
+        "the maximum number of bytes of one client's requests that cannot be forwarded yet; with more, reading from "
+        "the client pauses",
         "Clients",
     )
     sessionUnreadSoft: int = option(
         256 << 10,
         Size(1 << 10, 4 << 30),
-        "a client that leaves more bytes of replies unread is not read from",
+        "the bytes of replies that one client may leave unread; with more, reading from the client pauses",
         "Clients",
     )
     sessionUnreadHard: int = option(
         _UNREAD_HARD,
         Size(1 << 16, 4 << 30),
-        "a client that leaves more bytes of replies unread is closed; the default grows with max-item-size",
+        "the bytes of replies that one client may leave unread; with more, the client is closed; the default grows "
+        "with max-item-size",
         "Clients",
     )
 
     def __post_init__(self) -> None:
         """
-        Let the bounds that must hold a value grow with it where they have their defaults, and check everything.
+        Check all values. Before the check, C{sessionUnreadHard} grows with C{maxItemSize} if it has its default.
 
-        @raise ConfigError: with all that is wrong.
+        @raise ConfigError: with all faults.
         """
         faults = list(faultsOf(self, Option.checkValue))
         if not re.fullmatch(POOL_NAME, self.name):
@@ -225,7 +229,9 @@ class PoolSettings:
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """
-    The settings of a process: its pools, and what they share.
+    The settings of a process: those of its pools, and those that the pools share.
+
+    @ivar pools: the settings of each pool.
     """
 
     pools: tuple[PoolSettings, ...] = field(default_factory=lambda: (PoolSettings(),))
@@ -233,58 +239,58 @@ class Settings:
     workers: int = option(
         1,
         Whole(1, 64),
-        "processes that share all clients and all bounds, for as many processors",
-        "The whole process",
+        "the number of processes that share all clients and all bounds, to use as many processors",
+        "The process",
         fixed=True,
     )
     drainTimeout: float = option(
         5.0,
         Seconds(0.001, _DAY, "not waiting"),
-        "time a stop waits for what is in flight; 0 = none",
-        "The whole process",
+        "how long a stop waits for requests in flight; 0 = not at all",
+        "The process",
     )
     maxUnreadBytes: int = option(
         256 << 20,
         Size(1 << 20, 1 << 40),
-        "most bytes held for all clients together: replies they have not read, values they have not sent to the end; "
-        "beyond it the clients with most are closed",
-        "The whole process",
+        "the maximum number of bytes held for all clients together: replies that they have not read, and values that "
+        "they have not sent completely; with more, the clients with most of them are closed",
+        "The process",
     )
     logFormat: str | None = option(
         None,
         Choice("text", "json"),
-        "how the log is written: text, or json with one object in each line; the default is what twistd and twist do",
-        "The whole process",
+        "the format of the log: text, or json with one object in each line; the default is that of twistd and twist",
+        "The process",
         fixed=True,
     )
     stats: str | None = option(
         None,
         _listening("tcp:PORT:interface=ADDRESS or unix:PATH"),
-        "where statistics are served over HTTP, as a server endpoint string: a page for people, /metrics for "
+        "the address to serve statistics on over HTTP, as a server endpoint string: a status page, /metrics for "
         "Prometheus, /stats.json, /healthz",
-        "The whole process",
+        "The process",
         fixed=True,
     )
     admin: str | None = option(
         None,
         _listening("unix:PATH or tcp:PORT:interface=ADDRESS"),
-        "where the proxy is administered, as a server endpoint string; anything but unix: needs a password",
-        "The whole process",
+        "the address of the console, as a server endpoint string; any but unix: needs a password",
+        "The process",
         fixed=True,
     )
     adminPasswordFile: str | None = option(
         None,
         SecretFile(),
-        "file whose first line is the password that --admin asks for",
-        "The whole process",
+        "the file whose first line is the password of the console",
+        "The process",
         fixed=True,
     )
 
     def __post_init__(self) -> None:
         """
-        Check everything.
+        Check all values.
 
-        @raise ConfigError: with all that is wrong.
+        @raise ConfigError: with all faults.
         """
         faults = list(faultsOf(self, Option.checkValue))
         if len({pool.name for pool in self.pools}) < len(self.pools):
@@ -321,15 +327,15 @@ def faultsOf(settings: PoolSettings | Settings, check: Callable[[Option, Any], N
 
 def _contradictions(pool: PoolSettings) -> Iterator[Fault]:
     """
-    Check the settings of a pool against each other.
+    Find settings of a pool that contradict each other.
     """
     if pool.minPoolSize > pool.poolSize:
         text = f"min-pool-size {pool.minPoolSize} is more than pool-size {pool.poolSize}"
         yield Fault(text, ("minPoolSize", "poolSize"), pool.name)
     if len(pool.upstream) > 1 and pool.distribution is None:
         text = (
-            "several servers in upstream need `distribution`: round-robin if they are equal, such as a row of "
-            "proxies; servers with a cache each would lose keys"
+            "several servers in upstream need `distribution`: round-robin if they are interchangeable, such as a row "
+            "of proxies; servers that each hold a part of a cache would miss most keys"
         )
         yield Fault(text, ("upstream", "distribution"), pool.name)
     if len(pool.upstream) > pool.poolSize:
@@ -346,7 +352,7 @@ def _contradictions(pool: PoolSettings) -> Iterator[Fault]:
 
 def _notShared(pool: PoolSettings, workers: int) -> Iterator[Fault]:
     """
-    Check whether several processes can share a pool.
+    Find settings of a pool that several processes cannot share.
     """
     if pool.poolSize < workers * len(pool.upstream):
         servers = f" to each of {len(pool.upstream)} servers" if len(pool.upstream) > 1 else ""
@@ -362,7 +368,7 @@ def _notShared(pool: PoolSettings, workers: int) -> Iterator[Fault]:
 
 def _conflicts(settings: Settings) -> Iterator[Fault]:
     """
-    Check the pools against each other and against the settings of the process.
+    Find settings of pools that contradict each other or the settings of the process.
     """
     if settings.admin is not None and not settings.admin.startswith("unix:") and settings.adminPasswordFile is None:
         text = f"admin {settings.admin} needs admin-password-file; only unix: may be without"
@@ -370,15 +376,16 @@ def _conflicts(settings: Settings) -> Iterator[Fault]:
     listening: dict[str, str] = {}
     for pool in settings.pools:
         if settings.stats in pool.listen:
-            text = f"stats {settings.stats} is where pool {pool.name!r} listens; expected an endpoint of its own"
+            text = f"stats {settings.stats} is in listen too; expected an address of its own"
             yield Fault(text, ("stats",), pool.name)
         if settings.workers > 1:
             yield from _notShared(pool, settings.workers)
         for endpoint in pool.listen:
             other = listening.setdefault(endpoint, pool.name)
-            # Port 0 is another port each time.
+            # With port 0 each listener gets a port of its own.
             if other != pool.name and not re.match(r"tcp6?:(port=)?0(:|$)", endpoint):
-                text = f"pool {other!r} listens on {endpoint} too; expected a listen of its own for each pool"
+                text = f"pool {other!r} listens on {endpoint} too; expected another address for each pool"
                 yield Fault(text, ("listen",), pool.name)
             if endpoint == settings.admin:
-                yield Fault(f"admin {endpoint} is in listen too; expected a place of its own", ("admin", "listen"))
+                text = f"admin {endpoint} is in listen too; expected an address of its own"
+                yield Fault(text, ("admin", "listen"))
