@@ -115,7 +115,7 @@ class _Server(Protocol):
                 if what is BROADCAST or what is SWALLOW:
                     what, payload = payload
                 elif what is SPLIT:
-                    what, payload = payload[0], None  # here it is answered whole
+                    what, payload = payload[0], None  # the store answers all keys at once
                 reply = self._commands.execute(payload or data[pos:end], self._reactor.seconds())
                 assert isinstance(what, Command), what
                 shown = what.visible(reply)

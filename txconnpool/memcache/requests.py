@@ -1,11 +1,11 @@
 # -*- test-case-name: tests.memcache.test_requests -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-What a memcached client has on the wire, and who waits for it: requests that wait for a connection with room, are sent,
-and tell their callers what the reply means.
+The requests of a memcached client: each waits for a connection with capacity, is sent, and passes its reply to its
+callers.
 
-A reply belongs to a request, whoever still waits: a caller that gave up is told nothing, and nobody else is told in its
-stead.
+A request that was sent gets its reply even if its callers were cancelled. The reply is then dropped, and reaches no
+other caller.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ from txconnpool.pool.decisions.records import Record
 from txconnpool.wire import Command
 from txconnpool.wire.memcache.replies import GATS, GETS, values
 
-#: A key: bytes as memcached knows it, or text, whose UTF-8 it is.
+#: A key: bytes, or text, which is encoded as UTF-8.
 Key = str | bytes
 
-#: What C{get} and the like answer: flags and value, with the identifier for C{checkAndSet} between them if wanted.
+#: The result of C{get} and similar commands: flags and value, with the identifier for C{checkAndSet} in between if it
+#: was requested.
 Value = tuple[Any, ...]
 
 _MISS: Final = (0, None)
@@ -43,7 +44,7 @@ _OUTCOMES: Final = {
 
 def refusal(reply: bytes) -> Exception:
     """
-    The exception that an error line stands for.
+    @return: the exception for an error line.
     """
     word, _, text = reply.decode("utf-8", "backslashreplace").rstrip().partition(" ")
     kind = {"SERVER_ERROR": ServerError, "CLIENT_ERROR": ClientError}.get(word, NoSuchCommand)
@@ -52,7 +53,11 @@ def refusal(reply: bytes) -> Exception:
 
 def outcome(reply: bytes) -> bool:
     """
-    Whether it was done.
+    Interpret the reply to a command that succeeds or not.
+
+    @return: whether the command was done.
+
+    @raise Exception: the exception for an error line.
     """
     done = _OUTCOMES.get(reply)
     if done is None:
@@ -62,14 +67,18 @@ def outcome(reply: bytes) -> bool:
 
 def counted(reply: bytes) -> int:
     """
-    A number, or C{False}.
+    Interpret the reply to an increment or decrement.
+
+    @return: the number, or C{False} if the key does not exist.
     """
     return int(reply) if reply[:1].isdigit() else outcome(reply)
 
 
 def version(reply: bytes) -> bytes:
     """
-    What stands after the word.
+    Interpret the reply to C{version}.
+
+    @return: the version.
     """
     word, _, version = reply.rstrip().partition(b" ")
     if word != b"VERSION":
@@ -79,7 +88,9 @@ def version(reply: bytes) -> bytes:
 
 def statistics(reply: bytes) -> dict[bytes, bytes]:
     """
-    Values by their names.
+    Interpret the reply to C{stats}.
+
+    @return: the values by their names.
     """
     lines = reply.split(b"\r\n")[:-1]
     last = lines.pop()
@@ -91,10 +102,10 @@ def statistics(reply: bytes) -> dict[bytes, bytes]:
 @implementer(IWaiter, IReplySink)
 class Request:
     """
-    One request on the wire.
+    One request to a server.
 
-    @ivar command: the command of its reply.
-    @ivar ticket: its place among the waiters, if it has waited.
+    @ivar command: the command of the request.
+    @ivar ticket: the ticket of the pool while the request waits for a connection, or C{None}.
     """
 
     __slots__ = ("_again", "_parts", "_pool", "command", "ticket")
@@ -108,25 +119,25 @@ class Request:
 
     def encode(self) -> bytes:
         """
-        @return: the bytes to send; none if nobody waits for the reply any more.
+        @return: the bytes to send; empty if all callers were cancelled.
         """
         raise NotImplementedError
 
     def answer(self, reply: bytes) -> None:
         """
-        Here is the reply.
+        Pass a complete reply to the callers.
         """
         raise NotImplementedError
 
     def fail(self, error: Exception) -> None:
         """
-        There will be no reply.
+        Pass an error to the callers.
         """
         raise NotImplementedError
 
     def granted(self, record: Record) -> None:
         """
-        Send it.
+        Send the request on a connection with capacity.
         """
         data = self.encode()
         if data:
@@ -136,20 +147,21 @@ class Request:
 
     def refused(self, error: PoolError) -> None:
         """
-        There is no connection for it.
+        Fail, because there is no connection.
         """
         self.fail(error)
 
     def forget(self) -> None:
         """
-        Nobody waits for it any more. If it was sent, its reply will come and be dropped.
+        Stop waiting for a connection, because all callers were cancelled. If the request was sent already, its reply is
+        dropped when it arrives.
         """
         if self.ticket is not None:
             self._pool.forget(self.ticket)
 
     def replied(self, data: bytes, done: int) -> None:
         """
-        Keep what comes until it is complete.
+        Collect the parts of the reply until it is complete.
         """
         if done and not self._parts:
             self.answer(data)
@@ -162,7 +174,7 @@ class Request:
 
     def requestsLost(self, requests: list[InFlight], begun: bool, error: PoolError) -> None:
         """
-        The connection was lost: a read is tried once more.
+        The connection was lost: send a read once more, or fail.
         """
         self._parts = None
         if isRetryable(self.command, error) and not self._again:
@@ -175,9 +187,9 @@ class Request:
 
 class SingleRequest(Request):
     """
-    A request of one caller. It is the canceller of its own result.
+    A request with one caller. It is the canceller of its own C{result}.
 
-    @ivar result: fires with what the reply means.
+    @ivar result: fires with the meaning of the reply.
     """
 
     __slots__ = ("_data", "_meaning", "result")
@@ -190,19 +202,19 @@ class SingleRequest(Request):
 
     def __call__(self, result: Deferred[Any]) -> None:
         """
-        The caller gives up.
+        The caller has cancelled C{result}.
         """
         self.forget()
 
     def encode(self) -> bytes:
         """
-        @return: the bytes it was made with.
+        @return: the bytes of the request; empty if its caller was cancelled.
         """
         return b"" if self.result.called else self._data
 
     def answer(self, reply: bytes) -> None:
         """
-        Tell the caller what it means.
+        Fire C{result} with the meaning of a reply.
         """
         if not self.result.called:
             try:
@@ -214,7 +226,7 @@ class SingleRequest(Request):
 
     def fail(self, error: Exception) -> None:
         """
-        Tell the caller, if there is one.
+        Fail C{result}, unless it was cancelled.
         """
         if not self.result.called:
             self.result.errback(error)
@@ -222,9 +234,10 @@ class SingleRequest(Request):
 
 class Retrieval(Request):
     """
-    A request for the values of several keys, each for a caller of its own.
+    A request for the values of several keys, each with a caller of its own.
 
-    @ivar callers: by key, who waits for its value: a C{Deferred} or what has its C{called}, C{callback} and C{errback}.
+    @ivar callers: the caller of each key: a C{Deferred}, or an object with the same C{called}, C{callback} and
+        C{errback}.
     """
 
     __slots__ = ("_thinned", "_word", "callers")
@@ -237,14 +250,14 @@ class Retrieval(Request):
 
     def cancelled(self, caller: Deferred[Any]) -> None:
         """
-        A caller gives up.
+        A caller was cancelled.
         """
         caller.errback(CancelledError())
         self.thin()
 
     def thin(self) -> None:
         """
-        Somebody does not wait any more, and perhaps nobody does.
+        Remove the keys of callers that were cancelled, before the request is sent. If all were cancelled, stop waiting.
         """
         self._thinned = True
         if all(caller.called for caller in self.callers.values()):
@@ -252,7 +265,7 @@ class Retrieval(Request):
 
     def encode(self) -> bytes:
         """
-        @return: a request for the keys whose callers still wait.
+        @return: a request for the keys whose callers were not cancelled.
         """
         if self._thinned:
             self.callers = {key: caller for key, caller in self.callers.items() if not caller.called}
@@ -263,7 +276,7 @@ class Retrieval(Request):
 
     def answer(self, reply: bytes) -> None:
         """
-        Tell each caller its value.
+        Pass each value of a reply to its caller.
         """
         if not reply.startswith((b"VALUE ", b"END")):
             self.fail(refusal(reply))
@@ -273,7 +286,7 @@ class Retrieval(Request):
             caller = callers.pop(key, None)
             if caller is None:
                 self.fail(ConnectionLostInFlight("upstream protocol error: another key's value"))
-                raise WireError("the value of a key that was not asked for")
+                raise WireError("the value of a key that was not requested")
             if not caller.called:
                 caller.callback((flags, value) if cas is None else (flags, b"%d" % cas, value))
         miss = _MISS_WITH_IDENTIFIER if self.command in (GETS, GATS) else _MISS
@@ -283,7 +296,7 @@ class Retrieval(Request):
 
     def fail(self, error: Exception) -> None:
         """
-        Tell all who still wait.
+        Pass an error to all callers that were not cancelled.
         """
         for caller in self.callers.values():
             if not caller.called:
@@ -292,7 +305,7 @@ class Retrieval(Request):
 
 class Together:
     """
-    Several callers who want the same.
+    Several callers of the same key, in place of one.
     """
 
     __slots__ = ("callers",)
@@ -303,16 +316,16 @@ class Together:
     @property
     def called(self) -> bool:
         """
-        Whether nobody waits any more.
+        Whether all of them have a result or were cancelled.
         """
         callers = self.callers
-        while callers and callers[-1].called:  # once for each, however often this is asked
+        while callers and callers[-1].called:  # so that repeated reads of this property skip these callers
             callers.pop()
         return not callers
 
     def callback(self, value: Value) -> None:
         """
-        Tell all who still wait.
+        Pass a value to all callers that were not cancelled.
         """
         for caller in self.callers:
             if not caller.called:
@@ -320,7 +333,7 @@ class Together:
 
     def errback(self, error: Exception) -> None:
         """
-        Tell all who still wait.
+        Pass an error to all callers that were not cancelled.
         """
         for caller in self.callers:
             if not caller.called:
@@ -329,10 +342,10 @@ class Together:
 
 class Gathering:
     """
-    A caller who waits for several values at once.
+    A caller of several keys.
 
-    @ivar result: fires with the values, by the keys as they were given.
-    @ivar retrievals: the requests that are to bring them.
+    @ivar result: fires with the values by key.
+    @ivar retrievals: the requests that contain the keys.
     """
 
     __slots__ = ("_left", "_values", "result", "retrievals")
@@ -345,7 +358,7 @@ class Gathering:
 
     def came(self, key: Key, value: Value) -> None:
         """
-        One of them.
+        Record a value, and fire C{result} after the last one.
         """
         self._values[key] = value
         self._left -= 1
@@ -354,7 +367,7 @@ class Gathering:
 
     def fail(self, error: Exception) -> None:
         """
-        One of them will not come, so the others are of no use.
+        Fail C{result}. The other values are not needed any more.
         """
         self.result.errback(error)
         for retrieval in self.retrievals:
@@ -366,7 +379,7 @@ class Gathering:
 
 class Part:
     """
-    One of the values that a L{Gathering} waits for.
+    The caller of one key of a L{Gathering}.
     """
 
     __slots__ = ("_key", "_whole")
@@ -378,18 +391,18 @@ class Part:
     @property
     def called(self) -> bool:
         """
-        Whether nobody waits for it any more.
+        Whether the L{Gathering} has a result or was cancelled.
         """
         return bool(self._whole.result.called)
 
     def callback(self, value: Value) -> None:
         """
-        Here it is.
+        Pass the value to the L{Gathering}.
         """
         self._whole.came(self._key, value)
 
     def errback(self, error: Exception) -> None:
         """
-        It will not come.
+        Pass an error to the L{Gathering}.
         """
         self._whole.fail(error)
