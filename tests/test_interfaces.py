@@ -12,7 +12,7 @@ from zope.interface.verify import verifyObject
 
 from tests.stage import Stage
 from txconnpool import interfaces
-from txconnpool.interfaces import IPipelined, IPoolObserver, IReplySink, IWaiter
+from txconnpool.interfaces import IConnections, IPipelined, IPoolObserver, IReplySink, IWaiter
 from txconnpool.pool.library import PoolObserver
 from txconnpool.wire import IDialect, IReplyReader, IRequestReader
 from txconnpool.wire.memcache.dialect import Memcache
@@ -50,6 +50,12 @@ class ImplementationTests(SynchronousTestCase):
         session = Stage().client().protocol
         for interface in (IWaiter, IReplySink, IProtocol, IPushProducer, IHalfCloseableProtocol):
             verifyObject(interface, session)
+
+    def test_pool(self) -> None:
+        """
+        A pool has what sessions and operators call.
+        """
+        verifyObject(IConnections, Stage().pool)
 
     def test_connection(self) -> None:
         """

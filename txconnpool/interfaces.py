@@ -15,19 +15,98 @@ from txconnpool.errors import PoolError
 
 class IWaiter(Interface):
     """
-    Who asks a pool for a connection with room.
+    Asks a pool for a connection, see L{IConnections.take}.
     """
 
-    ticket = Attribute("Set by the pool while it waits, for L{txconnpool.pool.library.Pool.forget}.")
+    ticket = Attribute("Set by the pool when the waiter has to wait, for L{IConnections.forget}.")
 
     def granted(record: Any) -> None:
         """
-        C{record.connection} has room. The waiter must put load on C{record} before it returns.
+        C{record.connection} has capacity. The waiter must add load to C{record} before it returns.
         """
 
     def refused(error: PoolError) -> None:
         """
-        There will be no connection.
+        The waiter gets no connection.
+        """
+
+
+class IConnections(Interface):
+    """
+    A pool, as sessions and operators use it.
+    """
+
+    name = Attribute("The name of the pool.")
+    servers = Attribute("The L{servers<txconnpool.pool.decisions.servers.Server>} of the pool.")
+    stats = Attribute("Gauges and counters, as L{PoolStats<txconnpool.metrics.PoolStats>}.")
+
+    def take(waiter: Any, exclusive: bool = False) -> Any:
+        """
+        Find a connection that has capacity, or let C{waiter} wait for one. The caller must add load to the returned
+        record at once.
+
+        @param waiter: an L{IWaiter}.
+        @param exclusive: whether the connection must carry nothing else.
+
+        @return: a L{record<txconnpool.pool.decisions.records.Record>}, or C{None} if C{waiter} waits.
+
+        @raise PoolError: there is no connection, and waiting for one is in vain or not allowed.
+        """
+
+    def forget(ticket: Any) -> None:
+        """
+        A waiter gives up.
+
+        @param ticket: C{waiter.ticket}.
+        """
+
+    def start() -> None:
+        """
+        Begin to connect.
+        """
+
+    def close(timeout: float | None = None) -> Any:
+        """
+        Accept no more requests, refuse the waiters, let requests in flight end, and close all connections.
+
+        @param timeout: seconds until connections with requests in flight are closed too; C{None}: no limit.
+
+        @return: a L{Deferred<twisted.internet.defer.Deferred>} that fires when no connection, dial or timer is left.
+        """
+
+    def pause() -> None:
+        """
+        Let all requests wait from now on, without limit. Requests in flight continue.
+        """
+
+    def resume() -> None:
+        """
+        End a pause.
+        """
+
+    def drain(address: Any, abort: bool = False) -> None:
+        """
+        Take a server out of service: it is given no new requests, its connections are closed when they carry nothing,
+        and it is not dialed.
+
+        @param address: the address or the name of the server.
+        @param abort: whether to close its connections at once, with requests in flight.
+
+        @raise ValueError: there is no such server.
+        """
+
+    def restore(address: Any) -> None:
+        """
+        Put a drained server back into service.
+
+        @param address: the address or the name of the server.
+
+        @raise ValueError: there is no such server.
+        """
+
+    def setLimits(limits: Any) -> None:
+        """
+        Apply other L{limits<txconnpool.pool.decisions.limits.Limits>}, to existing connections and waiters too.
         """
 
 
@@ -56,8 +135,9 @@ class IReplySink(Interface):
 
 class IPoolObserver(Interface):
     """
-    Who is told what happens in a L{txconnpool.pool.library.Pool}. Servers are told by name. What these methods raise is
-    logged. L{txconnpool.pool.library.PoolObserver} has all of them and does nothing.
+    Is notified of the events of a pool. A C{server} is the name of a server, a C{client} the protocol instance of a
+    connection. Exceptions of these methods are logged. L{PoolObserver<txconnpool.pool.observer.PoolObserver>} has all
+    methods and does nothing.
     """
 
     def dialing(server: str) -> None:
@@ -67,61 +147,64 @@ class IPoolObserver(Interface):
 
     def dialFailed(server: str, reason: BaseException) -> None:
         """
-        A dial, or the configuring of a client, failed.
+        A dial failed, or the configuration of a client.
         """
 
     def connected(server: str, client: Any) -> None:
         """
-        C{client} is ready for use.
+        A connection is established and configured.
         """
 
     def disconnected(server: str, client: Any, reason: str) -> None:
         """
-        The connection of C{client}, which was ready, has ended.
+        A connection that was established has ended.
 
-        @param reason: why, in a few words.
+        @param reason: a short text.
         """
 
     def refused(error: PoolError) -> None:
         """
-        A request or lease that waited will get no connection.
+        A request or lease that waited for a connection fails.
         """
 
     def answered(method: str, seconds: float, result: Any) -> None:
         """
-        A request that was sent has ended.
+        A request that was sent has a result.
 
-        @param seconds: since it was sent.
-        @param result: what it gave: a L{Failure<twisted.python.failure.Failure>} if it failed.
+        @param method: the name of the method.
+        @param seconds: the time since it was sent.
+        @param result: the result, or a L{Failure<twisted.python.failure.Failure>}.
         """
 
     def lent(client: Any) -> None:
         """
-        Somebody borrows C{client}.
+        A lease begins.
         """
 
     def returned(client: Any) -> None:
         """
-        C{client} was given back.
+        A lease has ended.
         """
 
     def leaked(client: Any, seconds: float, where: str) -> None:
         """
-        C{client} has not been given back for C{seconds}.
+        A lease has lasted for C{seconds}.
 
-        @param where: the stack of the program when it was borrowed, as in a traceback.
+        @param where: the stack of the program when the lease began, as in a traceback.
         """
 
 
 class IPipelined(Interface):
     """
-    A client that keeps the load of its record itself, and carries the requests of many at once.
+    A connection that keeps the load of its record itself, because it carries requests of many callers at once.
     """
 
-    record = Attribute("Set by the pool when the connection is established.")
-    sending = Attribute("Whether what it was given has yet to leave, so that more would travel with it.")
+    record = Attribute("The record of the connection. Set by the pool before the connection is made.")
+    sending = Attribute(
+        "Whether pending writes are still to be sent, so that further requests would be sent with them."
+    )
 
     def loseConnection() -> None:
         """
-        Close the connection. It carries nothing, and will be given nothing.
+        Close the connection, which carries no requests and is given no more.
         """

@@ -1,6 +1,6 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-A bounded set of interchangeable connections. What programs use is imported from here.
+A pool: a bounded set of interchangeable connections. The public names are imported from here.
 """
 
 from __future__ import annotations

@@ -10,8 +10,10 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from zope.interface import implementer
 
 from txconnpool.errors import PoolClosed
+from txconnpool.interfaces import IConnections
 from txconnpool.metrics import PoolStats, Traffic
 from txconnpool.net.addresses import endpointOf
 from txconnpool.net.endpoints import nameOf
@@ -27,6 +29,7 @@ from txconnpool.pool.lifecycle import CLOSED, NEW, LifeCycle
 _log = Logger("txconnpool.pool")
 
 
+@implementer(IConnections)
 class PoolEngine(Executor):
     """
     A bounded set of connections to equal servers, any of which can serve any request.

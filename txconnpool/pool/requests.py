@@ -21,11 +21,11 @@ from txconnpool.pool.decisions.records import Record
 @implementer(IWaiter)
 class Request:
     """
-    A method to be called on a connection, and who waits for its result. It is the canceller of its own answer: as very
-    many may wait, each is made of as little as possible.
+    A call of a method of a connection, and the Deferred of its result. Very many requests may wait, so each is one
+    small object: it is also the canceller of its Deferred.
 
-    @ivar answer: fires with the result; C{None} when it has fired or nobody waits any more.
-    @ivar record: the L{Record} of the connection, once the method was called.
+    @ivar answer: a Deferred that fires with the result; C{None} when it has fired or was cancelled.
+    @ivar record: the record of the connection, once the method was called.
     """
 
     __slots__ = ("_args", "_kwargs", "_method", "_pool", "_since", "answer", "record", "ticket")
@@ -62,13 +62,13 @@ class Request:
 
     def refused(self, error: PoolError) -> None:
         """
-        It was not sent.
+        Fail without having been sent.
         """
         self._end(Failure(error))
 
     def fail(self, error: PoolError) -> None:
         """
-        It was sent, and there will be no reply. Its connection is at its end, so the load stays where it is.
+        Fail after having been sent. Its connection is about to end, so the load of the record does not matter.
         """
         failure = Failure(error)
         self._leave(failure)
@@ -76,7 +76,7 @@ class Request:
 
     def _replied(self, result: Any) -> None:
         """
-        The connection is free first: whoever waits is sent before the caller of this request has its say.
+        Release the connection first, so that a waiting request is sent before the callbacks of this one run.
         """
         record = self.record
         self._leave(result)
@@ -85,9 +85,6 @@ class Request:
         self._end(result)
 
     def _leave(self, result: Any) -> None:
-        """
-        It is in flight no more.
-        """
         pool = self._pool
         pool._sent.discard(self)
         if self.answer is None:
@@ -102,7 +99,7 @@ class Request:
 
     def __call__(self, answer: Deferred[Any]) -> None:
         """
-        Nobody waits any more.
+        Cancel: the canceller of C{answer}.
         """
         self.answer = None
         if self.record is None:

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.pool.test_limits -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-The bounds and times of a pool.
+The limits and times of a pool.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ Reuse = Literal["lifo", "fifo", "least-loaded"]
 @dataclass(frozen=True)
 class Backoff:
     """
-    How long to wait after the n-th failed dial in a row: C{initial * factor ** (n - 1)}, at most C{maximum} seconds,
-    each varied by plus or minus C{jitter} so that many processes do not dial a returning server in step.
+    The delay after the n-th failed dial in a row: C{initial * factor ** (n - 1)}, at most C{maximum} seconds. Each
+    delay is varied at random by plus or minus C{jitter}, so that many processes do not dial a server that comes back at
+    the same time.
     """
 
     initial: float = 0.1
@@ -31,8 +32,9 @@ class Backoff:
 
     def delay(self, failures: int, vary: Callable[[float, float], float]) -> float:
         """
-        @param failures: failed dials in a row, at least 1.
+        @param failures: the number of failed dials in a row, at least 1.
         @param vary: C{random.uniform} or a stand-in.
+
         @return: seconds.
         """
         # The exponent is bounded so that years of failures do not overflow a float.
@@ -43,23 +45,24 @@ class Backoff:
 @dataclass(frozen=True)
 class Limits:
     """
-    The bounds and times of a pool.
+    The limits and times of a pool. Times are in seconds.
 
-    @ivar maximum: most connections, dials in progress included.
-    @ivar minimum: connections kept open.
-    @ivar depth: most requests in flight on one connection; 1 for protocols that do not pipeline.
-    @ivar maxWaiting: most waiters, those for whom a dial is in progress included; C{None}: no bound.
-    @ivar waitTimeout: seconds a waiter waits; C{None}: for ever.
-    @ivar idleTimeout: seconds without work after which a connection above C{minimum} is closed; 0: never.
-    @ivar maxLifetime: seconds after which a connection is replaced; 0: never.
-    @ivar lifetimeJitter: each lifetime is shortened by up to this share, so that connections do not end in one second.
-    @ivar reuse: which idle connection is taken: C{"lifo"} lets the others age, C{"fifo"} and C{"least-loaded"} use all
-        evenly. When none is idle, the least loaded one with room is taken in all three.
-    @ivar whenDown: after how many failed dials in a row, with no connection left, waiters are refused at once; C{None}:
-        they wait.
-    @ivar checkIfIdleFor: seconds without a sign of life after which a connection is checked before it is used;
-        C{None}: never.
-    @ivar keepAlive: seconds without a sign of life after which an idle connection is checked; 0: never.
+    @ivar maximum: the maximum number of connections, dials in progress included.
+    @ivar minimum: the number of connections that are kept open.
+    @ivar depth: the maximum number of requests in flight on one connection; 1 for protocols without pipelining.
+    @ivar maxWaiting: the maximum number of waiters, including those for which a dial is in progress; C{None}: no limit.
+    @ivar waitTimeout: how long a waiter waits; C{None}: no limit.
+    @ivar idleTimeout: a connection above C{minimum} is closed when it was idle for this time; 0: never.
+    @ivar maxLifetime: a connection is replaced when it is this old; 0: never.
+    @ivar lifetimeJitter: the maximum fraction by which each lifetime is shortened at random, so that connections that
+        were made together do not end together.
+    @ivar reuse: which idle connection is picked: C{"lifo"} picks the one used last and lets the others age, C{"fifo"}
+        and C{"least-loaded"} use all evenly. If none is idle, all three pick the least loaded one that has capacity.
+    @ivar whenDown: waiters are refused at once when no connection is left and this number of dials in a row has failed;
+        C{None}: they wait.
+    @ivar checkIfIdleFor: a connection that was idle and unchecked for this time is checked before it is used; C{None}:
+        never.
+    @ivar keepAlive: an idle connection is checked when it was idle and unchecked for this time; 0: never.
     """
 
     maximum: int = 5

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.pool.test_waiting -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Those who wait for a connection.
+The queue of waiters: callers that wait for a connection.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from txconnpool.pool.decisions.records import Record
 
 class Ticket:
     """
-    A place in the queue. A waiter that is served or gives up leaves its ticket behind, C{None} in its stead.
+    A place in the queue. It stays in the queue for a while when its waiter was served or gave up.
 
-    @ivar since: when it was taken.
-    @ivar start: when its time began: then, or later by as much as L{Waiters.extendDeadlines} says.
+    @ivar waiter: the waiter; C{None} when it was served or gave up.
+    @ivar since: the time at which the waiter joined.
+    @ivar start: the time from which its deadline is counted: C{since}, or later after L{Waiters.extendDeadlines}.
     @ivar exclusive: whether the waiter wants a connection that carries nothing else.
     """
 
@@ -34,19 +35,20 @@ class Ticket:
 
 class Waiters:
     """
-    A queue: first come, first served, and each waits only for so long.
+    A queue with deadlines: waiters are served in the order in which they joined.
 
-    @ivar count: how many there are.
-    @ivar timeout: seconds each of them waits; C{None}: for ever.
-    @ivar waits: how long those waited who got a connection.
+    @ivar count: the number of waiters.
+    @ivar timeout: seconds that each waits; C{None}: no limit.
+    @ivar waits: the times that waiters have waited before they were served.
     """
 
     __slots__ = ("_counters", "_pick", "_queue", "_serving", "count", "timeout", "waits")
 
     def __init__(self, timeout: float | None, pick: Callable[[bool], Record | None], counters: Counters) -> None:
         """
-        @param pick: finds a connection for somebody who needs it alone, or not. Whoever is granted it puts load on it.
-        @param counters: where to count what becomes of them.
+        @param pick: returns a connection that has capacity, or C{None}. Its argument tells whether the connection must
+            carry nothing else.
+        @param counters: counts the waiters by their results.
         """
         self.timeout = timeout
         self._pick = pick
@@ -59,14 +61,14 @@ class Waiters:
     @property
     def since(self) -> float | None:
         """
-        Since when the first one waits, or C{None}.
+        The time since which the first waiter waits, or C{None}.
         """
         return next((ticket.since for ticket in self._queue if ticket.waiter is not None), None)
 
     @property
     def due(self) -> float:
         """
-        When L{late} is to be called next. It may be too early if somebody has given up.
+        The time at which L{late} is to be called next. It may be too early if a waiter has given up.
         """
         return inf if self.timeout is None or not self._queue else self._queue[0].start + self.timeout
 
@@ -79,9 +81,9 @@ class Waiters:
 
     def join(self, waiter: Any, now: float, exclusive: bool = False) -> Ticket:
         """
-        Let C{waiter}, an L{txconnpool.interfaces.IWaiter}, wait.
+        Append a waiter, an L{txconnpool.interfaces.IWaiter}.
 
-        @param exclusive: whether the connection must carry nothing else.
+        @param exclusive: whether its connection must carry nothing else.
         """
         ticket = Ticket(waiter, now, exclusive)
         self._queue.append(ticket)
@@ -90,7 +92,7 @@ class Waiters:
 
     def leave(self, ticket: Ticket) -> None:
         """
-        The waiter gives up, if it still waits.
+        A waiter gives up. Nothing happens if it does not wait any more.
         """
         if ticket.waiter is not None:
             ticket.waiter = None
@@ -100,8 +102,8 @@ class Waiters:
 
     def _trim(self) -> None:
         """
-        Drop what dead tickets stand at the head, and all of them when they are the most, so that waiters who come and
-        give up while nothing else moves do not fill the memory.
+        Remove tickets without a waiter: those at the head, and all when they are in the majority, so that waiters that
+        come and give up while nothing else happens do not fill the memory.
         """
         queue = self._queue
         while queue and queue[0].waiter is None:
@@ -113,15 +115,15 @@ class Waiters:
 
     def serve(self, now: float) -> None:
         """
-        Hand connections to those who wait, as long as there are some. A waiter that gives its one back at once is
-        served by the loop, not by recursion.
+        Grant connections to waiters, as long as connections have capacity. If a waiter releases its connection at
+        once, that is handled by the loop, not by recursion.
         """
         if self._serving:
             return
         self._serving = True
         queue, pick, counters = self._queue, self._pick, self._counters
         try:
-            while queue:  # looked up anew each time: a waiter may join or leave while another is served
+            while queue:  # evaluated each time: waiters may join or leave while another is served
                 ticket = queue[0]
                 waiter = ticket.waiter
                 if waiter is None:
@@ -135,16 +137,16 @@ class Waiters:
                 self.count -= 1
                 counters.acquired += 1
                 waited = now - ticket.since
-                self.waits.observe(waited if waited > 0.0 else 0.0)  # the clock may have been put back
+                self.waits.observe(waited if waited > 0.0 else 0.0)  # the clock may have been set back
                 waiter.granted(record)
         finally:
             self._serving = False
 
     def late(self, now: float) -> list[Any]:
         """
-        Take out those who have waited for too long.
+        Remove the waiters whose time is over.
 
-        @return: who they are.
+        @return: these waiters.
         """
         tickets = []
         while self._queue and self.due <= now:
@@ -155,9 +157,9 @@ class Waiters:
 
     def dismiss(self) -> list[Any]:
         """
-        Take out all.
+        Remove all waiters.
 
-        @return: who they are.
+        @return: these waiters.
         """
         waiters = self._release(self._queue)
         self._queue.clear()
@@ -174,7 +176,7 @@ class Waiters:
 
     def extendDeadlines(self, since: float, now: float) -> None:
         """
-        Let the time from C{since} to C{now} not count as waiting.
+        Do not count the time from C{since} to C{now} as waiting.
         """
         for ticket in self._queue:
             ticket.start += now - max(since, ticket.since)
