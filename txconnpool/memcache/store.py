@@ -288,7 +288,7 @@ class Commands:
     """
     Executes requests on a store, as memcached does.
 
-    Requests must have been checked by L{Memcache.requests}; they are not checked again.
+    Requests must have been checked by a request reader of L{Memcache}; they are not checked again.
     """
 
     def __init__(self, store: Store) -> None:

@@ -51,7 +51,7 @@ class SlowLog:
     def __init__(self, pool: str, dialect: Any, seconds: Callable[[], float]) -> None:
         """
         @param pool: its name.
-        @param dialect: the L{txconnpool.interfaces.IDialect}.
+        @param dialect: the L{IDialect<txconnpool.wire.IDialect>}.
         @param seconds: the clock.
         """
         self.count = 0

@@ -106,7 +106,8 @@ class RequestReader:
         @param room: the most requests to take as one frame, at least 1.
 
         @return: C{(command, end, count, payload)}: C{data[pos:end]} is C{count} requests which are owed one reply of
-            C{command} each, to be sent as they are or as C{payload}; or a L{Directive} if C{count} is 0.
+            C{command} each, to be sent as they are or as C{payload}; or a
+            L{LocalAction<txconnpool.wire.LocalAction>} if C{count} is 0.
         """
         common = self._common
         match = common(data, pos)
