@@ -28,7 +28,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "wire.dialects": ("wire", "wire.memcache"),
     "net": ("errors", "interfaces", "metrics"),
     "pool": ("errors", "interfaces", "metrics", "wire", "net"),
-    "config": ("errors", "interfaces", "metrics", "wire", "wire.dialects", "wire.memcache.auth", "net"),
+    "config": ("errors", "interfaces", "metrics", "wire", "wire.dialects", "net"),
     "proxy": ("errors", "interfaces", "metrics", "wire", "net", "pool", "config.settings", "config.credentials"),
     "operate": ("", "errors", "interfaces", "metrics", "wire", "wire.dialects", "net", "pool", "config", "proxy"),
     # The faces: what users import.

@@ -23,22 +23,22 @@ class DifferencesTests(SynchronousTestCase):
 
     def test_none(self) -> None:
         """
-        Equal settings have none, in whatever order their pools are.
+        Equal settings have no differences. The order of pools does not matter.
         """
         self.assertEqual(list(differences(Settings(pools=(A, B)), Settings(pools=(B, A)))), [])
 
     def test_values(self) -> None:
         """
-        A value is told as the ini has it, before and after; where there is none, in a word.
+        The values before and after are written as in an ini file. C{none} stands for no value.
         """
         old = Settings(pools=(A,), drainTimeout=0.5)
         pool = replace(A, maxItemSize=2 << 20, distribution="round-robin")
-        told = ["drain-timeout 0.5 -> 5", "pool a: distribution none -> round-robin", "pool a: max-item-size 1m -> 2m"]
-        self.assertEqual(sorted(differences(old, Settings(pools=(pool,)))), told)
+        lines = ["drain-timeout 0.5 -> 5", "pool a: distribution none -> round-robin", "pool a: max-item-size 1m -> 2m"]
+        self.assertEqual(sorted(differences(old, Settings(pools=(pool,)))), lines)
 
     def test_many(self) -> None:
         """
-        Of what may be repeated, each that came or went is told; their order is no difference.
+        A setting with several values has a line for each value that is new or gone. Their order does not matter.
         """
         old = Settings(pools=(replace(A, listen=("tcp:1", "tcp:2", "tcp:3")),))
         new = Settings(pools=(replace(A, listen=("tcp:3", "tcp:1", "tcp:4")),))
@@ -46,7 +46,7 @@ class DifferencesTests(SynchronousTestCase):
 
     def test_pools(self) -> None:
         """
-        Pools that came or went are told in a word.
+        A pool that is new or gone has one line.
         """
         self.assertEqual(
             list(differences(Settings(pools=(A,)), Settings(pools=(B,)))), ["pool b: added", "pool a: removed"]
@@ -60,7 +60,7 @@ class PlanTests(SynchronousTestCase):
 
     def plan(self, old: Settings, new: Settings, *failed: tuple[str, str]) -> Plan:
         """
-        Compare settings of a process that listens on all its addresses but some.
+        Compare settings of a process that listens on all its addresses except those that have failed.
         """
         addresses = [(pool.name, description) for pool in old.pools for description in pool.listen]
         return plan(old, new, [address for address in addresses if address not in failed])
@@ -104,7 +104,7 @@ class PlanTests(SynchronousTestCase):
 
     def test_pools(self) -> None:
         """
-        The addresses of a pool that goes are closed, or move to a pool that comes.
+        The addresses of a pool that is removed are closed, or move to a new pool.
         """
         c = replace(A, name="c", listen=("tcp:2", "tcp:4"))
         change = self.plan(Settings(pools=(A, replace(B, listen=("tcp:2", "tcp:3")))), Settings(pools=(A, c)))
@@ -115,8 +115,8 @@ class PlanTests(SynchronousTestCase):
 
     def test_anyPort(self) -> None:
         """
-        Several pools may have the address of port 0, which is another port each time. Each such port is moved or closed
-        once.
+        Several pools may have an address with port 0, and each has a port of its own. Each of these ports is moved or
+        closed once.
         """
         old = Settings(pools=tuple(replace(A, name=name, listen=("tcp:0", f"tcp:{name}")) for name in "78"))
         new = Settings(pools=(*(replace(A, name=name, listen=(f"tcp:{name}",)) for name in "78"), B))
@@ -127,7 +127,7 @@ class PlanTests(SynchronousTestCase):
 
     def test_fixed(self) -> None:
         """
-        What only a restart can change stays as it is, and is listed.
+        A setting that only a restart can change keeps its value, and is listed apart.
         """
         old = Settings(pools=(A,), stats="tcp:9")
         change = self.plan(old, replace(old, workers=2, stats=None, drainTimeout=1.0))

@@ -20,12 +20,12 @@ NAME = "TXCONNPOOL_TEST_LOGIN"
 
 class SourceTestCase(SynchronousTestCase):
     """
-    What the tests that read users and passwords share.
+    A base class for tests that read users and passwords.
     """
 
     def file(self, content: bytes) -> str:
         """
-        @return: the source of what stands in a file.
+        @return: a source: a new file with some content.
         """
         self.path = Path(self.mktemp())
         self.path.write_bytes(content)
@@ -33,7 +33,7 @@ class SourceTestCase(SynchronousTestCase):
 
     def environment(self, content: str) -> str:
         """
-        @return: the source of what stands in an environment variable.
+        @return: a source: an environment variable with some content.
         """
         self.addCleanup(os.environ.pop, NAME)
         os.environ[NAME] = content
@@ -56,7 +56,7 @@ class ReadLoginsTests(SourceTestCase):
 
     def test_malformed(self) -> None:
         """
-        A line that is no user and password is told by its number, and not shown.
+        A wrong line is reported by its number, and its content is not shown.
         """
         for line in (
             b"hidden",
@@ -73,18 +73,18 @@ class ReadLoginsTests(SourceTestCase):
 
     def test_nothing(self) -> None:
         """
-        Where there is nothing, that is told.
+        An empty or missing source is reported.
         """
-        for source, told in (
+        for source, text in (
             (self.file(b"\n\n"), f"{self.path} is empty: expected user:password"),
             ("file:/nonexistent/x", "/nonexistent/x cannot be read: No such file or directory"),
             (f"env:{NAME}", f"there is no environment variable {NAME}"),
         ):
-            self.assertEqual(str(self.assertRaises(ValueError, readLogins, source)), told)
+            self.assertEqual(str(self.assertRaises(ValueError, readLogins, source)), text)
 
     def test_noSource(self) -> None:
         """
-        What is no place is not shown either: it may be the password itself.
+        A source of any other form is not shown, because it may be the password itself.
         """
         for source in ("joe:secret", "secret", "file:", "env:", "", "FILE:x"):
             error = self.assertRaises(ValueError, readLogins, source)
@@ -96,9 +96,9 @@ class AccountsTests(SourceTestCase):
     Tests for L{Accounts}, and for the settings that are of its kind.
     """
 
-    def test_fits(self) -> None:
+    def test_number(self) -> None:
         """
-        A place fits when there are as many users as there may be.
+        The number of users may be limited.
         """
         one, two = self.file(b"joe:secret\n"), self.environment("joe:secret\nann:x")
         Accounts(1).checkFiles(one)
@@ -110,7 +110,7 @@ class AccountsTests(SourceTestCase):
 
     def test_unread(self) -> None:
         """
-        The value alone is right when it is the form of a place, whatever is there.
+        C{checkValue} checks only the form of the value, and reads nothing.
         """
         for source in ("file:/nonexistent", "env:x"):
             Accounts().checkValue(source)
@@ -120,14 +120,14 @@ class AccountsTests(SourceTestCase):
 
     def test_absolute(self) -> None:
         """
-        The path of a file is kept absolute, as that of the ini file is.
+        The path of a file is made absolute.
         """
         self.assertEqual(Accounts().parse("file:x/y"), f"file:{os.getcwd()}/x/y")
         self.assertEqual(Accounts().parse("env:x/y"), "env:x/y")
 
     def test_settings(self) -> None:
         """
-        Settings hold the places, and never what is there.
+        Settings contain the sources, not the users and passwords.
         """
         one, two = self.file(b"joe:secret\n"), self.environment("ann:other\nbob:third")
         settings = load(None, {"upstream-auth": [one], "listen-auth": [two]})
@@ -138,13 +138,13 @@ class AccountsTests(SourceTestCase):
 
     def test_passwordInstead(self) -> None:
         """
-        Who gives the password itself is told what to do, and the password is not repeated.
+        If the value is the password itself, the error says what is expected and does not show the password.
         """
-        told = "'...': expected file:PATH or env:NAME, in there user:password"
+        text = "'...': expected file:PATH or env:NAME, in there user:password"
         error = self.assertRaises(ConfigError, load, None, {"upstream-auth": ["joe:secret"]})
-        self.assertEqual(str(error), f"command line: upstream-auth = {told}")
+        self.assertEqual(str(error), f"command line: upstream-auth = {text}")
         error = self.assertRaises(ConfigError, PoolSettings, upstreamAuth="joe:secret")
-        self.assertEqual(str(error), f"pool 'default': upstreamAuth = {told}")
+        self.assertEqual(str(error), f"pool 'default': upstreamAuth = {text}")
         ini = self.mktemp()
         Path(ini).write_text("[connpool]\nlisten-auth = joe:secret\n  ann:secret\n", "utf-8")
         error = self.assertRaises(ConfigError, load, ini)
@@ -152,7 +152,7 @@ class AccountsTests(SourceTestCase):
 
     def test_wrongPlace(self) -> None:
         """
-        A place that is wrong is told, since it is no secret.
+        The error for a source that cannot be read shows the source, which is not confidential.
         """
         error = self.assertRaises(ConfigError, load, None, {"listen-auth": ["file:/nonexistent/x"]})
         self.assertEqual(
@@ -176,7 +176,7 @@ class SecretFileTests(SourceTestCase):
 
     def test_secret(self) -> None:
         """
-        A secret is the first line of a file that can be read, without spaces around it.
+        The secret is the first line of the file, without spaces around it.
         """
         path = self.mktemp()
         self.assertRefused(path)
@@ -189,7 +189,7 @@ class SecretFileTests(SourceTestCase):
 
     def test_path(self) -> None:
         """
-        The path is made absolute. The value alone is right when there is one.
+        The path is made absolute. C{checkValue} accepts any path.
         """
         self.assertEqual(SecretFile().parse("x/y"), f"{os.getcwd()}/x/y")
         SecretFile().checkValue("/nonexistent")

@@ -21,7 +21,7 @@ class CheckFilesTests(SynchronousTestCase):
 
     def test_notRead(self) -> None:
         """
-        Settings are constructed whatever is in the files that they name, and every file that is of no use is a fault.
+        Constructing settings reads no files. C{checkFiles} has a fault for every setting whose files cannot be used.
         """
         a = PoolSettings(name="a", listenAuth="file:/nonexistent/users", upstreamAuth="env:TXCONNPOOL_NONEXISTENT")
         b = PoolSettings(
@@ -49,7 +49,7 @@ class CheckFilesTests(SynchronousTestCase):
 
     def test_right(self) -> None:
         """
-        There are no faults when all files are right, or none is named.
+        There are no faults if all files are right, or the settings name none.
         """
         users = Path(self.mktemp())
         users.write_text("joe:secret", "ascii")
@@ -62,10 +62,9 @@ class FingerprintsTests(SynchronousTestCase):
     Tests for L{fingerprints}.
     """
 
-    def test_looks(self) -> None:
+    def test_changed(self) -> None:
         """
-        Passwords and certificates look different when they have changed; what cannot be read is not looked at, and
-        none of it can be read out of how it looks.
+        The fingerprint of a file changes with its content, and does not show it. Files that cannot be read have none.
         """
         directory = Path(self.mktemp()).absolute()
         directory.mkdir()

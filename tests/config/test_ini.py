@@ -32,23 +32,23 @@ class LoadTests(SynchronousTestCase):
         Path(self.path).write_text(text, "utf-8")
         return load(self.path, given)
 
-    def assertProblems(self, text: str, *told: str, given: Mapping[str, Sequence[str]] | None = None) -> None:
+    def assertProblems(self, text: str, *lines: str, given: Mapping[str, Sequence[str]] | None = None) -> None:
         """
-        Assert that a file is refused with exactly some lines; C{FILE} stands for its path.
+        Assert that a file is refused with exactly these lines, in which C{FILE} stands for its path.
         """
         error = self.assertRaises(ConfigError, self.load, text, given)
-        self.assertEqual(str(error).replace(self.path, "FILE").splitlines(), list(told))
+        self.assertEqual(str(error).replace(self.path, "FILE").splitlines(), list(lines))
 
     def test_nothing(self) -> None:
         """
-        Without a file and options, or with a file that says nothing, the settings are the defaults.
+        Without a file and options, or with a file without keys, the settings are the defaults.
         """
         self.assertEqual(load(), Settings())
         self.assertEqual(self.load("[connpool]\n"), Settings())
 
     def test_onePool(self) -> None:
         """
-        What stands in [connpool] alone is for the one pool and for the process.
+        Without another section, [connpool] has the settings of the only pool and of the process.
         """
         self.assertEqual(
             self.load("[connpool]\npool-size = 8\ndrain-timeout = 500ms\nmax-item-size = 2m\n"),
@@ -57,7 +57,7 @@ class LoadTests(SynchronousTestCase):
 
     def test_pools(self) -> None:
         """
-        Each [pool:NAME] is a pool, in the order of the file, with the keys of [connpool] for defaults.
+        Each [pool:NAME] is a pool, in the order of the file. The keys of [connpool] are the defaults of all pools.
         """
         text = """
             [pool:b]
@@ -80,7 +80,7 @@ class LoadTests(SynchronousTestCase):
 
     def test_lines(self) -> None:
         """
-        A value may go on in lines with more indent, between which comments and empty lines may stand.
+        A value may continue in lines with more indent. There may be comments and empty lines between them.
         """
         text = """
             [connpool]
@@ -99,7 +99,7 @@ class LoadTests(SynchronousTestCase):
 
     def test_spelling(self) -> None:
         """
-        Keys may have capital letters, and C{_} for C{-}; a mark of byte order and line ends of Windows are no harm.
+        Keys may have capital letters, and C{_} for C{-}. A byte order mark and the line ends of Windows are accepted.
         """
         self.path = self.mktemp()
         Path(self.path).write_bytes(b"\xef\xbb\xbf[connpool]\r\nPool_Size=9\r\n")
@@ -107,7 +107,7 @@ class LoadTests(SynchronousTestCase):
 
     def test_empty(self) -> None:
         """
-        An empty value is no value where that is the default, and wrong elsewhere.
+        An empty value is right only for settings whose default is no value.
         """
         self.assertEqual(self.load("[connpool]\ndistribution =\n"), Settings())
         self.assertProblems(
@@ -124,7 +124,7 @@ class LoadTests(SynchronousTestCase):
 
     def test_override(self) -> None:
         """
-        Options of the command line win over the file, also for several servers.
+        Options of the command line override the file, also for several servers.
         """
         text = "[connpool]\npool-size = 8\nmax-waiting = 1\nupstream = tcp:h:1\n[pool:x]\npool-size = 9\n"
         options = {"pool-size": ["3"], "upstream": ["tcp:a:1", "tcp:b:1"], "distribution": ["round-robin"]}
@@ -139,7 +139,7 @@ class LoadTests(SynchronousTestCase):
 
     def test_overrideAll(self) -> None:
         """
-        An option of the command line is for all pools of the file.
+        An option of the command line applies to all pools of the file.
         """
         text = "[pool:a]\nlisten = tcp:1\npool-size = 2\n[pool:b]\nlisten = tcp:2\n"
         self.assertEqual([pool.poolSize for pool in self.load(text, {"pool-size": ["7"]}).pools], [7, 7])
@@ -171,7 +171,7 @@ class LoadTests(SynchronousTestCase):
 
     def test_twice(self) -> None:
         """
-        What stands twice is an error, not a matter of luck.
+        A key or a section that is given twice is an error.
         """
         self.assertProblems(
             "[connpool]\npool-size = 1\npool_size = 2\n[connpool]\n",
@@ -180,9 +180,9 @@ class LoadTests(SynchronousTestCase):
             "FILE:4: [connpool] is given twice; expected all keys of a section together",
         )
 
-    def test_form(self) -> None:
+    def test_syntax(self) -> None:
         """
-        Lines that are no section, key or comment are errors.
+        Lines that are not a section, a key or a comment are errors.
         """
         self.assertProblems(
             "pool-size = 1\n[connpool]\njunk\nlisten = tcp:1\npool-size = 1\n 2\n",
@@ -193,7 +193,7 @@ class LoadTests(SynchronousTestCase):
 
     def test_values(self) -> None:
         """
-        All wrong values are told, each with its place.
+        All wrong values are reported, each with its place.
         """
         self.assertProblems(
             "[connpool]\npool-size = 0\n[pool:a]\nupstream = localhost:1\n",
@@ -204,14 +204,15 @@ class LoadTests(SynchronousTestCase):
 
     def test_commandLine(self) -> None:
         """
-        What is wrong on the command line is told as such.
+        The place of a wrong option is the command line.
         """
         error = self.assertRaises(ConfigError, load, None, {"pool-size": ["x"], "min-pool-size": ["9"]})
         self.assertEqual(str(error), "command line: pool-size = 'x': expected a whole number from 1 to 65535")
 
     def test_rules(self) -> None:
         """
-        Settings that contradict each other are told at the place of the one to blame, which may stand in another layer.
+        The place of a contradiction is that of the setting most likely to be wrong. It may be another section, or the
+        command line.
         """
         self.assertProblems(
             "[connpool]\nmin-pool-size = 3\n[pool:a]\nlisten = tcp:1\npool-size = 2\n[pool:b]\nlisten = tcp:1\n",
@@ -229,7 +230,7 @@ class LoadTests(SynchronousTestCase):
 
     def test_rulesOfProcess(self) -> None:
         """
-        So are settings of the whole process.
+        The settings of the process can contradict each other too.
         """
         self.assertProblems(
             "[connpool]\nadmin = tcp:1\n",
@@ -238,7 +239,7 @@ class LoadTests(SynchronousTestCase):
 
     def test_ruleOfDefaults(self) -> None:
         """
-        When a default is to blame, the file and the pool are named.
+        If a default is wrong, the place is the file and the pool.
         """
         self.assertProblems(
             "[pool:a]\n[pool:b]\n",
@@ -248,7 +249,7 @@ class LoadTests(SynchronousTestCase):
 
     def test_noFollowUp(self) -> None:
         """
-        A value that is wrong by itself is told once: no rule is held against the default in its place.
+        A wrong value is reported once: its default is not compared with other settings.
         """
         self.assertProblems(
             "[connpool]\npool-size = many\nmin-pool-size = 9\n",
@@ -257,7 +258,7 @@ class LoadTests(SynchronousTestCase):
 
     def test_namedFiles(self) -> None:
         """
-        A file that cannot be read and that a setting names is told with all else that is wrong, in its place.
+        A file that a setting names and that cannot be read is reported together with all other errors.
         """
         self.assertProblems(
             "[connpool]\npool-size = 0\nlisten-auth = file:/nonexistent/x\n[pool:a]\nmin-pool-size = 9\n"
@@ -275,7 +276,7 @@ class LoadTests(SynchronousTestCase):
 
     def test_unreadable(self) -> None:
         """
-        A file that cannot be read is an error that says why.
+        A file that cannot be read is an error, with the reason.
         """
         error = self.assertRaises(ConfigError, load, "/nonexistent/connpool.ini")
         self.assertEqual(str(error), "/nonexistent/connpool.ini: cannot be read: No such file or directory")
@@ -283,16 +284,16 @@ class LoadTests(SynchronousTestCase):
         Path(path).mkdir()
         self.assertEqual(str(self.assertRaises(ConfigError, load, path)), f"{path}: cannot be read: Is a directory")
 
-    def test_saysNothing(self) -> None:
+    def test_noSection(self) -> None:
         """
-        A file without a section is an error: it may be that it is just being written.
+        A file without a section is an error, because it may be just being written.
         """
         for text in ("", "\n# [connpool]\n; pool-size = 4\n"):
             self.assertProblems(text, "FILE: is empty: expected [connpool] or [pool:NAME]")
 
     def test_noText(self) -> None:
         """
-        A file that is no UTF-8 text is an error that says where.
+        A file that is not UTF-8 text is an error, with the position.
         """
         path = self.mktemp()
         Path(path).write_bytes(b"[connpool]\n# \xff\n")
@@ -320,13 +321,13 @@ class ShippedTests(SynchronousTestCase):
 
     def test_asShipped(self) -> None:
         """
-        As it is shipped, the file changes nothing.
+        The file as it is shipped gives the defaults.
         """
         self.assertEqual(load(str(CONF)), Settings())
 
     def test_everyKey(self) -> None:
         """
-        The file shows every key once, with its default.
+        The file has every key once, with its default.
         """
         shown = re.findall(r"^;([a-z-]+) =(.*)$", CONF.read_text("utf-8"), re.M)
         self.assertEqual(
@@ -336,7 +337,7 @@ class ShippedTests(SynchronousTestCase):
 
     def test_uncommented(self) -> None:
         """
-        With every key taken out of its comment, the file still gives the defaults.
+        With every key uncommented, the file still gives the defaults.
         """
         path = self.mktemp()
         Path(path).write_text(re.sub("^;", "", CONF.read_text("utf-8"), flags=re.M), "utf-8")

@@ -34,17 +34,17 @@ class KindTests(SynchronousTestCase):
     Tests for the kinds of values.
     """
 
-    def assertWrong(self, kind: Kind[Any], text: str, *told: str) -> None:
+    def assertWrong(self, kind: Kind[Any], text: str, *words: str) -> None:
         """
-        Assert that a kind refuses a text and says so with some words.
+        Assert that a kind refuses a text with an error that contains some words.
         """
         error = self.assertRaises(ValueError, check, kind, text)
-        for words in told:
-            self.assertIn(words, str(error))
+        for each in words:
+            self.assertIn(each, str(error))
 
     def test_whole(self) -> None:
         """
-        A whole number is digits, within its range.
+        A whole number consists of digits, and is in a range.
         """
         kind = Whole(1, 65535)
         self.assertEqual(kind.parse("0042"), 42)
@@ -55,7 +55,7 @@ class KindTests(SynchronousTestCase):
 
     def test_size(self) -> None:
         """
-        A size is bytes, or has a unit that is a power of 1024 in small or capital letters.
+        A size is a number of bytes, or has a unit, a power of 1024, in small or capital letters.
         """
         kind = Size(1, 1 << 40)
         for text, value in (("1", 1), ("64k", 65536), ("64K", 65536), ("1m", 1 << 20), ("2g", 2 << 30)):
@@ -66,7 +66,7 @@ class KindTests(SynchronousTestCase):
 
     def test_seconds(self) -> None:
         """
-        A time is seconds, or has a unit.
+        A time is a number of seconds, or has a unit.
         """
         kind = Seconds(0.001, 86400)
         for text, value in (("2", 2.0), ("0.5", 0.5), ("500ms", 0.5), ("10s", 10.0), ("5m", 300.0), ("1H", 3600.0)):
@@ -77,7 +77,7 @@ class KindTests(SynchronousTestCase):
 
     def test_zeroSeconds(self) -> None:
         """
-        A time may be 0 only where that means something, which the error tells.
+        A time may be 0 only if that has a meaning, which the error mentions.
         """
         kind = Seconds(1, 10, "never")
         kind.checkValue(0)
@@ -93,7 +93,7 @@ class KindTests(SynchronousTestCase):
 
     def test_words(self) -> None:
         """
-        Words are some of a list, with spaces or commas between them; what is no word of it is told with the nearest.
+        Words are separated by spaces or commas. The error for an unknown word suggests the one that is most like it.
         """
         kind = Words("color", ("red", "green", "blue"), ("black",), "is none")
         for text in ("red blue", " red,  blue ", "red,blue"):
@@ -110,7 +110,7 @@ class KindTests(SynchronousTestCase):
 
     def test_endpoint(self) -> None:
         """
-        An endpoint string is whatever Twisted takes for one.
+        All endpoint strings that Twisted accepts are right.
         """
         for text in ("tcp:127.0.0.1:11211", "unix:/run/x", r"tcp:\:\:1:11211", "tls:example.com:443:timeout=5"):
             CLIENT.checkValue(CLIENT.parse(text))
@@ -119,7 +119,7 @@ class KindTests(SynchronousTestCase):
 
     def test_wrongEndpoint(self) -> None:
         """
-        An endpoint string that Twisted refuses, with whatever exception, is told with its reason and an example.
+        The error for an endpoint string that Twisted refuses has the reason and an example.
         """
         self.assertWrong(CLIENT, "tcp:127.0.0.1", "missing", "'port'", "expected tcp:HOST:PORT")
         self.assertWrong(CLIENT, "tcp:127.0.0.1:http", "'http'", "expected tcp:HOST:PORT")
@@ -132,7 +132,7 @@ class KindTests(SynchronousTestCase):
 
     def test_missingScheme(self) -> None:
         """
-        An endpoint string that would be right with C{tcp:} before it gets that for an answer.
+        The error for an endpoint string without C{tcp:} suggests that.
         """
         self.assertWrong(CLIENT, "127.0.0.1:11211", "did you mean tcp:127.0.0.1:11211?")
         self.assertWrong(SERVER, "11212", "did you mean tcp:11212?")
@@ -141,7 +141,7 @@ class KindTests(SynchronousTestCase):
 
     def test_port(self) -> None:
         """
-        A port that does not exist is found here: Twisted would find it with a traceback, when it is used.
+        A port number that is too large is refused. Twisted would fail with a traceback when it uses the number.
         """
         self.assertWrong(CLIENT, "tcp:127.0.0.1:65536", "port 65536 is more than 65535")
         self.assertWrong(CLIENT, "tcp:host=127.0.0.1:port=99999", "port 99999")
@@ -150,7 +150,7 @@ class KindTests(SynchronousTestCase):
 
     def test_endpointOneLine(self) -> None:
         """
-        The reason is one line, even when an endpoint's own is not.
+        The reason is one line, even if that of the exception is not.
         """
 
         def refuse(description: str) -> object:
@@ -163,7 +163,7 @@ class KindTests(SynchronousTestCase):
     @given(st.integers(0, 1 << 41))
     def test_sizeBack(self, value: int) -> None:
         """
-        A size that was written is read back.
+        A size is parsed from the text that is shown for it.
         """
         kind = Size(0, 1 << 41)
         self.assertEqual(kind.parse(kind.show(value)), value)
@@ -172,7 +172,7 @@ class KindTests(SynchronousTestCase):
     @given(st.floats(0.001, 31536000.0))
     def test_secondsBack(self, value: float) -> None:
         """
-        A time that was written is read back.
+        A time is parsed from the text that is shown for it.
         """
         kind = Seconds(0.001, 31536000.0)
         self.assertEqual(kind.parse(kind.show(value)), value)
@@ -181,7 +181,7 @@ class KindTests(SynchronousTestCase):
     @given(st.text())
     def test_noOtherError(self, text: str) -> None:
         """
-        Whatever text is given, it is a value or a C{ValueError}.
+        Any text is a value or a C{ValueError}.
         """
         kinds: list[Kind[Any]] = [Whole(0, 9), Size(0, 9), Seconds(0, 9), Choice("a"), CLIENT, SERVER]
         for kind in kinds:

@@ -38,7 +38,7 @@ class OptionTests(SynchronousTestCase):
 
     def test_declared(self) -> None:
         """
-        What is declared is the field's default, and a description whose name has hyphens for capital letters.
+        A declared setting has the field's default, and a name with hyphens for capital letters.
         """
         self.assertEqual(Example(), Example("no option", 4, ("red",), None))
         self.assertEqual(
@@ -49,14 +49,14 @@ class OptionTests(SynchronousTestCase):
 
     def test_one(self) -> None:
         """
-        A setting that is one value takes one text.
+        A setting with one value accepts one text.
         """
         self.assertEqual(self.size.parse(["7"]), 7)
         self.assertIn("expected one line", str(self.assertRaises(ValueError, self.size.parse, ["7", "8"])))
 
     def test_many(self) -> None:
         """
-        A setting that may be repeated is a tuple of at least one value, each only once.
+        The value of a setting that may be repeated is a tuple of one or more different values.
         """
         self.assertEqual(self.colors.parse(["red", "blue"]), ("red", "blue"))
         self.assertIn("only once", str(self.assertRaises(ValueError, self.colors.parse, ["red", "red"])))
@@ -65,13 +65,13 @@ class OptionTests(SynchronousTestCase):
 
     def test_whichOfMany(self) -> None:
         """
-        When one of several values is wrong, the error tells which.
+        The error for several values has the wrong one.
         """
         self.assertIn("'green'", str(self.assertRaises(ValueError, self.colors.parse, ["red", "green"])))
 
     def test_nothing(self) -> None:
         """
-        A setting without a default may be left empty, one with a default may not.
+        A setting whose default is C{None} may be empty, others may not.
         """
         self.assertIsNone(self.shape.parse([""]))
         self.shape.checkValue(None)
@@ -80,7 +80,7 @@ class OptionTests(SynchronousTestCase):
 
     def test_show(self) -> None:
         """
-        A value is written as the ini has it.
+        A value is shown as in an ini file.
         """
         self.assertEqual(self.size.show(4), "4")
         self.assertEqual(self.colors.show(("red", "blue")), "red\nblue")

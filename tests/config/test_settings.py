@@ -20,14 +20,14 @@ class PoolSettingsTests(SynchronousTestCase):
     Tests for L{PoolSettings}.
     """
 
-    def assertFaults(self, told: list[str], **values: Any) -> None:
+    def assertFaults(self, words: list[str], **values: Any) -> None:
         """
-        Assert that the settings of a pool are refused, with one line for each of some words.
+        Assert that the settings of a pool are refused with lines that contain these words.
         """
         lines = str(self.assertRaises(ConfigError, PoolSettings, **values)).splitlines()
-        self.assertEqual(len(lines), len(told), lines)
-        for line, words in zip(lines, told, strict=True):
-            self.assertIn(words, line)
+        self.assertEqual(len(lines), len(words), lines)
+        for line, expected in zip(lines, words, strict=True):
+            self.assertIn(expected, line)
             self.assertTrue(line.startswith(f"pool {values.get('name', 'default')!r}: "), line)
 
     def test_defaults(self) -> None:
@@ -68,7 +68,7 @@ class PoolSettingsTests(SynchronousTestCase):
 
     def test_frozen(self) -> None:
         """
-        Settings do not change.
+        Settings are immutable.
         """
         settings = PoolSettings()
         self.assertRaises(dataclasses.FrozenInstanceError, setattr, settings, "poolSize", 5)
@@ -76,7 +76,7 @@ class PoolSettingsTests(SynchronousTestCase):
 
     def test_commands(self) -> None:
         """
-        Commands are those of memcached; what is never passed on cannot be allowed.
+        Commands are those of memcached. Commands that are never forwarded cannot be allowed.
         """
         PoolSettings(allowCommands=("get", "mg"), denyCommands=("flush_all", "mg"))
         self.assertFaults(
@@ -87,7 +87,7 @@ class PoolSettingsTests(SynchronousTestCase):
 
     def test_eachValue(self) -> None:
         """
-        Each value is checked, and all that are wrong are told.
+        All values are checked, and all wrong ones are reported.
         """
         self.assertFaults(
             ["upstream = ('smtp:x',)", "poolSize = 0: expected a whole number", "requestTimeout = '2'"],
@@ -98,7 +98,7 @@ class PoolSettingsTests(SynchronousTestCase):
 
     def test_name(self) -> None:
         """
-        A pool's name is one word, so that it can stand in logs, statistics and commands.
+        A pool's name is one word, for logs, statistics and commands.
         """
         for name in ("", "two words", "a\nb", "a]"):
             self.assertFaults(["expected a name of letters, digits"], name=name)
@@ -106,14 +106,14 @@ class PoolSettingsTests(SynchronousTestCase):
 
     def test_pools(self) -> None:
         """
-        No more connections may be kept open than there may be.
+        The number of connections that are kept open is not larger than their maximum number.
         """
         PoolSettings(minPoolSize=4)
         self.assertFaults(["min-pool-size 5 is more than pool-size 4"], minPoolSize=5)
 
     def test_distribution(self) -> None:
         """
-        Several servers need a distribution, so that nobody gets a cache that loses keys by surprise.
+        Several servers require a distribution, because with the wrong one most keys are missed.
         """
         servers = ("tcp:a:1", "tcp:b:1")
         PoolSettings(upstream=servers, distribution="round-robin")
@@ -128,7 +128,7 @@ class PoolSettingsTests(SynchronousTestCase):
 
     def test_fewConnections(self) -> None:
         """
-        Each server can have a connection.
+        There is a connection for each server.
         """
         self.assertFaults(
             ["pool-size 1 has no connection for each of the 2 servers"],
@@ -137,7 +137,7 @@ class PoolSettingsTests(SynchronousTestCase):
 
     def test_grow(self) -> None:
         """
-        The bound that must hold a value grows with max-item-size when it is not set.
+        The default of session-unread-hard grows with max-item-size.
         """
         settings = PoolSettings(maxItemSize=64 << 20)
         self.assertGreater(settings.sessionUnreadHard, 64 << 20)
@@ -145,7 +145,7 @@ class PoolSettingsTests(SynchronousTestCase):
 
     def test_noRoom(self) -> None:
         """
-        A bound that was set and does not hold a value is refused, not changed.
+        A value of session-unread-hard without room for an item is refused, not changed.
         """
         self.assertFaults(
             ["session-unread-hard 1048576 has no room"],
@@ -154,7 +154,7 @@ class PoolSettingsTests(SynchronousTestCase):
 
     def test_unread(self) -> None:
         """
-        The soft bound on unread bytes is not above the hard one.
+        The soft limit of unread bytes is not larger than the hard one.
         """
         self.assertFaults(
             ["session-unread-soft 8388608 is more than session-unread-hard 4194304"],
@@ -168,14 +168,14 @@ class SettingsTests(SynchronousTestCase):
     Tests for L{Settings}.
     """
 
-    def assertFaults(self, told: list[str], **values: Any) -> None:
+    def assertFaults(self, words: list[str], **values: Any) -> None:
         """
-        Assert that settings are refused, with one line for each of some words.
+        Assert that settings are refused with lines that contain these words.
         """
         lines = str(self.assertRaises(ConfigError, Settings, **values)).splitlines()
-        self.assertEqual(len(lines), len(told), lines)
-        for line, words in zip(lines, told, strict=True):
-            self.assertIn(words, line)
+        self.assertEqual(len(lines), len(words), lines)
+        for line, expected in zip(lines, words, strict=True):
+            self.assertIn(expected, line)
 
     def test_defaults(self) -> None:
         """
@@ -185,7 +185,7 @@ class SettingsTests(SynchronousTestCase):
 
     def test_pools(self) -> None:
         """
-        There is at least one pool, and each has a name of its own.
+        There is at least one pool, and their names are unique.
         """
         self.assertFaults(["pools: expected at least one"], pools=())
         two = (PoolSettings(), PoolSettings(listen=("tcp:1",)))
@@ -193,7 +193,7 @@ class SettingsTests(SynchronousTestCase):
 
     def test_stats(self) -> None:
         """
-        Statistics are not served where clients connect.
+        Statistics have an address of their own.
         """
         Settings(stats="tcp:11213:interface=127.0.0.1")
         self.assertFaults(
@@ -205,28 +205,28 @@ class SettingsTests(SynchronousTestCase):
 
     def test_listen(self) -> None:
         """
-        Two pools cannot listen on one endpoint.
+        Two pools cannot listen on the same address.
         """
         pools = (PoolSettings(name="a"), PoolSettings(name="b"))
         self.assertFaults(["pool 'b': pool 'a' listens on tcp:11212:interface=127.0.0.1 too"], pools=pools)
 
     def test_listenAnywhere(self) -> None:
         """
-        Two pools may listen on port 0, which is another port each time.
+        Two pools may listen on port 0, because each gets a port of its own.
         """
         listen = ("tcp:0:interface=127.0.0.1",)
         Settings(pools=(PoolSettings(name="a", listen=listen), PoolSettings(name="b", listen=listen)))
 
     def test_workers(self) -> None:
         """
-        Each worker can have its share of a pool: a connection to each server, and a request that waits.
+        Each worker has a share of the pool: at least one connection to each server and one request that waits.
         """
         Settings(workers=4)
         self.assertFaults(["pool-size 4 has no connection for each of 5 workers"], workers=5)
         pools = (PoolSettings(upstream=("tcp:a:1", "tcp:b:1"), distribution="round-robin"),)
         Settings(workers=2, pools=pools)
-        told = "pool-size 4 has no connection to each of 2 servers for each of 3 workers"
-        self.assertFaults([told], workers=3, pools=pools)
+        text = "pool-size 4 has no connection to each of 2 servers for each of 3 workers"
+        self.assertFaults([text], workers=3, pools=pools)
         pools = (PoolSettings(maxWaiting=1),)
         self.assertFaults(["max-waiting 1 is less than one for each of 2 workers"], workers=2, pools=pools)
         pools = (PoolSettings(upstream=("memory:",)),)
@@ -235,7 +235,7 @@ class SettingsTests(SynchronousTestCase):
     @covers("28")
     def test_admin(self) -> None:
         """
-        Without a password the proxy is administered at a UNIX socket only, and never where clients connect.
+        The console needs a password except on a UNIX socket, and has an address of its own.
         """
         Settings(admin="unix:/run/admin.sock:mode=600")
         self.assertFaults(["admin tcp:1 needs admin-password-file"], admin="tcp:1")
@@ -247,7 +247,7 @@ class SettingsTests(SynchronousTestCase):
 
     def test_eachValue(self) -> None:
         """
-        Each value is checked, and all that are wrong are told.
+        All values are checked, and all wrong ones are reported.
         """
         self.assertFaults(["drainTimeout = -1", "maxUnreadBytes = None"], drainTimeout=-1, maxUnreadBytes=None)
 
@@ -259,7 +259,7 @@ class OptionsTests(SynchronousTestCase):
 
     def test_names(self) -> None:
         """
-        No name and no short name stands twice, so that each can be a long option and a key of [connpool].
+        Names and short names are unique, so that each can be an option and a key of [connpool].
         """
         names = [each.name for each in OPTIONS]
         self.assertEqual(sorted(set(names)), sorted(names))
@@ -268,7 +268,7 @@ class OptionsTests(SynchronousTestCase):
 
     def test_whole(self) -> None:
         """
-        Each field is an option, but for the name of a pool and the list of pools.
+        Each field is an option, except the name of a pool and the list of pools.
         """
         self.assertEqual(
             {each.name for each in dataclasses.fields(PoolSettings)} - {"name"},
@@ -281,7 +281,7 @@ class OptionsTests(SynchronousTestCase):
 
     def test_defaults(self) -> None:
         """
-        Each default is right, and is read back from how it is shown.
+        Each default is right, and is parsed from the text that is shown for it.
         """
         for each in OPTIONS:
             each.checkValue(each.default)
