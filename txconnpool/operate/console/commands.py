@@ -27,7 +27,7 @@ SESSIONS, SESSIONS_MAX = 50, 1000
 FORMER = {"eject": "drain SERVER now"}
 
 
-class Changeable(Protocol):
+class RunningProxy(Protocol):
     """
     A proxy with settings that can change, in one process or several.
     """
@@ -53,7 +53,7 @@ class Target:
     @ivar events: the recent events.
     """
 
-    proxy: Changeable
+    proxy: RunningProxy
     perform: Callable[..., Any]
     reload: Callable[[], Deferred[list[str]]]
     shutdown: Callable[[bool], None]
