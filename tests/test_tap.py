@@ -40,7 +40,7 @@ class OptionsTests(SynchronousTestCase):
 
     def settings(self, *arguments: str) -> Settings:
         """
-        @return: what a command line sets.
+        @return: the settings of a command line.
         """
         options = Options()
         options.parseOptions(arguments)
@@ -51,7 +51,7 @@ class OptionsTests(SynchronousTestCase):
         """
         Parse a command line that ends the process.
 
-        @return: what L{SystemExit} carries (a text is printed as an error, and the exit code is 1), and the output.
+        @return: the code of L{SystemExit} (a text is printed as an error, with exit code 1), and the output.
         """
         output = StringIO()
         with redirect_stdout(output):
@@ -106,7 +106,8 @@ class OptionsTests(SynchronousTestCase):
 
     def test_configAbsolute(self) -> None:
         """
-        The path of the ini file is kept absolute, since twistd may change its directory before it is read again.
+        The path of the ini file is made absolute, because twistd may change its directory before the file is read
+        again.
         """
         path = Path(self.mktemp())
         path.write_text("[connpool]\n", "utf-8")
@@ -116,7 +117,7 @@ class OptionsTests(SynchronousTestCase):
 
     def test_wrong(self) -> None:
         """
-        All wrong settings are told in one line each, and nothing else.
+        Each wrong setting is one line, and nothing else is printed.
         """
         self.assertEqual(
             self.ends("--pool-size", "0", "--drain-timeout", "soon"),
@@ -130,7 +131,7 @@ class OptionsTests(SynchronousTestCase):
 
     def test_unreadable(self) -> None:
         """
-        An ini file that cannot be read is told in one line.
+        An ini file that cannot be read is one line.
         """
         self.assertEqual(
             self.ends("-c", "/nonexistent/x.ini"), ("/nonexistent/x.ini: cannot be read: No such file or directory", "")
@@ -138,7 +139,7 @@ class OptionsTests(SynchronousTestCase):
 
     def test_unknown(self) -> None:
         """
-        An unknown option is told in one line with the nearest one, without the whole help.
+        An unknown option is one line with the nearest option, without the whole help.
         """
         self.assertEqual(
             self.ends("--pol-size", "4"),
@@ -158,7 +159,7 @@ class OptionsTests(SynchronousTestCase):
 
     def test_checkConfig(self) -> None:
         """
-        C{--check-config} says that all is well and ends with exit code 0, or says what is wrong.
+        C{--check-config} prints that the configuration is right and ends with exit code 0, or prints what is wrong.
         """
         self.assertEqual(self.ends("--check-config", "-s", "9"), (0, "configuration ok\n"))
         self.assertEqual(
@@ -168,7 +169,7 @@ class OptionsTests(SynchronousTestCase):
 
     def test_version(self) -> None:
         """
-        C{--version} tells our version and Twisted's.
+        C{--version} prints the versions of txconnpool and Twisted.
         """
         self.assertEqual(
             self.ends("--version"), (0, f"txconnpool version: {__version__}\nTwisted version: {copyright.version}\n")
@@ -176,7 +177,7 @@ class OptionsTests(SynchronousTestCase):
 
     def test_logFormat(self) -> None:
         """
-        A log that cannot be written as it is wanted is told in one line; without a command around nothing is chosen.
+        A format that the command cannot log in is one line. Without a command nothing is chosen.
         """
         twistd = ServerOptions()
         error = self.assertRaises(SystemExit, twistd.parseOptions, ["--syslog", "connpool", "--log-format=json"])
@@ -187,7 +188,7 @@ class OptionsTests(SynchronousTestCase):
 
     def test_help(self) -> None:
         """
-        C{--help} shows each option under its heading, with its default, in lines that fit a terminal.
+        C{--help} shows each option under its heading, with its default, in lines of at most 80 characters.
         """
         self.patch(sys, "argv", ["twistd", "connpool"])
         self.patch(os, "environ", {})
@@ -202,7 +203,7 @@ class OptionsTests(SynchronousTestCase):
 
     def test_unit(self) -> None:
         """
-        The command of the systemd unit is one that twistd takes, in the foreground and without a pid file.
+        twistd accepts the command of the systemd unit, which runs in the foreground and without a pid file.
         """
         conf = Path(__file__).resolve().parents[1] / "conf"
         (command,) = re.findall("^ExecStart=(.*)$", (conf / "connpool.service").read_text("utf-8"), re.M)
@@ -214,7 +215,7 @@ class OptionsTests(SynchronousTestCase):
 
     def test_helpWidth(self) -> None:
         """
-        The help is as wide as the terminal, and readable in a tiny one.
+        The help is as wide as the terminal, and readable in a narrow one.
         """
         options = Options()
         self.assertGreater(max(map(len, options.getUsage(120).splitlines())), 100)
@@ -237,7 +238,7 @@ class MakeServiceTests(SynchronousTestCase):
 
     def test_makeService(self) -> None:
         """
-        The service is made of the settings; nothing is connected, opened or scheduled.
+        It makes the service of the settings, and opens no port, connection or timer.
         """
         reactor = MemoryReactorClock()
         options = Options()
@@ -251,7 +252,7 @@ class MakeServiceTests(SynchronousTestCase):
 
     def test_clock(self) -> None:
         """
-        The reactor of the process counts on when the system's clock is set.
+        It makes the clock of the global reactor independent of the system's time.
         """
         from twisted.internet import reactor
 
@@ -264,7 +265,7 @@ class MakeServiceTests(SynchronousTestCase):
 
     def test_listens(self) -> None:
         """
-        What the settings name is listened on as soon as the service starts.
+        The service listens on the addresses of the settings when it starts.
         """
         reactor = MemoryReactorClock()
         options = Options()
@@ -275,7 +276,7 @@ class MakeServiceTests(SynchronousTestCase):
 
     def test_logFormat(self) -> None:
         """
-        Where the log is to be JSON the application logs with that, and with nothing of ours where it is to be text.
+        For JSON the application gets a log observer, for text it does not.
         """
         for form, kind in (("json", FileLogObserver), ("text", type(None))):
             twistd = ServerOptions()
@@ -286,14 +287,14 @@ class MakeServiceTests(SynchronousTestCase):
 
     def test_workers(self) -> None:
         """
-        With several workers it is these that the command runs.
+        With several workers the command runs the parent of the workers.
         """
         service, _ = self.make("--workers", "2")
         self.assertEqual([type(part) for part in service], [SupervisorService])
 
     def test_admin(self) -> None:
         """
-        The console is there before all else, and to the end; for several workers too.
+        The console starts first and stops last, also with several workers.
         """
         for workers, kind in (("1", ProxyService), ("2", SupervisorService)):
             service, _ = self.make("--admin", "unix:/tmp/x", "--workers", workers)
@@ -301,17 +302,17 @@ class MakeServiceTests(SynchronousTestCase):
 
     def test_events(self) -> None:
         """
-        The console and the page show the same events.
+        The console and the status page have the same events.
         """
         service, _ = self.make("--admin", "unix:/tmp/x", "--stats", "tcp:1")
         console, proxy = service
         self.assertIs(console.events, proxy.statistics.events)
 
-    def say(self, service: CommandService, reactor: MemoryReactorClock, *lines: str) -> list[str]:
+    def enter(self, service: CommandService, reactor: MemoryReactorClock, *lines: str) -> list[str]:
         """
-        Type lines at a console.
+        Type lines at the console.
 
-        @return: what is answered.
+        @return: the replies.
         """
         (admin, *_) = service
         admin.privilegedStartService()
@@ -321,28 +322,28 @@ class MakeServiceTests(SynchronousTestCase):
         transport = StringTransport()
         console.makeConnection(transport)
         console.dataReceived("".join(f"{line}\n" for line in lines).encode())
-        told: list[str] = transport.value().decode().splitlines()
-        return told
+        replies: list[str] = transport.value().decode().splitlines()
+        return replies
 
     def test_console(self) -> None:
         """
-        The console works on the proxy.
+        The commands of the console work on the proxy.
         """
         service, reactor = self.make("--admin", "unix:/tmp/x", "--pool-size", "7")
-        told = "\n".join(self.say(service, reactor, "show pools", "pause", "reload"))
+        text = "\n".join(self.enter(service, reactor, "show pools", "pause", "reload"))
         for words in ("default  running", "OK pool default paused", "ERROR the proxy is not running"):
-            self.assertIn(words, told)
+            self.assertIn(words, text)
 
     def test_password(self) -> None:
         """
-        The password is the one of the file.
+        The console's password is that of the file.
         """
         path = self.mktemp()
         Path(path).write_text("sesame\n", "ascii")
         service, reactor = self.make("--admin", "tcp:1", "--admin-password-file", path)
-        told = self.say(service, reactor, "pause", "auth sesame", "pause")
-        self.assertEqual(told[:2], ["ERROR expected auth PASSWORD first", "OK welcome; `help` lists the commands"])
-        self.assertIn("OK pool default paused", told[2])
+        lines = self.enter(service, reactor, "pause", "auth sesame", "pause")
+        self.assertEqual(lines[:2], ["ERROR expected auth PASSWORD first", "OK welcome; `help` lists the commands"])
+        self.assertIn("OK pool default paused", lines[2])
 
     def test_reload(self) -> None:
         """
@@ -359,7 +360,7 @@ class MakeServiceTests(SynchronousTestCase):
 
     def test_files(self) -> None:
         """
-        When a file that the settings name is gone since they were read, that is one line, and nothing listens.
+        When a file that the settings name has vanished before the start, that is one line, and nothing listens.
         """
         users = Path(self.mktemp())
         users.write_text("joe:secret\n", "ascii")
@@ -382,7 +383,7 @@ class MakeServiceTests(SynchronousTestCase):
 
     def test_adminCannotListen(self) -> None:
         """
-        A console that cannot be is told with the option that says where it is.
+        When the console cannot listen, the line names its option.
         """
         reactor = MemoryReactorClock()
         options = Options()

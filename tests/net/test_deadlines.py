@@ -135,3 +135,22 @@ class DeadlinesTests(SynchronousTestCase):
         self.deadlines.add("b")
         self.deadlines.retime(None)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_retimeEarlier(self) -> None:
+        """
+        Another time holds for the members there are, counted from when they were added. C{None}: none is late.
+        """
+        clock = Clock()
+        late: list[str] = []
+        deadlines = Deadlines(clock, 10.0, late.append)
+        deadlines.add("a")
+        clock.advance(3)
+        deadlines.add("b")
+        deadlines.retime(4.0)
+        clock.advance(1)
+        self.assertEqual(late, ["a"])
+        deadlines.retime(None)
+        clock.advance(100)
+        self.assertEqual((late, clock.getDelayedCalls()), (["a"], []))
+        deadlines.retime(4.0)
+        self.assertEqual(late, ["a", "b"])

@@ -23,11 +23,11 @@ A = PoolSettings(name="a")
 
 class Running:
     """
-    What is administered.
+    A proxy for the commands of a console.
 
-    @ivar orders: what was to be done.
-    @ivar answers: what that gives: a value, a Deferred, or an exception that is raised.
-    @ivar reloaded: what a reload gives.
+    @ivar orders: the operations that were performed, with their arguments.
+    @ivar answers: the results of operations by their names: a value, a Deferred, or an exception that is raised.
+    @ivar reloaded: the result of a reload.
     """
 
     def __init__(self) -> None:
@@ -37,9 +37,6 @@ class Running:
         self.reloaded: Deferred[list[str]] = succeed([])
 
     def change(self, make: Any) -> Deferred[list[str]]:
-        """
-        Change the settings.
-        """
         try:
             self.settings = make(self.settings)
         except Exception:
@@ -47,9 +44,6 @@ class Running:
         return succeed(["one", "two"])
 
     def perform(self, *order: Any) -> Any:
-        """
-        Do something.
-        """
         self.orders.append(order)
         answer = self.answers.get(order[0], "done")
         if isinstance(answer, Exception):
@@ -57,21 +51,15 @@ class Running:
         return answer
 
     def shutdown(self, now: bool) -> None:
-        """
-        Stop.
-        """
         self.orders.append(("shutdown", now))
 
     def reload(self) -> Deferred[list[str]]:
-        """
-        Read the settings again.
-        """
         return self.reloaded
 
 
 class Terminal(StringTransport):
     """
-    The transport of a console, and who sits there.
+    The transport of a console, and the person at its other end.
     """
 
     def __init__(self, console: Any) -> None:
@@ -80,11 +68,11 @@ class Terminal(StringTransport):
         self.closed = False
         console.makeConnection(self)
 
-    def say(self, *lines: str) -> str:
+    def enter(self, *lines: str) -> str:
         """
         Type lines.
 
-        @return: what is answered at once.
+        @return: the replies that come at once.
         """
         self.clear()
         self.console.dataReceived("".join(f"{line}\n" for line in lines).encode())
@@ -92,34 +80,28 @@ class Terminal(StringTransport):
 
     def turn(self) -> str:
         """
-        Let happen what happens by itself.
+        Run the events that are due.
 
-        @return: what is answered.
+        @return: the replies since the last lines were typed.
         """
         for _ in range(10):
             self.console.factory.reactor.advance(0)
-        told: str = self.value().decode()
-        return told
+        text: str = self.value().decode()
+        return text
 
     def hangUp(self) -> None:
-        """
-        Be gone.
-        """
         self.closed = True
         self.console.connectionLost(Failure(ConnectionDone()))
 
 
 class ConsoleTestCase(SynchronousTestCase):
     """
-    What the tests of the console share.
+    A console factory and its proxy.
     """
 
     password: bytes | None = None
 
     def setUp(self) -> None:
-        """
-        Have something to administer.
-        """
         self.reactor = MemoryReactorClock()
         self.running = Running()
         self.events = Events()
@@ -135,16 +117,13 @@ class ConsoleTestCase(SynchronousTestCase):
         self.assertEqual((self.reactor.getDelayedCalls(), self.factory.consoles), ([], set()))
 
     def open(self) -> Terminal:
-        """
-        Open a console.
-        """
         self.terminals.append(Terminal(self.factory.buildProtocol(None)))
         return self.terminals[-1]
 
-    def say(self, *lines: str) -> str:
+    def enter(self, *lines: str) -> str:
         """
         Type lines at a new console.
 
-        @return: what is answered.
+        @return: the replies.
         """
-        return self.open().say(*lines)
+        return self.open().enter(*lines)

@@ -13,26 +13,23 @@ from txconnpool.operate.statistics.snapshot import takeSnapshot
 from txconnpool.operate.statistics.table import POOL, PROCESS, SERVER, PoolSource, ProcessSource
 
 
-def told(stage: Stage, running: bool = True) -> dict[str, Any]:
-    """
-    @return: a snapshot.
-    """
+def snapshotOf(stage: Stage, running: bool = True) -> dict[str, Any]:
     process = ProcessSource(time.time() - 60, stage.unread, 0.25)
     return takeSnapshot(process, [PoolSource(stage.pool, stage.sessions, running, 3)])
 
 
 def pool(stage: Stage) -> dict[str, Any]:
     """
-    @return: what is told about the pool.
+    @return: the snapshot of the pool.
     """
-    (only,) = told(stage)["pools"]
+    (only,) = snapshotOf(stage)["pools"]
     assert isinstance(only, dict)
     return only
 
 
 def counters(of: dict[str, Any], path: str = "") -> dict[str, float]:
     """
-    @return: all counters in a snapshot, those in histograms too, by where they are.
+    @return: all counters in a snapshot, including those of histograms, by their places in it.
     """
     found = {}
     for scope in (PROCESS, POOL, SERVER):

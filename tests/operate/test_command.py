@@ -28,7 +28,7 @@ from txconnpool.operate.command import CannotStart, CommandService
 
 class Failing(Service):
     """
-    A service that does not start.
+    A service whose start fails.
     """
 
     statistics: Any = None
@@ -37,27 +37,21 @@ class Failing(Service):
         self.error = error
 
     def startService(self) -> None:
-        """
-        Fail.
-        """
         raise self.error
 
 
 class Reactor(MemoryReactorClock):
     """
-    A reactor with one thread.
+    A reactor without threads.
     """
 
     def callFromThread(self, f: Callable[[], object]) -> None:
-        """
-        Call C{f} in a later turn.
-        """
         self.callLater(0, f)
 
 
 def commandService(part: Service, load: Callable[[], Settings] = Settings) -> CommandService:
     """
-    Make the service of the command, of one part.
+    @return: a service of the command with one part.
     """
     service = CommandService(part, load, Reactor())
     part.setServiceParent(service)
@@ -66,64 +60,61 @@ def commandService(part: Service, load: Callable[[], Settings] = Settings) -> Co
 
 class FailingPrivileged(Failing):
     """
-    A service that cannot listen before rights are given up.
+    A service that cannot listen before the process gives up its rights.
     """
 
     def privilegedStartService(self) -> None:
-        """
-        Fail.
-        """
         raise self.error
 
 
 class CommandServiceTests(SynchronousTestCase):
     """
-    Tests for L{CommandService}.
+    Tests for the start of L{CommandService}.
     """
 
     def fails(self, failing: Service, start: str) -> str:
         """
-        Start a service that fails.
+        Start a service whose start fails.
 
-        @return: what a person is told.
+        @return: the line that is logged and printed.
         """
-        told = StringIO()
+        stderr = StringIO()
         self.patch(sys, "excepthook", sys.excepthook)
-        self.patch(sys, "__stderr__", told)
+        self.patch(sys, "__stderr__", stderr)
         service = commandService(failing)
         with capturedLogs() as logs:
             error = self.assertRaises(CannotStart, getattr(service, start))
         sys.excepthook(CannotStart, error, None)
         self.assertEqual([event["text"] for event in logs], [str(error)])
-        self.assertEqual(told.getvalue(), f"{error}\n")
+        self.assertEqual(stderr.getvalue(), f"{error}\n")
         return str(error)
 
     def test_statistics(self) -> None:
         """
-        It is told whether the taken address is that of the clients or that of the statistics.
+        The line names the option of the address that is taken: that of statistics or that of clients.
         """
         error = CannotListenError("127.0.0.1", 11213, OSError(errno.EADDRINUSE, "Address already in use"))
         failing = Failing(error)
         failing.statistics = Mock(port=None)
-        told = "cannot listen on 127.0.0.1:11213: Address already in use; choose another endpoint with "
-        self.assertEqual(self.fails(failing, "startService"), f"{told}--stats")
+        expected = "cannot listen on 127.0.0.1:11213: Address already in use; choose another endpoint with "
+        self.assertEqual(self.fails(failing, "startService"), f"{expected}--stats")
         failing.statistics = Mock(port=object())
-        self.assertEqual(self.fails(failing, "startService"), f"{told}--listen")
+        self.assertEqual(self.fails(failing, "startService"), f"{expected}--listen")
 
     def test_port(self) -> None:
         """
-        A port that is taken is told in one line, in the log and where it is seen, whichever way the service is started.
+        A port that is taken is one line in the log and on the standard error output, under C{twistd} and C{twist}.
         """
         error = CannotListenError("127.0.0.1", 11212, OSError(errno.EADDRINUSE, "Address already in use"))
-        told = "cannot listen on 127.0.0.1:11212: Address already in use; choose another endpoint with --listen"
-        self.assertEqual(self.fails(FailingPrivileged(error), "privilegedStartService"), told)
-        self.assertEqual(self.fails(Failing(error), "startService"), told)
+        expected = "cannot listen on 127.0.0.1:11212: Address already in use; choose another endpoint with --listen"
+        self.assertEqual(self.fails(FailingPrivileged(error), "privilegedStartService"), expected)
+        self.assertEqual(self.fails(Failing(error), "startService"), expected)
 
     def test_unix(self) -> None:
         """
-        The path of a UNIX socket that cannot be made is told.
+        The line has the path of a UNIX socket that cannot be made.
         """
-        for error, told in (
+        for error, expected in (
             (CannotListenError(None, b"/run/x", OSError(errno.ENOENT, "No such file or directory")), "/run/x: No such"),
             (CannotListenError(None, b"/run/x", "Cannot acquire lock"), "/run/x: Cannot acquire lock;"),
             (
@@ -131,18 +122,18 @@ class CommandServiceTests(SynchronousTestCase):
                 "/run/x.lock: No",
             ),
         ):
-            self.assertIn(f"cannot listen on {told}", self.fails(Failing(error), "startService"))
+            self.assertIn(f"cannot listen on {expected}", self.fails(Failing(error), "startService"))
 
     def test_everyInterface(self) -> None:
         """
-        A port that is taken on all interfaces is told with a star for them.
+        The line has a star for a port on all interfaces.
         """
         error = CannotListenError("", 11212, OSError(errno.EADDRINUSE, "Address already in use"))
         self.assertIn("cannot listen on *:11212: ", self.fails(Failing(error), "startService"))
 
     def test_otherErrors(self) -> None:
         """
-        A defect is not told as if it were a mistake of the person: it keeps its traceback.
+        An unexpected exception keeps its traceback.
         """
         hook = sys.excepthook
         for error in (ZeroDivisionError(), OSError(errno.EMFILE, "Too many open files")):
@@ -153,10 +144,11 @@ class CommandServiceTests(SynchronousTestCase):
 
 class Part(Service):
     """
-    A part of the command, which takes its time to stop.
+    A part of the command that stops when a test says so.
 
-    @ivar stopping: fires when it has.
-    @ivar calls: what it was called for.
+    @ivar stopping: the result of C{stopService}.
+    @ivar changed: the result of C{change}.
+    @ivar calls: the calls so far.
     """
 
     def __init__(self) -> None:
@@ -165,22 +157,13 @@ class Part(Service):
         self.changed: Deferred[list[str]] = Deferred()
 
     def stopService(self) -> Deferred[None]:
-        """
-        Take time.
-        """
         self.calls.append("stop")
         return self.stopping
 
     def abort(self) -> None:
-        """
-        Be in a hurry.
-        """
         self.calls.append("abort")
 
     def change(self, make: Callable[[Settings], Settings]) -> Deferred[list[str]]:
-        """
-        Have other settings.
-        """
         self.calls.append("change")
         try:
             make(Settings())
@@ -191,21 +174,22 @@ class Part(Service):
 
 class NotifierTests(SynchronousTestCase):
     """
-    Tests for what systemd is told by L{CommandService}.
+    Tests for the notifications of L{CommandService} to systemd.
     """
 
     def test_order(self) -> None:
         """
-        It is ready when all parts have started, reloads until that is done, well or not, and stops before its parts do.
+        The process is ready when all parts have started, and after each reload, whether it succeeds or not. It is
+        stopping before its parts stop.
         """
-        told: list[str] = []
+        notified: list[str] = []
 
         class Notifier:
             def __init__(self, status: Callable[[], str], reactor: Any) -> None:
                 self.status = status
 
             def __getattr__(self, name: str) -> Callable[[], None]:
-                return lambda: told.append(f"{name} {self.status()}")
+                return lambda: notified.append(f"{name} {self.status()}")
 
         part: Any = Part()
         part.status = lambda: "running" if part.running else "idle"
@@ -214,7 +198,7 @@ class NotifierTests(SynchronousTestCase):
         service = commandService(part)
         service.startService()
         reloading = service.reload()
-        told.append("now")
+        notified.append("now")
         part.changed.callback([])
         self.successResultOf(reloading)
         part.changed = fail(CannotChange("no"))
@@ -222,17 +206,17 @@ class NotifierTests(SynchronousTestCase):
         service.stopService()
         self.assertEqual(part.calls[-1], "stop")
         calls = ["startService", "reloading", "now", "ready", "reloading", "ready", "stopService"]
-        self.assertEqual(told, [each if each == "now" else f"{each} running" for each in calls])
+        self.assertEqual(notified, [each if each == "now" else f"{each} running" for each in calls])
 
 
 class SignalTests(SynchronousTestCase):
     """
-    Tests for signals, reload and stopping of L{CommandService}.
+    Tests for signals, reload and stop of L{CommandService}.
     """
 
     def setUp(self) -> None:
         """
-        Start a service of one part. Signals are only written down.
+        Start a service with one part. Signal handlers are only recorded.
         """
         self.handlers: dict[int, Any] = {signal.SIGHUP: "hup", signal.SIGTERM: "term", signal.SIGINT: None}
         self.patch(signal, "signal", self.take)
@@ -244,15 +228,12 @@ class SignalTests(SynchronousTestCase):
 
     def take(self, number: int, handler: Any) -> Any:
         """
-        As L{signal.signal}.
+        Stand in for L{signal.signal}.
         """
         before, self.handlers[number] = self.handlers[number], handler
         return before
 
     def load(self) -> Settings:
-        """
-        Read the settings again.
-        """
         if self.wrong is not None:
             raise self.wrong
         return Settings()
@@ -261,7 +242,7 @@ class SignalTests(SynchronousTestCase):
         """
         Send a signal.
 
-        @return: what is logged.
+        @return: the events that are logged.
         """
         with capturedLogs() as logs:
             self.handlers[number](number, None)
@@ -280,21 +261,21 @@ class SignalTests(SynchronousTestCase):
 
     def test_wrongSettings(self) -> None:
         """
-        Everything that is wrong is logged, in one line each.
+        Each mistake in the settings is a line in the log.
         """
         self.wrong = ConfigError([Fault("x.ini:1: one"), Fault("x.ini:2: two")])
         self.assertEqual(self.send(signal.SIGHUP), ["not reloaded: x.ini:1: one", "not reloaded: x.ini:2: two"])
 
     def test_cannotChange(self) -> None:
         """
-        So is what could not be put in force.
+        The reason why settings cannot be put in force is logged.
         """
         self.part.changed = fail(CannotChange("cannot listen"))
         self.assertEqual(self.send(signal.SIGHUP), ["not reloaded: cannot listen"])
 
     def test_defect(self) -> None:
         """
-        An exception that nobody expected is logged with its traceback.
+        An unexpected exception is logged with its traceback.
         """
         self.part.changed = fail(ZeroDivisionError())
         self.send(signal.SIGHUP)
@@ -302,7 +283,7 @@ class SignalTests(SynchronousTestCase):
 
     def test_reload(self) -> None:
         """
-        Who asks for a reload is told of it.
+        The caller of C{reload} gets the result.
         """
         reloading = self.service.reload()
         self.part.changed.callback(["one"])
@@ -310,9 +291,9 @@ class SignalTests(SynchronousTestCase):
         self.part.changed = fail(CannotChange("no"))
         self.failureResultOf(self.service.reload(), CannotChange)
 
-    def test_again(self) -> None:
+    def test_secondSignal(self) -> None:
         """
-        A second signal during a stop ends it at once; when it has stopped the signals are whose they were before.
+        A second signal ends a stop at once. After the stop the signal handlers are the former ones.
         """
         stopped = self.service.stopService()
         self.assertEqual(self.part.calls, ["stop"])
@@ -325,7 +306,7 @@ class SignalTests(SynchronousTestCase):
 
     def test_shutdown(self) -> None:
         """
-        To shut down is to stop the reactor, once; in a hurry, what stops is not waited for.
+        C{shutdown} stops the reactor once. With C{now} it ends the stop that is in progress.
         """
         stops: list[None] = []
         self.patch(self.reactor, "stop", lambda: stops.append(None))
@@ -339,7 +320,7 @@ class SignalTests(SynchronousTestCase):
 
     def test_shutdownNow(self) -> None:
         """
-        To shut down at once is to be in a hurry from the beginning.
+        C{shutdown} with C{now} stops the reactor, and the stop waits for nothing.
         """
         self.patch(self.reactor, "stop", lambda: None)
         self.service.shutdown(True)
@@ -350,7 +331,7 @@ class SignalTests(SynchronousTestCase):
 
     def test_order(self) -> None:
         """
-        Parts stop one after another, the last one first, also when one of them fails.
+        Parts stop one after another, the last one first, also if one of them fails.
         """
         last = Part()
         last.setServiceParent(self.service)

@@ -25,7 +25,7 @@ class EventTests(SynchronousTestCase):
         self, namespace: str | None, level: LogLevel | None = LogLevel.info, text: str = "text", **fields: Any
     ) -> list[Any]:
         """
-        @return: what is kept of an event.
+        @return: the events that are kept of one that is logged.
         """
         events = Events()
         events({"log_namespace": namespace, "log_level": level, "log_time": 12.34567, "log_format": text, **fields})
@@ -33,7 +33,7 @@ class EventTests(SynchronousTestCase):
 
     def test_ours(self) -> None:
         """
-        What we log is kept, with its time and level.
+        Events of txconnpool are kept, with their times and levels.
         """
         self.assertEqual(
             self.kept("txconnpool.core.PoolEngine", LogLevel.warn, "{{a}}"),
@@ -42,7 +42,7 @@ class EventTests(SynchronousTestCase):
 
     def test_others(self) -> None:
         """
-        What others log is not kept, nor are details.
+        Events of other packages, and those below level info, are not kept.
         """
         for namespace in ("twisted.web", "txconnpoolish.core", None):
             self.assertEqual(self.kept(namespace), [])
@@ -51,13 +51,13 @@ class EventTests(SynchronousTestCase):
 
     def test_confidential(self) -> None:
         """
-        An event that is marked as confidential is not kept, wherever it comes from.
+        An event that is marked as confidential is not kept, whatever its namespace.
         """
         self.assertEqual(self.kept("txconnpool.core.PoolEngine", confidential=True), [])
 
     def test_slowRequests(self) -> None:
         """
-        Slow requests, which name keys of clients, reach the log and never the events.
+        Slow requests, which name keys of clients, are logged and not kept.
         """
         events = Events()
         events.begin()
@@ -76,7 +76,7 @@ class EventTests(SynchronousTestCase):
 
     def test_bounds(self) -> None:
         """
-        Only so many are kept, and not more than so much of each.
+        The number of events and the length of each are bounded.
         """
         self.assertLess(len(self.kept("txconnpool.a", text="x" * 10000)[0]["text"]), 1000)
         events = Events()
@@ -86,7 +86,7 @@ class EventTests(SynchronousTestCase):
 
     def test_users(self) -> None:
         """
-        What is logged is kept once, however many want it, from the first to the last of them.
+        Events are kept once, from the first C{begin} to the last C{end}.
         """
         log = Logger(namespace="txconnpool.test")
         events = Events()

@@ -37,9 +37,9 @@ STATS = "tcp:11213:interface=127.0.0.1"
 POOL = PoolSettings(name="pages", upstream=("memory:",), listen=("tcp:1",))
 
 
-class Far:
+class HTTPClient:
     """
-    Somebody's HTTP connection.
+    An HTTP connection.
     """
 
     def __init__(self, reactor: MemoryReactorClock) -> None:
@@ -52,15 +52,12 @@ class Far:
             self.protocol.makeConnection(self.transport)
 
     def lose(self) -> None:
-        """
-        The connection ends.
-        """
         self.transport.disconnecting = True
         self.protocol.connectionLost(Failure(ConnectionDone()))
 
     def ask(self, path: str, method: str = "GET", more: bytes = b"") -> tuple[int, dict[str, str], bytes]:
         """
-        @return: code, headers and body of the answer.
+        @return: the code, the headers and the body of the response.
         """
         self.transport.clear()
         self.protocol.dataReceived(f"{method} {path} HTTP/1.1\r\nHost: a\r\n".encode() + (more or b"\r\n"))
@@ -68,7 +65,7 @@ class Far:
 
     def answer(self) -> tuple[int, dict[str, str], bytes]:
         """
-        @return: what came.
+        @return: the response that has come.
         """
         head, _, body = self.transport.value().partition(b"\r\n\r\n")
         first, *lines = head.decode().split("\r\n")
@@ -82,25 +79,22 @@ class ServiceTestCase(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
-        """
-        Make it; nothing has started.
-        """
         self.clock = MemoryReactorClock()
         self.service = ProxyService(Settings(pools=(POOL,), stats=STATS), self.clock)
 
-    def start(self) -> Far:
+    def start(self) -> HTTPClient:
         """
-        Start, and connect to the statistics.
+        Start the proxy, and connect to its statistics.
         """
         self.service.privilegedStartService()
         self.service.startService()
         self.addCleanup(self.stop)
         self.turns()
-        return Far(self.clock)
+        return HTTPClient(self.clock)
 
     def stop(self) -> None:
         """
-        Stop, if it runs; nothing may be left.
+        Stop the proxy if it runs, and assert that no timer is left.
         """
         if self.service.running:
             stopped = self.service.stopService()
@@ -110,22 +104,22 @@ class ServiceTestCase(SynchronousTestCase):
 
     def turns(self) -> None:
         """
-        Let happen what happens by itself.
+        Run the events that are due.
         """
         for _ in range(10):
             self.clock.advance(0)
 
     def client(self) -> Pipe:
         """
-        A client of the pool.
+        Connect a client of the pool.
         """
         factory: Any
         (factory,) = [factory for port, factory, *_ in self.clock.tcpServers if port == 1]
         return Pipe(self.clock).connect(factory.buildProtocol(None))
 
-    def say(self, client: Pipe, request: bytes) -> bytes:
+    def ask(self, client: Pipe, request: bytes) -> bytes:
         """
-        @return: what a client is answered.
+        @return: the reply to a client's request.
         """
         client.send(request)
         self.turns()
@@ -134,16 +128,16 @@ class ServiceTestCase(SynchronousTestCase):
 
 class HTTPTests(ServiceTestCase):
     """
-    What is answered over HTTP.
+    Tests for the resources.
     """
 
     def test_metrics(self) -> None:
         """
-        C{/metrics} is for Prometheus.
+        C{/metrics} is in Prometheus' text format.
         """
-        far = self.start()
-        self.say(self.client(), b"set a 0 0 1\r\nx\r\nget a\r\nget b\r\n")
-        code, headers, body = far.ask("/metrics")
+        http = self.start()
+        self.ask(self.client(), b"set a 0 0 1\r\nx\r\nget a\r\nget b\r\n")
+        code, headers, body = http.ask("/metrics")
         self.assertEqual((code, headers["content-type"]), (200, "text/plain; version=0.0.4; charset=utf-8"))
         self.assertIn(b'connpool_requests_total{pool="pages",command="get"} 2\n', body)
         self.assertIn(b'connpool_hits_total{pool="pages"} 1\n', body)
@@ -151,37 +145,37 @@ class HTTPTests(ServiceTestCase):
 
     def test_json(self) -> None:
         """
-        C{/stats.json} has all numbers, the last minutes and the last events.
+        C{/stats.json} has all numbers, the history and the recent events.
         """
-        far = self.start()
-        self.say(self.client(), b"get a\r\n")
+        http = self.start()
+        self.ask(self.client(), b"get a\r\n")
         self.clock.advance(INTERVAL)
-        code, headers, body = far.ask("/stats.json")
+        code, headers, body = http.ask("/stats.json")
         self.assertEqual((code, headers["content-type"]), (200, "application/json"))
-        told = json.loads(body)
-        (pool,) = told["pools"]
+        snapshot = json.loads(body)
+        (pool,) = snapshot["pools"]
         self.assertEqual((pool["name"], pool["state"], pool["requests"]["get"]), ("pages", "ready", 1))
         self.assertEqual([server["name"] for server in pool["servers"]], ["memory:"])
         self.assertEqual(len(pool["history"]["requests"]), 1)
-        self.assertEqual(len(told["cpu_history"]), 1)
-        self.assertIn("pages: tcp:1 -> memory:", told["events"][0]["text"])
+        self.assertEqual(len(snapshot["cpu_history"]), 1)
+        self.assertIn("pages: tcp:1 -> memory:", snapshot["events"][0]["text"])
 
     def test_health(self) -> None:
         """
-        C{/healthz} says whether clients should be sent here, to one pool if it is named.
+        The status of C{/healthz} is 200 if clients should connect: to any pool, or to the one that is named.
         """
-        far = self.start()
-        code, headers, body = far.ask("/healthz")
+        http = self.start()
+        code, headers, body = http.ask("/healthz")
         self.assertEqual((code, headers["content-type"]), (200, "application/json"))
         self.assertEqual(json.loads(body), {"status": "ready", "pools": {"pages": "ready"}})
-        self.assertEqual(far.ask("/healthz?pool=pages")[0], 200)
-        self.assertEqual(far.ask("/healthz?pool=other")[0], 404)
+        self.assertEqual(http.ask("/healthz?pool=pages")[0], 200)
+        self.assertEqual(http.ask("/healthz?pool=other")[0], 404)
 
     def test_draining(self) -> None:
         """
-        While the proxy ends what it has, it says so; then the statistics end too, and close what is open there.
+        While the proxy stops, C{/healthz} says so. Then the HTTP server stops too, and closes its connections.
         """
-        far = self.start()
+        http = self.start()
         client = self.client()
         client.send(b"get a\r\n")
         client.reads = False
@@ -189,17 +183,17 @@ class HTTPTests(ServiceTestCase):
         stopped = self.service.stopService()
         self.turns()
         self.assertNoResult(stopped)
-        code, _, body = far.ask("/healthz")
+        code, _, body = http.ask("/healthz")
         self.assertEqual((code, json.loads(body)["status"]), (503, "draining"))
         client.read()
         self.turns()
         self.successResultOf(stopped)
-        self.assertTrue(far.transport.disconnecting)
+        self.assertTrue(http.transport.disconnecting)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_page(self) -> None:
         """
-        C{/} is a page that brings all it needs: browsers are told to run and to load nothing else.
+        C{/} is a page without external resources; its policy lets browsers load none.
         """
         code, headers, body = self.start().ask("/")
         self.assertEqual((code, headers["content-type"]), (200, "text/html; charset=utf-8"))
@@ -213,50 +207,50 @@ class HTTPTests(ServiceTestCase):
 
     def test_headers(self) -> None:
         """
-        Nothing is kept in caches, guessed, or told about what answers.
+        Headers forbid caching and guessing of content types, and do not name the web server.
         """
-        far = self.start()
+        http = self.start()
         for path in ("/", "/metrics", "/stats.json", "/healthz"):
-            headers = far.ask(path)[1]
+            headers = http.ask(path)[1]
             self.assertEqual(headers["cache-control"], "no-store")
             self.assertEqual(headers["x-content-type-options"], "nosniff")
             self.assertEqual(headers["server"], "txconnpool")
 
     def test_head(self) -> None:
         """
-        HEAD is answered like GET, without the body.
+        HEAD gets the headers of GET without the body.
         """
-        far = self.start()
+        http = self.start()
         for path in ("/", "/metrics", "/stats.json", "/healthz"):
-            code, headers, body = far.ask(path, "HEAD")
+            code, headers, body = http.ask(path, "HEAD")
             self.assertEqual((code, body), (200, b""))
             self.assertGreater(int(headers["content-length"]), 10)
 
     def test_otherMethods(self) -> None:
         """
-        There is nothing to send here. What is sent all the same is not kept.
+        Other methods get an error, and the body of the request is not kept.
         """
-        far = self.start()
+        http = self.start()
         size = 100_000_000
         for method in ("POST", "PUT", "DELETE"):
-            self.assertIn(far.ask("/metrics", method)[0], (405, 501))
-        far.transport.clear()
-        far.protocol.dataReceived(b"POST /metrics HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size)
+            self.assertIn(http.ask("/metrics", method)[0], (405, 501))
+        http.transport.clear()
+        http.protocol.dataReceived(b"POST /metrics HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size)
         for _ in range(10):
-            far.protocol.dataReceived(b"x" * (size // 10))
-        self.assertEqual(far.answer()[0], 405)
+            http.protocol.dataReceived(b"x" * (size // 10))
+        self.assertEqual(http.answer()[0], 405)
 
     def test_otherPaths(self) -> None:
         """
-        There is nothing else.
+        Other paths are not found.
         """
-        far = self.start()
+        http = self.start()
         for path in ("/other", "/metrics/", "/metrics/x", "/../etc/passwd"):
-            self.assertEqual(far.ask(path)[0], 404, path)
+            self.assertEqual(http.ask(path)[0], 404, path)
 
     def test_escaped(self) -> None:
         """
-        What a client asks for does not come back as part of a page.
+        A path that is not found is not part of the response.
         """
         code, _, body = self.start().ask("/<script>alert(1)</script>")
         self.assertEqual(code, 404)
@@ -264,36 +258,36 @@ class HTTPTests(ServiceTestCase):
 
     def test_bound(self) -> None:
         """
-        There may be so many connections, and one that asks nothing is closed after a while.
+        The number of connections is bounded, and one without requests is closed after L{IDLE} seconds.
         """
         first = self.start()
-        others = [Far(self.clock) for _ in range(CONNECTIONS - 1)]
-        self.assertIsNone(Far(self.clock).protocol)
+        others = [HTTPClient(self.clock) for _ in range(CONNECTIONS - 1)]
+        self.assertIsNone(HTTPClient(self.clock).protocol)
         others[0].lose()
-        self.assertIsNotNone(Far(self.clock).protocol)
+        self.assertIsNotNone(HTTPClient(self.clock).protocol)
         self.clock.pump([INTERVAL] * int(IDLE / INTERVAL + 1))
         self.assertTrue(first.transport.disconnecting)
 
     def test_gone(self) -> None:
         """
-        Somebody who leaves before the answer is no harm.
+        A client may disconnect before its response is ready.
         """
-        far = self.start()
+        http = self.start()
         later: Deferred[Any] = Deferred()
         self.service.statistics.source = lambda: later
-        far.protocol.dataReceived(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
-        far.lose()
+        http.protocol.dataReceived(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+        http.lose()
         later.callback(self.service.snapshot())
-        self.assertEqual(far.transport.value(), b"")
+        self.assertEqual(http.transport.value(), b"")
 
     def test_failed(self) -> None:
         """
-        When numbers cannot be read, that is answered, and the log tells why.
+        When there is no snapshot, the response is 503 and the reason is logged.
         """
-        far = self.start()
+        http = self.start()
         self.service.statistics.source = lambda: fail(ChannelError("no worker"))
         for path in ("/metrics", "/stats.json", "/healthz"):
-            code, _, body = far.ask(path)
+            code, _, body = http.ask(path)
             self.assertEqual(code, 503)
             self.assertIn(b"no statistics", body)
         self.clock.advance(INTERVAL)
@@ -302,7 +296,7 @@ class HTTPTests(ServiceTestCase):
 
 class LifeTests(ServiceTestCase):
     """
-    Tests for the life of L{StatisticsService}.
+    Tests for the life cycle of L{StatisticsService}.
     """
 
     def test_interface(self) -> None:
@@ -313,7 +307,7 @@ class LifeTests(ServiceTestCase):
 
     def test_none(self) -> None:
         """
-        Unless it is asked for there is none, and no timer for it.
+        Without C{stats} there is no service, and no timer for it.
         """
         self.service = ProxyService(Settings(pools=(POOL,)), self.clock)
         self.assertIsNone(self.service.statistics)
@@ -325,13 +319,13 @@ class LifeTests(ServiceTestCase):
 
     def test_nothingYet(self) -> None:
         """
-        To make it opens and schedules nothing.
+        Its construction opens no port and starts no timer.
         """
         self.assertEqual((self.clock.tcpServers, self.clock.getDelayedCalls()), ([], []))
 
     def test_listens(self) -> None:
         """
-        It listens before rights are given up, once.
+        It listens in C{privilegedStartService}, once.
         """
         self.service.privilegedStartService()
         self.assertEqual(sorted(port for port, *_ in self.clock.tcpServers), [1, 11213])
@@ -341,7 +335,7 @@ class LifeTests(ServiceTestCase):
 
     def test_cannotListen(self) -> None:
         """
-        An address that is taken is an error for whoever starts it.
+        The error of an address that is taken is raised by the start.
         """
         error = CannotListenError("127.0.0.1", 11213, OSError("in use"))
 
@@ -352,9 +346,9 @@ class LifeTests(ServiceTestCase):
         self.assertIs(self.assertRaises(CannotListenError, self.service.privilegedStartService), error)
         self.assertIsNone(self.service.statistics.port)
 
-    def test_again(self) -> None:
+    def test_restart(self) -> None:
         """
-        It may be stopped and started again.
+        It can be stopped and started again.
         """
         self.start()
         self.stop()
@@ -363,16 +357,16 @@ class LifeTests(ServiceTestCase):
 
     def test_lag(self) -> None:
         """
-        How late its timer is tells how busy the process is.
+        The delay of its timer is in the statistics.
         """
-        far = self.start()
-        self.assertEqual(json.loads(far.ask("/stats.json")[2])["loop_lag_seconds"], 0)
+        http = self.start()
+        self.assertEqual(json.loads(http.ask("/stats.json")[2])["loop_lag_seconds"], 0)
         self.clock.advance(INTERVAL + 0.5)
-        self.assertEqual(json.loads(far.ask("/stats.json")[2])["loop_lag_seconds"], 0.5)
+        self.assertEqual(json.loads(http.ask("/stats.json")[2])["loop_lag_seconds"], 0.5)
 
     def test_events(self) -> None:
         """
-        What is logged is kept from start to stop.
+        It keeps events of the log from its start to its stop.
         """
         log = Logger(namespace="txconnpool.test")
         statistics = self.service.statistics
@@ -387,62 +381,62 @@ class LifeTests(ServiceTestCase):
 
 class ReplyTests(ServiceTestCase):
     """
-    What C{stats} answers to a client of a proxy.
+    Tests for the replies to C{stats} of a client.
     """
 
-    def told(self, request: bytes) -> dict[bytes, bytes]:
+    def items(self, request: bytes) -> dict[bytes, bytes]:
         """
-        @return: names and values.
+        @return: the names and values of a reply.
         """
-        reply = self.say(self.client(), request)
+        reply = self.ask(self.client(), request)
         self.assertTrue(reply.endswith(b"END\r\n"), reply)
         return dict(re.findall(rb"STAT (\S+) (.*)\r\n", reply))
 
     def test_general(self) -> None:
         """
-        C{stats} tells what memcached tools ask for, of this pool.
+        C{stats} has the names that tools for memcached ask for, of the client's pool.
         """
         self.start()
-        self.say(self.client(), b"get a\r\n")
-        told = self.told(b"stats\r\n")
-        self.assertEqual((told[b"pool"], told[b"cmd_get"], told[b"get_misses"]), (b"pages", b"1", b"1"))
-        self.assertEqual(told[b"curr_connections"], b"2")
+        self.ask(self.client(), b"get a\r\n")
+        items = self.items(b"stats\r\n")
+        self.assertEqual((items[b"pool"], items[b"cmd_get"], items[b"get_misses"]), (b"pages", b"1", b"1"))
+        self.assertEqual(items[b"curr_connections"], b"2")
 
     def test_parts(self) -> None:
         """
-        There are numbers of servers, of sessions, and settings.
+        C{stats servers}, C{stats sessions} and C{stats settings} have their items.
         """
         self.start()
-        self.assertEqual(self.told(b"stats servers\r\n")[b"1:name"], b"memory:")
-        self.assertEqual(self.told(b"stats sessions\r\n")[b"2:address"], b"192.0.2.1:4321")
-        settings = self.told(b"stats settings\r\n")
+        self.assertEqual(self.items(b"stats servers\r\n")[b"1:name"], b"memory:")
+        self.assertEqual(self.items(b"stats sessions\r\n")[b"2:address"], b"192.0.2.1:4321")
+        settings = self.items(b"stats settings\r\n")
         self.assertEqual((settings[b"listen"], settings[b"stats"]), (b"tcp:1", STATS.encode()))
 
     def test_upstream(self) -> None:
         """
-        C{stats upstream} is the server's own.
+        C{stats upstream} has the statistics of the server.
         """
         self.start()
-        self.assertIn(b"curr_items", self.told(b"stats upstream\r\n"))
+        self.assertIn(b"curr_items", self.items(b"stats upstream\r\n"))
 
     def test_none(self) -> None:
         """
-        What there is not is told in one line, with what there is; counters are not reset.
+        Other statistics get an error; C{stats reset} says that counters are never reset.
         """
         self.start()
         client = self.client()
         self.assertEqual(
-            self.say(client, b"stats slabs\r\n"),
+            self.ask(client, b"stats slabs\r\n"),
             b"ERROR\r\n",
         )
         self.assertEqual(
-            self.say(client, b"stats reset\r\n"),
+            self.ask(client, b"stats reset\r\n"),
             b"SERVER_ERROR counters are never reset here: take differences\r\n",
         )
 
     def test_removed(self) -> None:
         """
-        A client of a pool that is being removed is told so.
+        A client of a pool that is being removed gets an error.
         """
         self.start()
         client = self.client()
@@ -459,9 +453,9 @@ class ReplyTests(ServiceTestCase):
 
     def test_slow(self) -> None:
         """
-        What is slow may be changed while the proxy runs; how much was, is counted.
+        C{slow-request} can change while the proxy runs, and slow requests are counted.
         """
-        far = self.start()
+        http = self.start()
         proxy = self.service.proxies[0]
         self.assertIsNone(proxy.sessions.slow)
         slow = replace(POOL, slowRequest=0.25, logKeys="no")
@@ -474,7 +468,7 @@ class ReplyTests(ServiceTestCase):
         with capturedLogs() as logs:
             self.turns()
         self.assertEqual([event["what"] for event in logs if "what" in event], ["get: 0.500 s at memory:"])
-        self.assertIn(b'connpool_slow_requests_total{pool="pages"} 1\n', far.ask("/metrics")[2])
+        self.assertIn(b'connpool_slow_requests_total{pool="pages"} 1\n', http.ask("/metrics")[2])
         changed = self.service.change(lambda old: replace(old, pools=(POOL,)))
         self.turns()
         self.assertIsNone(proxy.sessions.slow)
@@ -489,13 +483,13 @@ class HealthTests(SynchronousTestCase):
         """
         @return: the code and the status.
         """
-        told = {"pools": [{"name": name, "state": state} for name, state in states.items()]}
-        code, said = health(told, pool)
-        return code, said["status"]
+        snapshot = {"pools": [{"name": name, "state": state} for name, state in states.items()]}
+        code, body = health(snapshot, pool)
+        return code, body["status"]
 
     def test_any(self) -> None:
         """
-        The proxy is ready while one of its pools is: others may serve those whose pool is not.
+        The proxy is ready while one of its pools is.
         """
         self.assertEqual(self.check(a="ready", b="down"), (200, "ready"))
         self.assertEqual(self.check(a="down", b="down"), (503, "down"))
@@ -506,7 +500,7 @@ class HealthTests(SynchronousTestCase):
 
     def test_one(self) -> None:
         """
-        Or one pool is looked at.
+        If a pool is named, only this pool counts.
         """
         self.assertEqual(self.check("b", a="ready", b="down"), (503, "down"))
         self.assertEqual(self.check("a", a="ready", b="down"), (200, "ready"))
@@ -515,30 +509,27 @@ class HealthTests(SynchronousTestCase):
 
 class FakeWorker:
     """
-    A worker that tells numbers, or does not.
+    A worker that answers with a snapshot, or not yet.
     """
 
-    def __init__(self, told: Any) -> None:
-        self.told = told
+    def __init__(self, snapshot: Any) -> None:
+        self.snapshot = snapshot
         self.channel = self
         self.ready = True
 
     def call(self, name: str) -> Deferred[Any]:
-        """
-        Ask it.
-        """
         assert name == "statistics"
-        return self.told if isinstance(self.told, Deferred) else succeed(self.told)
+        return self.snapshot if isinstance(self.snapshot, Deferred) else succeed(self.snapshot)
 
 
 class WorkersTests(SynchronousTestCase):
     """
-    Several processes that are one proxy.
+    Tests for the statistics of several workers.
     """
 
     def setUp(self) -> None:
         """
-        Make the parent, and what its workers tell.
+        Make a parent, and the services of its workers.
         """
         self.clock = MemoryReactorClock()
         self.settings = Settings(pools=(replace(POOL, upstream=("tcp:a:1",)),), stats=STATS, workers=2)
@@ -548,17 +539,17 @@ class WorkersTests(SynchronousTestCase):
             server = service.proxies[0].pool.servers[0]
             server.traffic.requests[0] += requests
 
-    def workers(self, *told: Any) -> None:
+    def workers(self, *snapshots: Any) -> None:
         """
-        Have workers.
+        Make workers with snapshots.
         """
-        self.parent.workers.processes = {number: FakeWorker(each) for number, each in enumerate(told, 1)}  # type: ignore[misc]
+        self.parent.workers.processes = {number: FakeWorker(each) for number, each in enumerate(snapshots, 1)}  # type: ignore[misc]
 
-    def gets(self, told: dict[str, Any]) -> int:
+    def gets(self, snapshot: dict[str, Any]) -> int:
         """
-        @return: how many gets there were.
+        @return: the number of get requests.
         """
-        (pool,) = told["pools"]
+        (pool,) = snapshot["pools"]
         count = pool["requests"]["get"]
         assert isinstance(count, int)
         return count
@@ -572,7 +563,7 @@ class WorkersTests(SynchronousTestCase):
 
     def test_sums(self) -> None:
         """
-        What the workers tell is put together, with what the parent itself uses.
+        The snapshots of the workers are added, with the use of processor and memory of the parent.
         """
         snapshots = [service.snapshot() for service in self.services]
         self.workers(*snapshots)
@@ -583,7 +574,7 @@ class WorkersTests(SynchronousTestCase):
 
     def test_late(self) -> None:
         """
-        A worker that does not answer has what it last had.
+        For a worker that does not answer in time its latest snapshot is used.
         """
         one, other = (service.snapshot() for service in self.services)
         self.workers(one, other)
@@ -597,7 +588,7 @@ class WorkersTests(SynchronousTestCase):
 
     def test_ended(self) -> None:
         """
-        What a worker has counted that has ended since is not forgotten; of what there was there is no more.
+        The counters of workers that have ended are kept, their gauges are not.
         """
         one, other = (service.snapshot() for service in self.services)
         self.workers(one, other)
@@ -616,7 +607,7 @@ class WorkersTests(SynchronousTestCase):
 
     def test_none(self) -> None:
         """
-        Before there is a worker nobody should be sent here.
+        Before a worker has started the proxy is not healthy.
         """
         whole = self.successResultOf(self.parent.snapshot())
         self.assertEqual(health(whole)[0], 503)

@@ -39,7 +39,7 @@ class JSONTests(SynchronousTestCase):
 
     def line(self, event: LogEvent) -> dict[str, Any]:
         """
-        @return: what stands in the line of an event.
+        @return: the object in the line of an event.
         """
         text = asJSON(event)
         self.assertEqual((text.count("\n"), text[-1]), (1, "\n"))
@@ -77,7 +77,7 @@ class JSONTests(SynchronousTestCase):
 
     def test_fields(self) -> None:
         """
-        Of what is no plain value, exceptions are told by their text; other objects are in the text only.
+        Fields that are exceptions become their texts. Fields of other types are left out; the text has them.
         """
         line = self.line(self.event(name=ValueError("wrong"), state=["x"]))
         self.assertEqual((line["text"], line["name"]), ("wrong is ['x']", "wrong"))
@@ -85,7 +85,7 @@ class JSONTests(SynchronousTestCase):
 
     def test_reserved(self) -> None:
         """
-        A field does not take the place of what each line has.
+        A field does not replace a key that each line has.
         """
         event = {**self.event(name="a", state="b", text="other", time=7), "level": "x", "namespace": "y"}
         line = self.line(event)
@@ -94,7 +94,7 @@ class JSONTests(SynchronousTestCase):
 
     def test_lines(self) -> None:
         """
-        Whatever is in a text, it is one line.
+        An event is one line, whatever its text contains.
         """
         line = self.line(self.event(name="one\ntwo\r\u2028\x00\ud800", state="ok"))
         self.assertEqual(line["name"], "one\ntwo\r\u2028\x00\ud800")
@@ -113,7 +113,7 @@ class JSONTests(SynchronousTestCase):
 
     def test_legacy(self) -> None:
         """
-        What comes by Twisted's old log has a text and no fields of that log.
+        An event of Twisted's old log has a text and no fields of that log.
         """
         publisher = LogPublisher()
         events: list[LogEvent] = []
@@ -126,7 +126,7 @@ class JSONTests(SynchronousTestCase):
 
     def test_bare(self) -> None:
         """
-        An event that lacks everything is a line too.
+        An event without any field is a line too.
         """
         self.assertEqual(self.line({})["level"], "info")
 
@@ -148,7 +148,7 @@ class RelayTests(SynchronousTestCase):
 
     def relayed(self, line: bytes) -> LogEvent:
         """
-        @return: the event that comes of a line.
+        @return: the event that a line becomes.
         """
         with capturedLogs() as events:
             relay(Logger("ours"), 3, line)
@@ -157,7 +157,7 @@ class RelayTests(SynchronousTestCase):
 
     def test_event(self) -> None:
         """
-        An event arrives with its level, its place and its fields, and the number of the worker.
+        An event keeps its level, namespace and fields, and gets the number of the worker.
         """
         sent = {"log_level": LogLevel.error, "log_namespace": "some.place", "log_format": "{pool} {format}"}
         event = self.relayed(asJSON({**sent, "pool": "pages", "format": "is {odd}", "worker": 9, "text": "x"}).encode())
@@ -167,7 +167,7 @@ class RelayTests(SynchronousTestCase):
 
     def test_traceback(self) -> None:
         """
-        A traceback arrives too.
+        An event keeps its traceback.
         """
         failure = Failure(ZeroDivisionError("too small"))
         sent = {"log_failure": failure, "log_format": "it failed", "log_level": LogLevel.critical, "log_namespace": "x"}
@@ -177,7 +177,7 @@ class RelayTests(SynchronousTestCase):
 
     def test_otherLines(self) -> None:
         """
-        What is no event is told as it is: it is no good news.
+        A line that is not an event becomes a warning with its text.
         """
         for line in (b"Fatal Python error: {x}", b"{}", b"[1]", b"7", b"\xff", b'{"level": "loud", "text": "x"}', b""):
             event = self.relayed(line)
@@ -192,7 +192,7 @@ class ChooseTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """
-        Let no signal be taken for good.
+        Restore the handler of SIGUSR1 after the test.
         """
         before = signal.getsignal(signal.SIGUSR1)
         self.addCleanup(signal.signal, signal.SIGUSR1, before)
@@ -206,7 +206,7 @@ class ChooseTests(SynchronousTestCase):
 
     def written(self, **options: Any) -> None:
         """
-        Log one event with what C{twistd} would use.
+        Log one event with the observer that C{twistd} would use.
         """
         make = chooseObserver(self.twistd(**options), "json")
         assert make is not None
@@ -214,7 +214,7 @@ class ChooseTests(SynchronousTestCase):
 
     def test_twist(self) -> None:
         """
-        C{twist} is told what makes its observer.
+        The observer factory of C{twist} is set.
         """
         for form, factory in (("text", textFileLogObserver), ("json", jsonObserver)):
             command: dict[str, Any] = {"fileLogObserverFactory": None}
@@ -223,14 +223,14 @@ class ChooseTests(SynchronousTestCase):
 
     def test_text(self) -> None:
         """
-        Text is what C{twistd} logs by itself; a logger that was named to it is not replaced.
+        C{twistd} writes text by itself; C{--logger} is not replaced.
         """
         self.assertIsNone(chooseObserver(self.twistd(), "text"))
         self.assertIsNone(chooseObserver(self.twistd(logger="some.logger"), "json"))
 
     def test_standardOutput(self) -> None:
         """
-        In the foreground the lines go to the standard output, if no file is named.
+        In the foreground JSON goes to the standard output, unless a file is named.
         """
         for options in ({}, {"logfile": "-"}):
             output = StringIO()
@@ -241,7 +241,7 @@ class ChooseTests(SynchronousTestCase):
 
     def test_file(self) -> None:
         """
-        Otherwise they go to the file that is named, and SIGUSR1 will begin a new one, unless somebody else has that.
+        Otherwise JSON goes to the file that is named. SIGUSR1 opens a new one, unless the signal has a handler.
         """
         path = Path(self.mktemp()).absolute()
         self.written(logfile=str(path), nodaemon=True)
@@ -253,19 +253,19 @@ class ChooseTests(SynchronousTestCase):
 
     def test_impossible(self) -> None:
         """
-        What cannot be is told.
+        A combination of options that cannot work is an error.
         """
-        for options, told in (
+        for options, expected in (
             ({"syslog": True}, "is for files and the standard output, not for --syslog"),
             ({"logfile": "-"}, "a daemon cannot log to the standard output"),
         ):
             error = self.assertRaises(ValueError, chooseObserver, self.twistd(**options), "json")
-            self.assertEqual(str(error), told)
+            self.assertEqual(str(error), expected)
 
 
 class NamespaceTests(SynchronousTestCase):
     """
-    Tests for the namespaces of our loggers.
+    Tests for the namespaces of the loggers.
     """
 
     def loggers(self) -> dict[str, list[ast.expr]]:
@@ -282,8 +282,8 @@ class NamespaceTests(SynchronousTestCase):
 
     def test_documented(self) -> None:
         """
-        Each logger has one of the namespaces that the README lists, and each of these is used. A worker's events keep
-        theirs when the parent logs them.
+        Each logger has one of the namespaces that the README lists, and each of these is used. L{relay} repeats the
+        namespaces of a worker's events.
         """
         readme = (Path(__file__).resolve().parents[2] / "README.rst").read_text("utf-8")
         _, _, table = readme.partition("\nnamespace ")

@@ -12,7 +12,7 @@ from typing import Any
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.operate.test_service import A, B, Street
+from tests.operate.harness import A, B, ProxyHarness
 from tests.pipes import Pipe
 from txconnpool.config.settings import ConfigError, Settings
 from txconnpool.operate.operations import OperationError, Operations, Row, mergeRows, mergeTexts, resized
@@ -29,45 +29,45 @@ class OperationsTests(SynchronousTestCase):
         """
         Start a proxy.
         """
-        self.street = Street(A, C).start()
-        self.operations = Operations(self.street.service)
+        self.harness = ProxyHarness(A, C).start()
+        self.operations = Operations(self.harness.service)
 
     def rows(self, what: str, most: int = 100) -> list[Row]:
         """
-        @return: a table, as JSON carries it.
+        @return: a table, after a way through JSON.
         """
         rows: list[Row] = json.loads(json.dumps(self.operations.perform("rows", what, most)))
         return rows
 
     def row(self, what: str, **wanted: str) -> Row:
         """
-        @return: the only row that is wanted.
+        @return: the only row that has some values.
         """
         (row,) = [row for row in self.rows(what) if wanted.items() <= row.items()]
         return row
 
     def refused(self, *order: Any) -> str:
         """
-        @return: why something cannot be done.
+        @return: the error of an operation.
         """
         return str(self.assertRaises(OperationError, self.operations.perform, *order))
 
     def waiting(self, description: str) -> Pipe:
         """
-        @return: a client who has asked for something.
+        @return: a client that has sent a request.
         """
-        client = self.street.client(description)
+        client = self.harness.client(description)
         client.send(b"get a\r\n")
-        self.street.turns()
+        self.harness.turns()
         return client
 
     def test_pools(self) -> None:
         """
-        Of each pool there is a row: what it does, has, and may have.
+        The table of pools has a row for each: its state, its numbers and its bounds.
         """
         self.operations.perform("pause", "c")
         self.waiting("tcp:4")
-        self.street.client("tcp:1")
+        self.harness.client("tcp:1")
         expected = [
             {"pool": "a", "state": "running", "sessions": 1, "waiting": 0, "in-flight": 0, "connections": 1,
              "pool-size": 4, "dialing": 0, "servers": "1 up"},
@@ -80,9 +80,9 @@ class OperationsTests(SynchronousTestCase):
 
     def test_servers(self) -> None:
         """
-        Of each server of each pool there is a row: its state, what it has in flight, and how it has fared.
+        The table of servers has a row for each server of each pool: its state and its numbers.
         """
-        self.street.ask(self.street.client("tcp:1"), b"get a\r\nget b\r\n")
+        self.harness.ask(self.harness.client("tcp:1"), b"get a\r\nget b\r\n")
         expected = {"pool": "a", "server": "memory:", "state": "up", "connections": 1, "in-flight": 0, "dials": 1,
                     "failed-dials": 0}  # fmt: skip
         row = self.row("servers", pool="a")
@@ -92,27 +92,27 @@ class OperationsTests(SynchronousTestCase):
 
     def test_serverDown(self) -> None:
         """
-        Of a server that is down the reason is told.
+        The state of a server that is down has the reason.
         """
-        street = Street(replace(A, upstream=("tcp:127.0.0.1:1",)))
-        proxy = street.proxy("a")
+        harness = ProxyHarness(replace(A, upstream=("tcp:127.0.0.1:1",)))
+        proxy = harness.proxy("a")
         (server,) = proxy.pool.servers
         proxy.pool.markDown(server.name, ConnectionRefusedError("refused"))
-        (row,) = Operations(street.service).perform("rows", "servers", 9)
+        (row,) = Operations(harness.service).perform("rows", "servers", 9)
         self.assertEqual(row["state"], "down: refused")
-        (row,) = Operations(street.service).perform("rows", "pools", 9)
+        (row,) = Operations(harness.service).perform("rows", "pools", 9)
         self.assertEqual(row["servers"], "1 down")
 
     def test_sessions(self) -> None:
         """
-        Of each session there is a row: its number, where it is, what it does and leaves unread; those with most to do
-        come first, and no more than are wanted.
+        The table of sessions has a row for each: its number, address, state and numbers. The busiest come first, up to
+        the number that is asked for.
         """
-        self.street.client("tcp:1")
+        self.harness.client("tcp:1")
         self.operations.perform("pause", None)
         self.waiting("tcp:4")
-        reluctant = self.street.client("tcp:1")
-        (session,) = [each for each in self.street.proxy("a").sessions.sessions if each.number == 3]
+        reluctant = self.harness.client("tcp:1")
+        (session,) = [each for each in self.harness.proxy("a").sessions.sessions if each.number == 3]
         reluctant.reads = False
         session.pauseProducing()
         session.replied(bytes(5000), 0)
@@ -126,69 +126,69 @@ class OperationsTests(SynchronousTestCase):
 
     def test_busySession(self) -> None:
         """
-        A session that has something in flight is busy.
+        A session with requests in flight is busy.
         """
-        self.street.client("tcp:1").send(b"get a\r\nget b\r\n")
+        self.harness.client("tcp:1").send(b"get a\r\nget b\r\n")
         row = self.row("sessions", pool="a")
         self.assertEqual((row["state"], row["in-flight"]), ("busy", 2))
 
     def test_pause(self) -> None:
         """
-        One pool is paused, or all, and resumed; what was done is said and logged.
+        One pool or all of them are paused and resumed. The result is logged.
         """
-        first, second = self.street.client("tcp:1"), self.street.client("tcp:4")
+        first, second = self.harness.client("tcp:1"), self.harness.client("tcp:4")
         with capturedLogs() as logs:
             done = self.operations.perform("pause", None)
         self.assertEqual(done, "pools a, c paused: requests wait until `resume`")
         self.assertEqual([event["done"] for event in logs], [done])
-        self.assertEqual([self.street.ask(each, b"get a\r\n") for each in (first, second)], [b"", b""])
+        self.assertEqual([self.harness.ask(each, b"get a\r\n") for each in (first, second)], [b"", b""])
         self.assertEqual(self.operations.perform("resume", "c"), "pool c resumed")
-        self.street.turns()
+        self.harness.turns()
         self.assertEqual([first.take(), second.take()], [b"", b"END\r\n"])
         self.assertEqual(self.operations.perform("resume", None), "pools a, c resumed")
-        self.street.turns()
+        self.harness.turns()
         self.assertEqual(first.take(), b"END\r\n")
 
     def test_noPool(self) -> None:
         """
-        A pool that is not there is an error that names those that are.
+        The error for an unknown pool names the pools there are.
         """
         for order in ("pause", "resume"):
             self.assertEqual(self.refused(order, "z"), "no pool 'z'; there are: a, c")
 
     def test_drain(self) -> None:
         """
-        A server is taken out of all pools that have it, and put back.
+        A server is drained and restored in all pools that have it.
         """
         self.assertEqual(
             self.operations.perform("drain", "memory:", False),
             "memory: drained in pools a, c: it gets no requests until `restore memory:`",
         )
-        self.street.turns()
+        self.harness.turns()
         self.assertEqual([row["state"] for row in self.rows("servers")], ["drained", "drained", "up"])
         self.assertEqual([row["connections"] for row in self.rows("servers")][:2], [0, 0])
         self.assertEqual(self.operations.perform("restore", "memory:"), "memory: restored in pools a, c")
-        self.street.turns()
+        self.harness.turns()
         self.assertEqual([row["state"] for row in self.rows("servers")], ["up", "up", "up"])
 
     def test_drainNow(self) -> None:
         """
         The connections of a server that is drained at once are closed with their requests in flight.
         """
-        client = self.street.client("tcp:1")
+        client = self.harness.client("tcp:1")
         client.send(b"set a 0 0 1\r\nx\r\n")
         self.assertEqual(self.row("servers", pool="a")["in-flight"], 1)
         self.assertEqual(
             self.operations.perform("drain", "memory:", True),
             "memory: drained in pools a, c, its connections closed: it gets no requests until `restore memory:`",
         )
-        self.street.turns()
+        self.harness.turns()
         self.assertIn(b"SERVER_ERROR", client.take())
         self.assertEqual(self.row("servers", pool="a")["connections"], 0)
 
     def test_noServer(self) -> None:
         """
-        A server that is not there is an error that names those that are, each once.
+        The error for an unknown server names each server once.
         """
         for order in (("drain", "tcp:z:1", False), ("drain", "tcp:z:1", True), ("restore", "tcp:z:1")):
             self.assertEqual(self.refused(*order), "no server 'tcp:z:1'; there are: memory:, memory:size=1m")
@@ -197,13 +197,13 @@ class OperationsTests(SynchronousTestCase):
         """
         A session is closed by its number.
         """
-        clients = [self.street.client("tcp:1"), self.street.client("tcp:4")]
+        clients = [self.harness.client("tcp:1"), self.harness.client("tcp:4")]
         self.assertEqual(self.operations.perform("kill", "2"), "session 2 of pool c closed")
         self.assertEqual([client.aborted for client in clients], [False, True])
 
     def test_noSession(self) -> None:
         """
-        A session that is not there is an error.
+        An unknown session is an error.
         """
         for number in ("9", "x", ""):
             self.assertEqual(self.refused("kill", number), f"no session {number!r}; `show sessions` lists them")
@@ -211,12 +211,12 @@ class OperationsTests(SynchronousTestCase):
 
 class MergeTests(SynchronousTestCase):
     """
-    Tests for what becomes of the tables of several processes.
+    Tests for L{mergeRows} and L{mergeTexts}.
     """
 
     def test_numbers(self) -> None:
         """
-        Numbers add up and texts that are equal stay; texts that differ are told of each process.
+        Numbers are added, equal texts stay, and texts that differ are given for each worker.
         """
         row = {"pool": "a", "server": "s", "state": "up", "connections": 2}
         other = {**row, "server": "t", "connections": 5}
@@ -231,7 +231,7 @@ class MergeTests(SynchronousTestCase):
 
     def test_sessions(self) -> None:
         """
-        Sessions get the numbers of their processes, and those with most to do come first.
+        The numbers of sessions get the numbers of their workers, and the busiest come first.
         """
         idle = {"session": "1", "unread": 0, "state": "idle", "in-flight": 0}
         parts = {1: [idle], 2: [{**idle, "session": "7", "in-flight": 3}, {**idle, "session": "8", "unread": 1}]}
@@ -240,7 +240,7 @@ class MergeTests(SynchronousTestCase):
 
     def test_mergeTexts(self) -> None:
         """
-        What all say is told once.
+        Equal texts become one.
         """
         self.assertEqual(mergeTexts({1: "yes", 2: "yes"}, ", "), "yes")
         self.assertEqual(mergeTexts({1: "yes", 3: "no"}, ", "), "worker 1: yes, worker 3: no")
@@ -253,14 +253,14 @@ class ResizedTests(SynchronousTestCase):
 
     def test_resized(self) -> None:
         """
-        One pool has other bounds; the rest is as it was.
+        One pool gets other bounds, nothing else changes.
         """
         new = resized(Settings(pools=(A, B)), "b", 2, 9)
         self.assertEqual(new.pools, (A, replace(B, minPoolSize=2, poolSize=9)))
 
     def test_wrong(self) -> None:
         """
-        A pool that is not there, and bounds that cannot be, are errors.
+        An unknown pool and wrong bounds are errors.
         """
         settings = Settings(pools=(A, B))
         self.assertEqual(

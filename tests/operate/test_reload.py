@@ -52,15 +52,12 @@ class ChangeableTests(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
-        """
-        Start an example.
-        """
         self.service = Example()
         self.service.startService()
 
     def test_told(self) -> None:
         """
-        What has changed is the result, and in the log in one line each.
+        The changes are the result, and lines in the log.
         """
         with capturedLogs() as logs:
             changed = self.service.change(lambda old: replace(old, drainTimeout=1.0))
@@ -70,7 +67,7 @@ class ChangeableTests(SynchronousTestCase):
 
     def test_quiet(self) -> None:
         """
-        On demand nothing is logged.
+        With C{quiet} nothing is logged.
         """
         with capturedLogs() as logs:
             self.successResultOf(self.service.change(lambda old: replace(old, drainTimeout=1.0), quiet=True))
@@ -78,14 +75,14 @@ class ChangeableTests(SynchronousTestCase):
 
     def test_same(self) -> None:
         """
-        The same settings are put in force too: what they name may be different.
+        Equal settings are put in force too: the files that they name may have changed.
         """
         self.assertEqual(self.successResultOf(self.service.change(lambda old: old)), [])
         self.assertEqual(len(self.service.applied), 1)
 
     def test_fixed(self) -> None:
         """
-        What cannot change before the next start stays, and is told.
+        Settings that need a restart do not change, and the result says so.
         """
         changed = self.service.change(lambda old: replace(old, workers=2, drainTimeout=1.0))
         self.assertEqual(self.successResultOf(changed), ["drain-timeout 5 -> 1", "workers 1 -> 2: needs a restart"])
@@ -93,7 +90,7 @@ class ChangeableTests(SynchronousTestCase):
 
     def test_cannot(self) -> None:
         """
-        When it cannot be, the settings are what they were.
+        When a change fails, the settings are the old ones.
         """
         self.service.fault = CannotChange("no")
         self.failureResultOf(self.service.change(lambda old: replace(old, drainTimeout=1.0)), CannotChange)
@@ -103,7 +100,7 @@ class ChangeableTests(SynchronousTestCase):
 
     def test_oneAtATime(self) -> None:
         """
-        A change waits for the one before it, and begins with what that has left.
+        A change waits for the one before it, and begins with its settings.
         """
         self.service.waits = Deferred()
         first = self.service.change(lambda old: replace(old, drainTimeout=1.0))
@@ -116,7 +113,7 @@ class ChangeableTests(SynchronousTestCase):
 
     def test_stopped(self) -> None:
         """
-        What does not run does not change.
+        A service that does not run cannot change.
         """
         self.service.stopService()
         self.failureResultOf(self.service.change(lambda old: old), CannotChange)

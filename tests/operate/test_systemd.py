@@ -29,7 +29,7 @@ class NotifierTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """
-        Make a clock, and a socket as systemd has it.
+        Make a clock, and a socket like systemd's.
         """
         self.clock = Clock()
         self.status = "all is well"
@@ -43,93 +43,97 @@ class NotifierTests(SynchronousTestCase):
 
     def notifier(self, **environment: str) -> Notifier:
         """
-        @return: a notifier in an environment.
+        @return: a notifier with environment variables.
         """
         notifier = Notifier(lambda: self.status, self.clock, environment)
         verifyObject(IService, notifier)
         return notifier
 
-    def told(self) -> list[str]:
+    def notifications(self) -> list[str]:
         """
-        @return: what systemd has been told since the last time, with C{|} between lines.
+        @return: the notifications since the last call, with C{
+
+        } between lines.
         """
-        told = []
+        received = []
         try:
             while True:
-                told.append(self.systemd.recv(1000).decode().replace("\n", "|"))
+                received.append(self.systemd.recv(1000).decode().replace("\n", "|"))
         except BlockingIOError:
-            return told
+            return received
 
     def test_life(self) -> None:
         """
-        A start and a stop are told, and no timer stays.
+        Start and stop are notified, and no timer is left.
         """
         notifier = self.notifier(NOTIFY_SOCKET=self.path)
         notifier.startService()
-        self.assertEqual((self.told(), notifier.running), (["READY=1|STATUS=all is well"], 1))
+        self.assertEqual((self.notifications(), notifier.running), (["READY=1|STATUS=all is well"], 1))
         self.clock.advance(1000)
-        self.assertEqual(self.told(), [])
+        self.assertEqual(self.notifications(), [])
         notifier.stopService()
-        self.assertEqual((self.told(), notifier.running), (["STOPPING=1|STATUS=waiting for requests in flight"], 0))
+        self.assertEqual(
+            (self.notifications(), notifier.running), (["STOPPING=1|STATUS=waiting for requests in flight"], 0)
+        )
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_again(self) -> None:
+    def test_restart(self) -> None:
         """
-        It may be started again.
+        It can be started again.
         """
         notifier = self.notifier(NOTIFY_SOCKET=self.path)
         for _ in range(2):
             notifier.startService()
             notifier.stopService()
-            self.assertEqual([told[:7] for told in self.told()], ["READY=1", "STOPPIN"])
+            self.assertEqual([each[:7] for each in self.notifications()], ["READY=1", "STOPPIN"])
 
     def test_abstract(self) -> None:
         """
-        The socket may have a name without a file.
+        The socket can be in the abstract namespace.
         """
         name = f"txconnpool-{secrets.token_hex(8)}"
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as self.systemd:
             self.systemd.setblocking(False)
             self.systemd.bind(f"\0{name}")
             self.notifier(NOTIFY_SOCKET=f"@{name}").startService()
-            self.assertEqual(self.told(), ["READY=1|STATUS=all is well"])
+            self.assertEqual(self.notifications(), ["READY=1|STATUS=all is well"])
 
     def test_reload(self) -> None:
         """
-        A reload is told with its time, so that systemd knows which READY is the answer to it.
+        A reload is notified with its time, by which systemd finds the READY that belongs to it.
         """
         notifier = self.notifier(NOTIFY_SOCKET=self.path)
         notifier.startService()
-        self.told()
+        self.notifications()
         before = time.monotonic_ns() // 1000
         notifier.reloading()
-        (told,) = self.told()
-        first, _, micros = told.partition("|MONOTONIC_USEC=")
+        (notification,) = self.notifications()
+        first, _, micros = notification.partition("|MONOTONIC_USEC=")
         self.assertEqual(first, "RELOADING=1")
         self.assertTrue(before <= int(micros) <= time.monotonic_ns() // 1000)
         self.status = "better"
         notifier.ready()
-        self.assertEqual(self.told(), ["READY=1|STATUS=better"])
+        self.assertEqual(self.notifications(), ["READY=1|STATUS=better"])
 
     def test_watchdog(self) -> None:
         """
-        Where a sign of life is wanted it is given twice in the time allowed, with the news of the moment.
+        For the watchdog it sends a notification twice in the watchdog's time, with the status.
         """
         notifier = self.notifier(NOTIFY_SOCKET=self.path, WATCHDOG_USEC="3000000", WATCHDOG_PID=str(os.getpid()))
         notifier.startService()
-        self.told()
+        self.notifications()
         self.clock.advance(1.4)
-        self.assertEqual(self.told(), [])
+        self.assertEqual(self.notifications(), [])
         self.status = "worse"
         for _ in range(3):
             self.clock.advance(1.5)
-            self.assertEqual(self.told(), ["WATCHDOG=1|STATUS=worse"])
+            self.assertEqual(self.notifications(), ["WATCHDOG=1|STATUS=worse"])
         notifier.stopService()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_othersWatchdog(self) -> None:
         """
-        A sign of life that is wanted of another process is not given.
+        It sends none for the watchdog of another process.
         """
         notifier = self.notifier(NOTIFY_SOCKET=self.path, WATCHDOG_USEC="3000000", WATCHDOG_PID="1")
         notifier.startService()
@@ -137,7 +141,7 @@ class NotifierTests(SynchronousTestCase):
 
     def test_nobody(self) -> None:
         """
-        Without systemd nothing is told, and nothing is asked for: the status least of all.
+        Without systemd it does nothing, and does not ask for the status.
         """
 
         def status() -> str:
@@ -148,11 +152,11 @@ class NotifierTests(SynchronousTestCase):
             notifier.startService()
             notifier.reloading()
             notifier.stopService()
-        self.assertEqual((self.told(), self.clock.getDelayedCalls()), ([], []))
+        self.assertEqual((self.notifications(), self.clock.getDelayedCalls()), ([], []))
 
     def test_gone(self) -> None:
         """
-        That systemd cannot be told is logged, and hinders nothing.
+        A notification that cannot be sent is logged, and nothing else happens.
         """
         notifier = self.notifier(NOTIFY_SOCKET=f"{self.path}.gone")
         with capturedLogs() as logs:

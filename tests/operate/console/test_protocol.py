@@ -20,18 +20,18 @@ from txconnpool.operate.console.protocol import CONSOLES, IDLE, LINE_MAX, PENALT
 
 class ConsoleTests(ConsoleTestCase):
     """
-    Tests for the console itself.
+    Tests for L{Console}.
     """
 
     def test_interface(self) -> None:
         """
-        The console hears when nothing more will be typed.
+        A console is notified when its peer closes one side of the connection.
         """
         verifyObject(IHalfCloseableProtocol, self.open().console)
 
     def test_pieces(self) -> None:
         """
-        It does not matter in which pieces lines arrive; empty ones say nothing.
+        Lines may arrive in any pieces. Empty lines are ignored.
         """
         terminal = self.open()
         for byte in b"\n  \npause a\r\nresume":
@@ -41,12 +41,12 @@ class ConsoleTests(ConsoleTestCase):
 
     def test_oneAfterAnother(self) -> None:
         """
-        A command begins when the one before it has ended, and meanwhile nothing is read.
+        A command begins when the one before it has ended. Meanwhile nothing is read.
         """
         waiting: Deferred[str] = Deferred()
         self.running.answers["pause"] = waiting
         terminal = self.open()
-        self.assertEqual(terminal.say("pause", "resume"), "")
+        self.assertEqual(terminal.enter("pause", "resume"), "")
         self.assertEqual((self.running.orders, terminal.producerState), ([("pause", None)], "paused"))
         waiting.callback("at last")
         self.assertEqual(terminal.turn(), "OK at last\nOK done\n")
@@ -54,7 +54,7 @@ class ConsoleTests(ConsoleTestCase):
 
     def test_notUTF8(self) -> None:
         """
-        What is no text is an error like any other.
+        A line that is not UTF-8 gets an error.
         """
         terminal = self.open()
         terminal.console.dataReceived(b"\xff\n")
@@ -62,7 +62,7 @@ class ConsoleTests(ConsoleTestCase):
 
     def test_longLine(self) -> None:
         """
-        A line that is too long is an error, and the end.
+        A line that is too long gets an error, and the connection is closed.
         """
         terminal = self.open()
         terminal.console.dataReceived(b"x" * LINE_MAX)
@@ -73,13 +73,14 @@ class ConsoleTests(ConsoleTestCase):
 
     def test_idle(self) -> None:
         """
-        A console at which nobody types is closed. Each line, and the end of each command, begins a new time.
+        A console is closed after L{IDLE} seconds without a line. The time begins anew with each line and with the end
+        of each command.
         """
         waiting: Deferred[str] = Deferred()
         self.running.answers["pause"] = waiting
         terminal = self.open()
         self.reactor.advance(IDLE - 1)
-        terminal.say("pause")
+        terminal.enter("pause")
         self.reactor.advance(10 * IDLE)
         self.assertFalse(terminal.disconnecting)
         waiting.callback("done")
@@ -92,11 +93,12 @@ class ConsoleTests(ConsoleTestCase):
 
     def test_notReading(self) -> None:
         """
-        While answers are not read nothing more is done; if that lasts, the connection is closed by force.
+        While the peer does not read replies, no command is carried out. After L{IDLE} seconds the connection is
+        aborted.
         """
         terminal = self.open()
         terminal.console.pauseProducing()
-        self.assertEqual(terminal.say("pause"), "")
+        self.assertEqual(terminal.enter("pause"), "")
         self.assertEqual((self.running.orders, terminal.producerState), ([], "paused"))
         terminal.console.resumeProducing()
         self.assertEqual(terminal.turn(), "OK done\n")
@@ -106,7 +108,7 @@ class ConsoleTests(ConsoleTestCase):
 
     def test_halfClosed(self) -> None:
         """
-        When nothing more will be typed, what was typed is done; then the console is closed.
+        When the peer closes its side, the complete lines are carried out, then the console is closed.
         """
         waiting: Deferred[str] = Deferred()
         self.running.answers["pause"] = waiting
@@ -121,12 +123,12 @@ class ConsoleTests(ConsoleTestCase):
 
     def test_gone(self) -> None:
         """
-        When the person is gone, what was begun is done, and nothing else.
+        When the connection is lost, the command that is being carried out goes on, and no other begins.
         """
         waiting: Deferred[str] = Deferred()
         self.running.answers["pause"] = waiting
         terminal = self.open()
-        terminal.say("pause", "resume")
+        terminal.enter("pause", "resume")
         terminal.console.stopProducing()
         terminal.hangUp()
         waiting.callback("done")
@@ -134,7 +136,7 @@ class ConsoleTests(ConsoleTestCase):
 
     def test_tooMany(self) -> None:
         """
-        One console more than there may be is told so and closed.
+        One console more than L{CONSOLES} gets an error and is closed.
         """
         for _ in range(CONSOLES):
             self.open()
@@ -143,12 +145,12 @@ class ConsoleTests(ConsoleTestCase):
         self.assertTrue(terminal.disconnecting)
         terminal.hangUp()
         self.terminals[0].hangUp()
-        self.assertEqual(self.say("pause"), "OK done\n")
+        self.assertEqual(self.enter("pause"), "OK done\n")
 
 
 class PasswordTests(ConsoleTestCase):
     """
-    Tests for a console that asks for a password.
+    Tests for a console with a password.
     """
 
     password = b"open sesame"
@@ -156,29 +158,30 @@ class PasswordTests(ConsoleTestCase):
     @covers("28")
     def test_stranger(self) -> None:
         """
-        Without the password nothing is told or done.
+        Without the password every command but C{quit} gets an error.
         """
-        self.assertEqual(self.say("pause", "help", "quit"), "ERROR expected auth PASSWORD first\n" * 2 + "OK bye\n")
+        self.assertEqual(self.enter("pause", "help", "quit"), "ERROR expected auth PASSWORD first\n" * 2 + "OK bye\n")
         self.assertEqual(self.running.orders, [])
 
     def test_right(self) -> None:
         """
-        With it everything may be done. It is not in the log.
+        With the password every command is carried out. The password is not logged.
         """
         with capturedLogs() as logs:
-            told = self.say("auth open sesame", "pause")
-        self.assertEqual(told, "OK welcome; `help` lists the commands\nOK done\n")
+            replies = self.enter("auth open sesame", "pause")
+        self.assertEqual(replies, "OK welcome; `help` lists the commands\nOK done\n")
         self.assertNotIn("sesame", str(logs))
 
     @covers("28")
     def test_wrong(self) -> None:
         """
-        A wrong one costs time; after a few the console is closed. They are not in the log, but where they came from.
+        A wrong password costs time, and the third one closes the console. The log has the address of the peer, not the
+        password.
         """
         terminal = self.open()
         for number in range(TRIES):
             with capturedLogs() as logs:
-                self.assertEqual(terminal.say("auth open" + " sesame" * number * 2, "pause"), "")
+                self.assertEqual(terminal.enter("auth open" + " sesame" * number * 2, "pause"), "")
             self.assertNotIn("open", str([event for event in logs if "peer" in event]))
             self.assertEqual(len(logs), 1)
             self.reactor.advance(PENALTY)
@@ -188,7 +191,7 @@ class PasswordTests(ConsoleTestCase):
 
     def test_constantTime(self) -> None:
         """
-        How long the comparison takes does not depend on how much of a password is right.
+        The time of the comparison does not depend on how much of a password is right.
         """
         compared: list[tuple[bytes, bytes]] = []
 
@@ -198,17 +201,17 @@ class PasswordTests(ConsoleTestCase):
 
         self.patch(hmac, "compare_digest", compare)
         terminal = self.open()
-        terminal.say("auth x")
+        terminal.enter("auth x")
         self.reactor.advance(PENALTY)
         terminal.turn()
         self.assertEqual(compared, [(b"x", self.password)])
 
     def test_goneMeanwhile(self) -> None:
         """
-        Who has typed a wrong password may be gone before that is told.
+        The connection may be lost before the reply to a wrong password.
         """
         terminal = self.open()
-        terminal.say("auth x")
+        terminal.enter("auth x")
         terminal.hangUp()
         self.reactor.advance(PENALTY)
         self.assertEqual(terminal.turn(), "")

@@ -28,9 +28,6 @@ class ConsoleServiceTests(SynchronousTestCase):
     """
 
     def service(self, endpoint: str) -> tuple[ConsoleService, MemoryReactorClock]:
-        """
-        Make one.
-        """
         reactor = MemoryReactorClock()
         running = Running()
         target = Target(running, running.perform, running.reload, running.shutdown, Events())
@@ -39,7 +36,7 @@ class ConsoleServiceTests(SynchronousTestCase):
     @covers("28")
     def test_withMode(self) -> None:
         """
-        A UNIX socket is nobody else's, unless its mode is given.
+        A UNIX socket has the mode 600 unless the string has another.
         """
         for endpoint, expected in (
             ("unix:/x", "unix:/x:mode=600"),
@@ -51,7 +48,7 @@ class ConsoleServiceTests(SynchronousTestCase):
 
     def test_life(self) -> None:
         """
-        It listens when it starts, once; when it stops the port and the consoles are closed.
+        The service listens once, when it starts. A stop closes the port and the consoles.
         """
         service, reactor = self.service("unix:/tmp/admin")
         verifyObject(IService, service)
@@ -73,14 +70,14 @@ class ConsoleServiceTests(SynchronousTestCase):
 
     def test_notStarted(self) -> None:
         """
-        One that has not started stops.
+        A service that has not started can be stopped.
         """
         service, _ = self.service("unix:/tmp/admin")
         self.successResultOf(service.stopService())
 
     def test_cannotListen(self) -> None:
         """
-        That an address is taken is raised where it starts.
+        The error of an address that is taken is raised by the start.
         """
         service, reactor = self.service("tcp:1")
 

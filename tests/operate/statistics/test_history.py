@@ -17,9 +17,9 @@ class HistoryTests(SynchronousTestCase):
     Tests for L{History} and L{estimateQuantile}.
     """
 
-    def told(self, time: float, **numbers: Any) -> dict[str, Any]:
+    def snapshot(self, time: float, **numbers: Any) -> dict[str, Any]:
         """
-        @return: as much of a snapshot as is looked at.
+        @return: the part of a snapshot that L{History} uses.
         """
         pool = {
             "name": "a",
@@ -35,17 +35,17 @@ class HistoryTests(SynchronousTestCase):
 
     def test_rates(self) -> None:
         """
-        The past is what happened between two samples, in a second.
+        A sample has the rates per second between two snapshots.
         """
         history = History()
         self.assertEqual(history.of("a")["requests"], [])
-        history.add(self.told(100))
+        history.add(self.snapshot(100))
         latency = {"bounds": (0.001, 0.01, 0.1), "counts": [5, 5, 0, 0], "sum": 0.5}
         history.add(
-            self.told(102, requests={"get": 8, "set": 2}, request_errors={"lost": 1}, failed_requests={"get": 2},
+            self.snapshot(102, requests={"get": 8, "set": 2}, request_errors={"lost": 1}, failed_requests={"get": 2},
                       latency_seconds=latency, wait_seconds={"counts": [1, 0], "sum": 0.8}, sessions=7)
         )  # fmt: skip
-        history.add(self.told(104, requests={"get": 8, "set": 2}, latency_seconds=latency))
+        history.add(self.snapshot(104, requests={"get": 8, "set": 2}, latency_seconds=latency))
         past = history.of("a")
         self.assertEqual((past["time"], past["requests"], past["errors"]), ([102, 104], [5.0, 0.0], [1.5, 0.0]))
         self.assertEqual((past["p50"], past["p99"]), ([0.001, None], [0.00982, None]))
@@ -55,28 +55,28 @@ class HistoryTests(SynchronousTestCase):
 
     def test_back(self) -> None:
         """
-        What has begun to count anew, as a worker that was replaced, is no fall below nothing.
+        Where counters decrease, as when a worker was replaced, rates are 0.
         """
         history = History()
         latency = {"bounds": (0.001, 0.01, 0.1), "counts": [5, 5, 0, 0], "sum": 0.5}
-        history.add(self.told(100, requests={"get": 100}, request_errors={"lost": 3}, latency_seconds=latency))
-        history.add(self.told(100))
+        history.add(self.snapshot(100, requests={"get": 100}, request_errors={"lost": 3}, latency_seconds=latency))
+        history.add(self.snapshot(100))
         past = history.of("a")
         self.assertEqual([past[name] for name in ("requests", "errors", "p50", "in_flight")], [[0], [0], [None], [0]])
 
     def test_bound(self) -> None:
         """
-        It goes back so far and no further.
+        L{SAMPLES} samples are kept.
         """
         history = History()
         for time in range(SAMPLES * 2):
-            history.add(self.told(time))
+            history.add(self.snapshot(time))
         self.assertEqual(len(history.of("a")["time"]), SAMPLES)
         self.assertEqual(history.of("a")["time"][-1], SAMPLES * 2 - 1)
 
     def test_estimateQuantile(self) -> None:
         """
-        Within a bucket values are taken to be spread evenly; above the last bound it is all that can be said.
+        Values in a bucket are taken to be spread evenly. Above the last bound, the bound is the estimate.
         """
         bounds = (1.0, 2.0, 4.0)
         self.assertIsNone(estimateQuantile(bounds, [0, 0, 0, 0], 0.5))

@@ -9,7 +9,7 @@ import re
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.operate.snapshots import told
+from tests.operate.snapshots import snapshotOf
 from tests.stage import Stage
 from txconnpool import __version__
 from txconnpool.operate.statistics.prometheus import exposition
@@ -17,33 +17,33 @@ from txconnpool.operate.statistics.prometheus import exposition
 
 class PrometheusTests(SynchronousTestCase):
     """
-    Tests for L{exposition}. C{tests.real.test_stats} has it read by its own parser.
+    Tests for L{exposition}. C{tests.real.test_stats} has its output parsed by Prometheus' client library.
     """
 
     def samples(self, stage: Stage) -> dict[str, float]:
         """
-        @return: values by what stands before them.
+        @return: the values, by their names and labels.
         """
-        lines = [line for line in exposition(told(stage)).splitlines() if not line.startswith("#")]
+        lines = [line for line in exposition(snapshotOf(stage)).splitlines() if not line.startswith("#")]
         samples = {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
         self.assertEqual(len(samples), len(lines))
         return samples
 
     def test_format(self) -> None:
         """
-        Every line is a comment or a sample, and ends.
+        Every line is a comment or a sample.
         """
         stage = Stage(2)
         stage.ask(stage.client(), b"get a\r\n")
-        text = exposition(told(stage))
+        text = exposition(snapshotOf(stage))
         line = r'(# (HELP|TYPE) connpool_\w+ .*|connpool_\w+(\{(\w+="([^"\\\n]|\\.)*",?)*\})? [-+.e0-9]+)\n'
         self.assertEqual(re.sub(line, "", text), "")
 
     def test_help(self) -> None:
         """
-        Each statistic has its meaning and kind once, before its samples.
+        The meaning and the kind of each statistic come once, before its samples.
         """
-        lines = exposition(told(Stage(2))).splitlines()
+        lines = exposition(snapshotOf(Stage(2))).splitlines()
         kinds = [line.split(" ")[2:4] for line in lines if line.startswith("# TYPE")]
         self.assertEqual(len({name for name, _ in kinds}), len(kinds))
         self.assertIn(["connpool_latency_seconds", "histogram"], kinds)
@@ -57,7 +57,7 @@ class PrometheusTests(SynchronousTestCase):
 
     def test_labels(self) -> None:
         """
-        Pools, servers and parts are told apart by labels.
+        Pools, servers and parts have labels.
         """
         stage = Stage(2)
         for _ in range(3):
@@ -70,15 +70,15 @@ class PrometheusTests(SynchronousTestCase):
 
     def test_escaped(self) -> None:
         """
-        Names may have any characters.
+        Characters of names that are special in the format are escaped.
         """
         stage = Stage()
         stage.pool.servers[0].name = 'unix:C:\\new "one"\nline'
-        self.assertIn(r'server="unix:C:\\new \"one\"\nline"', exposition(told(stage)))
+        self.assertIn(r'server="unix:C:\\new \"one\"\nline"', exposition(snapshotOf(stage)))
 
     def test_histogram(self) -> None:
         """
-        Buckets of a histogram hold what is below their bounds, all of it the last one.
+        Buckets of a histogram are cumulative; the last one counts all values.
         """
         stage = Stage()
         stage.clock.advance(1)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.operate.snapshots import told
+from tests.operate.snapshots import snapshotOf
 from tests.stage import Stage
 from txconnpool import __version__
 from txconnpool.config.settings import PoolSettings, Settings
@@ -20,16 +20,16 @@ from txconnpool.proxy.sessions import NoStatistics
 
 class ReplyTests(SynchronousTestCase):
     """
-    Tests for what C{stats} answers.
+    Tests for the items of the replies to C{stats}.
     """
 
     def test_general(self) -> None:
         """
-        Each number has a name of its own without spaces and a value on one line, as programs that read memcached's
+        Each item has a name of its own without spaces and a value on one line, as programs that read memcached's
         statistics expect.
         """
         stage = Stage(2)
-        items = list(general(told(stage), "pool"))
+        items = list(general(snapshotOf(stage), "pool"))
         self.assertEqual(len({name for name, _ in items}), len(items))
         text = stage.dialect.statistics(items).decode("ascii")
         self.assertRegex(text, r"\A(?:STAT [a-z_]+ [!-~][ -~]*\r\n)+END\r\n\Z")
@@ -37,11 +37,11 @@ class ReplyTests(SynchronousTestCase):
 
     def test_memcached(self) -> None:
         """
-        What memcached counts too has its name and is a whole number.
+        A number that memcached has too has its name and is a whole number.
         """
         stage = Stage()
         stage.ask(stage.client(), b"get a\r\nget missb\r\nset a 0 0 1\r\nx\r\n")
-        numbers = dict(general(told(stage), "pool"))
+        numbers = dict(general(snapshotOf(stage), "pool"))
         self.assertEqual(numbers["version"], f"txconnpool-{__version__}")
         for name, value in (
             *(("curr_connections", "1"), ("total_connections", "1"), ("rejected_connections", "0")),
@@ -55,13 +55,13 @@ class ReplyTests(SynchronousTestCase):
 
     def test_parts(self) -> None:
         """
-        Numbers by a label have its words in their names, times are decimal.
+        Each part of a statistic with a label is an item. Times are decimal numbers.
         """
         stage = Stage(start=False)
         stage.servers[0].mode = "refuse"
         stage.pool.start()
         stage.turns()
-        numbers = dict(general(told(stage), "pool"))
+        numbers = dict(general(snapshotOf(stage), "pool"))
         self.assertEqual(numbers["dial_failures_connection_refused"], "1")
         self.assertEqual([name for name in numbers if name.startswith("request_errors_")],
                          [f"request_errors_{reason}" for reason in ERRORS])  # fmt: skip
@@ -69,17 +69,17 @@ class ReplyTests(SynchronousTestCase):
 
     def test_noPool(self) -> None:
         """
-        A pool that is being removed is not known any more.
+        A pool that the snapshot does not have is an error.
         """
-        error = self.assertRaises(NoStatistics, list, general(told(Stage()), "other"))
+        error = self.assertRaises(NoStatistics, list, general(snapshotOf(Stage()), "other"))
         self.assertIn("other", str(error))
 
     def test_servers(self) -> None:
         """
-        C{stats servers} numbers them.
+        The names of C{stats servers} begin with the number of a server.
         """
         stage = Stage(2)
-        items = list(perServer(told(stage), "pool"))
+        items = list(perServer(snapshotOf(stage), "pool"))
         self.assertEqual(items[:3], [("1:name", "server0"), ("1:state", "up"), ("1:reason", "")])
         self.assertIn(("2:name", "server1"), items)
         self.assertEqual(dict(items)["2:connections_idle"], "1")
@@ -87,7 +87,7 @@ class ReplyTests(SynchronousTestCase):
 
     def test_sessions(self) -> None:
         """
-        C{stats sessions} tells of the sessions with most to do, and of no more than a few.
+        C{stats sessions} lists the busiest sessions, at most L{MOST_SESSIONS}.
         """
         stage = Stage()
         clients = [stage.client() for _ in range(MOST_SESSIONS + 5)]
@@ -100,7 +100,7 @@ class ReplyTests(SynchronousTestCase):
 
     def test_settings(self) -> None:
         """
-        C{stats settings} tells all settings as the ini has them, but not where passwords are.
+        C{stats settings} lists all settings as in an ini file, except the places of passwords.
         """
         path = self.mktemp()
         Path(path).write_text("me:secret\n")

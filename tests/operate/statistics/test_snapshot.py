@@ -7,19 +7,19 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.operate.snapshots import counters, told
+from tests.operate.snapshots import counters, snapshotOf
 from tests.stage import Stage
 from txconnpool.operate.statistics.snapshot import countersOf, mergeSnapshots
 
 
 class MergeTests(SynchronousTestCase):
     """
-    Tests for L{mergeSnapshots}: several processes that are one proxy.
+    Tests for L{mergeSnapshots} and L{countersOf}.
     """
 
     def pair(self) -> tuple[Stage, Stage]:
         """
-        @return: two with different pasts.
+        @return: two pools with different counters.
         """
         one, other = Stage(2), Stage(2)
         one.ask(one.client(), b"get a\r\nget missb\r\n")
@@ -28,11 +28,11 @@ class MergeTests(SynchronousTestCase):
 
     def test_sums(self) -> None:
         """
-        Counters, histograms and what there is add up, of the pool and of each server; bounds that each process has
-        whole and ages do not.
+        Counters, histograms and most gauges of the process, the pool and each server are added. Bounds that every
+        process has in full and ages are not.
         """
         one, other = self.pair()
-        together = mergeSnapshots(told(one), told(other))
+        together = mergeSnapshots(snapshotOf(one), snapshotOf(other))
         (whole,) = together["pools"]
         self.assertEqual((whole["requests"]["get"], whole["requests"]["set"]), (3, 1))
         self.assertEqual((whole["hits"], whole["misses"], whole["sessions"]), (2, 1, 2))
@@ -42,11 +42,11 @@ class MergeTests(SynchronousTestCase):
         self.assertEqual(sum(each["requests"]["get"] for each in whole["servers"]), 3)
         self.assertApproximates(together["uptime_seconds"], 60, 5)
         self.assertEqual(together["held_max_bytes"], 1 << 29)
-        self.assertEqual(set(together), set(told(one)))
+        self.assertEqual(set(together), set(snapshotOf(one)))
 
     def test_states(self) -> None:
         """
-        A server is up if one process thinks so, and a pool is ready if one is.
+        A server is up if it is up in one process, and a pool is ready if it is in one.
         """
         one, other = self.pair()
         one.servers[0].mode = one.servers[1].mode = "refuse"
@@ -55,31 +55,33 @@ class MergeTests(SynchronousTestCase):
             line.lose()
         one.turns()
         for pairs in ((one, other), (other, one)):
-            (whole,) = mergeSnapshots(*map(told, pairs))["pools"]
+            (whole,) = mergeSnapshots(*map(snapshotOf, pairs))["pools"]
             self.assertEqual((whole["state"], [each["state"] for each in whole["servers"]]), ("ready", ["up", "up"]))
             first = whole["servers"][0]
             self.assertEqual((whole["servers_up"], first["up"], first["reason"]), (2, 1, ""))
 
     def test_unequal(self) -> None:
         """
-        A pool or server that only one process has, as while settings change, is told of too.
+        A pool or server that only one process has, as while settings change, is kept.
         """
         one, other = self.pair()
         other.pool.name = "other"
-        self.assertEqual([each["name"] for each in mergeSnapshots(told(one), told(other))["pools"]], ["pool", "other"])
+        self.assertEqual(
+            [each["name"] for each in mergeSnapshots(snapshotOf(one), snapshotOf(other))["pools"]], ["pool", "other"]
+        )
         other.pool.name = "pool"
         other.pool.removeServer("server1")
         other.turns()
         for pairs in ((one, other), (other, one)):
-            (whole,) = mergeSnapshots(*map(told, pairs))["pools"]
+            (whole,) = mergeSnapshots(*map(snapshotOf, pairs))["pools"]
             self.assertEqual(sorted(each["name"] for each in whole["servers"]), ["server0", "server1"])
 
     def test_past(self) -> None:
         """
-        Of a process that has ended, what it has counted stays, and what there was of it does not.
+        The counters of a process that has ended are added, its gauges are not.
         """
         one, other = self.pair()
-        live, ended = told(one), told(other)
+        live, ended = snapshotOf(one), snapshotOf(other)
         together = mergeSnapshots(live, countersOf(ended))
         (whole,), (own,) = together["pools"], live["pools"]
         self.assertEqual((whole["requests"]["get"], whole["sessions_accepted"]), (3, 2))
@@ -93,13 +95,13 @@ class MergeTests(SynchronousTestCase):
 
     def test_pastOfRemoved(self) -> None:
         """
-        The past does not bring a pool or server back that is there no more.
+        The counters of a process that has ended do not bring back pools and servers that were removed.
         """
         one, other = self.pair()
-        ended = countersOf(told(other))
+        ended = countersOf(snapshotOf(other))
         one.pool.removeServer("server1")
         one.turns()
-        (whole,) = mergeSnapshots(told(one), ended)["pools"]
+        (whole,) = mergeSnapshots(snapshotOf(one), ended)["pools"]
         self.assertEqual([each["name"] for each in whole["servers"]], ["server0"])
         one.pool.name = "renamed"
-        self.assertEqual([each["name"] for each in mergeSnapshots(told(one), ended)["pools"]], ["renamed"])
+        self.assertEqual([each["name"] for each in mergeSnapshots(snapshotOf(one), ended)["pools"]], ["renamed"])

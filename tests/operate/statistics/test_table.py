@@ -17,7 +17,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.bugs import covers
-from tests.operate.snapshots import counters, pool, told
+from tests.operate.snapshots import counters, pool, snapshotOf
 from tests.stage import Stage
 from txconnpool import __version__
 from txconnpool.operate.statistics.prometheus import exposition, metricName
@@ -28,12 +28,12 @@ from txconnpool.proxy.flow import SessionLimits
 
 class TableTests(SynchronousTestCase):
     """
-    The table of statistics.
+    Tests for the entries of the table.
     """
 
     def test_names(self) -> None:
         """
-        A name is words with underscores, its own in its table, and none that something else has in the JSON.
+        A name consists of words with underscores, is unique in its scope, and is not used for other data in the JSON.
         """
         other = {"name", "state", "reason", "servers", "history", "pools", "pid", "version", "time", "events"}
         for scope in (PROCESS, POOL, SERVER):
@@ -45,7 +45,7 @@ class TableTests(SynchronousTestCase):
 
     def test_exposedNames(self) -> None:
         """
-        For Prometheus no two are called the same, in all tables, and counters end in C{_total}.
+        The names for Prometheus are unique, and those of counters end in C{_total}.
         """
         names = [metricName(scope, each) for scope in (PROCESS, POOL, SERVER) for each in scope.statistics]
         self.assertEqual(len(set(names)), len(names))
@@ -55,7 +55,7 @@ class TableTests(SynchronousTestCase):
 
     def test_units(self) -> None:
         """
-        What is a time or a size ends in its unit, as Prometheus wants it: histograms are of times.
+        Names of histograms end in the unit of seconds, as Prometheus recommends.
         """
         for scope in (PROCESS, POOL, SERVER):
             for each in scope.statistics:
@@ -81,12 +81,12 @@ REQUESTS = {
 
 class ReadTests(SynchronousTestCase):
     """
-    What happens is counted, under the right name.
+    Tests for the numbers that the entries read.
     """
 
     def assertCounted(self, stage: Stage, **expected: Any) -> None:
         """
-        Assert that a pool tells numbers; of several by a label, those that are not 0.
+        Assert that a pool has some numbers; of parts by a label, those that are not 0.
         """
         numbers = pool(stage)
         found = {name: numbers[name] for name in expected}
@@ -97,9 +97,9 @@ class ReadTests(SynchronousTestCase):
 
     def test_process(self) -> None:
         """
-        It tells which process and version this is, how long it runs, and what it uses.
+        A snapshot has the process's id, version and uptime, and its use of processor and memory.
         """
-        numbers = told(Stage())
+        numbers = snapshotOf(Stage())
         self.assertEqual((numbers["pid"], numbers["version"]), (os.getpid(), __version__))
         self.assertApproximates(numbers["time"], time.time(), 5)
         self.assertApproximates(numbers["uptime_seconds"], 60, 5)
@@ -110,16 +110,16 @@ class ReadTests(SynchronousTestCase):
 
     def test_noLag(self) -> None:
         """
-        What is not known is not told.
+        A number that is not known is left out.
         """
         self.assertNotIn("loop_lag_seconds", takeSnapshot(ProcessSource(0.0, Stage().unread), []))
 
     def test_quiet(self) -> None:
         """
-        Before anybody has come nothing has been counted but what the connections began with.
+        Before a client connects, only the handshakes have been counted.
         """
         stage = Stage(2)
-        counted = {name for name, value in counters(told(stage)).items() if value}
+        counted = {name for name, value in counters(snapshotOf(stage)).items() if value}
         of = {name.partition(" ")[2] for name in counted if name.startswith("pool ")}
         self.assertEqual(
             {re.sub("^server[01] ", "", name) for name in of},
@@ -128,17 +128,17 @@ class ReadTests(SynchronousTestCase):
 
     def test_json(self) -> None:
         """
-        A snapshot is what JSON can carry, there and back.
+        JSON can carry a snapshot without loss.
         """
         stage = Stage(2)
         stage.ask(stage.client(), b"get a\r\n")
-        whole = told(stage)
+        whole = snapshotOf(stage)
         self.assertEqual(exposition(json.loads(json.dumps(whole))), exposition(whole))
 
     @covers("25")
     def test_clients(self) -> None:
         """
-        Clients are counted: those who are there, who have been, and who were turned away.
+        Clients that are connected, were accepted, and were refused are counted.
         """
         stage = Stage(sessionLimits=SessionLimits(maxClients=2))
         first, _, _ = (stage.client() for _ in range(3))
@@ -147,8 +147,8 @@ class ReadTests(SynchronousTestCase):
 
     def test_pauses(self) -> None:
         """
-        It is counted how often a client was not read from, and why: it does not read, or has asked for more than can go
-        on. That it is read from no more because it is to be closed is not among them.
+        Each time that reading from a client is suspended is counted, by the reason. The end of reading before a session
+        is closed does not count.
         """
         stage = Stage(depth=1, sessionLimits=SessionLimits(unreadSoft=1000))
         client, other, third = (stage.client() for _ in range(3))
@@ -171,8 +171,8 @@ class ReadTests(SynchronousTestCase):
 
     def test_commands(self) -> None:
         """
-        Requests are counted by their command, each of a run for itself, over all servers; what was answered here is
-        not among them.
+        Requests are counted by command over all servers, each request of a merged one for itself. Requests that the
+        proxy answered are counted apart.
         """
         stage = Stage(2)
         for _ in range(2):
@@ -184,7 +184,7 @@ class ReadTests(SynchronousTestCase):
 
     def test_unanswered(self) -> None:
         """
-        A request counts when it is answered, not before.
+        A request is counted when its reply is complete, not before.
         """
         stage = Stage()
         stage.client().send(b"get a\r\n")
@@ -194,8 +194,8 @@ class ReadTests(SynchronousTestCase):
 
     def hits(self, request: bytes, piece: int = 0) -> tuple[int, int]:
         """
-        @param piece: bytes of the answer that come at a time; 0: all.
-        @return: how many keys of a request were found and how many were not.
+        @param piece: the number of bytes of the reply that come at a time; 0: all.
+        @return: the number of keys that were found, and of those that were not.
         """
         stage = Stage()
         client = stage.client()
@@ -208,7 +208,7 @@ class ReadTests(SynchronousTestCase):
 
     def test_hits(self) -> None:
         """
-        Each key of a read is a hit or a miss, whatever the command, and however the answer comes.
+        Each key of a read is a hit or a miss, for every command and however the reply arrives.
         """
         for request, expected in (
             (b"get a\r\n", (1, 0)),
@@ -225,7 +225,7 @@ class ReadTests(SynchronousTestCase):
 
     def test_spelling(self) -> None:
         """
-        The time of C{gat} is no key, nor is what stands between two spaces.
+        Neither the time of C{gat} nor the empty word between two spaces counts as a key.
         """
         for request in (b"gat 100 a b c\r\n", b"get a  b c \r\n", b"gets  a b  c\n"):
             stage = Stage()
@@ -238,7 +238,7 @@ class ReadTests(SynchronousTestCase):
 
     def test_hitsOfErrors(self) -> None:
         """
-        A read that is answered with an error finds nothing and misses nothing.
+        A read that is answered with an error counts no hits and no misses.
         """
         stage = Stage()
         for request in (b"get a\r\n", b"get a b c\r\n", b"mg a v\r\n"):
@@ -250,7 +250,7 @@ class ReadTests(SynchronousTestCase):
 
     def test_hitsOfRetries(self) -> None:
         """
-        What is asked a second time is counted once.
+        A read that is sent a second time is counted once.
         """
         stage = Stage(2)
         stage.clock.advance(2)
@@ -263,7 +263,7 @@ class ReadTests(SynchronousTestCase):
 
     def test_bytes(self) -> None:
         """
-        Bytes are counted in both directions on both sides.
+        Bytes are counted in both directions, for clients and servers.
         """
         stage = Stage()
         before = pool(stage)
@@ -284,8 +284,7 @@ class ReadTests(SynchronousTestCase):
 
     def test_unavailable(self) -> None:
         """
-        While no server can be reached, requests are counted as errors, by this reason; also those of which nothing
-        is to be seen.
+        Requests that fail because no server can be reached are counted by this reason, including those with C{noreply}.
         """
         stage = Stage(2, start=False)
         stage.servers[0].mode = stage.servers[1].mode = "refuse"
@@ -303,7 +302,7 @@ class ReadTests(SynchronousTestCase):
 
     def test_waiting(self) -> None:
         """
-        Who waits is counted, how long the first one does, and what comes of it.
+        Waiters are counted, with the time of the first one, and by the outcome.
         """
         stage = Stage(depth=1, maxWaiting=3, requestTimeout=5)
         clients = [stage.client() for _ in range(5)]
@@ -329,7 +328,7 @@ class ReadTests(SynchronousTestCase):
 
     def test_late(self) -> None:
         """
-        An answer that is late is an error, a timeout, and a connection lost.
+        A reply that is late counts as a request error, a timeout, and a lost connection.
         """
         stage = Stage()
         stage.client().send(b"set a 0 0 1\r\nx\r\n")
@@ -344,7 +343,7 @@ class ReadTests(SynchronousTestCase):
 
     def test_violation(self) -> None:
         """
-        What is no answer is an error of the protocol, and none of the reads that it would have answered is counted.
+        Bytes that are no reply count as a protocol error; the reads in flight are not counted.
         """
         stage = Stage()
         stage.clock.advance(2)
@@ -357,7 +356,7 @@ class ReadTests(SynchronousTestCase):
 
     def test_lost(self) -> None:
         """
-        Connections that end are counted by the reason.
+        Lost connections are counted by reason.
         """
         stage = Stage(2)
         stage.clock.advance(2)
@@ -371,7 +370,7 @@ class ReadTests(SynchronousTestCase):
 
     def test_closed(self) -> None:
         """
-        Connections that the pool closes are counted by its reason.
+        Connections that the pool closes are counted by reason.
         """
         stage = Stage(2)
         stage.pool.expire()
@@ -380,7 +379,7 @@ class ReadTests(SynchronousTestCase):
 
     def test_dialTimeout(self) -> None:
         """
-        Dials that take too long have failed.
+        A dial that takes longer than the timeout counts as failed.
         """
         stage = Stage(start=False)
         stage.servers[0].mode = "hang"
@@ -393,7 +392,7 @@ class ReadTests(SynchronousTestCase):
     @covers("25")
     def test_states(self) -> None:
         """
-        Connections are counted by what they do.
+        Connections are counted by state.
         """
         stage = Stage(3, maximum=6)
         stage.client().send(b"get a\r\n")
@@ -406,7 +405,7 @@ class ReadTests(SynchronousTestCase):
 
     def test_latency(self) -> None:
         """
-        How long answers take is counted; not less than nothing when the clock is put back.
+        Latencies are counted, as 0 when the clock was set back.
         """
         stage = Stage()
         stage.client().send(b"get a\r\nget b\r\n")
@@ -423,17 +422,17 @@ class ReadTests(SynchronousTestCase):
 
     def test_removed(self) -> None:
         """
-        What a server has done is not forgotten when it is removed, however many there have been.
+        The counters of removed servers stay in the sums of the pool, and their number of entries is bounded.
         """
         stage = Stage(2)
         for _ in range(4):
             stage.ask(stage.client(), b"get a\r\n")
         for number in range(5):
-            before = counters(told(stage))
+            before = counters(snapshotOf(stage))
             stage.pool.addServer(stage.servers[0])
             stage.pool.removeServer(f"server{number % 2}") if number < 2 else stage.pool.removeServer(stage.servers[0])
             stage.turns()
-            after = counters(told(stage))
+            after = counters(snapshotOf(stage))
             for name in ("pool requests get", "pool sent_bytes", "pool dials", "pool latency_seconds 0"):
                 self.assertGreaterEqual(after[name], before[name])
         self.assertEqual(pool(stage)["requests"]["get"], 4)
@@ -441,7 +440,7 @@ class ReadTests(SynchronousTestCase):
 
     def test_servers(self) -> None:
         """
-        Each server has its own numbers, and it is told whether it is up, since when, and why not.
+        Each server has its own numbers, its state, the time since it changed, and the reason.
         """
         stage = Stage(2)
         stage.clock.advance(5)
@@ -472,7 +471,7 @@ class ReadTests(SynchronousTestCase):
         self.assertEqual(pool(stage)["state"], "down")
         stage.pool.pause()
         self.assertEqual(pool(stage)["state"], "paused")
-        self.assertEqual(told(stage, running=False)["pools"][0]["state"], "draining")
+        self.assertEqual(snapshotOf(stage, running=False)["pools"][0]["state"], "draining")
 
     @covers("25")
     @settings(deadline=None, max_examples=60)
@@ -480,10 +479,10 @@ class ReadTests(SynchronousTestCase):
                                      "refuse", "accept", "leave", "back")), max_size=30))  # fmt: skip
     def test_monotonic(self, events: list[str]) -> None:
         """
-        No counter ever goes back, whatever happens: to Prometheus that would be a restart.
+        No counter ever decreases, which Prometheus would take for a restart.
         """
         stage = Stage(2, depth=2, maxWaiting=3, waitTimeout=1.0)
-        before = counters(told(stage))
+        before = counters(snapshotOf(stage))
         for event in events:
             lines = [line for line in stage.lines if line.connected]
             if event in ("get", "set", "several"):
@@ -506,7 +505,7 @@ class ReadTests(SynchronousTestCase):
             elif event == "leave" and stage.clients:
                 stage.clients.pop().lose()
             stage.turns()
-            after = counters(told(stage))
+            after = counters(snapshotOf(stage))
             gone = {name: (value, after.get(name)) for name, value in before.items() if after.get(name, -1) < value}
             self.assertEqual(gone, {}, event)
             before = after
@@ -514,7 +513,7 @@ class ReadTests(SynchronousTestCase):
     @covers("25")
     def test_everyCounter(self) -> None:
         """
-        There is no counter that never counts.
+        Every counter counts something.
         """
         stage = Stage(depth=1, maxWaiting=1, maxUnread=1 << 18, sessionLimits=SessionLimits(maxClients=4))
         one, two, three, _, tooMany = (stage.client() for _ in range(5))
@@ -548,7 +547,7 @@ class ReadTests(SynchronousTestCase):
         three.send(b"get %s\r\n" % b" ".join(b"large%d" % number for number in range(40)))
         stage.serve()
         stage.sessions.gate.attempts = stage.sessions.gate.failures = 1  # counted by the dialect, whose tests see to it
-        whole = told(stage)
+        whole = snapshotOf(stage)
         (of,) = whole["pools"]
         for scope, numbers in ((PROCESS, whole), (POOL, of), (SERVER, of["servers"][0])):
             for each in scope.statistics:

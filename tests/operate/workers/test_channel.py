@@ -15,12 +15,12 @@ from txconnpool.operate.workers.channel import Channel, ChannelError, ChannelLos
 
 class ChannelTests(SynchronousTestCase):
     """
-    Tests for L{Channel}: two of them, back to back.
+    Tests for L{Channel}, with two connected ones.
     """
 
     def setUp(self) -> None:
         """
-        Join two channels.
+        Connect two channels.
         """
         self.wire: list[bytes] = []
         self.here = Channel(self.wire.append, lambda *call: ["here", *call])
@@ -28,16 +28,13 @@ class ChannelTests(SynchronousTestCase):
         self.later: Deferred[Any] = Deferred()
 
     def answer(self, name: str, *args: Any) -> Any:
-        """
-        Answer a call.
-        """
         if name == "fail":
             raise ValueError("no\nway")
         return self.later if name == "later" else [name, *args]
 
     def carry(self, piece: int = 0) -> None:
         """
-        Carry what was written, in pieces of a size.
+        Carry the bytes that were written, in pieces of a size.
         """
         data = b"".join(self.wire)
         self.wire.clear()
@@ -55,7 +52,7 @@ class ChannelTests(SynchronousTestCase):
 
     def test_back(self) -> None:
         """
-        The other side calls too.
+        Calls go in both directions.
         """
         called = self.there.call("do", 1)
         self.carry()
@@ -63,7 +60,7 @@ class ChannelTests(SynchronousTestCase):
 
     def test_pieces(self) -> None:
         """
-        It does not matter in which pieces calls arrive.
+        Calls may arrive in any pieces.
         """
         for piece in (1, 7, 1000):
             first, second = self.here.call("a" * 50), self.here.call("b")
@@ -72,7 +69,7 @@ class ChannelTests(SynchronousTestCase):
 
     def test_later(self) -> None:
         """
-        An answer may take its time, and be overtaken by others.
+        Answers may come later, in any order.
         """
         first, second = self.here.call("later"), self.here.call("now")
         self.carry()
@@ -83,7 +80,7 @@ class ChannelTests(SynchronousTestCase):
 
     def test_error(self) -> None:
         """
-        What goes wrong on the other side is an error with its words here.
+        An exception of the other process is an error with its text.
         """
         called = self.here.call("fail")
         self.carry()
@@ -91,7 +88,7 @@ class ChannelTests(SynchronousTestCase):
 
     def test_lost(self) -> None:
         """
-        When the other side ends, what it has not answered fails, and so does what it is called for later.
+        When the other process ends, calls without an answer fail, and so do later calls.
         """
         before = self.here.call("later")
         self.here.lost()
@@ -100,7 +97,7 @@ class ChannelTests(SynchronousTestCase):
 
     def test_ignoreLost(self) -> None:
         """
-        Where it does not matter that the other side has ended, other errors still do.
+        L{ignoreLost} handles L{ChannelLost}, and no other error.
         """
         called = self.here.call("later").addErrback(ignoreLost)
         failing = self.here.call("fail").addErrback(ignoreLost)

@@ -22,8 +22,8 @@ class SharesTests(SynchronousTestCase):
 
     def test_shares(self) -> None:
         """
-        Bounds are divided so that they add up to those of the settings; that on clients is counted here, and the
-        console is not the workers'.
+        The shares of divided bounds add up to those of the settings. The maximum of clients and the console are not
+        divided.
         """
         pool = replace(A, poolSize=7, minPoolSize=5, maxWaiting=11)
         settings = Settings(pools=(pool,), workers=3, maxUnreadBytes=90 << 20, admin="unix:/x")

@@ -39,7 +39,7 @@ A = PoolSettings(name="a", listen=("tcp:1",), maxClients=3)
 
 class Port:
     """
-    A port, with a real socket on some other address.
+    A port with a real socket on another address.
     """
 
     def __init__(self) -> None:
@@ -50,21 +50,12 @@ class Port:
         self.open = True
 
     def fileno(self) -> int:
-        """
-        @return: its descriptor.
-        """
         return self._socket.fileno()
 
     def stopReading(self) -> None:
-        """
-        Accept nobody.
-        """
         self.reading = False
 
     def stopListening(self) -> None:
-        """
-        Close.
-        """
         assert self.open
         self.open = False
         self._socket.close()
@@ -72,11 +63,11 @@ class Port:
 
 class Process:
     """
-    A process, as far as its parent can see.
+    A worker process, as its parent sees it.
 
-    @ivar calls: what it was called for.
-    @ivar answers: what it answers, by the name of the call: a value, a Deferred, or an exception that it raises.
-    @ivar signals: what it was sent.
+    @ivar calls: the calls that it has received.
+    @ivar answers: its answers by the names of calls: a value, a Deferred, or an exception that is raised.
+    @ivar signals: the signals that it has received.
     """
 
     def __init__(self, protocol: Any, command: list[str], environment: dict[str, str], descriptors: Any) -> None:
@@ -92,9 +83,6 @@ class Process:
         self.channel = Channel(lambda data: protocol.childDataReceived(ANSWERS, data), self.answer)
 
     def answer(self, *call: Any) -> Any:
-        """
-        Answer a call.
-        """
         self.calls.append(call)
         answer = self.answers.get(call[0])
         if isinstance(answer, Exception):
@@ -108,28 +96,19 @@ class Process:
         return [call[1:] for call in self.calls if call[0] == name]
 
     def writeToChild(self, descriptor: int, data: bytes) -> None:
-        """
-        Be told something.
-        """
         assert descriptor == STDIN
         self.channel.dataReceived(data)
 
     def signalProcess(self, name: str) -> None:
-        """
-        Be sent a signal.
-        """
         self.signals.append(name)
 
     def end(self, status: int = 0) -> None:
-        """
-        End.
-        """
         self.clients.close()
         self.protocol.processEnded(Failure(ProcessTerminated(status) if status else ProcessDone(0)))
 
     def take(self) -> list[str]:
         """
-        @return: the labels of the clients that it was given.
+        @return: the labels of the clients that were sent to it.
         """
         labels: list[str] = []
         while True:
@@ -144,9 +123,9 @@ class Process:
 
 class Reactor(MemoryReactorClock):
     """
-    A reactor of such ports and processes.
+    A reactor with such ports and processes.
 
-    @ivar begin: what becomes of a process that is started, if not C{None}.
+    @ivar begin: called with each process that is started.
     """
 
     def __init__(self) -> None:
@@ -164,29 +143,17 @@ class Reactor(MemoryReactorClock):
         return port
 
     def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:
-        """
-        Open a port.
-        """
         return self._listen(port)
 
     def listenUNIX(
         self, address: Any, factory: Any, backlog: int = 50, mode: int = 0o666, wantPID: bool | int = False
     ) -> Any:
-        """
-        Open a port.
-        """
         return self._listen((address, mode))
 
     def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> Any:
-        """
-        Have a port.
-        """
         return self._listen(fileDescriptor)
 
     def spawnProcess(self, protocol: Any, executable: str, args: Any, env: Any, childFDs: Any) -> None:
-        """
-        Start a process.
-        """
         process = Process(protocol, [executable, *args], env, childFDs)
         self.begin(process)
         self.processes.append(process)
@@ -199,9 +166,6 @@ class SupervisorServiceTests(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
-        """
-        Make a reactor.
-        """
         self.reactor = Reactor()
         self.addCleanup(self._close)
         self.clients: list[socket.socket] = []
@@ -214,7 +178,7 @@ class SupervisorServiceTests(SynchronousTestCase):
 
     def start(self, *pools: PoolSettings, count: int = 2, **settings: Any) -> SupervisorService:
         """
-        Start workers.
+        Start a service with workers.
         """
         service = SupervisorService(Settings(pools=pools or (A,), workers=count, **settings), self.reactor)
         service.privilegedStartService()
@@ -228,7 +192,7 @@ class SupervisorServiceTests(SynchronousTestCase):
 
     def stop(self, service: SupervisorService) -> None:
         """
-        Stop, with workers that do as they are told.
+        Stop the service; its workers end when asked to.
         """
         stopped = service.stopService()
         for process in self.running(service):
@@ -238,7 +202,7 @@ class SupervisorServiceTests(SynchronousTestCase):
 
     def running(self, service: SupervisorService) -> list[Process]:
         """
-        @return: the processes that run, by their numbers.
+        @return: the processes that run, in the order of their numbers.
         """
         transports: list[Any] = [
             service.workers.processes[number].transport for number in sorted(service.workers.processes)
@@ -247,7 +211,7 @@ class SupervisorServiceTests(SynchronousTestCase):
 
     def connect(self, port: object, count: int = 1) -> None:
         """
-        Have clients come.
+        Connect clients to a port.
         """
         for _ in range(count):
             self.clients.append(socket.create_connection(self.reactor.ports[port].address))
@@ -256,7 +220,7 @@ class SupervisorServiceTests(SynchronousTestCase):
 
     def given(self, service: SupervisorService) -> list[int]:
         """
-        @return: how many clients each worker was given since the last time.
+        @return: the number of clients that each worker has received since the last call.
         """
         return [len(process.take()) for process in self.running(service)]
 
@@ -264,14 +228,15 @@ class SupervisorServiceTests(SynchronousTestCase):
 
     def test_interface(self) -> None:
         """
-        It is a service, which does nothing before it is started.
+        It is a service, which opens nothing before it is started.
         """
         verifyObject(IService, SupervisorService(Settings(workers=2), self.reactor))
         self.assertEqual((self.reactor.ports, self.reactor.processes), ({}, []))
 
     def test_start(self) -> None:
         """
-        The ports are opened here, and nobody is accepted by them; each worker is started with its pipes and its share.
+        The ports are opened here and do not accept by themselves. Each worker is started with its pipes and its
+        settings.
         """
         service = self.start(A, count=2)
         self.assertEqual([port.reading for port in self.reactor.ports.values()], [False])
@@ -279,12 +244,12 @@ class SupervisorServiceTests(SynchronousTestCase):
             self.assertEqual(process.command[-2:], ["-m", "txconnpool.operate.workers.worker"])
             self.assertEqual(process.pipes, {STDIN: "w", STDOUT: "r", STDERR: "r", ANSWERS: "r"})
             share = list(shares(service.settings, 2))[number]
-            ((told,),) = process.called("start")
-            self.assertEqual(told, json.loads(json.dumps(asdict(share))))
+            ((started,),) = process.called("start")
+            self.assertEqual(started, json.loads(json.dumps(asdict(share))))
 
     def test_taken(self) -> None:
         """
-        That an address is taken is raised where it starts, and no worker is.
+        The error of an address that is taken is raised by the start, and no worker is started.
         """
         self.reactor.taken.add(1)
         service = SupervisorService(Settings(pools=(A,), workers=2), self.reactor)
@@ -302,7 +267,7 @@ class SupervisorServiceTests(SynchronousTestCase):
 
     def test_equal(self) -> None:
         """
-        Each client goes to the worker with the fewest, of all pools.
+        Each client is sent to the worker with the fewest clients of all pools.
         """
         service = self.start(replace(A, maxClients=99), PoolSettings(name="b", listen=("tcp:2",)), count=3)
         self.connect(1, 6)
@@ -315,7 +280,8 @@ class SupervisorServiceTests(SynchronousTestCase):
 
     def test_tooMany(self) -> None:
         """
-        The bound on clients is for all workers together: one more is given to a worker to be told so, and not counted.
+        The maximum of clients holds for all workers together. A client beyond it is sent to a worker to be refused, and
+        not counted.
         """
         service = self.start(A)
         self.connect(1, 5)
@@ -326,9 +292,9 @@ class SupervisorServiceTests(SynchronousTestCase):
         labels = [label for process in self.running(service) for label in process.take()]
         self.assertEqual(sorted(labels), ["+a\0tcp:1", "-a\0tcp:1"])
 
-    def test_allFirst(self) -> None:
+    def test_allStartFirst(self) -> None:
         """
-        Nobody is accepted before all workers have started, and again while none runs: clients wait.
+        No client is accepted before all workers have started, and later while none runs.
         """
         starting: list[Deferred[None]] = []
 
@@ -355,7 +321,7 @@ class SupervisorServiceTests(SynchronousTestCase):
 
     def test_busyWorker(self) -> None:
         """
-        A client that the first worker does not take goes to another.
+        A client that the first worker cannot take is sent to another.
         """
         service = self.start(A)
         self.running(service)[0].clients.close()
@@ -364,7 +330,7 @@ class SupervisorServiceTests(SynchronousTestCase):
 
     def test_nobodyTakes(self) -> None:
         """
-        A client that no worker takes is closed, which is logged.
+        A client that no worker can take is closed, and that is logged.
         """
         service = self.start(A)
         for process in self.running(service):
@@ -374,9 +340,9 @@ class SupervisorServiceTests(SynchronousTestCase):
         self.assertEqual([event["log_format"] for event in logs], ["{pool}: no worker takes a client"])
         self.assertEqual(self.clients[0].recv(1), b"")
 
-    def test_leaving(self) -> None:
+    def test_stopping(self) -> None:
         """
-        A worker that is about to end is given nobody.
+        A worker that is about to end gets no clients.
         """
         service = self.start(A)
         self.running(service)[0].channel.call("stopping")
@@ -386,7 +352,8 @@ class SupervisorServiceTests(SynchronousTestCase):
     @covers("21")
     def test_exhausted(self) -> None:
         """
-        When the system has no descriptor for another client, that is logged, and accepting goes on a little later.
+        When the process has no free descriptor for a client, that is logged, and accepting goes on after L{EXHAUSTED}
+        seconds.
         """
         service = self.start(A)
         (acceptor,) = self.reactor.readers
@@ -402,7 +369,7 @@ class SupervisorServiceTests(SynchronousTestCase):
 
     def test_exhaustedAtTheEnd(self) -> None:
         """
-        A stop does not wait for that.
+        A stop does not wait for these seconds.
         """
         service = self.start(A)
         (acceptor,) = self.reactor.readers
@@ -414,7 +381,7 @@ class SupervisorServiceTests(SynchronousTestCase):
 
     def test_goneClient(self) -> None:
         """
-        A client who leaves while it is accepted disturbs nobody.
+        A client that disconnects while it is accepted has no effect on others.
         """
         self.start(A)
         (acceptor,) = self.reactor.readers
@@ -427,8 +394,8 @@ class SupervisorServiceTests(SynchronousTestCase):
 
     def test_replaced(self) -> None:
         """
-        A worker that ends is replaced, later each time; after a steady life it begins anew. Its clients are not counted
-        any more.
+        A worker that ends is replaced, after a delay that grows each time and is short again after L{STEADY} seconds.
+        Its clients are not counted any more.
         """
         self.patch(workerset, "uniform", lambda low, high: 1.0)
         service = self.start(A)
@@ -453,7 +420,7 @@ class SupervisorServiceTests(SynchronousTestCase):
 
     def test_notStarted(self) -> None:
         """
-        A worker that says that it cannot start is ended, and replaced like one that died.
+        A worker that answers that it cannot start is killed, and replaced.
         """
 
         def begin(process: Process) -> None:
@@ -472,7 +439,7 @@ class SupervisorServiceTests(SynchronousTestCase):
 
     def test_noProcess(self) -> None:
         """
-        When the system has no process for a worker it is tried again.
+        When the system has no process for a worker, it is started later.
         """
 
         def begin(process: Process) -> None:
@@ -488,9 +455,9 @@ class SupervisorServiceTests(SynchronousTestCase):
         self.connect(1, 2)
         self.assertEqual(self.given(service), [1, 1])
 
-    def test_orders(self) -> None:
+    def test_repeated(self) -> None:
         """
-        A worker that takes the place of another is paused and drained as the others are, before it takes clients.
+        Pools are paused and servers drained in a worker that replaces another, before it takes clients.
         """
         service = self.start(A, PoolSettings(name="b", listen=("tcp:2",)))
         for process in self.running(service):
@@ -511,9 +478,9 @@ class SupervisorServiceTests(SynchronousTestCase):
         done.callback("done")
         self.assertTrue(service.workers.processes[1].ready)
 
-    def test_orderFails(self) -> None:
+    def test_repeatFails(self) -> None:
         """
-        An order that a new worker cannot carry out is logged.
+        An operation that cannot be repeated in a new worker is logged.
         """
         service = self.start(A)
         for process in self.running(service):
@@ -534,7 +501,7 @@ class SupervisorServiceTests(SynchronousTestCase):
 
     def test_prints(self) -> None:
         """
-        What a worker prints is in the log line by line, with its number, however long a line.
+        Lines that a worker prints are logged with its number, whatever their length.
         """
         service = self.start(A)
         worker = service.workers.processes[2]
@@ -542,13 +509,13 @@ class SupervisorServiceTests(SynchronousTestCase):
             worker.childDataReceived(STDOUT, b"one\ntw")
             worker.childDataReceived(STDERR, b"o \xff\n")
             worker.childDataReceived(STDOUT, bytes(LINE_MAX + 1))
-        told = [(event["worker"], event["text"]) for event in logs]
-        self.assertEqual(told[:2], [(2, "one"), (2, "two \ufffd")])
-        self.assertEqual(len(told[2][1]), LINE_MAX + 1)
+        printed = [(event["worker"], event["text"]) for event in logs]
+        self.assertEqual(printed[:2], [(2, "one"), (2, "two \ufffd")])
+        self.assertEqual(len(printed[2][1]), LINE_MAX + 1)
 
     def test_unknown(self) -> None:
         """
-        A call that there is not is an error for the worker.
+        An unknown call of a worker gets an error.
         """
         service = self.start(A)
         called = self.running(service)[0].channel.call("dance")
@@ -558,7 +525,7 @@ class SupervisorServiceTests(SynchronousTestCase):
 
     def test_stop(self) -> None:
         """
-        A stop closes the ports, has all workers end, and waits for the last one.
+        A stop closes the ports, ends all workers, and waits for the last one.
         """
         service = self.start(A)
         stopped = service.stopService()
@@ -573,7 +540,7 @@ class SupervisorServiceTests(SynchronousTestCase):
 
     def test_stopWhileRestarting(self) -> None:
         """
-        A stop starts nobody any more.
+        During a stop no worker is replaced.
         """
         service = self.start(A)
         for process in self.running(service):
@@ -598,7 +565,7 @@ class SupervisorServiceTests(SynchronousTestCase):
 
     def test_abort(self) -> None:
         """
-        A stop that takes its time can be told to end at once, then or from its beginning.
+        C{abort} ends a stop at once.
         """
         service = self.start(A, drainTimeout=100.0)
         stopped = service.stopService()
@@ -613,7 +580,7 @@ class SupervisorServiceTests(SynchronousTestCase):
 
     def test_abortFirst(self) -> None:
         """
-        It may be told so before it has begun.
+        C{abort} before a stop makes the stop end at once.
         """
         service = self.start(A, drainTimeout=100.0)
         service.abort()
@@ -634,7 +601,7 @@ class SupervisorServiceTests(SynchronousTestCase):
 
     def test_change(self) -> None:
         """
-        Each worker is told its share of other settings.
+        Each worker gets its share of the new settings.
         """
         service = self.start(A)
         new = replace(A, poolSize=9)
@@ -644,7 +611,7 @@ class SupervisorServiceTests(SynchronousTestCase):
 
     def test_fixed(self) -> None:
         """
-        The number of workers stays, which is told.
+        The number of workers does not change, and the result says so.
         """
         service = self.start(A)
         self.assertEqual(self.successResultOf(self.change(service, A, workers=3)), ["workers 2 -> 3: needs a restart"])
@@ -652,8 +619,8 @@ class SupervisorServiceTests(SynchronousTestCase):
 
     def test_listeners(self) -> None:
         """
-        Listeners are added, moved and removed while the workers run. Nobody comes in by one that changes before all of
-        them know.
+        Addresses are added, moved and removed while the workers run. On those that change, no client is accepted before
+        all workers have the new settings.
         """
         service = self.start(replace(A, listen=("tcp:1", "tcp:2", "tcp:3"), maxClients=99))
         waiting: Deferred[None] = Deferred()
@@ -672,7 +639,7 @@ class SupervisorServiceTests(SynchronousTestCase):
 
     def test_cannotListen(self) -> None:
         """
-        When one of the new listeners cannot be, no worker hears of it and nothing has changed.
+        When one of the new addresses cannot be listened on, nothing is sent to the workers and nothing changes.
         """
         service = self.start(A)
         self.reactor.taken.add(9)
@@ -685,7 +652,7 @@ class SupervisorServiceTests(SynchronousTestCase):
 
     def test_defect(self) -> None:
         """
-        An exception that nobody expected changes nothing either, and is not hidden.
+        An unexpected exception changes nothing, and is the result.
         """
         service = self.start(A)
 
@@ -699,7 +666,7 @@ class SupervisorServiceTests(SynchronousTestCase):
     @covers("23")
     def test_workerCannot(self) -> None:
         """
-        When a worker cannot, all of them go back to what was in force, and why is told once.
+        When a worker fails, all workers get the old settings again, and the reason is the error, once.
         """
         service = self.start(A)
         first, second = self.running(service)
@@ -717,7 +684,7 @@ class SupervisorServiceTests(SynchronousTestCase):
     @covers("23")
     def test_endedMeanwhile(self) -> None:
         """
-        A worker that ends instead of answering does not hinder a change: the next one starts with it.
+        A worker that ends instead of answering does not fail a change. Its replacement starts with the new settings.
         """
         service = self.start(A)
         second = self.running(service)[1]
@@ -726,12 +693,12 @@ class SupervisorServiceTests(SynchronousTestCase):
         second.end(9)
         self.assertEqual(self.successResultOf(changed), ["pool a: pool-size 4 -> 9"])
         self.reactor.advance(1)
-        ((told,),) = self.running(service)[1].called("start")
-        self.assertEqual(told["pools"][0]["poolSize"], 4)
+        ((started,),) = self.running(service)[1].called("start")
+        self.assertEqual(started["pools"][0]["poolSize"], 4)
 
-    def test_leavingMeanwhile(self) -> None:
+    def test_stoppingMeanwhile(self) -> None:
         """
-        A worker that is about to end is not asked.
+        A worker that is about to end gets no new settings.
         """
         service = self.start(A)
         first, second = self.running(service)
@@ -741,7 +708,7 @@ class SupervisorServiceTests(SynchronousTestCase):
 
     def test_stopMeanwhile(self) -> None:
         """
-        A stop that overtakes a change leaves no listener behind.
+        A change fails when the service stops meanwhile, and leaves no port.
         """
         service = self.start(A)
         waiting: Deferred[None] = Deferred()
@@ -758,7 +725,7 @@ class SupervisorServiceTests(SynchronousTestCase):
 
     def test_forgotten(self) -> None:
         """
-        Orders about pools and servers that are there no more are forgotten.
+        Paused pools and drained servers that are removed are forgotten.
         """
         service = self.start(A)
         for process in self.running(service):
@@ -774,20 +741,20 @@ class SupervisorServiceTests(SynchronousTestCase):
 
     def answers(self, service: SupervisorService, *answers: Any) -> None:
         """
-        Have each worker answer orders in its way.
+        Set the answer of each worker to operations.
         """
         for process, answer in zip(self.running(service), answers, strict=True):
             process.answers["perform"] = answer
 
     def refused(self, service: SupervisorService, *order: Any) -> str:
         """
-        @return: why an order cannot be carried out.
+        @return: the error of an operation.
         """
         return str(self.failureResultOf(service.perform(*order), OperationError).value)
 
-    def test_do(self) -> None:
+    def test_perform(self) -> None:
         """
-        All workers are given an order; what they say is told once if it is the same, else of each.
+        Operations are performed in all workers. Equal results become one, others are given for each worker.
         """
         service = self.start(A)
         self.answers(service, "done", "done")
@@ -796,9 +763,9 @@ class SupervisorServiceTests(SynchronousTestCase):
         self.answers(service, "done", "also done")
         self.assertEqual(self.successResultOf(service.perform("pause", "a")), "worker 1: done\nworker 2: also done")
 
-    def test_cannotDo(self) -> None:
+    def test_cannotPerform(self) -> None:
         """
-        When not all workers can, that is an error, which tells who could.
+        When an operation fails in one worker, the error has the results of all.
         """
         service = self.start(A)
         self.answers(service, OperationError("no such pool"), OperationError("no such pool"))
@@ -808,7 +775,7 @@ class SupervisorServiceTests(SynchronousTestCase):
 
     def test_nobodyRuns(self) -> None:
         """
-        While no worker runs nothing can be done.
+        While no worker runs, operations fail and tables are empty.
         """
         service = self.start(A)
         for process in self.running(service):
@@ -818,7 +785,7 @@ class SupervisorServiceTests(SynchronousTestCase):
 
     def test_rows(self) -> None:
         """
-        Tables are added up.
+        Tables of workers are added.
         """
         service = self.start(A)
         self.answers(service, [{"pool": "a", "sessions": 2}], [{"pool": "a", "sessions": 3}])
@@ -826,7 +793,7 @@ class SupervisorServiceTests(SynchronousTestCase):
 
     def test_rowsOfReady(self) -> None:
         """
-        A worker that has not begun yet has nothing to show.
+        A worker that is starting has no rows.
         """
         starting: Deferred[None] = Deferred()
         self.reactor.begin = lambda process: process.answers.update(start=starting)
@@ -838,27 +805,24 @@ class SupervisorServiceTests(SynchronousTestCase):
 
     def test_kill(self) -> None:
         """
-        The number of a session tells its worker.
+        The number of a session begins with that of its worker.
         """
         service = self.start(A)
         self.answers(service, "closed", OperationError("no session '7'"))
         self.assertEqual(self.successResultOf(service.perform("kill", "1.7")), "session 1.7 closed")
         self.assertEqual([each.called("perform") for each in self.running(service)], [[("kill", "7")], []])
         for number in ("2.7", "3.7", "7", ""):
-            told = f"no session {number!r}; `show sessions` lists them"
-            self.assertEqual(self.refused(service, "kill", number), told)
+            expected = f"no session {number!r}; `show sessions` lists them"
+            self.assertEqual(self.refused(service, "kill", number), expected)
 
 
 class Failing:
     """
-    A socket from which nobody can be accepted.
+    A socket whose C{accept} fails.
     """
 
     def __init__(self, error: OSError | None = None) -> None:
         self._error = error or OSError(errno.EMFILE, "Too many open files")
 
     def accept(self) -> None:
-        """
-        Fail.
-        """
         raise self._error

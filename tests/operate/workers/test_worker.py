@@ -34,7 +34,7 @@ class Reactor(MemoryReactorClock):
     """
     A reactor that adopts connections.
 
-    @ivar clients: those who came, as the far ends of their connections.
+    @ivar clients: the far ends of these connections.
     """
 
     def __init__(self) -> None:
@@ -43,16 +43,10 @@ class Reactor(MemoryReactorClock):
         self.stops = 0
 
     def adoptStreamConnection(self, fileDescriptor: int, addressFamily: int, factory: Any) -> None:
-        """
-        Make the protocol of a connection.
-        """
         assert not os.get_blocking(fileDescriptor)
         self.clients.append(Pipe(self).connect(factory.buildProtocol(None)))
 
     def stop(self) -> None:
-        """
-        End, once.
-        """
         self.stops += 1
         if self.stops > 1:
             raise ReactorNotRunning
@@ -60,13 +54,10 @@ class Reactor(MemoryReactorClock):
 
 class WorkerTests(SynchronousTestCase):
     """
-    Tests for what a worker does when its parent calls.
+    Tests for L{worker.WorkerProtocol}, with calls of its parent.
     """
 
     def setUp(self) -> None:
-        """
-        Begin a worker.
-        """
         self.reactor = Reactor()
         self.parent, theirs = socket.socketpair()
         self.addCleanup(self.parent.close)
@@ -80,9 +71,9 @@ class WorkerTests(SynchronousTestCase):
         self.worker.makeConnection(self.transport)
         self.calls = 0
 
-    def told(self) -> list[dict[str, Any]]:
+    def messages(self) -> list[dict[str, Any]]:
         """
-        @return: what it has said.
+        @return: the messages to the parent since the last call.
         """
         lines = self.transport.value().splitlines()
         self.transport.clear()
@@ -90,25 +81,27 @@ class WorkerTests(SynchronousTestCase):
 
     def call(self, name: str, *args: Any) -> dict[str, Any]:
         """
-        @return: what it answers.
+        Call the worker.
+
+        @return: the answer.
         """
         self.calls += 1
         call = {"call": self.calls, "name": name, "args": args}
         self.worker.dataReceived(json.dumps(call).encode() + b"\n")
         self.turns()
-        (answer,) = [each for each in self.told() if each.get("done") == self.calls]
+        (answer,) = [each for each in self.messages() if each.get("done") == self.calls]
         return answer
 
     def turns(self) -> None:
         """
-        Let happen what happens by itself.
+        Run the events that are due.
         """
         for _ in range(10):
             self.reactor.advance(0)
 
     def start(self, *pools: PoolSettings) -> None:
         """
-        Have it start.
+        Start the worker.
         """
         settings = asdict(Settings(pools=pools))
         # The sockets of systemd are the parent's: they are not looked for here.
@@ -117,9 +110,9 @@ class WorkerTests(SynchronousTestCase):
 
     def send(self, label: str, family: int = socket.AF_UNIX) -> socket.socket:
         """
-        Send it a client.
+        Send a client to the worker.
 
-        @return: that client.
+        @return: the client.
         """
         ours, theirs = socket.socketpair(family)
         self.addCleanup(ours.close)
@@ -130,7 +123,7 @@ class WorkerTests(SynchronousTestCase):
 
     def test_start(self) -> None:
         """
-        It serves the clients that it is given, and opens no port.
+        It serves the clients that it receives, and opens no port.
         """
         self.start(A, B)
         self.assertEqual((self.reactor.tcpServers, self.reactor.unixServers), ([], []))
@@ -144,20 +137,20 @@ class WorkerTests(SynchronousTestCase):
 
     def test_notStarted(self) -> None:
         """
-        When it cannot start it says why.
+        When it cannot start, the answer says why.
         """
         pool = {**asdict(A), "upstream": ["nothing"]}
         self.assertIn("nothing", self.call("start", {**asdict(Settings()), "pools": [pool]})["error"])
 
     def test_unknown(self) -> None:
         """
-        A call that there is not is an error.
+        An unknown call gets an error.
         """
         self.assertEqual(self.call("dance")["error"], "no call 'dance'")
 
     def test_tooMany(self) -> None:
         """
-        It is the parent who says whether there are too many clients.
+        The parent decides whether a client is refused.
         """
         self.start(A)
         self.send("-a\0tcp:1")
@@ -166,10 +159,10 @@ class WorkerTests(SynchronousTestCase):
         self.assertEqual(first.take(), b"ERROR Too many open connections\r\n")
         self.assertTrue(second.reading)
 
-    def test_gone(self) -> None:
+    def test_closed(self) -> None:
         """
-        It tells how many of those it was given have gone, soon and together: sessions that have ended, clients who were
-        one too many after all, who had gone before they came, and whose listener is there no more.
+        It counts closed clients, and notifies the parent soon after: sessions that have ended, refused clients, clients
+        that had disconnected before, and clients of unknown addresses.
         """
         self.start(A)
         for _ in range(3):
@@ -186,27 +179,27 @@ class WorkerTests(SynchronousTestCase):
             socket.send_fds(self.parent, [b"+a\0tcp:1"], [accepted.fileno()])
             self.worker.inbox.doRead()
         self.reactor.advance(COLLECT)
-        self.assertEqual([each["args"] for each in self.told()], [[{"a": 3, "z": 1}]])
+        self.assertEqual([each["args"] for each in self.messages()], [[{"a": 3, "z": 1}]])
         for client in self.reactor.clients:
             client.lose()
         self.reactor.advance(COLLECT)
-        self.assertEqual([each["args"] for each in self.told()], [[{"a": 5, "z": 1}]])
+        self.assertEqual([each["args"] for each in self.messages()], [[{"a": 5, "z": 1}]])
 
     def test_noDescriptor(self) -> None:
         """
-        A client for whom the system has no descriptor is lost, which is logged, and counted as gone.
+        A client for which the process has no descriptor is lost, logged, and counted as closed.
         """
         self.start(A)
         self.parent.send(b"+a\0tcp:1")
         self.worker.inbox.doRead()
         self.assertTrue(any("no descriptor" in event["log_format"] for event in self.observed if "log_format" in event))
         self.reactor.advance(COLLECT)
-        self.assertEqual([each["args"] for each in self.told()], [[{"a": 1}]])
+        self.assertEqual([each["args"] for each in self.messages()], [[{"a": 1}]])
 
     def test_lost(self) -> None:
         """
-        A client who goes at the very moment he is taken, or for whom something fails, does not keep the next from being
-        served; the second is logged.
+        A client that disconnects while it is adopted, or for which something fails, does not keep the next from being
+        served. Only the failure is logged.
         """
         self.start(A)
         errors: list[Exception] = [OSError(errno.ENOTCONN, "gone"), OSError(errno.EMFILE, "many"), RuntimeError("no")]
@@ -219,11 +212,11 @@ class WorkerTests(SynchronousTestCase):
         self.send("+a\0tcp:1")
         self.assertEqual(len(self.reactor.clients), 1)
         self.reactor.advance(COLLECT)
-        self.assertEqual([each["args"] for each in self.told()], [[{"a": 3}]])
+        self.assertEqual([each["args"] for each in self.messages()], [[{"a": 3}]])
 
     def test_noMoreClients(self) -> None:
         """
-        When the parent sends nobody any more it is not listened to.
+        When the parent closes its end of the socket, the worker stops reading from it.
         """
         self.start(A)
         self.parent.shutdown(socket.SHUT_WR)
@@ -232,7 +225,7 @@ class WorkerTests(SynchronousTestCase):
 
     def test_apply(self) -> None:
         """
-        It puts other settings in force. Who was sent before comes in by what there was before.
+        It puts other settings in force. Clients that were sent before are served with the old ones.
         """
         self.start(A)
         ours, theirs = socket.socketpair()
@@ -248,9 +241,9 @@ class WorkerTests(SynchronousTestCase):
         self.turns()
         self.assertEqual(client.take(), b"END\r\n")
 
-    def test_do(self) -> None:
+    def test_perform(self) -> None:
         """
-        It has the controls of a proxy.
+        It performs operations.
         """
         self.start(A)
         self.assertIn("pool a paused", self.call("perform", "pause", "a")["value"])
@@ -259,9 +252,9 @@ class WorkerTests(SynchronousTestCase):
 
     def leave(self) -> Any:
         """
-        Have the reactor end.
+        Begin the shutdown of the reactor.
 
-        @return: the Deferred that it waits for.
+        @return: the Deferred that the shutdown waits for.
         """
         handlers: dict[int, Any] = {}
         self.patch(signal, "signal", handlers.__setitem__)
@@ -272,13 +265,14 @@ class WorkerTests(SynchronousTestCase):
 
     def test_stop(self) -> None:
         """
-        When it stops, it says so; takes those who were sent until the parent knew; and ends as the proxy does.
+        A stop is notified to the parent. The clients that were sent until the parent has answered are served; then the
+        proxy stops.
         """
         self.start(A)
         self.assertEqual(self.call("stop")["value"], None)
         self.assertEqual(self.reactor.stops, 1)
         leaving = self.leave()
-        (call,) = self.told()
+        (call,) = self.messages()
         self.assertEqual(call["name"], "stopping")
         assert self.worker.service is not None
         self.worker.service.proxies[0].pool.pause()
@@ -294,7 +288,7 @@ class WorkerTests(SynchronousTestCase):
 
     def test_noNotice(self) -> None:
         """
-        It does not wait for ever for the parent to know.
+        It does not wait forever for the parent's answer.
         """
         self.start(A)
         leaving = self.leave()
@@ -304,7 +298,7 @@ class WorkerTests(SynchronousTestCase):
 
     def test_abort(self) -> None:
         """
-        It ends at once when it is told so, before it has begun to stop or while it does; to stop twice does no harm.
+        C{abort} ends it at once, before or during a stop. A second C{stop} has no effect.
         """
         self.start(A)
         self.send("+a\0tcp:1")
@@ -322,7 +316,7 @@ class WorkerTests(SynchronousTestCase):
 
     def test_orphan(self) -> None:
         """
-        Without a parent it ends, and does not log to it any more.
+        When the parent ends, it stops, and does not log any more.
         """
         self.start(A)
         self.worker.connectionLost(connectionDone)

@@ -1,6 +1,6 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests for what an operator does to a pool that works: pausing it, taking servers out and back, other bounds and times.
+Tests for what an operator can do to a pool: pause it, drain servers, change bounds and times.
 """
 
 from __future__ import annotations
@@ -8,28 +8,26 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.bugs import covers
 from tests.clients import SessionTestCase, get, gets, keys, put
 from tests.memcached import Upstream
 from tests.stage import Stage
-from txconnpool.net.deadlines import Deadlines
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.proxy.flow import SessionLimits
 
 
 def drained(*names: bytes) -> bytes:
     """
-    @return: what a client is told when all servers are drained.
+    @return: the reply to a client while all servers are drained.
     """
     return b"SERVER_ERROR upstream unavailable: drained (%s)\r\n" % b", ".join(names)
 
 
 def limit(stage: Stage, **changes: Any) -> None:
     """
-    Change some of the limits of a pool.
+    Change some limits of a pool.
     """
     stage.pool.setLimits(replace(stage.pool.state.limits, **changes))
     stage.turns()
@@ -37,7 +35,7 @@ def limit(stage: Stage, **changes: Any) -> None:
 
 def open_(stage: Stage) -> list[int]:
     """
-    @return: how many connections each server has.
+    @return: the number of open connections to each server.
     """
     return [len(server.open) for server in stage.servers]
 
@@ -49,7 +47,7 @@ class PauseTests(SessionTestCase):
 
     def test_waits(self) -> None:
         """
-        While a pool is paused what is in flight ends, and all other requests wait, those of the same session too.
+        While a pool is paused, requests in flight are answered and all others wait, also those of the same session.
         """
         stage = self.stage(depth=2)
         client, other = stage.client(), stage.client()
@@ -67,8 +65,8 @@ class PauseTests(SessionTestCase):
 
     def test_time(self) -> None:
         """
-        The wait timeout does not run during a pause: afterwards requests may wait as long as they might have when they
-        began, or when the pause did.
+        The wait timeout does not run during a pause. Afterwards the time that is left for a request is the same as when
+        the pause began, or as when the request came.
         """
         stage = self.stage(depth=1, waitTimeout=1.0, requestTimeout=1000.0)
         busy, before, during = (stage.client() for _ in range(3))
@@ -91,7 +89,7 @@ class PauseTests(SessionTestCase):
 
     def test_bounded(self) -> None:
         """
-        As many requests may wait as at other times.
+        The maximum of waiters holds during a pause.
         """
         stage = self.stage(maxWaiting=1)
         stage.pool.pause()
@@ -105,7 +103,7 @@ class PauseTests(SessionTestCase):
     @covers("20")
     def test_restartedServer(self) -> None:
         """
-        A server may go and come back during a pause without any client noticing.
+        A server may go down and come back during a pause without an effect on clients.
         """
         stage = self.stage()
         (server,) = stage.servers
@@ -127,7 +125,7 @@ class PauseTests(SessionTestCase):
 
     def test_stillDown(self) -> None:
         """
-        When a pause ends and no server can be reached, those who waited are told so at once.
+        If no server can be reached when a pause ends, waiting requests fail at once.
         """
         stage = self.stage()
         (server,) = stage.servers
@@ -142,7 +140,7 @@ class PauseTests(SessionTestCase):
 
     def test_noDials(self) -> None:
         """
-        Those who wait during a pause are no reason to dial.
+        Waiters start no dials during a pause.
         """
         stage = self.stage(maximum=4, minimum=1, depth=1)
         stage.pool.pause()
@@ -156,7 +154,7 @@ class PauseTests(SessionTestCase):
 
     def test_twice(self) -> None:
         """
-        To pause a paused pool, or to resume one that is not, changes nothing.
+        A second C{pause}, and a C{resume} without a pause, have no effect.
         """
         stage = self.stage(waitTimeout=1.0)
         stage.pool.resume()
@@ -172,7 +170,7 @@ class PauseTests(SessionTestCase):
 
     def test_everywhere(self) -> None:
         """
-        What concerns every server is not kept for later: it fails and says why.
+        A request that goes to every server fails during a pause, with the reason.
         """
         stage = self.stage(2)
         stage.pool.pause()
@@ -182,7 +180,7 @@ class PauseTests(SessionTestCase):
 
     def test_serverDoesNotRead(self) -> None:
         """
-        A connection whose server does not read stays out of use when the pause ends, until the server reads.
+        A connection whose server does not read stays held when the pause ends, until the server reads.
         """
         stage = self.stage(maximum=2, minimum=2)
         slow, quick = stage.lines
@@ -197,7 +195,7 @@ class PauseTests(SessionTestCase):
 
     def test_resumedDuringPause(self) -> None:
         """
-        A server that reads again during a pause is given nothing before it ends.
+        A connection whose server reads again during a pause gets requests only after the pause.
         """
         stage = self.stage()
         stage.line.protocol.pauseProducing()
@@ -213,7 +211,7 @@ class PauseTests(SessionTestCase):
 
     def test_closed(self) -> None:
         """
-        A paused pool closes like any other.
+        A paused pool can be closed.
         """
         stage = self.stage()
         stage.pool.pause()
@@ -233,8 +231,8 @@ class DrainTests(SessionTestCase):
 
     def test_drain(self) -> None:
         """
-        A drained server answers what it has been asked and is asked no more; its connections close, and it is not
-        dialed, however long, until it is restored.
+        A drained server answers its requests in flight and gets no others; its connections are closed, and it is not
+        dialed until it is restored.
         """
         stage = self.stage(2, maximum=4, minimum=4)
         first, second = stage.servers
@@ -258,8 +256,8 @@ class DrainTests(SessionTestCase):
 
     def test_only(self) -> None:
         """
-        While the only server is drained requests are refused at once, with the reason, those that wait too; they go on
-        when it is restored.
+        While the only server is drained, requests fail at once with the reason, waiting ones too. They succeed when it
+        is restored.
         """
         stage = self.stage(depth=1)
         busy, waiting = stage.client(), stage.client()
@@ -276,7 +274,7 @@ class DrainTests(SessionTestCase):
 
     def test_dialing(self) -> None:
         """
-        A dial that succeeds after its server was drained is closed at once.
+        A connection whose dial succeeds after its server was drained is closed at once.
         """
         stage = self.stage()
         limit(stage, maximum=2, minimum=2)
@@ -284,9 +282,10 @@ class DrainTests(SessionTestCase):
         stage.turns()
         self.assertEqual(open_(stage), [0])
 
-    def test_eject(self) -> None:
+    def test_drainAtOnce(self) -> None:
         """
-        With C{abort} its connections end at once: reads are asked elsewhere, the rest fails.
+        With C{abort} the connections are closed at once. Reads in flight are sent to another server, other requests
+        fail.
         """
         stage = self.stage(2, depth=1)
         clients = [stage.client() for _ in range(2)]
@@ -303,7 +302,7 @@ class DrainTests(SessionTestCase):
 
     def test_everywhere(self) -> None:
         """
-        What concerns every server fails while one is drained: it would miss it.
+        A request that goes to every server fails while one of them is drained.
         """
         stage = self.stage(2)
         stage.pool.drain("server1")
@@ -328,7 +327,7 @@ class DrainTests(SessionTestCase):
 
     def test_othersDown(self) -> None:
         """
-        When the other servers are down, the one that is drained is not blamed.
+        When the other servers are down, the error does not name the drained one.
         """
         stage = self.stage(2)
         stage.servers[1].mode = "refuse"
@@ -343,16 +342,16 @@ class DrainTests(SessionTestCase):
 
     def test_unknown(self) -> None:
         """
-        A server that is not there is an error that names those that are.
+        The error for an unknown server names the servers there are.
         """
         stage = self.stage(2)
         for change in (stage.pool.drain, stage.pool.restore):
             error = self.assertRaises(ValueError, change, "server9")
             self.assertEqual(str(error), "no server 'server9'; there are: server0, server1")
 
-    def test_told(self) -> None:
+    def test_repr(self) -> None:
         """
-        The server says of itself that it is drained.
+        The C{repr} of a drained server says so.
         """
         stage = self.stage()
         stage.pool.drain("server0")
@@ -362,12 +361,12 @@ class DrainTests(SessionTestCase):
 
 class LimitTests(SessionTestCase):
     """
-    Tests for other bounds and times: they are in force at once, for what there is too.
+    Tests for other bounds and times, which also hold for what exists.
     """
 
     def test_newServer(self) -> None:
         """
-        A server that is added gets its share of the connections at once, from those that have more.
+        A server that is added gets its share of the connections at once.
         """
         stage = self.stage(maximum=4, minimum=4)
         stage.servers.append(Upstream(stage.clock, "another"))
@@ -377,7 +376,7 @@ class LimitTests(SessionTestCase):
 
     def test_smaller(self) -> None:
         """
-        When the pool is made smaller, servers keep equal shares, and connections end when they carry nothing.
+        When the pool is made smaller, servers keep equal shares, and connections are closed when they are idle.
         """
         stage = self.stage(2, maximum=6, minimum=6)
         clients = [stage.client() for _ in range(6)]
@@ -390,7 +389,7 @@ class LimitTests(SessionTestCase):
 
     def test_waitTimeout(self) -> None:
         """
-        Another wait timeout is for those who wait already, too.
+        Another wait timeout also holds for requests that wait already.
         """
         stage = self.stage(depth=1, waitTimeout=None)
         clients = [stage.client() for _ in range(3)]
@@ -403,7 +402,7 @@ class LimitTests(SessionTestCase):
 
     def test_maxLifetime(self) -> None:
         """
-        Another lifetime is for the connections that there are, counted from their beginning.
+        Another lifetime also holds for existing connections, counted from their establishment.
         """
         stage = self.stage()
         first = stage.line
@@ -422,7 +421,7 @@ class LimitTests(SessionTestCase):
 
     def test_lifetimeOfDial(self) -> None:
         """
-        A dial in progress does not count as old.
+        A dial in progress has no lifetime.
         """
         stage = self.stage(maximum=2, minimum=1)
         stage.clock.advance(1000)
@@ -434,7 +433,7 @@ class LimitTests(SessionTestCase):
 
     def test_requestTimeout(self) -> None:
         """
-        Another request timeout is for what is in flight, too, whether it is shorter or longer.
+        Another request timeout, shorter or longer, also holds for requests in flight.
         """
         for timeout, early, late in ((0.5, 0.4, 0.1), (10.0, 9.9, 0.2)):
             stage = self.stage(requestTimeout=2.0)
@@ -452,7 +451,7 @@ class LimitTests(SessionTestCase):
 
     def test_requestTimeoutIdle(self) -> None:
         """
-        Where nothing is in flight there is nothing to time.
+        Without requests in flight there is no timer.
         """
         stage = self.stage()
         stage.line.protocol.retime()
@@ -460,7 +459,7 @@ class LimitTests(SessionTestCase):
 
     def test_connectTimeout(self) -> None:
         """
-        Another connect timeout is for the next dial.
+        Another connect timeout holds for the next dial.
         """
         stage = self.stage(maximum=2, minimum=1)
         (server,) = stage.servers
@@ -474,7 +473,7 @@ class LimitTests(SessionTestCase):
 
     def test_maxItemSize(self) -> None:
         """
-        Another size is for the next value.
+        Another size holds for the next value.
         """
         stage = self.stage(maxItemSize=2000)
         client = stage.client()
@@ -484,7 +483,7 @@ class LimitTests(SessionTestCase):
 
     def test_maxClients(self) -> None:
         """
-        Fewer clients may come, and those that are there stay.
+        With a smaller maximum, clients that are connected stay, and new ones are refused.
         """
         stage = self.stage()
         clients = [stage.client() for _ in range(3)]
@@ -494,7 +493,7 @@ class LimitTests(SessionTestCase):
 
     def test_full(self) -> None:
         """
-        Who counts the clients elsewhere can have the next one refused.
+        C{full} refuses the next client, whatever the maximum.
         """
         stage = self.stage()
         stage.sessions.full = True
@@ -504,7 +503,7 @@ class LimitTests(SessionTestCase):
 
     def test_maxInFlight(self) -> None:
         """
-        A session is held to a smaller number at once, and to a larger one.
+        Another maximum of requests in flight, smaller or larger, holds at once.
         """
         stage = self.stage()
         client = stage.client()
@@ -520,7 +519,7 @@ class LimitTests(SessionTestCase):
 
     def test_unreadSoft(self) -> None:
         """
-        A session that leaves more unread than another bound allows is not read from; with a larger one it is again.
+        With a smaller soft bound, reading from a client that exceeds it is suspended; with a larger one it goes on.
         """
         stage = self.stage()
         client = stage.client()
@@ -535,7 +534,7 @@ class LimitTests(SessionTestCase):
 
     def test_unreadHard(self) -> None:
         """
-        A session that leaves more unread than another hard bound allows is closed.
+        With a smaller hard bound, a client that exceeds it is closed.
         """
         stage = self.stage()
         client = stage.client()
@@ -547,7 +546,7 @@ class LimitTests(SessionTestCase):
 
     def test_unreadAll(self) -> None:
         """
-        When all sessions together leave more unread than another bound allows, those with the most are closed.
+        With a smaller bound for all clients, those with the most unread bytes are closed.
         """
         stage = self.stage()
         clients = [stage.client(), stage.client()]
@@ -561,7 +560,7 @@ class LimitTests(SessionTestCase):
 
     def test_connectionsBeforeTheirTime(self) -> None:
         """
-        Connections that were given nothing to do yet are those that go first.
+        Idle connections are closed first when the pool is made smaller.
         """
         stage = self.stage(maximum=3, minimum=3, depth=5)
         client = stage.client()
@@ -572,12 +571,12 @@ class LimitTests(SessionTestCase):
 
 class RebalanceTests(SynchronousTestCase):
     """
-    Tests for the connections that are retired when shares change.
+    Tests for the connections that are closed when the shares of servers change.
     """
 
     def test_notBelow(self) -> None:
         """
-        Shares that are rounded up are not more than the bound together: servers differ by one connection at most.
+        The rounded shares add up to the maximum, and servers differ by at most one connection.
         """
         for maximum in range(3, 9):
             stage = Stage(3, maximum=12, minimum=12)
@@ -586,28 +585,3 @@ class RebalanceTests(SynchronousTestCase):
             stage.turns(30)
             counts = open_(stage)
             self.assertEqual((sum(counts), max(counts) - min(counts) <= 1), (maximum, True))
-
-
-class DeadlinesTests(SynchronousTestCase):
-    """
-    Tests for L{Deadlines.retime}.
-    """
-
-    def test_retime(self) -> None:
-        """
-        Another time is for the members there are, counted from their adding; without any, none is late.
-        """
-        clock = Clock()
-        late: list[str] = []
-        deadlines = Deadlines(clock, 10.0, late.append)
-        deadlines.add("a")
-        clock.advance(3)
-        deadlines.add("b")
-        deadlines.retime(4.0)
-        clock.advance(1)
-        self.assertEqual(late, ["a"])
-        deadlines.retime(None)
-        clock.advance(100)
-        self.assertEqual((late, clock.getDelayedCalls()), (["a"], []))
-        deadlines.retime(4.0)
-        self.assertEqual(late, ["a", "b"])
