@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.pool.test_slow -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Requests that took long, one line each in the log, so that somebody can ask why.
+The log of slow requests: one line for each request that took longer than a threshold.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from twisted.logger import Logger
 
 _log = Logger("txconnpool.slow")
 
-#: Lines that are logged within C{WINDOW} seconds, at most: a server that stalls makes every request slow.
+#: The maximum number of lines that are logged within C{WINDOW} seconds: a server that stalls makes every request slow.
 LINES: Final = 10
 WINDOW: Final = 10.0
 
-#: Bytes that are kept of a request which is not kept for anything else: a command and a key fit.
+#: The number of bytes of a request that L{Noted} keeps: enough for a command and a key.
 NOTED: Final = 300
 
-#: Characters of a key, or of several, that are logged.
+#: The maximum number of characters of keys in a line.
 _KEYS_MAX: Final = 250
 
 
 class Noted:
     """
-    The beginning of a request that must not be sent again. It stands where others keep a request that may, and is
-    false, as is C{None} there.
+    The beginning of a request that must not be sent again, for the log. It takes the place of a request that is kept to
+    be sent again, and is false, so that it is not.
     """
 
     __slots__ = ("data",)
@@ -42,17 +42,17 @@ class Noted:
 
 class SlowLog:
     """
-    The slow requests of a pool.
+    Logs the slow requests of a pool, at most L{LINES} in L{WINDOW} seconds.
 
-    @ivar count: how many there have been.
-    @ivar threshold: seconds; infinite when none is looked for.
+    @ivar count: the number of slow requests so far.
+    @ivar threshold: requests that take more seconds are slow; infinite if none is logged.
     """
 
     def __init__(self, pool: str, dialect: Any, seconds: Callable[[], float]) -> None:
         """
-        @param pool: its name.
-        @param dialect: the L{IDialect<txconnpool.wire.IDialect>}.
-        @param seconds: the clock.
+        @param pool: the name of the pool.
+        @param dialect: the dialect, which describes requests.
+        @param seconds: returns the current time.
         """
         self.count = 0
         self.threshold = inf
@@ -66,10 +66,10 @@ class SlowLog:
 
     def limit(self, threshold: float, keys: bool) -> None:
         """
-        Look for requests that take longer from now on.
+        Set the threshold.
 
-        @param threshold: seconds; 0 for none.
-        @param keys: whether keys are logged.
+        @param threshold: in seconds; 0 to log no requests.
+        @param keys: whether to log the keys of requests.
         """
         self.threshold = threshold or inf
         self._keys = keys
@@ -77,32 +77,33 @@ class SlowLog:
     @property
     def wanted(self) -> bool:
         """
-        Whether slow requests are looked for.
+        Whether slow requests are logged.
         """
         return self.threshold < inf
 
     def answered(self, server: str, request: Any, count: int, took: float, waited: float) -> None:
         """
-        An answer came late, or not at all.
+        Log a request whose reply came late, or did not come.
 
-        @param request: what was sent, or a L{Noted}, or C{None}.
-        @param count: how many requests were sent as one run.
-        @param took: seconds since.
-        @param waited: seconds before that, for a connection.
+        @param server: the name of the server.
+        @param request: the request, or a L{Noted}, or C{None} if it was not kept.
+        @param count: how many requests were merged into this one.
+        @param took: the seconds since the request was sent.
+        @param waited: the seconds that it waited for a connection before that.
         """
         self.count += count
         what = self._what(request.data if isinstance(request, Noted) else request)
         before = f", after a wait of {waited:.3f} s for a connection" if waited else ""
-        self._say(f"{what}: {took:.3f} s at {server}{before}")
+        self._write(f"{what}: {took:.3f} s at {server}{before}")
 
     def waited(self, request: bytes, waited: float) -> None:
         """
-        A request had to wait long before it was sent.
+        Log a request that waited long for a connection.
 
-        @param request: bytes of a client that begin with it.
+        @param request: bytes that begin with the request.
         """
         self.count += 1
-        self._say(f"{self._what(request)}: a wait of {waited:.3f} s for a connection")
+        self._write(f"{self._what(request)}: a wait of {waited:.3f} s for a connection")
 
     def _what(self, request: bytes | None) -> str:
         if not request:
@@ -110,11 +111,11 @@ class SlowLog:
         command, keys = self._dialect.describe(request)
         if not self._keys or not keys:
             return str(command)
-        # A key may be any bytes: none of them may look like another line of the log.
+        # A key may contain any bytes. They are escaped, so that a key cannot look like another line of the log.
         text = " ".join(repr(key)[2:-1] for key in keys)
         return f"{command} {text if len(text) <= _KEYS_MAX else text[:_KEYS_MAX] + '...'}"
 
-    def _say(self, what: str) -> None:
+    def _write(self, what: str) -> None:
         now = self._seconds()
         if not 0 <= now - self._since < WINDOW:
             if self._hidden:
@@ -125,5 +126,6 @@ class SlowLog:
         if self._lines > LINES:
             self._hidden += 1
         else:
-            # Keys of clients, and perhaps many lines: not for the status page, see txconnpool.operate.events.
+            # The lines have keys of clients, and may be many. So the status page does not show them, see
+            # txconnpool.operate.events.
             _log.info("{pool}: slow: {what}", pool=self._pool, what=what, confidential=True)
