@@ -1,4 +1,5 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests of L{txconnpool}: one module per module, C{real} against real servers, C{bench} for measuring.
+Tests for L{txconnpool}. Each package of txconnpool has its tests in a package of the same name. C{real} has tests with
+real servers, and C{bench} has benchmarks.
 """

@@ -30,14 +30,14 @@ More bytes than the kernel takes for a peer that does not read.
 
 class Recorder(Protocol):
     """
-    A protocol that notes what happens to it, and does then what a test asks for.
+    A protocol that records its events, and then calls functions of the test.
 
     @ivar data: all bytes received.
     @ivar original: the transport before it was adopted.
     @ivar reasons: the reasons of all calls of C{connectionLost}.
     @ivar notes: the half-close notifications.
     @ivar onData: called with the bytes received.
-    @ivar onLost: called when the connection is gone.
+    @ivar onLost: called when the connection is lost.
     """
 
     transport: Any
@@ -59,14 +59,14 @@ class Recorder(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Note the bytes.
+        Record the bytes.
         """
         self.data += data
         self.onData(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
-        Note the reason.
+        Record the reason.
         """
         assert reason.value is not None
         self.reasons.append(reason.value)
@@ -76,48 +76,48 @@ class Recorder(Protocol):
 @implementer(IHalfCloseableProtocol)
 class HalfCloser(Recorder):
     """
-    A recorder that can do with half a connection.
+    A recorder that supports half-closed connections.
     """
 
     def readConnectionLost(self) -> None:
         """
-        Note that the peer has ended.
+        Record that the peer has closed its side.
         """
         self.notes.append("read")
 
     def writeConnectionLost(self) -> None:
         """
-        Note that this side has ended.
+        Record that this side is closed.
         """
         self.notes.append("write")
 
 
 class FailingHalf(HalfCloser):
     """
-    A recorder that fails when it is told of half a connection.
+    A recorder that raises an exception when one side of the connection is closed.
     """
 
     def readConnectionLost(self) -> None:
         """
-        Fail.
+        Raise an exception.
         """
         raise ZeroDivisionError()
 
     def writeConnectionLost(self) -> None:
         """
-        Fail.
+        Raise an exception.
         """
         raise ZeroDivisionError()
 
 
 class Greeter(Recorder):
     """
-    A recorder that speaks first.
+    A recorder that writes as soon as it is connected.
     """
 
     def connectionMade(self) -> None:
         """
-        Say something.
+        Write some bytes.
         """
         super().connectionMade()
         self.transport.write(b"welcome")
@@ -125,12 +125,12 @@ class Greeter(Recorder):
 
 class Refuser(Recorder):
     """
-    A recorder that ends the connection at once.
+    A recorder that closes the connection as soon as it is connected.
     """
 
     def connectionMade(self) -> None:
         """
-        Say something and close.
+        Write some bytes and close.
         """
         super().connectionMade()
         self.transport.write(b"no")
@@ -175,7 +175,7 @@ class Puller:
 
     def resumeProducing(self) -> None:
         """
-        Write one more piece, or end.
+        Write one more piece, or finish.
         """
         if self.count == 0:
             self.transport.unregisterProducer()
@@ -188,14 +188,14 @@ class Puller:
 
     def stopProducing(self) -> None:
         """
-        Note it.
+        Record the call.
         """
         self.calls.append("stop")
 
 
 class Sockets(SynchronousTestCase):
     """
-    Connected pairs of L{Recorder}s on a reactor that is driven by hand.
+    Base class of tests with connected pairs of L{Recorder}s on a reactor that is driven by hand.
     """
 
     direct = True
@@ -204,13 +204,13 @@ class Sockets(SynchronousTestCase):
 
     def makeReactor(self) -> Any:
         """
-        @return: a reactor that nothing else uses.
+        @return: a reactor for this test only.
         """
         return EPollReactor()
 
     def setUp(self) -> None:
         """
-        Make the reactor, and a port that accepts connections of L{Recorder}s.
+        Create the reactor, and a port that accepts connections of L{Recorder}s.
         """
         self.reactor = self.makeReactor()
         self.wakers = self.reactor.getReaders()
@@ -240,22 +240,22 @@ class Sockets(SynchronousTestCase):
 
     def step(self, delay: float = 0) -> None:
         """
-        Let the reactor take one turn.
+        Run one iteration of the reactor.
 
-        @param delay: how long it may wait for something to do.
+        @param delay: the maximum number of seconds to wait for events.
         """
         self.reactor.iterate(delay)
 
     def iterate(self, count: int = 4) -> None:
         """
-        Let the reactor do what it can do now.
+        Run iterations of the reactor without waiting.
         """
         for _ in range(count):
             self.step()
 
     def until(self, condition: Callable[[], object]) -> None:
         """
-        Let the reactor work until something has happened.
+        Run the reactor until a condition is true.
         """
         for _ in range(5000):
             if condition():
@@ -265,7 +265,7 @@ class Sockets(SynchronousTestCase):
 
     def untilLost(self, *recorders: Recorder) -> None:
         """
-        Let the reactor work until connections are gone.
+        Run the reactor until connections are lost.
         """
         self.until(lambda: all(recorder.reasons for recorder in recorders))
 

@@ -31,12 +31,12 @@ from txconnpool.net.transport import adopt, closeAfterFlush, peerOf, tune
 
 class AdoptTests(Sockets):
     """
-    What is not taken over.
+    Tests for transports that L{adopt} does not take over.
     """
 
     def assertKept(self, transport: Any, reactor: object = None, direct: bool = True) -> None:
         """
-        A protocol keeps the transport it has.
+        Assert that a protocol keeps its transport.
         """
         protocol = Protocol()
         protocol.transport = transport
@@ -54,7 +54,7 @@ class AdoptTests(Sockets):
 
     def leaveNothing(self) -> None:
         """
-        The transports close after this; only the waker is left to do here.
+        Remove everything but the waker from the reactor. The transports are closed after this.
         """
         for waker in self.wakers:
             self.reactor.removeReader(waker)
@@ -68,13 +68,13 @@ class AdoptTests(Sockets):
 
     def test_otherReactors(self) -> None:
         """
-        Where the reactor watches no descriptors the transport is kept.
+        If the reactor does not watch descriptors, the transport is kept.
         """
         self.assertKept(self.server(), Clock())
 
     def test_unwanted(self) -> None:
         """
-        Where nobody wants it the transport is kept: in one call, or everywhere.
+        If taking over is disabled, for one call or globally, the transport is kept.
         """
         transport = self.server()
         self.assertKept(transport, direct=False)
@@ -83,7 +83,7 @@ class AdoptTests(Sockets):
 
     def test_encrypted(self) -> None:
         """
-        A transport that encrypts is kept.
+        A transport with TLS is kept.
         """
         transport = self.server()
         transport.TLS = True
@@ -91,7 +91,7 @@ class AdoptTests(Sockets):
 
     def test_otherClasses(self) -> None:
         """
-        A transport of a class that is not known is kept, as it may read and write in its own way.
+        A transport of another class is kept, because it may read and write in its own way.
         """
 
         class Counting(Server):
@@ -101,7 +101,7 @@ class AdoptTests(Sockets):
 
     def test_alreadyWritten(self) -> None:
         """
-        A transport that has bytes to send already is kept.
+        A transport with unsent bytes is kept.
         """
         transport = self.server()
         transport.write(b"x")
@@ -115,7 +115,8 @@ class TuneTests(SynchronousTestCase):
 
     def test_tuned(self) -> None:
         """
-        A transport of TCP is tuned, others are not: not even one of UNIX that says it is of TCP.
+        The options of a TCP transport are set, those of others are not, not even if a UNIX transport claims to provide
+        C{ITCPTransport}.
         """
         for interfaces, tuned in (((ITCPTransport,), 2), ((ITCPTransport, IUNIXTransport), 0), ((ITransport,), 0)):
             calls: list[bool] = []
@@ -133,7 +134,7 @@ class PeerTests(SynchronousTestCase):
 
     def test_written(self) -> None:
         """
-        An address is written as in a URL; who comes by a UNIX socket has none.
+        An address has the form of a URL's host and port. A UNIX socket has no address.
         """
         for address, written in (
             (IPv4Address("TCP", "127.0.0.1", 7), "127.0.0.1:7"),
@@ -145,12 +146,12 @@ class PeerTests(SynchronousTestCase):
 
 class PartTests(SynchronousTestCase):
     """
-    Tests for L{part}.
+    Tests for L{closeAfterFlush}.
     """
 
     def test_plain(self) -> None:
         """
-        A transport without another one under it is asked to close, and no more.
+        A plain transport is closed by C{loseConnection}, and nothing else is called.
         """
         transport = StringTransport()
         closeAfterFlush(transport)
@@ -158,8 +159,8 @@ class PartTests(SynchronousTestCase):
 
     def test_wrapping(self) -> None:
         """
-        Of a transport that stands on another one, as TLS does, the producer is forgotten, and the one under it closes
-        too, after it had its last words.
+        For a transport on top of another one, as with TLS, the producer is unregistered, and the underlying transport
+        is closed after the last bytes.
         """
         calls = []
 

@@ -17,22 +17,22 @@ from txconnpool.net.clock import steady
 
 class Reactor(ReactorBase):
     """
-    A reactor of Twisted that is never run.
+    A reactor of Twisted that never runs.
 
-    @ivar system: the system's clock.
+    @ivar system: the time of the system's clock.
     """
 
     system = 1e9
 
     def seconds(self) -> float:
         """
-        @return: what the system's clock says.
+        @return: the time of the system's clock.
         """
         return self.system
 
     def installWaker(self) -> None:
         """
-        There is nobody to wake.
+        Do nothing: this reactor needs no waker.
         """
 
 
@@ -43,7 +43,8 @@ class SteadyTests(SynchronousTestCase):
 
     def test_steps(self) -> None:
         """
-        When the system's clock is put back or forward, timers go off when they would have, those made before too.
+        If the system's clock is set back or forward, timers fire at their times, including those that were created
+        before.
         """
         passed = 1000.0
         self.patch(time, "monotonic", lambda: passed)
@@ -67,7 +68,7 @@ class SteadyTests(SynchronousTestCase):
 
     def test_other(self) -> None:
         """
-        A clock of somebody else is his.
+        An object that is not a reactor of Twisted is not changed.
         """
         clock = MemoryReactorClock()
         steady(clock)

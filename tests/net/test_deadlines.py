@@ -18,7 +18,7 @@ class DeadlinesTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """
-        Members are late after three seconds.
+        Create deadlines of three seconds.
         """
         self.clock = Clock()
         self.late: list[str] = []
@@ -26,7 +26,7 @@ class DeadlinesTests(SynchronousTestCase):
 
     def test_late(self) -> None:
         """
-        A member is told of once, when its time has passed and not before.
+        C{late} is called once for a member, after its time and not before.
         """
         self.assertEqual(self.deadlines.add("a"), 0.0)
         self.clock.advance(2.9)
@@ -37,7 +37,7 @@ class DeadlinesTests(SynchronousTestCase):
 
     def test_inTime(self) -> None:
         """
-        Who has ended is never late, and may say so again.
+        A member that was discarded is never late. It may be discarded again.
         """
         self.deadlines.add("a")
         self.deadlines.add("b")
@@ -48,7 +48,7 @@ class DeadlinesTests(SynchronousTestCase):
 
     def test_oneTimer(self) -> None:
         """
-        A thousand members have one timer, which rests when they have ended.
+        A thousand members have one timer. There is none after they have ended.
         """
         for number in range(1000):
             self.deadlines.add(str(number))
@@ -61,7 +61,7 @@ class DeadlinesTests(SynchronousTestCase):
 
     def test_eachInItsTime(self) -> None:
         """
-        The timer is for the one whose time ends first, whoever ended before.
+        The timer is set for the oldest member that is left.
         """
         for name in "abc":
             self.deadlines.add(name)
@@ -76,7 +76,7 @@ class DeadlinesTests(SynchronousTestCase):
 
     def test_rounding(self) -> None:
         """
-        Where adding up times is not exact the timer comes to its end all the same.
+        The timer also ends if times are rounded in additions.
         """
         for start in range(200):
             self.clock.rightNow = start * 0.1
@@ -86,7 +86,7 @@ class DeadlinesTests(SynchronousTestCase):
 
     def test_endedByAnother(self) -> None:
         """
-        Of members that are late together, one may be ended by what becomes of another.
+        C{late} for one member may discard another one that is late too.
         """
 
         def late(member: str) -> None:
@@ -103,7 +103,7 @@ class DeadlinesTests(SynchronousTestCase):
 
     def test_never(self) -> None:
         """
-        Without a time nobody is late, and there is no timer.
+        Without a timeout no member is late, and there is no timer.
         """
         deadlines = Deadlines(self.clock, None, self.late.append)
         deadlines.add("a")
@@ -111,7 +111,7 @@ class DeadlinesTests(SynchronousTestCase):
 
     def test_stop(self) -> None:
         """
-        It can be stopped, twice, and begins again with the next member.
+        Deadlines can be stopped, also twice, and start again with the next member.
         """
         self.deadlines.add("a")
         self.deadlines.stop()
@@ -123,7 +123,7 @@ class DeadlinesTests(SynchronousTestCase):
 
     def test_retime(self) -> None:
         """
-        Another time is in force at once, for those whose time runs already too.
+        A new timeout applies at once, also to existing members.
         """
         self.deadlines.add("a")
         self.clock.advance(1)

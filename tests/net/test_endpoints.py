@@ -25,7 +25,7 @@ class NameTests(SynchronousTestCase):
 
     def test_name(self) -> None:
         """
-        A server is called by where it is, without certificates and times, of which nobody else needs to know.
+        The name of a server is its endpoint string without the arguments for certificates and timeouts.
         """
         for description, name in (
             ("tcp:h:1", "tcp:h:1"),
@@ -44,7 +44,7 @@ class TLSClientEndpointTests(TLSTestCase):
 
     def setUp(self) -> None:
         """
-        Make an endpoint that trusts an authority.
+        Create an endpoint that trusts an authority.
         """
         super().setUp()
         self.reactor = MemoryReactorClock()
@@ -54,7 +54,7 @@ class TLSClientEndpointTests(TLSTestCase):
 
     def test_plain(self) -> None:
         """
-        Only strings with TLS give one.
+        Only endpoint strings with TLS become a L{TLSClientEndpoint}.
         """
         verifyObject(IStreamClientEndpoint, self.endpoint)
         self.assertIsInstance(self.endpoint, TLSClientEndpoint)
@@ -62,8 +62,8 @@ class TLSClientEndpointTests(TLSTestCase):
 
     def test_readToConnect(self) -> None:
         """
-        Certificates are read when it connects. When they cannot be read, that fails, and the next time they are read
-        again.
+        Certificates are read when the endpoint connects. If they cannot be read, C{connect} fails, and the next call
+        reads them again.
         """
         failure = self.failureResultOf(self.endpoint.connect(Named()), CannotUse)
         self.assertEqual(str(failure.value), f"no certificate in the .pem files of {self.trusted}")
@@ -75,7 +75,7 @@ class TLSClientEndpointTests(TLSTestCase):
 
     def test_read(self) -> None:
         """
-        Certificates that were read before it connects are used.
+        Certificates that were read before C{connect} are used.
         """
         endpoint: Any = self.endpoint
         self.file.write_bytes(self.authority.certificate.read_bytes())
@@ -86,6 +86,6 @@ class TLSClientEndpointTests(TLSTestCase):
 
     def test_wrong(self) -> None:
         """
-        A string that is wrong is refused at once.
+        An invalid string is an error of the constructor.
         """
         self.assertRaises(TypeError, clientEndpoint, self.reactor, "tls:h")

@@ -40,7 +40,7 @@ class Building(Factory):
     A factory that builds one protocol.
 
     @ivar built: the protocol, or C{None}, or an exception to raise.
-    @ivar notes: when it was started and stopped.
+    @ivar notes: records the calls of C{doStart} and C{doStop}.
     """
 
     noisy = False
@@ -72,7 +72,7 @@ class Pair(SynchronousTestCase):
 
     def setUp(self) -> None:
         """
-        Connect.
+        Connect two protocols.
         """
         self.clock = Clock()
         self.client, self.server = Recorder(), Recorder()
@@ -83,7 +83,7 @@ class Pair(SynchronousTestCase):
 
     def assertClosed(self, protocol: Recorder, reason: type[Exception] = ConnectionDone) -> None:
         """
-        Assert that the connection of a protocol was lost, for a reason, and that no timer is left.
+        Assert that the connection of a protocol was lost for a reason, and that no timer is left.
         """
         assert protocol.lost is not None
         protocol.lost.trap(reason)
@@ -92,12 +92,12 @@ class Pair(SynchronousTestCase):
 
 class TransportTests(Pair):
     """
-    The transports behave as TCP transports do.
+    Tests that the transports behave like TCP transports.
     """
 
     def test_interfaces(self) -> None:
         """
-        They are transports, consumers and producers, between addresses.
+        They provide the interfaces of transports, consumers and producers, and have addresses.
         """
         for interface in (ITransport, IConsumer, IPushProducer):
             verifyObject(interface, self.near)
@@ -107,7 +107,7 @@ class TransportTests(Pair):
 
     def test_nextTurn(self) -> None:
         """
-        What is written arrives in the next turn in one piece, with one call to the reactor.
+        Written bytes arrive in the next reactor turn in one piece, with one delayed call.
         """
         self.near.write(b"a")
         self.near.writeSequence([b"b", b"", b"c"])
@@ -119,7 +119,7 @@ class TransportTests(Pair):
 
     def test_notWithin(self) -> None:
         """
-        A protocol that writes when it receives is not called from its own call.
+        A protocol that writes while it receives is not called recursively.
         """
         depth = []
 
@@ -136,7 +136,7 @@ class TransportTests(Pair):
 
     def test_copied(self) -> None:
         """
-        A buffer that is changed after it was written does not change what arrives.
+        A buffer that is changed after it was written does not change the received bytes.
         """
         buffer = bytearray(b"a")
         self.near.write(buffer)
@@ -146,20 +146,20 @@ class TransportTests(Pair):
 
     def test_notBytes(self) -> None:
         """
-        Text is no bytes.
+        Writing text is an error.
         """
         self.assertRaises(TypeError, self.near.write, "text")
 
     def test_nothing(self) -> None:
         """
-        Writing nothing does nothing.
+        Writing no bytes has no effect.
         """
         self.near.write(b"")
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_paused(self) -> None:
         """
-        A paused end receives nothing until it is resumed, and the reactor is left alone meanwhile.
+        A paused end receives nothing until it is resumed, and no delayed call is pending meanwhile.
         """
         self.far.pauseProducing()
         self.near.write(b"a")
@@ -174,7 +174,7 @@ class TransportTests(Pair):
 
     def test_close(self) -> None:
         """
-        What was written before the close arrives, then both ends are told.
+        Bytes that were written before the close arrive, then both ends are notified.
         """
         self.near.write(b"a")
         self.near.loseConnection()
@@ -186,7 +186,7 @@ class TransportTests(Pair):
 
     def test_closeWhilePaused(self) -> None:
         """
-        The close waits for what the other end has not read.
+        The close waits for bytes that the other end has not read.
         """
         self.far.pauseProducing()
         self.near.write(b"a")
@@ -200,7 +200,7 @@ class TransportTests(Pair):
 
     def test_closeBoth(self) -> None:
         """
-        An end that is closing receives nothing more, so two that close need not wait for each other.
+        An end that is closing receives nothing, so two ends that close do not wait for each other.
         """
         self.far.pauseProducing()
         for end in (self.near, self.far):
@@ -213,7 +213,7 @@ class TransportTests(Pair):
 
     def test_closeAtOnce(self) -> None:
         """
-        Two ends that close in the same turn are told once each.
+        Two ends that close in the same turn are notified once each.
         """
         self.near.loseConnection()
         self.far.loseConnection()
@@ -223,7 +223,7 @@ class TransportTests(Pair):
 
     def test_stop(self) -> None:
         """
-        To stop a transport as a producer is to close it.
+        C{stopProducing} closes the transport.
         """
         self.near.stopProducing()
         self.clock.advance(0)
@@ -231,7 +231,7 @@ class TransportTests(Pair):
 
     def test_abort(self) -> None:
         """
-        An abort drops what is on its way, and both ends are told how it ended.
+        An abort drops bytes in transit, and both ends get the reason.
         """
         self.far.pauseProducing()
         self.near.write(b"a")
@@ -255,7 +255,7 @@ class TransportTests(Pair):
 
     def test_closed(self) -> None:
         """
-        A closed transport takes everything without a sign.
+        Calls on a closed transport have no effect.
         """
         self.near.loseConnection()
         self.clock.advance(0)
@@ -269,7 +269,7 @@ class TransportTests(Pair):
 
     def test_error(self) -> None:
         """
-        An exception in a protocol is logged and closes its connection.
+        An exception of a protocol is logged, and closes its connection.
         """
 
         def fail(data: bytes) -> None:
@@ -284,7 +284,7 @@ class TransportTests(Pair):
 
     def test_errorAtClose(self) -> None:
         """
-        An exception when one end is told of the close does not keep the other from being told.
+        If one end raises an exception when it is notified of the close, the other end is still notified.
         """
 
         def fail(reason: Failure) -> None:
@@ -299,19 +299,19 @@ class TransportTests(Pair):
 
 class ProducerTests(Pair):
     """
-    The transports as consumers.
+    Tests for the transports as consumers.
     """
 
     def setUp(self) -> None:
         """
-        Make a producer.
+        Create a producer.
         """
         super().setUp()
         self.producer = Pusher()
 
     def test_push(self) -> None:
         """
-        A push producer is paused once above the mark and resumed when all has arrived.
+        A push producer is paused above the high-water mark, and resumed when all bytes have arrived.
         """
         self.near.registerProducer(self.producer, True)
         self.near.write(b"x" * HIGH_WATER)
@@ -327,7 +327,7 @@ class ProducerTests(Pair):
 
     def test_next(self) -> None:
         """
-        A producer that follows a paused one is paused and resumed itself.
+        A producer that replaces a paused one is paused and resumed too.
         """
         self.near.registerProducer(Pusher(), True)
         self.near.write(b"x" * (HIGH_WATER + 1))
@@ -339,7 +339,7 @@ class ProducerTests(Pair):
 
     def test_pull(self) -> None:
         """
-        A pull producer is asked for more when it is registered and whenever all has arrived.
+        A pull producer is asked for bytes when it is registered, and whenever all bytes have arrived.
         """
         self.near.registerProducer(self.producer, False)
         self.near.write(b"x" * (HIGH_WATER + 1))
@@ -349,7 +349,7 @@ class ProducerTests(Pair):
 
     def test_one(self) -> None:
         """
-        There is one producer at a time.
+        Only one producer can be registered.
         """
         self.near.registerProducer(self.producer, True)
         self.assertRaises(RuntimeError, self.near.registerProducer, Pusher(), True)
@@ -358,7 +358,7 @@ class ProducerTests(Pair):
 
     def test_unregistered(self) -> None:
         """
-        A producer that has finished is told nothing more.
+        A producer that was unregistered is not called any more.
         """
         self.near.registerProducer(self.producer, True)
         self.near.unregisterProducer()
@@ -369,7 +369,7 @@ class ProducerTests(Pair):
 
     def test_close(self) -> None:
         """
-        A producer is stopped when the connection closes, and one that comes later at once.
+        A producer is stopped when the connection closes. One that is registered later is stopped at once.
         """
         self.near.registerProducer(self.producer, True)
         self.far.loseConnection()
@@ -387,7 +387,7 @@ class EndpointTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """
-        Make an endpoint.
+        Create an endpoint.
         """
         self.clock = Clock()
         self.server = Recorder()
@@ -395,20 +395,20 @@ class EndpointTests(SynchronousTestCase):
 
     def connect(self, built: Any) -> tuple[Deferred[IProtocol], Building]:
         """
-        Begin to connect.
+        Start to connect.
         """
         factory = Building(built)
         return self.endpoint.connect(factory), factory
 
     def test_interface(self) -> None:
         """
-        It is an endpoint.
+        It provides the interface of client endpoints.
         """
         verifyObject(IStreamClientEndpoint, self.endpoint)
 
     def test_connect(self) -> None:
         """
-        The connection is made in the reactor's next turn. The factory is started before and stopped after it.
+        The connection is made in the next reactor turn. The factory is started before and stopped after it.
         """
         client = Recorder()
         connected, factory = self.connect(client)
@@ -425,7 +425,7 @@ class EndpointTests(SynchronousTestCase):
 
     def test_noProtocol(self) -> None:
         """
-        A factory that builds nothing makes the connection fail.
+        If the factory builds no protocol, the connection fails.
         """
         connected, factory = self.connect(None)
         self.clock.advance(0)
@@ -434,7 +434,7 @@ class EndpointTests(SynchronousTestCase):
 
     def test_brokenFactory(self) -> None:
         """
-        So does one that raises an exception, with that exception.
+        If the factory raises an exception, the connection fails with it.
         """
         connected, factory = self.connect(ZeroDivisionError())
         self.clock.advance(0)
@@ -443,7 +443,7 @@ class EndpointTests(SynchronousTestCase):
 
     def test_cancel(self) -> None:
         """
-        A connection that is being made can be cancelled; nothing is left of it.
+        A connection in progress can be cancelled, and nothing is left of it.
         """
         connected, factory = self.connect(Recorder())
         connected.cancel()
@@ -452,7 +452,7 @@ class EndpointTests(SynchronousTestCase):
 
     def test_cancelWithin(self) -> None:
         """
-        A protocol may have its own connection cancelled while it is being made; it is then closed.
+        A protocol may cancel its own connection in C{connectionMade}; the connection is then closed.
         """
         client = Recorder()
         connected, factory = self.connect(client)
@@ -465,7 +465,7 @@ class EndpointTests(SynchronousTestCase):
 
     def test_firstWords(self) -> None:
         """
-        A protocol may write as soon as it is connected.
+        A protocol may write in C{connectionMade}.
         """
         client = Recorder()
         client.connectionMade = lambda: client.transport.write(b"hello")  # type: ignore[method-assign]

@@ -35,7 +35,7 @@ class ListenerTests(SynchronousTestCase):
 
     def test_plain(self) -> None:
         """
-        Where there are no certificates, our factory listens itself, as the string says.
+        Without certificates, the given factory listens itself, at the address in the string.
         """
         reactor, factory = MemoryReactorClock(), Named()
         for description in ("tcp:1234:interface=127.0.0.1:backlog=77", "unix:/run/x:mode=600"):
@@ -49,7 +49,7 @@ class ListenerTests(SynchronousTestCase):
 
     def test_adopted(self) -> None:
         """
-        A socket that systemd opened is listened on.
+        A socket that systemd has opened can be used.
         """
         adopted: list[Any] = []
 
@@ -67,7 +67,8 @@ class ListenerTests(SynchronousTestCase):
 
     def test_adoptedFile(self) -> None:
         """
-        The file of a UNIX socket that systemd opened stays when we listen no more: it is still listened on.
+        The file of a UNIX socket that systemd has opened remains when the port stops, because systemd still listens on
+        it.
         """
         from twisted.internet import reactor
 
@@ -91,7 +92,7 @@ class ListenerTests(SynchronousTestCase):
 
     def test_notAdopted(self) -> None:
         """
-        A socket of systemd that there is not is told with what to do.
+        The error for a missing socket of systemd has advice.
         """
         for where in ("index=0", "name=x"):
             listener = Listener(MemoryReactorClock(), f"systemd:domain=INET:{where}")
@@ -100,7 +101,7 @@ class ListenerTests(SynchronousTestCase):
 
     def test_wrong(self) -> None:
         """
-        What Twisted says about a string that is wrong in itself is left to who checks strings.
+        The errors of Twisted for invalid strings are not replaced.
         """
         for description in ("smtp:x", "tcp:x", "tcp", "unix:/x:mode=abc"):
             error = self.assertRaises((ValueError, TypeError), Listener, MemoryReactorClock(), description)
@@ -109,12 +110,12 @@ class ListenerTests(SynchronousTestCase):
 
 class CrashTests(SynchronousTestCase):
     """
-    Tests for UNIX sockets that a process left behind when it crashed.
+    Tests for UNIX sockets that a process has left behind in a crash.
     """
 
     def setUp(self) -> None:
         """
-        Make a path that is short enough for a socket.
+        Choose a path that is short enough for a socket.
         """
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
@@ -125,7 +126,7 @@ class CrashTests(SynchronousTestCase):
         """
         Listen.
 
-        @return: what was there before, and still is.
+        @return: the files that existed before and still exist.
         """
         reactor = MemoryReactorClock()
         self.successResultOf(Listener(reactor, f"unix:{self.path}").listen(Named()))
@@ -134,7 +135,7 @@ class CrashTests(SynchronousTestCase):
 
     def bind(self, listen: bool = False) -> None:
         """
-        Make the socket, of a process that crashed or of one that listens.
+        Create the socket as that of a process that has crashed, or of one that listens.
         """
         server = socket.socket(socket.AF_UNIX)
         self.addCleanup(server.close)
@@ -146,7 +147,7 @@ class CrashTests(SynchronousTestCase):
 
     def test_crashed(self) -> None:
         """
-        A socket where nobody listens goes, with its lock, although a process has the id in the lock: perhaps ourselves.
+        A socket on which no process listens is removed with its lock, even if a process has the id in the lock.
         """
         self.bind()
         self.lock.symlink_to(str(os.getpid()))
@@ -154,7 +155,7 @@ class CrashTests(SynchronousTestCase):
 
     def test_alive(self) -> None:
         """
-        A socket where somebody listens stays.
+        A socket on which a process listens is kept.
         """
         self.bind(listen=True)
         self.lock.symlink_to("1")
@@ -162,14 +163,14 @@ class CrashTests(SynchronousTestCase):
 
     def test_noLock(self) -> None:
         """
-        A socket without a lock stays: it is not from Twisted.
+        A socket without a lock is kept: it was not created by Twisted.
         """
         self.bind()
         self.assertEqual(self.left(), ["socket"])
 
     def test_notAllowed(self) -> None:
         """
-        That a directory is not ours, or a lock, is an error of listening.
+        A directory or a lock without sufficient permissions is an error of listening.
         """
 
         class Reactor:
@@ -181,7 +182,7 @@ class CrashTests(SynchronousTestCase):
 
     def test_noSocket(self) -> None:
         """
-        What is no socket stays, and so does a lock alone.
+        A file that is not a socket is kept, and so is a lock without a socket.
         """
         self.lock.symlink_to(str(os.getpid()))
         self.assertEqual(self.left(), ["socket.lock"])
@@ -208,7 +209,7 @@ class TLSListenerTests(TLSTestCase):
 
     def test_exchanged(self) -> None:
         """
-        What was read again is for the connections that come from then on, in the same port.
+        New certificates are used for new connections, and the port stays open.
         """
         address = IPv4Address("TCP", "127.0.0.1", 1)
         listener, door = self.listen(self.server("backlog=77"))
@@ -228,7 +229,7 @@ class TLSListenerTests(TLSTestCase):
 
     def test_under(self) -> None:
         """
-        With another endpoint under it, that is where it listens, with TLS.
+        With the argument C{endpoint}, the listener uses TLS on that endpoint.
         """
         reactor = MemoryReactorClock()
         listener = Listener(reactor, self.server(r"endpoint=unix\:/run/x\:mode=600"))
@@ -242,7 +243,7 @@ class TLSListenerTests(TLSTestCase):
 
     def test_wrongUnder(self) -> None:
         """
-        What is wrong with it is told.
+        Errors of the argument C{endpoint} are reported.
         """
         wrong = self.server(r"endpoint=systemd\:domain=INET\:index=0")
         failure = self.failureResultOf(Listener(MemoryReactorClock(), wrong).listen(Named()), CannotUse)
@@ -253,14 +254,14 @@ class TLSListenerTests(TLSTestCase):
 
     def test_notListening(self) -> None:
         """
-        Before it listens there is nothing to exchange.
+        C{use} has no effect before the listener listens.
         """
         listener = Listener(MemoryReactorClock(), self.server())
         listener.use(listener.read())
 
     def test_unreadable(self) -> None:
         """
-        What cannot be read again changes nothing.
+        Certificates that cannot be read change nothing.
         """
         listener, door = self.listen(self.server("backlog=77"))
         first = door.buildProtocol(None).factory
@@ -292,7 +293,7 @@ class HelperTests(SynchronousTestCase):
 
     def test_backlog(self) -> None:
         """
-        Listeners have a long queue, unless they say otherwise, or cannot.
+        Listeners get a long queue, unless the string has a backlog, or its type has no such argument.
         """
         for description, expected in (
             ("tcp:1", "tcp:1:backlog=1024"),
@@ -304,7 +305,7 @@ class HelperTests(SynchronousTestCase):
 
     def test_otherProblems(self) -> None:
         """
-        What is not about listening is no problem of listening.
+        C{describeListenError} returns C{None} for other exceptions.
         """
         for error in (ZeroDivisionError(), OSError(24, "Too many open files")):
             self.assertIsNone(describeListenError(error))

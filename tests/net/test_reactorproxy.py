@@ -45,7 +45,7 @@ class ReactorProxyTests(SynchronousTestCase):
 
     def test_notOpened(self) -> None:
         """
-        A port need not be opened at all.
+        The interceptor need not open a port.
         """
         reactor = MemoryReactorClock()
         endpoint = serverFromString(ReactorProxy(reactor, lambda factory, openPort: "no port"), "tcp:1")
@@ -54,7 +54,7 @@ class ReactorProxyTests(SynchronousTestCase):
 
     def test_forwarded(self) -> None:
         """
-        All other calls are the reactor's, and ports are opened unless they are intercepted.
+        All other calls are forwarded to the reactor.
         """
         reactor = MemoryReactorClock()
         proxy = ReactorProxy(reactor)

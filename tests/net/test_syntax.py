@@ -30,7 +30,7 @@ class SyntaxTests(SynchronousTestCase):
 
     def test_client(self) -> None:
         """
-        Right strings of servers are accepted whatever is in the files that they name.
+        Valid strings of servers are accepted, whatever the files that they name contain.
         """
         for description in (
             "tcp:127.0.0.1:11211",
@@ -46,7 +46,7 @@ class SyntaxTests(SynchronousTestCase):
 
     def test_wrongClient(self) -> None:
         """
-        A wrong string of a server is refused with the reason.
+        An invalid string of a server is refused with the reason.
         """
         for description, words in (
             ("smtp:x", "Unknown endpoint type"),
@@ -64,8 +64,8 @@ class SyntaxTests(SynchronousTestCase):
 
     def test_server(self) -> None:
         """
-        Right strings of listeners are accepted whatever is in the files that they name, and whatever sockets systemd
-        has given to this process.
+        Valid strings of listeners are accepted, whatever the files that they name contain, and whatever sockets systemd
+        has passed to this process.
         """
         for description in (
             "tcp:0",
@@ -84,7 +84,7 @@ class SyntaxTests(SynchronousTestCase):
 
     def test_wrongServer(self) -> None:
         """
-        A wrong string of a listener is refused with the reason.
+        An invalid string of a listener is refused with the reason.
         """
         for description, words in (
             ("smtp:x", "Unknown endpoint type"),

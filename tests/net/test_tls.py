@@ -29,7 +29,7 @@ class UsesTLSTests(SynchronousTestCase):
 
     def test_usesTLS(self) -> None:
         """
-        Strings that begin with ssl: or tls:, in any letters, may name certificates.
+        Strings that begin with C{ssl:} or C{tls:}, in any case, may name certificates.
         """
         found = [each for each in ("ssl:1", "TLS:x", "tcp:1", "unix:/ssl:x", "tlsx:1", "memory:") if usesTLS(each)]
         self.assertEqual(found, ["ssl:1", "TLS:x"])
@@ -37,12 +37,12 @@ class UsesTLSTests(SynchronousTestCase):
 
 class WordsTests(TLSTestCase):
     """
-    Tests for what people are told about keys and certificates.
+    Tests for the errors about keys and certificates.
     """
 
     def assertTold(self, description: str, told: str, server: bool = True) -> None:
         """
-        Assert that an endpoint string is refused, with some words and without examples of a better one.
+        Assert that an endpoint string is refused with a text, and without examples of other strings.
         """
         kind = SERVER if server else CLIENT
         kind.checkValue(description)
@@ -51,7 +51,7 @@ class WordsTests(TLSTestCase):
 
     def test_right(self) -> None:
         """
-        What is there and fits is taken.
+        Existing and matching files are accepted.
         """
         trusted = f"trustRoots={quoted(self.directory)}"
         ours = f"certificate={quoted(self.host.certificate)}:privateKey={quoted(self.host.key)}"
@@ -60,7 +60,7 @@ class WordsTests(TLSTestCase):
 
     def test_absent(self) -> None:
         """
-        A file or directory that is not there is told by its path.
+        The error for a missing file or directory names its path.
         """
         absent = "No such file or directory"
         self.assertTold("ssl:1:privateKey=/nonexistent/key", f"/nonexistent/key: {absent}")
@@ -70,7 +70,7 @@ class WordsTests(TLSTestCase):
 
     def test_nobody(self) -> None:
         """
-        A directory without authorities, with which nobody would be trusted, is told.
+        A directory without authorities is an error, because no peer could be verified.
         """
         empty = self.made("empty")
         (empty / "key.pem").write_bytes(self.host.key.read_bytes())
@@ -81,7 +81,7 @@ class WordsTests(TLSTestCase):
 
     def test_broken(self) -> None:
         """
-        What is no key or certificate, or does not belong to the other, is told in OpenSSL's words.
+        The error for an invalid key or certificate, or for two that do not match, is the text of OpenSSL.
         """
         broken = quoted(self.made("broken", "not a key"))
         for description, server in ((f"ssl:1:privateKey={broken}", True), (f"tls:x:1:certificate={broken}", False)):
@@ -95,7 +95,7 @@ class WordsTests(TLSTestCase):
 
     def test_noExtra(self) -> None:
         """
-        Without the packages for TLS it is told how to get them, and plain endpoints work.
+        Without the packages for TLS the error names the command to install them, and plain endpoints work.
         """
         with mock.patch.dict(sys.modules, {"OpenSSL": None}):
             told = "TLS needs packages that are not installed: pip install 'txconnpool[tls]'"
@@ -105,7 +105,7 @@ class WordsTests(TLSTestCase):
 
     def test_reason(self) -> None:
         """
-        Of what OpenSSL says, the last reason is told; of other exceptions, the text or the name.
+        The text of an OpenSSL error is its last reason; that of another exception is its text or the name of its class.
         """
         self.assertEqual(opensslReason(Exception([("a", "b", "first"), ("a", "b", "last")])), "last")
         self.assertEqual([opensslReason(error) for error in (Exception("x"), Exception([]), KeyError())],

@@ -34,12 +34,12 @@ from txconnpool.net.turn import Turn
 
 class TransportTests:
     """
-    What a transport does, whoever moves the bytes.
+    Tests for the behaviour that all transports have.
     """
 
     def test_inOrder(self: Any) -> None:
         """
-        What is written in several pieces arrives complete and in order.
+        Bytes written in several pieces arrive complete and in order.
         """
         server, client = self.pair()
         client.transport.write(b"one ")
@@ -51,7 +51,7 @@ class TransportTests:
 
     def test_answer(self: Any) -> None:
         """
-        What is written while data is received is sent.
+        Bytes written while data is received are sent.
         """
         server, client = self.pair()
         server.onData = lambda data: server.transport.write(data.upper())
@@ -62,7 +62,7 @@ class TransportTests:
 
     def test_fromTimer(self: Any) -> None:
         """
-        What is written from a timer is sent.
+        Bytes written by a timer are sent.
         """
         server, client = self.pair()
         self.reactor.callLater(0, server.transport.write, b"tick")
@@ -70,7 +70,7 @@ class TransportTests:
 
     def test_whenMade(self: Any) -> None:
         """
-        What is written as soon as the connection is made is sent.
+        Bytes written in C{connectionMade} are sent.
         """
         server, client = self.pair(Greeter, Greeter)
         self.until(lambda: server.data == client.data == b"welcome")
@@ -78,7 +78,7 @@ class TransportTests:
     @covers("5", "13")
     def test_mixedSizes(self: Any) -> None:
         """
-        Pieces of all sizes arrive unchanged at a peer that reads now and then.
+        Pieces of all sizes arrive unchanged at a peer that reads only now and then.
         """
         server, client = self.pair()
         server.transport.pauseProducing()
@@ -109,7 +109,7 @@ class TransportTests:
     @covers("13")
     def test_big(self: Any) -> None:
         """
-        A write far larger than what the kernel takes at once arrives complete, while the other direction works too.
+        A write far larger than the kernel accepts at once arrives complete, while the other direction works too.
         """
         server, client = self.pair()
         data = bytes(range(256)) * (BIG // 256)
@@ -149,7 +149,7 @@ class TransportTests:
 
     def test_interfaces(self: Any) -> None:
         """
-        The transport provides what it claims.
+        The transport provides the interfaces that it declares.
         """
         _, client = self.pair()
         for interface in (ITCPTransport, IConsumer, IPushProducer, ISystemHandle):
@@ -159,7 +159,7 @@ class TransportTests:
 
     def test_loseConnection(self: Any) -> None:
         """
-        Closing sends first what is unsent; both sides are told once that the connection is done.
+        Closing first sends unsent bytes; both sides are notified once that the connection is done.
         """
         server, client = self.pair()
         client.transport.write(b"x" * BIG)
@@ -174,7 +174,7 @@ class TransportTests:
 
     def test_writeAfterLoseConnection(self: Any) -> None:
         """
-        What is written before the connection is really closed is sent.
+        Bytes written before the connection is closed are sent.
         """
         server, client = self.pair()
         client.transport.write(b"x" * BIG)
@@ -185,7 +185,7 @@ class TransportTests:
 
     def test_closingReadsNothing(self: Any) -> None:
         """
-        A connection being closed reads nothing more, even if it is asked to.
+        A connection that is closing reads nothing, even if it is resumed.
         """
         server, client = self.pair()
         client.transport.write(b"x" * BIG)
@@ -198,7 +198,7 @@ class TransportTests:
 
     def test_stopProducing(self: Any) -> None:
         """
-        A transport that is told to stop producing closes.
+        C{stopProducing} closes a transport.
         """
         server, client = self.pair()
         client.transport.write(b"bye")
@@ -209,7 +209,7 @@ class TransportTests:
 
     def test_loseWhenMade(self: Any) -> None:
         """
-        A connection can be closed as soon as it is made.
+        A connection can be closed in C{connectionMade}.
         """
         servers, clients = Made(Refuser, self), Made(Recorder, self)
         port = self.reactor.listenTCP(0, servers, interface="127.0.0.1")
@@ -221,7 +221,8 @@ class TransportTests:
 
     def test_abort(self: Any) -> None:
         """
-        Aborting drops what is unsent; this side is told that it aborted, the other that the connection is lost.
+        Aborting drops unsent bytes. The reason is C{ConnectionAborted} on this side, and C{ConnectionLost} on the
+        other.
         """
         server, client = self.pair()
         server.transport.pauseProducing()
@@ -242,7 +243,7 @@ class TransportTests:
 
     def test_abortWhileReceiving(self: Any) -> None:
         """
-        A protocol may abort its own connection while it receives data, and gets nothing more.
+        A protocol may abort its own connection while it receives data, and then receives nothing more.
         """
         server, client = self.pair()
         server.onData = lambda data: server.transport.abortConnection()
@@ -253,7 +254,7 @@ class TransportTests:
 
     def test_abortHalf(self: Any) -> None:
         """
-        A connection that was aborted has no halves.
+        An aborted connection gets no half-close notifications.
         """
         _, client = self.pair(HalfCloser, HalfCloser)
         client.transport.write(b"x")
@@ -276,7 +277,7 @@ class TransportTests:
 
     def test_resetWhileBlocked(self: Any) -> None:
         """
-        A connection that is lost while it only writes is noticed.
+        A lost connection is detected while it only writes.
         """
         server, client = self.pair()
         server.transport.pauseProducing()
@@ -289,7 +290,7 @@ class TransportTests:
 
     def test_writeAfterwards(self: Any) -> None:
         """
-        Nothing that is done to a transport whose connection is gone has an effect.
+        No call on a transport whose connection is lost has an effect.
         """
         server, client = self.pair()
         client.transport.loseConnection()
@@ -306,7 +307,7 @@ class TransportTests:
 
     def test_closeWhileLost(self: Any) -> None:
         """
-        A protocol may use its transport while it is told that the connection is gone.
+        A protocol may use its transport in C{connectionLost}.
         """
         server, client = self.pair()
         server.onLost = lambda: (server.transport.write(b"x"), server.transport.loseConnection())
@@ -317,7 +318,8 @@ class TransportTests:
 
     def test_peerEnds(self: Any) -> None:
         """
-        A protocol that can do with half a connection is told once that the peer has ended, and goes on writing.
+        A protocol that supports half-closed connections is notified once that the peer has closed its side, and may
+        still write.
         """
         server, client = self.pair(HalfCloser, HalfCloser)
         client.transport.write(b"request")
@@ -339,7 +341,7 @@ class TransportTests:
 
     def test_endTwice(self: Any) -> None:
         """
-        Ending twice is ending once.
+        C{loseWriteConnection} may be called twice.
         """
         server, client = self.pair(HalfCloser, HalfCloser)
         client.transport.loseWriteConnection()
@@ -350,7 +352,8 @@ class TransportTests:
 
     def test_endAfterUnsent(self: Any) -> None:
         """
-        The end comes after all that was written before, also what was written between asking for it and the end.
+        The end of the stream comes after all bytes that were written before it was sent, including those written after
+        the call.
         """
         server, client = self.pair(HalfCloser, HalfCloser)
         client.transport.write(b"x" * BIG)
@@ -362,7 +365,7 @@ class TransportTests:
 
     def test_endOfWholeConnection(self: Any) -> None:
         """
-        A protocol that cannot do with half a connection loses it when the peer ends.
+        A protocol that does not support half-closed connections loses its connection when the peer closes its side.
         """
         server, client = self.pair(Recorder, HalfCloser)
         client.transport.loseWriteConnection()
@@ -371,7 +374,7 @@ class TransportTests:
 
     def test_endWithoutBeingTold(self: Any) -> None:
         """
-        A protocol need not be able to do with half a connection to ask for it.
+        A protocol that does not support half-closed connections may still close its own side.
         """
         server, client = self.pair(HalfCloser, Recorder)
         client.transport.loseWriteConnection()
@@ -381,7 +384,7 @@ class TransportTests:
 
     def test_failingHalves(self: Any) -> None:
         """
-        A protocol that fails when it is told of half a connection loses the other half.
+        If a protocol raises an exception in a half-close notification, its connection is closed.
         """
         server, client = self.pair(FailingHalf, FailingHalf)
         client.transport.loseWriteConnection()
@@ -394,7 +397,7 @@ class TransportTests:
 
     def test_pushProducer(self: Any) -> None:
         """
-        A push producer is paused when the peer does not read, and resumed when all is sent.
+        A push producer is paused when the peer does not read, and resumed when all bytes are sent.
         """
         server, client = self.pair()
         server.transport.pauseProducing()
@@ -418,7 +421,8 @@ class TransportTests:
 
     def test_nextProducer(self: Any) -> None:
         """
-        Only one producer can be registered; after it is unregistered, in whatever state, another is paused as it was.
+        Only one producer can be registered. After it was unregistered, in any state, another one is paused in the same
+        way.
         """
         server, client = self.pair()
         server.transport.pauseProducing()
@@ -434,7 +438,7 @@ class TransportTests:
 
     def test_pullProducer(self: Any) -> None:
         """
-        A pull producer is asked for more whenever all is sent, until it is unregistered.
+        A pull producer is asked for bytes whenever all bytes are sent, until it is unregistered.
         """
         server, client = self.pair()
         producer = Puller(client.transport, 50)
@@ -446,7 +450,7 @@ class TransportTests:
 
     def test_briefPullProducer(self: Any) -> None:
         """
-        A pull producer that has nothing to say may unregister itself at once.
+        A pull producer without bytes may unregister itself at once.
         """
         server, client = self.pair()
         client.transport.registerProducer(Puller(client.transport, 0), False)
@@ -454,7 +458,7 @@ class TransportTests:
 
     def test_stoppedProducer(self: Any) -> None:
         """
-        A producer is stopped once when the connection is gone, or if it was gone before.
+        A producer is stopped once when the connection is lost. One that is registered later is stopped at once.
         """
         server, client = self.pair()
         first, second = Pusher(), Pusher()
@@ -466,7 +470,7 @@ class TransportTests:
 
     def test_closeAfterProducer(self: Any) -> None:
         """
-        A producer that is paused when the connection is closed is asked for the rest before that.
+        A producer that is paused when the connection is closed is resumed before that, to write its remaining bytes.
         """
         server, client = self.pair()
         producer = Pusher()
@@ -480,7 +484,7 @@ class TransportTests:
 
     def test_closeWithoutRest(self: Any) -> None:
         """
-        When a producer that was asked for the rest has none, unregistering it closes the connection.
+        If such a producer has no bytes, unregistering it closes the connection.
         """
         server, client = self.pair()
         producer = Pusher()
@@ -496,7 +500,7 @@ class TransportTests:
 
     def test_closeWithProducer(self: Any) -> None:
         """
-        A push producer that is not paused, though it was once, does not keep the connection from closing.
+        A push producer that is not paused does not delay the close, even if it was paused before.
         """
         server, client = self.pair()
         producer = Pusher()
@@ -511,7 +515,7 @@ class TransportTests:
 
     def test_failingProducer(self: Any) -> None:
         """
-        A producer that fails when it is resumed costs its connection.
+        A producer that raises an exception when it is resumed loses its connection.
         """
         server, client = self.pair()
         producer = Pusher()
@@ -538,7 +542,7 @@ class TransportTests:
 
     def test_pauseWhileReceiving(self: Any) -> None:
         """
-        A protocol that pauses while it receives data gets nothing until it resumes, though it may write.
+        A protocol that pauses while it receives data receives nothing until it resumes, and may write.
         """
         server, client = self.pair()
         server.onData = lambda data: (server.transport.pauseProducing(), server.transport.write(data))
@@ -552,7 +556,7 @@ class TransportTests:
 
     def test_pausedEnd(self: Any) -> None:
         """
-        A peer that closes is noticed when reading is resumed, after its last bytes.
+        A peer that closes is detected when reading is resumed, after its last bytes.
         """
         server, client = self.pair()
         server.transport.pauseProducing()
@@ -570,7 +574,7 @@ class TransportTests:
 
     def test_failure(self: Any) -> None:
         """
-        An exception that a protocol lets out is logged once and costs its own connection, no other.
+        An exception of a protocol is logged once, and closes its own connection and no other.
         """
         pairs = [self.pair() for _ in range(3)]
         pairs[1][0].onData = lambda data: 1 // 0
@@ -585,7 +589,7 @@ class TransportTests:
 
     def test_failureAfterAbort(self: Any) -> None:
         """
-        A protocol that aborts and then fails is told of the end once.
+        A protocol that aborts and then raises an exception is notified of the end once.
         """
         server, client = self.pair()
         server.onData = lambda data: (server.transport.abortConnection(), 1 // 0)
@@ -597,7 +601,7 @@ class TransportTests:
 
     def test_failingEnd(self: Any) -> None:
         """
-        An exception that a protocol lets out when it is told of the end is logged once, and others go on.
+        An exception in C{connectionLost} is logged once, and other connections go on.
         """
         pairs = [self.pair() for _ in range(2)]
         pairs[0][0].onLost = lambda: 1 // 0
@@ -608,7 +612,7 @@ class TransportTests:
 
     def test_failingAlways(self: Any) -> None:
         """
-        A protocol that fails again when it is told of the end costs no other connection.
+        A protocol that also raises an exception in C{connectionLost} affects no other connection.
         """
         pairs = [self.pair() for _ in range(2)]
         pairs[0][0].onData = pairs[0][0].onLost = lambda *args: 1 // 0
@@ -640,8 +644,8 @@ class TransportTests:
 
     def test_neighborPaused(self: Any) -> None:
         """
-        A protocol may pause another that has data in the same turn. What was read by then may still come, and what
-        comes later is there when it is resumed.
+        A protocol may pause another one that has data in the same turn. Bytes that were read already may still be
+        delivered; later ones are delivered when it is resumed.
         """
         pairs = [self.pair() for _ in range(2)]
         (first, firstClient), (second, secondClient) = pairs
@@ -676,7 +680,7 @@ class TransportTests:
 
 class TwistedTests(TransportTests, Sockets):
     """
-    Twisted's own transports.
+    The tests with Twisted's own transports.
     """
 
     direct = False
@@ -692,7 +696,7 @@ class TwistedTests(TransportTests, Sockets):
 
 class TwistedUNIXTests(TwistedTests):
     """
-    Twisted's own transports, on UNIX sockets.
+    The tests with Twisted's own transports on UNIX sockets.
     """
 
     domain = "UNIX"
@@ -700,12 +704,12 @@ class TwistedUNIXTests(TwistedTests):
 
 class DirectTests(TransportTests, Sockets):
     """
-    Sockets that were taken over.
+    The tests with direct transports.
     """
 
     def test_adopted(self) -> None:
         """
-        These tests run on sockets that were taken over, and the reactor watches nothing but the one turn.
+        These tests use direct transports, and the reactor watches only the one turn.
         """
         server, client = self.pair()
         self.assertIsInstance(server.transport, DirectTransport)
@@ -720,7 +724,7 @@ class DirectTests(TransportTests, Sockets):
 
 class DirectUNIXTests(DirectTests):
     """
-    UNIX sockets that were taken over.
+    The tests with direct transports on UNIX sockets.
     """
 
     domain = "UNIX"
@@ -728,7 +732,7 @@ class DirectUNIXTests(DirectTests):
 
 class DirectPollTests(DirectTests):
     """
-    Sockets that were taken over, on the poll reactor.
+    The tests with direct transports on the poll reactor.
     """
 
     def makeReactor(self) -> Any:
@@ -740,7 +744,7 @@ class DirectPollTests(DirectTests):
 
 class DirectSelectTests(DirectTests):
     """
-    Sockets that were taken over, on the select reactor.
+    The tests with direct transports on the select reactor.
     """
 
     def makeReactor(self) -> Any:
@@ -752,12 +756,12 @@ class DirectSelectTests(DirectTests):
 
 class DirectAsyncioTests(DirectTests):
     """
-    Sockets that were taken over, on the asyncio reactor.
+    The tests with direct transports on the asyncio reactor.
     """
 
     def makeReactor(self) -> Any:
         """
-        @return: a reactor on a loop of its own.
+        @return: a reactor on an event loop of its own.
         """
         self.loop = asyncio.new_event_loop()
         self.addCleanup(self.loop.close)
@@ -765,7 +769,7 @@ class DirectAsyncioTests(DirectTests):
 
     def step(self, delay: float = 0) -> None:
         """
-        Let the loop take one turn, without the pause that the reactor's own C{iterate} makes.
+        Run one iteration of the event loop, without the pause of the reactor's C{iterate}.
         """
         if delay:
             self.loop.call_later(delay, self.loop.stop)

@@ -26,14 +26,14 @@ from txconnpool.net.turn import ROUNDS, turns
 
 class TurnTests(Sockets):
     """
-    What is particular to sockets that were taken over.
+    Tests for the behaviour that only direct transports have.
     """
 
     def messages(self) -> tuple[Recorder, socket.socket]:
         """
-        Make a pair of sockets that keep the boundaries of what is sent.
+        Create a pair of sockets that preserve message boundaries.
 
-        @return: a recorder that has taken one over, and the other.
+        @return: a recorder that has taken one over, and the other one.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         theirs.setblocking(False)
@@ -51,7 +51,7 @@ class TurnTests(Sockets):
 
     def test_oneSend(self) -> None:
         """
-        All that is written in one turn is sent at its end, at once.
+        All bytes written in one turn are sent at its end, with one call.
         """
         recorder, peer = self.messages()
 
@@ -71,7 +71,7 @@ class TurnTests(Sockets):
 
     def test_oneSendOutsideOfTurns(self) -> None:
         """
-        All that is written outside of a turn is sent at once, with one call to come for all transports.
+        Bytes written outside a turn are sent with one call for each transport, by one delayed call for all transports.
         """
         pairs = [self.messages() for _ in range(3)]
         for recorder, _ in pairs:
@@ -85,7 +85,7 @@ class TurnTests(Sockets):
 
     def test_noCallLeft(self) -> None:
         """
-        When the last transport goes, the call that was to settle it goes too.
+        When the last transport is removed, the delayed call that was to settle it is cancelled.
         """
         recorder, _ = self.messages()
         recorder.transport.write(b"a")
@@ -94,7 +94,7 @@ class TurnTests(Sockets):
 
     def test_largePiecesNotJoined(self) -> None:
         """
-        What goes with a large piece is sent in one call with it.
+        A large piece and others are sent with one call, without being joined.
         """
         recorder, peer = self.messages()
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 18)
@@ -105,7 +105,7 @@ class TurnTests(Sockets):
 
     def test_unsent(self) -> None:
         """
-        The number of unsent bytes can be read at any time, and is none when the connection is gone.
+        C{unsent} is correct at any time, and 0 after the connection is lost.
         """
         server, client = self.pair()
         server.transport.pauseProducing()
@@ -124,7 +124,7 @@ class TurnTests(Sockets):
 
     def test_smallPiecesOfAFullSocket(self) -> None:
         """
-        What is written in small pieces while the peer does not read takes no more memory than its bytes do.
+        Small pieces that are written while the peer does not read use no more memory than their bytes.
         """
         server, client = self.pair()
         server.transport.pauseProducing()
@@ -139,7 +139,7 @@ class TurnTests(Sockets):
 
     def test_copyOfSocket(self) -> None:
         """
-        A socket of which somebody else has a copy, a child process for one, is not watched once it is closed.
+        A closed socket is not watched, even if a child process has a copy of it.
         """
         recorder, peer = self.messages()
         another, _ = self.messages()
@@ -156,7 +156,7 @@ class TurnTests(Sockets):
     @covers("26")
     def test_nothingKept(self) -> None:
         """
-        A transport whose connection is gone keeps neither the protocol nor what was unsent.
+        A transport whose connection is lost keeps no reference to the protocol or to unsent bytes.
         """
         recorder, _ = self.messages()
         transport = recorder.transport
@@ -175,7 +175,7 @@ class TurnTests(Sockets):
 
     def test_failingEnds(self) -> None:
         """
-        Protocols that fail when they are told that the reactor ends, or that the peer has reset, cost no other.
+        A protocol that raises an exception when the reactor ends, or when the peer resets, affects no other connection.
         """
         pairs = [self.pair() for _ in range(2)]
         for server, client in pairs:
@@ -202,7 +202,7 @@ class TurnTests(Sockets):
 
     def test_brokenWhileCrowded(self) -> None:
         """
-        That a connection is broken, found when a producer is to be paused, is told not then but later.
+        If a connection is found to be broken while a producer is paused, the protocol is notified later and not then.
         """
         server, client = self.pair()
         client.transport.registerProducer(Pusher(), True)
@@ -216,7 +216,7 @@ class TurnTests(Sockets):
 
     def test_resumedAfterEnd(self) -> None:
         """
-        A protocol is not told a second time that the peer has ended, though it resumes reading.
+        A protocol is not notified a second time that the peer has closed its side if it resumes reading.
         """
         server, client = self.pair(HalfCloser, HalfCloser)
         client.transport.loseWriteConnection()
@@ -228,7 +228,7 @@ class TurnTests(Sockets):
 
     def test_otherSocketSameNumber(self) -> None:
         """
-        An event of a socket that was closed earlier in the turn does no harm to a new one that got its number.
+        An event of a socket that was closed earlier in the turn does not affect a new socket with the same descriptor.
         """
         first, firstPeer = self.messages()
         second, secondPeer = self.messages()
@@ -254,7 +254,7 @@ class TurnTests(Sockets):
     @covers("20")
     def test_fairness(self) -> None:
         """
-        Two transports with endless work in between do not keep the reactor from the rest of the application.
+        Two transports that always have work for each other do not block the rest of the application.
         """
         server, client = self.pair()
         counts = []
@@ -275,7 +275,7 @@ class TurnTests(Sockets):
 
     def test_fairnessInATurn(self) -> None:
         """
-        Those who always have something to read do not keep the others from being read.
+        Connections that always have bytes to read do not block the others.
         """
         self.patch(turnModule, "READ_MAX", 0)
         pairs = [self.messages() for _ in range(10)]
@@ -291,7 +291,7 @@ class TurnTests(Sockets):
 
     def test_endlessProducer(self) -> None:
         """
-        A pull producer whose bytes the kernel always takes does not keep the reactor from the rest of the application.
+        A pull producer whose bytes the kernel always accepts does not block the rest of the application.
         """
         recorder, peer = self.messages()
         producer = Puller(recorder.transport, 1000)
@@ -303,8 +303,7 @@ class TurnTests(Sockets):
 
     def test_turnInTurn(self) -> None:
         """
-        A protocol that lets the reactor run while it receives data breaks nothing: what others were sent before and
-        meanwhile comes in this order.
+        A protocol may run the reactor while it receives data: other connections get their bytes in order.
         """
         first, firstPeer = self.messages()
         second, secondPeer = self.messages()
@@ -325,7 +324,7 @@ class TurnTests(Sockets):
 
     def test_allGoneInTurnInTurn(self) -> None:
         """
-        So does one that loses all connections meanwhile.
+        All connections may be lost in such a nested turn.
         """
         recorder, peer = self.messages()
 
@@ -353,7 +352,7 @@ class TurnTests(Sockets):
 
     def test_reactorEmptied(self) -> None:
         """
-        A reactor from which everything was removed gets the turn again with the next connection.
+        If all readers were removed from a reactor, the next connection adds the turn again.
         """
         recorder, peer = self.messages()
         self.reactor.removeAll()
@@ -365,7 +364,7 @@ class TurnTests(Sockets):
 
     def test_closedUnderneath(self) -> None:
         """
-        A connection that is closed by way of its connector is left.
+        A connection that is closed through its connector is removed.
         """
         server, client = self.pair()
         self.connector.disconnect()
@@ -376,7 +375,7 @@ class TurnTests(Sockets):
 
     def test_startedUnderneath(self) -> None:
         """
-        Should the transport underneath be made to read, the protocol gets the bytes all the same.
+        If the underlying transport is resumed, the protocol still gets the bytes.
         """
         server, client = self.pair()
         server.transport.pauseProducing()
@@ -386,7 +385,7 @@ class TurnTests(Sockets):
 
     def test_lostTogether(self) -> None:
         """
-        With its last connection a turn leaves the reactor, and the next connection starts another.
+        A turn is removed from the reactor with its last connection, and the next connection adds it again.
         """
         for _ in range(2):
             server, client = self.pair()
@@ -398,7 +397,7 @@ class TurnTests(Sockets):
 
     def test_alreadyTaken(self) -> None:
         """
-        A transport that was taken over already is kept.
+        A direct transport is not taken over again.
         """
         recorder, _ = self.messages()
         self.assertIs(adopt(recorder, self.reactor), recorder.transport)

@@ -1,6 +1,6 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-What the tests of endpoints with certificates share.
+Shared code of tests for endpoints with certificates.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tests.certificates import Certificate, missingTLS, quoted
 
 class Named(Factory):
     """
-    A factory that can be told from others.
+    A factory with a name.
     """
 
     protocol = Protocol
@@ -30,14 +30,14 @@ class Named(Factory):
 
 class TLSTestCase(SynchronousTestCase):
     """
-    What the tests with certificates share.
+    Base class of tests with certificates.
     """
 
     skip = missingTLS
 
     def setUp(self) -> None:
         """
-        Make an authority, and a host with a certificate of it.
+        Create an authority, and a host with a certificate of it.
         """
         self.directory = Path(self.mktemp()).absolute()
         self.directory.mkdir()
@@ -46,7 +46,7 @@ class TLSTestCase(SynchronousTestCase):
 
     def made(self, name: str, content: str | None = None) -> Path:
         """
-        Make a directory, or a file.
+        Create a directory or a file.
         """
         path = self.directory / name
         if content is None:

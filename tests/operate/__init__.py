@@ -1,4 +1,4 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests of L{txconnpool}: one module per module, C{real} against real servers, C{bench} for measuring.
+Tests for L{txconnpool.operate}.
 """
