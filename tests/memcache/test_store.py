@@ -1,7 +1,8 @@
 # -*- test-case-name: tests.memcache.test_store -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests for L{txconnpool.memcache.store}. C{tests/real/test_embedded.py} tests that its replies are those of memcached.
+Tests for L{txconnpool.memcache.store} and L{txconnpool.memcache.execution}. C{tests/real/test_embedded.py} compares the
+replies with those of memcached.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txconnpool.memcache.store import ITEM_MAX, ITEM_OVERHEAD, RELATIVE_MAX, STORE_MIN, Commands, Item, Store
+from txconnpool.memcache.execution import Executor
+from txconnpool.memcache.store import ITEM_MAX, ITEM_OVERHEAD, RELATIVE_MAX, STORE_MIN, Item, Store
 
 
-class Server(Commands):
+class Server(Executor):
     """
-    Commands on a new store, with a clock to set.
+    An executor on a new store, with a clock to set.
     """
 
     def __init__(self, size: int = 1 << 20) -> None:

@@ -9,7 +9,7 @@ programs that use memcached::
     clientFromString(reactor, "memory:size=64m").connect(factory)
     MemoryEndpoint(Clock(), Store()).connect(factory)     # with a clock and a store that the test controls
 
-It implements all of memcached's text protocol (L{txconnpool.memcache.store}). It has no timers: an expired item is
+It implements all of memcached's text protocol (L{txconnpool.memcache.execution}). It has no timers: an expired item is
 removed when a request looks for it.
 """
 
@@ -30,7 +30,8 @@ from twisted.plugin import IPlugin
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txconnpool.memcache.store import STORE_MIN, Commands, Store
+from txconnpool.memcache.execution import Executor
+from txconnpool.memcache.store import STORE_MIN, Store
 from txconnpool.net.inprocess import InProcessEndpoint
 from txconnpool.wire import ANSWER, BROADCAST, CLOSE, MORE, SPLIT, STATISTICS, SWALLOW, Command
 from txconnpool.wire.memcache.dialect import Memcache
@@ -56,7 +57,7 @@ class _Server(Protocol):
     def __init__(self, reactor: IReactorTime, store: Store) -> None:
         self._reactor = reactor
         self._store = store
-        self._commands = Commands(store)
+        self._executor = Executor(store)
         self._read = Memcache(maxItemSize=store.itemMax).requestReader().read
         self.buffered = b""
         self._swallow = 0  # bytes of a refused request that are still to be received and dropped
@@ -105,7 +106,7 @@ class _Server(Protocol):
                 self.transport.loseConnection()
                 end = len(data)
             elif what is STATISTICS:
-                write(self._commands.statistics(payload, self._reactor.seconds()))
+                write(self._executor.statistics(payload, self._reactor.seconds()))
             elif what is ANSWER:
                 if end > len(data):
                     self._swallow, self._refusal = end - len(data), payload
@@ -116,7 +117,7 @@ class _Server(Protocol):
                     what, payload = payload
                 elif what is SPLIT:
                     what, payload = payload[0], None  # the store answers all keys at once
-                reply = self._commands.execute(payload or data[pos:end], self._reactor.seconds())
+                reply = self._executor.execute(payload or data[pos:end], self._reactor.seconds())
                 assert isinstance(what, Command), what
                 shown = what.visible(reply)
                 if end > len(data):
