@@ -58,16 +58,10 @@ class Recorder(Protocol):
         self.transport = adopt(self, self.case.reactor, direct=self.case.direct)
 
     def dataReceived(self, data: bytes) -> None:
-        """
-        Record the bytes.
-        """
         self.data += data
         self.onData(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """
-        Record the reason.
-        """
         assert reason.value is not None
         self.reasons.append(reason.value)
         self.onLost()
@@ -80,15 +74,9 @@ class HalfCloser(Recorder):
     """
 
     def readConnectionLost(self) -> None:
-        """
-        Record that the peer has closed its side.
-        """
         self.notes.append("read")
 
     def writeConnectionLost(self) -> None:
-        """
-        Record that this side is closed.
-        """
         self.notes.append("write")
 
 
@@ -98,15 +86,9 @@ class FailingHalf(HalfCloser):
     """
 
     def readConnectionLost(self) -> None:
-        """
-        Raise an exception.
-        """
         raise ZeroDivisionError()
 
     def writeConnectionLost(self) -> None:
-        """
-        Raise an exception.
-        """
         raise ZeroDivisionError()
 
 
@@ -116,9 +98,6 @@ class Greeter(Recorder):
     """
 
     def connectionMade(self) -> None:
-        """
-        Write some bytes.
-        """
         super().connectionMade()
         self.transport.write(b"welcome")
 
@@ -129,9 +108,6 @@ class Refuser(Recorder):
     """
 
     def connectionMade(self) -> None:
-        """
-        Write some bytes and close.
-        """
         super().connectionMade()
         self.transport.write(b"no")
         self.transport.loseConnection()
@@ -187,9 +163,6 @@ class Puller:
         self.transport.write(piece)
 
     def stopProducing(self) -> None:
-        """
-        Record the call.
-        """
         self.calls.append("stop")
 
 

@@ -144,7 +144,7 @@ class PeerTests(SynchronousTestCase):
             self.assertEqual(peerOf(StringTransport(peerAddress=address)), written)
 
 
-class PartTests(SynchronousTestCase):
+class CloseAfterFlushTests(SynchronousTestCase):
     """
     Tests for L{closeAfterFlush}.
     """

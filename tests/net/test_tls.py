@@ -40,14 +40,14 @@ class WordsTests(TLSTestCase):
     Tests for the errors about keys and certificates.
     """
 
-    def assertTold(self, description: str, told: str, server: bool = True) -> None:
+    def assertError(self, description: str, text: str, server: bool = True) -> None:
         """
         Assert that an endpoint string is refused with a text, and without examples of other strings.
         """
         kind = SERVER if server else CLIENT
         kind.checkValue(description)
         error = self.assertRaises(ValueError, kind.checkFiles, description)
-        self.assertEqual(str(error), told)
+        self.assertEqual(str(error), text)
 
     def test_right(self) -> None:
         """
@@ -63,21 +63,21 @@ class WordsTests(TLSTestCase):
         The error for a missing file or directory names its path.
         """
         absent = "No such file or directory"
-        self.assertTold("ssl:1:privateKey=/nonexistent/key", f"/nonexistent/key: {absent}")
-        self.assertTold(self.server("caCertsDir=/nonexistent/x"), f"/nonexistent/x: {absent}")
-        self.assertTold("tls:x:1:trustRoots=/nonexistent/x", f"/nonexistent/x: {absent}", server=False)
-        self.assertTold("tls:x:1:certificate=/nonexistent/x", f"/nonexistent/x: {absent}", server=False)
+        self.assertError("ssl:1:privateKey=/nonexistent/key", f"/nonexistent/key: {absent}")
+        self.assertError(self.server("caCertsDir=/nonexistent/x"), f"/nonexistent/x: {absent}")
+        self.assertError("tls:x:1:trustRoots=/nonexistent/x", f"/nonexistent/x: {absent}", server=False)
+        self.assertError("tls:x:1:certificate=/nonexistent/x", f"/nonexistent/x: {absent}", server=False)
 
-    def test_nobody(self) -> None:
+    def test_noAuthorities(self) -> None:
         """
         A directory without authorities is an error, because no peer could be verified.
         """
         empty = self.made("empty")
         (empty / "key.pem").write_bytes(self.host.key.read_bytes())
-        told = f"no certificate in the .pem files of {empty}"
-        self.assertTold(self.server(f"caCertsDir={quoted(empty)}"), told)
-        self.assertTold(f"tls:x:1:trustRoots={quoted(empty)}", told, server=False)
-        self.assertTold(f"ssl:x:1:caCertsDir={quoted(empty)}", told, server=False)
+        text = f"no certificate in the .pem files of {empty}"
+        self.assertError(self.server(f"caCertsDir={quoted(empty)}"), text)
+        self.assertError(f"tls:x:1:trustRoots={quoted(empty)}", text, server=False)
+        self.assertError(f"ssl:x:1:caCertsDir={quoted(empty)}", text, server=False)
 
     def test_broken(self) -> None:
         """
@@ -90,17 +90,17 @@ class WordsTests(TLSTestCase):
             self.assertRegex(str(error), "^certificate or key: [a-z ]+$")
         other = Certificate(self.directory, "other", self.authority)
         pair = f"privateKey={quoted(other.key)}:certKey={quoted(self.host.certificate)}"
-        told = "Certificate public and private keys do not match; expected something else"
-        self.assertTold(f"ssl:1:{pair}", told)
+        text = "Certificate public and private keys do not match; expected something else"
+        self.assertError(f"ssl:1:{pair}", text)
 
     def test_noExtra(self) -> None:
         """
         Without the packages for TLS the error names the command to install them, and plain endpoints work.
         """
         with mock.patch.dict(sys.modules, {"OpenSSL": None}):
-            told = "TLS needs packages that are not installed: pip install 'txconnpool[tls]'"
-            self.assertTold(self.server(), told)
-            self.assertTold("tls:x:1", told, server=False)
+            text = "TLS needs packages that are not installed: pip install 'txconnpool[tls]'"
+            self.assertError(self.server(), text)
+            self.assertError("tls:x:1", text, server=False)
             SERVER.checkFiles("tcp:1")
 
     def test_reason(self) -> None:
