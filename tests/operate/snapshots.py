@@ -10,7 +10,8 @@ from typing import Any
 
 from tests.stage import Stage
 from txconnpool.operate.statistics.snapshot import takeSnapshot
-from txconnpool.operate.statistics.table import POOL, PROCESS, SERVER, PoolSource, ProcessSource
+from txconnpool.operate.statistics.sources import PoolSource, ProcessSource
+from txconnpool.operate.statistics.table import POOL, PROCESS, SERVER
 
 
 def snapshotOf(stage: Stage, running: bool = True) -> dict[str, Any]:

@@ -21,12 +21,8 @@ from zope.interface.verify import verifyObject
 
 from tests.pipes import Pipe
 from txconnpool.config.settings import PoolSettings, Settings
-from txconnpool.operate.http import (
-    CONNECTIONS,
-    IDLE,
-    StatisticsService,
-    health,
-)
+from txconnpool.operate.http.server import CONNECTIONS, IDLE
+from txconnpool.operate.http.service import StatisticsService, health
 from txconnpool.operate.service import ProxyService
 from txconnpool.operate.statistics.history import INTERVAL
 from txconnpool.operate.workers.channel import ChannelError

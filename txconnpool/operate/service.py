@@ -22,7 +22,7 @@ from txconnpool.config.settings import PoolSettings, Settings
 from txconnpool.operate.reload import Changeable, cannotChange
 from txconnpool.operate.statistics.reply import general, perServer, perSession, settingsInForce
 from txconnpool.operate.statistics.snapshot import Snapshot, takeSnapshot
-from txconnpool.operate.statistics.table import PoolSource, ProcessSource
+from txconnpool.operate.statistics.sources import PoolSource, ProcessSource
 from txconnpool.proxy.listener import Listen, listenOn
 from txconnpool.proxy.memory import BufferedBytes
 from txconnpool.proxy.proxy import PoolProxy, dialectLimits
@@ -39,12 +39,12 @@ def statisticsService(description: str | None, source: Callable[[], Any], reacto
     @param description: the address to listen on, a server endpoint string; C{None}: no service.
     @param source: returns a snapshot, or a Deferred that fires with one.
 
-    @return: a L{txconnpool.operate.http.StatisticsService}, or C{None}.
+    @return: a L{txconnpool.operate.http.service.StatisticsService}, or C{None}.
     """
     if description is None:
         return None
     # This imports Twisted's web server, which takes time and memory.
-    from txconnpool.operate.http import StatisticsService
+    from txconnpool.operate.http.service import StatisticsService
 
     return StatisticsService(description, source, reactor)
 
@@ -54,7 +54,7 @@ class ProxyService(MultiService, Changeable):
     The proxy: all pools of the settings, each with its listeners.
 
     @ivar proxies: a proxy for each pool, in the order of the settings.
-    @ivar statistics: a L{txconnpool.operate.http.StatisticsService} that serves their statistics, or C{None}.
+    @ivar statistics: a L{txconnpool.operate.http.service.StatisticsService} that serves their statistics, or C{None}.
     @ivar buffered: the bytes held for all clients.
     @ivar fullSnapshot: returns a snapshot for the replies to C{stats}, or a Deferred that fires with one. With several
         processes it is a snapshot of all of them.

@@ -22,7 +22,8 @@ from tests.stage import Stage
 from txconnpool import __version__
 from txconnpool.operate.statistics.prometheus import exposition, metricName
 from txconnpool.operate.statistics.snapshot import takeSnapshot
-from txconnpool.operate.statistics.table import POOL, PROCESS, SERVER, STATES, ProcessSource
+from txconnpool.operate.statistics.sources import STATES, ProcessSource
+from txconnpool.operate.statistics.table import POOL, PROCESS, SERVER
 from txconnpool.proxy.flow import SessionLimits
 
 

@@ -14,16 +14,14 @@ from operator import add
 from typing import Any, Final
 
 from txconnpool import __version__
+from txconnpool.operate.statistics.sources import PoolSource, ProcessSource, ServerSource
 from txconnpool.operate.statistics.table import (
     POOL,
     POOL_OWN,
     PROCESS,
     SERVER,
     SUMMED,
-    PoolSource,
-    ProcessSource,
     Scope,
-    ServerSource,
     Statistic,
     Value,
 )

@@ -22,7 +22,7 @@ from txconnpool.operate.operations import mergeTexts
 from txconnpool.operate.reload import Changeable
 from txconnpool.operate.service import statisticsService
 from txconnpool.operate.statistics.snapshot import Snapshot, takeSnapshot
-from txconnpool.operate.statistics.table import ProcessSource
+from txconnpool.operate.statistics.sources import ProcessSource
 from txconnpool.operate.workers.acceptors import Acceptor, Acceptors
 from txconnpool.operate.workers.channel import ChannelError
 from txconnpool.operate.workers.operations import WorkerOperations
@@ -40,7 +40,7 @@ class SupervisorService(Service, Changeable):
     The proxy in several processes: this one listens and accepts, workers serve the clients.
 
     @ivar workers: the workers.
-    @ivar statistics: a L{txconnpool.operate.http.StatisticsService} that serves their statistics, or C{None}.
+    @ivar statistics: a L{txconnpool.operate.http.service.StatisticsService} that serves their statistics, or C{None}.
     """
 
     def __init__(self, settings: Settings, reactor: Any = None) -> None:

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.operate.test_http -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Statistics over HTTP: Prometheus' text, JSON, a health check, and a status page.
+The service that serves statistics over HTTP.
 
 Everything here is read-only: it serves snapshots (L{txconnpool.operate.statistics.snapshot}) for GET and HEAD. While
 the service runs, one timer takes the samples for the graphs of the status page.
@@ -21,38 +21,28 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IListeningPort
 from twisted.logger import Logger
-from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET, Request, Site
+from twisted.web.server import Request
 
 from txconnpool.net.listening import Listener, raiseIfFailed
 from txconnpool.operate.events import Events
+from txconnpool.operate.http.server import IDLE, Connections, FunctionResource, QuietSite, Response
 from txconnpool.operate.statistics.history import INTERVAL, History
 from txconnpool.operate.statistics.prometheus import exposition
 from txconnpool.operate.statistics.snapshot import Snapshot
 
 _log = Logger("txconnpool.http")
 
-#: The most HTTP connections: there are few people and few scrapers.
-CONNECTIONS: Final = 50
-
-#: Seconds without a request after which an HTTP connection is closed.
-IDLE: Final = 30.0
-
 #: Returns a L{Snapshot}, or a Deferred that fires with one.
 Source = Callable[[], Any]
 
-#: A response: the status code, the content type and the body.
-Response = tuple[int, bytes, bytes]
-
-_TEXT: Final = b"text/plain; charset=utf-8"
 _JSON: Final = b"application/json"
 _HTML: Final = b"text/html; charset=utf-8"
 _PROMETHEUS: Final = b"text/plain; version=0.0.4; charset=utf-8"
 
 
-def _json(value: object) -> bytes:
+def _toJSON(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
 
 
@@ -71,123 +61,6 @@ def _statusPage() -> tuple[bytes, bytes]:
         b"frame-ancestors 'none'; script-src 'sha256-%s'; style-src 'sha256-%s'"
     ) % (hashes[b"script"], hashes[b"style"])
     return page, policy
-
-
-class _Request(Request):
-    """
-    A request whose body is dropped.
-    """
-
-    def handleContentChunk(self, data: bytes) -> None:
-        """
-        Drop a part of the body.
-        """
-
-
-class FunctionResource(Resource):
-    """
-    A resource that answers GET and HEAD with the result of a function.
-    """
-
-    def __init__(self, respond: Callable[[Request], Any], headers: dict[bytes, bytes]) -> None:
-        """
-        @param respond: returns a L{Response}, or a Deferred that fires with one.
-        @param headers: headers of all responses.
-        """
-        super().__init__()
-        self._respond = respond
-        self._headers = headers
-
-    def render_GET(self, request: Request) -> int:
-        """
-        Respond to a request, with status 503 if the function fails.
-        """
-        gone: list[Failure] = []
-        request.notifyFinish().addErrback(gone.append)
-
-        def write(response: Response) -> None:
-            if gone:
-                return
-            code, kind, body = response
-            request.setResponseCode(code)
-            for name, value in {b"content-type": kind, b"content-length": b"%d" % len(body), **self._headers}.items():
-                request.setHeader(name, value)
-            if request.method != b"HEAD":
-                request.write(body)
-            request.finish()
-
-        def failed(failure: Failure) -> Response:
-            _log.failure("no statistics", failure)
-            return 503, _TEXT, b"no statistics at the moment; see the log\n"
-
-        maybeDeferred(self._respond, request).addErrback(failed).addCallback(write)
-        return NOT_DONE_YET
-
-
-class _Site(Site):
-    """
-    A site without an access log, which an open status page would fill, and without the log's timer.
-    """
-
-    requestFactory = _Request
-    noisy = False
-
-    def startFactory(self) -> None:
-        """
-        Do nothing. L{Site} opens its log here.
-        """
-
-    def stopFactory(self) -> None:
-        """
-        Do nothing. L{Site} closes its log here.
-        """
-
-    def log(self, request: Any) -> None:
-        """
-        Do not log the request.
-        """
-
-
-class _Connections(WrappingFactory):
-    """
-    Bounds the number of HTTP connections, and closes them.
-    """
-
-    noisy = False
-
-    def __init__(self, site: Site) -> None:
-        super().__init__(site)
-        self._empty: list[Deferred[None]] = []
-
-    def buildProtocol(self, addr: Any) -> Any:
-        """
-        @return: a new connection; C{None}, which closes it, if there are too many.
-        """
-        return super().buildProtocol(addr) if len(self.protocols) < CONNECTIONS else None
-
-    def unregisterProtocol(self, p: ProtocolWrapper) -> None:
-        """
-        Forget a connection that has ended.
-        """
-        super().unregisterProtocol(p)
-        if not self.protocols:
-            waiting, self._empty = self._empty, []
-            for empty in waiting:
-                empty.callback(None)
-
-    def close(self) -> Deferred[None]:
-        """
-        Close all connections.
-
-        @return: fires when there are none.
-        """
-        if not self.protocols:
-            return succeed(None)
-        empty: Deferred[None] = Deferred()
-        self._empty.append(empty)
-        for connection in list(self.protocols):
-            connection.transport.abortConnection()
-        return empty
 
 
 def health(snapshot: Snapshot, pool: str | None = None) -> tuple[int, dict[str, Any]]:
@@ -232,7 +105,7 @@ class StatisticsService(Service):
         self._reactor = reactor
         self._timer: IDelayedCall | None = None
         self._due = 0.0
-        self._connections = _Connections(_Site(self.resource(), reactor=reactor, timeout=IDLE))
+        self._connections = Connections(QuietSite(self.resource(), reactor=reactor, timeout=IDLE))
         self.setName("statistics")
 
     # -- Life cycle
@@ -323,9 +196,9 @@ class StatisticsService(Service):
     def _json(self, snapshot: Snapshot, request: Request) -> Response:
         pools = [{**pool, "history": self.history.of(pool["name"])} for pool in snapshot["pools"]]
         cpu, events = self.history.cpu(), list(self.events.recent)
-        return 200, _JSON, _json({**snapshot, "cpu_history": cpu, "pools": pools, "events": events})
+        return 200, _JSON, _toJSON({**snapshot, "cpu_history": cpu, "pools": pools, "events": events})
 
     def _health(self, snapshot: Snapshot, request: Request) -> Response:
         pool = request.args.get(b"pool", [b""])[0].decode(errors="replace") or None
         code, body = health(snapshot, pool)
-        return code, _JSON, _json(body) + b"\n"
+        return code, _JSON, _toJSON(body) + b"\n"

@@ -1,0 +1,131 @@
+# -*- test-case-name: tests.operate.statistics.test_table -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+The sources from which statistics are read: a process, a pool, a server.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from txconnpool.pool.decisions.records import CHECKING, DIALING, RETIRING, Record
+from txconnpool.pool.decisions.servers import Server
+from txconnpool.pool.engine import PoolEngine
+from txconnpool.proxy.memory import BufferedBytes
+from txconnpool.proxy.sessions import SessionFactory
+from txconnpool.wire import Command
+
+#: States of a connection.
+STATES: Final = ("dialing", "idle", "busy", "held", "checking", "retiring")
+
+
+@dataclass(frozen=True)
+class ProcessSource:
+    """
+    The source of the statistics of a process.
+
+    @ivar started: when the process started, in seconds since the epoch.
+    @ivar buffered: the bytes held for its clients.
+    @ivar lag: how late its last regular timer was, in seconds; C{None} if it has no such timer.
+    """
+
+    started: float
+    buffered: BufferedBytes
+    lag: float | None = None
+
+
+@dataclass(frozen=True)
+class PoolSource:
+    """
+    The source of the statistics of a pool.
+
+    @ivar pool: the pool of connections.
+    @ivar sessions: the factory of its sessions.
+    @ivar running: whether it accepts new clients.
+    @ivar slow: the number of slow requests.
+    """
+
+    pool: PoolEngine
+    sessions: SessionFactory
+    running: bool
+    slow: int = 0
+
+    @property
+    def state(self) -> str:
+        """
+        C{"ready"}, or why it is not: C{"draining"}, C{"paused"} or C{"down"}.
+        """
+        if not self.running:
+            return "draining"
+        if self.pool.state.paused:
+            return "paused"
+        return "ready" if any(server.state == "up" for server in self.pool.servers) else "down"
+
+
+class ServerSource:
+    """
+    The source of the statistics of a server in a pool.
+
+    @ivar server: the server.
+    @ivar traffic: its counters.
+    @ivar records: the records of its connections.
+    """
+
+    def __init__(self, server: Server, records: list[Record], commands: tuple[Command, ...], now: float) -> None:
+        """
+        @param records: the records of all connections of the pool.
+        @param commands: the commands of the dialect.
+        @param now: the pool's time, in seconds.
+        """
+        self.server = server
+        self.traffic = server.traffic
+        self.records = [record for record in records if record.server is server]
+        self._commands = commands
+        self._now = now
+
+    def byCommand(self, counts: list[int]) -> dict[str, int]:
+        """
+        @param counts: counts by the index of a command.
+
+        @return: counts by the name of a command.
+        """
+        return {command.name: counts[command.index] for command in self._commands}
+
+    @property
+    def states(self) -> dict[str, int]:
+        """
+        The number of connections in each of L{STATES}.
+        """
+        states = dict.fromkeys(STATES, 0)
+        for record in self.records:
+            states[_stateOf(record)] += 1
+        return states
+
+    @property
+    def hits(self) -> int:
+        """
+        The number of keys that were found.
+        """
+        traffic = self.traffic
+        read = sum(
+            traffic.requests[command.index] - traffic.failed[command.index]
+            for command in self._commands
+            if command.isLookup
+        )
+        return read - traffic.missed + traffic.moreKeys - traffic.moreMissed
+
+    @property
+    def since(self) -> float:
+        """
+        Seconds since the server went up or down; 0 if it never did.
+        """
+        return max(0.0, self._now - self.server.since) if self.server.since else 0.0
+
+
+def _stateOf(record: Record) -> str:
+    if record.phase in (DIALING, CHECKING, RETIRING):
+        return record.phase
+    if record.held:
+        return "held"
+    return "busy" if record.load else "idle"
