@@ -23,9 +23,9 @@ from txconnpool.pool.library import Pool
 
 class Reactor(Clock):
     """
-    A clock that can be stopped.
+    A clock with the shutdown triggers of a reactor.
 
-    @ivar triggers: what is to be called before it stops.
+    @ivar triggers: the functions to call before shutdown.
     """
 
     def __init__(self) -> None:
@@ -33,24 +33,21 @@ class Reactor(Clock):
         self.triggers: list[Callable[[], Any]] = []
 
     def addSystemEventTrigger(self, phase: str, event: str, f: Callable[[], Any]) -> Any:
-        """
-        Remember whom to call.
-        """
         assert (phase, event) == ("before", "shutdown")
         self.triggers.append(f)
         return f
 
     def removeSystemEventTrigger(self, trigger: Any) -> None:
         """
-        Forget it. Whoever was called already may not be removed: a real reactor warns.
+        Forget a trigger. As with a real reactor, a trigger that was called must not be removed.
         """
         self.triggers.remove(trigger)
 
     def stop(self) -> list[Any]:
         """
-        Call everybody, as a real reactor does.
+        Call all triggers, as a real reactor does when it stops.
 
-        @return: what they said.
+        @return: their results.
         """
         said = []
         while self.triggers:
@@ -59,7 +56,7 @@ class Reactor(Clock):
 
     def turns(self, count: int = 10) -> None:
         """
-        Let happen what happens without time passing.
+        Run the calls that are due without advancing the time.
         """
         for _ in range(count):
             self.advance(0)
@@ -67,10 +64,10 @@ class Reactor(Clock):
 
 class Client(Protocol):
     """
-    Asks one line and is answered one line, in order.
+    A protocol of lines: a request is one line, and its reply is the next line that was not yet a reply.
 
-    @ivar asked: all it was asked.
-    @ivar lost: why its connection was lost, once it was.
+    @ivar asked: all requests.
+    @ivar lost: the reason why the connection was lost, or C{None}.
     """
 
     transport: Any
@@ -78,35 +75,35 @@ class Client(Protocol):
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.lost: Failure | None = None
-        self._waiting: deque[Deferred[str]] = deque()
+        self.waiting: deque[Deferred[str]] = deque()
         self._line = b""
 
     def ask(self, word: str) -> Deferred[str]:
         """
-        Ask something.
+        Send a request.
         """
         assert self.lost is None, "asked on a lost connection"
         self.asked.append(word)
         self.transport.write(word.encode() + b"\r\n")
         answer: Deferred[str] = Deferred()
-        self._waiting.append(answer)
+        self.waiting.append(answer)
         return answer
 
     def add(self, *numbers: int, start: int = 0) -> int:
         """
-        Answer at once.
+        Return a result at once.
         """
         return sum(numbers, start)
 
     def fault(self) -> None:
         """
-        Fail at once.
+        Raise an exception.
         """
         raise LookupError("no such thing")
 
     async def later(self, word: str) -> str:
         """
-        Ask twice.
+        Send two requests, one after the other.
         """
         return await self.ask(word) + await self.ask(word)
 
@@ -114,11 +111,11 @@ class Client(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Answers. One that starts with C{!} is an error.
+        Receive replies. One that starts with C{!} is an error.
         """
         *lines, self._line = (self._line + data).split(b"\r\n")
         for line in lines:
-            answer = self._waiting.popleft()
+            answer = self.waiting.popleft()
             if line.startswith(b"!"):
                 answer.errback(LookupError(line[1:].decode()))
             else:
@@ -126,49 +123,46 @@ class Client(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
-        Nothing more will be answered.
+        Fail all requests in flight.
         """
         self.lost = reason
-        waiting = list(self._waiting)
-        self._waiting.clear()
+        waiting = list(self.waiting)
+        self.waiting.clear()
         for answer in waiting:
             answer.errback(reason)
 
 
 class Careless(Client):
     """
-    Says nothing to those who wait when its connection is lost.
+    A client that does not fail its requests when the connection is lost.
     """
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """
-        Forget them.
-        """
         self.lost = reason
 
 
 class Far(Pipe):
     """
-    A connection seen from the server.
+    The server's end of a connection.
     """
 
     @property
     def disconnecting(self) -> bool:
         """
-        Whether it is being closed: what Twisted's protocols of lines look at.
+        Whether the connection is being closed, as Twisted's line protocols look it up.
         """
         return self.closing
 
     @property
     def asked(self) -> list[str]:
         """
-        All that was asked.
+        All requests received.
         """
         return self.received.decode().split("\r\n")[:-1]
 
     def answer(self, *words: str) -> None:
         """
-        Answer the oldest questions.
+        Send replies.
         """
         for word in words:
             self.send(word.encode() + b"\r\n")
@@ -176,7 +170,7 @@ class Far(Pipe):
 
 class Server(Endpoint[Far]):
     """
-    A server that answers what it is told to.
+    A server in memory that replies only when a test says so.
     """
 
     kind = Far
@@ -184,14 +178,14 @@ class Server(Endpoint[Far]):
 
 class PoolCase(SynchronousTestCase):
     """
-    A test with servers and pools, of which nothing may be left at its end.
+    A test case with servers and pools. It asserts at the end of each test that nothing is left of them.
 
     @ivar server: the first server.
     """
 
     def setUp(self) -> None:
         """
-        Nothing is connected.
+        Make a reactor and a server.
         """
         self.reactor = Reactor()
         self.server = Server(self.reactor)
@@ -200,7 +194,7 @@ class PoolCase(SynchronousTestCase):
 
     def assertNothingLeft(self) -> None:
         """
-        Assert that there is no connection, no timer and no trigger.
+        Assert that there is no connection, no timer and no shutdown trigger.
         """
         self.assertEqual([line for server in self.servers for line in server.open], [])
         self.assertEqual([each.getTime() for each in self.reactor.getDelayedCalls()], [])
@@ -218,7 +212,7 @@ class PoolCase(SynchronousTestCase):
         @param servers: the servers; the first one if not given.
         @param client: the class of the clients.
 
-        @return: a new pool, of which nothing may be left at the end of the test.
+        @return: a new pool. It is closed at the end of the test.
         """
         options.setdefault("clientFactory", Factory.forProtocol(client))
         pool: Pool[Any] = Pool(list(servers) or self.server, reactor=self.reactor, **options)
@@ -227,7 +221,7 @@ class PoolCase(SynchronousTestCase):
 
     def ask(self, pool: Pool[Any], word: str = "x") -> Deferred[Any]:
         """
-        Ask something that may have no answer when the test ends.
+        Make a request that need not have a result when the test ends.
         """
         answer = pool.performRequest("ask", word)
         self.addCleanup(answer.addErrback, lambda failure: None)
@@ -235,7 +229,7 @@ class PoolCase(SynchronousTestCase):
 
     def finish(self, pool: Pool[Any]) -> None:
         """
-        Assert that a pool closes without leaving anything behind.
+        Close a pool, and assert that nothing is left of it.
         """
         done = pool.abort()
         self.reactor.turns()
@@ -245,13 +239,13 @@ class PoolCase(SynchronousTestCase):
 
     def errors(self, *results: Deferred[Any]) -> list[type[BaseException]]:
         """
-        @return: as what these have failed.
+        @return: the classes of the errors with which these have failed.
         """
         return [type(self.failureResultOf(result).value) for result in results]
 
     def error(self, result: Deferred[Any]) -> PoolError:
         """
-        @return: the error of the pool as which this has failed.
+        @return: the L{PoolError} with which this has failed.
         """
         error = self.failureResultOf(result, PoolError).value
         assert isinstance(error, PoolError)

@@ -14,12 +14,12 @@ from txconnpool.pool.decisions.records import OPEN, RETIRING
 
 class ChangeTests(SynchronousTestCase):
     """
-    Tests for other bounds, and for replacing all connections.
+    Tests for other limits, and for replacing all connections.
     """
 
     def test_smaller(self) -> None:
         """
-        Connections above a smaller bound are closed, idle ones first and busy ones when they carry nothing.
+        Connections above a smaller maximum are closed: idle ones at once, busy ones when they carry nothing.
         """
         world = World(maximum=4)
         records = world.established(4)
@@ -37,7 +37,7 @@ class ChangeTests(SynchronousTestCase):
 
     def test_smallerThanDialed(self) -> None:
         """
-        Dials in progress that are above a smaller bound end with their connection being closed.
+        When dials in progress above a smaller maximum succeed, their connections are closed.
         """
         world = World(3, maximum=6)
         world.established(3)
@@ -53,7 +53,7 @@ class ChangeTests(SynchronousTestCase):
 
     def test_larger(self) -> None:
         """
-        A larger bound lets those who wait have dials.
+        With a larger maximum, connections are dialed for waiters.
         """
         world = World(maximum=1)
         world.established()
@@ -66,7 +66,7 @@ class ChangeTests(SynchronousTestCase):
 
     def test_depth(self) -> None:
         """
-        Another depth is in force on the connections there are, and on those held back when they come again.
+        Another depth applies to existing connections, and to held ones when they are opened again.
         """
         world = World(maximum=2)
         first, second = world.established(2)
@@ -77,7 +77,7 @@ class ChangeTests(SynchronousTestCase):
 
     def test_expire(self) -> None:
         """
-        All connections are replaced, dials in progress too.
+        All connections are replaced, including those whose dials are in progress.
         """
         world = World(minimum=2, maximum=2).start()
         first = world.accept()

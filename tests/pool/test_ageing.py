@@ -19,12 +19,12 @@ from txconnpool.pool.decisions.state import PoolState
 
 class CheckTests(SynchronousTestCase):
     """
-    Tests for checking connections.
+    Tests for checks of connections.
     """
 
     def doubtful(self, count: int = 1, **limits: Any) -> tuple[World, list[Record]]:
         """
-        Have connections that were idle for too long to be trusted.
+        @return: a world with connections that were idle for so long that they must be checked.
         """
         world = World(checkIfIdleFor=1.0, **limits)
         records = world.established(count)
@@ -45,7 +45,7 @@ class CheckTests(SynchronousTestCase):
 
     def test_lives(self) -> None:
         """
-        One that was not is checked first, and used when it lives.
+        A connection that was idle for long is checked first, and used when the check succeeds.
         """
         world, (record,) = self.doubtful()
         waiter = world.ask()
@@ -56,7 +56,7 @@ class CheckTests(SynchronousTestCase):
 
     def test_dead(self) -> None:
         """
-        If it does not live it is closed, and the next one is checked, or one is dialed.
+        When the check fails, the connection is closed, and the next one is checked or another one is dialed.
         """
         world, records = self.doubtful(2)
         waiter = world.ask()
@@ -70,7 +70,7 @@ class CheckTests(SynchronousTestCase):
 
     def test_oneEach(self) -> None:
         """
-        As many are checked as there are requests for them, not all; no dial begins meanwhile.
+        One connection is checked for each request, not all. No dial begins meanwhile.
         """
         world, _ = self.doubtful(3)
         first = world.ask()
@@ -85,7 +85,7 @@ class CheckTests(SynchronousTestCase):
 
     def test_lost(self) -> None:
         """
-        A connection that is lost while it is checked, or in doubt, is gone.
+        A connection that is lost while it is checked, or before, is gone.
         """
         world, (first, second) = self.doubtful(2)
         world.ask()
@@ -101,7 +101,8 @@ class CheckTests(SynchronousTestCase):
 
     def test_idle(self) -> None:
         """
-        A check is no use: connections in doubt are closed when they were idle for long, no fewer than are kept.
+        A check does not count as use: connections that were idle for C{idleTimeout} are closed although they are to be
+        checked, down to the minimum.
         """
         world, _ = self.doubtful(3, minimum=1, idleTimeout=10)
         world.advance(9)
@@ -109,7 +110,8 @@ class CheckTests(SynchronousTestCase):
 
     def test_keepAlive(self) -> None:
         """
-        An idle connection is checked that often, and used meanwhile only if there is need.
+        An idle connection is checked at the interval C{keepAlive}. Until then a request uses another connection if
+        there is one.
         """
         world = World(keepAlive=10)
         (record,) = world.established()
@@ -123,7 +125,7 @@ class CheckTests(SynchronousTestCase):
 
     def test_keepAliveBusy(self) -> None:
         """
-        A connection in use needs no check, nor one that was used meanwhile.
+        A connection that is in use, or was used meanwhile, is not checked.
         """
         world = World(keepAlive=10)
         world.established()
@@ -137,7 +139,7 @@ class CheckTests(SynchronousTestCase):
 
     def test_keptAliveAges(self) -> None:
         """
-        What is kept alive is closed all the same when it was not used for long.
+        A connection that was checked for C{keepAlive} is closed all the same when it was idle for C{idleTimeout}.
         """
         world = World(keepAlive=10, idleTimeout=35)
         (record,) = world.established()
@@ -150,12 +152,13 @@ class CheckTests(SynchronousTestCase):
 
 class AgeTests(SynchronousTestCase):
     """
-    Tests for connections that are idle for long or old.
+    Tests for connections that were idle for too long or are too old.
     """
 
     def test_idle(self) -> None:
         """
-        What is idle for long is closed, the longest first, down to what is kept open.
+        Connections that were idle for C{idleTimeout} are closed, those that were idle for longest first, down to the
+        minimum.
         """
         world = World(maximum=3, minimum=1, idleTimeout=10)
         records = world.established(3)
@@ -169,7 +172,7 @@ class AgeTests(SynchronousTestCase):
 
     def test_idleLater(self) -> None:
         """
-        One that was busy when the others were looked at is looked at in its turn.
+        A connection that was busy when others were closed is closed when it was idle for C{idleTimeout} itself.
         """
         world = World(maximum=2, idleTimeout=10)
         world.established(2)
@@ -182,7 +185,7 @@ class AgeTests(SynchronousTestCase):
 
     def test_old(self) -> None:
         """
-        An old connection is replaced, and one in use is never cut.
+        An old connection is replaced, but not while it is in use.
         """
         world = World(maximum=2, minimum=2, maxLifetime=100)
         world.established(2)
@@ -197,7 +200,7 @@ class AgeTests(SynchronousTestCase):
 
     def test_spread(self) -> None:
         """
-        Connections made in one moment do not end in one.
+        Connections that were made at the same time do not expire at the same time.
         """
         state = PoolState(Limits(maximum=100, minimum=100, idleTimeout=0, maxLifetime=3600))
         state.servers += [Server("server", None)]
@@ -213,7 +216,7 @@ class AgeTests(SynchronousTestCase):
 
     def test_both(self) -> None:
         """
-        A pool at work with every kind of ageing is always called at a time to come.
+        With all kinds of ageing at once, the next time at which something is due is always in the future.
         """
         world = World(maximum=3, minimum=1, idleTimeout=7, maxLifetime=11, keepAlive=3, checkIfIdleFor=1)
         world.established(3)

@@ -27,10 +27,10 @@ from txconnpool.pool.decisions.servers import Server
 
 class Machine(RuleBasedStateMachine):
     """
-    Whatever happens to a pool in whatever order: what must always hold does.
+    Random events in random order. The invariants are checked after each.
 
-    @ivar queue: who waits, in order.
-    @ivar flight: who has a connection.
+    @ivar queue: the waiters, in order.
+    @ivar flight: the callers that have a connection.
     """
 
     def __init__(self) -> None:
@@ -48,13 +48,13 @@ class Machine(RuleBasedStateMachine):
 
     def pick(self, things: list[Any], index: int) -> Any:
         """
-        @return: one of them.
+        @return: one of C{things}.
         """
         return things[index % len(things)]
 
     def settle(self) -> None:
         """
-        See what has become of those who waited: the served ones must have stood before the others.
+        Sort out waiters that have a result. The served ones must have been before those that still wait.
         """
         served = [waiter for waiter in self.queue if waiter.record is not None]
         waiting = [waiter for waiter in self.queue if waiter.record is None and waiter.error is None]
@@ -64,12 +64,12 @@ class Machine(RuleBasedStateMachine):
         self.queue = waiting
         self.flight += served
 
-    # -- Those who ask
+    # -- Callers
 
     @rule(exclusive=st.booleans())
     def request(self, exclusive: bool) -> None:
         """
-        Somebody asks, for room or for a connection alone.
+        A caller asks for a connection, exclusive or not.
         """
         self.asked += 1
         self.state.doubt(self.world.now)
@@ -81,7 +81,7 @@ class Machine(RuleBasedStateMachine):
     @rule(index=st.integers(0, 99))
     def end(self, index: int) -> None:
         """
-        A reply comes, or a failure, or a lease is given back.
+        A request or lease ends.
         """
         waiter = self.pick(self.flight, index)
         self.flight.remove(waiter)
@@ -91,7 +91,7 @@ class Machine(RuleBasedStateMachine):
     @rule(index=st.integers(0, 99))
     def cancel(self, index: int) -> None:
         """
-        Somebody gives up.
+        A waiter gives up.
         """
         waiter = self.pick(self.queue, index)
         self.queue.remove(waiter)
@@ -116,7 +116,7 @@ class Machine(RuleBasedStateMachine):
     @rule(index=st.integers(0, 99))
     def lose(self, index: int) -> None:
         """
-        A connection is lost, with what it carries.
+        A connection is lost, with its requests.
         """
         record = self.pick([record for record in self.state.records if record.phase is not DIALING], index)
         self.flight = [waiter for waiter in self.flight if waiter.record is not record]
@@ -128,7 +128,7 @@ class Machine(RuleBasedStateMachine):
     @rule(index=st.integers(0, 99), good=st.booleans())
     def checkEnds(self, index: int, good: bool) -> None:
         """
-        A connection lives, or does not.
+        A check succeeds or fails.
         """
         record = self.pick(self.world.checks, index)
         self.world.checks.remove(record)
@@ -141,7 +141,7 @@ class Machine(RuleBasedStateMachine):
     @rule(index=st.integers(0, 99), sending=st.booleans())
     def sends(self, index: int, sending: bool) -> None:
         """
-        A connection has something to send, or has sent it.
+        A connection has pending writes, or has none any more.
         """
         record = self.pick([record for record in self.state.records if record.phase is not DIALING], index)
         record.connection.sending = sending
@@ -150,7 +150,7 @@ class Machine(RuleBasedStateMachine):
     @rule(index=st.integers(0, 99), hold=st.booleans())
     def reads(self, index: int, hold: bool) -> None:
         """
-        A server stops to read, or reads again.
+        A server stops reading, or reads again.
         """
         record = self.pick(self.state.records, index)
         if hold:
@@ -166,12 +166,12 @@ class Machine(RuleBasedStateMachine):
         """
         self.world.advance(seconds)
 
-    # -- Those who run the pool
+    # -- Operators
 
     @rule(minimum=st.integers(0, 2), more=st.integers(1, 4), depth=st.integers(1, 3))
     def resize(self, minimum: int, more: int, depth: int) -> None:
         """
-        Other bounds are put in force.
+        Other limits are applied.
         """
         limits = {**vars(self.state.limits), "minimum": minimum, "maximum": minimum + more, "depth": depth}
         self.world.do(self.world.admin.setLimits(Limits(**limits), self.world.now))
@@ -179,7 +179,7 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def expire(self) -> None:
         """
-        All connections are to be replaced.
+        All connections are replaced.
         """
         self.world.do(self.world.admin.expire(self.world.now))
 
@@ -203,7 +203,7 @@ class Machine(RuleBasedStateMachine):
     @rule(index=st.integers(0, 99), drain=st.booleans())
     def drain(self, index: int, drain: bool) -> None:
         """
-        A server is drained, or restored.
+        A server is drained or restored.
         """
         server = self.pick(self.state.servers, index)
         self.world.do((self.world.admin.drain if drain else self.world.admin.restore)(server, self.world.now))
@@ -211,7 +211,7 @@ class Machine(RuleBasedStateMachine):
     @rule(pause=st.booleans())
     def pause(self, pause: bool) -> None:
         """
-        The pool is paused, or goes on.
+        The pool is paused or resumed.
         """
         if pause:
             self.world.admin.pause(self.world.now)
@@ -222,7 +222,7 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def close(self) -> None:
         """
-        The pool closes: dials are given up, what carries nothing is closed.
+        The pool is closed: its dials are cancelled.
         """
         self.world.do(self.state.stop())
         while self.world.dials:
@@ -232,11 +232,11 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def open(self) -> None:
         """
-        It begins again.
+        The pool is started again.
         """
         self.world.start()
 
-    # -- What must hold
+    # -- Invariants
 
     @invariant()
     def bounded(self) -> None:
@@ -265,7 +265,7 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def loads(self) -> None:
         """
-        A connection carries what was put on it; a lease carries nothing beside.
+        The load of a connection is that of its callers; a lease shares its connection with no request.
         """
         for record in self.state.records:
             mine = [waiter for waiter in self.flight if waiter.record is record]
@@ -287,7 +287,7 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def counted(self) -> None:
         """
-        Whoever asked has got a connection, or an answer, or waits.
+        Each caller is counted once: as one that got a connection, or an error, or waits.
         """
         each = self.state.counters
         known = each.acquired + each.timedOut + each.cancelled + each.rejected + each.unavailable
@@ -295,7 +295,7 @@ class Machine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """
-        At the end nothing is left.
+        After the end nothing is left.
         """
         if self.state.running:
             self.close()

@@ -1,6 +1,6 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-Whatever happens to a L{txconnpool.pool.library.Pool} in whatever order: what must always hold does.
+A state machine test of L{txconnpool.pool.library.Pool}: random histories of events, and the invariants after each.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from txconnpool.pool.library import Pool
 
 class Machine(RuleBasedStateMachine):
     """
-    A pool with two servers and everybody who has to do with it.
+    A pool with two servers, its callers, and random events in random order. The invariants are checked after each.
 
-    @ivar asked: what was asked and not answered yet, by its number.
-    @ivar leases: those that have a client.
+    @ivar asked: the requests without a result, by their numbers.
+    @ivar leases: the clients of all leases.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,8 @@ class Machine(RuleBasedStateMachine):
     @initialize(depth=st.integers(1, 2), careless=st.booleans(), guarded=st.booleans())
     def begin(self, depth: int, careless: bool, guarded: bool) -> None:
         """
-        Make a pool that pipelines or not, whose clients tell of their end or not, and which checks and resets or not.
+        Make a pool with or without pipelining, with clients that do or do not fail their requests when the connection
+        is lost, and with or without C{check} and C{reset}.
         """
         options: dict[str, Any] = {}
         if guarded:
@@ -65,35 +66,32 @@ class Machine(RuleBasedStateMachine):
 
     def errand(self, client: Client) -> Deferred[str]:
         """
-        See whether a client answers.
+        Check or reset a client.
         """
         return client.ask("errand")
 
-    # -- Those who ask
+    # -- Callers
 
     @rule()
     def request(self) -> None:
         """
-        Somebody asks.
+        A caller makes a request.
         """
         self.ask()
 
     @rule()
     def requestAgain(self) -> None:
         """
-        Somebody asks, and once more when there is an answer.
+        A caller makes a request, and another one when it has a result.
         """
         self.ask().addCallback(self.again)
 
     def again(self, result: None) -> None:
-        """
-        Ask once more.
-        """
         self.ask()
 
     def ask(self) -> Deferred[Any]:
         """
-        Ask something that nobody asked before.
+        Make a request with a number of its own.
         """
         self.numbers += 1
         self.requested += 1
@@ -103,14 +101,14 @@ class Machine(RuleBasedStateMachine):
 
     def answered(self, result: str, number: int) -> None:
         """
-        The answer is to the question.
+        The reply is the one to this request.
         """
         assert result == f"re:{number}"
         del self.asked[number]
 
     def failed(self, failure: Failure, number: int) -> None:
         """
-        There is none.
+        The request failed.
         """
         self.closedOut += failure.check(PoolClosed) is not None
         del self.asked[number]
@@ -118,7 +116,7 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def acquire(self) -> None:
         """
-        Somebody wants a client.
+        A caller wants a lease.
         """
         self.requested += 1
         wanted = self.pool.acquire()
@@ -128,7 +126,7 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def acquireNow(self) -> None:
         """
-        Somebody wants a client if there is one.
+        A caller wants a lease now.
         """
         client = self.pool.acquireNow()
         if client is not None:
@@ -137,15 +135,15 @@ class Machine(RuleBasedStateMachine):
 
     def got(self, client: Client) -> None:
         """
-        Nobody else has it.
+        Nobody else has the client.
         """
         assert client not in self.leases
-        assert not client._waiting, "something is in flight on it"
+        assert not client.waiting, "something is in flight on it"
         self.leases.append(client)
 
     def gotNone(self, failure: Failure) -> None:
         """
-        There is none.
+        There is no lease.
         """
         self.closedOut += failure.check(PoolClosed) is not None
 
@@ -153,7 +151,7 @@ class Machine(RuleBasedStateMachine):
     @rule(index=st.integers(0, 9), discard=st.booleans())
     def release(self, index: int, discard: bool) -> None:
         """
-        A client is given back, once.
+        A client is released, once.
         """
         client = self.leases.pop(index % len(self.leases))
         self.pool.release(client, discard)
@@ -164,7 +162,7 @@ class Machine(RuleBasedStateMachine):
     @rule(index=st.integers(0, 9))
     def cancel(self, index: int) -> None:
         """
-        Somebody gives up.
+        A request or lease is cancelled.
         """
         everybody = [*self.asked.values(), *self.wanted]
         everybody[index % len(everybody)].cancel()
@@ -174,13 +172,13 @@ class Machine(RuleBasedStateMachine):
     @property
     def lines(self) -> list[Far]:
         """
-        All connections there are.
+        All connections.
         """
         return [line for server in self.servers for line in server.open]
 
     def owed(self, line: Far) -> list[str]:
         """
-        @return: what a server has still to answer.
+        @return: the requests to which a server has not replied.
         """
         return line.asked[self.answeredLines.get(line, 0) :]
 
@@ -188,7 +186,7 @@ class Machine(RuleBasedStateMachine):
     @rule(index=st.integers(0, 9))
     def answer(self, index: int) -> None:
         """
-        A server answers.
+        A server sends a reply.
         """
         lines = [line for line in self.lines if self.owed(line)]
         line = lines[index % len(lines)]
@@ -209,7 +207,7 @@ class Machine(RuleBasedStateMachine):
     @rule(index=st.integers(0, 1), mode=st.sampled_from(["accept", "accept", "refuse", "hang"]))
     def mode(self, index: int, mode: str) -> None:
         """
-        A server comes or goes.
+        A server accepts, refuses, or does not answer dials from now on.
         """
         self.servers[index].mode = mode
 
@@ -217,7 +215,7 @@ class Machine(RuleBasedStateMachine):
     @rule(good=st.booleans())
     def dialEnds(self, good: bool) -> None:
         """
-        A dial that hung succeeds or fails.
+        A pending dial succeeds or fails.
         """
         server = next(server for server in self.servers if server.hanging)
         (server.accept if good else server.refuse)()
@@ -231,13 +229,13 @@ class Machine(RuleBasedStateMachine):
         self.reactor.advance(seconds)
         self.reactor.turns(3)
 
-    # -- Clients that say something
+    # -- Reports of clients
 
     @precondition(lambda self: self.lines)
     @rule(index=st.integers(0, 9), what=st.sampled_from(["clientFree", "clientBusy", "clientGone"]))
     def says(self, index: int, what: str) -> None:
         """
-        A client says something, true or not.
+        A client reports something, true or not.
         """
         getattr(self.pool, what)(self.lines[index % len(self.lines)].protocol.connection)
 
@@ -246,14 +244,14 @@ class Machine(RuleBasedStateMachine):
     @rule(minimum=st.integers(0, 2), more=st.integers(1, 3))
     def resize(self, minimum: int, more: int) -> None:
         """
-        Other bounds are put in force.
+        Other limits are applied.
         """
         self.pool.resize(minimum, minimum + more)
 
     @rule()
     def expire(self) -> None:
         """
-        All connections are to be replaced.
+        All connections are replaced.
         """
         self.pool.expire()
 
@@ -268,16 +266,16 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def start(self) -> None:
         """
-        It is started.
+        The pool is started.
         """
         self.pool.start()
 
-    # -- What must hold
+    # -- Invariants
 
     @invariant()
     def sound(self) -> None:
         """
-        The books agree with each other, and with the world.
+        The invariants of the pool hold, and its records agree with the connections of the servers.
         """
         if not hasattr(self, "pool"):
             return
@@ -293,7 +291,7 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def inOrder(self) -> None:
         """
-        What was asked first is sent first.
+        Requests are sent in the order in which they were made.
         """
         if not hasattr(self, "pool"):
             return
@@ -305,7 +303,7 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def counted(self) -> None:
         """
-        Whoever asked has got a connection, or an answer, or waits.
+        Each caller is counted once: as one that got a connection, or an error, or waits.
         """
         if hasattr(self, "pool"):
             each = self.pool.stats
@@ -314,7 +312,7 @@ class Machine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """
-        At the end nothing is left.
+        After the end nothing is left.
         """
         if not hasattr(self, "pool"):
             return

@@ -16,19 +16,20 @@ from txconnpool.pool.decisions.servers import Server
 
 class ServersTests(SynchronousTestCase):
     """
-    Tests for the choice among several servers.
+    Tests for the distribution of connections among several servers.
     """
 
     def test_turns(self) -> None:
         """
-        Connections go to the server that has the fewest, in turn among equals, and all are dialed side by side.
+        The server with the fewest connections is dialed next, in turn among equals. Different servers are dialed at the
+        same time.
         """
         world = World(3, maximum=6, minimum=6).start()
         self.assertEqual([record.server.name for record in world.dials], ["server0", "server1", "server2"])
         world.accept(world.dials[1])
         self.assertEqual([record.server.name for record in world.dials], ["server0", "server2", "server1"])
 
-    def test_failedLeavesRotation(self) -> None:
+    def test_failedThenAnother(self) -> None:
         """
         The dial that follows a failed one is to another server.
         """
@@ -43,7 +44,7 @@ class ServersTests(SynchronousTestCase):
 
     def test_share(self) -> None:
         """
-        The share of a server that is down is not used by the others, so that it is found when it is up again.
+        Other servers do not use the share of a server that is down, so that it is found when it is up again.
         """
         world = World(2, maximum=4, minimum=4).start()
         down = world.dials[0]
@@ -57,8 +58,7 @@ class ServersTests(SynchronousTestCase):
     @covers("20")
     def test_probe(self) -> None:
         """
-        A server without connections that is down is dialed again and again although nobody asks, and left in peace when
-        it is found up.
+        A server that is down and has no connection is dialed periodically without any request, until a dial succeeds.
         """
         world = World(2).start()
         world.ask()
@@ -77,7 +77,7 @@ class ServersTests(SynchronousTestCase):
 
     def test_add(self) -> None:
         """
-        A server that is added is dialed for those who wait.
+        A server that is added is dialed for waiters.
         """
         world = World(1, maximum=2).start()
         world.ask()
@@ -87,7 +87,7 @@ class ServersTests(SynchronousTestCase):
 
     def test_remove(self) -> None:
         """
-        When a server is removed its connections are closed as they become free, and those of the others stay.
+        When a server is removed, its connections are closed as soon as they carry nothing. Those of other servers stay.
         """
         world = World(2, maximum=4)
         records = world.established(4)
@@ -104,7 +104,8 @@ class ServersTests(SynchronousTestCase):
 
     def test_removeWhileDialing(self) -> None:
         """
-        A dial to a server that is removed meanwhile ends with the connection being closed; those of others stay.
+        When a dial to a server that was removed meanwhile succeeds, the connection is closed. Those of other servers
+        stay.
         """
         world = World(2, maximum=4)
         world.established(2)
@@ -119,7 +120,7 @@ class ServersTests(SynchronousTestCase):
 
     def test_removeLast(self) -> None:
         """
-        Without servers everybody is refused at once, those who wait already too.
+        A pool without servers refuses waiters and later callers at once.
         """
         world = World(whenDown=1).start()
         early = world.ask()
@@ -131,7 +132,7 @@ class ServersTests(SynchronousTestCase):
 
     def test_markDown(self) -> None:
         """
-        A server that is known to be down is not dialed for a while.
+        A server that was marked down is not dialed for a while.
         """
         world = World(2).start()
         world.do(world.admin.markDown(world.state.servers[0], REFUSED, "known", world.now))
@@ -140,7 +141,7 @@ class ServersTests(SynchronousTestCase):
 
     def test_each(self) -> None:
         """
-        One connection of each server, the least loaded, may be had for what concerns all; if one has none, none are.
+        C{each} returns the least loaded connection of every server, or raises an error if a server has none.
         """
         world = World(2, maximum=4, depth=4)
         records = world.established(4)
@@ -148,7 +149,7 @@ class ServersTests(SynchronousTestCase):
         chosen = world.state.each()
         self.assertEqual({record.server for record in chosen}, set(world.state.servers))
         self.assertNotIn(busy, chosen)
-        self.assertNotIn(world.ask(True).record, [*chosen, busy])  # none of them is idle any more
+        self.assertNotIn(world.ask(True).record, [*chosen, busy])  # they are not idle any more
         for record in records:
             if record.server is world.state.servers[0]:
                 world.lose(record)

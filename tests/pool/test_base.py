@@ -27,19 +27,19 @@ from txconnpool.pool import Pool
 
 class LifeTests(PoolCase):
     """
-    Tests for the beginning and the end of a pool.
+    Tests for starting and closing a pool.
     """
 
     def test_nothing(self) -> None:
         """
-        To make a pool does nothing.
+        Constructing a pool has no effect.
         """
         self.pool(minClients=2)
         self.assertEqual((self.reactor.getDelayedCalls(), self.reactor.triggers, self.server.dials), ([], [], 0))
 
     def test_shutdown(self) -> None:
         """
-        When the reactor stops, what is in flight ends, who waits is refused, and the pool is closed (scenario 25).
+        When the reactor stops, requests in flight end, waiting ones are refused, and the pool is closed (scenario 25).
         """
         pool = self.pool(maxClients=1)
         asked, waiting = pool.performRequest("ask", "x"), pool.performRequest("ask", "y")
@@ -54,7 +54,7 @@ class LifeTests(PoolCase):
 
     def test_shutdownInTime(self) -> None:
         """
-        A reply that never comes does not keep the reactor from stopping for long.
+        A request without a reply delays the shutdown of the reactor for a limited time only.
         """
         pool = self.pool(client=Careless)
         asked = pool.performRequest("ask", "x")
@@ -67,7 +67,7 @@ class LifeTests(PoolCase):
 
     def test_forceShutdown(self) -> None:
         """
-        If nothing is to be waited for, nothing is.
+        With C{forceShutdown}, the pool closes its connections at once when the reactor stops.
         """
         pool = self.pool(client=Careless, forceShutdown=True, maxClients=1)
         asked, waiting = pool.performRequest("ask", "x"), pool.performRequest("ask", "y")
@@ -79,7 +79,7 @@ class LifeTests(PoolCase):
 
     def test_trigger(self) -> None:
         """
-        The reactor knows the pool while it works, once, and forgets it when it is closed.
+        A running pool has one shutdown trigger, and a closed pool none.
         """
         pool = self.pool()
         for _ in range(3):
@@ -92,7 +92,7 @@ class LifeTests(PoolCase):
 
     def test_closedWhileTheReactorStops(self) -> None:
         """
-        That somebody else closes the pool when the reactor stops does no harm.
+        Closing the pool while the reactor stops has no further effect.
         """
         pool = self.pool()
         self.reactor.addSystemEventTrigger("before", "shutdown", lambda: pool.close())
@@ -103,7 +103,7 @@ class LifeTests(PoolCase):
     @covers("26")
     def test_collected(self) -> None:
         """
-        Of a closed pool nothing keeps anything alive: not the reactor, nor the clients, nor those who asked.
+        A closed pool, its clients and its callers are garbage-collected: the reactor keeps no reference.
         """
         factory = Factory.forProtocol(Client)
         pool: Pool[Client] = Pool(self.server, reactor=self.reactor, clientFactory=factory, maxClients=1)
@@ -123,7 +123,7 @@ class LifeTests(PoolCase):
 
     def test_leaseAtTheEnd(self) -> None:
         """
-        A borrowed client is waited for; when the pool is closed by force it may still be given back.
+        Closing waits for leases. After a timeout the connections are closed, and leases can still be released.
         """
         pool = self.pool()
         lent = pool.acquire()
@@ -139,7 +139,7 @@ class LifeTests(PoolCase):
 
     def test_asyncWith(self) -> None:
         """
-        A pool may live as long as a block.
+        C{async with pool} starts the pool and closes it.
         """
 
         async def live() -> str:
@@ -157,7 +157,7 @@ class LifeTests(PoolCase):
 
     def test_again(self) -> None:
         """
-        A pool that was closed works again when it is started.
+        A closed pool that is started works again.
         """
         pool = self.pool()
         pool.close()
@@ -175,7 +175,8 @@ class ReadyTests(PoolCase):
 
     def test_ready(self) -> None:
         """
-        It starts the pool and fires when so many connections are established: those that are kept, and at least one.
+        C{ready} starts the pool and fires when the given number of connections is established; by default the minimum,
+        and at least one.
         """
         for minimum, count, expected in ((0, None, 1), (2, None, 2), (1, 3, 3)):
             pool = self.pool(minClients=minimum)
@@ -189,7 +190,7 @@ class ReadyTests(PoolCase):
 
     def test_noneTooMany(self) -> None:
         """
-        More connections than there may be are never ready, and those wanted once are not kept.
+        A number above the maximum is an error, and connections that C{ready} had dialed are not kept open.
         """
         pool = self.pool(maxClients=3, idleTimeout=10.0)
         self.failureResultOf(pool.ready(4), ValueError)
@@ -200,14 +201,14 @@ class ReadyTests(PoolCase):
 
     def turned(self, result: Deferred[Any]) -> Deferred[Any]:
         """
-        Let happen what can.
+        @return: the Deferred, after some reactor turns.
         """
         self.reactor.turns()
         return result
 
     def test_late(self) -> None:
         """
-        It fails with what is wrong when it takes too long.
+        After the timeout C{ready} fails with the reason.
         """
         self.server.mode = "refuse"
         pool = self.pool()
@@ -220,7 +221,7 @@ class ReadyTests(PoolCase):
 
     def late(self, pool: Pool[Any]) -> PoolTimeout:
         """
-        Wait in vain.
+        @return: the error of C{ready} after its timeout.
         """
         ready = pool.ready(2, timeout=5.0)
         for _ in range(51):
@@ -232,7 +233,7 @@ class ReadyTests(PoolCase):
 
     def test_cancel(self) -> None:
         """
-        Who gives up wants no more connections.
+        When C{ready} is cancelled, no more connections are dialed for it.
         """
         pool = self.pool()
         ready = pool.ready(5)
@@ -243,7 +244,7 @@ class ReadyTests(PoolCase):
 
     def test_closed(self) -> None:
         """
-        When the pool closes they will never be ready.
+        When the pool is closed, C{ready} fails.
         """
         self.server.mode = "hang"
         pool = self.pool()
@@ -254,7 +255,7 @@ class ReadyTests(PoolCase):
 
     def test_closedOnHearing(self) -> None:
         """
-        Whoever hears that they are not may close the pool, or ask again.
+        A callback of C{ready} that fails may close the pool or call C{ready} again.
         """
         self.server.mode = "hang"
         pool = self.pool()
@@ -268,12 +269,13 @@ class ReadyTests(PoolCase):
 
 class ChangeTests(PoolCase):
     """
-    Tests for changes while the pool works.
+    Tests for changes to a running pool.
     """
 
     def test_resize(self) -> None:
         """
-        A smaller pool closes busy connections when they are given back; a larger one serves who waits (scenario 22).
+        With a smaller maximum, busy connections are closed when they are released. With a larger one, waiting requests
+        are served (scenario 22).
         """
         pool = self.pool(maxClients=3)
         clients = [pool.acquire() for _ in range(3)]
@@ -293,7 +295,7 @@ class ChangeTests(PoolCase):
 
     def test_suggestMaxClients(self) -> None:
         """
-        A bound below the connections that are kept keeps fewer; one that makes no sense is refused.
+        C{suggestMaxClients} lowers the minimum too if necessary. An invalid maximum is an error.
         """
         pool = self.pool(minClients=3, maxClients=5)
         pool.suggestMaxClients(2)
@@ -302,7 +304,7 @@ class ChangeTests(PoolCase):
 
     def test_lifetimes(self) -> None:
         """
-        Connections are replaced when they are old, at different times, and never while in use (scenario 23).
+        Old connections are replaced, at different times, but not while they are in use (scenario 23).
         """
         pool = self.pool(minClients=100, maxClients=100, maxLifetime=3600.0, idleTimeout=None)
         pool.start()
@@ -324,7 +326,7 @@ class ChangeTests(PoolCase):
 
     def test_clockJumps(self) -> None:
         """
-        A clock that is put back or forward leaves a pool that works (scenario 24).
+        A pool works after its clock was set back or forward (scenario 24).
         """
         pool = self.pool(maxClients=1)
         for jump in (-3600.0, +7200.0, -1.0):
@@ -359,7 +361,7 @@ class AddressTests(PoolCase):
 
     def names(self, addresses: Any) -> list[str]:
         """
-        @return: what the servers are called.
+        @return: the names of the servers of a pool.
         """
         pool = self.pool()
         pool = Pool(addresses, reactor=MemoryReactorClock(), clientFactory=Factory.forProtocol(Client))
@@ -367,7 +369,7 @@ class AddressTests(PoolCase):
 
     def test_oneOrMany(self) -> None:
         """
-        One address, or a list or tuple of them; a host and a port are one.
+        C{serverAddresses} is one address, or a list or tuple of addresses. A host and a port are one address.
         """
         one = IPv4Address("TCP", "127.0.0.1", 1)
         for addresses in (one, [one], (one,), ("127.0.0.1", 1), [("127.0.0.1", 1)], "tcp:127.0.0.1:1"):
@@ -377,7 +379,7 @@ class AddressTests(PoolCase):
 
     def test_none(self) -> None:
         """
-        No address, or something else, is refused.
+        No address, or an invalid one, is an error.
         """
         for wrong in ([], (), None, [None], 11211):
             self.assertRaises(ValueError, self.names, wrong)
@@ -385,12 +387,12 @@ class AddressTests(PoolCase):
 
 class ImportTests(PoolCase):
     """
-    Tests for what is not there.
+    Tests for importing the pool.
     """
 
     def test_reactor(self) -> None:
         """
-        To import the pool installs no reactor.
+        Importing the pool installs no reactor.
         """
         import subprocess
         import sys

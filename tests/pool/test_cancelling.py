@@ -15,12 +15,12 @@ from tests.pools import Careless, Client, PoolCase
 
 class CancelTests(PoolCase):
     """
-    Tests for requests and leases that are wanted no more.
+    Tests for cancelled requests and leases.
     """
 
     def test_queued(self) -> None:
         """
-        What is cancelled while it waits is never sent (scenario 11).
+        A request that is cancelled while it waits is never sent (scenario 11).
         """
         pool = self.pool(maxClients=1)
         first, second, third = (pool.performRequest("ask", word) for word in "abc")
@@ -35,7 +35,8 @@ class CancelTests(PoolCase):
 
     def test_dialing(self) -> None:
         """
-        A dial goes on when who asked for it gives up, and its connection becomes idle (scenario 12).
+        When the request that caused a dial is cancelled, the dial continues and its connection becomes idle (scenario
+        12).
         """
         self.server.mode = "hang"
         pool = self.pool()
@@ -49,7 +50,7 @@ class CancelTests(PoolCase):
     @covers("4")
     def test_inFlight(self) -> None:
         """
-        What is cancelled in flight frees its caller at once; its reply is dropped, and the next one gets its own
+        Cancelling a request in flight has effect at once. Its reply is dropped, and the next request gets its own reply
         (scenario 14).
         """
         pool = self.pool(maxClients=1)
@@ -68,7 +69,8 @@ class CancelTests(PoolCase):
 
     def test_grace(self) -> None:
         """
-        When the reply to what was cancelled does not come in time the connection is closed, and others get another.
+        When the reply to a cancelled request does not arrive within C{cancelGrace}, the connection is closed, and other
+        requests get another one.
         """
         pool = self.pool(maxClients=1, cancelGrace=3.0)
         first, second = pool.performRequest("ask", "a"), self.ask(pool, "b")
@@ -85,7 +87,7 @@ class CancelTests(PoolCase):
     @covers("6")
     def test_shared(self) -> None:
         """
-        A connection that carries the requests of others too is not closed because one was cancelled.
+        A connection that carries other requests too is not closed because one was cancelled.
         """
         pool = self.pool(maxClients=1, pipelineDepth=4, cancelGrace=3.0)
         first, second = pool.performRequest("ask", "a"), pool.performRequest("ask", "b")
@@ -98,7 +100,7 @@ class CancelTests(PoolCase):
 
     def test_cancelledAndLate(self) -> None:
         """
-        What was cancelled and is late as well closes its connection once, and fails nobody.
+        A cancelled request whose reply is late too closes its connection once, and fails no other request.
         """
         pool = self.pool(maxClients=1, cancelGrace=None, requestTimeout=2.0)
         first = pool.performRequest("ask", "a")
@@ -111,7 +113,7 @@ class CancelTests(PoolCase):
 
     def test_cancelledAndLost(self) -> None:
         """
-        When the connection of what was cancelled is lost nothing of it is left.
+        When the connection of a cancelled request is lost, nothing of the request is left.
         """
         for client in (Client, Careless):
             pool = self.pool(client=client)
@@ -127,7 +129,7 @@ class CancelTests(PoolCase):
     @covers("29")
     def test_lease(self) -> None:
         """
-        Who gives up waiting for a lease gets none, and leaves none behind.
+        A cancelled lease leaves the queue, and no connection stays leased.
         """
         pool = self.pool(maxClients=1)
         first, second, third = pool.acquire(), pool.acquire(), pool.acquire()
@@ -141,8 +143,8 @@ class CancelTests(PoolCase):
     @covers("29")
     def test_atHandOver(self) -> None:
         """
-        Who cancels in the very moment in which a connection is handed over gets either the connection or the
-        cancellation, never neither (scenario 13).
+        Cancelling at the moment at which a connection is granted yields either the connection or the cancellation
+        (scenario 13).
         """
         pool = self.pool(maxClients=1)
         holder = pool.acquire()
@@ -165,7 +167,7 @@ class CancelTests(PoolCase):
 
     def test_refusedTogether(self) -> None:
         """
-        Of two that are refused together one may cancel the other: each has one answer.
+        When two requests are refused together and the callback of one cancels the other, each has one result.
         """
         self.server.mode = "refuse"
         pool = self.pool(whenDown=1)

@@ -1,14 +1,14 @@
 # -*- test-case-name: tests.pool.test_chaos -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Sessions, connections and the pool under anything that may happen, in any order.
+Sessions, connections and the pool with random events in random order.
 
-Several clients pipeline requests of all kinds while bytes arrive in pieces, connections are lost or talk nonsense,
-servers stop answering or refuse, clients stop reading or vanish, and time passes. In the end every request has been
-answered once, in its place, and by its own answer or one line of error, or the session was closed where nothing else
-could be done; and the books are right all along.
+Several clients pipeline requests of all kinds while bytes arrive in pieces, connections are lost or deliver invalid
+bytes, servers stop answering or refuse connections, clients stop reading or disconnect, and time passes. In the end
+every request has exactly one reply, in its place: its own or an error. A session is closed only where nothing else is
+possible. The invariants of the pool hold after each event.
 
-C{CONNPOOL_EXAMPLES} in the environment sets how many such stories are tried.
+The environment variable C{CONNPOOL_EXAMPLES} sets the number of histories.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ LIMITS = SessionLimits(maxInFlight=20, unreadSoft=20000, unreadHard=300000)
 @dataclass(frozen=True)
 class Expected:
     """
-    What a client is to see of one request.
+    The expected reply to one request.
 
-    @ivar reply: the answer.
-    @ivar own: whether it is the proxy's own, which nothing can prevent.
-    @ivar silent: whether the client wants to see nothing, whatever happens.
+    @ivar reply: the reply.
+    @ivar own: whether the proxy itself replies, so that no failure can replace the reply.
+    @ivar silent: whether the client sees nothing, not even an error.
     """
 
     reply: bytes
@@ -51,10 +51,11 @@ class Expected:
 
 def requests(kind: str, name: bytes) -> list[tuple[bytes, Expected | None]]:
     """
-    Make up something for a client to send.
+    Make requests of a kind.
 
-    @param name: a part of every key in it.
-    @return: requests, and what is to be seen of each.
+    @param name: a part of every key in them.
+
+    @return: requests, and the expected reply to each.
     """
     many = [b"%s.%d" % (name, number) for number in range(30)]
     asked = {
@@ -101,15 +102,16 @@ KINDS = [
 @dataclass
 class Client:
     """
-    A client and what it has to say.
+    A client of the proxy, with requests to send.
 
-    @ivar saying: what it has not sent yet.
-    @ivar expected: how many bytes it will have sent when a request is complete, and what it is to see then.
-    @ivar sent: bytes sent.
-    @ivar parts: whether it asked for something that is answered in parts, which a lack of servers may end in between.
-    @ivar over: whether it will plan nothing more.
-    @ivar ended: whether it has told so, and listens only.
-    @ivar gone: whether it has vanished.
+    @ivar saying: the bytes that it has not sent yet.
+    @ivar expected: for each request, the number of bytes sent when it is complete, and the expected reply.
+    @ivar sent: the number of bytes sent.
+    @ivar parts: whether it made a request that is split, so that part of the reply may have been sent when no server
+        can be reached.
+    @ivar over: whether it makes no more requests.
+    @ivar ended: whether it has half-closed the connection.
+    @ivar gone: whether it has closed the connection.
     """
 
     number: int
@@ -125,7 +127,7 @@ class Client:
 
     def plan(self, kind: str) -> None:
         """
-        Have something more to say.
+        Add requests of a kind.
         """
         if not self.over:
             for data, expected in requests(kind, b"c%dr%d" % (self.number, len(self.expected))):
@@ -138,7 +140,7 @@ class Client:
 
     def push(self, size: int) -> None:
         """
-        Send so many bytes.
+        Send a number of bytes.
         """
         data, self.saying = self.saying[:size], self.saying[size:]
         if data and not (self.ended or self.gone):
@@ -147,16 +149,16 @@ class Client:
 
     def asked(self) -> list[Expected]:
         """
-        @return: what is to be seen of all that was sent whole.
+        @return: the expected replies to all requests that were sent completely.
         """
         return [expected for end, expected in self.expected if end <= self.sent]
 
 
 class Story:
     """
-    What happens.
+    A proxy with clients and servers, and the events that happen to them.
 
-    @ivar unharmed: whether nothing has happened yet that makes the proxy ask for something twice.
+    @ivar unharmed: whether there was no event yet after which the proxy sends a request again.
     """
 
     def __init__(self, servers: int, connections: int, clients: int, minimum: int) -> None:
@@ -170,7 +172,7 @@ class Story:
 
     def act(self, what: str, which: int, size: int) -> None:
         """
-        Let something happen.
+        Let an event happen.
         """
         client = self.clients[which % len(self.clients)]
         server = self.stage.servers[which % len(self.stage.servers)]
@@ -205,7 +207,7 @@ class Story:
 
     def actOn(self, line: Line, what: str, size: int) -> None:
         """
-        Let something happen to a connection to a server.
+        Let an event happen to a connection to a server.
         """
         connection: Any = line.protocol.connection
         if what == "deliver":
@@ -221,13 +223,13 @@ class Story:
             self.unharmed = False
             line.lose()
         elif what == "junk" and not connection.receiving:
-            # Anywhere else it might be part of an answer.
+            # Within a reply it might be taken for a part of it.
             self.unharmed = False
             line.send(b"JUNK\r\n")
 
     def finish(self) -> None:
         """
-        Let all be well again, and everybody be answered.
+        End all failures, and let all requests have replies.
         """
         for server in self.stage.servers:
             server.mode = "accept"
@@ -246,7 +248,7 @@ class Story:
 
 def explain(data: bytes, expected: list[Expected], whole: bool) -> bool:
     """
-    @return: whether C{data} is what a client may have seen, up to somewhere if not C{whole}.
+    @return: whether C{data} is what a client may have received: everything, or a beginning if not C{whole}.
     """
     ends = {0}
     for each in expected:
@@ -291,7 +293,7 @@ _ORDINARY = [
     ),
 ]
 
-#: What happens to runs of reads while connections are lost again and again.
+#: Events that concern merged reads while connections are lost again and again.
 _ROUGH = st.tuples(
     st.sampled_from(["run", "mixed", "nonsense", "lose", "turn", "deliver"]),
     st.integers(0, 5),
@@ -306,7 +308,7 @@ _STORIES = st.one_of(
 
 class ChaosTests(SynchronousTestCase):
     """
-    Tests for everything together.
+    Tests of sessions, connections and pool with random events.
     """
 
     @covers("8")
@@ -325,7 +327,7 @@ class ChaosTests(SynchronousTestCase):
     @given(st.tuples(st.integers(1, 3), st.integers(1, 6), st.integers(1, 5), st.integers(0, 6)), _STORIES)
     def test_everyRequestOnce(self, scene: tuple[int, int, int, int], actions: list[tuple[str, int, int]]) -> None:
         """
-        Every request is answered once, in its place and by its own answer, or the session is closed.
+        Every request has one reply, in its place: its own or an error. Otherwise the session was closed.
         """
         try:
             self.play(Story(*scene), actions)
@@ -334,7 +336,7 @@ class ChaosTests(SynchronousTestCase):
 
     def play(self, story: Story, actions: list[tuple[str, int, int]]) -> None:
         """
-        Let things happen, let all be well again, and look.
+        Let events happen, end all failures, and assert the result.
         """
         stage = story.stage
         for action in actions:
@@ -352,13 +354,13 @@ class ChaosTests(SynchronousTestCase):
 
     def assertBounds(self, story: Story) -> None:
         """
-        Assert that the books are right and that nothing is more than it may be.
+        Assert that the invariants and the limits hold.
         """
         stage = story.stage
         assertTidy(self, stage.pool, quiet=False)
         self.assertLessEqual(len(stage.pool.state.records), stage.pool.state.limits.maximum)
         for record in stage.pool.state.records:
-            # What goes everywhere finds no connection full.
+            # A request to all servers is sent on full connections too.
             self.assertLessEqual(record.load, DEPTH + len(story.clients))
         for session in stage.sessions.sessions:
             self.assertLessEqual(session.inFlight, LIMITS.maxInFlight + 1)
@@ -369,7 +371,7 @@ class ChaosTests(SynchronousTestCase):
 
     def assertAnswered(self, client: Client, story: Story) -> None:
         """
-        Assert that a client has seen what it should have.
+        Assert that a client has received what it should have.
         """
         expected = client.asked()
         closed = not client.pipe.connected
@@ -378,19 +380,19 @@ class ChaosTests(SynchronousTestCase):
         unharmed = story.unharmed and not counters.requestTimeouts and not inVain
         if closed and not client.over and unharmed:
             self.assertGreater(story.stage.unread.dropped, 0)
-        # Who had part of an answer when its connection was lost was closed. Nobody else was.
+        # A session is closed if its client had received part of a reply when the connection was lost.
         whole = not (client.gone or client.pipe.aborted or (closed and not unharmed))
         self.assertTrue(explain(client.pipe.received, expected, whole), (client.number, client.pipe.received[-200:]))
 
 
 class ExplainTests(SynchronousTestCase):
     """
-    Tests for the judge.
+    Tests for L{explain}.
     """
 
     def test_explain(self) -> None:
         """
-        It takes a client's own answers and lines of error in their places, and nothing else.
+        C{explain} accepts the expected replies and error lines in their places, and nothing else.
         """
         stored, hidden, own = Expected(b"STORED\r\n"), Expected(b"", silent=True), Expected(b"ERROR\r\n", own=True)
         error = b"SERVER_ERROR upstream connection lost\r\n"

@@ -19,12 +19,12 @@ from txconnpool.pool import Pool, PooledClientFactory
 
 class ClientFactoryTests(PoolCase):
     """
-    Tests for who makes the clients.
+    Tests for C{clientFactory}, and for the methods that clients call.
     """
 
     def test_none(self) -> None:
         """
-        Without anything to make clients with, or with the wrong thing, there is no pool.
+        Without a factory, or with an object that is none, a pool cannot be made.
         """
         for wrong in (None, Client, Protocol, PooledClientFactory(), object()):
             text = str(self.assertRaises(TypeError, self.pool, clientFactory=wrong))
@@ -32,7 +32,7 @@ class ClientFactoryTests(PoolCase):
 
     def test_attribute(self) -> None:
         """
-        A subclass may say it once and for all.
+        A subclass may set the attribute C{clientFactory}.
         """
 
         class EchoPool(Pool[Client]):
@@ -46,7 +46,7 @@ class ClientFactoryTests(PoolCase):
 
     def test_announcing(self) -> None:
         """
-        A client made by a L{PooledClientFactory} is used when it has announced itself, by each of the two ways.
+        A client of a L{PooledClientFactory} is used when it has announced itself, by either way or both.
         """
         for each in (("free",), ("deferred",), ("free", "deferred"), ("deferred", "free")):
 
@@ -55,9 +55,6 @@ class ClientFactoryTests(PoolCase):
                 factory: Any
 
                 def connectionMade(self) -> None:
-                    """
-                    Say so.
-                    """
                     for way in self.ways:
                         if way == "free":
                             self.factory.connectionPool.clientFree(self)
@@ -88,7 +85,7 @@ class ClientFactoryTests(PoolCase):
 
     def test_neverAnnounced(self) -> None:
         """
-        A client that never announces itself is given up, and it is said why.
+        A client that never announces itself fails the dial, and the error says why.
         """
         pool = self.silent(connectTimeout=3.0, whenDown=1)
         asked = pool.performRequest("ask", "x")
@@ -99,7 +96,7 @@ class ClientFactoryTests(PoolCase):
 
     def test_deferredFails(self) -> None:
         """
-        A client may say that it will never be ready.
+        A client may report by C{factory.deferred} that it will never be ready.
         """
         pool = self.silent(whenDown=1)
         asked = pool.performRequest("ask", "x")
@@ -113,7 +110,7 @@ class ClientFactoryTests(PoolCase):
 
     def test_configured(self) -> None:
         """
-        A new client is made ready before it is used.
+        A new client is configured before it is used.
         """
 
         async def login(client: Client) -> None:
@@ -132,7 +129,7 @@ class ClientFactoryTests(PoolCase):
 
     def test_spurious(self) -> None:
         """
-        Whatever clients say, and however often, nobody is given what another one has (scenario 28).
+        Whatever clients report, and however often, no connection is given to two callers (scenario 28).
         """
         pool = self.silent()
         asked = pool.performRequest("ask", "a")
@@ -162,7 +159,7 @@ class ClientFactoryTests(PoolCase):
 
     def test_busy(self) -> None:
         """
-        An idle client may say that it is busy, and is left alone until it says that it is free.
+        An idle client that reports that it is busy is not used until it reports that it is free.
         """
         pool = self.pool(maxClients=1)
         lent = pool.acquire()
@@ -183,7 +180,8 @@ class ClientFactoryTests(PoolCase):
 
     def test_failed(self) -> None:
         """
-        A client may say that it could not connect: its server is not dialed for a while, and it is not used any more.
+        When a client reports that it could not connect, its server is not dialed for a while, and the client is not
+        used any more.
         """
         other = self.another("other")
         pool = self.pool(self.server, other)
@@ -204,7 +202,7 @@ class ClientFactoryTests(PoolCase):
 
     def test_gone(self) -> None:
         """
-        A client that is said to be gone is not used any more, and closed when its request is answered.
+        A client that was reported as gone gets no more requests. It is closed when its request has a reply.
         """
         pool = self.pool(maxClients=1)
         asked, waiting = pool.performRequest("ask", "a"), pool.performRequest("ask", "b")

@@ -27,21 +27,16 @@ from txconnpool.pool.dialing import Attempt, ConnectionWrapper
 @implementer(IHalfCloseableProtocol)
 class HalfClosed(Client):
     """
-    Listens on when the server says no more.
+    A client that keeps the connection when the server half-closes it.
     """
 
     ended = False
 
     def readConnectionLost(self) -> None:
-        """
-        Note it.
-        """
         self.ended = True
 
     def writeConnectionLost(self) -> None:
-        """
-        Ignore it.
-        """
+        pass
 
 
 class ConnectionWrapperTests(SynchronousTestCase):
@@ -51,7 +46,7 @@ class ConnectionWrapperTests(SynchronousTestCase):
 
     def test_interfaces(self) -> None:
         """
-        It provides what its client provides.
+        The wrapper provides the interfaces that the protocol instance provides.
         """
         plain, half = (
             ConnectionWrapper(Client(), lambda reason: None),
@@ -63,9 +58,9 @@ class ConnectionWrapperTests(SynchronousTestCase):
         half.readConnectionLost()
         self.assertTrue(half.connection.ended)
 
-    def test_passesOn(self) -> None:
+    def test_delegates(self) -> None:
         """
-        What comes is passed on, but for the end, which is for somebody else to pass on.
+        All calls of the transport are passed to the protocol instance, except for C{connectionLost}.
         """
         ended: list[Failure] = []
         client = Client()
@@ -74,49 +69,37 @@ class ConnectionWrapperTests(SynchronousTestCase):
         wrapper.makeConnection(transport)
         self.assertIs(client.transport, transport)
         answer: Deferred[str] = Deferred()
-        client._waiting.append(answer)
+        client.waiting.append(answer)
         wrapper.dataReceived(b"yes\r\n")
         self.assertEqual(self.successResultOf(answer), "yes")
         wrapper.connectionLost(connectionDone)
         self.assertEqual((ended, client.lost), ([connectionDone], None))
 
 
-class News:
+class Listener:
     """
-    Writes down what becomes of dials.
+    A listener that records the events of an attempt.
 
-    @ivar said: what was said.
+    @ivar events: the events.
     """
 
     def __init__(self) -> None:
-        self.said: list[Any] = []
+        self.events: list[Any] = []
 
     def connectionMade(self, record: Any, connection: Any) -> None:
-        """
-        Check that the client has no connection yet.
-        """
         assert connection.transport is None
-        self.said.append("made")
+        self.events.append("made")
 
     def connectionReady(self, record: Any, connection: Any) -> None:
-        """
-        Check that the client has a connection.
-        """
         assert connection.transport.connected
-        self.said.append("ready")
+        self.events.append("ready")
 
     def dialFailed(self, record: Any, reason: BaseException) -> None:
-        """
-        Keep the reason.
-        """
-        self.said.append(reason)
+        self.events.append(reason)
 
     def connectionEnded(self, record: Any, connection: Any, reason: Failure) -> None:
-        """
-        Check that the client does not know.
-        """
         assert connection.lost is None
-        self.said.append("ended")
+        self.events.append("ended")
 
 
 class AttemptTests(SynchronousTestCase):
@@ -126,19 +109,21 @@ class AttemptTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """
-        There is a server.
+        Make a server, a listener and a factory.
         """
         self.reactor = Reactor()
         self.server = Server(self.reactor)
-        self.news = News()
+        self.listener = Listener()
         self.factory: Any = Factory.forProtocol(HalfClosed)
 
     def attempt(self, handshake: Any = None, announces: bool = False, timeout: float | None = 5.0) -> Attempt:
         """
-        @return: a dial that has begun.
+        @return: an attempt that was started.
         """
         record = SimpleNamespace(server=SimpleNamespace(address=self.server))
-        attempt = Attempt(record, self.news, lambda record: self.factory, self.reactor, timeout, handshake, announces)
+        attempt = Attempt(
+            record, self.listener, lambda record: self.factory, self.reactor, timeout, handshake, announces
+        )
         attempt.start()
         self.reactor.turns()
         self.addCleanup(lambda: self.assertEqual(self.reactor.getDelayedCalls(), []))
@@ -149,27 +134,27 @@ class AttemptTests(SynchronousTestCase):
         Assert that the dial has failed once, and that no connection is left.
         """
         self.reactor.turns()
-        self.assertIsInstance(self.news.said[-1], kind)
-        self.assertEqual(len([each for each in self.news.said if isinstance(each, BaseException)]), 1)
+        self.assertIsInstance(self.listener.events[-1], kind)
+        self.assertEqual(len([each for each in self.listener.events if isinstance(each, BaseException)]), 1)
         self.assertEqual(self.server.open, [])
-        reason: BaseException = self.news.said[-1]
+        reason: BaseException = self.listener.events[-1]
         return reason
 
     def test_connected(self) -> None:
         """
-        A client is ready when it is connected, and its end is told before it knows itself.
+        A connection is ready when it is established. The listener is notified of its end before the protocol instance.
         """
         attempt = self.attempt()
-        self.assertEqual((self.news.said, attempt.isReady), (["made", "ready"], True))
+        self.assertEqual((self.listener.events, attempt.isReady), (["made", "ready"], True))
         self.server.lines[0].lose()
-        self.assertEqual(self.news.said, ["made", "ready", "ended"])
+        self.assertEqual(self.listener.events, ["made", "ready", "ended"])
 
     def test_notNow(self) -> None:
         """
-        The dial begins in the next turn, not within the request that needs it.
+        The dial begins in the next reactor turn, not within the call that needs it.
         """
         record = SimpleNamespace(server=SimpleNamespace(address=self.server))
-        attempt = Attempt(record, self.news, lambda record: self.factory, self.reactor, None, None, False)
+        attempt = Attempt(record, self.listener, lambda record: self.factory, self.reactor, None, None, False)
         attempt.start()
         self.assertEqual(self.server.dials, 0)
         attempt.fail(ValueError("not wanted any more"))
@@ -179,7 +164,7 @@ class AttemptTests(SynchronousTestCase):
 
     def test_refused(self) -> None:
         """
-        The reason of a failure is told.
+        A refused connection fails the dial, with the reason.
         """
         self.server.mode = "refuse"
         self.attempt()
@@ -188,7 +173,7 @@ class AttemptTests(SynchronousTestCase):
     @covers("18")
     def test_mistakes(self) -> None:
         """
-        An endpoint that raises, a factory that has no client, cannot make one or will not: a failed dial each.
+        The dial fails if the endpoint raises, or if the factory has no protocol, raises, or returns none.
         """
         self.server.mode = "raise"
         self.attempt()
@@ -203,19 +188,19 @@ class AttemptTests(SynchronousTestCase):
             (unwilling, error.NoProtocol),
             (broken, ZeroDivisionError),
         ):
-            self.news.said.clear()
+            self.listener.events.clear()
             self.factory = factory
             self.attempt()
             self.assertFailed(kind)
 
     def test_noConnection(self) -> None:
         """
-        A dial without an answer is given up when its time is over.
+        A dial without a result is cancelled and fails when its time is over.
         """
         self.server.mode = "hang"
         self.attempt()
         self.reactor.advance(4.9)
-        self.assertEqual(self.news.said, [])
+        self.assertEqual(self.listener.events, [])
         self.reactor.advance(0.2)
         reason = self.assertFailed(PoolTimeout)
         self.assertEqual(str(reason), "connect timed out: no connection within 5 s")
@@ -223,16 +208,16 @@ class AttemptTests(SynchronousTestCase):
 
     def test_unlimited(self) -> None:
         """
-        Without a time there is no timer.
+        Without a timeout there is no timer.
         """
         self.server.mode = "hang"
         attempt = self.attempt(timeout=None)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
         attempt.fail(ValueError())
 
-    def test_givenUpTooLate(self) -> None:
+    def test_cancelledTooLate(self) -> None:
         """
-        A dial that was given up and succeeds nevertheless makes no client.
+        A dial that succeeds although it was cancelled makes no protocol instance.
         """
         self.server.mode = "hang"
         attempt = self.attempt()
@@ -243,11 +228,11 @@ class AttemptTests(SynchronousTestCase):
 
     def test_failOnce(self) -> None:
         """
-        To give up twice, or when the client is ready, changes nothing.
+        Failing an attempt that has failed, or is ready, has no effect.
         """
         attempt = self.attempt()
         attempt.fail(ValueError())
-        self.assertEqual((self.news.said, len(self.server.open)), (["made", "ready"], 1))
+        self.assertEqual((self.listener.events, len(self.server.open)), (["made", "ready"], 1))
         self.server.lines[0].lose()
         self.server.mode = "refuse"
         attempt = self.attempt()
@@ -256,7 +241,7 @@ class AttemptTests(SynchronousTestCase):
 
     def test_factoryStarted(self) -> None:
         """
-        The factory is told when it is used by an endpoint, and when not any more.
+        The factory is notified when an endpoint begins and ends to use it.
         """
         attempt = self.attempt()
         for f, ports in ((attempt.doStart, 1), (attempt.doStop, 0)):
@@ -267,45 +252,46 @@ class AttemptTests(SynchronousTestCase):
 
     def test_handshake(self) -> None:
         """
-        A client is ready when its handshake is done, whether that gives nothing, a Deferred or a coroutine.
+        A connection is ready when its handshake has succeeded. The handshake returns C{None}, a Deferred or a
+        coroutine.
         """
 
         async def wait(client: Client) -> None:
             await client.ask("ready?")
 
         for handshake in (lambda client: None, lambda client: client.ask("ready?"), wait):
-            self.news.said.clear()
+            self.listener.events.clear()
             self.attempt(handshake)
             (line,) = self.server.open
             line.answer(*line.asked)
-            self.assertEqual(self.news.said, ["made", "ready"])
+            self.assertEqual(self.listener.events, ["made", "ready"])
             line.lose()
 
     @covers("30")
     def test_handshakeAwaited(self) -> None:
         """
-        While the handshake lasts the client is not ready.
+        A connection is not ready during the handshake.
         """
         done: Deferred[None] = Deferred()
         self.attempt(lambda client: done)
-        self.assertEqual(self.news.said, ["made"])
+        self.assertEqual(self.listener.events, ["made"])
         done.callback(None)
-        self.assertEqual(self.news.said, ["made", "ready"])
+        self.assertEqual(self.listener.events, ["made", "ready"])
         self.server.open[0].lose()
 
     def test_handshakeFails(self) -> None:
         """
-        A handshake that fails is a failed dial, and its connection is closed.
+        When the handshake fails, the dial fails and the connection is closed.
         """
         for handshake in (lambda client: 1 / 0, lambda client: succeed(0).addCallback(lambda zero: 1 / zero)):
-            self.news.said.clear()
+            self.listener.events.clear()
             self.attempt(handshake)
             self.assertFailed(ZeroDivisionError)
 
     @covers("17")
     def test_handshakeHangs(self) -> None:
         """
-        A handshake that takes too long is cancelled, and its connection is closed.
+        When the handshake takes too long, it is cancelled, the dial fails, and the connection is closed.
         """
         cancelled: list[Deferred[None]] = []
         done: Deferred[None] = Deferred(cancelled.append)
@@ -317,17 +303,17 @@ class AttemptTests(SynchronousTestCase):
 
     def test_handshakeIgnoresCancel(self) -> None:
         """
-        A handshake that ends well although it was cancelled comes too late.
+        A handshake that succeeds because it was cancelled does not make the connection ready.
         """
         done: Deferred[None] = Deferred(lambda done: done.callback(None))
         self.attempt(lambda client: done)
         self.reactor.advance(5)
         self.assertFailed(PoolTimeout)
-        self.assertNotIn("ready", self.news.said)
+        self.assertNotIn("ready", self.listener.events)
 
     def test_lostInHandshake(self) -> None:
         """
-        A connection that is lost during the handshake is a failed dial, of which the client hears too.
+        When the connection is lost during the handshake, the dial fails, and the protocol instance is notified.
         """
         done: Deferred[None] = Deferred()
         attempt = self.attempt(lambda client: done)
@@ -335,22 +321,23 @@ class AttemptTests(SynchronousTestCase):
         self.assertFailed(error.ConnectionDone)
         self.assertIsNotNone(attempt.connection.lost)
 
-    def test_lostAndTold(self) -> None:
+    def test_reasonOfLoss(self) -> None:
         """
-        Why a connection was lost during the handshake is told by the connection, not by what the handshake makes of it;
-        unless it was us who closed it, for what went wrong in the handshake.
+        When the connection is lost during the handshake, the dial fails with the reason of the loss, not with the error
+        of the handshake. If the connection was aborted because of an error in the handshake, the dial fails with that
+        error.
         """
-        for reason, told in ((error.ConnectionDone(), error.ConnectionDone), (error.ConnectionAborted(), KeyError)):
-            self.news.said.clear()
+        for reason, expected in ((error.ConnectionDone(), error.ConnectionDone), (error.ConnectionAborted(), KeyError)):
+            self.listener.events.clear()
             done: Deferred[None] = Deferred()
             attempt = self.attempt(lambda client, done=done: done)
             attempt.connection.connectionLost = lambda reason, done=done: done.errback(KeyError("the handshake failed"))
             self.server.lines[-1].lose(reason)
-            self.assertFailed(told)
+            self.assertFailed(expected)
 
-    def test_clientFailsToHear(self) -> None:
+    def test_connectionLostRaises(self) -> None:
         """
-        It is a failed dial as well if the client fails when it hears of it.
+        The dial fails as well if C{connectionLost} of the protocol instance raises.
         """
         done: Deferred[None] = Deferred()
         attempt = self.attempt(lambda client: done)
@@ -366,37 +353,37 @@ class AttemptTests(SynchronousTestCase):
 
     def test_announced(self) -> None:
         """
-        A client that is to announce itself is ready when it is connected and has done so, whichever comes last.
+        A protocol instance that is to announce itself is ready when it is connected and has announced itself.
         """
         attempt = self.attempt(announces=True)
-        self.assertEqual(self.news.said, ["made"])
+        self.assertEqual(self.listener.events, ["made"])
         for _ in range(2):
             attempt.announced()
-        self.assertEqual(self.news.said, ["made", "ready"])
+        self.assertEqual(self.listener.events, ["made", "ready"])
         self.server.open[0].lose()
 
     def test_announcedEarly(self) -> None:
         """
-        One that does so while its connection is being made is ready after that, and its handshake begins then.
+        A protocol instance may announce itself while its connection is made. The handshake begins after that.
         """
 
         class Announcing(Client):
             def connectionMade(self) -> None:
                 attempt.announced()
-                assert news.said == ["made"]
+                assert listener.events == ["made"]
 
         self.factory = Factory.forProtocol(Announcing)
-        news = self.news
+        listener = self.listener
         record = SimpleNamespace(server=SimpleNamespace(address=self.server))
         shaken: list[Any] = []
-        attempt = Attempt(record, news, lambda record: self.factory, self.reactor, 5.0, shaken.append, True)
+        attempt = Attempt(record, listener, lambda record: self.factory, self.reactor, 5.0, shaken.append, True)
         attempt.start()
         self.reactor.turns()
-        self.assertEqual((news.said, shaken), (["made", "ready"], [attempt.connection]))
+        self.assertEqual((listener.events, shaken), (["made", "ready"], [attempt.connection]))
 
     def test_neverAnnounced(self) -> None:
         """
-        One that never does is given up, with words that say what is missing.
+        A protocol instance that never announces itself fails the dial, and the error says what was missing.
         """
         self.attempt(announces=True)
         self.reactor.advance(5)
@@ -408,7 +395,7 @@ class AttemptTests(SynchronousTestCase):
 
     def test_close(self) -> None:
         """
-        A connection can be closed, gently or not.
+        A connection is closed, at once or when pending writes are sent.
         """
         attempt = self.attempt()
         attempt.close()
@@ -416,4 +403,4 @@ class AttemptTests(SynchronousTestCase):
         attempt.abort()
         self.assertTrue(self.server.open[0].aborted)
         self.reactor.turns()
-        self.assertEqual(self.news.said, ["made", "ready", "ended"])
+        self.assertEqual(self.listener.events, ["made", "ready", "ended"])

@@ -1,6 +1,6 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests for L{txconnpool.pool.engine}: the decisions carried out.
+Tests for L{txconnpool.pool.engine} and the modules below it: executor, errands and life cycle.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from txconnpool.pool.engine import PoolEngine
 @implementer(IWaiter)
 class Taker:
     """
-    Takes a connection, and keeps it until told otherwise.
+    A caller that takes a connection and keeps it.
 
-    @ivar record: what it has.
-    @ivar error: why it has not.
+    @ivar record: the record of the connection, or C{None}.
+    @ivar error: the error with which it was refused, or C{None}.
     """
 
     ticket: Any = None
@@ -54,106 +54,100 @@ class Taker:
                 self.granted(record)
 
     def granted(self, record: Record) -> None:
-        """
-        Keep it.
-        """
         record.load += 1
         self.record = record
         self.then()
 
     def refused(self, error: PoolError) -> None:
-        """
-        Keep the reason.
-        """
         self.error = error
         self.then()
 
-    def give(self) -> None:
+    def release(self) -> None:
         """
-        Give it back.
+        Release the connection.
         """
         assert self.record is not None
         self.record.load -= 1
         self.pool.hasCapacity(self.record)
 
 
-class CoreCase(SynchronousTestCase):
+class EngineCase(SynchronousTestCase):
     """
-    A test with servers in memory, of whose pools nothing may be left at its end.
+    A test case with a server in memory. It asserts at the end of each test that nothing is left of its pools.
     """
 
     def setUp(self) -> None:
         """
-        There is a server.
+        Make a reactor and a server.
         """
         self.reactor = Reactor()
         self.server = Server(self.reactor)
 
-    def core(self, *servers: Server, client: Any = Client, start: bool = True, **options: Any) -> PoolEngine:
+    def engine(self, *servers: Server, client: Any = Client, start: bool = True, **options: Any) -> PoolEngine:
         """
-        @return: a new pool that neither dials without need nor ages, where it is not told to.
+        @return: a new pool without a minimum and without ageing, unless C{options} say otherwise.
         """
         names = {"connectTimeout", "handshake", "announces", "check", "observer"} & set(options)
         named = {name: options.pop(name) for name in names}
         limits = Limits(**{"idleTimeout": 0, "maxLifetime": 0, **options})
-        core = PoolEngine(list(servers) or [self.server], Factory.forProtocol(client), limits, self.reactor, **named)
-        self.addCleanup(self.finish, core)
+        pool = PoolEngine(list(servers) or [self.server], Factory.forProtocol(client), limits, self.reactor, **named)
+        self.addCleanup(self.finish, pool)
         if start:
-            core.start()
+            pool.start()
             self.reactor.turns()
-        return core
+        return pool
 
-    def finish(self, core: PoolEngine) -> None:
+    def finish(self, pool: PoolEngine) -> None:
         """
-        Assert that a pool closes without leaving anything behind.
+        Close a pool, and assert that nothing is left of it.
         """
-        done = core.abort()
+        done = pool.abort()
         self.reactor.turns()
         self.successResultOf(done)
-        core.selfCheck()
-        self.assertEqual(core.state.records, [])
+        pool.selfCheck()
+        self.assertEqual(pool.state.records, [])
         self.assertEqual((self.server.open, self.reactor.getDelayedCalls()), ([], []))
 
 
-class StartTests(CoreCase):
+class StartTests(EngineCase):
     """
-    Tests for how a pool begins.
+    Tests for how a pool starts.
     """
 
     def test_nothing(self) -> None:
         """
-        To make one does nothing.
+        Constructing a pool has no effect.
         """
-        self.core(start=False, minimum=3)
+        self.engine(start=False, minimum=3)
         self.assertEqual((self.server.dials, self.reactor.getDelayedCalls()), (0, []))
 
     def test_firstRequest(self) -> None:
         """
         A pool that was not started starts with its first request.
         """
-        core = self.core(start=False, minimum=2)
-        taker = Taker(core)
+        pool = self.engine(start=False, minimum=2)
+        taker = Taker(pool)
         self.assertEqual(self.server.dials, 0)
         self.reactor.turns()
         self.assertIsNotNone(taker.record)
-        self.assertEqual(core.stats.connections, 2)
+        self.assertEqual(pool.stats.connections, 2)
 
     def test_factory(self) -> None:
         """
-        The factory of the clients knows the pool when it is first used, and not before.
+        The factory gets the attribute C{connectionPool} when it is first used.
         """
         factory: Any = Factory.forProtocol(Client)
-        core = PoolEngine([self.server], factory, Limits(idleTimeout=0, maxLifetime=0), self.reactor)
-        self.addCleanup(self.finish, core)
+        pool = PoolEngine([self.server], factory, Limits(idleTimeout=0, maxLifetime=0), self.reactor)
+        self.addCleanup(self.finish, pool)
         self.assertFalse(hasattr(factory, "connectionPool"))
-        core.start()
-        Taker(core)
+        pool.start()
+        Taker(pool)
         self.reactor.turns()
-        self.assertIs(factory.connectionPool, core)
+        self.assertIs(factory.connectionPool, pool)
 
     def test_pipelined(self) -> None:
         """
-        A client that keeps the load of its connection itself is told its record.
+        A connection that provides L{IPipelined} is given its record.
         """
 
         @implementer(IPipelined)
@@ -162,71 +156,68 @@ class StartTests(CoreCase):
             sending = False
 
             def loseConnection(self) -> None:
-                """
-                Close.
-                """
                 self.transport.loseConnection()
 
         verifyClass(IPipelined, Pipelined)
-        core = self.core(client=Pipelined, minimum=1)
-        (record,) = core.state.records
+        pool = self.engine(client=Pipelined, minimum=1)
+        (record,) = pool.state.records
         self.assertIs(record.connection.record, record)
         self.assertEqual(record.weight, 0)
 
     @covers("25")
     def test_repr(self) -> None:
         """
-        A pool shows what it is about.
+        C{repr} of a pool shows its name and its numbers.
         """
-        core = self.core(minimum=1, maximum=7)
-        self.assertEqual(repr(core), "<PoolEngine pool: 0 of 7 connections busy, 1 idle, 0 dialing, 0 waiting>")
+        pool = self.engine(minimum=1, maximum=7)
+        self.assertEqual(repr(pool), "<PoolEngine pool: 0 of 7 connections busy, 1 idle, 0 dialing, 0 waiting>")
 
 
-class ServeTests(CoreCase):
+class ServeTests(EngineCase):
     """
-    Tests for handing out connections.
+    Tests for granting connections.
     """
 
     def test_inTurn(self) -> None:
         """
-        Ten thousand waiters of which each gives back at once are served without recursion, in their order.
+        Ten thousand waiters that release their connection at once are served in their order, without recursion.
         """
-        core = self.core(maximum=1)
+        pool = self.engine(maximum=1)
         served: list[int] = []
-        holder = Taker(core)
+        holder = Taker(pool)
         self.reactor.turns()
 
         def asked(number: int) -> None:
             def served_() -> None:
                 served.append(number)
-                taker.give()
+                taker.release()
 
-            taker = Taker(core, served_)
+            taker = Taker(pool, served_)
 
         for number in range(10_000):
             asked(number)
-        holder.give()
+        holder.release()
         self.assertEqual(served, list(range(10_000)))
 
     def test_behindALease(self) -> None:
         """
-        When the first waiter wants a connection alone and gives up, those behind it are served, who do not.
+        When the first waiter is exclusive and gives up, the waiters behind it are served.
         """
-        core = self.core(maximum=1, depth=2, minimum=1)
-        Taker(core)
-        alone = Taker(core, exclusive=True)
-        other = Taker(core)
+        pool = self.engine(maximum=1, depth=2, minimum=1)
+        Taker(pool)
+        alone = Taker(pool, exclusive=True)
+        other = Taker(pool)
         self.assertEqual((alone.record, other.record), (None, None))
-        core.forget(alone.ticket)
+        pool.forget(alone.ticket)
         self.assertIsNotNone(other.record)
 
     def test_late(self) -> None:
         """
-        Who waits for too long is refused by a timer, of which there is one.
+        One timer refuses all waiters whose time is over.
         """
-        core = self.core(maximum=1, minimum=1, waitTimeout=2.0)
-        Taker(core)
-        waiters = [Taker(core) for _ in range(100)]
+        pool = self.engine(maximum=1, minimum=1, waitTimeout=2.0)
+        Taker(pool)
+        waiters = [Taker(pool) for _ in range(100)]
         self.assertEqual(len(self.reactor.getDelayedCalls()), 1)
         self.reactor.advance(2)
         self.assertEqual({type(waiter.error) for waiter in waiters}, {PoolTimeout})
@@ -234,165 +225,166 @@ class ServeTests(CoreCase):
 
     def test_timer(self) -> None:
         """
-        A timer that goes off early enough for who comes to wait is left alone, and one that does not is replaced.
+        A timer that expires early enough for a new waiter is kept. Otherwise it is replaced.
         """
-        core = self.core(maximum=1, minimum=1, waitTimeout=2.0)
-        Taker(core)
-        core.forget(Taker(core).ticket)
+        pool = self.engine(maximum=1, minimum=1, waitTimeout=2.0)
+        Taker(pool)
+        pool.forget(Taker(pool).ticket)
         timers = self.reactor.getDelayedCalls()
         self.assertEqual([timer.getTime() for timer in timers], [2.0])
         self.reactor.advance(1.5)
-        waiter = Taker(core)
+        waiter = Taker(pool)
         self.assertEqual(self.reactor.getDelayedCalls(), timers)
         self.reactor.advance(1.9)
         self.assertIsNone(waiter.error)
         self.assertEqual([timer.getTime() for timer in self.reactor.getDelayedCalls()], [3.5])
         self.reactor.advance(0.1)
         self.assertIsInstance(waiter.error, PoolTimeout)
-        core.setLimits(replace(core.state.limits, maxLifetime=100.0))
+        pool.setLimits(replace(pool.state.limits, maxLifetime=100.0))
         self.reactor.advance(0)
         (aged,) = self.reactor.getDelayedCalls()
-        waiter = Taker(core)
+        waiter = Taker(pool)
         self.assertFalse(aged.active())
         self.reactor.advance(2)
         self.assertIsInstance(waiter.error, PoolTimeout)
 
     def test_roundedTimes(self) -> None:
         """
-        Where adding up times is not exact the timer comes to its end all the same.
+        Waiters are refused in time although sums of times are rounded.
         """
-        core = self.core(maximum=1, minimum=1, waitTimeout=0.7)
-        Taker(core)
+        pool = self.engine(maximum=1, minimum=1, waitTimeout=0.7)
+        Taker(pool)
         for start in range(300):
             self.reactor.rightNow = 1.7e9 + start * 0.1
-            waiter = Taker(core)
+            waiter = Taker(pool)
             self.reactor.advance(0.7)
             self.assertIsInstance(waiter.error, PoolTimeout)
 
     def test_refusedOnesAskAgain(self) -> None:
         """
-        Those who ask again when they are refused get their answer too, none of them twice.
+        Waiters that ask again when they are refused are refused again, once each.
         """
-        core = self.core(whenDown=1)
+        pool = self.engine(whenDown=1)
         self.server.mode = "refuse"
         errors: list[Any] = []
 
         def again() -> None:
-            errors.append(Taker(core).error)
+            errors.append(Taker(pool).error)
 
-        waiters = [Taker(core, again) for _ in range(3)]
+        waiters = [Taker(pool, again) for _ in range(3)]
         self.reactor.turns()
         self.assertEqual({type(waiter.error) for waiter in waiters}, {ServerUnavailable})
         self.assertEqual([type(error) for error in errors], [ServerUnavailable] * 3)
 
     def test_closedByTheRefused(self) -> None:
         """
-        Of a decision to refuse and to dial, the dial is not forgotten when the refused one closes the pool.
+        When a waiter that is refused closes the pool, a dial that was decided together with the refusal is cancelled
+        too.
         """
         other = Server(self.reactor, "other")
-        core = self.core(self.server, other, maximum=2, minimum=2, waitTimeout=0.05)
+        pool = self.engine(self.server, other, maximum=2, minimum=2, waitTimeout=0.05)
         self.server.mode = other.mode = "hang"
         for line in (*self.server.open, *other.open):
             line.lose()
         self.reactor.turns()
         closed: list[Any] = []
-        Taker(core, lambda: closed.append(core.close()))
+        Taker(pool, lambda: closed.append(pool.close()))
         self.reactor.advance(0.05)
         self.reactor.turns()
         self.successResultOf(closed[0])
-        self.assertEqual((self.server.hanging, other.hanging, core.state.records), ([], [], []))
-        core.selfCheck()
+        self.assertEqual((self.server.hanging, other.hanging, pool.state.records), ([], [], []))
+        pool.selfCheck()
 
     def test_room(self) -> None:
         """
-        When connections are all in use and more may be, one more is dialed.
+        When all connections are in use and the maximum is not reached, another one is dialed.
         """
-        core = self.core(maximum=2, depth=8, minimum=1)
-        first, second = Taker(core), Taker(core)
+        pool = self.engine(maximum=2, depth=8, minimum=1)
+        first, second = Taker(pool), Taker(pool)
         self.assertIs(first.record, second.record)
         self.reactor.turns()
-        self.assertEqual(core.stats.connections, 2)
+        self.assertEqual(pool.stats.connections, 2)
 
     def test_hold(self) -> None:
         """
-        A connection is not used while its server does not read, and serves who waits when it does.
+        A connection whose server does not read is not used. When the server reads again, it serves a waiter.
         """
-        core = self.core(maximum=1, depth=8, minimum=1)
-        first = Taker(core)
+        pool = self.engine(maximum=1, depth=8, minimum=1)
+        first = Taker(pool)
         assert first.record is not None
-        core.hold(first.record)
-        waiter = Taker(core)
+        pool.hold(first.record)
+        waiter = Taker(pool)
         self.assertIsNone(waiter.record)
-        core.unhold(first.record)
+        pool.unhold(first.record)
         self.assertIsNotNone(waiter.record)
 
     def test_each(self) -> None:
         """
-        One connection of every server may be had.
+        C{each} returns a connection of every server.
         """
         other = Server(self.reactor, "other")
-        core = self.core(self.server, other, maximum=4, minimum=4)
-        self.assertEqual({record.server.name for record in core.each()}, {"server", "other"})
+        pool = self.engine(self.server, other, maximum=4, minimum=4)
+        self.assertEqual({record.server.name for record in pool.each()}, {"server", "other"})
 
 
-class EndTests(CoreCase):
+class EndTests(EngineCase):
     """
     Tests for closing, and starting again.
     """
 
     def test_unstarted(self) -> None:
         """
-        A pool that was never started closes at once, and does not start any more by being asked.
+        A pool that was never started closes at once. A later request does not start it.
         """
-        core = self.core(start=False)
-        self.successResultOf(core.close())
-        self.assertIsInstance(Taker(core).error, PoolClosed)
+        pool = self.engine(start=False)
+        self.successResultOf(pool.close())
+        self.assertIsInstance(Taker(pool).error, PoolClosed)
 
     def test_whileDialing(self) -> None:
         """
-        A dial in progress is given up, brings no other, and leaves no timer.
+        A dial in progress is cancelled, causes no other dial, and leaves no timer.
         """
         other = Server(self.reactor, "other")
         self.server.mode = other.mode = "hang"
-        core = self.core(self.server, other, minimum=1)
+        pool = self.engine(self.server, other, minimum=1)
         self.assertEqual(len(self.server.hanging), 1)
-        self.successResultOf(core.close())
+        self.successResultOf(pool.close())
         self.reactor.turns()
         self.assertEqual((self.server.cancelled, other.dials), (1, 0))
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_beforeTheDial(self) -> None:
         """
-        A dial that was to begin in the next turn never does.
+        A dial that was to begin in the next reactor turn does not begin.
         """
-        core = self.core(start=False, minimum=1)
-        core.start()
-        self.successResultOf(core.close())
+        pool = self.engine(start=False, minimum=1)
+        pool.start()
+        self.successResultOf(pool.close())
         self.assertEqual(self.reactor.getDelayedCalls(), [])
         self.assertEqual(self.server.dials, 0)
 
     def test_drains(self) -> None:
         """
-        What is in flight ends; connections are closed when they carry nothing, and then all is done.
+        Requests in flight end. Connections are closed when they carry nothing, and then the pool is closed.
         """
-        core = self.core(maximum=2, minimum=2)
-        taker = Taker(core)
-        done = core.close(5.0)
+        pool = self.engine(maximum=2, minimum=2)
+        taker = Taker(pool)
+        done = pool.close(5.0)
         self.reactor.turns()
         self.assertNoResult(done)
         self.assertEqual(len(self.server.open), 1)
-        self.assertIsInstance(Taker(core).error, PoolClosed)
-        taker.give()
+        self.assertIsInstance(Taker(pool).error, PoolClosed)
+        taker.release()
         self.reactor.turns()
         self.successResultOf(done)
 
     def test_deadline(self) -> None:
         """
-        What does not end in time is given up.
+        Connections that carry requests when the timeout is over are closed at once.
         """
-        core = self.core(minimum=1)
-        Taker(core)
-        done = core.close(5.0)
+        pool = self.engine(minimum=1)
+        Taker(pool)
+        done = pool.close(5.0)
         self.reactor.advance(4.9)
         self.assertNoResult(done)
         self.reactor.advance(0.2)
@@ -401,13 +393,14 @@ class EndTests(CoreCase):
 
     def test_impatient(self) -> None:
         """
-        To close without a limit can be hurried by closing with one, or by force; all of them end together.
+        When a pool is closed twice, the second call may set a timeout or close it at once. Both Deferreds fire
+        together.
         """
-        for hurry in (lambda core: core.close(1.0), lambda core: core.abort()):
-            core = self.core(minimum=1)
-            Taker(core)
-            first = core.close()
-            second = hurry(core)
+        for hurry in (lambda pool: pool.close(1.0), lambda pool: pool.abort()):
+            pool = self.engine(minimum=1)
+            Taker(pool)
+            first = pool.close()
+            second = hurry(pool)
             self.reactor.advance(1)
             self.reactor.turns()
             self.successResultOf(first)
@@ -415,86 +408,86 @@ class EndTests(CoreCase):
 
     def test_twice(self) -> None:
         """
-        To close a closed pool does nothing.
+        Closing a closed pool has no effect.
         """
-        core = self.core(minimum=1)
-        core.close()
+        pool = self.engine(minimum=1)
+        pool.close()
         self.reactor.turns()
-        self.successResultOf(core.close())
+        self.successResultOf(pool.close())
 
     def test_waitersFirst(self) -> None:
         """
-        Who waits is refused before the end is told.
+        Waiters are refused before the Deferred of C{close} fires.
         """
-        said: list[str] = []
+        events: list[str] = []
         self.server.mode = "hang"
-        core = self.core(minimum=1)
-        Taker(core, lambda: said.append("refused"))
-        core.close().addCallback(lambda _: said.append("closed"))
-        self.assertEqual(said, ["refused", "closed"])
+        pool = self.engine(minimum=1)
+        Taker(pool, lambda: events.append("refused"))
+        pool.close().addCallback(lambda _: events.append("closed"))
+        self.assertEqual(events, ["refused", "closed"])
 
     def test_again(self) -> None:
         """
-        A closed pool that is started works again, under the same name of its server.
+        A closed pool that is started works again.
         """
-        core = self.core(minimum=1)
-        core.close()
+        pool = self.engine(minimum=1)
+        pool.close()
         self.reactor.turns()
-        core.start()
+        pool.start()
         self.reactor.turns()
-        self.assertIsNotNone(Taker(core).record)
+        self.assertIsNotNone(Taker(pool).record)
 
     def test_againWhileClosing(self) -> None:
         """
-        A pool that is started while it closes does so first, and tells.
+        A pool that is started while it is closing is closed first, and then starts.
         """
-        core = self.core(minimum=1)
-        taker = Taker(core)
-        done = core.close()
-        core.start()
-        self.assertIsInstance(Taker(core).error, PoolClosed)
+        pool = self.engine(minimum=1)
+        taker = Taker(pool)
+        done = pool.close()
+        pool.start()
+        self.assertIsInstance(Taker(pool).error, PoolClosed)
         self.assertNoResult(done)
-        taker.give()
+        taker.release()
         self.reactor.turns()
         self.successResultOf(done)
-        self.assertIsNotNone(Taker(core).record)
+        self.assertIsNotNone(Taker(pool).record)
 
     def test_closedAgainWhileClosing(self) -> None:
         """
-        The last word counts: closed, started and closed is closed.
+        The last call counts: a pool that was closed, started and closed again stays closed.
         """
-        core = self.core(minimum=1)
-        taker = Taker(core)
-        done = [core.close()]
-        core.start()
-        done.append(core.close())
-        taker.give()
+        pool = self.engine(minimum=1)
+        taker = Taker(pool)
+        done = [pool.close()]
+        pool.start()
+        done.append(pool.close())
+        taker.release()
         self.reactor.turns()
         for each in done:
             self.successResultOf(each)
-        self.assertIsInstance(Taker(core).error, PoolClosed)
+        self.assertIsInstance(Taker(pool).error, PoolClosed)
 
     def test_startedByTheEnd(self) -> None:
         """
-        Whoever is told of the end may start the pool.
+        A callback of the Deferred of C{close} may start the pool.
         """
-        core = self.core(minimum=1)
-        core.close().addCallback(lambda _: core.start())
+        pool = self.engine(minimum=1)
+        pool.close().addCallback(lambda _: pool.start())
         self.reactor.turns()
-        self.assertEqual(core.stats.connections, 1)
+        self.assertEqual(pool.stats.connections, 1)
 
     def test_doesNotGo(self) -> None:
         """
-        A connection that was closed gently and does not go, because its server reads nothing, is closed by force.
+        A connection whose server does not read, so that pending writes cannot be sent, is closed at once after a while.
         """
-        core = self.core(minimum=1, connectTimeout=3.0)
-        taker = Taker(core)
+        pool = self.engine(minimum=1, connectTimeout=3.0)
+        taker = Taker(pool)
         assert taker.record is not None
         (line,) = self.server.open
         line.reads = False
         line.write(b"unread")
-        core.retire(taker.record, "test")
-        taker.give()
+        pool.retire(taker.record, "test")
+        taker.release()
         self.reactor.advance(2.9)
         self.assertTrue(line.connected)
         self.reactor.advance(0.2)
@@ -502,48 +495,43 @@ class EndTests(CoreCase):
         self.assertFalse(line.connected)
 
 
-class LossTests(CoreCase):
+class LossTests(EngineCase):
     """
     Tests for connections that end.
     """
 
     def test_clientRaises(self) -> None:
         """
-        A client that fails when it hears of its end does not keep the pool from dialing.
+        When C{connectionLost} of a client raises, the pool dials all the same.
         """
 
         class Failing(Client):
             def connectionLost(self, reason: Any = None) -> None:
-                """
-                Fail.
-                """
                 raise ZeroDivisionError
 
-        core = self.core(client=Failing, minimum=1)
+        pool = self.engine(client=Failing, minimum=1)
         self.reactor.advance(2)
         (line,) = self.server.open
         self.assertRaises(ZeroDivisionError, line.lose)
         self.reactor.turns()
-        self.assertEqual((core.stats.connections, len(self.server.open)), (1, 1))
+        self.assertEqual((pool.stats.connections, len(self.server.open)), (1, 1))
         self.server.open[0].protocol.connection.connectionLost = lambda reason: None
 
     @covers("22")
     def test_askedInConnectionLost(self) -> None:
         """
-        When a client hears of its end the pool knows already: who asks then gets another connection.
+        The pool knows that a connection has ended before its client is notified: a request that the client makes then
+        gets another connection.
         """
         taken: list[Taker] = []
 
         class Asking(Client):
             def connectionLost(self, reason: Any = None) -> None:
-                """
-                Ask.
-                """
-                taken.append(Taker(core))
+                taken.append(Taker(pool))
 
-        core = self.core(client=Asking, minimum=2)
+        pool = self.engine(client=Asking, minimum=2)
         first = self.server.lines[0]
-        (gone,) = (record for record in core.state.records if record.connection is first.protocol.connection)
+        (gone,) = (record for record in pool.state.records if record.connection is first.protocol.connection)
         first.lose()
         self.reactor.turns()
         self.assertIsNotNone(taken[0].record)
@@ -551,7 +539,7 @@ class LossTests(CoreCase):
 
     def logged(self) -> list[str]:
         """
-        @return: what pools log from now on.
+        @return: a list to which the messages that pools log from now on are added.
         """
         messages: list[str] = []
 
@@ -566,9 +554,9 @@ class LossTests(CoreCase):
 
     def test_log(self) -> None:
         """
-        That a server is down, and up again, is told once each.
+        The pool logs once that a server is down, and once that it is up again.
         """
-        self.core(minimum=1)
+        self.engine(minimum=1)
         messages = self.logged()
         self.reactor.advance(5)
         self.server.mode = "refuse"
@@ -583,9 +571,9 @@ class LossTests(CoreCase):
 
     def test_logYoung(self) -> None:
         """
-        It is told too when the connections that are lost had hardly begun.
+        It does so too when the lost connections were established a moment ago.
         """
-        self.core(minimum=2)
+        self.engine(minimum=2)
         self.reactor.advance(0.1)
         self.reactor.turns()
         messages = self.logged()
@@ -602,9 +590,9 @@ class LossTests(CoreCase):
 
     def test_logSome(self) -> None:
         """
-        As long as a server has a connection it is not down, whatever becomes of others.
+        A server that has a connection is not down, even if others are lost and dials fail.
         """
-        self.core(minimum=2)
+        self.engine(minimum=2)
         self.reactor.advance(0.1)
         self.reactor.turns()
         messages = self.logged()
@@ -619,57 +607,57 @@ class LossTests(CoreCase):
         self.assertEqual(messages, ["pool: server is down: connection refused"])
 
 
-class CheckTests(CoreCase):
+class CheckTests(EngineCase):
     """
-    Tests for checks of connections that belong to nobody at the time.
+    Tests for checks.
     """
 
     def checked(self, check: Callable[[Client], Any]) -> tuple[PoolEngine, Taker]:
         """
-        Ask for a connection that is to be checked first.
+        @return: a pool, and a caller that waits for a connection that is being checked.
         """
-        core = self.core(check=check, checkIfIdleFor=1.0, minimum=1, maximum=1, connectTimeout=3.0)
+        pool = self.engine(check=check, checkIfIdleFor=1.0, minimum=1, maximum=1, connectTimeout=3.0)
         self.reactor.advance(2)
-        core.state.doubt(self.reactor.seconds())
-        return core, Taker(core)
+        pool.state.doubt(self.reactor.seconds())
+        return pool, Taker(pool)
 
     def test_lives(self) -> None:
         """
-        A connection that lives is used, whether the check says so now or later.
+        A connection whose check succeeds is used. The check returns C{None}, a value, a Deferred or a coroutine.
         """
 
         async def ask(client: Client) -> None:
             await client.ask("alive?")
 
         for check in (lambda client: None, lambda client: True, lambda client: client.ask("alive?"), ask):
-            core, taker = self.checked(check)
+            pool, taker = self.checked(check)
             for line in self.server.open:
                 line.answer(*line.asked)
             assert taker.record is not None
             self.assertEqual((taker.record.phase, self.server.dials), (OPEN, 1))
-            self.finish(core)
+            self.finish(pool)
             self.server.dials = 0
 
     def test_dead(self) -> None:
         """
-        One that does not is closed, and another is dialed.
+        When the check fails, the connection is closed and another one is dialed.
         """
 
         def fault(client: Client) -> None:
             client.fault()
 
         for check in (fault, lambda client: False):
-            core, taker = self.checked(check)
+            pool, taker = self.checked(check)
             self.assertIsNone(taker.record)
             self.reactor.turns()
             self.assertIsNotNone(taker.record)
-            self.assertEqual((self.server.dials, core.stats.closed, core.stats.lost), (2, 1, 0))
-            self.finish(core)
+            self.assertEqual((self.server.dials, pool.stats.closed, pool.stats.lost), (2, 1, 0))
+            self.finish(pool)
             self.server.dials = 0
 
     def test_hangs(self) -> None:
         """
-        A check that takes too long is one that failed.
+        A check that takes too long fails.
         """
         _, taker = self.checked(lambda client: client.ask("alive?"))
         self.reactor.advance(3)
@@ -679,113 +667,113 @@ class CheckTests(CoreCase):
 
     def test_lost(self) -> None:
         """
-        When the connection is lost the check is cancelled, and leaves no timer.
+        When the connection is lost, its check is cancelled and leaves no timer.
         """
         cancelled: list[Any] = []
-        core, taker = self.checked(lambda client: Deferred(cancelled.append))
+        pool, taker = self.checked(lambda client: Deferred(cancelled.append))
         self.server.open[0].lose()
         self.reactor.turns()
         self.assertEqual(len(cancelled), 1)
-        core.selfCheck()
+        pool.selfCheck()
         self.assertIsNotNone(taker.record)
 
     def test_closing(self) -> None:
         """
         A pool that closes does not wait for a check.
         """
-        core, taker = self.checked(lambda client: Deferred())
-        done = core.close()
+        pool, taker = self.checked(lambda client: Deferred())
+        done = pool.close()
         self.reactor.turns()
         self.successResultOf(done)
         self.assertIsInstance(taker.error, PoolClosed)
 
     def test_keepAlive(self) -> None:
         """
-        Idle connections are checked from time to time.
+        Idle connections are checked at the interval C{keepAlive}.
         """
         checks: list[Any] = []
-        self.core(check=checks.append, keepAlive=10.0, minimum=2)
+        self.engine(check=checks.append, keepAlive=10.0, minimum=2)
         self.reactor.advance(9)
         self.assertEqual(checks, [])
         self.reactor.advance(1.5)
         self.assertEqual(len(checks), 2)
 
 
-class ChangeTests(CoreCase):
+class ChangeTests(EngineCase):
     """
-    Tests for changes while the pool works.
+    Tests for changes to a running pool.
     """
 
     def test_servers(self) -> None:
         """
-        Servers are added, removed and taken out of rotation, by address or by name.
+        Servers are added, removed and marked down, by address or by name.
         """
-        core = self.core()
+        pool = self.engine()
         address = IPv4Address("TCP", "127.0.0.1", 11211)
         other = Server(self.reactor, "other")
         for one in (address, other, "tcp:127.0.0.1:11212"):
-            core.addServer(one)
-        names = [server.name for server in core.servers]
+            pool.addServer(one)
+        names = [server.name for server in pool.servers]
         self.assertEqual(names, ["server", "tcp:127.0.0.1:11211", "other", "tcp:127.0.0.1:11212"])
-        core.removeServer(address)
-        core.removeServer(other)
-        core.removeServer("tcp:127.0.0.1:11212")
-        self.assertEqual([server.name for server in core.servers], ["server"])
-        core.markDown(self.server, ConnectionError("known to be down"))
-        self.assertEqual((core.servers[0].up, core.servers[0].reason), (False, "known to be down"))
+        pool.removeServer(address)
+        pool.removeServer(other)
+        pool.removeServer("tcp:127.0.0.1:11212")
+        self.assertEqual([server.name for server in pool.servers], ["server"])
+        pool.markDown(self.server, ConnectionError("known to be down"))
+        self.assertEqual((pool.servers[0].up, pool.servers[0].reason), (False, "known to be down"))
 
     def test_sameName(self) -> None:
         """
-        Of two endpoints with one name the one that is given is removed.
+        Of two endpoints with the same name, the given one is removed.
         """
         other = Server(self.reactor, "server")
-        core = self.core(self.server, other)
-        core.removeServer(other)
-        self.assertIs(core.servers[0].address, self.server)
+        pool = self.engine(self.server, other)
+        pool.removeServer(other)
+        self.assertIs(pool.servers[0].address, self.server)
 
     def test_unknown(self) -> None:
         """
-        A server that is not there is an error that names those that are.
+        An unknown server is an error that shows the names of all servers.
         """
-        core = self.core()
-        text = str(self.assertRaises(ValueError, core.removeServer, "nosuch"))
+        pool = self.engine()
+        text = str(self.assertRaises(ValueError, pool.removeServer, "nosuch"))
         self.assertEqual(text, "no server 'nosuch'; there are: server")
-        self.assertRaises(ValueError, core.addServer, 11211)
+        self.assertRaises(ValueError, pool.addServer, 11211)
 
     def test_larger(self) -> None:
         """
-        A larger bound serves those who wait.
+        With a larger maximum, waiters are served.
         """
-        core = self.core(maximum=1)
-        Taker(core)
-        waiter = Taker(core)
+        pool = self.engine(maximum=1)
+        Taker(pool)
+        waiter = Taker(pool)
         self.reactor.turns()
         self.assertIsNone(waiter.record)
-        core.setLimits(Limits(maximum=2, idleTimeout=0, maxLifetime=0))
+        pool.setLimits(Limits(maximum=2, idleTimeout=0, maxLifetime=0))
         self.reactor.turns()
         self.assertIsNotNone(waiter.record)
 
     def test_unstarted(self) -> None:
         """
-        A pool that is changed before it is started does nothing yet.
+        Changes to a pool that is not started begin no dial.
         """
-        core = self.core(start=False)
-        core.setLimits(Limits(maximum=2, minimum=2))
-        core.expire()
-        core.addServer(Server(self.reactor, "other"))
+        pool = self.engine(start=False)
+        pool.setLimits(Limits(maximum=2, minimum=2))
+        pool.expire()
+        pool.addServer(Server(self.reactor, "other"))
         self.assertEqual((self.reactor.getDelayedCalls(), self.server.dials), ([], 0))
 
     def test_expire(self) -> None:
         """
-        All connections are replaced, those in use when they are free.
+        All connections are replaced, busy ones when they carry nothing.
         """
-        core = self.core(maximum=2, minimum=2)
-        taker = Taker(core)
-        old = core.state.records
-        core.expire()
+        pool = self.engine(maximum=2, minimum=2)
+        taker = Taker(pool)
+        old = pool.state.records
+        pool.expire()
         self.reactor.turns()
         assert taker.record is not None
         self.assertEqual((taker.record.phase, len(self.server.open)), (RETIRING, 2))
-        taker.give()
+        taker.release()
         self.reactor.turns()
-        self.assertEqual((len(core.state.records), len({*core.state.records, *old})), (2, 4))
+        self.assertEqual((len(pool.state.records), len({*pool.state.records, *old})), (2, 4))

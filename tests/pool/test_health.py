@@ -14,13 +14,13 @@ from txconnpool.errors import ServerUnavailable
 
 class FailureTests(SynchronousTestCase):
     """
-    Tests for dials that fail and connections that are lost.
+    Tests for failed dials and lost connections.
     """
 
     @covers("24")
     def test_backsOff(self) -> None:
         """
-        The time between failed dials grows to its most, and is short again after a success.
+        The delay between failed dials grows up to its maximum. After a success it is short again.
         """
         world = World().start()
         world.ask()
@@ -43,7 +43,7 @@ class FailureTests(SynchronousTestCase):
     @covers("24")
     def test_noHotLoop(self) -> None:
         """
-        A server that accepts and hangs up at once is dialed as slowly as one that refuses.
+        A server that accepts connections and closes them at once is dialed with back-off, as one that refuses.
         """
         world = World(minimum=1).start()
         for _ in range(10):
@@ -56,7 +56,7 @@ class FailureTests(SynchronousTestCase):
     @covers("22")
     def test_livedForAWhile(self) -> None:
         """
-        The loss of a connection that has lasted is no reason to wait with the next dial.
+        The loss of a connection that has lasted for a while does not delay the next dial.
         """
         world = World(minimum=1)
         (record,) = world.established()
@@ -67,8 +67,8 @@ class FailureTests(SynchronousTestCase):
 
     def test_failFast(self) -> None:
         """
-        After so many failed dials without a connection left, those who wait are refused with the reason, and newcomers
-        at once, until a dial succeeds.
+        When no connection is left and C{whenDown} dials in a row have failed, waiters are refused with the reason, and
+        later callers at once, until a dial succeeds.
         """
         world = World(whenDown=2).start()
         waiter = world.ask()
@@ -90,7 +90,7 @@ class FailureTests(SynchronousTestCase):
 
     def test_connectionLeft(self) -> None:
         """
-        While there is a connection, those who wait go on waiting, however many dials fail.
+        While there is a connection, waiters keep waiting, however many dials fail.
         """
         world = World(whenDown=1)
         world.established()
@@ -114,7 +114,7 @@ class FailureTests(SynchronousTestCase):
 
     def test_clockJumps(self) -> None:
         """
-        A clock that is put back or forward breaks nothing that time does not concern.
+        A clock that is set back or forward breaks nothing but the times that it concerns.
         """
         world = World(minimum=1, idleTimeout=60, maxLifetime=600)
         (record,) = world.established()

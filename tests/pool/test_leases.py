@@ -21,12 +21,12 @@ from txconnpool.pool import Pool
 
 class LeaseTests(PoolCase):
     """
-    Tests for borrowing clients.
+    Tests for leases.
     """
 
     def borrow(self, pool: Pool[Any]) -> Any:
         """
-        @return: a borrowed client.
+        @return: the client of a new lease.
         """
         client = pool.acquire()
         self.reactor.turns()
@@ -34,7 +34,7 @@ class LeaseTests(PoolCase):
 
     def test_alone(self) -> None:
         """
-        A borrowed client is its borrower's alone, whatever room its connection has.
+        A leased client is not used for others, even if its connection has capacity.
         """
         pool = self.pool(maxClients=1, pipelineDepth=8)
         client = self.borrow(pool)
@@ -48,7 +48,7 @@ class LeaseTests(PoolCase):
 
     def test_now(self) -> None:
         """
-        An idle client may be had without a Deferred, unless somebody waits.
+        C{acquireNow} leases an idle connection without a Deferred, unless there are waiters.
         """
         pool = self.pool(maxClients=1)
         self.assertIsNone(pool.acquireNow())
@@ -60,7 +60,7 @@ class LeaseTests(PoolCase):
 
     def test_notOwned(self) -> None:
         """
-        What is given back twice, was never borrowed or never was of this pool is refused (scenario 26).
+        Releasing a client twice, or one that was never leased from this pool, is an error (scenario 26).
         """
         pool, other = self.pool(), self.pool(self.another("other"))
         client, foreign = self.borrow(pool), self.borrow(other)
@@ -76,7 +76,7 @@ class LeaseTests(PoolCase):
 
     def test_lost(self) -> None:
         """
-        A client whose connection was lost is given back as others are, once.
+        A client whose connection was lost is released once, as any other.
         """
         pool = self.pool(maxClients=1)
         client = self.borrow(pool)
@@ -88,14 +88,14 @@ class LeaseTests(PoolCase):
 
     def borrowLater(self, pool: Pool[Any]) -> Any:
         """
-        @return: a borrowed client, after a pause.
+        @return: the client of a new lease, after some reactor turns.
         """
         self.reactor.advance(1)
         return self.borrow(pool)
 
     def test_discard(self) -> None:
         """
-        A client that is in no state to be used is closed when it is given back so, what it wrote last being sent.
+        With C{discard}, the connection is closed when pending writes are sent.
         """
         pool = self.pool(maxClients=1)
         client = self.borrow(pool)
@@ -109,7 +109,7 @@ class LeaseTests(PoolCase):
 
     def test_reset(self) -> None:
         """
-        A client is reset when it is given back, and belongs to nobody meanwhile.
+        A client is reset when it is released, and not used meanwhile.
         """
         pool = self.pool(maxClients=1, reset=lambda client: client.ask("reset"))
         client = self.borrow(pool)
@@ -123,7 +123,7 @@ class LeaseTests(PoolCase):
     @covers("29")
     def test_resetFails(self) -> None:
         """
-        A client that cannot be reset, in time, is closed.
+        When the reset fails or takes too long, the connection is closed.
         """
         for reset, seconds in ((lambda client: client.fault(), 0), (lambda client: client.ask("reset"), 3)):
             pool = self.pool(maxClients=1, reset=reset, connectTimeout=3.0)
@@ -147,7 +147,7 @@ class LeaseTests(PoolCase):
 
     def test_noResetAtTheEnd(self) -> None:
         """
-        A client that is closed anyway is not reset before.
+        A client whose connection is to be closed is not reset.
         """
         resets: list[Any] = []
         pool = self.pool(maxClients=2, reset=resets.append)
@@ -159,7 +159,7 @@ class LeaseTests(PoolCase):
 
     def test_checked(self) -> None:
         """
-        A client that was unused for long is checked before it is lent or asked.
+        A connection that was idle for long is checked before it is leased or used for a request.
         """
         pool = self.pool(maxClients=1, check=lambda client: client.ask("alive?"), checkIfIdleFor=5.0)
         pool.release(self.borrow(pool))
@@ -179,13 +179,13 @@ class LeaseTests(PoolCase):
 
     def test_keepAliveNeedsCheck(self) -> None:
         """
-        To keep connections alive something must be there to do it.
+        C{keepAlive} without a C{check} is an error.
         """
         self.assertRaises(ValueError, self.pool, keepAlive=10.0)
 
     def test_connection(self) -> None:
         """
-        A client may be borrowed for a block.
+        C{async with pool.connection()} leases a connection for a block.
         """
         pool = self.pool(maxClients=1)
 
@@ -202,7 +202,7 @@ class LeaseTests(PoolCase):
 
     def test_connectionRaises(self) -> None:
         """
-        If the block raises the connection is closed, and the error is the block's.
+        If the block raises, the connection is closed, and the error is that of the block.
         """
         pool = self.pool(maxClients=1)
 
@@ -217,7 +217,7 @@ class LeaseTests(PoolCase):
 
     def test_withConnection(self) -> None:
         """
-        A client may be borrowed for the time of a call, however that answers.
+        C{withConnection} leases a connection for a call, which returns a value, a Deferred or a coroutine.
         """
         pool = self.pool(maxClients=1)
 
@@ -237,7 +237,7 @@ class LeaseTests(PoolCase):
     @covers("4")
     def test_withConnectionFails(self) -> None:
         """
-        If the call fails, or is cancelled, the connection is closed.
+        If the call fails or is cancelled, the connection is closed.
         """
         pool = self.pool(maxClients=1)
         failed = pool.withConnection(lambda client: client.fault())
@@ -252,7 +252,7 @@ class LeaseTests(PoolCase):
 
     def test_unhashable(self) -> None:
         """
-        Clients need be neither hashable nor different from each other.
+        Clients need not be hashable, and may be equal to each other.
         """
 
         class Equal(Client):
@@ -268,7 +268,7 @@ class LeaseTests(PoolCase):
 
     def test_leak(self) -> None:
         """
-        A client that is borrowed for too long is reported, with the place where.
+        A lease that lasts too long is logged with the place in the program that took it.
         """
         pool = self.pool(leakThreshold=10.0)
         messages = self.logged("txconnpool.pool")
@@ -288,7 +288,7 @@ class LeaseTests(PoolCase):
 
     def test_leakOfAWaiter(self) -> None:
         """
-        The place is where it was asked for, not where the wait ended.
+        The place is that of the call of C{acquire}, not the one at which a connection was released.
         """
         pool = self.pool(leakThreshold=10.0, maxClients=1)
         messages = self.logged("txconnpool.pool")
@@ -303,7 +303,7 @@ class LeaseTests(PoolCase):
 
     def logged(self, namespace: str) -> list[str]:
         """
-        @return: what will be logged there.
+        @return: a list to which the messages that pools log from now on are added.
         """
         messages: list[str] = []
 

@@ -31,7 +31,7 @@ class RequestTests(PoolCase):
 
     def test_answer(self) -> None:
         """
-        A request fires with what the method of a client fires with.
+        A request has the result of the method of a client.
         """
         pool = self.pool()
         answer = pool.performRequest("ask", "what?")
@@ -45,7 +45,7 @@ class RequestTests(PoolCase):
 
     def test_results(self) -> None:
         """
-        A method may answer at once, with keywords or without, raise, or be a coroutine.
+        A method may return a value, take keywords, raise, or be a coroutine.
         """
         pool = self.pool()
         answers = [
@@ -63,7 +63,7 @@ class RequestTests(PoolCase):
     @covers("19")
     def test_failureFrees(self) -> None:
         """
-        A request that fails, however it does, gives its connection back (scenario 10).
+        A request that fails releases its connection, whichever way it fails (scenario 10).
         """
         pool = self.pool(maxClients=1)
         asked = [pool.performRequest("ask", "x"), pool.performRequest("fault"), pool.performRequest("nosuch")]
@@ -76,10 +76,11 @@ class RequestTests(PoolCase):
 
     def test_noCommands(self) -> None:
         """
-        What a client does not have, or has not for asking, is no command, takes no connection and never raises.
+        A name that is no method of the client, or that is internal, is no command. The request takes no connection, and
+        the error comes by the Deferred.
         """
         pool = self.pool()
-        for name in ("_waiting", "__init__", "connectionLost", "dataReceived", "makeConnection", "lineReceived",
+        for name in ("_line", "__init__", "connectionLost", "dataReceived", "makeConnection", "lineReceived",
                      "setTimeout", "stringReceived", "readConnectionLost", "stopProducing", "logPrefix"):  # fmt: skip
             self.assertEqual(self.errors(pool.performRequest(name)), [NoSuchCommand], name)
         self.assertEqual(pool.stats.acquired, 0)
@@ -90,7 +91,7 @@ class RequestTests(PoolCase):
 
     def test_allowedCommands(self) -> None:
         """
-        If some methods are allowed no others are.
+        With C{allowedCommands}, other methods are no commands.
         """
         pool = self.pool(allowedCommands={"add"})
         added, asked = pool.performRequest("add", 1), pool.performRequest("ask", "x")
@@ -100,7 +101,7 @@ class RequestTests(PoolCase):
 
     def test_inTurn(self) -> None:
         """
-        Requests share the connections first come first served, one at a time on each.
+        Requests are sent in the order in which they were made, one at a time on each connection.
         """
         pool = self.pool(maxClients=2)
         answers = [pool.performRequest("ask", str(number)) for number in range(6)]
@@ -114,7 +115,7 @@ class RequestTests(PoolCase):
 
     def test_pipelined(self) -> None:
         """
-        A client whose replies keep apart may have several requests in flight, and no more than agreed.
+        With C{pipelineDepth}, that many requests are in flight on one connection, and no more.
         """
         pool = self.pool(maxClients=1, pipelineDepth=3)
         answers = [pool.performRequest("ask", str(number)) for number in range(5)]
@@ -128,7 +129,7 @@ class RequestTests(PoolCase):
 
     def test_ownLoad(self) -> None:
         """
-        A client that keeps the load of its connection itself is asked as long as it has room.
+        A client that keeps the load of its connection itself gets requests as long as it has capacity.
         """
 
         @implementer(IPipelined)
@@ -137,9 +138,6 @@ class RequestTests(PoolCase):
             sending = False
 
             def ask(self, word: str) -> Deferred[str]:
-                """
-                Count what is asked.
-                """
                 self.record.load += 1
                 return super().ask(word).addBoth(self._answered)
 
@@ -148,9 +146,6 @@ class RequestTests(PoolCase):
                 return answer
 
             def loseConnection(self) -> None:
-                """
-                Close.
-                """
                 self.transport.loseConnection()
 
         pool = self.pool(client=Pipelined, maxClients=1, pipelineDepth=2)
@@ -167,7 +162,7 @@ class RequestTests(PoolCase):
 
     def test_reentrant(self) -> None:
         """
-        Whoever gets an answer may ask again, resize or close the pool there and then (scenario 21).
+        A callback of a request may make requests, resize the pool or close it (scenario 21).
         """
         pool = self.pool(maxClients=1)
         more: list[Deferred[Any]] = []
@@ -191,7 +186,7 @@ class RequestTests(PoolCase):
 
     def test_freeFirst(self) -> None:
         """
-        Who waits is sent before the one who gets an answer asks again.
+        A waiting request is sent before a callback of the finished request makes another one.
         """
         pool = self.pool(maxClients=1)
         self.ask(pool, "1").addCallback(lambda _: self.ask(pool, "3"))
@@ -203,7 +198,7 @@ class RequestTests(PoolCase):
 
     def test_noRecursion(self) -> None:
         """
-        A hundred thousand requests that wait for a connection and are answered at once are, in their order, and leave
+        A hundred thousand waiting requests with immediate results are sent in their order, without recursion, and leave
         nothing behind (scenario 20).
         """
         pool = self.pool(maxClients=1, maxWaiting=None)
@@ -217,7 +212,7 @@ class RequestTests(PoolCase):
 
     def test_full(self) -> None:
         """
-        When as many wait as may, the next one is refused with the numbers of the moment.
+        When C{maxWaiting} requests wait, the next one fails with the numbers of the pool.
         """
         pool = self.pool(maxClients=1, maxWaiting=2)
         for _ in range(3):
@@ -230,12 +225,12 @@ class RequestTests(PoolCase):
 
 class TimeTests(PoolCase):
     """
-    Tests for the three times.
+    Tests for the timeouts of waiting, connecting and requests.
     """
 
     def test_acquire(self) -> None:
         """
-        A request that waits for too long for a connection fails, and is never sent.
+        A request that waits too long for a connection fails and is never sent.
         """
         pool = self.pool(maxClients=1, waitTimeout=2.0)
         pool.performRequest("ask", "x")
@@ -251,7 +246,7 @@ class TimeTests(PoolCase):
 
     def test_connect(self) -> None:
         """
-        A dial or a handshake that takes too long is given up and its record is free again (scenario 17).
+        A dial or handshake that takes too long is cancelled, and another connection may be dialed (scenario 17).
         """
         pool = self.pool(maxClients=1, connectTimeout=2.0, configure=lambda client: client.ask("hello"))
         asked = pool.performRequest("ask", "x")
@@ -266,7 +261,7 @@ class TimeTests(PoolCase):
 
     def test_request(self) -> None:
         """
-        A reply that is late fails its request and closes the connection, on which nothing more is asked.
+        A request whose reply is late fails. Its connection is closed and gets no more requests.
         """
         pool = self.pool(maxClients=1, requestTimeout=2.0)
         late, following = pool.performRequest("ask", "x"), pool.performRequest("ask", "y")
@@ -283,7 +278,8 @@ class TimeTests(PoolCase):
 
     def test_requestTogether(self) -> None:
         """
-        Others that are in flight on the connection with a late reply are lost with it; nobody is given it meanwhile.
+        The other requests in flight on a connection with a late reply are lost with it. The connection gets no more
+        requests meanwhile.
         """
         pool = self.pool(maxClients=1, pipelineDepth=4, requestTimeout=2.0)
         again: list[Deferred[Any]] = []
@@ -299,7 +295,7 @@ class TimeTests(PoolCase):
 
     def test_abortedWhenLate(self) -> None:
         """
-        Whoever hears that his reply is late may close the pool by force.
+        A callback of a request whose reply is late may close the pool at once.
         """
         pool = self.pool(requestTimeout=2.0)
         closed: list[Deferred[Any]] = []
@@ -312,7 +308,7 @@ class TimeTests(PoolCase):
 
     def test_requestInTime(self) -> None:
         """
-        Thousands of requests that are answered in time have one timer.
+        Thousands of requests that are answered in time share one timer.
         """
         pool = self.pool(requestTimeout=2.0, idleTimeout=None, maxLifetime=None)
         for _ in range(1000):
@@ -323,7 +319,7 @@ class TimeTests(PoolCase):
 
     def test_sameMoment(self) -> None:
         """
-        When a reply comes in the very moment in which it is late, one of both happens (scenario 15).
+        If a reply arrives at the moment at which it is late, the request has one result (scenario 15).
         """
         for answerFirst in (True, False):
             pool = self.pool(requestTimeout=2.0)
@@ -343,7 +339,7 @@ class TimeTests(PoolCase):
 
     def test_unlimited(self) -> None:
         """
-        All times may be without limit.
+        All timeouts may be C{None}.
         """
         pool = self.pool(waitTimeout=None, connectTimeout=None, requestTimeout=None, idleTimeout=None,
                          maxLifetime=None, cancelGrace=None, maxClients=1)  # fmt: skip
@@ -357,12 +353,13 @@ class TimeTests(PoolCase):
 
 class LossTests(PoolCase):
     """
-    Tests for connections that are lost, and servers that are down.
+    Tests for connections that are lost, and for servers that are down.
     """
 
     def test_inFlight(self) -> None:
         """
-        What is in flight on a lost connection fails as the client makes it fail; who waits gets another (scenario 18).
+        Requests in flight on a lost connection fail with the error of the client. A waiting request gets another
+        connection (scenario 18).
         """
         pool = self.pool(maxClients=1, pipelineDepth=2)
         answers = [self.ask(pool, str(number)) for number in range(4)]
@@ -375,7 +372,7 @@ class LossTests(PoolCase):
 
     def test_careless(self) -> None:
         """
-        If the client does not tell those who wait for it, the pool does (scenario 27).
+        If the client does not fail its requests when the connection is lost, the pool fails them (scenario 27).
         """
         pool = self.pool(client=Careless, maxClients=1, pipelineDepth=2)
         answers = [self.ask(pool, str(number)) for number in range(3)]
@@ -390,7 +387,7 @@ class LossTests(PoolCase):
 
     def test_afterTheEnd(self) -> None:
         """
-        A client that answers after its end is not heard.
+        A result that a client delivers after the end of its connection is ignored.
         """
         pool = self.pool(client=Careless)
         asked = pool.performRequest("ask", "x")
@@ -398,13 +395,13 @@ class LossTests(PoolCase):
         client = self.server.open[0].protocol.connection
         self.server.open[0].lose()
         self.assertEqual(self.errors(asked), [ConnectionLostInFlight])
-        client._waiting[0].callback("too late")
+        client.waiting[0].callback("too late")
         self.assertEqual(pool.stats.connections, 0)
 
     @covers("24")
     def test_idle(self) -> None:
         """
-        The loss of an idle connection is nobody's error, and brings no dial beyond what is kept open (scenario 19).
+        The loss of an idle connection fails no request, and causes no dial beyond the minimum (scenario 19).
         """
         pool = self.pool()
         self.successResultOf(self.answered(pool))
@@ -415,7 +412,7 @@ class LossTests(PoolCase):
 
     def answered(self, pool: Pool[Any]) -> Deferred[Any]:
         """
-        @return: a request that was answered.
+        @return: a request that has a result.
         """
         answer = pool.performRequest("add", 1)
         self.reactor.turns()
@@ -423,8 +420,9 @@ class LossTests(PoolCase):
 
     def test_down(self) -> None:
         """
-        When the server refuses, all who wait fail after so many dials, with the reason; newcomers fail at once; all is
-        well again with the first dial that succeeds, and the next outage begins with the shortest pause (scenario 16).
+        When the server refuses connections, all waiting requests fail with the reason after C{whenDown} dials, and
+        later ones at once. After a successful dial requests are served, and the next outage begins with the shortest
+        delay (scenario 16).
         """
         pool = self.pool(whenDown=3, backoff=Backoff(0.1, 2.0, 10.0, 0.0))
         self.server.mode = "refuse"
@@ -450,7 +448,7 @@ class LossTests(PoolCase):
 
     def test_waitWhenDown(self) -> None:
         """
-        If that is wanted requests wait while the server is down.
+        With C{whenDown=None} requests wait while the server is down.
         """
         self.server.mode = "refuse"
         pool = self.pool(whenDown=None, waitTimeout=60.0)
@@ -477,7 +475,7 @@ class LossTests(PoolCase):
     @covers("19")
     def test_bounded(self) -> None:
         """
-        After a hundred outages there are as many connections as before.
+        After a hundred outages the maximum number of connections still holds.
         """
         pool = self.pool(maxClients=2, minClients=2)
         pool.start()

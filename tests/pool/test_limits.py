@@ -17,7 +17,7 @@ class BackoffTests(SynchronousTestCase):
 
     def test_delay(self) -> None:
         """
-        Delays grow by the factor up to the most, and the thousandth failure is none worse.
+        Delays grow by C{factor} up to C{maximum}, even after a thousand failures.
         """
         backoff = Backoff(0.1, 2.0, 1.0, 0.0)
         delays = [backoff.delay(failures, max) for failures in (1, 2, 3, 4, 5, 1_000_000)]
@@ -32,7 +32,7 @@ class BackoffTests(SynchronousTestCase):
 
     def test_wrong(self) -> None:
         """
-        Values with which dials would not back off are refused.
+        Values with which the delays would not grow are an error.
         """
         for wrong in ({"initial": 0}, {"factor": 0.5}, {"maximum": 0}, {"jitter": 1}, {"jitter": -0.1}):
             self.assertRaises(ValueError, Backoff, **wrong)
@@ -45,7 +45,7 @@ class LimitsTests(SynchronousTestCase):
 
     def test_wrong(self) -> None:
         """
-        Bounds that make no sense are refused, and the error has the value.
+        Invalid limits are an error that shows the value.
         """
         for wrong, shown in (
             ({"maximum": 0}, "0"),

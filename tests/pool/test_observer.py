@@ -23,7 +23,7 @@ from txconnpool.pool import Pool, PoolObserver
 @implementer(IPoolObserver)
 class Watching(PoolObserver):
     """
-    Writes down what it is told.
+    An observer that records all events.
     """
 
     def __init__(self) -> None:
@@ -37,12 +37,12 @@ class Watching(PoolObserver):
 
 class ObserverTests(PoolCase):
     """
-    Tests for who is told what happens.
+    Tests for the events of which an observer is notified.
     """
 
     def test_interface(self) -> None:
         """
-        The class to be subclassed has all of it, and does nothing.
+        L{PoolObserver} has all methods of the interface, and they do nothing.
         """
         verifyObject(IPoolObserver, PoolObserver())
         pool = self.pool(observer=PoolObserver(), leakThreshold=1.0, maxClients=1)
@@ -59,14 +59,14 @@ class ObserverTests(PoolCase):
 
     def watched(self, **options: Any) -> tuple[Pool[Any], list[Any]]:
         """
-        @return: a pool and what happens in it.
+        @return: a pool and the list of its events.
         """
         observer = Watching()
         return self.pool(observer=observer, **options), observer.events
 
     def test_life(self) -> None:
         """
-        Of a connection it is told how it begins, is used and ends.
+        An observer is notified of the dial, the requests, the leases and the end of a connection.
         """
         pool, events = self.watched(maxClients=1)
         pool.performRequest("add", 1)
@@ -95,7 +95,7 @@ class ObserverTests(PoolCase):
 
     def test_trouble(self) -> None:
         """
-        It is told what fails.
+        An observer is notified of failures.
         """
         pool, events = self.watched(whenDown=1, leakThreshold=3.0, requestTimeout=2.0)
         self.server.mode = "refuse"
@@ -129,7 +129,7 @@ class ObserverTests(PoolCase):
 
     def test_raises(self) -> None:
         """
-        An observer that raises does not disturb the pool, and is logged.
+        Exceptions of an observer are logged and have no other effect.
         """
 
         class Failing(PoolObserver):

@@ -16,12 +16,12 @@ from txconnpool.pool.decisions.records import GONE, HELD, RETIRING
 
 class PickTests(SynchronousTestCase):
     """
-    Tests for which connection is taken.
+    Tests for the choice of a connection.
     """
 
     def reused(self, reuse: str) -> list[int]:
         """
-        Use three connections four times, one after the other, after they were given back in their order.
+        @return: the connections that four requests pick, one after the other, from three idle ones.
         """
         world = World(reuse=reuse)
         records = world.established(3)
@@ -38,20 +38,20 @@ class PickTests(SynchronousTestCase):
 
     def test_lifo(self) -> None:
         """
-        By default the one that became free last is taken, so that the others may age.
+        By default the connection that became idle last is picked, so that the others can age.
         """
         self.assertEqual(self.reused("lifo"), [2, 2, 2, 2])
 
     def test_even(self) -> None:
         """
-        With the other two ways all are used in turn.
+        The other two values of C{reuse} use all connections in turn.
         """
         for reuse in ("fifo", "least-loaded"):
             self.assertEqual(self.reused(reuse), [0, 1, 2, 0])
 
     def test_leastLoaded(self) -> None:
         """
-        When none is idle the least loaded one with room is taken, and none when all are full.
+        If no connection is idle, the least loaded one that has capacity is picked; none if all are full.
         """
         world = World(maximum=2, depth=2)
         first, second = world.established(2)
@@ -63,8 +63,8 @@ class PickTests(SynchronousTestCase):
 
     def test_together(self) -> None:
         """
-        A connection that has yet to send what it was given is given more, within bounds, though others are idle. What
-        comes later goes elsewhere.
+        A connection that has not yet written its last request is picked again, up to L{TOGETHER} requests, although
+        others are idle. Later requests go to other connections.
         """
         world = World(maximum=2, depth=100)
         first, second = world.established(2)
@@ -82,8 +82,7 @@ class PickTests(SynchronousTestCase):
 
     def test_togetherInVain(self) -> None:
         """
-        That is not for somebody who wants a connection alone, nor where there is no room, nor for one that is idle
-        again, or gone.
+        It is not picked again for an exclusive request, nor when it is full, idle again, or gone.
         """
         world = World(maximum=2, depth=2)
         first, second = world.established(2)
@@ -108,7 +107,7 @@ class PickTests(SynchronousTestCase):
 
     def test_exclusive(self) -> None:
         """
-        A connection for one alone is an idle one, and has room for nobody else.
+        An exclusive request gets an idle connection, which then has no capacity for others.
         """
         world = World(maximum=1, depth=4)
         world.established()
@@ -120,9 +119,9 @@ class PickTests(SynchronousTestCase):
         self.assertIsNone(world.ask().record)
         self.assertEqual(world.state.stats().inFlight, 4)
 
-    def test_easedTwice(self) -> None:
+    def test_hasCapacityTwice(self) -> None:
         """
-        To say twice that a connection carries nothing does not make it two.
+        Reporting twice that a connection carries nothing does not make it two idle connections.
         """
         world = World()
         (record,) = world.established()
@@ -138,7 +137,7 @@ class HoldTests(SynchronousTestCase):
 
     def test_hold(self) -> None:
         """
-        A connection that is held back gets nothing more, and serves who waits when it is not any more.
+        A connection that is held gets no requests. When it is not held any more, it serves a waiter.
         """
         world = World(maximum=1, depth=4)
         (record,) = world.established()
@@ -154,7 +153,7 @@ class HoldTests(SynchronousTestCase):
 
     def test_idleAgain(self) -> None:
         """
-        One that carries nothing when it is not held any more is idle, and ages as others do.
+        A connection that carries nothing when it is not held any more is idle, and ages as others do.
         """
         world = World(idleTimeout=10)
         (record,) = world.established()
@@ -170,7 +169,7 @@ class HoldTests(SynchronousTestCase):
 
     def test_lostOrRetired(self) -> None:
         """
-        Once a connection is lost or to be closed, it is not to be had by being held no more.
+        A connection that was lost or retired while it was held is not picked when it is not held any more.
         """
         world = World()
         first, second = world.established(2)

@@ -18,7 +18,8 @@ class ServerTests(SynchronousTestCase):
 
     def test_up(self) -> None:
         """
-        A server is up as long as it has a connection, whatever became of its last dial. A dial is no connection yet.
+        A server is up while it has a connection, whatever the result of the last dial. A dial in progress is not a
+        connection.
         """
         server = Server("server0", None)
         self.assertTrue(server.up)
@@ -32,14 +33,14 @@ class ServerTests(SynchronousTestCase):
         self.assertEqual(repr(server), "<Server server0: drained, 1 connections>")
 
 
-class SlotTests(SynchronousTestCase):
+class RecordTests(SynchronousTestCase):
     """
     Tests for L{Record}.
     """
 
     def test_seen(self) -> None:
         """
-        A connection is seen to live when it is given back and when it is checked.
+        C{seenAt} is the later one of the last release and the last check.
         """
         record = Record(Server("server0", None), 4)
         record.freeSince, record.checkedAt = 2.0, 1.0
@@ -49,7 +50,7 @@ class SlotTests(SynchronousTestCase):
 
     def test_phase(self) -> None:
         """
-        It begins as a dial, and says what it is.
+        A record is dialing at first. Its C{repr} shows phase, load and server.
         """
         record = Record(Server("server0", None), 4)
         self.assertEqual((record.phase, record.connection), (DIALING, None))

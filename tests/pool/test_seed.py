@@ -1,10 +1,8 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-Programs that were written for txconnpool 0.1.2 work with L{txconnpool.pool.library}, and what was wrong with it is no
-more.
+Tests that programs for txconnpool 0.1.2 work with L{txconnpool.pool.library}, and that the defects of 0.1.2 are gone.
 
-The numbers of the defects are those of the list that was made of 0.1.2 when this version began: B1 to B37. B37 was
-about its tests.
+The numbers of the defects, B1 to B36, are those of a list that was made of 0.1.2 before it was replaced.
 """
 
 from __future__ import annotations
@@ -37,15 +35,12 @@ from txconnpool.pool.library import Pool, PooledClientFactory
 
 class PooledMemCacheProtocol(MemCacheProtocol):
     """
-    A client that tells when it is ready.
+    A client that announces itself in both ways.
     """
 
     factory: Any = None
 
     def connectionMade(self) -> None:
-        """
-        Tell.
-        """
         MemCacheProtocol.connectionMade(self)
         self.factory.connectionPool.clientFree(self)
         if self.factory.deferred is not None:
@@ -55,7 +50,7 @@ class PooledMemCacheProtocol(MemCacheProtocol):
 
 class MemCacheClientFactory(PooledClientFactory):
     """
-    Makes it.
+    The factory of the program.
     """
 
     protocol = PooledMemCacheProtocol
@@ -63,7 +58,7 @@ class MemCacheClientFactory(PooledClientFactory):
 
 class MemCachePool(Pool[Any]):
     """
-    The pool.
+    The pool of the program.
     """
 
     clientFactory = MemCacheClientFactory
@@ -81,15 +76,15 @@ OTHER = IPv4Address("TCP", "127.0.0.2", 11211)
 
 class SeedCase(SynchronousTestCase):
     """
-    A test on a reactor in memory, whose dials end as the test says.
+    A test case with a reactor in memory. Tests end the dials.
 
-    @ivar dials: all dials there have been: their host and factory.
-    @ivar lines: all connections there have been.
+    @ivar dials: the host and the factory of each dial.
+    @ivar lines: the server's ends of all connections.
     """
 
     def setUp(self) -> None:
         """
-        Nothing is dialed.
+        Make a reactor.
         """
         self.reactor = MemoryReactorClock()
         self.lines: list[Far] = []
@@ -97,7 +92,7 @@ class SeedCase(SynchronousTestCase):
 
     def pool(self, addresses: Any = ADDRESS, maxClients: int = 1, **options: Any) -> MemCachePool:
         """
-        @return: a pool, closed at the end of the test.
+        @return: a pool, which is closed at the end of the test.
         """
         pool = MemCachePool(addresses, maxClients, self.reactor, **options)
         self.addCleanup(self.close, pool)
@@ -105,7 +100,7 @@ class SeedCase(SynchronousTestCase):
 
     def close(self, pool: MemCachePool) -> None:
         """
-        Assert that a pool closes.
+        Close a pool, and assert that no timer is left.
         """
         done = pool.abort()
         self.turns()
@@ -116,7 +111,7 @@ class SeedCase(SynchronousTestCase):
 
     def turns(self) -> None:
         """
-        Let happen what happens without time passing.
+        Run the calls that are due without advancing the time.
         """
         for _ in range(10):
             self.reactor.advance(0)
@@ -124,15 +119,15 @@ class SeedCase(SynchronousTestCase):
     @property
     def dials(self) -> list[tuple[str, Any]]:
         """
-        All dials.
+        The host and the factory of each dial.
         """
         return [(str(host), factory) for host, _, factory, *_ in self.reactor.tcpClients]
 
     def accept(self) -> Far:
         """
-        The next dial succeeds.
+        Let the next dial succeed.
 
-        @return: the connection.
+        @return: the server's end of the connection.
         """
         self.turns()
         protocol = self.dials[self.ended][1].buildProtocol(ADDRESS)
@@ -146,7 +141,7 @@ class SeedCase(SynchronousTestCase):
 
     def refuse(self) -> None:
         """
-        The next dial fails.
+        Let the next dial fail.
         """
         self.turns()
         _, factory = self.dials[self.ended]
@@ -161,7 +156,7 @@ class SeedCase(SynchronousTestCase):
 
     def answer(self, line: Far, *values: bytes) -> None:
         """
-        Answer C{get}s.
+        Reply to C{get} requests.
         """
         for value in values:
             key = self.client(line)._current[0].key
@@ -169,7 +164,7 @@ class SeedCase(SynchronousTestCase):
 
     def quiet(self, *answers: Deferred[Any]) -> None:
         """
-        Say nothing of what becomes of these.
+        Ignore the errors of requests.
         """
         for answer in answers:
             answer.addErrback(lambda failure: None)
@@ -182,7 +177,7 @@ class ProgramTests(SeedCase):
 
     def test_works(self) -> None:
         """
-        It gets what it asks for, with as many connections as it said at most.
+        Requests have results, with C{maxClients} connections at most.
         """
         pool = self.pool(maxClients=2)
         answers = [pool.get(key) for key in (b"a", b"b", b"c")]
@@ -196,7 +191,7 @@ class ProgramTests(SeedCase):
 
     def test_made(self) -> None:
         """
-        To make the pool as the program does, without a reactor, does nothing.
+        Constructing the pool as the program does, without a reactor, has no effect.
         """
         from twisted.internet import reactor
 
@@ -207,28 +202,22 @@ class ProgramTests(SeedCase):
 
     def test_clientFreeOnly(self) -> None:
         """
-        A client that says only C{clientFree} is used.
+        A client that announces itself only by C{clientFree} is used.
         """
 
         class Free(PooledMemCacheProtocol):
             def connectionMade(self) -> None:
-                """
-                Tell in one way.
-                """
                 self.factory.connectionPool.clientFree(self)
 
         self.assertUsed(Free)
 
     def test_deferredOnly(self) -> None:
         """
-        A client that says so only by the C{deferred} of its factory is used.
+        A client that announces itself only by C{factory.deferred} is used.
         """
 
         class Told(PooledMemCacheProtocol):
             def connectionMade(self) -> None:
-                """
-                Tell in the other way.
-                """
                 self.factory.deferred.callback(self)
 
         self.assertUsed(Told)
@@ -248,7 +237,7 @@ class ProgramTests(SeedCase):
 
     def test_names(self) -> None:
         """
-        All public names are there, and may be called at any time.
+        All public names exist, and may be called at any time.
         """
         pool = self.pool(maxClients=3)
         pool.suggestMaxClients(2)
@@ -261,7 +250,7 @@ class ProgramTests(SeedCase):
 
     def test_factoryWithoutInit(self) -> None:
         """
-        A factory that makes nothing of its base class's beginning has a C{deferred} all the same.
+        A factory whose C{__init__} does not call that of its base class has a C{deferred} all the same.
         """
 
         class Bare(MemCacheClientFactory):
@@ -276,12 +265,12 @@ class ProgramTests(SeedCase):
 
 class DefectTests(SeedCase):
     """
-    What was wrong with 0.1.2.
+    Tests for the defects of 0.1.2.
     """
 
     def test_B1(self) -> None:
         """
-        A request that fails gives its client back: as many failures as clients do not end the pool.
+        A request that fails releases its client. A pool of one client works after a failure.
         """
         pool = self.pool()
         failing = pool.get(b"x" * 300)
@@ -293,7 +282,7 @@ class DefectTests(SeedCase):
 
     def test_B2(self) -> None:
         """
-        A command that the client does not have gives it back, too.
+        So does a request whose command the client does not have.
         """
         pool = self.pool()
         unknown = pool.performRequest("nosuch")
@@ -305,7 +294,7 @@ class DefectTests(SeedCase):
 
     def test_B3(self) -> None:
         """
-        A client that tells twice that it is ready is given one request, the one that came first.
+        A client that announces itself twice gets one request, the oldest.
         """
         pool = self.pool()
         first, second = pool.get(b"first"), pool.get(b"second")
@@ -318,7 +307,7 @@ class DefectTests(SeedCase):
 
     def test_B3b(self) -> None:
         """
-        A client is free when its own request is answered, not when another one is.
+        A client is free when its own request has a reply, not when another request has.
         """
         pool = self.pool(maxClients=2)
         answers = [pool.get(key) for key in (b"a", b"b", b"c", b"d")]
@@ -329,7 +318,7 @@ class DefectTests(SeedCase):
 
     def test_B4(self) -> None:
         """
-        When the server refuses, the caller is told within seconds.
+        When the server refuses connections, requests fail within seconds.
         """
         pool = self.pool()
         answer = pool.get(b"k")
@@ -341,7 +330,7 @@ class DefectTests(SeedCase):
 
     def test_B5(self) -> None:
         """
-        A request whose dial failed is tried on the next server.
+        When a dial fails, the request is served by the next server.
         """
         pool = self.pool([ADDRESS, OTHER])
         answer = pool.get(b"k")
@@ -352,7 +341,7 @@ class DefectTests(SeedCase):
 
     def test_B6(self) -> None:
         """
-        A success makes the pauses between dials short again, however often connections were lost.
+        A successful dial resets the back-off, however often connections were lost.
         """
         pool = self.pool()
         for outage in range(20):
@@ -367,7 +356,7 @@ class DefectTests(SeedCase):
 
     def test_B7(self) -> None:
         """
-        When an idle connection was lost the next request gets a new one; it does not wait for the dead one.
+        When an idle connection was lost, the next request gets a new one. It does not wait for the lost one.
         """
         pool = self.pool()
         answer = pool.get(b"k")
@@ -383,7 +372,7 @@ class DefectTests(SeedCase):
 
     def test_B8(self) -> None:
         """
-        After outages there are no more connections than were agreed.
+        After outages the maximum number of connections still holds.
         """
         pool = self.pool(maxClients=2)
         for _ in range(4):
@@ -407,7 +396,7 @@ class DefectTests(SeedCase):
 
     def test_B9(self) -> None:
         """
-        A request that is cancelled before it was sent never is.
+        A request that is cancelled before it was sent is never sent.
         """
         pool = self.pool()
         answers = [pool.get(key) for key in (b"a", b"b", b"c")]
@@ -419,7 +408,7 @@ class DefectTests(SeedCase):
 
     def test_B10(self) -> None:
         """
-        To cancel while the client connects leaves the client to others.
+        When the request that caused a dial is cancelled, its connection serves other requests.
         """
         pool = self.pool()
         cancelled = pool.get(b"a")
@@ -432,7 +421,7 @@ class DefectTests(SeedCase):
 
     def test_B11(self) -> None:
         """
-        To cancel what was sent frees the caller, and the client when the answer has come.
+        Cancelling a request that was sent has effect at once, and the client is free when the reply has arrived.
         """
         pool = self.pool()
         cancelled, answer = pool.get(b"a"), pool.get(b"b")
@@ -444,14 +433,11 @@ class DefectTests(SeedCase):
 
     def test_B12(self) -> None:
         """
-        Thousands of waiting requests that are answered at once all are.
+        Thousands of waiting requests with immediate results are served without recursion.
         """
 
         class Quick(PooledMemCacheProtocol):
             def get(self, key: bytes, withIdentifier: bool = False) -> Any:
-                """
-                Answer at once.
-                """
                 return key
 
         class QuickFactory(PooledClientFactory):
@@ -466,13 +452,14 @@ class DefectTests(SeedCase):
         """
         Stop the reactor.
 
-        @return: what the triggers said.
+        @return: the results of the shutdown triggers.
         """
         return [f(*args, **kwargs) for f, args, kwargs in self.reactor.triggers["before"]["shutdown"]]
 
     def test_B13(self) -> None:
         """
-        The reactor stops with a request in flight: that is answered, or given up after a time, and the pool is closed.
+        When the reactor stops with a request in flight, the request ends or is given up after a time, and the pool is
+        closed.
         """
         pool = self.pool()
         answer = pool.get(b"k")
@@ -485,7 +472,7 @@ class DefectTests(SeedCase):
 
     def test_B14(self) -> None:
         """
-        What clients say when the pool is closed does no harm.
+        Reports of clients of a closed pool have no effect.
         """
         pool = self.pool()
         answer = pool.get(b"k")
@@ -500,7 +487,7 @@ class DefectTests(SeedCase):
 
     def test_B15(self) -> None:
         """
-        A closed pool dials no more.
+        A closed pool does not dial.
         """
         pool = self.pool()
         pool.close()
@@ -510,7 +497,7 @@ class DefectTests(SeedCase):
 
     def test_B16(self) -> None:
         """
-        A client whose connection is lost is not to be had any more, whatever it says.
+        A client whose connection was lost is not used any more, whatever it reports.
         """
         pool = self.pool()
         answer = pool.get(b"a")
@@ -522,7 +509,7 @@ class DefectTests(SeedCase):
 
     def test_B17(self) -> None:
         """
-        More clients serve those who wait; fewer clients close what is too many.
+        A larger C{maxClients} serves waiting requests. A smaller one closes surplus connections.
         """
         pool = self.pool()
         answers = [pool.get(key) for key in (b"a", b"b")]
@@ -539,7 +526,7 @@ class DefectTests(SeedCase):
 
     def test_B18(self) -> None:
         """
-        When all servers are down all are tried in turn.
+        When all servers are down, all are dialed in turn.
         """
         pool = self.pool([ADDRESS, OTHER], whenDown=None)
         self.quiet(pool.get(b"k"))
@@ -551,14 +538,14 @@ class DefectTests(SeedCase):
 
     def test_B19(self) -> None:
         """
-        A pool without servers is refused when it is made; addresses may come as a tuple.
+        A pool without servers is an error at construction. C{serverAddresses} may be a tuple.
         """
         self.assertRaises(ValueError, MemCachePool, [], 1, self.reactor)
         self.assertEqual(len(self.pool((ADDRESS, OTHER)).servers), 2)
 
     def test_B20(self) -> None:
         """
-        A dial to a socket in the file system that failed is tried again.
+        A failed dial to a UNIX socket is repeated.
         """
         pool = self.pool(UNIXAddress("/run/memcached.sock"), whenDown=None)
         self.quiet(pool.get(b"k"))
@@ -570,7 +557,7 @@ class DefectTests(SeedCase):
 
     def test_B21(self) -> None:
         """
-        A dial that raises is one that failed: nothing is raised at the caller, and nobody is forgotten.
+        A dial that raises an exception counts as failed. The caller gets no exception, and no request is forgotten.
         """
         pool = self.pool()
 
@@ -587,7 +574,7 @@ class DefectTests(SeedCase):
 
     def test_B22(self) -> None:
         """
-        All time is that of the reactor that was given.
+        All times are those of the given reactor.
         """
         from twisted.internet import reactor
 
@@ -602,7 +589,7 @@ class DefectTests(SeedCase):
 
     def test_B23(self) -> None:
         """
-        What is not for callers to call is no command.
+        Internal methods are no commands.
         """
         pool = self.pool()
         for name in ("connectionLost", "_x", "__class__", "dataReceived", "makeConnection"):
@@ -625,7 +612,7 @@ class DefectTests(SeedCase):
 
     def test_B25(self) -> None:
         """
-        No more requests wait than are agreed.
+        At most C{maxWaiting} requests wait.
         """
         pool = self.pool(maxWaiting=10)
         answers = [pool.get(b"k") for _ in range(20)]
@@ -635,7 +622,7 @@ class DefectTests(SeedCase):
 
     def test_B26(self) -> None:
         """
-        Waiting, connecting and answering have their times.
+        Waiting, connecting and requests have timeouts.
         """
         pool = self.pool(waitTimeout=4.0, connectTimeout=1.0, requestTimeout=2.0, whenDown=None)
         answer = pool.get(b"k")
@@ -652,7 +639,7 @@ class DefectTests(SeedCase):
 
     def test_B27(self) -> None:
         """
-        Those who wait when the pool closes are refused, not sent on a connection that is being closed.
+        When the pool closes, waiting requests fail. They are not sent on a connection that is being closed.
         """
         pool = self.pool()
         answers = [pool.get(b"a"), pool.get(b"b")]
@@ -665,7 +652,7 @@ class DefectTests(SeedCase):
 
     def test_B28(self) -> None:
         """
-        When nothing is waited for at the end, everybody is told all the same.
+        With C{forceShutdown}, requests in flight fail at once.
         """
         pool = self.pool(forceShutdown=True)
         answers = [pool.get(b"a"), pool.get(b"b")]
@@ -678,7 +665,7 @@ class DefectTests(SeedCase):
 
     def test_B29(self) -> None:
         """
-        A dial in progress is given up when the pool closes.
+        A dial in progress is cancelled when the pool closes.
         """
         pool = self.pool()
         answer = pool.get(b"a")
@@ -690,7 +677,7 @@ class DefectTests(SeedCase):
 
     def test_B30(self) -> None:
         """
-        A client that says that it is free while it is not gets no second request.
+        A client that reports that it is free although it is not gets no second request.
         """
         pool = self.pool()
         answers = [pool.get(b"a"), pool.get(b"b")]
@@ -702,14 +689,11 @@ class DefectTests(SeedCase):
 
     def test_B31(self) -> None:
         """
-        A client that says nothing to those who wait for it when its connection is lost keeps nobody waiting.
+        When a client does not fail its requests after its connection was lost, the pool fails them.
         """
 
         class Careless(PooledMemCacheProtocol):
             def connectionLost(self, reason: Any = None) -> None:
-                """
-                Say nothing.
-                """
                 self.setTimeout(None)
 
         class CarelessFactory(PooledClientFactory):
@@ -722,7 +706,7 @@ class DefectTests(SeedCase):
 
     def test_B32(self) -> None:
         """
-        It is known which client is taken: the one that became free last, so that the others may end when idle for long.
+        The client that became free last is used, so that the others can be closed when they are idle for long.
         """
         pool = self.pool(maxClients=2, idleTimeout=10.0)
         answers = [pool.get(b"a"), pool.get(b"b")]
@@ -738,7 +722,7 @@ class DefectTests(SeedCase):
 
     def test_B33(self) -> None:
         """
-        To look at a pool changes nothing.
+        Reading the numbers of a pool has no effect.
         """
         pool = self.pool([ADDRESS, OTHER], maxClients=2)
         self.quiet(pool.get(b"a"), pool.get(b"b"))
@@ -750,7 +734,7 @@ class DefectTests(SeedCase):
 
     def test_B34(self) -> None:
         """
-        The reactor keeps no pool that was not started, and none that is closed.
+        The reactor keeps no reference to a pool that was not started, or is closed.
         """
         pool = MemCachePool(ADDRESS, 1, self.reactor)
         pool.close()
@@ -762,8 +746,8 @@ class DefectTests(SeedCase):
 
     def test_B35(self) -> None:
         """
-        A server that keeps failing is dialed less and less often, also if it accepts and hangs up; when it is back that
-        is found without a request.
+        A server that keeps failing is dialed with growing delays, also if it accepts connections and closes them. When
+        it is back, that is found without a request.
         """
         pool = self.pool(whenDown=1)
         self.quiet(pool.get(b"k"))
@@ -790,7 +774,7 @@ class DefectTests(SeedCase):
 
     def test_B36(self) -> None:
         """
-        Twenty mistakes of a caller, keys that are no bytes, are twenty errors for it, and the pool works on.
+        Twenty requests with invalid keys fail with twenty errors, and the pool keeps working.
         """
         pool = self.pool(maxClients=2)
         mistakes = [pool.get("a word") for _ in range(20)]

@@ -24,7 +24,7 @@ class GrowTests(SynchronousTestCase):
 
     def test_notStarted(self) -> None:
         """
-        Before it is started a pool dials nothing, and wants to be called at no time.
+        A pool that is not started begins no dial and has nothing due.
         """
         world = World(minimum=2, idleTimeout=5, maxLifetime=5)
         self.assertIsInstance(world.ask().error, PoolClosed)
@@ -33,7 +33,7 @@ class GrowTests(SynchronousTestCase):
 
     def test_minimum(self) -> None:
         """
-        As many connections as are to be kept open are dialed without being asked for, one after the other.
+        The minimum number of connections is dialed without any request, one connection after the other.
         """
         world = World(minimum=2).start()
         self.assertEqual(len(world.dials), 1)
@@ -45,7 +45,7 @@ class GrowTests(SynchronousTestCase):
     @covers("24")
     def test_demand(self) -> None:
         """
-        Whoever waits is worth a dial, up to the bound on connections, and each server is dialed once at a time.
+        Each waiter causes a dial, up to the maximum number of connections. A server is dialed once at a time.
         """
         world = World(maximum=3).start()
         waiters = [world.ask() for _ in range(5)]
@@ -58,7 +58,7 @@ class GrowTests(SynchronousTestCase):
 
     def test_noMoreThanNeeded(self) -> None:
         """
-        When the one who waits is served by a dial that succeeds, no further dial begins.
+        When a successful dial serves the only waiter, no further dial begins.
         """
         world = World().start()
         waiter = world.ask()
@@ -68,7 +68,8 @@ class GrowTests(SynchronousTestCase):
 
     def test_servedMeanwhile(self) -> None:
         """
-        A connection that becomes free serves the waiter first; the dial begun for it goes on and becomes idle.
+        A waiter is served by the first connection with capacity. A dial that was begun for it continues, and its
+        connection becomes idle.
         """
         world = World()
         (record,) = world.established()
@@ -82,7 +83,7 @@ class GrowTests(SynchronousTestCase):
     @covers("24")
     def test_shared(self) -> None:
         """
-        With room for several requests on a connection one more is dialed when the idle ones are used up.
+        With pipelining, another connection is dialed when no connection is idle any more.
         """
         world = World(depth=8)
         (record,) = world.established()
@@ -93,7 +94,7 @@ class GrowTests(SynchronousTestCase):
 
     def test_lost(self) -> None:
         """
-        A connection that is lost while idle is replaced only if the pool has fewer then than it keeps open.
+        An idle connection that is lost is replaced only if fewer connections than the minimum are left.
         """
         world = World(minimum=1)
         first, second = world.established(2)
@@ -105,7 +106,7 @@ class GrowTests(SynchronousTestCase):
 
     def test_wanted(self) -> None:
         """
-        Connections are dialed for somebody who only wants them to be there.
+        Connections are dialed for callers that wait for their number, without any request.
         """
         world = World().start()
         world.state.wanted = 2
@@ -117,7 +118,7 @@ class GrowTests(SynchronousTestCase):
     @covers("19")
     def test_retiringCount(self) -> None:
         """
-        A connection that is to be closed counts against the bound until it is gone.
+        A retiring connection counts against the maximum until it has ended.
         """
         world = World(maximum=1)
         (record,) = world.established()
@@ -139,7 +140,7 @@ class WaitTests(SynchronousTestCase):
 
     def test_order(self) -> None:
         """
-        Waiters are served in the order in which they came, and no newcomer before them.
+        Waiters are served in the order in which they came, and before later callers.
         """
         world = World(maximum=1)
         world.established()
@@ -152,7 +153,7 @@ class WaitTests(SynchronousTestCase):
 
     def test_exhausted(self) -> None:
         """
-        Who waits for too long is told that all connections are busy.
+        When a waiter times out and all connections are busy, the error says so.
         """
         world = World(maximum=1, waitTimeout=2.0)
         world.established()
@@ -171,7 +172,8 @@ class WaitTests(SynchronousTestCase):
 
     def test_serverDown(self) -> None:
         """
-        Who waits for too long is told of the server that is down, with the failure as the cause.
+        When a waiter times out and a server is down, the error names the server, and its cause is the error of the
+        dial.
         """
         world = World(waitTimeout=0.05).start()
         waiter = world.ask()
@@ -183,7 +185,7 @@ class WaitTests(SynchronousTestCase):
 
     def test_forEver(self) -> None:
         """
-        Without a time for it, waiters wait.
+        Without a C{waitTimeout}, waiters wait without limit.
         """
         world = World(maximum=1, waitTimeout=None)
         world.established()
@@ -195,7 +197,7 @@ class WaitTests(SynchronousTestCase):
 
     def test_full(self) -> None:
         """
-        No more than so many may wait.
+        When C{maxWaiting} waiters wait, the next caller is refused.
         """
         world = World(maximum=1, maxWaiting=2)
         world.established()
@@ -212,7 +214,8 @@ class EndTests(SynchronousTestCase):
 
     def test_stop(self) -> None:
         """
-        Who waits is refused, idle connections are closed, busy ones when they carry nothing, and nobody is served.
+        When a pool stops, waiters are refused, connections are closed as soon as they carry nothing, and callers are
+        refused.
         """
         world = World(maximum=2, idleTimeout=9, maxLifetime=9)
         records = world.established(2)
@@ -230,7 +233,7 @@ class EndTests(SynchronousTestCase):
 
     def test_dialsGivenUp(self) -> None:
         """
-        A dial given up because the pool closes says nothing about the server, and brings no other.
+        A dial that is cancelled because the pool stops does not mark the server as down, and causes no other dial.
         """
         world = World(2, minimum=2, maximum=2).start()
         world.do(world.state.stop())
@@ -242,7 +245,7 @@ class EndTests(SynchronousTestCase):
 
     def test_again(self) -> None:
         """
-        A pool that was stopped can be started again.
+        A stopped pool can be started again.
         """
         world = World(minimum=1)
         (record,) = world.established()
@@ -260,7 +263,7 @@ class SelfCheckTests(SynchronousTestCase):
 
     def assertBroken(self, text: str, breakIt: Callable[[World, Record], object]) -> None:
         """
-        Assert that a check fails with a text when a sound pool is changed.
+        Assert that C{selfCheck} passes at first, and fails with a text after a change.
         """
         world = World(depth=2)
         (record,) = world.established()

@@ -21,9 +21,9 @@ from txconnpool.pool.decisions.waiting import Ticket, Waiters
 
 class Waiter:
     """
-    Who waits.
+    A waiter.
 
-    @ivar record: what it was given.
+    @ivar record: the record of the connection that it was granted.
     """
 
     def __init__(self, then: Callable[[], Any] = lambda: None) -> None:
@@ -31,9 +31,6 @@ class Waiter:
         self.then = then
 
     def granted(self, record: Record) -> None:
-        """
-        Here it is.
-        """
         assert self.record is None
         self.record = record
         self.then()
@@ -46,7 +43,7 @@ class WaitersTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """
-        Five seconds are what everyone waits.
+        Make a queue in which each waiter waits for five seconds.
         """
         self.counters = Counters()
         self.waiters = Waiters(5.0, self.pick, self.counters)
@@ -55,21 +52,21 @@ class WaitersTests(SynchronousTestCase):
 
     def pick(self, exclusive: bool) -> Record | None:
         """
-        Find a connection: none that is shared is free for one alone.
+        @return: a record that has capacity, if there is one. An exclusive waiter gets none that is shared.
         """
         self.asked.append(exclusive)
         return self.free.pop() if self.free and not exclusive else None
 
     def serve(self, room: int, now: float = 0.0) -> None:
         """
-        Let there be so many connections.
+        Serve waiters with a number of connections.
         """
         self.free = [Record(Server("server", None), 1) for _ in range(room)]
         self.waiters.serve(now)
 
     def test_order(self) -> None:
         """
-        They are served in the order in which they came.
+        Waiters are served in the order in which they joined.
         """
         everyone = [Waiter() for _ in range(4)]
         for each in everyone:
@@ -84,7 +81,7 @@ class WaitersTests(SynchronousTestCase):
 
     def test_exclusive(self) -> None:
         """
-        Nobody overtakes one who waits for a connection alone.
+        An exclusive waiter is not overtaken.
         """
         alone, shared = Waiter(), Waiter()
         ticket = self.waiters.join(alone, 0.0, True)
@@ -97,7 +94,7 @@ class WaitersTests(SynchronousTestCase):
 
     def test_meanwhile(self) -> None:
         """
-        Whoever joins or leaves while another is served is heeded, and served by the same loop.
+        When waiters join or leave while another one is served, the same loop serves those that wait then.
         """
         depth: list[int] = []
 
@@ -117,7 +114,7 @@ class WaitersTests(SynchronousTestCase):
 
     def test_error(self) -> None:
         """
-        When one that is served raises an exception, the others are served the next time.
+        When a waiter that is served raises an exception, the others are served by the next call.
         """
         first, second = Waiter(lambda: 1 // 0), Waiter()
         self.waiters.join(first, 0.0)
@@ -128,7 +125,7 @@ class WaitersTests(SynchronousTestCase):
 
     def test_leave(self) -> None:
         """
-        Who gives up is passed over, once, and who was served cannot.
+        A waiter that gave up is not served. Giving up twice, or after having been served, has no effect.
         """
         first, second, third = Waiter(), Waiter(), Waiter()
         tickets = [self.waiters.join(each, 0.0) for each in (first, second, third)]
@@ -141,9 +138,9 @@ class WaitersTests(SynchronousTestCase):
         self.assertEqual((self.waiters.count, self.counters.cancelled), (0, 1))
 
     @covers("26")
-    def test_leftAway(self) -> None:
+    def test_leaveManyTimes(self) -> None:
         """
-        Those who come and give up leave nothing behind, even while the first one waits on.
+        Waiters that join and give up leave nothing behind, even while the first one keeps waiting.
         """
         first, last = Waiter(), Waiter()
         self.waiters.join(first, 0.0)
@@ -159,7 +156,7 @@ class WaitersTests(SynchronousTestCase):
 
     def test_late(self) -> None:
         """
-        Who has waited for too long is taken out, and cannot give up any more.
+        A waiter whose time is over is removed, and giving up has no effect any more.
         """
         first, second, third = Waiter(), Waiter(), Waiter()
         ticket = self.waiters.join(first, 1.0)
@@ -173,7 +170,7 @@ class WaitersTests(SynchronousTestCase):
 
     def test_lateLeft(self) -> None:
         """
-        The time of one who gave up is nobody's.
+        A waiter that gave up does not time out.
         """
         early = self.waiters.join(Waiter(), 0.0)
         second = self.waiters.join(Waiter(), 1.0)
@@ -187,7 +184,8 @@ class WaitersTests(SynchronousTestCase):
 
     def test_forEver(self) -> None:
         """
-        Without a time for it they wait, and with one again it counts from their coming.
+        Without a timeout waiters wait without limit. A timeout that is set later counts from the time at which they
+        joined.
         """
         self.waiters.timeout = None
         waiter = Waiter()
@@ -197,9 +195,10 @@ class WaitersTests(SynchronousTestCase):
         self.assertEqual((self.waiters.due, self.waiters.late(3.0)), (3.0, [waiter]))
         self.assertEqual(self.waiters.due, inf)
 
-    def test_excuse(self) -> None:
+    def test_extendDeadlines(self) -> None:
         """
-        Time that is not to count is added to that of each who was there, as far as he was.
+        The time that does not count as waiting extends the deadline of each waiter, by as much of it as the waiter
+        waited.
         """
         first, second = Waiter(), Waiter()
         self.waiters.join(first, 0.0)
@@ -211,7 +210,7 @@ class WaitersTests(SynchronousTestCase):
 
     def test_dismiss(self) -> None:
         """
-        All are taken out at once, and nobody else.
+        All waiters are removed at once. Those that join meanwhile are not.
         """
         everyone = [Waiter() for _ in range(3)]
         tickets = [self.waiters.join(each, 0.0) for each in everyone]
@@ -222,7 +221,7 @@ class WaitersTests(SynchronousTestCase):
 
     def test_counted(self) -> None:
         """
-        It is counted who got a connection, and how long that took. A clock that is put back makes it nothing.
+        Served waiters and their times are counted. If the clock was set back, the time is zero.
         """
         for now in (0.0, 1.0, 9.0):
             self.waiters.join(Waiter(), now)

@@ -21,11 +21,11 @@ REFUSED = ConnectionRefusedError("refused")
 
 class Waiter:
     """
-    Who asks for a connection.
+    A caller that asks for a connection.
 
-    @ivar record: what it was given.
-    @ivar error: or why not.
-    @ivar load: what it puts on its connection.
+    @ivar record: the record of the connection that it was granted.
+    @ivar error: the error with which it was refused.
+    @ivar load: the load that it adds to its connection.
     """
 
     def __init__(self, exclusive: bool = False) -> None:
@@ -37,7 +37,7 @@ class Waiter:
 
     def granted(self, record: Record) -> None:
         """
-        Put load on it at once.
+        Add load at once.
         """
         assert self.record is None and self.error is None
         self.record = record
@@ -47,7 +47,7 @@ class Waiter:
 
 class FakeConnection:
     """
-    A client that keeps its load itself.
+    A connection that keeps its load itself.
     """
 
     sending = False
@@ -55,11 +55,13 @@ class FakeConnection:
 
 class World:
     """
-    What is around a L{PoolState}: its decisions are carried out by writing them down.
+    A L{PoolState} and its surroundings. Actions are only collected; the test reports their results.
 
-    @ivar dials: the records being dialed.
-    @ivar checks: those being checked.
-    @ivar closes: those being closed.
+    @ivar admin: changes to the pool.
+    @ivar now: the time.
+    @ivar dials: the records with a dial in progress.
+    @ivar checks: the records with a check in progress.
+    @ivar closes: the records whose connections are being closed.
     """
 
     def __init__(self, servers: int = 1, **limits: Any) -> None:
@@ -74,7 +76,7 @@ class World:
 
     def do(self, actions: Sequence[Action]) -> None:
         """
-        Carry out decisions, and serve who waits.
+        Collect actions, and serve waiters.
         """
         for action in actions:
             if isinstance(action, Dial):
@@ -111,7 +113,7 @@ class World:
 
     def end(self, waiter: Waiter) -> None:
         """
-        C{waiter} needs its connection no more.
+        C{waiter} releases its connection.
         """
         record = waiter.record
         assert record is not None
@@ -120,14 +122,14 @@ class World:
 
     def start(self) -> World:
         """
-        Begin.
+        Start the pool.
         """
         self.do(self.state.start(self.now))
         return self
 
     def accept(self, record: Record | None = None) -> Record:
         """
-        A dial succeeds: the oldest, if not told which.
+        A dial succeeds: the oldest one if not given.
         """
         record = record or self.dials[0]
         self.dials.remove(record)
@@ -137,7 +139,7 @@ class World:
 
     def refuse(self, record: Record | None = None) -> None:
         """
-        A dial fails: the oldest, if not told which.
+        A dial fails: the oldest one if not given.
         """
         record = record or self.dials[0]
         self.dials.remove(record)
@@ -153,7 +155,7 @@ class World:
 
     def advance(self, seconds: float) -> None:
         """
-        Let time pass, and be called whenever that was asked for.
+        Advance the time, and call L{PoolState.tick} when it is due.
         """
         end = self.now + seconds
         while (due := self.state.due(self.now)) is not None and due <= end:
@@ -165,7 +167,7 @@ class World:
 
     def established(self, count: int = 1) -> list[Record]:
         """
-        Start, and have so many connections.
+        Start the pool with a number of established connections.
         """
         self.state.wanted = count
         self.start()
