@@ -119,7 +119,7 @@ class SplitReply(Entry):
         if self._requests:
             if isRetryable(self._command, error) and not (begun or self._retried):
                 self._retried = True
-                self.session.resend()
+                self.session.collect()
             else:
                 self._begun = self._begun or begun
                 self._end(self.session.refusal(self._command, 1, error))

@@ -69,11 +69,11 @@ class OrderedReplies(ClientConnection):
                 self._pile(len(data))
         if done:
             self._inFlight -= done
+            if not self._inFlight:
+                self._drained()
             if self._queue is not None:
                 self._queue.ahead -= done
                 self.advance()
-            if not self._inFlight:
-                self._drained()
             if self._size or self._ending or self._unsent:
                 self.proceed()
 
@@ -119,9 +119,8 @@ class OrderedReplies(ClientConnection):
         queue = self._needQueue()
         queue.append(entry)
         self._sink = queue.last
-        if entry.unsent:
-            self._unsent = deque((*self._unsent, entry))
         self.advance()
+        self.collect()
 
     def _needQueue(self) -> ReplyQueue:
         if self._queue is None:
@@ -143,9 +142,9 @@ class OrderedReplies(ClientConnection):
         Called by an entry of the queue when replies to C{done} requests have come, or never will.
         """
         self._inFlight -= done
-        self.advance()
         if done and not self._inFlight:
             self._drained()
+        self.advance()
         self.proceed()
 
     def lost(self, entry: Entry | None, requests: list[Any], begun: bool, error: PoolError) -> None:
@@ -165,15 +164,15 @@ class OrderedReplies(ClientConnection):
                     queue.ahead = 0
                 queue.insert(entry, list(self._again(requests, error)))
                 self._sink = queue.last
-                self.resend()
+                self.collect()
         self.answered(count)
 
-    def resend(self) -> None:
+    def collect(self) -> None:
         """
-        Send again, before all later requests, what the entries of the queue have to send.
+        Send what the entries of the queue have to send before all later requests.
         """
-        if self._queue is not None:
-            self._unsent = deque(self._queue.unsent)
+        unsent = self._queue.unsent if self._queue is not None else None
+        self._unsent = deque(unsent) if unsent else NOTHING
 
     def _again(self, requests: list[Any], error: PoolError) -> Iterator[Entry]:
         for _, command, count, _, request in requests:

@@ -209,7 +209,7 @@ class LaterReply(Entry):
     that every server gets.
     """
 
-    __slots__ = ("_ask", "_barrier")
+    __slots__ = ("_ask", "_barrier", "_late")
 
     #: It is never sent by the session.
     ready = False
@@ -223,6 +223,7 @@ class LaterReply(Entry):
         super().__init__(session, 1)
         self._ask: Callable[[], Deferred[bytes]] | None = ask
         self._barrier = barrier
+        self._late = False  # the reply has not come at once
 
     @property
     def unsent(self) -> bool:
@@ -239,12 +240,14 @@ class LaterReply(Entry):
         ask, self._ask = self._ask, None
         if ask is not None:
             ask().addCallback(self._finish)
+            self._late = True
 
     def _finish(self, reply: bytes) -> None:
         if self.left:
             self.left = 0
             self.take(reply)
-            self.session.answered(0)
+            if self._late:  # else the queue is advancing
+                self.session.answered(0)
 
     def refuse(self, error: PoolError) -> None:
         """
