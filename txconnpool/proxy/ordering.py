@@ -70,7 +70,10 @@ class OrderedReplies(ClientConnection):
         if done:
             self._inFlight -= done
             if not self._inFlight:
-                self._drained()
+                self._connection = None
+                if self._window < self._limits.maxInFlight or self._batch > BATCH or self._pin is not None:
+                    self._drained()
+                self._batch = 0
             if self._queue is not None:
                 self._queue.ahead -= done
                 self.advance()
@@ -79,14 +82,12 @@ class OrderedReplies(ClientConnection):
 
     def _drained(self) -> None:
         """
-        Nothing is in flight: leave the connection, and fit the window to what the client read.
+        Nothing is in flight: fit the window to what the client read, and give back a connection of its own.
         """
-        self._connection = None
         if self._batch > BATCH:
             self._window = max(1, self._window // 2)
         elif self._window < self._limits.maxInFlight and not self._full:
             self._window = min(2 * self._window, self._limits.maxInFlight)
-        self._batch = 0
         if self._pin is not None:
             self._unpin()
 
@@ -143,7 +144,9 @@ class OrderedReplies(ClientConnection):
         """
         self._inFlight -= done
         if done and not self._inFlight:
+            self._connection = None
             self._drained()
+            self._batch = 0
         self.advance()
         self.proceed()
 
