@@ -23,9 +23,10 @@ from txconnpool.operate.reload import Changeable, cannotChange
 from txconnpool.operate.statistics.reply import general, perServer, perSession, settingsInForce
 from txconnpool.operate.statistics.snapshot import Snapshot, takeSnapshot
 from txconnpool.operate.statistics.sources import PoolSource, ProcessSource
+from txconnpool.proxy.limits import dialectLimits
 from txconnpool.proxy.listener import Listen, listenOn
 from txconnpool.proxy.memory import BufferedBytes
-from txconnpool.proxy.proxy import PoolProxy, dialectLimits
+from txconnpool.proxy.proxy import PoolProxy
 from txconnpool.proxy.sessions import NoStatistics
 from txconnpool.wire.dialects import DIALECTS
 

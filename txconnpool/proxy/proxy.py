@@ -23,61 +23,15 @@ from txconnpool.net.endpoints import TLSClientEndpoint, nameOf
 from txconnpool.net.listening import raiseIfFailed
 from txconnpool.net.tls import usesTLS
 from txconnpool.pool.connection import ConnectionFactory
-from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.engine import PoolEngine
 from txconnpool.pool.handshake import Handshake
 from txconnpool.pool.slow import SlowLog
-from txconnpool.proxy.flow import SessionLimits
+from txconnpool.proxy.limits import dialectLimits, poolLimits, sessionLimits
 from txconnpool.proxy.listener import ClientListener, Listen
 from txconnpool.proxy.memory import BufferedBytes
 from txconnpool.proxy.sessions import SessionFactory
 
 _log = Logger("txconnpool.proxy")
-
-
-def dialectLimits(settings: PoolSettings) -> tuple[int, frozenset[bytes], frozenset[bytes] | None]:
-    """
-    @return: the arguments of a dialect: the largest value in bytes, the commands that are refused, and the only
-        commands that are accepted (C{None}: all).
-    """
-    denied, allowed = settings.denyCommands, settings.allowCommands
-    return (
-        settings.maxItemSize,
-        frozenset(word.encode() for word in denied),
-        None if allowed is None else frozenset(word.encode() for word in allowed),
-    )
-
-
-def poolLimits(settings: PoolSettings) -> Limits:
-    """
-    @return: the bounds of the pool of connections.
-    """
-    servers = settings.upstream
-    return Limits(
-        maximum=settings.poolSize,
-        # Requests go to all servers that are up in turn, so each server has a connection.
-        minimum=min(settings.poolSize, max(settings.minPoolSize, len(servers) if len(servers) > 1 else 0)),
-        depth=settings.pipelineDepth,
-        maxWaiting=settings.maxWaiting,
-        waitTimeout=settings.waitTimeout,
-        idleTimeout=settings.idleTimeout,
-        maxLifetime=settings.maxLifetime,
-        reuse="lifo" if len(servers) == 1 else "fifo",
-        whenDown=1,
-    )
-
-
-def sessionLimits(settings: PoolSettings) -> SessionLimits:
-    """
-    @return: the bounds of the sessions.
-    """
-    return SessionLimits(
-        maxClients=settings.maxClients,
-        maxInFlight=settings.maxInFlight,
-        backlog=settings.sessionBacklog,
-        unreadSoft=settings.sessionUnreadSoft,
-        unreadHard=settings.sessionUnreadHard,
-    )
 
 
 class PoolProxy(Service):
