@@ -32,7 +32,7 @@ from tests.real.servers import (
 )
 
 
-def say(address: Address, *lines: str, timeout: float = 10.0) -> str:
+def execute(address: Address, *lines: str, timeout: float = 10.0) -> str:
     """
     Send lines to a console, and read until it closes the connection.
 
@@ -48,7 +48,7 @@ def rows(address: Address, what: str) -> list[dict[str, str]]:
     """
     @return: the rows of a table that the console's command C{show} prints, by column.
     """
-    *lines, last = say(address, f"show {what}").splitlines()
+    *lines, last = execute(address, f"show {what}").splitlines()
     assert last.startswith("OK "), last
     if not lines:
         return []
@@ -122,13 +122,13 @@ class Operated(Twistd):
         """
         return [*super().command(), "--config", str(self.ini)]
 
-    def say(self, *lines: str) -> str:
+    def execute(self, *lines: str) -> str:
         """
         Send lines to the console.
 
         @return: the answers.
         """
-        return say(self.admin, *lines)
+        return execute(self.admin, *lines)
 
     def rows(self, what: str) -> list[dict[str, str]]:
         """
@@ -184,7 +184,7 @@ class OperatedTestCase(SynchronousTestCase):
         """
         client = connect(self.proxy.address)
         self.addCleanup(client.close)
-        self.proxy.say("pause")
+        self.proxy.execute("pause")
         client.sendall(b"get a\r\n")
         until(lambda: self.proxy.rows("pools")[0]["waiting"] == "1")
         return client

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.real.operated import OperatedTestCase, say
+from tests.real.operated import OperatedTestCase, execute
 from tests.real.servers import HOST, Proxy, ServerFailed, ask, connect, freePort, missing, refuses, until
 
 
@@ -50,14 +50,14 @@ class AdminTests(OperatedTestCase):
         """
         load = self.load()
         time.sleep(0.5)
-        self.assertIn("OK pool default paused", self.proxy.say("pause"))
+        self.assertIn("OK pool default paused", self.proxy.execute("pause"))
         until(lambda: self.proxy.rows("pools")[0]["in-flight"] == "0", what="the end of what was in flight")
         requests = self.memcached.stats()["cmd_get"]
         time.sleep(2.0)  # all requests, also those that came a moment later, must have waited for more than 1.5 s
         (pool,) = self.proxy.rows("pools")
         self.assertEqual((pool["state"], pool["waiting"]), ("paused", "40"))
         self.assertEqual(self.memcached.stats()["cmd_get"], requests)
-        self.assertIn("OK pool default resumed", self.proxy.say("resume"))
+        self.assertIn("OK pool default resumed", self.proxy.execute("resume"))
         time.sleep(0.5)
         report = load.finish()
         self.assertUnharmed(report)
@@ -76,11 +76,11 @@ class AdminTests(OperatedTestCase):
         load = self.load()
         time.sleep(0.5)
         for _ in range(2):
-            self.assertIn(f"OK {self.servers[0]} drained", self.proxy.say(f"drain {self.servers[0]}"))
+            self.assertIn(f"OK {self.servers[0]} drained", self.proxy.execute(f"drain {self.servers[0]}"))
             until(lambda: self.states()[0] == ("drained", "0"), what="the end of the connections")
             time.sleep(0.3)
             self.assertEqual(self.states()[0], ("drained", "0"))
-            self.assertIn(f"OK {self.servers[0]} restored", self.proxy.say(f"restore {self.servers[0]}"))
+            self.assertIn(f"OK {self.servers[0]} restored", self.proxy.execute(f"restore {self.servers[0]}"))
             until(lambda: self.states() == [("up", "2"), ("up", "2")], what="two connections to each server")
         self.assertUnharmed(load.finish())
 
@@ -91,7 +91,7 @@ class AdminTests(OperatedTestCase):
         """
         load = self.load()
         time.sleep(0.5)
-        self.proxy.say(f"drain {self.servers[1]} now")
+        self.proxy.execute(f"drain {self.servers[1]} now")
         until(lambda: self.states()[1] == ("drained", "0"), timeout=1.0, what="the end of the connections")
         drained = time.monotonic()
         time.sleep(1.0)
@@ -112,7 +112,7 @@ class AdminTests(OperatedTestCase):
             self.assertIn(b"VERSION", client.recv(100))
         host, port = clients[1].getsockname()
         (number,) = [row["session"] for row in self.proxy.rows("sessions") if row["client"] == f"{host}:{port}"]
-        self.assertEqual(self.proxy.say(f"kill {number}"), f"OK session {number} of pool default closed\n")
+        self.assertEqual(self.proxy.execute(f"kill {number}"), f"OK session {number} of pool default closed\n")
         self.assertRaises(ConnectionResetError, clients[1].recv, 1)
         for client in (clients[0], clients[2]):
             client.sendall(b"version\r\n")
@@ -122,11 +122,11 @@ class AdminTests(OperatedTestCase):
         """
         C{show events} lists console commands and servers that went down.
         """
-        self.proxy.say("pause", "resume")
+        self.proxy.execute("pause", "resume")
         self.memcached.kill()
-        until(lambda: "is down: " in self.proxy.say("show events"), what="the loss of a server")
-        told = self.proxy.say("show events")
-        self.assertLess(told.index("pool default paused"), told.index("pool default resumed"))
+        until(lambda: "is down: " in self.proxy.execute("show events"), what="the loss of a server")
+        events = self.proxy.execute("show events")
+        self.assertLess(events.index("pool default paused"), events.index("pool default resumed"))
 
     def test_resize(self) -> None:
         """
@@ -134,7 +134,7 @@ class AdminTests(OperatedTestCase):
         """
         load = self.load()
         for low, high in ((8, 12), (4, 4), (4, 6)):
-            self.assertTrue(self.proxy.say(f"resize default {low} {high}").endswith(" changed\n"))
+            self.assertTrue(self.proxy.execute(f"resize default {low} {high}").endswith(" changed\n"))
             until(lambda: low <= sum(int(count) for _, count in self.states()) <= high, what=f"{low} to {high}")  # noqa: B023
             self.assertEqual(self.proxy.rows("pools")[0]["pool-size"], str(high))
         self.assertUnharmed(load.finish())
@@ -144,12 +144,12 @@ class AdminTests(OperatedTestCase):
         The console works until the proxy has drained, and C{shutdown now} ends draining.
         """
         self.paused()
-        self.assertEqual(self.proxy.say("shutdown"), "OK stopping\n")
+        self.assertEqual(self.proxy.execute("shutdown"), "OK stopping\n")
         until(lambda: refuses(self.proxy.address), what="an end of listening")
-        self.assertIn("OK 1 pool", self.proxy.say("show pools"))
-        self.assertIn("ERROR the proxy is not running", self.proxy.say("reload"))
+        self.assertIn("OK 1 pool", self.proxy.execute("show pools"))
+        self.assertIn("ERROR the proxy is not running", self.proxy.execute("reload"))
         self.assertTrue(self.proxy.running())
-        self.assertEqual(self.proxy.say("shutdown now"), "OK stopping at once\n")
+        self.assertEqual(self.proxy.execute("shutdown now"), "OK stopping at once\n")
         self.assertEqual(self.proxy.wait(2.0), 0)
         self.assertFalse(os.path.exists(self.proxy.admin))
 
@@ -158,7 +158,7 @@ class AdminTests(OperatedTestCase):
         C{shutdown} answers the requests that were read.
         """
         client = self.paused()
-        self.proxy.say("shutdown", "resume")
+        self.proxy.execute("shutdown", "resume")
         self.assertEqual((client.recv(100), client.recv(100)), (b"END\r\n", b""))
         self.assertEqual(self.proxy.wait(2.0), 0)
 
@@ -209,7 +209,7 @@ class WorkersAdminTests(AdminTests):
             client.recv(100)
         host, port = clients[2].getsockname()
         (number,) = [row["session"] for row in self.proxy.rows("sessions") if row["client"] == f"{host}:{port}"]
-        self.assertEqual(self.proxy.say(f"kill {number}"), f"OK session {number} closed\n")
+        self.assertEqual(self.proxy.execute(f"kill {number}"), f"OK session {number} closed\n")
         self.assertRaises(ConnectionResetError, clients[2].recv, 1)
         self.assertEqual(self.proxy.rows("pools")[0]["sessions"], "3")
 
@@ -217,16 +217,16 @@ class WorkersAdminTests(AdminTests):
         """
         A worker that replaces a paused one is paused too.
         """
-        self.proxy.say("pause")
+        self.proxy.execute("pause")
         for pid in self.proxy.children:
             os.kill(pid, signal.SIGKILL)
-        until(lambda: "2 up" in self.proxy.say("show pools"), what="new workers")
+        until(lambda: "2 up" in self.proxy.execute("show pools"), what="new workers")
         self.assertEqual(self.proxy.rows("pools")[0]["state"], "paused")
         client = connect(self.proxy.address)
         self.addCleanup(client.close)
         client.sendall(b"get a\r\n")
         until(lambda: self.proxy.rows("pools")[0]["waiting"] == "1")
-        self.proxy.say("resume")
+        self.proxy.execute("resume")
         self.assertEqual(client.recv(100), b"END\r\n")
 
 
@@ -259,8 +259,8 @@ class PasswordTests(SynchronousTestCase):
         No command works before the password was sent. The password is neither shown nor logged.
         """
         with Proxy(*self.options(), upstream=["memory:"]) as proxy:
-            self.assertEqual(say(self.admin, "pause"), "ERROR expected auth PASSWORD first\n")
+            self.assertEqual(execute(self.admin, "pause"), "ERROR expected auth PASSWORD first\n")
             self.assertEqual(ask(proxy.address, b"get a\r\n"), b"END\r\n")
-            told = say(self.admin, "auth open", "auth open sesame", "show settings", "pause")
-            self.assertRegex(told, r"(?s)\AERROR wrong password\nOK welcome.*OK pool default paused")
-            self.assertNotIn("sesame", told.replace("`help`", "") + proxy.log)
+            answers = execute(self.admin, "auth open", "auth open sesame", "show settings", "pause")
+            self.assertRegex(answers, r"(?s)\AERROR wrong password\nOK welcome.*OK pool default paused")
+            self.assertNotIn("sesame", answers.replace("`help`", "") + proxy.log)

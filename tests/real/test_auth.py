@@ -59,7 +59,7 @@ class ListenTests(LoginTestCase):
     Tests for C{listen-auth}.
     """
 
-    def says(self, server: Memcached | Proxy, data: bytes, answer: bytes | None) -> bytes | None:
+    def firstReply(self, server: Memcached | Proxy, data: bytes, answer: bytes | None) -> bytes | None:
         """
         Send some bytes as the first bytes of a connection.
 
@@ -90,8 +90,8 @@ class ListenTests(LoginTestCase):
         memcached = self.memcached()
         proxy = self.proxy(memcached, "--listen-auth", self.users(USERS), "--upstream-auth", self.users("joe:secret"))
         for data, answer in FIRST:
-            self.assertEqual(self.says(memcached, data, answer), answer, (memcached, data))
-            self.assertEqual(self.says(proxy, data, answer), answer, (proxy, data))
+            self.assertEqual(self.firstReply(memcached, data, answer), answer, (memcached, data))
+            self.assertEqual(self.firstReply(proxy, data, answer), answer, (proxy, data))
 
     def test_admitted(self) -> None:
         """
@@ -147,14 +147,14 @@ class UpstreamTests(LoginTestCase):
         up again.
         """
         memcached = self.memcached()
-        for options, told in (
+        for options, reason in (
             (["--upstream-auth", self.users("joe:wrong")], b"authentication failure"),
             ([], b"authentication failure: the server asks for a password, and upstream-auth is not set"),
         ):
             proxy = self.proxy(memcached, *options)
-            down = b"SERVER_ERROR upstream unavailable: %s (%s)\r\n" % (told, memcached.endpoint.encode())
+            down = b"SERVER_ERROR upstream unavailable: %s (%s)\r\n" % (reason, memcached.endpoint.encode())
             self.assertEqual(ask(proxy.address, b"set a 0 0 1\r\nx\r\n"), down)
-            self.assertIn(f"default: {memcached.endpoint} is down: {told.decode()}\n", proxy.log)
+            self.assertIn(f"default: {memcached.endpoint} is down: {reason.decode()}\n", proxy.log)
             self.assertNotIn("wrong", proxy.log)
         memcached.kill()
         memcached.options = ()
@@ -169,8 +169,8 @@ class UpstreamTests(LoginTestCase):
         proxy = self.proxy(memcached, "--upstream-auth", self.users("joe:secret"))
         self.assertEqual(ask(proxy.address, b"get auth\r\n"), b"END\r\n")
         self.assertEqual(memcached.stats()["cmd_set"], "0")
-        told = f"default: {memcached.endpoint} asks for no password: upstream-auth is not used"
-        self.assertEqual(proxy.log.count(told), 1)
+        line = f"default: {memcached.endpoint} asks for no password: upstream-auth is not used"
+        self.assertEqual(proxy.log.count(line), 1)
 
     def test_frozen(self) -> None:
         """

@@ -49,7 +49,7 @@ class CommandTests(SynchronousTestCase):
         port: int = busy.getsockname()[1]
         return port
 
-    def assertTold(self, result: subprocess.CompletedProcess[str], line: str) -> None:
+    def assertOneLine(self, result: subprocess.CompletedProcess[str], line: str) -> None:
         """
         Assert that a command ended with exit code 1 and printed one line, without a traceback.
         """
@@ -78,7 +78,7 @@ class CommandTests(SynchronousTestCase):
         """
         for arguments in (["--check-config"], []):
             result = self.run_("connpool", "--pool-size", "many", *arguments)
-            self.assertTold(result, "command line: pool-size = 'many': expected a whole number from 1 to 65535")
+            self.assertOneLine(result, "command line: pool-size = 'many': expected a whole number from 1 to 65535")
             self.assertEqual(result.stdout, "")
 
     def test_takenPort(self) -> None:
@@ -88,9 +88,9 @@ class CommandTests(SynchronousTestCase):
         port = self.taken()
         line = f"cannot listen on {HOST}:{port}: Address already in use; choose another endpoint with --listen"
         arguments = ["connpool", "--upstream", "memory:", "--listen", f"tcp:{port}:interface={HOST}"]
-        self.assertTold(self.run_("-n", *arguments), line)
+        self.assertOneLine(self.run_("-n", *arguments), line)
         self.assertEqual([each.name for each in self.directory.iterdir()], [])
-        self.assertTold(self.run_(*arguments, program="twisted.application.twist"), line)
+        self.assertOneLine(self.run_(*arguments, program="twisted.application.twist"), line)
 
     def test_takenPortOfDaemon(self) -> None:
         """
@@ -114,4 +114,4 @@ class CommandTests(SynchronousTestCase):
         """
         result = self.run_("-n", "connpool", "--upstream", "memory:", "--listen", "unix:/nonexistent/socket")
         reason = "/nonexistent/socket.lock: No such file or directory"
-        self.assertTold(result, f"cannot listen on {reason}; choose another endpoint with --listen")
+        self.assertOneLine(result, f"cannot listen on {reason}; choose another endpoint with --listen")

@@ -19,7 +19,7 @@ from typing import Any
 
 from tests.certificates import quoted
 from tests.real.load import Load, Report
-from tests.real.operated import rows, say
+from tests.real.operated import execute, rows
 from tests.real.servers import (
     HOST,
     START_TIMEOUT,
@@ -197,7 +197,7 @@ class EveningTests(TLSTestCase):
 
         @return: the lines of the answer.
         """
-        return say(self.admin, line).splitlines()
+        return execute(self.admin, line).splitlines()
 
     def table(self, what: str) -> list[dict[str, str]]:
         """
@@ -232,7 +232,7 @@ class EveningTests(TLSTestCase):
         (found,) = [each for each in json.loads(self.get("/stats.json")[1])["pools"] if each["name"] == pool]
         return dict(found)
 
-    def told(self, text: str) -> str:
+    def logged(self, text: str) -> str:
         """
         Reload by SIGHUP, and wait for a text in the log.
 
@@ -305,8 +305,8 @@ class EveningTests(TLSTestCase):
         One of two servers is drained, gets no requests meanwhile, and is restored.
         """
         begun = time.monotonic()
-        (said,) = self.command(f"drain {self.other} now")
-        self.assertTrue(said.startswith("OK "), said)
+        (answer,) = self.command(f"drain {self.other} now")
+        self.assertTrue(answer.startswith("OK "), answer)
         # Requests in flight at that moment that must not be sent a second time.
         for kind in ("errors", "closed"):
             self.excuses["row", kind].append((begun, time.monotonic() + 0.2))
@@ -314,8 +314,8 @@ class EveningTests(TLSTestCase):
         self.assertEqual((before["state"], before["connections"]), ("drained", "0"))
         self.calm()
         self.assertIn(before, self.table("servers"))
-        (said,) = self.command(f"restore {self.other}")
-        self.assertTrue(said.startswith("OK "), said)
+        (answer,) = self.command(f"restore {self.other}")
+        self.assertTrue(answer.startswith("OK "), answer)
         until(lambda: self.requests(self.other) > int(before["requests"]) + CLIENTS, 2, "requests for who is back")
 
     def requests(self, server: str) -> int:
@@ -344,16 +344,16 @@ class EveningTests(TLSTestCase):
         sessions = {(row["session"], row["client"]) for row in self.table("sessions 1000")}
         settings = self.command("show settings")
         self.configure("pool-sise = 6")
-        told = self.told("not reloaded: ")
-        self.assertIn("pool-sise", told)
-        self.assertIn("pool-size", told)
+        log = self.logged("not reloaded: ")
+        self.assertIn("pool-sise", log)
+        self.assertIn("pool-size", log)
         *_, last = self.command("reload")
         self.assertTrue(last.startswith("ERROR ") and "pool-size" in last, last)
         self.assertEqual(self.command("show settings"), settings)
         self.configure("pool-size = 6")
-        told = self.told("reloaded, 2 changed")
-        self.assertIn("pool pages: pool-size 8 -> 6", told)
-        self.assertIn("pool pages: min-pool-size 6 -> 1", told)
+        log = self.logged("reloaded, 2 changed")
+        self.assertIn("pool pages: pool-size 8 -> 6", log)
+        self.assertIn("pool pages: min-pool-size 6 -> 1", log)
         self.assertEqual({(row["session"], row["client"]) for row in self.table("sessions 1000")}, sessions)
 
     def rotate(self) -> None:
@@ -365,7 +365,7 @@ class EveningTests(TLSTestCase):
         self.assertEqual(self.ask(before, b"get k\r\n"), b"END\r\n")
         old, self.host = self.host, self.certificate(HOST)
         self.assertNotEqual(self.host.serial, old.serial)
-        self.assertIn("reloaded, 1 changed", self.told("reloaded, "))
+        self.assertIn("reloaded, 1 changed", self.logged("reloaded, "))
         after = self.client()
         self.assertEqual(self.serial(after), self.host.serial)
         for client in (before, after):
@@ -422,8 +422,8 @@ class EveningTests(TLSTestCase):
         self.assertGreater(report["resumed"][1], 0)
         for second, seen in enumerate(report["timeline"]):
             failed = {kind for kind in ("errors", "closed") if seen[kind]}
-            told = f"{pool}: second {second} of {report['timeline']}"
-            self.assertEqual(failed - self.excused(pool, report["begun"] + second), set(), told)
+            message = f"{pool}: second {second} of {report['timeline']}"
+            self.assertEqual(failed - self.excused(pool, report["begun"] + second), set(), message)
 
     def excused(self, pool: str, second: float) -> set[str]:
         """

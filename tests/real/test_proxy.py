@@ -264,9 +264,9 @@ class ToolTests(SynchronousTestCase):
             return result.returncode, result.stdout
 
         with Memcached("-t", "1") as memcached, Proxy(upstream=[memcached.address]) as proxy:
-            said = judge(proxy.address)
-            self.assertEqual(said, judge(memcached.address))
-            self.assertIn("All tests passed", said[1])
+            result = judge(proxy.address)
+            self.assertEqual(result, judge(memcached.address))
+            self.assertIn("All tests passed", result[1])
 
 
 class ConfiguredTests(SynchronousTestCase):
@@ -308,8 +308,8 @@ class ConfiguredTests(SynchronousTestCase):
         address = (HOST, freePort())
         with Proxy(upstream=[address]) as proxy:
             begun = time.monotonic()
-            said = ask(proxy.address, b"get k\r\n")
-            self.assertEqual(said, b"SERVER_ERROR upstream unavailable: connection refused (tcp:%s:%d)\r\n" % (
+            reply = ask(proxy.address, b"get k\r\n")
+            self.assertEqual(reply, b"SERVER_ERROR upstream unavailable: connection refused (tcp:%s:%d)\r\n" % (
                 HOST.encode(), address[1]))  # fmt: skip
             self.assertLess(time.monotonic() - begun, 0.5)
             with Memcached("-t", "1", address=address):

@@ -107,8 +107,8 @@ class ProgramTests(TestCase):
         """
         The program continues without its cache.
         """
-        said = await self.execute("When servers fail")
-        self.assertEqual(said, "upstream unavailable: connection refused (tcp:127.0.0.1:1)\n42\n")
+        output = await self.execute("When servers fail")
+        self.assertEqual(output, "upstream unavailable: connection refused (tcp:127.0.0.1:1)\n42\n")
 
     async def test_testing(self) -> None:
         """

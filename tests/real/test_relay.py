@@ -86,7 +86,7 @@ class RelayTests(SynchronousTestCase):
         Connect through the relay, and wait until the server answers.
         """
         client = self.client()
-        self.assertEqual(say(client, b"hello"), b"hello")
+        self.assertEqual(exchange(client, b"hello"), b"hello")
         return client
 
     def test_pass(self) -> None:
@@ -167,7 +167,7 @@ class RelayTests(SynchronousTestCase):
         client = self.served()
         self.relay.set(REFUSE)
         self.assertRaises(ConnectionRefusedError, connect, self.relay.address)
-        self.assertEqual(say(client, b"still"), b"still")
+        self.assertEqual(exchange(client, b"still"), b"still")
         self.relay.set(PASS)
         self.served()
 
@@ -199,7 +199,7 @@ class RelayTests(SynchronousTestCase):
         """
         client = self.served()
         self.relay.set(reset(after=4))
-        self.assertEqual(say(client, b"abc"), b"abc")
+        self.assertEqual(exchange(client, b"abc"), b"abc")
         client.sendall(b"def")
         self.assertEqual(receive(client, 1), b"d")
         self.assertRaises(ConnectionResetError, client.recv, 1)
@@ -232,13 +232,13 @@ class RelayTests(SynchronousTestCase):
         """
         clients = [self.served(), self.served()]
         self.relay.set(cut(after=1, times=1))
-        self.assertEqual(say(clients[1], b"a"), b"a")
+        self.assertEqual(exchange(clients[1], b"a"), b"a")
         self.assertEqual(clients[1].recv(1), b"")
-        self.assertEqual(say(clients[0], b"abc"), b"abc")
+        self.assertEqual(exchange(clients[0], b"abc"), b"abc")
         self.served()
         self.assertEqual(self.relay.faults, 1)
         self.relay.set(cut(after=1, times=1))
-        self.assertEqual(say(clients[0], b"a"), b"a")
+        self.assertEqual(exchange(clients[0], b"a"), b"a")
         self.assertEqual(clients[0].recv(1), b"")
 
     def test_blackhole(self) -> None:
@@ -255,7 +255,7 @@ class RelayTests(SynchronousTestCase):
         self.relay.set(PASS)
         for client in (old, new):
             client.settimeout(5)
-            self.assertEqual(say(client, b"found"), b"found")
+            self.assertEqual(exchange(client, b"found"), b"found")
 
     def test_freeze(self) -> None:
         """
@@ -280,7 +280,7 @@ class RelayTests(SynchronousTestCase):
         client = self.served()
         self.relay.set(trickle(0.02))
         begin = time.monotonic()
-        self.assertEqual(say(client, b"abcdef"), b"abcdef")
+        self.assertEqual(exchange(client, b"abcdef"), b"abcdef")
         self.assertGreater(time.monotonic() - begin, 5 * 0.02)
 
     def test_trickleWithoutPause(self) -> None:
@@ -289,7 +289,7 @@ class RelayTests(SynchronousTestCase):
         """
         client = self.served()
         self.relay.set(trickle())
-        self.assertEqual(say(client, b"x" * 1000), b"x" * 1000)
+        self.assertEqual(exchange(client, b"x" * 1000), b"x" * 1000)
 
     def test_duplicate(self) -> None:
         """
@@ -301,7 +301,7 @@ class RelayTests(SynchronousTestCase):
             client.sendall(bytes([letter]))
             until(lambda: self.relay.held == 0)
         self.assertEqual(receive(client, 9), b"abcdbcdef")
-        self.assertEqual(say(self.client(), b"abcdef", 9), b"abcdbcdef")
+        self.assertEqual(exchange(self.client(), b"abcdef", 9), b"abcdbcdef")
 
     def test_inject(self) -> None:
         """
@@ -309,8 +309,8 @@ class RelayTests(SynchronousTestCase):
         """
         client = self.served()
         self.relay.set(inject(b"!!", after=2))
-        self.assertEqual(say(client, b"abcd", 6), b"ab!!cd")
-        self.assertEqual(say(client, b"efgh"), b"efgh")
+        self.assertEqual(exchange(client, b"abcd", 6), b"ab!!cd")
+        self.assertEqual(exchange(client, b"efgh"), b"efgh")
 
     def test_injectAtOnce(self) -> None:
         """
@@ -327,7 +327,7 @@ class RelayTests(SynchronousTestCase):
         """
         client = self.served()
         self.relay.set(edit(bytes.upper))
-        self.assertEqual(say(client, b"abc"), b"ABC")
+        self.assertEqual(exchange(client, b"abc"), b"ABC")
 
     def test_unix(self) -> None:
         """
@@ -340,7 +340,7 @@ class RelayTests(SynchronousTestCase):
         with Relay(self.relay.address, path) as near, Relay(path) as far:
             self.assertEqual(near.endpoint, f"unix:{path}")
             with connect(far.address) as client:
-                self.assertEqual(say(client, b"hello"), b"hello")
+                self.assertEqual(exchange(client, b"hello"), b"hello")
                 near.drop()
                 self.assertEqual(client.recv(1), b"")
 
@@ -377,7 +377,7 @@ class RelayTests(SynchronousTestCase):
         self.assertEqual(threading.active_count(), before)
 
 
-def say(client: socket.socket, data: bytes, length: int = 0) -> bytes:
+def exchange(client: socket.socket, data: bytes, length: int = 0) -> bytes:
     """
     Send bytes, and receive as many, or C{length} of them.
     """

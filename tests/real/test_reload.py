@@ -66,10 +66,10 @@ class ReloadTests(OperatedTestCase):
             "[pool:default] pipeline-dept: no such key; did you mean pipeline-depth?\n",
         )
         self.proxy.hangUp(*words)
-        lines = self.proxy.say("reload").splitlines()
+        lines = self.proxy.execute("reload").splitlines()
         self.assertEqual(lines.pop(), f"ERROR {len(lines)} problems")
         self.assertEqual([line for line in lines if not line.startswith(f"{path}:")], [])
-        self.assertIn("OK 0 changed", self.proxy.say("resize default 1 4").replace("OK reloaded, ", "OK "))
+        self.assertIn("OK 0 changed", self.proxy.execute("resize default 1 4").replace("OK reloaded, ", "OK "))
         values = {row["key"]: row["value"] for row in self.settings()}
         self.assertEqual((values["pool-size"], values["min-pool-size"]), ("4", "1"))
         self.assertUnharmed(load.finish())
@@ -78,7 +78,7 @@ class ReloadTests(OperatedTestCase):
         """
         @return: the settings of the pool that are in force.
         """
-        lines = [line.split() for line in self.proxy.say("show settings").splitlines()]
+        lines = [line.split() for line in self.proxy.execute("show settings").splitlines()]
         return [{"key": line[1], "value": line[2]} for line in lines if line[0] == "default"]
 
     def test_takenAddress(self) -> None:
@@ -90,11 +90,11 @@ class ReloadTests(OperatedTestCase):
         with socket.create_server((HOST, 0)) as taken:
             place = taken.getsockname()
             self.proxy.write("pool-size = 8", listen=[serverEndpoint(free), serverEndpoint(place)])
-            told = self.proxy.say("reload")
-        self.assertEqual(told, f"ERROR cannot listen on {place[0]}:{place[1]}: Address already in use\n")
+            answer = self.proxy.execute("reload")
+        self.assertEqual(answer, f"ERROR cannot listen on {place[0]}:{place[1]}: Address already in use\n")
         self.assertRaises(ConnectionRefusedError, ask, free, b"get a\r\n")
         self.assertEqual(self.proxy.rows("pools")[0]["pool-size"], "4")
-        self.assertEqual(self.proxy.say("reload").splitlines()[-1], "OK reloaded, 3 changed")
+        self.assertEqual(self.proxy.execute("reload").splitlines()[-1], "OK reloaded, 3 changed")
         self.assertUnharmed(load.finish())
 
     def test_fixed(self) -> None:
@@ -105,7 +105,7 @@ class ReloadTests(OperatedTestCase):
         text = self.proxy.ini.read_text("utf-8")
         right, wrong = f"admin = unix:{self.proxy.admin}", "admin = unix:/elsewhere\nmax-unread-bytes = 4m"
         self.proxy.ini.write_text(text.replace(right, wrong), "utf-8")
-        lines = self.proxy.say("reload").splitlines()
+        lines = self.proxy.execute("reload").splitlines()
         self.assertIn("max-unread-bytes 256m -> 4m", lines)
         self.assertIn("pool default: pool-size 4 -> 8", lines)
         self.assertIn(f"admin unix:{self.proxy.admin} -> unix:/elsewhere: needs a restart", lines)

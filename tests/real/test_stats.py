@@ -61,7 +61,7 @@ class StatisticsTestCase(SynchronousTestCase):
         finally:
             connection.close()
 
-    def told(self) -> dict[str, Any]:
+    def poolStatistics(self) -> dict[str, Any]:
         """
         @return: the statistics of the pool in C{/stats.json}.
         """
@@ -69,7 +69,7 @@ class StatisticsTestCase(SynchronousTestCase):
         pool: dict[str, Any] = pools[0]
         return pool
 
-    def say(self, *requests: bytes) -> None:
+    def send(self, *requests: bytes) -> None:
         """
         Send requests to the proxy, each on a new connection.
         """
@@ -109,7 +109,7 @@ class PrometheusTests(StatisticsTestCase):
         """
         The parser accepts the whole text, and finds types, descriptions and correct values.
         """
-        self.say(b"set a 0 0 1\r\nx\r\n", b"get a\r\n", b"get b\r\n", b"get a b c\r\n", b"nonsense\r\n")
+        self.send(b"set a 0 0 1\r\nx\r\n", b"get a\r\n", b"get b\r\n", b"get a b c\r\n", b"nonsense\r\n")
         families = self.families()
         for family in families.values():
             self.assertIn(family.type, ("counter", "gauge", "histogram"), family.name)
@@ -130,7 +130,7 @@ class PrometheusTests(StatisticsTestCase):
         """
         Histograms are complete: cumulative buckets, a sum and a count.
         """
-        self.say(*[b"get a\r\n"] * 20)
+        self.send(*[b"get a\r\n"] * 20)
         samples = self.families()["connpool_latency_seconds"].samples
         buckets = [sample for sample in samples if sample.name.endswith("_bucket")]
         values = [sample.value for sample in buckets]
@@ -170,7 +170,7 @@ class ToolTests(StatisticsTestCase):
         program = which("memcstat")
         if program is None:
             self.skipTest("memcstat is not installed")
-        self.say(b"get a\r\n")
+        self.send(b"get a\r\n")
         assert isinstance(self.proxy.address, tuple)
         host, port = self.proxy.address
         shown = subprocess.run(
@@ -199,10 +199,10 @@ class ToolTests(StatisticsTestCase):
         """
         C{stats}, C{/stats.json} and C{/metrics} have the same values.
         """
-        self.say(*[b"get a\r\n"] * 7)
+        self.send(*[b"get a\r\n"] * 7)
         with closing(Client(self.proxy.address)) as client:
             self.assertEqual(client.stats()[b"cmd_get"], 7)
-        self.assertEqual(self.told()["requests"]["get"], 7)
+        self.assertEqual(self.poolStatistics()["requests"]["get"], 7)
         self.assertIn('connpool_requests_total{pool="default",command="get"} 7\n', self.get("/metrics")[1])
 
 
@@ -259,14 +259,14 @@ class WorkersTests(StatisticsTestCase):
         """
         @return: the number of gets, and the bytes received from clients.
         """
-        told = self.told()
-        return told["requests"]["get"], told["client_received_bytes"]
+        statistics = self.poolStatistics()
+        return statistics["requests"]["get"], statistics["client_received_bytes"]
 
     def test_sums(self) -> None:
         """
         HTTP and C{stats} return the sums of all workers. Counters of a worker that was killed are kept.
         """
-        self.say(*[b"get a\r\n"] * 10)
+        self.send(*[b"get a\r\n"] * 10)
         self.assertEqual(self.counts(), (10, 70))
         with closing(Client(self.proxy.address)) as one, closing(Client(self.proxy.address)) as other:
             self.assertEqual([client.stats()[b"cmd_get"] for client in (one, other)], [10, 10])
@@ -277,7 +277,7 @@ class WorkersTests(StatisticsTestCase):
         self.assertGreaterEqual(self.counts(), before)
 
         def served() -> bool:
-            self.say(b"get a\r\n")
+            self.send(b"get a\r\n")
             return self.counts()[0] > before[0]
 
         until(served, what="another get")
@@ -310,7 +310,7 @@ class PageTests(StatisticsTestCase):
         """
         It shows the pool, its servers, commands and events, and has no errors.
         """
-        self.say(b"set a 0 0 1\r\nx\r\n", b"get a\r\n")
+        self.send(b"set a 0 0 1\r\nx\r\n", b"get a\r\n")
         browser = self.page()
         self.assertShown(browser, r"default\s+ready")
         for server in self.servers:
@@ -325,7 +325,7 @@ class PageTests(StatisticsTestCase):
         It updates itself: new requests are shown soon, with their number.
         """
         browser = self.page()
-        self.say(*[b"get a\r\n"] * 50)
+        self.send(*[b"get a\r\n"] * 50)
         self.assertShown(browser, r"\b\d+ in all")
         self.assertShown(browser, r"Found[^]*of 50 keys")
         self.assertShown(browser, r"Commands\s+get\s")
@@ -406,7 +406,7 @@ class PageTests(StatisticsTestCase):
         Pointing at a plot shows the values at that time.
         """
         browser = self.page()
-        self.say(*[b"get a\r\n"] * 50)
+        self.send(*[b"get a\r\n"] * 50)
         browser.until("document.querySelectorAll('svg path.main[d^=M]').length >= 1")
         box = browser.value("(({x, y, width, height}) => [x, y, width, height])"
                             "(document.querySelector('svg').getBoundingClientRect())")  # fmt: skip

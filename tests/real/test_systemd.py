@@ -33,13 +33,13 @@ class Systemd:
     """
     A service with its socket.
 
-    @ivar told: the notifications of the service, in order, with C{|} between their lines.
+    @ivar notifications: the notifications of the service, in order, with C{|} between their lines.
     """
 
     def __init__(
         self, case: SynchronousTestCase, upstream: str, *options: str, unix: bool = False, tls: bool = False
     ) -> None:
-        self.told: list[str] = []
+        self.notifications: list[str] = []
         self.process: subprocess.Popen[bytes] | None = None
         directory = tempfile.TemporaryDirectory()
         case.addCleanup(directory.cleanup)
@@ -84,7 +84,7 @@ class Systemd:
                 ["/bin/sh", "-c", BECOME, "sh", *self.command], env=environment, pass_fds=(3,), preexec_fn=become,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.directory,
             )  # fmt: skip
-        self.untilTold("READY=1")
+        self.untilNotified("READY=1")
 
     def stop(self) -> int:
         """
@@ -119,25 +119,25 @@ class Systemd:
         """
         try:
             while True:
-                self.told.append(self.notes.recv(1000).decode().replace("\n", "|"))
+                self.notifications.append(self.notes.recv(1000).decode().replace("\n", "|"))
         except BlockingIOError:
             pass
 
-    def untilTold(self, state: str) -> str:
+    def untilNotified(self, state: str) -> str:
         """
         Wait for a new notification.
 
         @param state: the beginning of the notification.
         @return: the notification.
         """
-        before = len(self.told)
+        before = len(self.notifications)
 
-        def said() -> bool:
+        def notified() -> bool:
             self.listen()
-            return any(each.startswith(state) for each in self.told[before:])
+            return any(each.startswith(state) for each in self.notifications[before:])
 
-        until(said, LIMIT, f"{state}, told was {self.told}, and the log says {self.log}")
-        return next(each for each in self.told[before:] if each.startswith(state))
+        until(notified, LIMIT, f"{state}, notifications were {self.notifications}, and the log is {self.log}")
+        return next(each for each in self.notifications[before:] if each.startswith(state))
 
 
 class SystemdTests(SynchronousTestCase):
@@ -213,7 +213,7 @@ class SystemdTests(SynchronousTestCase):
                 systemd.process.send_signal(signal.SIGHUP)
             systemd.stop()
 
-    def test_told(self) -> None:
+    def test_notifications(self) -> None:
         """
         The service notifies systemd when it is ready, reloads and stops. It sends watchdog notifications and its
         status.
@@ -222,15 +222,15 @@ class SystemdTests(SynchronousTestCase):
         ini.write_text("[connpool]\npool-size = 2\n", "ascii")
         systemd = self.systemd("--config", str(ini))
         systemd.start()
-        self.assertRegex(systemd.told[-1], r"^READY=1\|STATUS=clients: 0, ")
-        self.assertRegex(systemd.untilTold("WATCHDOG=1"), r"STATUS=clients: 0, connections: 1, servers up: 1 of 1$")
+        self.assertRegex(systemd.notifications[-1], r"^READY=1\|STATUS=clients: 0, ")
+        self.assertRegex(systemd.untilNotified("WATCHDOG=1"), r"STATUS=clients: 0, connections: 1, servers up: 1 of 1$")
         assert systemd.process is not None
         systemd.process.send_signal(signal.SIGHUP)
-        systemd.untilTold("READY=1")
-        states = [each.split("|")[0] for each in systemd.told if not each.startswith("WATCHDOG=1")]
+        systemd.untilNotified("READY=1")
+        states = [each.split("|")[0] for each in systemd.notifications if not each.startswith("WATCHDOG=1")]
         self.assertEqual(states, ["READY=1", "RELOADING=1", "READY=1"])
         systemd.stop()
-        self.assertRegex(systemd.told[-1], r"^STOPPING=1\|")
+        self.assertRegex(systemd.notifications[-1], r"^STOPPING=1\|")
 
     def test_tool(self) -> None:
         """

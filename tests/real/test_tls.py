@@ -419,7 +419,7 @@ class UpstreamTests(TLSTestCase):
         first = self.memcached(self.host)
         plain = Memcached().start()
         self.addCleanup(plain.stop)
-        for server, trust, told in (
+        for server, trust, reason in (
             (first, other, "TLS: certificate verify failed"),
             (
                 self.memcached(self.certificate("elsewhere.example")),
@@ -432,9 +432,9 @@ class UpstreamTests(TLSTestCase):
             assert isinstance(server.address, tuple)
             name = f"tls:{HOST}:{server.address[1]}"
             answer = ask(proxy.address, b"get a\r\n").decode()
-            self.assertTrue(answer.startswith(f"SERVER_ERROR upstream unavailable: {told}"), answer)
+            self.assertTrue(answer.startswith(f"SERVER_ERROR upstream unavailable: {reason}"), answer)
             self.assertTrue(answer.endswith(f" ({name})\r\n"), answer)
-            self.assertIn(f"default: {name} is down: {told}", proxy.log)
+            self.assertIn(f"default: {name} is down: {reason}", proxy.log)
 
     def test_load(self) -> None:
         """

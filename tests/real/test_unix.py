@@ -80,8 +80,8 @@ class UNIXTests(SynchronousTestCase):
         """
         self.first.start()
         error = self.assertRaises(ServerFailed, self.proxy(str(self.path)).start)
-        told = f"cannot listen on {self.path}: process {self.first.pid} listens there, says {self.lock}; choose another"
-        self.assertIn(told, str(error))
+        text = f"cannot listen on {self.path}: process {self.first.pid} listens there, says {self.lock}; choose another"
+        self.assertIn(text, str(error))
         self.assertNotIn("Traceback", str(error))
         self.assertServes(self.path)
 

@@ -68,13 +68,13 @@ class WorkersTests(OperatedTestCase):
 
         @return: their replies.
         """
-        told = []
+        replies = []
         for _ in range(count):
             client = connect(self.proxy.address)
             self.addCleanup(client.close)
             client.sendall(b"get a\r\n")
-            told.append(client.recv(100))
-        return told
+            replies.append(client.recv(100))
+        return replies
 
     def complete(self) -> None:
         """
@@ -102,7 +102,7 @@ class WorkersTests(OperatedTestCase):
         self.assertEqual(self.perWorker(), {"1": 30, "2": 30})
         report = load.finish()
         self.assertEqual((report["wrong"], report["stuck"]), ([], 0))
-        until(lambda: "OK 0 sessions" in self.proxy.say("show sessions"))
+        until(lambda: "OK 0 sessions" in self.proxy.execute("show sessions"))
         self.clients(21)
         self.assertEqual(sorted(self.perWorker().values()), [10, 11])
         os.kill(self.proxy.children[0], signal.SIGKILL)
@@ -130,11 +130,11 @@ class WorkersTests(OperatedTestCase):
         C{max-clients} holds for all workers together: one more client gets the error, and a client that disconnects
         makes room.
         """
-        told = self.clients(101)
-        self.assertEqual(told[:100], [b"END\r\n"] * 100)
-        self.assertEqual(told[100], b"ERROR Too many open connections\r\n")
+        replies = self.clients(101)
+        self.assertEqual(replies[:100], [b"END\r\n"] * 100)
+        self.assertEqual(replies[100], b"ERROR Too many open connections\r\n")
         (session, *_) = self.proxy.rows("sessions")
-        self.proxy.say(f"kill {session['session']}")
+        self.proxy.execute(f"kill {session['session']}")
         until(lambda: self.clients(1) == [b"END\r\n"], what="room")
 
     def stats(self) -> dict[str, str]:
@@ -149,8 +149,8 @@ class WorkersTests(OperatedTestCase):
         C{stats} returns the sums of all workers, from any worker. Counters of a worker that was killed are kept.
         """
         self.clients(11)
-        told = [self.stats() for _ in range(2)]
-        for each in told:
+        results = [self.stats() for _ in range(2)]
+        for each in results:
             self.assertEqual((each["curr_connections"], each["cmd_get"], each["connections_max"]), ("12", "11", "5"))
         os.kill(self.proxy.children[0], signal.SIGKILL)
         self.complete()
@@ -203,7 +203,7 @@ class WorkersTests(OperatedTestCase):
         number = self.proxy.rows("sessions")[0]["session"].split(".")[0]
         os.kill(self.proxy.children[int(number) - 1], signal.SIGTERM)
         time.sleep(0.5)
-        self.proxy.say("resume")
+        self.proxy.execute("resume")
         self.assertEqual((client.recv(100), client.recv(100)), (b"END\r\n", b""))
         until(lambda: f"worker {number} ended" in self.proxy.log)
         until(lambda: len(self.proxy.children) == 2, what="another worker")
@@ -215,14 +215,14 @@ class WorkersTests(OperatedTestCase):
         """
         children = self.proxy.children
         clients = [connect(self.proxy.address) for _ in range(4)]
-        self.proxy.say("pause")
+        self.proxy.execute("pause")
         for client in clients:
             self.addCleanup(client.close)
             client.sendall(b"get a\r\nget b\r\n")
         until(lambda: self.proxy.rows("pools")[0]["waiting"] == "4")
         self.proxy.signal(signal.SIGTERM)
         self.proxy.signal(signal.SIGHUP)
-        self.proxy.say("resume")
+        self.proxy.execute("resume")
         for client in clients:
             self.assertEqual(everything(client), b"END\r\nEND\r\n")
         self.proxy.wait(5.0)
@@ -241,7 +241,7 @@ class WorkersTests(OperatedTestCase):
         self.proxy.signal(signal.SIGTERM)
         time.sleep(0.5)
         self.assertTrue(self.proxy.running())
-        self.proxy.say("resume")
+        self.proxy.execute("resume")
         self.assertEqual((client.recv(100), client.recv(100)), (b"END\r\n", b""))
         self.proxy.wait(5.0)
         self.assertNotIn("Traceback", self.proxy.log)
