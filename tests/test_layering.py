@@ -1,6 +1,6 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests for the rooms of the package: each imports only what it may.
+Tests for the layers of the package: each room imports only the rooms below it.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 SOURCE = Path(__file__).resolve().parents[1]
 
-#: What each room may import: other rooms, and single modules of them where that is all it needs. A room may always
-#: import itself. A package and its modules are one room; "wire" alone stands for C{txconnpool.wire} itself, without the
-#: dialects in it.
+#: The rooms that each room may import, or single modules of them if it needs no more. A room may always import itself.
+#: A package and its modules are one room; "wire" stands for C{txconnpool.wire} itself, without the dialects in it.
 ROOMS: dict[str, tuple[str, ...]] = {
     "errors": (),
     "metrics": (),
@@ -39,7 +38,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "tap": ("", "errors", "config", "net", "operate"),
 }
 
-#: What decides without doing: plain Python, which never imports Twisted, not even by way of another module.
+#: Modules that make decisions without I/O. They never import Twisted, not even through another module.
 PURE = ("errors", "metrics", "wire", "wire.memcache", "wire.dialects", "pool.decisions")
 
 
@@ -72,7 +71,7 @@ def imported(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 def ours(name: str) -> str | None:
     """
-    @return: which of our modules is imported by a full name, or C{None} if none is.
+    @return: the module of txconnpool that a full name refers to, or C{None} if it is not one of txconnpool.
     """
     package, _, rest = name.partition(".")
     if package != "txconnpool":
@@ -99,7 +98,7 @@ def allowed(module: str, below: str) -> bool:
 
 def loaded(names: tuple[str, ...]) -> set[str]:
     """
-    @return: all modules that are loaded by importing some of ours, in a process of its own.
+    @return: all modules that are loaded by importing some modules of txconnpool, in a new process.
     """
     code = "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)\nprint(*sys.modules)"
     full = [f"txconnpool.{name}".rstrip(".") for name in names]
@@ -111,7 +110,7 @@ def loaded(names: tuple[str, ...]) -> set[str]:
 
 class LayeringTests(SynchronousTestCase):
     """
-    Tests for what our modules import.
+    Tests for the imports of the modules.
     """
 
     def test_rooms(self) -> None:
@@ -135,7 +134,7 @@ class LayeringTests(SynchronousTestCase):
 
     def test_noCircles(self) -> None:
         """
-        No rule lets two rooms import each other, by whatever way.
+        No two rooms may import each other, directly or through other rooms.
         """
         above: set[str] = set()
         left = dict(ROOMS)
@@ -147,7 +146,7 @@ class LayeringTests(SynchronousTestCase):
 
     def test_absolute(self) -> None:
         """
-        Imports are absolute, as they are in Twisted.
+        All imports are absolute, as in Twisted.
         """
         self.assertEqual(
             [(name, line) for name, tree in modules().items() for line, full in imported(tree) if full[0] == "."], []
@@ -155,7 +154,7 @@ class LayeringTests(SynchronousTestCase):
 
     def test_pure(self) -> None:
         """
-        What decides without doing does not import Twisted, not even by way of another module.
+        Modules that make decisions without I/O do not import Twisted, not even through another module.
         """
         trees = modules()
         wrong = []
@@ -176,13 +175,13 @@ class LayeringTests(SynchronousTestCase):
 
     def test_pureInProcess(self) -> None:
         """
-        A program that only parses loads no Twisted.
+        A program that only uses a parser does not load Twisted.
         """
         self.assertEqual(sorted(name for name in loaded(("wire.dialects",)) if name.partition(".")[0] == "twisted"), [])
 
     def test_web(self) -> None:
         """
-        Who serves no statistics loads no web server.
+        A program without statistics does not load a web server.
         """
         self.assertEqual(
             sorted(name for name in loaded(("service", "tap", "operate.workers.supervisor")) if "twisted.web" in name),
@@ -191,7 +190,7 @@ class LayeringTests(SynchronousTestCase):
 
     def test_reactor(self) -> None:
         """
-        Importing all of it installs no reactor: that is the application's choice.
+        Importing all modules installs no reactor, because the application chooses it.
         """
         everything = loaded(tuple(modules()))
         self.assertIn("txconnpool.tap", everything)
@@ -200,7 +199,7 @@ class LayeringTests(SynchronousTestCase):
 
 class ToolTests(SynchronousTestCase):
     """
-    Tests for the tools of this test, so that it can fail.
+    Tests for the helper functions of these tests.
     """
 
     def test_imported(self) -> None:
