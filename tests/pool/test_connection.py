@@ -35,7 +35,7 @@ MG, MG_VALUE = replies.MG[False, True], replies.MG[True, True]
 VALUE = b"VALUE k 0 5\r\nEND\r\n\r\n"
 HIT = VALUE + b"END\r\n"
 
-#: What is asked for, where replies name it.
+#: Requests, for commands whose replies name keys.
 REQUESTS = {
     replies.GET: b"get k\r\n",
     GET_SEVERAL: b"get a b k\r\n",
@@ -44,7 +44,7 @@ REQUESTS = {
     replies.GATS: b"gats 0 k\r\n",
 }
 
-#: A reply or more to each command, all that a client sees.
+#: Replies to each command that a client gets unchanged.
 SAMPLES: list[tuple[MemcacheCommand, bytes]] = [
     (replies.GET, b"END\r\n"),
     (replies.GET, HIT),
@@ -83,7 +83,7 @@ SAMPLES: list[tuple[MemcacheCommand, bytes]] = [
     (replies.QUIET[replies.MD], b"NF O1\r\n"),
 ]
 
-#: Replies that a client asked not to see.
+#: Replies that are hidden from the client, because its request was silent.
 HIDDEN: list[tuple[MemcacheCommand, bytes]] = [
     (SILENT_SET, b"STORED\r\n"),
     (SILENT_SET, b"SERVER_ERROR out of memory storing object\r\n"),
@@ -97,7 +97,7 @@ HIDDEN: list[tuple[MemcacheCommand, bytes]] = [
 
 class Books:
     """
-    Stands in for the pool, and writes down what it is told.
+    A stand-in for the pool that records its calls.
     """
 
     name = "pool"
@@ -109,19 +109,19 @@ class Books:
 
     def hasCapacity(self, record: Record) -> None:
         """
-        There is room.
+        Record that the connection has capacity.
         """
         self.told.append("hasCapacity")
 
     def hold(self, record: Record) -> None:
         """
-        Nothing more is to be sent.
+        Record that the connection must get no new requests.
         """
         self.told.append("hold")
 
     def unhold(self, record: Record) -> None:
         """
-        More may be sent.
+        Record that the connection may get new requests.
         """
         self.told.append("unhold")
 
@@ -129,12 +129,12 @@ class Books:
 @implementer(IReplySink)
 class Owner:
     """
-    Asks, and keeps what it is told.
+    A sink for replies that records them.
 
-    @ivar data: all that it was given.
-    @ivar done: how many replies were completed.
-    @ivar log: shared by several owners: who was told what, in which order.
-    @ivar then: called when it was told something.
+    @ivar data: all received bytes.
+    @ivar done: the number of complete replies.
+    @ivar log: the calls of several owners, in order.
+    @ivar then: called after each call.
     """
 
     def __init__(self, log: list[tuple[Any, bytes, int]] | None = None) -> None:
@@ -146,7 +146,7 @@ class Owner:
 
     def replied(self, data: bytes, done: int) -> None:
         """
-        Part of what it asked for.
+        Record a part of a reply.
         """
         self.data += data
         self.done += done
@@ -157,7 +157,7 @@ class Owner:
 
     def requestsLost(self, requests: list[Any], begun: bool, error: PoolError) -> None:
         """
-        There will be no more.
+        Record that requests were lost.
         """
         self.lost.append((requests, begun, error))
         if self.then is not None:
@@ -166,7 +166,7 @@ class Owner:
 
 class ConnectionTestCase(SynchronousTestCase):
     """
-    A connection on a L{Pipe}, with a stand-in for the pool.
+    Base class of tests with a connection on a L{Pipe} and a stand-in for the pool.
     """
 
     def setUp(self) -> None:
@@ -187,13 +187,13 @@ class ConnectionTestCase(SynchronousTestCase):
 
     def get(self, *keys: bytes, owner: Owner | None = None) -> None:
         """
-        Ask for keys, as a run of single gets.
+        Send single gets of several keys as one request.
         """
         self.connection.send(owner or self.owner, replies.GET, len(keys), b"get %s\r\n" % b" ".join(keys))
 
     def assertClosed(self, counter: str = "violations") -> None:
         """
-        Assert that the connection was closed by force, once, that this was counted, and that nothing is left.
+        Assert that the connection was aborted once, that this was counted, and that nothing is left.
         """
         self.assertTrue(self.pipe.aborted)
         self.assertEqual(self.books.told[-1], "hold")
@@ -205,13 +205,13 @@ class ConnectionTestCase(SynchronousTestCase):
 
 class RepliesTests(ConnectionTestCase):
     """
-    Tests for the way of replies to those who are owed them.
+    Tests that replies reach the sinks of their requests.
     """
 
     @covers("11", "12")
     def test_splitAnywhere(self) -> None:
         """
-        A reply of any command reaches its owner whole, and counts once, wherever its bytes are torn apart.
+        A reply of any command arrives complete and is counted once, wherever its bytes are split.
         """
         for command, reply in SAMPLES:
             for cut in range(1, len(reply) + 1):
@@ -225,7 +225,7 @@ class RepliesTests(ConnectionTestCase):
 
     def test_byteByByte(self) -> None:
         """
-        Replies of all commands, to an owner each, arrive byte by byte and are not mixed up.
+        Replies of all commands that arrive byte by byte each reach their own sink.
         """
         owners = [(Owner(), command, reply) for command, reply in SAMPLES]
         for owner, command, _ in owners:
@@ -238,8 +238,7 @@ class RepliesTests(ConnectionTestCase):
     @covers("11")
     def test_hiddenSplitAnywhere(self) -> None:
         """
-        A reply that was not to be seen counts as answered and is not passed on, wherever its bytes are torn apart; the
-        one behind it is.
+        A hidden reply is counted and not passed on, wherever its bytes are split. The reply after it is passed on.
         """
         for command, reply in HIDDEN:
             for cut in range(1, len(reply) + 1):
@@ -253,7 +252,7 @@ class RepliesTests(ConnectionTestCase):
 
     def test_hiddenTooLong(self) -> None:
         """
-        A reply that is not to be seen is kept until it is complete, so it cannot be of any length.
+        A hidden reply is buffered until it is complete, so its length is bounded.
         """
         self.connection.send(self.owner, replies.QUIET[replies.MA[True]], 1, b"ma k v\r\n")
         self.pipe.send(b"VA %d\r\n" % (REPLY_LINE_MAX + 1))
@@ -262,7 +261,7 @@ class RepliesTests(ConnectionTestCase):
 
     def test_streamed(self) -> None:
         """
-        A long value is passed on as it comes, not kept until it is complete.
+        A long value is passed on in parts as it arrives.
         """
         self.get(b"k")
         self.pipe.send(b"VALUE k 0 1000000\r\n")
@@ -274,7 +273,7 @@ class RepliesTests(ConnectionTestCase):
 
     def test_run(self) -> None:
         """
-        The reply to a run is made into those that are owed, and may come together, one by one, or torn apart.
+        The reply to merged gets is split into a reply to each, whether its bytes arrive together or in parts.
         """
         self.get(b"a", b"k", b"k", b"d")
         self.assertEqual((self.record.load, self.pipe.take()), (4, b"get a k k d\r\n"))
@@ -291,7 +290,7 @@ class RepliesTests(ConnectionTestCase):
     @covers("5")
     def test_together(self) -> None:
         """
-        What several owners asked comes together, and goes to each in the order in which they asked.
+        Replies for several sinks that arrive together are passed on in the order of the requests.
         """
         log: list[tuple[Any, bytes, int]] = []
         one, two = Owner(log), Owner(log)
@@ -303,7 +302,7 @@ class RepliesTests(ConnectionTestCase):
 
     def test_eased(self) -> None:
         """
-        The pool hears when nothing is in flight any more, and of every reply while somebody waits for room.
+        The pool is notified when nothing is in flight, and of every reply while there are waiters.
         """
         self.get(b"a")
         self.get(b"b")
@@ -319,7 +318,7 @@ class RepliesTests(ConnectionTestCase):
 
     def test_traffic(self) -> None:
         """
-        Requests are counted by their command, bytes by their direction, and replies by the time they took.
+        Requests are counted by command, bytes by direction, and latencies in a histogram.
         """
         self.get(b"a", b"b")
         self.connection.send(self.owner, SILENT_SET, 1, b"set a 0 0 1\r\nx\r\n")
@@ -334,12 +333,12 @@ class RepliesTests(ConnectionTestCase):
 
 class WrongTests(ConnectionTestCase):
     """
-    Tests for bytes that do not fit.
+    Tests for received bytes that do not match the requests in flight.
     """
 
     def assertLost(self, owner: Owner, begun: bool = False) -> None:
         """
-        Assert that an owner was told once that its reply will not come, without a word of what came instead.
+        Assert that an owner was notified once that its requests were lost, and got none of the wrong bytes.
         """
         ((_, has, error),) = owner.lost
         self.assertIs(has, begun)
@@ -349,7 +348,7 @@ class WrongTests(ConnectionTestCase):
     @covers("6")
     def test_unowed(self) -> None:
         """
-        A connection that says something when nothing is owed is closed.
+        Bytes while nothing is in flight close the connection.
         """
         self.pipe.send(b"END\r\n")
         self.assertClosed()
@@ -357,7 +356,7 @@ class WrongTests(ConnectionTestCase):
     @covers("1", "6")
     def test_unowedBehind(self) -> None:
         """
-        What stands behind the last reply closes the connection; that reply was passed on.
+        Bytes after the last reply close the connection. That reply is passed on.
         """
         self.get(b"a")
         self.pipe.send(b"END\r\nEND\r\n")
@@ -367,7 +366,7 @@ class WrongTests(ConnectionTestCase):
     @covers("16")
     def test_wrongForm(self) -> None:
         """
-        A reply to another kind of request than that which is owed one closes the connection.
+        A reply to another kind of request closes the connection.
         """
         for command, reply in ((replies.GET, b"STORED\r\n"), (replies.SET, b"END\r\n"), (replies.SET, b"ERROR\r\n")):
             self.setUp()
@@ -382,7 +381,7 @@ class WrongTests(ConnectionTestCase):
 
     def test_wrongAfterBody(self) -> None:
         """
-        A value that is longer than it said closes the connection, and its owner has part of it.
+        A value that is longer than announced closes the connection. A part of it was already passed on.
         """
         other = Owner()
         self.get(b"k")
@@ -395,7 +394,7 @@ class WrongTests(ConnectionTestCase):
 
     def test_wrongInRun(self) -> None:
         """
-        What is wrong among the replies to a run takes with it those that came together with it.
+        A wrong value in the reply to merged gets fails all gets whose values arrived together with it.
         """
         self.get(b"a", b"k", b"c")
         self.pipe.send(VALUE + b"STORED\r\n")
@@ -405,7 +404,7 @@ class WrongTests(ConnectionTestCase):
 
     def test_lineTooLong(self) -> None:
         """
-        A line without an end closes the connection when it is too long to be one.
+        A line without an end closes the connection when it exceeds the maximum length.
         """
         self.get(b"a")
         self.pipe.send(b"VALUE " + b"k" * (REPLY_LINE_MAX - 6))
@@ -415,7 +414,7 @@ class WrongTests(ConnectionTestCase):
 
     def test_afterwards(self) -> None:
         """
-        What is sent on a connection that has been closed but has not ended yet is not answered, which its owner hears.
+        A request that is sent after the connection was closed, and before it has ended, fails.
         """
         self.get(b"a")
         self.pipe.send(b"no\r\n")
@@ -426,7 +425,7 @@ class WrongTests(ConnectionTestCase):
 
     def test_log(self) -> None:
         """
-        The log tells once which server it was and what it said.
+        The log has one line with the server and the wrong bytes.
         """
         with capturedLogs() as events:
             self.get(b"a")
@@ -440,12 +439,12 @@ class WrongTests(ConnectionTestCase):
 
 class LossTests(ConnectionTestCase):
     """
-    Tests for connections that end with requests in flight.
+    Tests for connections that are lost with requests in flight.
     """
 
     def test_quiet(self) -> None:
         """
-        Nobody is told of the end of a connection that owes nothing.
+        If nothing is in flight, no sink is notified.
         """
         self.get(b"a")
         self.pipe.send(b"END\r\n")
@@ -455,7 +454,7 @@ class LossTests(ConnectionTestCase):
 
     def test_each(self) -> None:
         """
-        Every owner is told once, of all its own requests, in their order.
+        Every sink is notified once, of all its requests, in their order.
         """
         other = Owner()
         self.get(b"a")
@@ -471,7 +470,7 @@ class LossTests(ConnectionTestCase):
 
     def test_begun(self) -> None:
         """
-        Only the owner who has part of a reply is told so.
+        Only a sink that received a part of a reply gets C{begun}.
         """
         other = Owner()
         self.get(b"k")
@@ -482,7 +481,7 @@ class LossTests(ConnectionTestCase):
 
     def test_betweenValues(self) -> None:
         """
-        A reply of several values is begun between two of them, too.
+        A reply of several values has begun between two of them too.
         """
         self.connection.send(self.owner, GET_SEVERAL, 1, b"get k l\r\n")
         self.pipe.send(b"VALUE k 0 1\r\nx\r\nVAL")
@@ -492,7 +491,7 @@ class LossTests(ConnectionTestCase):
 
     def test_line(self) -> None:
         """
-        A line that is not complete was not passed on, so nothing has begun.
+        An incomplete line is not passed on, so the reply has not begun.
         """
         self.get(b"k")
         self.pipe.send(b"VALUE k 0 5\r")
@@ -501,7 +500,7 @@ class LossTests(ConnectionTestCase):
 
     def test_hiddenBody(self) -> None:
         """
-        Nothing has begun in the middle of a reply that is not to be seen.
+        A hidden reply never has begun.
         """
         self.connection.send(self.owner, replies.QUIET[replies.MA[True]], 1, b"ma k v\r\n")
         self.pipe.send(b"VA 2\r\n1")
@@ -510,7 +509,7 @@ class LossTests(ConnectionTestCase):
 
     def test_wrongRunUncounted(self) -> None:
         """
-        What was found out about a run whose answer turned out wrong is not counted: it will be asked again.
+        Hits and misses of merged gets whose reply turns out wrong are not counted, because the gets are sent again.
         """
         self.get(b"a", b"b", b"c")
         self.pipe.send(b"VALUE b 0 1\r\nxx\r\n")
@@ -521,7 +520,7 @@ class LossTests(ConnectionTestCase):
 
     def test_runPartlyAnswered(self) -> None:
         """
-        Of a run only what was not answered is left to be asked again.
+        Of merged gets, only those without a reply are sent again.
         """
         self.get(b"k", b"b", b"c")
         self.pipe.send(VALUE)
@@ -531,7 +530,7 @@ class LossTests(ConnectionTestCase):
 
     def test_notAgain(self) -> None:
         """
-        Values are checked against the keys asked for where requests are not to be sent a second time as well.
+        Values are compared with the requested keys also for requests that must not be sent again.
         """
         for command, request in ((replies.GAT, b"gat 0 a\r\n"), (replies.GET.variant(idempotent=False), b"get a\r\n")):
             self.setUp()
@@ -543,13 +542,13 @@ class LossTests(ConnectionTestCase):
 
 class TimeTests(ConnectionTestCase):
     """
-    Tests for replies that are late.
+    Tests for late replies.
     """
 
     @covers("2")
     def test_late(self) -> None:
         """
-        When the oldest request has waited too long, the connection is closed and all that is in flight fails.
+        When the oldest request exceeds the timeout, the connection is closed and all requests in flight fail.
         """
         other = Owner()
         self.get(b"a")
@@ -569,7 +568,7 @@ class TimeTests(ConnectionTestCase):
 
     def test_inTime(self) -> None:
         """
-        One timer serves all requests: it is set anew for the one that is the oldest by then.
+        One timer serves all requests: it is set again for the oldest request.
         """
         self.get(b"a")
         self.clock.advance(1.5)
@@ -584,7 +583,7 @@ class TimeTests(ConnectionTestCase):
 
     def test_quiet(self) -> None:
         """
-        A timer that finds nothing in flight ends, and the next request is watched again.
+        If nothing is in flight when the timer fires, it is not set again until the next request.
         """
         self.get(b"a")
         self.pipe.send(b"END\r\n")
@@ -600,7 +599,7 @@ class TimeTests(ConnectionTestCase):
     @covers("13", "14")
     def test_trickle(self) -> None:
         """
-        A reply that comes, but too slowly, is late.
+        A reply that arrives too slowly is late.
         """
         self.get(b"k")
         self.pipe.send(b"VALUE k 0 100\r\n")
@@ -619,7 +618,7 @@ class AskTests(ConnectionTestCase):
 
     def test_answered(self) -> None:
         """
-        The Deferred fires with the whole reply, however it came.
+        The Deferred fires with the whole reply, whether it arrived in one piece or in several.
         """
         asked = self.connection.ask(replies.GET, b"get k\r\n")
         self.assertEqual(self.pipe.take(), b"get k\r\n")
@@ -628,7 +627,7 @@ class AskTests(ConnectionTestCase):
 
     def test_lost(self) -> None:
         """
-        The Deferred fails when the connection is lost, if part of the reply has come, too.
+        The Deferred fails when the connection is lost, even if a part of the reply has arrived.
         """
         asked = self.connection.ask(replies.GET, b"get k\r\n")
         second = self.connection.ask(replies.GET, b"get k\r\n")
@@ -640,12 +639,12 @@ class AskTests(ConnectionTestCase):
 
 class ReentryTests(ConnectionTestCase):
     """
-    Tests for owners who act while they are told something.
+    Tests for sinks that use the connection while they are notified.
     """
 
     def once(self, owner: Owner, act: Callable[[], object]) -> None:
         """
-        Let an owner act when it is told something for the first time.
+        Call a function at the first notification of an owner.
         """
 
         def then() -> None:
@@ -656,8 +655,8 @@ class ReentryTests(ConnectionTestCase):
 
     def test_sends(self) -> None:
         """
-        What an owner sends when it is answered stands behind all that is in flight; the pool does not take the
-        connection for idle.
+        A request that a sink sends while it gets a reply comes after all requests in flight. The pool does not consider
+        the connection idle meanwhile.
         """
         other = Owner()
         self.get(b"a")
@@ -671,7 +670,7 @@ class ReentryTests(ConnectionTestCase):
 
     def test_sendsWithinRun(self) -> None:
         """
-        An owner may send between two replies of a run of its own.
+        A sink may send between two replies to its merged gets.
         """
         self.get(b"k", b"a")
         self.once(self.owner, lambda: self.get(b"b"))
@@ -681,7 +680,7 @@ class ReentryTests(ConnectionTestCase):
 
     def test_aborts(self) -> None:
         """
-        An owner may have the connection closed when it is answered. What came with that answer still counts.
+        A sink may abort the connection while it gets a reply. Replies that arrived together with it are still counted.
         """
         other = Owner()
         self.get(b"a")
@@ -695,7 +694,8 @@ class ReentryTests(ConnectionTestCase):
 
     def test_losesAtOnce(self) -> None:
         """
-        With a transport that tells of the end at once, what came behind that answer is lost, and nobody is told twice.
+        If the transport reports the loss synchronously, the replies after this one are lost, and no sink is notified
+        twice.
         """
         other = Owner()
         self.get(b"a")
@@ -708,7 +708,7 @@ class ReentryTests(ConnectionTestCase):
 
     def test_losesWithinRun(self) -> None:
         """
-        The same in the middle of a run: its rest was not answered.
+        The same within merged gets: those that are left were not answered.
         """
         self.get(b"a", b"k", b"c")
         self.once(self.owner, self.pipe.lose)
@@ -718,7 +718,7 @@ class ReentryTests(ConnectionTestCase):
 
     def test_sendsWhenLost(self) -> None:
         """
-        An owner who is told that the connection is lost may at once ask elsewhere.
+        A sink may send its requests on another connection as soon as it is notified of the loss.
         """
         other = Owner()
         asked: list[Deferred[bytes]] = []
@@ -734,7 +734,7 @@ class ReentryTests(ConnectionTestCase):
 
     def setUpAgain(self) -> None:
         """
-        Make another connection the one of this test, for the same owner.
+        Create another connection for the same owner.
         """
         owner = self.owner
         self.setUp()
@@ -743,12 +743,12 @@ class ReentryTests(ConnectionTestCase):
 
 class TransportTests(ConnectionTestCase):
     """
-    Tests for what a connection asks of its transport, and the transport of it.
+    Tests for the calls between a connection and its transport.
     """
 
     def test_held(self) -> None:
         """
-        While the server does not read, the pool is to send nothing more.
+        While the server does not read, the pool must not send.
         """
         self.pipe.reads = False
         self.connection.send(self.owner, replies.SET, 1, b"x" * 70000)
@@ -760,7 +760,7 @@ class TransportTests(ConnectionTestCase):
 
     def test_sending(self) -> None:
         """
-        It is known whether there is something to send where the transport tells.
+        C{sending} is correct if the transport reports its unsent bytes.
         """
         self.get(b"a")
         self.assertFalse(self.connection.sending)
@@ -773,7 +773,7 @@ class TransportTests(ConnectionTestCase):
     @covers("22")
     def test_options(self) -> None:
         """
-        On TCP, small requests leave at once and a vanished server is noticed.
+        On TCP, small requests are sent without delay, and a vanished server is detected.
         """
         options: list[tuple[str, bool]] = []
         pipe: Any = Pipe(self.clock)
@@ -785,7 +785,7 @@ class TransportTests(ConnectionTestCase):
 
     def test_stopProducing(self) -> None:
         """
-        A transport that ends stops its producer before it tells of the end: only then are the owners told.
+        A transport that ends stops its producer before it reports the loss. The sinks are notified only then.
         """
         self.get(b"a")
         self.connection.stopProducing()

@@ -23,7 +23,7 @@ from txconnpool.wire.memcache.dialect import Memcache
 
 class Server:
     """
-    A connection to a server that gives prepared answers.
+    A connection to a server with prepared replies.
     """
 
     def __init__(self, *answers: bytes) -> None:
@@ -33,7 +33,7 @@ class Server:
 
     def ask(self, command: Any, request: bytes) -> Deferred[bytes]:
         """
-        Give the next answer.
+        Return the next reply.
         """
         self.asked.append(request)
         return succeed(self.answers.pop(0))
@@ -46,14 +46,14 @@ class HandshakeTests(SynchronousTestCase):
 
     def greet(self, login: Login | None, server: Server) -> Deferred[None]:
         """
-        Carry out a new handshake.
+        Run a handshake.
         """
         self.handshake = Handshake("pages", Memcache(), login)
         return Deferred.fromCoroutine(self.handshake(server))
 
     def test_open(self) -> None:
         """
-        A server that asks for no password is only asked whether it is alive.
+        A server that requires no password only gets the request that tests whether it is alive.
         """
         for answer in (b"VERSION 1.6.18\r\n", b"ERROR\r\n"):
             server = Server(answer)
@@ -63,7 +63,7 @@ class HandshakeTests(SynchronousTestCase):
     @covers("30")
     def test_login(self) -> None:
         """
-        A server that asks for a password gets it.
+        A server that requires a password gets it.
         """
         server = Server(b"CLIENT_ERROR unauthenticated\r\n", b"STORED\r\n")
         self.successResultOf(self.greet((b"joe", b"secret"), server))
@@ -71,7 +71,7 @@ class HandshakeTests(SynchronousTestCase):
 
     def test_notSent(self) -> None:
         """
-        A server that asks for no password does not get it, and that is told once.
+        A server that requires no password does not get it. This is logged once.
         """
         server = Server(b"VERSION 1.6.18\r\n", b"VERSION 1.6.18\r\n")
         with capturedLogs() as logs:
@@ -83,7 +83,7 @@ class HandshakeTests(SynchronousTestCase):
 
     def test_wrongPassword(self) -> None:
         """
-        The wrong password is a failure, with the server's own words, and without the password.
+        A wrong password is a failure, with the server's text and without the password.
         """
         for answer, told in (
             (b"CLIENT_ERROR authentication failure\r\n", "authentication failure"),
@@ -95,7 +95,7 @@ class HandshakeTests(SynchronousTestCase):
 
     def test_noPassword(self) -> None:
         """
-        Without a password, a server that asks for one is a failure that says what to set.
+        If a server requires a password and none is set, the error names the setting.
         """
         server = Server(b"CLIENT_ERROR unauthenticated\r\n")
         failure = self.failureResultOf(self.greet(None, server), LoginFailed)

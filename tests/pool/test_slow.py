@@ -1,6 +1,6 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests for L{txconnpool.pool.slow}, and for what it is told.
+Tests for L{txconnpool.pool.slow}, and for the events that the proxy passes to it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from txconnpool.wire.memcache.dialect import Memcache
 
 class SlowTests(SynchronousTestCase):
     """
-    Requests that take long, on their whole way.
+    Tests for slow requests in the whole data path.
     """
 
     def setUp(self) -> None:
         """
-        Keep what is logged.
+        Record the log.
         """
         logs = capturedLogs()
         self.logs = logs.__enter__()
@@ -32,7 +32,7 @@ class SlowTests(SynchronousTestCase):
 
     def stage(self, servers: int = 1, threshold: float = 0.5, keys: bool = True, **limits: Any) -> Stage:
         """
-        @return: a pool whose slow requests are logged.
+        @return: a stage whose pool logs slow requests.
         """
         stage = Stage(servers, start=False, **limits)
         self.slow = SlowLog("pool", stage.dialect, stage.clock.seconds)
@@ -45,15 +45,15 @@ class SlowTests(SynchronousTestCase):
 
     def late(self, stage: Stage, seconds: float = 0.75) -> None:
         """
-        Let the server answer after a while.
+        Let the server reply after some time.
         """
         stage.turns()
         stage.clock.advance(seconds)
         stage.serve()
 
-    def told(self) -> list[str]:
+    def logged(self) -> list[str]:
         """
-        @return: what was logged since the last time.
+        @return: the lines that were logged since the last call.
         """
         lines = [formatEvent(event) for event in self.logs if event["log_namespace"].startswith("txconnpool.slow")]
         lines, self.seen = lines[self.seen :], len(lines)
@@ -61,24 +61,24 @@ class SlowTests(SynchronousTestCase):
 
     def test_read(self) -> None:
         """
-        A read that takes long is logged, with its command, its key, its server and its time.
+        A slow read is logged with its command, key, server and time.
         """
         stage = self.stage()
         stage.client().send(b"get some:key\r\n")
         self.late(stage)
-        self.assertEqual(self.told(), ["pool: slow: get some:key: 0.750 s at server0"])
+        self.assertEqual(self.logged(), ["pool: slow: get some:key: 0.750 s at server0"])
         self.assertEqual(self.slow.count, 1)
 
     def test_write(self) -> None:
         """
-        So is a write, whose key is kept for that, and which is not sent again for it.
+        A slow write is logged too. Its key is kept for the log, and the write is not sent again.
         """
         stage = self.stage(2)
         client = stage.client()
         client.send(b"set some:key 0 0 3\r\nabc\r\n")
         self.late(stage)
         self.assertEqual(client.take(), b"STORED\r\n")
-        (line,) = self.told()
+        (line,) = self.logged()
         self.assertRegex(line, r"\Apool: slow: set some:key: 0.750 s at server[01]\Z")
         client.send(b"set a 0 0 1\r\nx\r\n")
         stage.turns()
@@ -89,38 +89,38 @@ class SlowTests(SynchronousTestCase):
 
     def test_quick(self) -> None:
         """
-        What takes no longer than is agreed is not logged.
+        Requests below the threshold are not logged.
         """
         stage = self.stage()
         stage.client().send(b"get a\r\n")
         self.late(stage, 0.5)
-        self.assertEqual((self.told(), self.slow.count), ([], 0))
+        self.assertEqual((self.logged(), self.slow.count), ([], 0))
 
     def test_run(self) -> None:
         """
-        Gets that were sent as one run are one line.
+        Gets that were merged into one request are one line.
         """
         stage = self.stage()
         stage.client().send(b"get a\r\nget b\r\n")
         self.late(stage)
-        self.assertEqual(self.told(), ["pool: slow: get a b: 0.750 s at server0"])
+        self.assertEqual(self.logged(), ["pool: slow: get a b: 0.750 s at server0"])
         self.assertEqual(self.slow.count, 2)
 
     def test_late(self) -> None:
         """
-        A request whose answer is given up is logged too: it is the one to ask about.
+        A request that times out is logged too.
         """
         stage = self.stage()
         stage.client().send(b"get a\r\nget b\r\n")
         stage.client().send(b"get c\r\n")
         stage.clock.advance(2)
         stage.turns()
-        self.assertEqual(self.told(), ["pool: slow: get a b: 2.000 s at server0"])
+        self.assertEqual(self.logged(), ["pool: slow: get a b: 2.000 s at server0"])
 
     def test_wait(self) -> None:
         """
-        A request that has waited long for a connection is logged when that is over, and if its answer takes long too
-        it is told how long it had waited before.
+        A request that has waited long for a connection is logged when it is sent. If its reply is slow too, that line
+        has the time that it waited.
         """
         stage = self.stage(depth=1, requestTimeout=5.0, waitTimeout=5.0)
         first, second = stage.client(), stage.client()
@@ -131,21 +131,21 @@ class SlowTests(SynchronousTestCase):
         stage.line.deliver()
         stage.turns()
         self.assertEqual(
-            self.told(),
+            self.logged(),
             ["pool: slow: get a: 0.750 s at server0", "pool: slow: set b: a wait of 0.750 s for a connection"],
         )
         stage.clock.advance(1)
         stage.serve()
         self.assertEqual(
-            self.told(), ["pool: slow: set b: 1.000 s at server0, after a wait of 0.750 s for a connection"]
+            self.logged(), ["pool: slow: set b: 1.000 s at server0, after a wait of 0.750 s for a connection"]
         )
         second.send(b"get c\r\n")
         self.late(stage, 1)
-        self.assertEqual(self.told(), ["pool: slow: get c: 1.000 s at server0"])
+        self.assertEqual(self.logged(), ["pool: slow: get c: 1.000 s at server0"])
 
     def test_waitGoesOn(self) -> None:
         """
-        A request is told its wait though some time goes by between its end and the sending.
+        The time of a wait is logged correctly even if the request is sent some time after the wait.
         """
 
         def seconds(clock: Clock) -> float:
@@ -163,13 +163,13 @@ class SlowTests(SynchronousTestCase):
         self.late(stage, 1)
         second.send(b"get c\r\n")
         self.late(stage, 1)
-        _, _, late, later = self.told()
+        _, _, late, later = self.logged()
         self.assertRegex(late, r"get b: 1.\d+ s at server0, after a wait of 0.75\d s for a connection\Z")
         self.assertRegex(later, r"get c: 1.\d+ s at server0\Z")
 
     def test_waitAgain(self) -> None:
         """
-        That is true for a read that waits to be sent a second time.
+        This also holds for a read that waits to be sent a second time.
         """
         stage = self.stage(waitTimeout=5.0)
         stage.client().send(b"get a\r\n")
@@ -182,21 +182,21 @@ class SlowTests(SynchronousTestCase):
         stage.line.send(b"VERSION 1\r\n")
         stage.turns()
         handshake = "pool: slow: version: 0.750 s at server0"
-        self.assertEqual(self.told(), [handshake, "pool: slow: get a: a wait of 0.750 s for a connection"])
+        self.assertEqual(self.logged(), [handshake, "pool: slow: get a: a wait of 0.750 s for a connection"])
 
     def test_hiddenKeys(self) -> None:
         """
-        Keys can be kept out of the log.
+        Keys can be left out of the log.
         """
         stage = self.stage(keys=False)
         for request in (b"get secret\r\n", b"set secret 0 0 1\r\nx\r\n"):
             stage.client().send(request)
             self.late(stage)
-        self.assertEqual(self.told(), ["pool: slow: get: 0.750 s at server0", "pool: slow: set: 0.750 s at server0"])
+        self.assertEqual(self.logged(), ["pool: slow: get: 0.750 s at server0", "pool: slow: set: 0.750 s at server0"])
 
     def test_off(self) -> None:
         """
-        Where nothing is looked for, nothing is kept of a write.
+        If slow requests are not logged, nothing of a write is kept.
         """
         stage = self.stage(threshold=0.0)
         self.assertFalse(self.slow.wanted)
@@ -206,7 +206,7 @@ class SlowTests(SynchronousTestCase):
 
     def test_changed(self) -> None:
         """
-        What is slow may change, for the connections that there are.
+        The threshold can be changed, also for existing connections.
         """
         stage = self.stage(threshold=0.0)
         self.slow.limit(0.1, True)
@@ -214,25 +214,27 @@ class SlowTests(SynchronousTestCase):
             connection.retime()
         stage.client().send(b"delete a\r\n")
         self.late(stage, 0.2)
-        self.assertEqual(self.told(), ["pool: slow: delete a: 0.200 s at server0"])
+        self.assertEqual(self.logged(), ["pool: slow: delete a: 0.200 s at server0"])
 
 
 class SlowLogTests(SynchronousTestCase):
     """
-    Tests for L{SlowLog} by itself.
+    Tests for L{SlowLog} alone.
     """
 
     def setUp(self) -> None:
         """
-        Make one.
+        Create a log.
         """
         self.now = 1000.0
         self.slow = SlowLog("pool", Memcache(), lambda: self.now)
         self.slow.limit(0.5, True)
 
-    def told(self, *requests: Any) -> list[str]:
+    def logged(self, *requests: Any) -> list[str]:
         """
-        @return: what is logged about slow requests.
+        Log requests as slow.
+
+        @return: the lines that were logged.
         """
         with capturedLogs() as logs:
             for request in requests:
@@ -241,52 +243,52 @@ class SlowLogTests(SynchronousTestCase):
 
     def test_rate(self) -> None:
         """
-        A few lines are logged in a while, and how many more there were when that is over.
+        The number of lines per time is limited. The number of further requests is logged later.
         """
-        self.assertEqual(len(self.told(*[b"get a\r\n"] * 100)), LINES)
+        self.assertEqual(len(self.logged(*[b"get a\r\n"] * 100)), LINES)
         self.now += 9.9
-        self.assertEqual(self.told(b"get a\r\n"), [])
+        self.assertEqual(self.logged(b"get a\r\n"), [])
         self.now += 0.2
         self.assertEqual(
-            self.told(b"get b\r\n"),
+            self.logged(b"get b\r\n"),
             [f"pool: {101 - LINES} more slow requests", "pool: slow: get b: 1.000 s at server"],
         )
         self.now += 11
-        self.assertEqual(len(self.told(b"get c\r\n")), 1)
+        self.assertEqual(len(self.logged(b"get c\r\n")), 1)
         self.assertEqual(self.slow.count, 103)
 
     def test_clockPutBack(self) -> None:
         """
-        A clock that is put back does not silence it.
+        A clock that is set back does not stop the log.
         """
-        self.told(*[b"get a\r\n"] * 20)
+        self.logged(*[b"get a\r\n"] * 20)
         self.now -= 500
-        self.assertEqual(len(self.told(b"get a\r\n")), 2)
+        self.assertEqual(len(self.logged(b"get a\r\n")), 2)
 
     def test_keys(self) -> None:
         """
-        All keys of a read are told, up to a bound; whatever is in them, the line stays one line.
+        All keys of a read are logged, up to a maximum length. Whatever the keys contain, the line remains one line.
         """
-        self.assertEqual(self.told(b"get a b  c\r\n")[0], "pool: slow: get a b c: 1.000 s at server")
-        self.assertEqual(self.told(b"gat 100 a b\r\n")[0], "pool: slow: gat a b: 1.000 s at server")
-        self.assertEqual(self.told(b"mg a v t\r\n")[0], "pool: slow: mg a: 1.000 s at server")
+        self.assertEqual(self.logged(b"get a b  c\r\n")[0], "pool: slow: get a b c: 1.000 s at server")
+        self.assertEqual(self.logged(b"gat 100 a b\r\n")[0], "pool: slow: gat a b: 1.000 s at server")
+        self.assertEqual(self.logged(b"mg a v t\r\n")[0], "pool: slow: mg a: 1.000 s at server")
         self.assertEqual(
-            self.told(b"get \x1b[2J\r\x07\xff\r\n")[0], r"pool: slow: get \x1b[2J \x07\xff: 1.000 s at server"
+            self.logged(b"get \x1b[2J\r\x07\xff\r\n")[0], r"pool: slow: get \x1b[2J \x07\xff: 1.000 s at server"
         )
-        (line,) = self.told(b"get " + b" ".join([b"k" * 100] * 20) + b"\r\n")
+        (line,) = self.logged(b"get " + b" ".join([b"k" * 100] * 20) + b"\r\n")
         self.assertLess(len(line), 300)
 
     def test_unknown(self) -> None:
         """
-        Where the request was not kept, at least its time is told.
+        If the request was not kept, the line has only its time.
         """
-        self.assertEqual(self.told(None, b""), ["pool: slow: a request: 1.000 s at server"] * 2)
+        self.assertEqual(self.logged(None, b""), ["pool: slow: a request: 1.000 s at server"] * 2)
 
     def test_noted(self) -> None:
         """
-        What is noted of a request is its beginning, and is false.
+        L{Noted} keeps the beginning of a request, and is false.
         """
         noted = Noted(b"set key 0 0 1000000\r\n" + b"x" * 1000000)
         self.assertFalse(noted)
         self.assertEqual(len(noted.data), NOTED)
-        self.assertEqual(self.told(noted), ["pool: slow: set key: 1.000 s at server"])
+        self.assertEqual(self.logged(noted), ["pool: slow: set key: 1.000 s at server"])
