@@ -687,6 +687,23 @@ class CheckTests(EngineCase):
         self.successResultOf(done)
         self.assertIsInstance(taker.error, PoolClosed)
 
+    def test_retired(self) -> None:
+        """
+        When a connection is retired while it is checked for a waiter, another one is dialed, even if the first one does
+        not end.
+        """
+        pool = self.engine(check=lambda client: Deferred(), checkIfIdleFor=1.0, minimum=1, maximum=2)
+        self.reactor.advance(2)
+        pool.state.doubt(self.reactor.seconds())
+        taker = Taker(pool)
+        (line,) = self.server.open
+        line.reads = False
+        line.write(b"unread")
+        pool.retire(pool.state.records[0], "test")
+        self.reactor.turns()
+        self.assertIsNotNone(taker.record)
+        self.assertTrue(line.connected)
+
     def test_keepAlive(self) -> None:
         """
         Idle connections are checked at the interval C{keepAlive}.

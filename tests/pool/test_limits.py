@@ -55,7 +55,7 @@ class LimitsTests(SynchronousTestCase):
             ({"maxWaiting": 0}, "0"),
             ({"whenDown": 0}, "0"),
             ({"reuse": "random"}, "'random'"),
-            ({"waitTimeout": -0.5}, "waitTimeout is a number of seconds from 0, not -0.5"),
+            ({"waitTimeout": -0.5}, "waitTimeout must be a number of seconds from 0, not -0.5"),
             ({"idleTimeout": -1}, "idleTimeout"),
             ({"maxLifetime": float("nan")}, "maxLifetime"),
             ({"checkIfIdleFor": -1}, "checkIfIdleFor"),

@@ -59,7 +59,7 @@ class PickTests(SynchronousTestCase):
         self.assertEqual(sorted([first.load, second.load]), [1, 2])
         taken.append(world.ask().record)
         self.assertEqual([taken.count(first), taken.count(second)], [2, 2])
-        self.assertIsNone(world.state.pick())
+        self.assertIsNone(world.state.connections.pick())
 
     def test_together(self) -> None:
         """
@@ -96,12 +96,12 @@ class PickTests(SynchronousTestCase):
         world.end(lease)
         self.assertEqual([world.ask().record for _ in range(2)], [chosen, other])
         chosen.load = 0
-        world.do(world.state.hasCapacity(chosen, world.now))
+        world.do(world.state.connections.hasCapacity(chosen, world.now))
         self.assertIs(world.ask().record, chosen)
         other.load = 0
         world.do(world.admin.setLimits(replace(world.state.limits, depth=1), world.now))
-        self.assertIs(world.state.pick(), None)
-        world.do(world.state.hasCapacity(other, world.now))
+        self.assertIs(world.state.connections.pick(), None)
+        world.do(world.state.connections.hasCapacity(other, world.now))
         world.lose(chosen)
         self.assertIs(world.ask().record, other)
 
@@ -125,9 +125,9 @@ class PickTests(SynchronousTestCase):
         """
         world = World()
         (record,) = world.established()
-        world.do(world.state.hasCapacity(record, world.now))
+        world.do(world.state.connections.hasCapacity(record, world.now))
         self.assertIs(world.ask().record, record)
-        self.assertIsNone(world.state.pick())
+        self.assertIsNone(world.state.connections.pick())
 
 
 class HoldTests(SynchronousTestCase):
@@ -179,4 +179,4 @@ class HoldTests(SynchronousTestCase):
         world.do(world.state.connections.discard(second, "enough"))
         for record in (first, second):
             world.state.connections.unhold(record, world.now)
-        self.assertEqual((first.phase, second.phase, world.state.pick()), (GONE, RETIRING, None))
+        self.assertEqual((first.phase, second.phase, world.state.connections.pick()), (GONE, RETIRING, None))

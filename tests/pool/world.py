@@ -97,7 +97,7 @@ class World:
         """
         state = self.state
         waiter = Waiter(exclusive)
-        record = None if state.waiters.count else state.pick(exclusive)
+        record = None if state.waiters.count else state.connections.pick(exclusive)
         if record is None:
             try:
                 waiter.ticket = state.enqueue(waiter, self.now, exclusive)
@@ -118,7 +118,7 @@ class World:
         record = waiter.record
         assert record is not None
         record.load -= waiter.load
-        self.do([] if record.load else self.state.hasCapacity(record, self.now))
+        self.do([] if record.load else self.state.connections.hasCapacity(record, self.now))
 
     def start(self) -> World:
         """

@@ -684,7 +684,7 @@ class PressureTests(SessionTestCase):
         """
         stage = self.stage(maximum=2, minimum=2)
         client, other = stage.client(), stage.client()
-        full = stage.pool.state.pick()
+        full = stage.pool.state.connections.pick()
         assert full is not None
         stage.pool.hasCapacity(full)
         line = full.connection.transport

@@ -126,7 +126,7 @@ class BasePool(LeasingPool[C]):
         @raise ValueError: an address or a limit is invalid.
         """
         if keepAlive is not None and check is None:
-            raise ValueError("keepAlive needs a check to do")
+            raise ValueError("keepAlive needs a check")
         limits = Limits(
             maximum=maxClients,
             minimum=minClients,
@@ -193,7 +193,7 @@ class BasePool(LeasingPool[C]):
         limits = self.state.limits
         count = max(1, limits.minimum) if count is None else count
         if count > limits.maximum:
-            return fail(ValueError(f"{count} connections are more than there may be, {limits.maximum}"))
+            return fail(ValueError(f"{count} connections are more than maxClients, {limits.maximum}"))
         if self._lifeCycle.ended:
             return fail(PoolClosed("the pool is closed"))
         if not self.state.running:

@@ -107,7 +107,7 @@ class PoolEngine(Executor):
         """
         state = self.state
         if not self.waiters.count:
-            record = state.pick(exclusive)
+            record = state.connections.pick(exclusive)
             if record is not None:
                 self.counters.acquired += 1
                 if record.load and state.canGrow and not state.idle:
@@ -140,7 +140,7 @@ class PoolEngine(Executor):
         seconds = self._seconds  # as a local name it is not looked up as a method, which costs more
         now = seconds()
         if not record.load:
-            actions = self.state.hasCapacity(record, now)
+            actions = self.state.connections.hasCapacity(record, now)
             if actions:
                 self._do(actions, now)
         if self.waiters.count:

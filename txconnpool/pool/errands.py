@@ -53,7 +53,7 @@ class Errands:
             if isinstance(result, Failure):
                 done(record, describe(result.value))
             else:
-                done(record, "it gave False" if result is False else "")
+                done(record, "it returned False" if result is False else "")
 
         pending.addBoth(ended)
 

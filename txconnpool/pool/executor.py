@@ -189,7 +189,9 @@ class Executor:
 
         @param reason: for logs and statistics.
         """
-        self._do(self.state.connections.discard(record, reason), self._seconds())
+        now = self._seconds()
+        # A check that a waiter relies on may end by this, so another connection may be needed.
+        self._do(self.state.connections.discard(record, reason) + self.state.grow(now), now)
 
     # -- Events of connections
 

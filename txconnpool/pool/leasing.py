@@ -84,7 +84,7 @@ class LeasingPool(PoolEngine, Generic[C]):
             state.doubt(self._seconds())
         if self.waiters.count:
             return None
-        record = state.pick(True)
+        record = state.connections.pick(True)
         if record is None:
             return None
         self.counters.acquired += 1

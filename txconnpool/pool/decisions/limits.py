@@ -28,7 +28,7 @@ class Backoff:
 
     def __post_init__(self) -> None:
         if not (self.initial > 0 and self.factor >= 1 and self.maximum > 0 and 0 <= self.jitter < 1):
-            raise ValueError(f"dials would not back off: {self}")
+            raise ValueError(f"invalid back-off: {self}")
 
     def delay(self, failures: int, vary: Callable[[float, float], float]) -> float:
         """
@@ -81,20 +81,23 @@ class Limits:
 
     def __post_init__(self) -> None:
         if self.maximum < 1:
-            raise ValueError(f"a pool needs at least 1 connection, not {self.maximum}")
+            raise ValueError(f"the maximum number of connections must be at least 1, not {self.maximum}")
         if not 0 <= self.minimum <= self.maximum:
-            raise ValueError(f"at least {self.minimum} connections do not fit between 0 and the most, {self.maximum}")
+            raise ValueError(
+                f"the minimum number of connections must be from 0 to the maximum, {self.maximum}, not {self.minimum}"
+            )
         if self.depth < 1:
-            raise ValueError(f"a connection takes at least 1 request at a time, not {self.depth}")
+            raise ValueError(f"the number of requests in flight on a connection must be at least 1, not {self.depth}")
         if self.maxWaiting is not None and self.maxWaiting < 1:
-            raise ValueError(f"at least 1 request may wait, for the first connection, not {self.maxWaiting}")
+            # One request must be able to wait for the first connection.
+            raise ValueError(f"maxWaiting must be at least 1, not {self.maxWaiting}")
         if self.whenDown is not None and self.whenDown < 1:
-            raise ValueError(f"a server is down after at least 1 failed dial, not {self.whenDown}")
+            raise ValueError(f"whenDown must be at least 1, not {self.whenDown}")
         for name in ("waitTimeout", "idleTimeout", "maxLifetime", "checkIfIdleFor", "keepAlive"):
             time = getattr(self, name)
             if time is not None and not time >= 0:
-                raise ValueError(f"{name} is a number of seconds from 0, not {time}")
+                raise ValueError(f"{name} must be a number of seconds from 0, not {time}")
         if not 0 <= self.lifetimeJitter < 1:
-            raise ValueError(f"lifetimes are shortened by a share from 0 to less than 1, not {self.lifetimeJitter}")
+            raise ValueError(f"lifetimeJitter must be from 0 to less than 1, not {self.lifetimeJitter}")
         if self.reuse not in ("lifo", "fifo", "least-loaded"):
-            raise ValueError(f"reuse is 'lifo', 'fifo' or 'least-loaded', not {self.reuse!r}")
+            raise ValueError(f"reuse must be 'lifo', 'fifo' or 'least-loaded', not {self.reuse!r}")

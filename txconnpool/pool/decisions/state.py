@@ -5,8 +5,8 @@ The decisions of a pool, as plain Python without I/O.
 
 L{PoolState} is notified of events (a dial succeeded, a connection was lost, time has passed) and answers each with a
 list of actions (L{txconnpool.pool.decisions.actions}). It owns no socket, timer or Deferred, and takes the time as an
-argument, so that every race can be tested with plain numbers. The two calls of the data path, L{PoolState.pick} and
-L{PoolState.hasCapacity}, decide directly.
+argument, so that every race can be tested with plain numbers. The two calls of the data path, L{Records.pick} and
+L{Records.hasCapacity}, decide directly.
 """
 
 from __future__ import annotations
@@ -42,8 +42,6 @@ class PoolState:
     @ivar servers: L{Balance.servers}.
     @ivar waiters: the queue of waiters.
     @ivar idle: L{Records.idle}.
-    @ivar pick: L{Records.pick}. It is an attribute here because a method that only calls it would cost time.
-    @ivar hasCapacity: L{Records.hasCapacity}; likewise.
     @ivar wanted: the number of connections to establish even if there are no requests for them.
     @ivar canGrow: whether L{grow} could act on more demand. The data path calls it only then.
     @ivar running: whether the pool is started and not stopped.
@@ -61,9 +59,7 @@ class PoolState:
         self.health = Health(self.balance.servers, limits, self.counters, vary)
         self.servers = self.balance.servers
         self.idle = records.idle
-        self.pick = records.pick
-        self.hasCapacity = records.hasCapacity
-        self.waiters = Waiters(limits.waitTimeout, self.pick, self.counters)
+        self.waiters = Waiters(limits.waitTimeout, records.pick, self.counters)
         self.wanted = 0
         self.canGrow = False
         self.running = False
@@ -267,7 +263,7 @@ class PoolState:
 
     def doubt(self, now: float) -> None:
         """
-        Set connections aside that have been idle for so long that they must be checked before L{pick} may use them.
+        Set connections aside that have been idle for so long that they must be checked before they are picked.
         """
         limit = now - (self.limits.checkIfIdleFor or 0.0)
         idle = self.idle
