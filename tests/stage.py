@@ -22,6 +22,7 @@ from txconnpool.pool.engine import PoolEngine
 from txconnpool.proxy.flow import SessionLimits
 from txconnpool.proxy.memory import BufferedBytes
 from txconnpool.proxy.sessions import NoStatistics, SessionFactory
+from txconnpool.routing.single import SinglePool
 from txconnpool.wire.memcache.dialect import Memcache
 
 
@@ -65,12 +66,17 @@ class Stage:
             clock,
             connectTimeout=1.0,
             handshake=self._handshake,
-            commands=len(self.dialect.commands),
         )
         self.unread = BufferedBytes(maxUnread)
         self.clients: list[Pipe] = []
         self.sessions = SessionFactory(
-            self.pool, self.dialect, sessionLimits or SessionLimits(), self.unread, clock, self._report
+            "pool",
+            SinglePool(self.pool),
+            self.dialect,
+            sessionLimits or SessionLimits(),
+            self.unread,
+            clock,
+            self._report,
         )
         if start:
             self.pool.start()

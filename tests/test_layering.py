@@ -37,9 +37,11 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "net",
         "pool",
         "pool.decisions",
+        "routing",
         "config.settings",
         "config.credentials",
     ),
+    "routing": ("errors", "interfaces", "metrics", "wire", "pool"),
     "operate": (
         "",
         "errors",

@@ -39,6 +39,8 @@ class IConnections(Interface):
     name = Attribute("The name of the pool.")
     servers = Attribute("The L{servers<txconnpool.pool.decisions.servers.Server>} of the pool.")
     stats = Attribute("Gauges and counters, as L{PoolStats<txconnpool.metrics.PoolStats>}.")
+    waiters = Attribute("The queue of waiters. C{waiters.count} is how many there are.")
+    counters = Attribute("L{Counters<txconnpool.metrics.Counters>} of all events.")
 
     def take(waiter: Any, exclusive: bool = False) -> Any:
         """
@@ -58,6 +60,25 @@ class IConnections(Interface):
         A waiter gives up.
 
         @param ticket: C{waiter.ticket}.
+        """
+
+    def hasCapacity(record: Any) -> None:
+        """
+        A connection carries less than before, or nothing any more.
+        """
+
+    def retire(record: Any, reason: str) -> None:
+        """
+        Give a connection no new requests, and close it when it carries nothing.
+
+        @param reason: why, for logs and statistics.
+        """
+
+    def each() -> list[Any]:
+        """
+        Choose one connection of every server. The caller must add load to the returned records at once.
+
+        @raise ServerUnavailable: a server has none.
         """
 
     def start() -> None:
@@ -107,6 +128,19 @@ class IConnections(Interface):
     def setLimits(limits: Any) -> None:
         """
         Apply other L{limits<txconnpool.pool.decisions.limits.Limits>}, to existing connections and waiters too.
+        """
+
+
+class IRouter(Interface):
+    """
+    Chooses the pool that gets a request.
+    """
+
+    pools = Attribute("All pools, each an L{IConnections}. With one pool nothing is asked about single requests.")
+
+    def choose(key: bytes) -> Any:
+        """
+        @return: the pool of a key.
         """
 
 

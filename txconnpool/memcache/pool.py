@@ -130,7 +130,6 @@ class MemCachePool(MemCacheCommands, BasePool[Connection]):
             reactor,
             forceShutdown,
             ConnectionFactory(dialect, reactor, requestTimeout),
-            commands=len(dialect.commands),
             waitTimeout=waitTimeout,
             connectTimeout=connectTimeout,
             pipelineDepth=pipelineDepth,

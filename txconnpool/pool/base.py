@@ -66,7 +66,6 @@ class BasePool(LeasingPool[C]):
         factory: Any,
         *,
         announces: bool = False,
-        commands: int = 0,
         name: str | None = None,
         minClients: int = 0,
         pipelineDepth: int = 1,
@@ -98,7 +97,6 @@ class BasePool(LeasingPool[C]):
             for requests in flight.
         @param factory: the protocol factory of the clients.
         @param announces: whether clients call C{clientFree} when they are connected.
-        @param commands: the number of commands whose replies are counted separately.
         @param name: for logs; the name of the class if not given.
         @param minClients: the number of connections that are kept open.
         @param pipelineDepth: the maximum number of requests in flight on one connection. Leave it at 1 unless the
@@ -155,7 +153,6 @@ class BasePool(LeasingPool[C]):
             reset=reset,
             leakThreshold=leakThreshold,
             observer=observer,
-            commands=commands,
         )
         self._forceShutdown = forceShutdown
         self._selfBusy: dict[int, int] = {}  # the load that clients put on their own connection, see clientBusy

@@ -368,6 +368,7 @@ class ConnectionFactory(Factory):
     Makes the connections of a pool.
 
     @ivar dialect: the protocol, an L{IDialect<txconnpool.wire.IDialect>}.
+    @ivar commands: the commands of the dialect, which are counted separately.
     @ivar requestTimeout: seconds a request may take.
     @ivar slow: logs requests that take long, or C{None}.
     @ivar connectionPool: set by the pool.
@@ -379,6 +380,7 @@ class ConnectionFactory(Factory):
     def __init__(self, dialect: Any, reactor: Any, requestTimeout: float, slow: SlowLog | None = None) -> None:
         self.slow = slow
         self.dialect = dialect
+        self.commands = dialect.commands
         self.reactor = reactor
         self.requestTimeout = requestTimeout
 

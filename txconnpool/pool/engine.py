@@ -45,18 +45,16 @@ class PoolEngine(Executor):
 
     __slots__ = ("_administration", "_commands", "_lifeCycle", "counters", "servers", "waiters")
 
-    def __init__(
-        self, servers: Any, factory: Any, limits: Limits, reactor: Any, *, commands: int = 0, **options: Any
-    ) -> None:
+    def __init__(self, servers: Any, factory: Any, limits: Limits, reactor: Any, **options: Any) -> None:
         """
         @param servers: addresses, see L{endpointOf}.
-        @param commands: the number of commands whose replies are counted separately.
-        @param factory: see L{Executor.__init__}, as for C{options}.
+        @param factory: see L{Executor.__init__}, as for C{options}. If its clients have commands that are counted
+            separately, its attribute C{commands} lists these.
 
         @raise ValueError: an address is invalid.
         """
         super().__init__(factory, limits, reactor, **options)
-        self._commands = commands
+        self._commands = len(getattr(factory, "commands", ()))
         self._administration = Administration(self.state)
         self._lifeCycle = LifeCycle(
             reactor, begin=self._begin, end=self._end, isOver=lambda: not self._attempts, finished=self._finished,

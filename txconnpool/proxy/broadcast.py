@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.proxy.test_sessions -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-What is asked of every server of a pool for one client: a request that concerns all of them, and their statistics.
+What is asked of every server for one client: a request that concerns all of them, and their statistics.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ from twisted.internet.defer import Deferred, DeferredList, succeed
 from txconnpool.errors import PoolError
 
 
-def askAll(pool: Any, dialect: Any, command: Any, request: bytes) -> Deferred[list[bytes]]:
+def askAll(router: Any, dialect: Any, command: Any, request: bytes) -> Deferred[list[bytes]]:
     """
-    Send one request to every server of a pool.
+    Send one request to every server.
+
+    @param router: the L{IRouter<txconnpool.interfaces.IRouter>}.
+    @param dialect: the L{IDialect<txconnpool.wire.IDialect>}.
 
     @return: fires with the replies in the order of the servers; an error stands in place of one that did not come.
 
@@ -25,18 +28,18 @@ def askAll(pool: Any, dialect: Any, command: Any, request: bytes) -> Deferred[li
     def replies(results: list[tuple[bool, Any]]) -> list[bytes]:
         return [result if done else failed(dialect, result.value) for done, result in results]
 
-    asked = [record.connection.ask(command, request) for record in pool.each()]
+    asked = [record.connection.ask(command, request) for pool in router.pools for record in pool.each()]
     return DeferredList(asked, consumeErrors=True).addCallback(replies)
 
 
-def broadcast(pool: Any, dialect: Any, command: Any, request: bytes) -> Deferred[bytes]:
+def broadcast(router: Any, dialect: Any, command: Any, request: bytes) -> Deferred[bytes]:
     """
-    Send one request to every server of a pool, for one reply.
+    Send one request to every server, for one reply.
 
     @return: fires with what the client sees of the replies.
     """
     try:
-        replies = askAll(pool, dialect, command, request)
+        replies = askAll(router, dialect, command, request)
     except PoolError as error:
         replies = succeed([failed(dialect, error)])
     joined: Deferred[bytes] = replies.addCallback(command.join)

@@ -44,7 +44,7 @@ class ClientListener(Factory):
         """
         @return: the name of the pool, for Twisted's log.
         """
-        return f"pool {self.sessions.pool.name}"
+        return f"pool {self.sessions.name}"
 
 
 #: Opens a listening port for a L{ClientListener}, given the endpoint string of the address.

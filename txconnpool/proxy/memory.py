@@ -85,7 +85,7 @@ class BufferedBytes:
         Close a session for what is held for it.
         """
         _log.warn("{pool}: closing {client}: {unread} bytes unread, {kept} kept, {why}",
-                  pool=session.factory.pool.name, client=peerOf(session.transport), unread=session.unread,
+                  pool=session.factory.name, client=peerOf(session.transport), unread=session.unread,
                   kept=session.kept, why=why)  # fmt: skip
         self.dropped += 1
         session.drop()

@@ -43,7 +43,7 @@ class OrderedReplies(ClientConnection):
 
     def __init__(self, factory: Any) -> None:
         super().__init__(factory)
-        self._pool = factory.pool
+        (self._pool,) = factory.router.pools
         # Opens while the client reads what it asked for and closes when it does not, or when that is large: without
         # it, a few kilobytes of requests for large values would bring all these values here at once.
         self._window = min(FIRST_WINDOW, factory.limits.maxInFlight)

@@ -30,6 +30,7 @@ from txconnpool.proxy.limits import dialectLimits, poolLimits, sessionLimits
 from txconnpool.proxy.listener import ClientListener, Listen
 from txconnpool.proxy.memory import BufferedBytes
 from txconnpool.proxy.sessions import SessionFactory
+from txconnpool.routing.single import SinglePool
 
 _log = Logger("txconnpool.proxy")
 
@@ -79,11 +80,10 @@ class PoolProxy(Service):
             name=settings.name,
             connectTimeout=settings.connectTimeout,
             handshake=self._handshake,
-            commands=len(dialect.commands),
         )
         limits = sessionLimits(settings)
         self.sessions = SessionFactory(
-            self.pool, dialect, limits, buffered, reactor, partial(statistics, self), numbers
+            settings.name, SinglePool(self.pool), dialect, limits, buffered, reactor, partial(statistics, self), numbers
         )
         self.listeners: dict[str, ClientListener] = {}
         self._reactor = reactor

@@ -109,7 +109,8 @@ class SessionFactory(Factory):
 
     def __init__(
         self,
-        pool: Any,
+        name: str,
+        router: Any,
         dialect: Any,
         limits: SessionLimits,
         unread: BufferedBytes,
@@ -118,14 +119,16 @@ class SessionFactory(Factory):
         numbers: Iterator[int] | None = None,
     ) -> None:
         """
-        @param pool: the L{PoolEngine<txconnpool.pool.engine.PoolEngine>} of
+        @param name: for logs.
+        @param router: the L{IRouter<txconnpool.interfaces.IRouter>}. Its pools have
             L{Connection<txconnpool.pool.connection.Connection>}s.
         @param dialect: the L{IDialect<txconnpool.wire.IDialect>}.
         @param report: called with the words that a client asked for statistics with; returns names and values, now or
             later, or raises L{NoStatistics}.
         @param numbers: yields the numbers of the sessions; shared by all pools of a process.
         """
-        self.pool = pool
+        self.name = name
+        self.router = router
         self.dialect = dialect
         self.limits = limits
         self.reactor = reactor
@@ -146,9 +149,9 @@ class SessionFactory(Factory):
     @property
     def alone(self) -> bool:
         """
-        Whether the pool has one server, or none.
+        Whether there is one server, or none.
         """
-        return len(self.pool.servers) <= 1
+        return sum(len(pool.servers) for pool in self.router.pools) <= 1
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         """
@@ -157,7 +160,7 @@ class SessionFactory(Factory):
         short = scarce()
         if short is not self._short:
             self._short = short
-            _log.warn("{pool}: {what}", pool=self.pool.name, what=(
+            _log.warn("{pool}: {what}", pool=self.name, what=(
                 "clients are refused: the process may open no more files" if short else "clients are welcome again"
             ))  # fmt: skip
         if short or self.full or len(self.sessions) >= self.limits.maxClients:
@@ -189,7 +192,7 @@ class SessionFactory(Factory):
 
         @return: fires with what the client sees of it.
         """
-        return broadcast(self.pool, self.dialect, command, request)
+        return broadcast(self.router, self.dialect, command, request)
 
     def statistics(self, words: tuple[bytes, ...]) -> Deferred[bytes]:
         """
@@ -211,7 +214,7 @@ class SessionFactory(Factory):
         asked = self.dialect.serverStatistics(words[1:])
         if asked is None:
             raise NoStatistics("these statistics of a server are not for its clients")
-        return askAll(self.pool, self.dialect, *asked).addCallback(self.dialect.joinStatistics)
+        return askAll(self.router, self.dialect, *asked).addCallback(self.dialect.joinStatistics)
 
     def _noStatistics(self, failure: Failure) -> bytes:
         text = str(failure.value)

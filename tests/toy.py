@@ -1,0 +1,275 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+A dialect for a toy protocol, and its server: the worked example of C{txconnpool/README.rst}.
+
+Requests and replies are netstrings. C{get KEY} and C{add KEY NUMBER} are answered with a number. From C{lock} to
+C{unlock} the client needs a connection of its own. After C{watch KEY} the server sends C{!KEY NUMBER} whenever the
+number changes, which no request asks for; this needs a connection of its own, too, until C{unwatch}.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator, Iterable
+from typing import Any
+
+from twisted.internet.protocol import Factory
+from twisted.protocols.basic import NetstringReceiver
+
+from txconnpool.errors import WireError
+from txconnpool.wire import ANSWER, BROADCAST, CLOSE, MORE, PIN, Command, Frame, Login
+
+_HEAD = re.compile(rb"(0|[1-9][0-9]{0,5}):").match
+
+
+def netstring(payload: bytes) -> bytes:
+    """
+    @return: the frame of a payload.
+    """
+    return b"%d:%b," % (len(payload), payload)
+
+
+def unframe(data: bytes, pos: int) -> tuple[int, bytes]:
+    """
+    @return: where the frame at C{pos} ends, and its payload; 0 if it is not complete.
+
+    @raise WireError: it is no frame.
+    """
+    head = _HEAD(data, pos)
+    if head is None:
+        if data[pos:].isdigit() and len(data) - pos <= 6:
+            return 0, b""
+        raise WireError("not a netstring")
+    end = head.end() + int(head[1]) + 1
+    if end > len(data):
+        return 0, b""
+    if data[end - 1 : end] != b",":
+        raise WireError("a netstring without its end")
+    return end, data[head.end() : end - 1]
+
+
+class ToyCommand(Command):
+    """
+    A command of the toy protocol.
+    """
+
+    def key(self, request: bytes) -> bytes:
+        """
+        @return: the second word.
+        """
+        return unframe(request, 0)[1].split(b" ")[1]
+
+    def join(self, replies: Any) -> bytes:
+        """
+        @return: the first reply.
+        """
+        first: bytes = replies[0]
+        return first
+
+
+_NAMES = ("get", "add", "reset", "lock", "unlock", "watch", "unwatch")
+COMMANDS = tuple(ToyCommand(name, index, idempotent=name == "get") for index, name in enumerate(_NAMES))
+GET, ADD, RESET, LOCK, UNLOCK, WATCH, UNWATCH = COMMANDS
+_BY_NAME = {command.name.encode(): command for command in COMMANDS}
+
+
+class ToyRequestReader:
+    """
+    Finds the requests of one client. Its state is whether the client has a connection of its own.
+    """
+
+    pinned = False
+
+    def read(self, data: bytes, pos: int, room: int) -> Frame:
+        """
+        Look at the bytes of a client.
+        """
+        try:
+            end, payload = unframe(data, pos)
+        except WireError as error:
+            return CLOSE, len(data), 0, netstring(b"-" + str(error).encode())
+        if not end:
+            return MORE, pos, 0, len(data) - pos + 1
+        command = _BY_NAME.get(payload.split(b" ", 1)[0])
+        if command is None:
+            return ANSWER, end, 0, netstring(b"-unknown command")
+        if command is RESET:
+            return BROADCAST, end, 0, (command, data[pos:end])
+        if command in (LOCK, WATCH) and not self.pinned:
+            return PIN, end, 0, (command, data[pos:end])
+        return command, end, 1, None
+
+    def forwarded(self, command: Command) -> None:
+        """
+        C{unlock} and C{unwatch} end what C{lock} and C{watch} began.
+        """
+        self.pinned = command not in (UNLOCK, UNWATCH)
+
+
+class ToyReplyReader:
+    """
+    Finds the replies on one connection. Each is passed on when it is complete.
+    """
+
+    left = 0
+    begun = False
+
+    def read(
+        self, data: bytes, pos: int, command: Command, count: int, request: Any, counters: Any
+    ) -> tuple[int, int, bytes | None]:
+        """
+        Look for one reply.
+        """
+        end, payload = unframe(data, pos)
+        self.left = 0 if end else count
+        counters.failed[command.index] += payload.startswith(b"-")
+        return end or pos, 1 if end else 0, None
+
+    def push(self, data: bytes, pos: int) -> int:
+        """
+        Look for one frame that begins with an exclamation mark.
+        """
+        end, payload = unframe(data, pos)
+        if not end:
+            return -1
+        return end if payload.startswith(b"!") else 0
+
+
+class Toy:
+    """
+    The dialect.
+    """
+
+    commands = COMMANDS
+    pushes = True
+    tooManyClients = netstring(b"-too many clients")
+
+    def requestReader(self) -> ToyRequestReader:
+        """
+        @return: a reader of its own for each client, since it has a state.
+        """
+        return ToyRequestReader()
+
+    def loginReader(self, check: Callable[[Login | None], bool]) -> ToyRequestReader:
+        """
+        The toy protocol has no login.
+        """
+        raise NotImplementedError("the toy protocol has no login")
+
+    def replyReader(self) -> ToyReplyReader:
+        """
+        @return: a reader for a new connection.
+        """
+        return ToyReplyReader()
+
+    def handshake(self, login: Login | None) -> Generator[tuple[Command, bytes], bytes, str | None]:
+        """
+        See whether the server is alive.
+        """
+        yield GET, netstring(b"get alive")
+        return None
+
+    def error(self, kind: str, text: str) -> bytes:
+        """
+        @return: an error has a minus sign.
+        """
+        return netstring(b"-" + text.encode())
+
+    def describe(self, request: bytes) -> tuple[str, list[bytes]]:
+        """
+        @return: the name and the key.
+        """
+        name, *words = request.partition(b":")[2].rstrip(b",").split(b" ")
+        return name.decode("ascii", "replace"), words[:1]
+
+    def statistics(self, items: Iterable[tuple[str, object]]) -> bytes:
+        """
+        The toy protocol asks for no statistics.
+        """
+        return netstring(repr(dict(items)).encode())
+
+    def unknownStatistics(self) -> bytes:
+        """
+        The toy protocol asks for no statistics.
+        """
+        return netstring(b"-no statistics")
+
+    def serverStatistics(self, words: tuple[bytes, ...]) -> tuple[Command, bytes] | None:
+        """
+        The toy protocol asks for no statistics.
+        """
+        return None
+
+    def joinStatistics(self, replies: list[bytes]) -> bytes:
+        """
+        The toy protocol asks for no statistics.
+        """
+        return replies[0]
+
+
+class ToyServer(NetstringReceiver):
+    """
+    One connection of a server.
+    """
+
+    factory: ToyServerFactory
+
+    def __init__(self) -> None:
+        self.locked = False
+        self.watched: set[bytes] = set()
+
+    def connectionMade(self) -> None:
+        """
+        Join the others.
+        """
+        self.factory.connections.append(self)
+
+    def connectionLost(self, reason: Any = None) -> None:
+        """
+        Leave them.
+        """
+        self.factory.connections.remove(self)
+
+    def stringReceived(self, string: bytes) -> None:
+        """
+        Execute a request.
+        """
+        name, *words = string.split(b" ")
+        self.factory.executed.append(string)
+        numbers = self.factory.numbers
+        reply = b"ok"
+        if name == b"get":
+            reply = b"%d" % numbers.get(words[0], 0)
+        elif name == b"add":
+            numbers[words[0]] = numbers.get(words[0], 0) + int(words[1])
+            reply = b"%d" % numbers[words[0]]
+        elif name == b"reset":
+            numbers.clear()
+        elif name in (b"lock", b"unlock"):
+            self.locked = name == b"lock"
+        elif name == b"watch":
+            self.watched.add(words[0])
+        elif name == b"unwatch":
+            self.watched.clear()
+        self.sendString(reply)
+        if name == b"add":
+            for each in self.factory.connections:
+                if words[0] in each.watched:
+                    each.sendString(b"!%b %d" % (words[0], numbers[words[0]]))
+
+
+class ToyServerFactory(Factory):
+    """
+    A server.
+
+    @ivar numbers: what it stores.
+    @ivar executed: the requests that it has executed.
+    """
+
+    protocol = ToyServer  # type: ignore[assignment]  # Factory's is of any protocol
+    noisy = False
+
+    def __init__(self) -> None:
+        self.numbers: dict[bytes, int] = {}
+        self.executed: list[bytes] = []
+        self.connections: list[ToyServer] = []

@@ -1,0 +1,34 @@
+# -*- test-case-name: tests.routing.test_single -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+The trivial router: one pool gets every request.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zope.interface import implementer
+
+from txconnpool.interfaces import IRouter
+
+
+@implementer(IRouter)
+class SinglePool:
+    """
+    Routes every request to one pool. Its servers are interchangeable.
+
+    @ivar pools: the pool.
+    """
+
+    def __init__(self, pool: Any) -> None:
+        """
+        @param pool: an L{IConnections<txconnpool.interfaces.IConnections>}.
+        """
+        self.pools = (pool,)
+
+    def choose(self, key: bytes) -> Any:
+        """
+        @return: the pool, whatever the key is.
+        """
+        return self.pools[0]
