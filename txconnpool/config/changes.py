@@ -32,7 +32,7 @@ class Plan:
     @ivar settings: the settings that are in force afterwards: the wanted ones, except those that only a restart can
         change.
     @ivar removed: the names of pools that go.
-    @ivar opened: addresses that nobody listens on yet.
+    @ivar opened: addresses that are not listened on yet.
     @ivar kept: addresses that stay with their pools.
     @ivar moved: listening addresses that another pool takes over: the endpoint string, the pool that has it now, and
         the pool that gets it.

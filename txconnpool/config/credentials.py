@@ -27,7 +27,7 @@ def readLogins(source: str) -> tuple[Login, ...]:
 
     @return: each user with the password.
 
-    @raise ValueError: they cannot be read. The message says why, and has nothing of the content.
+    @raise ValueError: they cannot be read. The message has the reason, and nothing of the content.
     """
     kind, _, place = source.partition(":")
     if kind == "file" and place:

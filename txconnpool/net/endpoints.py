@@ -21,8 +21,8 @@ from txconnpool.net.tls import DIRECTORIES, FILES, authorities, explained, usesT
 
 def nameOf(description: str) -> str:
     """
-    @return: the name of an endpoint: its string without the arguments that do not say where it is, such as the paths of
-        certificates.
+    @return: the name of an endpoint: its string without the arguments that are not part of its address, such as the
+        paths of certificates.
     """
     return re.sub(ARGUMENT % f"(?:timeout|bindAddress|backlog|{FILES}|{DIRECTORIES})", "", description)
 

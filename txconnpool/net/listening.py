@@ -34,7 +34,7 @@ from txconnpool.net.tls import argument, authorities, explained, usesTLS
 
 T = TypeVar("T")
 
-#: The length of the system's queue of clients that are not accepted yet, where an endpoint string does not say.
+#: The length of the system's queue of clients that are not accepted yet, for endpoint strings without a backlog.
 BACKLOG = 1024
 
 

@@ -84,7 +84,7 @@ class Connection(Protocol):
     def sending(self) -> bool:
         """
         Whether requests were written that leave at the end of this turn, so that more would travel with them. Twisted's
-        own transports do not tell, and count as not.
+        own transports do not report this, so for them it is false.
         """
         return getattr(self.transport, "queued", False)
 

@@ -89,7 +89,7 @@ class ConsoleService(Service):
 
 def withMode(endpoint: str) -> str:
     """
-    Add C{mode=600} to the endpoint string of a UNIX socket that has no mode. Twisted's default lets everybody connect.
+    Add C{mode=600} to the endpoint string of a UNIX socket that has no mode. Twisted's default lets every user connect.
     """
     if endpoint.startswith("unix:") and not re.search(":mode=[0-7]", endpoint):
         endpoint += ":mode=600"

@@ -1,7 +1,8 @@
 # -*- test-case-name: tests.pool.test_health -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Which servers of a pool are up or down, when those that are down are dialed again, and the errors that say so.
+Which servers of a pool are up or down, when those that are down are dialed again, and the errors for requests
+meanwhile.
 """
 
 from __future__ import annotations
@@ -79,7 +80,8 @@ class Health:
 
     def flapped(self, record: Record, now: float) -> bool:
         """
-        @return: whether C{record}, whose connection was lost, lived so shortly that its dial counts as failed.
+        @return: whether C{record}, whose connection was lost, existed for so short a time that its dial counts as
+            failed.
         """
         return now - record.born < FLAP
 

@@ -46,7 +46,7 @@ class Waiters:
 
     def __init__(self, timeout: float | None, pick: Callable[[bool], Record | None], counters: Counters) -> None:
         """
-        @param pick: returns a connection that has capacity, or C{None}. Its argument tells whether the connection must
+        @param pick: returns a connection that has capacity, or C{None}. Its argument is whether the connection must
             carry nothing else.
         @param counters: counts the waiters by their results.
         """
