@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.pool.test_library -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-What the tests of the library share: a protocol of lines, servers in memory that do as they are told, and a clock.
+What tests of pools share: a protocol of lines, servers in memory that reply when a test says so, and a reactor.
 """
 
 from __future__ import annotations

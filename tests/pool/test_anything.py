@@ -239,7 +239,7 @@ class Machine(RuleBasedStateMachine):
         """
         getattr(self.pool, what)(self.lines[index % len(self.lines)].protocol.connection)
 
-    # -- Those who run it
+    # -- Operators
 
     @rule(minimum=st.integers(0, 2), more=st.integers(1, 3))
     def resize(self, minimum: int, more: int) -> None:
