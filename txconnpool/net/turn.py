@@ -14,15 +14,13 @@ from __future__ import annotations
 import select
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from socket import socket
+from typing import Any, Protocol
 
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
-
-if TYPE_CHECKING:
-    from txconnpool.net.transport import DirectTransport
 
 #: The largest number of bytes read from one socket before the others are read. Python allocates as much for each read
 #: and frees what was not needed. From 128 KiB on the C library would ask the kernel for the pages each time.
@@ -58,6 +56,55 @@ def turnOf(reactor: Any) -> Turn:
     return turn
 
 
+class Member(Protocol):
+    """
+    A transport as its turn sees it, see L{DirectTransport<txconnpool.net.transport.DirectTransport>}.
+    """
+
+    fd: int
+    socket: socket
+    queued: bool
+    wanted: int
+    watched: int
+
+    @property
+    def readable(self) -> bool:
+        """
+        Whether received bytes are still passed on.
+        """
+
+    @property
+    def received(self) -> Any:
+        """
+        Called with the received bytes.
+        """
+
+    def canSend(self) -> None:
+        """
+        The socket can be written again.
+        """
+
+    def settle(self) -> None:
+        """
+        Send what was written, and update what the socket is watched for.
+        """
+
+    def ended(self) -> None:
+        """
+        The peer sends nothing more.
+        """
+
+    def close(self, reason: Failure) -> None:
+        """
+        Close the connection now.
+        """
+
+    def failed(self) -> None:
+        """
+        The protocol raised the current exception.
+        """
+
+
 @implementer(IReadDescriptor)
 class Turn:
     """
@@ -77,14 +124,14 @@ class Turn:
         self._reactor = reactor
         self._epoll = select.epoll()
         self._fd = self._epoll.fileno()
-        self._transports: dict[int, DirectTransport] = {}
+        self._transports: dict[int, Member] = {}
         self._events: Iterator[tuple[int, int]] | None = None
-        self._arrived: deque[tuple[DirectTransport, bytes]] = deque()
-        self._queue: list[DirectTransport] = []
+        self._arrived: deque[tuple[Member, bytes]] = deque()
+        self._queue: list[Member] = []
         self._running = False
         self._later: IDelayedCall | None = None
 
-    def add(self, transport: DirectTransport) -> None:
+    def add(self, transport: Member) -> None:
         """
         Add a transport.
         """
@@ -93,7 +140,7 @@ class Turn:
         # Each time, because all readers of a reactor may have been removed, as trial does between tests.
         self._reactor.addReader(self)
 
-    def remove(self, transport: DirectTransport) -> None:
+    def remove(self, transport: Member) -> None:
         """
         Remove a transport.
         """
@@ -102,7 +149,7 @@ class Turn:
             self._epoll.unregister(transport.fd)
         self._finish()
 
-    def watch(self, transport: DirectTransport) -> None:
+    def watch(self, transport: Member) -> None:
         """
         Have the kernel report the events that a transport waits for.
         """
@@ -114,7 +161,7 @@ class Turn:
             self._epoll.unregister(transport.fd)
         transport.watched = transport.wanted
 
-    def queue(self, transport: DirectTransport) -> None:
+    def queue(self, transport: Member) -> None:
         """
         Settle a transport at the end of this turn, or as soon as the reactor can if no turn is running.
         """
