@@ -48,6 +48,37 @@ def put(key: bytes, size: int, noreply: bytes = b"") -> bytes:
     return b"set %s 0 0 %d%s\r\n%s\r\n" % (key, size, noreply, b"x" * size)
 
 
+#: Requests of all kinds and the replies of a proxy whose C{max-item-size} is 2048.
+EXCHANGES: list[tuple[bytes, bytes]] = [
+    (b"get a\r\n", get(b"a")),
+    (b"nonsense\r\n", b"ERROR\r\n"),
+    (put(b"a", 10), b"STORED\r\n"),
+    (put(b"a", 10, b" noreply"), b""),
+    (b"get a b missc\r\n", answer(b"get a b missc\r\n")[0]),
+    (b"get missa\r\nget missb\r\nget c\r\n", get(b"missa", b"missb", b"c")),
+    (b"mg a v q\r\n", answer(b"mg a v\r\n")[0]),
+    (b"mg missa v q\r\n", b""),
+    (b"md a q\r\n", b""),
+    (b"md missa q\r\n", b"NF\r\n"),
+    (b"ms a 3 q\r\nend\r\n", b""),
+    (b"mn\r\n", b"MN\r\n"),
+    (b"incr a x\r\n", b"CLIENT_ERROR invalid numeric delta argument\r\n"),
+    (b"incr a 1\r\n", answer(b"incr a 1\r\n")[0]),
+    (b"set %s 0 0 3\r\nabc\r\n" % (b"k" * 251), BAD_LINE),
+    (b"cas a 0 0 3 7\r\nget\r\n", b"STORED\r\n"),
+    (put(b"big", 3000), TOO_LARGE),
+    (put(b"big", 3000, b" noreply"), b""),
+    (b"stats\r\n", STATISTICS),
+    (b"delete a noreply\r\n", b""),
+    (b"delete missa\r\n", b"NOT_FOUND\r\n"),
+    (b"flush_all\r\n", b"OK\r\n"),
+    (b"flush_all noreply\r\n", b""),
+    (b"verbosity 1\r\n", b"OK\r\n"),
+    (b"version\r\n", b"VERSION 1.6.18\r\n"),
+    (b"gets a\r\n", answer(b"gets a\r\n")[0]),
+]
+
+
 class SessionTestCase(SynchronousTestCase):
     """
     A test case with a L{Stage}.

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.proxy.test_session -*-
+# -*- test-case-name: tests.proxy -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
 A fake memcached for tests of the proxy. Each reply follows from its request alone, so a test knows what each client

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.proxy.test_session -*-
+# -*- test-case-name: tests.proxy -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
 Connections and servers in memory for tests. The test holds the far end: it decides when bytes arrive and in which

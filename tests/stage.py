@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.proxy.test_session -*-
+# -*- test-case-name: tests.proxy -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
 The data path of the proxy in memory: clients, sessions, a pool, its connections and servers.

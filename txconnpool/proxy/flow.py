@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.proxy.test_session -*-
+# -*- test-case-name: tests.proxy.test_flow -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
 The connection of one client and its back-pressure: what is written to it, what it has not read, and when its requests

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.proxy.test_session -*-
+# -*- test-case-name: tests.proxy.test_ordering -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
 The replies of one client, written in the order of its requests.

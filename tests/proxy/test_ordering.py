@@ -1,0 +1,438 @@
+# -*- test-case-name: tests.proxy.test_ordering -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for L{txconnpool.proxy.ordering}: the order of replies, also when connections are lost.
+"""
+
+from __future__ import annotations
+
+from tests.bugs import covers
+from tests.clients import FIRST_WINDOW, LOST, REFUSED, SessionTestCase, get, gets, keys, put
+from tests.memcached import answer
+from tests.pipes import HIGH_WATER
+from tests.stage import Stage, assertTidy
+from txconnpool.proxy import ordering
+from txconnpool.proxy.flow import SessionLimits
+
+
+class OrderTests(SessionTestCase):
+    """
+    Tests for replies in the order of the requests.
+    """
+
+    def test_local(self) -> None:
+        """
+        What is answered here waits for all that was asked before.
+        """
+        stage = self.stage()
+        client = stage.client()
+        client.send(b"get a\r\nnonsense\r\nget b\r\nincr a x\r\nincr a y\r\n")
+        self.assertEqual(client.take(), b"")
+        stage.line.look()
+        stage.line.deliver(len(get(b"a")) - 1)
+        self.assertNotIn(b"ERROR", client.received)
+        stage.line.deliver(1)
+        self.assertEqual(client.take(), get(b"a") + b"ERROR\r\n")
+        stage.serve()
+        self.assertEqual(client.take(), get(b"b") + b"CLIENT_ERROR invalid numeric delta argument\r\n" * 2)
+
+    def test_nobodyElse(self) -> None:
+        """
+        Clients who share a connection each get their own answers.
+        """
+        stage = self.stage()
+        clients = [stage.client() for _ in range(20)]
+        for number, client in enumerate(clients):
+            client.send(gets(keys(5, 100 * number)) + b"x\r\n" + put(b"k", number) + b"mg miss%d q\r\n" % number)
+        self.assertEqual(len(stage.lines), 1)
+        stage.serve()
+        for number, client in enumerate(clients):
+            self.assertEqual(client.take(), get(*keys(5, 100 * number)) + b"ERROR\r\nSTORED\r\n")
+
+    def test_everywhereFromAReply(self) -> None:
+        """
+        What goes to every server may be sent while the last reply of the only connection to one is being delivered.
+        """
+        stage = self.stage(2)
+        client = stage.client()
+        self.assertEqual(stage.ask(client, b"get a\r\nflush_all\r\nget b\r\n"), get(b"a") + b"OK\r\n" + get(b"b"))
+        assertTidy(self, stage.pool)
+
+
+class WindowTests(SessionTestCase):
+    """
+    Tests for the number of requests that a session may have in flight.
+    """
+
+    def test_opens(self) -> None:
+        """
+        A session may have few requests in flight at first, more when it reads what it asked for, and never more than
+        is agreed.
+        """
+        stage = self.stage(sessionLimits=SessionLimits(maxInFlight=40))
+        client = stage.client()
+        client.send(gets(keys(500)))
+        most = []
+        while stage.line.protocol.record.load:
+            most.append(stage.line.protocol.record.load)
+            stage.line.deliver()
+        self.assertEqual(most[:4], [FIRST_WINDOW, 32, 40, 40])
+        self.assertEqual(max(most), 40)
+        self.assertEqual(client.take(), get(*keys(500)))
+
+    def test_window(self) -> None:
+        """
+        A client that leaves much unread may have fewer requests in flight, so that the values it asked for do not all
+        come here at once.
+        """
+        stage = self.stage(sessionLimits=SessionLimits(unreadSoft=1000))
+        client = stage.client()
+        client.reads = False
+        names = [b"large%d" % number for number in range(100)]
+        client.send(gets(names))
+        asked = []
+        for _ in range(5):
+            stage.serve()
+            asked.append(b"".join(stage.line.asked).count(b" "))
+            client.read()
+        self.assertEqual(asked[0], FIRST_WINDOW)
+        # Each time there is room for 4 values in the transport.
+        self.assertLess(asked[-1], FIRST_WINDOW + 4 * 8)
+        while client.unread or client.protocol._size:
+            client.read()
+            stage.serve()
+        self.assertEqual(client.take(), get(*names))
+
+    def test_largeReplies(self) -> None:
+        """
+        A client that asks for large values has few requests in flight, though it reads; when they are small again it
+        may have more.
+        """
+        stage = self.stage()
+        self.patch(ordering, "BATCH", 50000)
+        client = stage.client()
+        names = [b"large%d" % number for number in range(40)]
+        client.send(gets(names))
+        asked = []
+        while stage.line.deliver():
+            asked.append(stage.line.asked[:])
+            stage.line.asked.clear()
+            stage.turns()
+        self.assertEqual([line.count(b" ") for (line,) in asked], [FIRST_WINDOW, 8, 4, 2, 4, 2, 4])
+        small = [b"miss%d" % number for number in range(100)]
+        client.send(gets(small))
+        stage.serve()
+        self.assertEqual(client.take(), get(*names, *small))
+        self.assertGreater(client.protocol._window, FIRST_WINDOW)
+
+
+class LossTests(SessionTestCase):
+    """
+    Tests for connections that are lost with requests in flight.
+    """
+
+    def lose(self, stage: Stage) -> None:
+        """
+        Lose the connection, and let another be made.
+        """
+        stage.line.lose()
+        stage.turns()
+
+    def test_read(self) -> None:
+        """
+        Reads are asked again over another connection, and answered once.
+        """
+        stage = self.stage()
+        client = stage.client()
+        client.send(gets(keys(5)) + b"mg a v\r\nmn\r\n")
+        stage.line.look()
+        self.lose(stage)
+        stage.serve()
+        self.assertEqual(client.take(), get(*keys(5)) + answer(b"mg a v\r\n")[0] + b"MN\r\n")
+        self.assertEqual(stage.pool.counters.retries, 7)
+
+    def test_write(self) -> None:
+        """
+        What is not a read is not sent again: it may have been executed.
+        """
+        stage = self.stage()
+        client = stage.client()
+        client.send(put(b"k", 1) + b"incr a 1\r\ntouch a 0\r\nmg a v t T30\r\n" + put(b"k", 1, b" noreply"))
+        self.lose(stage)
+        stage.serve()
+        self.assertEqual((client.take(), stage.line.asked), (LOST * 4, []))
+
+    @covers("5")
+    def test_order(self) -> None:
+        """
+        The order holds over a loss: reads, errors of writes, what is answered here, and what was asked later.
+        """
+        stage = self.stage()
+        client = stage.client()
+        client.send(b"get a\r\n" + put(b"k", 1) + b"get b\r\nx\r\nget c\r\n")
+        self.lose(stage)
+        client.send(b"get d\r\ny\r\n")
+        stage.serve()
+        self.assertEqual(client.take(), get(b"a") + LOST + get(b"b") + b"ERROR\r\n" + get(b"c", b"d") + b"ERROR\r\n")
+
+    def test_twice(self) -> None:
+        """
+        A read that met two lost connections is given up.
+        """
+        stage = self.stage()
+        client = stage.client()
+        client.send(gets(keys(3)))
+        self.lose(stage)
+        stage.clock.advance(1)
+        self.lose(stage)
+        stage.serve()
+        self.assertEqual(client.take(), LOST * 3)
+
+    def test_twicePartly(self) -> None:
+        """
+        The order holds when a second loss meets the part of a run that had room on the second connection.
+        """
+        stage = self.stage(depth=4)
+        client, other = stage.client(), stage.client()
+        client.send(gets(keys(4)))
+        other.send(b"get other\r\n")
+        self.lose(stage)
+        stage.clock.advance(1)
+        stage.line.look()
+        self.assertEqual(stage.line.asked, [b"get other\r\n", b"get key0 key1 key2\r\n"])
+        self.lose(stage)
+        stage.serve()
+        self.assertEqual((client.take(), other.take()), (LOST * 3 + get(b"key3"), get(b"other")))
+
+    def test_againChecked(self) -> None:
+        """
+        What is asked again is answered with the value of its key, like what is asked for the first time.
+        """
+        stage = self.stage()
+        client = stage.client()
+        client.send(b"get a\r\n")
+        self.lose(stage)
+        stage.line.look()
+        stage.line.owed = get(b"b")
+        stage.serve()
+        self.assertEqual(client.take(), b"SERVER_ERROR upstream protocol error (server0)\r\n")
+
+    def test_partly(self) -> None:
+        """
+        Of a run that was partly answered the rest is asked again.
+        """
+        stage = self.stage()
+        client = stage.client()
+        client.send(gets(keys(5)))
+        stage.line.deliver(len(get(*keys(2))) - 2 * len(b"END\r\n") + 7)
+        self.lose(stage)
+        stage.serve()
+        self.assertEqual(client.take(), get(*keys(5)))
+        self.assertEqual(stage.line.asked, [b"get key2 key3 key4\r\n"])
+
+    @covers("14")
+    def test_value(self) -> None:
+        """
+        A client that has part of a value is closed: there is no other way to tell it. The others are answered.
+        """
+        stage = self.stage()
+        client, other = stage.client(), stage.client()
+        client.send(b"get zzzz\r\nget a\r\n")
+        other.send(b"get b\r\n" + put(b"k", 1))
+        stage.line.deliver(100)
+        self.lose(stage)
+        stage.serve()
+        self.assertEqual((client.connected, len(client.take())), (False, 100))
+        self.assertEqual(other.take(), get(b"b") + LOST)
+
+    def test_valueBehindAnswers(self) -> None:
+        """
+        It gets what was answered before, and all that there is of the value, before it is closed.
+        """
+        stage = self.stage()
+        client = stage.client()
+        client.send(b"get a\r\nget zzzz\r\nget b\r\n")
+        client.reads = False
+        stage.line.deliver(len(get(b"a")) - len(b"END\r\n") + 100)
+        self.lose(stage)
+        stage.serve()
+        self.assertTrue(client.closing)
+        client.read()
+        stage.turns()
+        self.assertEqual((client.connected, client.take()), (False, get(b"a") + get(b"zzzz")[:100]))
+
+    def test_valueUnread(self) -> None:
+        """
+        It is not waited for when it does not read.
+        """
+        stage = self.stage()
+        client = stage.client()
+        client.reads = False
+        client.send(b"get large1\r\nget large2\r\nget large3\r\nget large4\r\n")
+        stage.line.deliver(HIGH_WATER + 1000)
+        self.lose(stage)
+        stage.turns()
+        self.assertEqual((client.connected, client.aborted), (False, True))
+
+    def test_capacity(self) -> None:
+        """
+        What is to be asked again waits for room like everything else.
+        """
+        stage = self.stage(maximum=3, minimum=3, depth=4)
+        clients = [stage.client() for _ in range(3)]
+        for number, client in enumerate(clients):
+            client.send(gets(keys(7, 100 * number)))
+        stage.lines[0].look()
+        stage.lines[0].lose()
+        stage.lines[1].lose()
+        stage.turns()
+        assertTidy(self, stage.pool, quiet=False)
+        stage.serve()
+        for number, client in enumerate(clients):
+            self.assertEqual(client.take(), get(*keys(7, 100 * number)))
+
+    def test_refused(self) -> None:
+        """
+        When there is no other connection they are refused, in their places.
+        """
+        stage = self.stage()
+        client = stage.client()
+        client.send(b"get a\r\nget b\r\nx\r\nget c\r\n")
+        stage.servers[0].mode = "refuse"
+        self.lose(stage)
+        stage.serve()
+        self.assertEqual(client.take(), REFUSED * 2 + b"ERROR\r\n" + REFUSED)
+
+    def test_flapping(self) -> None:
+        """
+        A server that hangs up on a new connection is down for the time being: no read runs in circles.
+        """
+        stage = Stage()
+        client = stage.client()
+        client.send(b"get a\r\n")
+        stage.line.lose()
+        self.assertEqual(client.take(), b"SERVER_ERROR upstream unavailable: connection lost (server0)\r\n")
+        stage.turns()
+        self.assertEqual(stage.servers[0].dials, 1)
+
+    @covers("16")
+    def test_wrong(self) -> None:
+        """
+        A connection that says what it does not owe answers nobody: reads are asked elsewhere, the rest gets a line that
+        does not tell what was said.
+        """
+        stage = self.stage()
+        client, other = stage.client(), stage.client()
+        client.send(b"get a\r\n")
+        other.send(put(b"k", 1) + b"get b\r\n")
+        stage.line.send(b"VALUE secret\r\n")
+        stage.turns()
+        stage.serve()
+        self.assertEqual(client.take(), get(b"a"))
+        self.assertEqual(other.take(), b"SERVER_ERROR upstream protocol error (server0)\r\n" + get(b"b"))
+
+    def test_closedNotEnded(self) -> None:
+        """
+        Nothing is sent on a connection that was closed for what it said, even before its end is known.
+        """
+        stage = self.stage()
+        client, other = stage.client(), stage.client()
+        client.send(b"get a\r\n")
+        stage.line.send(b"junk\r\n")
+        other.send(put(b"k", 1))
+        stage.serve()
+        self.assertEqual((client.take(), other.take()), (get(b"a"), b"STORED\r\n"))
+
+    def test_refusedUnread(self) -> None:
+        """
+        A client that does not read is refused what was to be asked again like any other.
+        """
+        stage = self.stage(sessionLimits=SessionLimits(unreadSoft=100))
+        client = stage.client()
+        client.send(gets(keys(10)) + b"x\r\n" + put(b"k", 1))
+        client.reads = False
+        client.write(b" " * (HIGH_WATER + 1))
+        stage.servers[0].mode = "refuse"
+        self.lose(stage)
+        self.assertFalse(client.reading)
+        client.read()
+        stage.turns()
+        self.assertEqual(client.take().strip(b" "), REFUSED * 10 + b"ERROR\r\n" + LOST)
+
+
+class TimeoutTests(SessionTestCase):
+    """
+    Tests for servers that do not reply.
+    """
+
+    @covers("2", "17")
+    def test_frozen(self) -> None:
+        """
+        Requests to a server that does not answer cost their timeout, and are not asked again.
+        """
+        stage = self.stage(requestTimeout=0.5)
+        client, other = stage.client(), stage.client()
+        client.send(b"get a\r\nx\r\n" + put(b"k", 1, b" noreply") + b"mg a q\r\n")
+        stage.clock.advance(0.3)
+        other.send(b"get b\r\n")
+        stage.clock.advance(0.2)
+        stage.turns()
+        line = b"SERVER_ERROR upstream timed out: no answer within 0.5 s (server0)\r\n"
+        self.assertEqual((client.take(), other.take()), (line + b"ERROR\r\n" + line, line))
+        self.assertEqual(stage.ask(client, b"get c\r\n"), get(b"c"))
+
+    @covers("14")
+    def test_frozenInAValue(self) -> None:
+        """
+        A client that has part of a value when its time is over is closed; the others have their line of error.
+        """
+        stage = self.stage(requestTimeout=0.5)
+        client, other = stage.client(), stage.client()
+        client.send(b"get zzzz\r\nget a\r\n")
+        other.send(b"get b\r\n")
+        stage.line.deliver(100)
+        stage.clock.advance(0.5)
+        stage.turns()
+        self.assertEqual((client.connected, client.take()), (False, get(b"zzzz")[:100]))
+        line = b"SERVER_ERROR upstream timed out: no answer within 0.5 s (server0)\r\n"
+        self.assertEqual((other.connected, other.take()), (True, line))
+
+    @covers("17")
+    def test_frozenOne(self) -> None:
+        """
+        Of two servers one answers nothing any more, though it can be reached: that costs its share of the requests
+        their time once. What is asked after that goes to the other one, until it answers again.
+        """
+        stage = self.stage(2, requestTimeout=0.5)
+        frozen, well = stage.servers
+        frozen.greets = False
+        clients = [stage.client() for _ in range(10)]
+        for client in clients:
+            client.send(b"get a\r\n")
+        stage.turns()
+        well.open[0].deliver()
+        answered = [client for client in clients if client.take() == get(b"a")]
+        self.assertEqual(len(answered), 5)
+        stage.clock.advance(0.5)
+        stage.turns()
+        line = b"SERVER_ERROR upstream timed out: no answer within 0.5 s (server0)\r\n"
+        for client in clients:
+            self.assertEqual(client.take(), b"" if client in answered else line)
+        for _ in range(20):
+            for client in clients:
+                client.send(b"get b\r\n")
+            stage.turns()
+            well.open[0].deliver()
+            self.assertEqual([client.take() for client in clients], [get(b"b")] * 10)
+            stage.clock.advance(0.5)
+        self.assertLess(frozen.dials, 15)
+        for each in frozen.open:
+            each.lose()
+        frozen.greets = True
+        stage.clock.advance(1.5)
+        stage.turns()
+        for client in clients:
+            client.send(b"get c\r\n")
+        stage.serve()
+        self.assertEqual([client.take() for client in clients], [get(b"c")] * 10)
+        self.assertEqual(frozen.open[0].asked, [b"get c\r\n"] * 5)
