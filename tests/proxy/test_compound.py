@@ -22,7 +22,7 @@ LOST = b"SERVER_ERROR upstream connection lost (server0)\r\n"
 
 def many(count: int, first: int = 0, word: bytes = b"get") -> bytes:
     """
-    @return: a request for so many keys, some of which are not there.
+    @return: a request for C{count} keys, some of which do not exist.
     """
     names = [b"miss%d" % number if number % 7 == 3 else b"key%d" % number for number in range(first, first + count)]
     return b"%s %s\r\n" % (word, b" ".join(names))
@@ -30,19 +30,19 @@ def many(count: int, first: int = 0, word: bytes = b"get") -> bytes:
 
 def reply(request: bytes) -> bytes:
     """
-    @return: what a server says to one request.
+    @return: the reply of a server to one request.
     """
     return answer(request)[0]
 
 
-class PartsTests(SynchronousTestCase):
+class SplitTests(SynchronousTestCase):
     """
-    A client asks for more keys than a server is asked for at once.
+    A client requests more keys than a server is asked for in one request.
     """
 
     def stage(self, **settings: Any) -> Stage:
         """
-        @return: a stage, which is empty again at the end of the test.
+        @return: a stage. It is closed at the end of the test.
         """
         stage = Stage(**settings)
         stage.clock.advance(2)  # so that a lost connection is not one that was lost as soon as it was made
@@ -53,13 +53,13 @@ class PartsTests(SynchronousTestCase):
 
     def replied(self, client: Pipe, request: bytes) -> None:
         """
-        Assert that a client has read the reply to a request, and can ask for more.
+        Assert that a client has received the reply to C{request}.
         """
         self.assertEqual(client.take(), reply(request))
 
     def test_whole(self) -> None:
         """
-        The reply is that to the whole, and no part is asked for before the one before is answered.
+        The client gets the reply to its one request. Each part is sent when the part before is answered.
         """
         for word in (b"get", b"gets"):
             stage = self.stage()
@@ -76,7 +76,7 @@ class PartsTests(SynchronousTestCase):
 
     def test_limit(self) -> None:
         """
-        As many keys as fit in one part are one request.
+        A request for as many keys as one part may have is not split.
         """
         stage = self.stage()
         client = stage.client()
@@ -86,7 +86,7 @@ class PartsTests(SynchronousTestCase):
     @covers("12")
     def test_misses(self) -> None:
         """
-        When no part finds anything, nothing is found.
+        If no key exists, the reply is a miss.
         """
         stage = self.stage()
         request = b"get" + b" miss" * 120 + b"\r\n"
@@ -95,7 +95,7 @@ class PartsTests(SynchronousTestCase):
     @covers("29")
     def test_order(self) -> None:
         """
-        It keeps its place among the other requests of its client.
+        The reply has its place among the replies to the other requests of the client.
         """
         stage = self.stage()
         client = stage.client()
@@ -106,7 +106,7 @@ class PartsTests(SynchronousTestCase):
 
     def test_others(self) -> None:
         """
-        Others get their turn between the parts.
+        Other clients are served between the parts.
         """
         stage = self.stage(depth=1)
         client, other = stage.client(), stage.client()
@@ -119,7 +119,7 @@ class PartsTests(SynchronousTestCase):
 
     def test_crowded(self) -> None:
         """
-        While the client does not read no further part is asked for; when it reads, it gets them all.
+        No part is sent while the client does not read. When it reads, it gets all values.
         """
         stage = self.stage(sessionLimits=SessionLimits(unreadSoft=1000))
         client = stage.client()
@@ -139,7 +139,7 @@ class PartsTests(SynchronousTestCase):
 
     def test_vanished(self) -> None:
         """
-        For a client that is gone no further part is asked for, whether one is in flight or waits.
+        No part is sent for a client that is gone, whether one is in flight or the session waits.
         """
         stage = self.stage(depth=1)
         client, other, third = (stage.client() for _ in range(3))
@@ -154,7 +154,7 @@ class PartsTests(SynchronousTestCase):
 
     def test_tooMuch(self) -> None:
         """
-        A client that is closed because a part was too much for it is asked for nothing more.
+        No part is sent for a client that was closed because the reply to one part was too large for it.
         """
         stage = self.stage(sessionLimits=SessionLimits(unreadSoft=1000, unreadHard=20000))
         client = stage.client()
@@ -167,7 +167,7 @@ class PartsTests(SynchronousTestCase):
 
     def test_error(self) -> None:
         """
-        An error of the server is all of the reply if nothing else was told; the next request has its own.
+        An error of the server is the whole reply if no value was found before it. The next request gets its own reply.
         """
         stage = self.stage()
         client = stage.client()
@@ -182,7 +182,7 @@ class PartsTests(SynchronousTestCase):
 
     def test_errorLikeAnEnding(self) -> None:
         """
-        So is one whose text ends as a reply does.
+        The same for an error whose text ends as a reply does.
         """
         stage = self.stage()
         client = stage.client()
@@ -195,7 +195,7 @@ class PartsTests(SynchronousTestCase):
     @covers("5b")
     def test_errorLater(self) -> None:
         """
-        After part of the reply there is no place for an error, so the client is closed; in the last part too.
+        Behind a part of the reply there is no place for an error, so the client is closed, also in the last part.
         """
         for parts in (1, 2):
             stage = self.stage()
@@ -203,15 +203,15 @@ class PartsTests(SynchronousTestCase):
             client.send(many(2 * PART_KEYS + 20))
             for _ in range(parts):
                 stage.line.deliver()
-            told = reply(many(parts * PART_KEYS)).removesuffix(b"END\r\n")
+            begun = reply(many(parts * PART_KEYS)).removesuffix(b"END\r\n")
             stage.line.look()
             stage.line.owed = b"SERVER_ERROR out of memory\r\n"
             stage.serve()
-            self.assertEqual((client.take(), client.connected), (told, False))
+            self.assertEqual((client.take(), client.connected), (begun, False))
 
     def test_lost(self) -> None:
         """
-        A part that met a lost connection is asked for once more, and the others follow.
+        A part whose connection was lost is sent once more, and the others follow.
         """
         stage = self.stage()
         client = stage.client()
@@ -227,20 +227,21 @@ class PartsTests(SynchronousTestCase):
 
     def test_lostTwice(self) -> None:
         """
-        If that is lost too there is one error, or the client is closed if part of the reply is out.
+        If the second connection is lost too, the client gets one error, or is closed if it has received a part of the
+        reply.
         """
-        for told in (False, True):
+        for begun in (False, True):
             stage = self.stage()
             client = stage.client()
             client.send(many(3 * PART_KEYS))
-            if told:
+            if begun:
                 stage.line.deliver()
             for _ in range(2):
                 stage.line.look()
                 stage.line.lose()
                 stage.turns()
                 stage.clock.advance(1.5)
-            if told:
+            if begun:
                 self.assertEqual((client.take(), client.connected), (reply(many(PART_KEYS))[:-5], False))
             else:
                 self.assertEqual(client.take(), LOST)
@@ -248,7 +249,7 @@ class PartsTests(SynchronousTestCase):
 
     def test_lostInAValue(self) -> None:
         """
-        A client that has part of a value is closed.
+        A client that has received a part of a value is closed.
         """
         stage = self.stage()
         client = stage.client()
@@ -261,7 +262,7 @@ class PartsTests(SynchronousTestCase):
     @covers("18", "27")
     def test_unavailable(self) -> None:
         """
-        Without a server there is one error for each request, whether that is known at once or later.
+        Without a server each request gets one error, whether that is known at once or later.
         """
         stage = self.stage(start=False)
         stage.servers[0].mode = "refuse"
@@ -279,20 +280,20 @@ class PartsTests(SynchronousTestCase):
     @covers("18")
     def test_unavailableLater(self) -> None:
         """
-        When there is no server any more for a part, be it a later one or one that met a lost connection, it is told at
-        once: by an error, or by closing the client if part of the reply is out.
+        If there is no server for a later part, or for one whose connection was lost, the client gets an error at once,
+        or is closed if it has received a part of the reply.
         """
-        for told in (False, True):
+        for begun in (False, True):
             stage = self.stage()
             stage.line.lose()
             stage.turns()
             client = stage.client()
             client.send(many(120))
-            if told:
+            if begun:
                 stage.line.deliver()
             stage.line.lose()  # so soon that the server counts as down
             stage.turns()
-            if told:
+            if begun:
                 self.assertEqual((client.take(), client.connected), (reply(many(PART_KEYS))[:-5], False))
             else:
                 self.assertEqual(client.take(), b"SERVER_ERROR upstream unavailable: connection lost (server0)\r\n")
@@ -300,7 +301,8 @@ class PartsTests(SynchronousTestCase):
     @covers("26")
     def test_counted(self) -> None:
         """
-        What is still to be asked for counts among what is held for the client, until it is done or the client is gone.
+        The bytes of parts that are not sent are counted as held for the client, until they are answered or the client
+        is gone.
         """
         stage = self.stage()
         client, other = stage.client(), stage.client()
@@ -325,7 +327,7 @@ class PartsTests(SynchronousTestCase):
 
     def test_ended(self) -> None:
         """
-        A client that says nothing more gets it all, and a stop waits for that.
+        A client that half-closes its connection gets the whole reply, and a drain waits for that.
         """
         stage = self.stage()
         client, other = stage.client(), stage.client()
@@ -341,7 +343,7 @@ class PartsTests(SynchronousTestCase):
 
     def test_timeout(self) -> None:
         """
-        A part that is not answered in time is not asked for again.
+        A part that timed out is not sent again.
         """
         stage = self.stage()
         client = stage.client()

@@ -30,7 +30,7 @@ class PressureTests(SessionTestCase):
     @covers("26")
     def test_soft(self) -> None:
         """
-        A client that does not read its answers is not read from, and goes on where it stopped when it reads.
+        A client that does not read its replies is not read from. When it reads, it gets all of them.
         """
         stage = self.stage(sessionLimits=SessionLimits(unreadSoft=10000))
         client = stage.client()
@@ -49,7 +49,7 @@ class PressureTests(SessionTestCase):
 
     def test_hard(self) -> None:
         """
-        A client that leaves too much unread is closed, which is counted and logged once. Others notice nothing.
+        A client with too many unread bytes is closed. This is counted and logged once. Other clients are not affected.
         """
         stage = self.stage(sessionLimits=SessionLimits(unreadSoft=1000, unreadHard=20000))
         client, other = stage.client(), stage.client()
@@ -73,7 +73,7 @@ class PressureTests(SessionTestCase):
     @covers("26")
     def test_keptInSmallPieces(self) -> None:
         """
-        A request that comes in small pieces takes no more memory than its bytes do.
+        A request that arrives in small pieces takes no more memory than its bytes.
         """
         stage = self.stage()
         client = stage.client()
@@ -84,10 +84,9 @@ class PressureTests(SessionTestCase):
         stage.serve()
         self.assertEqual(stage.line.asked, [request])
 
-    def test_ownWords(self) -> None:
+    def test_ownReplies(self) -> None:
         """
-        What is answered here counts as unread like what the servers say: a client that sends nonsense and does not read
-        is not read from.
+        Replies of the proxy itself count as unread like those of servers.
         """
         for request in (b"x\r\n", b"stats x\r\n"):
             stage = self.stage(sessionLimits=SessionLimits(unreadSoft=10000))
@@ -109,7 +108,7 @@ class PressureTests(SessionTestCase):
     @covers("18")
     def test_backlog(self) -> None:
         """
-        A client whose requests cannot go on is read only so far; later it is read again.
+        A client whose requests cannot be sent is read from up to a limit, and again later.
         """
         stage = self.stage(depth=1, waitTimeout=10.0)
         other, client = stage.client(), stage.client()
@@ -127,7 +126,7 @@ class PressureTests(SessionTestCase):
 
     def test_largeValue(self) -> None:
         """
-        A value is read whole though it is larger than what is kept of requests that cannot go on.
+        A value that is larger than this limit is read to its end.
         """
         stage = self.stage(depth=1)
         other, client = stage.client(), stage.client()
@@ -142,7 +141,7 @@ class PressureTests(SessionTestCase):
     @covers("15")
     def test_longLine(self) -> None:
         """
-        A line that comes in small pieces is found when its end has come.
+        A line that arrives in small pieces is complete when its end has arrived.
         """
         stage = self.stage()
         client = stage.client()
@@ -155,7 +154,7 @@ class PressureTests(SessionTestCase):
     @covers("13")
     def test_serverDoesNotRead(self) -> None:
         """
-        Nothing more is sent to a server that does not read, until it reads; who has nothing in flight takes another
+        No more requests are sent to a server that does not read. A session with nothing in flight takes another
         connection.
         """
         stage = self.stage(maximum=2, minimum=2)
@@ -176,8 +175,7 @@ class PressureTests(SessionTestCase):
     @covers("3")
     def test_answeredUnread(self) -> None:
         """
-        A server may answer a request of which it has read only the beginning: the answers to what stands behind that
-        are not those of others.
+        A server may reply before it has read the whole request. Later replies still reach their own clients.
         """
         stage = self.stage()
         client, other = stage.client(), stage.client()
@@ -203,7 +201,7 @@ class CloseTests(SessionTestCase):
 
     def test_quit(self) -> None:
         """
-        What was asked before C{quit} is answered, what comes after it is not even asked.
+        Requests before C{quit} get their replies. Those behind it are not sent.
         """
         stage = self.stage()
         client = stage.client()
@@ -216,7 +214,7 @@ class CloseTests(SessionTestCase):
 
     def test_alone(self) -> None:
         """
-        Without anything in flight it is closed at once.
+        The session is closed at once if nothing is in flight.
         """
         stage = self.stage()
         client = stage.client()
@@ -225,20 +223,20 @@ class CloseTests(SessionTestCase):
         stage.turns()
         self.assertEqual((client.take(), client.connected), (b"", False))
 
-    def test_lastWords(self) -> None:
+    def test_lastError(self) -> None:
         """
-        The last words come behind what is owed.
+        An error that closes the session is written behind the replies before it.
         """
         stage = self.stage()
         client = stage.client()
         client.send(b"get a\r\n\x80\x01more")
         stage.serve()
-        words = b"CLIENT_ERROR the binary protocol is not supported, use the text protocol\r\n"
-        self.assertEqual((client.take(), client.connected), (get(b"a") + words, False))
+        error = b"CLIENT_ERROR the binary protocol is not supported, use the text protocol\r\n"
+        self.assertEqual((client.take(), client.connected), (get(b"a") + error, False))
 
     def test_lateData(self) -> None:
         """
-        What a transport still delivers, as TLS does with what it has decrypted, is not dealt with.
+        Bytes that the transport still delivers, as TLS does with bytes that are decrypted already, are ignored.
         """
         stage = self.stage()
         client = stage.client()
@@ -249,7 +247,7 @@ class CloseTests(SessionTestCase):
 
     def test_halfClosed(self) -> None:
         """
-        A client that has said all it will say is answered, then closed.
+        A client that half-closes its connection gets its replies. Then it is closed.
         """
         stage = self.stage()
         client = stage.client()
@@ -261,7 +259,7 @@ class CloseTests(SessionTestCase):
 
     def test_halfClosedWaiting(self) -> None:
         """
-        It is when its request still waits for a connection, too.
+        The same if its request waits for a connection.
         """
         stage = self.stage(depth=1)
         other, client = stage.client(), stage.client()
@@ -274,7 +272,7 @@ class CloseTests(SessionTestCase):
     @covers("22")
     def test_halfClosedIdle(self) -> None:
         """
-        One that is owed nothing is closed at once.
+        It is closed at once if no request is in flight.
         """
         stage = self.stage()
         client = stage.client()
@@ -284,7 +282,7 @@ class CloseTests(SessionTestCase):
 
     def test_notReading(self) -> None:
         """
-        A session that is to be closed waits until the client has read what it is owed.
+        A session is closed when its client has read all replies.
         """
         stage = self.stage()
         client = stage.client()
@@ -303,7 +301,7 @@ class CloseTests(SessionTestCase):
     @covers("22")
     def test_options(self) -> None:
         """
-        On TCP, answers leave at once and a vanished client is noticed.
+        On TCP, small replies are sent without delay, and a vanished client is detected.
         """
         stage = self.stage()
         options: list[tuple[str, bool]] = []
@@ -322,7 +320,7 @@ class VanishTests(SessionTestCase):
 
     def assertUnharmed(self, stage: Stage, other: Pipe) -> None:
         """
-        Assert that another client is served, and that the books are right.
+        Assert that another client is served, and that the invariants of the pool hold.
         """
         stage.serve()
         other.take()
@@ -332,7 +330,7 @@ class VanishTests(SessionTestCase):
     @covers("4")
     def test_stages(self) -> None:
         """
-        Whatever a client was in the middle of, its end harms nobody.
+        It does not matter what had been sent or delivered.
         """
         deliveries = [0, 1, len(get(b"zzzz")) - 1, len(get(b"zzzz")), len(get(b"zzzz")) + 3]
         for request in (b"get b\r\n", b"x\r\n" + put(b"k", 9), b"set k 0 0 5000\r\nxx"):
@@ -351,7 +349,7 @@ class VanishTests(SessionTestCase):
 
     def test_waiting(self) -> None:
         """
-        One that waits gives up its place.
+        A session that waits leaves the queue.
         """
         stage = self.stage(depth=1)
         other, client, third = (stage.client() for _ in range(3))
@@ -363,9 +361,9 @@ class VanishTests(SessionTestCase):
         stage.serve()
         self.assertEqual((third.take(), stage.line.asked), (get(b"c"), [b"get a\r\n", b"get c\r\n"]))
 
-    def test_again(self) -> None:
+    def test_retry(self) -> None:
         """
-        What was to be asked again is not, for a client that is gone.
+        Requests of a client that is gone are not sent again.
         """
         stage = self.stage()
         client, other = stage.client(), stage.client()
@@ -379,7 +377,7 @@ class VanishTests(SessionTestCase):
 
     def test_lostTogether(self) -> None:
         """
-        A client that is gone is not told of a connection that is lost.
+        The loss of the connection is of no concern to a client that is gone.
         """
         stage = self.stage()
         client, other = stage.client(), stage.client()
@@ -392,7 +390,7 @@ class VanishTests(SessionTestCase):
 
     def test_unread(self) -> None:
         """
-        What a client has left unread counts no more when it is gone.
+        Unread bytes of a client that is gone are not counted.
         """
         stage = self.stage()
         client = stage.client()
@@ -405,7 +403,7 @@ class VanishTests(SessionTestCase):
 
     def test_swallowing(self) -> None:
         """
-        A client may go in the middle of a value that is too large.
+        A client may disconnect within a value that is too large.
         """
         stage = self.stage(maxItemSize=2048)
         client, other = stage.client(), stage.client()

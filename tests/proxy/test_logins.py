@@ -22,7 +22,7 @@ class LoginTests(SessionTestCase):
 
     def gated(self) -> Stage:
         """
-        Make a stage whose clients have to log in.
+        @return: a stage with one user.
         """
         stage = self.stage(start=False)
         stage.sessions.gate.accepted = ((b"joe", b"secret"),)
@@ -32,18 +32,18 @@ class LoginTests(SessionTestCase):
 
     def test_refused(self) -> None:
         """
-        Before the login no request is done, whatever it is, and nothing reaches a server.
+        Before the login every request gets an error, and nothing is sent to a server.
         """
         stage = self.gated()
         for request, _ in EXCHANGES:
-            told = stage.ask(stage.client(), request)
-            self.assertIn(told, (self.UNAUTHENTICATED, b"CLIENT_ERROR bad authentication token format\r\n"), request)
+            reply = stage.ask(stage.client(), request)
+            self.assertIn(reply, (self.UNAUTHENTICATED, b"CLIENT_ERROR bad authentication token format\r\n"), request)
         self.assertEqual(stage.line.asked, [])
 
     @covers("30")
     def test_admitted(self) -> None:
         """
-        After the login everything is as ever, also for what came together with it, in any pieces.
+        After the login requests are served, also those in the same packet, in any pieces.
         """
         requests = b"".join(request for request, _ in EXCHANGES)
         replies = b"".join(reply for _, reply in EXCHANGES)
@@ -57,7 +57,7 @@ class LoginTests(SessionTestCase):
 
     def test_eachItself(self) -> None:
         """
-        One client's login is for itself only.
+        A login is valid for one connection of one client.
         """
         stage = self.gated()
         client, other = stage.client(), stage.client()
@@ -67,7 +67,7 @@ class LoginTests(SessionTestCase):
 
     def test_again(self) -> None:
         """
-        Who is refused may try again, and who is let in may store what looks like a login.
+        A client that was refused may try again. After a login, a set that looks like a login is an ordinary set.
         """
         stage = self.gated()
         client = stage.client()
@@ -79,7 +79,7 @@ class LoginTests(SessionTestCase):
 
     def test_closed(self) -> None:
         """
-        Who sends more than a login can be is closed.
+        A client that sends more than a login can be is closed.
         """
         stage = self.gated()
         client = stage.client()
@@ -89,7 +89,7 @@ class LoginTests(SessionTestCase):
 
     def test_drained(self) -> None:
         """
-        A client that never logged in does not hold up the end.
+        A client that has not logged in does not delay the end.
         """
         stage = self.gated()
         client = stage.client()

@@ -1,24 +1,24 @@
 # -*- test-case-name: tests.proxy.test_memory -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests for L{txconnpool.proxy.memory}: what is held for all clients, and the bound on it.
+Tests for L{txconnpool.proxy.memory}: the bytes held for all clients, and their bound.
 """
 
 from __future__ import annotations
 
 from tests.bugs import covers
 from tests.clients import SessionTestCase, put
-from txconnpool.proxy import memory as unread
+from txconnpool.proxy import memory
 
 
-class UnreadTests(SessionTestCase):
+class BufferedBytesTests(SessionTestCase):
     """
-    Tests for what is held for all clients together.
+    Tests for the bytes that are held for all clients together.
     """
 
     def test_all(self) -> None:
         """
-        When all clients together leave too much unread, the one with the most is closed.
+        When the total exceeds the bound, the client with the most unread bytes is closed.
         """
         stage = self.stage(maxUnread=150000)
         slow, slower, reader = (stage.client() for _ in range(3))
@@ -33,8 +33,8 @@ class UnreadTests(SessionTestCase):
 
     def test_allThatIsKept(self) -> None:
         """
-        The values that clients have not sent to their ends count as well. When all together are too much, the client
-        with the most is closed, and one that has sent all of its value counts no more.
+        Incomplete values are counted too, until they are complete. When the total exceeds the bound, the client with
+        the most bytes is closed.
         """
         stage = self.stage(maxUnread=1 << 20)
         clients = [stage.client() for _ in range(5)]
@@ -55,12 +55,12 @@ class UnreadTests(SessionTestCase):
     @covers("26")
     def test_memoryGivenBack(self) -> None:
         """
-        When much was held and is not any more, the system gets its memory back.
+        When many bytes were held and few are left, free memory is returned to the system.
         """
         given: list[int] = []
         stage = self.stage()
-        self.patch(unread, "giveBack", lambda: given.append(stage.unread.total))
-        self.patch(unread, "MUCH", 1000000)
+        self.patch(memory, "giveBack", lambda: given.append(stage.unread.total))
+        self.patch(memory, "MUCH", 1000000)
         clients = [stage.client() for _ in range(20)]
         for client in clients:
             client.send(put(b"a", 200000)[:100000], 50000)

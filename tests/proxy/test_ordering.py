@@ -22,7 +22,7 @@ class OrderTests(SessionTestCase):
 
     def test_local(self) -> None:
         """
-        What is answered here waits for all that was asked before.
+        A reply of the proxy itself waits for the replies to all requests before it.
         """
         stage = self.stage()
         client = stage.client()
@@ -36,9 +36,9 @@ class OrderTests(SessionTestCase):
         stage.serve()
         self.assertEqual(client.take(), get(b"b") + b"CLIENT_ERROR invalid numeric delta argument\r\n" * 2)
 
-    def test_nobodyElse(self) -> None:
+    def test_shared(self) -> None:
         """
-        Clients who share a connection each get their own answers.
+        Clients that share a connection each get their own replies.
         """
         stage = self.stage()
         clients = [stage.client() for _ in range(20)]
@@ -49,9 +49,9 @@ class OrderTests(SessionTestCase):
         for number, client in enumerate(clients):
             self.assertEqual(client.take(), get(*keys(5, 100 * number)) + b"ERROR\r\nSTORED\r\n")
 
-    def test_everywhereFromAReply(self) -> None:
+    def test_broadcastFromReply(self) -> None:
         """
-        What goes to every server may be sent while the last reply of the only connection to one is being delivered.
+        A broadcast may be sent while the connection that it needs delivers its last reply.
         """
         stage = self.stage(2)
         client = stage.client()
@@ -66,8 +66,8 @@ class WindowTests(SessionTestCase):
 
     def test_opens(self) -> None:
         """
-        A session may have few requests in flight at first, more when it reads what it asked for, and never more than
-        is agreed.
+        A session may have few requests in flight at first, more when it reads its replies, and never more than the
+        maximum.
         """
         stage = self.stage(sessionLimits=SessionLimits(maxInFlight=40))
         client = stage.client()
@@ -82,8 +82,8 @@ class WindowTests(SessionTestCase):
 
     def test_window(self) -> None:
         """
-        A client that leaves much unread may have fewer requests in flight, so that the values it asked for do not all
-        come here at once.
+        A session that leaves much unread may have fewer requests in flight, so that not all the values it requests
+        arrive at once.
         """
         stage = self.stage(sessionLimits=SessionLimits(unreadSoft=1000))
         client = stage.client()
@@ -105,8 +105,8 @@ class WindowTests(SessionTestCase):
 
     def test_largeReplies(self) -> None:
         """
-        A client that asks for large values has few requests in flight, though it reads; when they are small again it
-        may have more.
+        A session that requests large values has few requests in flight although it reads. When values are small again,
+        it may have more.
         """
         stage = self.stage()
         self.patch(ordering, "BATCH", 50000)
@@ -133,14 +133,14 @@ class LossTests(SessionTestCase):
 
     def lose(self, stage: Stage) -> None:
         """
-        Lose the connection, and let another be made.
+        Lose the connection, and let another one be made.
         """
         stage.line.lose()
         stage.turns()
 
     def test_read(self) -> None:
         """
-        Reads are asked again over another connection, and answered once.
+        Reads are sent again on another connection and get one reply each.
         """
         stage = self.stage()
         client = stage.client()
@@ -153,7 +153,7 @@ class LossTests(SessionTestCase):
 
     def test_write(self) -> None:
         """
-        What is not a read is not sent again: it may have been executed.
+        Writes are not sent again, because they may have been executed.
         """
         stage = self.stage()
         client = stage.client()
@@ -165,7 +165,8 @@ class LossTests(SessionTestCase):
     @covers("5")
     def test_order(self) -> None:
         """
-        The order holds over a loss: reads, errors of writes, what is answered here, and what was asked later.
+        The order holds after a loss: replies to reads, errors of writes, replies of the proxy itself, and replies to
+        later requests.
         """
         stage = self.stage()
         client = stage.client()
@@ -177,7 +178,7 @@ class LossTests(SessionTestCase):
 
     def test_twice(self) -> None:
         """
-        A read that met two lost connections is given up.
+        A read whose connection was lost twice gets an error.
         """
         stage = self.stage()
         client = stage.client()
@@ -190,7 +191,8 @@ class LossTests(SessionTestCase):
 
     def test_twicePartly(self) -> None:
         """
-        The order holds when a second loss meets the part of a run that had room on the second connection.
+        The order holds if the second loss concerns only those of the merged gets for which the second connection had
+        capacity.
         """
         stage = self.stage(depth=4)
         client, other = stage.client(), stage.client()
@@ -204,9 +206,9 @@ class LossTests(SessionTestCase):
         stage.serve()
         self.assertEqual((client.take(), other.take()), (LOST * 3 + get(b"key3"), get(b"other")))
 
-    def test_againChecked(self) -> None:
+    def test_retryChecked(self) -> None:
         """
-        What is asked again is answered with the value of its key, like what is asked for the first time.
+        The reply to a request that was sent again is compared with its key too.
         """
         stage = self.stage()
         client = stage.client()
@@ -219,7 +221,7 @@ class LossTests(SessionTestCase):
 
     def test_partly(self) -> None:
         """
-        Of a run that was partly answered the rest is asked again.
+        Of merged gets, those without a reply are sent again.
         """
         stage = self.stage()
         client = stage.client()
@@ -233,7 +235,7 @@ class LossTests(SessionTestCase):
     @covers("14")
     def test_value(self) -> None:
         """
-        A client that has part of a value is closed: there is no other way to tell it. The others are answered.
+        A client that has received a part of a value is closed, because no error can follow. Others get their replies.
         """
         stage = self.stage()
         client, other = stage.client(), stage.client()
@@ -247,7 +249,7 @@ class LossTests(SessionTestCase):
 
     def test_valueBehindAnswers(self) -> None:
         """
-        It gets what was answered before, and all that there is of the value, before it is closed.
+        It gets all bytes that have arrived before it is closed.
         """
         stage = self.stage()
         client = stage.client()
@@ -263,7 +265,7 @@ class LossTests(SessionTestCase):
 
     def test_valueUnread(self) -> None:
         """
-        It is not waited for when it does not read.
+        It is closed at once if it does not read.
         """
         stage = self.stage()
         client = stage.client()
@@ -276,7 +278,7 @@ class LossTests(SessionTestCase):
 
     def test_capacity(self) -> None:
         """
-        What is to be asked again waits for room like everything else.
+        Requests that are sent again wait for a connection with capacity like all others.
         """
         stage = self.stage(maximum=3, minimum=3, depth=4)
         clients = [stage.client() for _ in range(3)]
@@ -293,7 +295,7 @@ class LossTests(SessionTestCase):
 
     def test_refused(self) -> None:
         """
-        When there is no other connection they are refused, in their places.
+        If there is no other connection, the requests get errors in their places.
         """
         stage = self.stage()
         client = stage.client()
@@ -305,7 +307,7 @@ class LossTests(SessionTestCase):
 
     def test_flapping(self) -> None:
         """
-        A server that hangs up on a new connection is down for the time being: no read runs in circles.
+        A server that closes a new connection counts as down for a while, so a read is not sent again and again.
         """
         stage = Stage()
         client = stage.client()
@@ -318,8 +320,8 @@ class LossTests(SessionTestCase):
     @covers("16")
     def test_wrong(self) -> None:
         """
-        A connection that says what it does not owe answers nobody: reads are asked elsewhere, the rest gets a line that
-        does not tell what was said.
+        A connection that delivers invalid bytes is closed. Reads are sent again, other requests get an error that does
+        not contain these bytes.
         """
         stage = self.stage()
         client, other = stage.client(), stage.client()
@@ -333,7 +335,7 @@ class LossTests(SessionTestCase):
 
     def test_closedNotEnded(self) -> None:
         """
-        Nothing is sent on a connection that was closed for what it said, even before its end is known.
+        Nothing is sent on a connection that was closed for invalid bytes, even before C{connectionLost} is called.
         """
         stage = self.stage()
         client, other = stage.client(), stage.client()
@@ -345,7 +347,7 @@ class LossTests(SessionTestCase):
 
     def test_refusedUnread(self) -> None:
         """
-        A client that does not read is refused what was to be asked again like any other.
+        Requests of a client that does not read get errors too if they cannot be sent again.
         """
         stage = self.stage(sessionLimits=SessionLimits(unreadSoft=100))
         client = stage.client()
@@ -368,7 +370,7 @@ class TimeoutTests(SessionTestCase):
     @covers("2", "17")
     def test_frozen(self) -> None:
         """
-        Requests to a server that does not answer cost their timeout, and are not asked again.
+        Requests to a server that does not reply get an error after the request timeout and are not sent again.
         """
         stage = self.stage(requestTimeout=0.5)
         client, other = stage.client(), stage.client()
@@ -384,7 +386,7 @@ class TimeoutTests(SessionTestCase):
     @covers("14")
     def test_frozenInAValue(self) -> None:
         """
-        A client that has part of a value when its time is over is closed; the others have their line of error.
+        A client that has received a part of a value is closed after the timeout. Others get an error.
         """
         stage = self.stage(requestTimeout=0.5)
         client, other = stage.client(), stage.client()
@@ -400,8 +402,8 @@ class TimeoutTests(SessionTestCase):
     @covers("17")
     def test_frozenOne(self) -> None:
         """
-        Of two servers one answers nothing any more, though it can be reached: that costs its share of the requests
-        their time once. What is asked after that goes to the other one, until it answers again.
+        If one of two servers stops replying, only the requests in flight there time out. Later requests go to the other
+        server until the first one replies again.
         """
         stage = self.stage(2, requestTimeout=0.5)
         frozen, well = stage.servers

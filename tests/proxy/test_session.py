@@ -33,7 +33,7 @@ class RequestsTests(SessionTestCase):
     @covers("16")
     def test_each(self) -> None:
         """
-        Every kind of request gets its answer.
+        Every kind of request gets its reply.
         """
         for servers in (1, 3):
             stage = self.stage(servers, maxItemSize=2048)
@@ -44,7 +44,7 @@ class RequestsTests(SessionTestCase):
     @covers("5")
     def test_pipelined(self) -> None:
         """
-        Requests of all kinds in one packet are answered in their order.
+        Requests of all kinds that arrive in one packet get their replies in their order.
         """
         requests = b"".join(request for request, _ in EXCHANGES) * 3
         for servers in (1, 3):
@@ -54,7 +54,7 @@ class RequestsTests(SessionTestCase):
     @covers("5", "11")
     def test_pieces(self) -> None:
         """
-        They are when they come in pieces, too, and when the servers answer in pieces.
+        The same when requests and replies arrive in pieces.
         """
         requests = b"".join(request for request, _ in EXCHANGES)
         expected = b"".join(reply for _, reply in EXCHANGES)
@@ -71,7 +71,8 @@ class RequestsTests(SessionTestCase):
 
     def test_sameConnection(self) -> None:
         """
-        What a client pipelines goes over one connection, so that it reads what it wrote before.
+        Pipelined requests of a client are sent on one connection, so that a get returns what a set before it has
+        stored.
         """
         stage = self.stage(maximum=3, minimum=3)
         client = stage.client()
@@ -83,7 +84,7 @@ class RequestsTests(SessionTestCase):
 
     def test_statistics(self) -> None:
         """
-        Our own numbers are told when all before them is answered, and what is asked behind them comes behind them.
+        The reply to C{stats} is written behind the replies to all requests before it, and before those behind it.
         """
         stage = self.stage()
         client = stage.client()
@@ -100,7 +101,7 @@ class RequestsTests(SessionTestCase):
     @covers("18")
     def test_longRun(self) -> None:
         """
-        More requests in one packet than may be in flight are answered all.
+        All requests of a packet with more than the allowed number in flight get their replies.
         """
         stage = self.stage()
         names = keys(1000)
@@ -108,7 +109,7 @@ class RequestsTests(SessionTestCase):
 
     def test_values(self) -> None:
         """
-        The values of these tests are what they should be: each its own, and full of what looks like the protocol.
+        Each key of these tests has a different value, which contains bytes that look like the protocol.
         """
         self.assertEqual(len({value(name) for name in keys(50)}), 50)
         self.assertIn(b"\r\nEND\r\nVALUE zzzz 0 3\r\n", value(b"zzzz"))
@@ -122,7 +123,7 @@ class TooLargeTests(SessionTestCase):
     @covers("15")
     def test_tooLarge(self) -> None:
         """
-        A value that is too large is not kept while it comes, and answered when all of it has come.
+        The bytes of the value are dropped as they arrive. The error is written when all have arrived.
         """
         stage = self.stage(maxItemSize=2048)
         client = stage.client()
@@ -135,7 +136,7 @@ class TooLargeTests(SessionTestCase):
 
     def test_tooLargeReplaces(self) -> None:
         """
-        What a value was to replace is gone although the value itself is too large, and the reply to that is not shown.
+        The old value of the key is deleted. The client gets the error and not the reply to the delete.
         """
         stage = self.stage(maxItemSize=2048)
         client = stage.client()
@@ -146,7 +147,7 @@ class TooLargeTests(SessionTestCase):
 
     def test_tooLargeWhenDown(self) -> None:
         """
-        A value that is too large is answered when there is no server, too.
+        The client gets the same error when no server can be reached.
         """
         stage = self.stage(maxItemSize=2048)
         client = stage.client()
@@ -158,7 +159,7 @@ class TooLargeTests(SessionTestCase):
 
     def test_swallowing(self) -> None:
         """
-        A value that is being swallowed while reads are asked again is answered behind them.
+        The error stands behind the replies to gets that are sent again while the value arrives.
         """
         stage = self.stage(maxItemSize=2048)
         client = stage.client()
@@ -171,7 +172,7 @@ class TooLargeTests(SessionTestCase):
 
     def test_swallowingRefused(self) -> None:
         """
-        The same when they are refused.
+        The error stands behind the errors of gets that cannot be sent again.
         """
         stage = self.stage(maxItemSize=2048)
         client = stage.client()
@@ -191,8 +192,8 @@ class CapacityTests(SessionTestCase):
     @covers("8")
     def test_capacity(self) -> None:
         """
-        Clients that ask for much more than there is room for are all answered, and no connection ever carries more than
-        it may.
+        All clients get their replies although they send many more requests than the connections can carry. No
+        connection ever carries more than its depth.
         """
         stage = self.stage(maximum=3, minimum=3, depth=2)
         clients = [stage.client() for _ in range(10)]
@@ -212,7 +213,7 @@ class CapacityTests(SessionTestCase):
 
     def test_inTurn(self) -> None:
         """
-        Who waits longest is served first, and who has much to ask lets the others have their turn.
+        The session that waits longest is served first. A session with many requests waits again after each connection.
         """
         stage = self.stage(depth=1)
         greedy, second, third = (stage.client() for _ in range(3))
@@ -225,7 +226,7 @@ class CapacityTests(SessionTestCase):
 
     def test_othersWait(self) -> None:
         """
-        A session whose turn it is sends, however many others still wait.
+        A session that got a connection sends although others still wait.
         """
         stage = self.stage(depth=1)
         clients = [stage.client() for _ in range(5)]
@@ -236,7 +237,7 @@ class CapacityTests(SessionTestCase):
 
     def test_inVain(self) -> None:
         """
-        Who has waited too long gets an error line for each request, in their places; then things are as before.
+        Each request of a session that has waited too long gets an error in its place. Later requests are served.
         """
         stage = self.stage(depth=1, waitTimeout=0.5)
         other, client = stage.client(), stage.client()
@@ -253,22 +254,22 @@ class CapacityTests(SessionTestCase):
 
     def test_inVainAltogether(self) -> None:
         """
-        Requests that are not sent as they came are refused with the others: nobody waits a second time for them.
+        Requests that are not forwarded as they came are refused with the others and do not wait a second time.
         """
         stage = self.stage(depth=1, waitTimeout=0.5, maxItemSize=100)
         other, client = stage.client(), stage.client()
         other.send(b"get a\r\n")
         client.send(put(b"big", 200) + b"get b\r\nget " + b" ".join(keys(60)) + b"\r\n")
         stage.clock.advance(0.5)
-        told = client.take().splitlines(True)
-        self.assertEqual((told[0], len(told)), (TOO_LARGE, 3))
-        self.assertEqual(told[1], told[2])
+        received = client.take().splitlines(True)
+        self.assertEqual((received[0], len(received)), (TOO_LARGE, 3))
+        self.assertEqual(received[1], received[2])
         self.assertEqual(stage.pool.waiters.count, 0)
         stage.serve()
 
     def test_tooManyWaiting(self) -> None:
         """
-        One request more than may wait is refused, and only that.
+        A session that would be one waiter too many is refused. The waiters are served.
         """
         stage = self.stage(depth=1, maxWaiting=1)
         clients = [stage.client() for _ in range(3)]
@@ -283,7 +284,8 @@ class CapacityTests(SessionTestCase):
     @covers("20")
     def test_down(self) -> None:
         """
-        While no server can be reached requests are refused at once, one line each; when one is back they are answered.
+        While no server can be reached each request gets an error at once. When a server is up again, requests are
+        served.
         """
         stage = self.stage(start=False)
         (server,) = stage.servers
@@ -299,7 +301,7 @@ class CapacityTests(SessionTestCase):
 
     def test_firstDial(self) -> None:
         """
-        Before the first connection is there, requests wait for it.
+        Requests wait for the first connection.
         """
         stage = self.stage(start=False)
         client = stage.client()
@@ -311,7 +313,7 @@ class CapacityTests(SessionTestCase):
 
     def test_together(self) -> None:
         """
-        Two who ask in one turn share a connection, for which no other is dialed while there is an idle one.
+        Two clients whose requests arrive in one turn share a connection. No other is dialed while there is an idle one.
         """
 
         class Telling(Line):
@@ -345,7 +347,7 @@ class CapacityTests(SessionTestCase):
     @covers("27")
     def test_serverRemoved(self) -> None:
         """
-        Without any server every request has its answer, too.
+        Without any server every request gets an error.
         """
         stage = self.stage()
         client = stage.client()
@@ -356,7 +358,7 @@ class CapacityTests(SessionTestCase):
 
     def test_poolClosed(self) -> None:
         """
-        Requests that wait when the pool closes, and those that come later, are answered.
+        Requests that wait when the pool closes, and requests that arrive later, get errors.
         """
         stage = self.stage(depth=1)
         clients = [stage.client() for _ in range(3)]
@@ -372,7 +374,7 @@ class CapacityTests(SessionTestCase):
 
     def test_start(self) -> None:
         """
-        A connection whose handshake is done is idle once: given away, it is idle no more.
+        A connection is offered once when its handshake is done, so two sessions do not get the same idle connection.
         """
         stage = self.stage(minimum=2, maximum=2)
         assertTidy(self, stage.pool)
@@ -389,8 +391,8 @@ class CapacityTests(SessionTestCase):
     @covers("18")
     def test_grantedInVain(self) -> None:
         """
-        A connection that is given to a session which cannot use it, because its client stopped reading meanwhile, goes
-        to the next one.
+        A connection that is granted to a session which cannot use it, because its client stopped reading meanwhile,
+        goes to the next waiter.
         """
         stage = self.stage(depth=1, sessionLimits=SessionLimits(unreadSoft=1000))
         other, client, third = (stage.client() for _ in range(3))
@@ -411,7 +413,8 @@ class CapacityTests(SessionTestCase):
 
     def test_retired(self) -> None:
         """
-        A connection that is to be replaced answers what it carries; what is asked meanwhile goes over the new one.
+        A connection that is retired still delivers the replies to its requests in flight. Later requests are sent on
+        another connection.
         """
         stage = self.stage()
         client, other = stage.client(), stage.client()

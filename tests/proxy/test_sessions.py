@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.proxy.test_sessions -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests for L{txconnpool.proxy.sessions}: who may come, what is asked of every server, how all end.
+Tests for L{txconnpool.proxy.sessions}: which clients are accepted, statistics, broadcasts, and the end of all sessions.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from txconnpool.proxy.flow import SessionLimits
 from txconnpool.proxy.sessions import FAREWELL
 
 
-class RoomTests(SessionTestCase):
+class AcceptanceTests(SessionTestCase):
     """
     Tests for the bound on clients, and on files.
     """
 
     def test_tooMany(self) -> None:
         """
-        One client more than may be is told so and closed; when another has left there is room again.
+        A client beyond the maximum gets an error and is closed. When another client has left, a new one is accepted.
         """
         stage = self.stage(sessionLimits=SessionLimits(maxClients=2))
         first, _ = stage.client(), stage.client()
@@ -43,7 +43,8 @@ class RoomTests(SessionTestCase):
     @covers("21")
     def test_fewFiles(self) -> None:
         """
-        While the process has few files left to open clients are refused, which is logged once; those that are in stay.
+        While the process can open only a few more files, clients are refused, which is logged once. Clients that are
+        connected stay.
         """
         stage = self.stage()
         old = stage.client()
@@ -63,14 +64,14 @@ class RoomTests(SessionTestCase):
             self.assertEqual(stage.ask(old, b"get a\r\n"), get(b"a"))
             left[0] = 100
             self.assertEqual(stage.ask(stage.client(), b"get a\r\n"), get(b"a"))
-        told = [event["what"] for event in events if event["log_namespace"].startswith("txconnpool")]
-        self.assertEqual(told, ["clients are refused: the process may open no more files", "clients are welcome again"])
+        what = [event["what"] for event in events if event["log_namespace"].startswith("txconnpool")]
+        self.assertEqual(what, ["clients are refused: the process may open no more files", "clients are welcome again"])
         self.assertEqual((stage.sessions.accepted, stage.sessions.refused), (5, 3))
 
     @covers("21")
     def test_noFiles(self) -> None:
         """
-        If no file can be opened at all, that is few.
+        Clients are also refused if no file can be opened at all.
         """
 
         def refuse(path: str, flags: int) -> int:
@@ -82,14 +83,14 @@ class RoomTests(SessionTestCase):
 
     def test_noLimit(self) -> None:
         """
-        Where there is no limit, files are never few.
+        If the system has no limit, clients are never refused for it.
         """
         self.patch(resource, "getrlimit", lambda kind: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         self.assertFalse(sessions.scarce())
 
     def test_tooManyAndSlow(self) -> None:
         """
-        One client more than may be that does not take the news is not waited for.
+        A refused client that does not read the error is closed after some time.
         """
         stage = self.stage(sessionLimits=SessionLimits(maxClients=0))
         client = Pipe(stage.clock)
@@ -101,14 +102,14 @@ class RoomTests(SessionTestCase):
         self.assertEqual((client.connected, client.aborted), (False, True))
 
 
-class EverywhereTests(SessionTestCase):
+class BroadcastTests(SessionTestCase):
     """
     Tests for requests to all servers.
     """
 
     def test_all(self) -> None:
         """
-        Every server is asked, the client has one answer.
+        Every server gets the request, and the client gets one reply.
         """
         stage = self.stage(3)
         client = stage.client()
@@ -118,7 +119,8 @@ class EverywhereTests(SessionTestCase):
     @covers("29")
     def test_order(self) -> None:
         """
-        It waits for what was asked before it, and what comes behind it waits for all servers.
+        The request is sent when all requests before it are answered. Those behind it are sent when all servers have
+        replied.
         """
         stage = self.stage(2)
         client = stage.client()
@@ -136,7 +138,7 @@ class EverywhereTests(SessionTestCase):
 
     def test_noreply(self) -> None:
         """
-        Who wants no answer gets none, in failure too.
+        A client that asked for silence gets neither replies nor errors.
         """
         stage = self.stage(2)
         client = stage.client()
@@ -148,7 +150,7 @@ class EverywhereTests(SessionTestCase):
 
     def test_error(self) -> None:
         """
-        One server's error is everybody's.
+        If one server replies with an error, the client gets this error.
         """
         stage = self.stage(2)
         client = stage.client()
@@ -161,7 +163,7 @@ class EverywhereTests(SessionTestCase):
     @covers("27")
     def test_down(self) -> None:
         """
-        When one server is down, the client is told which.
+        If one server is down, the client gets an error with its name.
         """
         stage = self.stage(2)
         stage.servers[1].mode = "refuse"
@@ -173,7 +175,7 @@ class EverywhereTests(SessionTestCase):
 
     def test_lost(self) -> None:
         """
-        A connection that is lost on the way is an error; the session goes on.
+        If a connection is lost, the client gets an error. The session continues.
         """
         stage = self.stage(2)
         client = stage.client()
@@ -184,7 +186,7 @@ class EverywhereTests(SessionTestCase):
 
     def test_vanished(self) -> None:
         """
-        A client that is gone when the servers answer does no harm.
+        A client may disconnect before the servers reply.
         """
         stage = self.stage(2)
         client = stage.client()
@@ -195,7 +197,7 @@ class EverywhereTests(SessionTestCase):
 
     def test_fullConnection(self) -> None:
         """
-        Connections that carry as much as they may still take it.
+        The request is also sent on connections that carry as much as their depth allows.
         """
         stage = self.stage(2, depth=1)
         clients = [stage.client() for _ in range(3)]
@@ -210,13 +212,12 @@ class EverywhereTests(SessionTestCase):
 
 class StatisticsTests(SessionTestCase):
     """
-    Tests for numbers that a client asks for: our own, and those of the servers.
+    Tests for statistics of the proxy and of servers that a client requests.
     """
 
     def test_inTurn(self) -> None:
         """
-        A client who asks for our own numbers again and again is told them once in a turn of the reactor, so that others
-        have theirs between.
+        A client that requests statistics many times gets one reply in each turn of the reactor.
         """
         stage = self.stage()
         client = stage.client()
@@ -234,7 +235,7 @@ class StatisticsTests(SessionTestCase):
 
     def test_nobody(self) -> None:
         """
-        A client who is gone when numbers are told is no harm.
+        A client may disconnect before it gets statistics.
         """
         stage = self.stage()
         client = stage.client()
@@ -245,7 +246,7 @@ class StatisticsTests(SessionTestCase):
 
     def test_none(self) -> None:
         """
-        When numbers cannot be told, the client is, and the log tells why.
+        If statistics fail, the client gets an error, and the log has the reason.
         """
         stage = self.stage()
         stage.sessions.report = lambda words: fail(ZeroDivisionError("oops"))
@@ -255,7 +256,7 @@ class StatisticsTests(SessionTestCase):
 
     def test_later(self) -> None:
         """
-        Numbers may have to be asked for elsewhere: what is behind them waits.
+        Statistics may be available later. Replies to later requests wait for them.
         """
         stage = self.stage()
         later: Deferred[list[tuple[str, int]]] = Deferred()
@@ -268,7 +269,7 @@ class StatisticsTests(SessionTestCase):
 
     def test_server(self) -> None:
         """
-        C{stats upstream} asks the server, with the words behind it, and gives its answer as it is.
+        C{stats upstream} asks the server with the words behind it and returns its reply unchanged.
         """
         stage = self.stage()
         client = stage.client()
@@ -281,7 +282,7 @@ class StatisticsTests(SessionTestCase):
 
     def test_servers(self) -> None:
         """
-        Of several servers, the names have their number.
+        With several servers, names begin with the number of the server.
         """
         stage = self.stage(2)
         client = stage.client()
@@ -294,7 +295,7 @@ class StatisticsTests(SessionTestCase):
 
     def test_lost(self) -> None:
         """
-        A server that goes away meanwhile has an error in its place.
+        A server whose connection is lost has an error in its place.
         """
         stage = self.stage(2)
         client = stage.client()
@@ -312,7 +313,8 @@ class StatisticsTests(SessionTestCase):
 
     def test_refused(self) -> None:
         """
-        What would change a server, or tell what others keep there, is not asked; nor is one that is down.
+        Statistics that would change a server, or that show keys of others, are refused. A server that is down gives an
+        error.
         """
         stage = self.stage()
         client = stage.client()
@@ -335,13 +337,13 @@ class DrainTests(SessionTestCase):
 
     def test_none(self) -> None:
         """
-        Without sessions there is nothing to wait for.
+        Without sessions C{drain} ends at once.
         """
         self.assertIsNone(self.successResultOf(self.stage().sessions.drain()))
 
     def test_drain(self) -> None:
         """
-        What was read is answered, then sessions are closed; those that are owed nothing at once.
+        Sessions are closed when the requests that were read are answered, idle ones at once.
         """
         stage = self.stage(depth=1)
         busy, waiting, idle, half = (stage.client() for _ in range(4))
@@ -361,7 +363,7 @@ class DrainTests(SessionTestCase):
 
     def test_statistics(self) -> None:
         """
-        What is asked of us, or of all servers, is answered before the end, too.
+        Statistics and broadcasts are answered before the end too.
         """
         stage = self.stage(2)
         client = stage.client()
@@ -373,7 +375,7 @@ class DrainTests(SessionTestCase):
 
     def test_abort(self) -> None:
         """
-        Sessions that do not end in time are closed by force.
+        C{abort} closes the sessions that have not ended.
         """
         stage = self.stage()
         busy, slow = stage.client(), stage.client()
