@@ -93,7 +93,8 @@ class PackagingTests(SynchronousTestCase):
             *sources("txconnpool"),
             *sources("tests"),
             *sources("conf", "connpool.*"),
-            *("LICENSE", "CHANGES.rst", "README.rst", "setup.cfg", "pyproject.toml", "MANIFEST.in"),
+            *("LICENSE", "CHANGES.rst", "README.rst", "txconnpool/README.rst"),
+            *("setup.cfg", "pyproject.toml", "MANIFEST.in"),
             *(*DATA, "twisted/plugins/txconnpool_plugin.py"),
         }
         self.assertEqual(expected - names, set())
