@@ -1,6 +1,6 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-memcached's text protocols.
+The dialect of memcached's text protocol, classic and meta commands.
 """
 
 from __future__ import annotations

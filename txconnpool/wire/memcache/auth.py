@@ -1,12 +1,12 @@
 # -*- test-case-name: tests.wire.memcache.test_auth -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-The login of memcached's text protocol (its option C{-Y}): a C{set} of any key whose value is C{user password}, before
-anything else is said on a connection.
+The login of memcached's text protocol (option C{-Y}): a C{set} of any key whose value is C{user password}, before any
+other request on a connection.
 
-C{proto_text.c}, C{try_read_command_asciiauth} of 1.6.18, is followed byte for byte, its oddity included: of the answers
-to several failed attempts that arrive together it sends the last one only. Who is not let in is closed rather than
-listened to where memcached would read more than a login can need.
+The replies are those of C{try_read_command_asciiauth} in C{proto_text.c} of 1.6.18, byte for byte. This includes one
+peculiarity: of the replies to several failed attempts that arrive together, only the last one is sent. In one case the
+proxy differs: it closes the connection where memcached would read more bytes than a login can have.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from txconnpool.wire import ADMIT, ANSWER, CLOSE, MORE, Command, Frame, Login
 from txconnpool.wire.memcache.matching import MemcacheCommand
 from txconnpool.wire.memcache.replies import AUTH
 
-#: Bytes of a line without an end, and of a user and password, at most.
+#: The maximum length of a line without an end, and of a user and password, in bytes.
 LINE_MAX: Final = 2048
 
 STORED: Final = b"STORED\r\n"
@@ -30,7 +30,7 @@ BAD_END: Final = b"CLIENT_ERROR bad command line termination\r\n"
 
 def loginRequest(login: Login) -> tuple[MemcacheCommand, bytes]:
     """
-    @return: the request with which a client logs in, with its command.
+    @return: the command and the bytes of the request that logs in to a server.
     """
     token = b" ".join(login)
     return AUTH, b"set auth 0 0 %d\r\n%s\r\n" % (len(token), token)
@@ -45,16 +45,16 @@ class LoginReader:
 
     def __init__(self, check: Callable[[Login | None], bool]) -> None:
         """
-        @param check: called with the user and password of each attempt, or C{None} if they could not be read; returns
-            whether the client is let in.
+        @param check: called with the user and password of each attempt, or C{None} if they could not be read. Returns
+            whether the client is logged in.
         """
         self._check = check
 
     def read(self, data: bytes, pos: int, room: int) -> Frame:
         """
-        Look at a client's bytes from C{pos}, as L{IRequestReader.read<txconnpool.wire.IRequestReader.read>} does.
+        Read a client's bytes from C{pos}, see L{IRequestReader.read<txconnpool.wire.IRequestReader.read>}.
 
-        @return: C{ADMIT} when the client is let in, or a directive.
+        @return: the frame; with C{ADMIT} if the client is logged in.
         """
         end, answer = pos, b""
         while True:
@@ -67,15 +67,15 @@ class LoginReader:
 
     def forwarded(self, command: Command) -> None:
         """
-        Never called: no command of memcached needs a connection of its own.
+        Not called: no command of memcached needs a connection of its own.
         """
 
     def _attempt(self, data: bytes, pos: int) -> Frame:
         """
-        Look at one attempt to say something.
+        Read one attempt to log in, or another request.
         """
         if len(data) - pos < 2:
-            return MORE, pos, 0, 2  # memcached does not look at a single byte
+            return MORE, pos, 0, 2  # memcached does not process a single byte
         newline = data.find(b"\n", pos)
         if newline < 0:
             return (MORE, pos, 0, 0) if len(data) - pos <= LINE_MAX else (CLOSE, len(data), 0, b"")
@@ -93,7 +93,7 @@ class LoginReader:
 
     def _verdict(self, block: bytes) -> bytes:
         """
-        Judge the data block of a login.
+        @return: the reply to a login with this data block.
         """
         error = BAD_END
         login: Login | None = None
@@ -108,6 +108,6 @@ class LoginReader:
 
 def _words(line: bytes) -> list[bytes]:
     """
-    What memcached takes for words: up to a NUL byte, between spaces.
+    @return: the words of a line as memcached splits it: separated by spaces, up to a NUL byte.
     """
     return [word for word in line.partition(b"\0")[0].split(b" ") if word]

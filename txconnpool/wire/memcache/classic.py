@@ -1,14 +1,15 @@
 # -*- test-case-name: tests.wire.memcache.test_dialect -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-The classic commands of memcached, checked word for word as memcached 1.6 checks them.
+The classic commands of memcached: requests are checked with the rules of memcached 1.6.
 
-Every check is a function of the words of a line and where the line stands, and gives a L{Frame}. What memcached would
-refuse is answered in its own bytes (C{proto_text.c} of 1.6.18), in its own order of precedence, for C{noreply} with
-silence where it is silent. For data blocks it is 1.6.40 that is followed: one error for a request, whose data block is
-swallowed if its length could be read; earlier servers took the block for commands.
+Each check is a function of the words of a line and the position of the line, and returns a L{Frame}. A request that
+memcached would reject is answered with the same bytes (C{proto_text.c} of 1.6.18), with the same precedence of errors,
+and without a reply to C{noreply} where memcached sends none. For data blocks the checks follow 1.6.40: a request has
+one error, and its data block is discarded if its length could be read. Earlier versions interpret the data block as
+commands.
 
-Numbers are stricter than C{strtol}: digits only, no C{+5}, no tab before, no wrapping round at 2**32.
+Numbers are stricter than C{strtol}: digits only, no C{+5}, no leading tab, no overflow at C{2 ** 32}.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from txconnpool.wire.memcache import replies
 from txconnpool.wire.memcache.matching import EVERYTHING, MemcacheCommand
 from txconnpool.wire.memcache.replies import SEVERAL, SILENT, TOO_LARGE, TOO_LARGE_DELETE
 
-#: Bytes of a key, at most (C{memcached.h}, C{KEY_MAX_LENGTH}).
+#: The maximum length of a key, in bytes (C{memcached.h}, C{KEY_MAX_LENGTH}).
 KEY_MAX: Final = 250
 
-#: Keys that one request asks a server for, at most. What asks for more is sent in parts: each key may have a value as
-#: large as there are, and a reply cannot be stopped once it is asked for.
+#: The maximum number of keys in a request to a server. A request with more keys is sent in parts: each value may have
+#: the maximum size, and a reply cannot be stopped after its request was sent.
 PART_KEYS: Final = 50
 
-#: The largest length of a data block that memcached reads at all (C{INT_MAX - 2}).
+#: The maximum length of a data block that memcached accepts to read (C{INT_MAX - 2}).
 LENGTH_MAX: Final = (1 << 31) - 3
 
 INT32: Final = (-(1 << 31), (1 << 31) - 1)
@@ -45,13 +46,13 @@ BAD_DELETE: Final = b"CLIENT_ERROR bad command line format.  Usage: delete <key>
 
 _GOOD_KEY: Final = re.compile(rb"[^\x00-\x20\x7f]{1,%d}" % KEY_MAX).fullmatch
 
-#: A check: C{(words, data, pos, stop, maxItemSize)}, where C{data[pos:stop]} is the line, its end included.
+#: A check, called with C{(words, data, pos, stop, maxItemSize)}. C{data[pos:stop]} is the line including its end.
 Check: TypeAlias = Callable[[list[bytes], bytes, int, int, int], Frame]
 
 
 def number(word: bytes, bounds: tuple[int, int]) -> int | None:
     """
-    The number that C{word} stands for, or C{None} if it is none within C{bounds}.
+    @return: the value of a decimal number, or C{None} if C{word} is not one within C{bounds}.
     """
     low, high = bounds
     if not word.isdigit() and not (low < 0 and word.startswith(b"-") and word[1:].isdigit()):
@@ -62,18 +63,18 @@ def number(word: bytes, bounds: tuple[int, int]) -> int | None:
 
 def badKey(key: bytes) -> bool:
     """
-    Whether memcached would refuse the key; also one with a NUL byte, at which some versions end the line.
+    @return: whether memcached rejects the key. Keys with a NUL byte are rejected too: some versions end the line there.
     """
     return len(key) > KEY_MAX or 0 in key
 
 
 def checkKey(key: bytes) -> bytes:
     """
-    Check a key before it becomes part of a request: memcached would take a space in it for the end of the key.
+    Check a key before it becomes part of a request: memcached would interpret a space as the end of the key.
 
     @return: the key.
 
-    @raise ValueError: it is empty, too long, or has a space or a control character in it.
+    @raise ValueError: it is empty, too long, or contains a space or a control character.
     """
     if not _GOOD_KEY(key):
         raise ValueError(f"not a key of 1 to {KEY_MAX} bytes without spaces and control characters: {key!r}")
@@ -82,28 +83,28 @@ def checkKey(key: bytes) -> bytes:
 
 def answer(stop: int, line: bytes, silent: bool = False) -> Frame:
     """
-    The frame of a request that is answered here, unless it asked for silence.
+    @return: the frame of a request that is answered here; with an empty reply if the request is silent.
     """
     return ANSWER, stop, 0, b"" if silent else line
 
 
 def forward(command: MemcacheCommand, line: bytes, data: bytes, pos: int, stop: int) -> Frame:
     """
-    The frame of a request of one line, to be sent as C{line}.
+    @return: the frame of a request without a data block, which is sent as C{line}.
     """
     return command, stop, 1, None if data[pos:stop] == line else line
 
 
 def joined(words: list[bytes]) -> bytes:
     """
-    The line of these words.
+    @return: a line of these words.
     """
     return b" ".join(words) + b"\r\n"
 
 
 def inParts(command: MemcacheCommand, head: list[bytes], keys: list[bytes], stop: int) -> Frame:
     """
-    The frame of a retrieval of many keys, which is sent as several requests of C{PART_KEYS} keys each.
+    @return: the frame of a retrieval with many keys, which is sent as several requests with C{PART_KEYS} keys each.
     """
     starts = range(0, len(keys), PART_KEYS)
     parts = [joined([*head, *keys[start : start + PART_KEYS]]) for start in starts]
@@ -115,12 +116,12 @@ def forwardBlock(
     limit: int, replaces: bool,
 ) -> Frame:  # fmt: skip
     """
-    The frame of a request with a data block, to be sent as the line of C{words} and the block.
+    Create the frame of a request with a data block, which is sent as a line of C{words} and the block.
 
-    @param error: what is wrong with the line, or C{b""}: it is answered when the block was swallowed.
-    @param replaces: whether it would replace any value there is. memcached drops that one when the new one is too
-        large, so that a client which sees no error does not go on to see the old one (C{proto_text.c},
-        C{process_update_command}).
+    @param error: the error of the line, which is the reply after the data block was discarded; C{b""} if there is none.
+    @param replaces: whether the request would replace an existing value unconditionally. If the new value is too large,
+        memcached deletes the old one, so that a client that gets no error does not read the old value later
+        (C{proto_text.c}, C{process_update_command}).
     """
     silent = command.hidden is EVERYTHING
     end = stop + length + 2
@@ -148,7 +149,8 @@ def _retrieval(command: MemcacheCommand) -> Check:
         if len(words) > PART_KEYS + 1:
             return inParts(command, words[:1], words[1:], stop)
         wanted = SEVERAL[command] if data.count(32, pos, stop) > 1 else command
-        # 1.6.40 no longer takes spaces before the command; and the keys are looked up again by where the line ends.
+        # 1.6.40 does not accept spaces before the command any more. The keys are later found by their positions, so the
+        # line must end with CR LF.
         return wanted, stop, 1, joined(words) if data[pos] == 32 or data[stop - 2] != 13 else None
 
     return check
@@ -211,7 +213,7 @@ def _delete(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) ->
     if not 2 <= len(words) <= 4:
         return answer(stop, ERROR)
     silent = len(words) > 2 and words[-1] == b"noreply"
-    # The number is a delay that was dropped ages ago; clients that still send 0 are suffered.
+    # The number is a delay, which memcached does not support any more. It accepts 0, which some clients still send.
     if words[2:] not in ([], [b"0"], [b"noreply"], [b"0", b"noreply"]):
         return answer(stop, BAD_DELETE, silent)
     if badKey(words[1]):

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.wire.memcache.test_dialect -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-The dialect of memcached: its classic and meta text protocols.
+The dialect of memcached's text protocol, classic and meta commands.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
     "Memcache",
 ]
 
-#: What a server tells about itself that any of our clients may know.
+#: The groups of a server's statistics that clients of the proxy may read.
 _HARMLESS: Final = frozenset(b"items slabs sizes settings conns extstore".split())
 
 _UNPRINTABLE: Final = re.compile(r"[^ -~]+")
@@ -43,9 +43,9 @@ _UNPRINTABLE: Final = re.compile(r"[^ -~]+")
 
 class Memcache:
     """
-    memcached's text and meta protocols, as spoken on one pool: an L{IDialect<txconnpool.wire.IDialect>}.
+    The dialect of one pool: an L{IDialect<txconnpool.wire.IDialect>}.
 
-    @cvar probe: the command and the request that any living server answers.
+    @cvar probe: the command and the bytes of a request that every running server answers.
     """
 
     commands = COMMANDS
@@ -66,40 +66,40 @@ class Memcache:
 
     def limit(self, maxItemSize: int, denied: frozenset[bytes], allowed: frozenset[bytes] | None) -> None:
         """
-        Set what is forwarded from now on, for the clients that there are too.
+        Set which requests are forwarded from now on, for existing clients too.
 
-        @param maxItemSize: bytes of a value, at most.
-        @param denied: commands that are answered with C{CLIENT_ERROR ... not allowed}.
-        @param allowed: the only commands that are not answered so; C{None} for all.
+        @param maxItemSize: the maximum size of a value, in bytes.
+        @param denied: commands that are rejected with C{CLIENT_ERROR ... not allowed}.
+        @param allowed: the only commands that are not rejected; C{None} for all.
         """
         self._reader.limit(maxItemSize, denied, allowed)
 
     def requestReader(self) -> RequestReader:
         """
-        @return: the reader of requests. It has no state, and is the same for all clients.
+        @return: the request reader. It has no state, and is the same for all clients.
         """
         return self._reader
 
     def loginReader(self, check: Callable[[Login | None], bool]) -> LoginReader:
         """
-        @return: the reader of the requests of a client that has to log in.
+        @return: the reader for a client that must log in.
         """
         return LoginReader(check)
 
     def replyReader(self) -> ReplyReader:
         """
-        @return: the reader of replies for a new connection.
+        @return: the reader for a new connection.
         """
         return ReplyReader()
 
     def handshake(self, login: Login | None) -> Generator[tuple[Command, bytes], bytes, str | None]:
         """
-        Ask for the version; log in if the server wants that.
+        Request the version, and log in if the server requires it.
 
-        A server that does not ask for a password does not get it: for a server without C{-Y} a login is a C{set},
-        which would show the password to every client.
+        The password is sent only to servers that require a login: for a server without C{-Y} a login is a C{set}, and
+        every client could read the password.
 
-        @raise LoginFailed: the server does not accept us.
+        @raise LoginFailed: the server rejects the user and password, or requires them and C{login} is C{None}.
         """
         if (yield self.probe) != UNAUTHENTICATED:
             return None if login is None else "asks for no password: upstream-auth is not used"
@@ -112,27 +112,27 @@ class Memcache:
 
     def error(self, kind: str, text: str) -> bytes:
         """
-        The line that tells a client that its request failed here.
+        @return: the error line for a request that failed in the proxy.
         """
         return b"SERVER_ERROR " + _UNPRINTABLE.sub(" ", text)[:200].encode() + b"\r\n"
 
     def statistics(self, items: Iterable[tuple[str, object]]) -> bytes:
         """
-        The reply to C{stats}.
+        @return: the reply to C{stats}.
         """
         lines = [f"STAT {name} {_UNPRINTABLE.sub(' ', str(value))}\r\n" for name, value in items]
         return "".join(lines).encode() + b"END\r\n"
 
     def unknownStatistics(self) -> bytes:
         """
-        @return: what memcached answers to C{stats} of a group that does not exist.
+        @return: memcached's reply to C{stats} with an unknown group.
         """
         return ERROR
 
     def serverStatistics(self, words: tuple[bytes, ...]) -> tuple[Command, bytes] | None:
         """
-        The request by which a server is asked for its own statistics, and the command of its reply; C{None} if it would
-        change something there, or tell what others have stored.
+        @return: the command and the bytes of a request for a server's own statistics; C{None} for groups that would
+            change the server, or reveal other clients' keys.
         """
         if len(words) > 1 or not _HARMLESS.issuperset(words):
             return None
@@ -140,7 +140,7 @@ class Memcache:
 
     def joinStatistics(self, replies: list[bytes]) -> bytes:
         """
-        One reply of those that several servers gave to that: the names begin with the number of the server.
+        @return: one reply in place of those of several servers. The number of the server is put before each name.
         """
         if len(replies) == 1:
             return replies[0]
@@ -155,7 +155,7 @@ class Memcache:
 
     def describe(self, request: bytes) -> tuple[str, list[bytes]]:
         """
-        What a request is about, for logs.
+        Describe a request for logs.
 
         @param request: a request or its beginning.
 

@@ -1,10 +1,10 @@
 # -*- test-case-name: tests.wire.memcache.test_matching -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-The replies of memcached found in the bytes of a server.
+Finds the replies of memcached in the bytes of a server.
 
-L{MemcacheCommand} is a command with what its replies look like; L{matchReplies} compares bytes with that, and
-L{ReplyReader} does so for one connection.
+L{MemcacheCommand} describes the replies to a command. L{matchReplies} compares received bytes with this description.
+L{ReplyReader<txconnpool.wire.memcache.replyreader.ReplyReader>} does so for one connection.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from typing import Any, Final, Protocol, TypeAlias
 from txconnpool.errors import WireError
 from txconnpool.wire import Command
 
-#: The C{match} of a compiled regular expression: it takes bytes and a position.
+#: The method C{match} of a compiled regular expression, called with bytes and a position.
 Matcher: TypeAlias = Callable[[bytes, int], Match[bytes] | None]
 
 #: Matches any reply.
 EVERYTHING: Final[Matcher] = re.compile(b"").match
 
-#: Bytes of one line of a server, at most. memcached builds lines in 1024 bytes (C{WRITE_BUFFER_SIZE}) and takes lines
-#: of 2048; what is longer is not a line but a stream that lost its frames.
+#: The maximum length of a line from a server, in bytes. memcached builds lines of at most 1024 bytes
+#: (C{WRITE_BUFFER_SIZE}) and accepts lines of 2048. Longer ones are a sign of a stream that is out of step.
 REPLY_LINE_MAX: Final = 2048
 
 
 def _wholeMatcher(first: Matcher, ending: bytes, keyAt: int, isLookup: bool) -> Callable[[bytes, int, Any], int]:
     """
-    Make C{matchWhole} of a L{MemcacheCommand}. The parameters are its attributes of the same names.
+    Create the function C{matchWhole} of a L{MemcacheCommand}. The parameters are its attributes of the same names.
     """
     size = len(ending)
 
@@ -51,20 +51,24 @@ def _wholeMatcher(first: Matcher, ending: bytes, keyAt: int, isLookup: bool) -> 
 
 class MemcacheCommand(Command):
     """
-    A command of memcached, with what its replies look like.
+    A command of memcached, and a description of its replies.
 
-    @ivar first: matches the first line of a reply. Its groups are the key that it names, if it does, and the length of
-        the body that follows; if this is not part of the match the reply is complete. An empty one stands for 0.
-    @ivar after: matches what may stand after a body, always a line end first; its groups as those of C{first}.
-    @ivar ending: what stands most often after the only body and ends the reply; C{after} matches it too.
-    @ivar errors: matches the errors that are one complete reply to a request.
-    @ivar keysOf: lists the keys of requests, the last one first; C{None} if replies do not name their key.
-    @ivar hidden: matches the replies that the client asked not to see; C{None} if it sees all.
-    @ivar multiKey: whether a request may ask for several keys.
-    @ivar keyAt: where the key begins in a request for one, which goes on to the line end; 0 if replies do not name it.
-    @ivar word: what stands before the key that a reply names.
-    @ivar valueSeparator: what stands between the body of one value and the key of the next one.
-    @ivar substitute: what the client gets in place of any reply, if not C{None}.
+    @ivar first: matches the first line of a reply. Its two groups are the key in the line, if it has one, and the
+        length of the body that follows. If the second group does not take part in the match, the reply is complete; if
+        it is empty, the length is 0.
+    @ivar after: matches the bytes that may follow a body, which begin with a line end. Its groups are those of
+        C{first}.
+    @ivar ending: the bytes that follow a body at the end of a reply. C{after} matches them too.
+    @ivar errors: matches errors that are a complete reply to a request.
+    @ivar keysOf: lists the keys of a request, the last one first; C{None} if the replies do not name keys.
+    @ivar hidden: matches the replies that the client must not get, because its request was silent; C{None} if it gets
+        all of them.
+    @ivar multiKey: whether a request may have several keys.
+    @ivar keyAt: the position of the key in a request with one key, which ends at the line end; 0 if replies do not name
+        keys.
+    @ivar word: the bytes before the key in a reply.
+    @ivar valueSeparator: the bytes between the body of a value and the key of the next one.
+    @ivar substitute: if not C{None}, the bytes that the client gets in place of any reply.
     """
 
     __slots__ = (
@@ -89,7 +93,7 @@ class MemcacheCommand(Command):
         word: bytes = b"",
         substitute: bytes | None = None,
     ) -> None:
-        # A reply needs a second look where there are several keys or something is hidden.
+        # Replies to requests with several keys, and hidden replies, need more than matchWhole does.
         plain = hidden is None and not multiKey
         super().__init__(
             name,
@@ -120,7 +124,7 @@ class MemcacheCommand(Command):
         substitute: bytes | None = None,
     ) -> MemcacheCommand:
         """
-        @return: the same command with other properties. It is counted with this one.
+        @return: the same command with other properties. It has the same index, so both are counted together.
         """
         return MemcacheCommand(
             self.name,
@@ -141,13 +145,13 @@ class MemcacheCommand(Command):
 
     def silent(self) -> MemcacheCommand:
         """
-        @return: the same command for requests whose client wants to see no reply.
+        @return: the same command for requests with C{noreply}, whose replies are all hidden.
         """
         return self.variant(hidden=EVERYTHING)
 
     def visible(self, reply: bytes) -> bytes:
         """
-        @return: what a client sees of a complete reply.
+        @return: the bytes that the client gets of a complete reply.
         """
         if self.substitute is not None:
             return self.substitute
@@ -155,20 +159,20 @@ class MemcacheCommand(Command):
 
     def divide(self, request: bytes, count: int) -> tuple[bytes, bytes]:
         """
-        @return: two requests in place of one that several C{get}s were merged into.
+        @return: two requests in place of one into which several C{get}s were merged.
         """
         keys = request[4:-2].split(b" ")
         return b"get %b\r\n" % b" ".join(keys[:count]), b"get %b\r\n" % b" ".join(keys[count:])
 
     def join(self, replies: Sequence[bytes]) -> bytes:
         """
-        @return: one reply in place of those of several servers: an error if there is one.
+        @return: one reply in place of those of several servers: the first error, if there is one.
         """
         return self.visible(next((reply for reply in replies if b"ERROR" in reply.split(b" ", 1)[0]), replies[0]))
 
     def withoutEnd(self, data: bytes) -> bytes | None:
         """
-        @return: the values that end with these bytes, without the C{END} behind them.
+        @return: the values at the end of a reply, without C{END}.
         """
         return data[:-5] if data == b"END\r\n" or data.endswith(b"\r\nEND\r\n") else None
 
@@ -178,10 +182,10 @@ class MemcacheCommand(Command):
 
 class Tally(Protocol):
     """
-    Where L{matchReplies} counts what replies hold, as far as it is not one value each.
+    Counts what L{matchReplies} finds in replies, except replies with exactly one value.
 
-    @ivar missed: replies in which nothing was found of what was to be read.
-    @ivar more: values beyond the first of a reply to a request for several keys; -1 if it is an error.
+    @ivar missed: replies to reads without a value.
+    @ivar more: values beyond the first in a reply to a request with several keys; -1 if the reply is an error.
     @ivar failed: replies that are errors, by the index of their command.
     """
 
@@ -200,28 +204,28 @@ def matchReplies(
     tally: Tally | None = None,
 ) -> tuple[int, int, int]:
     """
-    Match a server's bytes against the replies it owes.
+    Match received bytes against the replies to one or more requests with one command.
 
-    @param data: the bytes, of which those before C{pos} are done with.
-    @param command: what is owed.
-    @param count: how many replies of that command are owed, the one begun included.
-    @param due: -1 at the start of a reply; else so many bytes of a body are still to come, which C{command.after}
-        follows.
-    @param asked: the keys that the replies may still be about, the next one last; those that have had their turn are
-        taken away. C{None} if that is not to be looked at.
-    @param tally: where to count what they hold.
+    @param data: the received bytes. Those before C{pos} are processed already.
+    @param command: the command of the requests.
+    @param count: the number of replies that are due, including one that has begun.
+    @param due: -1 at the start of a reply; else the number of bytes of a body that have not been received.
+        C{command.after} matches the bytes after the body.
+    @param asked: the keys that may still occur in the replies, the next one last. Keys that can not occur any more are
+        removed. C{None} if keys are not compared.
+    @param tally: where to count; C{None}: nothing is counted.
 
-    @return: C{pos}, C{count} and C{due} after as many bytes as are verified: these belong to the replies and may be
-        passed on at once. If replies are still owed and bytes are left, these are an incomplete line.
+    @return: the new C{pos}, C{count} and C{due}. The bytes before C{pos} are verified and may be forwarded. If replies
+        are due and bytes are left after C{pos}, these bytes are an incomplete line.
 
-    @raise WireError: the bytes are not what is owed.
+    @raise WireError: the bytes are not such replies.
     """
     first = command.first
     ending = command.ending
     size = len(data)
-    later = asked if asked and command.multiKey else []  # the keys that a value may be about instead of the next one
+    later = asked if asked and command.multiKey else []  # a value may be for one of these keys instead of the next one
     bare = more = failed = 0
-    guess = -1  # how many of the values that followed were like the last one; no more guesses after a wrong one
+    guess = -1  # how many values _skipAlike has skipped; after 0 it is not called again
     while count and pos < size:
         if due < 0:
             match = first(data, pos)
@@ -293,22 +297,23 @@ def matchReplies(
 
 def _skipAlike(data: bytes, pos: int, body: int, words: bytes, joint: bytes, asked: list[bytes]) -> int:
     """
-    Values that follow one another are often told of in the same words but for the key. It costs half to look for these
-    than to look what they are.
+    Skip consecutive values whose lines differ only in the key. Comparing bytes with the expected line takes half the
+    time of parsing it.
 
-    @param pos: where a body begins, whose length is C{body}.
-    @param words: what stands between its key and the body.
-    @param joint: what stands between a body and the next key.
-    @param asked: the keys of the values that may follow; those found are taken away.
+    @param pos: the position of a body.
+    @param body: the length of this body, and of the next ones.
+    @param words: the bytes between the key and the body in a line.
+    @param joint: the bytes between a body and the next key.
+    @param asked: the keys of the values that may follow. The keys of skipped values are removed.
 
-    @return: where the body of the last of them begins.
+    @return: the position of the body of the last of these values.
     """
     found = 0
     for key in reversed(asked):
-        told = joint + key + words
-        if not (key and data.startswith(told, pos + body)):
+        line = joint + key + words
+        if not (key and data.startswith(line, pos + body)):
             break
-        pos += body + len(told)
+        pos += body + len(line)
         found += 1
     if found:
         del asked[-found:]
@@ -317,22 +322,24 @@ def _skipAlike(data: bytes, pos: int, body: int, words: bytes, joint: bytes, ask
 
 def skipTo(key: bytes, asked: list[bytes], command: MemcacheCommand) -> int:
     """
-    Take away the keys that were asked for up to that of a value. The server has none for those before it.
+    Remove requested keys up to the key of a value. The server does not have the keys before it.
 
-    @return: how many there were before it.
+    @return: the number of removed keys before it.
 
-    @raise WireError: it was not asked for, or its turn is over.
+    @raise WireError: the key was not requested, or comes too late in the reply.
     """
     before = len(asked)
     while asked:
         if asked.pop() == key:
             return before - len(asked) - 1
-    raise WireError(f"a value in reply to {command.name} that was not asked for")
+    raise WireError(f"a value in reply to {command.name} that was not requested")
 
 
 def checkIncomplete(data: bytes, pos: int, line: int, command: MemcacheCommand) -> None:
     """
-    What did not match must be a line that lacks its end.
+    Check that bytes that match no reply are the beginning of a line that may still match.
+
+    @raise WireError: they are a complete line, or too long.
     """
     if data.find(b"\n", line) >= 0:
         raise WireError(f"not a reply to {command.name}: {data[pos : pos + 80]!r}")

@@ -1,12 +1,12 @@
 # -*- test-case-name: tests.wire.memcache.test_dialect -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-The meta commands of memcached, checked flag by flag as memcached 1.6 checks them.
+The meta commands of memcached: requests are checked with the rules of memcached 1.6, flag by flag.
 
-A quiet request is sent without its C{q}, so that every request has an answer, and the answers that C{q} hides are
-swallowed by the command: C{EN} for C{mg}, C{HD} for C{ms} and C{md}, C{HD} and C{VA} for C{ma}. Errors are never
-hidden, nor are misses of C{md} and C{ma}. (One thing is not as in memcached: the answer to C{ma k q N0} which creates
-the item looks like the one which finds it, and is hidden too.)
+A quiet request is sent without the flag C{q}, so that every request has a reply. The command hides the replies that
+C{q} suppresses: C{EN} for C{mg}, C{HD} for C{ms} and C{md}, C{HD} and C{VA} for C{ma}. Errors are never hidden, nor are
+misses of C{md} and C{ma}. There is one difference to memcached: the reply to C{ma k q N0} is the same whether the
+command created the item or found it, so it is hidden in both cases.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from txconnpool.wire.memcache.classic import (
 )
 from txconnpool.wire.memcache.matching import MemcacheCommand
 
-#: Words of a meta command, the command among them, at most: memcached counts one more, its mark of the end, and stops
-#: at 20 (C{proto_text.c}, C{MFLAG_MAX_OPT_LENGTH}).
+#: The maximum number of words of a meta command, including the command: memcached counts one more for the end of the
+#: line, and stops at 20 (C{proto_text.c}, C{MFLAG_MAX_OPT_LENGTH}).
 WORDS_MAX: Final = 19
 
-#: Bytes of an opaque token, its C{O} among them, at most (C{proto_text.c}, C{MFLAG_MAX_OPAQUE_LENGTH}).
+#: The maximum length of an opaque token, including its C{O} (C{proto_text.c}, C{MFLAG_MAX_OPAQUE_LENGTH}).
 OPAQUE_MAX: Final = 32
 
 DUPLICATE_FLAG: Final = b"CLIENT_ERROR duplicate flag\r\n"
@@ -54,8 +54,7 @@ TOO_LONG: Final = b"CLIENT_ERROR options flags too long\r\n"
 
 _b, _M, _N, _O, _q, _R, _T, _v = b"bMNOqRTv"
 
-#: The flags whose token is a number: its range, and what memcached says if it is none. (For C{F} it says nothing of
-#: its own.)
+#: The flags whose token is a number: its range, and memcached's error for an invalid one. C{F} has no error of its own.
 _NUMBERS: Final = {
     _N: (INT32, BAD_TOKEN),
     _T: (INT32, BAD_TOKEN),
@@ -67,17 +66,17 @@ _NUMBERS: Final = {
     ord("D"): (UINT64, b"CLIENT_ERROR invalid numeric delta value\r\n"),
 }
 
-#: The other flags, those of later versions than 1.6.18 (E above and x) among them: a server that does not know one
-#: says so in one line.
+#: The flags without a checked token, including x, which is newer than 1.6.18 (as is E above): a server that does not
+#: know a flag sends one error line.
 _PLAIN: Final = frozenset(b"lOPLkstcfvhuqxI")
 
-#: The flags that make C{mg} write.
+#: The flags with which C{mg} may change an item.
 _WRITING: Final = frozenset((_N, _R, _T))
 
 
 def _notBase64(key: bytes) -> bool:
     """
-    Whether C{key} is nothing in base64, where what is foreign to base64 is skipped, as memcached does.
+    @return: whether C{key} decodes to nothing as base64. As in memcached, characters outside of base64 are skipped.
     """
     try:
         return not binascii.a2b_base64(key)
@@ -89,8 +88,8 @@ def _check(key: bytes, flags: list[bytes]) -> tuple[set[int], bytes]:
     """
     Check the flags of a command.
 
-    @return: their letters, and what memcached finds wrong with them, C{b""} if nothing: the last bad token it meets
-        before it meets a flag that it does not know or has met.
+    @return: their letters, and memcached's error, C{b""} if there is none. The error is about the last invalid token
+        before the first flag that is unknown or repeated.
     """
     letters: set[int] = set()
     bad = False
@@ -100,7 +99,7 @@ def _check(key: bytes, flags: list[bytes]) -> tuple[set[int], bytes]:
         if letter in letters or letter >= 127:
             return letters, DUPLICATE_FLAG
         letters.add(letter)
-        if 0 in flag and letter not in _NUMBERS:  # memcached would take it for the end of the line
+        if 0 in flag and letter not in _NUMBERS:  # memcached would interpret NUL as the end of the line
             return letters, INVALID_FLAG
         if letter in _PLAIN:
             continue
@@ -121,28 +120,28 @@ def _check(key: bytes, flags: list[bytes]) -> tuple[set[int], bytes]:
 
 def _token(flags: list[bytes], letter: int) -> bytes:
     """
-    The token of the flag C{letter}, which is given.
+    @return: the token of the flag C{letter}, which must be one of the flags.
     """
     return next(flag[1:] for flag in flags if flag[0] == letter)
 
 
 def _tooLong(letters: set[int], flags: list[bytes]) -> bytes:
     """
-    The error of an opaque token that is too long.
+    @return: the error for an opaque token that is too long, or C{b""}.
     """
     return BAD_OPAQUE if _O in letters and len(_token(flags, _O)) >= OPAQUE_MAX else b""
 
 
 def _badMode(letters: set[int], flags: list[bytes], modes: bytes, error: bytes) -> bytes:
     """
-    The error of a mode that the command does not have.
+    @return: the error for a mode that the command does not have, or C{b""}.
     """
     return error if _M in letters and _token(flags, _M) not in modes else b""
 
 
 def _wanted(command: MemcacheCommand, letters: set[int], words: list[bytes]) -> tuple[MemcacheCommand, list[bytes]]:
     """
-    The command and the line of a request as it is sent: without C{q}.
+    @return: the command and the words of a request without C{q}.
     """
     if _q not in letters:
         return command, words
@@ -180,14 +179,14 @@ def _set(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Fr
     elif not error:
         error = _badMode(letters, flags, b"EAPRS", BAD_MS_MODE) or _tooLong(letters, flags)
     command, line = _wanted(replies.MS, letters, [*words[:2], b"%d" % length, *flags])
-    # memcached drops the old value in every mode, but looks for it under the name as it came, which of a key in base64
-    # is not its own.
+    # In every mode memcached deletes the old value of a key whose new value is too large. But it looks for the key as
+    # it was sent, and so does not find a key in base64.
     return forwardBlock(command, line, length, error, data, pos, stop, limit, _b not in letters)
 
 
 def _change(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
     """
-    The frame of C{md} and C{ma}.
+    Check C{md} and C{ma}.
     """
     if len(words) < 2:
         return answer(stop, ERROR)

@@ -1,25 +1,25 @@
 # -*- test-case-name: tests.wire.memcache.test_exchanges -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-What memcached answers: the L{MemcacheCommand} of each command's replies.
+The commands of memcached, with a L{MemcacheCommand} that describes the replies of each.
 
-They are as narrow as memcached 1.6 is: a command matches what the server can answer to a request that was checked, and
-nothing else, so that a stream which slipped by one reply is noticed. Errors are part of a command when they are one
-complete answer:
+The descriptions are as narrow as possible: they match only replies that memcached 1.6 can send to a request that was
+checked. So a stream of replies that is off by one is detected. An error is part of the description if it is the
+complete reply to a request:
 
- - C{SERVER_ERROR} always: memcached sends it instead of a reply, after it swallowed the data block.
- - C{ERROR} and C{CLIENT_ERROR} for a request of one line: a server that does not know the command, or a flag of it.
- - for a request with a data block only the C{CLIENT_ERROR}s of C{ms} that memcached gives when it swallowed the block;
-   after any other it takes the block for commands and will answer again.
+- C{SERVER_ERROR} always: memcached sends it in place of a reply, after it has discarded the data block. - C{ERROR} and
+  C{CLIENT_ERROR} for requests without a data block, from servers that do not know the command or a flag. - for requests
+  with a data block only those C{CLIENT_ERROR}s of C{ms} after which memcached has discarded the block. After any other
+  error it interprets the block as commands, and sends further replies.
 
-One C{SERVER_ERROR} belongs to no request: when memory for the reply to a get runs out, memcached drops every reply that
-it has not sent yet, those to other requests too, and says C{out of memory writing get response} (C{proto_text.c}, "Kill
-any stacked responses we had"). Nobody can tell whose reply comes next.
+One C{SERVER_ERROR} belongs to no request. If there is no memory for the reply to a C{get}, memcached discards all
+replies that it has not sent yet, including those to other requests, and sends C{out of memory writing get response}
+(C{proto_text.c}, "Kill any stacked responses we had"). It is then unknown which request the next reply belongs to.
 
-After a body there is never an error: memcached drops the whole reply and sends one error line instead
-(C{proto_text.c}, C{process_get_command}). mcrouter does end a list of values with an error line, but memcached's own
-proxy sends C{END} after it, so that to accept the line from the one would be to read the other's C{END} as somebody's
-miss.
+An error never follows a body: memcached discards the whole reply and sends one error line instead (C{proto_text.c},
+C{process_get_command}). mcrouter does end a list of values with an error line. But memcached's own proxy sends C{END}
+after such a line, so if the line were accepted as the end of a reply, this C{END} would be taken for the reply to the
+next request.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from typing import Final
 from txconnpool.errors import WireError
 from txconnpool.wire.memcache.matching import EVERYTHING, Matcher, MemcacheCommand
 
-# Not to exclude line ends as well makes the search for the end of the key a third of the price, and only something
-# that is no reply of memcached has one there.
+# The class does not exclude line ends, which makes the search for the end of the key three times as fast. A reply of
+# memcached never has a line end in a key.
 _KEY: Final = rb"[^ ]{1,250}"
 _WORD: Final = b"VALUE "
 _LENGTH: Final = rb"([0-9]{1,10})"
@@ -47,8 +47,8 @@ _MS_ERROR: Final = (
 
 def _matcher(*alternatives: bytes) -> Matcher:
     """
-    A matcher of any of the patterns. L{MemcacheCommand} wants two groups in it, so an alternative that never matches
-    brings them.
+    Create a matcher for any of the patterns. If they have no groups, an alternative that never matches adds them,
+    because L{MemcacheCommand} needs two.
     """
     compiled = re.compile(b"|".join(alternatives))
     if not compiled.groups:
@@ -70,16 +70,16 @@ def _command(
     ending: bytes = b"\r\nEND\r\n",
     read: bool = False,
     asked: Callable[[bytes], list[bytes]] | None = None,
-    seeks: bool = False,
+    isLookup: bool = False,
     keyAt: int = 0,
     word: bytes = b"",
 ) -> MemcacheCommand:
     """
-    Make the command of a command and number it.
+    Create a command, with the next index.
     """
     command = MemcacheCommand(
-        name, len(_commands), read, _matcher(*first), after, ending, _matcher(error), None, asked, seeks, keyAt=keyAt,
-        word=word,
+        name, len(_commands), read, _matcher(*first), after, ending, _matcher(error), None, asked, isLookup,
+        keyAt=keyAt, word=word,
     )  # fmt: skip
     _commands.append(command)
     return command
@@ -87,7 +87,7 @@ def _command(
 
 def _withValue(command: MemcacheCommand, *first: bytes) -> MemcacheCommand:
     """
-    Make another command of a meta command, for a request that wants the value.
+    Create a variant of a meta command, for requests that return the value.
     """
     return MemcacheCommand(
         command.name,
@@ -103,10 +103,11 @@ def _withValue(command: MemcacheCommand, *first: bytes) -> MemcacheCommand:
 
 def _asked(start: int, others: int) -> Callable[[bytes], list[bytes]]:
     """
-    Make what lists the keys of a request, which ends in CR LF. Where there are more spaces than one, so are empty keys.
+    Create the function that lists the keys of a request, which must end with CR LF. Repeated spaces result in empty
+    keys.
 
-    @param start: where the first word after the command begins.
-    @param others: how many words come before the keys.
+    @param start: the position of the first word after the command.
+    @param others: the number of words before the keys.
     """
 
     def asked(request: bytes) -> list[bytes]:
@@ -121,15 +122,15 @@ def _asked(start: int, others: int) -> Callable[[bytes], list[bytes]]:
 
 def _values(name: str, cas: bytes = b"", read: bool = True, others: int = 0) -> MemcacheCommand:
     """
-    The command of a retrieval: any number of values, then C{END}.
+    Create the command of a retrieval. Its reply is any number of values, then C{END}.
 
-    @param others: how many words come before the keys.
+    @param others: the number of words before the keys.
     """
     value = _WORD + rb"(" + _KEY + rb") [0-9]{1,20} " + _LENGTH + cas + rb"\r\n"
     after = _matcher(rb"\r\n(?:END\r\n|" + value + rb")")
     start = len(name) + 1
     return _command(
-        name, value, rb"END\r\n", error=_LINE_ERROR, after=after, read=read, asked=_asked(start, others), seeks=True,
+        name, value, rb"END\r\n", error=_LINE_ERROR, after=after, read=read, asked=_asked(start, others), isLookup=True,
         keyAt=start, word=_WORD,
     )  # fmt: skip
 
@@ -155,26 +156,26 @@ TOUCH: Final = _command("touch", rb"TOUCHED\r\n", rb"NOT_FOUND\r\n", error=_LINE
 
 FLUSH_ALL: Final = _command("flush_all", rb"OK\r\n", error=_LINE_ERROR)
 VERBOSITY: Final = _command("verbosity", rb"OK\r\n", error=_LINE_ERROR)
-# The login of wire.auth, whose words are those of a set.
+# A login, which has the form of a set, see txconnpool.wire.memcache.auth.
 AUTH: Final = _command("auth", rb"STORED\r\n", error=_LINE_ERROR)
 VERSION: Final = _command("version", rb"VERSION [^\r\n]*\r\n", error=_LINE_ERROR, read=True)
 
-# Lines one by one: each is a body of no bytes whose line end is the beginning of what comes "after".
+# Each line is matched as an empty body, so that `after` begins with its line end.
 _STATISTIC: Final = rb"(?:STAT|ITEM|PREFIX)() [^\r\n]*()(?=\r\n)"
 STATS: Final = _command(
     "stats", _STATISTIC, rb"END\r\n", rb"RESET\r\n", rb"OK\r\n", error=_LINE_ERROR,
     after=_matcher(rb"\r\n(?:END\r\n|" + _STATISTIC + rb")"), read=True,
 )  # fmt: skip
 
-# What is repeated from the request, key and opaque, may have a CR in it and even end with one.
+# Flags that are repeated from the request, key and opaque token, may contain CR, and even end with one.
 _FLAGS: Final = rb"(?: [^\n]*)?\r\n"
 _BODY: Final = rb"VA ()" + _LENGTH + _FLAGS
 
-# Whether the request wants the value decides which of HD and VA is the answer to a hit. HD is a body of no bytes too,
-# so that EN is the only reply to mg without one.
+# The reply to a hit is VA if the request has the flag v, else HD. HD is matched as an empty body too, so that EN is the
+# only reply to mg without a body, and counts as a miss.
 _MG: Final = _command(
     "mg", rb"HD()(?: [^\n]*)?()(?=\r\n)", rb"EN" + _FLAGS, error=_LINE_ERROR, after=_LINE_END, ending=b"\r\n",
-    read=True, seeks=True,
+    read=True, isLookup=True,
 )  # fmt: skip
 _MG_VALUE: Final = _withValue(_MG, _BODY, rb"EN" + _FLAGS)
 MS: Final = _command("ms", rb"(?:HD|NS|EX|NF)" + _FLAGS, error=_ERROR + rb"|" + _MS_ERROR)
@@ -195,13 +196,13 @@ MG: Final = {
 #: The command of C{ma} by whether it asks for the value.
 MA: Final = {False: _MA, True: _MA_VALUE}
 
-#: The command of each command, by C{MemcacheCommand.index}.
+#: One command of each index, by C{MemcacheCommand.index}.
 COMMANDS: Final = tuple(_commands)
 
-#: The commands of the retrievals that may ask for several keys.
+#: The variants of retrievals for requests with several keys.
 SEVERAL: Final = {command: command.variant(multiKey=True) for command in (GET, GETS, GAT, GATS)}
 
-#: The commands of the commands that take C{noreply}, with it: it hides everything (C{memcached.c}, C{out_string}).
+#: The variants of commands for requests with C{noreply}, which hides all replies (C{memcached.c}, C{out_string}).
 SILENT: Final = {
     command: command.silent()
     for command in (SET, ADD, REPLACE, APPEND, PREPEND, CAS, INCR, DECR, TOUCH, DELETE, FLUSH_ALL, VERBOSITY)
@@ -209,8 +210,8 @@ SILENT: Final = {
 
 TOO_LARGE: Final = b"SERVER_ERROR object too large for cache\r\n"
 
-#: The commands of the C{delete} that is sent in place of a value that is too large, by whether the client asked for
-#: silence. Whatever the server replies, the client gets the error.
+#: The commands of the C{delete} that is sent in place of a C{set} with a value that is too large, by whether the C{set}
+#: has C{noreply}. Without it, the client gets the error in place of any reply.
 TOO_LARGE_DELETE: Final = {
     silent: DELETE.variant(hidden=EVERYTHING, substitute=b"" if silent else TOO_LARGE) for silent in (False, True)
 }
@@ -219,7 +220,7 @@ _NOT_FOUND: Final = _matcher(rb"EN[ \r]")
 _DONE: Final = _matcher(rb"HD[ \r]")
 _COUNTED: Final = _matcher(rb"(?:HD|VA)[ \r]")
 
-#: The commands of the meta commands, with the flag C{q}.
+#: The variants of meta commands for requests with the flag C{q}.
 QUIET: Final = {
     **{command: command.variant(hidden=_NOT_FOUND) for command in MG.values()},
     **{command: command.variant(hidden=_DONE) for command in (MS, MD)},
@@ -231,11 +232,11 @@ _VALUE: Final = re.compile(rb"VALUE ([^ ]+) ([0-9]+) ([0-9]+)(?: ([0-9]+))?\r\n"
 
 def values(reply: bytes) -> list[tuple[bytes, int, bytes, int | None]]:
     """
-    Take a complete reply to a retrieval apart.
+    Parse a complete reply to a retrieval.
 
-    @return: key, flags, value and cas unique (C{None} if it was not asked for) of each hit.
+    @return: key, flags, value and cas unique (C{None} if it was not requested) of each hit.
 
-    @raise WireError: the reply is an error; its text is that of the server.
+    @raise WireError: the reply is an error, which is the text of the exception.
     """
     found = []
     pos = 0

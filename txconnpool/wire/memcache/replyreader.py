@@ -1,7 +1,8 @@
 # -*- test-case-name: tests.pool.test_connection -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-The replies of memcached on one connection: where each ends, what of it the client gets, and what it holds.
+Reads the replies of memcached on one connection: finds their ends, selects the bytes for the client, and counts hits
+and misses.
 """
 
 from __future__ import annotations
@@ -18,22 +19,22 @@ class ReplyReader:
     """
     An L{IReplyReader<txconnpool.wire.IReplyReader>}.
 
-    @ivar left: replies of the oldest request that are still due; 0 if none of it has been looked at.
+    @ivar left: the number of replies to the oldest request that are still due; 0 if none of its bytes were read.
     """
 
     __slots__ = ("_asked", "_due", "_found", "_wanted", "left")
 
     def __init__(self) -> None:
         self.left = 0
-        self._due = -1  # bytes of a body that are still to come; -1: at the start of a reply
-        self._asked: list[bytes] | None = None  # the keys that the reply may still be about, the next one last
-        self._wanted = 0  # keys of the request, if it may ask for several,
-        self._found = 0  # and how many values beyond the first have come
+        self._due = -1  # bytes of a body that are not received yet; -1: at the start of a reply
+        self._asked: list[bytes] | None = None  # the keys that may still occur in the reply, the next one last
+        self._wanted = 0  # the number of keys of the request, if it may have several
+        self._found = 0  # the number of values beyond the first so far
 
     @property
     def begun(self) -> bool:
         """
-        Whether bytes of a reply that is not complete have been passed on.
+        Whether bytes of an incomplete reply have been passed on.
         """
         return self._due >= 0
 
@@ -41,12 +42,12 @@ class ReplyReader:
         self, data: bytes, pos: int, command: MemcacheCommand, count: int, request: Any, counters: ReplyCounters
     ) -> tuple[int, int, bytes | None]:
         """
-        Look at the bytes of a server from C{pos}.
+        Read the bytes of a server from C{pos}.
 
-        @return: where the bytes end that belong to the request, how many of its replies they complete, and what the
-            client gets of them; C{None}: these bytes.
+        @return: the end of the bytes that belong to the request, the number of its replies that they complete, and the
+            bytes for the client; C{None}: the same bytes.
 
-        @raise WireError: the bytes are no such reply.
+        @raise WireError: the bytes are not such replies.
         """
         before = self.left
         if not before:
@@ -57,7 +58,7 @@ class ReplyReader:
                 self._wanted = len(self._asked) if self._asked else 0
         due, asked = self._due, self._asked
         if count > 1:
-            assert asked is not None, "merged requests are kept"
+            assert asked is not None, "a merged request was not kept"
             end, self.left, self._due, reply = matchRun(
                 data, pos, command, before, due, asked, counters, before == count
             )
@@ -70,20 +71,20 @@ class ReplyReader:
             if done:
                 return end, done, command.substitute or b""
             if dueThen > REPLY_LINE_MAX:
-                raise WireError(f"{dueThen} bytes in a reply to {command.name} that the client is not to see")
-            return pos, 0, b""  # all of it is dropped at once, so all of it is read again
+                raise WireError(f"{dueThen} bytes in a hidden reply to {command.name}")
+            return pos, 0, b""  # a hidden reply is dropped as a whole, so it is read again from its start
         self._due = dueThen
         return end, done, None
 
     def push(self, data: bytes, pos: int) -> int:
         """
-        memcached sends nothing but replies.
+        @return: 0: memcached sends only replies.
         """
         return 0
 
     def _countKeys(self, command: MemcacheCommand, request: Any, done: int, counters: ReplyCounters) -> None:
         """
-        Count what was found of several keys, as soon as the reply is complete.
+        Count the hits and misses of a request with several keys, when its reply is complete.
         """
         found = self._found + counters.more
         counters.more = 0

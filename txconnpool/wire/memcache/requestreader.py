@@ -1,12 +1,13 @@
 # -*- test-case-name: tests.wire.memcache.test_dialect -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-The requests of memcached's text and meta protocols, found in the bytes of a client and checked.
+Finds the requests of memcached's text protocol in the bytes of a client, and checks them.
 
-Every request passes through L{RequestReader.read}, so it is two parsers in one. One regular expression knows the
-commonest requests in their commonest spelling, several single C{get}s as one frame. Everything else, and everything
-that is wrong, goes to the full check of the line (L{txconnpool.wire.memcache.classic},
-L{txconnpool.wire.memcache.meta}). The second accepts everything that the first accepts, and equally.
+Every request passes through L{RequestReader.read}, so it has two parsers. One regular expression matches the most
+common requests in their most common form, and several consecutive single C{get}s as one frame. All other requests, and
+all invalid ones, go to the full check of the line (L{txconnpool.wire.memcache.classic},
+L{txconnpool.wire.memcache.meta}). The full check accepts each request that the regular expression accepts, with the
+same result.
 """
 
 from __future__ import annotations
@@ -20,21 +21,21 @@ from txconnpool.wire.memcache.classic import ERROR, KEY_MAX, PART_KEYS
 from txconnpool.wire.memcache.matching import EVERYTHING, MemcacheCommand
 from txconnpool.wire.memcache.replies import GET, GETS, MG, SET, SEVERAL, SILENT
 
-#: Bytes of a request line without its end, at most, except those of get and gets: memcached closes a connection that
-#: has sent more without an end (C{proto_text.c}, C{try_read_command_ascii}).
+#: The maximum length of a request line without its end, in bytes, except for get and gets. memcached closes a
+#: connection on which it has received more without a line end (C{proto_text.c}, C{try_read_command_ascii}).
 REQUEST_LINE_MAX: Final = 2048
 
-#: The same for get and gets, which memcached does not limit. A session then holds no more for the line of a retrieval
-#: than for a value of memcached's default size; it is 4000 of the longest keys.
+#: The same for get and gets, which memcached does not limit. So a session buffers no more for the line of a retrieval
+#: than for a value of the default maximum size. 4000 keys of the maximum length fit.
 RETRIEVAL_LINE_MAX: Final = 1 << 20
 
-#: Requests that one frame holds at most: as many keys as a request for several that is not sent in parts.
+#: The maximum number of single gets that are merged: as many keys as a request has that is not sent in parts.
 RUN_MAX: Final = PART_KEYS
 
 _LONG_RETRIEVAL: Final = re.compile(rb" {0,100}gets? ").match
 
-#: Words of memcached that are about a connection or a server, not about data: here a connection is shared, and one
-#: client would stop, slow or spy on all the others.
+#: Commands of memcached that act on a connection or a server and not on data. Both are shared here, so that one client
+#: could stop, slow down or spy on all others.
 REFUSED: Final = frozenset(
     b"watch shutdown debugtime slabs lru lru_crawler cache_memlimit misbehave refresh_certs extstore".split()
 )
@@ -44,11 +45,11 @@ _LINE_TOO_LONG: Final = b"CLIENT_ERROR line too long\r\n"
 
 _CHECKS: Final = classic.CHECKS | meta.CHECKS
 
-#: The words of all commands that are spoken here.
+#: The names of all supported commands.
 COMMAND_NAMES: Final = frozenset(_CHECKS)
 
-# What the commonest requests look like. A key is one range of bytes here, which is the fastest to match; one with a
-# control character in it, as memcached allows, is left to the full check, as are numbers of more digits than usual.
+# The most common requests. A key is one range of bytes here, which is the fastest to match. Keys with control
+# characters, which memcached allows, are left to the full check, and so are numbers with more digits than usual.
 _COMMON: Final = re.compile(
     rb"get KEY\r\n(?:(get )KEY\r\n(?:get KEY\r\n){0,MORE}|)"
     rb"|get ([^ \r\n][^\n]{2,2000})\r\n"
@@ -58,7 +59,8 @@ _COMMON: Final = re.compile(
     rb"|mg KEY((?: [cfhklstuv])+)\r\n".replace(b"KEY", rb"[!-\xff]{1,250}").replace(b"MORE", b"%d" % (RUN_MAX - 2))
 )
 
-# The number of its last group tells which of them a request is; a single get has none.
+# The numbers of the groups in this pattern. The last group of a match identifies the kind of request; a single get has
+# none.
 _RUN, _KEYS, _SET, _SET_NOREPLY, _LINE, _LINE_NOREPLY, _GETS, _MG = range(1, 9)
 
 _GET_SEVERAL: Final = SEVERAL[GET]
@@ -70,8 +72,8 @@ _COMMON_WORDS: Final = frozenset(b"get set delete incr decr touch gets mg".split
 
 class RequestReader:
     """
-    An L{IRequestReader<txconnpool.wire.IRequestReader>}. It has no state of a client, so one serves all clients of a
-    pool.
+    An L{IRequestReader<txconnpool.wire.IRequestReader>}. It has no state of a client, so all clients of a pool share
+    one.
     """
 
     pinned = False
@@ -89,11 +91,11 @@ class RequestReader:
 
     def limit(self, maxItemSize: int, denied: frozenset[bytes], allowed: frozenset[bytes] | None) -> None:
         """
-        Set what is forwarded from now on, for the clients that there are too.
+        Set which requests are forwarded from now on, for existing clients too.
 
-        @param maxItemSize: bytes of a value, at most.
-        @param denied: commands that are refused with C{CLIENT_ERROR ... not allowed}.
-        @param allowed: the only commands that are not refused; C{None} for all.
+        @param maxItemSize: the maximum size of a value, in bytes.
+        @param denied: commands that are rejected with C{CLIENT_ERROR ... not allowed}.
+        @param allowed: the only commands that are not rejected; C{None} for all.
         """
         self._maxItemSize = maxItemSize
         self._denied = denied if allowed is None else denied | (COMMAND_NAMES - allowed)
@@ -101,13 +103,13 @@ class RequestReader:
 
     def read(self, data: bytes, pos: int, room: int) -> Frame:
         """
-        Look at a client's bytes from C{pos}.
+        Find the next requests of a client, from C{pos}.
 
-        @param room: the most requests to take as one frame, at least 1.
+        @param room: the maximum number of requests in the frame, at least 1.
 
-        @return: C{(command, end, count, payload)}: C{data[pos:end]} is C{count} requests which are owed one reply of
-            C{command} each, to be sent as they are or as C{payload}; or a
-            L{LocalAction<txconnpool.wire.LocalAction>} if C{count} is 0.
+        @return: C{(command, end, count, payload)}: C{data[pos:end]} contains C{count} requests with one reply of
+            C{command} each, to be sent unchanged or as C{payload}. If C{count} is 0, C{command} is a
+            L{LocalAction<txconnpool.wire.LocalAction>}.
         """
         common = self._common
         match = common(data, pos)
@@ -152,12 +154,12 @@ class RequestReader:
 
     def forwarded(self, command: Command) -> None:
         """
-        Never called: no command of memcached needs a connection of its own.
+        Not called: no command of memcached needs a connection of its own.
         """
 
     def _check(self, data: bytes, pos: int) -> Frame:
         """
-        Look at one request thoroughly.
+        Check one request completely.
         """
         if data[pos : pos + 1] == b"\x80":
             return CLOSE, len(data), 0, _BINARY
@@ -185,20 +187,21 @@ class RequestReader:
 
 def _run(keys: list[bytes], pos: int) -> Frame:
     """
-    The frame of C{get}s for one key each that begin at C{pos}. It ends before a key that is in it already.
+    @return: the frame of consecutive single C{get}s that begin at C{pos}. It ends before a key that occurs in it
+        already.
     """
     if len(set(keys)) < len(keys):
         keys = keys[: next(number for number, key in enumerate(keys) if key in keys[:number])]
     count = len(keys)
-    together = b" ".join(keys)
-    # Beside its key each has six bytes; between two keys there is one now.
-    end = pos + len(together) + 5 * count + 1
-    return GET, end, count, None if count == 1 else b"get %b\r\n" % together
+    merged = b" ".join(keys)
+    # Each request has six bytes besides its key. The merged keys have one byte between them.
+    end = pos + len(merged) + 5 * count + 1
+    return GET, end, count, None if count == 1 else b"get %b\r\n" % merged
 
 
 def _hasLongKey(keys: bytes) -> bool:
     """
-    Whether one of the keys is too long. Looking backwards from where the longest would end skips the short ones.
+    @return: whether one of the keys is too long. Searching backwards from the maximum length skips short keys.
     """
     pos = 0
     while len(keys) - pos > KEY_MAX:
@@ -210,7 +213,7 @@ def _hasLongKey(keys: bytes) -> bool:
 
 def _refuse(words: list[bytes], stop: int) -> Frame:
     """
-    The frame of a line that begins with no word we speak.
+    @return: the frame of a line that begins with no known command.
     """
     if not words:
         return ANSWER, stop, 0, ERROR
@@ -223,7 +226,7 @@ def _refuse(words: list[bytes], stop: int) -> Frame:
 
 def _deny(word: bytes, frame: Frame) -> Frame:
     """
-    What becomes of a good request whose command is not allowed.
+    @return: the frame of a valid request whose command is not allowed.
     """
     command, end, _, payload = frame
     if command is BROADCAST or command is SWALLOW:

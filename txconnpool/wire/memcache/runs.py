@@ -1,15 +1,15 @@
 # -*- test-case-name: tests.wire.memcache.test_runs -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Runs: requests for one key each that a client sent at once, and that travel as one request for several.
+Runs: several C{get}s for one key each that a client sent at once, and that are sent to the server as one C{get}.
 
-memcached answers each C{get} with a write of its own, however many of them it has read (C{proto_text.c},
-C{process_get_command}), but a C{get} of several keys with one. So of what a run of C{get}s costs everybody, server,
-network, and here, most goes into the many small pieces of its replies. What comes back is made into the replies that
-the client is owed: an end behind each value, and one for each key of which there is none.
+memcached sends the reply to each C{get} with a system call of its own, even if it has read many requests
+(C{proto_text.c}, C{process_get_command}), but the reply to a C{get} of several keys with one. Most of the cost of a run
+is in these many small pieces, for the server, the network and the proxy. The reply to the merged request is split into
+the replies to the single requests: C{END} after each value, and an C{END} for each key without a value.
 
-A run names no key twice: if somebody else sets it between the two, of one value nobody could tell which of them it
-answers.
+A run does not contain a key twice. If another client stored the key between the two requests, a single value could not
+be attributed to one of them.
 """
 
 from __future__ import annotations
@@ -30,20 +30,22 @@ def matchRun(
     fresh: bool,
 ) -> tuple[int, int, int, bytes]:
     """
-    Match a server's bytes against the reply it owes to a run, as L{txconnpool.wire.memcache.matching.matchReplies} does
-    for others.
+    Match received bytes against the reply to a run, like L{txconnpool.wire.memcache.matching.matchReplies} for other
+    requests.
 
-    @param command: the command of the reply to a request for one key.
-    @param count: how many replies the client is still owed.
-    @param asked: the keys of these, the next one last, without that of a value which has begun.
-    @param fresh: whether nothing has come of the reply yet: it may be an error.
+    @param command: the command of the single requests.
+    @param count: the number of replies that are still due to the client.
+    @param asked: the keys of these requests, the next one last, without that of a value that has begun.
+    @param fresh: whether nothing of the reply has been received, so that it may be an error.
 
-    @return: C{pos}, C{count} and C{due} after as many bytes as are verified, and what the client is to get of them.
+    @return: the new C{pos}, C{count} and C{due}, and the bytes for the client.
+
+    @raise WireError: the bytes are not such a reply.
     """
     ending = command.ending
     size = len(data)
-    begin = pos  # of what is not in these yet
-    whole: list[bytes] = []  # replies without their end, which is the same for all
+    begin = pos  # the position of the reply that is not in `whole` yet
+    whole: list[bytes] = []  # complete replies without their end, which is always the same
     missed = 0
     while count:
         if due < 0:
@@ -69,12 +71,13 @@ def matchRun(
             count -= skipped
             due = int(length)
             words = data[match.end(1) : pos]
-            # Neighbours are often told of in the same words but for the key. It costs half to look for these.
-            while asked and data.startswith(told := command.valueSeparator + asked[-1] + words, pos + due):
+            # The lines of consecutive values often differ only in the key. Comparing bytes takes half the time of
+            # parsing.
+            while asked and data.startswith(line := command.valueSeparator + asked[-1] + words, pos + due):
                 pos += due
                 whole.append(data[begin : pos + 2])
                 begin = pos + 2
-                pos += len(told)
+                pos += len(line)
                 del asked[-1]
                 count -= 1
         pos += due
