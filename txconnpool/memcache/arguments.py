@@ -10,7 +10,7 @@ it cannot read with an error even where no reply is expected.
 from __future__ import annotations
 
 from txconnpool.memcache.errors import InvalidArgument
-from txconnpool.memcache.requests import Key
+from txconnpool.memcache.results import Key
 from txconnpool.wire.memcache.classic import UINT64, checkKey
 
 

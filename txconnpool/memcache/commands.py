@@ -15,19 +15,8 @@ from txconnpool.errors import PoolClosed
 from txconnpool.memcache.arguments import checkIdentifier, checkNumber, checkValue, encodeKey
 from txconnpool.memcache.batching import Batches
 from txconnpool.memcache.errors import InvalidArgument
-from txconnpool.memcache.requests import (
-    Gathering,
-    Key,
-    Part,
-    Request,
-    Retrieval,
-    SingleRequest,
-    Value,
-    counted,
-    outcome,
-    statistics,
-    version,
-)
+from txconnpool.memcache.requests import Gathering, Part, Request, Retrieval, SingleRequest
+from txconnpool.memcache.results import Key, Value, counted, outcome, statistics, version
 from txconnpool.wire import Command
 from txconnpool.wire.memcache import replies
 from txconnpool.wire.memcache.classic import INT32, UINT32, UINT64

@@ -24,7 +24,8 @@ from txconnpool.errors import PoolClosed, PoolError
 from txconnpool.memcache.batching import Batches
 from txconnpool.memcache.commands import MemCacheCommands
 from txconnpool.memcache.errors import NoSuchCommand
-from txconnpool.memcache.requests import Key, Request, Retrieval, SingleRequest, outcome
+from txconnpool.memcache.requests import Request, Retrieval, SingleRequest
+from txconnpool.memcache.results import Key, outcome
 from txconnpool.metrics import PoolStats
 from txconnpool.pool.base import BasePool
 from txconnpool.pool.connection import Connection, ConnectionFactory

@@ -14,89 +14,19 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.protocols.memcache import ClientError, ServerError
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txconnpool.errors import ConnectionLostInFlight, PoolError, WireError
 from txconnpool.interfaces import IReplySink, IWaiter
-from txconnpool.memcache.errors import NoSuchCommand
+from txconnpool.memcache.results import Key, Value, refusal
 from txconnpool.pool.connection import InFlight, isRetryable
 from txconnpool.pool.decisions.records import Record
 from txconnpool.wire import Command
 from txconnpool.wire.memcache.replies import GATS, GETS, values
 
-#: A key: bytes, or text, which is encoded as UTF-8.
-Key = str | bytes
-
-#: The result of C{get} and similar commands: flags and value, with the identifier for C{checkAndSet} in between if it
-#: was requested.
-Value = tuple[Any, ...]
-
 _MISS: Final = (0, None)
 _MISS_WITH_IDENTIFIER: Final = (0, b"", None)
-
-_OUTCOMES: Final = {
-    **dict.fromkeys((b"STORED\r\n", b"DELETED\r\n", b"TOUCHED\r\n", b"OK\r\n"), True),
-    **dict.fromkeys((b"NOT_STORED\r\n", b"EXISTS\r\n", b"NOT_FOUND\r\n"), False),
-}
-
-
-def refusal(reply: bytes) -> Exception:
-    """
-    @return: the exception for an error line.
-    """
-    word, _, text = reply.decode("utf-8", "backslashreplace").rstrip().partition(" ")
-    kind = {"SERVER_ERROR": ServerError, "CLIENT_ERROR": ClientError}.get(word, NoSuchCommand)
-    return kind(text or "the server does not know the command")
-
-
-def outcome(reply: bytes) -> bool:
-    """
-    Interpret the reply to a command that succeeds or not.
-
-    @return: whether the command was done.
-
-    @raise Exception: the exception for an error line.
-    """
-    done = _OUTCOMES.get(reply)
-    if done is None:
-        raise refusal(reply)
-    return done
-
-
-def counted(reply: bytes) -> int:
-    """
-    Interpret the reply to an increment or decrement.
-
-    @return: the number, or C{False} if the key does not exist.
-    """
-    return int(reply) if reply[:1].isdigit() else outcome(reply)
-
-
-def version(reply: bytes) -> bytes:
-    """
-    Interpret the reply to C{version}.
-
-    @return: the version.
-    """
-    word, _, version = reply.rstrip().partition(b" ")
-    if word != b"VERSION":
-        raise refusal(reply)
-    return version
-
-
-def statistics(reply: bytes) -> dict[bytes, bytes]:
-    """
-    Interpret the reply to C{stats}.
-
-    @return: the values by their names.
-    """
-    lines = reply.split(b"\r\n")[:-1]
-    last = lines.pop()
-    if last not in (b"END", b"RESET", b"OK"):
-        raise refusal(reply)
-    return {words[1]: b" ".join(words[2:]) for words in (line.split(b" ", 2) for line in lines)}
 
 
 @implementer(IWaiter, IReplySink)

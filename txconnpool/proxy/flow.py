@@ -15,6 +15,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txconnpool.errors import PoolError
 from txconnpool.net.transport import adopt, closeAfterFlush, tune
 
 
@@ -132,9 +133,11 @@ class ClientConnection(Protocol):
         """
         raise NotImplementedError
 
-    def proceed(self) -> None:
+    def proceed(self, refusal: PoolError | None = None) -> None:
         """
         Called when something has changed: go on with what was kept.
+
+        @param refusal: why the pool refuses the requests that have waited for a connection, if it does.
         """
         raise NotImplementedError
 

@@ -54,6 +54,13 @@ class OrderedReplies(ClientConnection):
         self._unsent: deque[Any] = NOTHING  # the entries of the queue for which later requests wait
         self._size = 0  # bytes of requests that are kept
 
+    @property
+    def inFlight(self) -> int:
+        """
+        How many requests are in flight.
+        """
+        return self._inFlight
+
     # -- Replies that come in order
 
     def replied(self, data: bytes, done: int) -> None:

@@ -11,33 +11,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from zope.interface import implementer
-
 from txconnpool.errors import PoolError
-from txconnpool.interfaces import IWaiter
 from txconnpool.proxy.compound import SplitReply
-from txconnpool.proxy.ordering import NOTHING, OrderedReplies
-from txconnpool.proxy.pinning import Pin
 from txconnpool.proxy.replies import LaterReply, QueuedRequest
+from txconnpool.proxy.sending import RequestSender
 from txconnpool.wire import ADMIT, ANSWER, BROADCAST, CLOSE, MORE, PIN, SPLIT, STATISTICS, SWALLOW
 
 #: While a line has no end yet, it is looked at again when an end has come, or so many bytes more.
 LOOK = 1 << 12
 
 
-@implementer(IWaiter)
-class Session(OrderedReplies):
+class Session(RequestSender):
     """
     A downstream client.
 
     @ivar number: tells the session from others, for people.
-    @ivar ticket: its place among the waiters of the pool, while it waits.
-    @ivar waited: where slow requests are looked for: how many seconds it last waited for a connection, and from when to
-        when it sent the requests that had waited.
     """
 
-    ticket: Any = None
-    waited = (0.0, 0.0, 0.0)
     _swallow = 0  # bytes of a request that are dropped as they come;
     _late: Any = b""  # then this is answered, or sent: a command and its request
 
@@ -47,13 +37,10 @@ class Session(OrderedReplies):
         """
         super().__init__(factory)
         self.number = next(factory.numbers)
-        self._reader = factory.newReader()
         self._read = self._reader.read
         self._kept: list[bytes] = []  # bytes that were read and not dealt with
         self._need = 0  # how many bytes they must be before they are worth another look,
         self._line = False  # unless a line end has come
-        self._refusable = 0  # how many of them have waited as long as the session waits for a connection
-        self._blocked = False  # the session waits for a connection
 
     # -- Requests
 
@@ -105,10 +92,8 @@ class Session(OrderedReplies):
                     break
                 if what is BROADCAST and self.factory.alone:
                     what, payload = payload  # there is one server: it is forwarded like any other request
-                    count = 1
                 elif (what is SPLIT or what is PIN) and refusal is not None and pos < refused:
                     what, payload = payload
-                    count = 1
                 elif what is PIN:
                     try:
                         if self._wantPin():
@@ -117,13 +102,14 @@ class Session(OrderedReplies):
                     except PoolError as error:
                         refusal, refused = error, size
                         continue
-                else:
-                    if not self._follow(what, payload, end - size):
-                        break
+                elif self._follow(what, payload, end - size):
                     pos = end
                     if self._unsent:
                         break
                     continue
+                else:
+                    break
+                count = 1
             if refusal is None or pos >= refused:
                 try:
                     room = self._take()
@@ -151,67 +137,6 @@ class Session(OrderedReplies):
             if self._blocked:
                 self._refusable = self._size
 
-    def _take(self) -> int:
-        """
-        Find a connection.
-
-        @return: how many requests it takes now. If none, this session is called again: because it waits for a
-            connection, or because it has requests in flight.
-
-        @raise PoolError: there is none and will be none.
-        """
-        connection = self._connection
-        if connection is None:
-            if self._pin is not None:
-                return 0
-            record = self._pool.take(self)
-            if record is None:
-                self._blocked = True
-                self._refusable = self._size
-                return 0
-            self._connection = record.connection
-        elif self._inFlight and self._pool.waiters.count:
-            return 0  # others have their turn first; ours comes when all we have in flight is answered
-        else:
-            record = connection.record
-        room: int = record.depth - record.load
-        return room
-
-    def granted(self, record: Any) -> None:
-        """
-        The pool has a connection.
-        """
-        slow, seconds = self.factory.slow, self.factory.reactor.seconds
-        if slow is not None:
-            start = seconds()
-            waited = start - self.ticket.since
-            if waited > slow.threshold:
-                slow.waited(self._unsent[0].request if self._unsent else self._kept[0], waited)
-        pins = self.ticket.exclusive
-        self.ticket = None
-        self._blocked = False
-        if pins:
-            self._pin = Pin(self, self._pool, record, self._reader)
-        else:
-            self._connection = record.connection
-        self.proceed()
-        if slow is not None:
-            self.waited = waited, start, seconds()
-        if not (self._inFlight or pins):
-            self._connection = None
-            self._pool.hasCapacity(record)
-
-    def refused(self, error: PoolError) -> None:
-        """
-        There is no connection for the requests that have waited.
-        """
-        self.ticket = None
-        self._blocked = False
-        for entry in list(self._unsent):
-            entry.refuse(error)
-        self.advance()
-        self.proceed(error)
-
     def proceed(self, refusal: PoolError | None = None) -> None:
         """
         Something has changed: go on with what was kept, close if all is done, and read or do not.
@@ -229,32 +154,6 @@ class Session(OrderedReplies):
             self._advance(data, refusal, self._refusable)
         busy = self._inFlight or self._blocked or self._unsent or self._queue is not None
         self.regulate(not busy, self._size >= max(self._need, self._limits.backlog))
-
-    def _sendUnsent(self) -> None:
-        """
-        Send the requests of the queue that go before those kept, as far as they may go now.
-        """
-        while self._unsent:
-            entry = self._unsent[0]
-            if entry.unsent:
-                if not entry.ready:
-                    return
-                try:
-                    room = self._take()
-                except PoolError as error:
-                    entry.refuse(error)
-                    self.advance()
-                    continue
-                if room <= 0:
-                    return
-                command, count, data = entry.next(room)
-                self._inFlight += count
-                self._connection.send(entry, command, count, data)
-            if not entry.unsent and self._unsent and self._unsent[0] is entry:
-                self._unsent.popleft()
-        self._unsent = NOTHING
-        if self.kept and self._size <= self._limits.backlog:
-            self.factory.unread.free(self)
 
     def _count(self) -> None:
         """
@@ -319,64 +218,20 @@ class Session(OrderedReplies):
                     self._sendUnsent()
         return data[dropped:]
 
-    # -- A connection of its own
-
-    def _wantPin(self) -> bool:
+    @property
+    def oldest(self) -> bytes:
         """
-        Ask for a connection that no other client uses, when all requests before are answered.
-
-        @return: whether the session has one now; if not, it is called again.
-
-        @raise PoolError: there is none and will be none.
+        Bytes that begin with the request that is sent next.
         """
-        if self._inFlight or self._queue is not None:
-            return False
-        record = self._pool.take(self, True)
-        if record is None:
-            self._blocked = True
-        else:
-            self._pin = Pin(self, self._pool, record, self._reader)
-        return record is not None
-
-    def _ownRoom(self) -> int:
-        """
-        @return: how many requests may be sent on the session's own connection; 0 if it has none, or if the next request
-            does not need it.
-        """
-        if self._pin is None or not self._pin.needed:
-            return 0
-        self._connection = self._pin.connection
-        self._needQueue()
-        room: int = self._window - self._inFlight
-        return room
+        request: bytes = self._unsent[0].request if self._unsent else self._kept[0]
+        return request
 
     # -- The end
-
-    @property
-    def inFlight(self) -> int:
-        """
-        How many requests are in flight.
-        """
-        return self._inFlight
-
-    @property
-    def waiting(self) -> bool:
-        """
-        Whether the session waits for a connection.
-        """
-        return self.ticket is not None
 
     def forget(self) -> None:
         """
         The client is gone or given up: drop all requests and replies.
         """
-        if self.ticket is not None:
-            self._pool.forget(self.ticket)
-            self.ticket = None
-        if self._pin is not None:
-            pin, self._pin = self._pin, None
-            pin.abandon()
         self._kept = []
         self._size = 0
-        self._blocked = True
         super().forget()
