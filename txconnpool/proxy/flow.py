@@ -96,24 +96,25 @@ class ClientConnection(Protocol):
         Count bytes of a reply that waits for an earlier one.
         """
         self.held += size
-        self.factory.unread.add(self, size)
+        self.factory.buffered.add(self, size)
         if self.unread > self._limits.unreadHard:
-            self.factory.unread.drop(self, f"{self._limits.unreadHard} may be")
+            self.factory.buffered.drop(self, f"{self._limits.unreadHard} may be")
 
     def release(self, size: int) -> None:
         """
         Count held bytes no longer: they are written next, or dropped.
         """
-        self.factory.unread.release(self, size)
+        if not self.gone:
+            self.factory.buffered.release(self, size)
 
     def _pile(self, size: int) -> None:
         """
         Count C{size} more bytes as unread, and apply the bounds.
         """
-        unread = self.factory.unread
-        unread.add(self, size)
+        buffered = self.factory.buffered
+        buffered.add(self, size)
         if self.unread > self._limits.unreadHard:
-            unread.drop(self, f"{self._limits.unreadHard} may be")
+            buffered.drop(self, f"{self._limits.unreadHard} may be")
         elif self.unread > self._limits.unreadSoft:
             self.slowDown()
             self.proceed()
@@ -149,8 +150,8 @@ class ClientConnection(Protocol):
         self._full = False
         self._write = _drop
         self.held = 0
-        self.factory.unread.clear(self)
-        self.factory.unread.free(self)
+        self.factory.buffered.clear(self)
+        self.factory.buffered.free(self)
 
     # -- Reading
 
@@ -186,7 +187,7 @@ class ClientConnection(Protocol):
         The client has read everything that was written.
         """
         self._full = False
-        self.factory.unread.clear(self)
+        self.factory.buffered.clear(self)
         self.proceed()
 
     def stopProducing(self) -> None:
@@ -200,7 +201,7 @@ class ClientConnection(Protocol):
         """
         self._limits = limits
         if self.unread > limits.unreadHard:
-            self.factory.unread.drop(self, f"{limits.unreadHard} may be")
+            self.factory.buffered.drop(self, f"{limits.unreadHard} may be")
         else:
             self.proceed()
 

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.proxy.test_memory -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-What is held for the clients of a process: replies that they have not read, and requests that are not dealt with.
+The bytes that a process holds for its clients: replies that they have not read, and requests that are not dealt with.
 """
 
 from __future__ import annotations
@@ -17,18 +17,21 @@ from txconnpool.net.transport import peerOf
 
 _log = Logger("txconnpool.proxy")
 
-#: If more bytes than this were held for clients, and a sixteenth of that is left, the system gets the memory back.
+#: If more bytes than this were held for clients, and a sixteenth of that is left, free memory is given back to the
+#: system.
 MUCH = 1 << 24
 
 
 def _trimmer() -> Callable[[int], object]:
     """
-    Find what gives free memory back to the system: the C library of GNU does so by itself only when none of it is in
-    use at the end of its heap, which is next to never.
+    Find the function that gives free memory back to the system. The C library of GNU does so by itself only for memory
+    at the end of its heap, which is hardly ever free.
+
+    @return: called with 0.
     """
     try:
         trim: Callable[[int], object] = ctypes.CDLL(None).malloc_trim
-    except (AttributeError, OSError, TypeError):  # another library, or a system that has none of this kind
+    except (AttributeError, OSError, TypeError):  # another C library
         return lambda pad: None
     return trim
 
@@ -38,24 +41,24 @@ giveBack = partial(_trimmer(), 0)
 
 class BufferedBytes:
     """
-    How much is held for all clients of a process, and the bound on it: replies that they have not read, and requests
-    that they have not sent to their ends or that cannot be sent on yet.
+    The bytes that are held for all clients of a process, and the bound on them: replies that clients have not read, and
+    requests that are not complete or cannot be forwarded yet.
 
-    @ivar limit: bytes.
-    @ivar total: bytes now.
-    @ivar dropped: how many sessions were closed for it, or for their own bound.
+    @ivar limit: the bound, in bytes.
+    @ivar total: the bytes held now.
+    @ivar dropped: how many sessions were closed because of this bound or of their own.
     """
 
     def __init__(self, limit: int = 1 << 28) -> None:
         self.limit = limit
         self.total = 0
         self.dropped = 0
-        self._most = 0  # since memory was given back
+        self._most = 0  # the largest total since memory was given back
         self._sessions: set[Any] = set()
 
     def add(self, session: Any, size: int) -> None:
         """
-        C{session} leaves C{size} bytes more unread. If that is too much for all, those with the most are dropped.
+        Count C{size} more bytes of replies for C{session}, and apply the bound.
         """
         self._sessions.add(session)
         session.unread += size
@@ -64,7 +67,7 @@ class BufferedBytes:
 
     def keep(self, session: Any, size: int) -> None:
         """
-        C{size} bytes of requests are kept for C{session}.
+        Count C{size} bytes of requests for C{session}, in place of those counted before.
         """
         self._sessions.add(session)
         self.total += size - session.kept
@@ -73,7 +76,7 @@ class BufferedBytes:
 
     def enforce(self) -> None:
         """
-        Hold the bound.
+        Close the sessions with the most bytes until the bound holds.
         """
         while self.total > self.limit:
             most = max(self._sessions, key=lambda each: each.unread + each.kept)
@@ -82,7 +85,7 @@ class BufferedBytes:
 
     def drop(self, session: Any, why: str) -> None:
         """
-        Close a session for what is held for it.
+        Close a session because of the bytes that are held for it.
         """
         _log.warn("{pool}: closing {client}: {unread} bytes unread, {kept} kept, {why}",
                   pool=session.factory.name, client=peerOf(session.transport), unread=session.unread,
@@ -92,7 +95,7 @@ class BufferedBytes:
 
     def release(self, session: Any, size: int) -> None:
         """
-        C{size} bytes of replies are not held for C{session} any more.
+        Count C{size} bytes of replies less: they no longer wait for an earlier reply.
         """
         self.total -= size
         session.unread -= size
@@ -101,7 +104,8 @@ class BufferedBytes:
 
     def clear(self, session: Any) -> None:
         """
-        C{session} has read everything that was written, or never will. What is held is still to be written.
+        C{session} has read everything that was written, or never will. Replies that wait for an earlier one are still
+        counted.
         """
         self.total -= session.unread - session.held
         session.unread = session.held
@@ -109,7 +113,7 @@ class BufferedBytes:
 
     def free(self, session: Any) -> None:
         """
-        No requests are kept for C{session} any more.
+        No requests of C{session} are kept any more.
         """
         self.total -= session.kept
         session.kept = 0

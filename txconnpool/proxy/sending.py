@@ -137,7 +137,7 @@ class RequestSender(OrderedReplies):
                 self._unsent.popleft()
         self._unsent = NOTHING
         if self.kept and self._size <= self._limits.backlog:
-            self.factory.unread.free(self)
+            self.factory.buffered.free(self)
 
     # -- A connection of its own
 

@@ -150,7 +150,7 @@ class Session(RequestSender):
             self._kept = []
             self._size = 0
             if self.kept:
-                self.factory.unread.free(self)
+                self.factory.buffered.free(self)
             self._advance(data, refusal, self._refusable)
         busy = self._inFlight or self._blocked or self._unsent or self._queue is not None
         self.regulate(not busy, self._size >= max(self._need, self._limits.backlog))
@@ -161,7 +161,7 @@ class Session(RequestSender):
         """
         size = self._size + sum(entry.size for entry in self._unsent)
         if size > self._limits.backlog:
-            self.factory.unread.keep(self, size)
+            self.factory.buffered.keep(self, size)
 
     # -- Requests that are not simply forwarded
 

@@ -94,7 +94,7 @@ class SessionFactory(Factory):
 
     @ivar limits: the bounds in force.
     @ivar sessions: those that are connected.
-    @ivar unread: the bytes that are held for clients; shared by all pools of a process.
+    @ivar buffered: the bytes that are held for clients; shared by all pools of a process.
     @ivar accepted: how many sessions there have been.
     @ivar refused: how many clients were refused because there were too many.
     @ivar counters: the traffic with the clients.
@@ -113,7 +113,7 @@ class SessionFactory(Factory):
         router: Any,
         dialect: Any,
         limits: SessionLimits,
-        unread: BufferedBytes,
+        buffered: BufferedBytes,
         reactor: Any,
         report: Callable[[tuple[bytes, ...]], Any],
         numbers: Iterator[int] | None = None,
@@ -134,7 +134,7 @@ class SessionFactory(Factory):
         self.reactor = reactor
         self.report = report
         self.sessions: set[Session] = set()
-        self.unread = unread
+        self.buffered = buffered
         self.numbers = numbers or itertools.count(1)
         self.accepted = 0
         self.refused = 0
