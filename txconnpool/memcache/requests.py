@@ -38,14 +38,14 @@ class Request:
     @ivar ticket: the ticket of the pool while the request waits for a connection, or C{None}.
     """
 
-    __slots__ = ("_again", "_parts", "_pool", "command", "ticket")
+    __slots__ = ("_parts", "_pool", "_retried", "command", "ticket")
 
     def __init__(self, pool: Any, command: Command) -> None:
         self._pool = pool
         self.command = command
         self.ticket: Any = None
         self._parts: list[bytes] | None = None
-        self._again = False
+        self._retried = False
 
     def encode(self) -> bytes:
         """
@@ -107,8 +107,8 @@ class Request:
         The connection was lost: send a read once more, or fail.
         """
         self._parts = None
-        if isRetryable(self.command, error) and not self._again:
-            self._again = True
+        if isRetryable(self.command, error) and not self._retried:
+            self._retried = True
             self._pool.counters.retries += 1
             self._pool.send(self)
         else:

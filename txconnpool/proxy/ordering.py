@@ -172,7 +172,7 @@ class OrderedReplies(ClientConnection):
                 queue = self._needQueue()
                 if entry is None:
                     queue.ahead = 0
-                queue.insert(entry, list(self._again(requests, error)))
+                queue.insert(entry, list(self._afterLoss(requests, error)))
                 self._sink = queue.last
                 self.collect()
         self.answered(count)
@@ -184,7 +184,7 @@ class OrderedReplies(ClientConnection):
         unsent = self._queue.unsent if self._queue is not None else None
         self._unsent = deque(unsent) if unsent else NOTHING
 
-    def _again(self, requests: list[Any], error: PoolError) -> Iterator[Entry]:
+    def _afterLoss(self, requests: list[Any], error: PoolError) -> Iterator[Entry]:
         for _, command, count, _, request in requests:
             if isRetryable(command, error) and self._pin is None:
                 yield RetriedRequest(self, command, count, request)
