@@ -68,7 +68,7 @@ class PressureTests(SessionTestCase):
         self.assertEqual((other.take(), other.connected, client.connected), (get(b"a"), True, False))
         self.assertEqual((stage.unread.dropped, stage.unread.total), (1, 0))
         (event,) = (event for event in events if event["log_namespace"].startswith("txconnpool"))
-        self.assertIn("20000 may be", event["log_format"].format(**event))
+        self.assertIn("the limit is 20000", event["log_format"].format(**event))
 
     @covers("26")
     def test_keptInSmallPieces(self) -> None:

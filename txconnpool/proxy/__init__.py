@@ -1,4 +1,5 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-A client's requests in, and their replies out in order.
+The sessions of clients: their requests are forwarded to servers, and the replies are written in the order of the
+requests.
 """

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.proxy.test_sessions -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-What is asked of every server for one client: a request that concerns all of them, and their statistics.
+Requests that are sent to every server on behalf of one client.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def askAll(router: Any, dialect: Any, command: Any, request: bytes) -> Deferred[
     @param router: the L{IRouter<txconnpool.interfaces.IRouter>}.
     @param dialect: the L{IDialect<txconnpool.wire.IDialect>}.
 
-    @return: fires with the replies in the order of the servers; an error stands in place of one that did not come.
+    @return: fires with the replies in the order of the servers. A request that failed has an error as its reply.
 
     @raise PoolError: a server has no connection.
     """
@@ -34,9 +34,9 @@ def askAll(router: Any, dialect: Any, command: Any, request: bytes) -> Deferred[
 
 def broadcast(router: Any, dialect: Any, command: Any, request: bytes) -> Deferred[bytes]:
     """
-    Send one request to every server, for one reply.
+    Send one request to every server, and make one reply of theirs.
 
-    @return: fires with what the client sees of the replies.
+    @return: fires with the bytes for the client.
     """
     try:
         replies = askAll(router, dialect, command, request)

@@ -3,9 +3,9 @@
 """
 One reply that is made of several.
 
-A request for very many keys is sent as several requests, one when the one before is answered and its client has read.
-One line can ask for any number of large values: sent as it is, its reply would occupy a connection that others wait
-for, and nothing could stop it when the client does not read.
+A request for very many keys is sent as several requests. Each is sent when the one before was answered and the client
+has read the reply. A single line can request any number of large values: if it were forwarded unchanged, its reply
+would occupy a connection that others wait for, and could not be stopped if the client does not read.
 """
 
 from __future__ import annotations
@@ -25,41 +25,43 @@ from txconnpool.proxy.replies import Entry
 @implementer(IReplySink)
 class SplitReply(Entry):
     """
-    The reply to a request that is sent as several. Later requests of the session wait until all are sent.
+    The reply to a request that is sent as several requests. Later requests of the session wait until all of them are
+    sent.
     """
 
     __slots__ = ("_begun", "_command", "_inFlight", "_requests", "_retried", "_size")
 
     def __init__(self, session: Any, command: Any, requests: Iterable[bytes]) -> None:
         """
-        @param command: that of each request.
+        @param command: the command of all requests.
+        @param requests: the requests.
         """
         super().__init__(session, 1)
         self._command = command
         self._requests = deque(requests)
         self._size = sum(map(len, self._requests))
         self._inFlight = False
-        self._retried = False  # the request in flight is sent for the second time
-        self._begun = False  # part of the joined reply is known
+        self._retried = False  # whether the request in flight is sent for the second time
+        self._begun = False  # whether a part of the reply was passed on
 
     @property
     def unsent(self) -> bool:
         """
-        Whether there is something to send.
+        Whether requests are left to be sent.
         """
         return len(self._requests) > self._inFlight
 
     @property
     def size(self) -> int:
         """
-        The bytes of the requests that are not answered.
+        The number of bytes of the requests that are not answered.
         """
         return self._size
 
     @property
     def request(self) -> bytes:
         """
-        The request that is sent next.
+        The request to send next.
         """
         return self._requests[0]
 
@@ -81,7 +83,7 @@ class SplitReply(Entry):
 
     def replied(self, data: bytes, done: int) -> None:
         """
-        Pass on what the server sent, as if it were one reply.
+        Pass on bytes of the replies as parts of one reply.
         """
         if not done:
             if self._requests:
@@ -94,9 +96,9 @@ class SplitReply(Entry):
 
     def _answered(self, data: bytes) -> None:
         """
-        One of the requests is answered.
+        Handle the end of the reply to one of the requests.
 
-        @param data: the last bytes of its reply.
+        @param data: the last bytes of this reply.
         """
         values = self._command.withoutEnd(data)
         if values is None:
@@ -113,7 +115,7 @@ class SplitReply(Entry):
 
     def requestsLost(self, requests: list[Any], begun: bool, error: PoolError) -> None:
         """
-        Send the request once more, if it may be.
+        Send the request in flight once more if possible; else end the reply with the error.
         """
         self._inFlight = False
         if self._requests:
@@ -127,13 +129,13 @@ class SplitReply(Entry):
 
     def refuse(self, error: PoolError) -> None:
         """
-        The pool has no connection for the next request.
+        End the reply with the pool's error.
         """
         self._end(self.session.refusal(self._command, 1, error))
 
     def _end(self, reply: bytes) -> None:
         """
-        Let an error be the whole reply. Behind part of a reply there is no place for one: then the client is closed.
+        Make an error the whole reply. If a part of the reply was already written, the client is closed instead.
         """
         self._requests.clear()
         self._inFlight = False
@@ -145,7 +147,7 @@ class SplitReply(Entry):
 
     def discard(self) -> None:
         """
-        The client is gone.
+        Drop everything, because the client is gone.
         """
         super().discard()
         self._requests.clear()

@@ -1,8 +1,8 @@
 # -*- test-case-name: tests.proxy.test_flow -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-The connection of one client and its back-pressure: what is written to it, what it has not read, and when its requests
-are not read.
+The connection of one client, and its back-pressure: the bytes that the client has not read, and when reading from it is
+paused.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from txconnpool.net.transport import adopt, closeAfterFlush, tune
 @dataclass(frozen=True)
 class SessionLimits:
     """
-    The bounds of the sessions of a pool.
+    The limits of the sessions of a pool.
 
-    @ivar maxClients: most sessions.
-    @ivar maxInFlight: most requests in flight of one session.
-    @ivar backlog: bytes of requests kept, above which a session that may not send now (it waits, or has as much in
-        flight as it may) is not read from. One read may bring more.
-    @ivar unreadSoft: bytes of replies that a client has not read, above which its requests are not read either.
-    @ivar unreadHard: bytes of replies that a client has not read, above which it is closed.
+    @ivar maxClients: the maximum number of sessions.
+    @ivar maxInFlight: the maximum number of requests in flight of one session.
+    @ivar backlog: the number of bytes of requests that are kept while a session cannot forward them (because it waits
+        for a connection, or has too many requests in flight). Above it, reading from the client is paused. A single
+        read may exceed it.
+    @ivar unreadSoft: the number of unread bytes of replies above which reading from the client is paused.
+    @ivar unreadHard: the number of unread bytes of replies above which the client is closed.
     """
 
     maxClients: int = 10000
@@ -42,13 +43,13 @@ class SessionLimits:
 @implementer(IPushProducer, IHalfCloseableProtocol)
 class ClientConnection(Protocol):
     """
-    The connection of a downstream client, without its requests.
+    The connection of a client, without its requests.
 
-    @ivar gone: whether the client is gone or given up.
-    @ivar unread: bytes of replies that the client has not read: those written since the transport was full, and those
-        that are held.
-    @ivar held: bytes of replies that wait for an earlier reply.
-    @ivar kept: bytes of requests that were read and not dealt with, as far as they count for
+    @ivar gone: whether the client is gone or is being closed.
+    @ivar unread: the number of bytes of replies that the client has not read: those written since the transport's
+        buffer is full, and those that are held back.
+    @ivar held: the number of bytes of replies that wait for an earlier reply.
+    @ivar kept: the number of bytes of requests that could not be forwarded yet, if they count for
         L{BufferedBytes<txconnpool.proxy.memory.BufferedBytes>}.
     """
 
@@ -63,15 +64,15 @@ class ClientConnection(Protocol):
         self.factory: Any = factory
         self._limits: SessionLimits = factory.limits
         self._counters = factory.counters
-        self._full = False  # the transport has all it can take
+        self._full = False  # the transport's buffer is full
         self._reading = True
-        self._ending = False  # nothing more is read: to be closed when all replies are written
+        self._ending = False  # no more requests are read; the client is closed when all replies are written
         self.unread = 0
         self.kept = 0
 
     def connectionMade(self) -> None:
         """
-        Take the socket over, and register to be paused while the client does not read.
+        Take over the socket, and register as a producer, which is paused while the client does not read.
         """
         transport: Any = self.transport
         tune(transport)
@@ -93,28 +94,28 @@ class ClientConnection(Protocol):
 
     def hold(self, size: int) -> None:
         """
-        Count bytes of a reply that waits for an earlier one.
+        Count the bytes of a reply that waits for an earlier one.
         """
         self.held += size
         self.factory.buffered.add(self, size)
         if self.unread > self._limits.unreadHard:
-            self.factory.buffered.drop(self, f"{self._limits.unreadHard} may be")
+            self.factory.buffered.drop(self, f"the limit is {self._limits.unreadHard}")
 
     def release(self, size: int) -> None:
         """
-        Count held bytes no longer: they are written next, or dropped.
+        Stop counting held bytes, because they are written or dropped.
         """
         if not self.gone:
             self.factory.buffered.release(self, size)
 
     def _pile(self, size: int) -> None:
         """
-        Count C{size} more bytes as unread, and apply the bounds.
+        Count C{size} more bytes as unread, and apply the limits.
         """
         buffered = self.factory.buffered
         buffered.add(self, size)
         if self.unread > self._limits.unreadHard:
-            buffered.drop(self, f"{self._limits.unreadHard} may be")
+            buffered.drop(self, f"the limit is {self._limits.unreadHard}")
         elif self.unread > self._limits.unreadSoft:
             self.slowDown()
             self.proceed()
@@ -122,29 +123,27 @@ class ClientConnection(Protocol):
     @property
     def crowded(self) -> bool:
         """
-        Whether the client leaves so much unread that it is asked for nothing more.
+        Whether the client has so many unread bytes that none of its further requests is sent.
         """
         return self.unread > self._limits.unreadSoft
 
-    # -- What a session does
+    # -- Methods of subclasses
 
     def slowDown(self) -> None:
         """
-        Called when the client has too much unread: have fewer requests in flight.
+        Called when the client has too many unread bytes. Reduces the number of requests in flight.
         """
         raise NotImplementedError
 
     def proceed(self, refusal: PoolError | None = None) -> None:
         """
-        Called when something has changed: go on with what was kept.
-
-        @param refusal: why the pool refuses the requests that have waited for a connection, if it does.
+        Called when the state has changed. Continues with the bytes of requests that were kept.
         """
         raise NotImplementedError
 
     def forget(self) -> None:
         """
-        Called once, when the client is gone or given up: drop all requests and replies.
+        Called once, when the client is gone or is being closed. Drops all requests and replies.
         """
         self.gone = True
         self._full = False
@@ -157,10 +156,10 @@ class ClientConnection(Protocol):
 
     def regulate(self, finished: bool, backlogged: bool) -> None:
         """
-        Close if all is done, and read from the client or stop reading.
+        Close the client if everything is done, and pause or resume reading from it.
 
         @param finished: whether all requests that were read are answered.
-        @param backlogged: whether enough bytes of requests are kept.
+        @param backlogged: whether the maximum number of bytes of requests is kept.
         """
         crowded = self.unread > self._limits.unreadSoft
         if self._ending and finished and not crowded:
@@ -178,13 +177,13 @@ class ClientConnection(Protocol):
 
     def pauseProducing(self) -> None:
         """
-        The transport is full: count what is written from now on as unread.
+        Count further bytes as unread, because the transport's buffer is full.
         """
         self._full = True
 
     def resumeProducing(self) -> None:
         """
-        The client has read everything that was written.
+        Continue, because the client has read all written bytes.
         """
         self._full = False
         self.factory.buffered.clear(self)
@@ -192,16 +191,16 @@ class ClientConnection(Protocol):
 
     def stopProducing(self) -> None:
         """
-        The connection ends; C{connectionLost} follows.
+        Do nothing: C{connectionLost} follows.
         """
 
     def limit(self, limits: SessionLimits) -> None:
         """
-        Apply other bounds from now on.
+        Apply other limits.
         """
         self._limits = limits
         if self.unread > limits.unreadHard:
-            self.factory.buffered.drop(self, f"{limits.unreadHard} may be")
+            self.factory.buffered.drop(self, f"the limit is {limits.unreadHard}")
         else:
             self.proceed()
 
@@ -209,27 +208,27 @@ class ClientConnection(Protocol):
 
     def end(self) -> None:
         """
-        Read nothing more, answer what was read, then close.
+        Stop reading, answer the requests that were read, then close the client.
         """
         self._ending = True
-        # TLS goes on to deliver what it has decrypted already.
+        # The TLS transport still delivers bytes that it has decrypted already.
         self.dataReceived = _drop  # type: ignore[method-assign]
         self.proceed()
 
     def readConnectionLost(self) -> None:
         """
-        The client sends nothing more, but still reads.
+        Handle a half-close: the client sends nothing more, but still reads.
         """
         self.end()
 
     def writeConnectionLost(self) -> None:
         """
-        Never called, because this side never closes one direction; L{IHalfCloseableProtocol} demands it.
+        Not called: this side never closes only one direction. L{IHalfCloseableProtocol} requires the method.
         """
 
     def breakOff(self) -> None:
         """
-        Close in the middle of a reply. A client that reads gets what was written before.
+        Close the client in the middle of a reply. If it reads, it gets the bytes that were written before.
         """
         if self._full:
             self.drop()
@@ -240,14 +239,14 @@ class ClientConnection(Protocol):
 
     def drop(self) -> None:
         """
-        Close at once, whatever the client is owed.
+        Close the client at once, without its outstanding replies.
         """
         self.transport.abortConnection()
         self.forget()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
-        The client is gone. The replies to its requests in flight are dropped when they come.
+        Forget the client. The replies to its requests in flight are dropped when they arrive.
         """
         self.forget()
         self.factory.closed(self)
@@ -255,5 +254,5 @@ class ClientConnection(Protocol):
 
 def _drop(data: bytes) -> None:
     """
-    Stand in for a method that takes bytes, once these are not wanted any more.
+    Replaces methods that take bytes, when these are not needed any more.
     """

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.operate.test_service -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-The bounds of a dialect, a pool and its sessions, from the settings of the pool.
+Creates the limits of a dialect, a pool and its sessions from the settings of the pool.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from txconnpool.proxy.flow import SessionLimits
 
 def dialectLimits(settings: PoolSettings) -> tuple[int, frozenset[bytes], frozenset[bytes] | None]:
     """
-    @return: the arguments of a dialect: the largest value in bytes, the commands that are refused, and the only
-        commands that are accepted (C{None}: all).
+    @return: the arguments of a dialect: the maximum size of a value in bytes, the commands that are rejected, and the
+        only commands that are accepted (C{None}: all).
     """
     denied, allowed = settings.denyCommands, settings.allowCommands
     return (
@@ -26,12 +26,12 @@ def dialectLimits(settings: PoolSettings) -> tuple[int, frozenset[bytes], frozen
 
 def poolLimits(settings: PoolSettings) -> Limits:
     """
-    @return: the bounds of the pool of connections.
+    @return: the limits of the pool of connections.
     """
     servers = settings.upstream
     return Limits(
         maximum=settings.poolSize,
-        # Requests go to all servers that are up in turn, so each server has a connection.
+        # Each server needs a connection, because requests are sent to all servers that are up in turn.
         minimum=min(settings.poolSize, max(settings.minPoolSize, len(servers) if len(servers) > 1 else 0)),
         depth=settings.pipelineDepth,
         maxWaiting=settings.maxWaiting,
@@ -45,7 +45,7 @@ def poolLimits(settings: PoolSettings) -> Limits:
 
 def sessionLimits(settings: PoolSettings) -> SessionLimits:
     """
-    @return: the bounds of the sessions.
+    @return: the limits of the sessions.
     """
     return SessionLimits(
         maxClients=settings.maxClients,

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.proxy.test_logins -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Whether clients have to log in, and with which users and passwords.
+The logins of clients.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from txconnpool.wire import Login
 
 class LoginGate:
     """
-    The logins of the clients of a pool.
+    Checks the users and passwords of the clients of a pool.
 
-    @ivar accepted: the users and passwords that are accepted; C{None}: clients need not log in.
-    @ivar attempts: how many attempts there have been.
-    @ivar failures: how many of them failed.
+    @ivar accepted: the valid users and passwords; C{None}: clients need not log in.
+    @ivar attempts: the number of attempts.
+    @ivar failures: the number of failed attempts.
     """
 
     def __init__(self) -> None:
@@ -27,16 +27,16 @@ class LoginGate:
 
     def check(self, login: Login | None) -> bool:
         """
-        Count an attempt.
+        Check and count an attempt.
 
         @param login: the user and password; C{None} if they could not be read.
 
-        @return: whether the client is let in.
+        @return: whether they are valid.
         """
         self.attempts += 1
         known = False
         if login is not None:
-            # All are compared, each in constant time, so that the duration does not tell which of them is near.
+            # Compare with all of them, each in constant time, so that the duration reveals nothing about them.
             for user, password in self.accepted or ():
                 known |= compare_digest(login[0], user) & compare_digest(login[1], password)
         self.failures += not known

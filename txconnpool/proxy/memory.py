@@ -80,7 +80,7 @@ class BufferedBytes:
         """
         while self.total > self.limit:
             most = max(self._sessions, key=lambda each: each.unread + each.kept)
-            self.drop(most, f"{self.total} are held for all sessions")
+            self.drop(most, f"{self.total} bytes are held for all clients")
         self._most = max(self._most, self.total)
 
     def drop(self, session: Any, why: str) -> None:

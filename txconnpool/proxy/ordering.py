@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.proxy.test_ordering -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-The replies of one client, written in the order of its requests.
+Writes the replies to one client in the order of its requests.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ from txconnpool.proxy.flow import ClientConnection, SessionLimits
 from txconnpool.proxy.pinning import Pin
 from txconnpool.proxy.replies import Entry, ReplyQueue, RetriedRequest
 
-#: Requests that a session may have in flight at first. They may all be for the largest values, and the client may be
-#: one of very many: the replies stand before those of everybody else.
+#: The maximum number of requests that a new session may have in flight. All of them may be for values of the maximum
+#: size, and there may be very many clients, whose replies would delay those of all others.
 FIRST_WINDOW = 2
 
-#: Bytes of replies that a session should have on their way at once, at most.
+#: The number of bytes of replies that the requests in flight of a session should not exceed.
 BATCH = 1 << 20
 
-#: What most sessions have unsent. It stays empty: a deque of its own would take more memory than all else.
+#: An empty deque that sessions without unsent entries share: a deque of its own would need more memory than the rest of
+#: a session.
 NOTHING: deque[Any] = deque(maxlen=0)
 
 
 @implementer(IReplySink)
 class OrderedReplies(ClientConnection):
     """
-    A client with requests in flight. It is itself the sink of the replies that come in the order of its requests, and
-    writes them as they come; where a reply must wait for an earlier one, it has a queue.
+    A client with requests in flight. It is the sink of replies that arrive in the order of its requests, and writes
+    them at once. If a reply must wait for an earlier one, it uses a L{ReplyQueue}.
     """
 
     _queue: ReplyQueue | None = None
@@ -44,28 +45,29 @@ class OrderedReplies(ClientConnection):
     def __init__(self, factory: Any) -> None:
         super().__init__(factory)
         (self._pool,) = factory.router.pools
-        # Opens while the client reads what it asked for and closes when it does not, or when that is large: without
-        # it, a few kilobytes of requests for large values would bring all these values here at once.
+        # The maximum number of requests in flight now. It grows while the client reads its replies, and shrinks when it
+        # does not, or when they are large. Without it, a few kilobytes of requests for large values would make servers
+        # send all these values at once.
         self._window = min(FIRST_WINDOW, factory.limits.maxInFlight)
         self._inFlight = 0
-        self._batch = 0  # bytes of replies since there was nothing in flight
-        self._connection: Any = None  # where the requests in flight are
-        self._sink: Any = self  # of the next request
-        self._unsent: deque[Any] = NOTHING  # the entries of the queue for which later requests wait
-        self._size = 0  # bytes of requests that are kept
+        self._batch = 0  # the number of bytes of replies since nothing was in flight
+        self._connection: Any = None  # the connection of the requests in flight
+        self._sink: Any = self  # the sink of the next request
+        self._unsent: deque[Any] = NOTHING  # the queue entries for which later requests wait
+        self._size = 0  # the number of bytes of requests that could not be forwarded yet
 
     @property
     def inFlight(self) -> int:
         """
-        How many requests are in flight.
+        The number of requests in flight.
         """
         return self._inFlight
 
-    # -- Replies that come in order
+    # -- Replies that arrive in order
 
     def replied(self, data: bytes, done: int) -> None:
         """
-        Write the next bytes that the server sent.
+        Write bytes of replies from a server.
         """
         if data:
             self._counters.sent += len(data)
@@ -89,7 +91,7 @@ class OrderedReplies(ClientConnection):
 
     def _drained(self) -> None:
         """
-        Nothing is in flight: fit the window to what the client read, and give back a connection of its own.
+        Adapt the window when nothing is in flight, and release a leased connection.
         """
         if self._batch > BATCH:
             self._window = max(1, self._window // 2)
@@ -100,7 +102,7 @@ class OrderedReplies(ClientConnection):
 
     def requestsLost(self, requests: list[Any], begun: bool, error: PoolError) -> None:
         """
-        Send again what may be sent again, and answer the other requests with the error.
+        Send reads again, and answer all other requests with the error.
         """
         self.lost(None, requests, begun, error)
 
@@ -108,7 +110,7 @@ class OrderedReplies(ClientConnection):
 
     def answer(self, data: bytes) -> None:
         """
-        Give the client a reply of our own, in its place in the order.
+        Write a reply of the proxy itself, in its place in the order.
         """
         if not data:
             return
@@ -122,7 +124,7 @@ class OrderedReplies(ClientConnection):
 
     def enqueue(self, entry: Entry) -> None:
         """
-        Put a reply that comes later in its place in the order.
+        Add an entry for a reply that comes later, in its place in the order.
         """
         queue = self._needQueue()
         queue.append(entry)
@@ -138,7 +140,7 @@ class OrderedReplies(ClientConnection):
 
     def advance(self) -> None:
         """
-        Write the replies of the queue that have their turn, and drop the queue when it is done.
+        Write the replies of queue entries whose turn it is. Drop the queue if all its entries are complete.
         """
         queue = self._queue
         if queue is not None and queue.advance() and self._queue is queue:
@@ -147,7 +149,7 @@ class OrderedReplies(ClientConnection):
 
     def answered(self, done: int) -> None:
         """
-        Called by an entry of the queue when replies to C{done} requests have come, or never will.
+        Called by a queue entry when C{done} of its requests were answered or failed.
         """
         self._inFlight -= done
         if done and not self._inFlight:
@@ -159,10 +161,10 @@ class OrderedReplies(ClientConnection):
 
     def lost(self, entry: Entry | None, requests: list[Any], begun: bool, error: PoolError) -> None:
         """
-        A connection was lost: send reads once more, and answer all other requests with the error. A client that has
-        part of a reply can only be closed.
+        Handle a lost connection: send reads once more, and answer all other requests with the error. If the client has
+        received a part of a reply, it can only be closed.
 
-        @param entry: the entry of the queue that the requests belong to; C{None}: they come before the queue.
+        @param entry: the queue entry of the requests; C{None} if they come before the queue.
         """
         count = sum(request[2] for request in requests)
         if not self.gone:
@@ -179,7 +181,7 @@ class OrderedReplies(ClientConnection):
 
     def collect(self) -> None:
         """
-        Send what the entries of the queue have to send before all later requests.
+        Collect the queue entries with requests that must be sent before all later requests.
         """
         unsent = self._queue.unsent if self._queue is not None else None
         self._unsent = deque(unsent) if unsent else NOTHING
@@ -195,7 +197,7 @@ class OrderedReplies(ClientConnection):
 
     def refusal(self, command: Any, count: int, error: PoolError) -> bytes:
         """
-        @return: what the client gets in place of C{count} replies that will not come.
+        @return: the bytes for the client in place of C{count} replies, after an error.
         """
         tally(self._counters.errors, error.kind, count)
         line = self.factory.dialect.error(error.kind, str(error))
@@ -210,20 +212,20 @@ class OrderedReplies(ClientConnection):
 
     def slowDown(self) -> None:
         """
-        Have fewer requests in flight from now on.
+        Halve the window.
         """
         self._window = max(1, self._window // 2)
 
     def limit(self, limits: SessionLimits) -> None:
         """
-        Apply other bounds from now on.
+        Apply other limits.
         """
         self._window = min(self._window, limits.maxInFlight)
         super().limit(limits)
 
     def forget(self) -> None:
         """
-        The client is gone or given up: drop all replies.
+        Drop all replies, because the client is gone or is being closed.
         """
         self._unsent = NOTHING
         if self._queue is not None:
@@ -232,11 +234,11 @@ class OrderedReplies(ClientConnection):
         self._sink = self
         super().forget()
 
-    # -- A connection of its own
+    # -- A connection for this client alone
 
     def _unpin(self) -> None:
         """
-        Give back the connection of its own, if no request needs it any more.
+        Release the leased connection, if no request needs it any more.
         """
         if self._pin is not None and not self._pin.needed:
             pin, self._pin = self._pin, None
@@ -244,7 +246,7 @@ class OrderedReplies(ClientConnection):
 
     def pinLost(self) -> None:
         """
-        The connection of its own was lost, and the state on it: all that is left is to close the client.
+        Close the client, because its leased connection was lost, and with it the state that its requests depend on.
         """
         self._pin = None
         self.end()

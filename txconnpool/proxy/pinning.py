@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.proxy.test_pinning -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-A connection of its own for a client whose requests leave a state on the connection.
+A connection for one client alone, whose requests depend on the state of the connection.
 """
 
 from __future__ import annotations
@@ -11,17 +11,19 @@ from typing import Any
 
 class Pin:
     """
-    The lease of a connection by a session, from a request that needs it until the reader of the session says that the
-    state is gone and all requests are answered. The connection is then given back to the pool; it is closed if the
-    client leaves before.
+    The lease of a connection by a session. It lasts from a request that needs it until the request reader reports that
+    no state is left and all requests are answered. The connection then returns to the pool. If the client leaves before
+    that, the connection is closed.
     """
 
     __slots__ = ("_pool", "_reader", "_record", "_session")
 
     def __init__(self, session: Any, pool: Any, record: Any, reader: Any) -> None:
         """
-        @param record: a connection that carries nothing.
-        @param reader: the reader of the requests of the session.
+        @param session: the session.
+        @param pool: the pool.
+        @param record: the record of an idle connection.
+        @param reader: the request reader of the session.
         """
         self._session = session
         self._pool = pool
@@ -54,13 +56,13 @@ class Pin:
 
     def pushed(self, data: bytes) -> None:
         """
-        The server sent a frame that no request asked for.
+        Write a frame that the server sent without a request.
         """
         self._session.put(data)
 
     def connectionLost(self) -> None:
         """
-        The connection is gone, and its requests have been answered with the error.
+        Handle the loss of the connection, after its requests were answered with the error.
         """
         self._reader.pinned = False
         self._record.lent = 0
@@ -68,14 +70,14 @@ class Pin:
 
     def release(self) -> None:
         """
-        Give the connection back to the pool: it carries nothing any more.
+        Return the connection, which is idle, to the pool.
         """
         self._unload()
         self._pool.hasCapacity(self._record)
 
     def abandon(self) -> None:
         """
-        Close the connection, because the state on it belongs to a client that is gone.
+        Close the connection, because its state belongs to a client that is gone.
         """
         self._pool.retire(self._record, "its client left it in use")
         connection = self._record.connection

@@ -1,12 +1,13 @@
 # -*- test-case-name: tests.proxy.test_replies -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-The replies of a session in the order of its requests, where they do not simply come in this order.
+The queue of replies of a session.
 
-While all requests in flight of a session are on one connection, their replies come in order and the session writes them
-as they come: it has no queue. A queue is made when something must wait for an earlier reply: a reply of our own behind
-requests in flight, a request that is sent again, a request that is answered by several servers. Its first entry writes
-through, the others hold what they get. When all entries are complete the queue is dropped.
+While all requests in flight of a session are on one connection, their replies arrive in order. The session writes them
+as they arrive, and has no queue. It creates a queue when a reply must wait for an earlier one: a reply of the proxy
+after requests in flight, the reply to a request that is sent again, or one reply made of those of several servers. The
+first entry of the queue writes its replies at once, the others hold theirs back. When all entries are complete the
+queue is dropped.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ from txconnpool.interfaces import IReplySink
 
 class Entry:
     """
-    The next replies of a session, behind those of the entries before.
+    One or more consecutive replies of a session, after those of the entries before.
 
-    Some entries have requests to send (C{unsent}), or must be complete before later requests are sent: the session
-    sends nothing else before they are done. These have the methods C{ready}, C{request}, C{next} and C{refuse}.
+    Some entries have requests to send (C{unsent}), or must be complete before later requests are sent; the session
+    sends no other requests before that. These entries have the methods C{ready}, C{request}, C{next} and C{refuse}.
 
     @ivar session: the L{Session<txconnpool.proxy.session.Session>}.
-    @ivar left: how many replies are still due; the entry is complete when there are none.
-    @ivar first: whether all replies before are written, so that this entry writes through.
+    @ivar left: the number of replies that are due. The entry is complete when it is 0.
+    @ivar first: whether all earlier replies are written, so that this entry writes its replies at once.
     """
 
     __slots__ = ("_pieces", "first", "left", "session")
@@ -40,25 +41,25 @@ class Entry:
         self.session = session
         self.left = left
         self.first = False
-        self._pieces: list[bytes] = []  # held until this entry is the first
+        self._pieces: list[bytes] = []  # bytes that are held back until this entry is the first
 
     @property
     def unsent(self) -> bool:
         """
-        Whether later requests of the session have to wait for this entry.
+        Whether later requests of the session must wait for this entry.
         """
         return False
 
     @property
     def size(self) -> int:
         """
-        How many bytes of requests the entry holds.
+        The number of bytes of requests in this entry.
         """
         return 0
 
     def take(self, data: bytes) -> None:
         """
-        Write the next bytes, or hold them.
+        Write bytes of replies, or hold them back.
         """
         if not data:
             return
@@ -70,14 +71,14 @@ class Entry:
 
     def begin(self) -> None:
         """
-        All replies before are written: write what is held.
+        Write the bytes that were held back, because all earlier replies are written.
         """
         self.first = True
         self._flush(self.session.put)
 
     def discard(self) -> None:
         """
-        The client is gone.
+        Drop everything, because the client is gone.
         """
         self.first = True
         self._pieces = []
@@ -92,15 +93,15 @@ class Entry:
 @implementer(IReplySink)
 class ForwardedReplies(Entry):
     """
-    The replies to consecutive requests on one connection. Replies of our own that come when none of these is due stand
-    here, too.
+    The replies to consecutive requests on one connection. Replies of the proxy itself are added to them if none of
+    these is due.
     """
 
     __slots__ = ()
 
     def replied(self, data: bytes, done: int) -> None:
         """
-        Take the next bytes that the server sent.
+        Take bytes of replies from a server.
         """
         self.take(data)
         if done:
@@ -109,7 +110,7 @@ class ForwardedReplies(Entry):
 
     def requestsLost(self, requests: list[Any], begun: bool, error: PoolError) -> None:
         """
-        Have the requests sent again, or answer them with the error.
+        Send the requests again, or answer them with the error.
         """
         self.left -= sum(request[2] for request in requests)
         self.session.lost(self, requests, begun, error)
@@ -117,38 +118,38 @@ class ForwardedReplies(Entry):
 
 class QueuedRequest(ForwardedReplies):
     """
-    A request, or several that were merged, with the replies. It is sent when the session has a connection for it, and
-    later requests wait for that.
+    A request, or several that were merged, and the replies. It is sent when the session has a connection for it. Later
+    requests wait until then.
     """
 
     __slots__ = ("_count", "command", "request")
 
-    #: It waits for nothing but a connection.
+    #: Whether the next request may be sent as soon as there is a connection.
     ready = True
 
     def __init__(self, session: Any, command: Any, count: int, request: bytes) -> None:
         super().__init__(session, count)
         self.command = command
         self.request = request
-        self._count = count  # how many requests are unsent
+        self._count = count  # the number of unsent requests
 
     @property
     def unsent(self) -> bool:
         """
-        Whether there is something to send.
+        Whether requests are left to be sent.
         """
         return self._count > 0
 
     @property
     def size(self) -> int:
         """
-        The bytes of the request.
+        The number of bytes of the requests that are left.
         """
         return len(self.request)
 
     def next(self, room: int) -> tuple[Any, int, bytes]:
         """
-        @param room: how many requests the connection takes.
+        @param room: how many requests the connection accepts.
 
         @return: the command, the number of replies, and the bytes to send next.
         """
@@ -161,7 +162,7 @@ class QueuedRequest(ForwardedReplies):
 
     def refuse(self, error: PoolError) -> None:
         """
-        The pool has no connection for the requests that are unsent.
+        Answer the unsent requests with the pool's error.
         """
         count, self._count = self._count, 0
         self.left -= count
@@ -169,7 +170,7 @@ class QueuedRequest(ForwardedReplies):
 
     def discard(self) -> None:
         """
-        The client is gone.
+        Drop everything, because the client is gone.
         """
         super().discard()
         self._count = 0
@@ -192,7 +193,7 @@ class RetriedRequest(QueuedRequest):
 
     def requestsLost(self, requests: list[Any], begun: bool, error: PoolError) -> None:
         """
-        Answer the requests with the error: nothing is sent a third time.
+        Answer the requests with the error: no request is sent a third time.
         """
         lost = sum(request[2] for request in requests)
         self.left -= lost
@@ -205,25 +206,25 @@ class RetriedRequest(QueuedRequest):
 
 class LaterReply(Entry):
     """
-    One reply that is asked for elsewhere when all replies before are written: statistics, or the reply to a request
-    that every server gets.
+    A reply that a function provides, when all earlier replies are written: statistics, or one reply to a request that
+    is sent to every server.
     """
 
     __slots__ = ("_ask", "_barrier", "_late")
 
-    #: It is never sent by the session.
+    #: The session never sends a request for this entry.
     ready = False
     request = b""
 
     def __init__(self, session: Any, ask: Callable[[], Deferred[bytes]], barrier: bool) -> None:
         """
-        @param ask: called when all replies before are written; the reply is what it fires with.
+        @param ask: called when all earlier replies are written. It returns a Deferred that fires with the reply.
         @param barrier: whether later requests of the session wait for the reply, because they must be executed later.
         """
         super().__init__(session, 1)
         self._ask: Callable[[], Deferred[bytes]] | None = ask
         self._barrier = barrier
-        self._late = False  # the reply has not come at once
+        self._late = False  # whether the Deferred has not fired within the call of the function
 
     @property
     def unsent(self) -> bool:
@@ -234,7 +235,7 @@ class LaterReply(Entry):
 
     def begin(self) -> None:
         """
-        Ask for the reply.
+        Call the function.
         """
         super().begin()
         ask, self._ask = self._ask, None
@@ -246,17 +247,17 @@ class LaterReply(Entry):
         if self.left:
             self.left = 0
             self.take(reply)
-            if self._late:  # else the queue is advancing
+            if self._late:  # otherwise the caller advances the queue
                 self.session.answered(0)
 
     def refuse(self, error: PoolError) -> None:
         """
-        The session got no connection: this entry wants none.
+        Do nothing: this entry needs no connection of the session.
         """
 
     def discard(self) -> None:
         """
-        The client is gone.
+        Drop everything, because the client is gone.
         """
         super().discard()
         self.left = 0
@@ -265,9 +266,10 @@ class LaterReply(Entry):
 
 class ReplyQueue:
     """
-    The entries of a session, in the order of its requests. The last one always takes more.
+    The entries of a session, in the order of its requests. Further replies are added to the last entry.
 
-    @ivar ahead: replies that are due before the first entry: to requests whose replies the session writes itself.
+    @ivar ahead: the number of replies that are due before the first entry. The session writes these itself.
+    @ivar last: the last entry.
     """
 
     __slots__ = ("_entries", "_session", "ahead", "last")
@@ -283,7 +285,7 @@ class ReplyQueue:
 
     def extend(self) -> ForwardedReplies:
         """
-        Let what comes be a new entry.
+        Add an entry for further replies.
 
         @return: the entry.
         """
@@ -293,16 +295,16 @@ class ReplyQueue:
 
     def append(self, entry: Entry) -> None:
         """
-        Add an entry behind all that there are.
+        Add an entry after all others.
         """
         self._entries.append(entry)
         self.extend()
 
     def insert(self, old: Entry | None, new: Sequence[Entry]) -> None:
         """
-        Add entries behind an entry of which no reply is due any more.
+        Add entries after an entry whose replies are no longer due.
 
-        @param old: the entry; C{None}: what was ahead of the queue.
+        @param old: the entry; C{None}: add them at the beginning.
         """
         at = 0 if old is None else self._entries.index(old) + 1
         for entry in reversed(new):
@@ -313,13 +315,13 @@ class ReplyQueue:
     @property
     def unsent(self) -> list[Any]:
         """
-        The entries for which later requests wait, in their order.
+        The entries for which later requests wait, in order.
         """
         return [entry for entry in self._entries if entry.unsent]
 
     def advance(self) -> bool:
         """
-        Write what has its turn now.
+        Write the replies of the entries whose turn it is.
 
         @return: whether all entries are complete.
         """
@@ -330,13 +332,13 @@ class ReplyQueue:
                 entry.begin()
             if entry.left:
                 return False
-            if entries and entries[0] is entry:  # writing may have ended the session
+            if entries and entries[0] is entry:  # writing may have closed the session
                 entries.popleft()
         return not entries
 
     def discard(self) -> None:
         """
-        The client is gone.
+        Drop everything, because the client is gone.
         """
         entries, self._entries = self._entries, deque()
         for entry in entries:

@@ -1,8 +1,8 @@
 # -*- test-case-name: tests.proxy.test_session -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-The connections of a pool for the requests of one client: found, waited for, and leased where the client needs one of
-its own.
+Finds connections of the pool for the requests of one client, waits for them, and leases one if the client needs a
+connection for itself.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from txconnpool.proxy.pinning import Pin
 @implementer(IWaiter)
 class RequestSender(OrderedReplies):
     """
-    A client with requests to send. While it has requests in flight it stays on their connection.
+    A client with requests to send. While requests are in flight, further requests are sent on the same connection.
 
-    @ivar ticket: its place among the waiters of the pool, while it waits.
-    @ivar waited: where slow requests are looked for: how many seconds it last waited for a connection, and from when to
-        when it sent the requests that had waited.
+    @ivar ticket: the ticket of the pool while the client waits for a connection, or C{None}.
+    @ivar waited: if slow requests are logged: the seconds of the last wait for a connection, and the times between
+        which the requests were sent that had waited.
     """
 
     ticket: Any = None
@@ -33,24 +33,24 @@ class RequestSender(OrderedReplies):
     def __init__(self, factory: Any) -> None:
         super().__init__(factory)
         self._reader = factory.newReader()
-        self._blocked = False  # it waits for a connection, or will never send anything again
-        self._refusable = 0  # how many bytes of the requests that are kept have waited as long as it waits
+        self._blocked = False  # whether it waits for a connection, or never sends anything again
+        self._refusable = 0  # how many of the kept bytes were there when the wait began
 
     @property
     def oldest(self) -> bytes:
         """
-        Bytes that begin with the request that is sent next.
+        Bytes that begin with the next request to send.
         """
         raise NotImplementedError
 
     def _take(self) -> int:
         """
-        Find a connection.
+        Take a connection.
 
-        @return: how many requests it takes now. If none, this session is called again: because it waits for a
-            connection, or because it has requests in flight.
+        @return: how many requests the connection accepts now. If it is 0, the session is called again later: when it
+            gets a connection, or when requests in flight are answered.
 
-        @raise PoolError: there is none and will be none.
+        @raise PoolError: there is no connection, and waiting for one is not possible.
         """
         connection = self._connection
         if connection is None:
@@ -63,7 +63,7 @@ class RequestSender(OrderedReplies):
                 return 0
             self._connection = record.connection
         elif self._inFlight and self._pool.waiters.count:
-            return 0  # others have their turn first; ours comes when all we have in flight is answered
+            return 0  # other sessions wait: this one takes a connection again when nothing is in flight
         else:
             record = connection.record
         room: int = record.depth - record.load
@@ -71,7 +71,7 @@ class RequestSender(OrderedReplies):
 
     def granted(self, record: Any) -> None:
         """
-        The pool has a connection.
+        Continue with a connection of the pool.
         """
         slow, seconds = self.factory.slow, self.factory.reactor.seconds
         if slow is not None:
@@ -95,7 +95,7 @@ class RequestSender(OrderedReplies):
 
     def refused(self, error: PoolError) -> None:
         """
-        There is no connection for the requests that have waited.
+        Answer the requests that have waited for a connection with an error.
         """
         self.ticket = None
         self._blocked = False
@@ -111,11 +111,11 @@ class RequestSender(OrderedReplies):
         """
         return self.ticket is not None
 
-    # -- Requests that go before those kept
+    # -- Requests of queue entries
 
     def _sendUnsent(self) -> None:
         """
-        Send the requests of the queue that go before those kept, as far as they may go now.
+        Send the requests of queue entries that come before the bytes that were kept, as far as possible now.
         """
         while self._unsent:
             entry = self._unsent[0]
@@ -139,15 +139,15 @@ class RequestSender(OrderedReplies):
         if self.kept and self._size <= self._limits.backlog:
             self.factory.buffered.free(self)
 
-    # -- A connection of its own
+    # -- A connection for this client alone
 
     def _wantPin(self) -> bool:
         """
-        Ask for a connection that no other client uses, when all requests before are answered.
+        Lease a connection for this client alone, when all earlier requests are answered.
 
-        @return: whether the session has one now; if not, it is called again.
+        @return: whether the client has one now; if not, it is called again later.
 
-        @raise PoolError: there is none and will be none.
+        @raise PoolError: there is no connection, and waiting for one is not possible.
         """
         if self._inFlight or self._queue is not None:
             return False
@@ -160,8 +160,8 @@ class RequestSender(OrderedReplies):
 
     def _ownRoom(self) -> int:
         """
-        @return: how many requests may be sent on the session's own connection; 0 if it has none, or if the next request
-            does not need it.
+        @return: how many requests may be sent on the leased connection; 0 if there is none, or if the next request does
+            not need it.
         """
         if self._pin is None or not self._pin.needed:
             return 0
@@ -174,7 +174,7 @@ class RequestSender(OrderedReplies):
 
     def forget(self) -> None:
         """
-        The client is gone or given up: wait for nothing, and close a connection of its own.
+        Stop waiting for a connection, and close a leased one, because the client is gone or is being closed.
         """
         if self.ticket is not None:
             self._pool.forget(self.ticket)

@@ -1,10 +1,10 @@
 # -*- test-case-name: tests.proxy.test_session -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-One downstream client: its requests in, and bounds on them.
+One client of the proxy: reads its requests and forwards them, within limits.
 
-While a session has requests in flight it stays on their connection, so what a client pipelines is executed in its order
-and the replies come in this order: nothing is kept here for a request.
+While a session has requests in flight, its further requests are sent on the same connection. So pipelined requests are
+executed in order, and their replies arrive in order. The session need not keep any data for a request in flight.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from txconnpool.proxy.replies import LaterReply, QueuedRequest
 from txconnpool.proxy.sending import RequestSender
 from txconnpool.wire import ADMIT, ANSWER, BROADCAST, CLOSE, MORE, PIN, SPLIT, STATISTICS, SWALLOW
 
-#: While a line has no end yet, it is looked at again when an end has come, or so many bytes more.
+#: An incomplete line is read again when a line end has arrived, or this many more bytes.
 LOOK = 1 << 12
 
 
 class Session(RequestSender):
     """
-    A downstream client.
+    The session of one client.
 
-    @ivar number: tells the session from others, for people.
+    @ivar number: identifies the session on the console and in statistics.
     """
 
-    _swallow = 0  # bytes of a request that are dropped as they come;
-    _late: Any = b""  # then this is answered, or sent: a command and its request
+    _swallow = 0  # the number of bytes of a request that will be dropped when they arrive
+    _late: Any = b""  # after that, the reply to write, or the command and the request to send
 
     def __init__(self, factory: Any) -> None:
         """
@@ -38,22 +38,22 @@ class Session(RequestSender):
         super().__init__(factory)
         self.number = next(factory.numbers)
         self._read = self._reader.read
-        self._kept: list[bytes] = []  # bytes that were read and not dealt with
-        self._need = 0  # how many bytes they must be before they are worth another look,
-        self._line = False  # unless a line end has come
+        self._kept: list[bytes] = []  # bytes of requests that could not be forwarded yet
+        self._need = 0  # they are read again when there are this many bytes
+        self._line = False  # whether they are also read again when a line end arrives
 
     # -- Requests
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Forward the requests that can be forwarded, and keep the rest.
+        Forward the requests that can be forwarded, and keep the remaining bytes.
         """
         self._counters.received += len(data)
         if self._swallow:
             data = self._swallowed(data)
         if self._size or self._blocked or self._unsent:
             if self._kept and len(self._kept[-1]) < LOOK:
-                self._kept[-1] += data  # many small pieces would take many times their bytes in memory
+                self._kept[-1] += data  # many small pieces would need many times their size in memory
             else:
                 self._kept.append(data)
             self._size += len(data)
@@ -67,9 +67,10 @@ class Session(RequestSender):
 
     def _advance(self, data: bytes, refusal: PoolError | None = None, refused: int = 0) -> None:
         """
-        Deal with the requests that are complete in C{data}, as far as they may go now, and keep the rest.
+        Process the complete requests in C{data}, as far as possible now, and keep the remaining bytes.
 
-        @param refusal: why the pool refuses the requests that begin in the first C{refused} bytes, if it does.
+        @param refusal: the pool's error for the requests that begin in the first C{refused} bytes; C{None} if there is
+            none.
         """
         self._need = pos = 0
         self._line = False
@@ -91,7 +92,7 @@ class Session(RequestSender):
                     self.end()
                     break
                 if what is BROADCAST and self.factory.alone:
-                    what, payload = payload  # there is one server: it is forwarded like any other request
+                    what, payload = payload  # with one server it is forwarded like any other request
                 elif (what is SPLIT or what is PIN) and refusal is not None and pos < refused:
                     what, payload = payload
                 elif what is PIN:
@@ -114,7 +115,7 @@ class Session(RequestSender):
                 try:
                     room = self._take()
                 except PoolError as error:
-                    refusal, refused = error, size  # nothing changes before this turn ends
+                    refusal, refused = error, size  # the pool's state cannot change within this call
                 else:
                     if room <= 0 and (room := self._ownRoom()) <= 0:
                         break
@@ -139,9 +140,9 @@ class Session(RequestSender):
 
     def proceed(self, refusal: PoolError | None = None) -> None:
         """
-        Something has changed: go on with what was kept, close if all is done, and read or do not.
+        Continue with the bytes that were kept, close the client if everything is done, and pause or resume reading.
 
-        @param refusal: why the pool refuses the requests that have waited.
+        @param refusal: the pool's error for the requests that have waited.
         """
         if self._unsent and not self._blocked:
             self._sendUnsent()
@@ -157,7 +158,8 @@ class Session(RequestSender):
 
     def _count(self) -> None:
         """
-        Count the bytes of requests that are kept, if they are many.
+        Count the kept bytes of requests for L{BufferedBytes<txconnpool.proxy.memory.BufferedBytes>} if they exceed the
+        backlog.
         """
         size = self._size + sum(entry.size for entry in self._unsent)
         if size > self._limits.backlog:
@@ -167,10 +169,10 @@ class Session(RequestSender):
 
     def _follow(self, action: Any, payload: Any, missing: int) -> bool:
         """
-        Do what the reader says is to be done with a request instead of forwarding it.
+        Carry out a L{LocalAction<txconnpool.wire.LocalAction>}.
 
-        @param missing: how many of its bytes have not come yet.
-        @return: whether it is done; if not, it is looked at again later.
+        @param missing: the number of bytes of the request that have not been received.
+        @return: whether it was carried out; if not, the request is read again later.
         """
         factory = self.factory
         if action is ADMIT:
@@ -201,9 +203,9 @@ class Session(RequestSender):
 
     def _swallowed(self, data: bytes) -> bytes:
         """
-        Drop the bytes of a request that was dealt with before it was complete.
+        Drop the rest of a request that was processed before it was complete.
 
-        @return: the bytes behind it.
+        @return: the bytes after the request.
         """
         dropped = min(self._swallow, len(data))
         self._swallow -= dropped
@@ -221,7 +223,7 @@ class Session(RequestSender):
     @property
     def oldest(self) -> bytes:
         """
-        Bytes that begin with the request that is sent next.
+        Bytes that begin with the next request to send.
         """
         request: bytes = self._unsent[0].request if self._unsent else self._kept[0]
         return request
@@ -230,7 +232,7 @@ class Session(RequestSender):
 
     def forget(self) -> None:
         """
-        The client is gone or given up: drop all requests and replies.
+        Drop all requests, because the client is gone or is being closed.
         """
         self._kept = []
         self._size = 0

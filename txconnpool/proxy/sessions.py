@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.proxy.test_sessions -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-All sessions of a pool: which clients are accepted, what statistics they get, and how they end.
+All sessions of a pool: which clients are accepted, the statistics that they get, and the end of sessions.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ from txconnpool.proxy.session import Session
 
 _log = Logger("txconnpool.proxy")
 
-#: File descriptors that are left for connections to servers, and for whatever else the process opens.
+#: The number of file descriptors that are reserved for connections to servers and for other uses of the process.
 SPARE = 32
 
-#: Seconds that a refused client has to read why.
+#: Seconds until the connection of a refused client is aborted, if the client has not closed it.
 FAREWELL = 2.0
 
 
 class NoStatistics(LookupError):
     """
-    There are no such statistics. Its text is the error that the client gets; without one, the reply of the dialect to
-    unknown statistics.
+    There are no such statistics. The text of the exception is the error for the client; if it is empty, the client gets
+    the dialect's reply to unknown statistics.
     """
 
 
 def _fileLimit() -> float:
     try:
         import resource
-    except ImportError:  # where there is no such limit
+    except ImportError:  # a system without this limit
         return inf
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return inf if soft == resource.RLIM_INFINITY else soft
@@ -55,8 +55,8 @@ def _fileLimit() -> float:
 
 def scarce() -> bool:
     """
-    @return: whether the process can open only a few more files. The system always gives the lowest free descriptor, so
-        the next one tells.
+    @return: whether the process can open only a few more files. The system always uses the lowest free descriptor, so
+        the number of the next one shows this.
     """
     try:
         number = os.open(os.devnull, os.O_RDONLY)
@@ -68,7 +68,7 @@ def scarce() -> bool:
 
 class _Refused(Protocol):
     """
-    Refuses a client: writes the reason and closes.
+    Refuses a client: writes the reason, and closes the connection.
     """
 
     transport: Any
@@ -80,7 +80,7 @@ class _Refused(Protocol):
     def connectionMade(self) -> None:
         self.transport.write(self._words)
         self.transport.loseConnection()
-        # A client of TLS may never take part in closing, and is counted nowhere.
+        # A TLS client may never take part in closing the connection, and no limit counts it.
         self._tooLate = self._reactor.callLater(FAREWELL, self.transport.abortConnection)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -90,18 +90,18 @@ class _Refused(Protocol):
 
 class SessionFactory(Factory):
     """
-    Makes the sessions of a pool.
+    Creates the sessions of a pool.
 
-    @ivar limits: the bounds in force.
-    @ivar sessions: those that are connected.
-    @ivar buffered: the bytes that are held for clients; shared by all pools of a process.
-    @ivar accepted: how many sessions there have been.
-    @ivar refused: how many clients were refused because there were too many.
+    @ivar limits: the limits in force.
+    @ivar sessions: the sessions of connected clients.
+    @ivar buffered: the bytes held for clients; shared by all pools of a process.
+    @ivar accepted: the number of sessions so far.
+    @ivar refused: the number of clients that were refused because there were too many.
     @ivar counters: the traffic with the clients.
-    @ivar slow: logs requests that take long, or C{None}.
-    @ivar full: whether the next client is refused whatever the bounds here, because the parent process counts clients
-        of all workers.
-    @ivar ended: called whenever a session has ended, if given.
+    @ivar slow: logs slow requests, or C{None}.
+    @ivar full: whether the next client is refused regardless of the limits here, because the parent process counts the
+        clients of all workers.
+    @ivar ended: if not C{None}, called whenever a session has ended.
     @ivar gate: the logins of the clients.
     """
 
@@ -119,12 +119,12 @@ class SessionFactory(Factory):
         numbers: Iterator[int] | None = None,
     ) -> None:
         """
-        @param name: for logs.
+        @param name: the name of the pool, for logs.
         @param router: the L{IRouter<txconnpool.interfaces.IRouter>}. Its pools have
             L{Connection<txconnpool.pool.connection.Connection>}s.
         @param dialect: the L{IDialect<txconnpool.wire.IDialect>}.
-        @param report: called with the words that a client asked for statistics with; returns names and values, now or
-            later, or raises L{NoStatistics}.
+        @param report: called with the arguments of a client's request for statistics. Returns names and values, or a
+            Deferred that fires with them, or raises L{NoStatistics}.
         @param numbers: yields the numbers of the sessions; shared by all pools of a process.
         """
         self.name = name
@@ -143,13 +143,13 @@ class SessionFactory(Factory):
         self.full = False
         self.ended: Callable[[], object] | None = None
         self.gate = LoginGate()
-        self._short = False  # of file descriptors
+        self._short = False  # whether file descriptors are scarce
         self._empty: list[Deferred[None]] = []
 
     @property
     def alone(self) -> bool:
         """
-        Whether there is one server, or none.
+        Whether there is at most one server.
         """
         return sum(len(pool.servers) for pool in self.router.pools) <= 1
 
@@ -161,7 +161,7 @@ class SessionFactory(Factory):
         if short is not self._short:
             self._short = short
             _log.warn("{pool}: {what}", pool=self.name, what=(
-                "clients are refused: the process may open no more files" if short else "clients are welcome again"
+                "clients are refused: the process may open no more files" if short else "clients are accepted again"
             ))  # fmt: skip
         if short or self.full or len(self.sessions) >= self.limits.maxClients:
             self.refused += 1
@@ -171,34 +171,36 @@ class SessionFactory(Factory):
 
     def newReader(self) -> Any:
         """
-        @return: the reader of the requests of a new client, see L{IRequestReader<txconnpool.wire.IRequestReader>}.
+        @return: the request reader of a new client, see L{IRequestReader<txconnpool.wire.IRequestReader>}.
         """
         gate, dialect = self.gate, self.dialect
         return dialect.requestReader() if gate.accepted is None else dialect.loginReader(gate.check)
 
     def limit(self, limits: SessionLimits) -> None:
         """
-        Apply other bounds, to the sessions that there are too. Sessions beyond C{maxClients} stay.
+        Apply other limits, also to existing sessions. Sessions beyond C{maxClients} are not closed.
         """
         self.limits = limits
         for session in list(self.sessions):
             session.limit(limits)
 
-    # -- What clients ask of more than one connection
+    # -- Requests to every server, and statistics
 
     def broadcast(self, command: Any, request: bytes) -> Deferred[bytes]:
         """
-        Send one request to every server, for one reply.
+        Send one request to every server, and make one reply of theirs.
 
-        @return: fires with what the client sees of it.
+        @return: fires with the bytes for the client.
         """
         return broadcast(self.router, self.dialect, command, request)
 
     def statistics(self, words: tuple[bytes, ...]) -> Deferred[bytes]:
         """
-        Look statistics up. Not at once: a client that asks for them many times takes one turn of the reactor for each.
+        Look up statistics. This takes at least one turn of the reactor, so that a client with many such requests does
+        not block others.
 
-        @param words: which of our own statistics a client asked for; after C{upstream}, those of the servers.
+        @param words: the arguments of the client's request. After C{upstream} they are those of the servers' own
+            statistics.
 
         @return: fires with the reply.
         """
@@ -220,7 +222,7 @@ class SessionFactory(Factory):
         text = str(failure.value)
         if not failure.check(NoStatistics, PoolError):
             _log.failure("no statistics", failure)
-            text = "no statistics at the moment: the log tells why"
+            text = "no statistics at the moment; the log has the reason"
         reply: bytes = self.dialect.error("other", text) if text else self.dialect.unknownStatistics()
         return reply
 
@@ -228,7 +230,7 @@ class SessionFactory(Factory):
 
     def drain(self) -> Deferred[None]:
         """
-        Let every session end: requests that were read are answered, nothing more is read.
+        End every session: requests that were read are answered, and no more are read.
 
         @return: fires when no session is left.
         """
@@ -242,14 +244,14 @@ class SessionFactory(Factory):
 
     def abort(self) -> None:
         """
-        Close every session now.
+        Close every session at once.
         """
         for session in list(self.sessions):
             session.drop()
 
     def closed(self, session: Session) -> None:
         """
-        A session has ended.
+        Handle the end of a session.
         """
         self.sessions.discard(session)
         if self.ended is not None:
