@@ -57,14 +57,14 @@ class IConnections(Interface):
 
     def forget(ticket: Any) -> None:
         """
-        A waiter gives up.
+        Remove a waiter that does not wait any more.
 
         @param ticket: C{waiter.ticket}.
         """
 
     def hasCapacity(record: Any) -> None:
         """
-        A connection carries less than before, or nothing any more.
+        Called when a connection carries less than before, or nothing any more.
         """
 
     def retire(record: Any, reason: str) -> None:
@@ -136,7 +136,7 @@ class IRouter(Interface):
     Chooses the pool that gets a request.
     """
 
-    pools = Attribute("All pools, each an L{IConnections}. With one pool nothing is asked about single requests.")
+    pools = Attribute("All pools, each an L{IConnections}. If there is only one, C{choose} is not called.")
 
     def choose(key: bytes) -> Any:
         """
@@ -146,24 +146,24 @@ class IRouter(Interface):
 
 class IReplySink(Interface):
     """
-    What is given the replies to requests that were sent on a L{Connection<txconnpool.pool.connection.Connection>}.
+    Receives the replies to requests that were sent on a L{Connection<txconnpool.pool.connection.Connection>}.
     """
 
     def replied(data: bytes, done: int) -> None:
         """
-        Take the next bytes of the replies, in the order of the requests.
+        Receive bytes of replies, in the order of the requests.
 
-        @param data: all that the client is to see of them; may be empty.
-        @param done: how many replies these bytes complete. 0: more of the first one follows.
+        @param data: the bytes for the client; may be empty.
+        @param done: the number of replies that these bytes complete. 0: more bytes of the first one follow.
         """
 
     def requestsLost(requests: list[Any], begun: bool, error: PoolError) -> None:
         """
-        The connection was lost: these requests of the sink, in their order, get no reply from it.
+        Handle the loss of a connection: these requests of the sink get no reply from it.
 
-        @param requests: as the connection keeps them, see L{InFlight<txconnpool.pool.connection.InFlight>}; of merged
-            requests that were answered in part, the rest.
-        @param begun: whether C{replied} was given part of the first reply.
+        @param requests: the requests in order, as L{InFlight<txconnpool.pool.connection.InFlight>}. Of merged requests
+            that were answered in part, these are the remaining ones.
+        @param begun: whether C{replied} was called with a part of the first reply.
         """
 
 

@@ -1,4 +1,4 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-Which pool gets a request: the L{IRouter<txconnpool.interfaces.IRouter>}s.
+Routers, which choose the pool for a request: the L{IRouter<txconnpool.interfaces.IRouter>}s.
 """

@@ -1,13 +1,13 @@
 # -*- test-case-name: tests.wire -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Bytes to frames and back, without any input or output: what the proxy and the pool need to know of a protocol.
+The interfaces of a protocol: how requests and replies are found in bytes, without any I/O.
 
-A I{dialect} is one protocol. Its L{IRequestReader} finds the requests in the bytes of a client: for each it names the
-L{Command}, whose bytes are forwarded as they came, or a L{LocalAction} to take instead. Its L{IReplyReader} finds the
-replies in the bytes of a server. Sessions, pools and connections see nothing else of a protocol.
+A I{dialect} is one protocol. Its L{IRequestReader} finds the requests in the bytes of a client. For each request it
+returns the L{Command}, if the request is forwarded, or a L{LocalAction} to carry out instead. Its L{IReplyReader} finds
+the replies in the bytes of a server. Sessions, pools and connections use no other knowledge of a protocol.
 
-C{txconnpool/README.rst} tells step by step how to add a dialect; L{txconnpool.wire.memcache} is one.
+C{txconnpool/README.rst} describes how to add a dialect. L{txconnpool.wire.memcache} is one.
 """
 
 from __future__ import annotations
@@ -19,29 +19,30 @@ from typing import Any, Final, Protocol, TypeAlias
 
 class LocalAction(enum.Enum):
     """
-    What to do with a request that is not simply forwarded. The comment of each says what its payload is.
+    An action for a request that is not simply forwarded. The comment of each action describes its payload.
     """
 
-    #: The request is not complete. Payload: how many bytes are missing at least; 0 if that is not known before the end
-    #: of the line.
+    #: The request is incomplete. Payload: the minimum number of missing bytes; 0 if it is not known before the end of
+    #: the line.
     MORE = "wait for more bytes"
-    #: Payload: the reply, which is written in its place in the order. The request may end behind the bytes that have
-    #: come: the rest is dropped as it comes, and then the reply is written.
-    ANSWER = "answer it here"
+    #: Payload: the reply, which is written in its place in the order. The end of the request may be after the bytes
+    #: that have been received. The missing bytes are then dropped when they arrive, and after them the reply is
+    #: written.
+    ANSWER = "answer the request"
     #: Payload: the last bytes for the client.
-    CLOSE = "close the connection of the client when all replies before are written"
-    #: Payload: C{(command, request)}, which is sent when the rest of the bytes has come.
-    SWALLOW = "drop the rest of it as it comes, and send something else"
+    CLOSE = "close the connection of the client after all earlier replies"
+    #: Payload: C{(command, request)}, which is sent after the missing bytes were received.
+    SWALLOW = "drop the rest of the request, and send another one"
     #: Payload: C{(command, request)}. C{command.join} makes one reply of those of the servers.
-    BROADCAST = "send it to every server, and give one reply"
-    #: Payload: C{(command, requests)}. C{command.withoutEnd} makes what each reply contributes to the one.
-    SPLIT = "send it as several requests, one after the other, and give one reply"
-    #: Payload: the words that say which statistics.
-    STATISTICS = "answer it with statistics"
-    #: Payload: the reply. Only from the reader of clients that have not logged in.
-    ADMIT = "the client has logged in: read its requests from now on"
-    #: Payload: C{(command, request)}. Only from a reader that is not C{pinned}; one that is gives the command itself.
-    PIN = "give the client a connection of its own, and read again"
+    BROADCAST = "send the request to every server, and return one reply"
+    #: Payload: C{(command, requests)}. C{command.withoutEnd} removes the end of each reply but the last.
+    SPLIT = "send several requests, one after another, and return one reply"
+    #: Payload: the arguments, which select the statistics.
+    STATISTICS = "answer the request with statistics"
+    #: Payload: the reply. Returned only by the reader of a client that had not logged in.
+    ADMIT = "accept requests from now on, because the client has logged in"
+    #: Payload: C{(command, request)}. Returned only by a reader that is not C{pinned}, which then returns the command.
+    PIN = "lease a connection for this client alone, and read the request again"
 
 
 MORE: Final = LocalAction.MORE
@@ -57,20 +58,21 @@ PIN: Final = LocalAction.PIN
 
 class Command:
     """
-    One kind of request, with what its replies look like. Commands are made when a dialect is imported, and shared.
+    One kind of request, with the properties of its replies. Commands are created when a dialect is imported, and shared
+    by all sessions and connections.
 
-    Several commands may have one name and index, for example one for each form of the reply: they are counted
+    Several commands may have the same name and index, for example one for each form of the reply. They are counted
     together.
 
     @ivar name: the name, for statistics and logs.
-    @ivar index: a dense number, for lists of counters.
-    @ivar idempotent: whether the request may be sent a second time after its connection was lost.
-    @ivar keepsRequest: whether the connection keeps the request until its reply is complete: because it may be sent
-        again, or because the reply is compared with it.
+    @ivar index: the index in lists of counters. Indexes are consecutive numbers from 0.
+    @ivar idempotent: whether the request may be sent a second time if its connection was lost.
+    @ivar keepsRequest: whether the connection keeps the request until its reply is complete, because the request may be
+        sent again, or because the reply is compared with it.
     @ivar isLookup: whether the request reads keys, so that its replies count as hits and misses.
-    @ivar matchWhole: the short way for the commonest reply: called with bytes, a position and the request (or
-        C{None}), it returns where the complete reply to a single request ends, or 0 for "ask the
-        L{IReplyReader}". C{None} if there is no such way.
+    @ivar matchWhole: a fast path for the most common reply, or C{None}. It is called with bytes, a position and the
+        request (or C{None}), and returns the end of a complete reply to a single request, or 0 if the L{IReplyReader}
+        must read the reply.
     """
 
     __slots__ = ("idempotent", "index", "isLookup", "keepsRequest", "matchWhole", "name")
@@ -94,27 +96,31 @@ class Command:
 
     def key(self, request: bytes) -> bytes:
         """
-        @return: the key of a request, by which a router chooses its shard. Only asked where there are shards.
+        @return: the key of a request, by which a router chooses its shard. It is called only if there are shards.
         """
         raise NotImplementedError(f"{self.name} has no key")
 
     def visible(self, reply: bytes) -> bytes:
         """
-        @param reply: a complete reply of a server, or an error of ours in its place.
+        @param reply: a complete reply of a server, or an error of the proxy in its place.
 
-        @return: what the client sees of it: nothing, if it asked for silence.
+        @return: the bytes that the client gets; empty if its request was silent.
         """
         return reply
 
     def divide(self, request: bytes, count: int) -> tuple[bytes, bytes]:
         """
-        @return: two requests in place of one that several were merged into, the first of C{count} requests.
+        Divide a request into which several were merged.
+
+        @param count: the number of requests in the first part.
+
+        @return: the two parts.
         """
         raise NotImplementedError(f"{self.name} is never merged")
 
     def join(self, replies: Sequence[bytes]) -> bytes:
         """
-        @param replies: the replies to a request that was broadcast, one of each server.
+        @param replies: the replies to a request that was sent to every server, one from each.
 
         @return: one reply.
         """
@@ -122,10 +128,9 @@ class Command:
 
     def withoutEnd(self, data: bytes) -> bytes | None:
         """
-        @param data: the last bytes of the reply to one of the requests into which one was split.
+        @param data: the last bytes of the reply to one of the requests into which a request was split.
 
-        @return: what these bytes contribute to the joined reply when another part follows; C{None} if the reply is an
-            error.
+        @return: the bytes of them that are passed on if another part follows; C{None} if the reply is an error.
         """
         raise NotImplementedError(f"{self.name} is never split")
 
@@ -133,11 +138,10 @@ class Command:
         return f"<{type(self).__name__} {self.name}>"
 
 
-#: One step of a request reader: C{(what, end, count, payload)}. With a L{Command}: C{data[pos:end]} is C{count}
-#: requests, each of which is owed one reply; C{payload}, if it is not C{None}, is sent in their stead. Several requests
-#: are sent as one (they were merged) and their replies are told apart by the reply reader. With a L{LocalAction},
-#: C{count} is 0 and the payload is that of the action; for C{ANSWER} and C{SWALLOW} the request may end behind the
-#: bytes.
+#: A result of a request reader: C{(what, end, count, payload)}. If C{what} is a L{Command}, C{data[pos:end]} contains
+#: C{count} requests with one reply each. If C{payload} is not C{None}, it is sent in their place. Several requests are
+#: merged into one, and the reply reader finds the reply to each. If C{what} is a L{LocalAction}, C{count} is 0 and
+#: C{payload} is that of the action. For C{ANSWER} and C{SWALLOW}, C{end} may be after the received bytes.
 Frame: TypeAlias = tuple[Command | LocalAction, int, int, Any]
 
 #: A user and a password.
@@ -146,7 +150,7 @@ Login: TypeAlias = tuple[bytes, bytes]
 
 class ReplyCounters(Protocol):
     """
-    Where a reply reader counts what replies hold, see L{txconnpool.metrics.Traffic}.
+    The counters that a reply reader increments, see L{txconnpool.metrics.Traffic}.
     """
 
     missed: int
@@ -158,65 +162,67 @@ class ReplyCounters(Protocol):
 
 class IRequestReader(Protocol):
     """
-    Finds the requests in the bytes of a client. There is one for each client, or one for all if it has no state.
+    Finds the requests in the bytes of a client. Each client has one, unless it has no state; then all clients share
+    one.
     """
 
-    #: Whether the client has a connection of its own because its requests need one. Set when it has got it; unset by
-    #: C{forwarded}.
+    #: Whether the client has a connection of its own because its requests need one. The session sets it when it has
+    #: leased the connection; C{forwarded} unsets it.
     pinned: bool
 
     def read(self, data: bytes, pos: int, room: int) -> Frame:
         """
-        Look at the bytes of a client from C{pos}.
+        Find the next requests of a client, from C{pos}.
 
-        @param room: the most requests to take as one frame, at least 1. It may be called again at the same position
-            with less room.
+        @param room: the maximum number of requests in the frame, at least 1. The method may be called again for the
+            same position with less room.
         """
 
     def forwarded(self, command: Command) -> None:
         """
-        A request was sent on the client's own connection. After the last one that needs it, this sets C{pinned} to
-        C{False}. Only called while C{pinned}.
+        Called after a request was sent on the client's own connection, and only while C{pinned} is set. After the last
+        request that needs this connection, it sets C{pinned} to C{False}.
         """
 
 
 class IReplyReader(Protocol):
     """
-    Finds the replies in the bytes of a server. There is one for each connection.
+    Finds the replies in the bytes of a server. Each connection has one.
     """
 
-    #: How many replies of the oldest request are still due, if some of its bytes have been looked at; else 0.
+    #: The number of replies to the oldest request that are still due, if some of its bytes were read; else 0.
     left: int
 
     @property
     def begun(self) -> bool:
         """
-        Whether bytes of a reply that is not complete have been passed on.
+        Whether bytes of an incomplete reply have been passed on.
         """
 
     def read(
         self, data: bytes, pos: int, command: Any, count: int, request: Any, counters: Any
     ) -> tuple[int, int, bytes | None]:
         """
-        Look at the bytes of a server from C{pos}, where those begin that have not been read.
+        Read the bytes of a server from C{pos}, which is the position of the first bytes that were not read.
 
-        @param command: the L{Command} of the oldest request in flight, one of this dialect's.
-        @param count: how many replies that request is owed in all; more than one if several requests were merged.
-        @param request: the request, if C{command.keepsRequest}; else something false.
-        @param counters: where to count what the replies hold, a L{ReplyCounters}.
+        @param command: the L{Command} of the oldest request in flight.
+        @param count: the number of replies that are due to this request in all. It is more than one if several requests
+            were merged.
+        @param request: the request, if C{command.keepsRequest}; else a false value.
+        @param counters: the L{ReplyCounters} to increment.
 
         @return: C{(end, done, reply)}: C{data[pos:end]} belongs to the request and completes C{done} of its replies.
-            C{reply} is what the client gets of them; C{None}: these bytes. When it stops before C{left} is 0, it has
-            read all it can, and is called again with the rest and more.
+            C{reply} has the bytes for the client; C{None}: the same bytes. If C{left} is not 0 afterwards, all that can
+            be read was read, and the method is called again with the remaining bytes and more.
 
-        @raise WireError: the bytes are no such reply.
+        @raise WireError: the bytes are not such replies.
         """
 
     def push(self, data: bytes, pos: int) -> int:
         """
-        Look for a frame that is no reply. Only called if the dialect has C{pushes}, and never within a reply.
+        Find a frame that is not a reply. Called only if the dialect has C{pushes}, and never within a reply.
 
-        @return: where such a frame ends; 0 if there is none at C{pos}; -1 if it is not complete.
+        @return: the end of the frame; 0 if there is none at C{pos}; -1 if it is incomplete.
         """
 
 
@@ -228,19 +234,19 @@ class IDialect(Protocol):
     @property
     def commands(self) -> Sequence[Command]:
         """
-        One command of each index, in the order of the indices.
+        One command of each index, in the order of the indexes.
         """
 
     @property
     def pushes(self) -> bool:
         """
-        Whether servers send frames that are no replies.
+        Whether servers send frames that are not replies.
         """
 
     @property
     def tooManyClients(self) -> bytes:
         """
-        The last bytes for a client that is refused because there are too many.
+        The bytes for a client that is refused because there are too many.
         """
 
     def requestReader(self) -> IRequestReader:
@@ -250,10 +256,10 @@ class IDialect(Protocol):
 
     def loginReader(self, check: Callable[[Login | None], bool]) -> IRequestReader:
         """
-        @param check: called with the user and password of each attempt, or C{None} if they could not be read; returns
-            whether the client is let in.
+        @param check: called with the user and password of each attempt, or C{None} if they could not be read. Returns
+            whether they are valid.
 
-        @return: the reader for a client that has to log in. When it has, the reader gives L{ADMIT}.
+        @return: the reader for a client that must log in. It returns L{ADMIT} when the client has logged in.
         """
 
     def replyReader(self) -> IReplyReader:
@@ -263,21 +269,22 @@ class IDialect(Protocol):
 
     def handshake(self, login: Login | None) -> Generator[tuple[Command, bytes], bytes, str | None]:
         """
-        The first exchanges on a new connection: is the server alive, and does it accept us?
+        The first requests on a new connection, which find out whether the server answers, and log in.
 
-        @param login: the user and password for servers that want one.
+        @param login: the user and password, for servers that require them.
 
-        @return: yields a command and its request, and is sent the reply. Returns a warning for the log, which
-            goes on behind the name of the server, or C{None}.
+        @return: a generator that yields commands and requests, and is sent their replies. It returns a warning for the
+            log, which is written after the name of the server, or C{None}.
 
-        @raise LoginFailed: the server does not accept us.
+        @raise LoginFailed: the server rejects the login, or requires one and C{login} is C{None}.
         """
 
     def error(self, kind: str, text: str) -> bytes:
         """
         @param kind: see L{txconnpool.errors.PoolError.kind}.
+        @param text: the text of the error.
 
-        @return: the reply to a request that failed on its way.
+        @return: the reply to a request that failed in the proxy.
         """
 
     def describe(self, request: bytes) -> tuple[str, list[bytes]]:
@@ -289,23 +296,25 @@ class IDialect(Protocol):
 
     def statistics(self, items: Iterable[tuple[str, object]]) -> bytes:
         """
-        @return: the reply that holds names and values.
+        @return: a reply with names and values.
         """
 
     def unknownStatistics(self) -> bytes:
         """
-        @return: the reply to a client that asks for statistics which do not exist.
+        @return: the reply to a request for statistics that do not exist.
         """
 
     def serverStatistics(self, words: tuple[bytes, ...]) -> tuple[Command, bytes] | None:
         """
-        @return: the request that asks a server for its own statistics, with its command; C{None} for words that clients
-            may not ask with.
+        @param words: the arguments of a client's request.
+
+        @return: the command and the bytes of a request for a server's own statistics; C{None} if clients may not use
+            these arguments.
         """
 
     def joinStatistics(self, replies: list[bytes]) -> bytes:
         """
-        @param replies: those of the servers to the request of L{serverStatistics}, in their order.
+        @param replies: the replies of the servers to the request of L{serverStatistics}, in the order of the servers.
 
         @return: one reply.
         """

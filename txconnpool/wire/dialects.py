@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.wire.test_dialects -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-The protocols that a pool can use, by name. No other module outside of the dialects maps names to them.
+The protocols that a pool can use, by name. No other module outside of the dialects refers to a dialect by its name.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from txconnpool.wire.memcache.dialect import COMMAND_NAMES, REFUSED, Memcache
 @dataclass(frozen=True)
 class Dialect:
     """
-    What is known of a dialect before a pool uses it.
+    The properties of a dialect that are needed before a pool uses it.
 
-    @ivar make: makes the L{IDialect<txconnpool.wire.IDialect>} of a pool. The arguments are those of
-        L{Memcache<txconnpool.wire.memcache.dialect.Memcache>}: the largest value in bytes, the commands that are
-        refused, and the only commands that are accepted (C{None}: all).
+    @ivar make: creates the L{IDialect<txconnpool.wire.IDialect>} of a pool. The arguments are those of
+        L{Memcache<txconnpool.wire.memcache.dialect.Memcache>}: the maximum size of a value in bytes, the commands that
+        are rejected, and the only commands that are accepted (C{None}: all).
     @ivar commandNames: the names of all its commands.
-    @ivar refused: the names of other commands of the protocol, which are never forwarded because they concern a server
+    @ivar refused: the names of other commands of the protocol, which are never forwarded because they act on a server
         or a connection.
     """
 
