@@ -80,6 +80,9 @@ class ToyRequestReader:
 
     pinned = False
 
+    def __init__(self, refused: set[Command]) -> None:
+        self._refused = refused
+
     def read(self, data: bytes, pos: int, room: int) -> Frame:
         """
         Look at the bytes of a client.
@@ -93,6 +96,8 @@ class ToyRequestReader:
         command = _BY_NAME.get(payload.split(b" ", 1)[0])
         if command is None:
             return ANSWER, end, 0, netstring(b"-unknown command")
+        if command in self._refused:
+            return ANSWER, end, 0, netstring(b"-not allowed")
         if command is RESET:
             return BROADCAST, end, 0, (command, data[pos:end])
         if command in (LOCK, WATCH) and not self.pinned:
@@ -144,11 +149,28 @@ class Toy:
     pushes = True
     tooManyClients = netstring(b"-too many clients")
 
+    def __init__(
+        self,
+        maxItemSize: int = 1 << 20,
+        denied: frozenset[bytes] = frozenset(),
+        allowed: frozenset[bytes] | None = None,
+    ) -> None:
+        self.refused: set[Command] = set()
+        self.limit(maxItemSize, denied, allowed)
+
+    def limit(self, maxItemSize: int, denied: frozenset[bytes], allowed: frozenset[bytes] | None) -> None:
+        """
+        Refuse the commands that are denied, or not allowed. Frames have at most 999,999 bytes anyway.
+        """
+        names = denied if allowed is None else denied | (_BY_NAME.keys() - allowed)
+        self.refused.clear()
+        self.refused.update(_BY_NAME[name] for name in names & _BY_NAME.keys())
+
     def requestReader(self) -> ToyRequestReader:
         """
         @return: a reader of its own for each client, since it has a state.
         """
-        return ToyRequestReader()
+        return ToyRequestReader(self.refused)
 
     def loginReader(self, check: Callable[[Login | None], bool]) -> ToyRequestReader:
         """

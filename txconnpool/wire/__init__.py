@@ -22,8 +22,8 @@ class LocalAction(enum.Enum):
     An action for a request that is not simply forwarded. The comment of each action describes its payload.
     """
 
-    #: The request is incomplete. Payload: the minimum number of missing bytes; 0 if it is not known before the end of
-    #: the line.
+    #: The request is incomplete. Payload: the minimum number of bytes of the request, received ones included; 0 if it
+    #: is not known before the end of the line.
     MORE = "wait for more bytes"
     #: Payload: the reply, which is written in its place in the order. The end of the request may be after the bytes
     #: that have been received. The missing bytes are then dropped when they arrive, and after them the reply is
@@ -277,6 +277,15 @@ class IDialect(Protocol):
             log, which is written after the name of the server, or C{None}.
 
         @raise LoginFailed: the server rejects the login, or requires one and C{login} is C{None}.
+        """
+
+    def limit(self, maxItemSize: int, denied: frozenset[bytes], allowed: frozenset[bytes] | None) -> None:
+        """
+        Set which requests are accepted from now on, from existing clients too.
+
+        @param maxItemSize: the largest value, in bytes.
+        @param denied: the names of commands that are refused.
+        @param allowed: the names of the only commands that are accepted; C{None}: all.
         """
 
     def error(self, kind: str, text: str) -> bytes:

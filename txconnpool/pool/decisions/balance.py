@@ -40,8 +40,8 @@ class Balance:
 
     def next(self, connections: int, now: float) -> Server | None:
         """
-        Choose the server to dial next: the one with the fewest connections, in turn among equals. No other code of a
-        pool chooses among servers.
+        Choose the server to dial next: the one with the fewest connections, in turn among equals. No other code
+        chooses the server of a dial.
 
         @param connections: the number of connections that the pool has, dials in progress included.
         """
