@@ -1,6 +1,6 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-A second protocol goes through the proxy, the pool and the library, and no module of these knows it.
+Tests that a second protocol works with the proxy, the pool and the library, although none of their modules knows it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from txconnpool.wire import IDialect
 
 class ToyCase(SynchronousTestCase):
     """
-    A pool and sessions that speak the toy protocol, and a server in memory.
+    Base class of tests with a pool and sessions that use the toy protocol, and a server in memory.
     """
 
     servers = 1
@@ -75,7 +75,9 @@ class ToyCase(SynchronousTestCase):
 
     def ask(self, client: Pipe, *payloads: bytes) -> bytes:
         """
-        @return: what a client reads after it sent requests in one packet.
+        Send requests of a client in one packet.
+
+        @return: the replies.
         """
         client.send(b"".join(map(netstring, payloads)))
         self.turns()
@@ -96,14 +98,14 @@ class ProxyTests(ToyCase):
 
     def test_order(self) -> None:
         """
-        Replies come in the order of the requests, those of the proxy itself in their place.
+        Replies are written in the order of the requests, also those of the proxy itself.
         """
         replies = b"".join(map(netstring, (b"3", b"-unknown command", b"5", b"5")))
         self.assertEqual(self.ask(self.client(), b"add a 3", b"nonsense", b"add a 2", b"get a"), replies)
 
     def test_pieces(self) -> None:
         """
-        It does not matter in which pieces bytes come.
+        Requests and replies may arrive in any pieces.
         """
         client = self.client()
         client.send(netstring(b"add a 3") + netstring(b"nonsense") + netstring(b"get a"), 1)
@@ -112,7 +114,7 @@ class ProxyTests(ToyCase):
 
     def test_broken(self) -> None:
         """
-        A client that sends something else is told so and closed.
+        A client that sends invalid bytes gets an error and is closed.
         """
         client = self.client()
         self.assertEqual(self.ask(client, b"add a 1") + self.ask(client), b"1:1,")
@@ -122,7 +124,7 @@ class ProxyTests(ToyCase):
 
     def test_brokenServer(self) -> None:
         """
-        A server that sends no netstring is no more trusted: the connection is closed, and a get is asked again.
+        If a server sends invalid bytes, its connection is closed, and a C{get} is sent again.
         """
         client = self.client()
         self.upstream[0].hold()
@@ -136,7 +138,7 @@ class ProxyTests(ToyCase):
 
     def test_retried(self) -> None:
         """
-        A get that lost its connection is sent once more, an add is not.
+        A C{get} whose connection was lost is sent once more, an C{add} is not.
         """
         client = self.client()
         self.upstream[0].hold()
@@ -162,14 +164,15 @@ class ProxyTests(ToyCase):
 
 class BroadcastTests(ToyCase):
     """
-    Tests for requests that go to every server.
+    Tests for requests that are sent to every server.
     """
 
     servers = 2
 
     def test_everyServer(self) -> None:
         """
-        Every server executes the request after the requests before and before those behind it, and there is one reply.
+        Every server executes the request after earlier requests of the client and before later ones, and the client
+        gets one reply.
         """
         client = self.client()
         self.assertEqual(self.ask(client, b"add a 1", b"reset", b"get a"), b"1:1,2:ok,1:0,")
@@ -190,7 +193,7 @@ class PinningTests(ToyCase):
 
     def test_own(self) -> None:
         """
-        From C{lock} to C{unlock} no other client uses the connection. Then it is used by all.
+        From C{lock} to C{unlock} no other client uses the connection. After that all clients use it.
         """
         client, other = self.client(), self.client()
         self.assertEqual(self.ask(client, b"add a 1", b"lock", b"add a 1"), b"1:1,2:ok,1:2,")
@@ -204,7 +207,7 @@ class PinningTests(ToyCase):
 
     def test_again(self) -> None:
         """
-        A client may lock again and again, in one packet too.
+        A client may lock several times, also in one packet.
         """
         requests = [b"lock", b"add a 1", b"unlock"] * 20
         self.assertEqual(self.ask(self.client(), *requests), b"".join(b"2:ok,1:%d,2:ok," % n for n in range(1, 10))
@@ -214,7 +217,7 @@ class PinningTests(ToyCase):
 
     def test_waits(self) -> None:
         """
-        When all connections are locked, a client waits for one.
+        If all connections are locked, a client waits for one.
         """
         first, second, third = (self.client() for _ in range(3))
         self.ask(first, b"lock")
@@ -225,7 +228,7 @@ class PinningTests(ToyCase):
 
     def test_waitsInVain(self) -> None:
         """
-        If it waits in vain, the request is answered with an error, and the client goes on.
+        If the wait times out, the request gets an error, and the client can go on.
         """
         first, second, third = (self.client() for _ in range(3))
         self.ask(first, b"lock")
@@ -240,7 +243,7 @@ class PinningTests(ToyCase):
 
     def test_vanished(self) -> None:
         """
-        When a client vanishes, its connection is closed: nobody gets it with the lock.
+        When a client with a lock disconnects, its connection is closed, so that no other client gets it.
         """
         client, other = self.client(), self.client()
         self.ask(client, b"lock", b"add a 1")
@@ -252,7 +255,7 @@ class PinningTests(ToyCase):
 
     def test_vanishedInFlight(self) -> None:
         """
-        So it is when requests are in flight.
+        The same if requests are in flight.
         """
         client, other = self.client(), self.client()
         self.ask(client, b"lock")
@@ -267,7 +270,7 @@ class PinningTests(ToyCase):
 
     def test_lost(self) -> None:
         """
-        When the connection is lost, the state on it is lost: requests fail, reads too, and the client is closed.
+        If the connection is lost, its state is lost too: all requests fail, including reads, and the client is closed.
         """
         for requests, errors in (((), 0), ((b"get a", b"add a 1"), 2)):
             client = self.client()
@@ -286,7 +289,8 @@ class PinningTests(ToyCase):
 
     def test_pushed(self) -> None:
         """
-        What the server sends without a request reaches the client that has the connection, between its replies.
+        Frames that the server sends without a request are forwarded to the client that has the connection, between its
+        replies.
         """
         client, other = self.client(), self.client()
         self.assertEqual(self.ask(client, b"watch a"), b"2:ok,")
@@ -298,7 +302,7 @@ class PinningTests(ToyCase):
 
     def test_pushedInPieces(self) -> None:
         """
-        It may come in pieces.
+        Such frames may arrive in pieces.
         """
         client, other = self.client(), self.client()
         self.ask(client, b"watch a")
@@ -311,7 +315,7 @@ class PinningTests(ToyCase):
 
     def test_pushedToNobody(self) -> None:
         """
-        On a shared connection nobody gets it.
+        On a shared connection such frames are dropped.
         """
         client = self.client()
         (connection,) = self.upstream[0].connections
@@ -320,7 +324,7 @@ class PinningTests(ToyCase):
 
     def test_end(self) -> None:
         """
-        A client that has sent its last request gets all replies, and its connection is closed.
+        A client that half-closes its connection gets all replies, and its connection to the server is closed.
         """
         client = self.client()
         client.send(netstring(b"lock") + netstring(b"add a 1"))
@@ -338,7 +342,7 @@ class LibraryTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """
-        Make a pool of pipelined connections.
+        Create a pool of pipelined connections.
         """
         self.reactor: Any = MemoryReactorClock()
         self.server = FakeServer(self.reactor, ToyServerFactory())
@@ -361,7 +365,7 @@ class LibraryTests(SynchronousTestCase):
 
     def test_failures(self) -> None:
         """
-        A lost connection and a server that does not answer are errors of the pool.
+        A lost connection, and a server that does not answer, result in errors of the pool.
         """
         self.server.hold()
         lost = self.pool.performRequest("ask", ADD, netstring(b"add a 1"))

@@ -1,6 +1,6 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests for where the words of memcached's protocol are: only the rooms of memcached know them.
+Tests that only the rooms of memcached contain words of memcached's protocol.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ IN_BYTES = re.compile(
     rb"|ERROR|CLIENT_ERROR|SERVER_ERROR)(?![^ \r\n])"
 )
 
-#: In text: the words that have no other meaning, where they come first. Prose that mentions one, such as the help of an
-#: option, does not count.
+#: In text: words that have no other meaning, at the beginning of a string. Prose that mentions one, such as the help of
+#: an option, does not count.
 IN_TEXT = re.compile(
     r"\A(?:gats?|incr|decr|flush_all|noreply|STORED|NOT_STORED|NOT_FOUND|DELETED|TOUCHED|CLIENT_ERROR|SERVER_ERROR)\b"
 )
@@ -34,9 +34,9 @@ IN_TEXT = re.compile(
 
 def literals(tree: ast.Module) -> Iterator[tuple[int, str | bytes]]:
     """
-    Find the string and bytes literals of a module, also within f-strings.
+    Find the string and bytes literals of a module, including those in f-strings.
 
-    @return: lines and values. Docstrings, and strings that are statements in other places, are left out.
+    @return: line numbers and values. Docstrings, and other strings that are statements, are left out.
     """
     documentation = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
@@ -46,9 +46,9 @@ def literals(tree: ast.Module) -> Iterator[tuple[int, str | bytes]]:
 
 def words(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """
-    Find the words of memcached's protocol in the literals of a module.
+    Find words of memcached's protocol in the literals of a module.
 
-    @return: lines and words.
+    @return: line numbers and words.
     """
     for line, value in literals(tree):
         if isinstance(value, bytes):
@@ -59,12 +59,12 @@ def words(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 class WordsTests(SynchronousTestCase):
     """
-    Tests for the words in our modules.
+    Tests for the words in the modules.
     """
 
     def test_elsewhere(self) -> None:
         """
-        Modules outside of memcached's rooms have none of its words.
+        Modules outside of memcached's rooms contain none of its words.
         """
         wrong = [
             f"{name or '__init__'}, line {line}: {word}"
@@ -76,14 +76,14 @@ class WordsTests(SynchronousTestCase):
 
     def test_there(self) -> None:
         """
-        The rooms of memcached have them, so the search finds them.
+        The rooms of memcached contain them, so the search works.
         """
         found = {word for name, tree in modules().items() if room(name) in KNOWING for _, word in words(tree)}
         self.assertLessEqual({repr(word) for word in (b"\r\n", b"noreply", b"END", b"STORED", b"stats")}, found)
 
     def test_literals(self) -> None:
         """
-        Comments and docstrings do not count, parts of f-strings do.
+        Comments and docstrings are not searched, parts of f-strings are.
         """
         tree = ast.parse(
             '"""NOT_FOUND"""\n'

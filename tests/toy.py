@@ -1,10 +1,10 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-A dialect for a toy protocol, and its server: the worked example of C{txconnpool/README.rst}.
+A dialect for a toy protocol, and its server: the example in C{txconnpool/README.rst}.
 
-Requests and replies are netstrings. C{get KEY} and C{add KEY NUMBER} are answered with a number. From C{lock} to
+Requests and replies are netstrings. The reply to C{get KEY} and to C{add KEY NUMBER} is a number. From C{lock} to
 C{unlock} the client needs a connection of its own. After C{watch KEY} the server sends C{!KEY NUMBER} whenever the
-number changes, which no request asks for; this needs a connection of its own, too, until C{unwatch}.
+number changes, without a request. This needs a connection of its own too, until C{unwatch}.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def netstring(payload: bytes) -> bytes:
 
 def unframe(data: bytes, pos: int) -> tuple[int, bytes]:
     """
-    @return: where the frame at C{pos} ends, and its payload; 0 if it is not complete.
+    @return: the end of the frame at C{pos}, and its payload; 0 if the frame is incomplete.
 
-    @raise WireError: it is no frame.
+    @raise WireError: the bytes are not a frame.
     """
     head = _HEAD(data, pos)
     if head is None:
@@ -85,7 +85,7 @@ class ToyRequestReader:
 
     def read(self, data: bytes, pos: int, room: int) -> Frame:
         """
-        Look at the bytes of a client.
+        Find the next request.
         """
         try:
             end, payload = unframe(data, pos)
@@ -106,7 +106,7 @@ class ToyRequestReader:
 
     def forwarded(self, command: Command) -> None:
         """
-        C{unlock} and C{unwatch} end what C{lock} and C{watch} began.
+        Unset C{pinned} after the C{unlock} or C{unwatch} that ends the last C{lock} or C{watch}.
         """
         self.pinned = command not in (UNLOCK, UNWATCH)
 
@@ -123,7 +123,7 @@ class ToyReplyReader:
         self, data: bytes, pos: int, command: Command, count: int, request: Any, counters: Any
     ) -> tuple[int, int, bytes | None]:
         """
-        Look for one reply.
+        Find the next reply.
         """
         end, payload = unframe(data, pos)
         self.left = 0 if end else count
@@ -132,7 +132,7 @@ class ToyReplyReader:
 
     def push(self, data: bytes, pos: int) -> int:
         """
-        Look for one frame that begins with an exclamation mark.
+        Find a frame that begins with an exclamation mark.
         """
         end, payload = unframe(data, pos)
         if not end:
@@ -142,7 +142,7 @@ class ToyReplyReader:
 
 class Toy:
     """
-    The dialect.
+    The dialect of the toy protocol.
     """
 
     commands = COMMANDS
@@ -168,13 +168,13 @@ class Toy:
 
     def requestReader(self) -> ToyRequestReader:
         """
-        @return: a reader of its own for each client, since it has a state.
+        @return: a new reader, since it has the state of a client.
         """
         return ToyRequestReader(self.refused)
 
     def loginReader(self, check: Callable[[Login | None], bool]) -> ToyRequestReader:
         """
-        The toy protocol has no login.
+        Not called: the toy protocol has no login.
         """
         raise NotImplementedError("the toy protocol has no login")
 
@@ -186,14 +186,14 @@ class Toy:
 
     def handshake(self, login: Login | None) -> Generator[tuple[Command, bytes], bytes, str | None]:
         """
-        See whether the server is alive.
+        Check that the server answers.
         """
         yield GET, netstring(b"get alive")
         return None
 
     def error(self, kind: str, text: str) -> bytes:
         """
-        @return: an error has a minus sign.
+        @return: an error, which begins with a minus sign.
         """
         return netstring(b"-" + text.encode())
 
@@ -206,32 +206,32 @@ class Toy:
 
     def statistics(self, items: Iterable[tuple[str, object]]) -> bytes:
         """
-        The toy protocol asks for no statistics.
+        Not called: the toy protocol has no statistics.
         """
         return netstring(repr(dict(items)).encode())
 
     def unknownStatistics(self) -> bytes:
         """
-        The toy protocol asks for no statistics.
+        Not called: the toy protocol has no statistics.
         """
         return netstring(b"-no statistics")
 
     def serverStatistics(self, words: tuple[bytes, ...]) -> tuple[Command, bytes] | None:
         """
-        The toy protocol asks for no statistics.
+        Not called: the toy protocol has no statistics.
         """
         return None
 
     def joinStatistics(self, replies: list[bytes]) -> bytes:
         """
-        The toy protocol asks for no statistics.
+        Not called: the toy protocol has no statistics.
         """
         return replies[0]
 
 
 class ToyServer(NetstringReceiver):
     """
-    One connection of a server.
+    The server's end of one connection.
     """
 
     factory: ToyServerFactory
@@ -242,13 +242,13 @@ class ToyServer(NetstringReceiver):
 
     def connectionMade(self) -> None:
         """
-        Join the others.
+        Add this connection to those of the server.
         """
         self.factory.connections.append(self)
 
     def connectionLost(self, reason: Any = None) -> None:
         """
-        Leave them.
+        Remove this connection from those of the server.
         """
         self.factory.connections.remove(self)
 
@@ -284,8 +284,8 @@ class ToyServerFactory(Factory):
     """
     A server.
 
-    @ivar numbers: what it stores.
-    @ivar executed: the requests that it has executed.
+    @ivar numbers: the stored numbers.
+    @ivar executed: the requests that were executed.
     """
 
     protocol = ToyServer  # type: ignore[assignment]  # Factory's is of any protocol

@@ -1,4 +1,4 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests for L{txconnpool.wire}.
+Tests for L{txconnpool.routing}.
 """

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.wire.memcache.test_auth -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests for L{txconnpool.wire.memcache.auth}: what one who has not logged in is told.
+Tests for L{txconnpool.wire.memcache.auth}: the replies to clients that have not logged in.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from txconnpool.wire.memcache.matching import matchReplies
 LOGIN = b"set x 0 0 10\r\njoe secret\r\n"
 WRONG = b"set x 0 0 9\r\njoe wrong\r\n"
 
-#: What one who comes says at once, and how the answer begins: C{STORED} lets in, C{b""} closes, C{None} waits for more.
-#: memcached 1.6.18 answers the same; L{tests.real.test_auth} asks it.
+#: First requests of clients, and the beginnings of the replies: C{STORED} logs in, C{b""} closes the connection,
+#: C{None} waits for more bytes. L{tests.real.test_auth} compares the replies with those of memcached 1.6.18.
 FIRST: list[tuple[bytes, bytes | None]] = [
     (LOGIN, STORED),
     (b"set k f e 10 a b c d\r\njoe secret\r\n", STORED),
@@ -69,7 +69,7 @@ FIRST: list[tuple[bytes, bytes | None]] = [
     (b"set x 0 0 -1\r\n", UNAUTHENTICATED),
     (b"a" * 5000 + b"\r\n", UNAUTHENTICATED),
     (b"get " + b"a" * 5000 + b"\r\n", UNAUTHENTICATED),
-    # Several at once: the last answer is sent.
+    # Of several at once, only the last reply is sent.
     (b"get a\r\nget b\r\n", UNAUTHENTICATED),
     (WRONG + b"get b\r\n", UNAUTHENTICATED),
     (b"get a\r\n" + WRONG, FAILURE),
@@ -91,7 +91,7 @@ FIRST: list[tuple[bytes, bytes | None]] = [
 
 def gate(logins: tuple[Login, ...] = ((b"ann", b"pw2"), (b"joe", b"secret"), (b"col", b"a:b"))) -> LoginGate:
     """
-    @return: a gate that accepts a few users.
+    @return: a gate with a few users.
     """
     gate = LoginGate()
     gate.accepted = logins
@@ -100,7 +100,7 @@ def gate(logins: tuple[Login, ...] = ((b"ann", b"pw2"), (b"joe", b"secret"), (b"
 
 def reader() -> LoginReader:
     """
-    @return: a reader for these users.
+    @return: a reader with these users.
     """
     return LoginReader(gate().check)
 
@@ -112,7 +112,7 @@ class LoginReaderTests(SynchronousTestCase):
 
     def test_first(self) -> None:
         """
-        Whatever comes first gets memcached's answer.
+        The reply to any first request is that of memcached.
         """
         for data, answer in FIRST:
             command, end, count, payload = reader().read(data, 0, 16)
@@ -129,20 +129,20 @@ class LoginReaderTests(SynchronousTestCase):
     @covers("30")
     def test_behind(self) -> None:
         """
-        What stands behind the login is left to who reads requests then.
+        Bytes after the login are left for the request reader.
         """
         self.assertEqual(reader().read(b"x" + LOGIN + b"get a\r\n", 1, 1), (ADMIT, 1 + len(LOGIN), 0, STORED))
 
     def test_incomplete(self) -> None:
         """
-        What is complete is answered without waiting for what follows it.
+        Complete requests are answered without waiting for the bytes that follow.
         """
         for rest in (b"get", LOGIN[:-1]):
             self.assertEqual(reader().read(b"get a\r\n" + rest, 0, 1), (ANSWER, 7, 0, UNAUTHENTICATED))
 
     def test_need(self) -> None:
         """
-        While a login is incomplete it is known how long it will be, as soon as its line is complete.
+        The size of an incomplete login is known as soon as its line is complete.
         """
         self.assertEqual(reader().read(b"xx" + LOGIN[:5], 2, 1), (MORE, 2, 0, 0))
         self.assertEqual(reader().read(b"xx" + LOGIN[:14], 2, 1), (MORE, 2, 0, len(LOGIN)))
@@ -150,7 +150,7 @@ class LoginReaderTests(SynchronousTestCase):
 
     def test_long(self) -> None:
         """
-        A login that is longer than any can be is told off and closed, before it is read.
+        A login that is too long gets an error and closes the connection before it is received.
         """
         for length in (b"2049", b"99999999999", b"9" * 5000, b"0" * 10):
             data = b"set x 0 0 " + length + b"\r\n"
@@ -167,7 +167,7 @@ class LoginReaderTests(SynchronousTestCase):
 
     def test_nobody(self) -> None:
         """
-        Without users nobody is let in.
+        Without users no login is valid.
         """
         self.assertEqual(LoginReader(gate(()).check).read(LOGIN, 0, 1), (ANSWER, len(LOGIN), 0, FAILURE))
 
@@ -181,7 +181,7 @@ class LoginReaderTests(SynchronousTestCase):
     )
     def test_anyBytes(self, says: list[bytes], pos: int) -> None:
         """
-        Any bytes are understood: nothing is raised, what is answered advances, and only the password lets in.
+        No bytes raise an exception, each answer consumes bytes, and only the right password logs in.
         """
         data = b"".join(says)
         command, end, count, payload = reader().read(data, pos, 1)
@@ -204,14 +204,14 @@ class LoginTests(SynchronousTestCase):
 
     def test_letsIn(self) -> None:
         """
-        The request that we send is one that lets us in.
+        The login request is accepted by a L{LoginReader}.
         """
         _, request = loginRequest((b"joe", b"secret"))
         self.assertEqual(reader().read(request, 0, 1), (ADMIT, len(request), 0, STORED))
 
     def test_replies(self) -> None:
         """
-        Whatever a server answers to it is one reply.
+        Every reply of a server to the login request is one reply.
         """
         command, _ = loginRequest((b"joe", b"secret"))
         for reply in (STORED, FAILURE, BAD_TOKEN, b"ERROR\r\n", b"SERVER_ERROR out of memory storing object\r\n"):

@@ -1,8 +1,8 @@
 # -*- test-case-name: tests.wire.memcache.test_dialect -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests for the dialect of memcached beyond the table of exchanges: runs, limits, denial, words of our own, and any bytes
-whatever.
+Tests for the dialect of memcached beyond the table of exchanges: runs, limits, denied commands, replies of the proxy
+itself, and arbitrary bytes.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ HIT = b"VALUE a 0 3\r\nabc\r\nEND\r\n"
 
 class RunTests(SynchronousTestCase):
     """
-    Consecutive gets of one key are one frame.
+    Tests for consecutive gets of one key each, which are one frame.
     """
 
     def setUp(self) -> None:
         """
-        All tests use the default dialect.
+        Create the default dialect.
         """
         self.wire = RequestReader()
 
     def test_run(self) -> None:
         """
-        A run is as many requests as it has lines, and ends before what is no get of one key.
+        A run has as many requests as lines, and ends before a line that is not a get of one key.
         """
         run = b"get a\r\nget b\r\nget c\r\n"
         for rest in (b"", b"ge", b"get d", b"get d\r", b"get d e\r\n", b"gets d\r\n", b"set d 0 0 1\r\nx\r\n", b"\r\n"):
@@ -47,13 +47,13 @@ class RunTests(SynchronousTestCase):
 
     def test_position(self) -> None:
         """
-        A run may begin anywhere in the bytes.
+        A run may begin at any position.
         """
         self.assertEqual(self.wire.read(b"get a\r\nget b\r\nget c\r\n", 7, 16), (GET, 21, 2, b"get b c\r\n"))
 
     def test_most(self) -> None:
         """
-        A run is no longer than asked for.
+        A run has no more requests than C{room} allows.
         """
         run = b"get a\r\nget bb\r\nget c\r\nget d\r\n"
         self.assertEqual(self.wire.read(run, 0, 1), (GET, 7, 1, None))
@@ -62,7 +62,7 @@ class RunTests(SynchronousTestCase):
 
     def test_bound(self) -> None:
         """
-        A run is never longer than C{RUN_MAX}, so that the work for one frame is bounded.
+        A run has no more requests than C{RUN_MAX}, so that the work for one frame is bounded.
         """
         keys = [b"%d" % number for number in range(1000)]
         lines = [b"get %b\r\n" % key for key in keys]
@@ -72,7 +72,7 @@ class RunTests(SynchronousTestCase):
 
     def test_repeated(self) -> None:
         """
-        A run ends before a key that is in it.
+        A run ends before a key that occurs in it already.
         """
         for run, end, count, together in (
             (b"get a\r\nget a\r\n", 7, 1, None),
@@ -83,13 +83,13 @@ class RunTests(SynchronousTestCase):
 
     def test_single(self) -> None:
         """
-        One get is a run of one.
+        One get is a frame of one request.
         """
         self.assertEqual(self.wire.read(b"get a\r\n", 0, 16), (GET, 7, 1, None))
 
     def test_split(self) -> None:
         """
-        Of a run two can be made.
+        A run can be divided into two.
         """
         self.assertEqual(GET.divide(b"get a bb c\r\n", 1), (b"get a\r\n", b"get bb c\r\n"))
         self.assertEqual(GET.divide(b"get a bb c\r\n", 2), (b"get a bb\r\n", b"get c\r\n"))
@@ -97,12 +97,12 @@ class RunTests(SynchronousTestCase):
 
 class MoreTests(SynchronousTestCase):
     """
-    How much of a request is missing is known as soon as its line is there.
+    Tests for the number of missing bytes, which is known as soon as the line of a request is complete.
     """
 
     def test_line(self) -> None:
         """
-        For a line without an end, and for nothing at all, no number is given.
+        For an incomplete line, and for no bytes, the number is not known.
         """
         wire = RequestReader()
         for data in (b"", b"g", b"get a", b"get a\r", b"set a 0 0 3", b"bogus", b"ms a 3 q"):
@@ -110,7 +110,7 @@ class MoreTests(SynchronousTestCase):
 
     def test_block(self) -> None:
         """
-        Once the line is there the size of the whole request is known, counted from its beginning.
+        When the line is complete, the number is the size of the rest of the request.
         """
         wire = RequestReader()
         for line, noreply in ((b"set a 0 0 3\r\n", b"set a 0 0 3 noreply\r\n"), (b"ms a 3 T0\r\n", b"ms a 3 q\r\n")):
@@ -122,18 +122,19 @@ class MoreTests(SynchronousTestCase):
 
 class LimitTests(SynchronousTestCase):
     """
-    Everything that a client makes us remember is limited.
+    Tests that everything that has to be buffered for a client is limited.
     """
 
     def setUp(self) -> None:
         """
-        All tests use the default dialect.
+        Create the default dialect.
         """
         self.wire = RequestReader()
 
     def test_line(self) -> None:
         """
-        A line of C{REQUEST_LINE_MAX} bytes may still end, with one byte more the connection is closed without a word.
+        A line of C{REQUEST_LINE_MAX} bytes without an end is incomplete. One more byte closes the connection, without a
+        reply.
         """
         for word in (b"x", b"set a 0 0 ", b"gat 0 ", b"mg "):
             line = word.ljust(REQUEST_LINE_MAX, b"9")
@@ -144,7 +145,7 @@ class LimitTests(SynchronousTestCase):
 
     def test_retrieval(self) -> None:
         """
-        get and gets may have more keys than fit into such a line.
+        get and gets may have longer lines.
         """
         for word in (b"get", b"gets", b" " * 100 + b"get"):
             line = word + b" key" * 1000
@@ -156,7 +157,7 @@ class LimitTests(SynchronousTestCase):
 
     def test_parts(self) -> None:
         """
-        More keys than C{PART_KEYS} are asked for in parts, in their order.
+        More keys than C{PART_KEYS} are requested in parts, in their order.
         """
         for head in (b"get", b"gets", b"gat 5", b"gats -1", b" get "):
             for gap, end in ((b" ", b"\r\n"), (b"  ", b" \n")):
@@ -172,7 +173,7 @@ class LimitTests(SynchronousTestCase):
 
     def test_badRetrieval(self) -> None:
         """
-        A key that is too long is found among a thousand.
+        One key among a thousand that is too long is detected.
         """
         line = b"get" + b" key" * 1000 + b" " + b"k" * 251 + b"\r\n"
         self.assertEqual(
@@ -183,7 +184,7 @@ class LimitTests(SynchronousTestCase):
     @covers("15")
     def test_longRetrieval(self) -> None:
         """
-        Over C{RETRIEVAL_LINE_MAX} the connection is closed, and told why: memcached has no such limit.
+        A retrieval over C{RETRIEVAL_LINE_MAX} closes the connection with an error. memcached has no such limit.
         """
         line = b"get a ".ljust(RETRIEVAL_LINE_MAX, b"b")
         self.assertEqual(self.wire.read(line, 0, 1)[0], MORE)
@@ -191,14 +192,14 @@ class LimitTests(SynchronousTestCase):
 
     def test_spaces(self) -> None:
         """
-        Spaces without end are no retrieval.
+        A line of spaces is not a retrieval.
         """
         self.assertEqual(self.wire.read(b" " * 101 + b"get" + b" key" * 1000, 0, 1)[0], CLOSE)
 
     @covers("15")
     def test_block(self) -> None:
         """
-        A data block over the limit is answered before it has come: the end lies where the block will end.
+        A data block over the limit is answered before it is received. The end of the frame is the end of the block.
         """
         delete = SWALLOW, 0, (TOO_LARGE_DELETE[False], b"delete a\r\n")
         self.assertEqual(TOO_LARGE_DELETE[False].visible(b"DELETED\r\n"), TOO_LARGE)
@@ -214,7 +215,7 @@ class LimitTests(SynchronousTestCase):
 
     def test_reply(self) -> None:
         """
-        A line of a server may be C{REPLY_LINE_MAX} bytes long before its end is missed.
+        An incomplete line of a server is an error if it is longer than C{REPLY_LINE_MAX}.
         """
         for due, start in ((-1, b""), (0, b"\r\n")):
             line = (start + b"VALUE ").ljust(REPLY_LINE_MAX, b"x")
@@ -224,12 +225,13 @@ class LimitTests(SynchronousTestCase):
 
 class DenialTests(SynchronousTestCase):
     """
-    The configuration may forbid commands.
+    Tests for commands that the configuration forbids.
     """
 
     def test_denied(self) -> None:
         """
-        A denied command is refused in the words of memcached's own C{-F}, after its data block; others are served.
+        A denied command is rejected with memcached's own error for C{-F}, after its data block. Other commands are
+        served.
         """
         wire = RequestReader(denied=frozenset((b"flush_all", b"set", b"stats", b"get")))
         for request, word in (
@@ -246,7 +248,7 @@ class DenialTests(SynchronousTestCase):
 
     def test_silent(self) -> None:
         """
-        C{noreply} is silent also when it is refused, quiet meta commands are not.
+        With C{noreply} there is no error either, quiet meta commands get one.
         """
         wire = RequestReader(denied=frozenset((b"flush_all", b"delete", b"md")))
         self.assertEqual(wire.read(b"flush_all noreply\r\n", 0, 1)[0::3], (ANSWER, b""))
@@ -259,7 +261,7 @@ class DenialTests(SynchronousTestCase):
 
     def test_wrong(self) -> None:
         """
-        What is wrong anyway, or not complete, is that first.
+        Errors of the request itself, and incomplete requests, take precedence.
         """
         wire = RequestReader(denied=frozenset((b"set", b"incr")))
         self.assertEqual(wire.read(b"incr a\r\n", 0, 1)[0::3], (ANSWER, b"ERROR\r\n"))
@@ -267,7 +269,7 @@ class DenialTests(SynchronousTestCase):
 
     def test_allowed(self) -> None:
         """
-        If only some commands are allowed, every other is refused, except to quit.
+        If only some commands are allowed, all others are rejected, except quit.
         """
         wire = RequestReader(allowed=frozenset((b"get", b"mg")), denied=frozenset((b"mg",)))
         self.assertEqual(wire.read(b"get a\r\n", 0, 1), (GET, 7, 1, None))
@@ -277,7 +279,7 @@ class DenialTests(SynchronousTestCase):
 
     def test_refused(self) -> None:
         """
-        Commands about servers and connections are refused in one line, whatever is allowed.
+        Commands that act on servers and connections are rejected in one line, even if they are allowed.
         """
         wire = RequestReader(allowed=REFUSED)
         for word in REFUSED:
@@ -287,12 +289,13 @@ class DenialTests(SynchronousTestCase):
 
 class DirectiveTests(SynchronousTestCase):
     """
-    What a session has to do itself.
+    Tests for requests that the session carries out itself.
     """
 
     def test_everywhere(self) -> None:
         """
-        Commands for all servers come with the command, the bytes for each, and whether the client wants to know.
+        A request for all servers has a command and the bytes to send to each. The command knows whether the request is
+        silent.
         """
         wire = RequestReader()
         self.assertEqual(
@@ -306,7 +309,7 @@ class DirectiveTests(SynchronousTestCase):
 
     def test_statistics(self) -> None:
         """
-        Statistics come with the arguments.
+        A request for statistics has its arguments.
         """
         self.assertEqual(RequestReader().read(b"stats\r\n", 0, 1), (STATISTICS, 7, 0, ()))
         self.assertEqual(
@@ -317,12 +320,12 @@ class DirectiveTests(SynchronousTestCase):
 
 class WordsTests(SynchronousTestCase):
     """
-    What the proxy says itself in memcached's words.
+    Tests for replies of the proxy itself, in memcached's format.
     """
 
     def test_error(self) -> None:
         """
-        An error is one line, whatever is in its text.
+        An error is one line, whatever its text contains.
         """
         self.assertEqual(Memcache().error("lost", "all busy"), b"SERVER_ERROR all busy\r\n")
         self.assertEqual(Memcache().error("lost", "a\r\nEND\r\n\xe9b"), b"SERVER_ERROR a END b\r\n")
@@ -330,7 +333,7 @@ class WordsTests(SynchronousTestCase):
 
     def test_errorIsReply(self) -> None:
         """
-        An error is a reply of every command.
+        An error is a valid reply to every command.
         """
         line = Memcache().error("lost", "all busy")
         for command in COMMANDS:
@@ -338,7 +341,7 @@ class WordsTests(SynchronousTestCase):
 
     def test_statistics(self) -> None:
         """
-        Statistics are lines of a name and a value each, and an end.
+        Statistics are lines with a name and a value each, and an end.
         """
         reply = Memcache().statistics([("version", "1.0"), ("connections", 3), ("note", "a\r\nb")])
         self.assertEqual(reply, b"STAT version 1.0\r\nSTAT connections 3\r\nSTAT note a b\r\nEND\r\n")
@@ -346,21 +349,21 @@ class WordsTests(SynchronousTestCase):
 
     def test_probe(self) -> None:
         """
-        The probe is a request with a reply of its command.
+        The probe is a valid request, and memcached's answer is a reply to it.
         """
         command, request = Memcache.probe
         self.assertEqual(RequestReader().read(request, 0, 1), (command, len(request), 1, None))
 
     def test_tooManyClients(self) -> None:
         """
-        What clients hear who come when no more may come is no reply to any request.
+        The error for a client beyond the maximum is not a reply to any request.
         """
         for command in COMMANDS:
             self.assertRaises(WireError, matchReplies, Memcache.tooManyClients, 0, command, 1, -1)
 
     def test_merge(self) -> None:
         """
-        Of the replies of several servers an error counts, else the first.
+        Of the replies of several servers an error is returned, or else the first one.
         """
         flush = replies.FLUSH_ALL
         self.assertEqual(flush.join([b"OK\r\n", b"OK\r\n"]), b"OK\r\n")
@@ -371,12 +374,12 @@ class WordsTests(SynchronousTestCase):
 
 class FormTests(SynchronousTestCase):
     """
-    What is known of the reply before it comes.
+    Tests for the properties of commands.
     """
 
     def commandOf(self, request: bytes) -> Command:
         """
-        @return: the command of the reply to a request of one line.
+        @return: the command of a request of one line.
         """
         command, _, count, _ = RequestReader().read(request + b"\r\n", 0, 1)
         self.assertEqual(count, 1)
@@ -385,7 +388,7 @@ class FormTests(SynchronousTestCase):
 
     def test_index(self) -> None:
         """
-        The commands are numbered by their place, and every request has the number of its command.
+        Commands are numbered by their position, and every request has the number of its command.
         """
         self.assertEqual([command.index for command in COMMANDS], list(range(len(COMMANDS))))
         self.assertEqual(len({command.name for command in COMMANDS}), len(COMMANDS))
@@ -396,7 +399,7 @@ class FormTests(SynchronousTestCase):
 
     def test_read(self) -> None:
         """
-        Only what changes nothing may be asked again: not what touches, nor a meta get that may write.
+        Only requests that change nothing may be sent again: not those that touch, and not a meta get that may write.
         """
         for request in (b"get a", b"gets a", b"mg a", b"mg a v q", b"mn", b"me a", b"version"):
             self.assertTrue(self.commandOf(request).idempotent, request)
@@ -407,7 +410,7 @@ class FormTests(SynchronousTestCase):
 
     def test_hidden(self) -> None:
         """
-        C{noreply} hides errors too, C{q} only what means that all is well.
+        C{noreply} hides errors too, C{q} only replies that indicate success.
         """
         silent = self.commandOf(b"incr a 1 noreply").hidden
         assert silent is not None
@@ -429,7 +432,7 @@ class FormTests(SynchronousTestCase):
 
     def test_repr(self) -> None:
         """
-        A command shows its command and whether replies to it are hidden.
+        C{repr} shows the name of the command and whether it hides replies.
         """
         self.assertEqual(repr(GET), "<MemcacheCommand get>")
         self.assertEqual(repr(replies.QUIET[replies.MD]), "<MemcacheCommand md quiet>")
@@ -437,12 +440,12 @@ class FormTests(SynchronousTestCase):
 
 class ReplyTests(SynchronousTestCase):
     """
-    The bytes of a server are passed on as soon as they are certain.
+    Tests that the bytes of a server are passed on as soon as they are verified.
     """
 
     def test_several(self) -> None:
         """
-        Several replies are matched at once, and no more than are owed.
+        Several replies are matched at once, and no more than are due.
         """
         data = HIT + b"END\r\n" + HIT
         self.assertEqual(matchReplies(data, 0, GET, 3, -1), (len(data), 0, -1))
@@ -452,13 +455,13 @@ class ReplyTests(SynchronousTestCase):
 
     def test_none(self) -> None:
         """
-        If nothing is owed, nothing is taken.
+        If no reply is due, no bytes are consumed.
         """
         self.assertEqual(matchReplies(HIT, 0, GET, 0, -1), (0, 0, -1))
 
     def test_body(self) -> None:
         """
-        Of a body all that has come is passed on, and what is missing is counted.
+        All received bytes of a body are passed on, and the missing bytes are counted.
         """
         self.assertEqual(matchReplies(b"VALUE a 0 300\r\nabc", 0, GET, 2, -1), (18, 2, 297))
         self.assertEqual(matchReplies(b"x" * 200, 0, GET, 2, 297), (200, 2, 97))
@@ -468,7 +471,7 @@ class ReplyTests(SynchronousTestCase):
 
     def test_lineAfterBody(self) -> None:
         """
-        A line that is not complete is kept back, with the line end before it.
+        An incomplete line is not passed on, and neither is the line end before it.
         """
         data = b"VALUE a 0 3\r\nabc"
         for rest in (b"\r", b"\r\n", b"\r\nE", b"\r\nVALUE b 0 3\r"):
@@ -476,7 +479,7 @@ class ReplyTests(SynchronousTestCase):
 
     def test_notAfterBody(self) -> None:
         """
-        What is no line end behind a body is found at once, before its line is complete.
+        Bytes after a body that are not a line end are detected at once, before their line is complete.
         """
         for data in (b"VALUE a 0 3\r\nabcd", b"VALUE a 0 3\r\nabc\rE"):
             self.assertRaises(WireError, matchReplies, data, 0, GET, 1, -1)
@@ -491,7 +494,7 @@ class ReplyTests(SynchronousTestCase):
 
     def test_statistics(self) -> None:
         """
-        The replies to C{stats} are passed on line by line, whatever kind they are.
+        All kinds of replies to C{stats} are passed on line by line.
         """
         for reply in (
             b"END\r\n",
@@ -514,7 +517,7 @@ class ReplyTests(SynchronousTestCase):
 
     def test_errorText(self) -> None:
         """
-        The error tells the command and what came instead, but not all of it.
+        The text of the exception has the command and the first of the unexpected bytes.
         """
         error = self.assertRaises(WireError, matchReplies, b"STORED" + b"!" * 500 + b"\r\n", 0, GET, 1, -1)
         self.assertIn("get", str(error))
@@ -524,7 +527,7 @@ class ReplyTests(SynchronousTestCase):
 
 class Tally:
     """
-    What is counted.
+    Counters for L{matchReplies}.
     """
 
     def __init__(self) -> None:
@@ -539,7 +542,7 @@ class TallyTests(SynchronousTestCase):
 
     def count(self, command: Command, reply: bytes, count: int = 1) -> tuple[int, int, int]:
         """
-        @return: how often nothing was found, how many values more than one there were, and how many errors.
+        @return: the number of misses, of values beyond the first, and of errors in a reply.
         """
         tally = Tally()
         self.assertEqual(matchReplies(reply, 0, command, count, -1, None, tally), (len(reply), 0, -1), reply)
@@ -548,7 +551,7 @@ class TallyTests(SynchronousTestCase):
 
     def test_read(self) -> None:
         """
-        A read finds something, or nothing.
+        A read is a hit or a miss.
         """
         self.assertEqual(
             self.count(GET, b"VALUE a 0 1\r\nx\r\nEND\r\nEND\r\nVALUE a 0 1\r\nx\r\nEND\r\n", 3), (1, 0, 0)
@@ -560,7 +563,7 @@ class TallyTests(SynchronousTestCase):
 
     def test_several(self) -> None:
         """
-        Values beyond the first are counted where several keys were asked for.
+        Values beyond the first are counted for requests with several keys.
         """
         reply = b"VALUE a 0 1\r\nx\r\nVALUE b 0 1\r\nx\r\nVALUE c 0 1\r\nx\r\nEND\r\n"
         self.assertEqual(self.count(replies.SEVERAL[GET], reply), (0, 2, 0))
@@ -570,7 +573,7 @@ class TallyTests(SynchronousTestCase):
 
     def test_other(self) -> None:
         """
-        What does not read finds nothing and misses nothing.
+        Commands that do not read have neither hits nor misses.
         """
         self.assertEqual(self.count(replies.SET, b"STORED\r\nNOT_STORED\r\n", 2), (0, 0, 0))
         self.assertEqual(self.count(STATS, b"STAT a b\r\nSTAT c d\r\nEND\r\n"), (0, 0, 0))
@@ -578,7 +581,7 @@ class TallyTests(SynchronousTestCase):
 
     def test_failed(self) -> None:
         """
-        Errors are counted by the command.
+        Errors are counted by command.
         """
         self.assertEqual(self.count(replies.SET, b"STORED\r\nSERVER_ERROR a\r\nSERVER_ERROR b\r\n", 3), (0, 0, 2))
         self.assertEqual(self.count(replies.INCR, b"CLIENT_ERROR cannot increment\r\n"), (0, 0, 1))
@@ -586,7 +589,7 @@ class TallyTests(SynchronousTestCase):
 
     def test_violation(self) -> None:
         """
-        Nothing is counted of replies that nobody will be given.
+        Nothing is counted of replies that are not passed on.
         """
         tally = Tally()
         self.assertRaises(WireError, matchReplies, b"END\r\nSERVER_ERROR\r\nSTORED\r\n", 0, GET, 3, -1, None, tally)
@@ -594,7 +597,7 @@ class TallyTests(SynchronousTestCase):
 
     def test_pieces(self) -> None:
         """
-        It is counted the same when it comes byte by byte.
+        The counts are the same if the bytes arrive one by one.
         """
         command = replies.SEVERAL[GET]
         reply = b"VALUE a 0 1\r\nx\r\nVALUE b 0 1\r\nx\r\nEND\r\nEND\r\nSERVER_ERROR\r\n"
@@ -607,12 +610,12 @@ class TallyTests(SynchronousTestCase):
 
 class AskedTests(SynchronousTestCase):
     """
-    A value is only good for who asked for its key.
+    Tests that a value is accepted only if its key was requested.
     """
 
     def match(self, request: bytes, reply: bytes, count: int = 1) -> tuple[int, int, int]:
         """
-        Match C{reply} as the one to C{request}.
+        Match C{reply} as the reply to C{request}.
         """
         command, _, _, payload = RequestReader().read(request, 0, count)
         assert isinstance(command, Command) and command.keysOf is not None
@@ -620,7 +623,7 @@ class AskedTests(SynchronousTestCase):
 
     def test_some(self) -> None:
         """
-        The values of some of the keys, in their order, are good.
+        The values of some of the keys, in their order, are accepted.
         """
         for request in (b"get a bb ccc\r\n", b"get  a  bb  ccc \r\n", b"gets a bb ccc\r\n"):
             unique = b" 7" if request.startswith(b"gets") else b""
@@ -629,8 +632,8 @@ class AskedTests(SynchronousTestCase):
 
     def test_alike(self) -> None:
         """
-        Values that are told in the same words are found whatever they hold, missing ones among them, wherever the bytes
-        are torn apart.
+        Values whose lines differ only in the key are found, whatever they contain, even if some are missing, and
+        wherever the bytes are split.
         """
         request = b"get a b c d e\r\n"
         command, *_ = RequestReader().read(request, 0, 1)
@@ -640,11 +643,11 @@ class AskedTests(SynchronousTestCase):
             *([b"x"] * 5, [like] * 5, [b""] * 5),
             *([b"x", b"y", None, b"z", b"zz"], [None, b"x", b"x", b"xx", b"xx"]),
         ):
-            told = [
+            parts = [
                 b"" if body is None else b"VALUE %c 0 %d\r\n%b\r\n" % (key, len(body), body)
                 for key, body in zip(b"abcde", bodies, strict=True)
             ]
-            reply = b"".join(told) + b"END\r\n"
+            reply = b"".join(parts) + b"END\r\n"
             for cut in range(len(reply) + 1):
                 asked = command.keysOf(request)
                 pos, left, due = matchReplies(reply[:cut], 0, command, 1, -1, asked)
@@ -654,14 +657,14 @@ class AskedTests(SynchronousTestCase):
 
     def test_same(self) -> None:
         """
-        A key that is asked for twice is answered twice.
+        A key that was requested twice has two values.
         """
         reply = b"VALUE a 0 1\r\nx\r\nVALUE a 0 1\r\nx\r\nEND\r\n"
         self.assertEqual(self.match(b"get a a\r\n", reply), (len(reply), 0, -1))
 
     def test_bareLineEnd(self) -> None:
         """
-        A line may end with LF only, and a key with CR.
+        A request line may end with LF only, and a key with CR.
         """
         for key, end in ((b"a", b"\n"), (b"abc", b"\n"), (b"a\r", b"\r\n"), (b"\r", b"\r\n")):
             for word, unique in ((b"get", b""), (b"gets", b" 7")):
@@ -672,14 +675,14 @@ class AskedTests(SynchronousTestCase):
 
     def test_touched(self) -> None:
         """
-        The exptime of C{gat} is not in the way.
+        The exptime of C{gat} is not a key.
         """
         reply = b"VALUE a 0 1\r\nx\r\nEND\r\n"
         self.assertEqual(self.match(b"gat 100 a\r\n", reply), (len(reply), 0, -1))
 
     def test_other(self) -> None:
         """
-        A value that was not asked for, or comes in another order or too often, is no reply.
+        A value that was not requested, or in another order, or too often, is not a reply.
         """
         for request, *keys in (
             (b"get a\r\n", b"b"),
@@ -698,26 +701,26 @@ class AskedTests(SynchronousTestCase):
 
 class ClientTests(SynchronousTestCase):
     """
-    What a client needs beyond what a proxy does.
+    Tests for the functions that only the memcached client uses.
     """
 
     def test_key(self) -> None:
         """
-        Keys that memcached takes for one word are passed.
+        Keys that are one word for memcached are accepted.
         """
         for key in (b"a", b"k" * 250, "é:ü".encode(), bytes(range(0x80, 0x100))):
             self.assertEqual(checkKey(key), key)
 
     def test_badKey(self) -> None:
         """
-        Keys that would be something else to memcached are refused.
+        Other keys are rejected.
         """
         for key in (b"", b"k" * 251, b"a b", b"a\r\nflush_all", b"a\n", b"a\0", b"a\tb", b"\x7f"):
             self.assertRaises(ValueError, checkKey, key)
 
     def test_values(self) -> None:
         """
-        A reply to a retrieval is taken apart, also if a value looks like a reply.
+        A reply to a retrieval is parsed, also if a value looks like a reply.
         """
         self.assertEqual(values(b"END\r\n"), [])
         self.assertEqual(
@@ -727,7 +730,7 @@ class ClientTests(SynchronousTestCase):
 
     def test_valuesError(self) -> None:
         """
-        An error instead of the values is raised with the server's text.
+        An error in place of values is raised with the server's text.
         """
         error = self.assertRaises(WireError, values, b"SERVER_ERROR out of memory\r\n")
         self.assertEqual(str(error), "SERVER_ERROR out of memory")
@@ -735,7 +738,7 @@ class ClientTests(SynchronousTestCase):
 
 def spoken(*words: bytes) -> st.SearchStrategy[bytes]:
     """
-    Bytes that are made of these words, line ends, numbers, spaces and a little of everything.
+    Generate bytes from these words, line ends, numbers, spaces and some other bytes.
     """
     common = (b" ", b"\r\n", b"\n", b"\r", b"a", b"key", b"0", b"1", b"3", b"-1", b"99999999999", b"abc", b"\0")
     return st.lists(st.sampled_from(words + common) | st.binary(max_size=3), max_size=24).map(b"".join)
@@ -758,7 +761,7 @@ EVERY_FORM = [*COMMANDS, *MG.values(), *replies.MA.values()]
 @st.composite
 def cut(draw: st.DrawFn, strategy: st.SearchStrategy[bytes]) -> list[bytes]:
     """
-    Bytes in pieces.
+    Generate bytes in pieces.
     """
     data = draw(strategy)
     places = sorted(draw(st.lists(st.integers(0, len(data)), max_size=6)))
@@ -767,7 +770,7 @@ def cut(draw: st.DrawFn, strategy: st.SearchStrategy[bytes]) -> list[bytes]:
 
 class AnyBytesTests(SynchronousTestCase):
     """
-    Whatever comes is understood in one way only.
+    Tests that arbitrary bytes have exactly one interpretation.
     """
 
     @covers("27")
@@ -775,7 +778,8 @@ class AnyBytesTests(SynchronousTestCase):
     @given(cut(REQUESTS))
     def test_requests(self, says: list[bytes]) -> None:
         """
-        No bytes of a client raise or loop, and it does not matter in what pieces they come.
+        No bytes of a client raise an exception or loop for ever, and the result does not depend on the pieces in which
+        they arrive.
         """
         wire = Memcache(maxItemSize=LIMIT)
         whole = Relay(wire)
@@ -790,7 +794,7 @@ class AnyBytesTests(SynchronousTestCase):
     @example(b"get a\n", 0)
     def test_common(self, data: bytes, pos: int) -> None:
         """
-        What the short way takes, the thorough one takes equally.
+        The full check accepts each request that the regular expression accepts, with the same result.
         """
         wire = RequestReader(maxItemSize=LIMIT)
         quick = wire.read(data, pos, 1)
@@ -807,7 +811,7 @@ class AnyBytesTests(SynchronousTestCase):
     @given(REQUESTS)
     def test_forwarded(self, data: bytes) -> None:
         """
-        What is sent to a server is complete requests, which need no change when they are read again, one by one.
+        The bytes for a server are complete requests. If they are read again, one by one, they are forwarded unchanged.
         """
         wire = Memcache(maxItemSize=LIMIT)
         sent = Relay(wire).fromClient(data)
@@ -820,7 +824,8 @@ class AnyBytesTests(SynchronousTestCase):
     @given(cut(REPLIES), st.sampled_from(EVERY_FORM), st.integers(1, 3))
     def test_replies(self, says: list[bytes], command: Command, owed: int) -> None:
         """
-        The bytes of a server are replies or an error, and it does not matter in what pieces they come.
+        The bytes of a server are replies or an error, and the result does not depend on the pieces in which they
+        arrive.
         """
         data = b"".join(says)
         try:
@@ -833,9 +838,9 @@ class AnyBytesTests(SynchronousTestCase):
 
     def inPieces(self, says: list[bytes], command: Command, owed: int) -> tuple[int, int, int]:
         """
-        Match replies as a connection does: what is certain is passed on, an incomplete line is kept.
+        Match replies as a connection does: verified bytes are passed on, an incomplete line is kept.
 
-        @return: as of L{matchReplies}, for all bytes together.
+        @return: the result of L{matchReplies} for all bytes together.
         """
         done, kept, due = 0, b"", -1
         for data in says:
@@ -851,7 +856,7 @@ class AnyBytesTests(SynchronousTestCase):
     @given(st.binary(max_size=200), st.binary(max_size=40))
     def test_values(self, value: bytes, other: bytes) -> None:
         """
-        A body is whatever its length says, and comes back as it was.
+        A body of any content is returned unchanged.
         """
         reply = b"VALUE a 1 %d\r\n%b\r\nVALUE b 2 %d 5\r\n%b\r\nEND\r\n" % (len(value), value, len(other), other)
         self.assertEqual(values(reply), [(b"a", 1, value, None), (b"b", 2, other, 5)])

@@ -1,10 +1,11 @@
 # -*- test-case-name: tests.wire.memcache.test_exchanges -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Whole exchanges with memcached, as a table: what the client says, what the server reads of it, what the server says and
-what the client reads of that. Each is also tried with the bytes cut in two at every place, and byte by byte.
+A table of exchanges with memcached: the bytes that the client sends, those that the server receives, those that the
+server sends, and those that the client receives. Each exchange is also tested with the bytes split at every position,
+and byte by byte.
 
-C{tests.real.test_wire_memcache} asks a real memcached the same.
+C{tests.real.test_wire_memcache} tests the table with a real memcached.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from txconnpool.wire.memcache.dialect import Memcache
 from txconnpool.wire.memcache.matching import MemcacheCommand as Command
 from txconnpool.wire.memcache.matching import matchReplies
 
-#: The largest value in the table: small, so that what is too large is small too.
+#: The maximum size of a value in the table. It is small, so that values that are too large are small too.
 LIMIT = 100
 
 KEY = b"k" * 250
@@ -44,7 +45,7 @@ TOO_LARGE = b"SERVER_ERROR object too large for cache\r\n"
 ERROR = b"ERROR\r\n"
 HIT = b"VALUE a 5 3\r\nabc\r\nEND\r\n"
 
-#: Why the answer of memcached 1.6.18 is not ours.
+#: Reasons why the reply of memcached 1.6.18 is different from that of the dialect.
 LATER = "1.6.40 answers once and swallows the data block"
 STRICT = "1.6.18 takes a sign, wraps numbers round or ends the line at a NUL"
 VIVID = "1.6.18 hides the answer of ma with q only if the item was there"
@@ -55,12 +56,12 @@ class Exchange(NamedTuple):
     """
     A row of the table.
 
-    @ivar client: what the client says.
-    @ivar forwarded: what the server reads; C{None} for the same.
-    @ivar server: what the server says.
-    @ivar answer: what the client reads; C{None} for the same.
-    @ivar closes: whether the client's connection is then to be closed.
-    @ivar differs: why the real memcached 1.6.18 answers something else.
+    @ivar client: the bytes that the client sends.
+    @ivar forwarded: the bytes that the server receives; C{None} for the same.
+    @ivar server: the bytes that the server sends.
+    @ivar answer: the bytes that the client receives; C{None} for the same.
+    @ivar closes: whether the client's connection is closed after this.
+    @ivar differs: the reason why the reply of memcached 1.6.18 is different.
     """
 
     client: bytes
@@ -73,21 +74,21 @@ class Exchange(NamedTuple):
 
 def passed(client: bytes, server: bytes, forwarded: bytes | None = None, differs: str = "") -> Exchange:
     """
-    The client reads what the server says.
+    @return: a row in which the client receives the bytes of the server.
     """
     return Exchange(client, forwarded, server, None, False, differs)
 
 
 def hidden(client: bytes, forwarded: bytes, server: bytes, answer: bytes = b"", differs: str = "") -> Exchange:
     """
-    The server answers, but the client does not want to know.
+    @return: a row in which the reply of the server is hidden from the client.
     """
     return Exchange(client, forwarded, server, answer, False, differs)
 
 
 def local(client: bytes, answer: bytes, differs: str = "") -> Exchange:
     """
-    The server does not hear of it.
+    @return: a row in which the server receives nothing.
     """
     return Exchange(client, b"", b"", answer, False, differs)
 
@@ -96,7 +97,7 @@ def closed(
     client: bytes, answer: bytes = b"", forwarded: bytes = b"", server: bytes = b"", differs: str = ""
 ) -> Exchange:
     """
-    The connection of the client is closed.
+    @return: a row after which the connection of the client is closed.
     """
     return Exchange(client, forwarded, server, answer, True, differs)
 
@@ -185,7 +186,7 @@ STORAGE = [
         b"STORED\r\nVALUE b 0 1\r\nx\r\nEND\r\n",
         b"VALUE b 0 1\r\nx\r\nEND\r\n",
     ),
-    # The line is wrong, its length is not.
+    # The line is invalid, but its length is valid.
     local(b"set b x 0 3\r\nabc\r\n", BAD_LINE, LATER),
     local(b"set b -1 0 3\r\nabc\r\n", BAD_LINE, LATER),
     local(b"set b 4294967296 0 3\r\nabc\r\n", BAD_LINE, STRICT),
@@ -201,7 +202,7 @@ STORAGE = [
     local(b"cas a 0 0 1 -1\r\nx\r\n", BAD_LINE, LATER),
     local(b"cas a 0 0 9 99999999999999999999999\r\nget a\r\n12\r\n", BAD_LINE, LATER),
     local(b"cas a 0 0 1 18446744073709551616\r\nx\r\n", BAD_LINE, LATER),
-    # The length is wrong: the block is taken for commands.
+    # The length is invalid, so the data block is interpreted as commands.
     local(b"set b 0 0 x\r\nbogus\r\n", BAD_LINE + ERROR),
     local(b"set b 0 0 -1\r\nbogus\r\n", BAD_LINE + ERROR),
     local(b"set b 0 0 +3\r\nabc\r\n", BAD_LINE + ERROR, STRICT),
@@ -212,7 +213,7 @@ STORAGE = [
     local(b"set b 0 0 noreply\r\nbogus\r\n", ERROR),
     local(b"set b 0 0\r\nbogus\r\n", BAD_LINE + ERROR, LATER),
     local(b"set\r\n", BAD_LINE, LATER),
-    # The block is wrong: what follows its length is taken for commands.
+    # The data block is invalid, so the bytes after its length are interpreted as commands.
     local(b"set b 0 0 3\r\nabcd\r\n", BAD_CHUNK + ERROR),
     local(b"set b 0 0 3\r\nabcdefbogus\r\n", BAD_CHUNK + ERROR),
     local(b"set b 0 0 3\r\nab\r\n\r\n", BAD_CHUNK + ERROR),
@@ -449,7 +450,7 @@ OTHERS = [
     ),
 ]
 
-#: Order: what is answered here waits for what the server owes.
+#: Order: a reply of the proxy itself waits for the replies of the server.
 PIPELINES = [
     passed(b"get a\r\nbogus\r\nget z\r\n", HIT + b"END\r\n", b"get a\r\nget z\r\n")._replace(
         answer=HIT + ERROR + b"END\r\n"
@@ -464,7 +465,7 @@ PIPELINES = [
 
 EXCHANGES = RETRIEVAL + STORAGE + LINES + META + OTHERS + PIPELINES
 
-#: Other things a server may say, to what was asked: all of these belong to the request.
+#: Other possible replies of a server to requests.
 REPLIES = [
     (b"get a\r\n", b"SERVER_ERROR out of memory\r\n"),
     (b"get a\r\n", b"CLIENT_ERROR whatever\r\n"),
@@ -492,9 +493,9 @@ REPLIES = [
     (b"flush_all\r\n", b"CLIENT_ERROR flush_all not allowed\r\n"),
 ]
 
-#: None of these can belong to the request: the stream is out of step.
+#: Bytes that cannot be a reply to the request: the stream of replies is out of step.
 STRANGE = [
-    # With this line memcached drops the replies before it that it has not sent yet.
+    # With this line memcached discards the replies before it that it has not sent yet.
     (b"get a\r\n", b"SERVER_ERROR out of memory writing get response\r\n"),
     (b"set a 0 0 1\r\nx\r\n", b"SERVER_ERROR out of memory writing get response\r\n"),
     (b"mg a v\r\n", b"SERVER_ERROR out of memory writing get response\r\n"),
@@ -542,9 +543,9 @@ STRANGE = [
 
 class Relay:
     """
-    The smallest proxy: one client and one server, with nothing but the dialect between them.
+    A minimal proxy with one client and one server, which uses only the dialect.
 
-    @ivar closed: whether the client's connection is to be closed.
+    @ivar closed: whether the client's connection must be closed.
     """
 
     def __init__(self, wire: Memcache, most: int = 16) -> None:
@@ -558,7 +559,7 @@ class Relay:
 
     def fromClient(self, data: bytes) -> bytes:
         """
-        @return: what the server is to read.
+        @return: the bytes for the server.
         """
         self._client += data
         swallowed = min(self._skip, len(self._client))
@@ -597,7 +598,7 @@ class Relay:
 
     def fromServer(self, data: bytes) -> bytes:
         """
-        @return: what the client is to read.
+        @return: the bytes for the client.
         """
         self._server += data
         answer = b""
@@ -622,21 +623,21 @@ class Relay:
     @property
     def owed(self) -> bool:
         """
-        Whether the server owes a reply.
+        Whether a reply of the server is due.
         """
         return any(command for command, _, _ in self._queue)
 
     @property
     def idle(self) -> bool:
         """
-        Whether nothing is begun, owed or left over.
+        Whether nothing is incomplete, due or left over.
         """
         return not (self._client or self._server or self._held or self._skip or self._queue)
 
 
 def pieces(data: bytes) -> list[list[bytes]]:
     """
-    C{data} whole, cut in two at every place, and byte by byte.
+    @return: C{data} in one piece, split into two at every position, and byte by byte.
     """
     return [
         [data],
@@ -647,18 +648,18 @@ def pieces(data: bytes) -> list[list[bytes]]:
 
 class ExchangeTests(SynchronousTestCase):
     """
-    The tables, with the bytes cut at every place.
+    Tests of the tables, with the bytes split at every position.
     """
 
     def setUp(self) -> None:
         """
-        All tables are about one dialect.
+        Create the dialect.
         """
         self.wire = Memcache(maxItemSize=LIMIT)
 
     def exchange(self, row: Exchange, says: list[bytes], replies: list[bytes]) -> None:
         """
-        Have one exchange and compare it with its row.
+        Carry out one exchange and compare it with its row.
         """
         relay = Relay(self.wire)
         forwarded = b"".join([relay.fromClient(data) for data in says])
@@ -671,7 +672,7 @@ class ExchangeTests(SynchronousTestCase):
 
     def check(self, table: list[Exchange]) -> None:
         """
-        Have all exchanges of a table, in all pieces.
+        Carry out all exchanges of a table, in all pieces.
         """
         for row in table:
             for says in pieces(row.client):
@@ -682,61 +683,62 @@ class ExchangeTests(SynchronousTestCase):
     @covers("11", "27")
     def test_retrieval(self) -> None:
         """
-        get, gets, gat and gats are forwarded as they came, unless memcached would refuse them.
+        get, gets, gat and gats are forwarded unchanged, unless memcached would reject them.
         """
         self.check(RETRIEVAL)
 
     @covers("1", "7", "9", "10", "11")
     def test_storage(self) -> None:
         """
-        The storage commands are forwarded with their blocks; what is wrong is answered once, the block swallowed.
+        Storage commands are forwarded with their data blocks. An invalid one gets one error, and its data block is
+        discarded.
         """
         self.check(STORAGE)
 
     def test_large(self) -> None:
         """
-        A value over the limit is swallowed, then refused in memcached's words.
+        A value over the limit is discarded, and rejected with memcached's error.
         """
         self.check(LARGE)
 
     @covers("7")
     def test_lines(self) -> None:
         """
-        Commands of one line are forwarded without noreply, whose answer is then hidden.
+        Commands of one line are forwarded without noreply, and the reply is then hidden.
         """
         self.check(LINES)
 
     @covers("10")
     def test_meta(self) -> None:
         """
-        Meta commands are forwarded without q, and what q hides is hidden.
+        Meta commands are forwarded without q, and the replies that q suppresses are hidden.
         """
         self.check(META)
 
     @covers("27")
     def test_others(self) -> None:
         """
-        Everything else is answered here or closes the connection.
+        All other requests are answered by the proxy, or close the connection.
         """
         self.check(OTHERS)
 
     def test_pipelines(self) -> None:
         """
-        An answer given here takes its place among those of the server.
+        A reply of the proxy itself has its place among the replies of the server.
         """
         self.check(PIPELINES)
 
     def test_replies(self) -> None:
         """
-        All that memcached may answer to a request belongs to it.
+        Every possible reply of memcached to a request is accepted.
         """
         self.check([passed(request, reply) for request, reply in REPLIES])
 
     @covers("5b", "10")
     def test_strange(self) -> None:
         """
-        What cannot be an answer to the request is an error, however it arrives, and nothing of it is let through but
-        the part of it that could have been one.
+        Bytes that cannot be a reply to the request are an error, however they are split. Only the part of them that
+        could be a reply is passed on.
         """
         for request, reply in STRANGE:
             for replies in pieces(reply):
@@ -750,7 +752,7 @@ class ExchangeTests(SynchronousTestCase):
 
     def test_unasked(self) -> None:
         """
-        What follows a complete reply is not taken for a part of it.
+        Bytes after a complete reply are not a part of it.
         """
         for row in RETRIEVAL + STORAGE + LINES + META:
             if row.server:

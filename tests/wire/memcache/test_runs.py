@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.wire.memcache.test_runs -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests for L{txconnpool.wire.memcache.runs}: one reply of a server, made into those that a client is owed.
+Tests for L{txconnpool.wire.memcache.runs}: one reply of a server is split into the replies to several requests.
 """
 
 from __future__ import annotations
@@ -22,44 +22,44 @@ from txconnpool.wire.memcache.runs import matchRun
 END = b"END\r\n"
 ERROR = b"SERVER_ERROR out of memory\r\n"
 
-#: What may be in a value, the worst included: what looks like the end of it, or like the next one.
+#: Contents of values, including those that look like the end of the value or like the next one.
 BODIES = [
     *(b"", b"x", b"y", b"long" * 50),
     *(END, b"\r\n", b"\r\nEND\r\n", b"\r\nVALUE b 0 1\r\n", b"VALUE a 0 1\r\nx\r\nEND\r\n"),
 ]
 
-#: Keys, each with what it holds, if anything.
+#: Keys, each with its value or C{None}.
 Found = Sequence[tuple[bytes, bytes | None]]
 
 
-def told(key: bytes, body: bytes, flags: int = 0) -> bytes:
+def valueOf(key: bytes, body: bytes, flags: int = 0) -> bytes:
     """
-    @return: how memcached tells a value.
+    @return: the line and the body of a value, as memcached sends them.
     """
     return b"VALUE %b %d %d\r\n%b\r\n" % (key, flags, len(body), body)
 
 
 def reply(found: Found) -> bytes:
     """
-    @return: what memcached says to a request for all.
+    @return: memcached's reply to one request for all keys.
     """
-    return b"".join(told(key, body) for key, body in found if body is not None) + END
+    return b"".join(valueOf(key, body) for key, body in found if body is not None) + END
 
 
 def owed(found: Found) -> bytes:
     """
-    @return: what it says to a request for each.
+    @return: memcached's replies to one request for each key.
     """
-    return b"".join((b"" if body is None else told(key, body)) + END for key, body in found)
+    return b"".join((b"" if body is None else valueOf(key, body)) + END for key, body in found)
 
 
 class Reader:
     """
     Reads replies as a L{txconnpool.pool.connection.Connection} does.
 
-    @ivar told: what the client was given.
-    @ivar count: replies that it is still owed.
-    @ivar left: bytes behind the last of them.
+    @ivar passed: the bytes for the client.
+    @ivar count: the number of replies that are due.
+    @ivar left: the bytes after the last reply.
     """
 
     def __init__(self, *keys: bytes) -> None:
@@ -69,21 +69,21 @@ class Reader:
         assert command is GET and GET.keysOf is not None and self.count == len(keys) > 1
         self.request = request
         self.traffic = Traffic(len(wire.commands))
-        self.told = self.left = b""
+        self.passed = self.left = b""
         self._all = self.count
         self._asked = GET.keysOf(request)
         self._due = -1
 
     def feed(self, pieces: Iterable[bytes]) -> None:
         """
-        Read bytes that came.
+        Read pieces of bytes.
         """
         for piece in pieces:
             data = self.left + piece
-            pos, self.count, self._due, told = matchRun(
+            pos, self.count, self._due, passed = matchRun(
                 data, 0, GET, self.count, self._due, self._asked, self.traffic, self.count == self._all
             )
-            self.told += told
+            self.passed += passed
             self.left = data[pos:]
             if not self.count:
                 return
@@ -100,20 +100,20 @@ class RunTests(SynchronousTestCase):
         """
         reader = Reader(*(key for key, _ in found))
         reader.feed(pieces)
-        self.assertEqual((reader.told, reader.count), (owed(found), 0))
+        self.assertEqual((reader.passed, reader.count), (owed(found), 0))
         self.assertEqual(reader.traffic.missed, sum(body is None for _, body in found))
         return reader
 
     def test_request(self) -> None:
         """
-        What is sent is one request.
+        A run is sent as one request.
         """
         self.assertEqual(Reader(b"a", b"bb", b"c").request, b"get a bb c\r\n")
 
     def test_cut(self) -> None:
         """
-        Each value has its end behind it, and each key without one an end, wherever the bytes are torn apart. What
-        follows is left.
+        Each value is followed by C{END}, and each key without a value has an C{END}, wherever the bytes are split.
+        Bytes after the reply are left.
         """
         for bodies in (
             *([b"x"] * 4, [b""] * 4, [None] * 4, [END] * 4, [b"x", b"y", b"zz", b"zzz"]),
@@ -134,7 +134,7 @@ class RunTests(SynchronousTestCase):
     )
     def test_any(self, holds: dict[bytes, bytes | None], data: st.DataObject) -> None:
         """
-        So it is whatever is asked for and found.
+        The same for random keys, values and pieces.
         """
         found = list(holds.items())
         says = reply(found)
@@ -143,11 +143,11 @@ class RunTests(SynchronousTestCase):
 
     def test_soon(self) -> None:
         """
-        A value is passed on as it comes, and with its end as soon as it is whole, but for that of the last key, which
-        the server has yet to say. What was missed is known when something behind it comes.
+        A value is passed on as it arrives, and its C{END} when the value is complete. The C{END} of the last key is
+        passed on when the server has sent it. A miss is known when bytes after it arrive.
         """
         reader = Reader(b"a", b"b", b"c", b"d")
-        for piece, tells, count in (
+        for piece, expected, count in (
             (b"VALUE b 0 5\r\nab", END + b"VALUE b 0 5\r\nab", 3),
             (b"cde", b"cde", 3),
             (b"\r", b"", 3),
@@ -156,42 +156,42 @@ class RunTests(SynchronousTestCase):
             (b"EN", b"", 1),
             (b"D\r\n", b"\r\n" + END, 0),
         ):
-            before = reader.told
+            before = reader.passed
             reader.feed([piece])
-            self.assertEqual((reader.told[len(before) :], reader.count), (tells, count), piece)
+            self.assertEqual((reader.passed[len(before) :], reader.count), (expected, count), piece)
 
     def test_error(self) -> None:
         """
-        An error answers each request, and is counted for each.
+        An error is the reply to each request, and is counted for each.
         """
         for error in (ERROR, b"ERROR\r\n"):
             for cut in range(len(error)):
                 reader = Reader(b"a", b"b", b"c")
                 reader.feed([error[:cut], error[cut:] + END])
-                self.assertEqual((reader.told, reader.count, reader.left), (error * 3, 0, END))
+                self.assertEqual((reader.passed, reader.count, reader.left), (error * 3, 0, END))
                 self.assertEqual((reader.traffic.failed[GET.index], reader.traffic.missed), (3, 0))
 
     def test_wrongUncounted(self) -> None:
         """
-        What comes together with something wrong does not count: it will be asked again.
+        Values that arrive together with invalid bytes are not counted, because their requests are sent again.
         """
         reader = Reader(b"a", b"b", b"c")
-        self.assertRaises(WireError, reader.feed, [told(b"b", b"x") + told(b"a", b"x")])
-        self.assertEqual((reader.told, reader.traffic.missed), (b"", 0))
+        self.assertRaises(WireError, reader.feed, [valueOf(b"b", b"x") + valueOf(b"a", b"x")])
+        self.assertEqual((reader.passed, reader.traffic.missed), (b"", 0))
 
     def test_wrong(self) -> None:
         """
-        What a server cannot say to what was asked is refused, wherever the bytes are torn apart, and nothing of it is
-        passed on that is somebody else's.
+        Bytes that cannot be a reply are an error, wherever they are split, and no bytes that belong to another client
+        are passed on.
         """
-        value, long = told(b"a", b"x"), b"VALUE b" + b" " * REPLY_LINE_MAX
+        value, long = valueOf(b"a", b"x"), b"VALUE b" + b" " * REPLY_LINE_MAX
         wrong = [
             b"STORED\r\n",
-            told(b"z", b"secret"),
-            told(b"b", b"x") + told(b"a", b"secret"),
+            valueOf(b"z", b"secret"),
+            valueOf(b"b", b"x") + valueOf(b"a", b"secret"),
             value + ERROR,
-            value + told(b"a", b"secret"),
-            value + told(b"b", b"x") + told(b"b", b"secret"),
+            value + valueOf(b"a", b"secret"),
+            value + valueOf(b"b", b"x") + valueOf(b"b", b"secret"),
             value + b"VALUE b 0 1\r\nx\r\nSTORED\r\n",
             b"VALUE a 0 1\r\nxx\r\n",
             b"VALUE a 0 3\r\nx\r\nEND\r\n",
@@ -205,4 +205,4 @@ class RunTests(SynchronousTestCase):
                 reader = Reader(b"a", b"b")
                 with self.assertRaises(WireError, msg=f"{data!r} cut at {cut}"):
                     reader.feed([data[:cut], data[cut:], END])
-                self.assertNotIn(b"secret", reader.told)
+                self.assertNotIn(b"secret", reader.passed)

@@ -7,10 +7,10 @@ The descriptions are as narrow as possible: they match only replies that memcach
 checked. So a stream of replies that is off by one is detected. An error is part of the description if it is the
 complete reply to a request:
 
-- C{SERVER_ERROR} always: memcached sends it in place of a reply, after it has discarded the data block. - C{ERROR} and
-  C{CLIENT_ERROR} for requests without a data block, from servers that do not know the command or a flag. - for requests
-  with a data block only those C{CLIENT_ERROR}s of C{ms} after which memcached has discarded the block. After any other
-  error it interprets the block as commands, and sends further replies.
+ - C{SERVER_ERROR} always: memcached sends it in place of a reply, after it has discarded the data block.
+ - C{ERROR} and C{CLIENT_ERROR} for requests without a data block, from servers that do not know the command or a flag.
+ - for requests with a data block only those C{CLIENT_ERROR}s of C{ms} after which memcached has discarded the block.
+   After any other error it interprets the block as commands, and sends further replies.
 
 One C{SERVER_ERROR} belongs to no request. If there is no memory for the reply to a C{get}, memcached discards all
 replies that it has not sent yet, including those to other requests, and sends C{out of memory writing get response}
