@@ -354,6 +354,24 @@ class ChangeTests(PoolCase):
         self.assertEqual((self.successResultOf(answer), self.server.dials, other.dials), (1, 0, 1))
 
 
+class ParameterTests(PoolCase):
+    """
+    Tests for parameters that do not exist.
+    """
+
+    def test_unknown(self) -> None:
+        """
+        The error names the parameter, and the one that was probably meant.
+        """
+        for options, text in (
+            ({"acquireTimeout": 1}, "Pool has no parameter 'acquireTimeout'; its name is 'waitTimeout'"),
+            ({"waitTimeuot": 1}, "Pool has no parameter 'waitTimeuot'; is it 'waitTimeout'?"),
+            ({"xyz": 1}, "Pool has no parameter 'xyz'"),
+        ):
+            error = self.assertRaises(TypeError, Pool, ("host", 1), clientFactory=Factory(), **options)
+            self.assertEqual(str(error), text)
+
+
 class AddressTests(PoolCase):
     """
     Tests for the addresses of servers.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from difflib import get_close_matches
 from types import TracebackType
 from typing import Any, Generic, Self, TypedDict
 
@@ -21,6 +22,9 @@ from txconnpool.pool.leases import C
 from txconnpool.pool.leasing import LeasingPool
 from txconnpool.pool.lifecycle import CLOSED
 from txconnpool.pool.readiness import Readiness
+
+#: Parameters of earlier development versions, and their names now.
+_RENAMED = {"acquireTimeout": "waitTimeout"}
 
 
 class PoolOptions(TypedDict, Generic[C], total=False):
@@ -85,6 +89,7 @@ class BasePool(LeasingPool[C]):
         reset: Callable[[C], object] | None = None,
         leakThreshold: float | None = None,
         observer: Any = None,
+        **unknown: Any,
     ) -> None:
         """
         All times are in seconds. C{configure}, C{check} and C{reset} are called with a client and may return a
@@ -122,7 +127,10 @@ class BasePool(LeasingPool[C]):
         @param observer: an L{IPoolObserver<txconnpool.interfaces.IPoolObserver>} to notify of events.
 
         @raise ValueError: an address or a limit is invalid.
+        @raise TypeError: there is no such parameter.
         """
+        for parameter in unknown:
+            raise TypeError(f"{type(self).__name__} has no parameter {parameter!r}{_hint(parameter)}")
         if keepAlive is not None and check is None:
             raise ValueError("keepAlive needs a check")
         limits = Limits(
@@ -312,6 +320,14 @@ class BasePool(LeasingPool[C]):
         @raise ValueError: the pool has no such server.
         """
         self.markDown(serverAddress, ServerUnavailable("taken out of rotation"))
+
+
+def _hint(parameter: str) -> str:
+    """
+    @return: for the end of an error: the parameter that was probably meant.
+    """
+    meant = _RENAMED.get(parameter) or next(iter(get_close_matches(parameter, PoolOptions.__annotations__, 1)), None)
+    return f"; its name is {meant!r}" if parameter in _RENAMED else f"; is it {meant!r}?" if meant else ""
 
 
 def _listed(addresses: Any) -> list[Any]:
