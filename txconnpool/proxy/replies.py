@@ -73,8 +73,13 @@ class Entry:
         """
         Write the bytes that were held back, because all earlier replies are written.
         """
+        for piece in self._pieces:  # writing may add more
+            self.session.release(len(piece))
+            self.session.put(piece)
+            if self.first:  # the client was closed
+                return
         self.first = True
-        self._flush(self.session.put)
+        self._pieces = []
 
     def discard(self) -> None:
         """
@@ -82,12 +87,6 @@ class Entry:
         """
         self.first = True
         self._pieces = []
-
-    def _flush(self, write: Callable[[bytes], object]) -> None:
-        pieces, self._pieces = self._pieces, []
-        for piece in pieces:
-            self.session.release(len(piece))
-            write(piece)
 
 
 @implementer(IReplySink)
@@ -222,7 +221,7 @@ class LaterReply(Entry):
         @param barrier: whether later requests of the session wait for the reply, because they must be executed later.
         """
         super().__init__(session, 1)
-        self._ask: Callable[[], Deferred[bytes]] | None = ask
+        self._ask = ask
         self._barrier = barrier
         self._late = False  # whether the Deferred has not fired within the call of the function
 
@@ -238,10 +237,8 @@ class LaterReply(Entry):
         Call the function.
         """
         super().begin()
-        ask, self._ask = self._ask, None
-        if ask is not None:
-            ask().addCallback(self._finish)
-            self._late = True
+        self._ask().addCallback(self._finish)
+        self._late = True
 
     def _finish(self, reply: bytes) -> None:
         if self.left:
@@ -261,7 +258,6 @@ class LaterReply(Entry):
         """
         super().discard()
         self.left = 0
-        self._ask = None
 
 
 class ReplyQueue:
@@ -272,11 +268,12 @@ class ReplyQueue:
     @ivar last: the last entry.
     """
 
-    __slots__ = ("_entries", "_session", "ahead", "last")
+    __slots__ = ("_advancing", "_entries", "_session", "ahead", "last")
 
     def __init__(self, session: Any, ahead: int) -> None:
         self._session = session
         self._entries: deque[Entry] = deque()
+        self._advancing = False
         self.ahead = ahead
         self.extend()
 
@@ -321,25 +318,30 @@ class ReplyQueue:
 
     def advance(self) -> bool:
         """
-        Write the replies of the entries whose turn it is.
+        Write the replies of the entries whose turn it is. Writing may lead to another call: that one does nothing, so
+        that no entry is written before the one ahead of it is.
 
         @return: whether all entries are complete.
         """
+        if self._advancing:
+            return False
+        self._advancing = True
         entries = self._entries
         while entries and not self.ahead:
             entry = entries[0]
             if not entry.first:
                 entry.begin()
             if entry.left:
-                return False
-            if entries and entries[0] is entry:  # writing may have closed the session
+                break
+            if entries:  # otherwise writing has closed the client
                 entries.popleft()
+        self._advancing = False
         return not entries
 
     def discard(self) -> None:
         """
         Drop everything, because the client is gone.
         """
-        entries, self._entries = self._entries, deque()
-        for entry in entries:
+        for entry in self._entries:
             entry.discard()
+        self._entries.clear()
