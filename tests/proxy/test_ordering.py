@@ -361,6 +361,20 @@ class LossTests(SessionTestCase):
         stage.turns()
         self.assertEqual(client.take().strip(b" "), REFUSED * 10 + b"ERROR\r\n" + LOST)
 
+    def test_tooManyErrors(self) -> None:
+        """
+        If the errors of lost requests exceed a bound, the client is closed. Other clients get their replies.
+        """
+        for limits, bound in ((SessionLimits(), 60), (SessionLimits(unreadSoft=10, unreadHard=60), 1 << 20)):
+            stage = self.stage(sessionLimits=limits, maxUnread=bound)
+            client, other = stage.client(), stage.client()
+            client.send(b"get a\r\nx\r\n" + put(b"k", 1) * 10)
+            other.send(put(b"k", 1) + b"get b\r\n")
+            self.lose(stage)
+            stage.serve()
+            self.assertEqual((client.aborted, other.take()), (True, LOST + get(b"b")))
+            self.assertEqual((stage.unread.dropped, stage.unread.total), (1, 0))
+
 
 class TimeoutTests(SessionTestCase):
     """

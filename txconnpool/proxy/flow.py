@@ -96,6 +96,8 @@ class ClientConnection(Protocol):
         """
         Count the bytes of a reply that waits for an earlier one.
         """
+        if self.gone:
+            return
         self.held += size
         self.factory.buffered.add(self, size)
         if self.unread > self._limits.unreadHard:

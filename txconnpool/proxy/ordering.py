@@ -174,9 +174,11 @@ class OrderedReplies(ClientConnection):
                 queue = self._needQueue()
                 if entry is None:
                     queue.ahead = 0
-                queue.insert(entry, list(self._afterLoss(requests, error)))
-                self._sink = queue.last
-                self.collect()
+                entries = list(self._afterLoss(requests, error))
+                if not self.gone:  # the errors may be more than is held for a client
+                    queue.insert(entry, entries)
+                    self._sink = queue.last
+                    self.collect()
         self.answered(count)
 
     def collect(self) -> None:
