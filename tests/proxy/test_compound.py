@@ -137,6 +137,23 @@ class SplitTests(SynchronousTestCase):
             stage.serve()
         self.replied(client, request)
 
+    @covers("18")
+    def test_crowdedByHeld(self) -> None:
+        """
+        Replies of the proxy that wait behind the request do not delay a part that is sent again.
+        """
+        stage = self.stage(sessionLimits=SessionLimits(unreadSoft=1000))
+        client = stage.client()
+        request = b"get" + b" miss" * PART_KEYS + b" key\r\n"
+        client.send(request + b"x\r\n" * 200)
+        stage.line.deliver()
+        stage.line.look()
+        self.assertGreater(client.protocol.held, 1000)
+        stage.line.lose()
+        stage.turns()
+        stage.serve()
+        self.assertEqual(client.take(), reply(request) + b"ERROR\r\n" * 200)
+
     def test_vanished(self) -> None:
         """
         No part is sent for a client that is gone, whether one is in flight or the session waits.

@@ -70,7 +70,7 @@ class SplitReply(Entry):
         """
         Whether the next request may be sent now.
         """
-        return not (self._inFlight or self.session.crowded)
+        return not (self._inFlight or self.session.isCrowded(self.first))
 
     def next(self, room: int) -> tuple[Any, int, bytes]:
         """

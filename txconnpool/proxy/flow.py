@@ -122,12 +122,14 @@ class ClientConnection(Protocol):
             self.slowDown()
             self.proceed()
 
-    @property
-    def crowded(self) -> bool:
+    def isCrowded(self, first: bool) -> bool:
         """
-        Whether the client has so many unread bytes that none of its further requests is sent.
+        @param first: whether all earlier replies are written. Bytes that are held back then wait for the caller, and
+            are not counted.
+
+        @return: whether the client leaves so many bytes unread that nothing more is requested for it.
         """
-        return self.unread > self._limits.unreadSoft
+        return self.unread - (self.held if first else 0) > self._limits.unreadSoft
 
     # -- Methods of subclasses
 
