@@ -125,6 +125,20 @@ class WindowTests(SessionTestCase):
         self.assertEqual(client.take(), get(*names, *small))
         self.assertGreater(client.protocol._window, FIRST_WINDOW)
 
+    def test_largeRepliesInQueue(self) -> None:
+        """
+        It makes no difference whether replies are held back, or are parts of one reply.
+        """
+        self.patch(ordering, "BATCH", 50000)
+        for requests in (
+            b"get a\r\nx\r\n" + gets([b"large%d" % number for number in range(20)]),
+            b"get" + (b" large" * 3 + b" miss" * 47) * 3 + b"\r\n",
+        ):
+            stage = self.stage()
+            client = stage.client()
+            stage.ask(client, requests)
+            self.assertLess(client.protocol._window, FIRST_WINDOW)
+
 
 class LossTests(SessionTestCase):
     """

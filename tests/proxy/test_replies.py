@@ -27,13 +27,14 @@ class FakeSession:
 
     @ivar written: the bytes written to the client.
     @ivar held: the bytes that are held back.
+    @ivar batch: the bytes of replies of servers.
     @ivar calls: other calls.
     @ivar onWrite: called after each write.
     """
 
     def __init__(self) -> None:
         self.written = b""
-        self.held = 0
+        self.held = self.batch = 0
         self.calls: list[Any] = []
         self.onWrite: Callable[[], object] = list
 
@@ -124,7 +125,7 @@ class ReplyQueueTests(QueueTestCase):
         self.start()
         for piece in (b"a", b"b"):
             entry.replied(piece, 0)
-        self.assertEqual((self.session.written, self.session.held), (b"ab", 0))
+        self.assertEqual((self.session.written, self.session.held, self.session.batch), (b"ab", 0, 2))
         self.assertEqual(self.session.calls, [])
 
     def test_last(self) -> None:

@@ -85,6 +85,7 @@ class SplitReply(Entry):
         """
         Pass on bytes of the replies as parts of one reply.
         """
+        self.session.batch += len(data)
         if not done:
             if self._requests:
                 self._begun = True

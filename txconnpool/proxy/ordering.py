@@ -37,6 +37,8 @@ class OrderedReplies(ClientConnection):
     """
     A client with requests in flight. It is the sink of replies that arrive in the order of its requests, and writes
     them at once. If a reply must wait for an earlier one, it uses a L{ReplyQueue}.
+
+    @ivar batch: the number of bytes of replies since nothing was in flight.
     """
 
     _queue: ReplyQueue | None = None
@@ -50,7 +52,7 @@ class OrderedReplies(ClientConnection):
         # send all these values at once.
         self._window = min(FIRST_WINDOW, factory.limits.maxInFlight)
         self._inFlight = 0
-        self._batch = 0  # the number of bytes of replies since nothing was in flight
+        self.batch = 0
         self._connection: Any = None  # the connection of the requests in flight
         self._sink: Any = self  # the sink of the next request
         self._unsent: deque[Any] = NOTHING  # the queue entries for which later requests wait
@@ -71,7 +73,7 @@ class OrderedReplies(ClientConnection):
         """
         if data:
             self._counters.sent += len(data)
-            self._batch += len(data)
+            self.batch += len(data)
             write = self._write
             write(data)
             if self._full:
@@ -80,9 +82,9 @@ class OrderedReplies(ClientConnection):
             self._inFlight -= done
             if not self._inFlight:
                 self._connection = None
-                if self._window < self._limits.maxInFlight or self._batch > BATCH or self._pin is not None:
+                if self._window < self._limits.maxInFlight or self.batch > BATCH or self._pin is not None:
                     self._drained()
-                self._batch = 0
+                self.batch = 0
             if self._queue is not None:
                 self._queue.ahead -= done
                 self.advance()
@@ -93,7 +95,7 @@ class OrderedReplies(ClientConnection):
         """
         Adapt the window when nothing is in flight, and release a leased connection.
         """
-        if self._batch > BATCH:
+        if self.batch > BATCH:
             self._window = max(1, self._window // 2)
         elif self._window < self._limits.maxInFlight and not self._full:
             self._window = min(2 * self._window, self._limits.maxInFlight)
@@ -155,7 +157,7 @@ class OrderedReplies(ClientConnection):
         if done and not self._inFlight:
             self._connection = None
             self._drained()
-            self._batch = 0
+            self.batch = 0
         self.advance()
         self.proceed()
 

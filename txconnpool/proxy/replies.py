@@ -102,6 +102,7 @@ class ForwardedReplies(Entry):
         """
         Take bytes of replies from a server.
         """
+        self.session.batch += len(data)
         self.take(data)
         if done:
             self.left -= done
