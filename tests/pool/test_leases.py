@@ -5,6 +5,7 @@ Tests for L{txconnpool.pool.leasing} and L{txconnpool.pool.leases}.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -45,6 +46,23 @@ class LeaseTests(PoolCase):
         self.assertNoResult(waiting[1])
         self.server.open[0].answer("a")
         self.assertIs(self.successResultOf(waiting[1]), client)
+
+    def test_deeper(self) -> None:
+        """
+        It stays so if the depth of pipelines is changed meanwhile.
+        """
+        for depth in (2, 100):
+            pool = self.pool(maxClients=1, pipelineDepth=8)
+            client = self.borrow(pool)
+            pool.setLimits(replace(pool.state.limits, depth=depth))
+            pool.selfCheck()
+            waiting = pool.performRequest("ask", "x")
+            self.assertEqual(client.asked, [])
+            pool.release(client)
+            self.assertEqual(client.asked, ["x"])
+            self.server.lines[-1].answer("a")
+            self.assertEqual(self.successResultOf(waiting), "a")
+            self.assertEqual(pool.stats.inFlight, 0)
 
     def test_now(self) -> None:
         """

@@ -54,7 +54,8 @@ class Records:
         self._depth = limits.depth
         self._ageSpan = min((span for span in (limits.idleTimeout, limits.keepAlive) if span), default=inf)
         for record in self.open:
-            record.depth, record.until = limits.depth, 0
+            record.until = 0
+            self._accept(record)
 
     @property
     def connected(self) -> int:
@@ -161,11 +162,20 @@ class Records:
             return
         self.ageAt = min(self.ageAt, now + self._ageSpan, record.expires)
         record.phase = OPEN
-        record.depth = self._depth
+        self._accept(record)
         self.open.append(record)
         if not record.load:
             record.idle = True
             self.idle.append(record)
+
+    def _accept(self, record: Record) -> None:
+        """
+        Give C{record} the depth in force. A lease takes all of it.
+        """
+        if record.lent:
+            record.load += self._depth - record.lent
+            record.lent = self._depth
+        record.depth = self._depth
 
     def hold(self, record: Record) -> None:
         """
