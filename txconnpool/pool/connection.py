@@ -289,13 +289,13 @@ class Connection(Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._inFlight:
-            self._failAll()
-        if self.lease is not None:
-            self.lease.connectionLost()
-
-    def _failAll(self) -> None:
         error = self._error or ConnectionLostInFlight(f"upstream connection lost ({self.record.server.name})")
+        if self.lease is not None:
+            self.lease.connectionLost(error)  # first, so that nothing more is sent on it
+        if self._inFlight:
+            self._failAll(error)
+
+    def _failAll(self, error: PoolError) -> None:
         requests = self._inFlight.copy()
         self._inFlight.clear()
         begun, left = self._reader.begun, self._reader.left

@@ -247,10 +247,3 @@ class OrderedReplies(ClientConnection):
         if self._pin is not None and not self._pin.needed:
             pin, self._pin = self._pin, None
             pin.release()
-
-    def pinLost(self) -> None:
-        """
-        Close the client, because its leased connection was lost, and with it the state that its requests depend on.
-        """
-        self._pin = None
-        self.end()

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from txconnpool.errors import PoolError
+
 
 class Pin:
     """
@@ -60,13 +62,13 @@ class Pin:
         """
         self._session.put(data)
 
-    def connectionLost(self) -> None:
+    def connectionLost(self, error: PoolError) -> None:
         """
-        Handle the loss of the connection, after its requests were answered with the error.
+        Handle the loss of the connection, before its requests are answered with the error.
         """
-        self._reader.pinned = False
-        self._record.lent = 0
-        self._session.pinLost()
+        if self.needed:
+            self._reader.pinned = False
+            self._session.pinLost(error)
 
     def release(self) -> None:
         """

@@ -163,12 +163,25 @@ class RequestSender(OrderedReplies):
         @return: how many requests may be sent on the leased connection; 0 if there is none, or if the next request does
             not need it.
         """
-        if self._pin is None or not self._pin.needed:
+        pin = self._pin
+        if pin is None or not pin.needed:
             return 0
-        self._connection = self._pin.connection
+        self._connection = pin.connection
         self._needQueue()
         room: int = self._window - self._inFlight
         return room
+
+    def pinLost(self, error: PoolError) -> None:
+        """
+        Answer what is unsent with an error, and close the client, because its leased connection was lost, and with it
+        the state that its requests depend on.
+        """
+        for entry in list(self._unsent):
+            entry.refuse(error)
+        self.advance()
+        if not self._inFlight:
+            self._unpin()
+        self.end()
 
     # -- The end
 

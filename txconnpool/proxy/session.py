@@ -230,10 +230,22 @@ class Session(RequestSender):
 
     # -- The end
 
+    def pinLost(self, error: PoolError) -> None:
+        """
+        Drop the bytes that were kept too.
+        """
+        self._dropKept()
+        super().pinLost(error)
+
     def forget(self) -> None:
         """
         Drop all requests, because the client is gone or is being closed.
         """
+        self._dropKept()
+        super().forget()
+
+    def _dropKept(self) -> None:
         self._kept = []
         self._size = 0
-        super().forget()
+        if self.kept:
+            self.factory.buffered.free(self)
