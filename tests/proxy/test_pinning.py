@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from twisted.internet.defer import Deferred
+
 from tests.bugs import covers
 from tests.pipes import Pipe
 from tests.test_toy import ToyCase
@@ -149,6 +151,40 @@ class OrderTests(PinCase):
         locked.sendString(b"ok")
         self.turns()
         self.assertEqual(self.locking.take(), b"2:ok,")
+
+    def test_pushed(self) -> None:
+        """
+        A frame that the server sends without a request does not overtake replies that are held back, and is not
+        overtaken by later ones.
+        """
+        later: Deferred[list[tuple[str, int]]] = Deferred()
+        self.sessions.report = lambda words: later
+        other = self.client()
+        self.ask(self.locking, b"watch a")
+        self.assertEqual(self.ask(self.locking, b"stats", b"add a 1", b"nonsense", b"get a"), b"")
+        self.ask(other, b"add a 1")
+        self.ask(self.locking, b"get b")
+        later.callback([("answer", 42)])
+        self.turns()
+        statistics = netstring(repr({"answer": 42}).encode())
+        replies = b"1:1,16:-unknown command,4:!a 1,1:1,4:!a 2,1:0,"
+        self.assertEqual(self.locking.take(), statistics + replies)
+
+    def test_pushedBetween(self) -> None:
+        """
+        It stands between the replies as the server has sent them.
+        """
+        later: Deferred[list[tuple[str, int]]] = Deferred()
+        self.sessions.report = lambda words: later
+        self.send(self.locking, b"stats", b"get a", b"nonsense", b"get b")
+        connection = self.locked().transport
+        connection.release(4)
+        connection.send(netstring(b"!a 1"))
+        connection.release()
+        self.turns()
+        later.callback([])
+        self.turns()
+        self.assertEqual(self.locking.take(), b"2:{},1:0,16:-unknown command,4:!a 1,1:0,")
 
 
 class PoolTests(PinCase):

@@ -247,3 +247,12 @@ class OrderedReplies(ClientConnection):
         if self._pin is not None and not self._pin.needed:
             pin, self._pin = self._pin, None
             pin.release()
+
+    def pushed(self, data: bytes) -> None:
+        """
+        Write a frame from the server of the leased connection that is no reply, in its place among the replies.
+        """
+        if self._queue is None:
+            self.put(data)
+        else:
+            self._queue.next.take(data)

@@ -60,7 +60,7 @@ class Pin:
         """
         Write a frame that the server sent without a request.
         """
-        self._session.put(data)
+        self._session.pushed(data)
 
     def connectionLost(self, error: PoolError) -> None:
         """

@@ -311,6 +311,14 @@ class ReplyQueue:
             self.extend()
 
     @property
+    def next(self) -> Entry:
+        """
+        The entry of the next reply from a server, if there is a single connection.
+        """
+        due = (entry for entry in self._entries if entry.left and isinstance(entry, ForwardedReplies))
+        return next(due, self.last)
+
+    @property
     def unsent(self) -> list[Any]:
         """
         The entries for which later requests wait, in order.
