@@ -118,6 +118,18 @@ class LossTests(PinCase):
         self.lose()
         self.assertEqual((self.locking.take(), self.locking.connected), (LOST * 2 + b"1:0,2:ok,1:1,", True))
 
+    def test_unsent(self) -> None:
+        """
+        A request in the queue that was not sent yet fails too.
+        """
+        self.send(self.locking, *[b"add a 1"] * 2)
+        self.locking.send(LARGE[:500])
+        self.pool.connections[0].pauseProducing()
+        self.locking.send(LARGE[500:])
+        self.lose()
+        self.assertEqual((self.locking.take(), self.locking.connected), (LOST * 3, False))
+        self.assertNotIn(b"add large 1", self.executed)
+
     def test_shared(self) -> None:
         """
         Other clients are not affected.
@@ -135,6 +147,20 @@ class OrderTests(PinCase):
     """
     Tests for the order of requests and replies on a leased connection.
     """
+
+    def test_large(self) -> None:
+        """
+        A request that is sent in place of a large one is sent on it.
+        """
+        locked = self.locked()
+        self.send(self.locking, b"add a 1")
+        self.locking.send(LARGE[:500])
+        self.locking.send(LARGE[500:] + netstring(b"get large") + netstring(b"unlock"))
+        self.upstream[0].release()
+        self.turns()
+        self.assertEqual(self.locking.take(), b"1:1,1:1,1:1,2:ok,")
+        self.assertFalse(locked.locked)
+        self.assertEqual(len(self.factories[0].connections), 1)
 
     def test_broadcast(self) -> None:
         """
@@ -191,6 +217,19 @@ class PoolTests(PinCase):
     """
     Tests for the place of a leased connection in the pool.
     """
+
+    def test_serverDoesNotRead(self) -> None:
+        """
+        While the server does not read, no more requests are sent if some are in flight.
+        """
+        (connection,) = self.pool.connections
+        connection.pauseProducing()
+        self.send(self.locking, *[b"add a 1"] * 5)
+        self.assertEqual(self.executed.count(b"add a 1"), 1)
+        connection.resumeProducing()
+        self.upstream[0].release()
+        self.turns()
+        self.assertEqual(self.locking.take(), b"1:1,1:2,1:3,1:4,1:5,")
 
     def test_deeper(self) -> None:
         """

@@ -50,6 +50,13 @@ class Pin:
         """
         return bool(self._reader.pinned)
 
+    @property
+    def held(self) -> bool:
+        """
+        Whether the server does not read.
+        """
+        return bool(self._record.held)
+
     def forwarded(self, command: Any) -> None:
         """
         A request was sent on the connection.

@@ -132,6 +132,8 @@ class RequestSender(OrderedReplies):
                     return
                 command, count, data = entry.next(room)
                 self._inFlight += count
+                if self._pin is not None:
+                    self._pin.forwarded(command)
                 self._connection.send(entry, command, count, data)
             if not entry.unsent and self._unsent and self._unsent[0] is entry:
                 self._unsent.popleft()
@@ -160,11 +162,11 @@ class RequestSender(OrderedReplies):
 
     def _ownRoom(self) -> int:
         """
-        @return: how many requests may be sent on the leased connection; 0 if there is none, or if the next request does
-            not need it.
+        @return: how many requests may be sent on the leased connection; 0 if there is none, if the next request does
+            not need it, or if the server does not read.
         """
         pin = self._pin
-        if pin is None or not pin.needed:
+        if pin is None or not pin.needed or (pin.held and self._inFlight):
             return 0
         self._connection = pin.connection
         self._needQueue()
