@@ -16,7 +16,7 @@ from tests.pipes import Pipe
 from tests.test_toy import ToyCase
 from tests.toy import ADD, Toy, ToyRequestReader, netstring
 from txconnpool.pool.decisions.limits import Limits
-from txconnpool.wire import STATISTICS, SWALLOW, Frame
+from txconnpool.wire import REPLACE, STATISTICS, Frame
 
 #: A request that is too large.
 LARGE = netstring(b"x" * 1000)
@@ -37,7 +37,7 @@ class MoreReader(ToyRequestReader):
             end = pos + len(LARGE)
             if end <= len(data):
                 return ADD, end, 1, netstring(b"add large 1")
-            return SWALLOW, end, 0, (ADD, netstring(b"add large 1"))
+            return REPLACE, end, 0, (ADD, netstring(b"add large 1"), b"")
         return super().read(data, pos, room)
 
 

@@ -145,6 +145,19 @@ class TooLargeTests(SessionTestCase):
         stage.line.send(get(b"a") + b"DELETED\r\n" + get(b"b"))
         self.assertEqual(client.take(), get(b"a") + TOO_LARGE + get(b"b"))
 
+    def test_tooLargeAtOnce(self) -> None:
+        """
+        The old value is deleted when the line has arrived, though the client may never send all of the new one.
+        """
+        stage = self.stage(maxItemSize=2048)
+        client = stage.client()
+        client.send(b"set big 0 0 5000\r\n" + b"x" * 100)
+        self.assertEqual(stage.line.take(), b"delete big\r\n")
+        stage.line.send(b"DELETED\r\n")
+        self.assertEqual(client.take(), b"")
+        client.send(b"x" * 4900 + b"\r\n")
+        self.assertEqual(client.take(), TOO_LARGE)
+
     def test_tooLargeWhenDown(self) -> None:
         """
         The client gets the same error when no server can be reached.

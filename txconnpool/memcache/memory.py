@@ -33,7 +33,7 @@ from zope.interface import implementer
 from txconnpool.memcache.execution import Executor
 from txconnpool.memcache.store import STORE_MIN, Store
 from txconnpool.net.inprocess import InProcessEndpoint
-from txconnpool.wire import ANSWER, BROADCAST, CLOSE, MORE, SPLIT, STATISTICS, SWALLOW, Command
+from txconnpool.wire import ANSWER, BROADCAST, CLOSE, MORE, REPLACE, SPLIT, STATISTICS, Command
 from txconnpool.wire.memcache.dialect import Memcache
 
 __all__ = ["MemcachedFactory", "MemoryEndpoint", "MemoryParser", "Store"]
@@ -107,23 +107,21 @@ class _Server(Protocol):
                 end = len(data)
             elif what is STATISTICS:
                 write(self._executor.statistics(payload, self._reactor.seconds()))
-            elif what is ANSWER:
+            elif what is ANSWER or what is REPLACE:
+                if what is REPLACE:
+                    _, request, payload = payload
+                    self._executor.execute(request, self._reactor.seconds())
                 if end > len(data):
                     self._swallow, self._refusal = end - len(data), payload
                 else:
                     write(payload)
             else:
-                if what is BROADCAST or what is SWALLOW:
+                if what is BROADCAST:
                     what, payload = payload
                 elif what is SPLIT:
                     what, payload = payload[0], None  # the store answers all keys at once
-                reply = self._executor.execute(payload or data[pos:end], self._reactor.seconds())
                 assert isinstance(what, Command), what
-                shown = what.visible(reply)
-                if end > len(data):
-                    self._swallow, self._refusal = end - len(data), shown
-                else:
-                    write(shown)
+                write(what.visible(self._executor.execute(payload or data[pos:end], self._reactor.seconds())))
             pos = end
         self.buffered = data[pos:]
 

@@ -15,7 +15,7 @@ from txconnpool.errors import PoolError
 from txconnpool.proxy.compound import SplitReply
 from txconnpool.proxy.replies import LaterReply, QueuedRequest
 from txconnpool.proxy.sending import RequestSender
-from txconnpool.wire import ADMIT, ANSWER, BROADCAST, CLOSE, MORE, PIN, SPLIT, STATISTICS, SWALLOW
+from txconnpool.wire import ADMIT, ANSWER, BROADCAST, CLOSE, MORE, PIN, REPLACE, SPLIT, STATISTICS
 
 #: An incomplete line is read again when a line end has arrived, or this many more bytes.
 LOOK = 1 << 12
@@ -29,7 +29,7 @@ class Session(RequestSender):
     """
 
     _swallow = 0  # the number of bytes of a request that will be dropped when they arrive
-    _late: Any = b""  # after that, the reply to write, or the command and the request to send
+    _late = b""  # the reply to write after that
 
     def __init__(self, factory: Any) -> None:
         """
@@ -179,14 +179,17 @@ class Session(RequestSender):
             self._reader = factory.dialect.requestReader()
             self._read = self._reader.read
             action = ANSWER
+        if action is REPLACE:
+            command, request, payload = payload
+            self.enqueue(QueuedRequest(self, command, 1, request))
+            self._sendUnsent()
+            action = ANSWER
         if action is ANSWER:
             self._counters.answered += 1
-        if missing > 0:
-            assert action is ANSWER or action is SWALLOW, action
-            self._swallow, self._late = missing, payload
-            return True
-        if action is ANSWER:
-            self.answer(payload)
+            if missing > 0:
+                self._swallow, self._late = missing, payload
+            else:
+                self.answer(payload)
             return True
         if self._queue is not None and len(self._queue) > self._window:
             return False
@@ -210,14 +213,8 @@ class Session(RequestSender):
         dropped = min(self._swallow, len(data))
         self._swallow -= dropped
         if not self._swallow:
-            late, self._late = self._late, b""
-            if isinstance(late, bytes):
-                self.answer(late)
-            else:
-                command, request = late
-                self.enqueue(QueuedRequest(self, command, 1, request))
-                if not self._blocked:
-                    self._sendUnsent()
+            self.answer(self._late)
+            self._late = b""
         return data[dropped:]
 
     @property

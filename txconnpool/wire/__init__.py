@@ -31,8 +31,9 @@ class LocalAction(enum.Enum):
     ANSWER = "answer the request"
     #: Payload: the last bytes for the client.
     CLOSE = "close the connection of the client after all earlier replies"
-    #: Payload: C{(command, request)}, which is sent after the missing bytes were received.
-    SWALLOW = "drop the rest of the request, and send another one"
+    #: Payload: C{(command, request, reply)}. The request is sent at once; the client sees of its reply what the command
+    #: says. The reply of the payload is written after it, as for C{ANSWER}.
+    REPLACE = "send another request, and answer the request"
     #: Payload: C{(command, request)}. C{command.join} makes one reply of those of the servers.
     BROADCAST = "send the request to every server, and return one reply"
     #: Payload: C{(command, requests)}. C{command.withoutEnd} removes the end of each reply but the last.
@@ -48,7 +49,7 @@ class LocalAction(enum.Enum):
 MORE: Final = LocalAction.MORE
 ANSWER: Final = LocalAction.ANSWER
 CLOSE: Final = LocalAction.CLOSE
-SWALLOW: Final = LocalAction.SWALLOW
+REPLACE: Final = LocalAction.REPLACE
 BROADCAST: Final = LocalAction.BROADCAST
 SPLIT: Final = LocalAction.SPLIT
 STATISTICS: Final = LocalAction.STATISTICS
@@ -141,7 +142,7 @@ class Command:
 #: A result of a request reader: C{(what, end, count, payload)}. If C{what} is a L{Command}, C{data[pos:end]} contains
 #: C{count} requests with one reply each. If C{payload} is not C{None}, it is sent in their place. Several requests are
 #: merged into one, and the reply reader finds the reply to each. If C{what} is a L{LocalAction}, C{count} is 0 and
-#: C{payload} is that of the action. For C{ANSWER} and C{SWALLOW}, C{end} may be after the received bytes.
+#: C{payload} is that of the action. For C{ANSWER} and C{REPLACE}, C{end} may be after the received bytes.
 Frame: TypeAlias = tuple[Command | LocalAction, int, int, Any]
 
 #: A user and a password.

@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.bugs import covers
 from txconnpool.errors import WireError
-from txconnpool.wire import ANSWER, BROADCAST, CLOSE, MORE, SPLIT, STATISTICS, SWALLOW
+from txconnpool.wire import ANSWER, BROADCAST, CLOSE, MORE, REPLACE, SPLIT, STATISTICS
 from txconnpool.wire.memcache.dialect import Memcache
 from txconnpool.wire.memcache.matching import MemcacheCommand as Command
 from txconnpool.wire.memcache.matching import matchReplies
@@ -576,13 +576,17 @@ class Relay:
                 assert 1 <= count <= self._most
                 forwarded += self._client[pos:end] if payload is None else payload
                 self._queue.append((command, count, b""))
-            elif command is BROADCAST or command is SWALLOW:
+            elif command is BROADCAST:
                 command, line = payload
                 forwarded += line
                 self._queue.append((command, 1, b""))
             elif command is SPLIT:
                 forwarded += self._client[pos:end]
                 self._queue.append((payload[0], 1, b""))
+            elif command is REPLACE:
+                command, line, answer = payload
+                forwarded += line
+                self._queue += [(command, 1, b""), (None, 0, answer)]
             elif command is STATISTICS:
                 self._queue.append(
                     (None, 0, self._wire.statistics([("arguments", b" ".join(payload).decode("latin-1"))]))

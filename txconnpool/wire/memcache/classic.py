@@ -18,10 +18,10 @@ import re
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-from txconnpool.wire import ANSWER, BROADCAST, CLOSE, MORE, SPLIT, STATISTICS, SWALLOW, Frame
+from txconnpool.wire import ANSWER, BROADCAST, CLOSE, MORE, REPLACE, SPLIT, STATISTICS, Frame
 from txconnpool.wire.memcache import replies
 from txconnpool.wire.memcache.matching import EVERYTHING, MemcacheCommand
-from txconnpool.wire.memcache.replies import SEVERAL, SILENT, TOO_LARGE, TOO_LARGE_DELETE
+from txconnpool.wire.memcache.replies import SEVERAL, SILENT, TOO_LARGE
 
 #: The maximum length of a key, in bytes (C{memcached.h}, C{KEY_MAX_LENGTH}).
 KEY_MAX: Final = 250
@@ -127,8 +127,7 @@ def forwardBlock(
     end = stop + length + 2
     if length > limit and not error:
         if replaces:
-            command, line = TOO_LARGE_DELETE[silent], b"delete %b\r\n" % words[1]
-            return (command, end, 1, line) if end <= len(data) else (SWALLOW, end, 0, (command, line))
+            return REPLACE, end, 0, (SILENT[replies.DELETE], b"delete %b\r\n" % words[1], b"" if silent else TOO_LARGE)
         error = TOO_LARGE
     if error:
         return answer(end, error, silent)

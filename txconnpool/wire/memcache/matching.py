@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.wire.memcache.test_matching -*-
+# -*- test-case-name: tests.wire.memcache.test_dialect -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
 Finds the replies of memcached in the bytes of a server.
@@ -68,11 +68,10 @@ class MemcacheCommand(Command):
         keys.
     @ivar word: the bytes before the key in a reply.
     @ivar valueSeparator: the bytes between the body of a value and the key of the next one.
-    @ivar substitute: if not C{None}, the bytes that the client gets in place of any reply.
     """
 
     __slots__ = (
-        "after", "ending", "errors", "first", "hidden", "keyAt", "keysOf", "multiKey", "substitute", "valueSeparator",
+        "after", "ending", "errors", "first", "hidden", "keyAt", "keysOf", "multiKey", "valueSeparator",
         "word",
     )  # fmt: skip
 
@@ -91,7 +90,6 @@ class MemcacheCommand(Command):
         multiKey: bool = False,
         keyAt: int = 0,
         word: bytes = b"",
-        substitute: bytes | None = None,
     ) -> None:
         # Replies to requests with several keys, and hidden replies, need more than matchWhole does.
         plain = hidden is None and not multiKey
@@ -113,7 +111,6 @@ class MemcacheCommand(Command):
         self.keyAt = keyAt
         self.word = word
         self.valueSeparator = b"\r\n" + word
-        self.substitute = substitute
 
     def variant(
         self,
@@ -121,7 +118,6 @@ class MemcacheCommand(Command):
         idempotent: bool | None = None,
         hidden: Matcher | None = None,
         multiKey: bool = False,
-        substitute: bytes | None = None,
     ) -> MemcacheCommand:
         """
         @return: the same command with other properties. It has the same index, so both are counted together.
@@ -140,7 +136,6 @@ class MemcacheCommand(Command):
             self.multiKey or multiKey,
             self.keyAt,
             self.word,
-            substitute,
         )
 
     def silent(self) -> MemcacheCommand:
@@ -153,8 +148,6 @@ class MemcacheCommand(Command):
         """
         @return: the bytes that the client gets of a complete reply.
         """
-        if self.substitute is not None:
-            return self.substitute
         return b"" if self.hidden is not None and self.hidden(reply, 0) else reply
 
     def divide(self, request: bytes, count: int) -> tuple[bytes, bytes]:

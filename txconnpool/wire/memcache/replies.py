@@ -29,7 +29,7 @@ from collections.abc import Callable
 from typing import Final
 
 from txconnpool.errors import WireError
-from txconnpool.wire.memcache.matching import EVERYTHING, Matcher, MemcacheCommand
+from txconnpool.wire.memcache.matching import Matcher, MemcacheCommand
 
 # The class does not exclude line ends, which makes the search for the end of the key three times as fast. A reply of
 # memcached never has a line end in a key.
@@ -209,12 +209,6 @@ SILENT: Final = {
 }
 
 TOO_LARGE: Final = b"SERVER_ERROR object too large for cache\r\n"
-
-#: The commands of the C{delete} that is sent in place of a C{set} with a value that is too large, by whether the C{set}
-#: has C{noreply}. Without it, the client gets the error in place of any reply.
-TOO_LARGE_DELETE: Final = {
-    silent: DELETE.variant(hidden=EVERYTHING, substitute=b"" if silent else TOO_LARGE) for silent in (False, True)
-}
 
 _NOT_FOUND: Final = _matcher(rb"EN[ \r]")
 _DONE: Final = _matcher(rb"HD[ \r]")

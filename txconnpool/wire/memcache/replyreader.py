@@ -69,7 +69,7 @@ class ReplyReader:
             self._countKeys(command, request, done, counters)
         elif command.hidden is not None and due < 0 and command.hidden(data, pos):
             if done:
-                return end, done, command.substitute or b""
+                return end, done, b""
             if dueThen > REPLY_LINE_MAX:
                 raise WireError(f"{dueThen} bytes in a hidden reply to {command.name}")
             return pos, 0, b""  # a hidden reply is dropped as a whole, so it is read again from its start

@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from txconnpool.wire import ANSWER, BROADCAST, CLOSE, MORE, SPLIT, STATISTICS, SWALLOW, Command, Frame
+from txconnpool.wire import ANSWER, BROADCAST, CLOSE, MORE, REPLACE, SPLIT, STATISTICS, Command, Frame
 from txconnpool.wire.memcache import classic, meta, replies
 from txconnpool.wire.memcache.classic import ERROR, KEY_MAX, PART_KEYS
 from txconnpool.wire.memcache.matching import EVERYTHING, MemcacheCommand
@@ -229,10 +229,12 @@ def _deny(word: bytes, frame: Frame) -> Frame:
     @return: the frame of a valid request whose command is not allowed.
     """
     command, end, _, payload = frame
-    if command is BROADCAST or command is SWALLOW:
+    if command is BROADCAST:
         command = payload[0]
     if isinstance(command, MemcacheCommand):
-        silent = command.substitute == b"" if command.substitute is not None else command.hidden is EVERYTHING
+        silent = command.hidden is EVERYTHING
+    elif command is REPLACE:
+        silent = not payload[2]
     elif command is STATISTICS or command is SPLIT:
         silent = False
     else:
