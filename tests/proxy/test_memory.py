@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from tests.bugs import covers
 from tests.clients import SessionTestCase, put
+from tests.pipes import HIGH_WATER
 from txconnpool.proxy import memory
+from txconnpool.proxy.flow import SessionLimits
 
 
 class BufferedBytesTests(SessionTestCase):
@@ -51,6 +53,28 @@ class BufferedBytesTests(SessionTestCase):
             client.lose()
         stage.turns()
         self.assertEqual(stage.unread.total, 0)
+
+    def test_completeThatIsKept(self) -> None:
+        """
+        A complete value that is not forwarded, because its client does not read, is counted too.
+        """
+        stage = self.stage(sessionLimits=SessionLimits(unreadSoft=500))
+        client = stage.client()
+        client.reads = False
+        client.write(b" " * (HIGH_WATER + 1))
+        value = put(b"k", 500000)
+        client.send(b"get zzzz\r\nget zzzz\r\n" + value[:100000])
+        stage.serve()
+        client.send(value[100000:])
+        self.assertFalse(client.reading)
+        client.reading = True  # the transport had read this before
+        client.send(b"")
+        self.assertEqual(client.protocol.kept, len(value))
+        self.assertEqual(stage.unread.total, client.protocol.unread + len(value))
+        client.read()
+        stage.serve()
+        self.assertEqual((client.protocol.kept, stage.unread.total), (0, 0))
+        self.assertEqual(stage.line.asked[-1], value)
 
     @covers("26")
     def test_memoryGivenBack(self) -> None:

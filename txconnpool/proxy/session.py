@@ -135,6 +135,8 @@ class Session(RequestSender):
         if pos < size:
             self._kept = [data[pos:]]
             self._size = size - pos
+            if self._size > self._limits.backlog:
+                self._count()
             if self._blocked:
                 self._refusable = self._size
 
