@@ -106,6 +106,19 @@ class PressureTests(SessionTestCase):
             self.assertEqual(client.received.count(b"\r\n"), 100 * count)
 
     @covers("18")
+    def test_heldReplies(self) -> None:
+        """
+        Replies that are held back count as unread. The client is read from again when they are written.
+        """
+        stage = self.stage(sessionLimits=SessionLimits(unreadSoft=10))
+        client = stage.client()
+        client.send(b"get a\r\nx\r\nx\r\n", piece=11)
+        self.assertFalse(client.reading)
+        stage.serve()
+        self.assertTrue(client.reading)
+        self.assertEqual(stage.ask(client, b"get b\r\n"), get(b"b"))
+
+    @covers("18")
     def test_backlog(self) -> None:
         """
         A client whose requests cannot be sent is read from up to a limit, and again later.

@@ -88,7 +88,8 @@ class OrderedReplies(ClientConnection):
             if self._queue is not None:
                 self._queue.ahead -= done
                 self.advance()
-            if self._size or self._ending or self._unsent:
+                self.proceed()
+            elif self._size or self._ending or self._unsent:
                 self.proceed()
 
     def _drained(self) -> None:
