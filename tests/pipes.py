@@ -61,6 +61,7 @@ class Pipe:
         self._received = bytearray()
         self._unread = bytearray()
         self._held = b""
+        self._ended = False
 
     @property
     def received(self) -> bytes:
@@ -166,6 +167,7 @@ class Pipe:
         if self.reading and self._held and self.connected:
             data, self._held = self._held, b""
             self.protocol.dataReceived(data)
+        self._end()
 
     def read(self, size: int | None = None) -> int:
         """
@@ -195,9 +197,15 @@ class Pipe:
 
     def end(self) -> None:
         """
-        Half-close the connection: the far end sends nothing more, and goes on reading.
+        Half-close the connection: the far end sends nothing more, and goes on reading. The protocol is notified when
+        it has received all bytes.
         """
-        if self.connected and not self.closing:
+        self._ended = True
+        self._end()
+
+    def _end(self) -> None:
+        if self._ended and self.reading and not self._held and self.connected and not self.closing:
+            self._ended = False
             if IHalfCloseableProtocol.providedBy(self.protocol):
                 self.protocol.readConnectionLost()
             else:

@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from itertools import cycle
-from typing import Any
+from typing import Any, NamedTuple
 
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.bugs import covers
@@ -29,9 +31,38 @@ from tests.pipes import Pipe
 from tests.stage import Stage, assertClosed, assertTidy
 from txconnpool.proxy.flow import SessionLimits
 
-DEPTH = 6
 ITEM_MAX = 4000
-LIMITS = SessionLimits(maxInFlight=20, unreadSoft=20000, unreadHard=300000)
+
+TOO_LARGE = b"SERVER_ERROR object too large for cache\r\n"
+
+
+class Scene(NamedTuple):
+    """
+    The parameters of a story.
+
+    @ivar minimum: the number of connections that are made without requests.
+    @ivar depth: the maximum number of requests in flight on a connection.
+    @ivar window: the maximum number of requests in flight of a session.
+    @ivar soft: the number of unread bytes above which a session is not read from. It is closed above 15 times that.
+    @ivar total: the maximum number of bytes that are held for all sessions.
+    @ivar backlog: the number of bytes of requests above which a session that cannot send is not read from.
+    """
+
+    servers: int
+    connections: int
+    clients: int
+    minimum: int
+    depth: int = 6
+    window: int = 20
+    soft: int = 20000
+    total: int = 500000
+    backlog: int = 1 << 16
+
+    @property
+    def limits(self) -> SessionLimits:
+        return SessionLimits(
+            maxInFlight=self.window, backlog=self.backlog, unreadSoft=self.soft, unreadHard=15 * self.soft
+        )
 
 
 @dataclass(frozen=True)
@@ -65,17 +96,22 @@ def requests(kind: str, name: bytes) -> list[tuple[bytes, Expected | None]]:
         "mixed": [b"get %s%s\r\n" % each for each in zip(cycle([b"miss", b"short", b"short"]), many, strict=False)],
         "keys": [b"get %s\r\n" % b" ".join(many)],
         "parts": [b"get %s\r\n" % b" ".join(many * 4)],
+        "missParts": [b"get%s\r\n" % (b" miss%s" % name * 120)],
+        "largeParts": [b"get large%s%s\r\n" % (name, b" miss%s large%s" % (name, name) * 30)],
         "large": [b"get large%s\r\n" % name],
         "gets": [b"gets %s\r\n" % name],
         "set": [b"set %s 0 0 5\r\nEND\r\n\r\n" % name],
         "long": [b"set %s 0 0 %d\r\n%s\r\n" % (name, ITEM_MAX, b"x" * ITEM_MAX)],
         "incr": [b"incr %s 1\r\n" % name],
+        "touch": [b"touch miss%s 0\r\n" % name],
         "delete": [b"delete miss%s\r\n" % name],
         "meta": [b"mg %s v\r\n" % name],
     }
     if kind in asked:
         return [(request, Expected(answer(request)[0])) for request in asked[kind]]
-    large = b"add %s 0 0 %d\r\n%s\r\n" % (name, 2 * ITEM_MAX, b"x" * (2 * ITEM_MAX))
+    size = 2 * ITEM_MAX
+    large = b" %s 0 0 %d\r\n%s\r\n" % (name, size, b"x" * size)
+    silent = b"set %s 0 0 %d noreply\r\n%s\r\n" % (name, size, b"x" * size)
     other: dict[str, list[tuple[bytes, Expected | None]]] = {
         "noreply": [(b"set %s 0 0 1 noreply\r\nx\r\n" % name, Expected(b"", silent=True))],
         "quiet": [
@@ -84,7 +120,10 @@ def requests(kind: str, name: bytes) -> list[tuple[bytes, Expected | None]]:
             (b"mn\r\n", Expected(b"MN\r\n")),
         ],
         "nonsense": [(b"%s\r\n" % name, Expected(b"ERROR\r\n", own=True))],
-        "tooLarge": [(large, Expected(b"SERVER_ERROR object too large for cache\r\n", own=True))],
+        "babble": [(b"%s\r\n" % name, Expected(b"ERROR\r\n", own=True))] * 50,
+        "tooLarge": [(b"add" + large, Expected(TOO_LARGE, own=True))],
+        "replaces": [(b"set" + large, Expected(TOO_LARGE, own=True))],
+        "replacesQuietly": [(silent, Expected(b"", silent=True))],
         "stats": [(b"stats\r\n", Expected(b"STAT answer 42\r\nEND\r\n", own=True))],
         "flush": [(b"flush_all\r\n", Expected(b"OK\r\n"))],
         "flushed": [(b"flush_all noreply\r\n", Expected(b"", silent=True))],
@@ -94,8 +133,16 @@ def requests(kind: str, name: bytes) -> list[tuple[bytes, Expected | None]]:
 
 
 KINDS = [
-    "get", "miss", "run", "mixed", "keys", "parts", "large", "gets", "set", "long", "incr", "delete", "meta", "noreply",
-    "quiet", "nonsense", "nonsense", "tooLarge", "stats", "flush", "flushed", "quit",
+    "get", "miss", "run", "mixed", "keys", "parts", "missParts", "largeParts", "large", "gets", "set", "long", "incr",
+    "touch", "delete", "meta", "noreply", "quiet", "nonsense", "nonsense", "babble", "tooLarge", "replaces",
+    "replacesQuietly", "stats", "stats", "flush", "flushed", "quit",
+]  # fmt: skip
+
+
+#: Events that need no number.
+EVENTS = [
+    "refuse", "hang", "accept", "accept", "deaf", "vanish", "halfClose", "expire", "block", "unblock", "lose", "junk",
+    "secret", "tell", "pause", "resume", "resume", "drain", "restore", "restore",
 ]  # fmt: skip
 
 
@@ -135,7 +182,7 @@ class Client:
                 self.planned += len(data)
                 if expected is not None:
                     self.expected.append((self.planned, expected))
-            self.parts |= kind == "parts"
+            self.parts |= kind.lower().endswith("parts")
             self.over = kind == "quit"
 
     def push(self, size: int) -> None:
@@ -159,16 +206,39 @@ class Story:
     A proxy with clients and servers, and the events that happen to them.
 
     @ivar unharmed: whether there was no event yet after which the proxy sends a request again.
+    @ivar depth: the largest depth that the pool had.
+    @ivar window: the largest maximum of requests in flight of a session.
     """
 
-    def __init__(self, servers: int, connections: int, clients: int, minimum: int) -> None:
-        self.stage = Stage(
-            servers, maximum=connections, minimum=min(minimum, connections), depth=DEPTH, maxWaiting=clients,
-            maxItemSize=ITEM_MAX, maxUnread=500000, sessionLimits=LIMITS, requestTimeout=2.0, waitTimeout=1.0,
+    def __init__(self, *scene: int) -> None:
+        self.scene = here = Scene(*scene)
+        self.stage = stage = Stage(
+            here.servers, maximum=here.connections, minimum=min(here.minimum, here.connections), depth=here.depth,
+            maxWaiting=here.clients, maxItemSize=ITEM_MAX, maxUnread=here.total, sessionLimits=here.limits,
+            requestTimeout=2.0, waitTimeout=1.0,
         )  # fmt: skip
-        self.stage.clock.advance(2)
-        self.clients = [Client(number, self.stage.client()) for number in range(clients)]
+        stage.clock.advance(2)
+        self.clients = [Client(number, stage.client()) for number in range(here.clients)]
         self.unharmed = True
+        self.depth, self.window = here.depth, here.window
+        self._secret = False  # whether statistics come later
+        self._wanted: list[Deferred[list[tuple[str, int]]]] = []
+        stage.sessions.report = self._report
+
+    def _report(self, words: tuple[bytes, ...]) -> Any:
+        if not self._secret:
+            return [("answer", 42)]
+        self._wanted.append(Deferred())
+        return self._wanted[-1]
+
+    def _tell(self) -> None:
+        """
+        Let all statistics be known.
+        """
+        self._secret = False
+        wanted, self._wanted = self._wanted, []
+        for each in wanted:
+            each.callback([("answer", 42)])
 
     def act(self, what: str, which: int, size: int) -> None:
         """
@@ -202,8 +272,30 @@ class Story:
             client.pipe.end()
         elif what == "expire":
             self.stage.pool.expire()
+        elif what == "secret":
+            self._secret = True
+        elif what == "tell":
+            self._tell()
+        elif what in ("pause", "resume"):
+            getattr(self.stage.pool, what)()
+        elif what in ("drain", "restore"):
+            getattr(self.stage.pool, what)(server.name)
+        elif what == "adjust":
+            self._adjust(which, size)
         elif lines:
             self.actOn(lines[which % len(lines)], what, size)
+
+    def _adjust(self, which: int, size: int) -> None:
+        """
+        Put other limits in force.
+
+        @param size: decides on them.
+        """
+        stage, here = self.stage, self.scene
+        depth, window = (size % 7 + 1, here.window) if which % 2 else (here.depth, size % 20 + 1)
+        self.depth, self.window = max(depth, self.depth), max(window, self.window)
+        stage.pool.setLimits(replace(stage.pool.state.limits, depth=depth))
+        stage.sessions.limit(replace(here.limits, maxInFlight=window, unreadSoft=here.soft + size))
 
     def actOn(self, line: Line, what: str, size: int) -> None:
         """
@@ -233,6 +325,9 @@ class Story:
         """
         for server in self.stage.servers:
             server.mode = "accept"
+            self.stage.pool.restore(server.name)
+        self.stage.pool.resume()
+        self._tell()
         for client in self.clients:
             client.push(1 << 20)
         for _ in range(12):
@@ -264,6 +359,10 @@ def explain(data: bytes, expected: list[Expected], whole: bool) -> bool:
     return len(data) in ends
 
 
+_NAME = re.compile(rb"c(\d+)r(\d+)\b")
+
+_READS = (b"get", b"gets", b"mg", b"mn")
+
 _FAILURE = re.compile(rb"SERVER_ERROR (?!object)[^\r\n]*\r\n")
 
 _ORDINARY = [
@@ -271,26 +370,8 @@ _ORDINARY = [
     st.tuples(st.sampled_from(["push", "deliver", "read"]), st.integers(0, 5), st.integers(1, 3000)),
     st.tuples(st.sampled_from(["shout", "answer", "answer", "turn"]), st.integers(0, 5), st.just(0)),
     st.tuples(st.just("pass"), st.just(0), st.sampled_from([1, 50, 300, 1100])),
-    st.tuples(
-        st.sampled_from(
-            [
-                "refuse",
-                "hang",
-                "accept",
-                "accept",
-                "deaf",
-                "vanish",
-                "halfClose",
-                "expire",
-                "block",
-                "unblock",
-                "lose",
-                "junk",
-            ]
-        ),
-        st.integers(0, 5),
-        st.just(0),
-    ),
+    st.tuples(st.just("adjust"), st.integers(0, 5), st.integers(0, 3000)),
+    st.tuples(st.sampled_from(EVENTS), st.integers(0, 5), st.just(0)),
 ]
 
 #: Events that concern merged reads while connections are lost again and again.
@@ -298,6 +379,12 @@ _ROUGH = st.tuples(
     st.sampled_from(["run", "mixed", "nonsense", "lose", "turn", "deliver"]),
     st.integers(0, 5),
     st.sampled_from([50, 100, 500, 5000]),
+)
+
+_SCENES = st.tuples(
+    *(st.integers(1, 3), st.integers(1, 6), st.integers(1, 5), st.integers(0, 6), st.integers(1, 6)),
+    *(st.sampled_from([1, 2, 3, 20]), st.sampled_from([30, 1000, 20000]), st.sampled_from([20000, 500000])),
+    st.sampled_from([100, 1 << 16]),
 )
 
 _STORIES = st.one_of(
@@ -324,8 +411,8 @@ class ChaosTests(SynchronousTestCase):
             ("refuse", 0, 0), ("expire", 0, 0), ("answer", 0, 0), ("pass", 0, 1), ("pass", 0, 1),
         ],
     )  # fmt: skip
-    @given(st.tuples(st.integers(1, 3), st.integers(1, 6), st.integers(1, 5), st.integers(0, 6)), _STORIES)
-    def test_everyRequestOnce(self, scene: tuple[int, int, int, int], actions: list[tuple[str, int, int]]) -> None:
+    @given(_SCENES, _STORIES)
+    def test_everyRequestOnce(self, scene: tuple[int, ...], actions: list[tuple[str, int, int]]) -> None:
         """
         Every request has one reply, in its place: its own or an error. Otherwise the session was closed.
         """
@@ -347,6 +434,7 @@ class ChaosTests(SynchronousTestCase):
         assertTidy(self, stage.pool)
         for client in story.clients:
             self.assertAnswered(client, story)
+        self.assertExecuted(story)
         stage.sessions.abort()
         stage.turns()
         self.assertEqual((stage.sessions.sessions, stage.unread.total), (set(), 0))
@@ -361,10 +449,11 @@ class ChaosTests(SynchronousTestCase):
         self.assertLessEqual(len(stage.pool.state.records), stage.pool.state.limits.maximum)
         for record in stage.pool.state.records:
             # A request to all servers is sent on full connections too.
-            self.assertLessEqual(record.load, DEPTH + len(story.clients))
+            self.assertLessEqual(record.load, story.depth + len(story.clients))
         for session in stage.sessions.sessions:
-            self.assertLessEqual(session.inFlight, LIMITS.maxInFlight + 1)
-            self.assertLessEqual(session._size, LIMITS.backlog + (1 << 20))
+            self.assertLessEqual(session.inFlight, story.window + 1)
+            self.assertLessEqual(session._size, story.scene.backlog + (1 << 20))
+            self.assertGreaterEqual(session.unread, session.held)
         held = sum(session.unread + session.kept for session in stage.sessions.sessions)
         self.assertEqual(stage.unread.total, held)
         self.assertLessEqual(stage.unread.total, stage.unread.limit)
@@ -383,6 +472,25 @@ class ChaosTests(SynchronousTestCase):
         # A session is closed if its client had received part of a reply when the connection was lost.
         whole = not (client.gone or client.pipe.aborted or (closed and not unharmed))
         self.assertTrue(explain(client.pipe.received, expected, whole), (client.number, client.pipe.received[-200:]))
+
+    def assertExecuted(self, story: Story) -> None:
+        """
+        Assert that no write was sent twice, that no read was sent more than twice, and that the writes of a client were
+        sent in their order, as far as they were sent on one connection.
+        """
+        times: Counter[bytes] = Counter()
+        for line in story.stage.lines:
+            last: dict[bytes, int] = {}
+            for request in line.asked:
+                word = request.split(b" ", 1)[0]
+                match = _NAME.search(request)
+                if match is None or word in _READS:
+                    continue
+                client, number = match[1], int(match[2])
+                times[request[: match.end()]] += 1
+                self.assertLess(last.get(client, -1), number, request[:40])
+                last[client] = number
+        self.assertEqual([name for name, count in times.items() if count > 1], [])
 
 
 class ExplainTests(SynchronousTestCase):
