@@ -75,7 +75,7 @@ class FunctionResource(Resource):
 
         def failed(failure: Failure) -> Response:
             _log.failure("no statistics", failure)
-            return 503, _TEXT, b"no statistics at the moment; see the log\n"
+            return 503, _TEXT, b"no statistics at the moment; the log has the reason\n"
 
         maybeDeferred(self._respond, request).addErrback(failed).addCallback(write)
         return NOT_DONE_YET
