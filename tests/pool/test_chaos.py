@@ -142,7 +142,7 @@ KINDS = [
 #: Events that need no number.
 EVENTS = [
     "refuse", "hang", "accept", "accept", "deaf", "vanish", "halfClose", "expire", "block", "unblock", "lose", "junk",
-    "secret", "tell", "pause", "resume", "resume", "drain", "restore", "restore",
+    "delay", "provide", "pause", "resume", "resume", "drain", "restore", "restore",
 ]  # fmt: skip
 
 
@@ -151,7 +151,7 @@ class Client:
     """
     A client of the proxy, with requests to send.
 
-    @ivar saying: the bytes that it has not sent yet.
+    @ivar unsent: the bytes that it has not sent yet.
     @ivar expected: for each request, the number of bytes sent when it is complete, and the expected reply.
     @ivar sent: the number of bytes sent.
     @ivar parts: whether it made a request that is split, so that part of the reply may have been sent when no server
@@ -163,7 +163,7 @@ class Client:
 
     number: int
     pipe: Pipe
-    saying: bytes = b""
+    unsent: bytes = b""
     expected: list[tuple[int, Expected]] = field(default_factory=list)
     planned: int = 0
     sent: int = 0
@@ -178,7 +178,7 @@ class Client:
         """
         if not self.over:
             for data, expected in requests(kind, b"c%dr%d" % (self.number, len(self.expected))):
-                self.saying += data
+                self.unsent += data
                 self.planned += len(data)
                 if expected is not None:
                     self.expected.append((self.planned, expected))
@@ -189,7 +189,7 @@ class Client:
         """
         Send a number of bytes.
         """
-        data, self.saying = self.saying[:size], self.saying[size:]
+        data, self.unsent = self.unsent[:size], self.unsent[size:]
         if data and not (self.ended or self.gone):
             self.sent += len(data)
             self.pipe.send(data)
@@ -221,21 +221,21 @@ class Story:
         self.clients = [Client(number, stage.client()) for number in range(here.clients)]
         self.unharmed = True
         self.depth, self.window = here.depth, here.window
-        self._secret = False  # whether statistics come later
+        self._delayed = False  # whether statistics are provided later
         self._wanted: list[Deferred[list[tuple[str, int]]]] = []
         stage.sessions.report = self._report
 
     def _report(self, words: tuple[bytes, ...]) -> Any:
-        if not self._secret:
+        if not self._delayed:
             return [("answer", 42)]
         self._wanted.append(Deferred())
         return self._wanted[-1]
 
-    def _tell(self) -> None:
+    def _provide(self) -> None:
         """
-        Let all statistics be known.
+        Provide the statistics for all requests that wait for them.
         """
-        self._secret = False
+        self._delayed = False
         wanted, self._wanted = self._wanted, []
         for each in wanted:
             each.callback([("answer", 42)])
@@ -272,10 +272,10 @@ class Story:
             client.pipe.end()
         elif what == "expire":
             self.stage.pool.expire()
-        elif what == "secret":
-            self._secret = True
-        elif what == "tell":
-            self._tell()
+        elif what == "delay":
+            self._delayed = True
+        elif what == "provide":
+            self._provide()
         elif what in ("pause", "resume"):
             getattr(self.stage.pool, what)()
         elif what in ("drain", "restore"):
@@ -309,8 +309,8 @@ class Story:
         elif what == "block":
             line.reads = False
         elif what == "unblock":
-            line.read()
             line.reads = True
+            line.read()
         elif what == "lose":
             self.unharmed = False
             line.lose()
@@ -327,16 +327,16 @@ class Story:
             server.mode = "accept"
             self.stage.pool.restore(server.name)
         self.stage.pool.resume()
-        self._tell()
+        self._provide()
         for client in self.clients:
             client.push(1 << 20)
         for _ in range(12):
             for line in self.stage.lines:
-                line.read()
                 line.reads = True
+                line.read()
             for client in self.clients:
-                client.pipe.read()
                 client.pipe.reads = True
+                client.pipe.read()
             self.stage.serve()
             self.stage.clock.advance(0.5)
 
@@ -353,8 +353,12 @@ def explain(data: bytes, expected: list[Expected], whole: bool) -> bool:
                 return True
             if data.startswith(each.reply, start):
                 after.add(start + len(each.reply))
-            if not (each.own or each.silent) and (line := _FAILURE.match(data, start)):
+            if each.own or each.silent:
+                continue
+            if line := _FAILURE.match(data, start):
                 after.add(line.end())
+            elif not whole and b"\n" not in data[start:] and b"SERVER_ERROR ".startswith(data[start : start + 13]):
+                return True
         ends = after
     return len(data) in ends
 
@@ -381,15 +385,35 @@ _ROUGH = st.tuples(
     st.sampled_from([50, 100, 500, 5000]),
 )
 
-_SCENES = st.tuples(
-    *(st.integers(1, 3), st.integers(1, 6), st.integers(1, 5), st.integers(0, 6), st.integers(1, 6)),
-    *(st.sampled_from([1, 2, 3, 20]), st.sampled_from([30, 1000, 20000]), st.sampled_from([20000, 500000])),
+#: Events that concern replies that are held back.
+_HELD = st.tuples(
+    st.sampled_from(
+        [
+            "get", "parts", "missParts", "run", "large", "babble", "set", "replaces", "tooLarge", "stats", "flush",
+            "delay", "provide", "deaf", "lose", "turn", "turn", "answer",
+        ]
+    ),
+    st.integers(0, 5),
+    st.sampled_from([100, 1000000, 1000000]),
+)  # fmt: skip
+
+_BOUNDS = (
+    st.integers(1, 6),
+    st.sampled_from([1, 2, 3, 20]),
+    st.sampled_from([30, 1000, 20000]),
+    st.sampled_from([3000, 20000, 500000]),
     st.sampled_from([100, 1 << 16]),
+)
+
+_SCENES = st.one_of(
+    st.tuples(st.integers(1, 3), st.integers(1, 6), st.integers(1, 5), st.integers(0, 6), *_BOUNDS),
+    st.tuples(st.just(1), st.just(1), st.integers(1, 2), st.just(1), *_BOUNDS),
 )
 
 _STORIES = st.one_of(
     st.lists(st.one_of(*_ORDINARY), min_size=40, max_size=120),
     st.lists(st.one_of(_ROUGH, _ROUGH, *_ORDINARY), min_size=20, max_size=80),
+    st.lists(st.one_of(_HELD, _HELD, *_ORDINARY), min_size=20, max_size=80),
 )
 
 
@@ -409,6 +433,40 @@ class ChaosTests(SynchronousTestCase):
         [
             ("parts", 0, 10000), ("pass", 0, 1), ("pass", 0, 1), ("answer", 0, 0),
             ("refuse", 0, 0), ("expire", 0, 0), ("answer", 0, 0), ("pass", 0, 1), ("pass", 0, 1),
+        ],
+    )  # fmt: skip
+    @example(
+        (2, 5, 4, 3),
+        [
+            ("expire", 5, 0), ("incr", 0, 100), ("hang", 0, 0), ("flushed", 4, 10), ("stats", 0, 0),
+            ("stats", 4, 1000000), ("turn", 2, 0),
+        ],
+    )  # fmt: skip
+    @example(
+        (3, 4, 3, 2),
+        [
+            ("run", 5, 500), ("lose", 0, 0), ("lose", 5, 0), ("pass", 4, 1), ("deliver", 1, 991), ("lose", 1, 0),
+        ],
+    )  # fmt: skip
+    @example(
+        (3, 6, 5, 3),
+        [("incr", 4, 100), ("flushed", 4, 0), ("delete", 4, 1000000), ("expire", 4, 0), ("halfClose", 4, 0)],
+    )
+    @example(
+        (3, 2, 2, 3),
+        [
+            ("long", 5, 50), ("flush", 5, 1000000), ("flush", 3, 10), ("parts", 1, 0), ("push", 3, 1142),
+            ("halfClose", 3, 0),
+        ],
+    )  # fmt: skip
+    @example(
+        (3, 1, 1, 2, 6, 2, 30, 500000, 65536),
+        [("noreply", 0, 10), ("tooLarge", 0, 1000000), ("replaces", 0, 10)],
+    )
+    @example(
+        (1, 1, 2, 1, 6, 20, 30, 500000, 100),
+        [
+            ("missParts", 3, 1000000), ("deliver", 0, 1515), ("deliver", 4, 1491), ("incr", 5, 1000000), ("lose", 1, 0),
         ],
     )  # fmt: skip
     @given(_SCENES, _STORIES)
@@ -522,5 +580,7 @@ class ExplainTests(SynchronousTestCase):
             self.assertTrue(explain(data, expected, whole=True), data)
         for data, expected in bad:
             self.assertFalse(explain(data, expected, whole=True), data)
-        self.assertTrue(explain(b"STOR", [stored, own], whole=False))
+        for begun in (b"STOR", b"STORED\r\nER", b"SERVER_E", error[:-1]):
+            self.assertTrue(explain(begun, [stored, own], whole=False), begun)
+        self.assertFalse(explain(b"STORED\r\nSERVER_E", [stored, own], whole=False))
         self.assertFalse(explain(b"STORX", [stored, own], whole=False))
