@@ -6,9 +6,13 @@ Tests for L{txconnpool.proxy.logins}: clients that have to log in.
 
 from __future__ import annotations
 
+from twisted.trial.unittest import SynchronousTestCase
+
 from tests.bugs import covers
 from tests.clients import EXCHANGES, SessionTestCase, get
 from tests.stage import Stage
+from txconnpool.proxy import logins
+from txconnpool.proxy.logins import LoginGate
 from txconnpool.wire.memcache.dialect import Memcache
 
 
@@ -98,3 +102,40 @@ class LoginTests(SessionTestCase):
         stage.turns()
         self.successResultOf(drained)
         self.assertFalse(client.connected)
+
+
+class LoginGateTests(SynchronousTestCase):
+    """
+    Tests for L{LoginGate}.
+    """
+
+    def test_constantTime(self) -> None:
+        """
+        The user and the password are compared with those of all users, in constant time, whichever of them match.
+        """
+        compared: list[tuple[bytes, bytes]] = []
+
+        def compare(one: bytes, other: bytes) -> bool:
+            compared.append((one, other))
+            return one == other
+
+        self.patch(logins, "compare_digest", compare)
+        gate = LoginGate()
+        gate.accepted = ((b"ann", b"pw2"), (b"joe", b"secret"), (b"col", b"a:b"))
+        for login, known in (((b"joe", b"secret"), True), ((b"joe", b"pw2"), False), ((b"eve", b"secret"), False)):
+            compared.clear()
+            self.assertIs(gate.check(login), known)
+            user, password = login
+            expected = [pair for name, word in gate.accepted for pair in ((user, name), (password, word))]
+            self.assertEqual(compared, expected)
+
+    def test_counted(self) -> None:
+        """
+        A login that could not be read, or that nobody has, is a failed attempt.
+        """
+        gate = LoginGate()
+        self.assertFalse(gate.check((b"joe", b"secret")))
+        gate.accepted = ((b"joe", b"secret"),)
+        self.assertFalse(gate.check(None))
+        self.assertTrue(gate.check((b"joe", b"secret")))
+        self.assertEqual((gate.attempts, gate.failures), (3, 2))
