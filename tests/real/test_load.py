@@ -534,11 +534,14 @@ class LoadTests(SynchronousTestCase):
         """
         A server that loses its values is wrong unless misses are allowed.
         """
-        running = self.load(self.memcached.address, seconds=1.0, kinds={"get": 3, "set": 1}, pause=0.001)
+        running = self.load(self.memcached.address, kinds={"get": 3, "set": 1}, pause=0.001)
+        until(lambda: int(self.memcached.stats()["cmd_set"]) > 500)
         with socket.create_connection(self.memcached.address) as client:  # type: ignore[arg-type]
             client.sendall(b"flush_all\r\n")
             until(lambda: int(self.memcached.stats()["cmd_flush"]) > 0)
-        self.assertIn("a miss for key", " ".join(running.report()["wrong"]))
+        asked = int(self.memcached.stats()["cmd_get"])
+        until(lambda: int(self.memcached.stats()["cmd_get"]) > asked + 500)
+        self.assertIn("a miss for key", " ".join(running.finish()["wrong"]))
 
     def test_stuck(self) -> None:
         """
