@@ -6,6 +6,8 @@ Tests for L{txconnpool.proxy.flow}: back-pressure, and the end of the connection
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 from twisted.internet.interfaces import ITCPTransport
@@ -359,6 +361,24 @@ class VanishTests(SessionTestCase):
                 self.assertEqual(other.take(), get(b"mine"))
                 self.assertEqual(stage.ask(other, b"get more\r\n"), get(b"more"))
                 self.assertNotIn(client.protocol, stage.sessions.sessions)
+
+    def test_freed(self) -> None:
+        """
+        The session of a client that is gone is freed at once, without the garbage collector: the memory of many clients
+        that leave together would be in use until it runs.
+        """
+        self.addCleanup(gc.enable)
+        gc.disable()
+        for requests in (b"", b"get a\r\n", b"get a\r\nnonsense\r\nget b\r\n", b"get" + b" a" * 200 + b"\r\n"):
+            stage = self.stage()
+            client = stage.client()
+            client.send(requests)
+            stage.serve()
+            session = weakref.ref(client.protocol)
+            client.lose()
+            stage.turns()
+            client.protocol = client.producer = None
+            self.assertIsNone(session(), requests)
 
     def test_waiting(self) -> None:
         """

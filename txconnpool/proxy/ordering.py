@@ -54,7 +54,7 @@ class OrderedReplies(ClientConnection):
         self._inFlight = 0
         self.batch = 0
         self._connection: Any = None  # the connection of the requests in flight
-        self._sink: Any = self  # the sink of the next request
+        self._sink: Any = None  # the queue entry that is the sink of the next request; None: the session itself is
         self._unsent: deque[Any] = NOTHING  # the queue entries for which later requests wait
         self._size = 0  # the number of bytes of requests that could not be forwarded yet
 
@@ -148,7 +148,7 @@ class OrderedReplies(ClientConnection):
         queue = self._queue
         if queue is not None and queue.advance() and self._queue is queue:
             self._queue = None
-            self._sink = self
+            self._sink = None
 
     def answered(self, done: int) -> None:
         """
@@ -236,7 +236,7 @@ class OrderedReplies(ClientConnection):
         if self._queue is not None:
             self._queue.discard()
             self._queue = None
-        self._sink = self
+        self._sink = None
         super().forget()
 
     # -- A connection for this client alone

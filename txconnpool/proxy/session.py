@@ -123,7 +123,9 @@ class Session(RequestSender):
                         what, end, count, payload = read(data, pos, room)
                     self._inFlight += count
                     sink = self._sink
-                    if sink is not self:
+                    if sink is None:
+                        sink = self
+                    else:
                         sink.left += count
                         if self._pin is not None:
                             self._pin.forwarded(what)
