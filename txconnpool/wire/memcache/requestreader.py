@@ -85,17 +85,13 @@ class RequestReader:
         allowed: frozenset[bytes] | None = None,
     ) -> None:
         """
-        The parameters are those of L{limit}.
+        The parameters are those of L{Memcache.limit<txconnpool.wire.memcache.dialect.Memcache.limit>}.
         """
         self.limit(maxItemSize, denied, allowed)
 
     def limit(self, maxItemSize: int, denied: frozenset[bytes], allowed: frozenset[bytes] | None) -> None:
         """
-        Set which requests are forwarded from now on, for existing clients too.
-
-        @param maxItemSize: the maximum size of a value, in bytes.
-        @param denied: commands that are rejected with C{CLIENT_ERROR ... not allowed}.
-        @param allowed: the only commands that are not rejected; C{None} for all.
+        Set which requests are forwarded, see L{Memcache.limit<txconnpool.wire.memcache.dialect.Memcache.limit>}.
         """
         self._maxItemSize = maxItemSize
         self._denied = denied if allowed is None else denied | (COMMAND_NAMES - allowed)
