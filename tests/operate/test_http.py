@@ -1,6 +1,6 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests for L{txconnpool.operate.http}, and for the services that serve and tell statistics.
+Tests for L{txconnpool.operate.http}, and for the replies with statistics.
 """
 
 from __future__ import annotations
@@ -373,6 +373,20 @@ class LifeTests(ServiceTestCase):
         log.warn("after")
         texts = [event["text"] for event in statistics.events.recent]
         self.assertEqual((texts.count("before"), texts.count("while"), texts.count("after")), (0, 1, 0))
+
+    def test_stoppedBeforeStart(self) -> None:
+        """
+        A stop between C{privilegedStartService} and C{startService} closes the port, and changes nothing else: events
+        are kept when it starts later.
+        """
+        statistics = self.service.statistics
+        statistics.privilegedStartService()
+        self.successResultOf(statistics.stopService())
+        self.assertIsNone(statistics.port)
+        self.clock.tcpServers.clear()
+        self.start()
+        Logger(namespace="txconnpool.test").warn("while")
+        self.assertIn("while", [event["text"] for event in statistics.events.recent])
 
 
 class ReplyTests(ServiceTestCase):

@@ -9,21 +9,19 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from twisted.application.service import Service
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort
 
 from txconnpool.config.credentials import SecretFile
-from txconnpool.net.listening import Listener, raiseIfFailed
+from txconnpool.net.listening import Listener
 from txconnpool.operate.console.commands import Target
 from txconnpool.operate.console.protocol import ConsoleFactory
+from txconnpool.operate.listening import ListeningService
 
 
-class ConsoleService(Service):
+class ConsoleService(ListeningService):
     """
     Listens for consoles.
-
-    @ivar events: the recent events, which are collected while this service runs.
     """
 
     def __init__(self, endpoint: str, target: Target, reactor: Any, passwordFile: str | None = None) -> None:
@@ -32,45 +30,26 @@ class ConsoleService(Service):
         @param passwordFile: the path of a file whose first line is the password that a console must be given first, or
             C{None}.
         """
-        self.events = target.events
+        super().__init__(target.events)
         self._endpoint = withMode(endpoint)
         self._reactor = reactor
         self._factory = ConsoleFactory(target, reactor)
         self._passwordFile = passwordFile
-        self._port: Any = None
 
-    def privilegedStartService(self) -> None:
+    def open(self) -> Deferred[IListeningPort]:
         """
-        Listen.
-
-        @raise CannotListenError: the address is taken, or is not one of this machine.
+        Read the password, and open the listening port.
         """
-        super().privilegedStartService()
-        self._listen()
-
-    def startService(self) -> None:
-        """
-        Listen, unless L{privilegedStartService} has done that.
-        """
-        super().startService()
-        self._listen()
-        self.events.begin()
-
-    def _listen(self) -> None:
-        if self._port is None:
-            if self._passwordFile is not None:
-                self._factory.password = SecretFile.read(self._passwordFile)
-            raiseIfFailed(Listener(self._reactor, self._endpoint).listen(self._factory)).addCallback(self._opened)
-
-    def _opened(self, port: IListeningPort) -> None:
-        self._port = port
+        if self._passwordFile is not None:
+            self._factory.password = SecretFile.read(self._passwordFile)
+        return Listener(self._reactor, self._endpoint).listen(self._factory)
 
     @property
     def listening(self) -> bool:
         """
         Whether the port is open.
         """
-        return self._port is not None
+        return self.port is not None
 
     def stopService(self) -> Deferred[None]:
         """
@@ -78,13 +57,10 @@ class ConsoleService(Service):
 
         @return: fires when the port is closed.
         """
-        if self.running:
-            self.events.end()
-        super().stopService()
-        port, self._port = self._port, None
+        closed = super().stopService()
         for console in list(self._factory.consoles):
             console.end()
-        return maybeDeferred(port.stopListening) if port is not None else succeed(None)
+        return closed
 
 
 def withMode(endpoint: str) -> str:

@@ -17,17 +17,17 @@ from collections.abc import Callable
 from importlib.resources import files
 from typing import Any, Final
 
-from twisted.application.service import Service
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IListeningPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
-from txconnpool.net.listening import Listener, raiseIfFailed
+from txconnpool.net.listening import Listener
 from txconnpool.operate.events import Events
 from txconnpool.operate.http.server import IDLE, Connections, FunctionResource, QuietSite, Response
+from txconnpool.operate.listening import ListeningService
 from txconnpool.operate.statistics.history import INTERVAL, History
 from txconnpool.operate.statistics.prometheus import exposition
 from txconnpool.operate.statistics.snapshot import Snapshot
@@ -81,14 +81,12 @@ def health(snapshot: Snapshot, pool: str | None = None) -> tuple[int, dict[str, 
     return 503, {"status": "down", "pools": states}
 
 
-class StatisticsService(Service):
+class StatisticsService(ListeningService):
     """
     Serves statistics over HTTP.
 
     @ivar source: returns the snapshots that are served.
-    @ivar port: the listening port, once it is open.
     @ivar history: the samples of the last minutes.
-    @ivar events: the recent events of the log.
     @ivar lag: how late the last sample was, in seconds; C{None} before the first one.
     """
 
@@ -96,10 +94,9 @@ class StatisticsService(Service):
         """
         @param description: the address to listen on, a server endpoint string.
         """
+        super().__init__(Events())
         self.source = source
-        self.port: IListeningPort | None = None
         self.history = History()
-        self.events = Events()
         self.lag: float | None = None
         self._endpoint = Listener(reactor, description)
         self._reactor = reactor
@@ -110,29 +107,17 @@ class StatisticsService(Service):
 
     # -- Life cycle
 
-    def privilegedStartService(self) -> None:
+    def open(self) -> Deferred[IListeningPort]:
         """
-        Listen.
-
-        @raise CannotListenError: the address is taken, or is not one of this machine.
+        Open the listening port.
         """
-        super().privilegedStartService()
-        self._listen()
-
-    def _listen(self) -> None:
-        if self.port is None:
-            raiseIfFailed(self._endpoint.listen(self._connections)).addCallback(self._listening)
-
-    def _listening(self, port: IListeningPort) -> None:
-        self.port = port
+        return self._endpoint.listen(self._connections)
 
     def startService(self) -> None:
         """
-        Listen, unless L{privilegedStartService} has done that, and begin to collect samples and events.
+        Listen, unless C{privilegedStartService} has done that, and begin to collect samples and events.
         """
         super().startService()
-        self._listen()
-        self.events.begin()
         self._due = self._reactor.seconds()
         self._sample()
 
@@ -142,14 +127,10 @@ class StatisticsService(Service):
 
         @return: fires when no socket and no timer is left.
         """
-        super().stopService()
-        self.events.end()
+        stopped = super().stopService()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        port: Any
-        port, self.port = self.port, None
-        stopped: Deferred[None] = maybeDeferred(port.stopListening) if port is not None else succeed(None)
         return stopped.addCallback(lambda _: self._connections.close())
 
     def _sample(self) -> None:
