@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 
 from txconnpool.config.changes import Address, CannotChange, Plan, plan
-from txconnpool.config.files import fingerprints
+from txconnpool.config.files import checkFiles, fingerprints
 from txconnpool.config.settings import Settings
 from txconnpool.net.listening import describeListenError
 
@@ -30,15 +30,27 @@ class Changeable:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._filesRead = False
         self._fingerprints: dict[str, bytes] = {}
         self._changing = DeferredLock()
 
-    def rememberFiles(self) -> None:
+    def readFiles(self) -> None:
         """
-        Remember what is in the files that the settings name. To be called when the service starts: the first change
-        compares with it.
+        Read the files that the settings name, unless this has been done since the last stop. The first change compares
+        with their contents.
+
+        @raise ConfigError: a file cannot be read, or is of no use.
         """
-        self._fingerprints = dict(fingerprints(self.settings))
+        if not self._filesRead:
+            self._useFiles()
+            self._fingerprints = dict(fingerprints(self.settings))
+            self._filesRead = True
+
+    def _useFiles(self) -> None:
+        """
+        Read and check the files, and use what is in them.
+        """
+        checkFiles(self.settings)
 
     def change(self, make: Callable[[Settings], Settings], quiet: bool = False) -> Deferred[list[str]]:
         """

@@ -17,7 +17,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txconnpool.config.changes import Address, CannotChange, Plan
-from txconnpool.config.files import checkFiles
 from txconnpool.config.settings import PoolSettings, Settings
 from txconnpool.operate.reload import Changeable, cannotChange
 from txconnpool.operate.statistics.reply import general, perServer, perSession, settingsInForce
@@ -78,7 +77,6 @@ class ProxyService(MultiService, Changeable):
         self._reactor = reactor
         self._listen = listen or listenOn(reactor)
         self._checksFiles = listen is None
-        self._filesRead = False
         self.buffered = BufferedBytes(settings.maxUnreadBytes)
         self._numbers = itertools.count(1)
         self._removed: dict[PoolProxy, Deferred[None]] = {}
@@ -108,7 +106,7 @@ class ProxyService(MultiService, Changeable):
         @raise ConfigError: a file cannot be read, or is of no use.
         @raise CannotListenError: an address is taken, or is not one of this machine.
         """
-        self._readFiles()
+        self.readFiles()
         if self.statistics is not None:
             self.statistics.privilegedStartService()
         super().privilegedStartService()
@@ -117,21 +115,17 @@ class ProxyService(MultiService, Changeable):
         """
         Start, and do what L{privilegedStartService} does unless it has been called.
         """
-        self._readFiles()
+        self.readFiles()
         self._started = time.time()
         if self.statistics is not None:
             self.statistics.startService()
         super().startService()
 
-    def _readFiles(self) -> None:
-        if self._filesRead:
-            return
+    def _useFiles(self) -> None:
         if self._checksFiles:
-            checkFiles(self.settings)
+            super()._useFiles()
         for use in [proxy.readFiles(proxy.settings) for proxy in self.proxies]:
             use()
-        self.rememberFiles()
-        self._filesRead = True
 
     # -- Statistics
 

@@ -16,7 +16,6 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from txconnpool.config.changes import Address, CannotChange, Plan
-from txconnpool.config.files import checkFiles
 from txconnpool.config.settings import Settings
 from txconnpool.operate.operations import mergeTexts
 from txconnpool.operate.reload import Changeable
@@ -57,7 +56,6 @@ class SupervisorService(Service, Changeable):
         self._operations = WorkerOperations(self.workers)
         self._workerStatistics = WorkerStatistics(self.workers)
         self._started = time.time()
-        self._filesRead = False
         self.setName("workers")
 
     # -- Start
@@ -69,23 +67,17 @@ class SupervisorService(Service, Changeable):
         @raise ConfigError: a file cannot be read, or is of no use.
         @raise CannotListenError: an address is taken, or is not one of this machine.
         """
-        self._readFiles()
+        self.readFiles()
         if self.statistics is not None:
             self.statistics.privilegedStartService()
         super().privilegedStartService()
         self._acceptors.bind(self.settings.pools)
 
-    def _readFiles(self) -> None:
-        if not self._filesRead:
-            checkFiles(self.settings)
-            self.rememberFiles()
-            self._filesRead = True
-
     def startService(self) -> None:
         """
         Start the workers, and do what L{privilegedStartService} does unless it has been called.
         """
-        self._readFiles()
+        self.readFiles()
         self._started = time.time()
         if self.statistics is not None:
             self.statistics.startService()
