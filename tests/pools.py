@@ -18,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.pipes import Endpoint, Pipe
 from txconnpool.errors import PoolError
+from txconnpool.pool.engine import PoolEngine
 from txconnpool.pool.library import Pool
 
 
@@ -227,7 +228,7 @@ class PoolCase(SynchronousTestCase):
         self.addCleanup(answer.addErrback, lambda failure: None)
         return answer
 
-    def finish(self, pool: Pool[Any]) -> None:
+    def finish(self, pool: PoolEngine) -> None:
         """
         Close a pool, and assert that nothing is left of it.
         """

@@ -13,12 +13,11 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
-from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyClass
 
 from tests.bugs import covers
-from tests.pools import Client, Reactor, Server
+from tests.pools import Client, PoolCase, Server
 from txconnpool.errors import PoolClosed, PoolError, PoolTimeout, ServerUnavailable
 from txconnpool.interfaces import IPipelined, IWaiter
 from txconnpool.pool.decisions.limits import Limits
@@ -71,17 +70,10 @@ class Taker:
         self.pool.hasCapacity(self.record)
 
 
-class EngineCase(SynchronousTestCase):
+class EngineCase(PoolCase):
     """
-    A test case with a server in memory. It asserts at the end of each test that nothing is left of its pools.
+    A test case for pools that are no pools for programs.
     """
-
-    def setUp(self) -> None:
-        """
-        Make a reactor and a server.
-        """
-        self.reactor = Reactor()
-        self.server = Server(self.reactor)
 
     def engine(self, *servers: Server, client: Any = Client, start: bool = True, **options: Any) -> PoolEngine:
         """
@@ -96,17 +88,6 @@ class EngineCase(SynchronousTestCase):
             pool.start()
             self.reactor.turns()
         return pool
-
-    def finish(self, pool: PoolEngine) -> None:
-        """
-        Close a pool, and assert that nothing is left of it.
-        """
-        done = pool.abort()
-        self.reactor.turns()
-        self.successResultOf(done)
-        pool.selfCheck()
-        self.assertEqual(pool.state.records, [])
-        self.assertEqual((self.server.open, self.reactor.getDelayedCalls()), ([], []))
 
 
 class StartTests(EngineCase):
