@@ -138,6 +138,25 @@ class LeaseTests(PoolCase):
         self.server.open[0].answer("ok")
         self.assertIs(self.successResultOf(waiting), client)
 
+    def test_resetDeeper(self) -> None:
+        """
+        It is not used meanwhile even if the depth of pipelines is changed.
+        """
+        for depth in (2, 100):
+            pool = self.pool(maxClients=1, pipelineDepth=8, reset=lambda client: client.ask("reset"))
+            client = self.borrow(pool)
+            pool.release(client)
+            pool.setLimits(replace(pool.state.limits, depth=depth))
+            pool.selfCheck()
+            waiting = pool.performRequest("ask", "x")
+            self.assertRaises(ClientNotOwned, pool.release, client)
+            self.assertEqual(client.asked, ["reset"])
+            self.server.lines[-1].answer("ok")
+            self.assertEqual(client.asked, ["reset", "x"])
+            self.server.lines[-1].answer("a")
+            self.assertEqual(self.successResultOf(waiting), "a")
+            self.assertEqual(pool.stats.inFlight, 0)
+
     @covers("29")
     def test_resetFails(self) -> None:
         """

@@ -36,6 +36,9 @@ class Errands:
         """
         return set(self._pending)
 
+    def __contains__(self, record: Record) -> bool:
+        return record in self._pending
+
     def run(self, record: Record, f: Callable[[Any], Any], done: Callable[[Record, str], None]) -> None:
         """
         Call C{f} with the protocol instance of C{record}.

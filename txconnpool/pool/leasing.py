@@ -7,7 +7,6 @@ A pool whose connections can be leased.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from functools import partial
 from traceback import StackSummary
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
@@ -119,7 +118,7 @@ class LeasingPool(PoolEngine, Generic[C]):
             load = record.lent
         except KeyError:
             load = 0
-        if not load:
+        if not load or (self._reset is not None and record in self._errands):
             raise ClientNotOwned(f"not borrowed from {self.name}: {client!r}")
         record.lent = 0
         if self._watched:
@@ -131,17 +130,19 @@ class LeasingPool(PoolEngine, Generic[C]):
         if record.phase is GONE:
             del self._byClient[id(client)]
         elif self._reset is not None and record.phase is OPEN:
-            self._errands.run(record, self._reset, partial(self._wasReset, load))
+            record.lent = load  # until the reset has ended, the connection has no capacity for others
+            self._errands.run(record, self._reset, self._wasReset)
             return
         record.load -= load
         self.hasCapacity(record)
 
-    def _wasReset(self, load: int, record: Record, fault: str) -> None:
+    def _wasReset(self, record: Record, fault: str) -> None:
         if fault:
             _log.debug("{pool}: a connection to {server} could not be reset: {fault}", pool=self.name,
                        server=record.server.name, fault=fault)  # fmt: skip
             self.retire(record, "the reset failed")
-        record.load -= load
+        record.load -= record.lent
+        record.lent = 0
         self.hasCapacity(record)
 
     def connection(self) -> Lending[C]:

@@ -214,11 +214,10 @@ class Pool(BasePool[C]):
         @raise AssertionError: one is broken. The text names it.
         """
         super().selfCheck()
-        known, resetting = self.state.records, self._errands.records
+        known = self.state.records
         sent = Counter(request.record for request in self._sent.since)
         assert set(sent) <= set(known), f"requests in flight without a connection: {sent}"
         assert set(self._graces.since) <= set(self._sent.since), "cancelled requests that are not in flight"
         for record in known:
             load = sent[record] + record.lent + self._selfBusy.get(id(record.connection), 0)
-            counted = record.weight and record not in resetting
-            assert not counted or record.load == load, f"load is not {load}: {record}"
+            assert not record.weight or record.load == load, f"load is not {load}: {record}"
