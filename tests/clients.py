@@ -48,7 +48,7 @@ def put(key: bytes, size: int, noreply: bytes = b"") -> bytes:
     return b"set %s 0 0 %d%s\r\n%s\r\n" % (key, size, noreply, b"x" * size)
 
 
-#: Requests of all kinds and the replies of a proxy whose C{max-item-size} is 2048.
+#: Requests of all kinds, and the replies of a proxy with a C{max-item-size} of 2048.
 EXCHANGES: list[tuple[bytes, bytes]] = [
     (b"get a\r\n", get(b"a")),
     (b"nonsense\r\n", b"ERROR\r\n"),

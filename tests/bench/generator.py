@@ -4,8 +4,8 @@
 The load of a benchmark: many clients in one process, which compare every reply byte by byte.
 
 L{Generator} runs the clients in a child process and exchanges lines of JSON with it. The clients must use little
-processor time, since on a small machine the load competes with the contender for the processors. An exchange whose
-reply arrives in one piece takes one C{recv}, one C{send} and one comparison.
+processor time, since on a small machine the load competes with the contender for the processors. An exchange takes one
+C{recv}, one C{send} and one comparison if its reply arrives in one piece.
 """
 
 from __future__ import annotations

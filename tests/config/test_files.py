@@ -21,7 +21,8 @@ class CheckFilesTests(SynchronousTestCase):
 
     def test_notRead(self) -> None:
         """
-        Constructing settings reads no files. C{checkFiles} has a fault for every setting whose files cannot be used.
+        Settings are constructed without reading files. C{checkFiles} reports a fault for each setting that names a file
+        which cannot be used.
         """
         a = PoolSettings(name="a", listenAuth="file:/nonexistent/users", upstreamAuth="env:TXCONNPOOL_NONEXISTENT")
         b = PoolSettings(

@@ -28,8 +28,8 @@ from txconnpool.pool.slow import Noted, SlowLog
 
 _log = Logger("txconnpool.pool")
 
-#: A request in flight: the sink of its replies, its command, how many replies it is owed, when it was sent, and the
-#: request itself where it is kept (see L{txconnpool.wire.Command.keepsRequest}).
+#: A request in flight: the sink of its replies, its command, the number of its replies, the time at which it was sent,
+#: and the request itself, if it is kept (see L{txconnpool.wire.Command.keepsRequest}).
 InFlight = tuple[Any, Any, int, float, Any]
 
 
@@ -46,9 +46,10 @@ class Connection(Protocol):
     """
     A pipelined connection to a server.
 
-    @ivar record: the pool's record of it.
-    @ivar lease: has C{pushed} for the frames of the server that are no replies, and C{connectionLost}, while the
-        connection is leased to one client; C{None}: such frames are dropped.
+    @ivar record: the pool's record of this connection.
+    @ivar lease: an object that is notified while the connection is leased to one client: C{pushed} is called with each
+        frame of the server that is no reply, and C{connectionLost} when the connection is lost. C{None}: there is no
+        lease, and such frames are dropped.
     """
 
     record: Any
@@ -62,17 +63,17 @@ class Connection(Protocol):
         self._push = reader.push if factory.dialect.pushes else None
         self._seconds = factory.reactor.seconds
         self._inFlight: deque[InFlight] = deque()
-        self._tail = b""  # bytes of a reply that cannot be read before more have come
+        self._tail = b""  # the beginning of a reply, which can be read when more bytes have arrived
         self._timer: IDelayedCall | None = None
         self._error: PoolError | None = None
         self._ended = False
-        self._heed()
+        self._readSlowLog()
 
     # -- Requests
 
     def connectionMade(self) -> None:
         """
-        Take the socket over, and register to be paused while the server does not read.
+        Take over the socket, and register as a producer, which is paused while the server does not read.
         """
         transport: Any = self.transport
         tune(transport)
@@ -83,15 +84,15 @@ class Connection(Protocol):
     @property
     def sending(self) -> bool:
         """
-        Whether requests were written that leave at the end of this turn, so that more would travel with them. Twisted's
-        own transports do not report this, so for them it is false.
+        Whether requests were written that will be sent at the end of this turn of the reactor, so that further requests
+        are sent together with them. Twisted's own transports do not report this, so for them it is false.
         """
         return getattr(self.transport, "queued", False)
 
     @property
     def unanswered(self) -> int:
         """
-        How many replies are still due.
+        The number of replies that are still due.
         """
         counts = sum(count for _, _, count, _, _ in self._inFlight)
         return counts - (self._inFlight[0][2] - self._reader.left if self._reader.left else 0)
@@ -99,15 +100,15 @@ class Connection(Protocol):
     @property
     def receiving(self) -> bool:
         """
-        Whether part of a reply has come.
+        Whether a part of a reply has arrived.
         """
         return bool(self._tail) or self._reader.begun
 
     def ask(self, command: Any, request: bytes) -> Deferred[bytes]:
         """
-        Send one request, for callers that can afford a Deferred.
+        Send one request. This costs a Deferred, unlike L{send}.
 
-        @return: fires with the whole reply; fails with L{PoolError} if the connection is lost first.
+        @return: fires with the whole reply; fails with a L{PoolError} if the connection is lost before.
         """
         reply = _Reply()
         self.send(reply, command, 1, request)
@@ -117,12 +118,12 @@ class Connection(Protocol):
         """
         Send one request, or several that were merged into one.
 
-        @param sink: the L{IReplySink} that is given the replies.
+        @param sink: the L{IReplySink} of the replies.
         @param command: the L{Command<txconnpool.wire.Command>}.
-        @param count: how many replies the request is owed.
+        @param count: the number of replies to the request.
         @param data: the request.
-        @param keep: whether the request is kept where C{command.keepsRequest}, to be given back if the connection is
-            lost, and to be compared with the replies.
+        @param keep: whether the request is kept if C{command.keepsRequest}: the sink gets it back if the connection is
+            lost, and replies are compared with it.
         """
         record, seconds, write = self.record, self._seconds, self._write
         record.server.traffic.sent += len(data)
@@ -137,7 +138,7 @@ class Connection(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Give each reply to the sink of its request.
+        Pass each reply to the sink of its request.
         """
         record = self.record
         traffic: Traffic = record.server.traffic
@@ -150,7 +151,7 @@ class Connection(Protocol):
         except WireError as error:
             self.factory.violated(self)
             self._logClosing(str(error))
-            # The bytes may be another client's data: they are not for clients.
+            # The bytes may be another client's data, so no client gets them.
             self._fail(ConnectionLostInFlight(f"upstream protocol error ({record.server.name})", kind="protocol"))
             return
         if not record.load or self.factory.connectionPool.waiters.count:
@@ -161,7 +162,7 @@ class Connection(Protocol):
         latency, requests = traffic.latency, traffic.requests
         now = self._seconds()
         left, slow = reader.left, self._slow
-        counts, bucket, low, high = latency.counts, 0, 0.0, 0.0  # most replies took about as long as the one before
+        counts, bucket, low, high = latency.counts, 0, 0.0, 0.0  # most replies take about as long as the one before
         pos, size = 0, len(data)
         while pos < size:
             if push is not None and not left:
@@ -169,9 +170,9 @@ class Connection(Protocol):
                 if pos == size:
                     return
             if not inFlight:
-                if self._ended:  # a sink closed this connection when it was given its reply
+                if self._ended:  # a sink has closed this connection when it got its reply
                     return
-                raise WireError("bytes that no request is owed")
+                raise WireError("bytes that no request has asked for")
             sink, command, count, since, request = inFlight[0]
             start, reply, matchWhole = pos, None, command.matchWhole
             if matchWhole is not None and count == 1 and not left and (end := matchWhole(data, pos, request)):
@@ -190,7 +191,7 @@ class Connection(Protocol):
                     high = min(high, slow)
                 counts[bucket] += count
                 latency.total += took * count
-            # All is in step before the sink is called: it may send, or close this very connection.
+            # The state is consistent before the sink is called: it may send requests, or close this connection.
             record.load -= done
             if reply is not None:
                 if reply or done:
@@ -203,9 +204,9 @@ class Connection(Protocol):
 
     def _pushed(self, data: bytes, pos: int) -> int:
         """
-        Deal with the frames at C{pos} that are no replies.
+        Pass the frames at C{pos} that are no replies to the lease, or drop them. Keep an incomplete one.
 
-        @return: where they end. What is not complete is kept.
+        @return: the position of their end.
         """
         assert self._push is not None
         while pos < len(data) and (end := self._push(data, pos)):
@@ -219,9 +220,9 @@ class Connection(Protocol):
 
     def _unusual(self, sink: Any, count: int, since: float, request: Any, took: float) -> float:
         """
-        Log a reply that took long, and correct one whose time is negative because the clock was put back.
+        Log a reply that took long, and correct a time that is negative because the clock was set back.
 
-        @return: how many seconds it took.
+        @return: the time of the reply, in seconds.
         """
         if took < 0 or self.factory.slow is None:
             return 0.0
@@ -237,7 +238,8 @@ class Connection(Protocol):
 
     def _check(self) -> None:
         """
-        Close if the oldest request is late: a pipelined stream cannot skip a reply. One timer serves all requests.
+        Close the connection if the reply to the oldest request is late: later replies cannot arrive before it. There is
+        one timer for all requests.
         """
         self._timer = None
         if not self._inFlight:
@@ -256,7 +258,7 @@ class Connection(Protocol):
         self._logClosing(why)
         self._fail(PoolTimeout(f"upstream timed out: {why} ({server})", "request"))
 
-    def _heed(self) -> None:
+    def _readSlowLog(self) -> None:
         slow = self.factory.slow
         self._slow = inf if slow is None else slow.threshold
         self._notes = Noted if slow is not None and slow.wanted else None
@@ -265,7 +267,7 @@ class Connection(Protocol):
         """
         Apply a new request timeout, and a new limit for slow requests.
         """
-        self._heed()
+        self._readSlowLog()
         if self._timer is not None:
             self._timer.cancel()
             self._check()
@@ -278,7 +280,7 @@ class Connection(Protocol):
     def _fail(self, error: PoolError) -> None:
         if self._error is None:
             self._error = error
-            self.factory.connectionPool.hold(self.record)  # the pool hears of the end in a later turn only
+            self.factory.connectionPool.hold(self.record)  # the pool is notified of the end in a later turn
             self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -291,7 +293,7 @@ class Connection(Protocol):
             self._timer = None
         error = self._error or ConnectionLostInFlight(f"upstream connection lost ({self.record.server.name})")
         if self.lease is not None:
-            self.lease.connectionLost(error)  # first, so that nothing more is sent on it
+            self.lease.connectionLost(error)  # first, so that its client sends nothing more on this connection
         if self._inFlight:
             self._failAll(error)
 
@@ -312,14 +314,14 @@ class Connection(Protocol):
 
     def abort(self) -> None:
         """
-        Close the connection at once, whatever is in flight.
+        Close the connection at once, also with requests in flight.
         """
         self.factory.connectionPool.hold(self.record)
         self.transport.abortConnection()
 
     def loseConnection(self) -> None:
         """
-        Close the connection, which has nothing in flight.
+        Close the connection, which has no requests in flight.
         """
         self.transport.unregisterProducer()  # without this TLS would wait for the producer to end
         self.transport.loseConnection()
@@ -328,19 +330,19 @@ class Connection(Protocol):
 
     def pauseProducing(self) -> None:
         """
-        Put no new requests on this connection: the server does not read.
+        Let the pool give this connection no new requests, because the server does not read.
         """
         self.factory.connectionPool.hold(self.record)
 
     def resumeProducing(self) -> None:
         """
-        The server reads again.
+        Let the pool use this connection again, because the server reads.
         """
         self.factory.connectionPool.unhold(self.record)
 
     def stopProducing(self) -> None:
         """
-        The connection ends; C{connectionLost} follows.
+        Do nothing: C{connectionLost} follows.
         """
 
 
@@ -369,8 +371,8 @@ class ConnectionFactory(Factory):
 
     @ivar dialect: the protocol, an L{IDialect<txconnpool.wire.IDialect>}.
     @ivar commands: the commands of the dialect, which are counted separately.
-    @ivar requestTimeout: seconds a request may take.
-    @ivar slow: logs requests that take long, or C{None}.
+    @ivar requestTimeout: the maximum number of seconds until the reply to a request is complete.
+    @ivar slow: logs slow requests, or C{None}.
     @ivar connectionPool: set by the pool.
     """
 
@@ -399,7 +401,7 @@ class ConnectionFactory(Factory):
 
     def violated(self, connection: Connection) -> None:
         """
-        Count a connection that is closed because its bytes did not match what it owes.
+        Count a connection that is closed because its bytes did not match the requests in flight.
         """
         self.connectionPool.counters.violations += 1
         connection.record.server.traffic.violations += 1
