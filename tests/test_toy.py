@@ -287,6 +287,21 @@ class PinningTests(ToyCase):
             self.reactor.advance(2)
             self.turns()
 
+    def test_lastNeed(self) -> None:
+        """
+        A client that watches and locks keeps its connection until both have ended, in either order.
+        """
+        client, other = self.client(), self.client()
+        self.ask(client, b"watch a", b"lock", b"unlock")
+        self.ask(other, b"add a 1", b"add a 1")
+        self.assertEqual(client.take(), b"4:!a 1,4:!a 2,")
+        self.ask(client, b"lock", b"unwatch")
+        self.assertEqual(self.locked().count(True), 1)
+        self.ask(other, b"add a 1")
+        self.assertEqual(client.take(), b"")
+        self.ask(client, b"unlock")
+        self.assertEqual(self.locked().count(True), 0)
+
     def test_pushed(self) -> None:
         """
         Frames that the server sends without a request are forwarded to the client that has the connection, between its

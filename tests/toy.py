@@ -75,13 +75,14 @@ _BY_NAME = {command.name.encode(): command for command in COMMANDS}
 
 class ToyRequestReader:
     """
-    Finds the requests of one client. Its state is whether the client has a connection of its own.
+    Finds the requests of one client. Its state is whether the client has a connection of its own, and why.
     """
 
     pinned = False
 
     def __init__(self, refused: set[Command]) -> None:
         self._refused = refused
+        self._needs: set[Command] = set()  # the commands because of which it has one
 
     def read(self, data: bytes, pos: int, room: int) -> Frame:
         """
@@ -108,7 +109,11 @@ class ToyRequestReader:
         """
         Unset C{pinned} after the C{unlock} or C{unwatch} that ends the last C{lock} or C{watch}.
         """
-        self.pinned = command not in (UNLOCK, UNWATCH)
+        if command in (LOCK, WATCH):
+            self._needs.add(command)
+        elif command in (UNLOCK, UNWATCH):
+            self._needs.discard(LOCK if command is UNLOCK else WATCH)
+        self.pinned = bool(self._needs)
 
 
 class ToyReplyReader:
