@@ -29,13 +29,21 @@ class Certificate:
     @ivar certificate: the path of the certificate.
     """
 
-    def __init__(self, directory: Path, name: str, signer: Certificate | None = None, authority: bool = False) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        name: str,
+        signer: Certificate | None = None,
+        authority: bool = False,
+        named: bool = True,
+    ) -> None:
         """
         Make a key and a certificate for it.
 
         @param name: the name or the address of the host; the files have this name too.
         @param signer: the certificate authority; the certificate is self-signed if not given.
         @param authority: whether the certificate may sign others.
+        @param named: whether the certificate has a C{subjectAltName}; if not, it is for no host.
         """
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -46,14 +54,15 @@ class Certificate:
             alternative: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(name))
         except ValueError:
             alternative = x509.DNSName(name)
-        made = (
+        builder = (
             x509.CertificateBuilder(issuer._name, self._name, self._key.public_key(), self.serial)
             .not_valid_before(now - timedelta(hours=1))
             .not_valid_after(now + timedelta(hours=1))
-            .add_extension(x509.SubjectAlternativeName([alternative]), False)
             .add_extension(x509.BasicConstraints(authority, None), True)
-            .sign(issuer._key, hashes.SHA256())
         )
+        if named:
+            builder = builder.add_extension(x509.SubjectAlternativeName([alternative]), False)
+        made = builder.sign(issuer._key, hashes.SHA256())
         self.key = directory / f"{name}.key"
         self.certificate = directory / f"{name}.pem"
         self.key.write_bytes(self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))

@@ -36,7 +36,6 @@ class SyntaxTests(SynchronousTestCase):
             "tcp:127.0.0.1:11211",
             "unix:/run/x",
             "memory:",
-            "ssl:h:1:certKey=/nonexistent/c:privateKey=/nonexistent/k:caCertsDir=/nonexistent:hostname=h:timeout=3",
             "tls:h:1",
             "TLS:h:1:3",
             r"tls:\:\:1:port=1:bindAddress=127.0.0.1:trustRoots=/nonexistent\:x",
@@ -56,9 +55,9 @@ class SyntaxTests(SynchronousTestCase):
             ("tls:h:1:bogus=1", "unexpected keyword argument 'bogus'"),
             ("tls:h:1:endpoint=smtp", "Unknown endpoint type"),
             ("tls:h:1:\\", "a backslash at the end"),
-            ("ssl:h", "missing 1 required positional argument: 'port'"),
-            ("ssl:h:1:bogus=1", "unexpected keyword argument 'bogus'"),
-            ("ssl:h:1:trustRoots=x", "unexpected keyword argument 'trustRoots'"),
+            ("ssl:h:1:hostname=h", "ssl: does not verify servers; expected tls:HOST:PORT"),
+            ("SSL:h:1", "ssl: does not verify servers; expected tls:HOST:PORT"),
+            ("tls:h:1:endpoint=ssl\\:h\\:1", "ssl: does not verify servers; expected tls:HOST:PORT"),
         ):
             self.assertWrong(checkClient, description, words)
 
@@ -111,7 +110,7 @@ class SyntaxTests(SynchronousTestCase):
             raise AssertionError(f"opened {args}")
 
         with mock.patch.object(builtins, "open", refuse), mock.patch.object(os, "listdir", refuse):
-            for description in ("tcp:h:1", "unix:/x", "tls:h:1:trustRoots=/x", "ssl:h:1:caCertsDir=/x:certKey=/y"):
+            for description in ("tcp:h:1", "unix:/x", "tls:h:1:trustRoots=/x"):
                 checkClient(description)
             for description in ("tcp:1", "unix:/x", "ssl:1:privateKey=/x:caCertsDir=/y", "tls:/x"):
                 checkServer(description)

@@ -77,7 +77,6 @@ class WordsTests(TLSTestCase):
         text = f"no certificate in the .pem files of {empty}"
         self.assertError(self.server(f"caCertsDir={quoted(empty)}"), text)
         self.assertError(f"tls:x:1:trustRoots={quoted(empty)}", text, server=False)
-        self.assertError(f"ssl:x:1:caCertsDir={quoted(empty)}", text, server=False)
 
     def test_broken(self) -> None:
         """

@@ -14,8 +14,9 @@ from twisted.internet.endpoints import clientFromString
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from zope.interface import implementer
 
+from txconnpool.net.identity import connectVerified
 from txconnpool.net.reactorproxy import ReactorProxy
-from txconnpool.net.syntax import ARGUMENT, checkClient
+from txconnpool.net.syntax import ARGUMENT, checkClient, hostOf
 from txconnpool.net.tls import DIRECTORIES, FILES, authorities, explained, usesTLS
 
 
@@ -63,6 +64,7 @@ class TLSClientEndpoint:
         @raise ValueError: the string is wrong; Twisted raises C{TypeError} and others too.
         """
         checkClient(description)
+        self._host = hostOf(description)
         self._reactor = reactor
         self._description = description
         self._endpoint: IStreamClientEndpoint | None = None
@@ -83,13 +85,12 @@ class TLSClientEndpoint:
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """
-        Connect to the server.
+        Connect to the server. Its certificate must be for the host of the endpoint string.
 
-        @return: fires with the protocol; fails with L{CannotUse<txconnpool.net.tls.CannotUse>} too.
+        @return: fires with the protocol after the handshake; fails with L{CannotUse<txconnpool.net.tls.CannotUse>} too.
         """
         try:
             endpoint = self.read() if self._endpoint is None else self._endpoint
         except Exception:
             return fail()
-        connecting: Deferred[IProtocol] = endpoint.connect(protocolFactory)
-        return connecting
+        return connectVerified(endpoint, self._host, protocolFactory)

@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import TypeVar
 
 from twisted.internet.endpoints import clientFromString, serverFromString
 
 from txconnpool.net.reactorproxy import ReactorProxy
+
+T = TypeVar("T")
 
 #: A pattern for one argument of an endpoint string, with C{%} for its name. Colons and backslashes in the value have a
 #: backslash before them.
@@ -33,7 +36,7 @@ def checkClient(description: str) -> None:
         _check(_tlsClient, description)
         return
     if kind == "ssl":
-        description = "tcp" + re.sub(ARGUMENT % "(?:certKey|privateKey|caCertsDir|hostname)", "", description[3:])
+        raise ValueError("ssl: does not verify servers; expected tls:HOST:PORT, with trustRoots=DIRECTORY if needed")
     clientFromString(ReactorProxy(), description)
 
 
@@ -59,7 +62,16 @@ def checkServer(description: str) -> None:
                 raise
 
 
-def _check(parser: Callable[..., None], description: str) -> None:
+def hostOf(description: str) -> str:
+    """
+    @param description: a C{tls:} client endpoint string.
+
+    @return: the host for which the certificate of the server must be.
+    """
+    return _check(_tlsClient, description)
+
+
+def _check(parser: Callable[..., T], description: str) -> T:
     """
     Call a function with the arguments of an endpoint string, as Twisted calls its parsers.
     """
@@ -73,7 +85,7 @@ def _check(parser: Callable[..., None], description: str) -> None:
             named[_unescaped(first)] = _unescaped(value)
         else:
             positional.append(_unescaped(first))
-    parser(*positional[1:], **named)
+    return parser(*positional[1:], **named)
 
 
 def _unescaped(text: str) -> str:
@@ -120,8 +132,9 @@ def _tlsClient(
     privateKey: str = "",
     trustRoots: str = "",
     endpoint: str = "",
-) -> None:
+) -> str:
     int(port)
     int(timeout)
     if endpoint:
         checkClient(endpoint)
+    return host

@@ -78,7 +78,8 @@ def tlsProblem(error: BaseException) -> str | None:
     """
     package = type(error).__module__.partition(".")[0]
     if package == "service_identity":
-        return "TLS: the certificate is for another host"
+        named = type(error).__name__ != "CertificateError"
+        return f"TLS: the certificate is for {'another host' if named else 'no host: it has no subjectAltName'}"
     return f"TLS: {opensslReason(error)}" if package == "OpenSSL" else None
 
 
