@@ -41,7 +41,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "config.settings",
         "config.credentials",
     ),
-    "routing": ("errors", "interfaces", "metrics", "wire", "pool"),
+    "routing.hashing": (),
+    "routing": ("errors", "interfaces", "metrics", "wire", "pool", "routing.hashing"),
     "operate": (
         "",
         "errors",
@@ -64,7 +65,16 @@ ROOMS: dict[str, tuple[str, ...]] = {
 }
 
 #: Modules that make decisions without I/O. They never import Twisted, not even through another module.
-PURE = ("errors", "metrics", "wire", "wire.memcache", "wire.dialects", "pool.decisions")
+PURE = (
+    "errors",
+    "metrics",
+    "wire",
+    "wire.memcache",
+    "wire.dialects",
+    "pool.decisions",
+    "routing.hashing",
+    "routing.distribution",
+)
 
 
 @cache

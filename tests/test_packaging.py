@@ -92,6 +92,7 @@ class PackagingTests(SynchronousTestCase):
         expected = {
             *sources("txconnpool"),
             *sources("tests"),
+            *sources("tests", "*.json"),
             *sources("conf", "connpool.*"),
             *("LICENSE", "CHANGES.rst", "README.rst", "txconnpool/README.rst"),
             *("setup.cfg", "pyproject.toml", "MANIFEST.in"),
