@@ -18,6 +18,7 @@ from twisted.protocols.basic import NetstringReceiver
 
 from txconnpool.errors import WireError
 from txconnpool.wire import ANSWER, BROADCAST, CLOSE, MORE, PIN, Command, Frame, Login
+from txconnpool.wire.effects import ADMINISTERS, DELETES, HARMLESS, READS, WRITES, Permissions
 
 _HEAD = re.compile(rb"(0|[1-9][0-9]{0,5}):").match
 
@@ -67,8 +68,19 @@ class ToyCommand(Command):
         return first
 
 
-_NAMES = ("get", "add", "reset", "lock", "unlock", "watch", "unwatch")
-COMMANDS = tuple(ToyCommand(name, index, idempotent=name == "get") for index, name in enumerate(_NAMES))
+_EFFECTS = {
+    "get": READS,
+    "add": WRITES,
+    "reset": DELETES | ADMINISTERS,
+    "lock": HARMLESS,
+    "unlock": HARMLESS,
+    "watch": READS,
+    "unwatch": HARMLESS,
+}
+COMMANDS = tuple(
+    ToyCommand(name, index, idempotent=name == "get", effects=effects)
+    for index, (name, effects) in enumerate(_EFFECTS.items())
+)
 GET, ADD, RESET, LOCK, UNLOCK, WATCH, UNWATCH = COMMANDS
 _BY_NAME = {command.name.encode(): command for command in COMMANDS}
 
@@ -167,9 +179,11 @@ class Toy:
         """
         Refuse the commands that are denied, or not allowed. Frames have at most 999,999 bytes anyway.
         """
-        names = denied if allowed is None else denied | (_BY_NAME.keys() - allowed)
+        permissions = Permissions({name: command.effects for name, command in _BY_NAME.items()}, denied, allowed)
         self.refused.clear()
-        self.refused.update(_BY_NAME[name] for name in names & _BY_NAME.keys())
+        self.refused.update(
+            command for name, command in _BY_NAME.items() if not permissions.permits(name, command.effects)
+        )
 
     def requestReader(self) -> ToyRequestReader:
         """

@@ -31,6 +31,7 @@ class DialectsTests(SynchronousTestCase):
         Each dialect knows its commands. Those that are never forwarded are not among them.
         """
         for name, command, refused in (("memcache", b"get", b"watch"),):
-            self.assertIn(command, DIALECTS[name].commandNames)
+            self.assertIn(command, DIALECTS[name].ordinary)
             self.assertIn(refused, DIALECTS[name].refused)
-            self.assertFalse(DIALECTS[name].commandNames & DIALECTS[name].refused)
+            self.assertFalse(DIALECTS[name].ordinary.keys() & DIALECTS[name].refused)
+            self.assertEqual(DIALECTS[name].ordinary.keys(), DIALECTS[name].possible.keys())

@@ -22,6 +22,7 @@ from txconnpool.net.endpoints import checkClientFiles
 from txconnpool.net.listening import checkServerFiles
 from txconnpool.net.syntax import checkClient, checkServer
 from txconnpool.wire.dialects import DIALECTS
+from txconnpool.wire.effects import EFFECTS
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ _LINE = 1 << 16
 _UNREAD_HARD = 64 << 20
 _COMMANDS = Words(
     "command",
-    (word.decode() for each in DIALECTS.values() for word in each.commandNames),
+    (word.decode() for word in EFFECTS.union(*(each.ordinary for each in DIALECTS.values()))),
     (word.decode() for each in DIALECTS.values() for word in each.refused),
     "is about a server or a connection, and both are shared here: it is never passed on",
 )
@@ -128,10 +129,17 @@ class PoolSettings:
         "Servers and clients",
     )
     allowCommands: tuple[str, ...] | None = option(
-        None, _COMMANDS, "the only commands that clients may use; the default is all", "Servers and clients"
+        None,
+        _COMMANDS,
+        "the only commands that clients may use, by name or by effect: @read, @write, @delete, @admin; the default is "
+        "all",
+        "Servers and clients",
     )
     denyCommands: tuple[str, ...] = option(
-        (), _COMMANDS, "the commands that clients may not use, such as flush_all", "Servers and clients"
+        (),
+        _COMMANDS,
+        "the commands that clients may not use, by name or by effect, such as flush_all or @write",
+        "Servers and clients",
     )
 
     poolSize: int = option(

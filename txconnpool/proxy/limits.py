@@ -13,8 +13,8 @@ from txconnpool.proxy.flow import SessionLimits
 
 def dialectLimits(settings: PoolSettings) -> tuple[int, frozenset[bytes], frozenset[bytes] | None]:
     """
-    @return: the arguments of a dialect: the maximum size of a value in bytes, the commands that are rejected, and the
-        only commands that are accepted (C{None}: all).
+    @return: the arguments of a dialect: the maximum size of a value in bytes, the commands and effects that are
+        refused, and the only ones that are accepted (C{None}: all).
     """
     denied, allowed = settings.denyCommands, settings.allowCommands
     return (

@@ -71,12 +71,13 @@ class Command:
     @ivar keepsRequest: whether the connection keeps the request until its reply is complete, because the request may be
         sent again, or because the reply is compared with it.
     @ivar isLookup: whether the request reads keys, so that its replies count as hits and misses.
+    @ivar effects: what every request of this kind does, see L{txconnpool.wire.effects}. A request may do more.
     @ivar matchWhole: a fast path for the most common reply, or C{None}. It is called with bytes, a position and the
         request (or C{None}), and returns the end of a complete reply to a single request, or 0 if the L{IReplyReader}
         must read the reply.
     """
 
-    __slots__ = ("idempotent", "index", "isLookup", "keepsRequest", "matchWhole", "name")
+    __slots__ = ("effects", "idempotent", "index", "isLookup", "keepsRequest", "matchWhole", "name")
 
     def __init__(
         self,
@@ -87,6 +88,7 @@ class Command:
         keepsRequest: bool = False,
         isLookup: bool = False,
         matchWhole: Callable[[bytes, int, Any], int] | None = None,
+        effects: frozenset[bytes] = frozenset(),
     ) -> None:
         self.name = name
         self.index = index
@@ -94,6 +96,7 @@ class Command:
         self.keepsRequest = keepsRequest or idempotent
         self.isLookup = isLookup
         self.matchWhole = matchWhole
+        self.effects = effects
 
     def key(self, request: bytes) -> bytes:
         """
@@ -285,8 +288,9 @@ class IDialect(Protocol):
         Set which requests are accepted from now on, from existing clients too.
 
         @param maxItemSize: the largest value, in bytes.
-        @param denied: the names of commands that are refused.
-        @param allowed: the names of the only commands that are accepted; C{None}: all.
+        @param denied: names of commands, and words for effects, that are refused, see
+            L{txconnpool.wire.effects.Permissions}.
+        @param allowed: the only ones that are accepted; C{None}: all.
         """
 
     def error(self, kind: str, text: str) -> bytes:

@@ -6,11 +6,13 @@ The protocols that a pool can use, by name. No other module outside of the diale
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from txconnpool.wire.memcache.dialect import COMMAND_NAMES, REFUSED, Memcache
+from txconnpool.wire.effects import Effects
+from txconnpool.wire.memcache.dialect import REFUSED, Memcache
+from txconnpool.wire.memcache.effects import ORDINARY, POSSIBLE
 
 
 @dataclass(frozen=True)
@@ -19,17 +21,19 @@ class Dialect:
     The properties of a dialect that are needed before a pool uses it.
 
     @ivar make: creates the L{IDialect<txconnpool.wire.IDialect>} of a pool. The arguments are those of
-        L{Memcache<txconnpool.wire.memcache.dialect.Memcache>}: the maximum size of a value in bytes, the commands that
-        are rejected, and the only commands that are accepted (C{None}: all).
-    @ivar commandNames: the names of all its commands.
+        L{Memcache<txconnpool.wire.memcache.dialect.Memcache>}: the maximum size of a value in bytes, the commands and
+        effects that are refused, and the only ones that are accepted (C{None}: all).
+    @ivar ordinary: the effects that each of its commands has without flags, by the name of the command.
+    @ivar possible: the effects that each of its commands can have.
     @ivar refused: the names of other commands of the protocol, which are never forwarded because they act on a server
         or a connection.
     """
 
     make: Callable[[int, frozenset[bytes], frozenset[bytes] | None], Any]
-    commandNames: frozenset[bytes]
+    ordinary: Mapping[bytes, Effects]
+    possible: Mapping[bytes, Effects]
     refused: frozenset[bytes]
 
 
 #: All dialects, by the value of the setting C{protocol}.
-DIALECTS: Final[dict[str, Dialect]] = {"memcache": Dialect(Memcache, COMMAND_NAMES, REFUSED)}
+DIALECTS: Final[dict[str, Dialect]] = {"memcache": Dialect(Memcache, ORDINARY, POSSIBLE, REFUSED)}

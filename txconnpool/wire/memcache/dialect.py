@@ -18,7 +18,6 @@ from txconnpool.wire.memcache.matching import REPLY_LINE_MAX
 from txconnpool.wire.memcache.replies import COMMANDS, STATS, VERSION
 from txconnpool.wire.memcache.replyreader import ReplyReader
 from txconnpool.wire.memcache.requestreader import (
-    COMMAND_NAMES,
     REFUSED,
     REQUEST_LINE_MAX,
     RETRIEVAL_LINE_MAX,
@@ -27,7 +26,6 @@ from txconnpool.wire.memcache.requestreader import (
 
 __all__ = [
     "COMMANDS",
-    "COMMAND_NAMES",
     "REFUSED",
     "REPLY_LINE_MAX",
     "REQUEST_LINE_MAX",
@@ -69,8 +67,9 @@ class Memcache:
         Set which requests are forwarded from now on, for existing clients too.
 
         @param maxItemSize: the maximum size of a value, in bytes.
-        @param denied: commands that are rejected with C{CLIENT_ERROR ... not allowed}.
-        @param allowed: the only commands that are not rejected; C{None} for all.
+        @param denied: names of commands, and words for effects, that are refused with C{CLIENT_ERROR ... not allowed},
+            see L{txconnpool.wire.effects.Permissions}.
+        @param allowed: the only ones that are not refused; C{None} for all.
         """
         self._reader.limit(maxItemSize, denied, allowed)
 

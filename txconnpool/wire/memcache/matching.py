@@ -90,6 +90,7 @@ class MemcacheCommand(Command):
         multiKey: bool = False,
         keyAt: int = 0,
         word: bytes = b"",
+        effects: frozenset[bytes] = frozenset(),
     ) -> None:
         # Replies to requests with several keys, and hidden replies, need more than matchWhole does.
         plain = hidden is None and not multiKey
@@ -100,6 +101,7 @@ class MemcacheCommand(Command):
             keepsRequest=keysOf is not None,
             isLookup=isLookup,
             matchWhole=_wholeMatcher(first, ending, keyAt, isLookup) if plain else None,
+            effects=effects,
         )
         self.first = first
         self.after = after
@@ -118,6 +120,7 @@ class MemcacheCommand(Command):
         idempotent: bool | None = None,
         hidden: Matcher | None = None,
         multiKey: bool = False,
+        effects: frozenset[bytes] | None = None,
     ) -> MemcacheCommand:
         """
         @return: the same command with other properties. It has the same index, so both are counted together.
@@ -136,6 +139,7 @@ class MemcacheCommand(Command):
             self.multiKey or multiKey,
             self.keyAt,
             self.word,
+            self.effects if effects is None else effects,
         )
 
     def silent(self) -> MemcacheCommand:

@@ -29,6 +29,7 @@ from collections.abc import Callable
 from typing import Final
 
 from txconnpool.errors import WireError
+from txconnpool.wire.effects import ADMINISTERS, DELETES, HARMLESS, READS, WRITES, Effects
 from txconnpool.wire.memcache.matching import Matcher, MemcacheCommand
 
 # The class does not exclude line ends, which makes the search for the end of the key three times as fast. A reply of
@@ -66,6 +67,7 @@ def _command(
     name: str,
     *first: bytes,
     error: bytes,
+    effects: Effects,
     after: Matcher = _NOTHING,
     ending: bytes = b"\r\nEND\r\n",
     read: bool = False,
@@ -79,7 +81,7 @@ def _command(
     """
     command = MemcacheCommand(
         name, len(_commands), read, _matcher(*first), after, ending, _matcher(error), None, asked, isLookup,
-        keyAt=keyAt, word=word,
+        keyAt=keyAt, word=word, effects=effects,
     )  # fmt: skip
     _commands.append(command)
     return command
@@ -98,6 +100,7 @@ def _withValue(command: MemcacheCommand, *first: bytes) -> MemcacheCommand:
         b"\r\n",
         command.errors,
         isLookup=command.isLookup,
+        effects=command.effects,
     )
 
 
@@ -120,7 +123,9 @@ def _asked(start: int, others: int) -> Callable[[bytes], list[bytes]]:
     return asked
 
 
-def _values(name: str, cas: bytes = b"", read: bool = True, others: int = 0) -> MemcacheCommand:
+def _values(
+    name: str, cas: bytes = b"", read: bool = True, others: int = 0, effects: Effects = READS
+) -> MemcacheCommand:
     """
     Create the command of a retrieval. Its reply is any number of values, then C{END}.
 
@@ -130,40 +135,42 @@ def _values(name: str, cas: bytes = b"", read: bool = True, others: int = 0) -> 
     after = _matcher(rb"\r\n(?:END\r\n|" + value + rb")")
     start = len(name) + 1
     return _command(
-        name, value, rb"END\r\n", error=_LINE_ERROR, after=after, read=read, asked=_asked(start, others), isLookup=True,
-        keyAt=start, word=_WORD,
+        name, value, rb"END\r\n", error=_LINE_ERROR, effects=effects, after=after, read=read,
+        asked=_asked(start, others), isLookup=True, keyAt=start, word=_WORD,
     )  # fmt: skip
 
 
 _CAS: Final = rb" [0-9]{1,20}"
 GET: Final = _values("get")
 GETS: Final = _values("gets", _CAS)
-GAT: Final = _values("gat", read=False, others=1)
-GATS: Final = _values("gats", _CAS, read=False, others=1)
+GAT: Final = _values("gat", read=False, others=1, effects=READS | WRITES)
+GATS: Final = _values("gats", _CAS, read=False, others=1, effects=READS | WRITES)
 
-SET: Final = _command("set", rb"STORED\r\n", rb"NOT_STORED\r\n", error=_ERROR)
-ADD: Final = _command("add", rb"(?:NOT_)?STORED\r\n", error=_ERROR)
-REPLACE: Final = _command("replace", rb"(?:NOT_)?STORED\r\n", error=_ERROR)
-APPEND: Final = _command("append", rb"(?:NOT_)?STORED\r\n", error=_ERROR)
-PREPEND: Final = _command("prepend", rb"(?:NOT_)?STORED\r\n", error=_ERROR)
-CAS: Final = _command("cas", rb"STORED\r\n", rb"EXISTS\r\n", rb"NOT_FOUND\r\n", rb"NOT_STORED\r\n", error=_ERROR)
+SET: Final = _command("set", rb"STORED\r\n", rb"NOT_STORED\r\n", error=_ERROR, effects=WRITES)
+ADD: Final = _command("add", rb"(?:NOT_)?STORED\r\n", error=_ERROR, effects=WRITES)
+REPLACE: Final = _command("replace", rb"(?:NOT_)?STORED\r\n", error=_ERROR, effects=WRITES)
+APPEND: Final = _command("append", rb"(?:NOT_)?STORED\r\n", error=_ERROR, effects=WRITES)
+PREPEND: Final = _command("prepend", rb"(?:NOT_)?STORED\r\n", error=_ERROR, effects=WRITES)
+CAS: Final = _command(
+    "cas", rb"STORED\r\n", rb"EXISTS\r\n", rb"NOT_FOUND\r\n", rb"NOT_STORED\r\n", error=_ERROR, effects=WRITES
+)
 
 # The number may be padded with spaces (protocol.txt, "Increment/Decrement").
-INCR: Final = _command("incr", rb"[0-9]{1,20} *\r\n", rb"NOT_FOUND\r\n", error=_LINE_ERROR)
-DECR: Final = _command("decr", rb"[0-9]{1,20} *\r\n", rb"NOT_FOUND\r\n", error=_LINE_ERROR)
-DELETE: Final = _command("delete", rb"DELETED\r\n", rb"NOT_FOUND\r\n", error=_LINE_ERROR)
-TOUCH: Final = _command("touch", rb"TOUCHED\r\n", rb"NOT_FOUND\r\n", error=_LINE_ERROR)
+INCR: Final = _command("incr", rb"[0-9]{1,20} *\r\n", rb"NOT_FOUND\r\n", error=_LINE_ERROR, effects=WRITES)
+DECR: Final = _command("decr", rb"[0-9]{1,20} *\r\n", rb"NOT_FOUND\r\n", error=_LINE_ERROR, effects=WRITES)
+DELETE: Final = _command("delete", rb"DELETED\r\n", rb"NOT_FOUND\r\n", error=_LINE_ERROR, effects=DELETES)
+TOUCH: Final = _command("touch", rb"TOUCHED\r\n", rb"NOT_FOUND\r\n", error=_LINE_ERROR, effects=WRITES)
 
-FLUSH_ALL: Final = _command("flush_all", rb"OK\r\n", error=_LINE_ERROR)
-VERBOSITY: Final = _command("verbosity", rb"OK\r\n", error=_LINE_ERROR)
+FLUSH_ALL: Final = _command("flush_all", rb"OK\r\n", error=_LINE_ERROR, effects=DELETES | ADMINISTERS)
+VERBOSITY: Final = _command("verbosity", rb"OK\r\n", error=_LINE_ERROR, effects=ADMINISTERS)
 # A login, which has the form of a set, see txconnpool.wire.memcache.auth.
-AUTH: Final = _command("auth", rb"STORED\r\n", error=_LINE_ERROR)
-VERSION: Final = _command("version", rb"VERSION [^\r\n]*\r\n", error=_LINE_ERROR, read=True)
+AUTH: Final = _command("auth", rb"STORED\r\n", error=_LINE_ERROR, effects=HARMLESS)
+VERSION: Final = _command("version", rb"VERSION [^\r\n]*\r\n", error=_LINE_ERROR, effects=HARMLESS, read=True)
 
 # Each line is matched as an empty body, so that `after` begins with its line end.
 _STATISTIC: Final = rb"(?:STAT|ITEM|PREFIX)() [^\r\n]*()(?=\r\n)"
 STATS: Final = _command(
-    "stats", _STATISTIC, rb"END\r\n", rb"RESET\r\n", rb"OK\r\n", error=_LINE_ERROR,
+    "stats", _STATISTIC, rb"END\r\n", rb"RESET\r\n", rb"OK\r\n", error=_LINE_ERROR, effects=ADMINISTERS,
     after=_matcher(rb"\r\n(?:END\r\n|" + _STATISTIC + rb")"), read=True,
 )  # fmt: skip
 
@@ -174,23 +181,23 @@ _BODY: Final = rb"VA ()" + _LENGTH + _FLAGS
 # The reply to a hit is VA if the request has the flag v, else HD. HD is matched as an empty body too, so that EN is the
 # only reply to mg without a body, and counts as a miss.
 _MG: Final = _command(
-    "mg", rb"HD()(?: [^\n]*)?()(?=\r\n)", rb"EN" + _FLAGS, error=_LINE_ERROR, after=_LINE_END, ending=b"\r\n",
-    read=True, isLookup=True,
+    "mg", rb"HD()(?: [^\n]*)?()(?=\r\n)", rb"EN" + _FLAGS, error=_LINE_ERROR, effects=READS, after=_LINE_END,
+    ending=b"\r\n", read=True, isLookup=True,
 )  # fmt: skip
 _MG_VALUE: Final = _withValue(_MG, _BODY, rb"EN" + _FLAGS)
-MS: Final = _command("ms", rb"(?:HD|NS|EX|NF)" + _FLAGS, error=_ERROR + rb"|" + _MS_ERROR)
-MD: Final = _command("md", rb"(?:HD|NF|EX|NS)" + _FLAGS, error=_LINE_ERROR)
-_MA: Final = _command("ma", rb"(?:HD|NF|EX|NS)" + _FLAGS, error=_LINE_ERROR)
+MS: Final = _command("ms", rb"(?:HD|NS|EX|NF)" + _FLAGS, error=_ERROR + rb"|" + _MS_ERROR, effects=WRITES)
+MD: Final = _command("md", rb"(?:HD|NF|EX|NS)" + _FLAGS, error=_LINE_ERROR, effects=DELETES)
+_MA: Final = _command("ma", rb"(?:HD|NF|EX|NS)" + _FLAGS, error=_LINE_ERROR, effects=WRITES)
 _MA_VALUE: Final = _withValue(_MA, _BODY, rb"(?:NF|EX|NS)" + _FLAGS)
-MN: Final = _command("mn", rb"MN\r\n", error=_LINE_ERROR, read=True)
-ME: Final = _command("me", rb"ME [^\n]*\r\n", rb"EN\r\n", error=_LINE_ERROR, read=True)
+MN: Final = _command("mn", rb"MN\r\n", error=_LINE_ERROR, effects=HARMLESS, read=True)
+ME: Final = _command("me", rb"ME [^\n]*\r\n", rb"EN\r\n", error=_LINE_ERROR, effects=READS, read=True)
 
 #: The command of C{mg} by whether it asks for the value and whether it may write.
 MG: Final = {
     (False, False): _MG,
     (True, False): _MG_VALUE,
-    (False, True): _MG.variant(idempotent=False),
-    (True, True): _MG_VALUE.variant(idempotent=False),
+    (False, True): _MG.variant(idempotent=False, effects=READS | WRITES),
+    (True, True): _MG_VALUE.variant(idempotent=False, effects=READS | WRITES),
 }
 
 #: The command of C{ma} by whether it asks for the value.

@@ -13,12 +13,16 @@ same result.
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Callable
 from typing import Final
 
-from txconnpool.wire import ANSWER, BROADCAST, CLOSE, MORE, REPLACE, SPLIT, STATISTICS, Command, Frame
+from txconnpool.wire import ANSWER, CLOSE, MORE, Command, Frame
+from txconnpool.wire.effects import DELETES, READS, WRITES, Permissions
 from txconnpool.wire.memcache import classic, meta, replies
 from txconnpool.wire.memcache.classic import ERROR, KEY_MAX, PART_KEYS
-from txconnpool.wire.memcache.matching import EVERYTHING, MemcacheCommand
+from txconnpool.wire.memcache.effects import ORDINARY, permitted
+from txconnpool.wire.memcache.matching import Matcher
 from txconnpool.wire.memcache.replies import GET, GETS, MG, SET, SEVERAL, SILENT
 
 #: The maximum length of a request line without its end, in bytes, except for get and gets. memcached closes a
@@ -45,18 +49,23 @@ _LINE_TOO_LONG: Final = b"CLIENT_ERROR line too long\r\n"
 
 _CHECKS: Final = classic.CHECKS | meta.CHECKS
 
-#: The names of all supported commands.
-COMMAND_NAMES: Final = frozenset(_CHECKS)
-
 # The most common requests. A key is one range of bytes here, which is the fastest to match. Keys with control
-# characters, which memcached allows, are left to the full check, and so are numbers with more digits than usual.
-_COMMON: Final = re.compile(
-    rb"get KEY\r\n(?:(get )KEY\r\n(?:get KEY\r\n){0,MORE}|)"
-    rb"|get ([^ \r\n][^\n]{2,2000})\r\n"
-    rb"|set KEY [0-9]{1,9} -?1?[0-9]{1,9} (0|[1-9][0-9]{0,8})(?:\r\n| (noreply)\r\n)"
-    rb"|(delete KEY|(?:incr|decr|touch) KEY [0-9]{1,9})(?:\r\n| (noreply)\r\n)"
-    rb"|(gets) KEY\r\n"
-    rb"|mg KEY((?: [cfhklstuv])+)\r\n".replace(b"KEY", rb"[!-\xff]{1,250}").replace(b"MORE", b"%d" % (RUN_MAX - 2))
+# characters, which memcached allows, are left to the full check, and so are numbers with more digits than usual. Each
+# pattern has the commands that it matches, and all effects that they may have in this form.
+_COMMON: Final = (
+    ((b"get",), READS, rb"get KEY\r\n(?:(get )KEY\r\n(?:get KEY\r\n){0,MORE}|)|get ([^ \r\n][^\n]{2,2000})\r\n"),
+    (
+        (b"set",),
+        WRITES | DELETES,
+        rb"set KEY [0-9]{1,9} -?1?[0-9]{1,9} (0|[1-9][0-9]{0,8})(?:\r\n| (noreply)\r\n)",
+    ),
+    (
+        (b"delete", b"incr", b"decr", b"touch"),
+        WRITES | DELETES,
+        rb"(delete KEY|(?:incr|decr|touch) KEY [0-9]{1,9})(?:\r\n| (noreply)\r\n)",
+    ),
+    ((b"gets",), READS, rb"(gets) KEY\r\n"),
+    ((b"mg",), READS, rb"mg KEY((?: [cfhklstuv])+)\r\n"),
 )
 
 # The numbers of the groups in this pattern. The last group of a match identifies the kind of request; a single get has
@@ -67,7 +76,20 @@ _GET_SEVERAL: Final = SEVERAL[GET]
 _LINES: Final = {
     command.name.encode()[:4]: command for command in (replies.DELETE, replies.INCR, replies.DECR, replies.TOUCH)
 }
-_COMMON_WORDS: Final = frozenset(b"get set delete incr decr touch gets mg".split())
+
+
+def _commonMatcher(permissions: Permissions) -> Matcher:
+    """
+    @return: matches the most common requests. It matches no request that may be refused: that is left to the full
+        check.
+    """
+    patterns = []
+    for names, effects, pattern in _COMMON:
+        accepted = all(permissions.permits(name, effects) for name in names)
+        # The groups of a pattern that never matches are counted too.
+        patterns.append(pattern if accepted else rb"(?!)(?:%b)" % pattern)
+    common = b"|".join(patterns).replace(b"KEY", rb"[!-\xff]{1,250}").replace(b"MORE", b"%d" % (RUN_MAX - 2))
+    return re.compile(common).match
 
 
 class RequestReader:
@@ -83,10 +105,14 @@ class RequestReader:
         maxItemSize: int = 1 << 20,
         denied: frozenset[bytes] = frozenset(),
         allowed: frozenset[bytes] | None = None,
+        now: Callable[[], float] = time.time,
     ) -> None:
         """
-        The parameters are those of L{Memcache.limit<txconnpool.wire.memcache.dialect.Memcache.limit>}.
+        The other parameters are those of L{Memcache.limit<txconnpool.wire.memcache.dialect.Memcache.limit>}.
+
+        @param now: returns the time in seconds since the epoch. An expiry time before it is a deletion.
         """
+        self._now = now
         self.limit(maxItemSize, denied, allowed)
 
     def limit(self, maxItemSize: int, denied: frozenset[bytes], allowed: frozenset[bytes] | None) -> None:
@@ -94,8 +120,8 @@ class RequestReader:
         Set which requests are forwarded, see L{Memcache.limit<txconnpool.wire.memcache.dialect.Memcache.limit>}.
         """
         self._maxItemSize = maxItemSize
-        self._denied = denied if allowed is None else denied | (COMMAND_NAMES - allowed)
-        self._common = _COMMON.match if self._denied.isdisjoint(_COMMON_WORDS) else re.compile(b"(?!)").match
+        self._permissions = Permissions(ORDINARY, denied, allowed)
+        self._common = _commonMatcher(self._permissions)
 
     def read(self, data: bytes, pos: int, room: int) -> Frame:
         """
@@ -176,8 +202,8 @@ class RequestReader:
         if check is None:
             return _refuse(words, stop)
         frame = check(words, data, pos, stop, self._maxItemSize)
-        if words[0] in self._denied:
-            return _deny(words[0], frame)
+        if self._permissions.restricted:
+            return permitted(words, frame, self._permissions, self._now())
         return frame
 
 
@@ -218,21 +244,3 @@ def _refuse(words: list[bytes], stop: int) -> Frame:
     if words[-1].startswith(b"HTTP/"):
         return CLOSE, stop, 0, b""
     return ANSWER, stop, 0, ERROR
-
-
-def _deny(word: bytes, frame: Frame) -> Frame:
-    """
-    @return: the frame of a valid request whose command is not allowed.
-    """
-    command, end, _, payload = frame
-    if command is BROADCAST:
-        command = payload[0]
-    if isinstance(command, MemcacheCommand):
-        silent = command.hidden is EVERYTHING
-    elif command is REPLACE:
-        silent = not payload[2]
-    elif command is STATISTICS or command is SPLIT:
-        silent = False
-    else:
-        return frame
-    return ANSWER, end, 0, b"" if silent else b"CLIENT_ERROR " + word + b" not allowed\r\n"

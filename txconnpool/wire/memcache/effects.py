@@ -1,0 +1,101 @@
+# -*- test-case-name: tests.wire.memcache.test_effects -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+The effects of memcached's requests, and the refusal of those that are not permitted.
+
+The commands have effects of their own (L{txconnpool.wire.memcache.replies}). C{mg} writes if it has a flag that does. A
+request that makes a value expire at once deletes it: C{touch KEY -1} is a C{delete} under another name.
+
+What memcached does at every read is no write: it moves the item to the front of its queue, and gives the first client
+that reads a stale item the task to store it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from txconnpool.wire import ANSWER, BROADCAST, REPLACE, SPLIT, STATISTICS, Frame
+from txconnpool.wire.effects import DELETES, HARMLESS, WRITES, Effects, Permissions
+from txconnpool.wire.memcache.matching import EVERYTHING, MemcacheCommand
+from txconnpool.wire.memcache.replies import AUTH, COMMANDS
+
+#: A larger expiry time is a UNIX time, not a number of seconds from now (C{memcached.c}, C{REALTIME_MAXDELTA}).
+_RELATIVE_MAX: Final = 30 * 24 * 3600
+
+#: The position of the expiry time among the words of a request.
+_EXPIRY: Final = {
+    **dict.fromkeys((b"set", b"add", b"replace", b"append", b"prepend", b"cas"), 3),
+    b"touch": 2,
+    b"gat": 1,
+    b"gats": 1,
+}
+
+#: The position of the first flag among the words of a request that may set an expiry time with the flag C{T}.
+_FLAGS: Final = {b"mg": 2, b"ms": 3, b"ma": 2}
+
+_T: Final = ord("T")
+
+#: The effects of each command without flags, and with an expiry time in the future.
+ORDINARY: Final[Mapping[bytes, Effects]] = {
+    **{command.name.encode(): command.effects for command in COMMANDS if command is not AUTH},
+    b"quit": HARMLESS,
+}
+
+#: The effects that each command can have.
+POSSIBLE: Final[Mapping[bytes, Effects]] = {
+    name: effects | (WRITES | DELETES if name in _EXPIRY or name in _FLAGS else HARMLESS)
+    for name, effects in ORDINARY.items()
+}
+
+
+def _expiry(words: list[bytes]) -> int:
+    """
+    @param words: the words of a valid request.
+
+    @return: the expiry time that the request sets; 0 if it sets none.
+    """
+    at = _EXPIRY.get(words[0])
+    if at is not None:
+        return int(words[at])
+    first = _FLAGS.get(words[0])
+    if first is not None:
+        for flag in words[first:]:
+            if flag[0] == _T:
+                return int(flag[1:])
+    return 0
+
+
+def permitted(words: list[bytes], frame: Frame, permissions: Permissions, now: float) -> Frame:
+    """
+    Refuse a request that is not permitted.
+
+    A value that is too large is rejected in any case. Then memcached deletes the old value, and so does the frame, but
+    not for a client that may not delete.
+
+    @param words: the words of a request line.
+    @param frame: the frame of the request.
+    @param now: the time, in seconds since the epoch.
+
+    @return: the frame, or that of a refusal.
+    """
+    what, end, _, payload = frame
+    name = words[0]
+    if what is BROADCAST or what is SPLIT:
+        what = payload[0]
+    if isinstance(what, MemcacheCommand):
+        silent = what.hidden is EVERYTHING
+        effects = what.effects
+    elif what is REPLACE or what is STATISTICS:
+        silent = what is REPLACE and not payload[2]
+        effects = ORDINARY[name]
+    else:
+        return frame  # an answer of the proxy, or an incomplete request
+    expiry = _expiry(words)
+    if expiry < 0 or _RELATIVE_MAX < expiry <= now:
+        effects |= DELETES
+    if not permissions.permits(name, effects):
+        return ANSWER, end, 0, b"" if silent else b"CLIENT_ERROR " + name + b" not allowed\r\n"
+    if what is REPLACE and not permissions.permits(name, effects | DELETES):
+        return ANSWER, end, 0, payload[2]
+    return frame
