@@ -10,7 +10,7 @@ import os
 import re
 import signal
 import sys
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -165,6 +165,23 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual(
             self.ends("--check-config", "-s", "x"),
             ("command line: pool-size = 'x': expected a whole number from 1 to 65535", ""),
+        )
+
+    def test_warnings(self) -> None:
+        """
+        C{--check-config} prints warnings on the standard error output; the configuration is right nevertheless.
+        """
+        errors = StringIO()
+        with redirect_stderr(errors):
+            self.assertEqual(
+                self.ends("--check-config", "--deny-commands", "get gets gat gats mg"), (0, "configuration ok\n")
+            )
+        self.assertEqual(
+            errors.getvalue(),
+            "warning: pool 'default': deny-commands: gat gats get gets mg are denied, but clients can read with me; "
+            "@read denies that for all commands\n"
+            "warning: pool 'default': deny-commands: gat gats are denied, but clients can write with add append cas "
+            "decr incr ma ms prepend replace set touch; @write denies that for all commands\n",
         )
 
     def test_version(self) -> None:

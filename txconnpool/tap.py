@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -22,6 +23,7 @@ from txconnpool.config.ini import load
 from txconnpool.config.kinds import nearest
 from txconnpool.config.options import Option
 from txconnpool.config.settings import OPTIONS, ConfigError
+from txconnpool.config.warnings import warningsOf
 from txconnpool.net.clock import steady
 from txconnpool.operate.command import CommandService
 from txconnpool.operate.console.commands import Target
@@ -127,6 +129,8 @@ class Options(usage.Options):
             except ValueError as error:
                 raise SystemExit(f"log-format = {form!r}: {error}") from None
         if self["check-config"]:
+            for line in warningsOf(self["settings"]):
+                print(f"warning: {line}", file=sys.stderr)
             print("configuration ok")
             raise SystemExit(0)
 

@@ -7,6 +7,7 @@ how the services apply a change.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
@@ -64,6 +65,25 @@ class ChangeableTests(SynchronousTestCase):
         lines = ["drain-timeout 5 -> 1"]
         self.assertEqual((self.successResultOf(changed), [event["line"] for event in logs]), (lines, lines))
         self.assertEqual(self.service.settings.drainTimeout, 1.0)
+
+    def test_warnings(self) -> None:
+        """
+        Warnings about the settings are logged at the start, and those that are new at a change.
+        """
+        denied = replace(A, denyCommands=("delete",))
+        warned = []
+        for change in (denied, denied, replace(A, denyCommands=("delete", "@delete"))):
+            with capturedLogs() as logs:
+                self.successResultOf(self.service.change(partial(replace, pools=(change,))))
+            warned.append([event["log_level"].name for event in logs if "caution" in event])
+        self.assertEqual(warned, [["warn"], [], []])
+        service = Example()
+        service.settings = Settings(pools=(denied,))
+        with capturedLogs() as logs:
+            service.readFiles()
+            service.readFiles()
+        (event,) = logs
+        self.assertIn("pool 'a': deny-commands: delete is denied, but clients can delete with", event["caution"])
 
     def test_quiet(self) -> None:
         """

@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from txconnpool.config.changes import Address, CannotChange, Plan, plan
 from txconnpool.config.files import checkFiles, fingerprints
 from txconnpool.config.settings import Settings
+from txconnpool.config.warnings import warningsOf
 from txconnpool.net.listening import describeListenError
 
 _log = Logger("txconnpool.settings")
@@ -48,9 +49,11 @@ class Changeable:
 
     def _useFiles(self) -> None:
         """
-        Read and check the files, and use what is in them.
+        Read and check the files, and use what is in them. Log warnings about the settings.
         """
         checkFiles(self.settings)
+        for line in warningsOf(self.settings):
+            _log.warn("{caution}", caution=line)
 
     def change(self, make: Callable[[Settings], Settings], quiet: bool = False) -> Deferred[list[str]]:
         """
@@ -71,15 +74,19 @@ class Changeable:
         change = plan(self.settings, make(self.settings), list(self._listening()))
         # Also when no setting differs: a file that one of them names may have changed, such as a list of passwords.
         await self._apply(change)
-        self.settings = change.settings
+        known, self.settings = warningsOf(self.settings), change.settings
         before, self._fingerprints = self._fingerprints, dict(fingerprints(self.settings))
         lines = [
             *change.changes,
             *(f"{what}: new" for what, found in self._fingerprints.items() if before.get(what, found) != found),
             *(f"{line}: needs a restart" for line in change.restarts),
         ]
-        for line in [] if quiet else lines:
-            _log.info("{line}", line=line)
+        if not quiet:
+            for line in lines:
+                _log.info("{line}", line=line)
+            for line in warningsOf(self.settings):
+                if line not in known:
+                    _log.warn("{caution}", caution=line)
         return lines
 
     def _listening(self) -> Iterable[Address]:
