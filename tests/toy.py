@@ -235,7 +235,7 @@ class Toy:
         """
         return netstring(b"-no statistics")
 
-    def serverStatistics(self, words: tuple[bytes, ...]) -> tuple[Command, bytes] | None:
+    def serverStatistics(self, words: tuple[bytes, ...], addresses: bool) -> tuple[Command, bytes] | None:
         """
         Not called: the toy protocol has no statistics.
         """

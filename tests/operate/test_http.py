@@ -414,13 +414,29 @@ class ReplyTests(ServiceTestCase):
 
     def test_parts(self) -> None:
         """
-        C{stats servers}, C{stats sessions} and C{stats settings} have their items.
+        C{stats servers} and C{stats settings} have their items.
         """
         self.start()
         self.assertEqual(self.items(b"stats servers\r\n")[b"1:name"], b"memory:")
-        self.assertEqual(self.items(b"stats sessions\r\n")[b"2:address"], b"192.0.2.1:4321")
         settings = self.items(b"stats settings\r\n")
         self.assertEqual((settings[b"listen"], settings[b"stats"]), (b"tcp:1", STATS.encode()))
+
+    def test_addresses(self) -> None:
+        """
+        The addresses of other clients are in the statistics only if the settings allow it.
+        """
+        self.start()
+        client = self.client()
+        words = b"SERVER_ERROR stats sessions needs stats-addresses = yes\r\n"
+        self.assertEqual(self.ask(client, b"stats sessions\r\n"), words)
+        refused = self.ask(client, b"stats upstream conns\r\n")
+        self.assertTrue(refused.startswith(b"SERVER_ERROR"), refused)
+        allowed = replace(self.service.settings, pools=(replace(POOL, statsAddresses="yes"),))
+        changed = self.service.change(lambda old: allowed)
+        self.turns()
+        self.successResultOf(changed)
+        self.assertEqual(self.items(b"stats sessions\r\n")[b"1:address"], b"192.0.2.1:4321")
+        self.assertNotEqual(self.ask(client, b"stats upstream conns\r\n"), refused)
 
     def test_upstream(self) -> None:
         """

@@ -262,7 +262,8 @@ class ChangeTests(SynchronousTestCase):
         harness.ask(client, b"get a\r\n")
         new = replace(
             A, poolSize=8, minPoolSize=2, pipelineDepth=5, idleTimeout=50.0, maxLifetime=60.0, connectTimeout=3.0,
-            waitTimeout=4.0, requestTimeout=6.0, maxClients=7, maxWaiting=9, maxItemSize=2048, maxInFlight=11,
+            waitTimeout=4.0, requestTimeout=6.0, maxClients=7, maxClientsPerAddress=2,
+            loginTimeout=5.0, statsAddresses="yes", maxWaiting=9, maxItemSize=2048, maxInFlight=11,
             sessionBacklog=2048, sessionUnreadSoft=1024, denyCommands=("touch",),
         )  # fmt: skip
         with capturedLogs() as logs:
@@ -281,7 +282,10 @@ class ChangeTests(SynchronousTestCase):
                 "pool a: connect-timeout 1 -> 3",
                 "pool a: wait-timeout 1 -> 4",
                 "pool a: request-timeout 2 -> 6",
+                "pool a: login-timeout 10 -> 5",
                 "pool a: max-clients 10000 -> 7",
+                "pool a: max-clients-per-address 0 -> 2",
+                "pool a: stats-addresses no -> yes",
                 "pool a: max-waiting 10000 -> 9",
                 "pool a: max-item-size 1m -> 2k",
                 "pool a: max-in-flight 256 -> 11",
@@ -297,7 +301,7 @@ class ChangeTests(SynchronousTestCase):
              limits.maxLifetime),
             (8, 2, 5, 9, 4.0, 50.0, 60.0),
         )  # fmt: skip
-        self.assertEqual(sessions, SessionLimits(7, 11, 2048, 1024, A.sessionUnreadHard))
+        self.assertEqual(sessions, SessionLimits(7, 2, 5.0, True, 11, 2048, 1024, A.sessionUnreadHard))
         self.assertEqual(proxy.connectionFactory.requestTimeout, 6.0)
         self.assertEqual((harness.service.buffered.limit, proxy.drainTimeout), (1 << 20, 2.0))
         self.assertIn(b"too large", harness.ask(client, b"set a 0 0 3000\r\n" + bytes(3000) + b"\r\n"))

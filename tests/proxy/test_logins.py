@@ -38,11 +38,11 @@ class LoginTests(SessionTestCase):
         """
         Before the login every request gets an error, and nothing is sent to a server.
         """
-        stage = self.gated()
         for request, _ in EXCHANGES:
+            stage = self.gated()
             reply = stage.ask(stage.client(), request)
             self.assertIn(reply, (self.UNAUTHENTICATED, b"CLIENT_ERROR bad authentication token format\r\n"), request)
-        self.assertEqual(stage.line.asked, [])
+            self.assertEqual(stage.line.asked, [])
 
     @covers("30")
     def test_admitted(self) -> None:

@@ -229,7 +229,7 @@ class ListenTests(TLSTestCase):
         One client above C{max-clients} gets the error over TLS too. One that does not even start a handshake is closed
         soon.
         """
-        proxy = self.proxy("--max-clients", "1")
+        proxy = self.proxy("--max-clients", "1", "--login-timeout", "1")
         # The connection that checked whether the proxy accepts may still be open.
         until(lambda: self.ask(self.client(), b"get a\r\n", b"\r\n") == b"END\r\n", what="room for one")
         self.assertEqual(self.client().recv(100), b"ERROR Too many open connections\r\n")

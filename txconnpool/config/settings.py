@@ -169,6 +169,12 @@ class PoolSettings:
     requestTimeout: float = option(
         2.0, Seconds(0.001, _DAY), "how long a server may take to reply to a request", "Timeouts"
     )
+    loginTimeout: float = option(
+        10.0,
+        Seconds(0.001, _DAY),
+        "how long a client may take for its TLS handshake and its login",
+        "Timeouts",
+    )
     slowRequest: float = option(
         0.0, Seconds(0.001, _DAY, "none"), "log requests that take longer than this; 0 = none", "Timeouts"
     )
@@ -178,6 +184,19 @@ class PoolSettings:
         10000,
         Whole(1, 1000000),
         "the maximum number of clients; one more is answered `ERROR Too many open connections` and closed",
+        "Clients",
+    )
+    maxClientsPerAddress: int = option(
+        0,
+        Whole(0, 1000000),
+        "the maximum number of clients from one address, in each worker; 0 = no limit; clients of UNIX sockets have "
+        "none",
+        "Clients",
+    )
+    statsAddresses: str = option(
+        "no",
+        Choice("yes", "no"),
+        "whether clients may see the addresses of other clients, with `stats sessions` and `stats upstream conns`",
         "Clients",
     )
     maxWaiting: int = option(

@@ -153,6 +153,8 @@ class ProxyService(MultiService, Changeable):
         if words == (b"servers",):
             return maybeDeferred(self.fullSnapshot).addCallback(perServer, name)
         if words == (b"sessions",):
+            if proxy.settings.statsAddresses == "no":
+                raise NoStatistics("stats sessions needs stats-addresses = yes")
             return perSession(proxy.sessions.sessions)
         if words == (b"settings",):
             return settingsInForce(proxy.settings, self.settings)

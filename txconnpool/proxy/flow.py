@@ -25,6 +25,9 @@ class SessionLimits:
     The limits of the sessions of a pool.
 
     @ivar maxClients: the maximum number of sessions.
+    @ivar maxPerAddress: the maximum number of clients from one address; 0: no limit.
+    @ivar loginTimeout: the seconds in which a client has to complete its TLS handshake and its login.
+    @ivar statsAddresses: whether clients may see the addresses of other clients in statistics.
     @ivar maxInFlight: the maximum number of requests in flight of one session.
     @ivar backlog: the number of bytes of requests that are kept while a session cannot forward them (because it waits
         for a connection, or has too many requests in flight). Above it, reading from the client is paused. A single
@@ -34,6 +37,9 @@ class SessionLimits:
     """
 
     maxClients: int = 10000
+    maxPerAddress: int = 0
+    loginTimeout: float = 10.0
+    statsAddresses: bool = False
     maxInFlight: int = 256
     backlog: int = 1 << 16
     unreadSoft: int = 1 << 18

@@ -49,6 +49,9 @@ def sessionLimits(settings: PoolSettings) -> SessionLimits:
     """
     return SessionLimits(
         maxClients=settings.maxClients,
+        maxPerAddress=settings.maxClientsPerAddress,
+        loginTimeout=settings.loginTimeout,
+        statsAddresses=settings.statsAddresses == "yes",
         maxInFlight=settings.maxInFlight,
         backlog=settings.sessionBacklog,
         unreadSoft=settings.sessionUnreadSoft,

@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.internet.protocol import Factory, Protocol
 
 from txconnpool.net.listening import Listener, withBacklog
+from txconnpool.net.tls import usesTLS
 from txconnpool.proxy.sessions import SessionFactory
 
 
@@ -31,14 +32,18 @@ class ClientListener(Factory):
     endpoint: Listener | None = None
     port: IListeningPort
 
-    def __init__(self, sessions: SessionFactory) -> None:
+    def __init__(self, sessions: SessionFactory, description: str) -> None:
+        """
+        @param description: the endpoint string of the address.
+        """
         self.sessions = sessions
+        self._secure = usesTLS(description)
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         """
-        @return: the session of a new client, or a protocol that refuses the client.
+        @return: the protocol of a new client.
         """
-        return self.sessions.buildProtocol(addr)
+        return self.sessions.buildProtocol(addr, self._secure)
 
     def logPrefix(self) -> str:
         """

@@ -1,14 +1,34 @@
 # -*- test-case-name: tests.proxy.test_logins -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-The logins of clients.
+The logins of clients, and the delays after failed ones.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from hmac import compare_digest
 
+from twisted.logger import Logger
+
 from txconnpool.wire import Login
+
+_log = Logger("txconnpool.proxy")
+
+#: The number of failed logins of an address that cost no time.
+FREE = 3
+
+#: The delay of the next login in seconds: the first, which doubles with each further failure, and the longest.
+DELAY, DELAY_MAX = 0.1, 2.0
+
+#: Seconds after the last failed login of an address until its failures are forgotten.
+FORGET = 60.0
+
+#: The number of addresses whose failures are remembered.
+ADDRESSES = 10000
+
+#: Failed logins are logged at most once in so many seconds.
+PERIOD = 10.0
 
 
 class LoginGate:
@@ -41,3 +61,47 @@ class LoginGate:
                 known |= compare_digest(login[0], user) & compare_digest(login[1], password)
         self.failures += not known
         return known
+
+
+class Penalties:
+    """
+    The addresses from which logins have failed: each further login waits longer, whether it is valid or not.
+    """
+
+    def __init__(self, pool: str, seconds: Callable[[], float]) -> None:
+        """
+        @param pool: the name of the pool, for the log.
+        @param seconds: returns the time.
+        """
+        self._pool = pool
+        self._seconds = seconds
+        self._failures: dict[str | None, tuple[int, float]] = {}  # the latest last
+        self._unlogged = 0
+        self._logged: float | None = None
+
+    def delay(self, host: str | None) -> float:
+        """
+        @param host: the address of a client.
+
+        @return: the seconds that its next login has to wait.
+        """
+        failures, last = self._failures.get(host, (0, 0.0))
+        if failures < FREE or self._seconds() - last >= FORGET:
+            return 0.0
+        return min(DELAY_MAX, DELAY * 2.0 ** min(failures - FREE, 16))
+
+    def add(self, host: str | None) -> None:
+        """
+        Count a failed login, and log it if none was logged in the last L{PERIOD}.
+        """
+        now = self._seconds()
+        failures, last = self._failures.pop(host, (0, 0.0))
+        self._failures[host] = (failures + 1 if now - last < FORGET else 1, now)
+        if len(self._failures) > ADDRESSES:
+            del self._failures[next(iter(self._failures))]
+        self._unlogged += 1
+        if self._logged is None or now - self._logged >= PERIOD:
+            _log.warn("{pool}: {count} failed logins, the last from {address}",
+                      pool=self._pool, count=self._unlogged, address=host or "unix")  # fmt: skip
+            self._logged = now
+            self._unlogged = 0

@@ -152,7 +152,7 @@ class PoolProxy(Service):
 
         @return: fires with the new member of L{listeners}; fails as the endpoint does.
         """
-        listener = ClientListener(self.sessions)
+        listener = ClientListener(self.sessions, description)
 
         def opened(port: IListeningPort) -> ClientListener:
             listener.port = port

@@ -32,7 +32,7 @@ class RequestSender(OrderedReplies):
 
     def __init__(self, factory: Any) -> None:
         super().__init__(factory)
-        self._reader = factory.newReader()
+        self._reader = factory.dialect.requestReader()
         self._blocked = False  # whether it waits for a connection, or never sends anything again
         self._refusable = 0  # how many of the kept bytes were there when the wait began
 

@@ -15,7 +15,7 @@ from txconnpool.errors import PoolError
 from txconnpool.proxy.compound import SplitReply
 from txconnpool.proxy.replies import LaterReply, QueuedRequest
 from txconnpool.proxy.sending import RequestSender
-from txconnpool.wire import ADMIT, ANSWER, BROADCAST, CLOSE, MORE, PIN, REPLACE, SPLIT, STATISTICS
+from txconnpool.wire import ANSWER, BROADCAST, CLOSE, MORE, PIN, REPLACE, SPLIT, STATISTICS
 
 #: An incomplete line is read again when a line end has arrived, or this many more bytes.
 LOOK = 1 << 12
@@ -26,16 +26,22 @@ class Session(RequestSender):
     The session of one client.
 
     @ivar number: identifies the session on the console and in statistics.
+    @ivar host: see L{__init__}.
     """
+
+    host: str | None = None
 
     _swallow = 0  # the number of bytes of a request that will be dropped when they arrive
     _late = b""  # the reply to write after that
 
-    def __init__(self, factory: Any) -> None:
+    def __init__(self, factory: Any, host: str | None = None) -> None:
         """
         @param factory: the L{SessionFactory<txconnpool.proxy.sessions.SessionFactory>}.
+        @param host: the address with which C{factory} counts the client, or C{None}.
         """
         super().__init__(factory)
+        if host is not None:
+            self.host = host
         self.number = next(factory.numbers)
         self._read = self._reader.read
         self._kept: list[bytes] = []  # bytes of requests that could not be forwarded yet
@@ -43,6 +49,17 @@ class Session(RequestSender):
         self._line = False  # whether they are also read again when a line end arrives
 
     # -- Requests
+
+    def admitted(self, reply: bytes, data: bytes) -> None:
+        """
+        The client has logged in.
+
+        @param reply: the reply to the login.
+        @param data: the bytes that have arrived after the login.
+        """
+        self.answer(reply)
+        if data:
+            self.dataReceived(data)
 
     def dataReceived(self, data: bytes) -> None:
         """
@@ -179,10 +196,6 @@ class Session(RequestSender):
         @return: whether it was carried out; if not, the request is read again later.
         """
         factory = self.factory
-        if action is ADMIT:
-            self._reader = factory.dialect.requestReader()
-            self._read = self._reader.read
-            action = ANSWER
         if action is REPLACE:
             command, request, payload = payload
             self.enqueue(QueuedRequest(self, command, 1, request))

@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 from txconnpool.errors import PoolError
 from txconnpool.metrics import ClientCounters
 from txconnpool.pool.slow import SlowLog
+from txconnpool.proxy.admission import Admission, PendingClient
 from txconnpool.proxy.broadcast import askAll, broadcast
 from txconnpool.proxy.flow import SessionLimits
 from txconnpool.proxy.logins import LoginGate
@@ -83,6 +84,11 @@ class _Refused(Protocol):
         # A TLS client may never take part in closing the connection, and no limit counts it.
         self._tooLate = self._reactor.callLater(FAREWELL, self.transport.abortConnection)
 
+    def admitted(self, reply: bytes, data: bytes) -> None:
+        """
+        Drop the reply to a login: the client got the reason instead.
+        """
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._tooLate.active():
             self._tooLate.cancel()
@@ -101,8 +107,10 @@ class SessionFactory(Factory):
     @ivar slow: logs slow requests, or C{None}.
     @ivar full: whether the next client is refused regardless of the limits here, because the parent process counts the
         clients of all workers.
-    @ivar ended: if not C{None}, called whenever a session has ended.
+    @ivar counted: if not C{None}, called whenever the number of sessions may have changed.
     @ivar gate: the logins of the clients.
+    @ivar admission: the clients that have no session yet.
+    @ivar hosts: the number of clients from each address, with and without a session.
     """
 
     noisy = False
@@ -141,8 +149,10 @@ class SessionFactory(Factory):
         self.counters = ClientCounters()
         self.slow: SlowLog | None = None
         self.full = False
-        self.ended: Callable[[], object] | None = None
+        self.counted: Callable[[], object] | None = None
         self.gate = LoginGate()
+        self.admission = Admission(self)
+        self.hosts: dict[str, int] = {}
         self._short = False  # whether file descriptors are scarce
         self._empty: list[Deferred[None]] = []
 
@@ -153,9 +163,28 @@ class SessionFactory(Factory):
         """
         return sum(len(pool.servers) for pool in self.router.pools) <= 1
 
-    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+    def buildProtocol(self, addr: IAddress | None, secure: bool = False) -> Protocol:
         """
-        @return: a new session, or a protocol that refuses the client.
+        @param secure: whether the client has to complete a TLS handshake.
+
+        @return: the protocol of a new client: a session, or a protocol that refuses the client, or one that waits for
+            the handshake and the login.
+        """
+        host: str | None = getattr(addr, "host", None)
+        if self._isRefused(host):
+            self.refused += 1
+            return _Refused(self.dialect.tooManyClients, self.reactor)
+        if secure or self.gate.accepted is not None:
+            protocol: Protocol = PendingClient(self.admission, host, secure)
+        else:
+            protocol = self.admit(host)
+        if host is not None and not isinstance(protocol, _Refused):
+            self.hosts[host] = self.hosts.get(host, 0) + 1
+        return protocol
+
+    def _isRefused(self, host: str | None) -> bool:
+        """
+        Decide whether a new client is refused, whatever it sends.
         """
         short = scarce()
         if short is not self._short:
@@ -163,24 +192,38 @@ class SessionFactory(Factory):
             _log.warn("{pool}: {what}", pool=self.name, what=(
                 "clients are refused: the process may open no more files" if short else "clients are accepted again"
             ))  # fmt: skip
-        if short or self.full or len(self.sessions) >= self.limits.maxClients:
+        if short:
+            self.admission.evict()
+        most = self.limits.maxPerAddress
+        return short or self.full or (most > 0 and host is not None and self.hosts.get(host, 0) >= most)
+
+    def admit(self, host: str | None = None) -> Protocol:
+        """
+        @param host: the address to pass to L{left} when the session ends, or C{None}.
+
+        @return: a new session, or a protocol that refuses the client because there are too many.
+        """
+        if len(self.sessions) >= self.limits.maxClients:
             self.refused += 1
             return _Refused(self.dialect.tooManyClients, self.reactor)
         self.accepted += 1
-        return Session(self)
+        return Session(self, host)
 
-    def newReader(self) -> Any:
+    def left(self, host: str | None) -> None:
         """
-        @return: the request reader of a new client, see L{IRequestReader<txconnpool.wire.IRequestReader>}.
+        A client has left.
         """
-        gate, dialect = self.gate, self.dialect
-        return dialect.requestReader() if gate.accepted is None else dialect.loginReader(gate.check)
+        if host is not None:
+            self.hosts[host] -= 1
+            if not self.hosts[host]:
+                del self.hosts[host]
 
     def limit(self, limits: SessionLimits) -> None:
         """
         Apply other limits, also to existing sessions. Sessions beyond C{maxClients} are not closed.
         """
         self.limits = limits
+        self.admission.limit(limits.loginTimeout)
         for session in list(self.sessions):
             session.limit(limits)
 
@@ -213,7 +256,7 @@ class SessionFactory(Factory):
         return items.addCallback(self.dialect.statistics)
 
     def _servers(self, words: tuple[bytes, ...]) -> Deferred[bytes]:
-        asked = self.dialect.serverStatistics(words[1:])
+        asked = self.dialect.serverStatistics(words[1:], self.limits.statsAddresses)
         if asked is None:
             raise NoStatistics("these statistics of a server are not for its clients")
         return askAll(self.router, self.dialect, *asked).addCallback(self.dialect.joinStatistics)
@@ -236,7 +279,8 @@ class SessionFactory(Factory):
         """
         for session in list(self.sessions):
             session.end()
-        if not self.sessions:
+        self.admission.close()
+        if not (self.sessions or self.admission.clients):
             return succeed(None)
         empty: Deferred[None] = Deferred()
         self._empty.append(empty)
@@ -244,8 +288,9 @@ class SessionFactory(Factory):
 
     def abort(self) -> None:
         """
-        Close every session at once.
+        Close every session at once, and every client that has none yet.
         """
+        self.admission.close()
         for session in list(self.sessions):
             session.drop()
 
@@ -254,9 +299,16 @@ class SessionFactory(Factory):
         Handle the end of a session.
         """
         self.sessions.discard(session)
-        if self.ended is not None:
-            self.ended()
-        if not self.sessions:
+        self.left(session.host)
+        self.changed()
+
+    def changed(self) -> None:
+        """
+        A session has begun or ended, or a client has left before it had one.
+        """
+        if self.counted is not None:
+            self.counted()
+        if not (self.sessions or self.admission.clients):
             waiting, self._empty = self._empty, []
             for empty in waiting:
                 empty.callback(None)

@@ -318,9 +318,10 @@ class IDialect(Protocol):
         @return: the reply to a request for statistics that do not exist.
         """
 
-    def serverStatistics(self, words: tuple[bytes, ...]) -> tuple[Command, bytes] | None:
+    def serverStatistics(self, words: tuple[bytes, ...], addresses: bool) -> tuple[Command, bytes] | None:
         """
         @param words: the arguments of a client's request.
+        @param addresses: whether clients may see the addresses of other clients.
 
         @return: the command and the bytes of a request for a server's own statistics; C{None} if clients may not use
             these arguments.

@@ -130,6 +130,10 @@ POOL_OWN: Final = (
               alias="total_connections"),
     Statistic("sessions_refused", "counter", "clients refused because there were too many",
               lambda of: of.sessions.refused, alias="rejected_connections"),
+    Statistic("sessions_pending", "gauge", "clients that have not completed their TLS handshake or login",
+              lambda of: len(of.sessions.admission.clients)),
+    Statistic("sessions_expired", "counter", "clients closed because they took longer than `login-timeout` for that, "
+              "or were too many", lambda of: of.sessions.admission.expired),
     Statistic("logins", "counter", "attempts of clients to log in (`listen-auth`)",
               lambda of: of.sessions.gate.attempts, alias="auth_cmds"),
     Statistic("login_failures", "counter", "attempts that failed", lambda of: of.sessions.gate.failures,

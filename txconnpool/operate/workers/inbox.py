@@ -146,7 +146,7 @@ class Inbox:
             return
         client.setblocking(False)
         port: Any = listener.port
-        listener.sessions.ended = self.countClosed
+        listener.sessions.counted = self.countClosed
         listener.sessions.full = not accepted
         try:
             client.getpeername()
@@ -161,7 +161,7 @@ class Inbox:
 
     def countClosed(self) -> None:
         """
-        Count the clients that have been closed, in a moment.
+        Count the clients that have no session, in a moment: they have been closed, or have not logged in yet.
         """
         if self._notifying is None:
             self._notifying = self._reactor.callLater(COLLECT, self._notify)

@@ -128,12 +128,12 @@ class Memcache:
         """
         return ERROR
 
-    def serverStatistics(self, words: tuple[bytes, ...]) -> tuple[Command, bytes] | None:
+    def serverStatistics(self, words: tuple[bytes, ...], addresses: bool) -> tuple[Command, bytes] | None:
         """
         @return: the command and the bytes of a request for a server's own statistics; C{None} for groups that would
-            change the server, or reveal other clients' keys.
+            change the server, or reveal other clients' keys or, unless C{addresses}, their addresses.
         """
-        if len(words) > 1 or not _HARMLESS.issuperset(words):
+        if len(words) > 1 or not _HARMLESS.issuperset(words) or (words == (b"conns",) and not addresses):
             return None
         return STATS, b" ".join((b"stats", *words)) + b"\r\n"
 
