@@ -42,7 +42,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "config.credentials",
     ),
     "routing.hashing": (),
-    "routing": ("errors", "interfaces", "metrics", "wire", "pool", "routing.hashing"),
+    "routing.distribution": ("routing.hashing",),
+    "routing": ("errors", "interfaces", "metrics", "wire", "pool", "routing.hashing", "routing.distribution"),
     "operate": (
         "",
         "errors",

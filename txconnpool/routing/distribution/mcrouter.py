@@ -1,0 +1,113 @@
+# -*- test-case-name: tests.routing.distribution.test_mcrouter -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+The hashes of mcrouter: C{Ch3} and C{WeightedCh3} (C{furc_hash} in C{mcrouter/lib/fbi/hash.c},
+C{mcrouter/lib/WeightedCh3HashFunc.cpp}). A server is identified by its position in the list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from txconnpool.routing.distribution.locators import Shares
+from txconnpool.routing.distribution.servers import Member
+from txconnpool.routing.distribution.wide import murmur64, spooky
+
+#: The seed of the bits of a key, and of the names of servers in the rendezvous hash.
+SEED = 4193360111
+
+#: How often mcrouter tries again before it takes what it has.
+_TRIES = 32
+
+#: How far the bits of a choice are apart.
+_SHIFT = 23
+
+_WEIGHT_SEED = 0xFACE2014
+
+
+def furc(key: bytes, count: int) -> int:
+    """
+    Choose a number below C{count}. If C{count} grows by 1, a key keeps its number or gets the new one.
+    """
+    if count <= 1:
+        return 0
+    block = bits = murmur64(key, SEED)
+    size = 64
+    depth = (count - 1).bit_length()
+    # All bits that a round can read.
+    at = depth
+    for _ in range(_TRIES):
+        end = at + depth * _SHIFT + 1
+        while size < end:
+            block = murmur64(block.to_bytes(8, "little"), SEED)
+            bits |= block << size
+            size += 64
+        while not bits >> at & 1:
+            depth -= 1
+            if depth == 0:
+                return 0
+            at = depth
+        at += _SHIFT
+        number = 1
+        for _ in range(depth - 1):
+            number = number << 1 | bits >> at & 1
+            at += _SHIFT
+        if number < count:
+            return number
+    return 0
+
+
+class Ch3:
+    """
+    C{Ch3}, the default of mcrouter.
+    """
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        """
+        @param members: all servers, in their order.
+        """
+        self._indexes = [member.index for member in members]
+
+    def locate(self, key: bytes) -> int:
+        """
+        @return: the index of the server of a key.
+        """
+        return self._indexes[furc(key, len(self._indexes))]
+
+    def shares(self) -> Shares:
+        """
+        @return: equal shares.
+        """
+        return dict.fromkeys(self._indexes, 1 / len(self._indexes))
+
+
+class WeightedCh3:
+    """
+    C{WeightedCh3}: a server of weight 0.5 refuses every second key, for which C{Ch3} then makes another choice.
+    """
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        """
+        @param members: all servers, in their order, with weights from 0 to 1.
+        """
+        self._indexes = [member.index for member in members]
+        self._limits = [int(member.weight * 0xFFFFFFFF) for member in members]
+
+    def locate(self, key: bytes) -> int:
+        """
+        @return: the index of the server of a key.
+        """
+        salted = key
+        for salt in range(_TRIES):
+            position = furc(salted, len(self._indexes))
+            if spooky(salted, _WEIGHT_SEED) < self._limits[position]:
+                break
+            # mcrouter appends the decimal number with its last digit first.
+            salted = key + (b"%d" % salt)[::-1]
+        return self._indexes[position]
+
+    def shares(self) -> Shares | None:
+        """
+        @return: C{None}. They are found by trying: if weights are small, not all keys find a server that accepts them.
+        """
+        return None
