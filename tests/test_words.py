@@ -64,13 +64,14 @@ class WordsTests(SynchronousTestCase):
 
     def test_elsewhere(self) -> None:
         """
-        Modules outside of memcached's rooms contain none of its words.
+        Modules outside of memcached's rooms contain none of its words, except that lines of HTTP end in the same way.
         """
         wrong = [
             f"{name or '__init__'}, line {line}: {word}"
             for name, tree in modules().items()
             if room(name) not in KNOWING
             for line, word in words(tree)
+            if not (name.startswith("operate.http.") and word == repr(b"\r\n"))
         ]
         self.assertEqual(wrong, [])
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txconnpool.config.kinds import Choice, Endpoint, Kind, Seconds, Size, Whole, Words
+from txconnpool.config.kinds import Choice, Endpoint, HostNames, Kind, Seconds, Size, Whole, Words
 from txconnpool.net.endpoints import checkClientFiles
 from txconnpool.net.listening import checkServerFiles
 from txconnpool.net.syntax import checkClient, checkServer
@@ -108,6 +108,20 @@ class KindTests(SynchronousTestCase):
         for value in ("red", ["red"], None, (1,)):
             self.assertRaises(ValueError, kind.checkValue, value)
 
+    def test_hostNames(self) -> None:
+        """
+        Names of hosts are separated by spaces or commas, and have no port.
+        """
+        kind = HostNames()
+        for text in ("a.example B-1", " a.example,  B-1 "):
+            check(kind, text)
+            self.assertEqual(kind.parse(text), ("a.example", "B-1"))
+        self.assertEqual((kind.parse(""), kind.show(("a", "b"))), ((), "a b"))
+        for text in ("a:80", "a..b", ".a", "http://a/", "[::1]", "*.a"):
+            self.assertWrong(kind, text, "expected names of hosts without a port")
+        for value in ("a", ["a"], None, (1,)):
+            self.assertRaises(ValueError, kind.checkValue, value)
+
     def test_endpoint(self) -> None:
         """
         All endpoint strings that Twisted accepts are right.
@@ -183,7 +197,7 @@ class KindTests(SynchronousTestCase):
         """
         Any text is a value or a C{ValueError}.
         """
-        kinds: list[Kind[Any]] = [Whole(0, 9), Size(0, 9), Seconds(0, 9), Choice("a"), CLIENT, SERVER]
+        kinds: list[Kind[Any]] = [Whole(0, 9), Size(0, 9), Seconds(0, 9), Choice("a"), HostNames(), CLIENT, SERVER]
         for kind in kinds:
             try:
                 check(kind, text)

@@ -22,6 +22,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.real.browser import Browser, missingBrowser
 from tests.real.servers import HOST, Memcached, Proxy, ask, connect, freePort, missing, until, which
+from txconnpool.operate.http.pages import FRESH
 
 
 class StatisticsTestCase(SynchronousTestCase):
@@ -71,10 +72,11 @@ class StatisticsTestCase(SynchronousTestCase):
 
     def send(self, *requests: bytes) -> None:
         """
-        Send requests to the proxy, each on a new connection.
+        Send requests to the proxy, each on a new connection, and wait until HTTP has their statistics.
         """
         for request in requests:
             ask(self.proxy.address, request, end=b"\r\n")
+        time.sleep(FRESH)
 
 
 class PrometheusTests(StatisticsTestCase):
@@ -272,8 +274,10 @@ class WorkersTests(StatisticsTestCase):
             self.assertEqual([client.stats()[b"cmd_get"] for client in (one, other)], [10, 10])
             self.assertEqual(one.stats()[b"pid"], other.stats()[b"pid"])
         before = self.counts()
-        os.kill(self.workers()[0], signal.SIGKILL)
-        until(lambda: len(self.workers()) == 2 and self.get("/healthz")[0] == 200, what="another worker")
+        killed = self.workers()[0]
+        os.kill(killed, signal.SIGKILL)
+        until(lambda: killed not in self.workers() and len(self.workers()) == 2, what="another worker")
+        until(lambda: self.get("/healthz")[0] == 200, what="a worker")
         self.assertGreaterEqual(self.counts(), before)
 
         def served() -> bool:

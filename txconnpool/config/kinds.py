@@ -241,6 +241,37 @@ class Words(Kind[tuple[str, ...]]):
         return " ".join(value)
 
 
+class HostNames(Kind[tuple[str, ...]]):
+    """
+    Any number of names of hosts, with spaces or commas between them.
+    """
+
+    metavar = "NAMES"
+    expected = "names of hosts without a port, such as proxy1.example.com"
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        """
+        Read the names.
+        """
+        return tuple(text.replace(",", " ").split())
+
+    def checkValue(self, value: tuple[str, ...]) -> None:
+        """
+        Check the characters of each name.
+        """
+        if not isinstance(value, tuple):
+            raise self.wrong()
+        for name in value:
+            if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", name)):
+                raise self.wrong()
+
+    def show(self, value: tuple[str, ...]) -> str:
+        """
+        Join the names with spaces.
+        """
+        return " ".join(value)
+
+
 class Endpoint(Kind[str]):
     """
     An endpoint string of Twisted.

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from txconnpool.config.credentials import Accounts, SecretFile
-from txconnpool.config.kinds import Choice, Endpoint, Seconds, Size, Whole, Words
+from txconnpool.config.kinds import Choice, Endpoint, HostNames, Seconds, Size, Whole, Words
 from txconnpool.config.options import Option, option, optionsOf
 from txconnpool.net.endpoints import checkClientFiles
 from txconnpool.net.listening import checkServerFiles
@@ -295,6 +295,14 @@ class Settings:
         _listening("tcp:PORT:interface=ADDRESS or unix:PATH"),
         "the address to serve statistics on over HTTP, as a server endpoint string: a status page, /metrics for "
         "Prometheus, /stats.json, /healthz",
+        "The process",
+        fixed=True,
+    )
+    statsHosts: tuple[str, ...] = option(
+        (),
+        HostNames(),
+        "the names of this host in URLs of stats, such as proxy1.example.com; IP addresses and localhost always work, "
+        "requests for other names are refused",
         "The process",
         fixed=True,
     )

@@ -32,21 +32,21 @@ from txconnpool.wire.dialects import DIALECTS
 _log = Logger("txconnpool.proxy")
 
 
-def statisticsService(description: str | None, source: Callable[[], Any], reactor: Any) -> Any:
+def statisticsService(settings: Settings, source: Callable[[], Any], reactor: Any) -> Any:
     """
     Make the service that serves statistics over HTTP.
 
-    @param description: the address to listen on, a server endpoint string; C{None}: no service.
+    @param settings: C{stats} is the address to listen on, a server endpoint string; C{None}: no service.
     @param source: returns a snapshot, or a Deferred that fires with one.
 
     @return: a L{txconnpool.operate.http.service.StatisticsService}, or C{None}.
     """
-    if description is None:
+    if settings.stats is None:
         return None
-    # This imports Twisted's web server, which takes time and memory.
+    # A process without statistics does not need these modules.
     from txconnpool.operate.http.service import StatisticsService
 
-    return StatisticsService(description, source, reactor)
+    return StatisticsService(settings.stats, source, reactor, settings.statsHosts)
 
 
 class ProxyService(MultiService, Changeable):
@@ -72,7 +72,7 @@ class ProxyService(MultiService, Changeable):
         if reactor is None:
             from twisted.internet import reactor
         self.fullSnapshot: Callable[[], Any] = self.snapshot
-        self.statistics = statisticsService(settings.stats, self.snapshot, reactor)
+        self.statistics = statisticsService(settings, self.snapshot, reactor)
         self._started = time.time()
         self._reactor = reactor
         self._listen = listen or listenOn(reactor)

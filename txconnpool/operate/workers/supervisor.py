@@ -51,7 +51,7 @@ class SupervisorService(Service, Changeable):
         if reactor is None:
             from twisted.internet import reactor
         self.workers = WorkerSet(reactor, self)
-        self.statistics = statisticsService(settings.stats, self.snapshot, reactor)
+        self.statistics = statisticsService(settings, self.snapshot, reactor)
         self._acceptors = Acceptors(reactor, self._accepted)
         self._operations = WorkerOperations(self.workers)
         self._workerStatistics = WorkerStatistics(self.workers)

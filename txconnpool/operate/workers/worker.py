@@ -149,12 +149,12 @@ def _revive(settings: dict[str, Any]) -> Settings:
     """
     Make settings from their JSON, in which tuples have become lists.
     """
-    pools = tuple(PoolSettings(**{name: _tuple(value) for name, value in pool.items()}) for pool in settings["pools"])
-    return Settings(**{**settings, "pools": pools})
+    pools = tuple(PoolSettings(**_withTuples(pool)) for pool in settings["pools"])
+    return Settings(**{**_withTuples(settings), "pools": pools})
 
 
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def _withTuples(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
 
 
 def work() -> None:
