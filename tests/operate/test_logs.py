@@ -184,6 +184,12 @@ class RelayTests(SynchronousTestCase):
             self.assertEqual((event["log_level"], event["log_namespace"]), (LogLevel.warn, "ours"))
             self.assertEqual(formatEvent(event), f"worker 3: {line.decode(errors='replace')}")
 
+    def test_controlCharacters(self) -> None:
+        """
+        Control characters in such a line are escaped.
+        """
+        self.assertEqual(formatEvent(self.relayed(b"\x1b[2Jno\r\tor\xc2\x9b{x}")), r"worker 3: \x1b[2Jno\r\tor\x9b{x}")
+
 
 class ChooseTests(SynchronousTestCase):
     """

@@ -70,7 +70,9 @@ def relay(log: Logger, worker: int, line: bytes) -> None:
         level, text = LogLevel.levelWithName(record.pop("level")), record.pop("text")
         log = Logger(record.pop("namespace"))
     except (ValueError, KeyError, TypeError, AttributeError, InvalidLogLevelError):
-        level, text, record = LogLevel.warn, line.decode(errors="replace"), {}
+        # It may contain anything, also what a terminal would obey.
+        text = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in line.decode(errors="replace"))
+        level, record = LogLevel.warn, {}
     template = "worker {worker}: {text}\n{traceback}" if "traceback" in record else "worker {worker}: {text}"
     fields = {name: value for name, value in record.items() if name not in ("time", "format")}
     log.emit(level, template, **{**fields, "worker": worker, "text": text})

@@ -508,7 +508,7 @@ class SupervisorServiceTests(SynchronousTestCase):
         with capturedLogs() as logs:
             worker.childDataReceived(STDOUT, b"one\ntw")
             worker.childDataReceived(STDERR, b"o \xff\n")
-            worker.childDataReceived(STDOUT, bytes(LINE_MAX + 1))
+            worker.childDataReceived(STDOUT, b"x" * (LINE_MAX + 1))
         printed = [(event["worker"], event["text"]) for event in logs]
         self.assertEqual(printed[:2], [(2, "one"), (2, "two \ufffd")])
         self.assertEqual(len(printed[2][1]), LINE_MAX + 1)
