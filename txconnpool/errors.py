@@ -113,4 +113,7 @@ class NoSuchCommand(PoolError):
 class WireError(Exception):
     """
     Received bytes violate the protocol. Nothing that follows them on the connection can be interpreted.
+
+    The text is logged. It says what was expected, and the length and the kind of what was received, but has none of the
+    received bytes: they may be values, keys or passwords.
     """

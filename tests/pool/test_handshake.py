@@ -83,11 +83,13 @@ class HandshakeTests(SynchronousTestCase):
 
     def test_wrongPassword(self) -> None:
         """
-        A wrong password is a failure, with the server's text and without the password.
+        A wrong password is a failure, with the server's text if it is one of memcached's, and without the password.
         """
         for answer, told in (
             (b"CLIENT_ERROR authentication failure\r\n", "authentication failure"),
-            (b"SERVER_ERROR out of memory storing object\r\n", "SERVER_ERROR out of memory storing object"),
+            (b"CLIENT_ERROR bad authentication token format\r\n", "bad authentication token format"),
+            (b"SERVER_ERROR joe wrong\r\n", "login failed: received 24 bytes that begin with SERVER_ERROR"),
+            (b"CLIENT_ERROR joe wrong\r\n", "login failed: received 24 bytes that begin with CLIENT_ERROR"),
         ):
             server = Server(b"CLIENT_ERROR unauthenticated\r\n", answer)
             failure = self.failureResultOf(self.greet((b"joe", b"wrong"), server), LoginFailed)

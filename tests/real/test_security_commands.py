@@ -1,15 +1,23 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-Clients that try what C{allow-commands} and C{deny-commands} forbid, with a real memcached behind the proxy.
+Clients that try what C{allow-commands} and C{deny-commands} forbid, with a real memcached behind the proxy, and servers
+whose replies would put values and passwords into the log.
 """
 
 from __future__ import annotations
 
+import http.client
+import json
+import socket
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Final
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.real.servers import Memcached, Proxy, ask, missing
+from tests.real.servers import HOST, Memcached, Proxy, ask, freePort, missing, until
 from tests.wire.memcache.test_effects import TABLE
 
 #: The value of the key C{a} before each attempt. It is a number, so that it can be incremented.
@@ -131,3 +139,136 @@ class CommandTests(SynchronousTestCase):
         warning = "pool 'default': deny-commands: delete is denied, but clients can delete with add append"
         self.assertEqual(proxy.log.count(warning), 1)
         self.assertEqual(self.attempt(proxy, b"mg a T-1\r\n"), (b"HD\r\n", b"END\r\n"))
+
+
+class LogTests(SynchronousTestCase):
+    """
+    Tests for what is shown after servers have violated the protocol: in the log, on the status page and over HTTP.
+
+    @cvar forged: what a server sends to forge a line of the log, or to write on a terminal.
+    """
+
+    forged = b"{log_level}\x1b[2J\n2026-01-01T00:00:00+0000 [txconnpool.pool#info] forged\r\n"
+
+    def serve(self, answer: Callable[[bytes], bytes]) -> str:
+        """
+        Start a server that answers each packet.
+
+        @return: its endpoint.
+        """
+        listener = socket.create_server((HOST, 0))
+
+        def serve() -> None:
+            while True:
+                try:
+                    client, _ = listener.accept()
+                except OSError:
+                    return
+                threading.Thread(target=converse, args=(client,), daemon=True).start()
+
+        def converse(client: socket.socket) -> None:
+            with client:
+                try:
+                    while data := client.recv(65536):
+                        client.sendall(answer(data))
+                except OSError:  # the proxy has closed the connection
+                    pass
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        self.addCleanup(thread.join)
+        self.addCleanup(listener.close)
+        self.addCleanup(listener.shutdown, socket.SHUT_RDWR)
+        return f"tcp:{HOST}:{listener.getsockname()[1]}"
+
+    def shown(self, answer: Callable[[bytes], bytes], *options: str, expected: str, request: bytes) -> str:
+        """
+        Start a proxy in front of a server, send a request, and stop the proxy when its log has some text.
+
+        @return: the log, the events of the status page, all statistics, and the reply.
+        """
+        port = freePort()
+        proxy = Proxy(*options, "--stats", f"tcp:{port}:interface={HOST}", upstream=[self.serve(answer)]).start()
+        self.addCleanup(proxy.stop)
+        reply = ask(proxy.address, request)
+        until(lambda: expected in proxy.log, what="the text in the log")
+        connection = http.client.HTTPConnection(HOST, port, timeout=10)
+        self.addCleanup(connection.close)
+        connection.request("GET", "/stats.json")
+        page = json.loads(connection.getresponse().read())
+        self.assertIn(expected, json.dumps(page["events"]))
+        proxy.stop()
+        return proxy.log + json.dumps(page, ensure_ascii=False) + reply.decode("latin-1")
+
+    def assertSecret(self, shown: str) -> None:
+        """
+        Assert that no bytes of requests or replies are shown.
+        """
+        for word in ("secret", "joe", "forged", "log_level}", "\x1b", "x1b"):
+            self.assertNotIn(word, shown)
+
+    def test_values(self) -> None:
+        """
+        Keys and values are not shown, whatever a server sends in place of a reply.
+        """
+        for number, sent in enumerate((b"", self.forged, b"VALUE secretkey 0 6\r\nsecretEND\r\n", b"secret" * 1000)):
+
+            def answer(data: bytes, sent: bytes = sent) -> bytes:
+                return b"VERSION 1.6.18\r\n" if data == b"version\r\n" else sent or data
+
+            for request in (b"set secretkey 0 0 6\r\nsecret\r\n", b"mg secretkey v\r\n"):
+                shown = self.shown(
+                    answer, "--log-keys", "no", "--slow-request", "1ms", "--workers", str(1 + number % 2),
+                    expected="requests in flight: expected ", request=request,
+                )  # fmt: skip
+                self.assertSecret(shown)
+
+    def test_logins(self) -> None:
+        """
+        The login to a server is not shown, also if the server repeats it.
+        """
+        path = Path(self.mktemp()).absolute()
+        path.write_text("joe:secret\n", "ascii")
+        path.chmod(0o600)
+        for prefix, expected in (
+            (b"", "expected a reply to auth, received "),
+            (b"CLIENT_ERROR ", "login failed: received "),
+            (b"SERVER_ERROR \x1b[2J{log_level} ", "login failed: received "),
+        ):
+
+            def answer(data: bytes, prefix: bytes = prefix) -> bytes:
+                if data == b"version\r\n":
+                    return b"CLIENT_ERROR unauthenticated\r\n"
+                return prefix + data.replace(b"\r\n", b" ").strip() + b"\r\n" if prefix else data
+
+            shown = self.shown(
+                answer, "--upstream-auth", f"file:{path}", expected=expected, request=b"get a\r\n"
+            )  # fmt: skip
+            self.assertSecret(shown.replace("unauthenticated", ""))
+
+    @staticmethod
+    def _hasSlow(proxy: Proxy) -> bool:
+        return "slow: set" in proxy.log
+
+    def test_slow(self) -> None:
+        """
+        With C{log-keys = no} slow requests are logged without keys; with C{yes}, keys are escaped, and values are not
+        there.
+        """
+        for keys in ("no", "yes"):
+            memcached = Memcached().start()
+            self.addCleanup(memcached.stop)
+            options = ("--log-keys", keys, "--slow-request", "1ms", "--request-timeout", "0.2")
+            proxy = Proxy(*options, upstream=[memcached.address]).start()
+            self.addCleanup(proxy.stop)
+            self.assertEqual(ask(proxy.address, b"get a\r\n"), b"END\r\n")
+            memcached.freeze()
+            self.addCleanup(memcached.thaw)
+            ask(proxy.address, b"set key\x1b[2J{log_level} 0 0 6\r\nsecret\r\n")
+            until(partial(self._hasSlow, proxy), what="the slow request in the log")
+            memcached.thaw()
+            proxy.stop()
+            self.assertEqual(r"set key\x1b[2J{log_level}: 0.2" in proxy.log, keys == "yes")
+            self.assertEqual("key" in proxy.log, keys == "yes")
+            for word in ("secret", "\x1b"):
+                self.assertNotIn(word, proxy.log)

@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.bugs import covers
 from tests.wire.memcache.test_exchanges import LIMIT, Relay
 from txconnpool.errors import WireError
+from txconnpool.metrics import Traffic
 from txconnpool.wire import ANSWER, BROADCAST, CLOSE, MORE, REPLACE, SPLIT, STATISTICS
 from txconnpool.wire.memcache import replies
 from txconnpool.wire.memcache.classic import PART_KEYS, checkKey
@@ -21,6 +22,7 @@ from txconnpool.wire.memcache.dialect import COMMANDS, REFUSED, REQUEST_LINE_MAX
 from txconnpool.wire.memcache.matching import REPLY_LINE_MAX, matchReplies
 from txconnpool.wire.memcache.matching import MemcacheCommand as Command
 from txconnpool.wire.memcache.replies import GET, MG, SET, SILENT, STATS, TOO_LARGE, values
+from txconnpool.wire.memcache.replyreader import ReplyReader
 from txconnpool.wire.memcache.requestreader import RUN_MAX, RequestReader
 
 HIT = b"VALUE a 0 3\r\nabc\r\nEND\r\n"
@@ -516,12 +518,63 @@ class ReplyTests(SynchronousTestCase):
 
     def test_errorText(self) -> None:
         """
-        The text of the exception has the command and the first of the unexpected bytes.
+        The text of the exception has the command, and the length and the kind of the unexpected line. It has none of
+        its bytes.
         """
-        error = self.assertRaises(WireError, matchReplies, b"STORED" + b"!" * 500 + b"\r\n", 0, GET, 1, -1)
-        self.assertIn("get", str(error))
-        self.assertIn("STORED!", str(error))
-        self.assertLess(len(str(error)), 200)
+        value = b"VALUE a 0 1\r\nx"
+        for data, text in (
+            (b"secret\r\nEND\r\n", "expected a reply to get, received 8 bytes of another kind"),
+            (b"STORED\r\n", "expected a reply to get, received 8 bytes that begin with STORED"),
+            (b"STOREDsecret\r\n", "expected a reply to get, received 14 bytes of another kind"),
+            (b"HD secret\r\n", "expected a reply to get, received 11 bytes that begin with HD"),
+            (b"SERVER_ERROR secret\n", "expected a reply to get, received 20 bytes that begin with SERVER_ERROR"),
+            (b"12345\r\n", "expected a reply to get, received 7 bytes of another kind"),
+            (b"VALUE secret 0 x\r\n", "expected a reply to get, received 18 bytes that begin with VALUE"),
+            (value + b"secret", "expected the end of a value in reply to get, received 6 bytes of another kind"),
+            (value + b"\r\nsecret\r\n", "expected a reply to get, received 2 bytes of another kind"),
+            (
+                b"secret".ljust(3000, b"!"),
+                "expected a line of up to 2048 bytes in reply to get, received 3000 bytes of another kind",
+            ),
+        ):
+            error = self.assertRaises(WireError, matchReplies, data, 0, GET, 1, -1)
+            self.assertEqual(str(error), text)
+
+    def test_errorTextOfRun(self) -> None:
+        """
+        This is so for merged requests too.
+        """
+        reader = ReplyReader()
+        error = self.assertRaises(
+            WireError, reader.read, b"VALUE a 0 1\r\nxsecret\r\n", 0, GET, 2, b"get a b\r\n", Traffic(len(COMMANDS))
+        )
+        self.assertEqual(str(error), "expected the end of a value in reply to get, received 8 bytes of another kind")
+
+
+class DescribeTests(SynchronousTestCase):
+    """
+    Tests for L{Memcache.describe}.
+    """
+
+    def test_requests(self) -> None:
+        """
+        A request is described by its command and its keys. Values are no part of it.
+        """
+        for request, described in (
+            (b"get a b\r\n", ("get", [b"a", b"b"])),
+            (b"gat 5 a b\r\n", ("gat", [b"a", b"b"])),
+            (b"set a 0 0 6\r\nsecret\r\n", ("set", [b"a"])),
+            (b"ms a 6 T0\r\nsecret\r\n", ("ms", [b"a"])),
+            (b"mn\r\n", ("mn", [])),
+        ):
+            self.assertEqual(Memcache().describe(request), described)
+
+    def test_other(self) -> None:
+        """
+        Nothing is known about other bytes.
+        """
+        for request in (b"", b"\r\n", b"secret\r\n", b"\x1b[2J{x} a\r\n"):
+            self.assertEqual(Memcache().describe(request), ("a request", []))
 
 
 class Tally:
@@ -729,10 +782,10 @@ class ClientTests(SynchronousTestCase):
 
     def test_valuesError(self) -> None:
         """
-        An error in place of values is raised with the server's text.
+        An error in place of values is an exception, without the bytes of the server.
         """
-        error = self.assertRaises(WireError, values, b"SERVER_ERROR out of memory\r\n")
-        self.assertEqual(str(error), "SERVER_ERROR out of memory")
+        error = self.assertRaises(WireError, values, b"SERVER_ERROR secret\r\n")
+        self.assertEqual(str(error), "expected values, received 21 bytes that begin with SERVER_ERROR")
 
 
 def spoken(*words: bytes) -> st.SearchStrategy[bytes]:

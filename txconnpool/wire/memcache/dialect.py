@@ -12,9 +12,10 @@ from typing import Final
 
 from txconnpool.errors import LoginFailed
 from txconnpool.wire import Command, Login
-from txconnpool.wire.memcache.auth import STORED, UNAUTHENTICATED, LoginReader, loginRequest
+from txconnpool.wire.memcache.auth import BAD_TOKEN, FAILURE, STORED, UNAUTHENTICATED, LoginReader, loginRequest
 from txconnpool.wire.memcache.classic import ERROR
-from txconnpool.wire.memcache.matching import REPLY_LINE_MAX
+from txconnpool.wire.memcache.effects import ORDINARY
+from txconnpool.wire.memcache.matching import REPLY_LINE_MAX, received
 from txconnpool.wire.memcache.replies import COMMANDS, STATS, VERSION
 from txconnpool.wire.memcache.replyreader import ReplyReader
 from txconnpool.wire.memcache.requestreader import (
@@ -106,7 +107,10 @@ class Memcache:
             raise LoginFailed("authentication failure: the server asks for a password, and upstream-auth is not set")
         reply = yield loginRequest(login)
         if reply != STORED:
-            raise LoginFailed(reply.decode("ascii", "replace").strip().removeprefix("CLIENT_ERROR "))
+            # A server may repeat the request with the password, and the text is logged. Only known errors are quoted.
+            known = reply in (UNAUTHENTICATED, FAILURE, BAD_TOKEN)
+            text = reply.decode().strip() if known else f"login failed: {received(reply, 0)}"
+            raise LoginFailed(text.removeprefix("CLIENT_ERROR "))
         return None
 
     def error(self, kind: str, text: str) -> bytes:
@@ -162,6 +166,8 @@ class Memcache:
         """
         words = request.split(b"\n", 1)[0].split()
         command = words[0] if words else b""
+        if command not in ORDINARY:
+            return "a request", []
         if command in (b"get", b"gets"):
             keys = words[1:]
         elif command in (b"gat", b"gats"):

@@ -28,6 +28,24 @@ EVERYTHING: Final[Matcher] = re.compile(b"").match
 REPLY_LINE_MAX: Final = 2048
 
 
+#: Matches the first word of any reply.
+_WORD: Final = re.compile(
+    rb"(?:VALUE|END|(?:NOT_)?STORED|EXISTS|NOT_FOUND|DELETED|TOUCHED|OK|RESET|VERSION|STAT|ITEM|PREFIX"
+    rb"|(?:CLIENT_|SERVER_)?ERROR|HD|VA|EN|NS|EX|NF|MN|ME)(?=[ \r\n])"
+).match
+
+
+def received(data: bytes, pos: int) -> str:
+    """
+    Describe unexpected bytes for an error. The bytes may be a value, a key or a password, so they are not in the text.
+
+    @return: the length and the kind of the line at C{pos}, as the end of a sentence.
+    """
+    size = (data.find(b"\n", pos) + 1 or len(data)) - pos
+    word = _WORD(data, pos)
+    return f"received {size} bytes " + ("of another kind" if word is None else f"that begin with {word[0].decode()}")
+
+
 def _wholeMatcher(first: Matcher, ending: bytes, keyAt: int, isLookup: bool) -> Callable[[bytes, int, Any], int]:
     """
     Create the function C{matchWhole} of a L{MemcacheCommand}. The parameters are its attributes of the same names.
@@ -266,7 +284,7 @@ def matchReplies(
         match = command.after(data, pos)
         if match is None:
             if not b"\r\n".startswith(data[pos : pos + 2]):
-                raise WireError(f"a body of a reply to {command.name} is followed by {data[pos : pos + 40]!r}")
+                raise WireError(f"expected the end of a value in reply to {command.name}, {received(data, pos)}")
             checkIncomplete(data, pos, pos + 2, command)
             due = 0
             break
@@ -339,6 +357,8 @@ def checkIncomplete(data: bytes, pos: int, line: int, command: MemcacheCommand) 
     @raise WireError: they are a complete line, or too long.
     """
     if data.find(b"\n", line) >= 0:
-        raise WireError(f"not a reply to {command.name}: {data[pos : pos + 80]!r}")
+        raise WireError(f"expected a reply to {command.name}, {received(data, pos)}")
     if len(data) - pos > REPLY_LINE_MAX:
-        raise WireError(f"a line of over {REPLY_LINE_MAX} bytes in reply to {command.name}: {data[pos : pos + 80]!r}")
+        raise WireError(
+            f"expected a line of up to {REPLY_LINE_MAX} bytes in reply to {command.name}, {received(data, pos)}"
+        )

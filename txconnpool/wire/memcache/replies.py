@@ -30,7 +30,7 @@ from typing import Final
 
 from txconnpool.errors import WireError
 from txconnpool.wire.effects import ADMINISTERS, DELETES, HARMLESS, READS, WRITES, Effects
-from txconnpool.wire.memcache.matching import Matcher, MemcacheCommand
+from txconnpool.wire.memcache.matching import Matcher, MemcacheCommand, received
 
 # The class does not exclude line ends, which makes the search for the end of the key three times as fast. A reply of
 # memcached never has a line end in a key.
@@ -237,7 +237,7 @@ def values(reply: bytes) -> list[tuple[bytes, int, bytes, int | None]]:
 
     @return: key, flags, value and cas unique (C{None} if it was not requested) of each hit.
 
-    @raise WireError: the reply is an error, which is the text of the exception.
+    @raise WireError: the reply is an error.
     """
     found = []
     pos = 0
@@ -246,5 +246,5 @@ def values(reply: bytes) -> list[tuple[bytes, int, bytes, int | None]]:
         pos = match.end() + int(length) + 2
         found.append((key, int(flags), reply[match.end() : pos - 2], None if unique is None else int(unique)))
     if reply[pos:] != b"END\r\n":
-        raise WireError(reply[pos:].decode("ascii", "replace").strip())
+        raise WireError(f"expected values, {received(reply, pos)}")
     return found

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from txconnpool.errors import WireError
 from txconnpool.wire import ReplyCounters
-from txconnpool.wire.memcache.matching import MemcacheCommand, checkIncomplete, skipTo
+from txconnpool.wire.memcache.matching import MemcacheCommand, checkIncomplete, received, skipTo
 
 
 def matchRun(
@@ -89,7 +89,7 @@ def matchRun(
         follows = data[pos : pos + len(expected)]
         if follows != expected:
             if not expected.startswith(follows):
-                raise WireError(f"a body of a reply to {command.name} is followed by {data[pos : pos + 40]!r}")
+                raise WireError(f"expected the end of a value in reply to {command.name}, {received(data, pos)}")
             due = 0
             break
         whole.append(data[begin : pos + 2])
