@@ -120,7 +120,6 @@ class CrashTests(SynchronousTestCase):
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
         self.path = Path(directory.name) / "socket"
-        self.lock = Path(directory.name) / "socket.lock"
 
     def left(self) -> list[str]:
         """
@@ -130,8 +129,9 @@ class CrashTests(SynchronousTestCase):
         """
         reactor = MemoryReactorClock()
         self.successResultOf(Listener(reactor, f"unix:{self.path}").listen(Named()))
-        self.assertEqual(len(reactor.unixServers), 1)
-        return [path.name for path in (self.path, self.lock) if path.exists() or path.is_symlink()]
+        ((_, _, _, _, wantPID),) = reactor.unixServers
+        self.assertFalse(wantPID)
+        return [self.path.name] if self.path.exists() or self.path.is_symlink() else []
 
     def bind(self, listen: bool = False) -> None:
         """
@@ -147,10 +147,9 @@ class CrashTests(SynchronousTestCase):
 
     def test_crashed(self) -> None:
         """
-        A socket on which no process listens is removed with its lock, even if a process has the id in the lock.
+        A socket on which no process listens is removed.
         """
         self.bind()
-        self.lock.symlink_to(str(os.getpid()))
         self.assertEqual(self.left(), [])
 
     def test_alive(self) -> None:
@@ -158,36 +157,40 @@ class CrashTests(SynchronousTestCase):
         A socket on which a process listens is kept.
         """
         self.bind(listen=True)
-        self.lock.symlink_to("1")
-        self.assertEqual(self.left(), ["socket", "socket.lock"])
+        self.assertEqual(self.left(), ["socket"])
+
+    def test_process(self) -> None:
+        """
+        The error about a socket on which a process listens names the process.
+        """
+        self.bind(listen=True)
+        taken = OSError(errno.EADDRINUSE, "Address already in use")
+        for error, words in (
+            (CannotListenError(None, str(self.path), taken), f"process {os.getpid()} listens there"),
+            (CannotListenError(None, f"{self.path}2", taken), "Address already in use"),
+        ):
+            self.assertEqual(describeListenError(error), f"{error.port}: {words}")
 
     def test_noLock(self) -> None:
         """
-        A socket without a lock is kept: it was not created by Twisted.
+        A lock beside the socket, which anybody may have made, does not prevent listening. No lock is made.
         """
-        self.bind()
-        self.assertEqual(self.left(), ["socket"])
-
-    def test_notAllowed(self) -> None:
-        """
-        A directory or a lock without sufficient permissions is an error of listening.
-        """
-
-        class Reactor:
-            def listenUNIX(self, *args: Any, **kwargs: Any) -> None:
-                raise PermissionError(errno.EPERM, "Operation not permitted")
-
-        failure = self.failureResultOf(Listener(Reactor(), f"unix:{self.path}").listen(Named()), CannotListenError)
-        self.assertEqual((failure.value.port, failure.value.socketError.errno), (str(self.path), errno.EPERM))
+        lock = Path(f"{self.path}.lock")
+        lock.symlink_to("1")
+        self.assertEqual(self.left(), [])
+        self.assertTrue(lock.is_symlink())
 
     def test_noSocket(self) -> None:
         """
-        A file that is not a socket is kept, and so is a lock without a socket.
+        A file that is not a socket is kept, and so is a link, wherever it leads.
         """
-        self.lock.symlink_to(str(os.getpid()))
-        self.assertEqual(self.left(), ["socket.lock"])
         self.path.write_text("precious", "ascii")
-        self.assertEqual(self.left(), ["socket", "socket.lock"])
+        self.assertEqual(self.left(), ["socket"])
+        self.path.rename(f"{self.path}2")
+        self.bind()
+        self.path.rename(f"{self.path}3")
+        self.path.symlink_to(f"{self.path}3")
+        self.assertEqual(self.left(), ["socket"])
 
 
 class TLSListenerTests(TLSTestCase):

@@ -116,11 +116,7 @@ class CommandServiceTests(SynchronousTestCase):
         """
         for error, expected in (
             (CannotListenError(None, b"/run/x", OSError(errno.ENOENT, "No such file or directory")), "/run/x: No such"),
-            (CannotListenError(None, b"/run/x", "Cannot acquire lock"), "/run/x: Cannot acquire lock;"),
-            (
-                FileNotFoundError(errno.ENOENT, "No such file or directory", "1", None, b"/run/x.lock"),
-                "/run/x.lock: No",
-            ),
+            (CannotListenError(None, b"/run/x", "not now"), "/run/x: not now;"),
         ):
             self.assertIn(f"cannot listen on {expected}", self.fails(Failing(error), "startService"))
 

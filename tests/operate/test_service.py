@@ -364,7 +364,7 @@ class ChangeTests(SynchronousTestCase):
         harness = ProxyHarness(A, B).start()
         for problem, text in (
             (CannotListenError("127.0.0.1", 5, OSError(98, "Address already in use")), "127.0.0.1:5: Address already"),
-            (FileNotFoundError(2, "No such file", "1", None, "/x.lock"), "/x.lock: No such file"),
+            (CannotListenError(None, b"/x", OSError(2, "No such file")), "/x: No such file"),
         ):
             harness.taken["tcp:5"] = problem
             change = harness.change(replace(A, poolSize=9, listen=("tcp:4",)), replace(B, listen=("tcp:5",)))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.real.servers import HOST, Memcached, Proxy, ask, connect, freePort, missing, until
+from tests.real.servers import HOST, Memcached, Proxy, ask, freePort, missing, until
 from tests.wire.memcache.test_auth import FIRST, LOGIN, WRONG
 
 USERS = "ann:pw2\njoe:secret\ncol:a:b\n"
@@ -59,6 +59,8 @@ class ListenTests(LoginTestCase):
     Tests for C{listen-auth}.
     """
 
+    attempts = 0
+
     def firstReply(self, server: Memcached | Proxy, data: bytes, answer: bytes | None) -> bytes | None:
         """
         Send some bytes as the first bytes of a connection.
@@ -66,7 +68,10 @@ class ListenTests(LoginTestCase):
         @param answer: the expected reply: C{None} for no reply, empty if the connection is closed.
         @return: the reply.
         """
-        with connect(server.address) as client:
+        # Each attempt comes from another address, so that the proxy does not delay it.
+        self.attempts += 1
+        assert isinstance(server.address, tuple)
+        with socket.create_connection(server.address, 10, (f"127.0.1.{self.attempts}", 0)) as client:
             client.sendall(data)
             if answer is None:
                 client.settimeout(0.05)

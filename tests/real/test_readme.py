@@ -84,7 +84,7 @@ class ReadmeTests(SynchronousTestCase):
         Replace ports, programs and paths in a text of the README by those of this test.
         """
         text = text.replace("11211", str(self.server)).replace("11212", str(self.proxy))
-        text = text.replace("unix:/tmp/", f"unix:{self.directory.resolve()}/")
+        text = text.replace("unix:fragments", f"unix:{self.directory.resolve()}/fragments")
         return text.replace(".venv/bin", str(Path(sys.executable).parent))
 
     def twistd(self, command: str, *more: str) -> Twistd:

@@ -11,7 +11,9 @@ import os
 import re
 import socket
 import stat
+import struct
 from collections.abc import Callable
+from errno import EADDRINUSE
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -87,20 +89,13 @@ def describeListenError(error: BaseException) -> str | None:
     """
     @return: the address that cannot be listened on, and why, in one line; C{None} if C{error} is about something else.
     """
-    if isinstance(error, CannotListenError):
-        where = error.port if error.interface is None else f"{error.interface or '*'}:{error.port}"
-        reason = error.socketError
-    elif isinstance(error, OSError):
-        # An error of the lock file of a UNIX socket, which Twisted does not convert to CannotListenError.
-        where, reason = error.filename2, error
-    else:
+    if not isinstance(error, CannotListenError):
         return None
-    if not where:
-        return None
+    where = error.port if error.interface is None else f"{error.interface or '*'}:{error.port}"
+    reason = error.socketError
     place, words = os.fsdecode(where), getattr(reason, "strerror", None) or str(reason)
-    if words == "Cannot acquire lock" and os.path.islink(f"{place}.lock"):
-        words = f"process {os.readlink(f'{place}.lock')} listens there, says {place}.lock"
-    return f"{place}: {words}"
+    process = _processAt(place) if getattr(reason, "errno", None) == EADDRINUSE else None
+    return f"{place}: process {process} listens there" if process else f"{place}: {words}"
 
 
 @implementer(IStreamServerEndpoint)
@@ -268,12 +263,13 @@ class _Ports(ReactorProxy):
     def listenUNIX(self, address: str, factory: Any, *args: Any, **kwargs: Any) -> Any:
         """
         Open a UNIX socket, where a process that has crashed may have left one behind.
+
+        Twisted's lock file beside the socket is not used: it is a link to the number of a process, and in a directory
+        that others can write to, anybody could keep us from listening with a link to a process that exists.
         """
+        kwargs["wantPID"] = False
         _removeStaleSocket(os.fsencode(address))
-        try:
-            return super().listenUNIX(address, factory, *args, **kwargs)
-        except PermissionError as error:  # no right to write to the directory, or to signal the owner of the lock
-            raise CannotListenError(None, address, error) from error
+        return super().listenUNIX(address, factory, *args, **kwargs)
 
     def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> Any:
         """
@@ -306,19 +302,40 @@ class _AdoptedPort:
 
 def _removeStaleSocket(path: bytes) -> None:
     """
-    Remove the UNIX socket of a process that has crashed, and the lock beside it.
-
-    Twisted removes them only if no process has the id in the lock. In a container the process has the same id each time
-    it is started.
+    Remove the UNIX socket of a process that has crashed: nothing listens there.
     """
-    lock = path + b".lock"
     try:
-        if os.path.islink(lock) and stat.S_ISSOCK(os.stat(path).st_mode):
-            with socket.socket(socket.AF_UNIX) as client:
-                client.setblocking(False)
-                client.connect(path)
+        if stat.S_ISSOCK(os.lstat(path).st_mode):
+            _connect(path).close()
     except ConnectionRefusedError:
         os.unlink(path)
-        os.unlink(lock)
     except OSError:
         pass  # a process accepts there, or listening will fail with the reason
+
+
+def _processAt(path: str) -> int | None:
+    """
+    @return: the process that listens on a UNIX socket, or C{None} if the system does not say that.
+    """
+    try:
+        with _connect(os.fsencode(path)) as client:
+            credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    except (OSError, AttributeError):  # not listening any more; not Linux
+        return None
+    process: int = _CREDENTIALS.unpack(credentials)[0]
+    return process
+
+
+def _connect(path: bytes) -> socket.socket:
+    client = socket.socket(socket.AF_UNIX)
+    client.setblocking(False)
+    try:
+        client.connect(path)
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+#: The process, user and group at the other end of a UNIX socket: C{struct ucred} of Linux.
+_CREDENTIALS = struct.Struct("3i")
