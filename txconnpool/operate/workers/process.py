@@ -11,6 +11,7 @@ import socket
 import sys
 from collections import Counter
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -18,6 +19,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+import txconnpool
 from txconnpool.config.settings import Settings
 from txconnpool.operate.logs import relay
 from txconnpool.operate.workers.channel import ANSWERS, CLIENTS, STDERR, STDIN, STDOUT, Channel, ChannelLost
@@ -29,6 +31,15 @@ LINE_MAX = 1 << 16
 
 #: Sockets that keep messages apart, and notice when the other end is closed. Some systems have only the first.
 _PACKETS = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM
+
+
+def modulePath() -> list[str]:
+    """
+    @return: the directories from which a worker imports modules: those of this process, except the current directory,
+        where others may be able to create files such as C{json.py}. It is among them only if this package is there.
+    """
+    here, ours = os.path.realpath(os.getcwd()), os.path.realpath(Path(txconnpool.__file__).parent.parent)
+    return [path for path in sys.path if path and (here == ours or os.path.realpath(path) != here)]
 
 
 class ProcessOwner(Protocol):
@@ -100,8 +111,9 @@ class WorkerProcess(ProcessProtocol):
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, _PACKETS)
         self._socket.setblocking(False)
         descriptors = {STDIN: "w", STDOUT: "r", STDERR: "r", ANSWERS: "r", CLIENTS: theirs.fileno()}
-        command = [sys.executable, "-m", "txconnpool.operate.workers.worker"]
-        environment = dict(os.environ, PYTHONPATH=os.pathsep.join(path or os.getcwd() for path in sys.path))
+        # Without -P, Python would put the current directory first on its path.
+        command = [sys.executable, "-P", "-m", "txconnpool.operate.workers.worker"]
+        environment = dict(os.environ, PYTHONPATH=os.pathsep.join(modulePath()))
         with theirs:
             try:
                 self._owner.reactor.spawnProcess(self, sys.executable, command, environment, childFDs=descriptors)
