@@ -8,14 +8,15 @@ Constructing settings reads none of them. They are read when the proxy starts, a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 
 from txconnpool.config.credentials import readLogins
 from txconnpool.config.options import Option
-from txconnpool.config.settings import ConfigError, Settings, faultsOf
+from txconnpool.config.settings import ConfigError, Fault, Settings, faultsOf
 from txconnpool.net.endpoints import nameOf
-from txconnpool.net.tls import digest, usesTLS
+from txconnpool.net.tls import argument, digest, usesTLS
 
 
 def checkFiles(settings: Settings) -> None:
@@ -27,8 +28,43 @@ def checkFiles(settings: Settings) -> None:
     faults = list(faultsOf(settings, Option.checkFiles))
     for pool in settings.pools:
         faults += faultsOf(pool, Option.checkFiles)
+    if not faults and settings.strictPermissions == "yes":
+        faults += exposedSecrets(settings)
     if faults:
         raise ConfigError(faults)
+
+
+def exposedSecrets(settings: Settings) -> Iterator[Fault]:
+    """
+    Find the files with secrets that other users of the machine can read or change: those with passwords for their group
+    or others, private keys for others.
+
+    @return: a fault for each. Files that do not exist have none.
+    """
+    if settings.adminPasswordFile is not None:
+        yield from _exposed(settings.adminPasswordFile, "adminPasswordFile", _GROUP | _OTHERS)
+    for pool in settings.pools:
+        for attribute, source in (("upstreamAuth", pool.upstreamAuth), ("listenAuth", pool.listenAuth)):
+            if source is not None and source.startswith("file:"):
+                yield from _exposed(source.removeprefix("file:"), attribute, _GROUP | _OTHERS, pool.name)
+        for attribute, endpoints in (("upstream", pool.upstream), ("listen", pool.listen)):
+            for key in {argument(each, "privateKey") for each in endpoints if usesTLS(each)} - {""}:
+                yield from _exposed(key, attribute, _OTHERS, pool.name)
+
+
+#: The permissions of a file to read and to write for its group and for others.
+_GROUP, _OTHERS = 0o060, 0o006
+
+
+def _exposed(path: str, attribute: str, permissions: int, pool: str = "") -> Iterator[Fault]:
+    try:
+        mode = os.stat(path).st_mode & 0o777
+    except OSError:
+        return
+    if mode & permissions:
+        kind = "other users" if mode & _OTHERS else "its group"
+        text = f"{attribute}: {path} is open to {kind} (mode {mode:03o}); expected `chmod {mode & ~permissions:03o}`"
+        yield Fault(text, (attribute,), pool)
 
 
 def fingerprints(settings: Settings) -> Iterator[tuple[str, bytes]]:

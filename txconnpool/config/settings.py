@@ -290,6 +290,13 @@ class Settings:
         "The process",
         fixed=True,
     )
+    strictPermissions: str = option(
+        "no",
+        Choice("yes", "no"),
+        "whether a file with a password that its group or other users can read, or a private key that other users can "
+        "read, is an error; it is a warning otherwise",
+        "The process",
+    )
     stats: str | None = option(
         None,
         _listening("tcp:PORT:interface=ADDRESS or unix:PATH"),

@@ -6,6 +6,7 @@ Settings that are valid, but do less than they seem to do.
 
 from __future__ import annotations
 
+from txconnpool.config.files import exposedSecrets
 from txconnpool.config.settings import Fault, PoolSettings, Settings
 from txconnpool.wire.dialects import DIALECTS
 from txconnpool.wire.effects import leftOpen
@@ -13,9 +14,12 @@ from txconnpool.wire.effects import leftOpen
 
 def warningsOf(settings: Settings) -> list[str]:
     """
+    Find mistakes that do not prevent a start. This looks at the permissions of the files that settings name.
+
     @return: a line for each setting that probably does not do what was meant.
     """
-    return [str(Fault(text, pool=pool.name)) for pool in settings.pools for text in _commandsLeftOpen(pool)]
+    faults = [Fault(text, pool=pool.name) for pool in settings.pools for text in _commandsLeftOpen(pool)]
+    return [str(fault) for fault in (*faults, *exposedSecrets(settings))]
 
 
 def _commandsLeftOpen(pool: PoolSettings) -> list[str]:
