@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import MemoryReactorClock, StringTransport
@@ -62,8 +63,8 @@ class Terminal(StringTransport):
     The transport of a console, and the person at its other end.
     """
 
-    def __init__(self, console: Any) -> None:
-        super().__init__()
+    def __init__(self, console: Any, host: str = "10.0.0.1") -> None:
+        super().__init__(peerAddress=IPv4Address("TCP", host, 1))
         self.console = console
         self.closed = False
         console.makeConnection(self)
@@ -114,10 +115,11 @@ class ConsoleTestCase(SynchronousTestCase):
         for terminal in self.terminals:
             if not terminal.closed:
                 terminal.hangUp()
-        self.assertEqual((self.reactor.getDelayedCalls(), self.factory.consoles), ([], set()))
+        self.factory.wrongPasswords.stop()
+        self.assertEqual((self.reactor.getDelayedCalls(), self.factory.connections), ([], {}))
 
-    def open(self) -> Terminal:
-        self.terminals.append(Terminal(self.factory.buildProtocol(None)))
+    def open(self, host: str = "10.0.0.1") -> Terminal:
+        self.terminals.append(Terminal(self.factory.buildProtocol(None), host))
         return self.terminals[-1]
 
     def enter(self, *lines: str) -> str:

@@ -6,6 +6,7 @@ Tests for L{txconnpool.operate.console.protocol}.
 from __future__ import annotations
 
 import hmac
+import time
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -15,7 +16,18 @@ from zope.interface.verify import verifyObject
 
 from tests.bugs import covers
 from tests.operate.consoles import ConsoleTestCase
-from txconnpool.operate.console.protocol import CONSOLES, IDLE, LINE_MAX, PENALTY, TRIES
+from txconnpool.operate.console.passwords import INTERVAL
+from txconnpool.operate.console.protocol import (
+    CONSOLES,
+    IDLE,
+    LINE_MAX,
+    LINGER,
+    LOGIN,
+    PENALTY,
+    STRANGERS,
+    TRIES,
+)
+from txconnpool.operate.listening import LOG_PERIOD
 
 
 class ConsoleTests(ConsoleTestCase):
@@ -136,16 +148,85 @@ class ConsoleTests(ConsoleTestCase):
 
     def test_tooMany(self) -> None:
         """
-        One console more than L{CONSOLES} gets an error and is closed.
+        One console more than L{CONSOLES} is served, and the one that was idle longest is closed. A command that is
+        being carried out is not idle.
         """
+        self.running.answers["pause"] = Deferred()
+        busy = self.open()
+        busy.enter("pause")
+        others = [self.open() for _ in range(CONSOLES - 1)]
+        self.reactor.advance(1)
+        others[0].enter("resume")
+        self.reactor.advance(1)
+        self.assertFalse(any(each.disconnecting for each in self.terminals))
+        for number in (1, 2):
+            self.assertEqual(self.enter("resume"), "OK done\n")
+            self.assertTrue(
+                others[number]
+                .turn()
+                .endswith("ERROR closed for another console; the limit is 8, and this one was idle longest\n")
+            )
+            self.assertTrue(others[number].disconnecting)
+            self.assertFalse(others[0].disconnecting or busy.disconnecting or others[number + 1].disconnecting)
+
+    def test_allBusy(self) -> None:
+        """
+        If all consoles are busy, or their peers do not read, one is closed nevertheless.
+        """
+        self.running.answers["pause"] = Deferred()
         for _ in range(CONSOLES):
-            self.open()
+            self.open().enter("pause")
+        self.terminals[0].console.pauseProducing()
+        self.assertEqual(self.enter("pause"), "")
+        self.assertTrue(self.terminals[0].disconnected)
+        self.assertEqual(self.enter("resume"), "OK done\n")
+        self.assertTrue(self.terminals[1].disconnecting)
+
+    def test_ended(self) -> None:
+        """
+        After its end a console drops what comes, does not count any more, and is aborted if its peer does not let it
+        be closed.
+        """
+        for _ in range(2 * CONSOLES):
+            self.enter("quit")
+        terminal = self.terminals[-1]
+        for _ in range(100):
+            terminal.console.dataReceived(b"pause\n" * 1000)
+        self.assertEqual((terminal.console._data, self.running.orders), (b"", []))
+        self.assertEqual(terminal.turn(), "OK bye\n")
+        self.reactor.advance(LINGER - 0.1)
+        self.assertFalse(terminal.disconnected)
+        self.reactor.advance(0.1)
+        self.assertTrue(all(each.disconnected for each in self.terminals))
+
+    def test_foreign(self) -> None:
+        """
+        A request in HTTP, as a web page can make a browser send it, and a TLS handshake close the console at once.
+        """
+        for data in (
+            b"POST / HTTP/1.1\r\nHost: a\r\n\r\npause\r\n",
+            b"GET /",
+            b"pause HTTP/1.1\r\npause\r\n",
+            b"pause x HTTP/1.0\npause\n",
+            b"BREW / HTTP/2\npause\n",
+            b"\r\n\r\nPUT x\npause\n",
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\npause\n",
+            b"\x16\x03\x01\x00\xf0\npause\n",
+        ):
+            terminal = self.open()
+            terminal.console.dataReceived(data)
+            self.assertEqual((terminal.turn(), terminal.disconnected), ("", True), data)
+        self.assertEqual(self.running.orders, [])
+
+    def test_emptyLines(self) -> None:
+        """
+        Many empty lines take little time.
+        """
         terminal = self.open()
-        self.assertEqual(terminal.turn(), f"ERROR too many consoles; the limit is {CONSOLES}\n")
-        self.assertTrue(terminal.disconnecting)
-        terminal.hangUp()
-        self.terminals[0].hangUp()
-        self.assertEqual(self.enter("pause"), "OK done\n")
+        began = time.process_time()
+        terminal.console.dataReceived(b"\n" * 1000000 + b"pause\n")
+        self.assertLess(time.process_time() - began, 0.5)
+        self.assertEqual(terminal.turn(), "OK done\n")
 
 
 class PasswordTests(ConsoleTestCase):
@@ -175,19 +256,104 @@ class PasswordTests(ConsoleTestCase):
     @covers("28")
     def test_wrong(self) -> None:
         """
-        A wrong password costs time, and the third one closes the console. The log has the address of the peer, not the
-        password.
+        A wrong password costs time, and the third one closes the console.
         """
         terminal = self.open()
         for number in range(TRIES):
-            with capturedLogs() as logs:
-                self.assertEqual(terminal.enter("auth open" + " sesame" * number * 2, "pause"), "")
-            self.assertNotIn("open", str([event for event in logs if "peer" in event]))
-            self.assertEqual(len(logs), 1)
+            self.assertEqual(terminal.enter("auth open" + " sesame" * number * 2), "")
             self.reactor.advance(PENALTY)
             self.assertIn("ERROR wrong password\n", terminal.turn())
         self.assertTrue(terminal.disconnecting)
         self.assertEqual(self.running.orders, [])
+
+    def test_logged(self) -> None:
+        """
+        The log has one line in a period for wrong passwords, with their number and the address of the last one. It has
+        not what was typed.
+        """
+        with capturedLogs() as logs:
+            for number in range(5):
+                self.open(f"10.0.0.{number}").enter("auth {log_time}\x1b[2J secret")
+            self.reactor.pump([INTERVAL] * 5)
+            self.assertEqual([(event["count"], event["client"]) for event in logs], [(1, "10.0.0.0:1")])
+            self.reactor.advance(LOG_PERIOD)
+        self.assertEqual((logs[-1]["count"], logs[-1]["client"], len(logs)), (4, "10.0.0.4:1", 2))
+        self.assertNotIn("secret", str(logs))
+
+    def test_guesses(self) -> None:
+        """
+        However many consoles try passwords, one is checked in L{INTERVAL} seconds, and each has its turn in less than
+        L{LOGIN} seconds. The right one is accepted then.
+        """
+        compared: list[bytes] = []
+
+        def compare(given: bytes, right: bytes) -> bool:
+            compared.append(given)
+            return given == right
+
+        self.patch(hmac, "compare_digest", compare)
+        for number in range(STRANGERS - 1):
+            self.open(f"10.0.{number}.1").enter(f"auth {number}")
+        operator = self.open()
+        self.assertEqual(operator.enter("auth open sesame", "pause"), "")
+        self.assertEqual(len(compared), 1)
+        for number in range(1, STRANGERS):
+            self.reactor.advance(INTERVAL)
+            self.assertEqual(len(compared), number + 1)
+        self.assertLess(self.reactor.seconds(), LOGIN)
+        self.assertEqual(operator.turn(), "OK welcome; `help` lists the commands\nOK done\n")
+
+    def test_late(self) -> None:
+        """
+        A console that has not logged in is closed after L{LOGIN} seconds, whatever it sends, also while its password
+        waits. One that has logged in is not.
+        """
+        silent, drip, waiting, right = self.open(), self.open(), self.open(), self.open()
+        right.enter("auth open sesame")
+        for _ in range(9):
+            self.reactor.advance(LOGIN / 10)
+            drip.console.dataReceived(b" a")
+        waiting.enter("auth x")
+        self.reactor.advance(LOGIN / 10)
+        self.reactor.pump([0.01] * 10)
+        for terminal in (silent, drip, waiting):
+            self.assertIn(f"ERROR expected auth PASSWORD within {LOGIN:g} seconds\n", terminal.turn())
+            self.assertTrue(terminal.disconnecting)
+        self.assertEqual(right.enter("pause"), "OK done\n")
+
+    def test_strangers(self) -> None:
+        """
+        Consoles that have not logged in have a bound of their own, beyond which the oldest one of the busiest network
+        is closed. They do not count for those that have logged in.
+        """
+        operator = self.open("192.0.2.7")
+        strangers = [self.open() for _ in range(STRANGERS + 2)]
+        self.assertEqual([each for each in self.terminals if each.disconnected], strangers[:3])
+        self.assertEqual(
+            operator.enter("auth open sesame", "pause"), "OK welcome; `help` lists the commands\nOK done\n"
+        )
+        self.open()
+        self.assertEqual([each for each in self.terminals if each.disconnected], strangers[:3])
+
+    def test_operators(self) -> None:
+        """
+        One more login than L{CONSOLES} closes the console that was idle longest.
+        """
+        for _ in range(CONSOLES + 1):
+            self.reactor.advance(INTERVAL)
+            self.assertIn("OK welcome", self.enter("auth open sesame"))
+        self.assertEqual([each for each in self.terminals if each.disconnecting], self.terminals[:1])
+
+    def test_mistakes(self) -> None:
+        """
+        A console that has not logged in may make L{TRIES} mistakes.
+        """
+        for line in ("pause", "\xa0", "auth"):
+            terminal = self.open()
+            terminal.console.dataReceived(f"{line}\n".encode() * 10000)
+            self.reactor.pump([INTERVAL, PENALTY] * TRIES)
+            self.assertEqual(terminal.turn().count("ERROR "), TRIES)
+            self.assertTrue(terminal.disconnecting)
 
     def test_constantTime(self) -> None:
         """
@@ -208,10 +374,30 @@ class PasswordTests(ConsoleTestCase):
 
     def test_goneMeanwhile(self) -> None:
         """
-        The connection may be lost before the reply to a wrong password.
+        When the connection is lost, or the console is closed, before the reply to a password, no timer is left.
+        """
+        for wait in (False, True):
+            terminal, other = self.open(), self.open()
+            terminal.enter("auth x")
+            other.enter("auth open sesame")
+            if wait:
+                self.reactor.advance(INTERVAL / 2)
+            other.hangUp()
+            terminal.hangUp()
+            self.factory.wrongPasswords.stop()
+            self.assertEqual(self.reactor.getDelayedCalls(), [])
+            self.assertEqual(terminal.turn(), "")
+            self.reactor.advance(INTERVAL)
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_closed(self) -> None:
+        """
+        A stop ends consoles that wait for the reply to a password.
         """
         terminal = self.open()
         terminal.enter("auth x")
+        closed = self.factory.close()
+        self.reactor.advance(LINGER)
+        self.assertTrue(terminal.disconnected)
         terminal.hangUp()
-        self.reactor.advance(PENALTY)
-        self.assertEqual(terminal.turn(), "")
+        self.successResultOf(closed)

@@ -60,12 +60,14 @@ class ConsoleServiceTests(SynchronousTestCase):
         ((address, factory, _, mode, _),) = reactor.unixServers
         self.assertEqual((address, mode, ILoggingContext(factory).logPrefix()), ("/tmp/admin", 0o600, "console"))
         terminal = Terminal(factory.buildProtocol(None))
-        self.successResultOf(service.stopService())
+        stopped = service.stopService()
         Logger(namespace="txconnpool.test").info("not heard")
         self.assertEqual([event["text"] for event in service.events.recent], ["heard"])
         self.assertTrue(terminal.disconnecting)
         self.assertFalse(service.listening)
+        self.assertNoResult(stopped)
         terminal.hangUp()
+        self.successResultOf(stopped)
         self.assertEqual(reactor.getDelayedCalls(), [])
 
     def test_notStarted(self) -> None:

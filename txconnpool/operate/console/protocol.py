@@ -6,81 +6,106 @@ The line protocol of the console.
 
 from __future__ import annotations
 
-import hmac
-from collections.abc import Callable
-from typing import Any
+import re
+from typing import Any, Final, TypeVar
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IPushProducer
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import connectionDone
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
-from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txconnpool.config.changes import CannotChange
 from txconnpool.config.settings import ConfigError
-from txconnpool.net.transport import peerOf
+from txconnpool.net.transport import closeAfterFlush, peerOf
 from txconnpool.operate.console.commands import Answer, Commands, Target
+from txconnpool.operate.console.passwords import PasswordChecks
+from txconnpool.operate.listening import OperatorConnection, OperatorFactory, Tally, oldestOfBusiest
 from txconnpool.operate.operations import OperationError
 from txconnpool.operate.workers.channel import ChannelError
+
+T = TypeVar("T")
 
 _log = Logger("txconnpool.console")
 
 #: The most bytes of a line.
-LINE_MAX = 4096
+LINE_MAX: Final = 4096
 
 #: Seconds without a line after which a console is closed.
-IDLE = 600.0
+IDLE: Final = 600.0
 
-#: The most consoles that are open at the same time.
-CONSOLES = 8
+#: Seconds to log in, from the acceptance of the connection, with TLS.
+LOGIN: Final = 10.0
 
-#: The passwords that can be tried on one connection, and the seconds that each wrong one costs.
-TRIES, PENALTY = 3, 1.0
+#: Seconds that a console, when it is closed, has to read the last lines.
+LINGER: Final = 3.0
+
+#: The most consoles that are logged in, or need no password, and the most that are not logged in yet. The second number
+#: times the interval of password checks is less than L{LOGIN}, so that each has its turn.
+CONSOLES: Final = 8
+STRANGERS: Final = 32
+
+#: The mistakes that a console may make before it has logged in, and the seconds that each wrong password costs.
+TRIES: Final = 3
+PENALTY: Final = 1.0
+
+#: The beginning of a request in HTTP, which a web page can make a browser send to any port, or of a TLS handshake.
+_FOREIGN: Final = re.compile(rb"(?:GET|HEAD|POST|PUT|DELETE|CONNECT|OPTIONS|TRACE|PATCH|PRI) |\x16\x03")
+
+#: The end of the first line of a request in HTTP, whatever its method.
+_FOREIGN_END: Final = re.compile(rb"HTTP/[0-9](\.[0-9])?\Z")
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
-class Console(Protocol, TimeoutMixin):
+class Console(OperatorConnection):
     """
     The connection of a person, or a script, that types commands. One command is carried out at a time.
+
+    @ivar loggedIn: whether it may use all commands.
+    @ivar busy: whether a command is being carried out.
+    @ivar active: when it was opened, or a command has ended, the last time.
     """
 
-    transport: Any
-
     def __init__(self, factory: ConsoleFactory) -> None:
+        super().__init__(factory)
         self.factory: ConsoleFactory = factory
-        self._loggedIn = factory.password is None
+        self.loggedIn = factory.checks is None
+        self.busy = False
+        self.active = factory.reactor.seconds()
         self._tries = 0
         self._data = b""
-        self._busy = False  # a command is being carried out
+        self._waiting: Deferred[Any] | None = None  # what a login waits for
         self._full = False  # the peer does not read the replies
         self._reading = True
         self._atEnd = False  # the peer has closed its side
 
-    def callLater(self, period: float, f: Callable[[], None]) -> Any:
-        """
-        Call a function later. L{TimeoutMixin} uses this.
-        """
-        return self.factory.reactor.callLater(period, f)
-
     def connectionMade(self) -> None:
         """
-        Accept commands, unless there are too many consoles.
+        Accept commands, or a password first.
         """
-        self.factory.consoles.add(self)
+        super().connectionMade()
         self.transport.registerProducer(self, True)
-        self.setTimeout(IDLE)
-        if len(self.factory.consoles) > CONSOLES:
-            self.end(f"ERROR too many consoles; the limit is {CONSOLES}")
+        if self.loggedIn:
+            self._idle()
+        else:
+            self.setTimer(LOGIN, self._late)
+        self.factory.bound(self)
+
+    def _idle(self) -> None:
+        self.active = self.factory.reactor.seconds()
+        self.setTimer(IDLE, self._expire)
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Take bytes that were typed.
+        Take bytes that were typed. They are dropped when the console is being closed.
         """
+        if self.ended:
+            return
         self._data += data
-        self.resetTimeout()
+        if self.loggedIn and not self.busy:
+            self.setTimer(IDLE, self._expire)
         self._runLines()
 
     def _runLines(self) -> None:
@@ -88,11 +113,13 @@ class Console(Protocol, TimeoutMixin):
         Carry out complete lines, one at a time. While a command runs, and while the peer does not read, nothing is
         read.
         """
-        if self not in self.factory.consoles:
-            return
-        while not (self._busy or self._full or self.transport.disconnecting):
+        while not (self.busy or self._full or self.ended):
+            # Empty lines are dropped all at once: each one by itself would copy all that follow.
+            self._data = self._data.lstrip()
             line, end, rest = self._data.partition(b"\n")
-            if len(line) > LINE_MAX:
+            if _FOREIGN.match(line) or (end and _FOREIGN_END.search(line.rstrip())):
+                self.abort()
+            elif len(line) > LINE_MAX:
                 self.end(f"ERROR the line is longer than {LINE_MAX} bytes")
             elif end:
                 self._data = rest
@@ -101,8 +128,8 @@ class Console(Protocol, TimeoutMixin):
                 if self._atEnd:
                     self.end()
                 break
-        reading = not (self._busy or self._full)
-        if reading is not self._reading and not self.transport.disconnecting:
+        reading = not (self.busy or self._full)
+        if reading is not self._reading and not self.ended:
             self._reading = reading
             if reading:
                 self.transport.resumeProducing()
@@ -111,14 +138,16 @@ class Console(Protocol, TimeoutMixin):
 
     def _runLine(self, line: str) -> None:
         words = line.split()
-        if not words:
+        if self.loggedIn and not words:
             return
-        name = words[0].lower()
-        self._busy = True
-        self.setTimeout(None)
+        name = words[0].lower() if words else ""
+        self.busy = True
+        if self.loggedIn:
+            self.setTimer(None)
         if name == "auth":
             running = Deferred.fromCoroutine(self._logIn(line.strip()[4:].strip()))
-        elif not self._loggedIn and name != "quit":
+        elif not self.loggedIn and name != "quit":
+            self._tries += 1
             running = fail(OperationError("expected auth PASSWORD first"))
         else:
             if name not in ("help", "show", "quit"):
@@ -126,21 +155,31 @@ class Console(Protocol, TimeoutMixin):
             running = Deferred.fromCoroutine(self.factory.commands.run(words))
         running.addCallbacks(self._succeeded, self._failed)
         running.addErrback(lambda failure: _log.failure("a console failed", failure))
-        running.addBoth(self._ended, name)
-        if self._busy:
+        running.addBoth(self._done, name)
+        if self.busy:
             running.addCallback(lambda _: self._runLines())
 
     async def _logIn(self, password: str) -> Answer:
-        expected = self.factory.password
-        if expected is None:
+        checks = self.factory.checks
+        if checks is None:
             raise OperationError("no password is needed here")
-        if hmac.compare_digest(password.encode(), expected):
-            self._loggedIn = True
+        if await self._wait(checks.check(password.encode())):
+            if not self.loggedIn:
+                self.loggedIn = True
+                self.setTimer(None)
+                self.factory.bound(self)
             return Answer("welcome; `help` lists the commands", [])
         self._tries += 1
-        _log.warn("console: wrong password from {client}", client=peerOf(self.transport))
-        await deferLater(self.factory.reactor, PENALTY)
+        self.factory.wrongPasswords.add(peerOf(self.transport))
+        await self._wait(deferLater(self.factory.reactor, PENALTY))
         raise OperationError("wrong password")
+
+    def _wait(self, event: Deferred[T]) -> Deferred[T]:
+        """
+        Cancel an event if the console ends before it.
+        """
+        self._waiting = event
+        return event
 
     def _succeeded(self, answer: Answer) -> None:
         self._write([*answer.lines, f"OK {answer.text}"])
@@ -151,38 +190,75 @@ class Console(Protocol, TimeoutMixin):
             if len(lines) > 1:
                 lines.append(f"{len(lines)} problems")
             self._write([*lines[:-1], f"ERROR {lines[-1]}"])
-        else:
+        elif not (self.ended and failure.check(CancelledError)):
             _log.failure("a command failed", failure)
             self._write([f"ERROR internal error, {type(failure.value).__name__}; the log has the traceback"])
 
-    def _ended(self, _: object, name: str) -> None:
+    def _done(self, _: object, name: str) -> None:
         """
         The command C{name} has been carried out, or has failed.
         """
-        self._busy = False
-        if self in self.factory.consoles:
-            self.setTimeout(IDLE)
+        self.busy = False
+        self._waiting = None
+        if not self.ended:
+            if self.loggedIn:
+                self._idle()
             if name == "quit" or self._tries >= TRIES:
                 self.end()
 
     def _write(self, lines: list[str]) -> None:
-        if self in self.factory.consoles:
+        if not self.ended:
             self.transport.write("".join(f"{line}\n" for line in lines).encode())
 
     def end(self, *lines: str) -> None:
         """
-        Write lines, and close the connection after them.
+        Write lines, and close the connection after them. If the peer does not read them, it is aborted after L{LINGER}
+        seconds.
         """
+        if self.ended:
+            return
         self._write(list(lines))
+        self.ended = True
+        self._leave()
         self.transport.unregisterProducer()
-        self.transport.loseConnection()
+        closeAfterFlush(self.transport)
+        self.setTimer(LINGER, self.abort)
 
-    def timeoutConnection(self) -> None:
+    close = end
+
+    def abort(self) -> None:
         """
-        Close the connection because nothing was typed, or the replies were not read, for L{IDLE} seconds.
+        Close the connection at once.
+        """
+        super().abort()
+        self._leave()
+
+    def _leave(self) -> None:
+        """
+        Drop what was typed, and end a login.
+        """
+        self._data = b""
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    def giveWay(self) -> None:
+        """
+        Close the console because another one needs its place.
         """
         if self._full:
-            self.transport.abortConnection()
+            self.abort()
+        else:
+            self.end(f"ERROR closed for another console; the limit is {CONSOLES}, and this one was idle longest")
+
+    def _late(self) -> None:
+        self.end(f"ERROR expected auth PASSWORD within {LOGIN:g} seconds")
+
+    def _expire(self) -> None:
+        """
+        Close the console because nothing was typed, or the replies were not read, for L{IDLE} seconds.
+        """
+        if self._full:
+            self.abort()
         else:
             self.end(f"ERROR nothing was typed for {IDLE:g} seconds")
 
@@ -218,29 +294,34 @@ class Console(Protocol, TimeoutMixin):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
-        Forget the console. A command that is being carried out goes on.
+        Forget the console. A command that is being carried out goes on, a login ends.
         """
-        self.setTimeout(None)
-        self.factory.consoles.discard(self)
+        super().connectionLost(reason)
+        self._leave()
 
 
-class ConsoleFactory(Factory):
+class ConsoleFactory(OperatorFactory):
     """
     The factory of the consoles.
 
     @ivar commands: the commands.
-    @ivar reactor: the reactor.
-    @ivar password: the password that must be given first, or C{None}.
-    @ivar consoles: the consoles that are connected.
+    @ivar checks: checks the password that must be given first; C{None}: there is none.
+    @ivar wrongPasswords: logs wrong passwords.
     """
 
-    noisy = False
-
     def __init__(self, target: Target, reactor: Any, password: bytes | None = None) -> None:
+        super().__init__(reactor)
         self.commands = Commands(target)
-        self.reactor = reactor
-        self.password = password
-        self.consoles: set[Console] = set()
+        self.checks: PasswordChecks | None = None
+        self.wrongPasswords = Tally(reactor, _logWrongPasswords)
+        if password is not None:
+            self.demand(password)
+
+    def demand(self, password: bytes) -> None:
+        """
+        Demand a password of each new console.
+        """
+        self.checks = PasswordChecks(self.reactor, password)
 
     def logPrefix(self) -> str:
         """
@@ -253,3 +334,27 @@ class ConsoleFactory(Factory):
         @return: a console.
         """
         return Console(self)
+
+    def bound(self, console: Console) -> None:
+        """
+        Close another console if there are too many of the kind of this one.
+
+        Those that have not logged in are counted by themselves, so that they cannot lock out an operator. An operator
+        who opens one too many is not refused either, but the one that was idle longest is closed: it is forgotten or
+        its program hangs, and without this nobody could look for the reason. A place kept in reserve would be taken by
+        the next one of them.
+        """
+        present = [
+            each
+            for each in self.connections
+            if isinstance(each, Console) and not each.ended and each.loggedIn is console.loggedIn
+        ]
+        if not console.loggedIn and len(present) > STRANGERS:
+            oldestOfBusiest(present).abort()
+        elif console.loggedIn and len(present) > CONSOLES:
+            present.remove(console)
+            min(present, key=lambda each: (each.busy, each.active)).giveWay()
+
+
+def _logWrongPasswords(count: int, last: str) -> None:
+    _log.warn("console: {count} wrong passwords, the last one from {client}", count=count, client=last)

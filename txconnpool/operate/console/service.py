@@ -41,7 +41,7 @@ class ConsoleService(ListeningService):
         Read the password, and open the listening port.
         """
         if self._passwordFile is not None:
-            self._factory.password = SecretFile.read(self._passwordFile)
+            self._factory.demand(SecretFile.read(self._passwordFile))
         return Listener(self._reactor, self._endpoint).listen(self._factory)
 
     @property
@@ -55,12 +55,12 @@ class ConsoleService(ListeningService):
         """
         Stop listening, and close the consoles.
 
-        @return: fires when the port is closed.
+        @return: fires when no socket and no timer is left.
         """
-        closed = super().stopService()
-        for console in list(self._factory.consoles):
-            console.end()
-        return closed
+        stopped = super().stopService()
+        closed = self._factory.close()
+        self._factory.wrongPasswords.stop()
+        return stopped.addCallback(lambda _: closed)
 
 
 def withMode(endpoint: str) -> str:
