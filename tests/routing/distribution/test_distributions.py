@@ -137,6 +137,7 @@ class ServerTests(SynchronousTestCase):
             ("twemproxy-modula", [*hosts, "/run/mc.sock:", given]),
             ("libmemcached-consistent", [*hosts, "/run/mc.sock:0", given]),
             ("libmemcached-weighted", [*hosts, "/run/mc.sock:0", given]),
+            ("xmemcached", ["/MC1.example.net:11211", "/localhost:11212", "/run/mc.sock", given]),
             *((name, long) for name in ("pymemcache", "dalli", "spymemcached", "gomemcache", ROUND_ROBIN)),
         ):
             self.assertEqual(Distribution(name).labels(specs), labels, name)
@@ -178,6 +179,11 @@ class ServerTests(SynchronousTestCase):
         for name, weight, message in (
             ("ketama", 0, "wrong weight 0 of a:1: with the distribution ketama, weights must be integers from 1"),
             ("ketama", 1.5, "wrong weight 1.5 of a:1: with the distribution ketama, weights must be integers from 1"),
+            (
+                "nginx",
+                101,
+                "wrong weight 101 of a:1: with the distribution nginx, weights must be integers from 1 to 100",
+            ),
             ("dalli", float("inf"), None),
             ("dalli", float("nan"), None),
             (

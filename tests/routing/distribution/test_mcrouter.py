@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txconnpool.routing.distribution.mcrouter import Ch3, WeightedCh3, furc
+from txconnpool.routing.distribution.mcrouter import Ch3, Rendezvous, WeightedCh3, furc
 from txconnpool.routing.distribution.servers import Member
 from txconnpool.routing.distribution.wide import murmur64, spooky
 
@@ -62,6 +62,24 @@ class FurcTests(SynchronousTestCase):
         self.assertTrue(all(new == old for new, old in zip(found, same, strict=True) if old != 1))
         self.assertIn(WeightedCh3(members(0, 0)).locate(b"a"), (0, 1))
         self.assertIsNone(weighted.shares())
+
+
+class RendezvousTests(SynchronousTestCase):
+    """
+    Tests for L{Rendezvous}.
+    """
+
+    def test_weights(self) -> None:
+        """
+        A server of weight 0 gets no keys, unless all have it.
+        """
+        servers = [Member(5, b"a", 0), Member(6, b"b", 1), Member(7, b"c", 0.5)]
+        weighted = Rendezvous(servers, weighted=True)
+        self.assertEqual({weighted.locate(b"%d" % number) for number in range(100)}, {6, 7})
+        self.assertEqual(weighted.shares(), {5: 0, 6: 2 / 3, 7: 1 / 3})
+        nothing = Rendezvous([Member(5, b"a", 0), Member(6, b"b", 0)], weighted=True)
+        self.assertEqual((nothing.locate(b"a"), nothing.shares()), (5, {5: 1.0}))
+        self.assertEqual(Rendezvous(servers, weighted=False).shares(), {5: 1 / 3, 6: 1 / 3, 7: 1 / 3})
 
 
 class WideTests(SynchronousTestCase):

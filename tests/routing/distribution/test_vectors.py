@@ -253,3 +253,113 @@ class VectorTests(SynchronousTestCase):
                 if "ketama" in behaviors:
                     system = "libmemcached-consistent"
             self.compare(case, Distribution(system, hashName))
+
+    def some(
+        self,
+        file: str,
+        count: int,
+        name: str,
+        weights: bool = True,
+        select: Callable[[dict[str, Any]], Any] = lambda settings: True,
+        hashName: str | None = None,
+    ) -> None:
+        """
+        Compare some cases of a file with one distribution.
+
+        @param count: the number of these cases.
+        @param select: chooses them by their settings.
+        """
+        found = [case for case in cases(file) if select(case.settings)]
+        self.assertEqual(len(found), count, file)
+        for case in found:
+            self.compare(case, Distribution(name, hashName), weights)
+
+    def test_perlRetries(self) -> None:
+        """
+        C{Cache::Memcached} when servers are down.
+        """
+        self.some("Cache-Memcached", 8, "cache-memcached")
+
+    def test_java(self) -> None:
+        """
+        The defaults of spymemcached and xmemcached, the ketama of xmemcached, and the labels of libmemcached in
+        spymemcached without weights.
+        """
+        self.some("spymemcached", 8, "java-modulo", False, lambda settings: settings["factory"].startswith("Default"))
+        self.some("xmemcached", 4, "java-modulo", True, lambda settings: settings["locator"].startswith("Array"))
+        self.some(
+            "xmemcached",
+            4,
+            "xmemcached",
+            True,
+            lambda settings: settings["locator"].endswith("KetamaMemcachedSessionLocator"),
+        )
+        self.some(
+            "spymemcached",
+            4,
+            "node-memcached",
+            False,
+            lambda settings: "format" in settings and "weights" not in settings,
+        )
+
+    def test_node(self) -> None:
+        """
+        Clients for Node.js, and uhashring with ketama.
+        """
+        self.some(
+            "node-memcached", 8, "node-memcached", True, lambda settings: settings.get("compatibility") != "hash_ring"
+        )
+        self.some("node-hashring", 8, "node-hashring")
+        self.some("uhashring", 11, "node-hashring", True, lambda settings: settings["hash_fn"] == "ketama")
+        self.some("memjs", 4, "memjs", False)
+
+    def test_pecl(self) -> None:
+        """
+        Consistent hashing of PHP's C{memcache}.
+        """
+        for function, hashName in (("crc32", "crc32a"), ("fnv", "fnv1a_32")):
+            selected = {"hash_strategy": "consistent", "hash_function": function}
+            self.some("pecl-memcache", 4, "pecl-memcache", True, selected.__eq__, hashName)
+
+    def test_nginx(self) -> None:
+        """
+        C{consistent} of nginx, as C{Cache::Memcached::Fast} has it. Nobody else serves the keys of a dead server.
+        """
+        found = [case for case in cases("Cache-Memcached-Fast") if case.settings["ketama_points"] == 160]
+        self.assertEqual(len(found), 8)
+        for case in found:
+            keyMap = Distribution("nginx").build(specs(case), case.down)
+            indexes = [keyMap.locate(key.encode()) for key in case.keys]
+            self.assertEqual([-1 if index in case.down else index for index in indexes], case.to, str(case))
+
+    def test_mcrouterRendezvous(self) -> None:
+        """
+        C{Rendezvous} and C{WeightedRendezvous} of mcrouter.
+        """
+        count = 0
+        for case in cases("mcrouter"):
+            if case.settings["hash_func"].endswith("Rendezvous"):
+                self.compare(case, Distribution("mcrouter-rendezvous"), case.settings.get("weights", False))
+                count += 1
+        self.assertEqual(count, 12)
+
+    def test_memcachedProxy(self) -> None:
+        """
+        The proxy in memcached: jump hash with its filters, the ring with XXH3, and the rings with MD5.
+        """
+        ring = {"dist": "ring_hash", "hash": "dist_ring_hash.hash (md5)"}
+        expected: tuple[tuple[dict[str, str], Distribution], ...] = (
+            ({}, Distribution("memcached-proxy")),
+            ({"filter": "tags", "filter_conf": "{}"}, Distribution("memcached-proxy", hashTag=b"{}")),
+            ({"filter": "stop", "filter_conf": "|#|"}, Distribution("memcached-proxy", hashStop=b"|#|")),
+            ({"dist": "ring_hash"}, Distribution("memcached-proxy-ring")),
+            ({**ring, "omode": "ketama"}, Distribution("spymemcached")),
+            ({**ring, "omode": "twemproxy"}, Distribution("node-memcached")),
+        )
+        count = 0
+        for case in cases("memcached-proxy"):
+            for settings, distribution in expected:
+                if case.settings == settings:
+                    self.compare(case, distribution, weights=False)
+                    count += 1
+        self.assertEqual(count, 20)

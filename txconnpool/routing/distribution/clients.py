@@ -11,7 +11,15 @@ from functools import partial
 
 from txconnpool.routing.distribution.locators import BackwardRing, Locator, Ring, Slots
 from txconnpool.routing.distribution.rendezvous import Pymemcache
-from txconnpool.routing.distribution.rings import dalliPoints, equalPoints, hashedPoints, weightedPoints
+from txconnpool.routing.distribution.rings import (
+    POINTS,
+    dalliPoints,
+    equalPoints,
+    flooredPoints,
+    hashedPoints,
+    multipliedPoints,
+    weightedPoints,
+)
 from txconnpool.routing.distribution.scheme import (
     KETAMA,
     Scheme,
@@ -22,8 +30,8 @@ from txconnpool.routing.distribution.scheme import (
     ringOf,
     slotsOf,
 )
-from txconnpool.routing.distribution.servers import HOST_AND_PORT, LIBMEMCACHED, Members
-from txconnpool.routing.hashing import HASHES, LIBMEMCACHED_HASHES, crc32a, md5
+from txconnpool.routing.distribution.servers import HOST_AND_PORT, LIBMEMCACHED, SHORT, XMEMCACHED, Member, Members
+from txconnpool.routing.hashing import HASHES, LIBMEMCACHED_HASHES, crc32, crc32a, javaHash, md5
 
 _MASK = 0xFFFFFFFF
 
@@ -76,6 +84,42 @@ def _spymemcached(members: Members, name: str) -> Locator:
 def _gomemcache(members: Members, name: str) -> Locator:
     # gomemcache hashes the first 256 bytes only, but no key is longer.
     return Slots(members.live, crc32a)
+
+
+def _perlBuckets(members: Members, name: str) -> Locator:
+    def tries(key: bytes) -> Iterator[int]:
+        value = crc32(key)
+        yield value
+        for number in range(1, 20):
+            value += crc32(b"%d%b" % (number, key))
+            yield value
+
+    return retrying(Slots(members.everyone, crc32), tries, members)
+
+
+def _java(members: Members, name: str) -> Locator:
+    def tries(key: bytes) -> Iterator[int]:
+        value = javaHash(key)
+        yield from range(value, value + int(sum(member.weight for member in members.everyone)))
+
+    return retrying(Slots(members.everyone, javaHash), tries, members)
+
+
+def _memjs(members: Members, name: str) -> Locator:
+    def absolute(key: bytes) -> int:
+        value = javaHash(key)
+        return min(value, (1 << 32) - value)
+
+    return Slots(members.live, absolute)
+
+
+def _pecl(members: Members, name: str) -> Locator:
+    counts = ((member, POINTS * int(member.weight)) for member in members.live)
+    points = [point for member, count in counts for point in hashedPoints([member], HASHES[name], count)]
+    ring = Ring(points, HASHES[name])
+    # Only 1024 positions of the ring are used.
+    step = 0xFFFFFFFF // 1024
+    return Slots([Member(ring.owner(slot * step), b"", 1) for slot in range(1024)], HASHES[name])
 
 
 #: The distributions by their names.
@@ -136,6 +180,56 @@ CLIENTS = {
     "gomemcache": Scheme(
         "crc32a of the key modulo the sum of the weights",
         _gomemcache,
+        whenDown=WhenDown.KEPT,
+    ),
+    "cache-memcached": Scheme(
+        "crc32 of the key modulo the sum of the weights",
+        _perlBuckets,
+        whenDown=WhenDown.RETRIED,
+    ),
+    "java-modulo": Scheme(
+        "the hash of the key as a Java string, modulo the sum of the weights",
+        _java,
+        whenDown=WhenDown.RETRIED,
+    ),
+    "memjs": Scheme(
+        "the absolute hash of the key as a Java string, modulo the number of servers",
+        _memjs,
+        weights=Weights.REFUSED,
+        whenDown=WhenDown.KEPT,
+    ),
+    "node-memcached": Scheme(
+        KETAMA,
+        partial(ringOf, flooredPoints),
+        hash="md5",
+        label=SHORT,
+        ring=True,
+    ),
+    "node-hashring": Scheme(
+        KETAMA,
+        partial(ringOf, flooredPoints),
+        hash="md5",
+        label=HOST_AND_PORT,
+        ring=True,
+    ),
+    "xmemcached": Scheme(
+        "a ring of 160 points per unit of weight from the MD5 of LABEL-0, LABEL-1 ...; keys by %(hash)s",
+        partial(ringOf, multipliedPoints),
+        hash="md5",
+        label=XMEMCACHED,
+        ring=True,
+        weights=Weights.SMALL_INTEGERS,
+        whenDown=WhenDown.KEPT,
+    ),
+    "pecl-memcache": Scheme(
+        "a ring of 160 points per unit of weight from %(hash)s of LABEL-0, LABEL-1 ..., read at 1024 places; keys by"
+        " %(hash)s",
+        _pecl,
+        hash="crc32a",
+        hashes=("crc32a", "fnv1a_32"),
+        label=HOST_AND_PORT,
+        ring=True,
+        weights=Weights.SMALL_INTEGERS,
         whenDown=WhenDown.KEPT,
     ),
 }

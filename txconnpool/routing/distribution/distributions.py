@@ -192,6 +192,7 @@ class Distribution:
             return
         possible = {
             Weights.INTEGERS: 1 <= weight <= MAX_WEIGHT and weight == int(weight),
+            Weights.SMALL_INTEGERS: 1 <= weight <= 100 and weight == int(weight),
             Weights.FRACTIONS: 0 <= weight <= 1,
             Weights.REFUSED: weight == 1,
         }

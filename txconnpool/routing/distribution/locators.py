@@ -195,11 +195,10 @@ class Slots:
         """
         @return: the shares of all slots.
         """
-        begins = [0, *self._ends]
-        return {
-            owner: (end - begin) / self._ends[-1]
-            for owner, begin, end in zip(self._owners, begins, self._ends, strict=False)
-        }
+        shares: Shares = {}
+        for owner, begin, end in zip(self._owners, [0, *self._ends], self._ends, strict=False):
+            shares[owner] = shares.get(owner, 0.0) + (end - begin) / self._ends[-1]
+        return shares
 
 
 class Retries:

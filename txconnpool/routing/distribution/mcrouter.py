@@ -1,12 +1,13 @@
 # -*- test-case-name: tests.routing.distribution.test_mcrouter -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-The hashes of mcrouter: C{Ch3} and C{WeightedCh3} (C{furc_hash} in C{mcrouter/lib/fbi/hash.c},
-C{mcrouter/lib/WeightedCh3HashFunc.cpp}). A server is identified by its position in the list.
+The hashes of mcrouter: C{Ch3} and C{WeightedCh3}, for which a server is identified by its position in the list, and
+C{Rendezvous} (C{furc_hash} in C{mcrouter/lib/fbi/hash.c}, C{mcrouter/lib/*HashFunc.cpp}).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from txconnpool.routing.distribution.locators import Shares
@@ -23,6 +24,13 @@ _TRIES = 32
 _SHIFT = 23
 
 _WEIGHT_SEED = 0xFACE2014
+
+_RENDEZVOUS_SEED = 2718281828
+_MULTIPLIER = 0x9DDFEA08EB382D69
+_MASK = 0xFFFFFFFFFFFFFFFF
+
+#: The bits of a score that count with weights.
+_FRACTION = (1 << 53) - 1
 
 
 def furc(key: bytes, count: int) -> int:
@@ -79,6 +87,48 @@ class Ch3:
         @return: equal shares.
         """
         return dict.fromkeys(self._indexes, 1 / len(self._indexes))
+
+
+class Rendezvous:
+    """
+    C{Rendezvous} and C{WeightedRendezvous}: the server with the highest score gets the key. A server is identified by
+    its label.
+    """
+
+    def __init__(self, members: Sequence[Member], weighted: bool) -> None:
+        """
+        @param members: at least one server, with weights from 0 to 1.
+        @param weighted: whether the weights count.
+        """
+        self._servers = [(member.index, murmur64(member.label, SEED), member.weight) for member in members]
+        self._weighted = weighted
+
+    def locate(self, key: bytes) -> int:
+        """
+        @return: the index of the server of a key.
+        """
+        value = murmur64(key, _RENDEZVOUS_SEED)
+        best, found = -1.0, self._servers[0][0]
+        for index, name, weight in self._servers:
+            # Hash128to64() of CityHash.
+            score = (value ^ name) * _MULTIPLIER & _MASK
+            score = (name ^ score ^ score >> 47) * _MULTIPLIER & _MASK
+            score = (score ^ score >> 47) * _MULTIPLIER & _MASK
+            number = float(score)
+            if self._weighted:
+                part = (score & _FRACTION) / (_FRACTION + 1)
+                number = weight / -math.log(part) if part else 0.0
+            if number > best:
+                best, found = number, index
+        return found
+
+    def shares(self) -> Shares:
+        """
+        @return: shares by weight, or equal ones.
+        """
+        weights = {index: weight if self._weighted else 1 for index, _, weight in self._servers}
+        total = sum(weights.values())
+        return {index: weight / total for index, weight in weights.items()} if total else {self._servers[0][0]: 1.0}
 
 
 class WeightedCh3:

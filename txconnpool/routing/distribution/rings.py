@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import md5, sha1
 from struct import Struct, pack, unpack
+from zlib import crc32
 
 from txconnpool.routing.distribution.locators import INDEX_BITS
 from txconnpool.routing.distribution.servers import Member
@@ -80,6 +81,37 @@ def equalPoints(members: Sequence[Member]) -> list[int]:
     The points of a ketama ring of equal servers, as spymemcached and libketama have it: always 160 each.
     """
     return md5Points(members, [POINTS // 4] * len(members))
+
+
+def flooredPoints(members: Sequence[Member]) -> list[int]:
+    """
+    The points of a weighted ketama ring as clients for Node.js have it: with double precision.
+    """
+    total = sum(member.weight for member in members)
+    return md5Points(members, [math.floor(member.weight / total * 40 * len(members)) for member in members])
+
+
+def multipliedPoints(members: Sequence[Member]) -> list[int]:
+    """
+    The points of a weighted ketama ring as xmemcached has it: 160 times the weight.
+    """
+    return md5Points(members, [int(40 * member.weight) for member in members])
+
+
+def chainedPoints(members: Sequence[Member]) -> list[int]:
+    """
+    The points of C{Cache::Memcached::Fast} and of C{consistent} in nginx: each is a CRC-32 of host, a null byte, port
+    and the point before, 160 times the weight.
+    """
+    points = []
+    for member in members:
+        host, _, port = member.label.rpartition(b":") if b":" in member.label else (member.label, b"", b"")
+        begin = crc32(host + b"\0" + port)
+        point = 0
+        for _ in range(int(POINTS * member.weight)):
+            point = crc32(point.to_bytes(4, "little"), begin)
+            points.append(point << INDEX_BITS | member.index)
+    return points
 
 
 def hashedPoints(members: Iterable[Member], hashFunction: HashFunction, count: int = UNWEIGHTED_POINTS) -> list[int]:

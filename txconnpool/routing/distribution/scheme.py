@@ -23,6 +23,7 @@ class Weights(Enum):
     """
 
     INTEGERS = "weights must be integers from 1"
+    SMALL_INTEGERS = "weights must be integers from 1 to 100"
     FRACTIONS = "weights must be numbers from 0 to 1"
     IGNORED = "weights are ignored"
     REFUSED = "all weights must be 1"

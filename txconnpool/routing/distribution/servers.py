@@ -52,10 +52,12 @@ class LabelRule:
 
     @ivar withDefaultPort: whether C{:11211} is part of a label, as all other ports are.
     @ivar afterPath: what is appended to the path of a UNIX socket.
+    @ivar before: what is before a host.
     """
 
     withDefaultPort: bool
     afterPath: str = ""
+    before: str = ""
 
     def __call__(self, server: ServerSpec) -> str:
         """
@@ -63,11 +65,18 @@ class LabelRule:
         """
         if server.path is not None:
             return server.path + self.afterPath
-        return f"{server.host}" if server.port == DEFAULT_PORT and not self.withDefaultPort else server.address
+        if server.host is None:
+            return ""
+        return self.before + (server.host if self._short(server.port) else server.address)
+
+    def _short(self, port: int | None) -> bool:
+        return port == DEFAULT_PORT and not self.withDefaultPort
 
     def __str__(self) -> str:
         path = f"PATH{self.afterPath} of a UNIX socket"
-        return f"HOST:PORT or {path}" if self.withDefaultPort else f"HOST:PORT, HOST if the port is 11211, or {path}"
+        if self.withDefaultPort:
+            return f"{self.before}HOST:PORT or {path}"
+        return f"HOST:PORT, HOST if the port is 11211, or {path}"
 
 
 #: The rule of pymemcache, dalli, spymemcached and others.
@@ -75,6 +84,9 @@ HOST_AND_PORT = LabelRule(withDefaultPort=True)
 
 #: The rule of new pools.
 SHORT = LabelRule(withDefaultPort=False)
+
+#: The rule of xmemcached.
+XMEMCACHED = LabelRule(withDefaultPort=True, before="/")
 
 #: The rule of twemproxy. The weight is not part of the label, although its documentation says so.
 TWEMPROXY = LabelRule(withDefaultPort=False, afterPath=":")
