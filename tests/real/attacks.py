@@ -108,10 +108,16 @@ class SecurityTestCase(SynchronousTestCase):
         Start the proxy.
         """
         raiseFileLimit()
-        self.proxy = Proxy(*self.arguments(), upstream=["memory:"])
+        self.proxy = self.newProxy()
         self.addCleanup(self.proxy.stop)
         self.proxy.start()
         self.assertEqual(ask(self.proxy.address, b"set a 0 0 1\r\nx\r\n"), b"STORED\r\n")
+
+    def newProxy(self) -> Proxy:
+        """
+        @return: the proxy.
+        """
+        return Proxy(*self.arguments(), upstream=["memory:"])
 
     def arguments(self) -> list[str]:
         """

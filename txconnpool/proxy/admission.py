@@ -9,6 +9,8 @@ connections that do nothing cannot keep other clients out.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IHandshakeListener
@@ -88,50 +90,54 @@ class PendingClient(Protocol):
 
     def _next(self) -> None:
         """
-        Read the next login, at once or later.
+        Read the next login. It waits if others have failed. What is left after it is read in the next turn of the
+        reactor, so that a client that sends much does not hold up others.
         """
-        while self._data and self._timer is None and not self._over:
-            delay = self._admission.penalties.delay(self.host)
+        if self._timer is None and not self._over:
+            delay = self._admission.penalties.delay(self.host) if self._data else 0.0
             if delay:
-                self.transport.pauseProducing()
-                self._timer = self._admission.reactor.callLater(delay, self._waited)
                 self._admission.wait(self)
-                return
-            if not self._read():
-                break
-        if self._atEnd and self.session is None and self._timer is None:
-            self._close()
+                self._later(delay, self._waited)
+            else:
+                self._read()
+
+    def _later(self, delay: float, then: Callable[[], None]) -> None:
+        self.transport.pauseProducing()
+        self._timer = self._admission.reactor.callLater(delay, then)
 
     def _waited(self) -> None:
-        self._timer = None
         self._admission.waited(self)
-        self.transport.resumeProducing()
-        if self._read():
-            self._next()
+        self._resume(self._read)
 
-    def _read(self) -> bool:
+    def _resume(self, then: Callable[[], None]) -> None:
+        self._timer = None
+        self.transport.resumeProducing()
+        then()
+
+    def _read(self) -> None:
         """
         Read a login, or other requests.
-
-        @return: whether something was read and the client still has to log in.
         """
         counters = self._admission.sessions.counters
         action, end, _, reply = self._reader.read(self._data, 0, 1)
         if action is MORE:
-            return False
+            if self._atEnd:
+                self._close()
+            return
         rest, self._data = self._data[end:], b""
         counters.received += end
         counters.answered += 1
         if action is ADMIT:
             self._admit(reply, rest)
-            return False
+            return
         self.transport.write(reply)
         counters.sent += len(reply)
         if action is CLOSE or self._failures >= TRIES:
             self._close()
-            return False
+            return
         self._data = rest
-        return True
+        if rest or self._atEnd:
+            self._later(0.0, partial(self._resume, self._next))
 
     def _check(self, login: Login | None) -> bool:
         """
@@ -201,7 +207,7 @@ class PendingClient(Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-            self._admission.waited(self)
+        self._admission.waited(self)
         self._admission.discard(self)
         if self.session is not None:
             self.session.connectionLost(reason)

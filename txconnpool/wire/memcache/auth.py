@@ -5,8 +5,9 @@ The login of memcached's text protocol (option C{-Y}): a C{set} of any key whose
 other request on a connection.
 
 The replies are those of C{try_read_command_asciiauth} in C{proto_text.c} of 1.6.18, byte for byte. This includes one
-peculiarity: of the replies to several failed attempts that arrive together, only the last one is sent. In one case the
-proxy differs: it closes the connection where memcached would read more bytes than a login can have.
+peculiarity: of the replies to several failed attempts that arrive together, only the last one is sent. In two cases the
+proxy differs: it closes the connection where memcached would read more bytes than a login can have, and it sends a
+reply for each L{TOGETHER} failed attempts that arrive together.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from txconnpool.wire.memcache.replies import AUTH
 
 #: The maximum length of a line without an end, and of a user and password, in bytes.
 LINE_MAX: Final = 2048
+
+#: The maximum number of requests that are read at once, so that a flood of them does not hold up other clients.
+TOGETHER: Final = 32
 
 STORED: Final = b"STORED\r\n"
 UNAUTHENTICATED: Final = b"CLIENT_ERROR unauthenticated\r\n"
@@ -57,13 +61,14 @@ class LoginReader:
         @return: the frame; with C{ADMIT} if the client is logged in.
         """
         end, answer = pos, b""
-        while True:
+        for _ in range(TOGETHER):
             command, stop, count, payload = self._attempt(data, end)
             if command is MORE and answer:
                 return ANSWER, end, 0, answer
             if command is not ANSWER:
                 return command, stop, count, payload
             end, answer = stop, payload
+        return ANSWER, end, 0, answer
 
     def forwarded(self, command: Command) -> None:
         """
