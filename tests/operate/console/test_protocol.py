@@ -72,6 +72,13 @@ class ConsoleTests(ConsoleTestCase):
         terminal.console.dataReceived(b"\xff\n")
         self.assertIn("ERROR no command '\ufffd'", terminal.turn())
 
+    def test_printable(self) -> None:
+        """
+        Replies have no characters that control the terminal, and can always be encoded.
+        """
+        self.running.answers["pause"] = "\x1b[2J\r\u202e\udcff {x} \u00e9"
+        self.assertEqual(self.enter("pause"), "OK \\x1b[2J\\r\\u202e\\udcff {x} \u00e9\n")
+
     def test_longLine(self) -> None:
         """
         A line that is too long gets an error, and the connection is closed.

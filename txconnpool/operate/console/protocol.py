@@ -208,7 +208,7 @@ class Console(OperatorConnection):
 
     def _write(self, lines: list[str]) -> None:
         if not self.ended:
-            self.transport.write("".join(f"{line}\n" for line in lines).encode())
+            self.transport.write("".join(f"{_printable(line)}\n" for line in lines).encode())
 
     def end(self, *lines: str) -> None:
         """
@@ -354,6 +354,15 @@ class ConsoleFactory(OperatorFactory):
         elif console.loggedIn and len(present) > CONSOLES:
             present.remove(console)
             min(present, key=lambda each: (each.busy, each.active)).giveWay()
+
+
+def _printable(line: str) -> str:
+    """
+    Escape characters that control a terminal. Logged events and errors of servers may contain what others have sent.
+    """
+    if line.isprintable():
+        return line
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in line)
 
 
 def _logWrongPasswords(count: int, last: str) -> None:
