@@ -29,7 +29,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "net": ("errors", "interfaces", "metrics"),
     "pool.decisions": ("errors", "metrics"),
     "pool": ("errors", "interfaces", "metrics", "wire", "net", "pool.decisions"),
-    "config": ("errors", "interfaces", "metrics", "wire", "wire.dialects", "net"),
+    "config": ("errors", "interfaces", "metrics", "wire", "wire.dialects", "net", "routing.distribution"),
     "proxy": (
         "errors",
         "interfaces",

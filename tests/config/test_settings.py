@@ -12,7 +12,9 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.bugs import covers
+from txconnpool.config.servers import UpstreamServer
 from txconnpool.config.settings import OPTIONS, POOL_OPTIONS, PROCESS_OPTIONS, ConfigError, PoolSettings, Settings
+from txconnpool.routing.distribution import Distribution
 
 
 class PoolSettingsTests(SynchronousTestCase):
@@ -114,13 +116,37 @@ class PoolSettingsTests(SynchronousTestCase):
         PoolSettings(minPoolSize=4)
         self.assertFaults(["min-pool-size 5 is more than pool-size 4"], minPoolSize=5)
 
+    def test_servers(self) -> None:
+        """
+        The lines of upstream are read once.
+        """
+        settings = PoolSettings(upstream=("tcp:a:1 weight=2", "tls:b:1:trustRoots=/x"))
+        self.assertEqual(settings.servers, (UpstreamServer("tcp:a:1", 2.0), UpstreamServer("tls:b:1:trustRoots=/x")))
+        self.assertIs(settings.servers, settings.servers)
+        self.assertEqual(dataclasses.replace(settings, upstream=("tcp:c:1",)).servers, (UpstreamServer("tcp:c:1"),))
+
+    def test_sameServer(self) -> None:
+        """
+        A server is listed only once, even with other words or with arguments that are not part of its address.
+        """
+        upstream = ("tcp:a:1", "tcp:b:1", "tcp:a:1 weight=2", "tcp:b:1:timeout=3")
+        self.assertFaults(["upstream has tcp:a:1 twice", "upstream has tcp:b:1 twice"], upstream=upstream)
+
     def test_distribution(self) -> None:
         """
-        Several servers require a distribution, because with the wrong one most keys are missed.
+        Keys are distributed among several servers that are not equal.
         """
         servers = ("tcp:a:1", "tcp:b:1")
-        PoolSettings(upstream=servers, distribution="round-robin")
-        self.assertFaults(["several servers in upstream need `distribution`"], upstream=servers)
+        self.assertIs(PoolSettings().distributionByKey, None)
+        self.assertIs(PoolSettings(distribution="twemproxy").distributionByKey, None)
+        self.assertIs(PoolSettings(upstream=servers, distribution="round-robin").distributionByKey, None)
+        settings = PoolSettings(upstream=servers)
+        self.assertEqual(settings.distributionByKey, Distribution("ketama"))
+        self.assertIs(settings.distributionByKey, settings.distributionByKey)
+        self.assertEqual(
+            PoolSettings(upstream=servers, distribution="twemproxy").distributionByKey, Distribution("twemproxy")
+        )
+        self.assertFaults(["distribution = 'modula': expected ketama or twemproxy or"], distribution="modula")
 
     def test_protocol(self) -> None:
         """
@@ -205,6 +231,13 @@ class SettingsTests(SynchronousTestCase):
             stats="tcp:1",
         )
         self.assertFaults(["stats = 'nowhere': "], stats="nowhere")
+
+    def test_distribution(self) -> None:
+        """
+        The proxy cannot distribute by key yet.
+        """
+        pools = (PoolSettings(name="a", upstream=("tcp:a:1", "tcp:b:1")),)
+        self.assertFaults(["pool 'a': several servers in upstream need `distribution = round-robin`"], pools=pools)
 
     def test_listen(self) -> None:
         """

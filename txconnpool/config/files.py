@@ -47,7 +47,8 @@ def exposedSecrets(settings: Settings) -> Iterator[Fault]:
         for attribute, source in (("upstreamAuth", pool.upstreamAuth), ("listenAuth", pool.listenAuth)):
             if source is not None and source.startswith("file:"):
                 yield from _exposed(source.removeprefix("file:"), attribute, _GROUP | _OTHERS, pool.name)
-        for attribute, endpoints in (("upstream", pool.upstream), ("listen", pool.listen)):
+        servers = tuple(server.endpoint for server in pool.servers)
+        for attribute, endpoints in (("upstream", servers), ("listen", pool.listen)):
             for key in {argument(each, "privateKey") for each in endpoints if usesTLS(each)} - {""}:
                 yield from _exposed(key, attribute, _OTHERS, pool.name)
 
@@ -79,7 +80,7 @@ def fingerprints(settings: Settings) -> Iterator[tuple[str, bytes]]:
             ("user and password of upstream-auth", _usersDigest, pool.upstreamAuth),
             ("users and passwords of listen-auth", _usersDigest, pool.listenAuth),
         ]
-        for endpoint in (*pool.listen, *pool.upstream):
+        for endpoint in (*pool.listen, *(server.endpoint for server in pool.servers)):
             if usesTLS(endpoint):
                 named.append((f"keys and certificates of {nameOf(endpoint)}", digest, endpoint))
         for what, digestOf, place in named:

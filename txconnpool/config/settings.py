@@ -13,14 +13,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from txconnpool.config.credentials import Accounts, SecretFile
 from txconnpool.config.kinds import Choice, Endpoint, HostNames, Seconds, Size, Whole, Words
 from txconnpool.config.options import Option, option, optionsOf
+from txconnpool.config.servers import ServerLine, UpstreamServer, upstreamServer
 from txconnpool.net.endpoints import checkClientFiles
 from txconnpool.net.listening import checkServerFiles
 from txconnpool.net.syntax import checkClient, checkServer
+from txconnpool.routing.distribution import NAMES, ROUND_ROBIN, Distribution
 from txconnpool.wire.dialects import DIALECTS
 from txconnpool.wire.effects import EFFECTS
 
@@ -87,8 +90,9 @@ class PoolSettings:
 
     upstream: tuple[str, ...] = option(
         ("tcp:127.0.0.1:11211",),
-        Endpoint(checkClient, checkClientFiles, "tcp:HOST:PORT, unix:PATH, tls:HOST:PORT or memory:"),
-        "the address of a server, as a client endpoint string; memory: is a server inside the process; may be repeated",
+        ServerLine(checkClient, checkClientFiles, "tcp:HOST:PORT, unix:PATH, tls:HOST:PORT or memory:"),
+        "the address of a server, as a client endpoint string; memory: is a server inside the process; weight=NUMBER "
+        "and label=TEXT may follow; may be repeated",
         "Servers and clients",
         "u",
         many=True,
@@ -109,7 +113,7 @@ class PoolSettings:
     )
     distribution: str | None = option(
         None,
-        Choice("round-robin"),
+        Choice(*NAMES),
         "how requests are distributed among several servers, required if there are several: round-robin sends them to "
         "each in turn, so it is for interchangeable servers only, such as a row of proxies",
         "Servers and clients",
@@ -252,6 +256,22 @@ class PoolSettings:
         if faults:
             raise ConfigError(faults)
 
+    @cached_property
+    def servers(self) -> tuple[UpstreamServer, ...]:
+        """
+        The servers, from the lines of C{upstream}.
+        """
+        return tuple(map(upstreamServer, self.upstream))
+
+    @cached_property
+    def distributionByKey(self) -> Distribution | None:
+        """
+        How keys are distributed among the servers, or C{None} if there is one server, or if the servers are equal.
+        """
+        if len(self.servers) == 1 or self.distribution == ROUND_ROBIN:
+            return None
+        return Distribution(self.distribution or NAMES[0])
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -374,12 +394,9 @@ def _contradictions(pool: PoolSettings) -> Iterator[Fault]:
     if pool.minPoolSize > pool.poolSize:
         text = f"min-pool-size {pool.minPoolSize} is more than pool-size {pool.poolSize}"
         yield Fault(text, ("minPoolSize", "poolSize"), pool.name)
-    if len(pool.upstream) > 1 and pool.distribution is None:
-        text = (
-            "several servers in upstream need `distribution`: round-robin if they are interchangeable, such as a row "
-            "of proxies; servers that each hold a part of a cache would miss most keys"
-        )
-        yield Fault(text, ("upstream", "distribution"), pool.name)
+    names = [server.name for server in pool.servers]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield Fault(f"upstream has {name} twice; expected each server only once", ("upstream",), pool.name)
     if len(pool.upstream) > pool.poolSize:
         text = f"pool-size {pool.poolSize} has no connection for each of the {len(pool.upstream)} servers in upstream"
         yield Fault(text, ("poolSize", "upstream"), pool.name)
@@ -403,7 +420,7 @@ def _notShared(pool: PoolSettings, workers: int) -> Iterator[Fault]:
     if pool.maxWaiting < workers:
         text = f"max-waiting {pool.maxWaiting} is less than one for each of {workers} workers"
         yield Fault(text, ("maxWaiting", "workers"), pool.name)
-    if any(server.startswith("memory:") for server in pool.upstream):
+    if any(server.endpoint.startswith("memory:") for server in pool.servers):
         text = f"memory: is in one process, and {workers} workers would each have their own; expected workers = 1"
         yield Fault(text, ("workers", "upstream"), pool.name)
 
@@ -417,6 +434,11 @@ def _conflicts(settings: Settings) -> Iterator[Fault]:
         yield Fault(text, ("admin", "adminPasswordFile"))
     listening: dict[str, str] = {}
     for pool in settings.pools:
+        if pool.distributionByKey is not None:
+            text = (
+                "several servers in upstream need `distribution = round-robin`; distribution by key does not exist yet"
+            )
+            yield Fault(text, ("upstream", "distribution"), pool.name)
         if settings.stats in pool.listen:
             text = f"stats {settings.stats} is in listen too; expected an address of its own"
             yield Fault(text, ("stats",), pool.name)

@@ -71,9 +71,13 @@ def hostOf(description: str) -> str:
     return _check(_tlsClient, description)
 
 
-def _check(parser: Callable[..., T], description: str) -> T:
+def argumentsOf(description: str) -> tuple[list[str], dict[str, str]]:
     """
-    Call a function with the arguments of an endpoint string, as Twisted calls its parsers.
+    Split an endpoint string, as Twisted does.
+
+    @return: the type and the other arguments without a name, and the arguments with a name.
+
+    @raise ValueError: a backslash is at the end.
     """
     if not re.fullmatch(r"(?:[^\\]|\\.)*", description, re.DOTALL):
         raise ValueError("a backslash at the end")
@@ -85,6 +89,14 @@ def _check(parser: Callable[..., T], description: str) -> T:
             named[_unescaped(first)] = _unescaped(value)
         else:
             positional.append(_unescaped(first))
+    return positional, named
+
+
+def _check(parser: Callable[..., T], description: str) -> T:
+    """
+    Call a function with the arguments of an endpoint string, as Twisted calls its parsers.
+    """
+    positional, named = argumentsOf(description)
     return parser(*positional[1:], **named)
 
 

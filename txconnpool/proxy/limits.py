@@ -28,7 +28,7 @@ def poolLimits(settings: PoolSettings) -> Limits:
     """
     @return: the limits of the pool of connections.
     """
-    servers = settings.upstream
+    servers = settings.servers
     return Limits(
         maximum=settings.poolSize,
         # Each server needs a connection, because requests are sent to all servers that are up in turn.

@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 from txconnpool.config.credentials import readLogins
 from txconnpool.config.settings import PoolSettings
-from txconnpool.net.endpoints import TLSClientEndpoint, nameOf
+from txconnpool.net.endpoints import TLSClientEndpoint
 from txconnpool.net.listening import raiseIfFailed
 from txconnpool.net.tls import usesTLS
 from txconnpool.pool.connection import ConnectionFactory
@@ -73,7 +73,7 @@ class PoolProxy(Service):
         self._slow = SlowLog(settings.name, dialect, reactor.seconds)
         self.connectionFactory = ConnectionFactory(dialect, reactor, settings.requestTimeout, self._slow)
         self.pool = PoolEngine(
-            settings.upstream,
+            [server.endpoint for server in settings.servers],
             self.connectionFactory,
             poolLimits(settings),
             reactor,
@@ -113,7 +113,11 @@ class PoolProxy(Service):
         theirs = readLogins(settings.listenAuth) if settings.listenAuth is not None else None
         listeners = [each for description, each in self.listeners.items() if description in settings.listen]
         certificates = [(each.endpoint, each.endpoint.read()) for each in listeners if each.endpoint is not None]
-        servers = {nameOf(each): TLSClientEndpoint(self._reactor, each) for each in settings.upstream if usesTLS(each)}
+        servers = {
+            each.name: TLSClientEndpoint(self._reactor, each.endpoint)
+            for each in settings.servers
+            if usesTLS(each.endpoint)
+        }
         for server in servers.values():
             server.read()
 
@@ -192,12 +196,13 @@ class PoolProxy(Service):
         pool = self.pool
         pool.setLimits(poolLimits(settings))
         pool.setConnectTimeout(settings.connectTimeout)
-        for server in settings.upstream:
-            if server not in old.upstream:
-                pool.addServer(server)
-        for server in old.upstream:
-            if server not in settings.upstream:
-                pool.removeServer(server)
+        before, after = ([server.endpoint for server in each.servers] for each in (old, settings))
+        for endpoint in after:
+            if endpoint not in before:
+                pool.addServer(endpoint)
+        for endpoint in before:
+            if endpoint not in after:
+                pool.removeServer(endpoint)
         self.connectionFactory.requestTimeout = settings.requestTimeout
         self._limitSlow()
         for connection in pool.connections:

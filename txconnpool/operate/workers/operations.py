@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txconnpool.config.settings import Settings
+from txconnpool.net.endpoints import nameOf
 from txconnpool.operate.operations import OperationError, mergeRows, mergeTexts, noSession
 from txconnpool.operate.workers.process import WorkerProcess
 from txconnpool.operate.workers.workerset import WorkerSet
@@ -85,7 +86,8 @@ class WorkerOperations:
         Forget pools and servers that the settings do not have.
         """
         self._paused &= {pool.name for pool in settings.pools}
-        self._drained &= {server for pool in settings.pools for server in pool.upstream}
+        servers = {server.name for pool in settings.pools for server in pool.servers}
+        self._drained = {each for each in self._drained if nameOf(each) in servers}
 
     def repeat(self, worker: WorkerProcess) -> Deferred[Any]:
         """
