@@ -167,6 +167,19 @@ class OptionsTests(SynchronousTestCase):
             ("command line: pool-size = 'x': expected a whole number from 1 to 65535", ""),
         )
 
+    def test_checkDistribution(self) -> None:
+        """
+        C{--check-config} prints what the distribution of a pool stands for.
+        """
+        self.assertEqual(
+            self.ends("--check-config", "-u", "tcp:a:1", "-u", "tcp:b:1", "--distribution", "round-robin"),
+            (
+                0,
+                "pool 'default': the distribution of 2 servers is round-robin: equal servers, any of them gets any "
+                "request\nconfiguration ok\n",
+            ),
+        )
+
     def test_warnings(self) -> None:
         """
         C{--check-config} prints warnings on the standard error output; the configuration is right nevertheless.

@@ -21,6 +21,7 @@ from twisted.python import usage
 from txconnpool import __version__
 from txconnpool.config.ini import load
 from txconnpool.config.kinds import nearest
+from txconnpool.config.notes import notesOf, spreadOf
 from txconnpool.config.options import Option
 from txconnpool.config.settings import OPTIONS, ConfigError
 from txconnpool.config.warnings import warningsOf
@@ -131,6 +132,8 @@ class Options(usage.Options):
         if self["check-config"]:
             for line in warningsOf(self["settings"]):
                 print(f"warning: {line}", file=sys.stderr)
+            for line in (*notesOf(self["settings"]), *spreadOf(self["settings"])):
+                print(line)
             print("configuration ok")
             raise SystemExit(0)
 

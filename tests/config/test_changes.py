@@ -6,6 +6,7 @@ Tests for L{txconnpool.config.changes}.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -43,6 +44,55 @@ class DifferencesTests(SynchronousTestCase):
         old = Settings(pools=(replace(A, listen=("tcp:1", "tcp:2", "tcp:3")),))
         new = Settings(pools=(replace(A, listen=("tcp:3", "tcp:1", "tcp:4")),))
         self.assertEqual(list(differences(old, new)), ["pool a: listen + tcp:4", "pool a: listen - tcp:2"])
+
+    def assertServers(self, old: str, new: str, *expected: str, **values: Any) -> None:
+        """
+        Assert that a change of servers, one for each word and with commas for spaces, has these lines.
+        """
+        before, after = (
+            Settings(pools=(replace(A, upstream=tuple(word.replace(",", " ") for word in each.split()), **values),))
+            for each in (old, new)
+        )
+        self.assertEqual(list(differences(before, after)), [f"pool a: {line}" for line in expected])
+
+    def test_servers(self) -> None:
+        """
+        Servers are added, removed and changed.
+        """
+        self.assertServers("tcp:a:1 tcp:b:1", "tcp:b:1 tcp:c:1", "upstream + tcp:c:1", "upstream - tcp:a:1")
+        self.assertServers("tcp:a:1 tcp:b:1", "tcp:a:1,weight=2 tcp:b:1", "upstream tcp:a:1 -> tcp:a:1 weight=2")
+        line = "upstream tcp:a:1 weight=2 label=x -> tcp:a:1 weight=2"
+        self.assertServers("tcp:a:1,weight=2,label=x tcp:b:1", "tcp:a:1,weight=2 tcp:b:1", line)
+        self.assertServers("tcp:a:1,weight=2,label=x", "tcp:a:1,,label=x,weight=2.0")
+        self.assertServers("tls:a:1:trustRoots=/x", "tls:a:1:trustRoots=/y",
+                           "upstream tls:a:1:trustRoots=/x -> tls:a:1:trustRoots=/y")  # fmt: skip
+
+    def test_orderOfServers(self) -> None:
+        """
+        The order of servers matters only if a server is its position.
+        """
+        line = "upstream: another order of servers, on which the distribution libmemcached depends"
+        self.assertServers("tcp:a:1 tcp:b:1", "tcp:b:1 tcp:a:1", line, distribution="libmemcached")
+        self.assertServers("tcp:a:1 tcp:b:1", "tcp:b:1 tcp:a:1", distribution="twemproxy")
+        self.assertServers(
+            "tcp:a:1 tcp:b:1 tcp:c:1", "tcp:a:1 tcp:c:1", "upstream - tcp:b:1", distribution="libmemcached"
+        )
+
+    def test_distribution(self) -> None:
+        """
+        Settings of the distribution are compared like any other.
+        """
+        old = replace(A, upstream=("tcp:a:1", "tcp:b:1"))
+        new = replace(old, distribution="twemproxy", hash="murmur", onFailure="rehash", hashTag="{}")
+        self.assertEqual(
+            list(differences(Settings(pools=(old,)), Settings(pools=(new,)))),
+            [
+                "pool a: distribution none -> twemproxy",
+                "pool a: hash none -> murmur",
+                "pool a: hash-tag none -> {}",
+                "pool a: on-failure fail -> rehash",
+            ],
+        )
 
     def test_pools(self) -> None:
         """

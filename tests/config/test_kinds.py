@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txconnpool.config.kinds import Choice, Endpoint, HostNames, Kind, Seconds, Size, Whole, Words
+from txconnpool.config.kinds import Choice, Endpoint, HostNames, Kind, Seconds, Size, Text, Whole, Words
 from txconnpool.net.endpoints import checkClientFiles
 from txconnpool.net.listening import checkServerFiles
 from txconnpool.net.syntax import checkClient, checkServer
@@ -90,6 +90,15 @@ class KindTests(SynchronousTestCase):
         kind = Choice("left", "right")
         kind.checkValue(kind.parse("left"))
         self.assertWrong(kind, "up", "expected left or right")
+
+    def test_text(self) -> None:
+        """
+        A text is compared with a pattern.
+        """
+        kind = Text("[a-z]{2}", "two letters")
+        kind.checkValue(kind.parse("ab"))
+        for text in ("", "a", "abc", "a1", "ab\n"):
+            self.assertWrong(kind, text, "expected two letters")
 
     def test_words(self) -> None:
         """

@@ -34,6 +34,13 @@ class UpstreamServerTests(SynchronousTestCase):
         ):
             self.assertEqual(upstreamServer(line), UpstreamServer(*expected), line)
 
+    def test_line(self) -> None:
+        """
+        A server is written as a line.
+        """
+        for line in ("tcp:a:1", "tcp:a:1 weight=2", "tcp:a:1 label=x", "tcp:a:1 weight=0.25 label=x"):
+            self.assertEqual(str(upstreamServer(line)), line)
+
     def test_wrong(self) -> None:
         """
         Each mistake is one line, which has the wrong word.
@@ -55,7 +62,7 @@ class UpstreamServerTests(SynchronousTestCase):
         self.assertEqual(upstreamServer("tcp:a:1 weight=0").weight, 0)
         for weight in ("", "-1", "two", "nan", "inf", "1e3", ".5", "1_0"):
             error = self.assertRaises(ValueError, upstreamServer, f"tcp:a:1 weight={weight}")
-            self.assertEqual(str(error), f"weight={weight}: expected a positive number, such as 2 or 0.5")
+            self.assertEqual(str(error), f"weight={weight}: expected a number, such as 2 or 0.5")
 
     def test_name(self) -> None:
         """
@@ -115,7 +122,7 @@ class ServerLineTests(SynchronousTestCase):
         """
         self.assertWrong("a:1 weight=2", "did you mean tcp:a:1?")
         self.assertWrong("tcp:a:99999 weight=2", "port 99999 is more than 65535")
-        self.assertWrong("tcp:a:1 weight=x", "weight=x: expected a positive number")
+        self.assertWrong("tcp:a:1 weight=x", "weight=x: expected a number")
         self.assertWrong("", "expected tcp:HOST:PORT")
         self.assertWrong("\\", "expected tcp:HOST:PORT")
         self.assertWrong(None, "expected tcp:HOST:PORT")

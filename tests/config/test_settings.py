@@ -43,11 +43,19 @@ class PoolSettingsTests(SynchronousTestCase):
                 "upstream": ("tcp:127.0.0.1:11211",),
                 "listen": ("tcp:11212:interface=127.0.0.1",),
                 "protocol": "memcache",
-                "distribution": None,
                 "upstreamAuth": None,
                 "listenAuth": None,
                 "allowCommands": None,
                 "denyCommands": (),
+                "distribution": None,
+                "hash": None,
+                "hashTag": None,
+                "hashStop": None,
+                "hashSkip": None,
+                "onFailure": "fail",
+                "ejectAfter": 2,
+                "minLiveServers": 0,
+                "partialGets": "misses",
                 "poolSize": 4,
                 "minPoolSize": 1,
                 "pipelineDepth": 1024,
@@ -130,7 +138,7 @@ class PoolSettingsTests(SynchronousTestCase):
         A server is listed only once, even with other words or with arguments that are not part of its address.
         """
         upstream = ("tcp:a:1", "tcp:b:1", "tcp:a:1 weight=2", "tcp:b:1:timeout=3")
-        self.assertFaults(["upstream has tcp:a:1 twice", "upstream has tcp:b:1 twice"], upstream=upstream)
+        self.assertFaults(["upstream has tcp:a:1 2 times", "upstream has tcp:b:1 2 times"], upstream=upstream)
 
     def test_distribution(self) -> None:
         """
@@ -148,6 +156,86 @@ class PoolSettingsTests(SynchronousTestCase):
         )
         self.assertFaults(["distribution = 'modula': expected ketama or twemproxy or"], distribution="modula")
 
+    def test_hash(self) -> None:
+        """
+        The settings of hashing are those of the distribution.
+        """
+        settings = PoolSettings(
+            upstream=("tcp:a:1", "tcp:b:1"),
+            distribution="twemproxy",
+            hash="murmur",
+            hashTag="{}",
+            hashStop="|#|",
+            hashSkip="app:",
+        )
+        self.assertEqual(
+            settings.distributionByKey,
+            Distribution("twemproxy", "murmur", hashTag=b"{}", hashStop=b"|#|", hashSkip=b"app:"),
+        )
+        settings = PoolSettings(upstream=("tcp:a:1", "tcp:b:1"), distribution="mcrouter", hash="crc32")
+        self.assertEqual(settings.distributionByKey, Distribution("mcrouter", "crc32", hashStop=b"|#|"))
+
+    def test_wrongHash(self) -> None:
+        """
+        A hash that the distribution does not have is refused, also while the pool has one server.
+        """
+        self.assertFaults(["wrong hash 'murmur3' for the distribution twemproxy: must be one of: one_at_a_time, "],
+                          distribution="twemproxy", hash="murmur3")  # fmt: skip
+        self.assertFaults(["the distribution round-robin hashes no keys"], distribution="round-robin", hashSkip="a")
+        self.assertFaults(
+            ["hash = 'sha1': expected ", "hashTag = '{': expected two", "hashStop = 'a b': expected a text without"],
+            hash="sha1",
+            hashTag="{",
+            hashStop="a b",
+        )
+
+    def test_impossible(self) -> None:
+        """
+        Weights and labels that the distribution cannot have are refused.
+        """
+        for distribution, upstream, text in (
+            ("pymemcache", ("tcp:a:1 weight=2", "tcp:b:1"), "wrong weight 2 of a:1: with the distribution pymemcache"),
+            ("mcrouter", ("tcp:a:1 weight=2", "tcp:b:1"), "wrong weight 2 of a:1: with the distribution mcrouter"),
+            ("ketama", ("tcp:a:1 weight=0.5", "tcp:b:1"), "wrong weight 0.5 of a:1"),
+            ("ketama", ("tcp:a:1", "tcp:b:1 label=a:1"), "2 servers have the label 'a:1'"),
+            ("round-robin", ("tcp:a:1", "tcp:b:1 weight=2"), "tcp:b:1 has a weight; the distribution round-robin"),
+        ):
+            self.assertFaults([text], upstream=upstream, distribution=distribution)
+            PoolSettings(upstream=upstream[:1], distribution=distribution)
+
+    def test_memory(self) -> None:
+        """
+        A server without host and port has a label too.
+        """
+        settings = PoolSettings(upstream=("memory:name=a", "memory:name=b"))
+        assert settings.distributionByKey is not None
+        self.assertEqual(
+            settings.distributionByKey.labels([server.spec() for server in settings.servers]),
+            ["memory:name=a", "memory:name=b"],
+        )
+
+    def test_minLive(self) -> None:
+        """
+        By default half of the servers keep their keys in any case.
+        """
+        self.assertEqual([PoolSettings().minLive(count) for count in range(1, 6)], [1, 1, 2, 2, 3])
+        settings = PoolSettings(minLiveServers=3)
+        self.assertEqual([settings.minLive(count) for count in (1, 2, 3, 4)], [1, 2, 3, 3])
+
+    def test_tooManyLive(self) -> None:
+        """
+        No more servers are left than there are.
+        """
+        servers = ("tcp:a:1", "tcp:b:1")
+        self.assertFaults(
+            ["min-live-servers 3 is more than the 2 servers in upstream"],
+            upstream=servers,
+            onFailure="rehash",
+            minLiveServers=3,
+        )
+        PoolSettings(upstream=servers, minLiveServers=3)
+        PoolSettings(upstream=servers[:1], onFailure="rehash", minLiveServers=3)
+
     def test_protocol(self) -> None:
         """
         A protocol that does not exist is refused with a list of those that do.
@@ -163,6 +251,18 @@ class PoolSettingsTests(SynchronousTestCase):
             ["pool-size 1 has no connection for each of the 2 servers"],
             upstream=("tcp:a:1", "tcp:b:1"), distribution="round-robin", poolSize=1,
         )  # fmt: skip
+
+    def test_poolSize(self) -> None:
+        """
+        The default of pool-size is at least the number of servers, also if these are replaced later. A number that was
+        given stays.
+        """
+        servers = tuple(f"tcp:a:{port}" for port in range(1, 101))
+        settings = PoolSettings(upstream=servers)
+        self.assertEqual(settings.poolSize, 100)
+        self.assertEqual(dataclasses.replace(settings, upstream=servers[:5]).poolSize, 5)
+        self.assertEqual(dataclasses.replace(settings, upstream=servers[:2]).poolSize, 4)
+        self.assertFaults(["pool-size 4 has no connection for each of the 5"], upstream=servers[:5], poolSize=4)
 
     def test_grow(self) -> None:
         """
@@ -232,13 +332,6 @@ class SettingsTests(SynchronousTestCase):
         )
         self.assertFaults(["stats = 'nowhere': "], stats="nowhere")
 
-    def test_distribution(self) -> None:
-        """
-        The proxy cannot distribute by key yet.
-        """
-        pools = (PoolSettings(name="a", upstream=("tcp:a:1", "tcp:b:1")),)
-        self.assertFaults(["pool 'a': several servers in upstream need `distribution = round-robin`"], pools=pools)
-
     def test_listen(self) -> None:
         """
         Two pools cannot listen on the same address.
@@ -257,9 +350,10 @@ class SettingsTests(SynchronousTestCase):
         """
         Each worker has a share of the pool: at least one connection to each server and one request that waits.
         """
-        Settings(workers=4)
-        self.assertFaults(["pool-size 4 has no connection for each of 5 workers"], workers=5)
-        pools = (PoolSettings(upstream=("tcp:a:1", "tcp:b:1"), distribution="round-robin"),)
+        pools = (PoolSettings(poolSize=4),)
+        Settings(workers=4, pools=pools)
+        self.assertFaults(["pool-size 4 has no connection for each of 5 workers"], workers=5, pools=pools)
+        pools = (PoolSettings(upstream=("tcp:a:1", "tcp:b:1"), distribution="round-robin", poolSize=4),)
         Settings(workers=2, pools=pools)
         text = "pool-size 4 has no connection to each of 2 servers for each of 3 workers"
         self.assertFaults([text], workers=3, pools=pools)
@@ -267,6 +361,18 @@ class SettingsTests(SynchronousTestCase):
         self.assertFaults(["max-waiting 1 is less than one for each of 2 workers"], workers=2, pools=pools)
         pools = (PoolSettings(upstream=("memory:",)),)
         self.assertFaults(["memory: is in one process, and 2 workers"], workers=2, pools=pools)
+
+    def test_poolSize(self) -> None:
+        """
+        The default of pool-size is at least one for each worker and server, also if the workers are replaced later.
+        """
+        servers = ("tcp:a:1", "tcp:b:1")
+        pools = (PoolSettings(name="a", upstream=servers, distribution="round-robin"), PoolSettings(listen=("tcp:1",)))
+        settings = Settings(workers=3, pools=pools)
+        self.assertEqual([pool.poolSize for pool in settings.pools], [6, 4])
+        self.assertEqual(settings.pools[0].servers, pools[0].servers)
+        self.assertEqual([pool.poolSize for pool in dataclasses.replace(settings, workers=8).pools], [16, 8])
+        self.assertEqual(dataclasses.replace(settings, workers=1), Settings(pools=pools))
 
     @covers("28")
     def test_admin(self) -> None:

@@ -5,6 +5,8 @@ Tests for L{txconnpool.config.warnings}.
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from txconnpool.config.settings import PoolSettings, Settings
@@ -25,6 +27,45 @@ class WarningsTests(SynchronousTestCase):
         self.assertEqual(warningsOf(Settings(pools=(pool,))), [])
         pool = PoolSettings(allowCommands=("@read", "set"), denyCommands=("set",))
         self.assertEqual(warningsOf(Settings(pools=(pool,))), [])
+
+    def assertWarnings(self, expected: list[str], **values: Any) -> None:
+        """
+        Assert that a pool of the servers C{a} and C{b} has these warnings.
+        """
+        pool = PoolSettings(**{"name": "p", "upstream": ("tcp:a:1", "tcp:b:1"), **values})
+        self.assertEqual(warningsOf(Settings(pools=(pool,))), [f"pool 'p': {text}" for text in expected])
+
+    def test_servers(self) -> None:
+        """
+        Servers are warned about that get all keys or none, or whose weights are ignored.
+        """
+        self.assertWarnings([])
+        self.assertWarnings(
+            ["all keys go to b:1, because the hash crc32 has 15 bits only and the points have 32"], hash="crc32"
+        )
+        upstream = ("tcp:a:1 weight=2", "tcp:b:1")
+        self.assertWarnings(
+            ["the distribution libmemcached ignores weights"], distribution="libmemcached", upstream=upstream
+        )
+        self.assertWarnings([], upstream=upstream)
+        self.assertWarnings([], upstream=upstream[:1], hash="crc32")
+
+    def test_rehash(self) -> None:
+        """
+        It is no use to rehash if the distribution does not do that, or if no server may go.
+        """
+        text = "on-failure = rehash has no effect: "
+        for distribution in ("gomemcache", "round-robin"):
+            self.assertWarnings(
+                [f"{text}with the distribution {distribution}, no server gets the keys of another"],
+                distribution=distribution,
+                onFailure="rehash",
+            )
+        self.assertWarnings(
+            [f"{text}min-live-servers is as many as there are servers, 2"], onFailure="rehash", minLiveServers=2
+        )
+        self.assertWarnings([], onFailure="rehash")
+        self.assertWarnings([], onFailure="rehash", minLiveServers=2, upstream=("tcp:a:1",))
 
     def test_commands(self) -> None:
         """

@@ -85,6 +85,32 @@ class ChangeableTests(SynchronousTestCase):
         (event,) = logs
         self.assertIn("pool 'a': deny-commands: delete is denied, but clients can delete with", event["caution"])
 
+    def test_notes(self) -> None:
+        """
+        What a distribution stands for is logged at the start, and after a change if it is another one.
+        """
+        servers = replace(A, upstream=("tcp:a:1", "tcp:b:1"))
+        noted = []
+        for pool in (servers, replace(servers, maxClients=5), replace(servers, distribution="twemproxy")):
+            with capturedLogs() as logs:
+                self.successResultOf(self.service.change(partial(replace, pools=(pool,))))
+            noted.append([event["line"].partition(": a ring")[0] for event in logs if " a ring of " in event["line"]])
+        self.assertEqual(
+            noted,
+            [
+                ["pool 'a': the distribution of 2 servers is by default ketama"],
+                [],
+                ["pool 'a': the distribution of 2 servers is twemproxy"],
+            ],
+        )
+        service = Example()
+        service.settings = Settings(pools=(servers,))
+        with capturedLogs() as logs:
+            service.readFiles()
+        (event,) = logs
+        self.assertEqual(event["log_level"].name, "info")
+        self.assertIn("the distribution of 2 servers is by default ketama: a ring of ", event["line"])
+
     def test_quiet(self) -> None:
         """
         With C{quiet} nothing is logged.

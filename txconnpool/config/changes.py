@@ -97,8 +97,27 @@ def differences(old: Settings, new: Settings) -> Iterator[str]:
         if pool.name not in before:
             yield f"pool {pool.name}: added"
         else:
-            yield from (f"pool {pool.name}: {line}" for line in _changed(before.pop(pool.name), pool, POOL_OPTIONS))
+            past = before.pop(pool.name)
+            lines = (*_serversChanged(past, pool), *_changed(past, pool, _POOL_OPTIONS))
+            yield from (f"pool {pool.name}: {line}" for line in lines)
     yield from (f"pool {name}: removed" for name in before)
+
+
+_POOL_OPTIONS = tuple(each for each in POOL_OPTIONS if each.attribute != "upstream")
+
+
+def _serversChanged(old: PoolSettings, new: PoolSettings) -> Iterator[str]:
+    """
+    Compare the servers of a pool by their names: one that gets another weight stays the same server.
+    """
+    before, after = ({server.name: server for server in each.servers} for each in (old, new))
+    yield from (f"upstream + {after[name]}" for name in after if name not in before)
+    yield from (f"upstream - {before[name]}" for name in before if name not in after)
+    kept = [name for name in after if name in before]
+    yield from (f"upstream {before[name]} -> {after[name]}" for name in kept if before[name] != after[name])
+    distribution = new.distributionByKey
+    if distribution is not None and distribution.positional and kept != [name for name in before if name in after]:
+        yield f"upstream: another order of servers, on which the distribution {distribution.name} depends"
 
 
 def _changed(old: Settings | PoolSettings, new: Settings | PoolSettings, options: Iterable[Option]) -> Iterator[str]:

@@ -197,6 +197,28 @@ class Choice(Kind[str]):
             raise self.wrong()
 
 
+class Text(Kind[str]):
+    """
+    A short text without spaces.
+    """
+
+    metavar = "TEXT"
+
+    def __init__(self, pattern: str, expected: str) -> None:
+        """
+        @param pattern: a regular expression for the whole text.
+        """
+        self._pattern = pattern
+        self.expected = expected
+
+    def checkValue(self, value: str) -> None:
+        """
+        Compare with the pattern.
+        """
+        if not (isinstance(value, str) and re.fullmatch(self._pattern, value)):
+            raise self.wrong()
+
+
 class Words(Kind[tuple[str, ...]]):
     """
     Any number of words of a list, with spaces or commas between them.

@@ -19,6 +19,12 @@ from txconnpool.config.kinds import Kind
 T = TypeVar("T")
 
 
+class Automatic(int):
+    """
+    A number that nobody has given: settings compute it from other ones, again whenever those are replaced.
+    """
+
+
 @dataclass(frozen=True, kw_only=True)
 class Option:
     """

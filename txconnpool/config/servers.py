@@ -7,12 +7,14 @@ The servers of a pool, as they are written in settings: an endpoint string, and 
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from txconnpool.config.kinds import Endpoint
 from txconnpool.net.endpoints import nameOf
 from txconnpool.net.syntax import argumentsOf
-from txconnpool.routing.distribution import ServerSpec
+from txconnpool.routing.distribution import Distribution, ServerSpec
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,13 @@ class UpstreamServer:
     endpoint: str
     weight: float | None = None
     label: str | None = None
+
+    def __str__(self) -> str:
+        """
+        @return: a line from which L{upstreamServer} makes this server.
+        """
+        weight = "" if self.weight is None else f" weight={self.weight!r}".removesuffix(".0")
+        return f"{self.endpoint}{weight}" + ("" if self.label is None else f" label={self.label}")
 
     @property
     def name(self) -> str:
@@ -75,10 +84,30 @@ def upstreamServer(line: str) -> UpstreamServer:
         values[name] = value
     weight, label = values.get("weight"), values.get("label")
     if weight is not None and not re.fullmatch(r"[0-9]{1,10}(\.[0-9]{1,10})?", weight):
-        raise ValueError(f"weight={weight}: expected a positive number, such as 2 or 0.5")
+        raise ValueError(f"weight={weight}: expected a number, such as 2 or 0.5")
     if label == "":
         raise ValueError("label= is empty: expected a text without spaces")
     return UpstreamServer(endpoint, None if weight is None else float(weight), label)
+
+
+def mistakes(servers: Sequence[UpstreamServer], distribution: Distribution) -> Iterator[str]:
+    """
+    Find mistakes in the servers of a pool.
+
+    @return: a line for each reason why keys cannot be distributed among them.
+    """
+    counts = Counter(server.name for server in servers)
+    same = [name for name, count in counts.items() if count > 1]
+    yield from (f"upstream has {name} {counts[name]} times; expected each server only once" for name in same)
+    if len(servers) == 1 or same:
+        return
+    try:
+        distribution.check([server.spec() for server in servers])
+    except ValueError as error:
+        yield str(error)
+    weighted = next((server.name for server in servers if server.weight is not None), None)
+    if weighted is not None and not distribution.keyed:
+        yield f"{weighted} has a weight; the distribution {distribution.name} sends all servers as many requests"
 
 
 class ServerLine(Endpoint):

@@ -12,18 +12,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from txconnpool.config.credentials import Accounts, SecretFile
-from txconnpool.config.kinds import Choice, Endpoint, HostNames, Seconds, Size, Whole, Words
-from txconnpool.config.options import Option, option, optionsOf
-from txconnpool.config.servers import ServerLine, UpstreamServer, upstreamServer
+from txconnpool.config.kinds import Choice, Endpoint, HostNames, Seconds, Size, Text, Whole, Words
+from txconnpool.config.options import Automatic, Option, option, optionsOf
+from txconnpool.config.servers import ServerLine, UpstreamServer, mistakes, upstreamServer
 from txconnpool.net.endpoints import checkClientFiles
 from txconnpool.net.listening import checkServerFiles
 from txconnpool.net.syntax import checkClient, checkServer
-from txconnpool.routing.distribution import NAMES, ROUND_ROBIN, Distribution
+from txconnpool.routing.distribution import HASH_NAMES, NAMES, Distribution
 from txconnpool.wire.dialects import DIALECTS
 from txconnpool.wire.effects import EFFECTS
 
@@ -62,6 +63,8 @@ class ConfigError(ValueError):
 #: Bytes of a buffer that a value of the maximum size leaves for the line of its request or reply.
 _LINE = 1 << 16
 _UNREAD_HARD = 64 << 20
+#: The least default of C{poolSize}.
+_POOL_SIZE = 4
 _COMMANDS = Words(
     "command",
     (word.decode() for word in EFFECTS.union(*(each.ordinary for each in DIALECTS.values()))),
@@ -111,13 +114,6 @@ class PoolSettings:
         "the protocol of the pool's clients and servers: memcache is the text protocol of memcached",
         "Servers and clients",
     )
-    distribution: str | None = option(
-        None,
-        Choice(*NAMES),
-        "how requests are distributed among several servers, required if there are several: round-robin sends them to "
-        "each in turn, so it is for interchangeable servers only, such as a row of proxies",
-        "Servers and clients",
-    )
     upstreamAuth: str | None = option(
         None,
         Accounts(1),
@@ -146,8 +142,73 @@ class PoolSettings:
         "Servers and clients",
     )
 
+    distribution: str | None = option(
+        None,
+        Choice(*NAMES),
+        "which of several servers has a key: the name of the client or proxy whose map is used, such as twemproxy or "
+        "libmemcached; round-robin sends requests to each server in turn, for equal servers such as a row of proxies; "
+        "the default is ketama",
+        "Many servers",
+    )
+    hash: str | None = option(
+        None,
+        Choice(*HASH_NAMES),
+        "the hash function of keys; the default is that of the distribution",
+        "Many servers",
+    )
+    hashTag: str | None = option(
+        None,
+        Text("[!-~]{2}", "two characters, such as {}"),
+        "two characters, such as {}: of a key that has both, only what is between them is hashed",
+        "Many servers",
+    )
+    hashStop: str | None = option(
+        None,
+        Text(r"[^\s\x00-\x1f\x7f]{1,250}", "a text without spaces"),
+        "a text: of a key that has it, only what is before it is hashed; the default is |#| for mcrouter and "
+        "mcrouter-rendezvous",
+        "Many servers",
+    )
+    hashSkip: str | None = option(
+        None,
+        Text(r"[^\s\x00-\x1f\x7f]{1,250}", "a text without spaces"),
+        "a prefix of keys that is not hashed",
+        "Many servers",
+    )
+    onFailure: str = option(
+        "fail",
+        Choice("fail", "rehash"),
+        "what happens to the keys of a server that is down: fail = their requests get errors until it is back; rehash "
+        "= other servers get the keys, as the client or proxy of the distribution does it",
+        "Many servers",
+    )
+    ejectAfter: int = option(
+        2,
+        Whole(1, 1000000),
+        "the number of failures in a row after which rehash gives the keys of a server to others",
+        "Many servers",
+    )
+    minLiveServers: int = option(
+        0,
+        Whole(0, 65535),
+        "the number of servers to which rehash always leaves their keys, down or not; 0 = half of them",
+        "Many servers",
+    )
+    partialGets: str = option(
+        "misses",
+        Choice("misses", "error"),
+        "the reply to a get of several keys if the servers of some of them fail: misses = without these keys; error = "
+        "one error",
+        "Many servers",
+    )
+
     poolSize: int = option(
-        4, Whole(1, 65535), "the maximum number of connections to the servers", "Connections to servers", "s"
+        Automatic(_POOL_SIZE),
+        Whole(1, 65535),
+        "the maximum number of connections to the servers; the default is larger if that is too few for each worker "
+        "and server",
+        "Connections to servers",
+        "s",
     )
     minPoolSize: int = option(
         1, Whole(0, 65535), "the number of connections that are kept open", "Connections to servers"
@@ -242,7 +303,8 @@ class PoolSettings:
 
     def __post_init__(self) -> None:
         """
-        Check all values. Before the check, C{sessionUnreadHard} grows with C{maxItemSize} if it has its default.
+        Check all values. Before they are compared, C{poolSize} grows with the number of servers, and
+        C{sessionUnreadHard} with C{maxItemSize}, if they have their defaults.
 
         @raise ConfigError: with all faults.
         """
@@ -250,6 +312,8 @@ class PoolSettings:
         if not re.fullmatch(POOL_NAME, self.name):
             faults.append(Fault(f"pool {self.name!r}: expected a name of {POOL_NAME_EXPECTED}"))
         if not faults:
+            if isinstance(self.poolSize, Automatic):
+                object.__setattr__(self, "poolSize", Automatic(max(_POOL_SIZE, len(self.servers))))
             if self.sessionUnreadHard == _UNREAD_HARD:
                 object.__setattr__(self, "sessionUnreadHard", max(_UNREAD_HARD, self.maxItemSize + _LINE))
             faults += _contradictions(self)
@@ -268,9 +332,18 @@ class PoolSettings:
         """
         How keys are distributed among the servers, or C{None} if there is one server, or if the servers are equal.
         """
-        if len(self.servers) == 1 or self.distribution == ROUND_ROBIN:
-            return None
-        return Distribution(self.distribution or NAMES[0])
+        distribution = _distribution(self)
+        return distribution if len(self.servers) > 1 and distribution.keyed else None
+
+    def minLive(self, servers: int) -> int:
+        """
+        @param servers: the number of servers of the pool.
+
+        @return: to how many of them C{on-failure = rehash} leaves their keys in any case. By default it is half of
+            them, rounded up. So no server ever gets more than about twice its own keys, and a fault of the network
+            between the proxy and most servers does not move all keys to the few that are left.
+        """
+        return min(self.minLiveServers or (servers + 1) // 2, servers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -350,7 +423,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         """
-        Check all values.
+        Check all values. Before they are compared, C{poolSize} of each pool grows with C{workers}, if it has its
+        default.
 
         @raise ConfigError: with all faults.
         """
@@ -360,6 +434,7 @@ class Settings:
         if not self.pools:
             faults.append(Fault("pools: expected at least one"))
         if not faults:
+            object.__setattr__(self, "pools", tuple(_sized(pool, self.workers) for pool in self.pools))
             faults += _conflicts(self)
         if faults:
             raise ConfigError(faults)
@@ -387,16 +462,55 @@ def faultsOf(settings: PoolSettings | Settings, check: Callable[[Option, Any], N
             yield Fault(f"{each.attribute} = {each.kind.quote(value)}: {error}", (each.attribute,), pool)
 
 
+def _sized(pool: PoolSettings, workers: int) -> PoolSettings:
+    """
+    @return: the pool with the default of C{poolSize} for a number of workers.
+    """
+    size = max(_POOL_SIZE, workers * len(pool.servers))
+    if size == pool.poolSize or not isinstance(pool.poolSize, Automatic):
+        return pool
+    sized = copy(pool)
+    object.__setattr__(sized, "poolSize", Automatic(size))
+    return sized
+
+
+def _distribution(pool: PoolSettings) -> Distribution:
+    """
+    @raise ValueError: its settings contradict each other.
+    """
+    return Distribution(
+        pool.distribution or NAMES[0],
+        pool.hash,
+        hashTag=(pool.hashTag or "").encode(),
+        hashStop=None if pool.hashStop is None else pool.hashStop.encode(),
+        hashSkip=(pool.hashSkip or "").encode(),
+    )
+
+
+def _undistributed(pool: PoolSettings) -> Iterator[Fault]:
+    """
+    Find settings of a pool with which its keys cannot be distributed among its servers.
+    """
+    try:
+        distribution = _distribution(pool)
+    except ValueError as error:
+        yield Fault(str(error), ("hash", "hashTag", "hashStop", "hashSkip", "distribution"), pool.name)
+        return
+    for text in mistakes(pool.servers, distribution):
+        yield Fault(text, ("upstream", "distribution"), pool.name)
+    if pool.onFailure == "rehash" and pool.minLiveServers > len(pool.servers) > 1:
+        text = f"min-live-servers {pool.minLiveServers} is more than the {len(pool.servers)} servers in upstream"
+        yield Fault(text, ("minLiveServers", "upstream"), pool.name)
+
+
 def _contradictions(pool: PoolSettings) -> Iterator[Fault]:
     """
     Find settings of a pool that contradict each other.
     """
+    yield from _undistributed(pool)
     if pool.minPoolSize > pool.poolSize:
         text = f"min-pool-size {pool.minPoolSize} is more than pool-size {pool.poolSize}"
         yield Fault(text, ("minPoolSize", "poolSize"), pool.name)
-    names = [server.name for server in pool.servers]
-    for name in sorted({name for name in names if names.count(name) > 1}):
-        yield Fault(f"upstream has {name} twice; expected each server only once", ("upstream",), pool.name)
     if len(pool.upstream) > pool.poolSize:
         text = f"pool-size {pool.poolSize} has no connection for each of the {len(pool.upstream)} servers in upstream"
         yield Fault(text, ("poolSize", "upstream"), pool.name)
@@ -434,11 +548,6 @@ def _conflicts(settings: Settings) -> Iterator[Fault]:
         yield Fault(text, ("admin", "adminPasswordFile"))
     listening: dict[str, str] = {}
     for pool in settings.pools:
-        if pool.distributionByKey is not None:
-            text = (
-                "several servers in upstream need `distribution = round-robin`; distribution by key does not exist yet"
-            )
-            yield Fault(text, ("upstream", "distribution"), pool.name)
         if settings.stats in pool.listen:
             text = f"stats {settings.stats} is in listen too; expected an address of its own"
             yield Fault(text, ("stats",), pool.name)

@@ -6,8 +6,12 @@ Settings that are valid, but do less than they seem to do.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import lru_cache
+
 from txconnpool.config.files import exposedSecrets
 from txconnpool.config.settings import Fault, PoolSettings, Settings
+from txconnpool.routing.distribution import Distribution, ServerSpec
 from txconnpool.wire.dialects import DIALECTS
 from txconnpool.wire.effects import leftOpen
 
@@ -18,7 +22,11 @@ def warningsOf(settings: Settings) -> list[str]:
 
     @return: a line for each setting that probably does not do what was meant.
     """
-    faults = [Fault(text, pool=pool.name) for pool in settings.pools for text in _commandsLeftOpen(pool)]
+    faults = [
+        Fault(text, pool=pool.name)
+        for pool in settings.pools
+        for text in (*_commandsLeftOpen(pool), *_keysBadlyDistributed(pool))
+    ]
     return [str(fault) for fault in (*faults, *exposedSecrets(settings))]
 
 
@@ -36,3 +44,26 @@ def _commandsLeftOpen(pool: PoolSettings) -> list[str]:
             None if allowed is None else frozenset(word.encode() for word in allowed),
         )
     )
+
+
+def _keysBadlyDistributed(pool: PoolSettings) -> Iterator[str]:
+    """
+    @return: warnings about the servers of a pool and about what happens if they fail.
+    """
+    distribution, count = pool.distributionByKey, len(pool.servers)
+    if distribution is not None:
+        yield from _serversMisused(distribution, tuple(server.spec() for server in pool.servers))
+    if pool.onFailure == "rehash" and count > 1:
+        if distribution is None or not distribution.redistributes:
+            name = pool.distribution if distribution is None else distribution.name
+            yield f"on-failure = rehash has no effect: with the distribution {name}, no server gets the keys of another"
+        elif pool.minLive(count) == count:
+            yield f"on-failure = rehash has no effect: min-live-servers is as many as there are servers, {count}"
+
+
+@lru_cache(maxsize=8)
+def _serversMisused(distribution: Distribution, servers: tuple[ServerSpec, ...]) -> list[str]:
+    """
+    This builds the map of keys, so a reload must not do it several times for the same servers.
+    """
+    return distribution.warnings(servers)

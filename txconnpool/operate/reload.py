@@ -13,6 +13,7 @@ from twisted.logger import Logger
 
 from txconnpool.config.changes import Address, CannotChange, Plan, plan
 from txconnpool.config.files import checkFiles, fingerprints
+from txconnpool.config.notes import notesOf
 from txconnpool.config.settings import Settings
 from txconnpool.config.warnings import warningsOf
 from txconnpool.net.listening import describeListenError
@@ -49,9 +50,11 @@ class Changeable:
 
     def _useFiles(self) -> None:
         """
-        Read and check the files, and use what is in them. Log warnings about the settings.
+        Read and check the files, and use what is in them. Log notes and warnings about the settings.
         """
         checkFiles(self.settings)
+        for line in notesOf(self.settings):
+            _log.info("{line}", line=line)
         for line in warningsOf(self.settings):
             _log.warn("{caution}", caution=line)
 
@@ -74,7 +77,7 @@ class Changeable:
         change = plan(self.settings, make(self.settings), list(self._listening()))
         # Also when no setting differs: a file that one of them names may have changed, such as a list of passwords.
         await self._apply(change)
-        known, self.settings = warningsOf(self.settings), change.settings
+        noted, known, self.settings = notesOf(self.settings), warningsOf(self.settings), change.settings
         before, self._fingerprints = self._fingerprints, dict(fingerprints(self.settings))
         lines = [
             *change.changes,
@@ -82,7 +85,7 @@ class Changeable:
             *(f"{line}: needs a restart" for line in change.restarts),
         ]
         if not quiet:
-            for line in lines:
+            for line in (*lines, *(note for note in notesOf(self.settings) if note not in noted)):
                 _log.info("{line}", line=line)
             for line in warningsOf(self.settings):
                 if line not in known:

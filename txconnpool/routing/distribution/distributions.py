@@ -37,6 +37,13 @@ MAX_WEIGHT = 0xFFFFFFFF
 NAMES = (*SCHEMES, ROUND_ROBIN)
 
 
+#: All values of the setting C{hash}. Each distribution allows some of them.
+HASH_NAMES = (
+    *dict.fromkeys(name for scheme in SCHEMES.values() for name in (*scheme.hashes, scheme.hash) if name),
+    *ALIASES,
+)
+
+
 @dataclass(frozen=True)
 class Distribution:
     """

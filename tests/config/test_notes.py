@@ -1,0 +1,48 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for L{txconnpool.config.notes}.
+"""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txconnpool.config.notes import notesOf, spreadOf
+from txconnpool.config.settings import PoolSettings, Settings
+
+SERVERS = ("tcp:a:1", "tcp:b:1", "tcp:c:1")
+SEVERAL = PoolSettings(name="several", upstream=SERVERS, listen=("tcp:1",))
+NAMED = PoolSettings(name="named", upstream=SERVERS, distribution="gomemcache", listen=("tcp:2",))
+EQUAL = PoolSettings(name="equal", upstream=SERVERS, distribution="round-robin", listen=("tcp:3",))
+SETTINGS = Settings(pools=(PoolSettings(), SEVERAL, NAMED, EQUAL))
+
+
+class NotesTests(SynchronousTestCase):
+    """
+    Tests for L{notesOf} and L{spreadOf}.
+    """
+
+    def test_notes(self) -> None:
+        """
+        Each pool with several servers has a line, which shows what the distribution stands for.
+        """
+        several, named, equal = notesOf(SETTINGS)
+        self.assertRegex(
+            several, "^pool 'several': the distribution of 3 servers is by default ketama: a ring of 160 points .* MD5"
+        )
+        self.assertRegex(named, "^pool 'named': the distribution of 3 servers is gomemcache: ")
+        self.assertRegex(equal, "^pool 'equal': the distribution of 3 servers is round-robin: equal servers")
+        self.assertEqual(notesOf(Settings()), [])
+
+    def test_spread(self) -> None:
+        """
+        Each pool that distributes keys has a line with the shares of two servers: the one with the fewest keys, and the
+        one with the most.
+        """
+        several, named = spreadOf(SETTINGS)
+        self.assertEqual(
+            several,
+            "pool 'several': 31.4% of the keys belong to tcp:c:1, which has the fewest, and 35.0% to tcp:a:1, which "
+            "has the most",
+        )
+        self.assertRegex(named, r"^pool 'named': 33\.\d% .* 33\.\d% ")
