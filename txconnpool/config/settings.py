@@ -165,7 +165,7 @@ class PoolSettings:
     hashStop: str | None = option(
         None,
         Text(r"[^\s\x00-\x1f\x7f]{1,250}", "a text without spaces"),
-        "a text: of a key that has it, only what is before it is hashed; the default is |#| for mcrouter and "
+        "a text: of a key that has it, only what is before it is hashed; the default is `|#|` for mcrouter and "
         "mcrouter-rendezvous",
         "Many servers",
     )
