@@ -12,7 +12,7 @@ from zope.interface.verify import verifyObject
 
 from tests.stage import Stage
 from txconnpool import interfaces
-from txconnpool.interfaces import IConnections, IPipelined, IPoolObserver, IReplySink, IWaiter
+from txconnpool.interfaces import IConnections, IMergedReplySink, IPipelined, IPoolObserver, IWaiter
 from txconnpool.pool.library import PoolObserver
 from txconnpool.wire import IDialect, IReplyReader, IRequestReader
 from txconnpool.wire.memcache.dialect import Memcache
@@ -32,7 +32,9 @@ class ImplementationTests(SynchronousTestCase):
         requests: IRequestReader = dialect.requestReader()
         logins: IRequestReader = dialect.loginReader(lambda login: True)
         replies: IReplyReader = dialect.replyReader()
-        self.assertFalse(requests.pinned or logins.pinned or replies.begun or replies.left or dialect.pushes)
+        self.assertFalse(
+            requests.pinned or logins.pinned or replies.begun or replies.left or replies.held or dialect.pushes
+        )
 
     def test_commands(self) -> None:
         """
@@ -48,7 +50,7 @@ class ImplementationTests(SynchronousTestCase):
         A session can wait for a connection, and can have requests in flight on it.
         """
         session = Stage().client().protocol
-        for interface in (IWaiter, IReplySink, IProtocol, IPushProducer, IHalfCloseableProtocol):
+        for interface in (IWaiter, IMergedReplySink, IProtocol, IPushProducer, IHalfCloseableProtocol):
             verifyObject(interface, session)
 
     def test_pool(self) -> None:

@@ -133,7 +133,7 @@ class ToyReplyReader:
     Finds the replies on one connection. Each is passed on when it is complete.
     """
 
-    left = 0
+    left = held = 0
     begun = False
 
     def read(
@@ -146,6 +146,11 @@ class ToyReplyReader:
         self.left = 0 if end else count
         counters.failed[command.index] += payload.startswith(b"-")
         return end or pos, 1 if end else 0, None
+
+    def discard(self) -> None:
+        """
+        Not called: no reply is held back.
+        """
 
     def push(self, data: bytes, pos: int) -> int:
         """

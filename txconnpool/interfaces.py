@@ -167,6 +167,22 @@ class IReplySink(Interface):
         """
 
 
+class IMergedReplySink(IReplySink):
+    """
+    Receives the replies to merged requests too.
+    """
+
+    def heldBack(change: int) -> bool:
+        """
+        Count bytes of replies that have arrived, and that the connection holds back until an earlier reply is known.
+
+        @param change: how many more bytes are held than before; negative before they are passed to C{replied}, or if
+            the connection was lost.
+
+        @return: whether the replies are still wanted. If not, the connection drops the bytes, and counts none.
+        """
+
+
 class IPoolObserver(Interface):
     """
     Is notified of the events of a pool. A C{server} is the name of a server, a C{client} the protocol instance of a

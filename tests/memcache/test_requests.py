@@ -6,6 +6,7 @@ Tests for L{txconnpool.memcache.requests}: errors, cancelled calls and lost conn
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import permutations
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -82,6 +83,22 @@ class ErrorTests(ScriptedTestCase):
         self.failureResultOf(answers[1], ConnectionLostInFlight)
         self.failureResultOf(later, ConnectionLostInFlight)
         self.assertEqual((self.server.connections, self.pool.counters.violations), ([], 1))
+
+    def test_anyOrder(self) -> None:
+        """
+        A server may send the values of one request in any order, some of them or all.
+        """
+        for count in range(4):
+            for order in permutations("abc", count):
+                single = [self.pool.get(key) for key in "abc"]
+                several = self.pool.getMultiple(["a", "b", "c"], withIdentifier=True)
+                plain = b"".join(b"VALUE %b 0 1\r\n%b\r\n" % (key.encode(), key.encode()) for key in order)
+                unique = b"".join(b"VALUE %b 0 1 7\r\n%b\r\n" % (key.encode(), key.encode()) for key in order)
+                self.reply(plain + b"END\r\n" + unique + b"END\r\n")
+                expected = {key: key.encode() if key in order else None for key in "abc"}
+                self.assertEqual(self.results(single), [(0, value) for value in expected.values()])
+                self.assertEqual({key: value for key, (_, _, value) in self.successResultOf(several).items()}, expected)
+        self.assertEqual(self.pool.counters.violations, 0)
 
     def test_notAReply(self) -> None:
         """

@@ -19,7 +19,7 @@ from zope.interface import directlyProvides, implementer
 from tests.bugs import covers
 from tests.pipes import Pipe
 from txconnpool.errors import ConnectionLostInFlight, PoolError, PoolTimeout
-from txconnpool.interfaces import IReplySink
+from txconnpool.interfaces import IMergedReplySink
 from txconnpool.metrics import LATENCY_BOUNDS, Counters, Traffic
 from txconnpool.pool.connection import ConnectionFactory
 from txconnpool.pool.decisions.records import Record
@@ -126,7 +126,7 @@ class Books:
         self.told.append("unhold")
 
 
-@implementer(IReplySink)
+@implementer(IMergedReplySink)
 class Owner:
     """
     A sink for replies that records them.
@@ -135,11 +135,15 @@ class Owner:
     @ivar done: the number of complete replies.
     @ivar log: the calls of several owners, in order.
     @ivar then: called after each call.
+    @ivar held: the number of bytes that are held back for this sink.
+    @ivar wants: whether it still wants them.
     """
 
     def __init__(self, log: list[tuple[Any, bytes, int]] | None = None) -> None:
         self.data = b""
         self.done = 0
+        self.held = 0
+        self.wants = True
         self.log = log
         self.then: Callable[[], object] | None = None
         self.lost: list[tuple[list[Any], bool, PoolError]] = []
@@ -154,6 +158,13 @@ class Owner:
             self.log.append((self, data, done))
         if self.then is not None:
             self.then()
+
+    def heldBack(self, change: int) -> bool:
+        """
+        Record how many bytes are held back.
+        """
+        self.held += change
+        return self.wants
 
     def requestsLost(self, requests: list[Any], begun: bool, error: PoolError) -> None:
         """
@@ -273,19 +284,53 @@ class RepliesTests(ConnectionTestCase):
 
     def test_run(self) -> None:
         """
-        The reply to merged gets is split into a reply to each, whether its bytes arrive together or in parts.
+        The reply to merged gets is split into a reply to each, whether its bytes arrive together or in parts. After a
+        key without a value, all is held back until the end.
         """
-        self.get(b"a", b"k", b"k", b"d")
-        self.assertEqual((self.record.load, self.pipe.take()), (4, b"get a k k d\r\n"))
+        self.get(b"k", b"a", b"b", b"d")
+        self.assertEqual((self.record.load, self.pipe.take()), (4, b"get k a b d\r\n"))
         self.pipe.send(VALUE)
-        self.assertEqual((self.owner.data, self.owner.done, self.record.load), (b"END\r\n" + HIT, 2, 2))
-        self.pipe.send(VALUE[:-1])
-        self.assertEqual((self.owner.done, self.record.load), (2, 2))
-        self.pipe.send(b"\nEN")
-        self.assertEqual((self.owner.done, self.record.load), (3, 1))
+        self.assertEqual((self.owner.data, self.owner.done, self.record.load), (HIT, 1, 3))
+        other = VALUE.replace(b"k", b"b")
+        for piece, held in ((other[:5], 0), (other[5:-1], len(other) - 2), (b"\n", len(other)), (b"EN", len(other))):
+            self.pipe.send(piece)
+            self.assertEqual((self.owner.data, self.owner.done, self.record.load), (HIT, 1, 3))
+            self.assertEqual(self.owner.held, held)
+        self.assertTrue(self.connection.receiving)
         self.pipe.send(b"D\r\n")
-        self.assertEqual((self.owner.done, self.record.load), (4, 0))
-        self.assertEqual(self.owner.data, b"END\r\n" + HIT + HIT + b"END\r\n")
+        self.assertEqual((self.owner.done, self.record.load, self.owner.held), (4, 0, 0))
+        self.assertEqual(self.owner.data, HIT + b"END\r\n" + other + b"END\r\n" * 2)
+
+    def test_heldOfOther(self) -> None:
+        """
+        Bytes that are held back for a sink do not count before it is known that there are any, and are no longer
+        counted when the sink gets them.
+        """
+        held: list[int] = []
+        self.get(b"a", b"k")
+        self.owner.then = lambda: held.append(self.owner.held)
+        self.pipe.send(VALUE + b"END\r\n")
+        self.assertEqual(held, [0])
+        self.get(b"a", b"k")
+        self.pipe.send(VALUE)
+        self.assertEqual(self.owner.held, len(VALUE))
+        self.pipe.send(b"END\r\n")
+        self.assertEqual(held, [0, 0])
+
+    def test_heldUnwanted(self) -> None:
+        """
+        Bytes that are held back are dropped if the sink does not want them any more. The rest of the reply is checked,
+        and further replies reach their sinks.
+        """
+        other = Owner()
+        self.owner.wants = False
+        self.get(b"a", b"k", b"b")
+        self.get(b"k", owner=other)
+        self.pipe.send(VALUE)
+        self.pipe.send(VALUE.replace(b"k", b"b"))
+        self.pipe.send(b"END\r\n" + HIT)
+        self.assertEqual((self.owner.done, other.data, self.record.load), (3, HIT, 0))
+        self.assertLess(len(self.owner.data), len(VALUE))
 
     @covers("5")
     def test_together(self) -> None:
@@ -522,6 +567,39 @@ class LossTests(ConnectionTestCase):
         (entry,) = self.owner.lost[0][0]
         self.assertEqual((entry[2], entry[4]), (3, b"get a b c\r\n"))
 
+    def test_heldLost(self) -> None:
+        """
+        Merged gets whose replies are held back when the connection is lost are sent again.
+        """
+        for rest in (b"", b"VALUE a 0 5\r\nx"):
+            self.setUp()
+            self.get(b"k", b"a", b"b", b"c")
+            self.pipe.send(VALUE)
+            self.pipe.send(VALUE.replace(b"k", b"b") + rest)
+            self.assertEqual(self.owner.held, len(VALUE + rest))
+            self.pipe.lose()
+            ((entry,), begun, _) = self.owner.lost[0]
+            self.assertEqual((entry[2], entry[4], begun), (3, b"get a b c\r\n", False))
+            self.assertEqual((self.owner.data, self.owner.held), (HIT, 0))
+
+    def test_heldWrong(self) -> None:
+        """
+        A wrong value among replies that are held back closes the connection. Of the gets that arrived with it, and
+        those that were held back, nothing was passed on, so they are sent again.
+        """
+        for first in (b"", VALUE):
+            self.setUp()
+            self.get(b"k", b"a", b"b", b"c")
+            if first:
+                self.pipe.send(first)
+            self.pipe.send((b"" if first else VALUE) + VALUE.replace(b"k", b"b") + b"VALUE z 0 1\r\nx\r\n")
+            self.assertClosed()
+            ((entry,), begun, _) = self.owner.lost[0]
+            again = b"get a b c\r\n" if first else b"get k a b c\r\n"
+            self.assertEqual((entry[2], entry[4], begun), (3 if first else 4, again, False))
+            self.assertEqual((self.owner.data, self.owner.held), (HIT if first else b"", 0))
+            self.assertEqual(self.traffic.missed, 0)
+
     def test_runPartlyAnswered(self) -> None:
         """
         Of merged gets, only those without a reply are sent again.
@@ -714,11 +792,14 @@ class ReentryTests(ConnectionTestCase):
         """
         The same within merged gets: those that are left were not answered.
         """
-        self.get(b"a", b"k", b"c")
-        self.once(self.owner, self.pipe.lose)
-        self.pipe.send(VALUE)
-        (entry,) = self.owner.lost[0][0]
-        self.assertEqual((self.owner.done, entry[2], entry[4]), (2, 1, b"get c\r\n"))
+        for held in (b"", VALUE.replace(b"k", b"c")):
+            self.setUp()
+            self.get(b"k", b"a", b"c")
+            self.once(self.owner, self.pipe.lose)
+            self.pipe.send(VALUE + held)
+            (entry,) = self.owner.lost[0][0]
+            self.assertEqual((self.owner.done, entry[2], entry[4]), (1, 2, b"get a c\r\n"))
+            self.assertEqual(self.owner.held, 0)
 
     def test_sendsWhenLost(self) -> None:
         """

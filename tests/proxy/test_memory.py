@@ -6,8 +6,10 @@ Tests for L{txconnpool.proxy.memory}: the bytes held for all clients, and their 
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.bugs import covers
-from tests.clients import SessionTestCase, put
+from tests.clients import SessionTestCase, get, put
 from tests.pipes import HIGH_WATER
 from txconnpool.proxy import memory
 from txconnpool.proxy.flow import SessionLimits
@@ -93,3 +95,112 @@ class BufferedBytesTests(SessionTestCase):
             client.lose()
         stage.turns()
         self.assertEqual(given, [100000])
+
+
+class HeldBackTests(SessionTestCase):
+    """
+    Tests for replies to merged gets that wait for a value that may still come.
+    """
+
+    def begin(self, **settings: Any) -> None:
+        """
+        Let a client send merged gets, and the server begin its reply with the values of C{b} and C{c}.
+        """
+        self.scene = self.stage(**settings)
+        self.client = self.scene.client()
+        self.client.send(b"get missing\r\nget b\r\nget a\r\nget c\r\n")
+        line = self.scene.line
+        line.look()
+        self.assertEqual(line.asked, [b"get missing b a c\r\n"])
+        self.values = get(b"b")[:-5] + get(b"c")[:-5]
+        line.owed = self.values + get(b"a")
+        line.deliver(len(self.values))
+
+    def test_counted(self) -> None:
+        """
+        They are counted like other replies that wait, until the client gets them.
+        """
+        self.begin()
+        self.assertEqual(self.client.take(), b"")
+        self.assertEqual((self.scene.unread.total, self.client.protocol.held), (len(self.values),) * 2)
+        self.scene.serve()
+        self.assertEqual(self.client.take(), get(b"missing", b"b", b"a", b"c"))
+        self.assertEqual((self.scene.unread.total, self.client.protocol.unread), (0, 0))
+
+    def test_queued(self) -> None:
+        """
+        This is so too if there are replies of the proxy before them.
+        """
+        stage = self.stage()
+        client = stage.client()
+        client.send(b"get k\r\nx\r\nget missing\r\nget b\r\n")
+        line = stage.line
+        line.look()
+        first, line.owed = get(b"k"), get(b"k", b"b")
+        line.deliver(len(first + get(b"b")) - 5)
+        self.assertEqual(client.take(), first + b"ERROR\r\n")
+        self.assertEqual(stage.unread.total, len(get(b"b")) - 5)
+        stage.serve()
+        self.assertEqual(client.take(), get(b"missing", b"b"))
+        self.assertEqual(stage.unread.total, 0)
+
+    def test_ofOneClient(self) -> None:
+        """
+        If they exceed the limit of their client, it is closed, and the bytes are dropped. Another client's replies on
+        the same connection arrive.
+        """
+        self.begin(sessionLimits=SessionLimits(unreadHard=100))
+        other = self.scene.client()
+        other.send(b"get k\r\n")
+        self.assertTrue(self.client.aborted)
+        self.assertEqual((self.scene.unread.total, self.scene.unread.dropped), (0, 1))
+        self.assertEqual(self.scene.line.protocol.connection._reader.held, 0)
+        self.scene.serve()
+        self.assertEqual(other.take(), get(b"k"))
+
+    def test_ofAll(self) -> None:
+        """
+        If the bytes of all clients exceed the bound, the client with the most is closed.
+        """
+        self.begin(maxUnread=100)
+        self.assertTrue(self.client.aborted)
+        self.scene.serve()
+        self.assertEqual((self.scene.unread.total, self.scene.unread.dropped), (0, 1))
+
+    def test_gone(self) -> None:
+        """
+        If the client leaves, what is held for it is dropped when more would be held.
+        """
+        self.begin()
+        self.client.lose()
+        self.scene.turns()
+        self.assertEqual(self.scene.unread.total, 0)
+        self.scene.line.deliver(20)
+        self.assertEqual(self.scene.line.protocol.connection._reader.held, 0)
+        self.scene.serve()
+        self.assertEqual(self.scene.line.asked, [b"get missing b a c\r\n"])
+        self.assertFalse(self.scene.line.aborted)
+
+    def test_lost(self) -> None:
+        """
+        If the connection is lost, they are no longer counted, and the gets are sent again.
+        """
+        self.begin(maximum=2)
+        self.scene.line.lose()
+        self.assertEqual(self.scene.unread.total, 0)
+        self.scene.turns(20)
+        self.scene.clock.advance(1)
+        self.scene.serve()
+        self.assertEqual(self.client.take(), get(b"missing", b"b", b"a", b"c"))
+        self.assertEqual(self.scene.unread.total, 0)
+
+    def test_paused(self) -> None:
+        """
+        Reading from a client that was paused because of them goes on when it gets them.
+        """
+        self.begin(sessionLimits=SessionLimits(unreadSoft=100))
+        self.client.protocol.proceed()
+        self.assertFalse(self.client.reading)
+        self.scene.serve()
+        self.assertTrue(self.client.reading)
+        self.assertEqual(self.client.take(), get(b"missing", b"b", b"a", b"c"))

@@ -64,6 +64,7 @@ class Connection(Protocol):
         self._seconds = factory.reactor.seconds
         self._inFlight: deque[InFlight] = deque()
         self._tail = b""  # the beginning of a reply, which can be read when more bytes have arrived
+        self._held = 0  # the bytes of held replies that are counted by the sink of the oldest request
         self._timer: IDelayedCall | None = None
         self._error: PoolError | None = None
         self._ended = False
@@ -102,7 +103,7 @@ class Connection(Protocol):
         """
         Whether a part of a reply has arrived.
         """
-        return bool(self._tail) or self._reader.begun
+        return bool(self._tail) or self._reader.begun or self._reader.held > 0
 
     def ask(self, command: Any, request: bytes) -> Deferred[bytes]:
         """
@@ -195,12 +196,26 @@ class Connection(Protocol):
             record.load -= done
             if reply is not None:
                 if reply or done:
+                    if self._held:
+                        self._countHeld(sink)
                     sink.replied(reply, done)
             elif pos > start:
                 sink.replied(data if pos - start == size else data[start:pos], done)
             if left:
                 self._tail = data[pos:]
+                if reader.held != self._held:
+                    self._countHeld(sink)
                 return
+
+    def _countHeld(self, sink: Any) -> None:
+        """
+        Let the sink of the oldest request count the bytes of its replies that the reader holds back.
+        """
+        change = self._reader.held - self._held
+        self._held += change
+        if not sink.heldBack(change):
+            self._reader.discard()
+            self._held = 0
 
     def _pushed(self, data: bytes, pos: int) -> int:
         """
@@ -306,6 +321,9 @@ class Connection(Protocol):
             if left < count and request:
                 _, request = command.divide(request, count - left)
             first = (oldest, command, left, since, request)
+        self._reader.discard()
+        if self._held:
+            self._countHeld(oldest)
         bySink: dict[Any, list[InFlight]] = {oldest: [first]}
         for each in requests:
             bySink.setdefault(each[0], []).append(each)

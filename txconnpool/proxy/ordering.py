@@ -13,7 +13,7 @@ from typing import Any
 from zope.interface import implementer
 
 from txconnpool.errors import PoolError
-from txconnpool.interfaces import IReplySink
+from txconnpool.interfaces import IMergedReplySink
 from txconnpool.metrics import tally
 from txconnpool.pool.connection import isRetryable
 from txconnpool.proxy.flow import ClientConnection, SessionLimits
@@ -32,7 +32,7 @@ BATCH = 1 << 20
 NOTHING: deque[Any] = deque(maxlen=0)
 
 
-@implementer(IReplySink)
+@implementer(IMergedReplySink)
 class OrderedReplies(ClientConnection):
     """
     A client with requests in flight. It is the sink of replies that arrive in the order of its requests, and writes
@@ -91,6 +91,18 @@ class OrderedReplies(ClientConnection):
                 self.proceed()
             elif self._size or self._ending or self._unsent:
                 self.proceed()
+
+    def heldBack(self, change: int) -> bool:
+        """
+        Count bytes of replies that wait for an earlier one on their connection, and apply the limits.
+        """
+        if change > 0:
+            self.hold(change)
+        else:
+            self.release(-change)
+            if not self._reading:
+                self.proceed()
+        return not self.gone
 
     def _drained(self) -> None:
         """

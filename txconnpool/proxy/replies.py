@@ -20,7 +20,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from txconnpool.errors import PoolError
-from txconnpool.interfaces import IReplySink
+from txconnpool.interfaces import IMergedReplySink
 
 
 class Entry:
@@ -89,7 +89,7 @@ class Entry:
         self._pieces = []
 
 
-@implementer(IReplySink)
+@implementer(IMergedReplySink)
 class ForwardedReplies(Entry):
     """
     The replies to consecutive requests on one connection. Replies of the proxy itself are added to them if none of
@@ -107,6 +107,12 @@ class ForwardedReplies(Entry):
         if done:
             self.left -= done
             self.session.answered(done)
+
+    def heldBack(self, change: int) -> bool:
+        """
+        Count bytes of replies that wait for an earlier one on their connection.
+        """
+        return bool(self.session.heldBack(change))
 
     def requestsLost(self, requests: list[Any], begun: bool, error: PoolError) -> None:
         """

@@ -203,6 +203,18 @@ class IReplyReader(Protocol):
         Whether bytes of an incomplete reply have been passed on.
         """
 
+    @property
+    def held(self) -> int:
+        """
+        The number of bytes of replies that have been read and are held back until the replies before them are known. It
+        is not 0 only while C{left} is not 0.
+        """
+
+    def discard(self) -> None:
+        """
+        Drop the bytes that are held back, because nobody waits for these replies any more.
+        """
+
     def read(
         self, data: bytes, pos: int, command: Any, count: int, request: Any, counters: Any
     ) -> tuple[int, int, bytes | None]:

@@ -7,6 +7,8 @@ itself, and arbitrary bytes.
 
 from __future__ import annotations
 
+from itertools import permutations
+
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -665,13 +667,19 @@ class AskedTests(SynchronousTestCase):
     Tests that a value is accepted only if its key was requested.
     """
 
+    def setUp(self) -> None:
+        """
+        Create counters.
+        """
+        self.traffic = Traffic(len(COMMANDS))
+
     def match(self, request: bytes, reply: bytes, count: int = 1) -> tuple[int, int, int]:
         """
         Match C{reply} as the reply to C{request}.
         """
         command, _, _, payload = RequestReader().read(request, 0, count)
         assert isinstance(command, Command) and command.keysOf is not None
-        return matchReplies(reply, 0, command, count, -1, command.keysOf(payload or request))
+        return matchReplies(reply, 0, command, count, -1, command.keysOf(payload or request), None, [])
 
     def test_some(self) -> None:
         """
@@ -701,10 +709,10 @@ class AskedTests(SynchronousTestCase):
             ]
             reply = b"".join(parts) + b"END\r\n"
             for cut in range(len(reply) + 1):
-                asked = command.keysOf(request)
-                pos, left, due = matchReplies(reply[:cut], 0, command, 1, -1, asked)
+                asked, skipped = command.keysOf(request), list[bytes]()
+                pos, left, due = matchReplies(reply[:cut], 0, command, 1, -1, asked, None, skipped)
                 if left:
-                    pos, left, due = matchReplies(reply, pos, command, left, due, asked)
+                    pos, left, due = matchReplies(reply, pos, command, left, due, asked, None, skipped)
                 self.assertEqual((pos, left, due), (len(reply), 0, -1), (reply, cut))
 
     def test_same(self) -> None:
@@ -713,6 +721,46 @@ class AskedTests(SynchronousTestCase):
         """
         reply = b"VALUE a 0 1\r\nx\r\nVALUE a 0 1\r\nx\r\nEND\r\n"
         self.assertEqual(self.match(b"get a a\r\n", reply), (len(reply), 0, -1))
+
+    def test_anyOrder(self) -> None:
+        """
+        The values of the keys, or of some of them, are accepted in any order, wherever the bytes are split.
+        """
+        for request, unique in (
+            *((b"get a b c a\r\n", b""), (b"gets a b c a\r\n", b" 7")),
+            *((b"gat 5 a b c a\r\n", b""), (b"gats 5 a  b c a\r\n", b" 7")),
+        ):
+            command, *_ = RequestReader().read(request, 0, 1)
+            assert isinstance(command, Command) and command.keysOf is not None
+            for count in range(5):
+                for keys in permutations(b"abca", count):
+                    value = b"VALUE %%c 0 2%b\r\nxy\r\n" % unique
+                    reply = b"".join(value % key for key in keys) + b"END\r\n"
+                    whole = ReplyReader()
+                    self.assertEqual(whole.read(reply, 0, command, 1, request, self.traffic), (len(reply), 1, None))
+                    for step in (1, *range(5, len(reply), 3)):
+                        self.read(command, request, [reply[at : at + step] for at in range(0, len(reply), step)])
+        self.assertEqual(self.traffic.more, 0)
+
+    def read(self, command: Command, request: bytes, pieces: list[bytes]) -> None:
+        """
+        Read a reply in pieces. All bytes are passed on, each as soon as its line is complete.
+        """
+        reader, left, passed = ReplyReader(), b"", b""
+        for piece in pieces:
+            end, done, reply = reader.read(left + piece, 0, command, 1, request, self.traffic)
+            self.assertIs(reply, None)
+            passed, left = passed + (left + piece)[:end], (left + piece)[end:]
+        self.assertEqual((passed, left, done, reader.left), (b"".join(pieces), b"", 1, 0))
+
+    def test_next(self) -> None:
+        """
+        A key that was skipped in one reply cannot occur in the next one.
+        """
+        reader = ReplyReader()
+        command, value = replies.SEVERAL[GET], b"VALUE %b 0 1\r\nx\r\nEND\r\n"
+        reader.read(value % b"b", 0, command, 1, b"get a b\r\n", self.traffic)
+        self.assertRaises(WireError, reader.read, value % b"a", 0, command, 1, b"get b c\r\n", self.traffic)
 
     def test_bareLineEnd(self) -> None:
         """
@@ -734,14 +782,18 @@ class AskedTests(SynchronousTestCase):
 
     def test_other(self) -> None:
         """
-        A value that was not requested, or in another order, or too often, is not a reply.
+        A value that was not requested, or comes too often, is not a reply.
         """
         for request, *keys in (
             (b"get a\r\n", b"b"),
             (b"get a\r\n", b"aa"),
             (b"get aa\r\n", b"a"),
             (b"get a\r\n", b"a", b"a"),
-            (b"get a b\r\n", b"b", b"a"),
+            (b"get a b\r\n", b"b", b"b"),
+            (b"get a b\r\n", b"b", b"a", b"b"),
+            (b"get a b\r\n", b"b", b"a", b"a"),
+            (b"get a b\r\n", b"b", b"c"),
+            (b"get a b a\r\n", b"b", b"a", b"a", b"a"),
             (b"get a b\r\n", b"a", b"c"),
             (b"get a  b\r\n", b"a", b""),
         ):

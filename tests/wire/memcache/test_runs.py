@@ -1,12 +1,14 @@
 # -*- test-case-name: tests.wire.memcache.test_runs -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests for L{txconnpool.wire.memcache.runs}: one reply of a server is split into the replies to several requests.
+Tests for L{txconnpool.wire.memcache.runs} and L{txconnpool.wire.memcache.reordering}: one reply of
+a server is split into the replies to several requests.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import permutations
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +19,7 @@ from txconnpool.metrics import Traffic
 from txconnpool.wire.memcache.dialect import Memcache
 from txconnpool.wire.memcache.matching import REPLY_LINE_MAX
 from txconnpool.wire.memcache.replies import GET
-from txconnpool.wire.memcache.runs import matchRun
+from txconnpool.wire.memcache.replyreader import ReplyReader
 
 END = b"END\r\n"
 ERROR = b"SERVER_ERROR out of memory\r\n"
@@ -70,9 +72,8 @@ class Reader:
         self.request = request
         self.traffic = Traffic(len(wire.commands))
         self.passed = self.left = b""
+        self.reader = ReplyReader()
         self._all = self.count
-        self._asked = GET.keysOf(request)
-        self._due = -1
 
     def feed(self, pieces: Iterable[bytes]) -> None:
         """
@@ -80,18 +81,19 @@ class Reader:
         """
         for piece in pieces:
             data = self.left + piece
-            pos, self.count, self._due, passed = matchRun(
-                data, 0, GET, self.count, self._due, self._asked, self.traffic, self.count == self._all
-            )
+            pos, done, passed = self.reader.read(data, 0, GET, self._all, self.request, self.traffic)
+            assert passed is not None
             self.passed += passed
+            self.count -= done
             self.left = data[pos:]
+            assert self.count == self.reader.left
             if not self.count:
                 return
 
 
 class RunTests(SynchronousTestCase):
     """
-    Tests for L{matchRun}.
+    Tests for merged gets.
     """
 
     def check(self, found: Found, pieces: Iterable[bytes]) -> Reader:
@@ -134,31 +136,110 @@ class RunTests(SynchronousTestCase):
     )
     def test_any(self, holds: dict[bytes, bytes | None], data: st.DataObject) -> None:
         """
-        The same for random keys, values and pieces.
+        The same for random keys, values, pieces and orders of the values.
         """
         found = list(holds.items())
-        says = reply(found)
+        says = reply(data.draw(st.one_of(st.just(found), st.permutations(found))))
         cuts = sorted(data.draw(st.lists(st.integers(0, len(says)), max_size=10)))
         self.check(found, [says[start:end] for start, end in zip([0, *cuts], [*cuts, len(says)], strict=True)])
 
     def test_soon(self) -> None:
         """
         A value is passed on as it arrives, and its C{END} when the value is complete. The C{END} of the last key is
-        passed on when the server has sent it. A miss is known when bytes after it arrive.
+        passed on when the server has sent it.
         """
         reader = Reader(b"a", b"b", b"c", b"d")
-        for piece, expected, count in (
-            (b"VALUE b 0 5\r\nab", END + b"VALUE b 0 5\r\nab", 3),
-            (b"cde", b"cde", 3),
-            (b"\r", b"", 3),
-            (b"\n", b"\r\n" + END, 2),
-            (b"VALUE d 0 1\r\nx\r\n", END + b"VALUE d 0 1\r\nx", 1),
+        self.assertPassed(
+            reader,
+            (b"VALUE a 0 5\r\nab", b"VALUE a 0 5\r\nab", 4),
+            (b"cde", b"cde", 4),
+            (b"\r", b"", 4),
+            (b"\n", b"\r\n" + END, 3),
+            (valueOf(b"b", b"x") + b"VALUE", valueOf(b"b", b"x") + END, 2),
+            (b" c 0 1\r\nx\r\n", valueOf(b"c", b"x") + END, 1),
             (b"EN", b"", 1),
-            (b"D\r\n", b"\r\n" + END, 0),
+            (b"D\r\n", END, 0),
+        )
+
+    def test_skipped(self) -> None:
+        """
+        After a key without a value, replies are held back, because the value may still come. Only what belongs to
+        earlier keys is passed on. When the server's reply is complete, the others are, in the order of their keys.
+        """
+        reader = Reader(b"a", b"b", b"c", b"d", b"e")
+        a, b, c, e = (valueOf(key, b"value") for key in (b"a", b"b", b"c", b"e"))
+        self.assertPassed(
+            reader,
+            (a + c[:14], a + END, 4),
+            (c[14:-1], b"", 4),
+            (c[-1:] + e[:3], b"", 4),
+            (e[3:], b"", 4),
+            (b + b"EN", b"", 4),
+            (b"D\r\n", b + END + c + END + END + e + END, 0),
+        )
+        self.assertEqual(reader.traffic.missed, 1)
+
+    def test_held(self) -> None:
+        """
+        The reader counts the bytes that are held back. They are no part of a reply that was begun.
+        """
+        reader = Reader(b"a", b"b", b"c")
+        for piece, held, begun in (
+            *((b"VALUE b 0 3\r\n", 13, False), (b"xy", 15, False), (b"z\r", 16, False), (b"\n", 18, False)),
+            *((b"VALUE a 0 1\r", 18, False), (b"\nx\r\n", 34, False), (b"END\r", 34, False), (b"\n", 0, False)),
         ):
+            reader.feed([piece])
+            self.assertEqual((reader.reader.held, reader.reader.begun), (held, begun), piece)
+
+    def test_discard(self) -> None:
+        """
+        If held bytes are dropped, the rest of the reply is found and checked all the same.
+        """
+        a, b, d = (valueOf(key, b"value") for key in (b"a", b"b", b"d"))
+        data = b + a[:16] + a[16:] + d[:9] + d[9:] + END
+        for cut in range(1, len(data)):
+            reader = Reader(b"a", b"b", b"c", b"d")
+            reader.feed([data[:cut]])
+            reader.reader.discard()
+            self.assertEqual(reader.reader.held, 0)
+            reader.feed([data[cut:] + END])
+            self.assertEqual((reader.count, reader.left, reader.traffic.missed), (0, END, 1))
+            if cut > len(b):
+                for wrong in (b, valueOf(b"z", b"value")):
+                    reader = Reader(b"a", b"b", b"c", b"d")
+                    reader.feed([data[:cut]])
+                    reader.reader.discard()
+                    whole = next(end for end in (len(b), len(a + b), len(data) - 5, len(data)) if end >= cut)
+                    if whole < len(data):
+                        self.assertRaises(WireError, reader.feed, [data[cut:whole] + wrong])
+
+    def assertPassed(self, reader: Reader, *steps: tuple[bytes, bytes, int]) -> None:
+        """
+        Feed pieces, and compare the bytes that are passed on after each, and the number of replies that are then due.
+        """
+        for piece, expected, count in steps:
             before = reader.passed
             reader.feed([piece])
             self.assertEqual((reader.passed[len(before) :], reader.count), (expected, count), piece)
+
+    def test_anyOrder(self) -> None:
+        """
+        The values may come in any order, some of them or all, wherever the bytes are split. The replies are in the
+        order of the keys.
+        """
+        for bodies in (
+            [b"x", b"y", b"\r\n", b"END\r\n"],
+            [b"x"] * 4,
+            [None, b"x", b"", b"zzz"],
+            [b"", None, None, b"x"],
+        ):
+            found = list(zip((b"a", b"b", b"c", b"ddd"), bodies, strict=True))
+            for order in permutations(found):
+                data = reply(order)
+                for cut in range(len(data) + 1):
+                    self.check(found, [data[:cut], data[cut:]])
+                self.check(found, [data[place : place + 1] for place in range(len(data))])
+                self.assertEqual(self.check(found, [data + END]).left, END)
 
     def test_error(self) -> None:
         """
@@ -176,7 +257,7 @@ class RunTests(SynchronousTestCase):
         Values that arrive together with invalid bytes are not counted, because their requests are sent again.
         """
         reader = Reader(b"a", b"b", b"c")
-        self.assertRaises(WireError, reader.feed, [valueOf(b"b", b"x") + valueOf(b"a", b"x")])
+        self.assertRaises(WireError, reader.feed, [valueOf(b"b", b"x") + valueOf(b"b", b"x")])
         self.assertEqual((reader.passed, reader.traffic.missed), (b"", 0))
 
     def test_wrong(self) -> None:
@@ -188,7 +269,15 @@ class RunTests(SynchronousTestCase):
         wrong = [
             b"STORED\r\n",
             valueOf(b"z", b"secret"),
-            valueOf(b"b", b"x") + valueOf(b"a", b"secret"),
+            valueOf(b"b", b"x") + valueOf(b"z", b"secret"),
+            valueOf(b"b", b"x") + valueOf(b"b", b"secret"),
+            valueOf(b"b", b"x") + value + valueOf(b"a", b"secret"),
+            valueOf(b"b", b"x") + value + valueOf(b"b", b"secret"),
+            valueOf(b"b", b"x") + ERROR,
+            valueOf(b"b", b"x") + b"VALUE a 0 1\r\nx\r\nSTORED\r\n",
+            valueOf(b"b", b"x") + b"VALUE a 0 1\r\nxx\r\n",
+            valueOf(b"b", b"x") + b"VALUE a 0 1\r\nx\r\r\n",
+            valueOf(b"b", b"x") + long,
             value + ERROR,
             value + valueOf(b"a", b"secret"),
             value + valueOf(b"b", b"x") + valueOf(b"b", b"secret"),

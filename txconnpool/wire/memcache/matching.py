@@ -217,6 +217,7 @@ def matchReplies(
     due: int,
     asked: list[bytes] | None = None,
     tally: Tally | None = None,
+    skipped: list[bytes] | None = None,
 ) -> tuple[int, int, int]:
     """
     Match received bytes against the replies to one or more requests with one command.
@@ -226,9 +227,11 @@ def matchReplies(
     @param count: the number of replies that are due, including one that has begun.
     @param due: -1 at the start of a reply; else the number of bytes of a body that have not been received.
         C{command.after} matches the bytes after the body.
-    @param asked: the keys that may still occur in the replies, the next one last. Keys that can not occur any more are
-        removed. C{None} if keys are not compared.
+    @param asked: the keys that may still occur in the replies, the next one last. The keys of values are removed, and
+        those that were skipped. C{None} if keys are not compared.
     @param tally: where to count; C{None}: nothing is counted.
+    @param skipped: the keys that were skipped, in the reply to a request with several keys. They may still occur. Keys
+        are added and removed.
 
     @return: the new C{pos}, C{count} and C{due}. The bytes before C{pos} are verified and may be forwarded. If replies
         are due and bytes are left after C{pos}, these bytes are an incomplete line.
@@ -238,7 +241,6 @@ def matchReplies(
     first = command.first
     ending = command.ending
     size = len(data)
-    later = asked if asked and command.multiKey else []  # a value may be for one of these keys instead of the next one
     bare = more = failed = 0
     guess = -1  # how many values _skipAlike has skipped; after 0 it is not called again
     while count and pos < size:
@@ -263,8 +265,8 @@ def matchReplies(
                 continue
             body = int(length or 0)
             if asked is not None:
-                if not (asked and key == asked.pop()):
-                    skipTo(key, later, command)
+                if key != (following := asked.pop() if asked else b""):
+                    _skipTo(key, following, asked, skipped, command)
                 if asked and guess and command.multiKey:
                     left = len(asked)
                     pos = _skipAlike(data, pos, body, data[match.end(1) : pos], command.valueSeparator, asked)
@@ -294,8 +296,8 @@ def matchReplies(
             count -= 1
             due = -1
         else:
-            if asked is not None and not (asked and key == asked.pop()):
-                skipTo(key, later, command)
+            if asked is not None and key != (following := asked.pop() if asked else b""):
+                _skipTo(key, following, asked, skipped, command)
             due = int(length or 0)
             more += 1
     if (bare or more or failed) and tally is not None:
@@ -335,18 +337,29 @@ def _skipAlike(data: bytes, pos: int, body: int, words: bytes, joint: bytes, ask
     return pos
 
 
-def skipTo(key: bytes, asked: list[bytes], command: MemcacheCommand) -> int:
+def _skipTo(
+    key: bytes, following: bytes, asked: list[bytes], skipped: list[bytes] | None, command: MemcacheCommand
+) -> None:
     """
-    Remove requested keys up to the key of a value. The server does not have the keys before it.
+    Skip requested keys up to the key of a value, or find it among those that were skipped.
 
-    @return: the number of removed keys before it.
+    There are at most L{PART_KEYS<txconnpool.wire.memcache.classic.PART_KEYS>} keys, so the search is short.
 
-    @raise WireError: the key was not requested, or comes too late in the reply.
+    @param following: the key that was expected, which is removed from C{asked} already; empty if there is none.
+
+    @raise WireError: the key was not requested, or all its values have come.
     """
-    before = len(asked)
-    while asked:
-        if asked.pop() == key:
-            return before - len(asked) - 1
+    if command.multiKey and skipped is not None:
+        if following:
+            skipped.append(following)
+        while asked:
+            other = asked.pop()
+            if other == key:
+                return
+            skipped.append(other)
+        if key in skipped:
+            skipped.remove(key)
+            return
     raise WireError(f"a value in reply to {command.name} that was not requested")
 
 

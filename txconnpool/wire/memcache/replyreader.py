@@ -12,6 +12,7 @@ from typing import Any
 from txconnpool.errors import WireError
 from txconnpool.wire import ReplyCounters
 from txconnpool.wire.memcache.matching import REPLY_LINE_MAX, MemcacheCommand, matchReplies
+from txconnpool.wire.memcache.reordering import HeldReplies
 from txconnpool.wire.memcache.runs import matchRun
 
 
@@ -22,12 +23,14 @@ class ReplyReader:
     @ivar left: the number of replies to the oldest request that are still due; 0 if none of its bytes were read.
     """
 
-    __slots__ = ("_asked", "_due", "_found", "_wanted", "left")
+    __slots__ = ("_asked", "_due", "_found", "_held", "_skipped", "_wanted", "left")
 
     def __init__(self) -> None:
         self.left = 0
         self._due = -1  # bytes of a body that are not received yet; -1: at the start of a reply
         self._asked: list[bytes] | None = None  # the keys that may still occur in the reply, the next one last
+        self._skipped: list[bytes] = []  # keys that may still occur although values of later keys have come
+        self._held: HeldReplies | None = None  # the last replies to merged requests, if they are held back
         self._wanted = 0  # the number of keys of the request, if it may have several
         self._found = 0  # the number of values beyond the first so far
 
@@ -37,6 +40,20 @@ class ReplyReader:
         Whether bytes of an incomplete reply have been passed on.
         """
         return self._due >= 0
+
+    @property
+    def held(self) -> int:
+        """
+        The number of bytes that belong to replies that are held back.
+        """
+        return 0 if self._held is None else self._held.size
+
+    def discard(self) -> None:
+        """
+        Drop the bytes that are held back, because nobody waits for these replies any more.
+        """
+        if self._held is not None:
+            self._held.discard()
 
     def read(
         self, data: bytes, pos: int, command: MemcacheCommand, count: int, request: Any, counters: ReplyCounters
@@ -56,14 +73,21 @@ class ReplyReader:
             self._asked = keysOf(request) if request and keysOf is not None else None
             if command.multiKey:
                 self._wanted = len(self._asked) if self._asked else 0
+                if self._skipped:
+                    self._skipped = []
         due, asked = self._due, self._asked
         if count > 1:
+            if self._held is not None:
+                return self._readHeld(data, pos, command, self._held, b"", before, before, counters)
             assert asked is not None, "a merged request was not kept"
-            end, self.left, self._due, reply = matchRun(
-                data, pos, command, before, due, asked, counters, before == count
-            )
-            return end, before - self.left, reply
-        end, self.left, dueThen = matchReplies(data, pos, command, before, due, asked, counters)
+            end, left, due, reply, values = matchRun(data, pos, command, before, due, asked, counters, before == count)
+            if values is not None:
+                assert command.keysOf is not None
+                held = HeldReplies(command.keysOf(request)[left - 1 :: -1], values)
+                return self._readHeld(data, end, command, held, reply, before, left, counters)
+            self.left, self._due = left, due
+            return end, before - left, reply
+        end, self.left, dueThen = matchReplies(data, pos, command, before, due, asked, counters, self._skipped)
         done = before - self.left
         if command.multiKey:
             self._countKeys(command, request, done, counters)
@@ -75,6 +99,37 @@ class ReplyReader:
             return pos, 0, b""  # a hidden reply is dropped as a whole, so it is read again from its start
         self._due = dueThen
         return end, done, None
+
+    def _readHeld(
+        self,
+        data: bytes,
+        pos: int,
+        command: MemcacheCommand,
+        held: HeldReplies,
+        reply: bytes,
+        before: int,
+        left: int,
+        counters: ReplyCounters,
+    ) -> tuple[int, int, bytes]:
+        """
+        Read bytes of replies that are held back, from C{pos}.
+
+        @param reply: bytes for the client that were read before C{pos}.
+        @param before: the number of replies that were due before these bytes.
+        @param left: the number of replies that are due after them, which are those that are held back.
+
+        @return: as for L{read}.
+        """
+        end, complete = held.match(data, pos, command)
+        if complete:
+            rest, missed = held.finish()
+            counters.missed += missed
+            reply += rest
+            left = 0
+        # Only now: after an error, nothing of these bytes is passed on.
+        self._held = None if complete else held
+        self.left, self._due = left, -1
+        return end, before - left, reply
 
     def push(self, data: bytes, pos: int) -> int:
         """

@@ -8,6 +8,9 @@ memcached sends the reply to each C{get} with a system call of its own, even if 
 is in these many small pieces, for the server, the network and the proxy. The reply to the merged request is split into
 the replies to the single requests: C{END} after each value, and an C{END} for each key without a value.
 
+A key without a value is known to be missing at the end of the server's reply: the values may come in another order.
+From such a key on, L{HeldReplies<txconnpool.wire.memcache.reordering.HeldReplies>} holds the replies until then.
+
 A run does not contain a key twice. If another client stored the key between the two requests, a single value could not
 be attributed to one of them.
 """
@@ -16,7 +19,7 @@ from __future__ import annotations
 
 from txconnpool.errors import WireError
 from txconnpool.wire import ReplyCounters
-from txconnpool.wire.memcache.matching import MemcacheCommand, checkIncomplete, received, skipTo
+from txconnpool.wire.memcache.matching import MemcacheCommand, checkIncomplete, received
 
 
 def matchRun(
@@ -28,7 +31,7 @@ def matchRun(
     asked: list[bytes],
     tally: ReplyCounters,
     fresh: bool,
-) -> tuple[int, int, int, bytes]:
+) -> tuple[int, int, int, bytes, list[bytes] | None]:
     """
     Match received bytes against the reply to a run, like L{txconnpool.wire.memcache.matching.matchReplies} for other
     requests.
@@ -38,7 +41,10 @@ def matchRun(
     @param asked: the keys of these requests, the next one last, without that of a value that has begun.
     @param fresh: whether nothing of the reply has been received, so that it may be an error.
 
-    @return: the new C{pos}, C{count} and C{due}, and the bytes for the client.
+    @return: the new C{pos}, C{count} and C{due}, the bytes for the client, and C{None}. If a key was skipped and the
+        reply has not ended, the last item is a list instead: the values that have arrived for the keys of the replies
+        that are due, the first of these keys first, empty for a skipped key. The bytes from C{pos} are then left to
+        L{HeldReplies<txconnpool.wire.memcache.reordering.HeldReplies>}.
 
     @raise WireError: the bytes are not such a reply.
     """
@@ -46,8 +52,9 @@ def matchRun(
     size = len(data)
     begin = pos  # the position of the reply that is not in `whole` yet
     whole: list[bytes] = []  # complete replies without their end, which is always the same
+    hole = -1  # the position in `whole` of the first key that was skipped; its value may still come
     missed = 0
-    while count:
+    while count or hole >= 0:
         if due < 0:
             begin = pos
             match = command.first(data, pos)
@@ -57,18 +64,27 @@ def matchRun(
                     checkIncomplete(data, pos, pos, command)
                     break
                 tally.failed[command.index] += count
-                return match.end(), 0, -1, match[0] * count
+                return match.end(), 0, -1, match[0] * count, None
             pos = match.end()
             key, length = match.group(1, 2)
             if length is None:
                 whole += [b""] * count
                 missed += count
                 count = 0
+                hole = -1
                 break
-            skipped = skipTo(key, asked, command)
-            whole += [b""] * skipped
-            missed += skipped
-            count -= skipped
+            skipped = _skipTo(key, asked)
+            if skipped:
+                if skipped < 0:
+                    if hole < 0:
+                        raise WireError(f"a value in reply to {command.name} that was not requested")
+                    pos = begin
+                    break
+                if hole < 0:
+                    hole = len(whole)
+                whole += [b""] * skipped
+                missed += skipped
+                count -= skipped
             due = int(length)
             words = data[match.end(1) : pos]
             # The lines of consecutive values often differ only in the key. Comparing bytes takes half the time of
@@ -85,7 +101,7 @@ def matchRun(
             due = pos - size
             pos = size
             break
-        expected = b"\r\n" if asked else ending
+        expected = b"\r\n" if asked or hole >= 0 else ending
         follows = data[pos : pos + len(expected)]
         if follows != expected:
             if not expected.startswith(follows):
@@ -97,6 +113,23 @@ def matchRun(
         count -= 1
         due = -1
         fresh = False
+    if hole >= 0:
+        rest = whole[hole:]
+        whole[hole:] = [b""]
+        return pos if due < 0 else begin, count + len(rest), -1, ending[2:].join(whole), rest
     tally.missed += missed
     whole.append(data[begin:pos] if due >= 0 else b"")
-    return pos, count, due, ending[2:].join(whole)
+    return pos, count, due, ending[2:].join(whole), None
+
+
+def _skipTo(key: bytes, asked: list[bytes]) -> int:
+    """
+    Remove requested keys up to the key of a value.
+
+    @return: the number of removed keys before it; -1 if it is none of these keys, and all are removed.
+    """
+    before = len(asked)
+    while asked:
+        if asked.pop() == key:
+            return before - len(asked) - 1
+    return -1
