@@ -145,14 +145,14 @@ class SplitTests(SynchronousTestCase):
         stage = self.stage(sessionLimits=SessionLimits(unreadSoft=1000))
         client = stage.client()
         request = b"get" + b" miss" * PART_KEYS + b" key\r\n"
-        client.send(request + b"x\r\n" * 200)
+        client.send(request + b"incr a x\r\n" * 60)
         stage.line.deliver()
         stage.line.look()
         self.assertGreater(client.protocol.held, 1000)
         stage.line.lose()
         stage.turns()
         stage.serve()
-        self.assertEqual(client.take(), reply(request) + b"ERROR\r\n" * 200)
+        self.assertEqual(client.take(), reply(request) + b"CLIENT_ERROR invalid numeric delta argument\r\n" * 60)
 
     def test_vanished(self) -> None:
         """

@@ -20,9 +20,10 @@ from tests.clients import (
     put,
 )
 from tests.memcached import Line, value
-from tests.pipes import HIGH_WATER
+from tests.pipes import HIGH_WATER, Pipe
 from tests.stage import assertTidy
 from txconnpool.proxy.flow import SessionLimits
+from txconnpool.proxy.session import ANSWERS
 
 
 class RequestsTests(SessionTestCase):
@@ -195,6 +196,84 @@ class TooLargeTests(SessionTestCase):
         client.send(b"x" * 1000 + b"\r\nx\r\n")
         stage.serve()
         self.assertEqual(client.take(), REFUSED + TOO_LARGE + b"ERROR\r\n")
+
+
+class FairnessTests(SessionTestCase):
+    """
+    Tests for very many requests, in one packet, that are answered or refused by the proxy.
+    """
+
+    def flooded(self, client: Pipe, request: bytes, reply: bytes) -> None:
+        """
+        Send a request a thousand times, and assert that only a few of the replies come in each turn of the reactor.
+        """
+        client.send(request * 1000)
+        received, clock = client.take(), client.clock
+        self.assertEqual(received, reply * ANSWERS)
+        while len(received) < 1000 * len(reply):
+            # One by one: Clock.advance also makes the calls that are scheduled meanwhile.
+            call = clock.calls.pop(0)
+            self.assertEqual(call.getTime(), clock.seconds())
+            call.func(*call.args, **call.kw)
+            more = client.take()
+            self.assertLessEqual(len(more), ANSWERS * len(reply))
+            received += more
+        self.assertEqual(received, reply * 1000)
+
+    def test_invalid(self) -> None:
+        """
+        Other clients are served between the errors for invalid requests.
+        """
+        stage = self.stage()
+        client = stage.client()
+        self.flooded(client, b"\n", b"ERROR\r\n")
+        client.send(b"\n" * 1000)
+        self.assertLess(len(client.take()), 1000 * len(b"ERROR\r\n"))
+        self.assertEqual(stage.ask(stage.client(), b"get a\r\n"), get(b"a"))
+
+    def test_down(self) -> None:
+        """
+        The same with the errors for requests while no server can be reached.
+        """
+        for servers in (1, 2):
+            stage = self.stage(servers, start=False)
+            for server in stage.servers:
+                server.mode = "refuse"
+            stage.ask(stage.client(), b"get a\r\n")
+            error = stage.ask(stage.client(), b"get a\r\n")
+            self.assertIn(b"SERVER_ERROR", error)
+            for request in (b"mn\r\n", b"flush_all\r\n"):
+                self.flooded(stage.client(), request, error)
+
+    def test_waited(self) -> None:
+        """
+        Requests that have waited in vain are all refused then, and none waits again; later ones are served.
+        """
+        stage = self.stage(depth=1, waitTimeout=0.5)
+        other, client = stage.client(), stage.client()
+        other.send(b"get a\r\n")
+        client.send(b"mn\r\n" * 200)
+        stage.clock.advance(0.5)
+        client.send(b"get b\r\n")
+        received = client.take()
+        self.assertEqual((len(set(received.splitlines())), received.count(b"\n")), (1, 200))
+        stage.serve()
+        self.assertEqual(client.take(), get(b"b"))
+
+    def test_gone(self) -> None:
+        """
+        A client may leave meanwhile.
+        """
+        stage = self.stage()
+        for end in ("lose", "quit"):
+            client = stage.client()
+            client.send(b"\n" * 1000)
+            if end == "lose":
+                client.lose()
+            else:
+                client.protocol.readConnectionLost()
+            stage.serve()
+            self.assertFalse(client.connected)
 
 
 class CapacityTests(SessionTestCase):

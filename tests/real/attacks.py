@@ -86,6 +86,19 @@ class Attacker:
         self._socket.setblocking(False)
         self._left = memoryview(self._data)
 
+    @property
+    def left(self) -> int:
+        """
+        How many bytes are left to be sent.
+        """
+        return len(self._left)
+
+    def add(self, data: bytes) -> None:
+        """
+        Send more.
+        """
+        self._left = memoryview(bytes(self._left) + data)
+
     def close(self) -> None:
         """
         Disconnect.

@@ -9,7 +9,10 @@ executed in order, and their replies arrive in order. The session need not keep 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 
 from txconnpool.errors import PoolError
 from txconnpool.proxy.compound import SplitReply
@@ -19,6 +22,10 @@ from txconnpool.wire import ANSWER, BROADCAST, CLOSE, MORE, PIN, REPLACE, SPLIT,
 
 #: An incomplete line is read again when a line end has arrived, or this many more bytes.
 LOOK = 1 << 12
+
+#: The number of requests of a session that are answered or refused here before it waits for the next turn of the
+#: reactor. Such a request may be a single byte, an empty line: all those of one read would hold up the other clients.
+ANSWERS: Final = 32
 
 
 class Session(RequestSender):
@@ -33,6 +40,8 @@ class Session(RequestSender):
 
     _swallow = 0  # the number of bytes of a request that will be dropped when they arrive
     _late = b""  # the reply to write after that
+    _answers = 0  # the number of requests that were answered here since the last pause
+    _refusal: PoolError | None = None  # the error for requests that waited, and have to wait for the end of a pause
 
     def __init__(self, factory: Any, host: str | None = None) -> None:
         """
@@ -151,6 +160,10 @@ class Session(RequestSender):
                     continue
             self.answer(self.refusal(what, count, refusal))
             pos = end
+            self._answered(count)
+            if self._unsent:
+                self._refusal, self._refusable = refusal, max(0, refused - pos)
+                break
         if pos < size:
             self._kept = [data[pos:]]
             self._size = size - pos
@@ -173,6 +186,8 @@ class Session(RequestSender):
             self._size = 0
             if self.kept:
                 self.factory.buffered.free(self)
+            if self._refusal is not None:
+                refusal, self._refusal = self._refusal, None
             self._advance(data, refusal, self._refusable)
         busy = self._inFlight or self._blocked or self._unsent or self._queue is not None
         self.regulate(not busy, self._size >= max(self._need, self._limits.backlog))
@@ -207,6 +222,7 @@ class Session(RequestSender):
                 self._swallow, self._late = missing, payload
             else:
                 self.answer(payload)
+                self._answered()
             return True
         if self._queue is not None and len(self._queue) > self._window:
             return False
@@ -216,10 +232,24 @@ class Session(RequestSender):
             self._sendUnsent()
         elif action is BROADCAST:
             self.enqueue(LaterReply(self, lambda: factory.broadcast(*payload), True))
+            self._answered()  # if no server can be asked, the reply is there already
         else:
             assert action is STATISTICS, action
             self.enqueue(LaterReply(self, lambda: factory.statistics(payload), False))
         return True
+
+    def _answered(self, count: int = 1) -> None:
+        """
+        Count requests that were answered or refused here. After L{ANSWERS} of them, later requests wait for the next
+        turn of the reactor.
+        """
+        self._answers += count
+        if self._answers >= ANSWERS:
+            self._answers = 0
+            self.enqueue(LaterReply(self, self._nothingLater, True))
+
+    def _nothingLater(self) -> Deferred[bytes]:
+        return deferLater(self.factory.reactor, 0, bytes)
 
     def _swallowed(self, data: bytes) -> bytes:
         """

@@ -25,7 +25,7 @@ from txconnpool.wire.memcache.matching import REPLY_LINE_MAX, matchReplies
 from txconnpool.wire.memcache.matching import MemcacheCommand as Command
 from txconnpool.wire.memcache.replies import GET, MG, SET, SILENT, STATS, TOO_LARGE, values
 from txconnpool.wire.memcache.replyreader import ReplyReader
-from txconnpool.wire.memcache.requestreader import RUN_MAX, RequestReader
+from txconnpool.wire.memcache.requestreader import RETRIEVAL_WORDS_MAX, RUN_MAX, RequestReader
 
 HIT = b"VALUE a 0 3\r\nabc\r\nEND\r\n"
 
@@ -193,6 +193,17 @@ class LimitTests(SynchronousTestCase):
         line = b"get a ".ljust(RETRIEVAL_LINE_MAX, b"b")
         self.assertEqual(self.wire.read(line, 0, 1)[0], MORE)
         self.assertEqual(self.wire.read(line + b"b", 0, 1)[0::3], (CLOSE, b"CLIENT_ERROR line too long\r\n"))
+
+    def test_manyKeys(self) -> None:
+        """
+        So does one with very many words, or spaces, which would take long to read.
+        """
+        most = b"get" + b" a" * RETRIEVAL_WORDS_MAX
+        self.assertEqual(self.wire.read(most + b"\r\n", 0, 1)[0], SPLIT)
+        for more in (b" a", b" "):
+            for end in (b"", b"\r\n"):
+                frame = self.wire.read(most + more + end, 0, 1)
+                self.assertEqual(frame[0::3], (CLOSE, b"CLIENT_ERROR line too long\r\n"))
 
     def test_spaces(self) -> None:
         """

@@ -33,6 +33,9 @@ REQUEST_LINE_MAX: Final = 2048
 #: than for a value of the default maximum size. 4000 keys of the maximum length fit.
 RETRIEVAL_LINE_MAX: Final = 1 << 20
 
+#: The maximum number of words in such a line, repeated spaces counted: the time to read it grows with them.
+RETRIEVAL_WORDS_MAX: Final = 1 << 15
+
 #: The maximum number of single gets that are merged: as many keys as a request has that is not sent in parts.
 RUN_MAX: Final = PART_KEYS
 
@@ -190,7 +193,7 @@ class RequestReader:
         if size > REQUEST_LINE_MAX:
             if not _LONG_RETRIEVAL(data, pos):
                 return CLOSE, len(data), 0, b""
-            if size > RETRIEVAL_LINE_MAX:
+            if size > RETRIEVAL_LINE_MAX or data.count(b" ", pos, pos + size) > RETRIEVAL_WORDS_MAX:
                 return CLOSE, len(data), 0, _LINE_TOO_LONG
         if newline < 0:
             return MORE, pos, 0, 0
