@@ -187,13 +187,25 @@ class ClientTests(SynchronousTestCase):
         self.ask(Request("many", [2, 1, 0]))
         self.assertIn("not in the order", self.wrong(self.value(1, 0) + self.value(2, 2) + b"END\r\n"))
 
+    def test_anyOrder(self) -> None:
+        """
+        The values may arrive in another order if this is allowed, but none of them twice.
+        """
+        self.client = Client(7, Settings((HOST, 1), mark=1, keys=3, sizes=(5,), misses=self.misses, anyOrder=True))
+        self.stored(1, key=0)
+        self.stored(2, key=2)
+        self.ask(Request("many", [2, 1, 0]))
+        self.assertEqual(self.answers(self.value(1, 0) + self.value(2, 2) + b"END\r\n"), [""])
+        self.ask(Request("many", [2, 1, 0]))
+        self.assertIn("comes twice", self.wrong(self.value(1, 0) + self.value(2, 2) + self.value(1, 0) + b"END\r\n"))
+
     def test_twice(self) -> None:
         """
         A value that occurs twice in a reply is wrong.
         """
         self.stored(1)
         self.ask(Request("many", [0, 1]))
-        self.assertIn("not in the order", self.wrong(self.value(1) * 2))
+        self.assertIn("comes twice", self.wrong(self.value(1) * 2))
 
     def test_gets(self) -> None:
         """

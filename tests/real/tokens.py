@@ -53,6 +53,7 @@ class Settings:
     @ivar timeout: seconds after which a client whose request has no reply is stuck.
     @ivar pause: seconds between the replies to a batch and the next batch.
     @ivar misses: whether misses are always allowed, because servers are restarted or evict items.
+    @ivar anyOrder: whether the values of one reply may come in any order, as twemproxy sends them.
     @ivar reconnect: whether clients connect again after their connection was closed or refused.
     @ivar seed: the seed of all random choices.
     @ivar mark: a number in all keys and values. It differs between loads, so that no key exists when a load begins.
@@ -69,6 +70,7 @@ class Settings:
     timeout: float = 10.0
     pause: float = 0.0
     misses: bool = False
+    anyOrder: bool = False
     reconnect: bool = True
     seed: int = 1
     mark: int = field(default_factory=lambda: random.getrandbits(30))
@@ -301,7 +303,10 @@ class Client:
             if len(body) < size + 2:
                 return None
             key, number = self._identify(request, line, body)
-            if hits and request.keys.index(key) <= request.keys.index(next(reversed(hits))):
+            if key in hits:
+                raise self._wrong(request, line, "comes twice")
+            last = next(reversed(hits), key)
+            if not self._settings.anyOrder and request.keys.index(key) < request.keys.index(last):
                 raise self._wrong(request, line, "not in the order of the requested keys")
             hits[key] = number
             start = end + size + 2
