@@ -64,6 +64,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "service": ("operate", "pool"),
     "testing": ("errors", "interfaces", "metrics", "net", "pool", "pool.decisions", "memcache"),
     "tap": ("", "errors", "config", "net", "operate"),
+    "migrate": ("config.kinds", "routing.hashing", "routing.distribution"),
 }
 
 #: Modules that make decisions without I/O. They never import Twisted, not even through another module.

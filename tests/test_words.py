@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.test_layering import modules, room
 
 #: The rooms that know memcached.
-KNOWING = ("wire.memcache", "memcache")
+KNOWING = ("wire.memcache", "memcache", "migrate")
 
 #: A module that knows one command of memcached, by which servers are discovered.
 DISCOVERY = "net.discovery.cluster"
