@@ -163,7 +163,9 @@ class Listener:
         if usesTLS(plain):
             plain = re.sub(ARGUMENT % "(?:caCertsDir|endpoint)", "", plain)
         clientAuthorities = authorities(self._description, "caCertsDir")
-        endpoint: IStreamServerEndpoint = serverFromString(_Ports(reactor, intercept, clientAuthorities), plain)
+        endpoint: IStreamServerEndpoint = serverFromString(
+            _Ports(reactor, self._reactor, intercept, clientAuthorities), plain
+        )
         return endpoint
 
     def read(self) -> Any:
@@ -237,12 +239,16 @@ class _Ports(ReactorProxy):
     Opens the ports of a L{Listener}.
     """
 
-    def __init__(self, reactor: Any, intercept: Callable[[Any, OpenPort], Any], clientAuthorities: list[Any]) -> None:
+    def __init__(
+        self, reactor: Any, clock: Any, intercept: Callable[[Any, OpenPort], Any], clientAuthorities: list[Any]
+    ) -> None:
         """
+        @param clock: the reactor of the connections.
         @param clientAuthorities: the certificates of authorities, one of which must have signed the certificate of each
             client. If there are none, clients need no certificate.
         """
         super().__init__(reactor, intercept)
+        self._clock = clock
         self._authorities = clientAuthorities
 
     def listenSSL(self, port: int, factory: Any, contextFactory: Any, *args: Any, **kwargs: Any) -> Any:
@@ -250,7 +256,8 @@ class _Ports(ReactorProxy):
         Open a TCP port for TLS.
         """
         from OpenSSL.SSL import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_PEER
-        from twisted.protocols.tls import TLSMemoryBIOFactory
+
+        from txconnpool.net.records import BoundedTLSFactory
 
         context = contextFactory.getContext()  # reads the files; fails if the key and the certificate do not match
         if self._authorities:
@@ -258,7 +265,7 @@ class _Ports(ReactorProxy):
             for each in self._authorities:
                 store.add_cert(each)
             context.set_verify(VERIFY_PEER | VERIFY_FAIL_IF_NO_PEER_CERT)
-        return self.listenTCP(port, TLSMemoryBIOFactory(contextFactory, False, factory), *args, **kwargs)
+        return self.listenTCP(port, BoundedTLSFactory(contextFactory, factory, self._clock), *args, **kwargs)
 
     def listenUNIX(self, address: str, factory: Any, *args: Any, **kwargs: Any) -> Any:
         """
