@@ -6,7 +6,8 @@ The data path of the proxy in memory: clients, sessions, a pool, its connections
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -22,6 +23,8 @@ from txconnpool.pool.engine import PoolEngine
 from txconnpool.proxy.flow import SessionLimits
 from txconnpool.proxy.memory import BufferedBytes
 from txconnpool.proxy.sessions import NoStatistics, SessionFactory
+from txconnpool.routing.distribution import Distribution, KeyMap, ServerSpec
+from txconnpool.routing.shards import Ejection, Shard, ShardedPool
 from txconnpool.routing.single import SinglePool
 from txconnpool.wire.memcache.dialect import Memcache
 
@@ -59,19 +62,12 @@ class Stage:
             "idleTimeout": 0.0, "maxLifetime": 0.0, "whenDown": 1,
         }  # fmt: skip
         self.factory = ConnectionFactory(self.dialect, clock, requestTimeout)
-        self.pool = PoolEngine(
-            self.servers,
-            self.factory,
-            Limits(**{**defaults, **limits}),
-            clock,
-            connectTimeout=1.0,
-            handshake=self._handshake,
-        )
+        self.pool: Any = self._pool(self.servers, self.factory, Limits(**{**defaults, **limits}))
         self.unread = BufferedBytes(maxUnread)
         self.clients: list[Pipe] = []
         self.sessions = SessionFactory(
             "pool",
-            SinglePool(self.pool),
+            self._router(),
             self.dialect,
             sessionLimits or SessionLimits(),
             self.unread,
@@ -81,6 +77,14 @@ class Stage:
         if start:
             self.pool.start()
             self.turns()
+
+    def _pool(self, servers: Any, factory: ConnectionFactory, limits: Limits, **options: Any) -> PoolEngine:
+        return PoolEngine(
+            servers, factory, limits, self.clock, connectTimeout=1.0, handshake=self._handshake, **options
+        )
+
+    def _router(self) -> Any:
+        return SinglePool(self.pool)
 
     def _handshake(self, connection: Connection) -> Deferred[bytes]:
         return connection.ask(*self.dialect.probe)
@@ -174,3 +178,60 @@ def assertClosed(case: SynchronousTestCase, stage: Stage, close: Callable[[], De
     case.successResultOf(done)
     case.assertEqual([line for line in stage.lines if line.connected], [])
     case.assertEqual(stage.clock.getDelayedCalls(), [])
+
+
+class ShardedStage(Stage):
+    """
+    A stage with several servers, each of which has a part of the keys: the digits at the end of a key are the number of
+    its server, modulo the number of servers.
+    """
+
+    def __init__(self, servers: int = 3, *, ejection: Ejection | None = None, **options: Any) -> None:
+        self._ejection = ejection or Ejection()
+        super().__init__(servers, **options)
+
+    def _router(self) -> Any:
+        limits, factory = self.pool.limits, self.factory
+
+        def newPool(server: Upstream, limits: Limits, **options: Any) -> PoolEngine:
+            own = ConnectionFactory(self.dialect, self.clock, factory.requestTimeout)
+            return self._pool([server], own, limits, **options)
+
+        shards = [Shard(server, ServerSpec(server.name, 1)) for server in self.servers]
+        self.pool = ShardedPool("pool", self.clock, newPool, shards, ByNumber(), limits, self._ejection)
+        return self.pool
+
+
+class ByNumber(Distribution):
+    """
+    The distribution of a L{ShardedStage}. Keys of a server that is down go to the next one.
+    """
+
+    def build(self, servers: Sequence[ServerSpec], down: Iterable[int] = (), cachedKeys: int = 100) -> KeyMap:
+        """
+        @return: the map.
+        """
+        return KeyMap(servers, frozenset(down), NumberLocator(len(servers), frozenset(down)), None, cachedKeys)
+
+
+class NumberLocator:
+    """
+    Finds the server of a key by the number at its end.
+    """
+
+    def __init__(self, count: int, down: frozenset[int]) -> None:
+        self.count = count
+        self.down = down
+
+    def locate(self, key: bytes) -> int:
+        """
+        @return: the index of the server.
+        """
+        number = int(re.findall(rb"[0-9]*$", key)[0] or 0) % self.count
+        return next(((number + each) % self.count for each in range(self.count)
+                     if (number + each) % self.count not in self.down), -1)  # fmt: skip
+
+    def shares(self) -> None:
+        """
+        @return: C{None}: they are not known.
+        """

@@ -44,7 +44,16 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "routing.hashing": (),
     "routing.distribution": ("routing.hashing",),
-    "routing": ("errors", "interfaces", "metrics", "wire", "pool", "routing.hashing", "routing.distribution"),
+    "routing": (
+        "errors",
+        "interfaces",
+        "metrics",
+        "wire",
+        "pool",
+        "pool.decisions",
+        "routing.hashing",
+        "routing.distribution",
+    ),
     "operate": (
         "",
         "errors",

@@ -54,11 +54,12 @@ class ToyCommand(Command):
     A command of the toy protocol.
     """
 
-    def key(self, request: bytes) -> bytes:
+    def key(self, data: bytes, pos: int) -> bytes | None:
         """
-        @return: the second word.
+        @return: the second word, if there is one.
         """
-        return unframe(request, 0)[1].split(b" ")[1]
+        words = unframe(data, pos)[1].split(b" ")
+        return words[1] if len(words) > 1 else None
 
     def join(self, replies: Any) -> bytes:
         """

@@ -33,12 +33,10 @@ class IWaiter(Interface):
 
 class IConnections(Interface):
     """
-    A pool, as sessions and operators use it.
+    A pool of interchangeable connections, as sessions use it.
     """
 
-    name = Attribute("The name of the pool.")
     servers = Attribute("The L{servers<txconnpool.pool.decisions.servers.Server>} of the pool.")
-    stats = Attribute("Gauges and counters, as L{PoolStats<txconnpool.metrics.PoolStats>}.")
     waiters = Attribute("The queue of waiters. C{waiters.count} is how many there are.")
     counters = Attribute("L{Counters<txconnpool.metrics.Counters>} of all events.")
 
@@ -80,6 +78,23 @@ class IConnections(Interface):
 
         @raise ServerUnavailable: a server has none.
         """
+
+
+class IPoolControl(Interface):
+    """
+    A pool, or the pools of several servers, as operators use it.
+    """
+
+    name = Attribute("The name of the pool.")
+    servers = Attribute("The L{servers<txconnpool.pool.decisions.servers.Server>} of the pool.")
+    records = Attribute("The L{records<txconnpool.pool.decisions.records.Record>} of all connections and dials.")
+    stats = Attribute("Gauges and counters, as L{PoolStats<txconnpool.metrics.PoolStats>}.")
+    counters = Attribute("L{Counters<txconnpool.metrics.Counters>} of all events.")
+    limits = Attribute("The L{limits<txconnpool.pool.decisions.limits.Limits>} in force.")
+    paused = Attribute("Whether all requests wait.")
+    waiting = Attribute("The number of waiters.")
+    waits = Attribute("The L{times<txconnpool.metrics.Histogram>} that waiters have waited.")
+    longestWait = Attribute("How long the first waiter has waited, in seconds.")
 
     def start() -> None:
         """
@@ -136,11 +151,19 @@ class IRouter(Interface):
     Chooses the pool that gets a request.
     """
 
-    pools = Attribute("All pools, each an L{IConnections}. If there is only one, C{choose} is not called.")
+    keyed = Attribute("Whether requests are routed by their keys. If not, there is one pool, and no method is called.")
+    pools = Attribute("All pools, each an L{IConnections}.")
 
     def choose(key: bytes) -> Any:
         """
         @return: the pool of a key.
+
+        @raise PoolError: there is none at the moment.
+        """
+
+    def anyOf() -> Any:
+        """
+        @return: a pool for a request without a key.
         """
 
 

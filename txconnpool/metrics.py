@@ -273,15 +273,17 @@ class ClientCounters:
     @ivar sent: bytes of replies.
     @ivar answered: requests that the proxy rejected itself: invalid ones, and commands that are not allowed.
     @ivar errors: requests that the proxy answered with an error because no server answered them, by reason.
+    @ivar partial: requests for several keys that got a reply or an error although some of the servers have failed.
     @ivar pauses: how often reading from a client was paused, by reason: C{"unread"} (the client does not read its
         replies) or C{"backlog"} (the client sends more than can be forwarded).
     """
 
-    __slots__ = ("answered", "errors", "pauses", "received", "sent")
+    __slots__ = ("answered", "errors", "partial", "pauses", "received", "sent")
 
     def __init__(self) -> None:
         self.received = 0
         self.sent = 0
         self.answered = 0
+        self.partial = 0
         self.errors: dict[str, int] = {}
         self.pauses = {"unread": 0, "backlog": 0}

@@ -313,15 +313,6 @@ class LoadTests(SynchronousTestCase):
                 self.assertTrue(str(fault).startswith(self.path), fault)
                 self.assertNotIn("\n", str(fault))
 
-    def test_distribution(self) -> None:
-        """
-        The proxy cannot distribute keys yet.
-        """
-        self.assertProblems(
-            "[pool:a]\nupstream =\n tcp:a:1\n tcp:b:1\n",
-            "FILE:2: [pool:a] several servers in upstream need `distribution = round-robin`, as of now",
-        )
-
 
 class ShippedTests(SynchronousTestCase):
     """

@@ -301,8 +301,8 @@ class ChangeTests(SynchronousTestCase):
              limits.maxLifetime),
             (8, 2, 5, 9, 4.0, 50.0, 60.0),
         )  # fmt: skip
-        self.assertEqual(sessions, SessionLimits(7, 2, 5.0, True, 11, 2048, 1024, A.sessionUnreadHard))
-        self.assertEqual(proxy.connectionFactory.requestTimeout, 6.0)
+        self.assertEqual(sessions, SessionLimits(7, 2, 5.0, True, False, 11, 2048, 1024, A.sessionUnreadHard))
+        self.assertEqual({each.factory.requestTimeout for each in proxy.pool.connections}, {6.0})
         self.assertEqual((harness.service.buffered.limit, proxy.drainTimeout), (1 << 20, 2.0))
         self.assertIn(b"too large", harness.ask(client, b"set a 0 0 3000\r\n" + bytes(3000) + b"\r\n"))
         self.assertEqual(harness.ask(client, b"touch a 0\r\n"), b"CLIENT_ERROR touch not allowed\r\n")

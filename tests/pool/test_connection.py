@@ -24,6 +24,7 @@ from txconnpool.metrics import LATENCY_BOUNDS, Counters, Traffic
 from txconnpool.pool.connection import ConnectionFactory
 from txconnpool.pool.decisions.records import Record
 from txconnpool.pool.decisions.servers import Server
+from txconnpool.pool.decisions.shared import Shared
 from txconnpool.pool.decisions.waiting import Waiters
 from txconnpool.wire.memcache import replies
 from txconnpool.wire.memcache.dialect import Memcache
@@ -104,7 +105,7 @@ class Books:
 
     def __init__(self) -> None:
         self.counters = Counters()
-        self.waiters = Waiters(None, lambda exclusive: None, self.counters)
+        self.waiters = Waiters(None, lambda exclusive: None, Shared())
         self.told: list[str] = []
 
     def hasCapacity(self, record: Record) -> None:

@@ -13,9 +13,9 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.bugs import covers
-from txconnpool.metrics import Counters
 from txconnpool.pool.decisions.records import Record
 from txconnpool.pool.decisions.servers import Server
+from txconnpool.pool.decisions.shared import Shared
 from txconnpool.pool.decisions.waiting import Ticket, Waiters
 
 
@@ -45,8 +45,9 @@ class WaitersTests(SynchronousTestCase):
         """
         Make a queue in which each waiter waits for five seconds.
         """
-        self.counters = Counters()
-        self.waiters = Waiters(5.0, self.pick, self.counters)
+        shared = Shared()
+        self.counters = shared.counters
+        self.waiters = Waiters(5.0, self.pick, shared)
         self.free: list[Record] = []
         self.asked: list[bool] = []
 

@@ -35,7 +35,10 @@ class CommandTests(SynchronousTestCase):
         """
         command = Command("ping", 0)
         for call, text in (
-            (lambda: command.key(b""), "ping has no key"),
+            (lambda: command.keys(b""), "ping has no keys"),
+            (lambda: command.subset(b"", []), "ping is never divided"),
+            (lambda: command.collect(b"", {}), "ping is never divided"),
+            (lambda: command.gather([], {}, False), "ping is never divided"),
             (lambda: command.divide(b"", 1), "ping is never merged"),
             (lambda: command.join([]), "ping is never broadcast"),
             (lambda: command.withoutEnd(b""), "ping is never split"),

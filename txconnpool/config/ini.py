@@ -210,10 +210,6 @@ class _Loader:
                 settings = Settings(pools=tuple(built), **_arguments(process, PROCESS_OPTIONS))
             except ConfigError as error:
                 self._locate(error, {**pools, "": process})
-        for pool in () if settings is None else settings.pools:
-            if pool.distributionByKey is not None:
-                text = "several servers in upstream need `distribution = round-robin`, as of now"
-                self._locate(ConfigError([Fault(text, ("distribution", "upstream"), pool.name)]), pools)
         if self.problems or settings is None:
             raise ConfigError(map(Fault, self.problems))
         return settings

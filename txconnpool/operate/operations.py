@@ -158,7 +158,7 @@ def _poolRows(proxy: PoolProxy) -> Iterator[Row]:
     states = Counter(server.state for server in proxy.pool.servers)
     yield {
         "pool": proxy.name,
-        "state": "paused" if proxy.pool.state.paused else "running",
+        "state": "paused" if proxy.pool.paused else "running",
         "sessions": len(proxy.sessions.sessions),
         "waiting": stats.waiting,
         "in-flight": stats.inFlight,
@@ -170,7 +170,7 @@ def _poolRows(proxy: PoolProxy) -> Iterator[Row]:
 
 
 def _serverRows(proxy: PoolProxy) -> Iterator[Row]:
-    records = proxy.pool.state.records
+    records = proxy.pool.records
     for server in proxy.pool.servers:
         own = [record for record in records if record.server is server]
         yield {

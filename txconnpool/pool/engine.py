@@ -13,8 +13,8 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from txconnpool.errors import PoolClosed
-from txconnpool.interfaces import IConnections
-from txconnpool.metrics import PoolStats, Traffic
+from txconnpool.interfaces import IConnections, IPoolControl
+from txconnpool.metrics import Histogram, PoolStats, Traffic
 from txconnpool.net.addresses import endpointOf
 from txconnpool.net.endpoints import nameOf
 from txconnpool.net.reasons import describe
@@ -29,7 +29,7 @@ from txconnpool.pool.lifecycle import CLOSED, NEW, LifeCycle
 _log = Logger("txconnpool.pool")
 
 
-@implementer(IConnections)
+@implementer(IConnections, IPoolControl)
 class PoolEngine(Executor):
     """
     A bounded set of connections to equal servers, any of which can serve any request.
@@ -78,6 +78,49 @@ class PoolEngine(Executor):
         The protocol instances of all established connections.
         """
         return [attempt.connection for attempt in self._attempts.values() if attempt.isReady]
+
+    @property
+    def records(self) -> list[Record]:
+        """
+        The records of all connections and dials in progress.
+        """
+        return self.state.records
+
+    @property
+    def limits(self) -> Limits:
+        """
+        The limits in force.
+        """
+        return self.state.limits
+
+    @property
+    def paused(self) -> bool:
+        """
+        Whether all requests wait.
+        """
+        return self.state.paused
+
+    @property
+    def waiting(self) -> int:
+        """
+        The number of waiters.
+        """
+        return self.waiters.count
+
+    @property
+    def waits(self) -> Histogram:
+        """
+        The times that waiters have waited before they were served.
+        """
+        return self.waiters.waits
+
+    @property
+    def longestWait(self) -> float:
+        """
+        How long the first waiter has waited, in seconds; 0 if there is none.
+        """
+        since = self.waiters.since
+        return 0.0 if since is None else max(0.0, self._seconds() - since)
 
     @property
     def stats(self) -> PoolStats:

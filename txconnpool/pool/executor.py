@@ -21,6 +21,7 @@ from txconnpool.pool.decisions.actions import Action, Check, Close, Dial, Refuse
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.decisions.records import RETIRING, Record
 from txconnpool.pool.decisions.servers import Server
+from txconnpool.pool.decisions.shared import Shared
 from txconnpool.pool.decisions.state import PoolState
 from txconnpool.pool.dialing import Attempt
 from txconnpool.pool.errands import Errands
@@ -42,7 +43,8 @@ class Executor:
     # An object with more than thirty attributes in its __dict__ has slower ones. Subclasses may have that many.
     __slots__ = (
         "__dict__", "__weakref__", "_announces", "_attempts", "_check", "_connectTimeout", "_due", "_errands",
-        "_factory", "_handshake", "_leaving", "_seconds", "_timer", "name", "observer", "reactor", "state",
+        "_factory", "_handshake", "_healthChanged", "_leaving", "_seconds", "_timer", "name", "observer", "reactor",
+        "state",
     )  # fmt: skip
 
     def __init__(
@@ -57,6 +59,8 @@ class Executor:
         announces: bool = False,
         check: Callable[[Any], Any] | None = None,
         observer: Any = None,
+        shared: Shared | None = None,
+        healthChanged: Callable[[Server], object] | None = None,
     ) -> None:
         """
         @param factory: makes the protocol instances, see L{_newFactory}.
@@ -67,11 +71,14 @@ class Executor:
         @param announces: whether protocol instances report by themselves that they are connected.
         @param check: called with a protocol instance that is to be checked, see L{Limits}. The connection is alive
             unless this fails or returns C{False}. May return a Deferred or an awaitable.
+        @param shared: what this pool shares with others, or C{None}.
+        @param healthChanged: called when a dial to a server has succeeded or failed.
         """
         self.name = name
         self.reactor = reactor
         self.observer = observer
-        self.state = PoolState(limits)
+        self.state = PoolState(limits, shared=shared)
+        self._healthChanged = healthChanged
         self._factory = factory
         self._connectTimeout = connectTimeout
         self._handshake = handshake
@@ -213,7 +220,10 @@ class Executor:
             _log.info("{pool}: {server} is up again after {seconds:.1f} s", pool=self.name,
                       server=server.name, seconds=now - server.since)  # fmt: skip
         self._notify("connected", server.name, connection)
-        self._settle(self.state.dialed(record, connection, now), now)
+        actions = self.state.dialed(record, connection, now)
+        if self._healthChanged is not None:
+            self._healthChanged(server)
+        self._settle(actions, now)
 
     def dialFailed(self, record: Record, reason: BaseException) -> None:
         """
@@ -259,6 +269,8 @@ class Executor:
     def _logDown(self, server: Server, wasUp: bool) -> None:
         if wasUp and not server.up and self.state.running:
             _log.warn("{pool}: {server} is down: {reason}", pool=self.name, server=server.name, reason=server.reason)
+        if self._healthChanged is not None and server.failures:
+            self._healthChanged(server)
 
     def _failPending(self, record: Record) -> None:
         """

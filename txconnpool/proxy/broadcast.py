@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.defer import Deferred, DeferredList, fail
 
 from txconnpool.errors import PoolError
 
@@ -20,15 +20,19 @@ def askAll(router: Any, dialect: Any, command: Any, request: bytes) -> Deferred[
     @param router: the L{IRouter<txconnpool.interfaces.IRouter>}.
     @param dialect: the L{IDialect<txconnpool.wire.IDialect>}.
 
-    @return: fires with the replies in the order of the servers. A request that failed has an error as its reply.
-
-    @raise PoolError: a server has no connection.
+    @return: fires with the replies in the order of the servers. A request that failed has an error as its reply, and so
+        has a pool in which a server has no connection.
     """
 
     def replies(results: list[tuple[bool, Any]]) -> list[bytes]:
         return [result if done else failed(dialect, result.value) for done, result in results]
 
-    asked = [record.connection.ask(command, request) for pool in router.pools for record in pool.each()]
+    asked: list[Deferred[bytes]] = []
+    for pool in router.pools:
+        try:
+            asked += [record.connection.ask(command, request) for record in pool.each()]
+        except PoolError:
+            asked.append(fail())
     return DeferredList(asked, consumeErrors=True).addCallback(replies)
 
 
@@ -38,11 +42,7 @@ def broadcast(router: Any, dialect: Any, command: Any, request: bytes) -> Deferr
 
     @return: fires with the bytes for the client.
     """
-    try:
-        replies = askAll(router, dialect, command, request)
-    except PoolError as error:
-        replies = succeed([failed(dialect, error)])
-    joined: Deferred[bytes] = replies.addCallback(command.join)
+    joined: Deferred[bytes] = askAll(router, dialect, command, request).addCallback(command.join)
     return joined
 
 

@@ -28,6 +28,8 @@ class SessionLimits:
     @ivar maxPerAddress: the maximum number of clients from one address; 0: no limit.
     @ivar loginTimeout: the seconds in which a client has to complete its TLS handshake and its login.
     @ivar statsAddresses: whether clients may see the addresses of other clients in statistics.
+    @ivar partialError: whether a request for several keys gets an error if the server of some of them has failed. If
+        not, these keys are missing in the reply.
     @ivar maxInFlight: the maximum number of requests in flight of one session.
     @ivar backlog: the number of bytes of requests that are kept while a session cannot forward them (because it waits
         for a connection, or has too many requests in flight). Above it, reading from the client is paused. A single
@@ -40,6 +42,7 @@ class SessionLimits:
     maxPerAddress: int = 0
     loginTimeout: float = 10.0
     statsAddresses: bool = False
+    partialError: bool = False
     maxInFlight: int = 256
     backlog: int = 1 << 16
     unreadSoft: int = 1 << 18

@@ -9,6 +9,7 @@ from __future__ import annotations
 from txconnpool.config.settings import PoolSettings
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.proxy.flow import SessionLimits
+from txconnpool.routing.shards import Ejection
 
 
 def dialectLimits(settings: PoolSettings) -> tuple[int, frozenset[bytes], frozenset[bytes] | None]:
@@ -28,19 +29,26 @@ def poolLimits(settings: PoolSettings) -> Limits:
     """
     @return: the limits of the pool of connections.
     """
-    servers = settings.servers
+    # Interchangeable servers are used in turn, so each needs a connection. A pool by key gives each server one itself.
+    equal = len(settings.servers) if settings.distributionByKey is None else 1
     return Limits(
         maximum=settings.poolSize,
-        # Each server needs a connection, because requests are sent to all servers that are up in turn.
-        minimum=min(settings.poolSize, max(settings.minPoolSize, len(servers) if len(servers) > 1 else 0)),
+        minimum=min(settings.poolSize, max(settings.minPoolSize, equal if equal > 1 else 0)),
         depth=settings.pipelineDepth,
         maxWaiting=settings.maxWaiting,
         waitTimeout=settings.waitTimeout,
         idleTimeout=settings.idleTimeout,
         maxLifetime=settings.maxLifetime,
-        reuse="lifo" if len(servers) == 1 else "fifo",
+        reuse="lifo" if equal == 1 else "fifo",
         whenDown=1,
     )
+
+
+def ejection(settings: PoolSettings) -> Ejection:
+    """
+    @return: what happens to the keys of a server that is down.
+    """
+    return Ejection(settings.onFailure == "rehash", settings.ejectAfter, settings.minLive(len(settings.servers)))
 
 
 def sessionLimits(settings: PoolSettings) -> SessionLimits:
@@ -52,6 +60,7 @@ def sessionLimits(settings: PoolSettings) -> SessionLimits:
         maxPerAddress=settings.maxClientsPerAddress,
         loginTimeout=settings.loginTimeout,
         statsAddresses=settings.statsAddresses == "yes",
+        partialError=settings.partialGets == "error",
         maxInFlight=settings.maxInFlight,
         backlog=settings.sessionBacklog,
         unreadSoft=settings.sessionUnreadSoft,

@@ -19,18 +19,13 @@ from twisted.python.failure import Failure
 
 from txconnpool.config.credentials import readLogins
 from txconnpool.config.settings import PoolSettings
-from txconnpool.net.endpoints import TLSClientEndpoint
 from txconnpool.net.listening import raiseIfFailed
-from txconnpool.net.tls import usesTLS
-from txconnpool.pool.connection import ConnectionFactory
-from txconnpool.pool.engine import PoolEngine
-from txconnpool.pool.handshake import Handshake
 from txconnpool.pool.slow import SlowLog
-from txconnpool.proxy.limits import dialectLimits, poolLimits, sessionLimits
+from txconnpool.proxy.limits import dialectLimits, sessionLimits
 from txconnpool.proxy.listener import ClientListener, Listen
 from txconnpool.proxy.memory import BufferedBytes
 from txconnpool.proxy.sessions import SessionFactory
-from txconnpool.routing.single import SinglePool
+from txconnpool.proxy.upstream import Upstream
 
 _log = Logger("txconnpool.proxy")
 
@@ -40,9 +35,8 @@ class PoolProxy(Service):
     The proxy of one pool, as a service: it listens, and forwards the requests of its sessions to the pool.
 
     @ivar settings: the settings in force.
-    @ivar pool: the pool of connections to the servers.
+    @ivar upstream: the servers, and the connections to them.
     @ivar sessions: the factory of the sessions.
-    @ivar connectionFactory: the factory of the connections.
     @ivar drainTimeout: seconds that a stop waits for requests in flight.
     @ivar listeners: the open listening addresses, by their endpoint strings.
     """
@@ -69,21 +63,11 @@ class PoolProxy(Service):
         """
         self.settings = settings
         self._dialect = dialect
-        self._handshake = Handshake(settings.name, dialect)
         self._slow = SlowLog(settings.name, dialect, reactor.seconds)
-        self.connectionFactory = ConnectionFactory(dialect, reactor, settings.requestTimeout, self._slow)
-        self.pool = PoolEngine(
-            [server.endpoint for server in settings.servers],
-            self.connectionFactory,
-            poolLimits(settings),
-            reactor,
-            name=settings.name,
-            connectTimeout=settings.connectTimeout,
-            handshake=self._handshake,
-        )
+        self.upstream = Upstream(settings, dialect, reactor, self._slow)
         limits = sessionLimits(settings)
         self.sessions = SessionFactory(
-            settings.name, SinglePool(self.pool), dialect, limits, buffered, reactor, partial(statistics, self), numbers
+            settings.name, self.upstream.router, dialect, limits, buffered, reactor, partial(statistics, self), numbers
         )
         self.listeners: dict[str, ClientListener] = {}
         self._reactor = reactor
@@ -92,6 +76,13 @@ class PoolProxy(Service):
         self._deadline = 0.0
         self._limitSlow()
         self.setName(settings.name)
+
+    @property
+    def pool(self) -> Any:
+        """
+        The pool of connections to the servers, an L{IPoolControl<txconnpool.interfaces.IPoolControl>}.
+        """
+        return self.upstream.pool
 
     @property
     def slowRequests(self) -> int:
@@ -113,21 +104,14 @@ class PoolProxy(Service):
         theirs = readLogins(settings.listenAuth) if settings.listenAuth is not None else None
         listeners = [each for description, each in self.listeners.items() if description in settings.listen]
         certificates = [(each.endpoint, each.endpoint.read()) for each in listeners if each.endpoint is not None]
-        servers = {
-            each.name: TLSClientEndpoint(self._reactor, each.endpoint)
-            for each in settings.servers
-            if usesTLS(each.endpoint)
-        }
-        for server in servers.values():
-            server.read()
+        servers = self.upstream.readCertificates(settings)
 
         def use() -> None:
-            self._handshake.login = ours
+            self.upstream.handshake.login = ours
+            self.upstream.useCertificates(servers)
             self.sessions.gate.accepted = theirs
             for endpoint, fresh in certificates:
                 endpoint.use(fresh)
-            for server in self.pool.servers:
-                server.address = servers.get(server.name, server.address)
 
         return use
 
@@ -193,20 +177,9 @@ class PoolProxy(Service):
         old, self.settings = self.settings, settings
         if settings == old:
             return
-        pool = self.pool
-        pool.setLimits(poolLimits(settings))
-        pool.setConnectTimeout(settings.connectTimeout)
-        before, after = ([server.endpoint for server in each.servers] for each in (old, settings))
-        for endpoint in after:
-            if endpoint not in before:
-                pool.addServer(endpoint)
-        for endpoint in before:
-            if endpoint not in after:
-                pool.removeServer(endpoint)
-        self.connectionFactory.requestTimeout = settings.requestTimeout
         self._limitSlow()
-        for connection in pool.connections:
-            connection.retime()
+        if self.upstream.adjust(settings):
+            self.sessions.reroute(self.upstream.router)
         self._dialect.limit(*dialectLimits(settings))
         self.sessions.limit(sessionLimits(settings))
 
@@ -233,7 +206,7 @@ class PoolProxy(Service):
         await drained
         if timer.active():
             timer.cancel()
-        await self.pool.close(max(0.0, self._deadline - self._reactor.seconds()))
+        await self.upstream.close(max(0.0, self._deadline - self._reactor.seconds()))
 
     def _abortSessions(self) -> None:
         _log.warn("{pool}: closing {count} sessions that did not end in time", pool=self.name,
@@ -246,4 +219,4 @@ class PoolProxy(Service):
         """
         self._deadline = self._reactor.seconds()
         self.sessions.abort()
-        self.pool.abort()
+        self.upstream.abort()

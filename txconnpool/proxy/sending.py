@@ -73,7 +73,7 @@ class RequestSender(OrderedReplies):
         """
         Continue with a connection of the pool.
         """
-        slow, seconds = self.factory.slow, self.factory.reactor.seconds
+        pool, slow, seconds = self._pool, self.factory.slow, self.factory.reactor.seconds
         if slow is not None:
             start = seconds()
             waited = start - self.ticket.since
@@ -91,7 +91,7 @@ class RequestSender(OrderedReplies):
             self.waited = waited, start, seconds()
         if not (self._inFlight or pins):
             self._connection = None
-            self._pool.hasCapacity(record)
+            pool.hasCapacity(record)
 
     def refused(self, error: PoolError) -> None:
         """

@@ -28,11 +28,15 @@ from txconnpool.proxy.flow import SessionLimits
 from txconnpool.proxy.logins import LoginGate
 from txconnpool.proxy.memory import BufferedBytes
 from txconnpool.proxy.session import Session
+from txconnpool.proxy.sharding import ShardedSession
 
 _log = Logger("txconnpool.proxy")
 
 #: The number of file descriptors that are reserved for connections to servers and for other uses of the process.
 SPARE = 32
+
+#: Seconds after which the log says again that replies lack keys of failed servers.
+PERIOD = 60.0
 
 #: Seconds until the connection of a refused client is aborted, if the client has not closed it.
 FAREWELL = 2.0
@@ -153,6 +157,7 @@ class SessionFactory(Factory):
         self.gate = LoginGate()
         self.admission = Admission(self)
         self.hosts: dict[str, int] = {}
+        self._partialLogged = -inf
         self._short = False  # whether file descriptors are scarce
         self._empty: list[Deferred[None]] = []
 
@@ -207,7 +212,7 @@ class SessionFactory(Factory):
             self.refused += 1
             return _Refused(self.dialect.tooManyClients, self.reactor)
         self.accepted += 1
-        return Session(self, host)
+        return (ShardedSession if self.router.keyed else Session)(self, host)
 
     def left(self, host: str | None) -> None:
         """
@@ -226,6 +231,18 @@ class SessionFactory(Factory):
         self.admission.limit(limits.loginTimeout)
         for session in list(self.sessions):
             session.limit(limits)
+
+    def reroute(self, router: Any) -> None:
+        """
+        Use another router for clients from now on. Existing sessions answer the requests that were read, and end, so
+        that their clients connect again.
+        """
+        self.router = router
+        if self.sessions:
+            _log.warn("{pool}: {count} clients are closed, because the servers of keys have changed", pool=self.name,
+                      count=len(self.sessions))  # fmt: skip
+        for session in list(self.sessions):
+            session.end()
 
     # -- Requests to every server, and statistics
 
@@ -268,6 +285,25 @@ class SessionFactory(Factory):
             text = "no statistics at the moment; the log has the reason"
         reply: bytes = self.dialect.error("other", text) if text else self.dialect.unknownStatistics()
         return reply
+
+    def countPartial(self, command: Any) -> bool:
+        """
+        Count a request for several keys, some of whose servers have failed. A line of the log says so at first, and
+        again at most once in L{PERIOD}.
+
+        @return: whether the client gets an error. If not, the keys of these servers are missing in the reply.
+        """
+        self.counters.partial += 1
+        now = self.reactor.seconds()
+        if now >= self._partialLogged + PERIOD:
+            self._partialLogged = now
+            _log.warn(
+                "{pool}: a server has failed, and {command} for several keys gets {what}",
+                pool=self.name,
+                command=command.name,
+                what="an error" if self.limits.partialError else "misses for its keys",
+            )
+        return self.limits.partialError
 
     # -- The end
 

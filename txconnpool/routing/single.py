@@ -21,6 +21,8 @@ class SinglePool:
     @ivar pools: the pool.
     """
 
+    keyed = False
+
     def __init__(self, pool: Any) -> None:
         """
         @param pool: an L{IConnections<txconnpool.interfaces.IConnections>}.
@@ -30,5 +32,11 @@ class SinglePool:
     def choose(self, key: bytes) -> Any:
         """
         @return: the pool, whatever the key is.
+        """
+        return self.pools[0]
+
+    def anyOf(self) -> Any:
+        """
+        @return: the pool.
         """
         return self.pools[0]

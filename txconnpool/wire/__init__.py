@@ -71,13 +71,18 @@ class Command:
     @ivar keepsRequest: whether the connection keeps the request until its reply is complete, because the request may be
         sent again, or because the reply is compared with it.
     @ivar isLookup: whether the request reads keys, so that its replies count as hits and misses.
+    @ivar multiKey: whether a request may have several keys, so that it is divided among several servers.
+    @ivar several: the command of a request for several keys, into which requests of this kind may be merged; C{None}:
+        they are never merged.
     @ivar effects: what every request of this kind does, see L{txconnpool.wire.effects}. A request may do more.
     @ivar matchWhole: a fast path for the most common reply, or C{None}. It is called with bytes, a position and the
         request (or C{None}), and returns the end of a complete reply to a single request, or 0 if the L{IReplyReader}
         must read the reply.
     """
 
-    __slots__ = ("effects", "idempotent", "index", "isLookup", "keepsRequest", "matchWhole", "name")
+    __slots__ = (
+        "effects", "idempotent", "index", "isLookup", "keepsRequest", "matchWhole", "multiKey", "name", "several",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -87,6 +92,7 @@ class Command:
         idempotent: bool = False,
         keepsRequest: bool = False,
         isLookup: bool = False,
+        multiKey: bool = False,
         matchWhole: Callable[[bytes, int, Any], int] | None = None,
         effects: frozenset[bytes] = frozenset(),
     ) -> None:
@@ -95,14 +101,56 @@ class Command:
         self.idempotent = idempotent
         self.keepsRequest = keepsRequest or idempotent
         self.isLookup = isLookup
+        self.multiKey = multiKey
+        self.several: Command | None = self if multiKey else None
         self.matchWhole = matchWhole
         self.effects = effects
 
-    def key(self, request: bytes) -> bytes:
+    def key(self, data: bytes, pos: int) -> bytes | None:
         """
-        @return: the key of a request, by which a router chooses its shard. It is called only if there are shards.
+        Find the key by which a router chooses the server. This and the next four methods are called only if there are
+        several servers by key.
+
+        @param data: bytes that contain a request that begins at C{pos} and was checked.
+
+        @return: the key; C{None} if any server may get the request.
         """
-        raise NotImplementedError(f"{self.name} has no key")
+        return None
+
+    def keys(self, request: bytes) -> list[bytes]:
+        """
+        @param request: a request of a C{multiKey} command, or one into which several single requests were merged.
+
+        @return: its keys, in order.
+        """
+        raise NotImplementedError(f"{self.name} has no keys")
+
+    def subset(self, request: bytes, keys: list[bytes]) -> bytes:
+        """
+        @param keys: some of the keys of the request.
+
+        @return: the same request for these keys only.
+        """
+        raise NotImplementedError(f"{self.name} is never divided")
+
+    def collect(self, reply: bytes, found: dict[bytes, bytes]) -> bool:
+        """
+        Collect what a complete reply to L{subset} has.
+
+        @param found: gets the part of the reply for each key that has one.
+
+        @return: whether it was such a reply; C{False} for an error.
+        """
+        raise NotImplementedError(f"{self.name} is never divided")
+
+    def gather(self, keys: list[bytes], found: dict[bytes, bytes], merged: bool) -> bytes:
+        """
+        Make a reply of what L{collect} has found.
+
+        @param keys: the keys of the request, in order.
+        @param merged: whether the request was merged from single ones: then there is a reply for each key.
+        """
+        raise NotImplementedError(f"{self.name} is never divided")
 
     def visible(self, reply: bytes) -> bytes:
         """

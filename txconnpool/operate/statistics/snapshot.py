@@ -53,7 +53,7 @@ def _read(statistics: Iterable[Statistic], source: object) -> dict[str, Value]:
 
 def _poolSnapshot(source: PoolSource) -> dict[str, Any]:
     pool = source.pool
-    records, now = pool.state.records, pool.reactor.seconds()
+    records, now = pool.records, pool.reactor.seconds()
     commands = source.sessions.dialect.commands
     servers = [ServerSource(server, records, commands, now) for server in pool.servers]
     current = [_read(SERVER.statistics, each) for each in servers]

@@ -7,11 +7,10 @@ The sources from which statistics are read: a process, a pool, a server.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from txconnpool.pool.decisions.records import CHECKING, DIALING, RETIRING, Record
 from txconnpool.pool.decisions.servers import Server
-from txconnpool.pool.engine import PoolEngine
 from txconnpool.proxy.memory import BufferedBytes
 from txconnpool.proxy.sessions import SessionFactory
 from txconnpool.wire import Command
@@ -40,13 +39,13 @@ class PoolSource:
     """
     The source of the statistics of a pool.
 
-    @ivar pool: the pool of connections.
+    @ivar pool: the pool of connections, an L{IPoolControl<txconnpool.interfaces.IPoolControl>}.
     @ivar sessions: the factory of its sessions.
     @ivar running: whether it accepts new clients.
     @ivar slow: the number of slow requests.
     """
 
-    pool: PoolEngine
+    pool: Any
     sessions: SessionFactory
     running: bool
     slow: int = 0
@@ -58,7 +57,7 @@ class PoolSource:
         """
         if not self.running:
             return "draining"
-        if self.pool.state.paused:
+        if self.pool.paused:
             return "paused"
         return "ready" if any(server.state == "up" for server in self.pool.servers) else "down"
 

@@ -96,11 +96,6 @@ def _waitsFailed(source: PoolSource) -> dict[str, int]:
     }
 
 
-def _longestWait(source: PoolSource) -> float:
-    since = source.pool.waiters.since
-    return 0.0 if since is None else max(0.0, source.pool.reactor.seconds() - since)
-
-
 PROCESS: Final = Scope(
     "connpool_process_",
     (),
@@ -152,15 +147,16 @@ POOL_OWN: Final = (
     Statistic("retries", "counter", "reads sent a second time because their connection was lost",
               lambda of: of.pool.counters.retries),
     Statistic("slow_requests", "counter", "requests that took longer than `slow-request`", lambda of: of.slow),
-    Statistic("waiting", "gauge", "clients that wait for a connection with capacity", lambda of: of.pool.waiters.count),
+    Statistic("waiting", "gauge", "clients that wait for a connection with capacity", lambda of: of.pool.waiting),
     Statistic("waiting_max", "gauge", "maximum of waiting (`max-waiting`)",
-              lambda of: of.pool.state.limits.maxWaiting or 0),
-    Statistic("longest_wait_seconds", "gauge", "how long the first of them has waited", _longestWait, merge=max),
+              lambda of: of.pool.limits.maxWaiting or 0),
+    Statistic("longest_wait_seconds", "gauge", "how long the first of them has waited",
+              lambda of: of.pool.longestWait, merge=max),
     Statistic("wait_seconds", "histogram", "how long clients waited that got a connection after waiting",
-              lambda of: _histogram(of.pool.waiters.waits)),
+              lambda of: _histogram(of.pool.waits)),
     Statistic("waits_failed", "counter", "waits that ended without a connection", _waitsFailed, "reason"),
     Statistic("connections_max", "gauge", "maximum of connections (`pool-size`)",
-              lambda of: of.pool.state.limits.maximum),
+              lambda of: of.pool.limits.maximum),
     Statistic("servers_up", "gauge", "servers that are up", lambda of: sum(each.up for each in of.pool.servers),
               merge=max),
 )  # fmt: skip

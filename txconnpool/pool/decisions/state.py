@@ -26,6 +26,7 @@ from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.decisions.picking import Records
 from txconnpool.pool.decisions.records import DIALING, HELD, RETIRING, Record
 from txconnpool.pool.decisions.servers import Server
+from txconnpool.pool.decisions.shared import Shared
 from txconnpool.pool.decisions.waiting import Ticket, Waiters
 
 
@@ -34,6 +35,7 @@ class PoolState:
     The connections, waiters and servers of one pool, and every decision about them.
 
     @ivar limits: the limits in force.
+    @ivar shared: what this pool shares with others.
     @ivar counters: counters of all events.
     @ivar connections: the records of all connections.
     @ivar ageing: the lifetimes of connections.
@@ -47,19 +49,24 @@ class PoolState:
     @ivar running: whether the pool is started and not stopped.
     """
 
-    def __init__(self, limits: Limits, vary: Callable[[float, float], float] = uniform) -> None:
+    def __init__(
+        self, limits: Limits, vary: Callable[[float, float], float] = uniform, shared: Shared | None = None
+    ) -> None:
         """
         @param vary: returns a random number between its arguments.
+        @param shared: what this pool shares with others, or C{None}.
         """
         self.limits = limits
-        self.counters = Counters()
+        self.shared = shared = shared or Shared()
+        self.counters = shared.counters
         self.connections = records = Records(limits)
         self.ageing = Ageing(records, limits, vary)
         self.balance = Balance(limits)
         self.health = Health(self.balance.servers, limits, self.counters, vary)
         self.servers = self.balance.servers
         self.idle = records.idle
-        self.waiters = Waiters(limits.waitTimeout, records.pick, self.counters)
+        self.waiters = Waiters(limits.waitTimeout, records.pick, shared)
+        shared.queues.append(self.waiters)
         self.wanted = 0
         self.canGrow = False
         self.running = False
@@ -136,7 +143,7 @@ class PoolState:
             self.counters.unavailable += 1
             raise self.health.unavailable(self.stats())
         most = self.limits.maxWaiting
-        if most is not None and self.waiters.count >= most:
+        if most is not None and self.shared.waiting >= most:
             self.counters.rejected += 1
             raise PoolFull("too many waiting requests", self.stats())
         return self.waiters.join(waiter, now, exclusive)

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 from math import inf
 from typing import Any
 
-from txconnpool.metrics import Counters, Histogram
 from txconnpool.pool.decisions.records import Record
+from txconnpool.pool.decisions.shared import Shared
 
 
 class Ticket:
@@ -44,17 +44,17 @@ class Waiters:
 
     __slots__ = ("_counters", "_pick", "_queue", "_serving", "count", "timeout", "waits")
 
-    def __init__(self, timeout: float | None, pick: Callable[[bool], Record | None], counters: Counters) -> None:
+    def __init__(self, timeout: float | None, pick: Callable[[bool], Record | None], shared: Shared) -> None:
         """
         @param pick: returns a connection that has capacity, or C{None}. Its argument is whether the connection must
             carry nothing else.
-        @param counters: counts the waiters by their results.
+        @param shared: counts the waiters by their results.
         """
         self.timeout = timeout
         self._pick = pick
         self.count = 0
-        self.waits = Histogram()
-        self._counters = counters
+        self.waits = shared.waits
+        self._counters = shared.counters
         self._queue: deque[Ticket] = deque()
         self._serving = False
 

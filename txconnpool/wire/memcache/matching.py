@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol, TypeAlias
 
 from txconnpool.errors import WireError
 from txconnpool.wire import Command
+from txconnpool.wire.memcache.keys import collect, keyOf, retrieval
 
 #: The method C{match} of a compiled regular expression, called with bytes and a position.
 Matcher: TypeAlias = Callable[[bytes, int], Match[bytes] | None]
@@ -81,7 +82,6 @@ class MemcacheCommand(Command):
     @ivar keysOf: lists the keys of a request, the last one first; C{None} if the replies do not name keys.
     @ivar hidden: matches the replies that the client must not get, because its request was silent; C{None} if it gets
         all of them.
-    @ivar multiKey: whether a request may have several keys.
     @ivar keyAt: the position of the key in a request with one key, which ends at the line end; 0 if replies do not name
         keys.
     @ivar word: the bytes before the key in a reply.
@@ -89,8 +89,7 @@ class MemcacheCommand(Command):
     """
 
     __slots__ = (
-        "after", "ending", "errors", "first", "hidden", "keyAt", "keysOf", "multiKey", "valueSeparator",
-        "word",
+        "after", "ending", "errors", "first", "hidden", "keyAt", "keysOf", "valueSeparator", "word",
     )  # fmt: skip
 
     def __init__(
@@ -118,6 +117,7 @@ class MemcacheCommand(Command):
             idempotent=idempotent,
             keepsRequest=keysOf is not None,
             isLookup=isLookup,
+            multiKey=multiKey,
             matchWhole=_wholeMatcher(first, ending, keyAt, isLookup) if plain else None,
             effects=effects,
         )
@@ -127,7 +127,6 @@ class MemcacheCommand(Command):
         self.errors = errors
         self.hidden = hidden
         self.keysOf = keysOf
-        self.multiKey = multiKey
         self.keyAt = keyAt
         self.word = word
         self.valueSeparator = b"\r\n" + word
@@ -171,6 +170,38 @@ class MemcacheCommand(Command):
         @return: the bytes that the client gets of a complete reply.
         """
         return b"" if self.hidden is not None and self.hidden(reply, 0) else reply
+
+    def key(self, data: bytes, pos: int) -> bytes | None:
+        """
+        @return: the key of a request with one key.
+        """
+        return keyOf(data, pos)
+
+    def keys(self, request: bytes) -> list[bytes]:
+        """
+        @return: the keys of a retrieval.
+        """
+        assert self.keysOf is not None
+        return [key for key in reversed(self.keysOf(request)) if key]
+
+    def subset(self, request: bytes, keys: list[bytes]) -> bytes:
+        """
+        @return: a retrieval of these keys.
+        """
+        return retrieval(request, keys)
+
+    def collect(self, reply: bytes, found: dict[bytes, bytes]) -> bool:
+        """
+        Collect the values of a reply.
+        """
+        return collect(reply, found)
+
+    def gather(self, keys: list[bytes], found: dict[bytes, bytes], merged: bool) -> bytes:
+        """
+        @return: the values in the order of the keys, and C{END} after them, or after each.
+        """
+        each = [found.get(key, b"") for key in keys]
+        return (b"END\r\n" if merged else b"").join(each) + b"END\r\n"
 
     def divide(self, request: bytes, count: int) -> tuple[bytes, bytes]:
         """

@@ -208,6 +208,8 @@ COMMANDS: Final = tuple(_commands)
 
 #: The variants of retrievals for requests with several keys.
 SEVERAL: Final = {command: command.variant(multiKey=True) for command in (GET, GETS, GAT, GATS)}
+for _single, _several in SEVERAL.items():
+    _single.several = _several
 
 #: The variants of commands for requests with C{noreply}, which hides all replies (C{memcached.c}, C{out_string}).
 SILENT: Final = {

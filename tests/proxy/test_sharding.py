@@ -1,0 +1,332 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for L{txconnpool.proxy.sharding} and L{txconnpool.proxy.scatter}: clients whose keys are on several servers.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from typing import Any
+
+from tests.clients import SessionTestCase, get, put
+from tests.memcached import answer, value
+from tests.pipes import Pipe
+from tests.stage import ShardedStage, assertTidy
+from txconnpool.proxy.flow import SessionLimits
+from txconnpool.routing.shards import Ejection
+
+#: The number of servers.
+SERVERS = 3
+
+
+def anyRequest(rng: random.Random) -> tuple[bytes, bytes]:
+    """
+    @return: a request for keys of any servers, and the reply of any server.
+    """
+    key = b"%b%d" % (rng.choice((b"a", b"miss", b"large" if rng.random() < 0.1 else b"b")), rng.randrange(12))
+    kind = rng.randrange(12)
+    if kind < 5:
+        request = b"get %b\r\n" % key
+    elif kind < 7:
+        keys = [b"%b%d" % (rng.choice((b"a", b"miss")), rng.randrange(12)) for _ in range(rng.randint(2, 8))]
+        request = b"%b %b\r\n" % (rng.choice((b"get", b"gets")), b" ".join(keys))
+    elif kind == 7:
+        request = put(key, rng.randrange(30))
+    elif kind == 8:
+        request = b"mg %b v\r\n" % key
+    elif kind == 9:
+        request = rng.choice((b"delete %b\r\n", b"incr %b 1\r\n", b"touch %b 10\r\n")) % key
+    elif kind == 10:
+        return rng.choice(((b"nonsense\r\n", b"ERROR\r\n"), (b"version\r\n", b"VERSION 1.6.18\r\n")))
+    else:
+        request = put(key, 5, b" noreply")
+        return request, b""
+    return request, answer(request)[0]
+
+
+class ShardedTestCase(SessionTestCase):
+    """
+    Base class of these tests.
+    """
+
+    def sharded(self, **options: Any) -> ShardedStage:
+        """
+        @return: a stage.
+        """
+        stage = ShardedStage(SERVERS, **options)
+        for pool in stage.pool.pools:
+            self.addCleanup(assertTidy, self, pool)
+        stage.clock.advance(2)  # so that a lost connection is not taken for one that was bad from the beginning
+        return stage
+
+    def widen(self, stage: ShardedStage, client: Pipe) -> None:
+        """
+        Let a client send requests until it may have many in flight.
+        """
+        for _ in range(8):
+            stage.ask(client, b"get a\r\n")
+
+    def deliverAny(self, stage: ShardedStage, rng: random.Random) -> None:
+        """
+        Let the servers reply in a random order, until nothing is left.
+        """
+        busy = True
+        while busy:
+            stage.turns()
+            lines = stage.lines
+            rng.shuffle(lines)
+            some = lines[: rng.randint(1, len(lines))]
+            busy = sum(line.deliver(rng.choice((1, 7, 100, 10000))) for line in some) > 0
+            busy = busy or sum(line.deliver() for line in lines) > 0
+
+
+class DirectTests(ShardedTestCase):
+    """
+    Tests for clients that wait for each reply.
+    """
+
+    def test_servers(self) -> None:
+        """
+        Each request goes to the server of its key only, and needs no queue.
+        """
+        stage = self.sharded()
+        client = stage.client()
+        (session,) = stage.sessions.sessions
+        for number in range(6):
+            for request in (b"get a%d\r\n" % number, put(b"a%d" % number, 3), b"mg a%d v\r\n" % number):
+                self.assertEqual(stage.ask(client, request), answer(request)[0])
+                self.assertIsNone(session._queue)
+                self.assertEqual(stage.servers[number % SERVERS].lines[0].asked[-1], request)
+        self.assertEqual([len(line.asked) for line in stage.lines], [6] * SERVERS)
+
+    def test_base64(self) -> None:
+        """
+        A key in base64 is decoded to find its server.
+        """
+        stage = self.sharded()
+        stage.ask(stage.client(), b"md YTE= b\r\n")  # a1
+        self.assertEqual(stage.lines[1].asked[-1], b"md YTE= b\r\n")
+
+
+class PipelineTests(ShardedTestCase):
+    """
+    Tests for pipelines.
+    """
+
+    def test_order(self) -> None:
+        """
+        Replies have the order of the requests, whichever server replies first.
+        """
+        stage = self.sharded(sessionLimits=SessionLimits(maxInFlight=100))
+        client = stage.client()
+        self.widen(stage, client)
+        requests = [put(b"a0", 1), b"gets a1\r\n", b"mg a2 v\r\n", b"gets a0\r\n", b"delete a1\r\n"]
+        client.take()
+        client.send(b"".join(requests))
+        stage.turns()
+        for line in reversed(stage.lines):
+            self.assertEqual(client.take(), b"")
+            line.deliver()
+            stage.turns()
+        self.assertEqual(client.take(), b"".join(answer(request)[0] for request in requests))
+
+    def test_merged(self) -> None:
+        """
+        Consecutive gets are sent as one get for each server.
+        """
+        stage = self.sharded()
+        client = stage.client()
+        self.widen(stage, client)
+        keys = [b"a%d" % number for number in range(9)] + [b"miss1"]
+        requests = b"".join(b"get %b\r\n" % key for key in keys)
+        self.assertEqual(stage.ask(client, requests), get(*keys))
+        self.assertEqual([line.asked[-1] for line in stage.lines],
+                         [b"get a0 a3 a6\r\n", b"get a1 a4 a7 miss1\r\n", b"get a2 a5 a8\r\n"])  # fmt: skip
+
+    def test_random(self) -> None:
+        """
+        Clients that send any requests in any pieces get the replies in order, whatever the order of the servers.
+        """
+        for seed in range(60):
+            rng = random.Random(seed)
+            limits = SessionLimits(
+                maxInFlight=rng.choice((1, 3, 200)), backlog=rng.choice((100, 65536)),
+                unreadSoft=rng.choice((1000, 1 << 18)),
+            )  # fmt: skip
+            stage = self.sharded(sessionLimits=limits, depth=rng.choice((1, 2, 128)))
+            clients = [stage.client() for _ in range(3)]
+            expected = [b""] * len(clients)
+            for _ in range(rng.randint(1, 12)):
+                at = rng.randrange(len(clients))
+                exchanges = [anyRequest(rng) for _ in range(rng.choice((1, 2, 20)))]
+                expected[at] += b"".join(reply for _, reply in exchanges)
+                clients[at].send(b"".join(request for request, _ in exchanges), rng.choice((0, 0, 5, 50)))
+                if rng.random() < 0.5:
+                    stage.turns()
+                    rng.choice(stage.lines).deliver(rng.choice((1, 50, 5000)))
+            self.deliverAny(stage, rng)
+            self.assertEqual([client.take() for client in clients], expected, seed)
+
+
+class ScatterTests(ShardedTestCase):
+    """
+    Tests for requests for several keys.
+    """
+
+    def test_joined(self) -> None:
+        """
+        The values are in the order of the keys, and keys without a value are left out.
+        """
+        stage = self.sharded()
+        request = b"gets a5 a0 miss1 a4 a0 a2\r\n"
+        self.assertEqual(stage.ask(stage.client(), request), answer(request)[0])
+        self.assertEqual([line.asked[-1] for line in stage.lines],
+                         [b"gets a0 a0\r\n", b"gets miss1 a4\r\n", b"gets a5 a2\r\n"])  # fmt: skip
+
+    def test_many(self) -> None:
+        """
+        A request for very many keys is sent in parts, and gets one reply.
+        """
+        stage = self.sharded()
+        request = b"get %b\r\n" % b" ".join(b"a%d" % number for number in range(333))
+        self.assertEqual(stage.ask(stage.client(), request + b"get b\r\n"), answer(request)[0] + get(b"b"))
+        self.assertTrue(all(asked.count(b" ") <= 50 for line in stage.lines for asked in line.asked))
+
+    def test_serverFailed(self) -> None:
+        """
+        If a server is down, its keys are misses, and the log says so once.
+        """
+        stage = self.sharded()
+        stage.servers[1].mode = "refuse"
+        stage.lines[1].lose()
+        stage.turns()
+        request = b"get a0 a1 a2 a4\r\n"
+        for _ in range(2):
+            self.assertEqual(stage.ask(stage.client(), request), answer(b"get a0 a2\r\n")[0])
+        self.assertEqual(stage.sessions.counters.partial, 2)
+
+    def test_serverFailedError(self) -> None:
+        """
+        Or the client gets an error, if the settings say so.
+        """
+        stage = self.sharded(sessionLimits=SessionLimits(partialError=True))
+        stage.servers[1].mode = "refuse"
+        stage.lines[1].lose()
+        stage.turns()
+        client = stage.client()
+        reply = stage.ask(client, b"get a0 a1 a2\r\nget a3\r\n")
+        self.assertEqual(reply, b"SERVER_ERROR upstream unavailable: connection refused (server1)\r\n" + get(b"a3"))
+
+    def test_error(self) -> None:
+        """
+        An error that a server replies is the same as a failed server.
+        """
+        stage = self.sharded()
+        client = stage.client()
+        client.send(b"get a0 a1\r\n")
+        stage.turns()
+        stage.lines[0].look()
+        stage.lines[0].owed = b"SERVER_ERROR out of memory\r\n"
+        stage.serve()
+        self.assertEqual(client.take(), answer(b"get a1\r\n")[0])
+
+    def test_retried(self) -> None:
+        """
+        If the connection of one part is lost, this part is sent once more.
+        """
+        stage = self.sharded()
+        client = stage.client()
+        client.send(b"get a0 a1 a2\r\n")
+        stage.turns()
+        stage.lines[0].deliver()
+        stage.lines[1].lose()
+        stage.serve()
+        stage.clock.advance(2)
+        stage.serve()
+        self.assertEqual(client.take(), answer(b"get a0 a1 a2\r\n")[0])
+        self.assertEqual(stage.pool.counters.retries, 1)
+
+
+class FailureTests(ShardedTestCase):
+    """
+    Tests for servers that fail.
+    """
+
+    def test_onlyItsOwn(self) -> None:
+        """
+        A server that is down fails its own keys, at once. Requests for others, before and behind, are answered.
+        """
+        stage = self.sharded()
+        client = stage.client()
+        self.widen(stage, client)
+        stage.servers[1].mode = "refuse"
+        stage.lines[1].lose()
+        stage.turns()
+        keys = [b"a%d" % number for number in range(6)]
+        error = b"SERVER_ERROR upstream unavailable: connection refused (server1)\r\n"
+        for each in (b"get %b\r\n", b"mg %b v\r\n"):
+            replies = [error if key in (b"a1", b"a4") else answer(each % key)[0] for key in keys]
+            self.assertEqual(stage.ask(client, b"".join(each % key for key in keys)), b"".join(replies))
+
+    def test_random(self) -> None:
+        """
+        Whatever fails while any requests are in flight, each request gets its own reply or an error, in order, and
+        nothing is left.
+        """
+        for seed in range(60):
+            rng = random.Random(seed)
+            stage = self.sharded(depth=rng.choice((1, 3, 128)), ejection=Ejection(rng.random() < 0.5, 1))
+            clients = [stage.client() for _ in range(3)]
+            expected: list[list[tuple[bytes, bytes]]] = [[] for _ in clients]
+            for _ in range(rng.randint(3, 15)):
+                at = rng.randrange(len(clients))
+                exchanges = [anyRequest(rng) for _ in range(rng.choice((1, 2, 20)))]
+                expected[at] += exchanges
+                clients[at].send(b"".join(request for request, _ in exchanges))
+                action = rng.randrange(6)
+                lines = [line for line in stage.lines if line.connected]
+                if action == 0 and lines:
+                    rng.choice(lines).lose()
+                elif action == 1:
+                    rng.choice(stage.servers).mode = rng.choice(("refuse", "accept", "accept"))
+                elif action == 2:
+                    stage.clock.advance(rng.choice((0.1, 1.0, 3.0)))
+                elif lines:
+                    rng.choice(lines).deliver(rng.choice((1, 50, 5000)))
+                stage.turns()
+                stage.pool.selfCheck()
+            for server in stage.servers:
+                server.mode = "accept"
+            for _ in range(8):
+                self.deliverAny(stage, rng)
+                stage.clock.advance(1)
+            for client, exchanges in zip(clients, expected, strict=True):
+                if client.connected:
+                    self.assertReplies(client.take(), exchanges, seed)
+            stage.pool.selfCheck()
+            self.assertEqual([session.inFlight for session in stage.sessions.sessions if session.inFlight], [])
+
+    def assertReplies(self, data: bytes, exchanges: list[tuple[bytes, bytes]], seed: int) -> None:
+        """
+        Assert that bytes are the replies to requests, each of which may be an error; values of a request for several
+        keys may be missing.
+        """
+        for request, reply in exchanges:
+            error = re.match(rb"SERVER_ERROR [^\r\n]*\r\n", data)
+            if not reply:
+                continue
+            if error is not None:
+                data = data[error.end() :]
+            elif data.startswith(reply):
+                data = data[len(reply) :]
+            else:
+                words = request.split()
+                self.assertIn(words[0], (b"get", b"gets"), (seed, request, data[:200]))
+                unique = b" 7" if words[0] == b"gets" else b""
+                for key in words[1:]:
+                    block = b"VALUE %b 0 %d%b\r\n%b\r\n" % (key, len(value(key)), unique, value(key))
+                    data = data.removeprefix(block)
+                self.assertEqual(data[:5], b"END\r\n", (seed, request))
+                data = data[5:]
+        self.assertEqual(data, b"", seed)

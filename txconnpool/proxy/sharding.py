@@ -1,0 +1,234 @@
+# -*- test-case-name: tests.proxy.test_sharding -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+A client of a proxy whose keys are on several servers.
+
+While the session has requests in flight, its further requests for the same server are sent on the same connection, as
+in L{Session}. A request for another server is sent at once on a connection to that server, and the replies that must
+wait for earlier ones are kept in the L{ReplyQueue<txconnpool.proxy.replies.ReplyQueue>}. A client that waits for each
+reply needs no queue.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from txconnpool.errors import PoolError
+from txconnpool.pool.decisions.records import GONE
+from txconnpool.proxy.ordering import NOTHING
+from txconnpool.proxy.replies import QueuedRequest
+from txconnpool.proxy.scatter import ScatteredReply
+from txconnpool.proxy.session import LOOK, Session
+from txconnpool.wire import CLOSE, MORE, SPLIT
+
+#: The connections of a session without requests in flight on several.
+NO_LANES: Final[dict[Any, Any]] = {}
+
+
+class ShardedSession(Session):
+    """
+    The session of one client whose requests go to several pools.
+    """
+
+    # The pools and connections that were used since nothing was in flight, except the current ones, which are C{_pool}
+    # and C{_connection}.
+    _lanes = NO_LANES
+    _sinkPool: Any = None  # the pool of the replies that are due to C{_sink}
+    _granted: Any = None  # the connection that the session was just given
+
+    def _advance(self, data: bytes, refusal: PoolError | None = None, refused: int = 0) -> None:
+        """
+        Process the complete requests in C{data}, as far as possible now, and keep the remaining bytes.
+
+        @param refusal: the error of the pool for which the session has waited, for the requests that begin in the first
+            C{refused} bytes; C{None} if there is none.
+        """
+        self._need = pos = 0
+        self._line = False
+        size = len(data)
+        read = self._read
+        errors: dict[Any, PoolError] = {} if refusal is None else {self._pool: refusal}
+        while pos < size:
+            room = self._window - self._inFlight
+            if room <= 0 or self._blocked or self.unread > self._limits.unreadSoft:
+                break
+            what, end, count, payload = read(data, pos, room)
+            if count == 1 and not what.multiKey:
+                if refusal is not None and pos >= refused:
+                    errors, refusal = {}, None
+                try:
+                    done = self._forward(what, data[pos:end] if payload is None else payload, data, pos, errors)
+                except PoolError as error:
+                    self.answer(self.refusal(what, 1, error))
+                    done = True
+                if not done:
+                    break
+            elif count:
+                self._scatter(what, (data[pos:end] if payload is None else payload,), count > 1)
+            elif what is MORE:
+                self._line = not payload
+                self._need = payload or size - pos + LOOK
+                break
+            elif what is CLOSE:
+                self.answer(payload)
+                pos = size
+                self.end()
+                break
+            elif not self._follow(what, payload, end - size):
+                break
+            pos = end
+            if self._unsent:
+                break
+        if pos < size:
+            self._kept = [data[pos:]]
+            self._size = size - pos
+            if self._size > self._limits.backlog:
+                self._count()
+            if self._blocked:
+                self._refusable = self._size
+
+    # -- Requests for one server
+
+    def _forward(self, command: Any, request: bytes, data: bytes, pos: int, errors: dict[Any, PoolError]) -> bool:
+        """
+        Send a request to the server of its key.
+
+        @param data: bytes that contain the request as the client has sent it, at C{pos}.
+        @param errors: the errors of pools that have none for this client at the moment.
+
+        @return: whether it was sent; if not, it is read again later.
+
+        @raise PoolError: it cannot be sent.
+        """
+        key = command.key(data, pos)
+        router = self.factory.router
+        pool = router.anyOf() if key is None else router.choose(key)
+        if errors and pool in errors:
+            raise errors[pool]
+        self._select(pool)
+        try:
+            room = self._take()
+        except PoolError as error:
+            errors[pool] = error  # it cannot change within this call
+            raise
+        if room <= 0:
+            return False
+        self._inFlight += 1
+        self._connection.send(self._sinkOf(pool), command, 1, request)
+        return True
+
+    def _select(self, pool: Any) -> None:
+        """
+        Make a pool the current one. If the session has requests in flight, it stays on the connection that it has used
+        there.
+        """
+        if pool is not self._pool:
+            if self._inFlight:
+                if self._lanes is NO_LANES:
+                    self._lanes = {}
+                self._lanes[self._pool] = self._connection
+                self._connection = self._lanes.get(pool)
+            else:
+                self._connection = None
+            self._pool = pool
+        if not self._inFlight:
+            self._lanes = NO_LANES
+        elif self._connection is not None and self._connection is not self._granted:
+            record = self._connection.record
+            if not record.load or record.phase is GONE:
+                self._connection = None  # nothing is in flight there: it may be idle, or closed
+
+    def _sinkOf(self, pool: Any) -> Any:
+        """
+        @return: the sink of the next request on the current connection, which is counted as in flight already.
+        """
+        sink = self._sink
+        if sink is None:
+            if self._inFlight == 1 or pool is self._sinkPool:
+                self._sinkPool = pool
+                return self
+            self._inFlight -= 1
+            sink = self._needQueue().last
+            self._inFlight += 1
+        elif sink.left and pool is not self._sinkPool:
+            assert self._queue is not None
+            sink = self._queue.extend()
+        self._sink = sink
+        self._sinkPool = pool
+        sink.left += 1
+        return sink
+
+    # -- Requests for several servers, and requests of queue entries
+
+    def _scatter(self, command: Any, requests: Any, merged: bool) -> None:
+        self.enqueue(ScatteredReply(self, command.several, requests, merged))
+        self._sendUnsent()
+
+    def _follow(self, action: Any, payload: Any, missing: int) -> bool:
+        """
+        Carry out a L{LocalAction<txconnpool.wire.LocalAction>}, see L{Session._follow}.
+        """
+        if action is SPLIT:
+            if self._queue is not None and len(self._queue) > self._window:
+                return False
+            command, requests = payload
+            self._scatter(command, requests, False)
+            self._count()
+            return True
+        return super()._follow(action, payload, missing)
+
+    def _sendUnsent(self) -> None:
+        """
+        Send the requests of queue entries that come before the bytes that were kept, as far as possible now.
+        """
+        router = self.factory.router
+        while self._unsent:
+            entry = self._unsent[0]
+            while entry.unsent:
+                if not entry.ready:
+                    return
+                try:
+                    key = entry.command.key(entry.request, 0) if isinstance(entry, QueuedRequest) else entry.key
+                    self._select(router.anyOf() if key is None else router.choose(key))
+                    room = self._take()
+                except PoolError as error:
+                    entry.refuse(error)
+                    self.advance()
+                    continue
+                if room <= 0:
+                    return
+                sink = entry if isinstance(entry, QueuedRequest) else entry.sink
+                command, count, request = entry.next(room)
+                self._inFlight += count
+                self._connection.send(sink, command, count, request)
+            if self._unsent and self._unsent[0] is entry:
+                self._unsent.popleft()
+        self._unsent = NOTHING
+        if self.kept and self._size <= self._limits.backlog:
+            self.factory.buffered.free(self)
+
+    # -- Waiting
+
+    def granted(self, record: Any) -> None:
+        """
+        Continue with a connection of the pool for which the session has waited.
+        """
+        pool, load = self._pool, record.load
+        self._granted = record.connection
+        super().granted(record)
+        self._granted = None
+        if record.load == load:
+            pool.hasCapacity(record)
+
+    def refused(self, error: PoolError) -> None:
+        """
+        Answer the request that has waited for a connection with an error, and go on with those for other servers.
+        """
+        self.ticket = None
+        self._blocked = False
+        if self._unsent:
+            self._unsent[0].refuse(error)
+            self.advance()
+            self.proceed()
+        else:
+            self.proceed(error)

@@ -1,0 +1,175 @@
+# -*- test-case-name: tests.operate.test_service -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+The servers of one pool of the proxy: its connections, and the router that chooses among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from weakref import WeakSet
+
+from twisted.internet.defer import Deferred, DeferredList
+
+from txconnpool.config.settings import PoolSettings
+from txconnpool.net.endpoints import TLSClientEndpoint
+from txconnpool.net.tls import usesTLS
+from txconnpool.pool.connection import ConnectionFactory
+from txconnpool.pool.decisions.limits import Limits
+from txconnpool.pool.engine import PoolEngine
+from txconnpool.pool.handshake import Handshake
+from txconnpool.pool.slow import SlowLog
+from txconnpool.proxy.limits import ejection, poolLimits
+from txconnpool.routing.shards import Shard, ShardedPool
+from txconnpool.routing.single import SinglePool
+
+
+class Upstream:
+    """
+    The servers of a pool: interchangeable ones in a L{PoolEngine}, or a L{ShardedPool} if each has a part of the keys.
+
+    @ivar settings: the settings in force.
+    @ivar handshake: the first requests on new connections; it has the login.
+    @ivar pool: the pool, an L{IPoolControl<txconnpool.interfaces.IPoolControl>}.
+    @ivar router: the L{IRouter<txconnpool.interfaces.IRouter>} for sessions.
+    """
+
+    pool: Any
+    router: Any
+
+    def __init__(self, settings: PoolSettings, dialect: Any, reactor: Any, slow: SlowLog) -> None:
+        """
+        @param dialect: the L{IDialect<txconnpool.wire.IDialect>}.
+        @param slow: logs slow requests.
+        """
+        self.settings = settings
+        self.handshake = Handshake(settings.name, dialect)
+        self._dialect = dialect
+        self._reactor = reactor
+        self._slow = slow
+        self._factories: WeakSet[ConnectionFactory] = WeakSet()
+        self._endpoints: dict[str, Any] = {}
+        self._replaced: dict[Any, Deferred[None]] = {}
+        self._make()
+
+    def _make(self) -> None:
+        settings = self.settings
+        distribution = settings.distributionByKey
+        limits = poolLimits(settings)
+        if distribution is None:
+            self.pool = self._engine([server.endpoint for server in settings.servers], limits)
+            self.router = SinglePool(self.pool)
+        else:
+            self.pool = self.router = ShardedPool(
+                settings.name, self._reactor, self._shard, _shards(settings), distribution, limits, ejection(settings)
+            )
+
+    def _shard(self, address: str, limits: Limits, **options: Any) -> PoolEngine:
+        pool = self._engine([address], limits, **options)
+        for server in pool.servers:
+            server.address = self._endpoints.get(server.name, server.address)
+        return pool
+
+    def _engine(self, servers: Sequence[str], limits: Limits, **options: Any) -> PoolEngine:
+        settings = self.settings
+        factory = ConnectionFactory(self._dialect, self._reactor, settings.requestTimeout, self._slow)
+        self._factories.add(factory)
+        return PoolEngine(
+            servers, factory, limits, self._reactor, name=settings.name, connectTimeout=settings.connectTimeout,
+            handshake=self.handshake, **options,
+        )  # fmt: skip
+
+    # -- Changes
+
+    def readCertificates(self, settings: PoolSettings) -> dict[str, Any]:
+        """
+        Read the keys and certificates for the servers of some settings.
+
+        @return: the endpoints that use them, by the names of the servers, for L{useCertificates}.
+
+        @raise ValueError: they cannot be read.
+        """
+        endpoints = {
+            each.name: TLSClientEndpoint(self._reactor, each.endpoint)
+            for each in settings.servers
+            if usesTLS(each.endpoint)
+        }
+        for endpoint in endpoints.values():
+            endpoint.read()
+        return endpoints
+
+    def useCertificates(self, endpoints: dict[str, Any]) -> None:
+        """
+        Use the result of L{readCertificates} for the connections that are made from now on.
+        """
+        self._endpoints = endpoints
+        for server in self.pool.servers:
+            server.address = endpoints.get(server.name, server.address)
+
+    def adjust(self, settings: PoolSettings) -> bool:
+        """
+        Put other settings in force, also for existing connections.
+
+        @return: whether there is another pool and another router now, because keys are distributed and were not before,
+            or the other way round. Existing connections of the old pool are closed when they carry nothing.
+        """
+        old, self.settings = self.settings, settings
+        for factory in self._factories:
+            factory.requestTimeout = settings.requestTimeout
+        distribution = settings.distributionByKey
+        other = (distribution is None) is not (old.distributionByKey is None)
+        if other:
+            self._replace()
+        elif distribution is None:
+            self._change(old)
+        else:
+            self.pool.change(_shards(settings), distribution, poolLimits(settings), ejection(settings))
+        self.pool.setConnectTimeout(settings.connectTimeout)
+        for connection in self.pool.connections:
+            connection.retime()
+        return other
+
+    def _replace(self) -> None:
+        replaced, paused = self.pool, self.pool.paused
+        self._make()
+        self.useCertificates(self._endpoints)
+        self.pool.start()
+        if paused:
+            self.pool.pause()
+        ending = self._replaced[replaced] = replaced.close()
+        ending.addCallback(lambda _: self._replaced.pop(replaced))
+
+    def _change(self, old: PoolSettings) -> None:
+        before, after = ([server.endpoint for server in each.servers] for each in (old, self.settings))
+        self.pool.setLimits(poolLimits(self.settings))
+        for endpoint in after:
+            if endpoint not in before:
+                self.pool.addServer(endpoint)
+        for endpoint in before:
+            if endpoint not in after:
+                self.pool.removeServer(endpoint)
+
+    # -- The end
+
+    def close(self, timeout: float) -> Deferred[None]:
+        """
+        Close all connections.
+
+        @param timeout: seconds until those with requests in flight are closed too.
+
+        @return: fires when no connection, dial or timer is left.
+        """
+        closing = [pool.close(timeout) for pool in (self.pool, *self._replaced)]
+        return DeferredList(closing).addCallback(lambda _: None)
+
+    def abort(self) -> None:
+        """
+        Close all connections at once.
+        """
+        for pool in (self.pool, *self._replaced):
+            pool.abort()
+
+
+def _shards(settings: PoolSettings) -> list[Shard]:
+    return [Shard(server.endpoint, server.spec()) for server in settings.servers]

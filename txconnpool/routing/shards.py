@@ -1,0 +1,403 @@
+# -*- test-case-name: tests.routing.test_shards -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Many servers, each of which holds a part of the keys: a pool for each server, and the map of keys to servers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from txconnpool.errors import ServerUnavailable
+from txconnpool.interfaces import IPoolControl, IRouter
+from txconnpool.metrics import PoolStats
+from txconnpool.pool.decisions.limits import Limits
+from txconnpool.pool.decisions.servers import Server
+from txconnpool.pool.decisions.shared import Shared
+from txconnpool.routing.distribution import Distribution, KeyMap, ServerSpec, movedShare
+
+_log = Logger("txconnpool.routing")
+
+#: The number of maps that are kept for sets of servers that were down.
+MAPS = 16
+
+
+@dataclass(frozen=True)
+class Shard:
+    """
+    One server as it is configured.
+
+    @ivar address: the address, see L{endpointOf<txconnpool.net.addresses.endpointOf>}.
+    @ivar spec: what the distribution knows of it.
+    """
+
+    address: Any
+    spec: ServerSpec
+
+
+@dataclass(frozen=True)
+class Ejection:
+    """
+    What happens to the keys of a server that is down.
+
+    @ivar rehash: whether its keys go to other servers, as the distribution has it. If not, their requests fail.
+    @ivar after: the number of failures in a row after which they do.
+    @ivar minLive: the number of servers that keep their keys in any case.
+    """
+
+    rehash: bool = False
+    after: int = 2
+    minLive: int = 1
+
+
+class Maps:
+    """
+    The maps of keys to servers of one list of servers: one for each set of servers that are down.
+    """
+
+    def __init__(self, distribution: Distribution, shards: Sequence[Shard]) -> None:
+        """
+        @raise ValueError: the servers are not possible with this distribution.
+        """
+        self._distribution = distribution
+        self._specs = [shard.spec for shard in shards]
+        self._maps: dict[frozenset[int], KeyMap] = {}
+        self.whole = self.without(frozenset())
+
+    def without(self, down: frozenset[int]) -> KeyMap:
+        """
+        @param down: the indexes of servers.
+
+        @return: the map that gives no keys to these servers. It is built once.
+        """
+        found = self._maps.pop(down, None) or self._distribution.build(self._specs, down)
+        if len(self._maps) >= MAPS:
+            del self._maps[next(iter(self._maps))]
+        self._maps[down] = found
+        return found
+
+
+@implementer(IRouter, IPoolControl)
+class ShardedPool:
+    """
+    The pools of several servers, and the choice among them by key. Operators see it as one pool.
+
+    The maximum of connections is divided among the servers, each has at least one. Its waiters count together.
+
+    @ivar name: the name in logs.
+    @ivar reactor: the reactor of all connections.
+    @ivar pools: the pool of each server.
+    @ivar limits: the limits of all pools together.
+    """
+
+    keyed = True
+
+    def __init__(
+        self,
+        name: str,
+        reactor: Any,
+        newPool: Callable[..., Any],
+        shards: Sequence[Shard],
+        distribution: Distribution,
+        limits: Limits,
+        ejection: Ejection,
+    ) -> None:
+        """
+        @param newPool: called with the address of a server, its limits, and the keywords C{shared} and
+            C{healthChanged}, see L{txconnpool.pool.executor.Executor}. Returns its pool.
+        @param shards: the servers. There is at least one.
+
+        @raise ValueError: the servers are not possible with this distribution.
+        """
+        self.name = name
+        self.reactor = reactor
+        self.limits = limits
+        self._newPool = newPool
+        self._shared = Shared()
+        self._ejection = ejection
+        self._pausedBy = False
+        self._running = False
+        self._leaving: dict[Any, Deferred[None]] = {}
+        self._byAddress: dict[Any, Any] = {}
+        self.pools: tuple[Any, ...] = ()
+        self._use(shards, distribution)
+
+    # -- The choice of a pool
+
+    def choose(self, key: bytes) -> Any:
+        """
+        @return: the pool of a key.
+
+        @raise ServerUnavailable: the distribution has no server for the key, because too many are down.
+        """
+        index = self._cached[key]
+        if index < 0:
+            raise ServerUnavailable("upstream unavailable: all servers that may have the key are down")
+        return self.pools[index]
+
+    def anyOf(self) -> Any:
+        """
+        @return: a pool whose server is up, or the first one if all are down.
+        """
+        return next((pool for pool in self.pools if pool.servers[0].state == "up"), self.pools[0])
+
+    def _use(self, shards: Sequence[Shard], distribution: Distribution) -> None:
+        maps = Maps(distribution, shards)
+        limits = list(self._divided(len(shards)))
+        pools = []
+        for shard, own in zip(shards, limits, strict=True):
+            pool = self._byAddress.get(shard.address)
+            if pool is None:
+                pool = self._newPool(shard.address, own, shared=self._shared, healthChanged=self._healthChanged)
+            elif own != pool.limits:
+                pool.setLimits(own)
+            pools.append(pool)
+        self._shards = tuple(shards)
+        self._distribution = distribution
+        self._byAddress = {shard.address: pool for shard, pool in zip(shards, pools, strict=True)}
+        self.pools = tuple(pools)
+        self._maps = maps
+        self._map = maps.whole
+        self._cached = self._map.cached
+
+    def _divided(self, count: int) -> Iterator[Limits]:
+        """
+        @return: the limits of each of C{count} pools.
+        """
+        limits = self.limits
+        for index in range(count):
+            maximum = max(1, limits.maximum // count + (index < limits.maximum % count))
+            minimum = min(maximum, max(1, limits.minimum // count + (index < limits.minimum % count)))
+            yield replace(limits, maximum=maximum, minimum=minimum)
+
+    # -- Servers that are down
+
+    def _healthChanged(self, server: Server) -> None:
+        """
+        A dial to a server has succeeded or failed: give its keys to others, or back to it.
+        """
+        if self._ejection.rehash:
+            self._eject()
+
+    def _eject(self) -> None:
+        after, least = self._ejection.after, self._ejection.minLive
+        failing = {index: pool.servers[0] for index, pool in enumerate(self.pools) if pool.servers[0].failures >= after}
+        # Those that went down first are ejected first, and the others keep their keys.
+        longest = sorted(failing, key=lambda index: failing[index].since)
+        most = max(0, len(self.pools) - least) if self._distribution.redistributes else 0
+        down = frozenset(longest[:most])
+        if down == self._map.down:
+            return
+        old, self._map = self._map, self._maps.without(down)
+        self._cached = self._map.cached
+        moved = movedShare(old, self._map)
+        for index in sorted(down ^ old.down):
+            what = "is ejected" if index in down else "has its keys again"
+            _log.warn(
+                "{pool}: {server} {what}: {moved:.0%} of the keys have another server now; values stored there before "
+                "may appear again",
+                pool=self.name, server=self.pools[index].servers[0].name, what=what, moved=moved,
+            )  # fmt: skip
+
+    # -- What there is
+
+    @property
+    def servers(self) -> list[Server]:
+        """
+        All servers.
+        """
+        return [server for pool in self.pools for server in pool.servers]
+
+    @property
+    def connections(self) -> list[Any]:
+        """
+        All established connections.
+        """
+        return [connection for pool in self.pools for connection in pool.connections]
+
+    @property
+    def records(self) -> list[Any]:
+        """
+        The records of all connections and dials in progress.
+        """
+        return [record for pool in self.pools for record in pool.records]
+
+    @property
+    def counters(self) -> Any:
+        """
+        The counters of all events.
+        """
+        return self._shared.counters
+
+    @property
+    def waits(self) -> Any:
+        """
+        The times that waiters have waited.
+        """
+        return self._shared.waits
+
+    @property
+    def waiting(self) -> int:
+        """
+        The number of waiters.
+        """
+        return self._shared.waiting
+
+    @property
+    def longestWait(self) -> float:
+        """
+        How long the first waiter has waited, in seconds; 0 if there is none.
+        """
+        longest: float = max(pool.longestWait for pool in self.pools)
+        return longest
+
+    @property
+    def paused(self) -> bool:
+        """
+        Whether all requests wait.
+        """
+        return self._pausedBy
+
+    @property
+    def stats(self) -> PoolStats:
+        """
+        The gauges and counters of this moment. Counters are those of all pools already.
+        """
+        each: list[PoolStats] = [pool.stats for pool in self.pools]
+        gauges = {name: sum(getattr(stats, name) for stats in each) for name in _GAUGES}
+        return replace(each[0], **{**gauges, "maximum": self.limits.maximum})
+
+    # -- Changes
+
+    def change(self, shards: Sequence[Shard], distribution: Distribution, limits: Limits, ejection: Ejection) -> None:
+        """
+        Put other settings in force. Servers that stay keep their connections; those that are left out get no more
+        requests, and their connections are closed when they carry nothing.
+
+        @raise ValueError: the servers are not possible with this distribution. Nothing has changed.
+        """
+        old, before, was = self._byAddress, self._map, (self._shards, self._distribution)
+        distribution.check([shard.spec for shard in shards])
+        self.limits = limits
+        self._ejection = ejection
+        self._use(shards, distribution)
+        for pool in self.pools:
+            if pool not in old.values():
+                self._join(pool)
+        for address, pool in old.items():
+            if address not in self._byAddress:
+                self._remove(pool)
+        self._eject()
+        if was != (self._shards, self._distribution):
+            _log.info("{pool}: {moved:.0%} of the keys have another server now", pool=self.name,
+                      moved=movedShare(before, self._map))  # fmt: skip
+
+    def _join(self, pool: Any) -> None:
+        if self._pausedBy:
+            pool.pause()
+        if self._running:
+            pool.start()
+
+    def _remove(self, pool: Any) -> None:
+        self._shared.queues.remove(pool.waiters)
+        ending = self._leaving[pool] = pool.close()
+        ending.addCallback(lambda _: self._leaving.pop(pool))
+
+    def setLimits(self, limits: Limits) -> None:
+        """
+        Apply other limits, to existing connections and waiters too.
+        """
+        self.change(self._shards, self._distribution, limits, self._ejection)
+
+    def setConnectTimeout(self, timeout: float | None) -> None:
+        """
+        Apply another timeout for connecting.
+        """
+        for pool in self.pools:
+            pool.setConnectTimeout(timeout)
+
+    def pause(self) -> None:
+        """
+        Let all requests wait from now on, without limit.
+        """
+        self._pausedBy = True
+        for pool in self.pools:
+            pool.pause()
+
+    def resume(self) -> None:
+        """
+        End a pause.
+        """
+        self._pausedBy = False
+        for pool in self.pools:
+            pool.resume()
+
+    def _poolOf(self, address: Any) -> Any:
+        for pool in self.pools:
+            if any(address in (server.name, server.address) for server in pool.servers):
+                return pool
+        names = ", ".join(server.name for server in self.servers)
+        raise ValueError(f"no server {address!r}; there are: {names}")
+
+    def drain(self, address: Any, abort: bool = False) -> None:
+        """
+        Take a server out of service. Its keys have no server until it is restored.
+
+        @raise ValueError: there is no such server.
+        """
+        self._poolOf(address).drain(address, abort)
+
+    def restore(self, address: Any) -> None:
+        """
+        Put a drained server back into service.
+
+        @raise ValueError: there is no such server.
+        """
+        self._poolOf(address).restore(address)
+
+    # -- Life cycle
+
+    def start(self) -> None:
+        """
+        Begin to connect.
+        """
+        self._running = True
+        for pool in self.pools:
+            pool.start()
+
+    def close(self, timeout: float | None = None) -> Deferred[None]:
+        """
+        Close all pools.
+
+        @return: fires when no connection, dial or timer is left.
+        """
+        self._running = False
+        closing = [pool.close(timeout) for pool in self.pools]
+        closing += [pool.close(timeout) for pool in self._leaving]
+        return DeferredList(closing).addCallback(lambda _: None)
+
+    def abort(self) -> None:
+        """
+        Close all connections at once.
+        """
+        for pool in [*self.pools, *self._leaving]:
+            pool.abort()
+
+    def selfCheck(self) -> None:
+        """
+        Check all invariants that hold between events. For tests.
+
+        @raise AssertionError: one is broken. The text names it.
+        """
+        for pool in self.pools:
+            pool.selfCheck()
+
+
+#: The fields of L{PoolStats} that are sums over the pools. The others are counted together.
+_GAUGES = ("connections", "idle", "busy", "dialing", "inFlight", "waiting")
