@@ -7,6 +7,7 @@ itself, and arbitrary bytes.
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import permutations
 
 from hypothesis import example, given, settings
@@ -26,6 +27,9 @@ from txconnpool.wire.memcache.matching import MemcacheCommand as Command
 from txconnpool.wire.memcache.replies import GET, MG, SET, SILENT, STATS, TOO_LARGE, values
 from txconnpool.wire.memcache.replyreader import ReplyReader
 from txconnpool.wire.memcache.requestreader import RETRIEVAL_WORDS_MAX, RUN_MAX, RequestReader
+
+#: A few keys, so that some are equal.
+KEYS = st.sampled_from([b"a", b"b", b"c", b"dd", b"ee", b"fff"])
 
 HIT = b"VALUE a 0 3\r\nabc\r\nEND\r\n"
 
@@ -763,6 +767,30 @@ class AskedTests(SynchronousTestCase):
             self.assertIs(reply, None)
             passed, left = passed + (left + piece)[:end], (left + piece)[end:]
         self.assertEqual((passed, left, done, reader.left), (b"".join(pieces), b"", 1, 0))
+
+    @given(st.lists(KEYS, min_size=2, max_size=12), st.lists(KEYS, max_size=12), st.data())
+    def test_any(self, asked: list[bytes], sent: list[bytes], data: st.DataObject) -> None:
+        """
+        Values are accepted, in any order and in any pieces, exactly if each was requested and comes no more often than
+        it was requested. Else all values before the wrong one are passed on at most.
+        """
+        request = b"get %b\r\n" % b" ".join(asked)
+        values = [b"VALUE %b 0 %d\r\n%b\r\n" % (key, len(body), body) for key in sent for body in (key * 3,)]
+        reply = b"".join(values) + b"END\r\n"
+        cuts = sorted(data.draw(st.lists(st.integers(0, len(reply)), max_size=5)))
+        pieces = [reply[start:end] for start, end in zip([0, *cuts], [*cuts, len(reply)], strict=True)]
+        most = Counter(asked)
+        right = next((at for at in range(len(sent)) if sent[: at + 1].count(sent[at]) > most[sent[at]]), len(sent))
+        reader, left, passed = ReplyReader(), b"", b""
+        try:
+            for piece in filter(None, pieces):
+                end, done, _ = reader.read(left + piece, 0, replies.SEVERAL[GET], 1, request, self.traffic)
+                passed, left = passed + (left + piece)[:end], (left + piece)[end:]
+        except WireError:
+            self.assertLess(right, len(sent))
+            self.assertTrue(b"".join(values[:right]).startswith(passed))
+        else:
+            self.assertEqual((right, passed, done), (len(sent), reply, 1))
 
     def test_next(self) -> None:
         """

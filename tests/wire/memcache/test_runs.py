@@ -8,7 +8,7 @@ a server is split into the replies to several requests.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import permutations
+from itertools import pairwise, permutations
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -142,6 +142,29 @@ class RunTests(SynchronousTestCase):
         says = reply(data.draw(st.one_of(st.just(found), st.permutations(found))))
         cuts = sorted(data.draw(st.lists(st.integers(0, len(says)), max_size=10)))
         self.check(found, [says[start:end] for start, end in zip([0, *cuts], [*cuts, len(says)], strict=True)])
+
+    @given(
+        st.lists(st.sampled_from([b"a", b"b", b"c", b"dd", b"ee"]), max_size=7),
+        st.lists(st.integers(0, 150), max_size=5),
+    )
+    def test_protected(self, sent: list[bytes], cuts: list[int]) -> None:
+        """
+        For any sequence of values there are either complete and correct replies in the order of the requests, or an
+        error after the first ones of them.
+        """
+        asked = (b"a", b"b", b"c", b"dd")
+        says = reply([(key, b"of " + key) for key in sent])
+        reader = Reader(*asked)
+        ends = sorted({min(cut, len(says)) for cut in cuts} | {0, len(says)})
+        expected = owed([(key, b"of " + key if key in sent else None) for key in asked])
+        try:
+            reader.feed(says[start:end] for start, end in pairwise(ends))
+        except WireError:
+            self.assertTrue(len(set(sent)) < len(sent) or not set(sent) <= set(asked))
+            self.assertTrue(expected.startswith(reader.passed), reader.passed)
+        else:
+            self.assertTrue(len(set(sent)) == len(sent) and set(sent) <= set(asked))
+            self.assertEqual((reader.passed, reader.count), (expected, 0))
 
     def test_soon(self) -> None:
         """
