@@ -216,3 +216,14 @@ class BoundedTLSTests(TLSTestCase):
         self.tls.steps += 1
         self.tls.dataReceived(self.records(1))
         self.assertTrue(self.transport.disconnected)
+
+    def test_unwanted(self) -> None:
+        """
+        A connection for which the wrapped factory makes no protocol is closed by the port.
+        """
+        factory = Factory()
+        factory.buildProtocol = lambda addr: None  # type: ignore[method-assign]
+        reactor = MemoryReactorClock()
+        self.successResultOf(Listener(reactor, self.server()).listen(factory))
+        door: Any = reactor.tcpServers[0][1]
+        self.assertIsNone(door.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1)))

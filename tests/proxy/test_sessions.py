@@ -18,7 +18,7 @@ from tests.clients import LOST, STATISTICS, SessionTestCase, get, put
 from tests.pipes import Pipe
 from txconnpool.proxy import sessions
 from txconnpool.proxy.flow import SessionLimits
-from txconnpool.proxy.sessions import FAREWELL
+from txconnpool.proxy.sessions import FAREWELL, FAREWELLS
 
 
 class AcceptanceTests(SessionTestCase):
@@ -58,9 +58,7 @@ class AcceptanceTests(SessionTestCase):
                 self.assertEqual(stage.ask(stage.client(), b"get a\r\n"), get(b"a"))
             left[0] = 20
             for _ in range(3):
-                client = stage.client()
-                stage.turns()
-                self.assertEqual((client.take(), client.connected), (b"ERROR Too many open connections\r\n", False))
+                self.assertIsNone(stage.sessions.buildProtocol(None))
             self.assertEqual(stage.ask(old, b"get a\r\n"), get(b"a"))
             left[0] = 100
             self.assertEqual(stage.ask(stage.client(), b"get a\r\n"), get(b"a"))
@@ -68,6 +66,13 @@ class AcceptanceTests(SessionTestCase):
         refused = "clients are refused: the process may open no more files"
         self.assertEqual(what, [refused, "clients are accepted again"])
         self.assertEqual((stage.sessions.accepted, stage.sessions.refused), (5, 3))
+        with capturedLogs() as events:
+            for number in range(9):
+                left[0] = 20 + number % 2 * 80
+                stage.sessions.buildProtocol(None)
+                stage.clock.advance(sessions.PERIOD / 5)
+        what = [event["what"] for event in events if "what" in event]
+        self.assertEqual(what, [refused, "clients are accepted again"])
 
     @covers("21")
     def test_noFiles(self) -> None:
@@ -101,6 +106,22 @@ class AcceptanceTests(SessionTestCase):
         self.assertEqual((client.connected, client.aborted), (True, False))
         stage.clock.advance(0.2)
         self.assertEqual((client.connected, client.aborted), (False, True))
+
+    def test_tooManyAtOnce(self) -> None:
+        """
+        Only a few refused clients may take their time.
+        """
+        stage = self.stage(sessionLimits=SessionLimits(maxClients=0))
+        clients = []
+        for _ in range(FAREWELLS + 3):
+            client = Pipe(stage.clock)
+            client.reads = False
+            clients.append(client.connect(stage.sessions.buildProtocol(None)))
+        self.assertEqual([client.aborted for client in clients], [True] * 3 + [False] * FAREWELLS)
+        self.assertEqual(len(stage.sessions.leaving), FAREWELLS)
+        stage.clock.advance(FAREWELL)
+        stage.turns()
+        self.assertEqual(len(stage.sessions.leaving), 0)
 
 
 class BroadcastTests(SessionTestCase):

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import resource
 import socket
+import ssl
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from tests.certificates import Certificate, missingTLS, quoted
 from tests.real.attacks import ATTACKERS, SecurityTestCase
-from tests.real.servers import HOST, connect, freePort
+from tests.real.servers import HOST, connect, everything, exchange, freePort
+from txconnpool.proxy.sessions import SPARE
 
 #: The number of messages that are made at once.
 TOGETHER = 500
@@ -129,12 +132,12 @@ class KeyUpdater:
             self._session = None
 
 
-class KeyUpdateTests(SecurityTestCase):
+class TLSTestCase(SecurityTestCase):
     """
-    Tests for attackers who change the keys of TLS 1.3 again and again.
+    Base class of tests with a proxy that has TLS on all kinds of ports.
     """
 
-    skip = missingTLS or SecurityTestCase.skip or (None if _ssl and _crypto else "there is no libssl to call")
+    skip = missingTLS or SecurityTestCase.skip
 
     def arguments(self) -> list[str]:
         directory = tempfile.TemporaryDirectory()
@@ -150,6 +153,42 @@ class KeyUpdateTests(SecurityTestCase):
             *("--stats", f"ssl:{statistics}{end}"),
             *("--admin", f"ssl:{console}{end}", "--admin-password-file", str(password)),
         ]
+
+
+class CrowdTests(TLSTestCase):
+    """
+    Tests for more connections than there are file descriptors.
+    """
+
+    def test_noHandshake(self) -> None:
+        """
+        Clients that do not begin the handshake leave descriptors for a client that is connected, and for operators.
+        They do not fill the log.
+        """
+        clients, statistics, _ = self.ports
+        context = ssl._create_unverified_context()
+        used = self.descriptors()
+        limits: Any = resource.prlimit(self.proxy.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(self.proxy.pid, resource.RLIMIT_NOFILE, (used + SPARE + 20, limits[1]))
+        with connect(self.proxy.address) as old:
+            for _ in range(10):
+                for _ in range(50):
+                    self.addCleanup(connect((HOST, clients)).close)
+                with context.wrap_socket(connect((HOST, statistics))) as visitor:
+                    visitor.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+                    self.assertTrue(everything(visitor).startswith(b"HTTP/1.1 200 "))
+                self.assertEqual(exchange(old, b"get zzz\r\n", b"END\r\n"), b"END\r\n")
+        self.assertNotIn("EMFILE", self.proxy.log)
+        self.assertNotIn("Traceback", self.proxy.log)
+        self.assertEqual(self.proxy.log.count("clients are refused"), 1)
+
+
+class KeyUpdateTests(TLSTestCase):
+    """
+    Tests for attackers who change the keys of TLS 1.3 again and again.
+    """
+
+    skip = TLSTestCase.skip or (None if _ssl and _crypto else "there is no libssl to call")
 
     def test_keyUpdates(self) -> None:
         """

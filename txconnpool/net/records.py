@@ -159,6 +159,14 @@ class BoundedTLSFactory(TLSMemoryBIOFactory):
         context: Context = contextFactory.getContext()
         context.set_info_callback(_stepped)
 
+    def buildProtocol(self, addr: Any) -> Any:
+        """
+        @return: a connection; C{None} if the wrapped factory makes no protocol for it. Twisted's factory would then
+            raise an exception, and its port would keep the file descriptor.
+        """
+        wrapped = self.wrappedFactory.buildProtocol(addr)
+        return None if wrapped is None else self.protocol(self, wrapped)
+
 
 def _stepped(connection: Connection, where: int, _: int) -> None:
     """

@@ -39,9 +39,9 @@ class ClientListener(Factory):
         self.sessions = sessions
         self._secure = usesTLS(description)
 
-    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+    def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
         """
-        @return: the protocol of a new client.
+        @return: the protocol of a new client, or C{None} to close its connection.
         """
         return self.sessions.buildProtocol(addr, self._secure)
 

@@ -35,11 +35,14 @@ _log = Logger("txconnpool.proxy")
 #: The number of file descriptors that are reserved for connections to servers and for other uses of the process.
 SPARE = 32
 
-#: Seconds after which the log says again that replies lack keys of failed servers.
+#: Seconds after which the log says again that replies lack keys of failed servers, or that clients are refused.
 PERIOD = 60.0
 
 #: Seconds until the connection of a refused client is aborted, if the client has not closed it.
 FAREWELL = 2.0
+
+#: The most refused clients whose connections may be open: they need file descriptors, and no other limit counts them.
+FAREWELLS = 16
 
 
 class NoStatistics(LookupError):
@@ -78,15 +81,21 @@ class _Refused(Protocol):
 
     transport: Any
 
-    def __init__(self, words: bytes, reactor: Any) -> None:
-        self._words = words
-        self._reactor = reactor
+    def __init__(self, sessions: SessionFactory) -> None:
+        self._sessions = sessions
 
     def connectionMade(self) -> None:
-        self.transport.write(self._words)
+        sessions = self._sessions
+        self.transport.write(sessions.dialect.tooManyClients)
         self.transport.loseConnection()
-        # A TLS client may never take part in closing the connection, and no limit counts it.
-        self._tooLate = self._reactor.callLater(FAREWELL, self.transport.abortConnection)
+        # A TLS client may never take part in closing the connection.
+        self._tooLate = sessions.reactor.callLater(FAREWELL, self.transport.abortConnection)
+        leaving = sessions.leaving
+        leaving[self] = None
+        if len(leaving) > FAREWELLS:
+            oldest = next(iter(leaving))
+            del leaving[oldest]
+            oldest.transport.abortConnection()
 
     def admitted(self, reply: bytes, data: bytes) -> None:
         """
@@ -94,6 +103,7 @@ class _Refused(Protocol):
         """
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._sessions.leaving.pop(self, None)
         if self._tooLate.active():
             self._tooLate.cancel()
 
@@ -115,6 +125,7 @@ class SessionFactory(Factory):
     @ivar gate: the logins of the clients.
     @ivar admission: the clients that have no session yet.
     @ivar hosts: the number of clients from each address, with and without a session.
+    @ivar leaving: the refused clients whose connections are still open, the oldest first.
     """
 
     noisy = False
@@ -158,7 +169,9 @@ class SessionFactory(Factory):
         self.admission = Admission(self)
         self.hosts: dict[str, int] = {}
         self._partialLogged = -inf
-        self._short = False  # whether file descriptors are scarce
+        self.leaving: dict[_Refused, None] = {}
+        self._short = False  # whether the log says that file descriptors are scarce
+        self._shortSince = -inf  # when it has said that last
         self._empty: list[Deferred[None]] = []
 
     @property
@@ -168,17 +181,23 @@ class SessionFactory(Factory):
         """
         return sum(len(pool.servers) for pool in self.router.pools) <= 1
 
-    def buildProtocol(self, addr: IAddress | None, secure: bool = False) -> Protocol:
+    def buildProtocol(self, addr: IAddress | None, secure: bool = False) -> Protocol | None:
         """
         @param secure: whether the client has to complete a TLS handshake.
 
         @return: the protocol of a new client: a session, or a protocol that refuses the client, or one that waits for
-            the handshake and the login.
+            the handshake and the login. C{None} closes the connection at once: many may be accepted in one turn of the
+            reactor, and there are no file descriptors for them.
         """
-        host: str | None = getattr(addr, "host", None)
-        if self._isRefused(host):
+        if self._isShort():
             self.refused += 1
-            return _Refused(self.dialect.tooManyClients, self.reactor)
+            self.admission.evict()
+            return None
+        host: str | None = getattr(addr, "host", None)
+        most = self.limits.maxPerAddress
+        if self.full or (most > 0 and host is not None and self.hosts.get(host, 0) >= most):
+            self.refused += 1
+            return _Refused(self)
         if secure or self.gate.accepted is not None:
             protocol: Protocol = PendingClient(self.admission, host, secure)
         else:
@@ -187,20 +206,20 @@ class SessionFactory(Factory):
             self.hosts[host] = self.hosts.get(host, 0) + 1
         return protocol
 
-    def _isRefused(self, host: str | None) -> bool:
+    def _isShort(self) -> bool:
         """
-        Decide whether a new client is refused, whatever it sends.
+        @return: whether the process can open only a few more files. This is logged, but not each time if it changes
+            with every client.
         """
-        short = scarce()
-        if short is not self._short:
+        short, now = scarce(), self.reactor.seconds()
+        if short is not self._short and not (short and 0 <= now - self._shortSince < PERIOD):
             self._short = short
+            if short:
+                self._shortSince = now
             _log.warn("{pool}: {what}", pool=self.name, what=(
                 "clients are refused: the process may open no more files" if short else "clients are accepted again"
             ))  # fmt: skip
-        if short:
-            self.admission.evict()
-        most = self.limits.maxPerAddress
-        return short or self.full or (most > 0 and host is not None and self.hosts.get(host, 0) >= most)
+        return short
 
     def admit(self, host: str | None = None) -> Protocol:
         """
@@ -210,7 +229,7 @@ class SessionFactory(Factory):
         """
         if len(self.sessions) >= self.limits.maxClients:
             self.refused += 1
-            return _Refused(self.dialect.tooManyClients, self.reactor)
+            return _Refused(self)
         self.accepted += 1
         return (ShardedSession if self.router.keyed else Session)(self, host)
 
