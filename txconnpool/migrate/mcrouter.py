@@ -159,8 +159,7 @@ class _Converter:
                 section,
                 f"pool {shards.name}: mcrouter uses the pool {failover.name} for keys of servers that fail"
                 f"{f', for at most {shards.expiry} seconds' if shards.expiry else ''}. There is no failover to another "
-                "pool yet: these requests get errors until the server is back. With the distribution pymemcache and "
-                "others, `on-failure = rehash` gives them to other servers of the same pool.",
+                "pool yet: these requests get errors until the server is back.",
             )
         return section
 
