@@ -108,6 +108,13 @@ class JsonTests(SynchronousTestCase):
         """
         self.assertEqual(str(Document("m.json", '{"a":{"b":["c","d"]}}').root), '{a: {b: ["c", "d"]}}')
 
+    def test_long(self) -> None:
+        """
+        Of a long line, only the beginning is quoted.
+        """
+        document = Document("m.json", '{"a": "' + "x" * 1000 + '"}')
+        self.assertEqual(document.original(1), '{"a": "' + "x" * 153 + " ...")
+
     def test_wrong(self) -> None:
         """
         Wrong syntax has the line of the error.

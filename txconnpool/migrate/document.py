@@ -22,6 +22,9 @@ _STRING_OR_COMMENT = re.compile(r'("(?:[^"\\\n]|\\.)*")|//[^\n]*|/\*.*?(?:\*/|\Z
 #: A string of JSON, which is kept, or a tabulator, which YAML does not allow.
 _STRING_OR_TAB = re.compile(r'("(?:[^"\\\n]|\\.)*")|\t')
 
+#: The characters of a line that are quoted.
+_LONG = 160
+
 
 class MigrationError(Exception):
     """
@@ -119,9 +122,11 @@ class Document:
 
     def original(self, line: int) -> str:
         """
-        @return: a line as it is in the file, without the spaces around it.
+        @return: a line as it is in the file, without the spaces around it. JSON may be one long line: of more than 160
+            characters only the first ones are returned.
         """
-        return self._lines[line - 1].strip()
+        text = self._lines[line - 1].strip()
+        return text if len(text) <= _LONG else f"{text[:_LONG]} ..."
 
     def _read(self, text: str) -> Node:
         try:

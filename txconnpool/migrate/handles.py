@@ -34,7 +34,7 @@ _COPIES = (
 
 #: Route handles with several parts, by type.
 WRAPPERS = {
-    "AllSyncRoute": Wrapper(["children"], f"{_COPIES} Its reads wait for all pools too", ["children"]),
+    "AllSyncRoute": Wrapper(["children"], f"{_COPIES} Its reads wait for all pools too.", ["children"]),
     "AllAsyncRoute": Wrapper(["children"], _COPIES, ["children"]),
     "AllInitialRoute": Wrapper(["children"], _COPIES, ["children"]),
     "AllFastestRoute": Wrapper(["children"], _COPIES, ["children"]),
