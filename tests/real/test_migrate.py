@@ -14,7 +14,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.real.servers import SOURCE, Address, Memcached, Nutcracker, missing
+from tests.real.servers import SOURCE, Address, Memcached, Nutcracker, Proxy, missing
 from txconnpool.migrate.document import Document
 from txconnpool.migrate.endpoints import Offset
 from txconnpool.migrate.twemproxy import convert, parseServer
@@ -181,6 +181,50 @@ class TwemproxyTests(SynchronousTestCase):
         self.assertIn("Only keys with hash tags differ: compare hash-tag.", found.stdout)
         for server in self.memcacheds:
             self.assertEqual(server.stats()["curr_items"], "0")
+
+    def migrate(self, *lines: str) -> tuple[Twemproxy, Proxy]:
+        """
+        Start twemproxy, convert its configuration, and start the proxy with the result.
+        """
+        old = Twemproxy("timeout: 2000", *lines).start()
+        self.addCleanup(old.stop)
+        yml, ini = (Path(self.mktemp()).absolute() for _ in range(2))
+        yml.write_text(old.configuration())
+        converted = command(str(yml))
+        self.assertEqual(converted.returncode, 0, converted.stderr)
+        ini.write_text(converted.stdout)
+        # The option --listen replaces the address of the file, where twemproxy still listens.
+        new = Proxy("--config", str(ini)).start()
+        self.addCleanup(new.stop)
+        return old, new
+
+    def test_proxy(self) -> None:
+        """
+        After a migration all keys are on the same servers: with ketama and modula, weights, names, hash tags, servers
+        on UNIX sockets.
+        """
+        names = ("long-name", "b", "a", "cc", "bb")
+        for lines in (
+            self.servers(),
+            ["hash: murmur", 'hash_tag: "{}"', "auto_eject_hosts: true", *self.servers((1, 3, 2, 10, 1))],
+            ["hash: md5", "preconnect: true", "server_connections: 2", *self.servers((1, 1, 2, 5, 1), names)],
+            ["distribution: modula", "hash: crc32", 'hash_tag: "$$"', *self.servers((1, 3, 1, 2, 1), names)],
+        ):
+            old, new = self.migrate(*lines)
+            found = command("--verify", spelled(old.address), spelled(new.address), "1100")
+            self.assertEqual((found.returncode, found.stderr), (0, ""), found.stdout)
+            self.assertIn("All 1100 keys are on the same server for both.", found.stdout)
+
+    def test_different(self) -> None:
+        """
+        The command finds another hash between twemproxy and the proxy.
+        """
+        old = Twemproxy("hash: md5", *self.servers()).start()
+        self.addCleanup(old.stop)
+        _, new = self.migrate("hash: murmur", *self.servers())
+        found = command("--verify", spelled(old.address), spelled(new.address), "110")
+        self.assertEqual((found.returncode, found.stderr), (1, ""))
+        self.assertRegex(found.stdout, r"[0-9]+ of 110 keys \([0-9.]+ %\) are on another server")
 
     def test_unix(self) -> None:
         """
