@@ -209,7 +209,7 @@ class FairnessTests(SessionTestCase):
         """
         client.send(request * 1000)
         received, clock = client.take(), client.clock
-        self.assertEqual(received, reply * ANSWERS)
+        self.assertLessEqual(len(received), ANSWERS * len(reply))
         while len(received) < 1000 * len(reply):
             # One by one: Clock.advance also makes the calls that are scheduled meanwhile.
             call = clock.calls.pop(0)
@@ -242,7 +242,8 @@ class FairnessTests(SessionTestCase):
             stage.ask(stage.client(), b"get a\r\n")
             error = stage.ask(stage.client(), b"get a\r\n")
             self.assertIn(b"SERVER_ERROR", error)
-            for request in (b"mn\r\n", b"flush_all\r\n"):
+            many = b"get" + b" a" * 60 + b"\r\n"
+            for request in (b"mn\r\n", b"flush_all\r\n", b"get a b\r\n", many):
                 self.flooded(stage.client(), request, error)
 
     def test_waited(self) -> None:

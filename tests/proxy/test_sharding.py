@@ -14,6 +14,7 @@ from tests.memcached import answer, value
 from tests.pipes import Pipe
 from tests.stage import ShardedStage, assertTidy
 from txconnpool.proxy.flow import SessionLimits
+from txconnpool.proxy.session import ANSWERS
 from txconnpool.routing.shards import Ejection
 
 #: The number of servers.
@@ -268,6 +269,25 @@ class FailureTests(ShardedTestCase):
         for each in (b"get %b\r\n", b"mg %b v\r\n"):
             replies = [error if key in (b"a1", b"a4") else answer(each % key)[0] for key in keys]
             self.assertEqual(stage.ask(client, b"".join(each % key for key in keys)), b"".join(replies))
+
+    def test_inTurns(self) -> None:
+        """
+        Of very many requests that are refused, only some are so in one turn of the reactor.
+        """
+        stage = self.sharded()
+        client = stage.client()
+        for server in stage.servers:
+            server.mode = "refuse"
+        for line in stage.lines:
+            line.lose()
+        stage.turns()
+        for request in (b"mg a1\r\n", b"get a0 a1\r\n", b"flush_all\r\n"):
+            client.send(request * 1000)
+            first = client.take()
+            self.assertLessEqual(first.count(b"\n"), ANSWERS)
+            stage.turns()
+            received = first + client.take()
+            self.assertEqual((received.count(b"\n"), len(set(received.splitlines()))), (1000, 1))
 
     def test_random(self) -> None:
         """

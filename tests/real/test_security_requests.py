@@ -14,12 +14,12 @@ from txconnpool.wire.memcache.requestreader import RETRIEVAL_LINE_MAX, RETRIEVAL
 
 class OneIsDown(Proxy):
     """
-    A proxy with two pools. One has no server.
+    A proxy with three pools. The servers of two of them do not run.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.down: Address = (HOST, freePort())
+        self.down: tuple[Address, Address] = ((HOST, freePort()), (HOST, freePort()))
 
     def command(self) -> list[str]:
         """
@@ -28,7 +28,9 @@ class OneIsDown(Proxy):
         ini = self.directory / "connpool.ini"
         ini.write_text(
             f"[pool:up]\nupstream = memory:\nlisten = {serverEndpoint(self.address)}\n"
-            f"[pool:down]\nupstream = unix:{self.directory}/nothing\nlisten = {serverEndpoint(self.down)}\n"
+            f"[pool:down]\nupstream = unix:{self.directory}/nothing\nlisten = {serverEndpoint(self.down[0])}\n"
+            f"[pool:shards]\nupstream =\n    unix:{self.directory}/a\n    unix:{self.directory}/b\n"
+            f"listen = {serverEndpoint(self.down[1])}\n"
         )
         return [*super(Proxy, self).command(), "--config", str(ini)]
 
@@ -61,10 +63,11 @@ class RequestsTests(SecurityTestCase):
 
     def test_down(self) -> None:
         """
-        Attackers send requests while their pool has no server. Other pools are not affected.
+        Attackers send requests while the servers of their pool are down. Other pools are not affected.
         """
-        for request in (b"mn\n", b"get a\n", b"flush_all\n"):
-            self.attack(*self.attackers(self.proxy.down, request))
+        for address in self.proxy.down:
+            for request in (b"mn\n", b"get a\n", b"get a b\n", b"md a q\n", b"flush_all\n"):
+                self.attack(*self.attackers(address, request), seconds=1.0)
 
     def test_words(self) -> None:
         """

@@ -27,6 +27,9 @@ LOOK = 1 << 12
 #: reactor. Such a request may be a single byte, an empty line: all those of one read would hold up the other clients.
 ANSWERS: Final = 32
 
+#: A request for several servers, or with very many keys, counts as so many there.
+COMPOUND: Final = 4
+
 
 class Session(RequestSender):
     """
@@ -230,9 +233,11 @@ class Session(RequestSender):
             self.enqueue(SplitReply(self, *payload))
             self._count()
             self._sendUnsent()
+            if self._queue is None:
+                self._answered(COMPOUND)  # it was refused
         elif action is BROADCAST:
             self.enqueue(LaterReply(self, lambda: factory.broadcast(*payload), True))
-            self._answered()  # if no server can be asked, the reply is there already
+            self._answered(COMPOUND)  # if no server can be asked, the reply is there already
         else:
             assert action is STATISTICS, action
             self.enqueue(LaterReply(self, lambda: factory.statistics(payload), False))

@@ -18,7 +18,7 @@ from txconnpool.pool.decisions.records import GONE
 from txconnpool.proxy.ordering import NOTHING
 from txconnpool.proxy.replies import QueuedRequest
 from txconnpool.proxy.scatter import ScatteredReply
-from txconnpool.proxy.session import LOOK, Session
+from txconnpool.proxy.session import COMPOUND, LOOK, Session
 from txconnpool.wire import CLOSE, MORE, SPLIT
 
 #: The connections of a session without requests in flight on several.
@@ -60,6 +60,7 @@ class ShardedSession(Session):
                     done = self._forward(what, data[pos:end] if payload is None else payload, data, pos, errors)
                 except PoolError as error:
                     self.answer(self.refusal(what, 1, error))
+                    self._answered()
                     done = True
                 if not done:
                     break
@@ -163,6 +164,8 @@ class ShardedSession(Session):
     def _scatter(self, command: Any, requests: Any, merged: bool) -> None:
         self.enqueue(ScatteredReply(self, command.several, requests, merged))
         self._sendUnsent()
+        if self._queue is None:
+            self._answered(COMPOUND)  # all of it was refused
 
     def _follow(self, action: Any, payload: Any, missing: int) -> bool:
         """
