@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
+from unittest import mock
 
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred
@@ -27,9 +28,9 @@ from txconnpool.config.changes import CannotChange
 from txconnpool.config.settings import PoolSettings, Settings
 from txconnpool.operate.operations import OperationError
 from txconnpool.operate.workers import workerset
-from txconnpool.operate.workers.acceptors import EXHAUSTED
+from txconnpool.operate.workers.acceptors import BUSY, EXHAUSTED
 from txconnpool.operate.workers.channel import ANSWERS, CLIENTS, STDERR, STDIN, STDOUT, Channel
-from txconnpool.operate.workers.process import LINE_MAX
+from txconnpool.operate.workers.process import LINE_MAX, WorkerProcess
 from txconnpool.operate.workers.shares import shares
 from txconnpool.operate.workers.supervisor import SupervisorService
 from txconnpool.operate.workers.workerset import GRACE, STEADY
@@ -330,14 +331,25 @@ class SupervisorServiceTests(SynchronousTestCase):
 
     def test_nobodyTakes(self) -> None:
         """
-        A client that no worker can take is closed, and that is logged.
+        A client that no worker can take waits, and so do later ones, until a worker can.
         """
         service = self.start(A)
-        for process in self.running(service):
-            process.clients.close()
-        with capturedLogs() as logs:
+        with mock.patch.object(WorkerProcess, "send", return_value=False) as send:
+            self.connect(1, 2)
+            self.reactor.advance(BUSY)
+            self.assertEqual((send.call_count, self.given(service)), (2 * 2, [0, 0]))
+        self.reactor.advance(BUSY)
+        self.connect(1)
+        self.assertEqual(sum(self.given(service)), 3)
+
+    def test_nobodyTakesAnyMore(self) -> None:
+        """
+        Such a client is closed when the proxy stops.
+        """
+        service = self.start(A)
+        with mock.patch.object(WorkerProcess, "send", return_value=False):
             self.connect(1)
-        self.assertEqual([event["log_format"] for event in logs], ["{pool}: no worker takes a client"])
+            self.stop(service)
         self.assertEqual(self.clients[0].recv(1), b"")
 
     def test_stopping(self) -> None:

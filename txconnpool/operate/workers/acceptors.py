@@ -31,6 +31,10 @@ _log = Logger("txconnpool.workers")
 #: Seconds until clients are accepted again after the process had no free file descriptor.
 EXHAUSTED = 0.5
 
+#: Seconds until a client is sent again that no worker could take, because all are busy. Until then no others are
+#: accepted: they wait in the system's queue.
+BUSY = 0.01
+
 
 def _bind(factory: Any, openPort: OpenPort) -> Any:
     """
@@ -69,12 +73,12 @@ class Acceptor:
     """
 
     def __init__(
-        self, reactor: Any, pool: str, description: str, accepted: Callable[[Acceptor, socket.socket], object]
+        self, reactor: Any, pool: str, description: str, accepted: Callable[[Acceptor, socket.socket], bool]
     ) -> None:
         """
         Bind the socket.
 
-        @param accepted: called with each client. It must close the socket.
+        @param accepted: called with each client, until it returns C{True}.
 
         @raise CannotListenError: the address is taken, or is not one of this machine.
         """
@@ -84,6 +88,7 @@ class Acceptor:
         self._accepted = accepted
         self._accepting = False
         self._later: IDelayedCall | None = None
+        self._client: socket.socket | None = None  # a client that no worker could take
         ports: list[Any] = []
         endpoint = Listener(ReactorProxy(reactor, _bind), withBacklog(description))
         raiseIfFailed(endpoint.listen(_PortFactory(pool))).addCallback(ports.append)
@@ -97,6 +102,8 @@ class Acceptor:
         if not self._accepting:
             self._accepting = True
             self._reactor.addReader(self)
+            if self._client is not None:
+                self.doRead()
 
     def pause(self) -> None:
         """
@@ -116,6 +123,9 @@ class Acceptor:
         @return: fires when the port is closed.
         """
         self.pause()
+        if self._client is not None:
+            self._client.close()
+            self._client = None
         self.socket.close()
         return maybeDeferred(self._port.stopListening)
 
@@ -136,16 +146,24 @@ class Acceptor:
         Accept the clients that wait, up to L{BATCH} of them.
         """
         for _ in range(BATCH):
-            try:
-                client, _ = self.socket.accept()
-            except (BlockingIOError, ConnectionAbortedError):
+            if self._client is None:
+                try:
+                    self._client, _ = self.socket.accept()
+                except (BlockingIOError, ConnectionAbortedError):
+                    return
+                except OSError as error:
+                    _log.error("{pool}: cannot accept clients: {error}", pool=self.pool, error=error)
+                    self._pauseFor(EXHAUSTED)
+                    return
+            if not self._accepted(self, self._client):
+                self._pauseFor(BUSY)
                 return
-            except OSError as error:
-                _log.error("{pool}: cannot accept clients: {error}", pool=self.pool, error=error)
-                self.pause()
-                self._later = self._reactor.callLater(EXHAUSTED, self._resumeLater)
-                return
-            self._accepted(self, client)
+            self._client.close()
+            self._client = None
+
+    def _pauseFor(self, seconds: float) -> None:
+        self.pause()
+        self._later = self._reactor.callLater(seconds, self._resumeLater)
 
     def _resumeLater(self) -> None:
         self._later = None
@@ -177,7 +195,7 @@ class Acceptors:
     The acceptors of all pools.
     """
 
-    def __init__(self, reactor: Any, accepted: Callable[[Acceptor, socket.socket], object]) -> None:
+    def __init__(self, reactor: Any, accepted: Callable[[Acceptor, socket.socket], bool]) -> None:
         """
         @param accepted: see L{Acceptor}.
         """

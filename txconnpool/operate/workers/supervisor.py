@@ -88,17 +88,17 @@ class SupervisorService(Service, Changeable):
 
     # -- Clients
 
-    def _accepted(self, acceptor: Acceptor, client: socket.socket) -> None:
+    def _accepted(self, acceptor: Acceptor, client: socket.socket) -> bool:
         """
         Send a client to the worker with the fewest clients.
+
+        @return: whether one takes it.
         """
         name = acceptor.pool
         workers = sorted((each for each in self.workers.processes.values() if each.ready), key=lambda each: each.load)
         most = next(pool.maxClients for pool in self.settings.pools if pool.name == name)
         accepted = sum(worker.clients(name) for worker in workers) < most
-        with client:
-            if not any(worker.send(name, acceptor.description, client, accepted) for worker in workers):
-                _log.error("{pool}: no worker takes a client", pool=name)
+        return any(worker.send(name, acceptor.description, client, accepted) for worker in workers)
 
     # -- Workers
 
