@@ -9,7 +9,6 @@ from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.endpoints import (
-    HostnameEndpoint,
     TCP4ClientEndpoint,
     TCP6ClientEndpoint,
     UNIXClientEndpoint,
@@ -53,11 +52,10 @@ class EndpointOfTests(SynchronousTestCase):
 
     def test_hostAndPort(self) -> None:
         """
-        A host name and a port become an endpoint that looks the name up.
+        A host name and a port become an endpoint that connects to it.
         """
-        name, endpoint = endpointOf(("cache.example", 11211), MemoryReactorClock())
-        self.assertEqual(name, "tcp:cache.example:11211")
-        self.assertIsInstance(endpoint, HostnameEndpoint)
+        reactor = self.check(("cache.example", 11211), "tcp:cache.example:11211", TCP4ClientEndpoint)
+        self.assertEqual(reactor.tcpClients[0][:2], ("cache.example", 11211))
 
     def test_string(self) -> None:
         """

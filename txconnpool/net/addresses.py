@@ -11,7 +11,6 @@ from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.endpoints import (
-    HostnameEndpoint,
     TCP4ClientEndpoint,
     TCP6ClientEndpoint,
     UNIXClientEndpoint,
@@ -19,6 +18,7 @@ from twisted.internet.endpoints import (
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from txconnpool.net.endpoints import clientEndpoint, nameOf
+from txconnpool.net.named import byName, nameOrNone
 
 
 def endpointOf(address: Any, reactor: Any) -> tuple[str, IStreamClientEndpoint]:
@@ -48,7 +48,8 @@ def endpointOf(address: Any, reactor: Any) -> tuple[str, IStreamClientEndpoint]:
         return f"unix:{path}", UNIXClientEndpoint(reactor, path)
     if isinstance(address, tuple) and len(address) == 2 and isinstance(address[1], int):
         host, port = address
-        return f"tcp:{host}:{port}", HostnameEndpoint(reactor, host, port)
+        endpoint = byName(reactor, nameOrNone(host), lambda each: TCP4ClientEndpoint(each, host, port))
+        return f"tcp:{host}:{port}", endpoint
     raise ValueError(
         f"not a server: {address!r}; expected an IPv4Address, IPv6Address, UNIXAddress, (host, port), an endpoint or "
         "an endpoint string"

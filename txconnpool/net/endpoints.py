@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClie
 from zope.interface import implementer
 
 from txconnpool.net.identity import connectVerified
+from txconnpool.net.named import byName, nameIn
 from txconnpool.net.reactorproxy import ReactorProxy
 from txconnpool.net.syntax import ARGUMENT, checkClient, hostOf
 from txconnpool.net.tls import DIRECTORIES, FILES, authorities, explained, usesTLS
@@ -36,8 +37,11 @@ def clientEndpoint(reactor: Any, description: str) -> IStreamClientEndpoint:
     """
     if usesTLS(description):
         return TLSClientEndpoint(reactor, description)
-    endpoint: IStreamClientEndpoint = clientFromString(reactor, description)
-    return endpoint
+    return _fromString(reactor, description)
+
+
+def _fromString(reactor: Any, description: str) -> IStreamClientEndpoint:
+    return byName(reactor, nameIn(description), lambda each: clientFromString(each, description))
 
 
 def checkClientFiles(description: str) -> None:
@@ -80,7 +84,7 @@ class TLSClientEndpoint:
         with explained(self._description):
             for name in ("trustRoots", "caCertsDir"):
                 authorities(self._description, name)
-            self._endpoint = clientFromString(self._reactor, self._description)
+            self._endpoint = _fromString(self._reactor, self._description)
             return self._endpoint
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:

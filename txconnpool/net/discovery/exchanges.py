@@ -28,7 +28,7 @@ def overUDP(reactor: Any, server: tuple[str, int], request: bytes, decode: Decod
     """
     Send a datagram, and wait for the reply.
 
-    A L{socket<socket.socket>} and not C{reactor.listenUDP}, which writes two log lines for each port and closes it only
+    A C{socket.socket} and not C{reactor.listenUDP}, which writes two log lines for each port and closes it only
     in the next reactor turn. The kernel chooses a random port, accepts only what comes from the server, and reports a
     server that does not listen.
 
