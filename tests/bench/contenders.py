@@ -33,12 +33,12 @@ class Contender:
     """
     A server to measure.
 
-    @ivar make: creates the server, not yet started, for a memcached at the given address.
+    @ivar make: creates the server, not yet started, for the memcacheds at the given addresses.
     @ivar about: its configuration, for reports.
     """
 
     name: str
-    make: Callable[[Address], Server]
+    make: Callable[[Sequence[Address]], Server]
     about: str
 
 
@@ -50,7 +50,12 @@ def nutcracker(connections: int) -> Contender:
     """
     return Contender(
         "nutcracker" if connections == 1 else f"nutcracker-{connections}",
-        lambda upstream: Nutcracker(upstream=[upstream], connections=connections, timeout=TIMEOUT),
+        lambda upstream: Nutcracker(
+            upstream=upstream,
+            connections=connections,
+            timeout=TIMEOUT,
+            settings=["hash: fnv1a_64", "distribution: ketama"],
+        ),
         f"twemproxy, server_connections: {connections}, timeout: {TIMEOUT * 1000}",
     )
 
@@ -72,7 +77,13 @@ def proxy(
     return Contender(
         name,
         lambda upstream: Proxy(
-            *PROXY_OPTIONS, *options, upstream=[upstream], general=general, source=source, python=python
+            *PROXY_OPTIONS,
+            *(("--distribution", "twemproxy") if len(upstream) > 1 else ()),
+            *options,
+            upstream=upstream,
+            general=general,
+            source=source,
+            python=python,
         ),
         shlex.join(["twistd", "connpool", *PROXY_OPTIONS, *options]),
     )

@@ -195,17 +195,19 @@ class Arena:
                         del parties[name]
         return result
 
-    def upstream(self, stack: ExitStack, workload: Workload) -> Memcached:
+    def upstream(self, stack: ExitStack, workload: Workload) -> list[Memcached]:
         """
-        Start the memcached that all contenders share, and store all values of the workload in it.
+        Start the memcacheds that all contenders share, and store all values of the workload in each.
         """
         _, others = processors(self.pin)
         with pinned(others):
-            server = stack.enter_context(storage(threads=len(others)))
-        fill(server.address, workload)
-        return server
+            threads = len(others) if workload.servers == 1 else 1
+            servers = [stack.enter_context(storage(threads)) for _ in range(workload.servers)]
+        for server in servers:
+            fill(server.address, workload)
+        return servers
 
-    def admit(self, stack: ExitStack, contender: Contender, workload: Workload, upstream: Server) -> Party:
+    def admit(self, stack: ExitStack, contender: Contender, workload: Workload, upstream: Sequence[Server]) -> Party:
         """
         Start a contender and its load generators.
 
@@ -213,7 +215,7 @@ class Arena:
         """
         own, others = processors(self.pin)
         with pinned(own):
-            server = stack.enter_context(contender.make(upstream.address))
+            server = stack.enter_context(contender.make([each.address for each in upstream]))
         if contender.name == "direct":
             fill(server.address, workload)
         count = min(self.generators, workload.clients)

@@ -65,9 +65,9 @@ def footprint(arena: Arena, contender: Contender, numbers: Sequence[int], second
     own, _ = processors(arena.pin)
     sizes = {}
     with ExitStack() as stack:
-        upstream = arena.upstream(stack, WORKLOAD)
+        (upstream,) = arena.upstream(stack, WORKLOAD)
         with pinned(own):
-            server = stack.enter_context(contender.make(upstream.address))
+            server = stack.enter_context(contender.make([upstream.address]))
         if contender.name == "direct":
             fill(server.address, WORKLOAD)
         # The first sessions cause allocations that happen only once. Those are not part of the cost of a session.
@@ -95,10 +95,10 @@ def connectionSize(arena: Arena, options: Sequence[str], python: str) -> float:
     sizes = []
     for number in (1, CONNECTIONS + 1):
         with ExitStack() as stack:
-            upstream = arena.upstream(stack, WORKLOAD)
+            (upstream,) = arena.upstream(stack, WORKLOAD)
             others = int(upstream.stats()["curr_connections"])
             pool = ["--min-pool-size", str(number), "--pool-size", str(number)]
-            server = stack.enter_context(proxy(options=[*options, *pool], python=python).make(upstream.address))
+            server = stack.enter_context(proxy(options=[*options, *pool], python=python).make([upstream.address]))
             until(lambda: int(upstream.stats()["curr_connections"]) >= others + number, 30.0, "all connections")  # noqa: B023
             sizes.append(_settled(server))
     return (sizes[1] - sizes[0]) / CONNECTIONS

@@ -81,8 +81,9 @@ def sampled(
     @return: microseconds of processor time per request, and the samples.
     """
 
-    def make(upstream: Address) -> SampledProxy:
-        return SampledProxy(*PROXY_OPTIONS, *options, upstream=[upstream], source=source, python=python)
+    def make(upstream: Sequence[Address]) -> SampledProxy:
+        several = ("--distribution", "twemproxy") if len(upstream) > 1 else ()
+        return SampledProxy(*PROXY_OPTIONS, *several, *options, upstream=upstream, source=source, python=python)
 
     with ExitStack() as stack:
         upstream = arena.upstream(stack, workload)

@@ -359,7 +359,7 @@ class CommandTests(SynchronousTestCase):
         """
         one = contenders.variant(f"deep={SOURCE} --pipeline-depth 512")
         self.assertEqual(one.name, "deep")
-        server = one.make("/upstream")
+        server = one.make(["/upstream"])
         self.assertEqual(server.options[-2:], ("--pipeline-depth", "512"))
         for text in ("deep", "=x", "deep=", f"deep={SOURCE}/tests"):
             self.assertRaises(ValueError, contenders.variant, text)

@@ -38,6 +38,7 @@ class Workload:
     @ivar keys: the number of keys in each C{get}.
     @ivar size: the size of each value, in bytes.
     @ivar reads: the share of C{get} among the requests; all others are C{set}.
+    @ivar servers: the number of memcacheds, among which the keys are distributed.
     @ivar seed: the seed for the random order of keys and commands.
     """
 
@@ -49,6 +50,7 @@ class Workload:
     size: int = 100
     reads: float = 0.9
     seed: int = 1
+    servers: int = 1
 
     @property
     def items(self) -> int:
@@ -130,6 +132,11 @@ TABLE: dict[Workload, Aim] = {
     Workload("multiget", "50 clients, 20-key gets", keys=20): Aim("cpu", 1.3, 1.0),
     Workload("large", "50 clients, 10 kB values", size=10_000): Aim("cpu", 1.3, 1.0),
     Workload("single", "1 client", clients=1): Aim("p50", 1.3, 1.0),
+    Workload("s5", "5 servers, 50 clients", servers=5): Aim("cpu", 1.15, 1.0),
+    Workload("s5-pipeline", "5 servers, 16-deep pipelines", servers=5, depth=16): Aim("cpu", 0.7, 0.6),
+    Workload("s5-multiget", "5 servers, 20-key gets", servers=5, keys=20): Aim("cpu", 0.9, 0.8),
+    Workload("s5-multiget100", "5 servers, 100-key gets", servers=5, keys=100): Aim("cpu", 0.9, 0.8),
+    Workload("s100", "100 servers, 50 clients", servers=100): Aim("cpu", 1.15, 1.0),
 }
 
 #: The series of C{python -m tests.bench scaling}, by name: the unit, and the workloads by value. Each series changes
