@@ -161,6 +161,13 @@ class IRouter(Interface):
         @raise PoolError: there is none at the moment.
         """
 
+    def divide(keys: list[bytes]) -> list[Any]:
+        """
+        Divide keys among the pools.
+
+        @return: the pools, each in a tuple with its keys in order; C{None} with the keys that have no pool.
+        """
+
     def anyOf() -> Any:
         """
         @return: a pool for a request without a key.

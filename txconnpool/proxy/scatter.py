@@ -12,10 +12,11 @@ from typing import Any
 
 from zope.interface import implementer
 
-from txconnpool.errors import PoolError
+from txconnpool.errors import PoolError, ServerUnavailable
 from txconnpool.interfaces import IReplySink
 from txconnpool.pool.connection import isRetryable
 from txconnpool.proxy.replies import Entry
+from txconnpool.routing.shards import NO_SERVER
 
 
 @implementer(IReplySink)
@@ -23,47 +24,50 @@ class Part:
     """
     A request for those of the keys that one server has, and its reply.
 
-    @ivar key: the first of the keys, by which the server is chosen.
+    @ivar pool: the pool of the server.
     @ivar request: the request.
+    @ivar retried: whether it is sent for the second time.
     """
 
-    __slots__ = ("_pieces", "_whole", "key", "keys", "request", "retried")
+    __slots__ = ("_pieces", "_whole", "keys", "pool", "request", "retried")
 
-    def __init__(self, whole: ScatteredReply, keys: list[bytes], request: bytes) -> None:
+    def __init__(self, whole: ScatteredReply, pool: Any, keys: list[bytes], request: bytes) -> None:
         self._whole = whole
+        self.pool = pool
         self.keys = keys
-        self.key = keys[0]
         self.request = request
         self.retried = False
-        self._pieces: list[bytes] = []
+        self._pieces: list[bytes] | None = None
 
     def replied(self, data: bytes, done: int) -> None:
         """
         Take bytes of the reply.
         """
         session = self._whole.session
-        session.batch += len(data)
         if not done:
+            if self._pieces is None:
+                self._pieces = []
             self._pieces.append(data)
             session.hold(len(data))
             return
-        if self._pieces:
-            session.release(sum(map(len, self._pieces)))
+        if self._pieces is not None:
+            self._release()
             data = b"".join([*self._pieces, data])
-            self._pieces = []
-        self._whole.answered(self, data)
-        session.answered(1)
+        session.partAnswered(self._whole.answered(self, data))
 
     def requestsLost(self, requests: list[Any], begun: bool, error: PoolError) -> None:
         """
         The connection was lost.
         """
-        session = self._whole.session
-        if self._pieces:
-            session.release(sum(map(len, self._pieces)))
-            self._pieces = []
+        if self._pieces is not None:
+            self._release()
+            self._pieces = None
         self._whole.lost(self, error)
-        session.answered(1)
+        self._whole.session.answered(1)
+
+    def _release(self) -> None:
+        assert self._pieces is not None
+        self._whole.session.release(sum(map(len, self._pieces)))
 
 
 class ScatteredReply(Entry):
@@ -73,25 +77,29 @@ class ScatteredReply(Entry):
 
     A request for very many keys comes as several, of which one is sent after another, see
     L{SplitReply<txconnpool.proxy.compound.SplitReply>}.
+
+    @ivar command: the command of all requests.
+    @ivar parts: the parts that are to be sent.
     """
 
-    __slots__ = ("_begun", "_command", "_failed", "_found", "_inFlight", "_keys", "_merged", "_parts", "_requests")
+    __slots__ = (
+        "_begun", "_failed", "_found", "_inFlight", "_keys", "_merged", "_requests", "command", "parts",
+    )  # fmt: skip
 
     def __init__(self, session: Any, command: Any, requests: Iterable[bytes], merged: bool = False) -> None:
         """
-        @param command: the command of all requests.
         @param requests: the requests.
         @param merged: whether the only request was merged from several requests for one key each.
         """
         super().__init__(session, 1)
-        self._command = command
+        self.command = command
         self._requests = deque(requests)
         self._merged = merged
         self._begun = False  # whether a part of the reply was passed on
         self._keys: list[bytes] = []  # of the first request
         self._found: dict[bytes, bytes] = {}  # what the servers have for these keys
-        self._failed: dict[bytes, bytes] = {}  # the error for each key whose server has failed
-        self._parts: deque[Part] = deque()  # those to be sent
+        self._failed: dict[bytes, bytes] | None = None  # the error for each key whose server has failed
+        self.parts: deque[Part] = deque()
         self._inFlight = 0
         self._divide()
         self._finish()
@@ -101,22 +109,15 @@ class ScatteredReply(Entry):
         Divide the first request among the servers.
         """
         request = self._requests[0]
-        command, choose = self._command, self.session.factory.router.choose
-        self._found, self._failed = {}, {}
-        self._keys = keys = command.keys(request)
-        shares: dict[Any, list[bytes]] = {}
-        for key in keys:
-            try:
-                pool = choose(key)
-            except PoolError as error:
-                self._fail([key], error)
-                continue
-            if pool in shares:
-                shares[pool].append(key)
+        subset, parts = self.command.subset, self.parts
+        self._found = {}
+        self._failed = None
+        self._keys = keys = self.command.keys(request)
+        for pool, share in self.session.factory.router.divide(keys):
+            if pool is None:
+                self._fail(share, ServerUnavailable(NO_SERVER))
             else:
-                shares[pool] = [key]
-        for share in shares.values():
-            self._parts.append(Part(self, share, command.subset(request, share)))
+                parts.append(Part(self, pool, share, subset(request, share)))
 
     # -- Sending
 
@@ -125,14 +126,14 @@ class ScatteredReply(Entry):
         """
         Whether parts are left to be sent, so that later requests wait.
         """
-        return bool(self._parts or len(self._requests) > 1)
+        return bool(self.parts or len(self._requests) > 1)
 
     @property
     def ready(self) -> bool:
         """
         Whether the next part may be sent now.
         """
-        return bool(self._parts) and not (self._begun and self.session.isCrowded(self.first))
+        return bool(self.parts) and not (self._begun and self.session.isCrowded(self.first))
 
     @property
     def size(self) -> int:
@@ -146,43 +147,34 @@ class ScatteredReply(Entry):
         """
         The request to send next.
         """
-        return self._parts[0].request if self._parts else self._requests[0]
+        return self.parts[0].request if self.parts else self._requests[0]
 
-    @property
-    def key(self) -> bytes | None:
+    def sent(self) -> None:
         """
-        A key of the server that gets the next part.
+        The next part was sent.
         """
-        return self._parts[0].keys[0]
-
-    @property
-    def sink(self) -> Part:
-        """
-        The sink of the next part.
-        """
-        return self._parts[0]
-
-    def next(self, room: int) -> tuple[Any, int, bytes]:
-        """
-        @return: the command, the number of replies, and the bytes of the next part.
-        """
-        part = self._parts.popleft()
+        part = self.parts.popleft()
+        self._inFlight += 1
         if part.retried:
             self.session.retried(1)
-        self._inFlight += 1
-        return self._command, 1, part.request
 
     # -- Replies
 
-    def answered(self, part: Part, reply: bytes) -> None:
+    def answered(self, part: Part, reply: bytes) -> bool:
         """
         A part has its whole reply.
+
+        @return: whether this completes a request.
         """
         self._inFlight -= 1
-        if self._requests:
-            if not self._command.collect(reply, self._found):
-                self._failed.update(dict.fromkeys(part.keys, reply))
-            self._finish()
+        if not self._requests:
+            return True
+        if not self.command.collect(part.request, reply, self._found):
+            self._failed = {**(self._failed or {}), **dict.fromkeys(part.keys, reply)}
+        if self._inFlight or self.parts:
+            return False
+        self._finish()
+        return True
 
     def lost(self, part: Part, error: PoolError) -> None:
         """
@@ -191,9 +183,9 @@ class ScatteredReply(Entry):
         self._inFlight -= 1
         if not self._requests:
             return
-        if isRetryable(self._command, error) and not part.retried:
+        if isRetryable(self.command, error) and not part.retried:
             part.retried = True
-            self._parts.append(part)
+            self.parts.append(part)
             self.session.collect()
         else:
             self._fail(part.keys, error)
@@ -203,22 +195,24 @@ class ScatteredReply(Entry):
         """
         The next part cannot be sent: fail its keys.
         """
-        self._fail(self._parts.popleft().keys, error)
-        self._finish()
+        if self.parts:
+            self._fail(self.parts.popleft().keys, error)
+            self._finish()
 
     def _fail(self, keys: list[bytes], error: PoolError) -> None:
-        refusal = self.session.refusal
+        refusal, failed = self.session.refusal, self._failed or {}
         if self._merged:
-            self._failed.update((key, refusal(self._command, 1, error)) for key in keys)
+            failed.update((key, refusal(self.command, 1, error)) for key in keys)
         else:
-            self._failed.update(dict.fromkeys(keys, refusal(self._command, 1, error)))
+            failed.update(dict.fromkeys(keys, refusal(self.command, 1, error)))
+        self._failed = failed
 
     def _finish(self) -> None:
         """
         Write the reply when all parts have theirs, and go on with the next request.
         """
-        while self._requests and not (self._inFlight or self._parts):
-            if self._failed and not self._merged and self.session.factory.countPartial(self._command):
+        while self._requests and not (self._inFlight or self.parts):
+            if self._failed and not self._merged and self.session.factory.countPartial(self.command):
                 self._end(next(iter(self._failed.values())))
                 return
             self._requests.popleft()
@@ -232,14 +226,15 @@ class ScatteredReply(Entry):
         """
         Write the replies for the keys of the request that is complete.
         """
-        gather, failed, found = self._command.gather, self._failed, self._found
+        gather, failed, found = self.command.gather, self._failed, self._found
         if failed and self._merged:
             reply = b"".join(failed.get(key) or gather([key], found, True) for key in self._keys)
         else:
             reply = gather(self._keys, found, self._merged)
             if self._requests:
-                reply = self._command.withoutEnd(reply)
+                reply = self.command.withoutEnd(reply)
         self._begun = self._begun or bool(reply)
+        self.session.batch += len(reply)
         self.take(reply)
 
     def _end(self, reply: bytes) -> None:
@@ -259,5 +254,5 @@ class ScatteredReply(Entry):
         """
         super().discard()
         self._requests.clear()
-        self._parts.clear()
+        self.parts.clear()
         self.left = 0

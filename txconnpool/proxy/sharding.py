@@ -184,31 +184,75 @@ class ShardedSession(Session):
         """
         Send the requests of queue entries that come before the bytes that were kept, as far as possible now.
         """
-        router = self.factory.router
         while self._unsent:
             entry = self._unsent[0]
-            while entry.unsent:
+            if entry.unsent:
                 if not entry.ready:
                     return
-                try:
-                    key = entry.command.key(entry.request, 0) if isinstance(entry, QueuedRequest) else entry.key
-                    self._select(router.anyOf() if key is None else router.choose(key))
-                    room = self._take()
-                except PoolError as error:
-                    entry.refuse(error)
-                    self.advance()
-                    continue
-                if room <= 0:
+                sent = self._sendParts(entry) if isinstance(entry, ScatteredReply) else self._sendQueued(entry)
+                if not sent:
                     return
-                sink = entry if isinstance(entry, QueuedRequest) else entry.sink
-                command, count, request = entry.next(room)
-                self._inFlight += count
-                self._connection.send(sink, command, count, request)
-            if self._unsent and self._unsent[0] is entry:
+            if not entry.unsent and self._unsent and self._unsent[0] is entry:
                 self._unsent.popleft()
         self._unsent = NOTHING
         if self.kept and self._size <= self._limits.backlog:
             self.factory.buffered.free(self)
+
+    def _sendParts(self, entry: ScatteredReply) -> bool:
+        """
+        Send the parts of a request for several servers.
+
+        @return: whether all of them were sent.
+        """
+        parts, command = entry.parts, entry.command
+        while parts:
+            part = parts[0]
+            self._select(part.pool)
+            try:
+                room = self._take()
+            except PoolError as error:
+                entry.refuse(error)
+                self.advance()
+                continue
+            if room <= 0:
+                return False
+            entry.sent()
+            self._inFlight += 1
+            self._connection.send(part, command, 1, part.request)
+        return True
+
+    def _sendQueued(self, entry: QueuedRequest) -> bool:
+        """
+        Send the request of a queue entry.
+
+        @return: whether it was sent, or refused.
+        """
+        router = self.factory.router
+        try:
+            key = entry.command.key(entry.request, 0)
+            self._select(router.anyOf() if key is None else router.choose(key))
+            room = self._take()
+        except PoolError as error:
+            entry.refuse(error)
+            self.advance()
+            return True
+        if room <= 0:
+            return False
+        command, count, request = entry.next(room)
+        self._inFlight += count
+        self._connection.send(entry, command, count, request)
+        return True
+
+    def partAnswered(self, finished: bool) -> None:
+        """
+        Called when a part of a request for several servers has its reply.
+
+        @param finished: whether this completes a request.
+        """
+        if finished or self._unsent or self._size or self._ending:
+            self.answered(1)
+        else:
+            self._inFlight -= 1
 
     # -- Waiting
 

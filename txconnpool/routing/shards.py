@@ -24,6 +24,9 @@ from txconnpool.routing.distribution import Distribution, KeyMap, ServerSpec, mo
 
 _log = Logger("txconnpool.routing")
 
+#: The error for a key that has no server.
+NO_SERVER = "upstream unavailable: all servers that may have the key are down"
+
 #: The number of maps that are kept for sets of servers that were down.
 MAPS = 16
 
@@ -138,8 +141,25 @@ class ShardedPool:
         """
         index = self._cached[key]
         if index < 0:
-            raise ServerUnavailable("upstream unavailable: all servers that may have the key are down")
+            raise ServerUnavailable(NO_SERVER)
         return self.pools[index]
+
+    def divide(self, keys: Sequence[bytes]) -> list[tuple[Any, list[bytes]]]:
+        """
+        Divide keys among the pools.
+
+        @return: the pools, each with its keys in order; C{None} with the keys that have no pool at the moment.
+        """
+        cached = self._cached
+        shares: dict[int, list[bytes]] = {}
+        for key in keys:
+            index = cached[key]
+            if index in shares:
+                shares[index].append(key)
+            else:
+                shares[index] = [key]
+        pools = self.pools
+        return [(None if index < 0 else pools[index], share) for index, share in shares.items()]
 
     def anyOf(self) -> Any:
         """

@@ -35,6 +35,12 @@ class SinglePool:
         """
         return self.pools[0]
 
+    def divide(self, keys: list[bytes]) -> list[tuple[Any, list[bytes]]]:
+        """
+        @return: the pool with all keys.
+        """
+        return [(self.pools[0], keys)]
+
     def anyOf(self) -> Any:
         """
         @return: the pool.

@@ -129,14 +129,16 @@ class Command:
         """
         @param keys: some of the keys of the request.
 
-        @return: the same request for these keys only.
+        @return: the same request for these keys only. It may be an object of a subclass with more attributes.
         """
         raise NotImplementedError(f"{self.name} is never divided")
 
-    def collect(self, reply: bytes, found: dict[bytes, bytes]) -> bool:
+    def collect(self, request: bytes, reply: bytes, found: dict[bytes, bytes]) -> bool:
         """
-        Collect what a complete reply to L{subset} has.
+        Collect what a complete reply to the result of L{subset} has.
 
+        @param request: the result of L{subset}.
+        @param reply: the reply, as it was passed on by the L{IReplyReader}.
         @param found: gets the part of the reply for each key that has one.
 
         @return: whether it was such a reply; C{False} for an error.

@@ -11,6 +11,8 @@ import binascii
 import re
 from typing import Final
 
+from txconnpool.wire import ReplyCounters
+
 _KEYED: Final = re.compile(
     rb" *(?:(m[gsdae])|gats? +[^ \r\n]+|(?:gets?|set|add|replace|append|prepend|cas|incr|decr|delete|touch))"
     rb" +([^ \r\n]+)"
@@ -21,8 +23,9 @@ _BASE64: Final = re.compile(rb"[^\n]* b(?=[ \r\n])").match
 
 _BEFORE_KEYS: Final = re.compile(rb" *(?:gets?|gats? +[^ ]+) +").match
 
-_VALUE: Final = re.compile(rb"VALUE ([^ ]+) [0-9]+ ([0-9]+)[^\n]*\n").match
-
+_LINE: Final = rb"VALUE ([^ \r\n]+) [0-9]+ ([0-9]{1,9})(?: [0-9]+)?\r\n"
+_FIRST: Final = re.compile(_LINE).match
+_NEXT: Final = re.compile(rb"\r\n" + _LINE).match
 _END: Final = b"END\r\n"
 
 
@@ -43,28 +46,95 @@ def keyOf(data: bytes, pos: int) -> bytes | None:
     return key
 
 
-def retrieval(request: bytes, keys: list[bytes]) -> bytes:
+class GatheringRequest(bytes):
     """
-    @param request: a C{get}, C{gets}, C{gat} or C{gats}.
-
-    @return: the same request for other keys.
+    A retrieval of several keys. The values that a server sends are put in the order of other keys later, so they are
+    found one by one when the reply is read. If the reply comes in several pieces, they are found when it is complete.
     """
-    match = _BEFORE_KEYS(request)
-    assert match is not None
-    return b"%b%b\r\n" % (match[0], b" ".join(keys))
 
+    _keys: list[bytes]
+    _found: dict[bytes, bytes] | None
 
-def collect(reply: bytes, found: dict[bytes, bytes]) -> bool:
-    """
-    Collect the values of a complete reply to a retrieval, each with the line before it.
+    @classmethod
+    def of(cls, request: bytes, keys: list[bytes]) -> GatheringRequest:
+        """
+        @param request: a C{get}, C{gets}, C{gat} or C{gats}.
 
-    @param found: gets them by key.
+        @return: the same request for other keys.
+        """
+        match = _BEFORE_KEYS(request)
+        assert match is not None
+        made = cls(b"%b%b\r\n" % (match[0], b" ".join(keys)))
+        made._keys = keys
+        made._found = None
+        return made
 
-    @return: C{False} if the reply is an error.
-    """
-    pos = 0
-    while match := _VALUE(reply, pos):
-        end = match.end() + int(match[2]) + 2
-        found[match[1]] = reply[pos:end]
-        pos = end
-    return reply[pos:] == _END
+    def gather(self, data: bytes, pos: int, counters: ReplyCounters) -> int:
+        """
+        Find the values of a complete reply, and count them.
+
+        @return: the end of the reply; 0 if it is incomplete, or not one that is expected.
+        """
+        found: dict[bytes, bytes] = {}
+        keys = self._keys
+        size, wanted, match = len(data), len(keys), _FIRST(data, pos)
+        at = 0
+        while match is not None:
+            key, length = match.group(1, 2)
+            body = int(length)
+            start, end = pos, match.end() + body
+            if end >= size:
+                return 0
+            if at < wanted and key == keys[at]:
+                at += 1
+            elif key in keys:
+                at = keys.index(key) + 1
+            else:
+                return 0
+            found[key] = data[start : end + 2]
+            pos = end
+            # The lines of consecutive values often differ only in the key. Comparing bytes costs less than parsing.
+            words = data[match.end(1) : match.end()]
+            while at < wanted:
+                line = b"\r\nVALUE " + keys[at] + words
+                if not data.startswith(line, pos):
+                    break
+                end = pos + len(line) + body
+                found[keys[at]] = data[pos + 2 : end + 2]
+                pos = end
+                at += 1
+            match = _NEXT(data, pos)
+            if match is not None:
+                pos += 2
+        if found:
+            if data[pos : pos + 2] != b"\r\n":
+                return 0
+            pos += 2
+        if data[pos : pos + 5] != _END:
+            return 0
+        self._found = found
+        count = len(found)
+        counters.moreKeys += wanted - 1
+        counters.moreMissed += wanted - (count or 1)
+        counters.missed += not count
+        return pos + 5
+
+    def collect(self, reply: bytes, found: dict[bytes, bytes]) -> bool:
+        """
+        Collect the values of a complete reply, each with the line before it.
+
+        @param reply: the reply, unless L{gather} has found its end.
+        @param found: gets the values by key.
+
+        @return: C{False} if the reply is an error.
+        """
+        if self._found is not None:
+            found.update(self._found)
+            self._found = None
+            return True
+        pos = 0
+        while match := _FIRST(reply, pos):
+            end = match.end() + int(match[2]) + 2
+            found[match[1]] = reply[pos:end]
+            pos = end
+        return reply[pos:] == _END

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol, TypeAlias
 
 from txconnpool.errors import WireError
 from txconnpool.wire import Command
-from txconnpool.wire.memcache.keys import collect, keyOf, retrieval
+from txconnpool.wire.memcache.keys import GatheringRequest, keyOf
 
 #: The method C{match} of a compiled regular expression, called with bytes and a position.
 Matcher: TypeAlias = Callable[[bytes, int], Match[bytes] | None]
@@ -182,19 +182,22 @@ class MemcacheCommand(Command):
         @return: the keys of a retrieval.
         """
         assert self.keysOf is not None
-        return [key for key in reversed(self.keysOf(request)) if key]
+        keys = self.keysOf(request)
+        keys.reverse()
+        return [key for key in keys if key] if b"" in keys else keys
 
     def subset(self, request: bytes, keys: list[bytes]) -> bytes:
         """
         @return: a retrieval of these keys.
         """
-        return retrieval(request, keys)
+        return GatheringRequest.of(request, keys)
 
-    def collect(self, reply: bytes, found: dict[bytes, bytes]) -> bool:
+    def collect(self, request: bytes, reply: bytes, found: dict[bytes, bytes]) -> bool:
         """
         Collect the values of a reply.
         """
-        return collect(reply, found)
+        assert isinstance(request, GatheringRequest)
+        return request.collect(reply, found)
 
     def gather(self, keys: list[bytes], found: dict[bytes, bytes], merged: bool) -> bytes:
         """

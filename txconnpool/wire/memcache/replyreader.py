@@ -11,6 +11,7 @@ from typing import Any
 
 from txconnpool.errors import WireError
 from txconnpool.wire import ReplyCounters
+from txconnpool.wire.memcache.keys import GatheringRequest
 from txconnpool.wire.memcache.matching import REPLY_LINE_MAX, MemcacheCommand, matchReplies
 from txconnpool.wire.memcache.reordering import HeldReplies
 from txconnpool.wire.memcache.runs import matchRun
@@ -68,6 +69,8 @@ class ReplyReader:
         """
         before = self.left
         if not before:
+            if type(request) is GatheringRequest and (end := request.gather(data, pos, counters)):
+                return end, 1, b""
             before = count
             keysOf = command.keysOf
             self._asked = keysOf(request) if request and keysOf is not None else None
