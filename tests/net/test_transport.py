@@ -23,13 +23,36 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.pollreactor import PollReactor
 from twisted.internet.selectreactor import SelectReactor
+from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from tests.bugs import covers
 from tests.net.sockets import BIG, FailingHalf, Greeter, HalfCloser, Made, Puller, Recorder, Refuser, Sockets
 from tests.pipes import Pusher
-from txconnpool.net.transport import HIGH_WATER, DirectTransport
+from txconnpool.net.transport import HIGH_WATER, DirectTransport, networkOf
 from txconnpool.net.turn import Turn
+
+
+class NetworkTests(SynchronousTestCase):
+    """
+    Tests for L{networkOf}.
+    """
+
+    def test_network(self) -> None:
+        """
+        An IPv6 address is known by its first half, others as a whole.
+        """
+        for host, expected in (
+            ("2001:db8::1", "2001:0db8:0000:0000"),
+            ("2001:db8::2:0:0:1", "2001:0db8:0000:0000"),
+            ("::ffff:10.0.0.1", "10.0.0.1"),
+            ("fe80::1%eth0", "fe80:0000:0000:0000"),
+            ("10.0.0.1", "10.0.0.1"),
+            ("a name", "a name"),
+            ("a:name", "a:name"),
+            (None, None),
+        ):
+            self.assertEqual(networkOf(host), expected)
 
 
 class TransportTests:

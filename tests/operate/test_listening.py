@@ -5,10 +5,7 @@ Tests for L{txconnpool.operate.listening}.
 
 from __future__ import annotations
 
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from txconnpool.operate.listening import (
@@ -16,33 +13,14 @@ from txconnpool.operate.listening import (
     OperatorConnection,
     OperatorFactory,
     Tally,
-    networkOf,
     oldestOfBusiest,
 )
 
 
-class NetworkTests(SynchronousTestCase):
+class OldestOfBusiestTests(SynchronousTestCase):
     """
-    Tests for L{networkOf} and L{oldestOfBusiest}.
+    Tests for L{oldestOfBusiest}.
     """
-
-    def network(self, peer: IAddress) -> str:
-        return networkOf(StringTransport(peerAddress=peer))
-
-    def test_network(self) -> None:
-        """
-        An IPv6 address is known by its first half, others as a whole.
-        """
-        for host, expected in (
-            ("2001:db8::1", "2001:0db8:0000:0000"),
-            ("2001:db8::2:0:0:1", "2001:0db8:0000:0000"),
-            ("::ffff:10.0.0.1", "10.0.0.1"),
-            ("fe80::1%eth0", "fe80:0000:0000:0000"),
-            ("a name", "a name"),
-        ):
-            self.assertEqual(self.network(IPv6Address("TCP", host, 1)), expected)
-        self.assertEqual(self.network(IPv4Address("TCP", "10.0.0.1", 1)), "10.0.0.1")
-        self.assertEqual(self.network(UNIXAddress(b"/x")), "")
 
     def test_oldestOfBusiest(self) -> None:
         """

@@ -206,6 +206,19 @@ class AddressTests(AdmissionTestCase):
             self.assertTrue(self.client(stage).connected)
         self.assertEqual(stage.sessions.hosts, {"192.0.2.1": 2, "192.0.2.2": 1})
 
+    def test_network(self) -> None:
+        """
+        The clients of one IPv6 network, whose addresses one host can use, are counted together. So are their failures.
+        """
+        stage = self.begin(maxPerAddress=2)
+        self.fail(stage, FREE, "2001:db8::1")
+        client, _ = self.client(stage, "2001:db8::2"), self.client(stage, "2001:db8::3")
+        client.send(RIGHT)
+        self.assertEqual(client.take(), b"")
+        self.assertEqual(self.client(stage, "2001:db8::4").take(), TOO_MANY)
+        self.assertEqual(self.client(stage, "2001:db8:0:1::4").take(), b"")
+        self.assertEqual(stage.sessions.hosts, {"2001:0db8:0000:0000": 2, "2001:0db8:0000:0001": 1})
+
     def test_noAddress(self) -> None:
         """
         Clients without an address are not limited.

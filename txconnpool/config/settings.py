@@ -254,8 +254,8 @@ class PoolSettings:
     maxClientsPerAddress: int = option(
         0,
         Whole(0, 1000000),
-        "the maximum number of clients from one address, in each worker; 0 = no limit; clients of UNIX sockets have "
-        "none",
+        "the maximum number of clients from one address, or one IPv6 network of 64 bits, in each worker; 0 = no limit; "
+        "clients of UNIX sockets have none",
         "Clients",
     )
     statsAddresses: str = option(

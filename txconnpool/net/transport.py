@@ -17,6 +17,7 @@ be taken over (TLS, tests in memory, wrapping protocols, other platforms and rea
 
 from __future__ import annotations
 
+import ipaddress
 import select
 from collections.abc import Iterable
 from errno import EAGAIN, ENOBUFS
@@ -116,6 +117,22 @@ def peerOf(transport: ITransport) -> str:
     if host is None:
         return "unix"
     return f"[{host}]:{peer.port}" if ":" in host else f"{host}:{peer.port}"
+
+
+def networkOf(host: str | None) -> str | None:
+    """
+    @param host: the IP address of a peer; C{None} for a UNIX socket.
+
+    @return: the address by which the peer is counted: of an IPv6 address only the first 64 bits, because one host has
+        all the rest.
+    """
+    if host is None or ":" not in host:
+        return host
+    try:
+        address = ipaddress.IPv6Address(host.partition("%")[0])
+    except ValueError:
+        return host
+    return str(address.ipv4_mapped or address.exploded[:19])
 
 
 def closeAfterFlush(transport: Any) -> None:

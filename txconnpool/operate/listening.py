@@ -6,18 +6,18 @@ Services for operators, which listen on one address, and their connections.
 
 from __future__ import annotations
 
-import ipaddress
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
-from twisted.internet.interfaces import IDelayedCall, IListeningPort, ITransport
+from twisted.internet.interfaces import IDelayedCall, IListeningPort
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from txconnpool.net.listening import raiseIfFailed
+from txconnpool.net.transport import networkOf
 from txconnpool.operate.events import Events
 
 #: Seconds between two lines of the log about one thing that anybody can cause at any rate.
@@ -87,7 +87,7 @@ class OperatorConnection(Protocol):
     """
     A connection to a L{ListeningService}. It has one timer, which ends with it.
 
-    @ivar network: where it comes from, see L{networkOf}.
+    @ivar network: where it comes from, see L{networkOf}; an empty string for a UNIX socket.
     @ivar ended: whether nothing is read or written any more: it is being closed, or is lost.
     @ivar aborted: whether it is closed without waiting for the peer. It is lost in the next turn of the reactor.
     """
@@ -121,7 +121,7 @@ class OperatorConnection(Protocol):
         """
         Count the connection.
         """
-        self.network = networkOf(self.transport)
+        self.network = networkOf(getattr(self.transport.getPeer(), "host", None)) or ""
         self.operatorFactory.connections[self] = None
 
     def abort(self) -> None:
@@ -202,23 +202,6 @@ def oldestOfBusiest(connections: Iterable[Connection]) -> Connection:
     counts = Counter(each.network for each in candidates)
     most = max(counts.values())
     return next(each for each in candidates if counts[each.network] == most)
-
-
-def networkOf(transport: ITransport) -> str:
-    """
-    @return: the address of the peer; of an IPv6 address only the first 64 bits, because one host has all the rest; an
-        empty string for a UNIX socket.
-    """
-    host = getattr(transport.getPeer(), "host", None)
-    if host is None:
-        return ""
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return str(host)
-    if address.version == 4:
-        return str(address)
-    return str(address.ipv4_mapped or address.exploded[:19])
 
 
 class Tally:

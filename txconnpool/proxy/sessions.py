@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 
 from txconnpool.errors import PoolError
 from txconnpool.metrics import ClientCounters
+from txconnpool.net.transport import networkOf
 from txconnpool.pool.slow import SlowLog
 from txconnpool.proxy.admission import Admission, PendingClient
 from txconnpool.proxy.broadcast import askAll, broadcast
@@ -124,7 +125,8 @@ class SessionFactory(Factory):
     @ivar counted: if not C{None}, called whenever the number of sessions may have changed.
     @ivar gate: the logins of the clients.
     @ivar admission: the clients that have no session yet.
-    @ivar hosts: the number of clients from each address, with and without a session.
+    @ivar hosts: the number of clients from each address, with and without a session, see
+        L{networkOf<txconnpool.net.transport.networkOf>}.
     @ivar leaving: the refused clients whose connections are still open, the oldest first.
     """
 
@@ -193,7 +195,7 @@ class SessionFactory(Factory):
             self.refused += 1
             self.admission.evict()
             return None
-        host: str | None = getattr(addr, "host", None)
+        host = networkOf(getattr(addr, "host", None))
         most = self.limits.maxPerAddress
         if self.full or (most > 0 and host is not None and self.hosts.get(host, 0) >= most):
             self.refused += 1
