@@ -29,7 +29,16 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "net": ("errors", "interfaces", "metrics"),
     "pool.decisions": ("errors", "metrics"),
     "pool": ("errors", "interfaces", "metrics", "wire", "net", "pool.decisions"),
-    "config": ("errors", "interfaces", "metrics", "wire", "wire.dialects", "net", "routing.distribution"),
+    "config": (
+        "errors",
+        "interfaces",
+        "metrics",
+        "wire",
+        "wire.dialects",
+        "net",
+        "routing.distribution",
+        "routing.servers",
+    ),
     "proxy": (
         "errors",
         "interfaces",
@@ -44,6 +53,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "routing.hashing": (),
     "routing.distribution": ("routing.hashing",),
+    "routing.servers": ("net", "routing.distribution"),
     "routing": (
         "errors",
         "interfaces",

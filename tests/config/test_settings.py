@@ -12,9 +12,9 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.bugs import covers
-from txconnpool.config.servers import UpstreamServer
 from txconnpool.config.settings import OPTIONS, POOL_OPTIONS, PROCESS_OPTIONS, ConfigError, PoolSettings, Settings
 from txconnpool.routing.distribution import Distribution
+from txconnpool.routing.servers import Server
 
 
 class PoolSettingsTests(SynchronousTestCase):
@@ -129,9 +129,9 @@ class PoolSettingsTests(SynchronousTestCase):
         The lines of upstream are read once.
         """
         settings = PoolSettings(upstream=("tcp:a:1 weight=2", "tls:b:1:trustRoots=/x"))
-        self.assertEqual(settings.servers, (UpstreamServer("tcp:a:1", 2.0), UpstreamServer("tls:b:1:trustRoots=/x")))
+        self.assertEqual(settings.servers, (Server("tcp:a:1", 2.0), Server("tls:b:1:trustRoots=/x")))
         self.assertIs(settings.servers, settings.servers)
-        self.assertEqual(dataclasses.replace(settings, upstream=("tcp:c:1",)).servers, (UpstreamServer("tcp:c:1"),))
+        self.assertEqual(dataclasses.replace(settings, upstream=("tcp:c:1",)).servers, (Server("tcp:c:1"),))
 
     def test_sameServer(self) -> None:
         """

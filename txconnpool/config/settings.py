@@ -20,11 +20,12 @@ from typing import Any
 from txconnpool.config.credentials import Accounts, SecretFile
 from txconnpool.config.kinds import Choice, Endpoint, HostNames, Seconds, Size, Text, Whole, Words
 from txconnpool.config.options import Automatic, Option, option, optionsOf
-from txconnpool.config.servers import ServerLine, UpstreamServer, mistakes, upstreamServer
+from txconnpool.config.servers import ServerLine, mistakes
 from txconnpool.net.endpoints import checkClientFiles
 from txconnpool.net.listening import checkServerFiles
 from txconnpool.net.syntax import checkClient, checkServer
 from txconnpool.routing.distribution import HASH_NAMES, NAMES, Distribution
+from txconnpool.routing.servers import Server, readServer
 from txconnpool.wire.dialects import DIALECTS
 from txconnpool.wire.effects import EFFECTS
 
@@ -321,11 +322,11 @@ class PoolSettings:
             raise ConfigError(faults)
 
     @cached_property
-    def servers(self) -> tuple[UpstreamServer, ...]:
+    def servers(self) -> tuple[Server, ...]:
         """
         The servers, from the lines of C{upstream}.
         """
-        return tuple(map(upstreamServer, self.upstream))
+        return tuple(map(readServer, self.upstream))
 
     @cached_property
     def distributionByKey(self) -> Distribution | None:
