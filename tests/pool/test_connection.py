@@ -21,6 +21,7 @@ from tests.pipes import Pipe
 from txconnpool.errors import ConnectionLostInFlight, PoolError, PoolTimeout
 from txconnpool.interfaces import IMergedReplySink
 from txconnpool.metrics import LATENCY_BOUNDS, Counters, Traffic
+from txconnpool.pool import connection
 from txconnpool.pool.connection import ConnectionFactory
 from txconnpool.pool.decisions.records import Record
 from txconnpool.pool.decisions.servers import Server
@@ -718,6 +719,20 @@ class AskTests(ConnectionTestCase):
         self.pipe.lose()
         self.failureResultOf(asked, ConnectionLostInFlight)
         self.failureResultOf(second, ConnectionLostInFlight)
+
+    def test_endless(self) -> None:
+        """
+        A reply that is very long closes the connection: a server could send statistics without an end.
+        """
+        line = b"STAT a b\r\n"
+        self.patch(connection, "WHOLE_MAX", 10 * len(line))
+        asked = self.connection.ask(replies.STATS, b"stats\r\n")
+        for _ in range(10):
+            self.pipe.send(line)
+        self.assertNoResult(asked)
+        self.pipe.send(line * 2)
+        self.assertClosed()
+        self.failureResultOf(asked, ConnectionLostInFlight)
 
 
 class ReentryTests(ConnectionTestCase):

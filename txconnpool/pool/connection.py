@@ -28,6 +28,9 @@ from txconnpool.pool.slow import Noted, SlowLog
 
 _log = Logger("txconnpool.pool")
 
+#: The maximum length of a reply to a request of L{Connection.ask}, in bytes. Replies to clients are not collected.
+WHOLE_MAX = 1 << 22
+
 #: A request in flight: the sink of its replies, its command, the number of its replies, the time at which it was sent,
 #: and the request itself, if it is kept (see L{txconnpool.wire.Command.keepsRequest}).
 InFlight = tuple[Any, Any, int, float, Any]
@@ -372,12 +375,14 @@ class _Reply:
 
     def __init__(self) -> None:
         self.whole: Deferred[bytes] = Deferred()
-        self._data = b""
+        self._data = bytearray()
 
     def replied(self, data: bytes, done: int) -> None:
         self._data += data
         if done:
-            self.whole.callback(self._data)
+            self.whole.callback(bytes(self._data))
+        elif len(self._data) > WHOLE_MAX:
+            raise WireError(f"expected a reply of up to {WHOLE_MAX} bytes")
 
     def requestsLost(self, requests: list[InFlight], begun: bool, error: PoolError) -> None:
         self.whole.errback(error)
