@@ -113,5 +113,5 @@ class CommandTests(SynchronousTestCase):
         is 1.
         """
         result = self.run_("-n", "connpool", "--upstream", "memory:", "--listen", "unix:/nonexistent/socket")
-        reason = "/nonexistent/socket.lock: No such file or directory"
+        reason = "/nonexistent/socket: No such file or directory"
         self.assertOneLine(result, f"cannot listen on {reason}; choose another endpoint with --listen")

@@ -382,6 +382,7 @@ class EncryptedTests(SynchronousTestCase):
         directory.mkdir()
         pem = directory / "localhost.pem"
         pem.write_bytes(certificate("localhost"))
+        pem.chmod(0o600)
         self.context = ssl.create_default_context(cafile=str(pem))
         self.memcached = Memcached("-t", "1").start()
         self.addCleanup(self.memcached.stop)
