@@ -127,6 +127,12 @@ class Books:
         """
         self.told.append("unhold")
 
+    def suspect(self, record: Record, since: float) -> None:
+        """
+        Record that a reply is late.
+        """
+        self.told.append("suspect")
+
 
 @implementer(IMergedReplySink)
 class Owner:

@@ -413,3 +413,52 @@ class DrainTests(SessionTestCase):
         stage.turns()
         self.successResultOf(done)
         self.assertTrue(busy.aborted and slow.aborted)
+
+
+class FrozenTests(SessionTestCase):
+    """
+    Tests for a server that accepts connections and requests, and replies to nothing.
+    """
+
+    def test_oneTimeout(self) -> None:
+        """
+        A client waits for one request timeout, not for one of each idle connection. After that it waits at most for one
+        new connection, and then no more.
+        """
+        stage = self.stage(maximum=4, minimum=4, requestTimeout=2.0, depth=1)
+        self.assertEqual(len(stage.lines), 4)
+        stage.servers[0].greets = False
+        client = stage.client()
+        waited = []
+        for _ in range(4):
+            start = stage.clock.seconds()
+            client.take()
+            client.send(b"get a\r\n")
+            while not client.received:
+                stage.clock.advance(0.1)
+                stage.turns()
+            waited.append(round(stage.clock.seconds() - start, 1))
+        self.assertLessEqual(waited[0], 2.2)
+        self.assertLessEqual(waited[1], 1.2)
+        self.assertLessEqual(waited[2:], [0.2, 0.2])
+        stage.servers[0].greets = True
+        stage.clock.advance(5)
+        self.assertEqual(stage.ask(client, b"get a\r\n"), get(b"a"))
+
+    def test_alive(self) -> None:
+        """
+        Connections that have received replies meanwhile are used further.
+        """
+        stage = self.stage(maximum=2, minimum=2, requestTimeout=2.0, depth=1)
+        stuck, other = stage.client(), stage.client()
+        stuck.send(b"get a\r\n")
+        stage.turns()
+        first = next(line for line in stage.lines if line.unread or line.received)
+        second = next(line for line in stage.lines if line is not first)
+        stage.clock.advance(1)
+        other.send(b"get b\r\n")
+        stage.turns()
+        second.deliver()
+        stage.clock.advance(1.1)
+        stage.turns()
+        self.assertEqual((first.connected, second.connected), (False, True))

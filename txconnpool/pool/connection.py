@@ -268,7 +268,7 @@ class Connection(Protocol):
             self._watch(left)
             return
         server = self.record.server.name
-        self.factory.timedOut(self)
+        self.factory.timedOut(self, self._inFlight[0][3])
         if timeout > self._slow:
             sink, _, count, since, request = self._inFlight[0]
             self._unusual(sink, count, since, request, self._seconds() - since)
@@ -415,12 +415,16 @@ class ConnectionFactory(Factory):
         """
         return Connection(self)
 
-    def timedOut(self, connection: Connection) -> None:
+    def timedOut(self, connection: Connection, since: float) -> None:
         """
-        Count a connection that is closed because a reply was late.
+        Count a connection that is closed because a reply was late. The pool does not use other connections to this
+        server that have received nothing meanwhile.
+
+        @param since: the time at which the request was sent.
         """
         self.connectionPool.counters.requestTimeouts += 1
         connection.record.server.traffic.timeouts += 1
+        self.connectionPool.suspect(connection.record, since)
 
     def violated(self, connection: Connection) -> None:
         """

@@ -210,6 +210,18 @@ class PoolEngine(Executor):
         self.state.connections.unhold(record, now)
         self._settle((), now)
 
+    def suspect(self, record: Record, since: float) -> None:
+        """
+        A server has not replied on a connection: close its other connections that carry nothing and have received
+        nothing meanwhile. A server that is frozen accepts connections and requests; without this, a request would be
+        lost for each of them. New connections are used only after their handshake.
+
+        @param record: the connection on which a reply is late.
+        @param since: the time at which the request was sent.
+        """
+        now = self._seconds()
+        self._do(self.state.suspect(record, since, now), now)
+
     # -- Life cycle
 
     def start(self) -> None:

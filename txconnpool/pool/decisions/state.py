@@ -268,6 +268,20 @@ class PoolState:
         self.health.failed(server, failures, cause, reason, now)
         return self.refuseIfDown() + self.grow(now)
 
+    def suspect(self, record: Record, since: float, now: float) -> list[Action]:
+        """
+        The server of C{record} has not replied to a request that was sent at C{since}: retire its other connections
+        that are not known to have been alive later, and carry nothing.
+        """
+        connections = self.connections
+        silent = [
+            each
+            for each in connections.all
+            if each.server is record.server and each is not record and each.connection is not None
+            and not each.load and max(each.seenAt, each.born) <= since
+        ]  # fmt: skip
+        return connections.retire(silent, "the server does not answer") + self.grow(now)
+
     def doubt(self, now: float) -> None:
         """
         Set connections aside that have been idle for so long that they must be checked before they are picked.
