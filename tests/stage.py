@@ -201,6 +201,16 @@ class ShardedStage(Stage):
         self.pool = ShardedPool("pool", self.clock, newPool, shards, ByNumber(), limits, self._ejection)
         return self.pool
 
+    def remove(self, number: int) -> None:
+        """
+        Remove a server of the pool.
+        """
+        shards = [
+            Shard(server, ServerSpec(server.name, 1)) for index, server in enumerate(self.servers) if index != number
+        ]
+        self.pool.change(shards, ByNumber(), self.pool.limits, self._ejection)
+        self.turns()
+
 
 class ByNumber(Distribution):
     """

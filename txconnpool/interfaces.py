@@ -87,6 +87,7 @@ class IPoolControl(Interface):
 
     name = Attribute("The name of the pool.")
     servers = Attribute("The L{servers<txconnpool.pool.decisions.servers.Server>} of the pool.")
+    former = Attribute("The servers that were removed, with their counters.")
     records = Attribute("The L{records<txconnpool.pool.decisions.records.Record>} of all connections and dials.")
     stats = Attribute("Gauges and counters, as L{PoolStats<txconnpool.metrics.PoolStats>}.")
     counters = Attribute("L{Counters<txconnpool.metrics.Counters>} of all events.")

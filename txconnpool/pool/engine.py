@@ -73,6 +73,13 @@ class PoolEngine(Executor):
     # -- What there is
 
     @property
+    def former(self) -> list[Server]:
+        """
+        The servers that were removed, with their counters.
+        """
+        return self.state.balance.former
+
+    @property
     def connections(self) -> list[Any]:
         """
         The protocol instances of all established connections.

@@ -18,7 +18,7 @@ from txconnpool.errors import ServerUnavailable
 from txconnpool.interfaces import IPoolControl, IRouter
 from txconnpool.metrics import PoolStats
 from txconnpool.pool.decisions.limits import Limits
-from txconnpool.pool.decisions.servers import Server
+from txconnpool.pool.decisions.servers import Server, keepFormer
 from txconnpool.pool.decisions.shared import Shared
 from txconnpool.routing.distribution import Distribution, KeyMap, ServerSpec, movedShare
 
@@ -97,6 +97,7 @@ class ShardedPool:
     @ivar reactor: the reactor of all connections.
     @ivar pools: the pool of each server.
     @ivar limits: the limits of all pools together.
+    @ivar former: the servers that were removed, with their counters.
     """
 
     keyed = True
@@ -121,6 +122,7 @@ class ShardedPool:
         self.name = name
         self.reactor = reactor
         self.limits = limits
+        self.former: list[Server] = []
         self._newPool = newPool
         self._shared = Shared()
         self._ejection = ejection
@@ -326,6 +328,8 @@ class ShardedPool:
 
     def _remove(self, pool: Any) -> None:
         self._shared.queues.remove(pool.waiters)
+        for server in pool.servers:
+            keepFormer(self.former, server)
         ending = self._leaving[pool] = pool.close()
         ending.addCallback(lambda _: self._leaving.pop(pool))
 

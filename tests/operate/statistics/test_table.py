@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.bugs import covers
 from tests.operate.snapshots import counters, pool, snapshotOf
-from tests.stage import Stage
+from tests.stage import ShardedStage, Stage
 from txconnpool import __version__
 from txconnpool.operate.statistics.prometheus import exposition, metricName
 from txconnpool.operate.statistics.snapshot import takeSnapshot
@@ -437,7 +437,21 @@ class ReadTests(SynchronousTestCase):
             for name in ("pool requests get", "pool sent_bytes", "pool dials", "pool latency_seconds 0"):
                 self.assertGreaterEqual(after[name], before[name])
         self.assertEqual(pool(stage)["requests"]["get"], 4)
-        self.assertLessEqual(len(stage.pool.state.balance.former), 2)
+        self.assertLessEqual(len(stage.pool.former), 2)
+
+    def test_shards(self) -> None:
+        """
+        A pool whose servers each have a part of the keys has the same statistics, and keeps the counters of servers
+        that were removed.
+        """
+        stage = ShardedStage(3)
+        stage.ask(stage.client(), b"get a0\r\nget a1\r\nget a2\r\n")
+        before = pool(stage)
+        self.assertEqual([each["requests"]["get"] for each in before["servers"]], [1, 1, 1])
+        stage.remove(2)
+        after = pool(stage)
+        self.assertEqual([each["name"] for each in after["servers"]], ["server0", "server1"])
+        self.assertEqual((before["requests"]["get"], after["requests"]["get"]), (3, 3))
 
     def test_servers(self) -> None:
         """

@@ -57,7 +57,7 @@ def _poolSnapshot(source: PoolSource) -> dict[str, Any]:
     commands = source.sessions.dialect.commands
     servers = [ServerSource(server, records, commands, now) for server in pool.servers]
     current = [_read(SERVER.statistics, each) for each in servers]
-    former = [_read(SUMMED, ServerSource(server, records, commands, now)) for server in pool.state.balance.former]
+    former = [_read(SUMMED, ServerSource(server, records, commands, now)) for server in pool.former]
     return {
         "name": pool.name,
         "state": source.state,

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.decisions.records import DIALING, RETIRING, Record
-from txconnpool.pool.decisions.servers import Server
+from txconnpool.pool.decisions.servers import Server, keepFormer
 
 
 class Balance:
@@ -85,11 +85,7 @@ class Balance:
         the other former servers without connections.
         """
         self.servers.remove(server)
-        done = [each for each in self.former if not each.count]
-        for each in done[1:]:
-            done[0].traffic.add(each.traffic)
-            self.former.remove(each)
-        self.former.append(server)
+        keepFormer(self.former, server)
 
     def selfCheck(self, records: Iterable[Record]) -> None:
         """

@@ -62,3 +62,15 @@ class Server:
     def __repr__(self) -> str:
         failed = f", {self.failures} failed dials" if self.state == "down" else ""
         return f"<Server {self.name}: {self.state}{failed}, {self.count} connections>"
+
+
+def keepFormer(former: list[Server], server: Server) -> None:
+    """
+    Add a server that was removed to others. Their number is bounded: servers without connections become one, which has
+    the sums of their counters.
+    """
+    done = [each for each in former if not each.count]
+    for each in done[1:]:
+        done[0].traffic.add(each.traffic)
+        former.remove(each)
+    former.append(server)
