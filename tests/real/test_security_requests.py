@@ -67,7 +67,10 @@ class RequestsTests(SecurityTestCase):
         """
         for address in self.proxy.down:
             for request in (b"mn\n", b"get a\n", b"get a b\n", b"md a q\n", b"flush_all\n"):
-                self.attack(*self.attackers(address, request), seconds=1.0)
+                attackers = self.attackers(address, request)
+                self.attack(*attackers, seconds=1.0)
+                for each in attackers:
+                    each.close()
 
     def test_words(self) -> None:
         """

@@ -28,7 +28,7 @@ LOOK = 1 << 12
 ANSWERS: Final = 32
 
 #: A request for several servers, or with very many keys, counts as so many there.
-COMPOUND: Final = 4
+COMPOUND: Final = 8
 
 
 class Session(RequestSender):
