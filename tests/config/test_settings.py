@@ -6,6 +6,7 @@ Tests for L{txconnpool.config.settings}.
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,8 @@ class PoolSettingsTests(SynchronousTestCase):
                 "hashStop": None,
                 "hashSkip": None,
                 "onFailure": "fail",
+                "failover": None,
+                "failoverExpire": 60.0,
                 "ejectAfter": 2,
                 "minLiveServers": 0,
                 "partialGets": "misses",
@@ -429,3 +432,44 @@ class OptionsTests(SynchronousTestCase):
             each.checkValue(each.default)
             each.checkFiles(each.default)
             self.assertEqual(each.parse(each.show(each.default).split("\n")), each.default, each.name)
+
+
+class FailoverTests(SynchronousTestCase):
+    """
+    Tests for pools that stand in for others.
+    """
+
+    def faults(self, *pools: PoolSettings) -> list[str]:
+        """
+        @return: the faults of settings with these pools.
+        """
+        try:
+            Settings(pools=pools)
+        except ConfigError as error:
+            return [str(fault) for fault in error.faults]
+        return []
+
+    def test_right(self) -> None:
+        """
+        A pool may stand in for others, also for one with a single server.
+        """
+        a = PoolSettings(name="a", listen=("tcp:1",), onFailure="failover", failover="b")
+        b = PoolSettings(name="b", listen=("tcp:2",), onFailure="rehash")
+        self.assertEqual(self.faults(a, b), [])
+        self.assertIsNotNone(a.distributionByKey)
+
+    def test_wrong(self) -> None:
+        """
+        The other pool must exist, and may not need another one itself. Equal servers stand in for each other.
+        """
+        a = PoolSettings(name="a", listen=("tcp:1",), onFailure="failover", failover="b")
+        b = PoolSettings(name="b", listen=("tcp:2",))
+        for pools, text in (
+            ((replace(a, failover=None), b), "needs the setting failover"),
+            ((replace(a, failover="c"), b), "failover 'c' is no other pool; there are: b"),
+            ((replace(a, failover="a"), b), "failover 'a' is no other pool; there are: b"),
+            ((a, replace(b, onFailure="failover", failover="a")), "has `on-failure = failover` itself"),
+            ((replace(a, upstream=("tcp:x:1", "tcp:y:1"), distribution="round-robin"), b), "not round-robin"),
+        ):
+            (first, *_) = self.faults(*pools)
+            self.assertIn(text, first)

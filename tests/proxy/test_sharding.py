@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import re
 from typing import Any
+from unittest import mock
 
 from tests.clients import SessionTestCase, get, put
 from tests.memcached import answer, value
@@ -15,7 +16,7 @@ from tests.pipes import Pipe
 from tests.stage import ShardedStage, assertTidy
 from txconnpool.proxy.flow import SessionLimits
 from txconnpool.proxy.session import ANSWERS
-from txconnpool.routing.shards import Ejection
+from txconnpool.routing.shards import Ejection, StandIn
 
 #: The number of servers.
 SERVERS = 3
@@ -350,3 +351,119 @@ class FailureTests(ShardedTestCase):
                 self.assertEqual(data[:5], b"END\r\n", (seed, request))
                 data = data[5:]
         self.assertEqual(data, b"", seed)
+
+
+class StandInTests(ShardedTestCase):
+    """
+    Tests for servers that stand in for those that are down.
+    """
+
+    def pair(self, **options: Any) -> tuple[ShardedStage, ShardedStage]:
+        """
+        @return: a stage, and another one that stands in for it.
+        """
+        stage, other = self.sharded(**options), self.sharded()
+        stage.pool.standIn = StandIn(mock.Mock(router=other.pool), 60)
+        return stage, other
+
+    def both(self, stage: ShardedStage, other: ShardedStage, client: Pipe, request: bytes) -> bytes:
+        """
+        Send a request of a client of the first stage and let the servers of both reply.
+        """
+        client.take()
+        client.send(request)
+        for _ in range(4):
+            stage.serve()
+            other.serve()
+        return client.take()
+
+    def down(self, stage: ShardedStage) -> None:
+        """
+        Take down the server with number 1.
+        """
+        stage.servers[1].mode = "refuse"
+        stage.lines[1].lose()
+        stage.turns()
+
+    def test_reads(self) -> None:
+        """
+        Requests for a server that is down are sent to the server of the key in the other pool, single ones and parts of
+        others. Those for other servers are not.
+        """
+        stage, other = self.pair()
+        client = stage.client()
+        self.widen(stage, client)
+        self.down(stage)
+        for request in (
+            b"get a0\r\n",
+            b"get a1\r\n",
+            b"get a0 a1 a2 a4\r\n",
+            b"get a0\r\nget a1\r\nget a4\r\n",
+            b"delete a1\r\nmg a2 v\r\n",
+        ):
+            expected = b""
+            left = request
+            while left:
+                reply, size = answer(left)
+                expected += reply
+                left = left[size:]
+            self.assertEqual(self.both(stage, other, client, request), expected, request)
+        asked = [line.asked for line in other.lines]
+        self.assertEqual((asked[0], asked[2]), ([], []))
+        self.assertEqual(asked[1], [b"get a1\r\n", b"get a1 a4\r\n", b"get a1 a4\r\n", b"delete a1\r\n"])
+        self.assertGreaterEqual(stage.pool.standIn.count, 4)
+
+    def test_stores(self) -> None:
+        """
+        What is stored there expires soon.
+        """
+        stage, other = self.pair()
+        client = stage.client()
+        self.down(stage)
+        self.assertEqual(self.both(stage, other, client, b"set a1 0 0 1\r\nx\r\n"), b"STORED\r\n")
+        self.assertEqual(other.lines[1].asked, [b"set a1 0 60 1\r\nx\r\n"])
+        self.assertEqual(self.both(stage, other, client, b"set a0 0 0 1\r\nx\r\n"), b"STORED\r\n")
+        self.assertEqual(stage.lines[0].asked, [b"set a0 0 0 1\r\nx\r\n"])
+
+    def test_whileWaiting(self) -> None:
+        """
+        Requests that wait for a connection when the server goes down are sent there too.
+        """
+        stage, other = self.pair(depth=1)
+        busy, client, third = (stage.client() for _ in range(3))
+        busy.send(b"get a1\r\n")
+        stage.turns()
+        client.send(b"get a4\r\n")
+        third.send(b"get a0 a1\r\n")
+        stage.turns()
+        self.assertEqual(stage.pool.waiting, 2)
+        self.down(stage)
+        for _ in range(4):
+            stage.serve()
+            other.serve()
+        self.assertEqual((client.take(), third.take()), (get(b"a4"), answer(b"get a0 a1\r\n")[0]))
+
+    def test_back(self) -> None:
+        """
+        When the server is back it gets the requests again.
+        """
+        stage, other = self.pair()
+        client = stage.client()
+        self.down(stage)
+        self.both(stage, other, client, b"get a1\r\n")
+        stage.servers[1].mode = "accept"
+        stage.clock.advance(5)
+        stage.turns()
+        self.assertEqual(self.both(stage, other, client, b"get a1\r\n"), get(b"a1"))
+        self.assertEqual(len(other.lines[1].asked), 1)
+
+    def test_bothDown(self) -> None:
+        """
+        If its server is down there too, a request fails.
+        """
+        stage, other = self.pair()
+        client = stage.client()
+        self.down(stage)
+        self.down(other)
+        replies = self.both(stage, other, client, b"mg a1 v\r\nget a0 a1\r\n")
+        self.assertRegex(replies, rb"^SERVER_ERROR upstream unavailable: [^\r]+\r\nVALUE a0 ")

@@ -11,7 +11,7 @@ reads no file, see L{txconnpool.config.files}.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -178,9 +178,22 @@ class PoolSettings:
     )
     onFailure: str = option(
         "fail",
-        Choice("fail", "rehash"),
+        Choice("fail", "rehash", "failover"),
         "what happens to the keys of a server that is down: fail = their requests get errors until it is back; rehash "
-        "= other servers get the keys, as the client or proxy of the distribution does it",
+        "= other servers get the keys, as the client or proxy of the distribution does it; failover = the pool of the "
+        "setting failover gets them",
+        "Many servers",
+    )
+    failover: str | None = option(
+        None,
+        Text(POOL_NAME, "the name of a pool"),
+        "the name of another pool, which gets the keys of a server that is down with `on-failure = failover`",
+        "Many servers",
+    )
+    failoverExpire: float = option(
+        60.0,
+        Seconds(1, 30 * _DAY),
+        "the longest time that values are kept which are stored in the pool of failover",
         "Many servers",
     )
     ejectAfter: int = option(
@@ -334,7 +347,8 @@ class PoolSettings:
         How keys are distributed among the servers, or C{None} if there is one server, or if the servers are equal.
         """
         distribution = _distribution(self)
-        return distribution if len(self.servers) > 1 and distribution.keyed else None
+        several = len(self.servers) > 1 or self.onFailure == "failover"
+        return distribution if several and distribution.keyed else None
 
     def minLive(self, servers: int) -> int:
         """
@@ -504,6 +518,30 @@ def _undistributed(pool: PoolSettings) -> Iterator[Fault]:
         yield Fault(text, ("minLiveServers", "upstream"), pool.name)
 
 
+def _noFailover(pool: PoolSettings, pools: Mapping[str, PoolSettings]) -> Iterator[Fault]:
+    """
+    Find what is wrong with the pool that stands in for another one.
+    """
+    if pool.onFailure != "failover":
+        return
+    other = None if pool.failover is None else pools.get(pool.failover)
+    if pool.failover is None:
+        text = "on-failure = failover needs the setting failover, the name of another pool"
+    elif other is None or other is pool:
+        text = (
+            f"failover {pool.failover!r} is no other pool; there are: {', '.join(set(pools) - {pool.name}) or 'none'}"
+        )
+    elif other.onFailure == "failover":
+        text = f"failover {pool.failover!r} has `on-failure = failover` itself; expected fail or rehash there"
+    elif other.protocol != pool.protocol:
+        text = f"failover {pool.failover!r} has another protocol"
+    elif pool.distributionByKey is None:
+        text = "on-failure = failover needs a distribution by key, not round-robin"
+    else:
+        return
+    yield Fault(text, ("failover", "onFailure"), pool.name)
+
+
 def _contradictions(pool: PoolSettings) -> Iterator[Fault]:
     """
     Find settings of a pool that contradict each other.
@@ -548,7 +586,9 @@ def _conflicts(settings: Settings) -> Iterator[Fault]:
         text = f"admin {settings.admin} needs admin-password-file; only unix: may be without"
         yield Fault(text, ("admin", "adminPasswordFile"))
     listening: dict[str, str] = {}
+    named = {pool.name: pool for pool in settings.pools}
     for pool in settings.pools:
+        yield from _noFailover(pool, named)
         if settings.stats in pool.listen:
             text = f"stats {settings.stats} is in listen too; expected an address of its own"
             yield Fault(text, ("stats",), pool.name)

@@ -81,6 +81,7 @@ class ProxyService(MultiService, Changeable):
         self._numbers = itertools.count(1)
         self._removed: dict[PoolProxy, Deferred[None]] = {}
         self.proxies = [self._proxyOf(pool, settings) for pool in settings.pools]
+        self._link()
         for proxy in self.proxies:
             proxy.setServiceParent(self)
 
@@ -217,6 +218,16 @@ class ProxyService(MultiService, Changeable):
         self.buffered.enforce()
         for proxy, pool in zip(proxies, new.pools, strict=True):
             proxy.adjust(pool, new.drainTimeout)
+        self._link()
+
+    def _link(self) -> None:
+        """
+        Let each pool know the pool that stands in for it, if there is one.
+        """
+        upstreams = {proxy.settings.name: proxy.upstream for proxy in self.proxies}
+        for proxy in self.proxies:
+            settings = proxy.settings
+            proxy.upstream.standIn(upstreams.get(settings.failover or "") if settings.onFailure == "failover" else None)
 
     def _ended(self, result: object, proxy: PoolProxy) -> None:
         del self._removed[proxy]

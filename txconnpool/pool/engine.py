@@ -73,13 +73,6 @@ class PoolEngine(Executor):
     # -- What there is
 
     @property
-    def former(self) -> list[Server]:
-        """
-        The servers that were removed, with their counters.
-        """
-        return self.state.balance.former
-
-    @property
     def connections(self) -> list[Any]:
         """
         The protocol instances of all established connections.
@@ -94,6 +87,13 @@ class PoolEngine(Executor):
         return self.state.records
 
     @property
+    def former(self) -> list[Server]:
+        """
+        The servers that were removed; their counters are a part of the pool's.
+        """
+        return self.state.balance.former
+
+    @property
     def limits(self) -> Limits:
         """
         The limits in force.
@@ -106,6 +106,13 @@ class PoolEngine(Executor):
         Whether all requests wait.
         """
         return self.state.paused
+
+    @property
+    def down(self) -> bool:
+        """
+        Whether requests are refused because no server can be reached.
+        """
+        return self.state.down
 
     @property
     def waiting(self) -> int:

@@ -199,6 +199,20 @@ class ScatteredReply(Entry):
             self._fail(self.parts.popleft().keys, error)
             self._finish()
 
+    def divideAgain(self) -> None:
+        """
+        Divide the keys of the next part again, because its server is down and others get its keys.
+        """
+        part = self.parts.popleft()
+        for pool, share in self.session.factory.router.divide(part.keys):
+            if pool is None:
+                self._fail(share, ServerUnavailable(NO_SERVER))
+            else:
+                again = Part(self, pool, share, self.command.subset(part.request, share))
+                again.retried = part.retried
+                self.parts.appendleft(again)
+        self._finish()
+
     def _fail(self, keys: list[bytes], error: PoolError) -> None:
         refusal, failed = self.session.refusal, self._failed or {}
         if self._merged:

@@ -110,10 +110,14 @@ class ShardedSession(Session):
         try:
             room = self._take()
         except PoolError as error:
+            if router.standIn is not None and key is not None and router.choose(key) is not pool:
+                return self._forward(command, request, data, pos, errors)  # it is known to be down only now
             errors[pool] = error  # it cannot change within this call
             raise
         if room <= 0:
             return False
+        if router.standIn is not None and pool not in router.pools:
+            request = command.expiring(request, router.standIn.seconds)
         self._inFlight += 1
         self._connection.send(self._sinkOf(pool), command, 1, request)
         return True
@@ -211,8 +215,11 @@ class ShardedSession(Session):
             try:
                 room = self._take()
             except PoolError as error:
-                entry.refuse(error)
-                self.advance()
+                if self._standsIn():
+                    entry.divideAgain()
+                else:
+                    entry.refuse(error)
+                    self.advance()
                 continue
             if room <= 0:
                 return False
@@ -256,6 +263,13 @@ class ShardedSession(Session):
 
     # -- Waiting
 
+    def _standsIn(self) -> bool:
+        """
+        @return: whether other pools get the requests for the current one, whose server is down.
+        """
+        router = self.factory.router
+        return router.standIn is not None and self._pool in router.pools and self._pool.down
+
     def granted(self, record: Any) -> None:
         """
         Continue with a connection of the pool for which the session has waited.
@@ -273,8 +287,13 @@ class ShardedSession(Session):
         """
         self.ticket = None
         self._blocked = False
-        if self._unsent:
-            self._unsent[0].refuse(error)
+        entry = self._unsent[0] if self._unsent else None
+        if self._standsIn():
+            if isinstance(entry, ScatteredReply):
+                entry.divideAgain()
+            self.proceed()
+        elif entry is not None:
+            entry.refuse(error)
             self.advance()
             self.proceed()
         else:

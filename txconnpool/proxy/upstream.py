@@ -21,7 +21,7 @@ from txconnpool.pool.engine import PoolEngine
 from txconnpool.pool.handshake import Handshake
 from txconnpool.pool.slow import SlowLog
 from txconnpool.proxy.limits import ejection, poolLimits
-from txconnpool.routing.shards import Shard, ShardedPool
+from txconnpool.routing.shards import Shard, ShardedPool, StandIn
 from txconnpool.routing.single import SinglePool
 
 
@@ -149,6 +149,18 @@ class Upstream:
         for endpoint in before:
             if endpoint not in after:
                 self.pool.removeServer(endpoint)
+
+    def standIn(self, other: Upstream | None) -> None:
+        """
+        Let the servers of another pool get the keys of servers that are down.
+
+        @param other: the other pool, or C{None}.
+        """
+        if self.router.keyed:
+            old = self.router.standIn
+            self.router.standIn = new = None if other is None else StandIn(other, self.settings.failoverExpire)
+            if new is not None and old is not None:
+                new.count = old.count
 
     # -- The end
 

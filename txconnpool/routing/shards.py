@@ -59,6 +59,41 @@ class Ejection:
     minLive: int = 1
 
 
+class StandIn:
+    """
+    The pools of another pool of the proxy, which get the requests for servers that are down. What is stored there is
+    kept for a short time only: when a server is back, changes that were made meanwhile are not known to it.
+
+    @ivar seconds: the longest time that a value is kept there.
+    @ivar count: the number of requests that went there.
+    """
+
+    def __init__(self, upstream: Any, seconds: float) -> None:
+        """
+        @param upstream: an object whose attribute C{router} is the L{IRouter} of the other pool.
+        """
+        self._upstream = upstream
+        self.seconds = max(1, int(seconds))
+        self.count = 0
+
+    def choose(self, key: bytes) -> Any:
+        """
+        @return: the pool of a key.
+
+        @raise ServerUnavailable: there is none.
+        """
+        self.count += 1
+        return self._upstream.router.choose(key)
+
+    def divide(self, keys: Sequence[bytes]) -> list[tuple[Any, list[bytes]]]:
+        """
+        Divide keys among the pools, see L{ShardedPool.divide}.
+        """
+        self.count += 1
+        divided: list[tuple[Any, list[bytes]]] = self._upstream.router.divide(keys)
+        return divided
+
+
 class Maps:
     """
     The maps of keys to servers of one list of servers: one for each set of servers that are down.
@@ -98,9 +133,11 @@ class ShardedPool:
     @ivar pools: the pool of each server.
     @ivar limits: the limits of all pools together.
     @ivar former: the servers that were removed, with their counters.
+    @ivar standIn: the pools that get the keys of servers that are down, or C{None}.
     """
 
     keyed = True
+    standIn: StandIn | None = None
 
     def __init__(
         self,
@@ -144,7 +181,10 @@ class ShardedPool:
         index = self._cached[key]
         if index < 0:
             raise ServerUnavailable(NO_SERVER)
-        return self.pools[index]
+        pool = self.pools[index]
+        if self.standIn is not None and pool.down:
+            return self.standIn.choose(key)
+        return pool
 
     def divide(self, keys: Sequence[bytes]) -> list[tuple[Any, list[bytes]]]:
         """
@@ -161,7 +201,14 @@ class ShardedPool:
             else:
                 shares[index] = [key]
         pools = self.pools
-        return [(None if index < 0 else pools[index], share) for index, share in shares.items()]
+        found = [(None if index < 0 else pools[index], share) for index, share in shares.items()]
+        if self.standIn is not None and any(pool is not None and pool.down for pool, _ in found):
+            found = [
+                each
+                for pool, share in found
+                for each in (self.standIn.divide(share) if pool is not None and pool.down else [(pool, share)])
+            ]
+        return found
 
     def anyOf(self) -> Any:
         """

@@ -22,6 +22,7 @@ class SinglePool:
     """
 
     keyed = False
+    standIn = None
 
     def __init__(self, pool: Any) -> None:
         """

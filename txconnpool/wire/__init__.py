@@ -154,6 +154,17 @@ class Command:
         """
         raise NotImplementedError(f"{self.name} is never divided")
 
+    def expiring(self, request: bytes, seconds: int) -> bytes:
+        """
+        Limit how long a value is kept. This is called for requests to servers that stand in for others.
+
+        @param request: a request that was checked.
+        @param seconds: the longest time that a value may be kept.
+
+        @return: the request; another one if it stores a value that would be kept longer.
+        """
+        return request
+
     def visible(self, reply: bytes) -> bytes:
         """
         @param reply: a complete reply of a server, or an error of the proxy in its place.

@@ -10,6 +10,7 @@ import os
 import re
 import time
 from typing import Any
+from unittest import mock
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,6 +26,7 @@ from txconnpool.operate.statistics.snapshot import takeSnapshot
 from txconnpool.operate.statistics.sources import STATES, ProcessSource
 from txconnpool.operate.statistics.table import POOL, PROCESS, SERVER
 from txconnpool.proxy.flow import SessionLimits
+from txconnpool.wire.memcache.replies import GET
 
 
 class TableTests(SynchronousTestCase):
@@ -561,6 +563,8 @@ class ReadTests(SynchronousTestCase):
         three.reads = False
         three.send(b"get %s\r\n" % b" ".join(b"large%d" % number for number in range(40)))
         stage.serve()
+        stage.sessions.router.standIn = mock.Mock(count=1)
+        stage.sessions.countPartial(GET)
         stage.sessions.gate.accepted = ()
         stage.client().send(b"set x 0 0 9\r\njoe wrong\r\n")
         stage.clock.advance(10)

@@ -81,8 +81,7 @@ class Balance:
 
     def remove(self, server: Server) -> None:
         """
-        Remove a server for good. Its counters are kept: separately while it has connections, then added to those of
-        the other former servers without connections.
+        Remove a server for good. Its counters are kept.
         """
         self.servers.remove(server)
         keepFormer(self.former, server)

@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol, TypeAlias
 
 from txconnpool.errors import WireError
 from txconnpool.wire import Command
+from txconnpool.wire.memcache.expiry import expiring
 from txconnpool.wire.memcache.keys import GatheringRequest, keyOf
 
 #: The method C{match} of a compiled regular expression, called with bytes and a position.
@@ -176,6 +177,12 @@ class MemcacheCommand(Command):
         @return: the key of a request with one key.
         """
         return keyOf(data, pos)
+
+    def expiring(self, request: bytes, seconds: int) -> bytes:
+        """
+        @return: the request, with an expiry time of at most C{seconds}.
+        """
+        return expiring(request, seconds)
 
     def keys(self, request: bytes) -> list[bytes]:
         """
