@@ -130,7 +130,7 @@ class ShardedPool:
 
     @ivar name: the name in logs.
     @ivar reactor: the reactor of all connections.
-    @ivar pools: the pool of each server.
+    @ivar pools: the pools, one for each address.
     @ivar limits: the limits of all pools together.
     @ivar former: the servers that were removed, with their counters.
     @ivar standIn: the pools that get the keys of servers that are down, or C{None}.
@@ -168,6 +168,7 @@ class ShardedPool:
         self._leaving: dict[Any, Deferred[None]] = {}
         self._byAddress: dict[Any, Any] = {}
         self.pools: tuple[Any, ...] = ()
+        self._byIndex: tuple[Any, ...] = ()  # the pool of each shard; some have the same if an address is listed twice
         self._use(shards, distribution)
 
     # -- The choice of a pool
@@ -181,7 +182,7 @@ class ShardedPool:
         index = self._cached[key]
         if index < 0:
             raise ServerUnavailable(NO_SERVER)
-        pool = self.pools[index]
+        pool = self._byIndex[index]
         if self.standIn is not None and pool.down:
             return self.standIn.choose(key)
         return pool
@@ -200,7 +201,7 @@ class ShardedPool:
                 shares[index].append(key)
             else:
                 shares[index] = [key]
-        pools = self.pools
+        pools = self._byIndex
         found = [(None if index < 0 else pools[index], share) for index, share in shares.items()]
         if self.standIn is not None and any(pool is not None and pool.down for pool, _ in found):
             found = [
@@ -218,21 +219,22 @@ class ShardedPool:
 
     def _use(self, shards: Sequence[Shard], distribution: Distribution) -> None:
         maps = Maps(distribution, shards)
-        limits = list(self._divided(len(shards)))
-        pools = []
-        for shard, own in zip(shards, limits, strict=True):
-            pool = self._byAddress.get(shard.address)
+        addresses = dict.fromkeys(shard.address for shard in shards)
+        pools = {}
+        for address, own in zip(addresses, self._divided(len(addresses)), strict=True):
+            pool = self._byAddress.get(address)
             if pool is None:
-                pool = self._newPool(shard.address, own, shared=self._shared, healthChanged=self._healthChanged)
+                pool = self._newPool(address, own, shared=self._shared, healthChanged=self._healthChanged)
             elif own != pool.limits:
                 pool.setLimits(own)
-            pools.append(pool)
+            pools[address] = pool
         self._shards = tuple(shards)
         self._distribution = distribution
-        self._byAddress = {shard.address: pool for shard, pool in zip(shards, pools, strict=True)}
-        self.pools = tuple(pools)
+        self._byAddress = pools
+        self._byIndex = tuple(pools[shard.address] for shard in shards)
+        self.pools = tuple(pools.values())
         self._maps = maps
-        self._map = maps.whole
+        self._map = maps.without(self._down())
         self._cached = self._map.cached
 
     def _divided(self, count: int) -> Iterator[Limits]:
@@ -252,26 +254,44 @@ class ShardedPool:
         A dial to a server has succeeded or failed: give its keys to others, or back to it.
         """
         if self._ejection.rehash:
-            self._eject()
+            down = self._down()
+            if down != self._map.down:
+                old, before = self._map, self._ejected()
+                self._map = self._maps.without(down)
+                self._cached = self._map.cached
+                self._logEjected(before, old)
 
-    def _eject(self) -> None:
-        after, least = self._ejection.after, self._ejection.minLive
-        failing = {index: pool.servers[0] for index, pool in enumerate(self.pools) if pool.servers[0].failures >= after}
+    def _down(self) -> frozenset[int]:
+        """
+        @return: the indexes of the shards whose keys others get now.
+        """
+        if not (self._ejection.rehash and self._distribution.redistributes):
+            return frozenset()
+        after, servers = self._ejection.after, [pool.servers[0] for pool in self._byIndex]
+        failing = [index for index, server in enumerate(servers) if server.failures >= after]
         # Those that went down first are ejected first, and the others keep their keys.
-        longest = sorted(failing, key=lambda index: failing[index].since)
-        most = max(0, len(self.pools) - least) if self._distribution.redistributes else 0
-        down = frozenset(longest[:most])
-        if down == self._map.down:
-            return
-        old, self._map = self._map, self._maps.without(down)
-        self._cached = self._map.cached
-        moved = movedShare(old, self._map)
-        for index in sorted(down ^ old.down):
-            what = "is ejected" if index in down else "has its keys again"
+        failing.sort(key=lambda index: servers[index].since)
+        return frozenset(failing[: max(0, len(servers) - self._ejection.minLive)])
+
+    def _ejected(self) -> dict[str, None]:
+        """
+        @return: the names of the servers whose keys others have.
+        """
+        return dict.fromkeys(self._byIndex[index].servers[0].name for index in sorted(self._map.down))
+
+    def _logEjected(self, before: dict[str, None], old: KeyMap) -> None:
+        """
+        Log which servers are ejected now and were not before, or the other way round.
+        """
+        after, names = self._ejected(), {server.name for server in self.servers}
+        changed = [name for name in (*after, *before) if (name in after) is not (name in before) and name in names]
+        moved = movedShare(old, self._map) if changed else 0.0
+        for name in changed:
+            what = "is ejected" if name in after else "has its keys again"
             _log.warn(
                 "{pool}: {server} {what}: {moved:.0%} of the keys have another server now; values stored there before "
                 "may appear again",
-                pool=self.name, server=self.pools[index].servers[0].name, what=what, moved=moved,
+                pool=self.name, server=name, what=what, moved=moved,
             )  # fmt: skip
 
     # -- What there is
@@ -351,7 +371,8 @@ class ShardedPool:
 
         @raise ValueError: the servers are not possible with this distribution. Nothing has changed.
         """
-        old, before, was = self._byAddress, self._map, (self._shards, self._distribution)
+        old, was = self._byAddress, (self._shards, self._distribution)
+        before, ejected = self._map, self._ejected()
         distribution.check([shard.spec for shard in shards])
         self.limits = limits
         self._ejection = ejection
@@ -362,7 +383,7 @@ class ShardedPool:
         for address, pool in old.items():
             if address not in self._byAddress:
                 self._remove(pool)
-        self._eject()
+        self._logEjected(ejected, before)
         if was != (self._shards, self._distribution):
             _log.info("{pool}: {moved:.0%} of the keys have another server now", pool=self.name,
                       moved=movedShare(before, self._map))  # fmt: skip
@@ -450,7 +471,7 @@ class ShardedPool:
         """
         self._running = False
         closing = [pool.close(timeout) for pool in self.pools]
-        closing += [pool.close(timeout) for pool in self._leaving]
+        closing += [pool.close(timeout) for pool in list(self._leaving)]
         return DeferredList(closing).addCallback(lambda _: None)
 
     def abort(self) -> None:
