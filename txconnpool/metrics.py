@@ -86,6 +86,7 @@ class Counters:
     @ivar requestTimeouts: connections closed because a reply was late.
     @ivar violations: connections closed because received bytes did not match the requests in flight.
     @ivar retries: reads sent a second time because their connection was lost.
+    @ivar partial: reads of several keys, some of whose servers have failed. Counted by pools for programs.
     """
 
     __slots__ = (
@@ -96,6 +97,7 @@ class Counters:
         "dials",
         "lost",
         "outages",
+        "partial",
         "rejected",
         "requestTimeouts",
         "retries",
@@ -115,6 +117,7 @@ class Counters:
     dials: int
     outages: int
     lost: int
+    partial: int
     rejected: int
     requestTimeouts: int
     retries: int
@@ -161,6 +164,7 @@ class PoolStats:
     requestTimeouts: int
     violations: int
     retries: int
+    partial: int
 
     def __str__(self) -> str:
         return (

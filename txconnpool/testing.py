@@ -63,13 +63,14 @@ from txconnpool.memcache.pool import MemCachePool
 from txconnpool.memcache.store import Store
 from txconnpool.net.inprocess import InProcessEndpoint
 from txconnpool.pool.engine import PoolEngine
+from txconnpool.routing.library import PoolFace
 
 __all__ = ["FakeConnection", "FakeServer", "MemoryPool", "finish"]
 
 T = TypeVar("T")
 
 
-def finish(pool: PoolEngine) -> None:
+def finish(pool: PoolEngine | PoolFace[Any]) -> None:
     """
     Close a pool at the end of a test: C{self.addCleanup(finish, pool)}.
 

@@ -230,15 +230,15 @@ class PerformRequestTests(EmbeddedTestCase):
         self.assertEqual(pool.result(pool.gets("n"))[2], b"2")
 
 
-class SeveralServersTests(MemCacheTestCase):
+class EqualServersTests(MemCacheTestCase):
     """
-    A pool with two servers.
+    A pool with two equal servers.
     """
 
     def setUp(self) -> None:
         self.clock = MemoryReactorClock()
         self.servers = [FakeServer(self.clock), FakeServer(self.clock)]
-        self.pool = MemCachePool(self.servers, 4, self.clock, minClients=2, reuse="fifo")
+        self.pool = MemCachePool(self.servers, 4, self.clock, minClients=2, reuse="fifo", distribution="round-robin")
         self.addCleanup(finish, self.pool)
         self.pool.start()
         self.clock.advance(0)
@@ -273,7 +273,7 @@ class SeveralServersTests(MemCacheTestCase):
         """
         C{flushAll} connects to all servers first.
         """
-        pool = MemCachePool(self.servers, 2, self.clock)
+        pool = MemCachePool(self.servers, 2, self.clock, distribution="round-robin")
         answer = pool.flushAll()
         self.clock.advance(0)
         self.assertIs(self.successResultOf(answer), True)

@@ -94,6 +94,14 @@ class ProgramTests(TestCase):
         """
         self.assertEqual(await self.execute("In five lines"), "(0, b'hello')\n")
 
+    async def test_servers(self) -> None:
+        """
+        The pool of several servers finds the key again, on one of them.
+        """
+        found, server = (await self.execute("With several servers")).splitlines()
+        self.assertEqual(found, "{'greeting': (0, b'hello'), 'parting': (0, None)}")
+        self.assertIn(server, ("memory:name=a", "memory:name=b"))
+
     async def test_protocol(self) -> None:
         """
         The pool of a custom protocol talks to an echo server.
@@ -127,5 +135,5 @@ class ProgramTests(TestCase):
         """
         Every program has a test.
         """
-        self.assertEqual(len(self.programs), 5)
-        self.assertEqual(sum(name.startswith("test_") for name in vars(ProgramTests)), 5 + 1)
+        self.assertEqual(len(self.programs), 6)
+        self.assertEqual(sum(name.startswith("test_") for name in vars(ProgramTests)), 6 + 1)

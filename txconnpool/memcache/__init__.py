@@ -10,5 +10,6 @@ from twisted.protocols.memcache import ClientError, ServerError
 
 from txconnpool.memcache.errors import InvalidArgument, NoSuchCommand
 from txconnpool.memcache.pool import MemCachePool, probe
+from txconnpool.routing.servers import Server
 
-__all__ = ["ClientError", "InvalidArgument", "MemCachePool", "NoSuchCommand", "ServerError", "probe"]
+__all__ = ["ClientError", "InvalidArgument", "MemCachePool", "NoSuchCommand", "Server", "ServerError", "probe"]

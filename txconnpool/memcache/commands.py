@@ -11,11 +11,10 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail
 
-from txconnpool.errors import PoolClosed
+from txconnpool.errors import PoolClosed, PoolError
 from txconnpool.memcache.arguments import checkIdentifier, checkNumber, checkValue, encodeKey
-from txconnpool.memcache.batching import Batches
 from txconnpool.memcache.errors import InvalidArgument
-from txconnpool.memcache.requests import Gathering, Part, Request, Retrieval, SingleRequest
+from txconnpool.memcache.requests import Gathering, Part, Retrieval, SingleRequest, missOf
 from txconnpool.memcache.results import Key, Value, counted, outcome, statistics, version
 from txconnpool.wire import Command
 from txconnpool.wire.memcache import replies
@@ -30,21 +29,49 @@ class MemCacheCommands:
     An invalid argument fails the C{Deferred} with an L{InvalidArgument}, and nothing is sent.
     """
 
-    #: Collects the keys of the C{get}s of one turn of the reactor.
-    _batches: Batches
+    #: The connections of the client, or C{None} if it has several pools of them.
+    _only: Any
 
     #: The maximum length of a value, in bytes.
     _maxItemSize: int
 
-    def send(self, request: Request) -> None:
+    def _poolOf(self, key: bytes) -> Any:
         """
-        Send a request on a connection with capacity, at once or when there is one.
+        @return: the connections to the server of a key.
+
+        @raise PoolError: there is no server for the key at the moment.
         """
         raise NotImplementedError
 
-    def _perform(self, command: Command, data: bytes, meaning: Callable[[bytes], Any] = outcome) -> Deferred[Any]:
-        request = SingleRequest(self, command, data, meaning)
-        self.send(request)
+    def _anyPool(self) -> Any:
+        """
+        @return: the connections for a request without a key.
+        """
+        raise NotImplementedError
+
+    def _countPartial(self, error: Exception) -> bool:
+        """
+        Count a call for several keys, some of whose servers have failed.
+
+        @return: whether the call results in misses for their keys. If not, it fails.
+        """
+        raise NotImplementedError
+
+    def _perform(
+        self, command: Command, name: bytes, data: bytes, meaning: Callable[[bytes], Any] = outcome
+    ) -> Deferred[Any]:
+        try:
+            pool = self._only or self._poolOf(name)
+        except PoolError as error:
+            return fail(error)
+        request = SingleRequest(pool, command, data, meaning)
+        pool.send(request)
+        return request.result
+
+    def _ask(self, command: Command, data: bytes, meaning: Callable[[bytes], Any]) -> Deferred[Any]:
+        pool = self._only or self._anyPool()
+        request = SingleRequest(pool, command, data, meaning)
+        pool.send(request)
         return request.result
 
     # -- Reading
@@ -58,11 +85,11 @@ class MemCacheCommands:
         @return: fires with C{(flags, value)}, or with C{(flags, identifier, value)}. Without such a key, the result is
             C{(0, None)} or C{(0, b"", None)}.
         """
-        batches = self._batches
         try:
             name = encodeKey(key)
+            batches = (self._only or self._poolOf(name)).batches
             retrieval = batches.open(GETS if withIdentifier else GET)
-        except (InvalidArgument, PoolClosed) as error:
+        except (InvalidArgument, PoolError) as error:
             return fail(error)
         caller: Deferred[Value] = Deferred(retrieval.cancelled)
         batches.add(retrieval, name, caller)
@@ -81,24 +108,50 @@ class MemCacheCommands:
         @param withIdentifier: whether to get the identifiers for L{checkAndSet} too.
 
         @return: fires with a dictionary. Its keys are C{keys} in the same order and with the same types, its values are
-            the results of L{get}.
+            the results of L{get}. If the keys have several servers, those of a server that has failed are missing, or
+            the call fails (C{partialGets}).
         """
         command = GETS if withIdentifier else GET
-        batches = self._batches
+        only = self._only
         try:
             names = {key: encodeKey(key) for key in keys}
-            whole = Gathering(names)
-            for key, name in names.items():
-                if whole.result.called:  # a request that was full could not be sent
-                    break
-                retrieval = batches.open(command)
-                whole.retrievals.add(retrieval)
-                batches.add(retrieval, name, Part(whole, key))
+            if only is None:
+                whole = Gathering(names, self._countPartial)
+                self._gather(command, names, whole)
+            else:
+                whole = Gathering(names)
+                batches = only.batches
+                for key, name in names.items():
+                    if whole.result.called:  # a request that was full could not be sent
+                        break
+                    retrieval = batches.open(command)
+                    whole.retrievals.add(retrieval)
+                    batches.add(retrieval, name, Part(whole, key))
         except (InvalidArgument, PoolClosed) as error:
             return fail(error)
         if not names:
             whole.result.callback({})
         return whole.result
+
+    def _gather(self, command: Command, names: dict[Key, bytes], whole: Gathering) -> None:
+        """
+        Get each key from its server.
+
+        @raise PoolClosed: the pool is closed.
+        """
+        miss = missOf(command)
+        for key, name in names.items():
+            if whole.result.called:
+                break
+            part = Part(whole, key, miss)
+            try:
+                batches = self._poolOf(name).batches
+            except PoolError as error:
+                part.errback(error)
+                continue
+            retrieval = batches.open(command)
+            whole.retrievals.add(retrieval)
+            batches.add(retrieval, name, part)
 
     def getAndTouch(self, key: Key, expireTime: int, withIdentifier: bool = False) -> Deferred[Value]:
         """
@@ -111,13 +164,14 @@ class MemCacheCommands:
         try:
             name = encodeKey(key)
             seconds = checkNumber("expireTime", expireTime, INT32)
-        except InvalidArgument as error:
+            pool = self._only or self._poolOf(name)
+        except (InvalidArgument, PoolError) as error:
             return fail(error)
         command = GATS if withIdentifier else GAT
-        retrieval = Retrieval(self, command, b"%b %d" % (command.name.encode(), seconds))
+        retrieval = Retrieval(pool, command, b"%b %d" % (command.name.encode(), seconds))
         caller: Deferred[Value] = Deferred(retrieval.cancelled)
         retrieval.callers[name] = caller
-        self.send(retrieval)
+        pool.send(retrieval)
         return caller
 
     # -- Writing
@@ -191,7 +245,7 @@ class MemCacheCommands:
         except InvalidArgument as error:
             return fail(error)
         parts = (command.name.encode(), name, flags, expireTime, len(val), cas, val)
-        return self._perform(command, b"%b %b %d %d %d%b\r\n%b\r\n" % parts)
+        return self._perform(command, name, b"%b %b %d %d %d%b\r\n%b\r\n" % parts)
 
     def increment(self, key: Key, val: int = 1) -> Deferred[int]:
         """
@@ -215,10 +269,11 @@ class MemCacheCommands:
 
     def _count(self, command: Command, key: Key, val: int) -> Deferred[int]:
         try:
-            data = b"%b %b %d\r\n" % (command.name.encode(), encodeKey(key), checkNumber("val", val, UINT64))
+            name = encodeKey(key)
+            data = b"%b %b %d\r\n" % (command.name.encode(), name, checkNumber("val", val, UINT64))
         except InvalidArgument as error:
             return fail(error)
-        return self._perform(command, data, counted)
+        return self._perform(command, name, data, counted)
 
     def touch(self, key: Key, expireTime: int) -> Deferred[bool]:
         """
@@ -229,10 +284,11 @@ class MemCacheCommands:
         @return: fires with whether there is such a key.
         """
         try:
-            data = b"touch %b %d\r\n" % (encodeKey(key), checkNumber("expireTime", expireTime, INT32))
+            name = encodeKey(key)
+            data = b"touch %b %d\r\n" % (name, checkNumber("expireTime", expireTime, INT32))
         except InvalidArgument as error:
             return fail(error)
-        return self._perform(replies.TOUCH, data)
+        return self._perform(replies.TOUCH, name, data)
 
     def delete(self, key: Key) -> Deferred[bool]:
         """
@@ -241,10 +297,10 @@ class MemCacheCommands:
         @return: fires with whether there was one.
         """
         try:
-            data = b"delete %b\r\n" % encodeKey(key)
+            name = encodeKey(key)
         except InvalidArgument as error:
             return fail(error)
-        return self._perform(replies.DELETE, data)
+        return self._perform(replies.DELETE, name, b"delete %b\r\n" % name)
 
     # -- The server
 
@@ -254,7 +310,7 @@ class MemCacheCommands:
 
         @return: fires with the version.
         """
-        return self._perform(replies.VERSION, b"version\r\n", version)
+        return self._ask(replies.VERSION, b"version\r\n", version)
 
     def serverStats(self, arg: Key | None = None) -> Deferred[dict[bytes, bytes]]:
         """
@@ -265,7 +321,19 @@ class MemCacheCommands:
         @return: fires with the values by their names.
         """
         try:
-            words = [b"stats", *([encodeKey(word) for word in arg.split()] if arg else [])]
+            request = statisticsRequest(arg)
         except InvalidArgument as error:
             return fail(error)
-        return self._perform(replies.STATS, b" ".join(words) + b"\r\n", statistics)
+        return self._ask(replies.STATS, request, statistics)
+
+
+def statisticsRequest(arg: Key | None) -> bytes:
+    """
+    @param arg: see L{MemCacheCommands.serverStats}.
+
+    @return: the request for a server's statistics.
+
+    @raise InvalidArgument: a word of C{arg} is invalid.
+    """
+    words = [b"stats", *([encodeKey(word) for word in arg.split()] if arg else [])]
+    return b" ".join(words) + b"\r\n"

@@ -16,26 +16,35 @@ a call that depends on it.
 from __future__ import annotations
 
 from collections.abc import Callable, Container
-from typing import Any, Final
+from functools import partial
+from math import inf
+from typing import Any, Final, Literal, Unpack
 
 from twisted.internet.defer import Deferred, fail, gatherResults, maybeDeferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-from txconnpool.errors import PoolClosed, PoolError
-from txconnpool.memcache.batching import Batches
-from txconnpool.memcache.commands import MemCacheCommands
-from txconnpool.memcache.errors import NoSuchCommand
-from txconnpool.memcache.requests import Request, Retrieval, SingleRequest
-from txconnpool.memcache.results import Key, outcome
+from txconnpool.memcache.commands import MemCacheCommands, statisticsRequest
+from txconnpool.memcache.connections import MemCacheConnections, allOf
+from txconnpool.memcache.errors import InvalidArgument, NoSuchCommand
+from txconnpool.memcache.requests import SingleRequest
+from txconnpool.memcache.results import Key, statistics
 from txconnpool.metrics import PoolStats
-from txconnpool.pool.base import BasePool
-from txconnpool.pool.connection import Connection, ConnectionFactory
-from txconnpool.wire import Command
+from txconnpool.pool.base import CommonOptions
+from txconnpool.pool.connection import Connection
+from txconnpool.routing.library import PoolFace
+from txconnpool.routing.options import Servers
 from txconnpool.wire.memcache import replies
 from txconnpool.wire.memcache.dialect import Memcache
+
+_log = Logger("txconnpool.memcache")
 
 __all__ = ["MemCachePool", "probe"]
 
 _FLUSH_ALL: Final = b"flush_all\r\n"
+
+#: How often a failed server of a C{getMultiple} is logged, in seconds.
+PERIOD: Final = 60.0
 
 
 def probe(connection: Connection) -> Deferred[bytes]:
@@ -72,10 +81,13 @@ class Statistics(PoolStats):
         return self._pool.serverStats(arg)
 
 
-class MemCachePool(MemCacheCommands, BasePool[Connection]):
+class MemCachePool(PoolFace[Connection], MemCacheCommands):
     """
-    A memcached client for one server, or for several equal ones: copies of one another, or proxies to the same servers.
-    Each key may be requested from any of them.
+    A memcached client for one server, or for several that share the keys, as other clients and proxies do it
+    (C{distribution}). Each request is sent to the server of its key, and C{getMultiple} to those of its keys.
+
+    With C{distribution="round-robin"} the servers are equal: copies of one another, or proxies to the same servers.
+    Each key may be requested from any of them then.
 
     All errors are failures of the C{Deferred}s that the commands return:
 
@@ -104,12 +116,23 @@ class MemCachePool(MemCacheCommands, BasePool[Connection]):
         maxItemSize: int = 1 << 20,
         configure: Callable[[Connection], object] | None = probe,
         allowedCommands: Container[str] | None = None,
-        **options: Any,
+        distribution: str | None = None,
+        hash: str | None = None,
+        hashTag: str | bytes = b"",
+        hashStop: str | bytes | None = None,
+        hashSkip: str | bytes = b"",
+        onFailure: Literal["fail", "rehash"] = "fail",
+        ejectAfter: int = 2,
+        minLiveServers: int | None = None,
+        partialGets: Literal["misses", "error"] = "misses",
+        **options: Unpack[CommonOptions[Connection]],
     ) -> None:
         """
-        @param serverAddresses: an address or a list of addresses, see L{txconnpool.net.addresses.endpointOf}.
-        @param maxClients: the maximum number of connections. One is enough for most programs: another one is dialed
-            only while all have requests in flight.
+        @param serverAddresses: an address, see L{endpointOf<txconnpool.net.addresses.endpointOf>}, or a
+            L{Server<txconnpool.routing.servers.Server>}, or a list of them. An endpoint string may be followed by
+            words: C{"tcp:10.0.0.1:11211 weight=2 label=cache-1"}.
+        @param maxClients: the maximum number of connections to all servers together; each may have at least one. One is
+            enough for most programs: another one is dialed only while all have requests in flight.
         @param waitTimeout: the seconds that a request waits for a connection; C{None}: no limit.
         @param connectTimeout: the seconds until a new connection must be ready; C{None}: no limit.
         @param requestTimeout: the seconds until the server must have replied. A late reply closes its connection and
@@ -119,43 +142,35 @@ class MemCachePool(MemCacheCommands, BasePool[Connection]):
         @param maxItemSize: the maximum length of a value, in bytes: the same number as memcached's option C{-I}.
         @param configure: called with each new connection before it is used; L{probe} if not given.
         @param allowedCommands: the names that L{performRequest} accepts; C{None}: those of all commands.
+        @param distribution: the system whose map of keys to servers is used, C{"ketama"} if not given; see
+            L{Servers.__init__<txconnpool.routing.options.Servers.__init__>}, as for the parameters up to
+            C{minLiveServers}. C{"round-robin"} is for equal servers.
+        @param partialGets: what C{getMultiple} results in if some of the servers have failed: C{"misses"} for their
+            keys, or the C{"error"} of one of them.
         @param options: see L{BasePool.__init__<txconnpool.pool.base.BasePool.__init__>}. A borrowed client is a
             L{Connection}. C{observer} is not notified of single replies.
+
+        @raise ValueError: an address or an option is invalid, or the servers are not possible with the distribution.
         """
         if reactor is None:
             from twisted.internet import reactor
-        dialect = Memcache()
-        super().__init__(
-            serverAddresses,
-            maxClients,
-            reactor,
-            forceShutdown,
-            ConnectionFactory(dialect, reactor, requestTimeout),
-            waitTimeout=waitTimeout,
-            connectTimeout=connectTimeout,
-            pipelineDepth=pipelineDepth,
-            configure=configure,
-            **options,
-        )
+        if partialGets not in ("misses", "error"):
+            raise ValueError(f"partialGets must be 'misses' or 'error', not {partialGets!r}")
+        options.setdefault("name", type(self).__name__)
+        servers = Servers(
+            serverAddresses, "ketama", distribution=distribution, hash=hash, hashTag=hashTag, hashStop=hashStop,
+            hashSkip=hashSkip, onFailure=onFailure, ejectAfter=ejectAfter, minLiveServers=minLiveServers,
+        )  # fmt: skip
+        makePool = partial(
+            MemCacheConnections, maxClients=maxClients, reactor=reactor, forceShutdown=forceShutdown,
+            waitTimeout=waitTimeout, connectTimeout=connectTimeout, requestTimeout=requestTimeout,
+            pipelineDepth=pipelineDepth, batchSize=batchSize, configure=configure, **options,
+        )  # fmt: skip
+        PoolFace.__init__(self, servers, makePool)
+        self._partialError = partialGets == "error"
+        self._partialLogged = -inf
         self._allowed = allowedCommands
-        self._batches = Batches(reactor, batchSize, self._beginBatch, self.send)
         self._maxItemSize = maxItemSize
-
-    def _beginBatch(self, command: Command) -> Retrieval:
-        if self._lifeCycle.ended:
-            raise PoolClosed("the pool is closed")
-        return Retrieval(self, command, command.name.encode())
-
-    def close(self, timeout: float | None = 5.0) -> Deferred[None]:
-        """
-        Refuse new requests, wait for those in flight, and close all connections.
-
-        @param timeout: the seconds until requests that are still in flight fail; C{None}: no limit.
-
-        @return: fires when no connection, dial or timer is left.
-        """
-        self._batches.flush()
-        return super().close(timeout)
 
     def performRequest(self, method: str, *args: Any, **kwargs: Any) -> Deferred[Any]:
         """
@@ -171,37 +186,54 @@ class MemCachePool(MemCacheCommands, BasePool[Connection]):
             return fail(NoSuchCommand(f"{method!r} is no command"))
         return maybeDeferred(command, self, *args, **kwargs)
 
-    def send(self, request: Request) -> None:
-        """
-        Send a request on a connection with capacity, at once or when there is one.
-        """
-        if self._checks:
-            self.state.doubt(self._seconds())
-        try:
-            record = self.take(request)
-        except PoolError as error:
-            request.fail(error)
-        else:
-            if record is not None:
-                request.granted(record)
+    # -- The servers
 
     def flushAll(self) -> Deferred[bool]:
         """
-        Delete all keys on every server. If one of the servers cannot be reached, nothing is deleted.
+        Delete all keys on every server. With equal servers, nothing is deleted if one of them cannot be reached; with
+        servers that share the keys, each that can be reached deletes its own.
 
-        @return: fires with C{True}.
+        @return: fires with C{True}. Fails if one of the servers does.
         """
-        if len(self.servers) == 1:
-            return self._perform(replies.FLUSH_ALL, _FLUSH_ALL)
-        return self.ready(len(self.servers), self.state.limits.waitTimeout).addCallback(self._flushEach)
+        if self._only is not None:
+            flushed: Deferred[bool] = self._only.sendEach(replies.FLUSH_ALL, _FLUSH_ALL)
+            return flushed
+        return allOf([pool.sendEach(replies.FLUSH_ALL, _FLUSH_ALL) for pool in self._router.pools])
 
-    def _flushEach(self, _: object) -> Deferred[bool]:
-        records = self.each()
-        requests = [SingleRequest(self, replies.FLUSH_ALL, _FLUSH_ALL, outcome) for _ in records]
-        for request, record in zip(requests, records, strict=True):
-            request.granted(record)
-        done = gatherResults([request.result for request in requests], consumeErrors=True)
-        return done.addCallbacks(all, lambda failure: failure.value.subFailure)
+    def serverStats(self, arg: Key | None = None) -> Deferred[dict[bytes, bytes]]:
+        """
+        Ask the servers for their statistics. Equal servers have the same ones, so any of them is asked.
+
+        @param arg: the group of statistics, such as C{"items"}; the general ones if not given.
+
+        @return: fires with the values by their names. With servers that share the keys, each name begins with the
+            number of its server and a colon: C{b"1:curr_items"}. A server that has failed has the name C{b"2:error"}.
+        """
+        if self._only is not None:
+            return super().serverStats(arg)
+        try:
+            request = statisticsRequest(arg)
+        except InvalidArgument as error:
+            return fail(error)
+        asked = []
+        for pool in self._router.pools:
+            each = SingleRequest(pool, replies.STATS, request, lambda reply: reply)
+            pool.send(each)
+            asked.append(each.result.addErrback(_failed))
+        return gatherResults(asked).addCallback(_joined)
+
+    def _countPartial(self, error: Exception) -> bool:
+        self.counters.partial += 1
+        now = self.reactor.seconds()
+        if now >= self._partialLogged + PERIOD:
+            self._partialLogged = now
+            _log.warn(
+                "{pool}: a server has failed, and getMultiple gets {what}: {error}",
+                pool=self.name,
+                what="an error" if self._partialError else "misses for its keys",
+                error=error,
+            )
+        return not self._partialError
 
     @property
     def stats(self) -> Statistics:
@@ -210,6 +242,14 @@ class MemCachePool(MemCacheCommands, BasePool[Connection]):
         L{serverStats<txconnpool.memcache.commands.MemCacheCommands.serverStats>}.
         """
         return Statistics.of(self, super().stats)
+
+
+def _failed(failure: Failure) -> bytes:
+    return b"%b\r\n" % str(failure.value).encode()
+
+
+def _joined(replies: list[bytes]) -> dict[bytes, bytes]:
+    return statistics(Memcache().joinStatistics(replies))
 
 
 #: The commands that L{MemCachePool.performRequest} accepts.

@@ -17,7 +17,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txconnpool.errors import ConnectionLostInFlight, PoolError, WireError
+from txconnpool.errors import ConnectionLostInFlight, PoolClosed, PoolError, WireError
 from txconnpool.interfaces import IReplySink, IWaiter
 from txconnpool.memcache.results import Key, Value, refusal
 from txconnpool.pool.connection import InFlight, isRetryable
@@ -27,6 +27,13 @@ from txconnpool.wire.memcache.replies import GATS, GETS, values
 
 _MISS: Final = (0, None)
 _MISS_WITH_IDENTIFIER: Final = (0, b"", None)
+
+
+def missOf(command: Command) -> Value:
+    """
+    @return: the result for a key that does not exist.
+    """
+    return _MISS_WITH_IDENTIFIER if command in (GETS, GATS) else _MISS
 
 
 @implementer(IWaiter, IReplySink)
@@ -219,7 +226,7 @@ class Retrieval(Request):
                 raise WireError("the value of a key that was not requested")
             if not caller.called:
                 caller.callback((flags, value) if cas is None else (flags, b"%d" % cas, value))
-        miss = _MISS_WITH_IDENTIFIER if self.command in (GETS, GATS) else _MISS
+        miss = missOf(self.command)
         for caller in callers.values():
             if not caller.called:
                 caller.callback(miss)
@@ -278,13 +285,19 @@ class Gathering:
     @ivar retrievals: the requests that contain the keys.
     """
 
-    __slots__ = ("_left", "_values", "result", "retrievals")
+    __slots__ = ("_failed", "_left", "_partial", "_values", "result", "retrievals")
 
-    def __init__(self, keys: Iterable[Key]) -> None:
+    def __init__(self, keys: Iterable[Key], partial: Callable[[Exception], bool] | None = None) -> None:
+        """
+        @param partial: called with the first error of a server, if the keys have several. It returns whether the keys
+            of servers that have failed are missing in the result, which otherwise fails.
+        """
         self.result: Deferred[dict[Key, Value]] = Deferred(self._cancelled)
         self.retrievals: set[Retrieval] = set()
         self._values: dict[Key, Any] = dict.fromkeys(keys)
         self._left = len(self._values)
+        self._partial = partial
+        self._failed = False
 
     def came(self, key: Key, value: Value) -> None:
         """
@@ -294,6 +307,19 @@ class Gathering:
         self._left -= 1
         if not self._left:
             self.result.callback(self._values)
+
+    def lost(self, key: Key, miss: Value, error: Exception) -> None:
+        """
+        The server of a key has failed.
+
+        @param miss: the result for a key that does not exist.
+        """
+        partial = self._partial
+        if partial is None or isinstance(error, PoolClosed) or not (self._failed or partial(error)):
+            self.fail(error)
+        else:
+            self._failed = True
+            self.came(key, miss)
 
     def fail(self, error: Exception) -> None:
         """
@@ -312,11 +338,12 @@ class Part:
     The caller of one key of a L{Gathering}.
     """
 
-    __slots__ = ("_key", "_whole")
+    __slots__ = ("_key", "_miss", "_whole")
 
-    def __init__(self, whole: Gathering, key: Key) -> None:
+    def __init__(self, whole: Gathering, key: Key, miss: Value = _MISS) -> None:
         self._whole = whole
         self._key = key
+        self._miss = miss
 
     @property
     def called(self) -> bool:
@@ -335,4 +362,4 @@ class Part:
         """
         Pass an error to the L{Gathering}.
         """
-        self._whole.fail(error)
+        self._whole.lost(self._key, self._miss, error)

@@ -18,6 +18,8 @@ from twisted.internet.defer import Deferred, fail, succeed
 from txconnpool.errors import PoolClosed, ServerUnavailable
 from txconnpool.pool.decisions.limits import Backoff, Limits, Reuse
 from txconnpool.pool.decisions.records import DIALING, Record
+from txconnpool.pool.decisions.servers import Server
+from txconnpool.pool.decisions.shared import Shared
 from txconnpool.pool.leases import C
 from txconnpool.pool.leasing import LeasingPool
 from txconnpool.pool.lifecycle import CLOSED
@@ -27,30 +29,37 @@ from txconnpool.pool.readiness import Readiness
 _RENAMED = {"acquireTimeout": "waitTimeout"}
 
 
-class PoolOptions(TypedDict, Generic[C], total=False):
+class CommonOptions(TypedDict, Generic[C], total=False):
     """
-    The options that every pool accepts as keywords. L{BasePool.__init__} describes them.
+    The options that every pool accepts as keywords, with the same defaults. L{BasePool.__init__} describes them.
     """
 
     name: str | None
     minClients: int
-    pipelineDepth: int
     maxWaiting: int | None
-    waitTimeout: float | None
-    connectTimeout: float | None
     idleTimeout: float | None
     maxLifetime: float | None
     lifetimeJitter: float
     reuse: Reuse
     whenDown: int | None
     backoff: Backoff | None
-    configure: Callable[[C], object] | None
     check: Callable[[C], object] | None
     checkIfIdleFor: float
     keepAlive: float | None
     reset: Callable[[C], object] | None
     leakThreshold: float | None
     observer: Any
+
+
+class PoolOptions(CommonOptions[C], total=False):
+    """
+    All options that every pool accepts as keywords.
+    """
+
+    pipelineDepth: int
+    waitTimeout: float | None
+    connectTimeout: float | None
+    configure: Callable[[C], object] | None
 
 
 class BasePool(LeasingPool[C]):
@@ -89,6 +98,9 @@ class BasePool(LeasingPool[C]):
         reset: Callable[[C], object] | None = None,
         leakThreshold: float | None = None,
         observer: Any = None,
+        limits: Limits | None = None,
+        shared: Shared | None = None,
+        healthChanged: Callable[[Server], object] | None = None,
         **unknown: Any,
     ) -> None:
         """
@@ -125,15 +137,17 @@ class BasePool(LeasingPool[C]):
         @param leakThreshold: a lease that lasts longer is logged, with the place in the program that took it; C{None}:
             none is.
         @param observer: an L{IPoolObserver<txconnpool.interfaces.IPoolObserver>} to notify of events.
+        @param limits: the limits, if the pool is one of several; those above do not count then.
+        @param shared: see L{Executor.__init__<txconnpool.pool.executor.Executor.__init__>}, as for C{healthChanged}.
 
         @raise ValueError: an address or a limit is invalid.
         @raise TypeError: there is no such parameter.
         """
         for parameter in unknown:
-            raise TypeError(f"{type(self).__name__} has no parameter {parameter!r}{_hint(parameter)}")
+            raise TypeError(f"{name or type(self).__name__} has no parameter {parameter!r}{_hint(parameter)}")
         if keepAlive is not None and check is None:
             raise ValueError("keepAlive needs a check")
-        limits = Limits(
+        limits = limits or Limits(
             maximum=maxClients,
             minimum=minClients,
             depth=pipelineDepth,
@@ -149,7 +163,7 @@ class BasePool(LeasingPool[C]):
             keepAlive=keepAlive or 0.0,
         )
         super().__init__(
-            _listed(serverAddresses),
+            listed(serverAddresses),
             factory,
             limits,
             reactor,
@@ -161,6 +175,8 @@ class BasePool(LeasingPool[C]):
             reset=reset,
             leakThreshold=leakThreshold,
             observer=observer,
+            shared=shared,
+            healthChanged=healthChanged,
         )
         self._forceShutdown = forceShutdown
         self._selfBusy: dict[int, int] = {}  # the load that clients put on their own connection, see clientBusy
@@ -330,7 +346,7 @@ def _hint(parameter: str) -> str:
     return f"; its name is {meant!r}" if parameter in _RENAMED else f"; is it {meant!r}?" if meant else ""
 
 
-def _listed(addresses: Any) -> list[Any]:
+def listed(addresses: Any) -> list[Any]:
     """
     @param addresses: an address, which C{(host, port)} is too, or several.
 

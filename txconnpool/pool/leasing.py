@@ -145,6 +145,12 @@ class LeasingPool(PoolEngine, Generic[C]):
         record.lent = 0
         self.hasCapacity(record)
 
+    def isMine(self, client: C) -> bool:
+        """
+        @return: whether C{client} is one of this pool: its connection is open, or it is leased.
+        """
+        return id(client) in self._byClient
+
     def connection(self) -> Lending[C]:
         """
         Lease a connection for a block: C{async with pool.connection() as client:}. If the block raises, the connection

@@ -9,7 +9,7 @@ from __future__ import annotations
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 
-from txconnpool.pool.engine import PoolEngine
+from txconnpool.interfaces import IPoolControl
 
 
 class PoolService(Service):
@@ -19,7 +19,7 @@ class PoolService(Service):
     @ivar pool: the pool.
     """
 
-    def __init__(self, pool: PoolEngine, drainTimeout: float = 5.0) -> None:
+    def __init__(self, pool: IPoolControl, drainTimeout: float = 5.0) -> None:
         """
         @param pool: a L{txconnpool.pool.library.Pool}, a L{txconnpool.memcache.pool.MemCachePool}, or a subclass.
         @param drainTimeout: seconds that a stop waits for requests in flight.
@@ -42,4 +42,5 @@ class PoolService(Service):
         @return: a Deferred that fires when no connection, dial or timer is left.
         """
         super().stopService()
-        return self.pool.close(self._drainTimeout)
+        closed: Deferred[None] = self.pool.close(self._drainTimeout)
+        return closed

@@ -139,6 +139,9 @@ class ShardedPool:
     keyed = True
     standIn: StandIn | None = None
 
+    #: The number of connections to each server that are kept open in any case.
+    leastConnections = 1
+
     def __init__(
         self,
         name: str,
@@ -244,7 +247,9 @@ class ShardedPool:
         limits = self.limits
         for index in range(count):
             maximum = max(1, limits.maximum // count + (index < limits.maximum % count))
-            minimum = min(maximum, max(1, limits.minimum // count + (index < limits.minimum % count)))
+            minimum = min(
+                maximum, max(self.leastConnections, limits.minimum // count + (index < limits.minimum % count))
+            )
             yield replace(limits, maximum=maximum, minimum=minimum)
 
     # -- Servers that are down

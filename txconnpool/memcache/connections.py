@@ -1,0 +1,106 @@
+# -*- test-case-name: tests.memcache.test_pool -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+The connections of a memcached client to one server, or to several equal ones.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, gatherResults
+
+from txconnpool.errors import PoolClosed, PoolError
+from txconnpool.memcache.batching import Batches
+from txconnpool.memcache.requests import Request, Retrieval, SingleRequest
+from txconnpool.memcache.results import outcome
+from txconnpool.pool.base import BasePool
+from txconnpool.pool.connection import Connection, ConnectionFactory
+from txconnpool.wire import Command
+from txconnpool.wire.memcache.dialect import Memcache
+
+
+class MemCacheConnections(BasePool[Connection]):
+    """
+    A pool of memcached connections that sends the requests of a client.
+
+    @ivar batches: collects the keys of the C{get}s of one turn of the reactor.
+    """
+
+    def __init__(
+        self,
+        serverAddresses: Any,
+        maxClients: int,
+        reactor: Any,
+        forceShutdown: bool,
+        *,
+        requestTimeout: float,
+        batchSize: int,
+        **options: Any,
+    ) -> None:
+        """
+        @param requestTimeout: see L{MemCachePool.__init__<txconnpool.memcache.pool.MemCachePool.__init__>}, as for the
+            other parameters.
+        @param options: see L{BasePool.__init__}.
+        """
+        factory = ConnectionFactory(Memcache(), reactor, requestTimeout)
+        super().__init__(serverAddresses, maxClients, reactor, forceShutdown, factory, **options)
+        self.batches = Batches(reactor, batchSize, self._beginBatch, self.send)
+
+    def _beginBatch(self, command: Command) -> Retrieval:
+        if self._lifeCycle.ended:
+            raise PoolClosed("the pool is closed")
+        return Retrieval(self, command, command.name.encode())
+
+    def send(self, request: Request) -> None:
+        """
+        Send a request on a connection with capacity, at once or when there is one.
+        """
+        if self._checks:
+            self.state.doubt(self._seconds())
+        try:
+            record = self.take(request)
+        except PoolError as error:
+            request.fail(error)
+        else:
+            if record is not None:
+                request.granted(record)
+
+    def sendEach(self, command: Command, data: bytes) -> Deferred[bool]:
+        """
+        Send a request to every server. If one of them cannot be reached, it is sent to none.
+
+        @return: fires with whether all have done it.
+        """
+        if len(self.servers) == 1:
+            request = SingleRequest(self, command, data, outcome)
+            self.send(request)
+            return request.result
+        ready = self.ready(len(self.servers), self.state.limits.waitTimeout)
+        return ready.addCallback(lambda _: self._sendNow(command, data))
+
+    def _sendNow(self, command: Command, data: bytes) -> Deferred[bool]:
+        records = self.each()
+        requests = [SingleRequest(self, command, data, outcome) for _ in records]
+        for request, record in zip(requests, records, strict=True):
+            request.granted(record)
+        return allOf([request.result for request in requests])
+
+    def close(self, timeout: float | None = 5.0) -> Deferred[None]:
+        """
+        Refuse new requests, wait for those in flight, and close all connections.
+
+        @param timeout: the seconds until requests that are still in flight fail; C{None}: no limit.
+
+        @return: fires when no connection, dial or timer is left.
+        """
+        self.batches.flush()
+        return super().close(timeout)
+
+
+def allOf(results: list[Deferred[bool]]) -> Deferred[bool]:
+    """
+    @return: fires with whether all results are true; fails as the first of them that fails.
+    """
+    done = gatherResults(results, consumeErrors=True)
+    return done.addCallbacks(all, lambda failure: fail(failure.value.subFailure))
