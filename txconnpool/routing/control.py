@@ -88,6 +88,14 @@ class PoolControls(Generic[C]):
         return servers
 
     @property
+    def former(self) -> list[Server]:
+        """
+        The servers that were removed, with their counters.
+        """
+        former: list[Server] = self._control.former
+        return former
+
+    @property
     def connections(self) -> list[C]:
         """
         The clients of all established connections.
