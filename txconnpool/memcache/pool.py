@@ -37,7 +37,7 @@ from txconnpool.routing.options import Servers
 from txconnpool.wire.memcache import replies
 from txconnpool.wire.memcache.dialect import Memcache
 
-_log = Logger("txconnpool.memcache")
+_log = Logger("txconnpool.pool")
 
 __all__ = ["MemCachePool", "probe"]
 
