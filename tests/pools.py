@@ -19,7 +19,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.pipes import Endpoint, Pipe
 from txconnpool.errors import PoolError
 from txconnpool.pool.engine import PoolEngine
-from txconnpool.pool.library import Pool
+from txconnpool.pool.library import RequestPool
+from txconnpool.routing.library import PoolFace
 
 
 class Reactor(Clock):
@@ -208,7 +209,7 @@ class PoolCase(SynchronousTestCase):
         self.servers.append(Server(self.reactor, name))
         return self.servers[-1]
 
-    def pool(self, *servers: Server, client: Any = Client, **options: Any) -> Pool[Any]:
+    def pool(self, *servers: Server, client: Any = Client, **options: Any) -> RequestPool[Any]:
         """
         @param servers: the servers; the first one if not given.
         @param client: the class of the clients.
@@ -216,11 +217,11 @@ class PoolCase(SynchronousTestCase):
         @return: a new pool. It is closed at the end of the test.
         """
         options.setdefault("clientFactory", Factory.forProtocol(client))
-        pool: Pool[Any] = Pool(list(servers) or self.server, reactor=self.reactor, **options)
+        pool: RequestPool[Any] = RequestPool(list(servers) or self.server, reactor=self.reactor, **options)
         self.addCleanup(self.finish, pool)
         return pool
 
-    def ask(self, pool: Pool[Any], word: str = "x") -> Deferred[Any]:
+    def ask(self, pool: RequestPool[Any], word: str = "x") -> Deferred[Any]:
         """
         Make a request that need not have a result when the test ends.
         """
@@ -228,7 +229,7 @@ class PoolCase(SynchronousTestCase):
         self.addCleanup(answer.addErrback, lambda failure: None)
         return answer
 
-    def finish(self, pool: PoolEngine) -> None:
+    def finish(self, pool: PoolEngine | PoolFace[Any]) -> None:
         """
         Close a pool, and assert that nothing is left of it.
         """
@@ -236,7 +237,7 @@ class PoolCase(SynchronousTestCase):
         self.reactor.turns()
         self.successResultOf(done)
         pool.selfCheck()
-        self.assertEqual(pool.state.records, [])
+        self.assertEqual(pool.records, [])
 
     def errors(self, *results: Deferred[Any]) -> list[type[BaseException]]:
         """

@@ -23,7 +23,7 @@ from zope.interface.verify import verifyObject
 
 from txconnpool import testing
 from txconnpool.errors import PoolTimeout, ServerUnavailable
-from txconnpool.pool.library import Pool
+from txconnpool.pool import Pool
 from txconnpool.testing import FakeServer, MemoryPool, finish
 
 

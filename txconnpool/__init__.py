@@ -2,7 +2,7 @@
 """
 A connection pool for Twisted, and a pooling proxy built on it.
 
-The public names live in their modules: L{txconnpool.pool.library.Pool}, L{txconnpool.memcache.pool.MemCachePool},
+The public names live in their modules: L{txconnpool.routing.requests.Pool}, L{txconnpool.memcache.pool.MemCachePool},
 L{txconnpool.pool.service.PoolService} and L{txconnpool.operate.service.ProxyService}. Importing this package does
 nothing.
 """

@@ -33,8 +33,8 @@ L{MemoryPool} is a memcached client with its own memcached in the process::
             self.pool.flush()
             self.failureResultOf(answer, ConnectionLostInFlight)
 
-For a pool of clients of another protocol, pass a L{FakeServer} to L{txconnpool.pool.library.Pool} as the address of a
-server::
+For a pool of clients of another protocol, pass a L{FakeServer} to L{txconnpool.routing.requests.Pool} as the address of
+a server::
 
     reactor = MemoryReactorClock()
     server = FakeServer(reactor, Factory.forProtocol(GreetingServer))

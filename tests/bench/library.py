@@ -41,7 +41,7 @@ from tests.bench.measure import machine, pinned, processors, residentSize
 from tests.bench.workloads import Workload
 from tests.real.servers import HOST, SOURCE
 from txconnpool.memcache.pool import MemCachePool
-from txconnpool.pool.library import Pool
+from txconnpool.routing.requests import Pool
 from txconnpool.testing import FakeServer, finish
 
 WORKLOAD = Workload("library", "calls of a program")

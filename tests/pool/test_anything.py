@@ -1,6 +1,7 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-A state machine test of L{txconnpool.pool.library.Pool}: random histories of events, and the invariants after each.
+A state machine test of L{txconnpool.pool.library.RequestPool}: random histories of events, and the invariants after
+each.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.bugs import covers
 from tests.pools import Careless, Client, Far, PoolCase, Reactor, Server
 from txconnpool.errors import ClientNotOwned, PoolClosed
-from txconnpool.pool.library import Pool
+from txconnpool.pool.library import RequestPool
 
 
 class Machine(RuleBasedStateMachine):
@@ -58,7 +59,7 @@ class Machine(RuleBasedStateMachine):
         options: dict[str, Any] = {}
         if guarded:
             options = {"check": self.errand, "checkIfIdleFor": 2.0, "keepAlive": 5.0, "reset": self.errand}
-        self.pool: Pool[Any] = Pool(
+        self.pool: RequestPool[Any] = RequestPool(
             self.servers, 3, self.reactor, clientFactory=Factory.forProtocol(Careless if careless else Client),
             pipelineDepth=depth, minClients=1, maxWaiting=4, waitTimeout=4.0, connectTimeout=3.0, requestTimeout=6.0,
             idleTimeout=8.0, maxLifetime=20.0, whenDown=2, cancelGrace=2.0, leakThreshold=7.0, **options,

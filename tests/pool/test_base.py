@@ -22,7 +22,7 @@ from txconnpool.errors import (
     PoolClosed,
     PoolTimeout,
 )
-from txconnpool.pool import Pool
+from txconnpool.pool.library import RequestPool
 
 
 class LifeTests(PoolCase):
@@ -106,7 +106,7 @@ class LifeTests(PoolCase):
         A closed pool, its clients and its callers are garbage-collected: the reactor keeps no reference.
         """
         factory = Factory.forProtocol(Client)
-        pool: Pool[Client] = Pool(self.server, reactor=self.reactor, clientFactory=factory, maxClients=1)
+        pool: RequestPool[Client] = RequestPool(self.server, reactor=self.reactor, clientFactory=factory, maxClients=1)
         answers = [pool.performRequest("ask", "x") for _ in range(3)]
         lent = pool.acquire()
         self.reactor.turns()
@@ -143,7 +143,9 @@ class LifeTests(PoolCase):
         """
 
         async def live() -> str:
-            one: Pool[Client] = Pool(self.server, reactor=self.reactor, clientFactory=Factory.forProtocol(Client))
+            one: RequestPool[Client] = RequestPool(
+                self.server, reactor=self.reactor, clientFactory=Factory.forProtocol(Client)
+            )
             async with one as pool:
                 answer: str = await pool.performRequest("ask", "x")
                 return answer
@@ -219,7 +221,7 @@ class ReadyTests(PoolCase):
         error = self.late(self.pool())
         self.assertIn("not ready within 5 s: 0 of 5 connections busy, 0 idle, 1 dialing", str(error))
 
-    def late(self, pool: Pool[Any]) -> PoolTimeout:
+    def late(self, pool: RequestPool[Any]) -> PoolTimeout:
         """
         @return: the error of C{ready} after its timeout.
         """
@@ -364,11 +366,11 @@ class ParameterTests(PoolCase):
         The error names the parameter, and the one that was probably meant.
         """
         for options, text in (
-            ({"acquireTimeout": 1}, "Pool has no parameter 'acquireTimeout'; its name is 'waitTimeout'"),
-            ({"waitTimeuot": 1}, "Pool has no parameter 'waitTimeuot'; is it 'waitTimeout'?"),
-            ({"xyz": 1}, "Pool has no parameter 'xyz'"),
+            ({"acquireTimeout": 1}, "RequestPool has no parameter 'acquireTimeout'; its name is 'waitTimeout'"),
+            ({"waitTimeuot": 1}, "RequestPool has no parameter 'waitTimeuot'; is it 'waitTimeout'?"),
+            ({"xyz": 1}, "RequestPool has no parameter 'xyz'"),
         ):
-            error = self.assertRaises(TypeError, Pool, ("host", 1), clientFactory=Factory(), **options)
+            error = self.assertRaises(TypeError, RequestPool, ("host", 1), clientFactory=Factory(), **options)
             self.assertEqual(str(error), text)
 
 
@@ -382,7 +384,7 @@ class AddressTests(PoolCase):
         @return: the names of the servers of a pool.
         """
         pool = self.pool()
-        pool = Pool(addresses, reactor=MemoryReactorClock(), clientFactory=Factory.forProtocol(Client))
+        pool = RequestPool(addresses, reactor=MemoryReactorClock(), clientFactory=Factory.forProtocol(Client))
         return [server.name for server in pool.servers]
 
     def test_oneOrMany(self) -> None:

@@ -1,6 +1,6 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests for the client factories of L{txconnpool.pool.library.Pool}, and for what clients report.
+Tests for the client factories of L{txconnpool.pool.library.RequestPool}, and for what clients report.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from txconnpool.errors import (
     ClientNotOwned,
 )
 from txconnpool.pool import Pool, PooledClientFactory
+from txconnpool.pool.library import RequestPool
 
 
 class ClientFactoryTests(PoolCase):
@@ -73,7 +74,7 @@ class ClientFactoryTests(PoolCase):
             self.assertEqual([self.successResultOf(answer) for answer in answers], ["A", "B"])
             self.finish(pool)
 
-    def silent(self, **options: Any) -> Pool[Any]:
+    def silent(self, **options: Any) -> RequestPool[Any]:
         """
         @return: a pool whose clients do not announce themselves.
         """

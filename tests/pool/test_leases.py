@@ -17,7 +17,7 @@ from tests.pools import Client, PoolCase
 from txconnpool.errors import (
     ClientNotOwned,
 )
-from txconnpool.pool import Pool
+from txconnpool.pool.library import RequestPool
 
 
 class LeaseTests(PoolCase):
@@ -25,7 +25,7 @@ class LeaseTests(PoolCase):
     Tests for leases.
     """
 
-    def borrow(self, pool: Pool[Any]) -> Any:
+    def borrow(self, pool: RequestPool[Any]) -> Any:
         """
         @return: the client of a new lease.
         """
@@ -85,7 +85,7 @@ class LeaseTests(PoolCase):
         for wrong in (foreign, object(), None):
             self.assertRaises(ClientNotOwned, pool.release, wrong)
         pool.release(client)
-        self.assertIn("not borrowed from Pool", str(self.assertRaises(ClientNotOwned, pool.release, client)))
+        self.assertIn("not borrowed from RequestPool", str(self.assertRaises(ClientNotOwned, pool.release, client)))
         asked = pool.performRequest("ask", "x")
         self.assertRaises(ClientNotOwned, pool.release, client)
         self.server.lines[0].answer("a")
@@ -104,7 +104,7 @@ class LeaseTests(PoolCase):
         self.assertRaises(ClientNotOwned, pool.release, client)
         self.assertIsNot(self.borrowLater(pool), client)
 
-    def borrowLater(self, pool: Pool[Any]) -> Any:
+    def borrowLater(self, pool: RequestPool[Any]) -> Any:
         """
         @return: the client of a new lease, after some reactor turns.
         """

@@ -21,7 +21,8 @@ from txconnpool.errors import (
     ServerUnavailable,
 )
 from txconnpool.interfaces import IPipelined
-from txconnpool.pool import Backoff, NoSuchCommand, Pool
+from txconnpool.pool import Backoff, NoSuchCommand
+from txconnpool.pool.library import RequestPool
 
 
 class RequestTests(PoolCase):
@@ -410,7 +411,7 @@ class LossTests(PoolCase):
         self.reactor.advance(5)
         self.assertEqual((self.server.dials, pool.stats.lost), (1, 1))
 
-    def answered(self, pool: Pool[Any]) -> Deferred[Any]:
+    def answered(self, pool: RequestPool[Any]) -> Deferred[Any]:
         """
         @return: a request that has a result.
         """

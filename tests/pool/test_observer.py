@@ -17,7 +17,8 @@ from txconnpool.errors import (
     ServerUnavailable,
 )
 from txconnpool.interfaces import IPoolObserver
-from txconnpool.pool import Pool, PoolObserver
+from txconnpool.pool import PoolObserver
+from txconnpool.pool.library import RequestPool
 
 
 @implementer(IPoolObserver)
@@ -57,7 +58,7 @@ class ObserverTests(PoolCase):
         for _ in range(10):
             self.reactor.advance(0.5)
 
-    def watched(self, **options: Any) -> tuple[Pool[Any], list[Any]]:
+    def watched(self, **options: Any) -> tuple[RequestPool[Any], list[Any]]:
         """
         @return: a pool and the list of its events.
         """
@@ -119,7 +120,7 @@ class ObserverTests(PoolCase):
         self.reactor.advance(3)
         self.assertEqual(events[-1][:3], ("leaked", self.successResultOf(lent), 3.0))
 
-    def asked(self, pool: Pool[Any]) -> Deferred[Any]:
+    def asked(self, pool: RequestPool[Any]) -> Deferred[Any]:
         """
         @return: a request that was made.
         """

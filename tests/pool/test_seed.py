@@ -28,7 +28,7 @@ from txconnpool.errors import (
     PoolTimeout,
     ServerUnavailable,
 )
-from txconnpool.pool.library import Pool, PooledClientFactory
+from txconnpool.pool import Pool, PooledClientFactory
 
 # -- A program for 0.1.2, as its README had it
 

@@ -5,8 +5,22 @@ A pool: a bounded set of interchangeable connections. The public names are impor
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from txconnpool.errors import NoSuchCommand
 from txconnpool.pool.decisions.limits import Backoff
-from txconnpool.pool.library import Pool, PooledClientFactory, PoolObserver
+from txconnpool.pool.library import PooledClientFactory, PoolObserver
+
+if TYPE_CHECKING:
+    from txconnpool.routing.requests import Pool
 
 __all__ = ["Backoff", "NoSuchCommand", "Pool", "PoolObserver", "PooledClientFactory"]
+
+
+def __getattr__(name: str) -> Any:
+    # Pool is made of several pools, and its module imports those of this package. So it is imported when it is needed.
+    if name == "Pool":
+        from txconnpool.routing.requests import Pool
+
+        return Pool
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,21 +1,15 @@
 # -*- test-case-name: tests.pool.test_library -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-The pool that programs use::
-
-    pool = Pool(("127.0.0.1", 7), clientFactory=Factory.forProtocol(EchoClient))
-    answer = await pool.performRequest("echo", b"hello")
-
-Requests and leases share a bounded set of connections and are served in the order in which they were made. Neither
-importing this module nor constructing a L{Pool} does any I/O: a pool connects when it is started, or when it is first
-used.
+Pools of the clients of any protocol, whose requests are method calls.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container
-from typing import Any, Unpack
+from copy import copy
+from typing import Any
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import (
@@ -34,13 +28,13 @@ from twisted.python.failure import Failure
 
 from txconnpool.errors import ConnectionLostInFlight, NoSuchCommand, PoolError, PoolTimeout
 from txconnpool.net.deadlines import Deadlines
-from txconnpool.pool.base import BasePool, PoolOptions
+from txconnpool.pool.base import BasePool
 from txconnpool.pool.decisions.records import Record
 from txconnpool.pool.leases import C
 from txconnpool.pool.observer import PoolObserver
 from txconnpool.pool.requests import Request
 
-__all__ = ["Pool", "PoolObserver", "PooledClientFactory"]
+__all__ = ["PoolObserver", "PooledClientFactory", "RequestPool"]
 
 _INTERFACES: tuple[Any, ...] = (
     IFileDescriptorReceiver,
@@ -78,16 +72,13 @@ class PooledClientFactory(ClientFactory):
         self.deferred = Deferred()
 
 
-class Pool(BasePool[C]):
+class RequestPool(BasePool[C]):
     """
     A bounded set of connections to one server, or to several equal ones, whose requests are method calls: the pool
     calls a method of a client that has capacity, and the result is the reply.
 
-    @cvar clientFactory: a subclass of L{PooledClientFactory}, or any
-        L{IProtocolFactory<twisted.internet.interfaces.IProtocolFactory>}.
+    L{txconnpool.routing.requests.Pool} has one of them, or one for each server.
     """
-
-    clientFactory: Any = None
 
     def __init__(
         self,
@@ -96,54 +87,50 @@ class Pool(BasePool[C]):
         reactor: Any = None,
         forceShutdown: bool = False,
         *,
-        clientFactory: Any = None,
+        clientFactory: Any,
         requestTimeout: float | None = 60.0,
         cancelGrace: float | None = 5.0,
         allowedCommands: Container[str] | None = None,
-        **options: Unpack[PoolOptions[C]],
+        owner: Any = None,
+        **options: Any,
     ) -> None:
         """
-        @param serverAddresses: an address or a list of addresses, see L{txconnpool.net.addresses.endpointOf}.
-        @param maxClients: the maximum number of connections, dials in progress included.
-        @param reactor: the reactor to use; the global reactor if not given.
-        @param forceShutdown: whether the pool closes its connections at once when the reactor stops, without waiting
-            for requests in flight.
-        @param clientFactory: overrides the attribute of this name.
-        @param requestTimeout: seconds from the sending of a request to its reply. When they have passed, the request
-            fails and its connection is closed. C{None}: no limit.
-        @param cancelGrace: seconds that the connection of a cancelled request waits for the reply before it is closed;
-            C{None}: no limit. A connection that is shared (C{pipelineDepth}) is not closed for this reason.
-        @param allowedCommands: the methods that L{performRequest} may call; C{None}: all but those that begin with an
-            underscore and those that transports call, such as C{connectionLost}.
-        @param options: see L{BasePool.__init__<txconnpool.pool.base.BasePool.__init__>}.
+        @param owner: what the factories of clients that announce themselves have as their C{connectionPool}; this pool
+            if not given.
+        @param options: see L{Pool.__init__<txconnpool.routing.requests.Pool.__init__>}, as for the other parameters.
 
         @raise ValueError: an address or a limit is invalid.
         @raise TypeError: C{clientFactory} is neither a subclass of L{PooledClientFactory} nor another factory.
         """
         if reactor is None:
             from twisted.internet import reactor
-        if clientFactory is None:
-            clientFactory = self.clientFactory
         self._announcing = isinstance(clientFactory, type) and issubclass(clientFactory, PooledClientFactory)
         shared = IProtocolFactory.providedBy(clientFactory) and not isinstance(clientFactory, PooledClientFactory)
         if not (self._announcing or shared):
             raise TypeError(f"expected a subclass of PooledClientFactory or another factory, not {clientFactory!r}")
+        if shared and options.get("shared"):
+            clientFactory = copy(clientFactory)  # each pool sets connectionPool
         super().__init__(
             serverAddresses, maxClients, reactor, forceShutdown, clientFactory, announces=self._announcing, **options
         )
+        self._owner = owner or self
         self._allowed = allowedCommands
         self._sent = Deadlines(reactor, requestTimeout, self._unanswered)
         self._graces = Deadlines(reactor, cancelGrace, self._overstayed)
 
     def performRequest(self, method: str, *args: Any, **kwargs: Any) -> Deferred[Any]:
         """
+        Call a method of a client, see L{perform}.
+        """
+        return self.perform(method, args, kwargs)
+
+    def perform(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Deferred[Any]:
+        """
         Call a method of a client that has capacity, now or as soon as there is one.
 
         @param method: the name of the method.
 
-        @return: a Deferred that fires with the result of the method. It fails with L{NoSuchCommand}, with another
-            L{PoolError<txconnpool.errors.PoolError>}, or as the method fails. Cancelling it has effect at once: a
-            request that was not sent is dropped, and the reply to one that was sent is ignored.
+        @return: see L{Pool.performRequest<txconnpool.routing.requests.Pool.performRequest>}.
         """
         if method[:1] == "_" or method in _INTERNAL or (self._allowed is not None and method not in self._allowed):
             return fail(NoSuchCommand(f"{method!r} is no command"))
@@ -184,7 +171,7 @@ class Pool(BasePool[C]):
             return super()._newFactory(record)
         factory = self._factory()
         factory.noisy = False
-        factory.connectionPool = self
+        factory.connectionPool = self._owner
         if factory.deferred is None:
             factory.deferred = Deferred()
         factory.deferred.addCallbacks(self.clientFree, self._unannounced, errbackArgs=(record,))

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.pool.test_library -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-The requests of L{txconnpool.pool.library.Pool}: method calls on a connection that has capacity.
+The requests of L{txconnpool.pool.library.RequestPool}: method calls on a connection that has capacity.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ class PoolService(Service):
 
     def __init__(self, pool: IPoolControl, drainTimeout: float = 5.0) -> None:
         """
-        @param pool: a L{txconnpool.pool.library.Pool}, a L{txconnpool.memcache.pool.MemCachePool}, or a subclass.
+        @param pool: a L{txconnpool.routing.requests.Pool}, a L{txconnpool.memcache.pool.MemCachePool}, or a subclass.
         @param drainTimeout: seconds that a stop waits for requests in flight.
         """
         self.pool = pool

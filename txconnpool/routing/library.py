@@ -95,6 +95,12 @@ class PoolFace(PoolControls[C]):
         pool: BasePool[C] = self._router.choose(key)
         return pool
 
+    def _theOnly(self) -> BasePool[C]:
+        if self._only is None:
+            raise TypeError(f"the servers of {self.name} share the keys: use forKey(key)")
+        pool: BasePool[C] = self._only
+        return pool
+
     def forKey(self, key: str | bytes) -> ForKey[C]:
         """
         Choose the server of a key. Nothing is kept: the result may be dropped, or used again.
@@ -112,11 +118,13 @@ class PoolFace(PoolControls[C]):
 
     def acquire(self) -> Deferred[C]:
         """
-        Lease a connection, to any server: the client is the caller's alone until it is given to L{release}.
+        Lease a connection: the client is the caller's alone until it is given to L{release}.
 
         @return: a Deferred that fires with the client. It fails with a L{PoolError}.
+
+        @raise TypeError: the servers share the keys: use L{forKey}. So do the other methods for leases.
         """
-        return self._anyPool().acquire()
+        return self._theOnly().acquire()
 
     def acquireNow(self) -> C | None:
         """
@@ -125,7 +133,7 @@ class PoolFace(PoolControls[C]):
 
         @return: the client, or C{None}.
         """
-        return self._anyPool().acquireNow()
+        return self._theOnly().acquireNow()
 
     def release(self, client: C, discard: bool = False) -> None:
         """
@@ -143,10 +151,10 @@ class PoolFace(PoolControls[C]):
 
     def connection(self) -> Lending[C]:
         """
-        Lease a connection, to any server, for a block: C{async with pool.connection() as client:}. If the block raises,
+        Lease a connection for a block: C{async with pool.connection() as client:}. If the block raises,
         the connection is closed.
         """
-        return self._anyPool().connection()
+        return self._theOnly().connection()
 
     @overload
     def withConnection(
@@ -158,12 +166,12 @@ class PoolFace(PoolControls[C]):
 
     def withConnection(self, f: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:
         """
-        Lease a connection, to any server, for a call, C{f(client, *args, **kwargs)}. If C{f} returns a Deferred or an
+        Lease a connection for a call, C{f(client, *args, **kwargs)}. If C{f} returns a Deferred or an
         awaitable, the lease ends when that has a result. If the call fails, the connection is closed.
 
         @return: a Deferred that fires with the result of C{f}, or fails as C{f} does.
         """
-        return self._anyPool().withConnection(f, *args, **kwargs)
+        return self._theOnly().withConnection(f, *args, **kwargs)
 
     # -- The names of 0.1.2
 
@@ -291,6 +299,14 @@ class ForKey(Generic[C]):
         @raise ServerUnavailable: the servers that may have the key are down.
         """
         return self._choose(self._key).connection()
+
+    def withConnection(self, f: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:
+        """
+        Lease a connection to the server for a call, see L{PoolFace.withConnection}.
+
+        @raise ServerUnavailable: the servers that may have the key are down.
+        """
+        return self._choose(self._key).withConnection(f, *args, **kwargs)
 
 
 def together(results: Iterable[Deferred[Any]]) -> Deferred[None]:

@@ -39,8 +39,8 @@ class Record:
     @ivar checkedAt: the time of the last successful check.
     @ivar doomed: whether it is to be closed as soon as it is established.
     @ivar reason: why the pool closes it.
-    @ivar weight: what a request of L{txconnpool.pool.library.Pool} adds to C{load}: 1, or 0 if the connection keeps
-        C{load} itself.
+    @ivar weight: what a request of L{txconnpool.pool.library.RequestPool} adds to C{load}: 1, or 0 if the connection
+        keeps C{load} itself.
     @ivar until: the load up to which it is picked again for requests that come together, see
         L{txconnpool.pool.decisions.picking.Records.pick}.
     @ivar lent: how much of C{load} is a lease.
