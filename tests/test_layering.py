@@ -48,6 +48,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "pool",
         "pool.decisions",
         "routing",
+        "routing.servers",
+        "config.changes",
         "config.settings",
         "config.credentials",
     ),

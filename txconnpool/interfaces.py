@@ -173,6 +173,8 @@ class IRouter(Interface):
     def anyOf() -> Any:
         """
         @return: a pool for a request without a key.
+
+        @raise PoolError: there is none at the moment.
         """
 
 

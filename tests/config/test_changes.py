@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txconnpool.config.changes import Plan, differences, plan
+from txconnpool.config.changes import Plan, differences, plan, serversChanged
 from txconnpool.config.settings import PoolSettings, Settings
 
 A = PoolSettings(name="a")
@@ -66,6 +66,18 @@ class DifferencesTests(SynchronousTestCase):
         self.assertServers("tcp:a:1,weight=2,label=x", "tcp:a:1,,label=x,weight=2.0")
         self.assertServers("tls:a:1:trustRoots=/x", "tls:a:1:trustRoots=/y",
                            "upstream tls:a:1:trustRoots=/x -> tls:a:1:trustRoots=/y")  # fmt: skip
+
+    def test_sources(self) -> None:
+        """
+        Sources of servers are added and removed, and so are the servers that were found there.
+        """
+        self.assertServers("dns:a:1 dns:b:1", "dns:b:1 srv:c", "upstream + srv:c", "upstream - dns:a:1")
+        settings = PoolSettings(name="a", upstream=("dns:a:1",))
+        found = [tuple(("dns:a:1", f"tcp:{host}:1") for host in hosts) for hosts in ("xy", "yz")]
+        self.assertEqual(
+            list(serversChanged(replace(settings, found=found[0]), replace(settings, found=found[1]))),
+            ["upstream + tcp:z:1", "upstream - tcp:x:1"],
+        )
 
     def test_orderOfServers(self) -> None:
         """

@@ -34,6 +34,15 @@ class NotesTests(SynchronousTestCase):
         self.assertRegex(equal, "^pool 'equal': the distribution of 3 servers is round-robin: equal servers")
         self.assertEqual(notesOf(Settings()), [])
 
+    def test_sources(self) -> None:
+        """
+        Where servers are looked up, their number and the shares of their keys are not known.
+        """
+        settings = Settings(pools=(PoolSettings(upstream=("dns:a:1",)),))
+        (note,) = notesOf(settings)
+        self.assertRegex(note, "^pool 'default': the distribution of the servers that are found is by default ketama: ")
+        self.assertEqual(list(spreadOf(settings)), [])
+
     def test_spread(self) -> None:
         """
         Each pool that distributes keys has a line with the shares of two servers: the one with the fewest keys, and the

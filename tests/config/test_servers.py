@@ -27,9 +27,16 @@ class ServerLineTests(SynchronousTestCase):
 
     def test_right(self) -> None:
         """
-        A line has an endpoint string and perhaps words.
+        A line has an endpoint string and perhaps words, or is a source of servers.
         """
-        for line in ("tcp:a:1", "tcp:a:1 weight=2 label=x", r"unix:/a\ b"):
+        for line in (
+            "dns:a:1 label=x-{ip}",
+            "srv:_memcache._tcp.example",
+            "elasticache:a:1",
+            "tcp:a:1",
+            "tcp:a:1 weight=2 label=x",
+            r"unix:/a\ b",
+        ):
             LINE.checkValue(line)
             LINE.checkFiles(line)
 
@@ -37,6 +44,7 @@ class ServerLineTests(SynchronousTestCase):
         """
         The endpoint string and the words are both checked.
         """
+        self.assertWrong("dns:a", "expected dns:HOST:PORT")
         self.assertWrong("a:1 weight=2", "did you mean tcp:a:1?")
         self.assertWrong("tcp:a:99999 weight=2", "port 99999 is more than 65535")
         self.assertWrong("tcp:a:1 weight=x", "weight=x: expected a number")

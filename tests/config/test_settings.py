@@ -41,6 +41,7 @@ class PoolSettingsTests(SynchronousTestCase):
             dataclasses.asdict(PoolSettings()),
             {
                 "name": "default",
+                "found": (),
                 "upstream": ("tcp:127.0.0.1:11211",),
                 "listen": ("tcp:11212:interface=127.0.0.1",),
                 "protocol": "memcache",
@@ -59,6 +60,7 @@ class PoolSettingsTests(SynchronousTestCase):
                 "ejectAfter": 2,
                 "minLiveServers": 0,
                 "partialGets": "misses",
+                "discoverInterval": 30.0,
                 "poolSize": 4,
                 "minPoolSize": 1,
                 "pipelineDepth": 1024,
@@ -216,6 +218,44 @@ class PoolSettingsTests(SynchronousTestCase):
             settings.distributionByKey.labels([server.spec() for server in settings.servers]),
             ["memory:name=a", "memory:name=b"],
         )
+
+    def test_sources(self) -> None:
+        """
+        A line of C{upstream} may stand for servers that are looked up. Those that were found stand in its place. Keys
+        are distributed in any case, because there may be more servers later.
+        """
+        lines = ("tcp:a:1", "dns:b:1", "srv:c")
+        settings = PoolSettings(upstream=lines)
+        self.assertEqual((settings.sources, settings.servers), (lines[1:], (Server("tcp:a:1"),)))
+        assert settings.distributionByKey is not None
+        found = (("srv:c", "tcp:d:1 weight=2"), ("dns:b:1", "tcp:e:1 label=x"), ("dns:b:1", "tcp:a:1"),
+                 ("srv:c", "tcp:e:1"), ("dns:gone:1", "tcp:f:1"))  # fmt: skip
+        settings = dataclasses.replace(settings, found=found)
+        self.assertEqual([str(each) for each in settings.servers], ["tcp:a:1", "tcp:e:1 label=x", "tcp:d:1 weight=2"])
+        self.assertIsNone(PoolSettings(upstream=lines, distribution="round-robin").distributionByKey)
+
+    def test_sizeOfFound(self) -> None:
+        """
+        The default of C{pool-size} grows with the servers that are found. Another C{pool-size} stays.
+        """
+        found = tuple(("dns:b:1", f"tcp:10.0.0.{number}:1") for number in range(9))
+        settings = PoolSettings(upstream=("dns:b:1",))
+        self.assertEqual(settings.poolSize, 4)
+        self.assertEqual(dataclasses.replace(settings, found=found).poolSize, 9)
+        self.assertEqual(PoolSettings(upstream=("dns:b:1",), poolSize=5, found=found).poolSize, 5)
+
+    def test_wrongSources(self) -> None:
+        """
+        A source is checked, and so are the servers that it has.
+        """
+        self.assertFaults(["upstream = ('dns:b',): expected dns:HOST:PORT"], upstream=("dns:b",))
+        for line in ("tcp:a:1 label=x", "tcp:a:1 weight=2"):
+            self.assertFaults(
+                ["weight" if "weight" in line else "label"],
+                upstream=("dns:b:1",),
+                distribution="pymemcache" if "weight" in line else "ketama",
+                found=(("dns:b:1", line), ("dns:b:1", "tcp:b:1 label=x")),
+            )
 
     def test_minLive(self) -> None:
         """
@@ -413,10 +453,10 @@ class OptionsTests(SynchronousTestCase):
 
     def test_whole(self) -> None:
         """
-        Each field is an option, except the name of a pool and the list of pools.
+        Each field is an option, except the name of a pool, the servers that were found, and the list of pools.
         """
         self.assertEqual(
-            {each.name for each in dataclasses.fields(PoolSettings)} - {"name"},
+            {each.name for each in dataclasses.fields(PoolSettings)} - {"name", "found"},
             {each.attribute for each in POOL_OPTIONS},
         )
         self.assertEqual(

@@ -50,6 +50,18 @@ class WarningsTests(SynchronousTestCase):
         self.assertWarnings([], upstream=upstream)
         self.assertWarnings([], upstream=upstream[:1], hash="crc32")
 
+    def test_sources(self) -> None:
+        """
+        Servers that are looked up have no order that would stay.
+        """
+        self.assertWarnings(
+            ["with the distribution libmemcached, a server is its position in the list: most keys move when dns:a:1 "
+             "has other servers"],
+            distribution="libmemcached",
+            upstream=("dns:a:1 label={ip}",),
+        )  # fmt: skip
+        self.assertWarnings([], upstream=("dns:a:1",), onFailure="rehash", hash="crc32")
+
     def test_rehash(self) -> None:
         """
         It is no use to rehash if the distribution does not do that, or if no server may go.

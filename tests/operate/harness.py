@@ -23,12 +23,21 @@ B = PoolSettings(name="b", upstream=("memory:",), listen=("tcp:2", "tcp:3"))
 class Port:
     """
     A listening port.
+
+    @ivar reading: whether it accepts clients.
     """
 
     def __init__(self, description: str, listener: ClientListener) -> None:
         self.description = description
         self.listener = listener
         self.open = True
+        self.reading = True
+
+    def stopReading(self) -> None:
+        self.reading = False
+
+    def startReading(self) -> None:
+        self.reading = True
 
     def stopListening(self) -> None:
         assert self.open

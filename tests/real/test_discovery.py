@@ -10,14 +10,12 @@ from typing import Any
 
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
-from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
+from twisted.internet.protocol import DatagramProtocol
 from twisted.names import dns
-from twisted.names.authority import FileAuthority
-from twisted.names.server import DNSServerFactory
 from twisted.trial.unittest import TestCase
 
+from tests.real.nameserver import AutoDiscovery, Zone, serveZone
 from tests.real.servers import HOST
 from txconnpool.net.discovery import Discovered, Discovery, DiscoveryFailed
 
@@ -25,33 +23,6 @@ reactor: Any = _reactor
 
 #: Seconds that are enough for an answer.
 SOON = 10.0
-
-
-class Zone(FileAuthority):
-    """
-    An authority for names of C{example}.
-
-    @ivar records: the records by name. A test may change them.
-    """
-
-    soa: Any
-    records: Any
-
-    def __init__(self) -> None:
-        super().__init__("")
-
-    def loadFile(self, filename: str) -> None:
-        """
-        There is no file.
-        """
-        self.soa = (b"example", dns.Record_SOA(b"example", b"example", ttl=0))
-        self.records = {}
-
-    def learn(self, name: str, *ips: str, ttl: int = 0) -> None:
-        """
-        Replace the addresses of a name.
-        """
-        self.records[name.encode()] = [dns.Record_AAAA(ip, ttl) if ":" in ip else dns.Record_A(ip, ttl) for ip in ips]
 
 
 class Mute(DatagramProtocol):
@@ -72,55 +43,6 @@ class Mute(DatagramProtocol):
         if self.garbage is not None:
             transport: Any = self.transport
             transport.write(datagram[:2] + self.garbage, addr)
-
-
-class AutoDiscovery(Factory):
-    """
-    A memcached with auto discovery.
-
-    @ivar nodes: what it lists.
-    @ivar reply: what it answers instead of the list; an empty one closes the connection.
-    @ivar hangs: whether it answers nothing.
-    @ivar connections: the open connections.
-    """
-
-    noisy = False
-
-    def __init__(self) -> None:
-        self.nodes: list[str] = []
-        self.reply: bytes | None = None
-        self.hangs = False
-        self.connections: set[_Listing] = set()
-
-    def buildProtocol(self, addr: Any) -> Protocol:
-        return _Listing(self)
-
-
-class _Listing(Protocol):
-    transport: Any
-
-    def __init__(self, server: AutoDiscovery) -> None:
-        self._server = server
-        self._data = b""
-
-    def connectionMade(self) -> None:
-        self._server.connections.add(self)
-
-    def connectionLost(self, reason: Any = None) -> None:
-        self._server.connections.remove(self)
-
-    def dataReceived(self, data: bytes) -> None:
-        self._data += data
-        if self._data != b"config get cluster\r\n" or self._server.hangs:
-            return
-        config = b"7\n%s\n" % " ".join(self._server.nodes).encode()
-        reply = self._server.reply
-        if reply is None:
-            reply = b"CONFIG cluster 0 %d\r\n%s\r\nEND\r\n" % (len(config), config)
-        if reply:
-            self.transport.write(reply)
-        else:
-            self.transport.loseConnection()
 
 
 class DiscoveryCase(TestCase):
@@ -220,20 +142,13 @@ class DNSTests(DiscoveryCase):
 
     def serve(self, zone: Zone) -> int:
         """
-        Serve a zone by UDP and TCP at the same port.
+        Serve a zone until the end of the test.
 
         @return: the number of the port.
         """
-        factory = DNSServerFactory(authorities=[zone])
-        factory.noisy = False
-        while True:
-            tcp = reactor.listenTCP(0, factory, interface=HOST)
-            number = self.listen(tcp)
-            try:
-                self.listen(reactor.listenUDP(number, dns.DNSDatagramProtocol(factory), interface=HOST))
-            except CannotListenError:
-                continue
-            return number
+        tcp, udp = serveZone(zone, reactor)
+        self.listen(udp)
+        return self.listen(tcp)
 
     async def test_addresses(self) -> None:
         """

@@ -98,7 +98,7 @@ def differences(old: Settings, new: Settings) -> Iterator[str]:
             yield f"pool {pool.name}: added"
         else:
             past = before.pop(pool.name)
-            lines = (*_serversChanged(past, pool), *_changed(past, pool, _POOL_OPTIONS))
+            lines = (*serversChanged(past, pool), *_changed(past, pool, _POOL_OPTIONS))
             yield from (f"pool {pool.name}: {line}" for line in lines)
     yield from (f"pool {name}: removed" for name in before)
 
@@ -106,10 +106,14 @@ def differences(old: Settings, new: Settings) -> Iterator[str]:
 _POOL_OPTIONS = tuple(each for each in POOL_OPTIONS if each.attribute != "upstream")
 
 
-def _serversChanged(old: PoolSettings, new: PoolSettings) -> Iterator[str]:
+def serversChanged(old: PoolSettings, new: PoolSettings) -> Iterator[str]:
     """
     Compare the servers of a pool by their names: one that gets another weight stays the same server.
+
+    @return: a line for each server and each source of servers that differs.
     """
+    yield from (f"upstream + {line}" for line in new.sources if line not in old.sources)
+    yield from (f"upstream - {line}" for line in old.sources if line not in new.sources)
     before, after = ({server.name: server for server in each.servers} for each in (old, new))
     yield from (f"upstream + {after[name]}" for name in after if name not in before)
     yield from (f"upstream - {before[name]}" for name in before if name not in after)

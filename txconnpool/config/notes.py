@@ -18,18 +18,22 @@ def notesOf(settings: Settings) -> list[str]:
 
     @return: a line for each of these pools, for the log.
     """
-    return [str(Fault(_distribution(pool), pool=pool.name)) for pool in settings.pools if len(pool.servers) > 1]
+    return [
+        str(Fault(_distribution(pool), pool=pool.name))
+        for pool in settings.pools
+        if len(pool.servers) > 1 or pool.sources
+    ]
 
 
 def spreadOf(settings: Settings) -> Iterator[str]:
     """
     Find how the keys of each pool spread over its servers. The maps of keys are built for that.
 
-    @return: a line for each pool that distributes keys.
+    @return: a line for each pool that distributes keys, unless its servers are still to be found.
     """
     for pool in settings.pools:
         distribution = pool.distributionByKey
-        if distribution is not None:
+        if distribution is not None and not pool.sources:
             shares = distribution.build([server.spec() for server in pool.servers]).shares()
             least, most = (shares.index(share) for share in (min(shares), max(shares)))
             text = (
@@ -42,4 +46,5 @@ def spreadOf(settings: Settings) -> Iterator[str]:
 def _distribution(pool: PoolSettings) -> str:
     distribution = pool.distributionByKey or Distribution(ROUND_ROBIN)
     default = " by default" if pool.distribution is None else ""
-    return f"the distribution of {len(pool.servers)} servers is{default} {distribution.describe()}"
+    servers = "the servers that are found" if pool.sources else f"{len(pool.servers)} servers"
+    return f"the distribution of {servers} is{default} {distribution.describe()}"

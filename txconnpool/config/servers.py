@@ -10,20 +10,23 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from txconnpool.config.kinds import Endpoint
+from txconnpool.net.discovery import checkDiscovery, isDiscovery
 from txconnpool.routing.distribution import Distribution
 from txconnpool.routing.servers import Server, readServer
 
 
-def mistakes(servers: Sequence[Server], distribution: Distribution) -> Iterator[str]:
+def mistakes(servers: Sequence[Server], distribution: Distribution, variable: bool = False) -> Iterator[str]:
     """
     Find mistakes in the servers of a pool.
+
+    @param variable: whether there may be other servers at other times.
 
     @return: a line for each reason why keys cannot be distributed among them.
     """
     counts = Counter(server.name for server in servers)
     same = [name for name, count in counts.items() if count > 1]
     yield from (f"upstream has {name} {counts[name]} times; expected each server only once" for name in same)
-    if len(servers) == 1 or same:
+    if same or not servers or (len(servers) == 1 and not variable):
         return
     try:
         distribution.check([server.spec() for server in servers])
@@ -36,7 +39,7 @@ def mistakes(servers: Sequence[Server], distribution: Distribution) -> Iterator[
 
 class ServerLine(Endpoint):
     """
-    A server: a client endpoint string, and words after it.
+    A server: a client endpoint string, and words after it; or a source of servers that are looked up.
     """
 
     metavar = "SERVER"
@@ -47,10 +50,15 @@ class ServerLine(Endpoint):
         """
         if not isinstance(value, str):
             raise self.wrong()
+        if isDiscovery(value):
+            checkDiscovery(value)
+            return
         super().checkValue(readServer(value).endpoint)
 
     def checkFiles(self, value: str) -> None:
         """
         Read the keys and certificates that the endpoint string names.
         """
+        if isDiscovery(value):
+            return
         super().checkFiles(readServer(value).endpoint)

@@ -21,6 +21,7 @@ from txconnpool.config.credentials import Accounts, SecretFile
 from txconnpool.config.kinds import Choice, Endpoint, HostNames, Seconds, Size, Text, Whole, Words
 from txconnpool.config.options import Automatic, Option, option, optionsOf
 from txconnpool.config.servers import ServerLine, mistakes
+from txconnpool.net.discovery import isDiscovery
 from txconnpool.net.endpoints import checkClientFiles
 from txconnpool.net.listening import checkServerFiles
 from txconnpool.net.syntax import checkClient, checkServer
@@ -88,15 +89,19 @@ class PoolSettings:
     The settings of one pool: its servers, where it listens, and its bounds.
 
     @ivar name: the NAME of the ini's C{[pool:NAME]}, for logs and statistics.
+    @ivar found: the servers that were looked up: pairs of a line of C{upstream} that names their source, and a server
+        line. A proxy adds them to the settings of a configuration.
     """
 
     name: str = "default"
+    found: tuple[tuple[str, str], ...] = ()
 
     upstream: tuple[str, ...] = option(
         ("tcp:127.0.0.1:11211",),
         ServerLine(checkClient, checkClientFiles, "tcp:HOST:PORT, unix:PATH, tls:HOST:PORT or memory:"),
         "the address of a server, as a client endpoint string; memory: is a server inside the process; weight=NUMBER "
-        "and label=TEXT may follow; may be repeated",
+        "and label=TEXT may follow; dns:NAME:PORT, srv:NAME and elasticache:HOST:PORT stand for all servers that are "
+        "found there; may be repeated",
         "Servers and clients",
         "u",
         many=True,
@@ -213,6 +218,13 @@ class PoolSettings:
         Choice("misses", "error"),
         "the reply to a get of several keys if the servers of some of them fail: misses = without these keys; error = "
         "one error",
+        "Many servers",
+    )
+
+    discoverInterval: float = option(
+        30.0,
+        Seconds(0.1, _DAY),
+        "how often the servers of dns:, srv: and elasticache: in upstream are looked up; a shorter TTL wins",
         "Many servers",
     )
 
@@ -337,17 +349,36 @@ class PoolSettings:
     @cached_property
     def servers(self) -> tuple[Server, ...]:
         """
-        The servers, from the lines of C{upstream}.
+        The servers, from the lines of C{upstream}: each server that was found stands in the place of its source. One
+        that several lines stand for counts once.
         """
-        return tuple(map(readServer, self.upstream))
+        servers: list[Server] = []
+        names = {readServer(line).name for line in self.upstream if not isDiscovery(line)}
+        for line in self.upstream:
+            if not isDiscovery(line):
+                servers.append(readServer(line))
+                continue
+            for server in (readServer(text) for source, text in self.found if source == line):
+                if server.name not in names:
+                    names.add(server.name)
+                    servers.append(server)
+        return tuple(servers)
+
+    @cached_property
+    def sources(self) -> tuple[str, ...]:
+        """
+        The lines of C{upstream} that stand for all servers that are looked up there.
+        """
+        return tuple(filter(isDiscovery, self.upstream))
 
     @cached_property
     def distributionByKey(self) -> Distribution | None:
         """
         How keys are distributed among the servers, or C{None} if there is one server, or if the servers are equal.
+        Where servers are looked up, there may be any number of them, so keys are distributed in any case.
         """
         distribution = _distribution(self)
-        several = len(self.servers) > 1 or self.onFailure == "failover"
+        several = len(self.servers) > 1 or bool(self.sources) or self.onFailure == "failover"
         return distribution if several and distribution.keyed else None
 
     def minLive(self, servers: int) -> int:
@@ -511,9 +542,9 @@ def _undistributed(pool: PoolSettings) -> Iterator[Fault]:
     except ValueError as error:
         yield Fault(str(error), ("hash", "hashTag", "hashStop", "hashSkip", "distribution"), pool.name)
         return
-    for text in mistakes(pool.servers, distribution):
+    for text in mistakes(pool.servers, distribution, bool(pool.sources)):
         yield Fault(text, ("upstream", "distribution"), pool.name)
-    if pool.onFailure == "rehash" and pool.minLiveServers > len(pool.servers) > 1:
+    if pool.onFailure == "rehash" and not pool.sources and pool.minLiveServers > len(pool.servers) > 1:
         text = f"min-live-servers {pool.minLiveServers} is more than the {len(pool.servers)} servers in upstream"
         yield Fault(text, ("minLiveServers", "upstream"), pool.name)
 

@@ -51,13 +51,18 @@ def _keysBadlyDistributed(pool: PoolSettings) -> Iterator[str]:
     @return: warnings about the servers of a pool and about what happens if they fail.
     """
     distribution, count = pool.distributionByKey, len(pool.servers)
-    if distribution is not None:
+    if distribution is not None and distribution.positional and pool.sources:
+        yield (
+            f"with the distribution {distribution.name}, a server is its position in the list: most keys move when "
+            f"{pool.sources[0].split()[0]} has other servers"
+        )
+    if distribution is not None and not pool.sources:
         yield from _serversMisused(distribution, tuple(server.spec() for server in pool.servers))
-    if pool.onFailure == "rehash" and count > 1:
+    if pool.onFailure == "rehash" and (count > 1 or pool.sources):
         if distribution is None or not distribution.redistributes:
             name = pool.distribution if distribution is None else distribution.name
             yield f"on-failure = rehash has no effect: with the distribution {name}, no server gets the keys of another"
-        elif pool.minLive(count) == count:
+        elif pool.minLive(count) == count and not pool.sources:
             yield f"on-failure = rehash has no effect: min-live-servers is as many as there are servers, {count}"
 
 

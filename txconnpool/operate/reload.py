@@ -16,6 +16,7 @@ from txconnpool.config.files import checkFiles, fingerprints
 from txconnpool.config.notes import notesOf
 from txconnpool.config.settings import Settings
 from txconnpool.config.warnings import warningsOf
+from txconnpool.net.discovery import DiscoveryFailed
 from txconnpool.net.listening import describeListenError
 
 _log = Logger("txconnpool.settings")
@@ -117,4 +118,4 @@ def cannotChange(error: Exception) -> Exception:
     if problem is not None:
         return CannotChange(f"cannot listen on {problem}")
     # A C{ValueError} is a file that cannot be read.
-    return CannotChange(str(error)) if isinstance(error, ValueError) else error
+    return CannotChange(str(error)) if isinstance(error, ValueError | DiscoveryFailed) else error

@@ -122,6 +122,13 @@ class ProxyService(MultiService, Changeable):
             self.statistics.startService()
         super().startService()
 
+    def searched(self) -> Deferred[None]:
+        """
+        @return: fires when the first lookups of servers have ended.
+        """
+        searching = [_after(proxy.searching) for proxy in self.proxies if proxy.searching is not None]
+        return gatherResults(searching).addCallback(lambda _: None)
+
     def _useFiles(self) -> None:
         if self._checksFiles:
             super()._useFiles()
@@ -190,6 +197,8 @@ class ProxyService(MultiService, Changeable):
             for name, description in plan.opened:
                 await chosen[name].open(description)
                 opened.append((chosen[name], description))
+            for pool in new.pools:
+                await chosen[pool.name].prepare(pool)
             fresh = [chosen[pool.name].readFiles(pool) for pool in new.pools]
             if not self.running:
                 raise CannotChange("the proxy is stopping")

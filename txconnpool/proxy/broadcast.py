@@ -10,7 +10,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, fail
 
-from txconnpool.errors import PoolError
+from txconnpool.errors import PoolError, ServerUnavailable
+from txconnpool.pool.decisions.health import NO_SERVERS
 
 
 def askAll(router: Any, dialect: Any, command: Any, request: bytes) -> Deferred[list[bytes]]:
@@ -33,6 +34,8 @@ def askAll(router: Any, dialect: Any, command: Any, request: bytes) -> Deferred[
             asked += [record.connection.ask(command, request) for record in pool.each()]
         except PoolError:
             asked.append(fail())
+    if not asked:
+        asked.append(fail(ServerUnavailable(NO_SERVERS)))
     return DeferredList(asked, consumeErrors=True).addCallback(replies)
 
 

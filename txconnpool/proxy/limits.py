@@ -31,9 +31,11 @@ def poolLimits(settings: PoolSettings) -> Limits:
     """
     # Interchangeable servers are used in turn, so each needs a connection. A pool by key gives each server one itself.
     equal = len(settings.servers) if settings.distributionByKey is None else 1
+    # More servers may have been found than the configuration could know.
+    maximum = max(settings.poolSize, len(settings.servers))
     return Limits(
-        maximum=settings.poolSize,
-        minimum=min(settings.poolSize, max(settings.minPoolSize, equal if equal > 1 else 0)),
+        maximum=maximum,
+        minimum=min(maximum, max(settings.minPoolSize, equal if equal > 1 else 0)),
         depth=settings.pipelineDepth,
         maxWaiting=settings.maxWaiting,
         waitTimeout=settings.waitTimeout,

@@ -45,6 +45,20 @@ class ClientListener(Factory):
         """
         return self.sessions.buildProtocol(addr, self._secure)
 
+    def hold(self) -> None:
+        """
+        Accept no clients until L{release}: they wait in the system's queue.
+        """
+        port: Any = self.port
+        port.stopReading()
+
+    def release(self) -> None:
+        """
+        Accept clients again.
+        """
+        port: Any = self.port
+        port.startReading()
+
     def logPrefix(self) -> str:
         """
         @return: the name of the pool, for Twisted's log.

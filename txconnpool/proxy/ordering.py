@@ -46,7 +46,8 @@ class OrderedReplies(ClientConnection):
 
     def __init__(self, factory: Any) -> None:
         super().__init__(factory)
-        self._pool = factory.router.pools[0]
+        pools = factory.router.pools
+        self._pool: Any = pools[0] if pools else None  # perhaps no server is known yet
         # The maximum number of requests in flight now. It grows while the client reads its replies, and shrinks when it
         # does not, or when they are large. Without it, a few kilobytes of requests for large values would make servers
         # send all these values at once.

@@ -39,6 +39,8 @@ class PoolProxy(Service):
     @ivar sessions: the factory of the sessions.
     @ivar drainTimeout: seconds that a stop waits for requests in flight.
     @ivar listeners: the open listening addresses, by their endpoint strings.
+    @ivar searching: while the first lookups of servers are under way, fires when they have ended. Clients wait in the
+        system's queues until then.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class PoolProxy(Service):
             settings.name, self.upstream.router, dialect, limits, buffered, reactor, partial(statistics, self), numbers
         )
         self.listeners: dict[str, ClientListener] = {}
+        self.searching: Deferred[None] | None = None
         self._reactor = reactor
         self._listen = listen
         self.drainTimeout = drainTimeout
@@ -145,6 +148,8 @@ class PoolProxy(Service):
         def opened(port: IListeningPort) -> ClientListener:
             listener.port = port
             self.listeners[description] = listener
+            if self.searching is not None:
+                listener.hold()
             return listener
 
         return self._listen(description, listener).addCallback(opened)
@@ -162,12 +167,38 @@ class PoolProxy(Service):
         """
         super().startService()
         self._openAll()
-        self.pool.start()
+        self._search()
         _log.info(
             "{pool}: {listen} -> {upstream}, at most {size} connections, {depth} requests on each",
             pool=self.name, listen=", ".join(self.settings.listen), upstream=", ".join(self.settings.upstream),
             size=self.settings.poolSize, depth=self.settings.pipelineDepth,
         )  # fmt: skip
+
+    def _search(self) -> None:
+        """
+        Connect to the servers. Those that are looked up should be known before the first clients come.
+        """
+        searching = self.upstream.start()
+        if not searching.called:
+            self.searching = searching
+            for listener in self.listeners.values():
+                listener.hold()
+            searching.addCallback(self._searched)
+
+    def _searched(self, _: None) -> None:
+        self.searching = None
+        for listener in self.listeners.values():
+            listener.release()
+
+    def prepare(self, settings: PoolSettings) -> Deferred[None]:
+        """
+        Look up the servers that some settings have and the present ones have not.
+
+        @return: fires when they are known; fails with
+            L{DiscoveryFailed<txconnpool.net.discovery.DiscoveryFailed>}, or with a C{ValueError} if they contradict
+            the settings.
+        """
+        return self.upstream.finder.prepare(settings)
 
     def adjust(self, settings: PoolSettings, drainTimeout: float) -> None:
         """
@@ -198,6 +229,7 @@ class PoolProxy(Service):
 
     async def _stop(self) -> None:
         self._deadline = self._reactor.seconds() + self.drainTimeout
+        self.upstream.finder.stop()
         await DeferredList([self.shut(description) for description in list(self.listeners)])
         if self.sessions.sessions:
             await deferLater(self._reactor, 0)  # read what clients have sent by now

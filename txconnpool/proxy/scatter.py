@@ -12,11 +12,11 @@ from typing import Any
 
 from zope.interface import implementer
 
-from txconnpool.errors import PoolError, ServerUnavailable
+from txconnpool.errors import PoolError
 from txconnpool.interfaces import IReplySink
 from txconnpool.pool.connection import isRetryable
 from txconnpool.proxy.replies import Entry
-from txconnpool.routing.shards import NO_SERVER
+from txconnpool.routing.shards import unserved
 
 
 @implementer(IReplySink)
@@ -113,9 +113,10 @@ class ScatteredReply(Entry):
         self._found = {}
         self._failed = None
         self._keys = keys = self.command.keys(request)
-        for pool, share in self.session.factory.router.divide(keys):
+        router = self.session.factory.router
+        for pool, share in router.divide(keys):
             if pool is None:
-                self._fail(share, ServerUnavailable(NO_SERVER))
+                self._fail(share, unserved(router.pools))
             else:
                 parts.append(Part(self, pool, share, subset(request, share)))
 
@@ -204,9 +205,10 @@ class ScatteredReply(Entry):
         Divide the keys of the next part again, because its server is down and others get its keys.
         """
         part = self.parts.popleft()
-        for pool, share in self.session.factory.router.divide(part.keys):
+        router = self.session.factory.router
+        for pool, share in router.divide(part.keys):
             if pool is None:
-                self._fail(share, ServerUnavailable(NO_SERVER))
+                self._fail(share, unserved(router.pools))
             else:
                 again = Part(self, pool, share, self.command.subset(part.request, share))
                 again.retried = part.retried

@@ -316,15 +316,16 @@ class SessionFactory(Factory):
         """
         self.counters.partial += 1
         now = self.reactor.seconds()
+        isError = self.limits.partialError or not self.router.pools
         if now >= self._partialLogged + PERIOD:
             self._partialLogged = now
             _log.warn(
                 "{pool}: a server has failed, and {command} for several keys gets {what}",
                 pool=self.name,
                 command=command.name,
-                what="an error" if self.limits.partialError else "misses for its keys",
+                what="an error" if isError else "misses for its keys",
             )
-        return self.limits.partialError
+        return isError
 
     # -- The end
 

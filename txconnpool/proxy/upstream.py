@@ -7,12 +7,15 @@ The servers of one pool of the proxy: its connections, and the router that choos
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from weakref import WeakSet
 
 from twisted.internet.defer import Deferred, DeferredList
+from twisted.logger import Logger
 
-from txconnpool.config.settings import PoolSettings
+from txconnpool.config.changes import serversChanged
+from txconnpool.config.settings import ConfigError, PoolSettings
 from txconnpool.net.endpoints import TLSClientEndpoint
 from txconnpool.net.tls import usesTLS
 from txconnpool.pool.connection import ConnectionFactory
@@ -20,16 +23,20 @@ from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.engine import PoolEngine
 from txconnpool.pool.handshake import Handshake
 from txconnpool.pool.slow import SlowLog
+from txconnpool.proxy.finding import Finder
 from txconnpool.proxy.limits import ejection, poolLimits
 from txconnpool.routing.shards import Shard, ShardedPool, StandIn
 from txconnpool.routing.single import SinglePool
+
+_log = Logger("txconnpool.routing")
 
 
 class Upstream:
     """
     The servers of a pool: interchangeable ones in a L{PoolEngine}, or a L{ShardedPool} if each has a part of the keys.
 
-    @ivar settings: the settings in force.
+    @ivar settings: the settings in force, with the servers that were found.
+    @ivar finder: finds the servers that are looked up.
     @ivar handshake: the first requests on new connections; it has the login.
     @ivar pool: the pool, an L{IPoolControl<txconnpool.interfaces.IPoolControl>}.
     @ivar router: the L{IRouter<txconnpool.interfaces.IRouter>} for sessions.
@@ -51,6 +58,8 @@ class Upstream:
         self._factories: WeakSet[ConnectionFactory] = WeakSet()
         self._endpoints: dict[str, Any] = {}
         self._replaced: dict[Any, Deferred[None]] = {}
+        self.finder = Finder(reactor, self._found)
+        self.finder.use(settings)
         self._make()
 
     def _make(self) -> None:
@@ -114,6 +123,35 @@ class Upstream:
         @return: whether there is another pool and another router now, because keys are distributed and were not before,
             or the other way round. Existing connections of the old pool are closed when they carry nothing.
         """
+        self.finder.use(settings)
+        try:
+            settings = self.finder.apply(settings)
+        except ConfigError as error:
+            self._logUnusable(error)
+            settings = replace(settings, found=self.settings.found)
+        return self._adjust(settings)
+
+    def _found(self) -> None:
+        """
+        Other servers were found: do what a reload does with other servers.
+        """
+        old = self.settings
+        try:
+            settings = self.finder.apply(old)
+        except ConfigError as error:
+            self._logUnusable(error)
+            return
+        lines = list(serversChanged(old, settings))
+        self._adjust(settings)
+        for line in lines:
+            _log.info("pool {pool}: {line}", pool=settings.name, line=line)
+
+    def _logUnusable(self, error: ConfigError) -> None:
+        for fault in error.faults:
+            _log.error("{pool}: the servers that were found cannot be used: {why}", pool=self.settings.name,
+                       why=fault.text)  # fmt: skip
+
+    def _adjust(self, settings: PoolSettings) -> bool:
         old, self.settings = self.settings, settings
         for factory in self._factories:
             factory.requestTimeout = settings.requestTimeout
@@ -162,7 +200,16 @@ class Upstream:
             if new is not None and old is not None:
                 new.count = old.count
 
-    # -- The end
+    # -- The start and the end
+
+    def start(self) -> Deferred[None]:
+        """
+        Connect to the servers, and look up those that are to be found.
+
+        @return: fires when the first lookups have ended, or C{connect-timeout} is over.
+        """
+        self.pool.start()
+        return self.finder.start(self.settings.connectTimeout)
 
     def close(self, timeout: float) -> Deferred[None]:
         """

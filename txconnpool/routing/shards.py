@@ -16,11 +16,12 @@ from zope.interface import implementer
 
 from txconnpool.errors import ServerUnavailable
 from txconnpool.interfaces import IPoolControl, IRouter
-from txconnpool.metrics import PoolStats
+from txconnpool.metrics import Counters, PoolStats
+from txconnpool.pool.decisions.health import NO_SERVERS
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.decisions.servers import Server, keepFormer
 from txconnpool.pool.decisions.shared import Shared
-from txconnpool.routing.distribution import Distribution, KeyMap, ServerSpec, movedShare
+from txconnpool.routing.distribution import Distribution, KeyMap, ServerSpec, emptyMap, movedShare
 
 _log = Logger("txconnpool.routing")
 
@@ -29,6 +30,15 @@ NO_SERVER = "upstream unavailable: all servers that may have the key are down"
 
 #: The number of maps that are kept for sets of servers that were down.
 MAPS = 16
+
+
+def unserved(pools: Sequence[Any]) -> ServerUnavailable:
+    """
+    @param pools: the pools of all servers.
+
+    @return: the error for keys that have no server.
+    """
+    return ServerUnavailable(NO_SERVER if pools else NO_SERVERS)
 
 
 @dataclass(frozen=True)
@@ -106,6 +116,8 @@ class Maps:
         self._distribution = distribution
         self._specs = [shard.spec for shard in shards]
         self._maps: dict[frozenset[int], KeyMap] = {}
+        if not shards:
+            self._maps[frozenset()] = emptyMap()
         self.whole = self.without(frozenset())
 
     def without(self, down: frozenset[int]) -> KeyMap:
@@ -155,7 +167,7 @@ class ShardedPool:
         """
         @param newPool: called with the address of a server, its limits, and the keywords C{shared} and
             C{healthChanged}, see L{txconnpool.pool.executor.Executor}. Returns its pool.
-        @param shards: the servers. There is at least one.
+        @param shards: the servers. There may be none, as long as none is known.
 
         @raise ValueError: the servers are not possible with this distribution.
         """
@@ -184,7 +196,7 @@ class ShardedPool:
         """
         index = self._cached[key]
         if index < 0:
-            raise ServerUnavailable(NO_SERVER)
+            raise unserved(self.pools)
         pool = self._byIndex[index]
         if self.standIn is not None and pool.down:
             return self.standIn.choose(key)
@@ -217,7 +229,11 @@ class ShardedPool:
     def anyOf(self) -> Any:
         """
         @return: a pool whose server is up, or the first one if all are down.
+
+        @raise ServerUnavailable: there is no server.
         """
+        if not self.pools:
+            raise unserved(self.pools)
         return next((pool for pool in self.pools if pool.servers[0].state == "up"), self.pools[0])
 
     def _use(self, shards: Sequence[Shard], distribution: Distribution) -> None:
@@ -348,7 +364,7 @@ class ShardedPool:
         """
         How long the first waiter has waited, in seconds; 0 if there is none.
         """
-        longest: float = max(pool.longestWait for pool in self.pools)
+        longest: float = max((pool.longestWait for pool in self.pools), default=0.0)
         return longest
 
     @property
@@ -364,8 +380,13 @@ class ShardedPool:
         The gauges and counters of this moment. Counters are those of all pools already.
         """
         each: list[PoolStats] = [pool.stats for pool in self.pools]
-        gauges = {name: sum(getattr(stats, name) for stats in each) for name in _GAUGES}
-        return replace(each[0], **{**gauges, "maximum": self.limits.maximum})
+        return PoolStats(
+            maximum=self.limits.maximum,
+            waited=sum(self.waits.counts),
+            waitTime=self.waits.total,
+            **{name: sum(getattr(stats, name) for stats in each) for name in _GAUGES},
+            **{name: getattr(self.counters, name) for name in Counters.__slots__},
+        )
 
     # -- Changes
 
@@ -378,7 +399,8 @@ class ShardedPool:
         """
         old, was = self._byAddress, (self._shards, self._distribution)
         before, ejected = self._map, self._ejected()
-        distribution.check([shard.spec for shard in shards])
+        if shards:
+            distribution.check([shard.spec for shard in shards])
         self.limits = limits
         self._ejection = ejection
         self._use(shards, distribution)
@@ -389,7 +411,7 @@ class ShardedPool:
             if address not in self._byAddress:
                 self._remove(pool)
         self._logEjected(ejected, before)
-        if was != (self._shards, self._distribution):
+        if was[0] and shards and was != (self._shards, self._distribution):
             _log.info("{pool}: {moved:.0%} of the keys have another server now", pool=self.name,
                       moved=movedShare(before, self._map))  # fmt: skip
 

@@ -38,6 +38,8 @@ class Discovery:
 
     @ivar description: the server line.
     @ivar servers: the servers of the last lookup that succeeded; none before the first one.
+    @ivar interval: the seconds between two lookups, unless the TTL of an answer is shorter. If it is set, it holds from
+        the next lookup on.
     """
 
     def __init__(
@@ -61,7 +63,7 @@ class Discovery:
         self.description = description
         self.servers: tuple[Discovered, ...] = ()
         self._reactor = reactor
-        self._interval = interval
+        self.interval = interval
         self._source = makeSource(parse(description), reactor, resolver, timeLimit)
         self._running: Deferred[Answer] | None = None
         self._waiting: list[Deferred[tuple[Discovered, ...]]] = []
@@ -155,7 +157,7 @@ class Discovery:
         if not self._failures:
             _log.warn("{source}: looking up servers failed: {reason}; the {count} servers known so far stay",
                       source=self.description, reason=text, count=len(self.servers))  # fmt: skip
-        self._delay = min(self._interval, SHORTEST * 2 ** min(self._failures, 16))
+        self._delay = min(self.interval, SHORTEST * 2 ** min(self._failures, 16))
         self._failures += 1
         self._schedule()
         failure = DiscoveryFailed(f"{self.description}: {text}")
@@ -166,7 +168,7 @@ class Discovery:
         if self._failures:
             self._failures = 0
             _log.info("{source}: looking up servers works again", source=self.description)
-        self._delay = min(self._interval, max(answer.ttl, SHORTEST))
+        self._delay = min(self.interval, max(answer.ttl, SHORTEST))
         self._schedule()
         changed = answer.servers != self.servers
         self.servers = answer.servers

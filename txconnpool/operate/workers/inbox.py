@@ -50,6 +50,16 @@ class SentPort:
         """
         return succeed(None)
 
+    def stopReading(self) -> None:
+        """
+        Do nothing: the parent sends no clients before this process is ready.
+        """
+
+    def startReading(self) -> None:
+        """
+        Do nothing.
+        """
+
 
 @implementer(IReadDescriptor)
 class Inbox:

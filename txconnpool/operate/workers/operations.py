@@ -86,8 +86,9 @@ class WorkerOperations:
         Forget pools and servers that the settings do not have.
         """
         self._paused &= {pool.name for pool in settings.pools}
-        servers = {server.name for pool in settings.pools for server in pool.servers}
-        self._drained = {each for each in self._drained if nameOf(each) in servers}
+        if not any(pool.sources for pool in settings.pools):  # otherwise only the workers know all servers
+            servers = {server.name for pool in settings.pools for server in pool.servers}
+            self._drained = {each for each in self._drained if nameOf(each) in servers}
 
     def repeat(self, worker: WorkerProcess) -> Deferred[Any]:
         """

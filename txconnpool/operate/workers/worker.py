@@ -88,13 +88,14 @@ class WorkerProtocol(Protocol):
             raise ChannelError(f"no call {name!r}")
         return calls[name](*args)
 
-    def _start(self, settings: dict[str, Any]) -> None:
+    def _start(self, settings: dict[str, Any]) -> Deferred[None]:
         self.service = self.inbox.service = ProxyService(_revive(settings), self._reactor, self.inbox.listen)
         self.service.fullSnapshot = lambda: self._channel.call("statistics")
         self.service.privilegedStartService()
         self.service.startService()
         self._reactor.addReader(self.inbox)
         self._reactor.addSystemEventTrigger("before", "shutdown", self._beforeShutdown)
+        return self.service.searched()
 
     def _apply(self, settings: dict[str, Any]) -> Deferred[None]:
         assert self.service is not None

@@ -19,6 +19,9 @@ from txconnpool.pool.decisions.servers import Server
 #: and closes them is dialed with back-off, not in a busy loop.
 FLAP = 1.0
 
+#: The error for requests while a pool has no servers.
+NO_SERVERS = "the pool has no servers"
+
 
 class Health:
     """
@@ -94,9 +97,7 @@ class Health:
         failed = self.lastFailed
         if failed is None:
             names = ", ".join(server.name for server in self._servers)
-            return ServerUnavailable(
-                f"upstream unavailable: drained ({names})" if names else "the pool has no servers", stats
-            )
+            return ServerUnavailable(f"upstream unavailable: drained ({names})" if names else NO_SERVERS, stats)
         error = ServerUnavailable(f"upstream unavailable: {failed.reason} ({failed.name})", stats)
         error.__cause__ = failed.cause
         return error

@@ -6,7 +6,7 @@ L{Distribution} checks the servers and builds a L{KeyMap}, which finds the index
 """
 
 from txconnpool.routing.distribution.distributions import HASH_NAMES, NAMES, ROUND_ROBIN, Distribution
-from txconnpool.routing.distribution.keymap import CACHED_KEYS, KeyMap, movedShare
+from txconnpool.routing.distribution.keymap import CACHED_KEYS, KeyMap, emptyMap, movedShare
 from txconnpool.routing.distribution.locators import NOBODY
 from txconnpool.routing.distribution.servers import ServerSpec
 
@@ -19,5 +19,6 @@ __all__ = [
     "Distribution",
     "KeyMap",
     "ServerSpec",
+    "emptyMap",
     "movedShare",
 ]

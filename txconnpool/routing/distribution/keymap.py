@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from txconnpool.routing.distribution.keys import Cut
-from txconnpool.routing.distribution.locators import Locator
+from txconnpool.routing.distribution.locators import NOBODY, Constant, Locator
 from txconnpool.routing.distribution.servers import ServerSpec
 
 #: The number of keys in the cache of a map. With keys of 250 bytes it takes about 6 MB, with keys of 30 bytes 2 MB.
@@ -97,6 +97,13 @@ class KeyMap:
             keys = sampleKeys()
             shares = {index: count / len(keys) for index, count in Counter(map(self.locate, keys)).items()}
         return [shares.get(index, 0.0) for index in range(len(self.servers))]
+
+
+def emptyMap() -> KeyMap:
+    """
+    @return: the map while there are no servers.
+    """
+    return KeyMap((), frozenset(), Constant(NOBODY))
 
 
 def movedShare(old: KeyMap, new: KeyMap, count: int = SAMPLE) -> float:
