@@ -65,6 +65,7 @@ class Certificate:
         made = builder.sign(issuer._key, hashes.SHA256())
         self.key = directory / f"{name}.key"
         self.certificate = directory / f"{name}.pem"
+        self.key.touch(0o600)
         self.key.write_bytes(self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         self.certificate.write_bytes(made.public_bytes(Encoding.PEM))
 

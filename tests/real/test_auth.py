@@ -50,6 +50,7 @@ class LoginTestCase(SynchronousTestCase):
         @return: the setting that names the file with users and passwords.
         """
         self.path = Path(self.mktemp()).absolute()
+        self.path.touch(0o600)
         self.path.write_text(content, "utf-8")
         return f"file:{self.path}"
 
