@@ -9,7 +9,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from twisted.logger import capturedLogs
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.operate.harness import A, B, ProxyHarness
@@ -83,8 +83,8 @@ class OperationsTests(SynchronousTestCase):
         The table of servers has a row for each server of each pool: its state and its numbers.
         """
         self.harness.ask(self.harness.client("tcp:1"), b"get a\r\nget b\r\n")
-        expected = {"pool": "a", "server": "memory:", "state": "up", "connections": 1, "in-flight": 0, "dials": 1,
-                    "failed-dials": 0}  # fmt: skip
+        expected = {"pool": "a", "server": "memory:", "weight": "-", "label": "-", "keys": "-", "state": "up",
+                    "connections": 1, "in-flight": 0, "dials": 1, "failed-dials": 0}  # fmt: skip
         row = self.row("servers", pool="a")
         self.assertEqual(row.pop("requests"), 3)  # the first one was the handshake
         self.assertEqual(row, expected)
@@ -171,6 +171,96 @@ class OperationsTests(SynchronousTestCase):
         self.harness.turns()
         self.assertEqual([row["state"] for row in self.rows("servers")], ["up", "up", "up"])
 
+    def sharded(self, **values: Any) -> None:
+        """
+        Use a pool that distributes keys among three servers.
+        """
+        upstream = ("memory:name=x weight=2", "memory:name=y label=why", "memory:name=z")
+        self.harness = ProxyHarness(replace(A, upstream=upstream, **values), C).start()
+        self.operations = Operations(self.harness.service)
+
+    def keys(self) -> dict[str, str]:
+        """
+        @return: the share of the keys of each server of the first pool.
+        """
+        return {row["server"]: row["keys"] for row in self.rows("servers") if row["pool"] == "a"}
+
+    def test_keys(self) -> None:
+        """
+        The table of servers has the weight, the label and the share of the keys of each.
+        """
+        self.sharded()
+        rows = [row for row in self.rows("servers") if row["pool"] == "a"]
+        self.assertEqual(
+            [(row["weight"], row["label"]) for row in rows],
+            [("2", "memory:name=x"), ("-", "why"), ("-", "memory:name=z")],
+        )
+        shares = [float(row["keys"].rstrip("%")) for row in rows]
+        self.assertApproximates(sum(shares), 100, 0.2)
+        self.assertApproximates(shares[0], 50, 10)
+
+    def test_eject(self) -> None:
+        """
+        Other servers get the keys of a server that is ejected, until it is restored. Its connections stay.
+        """
+        self.sharded()
+        before = self.keys()
+        client = self.harness.client("tcp:1")
+        for number in range(20):
+            self.assertEqual(self.harness.ask(client, b"set k%d 0 0 1\r\nx\r\n" % number), b"STORED\r\n")
+        with capturedLogs() as logs:
+            done = self.operations.perform("eject", "memory:name=y")
+        self.assertEqual(
+            done, "memory:name=y ejected in pool a: other servers have its keys until `restore memory:name=y`"
+        )
+        self.assertRegex(
+            formatEvent(logs[0]), r"^a: memory:name=y is ejected: 2\d% of the keys have another server now"
+        )
+        row = self.row("servers", server="memory:name=y")
+        self.assertEqual((row["state"], row["keys"], row["connections"]), ("ejected", "0.0%", 1))
+        asked = row["requests"]
+        for number in range(20):
+            self.assertNotIn(b"ERROR", self.harness.ask(client, b"get k%d\r\n" % number))
+        self.assertEqual(self.row("servers", server="memory:name=y")["requests"], asked)
+        self.operations.perform("drain", "memory:name=y", False)
+        self.assertEqual(self.row("servers", server="memory:name=y")["state"], "ejected, drained")
+        self.assertEqual(self.operations.perform("restore", "memory:name=y"), "memory:name=y restored in pool a")
+        self.harness.turns()
+        self.assertEqual(self.row("servers", server="memory:name=y")["state"], "up")
+        self.assertEqual(self.keys(), before)
+        for number in range(20):
+            self.assertIn(b"VALUE", self.harness.ask(client, b"get k%d\r\n" % number))
+
+    def test_ejectedStay(self) -> None:
+        """
+        A server stays ejected when settings change, until it is removed.
+        """
+        self.sharded(onFailure="rehash")
+        self.operations.perform("eject", "memory:name=y")
+        settings = self.harness.proxy("a").settings
+        self.successResultOf(self.harness.change(replace(settings, upstream=(*settings.upstream, "memory:"))))
+        self.assertEqual(self.keys()["memory:name=y"], "0.0%")
+        without = replace(settings, upstream=settings.upstream[:1] + settings.upstream[2:])
+        self.successResultOf(self.harness.change(without))
+        self.successResultOf(self.harness.change(settings))
+        self.assertNotIn("0.0%", self.keys().values())
+
+    def test_cannotEject(self) -> None:
+        """
+        A server is not ejected where no other one would get its keys. The error says why.
+        """
+        for values, server, error in (
+            ({}, "memory:", "pool c: keys are not distributed among its servers; `drain` takes one out of service"),
+            ({"distribution": "gomemcache"}, "memory:name=y",
+             "pool a: with the distribution gomemcache, no server gets the keys of another"),
+        ):  # fmt: skip
+            self.sharded(**values)
+            self.assertEqual(self.refused("eject", server), error)
+        self.sharded()
+        self.operations.perform("eject", "memory:name=x")
+        self.operations.perform("eject", "memory:name=y")
+        self.assertEqual(self.refused("eject", "memory:name=z"), "pool a: no other server is left for its keys")
+
     def test_drainNow(self) -> None:
         """
         The connections of a server that is drained at once are closed with their requests in flight.
@@ -190,7 +280,12 @@ class OperationsTests(SynchronousTestCase):
         """
         The error for an unknown server names each server once.
         """
-        for order in (("drain", "tcp:z:1", False), ("drain", "tcp:z:1", True), ("restore", "tcp:z:1")):
+        for order in (
+            ("drain", "tcp:z:1", False),
+            ("drain", "tcp:z:1", True),
+            ("restore", "tcp:z:1"),
+            ("eject", "tcp:z:1"),
+        ):
             self.assertEqual(self.refused(*order), "no server 'tcp:z:1'; there are: memory:, memory:size=1m")
 
     def test_kill(self) -> None:

@@ -19,6 +19,7 @@ from twisted.logger import Logger
 from txconnpool.config.settings import Settings
 from txconnpool.net.transport import peerOf
 from txconnpool.operate.service import ProxyService
+from txconnpool.pool.decisions.servers import Server
 from txconnpool.proxy.proxy import PoolProxy
 
 _log = Logger("txconnpool.console")
@@ -50,7 +51,7 @@ class Operations:
 
         @param name: C{"rows"} with the name of a table and a maximum of rows; C{"pause"} or C{"resume"} with the name
             of a pool or C{None} for all; C{"drain"} with the name of a server and whether to close its connections at
-            once; C{"restore"} with the name of a server; C{"kill"} with the number of a session, as text.
+            once; C{"eject"} or C{"restore"} with the name of a server; C{"kill"} with the number of a session, as text.
 
         @return: the rows of the table, or one line that describes what was done.
 
@@ -61,6 +62,7 @@ class Operations:
             "pause": self._pause,
             "resume": self._resume,
             "drain": self._drain,
+            "eject": self._eject,
             "restore": self._restore,
             "kill": self._kill,
         }
@@ -123,6 +125,18 @@ class Operations:
         closed = ", its connections closed" if now else ""
         return f"{server} drained in {_names(pools)}{closed}: it gets no requests until `restore {server}`"
 
+    def _eject(self, server: str) -> str:
+        ejected, errors = [], []
+        for proxy in self._poolsWith(server):
+            try:
+                proxy.upstream.eject(server)
+                ejected.append(proxy)
+            except ValueError as error:
+                errors.append(f"pool {proxy.name}: {error}")
+        if not ejected:
+            raise OperationError("; ".join(errors))
+        return f"{server} ejected in {_names(ejected)}: other servers have its keys until `restore {server}`"
+
     def _restore(self, server: str) -> str:
         pools = self._poolsWith(server)
         for proxy in pools:
@@ -170,19 +184,30 @@ def _poolRows(proxy: PoolProxy) -> Iterator[Row]:
 
 
 def _serverRows(proxy: PoolProxy) -> Iterator[Row]:
-    records = proxy.pool.records
+    records, shares, ejected = proxy.pool.records, proxy.upstream.keyShares(), proxy.upstream.ejected
     for server in proxy.pool.servers:
         own = [record for record in records if record.server is server]
+        weight, label, share = shares.get(server.name, ("-", "-", "-"))
         yield {
             "pool": proxy.name,
             "server": server.name,
-            "state": f"down: {server.reason}" if server.state == "down" else server.state,
+            "weight": weight,
+            "label": label,
+            "keys": share,
+            "state": _stateOf(server, server.name in ejected),
             "connections": server.count - server.dialing,
             "in-flight": sum(record.load for record in own),
             "requests": sum(server.traffic.requests),
             "dials": server.traffic.dials,
             "failed-dials": sum(server.traffic.dialFailures.values()),
         }
+
+
+def _stateOf(server: Server, ejected: bool) -> str:
+    state = f"down: {server.reason}" if server.state == "down" else server.state
+    if ejected:
+        return "ejected" if state == "up" else f"ejected, {state}"
+    return state
 
 
 def _sessionRows(proxy: PoolProxy) -> Iterator[Row]:

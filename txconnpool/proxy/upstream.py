@@ -188,6 +188,37 @@ class Upstream:
             if endpoint not in after:
                 self.pool.removeServer(endpoint)
 
+    # -- Which server has which keys
+
+    def eject(self, server: str) -> None:
+        """
+        Give the keys of a server to others, see L{ShardedPool.eject}.
+
+        @raise ValueError: this is not possible.
+        """
+        if not self.router.keyed:
+            raise ValueError("keys are not distributed among its servers; `drain` takes one out of service")
+        self.pool.eject(server)
+
+    @property
+    def ejected(self) -> frozenset[str]:
+        """
+        The names of the servers whose keys others have at the moment.
+        """
+        names: frozenset[str] = self.pool.ejected if self.router.keyed else frozenset()
+        return names
+
+    def keyShares(self) -> dict[str, tuple[str, str, str]]:
+        """
+        @return: for the name of each server, if keys are distributed: weight, label and share of the keys, as texts.
+        """
+        if not self.router.keyed:
+            return {}
+        return {
+            server.name: ("-" if of.weight is None else f"{of.weight:g}", of.label, f"{of.share:.1%}")
+            for server, of in zip(self.pool.servers, self.pool.keyShares(), strict=True)
+        }
+
     def standIn(self, other: Upstream | None) -> None:
         """
         Let the servers of another pool get the keys of servers that are down.

@@ -69,6 +69,21 @@ class Ejection:
     minLive: int = 1
 
 
+@dataclass(frozen=True)
+class KeyShare:
+    """
+    What a server has to do with the keys.
+
+    @ivar weight: its weight, or C{None} for the default of the distribution.
+    @ivar label: the text that stands for it.
+    @ivar share: the share of the keys that it has at the moment, from 0 to 1.
+    """
+
+    weight: float | None
+    label: str
+    share: float
+
+
 class StandIn:
     """
     The pools of another pool of the proxy, which get the requests for servers that are down. What is stored there is
@@ -182,6 +197,8 @@ class ShardedPool:
         self._running = False
         self._leaving: dict[Any, Deferred[None]] = {}
         self._byAddress: dict[Any, Any] = {}
+        self._ejectedByHand: set[Any] = set()  # pools
+        self._shares: tuple[KeyMap, list[float]] | None = None
         self.pools: tuple[Any, ...] = ()
         self._byIndex: tuple[Any, ...] = ()  # the pool of each shard; some have the same if an address is listed twice
         self._use(shards, distribution)
@@ -275,24 +292,30 @@ class ShardedPool:
         A dial to a server has succeeded or failed: give its keys to others, or back to it.
         """
         if self._ejection.rehash:
-            down = self._down()
-            if down != self._map.down:
-                old, before = self._map, self._ejected()
-                self._map = self._maps.without(down)
-                self._cached = self._map.cached
-                self._logEjected(before, old)
+            self._remap()
+
+    def _remap(self) -> None:
+        down = self._down()
+        if down != self._map.down:
+            old, before = self._map, self._ejected()
+            self._map = self._maps.without(down)
+            self._cached = self._map.cached
+            self._logEjected(before, old)
 
     def _down(self) -> frozenset[int]:
         """
         @return: the indexes of the shards whose keys others get now.
         """
-        if not (self._ejection.rehash and self._distribution.redistributes):
+        if not self._distribution.redistributes:
             return frozenset()
+        byHand = {index for index, pool in enumerate(self._byIndex) if pool in self._ejectedByHand}
+        if not self._ejection.rehash:
+            return frozenset(byHand)
         after, servers = self._ejection.after, [pool.servers[0] for pool in self._byIndex]
-        failing = [index for index, server in enumerate(servers) if server.failures >= after]
+        failing = [index for index, each in enumerate(servers) if each.failures >= after and index not in byHand]
         # Those that went down first are ejected first, and the others keep their keys.
         failing.sort(key=lambda index: servers[index].since)
-        return frozenset(failing[: max(0, len(servers) - self._ejection.minLive)])
+        return frozenset(byHand.union(failing[: max(0, len(servers) - self._ejection.minLive - len(byHand))]))
 
     def _ejected(self) -> dict[str, None]:
         """
@@ -315,7 +338,43 @@ class ShardedPool:
                 pool=self.name, server=name, what=what, moved=moved,
             )  # fmt: skip
 
+    def eject(self, address: Any) -> None:
+        """
+        Give the keys of a server to others, as the distribution does it for one that is down, until it is restored.
+
+        @raise ValueError: there is no such server, or its keys cannot have another one.
+        """
+        pool = self._poolOf(address)
+        if not self._distribution.redistributes:
+            raise ValueError(f"with the distribution {self._distribution.name}, no server gets the keys of another")
+        if all(each in self._ejectedByHand for each in self.pools if each is not pool):
+            raise ValueError("no other server is left for its keys")
+        self._ejectedByHand.add(pool)
+        self._remap()
+
     # -- What there is
+
+    @property
+    def ejected(self) -> frozenset[str]:
+        """
+        The names of the servers whose keys others have at the moment.
+        """
+        return frozenset(self._ejected())
+
+    def keyShares(self) -> list[KeyShare]:
+        """
+        @return: a share for each of C{servers}.
+        """
+        if self._shares is None or self._shares[0] is not self._map:
+            self._shares = self._map, self._map.shares()
+        labels = self._distribution.labels([shard.spec for shard in self._shards])
+        found: dict[Any, KeyShare] = {}
+        for pool, shard, label, share in zip(self._byIndex, self._shards, labels, self._shares[1], strict=True):
+            sofar = found.get(pool)
+            found[pool] = KeyShare(shard.spec.weight, label, share) if sofar is None else (
+                replace(sofar, share=sofar.share + share)
+            )  # fmt: skip
+        return [found[pool] for pool in self.pools]
 
     @property
     def servers(self) -> list[Server]:
@@ -422,6 +481,7 @@ class ShardedPool:
             pool.start()
 
     def _remove(self, pool: Any) -> None:
+        self._ejectedByHand.discard(pool)
         self._shared.queues.remove(pool.waiters)
         for server in pool.servers:
             keepFormer(self.former, server)
@@ -474,11 +534,14 @@ class ShardedPool:
 
     def restore(self, address: Any) -> None:
         """
-        Put a drained server back into service.
+        Put a drained or ejected server back into service.
 
         @raise ValueError: there is no such server.
         """
-        self._poolOf(address).restore(address)
+        pool = self._poolOf(address)
+        pool.restore(address)
+        self._ejectedByHand.discard(pool)
+        self._remap()
 
     # -- Life cycle
 

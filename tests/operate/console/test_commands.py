@@ -133,6 +133,7 @@ class CommandTests(ConsoleTestCase):
             ("  resume   a  \r", ("resume", "a")),
             ("drain tcp:h:1", ("drain", "tcp:h:1", False)),
             ("drain tcp:h:1 now", ("drain", "tcp:h:1", True)),
+            ("eject tcp:h:1", ("eject", "tcp:h:1")),
             ("restore tcp:h:1", ("restore", "tcp:h:1")),
             ("kill 1.2", ("kill", "1.2")),
         ):
@@ -232,7 +233,7 @@ class CommandTests(ConsoleTestCase):
             ("pause a b", "expected pause [POOL]"),
             ("drain", "expected drain SERVER [now]"),
             ("drain tcp:h:1 later", "expected drain SERVER [now]"),
-            ("eject tcp:h:1", "no command 'eject'; it is `drain SERVER now` now"),
+            ("eject", "expected eject SERVER"),
             ("resize a 1", "expected resize POOL MIN MAX"),
             ("shutdown later", "expected shutdown [drain|now]"),
             ("auth x", "no password is needed here"),

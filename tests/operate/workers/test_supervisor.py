@@ -469,12 +469,13 @@ class SupervisorServiceTests(SynchronousTestCase):
 
     def test_repeated(self) -> None:
         """
-        Pools are paused and servers drained in a worker that replaces another, before it takes clients.
+        Pools are paused, and servers drained and ejected, in a worker that replaces another, before it takes clients.
         """
         service = self.start(A, PoolSettings(name="b", listen=("tcp:2",)))
         for process in self.running(service):
             process.answers["perform"] = "done"
-        for order in (("pause", None), ("resume", "b"), ("drain", "s", False), ("drain", "t", True), ("restore", "s")):
+        for order in (("pause", None), ("resume", "b"), ("drain", "s", False), ("drain", "t", True), ("eject", "s"),
+                      ("eject", "u"), ("restore", "s")):  # fmt: skip
             self.assertEqual(self.successResultOf(service.perform(*order)), "done")
         done: Deferred[str] = Deferred()
 
@@ -485,7 +486,7 @@ class SupervisorServiceTests(SynchronousTestCase):
         self.running(service)[0].end(9)
         self.reactor.advance(1)
         process = self.running(service)[0]
-        self.assertEqual(process.called("perform"), [("pause", "a"), ("drain", "t", False)])
+        self.assertEqual(process.called("perform"), [("pause", "a"), ("drain", "t", False), ("eject", "u")])
         self.assertFalse(service.workers.processes[1].ready)
         done.callback("done")
         self.assertTrue(service.workers.processes[1].ready)

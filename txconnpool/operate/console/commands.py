@@ -23,9 +23,6 @@ from txconnpool.operate.operations import TABLES, OperationError, Row, resized
 #: The number of sessions that C{show sessions} shows by default, and the most that it can be asked for.
 SESSIONS, SESSIONS_MAX = 50, 1000
 
-#: Commands of former versions, with the command that replaces each.
-FORMER = {"eject": "drain SERVER now"}
-
 
 class RunningProxy(Protocol):
     """
@@ -92,8 +89,6 @@ class Commands:
         name = words[0].lower()
         command = COMMAND_NAMES.get(name)
         if command is None:
-            if name in FORMER:
-                raise OperationError(f"no command {name!r}; it is `{FORMER[name]}` now")
             near = nearest(name, COMMAND_NAMES)
             raise OperationError(f"no command {name!r}; " + (f"did you mean {near}?" if near else "`help` lists them"))
         low, high = _arguments(name)
@@ -150,10 +145,17 @@ class Commands:
             raise OperationError(f"expected {USAGE['drain'][0]}")
         return await self._perform("drain", server, now is not None)
 
+    async def eject(self, server: str) -> Answer:
+        """
+        eject SERVER
+        give the keys of a server to others, as the distribution does it for one that is down
+        """
+        return await self._perform("eject", server)
+
     async def restore(self, server: str) -> Answer:
         """
         restore SERVER
-        send a drained server requests again; dial one that is down without delay
+        end drain and eject; dial a server that is down without delay
         """
         return await self._perform("restore", server)
 

@@ -23,13 +23,15 @@ _log = Logger("txconnpool.workers")
 
 class WorkerOperations:
     """
-    Performs operations in all workers, and remembers the paused pools and drained servers for workers that start later.
+    Performs operations in all workers, and remembers the paused pools and the drained and ejected servers for workers
+    that start later.
     """
 
     def __init__(self, workers: WorkerSet) -> None:
         self._workers = workers
         self._paused: set[str] = set()
         self._drained: set[str] = set()
+        self._ejected: set[str] = set()
 
     async def perform(self, settings: Settings, name: str, *args: Any) -> Any:
         """
@@ -78,8 +80,11 @@ class WorkerOperations:
             self._paused -= names
         elif name == "drain":
             self._drained |= names
+        elif name == "eject":
+            self._ejected |= names
         elif name == "restore":
             self._drained -= names
+            self._ejected -= names
 
     def forgetRemoved(self, settings: Settings) -> None:
         """
@@ -89,15 +94,17 @@ class WorkerOperations:
         if not any(pool.sources for pool in settings.pools):  # otherwise only the workers know all servers
             servers = {server.name for pool in settings.pools for server in pool.servers}
             self._drained = {each for each in self._drained if nameOf(each) in servers}
+            self._ejected = {each for each in self._ejected if nameOf(each) in servers}
 
     def repeat(self, worker: WorkerProcess) -> Deferred[Any]:
         """
-        Pause the pools and drain the servers of a worker that has started, as those of the others.
+        Pause the pools, and drain and eject the servers, of a worker that has started, as those of the others.
 
         @return: fires when it is done. It does not fail.
         """
         operations: list[tuple[Any, ...]] = [("pause", pool) for pool in sorted(self._paused)]
         operations += [("drain", server, False) for server in sorted(self._drained)]
+        operations += [("eject", server) for server in sorted(self._ejected)]
         return DeferredList([
             worker.channel.call("perform", *each).addErrback(self._logError, worker.number) for each in operations
         ])  # fmt: skip
