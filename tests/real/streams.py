@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
 
+from tests.wire.memcache.safestrto import safeStrtol
+
 #: The maximum size of a value in the servers and the proxies.
 LIMIT: Final = 1 << 20
 
@@ -54,6 +56,14 @@ class Request(NamedTuple):
 STORES: Final = frozenset(b"set add replace append prepend cas".split())
 
 
+def lengthOf(word: bytes) -> int | None:
+    """
+    @return: the length of a data block, or C{None} if memcached rejects it.
+    """
+    length = safeStrtol(word)
+    return length if length is not None and 0 <= length <= 2**31 - 3 else None
+
+
 def blockOf(words: list[bytes]) -> int:
     """
     @return: the size of the data block of a line. Like memcached since 1.6.40, this uses the length at its position
@@ -62,8 +72,8 @@ def blockOf(words: list[bytes]) -> int:
     place = 4 if words and words[0] in STORES else 2
     if len(words) <= place or words[0] not in STORES | {b"ms"}:
         return 0
-    length = words[place]
-    return int(length) + 2 if length.isdigit() and int(length) <= 2**31 - 3 else 0
+    length = lengthOf(words[place])
+    return 0 if length is None else length + 2
 
 
 def requestsOf(stream: bytes) -> Iterator[Request]:
@@ -91,18 +101,24 @@ VALUES: Final = (
     *(b"", b"x", b"10", b"99", b"18446744073709551615", b"abc", b"5 "),
     *(b"\r\nx", b"END\r\n", b"get a\r\n", b"\0\xff"),
 )
-NUMBERS: Final = tuple(
-    b"0 1 2 5 007 -1 -0 +5 x 1x 12345678901 2147483645 2147483646 2147483647 2147483648 -2147483648 -2147483649 "
-    b"4294967295 4294967296 18446744073709551615 18446744073709551616 99999999999999999999999 1.5 0x10 1e3 -".split()
+NUMBERS: Final = (
+    *b"0 1 2 5 007 -1 -0 +5 x 1x 12345678901 2147483645 2147483646 2147483647 2147483648 -2147483648 -2147483649 "
+    b"4294967295 4294967296 18446744073709551615 18446744073709551616 99999999999999999999999 1.5 0x10 1e3 - "
+    b"4294967301 9999999999 9223372036854775807 9223372036854775808 -9223372036854775808 -9223372036854775809 "
+    b"-18446744073709551615 -18446744073709551616 +-5 ++5 + 5- 5+ 05 -05 +0005 -4294967291".split(),
+    *(b"\t5", b"\r\v\f5", b"5\t", b"5\r", b"5\tx", b"5\x0b-", b"\t", b"0" * 100 + b"5", b"9" * 100),
 )
 # Times to live that do not expire within a test; 2592001 is a date in 1970.
-TIMES: Final = (b"0", b"0", b"0", b"-1", b"1000", b"2592000", b"2592001", b"2147483647")
+TIMES: Final = (
+    *(b"0", b"0", b"0", b"-1", b"1000", b"2592000", b"2592001", b"2147483647"),
+    *(b"4294967295", b"2147483648", b"9999999999", b"+1000", b"001000", b"\t1000", b"1000\tx"),
+)
 FLAGS: Final = tuple(
     b"b c f h k l q s t u v x E5 F3 I J7 L O P T1000 N1000 R1000 ME MA MP MR MS MI MD M+ M- MX C$05 C$12 C9 D2 N0 T0 "
-    b"T-1 Oab O1".split()
+    b"T-1 T+1000 T4294967295 N9999999999 R01000 F+7 F4294967296 D+2 J007 C4294967296 Oab O1".split()
 )
 BAD_FLAGS: Final = (
-    *b"? Tx T M Mxx \x7f \xc3\xa9 N F-1 Cx Dx Jx S5 vv kk".split(),
+    *b"? Tx T T9223372036854775808 T1e3 M Mxx \x7f \xc3\xa9 N F-1 Cx Dx Jx S5 vv kk".split(),
     b"O" + b"o" * 31,
     b"O" + b"o" * 32,
 )
@@ -171,6 +187,15 @@ class Author:
             return chance.randbytes(chance.choice((1, 7, 100, 1000, 5000)))
         return bytes(chance.choice((16000, 140000, LIMIT - 200, LIMIT - 100, LIMIT, LIMIT + 1, LIMIT + 200000)))
 
+    def _length(self, value: bytes) -> bytes:
+        """
+        The length of a value as a number, which memcached reads in any of these forms.
+        """
+        if self._chance.random() < 0.95:
+            return b"%d" % len(value)
+        form = self._chance.choice((b"+%d", b"00%d", b"\t%d", b"%d\t", b"%d\tx"))
+        return form % self._chance.choice((len(value), len(value) + 2**32))
+
     def _noreply(self) -> bytes:
         return b" noreply" if self._chance.random() < 0.15 else b""
 
@@ -192,7 +217,8 @@ class Author:
         flags = b"0" if self._chance.random() < 0.7 else self._chance.choice(NUMBERS)
         unique = b" $%02d" % self._chance.randint(0, 40) if word == b"cas" else b""
         value = self._value()
-        head = b"%b %b %b %b %d%b%b\r\n" % (word, self._key(), flags, self._time(), len(value), unique, self._noreply())
+        words = (word, self._key(), flags, self._time(), self._length(value))
+        head = b" ".join(words) + unique + self._noreply() + b"\r\n"
         return head + value + b"\r\n"
 
     def _count(self) -> bytes:
@@ -235,7 +261,7 @@ class Author:
 
     def _metaSet(self) -> bytes:
         value = self._value()
-        return b"ms %b %d%b\r\n%b\r\n" % (self._key(), len(value), self._flags(3), value)
+        return b"ms %b %b%b\r\n%b\r\n" % (self._key(), self._length(value), self._flags(3), value)
 
     def _metaChange(self) -> bytes:
         word = self._chance.choice((b"md", b"ma", b"ma"))

@@ -16,7 +16,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from tests.real.differences import DIFFERENCES
 from tests.real.fuzz import Case, Fuzzer
 from tests.real.servers import Memcached, missing
-from tests.real.streams import Author, requestsOf
+from tests.real.streams import NUMBERS, STORES, Author, requestsOf
 
 SECONDS = float(os.environ.get("TXCONNPOOL_FUZZ_SECONDS", "4"))
 SEED = int(os.environ.get("TXCONNPOOL_FUZZ_SEED", "0")) or random.randrange(1, 10**6)
@@ -24,10 +24,14 @@ SEED = int(os.environ.get("TXCONNPOOL_FUZZ_SEED", "0")) or random.randrange(1, 1
 #: The version of memcached that L{DIFFERENCES} describes.
 VERSION = "1.6.18"
 
+#: What is sent before and after a request with a number.
+BEFORE = b"set k 7 0 5\r\nfirst\r\nset n 0 0 2\r\n10\r\ndelete z\r\n"
+AFTER = b"mn\r\nget n\r\nmg k v t f s\r\nmg z v t\r\n"
 
-class FuzzTests(SynchronousTestCase):
+
+class FuzzerTestCase(SynchronousTestCase):
     """
-    Tests with two memcacheds, of which one is behind proxies.
+    A test case with two memcacheds, of which one is behind proxies.
     """
 
     skip = missing("memcached")
@@ -42,6 +46,12 @@ class FuzzTests(SynchronousTestCase):
             raise SkipTest(f"the differences are about memcached {VERSION}, this is {version}")
         self.fuzzer = Fuzzer().__enter__()
         self.addCleanup(self.fuzzer.__exit__)
+
+
+class FuzzTests(FuzzerTestCase):
+    """
+    Tests with random requests.
+    """
 
     def test_same(self) -> None:
         """
@@ -74,6 +84,58 @@ class FuzzTests(SynchronousTestCase):
         self.assertLess(len(mismatch.sent), 100)
         self.assertIn(f"seed {mismatch.case.seed}", str(mismatch))
         self.assertIsNotNone(self.fuzzer.ask(mismatch.case))
+
+
+#: Requests with one number, which is C{%b}. The data block of a storage command has five bytes.
+NUMBERED = (
+    *(b"%b k %%b 0 5\r\nvalue\r\n" % word for word in sorted(STORES - {b"cas"})),
+    *(b"%b k 0 %%b 5\r\nvalue\r\n" % word for word in sorted(STORES - {b"cas"})),
+    *(b"cas k %b 0 5 1\r\nvalue\r\n", b"cas k 0 %b 5 1\r\nvalue\r\n", b"cas k 0 0 5 %b\r\nvalue\r\n"),
+    *(b"set k 0 %b 5 noreply\r\nvalue\r\n", b"cas k 0 0 5 %b noreply\r\nvalue\r\n"),
+    *(b"gat %b k\r\n", b"gats %b z k\r\n", b"gat %b\r\n", b"touch k %b\r\n", b"touch k %b noreply\r\n"),
+    *(b"incr n %b\r\n", b"decr n %b\r\n", b"incr n %b noreply\r\n", b"delete k %b\r\n"),
+    *(b"flush_all %b\r\n", b"flush_all %b noreply\r\n", b"verbosity %b\r\n", b"verbosity %b noreply\r\n"),
+    *(b"mg %b %b%%b v t\r\n" % (key, flag) for key in (b"k", b"z") for flag in (b"T", b"N", b"R", b"C")),
+    *(b"ms k 5 %b%%b c\r\nvalue\r\n" % flag for flag in (b"T", b"F", b"C", b"N", b"D", b"J")),
+    *(b"md k %b%%b\r\n" % flag for flag in (b"C", b"T", b"I T")),
+    *(b"ma n %b%%b v t\r\n" % flag for flag in (b"D", b"T", b"C", b"MD D")),
+    *(b"ma z %b%%b v t\r\n" % flag for flag in (b"N", b"N0 J")),
+)
+
+#: The same with the length of the data block.
+MEASURED = (b"set k 0 0 %b\r\nvalue\r\n", b"cas k 0 0 %b 1\r\nvalue\r\n", b"ms k %b T0\r\nvalue\r\n")
+
+
+class NumberTests(FuzzerTestCase):
+    """
+    Tests with each text of a number in each place of each command.
+    """
+
+    def assertSame(self, requests: list[bytes]) -> None:
+        """
+        Assert that the proxy gives memcached's replies to requests, and to requests before and after each of them.
+        """
+        for start in range(0, len(requests), 20):
+            stream = [BEFORE + request + AFTER for request in requests[start : start + 20]]
+            mismatch = self.fuzzer.ask(Case("numbers", stream, whole=True))
+            self.assertIsNone(mismatch, f"{mismatch}")
+
+    def test_numbers(self) -> None:
+        """
+        A number is accepted if memcached accepts it, and means what it means there.
+        """
+        numbers = (b"", *NUMBERS)
+        for request in NUMBERED:
+            # What expires after one second may do so before it is read.
+            self.assertSame([request.replace(b"%b", number) for number in numbers if number != b"1"])
+
+    def test_lengths(self) -> None:
+        """
+        The length of a data block too. Each is sent alone: a long data block takes the rest of the stream.
+        """
+        for request in MEASURED:
+            for number in (*NUMBERS, b"", b"+5", b"4294967301"):
+                self.assertSame([request.replace(b"%b", number)])
 
 
 class AuthorTests(SynchronousTestCase):

@@ -152,9 +152,20 @@ class LoginReaderTests(SynchronousTestCase):
         """
         A login that is too long gets an error and closes the connection before it is received.
         """
-        for length in (b"2049", b"99999999999", b"9" * 5000, b"0" * 10):
+        for length in (b"2049", b"99999999999", b"+2049"):
             data = b"set x 0 0 " + length + b"\r\n"
             self.assertEqual(reader().read(data, 0, 1), (CLOSE, len(data), 0, BAD_TOKEN), length)
+
+    def test_length(self) -> None:
+        """
+        The length is a number as memcached reads it.
+        """
+        for length in (b"+9", b"0009", b"\t9\tx", b"4294967305"):
+            data = LOGIN.replace(b" 9\r", b" " + length + b"\r")
+            self.assertEqual(reader().read(data, 0, 1), (ADMIT, len(data), 0, STORED), length)
+        for length in (b"x", b"9x", b"-1", b"9" * 5000):
+            data = b"set x 0 0 " + length + b"\r\n"
+            self.assertEqual(reader().read(data, 0, 1), (ANSWER, len(data), 0, UNAUTHENTICATED), length)
 
     def test_counts(self) -> None:
         """

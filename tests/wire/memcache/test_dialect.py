@@ -415,6 +415,17 @@ class FormTests(SynchronousTestCase):
             self.assertEqual(COMMANDS[command.index].name, request.split()[0].decode())
             self.assertEqual(command.name, request.split()[0].decode())
 
+    def test_keyAfterNumber(self) -> None:
+        """
+        The key of a C{gat} is the word after the expiry time, whatever memcached accepts as one.
+        """
+        for number in (b"0", b"-1", b"+5", b"\t5", b"5\tx", b"5\rx"):
+            request = b"gat %b a b" % number
+            command = self.commandOf(request)
+            self.assertEqual(command.key(request + b"\r\n", 0), b"a", request)
+            self.assertEqual(command.keys(request + b"\r\n"), [b"a", b"b"], request)
+            self.assertEqual(command.subset(request + b"\r\n", [b"b"]), b"gat %b b\r\n" % number)
+
     def test_read(self) -> None:
         """
         Only requests that change nothing may be sent again: not those that touch, and not a meta get that may write.

@@ -62,6 +62,24 @@ class ExpiringTests(SynchronousTestCase):
             (b"mg k OT0 v\r\n", b"mg k OT0 v\r\n"),
         )
 
+    def test_numbers(self) -> None:
+        """
+        An expiry time is the number that memcached reads: C{4294967295} is in the past.
+        """
+        self.assertExpiring(
+            (b"touch k 4294967295\r\n", b"touch k 4294967295\r\n"),
+            (b"touch k 4294967296\r\n", b"touch k 60\r\n"),
+            (b"touch k 4294967301\r\n", b"touch k 4294967301\r\n"),
+            (b"touch k +9999999999\r\n", b"touch k 60\r\n"),
+            (b"touch k \t+61\tx\r\n", b"touch k 60\r\n"),
+            (b"touch k +0\r\r\n", b"touch k 60\r\r\n"),
+            (b"gat -0 a b\r\n", b"gat 60 a b\r\n"),
+            (b"set k 5 4294967295 1\r\nx\r\n", b"set k 5 4294967295 1\r\nx\r\n"),
+            (b"mg k v N+100 T\t99 R+9\r\n", b"mg k v N60 T60 R+9\r\n"),
+            (b"mg k T4294967295 v\r\n", b"mg k T4294967295 v\r\n"),
+            (b"ma k T+0\r\r\n", b"ma k T60\r\n"),
+        )
+
     def test_others(self) -> None:
         """
         Other requests are not changed.

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Final
 
 from txconnpool.wire import ADMIT, ANSWER, CLOSE, MORE, Command, Frame, Login
+from txconnpool.wire.memcache.integers import unsigned32
 from txconnpool.wire.memcache.matching import MemcacheCommand
 from txconnpool.wire.memcache.replies import AUTH
 
@@ -86,11 +87,12 @@ class LoginReader:
             return (MORE, pos, 0, 0) if len(data) - pos <= LINE_MAX else (CLOSE, len(data), 0, b"")
         words = _words(data[pos:newline].removesuffix(b"\r"))
         stop = newline + 1
-        if len(words) < 5 or words[0] != b"set" or not words[4].isdigit():
+        length = unsigned32(words[4]) if len(words) > 4 and words[0] == b"set" else None
+        if length is None:
             return ANSWER, stop, 0, UNAUTHENTICATED
-        if len(words[4]) > 9 or int(words[4]) > LINE_MAX:
+        if length > LINE_MAX:
             return CLOSE, len(data), 0, BAD_TOKEN
-        end = stop + int(words[4]) + 2
+        end = stop + length + 2
         if end > len(data):
             return MORE, pos, 0, end - pos
         answer = self._verdict(data[stop:end])

@@ -9,7 +9,8 @@ and without a reply to C{noreply} where memcached sends none. For data blocks th
 one error, and its data block is discarded if its length could be read. Earlier versions interpret the data block as
 commands.
 
-Numbers are stricter than C{strtol}: digits only, no C{+5}, no leading tab, no overflow at C{2 ** 32}.
+Numbers are read as memcached reads them, see L{txconnpool.wire.memcache.integers}. They are forwarded as they came,
+except in requests with a data block: there each is written in the form that all versions accept.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Final, TypeAlias
 
 from txconnpool.wire import ANSWER, BROADCAST, CLOSE, MORE, REPLACE, SPLIT, STATISTICS, Frame
 from txconnpool.wire.memcache import replies
+from txconnpool.wire.memcache.integers import Integer, plain, signed32, unsigned32, unsigned64
 from txconnpool.wire.memcache.matching import EVERYTHING, MemcacheCommand
 from txconnpool.wire.memcache.replies import SEVERAL, SILENT, TOO_LARGE
 
@@ -33,6 +35,7 @@ PART_KEYS: Final = 50
 #: The maximum length of a data block that memcached accepts to read (C{INT_MAX - 2}).
 LENGTH_MAX: Final = (1 << 31) - 3
 
+# The numbers that memcached keeps as they are: it takes others for one of these.
 INT32: Final = (-(1 << 31), (1 << 31) - 1)
 UINT32: Final = (0, (1 << 32) - 1)
 UINT64: Final = (0, (1 << 64) - 1)
@@ -50,15 +53,12 @@ _GOOD_KEY: Final = re.compile(rb"[^\x00-\x20\x7f]{1,%d}" % KEY_MAX).fullmatch
 Check: TypeAlias = Callable[[list[bytes], bytes, int, int, int], Frame]
 
 
-def number(word: bytes, bounds: tuple[int, int]) -> int | None:
+def blockLength(word: bytes) -> int | None:
     """
-    @return: the value of a decimal number, or C{None} if C{word} is not one within C{bounds}.
+    @return: the length of a data block, or C{None} if memcached rejects it.
     """
-    low, high = bounds
-    if not word.isdigit() and not (low < 0 and word.startswith(b"-") and word[1:].isdigit()):
-        return None
-    value = int(word)
-    return value if low <= value <= high else None
+    length = signed32(word)
+    return length if length is not None and 0 <= length <= LENGTH_MAX else None
 
 
 def badKey(key: bytes) -> bool:
@@ -159,7 +159,7 @@ def _retrievalAndTouch(command: MemcacheCommand) -> Check:
     def check(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
         if len(words) < 2:
             return answer(stop, ERROR)
-        if number(words[1], INT32) is None:
+        if signed32(words[1]) is None:
             return answer(stop, BAD_EXPTIME)
         if any(map(badKey, words[2:])):
             return answer(stop, BAD_LINE)
@@ -177,16 +177,20 @@ def _storage(command: MemcacheCommand, count: int = 5) -> Check:
         if len(words) < 5:
             return answer(stop, BAD_LINE)
         silent = words[-1] == b"noreply"
-        length = number(words[4], (0, LENGTH_MAX))
+        length = blockLength(words[4])
         if length is None:
             return answer(stop, BAD_LINE, silent)
-        bad = (
-            badKey(words[1])
-            or number(words[2], UINT32) is None
-            or number(words[3], INT32) is None
-            or (count == 6 and (len(words) < 6 or number(words[5], UINT64) is None))
-        )
-        line = [*words[:4], b"%d" % length, *words[5:count]]
+        numbers = [(words[2], unsigned32(words[2])), (words[3], signed32(words[3])), (b"", length)]
+        if count == 6:
+            unique = words[5] if len(words) > 5 else b""
+            numbers.append((unique, unsigned64(unique)))
+        bad = badKey(words[1])
+        line = words[:2]
+        for word, value in numbers:
+            if value is None:
+                bad = True
+            else:
+                line.append(plain(word, value))
         wanted = SILENT[command] if silent else command
         error = BAD_LINE if bad else b""
         return forwardBlock(wanted, line, length, error, data, pos, stop, limit, command is replies.SET)
@@ -194,14 +198,14 @@ def _storage(command: MemcacheCommand, count: int = 5) -> Check:
     return check
 
 
-def _arithmetic(command: MemcacheCommand, bounds: tuple[int, int], complaint: bytes) -> Check:
+def _arithmetic(command: MemcacheCommand, integer: Integer, complaint: bytes) -> Check:
     def check(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
         if not 3 <= len(words) <= 4:
             return answer(stop, ERROR)
         silent = words[-1] == b"noreply"
         if badKey(words[1]):
             return answer(stop, BAD_LINE, silent)
-        if number(words[2], bounds) is None:
+        if integer(words[2]) is None:
             return answer(stop, complaint, silent)
         return forward(SILENT[command] if silent else command, joined(words[:3]), data, pos, stop)
 
@@ -227,7 +231,7 @@ def _flushAll(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) 
     silent = words[-1] == b"noreply"
     line = words[:1]
     if len(words) > (2 if silent else 1):
-        if number(words[1], INT32) is None:
+        if signed32(words[1]) is None:
             return answer(stop, BAD_EXPTIME, silent)
         line = words[:2]
     return BROADCAST, stop, 0, (SILENT[replies.FLUSH_ALL] if silent else replies.FLUSH_ALL, joined(line))
@@ -237,7 +241,7 @@ def _verbosity(words: list[bytes], data: bytes, pos: int, stop: int, limit: int)
     if not 2 <= len(words) <= 3:
         return answer(stop, ERROR)
     silent = words[-1] == b"noreply"
-    if number(words[1], UINT32) is None:
+    if unsigned32(words[1]) is None:
         return answer(stop, BAD_LINE, silent)
     return BROADCAST, stop, 0, (SILENT[replies.VERBOSITY] if silent else replies.VERBOSITY, joined(words[:2]))
 
@@ -266,9 +270,9 @@ CHECKS: Final[dict[bytes, Check]] = {
     b"append": _storage(replies.APPEND),
     b"prepend": _storage(replies.PREPEND),
     b"cas": _storage(replies.CAS, 6),
-    b"incr": _arithmetic(replies.INCR, UINT64, BAD_DELTA),
-    b"decr": _arithmetic(replies.DECR, UINT64, BAD_DELTA),
-    b"touch": _arithmetic(replies.TOUCH, INT32, BAD_EXPTIME),
+    b"incr": _arithmetic(replies.INCR, unsigned64, BAD_DELTA),
+    b"decr": _arithmetic(replies.DECR, unsigned64, BAD_DELTA),
+    b"touch": _arithmetic(replies.TOUCH, signed32, BAD_EXPTIME),
     b"delete": _delete,
     b"flush_all": _flushAll,
     b"verbosity": _verbosity,

@@ -17,11 +17,10 @@ from typing import Final
 
 from txconnpool.wire import ANSWER, BROADCAST, REPLACE, SPLIT, STATISTICS, Frame
 from txconnpool.wire.effects import DELETES, HARMLESS, WRITES, Effects, Permissions
+from txconnpool.wire.memcache.expiry import RELATIVE_MAX
+from txconnpool.wire.memcache.integers import known, signed32
 from txconnpool.wire.memcache.matching import EVERYTHING, MemcacheCommand
 from txconnpool.wire.memcache.replies import AUTH, COMMANDS
-
-#: A larger expiry time is a UNIX time, not a number of seconds from now (C{memcached.c}, C{REALTIME_MAXDELTA}).
-_RELATIVE_MAX: Final = 30 * 24 * 3600
 
 #: The position of the expiry time among the words of a request.
 _EXPIRY: Final = {
@@ -57,12 +56,12 @@ def _expiry(words: list[bytes]) -> int:
     """
     at = _EXPIRY.get(words[0])
     if at is not None:
-        return int(words[at])
+        return known(signed32, words[at])
     first = _FLAGS.get(words[0])
     if first is not None:
         for flag in words[first:]:
             if flag[0] == _T:
-                return int(flag[1:])
+                return known(signed32, flag[1:])
     return 0
 
 
@@ -92,7 +91,7 @@ def permitted(words: list[bytes], frame: Frame, permissions: Permissions, now: f
     else:
         return frame  # an answer of the proxy, or an incomplete request
     expiry = _expiry(words)
-    if expiry < 0 or _RELATIVE_MAX < expiry <= now:
+    if expiry < 0 or RELATIVE_MAX < expiry <= now:
         effects |= DELETES
     if not permissions.permits(name, effects):
         return ANSWER, end, 0, b"" if silent else b"CLIENT_ERROR " + name + b" not allowed\r\n"

@@ -9,20 +9,24 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from txconnpool.wire.memcache.integers import known, signed32
+
 #: Expiry times above this number of seconds are dates (C{memcached.h}, C{REALTIME_MAXDELTA}).
 RELATIVE_MAX: Final = 60 * 60 * 24 * 30
 
-_STORE: Final = re.compile(rb" *(?:set|add|replace|append|prepend|cas) +[^ ]+ +[0-9]+ +()(-?\+?[0-9]+)").match
-_TOUCH: Final = re.compile(rb" *(?:touch +[^ ]+|gats?) +()(-?\+?[0-9]+)").match
-_META: Final = re.compile(rb" *(m[gsa]) +[^ \r\n]+([^\r\n]*)").match
-_TTL: Final = re.compile(rb" ([TN])(-?[0-9]+)(?= |$)")
+# A number ends before the white space that memcached ignores after it.
+_TIME: Final = rb"()([^ \n]*[^ \r\n])"
+_STORE: Final = re.compile(rb" *(?:set|add|replace|append|prepend|cas) +[^ ]+ +[^ ]+ +" + _TIME).match
+_TOUCH: Final = re.compile(rb" *(?:touch +[^ ]+|gats?) +" + _TIME).match
+_META: Final = re.compile(rb" *(m[gsa]) +[^ \n]+([^\n]*?)(?=\r?\n)").match
+_TTL: Final = re.compile(rb" ([TN])([^ ]+)").sub
 
 
 def _limited(text: bytes, seconds: int) -> bytes:
     """
     @return: an expiry time, or the limit if it is later, never, or a date.
     """
-    time = int(text)
+    time = known(signed32, text)
     return text if time < 0 or 0 < time <= seconds else b"%d" % seconds
 
 
@@ -43,7 +47,7 @@ def expiring(request: bytes, seconds: int) -> bytes:
     match = _META(request)
     if match is None:
         return request
-    flags = _TTL.sub(lambda found: b" " + found[1] + _limited(found[2], seconds), match[2])
+    flags = _TTL(lambda found: b" " + found[1] + _limited(found[2], seconds), match[2])
     if match[1] == b"ms" and not re.search(rb" T", flags):
         flags += b" T%d" % seconds
     start, end = match.span(2)

@@ -14,7 +14,7 @@ from typing import Final
 from txconnpool.wire import ReplyCounters
 
 _KEYED: Final = re.compile(
-    rb" *(?:(m[gsdae])|gats? +[^ \r\n]+|(?:gets?|set|add|replace|append|prepend|cas|incr|decr|delete|touch))"
+    rb" *(?:(m[gsdae])|gats? +[^ \n]+|(?:gets?|set|add|replace|append|prepend|cas|incr|decr|delete|touch))"
     rb" +([^ \r\n]+)"
 ).match
 

@@ -19,18 +19,15 @@ from txconnpool.wire.memcache import replies
 from txconnpool.wire.memcache.classic import (
     BAD_LINE,
     ERROR,
-    INT32,
-    LENGTH_MAX,
-    UINT32,
-    UINT64,
     Check,
     answer,
     badKey,
+    blockLength,
     forward,
     forwardBlock,
     joined,
-    number,
 )
+from txconnpool.wire.memcache.integers import Integer, known, plain, signed32, unsigned32, unsigned64
 from txconnpool.wire.memcache.matching import MemcacheCommand
 
 #: The maximum number of words of a meta command, including the command: memcached counts one more for the end of the
@@ -54,16 +51,17 @@ TOO_LONG: Final = b"CLIENT_ERROR options flags too long\r\n"
 
 _b, _M, _N, _O, _q, _R, _T, _v = b"bMNOqRTv"
 
-#: The flags whose token is a number: its range, and memcached's error for an invalid one. C{F} has no error of its own.
-_NUMBERS: Final = {
-    _N: (INT32, BAD_TOKEN),
-    _T: (INT32, BAD_TOKEN),
-    _R: (INT32, BAD_TOKEN),
-    ord("C"): (UINT64, BAD_TOKEN),
-    ord("E"): (UINT64, BAD_TOKEN),
-    ord("F"): (UINT32, b""),
-    ord("J"): (UINT64, b"CLIENT_ERROR invalid numeric initial value\r\n"),
-    ord("D"): (UINT64, b"CLIENT_ERROR invalid numeric delta value\r\n"),
+#: The flags whose token is a number: what reads it, and memcached's error for an invalid one. C{F} has no error of its
+#: own.
+_NUMBERS: Final[dict[int, tuple[Integer, bytes]]] = {
+    _N: (signed32, BAD_TOKEN),
+    _T: (signed32, BAD_TOKEN),
+    _R: (signed32, BAD_TOKEN),
+    ord("C"): (unsigned64, BAD_TOKEN),
+    ord("E"): (unsigned64, BAD_TOKEN),
+    ord("F"): (unsigned32, b""),
+    ord("J"): (unsigned64, b"CLIENT_ERROR invalid numeric initial value\r\n"),
+    ord("D"): (unsigned64, b"CLIENT_ERROR invalid numeric delta value\r\n"),
 }
 
 #: The flags without a checked token, including x, which is newer than 1.6.18 (as is E above): a server that does not
@@ -104,8 +102,8 @@ def _check(key: bytes, flags: list[bytes]) -> tuple[set[int], bytes]:
         if letter in _PLAIN:
             continue
         if letter in _NUMBERS:
-            bounds, complaint = _NUMBERS[letter]
-            if number(flag[1:], bounds) is None:
+            integer, complaint = _NUMBERS[letter]
+            if integer(flag[1:]) is None:
                 bad, error = True, complaint or error
         elif letter == _b:
             if _notBase64(key):
@@ -123,6 +121,16 @@ def _token(flags: list[bytes], letter: int) -> bytes:
     @return: the token of the flag C{letter}, which must be one of the flags.
     """
     return next(flag[1:] for flag in flags if flag[0] == letter)
+
+
+def _plain(flag: bytes) -> bytes:
+    """
+    @return: a valid flag whose token, if it is a number, is one that every version reads in the same way.
+    """
+    if flag[0] not in _NUMBERS:
+        return flag
+    token = flag[1:]
+    return flag[:1] + plain(token, known(_NUMBERS[flag[0]][0], token))
 
 
 def _tooLong(letters: set[int], flags: list[bytes]) -> bytes:
@@ -167,7 +175,7 @@ def _get(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Fr
 def _set(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
     if len(words) < 2:
         return answer(stop, ERROR)
-    length = number(words[2], (0, LENGTH_MAX)) if len(words) > 2 else None
+    length = blockLength(words[2]) if len(words) > 2 else None
     if length is None:
         return answer(stop, BAD_LINE)
     flags = words[3:]
@@ -178,6 +186,8 @@ def _set(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Fr
         error = TOO_LONG
     elif not error:
         error = _badMode(letters, flags, b"EAPRS", BAD_MS_MODE) or _tooLong(letters, flags)
+    if not error:
+        flags = list(map(_plain, flags))
     command, line = _wanted(replies.MS, letters, [*words[:2], b"%d" % length, *flags])
     # In every mode memcached deletes the old value of a key whose new value is too large. But it looks for the key as
     # it was sent, and so does not find a key in base64.
