@@ -18,6 +18,8 @@ from twisted.internet.testing import AccumulatingProtocol
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.real.servers import Memcached, connect, missing
+from tests.real.streams import NUMBERS
+from tests.wire.memcache.safestrto import safeStrtol, safeStrtoul, safeStrtoull
 from txconnpool.memcache.memory import MemoryEndpoint
 
 MARK = b"MN\r\n"
@@ -194,6 +196,43 @@ class SideBySideTests(SynchronousTestCase):
                 for delta in (b"1", b"0", b"100", b"18446744073709551615"):
                     self.same(b"%s n %s\r\n" % (verb, delta), b"get n\r\n")
         self.same(b"incr absent 1\r\n", b"decr absent 1\r\n", b"incr n 1 noreply\r\n", b"get n\r\n")
+
+    def test_texts(self) -> None:
+        """
+        Each text of a number has the same meaning in each request, or is rejected by both.
+        """
+        lines = (
+            *(
+                b"touch k %b",
+                b"gat %b k",
+                b"incr n %b",
+                b"decr n %b",
+                b"verbosity %b",
+                b"mg k T%b v",
+                b"mg z N%b v",
+            ),
+            *(b"mg k R%b", b"md k C%b", b"md k I T%b", b"ma n D%b v", b"ma n T%b", b"ma n C%b", b"ma z N0 J%b v"),
+        )
+        blocks = (
+            (safeStrtol, b"set k 0 %b 1", b"ms k 1 T%b", b"append k 0 %b 1"),
+            (safeStrtoul, b"set k %b 0 1", b"ms k 1 F%b"),
+            (safeStrtoull, b"cas k 0 0 1 %b", b"ms k 1 C%b"),
+        )
+        for number in NUMBERS:
+            if number == b"1":
+                continue  # what expires after one second may do so before it is read
+            requests = [line + b"\r\n" for line in lines]
+            for reader, *heads in blocks:
+                # 1.6.18 interprets the data block that follows a rejected line as commands.
+                requests += [head + b"\r\nx\r\n" for head in heads if reader(number) is not None]
+            for request in requests:
+                self.same(b"set k 7 0 5\r\nfirst\r\nset n 0 0 2\r\n10\r\ndelete z\r\n")
+                self.same(request.replace(b"%b", number), b"get k n\r\n", b"mg k t f\r\nmg z t v\r\nmg n t\r\n")
+        for delay in (b"4294967295", b"-1", b"+0", b"\t-5\tx", b"x", b"9223372036854775808"):
+            self.same(b"set k 0 0 1\r\nx\r\n", b"flush_all " + delay + b"\r\n", b"get k\r\n")
+        for length in (b"+5", b"05", b"\t5\tx", b"4294967301", b"-4294967291"):
+            self.same(b"set k 0 0 " + length + b"\r\nvalue\r\n", b"get k\r\n")
+            self.same(b"ms k " + length + b"\r\nVALUE\r\n", b"get k\r\n")
 
     def test_expiry(self) -> None:
         """

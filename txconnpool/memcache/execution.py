@@ -22,6 +22,7 @@ from typing import Final, TypeAlias
 
 from txconnpool.memcache.store import ITEM_OVERHEAD, Item, Store
 from txconnpool.wire.memcache.dialect import Memcache
+from txconnpool.wire.memcache.integers import known, signed32, unsigned32, unsigned64
 
 #: The version in replies. Clients parse three numbers; these are of the memcached whose behaviour is implemented.
 VERSION: Final = "1.6.18-txconnpool"
@@ -116,7 +117,7 @@ class Executor:
     def _get(self, words: _Words, body: bytes) -> bytes:
         store, counters = self.store, self.store.counters
         touch = words[0] in (b"gat", b"gats")
-        expiry = store.expiry(int(words[1])) if touch else inf
+        expiry = store.expiry(known(signed32, words[1])) if touch else inf
         reply = []
         for key in words[2 if touch else 1 :]:
             item = store.peek(key)
@@ -134,13 +135,13 @@ class Executor:
         return b"".join(reply) + b"END\r\n"
 
     def _storage(self, words: _Words, body: bytes) -> bytes:
-        item = Item(body, int(words[2]), self.store.expiry(int(words[3])))
-        cas = int(words[5]) if words[0] == b"cas" else None
+        item = Item(body, known(unsigned32, words[2]), self.store.expiry(known(signed32, words[3])))
+        cas = known(unsigned64, words[5]) if words[0] == b"cas" else None
         return _STORED[self.store.store(_MODES[words[0]], words[1], item, cas)]
 
     def _incr(self, words: _Words, body: bytes) -> bytes:
         try:
-            item = self.store.count(words[1], int(words[2]), words[0] == b"decr")
+            item = self.store.count(words[1], known(unsigned64, words[2]), words[0] == b"decr")
         except ValueError as error:
             return b"CLIENT_ERROR %s\r\n" % str(error).encode("ascii")
         if isinstance(item, bytes):
@@ -156,7 +157,7 @@ class Executor:
         return b"TOUCHED\r\n" if len(self._get([b"gat", words[2], words[1]], body)) > 5 else b"NOT_FOUND\r\n"
 
     def _flush(self, words: _Words, body: bytes) -> bytes:
-        delay = int(words[1]) if len(words) > 1 else 0
+        delay = known(signed32, words[1]) if len(words) > 1 else 0
         self.store.flush(self.store.expiry(delay) if delay > 0 else self.store.now)
         return b"OK\r\n"
 
@@ -187,7 +188,7 @@ class Executor:
             elif item is not None and flag in shown:
                 echo += b" %s%d" % (flag, _SHOWN[flag](item, self.store.now))
             elif item is not None and flag in b"TN" and b"t" in shown:
-                item.expiry = self.store.expiry(int(token))
+                item.expiry = self.store.expiry(known(signed32, token))
         return echo
 
     def _mg(self, key: bytes, flags: _Flags, body: bytes) -> bytes:
@@ -207,7 +208,7 @@ class Executor:
         echo = b""
         for flag, token in flags.items():
             if flag == b"R":
-                won = won or (not item.won and item.expiry < store.expiry(int(token)) < inf)
+                won = won or (not item.won and item.expiry < store.expiry(known(signed32, token)) < inf)
             else:
                 echo += self._echo({flag: token}, key, item.binary, item, b"cfhlst")
         echo += b" Z" * item.won + b" X" * item.stale
@@ -222,9 +223,9 @@ class Executor:
         return b"HD%s\r\n" % echo
 
     def _ms(self, key: bytes, flags: _Flags, body: bytes) -> bytes:
-        expiry = self.store.expiry(int(flags.get(b"T", b"0")))
-        item = Item(body, int(flags.get(b"F", b"0")), expiry, binary=b"b" in flags)
-        cas = int(flags[b"C"]) if b"C" in flags else None
+        expiry = self.store.expiry(known(signed32, flags.get(b"T", b"0")))
+        item = Item(body, known(unsigned32, flags.get(b"F", b"0")), expiry, binary=b"b" in flags)
+        cas = known(unsigned64, flags[b"C"]) if b"C" in flags else None
         code = self.store.store(flags.get(b"M", b"S"), key, item, cas, b"I" in flags)
         return b"%s%s\r\n" % (code, self._echo(flags, key, b"b" in flags, item, b"c"))
 
@@ -234,13 +235,13 @@ class Executor:
         code = b"HD"
         if item is None:
             code = b"NF"
-        elif b"C" in flags and item.cas != int(flags[b"C"]):
+        elif b"C" in flags and item.cas != known(unsigned64, flags[b"C"]):
             code = b"EX"
         elif b"I" in flags:
             item.stale, item.won = True, False
             store.renew(item)
             if b"T" in flags:
-                item.expiry = store.expiry(int(flags[b"T"]))
+                item.expiry = store.expiry(known(signed32, flags[b"T"]))
         else:
             store.counters["delete_hits"] += store.discard(key)
         store.counters["delete_misses"] += code != b"HD"
@@ -249,11 +250,12 @@ class Executor:
     def _ma(self, key: bytes, flags: _Flags, body: bytes) -> bytes:
         down = flags.get(b"M") in (b"D", b"-")
         try:
-            item = self.store.count(key, int(flags.get(b"D", b"1")), down, int(flags.get(b"C", b"0")))
+            delta, cas = (known(unsigned64, flags.get(*each)) for each in ((b"D", b"1"), (b"C", b"0")))
+            item = self.store.count(key, delta, down, cas)
         except ValueError as error:
             return b"CLIENT_ERROR %s\r\n" % str(error).encode("ascii")
         if item == b"NF" and b"N" in flags:
-            item = Item(b"%d" % int(flags.get(b"J", b"0")), binary=b"b" in flags)
+            item = Item(b"%d" % known(unsigned64, flags.get(b"J", b"0")), binary=b"b" in flags)
             self.store.link(key, item)
         else:
             flags.pop(b"N", None)
