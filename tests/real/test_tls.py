@@ -56,11 +56,9 @@ class TLSTestCase(SynchronousTestCase):
 
     def certificate(self, name: str, signer: Certificate | None = None) -> Certificate:
         """
-        Create a certificate that memcached, which runs as another user, can read.
+        @return: a new certificate.
         """
-        made = Certificate(self.directory, name, signer or self.authority)
-        made.key.chmod(0o644)
-        return made
+        return Certificate(self.directory, name, signer or self.authority)
 
     def trust(self, name: str, *authorities: Certificate) -> Path:
         """
@@ -372,6 +370,7 @@ class UpstreamTests(TLSTestCase):
         """
         if reason := missingMemcachedTLS():
             self.skipTest(reason)
+        host.key.chmod(0o644)  # memcached runs as another user
         files = f"ssl_chain_cert={host.certificate},ssl_key={host.key}"
         server = Memcached("-Z", "-o", ",".join([files, *settings])).start()
         self.addCleanup(server.stop)
