@@ -104,6 +104,29 @@ class OptionsTests(SynchronousTestCase):
             self.settings("--config", str(path), "--pool-size", "8").pools, (PoolSettings(poolSize=8, pipelineDepth=9),)
         )
 
+    def test_against(self) -> None:
+        """
+        The check compares with another ini file. Options of the command line hold for both.
+        """
+        old, new = Path(self.mktemp()), Path(self.mktemp())
+        old.write_text("[connpool]\nupstream = tcp:a:1\npool-size = 7\n", "utf-8")
+        new.write_text("[connpool]\nupstream = tcp:b:1\n", "utf-8")
+        arguments = ("-c", str(new), "--against", str(old), "-s", "9")
+        code, output = self.ends("--check-config", *arguments)
+        self.assertEqual(code, 0)
+        self.assertEqual(
+            output.splitlines(),
+            [
+                "pool default: upstream + tcp:b:1",
+                "pool default: upstream - tcp:a:1",
+                "pool default: 100.0% of the keys get another server",
+                "configuration ok",
+            ],
+        )
+        self.assertEqual(self.ends(*arguments)[0], "command line: --against is for --check-config only")
+        old.write_text("[connpool]\nupstream = a\n", "utf-8")
+        self.assertIn(f"{old}:2: [connpool] upstream = 'a'", str(self.ends("--check-config", *arguments)[0]))
+
     def test_configAbsolute(self) -> None:
         """
         The path of the ini file is made absolute, because twistd may change its directory before the file is read

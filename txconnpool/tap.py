@@ -19,11 +19,12 @@ from typing import Any
 from twisted.python import usage
 
 from txconnpool import __version__
+from txconnpool.config.changes import comparison
 from txconnpool.config.ini import load
 from txconnpool.config.kinds import nearest
 from txconnpool.config.notes import notesOf, spreadOf
 from txconnpool.config.options import Option
-from txconnpool.config.settings import OPTIONS, ConfigError
+from txconnpool.config.settings import OPTIONS, ConfigError, Settings
 from txconnpool.config.warnings import warningsOf
 from txconnpool.net.clock import steady
 from txconnpool.operate.command import CommandService
@@ -47,7 +48,7 @@ class Options(usage.Options):
     """
 
     compData = usage.Completions(
-        optActions={"config": usage.CompleteFiles("*.ini")},
+        optActions={"config": usage.CompleteFiles("*.ini"), "against": usage.CompleteFiles("*.ini")},
         multiUse=[each.name for each in OPTIONS if each.many],
     )
 
@@ -56,6 +57,7 @@ class Options(usage.Options):
         self.given: dict[str, list[str]] = {}
         self["config"] = None
         self["check-config"] = False
+        self["against"] = None
         self["observer"] = None
 
     def opt_config(self, path: str) -> None:
@@ -70,6 +72,13 @@ class Options(usage.Options):
         read and check everything, print `configuration ok` or what is wrong, and exit
         """
         self["check-config"] = True
+
+    def opt_against(self, path: str) -> None:
+        """
+        with --check-config: an ini file to compare with; prints what a reload would change, and which share of the keys
+        would get another server
+        """
+        self["against"] = path
 
     def opt_version(self) -> None:
         """
@@ -119,10 +128,9 @@ class Options(usage.Options):
 
         @raise SystemExit: there is a mistake, or C{--check-config} found none.
         """
-        try:
-            self["settings"] = load(self["config"], self.given)
-        except ConfigError as error:
-            raise SystemExit(str(error)) from None
+        if self["against"] is not None and not self["check-config"]:
+            raise SystemExit("command line: --against is for --check-config only")
+        self["settings"] = self._load(self["config"])
         form = self["settings"].logFormat
         if form is not None and self.parent is not None:
             try:
@@ -134,8 +142,22 @@ class Options(usage.Options):
                 print(f"warning: {line}", file=sys.stderr)
             for line in (*notesOf(self["settings"]), *spreadOf(self["settings"])):
                 print(line)
+            if self["against"] is not None:
+                for line in comparison(self._load(self["against"]), self["settings"]):
+                    print(line)
             print("configuration ok")
             raise SystemExit(0)
+
+    def _load(self, path: str | None) -> Settings:
+        """
+        @param path: an ini file, or C{None}.
+
+        @raise SystemExit: there is a mistake.
+        """
+        try:
+            return load(path, self.given)
+        except ConfigError as error:
+            raise SystemExit(str(error)) from None
 
     def getUsage(self, width: int | None = None) -> str:
         """
@@ -148,6 +170,7 @@ class Options(usage.Options):
         for short, name, value in (
             ("c", "config", "=FILE"),
             ("", "check-config", ""),
+            ("", "against", "=FILE"),
             ("", "version", ""),
             ("", "help", ""),
         ):

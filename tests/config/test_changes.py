@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txconnpool.config.changes import Plan, differences, plan, serversChanged
+from txconnpool.config.changes import Plan, comparison, differences, plan, serversChanged
 from txconnpool.config.settings import PoolSettings, Settings
 
 A = PoolSettings(name="a")
@@ -113,6 +113,63 @@ class DifferencesTests(SynchronousTestCase):
         self.assertEqual(
             list(differences(Settings(pools=(A,)), Settings(pools=(B,)))), ["pool b: added", "pool a: removed"]
         )
+
+
+class ComparisonTests(SynchronousTestCase):
+    """
+    Tests for L{comparison}.
+    """
+
+    def compare(self, old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+        """
+        Compare two settings of a pool.
+        """
+        return comparison(*(Settings(pools=(PoolSettings(name="a", **each),)) for each in (old, new)))
+
+    def test_same(self) -> None:
+        """
+        Keys stay with the same servers, and with one server they always do.
+        """
+        servers = ("tcp:a:1", "tcp:b:1")
+        lines = ["no setting changes", "pool a: 0.0% of the keys get another server"]
+        self.assertEqual(self.compare({"upstream": servers}, {"upstream": servers}), lines)
+        self.assertEqual(self.compare({}, {}), lines)
+
+    def test_moved(self) -> None:
+        """
+        The share of the keys that get another server follows the settings that change.
+        """
+        servers = tuple(f"tcp:{host}:1" for host in "abc")
+        added, moved = self.compare({"upstream": servers}, {"upstream": (*servers, "tcp:e:1")})
+        self.assertEqual(added, "pool a: upstream + tcp:e:1")
+        self.assertRegex(moved, r"^pool a: 2\d\.\d% of the keys get another server$")
+        order, moved = self.compare(
+            *({"upstream": each, "distribution": "libmemcached"} for each in (servers, servers[::-1]))
+        )
+        self.assertIn("another order of servers", order)
+        self.assertRegex(moved, r"^pool a: 6\d\.\d% ")
+        _, _, moved = self.compare({"upstream": servers[:1]}, {"upstream": servers[1:2]})
+        self.assertEqual(moved, "pool a: 100.0% of the keys get another server")
+
+    def test_unknown(self) -> None:
+        """
+        Nothing is known of equal servers, of pools that are new, and of servers that are looked up.
+        """
+        equal = {"upstream": ("tcp:a:1", "tcp:b:1"), "distribution": "round-robin"}
+        self.assertEqual(self.compare(equal, equal), ["no setting changes"])
+        self.assertEqual(comparison(Settings(pools=(A,)), Settings(pools=(B,))), ["pool b: added", "pool a: removed"])
+        self.assertEqual(
+            self.compare({"upstream": ("tcp:a:1", "tcp:b:1")}, {"upstream": ("dns:a:1",)})[-1],
+            "pool a: which keys get another server depends on dns:a:1, which are not looked up now",
+        )
+        self.assertEqual(self.compare({"upstream": ("dns:a:1",)}, {"upstream": ("dns:a:1",)}), ["no setting changes"])
+
+    def test_restart(self) -> None:
+        """
+        Settings that need a restart are marked.
+        """
+        lines = comparison(Settings(pools=(A,)), Settings(pools=(A,), workers=2))
+        self.assertEqual(lines[0], "workers 1 -> 2: needs a restart")
 
 
 class PlanTests(SynchronousTestCase):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from txconnpool.config.options import Option
 from txconnpool.config.settings import POOL_OPTIONS, PROCESS_OPTIONS, PoolSettings, Settings
+from txconnpool.routing.distribution import NAMES, Distribution, KeyMap, movedShare
 
 #: A listening address of a pool: the name of the pool, and the endpoint string.
 Address = tuple[str, str]
@@ -83,6 +84,47 @@ def plan(old: Settings, wanted: Settings, listening: Iterable[Address]) -> Plan:
         changes=tuple(differences(old, new)),
         restarts=tuple(differences(new, wanted)),
     )
+
+
+def comparison(old: Settings, new: Settings) -> list[str]:
+    """
+    Describe what a reload would change, with the shares of the keys that get other servers. The maps of keys are built
+    for that.
+
+    @param old: the settings in force.
+
+    @return: lines.
+    """
+    change = plan(old, new, [(pool.name, description) for pool in old.pools for description in pool.listen])
+    lines = [*change.changes, *(f"{line}: needs a restart" for line in change.restarts)]
+    return [*(lines or ["no setting changes"]), *_movedKeys(old, new)]
+
+
+def _movedKeys(old: Settings, new: Settings) -> Iterator[str]:
+    """
+    Find which share of the keys of each pool gets another server.
+    """
+    before = {pool.name: pool for pool in old.pools}
+    for pool in new.pools:
+        past = before.get(pool.name)
+        if past is None:
+            continue
+        now, then = _keyMap(past), _keyMap(pool)
+        if now is not None and then is not None:
+            yield f"pool {pool.name}: {movedShare(now, then):.1%} of the keys get another server"
+        elif any(each.sources and each.distributionByKey for each in (past, pool)) and past != pool:
+            sources = ", ".join(dict.fromkeys(line.split()[0] for line in (*past.sources, *pool.sources)))
+            yield f"pool {pool.name}: which keys get another server depends on {sources}, which are not looked up now"
+
+
+def _keyMap(pool: PoolSettings) -> KeyMap | None:
+    """
+    @return: the map of keys of a pool, or C{None} if it has none, or its servers are not known.
+    """
+    if pool.sources:
+        return None
+    distribution = pool.distributionByKey or (Distribution(NAMES[0]) if len(pool.servers) == 1 else None)
+    return None if distribution is None else distribution.build([server.spec() for server in pool.servers])
 
 
 def differences(old: Settings, new: Settings) -> Iterator[str]:
