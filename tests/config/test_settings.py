@@ -69,6 +69,7 @@ class PoolSettingsTests(SynchronousTestCase):
                 "connectTimeout": 1.0,
                 "waitTimeout": 1.0,
                 "requestTimeout": 2.0,
+                "replyTimeout": 60.0,
                 "loginTimeout": 10.0,
                 "slowRequest": 0.0,
                 "logKeys": "yes",

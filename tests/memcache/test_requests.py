@@ -346,6 +346,23 @@ class LossTests(ScriptedTestCase):
         self.assertEqual((self.pool.counters.requestTimeouts, self.pool.counters.retries), (1, 0))
         self.assertEqual(self.server.connections, [])
 
+    def test_slow(self) -> None:
+        """
+        A large value over a slow link is not late while its bytes keep coming, for C{replyTimeout} at most.
+        """
+        for seconds, found in (50, True), (70, False):
+            answer = self.pool.get("a")
+            self.reply(b"VALUE a 0 100\r\n")
+            for _ in range(seconds // 5):
+                self.clock.advance(4.9)
+                if self.server.connections:
+                    self.reply(b"x" * (500 // seconds))
+            if found:
+                self.reply(b"\r\nEND\r\n")
+                self.assertEqual(self.successResultOf(answer), (0, b"x" * 100))
+            else:
+                self.failureResultOf(answer, PoolTimeout)
+
     def test_refused(self) -> None:
         """
         When no server can be reached, all waiting calls fail with the reason.

@@ -6,6 +6,7 @@ Tests for L{txconnpool.operate.service}.
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -262,7 +263,7 @@ class ChangeTests(SynchronousTestCase):
         harness.ask(client, b"get a\r\n")
         new = replace(
             A, poolSize=8, minPoolSize=2, pipelineDepth=5, idleTimeout=50.0, maxLifetime=60.0, connectTimeout=3.0,
-            waitTimeout=4.0, requestTimeout=6.0, maxClients=7, maxClientsPerAddress=2,
+            waitTimeout=4.0, requestTimeout=6.0, replyTimeout=0.0, maxClients=7, maxClientsPerAddress=2,
             loginTimeout=5.0, statsAddresses="yes", maxWaiting=9, maxItemSize=2048, maxInFlight=11,
             sessionBacklog=2048, sessionUnreadSoft=1024, denyCommands=("touch",),
         )  # fmt: skip
@@ -282,6 +283,7 @@ class ChangeTests(SynchronousTestCase):
                 "pool a: connect-timeout 1 -> 3",
                 "pool a: wait-timeout 1 -> 4",
                 "pool a: request-timeout 2 -> 6",
+                "pool a: reply-timeout 60 -> 0",
                 "pool a: login-timeout 10 -> 5",
                 "pool a: max-clients 10000 -> 7",
                 "pool a: max-clients-per-address 0 -> 2",
@@ -302,7 +304,8 @@ class ChangeTests(SynchronousTestCase):
             (8, 2, 5, 9, 4.0, 50.0, 60.0),
         )  # fmt: skip
         self.assertEqual(sessions, SessionLimits(7, 2, 5.0, True, False, 11, 2048, 1024, A.sessionUnreadHard))
-        self.assertEqual({each.factory.requestTimeout for each in proxy.pool.connections}, {6.0})
+        times = {(each.factory.requestTimeout, each.factory.replyTimeout) for each in proxy.pool.connections}
+        self.assertEqual(times, {(6.0, inf)})
         self.assertEqual((harness.service.buffered.limit, proxy.drainTimeout), (1 << 20, 2.0))
         self.assertIn(b"too large", harness.ask(client, b"set a 0 0 3000\r\n" + bytes(3000) + b"\r\n"))
         self.assertEqual(harness.ask(client, b"touch a 0\r\n"), b"CLIENT_ERROR touch not allowed\r\n")

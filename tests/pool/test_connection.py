@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from weakref import ref
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import ITCPTransport
@@ -18,6 +19,7 @@ from zope.interface import directlyProvides, implementer
 
 from tests.bugs import covers
 from tests.pipes import Pipe
+from tests.toy import ADD, Toy, netstring
 from txconnpool.errors import ConnectionLostInFlight, PoolError, PoolTimeout
 from txconnpool.interfaces import IMergedReplySink
 from txconnpool.metrics import LATENCY_BOUNDS, Counters, Traffic
@@ -129,9 +131,10 @@ class Books:
 
     def suspect(self, record: Record, since: float) -> None:
         """
-        Record that a reply is late.
+        Record that a server is silent, and since when.
         """
         self.told.append("suspect")
+        self.silentSince = since
 
 
 @implementer(IMergedReplySink)
@@ -186,7 +189,11 @@ class Owner:
 class ConnectionTestCase(SynchronousTestCase):
     """
     Base class of tests with a connection on a L{Pipe} and a stand-in for the pool.
+
+    @ivar dialect: the protocol.
     """
+
+    dialect: Any = Memcache()
 
     def setUp(self) -> None:
         """
@@ -194,7 +201,6 @@ class ConnectionTestCase(SynchronousTestCase):
         """
         self.clock = Clock()
         self.books = Books()
-        self.dialect = Memcache()
         factory = ConnectionFactory(self.dialect, self.clock, 2.0)
         factory.connectionPool = self.books
         self.connection = factory.buildProtocol(None)
@@ -686,19 +692,158 @@ class TimeTests(ConnectionTestCase):
         self.clock.advance(0.1)
         self.assertTrue(self.pipe.aborted)
 
-    @covers("13", "14")
-    def test_trickle(self) -> None:
+    def arrive(self, size: int, seconds: float, step: float = 1.5) -> None:
         """
-        A reply that arrives too slowly is late.
+        Receive a value in equal parts over some seconds.
+        """
+        self.pipe.send(b"VALUE k 0 %d\r\n" % size)
+        steps = int(seconds / step)
+        for _ in range(steps):
+            self.clock.advance(step)
+            self.pipe.send(b"x" * (size // steps))
+        self.assertFalse(self.pipe.aborted)
+
+    def test_slow(self) -> None:
+        """
+        A large value is not late as long as its bytes keep coming. The timer fires no more often for it.
         """
         self.get(b"k")
+        self.arrive(1000000, 12)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        self.pipe.send(b"\r\nEND\r\n")
+        self.assertEqual((len(self.owner.data), self.owner.done), (1000026, 1))
+        self.clock.advance(2)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_behind(self) -> None:
+        """
+        Requests behind a large value are not late either: they wait from the last received bytes on.
+        """
+        others = [Owner() for _ in range(3)]
+        self.get(b"k")
+        for other in others:
+            self.get(b"k", owner=other)
+        self.arrive(1000000, 12)
+        self.pipe.send(b"\r\nEND\r\n")
+        for other in others:
+            self.clock.advance(1.9)
+            self.pipe.send(HIT)
+            self.assertEqual(other.data, HIT)
+        self.assertFalse(self.pipe.aborted)
+
+    @covers("13", "14")
+    def test_silence(self) -> None:
+        """
+        A reply that stops in the middle is late, and so are the requests behind it. The pool is told since when the
+        server has been silent.
+        """
+        other = Owner()
+        self.get(b"k")
+        self.get(b"k", owner=other)
         self.pipe.send(b"VALUE k 0 100\r\n")
-        for _ in range(4):
-            self.clock.advance(0.5)
-            self.pipe.send(b"x")
-        self.assertTrue(self.pipe.aborted)
-        self.clock.advance(0)
-        self.assertEqual((self.owner.lost[0][1], len(self.owner.data)), (True, 15 + 3))
+        self.clock.advance(1.5)
+        self.pipe.send(b"x" * 50)
+        self.clock.advance(1.9)
+        self.assertFalse(self.pipe.aborted)
+        with capturedLogs():
+            self.clock.advance(0.1)
+        self.assertEqual(self.books.silentSince, 1.5)
+        self.assertClosed("requestTimeouts")
+        ((_, begun, error),) = self.owner.lost
+        self.assertEqual((begun, len(self.owner.data)), (True, 15 + 50))
+        self.assertEqual(str(error), "upstream timed out: no answer within 2 s (server)")
+        self.assertEqual(other.lost[0][1], False)
+
+    def test_silenceAfterReply(self) -> None:
+        """
+        A server that is silent after a reply is silent since that reply.
+        """
+        self.get(b"k")
+        self.get(b"k")
+        self.clock.advance(1)
+        self.pipe.send(HIT)
+        with capturedLogs():
+            self.clock.advance(1.9)
+            self.assertFalse(self.pipe.aborted)
+            self.clock.advance(0.1)
+        self.assertEqual(self.books.silentSince, 1)
+        self.assertClosed("requestTimeouts")
+        self.assertIn("no answer within 2 s", str(self.owner.lost[0][2]))
+
+    def test_drip(self) -> None:
+        """
+        A reply of which a byte comes now and then for ever is cut. The server is not considered silent.
+        """
+        other = Owner()
+        self.connection.factory.replyTimeout = 10.0
+        self.get(b"k")
+        self.get(b"k", owner=other)
+        self.pipe.send(b"VALUE k 0 1000\r\n")
+        with capturedLogs():
+            for _ in range(12):
+                self.assertFalse(self.pipe.aborted)
+                self.clock.advance(1)
+                self.pipe.send(b"x")
+        self.assertNotIn("suspect", self.books.told)
+        self.assertClosed("requestTimeouts")
+        for owner, begun in (self.owner, True), (other, False):
+            ((_, its, error),) = owner.lost
+            self.assertEqual((its, str(error)), (begun, "upstream timed out: reply incomplete after 10 s (server)"))
+
+    def test_manySlow(self) -> None:
+        """
+        The limit of one reply is not the sum of those before it.
+        """
+        self.connection.factory.replyTimeout = 10.0
+        for _ in range(5):
+            self.get(b"k")
+        for _ in range(5):
+            self.arrive(1000000, 8, 1)
+            self.pipe.send(b"\r\nEND\r\n")
+        self.assertEqual(self.owner.done, 5)
+
+    def test_forgotten(self) -> None:
+        """
+        The oldest request is not kept after its reply, beyond one timeout.
+        """
+        self.connection.factory.replyTimeout = 10.0
+        self.get(b"k")
+        self.arrive(1000, 6)
+        self.pipe.send(b"\r\nEND\r\n")
+        owner = ref(self.owner)
+        self.owner = Owner()
+        self.clock.advance(2)
+        self.assertIsNone(owner())
+
+    def test_busy(self) -> None:
+        """
+        If this process was suspended, what has arrived meanwhile is read before a reply is called late: a reactor calls
+        timers before it reads.
+        """
+        self.get(b"k")
+        self.clock.callLater(2, self.pipe.send, HIT)
+        self.clock.advance(2)
+        self.assertFalse(self.pipe.aborted)
+        self.assertEqual((self.owner.data, self.clock.getDelayedCalls()), (HIT, []))
+
+    def test_pushed(self) -> None:
+        """
+        Frames that are no replies do not make a reply less late. Replies do, whether frames come before them or not.
+        """
+        self.dialect = Toy()
+        self.setUp()
+        for _ in range(3):
+            self.connection.send(self.owner, ADD, 1, netstring(b"add a 1"))
+        self.clock.advance(1.5)
+        self.pipe.send(netstring(b"1"))
+        self.clock.advance(1.5)
+        self.pipe.send(netstring(b"!a 1") + netstring(b"2"))
+        with capturedLogs():
+            for _ in range(4):
+                self.clock.advance(0.5)
+                self.pipe.send(netstring(b"!a 1"))
+        self.assertEqual(self.books.silentSince, 3)
+        self.assertClosed("requestTimeouts")
 
 
 class AskTests(ConnectionTestCase):

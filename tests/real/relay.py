@@ -46,7 +46,7 @@ class Fault:
     @ivar after: the number of bytes of replies that pass before the fault.
     @ivar seconds: the duration of a delay or pause.
     @ivar data: the bytes to insert.
-    @ivar count: the number of bytes to repeat.
+    @ivar count: the number of bytes to repeat, or to forward at once.
     @ivar change: takes each piece of replies, and returns the bytes to send in its place.
     @ivar times: the number of connections that the fault affects, after which it has no effect any more; 0 for all.
     """
@@ -81,11 +81,11 @@ def delay(seconds: float) -> Fault:
     return Fault("delay", seconds=seconds)
 
 
-def trickle(seconds: float = 0.0) -> Fault:
+def trickle(seconds: float = 0.0, size: int = 1) -> Fault:
     """
-    Forward requests and replies byte by byte, with a pause after each byte.
+    Forward the requests and replies of each connection in pieces of C{size} bytes, with a pause after each.
     """
-    return Fault("trickle", seconds=seconds)
+    return Fault("trickle", seconds=seconds, count=size)
 
 
 def cut(after: int = 0, times: int = 0) -> Fault:
@@ -369,7 +369,7 @@ class _Link:
         if fault.kind == "delay":
             flow.push(data, delay=fault.seconds)
         elif fault.kind == "trickle":
-            flow.push(data, step=1, pause=fault.seconds)
+            flow.push(data, step=fault.count, pause=fault.seconds)
         elif flow is self.replies and fault.kind in ("cut", "reset", "duplicate", "inject", "edit"):
             self.spoil(data, fault)
         else:

@@ -283,6 +283,16 @@ class RelayTests(SynchronousTestCase):
         self.assertEqual(exchange(client, b"abcdef"), b"abcdef")
         self.assertGreater(time.monotonic() - begin, 5 * 0.02)
 
+    def test_trickleInPieces(self) -> None:
+        """
+        A slow link forwards some bytes at a time.
+        """
+        client = self.served()
+        self.relay.set(trickle(0.02, 1000))
+        begin = time.monotonic()
+        self.assertEqual(exchange(client, b"x" * 4000), b"x" * 4000)
+        self.assertTrue(3 * 0.02 < time.monotonic() - begin < 2)
+
     def test_trickleWithoutPause(self) -> None:
         """
         Without a pause bytes are still sent one by one, and all arrive.

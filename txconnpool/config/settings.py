@@ -258,7 +258,16 @@ class PoolSettings:
     connectTimeout: float = option(1.0, Seconds(0.001, _DAY), "how long connecting to a server may take", "Timeouts")
     waitTimeout: float = option(1.0, Seconds(0.001, _DAY), "how long a request may wait for a connection", "Timeouts")
     requestTimeout: float = option(
-        2.0, Seconds(0.001, _DAY), "how long a server may take to reply to a request", "Timeouts"
+        2.0,
+        Seconds(0.001, _DAY),
+        "how long a server may be silent while it has requests to reply to; no reply is late while bytes keep coming",
+        "Timeouts",
+    )
+    replyTimeout: float = option(
+        60.0,
+        Seconds(0.001, _DAY, "none"),
+        "how long a server may take for one reply whose bytes keep coming; 0 = none",
+        "Timeouts",
     )
     loginTimeout: float = option(
         10.0,

@@ -6,6 +6,7 @@ The connections of a memcached client to one server, or to several equal ones.
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, gatherResults
@@ -35,6 +36,7 @@ class MemCacheConnections(BasePool[Connection]):
         forceShutdown: bool,
         *,
         requestTimeout: float,
+        replyTimeout: float | None,
         batchSize: int,
         **options: Any,
     ) -> None:
@@ -43,7 +45,9 @@ class MemCacheConnections(BasePool[Connection]):
             other parameters.
         @param options: see L{BasePool.__init__}.
         """
-        factory = ConnectionFactory(Memcache(), reactor, requestTimeout)
+        factory = ConnectionFactory(
+            Memcache(), reactor, requestTimeout, replyTimeout=inf if replyTimeout is None else replyTimeout
+        )
         super().__init__(serverAddresses, maxClients, reactor, forceShutdown, factory, **options)
         self.batches = Batches(reactor, batchSize, self._beginBatch, self.send)
 

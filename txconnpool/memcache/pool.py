@@ -111,6 +111,7 @@ class MemCachePool(PoolFace[Connection], MemCacheCommands):
         waitTimeout: float | None = 5.0,
         connectTimeout: float | None = 5.0,
         requestTimeout: float = 5.0,
+        replyTimeout: float | None = 60.0,
         pipelineDepth: int = 100,
         batchSize: int = 64,
         maxItemSize: int = 1 << 20,
@@ -135,8 +136,10 @@ class MemCachePool(PoolFace[Connection], MemCacheCommands):
             enough for most programs: another one is dialed only while all have requests in flight.
         @param waitTimeout: the seconds that a request waits for a connection; C{None}: no limit.
         @param connectTimeout: the seconds until a new connection must be ready; C{None}: no limit.
-        @param requestTimeout: the seconds until the server must have replied. A late reply closes its connection and
-            fails all requests in flight on it.
+        @param requestTimeout: the seconds that a server may be silent while requests are in flight. A late reply closes
+            its connection and fails all requests in flight on it.
+        @param replyTimeout: the seconds that the server may take for one reply whose bytes keep coming; C{None}: no
+            limit.
         @param pipelineDepth: the maximum number of requests in flight on one connection.
         @param batchSize: the maximum number of keys in one request. 1 sends every C{get} as a request of its own.
         @param maxItemSize: the maximum length of a value, in bytes: the same number as memcached's option C{-I}.
@@ -164,7 +167,7 @@ class MemCachePool(PoolFace[Connection], MemCacheCommands):
         makePool = partial(
             MemCacheConnections, maxClients=maxClients, reactor=reactor, forceShutdown=forceShutdown,
             waitTimeout=waitTimeout, connectTimeout=connectTimeout, requestTimeout=requestTimeout,
-            pipelineDepth=pipelineDepth, batchSize=batchSize, configure=configure, **options,
+            replyTimeout=replyTimeout, pipelineDepth=pipelineDepth, batchSize=batchSize, configure=configure, **options,
         )  # fmt: skip
         PoolFace.__init__(self, servers, makePool)
         self._partialError = partialGets == "error"

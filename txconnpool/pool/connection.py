@@ -69,6 +69,9 @@ class Connection(Protocol):
         self._tail = b""  # the beginning of a reply, which can be read when more bytes have arrived
         self._held = 0  # the bytes of held replies that are counted by the sink of the oldest request
         self._timer: IDelayedCall | None = None
+        self._heard = -inf  # the time at which bytes of a reply were last received
+        self._oldest: InFlight | None = None  # the oldest request when the timer last fired
+        self._oldestSince = 0.0  # the time at which the timer first found it to be the oldest
         self._error: PoolError | None = None
         self._ended = False
         self._readSlowLog()
@@ -166,6 +169,8 @@ class Connection(Protocol):
         latency, requests = traffic.latency, traffic.requests
         now = self._seconds()
         left, slow = reader.left, self._slow
+        if push is None or left:
+            self._heard = now
         counts, bucket, low, high = latency.counts, 0, 0.0, 0.0  # most replies take about as long as the one before
         pos, size = 0, len(data)
         while pos < size:
@@ -173,6 +178,7 @@ class Connection(Protocol):
                 pos = self._pushed(data, pos)
                 if pos == size:
                     return
+                self._heard = now
             if not inFlight:
                 if self._ended:  # a sink has closed this connection when it got its reply
                     return
@@ -251,30 +257,43 @@ class Connection(Protocol):
 
     # -- Time, and the end
 
-    def _watch(self, delay: float) -> None:
-        self._timer = self.factory.reactor.callLater(delay, self._check)
+    def _watch(self, delay: float, again: bool = False) -> None:
+        self._timer = self.factory.reactor.callLater(delay, self._check, again)
 
-    def _check(self) -> None:
+    def _check(self, again: bool = False) -> None:
         """
         Close the connection if the reply to the oldest request is late: later replies cannot arrive before it. There is
         one timer for all requests.
+
+        @param again: whether the reply was late in the turn of the reactor before.
         """
         self._timer = None
         if not self._inFlight:
+            self._oldest = None
             return
-        timeout = self.factory.requestTimeout
-        left = self._inFlight[0][3] + timeout - self._seconds()
+        now, factory, oldest = self._seconds(), self.factory, self._inFlight[0]
+        if oldest is not self._oldest:
+            self._oldest, self._oldestSince = oldest, now
+        heard = max(oldest[3], self._heard)
+        silence = heard + factory.requestTimeout - now
+        left = min(silence, self._oldestSince + factory.replyTimeout - now)
         if left > 0:
             self._watch(left)
-            return
-        server = self.record.server.name
-        self.factory.timedOut(self, self._inFlight[0][3])
-        if timeout > self._slow:
-            sink, _, count, since, request = self._inFlight[0]
-            self._unusual(sink, count, since, request, self._seconds() - since)
-        why = f"no answer within {timeout:g} s"
+        elif not again:
+            # If this process was suspended or busy, the bytes may be there. They are read before the next turn.
+            self._watch(0.0, True)
+        elif silence > 0:
+            self._late(oldest, now, f"reply incomplete after {factory.replyTimeout:g} s", None)
+        else:
+            self._late(oldest, now, f"no answer within {factory.requestTimeout:g} s", heard)
+
+    def _late(self, oldest: InFlight, now: float, why: str, silentSince: float | None) -> None:
+        self.factory.timedOut(self, silentSince)
+        sink, _, count, since, request = oldest
+        if now - since > self._slow:
+            self._unusual(sink, count, since, request, now - since)
         self._logClosing(why)
-        self._fail(PoolTimeout(f"upstream timed out: {why} ({server})", "request"))
+        self._fail(PoolTimeout(f"upstream timed out: {why} ({self.record.server.name})", "request"))
 
     def _readSlowLog(self) -> None:
         slow = self.factory.slow
@@ -283,7 +302,7 @@ class Connection(Protocol):
 
     def retime(self) -> None:
         """
-        Apply a new request timeout, and a new limit for slow requests.
+        Apply other timeouts, and another limit for slow requests.
         """
         self._readSlowLog()
         if self._timer is not None:
@@ -394,7 +413,10 @@ class ConnectionFactory(Factory):
 
     @ivar dialect: the protocol, an L{IDialect<txconnpool.wire.IDialect>}.
     @ivar commands: the commands of the dialect, which are counted separately.
-    @ivar requestTimeout: the maximum number of seconds until the reply to a request is complete.
+    @ivar requestTimeout: a connection is closed when so many seconds have passed since the oldest request was sent, and
+        since bytes of a reply were last received.
+    @ivar replyTimeout: a connection is also closed when it has waited about so many seconds for one reply, after those
+        before it, even if bytes of it are received: up to C{requestTimeout} more.
     @ivar slow: logs slow requests, or C{None}.
     @ivar connectionPool: set by the pool.
     """
@@ -402,12 +424,20 @@ class ConnectionFactory(Factory):
     noisy = False
     connectionPool: Any = None
 
-    def __init__(self, dialect: Any, reactor: Any, requestTimeout: float, slow: SlowLog | None = None) -> None:
+    def __init__(
+        self,
+        dialect: Any,
+        reactor: Any,
+        requestTimeout: float,
+        slow: SlowLog | None = None,
+        replyTimeout: float = inf,
+    ) -> None:
         self.slow = slow
         self.dialect = dialect
         self.commands = dialect.commands
         self.reactor = reactor
         self.requestTimeout = requestTimeout
+        self.replyTimeout = replyTimeout
 
     def buildProtocol(self, addr: IAddress | None) -> Connection:  # type: ignore[override]  # Factory's is a TypeVar
         """
@@ -415,16 +445,18 @@ class ConnectionFactory(Factory):
         """
         return Connection(self)
 
-    def timedOut(self, connection: Connection, since: float) -> None:
+    def timedOut(self, connection: Connection, silentSince: float | None) -> None:
         """
-        Count a connection that is closed because a reply was late. The pool does not use other connections to this
-        server that have received nothing meanwhile.
+        Count a connection that is closed because a reply was late. If its server was silent, the pool does not use
+        other connections to it that have received nothing meanwhile.
 
-        @param since: the time at which the request was sent.
+        @param silentSince: the time at which the server was last heard on the connection, or the oldest request was
+            sent if that is later; C{None}: the server was not silent.
         """
         self.connectionPool.counters.requestTimeouts += 1
         connection.record.server.traffic.timeouts += 1
-        self.connectionPool.suspect(connection.record, since)
+        if silentSince is not None:
+            self.connectionPool.suspect(connection.record, silentSince)
 
     def violated(self, connection: Connection) -> None:
         """

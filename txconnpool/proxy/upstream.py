@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import inf
 from typing import Any
 from weakref import WeakSet
 
@@ -82,7 +83,9 @@ class Upstream:
 
     def _engine(self, servers: Sequence[str], limits: Limits, **options: Any) -> PoolEngine:
         settings = self.settings
-        factory = ConnectionFactory(self._dialect, self._reactor, settings.requestTimeout, self._slow)
+        factory = ConnectionFactory(
+            self._dialect, self._reactor, settings.requestTimeout, self._slow, settings.replyTimeout or inf
+        )
         self._factories.add(factory)
         return PoolEngine(
             servers, factory, limits, self._reactor, name=settings.name, connectTimeout=settings.connectTimeout,
@@ -155,6 +158,7 @@ class Upstream:
         old, self.settings = self.settings, settings
         for factory in self._factories:
             factory.requestTimeout = settings.requestTimeout
+            factory.replyTimeout = settings.replyTimeout or inf
         distribution = settings.distributionByKey
         other = (distribution is None) is not (old.distributionByKey is None)
         if other:
