@@ -7,21 +7,24 @@ Tests for the functions of L{txconnpool.net.transport}.
 from __future__ import annotations
 
 import socket
+from functools import partial
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
+    ISystemHandle,
     ITCPTransport,
     ITransport,
     IUNIXTransport,
 )
-from twisted.internet.protocol import Protocol
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.internet.tcp import Server
 from twisted.internet.testing import StringTransport
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from zope.interface import directlyProvides
 
 from tests.net.sockets import Sockets
@@ -125,6 +128,32 @@ class TuneTests(SynchronousTestCase):
             directlyProvides(transport, *interfaces)
             tune(transport)
             self.assertEqual(calls, [True] * tuned)
+
+    def test_keepAlive(self) -> None:
+        """
+        An idle TCP connection is probed after a minute, also below TLS, and closed after another without an answer.
+        """
+        if not hasattr(socket, "TCP_KEEPIDLE"):
+            raise SkipTest("the platform has no such option")
+        for wrapped in False, True:
+            connection = socket.socket()
+            self.addCleanup(connection.close)
+            transport: Any = StringTransport()
+            transport.getHandle = lambda connection=connection: connection
+            transport.setTcpNoDelay = lambda enabled: None
+            transport.setTcpKeepAlive = partial(connection.setsockopt, socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            directlyProvides(transport, ITCPTransport, ISystemHandle)
+            if wrapped:
+                wrapper = ProtocolWrapper(WrappingFactory(Factory.forProtocol(Protocol)), Protocol())
+                wrapper.makeConnection(transport)
+                transport = wrapper
+            tune(transport)
+            self.assertTrue(connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+            idle, interval, probes = (
+                connection.getsockopt(socket.IPPROTO_TCP, name)
+                for name in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+            )
+            self.assertEqual((idle, interval * probes), (60, 60))
 
 
 class PeerTests(SynchronousTestCase):

@@ -19,9 +19,10 @@ from __future__ import annotations
 
 import ipaddress
 import select
+import socket as socketModule
 from collections.abc import Iterable
 from errno import EAGAIN, ENOBUFS
-from socket import SHUT_WR, socket
+from socket import IPPROTO_TCP, SHUT_WR, socket
 from typing import Any, cast
 
 from twisted.internet import tcp, unix
@@ -59,6 +60,28 @@ PIECE_MIN = 1 << 12
 
 #: The largest number of pieces that the kernel gathers at once, its C{IOV_MAX}.
 PIECES_MAX = 1024
+
+#: An idle TCP connection is probed after this time, in seconds. Firewalls and balancers forget connections that are
+#: idle for some minutes.
+KEEP_ALIVE_IDLE = 60
+
+#: A probe without an answer is sent again after this time, in seconds.
+KEEP_ALIVE_INTERVAL = 10
+
+#: The connection is closed after this number of probes without an answer.
+KEEP_ALIVE_PROBES = 6
+
+#: The socket options for these, as far as the platform has them. macOS has the first under another name.
+_KEEP_ALIVE = [
+    (getattr(socketModule, name), value)
+    for name, value in (
+        ("TCP_KEEPIDLE", KEEP_ALIVE_IDLE),
+        ("TCP_KEEPALIVE", KEEP_ALIVE_IDLE),
+        ("TCP_KEEPINTVL", KEEP_ALIVE_INTERVAL),
+        ("TCP_KEEPCNT", KEEP_ALIVE_PROBES),
+    )
+    if hasattr(socketModule, name)
+]
 
 #: The classes of Twisted whose sockets are taken over. Subclasses are not: they may read and write in their own way.
 _PLAIN = (tcp.Server, tcp.Client, unix.Server, unix.Client)
@@ -101,11 +124,21 @@ def tune(transport: Any) -> None:
     """
     Set the options of a TCP connection: send without delay (C{TCP_NODELAY}), and detect a peer that has vanished
     (C{SO_KEEPALIVE}). Other connections have no such options.
+
+    Where the platform allows it, an idle connection is probed each L{KEEP_ALIVE_IDLE} seconds, so that a firewall or
+    balancer between does not forget it; the system's own time is often two hours.
     """
     # Twisted's UNIX transports claim to provide ITCPTransport too. With older versions the calls would fail.
     if ITCPTransport.providedBy(transport) and not IUNIXTransport.providedBy(transport):
         transport.setTcpNoDelay(True)
         transport.setTcpKeepAlive(True)
+        bare: Any = transport
+        while (under := getattr(bare, "transport", None)) is not None:  # TLS, and wrappers, are above the socket
+            bare = under
+        if ISystemHandle.providedBy(bare):
+            handle: Any = bare.getHandle()
+            for name, value in _KEEP_ALIVE:
+                handle.setsockopt(IPPROTO_TCP, name, value)
 
 
 def peerOf(transport: ITransport) -> str:
