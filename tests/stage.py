@@ -24,7 +24,8 @@ from txconnpool.proxy.flow import SessionLimits
 from txconnpool.proxy.memory import BufferedBytes
 from txconnpool.proxy.sessions import NoStatistics, SessionFactory
 from txconnpool.routing.distribution import Distribution, KeyMap, ServerSpec
-from txconnpool.routing.shards import Ejection, Shard, ShardedPool
+from txconnpool.routing.maps import Ejection, Shard
+from txconnpool.routing.shards import ShardedPool
 from txconnpool.routing.single import SinglePool
 from txconnpool.wire.memcache.dialect import Memcache
 

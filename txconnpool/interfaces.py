@@ -154,7 +154,7 @@ class IRouter(Interface):
 
     keyed = Attribute("Whether requests are routed by their keys. If not, there is one pool, and no method is called.")
     pools = Attribute("All pools, each an L{IConnections}.")
-    standIn = Attribute("What stands in for servers that are down, or C{None}; see L{txconnpool.routing.shards}.")
+    standIn = Attribute("What stands in for servers that are down, or C{None}; see L{txconnpool.routing.standin}.")
 
     def choose(key: bytes) -> Any:
         """

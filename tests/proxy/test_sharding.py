@@ -16,7 +16,8 @@ from tests.pipes import Pipe
 from tests.stage import ShardedStage, assertTidy
 from txconnpool.proxy.flow import SessionLimits
 from txconnpool.proxy.session import ANSWERS
-from txconnpool.routing.shards import Ejection, StandIn
+from txconnpool.routing.maps import Ejection
+from txconnpool.routing.standin import StandIn
 
 #: The number of servers.
 SERVERS = 3

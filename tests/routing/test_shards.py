@@ -24,7 +24,8 @@ from txconnpool.errors import PoolError, PoolFull, ServerUnavailable
 from txconnpool.interfaces import IPoolControl, IRouter, IWaiter
 from txconnpool.pool.decisions.records import Record
 from txconnpool.routing.distribution import Distribution, KeyMap, ServerSpec
-from txconnpool.routing.shards import MAPS, NO_SERVER, Ejection, Maps, Shard, ShardedPool
+from txconnpool.routing.maps import MAPS, Ejection, Maps, Shard
+from txconnpool.routing.shards import NO_SERVER, ShardedPool
 from txconnpool.wire.memcache import replies
 
 #: A key of each of six servers.

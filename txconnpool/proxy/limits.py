@@ -9,7 +9,7 @@ from __future__ import annotations
 from txconnpool.config.settings import PoolSettings
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.proxy.flow import SessionLimits
-from txconnpool.routing.shards import Ejection
+from txconnpool.routing.maps import Ejection
 
 
 def dialectLimits(settings: PoolSettings) -> tuple[int, frozenset[bytes], frozenset[bytes] | None]:

@@ -26,8 +26,10 @@ from txconnpool.pool.handshake import Handshake
 from txconnpool.pool.slow import SlowLog
 from txconnpool.proxy.finding import Finder
 from txconnpool.proxy.limits import ejection, poolLimits
-from txconnpool.routing.shards import Shard, ShardedPool, StandIn
+from txconnpool.routing.maps import Shard
+from txconnpool.routing.shards import ShardedPool
 from txconnpool.routing.single import SinglePool
+from txconnpool.routing.standin import StandIn
 
 _log = Logger("txconnpool.routing")
 

@@ -16,8 +16,9 @@ from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.decisions.records import Record
 from txconnpool.pool.decisions.servers import Server
 from txconnpool.pool.leases import C
+from txconnpool.routing.maps import Shard
 from txconnpool.routing.options import serverOf
-from txconnpool.routing.shards import Shard, ShardedPool
+from txconnpool.routing.shards import ShardedPool
 
 
 class ClientShards(ShardedPool):

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from txconnpool.pool.base import listed
 from txconnpool.routing.distribution import ROUND_ROBIN, Distribution
+from txconnpool.routing.maps import Ejection, Shard
 from txconnpool.routing.servers import Server, readServer
-from txconnpool.routing.shards import Ejection, Shard
 
 
 class Servers:

@@ -6,30 +6,27 @@ Many servers, each of which holds a part of the keys: a pool for each server, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from txconnpool.errors import ServerUnavailable
 from txconnpool.interfaces import IPoolControl, IRouter
-from txconnpool.metrics import Counters, PoolStats
 from txconnpool.pool.decisions.health import NO_SERVERS
 from txconnpool.pool.decisions.limits import Limits
-from txconnpool.pool.decisions.servers import Server, keepFormer
-from txconnpool.pool.decisions.shared import Shared
-from txconnpool.routing.distribution import Distribution, KeyMap, ServerSpec, emptyMap, movedShare
+from txconnpool.pool.decisions.servers import Server
+from txconnpool.routing.distribution import Distribution, KeyMap, movedShare
+from txconnpool.routing.group import PoolGroup
+from txconnpool.routing.maps import Ejection, KeyShare, Maps, Shard
+from txconnpool.routing.standin import StandIn
 
 _log = Logger("txconnpool.routing")
 
 #: The error for a key that has no server.
 NO_SERVER = "upstream unavailable: all servers that may have the key are down"
-
-#: The number of maps that are kept for sets of servers that were down.
-MAPS = 16
 
 
 def unserved(pools: Sequence[Any]) -> ServerUnavailable:
@@ -41,133 +38,16 @@ def unserved(pools: Sequence[Any]) -> ServerUnavailable:
     return ServerUnavailable(NO_SERVER if pools else NO_SERVERS)
 
 
-@dataclass(frozen=True)
-class Shard:
-    """
-    One server as it is configured.
-
-    @ivar address: the address, see L{endpointOf<txconnpool.net.addresses.endpointOf>}.
-    @ivar spec: what the distribution knows of it.
-    """
-
-    address: Any
-    spec: ServerSpec
-
-
-@dataclass(frozen=True)
-class Ejection:
-    """
-    What happens to the keys of a server that is down.
-
-    @ivar rehash: whether its keys go to other servers, as the distribution has it. If not, their requests fail.
-    @ivar after: the number of failures in a row after which they do.
-    @ivar minLive: the number of servers that keep their keys in any case.
-    """
-
-    rehash: bool = False
-    after: int = 2
-    minLive: int = 1
-
-
-@dataclass(frozen=True)
-class KeyShare:
-    """
-    What a server has to do with the keys.
-
-    @ivar weight: its weight, or C{None} for the default of the distribution.
-    @ivar label: the text that stands for it.
-    @ivar share: the share of the keys that it has at the moment, from 0 to 1.
-    """
-
-    weight: float | None
-    label: str
-    share: float
-
-
-class StandIn:
-    """
-    The pools of another pool of the proxy, which get the requests for servers that are down. What is stored there is
-    kept for a short time only: when a server is back, changes that were made meanwhile are not known to it.
-
-    @ivar seconds: the longest time that a value is kept there.
-    @ivar count: the number of requests that went there.
-    """
-
-    def __init__(self, upstream: Any, seconds: float) -> None:
-        """
-        @param upstream: an object whose attribute C{router} is the L{IRouter} of the other pool.
-        """
-        self._upstream = upstream
-        self.seconds = max(1, int(seconds))
-        self.count = 0
-
-    def choose(self, key: bytes) -> Any:
-        """
-        @return: the pool of a key.
-
-        @raise ServerUnavailable: there is none.
-        """
-        self.count += 1
-        return self._upstream.router.choose(key)
-
-    def divide(self, keys: Sequence[bytes]) -> list[tuple[Any, list[bytes]]]:
-        """
-        Divide keys among the pools, see L{ShardedPool.divide}.
-        """
-        self.count += 1
-        divided: list[tuple[Any, list[bytes]]] = self._upstream.router.divide(keys)
-        return divided
-
-
-class Maps:
-    """
-    The maps of keys to servers of one list of servers: one for each set of servers that are down.
-    """
-
-    def __init__(self, distribution: Distribution, shards: Sequence[Shard]) -> None:
-        """
-        @raise ValueError: the servers are not possible with this distribution.
-        """
-        self._distribution = distribution
-        self._specs = [shard.spec for shard in shards]
-        self._maps: dict[frozenset[int], KeyMap] = {}
-        if not shards:
-            self._maps[frozenset()] = emptyMap()
-        self.whole = self.without(frozenset())
-
-    def without(self, down: frozenset[int]) -> KeyMap:
-        """
-        @param down: the indexes of servers.
-
-        @return: the map that gives no keys to these servers. It is built once.
-        """
-        found = self._maps.pop(down, None) or self._distribution.build(self._specs, down)
-        if len(self._maps) >= MAPS:
-            del self._maps[next(iter(self._maps))]
-        self._maps[down] = found
-        return found
-
-
 @implementer(IRouter, IPoolControl)
-class ShardedPool:
+class ShardedPool(PoolGroup):
     """
     The pools of several servers, and the choice among them by key. Operators see it as one pool.
 
-    The maximum of connections is divided among the servers, each has at least one. Its waiters count together.
-
-    @ivar name: the name in logs.
-    @ivar reactor: the reactor of all connections.
-    @ivar pools: the pools, one for each address.
-    @ivar limits: the limits of all pools together.
-    @ivar former: the servers that were removed, with their counters.
     @ivar standIn: the pools that get the keys of servers that are down, or C{None}.
     """
 
     keyed = True
     standIn: StandIn | None = None
-
-    #: The number of connections to each server that are kept open in any case.
-    leastConnections = 1
 
     def __init__(
         self,
@@ -186,20 +66,12 @@ class ShardedPool:
 
         @raise ValueError: the servers are not possible with this distribution.
         """
-        self.name = name
-        self.reactor = reactor
-        self.limits = limits
-        self.former: list[Server] = []
+        super().__init__(name, reactor, limits)
         self._newPool = newPool
-        self._shared = Shared()
         self._ejection = ejection
-        self._pausedBy = False
-        self._running = False
-        self._leaving: dict[Any, Deferred[None]] = {}
         self._byAddress: dict[Any, Any] = {}
         self._ejectedByHand: set[Any] = set()  # pools
         self._shares: tuple[KeyMap, list[float]] | None = None
-        self.pools: tuple[Any, ...] = ()
         self._byIndex: tuple[Any, ...] = ()  # the pool of each shard; some have the same if an address is listed twice
         self._use(shards, distribution)
 
@@ -272,18 +144,6 @@ class ShardedPool:
         self._maps = maps
         self._map = maps.without(self._down())
         self._cached = self._map.cached
-
-    def _divided(self, count: int) -> Iterator[Limits]:
-        """
-        @return: the limits of each of C{count} pools.
-        """
-        limits = self.limits
-        for index in range(count):
-            maximum = max(1, limits.maximum // count + (index < limits.maximum % count))
-            minimum = min(
-                maximum, max(self.leastConnections, limits.minimum // count + (index < limits.minimum % count))
-            )
-            yield replace(limits, maximum=maximum, minimum=minimum)
 
     # -- Servers that are down
 
@@ -376,77 +236,6 @@ class ShardedPool:
             )  # fmt: skip
         return [found[pool] for pool in self.pools]
 
-    @property
-    def servers(self) -> list[Server]:
-        """
-        All servers.
-        """
-        return [server for pool in self.pools for server in pool.servers]
-
-    @property
-    def connections(self) -> list[Any]:
-        """
-        All established connections.
-        """
-        return [connection for pool in self.pools for connection in pool.connections]
-
-    @property
-    def records(self) -> list[Any]:
-        """
-        The records of all connections and dials in progress.
-        """
-        return [record for pool in self.pools for record in pool.records]
-
-    @property
-    def counters(self) -> Any:
-        """
-        The counters of all events.
-        """
-        return self._shared.counters
-
-    @property
-    def waits(self) -> Any:
-        """
-        The times that waiters have waited.
-        """
-        return self._shared.waits
-
-    @property
-    def waiting(self) -> int:
-        """
-        The number of waiters.
-        """
-        return self._shared.waiting
-
-    @property
-    def longestWait(self) -> float:
-        """
-        How long the first waiter has waited, in seconds; 0 if there is none.
-        """
-        longest: float = max((pool.longestWait for pool in self.pools), default=0.0)
-        return longest
-
-    @property
-    def paused(self) -> bool:
-        """
-        Whether all requests wait.
-        """
-        return self._pausedBy
-
-    @property
-    def stats(self) -> PoolStats:
-        """
-        The gauges and counters of this moment. Counters are those of all pools already.
-        """
-        each: list[PoolStats] = [pool.stats for pool in self.pools]
-        return PoolStats(
-            maximum=self.limits.maximum,
-            waited=sum(self.waits.counts),
-            waitTime=self.waits.total,
-            **{name: sum(getattr(stats, name) for stats in each) for name in _GAUGES},
-            **{name: getattr(self.counters, name) for name in Counters.__slots__},
-        )
-
     # -- Changes
 
     def change(self, shards: Sequence[Shard], distribution: Distribution, limits: Limits, ejection: Ejection) -> None:
@@ -468,69 +257,18 @@ class ShardedPool:
                 self._join(pool)
         for address, pool in old.items():
             if address not in self._byAddress:
+                self._ejectedByHand.discard(pool)
                 self._remove(pool)
         self._logEjected(ejected, before)
         if was[0] and shards and was != (self._shards, self._distribution):
             _log.info("{pool}: {moved:.0%} of the keys have another server now", pool=self.name,
                       moved=movedShare(before, self._map))  # fmt: skip
 
-    def _join(self, pool: Any) -> None:
-        if self._pausedBy:
-            pool.pause()
-        if self._running:
-            pool.start()
-
-    def _remove(self, pool: Any) -> None:
-        self._ejectedByHand.discard(pool)
-        self._shared.queues.remove(pool.waiters)
-        for server in pool.servers:
-            keepFormer(self.former, server)
-        ending = self._leaving[pool] = pool.close()
-        ending.addCallback(lambda _: self._leaving.pop(pool))
-
     def setLimits(self, limits: Limits) -> None:
         """
         Apply other limits, to existing connections and waiters too.
         """
         self.change(self._shards, self._distribution, limits, self._ejection)
-
-    def setConnectTimeout(self, timeout: float | None) -> None:
-        """
-        Apply another timeout for connecting.
-        """
-        for pool in self.pools:
-            pool.setConnectTimeout(timeout)
-
-    def pause(self) -> None:
-        """
-        Let all requests wait from now on, without limit.
-        """
-        self._pausedBy = True
-        for pool in self.pools:
-            pool.pause()
-
-    def resume(self) -> None:
-        """
-        End a pause.
-        """
-        self._pausedBy = False
-        for pool in self.pools:
-            pool.resume()
-
-    def _poolOf(self, address: Any) -> Any:
-        for pool in self.pools:
-            if any(address in (server.name, server.address) for server in pool.servers):
-                return pool
-        names = ", ".join(server.name for server in self.servers)
-        raise ValueError(f"no server {address!r}; there are: {names}")
-
-    def drain(self, address: Any, abort: bool = False) -> None:
-        """
-        Take a server out of service. Its keys have no server until it is restored.
-
-        @raise ValueError: there is no such server.
-        """
-        self._poolOf(address).drain(address, abort)
 
     def restore(self, address: Any) -> None:
         """
@@ -542,44 +280,3 @@ class ShardedPool:
         pool.restore(address)
         self._ejectedByHand.discard(pool)
         self._remap()
-
-    # -- Life cycle
-
-    def start(self) -> None:
-        """
-        Begin to connect.
-        """
-        self._running = True
-        for pool in self.pools:
-            pool.start()
-
-    def close(self, timeout: float | None = None) -> Deferred[None]:
-        """
-        Close all pools.
-
-        @return: fires when no connection, dial or timer is left.
-        """
-        self._running = False
-        closing = [pool.close(timeout) for pool in self.pools]
-        closing += [pool.close(timeout) for pool in list(self._leaving)]
-        return DeferredList(closing).addCallback(lambda _: None)
-
-    def abort(self) -> None:
-        """
-        Close all connections at once.
-        """
-        for pool in [*self.pools, *self._leaving]:
-            pool.abort()
-
-    def selfCheck(self) -> None:
-        """
-        Check all invariants that hold between events. For tests.
-
-        @raise AssertionError: one is broken. The text names it.
-        """
-        for pool in self.pools:
-            pool.selfCheck()
-
-
-#: The fields of L{PoolStats} that are sums over the pools. The others are counted together.
-_GAUGES = ("connections", "idle", "busy", "dialing", "inFlight", "waiting")

@@ -1,0 +1,45 @@
+# -*- test-case-name: tests.proxy.test_sharding -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Servers that stand in for others that are down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+class StandIn:
+    """
+    The pools of another pool of the proxy, which get the requests for servers that are down. What is stored there is
+    kept for a short time only: when a server is back, changes that were made meanwhile are not known to it.
+
+    @ivar seconds: the longest time that a value is kept there.
+    @ivar count: the number of requests that went there.
+    """
+
+    def __init__(self, upstream: Any, seconds: float) -> None:
+        """
+        @param upstream: an object whose attribute C{router} is the L{IRouter} of the other pool.
+        """
+        self._upstream = upstream
+        self.seconds = max(1, int(seconds))
+        self.count = 0
+
+    def choose(self, key: bytes) -> Any:
+        """
+        @return: the pool of a key.
+
+        @raise ServerUnavailable: there is none.
+        """
+        self.count += 1
+        return self._upstream.router.choose(key)
+
+    def divide(self, keys: Sequence[bytes]) -> list[tuple[Any, list[bytes]]]:
+        """
+        Divide keys among the pools, see L{ShardedPool.divide}.
+        """
+        self.count += 1
+        divided: list[tuple[Any, list[bytes]]] = self._upstream.router.divide(keys)
+        return divided
