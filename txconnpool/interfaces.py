@@ -141,6 +141,11 @@ class IPoolControl(Interface):
         @raise ValueError: there is no such server.
         """
 
+    def expire() -> None:
+        """
+        Replace all existing connections. Each is closed when it carries nothing.
+        """
+
     def setLimits(limits: Any) -> None:
         """
         Apply other L{limits<txconnpool.pool.decisions.limits.Limits>}, to existing connections and waiters too.

@@ -224,6 +224,23 @@ class FoundTests(SynchronousTestCase):
         harness.clock.advance(60)
         self.assertEqual(len(self.resolver.asked), asked + 2)
 
+    def test_reconnect(self) -> None:
+        """
+        C{reconnect} of the console looks up the servers again. A failure is told, and the servers stay.
+        """
+        harness = self.harness().start()
+        operations = Operations(harness.service)
+        done = "pool a: connections are replaced as soon as they carry nothing"
+        self.learn("10.0.0.7")
+        self.assertEqual(self.successResultOf(operations.perform("reconnect", "a")), done)
+        self.assertEqual(self.servers(harness), ["tcp:10.0.0.7:11211"])
+        self.learn()
+        self.assertEqual(
+            self.successResultOf(operations.perform("reconnect", None)),
+            f"dns:cache.example:11211: the name has no address; its servers stay\n{done}",
+        )
+        self.assertEqual(self.servers(harness), ["tcp:10.0.0.7:11211"])
+
     def test_restart(self) -> None:
         """
         A proxy that starts again still knows its servers.

@@ -149,11 +149,29 @@ class OperationsTests(SynchronousTestCase):
         self.harness.turns()
         self.assertEqual(first.take(), b"END\r\n")
 
+    def test_reconnect(self) -> None:
+        """
+        All connections of a pool are replaced when they carry nothing. Requests in flight are answered.
+        """
+        client = self.harness.client("tcp:4")
+        before = {name: self.harness.proxy(name).pool.connections for name in "ac"}
+        client.send(b"get a\r\n")
+        with capturedLogs() as logs:
+            done = self.successResultOf(self.operations.perform("reconnect", "c"))
+        self.assertEqual(done, "pool c: connections are replaced as soon as they carry nothing")
+        self.assertEqual([event["done"] for event in logs if "done" in event], [done])
+        self.harness.turns()
+        self.assertEqual(client.take(), b"END\r\n")
+        after = {name: self.harness.proxy(name).pool.connections for name in "ac"}
+        self.assertEqual((after["a"], len(after["c"])), (before["a"], 2))
+        self.assertEqual(set(after["c"]) & set(before["c"]), set())
+        self.assertIn("pools a, c: ", self.successResultOf(self.operations.perform("reconnect", None)))
+
     def test_noPool(self) -> None:
         """
         The error for an unknown pool names the pools there are.
         """
-        for order in ("pause", "resume"):
+        for order in ("pause", "resume", "reconnect"):
             self.assertEqual(self.refused(order, "z"), "no pool 'z'; there are: a, c")
 
     def test_drain(self) -> None:

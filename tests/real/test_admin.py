@@ -84,6 +84,26 @@ class AdminTests(OperatedTestCase):
             until(lambda: self.states() == [("up", "2"), ("up", "2")], what="two connections to each server")
         self.assertUnharmed(load.finish())
 
+    def test_reconnect(self) -> None:
+        """
+        All connections are replaced, and no request fails.
+        """
+        load = self.load()
+        time.sleep(0.5)
+
+        for _ in range(3):
+            self._replaceConnections()
+        self.assertUnharmed(load.finish())
+
+    def _replaceConnections(self) -> None:
+        def dials() -> int:
+            return sum(int(row["dials"]) for row in self.proxy.rows("servers"))
+
+        before = dials()
+        self.assertIn("OK pool default: connections are replaced", self.proxy.execute("reconnect"))
+        until(lambda: dials() >= before + 4, what="other connections")
+        until(lambda: self.states() == [("up", "2"), ("up", "2")], what="two connections to each server")
+
     def test_drainNow(self) -> None:
         """
         The connections of a server that is drained at once are closed. Reads in flight go to another server, other

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 
 from txconnpool.config.settings import Settings
@@ -49,11 +50,13 @@ class Operations:
         """
         Perform an operation, and log it if it changes something.
 
-        @param name: C{"rows"} with the name of a table and a maximum of rows; C{"pause"} or C{"resume"} with the name
-            of a pool or C{None} for all; C{"drain"} with the name of a server and whether to close its connections at
-            once; C{"eject"} or C{"restore"} with the name of a server; C{"kill"} with the number of a session, as text.
+        @param name: C{"rows"} with the name of a table and a maximum of rows; C{"pause"}, C{"resume"} or
+            C{"reconnect"} with the name of a pool or C{None} for all; C{"drain"} with the name of a server and whether
+            to close its connections at once; C{"eject"} or C{"restore"} with the name of a server; C{"kill"} with the
+            number of a session, as text.
 
-        @return: the rows of the table, or one line that describes what was done.
+        @return: the rows of the table, or text that describes what was done; C{"reconnect"} returns a Deferred that
+            fires with it.
 
         @raise OperationError: it cannot be done.
         """
@@ -61,15 +64,16 @@ class Operations:
             "rows": self._rows,
             "pause": self._pause,
             "resume": self._resume,
+            "reconnect": self._reconnect,
             "drain": self._drain,
             "eject": self._eject,
             "restore": self._restore,
             "kill": self._kill,
         }
         done = operations[name](*args)
-        if name != "rows":
-            _log.info("{done}", done=done)
-        return done
+        if isinstance(done, Deferred):
+            return done.addCallback(_logged)
+        return done if name == "rows" else _logged(done)
 
     # -- Tables
 
@@ -106,6 +110,15 @@ class Operations:
         for proxy in pools:
             proxy.pool.resume()
         return f"{_names(pools)} resumed"
+
+    def _reconnect(self, name: str | None) -> Deferred[str]:
+        pools = self._poolsNamed(name)
+
+        def described(problems: list[list[str]]) -> str:
+            lines = [f"{line}; its servers stay" for each in problems for line in each]
+            return "\n".join([*lines, f"{_names(pools)}: connections are replaced as soon as they carry nothing"])
+
+        return gatherResults([proxy.upstream.reconnect() for proxy in pools]).addCallback(described)
 
     def _poolsWith(self, server: str) -> list[PoolProxy]:
         """
@@ -150,6 +163,14 @@ class Operations:
                     session.drop()
                     return f"session {number} of pool {proxy.name} closed"
         raise noSession(number)
+
+
+def _logged(done: str) -> str:
+    """
+    Log what an operation has done.
+    """
+    _log.info("{done}", done=done)
+    return done
 
 
 def noSession(number: str) -> OperationError:

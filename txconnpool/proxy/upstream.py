@@ -194,6 +194,21 @@ class Upstream:
             if endpoint not in after:
                 self.pool.removeServer(endpoint)
 
+    def reconnect(self) -> Deferred[list[str]]:
+        """
+        Look up the servers again, then replace all connections, each when it carries nothing. The names of servers are
+        looked up for each new connection.
+
+        @return: fires when the connections are being replaced, with a line for each source of servers that could not be
+            looked up.
+        """
+
+        def replaceAll(problems: list[str]) -> list[str]:
+            self.pool.expire()
+            return problems
+
+        return self.finder.lookUp().addCallback(replaceAll)
+
     # -- Which server has which keys
 
     def eject(self, server: str) -> None:

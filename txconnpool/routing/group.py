@@ -182,6 +182,13 @@ class PoolGroup:
             )
             yield replace(limits, maximum=maximum, minimum=minimum)
 
+    def expire(self) -> None:
+        """
+        Replace all existing connections. Each is closed when it carries nothing.
+        """
+        for pool in self.pools:
+            pool.expire()
+
     # -- Life cycle
 
     def start(self) -> None:

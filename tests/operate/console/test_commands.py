@@ -134,6 +134,8 @@ class CommandTests(ConsoleTestCase):
             ("drain tcp:h:1", ("drain", "tcp:h:1", False)),
             ("drain tcp:h:1 now", ("drain", "tcp:h:1", True)),
             ("eject tcp:h:1", ("eject", "tcp:h:1")),
+            ("reconnect", ("reconnect", None)),
+            ("reconnect a", ("reconnect", "a")),
             ("restore tcp:h:1", ("restore", "tcp:h:1")),
             ("kill 1.2", ("kill", "1.2")),
         ):

@@ -136,6 +136,13 @@ class Commands:
         """
         return await self._perform("resume", pool)
 
+    async def reconnect(self, pool: str | None = None) -> Answer:
+        """
+        reconnect [POOL]
+        look up servers and names again, and replace all connections as soon as they carry nothing
+        """
+        return await self._perform("reconnect", pool)
+
     async def drain(self, server: str, now: str | None = None) -> Answer:
         """
         drain SERVER [now]
