@@ -9,23 +9,33 @@ from __future__ import annotations
 
 import binascii
 import re
+from collections.abc import Callable
+from re import Match
 from typing import Final
 
 from txconnpool.wire import ReplyCounters
 
 _KEYED: Final = re.compile(
     rb" *(?:(m[gsdae])|gats? +[^ \n]+|(?:gets?|set|add|replace|append|prepend|cas|incr|decr|delete|touch))"
-    rb" +([^ \r\n]+)"
+    rb" +([^ \r\n]*(?:\r(?!\n)[^ \r\n]*)*)"  # a key may contain CR, but not CR LF
 ).match
 
-#: The flags of a meta command, if one of them says that the key is in base64.
-_BASE64: Final = re.compile(rb"[^\n]* b(?=[ \r\n])").match
+#: The flags of a meta command, if one of them says that the key is in base64. memcached looks at the first letter only,
+#: except for C{me}.
+_BASE64: Final = re.compile(rb"[^\n]* b").match
+_BASE64_ME: Final = re.compile(rb" +b(?=[ \r\n])").match
 
-_BEFORE_KEYS: Final = re.compile(rb" *(?:gets?|gats? +[^ ]+) +").match
+#: The bytes before the keys of a retrieval. A group takes part in the match if the values have a cas unique.
+_BEFORE_KEYS: Final = re.compile(rb" *(?:get(s)?|gat(s)? +[^ ]+) +").match
 
-_LINE: Final = rb"VALUE ([^ \r\n]+) [0-9]+ ([0-9]{1,9})(?: [0-9]+)?\r\n"
-_FIRST: Final = re.compile(_LINE).match
-_NEXT: Final = re.compile(rb"\r\n" + _LINE).match
+_VALUE: Final = rb"VALUE ([^ ]+) [0-9]+ ([0-9]{1,9})"
+_FIRST: Final = re.compile(_VALUE + rb"(?: [0-9]+)?\r\n").match
+
+#: Match the first and each further line of a value, without and with a cas unique.
+_LINES: Final = [
+    (re.compile(_VALUE + rest).match, re.compile(rb"\r\n" + _VALUE + rest).match)
+    for rest in (rb"\r\n", rb" [0-9]+\r\n")
+]
 _END: Final = b"END\r\n"
 
 
@@ -38,7 +48,7 @@ def keyOf(data: bytes, pos: int) -> bytes | None:
     if match is None:
         return None
     meta, key = match.groups()
-    if meta is not None and _BASE64(data, match.end()):
+    if meta is not None and (_BASE64 if meta != b"me" else _BASE64_ME)(data, match.end()):
         try:
             return binascii.a2b_base64(key)
         except binascii.Error:
@@ -53,6 +63,7 @@ class GatheringRequest(bytes):
     """
 
     _keys: list[bytes]
+    _lines: tuple[Callable[[bytes, int], Match[bytes] | None], ...]
     _found: dict[bytes, bytes] | None
 
     @classmethod
@@ -66,6 +77,7 @@ class GatheringRequest(bytes):
         assert match is not None
         made = cls(b"%b%b\r\n" % (match[0], b" ".join(keys)))
         made._keys = keys
+        made._lines = _LINES[match.lastindex is not None]
         made._found = None
         return made
 
@@ -77,8 +89,9 @@ class GatheringRequest(bytes):
         """
         found: dict[bytes, bytes] = {}
         keys = self._keys
-        size, wanted, match = len(data), len(keys), _FIRST(data, pos)
-        at = 0
+        first, following = self._lines
+        size, wanted, match = len(data), len(keys), first(data, pos)
+        at = count = 0
         while match is not None:
             key, length = match.group(1, 2)
             body = int(length)
@@ -93,6 +106,7 @@ class GatheringRequest(bytes):
                 return 0
             found[key] = data[start : end + 2]
             pos = end
+            before = at
             # The lines of consecutive values often differ only in the key. Comparing bytes costs less than parsing.
             words = data[match.end(1) : match.end()]
             while at < wanted:
@@ -103,17 +117,17 @@ class GatheringRequest(bytes):
                 found[keys[at]] = data[pos + 2 : end + 2]
                 pos = end
                 at += 1
-            match = _NEXT(data, pos)
+            count += 1 + at - before
+            match = following(data, pos)
             if match is not None:
                 pos += 2
         if found:
             if data[pos : pos + 2] != b"\r\n":
                 return 0
             pos += 2
-        if data[pos : pos + 5] != _END:
+        if data[pos : pos + 5] != _END or count != len(found):  # or a key has two values: were both requested?
             return 0
         self._found = found
-        count = len(found)
         counters.moreKeys += wanted - 1
         counters.moreMissed += wanted - (count or 1)
         counters.missed += not count
