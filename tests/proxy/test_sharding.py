@@ -354,6 +354,35 @@ class FailureTests(ShardedTestCase):
         self.assertEqual(data, b"", seed)
 
 
+class RemovalTests(ShardedTestCase):
+    """
+    Tests for servers that are removed while clients are connected.
+    """
+
+    def test_waiting(self) -> None:
+        """
+        Requests that wait for a connection to a server that is removed are sent to those that get its keys. Requests in
+        flight are answered.
+        """
+        stage = self.sharded(depth=1)
+        busy, *clients = (stage.client() for _ in range(4))
+        busy.send(b"get a2\r\n")
+        stage.turns()
+        requests = (put(b"a5", 3), b"get a1 a5 a2 missa8\r\n", b"get a0\r\nget a8\r\n" + put(b"a2", 3) + b"get a1\r\n")
+        for client, request in zip(clients, requests, strict=True):
+            client.send(request)
+        stage.turns()
+        self.assertGreater(stage.pool.waiting, 1)
+        stage.remove(2)
+        stage.serve()
+        self.assertEqual(busy.take(), get(b"a2"))
+        replies = [client.take() for client in clients]
+        self.assertEqual(replies[0], b"STORED\r\n")
+        self.assertEqual(replies[1], answer(requests[1])[0])
+        self.assertEqual(replies[2], get(b"a0") + get(b"a8") + b"STORED\r\n" + get(b"a1"))
+        self.assertEqual(stage.pool.waiting, 0)
+
+
 class StandInTests(ShardedTestCase):
     """
     Tests for servers that stand in for those that are down.

@@ -202,7 +202,7 @@ class ScatteredReply(Entry):
 
     def divideAgain(self) -> None:
         """
-        Divide the keys of the next part again, because its server is down and others get its keys.
+        Divide the keys of the next part again, because others get the keys of its server.
         """
         part = self.parts.popleft()
         router = self.session.factory.router

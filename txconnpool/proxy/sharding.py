@@ -215,7 +215,7 @@ class ShardedSession(Session):
             try:
                 room = self._take()
             except PoolError as error:
-                if self._standsIn():
+                if self._isReplaced():
                     entry.divideAgain()
                 else:
                     entry.refuse(error)
@@ -263,12 +263,14 @@ class ShardedSession(Session):
 
     # -- Waiting
 
-    def _standsIn(self) -> bool:
+    def _isReplaced(self) -> bool:
         """
-        @return: whether other pools get the requests for the current one, whose server is down.
+        @return: whether other pools get the requests for the current one: its server is down, or was removed.
         """
         router = self.factory.router
-        return router.standIn is not None and self._pool in router.pools and self._pool.down
+        if router.standIn is None:
+            return self._pool not in router.pools
+        return self._pool in router.pools and self._pool.down
 
     def granted(self, record: Any) -> None:
         """
@@ -288,7 +290,7 @@ class ShardedSession(Session):
         self.ticket = None
         self._blocked = False
         entry = self._unsent[0] if self._unsent else None
-        if self._standsIn():
+        if self._isReplaced():
             if isinstance(entry, ScatteredReply):
                 entry.divideAgain()
             self.proceed()
