@@ -14,7 +14,7 @@ from twisted.names import dns
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.net.discovery.resolvers import FakeResolver, addresses
-from tests.operate.harness import A, ProxyHarness
+from tests.operate.harness import A, B, ProxyHarness
 from txconnpool.config.changes import CannotChange
 from txconnpool.config.settings import PoolSettings
 from txconnpool.net.discovery import Discovery
@@ -132,6 +132,18 @@ class FoundTests(SynchronousTestCase):
         harness.clock.advance(0.5)
         self.answer("10.0.0.3")
         self.assertEqual((self.reading(harness), self.servers(harness)), ([True], ["tcp:10.0.0.3:11211"]))
+
+    def test_moved(self) -> None:
+        """
+        An address whose clients wait for servers accepts them when another pool gets it.
+        """
+        self.silence()
+        harness = self.harness().start()
+        self.assertEqual(self.reading(harness), [False])
+        self.successResultOf(harness.change(replace(FOUND, listen=("tcp:2",)), replace(B, listen=("tcp:1",))))
+        self.assertEqual({port.description: port.reading for port in harness.ports}, {"tcp:1": True, "tcp:2": False})
+        self.answer("10.0.0.1")
+        self.assertEqual(self.reading(harness), [True, True])
 
     def test_equal(self) -> None:
         """

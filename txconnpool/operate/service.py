@@ -210,6 +210,8 @@ class ProxyService(MultiService, Changeable):
         for description, giver, taker in plan.moved:
             listener = chosen[taker].listeners[description] = old[giver].listeners.pop(description)
             listener.sessions = chosen[taker].sessions
+            if old[giver].searching is not None:
+                listener.release()
         closing = [old[name].shut(description) for name, description in plan.closed]
         self._adjust(list(chosen.values()), new)
         for name in plan.removed:
