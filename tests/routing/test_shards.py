@@ -322,6 +322,40 @@ class EjectionTests(ShardsTestCase):
         self.assertEqual(self.found(stage.pool, [b"a1"]), ["server1"])
         self.assertEqual([event for event in logs if "ejected" in str(formatEvent(event))], [])
 
+    def test_together(self) -> None:
+        """
+        If many servers fail at the same time, the map is recomputed once: with a hundred servers that takes some time,
+        in which the connections to others would time out.
+        """
+        stage = self.sharded(20, ejection=Ejection(True, 1))
+        built: list[frozenset[int]] = []
+
+        def without(down: frozenset[int]) -> KeyMap:
+            built.append(down)
+            whole: KeyMap = stage.pool._maps.whole
+            return whole
+
+        self.patch(stage.pool._maps, "without", without)
+        for server in stage.servers[:15]:
+            server.mode = "refuse"
+            server.lines[0].lose()
+        self.assertEqual(built, [])
+        stage.turns()
+        self.assertEqual(built, [frozenset(range(15))])
+
+    def test_closed(self) -> None:
+        """
+        When the pool is closed, it is not recomputed any more.
+        """
+        stage = self.sharded(ejection=Ejection(True, 1))
+        stage.servers[1].mode = "refuse"
+        stage.lines[1].lose()
+        ending = stage.pool.close()
+        for line in stage.lines[::2]:
+            line.lose()
+        self.successResultOf(ending)
+        self.assertIsNone(stage.pool._remapping)
+
     def test_changed(self) -> None:
         """
         Other settings leave a server ejected, without another line in the log, until they say that it must not be.
