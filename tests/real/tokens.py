@@ -53,6 +53,7 @@ class Settings:
     @ivar timeout: seconds after which a client whose request has no reply is stuck.
     @ivar pause: seconds between the replies to a batch and the next batch.
     @ivar misses: whether misses are always allowed, because servers are restarted or evict items.
+    @ivar stale: whether confirmed values from before may appear again, because keys move to other servers and back.
     @ivar anyOrder: whether the values of one reply may come in any order, as twemproxy sends them.
     @ivar reconnect: whether clients connect again after their connection was closed or refused.
     @ivar seed: the seed of all random choices.
@@ -70,6 +71,7 @@ class Settings:
     timeout: float = 10.0
     pause: float = 0.0
     misses: bool = False
+    stale: bool = False
     anyOrder: bool = False
     reconnect: bool = True
     seed: int = 1
@@ -120,7 +122,8 @@ class Memory:
     The values that one key of one client may hold, as numbers of values; 0 for no value.
 
     @ivar certain: the confirmed values; several if it is not known which of them.
-    @ivar doubtful: values whose requests were never confirmed: the key may hold them at any later time.
+    @ivar doubtful: values whose requests were never confirmed, and with C{Settings.stale} all values from before: the
+        key may hold them at any later time.
     """
 
     def __init__(self) -> None:
@@ -363,13 +366,13 @@ class Client:
             raise self._wrong(request, line, "its effect was read by an earlier request")
         memory = self._memory[request.keys[0]]
         if request.kind in ("set", "ms"):
-            memory.certain = {request.number}
+            self._confirm(memory, request.number)
         elif line == b"NOT_FOUND":
             self._saw(request, request.keys[0], 0)
         elif line == b"DELETED":
             if memory.certain | memory.doubtful == {0}:
                 raise self._wrong(request, line, "the key held no value")
-            memory.certain = {0}
+            self._confirm(memory, 0)
         else:
             for key in request.keys:
                 self._saw(request, key, hits.get(key, 0))
@@ -387,7 +390,7 @@ class Client:
                 memory.certain.add(number)
         self.missed += number == 0
         if memory.may(number) or (number == 0 and self._settings.misses):
-            memory.certain = {number}
+            self._confirm(memory, number)
             return
         for later in self.due:
             if later.number == number and key in later.keys:
@@ -396,6 +399,11 @@ class Client:
         held = ", ".join(map(str, sorted(memory.certain)))
         what = f"value {number}" if number else "a miss"
         raise self._wrong(request, b"", f"{what} for key {key}, whose confirmed value is {held}")
+
+    def _confirm(self, memory: Memory, number: int) -> None:
+        if self._settings.stale:
+            memory.doubtful |= memory.certain
+        memory.certain = {number}
 
     def _failed(self, request: Request) -> None:
         """
