@@ -18,6 +18,10 @@ from txconnpool.pool.connection import isRetryable
 from txconnpool.proxy.replies import Entry
 from txconnpool.routing.shards import unserved
 
+#: The number of bytes of a reply from which on it is counted while those of other servers are due. So small ones cost
+#: less, and a client can have only as many of them as it may have requests in flight.
+COUNTED = 1024
+
 
 @implementer(IReplySink)
 class Part:
@@ -45,10 +49,11 @@ class Part:
         """
         session = self._whole.session
         if not done:
-            if self._pieces is None:
-                self._pieces = []
-            self._pieces.append(data)
-            session.hold(len(data))
+            if not session.gone:
+                if self._pieces is None:
+                    self._pieces = []
+                self._pieces.append(data)
+                session.hold(len(data))
             return
         if self._pieces is not None:
             self._release()
@@ -83,7 +88,7 @@ class ScatteredReply(Entry):
     """
 
     __slots__ = (
-        "_begun", "_failed", "_found", "_inFlight", "_keys", "_merged", "_requests", "command", "parts",
+        "_begun", "_collected", "_failed", "_found", "_inFlight", "_keys", "_merged", "_requests", "command", "parts",
     )  # fmt: skip
 
     def __init__(self, session: Any, command: Any, requests: Iterable[bytes], merged: bool = False) -> None:
@@ -98,6 +103,7 @@ class ScatteredReply(Entry):
         self._begun = False  # whether a part of the reply was passed on
         self._keys: list[bytes] = []  # of the first request
         self._found: dict[bytes, bytes] = {}  # what the servers have for these keys
+        self._collected = 0  # the number of bytes of that, as far as they count as held
         self._failed: dict[bytes, bytes] | None = None  # the error for each key whose server has failed
         self.parts: deque[Part] = deque()
         self._inFlight = 0
@@ -170,9 +176,13 @@ class ScatteredReply(Entry):
         self._inFlight -= 1
         if not self._requests:
             return True
-        if not self.command.collect(part.request, reply, self._found):
+        size = self.command.collect(part.request, reply, self._found)
+        if not size:
             self._failed = {**(self._failed or {}), **dict.fromkeys(part.keys, reply)}
         if self._inFlight or self.parts:
+            if size > COUNTED:
+                self._collected += size
+                self.session.hold(size)
             return False
         self._finish()
         return True
@@ -228,6 +238,9 @@ class ScatteredReply(Entry):
         Write the reply when all parts have theirs, and go on with the next request.
         """
         while self._requests and not (self._inFlight or self.parts):
+            if self._collected:
+                self.session.release(self._collected)
+                self._collected = 0
             if self._failed and not self._merged and self.session.factory.countPartial(self.command):
                 self._end(next(iter(self._failed.values())))
                 return
@@ -270,5 +283,6 @@ class ScatteredReply(Entry):
         """
         super().discard()
         self._requests.clear()
+        self._found = {}
         self.parts.clear()
         self.left = 0

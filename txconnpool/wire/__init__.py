@@ -133,7 +133,7 @@ class Command:
         """
         raise NotImplementedError(f"{self.name} is never divided")
 
-    def collect(self, request: bytes, reply: bytes, found: dict[bytes, bytes]) -> bool:
+    def collect(self, request: bytes, reply: bytes, found: dict[bytes, bytes]) -> int:
         """
         Collect what a complete reply to the result of L{subset} has.
 
@@ -141,7 +141,7 @@ class Command:
         @param reply: the reply, as it was passed on by the L{IReplyReader}.
         @param found: gets the part of the reply for each key that has one.
 
-        @return: whether it was such a reply; C{False} for an error.
+        @return: the number of bytes of the reply; 0 for an error.
         """
         raise NotImplementedError(f"{self.name} is never divided")
 

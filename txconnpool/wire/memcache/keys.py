@@ -65,6 +65,7 @@ class GatheringRequest(bytes):
     _keys: list[bytes]
     _lines: tuple[Callable[[bytes, int], Match[bytes] | None], ...]
     _found: dict[bytes, bytes] | None
+    _size: int  # the number of bytes of the reply with C{_found}
 
     @classmethod
     def of(cls, request: bytes, keys: list[bytes]) -> GatheringRequest:
@@ -89,6 +90,7 @@ class GatheringRequest(bytes):
         """
         found: dict[bytes, bytes] = {}
         keys = self._keys
+        begin = pos
         first, following = self._lines
         size, wanted, match = len(data), len(keys), first(data, pos)
         at = count = 0
@@ -128,27 +130,28 @@ class GatheringRequest(bytes):
         if data[pos : pos + 5] != _END or count != len(found):  # or a key has two values: were both requested?
             return 0
         self._found = found
+        self._size = pos + 5 - begin
         counters.moreKeys += wanted - 1
         counters.moreMissed += wanted - (count or 1)
         counters.missed += not count
         return pos + 5
 
-    def collect(self, reply: bytes, found: dict[bytes, bytes]) -> bool:
+    def collect(self, reply: bytes, found: dict[bytes, bytes]) -> int:
         """
         Collect the values of a complete reply, each with the line before it.
 
         @param reply: the reply, unless L{gather} has found its end.
         @param found: gets the values by key.
 
-        @return: C{False} if the reply is an error.
+        @return: the number of bytes of the reply; 0 if it is an error.
         """
         if self._found is not None:
             found.update(self._found)
             self._found = None
-            return True
+            return self._size
         pos = 0
         while match := _FIRST(reply, pos):
             end = match.end() + int(match[2]) + 2
             found[match[1]] = reply[pos:end]
             pos = end
-        return reply[pos:] == _END
+        return len(reply) if reply[pos:] == _END else 0

@@ -199,7 +199,7 @@ class MemcacheCommand(Command):
         """
         return GatheringRequest.of(request, keys)
 
-    def collect(self, request: bytes, reply: bytes, found: dict[bytes, bytes]) -> bool:
+    def collect(self, request: bytes, reply: bytes, found: dict[bytes, bytes]) -> int:
         """
         Collect the values of a reply.
         """
