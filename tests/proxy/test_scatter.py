@@ -135,6 +135,30 @@ class ManyKeysTests(ScatterCase):
         self.assertEqual(stage.sessions.sessions, set())
         self.assertEqual(stage.unread.total, 0)
 
+    def test_halfwayBehind(self) -> None:
+        """
+        If an earlier reply is still due, nothing was passed on: the whole reply is the error, and the client gets the
+        replies before and after it.
+        """
+        stage = self.sharded(sessionLimits=SessionLimits(partialError=True))
+        client = stage.client()
+        self.widen(stage, client)
+        client.take()
+        others = [key for number, key in enumerate(MANY) if number % 3]
+        client.send(b"get a0\r\nget %b\r\nget a2\r\n" % b" ".join(others))
+        stage.turns()
+        for number in (1, 2):
+            self.line(stage, number).deliver()
+        stage.turns()
+        self.assertGreater(stage.unread.total, 0)
+        self.down(stage)
+        self.line(stage, 2).deliver()
+        stage.turns()
+        self.assertEqual((client.connected, client.take()), (True, b""))
+        stage.serve()
+        self.assertEqual(client.take(), get(b"a0") + REFUSED + get(b"a2"))
+        self.assertNothingHeld(stage)
+
     def test_rehash(self) -> None:
         """
         If others get the keys of a server that is down, the rest of the request goes there.

@@ -141,7 +141,7 @@ class SplitReply(Entry):
         self._requests.clear()
         self._inFlight = False
         self.left = 0
-        if self._begun:
+        if self._begun and not self.retract():
             self.session.breakOff()
         else:
             self.take(reply)

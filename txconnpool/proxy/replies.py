@@ -35,12 +35,13 @@ class Entry:
     @ivar first: whether all earlier replies are written, so that this entry writes its replies at once.
     """
 
-    __slots__ = ("_pieces", "first", "left", "session")
+    __slots__ = ("_pieces", "_waits", "first", "left", "session")
 
     def __init__(self, session: Any, left: int = 0) -> None:
         self.session = session
         self.left = left
         self.first = False
+        self._waits = True  # whether an earlier reply is due
         self._pieces: list[bytes] = []  # bytes that are held back until this entry is the first
 
     @property
@@ -73,6 +74,7 @@ class Entry:
         """
         Write the bytes that were held back, because all earlier replies are written.
         """
+        self._waits = False
         for piece in self._pieces:  # writing may add more
             self.session.release(len(piece))
             self.session.put(piece)
@@ -81,10 +83,23 @@ class Entry:
         self.first = True
         self._pieces = []
 
+    def retract(self) -> bool:
+        """
+        Drop the bytes that were held back, unless some of them are written already.
+
+        @return: whether this was possible.
+        """
+        if self._waits:
+            for piece in self._pieces:
+                self.session.release(len(piece))
+            self._pieces = []
+        return self._waits
+
     def discard(self) -> None:
         """
         Drop everything, because the client is gone.
         """
+        self._waits = False
         self.first = True
         self._pieces = []
 

@@ -272,7 +272,7 @@ class ScatteredReply(Entry):
         """
         self._requests.clear()
         self.left = 0
-        if self._begun:
+        if self._begun and not self.retract():
             self.session.breakOff()
         else:
             self.take(reply)
