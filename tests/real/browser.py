@@ -130,7 +130,7 @@ class Browser:
         if session:
             message["sessionId"] = self._session
         os.write(self._out, json.dumps(message).encode() + b"\0")
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while self._count not in self._replies:
             self._read(deadline)
         reply = self._replies.pop(self._count)
