@@ -168,12 +168,18 @@ class Session(RequestSender):
                 self._refusal, self._refusable = refusal, max(0, refused - pos)
                 break
         if pos < size:
-            self._kept = [data[pos:]]
-            self._size = size - pos
-            if self._size > self._limits.backlog:
-                self._count()
-            if self._blocked:
-                self._refusable = self._size
+            self._keep(data[pos:])
+
+    def _keep(self, data: bytes) -> None:
+        """
+        Keep bytes of requests that could not be forwarded.
+        """
+        self._kept = [data]
+        self._size = len(data)
+        if self._size > self._limits.backlog:
+            self._count()
+        if self._blocked:
+            self._refusable = self._size
 
     def proceed(self, refusal: PoolError | None = None) -> None:
         """

@@ -81,12 +81,7 @@ class ShardedSession(Session):
             if self._unsent:
                 break
         if pos < size:
-            self._kept = [data[pos:]]
-            self._size = size - pos
-            if self._size > self._limits.backlog:
-                self._count()
-            if self._blocked:
-                self._refusable = self._size
+            self._keep(data[pos:])
 
     # -- Requests for one server
 
