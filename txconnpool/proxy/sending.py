@@ -119,27 +119,34 @@ class RequestSender(OrderedReplies):
         """
         while self._unsent:
             entry = self._unsent[0]
-            if entry.unsent:
-                if not entry.ready:
-                    return
-                try:
-                    room = self._take()
-                except PoolError as error:
-                    entry.refuse(error)
-                    self.advance()
-                    continue
-                if room <= 0 and (room := self._ownRoom()) <= 0:
-                    return
-                command, count, data = entry.next(room)
-                self._inFlight += count
-                if self._pin is not None:
-                    self._pin.forwarded(command)
-                self._connection.send(entry, command, count, data)
+            if entry.unsent and not (entry.ready and self._sendEntry(entry)):
+                return
             if not entry.unsent and self._unsent and self._unsent[0] is entry:
                 self._unsent.popleft()
         self._unsent = NOTHING
         if self.kept and self._size <= self._limits.backlog:
             self.factory.buffered.free(self)
+
+    def _sendEntry(self, entry: Any) -> bool:
+        """
+        Send the next request of a queue entry.
+
+        @return: whether it was sent or refused; if not, the session is called again later.
+        """
+        try:
+            room = self._take()
+        except PoolError as error:
+            entry.refuse(error)
+            self.advance()
+            return True
+        if room <= 0 and (room := self._ownRoom()) <= 0:
+            return False
+        command, count, data = entry.next(room)
+        self._inFlight += count
+        if self._pin is not None:
+            self._pin.forwarded(command)
+        self._connection.send(entry, command, count, data)
+        return True
 
     # -- A connection for this client alone
 

@@ -15,7 +15,6 @@ from typing import Any, Final
 
 from txconnpool.errors import PoolError
 from txconnpool.pool.decisions.records import GONE
-from txconnpool.proxy.ordering import NOTHING
 from txconnpool.proxy.replies import QueuedRequest
 from txconnpool.proxy.scatter import ScatteredReply
 from txconnpool.proxy.session import COMPOUND, LOOK, Session
@@ -179,23 +178,13 @@ class ShardedSession(Session):
             return True
         return super()._follow(action, payload, missing)
 
-    def _sendUnsent(self) -> None:
+    def _sendEntry(self, entry: Any) -> bool:
         """
-        Send the requests of queue entries that come before the bytes that were kept, as far as possible now.
+        Send all parts of a request for several servers, or the request of another queue entry.
+
+        @return: whether all was sent or refused; if not, the session is called again later.
         """
-        while self._unsent:
-            entry = self._unsent[0]
-            if entry.unsent:
-                if not entry.ready:
-                    return
-                sent = self._sendParts(entry) if isinstance(entry, ScatteredReply) else self._sendQueued(entry)
-                if not sent:
-                    return
-            if not entry.unsent and self._unsent and self._unsent[0] is entry:
-                self._unsent.popleft()
-        self._unsent = NOTHING
-        if self.kept and self._size <= self._limits.backlog:
-            self.factory.buffered.free(self)
+        return self._sendParts(entry) if isinstance(entry, ScatteredReply) else self._sendQueued(entry)
 
     def _sendParts(self, entry: ScatteredReply) -> bool:
         """
