@@ -140,11 +140,7 @@ class SplitReply(Entry):
         """
         self._requests.clear()
         self._inFlight = False
-        self.left = 0
-        if self._begun and not self.retract():
-            self.session.breakOff()
-        else:
-            self.take(reply)
+        self.conclude(reply, self._begun)
 
     def discard(self) -> None:
         """

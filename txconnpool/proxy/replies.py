@@ -83,17 +83,21 @@ class Entry:
         self.first = True
         self._pieces = []
 
-    def retract(self) -> bool:
+    def conclude(self, reply: bytes, begun: bool) -> None:
         """
-        Drop the bytes that were held back, unless some of them are written already.
+        Make an error the whole reply, in place of bytes that were held back. If some of them are written already, the
+        client is closed instead.
 
-        @return: whether this was possible.
+        @param begun: whether a part of the reply was given to L{take}.
         """
-        if self._waits:
-            for piece in self._pieces:
-                self.session.release(len(piece))
-            self._pieces = []
-        return self._waits
+        self.left = 0
+        if begun and not self._waits:
+            self.session.breakOff()
+            return
+        for piece in self._pieces:
+            self.session.release(len(piece))
+        self._pieces = []
+        self.take(reply)
 
     def discard(self) -> None:
         """

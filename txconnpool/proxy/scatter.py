@@ -242,7 +242,8 @@ class ScatteredReply(Entry):
                 self.session.release(self._collected)
                 self._collected = 0
             if self._failed and not self._merged and self.session.factory.countPartial(self.command):
-                self._end(next(iter(self._failed.values())))
+                self._requests.clear()
+                self.conclude(next(iter(self._failed.values())), self._begun)
                 return
             self._requests.popleft()
             self._write()
@@ -265,17 +266,6 @@ class ScatteredReply(Entry):
         self._begun = self._begun or bool(reply)
         self.session.batch += len(reply)
         self.take(reply)
-
-    def _end(self, reply: bytes) -> None:
-        """
-        Make an error the whole reply. If a part of the reply was already written, the client is closed instead.
-        """
-        self._requests.clear()
-        self.left = 0
-        if self._begun and not self.retract():
-            self.session.breakOff()
-        else:
-            self.take(reply)
 
     def discard(self) -> None:
         """
