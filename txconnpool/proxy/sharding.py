@@ -29,11 +29,16 @@ class ShardedSession(Session):
     The session of one client whose requests go to several pools.
     """
 
-    # The pools and connections that were used since nothing was in flight, except the current ones, which are C{_pool}
-    # and C{_connection}.
-    _lanes = NO_LANES
-    _sinkPool: Any = None  # the pool of the replies that are due to C{_sink}
-    _granted: Any = None  # the connection that the session was just given
+    # An object with more than thirty attributes in its __dict__ has slower ones.
+    __slots__ = ("_granted", "_lanes", "_sinkPool")
+
+    def __init__(self, factory: Any, host: str | None = None) -> None:
+        super().__init__(factory, host)
+        # The pools and connections that were used since nothing was in flight, except the current ones, which are
+        # C{_pool} and C{_connection}.
+        self._lanes = NO_LANES
+        self._sinkPool: Any = None  # the pool of the replies that are due to C{_sink}
+        self._granted: Any = None  # the connection that the session was just given
 
     def _advance(self, data: bytes, refusal: PoolError | None = None, refused: int = 0) -> None:
         """
