@@ -329,6 +329,54 @@ class FailureTests(ShardedTestCase):
             stage.pool.selfCheck()
             self.assertEqual([session.inFlight for session in stage.sessions.sessions if session.inFlight], [])
 
+    def test_onlyTheWaiting(self) -> None:
+        """
+        When a client has waited too long for a connection to one server, its request for another server, which is sent
+        again meanwhile, does not fail.
+        """
+        stage = self.sharded(depth=1)
+        busy, client = stage.client(), stage.client()
+        busy.send(b"mg a1 v\r\n")
+        stage.turns()
+        client.send(b"mg a0 v\r\nmg a4 v\r\n")
+        stage.turns()
+        self.assertEqual(stage.pool.waiting, 1)
+        stage.lines[0].lose()
+        stage.turns()
+        for _ in range(2):
+            stage.clock.advance(1)
+            for line in stage.servers[0].lines:
+                line.deliver()
+            stage.turns()
+        reply, error = client.take().split(b"SERVER_ERROR ")
+        self.assertEqual(reply, answer(b"mg a0 v\r\n")[0])
+        self.assertTrue(error.startswith(b"timed out waiting"), error)
+        stage.serve()
+
+    def test_ejectedWhileWaiting(self) -> None:
+        """
+        A part of a request that has waited in vain for a server, which was ejected meanwhile, goes to the server that
+        has its keys now.
+        """
+        for standsIn in False, True:
+            stage = self.sharded(depth=1)
+            if standsIn:
+                stage.pool.standIn = StandIn(mock.Mock(router=self.sharded().pool), 60)
+            busy, client = stage.client(), stage.client()
+            busy.send(b"mg a1 v\r\n")
+            stage.turns()
+            client.send(b"get a0 a1\r\n")
+            stage.turns()
+            stage.lines[0].deliver()
+            self.assertEqual(stage.pool.waiting, 1)
+            stage.pool.eject("server1")
+            stage.clock.advance(1)
+            for each in 0, 2:
+                stage.lines[each].deliver()
+            self.assertEqual(client.take(), answer(b"get a0 a1\r\n")[0])
+            self.assertEqual(stage.lines[2].asked, [b"get a1\r\n"])
+            stage.serve()
+
     def assertReplies(self, data: bytes, exchanges: list[tuple[bytes, bytes]], seed: int) -> None:
         """
         Assert that bytes are the replies to requests, each of which may be an error; values of a request for several

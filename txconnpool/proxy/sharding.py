@@ -109,8 +109,8 @@ class ShardedSession(Session):
         try:
             room = self._take()
         except PoolError as error:
-            if router.standIn is not None and key is not None and router.choose(key) is not pool:
-                return self._forward(command, request, data, pos, errors)  # it is known to be down only now
+            if self._isMoved(key):  # the server is known to be down only now
+                return self._forward(command, request, data, pos, errors)
             errors[pool] = error  # it cannot change within this call
             raise
         if room <= 0:
@@ -204,11 +204,7 @@ class ShardedSession(Session):
             try:
                 room = self._take()
             except PoolError as error:
-                if self._isReplaced():
-                    entry.divideAgain()
-                else:
-                    entry.refuse(error)
-                    self.advance()
+                self._refuse(entry, error)
                 continue
             if room <= 0:
                 return False
@@ -223,14 +219,11 @@ class ShardedSession(Session):
 
         @return: whether it was sent, or refused.
         """
-        router = self.factory.router
         try:
-            key = entry.command.key(entry.request, 0)
-            self._select(router.anyOf() if key is None else router.choose(key))
+            self._select(self._poolOf(entry))
             room = self._take()
         except PoolError as error:
-            entry.refuse(error)
-            self.advance()
+            self._refuse(entry, error)
             return True
         if room <= 0:
             return False
@@ -252,14 +245,38 @@ class ShardedSession(Session):
 
     # -- Waiting
 
-    def _isReplaced(self) -> bool:
+    def _isMoved(self, key: bytes | None) -> bool:
         """
-        @return: whether other pools get the requests for the current one: its server is down, or was removed.
+        @return: whether another pool than the current one gets a key now: the server of the current one was removed or
+            ejected, or another one stands in for it.
         """
-        router = self.factory.router
-        if router.standIn is None:
-            return self._pool not in router.pools
-        return self._pool in router.pools and self._pool.down
+        try:
+            return key is not None and self.factory.router.choose(key) is not self._pool
+        except PoolError:
+            return False
+
+    def _poolOf(self, entry: Any) -> Any:
+        """
+        @return: the pool for the next request of a queue entry.
+
+        @raise PoolError: there is none.
+        """
+        if isinstance(entry, ScatteredReply):
+            return entry.parts[0].pool
+        router, key = self.factory.router, entry.command.key(entry.request, 0)
+        return router.anyOf() if key is None else router.choose(key)
+
+    def _refuse(self, entry: Any, error: PoolError) -> None:
+        """
+        Refuse the next request of a queue entry, for which the current pool has no connection, unless another pool gets
+        its keys now.
+        """
+        isParts = isinstance(entry, ScatteredReply)
+        if not self._isMoved(entry.parts[0].keys[0] if isParts else entry.command.key(entry.request, 0)):
+            entry.refuse(error)
+            self.advance()
+        elif isParts:
+            entry.divideAgain()
 
     def granted(self, record: Any) -> None:
         """
@@ -278,14 +295,15 @@ class ShardedSession(Session):
         """
         self.ticket = None
         self._blocked = False
-        entry = self._unsent[0] if self._unsent else None
-        if self._isReplaced():
-            if isinstance(entry, ScatteredReply):
-                entry.divideAgain()
-            self.proceed()
-        elif entry is not None:
-            entry.refuse(error)
-            self.advance()
-            self.proceed()
-        else:
+        if not self._unsent:
             self.proceed(error)
+            return
+        # The entry may have come while a later request waited: then it is for another pool, and is sent now.
+        entry = self._unsent[0]
+        try:
+            concerned = self._poolOf(entry) is self._pool
+        except PoolError:
+            concerned = True
+        if concerned:
+            self._refuse(entry, error)
+        self.proceed()
