@@ -378,6 +378,24 @@ class EjectionTests(ShardsTestCase):
         pool.change(pool._shards, ByNumber(), pool.limits, Ejection(True, 1))
         self.assertEqual(self.found(pool, KEYS[:3]), ["server2", "server2", "server0"])
 
+    def test_kept(self) -> None:
+        """
+        Other limits leave the map as it is, and what it has found of keys. Another server, or another distribution of
+        the same servers, needs another map.
+        """
+        stage = self.sharded()
+        pool = stage.pool
+        kept = pool._map
+        pool.setLimits(replace(pool.limits, maximum=7))
+        self.change(stage, stage.servers, depth=5)
+        self.assertIs(pool._map, kept)
+        self.change(stage, stage.servers, ByNumber(hashTag=b"{}"))
+        self.assertIsNot(pool._map, kept)
+        kept = pool._map
+        self.change(stage, [*stage.servers, self.another(stage)], ByNumber(hashTag=b"{}"))
+        self.assertIsNot(pool._map, kept)
+        self.assertEqual(self.found(pool, [b"a3"]), ["server3"])
+
     def test_maps(self) -> None:
         """
         The map without a server is built once. Some maps are kept.

@@ -75,6 +75,12 @@ class Maps:
             self._maps[frozenset()] = emptyMap()
         self.whole = self.without(frozenset())
 
+    def isFor(self, distribution: Distribution, shards: Sequence[Shard]) -> bool:
+        """
+        @return: whether these are the maps of such servers.
+        """
+        return distribution == self._distribution and [shard.spec for shard in shards] == self._specs
+
     def without(self, down: frozenset[int]) -> KeyMap:
         """
         @param down: the indexes of servers.

@@ -75,6 +75,7 @@ class ShardedPool(PoolGroup):
         self._shares: tuple[KeyMap, list[float]] | None = None
         self._remapping: Any = None  # the delayed call of _remap, or None
         self._ended = False
+        self._maps = Maps(distribution, shards)
         self._byIndex: tuple[Any, ...] = ()  # the pool of each shard; some have the same if an address is listed twice
         self._use(shards, distribution)
 
@@ -129,7 +130,8 @@ class ShardedPool(PoolGroup):
         return next((pool for pool in self.pools if pool.servers[0].state == "up"), self.pools[0])
 
     def _use(self, shards: Sequence[Shard], distribution: Distribution) -> None:
-        maps = Maps(distribution, shards)
+        if not self._maps.isFor(distribution, shards):
+            self._maps = Maps(distribution, shards)
         addresses = dict.fromkeys(shard.address for shard in shards)
         pools = {}
         for address, own in zip(addresses, self._divided(len(addresses)), strict=True):
@@ -144,8 +146,7 @@ class ShardedPool(PoolGroup):
         self._byAddress = pools
         self._byIndex = tuple(pools[shard.address] for shard in shards)
         self.pools = tuple(pools.values())
-        self._maps = maps
-        self._map = maps.without(self._down())
+        self._map = self._maps.without(self._down())
         self._cached = self._map.cached
 
     # -- Servers that are down
