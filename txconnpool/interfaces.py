@@ -198,11 +198,17 @@ class IReplySink(Interface):
 
     def requestsLost(requests: list[Any], begun: bool, error: PoolError) -> None:
         """
-        Handle the loss of a connection: these requests of the sink get no reply from it.
+        Handle the loss of a connection: these requests of the sink get no reply from it. Send nothing yet: other sinks
+        may not have been notified of earlier requests.
 
         @param requests: the requests in order, as L{InFlight<txconnpool.pool.connection.InFlight>}. Of merged requests
             that were answered in part, these are the remaining ones.
         @param begun: whether C{replied} was called with a part of the first reply.
+        """
+
+    def afterLoss(error: PoolError) -> None:
+        """
+        Go on after C{requestsLost}: all sinks of the connection have been notified.
         """
 
 

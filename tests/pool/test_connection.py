@@ -182,6 +182,11 @@ class Owner:
         Record that requests were lost.
         """
         self.lost.append((requests, begun, error))
+
+    def afterLoss(self, error: PoolError) -> None:
+        """
+        Go on as after a reply.
+        """
         if self.then is not None:
             self.then()
 

@@ -51,6 +51,9 @@ class FakeSession:
     def answered(self, done: int) -> None:
         self.calls.append(done)
 
+    def settle(self, done: int) -> None:
+        self.calls.append(f"{done} settled")
+
     def lost(self, *args: Any) -> None:
         self.calls.append(args)
 
@@ -295,7 +298,7 @@ class EntryTests(QueueTestCase):
         entry.replied(b"a", 1)
         entry.requestsLost([(entry, GET, 1, 0.0, b"get b\r\n")], False, ConnectionLostInFlight("lost"))
         self.assertEqual((self.session.written, entry.left, entry.unsent), (b"a<lost>", 1, True))
-        self.assertEqual(self.session.calls, ["2 retried", 1, 1])
+        self.assertEqual(self.session.calls, ["2 retried", 1, "1 settled"])
 
     def test_retriedBegun(self) -> None:
         """
@@ -304,7 +307,7 @@ class EntryTests(QueueTestCase):
         entry = RetriedRequest(self.session, GET, 1, b"get a\r\n")
         entry.next(1)
         entry.requestsLost([(entry, GET, 1, 0.0, b"get a\r\n")], True, ConnectionLostInFlight("lost"))
-        self.assertEqual(self.session.calls, ["1 retried", "breakOff", 1])
+        self.assertEqual(self.session.calls, ["1 retried", "1 settled", "breakOff"])
 
     def test_later(self) -> None:
         """

@@ -23,16 +23,20 @@ from txconnpool.routing.standin import StandIn
 SERVERS = 3
 
 
-def anyRequest(rng: random.Random) -> tuple[bytes, bytes]:
+def anyRequest(rng: random.Random, letter: bytes = b"") -> tuple[bytes, bytes]:
     """
+    @param letter: a part of all keys.
+
     @return: a request for keys of any servers, and the reply of any server.
     """
-    key = b"%b%d" % (rng.choice((b"a", b"miss", b"large" if rng.random() < 0.1 else b"b")), rng.randrange(12))
+    word = rng.choice((b"a", b"miss", b"large" if rng.random() < 0.1 else b"b"))
+    key = b"%b%b%d" % (word, letter, rng.randrange(12))
     kind = rng.randrange(12)
     if kind < 5:
         request = b"get %b\r\n" % key
     elif kind < 7:
-        keys = [b"%b%d" % (rng.choice((b"a", b"miss")), rng.randrange(12)) for _ in range(rng.randint(2, 8))]
+        words = [rng.choice((b"a", b"miss")) for _ in range(rng.randint(2, 8))]
+        keys = [b"%b%b%d" % (word, letter, rng.randrange(12)) for word in words]
         request = b"%b %b\r\n" % (rng.choice((b"get", b"gets")), b" ".join(keys))
     elif kind == 7:
         request = put(key, rng.randrange(30))
@@ -82,6 +86,30 @@ class ShardedTestCase(SessionTestCase):
             some = lines[: rng.randint(1, len(lines))]
             busy = sum(line.deliver(rng.choice((1, 7, 100, 10000))) for line in some) > 0
             busy = busy or sum(line.deliver() for line in lines) > 0
+
+    def assertReplies(self, data: bytes, exchanges: list[tuple[bytes, bytes]], seed: int) -> None:
+        """
+        Assert that bytes are the replies to requests, each of which may be an error; values of a request for several
+        keys may be missing.
+        """
+        for request, reply in exchanges:
+            error = re.match(rb"SERVER_ERROR [^\r\n]*\r\n", data)
+            if not reply:
+                continue
+            if error is not None:
+                data = data[error.end() :]
+            elif data.startswith(reply):
+                data = data[len(reply) :]
+            else:
+                words = request.split()
+                self.assertIn(words[0], (b"get", b"gets"), (seed, request, data[:200]))
+                unique = b" 7" if words[0] == b"gets" else b""
+                for key in words[1:]:
+                    block = b"VALUE %b 0 %d%b\r\n%b\r\n" % (key, len(value(key)), unique, value(key))
+                    data = data.removeprefix(block)
+                self.assertEqual(data[:5], b"END\r\n", (seed, request))
+                data = data[5:]
+        self.assertEqual(data, b"", seed)
 
 
 class DirectTests(ShardedTestCase):
@@ -272,6 +300,25 @@ class FailureTests(ShardedTestCase):
             replies = [error if key in (b"a1", b"a4") else answer(each % key)[0] for key in keys]
             self.assertEqual(stage.ask(client, b"".join(each % key for key in keys)), b"".join(replies))
 
+    def test_lostTogether(self) -> None:
+        """
+        When a connection is lost, requests for its server are sent on another one only when all that were lost have
+        their place in the order.
+        """
+        stage = self.sharded(maximum=6, minimum=6, sessionLimits=SessionLimits(maxInFlight=2))
+        client, other = stage.client(), stage.client()
+        client.send(b"get a1 a4\r\n" + put(b"a1", 3) + b"mg a4 v\r\n")
+        stage.turns()
+        stage.clock.advance(1)
+        other.send(b"mg a1 v\r\n")  # so that the server has another connection with requests in flight
+        stage.turns()
+        stage.clock.advance(1)  # the request timeout of the first
+        stage.serve()
+        miss, error, reply = client.take().split(b"\r\n", 2)
+        self.assertEqual(miss, b"END")
+        self.assertTrue(error.startswith(b"SERVER_ERROR upstream timed out"), error)
+        self.assertEqual(reply, answer(b"mg a4 v\r\n")[0])
+
     def test_inTurns(self) -> None:
         """
         Of very many requests that are refused, only some are so in one turn of the reactor.
@@ -376,30 +423,6 @@ class FailureTests(ShardedTestCase):
             self.assertEqual(client.take(), answer(b"get a0 a1\r\n")[0])
             self.assertEqual(stage.lines[2].asked, [b"get a1\r\n"])
             stage.serve()
-
-    def assertReplies(self, data: bytes, exchanges: list[tuple[bytes, bytes]], seed: int) -> None:
-        """
-        Assert that bytes are the replies to requests, each of which may be an error; values of a request for several
-        keys may be missing.
-        """
-        for request, reply in exchanges:
-            error = re.match(rb"SERVER_ERROR [^\r\n]*\r\n", data)
-            if not reply:
-                continue
-            if error is not None:
-                data = data[error.end() :]
-            elif data.startswith(reply):
-                data = data[len(reply) :]
-            else:
-                words = request.split()
-                self.assertIn(words[0], (b"get", b"gets"), (seed, request, data[:200]))
-                unique = b" 7" if words[0] == b"gets" else b""
-                for key in words[1:]:
-                    block = b"VALUE %b 0 %d%b\r\n%b\r\n" % (key, len(value(key)), unique, value(key))
-                    data = data.removeprefix(block)
-                self.assertEqual(data[:5], b"END\r\n", (seed, request))
-                data = data[5:]
-        self.assertEqual(data, b"", seed)
 
 
 class RemovalTests(ShardedTestCase):

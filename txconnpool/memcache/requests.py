@@ -111,9 +111,14 @@ class Request:
 
     def requestsLost(self, requests: list[InFlight], begun: bool, error: PoolError) -> None:
         """
-        The connection was lost: send a read once more, or fail.
+        Drop what has arrived of the reply.
         """
         self._parts = None
+
+    def afterLoss(self, error: PoolError) -> None:
+        """
+        The connection was lost: send a read once more, or fail.
+        """
         if isRetryable(self.command, error) and not self._retried:
             self._retried = True
             self._pool.counters.retries += 1

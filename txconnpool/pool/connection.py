@@ -351,6 +351,9 @@ class Connection(Protocol):
             bySink.setdefault(each[0], []).append(each)
         for sink, its in bySink.items():
             sink.requestsLost(its, begun and sink is oldest, error)
+            self.record.load -= sum(request[2] for request in its)
+        for sink in bySink:
+            sink.afterLoss(error)
 
     def abort(self) -> None:
         """
@@ -404,6 +407,9 @@ class _Reply:
             raise WireError(f"expected a reply of up to {WHOLE_MAX} bytes")
 
     def requestsLost(self, requests: list[InFlight], begun: bool, error: PoolError) -> None:
+        pass
+
+    def afterLoss(self, error: PoolError) -> None:
         self.whole.errback(error)
 
 

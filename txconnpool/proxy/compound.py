@@ -116,9 +116,10 @@ class SplitReply(Entry):
 
     def requestsLost(self, requests: list[Any], begun: bool, error: PoolError) -> None:
         """
-        Send the request in flight once more if possible; else end the reply with the error.
+        Let the request in flight be sent once more if possible; else end the reply with the error.
         """
         self._inFlight = False
+        self.session.settle(1)
         if self._requests:
             if isRetryable(self._command, error) and not (begun or self._retried):
                 self._retried = True
@@ -126,7 +127,12 @@ class SplitReply(Entry):
             else:
                 self._begun = self._begun or begun
                 self._end(self.session.refusal(self._command, 1, error))
-        self.session.answered(1)
+
+    def afterLoss(self, error: PoolError) -> None:
+        """
+        Let the session go on.
+        """
+        self.session.answered(0)
 
     def refuse(self, error: PoolError) -> None:
         """

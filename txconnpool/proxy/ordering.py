@@ -118,9 +118,15 @@ class OrderedReplies(ClientConnection):
 
     def requestsLost(self, requests: list[Any], begun: bool, error: PoolError) -> None:
         """
-        Send reads again, and answer all other requests with the error.
+        Let reads be sent again, and answer all other requests with the error.
         """
         self.lost(None, requests, begun, error)
+
+    def afterLoss(self, error: PoolError) -> None:
+        """
+        Write the replies whose turn it is, and send the next requests.
+        """
+        self.answered(0)
 
     # -- Replies that wait for an earlier one
 
@@ -165,37 +171,42 @@ class OrderedReplies(ClientConnection):
 
     def answered(self, done: int) -> None:
         """
-        Called by a queue entry when C{done} of its requests were answered or failed.
+        Called by a queue entry when C{done} of its requests were answered.
         """
-        self._inFlight -= done
-        if done and not self._inFlight:
-            self._connection = None
-            self._drained()
-            self.batch = 0
+        if done:
+            self.settle(done)
         self.advance()
         self.proceed()
 
+    def settle(self, done: int) -> None:
+        """
+        Count C{done} requests as no longer in flight.
+        """
+        self._inFlight -= done
+        if not self._inFlight:
+            self._connection = None
+            self._drained()
+            self.batch = 0
+
     def lost(self, entry: Entry | None, requests: list[Any], begun: bool, error: PoolError) -> None:
         """
-        Handle a lost connection: send reads once more, and answer all other requests with the error. If the client has
-        received a part of a reply, it can only be closed.
+        Handle a lost connection: let reads be sent once more, and answer all other requests with the error. If the
+        client has received a part of a reply, it can only be closed.
 
         @param entry: the queue entry of the requests; C{None} if they come before the queue.
         """
-        count = sum(request[2] for request in requests)
-        if not self.gone:
-            if begun:
-                self.breakOff()
-            else:
-                queue = self._needQueue()
-                if entry is None:
-                    queue.ahead = 0
-                entries = list(self._afterLoss(requests, error))
-                if not self.gone:  # the errors may be more than is held for a client
-                    queue.insert(entry, entries)
-                    self._sink = queue.last
-                    self.collect()
-        self.answered(count)
+        if begun and not self.gone:
+            self.breakOff()
+        elif not self.gone:
+            queue = self._needQueue()
+            if entry is None:
+                queue.ahead = 0
+            entries = list(self._replacing(requests, error))
+            if not self.gone:  # the errors may be more than is held for a client
+                queue.insert(entry, entries)
+                self._sink = queue.last
+                self.collect()
+        self.settle(sum(request[2] for request in requests))
 
     def collect(self) -> None:
         """
@@ -204,7 +215,7 @@ class OrderedReplies(ClientConnection):
         unsent = self._queue.unsent if self._queue is not None else None
         self._unsent = deque(unsent) if unsent else NOTHING
 
-    def _afterLoss(self, requests: list[Any], error: PoolError) -> Iterator[Entry]:
+    def _replacing(self, requests: list[Any], error: PoolError) -> Iterator[Entry]:
         for _, command, count, _, request in requests:
             if isRetryable(command, error) and self._pin is None:
                 yield RetriedRequest(self, command, count, request)

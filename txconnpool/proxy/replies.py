@@ -135,10 +135,16 @@ class ForwardedReplies(Entry):
 
     def requestsLost(self, requests: list[Any], begun: bool, error: PoolError) -> None:
         """
-        Send the requests again, or answer them with the error.
+        Let the requests be sent again, or answer them with the error.
         """
         self.left -= sum(request[2] for request in requests)
         self.session.lost(self, requests, begun, error)
+
+    def afterLoss(self, error: PoolError) -> None:
+        """
+        Let the session go on.
+        """
+        self.session.answered(0)
 
 
 class QueuedRequest(ForwardedReplies):
@@ -222,11 +228,11 @@ class RetriedRequest(QueuedRequest):
         """
         lost = sum(request[2] for request in requests)
         self.left -= lost
+        self.session.settle(lost)
         if begun:
             self.session.breakOff()
         else:
             self.take(self.session.refusal(self.command, lost, error))
-        self.session.answered(lost)
 
 
 class LaterReply(Entry):

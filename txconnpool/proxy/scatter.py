@@ -68,7 +68,12 @@ class Part:
             self._release()
             self._pieces = None
         self._whole.lost(self, error)
-        self._whole.session.answered(1)
+
+    def afterLoss(self, error: PoolError) -> None:
+        """
+        Let the session go on.
+        """
+        self._whole.session.answered(0)
 
     def _release(self) -> None:
         assert self._pieces is not None
@@ -192,6 +197,7 @@ class ScatteredReply(Entry):
         The connection of a part was lost: send it once more, or fail its keys.
         """
         self._inFlight -= 1
+        self.session.settle(1)
         if not self._requests:
             return
         if isRetryable(self.command, error) and not part.retried:

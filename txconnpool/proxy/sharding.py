@@ -14,7 +14,6 @@ from __future__ import annotations
 from typing import Any, Final
 
 from txconnpool.errors import PoolError
-from txconnpool.pool.decisions.records import GONE
 from txconnpool.proxy.replies import QueuedRequest
 from txconnpool.proxy.scatter import ScatteredReply
 from txconnpool.proxy.session import COMPOUND, LOOK, Session
@@ -137,10 +136,10 @@ class ShardedSession(Session):
             self._pool = pool
         if not self._inFlight:
             self._lanes = NO_LANES
-        elif self._connection is not None and self._connection is not self._granted:
-            record = self._connection.record
-            if not record.load or record.phase is GONE:
-                self._connection = None  # nothing is in flight there: it may be idle, or closed
+        elif (
+            self._connection is not None and self._connection is not self._granted and not self._connection.record.load
+        ):
+            self._connection = None  # nothing is in flight there: it may be idle, or closed
 
     def _sinkOf(self, pool: Any) -> Any:
         """
