@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txconnpool.operate.statistics.history import SAMPLES, History, estimateQuantile
+from txconnpool.operate.statistics.history import CELL, SAMPLES, History, estimateQuantile
 
 
 class HistoryTests(SynchronousTestCase):
@@ -29,6 +29,9 @@ class HistoryTests(SynchronousTestCase):
             "latency_seconds": {"bounds": (0.001, 0.01, 0.1), "counts": [0, 0, 0, 0], "sum": 0.0},
             "wait_seconds": {"bounds": (1.0,), "counts": [0, 0], "sum": 0.0},
             "sessions": 0,
+            "in_flight": 0,
+            "waiting": 0,
+            "servers": [],
             **numbers,
         }
         return {"time": time, "cpu_seconds": time / 4, "pools": [pool]}
@@ -63,6 +66,50 @@ class HistoryTests(SynchronousTestCase):
         history.add(self.snapshot(100))
         past = history.of("a")
         self.assertEqual([past[name] for name in ("requests", "errors", "p50", "in_flight")], [[0], [0], [None], [0]])
+
+    def test_stall(self) -> None:
+        """
+        While no server replies, those in flight and waiting are counted although none of them has ended. When they end,
+        the time before the interval does not make them more than they were.
+        """
+        history = History()
+        history.add(self.snapshot(100))
+        history.add(self.snapshot(102, in_flight=3, waiting=5))
+        history.add(self.snapshot(104, in_flight=3, waiting=6))
+        latency = {"bounds": (0.001, 0.01, 0.1), "counts": [0, 0, 0, 9], "sum": 30.0}
+        history.add(self.snapshot(106, latency_seconds=latency, wait_seconds={"counts": [0, 6], "sum": 24.0}))
+        past = history.of("a")
+        self.assertEqual((past["in_flight"], past["waiting"]), ([3, 3, 9], [5, 6, 6]))
+
+    def server(self, name: str, **numbers: Any) -> dict[str, Any]:
+        return {"name": name, "state": "up", "requests": {"get": 0}, "connections_lost": {"closed": 0},
+                "dial_failures": {"timeout": 0}, **numbers}  # fmt: skip
+
+    def test_servers(self) -> None:
+        """
+        A server has a cell for each L{CELL} samples: its rate, and the worst that happened in it.
+        """
+        history = History()
+        self.assertEqual(history.ofServers("a"), {})
+        for number in range(2 * CELL + 1):
+            lost, state = {"closed": int(number > CELL)}, "down" if number == 2 else "up"
+            one = self.server("one", requests={"get": 20 * number}, state=state)
+            history.add(self.snapshot(100 + 2 * number, servers=[one, self.server("two", connections_lost=lost)]))
+        history.add(self.snapshot(200, servers=[self.server("new")]))
+        history.add(self.snapshot(202, servers=[self.server("new", state="drained")]))
+        past = history.ofServers("a")
+        self.assertEqual(past["one"], {"requests": [10.0, 10.0, None], "trouble": [2, 0, None]})
+        self.assertEqual(past["two"], {"requests": [0.0, 0.0, None], "trouble": [0, 1, None]})
+        self.assertEqual(past["new"], {"requests": [None, None, 0.0], "trouble": [None, None, 0]})
+
+    def test_manyCells(self) -> None:
+        """
+        Cells are kept as long as samples.
+        """
+        history = History()
+        for time in range(SAMPLES * 2):
+            history.add(self.snapshot(time, servers=[self.server("one")]))
+        self.assertEqual(len(history.ofServers("a")["one"]["requests"]), SAMPLES // CELL)
 
     def test_bound(self) -> None:
         """

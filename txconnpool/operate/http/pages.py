@@ -189,9 +189,16 @@ class Pages:
         return Response(200, _PROMETHEUS, exposition(snapshot).encode())
 
     def _json(self, snapshot: Snapshot, _: str | None) -> Response:
-        pools = [{**pool, "history": self._history.of(pool["name"])} for pool in snapshot["pools"]]
+        pools = [self._withHistory(pool) for pool in snapshot["pools"]]
         cpu, events = self._history.cpu(), list(self._events.recent)
         return Response(200, JSON, _toJSON({**snapshot, "cpu_history": cpu, "pools": pools, "events": events}))
+
+    def _withHistory(self, pool: dict[str, Any]) -> dict[str, Any]:
+        past = self._history.ofServers(pool["name"])
+        servers = [
+            {**each, "history": past[each["name"]]} if each["name"] in past else each for each in pool["servers"]
+        ]
+        return {**pool, "servers": servers, "history": self._history.of(pool["name"])}
 
     def _health(self, snapshot: Snapshot, pool: str | None) -> Response:
         code, body = health(snapshot, pool)

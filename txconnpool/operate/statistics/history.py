@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from txconnpool.operate.statistics.snapshot import Snapshot
@@ -15,6 +16,9 @@ from txconnpool.operate.statistics.snapshot import Snapshot
 #: Seconds between two samples, and the number of samples that are kept: five minutes.
 INTERVAL: Final = 2.0
 SAMPLES: Final = 150
+
+#: The number of samples in a cell of a server's history: ten seconds.
+CELL: Final = 5
 
 _GRAPHS: Final = ("time", "requests", "errors", "p50", "p99", "in_flight", "waiting", "sessions")
 
@@ -28,6 +32,8 @@ class History:
         self._last: tuple[float, float, dict[str, dict[str, Any]]] | None = None
         self._cpu: deque[float] = deque(maxlen=SAMPLES)
         self._samples: deque[dict[str, dict[str, Any]]] = deque(maxlen=SAMPLES)
+        self._cells: deque[dict[str, dict[str, _Cell]]] = deque(maxlen=SAMPLES // CELL)
+        self._count = 0
 
     def add(self, snapshot: Snapshot) -> None:
         """
@@ -45,6 +51,11 @@ class History:
         self._samples.append({
             name: {"time": at, **_sample(known[name], pool, span)} for name, pool in pools.items() if name in known
         })  # fmt: skip
+        if not self._count % CELL:
+            self._cells.append({})
+        self._count += 1
+        for name in known.keys() & pools.keys():
+            _extend(self._cells[-1].setdefault(name, {}), known[name]["servers"], pools[name]["servers"], span)
 
     def of(self, pool: str) -> dict[str, list[Any]]:
         """
@@ -52,10 +63,29 @@ class History:
 
         @return: a list with a value for each sample, by name: C{time} of its end, C{requests} and C{errors} per second,
             the median (C{p50}) and the 99th percentile (C{p99}) of the latency in seconds (C{None}: no requests), the
-            average of C{in_flight} and C{waiting}, and the number of C{sessions}.
+            number of C{in_flight} and C{waiting} (the average, or how many there are at the end if that is more), and
+            the number of C{sessions}.
         """
         samples = [each[pool] for each in self._samples if pool in each]
         return {name: [sample[name] for sample in samples] for name in _GRAPHS}
+
+    def ofServers(self, pool: str) -> dict[str, dict[str, list[Any]]]:
+        """
+        @param pool: the name of a pool.
+
+        @return: for each of its servers two lists with a value for each L{CELL} samples, by name: C{requests} per
+            second, and C{trouble}: 2 if the server was down, 1 if it was up but a connection or dial failed, 0
+            otherwise. A value is C{None} where the server was unknown.
+        """
+        cells = [each.get(pool, {}) for each in self._cells]
+        servers = dict.fromkeys(name for cell in reversed(cells) for name in cell)
+        return {
+            name: {
+                "requests": [cell[name].rate() if name in cell else None for cell in cells],
+                "trouble": [cell[name].trouble if name in cell else None for cell in cells],
+            }
+            for name in servers
+        }
 
     def cpu(self) -> list[float]:
         """
@@ -70,8 +100,51 @@ def _totals(pool: dict[str, Any]) -> dict[str, Any]:
         "errors": sum(pool["request_errors"].values()) + sum(pool["failed_requests"].values()),
         "latency": pool["latency_seconds"],
         "waits": pool["wait_seconds"]["sum"],
+        "waited": sum(pool["wait_seconds"]["counts"]),
         "sessions": pool["sessions"],
+        "in_flight": pool["in_flight"],
+        "waiting": pool["waiting"],
+        "servers": {each["name"]: _serverTotals(each) for each in pool["servers"]},
     }
+
+
+def _serverTotals(server: dict[str, Any]) -> tuple[int, int, bool]:
+    """
+    @return: the requests, the failures of connections and dials, and whether the server is down.
+    """
+    failures = sum(server["connections_lost"].values()) + sum(server["dial_failures"].values())
+    return sum(server["requests"].values()), failures, server["state"] == "down"
+
+
+@dataclass
+class _Cell:
+    """
+    What happened to a server in L{CELL} samples.
+    """
+
+    requests: int = 0
+    seconds: float = 0.0
+    trouble: int = 0
+
+    def rate(self) -> float:
+        return round(self.requests / self.seconds, 1)
+
+
+def _extend(
+    cells: dict[str, _Cell],
+    before: dict[str, tuple[int, int, bool]],
+    after: dict[str, tuple[int, int, bool]],
+    span: float,
+) -> None:
+    """
+    Add an interval to the cells of the servers.
+    """
+    for name in after.keys() & before.keys():
+        (requests, failures, _), (newRequests, newFailures, down) = before[name], after[name]
+        cell = cells.setdefault(name, _Cell())
+        cell.requests += max(0, newRequests - requests)
+        cell.seconds += span
+        cell.trouble = max(cell.trouble, 2 if down else int(newFailures > failures))
 
 
 def _sample(before: dict[str, Any], after: dict[str, Any], span: float) -> dict[str, Any]:
@@ -86,11 +159,23 @@ def _sample(before: dict[str, Any], after: dict[str, Any], span: float) -> dict[
         "p50": None if p50 is None else round(p50, 7),
         "p99": None if p99 is None else round(p99, 7),
         "errors": round(max(0, after["errors"] - before["errors"]) / span, 2),
-        # Little's law: the seconds that all requests took together, per second, are the average number in flight.
-        "in_flight": round(max(0.0, latency["sum"] - before["latency"]["sum"]) / span, 4),
-        "waiting": round(max(0.0, after["waits"] - before["waits"]) / span, 4),
+        "in_flight": _present(latency["sum"] - before["latency"]["sum"], sum(counts), span, after["in_flight"]),
+        "waiting": _present(
+            after["waits"] - before["waits"], after["waited"] - before["waited"], span, after["waiting"]
+        ),
         "sessions": after["sessions"],
     }
+
+
+def _present(seconds: float, ended: int, span: float, now: int) -> float:
+    """
+    Compute how many requests or waiters were present in an interval.
+
+    By Little's law the seconds that they took together, per second, are the average number of those that ended. After a
+    stall they took longer than the interval, but there were never more of them than ended. Those that are still
+    present, as during a stall, are counted by C{now}.
+    """
+    return max(now, round(min(max(0.0, seconds) / span, max(0, ended)), 4))
 
 
 def estimateQuantile(bounds: Sequence[float], counts: Sequence[int], share: float) -> float | None:
