@@ -1,6 +1,6 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests that the documents about the source code name existing files and names.
+Tests that the documents are current: what they list is what the source code has, and the files they name exist.
 """
 
 from __future__ import annotations
@@ -8,9 +8,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import docutils.core
 from twisted.trial.unittest import SynchronousTestCase
 
-SOURCE = Path(__file__).resolve().parents[1]
+from tests.documents import LIBRARY, MANUAL, METRICS, README, SOURCE, chapter, metricsText, optionsText
+from txconnpool.operate.console.commands import COMMAND_NAMES
+
+#: The documents, by who reads them.
+DOCUMENTS = (README, MANUAL, METRICS, LIBRARY, SOURCE / "txconnpool" / "README.rst", SOURCE / "CHANGES.rst")
 
 
 def find(path: str) -> Path | None:
@@ -29,9 +34,8 @@ class DocumentTests(SynchronousTestCase):
         """
         Read the documents.
         """
-        readme = (SOURCE / "README.rst").read_text("utf-8")
         self.map = (SOURCE / "txconnpool" / "README.rst").read_text("utf-8")
-        self.texts = (readme.partition("\nWhere to look next\n")[2], self.map)
+        self.texts = (chapter(README, "Where to look next"), self.map)
 
     def test_paths(self) -> None:
         """
@@ -61,3 +65,52 @@ class DocumentTests(SynchronousTestCase):
         The map of the source code is short enough to be read at once.
         """
         self.assertLessEqual(len(self.map.splitlines()), 150)
+
+
+class UserDocumentTests(SynchronousTestCase):
+    """
+    Tests for the documents that users read: C{README.rst}, the operator's manual, the list of statistics and the guide
+    to the pool.
+    """
+
+    def test_short(self) -> None:
+        """
+        The README is short enough to be read at once.
+        """
+        self.assertLessEqual(len(README.read_text("utf-8").splitlines()), 300)
+
+    def test_valid(self) -> None:
+        """
+        All documents are valid reStructuredText: every reference has a target, every table fits its columns.
+        """
+        for document in DOCUMENTS:
+            # Without highlighting, which needs one more package.
+            settings = {"halt_level": 2, "report_level": 2, "syntax_highlight": "none"}
+            docutils.core.publish_doctree(document.read_text("utf-8"), str(document), settings_overrides=settings)
+
+    def test_links(self) -> None:
+        """
+        Every file that a document links to exists.
+        """
+        for document in DOCUMENTS:
+            for target in re.findall(r"<([\w./]+\.(?:rst|md|ini|json))>`_", document.read_text("utf-8")):
+                self.assertTrue((document.parent / target).exists(), f"{document}: {target}")
+
+    def test_options(self) -> None:
+        """
+        The manual lists every option with its default and description.
+        """
+        self.assertTrue(optionsText() in chapter(MANUAL, "Every option") + "\n", "run python -m tests.documents")
+
+    def test_metrics(self) -> None:
+        """
+        The list of statistics is that of the table of statistics.
+        """
+        self.assertEqual(METRICS.read_text("utf-8"), metricsText(), "run python -m tests.documents")
+
+    def test_commands(self) -> None:
+        """
+        The manual describes the commands of the console, and no others.
+        """
+        text = chapter(MANUAL, "The console")
+        self.assertEqual(set(re.findall(r"^``([a-z]+)(?: [^`]*)?``  ", text, re.MULTILINE)), set(COMMAND_NAMES))

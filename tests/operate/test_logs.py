@@ -29,6 +29,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 import txconnpool
+from tests.documents import MANUAL, chapter
 from txconnpool.operate.logs import asJSON, chooseObserver, jsonObserver, relay
 
 
@@ -288,11 +289,10 @@ class NamespaceTests(SynchronousTestCase):
 
     def test_documented(self) -> None:
         """
-        Each logger has one of the namespaces that the README lists, and each of these is used. L{relay} repeats the
+        Each logger has one of the namespaces that the manual lists, and each of these is used. L{relay} repeats the
         namespaces of a worker's events.
         """
-        readme = (Path(__file__).resolve().parents[2] / "README.rst").read_text("utf-8")
-        _, _, table = readme.partition("\nnamespace ")
+        _, _, table = chapter(MANUAL, "Logs").partition("\nnamespace ")
         documented = set(re.findall(r"^``(txconnpool\.\w+)`` +\w", table, re.MULTILINE))
         used = set()
         for place, args in self.loggers().items():

@@ -103,7 +103,7 @@ class Operated(Twistd):
             *lines,
             rest,
         ]
-        # As the README recommends: a process that reads the file meanwhile gets the old one, not half of the new one.
+        # As the manual recommends: a process that reads the file meanwhile gets the old one, not half of the new one.
         other = self.ini.with_suffix(".new")
         other.write_text("\n".join(text), "utf-8")
         other.replace(self.ini)

@@ -2,7 +2,7 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
 Clients that overload the proxy, deliberately or not: other clients must not be affected, and memory must stay below the
-limit that the README publishes.
+limit that the operator's manual publishes.
 """
 
 from __future__ import annotations

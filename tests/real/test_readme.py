@@ -1,6 +1,7 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests that the README is correct: its commands and programs run unchanged, except for the port numbers.
+Tests that the README and the manual are correct: their commands and programs run unchanged, except for the port
+numbers.
 
 C{.ci/run} tests the commands that install txconnpool. These tests use the programs of the current environment.
 """
@@ -8,70 +9,26 @@ C{.ci/run} tests the commands that install txconnpool. These tests use the progr
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import subprocess
 import sys
 import tempfile
-import textwrap
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.documents import MANUAL, README, blocks
 from tests.real.servers import SOURCE, Memcached, Twistd, ask, freePort, missing
-from txconnpool.config.settings import OPTIONS
-from txconnpool.operate.console.commands import COMMAND_NAMES
-from txconnpool.operate.statistics.table import POOL, PROCESS, SERVER
-
-README = (Path(SOURCE) / "README.rst").read_text("utf-8")
-
-
-def blocks(heading: str) -> list[str]:
-    """
-    @return: the literal blocks and code blocks below a heading of the README.
-    """
-    _, _, section = README.partition(f"\n{heading}\n")
-    section = re.split(r"\n[^\n]+\n[=-]{3,}\n", section, maxsplit=1)[0]
-    found = re.findall(r"(?:::|code-block:: \w+)\n\n((?:(?:    [^\n]*)?\n)+)", section + "\n")
-    return [textwrap.dedent(block).strip("\n") + "\n" for block in found]
-
-
-def optionsText() -> str:
-    """
-    @return: the expected text of the README about options.
-    """
-    lines = []
-    for each in OPTIONS:
-        default = each.show(each.default)
-        lines.append(f"``--{each.name} {each.kind.metavar}``{f' ({default})' if default else ''}")
-        lines += textwrap.wrap(each.doc, 120, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
-    return "\n".join(lines) + "\n"
-
-
-def statisticsText() -> str:
-    """
-    @return: the expected text of the README about statistics.
-    """
-    lines = []
-    for title, scope in (("The process", PROCESS), ("Each pool", POOL), ("Each server", SERVER)):
-        lines += [f"{title}, as ``{scope.prefix}…`` for Prometheus:", ""]
-        for each in scope.statistics:
-            lines.append(f"``{each.name}`` ({each.kind}{f', by {each.label}' if each.label else ''})")
-            lines += textwrap.wrap(
-                each.meaning, 120, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False
-            )
-        lines.append("")
-    return "\n".join(lines)
 
 
 class ReadmeTests(SynchronousTestCase):
     """
-    Tests for the blocks of the README's chapters.
+    Tests for the blocks of the chapters.
     """
 
     def setUp(self) -> None:
         """
-        Choose free ports, to replace those in the README.
+        Choose free ports, to replace those in the documents.
         """
         self.server, self.proxy = freePort(), freePort()
         # Not below trial's temporary directory, whose path may be too long for a UNIX socket.
@@ -81,7 +38,7 @@ class ReadmeTests(SynchronousTestCase):
 
     def here(self, text: str) -> str:
         """
-        Replace ports, programs and paths in a text of the README by those of this test.
+        Replace ports, programs and paths in a text of a document by those of this test.
         """
         text = text.replace("11211", str(self.server)).replace("11212", str(self.proxy))
         text = text.replace("unix:fragments", f"unix:{self.directory.resolve()}/fragments")
@@ -89,7 +46,7 @@ class ReadmeTests(SynchronousTestCase):
 
     def twistd(self, command: str, *more: str) -> Twistd:
         """
-        Run a C{twistd} command of the README until the test ends.
+        Run a C{twistd} command of a document until the test ends.
         """
         words = shlex.split(command)
         self.assertEqual(Path(words[0]).name, "twistd")
@@ -100,7 +57,7 @@ class ReadmeTests(SynchronousTestCase):
 
     def shell(self, command: str) -> str:
         """
-        Run a command of the README, and wait for its end.
+        Run a command of a document, and wait for its end.
 
         @return: its standard output.
         """
@@ -122,25 +79,6 @@ class ReadmeTests(SynchronousTestCase):
         self.addCleanup(server.kill)
         server.start()
 
-    def test_options(self) -> None:
-        """
-        The README lists every option with its default and description.
-        """
-        self.assertTrue(f"\n\n{optionsText()}\n" in README, f"expected in the README:\n{optionsText()}")
-
-    def test_statistics(self) -> None:
-        """
-        The README lists every statistic with its description.
-        """
-        self.assertTrue(f"\n\n{statisticsText()}\n" in README, f"expected in the README:\n{statisticsText()}")
-
-    def test_commands(self) -> None:
-        """
-        The README lists the commands of the console, and no others.
-        """
-        chapter = README.partition("\nThe console\n")[2].partition("\nChanging settings")[0]
-        self.assertEqual(set(re.findall(r"^``([a-z]+)(?: [^`]*)?``  ", chapter, re.MULTILINE)), set(COMMAND_NAMES))
-
     def test_run(self) -> None:
         """
         The first command runs the proxy, and the example session has the printed output.
@@ -148,7 +86,7 @@ class ReadmeTests(SynchronousTestCase):
         reason = missing("nc")
         if reason:
             self.skipTest(reason)
-        command, session, answer = blocks("Run it")
+        command, session, answer = blocks(README, "Run it")
         last = command.strip().rpartition(" && ")[2]
         self.twistd(self.here(last), "--listen", f"tcp:{self.proxy}:interface=127.0.0.1")
         self.assertEqual(self.shell(self.here(session)).replace("\r", ""), answer)
@@ -158,7 +96,7 @@ class ReadmeTests(SynchronousTestCase):
         The proxy runs in front of a real memcached.
         """
         self.memcached()
-        (command,) = blocks("In front of a real memcached")
+        (command,) = blocks(README, "In front of a real memcached")
         self.twistd(self.here(command))
         self.assertEqual(ask(("127.0.0.1", self.proxy), b"set a 0 0 1\r\nx\r\n"), b"STORED\r\n")
 
@@ -167,7 +105,7 @@ class ReadmeTests(SynchronousTestCase):
         The ini is valid, and both of its pools work.
         """
         self.memcached()
-        ini, commands = blocks("With an ini file")
+        ini, commands = blocks(MANUAL, "With an ini file")
         path = self.directory / "connpool.ini"
         path.write_text(self.here(ini))
         check, run = self.here(commands).strip().split("\n")
@@ -181,7 +119,7 @@ class ReadmeTests(SynchronousTestCase):
         The application is complete.
         """
         self.memcached()
-        (program,) = blocks("In your own application")
+        (program,) = blocks(README, "In your own application")
         path = self.directory / "proxy.tac"
         path.write_text(self.here(program))
         process = Twistd(plugin=str(path.resolve()), general=["-y"], address=("127.0.0.1", self.proxy))

@@ -1,6 +1,6 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests that the programs of the README's chapter on the library run unchanged, except for the addresses.
+Tests that the programs of the guide to the pool run unchanged, except for the addresses.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from twisted.internet.threads import deferToThread
 from twisted.protocols.wire import Echo
 from twisted.trial.unittest import TestCase
 
+from tests.documents import LIBRARY, README
 from tests.real.servers import HOST, SOURCE, Memcached, ask, freePort, missing
 
-_PART = re.compile(r"^(?P<heading>\S.*)\n-{3,}\n|^\.\. code-block:: python\n\n(?P<code>(?: +\S.*\n|\n)+)", re.MULTILINE)
+_PART = re.compile(r"^(?P<heading>\S.*)\n={3,}\n|^\.\. code-block:: python\n\n(?P<code>(?: +\S.*\n|\n)+)", re.MULTILINE)
 
 
 def programs(text: str) -> dict[str, str]:
     """
-    Find the Python programs below the second-level headings of a document.
+    Find the Python programs below the headings of a document.
 
     @return: the programs, by heading.
     """
@@ -43,7 +44,7 @@ def programs(text: str) -> dict[str, str]:
 
 class ProgramTests(TestCase):
     """
-    Tests that each program has the result that the README describes.
+    Tests that each program has the result that the guide describes.
     """
 
     timeout = 60
@@ -53,7 +54,8 @@ class ProgramTests(TestCase):
         """
         Find the programs, and start a memcached.
         """
-        self.programs = programs((SOURCE / "README.rst").read_text("utf-8"))
+        self.programs = programs(LIBRARY.read_text("utf-8"))
+        self.readme = programs(README.read_text("utf-8"))
         self.memcached = Memcached().start()
         self.addCleanup(self.memcached.kill)
 
@@ -90,8 +92,9 @@ class ProgramTests(TestCase):
 
     async def test_inFiveLines(self) -> None:
         """
-        The first program stores a value and gets it.
+        The first program, which is also in the README, stores a value and gets it.
         """
+        self.assertEqual(self.programs["In five lines"], self.readme["The pool in five lines"])
         self.assertEqual(await self.execute("In five lines"), "(0, b'hello')\n")
 
     async def test_servers(self) -> None:

@@ -4,8 +4,8 @@
 The table of statistics: each number of a process, its pools and their servers is one entry, with a name, a kind, a
 meaning and a function that reads it.
 
-Everything else is derived from the table: snapshots, the reply to C{stats}, the JSON, Prometheus' text, and the lists
-in the README. Counters are never reset: readers take the difference between two snapshots.
+Everything else is derived from the table: snapshots, the reply to C{stats}, the JSON, Prometheus' text, and the list
+in C{conf/metrics.rst}. Counters are never reset: readers take the difference between two snapshots.
 """
 
 from __future__ import annotations

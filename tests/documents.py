@@ -1,0 +1,112 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+The parts of the documents that are generated from tables of the source code. C{python -m tests.documents} writes them
+again after a change to an option or a statistic; L{tests.test_documents} fails if they are not current.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from pathlib import Path
+
+from txconnpool.config.settings import OPTIONS
+from txconnpool.operate.statistics.prometheus import metricName
+from txconnpool.operate.statistics.table import POOL, PROCESS, SERVER, Scope
+
+SOURCE = Path(__file__).resolve().parents[1]
+
+README = SOURCE / "README.rst"
+MANUAL = SOURCE / "conf" / "README.rst"
+METRICS = SOURCE / "conf" / "metrics.rst"
+LIBRARY = SOURCE / "txconnpool" / "library.rst"
+
+_OPTIONS_HEADING = "\nEvery option\n============\n"
+
+_METRICS_START = """\
+===============
+Every statistic
+===============
+
+.. Written by `python -m tests.documents`. Do not edit: change the table in txconnpool/operate/statistics/table.py.
+
+These are the numbers of ``/metrics``, in Prometheus' text format. ``/stats.json`` has the same, and so has the command
+``stats``, under memcached's names where memcached has the same number (in parentheses here).
+
+Counters only grow, also across a reload; compute differences. They begin with 0 when the process starts. The counters
+of a pool are the sums over its servers, and those of several workers are added up. A histogram ``NAME`` is the series
+``NAME_bucket``, ``NAME_sum`` and ``NAME_count``, in seconds.
+
+``connpool_info`` is always 1; its label ``version`` is the version that runs.
+"""
+
+
+def chapter(document: Path, heading: str) -> str:
+    """
+    @return: the text between a heading of a document and the next heading of any level.
+    """
+    found = re.search(rf"(?m)^{re.escape(heading)}\n([=~-])\1+\n", document.read_text("utf-8"))
+    assert found is not None, f"{document} has no heading {heading!r}"
+    return re.split(r"\n[^\n]+\n(?:={3,}|-{3,}|~{3,})\n", document.read_text("utf-8")[found.end() :], maxsplit=1)[0]
+
+
+def blocks(document: Path, heading: str) -> list[str]:
+    """
+    @return: the literal blocks and code blocks below a heading of a document.
+    """
+    text = chapter(document, heading) + "\n\n"
+    found = re.findall(r"(?:::|code-block:: \w+)\n\n((?:(?:    [^\n]*)?\n)+)", text)
+    return [textwrap.dedent(block).strip("\n") + "\n" for block in found]
+
+
+def _indented(text: str) -> list[str]:
+    text = text.replace("`", "``")
+    return textwrap.wrap(text, 120, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
+
+
+def optionsText() -> str:
+    """
+    @return: the list of all options with their defaults, for the manual.
+    """
+    lines = []
+    for each in OPTIONS:
+        default = each.show(each.default)
+        lines.append(f"``--{each.name} {each.kind.metavar}``{f' ({default})' if default else ''}")
+        lines += _indented(each.doc)
+    return "\n".join(lines) + "\n"
+
+
+def _scopeText(title: str, scope: Scope) -> list[str]:
+    lines = ["", title, "=" * len(title), ""]
+    if scope.labels:
+        lines += [f"Labels: {', '.join(f'``{label}``' for label in scope.labels)}.", ""]
+    for each in scope.statistics:
+        alias = f" (``{each.alias}``)" if each.alias else ""
+        by = f", by ``{each.label}``" if each.label else ""
+        lines += [f"``{metricName(scope, each)}``{alias}", *_indented(f"{each.kind}{by}: {each.meaning}")]
+    return lines
+
+
+def metricsText() -> str:
+    """
+    @return: the document about all statistics.
+    """
+    lines: list[str] = []
+    for title, scope in (("The process", PROCESS), ("Each pool", POOL), ("Each server", SERVER)):
+        lines += _scopeText(title, scope)
+    return _METRICS_START + "\n".join(lines) + "\n"
+
+
+def write() -> None:
+    """
+    Write the generated parts of the documents.
+    """
+    METRICS.write_text(metricsText(), "utf-8")
+    manual = MANUAL.read_text("utf-8")
+    start, heading, _ = manual.partition(_OPTIONS_HEADING)
+    introduction = chapter(MANUAL, "Every option").strip("\n").partition("\n\n")[0]
+    MANUAL.write_text(f"{start}{heading}\n{introduction}\n\n{optionsText()}", "utf-8")
+
+
+if __name__ == "__main__":
+    write()
