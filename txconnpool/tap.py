@@ -132,7 +132,7 @@ class Options(usage.Options):
             raise SystemExit("command line: --against is for --check-config only")
         self["settings"] = self._load(self["config"])
         form = self["settings"].logFormat
-        if form is not None and self.parent is not None:
+        if self.parent is not None:
             try:
                 self["observer"] = chooseObserver(self.parent, form)
             except ValueError as error:

@@ -30,7 +30,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import txconnpool
 from tests.documents import MANUAL, chapter
-from txconnpool.operate.logs import asJSON, chooseObserver, jsonObserver, relay
+from txconnpool.operate.logs import MovedLogFile, asJSON, chooseObserver, jsonObserver, relay
 
 
 class JSONTests(SynchronousTestCase):
@@ -227,13 +227,41 @@ class ChooseTests(SynchronousTestCase):
             command: dict[str, Any] = {"fileLogObserverFactory": None}
             self.assertIsNone(chooseObserver(command, form))
             self.assertIs(command["fileLogObserverFactory"], factory)
+            self.assertIsNone(chooseObserver(command, None))
+            self.assertIs(command["fileLogObserverFactory"], factory)
 
     def test_text(self) -> None:
         """
-        C{twistd} writes text by itself; C{--logger} is not replaced.
+        C{twistd} writes text to the standard output and to syslog by itself; C{--logger} is not replaced.
         """
-        self.assertIsNone(chooseObserver(self.twistd(), "text"))
+        for form in ("text", None):
+            self.assertIsNone(chooseObserver(self.twistd(nodaemon=True), form))
+            self.assertIsNone(chooseObserver(self.twistd(logfile="-"), form))
+            self.assertIsNone(chooseObserver(self.twistd(syslog=True), form))
+            self.assertIsNone(chooseObserver(self.twistd(logger="some.logger"), form))
         self.assertIsNone(chooseObserver(self.twistd(logger="some.logger"), "json"))
+
+    def test_moved(self) -> None:
+        """
+        A file that was moved or deleted stays as it is, and a new file begins. One that was not moved is renamed, as
+        with Twisted's own log.
+        """
+        path = Path(self.mktemp()).absolute()
+        old = path.with_name(f"{path.name}.old")
+        file = MovedLogFile.fromFullPath(str(path))
+        self.addCleanup(file.close)
+        file.write("one\n")
+        path.rename(old)
+        file.rotate()
+        file.write("two\n")
+        path.unlink()
+        file.rotate()
+        file.write("three\n")
+        file.rotate()
+        file.write("four\n")
+        self.assertEqual(old.read_text("ascii"), "one\n")
+        self.assertEqual(path.with_name(f"{path.name}.1").read_text("ascii"), "three\n")
+        self.assertEqual(path.read_text("ascii"), "four\n")
 
     def test_standardOutput(self) -> None:
         """

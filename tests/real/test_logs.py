@@ -123,6 +123,27 @@ class LogTests(SynchronousTestCase):
         self.assertLife(self.lines(f"{name}.1") + self.lines(name))
         self.assertEqual((self.directory / "output").read_text("utf-8"), "")
 
+    def test_moved(self) -> None:
+        """
+        After C{mv} of the log file and SIGUSR1, a daemon writes to a new file of the same name, in each format.
+        """
+        for form in ((), ("--log-format", "text"), ("--log-format", "json")):
+            name = "moved.log"
+            self.run_(TWISTD, "--logfile", name, options=form)
+            pid = int((self.directory / "twistd.pid").read_text("ascii"))
+            self.addCleanup(self.kill, pid)
+            path, old = self.directory / name, self.directory / "moved.log.old"
+            path.rename(old)
+            os.kill(pid, signal.SIGUSR1)
+            until(path.exists, 20.0, "another log file")
+            before = old.read_text("utf-8")
+            os.kill(pid, signal.SIGTERM)
+            until(lambda: not (self.directory / "twistd.pid").exists(), 20.0, "the end of the daemon")
+            self.assertEqual(old.read_text("utf-8"), before)
+            self.assertIn("Main loop terminated.", path.read_text("utf-8"))
+            self.assertFalse((self.directory / f"{name}.1").exists())
+            path.unlink()
+
     def kill(self, pid: int) -> None:
         """
         Kill the daemon if it still runs.

@@ -10,6 +10,7 @@ plain values, and C{traceback} if the event has a failure.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, MutableMapping
@@ -78,38 +79,72 @@ def relay(log: Logger, worker: int, line: bytes) -> None:
     log.emit(level, template, **{**fields, "worker": worker, "text": text})
 
 
-def chooseObserver(command: MutableMapping[str, Any], form: str) -> Callable[[], FileLogObserver] | None:
+def chooseObserver(command: MutableMapping[str, Any], form: str | None) -> Callable[[], FileLogObserver] | None:
     """
     Choose the format of the log of C{twistd} or C{twist}.
 
     @param command: the options of the command, which stand before the name of the plugin. The observer of C{twist} is
         set here.
-    @param form: C{"text"} or C{"json"}.
+    @param form: C{"text"} or C{"json"}; C{None} for the format of the command.
 
-    @return: makes the log observer of an application under C{twistd}; C{None} if the command makes its own.
+    @return: makes the log observer of an application under C{twistd}; C{None} if the command makes its own. It does not
+        if it logs to a file, since its own would go on writing to a file that was moved (L{MovedLogFile}).
 
     @raise ValueError: the command cannot log in this format.
     """
     if "fileLogObserverFactory" in command:
-        command["fileLogObserverFactory"] = textFileLogObserver if form == "text" else jsonObserver
+        if form is not None:
+            command["fileLogObserverFactory"] = textFileLogObserver if form == "text" else jsonObserver
         return None
-    if form == "text" or command.get("logger"):
+    if command.get("logger"):
         return None
-    if command.get("syslog"):
+    if form == "json" and command.get("syslog"):
         raise ValueError("is for files and the standard output, not for --syslog")
-    if command.get("logfile") == "-" and not command.get("nodaemon"):
+    if form == "json" and command.get("logfile") == "-" and not command.get("nodaemon"):
         raise ValueError("a daemon cannot log to the standard output")
-    return lambda: jsonObserver(_logFile(command))
+    name = _logName(command)
+    if form == "json":
+        return lambda: jsonObserver(sys.stdout if name is None else _logFile(name))
+    if command.get("syslog") or name is None:
+        return None
+    return lambda: textFileLogObserver(_logFile(name))
 
 
-def _logFile(command: MutableMapping[str, Any]) -> IO[str]:
+class MovedLogFile(LogFile):
     """
-    Open the file that C{twistd} would log to. As with its own log, SIGUSR1 begins a new file.
+    A log file that may be moved while it is open, as C{logrotate} does it.
     """
-    name = command.get("logfile")
+
+    def rotate(self) -> None:
+        """
+        Begin a new file. If another program has moved or deleted the old one, it stays as it is.
+        """
+        try:
+            there = os.stat(self.path)
+            moved = not os.path.samestat(there, os.fstat(self._file.fileno()))
+        except FileNotFoundError:
+            moved = True
+        if moved:
+            self.reopen()
+        else:
+            super().rotate()
+
+
+def _logName(command: MutableMapping[str, Any]) -> str | None:
+    """
+    @return: the file that C{twistd} would log to; C{None} if that is the standard output.
+    """
+    name: str | None = command.get("logfile")
     if name == "-" or (command.get("nodaemon") and not name):
-        return sys.stdout
-    file: Any = LogFile.fromFullPath(name or "twistd.log")
+        return None
+    return name or "twistd.log"
+
+
+def _logFile(name: str) -> IO[str]:
+    """
+    Open a log file. As with the log of C{twistd}, SIGUSR1 begins a new file.
+    """
+    file: Any = MovedLogFile.fromFullPath(name)
 
     def rotate(number: int, frame: object) -> None:
         from twisted.internet import reactor
