@@ -168,9 +168,11 @@ class OptionsTests(SynchronousTestCase):
             self.ends("--pol-size", "4"),
             ("command line: option --pol-size not recognized; did you mean --pool-size?", ""),
         )
-        self.assertEqual(
-            self.ends("--xyzzy"), ("command line: option --xyzzy not recognized; --help lists the options", "")
-        )
+        for unknown in ("xyzzy", "max-idle-timeout", "timeout", "max-connections"):
+            self.assertEqual(
+                self.ends(f"--{unknown}"),
+                (f"command line: option --{unknown} not recognized; --help lists the options", ""),
+            )
 
     def test_arguments(self) -> None:
         """

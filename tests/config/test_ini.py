@@ -19,6 +19,18 @@ from txconnpool.config.settings import OPTIONS, ConfigError, PoolSettings, Setti
 CONF = Path(__file__).parents[2] / "conf" / "connpool.ini"
 
 
+#: Texts that are wrong for most options.
+WRONG = (
+    "", " ", "x", "-1", "1.5", "1e5", "0x10", "inf", "nan", "1k", "1kb", "9999999999999999999", "\u0663", "yes", "on",
+    "a b", "a,b", "=", "a=b", "\0", "\\", "@foo", "quit", "get,,set", "[::1]:11211", "tcp6:::1:11211", "0.0.0.0:22121",
+    "10.0.0.1:11211:1", "tcp:a:1,tcp:b:2", "tcp", "tcp:", "tcp:x", "tcp:a:b", "tcp:a:1:2:3:4:5", "tcp:a:1:foo=1",
+    "tcp:port=1:port=2", "tcp:=1", "tcp\\", "unix", "unix:", "unix:/x:mode=99x", "ssl:a", "tls:a:x", "tls:a:1:timeout=",
+    "systemd:x", "systemd:domain=INET", "systemd:INET:index=x", "haproxy:", "memory:size=x", "dns:", "dns:a",
+    "srv:", "elasticache:a", "fd:x", "file:", "file:/nonexistent", "file:\0", "env:", "env:TXCONNPOOL_NONEXISTENT",
+    "tcp:a:1 weight=x", "tcp:a:1 foo=1", "tcp:a:70000",
+)  # fmt: skip
+
+
 class LoadTests(SynchronousTestCase):
     """
     Tests for L{load}.
@@ -201,6 +213,29 @@ class LoadTests(SynchronousTestCase):
             "FILE:4: [pool:a] upstream = 'localhost:1': Unknown endpoint type: 'localhost'; did you mean "
             "tcp:localhost:1?",
         )
+
+    def test_wrongTexts(self) -> None:
+        """
+        The error for any wrong text of any option is one line in the words of the option, without those of Python.
+        """
+        for option in OPTIONS:
+            for text in WRONG:
+                try:
+                    load(None, {option.name: [text]})
+                except ConfigError as error:
+                    problem = str(error)
+                    self.assertNotIn("\n", problem)
+                    self.assertNotRegex(
+                        problem,
+                        r"positional|literal|keyword|unexpected|__init__|list index|unpack|NoneType|Error\b|iterat|"
+                        r"generator|null byte|base 10",
+                        f"{option.name} {text!r}",
+                    )
+                    self.assertRegex(problem, "^command line: ", f"{option.name} {text!r}")
+                    self.assertRegex(
+                        problem, r"expected|did you mean|No such file|more than|there is no|needs|at the end|after the",
+                        f"{option.name} {text!r}",
+                    )  # fmt: skip
 
     def test_commandLine(self) -> None:
         """

@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txconnpool.config.kinds import Choice, Endpoint, HostNames, Kind, Seconds, Size, Text, Whole, Words
+from txconnpool.config.kinds import Choice, Endpoint, HostNames, Kind, Seconds, Size, Text, Whole, Words, nearest
 from txconnpool.net.endpoints import checkClientFiles
 from txconnpool.net.listening import checkServerFiles
+from txconnpool.net.suggestions import suggestClient, suggestServer
 from txconnpool.net.syntax import checkClient, checkServer
 
-CLIENT = Endpoint(checkClient, checkClientFiles, "tcp:HOST:PORT")
-SERVER = Endpoint(checkServer, checkServerFiles, "tcp:PORT")
+CLIENT = Endpoint(checkClient, checkClientFiles, "tcp:HOST:PORT", suggestClient)
+SERVER = Endpoint(checkServer, checkServerFiles, "tcp:PORT", suggestServer)
 
 
 def check(kind: Kind[Any], text: str) -> None:
@@ -144,7 +145,7 @@ class KindTests(SynchronousTestCase):
         """
         The error for an endpoint string that Twisted refuses has the reason and an example.
         """
-        self.assertWrong(CLIENT, "tcp:127.0.0.1", "missing", "'port'", "expected tcp:HOST:PORT")
+        self.assertWrong(CLIENT, "tcp:127.0.0.1", "the port is missing", "did you mean tcp:127.0.0.1:11211?")
         self.assertWrong(CLIENT, "tcp:127.0.0.1:http", "'http'", "expected tcp:HOST:PORT")
         self.assertWrong(CLIENT, "tcp:127.0.0.1:1:bogus=1", "'bogus'")
         self.assertWrong(CLIENT, "smtp:1", "Unknown endpoint type: 'smtp'")
@@ -155,12 +156,12 @@ class KindTests(SynchronousTestCase):
 
     def test_missingScheme(self) -> None:
         """
-        The error for an endpoint string without C{tcp:} suggests that.
+        The error for an endpoint string without C{tcp:} suggests that, and no other address to listen on.
         """
         self.assertWrong(CLIENT, "127.0.0.1:11211", "did you mean tcp:127.0.0.1:11211?")
-        self.assertWrong(SERVER, "11212", "did you mean tcp:11212?")
-        self.assertWrong(CLIENT, "tcp:11211", "'port'; expected tcp:HOST:PORT")
-        self.assertWrong(CLIENT, "tls:11211", "'port'; expected tcp:HOST:PORT")
+        self.assertWrong(SERVER, "11212", "did you mean tcp:11212:interface=127.0.0.1?")
+        self.assertWrong(CLIENT, "tcp:11211", "the port is missing; did you mean tcp:127.0.0.1:11211?")
+        self.assertWrong(CLIENT, "tls:example.com", "the port is missing; did you mean tls:example.com:11211?")
 
     def test_port(self) -> None:
         """
@@ -179,7 +180,7 @@ class KindTests(SynchronousTestCase):
         def refuse(description: str) -> object:
             raise KeyError("two\nlines")
 
-        self.assertWrong(Endpoint(refuse, repr, "nothing"), "x", "'two\\nlines'; expected nothing")
+        self.assertWrong(Endpoint(refuse, repr, "nothing"), "x", "do not take these arguments; expected nothing")
         self.assertWrong(Endpoint(repr, refuse, "nothing"), "x", "'two\\nlines'; expected nothing")
 
     @settings(deadline=None)
@@ -212,3 +213,32 @@ class KindTests(SynchronousTestCase):
                 check(kind, text)
             except ValueError as error:
                 self.assertNotIn("\n", str(error))
+
+
+class NearestTests(SynchronousTestCase):
+    """
+    Tests for L{nearest}.
+    """
+
+    def test_near(self) -> None:
+        """
+        A name with a mistake in its words, or without its hyphens, is found.
+        """
+        known = ["pool-size", "min-pool-size", "idle-timeout", "connect-timeout", "max-clients"]
+        for name, right in (
+            ("pol-size", "pool-size"),
+            ("poolsize", "pool-size"),
+            ("pool_size", "pool-size"),
+            ("min-pool-sise", "min-pool-size"),
+            ("connection-timeout", "connect-timeout"),
+            ("max-client", "max-clients"),
+        ):
+            self.assertEqual(nearest(name, known), right, name)
+
+    def test_other(self) -> None:
+        """
+        A name with another number of words, or with other words, means something else.
+        """
+        known = ["pool-size", "idle-timeout", "connect-timeout", "max-lifetime"]
+        for name in ("client-idle-timeout", "timeout", "pool", "max-connections", "read-timeout", "", "-"):
+            self.assertIsNone(nearest(name, known), name)

@@ -9,9 +9,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txconnpool.config.servers import ServerLine
 from txconnpool.net.endpoints import checkClientFiles
+from txconnpool.net.suggestions import suggestClient
 from txconnpool.net.syntax import checkClient
 
-LINE = ServerLine(checkClient, checkClientFiles, "tcp:HOST:PORT")
+LINE = ServerLine(checkClient, checkClientFiles, "tcp:HOST:PORT", suggestClient)
 
 
 class ServerLineTests(SynchronousTestCase):
@@ -46,6 +47,7 @@ class ServerLineTests(SynchronousTestCase):
         """
         self.assertWrong("dns:a", "expected dns:HOST:PORT")
         self.assertWrong("a:1 weight=2", "did you mean tcp:a:1?")
+        self.assertWrong("10.0.0.1:1:2 one", "did you mean tcp:10.0.0.1:1 weight=2 label=one?")
         self.assertWrong("tcp:a:99999 weight=2", "port 99999 is more than 65535")
         self.assertWrong("tcp:a:1 weight=x", "weight=x: expected a number")
         self.assertWrong("", "expected tcp:HOST:PORT")

@@ -28,6 +28,14 @@ class WarningsTests(SynchronousTestCase):
         pool = PoolSettings(allowCommands=("@read", "set"), denyCommands=("set",))
         self.assertEqual(warningsOf(Settings(pools=(pool,))), [])
 
+    def test_quit(self) -> None:
+        """
+        Denying the command that closes a client's own connection has no use.
+        """
+        pool = PoolSettings(denyCommands=("quit",))
+        (warning,) = warningsOf(Settings(pools=(pool,)))
+        self.assertIn("deny-commands: quit only closes the connection of its client", warning)
+
     def assertWarnings(self, expected: list[str], **values: Any) -> None:
         """
         Assert that a pool of the servers C{a} and C{b} has these warnings.

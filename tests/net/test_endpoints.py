@@ -91,4 +91,4 @@ class TLSClientEndpointTests(TLSTestCase):
         """
         An invalid string is an error of the constructor.
         """
-        self.assertRaises(TypeError, clientEndpoint, self.reactor, "tls:h")
+        self.assertRaises(ValueError, clientEndpoint, self.reactor, "tls:h")

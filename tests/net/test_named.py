@@ -195,7 +195,7 @@ class NamedEndpointTests(SynchronousTestCase):
             self.assertNotIsInstance(clientEndpoint(self.reactor, description), NamedEndpoint)
         self.assertNotIsInstance(clientEndpoint(MemoryReactorClock(), "tcp:h:1"), NamedEndpoint)
         self.assertRaises(ValueError, clientEndpoint, self.reactor, "tcp:h:x")
-        self.assertRaises(TypeError, clientEndpoint, self.reactor, "tcp:h:1:bogus=1")
+        self.assertRaises(ValueError, clientEndpoint, self.reactor, "tcp:h:1:bogus=1")
 
     def test_allAddresses(self) -> None:
         """

@@ -36,6 +36,8 @@ def readLogins(source: str) -> tuple[Login, ...]:
                 content = file.read()
         except OSError as error:
             raise ValueError(f"{place} cannot be read: {error.strerror}") from None
+        except ValueError:  # a NUL in the path
+            raise ValueError("expected file:PATH or env:NAME, in there user:password") from None
     elif kind == "env" and place:
         if place not in os.environ:
             raise ValueError(f"there is no environment variable {place}")
@@ -134,7 +136,7 @@ class SecretFile(Kind[str]):
         """
         try:
             secret = self.read(value)
-        except OSError:
+        except (OSError, ValueError):  # the second one for a NUL in the path
             secret = b""
         if not secret:
             raise self.wrong()

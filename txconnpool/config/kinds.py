@@ -302,74 +302,74 @@ class Endpoint(Kind[str]):
     metavar = "ENDPOINT"
 
     def __init__(
-        self, checkSyntax: Callable[[str], object], checkFiles: Callable[[str], object], expected: str
+        self,
+        checkSyntax: Callable[[str], object],
+        checkFiles: Callable[[str], object],
+        expected: str,
+        suggest: Callable[[str], str | None] = lambda text: None,
     ) -> None:
         """
         @param checkSyntax: raises an exception for a string that is wrong.
         @param checkFiles: raises L{CannotUse} for a string that names files of no use.
         @param expected: examples of right ones.
+        @param suggest: returns what to write instead of a wrong string, as the end of a sentence, or C{None}.
         """
         self._checkSyntax = checkSyntax
         self._checkFiles = checkFiles
+        self._suggest = suggest
         self.expected = expected
 
     def checkValue(self, value: str) -> None:
         """
         @raise ValueError: the string is no endpoint. The message says why, and has examples of right ones.
         """
+        if not isinstance(value, str):
+            raise self.wrong()
         try:
-            self._try(self._checkSyntax, value)
-            # Twisted takes any number for a port, and fails with a traceback when it uses it.
-            numbers = re.findall(r":(?:port=)?([0-9]+)(?=:|$)", value) if re.match(_HAS_PORT, value, re.I) else []
-            for port in numbers:
-                if int(port) > 65535:
-                    raise ValueError(f"port {port} is more than 65535")
+            self._checkSyntax(value)
         except ValueError as error:
-            right = f"expected {self.expected}"
-            # Where the type is right, its first argument may be missing, and would be taken for the type.
-            if "Unknown endpoint type" in str(error) and self._isRight(f"tcp:{value}"):
-                right = f"did you mean tcp:{value}?"
-            raise ValueError(f"{error}; {right}") from None
+            problem = _oneLine(error)
+        except Exception:  # the parsers of Twisted's plugins may raise any, about parameters of their own
+            problem = "endpoints of this type do not take these arguments"
+        else:
+            return
+        raise ValueError(f"{problem}; {self._suggest(value) or f'expected {self.expected}'}")
 
     def checkFiles(self, value: str) -> None:
         """
         Read the keys and certificates that the string names, and look for its socket of systemd.
         """
         try:
-            self._try(self._checkFiles, value)
+            self._checkFiles(value)
         except CannotUse:
             raise
-        except ValueError as error:
-            raise ValueError(f"{error}; expected {self.expected}") from None
-
-    def _isRight(self, value: str) -> bool:
-        try:
-            self.checkValue(value)
-        except ValueError:
-            return False
-        return True
-
-    @staticmethod
-    def _try(check: Callable[[str], object], value: str) -> None:
-        """
-        @raise ValueError: the check has failed. The message is one line.
-        """
-        try:
-            check(value)
-        except CannotUse:
-            raise
-        except Exception as error:  # Twisted's own parsers raise six kinds already, and plugins may raise any
-            # "TCP4ClientEndpoint.__init__() missing 1 required ..." is one of them.
-            text = re.sub(r"^\S+\(\) ", "", " ".join(str(error).split()))
-            raise ValueError(text.rstrip(".") or type(error).__name__) from None
+        except Exception as error:  # Twisted's parsers raise six kinds already, and plugins may raise any
+            raise ValueError(f"{_oneLine(error)}; expected {self.expected}") from None
 
 
-#: A pattern for the beginning of an endpoint string that has a port.
-_HAS_PORT = "tcp6?:|ssl:|tls:"
+def _oneLine(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """
     @return: the known name that is most like a misspelt one, or C{None} if none is like it.
+        A name with another number of words means something else: C{client-idle-timeout} is not C{idle-timeout}.
     """
-    return next(iter(difflib.get_close_matches(name, known, 1)), None)
+    best, found = 0.0, None
+    for each in known:
+        likeness = _likeness(re.split("[-_]", name), re.split("[-_]", each))
+        if likeness > best:
+            best, found = likeness, each
+    return found
+
+
+def _likeness(one: list[str], other: list[str]) -> float:
+    """
+    @return: how much the words of two names are like each other, up to 1; 0 if they are not.
+    """
+    least = 0.75
+    if len(one) != len(other):
+        one, other, least = ["".join(one)], ["".join(other)], 0.9
+    ratios = [difflib.SequenceMatcher(None, *pair).ratio() for pair in zip(one, other, strict=True)]
+    return 0.0 if min(ratios) < least else sum(ratios) / len(ratios)

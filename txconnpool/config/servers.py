@@ -53,7 +53,12 @@ class ServerLine(Endpoint):
         if isDiscovery(value):
             checkDiscovery(value)
             return
-        super().checkValue(readServer(value).endpoint)
+        try:
+            endpoint = readServer(value).endpoint
+        except ValueError as error:
+            right = self._suggest(value)
+            raise ValueError(f"{error}; {right}" if right else str(error)) from None
+        super().checkValue(endpoint)
 
     def checkFiles(self, value: str) -> None:
         """

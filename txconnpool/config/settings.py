@@ -24,6 +24,7 @@ from txconnpool.config.servers import ServerLine, mistakes
 from txconnpool.net.discovery import isDiscovery
 from txconnpool.net.endpoints import checkClientFiles
 from txconnpool.net.listening import checkServerFiles
+from txconnpool.net.suggestions import suggestClient, suggestServer
 from txconnpool.net.syntax import checkClient, checkServer
 from txconnpool.routing.distribution import HASH_NAMES, NAMES, Distribution
 from txconnpool.routing.servers import Server, readServer
@@ -80,7 +81,7 @@ _YEAR = 365 * _DAY
 
 
 def _listening(expected: str) -> Endpoint:
-    return Endpoint(checkServer, checkServerFiles, expected)
+    return Endpoint(checkServer, checkServerFiles, expected, suggestServer)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +99,7 @@ class PoolSettings:
 
     upstream: tuple[str, ...] = option(
         ("tcp:127.0.0.1:11211",),
-        ServerLine(checkClient, checkClientFiles, "tcp:HOST:PORT, unix:PATH, tls:HOST:PORT or memory:"),
+        ServerLine(checkClient, checkClientFiles, "tcp:HOST:PORT, unix:PATH, tls:HOST:PORT or memory:", suggestClient),
         "the address of a server, as a client endpoint string; memory: is a server inside the process; weight=NUMBER "
         "and label=TEXT may follow; dns:NAME:PORT, srv:NAME and elasticache:HOST:PORT stand for all servers that are "
         "found there; may be repeated",

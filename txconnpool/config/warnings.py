@@ -32,11 +32,17 @@ def warningsOf(settings: Settings) -> list[str]:
 
 def _commandsLeftOpen(pool: PoolSettings) -> list[str]:
     """
-    @return: warnings about denied commands whose effects other commands still have.
+    @return: warnings about denied commands whose effects other commands still have, or whose denial has no use.
     """
     dialect = DIALECTS[pool.protocol]
     denied, allowed = pool.denyCommands, pool.allowCommands
-    return list(
+    useless = [
+        f"deny-commands: {word} only closes the connection of its client, who can do that without it; clients that "
+        "send it get an error, and stay"
+        for word in denied
+        if word.encode() in dialect.closing
+    ]
+    return useless + list(
         leftOpen(
             dialect.ordinary,
             dialect.possible,

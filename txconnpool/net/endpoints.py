@@ -17,8 +17,8 @@ from zope.interface import implementer
 from txconnpool.net.identity import connectVerified
 from txconnpool.net.named import byName, nameIn
 from txconnpool.net.reactorproxy import ReactorProxy
-from txconnpool.net.syntax import ARGUMENT, checkClient, hostOf
-from txconnpool.net.tls import DIRECTORIES, FILES, authorities, explained, usesTLS
+from txconnpool.net.syntax import ARGUMENT, DIRECTORIES, FILES, checkClient, hostOf
+from txconnpool.net.tls import authorities, explained, usesTLS
 
 
 def nameOf(description: str) -> str:
@@ -37,6 +37,7 @@ def clientEndpoint(reactor: Any, description: str) -> IStreamClientEndpoint:
     """
     if usesTLS(description):
         return TLSClientEndpoint(reactor, description)
+    checkClient(description)
     return _fromString(reactor, description)
 
 

@@ -16,11 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from txconnpool.net.syntax import ARGUMENT
-
-#: Patterns for the arguments of endpoint strings that name files, and directories of C{.pem} files.
-FILES = "privateKey|certKey|certificate|extraCertChain|dhParameters"
-DIRECTORIES = "caCertsDir|trustRoots"
+from txconnpool.net.syntax import ARGUMENT, DIRECTORIES, FILES
 
 
 class CannotUse(ValueError):

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from txconnpool.wire.effects import Effects
 from txconnpool.wire.memcache.dialect import REFUSED, Memcache
-from txconnpool.wire.memcache.effects import ORDINARY, POSSIBLE
+from txconnpool.wire.memcache.effects import CLOSING, ORDINARY, POSSIBLE
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,15 @@ class Dialect:
     @ivar possible: the effects that each of its commands can have.
     @ivar refused: the names of other commands of the protocol, which are never forwarded because they act on a server
         or a connection.
+    @ivar closing: the names of the commands that only close the connection of their client.
     """
 
     make: Callable[[int, frozenset[bytes], frozenset[bytes] | None], Any]
     ordinary: Mapping[bytes, Effects]
     possible: Mapping[bytes, Effects]
     refused: frozenset[bytes]
+    closing: frozenset[bytes] = frozenset()
 
 
 #: All dialects, by the value of the setting C{protocol}.
-DIALECTS: Final[dict[str, Dialect]] = {"memcache": Dialect(Memcache, ORDINARY, POSSIBLE, REFUSED)}
+DIALECTS: Final[dict[str, Dialect]] = {"memcache": Dialect(Memcache, ORDINARY, POSSIBLE, REFUSED, CLOSING)}

@@ -47,6 +47,9 @@ POSSIBLE: Final[Mapping[bytes, Effects]] = {
     for name, effects in ORDINARY.items()
 }
 
+#: The names of the commands that only close the connection of their client.
+CLOSING: Final[frozenset[bytes]] = frozenset((b"quit",))
+
 
 def _expiry(words: list[bytes]) -> int:
     """
