@@ -97,6 +97,37 @@ class PoolTests(PoolCase):
         self.assertEqual([self.successResultOf(answer) for answer in answers], [key.decode() for key in KEYS])
         self.assertEqual((pool.stats.connections, pool.stats.inFlight), (3, 0))
 
+    def test_ownParameters(self) -> None:
+        """
+        No parameter of ours collides with the keywords that are passed on to the client's method, or to the function
+        of the caller.
+        """
+
+        def everything(*args: Any, **kwargs: Any) -> dict[str, Any]:
+            return kwargs
+
+        class Anything(Client):
+            """
+            A client whose method takes any keywords.
+            """
+
+            def ask(self, **kwargs: Any) -> Any:  # type: ignore[override]
+                return kwargs
+
+        keywords = dict.fromkeys(
+            ("method", "f", "client", "self", "key", "pool", "args", "kwargs", "func", "name", "callable"), 1
+        )
+        asked = {name: 1 for name in keywords if name != "self"}
+        pools: list[Pool[Any]] = [
+            Pool(self.servers, reactor=self.reactor, clientFactory=Factory.forProtocol(Anything)),
+            self.keyed(clientFactory=Factory.forProtocol(Anything)),
+        ]
+        self.addCleanup(self.finish, pools[0])
+        for face in (pools[0], pools[1].forKey("k")):
+            results: list[Any] = [face.performRequest("ask", **asked), face.withConnection(everything, **keywords)]
+            self.reactor.turns()
+            self.assertEqual([self.successResultOf(each) for each in results], [asked, keywords])
+
     def test_leases(self) -> None:
         """
         A lease for a key has a client of its server, and is ended by the pool.

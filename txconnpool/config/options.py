@@ -74,6 +74,9 @@ class Option:
 
         @raise ValueError: the value is not allowed. The message describes the allowed values.
         """
+        if self.many and value and isinstance(value, str | list):
+            right = (value,) if isinstance(value, str) else tuple(value)
+            raise ValueError(f"expected a tuple of one or more, such as {right!r}")
         if self.many and not (isinstance(value, tuple) and value):
             raise ValueError(f"expected one or more of {self.kind.expected}")
         self._forEach(value, self.kind.checkValue)

@@ -35,7 +35,7 @@ class MemCacheConnections(BasePool[Connection]):
         reactor: Any,
         forceShutdown: bool,
         *,
-        requestTimeout: float,
+        requestTimeout: float | None,
         replyTimeout: float | None,
         batchSize: int,
         **options: Any,
@@ -46,7 +46,10 @@ class MemCacheConnections(BasePool[Connection]):
         @param options: see L{BasePool.__init__}.
         """
         factory = ConnectionFactory(
-            Memcache(), reactor, requestTimeout, replyTimeout=inf if replyTimeout is None else replyTimeout
+            Memcache(),
+            reactor,
+            inf if requestTimeout is None else requestTimeout,
+            replyTimeout=inf if replyTimeout is None else replyTimeout,
         )
         super().__init__(serverAddresses, maxClients, reactor, forceShutdown, factory, **options)
         self.batches = Batches(reactor, batchSize, self._beginBatch, self.send)

@@ -31,6 +31,7 @@ from txconnpool.memcache.requests import SingleRequest
 from txconnpool.memcache.results import Key, statistics
 from txconnpool.metrics import PoolStats
 from txconnpool.pool.base import CommonOptions
+from txconnpool.pool.checks import checkMethod, checkNames, checkSeconds, checkWhole
 from txconnpool.pool.connection import Connection
 from txconnpool.routing.library import PoolFace
 from txconnpool.routing.options import Servers
@@ -110,7 +111,7 @@ class MemCachePool(PoolFace[Connection], MemCacheCommands):
         *,
         waitTimeout: float | None = 5.0,
         connectTimeout: float | None = 5.0,
-        requestTimeout: float = 5.0,
+        requestTimeout: float | None = 5.0,
         replyTimeout: float | None = 60.0,
         pipelineDepth: int = 100,
         batchSize: int = 64,
@@ -157,6 +158,11 @@ class MemCachePool(PoolFace[Connection], MemCacheCommands):
         """
         if reactor is None:
             from twisted.internet import reactor
+        for each, seconds in (("requestTimeout", requestTimeout), ("replyTimeout", replyTimeout)):
+            checkSeconds(each, seconds, above=True)
+        checkWhole("batchSize", batchSize, 1)
+        checkWhole("maxItemSize", maxItemSize, 1)
+        checkNames("allowedCommands", allowedCommands)
         if partialGets not in ("misses", "error"):
             raise ValueError(f"partialGets must be 'misses' or 'error', not {partialGets!r}")
         options.setdefault("name", type(self).__name__)
@@ -175,19 +181,22 @@ class MemCachePool(PoolFace[Connection], MemCacheCommands):
         self._allowed = allowedCommands
         self._maxItemSize = maxItemSize
 
-    def performRequest(self, method: str, *args: Any, **kwargs: Any) -> Deferred[Any]:
+    def performRequest(self, method: str, /, *args: Any, **kwargs: Any) -> Deferred[Any]:
         """
         Call a command by its name.
 
         @return: fires with the result of the command. Fails with L{NoSuchCommand} if there is no such command, or if
             C{allowedCommands} excludes it.
+
+        @raise TypeError: C{method} is no name.
         """
+        checkMethod(method)
         # The table has the methods of this class, not those of a subclass: a subclass may implement its methods by
         # performRequest, as with 0.1.2.
         command = _COMMANDS.get(method)
         if command is None or (self._allowed is not None and method not in self._allowed):
             return fail(NoSuchCommand(f"{method!r} is no command"))
-        return maybeDeferred(command, self, *args, **kwargs)
+        return maybeDeferred(partial(command, self, *args, **kwargs))
 
     # -- The servers
 

@@ -9,13 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from difflib import get_close_matches
 from types import TracebackType
 from typing import Any, Generic, Self, TypedDict
 
 from twisted.internet.defer import Deferred, fail, succeed
 
 from txconnpool.errors import PoolClosed, ServerUnavailable
+from txconnpool.pool.checks import (
+    checkClients,
+    checkOptions,
+    checkReactor,
+    checkSeconds,
+    checkWhole,
+    unknownParameter,
+)
 from txconnpool.pool.decisions.limits import Backoff, Limits, Reuse
 from txconnpool.pool.decisions.records import DIALING, Record
 from txconnpool.pool.decisions.servers import Server
@@ -24,9 +31,6 @@ from txconnpool.pool.leases import C
 from txconnpool.pool.leasing import LeasingPool
 from txconnpool.pool.lifecycle import CLOSED
 from txconnpool.pool.readiness import Readiness
-
-#: Parameters of earlier development versions, and their names now.
-_RENAMED = {"acquireTimeout": "waitTimeout"}
 
 
 class CommonOptions(TypedDict, Generic[C], total=False):
@@ -141,12 +145,13 @@ class BasePool(LeasingPool[C]):
         @param shared: see L{Executor.__init__<txconnpool.pool.executor.Executor.__init__>}, as for C{healthChanged}.
 
         @raise ValueError: an address or a limit is invalid.
-        @raise TypeError: there is no such parameter.
+        @raise TypeError: a parameter has a wrong type, or there is no such parameter.
         """
+        given = dict(locals())
         for parameter in unknown:
-            raise TypeError(f"{name or type(self).__name__} has no parameter {parameter!r}{_hint(parameter)}")
-        if keepAlive is not None and check is None:
-            raise ValueError("keepAlive needs a check")
+            raise unknownParameter(name or type(self).__name__, parameter, PoolOptions.__annotations__)
+        checkReactor(reactor)
+        checkOptions(given)
         limits = limits or Limits(
             maximum=maxClients,
             minimum=minClients,
@@ -211,6 +216,8 @@ class BasePool(LeasingPool[C]):
         @return: a Deferred that fires when the connections are established. It fails with a
             L{PoolError<txconnpool.errors.PoolError>}, or with a C{ValueError} if C{count} is above C{maxClients}.
         """
+        checkWhole("count", count, 0, optional=True)
+        checkSeconds("timeout", timeout)
         limits = self.state.limits
         count = max(1, limits.minimum) if count is None else count
         if count > limits.maximum:
@@ -229,6 +236,7 @@ class BasePool(LeasingPool[C]):
 
         @return: a Deferred that fires when no connection, dial or timer is left.
         """
+        checkSeconds("timeout", timeout)
         return super().close(timeout)
 
     def _end(self) -> None:
@@ -254,6 +262,7 @@ class BasePool(LeasingPool[C]):
         """
         Apply other limits on the number of connections. Surplus connections are closed when they carry nothing.
         """
+        checkClients(minClients, maxClients)
         self.setLimits(replace(self.state.limits, minimum=minClients, maximum=maxClients))
 
     # -- Events of connections
@@ -338,14 +347,6 @@ class BasePool(LeasingPool[C]):
         self.markDown(serverAddress, ServerUnavailable("taken out of rotation"))
 
 
-def _hint(parameter: str) -> str:
-    """
-    @return: for the end of an error: the parameter that was probably meant.
-    """
-    meant = _RENAMED.get(parameter) or next(iter(get_close_matches(parameter, PoolOptions.__annotations__, 1)), None)
-    return f"; its name is {meant!r}" if parameter in _RENAMED else f"; is it {meant!r}?" if meant else ""
-
-
 def listed(addresses: Any) -> list[Any]:
     """
     @param addresses: an address, which C{(host, port)} is too, or several.
@@ -354,7 +355,13 @@ def listed(addresses: Any) -> list[Any]:
 
     @raise ValueError: it would be empty.
     """
-    several = isinstance(addresses, list | tuple) and not (len(addresses) == 2 and isinstance(addresses[1], int))
+    if isinstance(addresses, tuple) and len(addresses) == 2:
+        host, port = addresses
+        if isinstance(port, int):
+            return [addresses]
+        if isinstance(port, str) and port.isdigit():
+            raise ValueError(f"the port of an address is a number: ({host!r}, {int(port)}), not {addresses!r}")
+    several = isinstance(addresses, list | tuple)
     if several and not addresses:
-        raise ValueError("a pool needs the address of at least one server")
+        raise ValueError("serverAddresses must have the address of at least one server")
     return list(addresses) if several else [addresses]

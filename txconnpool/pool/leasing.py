@@ -7,6 +7,7 @@ A pool whose connections can be leased.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from traceback import StackSummary
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
@@ -160,13 +161,15 @@ class LeasingPool(PoolEngine, Generic[C]):
 
     @overload
     def withConnection(
-        self, f: Callable[Concatenate[C, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+        self, f: Callable[Concatenate[C, P], Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
     ) -> Deferred[T]: ...
 
     @overload
-    def withConnection(self, f: Callable[Concatenate[C, P], T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]: ...
+    def withConnection(
+        self, f: Callable[Concatenate[C, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Deferred[T]: ...
 
-    def withConnection(self, f: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:
+    def withConnection(self, f: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Deferred[Any]:
         """
         Lease a connection for a call, C{f(client, *args, **kwargs)}. If C{f} returns a Deferred or an awaitable, the
         lease ends when that has a result. If the call fails, the connection is closed.
@@ -176,7 +179,7 @@ class LeasingPool(PoolEngine, Generic[C]):
 
         async def call() -> Any:
             async with self.connection() as client:
-                return await maybeDeferred(f, client, *args, **kwargs)
+                return await maybeDeferred(partial(f, client, *args, **kwargs))
 
         return Deferred.fromCoroutine(call())
 

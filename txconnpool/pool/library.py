@@ -29,6 +29,7 @@ from twisted.python.failure import Failure
 from txconnpool.errors import ConnectionLostInFlight, NoSuchCommand, PoolError, PoolTimeout
 from txconnpool.net.deadlines import Deadlines
 from txconnpool.pool.base import BasePool
+from txconnpool.pool.checks import checkMethod, checkNames, checkSeconds
 from txconnpool.pool.decisions.records import Record
 from txconnpool.pool.leases import C
 from txconnpool.pool.observer import PoolObserver
@@ -104,10 +105,16 @@ class RequestPool(BasePool[C]):
         """
         if reactor is None:
             from twisted.internet import reactor
+        checkSeconds("requestTimeout", requestTimeout, above=True)
+        checkSeconds("cancelGrace", cancelGrace)
+        checkNames("allowedCommands", allowedCommands)
         self._announcing = isinstance(clientFactory, type) and issubclass(clientFactory, PooledClientFactory)
         shared = IProtocolFactory.providedBy(clientFactory) and not isinstance(clientFactory, PooledClientFactory)
         if not (self._announcing or shared):
-            raise TypeError(f"expected a subclass of PooledClientFactory or another factory, not {clientFactory!r}")
+            raise TypeError(
+                "clientFactory must be a subclass of PooledClientFactory, or another factory such as "
+                f"Factory.forProtocol(MyProtocol), not {clientFactory!r}"
+            )
         if shared and options.get("shared"):
             clientFactory = copy(clientFactory)  # each pool sets connectionPool
         super().__init__(
@@ -118,7 +125,7 @@ class RequestPool(BasePool[C]):
         self._sent = Deadlines(reactor, requestTimeout, self._unanswered)
         self._graces = Deadlines(reactor, cancelGrace, self._overstayed)
 
-    def performRequest(self, method: str, *args: Any, **kwargs: Any) -> Deferred[Any]:
+    def performRequest(self, method: str, /, *args: Any, **kwargs: Any) -> Deferred[Any]:
         """
         Call a method of a client, see L{perform}.
         """
@@ -131,7 +138,11 @@ class RequestPool(BasePool[C]):
         @param method: the name of the method.
 
         @return: see L{Pool.performRequest<txconnpool.routing.requests.Pool.performRequest>}.
+
+        @raise TypeError: C{method} is no name.
         """
+        if not isinstance(method, str):
+            checkMethod(method)
         if method[:1] == "_" or method in _INTERNAL or (self._allowed is not None and method not in self._allowed):
             return fail(NoSuchCommand(f"{method!r} is no command"))
         if self._checks:

@@ -10,6 +10,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 
 from txconnpool.interfaces import IPoolControl
+from txconnpool.pool.checks import checkSeconds
 
 
 class PoolService(Service):
@@ -19,11 +20,17 @@ class PoolService(Service):
     @ivar pool: the pool.
     """
 
-    def __init__(self, pool: IPoolControl, drainTimeout: float = 5.0) -> None:
+    def __init__(self, pool: IPoolControl, drainTimeout: float | None = 5.0) -> None:
         """
         @param pool: a L{txconnpool.routing.requests.Pool}, a L{txconnpool.memcache.pool.MemCachePool}, or a subclass.
-        @param drainTimeout: seconds that a stop waits for requests in flight.
+        @param drainTimeout: seconds that a stop waits for requests in flight; C{None}: no limit.
+
+        @raise TypeError: C{pool} is no pool, or C{drainTimeout} no number.
+        @raise ValueError: C{drainTimeout} is negative.
         """
+        if not IPoolControl.providedBy(pool):
+            raise TypeError(f"pool must be a pool, such as Pool(...) or MemCachePool(...), not {pool!r}")
+        checkSeconds("drainTimeout", drainTimeout)
         self.pool = pool
         self._drainTimeout = drainTimeout
         self.setName(pool.name)

@@ -12,6 +12,7 @@ from typing import Any, Generic
 from txconnpool.errors import ServerUnavailable
 from txconnpool.metrics import Counters, Histogram, PoolStats
 from txconnpool.net.addresses import endpointOf
+from txconnpool.pool.checks import checkClients
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.decisions.records import Record
 from txconnpool.pool.decisions.servers import Server
@@ -205,6 +206,7 @@ class PoolControls(Generic[C]):
         """
         Apply other limits on the number of connections. Surplus connections are closed when they carry nothing.
         """
+        checkClients(minClients, maxClients)
         self.setLimits(replace(self.limits, minimum=minClients, maximum=maxClients))
 
     def suggestMaxClients(self, maxClients: int) -> None:

@@ -17,6 +17,7 @@ from zope.interface import implementer
 from txconnpool.errors import ClientNotOwned, PoolError
 from txconnpool.interfaces import IPoolControl
 from txconnpool.pool.base import BasePool
+from txconnpool.pool.checks import checkSeconds, checkWhole
 from txconnpool.pool.leases import C, Lending
 from txconnpool.routing.control import ClientShards, PoolControls
 from txconnpool.routing.options import Servers, encoded
@@ -158,13 +159,15 @@ class PoolFace(PoolControls[C]):
 
     @overload
     def withConnection(
-        self, f: Callable[Concatenate[C, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+        self, f: Callable[Concatenate[C, P], Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
     ) -> Deferred[T]: ...
 
     @overload
-    def withConnection(self, f: Callable[Concatenate[C, P], T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]: ...
+    def withConnection(
+        self, f: Callable[Concatenate[C, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Deferred[T]: ...
 
-    def withConnection(self, f: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:
+    def withConnection(self, f: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Deferred[Any]:
         """
         Lease a connection for a call, C{f(client, *args, **kwargs)}. If C{f} returns a Deferred or an
         awaitable, the lease ends when that has a result. If the call fails, the connection is closed.
@@ -224,6 +227,8 @@ class PoolFace(PoolControls[C]):
         @return: a Deferred that fires when the connections are established. It fails with a L{PoolError}, or with a
             C{ValueError} if C{count} is above C{maxClients}.
         """
+        checkWhole("count", count, 0, optional=True)
+        checkSeconds("timeout", timeout)
         if self._only is not None:
             ready: Deferred[None] = self._only.ready(count, timeout)
             return ready
@@ -242,6 +247,7 @@ class PoolFace(PoolControls[C]):
 
         @return: a Deferred that fires when no connection, dial or timer is left.
         """
+        checkSeconds("timeout", timeout)
         closed: Deferred[None] = self._control.close(timeout)
         return closed
 
@@ -300,7 +306,7 @@ class ForKey(Generic[C]):
         """
         return self._choose(self._key).connection()
 
-    def withConnection(self, f: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:
+    def withConnection(self, f: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Deferred[Any]:
         """
         Lease a connection to the server for a call, see L{PoolFace.withConnection}.
 

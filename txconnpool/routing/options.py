@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from txconnpool.pool.base import listed
+from txconnpool.pool.checks import checkType, checkWhole
 from txconnpool.routing.distribution import ROUND_ROBIN, Distribution
 from txconnpool.routing.maps import Ejection, Shard
 from txconnpool.routing.servers import Server, readServer
@@ -54,6 +55,8 @@ class Servers:
         @raise ValueError: an address or an option is invalid, or the servers are not possible with the distribution.
         """
         servers = [serverOf(each) for each in listed(addresses)]
+        for name, text in (("hashTag", hashTag), ("hashStop", hashStop), ("hashSkip", hashSkip)):
+            checkType(name, text, (str, bytes), "a text")
         chosen = Distribution(
             distribution or default, hash, encoded(hashTag), None if hashStop is None else encoded(hashStop),
             encoded(hashSkip),
@@ -61,10 +64,8 @@ class Servers:
         if onFailure not in ("fail", "rehash"):
             raise ValueError(f"onFailure must be 'fail' or 'rehash', not {onFailure!r}")
         least = (len(servers) + 1) // 2 if minLiveServers is None else minLiveServers
-        if not 1 <= least <= len(servers):
-            raise ValueError(f"minLiveServers must be from 1 to the number of servers, {len(servers)}, not {least}")
-        if ejectAfter < 1:
-            raise ValueError(f"ejectAfter must be at least 1, not {ejectAfter}")
+        checkWhole("minLiveServers", least, 1, most=len(servers))
+        checkWhole("ejectAfter", ejectAfter, 1)
         self.ejection = Ejection(onFailure == "rehash", ejectAfter, least)
         self.equal = not chosen.keyed
         self.distribution = chosen if chosen.keyed and len(servers) > 1 else None

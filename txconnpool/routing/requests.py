@@ -99,7 +99,7 @@ class Pool(PoolFace[C]):
         )  # fmt: skip
         super().__init__(servers, makePool)
 
-    def performRequest(self, method: str, *args: Any, **kwargs: Any) -> Deferred[Any]:
+    def performRequest(self, method: str, /, *args: Any, **kwargs: Any) -> Deferred[Any]:
         """
         Call a method of a client that has capacity, now or as soon as there is one.
 
@@ -133,7 +133,7 @@ class RequestsForKey(ForKey[C]):
 
     __slots__ = ()
 
-    def performRequest(self, method: str, *args: Any, **kwargs: Any) -> Deferred[Any]:
+    def performRequest(self, method: str, /, *args: Any, **kwargs: Any) -> Deferred[Any]:
         """
         Call a method of a client of the server, see L{Pool.performRequest}.
         """

@@ -34,6 +34,13 @@ class Server:
     weight: float | None = None
     label: str | None = None
 
+    def __post_init__(self) -> None:
+        weight, label = self.weight, self.label
+        if weight is not None and (isinstance(weight, bool) or not isinstance(weight, int | float)):
+            raise TypeError(f"weight of a Server must be a number, or None, not {weight!r}")
+        if label is not None and not isinstance(label, str):
+            raise TypeError(f"label of a Server must be a text, or None, not {label!r}")
+
     def __str__(self) -> str:
         """
         @return: a line from which L{readServer} makes this server, if its address is an endpoint string.

@@ -27,8 +27,17 @@ class Backoff:
     jitter: float = 0.2
 
     def __post_init__(self) -> None:
-        if not (self.initial > 0 and self.factor >= 1 and self.maximum > 0 and 0 <= self.jitter < 1):
-            raise ValueError(f"invalid back-off: {self}")
+        for name, value in vars(self).items():
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise TypeError(f"{name} of a Backoff must be a number, not {value!r}")
+        for name, right, expected in (
+            ("initial", self.initial > 0, "above 0"),
+            ("factor", self.factor >= 1, "of at least 1"),
+            ("maximum", self.maximum > 0, "above 0"),
+            ("jitter", 0 <= self.jitter < 1, "from 0 to less than 1"),
+        ):
+            if not right:
+                raise ValueError(f"{name} of a Backoff must be a number {expected}, not {getattr(self, name)!r}")
 
     def delay(self, failures: int, vary: Callable[[float, float], float]) -> float:
         """
