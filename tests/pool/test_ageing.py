@@ -191,12 +191,79 @@ class AgeTests(SynchronousTestCase):
         world.established(2)
         waiter = world.ask()
         world.advance(101)
+        self.assertEqual((world.closes, len(world.dials)), ([], 1))
+        world.accept()
         (closed,) = world.closes
         self.assertIsNot(closed, waiter.record)
-        world.advance(100)
-        self.assertEqual(world.closes, [closed])
+        world.lose(closed)
+        world.accept()
+        world.advance(90)
+        self.assertEqual(world.closes, [])
         world.end(waiter)
-        self.assertEqual(world.closes, [closed, waiter.record])
+        self.assertEqual(world.closes, [waiter.record])
+
+    def test_successorFirst(self) -> None:
+        """
+        A connection that is too old is used until its successor is established, however long that takes.
+        """
+        world = World(maximum=1, whenDown=1, maxLifetime=100)
+        (record,) = world.established()
+        world.advance(101)
+        for _ in range(5):
+            world.refuse()
+            waiter = world.ask()
+            self.assertIs(waiter.record, record)
+            world.end(waiter)
+            world.advance(1.5)
+        self.assertEqual((world.closes, world.state.servers[0].state), ([], "up"))
+        successor = world.accept()
+        self.assertEqual((world.closes, record.reason), ([record], "too old"))
+        self.assertIs(world.ask().record, successor)
+
+    def test_oneAtATime(self) -> None:
+        """
+        There is at most one connection more than the maximum while old ones are replaced.
+        """
+        world = World(servers=2, maximum=4, minimum=4, maxLifetime=100)
+        old = world.established(4)
+        world.advance(101)
+        for count in range(4):
+            self.assertEqual((len(world.dials), len(world.closes)), (1, 0))
+            self.assertEqual(len(world.state.records), 5)
+            world.state.selfCheck(world.now)
+            world.accept()
+            self.assertEqual(len(world.closes), 1, count)
+            world.lose(world.closes[0])
+        self.assertEqual((world.dials, len(world.state.records)), ([], 4))
+        self.assertFalse(set(old) & set(world.state.records))
+        self.assertEqual([server.count for server in world.state.servers], [2, 2])
+
+    def test_lostBeforeItsSuccessor(self) -> None:
+        """
+        If a connection ends while its successor is dialed, the pool does not exceed its maximum afterwards.
+        """
+        world = World(maximum=1, minimum=1, maxLifetime=100)
+        (record,) = world.established()
+        world.advance(101)
+        world.lose(record)
+        world.accept()
+        self.assertEqual((len(world.state.records), world.closes), (1, []))
+
+    def test_smallerMeanwhile(self) -> None:
+        """
+        If the pool is made smaller while a successor is dialed, it does not exceed its new maximum afterwards.
+        """
+        world = World(maximum=2, minimum=2, maxLifetime=100)
+        world.established(2)
+        world.advance(101)
+        limits = Limits(maximum=1, minimum=1, idleTimeout=0, maxLifetime=100)
+        world.do(world.admin.setLimits(limits, world.now))
+        while world.dials:
+            world.accept()
+        for record in list(world.closes):
+            world.lose(record)
+        world.state.selfCheck(world.now)
+        self.assertEqual(len(world.state.records), 1)
 
     def test_spread(self) -> None:
         """
@@ -234,5 +301,5 @@ class AgeTests(SynchronousTestCase):
                 world.end(waiter)
             for record in list(world.closes):
                 world.lose(record)
-            self.assertLessEqual(len(world.state.records), 3)
+            self.assertLessEqual(len(world.state.records), 4)
         self.assertGreater(world.state.counters.closed, 5)

@@ -246,7 +246,7 @@ class Machine(RuleBasedStateMachine):
         self.settle()
         records = self.state.records
         if self.state.counters.dials > self.dialed:
-            assert len(records) <= self.state.limits.maximum
+            assert len(records) <= self.state.limits.maximum + 1  # one that is replaced and its successor
         self.dialed = self.state.counters.dials
 
     @invariant()

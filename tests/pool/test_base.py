@@ -319,6 +319,7 @@ class ChangeTests(PoolCase):
         self.reactor.advance(3600 * 0.95 - 201)
         for _ in range(200):
             self.reactor.advance(1)
+            self.reactor.turns(4)
             closed.append(pool.stats.closed)
         self.assertLess(max(after - before for before, after in pairwise(closed)), 20)
         self.assertEqual(closed[-1], 99)

@@ -101,6 +101,65 @@ class FailureTests(SynchronousTestCase):
             world.advance(1.5)
         self.assertIsNone(waiter.error)
 
+    def test_servesButRefuses(self) -> None:
+        """
+        A server that serves a connection and accepts no others is up. When the connection is lost, it is down.
+        """
+        world = World(minimum=2, maximum=2)
+        world.start()
+        record = world.accept()
+        (server,) = world.state.servers
+        for _ in range(3):
+            world.refuse()
+            world.advance(1.5)
+        self.assertEqual((server.state, server.traffic.outages, server.since), ("up", 0, 0.0))
+        world.lose(record)
+        self.assertEqual((server.state, server.traffic.outages, server.since), ("down", 1, world.now))
+        world.refuse()
+        self.assertEqual(server.traffic.outages, 1)
+        world.advance(1.5)
+        world.accept()
+        self.assertEqual((server.state, server.since), ("up", world.now))
+
+    def test_closedByPool(self) -> None:
+        """
+        When the pool closes the last connection of a server, failed dials before that do not count: the server is
+        dialed before requests are refused.
+        """
+        world = World(maximum=2, whenDown=1, idleTimeout=10)
+        (record,) = world.established()
+        world.advance(9.95)
+        busy = world.ask()
+        waiter = world.ask()
+        world.refuse()
+        world.end(busy)
+        world.end(waiter)
+        world.do(world.admin.expire(world.now))
+        self.assertEqual(world.closes, [record])
+        world.lose(record)
+        self.assertEqual(world.state.servers[0].state, "up")
+        newcomer = world.ask()
+        self.assertEqual((newcomer.error, len(world.dials)), (None, 1))
+        world.refuse()
+        self.assertIsInstance(newcomer.error, ServerUnavailable)
+
+    def test_closedForSilence(self) -> None:
+        """
+        Failed dials count if the pool has closed the last connection because the server does not answer.
+        """
+        world = World(maximum=3, whenDown=1)
+        silent, other = world.established(2)
+        first, second, third = world.ask(), world.ask(), world.ask()
+        world.refuse()
+        world.end(first)
+        world.end(second)
+        world.advance(1)
+        world.do(world.state.suspect(silent, world.now, world.now))
+        self.assertEqual((third.error, world.state.servers[0].failures), (None, 1))
+        world.lose(other)
+        world.lose(silent)
+        self.assertEqual(world.state.servers[0].state, "down")
+
     def test_allServersDown(self) -> None:
         """
         Requests are refused when all servers are down, not when one is.
@@ -126,7 +185,9 @@ class FailureTests(SynchronousTestCase):
         world.end(second)
         world.now += 10 * 3600
         world.advance(0)
-        self.assertEqual(world.closes, [record])
+        while world.dials:
+            world.accept()
+        world.advance(0)
+        self.assertIn(record, world.closes)
         world.lose(record)
-        world.accept()
         self.assertIsNotNone(world.ask().record)

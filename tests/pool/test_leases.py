@@ -76,6 +76,42 @@ class LeaseTests(PoolCase):
         self.assertIs(pool.acquireNow(), client)
         self.assertEqual(pool.stats.busy, 1)
 
+    def test_old(self) -> None:
+        """
+        A connection that is too old is replaced after its lease, when its successor is established.
+        """
+        pool = self.pool(maxClients=1, maxLifetime=100.0, idleTimeout=None, whenDown=1)
+        client = self.borrow(pool)
+        self.server.mode = "refuse"
+        self.reactor.advance(101)
+        self.reactor.turns()
+        self.assertEqual(self.server.dials, 1)
+        for _ in range(3):
+            pool.release(client)
+            self.reactor.turns()
+            self.assertIs(self.borrow(pool), client)
+            self.reactor.advance(2)
+        self.assertGreater(self.server.dials, 1)
+        self.server.mode = "accept"
+        pool.release(client)
+        self.reactor.turns()
+        self.assertIsNot(self.borrow(pool), client)
+        self.assertIsNotNone(client.lost)
+        self.assertEqual(pool.stats.outages, 0)
+
+    def test_alwaysLeased(self) -> None:
+        """
+        A connection that is too old and always leased is replaced all the same after a while.
+        """
+        pool = self.pool(maxClients=1, maxLifetime=100.0, idleTimeout=None)
+        client = self.borrow(pool)
+        self.reactor.advance(101)
+        self.reactor.advance(60)
+        waiting = pool.acquire()
+        pool.release(client)
+        self.reactor.turns()
+        self.assertIsNot(self.successResultOf(waiting), client)
+
     def test_notOwned(self) -> None:
         """
         Releasing a client twice, or one that was never leased from this pool, is an error (scenario 26).

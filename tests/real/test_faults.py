@@ -180,6 +180,19 @@ class FaultTests(SynchronousTestCase):
         self.assertNotEqual(report["errors"], {})
         self.assertLess(report["slowest"], TIMEOUT)
 
+    def test_refusesWhileOld(self) -> None:
+        """
+        If the server stops listening, connections that are older than C{max-lifetime} are used too.
+        """
+        proxy = Proxy("--max-lifetime=0.2", "--pool-size=2", upstream=[self.relay.address]).start()
+        self.addCleanup(proxy.stop)
+        self.proxy = proxy
+        report = self.suffer(REFUSE, PASS, REFUSE, seconds=1.0, clients=20)
+        self.assertEqual((report["errors"], report["lost"]), ({}, 0))
+        stats = ask(proxy.address, b"stats\r\n")
+        self.assertIn(b"STAT outages 0\r\n", stats)
+        self.assertIn(b"STAT connections_closed_too_old ", stats)
+
     def test_inject(self) -> None:
         """
         Inserted bytes are not taken for replies. Two kinds of bytes are excluded, because no proxy could detect them:

@@ -252,7 +252,7 @@ class PoolSettings:
     maxLifetime: float = option(
         3600.0,
         Seconds(0.001, _YEAR, "never"),
-        "replace a connection of this age; 0 = never",
+        "replace a connection of this age, as soon as another one is established; 0 = never",
         "Connections to servers",
     )
 

@@ -112,7 +112,8 @@ class BasePool(LeasingPool[C]):
         Deferred or an awaitable. If it fails, or takes longer than C{connectTimeout}, the connection is closed.
 
         @param serverAddresses: an address or a list of addresses, see L{txconnpool.net.addresses.endpointOf}.
-        @param maxClients: the maximum number of connections, dials in progress included.
+        @param maxClients: the maximum number of connections, dials in progress included. There is one more while one
+            that is too old is replaced.
         @param reactor: the reactor of all connections and timers.
         @param forceShutdown: whether the pool closes its connections at once when the reactor stops, without waiting
             for requests in flight.
@@ -127,7 +128,8 @@ class BasePool(LeasingPool[C]):
         @param connectTimeout: the time from the start of a dial until the client is ready; C{None}: no limit.
         @param idleTimeout: connections above C{minClients} are closed when they were unused for this time; C{None}:
             never.
-        @param maxLifetime: a connection is replaced when it is this old; C{None}: never.
+        @param maxLifetime: a connection is replaced when it is this old; C{None}: never. It is used until another one
+            is established.
         @param lifetimeJitter: the maximum fraction by which each lifetime is shortened at random.
         @param reuse: which idle connection is taken; see L{Limits}.
         @param whenDown: requests fail at once instead of waiting when no connection is left and this number of dials in

@@ -135,7 +135,7 @@ class LeasingPool(PoolEngine, Generic[C]):
             self._errands.run(record, self._reset, self._wasReset)
             return
         record.load -= load
-        self.hasCapacity(record)
+        self._available(record)
 
     def _wasReset(self, record: Record, fault: str) -> None:
         if fault:
@@ -144,7 +144,13 @@ class LeasingPool(PoolEngine, Generic[C]):
             self.retire(record, "the reset failed")
         record.load -= record.lent
         record.lent = 0
+        self._available(record)
+
+    def _available(self, record: Record) -> None:
         self.hasCapacity(record)
+        if self.state.ageing.overdue:  # it may be too old, and can be replaced now
+            now = self._seconds()
+            self._do(self.state.grow(now), now)
 
     def isMine(self, client: C) -> bool:
         """

@@ -185,7 +185,11 @@ class ShardedPool(PoolGroup):
         if not self._ejection.rehash:
             return frozenset(byHand)
         after, servers = self._ejection.after, [pool.servers[0] for pool in self._byIndex]
-        failing = [index for index, each in enumerate(servers) if each.failures >= after and index not in byHand]
+        failing = [
+            index
+            for index, each in enumerate(servers)
+            if each.failures >= after and not each.up and index not in byHand
+        ]
         # Those that went down first are ejected first, and the others keep their keys.
         failing.sort(key=lambda index: servers[index].since)
         return frozenset(byHand.union(failing[: max(0, len(servers) - self._ejection.minLive - len(byHand))]))

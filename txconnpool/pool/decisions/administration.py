@@ -9,7 +9,7 @@ from __future__ import annotations
 from txconnpool.pool.decisions.actions import Action
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.decisions.servers import Server
-from txconnpool.pool.decisions.state import PoolState
+from txconnpool.pool.decisions.state import SURPLUS, PoolState
 
 
 class Administration:
@@ -106,5 +106,5 @@ class Administration:
         """
         state = self._state
         surplus = state.balance.surplus(state.records)
-        actions = state.connections.retire(surplus, "the pool was made smaller, or has more servers")
+        actions = state.connections.retire(surplus, SURPLUS)
         return actions + state.grow(now)

@@ -8,16 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
+from typing import Final
 
 from txconnpool.pool.decisions.actions import Action
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.decisions.picking import Records
-from txconnpool.pool.decisions.records import DIALING, RETIRING, Record
+from txconnpool.pool.decisions.records import DIALING, GONE, RETIRING, Record
+
+#: Seconds until a connection that is too old is retired even if it has no successor, because it has always been leased.
+LEASED: Final = 60.0
 
 
 class Ageing:
     """
     The lifetimes of the connections of a pool. L{Records.ageAt} is the time at which to call L{age} next.
+
+    A connection that is too old stays in use until another one to its server is established. So a server that accepts
+    no new connections, but serves those that it has, stays in use too.
+
+    @ivar overdue: the connections that are too old and not replaced yet. Some of them may be gone already.
     """
 
     def __init__(self, records: Records, limits: Limits, vary: Callable[[float, float], float]) -> None:
@@ -27,6 +36,7 @@ class Ageing:
         self._records = records
         self._limits = limits
         self._vary = vary
+        self.overdue: list[Record] = []
 
     def setLimits(self, limits: Limits, now: float) -> None:
         """
@@ -53,11 +63,16 @@ class Ageing:
 
     def age(self, now: float) -> list[Action]:
         """
-        Retire connections that are too old or idle for too long, and check those that are to be kept alive.
+        Retire connections that are idle for too long, check those that are to be kept alive, and find those that are
+        too old.
         """
         records, limits = self._records, self._limits
-        actions = records.retire([record for record in records.all if record.expires <= now], "too old")
-        times = [record.expires for record in records.all if record.phase is not RETIRING]
+        old = [record for record in records.all if record.expires <= now and record.phase is not RETIRING]
+        late = [record for record in old if record.lent and record.expires + LEASED <= now]
+        actions = records.retire(late, "too old")
+        self.overdue = [record for record in old if record.phase is not RETIRING]
+        times = [record.expires for record in records.all if record.expires > now and record.phase is not RETIRING]
+        times += [record.expires + LEASED for record in self.overdue if record.lent]
         if limits.idleTimeout:
             free = sorted([*records.idle, *records.doubtful], key=lambda record: record.freeSince)
             spare = len(records.open) + len(records.doubtful) + records.checking - limits.minimum
@@ -73,3 +88,11 @@ class Ageing:
             times.append(min(seen, default=now) + limits.keepAlive)
         records.ageAt = min(times, default=inf)
         return actions
+
+    def nextOverdue(self) -> list[Record]:
+        """
+        @return: the connections that are too old and can be replaced, those with the least load first: they can be
+            closed first. Leased ones are replaced after their lease.
+        """
+        self.overdue = [record for record in self.overdue if record.phase not in (RETIRING, GONE)]
+        return sorted((record for record in self.overdue if not record.lent), key=lambda record: record.load)

@@ -40,8 +40,8 @@ class Balance:
 
     def next(self, connections: int, now: float) -> Server | None:
         """
-        Choose the server to dial next: the one with the fewest connections, in turn among equals. No other code
-        chooses the server of a dial.
+        Choose the server to dial next: the one with the fewest connections, in turn among equals. The
+        successor of a connection that is too old is dialed apart from this.
 
         @param connections: the number of connections that the pool has, dials in progress included.
         """
@@ -52,10 +52,15 @@ class Balance:
         best = None
         for offset in range(count):
             server = self.servers[(self._turn + offset) % count]
-            ready = not (server.dialing or server.drained) and server.retryAt <= now
-            if ready and server.count < share and (best is None or server.count < best.count):
+            if self.accepts(server, now) and server.count < share and (best is None or server.count < best.count):
                 best = server
         return best
+
+    def accepts(self, server: Server, now: float) -> bool:
+        """
+        @return: whether C{server} may be dialed now. There is one dial to it at a time, and a delay after a failed one.
+        """
+        return not (server.dialing or server.drained) and server.retryAt <= now
 
     def dialed(self, server: Server) -> None:
         """
@@ -70,7 +75,7 @@ class Balance:
         """
         standing: dict[Server, list[Record]] = {}
         for record in sorted(records, key=lambda record: (record.phase is DIALING, -record.load)):
-            if record.phase is not RETIRING and not record.doomed:
+            if record.phase is not RETIRING and not record.doomed and record.replaces is None:
                 standing.setdefault(record.server, []).append(record)
         share = self.share
         surplus = [record for mine in standing.values() for record in mine[share:]]
@@ -98,5 +103,9 @@ class Balance:
         for server, mine in phases.items():
             assert server.count == len(mine), f"{server} has {mine}"
             assert mine.count(DIALING) == server.dialing, f"dialing is {server.dialing}: {server} has {mine}"
-        staying = [record for record in records if record.phase is not RETIRING and not record.doomed]
+        staying = [
+            record
+            for record in records
+            if record.phase is not RETIRING and not record.doomed and record.replaces is None
+        ]
         assert len(staying) <= self.limits.maximum, f"more than {self.limits.maximum} connections: {staying}"

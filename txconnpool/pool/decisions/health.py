@@ -62,9 +62,8 @@ class Health:
         """
         A dial to C{server} succeeded.
         """
-        if server.failures:
-            server.failures = 0
-            server.since = now
+        server.failures = 0
+        self.observe(server, now)
 
     def failed(self, server: Server, failures: int, cause: BaseException | None, reason: str, now: float) -> None:
         """
@@ -72,14 +71,32 @@ class Health:
 
         @param failures: the number of failures in a row, this one included.
         """
-        if not server.failures:
-            server.since = now
-            self._counters.outages += 1
-            server.traffic.outages += 1
         server.failures = failures
         server.cause = cause
         server.reason = reason
         server.retryAt = now + self.limits.backoff.delay(failures, self._vary)
+        self.observe(server, now)
+
+    def released(self, server: Server, now: float) -> None:
+        """
+        The pool has closed a connection. If it was the last one of C{server}, failed dials before that do not count any
+        more: the server may have served this connection well. So it is dialed before it is called down.
+        """
+        if server.count <= server.dialing:
+            server.failures = 0
+            server.retryAt = min(server.retryAt, now)
+
+    def observe(self, server: Server, now: float) -> None:
+        """
+        Note when C{server} goes up or down. While it serves a connection it is up, even if it accepts no others.
+        """
+        if server.up is server.wasUp:
+            return
+        server.wasUp = server.up
+        server.since = now
+        if not server.up:
+            self._counters.outages += 1
+            server.traffic.outages += 1
 
     def flapped(self, record: Record, now: float) -> bool:
         """

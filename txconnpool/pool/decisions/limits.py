@@ -56,13 +56,14 @@ class Limits:
     """
     The limits and times of a pool. Times are in seconds.
 
-    @ivar maximum: the maximum number of connections, dials in progress included.
+    @ivar maximum: the maximum number of connections, dials in progress included. There is one more while one that is
+        too old is replaced.
     @ivar minimum: the number of connections that are kept open.
     @ivar depth: the maximum number of requests in flight on one connection; 1 for protocols without pipelining.
     @ivar maxWaiting: the maximum number of waiters, including those for which a dial is in progress; C{None}: no limit.
     @ivar waitTimeout: how long a waiter waits; C{None}: no limit.
     @ivar idleTimeout: a connection above C{minimum} is closed when it was idle for this time; 0: never.
-    @ivar maxLifetime: a connection is replaced when it is this old; 0: never.
+    @ivar maxLifetime: a connection is replaced when it is this old, as soon as another one is established; 0: never.
     @ivar lifetimeJitter: the maximum fraction by which each lifetime is shortened at random, so that connections that
         were made together do not end together.
     @ivar reuse: which idle connection is picked: C{"lifo"} picks the one used last and lets the others age, C{"fifo"}

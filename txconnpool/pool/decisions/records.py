@@ -35,6 +35,7 @@ class Record:
     @ivar born: the time at which it was established.
     @ivar expires: the time at which it is too old.
     @ivar prior: the number of failed dials in a row before this one.
+    @ivar replaces: the record of the connection that is closed when this one is established, or C{None}.
     @ivar freeSince: the time at which C{load} last became 0.
     @ivar checkedAt: the time of the last successful check.
     @ivar doomed: whether it is to be closed as soon as it is established.
@@ -48,7 +49,7 @@ class Record:
 
     __slots__ = (
         "born", "checkedAt", "connection", "depth", "doomed", "expires", "freeSince", "held", "idle", "lent", "load",
-        "phase", "prior", "reason", "server", "until", "weight",
+        "phase", "prior", "reason", "replaces", "server", "until", "weight",
     )  # fmt: skip
 
     def __init__(self, server: Server, depth: int) -> None:
@@ -66,6 +67,7 @@ class Record:
         self.prior = 0
         self.doomed = False
         self.reason = ""
+        self.replaces: Record | None = None
         self.weight = 1
         self.lent = 0
         self.until = 0

@@ -25,11 +25,13 @@ class Server:
     @ivar cause: the exception of the last failed dial, or C{None}.
     @ivar reason: a short text for C{cause}.
     @ivar since: the time at which it last went up or down.
+    @ivar wasUp: whether it was up at that time.
     @ivar traffic: counters of its requests and connections.
     """
 
     __slots__ = (
         "address", "cause", "count", "dialing", "drained", "failures", "name", "reason", "retryAt", "since", "traffic",
+        "wasUp",
     )  # fmt: skip
 
     def __init__(self, name: str, address: Any, traffic: Traffic | None = None) -> None:
@@ -44,6 +46,7 @@ class Server:
         self.cause: BaseException | None = None
         self.reason = ""
         self.since = 0.0
+        self.wasUp = True
 
     @property
     def up(self) -> bool:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import inf
 from random import uniform
-from typing import Any
+from typing import Any, Final
 
 from txconnpool.errors import PoolClosed, PoolError, PoolFull
 from txconnpool.metrics import Counters, PoolStats
@@ -28,6 +28,10 @@ from txconnpool.pool.decisions.records import DIALING, HELD, RETIRING, Record
 from txconnpool.pool.decisions.servers import Server
 from txconnpool.pool.decisions.shared import Shared
 from txconnpool.pool.decisions.waiting import Ticket, Waiters
+
+#: Reasons for which connections are retired.
+SURPLUS: Final = "the pool was made smaller, or has more servers"
+SILENT: Final = "the server does not answer"
 
 
 class PoolState:
@@ -216,10 +220,30 @@ class PoolState:
                 break
             demand -= 1
             self.balance.dialed(server)
-            self.counters.dials += 1
-            actions.append(Dial(records.add(server)))
+            actions.append(Dial(self._begin(server)))
         self.canGrow = server is not None or bool(records.doubtful)
+        if self.ageing.overdue:
+            actions += self._replaceOverdue(now)
         return actions
+
+    def _replaceOverdue(self, now: float) -> list[Action]:
+        """
+        Dial the successor of a connection that is too old: of one at a time, because the pool may have one connection
+        more than its maximum meanwhile.
+        """
+        records = self.connections
+        if any(record.replaces is not None for record in records.all) or len(records.all) > self.limits.maximum:
+            return []
+        for old in self.ageing.nextOverdue():
+            if self.balance.accepts(old.server, now):
+                record = self._begin(old.server)
+                record.replaces = old
+                return [Dial(record)]
+        return []
+
+    def _begin(self, server: Server) -> Record:
+        self.counters.dials += 1
+        return self.connections.add(server)
 
     def dialed(self, record: Record, connection: Any, now: float) -> list[Action]:
         """
@@ -230,8 +254,21 @@ class PoolState:
         record.connection = connection
         self.ageing.established(record, now)
         self.connections.admit(record, now)
-        actions = self.connections.discard(record, record.reason) if record.doomed else []
+        actions = self._succeed(record)
+        if record.doomed:
+            actions += self.connections.discard(record, record.reason)
         return actions + self.grow(now)
+
+    def _succeed(self, record: Record) -> list[Action]:
+        """
+        Retire the connection that C{record} replaces, if there is one.
+        """
+        old, record.replaces = record.replaces, None
+        if old is None or record.doomed:
+            return []
+        actions = self.connections.discard(old, "too old")
+        # The old one may have ended already, and then another one has been dialed in its place.
+        return actions + self.connections.retire(self.balance.surplus(self.records), SURPLUS)
 
     def dialFailed(self, record: Record, cause: BaseException, reason: str, now: float) -> list[Action]:
         """
@@ -250,13 +287,17 @@ class PoolState:
         The connection of C{record} has ended, whether the pool closed it or not.
         """
         closedByPool = record.phase is RETIRING
+        server = record.server
         self.connections.forget(record)
+        if closedByPool and record.reason != SILENT:
+            self.health.released(server, now)
+        self.health.observe(server, now)
         if closedByPool:
             self.counters.closed += 1
         else:
             self.counters.lost += 1
             if self.health.flapped(record, now):
-                return self.failed(record.server, record.prior + 1, cause, reason, now)
+                return self.failed(server, record.prior + 1, cause, reason, now)
         return self.refuseIfDown() + self.grow(now)
 
     def failed(
@@ -280,7 +321,7 @@ class PoolState:
             if each.server is record.server and each is not record and each.connection is not None
             and not each.load and max(each.seenAt, each.born) <= since
         ]  # fmt: skip
-        return connections.retire(silent, "the server does not answer") + self.grow(now)
+        return connections.retire(silent, SILENT) + self.grow(now)
 
     def doubt(self, now: float) -> None:
         """
