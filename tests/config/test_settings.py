@@ -376,6 +376,15 @@ class SettingsTests(SynchronousTestCase):
         )
         self.assertFaults(["stats = 'nowhere': "], stats="nowhere")
 
+    def test_itself(self) -> None:
+        """
+        A pool is not its own server.
+        """
+        self.assertFaults(
+            ["pool 'a': tcp:localhost:7 is where this pool listens itself (tcp:7); expected the server"],
+            pools=(PoolSettings(name="a", listen=("tcp:6", "tcp:7"), upstream=("tcp:b:7", "tcp:localhost:7")),),
+        )
+
     def test_listen(self) -> None:
         """
         Two pools cannot listen on the same address.

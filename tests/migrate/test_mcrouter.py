@@ -251,20 +251,33 @@ class RouteTests(SynchronousTestCase):
 
     def test_failover(self) -> None:
         """
-        The second pool of a failover has a listener of its own.
+        The second pool of a failover is that of the setting, and has a listener of its own.
         """
         inOrder = {"type": "FailoverRoute", "children": ["PoolRoute|A", "PoolRoute|B"]}
         short = {"type": "FailoverWithExptimeRoute", "normal": "PoolRoute|A", "failover": ["PoolRoute|B"]}
-        for route, expected in (
-            (inOrder, r"servers that fail\. There is no failover"),
-            (short, "servers that fail, for at most 60 seconds"),
-            ({**short, "failover_exptime": 5}, "for at most 5 seconds"),
+        for route, expire in (
+            (inOrder, None),
+            (short, "60"),
+            ({**short, "failover_exptime": 5}, "5"),
+            ({**short, "failover_exptime": 0}, None),
         ):
             migration = migrate(route)
             found = settings(migration)
             self.assertEqual([pool["listen"][:9] for pool in found.values()], ["tcp:5000:", "tcp:5001:"])
             self.assertEqual(list(found), ["A", "B"])
-            self.assertRegex(migration.notes[0], f"pool A: mcrouter uses the pool B for keys of {expected}|{expected}")
+            self.assertEqual(migration.notes, [])
+            self.assertEqual((found["A"]["on-failure"], found["A"]["failover"]), ("failover", "B"))
+            self.assertEqual(found["A"].get("failover-expire"), expire)
+            self.assertNotIn("failover", found["B"])
+
+    def test_failoverOff(self) -> None:
+        """
+        There is no failover to a pool that is commented out.
+        """
+        other = {"type": "PoolRoute", "pool": "D", "hash": {"salt": "s"}}
+        migration = migrate({"type": "FailoverRoute", "children": ["PoolRoute|A", other]}, D=A)
+        self.assertNotIn("failover", settings(migration)["A"])
+        self.assertIn("pool A: its failover pool D is commented out.", migration.notes[-1])
 
     def test_failoverMore(self) -> None:
         """
@@ -279,7 +292,7 @@ class RouteTests(SynchronousTestCase):
         )
         self.assertEqual(list(settings(migration)), ["A", "B"])
         notes = "".join(migration.notes)
-        self.assertEqual(len(migration.notes), 3)
+        self.assertEqual(len(migration.notes), 2)
         self.assertRegex(notes, "failover_errors says which errors")
         self.assertRegex(notes, "one pool for failover, B. C is not used")
         for children in (["PoolRoute|A"], ["PoolRoute|A", "PoolRoute|A"]):

@@ -13,7 +13,7 @@ from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txconnpool.net.syntax import checkClient, checkServer
+from txconnpool.net.syntax import checkClient, checkServer, reaches
 
 
 class SyntaxTests(SynchronousTestCase):
@@ -116,6 +116,31 @@ class SyntaxTests(SynchronousTestCase):
             ("haproxy:smtp:x", "Unknown endpoint type"),
         ):
             self.assertWrong(checkServer, description, words)
+
+    def test_reaches(self) -> None:
+        """
+        A connection leads to a listener if both have the same port or path and the host is the same, or this machine.
+        """
+        for client, server, expected in (
+            ("tcp:127.0.0.1:11211", "tcp:11211", True),
+            ("tcp:localhost:11211", "tcp:11211:interface=0.0.0.0", True),
+            ("tcp:host=localhost:port=11211", "tcp:port=11211", True),
+            ("tcp:127.0.0.1:11211", "tcp:11211:interface=127.0.0.1", True),
+            ("tcp:\\:\\:1:11211", "tcp6:11211", True),
+            ("tls:10.0.0.1:11211", "ssl:11211:interface=10.0.0.1:privateKey=k", True),
+            ("unix:/run/a", "unix:/run/a:mode=600", True),
+            ("unix:path=/run/a", "unix:address=/run/a", True),
+            ("unix:/run/a", "unix:/run/b", False),
+            ("unix:/run/a", "tcp:1", False),
+            ("tcp:127.0.0.1:11211", "tcp:11212", False),
+            ("tcp:127.0.0.1:11211", "tcp:11211:interface=10.0.0.1", False),
+            ("tcp:localhost:11211", "tcp:11211:interface=127.0.0.1", True),
+            ("tcp:10.0.0.1:11211", "tcp:11211", False),
+            ("tcp:127.0.0.1:0", "tcp:0", False),
+            ("memory:", "memory:", False),
+            ("memory:", "systemd:domain=INET:index=0", False),
+        ):
+            self.assertEqual(reaches(client, server), expected, (client, server))
 
     def test_opensNothing(self) -> None:
         """

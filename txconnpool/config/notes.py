@@ -37,7 +37,9 @@ def spreadOf(settings: Settings) -> Iterator[str]:
             shares = distribution.build([server.spec() for server in pool.servers]).shares()
             least, most = (shares.index(share) for share in (min(shares), max(shares)))
             text = (
-                f"{shares[least]:.1%} of the keys belong to {pool.servers[least].name}, which has the fewest, and "
+                f"each of the {len(shares)} servers has {shares[0]:.1%} of the keys"
+                if shares[least] == shares[most]
+                else f"{shares[least]:.1%} of the keys belong to {pool.servers[least].name}, which has the fewest, and "
                 f"{shares[most]:.1%} to {pool.servers[most].name}, which has the most"
             )
             yield str(Fault(text, pool=pool.name))

@@ -25,7 +25,7 @@ from txconnpool.net.discovery import isDiscovery
 from txconnpool.net.endpoints import checkClientFiles
 from txconnpool.net.listening import checkServerFiles
 from txconnpool.net.suggestions import suggestClient, suggestServer
-from txconnpool.net.syntax import checkClient, checkServer
+from txconnpool.net.syntax import checkClient, checkServer, reaches
 from txconnpool.routing.distribution import HASH_NAMES, NAMES, Distribution
 from txconnpool.routing.servers import Server, readServer
 from txconnpool.wire.dialects import DIALECTS
@@ -641,6 +641,10 @@ def _conflicts(settings: Settings) -> Iterator[Fault]:
             if other != pool.name and not re.match(r"tcp6?:(port=)?0(:|$)", endpoint):
                 text = f"pool {other!r} listens on {endpoint} too; expected another address for each pool"
                 yield Fault(text, ("listen",), pool.name)
+            for server in pool.servers:
+                if reaches(server.endpoint, endpoint):
+                    text = f"{server.endpoint} is where this pool listens itself ({endpoint}); expected the server"
+                    yield Fault(text, ("upstream", "listen"), pool.name)
             if endpoint == settings.admin:
                 text = f"admin {endpoint} is in listen too; expected an address of its own"
                 yield Fault(text, ("admin", "listen"))

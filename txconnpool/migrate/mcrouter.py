@@ -153,15 +153,28 @@ class _Converter:
             section.remark(comment)
             section.setting(key, value)
         if shards.failover is not None:
-            failover = self._write(shards.failover, f" of the failover pool of {section.name}")
-            self._migration.lost(
-                shards.line,
-                section,
-                f"pool {shards.name}: mcrouter uses the pool {failover.name} for keys of servers that fail"
-                f"{f', for at most {shards.expiry} seconds' if shards.expiry else ''}. There is no failover to another "
-                "pool yet: these requests get errors until the server is back.",
-            )
+            self._writeFailover(section, shards, self._write(shards.failover, f" of the failover pool of {shards.name}"))
         return section
+
+    def _writeFailover(self, section: Section, shards: Shards, failover: Section) -> None:
+        if failover.off:
+            self._migration.lost(
+                shards.line, section, f"pool {shards.name}: its failover pool {failover.name} is commented out."
+            )
+            return
+        section.remark(
+            f"mcrouter uses the pool {failover.name} for a request that failed. Here it gets the requests for servers "
+            "that are down."
+        )
+        section.setting("on-failure", "failover")
+        section.setting("failover", failover.name)
+        if shards.expiry:
+            section.setting("failover-expire", shards.expiry)
+        else:
+            section.remark(
+                "mcrouter does not limit how long values are kept there. Here the limit is a minute, unless "
+                "failover-expire says otherwise, because the pool does not know of later changes."
+            )
 
     def _listen(self, shards: Shards) -> str:
         try:

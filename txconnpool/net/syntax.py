@@ -23,6 +23,9 @@ from txconnpool.net.reactorproxy import ReactorProxy
 #: backslash before them.
 ARGUMENT = r":%s=((?:[^:\\]|\\.)*)"
 
+#: Hosts that are this machine.
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
 #: Patterns for the arguments of endpoint strings that name files, and directories of C{.pem} files.
 FILES = "privateKey|certKey|certificate|extraCertChain|dhParameters"
 DIRECTORIES = "caCertsDir|trustRoots"
@@ -240,6 +243,46 @@ def argumentsOf(description: str) -> tuple[list[str], dict[str, str]]:
         else:
             positional.append(_unescaped(first))
     return positional, named
+
+
+def reaches(client: str, server: str) -> bool:
+    """
+    Compare endpoint strings, without looking up names.
+
+    @param client: a client endpoint string.
+    @param server: a server endpoint string.
+
+    @return: whether a connection to C{client} certainly leads to C{server}, because both have the same path or port, and
+        C{client} has the address of C{server} or of this machine.
+    """
+    path, host, port = _destination(client)
+    ownPath, interface, ownPort = _destination(server)
+    if path or ownPath:
+        return path == ownPath
+    isHere = host == interface or (host in _LOOPBACK and interface in ("", "0.0.0.0", "::", "127.0.0.1"))
+    return isHere and port == ownPort and port not in ("", "0")
+
+
+def _destination(description: str) -> tuple[str, str, str]:
+    """
+    @return: the path of a UNIX socket, the host or interface, and the port; empty if there is none.
+    """
+    (kind, *args), named = argumentsOf(description)
+    if kind == "unix":
+        return named.get("address") or named.get("path") or "".join(args[:1]), "", ""
+    if kind not in ("tcp", "tcp6", "tls", "ssl"):
+        return "", "", ""
+    port = named.get("port") or "".join(args[-1:])
+    host = named.get("host") or named.get("interface") or "".join(args[:-1])
+    return "", host, port
+
+
+def _check(parser: Callable[..., T], description: str) -> T:
+    """
+    Call a function with the arguments of an endpoint string, as Twisted calls its parsers.
+    """
+    positional, named = argumentsOf(description)
+    return parser(*positional[1:], **named)
 
 
 def _unescaped(text: str) -> str:
