@@ -29,7 +29,7 @@ def value(key: bytes) -> bytes:
 
 
 _REQUEST = re.compile(
-    rb"(?P<word>get|gets|version|flush_all|verbosity|delete|incr|touch|mg|mn|md)(?: (?P<words>[^\r\n]*))?\r\n"
+    rb"(?P<word>get|gets|gat|version|flush_all|verbosity|delete|incr|touch|mg|mn|md)(?: (?P<words>[^\r\n]*))?\r\n"
     rb"|(?P<store>set|add|append|cas|ms) (?P<key>\S+) (?:[0-9]+ -?[0-9]+ )?(?P<size>[0-9]+)(?: [^\r\n]*)?\r\n"
 )
 
@@ -55,7 +55,8 @@ def answer(data: bytes) -> tuple[bytes, int]:
 
 
 def _answer(word: bytes, words: list[bytes]) -> bytes:
-    if word in (b"get", b"gets"):
+    if word in (b"get", b"gets", b"gat"):
+        words = words[word == b"gat" :]
         unique = b" 7" if word == b"gets" else b""
         hits = [(key, value(key)) for key in words if not key.startswith(b"miss")]
         lines = [b"VALUE %s 0 %d%s\r\n%s\r\n" % (key, len(data), unique, data) for key, data in hits]

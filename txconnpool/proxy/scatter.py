@@ -119,8 +119,7 @@ class ScatteredReply(Entry):
         """
         Divide the first request among the servers.
         """
-        request = self._requests[0]
-        subset, parts = self.command.subset, self.parts
+        request, parts = self._requests[0], self.parts
         self._found = {}
         self._failed = None
         self._keys = keys = self.command.keys(request)
@@ -129,7 +128,13 @@ class ScatteredReply(Entry):
             if pool is None:
                 self._fail(share, unserved(router.pools))
             else:
-                parts.append(Part(self, pool, share, subset(request, share)))
+                parts.append(self._part(pool, share, request))
+
+    def _part(self, pool: Any, keys: list[bytes], request: bytes) -> Part:
+        router = self.session.factory.router
+        if router.standIn is not None and pool not in router.pools:
+            request = router.standIn.take(self.command, request)
+        return Part(self, pool, keys, self.command.subset(request, keys))
 
     # -- Sending
 
@@ -226,7 +231,7 @@ class ScatteredReply(Entry):
             if pool is None:
                 self._fail(share, unserved(router.pools))
             else:
-                again = Part(self, pool, share, self.command.subset(part.request, share))
+                again = self._part(pool, share, part.request)
                 again.retried = part.retried
                 self.parts.appendleft(again)
         self._finish()

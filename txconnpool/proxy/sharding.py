@@ -115,7 +115,7 @@ class ShardedSession(Session):
         if room <= 0:
             return False
         if router.standIn is not None and pool not in router.pools:
-            request = command.expiring(request, router.standIn.seconds)
+            request = router.standIn.take(command, request)
         self._inFlight += 1
         self._connection.send(self._sinkOf(pool), command, 1, request)
         return True

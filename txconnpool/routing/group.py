@@ -40,7 +40,7 @@ class PoolGroup:
         self.former: list[Server] = []
         self.pools: tuple[Any, ...] = ()
         self._shared = Shared()
-        self._pausedBy = False
+        self._paused = False
         self._running = False
         self._leaving: dict[Any, Deferred[None]] = {}
 
@@ -101,7 +101,7 @@ class PoolGroup:
         """
         Whether all requests wait.
         """
-        return self._pausedBy
+        return self._paused
 
     @property
     def stats(self) -> PoolStats:
@@ -120,7 +120,7 @@ class PoolGroup:
     # -- Changes
 
     def _join(self, pool: Any) -> None:
-        if self._pausedBy:
+        if self._paused:
             pool.pause()
         if self._running:
             pool.start()
@@ -143,7 +143,7 @@ class PoolGroup:
         """
         Let all requests wait from now on, without limit.
         """
-        self._pausedBy = True
+        self._paused = True
         for pool in self.pools:
             pool.pause()
 
@@ -151,7 +151,7 @@ class PoolGroup:
         """
         End a pause.
         """
-        self._pausedBy = False
+        self._paused = False
         for pool in self.pools:
             pool.resume()
 

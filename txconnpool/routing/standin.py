@@ -15,17 +15,27 @@ class StandIn:
     The pools of another pool of the proxy, which get the requests for servers that are down. What is stored there is
     kept for a short time only: when a server is back, changes that were made meanwhile are not known to it.
 
-    @ivar seconds: the longest time that a value is kept there.
     @ivar count: the number of requests that went there.
     """
 
     def __init__(self, upstream: Any, seconds: float) -> None:
         """
         @param upstream: an object whose attribute C{router} is the L{IRouter} of the other pool.
+        @param seconds: the longest time that a value is kept there.
         """
         self._upstream = upstream
-        self.seconds = max(1, int(seconds))
+        self._seconds = max(1, int(seconds))
         self.count = 0
+
+    def take(self, command: Any, request: bytes) -> bytes:
+        """
+        Count a request that is about to be sent there.
+
+        @return: the request, with an expiry time that is not later than the limit.
+        """
+        self.count += 1
+        expiring: bytes = command.expiring(request, self._seconds)
+        return expiring
 
     def choose(self, key: bytes) -> Any:
         """
@@ -33,13 +43,11 @@ class StandIn:
 
         @raise ServerUnavailable: there is none.
         """
-        self.count += 1
         return self._upstream.router.choose(key)
 
     def divide(self, keys: Sequence[bytes]) -> list[tuple[Any, list[bytes]]]:
         """
         Divide keys among the pools, see L{ShardedPool.divide}.
         """
-        self.count += 1
         divided: list[tuple[Any, list[bytes]]] = self._upstream.router.divide(keys)
         return divided
