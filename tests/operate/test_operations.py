@@ -94,7 +94,7 @@ class OperationsTests(SynchronousTestCase):
         """
         The state of a server that is down has the reason.
         """
-        harness = ProxyHarness(replace(A, upstream=("tcp:127.0.0.1:1",)))
+        harness = ProxyHarness(replace(A, upstream=("tcp:127.0.0.1:9",)))
         proxy = harness.proxy("a")
         (server,) = proxy.pool.servers
         proxy.pool.markDown(server.name, ConnectionRefusedError("refused"))

@@ -341,7 +341,7 @@ class ChangeTests(SynchronousTestCase):
         Settings that need a restart are in the result, and the others change.
         """
         harness = ProxyHarness(A).start()
-        pool = replace(A, upstream=("tcp:127.0.0.1:1",), poolSize=8)
+        pool = replace(A, upstream=("tcp:127.0.0.1:9",), poolSize=8)
         lines = self.changed(harness, pool, workers=2, admin="unix:/x", maxUnreadBytes=2 << 20)
         self.assertEqual(lines[-2:], ["workers 1 -> 2: needs a restart", "admin none -> unix:/x: needs a restart"])
         settings = harness.service.settings

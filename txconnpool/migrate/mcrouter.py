@@ -153,7 +153,8 @@ class _Converter:
             section.remark(comment)
             section.setting(key, value)
         if shards.failover is not None:
-            self._writeFailover(section, shards, self._write(shards.failover, f" of the failover pool of {shards.name}"))
+            failover = self._write(shards.failover, f" of the failover pool of {shards.name}")
+            self._writeFailover(section, shards, failover)
         return section
 
     def _writeFailover(self, section: Section, shards: Shards, failover: Section) -> None:

@@ -252,8 +252,8 @@ def reaches(client: str, server: str) -> bool:
     @param client: a client endpoint string.
     @param server: a server endpoint string.
 
-    @return: whether a connection to C{client} certainly leads to C{server}, because both have the same path or port, and
-        C{client} has the address of C{server} or of this machine.
+    @return: whether a connection to C{client} certainly leads to C{server}: both have the same path, or the same port,
+        and C{client} has the address of C{server} or of this machine.
     """
     path, host, port = _destination(client)
     ownPath, interface, ownPort = _destination(server)
@@ -275,14 +275,6 @@ def _destination(description: str) -> tuple[str, str, str]:
     port = named.get("port") or "".join(args[-1:])
     host = named.get("host") or named.get("interface") or "".join(args[:-1])
     return "", host, port
-
-
-def _check(parser: Callable[..., T], description: str) -> T:
-    """
-    Call a function with the arguments of an endpoint string, as Twisted calls its parsers.
-    """
-    positional, named = argumentsOf(description)
-    return parser(*positional[1:], **named)
 
 
 def _unescaped(text: str) -> str:
