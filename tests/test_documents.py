@@ -5,14 +5,20 @@ Tests that the documents are current: what they list is what the source code has
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import docutils.core
+import yaml
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.documents import LIBRARY, MANUAL, METRICS, README, SOURCE, chapter, metricsText, optionsText
 from txconnpool.operate.console.commands import COMMAND_NAMES
+from txconnpool.operate.statistics.prometheus import metricName
+from txconnpool.operate.statistics.table import POOL, PROCESS, SERVER
 
 #: The documents, by who reads them.
 DOCUMENTS = (README, MANUAL, METRICS, LIBRARY, SOURCE / "txconnpool" / "README.rst", SOURCE / "CHANGES.rst")
@@ -114,3 +120,90 @@ class UserDocumentTests(SynchronousTestCase):
         """
         text = chapter(MANUAL, "The console")
         self.assertEqual(set(re.findall(r"^``([a-z]+)(?: [^`]*)?``  ", text, re.MULTILINE)), set(COMMAND_NAMES))
+
+
+def series() -> dict[str, set[str]]:
+    """
+    @return: the labels of each time series of C{/metrics}, by name. Prometheus adds two of them to all.
+    """
+    found = {"connpool_info": {"version"}, "up": set()}
+    for scope in (PROCESS, POOL, SERVER):
+        for each in scope.statistics:
+            name, labels = metricName(scope, each), {*scope.labels, *([each.label] if each.label else [])}
+            if each.kind == "histogram":
+                found |= {f"{name}_bucket": {*labels, "le"}, f"{name}_sum": labels, f"{name}_count": labels}
+            else:
+                found[name] = labels
+    return {name: labels | {"instance", "job"} for name, labels in found.items()}
+
+
+class MonitoringTests(SynchronousTestCase):
+    """
+    Tests for the rules and the dashboard in C{conf/}.
+    """
+
+    def check(self, expression: str) -> None:
+        """
+        Assert that all names and labels of a PromQL expression are those of C{/metrics}.
+        """
+        known = series()
+        names = re.findall(r"\bconnpool_\w+|\bup(?={)", expression)
+        self.assertTrue(names, expression)
+        self.assertEqual([name for name in names if name not in known], [], expression)
+        labels = set().union(*(known[name] for name in names))
+        used = set(re.findall(r"(\w+)(?:=~|!~|!=|=)\"", expression))
+        for words in re.findall(r"\bby \(([^)]*)\)", expression):
+            used |= set(words.split(", "))
+        self.assertEqual(used - labels, set(), expression)
+        if "histogram_quantile" in expression:
+            self.assertRegex(expression, r"by \([^)]*\ble\b[^)]*\) \(rate\(\w+_bucket[{[]")
+        for name in re.findall(r"\b(?:rate|increase)\((\w+)", expression):
+            self.assertRegex(name, "_(?:total|bucket|sum|count)$", expression)
+
+    def test_alerts(self) -> None:
+        """
+        The rules use series that exist, each has a summary and an action, and the manual lists them.
+        """
+        (group,) = yaml.safe_load((SOURCE / "conf" / "alerts.yml").read_text("utf-8"))["groups"]
+        for rule in group["rules"]:
+            self.check(rule["expr"])
+            self.assertEqual(set(rule["annotations"]), {"summary", "action"}, rule)
+            used = set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]))
+            grouped = re.search(r"\bby \(([^)]*)\)", rule["expr"])
+            if grouped is not None:
+                self.assertEqual(used - set(grouped[1].split(", ")), set(), rule)
+        listed = re.findall(r"(?m)^``(Connpool\w+)``", chapter(MANUAL, "Statistics and alerts"))
+        self.assertEqual(listed, [rule["alert"] for rule in group["rules"]])
+
+    def test_dashboard(self) -> None:
+        """
+        The panels of the dashboard use series that exist, and do not overlap.
+        """
+        dashboard = json.loads((SOURCE / "conf" / "grafana.json").read_text("utf-8"))
+        cells: set[tuple[int, int]] = set()
+        for panel in dashboard["panels"]:
+            for target in panel["targets"]:
+                self.check(target["expr"])
+                shown = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
+                (kept,) = set(re.findall(r"\bby \(([^)]*)\)", target["expr"])[:1]) or {"instance"}
+                self.assertEqual(shown - set(kept.split(", ")), set(), target)
+            place = panel["gridPos"]
+            mine = {
+                (x, y)
+                for x in range(place["x"], place["x"] + place["w"])
+                for y in range(place["y"], place["y"] + place["h"])
+            }
+            self.assertEqual(cells & mine, set(), panel["title"])
+            cells |= mine
+        for query in self.variables(dashboard):
+            self.check(query)
+
+    def variables(self, dashboard: dict[str, Any]) -> Iterator[str]:
+        """
+        @return: the queries of a dashboard's variables.
+        """
+        for variable in dashboard["templating"]["list"]:
+            if variable["type"] == "query":
+                query = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["definition"])
+                assert query is not None, variable
+                yield f"count by ({query[2]}) ({query[1]})"

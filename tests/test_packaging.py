@@ -93,9 +93,8 @@ class PackagingTests(SynchronousTestCase):
             *sources("txconnpool"),
             *sources("tests"),
             *sources("tests", "*.json"),
-            *sources("conf", "connpool.*"),
+            *sources("conf", "*.*"),
             *("LICENSE", "CHANGES.rst", "README.rst", "txconnpool/README.rst", "txconnpool/library.rst"),
-            *("conf/README.rst", "conf/metrics.rst"),
             *("setup.cfg", "pyproject.toml", "MANIFEST.in"),
             *(*DATA, "twisted/plugins/txconnpool_plugin.py"),
         }

@@ -262,7 +262,7 @@ class OptionsTests(SynchronousTestCase):
         """
         conf = Path(__file__).resolve().parents[1] / "conf"
         (command,) = re.findall("^ExecStart=(.*)$", (conf / "connpool.service").read_text("utf-8"), re.M)
-        program, *arguments = command.replace("/etc/connpool.ini", str(conf / "connpool.ini")).split()
+        program, *arguments = command.replace("/etc/connpool/connpool.ini", str(conf / "connpool.ini")).split()
         twistd = ServerOptions()
         twistd.parseOptions(arguments)
         self.assertEqual((Path(program).name, twistd["nodaemon"], twistd["pidfile"]), ("twistd", True, ""))
