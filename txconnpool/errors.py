@@ -7,7 +7,15 @@ C{except PoolError} is enough.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from txconnpool.nosuchcommand import NoSuchCommand
+
+__all__ = [
+    "ClientNotOwned", "ConnectionLostInFlight", "LoginFailed", "NoSuchCommand", "PoolClosed", "PoolError", "PoolFull",
+    "PoolTimeout", "ServerUnavailable",
+]  # fmt: skip
 
 
 class PoolError(Exception):
@@ -103,13 +111,6 @@ class ClientNotOwned(PoolError, ValueError):
     """
 
 
-class NoSuchCommand(PoolError):
-    """
-    The client has no such command, or the command must not be called through the pool. This is a mistake in the
-    calling program.
-    """
-
-
 class WireError(Exception):
     """
     Received bytes violate the protocol. Nothing that follows them on the connection can be interpreted.
@@ -117,3 +118,17 @@ class WireError(Exception):
     The text is logged. It says what was expected, and the length and the kind of what was received, but has none of the
     received bytes: they may be values, keys or passwords.
     """
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        # Imported when it is used, because it is one of Twisted's exceptions too.
+        if name == "NoSuchCommand":
+            from txconnpool.nosuchcommand import NoSuchCommand
+
+            return NoSuchCommand
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return __all__

@@ -289,6 +289,25 @@ class IPoolObserver(Interface):
         """
 
 
+class IQuiet(Interface):
+    """
+    A client, the protocol instance of a connection, that may not be free yet when the Deferred of a request has fired:
+    an HTTP client, for example, has a response as soon as its headers are there, while the body is still to come.
+
+    The pool asks the client when a request has its result, and when a lease ends. A client that does not provide this
+    interface is free then.
+    """
+
+    def whenQuiet() -> Any:
+        """
+        Say when the client is free for another request.
+
+        @return: C{None} if it is free now; otherwise a L{Deferred<twisted.internet.defer.Deferred>} or an awaitable
+            that fires when it is. If that fails, or does not fire within C{requestTimeout}, the connection is closed.
+            The pool cancels it when the connection is lost.
+        """
+
+
 class IPipelined(Interface):
     """
     A connection that keeps the load of its record itself, because it carries requests of many callers at once.

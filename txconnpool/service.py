@@ -9,3 +9,7 @@ from txconnpool.operate.service import ProxyService
 from txconnpool.pool.service import PoolService
 
 __all__ = ["PoolService", "ProxyService"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -91,7 +91,11 @@ def finish(pool: PoolEngine | PoolFace[Any]) -> None:
 
 class FakeConnection(Protocol):
     """
-    The server's end of one connection.
+    The server's end of one connection::
+
+        server = FakeServer(reactor)
+        server.connections[0].send(b"SERVER_ERROR out of memory")
+        server.connections[0].reset()
 
     It stands between the transport and the protocol of the server: it is the protocol of the transport, and the
     transport of the server's protocol.
@@ -199,7 +203,11 @@ class FakeConnection(Protocol):
 
 class FakeServer(InProcessEndpoint):
     """
-    A server in the process, as an endpoint. It accepts all connections until L{refuse} or L{hang} is called.
+    A server in the process, as an endpoint. It accepts all connections until L{refuse} or L{hang} is called::
+
+        server = FakeServer(reactor)                # a memcached
+        pool = MemCachePool(server, reactor=reactor)
+        server.refuse()
 
     @ivar connections: the open connections, oldest first.
     @ivar dials: the number of connections that clients have tried to make.
@@ -320,7 +328,11 @@ class FakeServer(InProcessEndpoint):
 
 class MemoryPool(MemCachePool):
     """
-    A memcached client with its own memcached. Requests and replies are delivered by L{flush}.
+    A memcached client with its own memcached. Requests and replies are delivered by L{flush}::
+
+        pool = MemoryPool()
+        pool.result(pool.set("key", b"value"))
+        pool.server.hang()
 
     @ivar server: the memcached.
     @ivar clock: the clock of both, which is also their reactor.
@@ -355,3 +367,7 @@ class MemoryPool(MemCachePool):
         if isinstance(results[0], Failure):
             results[0].raiseException()
         return results[0]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -117,5 +117,5 @@ class ArgumentTests(EmbeddedTestCase):
         """
         The name of a group of statistics must not contain control characters.
         """
-        self.assertInvalid(self.pool.stats, b"a\0", tells="")
-        self.assertInvalid(self.pool.stats, "items \x01", tells="")
+        self.assertInvalid(self.pool.serverStats, b"a\0", tells="")
+        self.assertInvalid(self.pool.serverStats, "items \x01", tells="")

@@ -191,7 +191,7 @@ class PerformRequestTests(EmbeddedTestCase):
         """
         Other methods cannot be called.
         """
-        for name in ("close", "_flush", "take", "nonsense", "serverStats", "dataReceived", "__init__"):
+        for name in ("close", "_flush", "take", "nonsense", "dataReceived", "__init__"):
             self.failureResultOf(self.pool.performRequest(name), NoSuchCommand)
 
     def test_arguments(self) -> None:

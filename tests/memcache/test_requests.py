@@ -39,7 +39,7 @@ class ErrorTests(ScriptedTestCase):
             lambda: self.pool.delete("k"),
             self.pool.flushAll,
             self.pool.version,
-            self.pool.stats,
+            self.pool.serverStats,
         ]
         for call in calls:
             for line, kind, text in (
@@ -142,7 +142,7 @@ class ErrorTests(ScriptedTestCase):
                 self.assertNoResult(answer)
                 self.reply(reply[start : start + size])
             self.assertEqual(self.successResultOf(answer), {"a": (1, b"x"), "b": (2, value), "c": (0, None)})
-            answers = self.pool.stats()
+            answers = self.pool.serverStats()
             for byte in b"STAT a 1 2\r\nSTAT b \r\nSTAT c\r\nEND\r\n":
                 self.reply(b"%c" % byte)
             self.assertEqual(self.successResultOf(answers), {b"a": b"1 2", b"b": b"", b"c": b""})
@@ -225,7 +225,7 @@ class CancelTests(ScriptedTestCase):
             (lambda: self.pool.get("a"), b"SERVER_ERROR\r\n"),
             (lambda: self.pool.increment("a"), b"2\r\n"),
             (lambda: self.pool.increment("a"), b"CLIENT_ERROR\r\n"),
-            (self.pool.stats, b"STAT a 1\r\nEND\r\n"),
+            (self.pool.serverStats, b"STAT a 1\r\nEND\r\n"),
         ]
         for call, reply in calls:
             answer = call()
@@ -275,7 +275,7 @@ class LossTests(ScriptedTestCase):
         """
         Reads are tried once more, on a new connection.
         """
-        answers: list[Deferred[Any]] = [self.pool.getMultiple("ab"), self.pool.version(), self.pool.stats()]
+        answers: list[Deferred[Any]] = [self.pool.getMultiple("ab"), self.pool.version(), self.pool.serverStats()]
         self.assertEqual(self.received(), b"version\r\nstats\r\nget a b\r\n")
         self.server.connections[0].send(b"VERSION 1\r\nSTAT a 1\r\n")
         self.flush()

@@ -344,13 +344,13 @@ class AllServersTests(ServersTestCase):
         The statistics of all servers have the numbers of the servers in their names.
         """
         self.fill()
-        found = self.result(self.pool.stats())
+        found = self.result(self.pool.serverStats())
         counts = [int(found[b"%d:curr_items" % number]) for number in (1, 2, 3)]
         self.assertEqual(counts, [sum(ownerOf(key) == index for key in KEYS) for index in range(3)])
         self.lose(1)
-        found = self.result(self.pool.stats())
+        found = self.result(self.pool.serverStats())
         self.assertIn(b"upstream unavailable", found[b"2:error"])
-        self.failureResultOf(self.pool.stats("a\0"), InvalidArgument)
+        self.failureResultOf(self.pool.serverStats("a\0"), InvalidArgument)
 
 
 class LifeTests(ServersTestCase):

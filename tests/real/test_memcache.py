@@ -113,13 +113,13 @@ class CommandTests(RealTests):
         All kinds of statistics are returned as dictionaries.
         """
         await self.pool.set("k", b"v")
-        self.assertEqual((await self.pool.stats())[b"curr_items"], b"1")
-        self.assertIn(b"items:1:number", await self.pool.stats("items"))
-        self.assertEqual((await self.pool.stats("settings"))[b"maxconns"], b"1024")
-        self.assertEqual(await self.pool.stats("reset"), {})
-        self.assertEqual(await self.pool.stats("detail on"), {})
+        self.assertEqual((await self.pool.serverStats())[b"curr_items"], b"1")
+        self.assertIn(b"items:1:number", await self.pool.serverStats("items"))
+        self.assertEqual((await self.pool.serverStats("settings"))[b"maxconns"], b"1024")
+        self.assertEqual(await self.pool.serverStats("reset"), {})
+        self.assertEqual(await self.pool.serverStats("detail on"), {})
         await self.pool.get("a:b")
-        self.assertEqual(await self.pool.stats("detail dump"), {b"a": b"get 1 hit 0 set 0 del 0"})
+        self.assertEqual(await self.pool.serverStats("detail dump"), {b"a": b"get 1 hit 0 set 0 del 0"})
 
     async def test_sizes(self) -> None:
         """
@@ -144,7 +144,7 @@ class CommandTests(RealTests):
         await pool.set("k", b"text")
         error = await self.assertFailure(pool.increment("k"), ClientError)
         self.assertEqual(str(error), "cannot increment or decrement non-numeric value")
-        await self.assertFailure(pool.stats("cachedump"), ClientError)
+        await self.assertFailure(pool.serverStats("cachedump"), ClientError)
         self.assertEqual(await pool.get("k"), (0, b"text"))
         self.assertEqual(pool.stats.dials, 1)
 

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
@@ -19,6 +20,8 @@ from twisted.internet.protocol import Factory
 from twisted.internet.threads import deferToThread
 from twisted.protocols.wire import Echo
 from twisted.trial.unittest import TestCase
+from twisted.web.resource import Resource
+from twisted.web.server import Site
 
 from tests.documents import LIBRARY, README
 from tests.real.servers import HOST, SOURCE, Memcached, ask, freePort, missing
@@ -114,6 +117,24 @@ class ProgramTests(TestCase):
         self.addCleanup(port.stopListening)
         self.assertEqual(await self.execute("A protocol of your own", port=number), "b'one'\nb'two' b'three'\n")
 
+    async def test_quiet(self) -> None:
+        """
+        The HTTP client gets the bodies of two pages of a server of Twisted, on one connection.
+        """
+
+        class Page(Resource):
+            isLeaf = True
+
+            def render_GET(self, request: Any) -> bytes:
+                request.setHeader(b"content-length", b"%d" % len(request.path))
+                return bytes(request.path)
+
+        number = freePort()
+        port = await TCP4ServerEndpoint(reactor, number, interface=HOST).listen(Site(Page()))
+        self.addCleanup(port.stopListening)
+        output = await self.execute("A client that is not free at once", port=number)
+        self.assertEqual(output, "HTTP/1.1 200 OK /one\nHTTP/1.1 200 OK /two\n")
+
     async def test_failure(self) -> None:
         """
         The program continues without its cache.
@@ -138,5 +159,5 @@ class ProgramTests(TestCase):
         """
         Every program has a test.
         """
-        self.assertEqual(len(self.programs), 6)
-        self.assertEqual(sum(name.startswith("test_") for name in vars(ProgramTests)), 6 + 1)
+        self.assertEqual(len(self.programs), 7)
+        self.assertEqual(sum(name.startswith("test_") for name in vars(ProgramTests)), 7 + 1)

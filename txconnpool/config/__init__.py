@@ -8,3 +8,7 @@ from __future__ import annotations
 from txconnpool.config.settings import ConfigError, Fault, PoolSettings, Settings
 
 __all__ = ["ConfigError", "Fault", "PoolSettings", "Settings"]
+
+
+def __dir__() -> list[str]:
+    return __all__

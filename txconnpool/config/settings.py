@@ -87,7 +87,11 @@ def _listening(expected: str) -> Endpoint:
 @dataclass(frozen=True, kw_only=True)
 class PoolSettings:
     """
-    The settings of one pool: its servers, where it listens, and its bounds.
+    The settings of one pool: its servers, where it listens, and its bounds::
+
+        pool = PoolSettings(
+            name="cache", upstream=("tcp:10.0.0.1:11211", "tcp:10.0.0.2:11211"), listen=("tcp:11212",), poolSize=8
+        )
 
     @ivar name: the NAME of the ini's C{[pool:NAME]}, for logs and statistics.
     @ivar found: the servers that were looked up: pairs of a line of C{upstream} that names their source, and a server
@@ -405,7 +409,9 @@ class PoolSettings:
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """
-    The settings of a process: those of its pools, and those that the pools share.
+    The settings of a process: those of its pools, and those that the pools share::
+
+        settings = Settings(pools=(PoolSettings(poolSize=8),), drainTimeout=2, stats="tcp:9311:interface=127.0.0.1")
 
     @ivar pools: the settings of each pool.
     """

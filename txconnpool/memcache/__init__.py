@@ -6,10 +6,13 @@ names in this package, not those in its modules.
 
 from __future__ import annotations
 
-from twisted.protocols.memcache import ClientError, ServerError
-
-from txconnpool.memcache.errors import InvalidArgument, NoSuchCommand
+from txconnpool.errors import NoSuchCommand
+from txconnpool.memcache.errors import ClientError, InvalidArgument, ServerError
 from txconnpool.memcache.pool import MemCachePool, probe
 from txconnpool.routing.servers import Server
 
 __all__ = ["ClientError", "InvalidArgument", "MemCachePool", "NoSuchCommand", "Server", "ServerError", "probe"]
+
+
+def __dir__() -> list[str]:
+    return __all__

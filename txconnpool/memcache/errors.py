@@ -1,27 +1,30 @@
 # -*- test-case-name: tests.memcache.test_errors -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-The exceptions of L{txconnpool.memcache.pool.MemCachePool}, apart from those of L{txconnpool.errors} and
-L{twisted.protocols.memcache}.
+The exceptions of L{txconnpool.memcache.pool.MemCachePool}, apart from those of L{txconnpool.errors}. They are those of
+L{twisted.protocols.memcache} too, so that programs that catch these go on working.
 """
 
 from __future__ import annotations
 
 from twisted.protocols import memcache
 
-from txconnpool import errors
+from txconnpool.errors import PoolError
 
 
-class InvalidArgument(memcache.ClientError, ValueError):
+class ServerError(PoolError, memcache.ServerError):
+    """
+    The server could not execute the command, for example because it has no memory for the value.
+    """
+
+
+class ClientError(PoolError, memcache.ClientError):
+    """
+    The server refused the command, for example to increment a value that is no number.
+    """
+
+
+class InvalidArgument(ClientError, ValueError):
     """
     A key, value or number that memcached would refuse or misinterpret. Nothing was sent.
-    """
-
-
-class NoSuchCommand(errors.NoSuchCommand, memcache.NoSuchCommand):
-    """
-    The server does not know the command, or the pool has no command of this name.
-
-    It is both L{txconnpool.errors.NoSuchCommand} and L{twisted.protocols.memcache.NoSuchCommand}, so that code that
-    catches either of them works.
     """

@@ -24,12 +24,12 @@ from twisted.internet.defer import Deferred, fail, gatherResults, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txconnpool.errors import NoSuchCommand
 from txconnpool.memcache.commands import MemCacheCommands, statisticsRequest
 from txconnpool.memcache.connections import MemCacheConnections, allOf
-from txconnpool.memcache.errors import InvalidArgument, NoSuchCommand
+from txconnpool.memcache.errors import InvalidArgument
 from txconnpool.memcache.requests import SingleRequest
 from txconnpool.memcache.results import Key, statistics
-from txconnpool.metrics import PoolStats
 from txconnpool.pool.base import CommonOptions
 from txconnpool.pool.checks import checkMethod, checkNames, checkSeconds, checkWhole
 from txconnpool.pool.connection import Connection
@@ -58,34 +58,16 @@ def probe(connection: Connection) -> Deferred[bytes]:
     return connection.ask(*Memcache.probe)
 
 
-class Statistics(PoolStats):
-    """
-    A snapshot of a pool, the attribute C{stats} of L{MemCachePool}. It can be called, as the method C{stats} of
-    L{MemCacheProtocol<twisted.protocols.memcache.MemCacheProtocol>} is: the call asks a server for its statistics.
-    """
-
-    _pool: MemCachePool
-
-    @classmethod
-    def of(cls, pool: MemCachePool, now: PoolStats) -> Statistics:
-        """
-        Make a snapshot callable.
-
-        @param pool: the pool that sends the request.
-        @param now: the snapshot.
-        """
-        stats = cls(**vars(now))
-        object.__setattr__(stats, "_pool", pool)  # not a field: fields are frozen, compared and shown
-        return stats
-
-    def __call__(self, arg: Key | None = None) -> Deferred[dict[bytes, bytes]]:
-        return self._pool.serverStats(arg)
-
-
 class MemCachePool(PoolFace[Connection], MemCacheCommands):
     """
-    A memcached client for one server, or for several that share the keys, as other clients and proxies do it
-    (C{distribution}). Each request is sent to the server of its key, and C{getMultiple} to those of its keys.
+    A memcached client::
+
+        pool = MemCachePool("tcp:127.0.0.1:11211")
+        await pool.set("greeting", b"hello", expireTime=60)
+        flags, value = await pool.get("greeting")
+
+    It has one server, or several that share the keys, as other clients and proxies do it (C{distribution}). Each
+    request is sent to the server of its key, and C{getMultiple} to those of its keys.
 
     With C{distribution="round-robin"} the servers are equal: copies of one another, or proxies to the same servers.
     Each key may be requested from any of them then.
@@ -93,9 +75,10 @@ class MemCachePool(PoolFace[Connection], MemCacheCommands):
     All errors are failures of the C{Deferred}s that the commands return:
 
       - L{InvalidArgument<txconnpool.memcache.errors.InvalidArgument>} for an invalid argument; nothing is sent.
-      - L{ServerError<twisted.protocols.memcache.ServerError>},
-        L{ClientError<twisted.protocols.memcache.ClientError>} or L{NoSuchCommand} for an error reply of the server.
-      - L{PoolError<txconnpool.errors.PoolError>} if there is no reply.
+      - L{ServerError<txconnpool.memcache.errors.ServerError>},
+        L{ClientError<txconnpool.memcache.errors.ClientError>} or
+        L{NoSuchCommand<txconnpool.nosuchcommand.NoSuchCommand>} for an error reply of the server.
+      - another L{PoolError<txconnpool.errors.PoolError>} if there is no reply; the errors above are L{PoolError}s too.
 
     A command may be cancelled at any time. If it was not sent yet, it never is; otherwise its reply is dropped.
 
@@ -247,14 +230,6 @@ class MemCachePool(PoolFace[Connection], MemCacheCommands):
             )
         return not self._partialError
 
-    @property
-    def stats(self) -> Statistics:
-        """
-        A snapshot of the pool. A call of it, C{pool.stats()}, asks a server for its statistics:
-        L{serverStats<txconnpool.memcache.commands.MemCacheCommands.serverStats>}.
-        """
-        return Statistics.of(self, super().stats)
-
 
 def _failed(failure: Failure) -> bytes:
     return b"%b\r\n" % str(failure.value).encode()
@@ -269,6 +244,6 @@ _COMMANDS: Final[dict[str, Callable[..., Deferred[Any]]]] = {
     name: getattr(MemCachePool, name)
     for name in (
         *("get", "gets", "getMultiple", "getAndTouch", "set", "add", "replace", "append", "prepend", "checkAndSet"),
-        *("increment", "decrement", "touch", "delete", "flushAll", "version"),
+        *("increment", "decrement", "touch", "delete", "flushAll", "version", "serverStats"),
     )
-} | {"stats": MemCachePool.serverStats}
+} | {"stats": MemCachePool.serverStats}  # the name of Twisted's MemCacheProtocol

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from twisted.protocols.memcache import ClientError, ServerError
-
-from txconnpool.memcache.errors import NoSuchCommand
+from txconnpool.errors import NoSuchCommand
+from txconnpool.memcache.errors import ClientError, ServerError
 
 #: A key: bytes, or text, which is encoded as UTF-8.
 Key = str | bytes

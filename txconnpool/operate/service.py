@@ -51,7 +51,11 @@ def statisticsService(settings: Settings, source: Callable[[], Any], reactor: An
 
 class ProxyService(MultiService, Changeable):
     """
-    The proxy: all pools of the settings, each with its listeners.
+    The proxy: all pools of the settings, each with its listeners::
+
+        settings = Settings(pools=(PoolSettings(upstream=("tcp:127.0.0.1:11211",)),))
+        application = Application("proxy")
+        ProxyService(settings).setServiceParent(application)
 
     @ivar proxies: a proxy for each pool, in the order of the settings.
     @ivar statistics: a L{txconnpool.operate.http.service.StatisticsService} that serves their statistics, or C{None}.

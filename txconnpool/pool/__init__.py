@@ -17,10 +17,16 @@ if TYPE_CHECKING:
 __all__ = ["Backoff", "NoSuchCommand", "Pool", "PoolObserver", "PooledClientFactory"]
 
 
-def __getattr__(name: str) -> Any:
-    # Pool is made of several pools, and its module imports those of this package. So it is imported when it is needed.
-    if name == "Pool":
-        from txconnpool.routing.requests import Pool
+if not TYPE_CHECKING:
 
-        return Pool
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        # Pool is made of several pools, and its module imports those of this package. So it is imported when it is
+        # needed.
+        if name == "Pool":
+            from txconnpool.routing.requests import Pool
+
+            return Pool
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return __all__

@@ -19,6 +19,7 @@ from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.decisions.records import GONE, OPEN, Record
 from txconnpool.pool.engine import PoolEngine
 from txconnpool.pool.leases import C, LeakWatch, Lease, Lending, callerStack
+from txconnpool.pool.quiet import Quieting
 
 _log = Logger("txconnpool.pool")
 
@@ -50,6 +51,7 @@ class LeasingPool(PoolEngine, Generic[C]):
         super().__init__(servers, factory, limits, reactor, **options)
         self._checks = self._check is not None
         self._reset = reset
+        self._quieting: Quieting | None = None  # if there are clients that may not be free at the end of a request
         # By the id of the client, so that clients need not be hashable.
         self._byClient: dict[int, Record] = {}
         self._watched = leakThreshold is not None or self.observer is not None
@@ -130,10 +132,20 @@ class LeasingPool(PoolEngine, Generic[C]):
             self.retire(record, "given back to be closed")
         if record.phase is GONE:
             del self._byClient[id(client)]
-        elif self._reset is not None and record.phase is OPEN:
+        if discard or self._quieting is None or not self._quieting.waits(record, load, self._returned):
+            self._returned(record, load)
+
+    def _returned(self, record: Record, load: int) -> None:
+        """
+        A client that was leased is free.
+        """
+        if self._reset is not None and record.phase is OPEN:
             record.lent = load  # until the reset has ended, the connection has no capacity for others
             self._errands.run(record, self._reset, self._wasReset)
-            return
+        else:
+            self._freed(record, load)
+
+    def _freed(self, record: Record, load: int) -> None:
         record.load -= load
         self._available(record)
 
@@ -213,11 +225,15 @@ class LeasingPool(PoolEngine, Generic[C]):
 
     def _failPending(self, record: Record) -> None:
         super()._failPending(record)
+        if self._quieting is not None:
+            self._quieting.lost(record)
         if not record.lent:  # otherwise release is still to be called
             self._byClient.pop(id(record.connection), None)
 
     def _finished(self) -> None:
         super()._finished()
+        if self._quieting is not None:
+            self._quieting.stop()
         if self._leaks is not None:
             self._leaks.deadlines.stop()
 

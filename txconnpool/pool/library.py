@@ -27,12 +27,14 @@ from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 
 from txconnpool.errors import ConnectionLostInFlight, NoSuchCommand, PoolError, PoolTimeout
+from txconnpool.interfaces import IQuiet
 from txconnpool.net.deadlines import Deadlines
 from txconnpool.pool.base import BasePool
 from txconnpool.pool.checks import checkMethod, checkNames, checkSeconds
 from txconnpool.pool.decisions.records import Record
 from txconnpool.pool.leases import C
 from txconnpool.pool.observer import PoolObserver
+from txconnpool.pool.quiet import Quieting
 from txconnpool.pool.requests import Request
 
 __all__ = ["PoolObserver", "PooledClientFactory", "RequestPool"]
@@ -58,7 +60,16 @@ class PooledClientFactory(ClientFactory):
     Makes one client that announces to the pool that it is ready: by C{self.factory.connectionPool.clientFree(self)},
     or by firing C{self.factory.deferred} with itself, or both. The pool makes one such factory for each connection.
 
-    The clients of a factory of any other class are ready as soon as they are connected.
+    The clients of a factory of any other class are ready as soon as they are connected::
+
+        class Greeter(LineReceiver):
+            def lineReceived(self, line):           # the server's greeting
+                self.factory.connectionPool.clientFree(self)
+
+        class GreeterFactory(PooledClientFactory):
+            protocol = Greeter
+
+        pool = Pool("tcp:127.0.0.1:7000", clientFactory=GreeterFactory)
 
     @ivar protocol: the class of the client, see L{Factory<twisted.internet.protocol.Factory>}.
     @ivar connectionPool: the pool; set by the pool.
@@ -157,6 +168,14 @@ class RequestPool(BasePool[C]):
             request.granted(record)
         return answer  # type: ignore[no-any-return]
 
+    def connectionMade(self, record: Record, connection: Any) -> None:
+        """
+        The protocol instance of C{record} exists.
+        """
+        super().connectionMade(record, connection)
+        if self._quieting is None and IQuiet.providedBy(connection):
+            self._quieting = Quieting(self.reactor, self._sent.timeout, self.retire, self._abort)
+
     def _unanswered(self, request: Request) -> None:
         record: Record = request.record
         self.counters.requestTimeouts += 1
@@ -218,4 +237,5 @@ class RequestPool(BasePool[C]):
         assert set(self._graces.since) <= set(self._sent.since), "cancelled requests that are not in flight"
         for record in known:
             load = sent[record] + record.lent + self._selfBusy.get(id(record.connection), 0)
+            load += 0 if self._quieting is None else self._quieting.load(record)
             assert not record.weight or record.load == load, f"load is not {load}: {record}"

@@ -17,7 +17,13 @@ from txconnpool.interfaces import IPoolObserver
 class PoolObserver:
     """
     An observer that ignores all events. Subclass it and override the methods for the events of interest;
-    L{IPoolObserver} describes all of them.
+    L{IPoolObserver} describes all of them::
+
+        class Failures(PoolObserver):
+            def dialFailed(self, server, reason):
+                print(server, "failed:", reason)
+
+        pool = MemCachePool("tcp:127.0.0.1:11211", observer=Failures())
     """
 
     def _ignore(self, *args: Any, **kwargs: Any) -> None:

@@ -79,9 +79,11 @@ class Request:
         Release the connection first, so that a waiting request is sent before the callbacks of this one run.
         """
         record = self.record
+        pool = self._pool
         self._leave(result)
-        record.load -= record.weight
-        self._pool.hasCapacity(record)
+        if pool._quieting is None or not pool._quieting.waits(record, record.weight, pool._freed):
+            record.load -= record.weight
+            pool.hasCapacity(record)
         self._end(result)
 
     def _leave(self, result: Any) -> None:

@@ -15,7 +15,11 @@ from txconnpool.pool.checks import checkSeconds
 
 class PoolService(Service):
     """
-    A service that starts a pool when the application starts, and closes it when the application stops.
+    A service that starts a pool when the application starts, and closes it when the application stops::
+
+        pool = MemCachePool("tcp:127.0.0.1:11211")
+        application = Application("shop")
+        PoolService(pool).setServiceParent(application)
 
     @ivar pool: the pool.
     """

@@ -31,7 +31,22 @@ from txconnpool.routing.options import Servers
 class Pool(PoolFace[C]):
     """
     A bounded set of connections to one server or to several, whose requests are method calls: the pool calls a method
-    of a client that has capacity, and the result is the reply.
+    of a client that has capacity, and the result is the reply::
+
+        class Asker(LineReceiver):
+            def ask(self, line):
+                self.sendLine(line)
+                self.answer = Deferred()
+                return self.answer
+
+            def lineReceived(self, line):
+                self.answer.callback(line)
+
+        pool = Pool("tcp:127.0.0.1:7000", maxClients=10, clientFactory=Factory.forProtocol(Asker))
+        line = await pool.performRequest("ask", b"hello")
+        async with pool.connection() as asker:      # for several steps on one connection
+            await asker.ask(b"one")
+            await asker.ask(b"two")
 
     Several servers are equal unless there is a C{distribution}: any of them gets any request. With a distribution they
     share the keys, and the pool does not know which key a request is about: L{forKey} chooses the server.
@@ -106,7 +121,7 @@ class Pool(PoolFace[C]):
         @param method: the name of the method.
 
         @return: a Deferred that fires with the result of the method. It fails with
-            L{NoSuchCommand<txconnpool.errors.NoSuchCommand>}, with another L{PoolError}, or as the method fails.
+            L{NoSuchCommand<txconnpool.nosuchcommand.NoSuchCommand>}, with another L{PoolError}, or as the method fails.
             Cancelling it has effect at once: a request that was not sent is dropped, and the reply to one that was sent
             is ignored.
 

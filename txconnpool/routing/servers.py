@@ -22,7 +22,9 @@ from txconnpool.routing.distribution import ServerSpec
 @dataclass(frozen=True)
 class Server:
     """
-    One server of a pool.
+    One server of a pool::
+
+        pool = MemCachePool([Server(("10.0.0.1", 11211), weight=2), Server("tcp:10.0.0.2:11211", label="cache-2")])
 
     @ivar endpoint: its client endpoint string, or another address, see
         L{endpointOf<txconnpool.net.addresses.endpointOf>}.

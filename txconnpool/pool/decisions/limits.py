@@ -18,7 +18,10 @@ class Backoff:
     """
     The delay after the n-th failed dial in a row: C{initial * factor ** (n - 1)}, at most C{maximum} seconds. Each
     delay is varied at random by plus or minus C{jitter}, so that many processes do not dial a server that comes back at
-    the same time.
+    the same time::
+
+        backoff = Backoff(initial=0.5, maximum=30)     # delays of 0.5, 1, 2, 4, 8, 16, 30, 30 ... seconds
+        pool = MemCachePool("tcp:127.0.0.1:11211", backoff=backoff)
     """
 
     initial: float = 0.1
