@@ -192,6 +192,30 @@ class OptionsTests(SynchronousTestCase):
             ("command line: pool-size = 'x': expected a whole number from 1 to 65535", ""),
         )
 
+    def test_checkSystemd(self) -> None:
+        """
+        C{--check-config} does not look for the sockets of systemd, which passes them only to the process that it
+        starts. Without it, they must exist.
+        """
+        listen = ("--listen", "systemd:domain=INET:name=clients")
+        self.assertEqual(self.ends("--check-config", *listen), (0, "configuration ok\n"))
+        self.assertIn("systemd gave this process no such socket", str(self.ends(*listen)[0]))
+
+    def test_otherDirectory(self) -> None:
+        """
+        Settings that are read again have the same paths if the working directory is another one meanwhile.
+        """
+        directory = Path(self.mktemp()).absolute()
+        directory.mkdir()
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(directory)
+        Path("x.ini").write_text("[connpool]\nlisten = unix:x.sock\n", "ascii")
+        options = Options()
+        options.parseOptions(["--config", "x.ini", "--admin", "unix:y.sock"])
+        os.chdir("/")
+        self.assertEqual(options.reload(), options["settings"])
+        self.assertIn(f"{directory}/y.sock", options["settings"].admin.replace("\\", ""))
+
     def test_checkDistribution(self) -> None:
         """
         C{--check-config} prints what the distribution of a pool stands for.

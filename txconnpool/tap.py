@@ -55,6 +55,8 @@ class Options(usage.Options):
     def __init__(self) -> None:
         super().__init__()
         self.given: dict[str, list[str]] = {}
+        # twistd may change its directory before a reload reads the settings again.
+        self._directory = os.getcwd()
         self["config"] = None
         self["check-config"] = False
         self["against"] = None
@@ -64,7 +66,6 @@ class Options(usage.Options):
         """
         the ini file; options of the command line win over it
         """
-        # A reload reads the file again. Until then twistd may have changed its directory.
         self["config"] = os.path.abspath(path)
 
     def opt_check_config(self) -> None:
@@ -148,6 +149,14 @@ class Options(usage.Options):
             print("configuration ok")
             raise SystemExit(0)
 
+    def reload(self) -> Settings:
+        """
+        Read the settings again.
+
+        @raise ConfigError: there are faults.
+        """
+        return load(self["config"], self.given, self._directory)
+
     def _load(self, path: str | None) -> Settings:
         """
         @param path: an ini file, or C{None}.
@@ -155,7 +164,7 @@ class Options(usage.Options):
         @raise SystemExit: there is a mistake.
         """
         try:
-            return load(path, self.given)
+            return load(path, self.given, self._directory, sockets=not self["check-config"])
         except ConfigError as error:
             raise SystemExit(str(error)) from None
 
@@ -237,7 +246,7 @@ def makeService(options: Options, reactor: Any = None) -> CommandService:
         steady(reactor)
     settings = options["settings"]
     proxy: Any = (SupervisorService if settings.workers > 1 else ProxyService)(settings, reactor)
-    service = CommandService(proxy, lambda: load(options["config"], options.given), reactor, options["observer"])
+    service = CommandService(proxy, options.reload, reactor, options["observer"])
     if settings.admin is not None:
         perform = proxy.perform if settings.workers > 1 else Operations(proxy).perform
         events = Events() if proxy.statistics is None else proxy.statistics.events

@@ -122,8 +122,9 @@ class AccountsTests(SourceTestCase):
         """
         The path of a file is made absolute.
         """
-        self.assertEqual(Accounts().parse("file:x/y"), f"file:{os.getcwd()}/x/y")
-        self.assertEqual(Accounts().parse("env:x/y"), "env:x/y")
+        self.assertEqual(Accounts().located("file:x/y", "/etc"), "file:/etc/x/y")
+        self.assertEqual(Accounts().located("file:/x/y", "/etc"), "file:/x/y")
+        self.assertEqual(Accounts().located("env:x/y", "/etc"), "env:x/y")
 
     def test_settings(self) -> None:
         """
@@ -191,7 +192,7 @@ class SecretFileTests(SourceTestCase):
         """
         The path is made absolute. C{checkValue} accepts any path.
         """
-        self.assertEqual(SecretFile().parse("x/y"), f"{os.getcwd()}/x/y")
+        self.assertEqual(SecretFile().located("x/y", "/etc"), "/etc/x/y")
         SecretFile().checkValue("/nonexistent")
         for value in ("", None):
             self.assertRaises(ValueError, SecretFile().checkValue, value)

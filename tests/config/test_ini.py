@@ -58,6 +58,43 @@ class LoadTests(SynchronousTestCase):
         self.assertEqual(load(), Settings())
         self.assertEqual(self.load("[connpool]\n"), Settings())
 
+    def test_paths(self) -> None:
+        """
+        Relative paths in the file are relative to its directory, those in options to the directory that is given.
+        """
+        directory = Path(self.mktemp()).absolute()
+        directory.mkdir()
+        (directory / "users").write_text("joe:secret\n", "ascii")
+        (directory / "password").write_text("secret\n", "ascii")
+        file = directory / "x.ini"
+        file.write_text(
+            "[connpool]\nadmin = unix:admin.sock:mode=600\nadmin-password-file = password\n"
+            "listen-auth = file:users\nlisten = unix:./x.sock\nupstream = unix:/y\n    unix:up\\ stream weight=2\n",
+            "ascii",
+        )
+        escaped = re.sub(r"([:\\= ])", r"\\\1", str(directory))
+        settings = load(str(file), {"stats": ["unix:stats.sock"]}, "/run")
+        (pool,) = settings.pools
+        self.assertEqual(settings.stats, "unix:/run/stats.sock")
+        self.assertEqual(settings.admin, f"unix:{escaped}/admin.sock:mode=600")
+        self.assertEqual(settings.adminPasswordFile, f"{directory}/password")
+        self.assertEqual(pool.listen, (f"unix:{escaped}/./x.sock",))
+        self.assertEqual(pool.listenAuth, f"file:{directory}/users")
+        self.assertEqual(pool.upstream, ("unix:/y", rf"unix:{escaped}/up\ stream weight=2"))
+
+    def test_sockets(self) -> None:
+        """
+        The sockets of systemd need not exist if that is not asked for.
+        """
+        text = "[connpool]\nlisten = systemd:domain=INET:name=x\n    systemd:domain=INET:name=y\n"
+        path = self.mktemp()
+        Path(path).write_text(text, "ascii")
+        self.assertIn("systemd gave this process no such socket", str(self.assertRaises(ConfigError, load, path)))
+        self.assertEqual(len(load(path, sockets=False).pools[0].listen), 2)
+        Path(path).write_text(text + "    ssl:1:privateKey=/nonexistent:endpoint=systemd\\:INET\\:name=z\n", "ascii")
+        error = self.assertRaises(ConfigError, load, path, sockets=False)
+        self.assertIn("/nonexistent", str(error))
+
     def test_onePool(self) -> None:
         """
         Without another section, [connpool] has the settings of the only pool and of the process.

@@ -13,7 +13,7 @@ from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txconnpool.net.syntax import checkClient, checkServer, reaches
+from txconnpool.net.syntax import argumentsOf, checkClient, checkServer, reaches, withAbsolutePaths
 
 
 class SyntaxTests(SynchronousTestCase):
@@ -141,6 +141,30 @@ class SyntaxTests(SynchronousTestCase):
             ("memory:", "systemd:domain=INET:index=0", False),
         ):
             self.assertEqual(reaches(client, server), expected, (client, server))
+
+    def test_absolutePaths(self) -> None:
+        """
+        Relative paths are made absolute: of UNIX sockets, of keys and certificates.
+        """
+        for listening, description, right in (
+            (True, "unix:a.sock:mode=600", "unix:/b/a.sock:mode=600"),
+            (True, "unix:address=a.sock", "unix:address=/b/a.sock"),
+            (True, "unix:/a.sock", "unix:/a.sock"),
+            (True, "ssl:1:k:c", "ssl:1:/b/k:/b/c"),
+            (True, "ssl:1:privateKey=k:certKey=/c:caCertsDir=d", "ssl:1:privateKey=/b/k:certKey=/c:caCertsDir=/b/d"),
+            (True, r"ssl:1:privateKey=/k:endpoint=unix\:a.sock", r"ssl:1:privateKey=/k:endpoint=unix\:/b/a.sock"),
+            (True, "haproxy:unix:a.sock", "haproxy:unix:/b/a.sock"),
+            (True, "systemd:INET:name=x", "systemd:INET:name=x"),
+            (True, "tcp:1", "tcp:1"),
+            (False, r"unix:a\:b", r"unix:/b/a\:b"),
+            (False, "unix:timeout=1:path=a", "unix:timeout=1:path=/b/a"),
+            (False, "tls:h:1:trustRoots=t:certificate=c", "tls:h:1:trustRoots=/b/t:certificate=/b/c"),
+            (False, "memory:", "memory:"),
+        ):
+            (checkServer if listening else checkClient)(description)
+            self.assertEqual(withAbsolutePaths(description, "/b", listening), right)
+        self.assertEqual(withAbsolutePaths("unix:x", "/a b:c=d\\", True), r"unix:/a\ b\:c\=d\\/x")
+        self.assertEqual(argumentsOf(r"unix:/a\ b\:c\=d\\/x"), (["unix", "/a b:c=d\\/x"], {}))
 
     def test_opensNothing(self) -> None:
         """

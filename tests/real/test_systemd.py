@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import ssl
+import stat
 import subprocess
 import sys
 import tempfile
@@ -178,11 +179,14 @@ class SystemdTests(SynchronousTestCase):
 
     def test_unix(self) -> None:
         """
-        A UNIX socket and its file outlive the service.
+        A UNIX socket and its file outlive the service, and the file keeps its mode.
         """
         systemd = self.systemd(unix=True)
+        path = systemd.directory / "clients"
+        path.chmod(0o640)
         for _ in range(2):
             systemd.start()
+            self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o640)
             self.assertEqual(ask(systemd.address, b"set a 0 0 1\r\nx\r\n"), b"STORED\r\n")
             systemd.stop()
 

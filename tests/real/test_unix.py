@@ -5,6 +5,8 @@ Tests for UNIX sockets: permissions, and sockets that a process left behind.
 
 from __future__ import annotations
 
+import os
+import pwd
 import stat
 from pathlib import Path
 
@@ -87,6 +89,29 @@ class UNIXTests(SynchronousTestCase):
         self.assertIn(text, str(error))
         self.assertNotIn("Traceback", str(error))
         self.assertServes(self.path)
+
+    def test_otherUser(self) -> None:
+        """
+        A process that was started by root and has become another user ends without a traceback, although it can remove
+        neither its socket nor the file with its number.
+        """
+        if os.geteuid() != 0:
+            self.skipTest("this needs root")
+        proxy = Proxy(
+            "--listen", "unix:socket:mode=666", upstream=["memory:"], general=["--uid", "nobody", "--pidfile=pid"]
+        )
+        self.addCleanup(proxy.stop)
+        proxy.start()
+        path = proxy.directory / "socket"
+        self.assertServes(path)
+        self.assertEqual(os.stat(f"/proc/{proxy.pid}").st_uid, pwd.getpwnam("nobody").pw_uid)
+        proxy.signal(15)
+        proxy.wait(5)
+        self.assertIn(f"cannot remove the socket {path}: ", proxy.log)
+        self.assertNotIn("Traceback", proxy.log)
+        self.assertNotIn("Unhandled", proxy.log)
+        proxy.start()
+        self.assertServes(path)
 
     def test_workers(self) -> None:
         """

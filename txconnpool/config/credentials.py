@@ -70,19 +70,19 @@ class Accounts(Kind[str]):
         """
         self._most = most
 
-    def parse(self, text: str) -> str:
-        """
-        Make the path of a file absolute, because twistd may change its working directory before the file is read again.
-        """
-        kind, _, place = text.partition(":")
-        return f"file:{os.path.abspath(place)}" if kind == "file" and place else text
-
     def checkValue(self, value: str) -> None:
         """
         Check that the value begins with C{file:} or C{env:}.
         """
         if not (isinstance(value, str) and re.match("(file|env):.", value, re.DOTALL)):
             raise self.wrong()
+
+    def located(self, value: str, directory: str) -> str:
+        """
+        Make the path of a file absolute.
+        """
+        kind, _, place = value.partition(":")
+        return f"file:{os.path.join(directory, place)}" if kind == "file" else value
 
     def checkFiles(self, value: str) -> None:
         """
@@ -107,12 +107,6 @@ class SecretFile(Kind[str]):
     metavar = "FILE"
     expected = "a file that can be read, with the secret in its first line"
 
-    def parse(self, text: str) -> str:
-        """
-        Make the path absolute, because twistd may change its working directory before the file is read again.
-        """
-        return os.path.abspath(text)
-
     @staticmethod
     def read(value: str) -> bytes:
         """
@@ -129,6 +123,12 @@ class SecretFile(Kind[str]):
         """
         if not (isinstance(value, str) and value):
             raise self.wrong()
+
+    def located(self, value: str, directory: str) -> str:
+        """
+        Make the path absolute.
+        """
+        return os.path.join(directory, value)
 
     def checkFiles(self, value: str) -> None:
         """

@@ -8,6 +8,7 @@ All errors are collected and reported together, each in one line with the place 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,12 @@ from txconnpool.config.settings import (
 )
 
 
-def load(path: str | None = None, given: Mapping[str, Sequence[str]] | None = None) -> Settings:
+def load(
+    path: str | None = None,
+    given: Mapping[str, Sequence[str]] | None = None,
+    directory: str | None = None,
+    sockets: bool = True,
+) -> Settings:
     """
     Make settings from an ini file and from options of the command line, which override the file. The files that the
     settings name are read and checked too, see L{txconnpool.config.files}.
@@ -38,10 +44,13 @@ def load(path: str | None = None, given: Mapping[str, Sequence[str]] | None = No
 
     @param path: the ini file, if there is one.
     @param given: the texts of each long option that was used, by its name without the two hyphens.
+    @param directory: the absolute path of the directory that paths in these options are relative to; C{None}: the
+        current one. Paths in the file are relative to the directory of the file.
+    @param sockets: whether the sockets of systemd must exist. It passes them only to the process that it starts.
 
     @raise ConfigError: with all faults.
     """
-    return _Loader(path).load(given or {})
+    return _Loader(path, directory or os.getcwd(), sockets).load(given or {})
 
 
 @dataclass(frozen=True)
@@ -69,8 +78,10 @@ class _Loader:
     @ivar wrong: the attributes of settings whose values are wrong. They are not compared with other settings.
     """
 
-    def __init__(self, path: str | None) -> None:
+    def __init__(self, path: str | None, directory: str, sockets: bool) -> None:
         self.path = path
+        self._directory = directory
+        self._sockets = sockets
         self.problems: list[str] = []
         self.wrong: set[str] = set()
 
@@ -79,9 +90,11 @@ class _Loader:
         See L{load}.
         """
         sections = self._read(self.path) if self.path is not None else {}
-        common = self._values(sections.pop("connpool", {}))
-        pools = {section.removeprefix("pool:"): self._values(entries) for section, entries in sections.items()}
-        override = self._values({name: _Entry("command line:", list(texts)) for name, texts in given.items()})
+        home = os.path.dirname(os.path.join(self._directory, self.path or ""))
+        common = self._values(sections.pop("connpool", {}), home)
+        pools = {section.removeprefix("pool:"): self._values(entries, home) for section, entries in sections.items()}
+        entered = {name: _Entry("command line:", list(texts)) for name, texts in given.items()}
+        override = self._values(entered, self._directory)
         if len(pools) > 1:
             for attribute in ("upstream", "listen"):
                 if attribute in override:
@@ -169,20 +182,21 @@ class _Loader:
             self.problems.append(f"{path}: is not UTF-8 text: {error.reason} at byte {error.start}")
         return []
 
-    def _values(self, entries: Mapping[str, _Entry]) -> _Values:
+    def _values(self, entries: Mapping[str, _Entry], directory: str) -> _Values:
         """
         Parse and check settings.
 
         @param entries: the texts, by key.
+        @param directory: what paths are relative to.
         """
         values = {}
         for each in OPTIONS:
             if each.name in entries:
                 entry = entries[each.name]
                 try:
-                    value = each.parse(entry.texts)
+                    value = each.located(each.parse(entry.texts), directory)
                     # Here, so that a file that cannot be read is one fault among all others, with its line.
-                    each.checkFiles(value)
+                    each.checkFiles(value, self._sockets)
                     values[each.attribute] = entry.place, value
                 except ValueError as error:
                     self.wrong.add(each.attribute)

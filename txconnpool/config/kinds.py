@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import ClassVar, Generic, TypeVar, cast
 
+from txconnpool.net.syntax import withAbsolutePaths
 from txconnpool.net.tls import CannotUse
 
 T = TypeVar("T")
@@ -46,6 +47,15 @@ class Kind(ABC, Generic[T]):
 
         @raise ValueError: the value is not allowed. The message describes the allowed values.
         """
+
+    def located(self, value: T, directory: str) -> T:
+        """
+        Make the relative paths in a value absolute. The default implementation returns the value.
+
+        @param value: a value that L{checkValue} accepts.
+        @param directory: the absolute path of the directory that they are relative to.
+        """
+        return value
 
     def checkFiles(self, value: T) -> None:
         """
@@ -307,16 +317,19 @@ class Endpoint(Kind[str]):
         checkFiles: Callable[[str], object],
         expected: str,
         suggest: Callable[[str], str | None] = lambda text: None,
+        listening: bool = False,
     ) -> None:
         """
         @param checkSyntax: raises an exception for a string that is wrong.
         @param checkFiles: raises L{CannotUse} for a string that names files of no use.
         @param expected: examples of right ones.
         @param suggest: returns what to write instead of a wrong string, as the end of a sentence, or C{None}.
+        @param listening: whether it is the string of a server endpoint.
         """
         self._checkSyntax = checkSyntax
         self._checkFiles = checkFiles
         self._suggest = suggest
+        self._listening = listening
         self.expected = expected
 
     def checkValue(self, value: str) -> None:
@@ -334,6 +347,12 @@ class Endpoint(Kind[str]):
         else:
             return
         raise ValueError(f"{problem}; {self._suggest(value) or f'expected {self.expected}'}")
+
+    def located(self, value: str, directory: str) -> str:
+        """
+        Make the paths of UNIX sockets, keys and certificates absolute.
+        """
+        return withAbsolutePaths(value, directory, self._listening)
 
     def checkFiles(self, value: str) -> None:
         """

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 from txconnpool.config.kinds import Kind
+from txconnpool.net.tls import NoSuchSocket
 
 T = TypeVar("T")
 
@@ -68,6 +69,21 @@ class Option:
         self.checkValue(value)
         return value
 
+    def located(self, value: Any, directory: str) -> Any:
+        """
+        Make the relative paths in a value absolute.
+
+        @param value: a value that L{checkValue} accepts.
+        @param directory: the absolute path of the directory that they are relative to.
+        """
+        if value is None:
+            return None
+        return (
+            tuple(self.kind.located(each, directory) for each in value)
+            if self.many
+            else (self.kind.located(value, directory))
+        )
+
     def checkValue(self, value: Any) -> None:
         """
         Check a value. Nothing is opened or read.
@@ -83,15 +99,24 @@ class Option:
         if self.many and len(set(value)) < len(value):
             raise ValueError("expected each only once")
 
-    def checkFiles(self, value: Any) -> None:
+    def checkFiles(self, value: Any, sockets: bool = True) -> None:
         """
         Read the files that a value names, and check what is in them.
 
         @param value: a value that L{checkValue} accepts.
+        @param sockets: whether the sockets of systemd that it names must exist.
 
         @raise ValueError: a file cannot be read, or its content is wrong. The message says why.
         """
-        self._forEach(value, self.kind.checkFiles)
+
+        def check(one: Any) -> None:
+            try:
+                self.kind.checkFiles(one)
+            except NoSuchSocket:
+                if sockets:
+                    raise
+
+        self._forEach(value, check)
 
     def _forEach(self, value: Any, check: Callable[[Any], None]) -> None:
         """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from txconnpool.config.kinds import Endpoint
 from txconnpool.net.discovery import checkDiscovery, isDiscovery
@@ -59,6 +60,16 @@ class ServerLine(Endpoint):
             right = self._suggest(value)
             raise ValueError(f"{error}; {right}" if right else str(error)) from None
         super().checkValue(endpoint)
+
+    def located(self, value: str, directory: str) -> str:
+        """
+        Make the paths in the endpoint string absolute.
+        """
+        if isDiscovery(value):
+            return value
+        server = readServer(value)
+        endpoint = super().located(server.endpoint, directory)
+        return value if endpoint == server.endpoint else str(replace(server, endpoint=endpoint))
 
     def checkFiles(self, value: str) -> None:
         """

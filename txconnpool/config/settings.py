@@ -81,7 +81,7 @@ _YEAR = 365 * _DAY
 
 
 def _listening(expected: str) -> Endpoint:
-    return Endpoint(checkServer, checkServerFiles, expected, suggestServer)
+    return Endpoint(checkServer, checkServerFiles, expected, suggestServer, listening=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -278,34 +278,6 @@ class _Ports(ReactorProxy):
         _removeStaleSocket(os.fsencode(address))
         return super().listenUNIX(address, factory, *args, **kwargs)
 
-    def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> Any:
-        """
-        Listen on a socket that systemd has opened.
-        """
-        port = super().adoptStreamPort(fileDescriptor, addressFamily, factory)
-        return _AdoptedPort(port) if addressFamily == socket.AF_UNIX else port
-
-
-class _AdoptedPort:
-    """
-    A port on a UNIX socket that another process has opened. When it stops, the file of the socket stays. Twisted's own
-    port removes it, and then no client can connect to the other process.
-    """
-
-    def __init__(self, port: Any) -> None:
-        self._port = port
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._port, name)
-
-    def stopListening(self) -> None:
-        """
-        Accept no more connections.
-        """
-        self._port.stopReading()
-        self._port.socket.close()
-        self._port.factory.doStop()
-
 
 def _removeStaleSocket(path: bytes) -> None:
     """

@@ -6,11 +6,14 @@ A wrapper around a reactor that intercepts the opening of listening ports by ser
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.interfaces import IReactorPluggableNameResolver
 from zope.interface import directlyProvides
+
+from txconnpool.net.unixports import AdoptedPort, BoundPort, isSystemReactor
 
 #: Opens a listening port for a protocol factory.
 OpenPort = Callable[[Any], Any]
@@ -54,12 +57,26 @@ class ReactorProxy:
         """
         Open a UNIX socket. For the parameters, see C{IReactorUNIX}.
         """
-        return self._intercept(factory, lambda factory: self._reactor.listenUNIX(address, factory, *args, **kwargs))
+
+        def openPort(factory: Any) -> Any:
+            if not isSystemReactor(self._reactor):
+                return self._reactor.listenUNIX(address, factory, *args, **kwargs)
+            port = BoundPort(self._reactor, address, factory, *args, **kwargs)
+            port.startListening()
+            return port
+
+        return self._intercept(factory, openPort)
 
     def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> Any:
         """
         Use a socket that another process has opened. For the parameters, see C{IReactorSocket}.
         """
-        return self._intercept(
-            factory, lambda factory: self._reactor.adoptStreamPort(fileDescriptor, addressFamily, factory)
-        )
+
+        def openPort(factory: Any) -> Any:
+            if addressFamily != socket.AF_UNIX or not isSystemReactor(self._reactor):
+                return self._reactor.adoptStreamPort(fileDescriptor, addressFamily, factory)
+            port = AdoptedPort(self._reactor, fileDescriptor, factory)
+            port.startListening()
+            return port
+
+        return self._intercept(factory, openPort)

@@ -25,6 +25,12 @@ class CannotUse(ValueError):
     """
 
 
+class NoSuchSocket(CannotUse):
+    """
+    systemd has passed no such socket to this process.
+    """
+
+
 def usesTLS(description: str) -> bool:
     """
     @return: whether an endpoint string is one for TLS, which names or may name keys and certificates.
@@ -53,7 +59,7 @@ def explained(description: str) -> Iterator[None]:
     except (IndexError, KeyError) as error:
         if not description.startswith("systemd:"):
             raise
-        raise CannotUse("systemd gave this process no such socket; see connpool.socket") from error
+        raise NoSuchSocket("systemd gave this process no such socket; see connpool.socket") from error
     except Exception as error:
         if not type(error).__module__.startswith("OpenSSL"):
             raise
