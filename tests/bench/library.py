@@ -3,9 +3,9 @@
 """
 C{python -m tests.bench library}: the cost of a call in a program that embeds the pool.
 
-The result has two tables. The first compares memcached clients (of txconnpool and others). Each runs in a process of
-its own, and they query one memcached in alternating rounds. The second measures the pool without any I/O: the time that
-it adds to the call of a client's method.
+The result has three tables. The first compares memcached clients (of txconnpool and others). Each runs in a process of
+its own, and they query one memcached in alternating rounds. In the second one they get many keys at once from several
+memcacheds. The third one measures the pool without any I/O: the time that it adds to the call of a client's method.
 """
 
 from __future__ import annotations
@@ -52,7 +52,15 @@ for _request in WORKLOAD.preload():
     _line, _value, _ = _request.split(b"\r\n")
     ITEMS.append((_line.split()[1], _value))
 
+#: The position of each key.
+INDEX = {key: number for number, (key, _) in enumerate(ITEMS)}
+
+#: The number of keys of one call in the second table, and the number of servers that share them.
+TOGETHER = 100
+SHARING = 5
+
 Ask = Callable[[bytes, bytes], Awaitable[Any]]
+Servers = list[tuple[str, int]]
 
 
 class WrongAnswer(Exception):
@@ -90,29 +98,29 @@ class Client:
 
     name: str
     about: str
-    ask: Callable[[str, int], Any]
+    ask: Callable[[Servers], Any]
     needs: str = "twisted"
 
-    def serve(self, host: str, port: int, callers: int) -> None:
+    def serve(self, servers: Servers, callers: int) -> None:
         """
         Read numbers of calls from the standard input, one per line. Make so many calls, and write their cost to the
         standard output as one line of JSON.
         """
         if self.needs == "twisted":
-            react(lambda reactor: Deferred.fromCoroutine(self._serveTwisted(host, port, callers)))
+            react(lambda reactor: Deferred.fromCoroutine(self._serveTwisted(servers, callers)))
         else:
-            asyncio.run(self._serveAsyncio(host, port, callers))
+            asyncio.run(self._serveAsyncio(servers, callers))
 
-    async def _serveTwisted(self, host: str, port: int, callers: int) -> None:
-        ask = self.ask(host, port)
+    async def _serveTwisted(self, servers: Servers, callers: int) -> None:
+        ask = self.ask(servers)
         for line in sys.stdin:
             each = int(line) // callers
             before = time.process_time(), time.perf_counter()
             await gatherResults([Deferred.fromCoroutine(caller(ask, number * 37, each)) for number in range(callers)])
             _writeCost(before, each * callers)
 
-    async def _serveAsyncio(self, host: str, port: int, callers: int) -> None:
-        ask = await self.ask(host, port)
+    async def _serveAsyncio(self, servers: Servers, callers: int) -> None:
+        ask = await self.ask(servers)
         for line in sys.stdin:
             each = int(line) // callers
             before = time.process_time(), time.perf_counter()
@@ -126,36 +134,72 @@ def _writeCost(before: tuple[float, float], calls: int) -> None:
     sys.stdout.flush()
 
 
-def _get(host: str, port: int, **settings: Any) -> Ask:
-    get = MemCachePool((host, port), **settings).get
+def _get(servers: Servers, **settings: Any) -> Ask:
+    get = MemCachePool(servers, **settings).get
     return lambda key, value: get(key)
 
 
-def _set(host: str, port: int) -> Ask:
-    return MemCachePool((host, port)).set
+def _set(servers: Servers) -> Ask:
+    return MemCachePool(servers).set
 
 
-def _protocol(host: str, port: int, connections: int, depth: int) -> Ask:
+def _getMultiple(servers: Servers) -> Ask:
+    pool = MemCachePool(servers)
+
+    async def get(key: bytes, value: bytes) -> tuple[bytes]:
+        items = together(key)
+        found = await pool.getMultiple(list(items))
+        return (value if {key: found[key][1] for key in found} == items else b"",)
+
+    return get
+
+
+def _protocol(servers: Servers, connections: int, depth: int) -> Ask:
     pool: Pool[MemCacheProtocol] = Pool(
-        (host, port), connections, pipelineDepth=depth, clientFactory=Factory.forProtocol(MemCacheProtocol)
+        servers, connections, pipelineDepth=depth, clientFactory=Factory.forProtocol(MemCacheProtocol)
     )
     return lambda key, value: pool.performRequest("get", key)
 
 
-async def _emcache(host: str, port: int, verb: str = "get", **settings: Any) -> Ask:
+async def _emcache(servers: Servers, verb: str = "get", **settings: Any) -> Ask:
     emcache: Any = importlib.import_module("emcache")
     # emcache serves the newest waiter first, so that others may wait longer than its default timeout of one second.
-    client = await emcache.create_client([emcache.MemcachedHostAddress(host, port)], timeout=60.0, **settings)
+    client = await emcache.create_client(
+        [emcache.MemcachedHostAddress(*server) for server in servers], timeout=60.0, **settings
+    )
 
     async def get(key: bytes, value: bytes) -> tuple[bytes]:
         item = await client.get(key)
         return (item.value,)
 
+    async def getMany(key: bytes, value: bytes) -> tuple[bytes]:
+        items = together(key)
+        found = await client.get_many(list(items))
+        return (value if {key: item.value for key, item in found.items()} == items else b"",)
+
     async def store(key: bytes, value: bytes) -> bool:
         await client.set(key, value)
         return True
 
-    return get if verb == "get" else store
+    return {"get": get, "get_many": getMany, "set": store}[verb]
+
+
+async def _hashClient(servers: Servers) -> Ask:
+    client: Any = importlib.import_module("pymemcache").HashClient(servers)
+
+    async def get(key: bytes, value: bytes) -> tuple[bytes]:
+        items = together(key)
+        return (value if client.get_many(list(items)) == items else b"",)
+
+    return get
+
+
+def together(key: bytes) -> dict[bytes, bytes]:
+    """
+    @return: the items of one call, of which the first one has C{key}.
+    """
+    first = INDEX[key]
+    return dict([*ITEMS, *ITEMS][first : first + TOGETHER])
 
 
 CLIENTS = {
@@ -181,15 +225,29 @@ CLIENTS = {
 }
 
 
+#: The clients that get many keys at once.
+RETRIEVALS = {
+    client.name: client
+    for client in (
+        Client("getMultiple", "MemCachePool.getMultiple", _getMultiple),
+        Client("emcache get_many", "emcache, get_many", partial(_emcache, verb="get_many"), "emcache"),
+        Client("HashClient", "pymemcache, HashClient.get_many (blocking)", _hashClient, "pymemcache"),
+    )
+}
+
+#: What the clients of each table need: the number of servers that share the keys, and how many calls are worth one.
+TABLES = ((CLIENTS, 1, 1), (RETRIEVALS, SHARING, 20))
+
+
 class Contestant:
     """
     The parent's handle of a child process that runs a L{Client}.
     """
 
-    def __init__(self, client: Client, port: int, callers: int) -> None:
+    def __init__(self, client: Client, ports: Sequence[int], callers: int) -> None:
         self._errors = TemporaryFile("w+")  # noqa: SIM115  # close() closes it
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.bench.library", client.name, HOST, str(port), str(callers)],
+            [sys.executable, "-m", "tests.bench.library", client.name, str(callers), *map(str, ports)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -226,7 +284,9 @@ class Contestant:
             file.close()
 
 
-def contest(clients: Sequence[Client], callers: int, rounds: int, calls: int, pin: bool) -> dict[str, list[Any]]:
+def contest(
+    clients: Sequence[Client], callers: int, rounds: int, calls: int, pin: bool, servers: int = 1
+) -> dict[str, list[Any]]:
     """
     Measure clients in alternating rounds.
 
@@ -234,6 +294,7 @@ def contest(clients: Sequence[Client], callers: int, rounds: int, calls: int, pi
     @param rounds: the number of rounds for each client.
     @param calls: the number of calls in each round.
     @param pin: whether the clients get a processor of their own.
+    @param servers: the number of servers. All of them have all items.
 
     @return: the results of L{Contestant.round} for all rounds, by client.
     """
@@ -241,12 +302,14 @@ def contest(clients: Sequence[Client], callers: int, rounds: int, calls: int, pi
     costs: dict[str, list[Any]] = {client.name: [] for client in clients}
     with ExitStack() as stack:
         with pinned(others):
-            server = stack.enter_context(storage(threads=len(others)))
-        fill(server.address, WORKLOAD)
+            running = [stack.enter_context(storage(threads=len(others))) for _ in range(servers)]
+        for server in running:
+            fill(server.address, WORKLOAD)
+        ports = [int(server.address[1]) for server in running]
         contestants = {}
         with pinned(own):
             for client in clients:
-                contestants[client.name] = Contestant(client, int(server.address[1]), callers)
+                contestants[client.name] = Contestant(client, ports, callers)
                 stack.callback(contestants[client.name].close)
         for contestant in contestants.values():
             contestant.round(calls // 10)
@@ -465,21 +528,33 @@ def main(arguments: Sequence[str]) -> int:
     add("--callers", type=int, default=50, help="number of concurrent callers (%(default)s)")
     add("--rounds", type=int, default=7, help="number of rounds for each client (%(default)s)")
     add("--calls", type=int, default=20_000, help="number of calls in each round (%(default)s)")
-    add("--client", action="append", default=[], choices=list(CLIENTS), help="measure only this client (repeatable)")
+    add(
+        "--client",
+        action="append",
+        default=[],
+        choices=[*CLIENTS, *RETRIEVALS],
+        help="measure only this client (repeatable)",
+    )
     add("--no-pin", action="store_true", help="do not give the client a processor of its own")
     add("--json", type=Path, metavar="FILE", help="write all samples to this file")
     add("--results", action="store_true", help=f"write the tables to {report.RESULTS.name}")
     options = parser.parse_args(arguments)
-    taking = [client for name, client in CLIENTS.items() if name in options.client or not options.client]
-    absent = {client.needs for client in taking if importlib.util.find_spec(client.needs) is None}
-    taking = [client for client in taking if client.needs not in absent]
-    costs = contest(taking, options.callers, options.rounds, options.calls, not options.no_pin)
-    pool = {} if options.client else overheads(options.rounds, QUEUE)
-    text = (
-        report.described(report.invocation("library", arguments)) + "\n" + clientTable(taking, costs, options.callers)
-    )
+    wanted = [client for table, *_ in TABLES for name, client in table.items() if name in (options.client or table)]
+    absent = {client.needs for client in wanted if importlib.util.find_spec(client.needs) is None}
+    text = report.described(report.invocation("library", arguments))
+    costs: dict[str, list[Any]] = {}
+    for table, servers, worth in TABLES:
+        taking = [client for client in table.values() if client in wanted and client.needs not in absent]
+        if taking:
+            costs |= contest(
+                taking, options.callers, options.rounds, options.calls // worth, not options.no_pin, servers
+            )
+            text += "\n" + clientTable(taking, costs, options.callers)
+            if servers > 1:
+                text += f"\nEach call gets {TOGETHER} keys from {servers} servers.\n"
     for name in sorted(absent):
         text += f"{name} is not installed, and was not measured.\n"
+    pool = {} if options.client else overheads(options.rounds, QUEUE)
     if pool:
         most, left = growth(QUEUE)
         text += "\n" + overheadTable(pool) + "\nThe garbage collector is off.\n"
@@ -524,5 +599,5 @@ def overheadTable(taken: dict[str, list[float]]) -> str:
 
 
 if __name__ == "__main__":
-    _name, _host, _port, _callers = sys.argv[1:]
-    CLIENTS[_name].serve(_host, int(_port), int(_callers))
+    _name, _callers, *_ports = sys.argv[1:]
+    {**CLIENTS, **RETRIEVALS}[_name].serve([(HOST, int(port)) for port in _ports], int(_callers))

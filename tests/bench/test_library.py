@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.bench import __main__ as command
 from tests.bench import library
-from tests.bench.library import CLIENTS, ITEMS, OVERHEADS, Bare, Contestant, WrongAnswer, caller, contest
+from tests.bench.library import CLIENTS, ITEMS, OVERHEADS, RETRIEVALS, Bare, Contestant, WrongAnswer, caller, contest
 from tests.real.servers import freePort, missing
 
 
@@ -77,11 +77,19 @@ class ContestTests(SynchronousTestCase):
         self.assertIn("| 5 concurrent callers", text)
         self.assertEqual(text.count("\n"), 2 + len(clients))
 
+    def test_retrievals(self) -> None:
+        """
+        Calls for many keys get all values from several servers.
+        """
+        clients = [client for client in RETRIEVALS.values() if importlib.util.find_spec(client.needs)]
+        costs = contest(clients, callers=5, rounds=1, calls=50, pin=False, servers=2)
+        self.assertEqual(list(costs), [client.name for client in clients])
+
     def test_nobodyThere(self) -> None:
         """
         The error of a client is raised in the parent.
         """
-        contestant = Contestant(CLIENTS["get"], freePort(), 1)
+        contestant = Contestant(CLIENTS["get"], [freePort()], 1)
         self.addCleanup(contestant.close)
         error = self.assertRaises(WrongAnswer, contestant.round, 1)
         self.assertIn("ServerUnavailable", str(error))
