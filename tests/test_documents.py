@@ -5,9 +5,11 @@ Tests that the documents are current: what they list is what the source code has
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,15 @@ import yaml
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.documents import LIBRARY, MANUAL, METRICS, README, SOURCE, chapter, metricsText, optionsText
+from txconnpool import errors
+from txconnpool.config.settings import OPTIONS
+from txconnpool.interfaces import IPoolObserver
+from txconnpool.memcache import MemCachePool
 from txconnpool.operate.console.commands import COMMAND_NAMES
 from txconnpool.operate.statistics.prometheus import metricName
 from txconnpool.operate.statistics.table import POOL, PROCESS, SERVER
+from txconnpool.pool import Pool
+from txconnpool.pool.base import BasePool, PoolOptions
 
 #: The documents, by who reads them.
 DOCUMENTS = (README, MANUAL, METRICS, LIBRARY, SOURCE / "txconnpool" / "README.rst", SOURCE / "CHANGES.rst")
@@ -207,3 +215,65 @@ class MonitoringTests(SynchronousTestCase):
                 query = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["definition"])
                 assert query is not None, variable
                 yield f"count by ({query[2]}) ({query[1]})"
+
+
+def defaults(pool: Any) -> dict[str, str]:
+    """
+    @return: the defaults of all options of a class of pools, as the guide shows them.
+    """
+    signature = inspect.signature(BasePool.__init__).parameters
+    found = {name: signature[name] for name in PoolOptions.__annotations__} | dict(
+        inspect.signature(pool.__init__).parameters
+    )
+    values = {name: each.default for name, each in found.items() if each.default is not inspect.Parameter.empty}
+    return {
+        name: value.__name__ if callable(value) else f"{value:g}" if isinstance(value, float) else str(value)
+        for name, value in values.items()
+    }
+
+
+class LibraryTests(SynchronousTestCase):
+    """
+    Tests for the guide to the pool.
+    """
+
+    def rows(self) -> list[list[str]]:
+        """
+        @return: option, default of L{Pool}, default of L{MemCachePool}, name and default of the proxy's setting.
+        """
+        lines = chapter(LIBRARY, "All options").splitlines()
+        starts = [found.start() for found in re.finditer("=+", next(line for line in lines if line.startswith("===")))]
+        cuts = [slice(*ends) for ends in pairwise(starts)]
+        return [[line[cut].strip() for cut in cuts] for line in lines if re.match(r"``\w+`` ", line)]
+
+    def test_defaults(self) -> None:
+        """
+        The table has all options of both pools with their defaults, and those of the proxy's settings.
+        """
+        rows = self.rows()
+        for column, pool in ((1, Pool), (2, MemCachePool)):
+            shown = {row[0].strip("`"): row[column] for row in rows if row[column] != "-"}
+            self.assertEqual(shown, defaults(pool))
+        settings = {each.name: each.show(each.default) for each in OPTIONS}
+        for row in rows:
+            name, _, default = row[3].partition(" ")
+            if name:
+                self.assertEqual(default, settings[name.strip("`")], name)
+
+    def test_errors(self) -> None:
+        """
+        The table has all exceptions of the pool.
+        """
+        listed = set(re.findall(r"(?m)^``(\w+)``  ", chapter(LIBRARY, "When servers fail")))
+        defined = {name for name, each in vars(errors).items() if inspect.isclass(each)}
+        self.assertEqual(
+            listed, {name for name in defined if issubclass(getattr(errors, name), errors.PoolError)} - {"PoolError"}
+        )
+
+    def test_observer(self) -> None:
+        """
+        The guide lists all events of an observer.
+        """
+        text = chapter(LIBRARY, "Preparing, checking and cleaning connections")
+        listed = re.findall(r"``(\w+)``", text.partition("what is of interest: ")[2].partition(". What")[0])
+        self.assertEqual(set(listed), set(IPoolObserver))

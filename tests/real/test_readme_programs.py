@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
+from urllib.request import urlopen
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
@@ -23,8 +24,8 @@ from twisted.trial.unittest import TestCase
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
-from tests.documents import LIBRARY, README
-from tests.real.servers import HOST, SOURCE, Memcached, ask, freePort, missing
+from tests.documents import LIBRARY, README, blocks
+from tests.real.servers import HOST, SOURCE, Memcached, Twistd, ask, freePort, missing
 
 _PART = re.compile(r"^(?P<heading>\S.*)\n={3,}\n|^\.\. code-block:: python\n\n(?P<code>(?: +\S.*\n|\n)+)", re.MULTILINE)
 
@@ -100,6 +101,41 @@ class ProgramTests(TestCase):
         self.assertEqual(self.programs["In five lines"], self.readme["The pool in five lines"])
         self.assertEqual(await self.execute("In five lines"), "(0, b'hello')\n")
 
+    async def test_web(self) -> None:
+        """
+        The web server counts, and works without memcached.
+        """
+        number = freePort()
+        memcached = Memcached().start()
+        code = self.programs.pop("In a web server")
+        code = code.replace("11211", str(memcached.address[1])).replace("8080", str(number))
+        path = Path(self.mktemp()).with_suffix(".tac").absolute()
+        path.write_text(code, "utf-8")
+        process = Twistd(plugin=str(path), general=["-y"], address=(HOST, number))
+        self.addCleanup(process.stop)
+        await deferToThread(process.start)
+
+        def get() -> bytes:
+            with urlopen(f"http://{HOST}:{number}/", timeout=20) as response:
+                content: bytes = response.read()
+                return content
+
+        self.assertEqual(await deferToThread(get), b"visit 1")
+        self.assertEqual(await deferToThread(get), b"visit 2")
+        memcached.kill()
+        self.assertEqual(await deferToThread(get), b"welcome")
+
+    async def test_preparing(self) -> None:
+        """
+        The functions of the pool are called, and the observer gets the events, in the order that the guide shows.
+        """
+        number = freePort()
+        port = await TCP4ServerEndpoint(reactor, number, interface=HOST).listen(Factory.forProtocol(Echo))
+        self.addCleanup(port.stopListening)
+        heading = "Preparing, checking and cleaning connections"
+        _, expected = blocks(LIBRARY, heading)
+        self.assertEqual(await self.execute(heading, port=number), expected)
+
     async def test_servers(self) -> None:
         """
         The pool of several servers finds the key again, on one of them.
@@ -159,5 +195,5 @@ class ProgramTests(TestCase):
         """
         Every program has a test.
         """
-        self.assertEqual(len(self.programs), 7)
-        self.assertEqual(sum(name.startswith("test_") for name in vars(ProgramTests)), 7 + 1)
+        self.assertEqual(len(self.programs), 9)
+        self.assertEqual(sum(name.startswith("test_") for name in vars(ProgramTests)), 9 + 1)
