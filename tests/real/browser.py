@@ -32,6 +32,9 @@ _FLAGS = (
     "--remote-debugging-pipe",
 )
 
+#: The codes of keys, as browsers have them from Windows.
+_KEYS = {"Tab": 9, "Enter": 13, "Escape": 27, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowRight": 39}
+
 
 class BrowserFailed(Exception):
     """
@@ -194,6 +197,14 @@ class Browser:
         Move the mouse to a position of the page, in CSS pixels.
         """
         self._call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+
+    def press(self, key: str) -> None:
+        """
+        Press and release a key, such as C{"Tab"}, C{"Enter"} or C{"ArrowLeft"}.
+        """
+        named: dict[str, Any] = {"key": key, "code": key, "windowsVirtualKeyCode": _KEYS[key]}
+        self._call("Input.dispatchKeyEvent", type="keyDown", text="\r" if key == "Enter" else "", **named)
+        self._call("Input.dispatchKeyEvent", type="keyUp", **named)
 
     def screenshot(self, path: Path | str, whole: bool = True) -> None:
         """
