@@ -23,6 +23,7 @@ from tests.real.servers import (
     ask,
     connect,
     exchange,
+    freePort,
     missing,
     until,
 )
@@ -127,6 +128,7 @@ class EveningTests(ShardsTestCase):
     """
 
     workers = 1
+    rest = ""  # the other sections of the ini file
 
     def begin(self, *lines: str) -> None:
         """
@@ -151,7 +153,8 @@ class EveningTests(ShardsTestCase):
         """
         Write the ini file with some of the servers.
         """
-        self.process.write(*self.lines, upstream=[self.servers[number].endpoint for number in numbers])
+        upstream = [self.servers[number].endpoint for number in numbers]
+        self.process.write(*self.lines, upstream=upstream, rest=self.rest)
 
     def change(self, *numbers: int) -> None:
         """
@@ -167,7 +170,7 @@ class EveningTests(ShardsTestCase):
         @return: the servers that are up and have a connection.
         """
         return {row["server"] for row in self.process.rows("servers")
-                if row["state"] == "up" and row["connections"] != "0"}  # fmt: skip
+                if row["pool"] == "default" and row["state"] == "up" and row["connections"] != "0"}  # fmt: skip
 
     def fault(self, server: Memcached, freeze: bool) -> None:
         """
@@ -233,6 +236,17 @@ class EveningTests(ShardsTestCase):
         for server in self.servers[:2]:
             self.assertGreaterEqual(self.process.log.count(f"{server.endpoint} is ejected"), self.workers)
             self.assertGreaterEqual(self.process.log.count(f"{server.endpoint} has its keys again"), self.workers)
+
+    def test_failover(self) -> None:
+        """
+        Another pool gets the requests for servers that are down, until these are back.
+        """
+        (spare,) = self.memcacheds(1)
+        self.rest = f"[pool:spare]\nlisten = tcp:{freePort()}:interface=127.0.0.1\nupstream = {spare.endpoint}\n"
+        self.begin("on-failure = failover", "failover = spare")
+        self.evening()
+        self.assertGreater(self.statistic(self.process.address, "failovers"), 100)
+        self.assertGreater(int(spare.stats()["cmd_set"]), 10)
 
 
 class SharedEveningTests(EveningTests):
