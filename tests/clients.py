@@ -68,7 +68,7 @@ EXCHANGES: list[tuple[bytes, bytes]] = [
     (b"cas a 0 0 3 7\r\nget\r\n", b"STORED\r\n"),
     (put(b"big", 3000), TOO_LARGE),
     (put(b"big", 3000, b" noreply"), b""),
-    (b"stats\r\n", STATISTICS),
+    (b"stats proxy\r\n", STATISTICS),
     (b"delete a noreply\r\n", b""),
     (b"delete missa\r\n", b"NOT_FOUND\r\n"),
     (b"flush_all\r\n", b"OK\r\n"),

@@ -22,7 +22,8 @@ from txconnpool.pool.decisions.records import Record
 from txconnpool.pool.engine import PoolEngine
 from txconnpool.proxy.flow import SessionLimits
 from txconnpool.proxy.memory import BufferedBytes
-from txconnpool.proxy.sessions import NoStatistics, SessionFactory
+from txconnpool.proxy.sessions import SessionFactory
+from txconnpool.proxy.statistics import NoStatistics
 from txconnpool.routing.distribution import Distribution, KeyMap, ServerSpec
 from txconnpool.routing.maps import Ejection, Shard
 from txconnpool.routing.shards import ShardedPool

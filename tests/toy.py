@@ -241,17 +241,16 @@ class Toy:
         """
         return netstring(b"-no statistics")
 
-    def serverStatistics(self, words: tuple[bytes, ...], addresses: bool) -> tuple[Command, bytes] | None:
+    def serverStatistics(self, words: tuple[bytes, ...], addresses: bool) -> bytes:
         """
         Not called: the toy protocol has no statistics.
         """
-        return None
+        return self.unknownStatistics()
 
-    def joinStatistics(self, replies: list[bytes]) -> bytes:
+    def mergeStatistics(self, replies: list[bytes]) -> None:
         """
         Not called: the toy protocol has no statistics.
         """
-        return replies[0]
 
 
 class ToyServer(NetstringReceiver):

@@ -79,6 +79,14 @@ class IConnections(Interface):
         @raise ServerUnavailable: a server has none.
         """
 
+    def eachServer() -> list[tuple[Any, Any]]:
+        """
+        Choose one connection of every server that has one. The caller must add load to the records at once.
+
+        @return: all servers, each with the record of a connection, or with the
+            L{ServerUnavailable<txconnpool.errors.ServerUnavailable>} that says why it has none.
+        """
+
 
 class IPoolControl(Interface):
     """

@@ -346,7 +346,8 @@ class AccountTests(SynchronousTestCase):
         """
         Groups of statistics are unknown.
         """
-        self.assertEqual(Server().statistics((b"items",), 0), b"ERROR\r\n")
+        self.assertEqual(Server().statistics((b"items",), 0), b"END\r\n")
+        self.assertEqual(Server().statistics((b"what",), 0), b"ERROR\r\n")
 
     def test_length(self) -> None:
         """

@@ -115,7 +115,7 @@ class FoundTests(SynchronousTestCase):
                         b"mg a v\r\n", b"stats upstream\r\n"):  # fmt: skip
             self.assertEqual(harness.ask(client, request), EMPTY, request)
         self.assertEqual(harness.ask(client, b"get a\r\nget b\r\nget c d\r\nset e 0 0 1 noreply\r\nx\r\n"), EMPTY * 3)
-        self.assertIn(b"STAT servers_up 0\r\n", harness.ask(client, b"stats\r\n"))
+        self.assertIn(b"STAT servers_up 0\r\n", harness.ask(client, b"stats proxy\r\n"))
         self.assertEqual(harness.service.snapshot()["pools"][0]["state"], "down")
         self.assertEqual(Operations(harness.service).perform("rows", "servers", 9), [])
         self.assertEqual(Operations(harness.service).perform("rows", "pools", 9)[0]["servers"], "")

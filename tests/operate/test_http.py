@@ -399,21 +399,27 @@ class ReplyTests(ServiceTestCase):
 
     def test_general(self) -> None:
         """
-        C{stats} has the names that tools for memcached ask for, of the client's pool.
+        C{stats} has the statistics of the server, and those of the client's pool behind C{proxy_}.
         """
         self.start()
         self.ask(self.client(), b"get a\r\n")
         items = self.items(b"stats\r\n")
-        self.assertEqual((items[b"pool"], items[b"cmd_get"], items[b"get_misses"]), (b"pages", b"1", b"1"))
-        self.assertEqual(items[b"curr_connections"], b"2")
+        self.assertEqual((items[b"cmd_get"], items[b"get_misses"], items[b"curr_items"]), (b"1", b"1", b"0"))
+        self.assertEqual((items[b"proxy_pool"], items[b"proxy_cmd_get"]), (b"pages", b"1"))
+        self.assertEqual(items[b"proxy_curr_connections"], b"2")
+        self.assertEqual(b"VERSION " + items[b"version"] + b"\r\n", self.ask(self.client(), b"version\r\n"))
+        own = self.items(b"stats proxy\r\n")
+        self.assertEqual((own[b"pool"], own[b"cmd_get"]), (b"pages", b"1"))
+        self.assertEqual({b"proxy_" + name for name in own}, {name for name in items if name.startswith(b"proxy_")})
 
     def test_parts(self) -> None:
         """
-        C{stats servers} and C{stats settings} have their items.
+        C{stats proxy servers} and C{stats proxy settings} have their items. C{stats servers} is short for the former.
         """
         self.start()
-        self.assertEqual(self.items(b"stats servers\r\n")[b"1:name"], b"memory:")
-        settings = self.items(b"stats settings\r\n")
+        for request in (b"stats proxy servers\r\n", b"stats servers\r\n"):
+            self.assertEqual(self.items(request)[b"1:name"], b"memory:")
+        settings = self.items(b"stats proxy settings\r\n")
         self.assertEqual((settings[b"listen"], settings[b"stats"]), (b"tcp:1", STATS.encode()))
 
     def test_addresses(self) -> None:
@@ -422,38 +428,40 @@ class ReplyTests(ServiceTestCase):
         """
         self.start()
         client = self.client()
-        words = b"SERVER_ERROR stats sessions needs stats-addresses = yes\r\n"
-        self.assertEqual(self.ask(client, b"stats sessions\r\n"), words)
-        refused = self.ask(client, b"stats upstream conns\r\n")
-        self.assertTrue(refused.startswith(b"SERVER_ERROR"), refused)
+        words = b"SERVER_ERROR stats proxy sessions needs stats-addresses = yes\r\n"
+        for request in (b"stats proxy sessions\r\n", b"stats sessions\r\n"):
+            self.assertEqual(self.ask(client, request), words)
+        refused = self.ask(client, b"stats conns\r\n")
+        self.assertEqual(refused, b"CLIENT_ERROR stats conns needs stats-addresses = yes\r\n")
         allowed = replace(self.service.settings, pools=(replace(POOL, statsAddresses="yes"),))
         changed = self.service.change(lambda old: allowed)
         self.turns()
         self.successResultOf(changed)
-        self.assertEqual(self.items(b"stats sessions\r\n")[b"1:address"], b"192.0.2.1:4321")
-        self.assertNotEqual(self.ask(client, b"stats upstream conns\r\n"), refused)
+        self.assertEqual(self.items(b"stats proxy sessions\r\n")[b"1:address"], b"192.0.2.1:4321")
+        self.assertNotEqual(self.ask(client, b"stats conns\r\n"), refused)
 
     def test_upstream(self) -> None:
         """
-        C{stats upstream} has the statistics of the server.
+        C{stats upstream} has the statistics of the server, and so have its groups.
         """
         self.start()
-        self.assertIn(b"curr_items", self.items(b"stats upstream\r\n"))
+        items = self.items(b"stats upstream\r\n")
+        self.assertIn(b"curr_items", items)
+        self.assertEqual([name for name in items if name.startswith(b"proxy_")], [])
+        self.assertEqual(self.items(b"stats settings\r\n")[b"maxbytes"], items[b"limit_maxbytes"])
 
     def test_none(self) -> None:
         """
-        Other statistics get an error; C{stats reset} says that counters are never reset.
+        Unknown statistics get memcached's error. C{stats reset} resets the server's counters, and not the proxy's.
         """
         self.start()
         client = self.client()
-        self.assertEqual(
-            self.ask(client, b"stats slabs\r\n"),
-            b"ERROR\r\n",
-        )
-        self.assertEqual(
-            self.ask(client, b"stats reset\r\n"),
-            b"SERVER_ERROR counters are never reset here: take differences\r\n",
-        )
+        for words in (b"what", b"proxy what", b"proxy reset"):
+            self.assertEqual(self.ask(client, b"stats %s\r\n" % words), b"ERROR\r\n")
+        self.ask(client, b"get a\r\n")
+        self.assertEqual(self.ask(client, b"stats reset\r\n"), b"RESET\r\n")
+        items = self.items(b"stats\r\n")
+        self.assertEqual((items[b"cmd_get"], items[b"proxy_cmd_get"]), (b"0", b"1"))
 
     def test_removed(self) -> None:
         """
@@ -464,7 +472,7 @@ class ReplyTests(ServiceTestCase):
         other = replace(POOL, name="other", listen=("tcp:2",))
         client.reads = False
         client.write(b"x" * 100000)
-        client.send(b"get a\r\n" * 2 + b"stats\r\n")
+        client.send(b"get a\r\n" * 2 + b"stats proxy\r\n")
         changed = self.service.change(lambda old: replace(old, pools=(other,)))
         self.turns()
         self.successResultOf(changed)
@@ -537,8 +545,12 @@ class FakeWorker:
         self.snapshot = snapshot
         self.channel = self
         self.ready = True
+        self.asked = 0
 
-    def call(self, name: str) -> Deferred[Any]:
+    def call(self, name: str, *args: Any) -> Deferred[Any]:
+        if name == "ask":
+            self.asked += 1
+            return succeed([["tcp:a:1", f"STAT asked {self.asked}\r\nEND\r\n"]])
         assert name == "statistics"
         return self.snapshot if isinstance(self.snapshot, Deferred) else succeed(self.snapshot)
 
@@ -592,6 +604,19 @@ class WorkersTests(SynchronousTestCase):
         self.assertEqual(self.gets(whole), 8)
         self.assertGreater(whole["cpu_seconds"], sum(each["cpu_seconds"] for each in snapshots))
         self.assertEqual(self.successResultOf(self.parent.answer("statistics"))["pools"], whole["pools"])
+
+    def test_asked(self) -> None:
+        """
+        The servers are asked for their statistics by one worker, once in a second for all workers.
+        """
+        self.assertRaises(ChannelError, self.parent.answer, "what")
+        none = self.parent.answer("ask", "pages", [])
+        self.assertEqual(self.failureResultOf(none, ChannelError).getErrorMessage(), "no worker runs at the moment")
+        self.workers(None, None)
+        for asked in (1, 1, 2):
+            got = self.successResultOf(self.parent.answer("ask", "pages", ["slabs"]))
+            self.assertIn(f"asked {asked}\r\n", got[0][0][1])
+            self.clock.advance(0.6)
 
     def test_late(self) -> None:
         """

@@ -124,7 +124,7 @@ def requests(kind: str, name: bytes) -> list[tuple[bytes, Expected | None]]:
         "tooLarge": [(b"add" + large, Expected(TOO_LARGE, own=True))],
         "replaces": [(b"set" + large, Expected(TOO_LARGE, own=True))],
         "replacesQuietly": [(silent, Expected(b"", silent=True))],
-        "stats": [(b"stats\r\n", Expected(b"STAT answer 42\r\nEND\r\n", own=True))],
+        "stats": [(b"stats proxy\r\n", Expected(b"STAT answer 42\r\nEND\r\n", own=True))],
         "flush": [(b"flush_all\r\n", Expected(b"OK\r\n"))],
         "flushed": [(b"flush_all noreply\r\n", Expected(b"", silent=True))],
         "quit": [(b"quit\r\n", None)],

@@ -90,7 +90,7 @@ class PressureTests(SessionTestCase):
         """
         Replies of the proxy itself count as unread like those of servers.
         """
-        for request in (b"x\r\n", b"stats x\r\n"):
+        for request in (b"x\r\n", b"stats proxy x\r\n"):
             stage = self.stage(sessionLimits=SessionLimits(unreadSoft=10000))
             client = stage.client()
             client.reads = False

@@ -32,7 +32,7 @@ class MoreReader(ToyRequestReader):
 
     def read(self, data: bytes, pos: int, room: int) -> Frame:
         if data.startswith(netstring(b"stats"), pos):
-            return STATISTICS, pos + len(netstring(b"stats")), 0, ()
+            return STATISTICS, pos + len(netstring(b"stats")), 0, (b"proxy",)
         if data.startswith(b"1000:", pos):
             end = pos + len(LARGE)
             if end <= len(data):

@@ -473,7 +473,7 @@ class HeldTests(SessionTestCase):
         stage.sessions.report = lambda words: later
         client = stage.client()
         names = keys(10)
-        client.send(b"stats\r\n" + gets(names))
+        client.send(b"stats proxy\r\n" + gets(names))
         stage.serve()
         self.assertEqual(client.take(), b"")
         size = len(get(*names))
@@ -492,7 +492,7 @@ class HeldTests(SessionTestCase):
         stage.sessions.report = lambda words: later
         client = stage.client()
         names = [b"large%d" % number for number in range(100)]
-        client.send(b"stats\r\n" + gets(names))
+        client.send(b"stats proxy\r\n" + gets(names))
         stage.serve()
         self.assertLess(client.protocol.held, 10000 + 16 * 21000)
         self.assertEqual((client.reading, len(client.take())), (False, 0))
@@ -508,7 +508,7 @@ class HeldTests(SessionTestCase):
         stage = self.stage(sessionLimits=SessionLimits(unreadSoft=10000, unreadHard=50000))
         stage.sessions.report = lambda words: Deferred()
         client, other = stage.client(), stage.client()
-        client.send(b"stats\r\n" + gets([b"large%d" % number for number in range(10)]))
+        client.send(b"stats proxy\r\n" + gets([b"large%d" % number for number in range(10)]))
         other.send(b"get a\r\n")
         stage.serve()
         self.assertEqual((client.aborted, client.take(), other.take()), (True, b"", get(b"a")))
@@ -521,7 +521,7 @@ class HeldTests(SessionTestCase):
         stage = self.stage()
         stage.sessions.report = lambda words: Deferred()
         client = stage.client()
-        client.send(b"stats\r\nget a\r\nget b\r\n")
+        client.send(b"stats proxy\r\nget a\r\nget b\r\n")
         stage.line.deliver(len(get(b"a")))
         self.assertGreater(stage.unread.total, 0)
         client.lose()

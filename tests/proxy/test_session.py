@@ -89,7 +89,7 @@ class RequestsTests(SessionTestCase):
         """
         stage = self.stage()
         client = stage.client()
-        client.send(b"get a\r\nstats\r\nget b\r\n")
+        client.send(b"get a\r\nstats proxy\r\nget b\r\n")
         self.assertEqual(client.take(), b"")
         stage.line.deliver(len(get(b"a")))
         self.assertEqual(client.take(), get(b"a"))
@@ -97,7 +97,7 @@ class RequestsTests(SessionTestCase):
         self.assertEqual(client.take(), STATISTICS)
         stage.serve()
         self.assertEqual(client.take(), get(b"b"))
-        self.assertEqual(stage.ask(client, b"stats items 7\r\n"), b"SERVER_ERROR no such statistics: items 7\r\n")
+        self.assertEqual(stage.ask(client, b"stats proxy items 7\r\n"), b"SERVER_ERROR no such statistics: items 7\r\n")
 
     @covers("18")
     def test_longRun(self) -> None:

@@ -243,7 +243,7 @@ class StatisticsTests(SessionTestCase):
         """
         stage = self.stage()
         client = stage.client()
-        client.send(b"stats\r\n" * 20 + b"get a\r\n")
+        client.send(b"stats proxy\r\n" * 20 + b"get a\r\n")
         self.assertEqual(client.take(), b"")
         for _ in range(20):
             turn: Any
@@ -261,7 +261,7 @@ class StatisticsTests(SessionTestCase):
         """
         stage = self.stage()
         client = stage.client()
-        client.send(b"stats\r\n")
+        client.send(b"stats proxy\r\n")
         client.lose()
         stage.turns()
         self.assertEqual((client.take(), stage.clock.getDelayedCalls()), (b"", []))
@@ -272,7 +272,7 @@ class StatisticsTests(SessionTestCase):
         """
         stage = self.stage()
         stage.sessions.report = lambda words: fail(ZeroDivisionError("oops"))
-        answer = stage.ask(stage.client(), b"stats\r\nversion\r\n")
+        answer = stage.ask(stage.client(), b"stats proxy\r\nversion\r\n")
         self.assertTrue(answer.startswith(b"SERVER_ERROR no statistics at the moment"))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
@@ -284,7 +284,7 @@ class StatisticsTests(SessionTestCase):
         later: Deferred[list[tuple[str, int]]] = Deferred()
         stage.sessions.report = lambda words: later
         client = stage.client()
-        self.assertEqual(stage.ask(client, b"stats\r\nget a\r\n"), b"")
+        self.assertEqual(stage.ask(client, b"stats proxy\r\nget a\r\n"), b"")
         later.callback([("a", 1)])
         stage.serve()
         self.assertEqual(client.take(), b"STAT a 1\r\nEND\r\n" + get(b"a"))
@@ -335,21 +335,26 @@ class StatisticsTests(SessionTestCase):
 
     def test_refused(self) -> None:
         """
-        Statistics that would change a server, or that show keys of others, are refused. A server that is down gives an
-        error.
+        Statistics that are unknown, or show keys or addresses of others, are refused in memcached's words. A server
+        that is down gives an error.
         """
         stage = self.stage()
         client = stage.client()
-        for words in (b"reset", b"cachedump 1 100", b"detail on", b"what"):
-            self.assertEqual(
-                stage.ask(client, b"stats upstream %s\r\n" % words),
-                b"SERVER_ERROR these statistics of a server are not for its clients\r\n",
-            )
+        for words, reply in (
+            (b"cachedump 1 100", b"CLIENT_ERROR stats cachedump not allowed\r\n"),
+            (b"detail", b"CLIENT_ERROR usage: stats detail on|off|dump\r\n"),
+            (b"conns", b"CLIENT_ERROR stats conns needs stats-addresses = yes\r\n"),
+            (b"what", b"ERROR\r\n"),
+            (b"items 1", b"ERROR\r\n"),
+        ):
+            for first in (b"", b"upstream "):
+                self.assertEqual(stage.ask(client, b"stats %s%s\r\n" % (first, words)), reply)
         self.assertEqual(stage.line.asked, [])
         stage.servers[0].mode = "refuse"
         stage.line.lose()
         stage.turns()
-        self.assertRegex(stage.ask(client, b"stats upstream\r\n"), rb"\ASERVER_ERROR upstream unavailable: .*\r\n\Z")
+        for request in (b"stats\r\n", b"stats items\r\n", b"stats upstream\r\n", b"stats reset\r\n"):
+            self.assertRegex(stage.ask(client, request), rb"\ASERVER_ERROR upstream unavailable: .*\r\n\Z")
 
 
 class DrainTests(SessionTestCase):
@@ -389,7 +394,7 @@ class DrainTests(SessionTestCase):
         """
         stage = self.stage(2)
         client = stage.client()
-        client.send(b"get a\r\nstats\r\nflush_all\r\n")
+        client.send(b"get a\r\nstats proxy\r\nflush_all\r\n")
         done = stage.sessions.drain()
         stage.serve()
         self.assertEqual(client.take(), get(b"a") + STATISTICS + b"OK\r\n")

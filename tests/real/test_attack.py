@@ -114,7 +114,7 @@ class AttackTestCase(SynchronousTestCase):
         """
         @return: one of the proxy's statistics.
         """
-        lines = ask(self.proxy.address, b"stats\r\n", b"END\r\n").decode("ascii").splitlines()
+        lines = ask(self.proxy.address, b"stats proxy\r\n", b"END\r\n").decode("ascii").splitlines()
         return int(next(line.split()[2] for line in lines if line.split()[1:2] == [name]))
 
 

@@ -119,8 +119,8 @@ class ListenTests(LoginTestCase):
         shown = ask(proxy.address, LOGIN + b"stats\r\n", end=b"END\r\n").decode() + proxy.log
         proxy.stop()
         shown += proxy.log
-        self.assertIn("STAT pool default", shown)
-        self.assertIn("STAT auth_cmds 2\r\nSTAT auth_errors 1\r\n", shown)
+        self.assertIn("STAT proxy_pool default", shown)
+        self.assertIn("STAT proxy_auth_cmds 2\r\nSTAT proxy_auth_errors 1\r\n", shown)
         for word in ("secret", "pw2", "wrong"):
             self.assertNotIn(word, shown)
 
@@ -219,6 +219,6 @@ class CommandTests(LoginTestCase):
         """
         proxy = self.proxy(self.memcached(users=""), "--allow-commands", "get,version")
         self.assertEqual(
-            ask(proxy.address, b"stats\r\nmg a v\r\nget a\r\n", end=b"END\r\n"),
+            ask(proxy.address, b"stats proxy\r\nmg a v\r\nget a\r\n", end=b"END\r\n"),
             b"CLIENT_ERROR stats not allowed\r\nCLIENT_ERROR mg not allowed\r\nEND\r\n",
         )

@@ -63,7 +63,7 @@ class OrderTests(SynchronousTestCase):
         """
         Assert that no connection was closed because of unexpected bytes.
         """
-        self.assertIn(b"STAT protocol_errors 0\r\n", ask(proxy.address, b"stats\r\n", b"END\r\n"))
+        self.assertIn(b"STAT protocol_errors 0\r\n", ask(proxy.address, b"stats proxy\r\n", b"END\r\n"))
 
     def test_replies(self) -> None:
         """

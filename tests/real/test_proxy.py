@@ -410,7 +410,7 @@ class EncryptedTests(SynchronousTestCase):
         @return: a statistic of the inner proxy, read with TLS.
         """
         with self.context.wrap_socket(connect(self.inner.address), server_hostname="localhost") as client:
-            client.sendall(b"stats\r\nquit\r\nget late\r\n")
+            client.sendall(b"stats proxy\r\nquit\r\nget late\r\n")
             answer = everything(client)
         self.assertTrue(answer.endswith(b"END\r\n"))
         match = re.search(rb"STAT %s (\d+)\r\n" % name, answer)

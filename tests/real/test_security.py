@@ -110,7 +110,7 @@ class ClientsTests(SecurityTestCase):
         began = time.monotonic()
         self.attack(*attackers, seconds=4.0, meanwhile=self.loggedIn)
         elapsed = time.monotonic() - began
-        attempts = int(self.loggedIn(b"stats\r\n").split(b"STAT auth_errors ")[1].split(b"\r\n")[0])
+        attempts = int(self.loggedIn(b"stats proxy\r\n").split(b"STAT auth_errors ")[1].split(b"\r\n")[0])
         self.assertLess(attempts, GUESSES * elapsed)
         self.assertLessEqual(self.proxy.log.count("failed logins"), 1 + elapsed / 10)
         self.assertIn("failed logins, the last from 127.0.0.1", self.proxy.log)
@@ -187,7 +187,15 @@ class ClientsTests(SecurityTestCase):
         with connect(self.proxy.address) as other:
             exchange(other, b"get a\r\n", b"END\r\n")
             address = f"{HOST}:{other.getsockname()[1]}".encode()
-            for request in (b"stats", b"stats sessions", b"stats servers", b"stats settings", b"stats upstream conns"):
+            for request in (
+                b"stats",
+                b"stats sessions",
+                b"stats servers",
+                b"stats settings",
+                b"stats conns",
+                b"stats proxy",
+                b"stats proxy sessions",
+            ):
                 self.assertNotIn(address, ask(self.proxy.address, request + b"\r\n", end=b"\r\n"), request)
 
 

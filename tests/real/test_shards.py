@@ -108,7 +108,7 @@ class ShardsTestCase(SynchronousTestCase):
         """
         @return: the value of a statistic of the proxy.
         """
-        (value,) = re.findall(rb"STAT %b ([0-9]+)\r\n" % name.encode(), ask(address, b"stats\r\n", b"END\r\n"))
+        (value,) = re.findall(rb"STAT %b ([0-9]+)\r\n" % name.encode(), ask(address, b"stats proxy\r\n", b"END\r\n"))
         return int(value)
 
     def assertClean(self, report: Report) -> None:

@@ -192,10 +192,16 @@ class ToolTests(StatisticsTestCase):
             self.assertEqual((stats[b"cmd_get"], stats[b"cmd_set"]), (1, 1))
             self.assertEqual(stats[b"get_hits"] + stats[b"get_misses"], 1)
             self.assertEqual(client.stats("servers")[b"2:state"], b"up")
-            self.assertEqual(client.stats("settings")[b"pool-size"], 4)
+            self.assertEqual(client.stats("proxy", "settings")[b"pool-size"], 4)
+            self.assertEqual(client.stats("settings")[b"item_size_max"], 1 << 20)
+            self.assertEqual(stats[b"proxy_cmd_get"], 1)
             upstream = client.stats("upstream")
-            pids = {int(upstream[b"%d:pid" % number]) for number in (1, 2)}
-            self.assertEqual(pids, {int(server.stats()["pid"]) for server in self.servers})
+            servers = [server.stats() for server in self.servers]
+            for name in ("pid", "limit_maxbytes"):
+                values = [int(upstream[f"{number}:{name}".encode()]) for number in (1, 2)]
+                self.assertEqual(values, [int(server[name]) for server in servers])
+            self.assertEqual(stats[b"limit_maxbytes"], sum(int(server["limit_maxbytes"]) for server in servers))
+            self.assertEqual(stats[b"version"], client.version())
 
     def test_same(self) -> None:
         """

@@ -132,7 +132,9 @@ class TLSTestCase(SynchronousTestCase):
         """
         @return: the number of the proxy's clients, without the one that reads this number.
         """
-        found = ask(proxy.address, b"stats\r\n", end=b"END\r\n").split(b"STAT curr_connections ")[1].split(b"\r\n")[0]
+        found = (
+            ask(proxy.address, b"stats proxy\r\n", end=b"END\r\n").split(b"STAT curr_connections ")[1].split(b"\r\n")[0]
+        )
         return int(found) - 1
 
 
@@ -308,7 +310,7 @@ class ParityTests(TLSTestCase):
             other = self.client()
             for _ in range(50):
                 self.assertEqual(self.ask(other, b"get a\r\n"), b"END\r\n")
-            unread = ask(proxy.address, b"stats\r\n", b"END\r\n").split(b"STAT held_bytes ")[1].split(b"\r\n")[0]
+            unread = ask(proxy.address, b"stats proxy\r\n", b"END\r\n").split(b"STAT held_bytes ")[1].split(b"\r\n")[0]
             self.assertLess(int(unread), 32 << 20)
             for _ in range(150):
                 self.assertTrue(self.read(client, len(reply)) == reply)

@@ -139,14 +139,14 @@ class WorkersTests(OperatedTestCase):
 
     def stats(self) -> dict[str, str]:
         """
-        @return: the statistics that C{stats} returns to a client.
+        @return: the statistics that C{stats proxy} returns to a client.
         """
-        lines = ask(self.proxy.address, b"stats\r\n", b"END\r\n").decode().splitlines()
+        lines = ask(self.proxy.address, b"stats proxy\r\n", b"END\r\n").decode().splitlines()
         return dict(line.split(" ", 2)[1:] for line in lines if line.startswith("STAT "))
 
     def test_statistics(self) -> None:
         """
-        C{stats} returns the sums of all workers, from any worker. Counters of a worker that was killed are kept.
+        C{stats proxy} returns the sums of all workers, from any worker. Counters of a worker that was killed are kept.
         """
         self.clients(11)
         results = [self.stats() for _ in range(2)]

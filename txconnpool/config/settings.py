@@ -301,7 +301,7 @@ class PoolSettings:
     statsAddresses: str = option(
         "no",
         Choice("yes", "no"),
-        "whether clients may see the addresses of other clients, with `stats sessions` and `stats upstream conns`",
+        "whether clients may see the addresses of other clients, with `stats proxy sessions` and `stats conns`",
         "Clients",
     )
     maxWaiting: int = option(

@@ -15,6 +15,7 @@ differences are intentional:
 from __future__ import annotations
 
 import os
+import sys
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from math import ceil, inf
@@ -90,7 +91,7 @@ class Executor:
         """
         Execute C{stats}.
 
-        @param group: the words after C{stats}: none, or C{reset}.
+        @param group: the words after C{stats}: none, C{reset}, or a group. There are no slab classes.
         @param now: the time, in seconds.
 
         @return: the reply.
@@ -100,19 +101,33 @@ class Executor:
         if group == (b"reset",):
             store.resetCounters()
             return b"RESET\r\n"
-        if group:
-            return b"ERROR\r\n"
-        items = {
+        items = self._groups(now).get(b" ".join(group))
+        return b"ERROR\r\n" if items is None else Memcache().statistics(items.items())
+
+    def _groups(self, now: float) -> dict[bytes, dict[str, object]]:
+        store = self.store
+        general: dict[str, object] = {
             "pid": os.getpid(),
+            "uptime": int(max(0.0, now - store.started)),
             "time": int(now),
             "version": VERSION,
+            "pointer_size": 64 if sys.maxsize > 1 << 32 else 32,
             "curr_connections": store.connections,
             **store.counters,
             "limit_maxbytes": store.size,
+            "accepting_conns": 1,
+            "threads": 1,
             "bytes": store.used,
             "curr_items": len(store),
         }
-        return Memcache().statistics(items.items())
+        return {
+            b"": general,
+            b"settings": {"maxbytes": store.size, "item_size_max": store.itemMax, "cas_enabled": "yes"},
+            b"items": {},
+            b"slabs": {"active_slabs": 0, "total_malloced": store.used},
+            b"sizes": {"sizes_status": "disabled"},
+            b"conns": {},
+        }
 
     def _get(self, words: _Words, body: bytes) -> bytes:
         store, counters = self.store, self.store.counters

@@ -65,6 +65,7 @@ class _Server(Protocol):
         self._paused = False
 
     def connectionMade(self) -> None:
+        self._store.started = min(self._store.started, self._reactor.seconds())
         self._store.connections += 1
         self._store.counters["total_connections"] += 1
         self.transport.registerProducer(self, True)

@@ -37,6 +37,7 @@ from txconnpool.routing.library import PoolFace
 from txconnpool.routing.options import Servers
 from txconnpool.wire.memcache import replies
 from txconnpool.wire.memcache.dialect import Memcache
+from txconnpool.wire.memcache.statistics import numbered
 
 _log = Logger("txconnpool.pool")
 
@@ -236,7 +237,7 @@ def _failed(failure: Failure) -> bytes:
 
 
 def _joined(replies: list[bytes]) -> dict[bytes, bytes]:
-    return statistics(Memcache().joinStatistics(replies))
+    return statistics(numbered([], replies))
 
 
 #: The commands that L{MemCachePool.performRequest} accepts.

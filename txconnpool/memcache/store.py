@@ -69,6 +69,7 @@ class Store:
     @ivar itemMax: the maximum length of a value, in bytes.
     @ivar used: the size of all items together, in bytes.
     @ivar now: the time of the current request, in seconds.
+    @ivar started: when the first client connected, in seconds.
     @ivar counters: memcached's statistics.
     @ivar connections: the number of open connections.
     """
@@ -78,6 +79,7 @@ class Store:
         self.itemMax = min(ITEM_MAX, size - ITEM_OVERHEAD - 250)
         self.used = 0
         self.now = 0.0
+        self.started = inf
         self.counters = dict.fromkeys(_COUNTERS, 0)
         self._items: OrderedDict[bytes, Item] = OrderedDict()
         self._cas = 0

@@ -26,7 +26,7 @@ from txconnpool.proxy.limits import dialectLimits
 from txconnpool.proxy.listener import Listen, listenOn
 from txconnpool.proxy.memory import BufferedBytes
 from txconnpool.proxy.proxy import PoolProxy
-from txconnpool.proxy.sessions import NoStatistics
+from txconnpool.proxy.statistics import NoStatistics, Replies
 from txconnpool.wire.dialects import DIALECTS
 
 _log = Logger("txconnpool.proxy")
@@ -62,6 +62,9 @@ class ProxyService(MultiService, Changeable):
     @ivar buffered: the bytes held for all clients.
     @ivar fullSnapshot: returns a snapshot for the replies to C{stats}, or a Deferred that fires with one. With several
         processes it is a snapshot of all of them.
+    @ivar askServers: called with the name of a pool and the arguments of C{stats}; returns a Deferred that fires with
+        the replies of the servers and their age, see L{StatisticsReplies}. With several processes it asks on behalf of
+        all of them.
     """
 
     def __init__(self, settings: Settings, reactor: Any = None, listen: Listen | None = None) -> None:
@@ -76,6 +79,7 @@ class ProxyService(MultiService, Changeable):
         if reactor is None:
             from twisted.internet import reactor
         self.fullSnapshot: Callable[[], Any] = self.snapshot
+        self.askServers: Callable[[str, tuple[bytes, ...]], Deferred[tuple[Replies, float]]] = self.askHere
         self.statistics = statisticsService(settings, self.snapshot, reactor)
         self._started = time.time()
         self._reactor = reactor
@@ -90,7 +94,7 @@ class ProxyService(MultiService, Changeable):
             proxy.setServiceParent(self)
 
     def _proxyOf(self, pool: PoolSettings, settings: Settings) -> PoolProxy:
-        return PoolProxy(
+        proxy = PoolProxy(
             pool,
             DIALECTS[pool.protocol].make(*dialectLimits(pool)),
             self.buffered,
@@ -100,6 +104,8 @@ class ProxyService(MultiService, Changeable):
             self._listen,
             self._answerStatistics,
         )
+        proxy.sessions.replies.askServers = lambda words: self.askServers(proxy.settings.name, words)
+        return proxy
 
     # -- Start
 
@@ -150,10 +156,10 @@ class ProxyService(MultiService, Changeable):
 
     def _answerStatistics(self, proxy: PoolProxy, words: tuple[bytes, ...]) -> Any:
         """
-        Answer a client's C{stats}.
+        Answer a client's C{stats proxy}.
 
         @param proxy: the proxy of the client's pool.
-        @param words: the arguments of the request.
+        @param words: the further arguments of the request.
 
         @return: the items of the reply, or a Deferred that fires with them.
 
@@ -166,13 +172,26 @@ class ProxyService(MultiService, Changeable):
             return maybeDeferred(self.fullSnapshot).addCallback(perServer, name)
         if words == (b"sessions",):
             if proxy.settings.statsAddresses == "no":
-                raise NoStatistics("stats sessions needs stats-addresses = yes")
+                raise NoStatistics("stats proxy sessions needs stats-addresses = yes")
             return perSession(proxy.sessions.sessions)
         if words == (b"settings",):
             return settingsInForce(proxy.settings, self.settings)
-        if words == (b"reset",):
-            raise NoStatistics("counters are never reset here: take differences")
         raise NoStatistics
+
+    def askHere(self, pool: str, words: tuple[bytes, ...]) -> Deferred[tuple[Replies, float]]:
+        """
+        Ask the servers of a pool for their statistics, on the connections of this process.
+
+        @param words: the arguments of C{stats}, as L{StatisticsReplies.askHere} takes them.
+
+        @return: fires with the replies and their age.
+
+        @raise NoStatistics: there is no such pool.
+        """
+        for proxy in self.proxies:
+            if proxy.settings.name == pool:
+                return proxy.sessions.replies.askHere(words)
+        raise NoStatistics(f"pool {pool} is being removed")
 
     def status(self) -> str:
         """

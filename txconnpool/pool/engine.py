@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from txconnpool.errors import PoolClosed
+from txconnpool.errors import PoolClosed, ServerUnavailable
 from txconnpool.interfaces import IConnections, IPoolControl
 from txconnpool.metrics import Histogram, PoolStats, Traffic
 from txconnpool.net.addresses import endpointOf
@@ -209,6 +209,15 @@ class PoolEngine(Executor):
         @raise ServerUnavailable: a server has none.
         """
         return self.state.each()
+
+    def eachServer(self) -> list[tuple[Server, Record | ServerUnavailable]]:
+        """
+        Choose one connection of every server that has one, for a request that is of use even if some servers do not get
+        it. The caller must add load to them at once.
+
+        @return: all servers, each with a connection, or with the reason why it has none.
+        """
+        return self.state.eachServer()
 
     def hold(self, record: Record) -> None:
         """

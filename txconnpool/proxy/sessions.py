@@ -12,24 +12,23 @@ from collections.abc import Callable, Iterator
 from math import inf
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txconnpool.errors import PoolError
 from txconnpool.metrics import ClientCounters
 from txconnpool.net.transport import networkOf
 from txconnpool.pool.slow import SlowLog
 from txconnpool.proxy.admission import Admission, PendingClient
-from txconnpool.proxy.broadcast import askAll, broadcast
+from txconnpool.proxy.broadcast import broadcast
 from txconnpool.proxy.flow import SessionLimits
 from txconnpool.proxy.logins import LoginGate
 from txconnpool.proxy.memory import BufferedBytes
 from txconnpool.proxy.session import Session
 from txconnpool.proxy.sharding import ShardedSession
+from txconnpool.proxy.statistics import StatisticsReplies
 
 _log = Logger("txconnpool.proxy")
 
@@ -44,13 +43,6 @@ FAREWELL = 2.0
 
 #: The most refused clients whose connections may be open: they need file descriptors, and no other limit counts them.
 FAREWELLS = 16
-
-
-class NoStatistics(LookupError):
-    """
-    There are no such statistics. The text of the exception is the error for the client; if it is empty, the client gets
-    the dialect's reply to unknown statistics.
-    """
 
 
 def _fileLimit() -> float:
@@ -127,6 +119,7 @@ class SessionFactory(Factory):
     @ivar admission: the clients that have no session yet.
     @ivar hosts: the number of clients from each address, with and without a session, see
         L{networkOf<txconnpool.net.transport.networkOf>}.
+    @ivar replies: the replies to requests for statistics. C{statistics} makes one.
     @ivar leaving: the refused clients whose connections are still open, the oldest first.
     """
 
@@ -158,6 +151,8 @@ class SessionFactory(Factory):
         self.limits = limits
         self.reactor = reactor
         self.report = report
+        self.replies = StatisticsReplies(self)
+        self.statistics = self.replies.reply
         self.sessions: set[Session] = set()
         self.buffered = buffered
         self.numbers = numbers or itertools.count(1)
@@ -265,7 +260,7 @@ class SessionFactory(Factory):
         for session in list(self.sessions):
             session.end()
 
-    # -- Requests to every server, and statistics
+    # -- Requests to every server
 
     def broadcast(self, command: Any, request: bytes) -> Deferred[bytes]:
         """
@@ -274,38 +269,6 @@ class SessionFactory(Factory):
         @return: fires with the bytes for the client.
         """
         return broadcast(self.router, self.dialect, command, request)
-
-    def statistics(self, words: tuple[bytes, ...]) -> Deferred[bytes]:
-        """
-        Look up statistics. This takes at least one turn of the reactor, so that a client with many such requests does
-        not block others.
-
-        @param words: the arguments of the client's request. After C{upstream} they are those of the servers' own
-            statistics.
-
-        @return: fires with the reply.
-        """
-        lookUp = self._servers if words[:1] == (b"upstream",) else self._own
-        reply: Deferred[Any] = deferLater(self.reactor, 0, lookUp, words)
-        return reply.addErrback(self._noStatistics)
-
-    def _own(self, words: tuple[bytes, ...]) -> Deferred[bytes]:
-        items: Deferred[Any] = maybeDeferred(self.report, words)
-        return items.addCallback(self.dialect.statistics)
-
-    def _servers(self, words: tuple[bytes, ...]) -> Deferred[bytes]:
-        asked = self.dialect.serverStatistics(words[1:], self.limits.statsAddresses)
-        if asked is None:
-            raise NoStatistics("these statistics of a server are not for its clients")
-        return askAll(self.router, self.dialect, *asked).addCallback(self.dialect.joinStatistics)
-
-    def _noStatistics(self, failure: Failure) -> bytes:
-        text = str(failure.value)
-        if not failure.check(NoStatistics, PoolError):
-            _log.failure("no statistics", failure)
-            text = "no statistics at the moment; the log has the reason"
-        reply: bytes = self.dialect.error("other", text) if text else self.dialect.unknownStatistics()
-        return reply
 
     def countPartial(self, command: Any) -> bool:
         """

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 
 class LocalAction(enum.Enum):
@@ -303,6 +303,24 @@ class IReplyReader(Protocol):
         """
 
 
+class ServerStatistics(NamedTuple):
+    """
+    A request for the servers' own statistics.
+
+    @ivar command: the command.
+    @ivar request: the bytes of the request.
+    @ivar words: the arguments in the request.
+    @ivar shared: whether the replies may be used for other clients too, for a moment: the request changes nothing.
+    @ivar join: makes one reply of the names of the servers and their replies, in the same order.
+    """
+
+    command: Command
+    request: bytes
+    words: tuple[bytes, ...]
+    shared: bool
+    join: Callable[[list[str], list[bytes]], bytes]
+
+
 class IDialect(Protocol):
     """
     One protocol.
@@ -391,18 +409,17 @@ class IDialect(Protocol):
         @return: the reply to a request for statistics that do not exist.
         """
 
-    def serverStatistics(self, words: tuple[bytes, ...], addresses: bool) -> tuple[Command, bytes] | None:
+    def serverStatistics(self, words: tuple[bytes, ...], addresses: bool) -> ServerStatistics | bytes:
         """
         @param words: the arguments of a client's request.
         @param addresses: whether clients may see the addresses of other clients.
 
-        @return: the command and the bytes of a request for a server's own statistics; C{None} if clients may not use
-            these arguments.
+        @return: the request for the servers' own statistics; or the reply, if clients may not use these arguments.
         """
 
-    def joinStatistics(self, replies: list[bytes]) -> bytes:
+    def mergeStatistics(self, replies: list[bytes]) -> list[tuple[str, object]] | None:
         """
-        @param replies: the replies of the servers to the request of L{serverStatistics}, in the order of the servers.
+        @param replies: the replies of the servers to the request of L{serverStatistics} without arguments.
 
-        @return: one reply.
+        @return: names and values for all servers together; C{None} if no server has answered.
         """

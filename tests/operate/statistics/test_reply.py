@@ -15,7 +15,7 @@ from txconnpool import __version__
 from txconnpool.config.settings import PoolSettings, Settings
 from txconnpool.operate.statistics.reply import MOST_SESSIONS, general, perServer, perSession, settingsInForce
 from txconnpool.operate.statistics.table import ERRORS
-from txconnpool.proxy.sessions import NoStatistics
+from txconnpool.proxy.statistics import NoStatistics
 
 
 class ReplyTests(SynchronousTestCase):

@@ -250,6 +250,35 @@ class WorkerTests(SynchronousTestCase):
         self.assertIn("no pool 'z'", self.call("perform", "pause", "z")["error"])
         self.assertEqual([row["state"] for row in self.call("perform", "rows", "pools", 9)["value"]], ["paused"])
 
+    def test_ask(self) -> None:
+        """
+        It asks the servers for their statistics, for the parent.
+        """
+        self.start(A)
+        answer = self.call("ask", "a", ["settings"])
+        ((server, reply),) = answer["value"]
+        self.assertEqual(server, "memory:")
+        self.assertRegex(reply, r"\ASTAT maxbytes 67108864\r\n(?:.*\r\n)*END\r\n\Z")
+        self.assertEqual(self.call("ask", "z", [])["error"], "pool z is being removed")
+
+    def test_asks(self) -> None:
+        """
+        It has the parent ask the servers, and a client gets what the parent has.
+        """
+        self.start(A)
+        replies = self.worker.service.proxies[0].sessions.replies  # type: ignore[union-attr]
+        for answer, expected in (
+            ({"value": [[["tcp:x:1", "STAT x \xe9\r\nEND\r\n"]], 0.5]}, b"STAT x \xe9\r\nEND\r\n"),
+            ({"error": "oops"}, b"SERVER_ERROR no statistics at the moment: oops\r\n"),
+        ):
+            reply = replies.reply((b"slabs",))
+            self.turns()
+            (call,) = self.messages()
+            self.assertEqual((call["name"], call["args"]), ("ask", ["a", ["slabs"]]))
+            self.worker.dataReceived(json.dumps({"done": call["call"], **answer}).encode() + b"\n")
+            self.assertEqual(self.successResultOf(reply), expected)
+            self.reactor.advance(1)
+
     def leave(self) -> Any:
         """
         Begin the shutdown of the reactor.

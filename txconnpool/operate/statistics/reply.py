@@ -17,7 +17,7 @@ from txconnpool.net.transport import peerOf
 from txconnpool.operate.statistics.snapshot import Snapshot
 from txconnpool.operate.statistics.table import POOL, PROCESS, SERVER, Scope
 from txconnpool.proxy.session import Session
-from txconnpool.proxy.sessions import NoStatistics
+from txconnpool.proxy.statistics import NoStatistics
 
 #: The most sessions that C{stats sessions} lists.
 MOST_SESSIONS: Final = 20

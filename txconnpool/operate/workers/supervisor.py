@@ -30,6 +30,7 @@ from txconnpool.operate.workers.shares import shares
 from txconnpool.operate.workers.statistics import WorkerStatistics
 from txconnpool.operate.workers.workerset import WorkerSet
 from txconnpool.proxy.memory import BufferedBytes
+from txconnpool.proxy.statistics import Shared
 
 _log = Logger("txconnpool.workers")
 
@@ -55,6 +56,7 @@ class SupervisorService(Service, Changeable):
         self._acceptors = Acceptors(reactor, self._accepted)
         self._operations = WorkerOperations(self.workers)
         self._workerStatistics = WorkerStatistics(self.workers)
+        self._asked = Shared(reactor.seconds)
         self._started = time.time()
         self.setName("workers")
 
@@ -134,7 +136,23 @@ class SupervisorService(Service, Changeable):
         """
         if name == "statistics":
             return self.snapshot()
+        if name == "ask":
+            pool, words = args
+            return self._asked.get((pool, *words), lambda: self._ask(pool, words))
         raise ChannelError(f"no call {name!r}")
+
+    def _ask(self, pool: str, words: list[str]) -> Deferred[Any]:
+        """
+        Let a worker ask the servers of a pool for their statistics.
+
+        @return: fires with their replies and the age of the replies.
+
+        @raise ChannelError: no worker runs.
+        """
+        for worker in self.workers.processes.values():
+            if worker.ready:
+                return worker.channel.call("ask", pool, words).addCallback(lambda replies: (replies, 0.0))
+        raise ChannelError("no worker runs at the moment")
 
     # -- Statistics and operations
 

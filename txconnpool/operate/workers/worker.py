@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import ReactorNotRunning
@@ -27,6 +27,7 @@ from txconnpool.operate.service import ProxyService
 from txconnpool.operate.statistics.snapshot import Snapshot
 from txconnpool.operate.workers.channel import ANSWERS, CLIENTS, STDIN, Channel, ChannelError, ignoreLost
 from txconnpool.operate.workers.inbox import Inbox
+from txconnpool.proxy.statistics import NoStatistics, Replies
 
 #: Seconds that a worker that is about to end waits for the parent's answer.
 NOTICE = 1.0
@@ -83,6 +84,7 @@ class WorkerProtocol(Protocol):
             "abort": self._abort,
             "perform": self._perform,
             "statistics": self._snapshot,
+            "ask": self._askHere,
         }
         if name not in calls:
             raise ChannelError(f"no call {name!r}")
@@ -91,6 +93,7 @@ class WorkerProtocol(Protocol):
     def _start(self, settings: dict[str, Any]) -> Deferred[None]:
         self.service = self.inbox.service = ProxyService(_revive(settings), self._reactor, self.inbox.listen)
         self.service.fullSnapshot = lambda: self._channel.call("statistics")
+        self.service.askServers = self._askServers
         self.service.privilegedStartService()
         self.service.startService()
         self._reactor.addReader(self.inbox)
@@ -106,6 +109,18 @@ class WorkerProtocol(Protocol):
     def _snapshot(self) -> Snapshot:
         assert self.service is not None
         return self.service.snapshot()
+
+    def _askServers(self, pool: str, words: tuple[bytes, ...]) -> Deferred[tuple[Replies, float]]:
+        """
+        Ask the servers on behalf of all workers: the parent knows whether another worker has just done so.
+        """
+        asked = self._channel.call("ask", pool, [word.decode("latin-1") for word in words])
+        return asked.addCallbacks(_revived, _unavailable)
+
+    def _askHere(self, pool: str, words: list[str]) -> Deferred[list[tuple[str, str]]]:
+        assert self.service is not None
+        asked = self.service.askHere(pool, tuple(word.encode("latin-1") for word in words))
+        return asked.addCallback(lambda got: [(server, reply.decode("latin-1")) for server, reply in got[0]])
 
     def _perform(self, name: str, *args: Any) -> Any:
         assert self.service is not None
@@ -144,6 +159,16 @@ class WorkerProtocol(Protocol):
         self._immediately = True
         self.service.abort()
         self.stop()
+
+
+def _revived(got: tuple[list[tuple[str, str]], float]) -> tuple[Replies, float]:
+    replies, age = got
+    return [(server, reply.encode("latin-1")) for server, reply in replies], age
+
+
+def _unavailable(failure: Failure) -> NoReturn:
+    failure.trap(ChannelError)
+    raise NoStatistics(f"no statistics at the moment: {failure.getErrorMessage()}")
 
 
 def _revive(settings: dict[str, Any]) -> Settings:

@@ -16,7 +16,7 @@ from math import inf
 from random import uniform
 from typing import Any, Final
 
-from txconnpool.errors import PoolClosed, PoolError, PoolFull
+from txconnpool.errors import PoolClosed, PoolError, PoolFull, ServerUnavailable
 from txconnpool.metrics import Counters, PoolStats
 from txconnpool.pool.decisions.actions import Action, Dial, Refuse
 from txconnpool.pool.decisions.ageing import Ageing
@@ -123,13 +123,31 @@ class PoolState:
 
         @raise ServerUnavailable: a server has none.
         """
+        found = self._choose()
+        for record in found.values():
+            if isinstance(record, ServerUnavailable):
+                raise record
+        return self._engage(found)
+
+    def eachServer(self) -> list[tuple[Server, Record | ServerUnavailable]]:
+        """
+        Choose a connection of every server that has one. The caller must add load to them at once.
+
+        @return: all servers, each with a connection, or with the reason why it has none.
+        """
+        found = self._choose()
+        self._engage(found)
+        return list(found.items())
+
+    def _choose(self) -> dict[Server, Record | ServerUnavailable]:
         chosen = self.connections.leastLoadedByServer()
-        for server in self.servers:
-            if server not in chosen:
-                raise self.health.missing(server, self.paused)
-        for record in chosen.values():
+        return {server: chosen.get(server) or self.health.missing(server, self.paused) for server in self.servers}
+
+    def _engage(self, found: dict[Server, Record | ServerUnavailable]) -> list[Record]:
+        records = [record for record in found.values() if isinstance(record, Record)]
+        for record in records:
             self.connections.engage(record)
-        return list(chosen.values())
+        return records
 
     # -- Waiters
 

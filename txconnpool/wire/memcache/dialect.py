@@ -11,12 +11,13 @@ from collections.abc import Callable, Generator, Iterable
 from typing import Final
 
 from txconnpool.errors import LoginFailed
-from txconnpool.wire import Command, Login
+from txconnpool.wire import Command, Login, ServerStatistics
+from txconnpool.wire.memcache import statistics
 from txconnpool.wire.memcache.auth import BAD_TOKEN, FAILURE, STORED, UNAUTHENTICATED, LoginReader, loginRequest
 from txconnpool.wire.memcache.classic import ERROR
 from txconnpool.wire.memcache.effects import ORDINARY
 from txconnpool.wire.memcache.matching import REPLY_LINE_MAX, received
-from txconnpool.wire.memcache.replies import COMMANDS, STATS, VERSION
+from txconnpool.wire.memcache.replies import COMMANDS, VERSION
 from txconnpool.wire.memcache.replyreader import ReplyReader
 from txconnpool.wire.memcache.requestreader import (
     REFUSED,
@@ -33,9 +34,6 @@ __all__ = [
     "RETRIEVAL_LINE_MAX",
     "Memcache",
 ]
-
-#: The groups of a server's statistics that clients of the proxy may read.
-_HARMLESS: Final = frozenset(b"items slabs sizes settings conns extstore".split())
 
 _UNPRINTABLE: Final = re.compile(r"[^ -~]+")
 
@@ -132,29 +130,18 @@ class Memcache:
         """
         return ERROR
 
-    def serverStatistics(self, words: tuple[bytes, ...], addresses: bool) -> tuple[Command, bytes] | None:
+    def serverStatistics(self, words: tuple[bytes, ...], addresses: bool) -> ServerStatistics | bytes:
         """
-        @return: the command and the bytes of a request for a server's own statistics; C{None} for groups that would
-            change the server, or reveal other clients' keys or, unless C{addresses}, their addresses.
+        @return: the request for the servers' own statistics, or the reply that refuses it, see
+            L{txconnpool.wire.memcache.statistics.serverStatistics}.
         """
-        if len(words) > 1 or not _HARMLESS.issuperset(words) or (words == (b"conns",) and not addresses):
-            return None
-        return STATS, b" ".join((b"stats", *words)) + b"\r\n"
+        return statistics.serverStatistics(words, addresses)
 
-    def joinStatistics(self, replies: list[bytes]) -> bytes:
+    def mergeStatistics(self, replies: list[bytes]) -> list[tuple[str, object]] | None:
         """
-        @return: one reply in place of those of several servers. The number of the server is put before each name.
+        @return: the totals of several servers, see L{txconnpool.wire.memcache.statistics.totals}.
         """
-        if len(replies) == 1:
-            return replies[0]
-        lines = []
-        for number, reply in enumerate(replies, 1):
-            for line in reply.split(b"\r\n"):
-                if line.startswith(b"STAT "):
-                    lines.append(b"STAT %d:%s\r\n" % (number, line[5:]))
-                elif line not in (b"", b"END"):
-                    lines.append(b"STAT %d:error %s\r\n" % (number, line))
-        return b"".join(lines) + b"END\r\n"
+        return statistics.totals(replies)
 
     def describe(self, request: bytes) -> tuple[str, list[bytes]]:
         """
