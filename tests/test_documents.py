@@ -17,8 +17,9 @@ import docutils.core
 import yaml
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.documents import LIBRARY, MANUAL, METRICS, README, SOURCE, chapter, metricsText, optionsText
+from tests.documents import LIBRARY, MANUAL, METRICS, README, SOURCE, blocks, chapter, metricsText, optionsText
 from txconnpool import errors
+from txconnpool.config.ini import load
 from txconnpool.config.settings import OPTIONS
 from txconnpool.interfaces import IPoolObserver
 from txconnpool.memcache import MemCachePool
@@ -121,6 +122,20 @@ class UserDocumentTests(SynchronousTestCase):
         The list of statistics is that of the table of statistics.
         """
         self.assertEqual(METRICS.read_text("utf-8"), metricsText(), "run python -m tests.documents")
+
+    def test_inis(self) -> None:
+        """
+        The examples of ini files that have sections are valid, alone or with their clients' address.
+        """
+        count = 0
+        for heading in re.findall(r"(?m)^(.+)\n=+$", MANUAL.read_text("utf-8")):
+            for block in blocks(MANUAL, heading) if heading != "The operator's manual" else []:
+                if re.match(r"\[(connpool|pool:\w+)\]\n", block):
+                    path = Path(self.mktemp())
+                    path.write_text(block, "utf-8")
+                    load(str(path), {})
+                    count += 1
+        self.assertEqual(count, 4)
 
     def test_commands(self) -> None:
         """

@@ -9,6 +9,7 @@ C{.ci/run} tests the commands that install txconnpool. These tests use the progr
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -42,7 +43,7 @@ class ReadmeTests(SynchronousTestCase):
         """
         text = text.replace("11211", str(self.server)).replace("11212", str(self.proxy))
         text = text.replace("unix:fragments", f"unix:{self.directory.resolve()}/fragments")
-        return text.replace(".venv/bin", str(Path(sys.executable).parent))
+        return re.sub(r"(\.venv|/opt/connpool)/bin", str(Path(sys.executable).parent), text)
 
     def twistd(self, command: str, *more: str) -> Twistd:
         """
@@ -97,6 +98,7 @@ class ReadmeTests(SynchronousTestCase):
         """
         self.memcached()
         (command,) = blocks(README, "In front of a real memcached")
+        self.assertEqual(blocks(MANUAL, "Starting it"), [command.replace(".venv/", "/opt/connpool/")])
         self.twistd(self.here(command))
         self.assertEqual(ask(("127.0.0.1", self.proxy), b"set a 0 0 1\r\nx\r\n"), b"STORED\r\n")
 
@@ -113,6 +115,18 @@ class ReadmeTests(SynchronousTestCase):
         self.twistd(run.replace("connpool.ini", str(path.resolve())))
         for address in (("127.0.0.1", self.proxy), str(self.directory.resolve() / "fragments.sock")):
             self.assertEqual(ask(address, b"set a 0 0 1\r\nx\r\n"), b"STORED\r\n")
+
+    def test_migrate(self) -> None:
+        """
+        The commands convert a file of twemproxy into the ini that is shown.
+        """
+        convert, ini, _ = blocks(MANUAL, "Coming from twemproxy or mcrouter")
+        (self.directory / "nutcracker.yml").write_text(
+            "cache:\n  listen: 127.0.0.1:22121\n  distribution: ketama\n  servers:\n  - 10.0.0.11:11211:2 cache-1\n"
+        )
+        command = re.sub(r"(\.venv|/opt/connpool)/bin", str(Path(sys.executable).parent), convert).strip()
+        self.assertTrue(self.shell(command.replace("\n", " && ")).endswith("configuration ok\n"))
+        self.assertIn(ini, (self.directory / "connpool.ini").read_text("utf-8"))
 
     def test_tac(self) -> None:
         """
