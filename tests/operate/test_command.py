@@ -5,16 +5,18 @@ Tests for L{txconnpool.operate.command}.
 
 from __future__ import annotations
 
+import atexit
 import errno
 import signal
 import sys
 from collections.abc import Callable
 from io import StringIO
 from typing import Any
+from unittest import mock
 from unittest.mock import Mock
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import capturedLogs, formatEvent
@@ -151,6 +153,10 @@ class Part(Service):
         self.stopping: Deferred[None] = Deferred()
         self.calls: list[str] = []
         self.changed: Deferred[list[str]] = Deferred()
+        self.served: Deferred[None] = succeed(None)
+
+    def serving(self) -> Deferred[None]:
+        return self.served
 
     def stopService(self) -> Deferred[None]:
         self.calls.append("stop")
@@ -203,6 +209,45 @@ class NotifierTests(SynchronousTestCase):
         self.assertEqual(part.calls[-1], "stop")
         calls = ["startService", "reloading", "now", "ready", "reloading", "ready", "stopService"]
         self.assertEqual(notified, [each if each == "now" else f"{each} running" for each in calls])
+
+    def test_notServing(self) -> None:
+        """
+        The process is not ready before clients can be served.
+        """
+        notifiers: list[Mock] = []
+
+        def notifier(status: object, reactor: object) -> Mock:
+            notifiers.append(Mock())
+            return notifiers[0]
+
+        self.patch(command, "Notifier", notifier)
+        self.patch(signal, "signal", lambda number, handler: signal.SIG_DFL)
+        part = Part()
+        part.served = Deferred()
+        service = commandService(part)
+        service.startService()
+        notifiers[0].startService.assert_not_called()
+        part.served.callback(None)
+        notifiers[0].startService.assert_called_once_with()
+
+    def test_cannotServe(self) -> None:
+        """
+        If no client can be served, the process ends with exit code 1.
+        """
+        self.patch(signal, "signal", lambda number, handler: signal.SIG_DFL)
+        register = Mock()
+        self.patch(atexit, "register", register)
+        part = Part()
+        part.served = fail(ValueError("no worker can start"))
+        service = commandService(part)
+        stop = Mock()
+        self.patch(service.reactor, "stop", stop)
+        service.startService()
+        stop.assert_called_once_with()
+        (end,) = register.call_args[0]
+        with mock.patch("os._exit") as exited:
+            end()
+        exited.assert_called_once_with(1)
 
 
 class SignalTests(SynchronousTestCase):

@@ -508,6 +508,21 @@ class HealthTests(SynchronousTestCase):
     Tests for L{health}.
     """
 
+    def test_workers(self) -> None:
+        """
+        The states of the workers are shown. If none is ready, the proxy is down, whatever the last statistics were.
+        """
+        for workers, code, status in (
+            ({"ready": 1, "silent": 1}, 200, "ready"),
+            ({"ready": 0, "silent": 2}, 503, "down"),
+        ):
+            snapshot = {"pools": [{"name": "a", "state": "ready"}], "workers": workers}
+            for pool in (None, "a"):
+                self.assertEqual(
+                    health(snapshot, pool), (code, {"status": status, "pools": {"a": "ready"}, "workers": workers})
+                )
+            self.assertEqual(health(snapshot, "b")[0], 404)
+
     def check(self, pool: str | None = None, **states: str) -> tuple[int, str]:
         """
         @return: the code and the status.
@@ -546,6 +561,9 @@ class FakeWorker:
         self.channel = self
         self.ready = True
         self.asked = 0
+        self.state = "ready"
+        self.unreceived: list[Any] = []
+        self.why = ""
 
     def call(self, name: str, *args: Any) -> Deferred[Any]:
         if name == "ask":

@@ -209,6 +209,28 @@ def dieWithParent() -> None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def freeze(pid: int) -> None:
+    """
+    Suspend a process (SIGSTOP), and wait until all of its threads have stopped: some of them may still answer after the
+    signal was sent.
+    """
+    os.kill(pid, signal.SIGSTOP)
+    until(lambda: _threadStates(pid) <= {"T", "t"}, what=f"the stop of all threads of process {pid}")
+
+
+def _threadStates(pid: int) -> set[str]:
+    """
+    @return: the states of the threads of a process, as in C{proc_pid_stat(5)}.
+    """
+    states = set()
+    for each in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            states.add((each / "stat").read_text("ascii", "replace").rpartition(")")[2].split()[0])
+        except (FileNotFoundError, ProcessLookupError):
+            pass  # the thread has ended meanwhile
+    return states
+
+
 class Server:
     """
     A process that listens on one address. The constructor does not start it.
@@ -357,9 +379,11 @@ class Server:
 
     def freeze(self) -> None:
         """
-        Suspend the process (SIGSTOP): the kernel still accepts connections for it, but it answers nothing.
+        Suspend the process: the kernel still accepts connections for it, but it answers nothing.
         """
-        self.signal(signal.SIGSTOP)
+        if self._process is None:
+            raise ServerFailed(f"{self!r} does not run")
+        freeze(self._process.pid)
 
     def thaw(self) -> None:
         """

@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.real.load import Report
 from tests.real.operated import OperatedTestCase, gone
-from tests.real.servers import Memcached, Proxy, ask, connect, everything, missing, until
+from tests.real.servers import HOST, Memcached, Proxy, ask, connect, everything, freeze, missing, until
 
 
 class Watch(threading.Thread):
@@ -180,6 +180,42 @@ class WorkersTests(OperatedTestCase):
         """
         return pid not in self.proxy.children
 
+    def test_frozen(self) -> None:
+        """
+        A worker that hangs gets no clients, and is replaced. Those that were sent to it and that it has not received
+        are served by another one.
+        """
+        stopped = self.proxy.children[1]
+        freeze(stopped)
+        clients = [connect(self.proxy.address, 30.0) for _ in range(6)]
+        for client in clients:
+            self.addCleanup(client.close)
+            client.sendall(b"get a\r\n")
+        until(lambda: "worker 2 does not answer: it gets no clients" in self.proxy.log, what="a line of the log")
+        for _ in range(4):
+            self.assertEqual(ask(self.proxy.address, b"get a\r\n"), b"END\r\n")
+        self.assertEqual([client.recv(100) for client in clients], [b"END\r\n"] * 6)
+        self.assertIn("worker 2 does not answer: killing it", self.proxy.log)
+        until(lambda: len(self.proxy.children) == 2 and stopped not in self.proxy.children, what="another worker")
+
+    def test_handOver(self) -> None:
+        """
+        Clients that connect in the moment in which a worker dies are served by another one.
+        """
+        for _ in range(5):
+            until(lambda: len(self.proxy.children) == 2, what="two workers")
+            self.complete()
+            victim = self.proxy.children[1]
+            freeze(victim)  # it receives nothing any more
+            clients = [connect(self.proxy.address, 30.0) for _ in range(10)]
+            time.sleep(0.05)
+            os.kill(victim, signal.SIGKILL)
+            for client in clients:
+                client.sendall(b"get a\r\n")
+            self.assertEqual([client.recv(100) for client in clients], [b"END\r\n"] * 10)
+            for client in clients:
+                client.close()
+
     def test_backOff(self) -> None:
         """
         A worker that dies repeatedly is replaced after growing delays. Meanwhile the other workers serve.
@@ -254,6 +290,31 @@ class WorkersTests(OperatedTestCase):
         # Not Server.kill, which would kill its children too.
         os.kill(self.proxy.pid, signal.SIGKILL)
         until(lambda: all(gone(pid) for pid in children), what="the end of the workers")
+
+
+class StartTests(SynchronousTestCase):
+    """
+    Tests for workers that cannot start.
+    """
+
+    skip = missing("memcached") or (None if os.geteuid() == 0 else "this needs root")
+
+    def test_none(self) -> None:
+        """
+        If no worker can start, the process ends with the reason and with exit code 1. Here the workers may not use a
+        file that their parent has used before it gave up the rights of root.
+        """
+        users = Path(self.mktemp()).absolute()
+        users.write_text("joe:secret\n", "ascii")
+        users.chmod(0o600)
+        proxy = Proxy(
+            "--workers", "2", "--listen-auth", f"file:{users}", upstream=[(HOST, 9)], general=["--uid", "nobody"]
+        )
+        self.addCleanup(proxy.stop)
+        proxy.start()  # its parent listens
+        self.assertEqual(proxy.wait(20.0), 1)
+        self.assertRegex(proxy.log, "no worker can start: .*Permission denied")
+        self.assertNotIn("Traceback", proxy.log)
 
 
 class UNIXTests(SynchronousTestCase):

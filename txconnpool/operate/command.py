@@ -6,6 +6,8 @@ The proxy as a process of its own, under C{twistd} or C{twist}: signals, reload,
 
 from __future__ import annotations
 
+import atexit
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -118,7 +120,17 @@ class CommandService(MultiService):
         """
         self._startOrExit(super().startService)
         self._signals.handle(signal.SIGHUP, self._hangUp)
+        self._proxy.serving().addCallbacks(self._serves, self._failed)
+
+    def _serves(self, _: None) -> None:
         self._notifier.startService()
+
+    def _failed(self, _: Failure) -> None:
+        """
+        No client can be served: end the process with exit code 1. The log has the reason.
+        """
+        atexit.register(_exitWithFailure)
+        self.shutdown(True)
 
     def _startOrExit(self, start: Callable[[], None]) -> None:
         """
@@ -232,3 +244,13 @@ def _printError(kind: type[BaseException], error: BaseException, trace: Tracebac
     Print an exception as one line, to the real standard error, which twistd's log has replaced. For C{sys.excepthook}.
     """
     print(error, file=sys.__stderr__)
+
+
+def _exitWithFailure() -> None:
+    """
+    End the process with exit code 1, at the end of the interpreter: twistd itself has no other exit code than 0 once it
+    runs.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)

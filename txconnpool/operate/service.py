@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -131,6 +131,12 @@ class ProxyService(MultiService, Changeable):
         if self.statistics is not None:
             self.statistics.startService()
         super().startService()
+
+    def serving(self) -> Deferred[None]:
+        """
+        @return: has fired: the listeners are open when the service has started.
+        """
+        return succeed(None)
 
     def searched(self) -> Deferred[None]:
         """

@@ -18,7 +18,7 @@ from twisted.application.service import IService
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError, ProcessDone, ProcessTerminated
 from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import capturedLogs
+from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
@@ -29,11 +29,11 @@ from txconnpool.config.settings import PoolSettings, Settings
 from txconnpool.operate.operations import OperationError
 from txconnpool.operate.workers import workerset
 from txconnpool.operate.workers.acceptors import BUSY, EXHAUSTED
-from txconnpool.operate.workers.channel import ANSWERS, CLIENTS, STDERR, STDIN, STDOUT, Channel
-from txconnpool.operate.workers.process import LINE_MAX, WorkerProcess
+from txconnpool.operate.workers.channel import ANSWERS, CLIENTS, RECEIVED, STDERR, STDIN, STDOUT, Channel
+from txconnpool.operate.workers.process import DEAD, DEAD_AT_START, LINE_MAX, SILENT, WorkerProcess
 from txconnpool.operate.workers.shares import shares
-from txconnpool.operate.workers.supervisor import SupervisorService
-from txconnpool.operate.workers.workerset import GRACE, STEADY
+from txconnpool.operate.workers.supervisor import SupervisorService, WorkersFailed
+from txconnpool.operate.workers.workerset import ATTEMPTS, GRACE, PING, STEADY, TOGETHER
 
 A = PoolSettings(name="a", listen=("tcp:1",), maxClients=3)
 
@@ -120,6 +120,7 @@ class Process:
             labels.append(label.decode())
             for descriptor in descriptors:
                 os.close(descriptor)
+            self.protocol.childDataReceived(RECEIVED, b"1")
 
 
 class Reactor(MemoryReactorClock):
@@ -243,7 +244,7 @@ class SupervisorServiceTests(SynchronousTestCase):
         self.assertEqual([port.reading for port in self.reactor.ports.values()], [False])
         for number, process in enumerate(self.reactor.processes):
             self.assertEqual(process.command[-2:], ["-m", "txconnpool.operate.workers.worker"])
-            self.assertEqual(process.pipes, {STDIN: "w", STDOUT: "r", STDERR: "r", ANSWERS: "r"})
+            self.assertEqual(process.pipes, {STDIN: "w", STDOUT: "r", STDERR: "r", ANSWERS: "r", RECEIVED: "r"})
             share = list(shares(service.settings, 2))[number]
             ((started,),) = process.called("start")
             self.assertEqual(started, json.loads(json.dumps(asdict(share))))
@@ -412,6 +413,7 @@ class SupervisorServiceTests(SynchronousTestCase):
         self.patch(workerset, "uniform", lambda low, high: 1.0)
         service = self.start(A)
         self.connect(1, 3)
+        self.given(service)
         delays = []
         for _ in range(3):
             with capturedLogs() as logs:
@@ -420,7 +422,8 @@ class SupervisorServiceTests(SynchronousTestCase):
             self.assertEqual(sorted(service.workers.processes), [2])
             self.reactor.advance(delays[-1])
             self.assertEqual(sorted(service.workers.processes), [1, 2])
-        self.reactor.advance(STEADY + 1)
+        for _ in range(int(STEADY / PING) + 1):
+            self.reactor.advance(PING)
         with capturedLogs() as logs:
             self.running(service)[0].end(9)
         delays += [event["delay"] for event in logs if "delay" in event]
@@ -429,6 +432,199 @@ class SupervisorServiceTests(SynchronousTestCase):
         self.given(service)
         self.connect(1)
         self.assertEqual(self.running(service)[0].take(), ["+a\0tcp:1"])
+
+    def test_handOver(self) -> None:
+        """
+        The clients that a worker has not received when it ends are sent to others, and the received ones are not.
+        """
+        service = self.start(replace(A, maxClients=9))
+        first, second = self.running(service)
+        self.connect(1, 2)
+        self.assertEqual((first.take(), second.take()), (["+a\0tcp:1"], ["+a\0tcp:1"]))
+        self.connect(1, 4)
+        self.assertEqual(second.take(), ["+a\0tcp:1"] * 2)
+        first.end(9)
+        self.assertEqual(second.take(), ["+a\0tcp:1"] * 2)
+        self.assertEqual([service.workers.processes[2].load, len(service.workers.processes[2].unreceived)], [5, 0])
+
+    def test_handOverLater(self) -> None:
+        """
+        If no other worker runs, they wait for the next one. Those of a pool that was removed meanwhile are closed.
+        """
+        service = self.start(A, PoolSettings(name="b", listen=("tcp:2",)))
+        self.connect(2)
+        self.connect(1)
+        for process in self.running(service):
+            process.end(9)
+        self.successResultOf(service.change(lambda old: replace(old, pools=(A,))))
+        self.reactor.advance(1)
+        self.assertEqual([label for process in self.running(service) for label in process.take()], ["+a\0tcp:1"])
+        self.assertEqual(self.clients[0].recv(1), b"")
+
+    def test_handOverAtTheEnd(self) -> None:
+        """
+        At a stop they are closed.
+        """
+        service = self.start(A)
+        self.connect(1)
+        self.stop(service)
+        self.assertEqual(self.clients[0].recv(1), b"")
+
+    # -- Workers that do not answer
+
+    def pings(self, count: int) -> list[str]:
+        """
+        Wait for some pings.
+
+        @return: what is logged.
+        """
+        with capturedLogs() as logs:
+            for _ in range(count):
+                self.reactor.advance(PING)
+        return [formatEvent(event) for event in logs]
+
+    def test_silent(self) -> None:
+        """
+        A worker that does not answer gets no clients, and gets them again if it answers.
+        """
+        service = self.start(A)
+        first, second = self.running(service)
+        self.assertEqual(self.pings(20), [])
+        answer: Deferred[None] = Deferred()
+        first.answers["ping"] = answer
+        self.assertEqual(self.pings(SILENT), [])
+        self.assertEqual(service.workers.states()["ready"], 2)
+        self.assertEqual(self.pings(1), ["worker 1 does not answer: it gets no clients"])
+        self.assertEqual(service.workers.states(), {"ready": 1, "starting": 0, "silent": 1, "stopping": 0, "ended": 0})
+        self.connect(1, 2)
+        self.assertEqual(self.given(service), [0, 2])
+        first.answers["ping"] = None
+        with capturedLogs() as logs:
+            answer.callback(None)
+        self.assertEqual([formatEvent(event) for event in logs], ["worker 1 answers again"])
+        self.connect(1)
+        self.assertEqual(self.given(service), [1, 0])
+        self.assertEqual(self.pings(DEAD), [])
+        self.assertEqual((first.signals, second.signals), ([], []))
+
+    def test_dead(self) -> None:
+        """
+        One that stays silent is killed and replaced, and the clients that it has not received go to another.
+        """
+        service = self.start(replace(A, maxClients=9))
+        first, second = self.running(service)
+        first.answers["ping"] = Deferred()
+        self.connect(1, 2)
+        self.assertEqual(second.take(), ["+a\0tcp:1"])
+        self.assertEqual(self.pings(DEAD + 1)[-1], "worker 1 does not answer: killing it")
+        self.assertEqual(first.signals, ["KILL"])
+        self.pings(5)
+        self.assertEqual(first.signals, ["KILL"])
+        first.end(9)
+        self.assertEqual(second.take(), ["+a\0tcp:1"])
+        self.reactor.advance(1)
+        self.assertEqual(service.workers.states()["ready"], 2)
+
+    def test_stoppedParent(self) -> None:
+        """
+        However long the parent was stopped itself, the workers have time to answer afterwards.
+        """
+        service = self.start(A)
+        self.running(service)[0].answers["ping"] = Deferred()
+        self.reactor.advance(PING)
+        with capturedLogs() as logs:
+            self.reactor.advance(1000)
+        self.assertEqual(logs, [])
+
+    def test_stuckAtStart(self) -> None:
+        """
+        A worker that does not start does not keep clients waiting for the others, and is killed after a longer time.
+        """
+        started: list[Deferred[None]] = []
+
+        def begin(process: Process) -> None:
+            if not started:
+                started.append(Deferred())
+                process.answers["start"] = started[0]
+                process.answers["ping"] = Deferred()
+
+        self.reactor.begin = begin
+        service = self.start(A)
+        self.connect(1)
+        self.assertEqual(self.given(service), [0, 0])
+        self.pings(TOGETHER)
+        self.connect(1)
+        self.assertEqual(self.given(service), [0, 2])
+        self.assertEqual(self.pings(DEAD_AT_START), ["worker 1 does not answer: killing it"])
+        self.assertEqual(self.running(service)[0].signals, ["KILL"])
+
+    def test_stoppingNotAsked(self) -> None:
+        """
+        A worker that is about to end is not asked whether it is alive.
+        """
+        service = self.start(A)
+        process = self.running(service)[0]
+        process.channel.call("stopping")
+        process.answers["ping"] = Deferred()
+        self.assertEqual(self.pings(DEAD + 1), [])
+        self.assertEqual(service.workers.states()["stopping"], 1)
+
+    def test_serving(self) -> None:
+        """
+        The service is ready when a worker can take clients.
+        """
+        starting: list[Deferred[None]] = []
+
+        def begin(process: Process) -> None:
+            starting.append(Deferred())
+            process.answers["start"] = starting[-1]
+
+        self.reactor.begin = begin
+        service = self.start(A)
+        serving = service.serving()
+        starting[0].callback(None)
+        self.assertNoResult(serving)
+        starting[1].callback(None)
+        self.successResultOf(serving)
+        self.successResultOf(service.serving())
+
+    def test_noneStarts(self) -> None:
+        """
+        If no worker can start, that is an error with the reason, after L{ATTEMPTS} attempts of each.
+        """
+
+        def begin(process: Process) -> None:
+            process.answers["start"] = ValueError("no such server")
+
+        self.reactor.begin = begin
+        service = self.start(A)
+        serving = service.serving()
+        for attempt in range(ATTEMPTS):
+            self.assertNoResult(serving)
+            for process in self.running(service):
+                process.end(9)
+            if attempt < ATTEMPTS - 1:
+                self.reactor.advance(PING)
+        error = self.failureResultOf(serving, WorkersFailed)
+        self.assertEqual(str(error.value), "no worker can start: no such server")
+        self.failureResultOf(service.serving(), WorkersFailed)
+        count = len(self.reactor.processes)
+        self.pings(60)
+        self.assertEqual(len(self.reactor.processes), count)
+
+    def test_oneHasServed(self) -> None:
+        """
+        Once a worker has served, workers that cannot start are started again and again.
+        """
+        self.patch(workerset, "uniform", lambda low, high: 1.0)
+        service = self.start(A)
+        serving = service.serving()
+        for _ in range(3 * ATTEMPTS):
+            for process in self.running(service):
+                process.end(9)
+            self.reactor.advance(20)
+        self.assertEqual(len(self.running(service)), 2)
+        self.successResultOf(serving)
 
     def test_notStarted(self) -> None:
         """

@@ -66,7 +66,10 @@ class WorkerTests(SynchronousTestCase):
         observer: Any = self.observed.append
         globalLogPublisher.addObserver(observer)
         self.addCleanup(globalLogPublisher.removeObserver, observer)
-        self.worker = worker.WorkerProtocol(self.reactor, theirs, observer)
+        self.receipts, written = os.pipe()
+        self.addCleanup(os.close, self.receipts)
+        self.addCleanup(os.close, written)
+        self.worker = worker.WorkerProtocol(self.reactor, theirs, written, observer)
         self.transport = StringTransport()
         self.worker.makeConnection(self.transport)
         self.calls = 0
@@ -134,6 +137,31 @@ class WorkerTests(SynchronousTestCase):
             client.send(b"get a\r\n")
             self.turns()
             self.assertEqual(client.take(), b"END\r\n")
+
+    def test_receipts(self) -> None:
+        """
+        For each client that it has received, it writes a byte before it does anything with the client.
+        """
+        self.start(A)
+        order: list[object] = []
+        adopt = self.reactor.adoptStreamConnection
+
+        def adopted(*args: Any) -> None:
+            order.append(os.read(self.receipts, 100))
+            adopt(*args)
+
+        self.patch(self.reactor, "adoptStreamConnection", adopted)
+        self.send("+a\0tcp:1")
+        self.send("-a\0tcp:1")
+        self.assertEqual(order, [b"1", b"1"])
+
+    def test_ping(self) -> None:
+        """
+        It answers pings, also before it has started.
+        """
+        self.assertEqual(self.call("ping"), {"done": 1, "value": None})
+        self.start(A)
+        self.assertEqual(self.call("ping"), {"done": 3, "value": None})
 
     def test_notStarted(self) -> None:
         """

@@ -72,6 +72,17 @@ def health(snapshot: Snapshot, pool: str | None = None) -> tuple[int, dict[str, 
 
     @return: an HTTP status code, and the body as plain data.
     """
+    code, body = _poolHealth(snapshot, pool)
+    workers = snapshot.get("workers")
+    if workers is not None and code != 404:
+        body["workers"] = workers
+        # The statistics of a pool are those that its workers have sent last.
+        if code == 200 and not workers["ready"]:
+            code, body["status"] = 503, "down"
+    return code, body
+
+
+def _poolHealth(snapshot: Snapshot, pool: str | None) -> tuple[int, dict[str, Any]]:
     states = {each["name"]: each["state"] for each in snapshot["pools"] if pool is None or each["name"] == pool}
     if not states and pool is not None:
         return 404, {"status": "unknown", "pools": {}}

@@ -27,11 +27,13 @@ class ProcessSource:
     @ivar started: when the process started, in seconds since the epoch.
     @ivar buffered: the bytes held for its clients.
     @ivar lag: how late its last regular timer was, in seconds; C{None} if it has no such timer.
+    @ivar workers: the number of its worker processes in each state; C{None} if it has none.
     """
 
     started: float
     buffered: BufferedBytes
     lag: float | None = None
+    workers: dict[str, int] | None = None
 
 
 @dataclass(frozen=True)

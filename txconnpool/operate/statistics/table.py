@@ -112,6 +112,8 @@ PROCESS: Final = Scope(
                   lambda of: of.buffered.dropped),
         Statistic("loop_lag_seconds", "gauge", "how late the last regular timer was: high when the process is "
                   "overloaded", lambda of: of.lag, merge=max),
+        Statistic("workers", "gauge", "worker processes by state; silent: it does not answer its parent, gets no "
+                  "clients, and is replaced if that lasts", lambda of: of.workers, "state"),
     ),
 )  # fmt: skip
 

@@ -78,7 +78,7 @@ class Acceptor:
         """
         Bind the socket.
 
-        @param accepted: called with each client, until it returns C{True}.
+        @param accepted: called with each client, until it returns C{True}: then it has taken over the socket.
 
         @raise CannotListenError: the address is taken, or is not one of this machine.
         """
@@ -158,7 +158,6 @@ class Acceptor:
             if not self._accepted(self, self._client):
                 self._pauseFor(BUSY)
                 return
-            self._client.close()
             self._client = None
 
     def _pauseFor(self, seconds: float) -> None:

@@ -13,8 +13,9 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.python.failure import Failure
 
-#: The descriptors of a worker: calls from the parent, printed lines, calls to the parent (and answers), clients.
-STDIN, STDOUT, STDERR, ANSWERS, CLIENTS = range(5)
+#: The descriptors of a worker: calls from the parent, printed lines, calls to the parent (and answers), clients, and a
+#: byte for each client that was received.
+STDIN, STDOUT, STDERR, ANSWERS, CLIENTS, RECEIVED = range(6)
 
 
 class ChannelError(Exception):

@@ -6,6 +6,7 @@ The clients of a worker, which the parent process sends as sockets.
 
 from __future__ import annotations
 
+import os
 import socket
 from collections import Counter
 from collections.abc import Callable
@@ -69,15 +70,20 @@ class Inbox:
     @ivar service: the proxy that serves them, once it has started.
     """
 
-    def __init__(self, reactor: Any, clients: socket.socket, closed: Callable[[dict[str, int]], object]) -> None:
+    def __init__(
+        self, reactor: Any, clients: socket.socket, received: int, closed: Callable[[dict[str, int]], object]
+    ) -> None:
         """
         @param clients: the socket from which clients are received.
+        @param received: a descriptor to which a byte is written for each of them, before anything is read from it:
+            until then the parent sends the client to another worker if this one ends.
         @param closed: called soon after clients have been closed, with the number of closed clients of each pool.
         """
         clients.setblocking(False)
         self.service: ProxyService | None = None
         self._reactor = reactor
         self._clients = clients
+        self._receipts = received
         self._notifyClosed = closed
         self._received: Counter[str] = Counter()
         self._notifying: IDelayedCall | None = None
@@ -138,6 +144,8 @@ class Inbox:
         if not label:
             self._reactor.removeReader(self)
             return False
+        # This does not block: the pipe has room for more clients than the parent can have sent.
+        os.write(self._receipts, b"1")
         if not descriptors:
             _log.error("a client is lost: this process has no descriptor for it")
         accepted, (pool, description) = label[:1] == b"+", label[1:].decode().split("\0")

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections import Counter
-from dataclasses import asdict
+from collections import Counter, deque
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,12 +22,26 @@ from twisted.python.failure import Failure
 import txconnpool
 from txconnpool.config.settings import Settings
 from txconnpool.operate.logs import relay
-from txconnpool.operate.workers.channel import ANSWERS, CLIENTS, STDERR, STDIN, STDOUT, Channel, ChannelLost
+from txconnpool.operate.workers.channel import (
+    ANSWERS,
+    CLIENTS,
+    RECEIVED,
+    STDERR,
+    STDIN,
+    STDOUT,
+    Channel,
+    ChannelLost,
+    ignoreLost,
+)
 
 _log = Logger("txconnpool.workers")
 
 #: The most bytes of a line that a worker prints; a longer one is logged in pieces.
 LINE_MAX = 1 << 16
+
+#: The number of pings in a row that a worker may leave unanswered until it gets no clients, and until it is killed:
+#: after its start, and before that.
+SILENT, DEAD, DEAD_AT_START = 3, 10, 30
 
 #: Sockets that keep messages apart, and notice when the other end is closed. Some systems have only the first.
 _PACKETS = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM
@@ -40,6 +54,21 @@ def modulePath() -> list[str]:
     """
     here, ours = os.path.realpath(os.getcwd()), os.path.realpath(Path(txconnpool.__file__).parent.parent)
     return [path for path in sys.path if path and (here == ours or os.path.realpath(path) != here)]
+
+
+@dataclass(frozen=True)
+class SentClient:
+    """
+    A client on its way to a worker.
+
+    @ivar pool: the name of its pool.
+    @ivar description: the endpoint string of the address that the client has connected to.
+    @ivar socket: its connection.
+    """
+
+    pool: str
+    description: str
+    socket: socket.socket
 
 
 class ProcessOwner(Protocol):
@@ -81,8 +110,9 @@ class WorkerProcess(ProcessProtocol):
     A worker process.
 
     @ivar number: the number of the worker, from 1.
-    @ivar ready: whether it can take clients.
     @ivar stopping: whether it is about to end.
+    @ivar unreceived: the clients that were sent to it and that it has not received yet, the oldest first.
+    @ivar why: why it could not start; an empty string if it did not say that.
     @ivar since: when it was started, in seconds of the reactor's clock.
     @ivar channel: calls to it and from it.
     """
@@ -94,8 +124,14 @@ class WorkerProcess(ProcessProtocol):
         @param settings: the settings of this worker.
         """
         self.number = number
-        self.ready = self.stopping = False
+        self.stopping = False
         self.since = 0.0
+        self.unreceived: deque[SentClient] = deque()
+        self.why = ""
+        self._prepared = False
+        self._silence = 0  # pings in a row without an answer
+        self._pinged = False
+        self._killed = False
         self._settings = settings
         self._owner = owner
         self._sent: Counter[str] = Counter()
@@ -110,7 +146,7 @@ class WorkerProcess(ProcessProtocol):
         """
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, _PACKETS)
         self._socket.setblocking(False)
-        descriptors = {STDIN: "w", STDOUT: "r", STDERR: "r", ANSWERS: "r", CLIENTS: theirs.fileno()}
+        descriptors = {STDIN: "w", STDOUT: "r", STDERR: "r", ANSWERS: "r", CLIENTS: theirs.fileno(), RECEIVED: "r"}
         # Without -P, Python would put the current directory first on its path.
         command = [sys.executable, "-P", "-m", "txconnpool.operate.workers.worker"]
         environment = dict(os.environ, PYTHONPATH=os.pathsep.join(modulePath()))
@@ -133,19 +169,62 @@ class WorkerProcess(ProcessProtocol):
         self._owner.started(self).addCallback(self._becomeReady)
 
     def _becomeReady(self, _: object) -> None:
-        self.ready = True
+        self._prepared = True
         self._owner.readinessChanged()
 
     def _notStarted(self, failure: Failure) -> None:
         if not failure.check(ChannelLost):
-            _log.error("worker {number} did not start: {why}", number=self.number, why=failure.getErrorMessage())
+            self.why = failure.getErrorMessage()
+            _log.error("worker {number} did not start: {why}", number=self.number, why=self.why)
             self.transport.signalProcess("KILL")
+
+    @property
+    def state(self) -> str:
+        """
+        C{"starting"}, C{"ready"}, C{"silent"} (it does not answer) or C{"stopping"}.
+        """
+        if self.stopping:
+            return "stopping"
+        if self._silence >= SILENT and self._prepared:
+            return "silent"
+        return "ready" if self._prepared else "starting"
+
+    @property
+    def ready(self) -> bool:
+        """
+        Whether it can take clients.
+        """
+        return self.state == "ready"
+
+    def ping(self) -> None:
+        """
+        Ask the process for an answer. One that gives none for some time gets no clients, and is killed after more time.
+        Pings are counted, not seconds: a parent that was stopped itself has not asked meanwhile.
+        """
+        if self.stopping or self._killed:
+            return
+        if not self._pinged:
+            self._pinged = True
+            self.channel.call("ping").addCallbacks(self._answered, ignoreLost)
+            return
+        self._silence += 1
+        if self._silence == SILENT and self._prepared:
+            _log.error("worker {number} does not answer: it gets no clients", number=self.number)
+            self._owner.readinessChanged()
+        elif self._silence >= (DEAD if self._prepared else DEAD_AT_START):
+            self.kill("does not answer")
+
+    def _answered(self, _: None) -> None:
+        silence, self._silence, self._pinged = self._silence, 0, False
+        if silence >= SILENT and self._prepared:
+            _log.info("worker {number} answers again", number=self.number)
+            self._owner.readinessChanged()
 
     def _answer(self, name: str, *args: Any) -> Any:
         if name == "closed":
             self._closed = Counter(*args)
         elif name == "stopping":
-            self.ready, self.stopping = False, True
+            self.stopping = True
             self._owner.readinessChanged()
         else:
             return self._owner.answer(name, *args)
@@ -171,6 +250,7 @@ class WorkerProcess(ProcessProtocol):
         Send a client to the worker.
 
         @param description: the endpoint string of the address that the client has connected to.
+        @param client: its connection. If it was sent, it is kept until the worker has received it, and closed then.
         @param accepted: whether the worker is to serve the client; if not, it answers that there are too many.
 
         @return: whether it was sent. It is not when the worker is busy, or about to end.
@@ -180,6 +260,7 @@ class WorkerProcess(ProcessProtocol):
             socket.send_fds(self._socket, [label], [client.fileno()])
         except OSError:
             return False
+        self.unreceived.append(SentClient(pool, description, client))
         self._sent[pool] += accepted
         return True
 
@@ -192,6 +273,10 @@ class WorkerProcess(ProcessProtocol):
         if childFD == ANSWERS:
             self.channel.dataReceived(data)
             return
+        if childFD == RECEIVED:
+            for _ in data:
+                self.unreceived.popleft().socket.close()
+            return
         *lines, self._printed = (self._printed + data).split(b"\n")
         if len(self._printed) > LINE_MAX:
             lines, self._printed = [*lines, self._printed], b""
@@ -202,14 +287,17 @@ class WorkerProcess(ProcessProtocol):
         """
         Close the channel and the socket, and notify the owner.
         """
-        self.ready = False
+        self._prepared = False
         self._socket.close()
         self.channel.lost()
         self._owner.ended(self, reason)
 
-    def kill(self) -> None:
+    def kill(self, why: str = "did not end in time") -> None:
         """
         End the process by force.
+
+        @param why: what it did, for the log.
         """
-        _log.error("worker {number} did not end in time: killing it", number=self.number)
+        _log.error("worker {number} {what}: killing it", number=self.number, what=why)
+        self._killed = True
         self.transport.signalProcess("KILL")

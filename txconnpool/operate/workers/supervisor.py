@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections import deque
 from dataclasses import asdict
 from typing import Any
 
@@ -25,7 +26,7 @@ from txconnpool.operate.statistics.sources import ProcessSource
 from txconnpool.operate.workers.acceptors import Acceptor, Acceptors
 from txconnpool.operate.workers.channel import ChannelError
 from txconnpool.operate.workers.operations import WorkerOperations
-from txconnpool.operate.workers.process import WorkerProcess
+from txconnpool.operate.workers.process import SentClient, WorkerProcess
 from txconnpool.operate.workers.shares import shares
 from txconnpool.operate.workers.statistics import WorkerStatistics
 from txconnpool.operate.workers.workerset import WorkerSet
@@ -33,6 +34,12 @@ from txconnpool.proxy.memory import BufferedBytes
 from txconnpool.proxy.statistics import Shared
 
 _log = Logger("txconnpool.workers")
+
+
+class WorkersFailed(Exception):
+    """
+    No worker can start. The text of this exception is one line for the operator.
+    """
 
 
 class SupervisorService(Service, Changeable):
@@ -58,6 +65,9 @@ class SupervisorService(Service, Changeable):
         self._workerStatistics = WorkerStatistics(self.workers)
         self._asked = Shared(reactor.seconds)
         self._started = time.time()
+        self._serving: list[Deferred[None]] = []
+        self._cannotStart: str | None = None
+        self._returned: deque[SentClient] = deque()  # clients of workers that have ended before they received them
         self.setName("workers")
 
     # -- Start
@@ -88,19 +98,68 @@ class SupervisorService(Service, Changeable):
         self.workers.start(self.settings.workers)
         _log.info("{count} workers share the bounds of all pools", count=self.settings.workers)
 
+    def serving(self) -> Deferred[None]:
+        """
+        @return: fires when a worker can take clients; fails with L{WorkersFailed} if none can start.
+        """
+        serving: Deferred[None] = Deferred()
+        self._serving.append(serving)
+        self._notifyServing()
+        return serving
+
+    def _notifyServing(self) -> None:
+        if self._cannotStart is None and not self.workers.ready:
+            return
+        waiting, self._serving = self._serving, []
+        for each in waiting:
+            if self._cannotStart is None:
+                each.callback(None)
+            else:
+                each.errback(WorkersFailed(self._cannotStart))
+
+    def cannotStart(self, why: str) -> None:
+        """
+        No worker can start.
+        """
+        self._cannotStart = f"no worker can start: {why}"
+        _log.error("{text}", text=self._cannotStart)
+        self._notifyServing()
+
     # -- Clients
 
     def _accepted(self, acceptor: Acceptor, client: socket.socket) -> bool:
         """
-        Send a client to the worker with the fewest clients.
+        Send a client to a worker.
 
         @return: whether one takes it.
         """
-        name = acceptor.pool
+        return self._send(acceptor.pool, acceptor.description, client)
+
+    def _send(self, name: str, description: str, client: socket.socket) -> bool:
+        """
+        Send a client to the worker with the fewest clients.
+
+        @param name: the name of its pool.
+
+        @return: whether one takes it.
+        """
         workers = sorted((each for each in self.workers.processes.values() if each.ready), key=lambda each: each.load)
         most = next(pool.maxClients for pool in self.settings.pools if pool.name == name)
         accepted = sum(worker.clients(name) for worker in workers) < most
-        return any(worker.send(name, acceptor.description, client, accepted) for worker in workers)
+        return any(worker.send(name, description, client, accepted) for worker in workers)
+
+    def _sendReturned(self) -> None:
+        """
+        Send the clients of workers that have ended to others, as far as those can take them.
+        """
+        pools = {pool.name for pool in self.settings.pools}
+        while self._returned:
+            client = self._returned[0]
+            if client.pool not in pools:
+                client.socket.close()
+            elif not (self.workers.ready and self._send(client.pool, client.description, client.socket)):
+                return
+            self._returned.popleft()
 
     # -- Workers
 
@@ -120,13 +179,16 @@ class SupervisorService(Service, Changeable):
         """
         Accept clients while a worker can take them; else let them wait in the system's queue.
         """
+        self._sendReturned()
+        self._notifyServing()
         self._acceptors.setReady(self.workers.ready)
 
-    def workerEnded(self, number: int) -> None:
+    def workerEnded(self, worker: WorkerProcess) -> None:
         """
-        Keep the counters of a worker that has ended.
+        Keep the counters of a worker that has ended, and the clients that it has not received.
         """
-        self._workerStatistics.workerEnded(number)
+        self._workerStatistics.workerEnded(worker.number)
+        self._returned += worker.unreceived
 
     def answer(self, name: str, *args: Any) -> Any:
         """
@@ -163,7 +225,7 @@ class SupervisorService(Service, Changeable):
         @return: fires with their sums.
         """
         lag = None if self.statistics is None else self.statistics.lag
-        own = takeSnapshot(ProcessSource(self._started, BufferedBytes(0), lag), [])
+        own = takeSnapshot(ProcessSource(self._started, BufferedBytes(0), lag, self.workers.states()), [])
         return Deferred.fromCoroutine(self._workerStatistics.snapshot(own))
 
     def perform(self, name: str, *args: Any) -> Deferred[Any]:
@@ -194,6 +256,7 @@ class SupervisorService(Service, Changeable):
         super().stopService()
         self._filesRead = False
         self.workers.cancelRestarts()
+        self._serving = []
         stopping = Deferred.fromCoroutine(self._stop())
         if self.statistics is not None:
             # Statistics are served until everything else has ended.
@@ -203,6 +266,8 @@ class SupervisorService(Service, Changeable):
     async def _stop(self) -> None:
         await self._acceptors.close()
         await self.workers.stop(self.settings.drainTimeout)
+        while self._returned:
+            self._returned.popleft().socket.close()
 
     def abort(self) -> None:
         """

@@ -25,7 +25,7 @@ from txconnpool.operate.logs import jsonObserver
 from txconnpool.operate.operations import Operations
 from txconnpool.operate.service import ProxyService
 from txconnpool.operate.statistics.snapshot import Snapshot
-from txconnpool.operate.workers.channel import ANSWERS, CLIENTS, STDIN, Channel, ChannelError, ignoreLost
+from txconnpool.operate.workers.channel import ANSWERS, CLIENTS, RECEIVED, STDIN, Channel, ChannelError, ignoreLost
 from txconnpool.operate.workers.inbox import Inbox
 from txconnpool.proxy.statistics import NoStatistics, Replies
 
@@ -41,12 +41,13 @@ class WorkerProtocol(Protocol):
     @ivar service: the proxy, once it has started.
     """
 
-    def __init__(self, reactor: Any, clients: socket.socket, observer: ILogObserver) -> None:
+    def __init__(self, reactor: Any, clients: socket.socket, received: int, observer: ILogObserver) -> None:
         """
         @param clients: the socket from which clients are received.
+        @param received: the descriptor for a byte for each of them.
         @param observer: writes the log to the parent.
         """
-        self.inbox = Inbox(reactor, clients, self._notifyClosed)
+        self.inbox = Inbox(reactor, clients, received, self._notifyClosed)
         self.service: ProxyService | None = None
         self._reactor = reactor
         self._observer = observer
@@ -83,6 +84,7 @@ class WorkerProtocol(Protocol):
             "stop": self.stop,
             "abort": self._abort,
             "perform": self._perform,
+            "ping": lambda: None,
             "statistics": self._snapshot,
             "ask": self._askHere,
         }
@@ -199,7 +201,7 @@ def work() -> None:
     observer = jsonObserver(sys.stdout)
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     clients = socket.socket(fileno=CLIENTS)
-    worker = WorkerProtocol(process, clients, observer)
+    worker = WorkerProtocol(process, clients, RECEIVED, observer)
     standardIO(worker, stdin=STDIN, stdout=ANSWERS, reactor=process)
     # Instead of the reactor's own handler, which raises an exception at the second signal.
     signal.signal(signal.SIGTERM, lambda number, frame: process.callFromThread(worker.stop))

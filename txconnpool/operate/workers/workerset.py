@@ -23,6 +23,15 @@ from txconnpool.pool.decisions.limits import Backoff
 
 _log = Logger("txconnpool.workers")
 
+#: Seconds between two pings of each worker.
+PING = 1.0
+
+#: The pings after which clients are sent to the workers that are ready, although others are still starting.
+TOGETHER = 3
+
+#: The starts of each worker after which, if none of them has succeeded, the proxy gives up.
+ATTEMPTS = 3
+
 #: Seconds after which the end of a worker counts as the first one again.
 STEADY = 60.0
 
@@ -52,6 +61,13 @@ class SetOwner(Protocol):
         L{WorkerSet.ready} may have changed.
         """
 
+    def cannotStart(self, why: str) -> None:
+        """
+        No worker has started, and probably none ever will.
+
+        @param why: why the last one has not.
+        """
+
     def answer(self, name: str, *args: Any) -> Any:
         """
         Answer a call of a worker.
@@ -59,7 +75,7 @@ class SetOwner(Protocol):
         @return: the answer, or a Deferred that fires with it.
         """
 
-    def workerEnded(self, number: int) -> None:
+    def workerEnded(self, worker: WorkerProcess) -> None:
         """
         A worker has ended.
         """
@@ -78,6 +94,10 @@ class WorkerSet:
         self.processes: dict[int, WorkerProcess] = {}
         self._owner = owner
         self._starting: set[int] = set()
+        self._count = 0
+        self._served = False  # whether a worker has been ready
+        self._pinging: IDelayedCall | None = None
+        self._patience = TOGETHER
         self._backoff = Backoff(initial=0.2, maximum=10.0)
         self._ends: Counter[int] = Counter()
         self._restarts: dict[int, IDelayedCall] = {}
@@ -89,17 +109,42 @@ class WorkerSet:
     def ready(self) -> bool:
         """
         Whether a worker can take clients. At first it takes all workers to have started, because the first one would
-        get all clients that wait.
+        get all clients that wait; but not for long.
         """
-        return not self._starting and any(worker.ready for worker in self.processes.values())
+        return (not self._starting or not self._patience) and self._anyReady
+
+    @property
+    def _anyReady(self) -> bool:
+        return any(worker.ready for worker in self.processes.values())
+
+    def states(self) -> dict[str, int]:
+        """
+        @return: the number of workers in each state, see L{WorkerProcess.state}. Those that do not run now are
+            C{"ended"}.
+        """
+        counts = Counter(worker.state for worker in self.processes.values())
+        names = ("ready", "starting", "silent", "stopping")
+        return {**{each: counts[each] for each in names}, "ended": self._count - len(self.processes)}
 
     def start(self, count: int) -> None:
         """
         Start workers, with the numbers from 1 to C{count}.
         """
+        self._count = count
+        self._served = False
+        self._patience = TOGETHER
+        self._pinging = self.reactor.callLater(PING, self._ping)
         self._starting.update(range(1, count + 1))
         for number in sorted(self._starting):
             self._spawn(number)
+
+    def _ping(self) -> None:
+        self._pinging = self.reactor.callLater(PING, self._ping)
+        for worker in list(self.processes.values()):
+            worker.ping()
+        if self._starting and self._patience and self._anyReady:
+            self._patience -= 1
+        self._owner.readinessChanged()  # clients may wait that no worker could take
 
     def _spawn(self, number: int) -> None:
         self._restarts.pop(number, None)
@@ -122,6 +167,7 @@ class WorkerSet:
         """
         Notify the owner.
         """
+        self._served |= self._anyReady
         self._owner.readinessChanged()
 
     def answer(self, name: str, *args: Any) -> Any:
@@ -137,7 +183,7 @@ class WorkerSet:
         number = worker.number
         del self.processes[number]
         self._starting.discard(number)
-        self._owner.workerEnded(number)
+        self._owner.workerEnded(worker)
         self._owner.readinessChanged()
         if self._stopped is not None:
             if not self.processes:
@@ -145,10 +191,14 @@ class WorkerSet:
             return
         if self.reactor.seconds() - worker.since > STEADY:
             self._ends[number] = 0
-        self._replace(number, reason.getErrorMessage())
+        self._replace(number, worker.why or reason.getErrorMessage())
 
     def _replace(self, number: int, reason: str) -> None:
         self._ends[number] += 1
+        if not self._served and all(self._ends[each] >= ATTEMPTS for each in range(1, self._count + 1)):
+            self.cancelRestarts()
+            self._owner.cannotStart(reason)
+            return
         delay = self._backoff.delay(self._ends[number], uniform)
         _log.error("worker {number} ended: {reason}; another starts in {delay:.1f} s", number=number,
                    reason=reason, delay=delay)  # fmt: skip
@@ -178,8 +228,11 @@ class WorkerSet:
 
     def cancelRestarts(self) -> None:
         """
-        Replace no more workers.
+        Replace no more workers, and do not ask them whether they are alive.
         """
+        if self._pinging is not None:
+            self._pinging.cancel()
+            self._pinging = None
         for restart in self._restarts.values():
             restart.cancel()
         self._restarts.clear()
