@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from tests.bugs import covers
 from tests.pipes import Pipe
 from tests.test_toy import ToyCase
-from tests.toy import ADD, Toy, ToyRequestReader, netstring
+from tests.toy import ADD, COMMANDS, Toy, ToyRequestReader, netstring
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.wire import REPLACE, STATISTICS, Frame
 
@@ -32,7 +32,7 @@ class MoreReader(ToyRequestReader):
 
     def read(self, data: bytes, pos: int, room: int) -> Frame:
         if data.startswith(netstring(b"stats"), pos):
-            return STATISTICS, pos + len(netstring(b"stats")), 0, (b"proxy",)
+            return STATISTICS, pos + len(netstring(b"stats")), 0, (COMMANDS[0], (b"proxy",))
         if data.startswith(b"1000:", pos):
             end = pos + len(LARGE)
             if end <= len(data):

@@ -13,7 +13,7 @@ from unittest import mock
 from tests.clients import SessionTestCase, get, put
 from tests.memcached import answer, value
 from tests.pipes import Pipe
-from tests.stage import ShardedStage, assertTidy
+from tests.stage import ShardedStage, Stage, assertTidy
 from txconnpool.proxy.flow import SessionLimits
 from txconnpool.proxy.session import ANSWERS
 from txconnpool.routing.maps import Ejection
@@ -74,7 +74,7 @@ class ShardedTestCase(SessionTestCase):
         for _ in range(8):
             stage.ask(client, b"get a\r\n")
 
-    def deliverAny(self, stage: ShardedStage, rng: random.Random) -> None:
+    def deliverAny(self, stage: Stage, rng: random.Random) -> None:
         """
         Let the servers reply in a random order, until nothing is left.
         """

@@ -180,10 +180,6 @@ def _refused(request: Request) -> Request | None:
     return None if words and words[0] in REFUSED else request
 
 
-def _binary(request: Request) -> Request | None:
-    return None if request.line.startswith(b"\x80") else request
-
-
 _LONG: Final = b"k" * 251
 
 #: All intended differences. They are applied to a request one after another.
@@ -193,12 +189,6 @@ DIFFERENCES: tuple[Difference, ...] = (
         "commands that act on a connection or a server are rejected, because both are shared; stats are the proxy's",
         b"cache_memlimit 64\r\n",
         _refused,
-    ),
-    Difference(
-        "binary",
-        "a line that begins like the binary protocol is rejected at any position",
-        b"mn\r\n\x80\r\n",
-        _binary,
     ),
     Difference(
         "endless",

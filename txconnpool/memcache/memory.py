@@ -33,7 +33,7 @@ from zope.interface import implementer
 from txconnpool.memcache.execution import Executor
 from txconnpool.memcache.store import STORE_MIN, Store
 from txconnpool.net.inprocess import InProcessEndpoint
-from txconnpool.wire import ANSWER, BROADCAST, CLOSE, MORE, REPLACE, SPLIT, STATISTICS, Command
+from txconnpool.wire import ANSWER, BROADCAST, CLOSE, MORE, REPLACE, SPLIT, STATISTICS, SWITCH, Command
 from txconnpool.wire.memcache.dialect import Memcache
 
 __all__ = ["MemcachedFactory", "MemoryEndpoint", "MemoryParser", "Store"]
@@ -102,12 +102,15 @@ class _Server(Protocol):
             what, end, _, payload = self._read(data, pos, 1)
             if what is MORE:
                 break
-            if what is CLOSE:
+            if what is SWITCH:
+                self._read = payload.read
+            elif what is CLOSE:
                 write(payload)
                 self.transport.loseConnection()
                 end = len(data)
             elif what is STATISTICS:
-                write(self._executor.statistics(payload, self._reactor.seconds()))
+                what, words = payload
+                write(what.visible(self._executor.statistics(words, self._reactor.seconds())))
             elif what is ANSWER or what is REPLACE:
                 if what is REPLACE:
                     _, request, payload = payload

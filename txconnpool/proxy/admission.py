@@ -21,7 +21,7 @@ from zope.interface import implementer
 from txconnpool.net.deadlines import Deadlines
 from txconnpool.net.transport import closeAfterFlush
 from txconnpool.proxy.logins import Penalties
-from txconnpool.wire import ADMIT, CLOSE, MORE, Login
+from txconnpool.wire import ADMIT, CLOSE, MORE, SWITCH, Login
 
 #: The number of logins that may fail on one connection.
 TRIES = 3
@@ -120,6 +120,9 @@ class PendingClient(Protocol):
         """
         counters = self._admission.sessions.counters
         action, end, _, reply = self._reader.read(self._data, 0, 1)
+        if action is SWITCH:
+            self._reader = reply
+            action, end, _, reply = reply.read(self._data, 0, 1)
         if action is MORE:
             if self._atEnd:
                 self._close()

@@ -188,7 +188,7 @@ class ScatteredReply(Entry):
             return True
         size = self.command.collect(part.request, reply, self._found)
         if not size:
-            self._failed = {**(self._failed or {}), **dict.fromkeys(part.keys, reply)}
+            self._failed = {**(self._failed or {}), **dict.fromkeys(part.keys, self.command.visible(reply))}
         if self._inFlight or self.parts:
             if size > COUNTED:
                 self._collected += size

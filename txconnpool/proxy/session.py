@@ -18,7 +18,7 @@ from txconnpool.errors import PoolError
 from txconnpool.proxy.compound import SplitReply
 from txconnpool.proxy.replies import LaterReply, QueuedRequest
 from txconnpool.proxy.sending import RequestSender
-from txconnpool.wire import ANSWER, BROADCAST, CLOSE, MORE, PIN, REPLACE, SPLIT, STATISTICS
+from txconnpool.wire import ANSWER, BROADCAST, CLOSE, MORE, PIN, REPLACE, SPLIT, STATISTICS, SWITCH
 
 #: An incomplete line is read again when a line end has arrived, or this many more bytes.
 LOOK = 1 << 12
@@ -220,6 +220,10 @@ class Session(RequestSender):
         @return: whether it was carried out; if not, the request is read again later.
         """
         factory = self.factory
+        if action is SWITCH:
+            self._reader = payload
+            self._read = payload.read
+            return True
         if action is REPLACE:
             command, request, payload = payload
             self.enqueue(QueuedRequest(self, command, 1, request))
@@ -246,7 +250,8 @@ class Session(RequestSender):
             self._answered(COMPOUND)  # if no server can be asked, the reply is there already
         else:
             assert action is STATISTICS, action
-            self.enqueue(LaterReply(self, lambda: factory.statistics(payload), False))
+            command, words = payload
+            self.enqueue(LaterReply(self, lambda: factory.statistics(words).addCallback(command.visible), False))
         return True
 
     def _answered(self, count: int = 1) -> None:

@@ -78,7 +78,9 @@ class ShardedSession(Session):
                 pos = size
                 self.end()
                 break
-            elif not self._follow(what, payload, end - size):
+            elif self._follow(what, payload, end - size):
+                read = self._read
+            else:
                 break
             pos = end
             if self._unsent:

@@ -38,12 +38,15 @@ class LocalAction(enum.Enum):
     BROADCAST = "send the request to every server, and return one reply"
     #: Payload: C{(command, requests)}. C{command.withoutEnd} removes the end of each reply but the last.
     SPLIT = "send several requests, one after another, and return one reply"
-    #: Payload: the arguments, which select the statistics.
+    #: Payload: C{(command, arguments)}. The arguments select the statistics. The client gets of the reply what
+    #: C{command.visible} returns.
     STATISTICS = "answer the request with statistics"
     #: Payload: the reply. Returned only by the reader of a client that had not logged in.
     ADMIT = "accept requests from now on, because the client has logged in"
     #: Payload: C{(command, request)}. Returned only by a reader that is not C{pinned}, which then returns the command.
     PIN = "lease a connection for this client alone, and read the request again"
+    #: Payload: the other reader. No bytes were read.
+    SWITCH = "use another reader for this client from now on"
 
 
 MORE: Final = LocalAction.MORE
@@ -55,6 +58,7 @@ SPLIT: Final = LocalAction.SPLIT
 STATISTICS: Final = LocalAction.STATISTICS
 ADMIT: Final = LocalAction.ADMIT
 PIN: Final = LocalAction.PIN
+SWITCH: Final = LocalAction.SWITCH
 
 
 class Command:
@@ -228,7 +232,7 @@ class ReplyCounters(Protocol):
 class IRequestReader(Protocol):
     """
     Finds the requests in the bytes of a client. Each client has one, unless it has no state; then all clients share
-    one.
+    one. The first reader of a client may choose another one, with C{SWITCH}.
     """
 
     #: Whether the client has a connection of its own because its requests need one. The session sets it when it has

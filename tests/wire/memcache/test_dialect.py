@@ -329,10 +329,10 @@ class DirectiveTests(SynchronousTestCase):
         """
         A request for statistics has its arguments.
         """
-        self.assertEqual(RequestReader().read(b"stats\r\n", 0, 1), (STATISTICS, 7, 0, ()))
+        self.assertEqual(RequestReader().read(b"stats\r\n", 0, 1), (STATISTICS, 7, 0, (replies.STATS, ())))
         self.assertEqual(
             RequestReader().read(b"stats upstream items\r\n", 0, 1),
-            (STATISTICS, 22, 0, (b"upstream", b"items")),
+            (STATISTICS, 22, 0, (replies.STATS, (b"upstream", b"items"))),
         )
 
 

@@ -313,7 +313,7 @@ class RefusalTests(SynchronousTestCase):
         Limits that change are in force for readers of existing clients, also for the most common requests.
         """
         dialect = Memcache()
-        wire = dialect.requestReader()
+        _, _, _, wire = dialect.requestReader().read(b"s", 0, 1)
         request = b"set a 0 0 1\r\nx\r\n"
         before = wire.read(request, 0, 1)
         dialect.limit(1024, words("@write"), None)
@@ -327,5 +327,6 @@ class RefusalTests(SynchronousTestCase):
         """
         dialect = Memcache(1024, words("@write set"), words("@read"))
         login = dialect.loginReader(lambda login: login == (b"joe", b"secret"))
+        _, _, _, login = login.read(b"s", 0, 1)
         self.assertIsInstance(login, LoginReader)
         self.assertIs(login.read(b"set a 0 -1 10\r\njoe secret\r\n", 0, 1)[0], ADMIT)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txconnpool.wire.memcache.dialect import Memcache
 from txconnpool.wire.memcache.expiry import expiring
+from txconnpool.wire.memcache.requestreader import RequestReader
 
 
 class ExpiringTests(SynchronousTestCase):
@@ -22,7 +22,7 @@ class ExpiringTests(SynchronousTestCase):
         """
         for request, expected in pairs:
             self.assertEqual(expiring(request, 60), expected)
-            _, end, count, _ = Memcache(1 << 20).requestReader().read(expected, 0, 1)
+            _, end, count, _ = RequestReader(1 << 20).read(expected, 0, 1)
             self.assertEqual((end, count), (len(expected), 1), expected)
 
     def test_stores(self) -> None:

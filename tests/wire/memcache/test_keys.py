@@ -21,6 +21,7 @@ from txconnpool.wire.memcache.keys import GatheringRequest, keyOf
 from txconnpool.wire.memcache.matching import MemcacheCommand
 from txconnpool.wire.memcache.replies import GAT, GATS, GET, GETS, SEVERAL
 from txconnpool.wire.memcache.replyreader import ReplyReader
+from txconnpool.wire.memcache.requestreader import RequestReader
 
 END = b"END\r\n"
 
@@ -66,7 +67,7 @@ class KeyTests(SynchronousTestCase):
         """
         Assert that a request is accepted, and has this key, wherever it begins.
         """
-        what, end, count, _ = Memcache().requestReader().read(request, 0, 1)
+        what, end, count, _ = RequestReader().read(request, 0, 1)
         self.assertIsInstance(what, (Command, LocalAction))
         if key is not None:
             self.assertIsInstance(what, Command, str(request))

@@ -20,6 +20,7 @@ from txconnpool.wire.memcache.dialect import Memcache
 from txconnpool.wire.memcache.matching import REPLY_LINE_MAX
 from txconnpool.wire.memcache.replies import GET
 from txconnpool.wire.memcache.replyreader import ReplyReader
+from txconnpool.wire.memcache.requestreader import RequestReader
 
 END = b"END\r\n"
 ERROR = b"SERVER_ERROR out of memory\r\n"
@@ -67,7 +68,7 @@ class Reader:
     def __init__(self, *keys: bytes) -> None:
         wire = Memcache()
         gets = b"".join(b"get %b\r\n" % key for key in keys)
-        command, _, self.count, request = wire.requestReader().read(gets, 0, len(keys))
+        command, _, self.count, request = RequestReader().read(gets, 0, len(keys))
         assert command is GET and GET.keysOf is not None and self.count == len(keys) > 1
         self.request = request
         self.traffic = Traffic(len(wire.commands))

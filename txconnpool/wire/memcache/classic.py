@@ -251,7 +251,7 @@ def _version(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -
 
 
 def _stats(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
-    return STATISTICS, stop, 0, tuple(words[1:])
+    return STATISTICS, stop, 0, (replies.STATS, tuple(words[1:]))
 
 
 def _quit(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:

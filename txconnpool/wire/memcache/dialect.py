@@ -1,7 +1,8 @@
 # -*- test-case-name: tests.wire.memcache.test_dialect -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-The dialect of memcached's text protocol, classic and meta commands.
+The dialect of memcached. Servers get its text protocol, classic and meta commands. Clients use this or the binary
+protocol.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from collections.abc import Callable, Generator, Iterable
 from typing import Final
 
 from txconnpool.errors import LoginFailed
-from txconnpool.wire import Command, Login, ServerStatistics
+from txconnpool.wire import Command, IRequestReader, Login, ServerStatistics
 from txconnpool.wire.memcache import statistics
 from txconnpool.wire.memcache.auth import BAD_TOKEN, FAILURE, STORED, UNAUTHENTICATED, LoginReader, loginRequest
+from txconnpool.wire.memcache.binary.logins import BinaryLoginReader, ProtocolChooser
+from txconnpool.wire.memcache.binary.requests import BinaryReader
 from txconnpool.wire.memcache.classic import ERROR
 from txconnpool.wire.memcache.effects import ORDINARY
 from txconnpool.wire.memcache.matching import REPLY_LINE_MAX, received
@@ -37,6 +40,9 @@ __all__ = [
 
 _UNPRINTABLE: Final = re.compile(r"[^ -~]+")
 
+# memcached before 1.6. Other servers that speak its protocol have version numbers of their own.
+_OLD: Final = re.compile(rb"VERSION (1\.[0-5](?:\.[0-9]{1,9})*)\b").match
+
 
 class Memcache:
     """
@@ -59,7 +65,9 @@ class Memcache:
         """
         The parameters are those of L{limit}.
         """
-        self._reader = RequestReader(maxItemSize, denied, allowed)
+        self._text = RequestReader(maxItemSize, denied, allowed)
+        self._binary = BinaryReader(self._text)
+        self._chooser = ProtocolChooser(self._text, self._binary)
 
     def limit(self, maxItemSize: int, denied: frozenset[bytes], allowed: frozenset[bytes] | None) -> None:
         """
@@ -70,19 +78,19 @@ class Memcache:
             see L{txconnpool.wire.effects.Permissions}.
         @param allowed: the only ones that are not refused; C{None} for all.
         """
-        self._reader.limit(maxItemSize, denied, allowed)
+        self._text.limit(maxItemSize, denied, allowed)
 
-    def requestReader(self) -> RequestReader:
+    def requestReader(self) -> IRequestReader:
         """
-        @return: the request reader. It has no state, and is the same for all clients.
+        @return: the reader that chooses the protocol of a client. It has no state, and is the same for all clients.
         """
-        return self._reader
+        return self._chooser
 
-    def loginReader(self, check: Callable[[Login | None], bool]) -> LoginReader:
+    def loginReader(self, check: Callable[[Login | None], bool]) -> IRequestReader:
         """
-        @return: the reader for a client that must log in.
+        @return: the reader that chooses the protocol of a client that must log in.
         """
-        return LoginReader(check)
+        return ProtocolChooser(LoginReader(check), BinaryLoginReader(check))
 
     def replyReader(self) -> ReplyReader:
         """
@@ -99,8 +107,10 @@ class Memcache:
 
         @raise LoginFailed: the server rejects the user and password, or requires them and C{login} is C{None}.
         """
-        if (yield self.probe) != UNAUTHENTICATED:
-            return None if login is None else "asks for no password: upstream-auth is not used"
+        version = yield self.probe
+        if version != UNAUTHENTICATED:
+            warning = self._tooOld(version)
+            return warning if login is None else "asks for no password: upstream-auth is not used"
         if login is None:
             raise LoginFailed("authentication failure: the server asks for a password, and upstream-auth is not set")
         reply = yield loginRequest(login)
@@ -110,6 +120,22 @@ class Memcache:
             text = reply.decode().strip() if known else f"login failed: {received(reply, 0)}"
             raise LoginFailed(text.removeprefix("CLIENT_ERROR "))
         return None
+
+    def _tooOld(self, reply: bytes) -> str | None:
+        """
+        Refuse binary clients if a server is too old to execute their requests: before 1.6 it takes the data block of a
+        meta command for commands. This is for good, because the server of a key is not known when a request is read.
+
+        @param reply: the server's reply to the request for its version.
+
+        @return: a warning for the log, or C{None}.
+        """
+        match = _OLD(reply)
+        if match is None:
+            return None
+        version = match[1].decode()
+        self._binary.refusal = b"a server is memcached %b, and binary clients need 1.6 or newer" % match[1]
+        return f"is memcached {version}: clients of the binary protocol are refused, they need 1.6 or newer"
 
     def error(self, kind: str, text: str) -> bytes:
         """

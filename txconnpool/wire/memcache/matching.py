@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from re import Match
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, ClassVar, Final, Protocol, TypeAlias
 
 from txconnpool.errors import WireError
 from txconnpool.wire import Command
@@ -87,7 +87,10 @@ class MemcacheCommand(Command):
         keys.
     @ivar word: the bytes before the key in a reply.
     @ivar valueSeparator: the bytes between the body of a value and the key of the next one.
+    @cvar translates: whether clients get replies in other bytes, those that L{translate} returns.
     """
+
+    translates: ClassVar[bool] = False
 
     __slots__ = (
         "after", "ending", "errors", "first", "hidden", "keyAt", "keysOf", "valueSeparator", "word",
@@ -171,6 +174,20 @@ class MemcacheCommand(Command):
         @return: the bytes that the client gets of a complete reply.
         """
         return b"" if self.hidden is not None and self.hidden(reply, 0) else reply
+
+    def translate(self, data: bytes, pos: int, end: int, due: int, done: int) -> bytes | None:
+        """
+        Translate bytes of a reply, if the command C{translates}.
+
+        @param data: C{data[pos:end]} are verified bytes: from the start of the reply, or from where the last call
+            ended.
+        @param due: the number of bytes of a body that were not received before C{pos}; -1 at the start of the reply.
+        @param done: whether the reply is complete: 0 or 1.
+
+        @return: the bytes for the client; C{None} if the whole reply is needed. The method is then called again with
+            the same bytes and more.
+        """
+        raise NotImplementedError(f"{self.name} is never translated")
 
     def key(self, data: bytes, pos: int) -> bytes | None:
         """

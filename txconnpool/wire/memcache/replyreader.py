@@ -100,8 +100,15 @@ class ReplyReader:
             if dueThen > REPLY_LINE_MAX:
                 raise WireError(f"{dueThen} bytes in a hidden reply to {command.name}")
             return pos, 0, b""  # a hidden reply is dropped as a whole, so it is read again from its start
+        translated = None
+        if command.translates and end > pos and type(request) is not GatheringRequest:
+            translated = command.translate(data, pos, end, due, done)
+            if translated is None:  # like a hidden reply, it is read again
+                if dueThen > REPLY_LINE_MAX:
+                    raise WireError(f"{dueThen} bytes in a reply to {command.name}")
+                return pos, 0, b""
         self._due = dueThen
-        return end, done, None
+        return end, done, translated
 
     def _readHeld(
         self,

@@ -47,7 +47,6 @@ REFUSED: Final = frozenset(
     b"watch shutdown debugtime slabs lru lru_crawler cache_memlimit misbehave refresh_certs extstore".split()
 )
 
-_BINARY: Final = b"CLIENT_ERROR the binary protocol is not supported, use the text protocol\r\n"
 _LINE_TOO_LONG: Final = b"CLIENT_ERROR line too long\r\n"
 
 _CHECKS: Final = classic.CHECKS | meta.CHECKS
@@ -99,6 +98,9 @@ class RequestReader:
     """
     An L{IRequestReader<txconnpool.wire.IRequestReader>}. It has no state of a client, so all clients of a pool share
     one.
+
+    @ivar maxItemSize: the maximum length of a value, in bytes.
+    @ivar permissions: which requests are accepted.
     """
 
     pinned = False
@@ -122,9 +124,9 @@ class RequestReader:
         """
         Set which requests are forwarded, see L{Memcache.limit<txconnpool.wire.memcache.dialect.Memcache.limit>}.
         """
-        self._maxItemSize = maxItemSize
-        self._permissions = Permissions(ORDINARY, denied, allowed)
-        self._common = _commonMatcher(self._permissions)
+        self.maxItemSize = maxItemSize
+        self.permissions = Permissions(ORDINARY, denied, allowed)
+        self._common = _commonMatcher(self.permissions)
 
     def read(self, data: bytes, pos: int, room: int) -> Frame:
         """
@@ -150,7 +152,7 @@ class RequestReader:
             length = int(match[_SET])
             stop = end
             end += length + 2
-            if length > self._maxItemSize:
+            if length > self.maxItemSize:
                 return self._check(data, pos)
             if end > len(data):
                 return MORE, pos, 0, end - pos
@@ -186,8 +188,6 @@ class RequestReader:
         """
         Check one request completely.
         """
-        if data[pos : pos + 1] == b"\x80":
-            return CLOSE, len(data), 0, _BINARY
         newline = data.find(b"\n", pos)
         size = (len(data) if newline < 0 else newline) - pos
         if size > REQUEST_LINE_MAX:
@@ -204,9 +204,9 @@ class RequestReader:
         check = _CHECKS.get(words[0]) if words else None
         if check is None:
             return _refuse(words, stop)
-        frame = check(words, data, pos, stop, self._maxItemSize)
-        if self._permissions.restricted:
-            return permitted(words, frame, self._permissions, self._now())
+        frame = check(words, data, pos, stop, self.maxItemSize)
+        if self.permissions.restricted:
+            return permitted(words, frame, self.permissions, self._now())
         return frame
 
 
