@@ -5,7 +5,7 @@ Situations for tests of the status page, and a server that serves the page with 
 C{/stats.json}, made of a real snapshot with other numbers.
 
 C{python -m tests.real.statuspages DIRECTORY} saves a picture of each, for a desktop and for a phone, light and dark.
-The picture in the manual, C{conf/status.png}, is C{oneDown-1280-light.png}.
+The picture in the manual, C{conf/status.png}, is C{oneDown-1280-light.png} with 240 colors.
 """
 
 from __future__ import annotations

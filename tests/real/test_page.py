@@ -116,8 +116,8 @@ class SituationTests(StatusPageTestCase):
         ),
         "hundred": (
             "warn", "shards: 3 of 100 servers down",
-            r"Since [^(]+ \(28 min 40 s\): tcp:cache017[^ ]+ \(11 min\), tcp:cache042[^ ]+ \(28 min\) and 1 more: "
-            "connection refused / connection timed out",
+            r"Since [^(]+ \(28 min 40 s\): tcp:cache017[^ ]+ \(11 min\): connection refused, "
+            r"tcp:cache042[^ ]+ \(28 min\): connection timed out and 1 more",
         ),
     }  # fmt: skip
 
@@ -215,10 +215,32 @@ class VerdictTests(StatusPageTestCase):
         down has errors anyway.
         """
         browser = self.open(fresh(time.time()))
-        for errors, expected in ((0.1, 0), (0.5, 1), (6.0, 2)):
+        for errors, expected in ((0.1, 0), (0.5, 1), (8.0, 2)):
             history = busyPast(time.time(), 20.0, errors=lambda ago, n=errors: n)  # type: ignore[misc]
-            self.assertEqual(self.verdicts(browser, self.one(history=history))[0], expected)
+            self.assertEqual(self.verdicts(browser, self.one(history=history, request_errors={"lost": 1}))[0], expected)
         self.assertEqual(self.verdicts(browser, self.one(history=history, state="down"))[3], [])
+
+    def test_since(self) -> None:
+        """
+        Errors are dated from their first one, even if some samples between have none; what began before the history is
+        said to be older.
+        """
+        browser = self.open(fresh(time.time()))
+        for first, pause, expected in (
+            (45, 0, "(1 min 32 s)"),
+            (45, 20, "(1 min 32 s)"),
+            (45, 31, "(18 s)"),
+            (149, 0, "or earlier"),
+        ):
+
+            def errors(ago: int, first: int = first, pause: int = pause) -> float:
+                return 0.0 if ago > first or 8 < ago <= 8 + pause else 6.0
+
+            one = self.one(history=busyPast(time.time(), 20.0, errors=errors), request_errors={"lost": 1})
+            data = snapshot(time.time(), [one])
+            self.show(browser, data)
+            self.assertEqual(self.text(browser, "#title").split(": ")[0], "a")
+            self.assertIn(f" {expected}: ", self.text(browser, "#fact"))
 
     def test_worst(self) -> None:
         """
@@ -236,6 +258,10 @@ class VerdictTests(StatusPageTestCase):
         browser = self.open(fresh(time.time()))
         for reason, advice in (
             ("connection refused", "Nothing listens there"),
+            (
+                "connect timed out: the client was not configured within 1 s",
+                "It accepts connections but does not answer",
+            ),
             ("no route to host", "The host does not answer"),
             ("connecting timed out", "The host does not answer"),
             ("no such host", "The name is not found"),

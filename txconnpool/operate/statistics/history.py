@@ -116,7 +116,7 @@ def _serverTotals(server: dict[str, Any]) -> tuple[int, int, bool]:
     return sum(server["requests"].values()), failures, server["state"] == "down"
 
 
-@dataclass
+@dataclass(slots=True)
 class _Cell:
     """
     What happened to a server in L{CELL} samples.
