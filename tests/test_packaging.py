@@ -94,7 +94,14 @@ class PackagingTests(SynchronousTestCase):
             *sources("tests"),
             *sources("tests", "*.json"),
             *sources("conf", "*.*"),
-            *("LICENSE", "CHANGES.rst", "README.rst", "txconnpool/README.rst", "txconnpool/library.rst"),
+            *(
+                "LICENSE",
+                "CHANGES.rst",
+                "CONTRIBUTING.rst",
+                "README.rst",
+                "txconnpool/README.rst",
+                "txconnpool/library.rst",
+            ),
             *("setup.cfg", "pyproject.toml", "MANIFEST.in"),
             *(*DATA, "twisted/plugins/txconnpool_plugin.py"),
         }
