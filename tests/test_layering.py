@@ -23,7 +23,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "errors": (),
     "metrics": (),
     "nosuchcommand": ("errors",),
-    "interfaces": ("errors",),
+    "interfaces": ("errors", "metrics"),
     "wire": ("errors", "interfaces", "metrics"),
     "wire.memcache": ("errors", "interfaces", "metrics", "wire"),
     "wire.dialects": ("wire", "wire.memcache"),

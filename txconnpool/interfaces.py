@@ -11,6 +11,7 @@ from typing import Any
 from zope.interface import Attribute, Interface
 
 from txconnpool.errors import PoolError
+from txconnpool.metrics import Reason
 
 
 class IWaiter(Interface):
@@ -65,7 +66,7 @@ class IConnections(Interface):
         Called when a connection carries less than before, or nothing any more.
         """
 
-    def retire(record: Any, reason: str) -> None:
+    def retire(record: Any, reason: Reason) -> None:
         """
         Give a connection no new requests, and close it when it carries nothing.
 

@@ -190,6 +190,27 @@ def tally(reasons: dict[str, int], reason: str, times: int = 1) -> None:
     reasons[reason] = reasons.get(reason, 0) + times
 
 
+class Reason(str):
+    """
+    A reason: the text for logs.
+
+    @ivar word: the same in one word of small letters and underscores, for the label C{reason} of statistics. There are
+        only a few.
+    """
+
+    __slots__ = ("word",)
+    word: str
+
+    def __new__(cls, word: str, text: str) -> Reason:
+        """
+        @param word: see L{word}.
+        @param text: the text.
+        """
+        self = super().__new__(cls, text)
+        self.word = word
+        return self
+
+
 class Traffic:
     """
     The counters of one server: requests and replies, and the fate of connections. All of them only grow, except

@@ -10,6 +10,7 @@ import errno
 from twisted.internet import error
 from twisted.trial.unittest import SynchronousTestCase
 
+from txconnpool.errors import LoginFailed, WireError
 from txconnpool.net.reasons import describe, kindOf
 
 
@@ -47,4 +48,22 @@ class DescribeTests(SynchronousTestCase):
             (other("DNSMismatch(...)"), "TLS: the certificate is for another host"),
         ):
             self.assertEqual((describe(reason), kindOf(reason)), (words, "tls"))
-        self.assertEqual((kindOf(ValueError()), kindOf(None)), ("other", "connection lost"))
+        self.assertEqual((kindOf(ValueError()), kindOf(None)), ("other", "connection_lost"))
+
+    def test_kinds(self) -> None:
+        """
+        Each kind is one word.
+        """
+        for reason, word in (
+            (error.ConnectionRefusedError(errno.ECONNREFUSED), "connection_refused"),
+            (error.ConnectionRefusedError(), "connection_refused"),
+            (error.ConnectError(errno.EHOSTUNREACH), "no_route_to_host"),
+            (error.TimeoutError(), "timeout"),
+            (error.DNSLookupError(), "no_such_host"),
+            (error.ConnectionDone(), "closed_by_server"),
+            (error.ConnectionLost(), "connection_lost"),
+            (error.ConnectionAborted(), "aborted"),
+            (LoginFailed("no"), "login_failed"),
+            (WireError("what"), "protocol_error"),
+        ):
+            self.assertEqual(kindOf(reason), word)

@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.pool.world import World
 from txconnpool.pool.decisions.actions import Dial
 from txconnpool.pool.decisions.limits import Limits
+from txconnpool.pool.decisions.reasons import CHECK_FAILED
 from txconnpool.pool.decisions.records import CHECKING, DOUBTFUL, GONE, Record
 from txconnpool.pool.decisions.servers import Server
 from txconnpool.pool.decisions.state import PoolState
@@ -62,7 +63,7 @@ class CheckTests(SynchronousTestCase):
         waiter = world.ask()
         for count in (1, 2):
             record = world.checks[-1]
-            world.do(world.state.connections.discard(record, "dead") + world.state.grow(world.now))
+            world.do(world.state.connections.discard(record, CHECK_FAILED) + world.state.grow(world.now))
             self.assertEqual(len(world.closes), count)
         self.assertEqual(set(world.checks), set(records))
         world.accept()

@@ -21,6 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.pool.world import Waiter, World
 from txconnpool.errors import PoolClosed
 from txconnpool.pool.decisions.limits import Limits
+from txconnpool.pool.decisions.reasons import CHECK_FAILED
 from txconnpool.pool.decisions.records import DIALING, HELD, RETIRING
 from txconnpool.pool.decisions.servers import Server
 
@@ -134,7 +135,7 @@ class Machine(RuleBasedStateMachine):
         self.world.checks.remove(record)
         if good:
             self.state.connections.checked(record, self.world.now)
-        discarded = [] if good else self.state.connections.discard(record, "dead")
+        discarded = [] if good else self.state.connections.discard(record, CHECK_FAILED)
         self.world.do(discarded + self.state.grow(self.world.now))
 
     @precondition(lambda self: self.state.connections.connected)

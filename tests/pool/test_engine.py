@@ -21,6 +21,7 @@ from tests.pools import Client, PoolCase, Server
 from txconnpool.errors import PoolClosed, PoolError, PoolTimeout, ServerUnavailable
 from txconnpool.interfaces import IPipelined, IWaiter
 from txconnpool.pool.decisions.limits import Limits
+from txconnpool.pool.decisions.reasons import GIVEN_BACK
 from txconnpool.pool.decisions.records import OPEN, RETIRING, Record
 from txconnpool.pool.engine import PoolEngine
 
@@ -467,7 +468,7 @@ class EndTests(EngineCase):
         (line,) = self.server.open
         line.reads = False
         line.write(b"unread")
-        pool.retire(taker.record, "test")
+        pool.retire(taker.record, GIVEN_BACK)
         taker.release()
         self.reactor.advance(2.9)
         self.assertTrue(line.connected)
@@ -680,7 +681,7 @@ class CheckTests(EngineCase):
         (line,) = self.server.open
         line.reads = False
         line.write(b"unread")
-        pool.retire(pool.state.records[0], "test")
+        pool.retire(pool.state.records[0], GIVEN_BACK)
         self.reactor.turns()
         self.assertIsNotNone(taker.record)
         self.assertTrue(line.connected)

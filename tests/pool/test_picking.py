@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.pool.world import World
 from txconnpool.pool.decisions.picking import TOGETHER
+from txconnpool.pool.decisions.reasons import SURPLUS
 from txconnpool.pool.decisions.records import GONE, HELD, RETIRING
 
 
@@ -176,7 +177,7 @@ class HoldTests(SynchronousTestCase):
         for record in (first, second):
             world.state.connections.hold(record)
         world.lose(first)
-        world.do(world.state.connections.discard(second, "enough"))
+        world.do(world.state.connections.discard(second, SURPLUS))
         for record in (first, second):
             world.state.connections.unhold(record, world.now)
         self.assertEqual((first.phase, second.phase, world.state.connections.pick()), (GONE, RETIRING, None))

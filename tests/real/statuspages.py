@@ -120,7 +120,7 @@ def down(name: str, seconds: float = 132.0, reason: str = "connection refused") 
         "requests": [*past[: CELLS - cells], *[0.0] * cells],
         "trouble": [*[0] * (CELLS - cells), *[2] * cells],
     }
-    failures = {"connection refused": 29}
+    failures = {"connection_refused": 29}
     return server(name, state="down", up=0, reason=reason, since_seconds=seconds, failed_dials=29, history=history,
                   dial_failures=failures, connections=dict.fromkeys(server(name)["connections"], 0))  # fmt: skip
 
@@ -323,7 +323,7 @@ def hundred(now: float) -> Data:
     shards = [server(f"tcp:cache{n:03}.example.com:11211", random.uniform(60, 110)) for n in range(100)]
     for n in (17, 42, 43):
         shards[n] = down(shards[n]["name"], 40.0 * n, "connection timed out" if n == 42 else "connection refused")
-    shards[60] = server(shards[60]["name"], 90.0, connections_lost={"connection lost": 14})
+    shards[60] = server(shards[60]["name"], 90.0, connections_lost={"connection_lost": 14})
     shards[60]["history"]["trouble"][-4:] = [1, 0, 1, 1]
     shards[71] = server(shards[71]["name"], state="drained")
     shards[88] = server(shards[88]["name"], 700.0)

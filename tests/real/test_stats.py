@@ -151,7 +151,7 @@ class PrometheusTests(StatisticsTestCase):
         address = f"tcp:{HOST}:{self.servers[0].address[1]}"
         self.servers[0].kill()
         refused = (
-            f'connpool_server_dial_failures_total{{pool="default",server="{address}",reason="connection refused"}}'
+            f'connpool_server_dial_failures_total{{pool="default",server="{address}",reason="connection_refused"}}'
         )
         until(lambda: refused in self.get("/metrics")[1], what="a dial that failed")
         families = self.families()

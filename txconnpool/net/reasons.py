@@ -7,6 +7,7 @@ Short texts for the exceptions with which connections fail or end: for logs and 
 from __future__ import annotations
 
 import os
+import re
 
 from twisted.internet import error
 
@@ -38,10 +39,10 @@ def kindOf(reason: BaseException | None) -> str:
     """
     Classify why a connection failed or ended.
 
-    @return: one of a small number of texts, for the C{reason} label of statistics.
+    @return: one of a small number of words of small letters and underscores, for the label C{reason} of statistics.
     """
     if isinstance(reason, error.ConnectError) and isinstance(reason.osError, int):
-        return os.strerror(reason.osError).lower()
+        return re.sub("[^a-z0-9]+", "_", os.strerror(reason.osError).lower()).strip("_")
     for kinds, word in _KINDS:
         if isinstance(reason, kinds):
             return word
@@ -50,11 +51,11 @@ def kindOf(reason: BaseException | None) -> str:
 
 _KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
     ((PoolTimeout, error.TimeoutError), "timeout"),
-    (error.ConnectionRefusedError, "connection refused"),
-    (error.DNSLookupError, "no such host"),
-    (error.ConnectionDone, "closed by the server"),
+    (error.ConnectionRefusedError, "connection_refused"),
+    (error.DNSLookupError, "no_such_host"),
+    (error.ConnectionDone, "closed_by_server"),
     (error.ConnectionAborted, "aborted"),
-    ((error.ConnectionLost, type(None)), "connection lost"),
-    (LoginFailed, "login failed"),
-    (WireError, "protocol error"),
+    ((error.ConnectionLost, type(None)), "connection_lost"),
+    (LoginFailed, "login_failed"),
+    (WireError, "protocol_error"),
 )

@@ -24,6 +24,7 @@ from txconnpool.pool.checks import (
     unknownParameter,
 )
 from txconnpool.pool.decisions.limits import Backoff, Limits, Reuse
+from txconnpool.pool.decisions.reasons import CLIENT_GONE
 from txconnpool.pool.decisions.records import DIALING, Record
 from txconnpool.pool.decisions.servers import Server
 from txconnpool.pool.decisions.shared import Shared
@@ -329,7 +330,7 @@ class BasePool(LeasingPool[C]):
         """
         record = self._byClient.get(id(client))
         if record is not None:
-            self.retire(record, "the client is gone")
+            self.retire(record, CLIENT_GONE)
 
     def clientFailed(self, client: Any, connector: Any) -> None:
         """

@@ -14,11 +14,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txconnpool.interfaces import IPipelined
-from txconnpool.metrics import tally
+from txconnpool.metrics import Reason, tally
 from txconnpool.net.deadlines import Deadlines
 from txconnpool.net.reasons import describe, kindOf
 from txconnpool.pool.decisions.actions import Action, Check, Close, Dial, Refuse
 from txconnpool.pool.decisions.limits import Limits
+from txconnpool.pool.decisions.reasons import CHECK_FAILED
 from txconnpool.pool.decisions.records import RETIRING, Record
 from txconnpool.pool.decisions.servers import Server
 from txconnpool.pool.decisions.shared import Shared
@@ -185,12 +186,12 @@ class Executor:
         if fault:
             _log.debug("{pool}: a connection to {server} is not alive: {fault}", pool=self.name,
                        server=record.server.name, fault=fault)  # fmt: skip
-            self.retire(record, "the check failed")
+            self.retire(record, CHECK_FAILED)
         else:
             self.state.connections.checked(record, now)
         self._settle(self.state.grow(now), now)
 
-    def retire(self, record: Record, reason: str) -> None:
+    def retire(self, record: Record, reason: Reason) -> None:
         """
         Give a connection no new requests, and close it as soon as it carries none.
 
@@ -247,8 +248,8 @@ class Executor:
         """
         server = record.server
         if record.phase is RETIRING:
-            text = record.reason
-            tally(server.traffic.closed, text)
+            text: str = record.reason
+            tally(server.traffic.closed, record.reason.word)
         else:
             text = describe(reason.value)
             tally(server.traffic.lost, kindOf(reason.value))

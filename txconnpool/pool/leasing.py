@@ -16,6 +16,7 @@ from twisted.logger import Logger
 
 from txconnpool.errors import ClientNotOwned, PoolError
 from txconnpool.pool.decisions.limits import Limits
+from txconnpool.pool.decisions.reasons import GIVEN_BACK, RESET_FAILED
 from txconnpool.pool.decisions.records import GONE, OPEN, Record
 from txconnpool.pool.engine import PoolEngine
 from txconnpool.pool.leases import C, LeakWatch, Lease, Lending, callerStack
@@ -129,7 +130,7 @@ class LeasingPool(PoolEngine, Generic[C]):
             if self._leaks is not None:
                 self._leaks.returned(id(client))
         if discard:
-            self.retire(record, "given back to be closed")
+            self.retire(record, GIVEN_BACK)
         if record.phase is GONE:
             del self._byClient[id(client)]
         if discard or self._quieting is None or not self._quieting.waits(record, load, self._returned):
@@ -153,7 +154,7 @@ class LeasingPool(PoolEngine, Generic[C]):
         if fault:
             _log.debug("{pool}: a connection to {server} could not be reset: {fault}", pool=self.name,
                        server=record.server.name, fault=fault)  # fmt: skip
-            self.retire(record, "the reset failed")
+            self.retire(record, RESET_FAILED)
         record.load -= record.lent
         record.lent = 0
         self._available(record)

@@ -31,6 +31,7 @@ from txconnpool.interfaces import IQuiet
 from txconnpool.net.deadlines import Deadlines
 from txconnpool.pool.base import BasePool
 from txconnpool.pool.checks import checkMethod, checkNames, checkSeconds
+from txconnpool.pool.decisions.reasons import CANCELLED, TIMEOUT
 from txconnpool.pool.decisions.records import Record
 from txconnpool.pool.leases import C
 from txconnpool.pool.observer import PoolObserver
@@ -180,7 +181,7 @@ class RequestPool(BasePool[C]):
         record: Record = request.record
         self.counters.requestTimeouts += 1
         text = f"no answer within {self._sent.timeout:g} s ({record.server.name})"
-        self.retire(record, "no answer in time")  # before the caller is notified, which may make the next request
+        self.retire(record, TIMEOUT)  # before the caller is notified, which may make the next request
         request.fail(PoolTimeout(text, "request", self.state.stats()))
         self._abort(record)
 
@@ -193,7 +194,7 @@ class RequestPool(BasePool[C]):
 
     def _overstayed(self, request: Request) -> None:
         record: Record = request.record
-        self.retire(record, "no answer to a cancelled request")
+        self.retire(record, CANCELLED)
         self._abort(record)
 
     def _newFactory(self, record: Record) -> Any:

@@ -14,8 +14,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txconnpool.interfaces import IQuiet
+from txconnpool.metrics import Reason
 from txconnpool.net.deadlines import Deadlines
 from txconnpool.net.reasons import describe
+from txconnpool.pool.decisions.reasons import NOT_FREE
 from txconnpool.pool.decisions.records import GONE, Record
 
 _log = Logger("txconnpool.pool")
@@ -47,7 +49,7 @@ class Quieting:
         self,
         reactor: Any,
         timeout: float | None,
-        retire: Callable[[Record, str], None],
+        retire: Callable[[Record, Reason], None],
         abort: Callable[[Record], None],
     ) -> None:
         """
@@ -78,7 +80,7 @@ class Quieting:
             quiet = ensureDeferred(quiet)
         except Exception:
             _log.failure("whenQuiet of {client} failed", client=client)
-            self._retire(record, "the client does not become free")
+            self._retire(record, NOT_FREE)
             return False
         wait = Wait(record, load, quiet, done)
         self._waits.add(wait)
@@ -113,11 +115,11 @@ class Quieting:
     def _failed(self, failure: Failure, wait: Wait) -> None:
         if wait in self._waits.since:
             self._waits.discard(wait)
-            self._retire(wait.record, f"the client does not become free: {describe(failure.value)}")
+            self._retire(wait.record, Reason(NOT_FREE.word, f"{NOT_FREE}: {describe(failure.value)}"))
             wait.done(wait.record, wait.load)
 
     def _late(self, wait: Wait) -> None:
         wait.quiet.cancel()  # has no other effect, because the wait was removed
-        self._retire(wait.record, "the client did not become free in time")
+        self._retire(wait.record, Reason(NOT_FREE.word, "the client did not become free in time"))
         wait.done(wait.record, wait.load)
         self._abort(wait.record)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from txconnpool.errors import PoolError
+from txconnpool.pool.decisions.reasons import LEFT_IN_USE
 
 
 class Pin:
@@ -88,7 +89,7 @@ class Pin:
         """
         Close the connection, because its state belongs to a client that is gone.
         """
-        self._pool.retire(self._record, "its client left it in use")
+        self._pool.retire(self._record, LEFT_IN_USE)
         connection = self._record.connection
         self._unload()
         connection.abort()

@@ -298,7 +298,7 @@ class ReadTests(SynchronousTestCase):
             stage,
             request_errors={"unavailable": 3},
             waits_failed={"unavailable": 1},
-            dial_failures={"connection refused": 2},
+            dial_failures={"connection_refused": 2},
             outages=2,
             servers_up=0,
         )
@@ -368,7 +368,7 @@ class ReadTests(SynchronousTestCase):
         stage.lines[1].lose()
         stage.turns()
         self.assertCounted(
-            stage, connections_lost={"closed by the server": 1, "connection lost": 1}, request_errors={"lost": 1}
+            stage, connections_lost={"closed_by_server": 1, "connection_lost": 1}, request_errors={"lost": 1}
         )
 
     def test_closed(self) -> None:

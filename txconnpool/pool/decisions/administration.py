@@ -6,10 +6,12 @@ Changes to a running pool: its servers, its limits, pausing, and replacing conne
 
 from __future__ import annotations
 
+from txconnpool.metrics import Reason
 from txconnpool.pool.decisions.actions import Action
 from txconnpool.pool.decisions.limits import Limits
+from txconnpool.pool.decisions.reasons import DRAINED, EXPIRED, REMOVED, SURPLUS
 from txconnpool.pool.decisions.servers import Server
-from txconnpool.pool.decisions.state import SURPLUS, PoolState
+from txconnpool.pool.decisions.state import PoolState
 
 
 class Administration:
@@ -34,7 +36,7 @@ class Administration:
         Remove a server for good. Its connections are closed when they carry nothing.
         """
         self._state.balance.remove(server)
-        return self._retire(server, "the server was removed", now)
+        return self._retire(server, REMOVED, now)
 
     def drain(self, server: Server, now: float) -> list[Action]:
         """
@@ -42,7 +44,7 @@ class Administration:
         not dialed.
         """
         server.drained = True
-        return self._retire(server, "the server was drained", now)
+        return self._retire(server, DRAINED, now)
 
     def restore(self, server: Server, now: float) -> list[Action]:
         """
@@ -93,9 +95,9 @@ class Administration:
         Replace all existing connections. Each is closed when it carries nothing.
         """
         connections = self._state.connections
-        return connections.retire(connections.all, "expired") + self._state.grow(now)
+        return connections.retire(connections.all, EXPIRED) + self._state.grow(now)
 
-    def _retire(self, server: Server, reason: str, now: float) -> list[Action]:
+    def _retire(self, server: Server, reason: Reason, now: float) -> list[Action]:
         state = self._state
         actions = state.connections.retire([each for each in state.records if each.server is server], reason)
         return actions + state.refuseIfDown() + state.grow(now)

@@ -13,6 +13,7 @@ from typing import Final
 from txconnpool.pool.decisions.actions import Action
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.decisions.picking import Records
+from txconnpool.pool.decisions.reasons import IDLE, TOO_OLD
 from txconnpool.pool.decisions.records import DIALING, GONE, RETIRING, Record
 
 #: Seconds until a connection that is too old is retired even if it has no successor, because it has always been leased.
@@ -69,7 +70,7 @@ class Ageing:
         records, limits = self._records, self._limits
         old = [record for record in records.all if record.expires <= now and record.phase is not RETIRING]
         late = [record for record in old if record.lent and record.expires + LEASED <= now]
-        actions = records.retire(late, "too old")
+        actions = records.retire(late, TOO_OLD)
         self.overdue = [record for record in old if record.phase is not RETIRING]
         times = [record.expires for record in records.all if record.expires > now and record.phase is not RETIRING]
         times += [record.expires + LEASED for record in self.overdue if record.lent]
@@ -77,7 +78,7 @@ class Ageing:
             free = sorted([*records.idle, *records.doubtful], key=lambda record: record.freeSince)
             spare = len(records.open) + len(records.doubtful) + records.checking - limits.minimum
             stale = [record for record in free if record.freeSince + limits.idleTimeout <= now][: max(0, spare)]
-            actions += records.retire(stale, "idle for too long")
+            actions += records.retire(stale, IDLE)
             if spare > len(stale):
                 times.append(min((record.freeSince for record in free[len(stale) :]), default=now) + limits.idleTimeout)
         if limits.keepAlive:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from math import inf
 
+from txconnpool.metrics import Reason
 from txconnpool.pool.decisions.actions import Action, Check, Close
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.decisions.records import CHECKING, DIALING, DOUBTFUL, GONE, HELD, OPEN, RETIRING, Record
@@ -238,13 +239,13 @@ class Records:
             record.checkedAt = now
             self.admit(record, now)
 
-    def retire(self, records: Iterable[Record], reason: str) -> list[Action]:
+    def retire(self, records: Iterable[Record], reason: Reason) -> list[Action]:
         """
         Close connections as soon as they carry nothing.
         """
         return [action for record in list(records) for action in self.discard(record, reason)]
 
-    def discard(self, record: Record, reason: str) -> list[Action]:
+    def discard(self, record: Record, reason: Reason) -> list[Action]:
         """
         Close one connection as soon as it carries nothing.
         """

@@ -9,6 +9,8 @@ from __future__ import annotations
 from math import inf
 from typing import Any
 
+from txconnpool.metrics import Reason
+from txconnpool.pool.decisions.reasons import NONE
 from txconnpool.pool.decisions.servers import Server
 
 # The phases of a connection.
@@ -66,7 +68,7 @@ class Record:
         self.checkedAt = 0.0
         self.prior = 0
         self.doomed = False
-        self.reason = ""
+        self.reason: Reason = NONE
         self.replaces: Record | None = None
         self.weight = 1
         self.lent = 0

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import inf
 from random import uniform
-from typing import Any, Final
+from typing import Any
 
 from txconnpool.errors import PoolClosed, PoolError, PoolFull, ServerUnavailable
 from txconnpool.metrics import Counters, PoolStats
@@ -24,14 +24,11 @@ from txconnpool.pool.decisions.balance import Balance
 from txconnpool.pool.decisions.health import Health
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.decisions.picking import Records
+from txconnpool.pool.decisions.reasons import CLOSED, SILENT, SURPLUS, TOO_OLD
 from txconnpool.pool.decisions.records import DIALING, HELD, RETIRING, Record
 from txconnpool.pool.decisions.servers import Server
 from txconnpool.pool.decisions.shared import Shared
 from txconnpool.pool.decisions.waiting import Ticket, Waiters
-
-#: Reasons for which connections are retired.
-SURPLUS: Final = "the pool was made smaller, or has more servers"
-SILENT: Final = "the server does not answer"
 
 
 class PoolState:
@@ -211,7 +208,7 @@ class PoolState:
         self.canGrow = False
         self.wanted = 0
         actions = self._refuseAll(lambda stats: PoolClosed("the pool was closed"))
-        return actions + self.connections.retire(self.connections.all, "the pool was closed")
+        return actions + self.connections.retire(self.connections.all, CLOSED)
 
     # -- Connections
 
@@ -284,7 +281,7 @@ class PoolState:
         old, record.replaces = record.replaces, None
         if old is None or record.doomed:
             return []
-        actions = self.connections.discard(old, "too old")
+        actions = self.connections.discard(old, TOO_OLD)
         # The old one may have ended already, and then another one has been dialed in its place.
         return actions + self.connections.retire(self.balance.surplus(self.records), SURPLUS)
 
