@@ -164,6 +164,7 @@ class HTTPTests(ServiceTestCase):
         self.assertEqual((pool["name"], pool["state"], pool["requests"]["get"]), ("pages", "ready", 1))
         self.assertEqual([server["name"] for server in pool["servers"]], ["memory:"])
         self.assertEqual(len(pool["history"]["requests"]), 1)
+        self.assertEqual([each["history"]["trouble"] for each in pool["servers"]], [[0]])
         self.assertEqual(len(snapshot["cpu_history"]), 1)
         self.assertIn("pages: tcp:1 -> memory:", snapshot["events"][0]["text"])
 

@@ -207,6 +207,8 @@ class VerdictTests(StatusPageTestCase):
         self.assertEqual(late[:2], [1, "The proxy is overloaded"])
         memory = self.verdicts(browser, self.one(), held_bytes=95, held_max_bytes=100)
         self.assertEqual(memory[:2], [1, "Memory for clients is nearly used up"])
+        silent = self.verdicts(browser, self.one(), workers={"ready": 3, "silent": 1, "starting": 0, "stopping": 0})
+        self.assertEqual(silent[:2], [1, "1 worker does not answer"])
         self.assertEqual(self.verdicts(browser, self.one())[:2], [0, "All is well"])
 
     def test_errors(self) -> None:
@@ -262,6 +264,7 @@ class VerdictTests(StatusPageTestCase):
                 "connect timed out: the client was not configured within 1 s",
                 "It accepts connections but does not answer",
             ),
+            ("too many connections", "The server is at its limit"),
             ("no route to host", "The host does not answer"),
             ("connecting timed out", "The host does not answer"),
             ("no such host", "The name is not found"),
@@ -322,6 +325,25 @@ class PoolTests(StatusPageTestCase):
         browser.value("idle = () => true")
         self.show(browser, data)
         self.assertEqual(self.texts(browser, ".toggle"), ["fragments", "pages", "sessions"])
+
+    def test_detailsStill(self) -> None:
+        """
+        While the mouse is over the details of a pool, they do not move, whatever goes wrong.
+        """
+        browser = self.open(fresh(time.time()))
+        figure, first = "figure:nth-child(2)", self.place(browser, "figure:nth-child(2)")
+        browser.point(first[0] + 100, first[1] + 60)
+        history = busyPast(time.time(), 20.0, errors=lambda ago: 9.0)
+        errors = pool("pages", [server("s1", 50.0), down("s2", reason="no such host")], history, waiting=9)
+        errors["request_errors"]["lost"] = 1
+        self.show(browser, snapshot(time.time() + 2, [errors]))
+        self.assertEqual(self.level(browser), "bad")
+        self.assertEqual(self.place(browser, figure), first)
+        self.assertEqual(self.texts(browser, ".troubles li"), [])
+        self.assertIn("s2\tdown", self.texts(browser, ".servers tbody tr")[0].replace("\n", ""))
+        browser.value("idle = () => true")
+        self.show(browser, snapshot(time.time() + 2, [errors]))
+        self.assertEqual(len(self.texts(browser, ".troubles li")), 1)
 
     def place(self, browser: Browser, selector: str) -> tuple[float, float, float]:
         """
@@ -385,6 +407,7 @@ class PoolTests(StatusPageTestCase):
         first["name"] = "__proto__"
         second["name"] = strange
         third["servers"][0]["name"] = "constructor"
+        third["servers"][2]["name"] = "__proto__"
         third["servers"][1]["name"] = third["servers"][1]["reason"] = strange
         third["requests"][strange] = third["request_errors"][strange] = 10**9
         data["events"].append({"time": 1, "level": strange, "text": strange})
@@ -393,7 +416,10 @@ class PoolTests(StatusPageTestCase):
         self.assertGreater(browser.value("document.body.innerText").count(strange), 5)
         self.assertEqual(browser.value("document.querySelectorAll('img').length"), 0)
         self.assertIn("__proto__", self.texts(browser, ".toggle"))
-        self.assertIn("constructor", self.texts(browser, ".servers .name"))
+        for _ in range(2):
+            self.show(browser, {**data, "time": data["time"] + 2})
+            names = self.texts(browser, ".servers th[scope=row]")
+            self.assertEqual([names.count(name) for name in ("constructor", "__proto__", strange)], [1, 1, 1])
         self.assertEqual(browser.errors, [])
 
 
