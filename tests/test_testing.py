@@ -24,7 +24,7 @@ from zope.interface.verify import verifyObject
 from txconnpool import testing
 from txconnpool.errors import PoolTimeout, ServerUnavailable
 from txconnpool.pool import Pool
-from txconnpool.testing import FakeServer, MemoryPool, finish
+from txconnpool.testing import FakeServer, MemoryPool, SteppingClock, finish
 
 
 class Client(Protocol):
@@ -327,10 +327,65 @@ class MemoryPoolTests(SynchronousTestCase):
         """
         C{result} raises the exception of a failed call.
         """
-        pool = MemoryPool(whenDown=1)
+        pool = MemoryPool()
         pool.server.refuse()
         self.assertRaises(ServerUnavailable, pool.result, pool.get("k"))
+        pool.server.accept()
+        pool.clock.advance(1)
+        self.assertEqual(pool.result(pool.get("k")), (0, None))
+        pool.server.stop()
+        pool.flush()
+        self.assertEqual(pool.server.connections, [])
+        self.assertRaises(ServerUnavailable, pool.result, pool.get("k"))
         finish(pool)
+
+    def test_late(self) -> None:
+        """
+        A request to a server that hangs or is frozen times out when so much time has passed, also if it was made in the
+        same turn of the reactor.
+        """
+        for connected in (False, True):
+            for fault in ("hang", "freeze"):
+                pool = MemoryPool(requestTimeout=5, waitTimeout=5)
+                if connected:
+                    pool.result(pool.version())
+                getattr(pool.server, fault)()
+                answer = pool.get("k")
+                if connected and fault == "hang":
+                    self.assertEqual(pool.result(answer), (0, None))
+                else:
+                    pool.clock.advance(4.9)
+                    self.assertNoResult(answer)
+                    pool.clock.advance(0.1)
+                    self.failureResultOf(answer, PoolTimeout)
+                pool.server.accept()
+                pool.server.release()
+                finish(pool)
+
+    def test_clock(self) -> None:
+        """
+        Time passes from event to event, and what follows from an event is due in its turn.
+        """
+        clock = SteppingClock()
+        times: list[float] = []
+
+        def again(delay: float) -> None:
+            times.append(clock.seconds())
+            if len(times) < 5:
+                clock.callLater(delay, again, delay)
+
+        clock.callLater(0, again, 1.5)
+        clock.advance(4)
+        self.assertEqual((times, clock.seconds()), ([0, 1.5, 3], 4))
+        clock.advance(0.5)
+        self.assertEqual((times, clock.seconds()), ([0, 1.5, 3, 4.5], 4.5))
+        clock.callLater(0, again, 0)
+        clock.advance(0)
+        self.assertEqual(times[-1], 4.5)
+        for call in clock.getDelayedCalls():
+            call.cancel()
+        clock.advance(1)
+        self.assertEqual(clock.seconds(), 5.5)
 
     def test_noResult(self) -> None:
         """
@@ -449,7 +504,7 @@ class DocumentationTests(SynchronousTestCase):
                 return super().greet(name.encode())
 
         names: dict[str, Any] = {
-            "MemoryReactorClock": MemoryReactorClock,
+            "SteppingClock": SteppingClock,
             "FakeServer": FakeServer,
             "Factory": Factory,
             "Pool": Pool,

@@ -7,7 +7,7 @@ L{MemoryPool} is a memcached client with its own memcached in the process::
 
     from twisted.internet.defer import Deferred
     from twisted.trial.unittest import SynchronousTestCase
-    from txconnpool.errors import ConnectionLostInFlight
+    from txconnpool.errors import ConnectionLostInFlight, PoolTimeout, ServerUnavailable
     from txconnpool.testing import MemoryPool, finish
 
     async def visited(pool, name):                # the function to test
@@ -24,6 +24,16 @@ L{MemoryPool} is a memcached client with its own memcached in the process::
             self.pool.result(self.pool.set("home", b"41"))
             self.assertEqual(self.pool.result(visited(self.pool, "home")), 42)
 
+        def test_down(self):
+            self.pool.server.refuse()             # refuse new connections from now on
+            self.assertRaises(ServerUnavailable, self.pool.result, visited(self.pool, "home"))
+
+        def test_hanging(self):
+            self.pool.server.hang()               # new connections hang
+            answer = Deferred.fromCoroutine(visited(self.pool, "home"))
+            self.pool.clock.advance(5)
+            self.failureResultOf(answer, PoolTimeout)
+
         def test_lost(self):
             self.pool.result(self.pool.version())  # make a connection
             self.pool.server.hold()               # hold back all replies from now on
@@ -36,19 +46,20 @@ L{MemoryPool} is a memcached client with its own memcached in the process::
 For a pool of clients of another protocol, pass a L{FakeServer} to L{txconnpool.routing.requests.Pool} as the address of
 a server::
 
-    reactor = MemoryReactorClock()
+    reactor = SteppingClock()
     server = FakeServer(reactor, Factory.forProtocol(GreetingServer))
     pool = Pool(server, reactor=reactor, clientFactory=Factory.forProtocol(GreetingClient))
     greeting = pool.performRequest("greet", "world")
     reactor.advance(0)
 
-The reactors are instances of L{MemoryReactorClock<twisted.internet.testing.MemoryReactorClock>}; their C{advance} makes
-time pass.
+Time passes with C{advance} of the reactor, a L{SteppingClock}. Any other
+L{MemoryReactorClock<twisted.internet.testing.MemoryReactorClock>} can be used too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Coroutine
+from math import inf
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, ensureDeferred
@@ -65,7 +76,7 @@ from txconnpool.net.inprocess import InProcessEndpoint
 from txconnpool.pool.engine import PoolEngine
 from txconnpool.routing.library import PoolFace
 
-__all__ = ["FakeConnection", "FakeServer", "MemoryPool", "finish"]
+__all__ = ["FakeConnection", "FakeServer", "MemoryPool", "SteppingClock", "finish"]
 
 T = TypeVar("T")
 
@@ -87,6 +98,32 @@ def finish(pool: PoolEngine | PoolFace[Any]) -> None:
         raise AssertionError(f"requests or leases are left: {left}")
     calls = pool.reactor.getDelayedCalls()
     assert not calls, f"timers are left: {calls}"
+
+
+class SteppingClock(MemoryReactorClock):
+    """
+    A reactor in memory on which time passes from event to event, as on a real one::
+
+        clock = SteppingClock()
+        pool = MemCachePool(FakeServer(clock), reactor=clock)
+        answer = pool.get("key")        # is sent at the end of this turn of the reactor
+        clock.advance(5)                # sends it first, then lets time pass
+
+    The C{advance} of Twisted's C{Clock} sets the time before it runs what is due, so that a request of this turn would
+    be sent five seconds late.
+    """
+
+    def advance(self, amount: float) -> None:
+        """
+        Let time pass, and run all events that are due meanwhile, each at its time.
+
+        @param amount: the seconds; 0 runs what is due now.
+        """
+        end = self.seconds() + amount
+        while (due := min((call.getTime() for call in self.getDelayedCalls()), default=inf)) <= end:
+            self.rightNow = max(self.rightNow, due)  # not a sum, which may be rounded to a time before it
+            super().advance(0)
+        self.rightNow = end
 
 
 class FakeConnection(Protocol):
@@ -254,6 +291,20 @@ class FakeServer(InProcessEndpoint):
         """
         self._hanging = True
 
+    def stop(self) -> None:
+        """
+        Stop the server: reset all connections, and refuse new ones.
+        """
+        self.refuse()
+        self.reset()
+
+    def freeze(self) -> None:
+        """
+        Freeze the server: it answers nothing more, and new connections hang. L{accept} and L{release} end this.
+        """
+        self.hang()
+        self.hold()
+
     def _settle(self) -> None:
         hung, self._hung = self._hung, []
         for factory, connected in hung:
@@ -291,7 +342,7 @@ class FakeServer(InProcessEndpoint):
         """
         Reset all connections.
         """
-        for connection in self.connections:
+        for connection in list(self.connections):
             connection.reset()
 
     # -- For the endpoint
@@ -334,6 +385,9 @@ class MemoryPool(MemCachePool):
         pool.result(pool.set("key", b"value"))
         pool.server.hang()
 
+    Requests fail at once when the server has refused one connection (C{whenDown=1}), so that a test need not let time
+    pass for that.
+
     @ivar server: the memcached.
     @ivar clock: the clock of both, which is also their reactor.
     """
@@ -342,8 +396,9 @@ class MemoryPool(MemCachePool):
         """
         @param settings: as for L{MemCachePool}.
         """
-        self.clock = MemoryReactorClock()
+        self.clock = SteppingClock()
         self.server = FakeServer(self.clock)
+        settings.setdefault("whenDown", 1)
         super().__init__(self.server, reactor=self.clock, **settings)
 
     def flush(self) -> None:

@@ -182,7 +182,7 @@ class ProgramTests(TestCase):
         """
         The tests pass.
         """
-        self.assertIn("PASSED (successes=2)", await self.execute("Testing your program", "-m", "twisted.trial"))
+        self.assertIn("PASSED (successes=4)", await self.execute("Testing your program", "-m", "twisted.trial"))
 
     async def test_migration(self) -> None:
         """
