@@ -104,7 +104,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
 
 #: What the public names of a room are made of, if that is above the room: it is imported when a name is used.
 FACES = {
-    "": ("config", "errors", "interfaces", "memcache", "pool", "service", "testing"),
+    "": ("config", "errors", "interfaces", "memcache", "metrics", "pool", "service", "testing"),
     "errors": ("nosuchcommand",),
     "pool": ("routing.requests",),
 }

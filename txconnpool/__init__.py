@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     )
     from txconnpool.interfaces import IPoolObserver, IQuiet
     from txconnpool.memcache import ClientError, InvalidArgument, MemCachePool, Server, ServerError
+    from txconnpool.metrics import PoolStats
     from txconnpool.pool import Backoff, Pool, PooledClientFactory, PoolObserver
     from txconnpool.service import PoolService, ProxyService
 
@@ -47,6 +48,7 @@ _NAMES = {
     ),
     "interfaces": ("IPoolObserver", "IQuiet"),
     "memcache": ("ClientError", "InvalidArgument", "MemCachePool", "Server", "ServerError"),
+    "metrics": ("PoolStats",),
     "pool": ("Backoff", "Pool", "PoolObserver", "PooledClientFactory"),
     "service": ("PoolService", "ProxyService"),
 }  # fmt: skip
@@ -57,8 +59,9 @@ _MODULES = ("config", "errors", "memcache", "pool", "service", "testing")
 __all__ = [
     "Backoff", "ClientError", "ClientNotOwned", "ConfigError", "ConnectionLostInFlight", "IPoolObserver", "IQuiet",
     "InvalidArgument", "LoginFailed", "MemCachePool", "NoSuchCommand", "Pool", "PoolClosed", "PoolError", "PoolFull",
-    "PoolObserver", "PoolService", "PoolSettings", "PoolTimeout", "PooledClientFactory", "ProxyService", "Server",
-    "ServerError", "ServerUnavailable", "Settings", "config", "errors", "memcache", "pool", "service", "testing",
+    "PoolObserver", "PoolService", "PoolSettings", "PoolStats", "PoolTimeout", "PooledClientFactory", "ProxyService",
+    "Server", "ServerError", "ServerUnavailable", "Settings", "config", "errors", "memcache", "pool", "service",
+    "testing",
 ]  # fmt: skip
 
 

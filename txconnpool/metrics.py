@@ -129,7 +129,10 @@ class Counters:
 @dataclass(frozen=True)
 class PoolStats:
     """
-    A snapshot of a pool: its gauges, and its counters as L{Counters} describes them.
+    A snapshot of a pool: its gauges, and its counters as L{Counters} describes them::
+
+        stats = pool.stats
+        print(stats.busy, "of", stats.maximum, "connections are busy,", stats.waiting, "requests wait")
 
     @ivar maximum: the maximum number of connections.
     @ivar connections: established connections.

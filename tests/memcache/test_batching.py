@@ -70,7 +70,9 @@ class BatchTests(EmbeddedTestCase):
         """
         Gets with identifiers are one request, and those without another one.
         """
-        answers = [self.pool.get("a"), self.pool.gets("a"), self.pool.get("b"), self.pool.gets("b")]
+        answers: list[Deferred[Any]] = [
+            self.pool.get("a"), self.pool.gets("a"), self.pool.get("b"), self.pool.gets("b"),
+        ]  # fmt: skip
         self.pool.flush()
         received = b"".join(connection.received for connection in self.pool.server.connections)
         self.assertIn(b"get a b\r\n", received)

@@ -70,7 +70,8 @@ class CommandTests(EmbeddedTestCase):
         """
         C{getMultiple} returns the results of C{get}. Its keys have the order and the types of the arguments.
         """
-        answer = self.pool.result(self.pool.getMultiple(["n", b"x", b"k", "k", "n"]))
+        keys: list[str | bytes] = ["n", b"x", b"k", "k", "n"]
+        answer = self.pool.result(self.pool.getMultiple(keys))
         self.assertEqual(
             list(answer.items()), [("n", (0, b"41")), (b"x", (0, None)), (b"k", (0, b"v")), ("k", (0, b"v"))]
         )

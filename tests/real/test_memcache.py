@@ -170,7 +170,9 @@ class CommandTests(RealTests):
             self.assertTrue(await self.pool.set(key, b"%d" % number, number))
             self.assertEqual(await self.pool.get(key), (number, b"%d" % number))
             self.assertEqual(await self.pool.increment(key, 7), number + 7)
-            self.assertEqual((await self.pool.getMultiple([key, "x"]))[key][1].strip(), b"%d" % (number + 7))
+            value = (await self.pool.getMultiple([key, "x"]))[key][1]
+            assert value is not None
+            self.assertEqual(value.strip(), b"%d" % (number + 7))
             self.assertTrue(await self.pool.delete(key))
 
         await gatherResults([Deferred.fromCoroutine(work(number)) for number in range(1000)])

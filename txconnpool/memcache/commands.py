@@ -6,8 +6,8 @@ The commands of memcached, with the names and results of L{twisted.protocols.mem
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, TypeVar, overload
 
 from twisted.internet.defer import Deferred, fail
 
@@ -15,11 +15,14 @@ from txconnpool.errors import PoolClosed, PoolError
 from txconnpool.memcache.arguments import checkIdentifier, checkNumber, checkValue, encodeKey
 from txconnpool.memcache.errors import InvalidArgument
 from txconnpool.memcache.requests import Gathering, Part, Retrieval, SingleRequest, missOf
-from txconnpool.memcache.results import Key, Value, counted, outcome, statistics, version
+from txconnpool.memcache.results import AnyValue, Identified, Key, Value, counted, outcome, statistics, version
 from txconnpool.wire import Command
 from txconnpool.wire.memcache import replies
 from txconnpool.wire.memcache.classic import INT32, UINT32, UINT64
 from txconnpool.wire.memcache.replies import GAT, GATS, GET, GETS
+
+#: The type of keys.
+K = TypeVar("K", bound=Key)
 
 
 class MemCacheCommands:
@@ -76,7 +79,16 @@ class MemCacheCommands:
 
     # -- Reading
 
-    def get(self, key: Key, withIdentifier: bool = False) -> Deferred[Value]:
+    @overload
+    def get(self, key: Key, withIdentifier: Literal[False] = False) -> Deferred[Value]: ...
+
+    @overload
+    def get(self, key: Key, withIdentifier: Literal[True]) -> Deferred[Identified]: ...
+
+    @overload
+    def get(self, key: Key, withIdentifier: bool = False) -> Deferred[Value | Identified]: ...
+
+    def get(self, key: Key, withIdentifier: bool = False) -> Deferred[Any]:
         """
         Get the value of a key.
 
@@ -91,17 +103,26 @@ class MemCacheCommands:
             retrieval = batches.open(GETS if withIdentifier else GET)
         except (InvalidArgument, PoolError) as error:
             return fail(error)
-        caller: Deferred[Value] = Deferred(retrieval.cancelled)
+        caller: Deferred[Any] = Deferred(retrieval.cancelled)
         batches.add(retrieval, name, caller)
         return caller
 
-    def gets(self, key: Key) -> Deferred[Value]:
+    def gets(self, key: Key) -> Deferred[Identified]:
         """
         Get the value of a key and its identifier: L{get} with C{withIdentifier}.
         """
         return MemCacheCommands.get(self, key, True)
 
-    def getMultiple(self, keys: Iterable[Key], withIdentifier: bool = False) -> Deferred[dict[Key, Value]]:
+    @overload
+    def getMultiple(self, keys: Iterable[K], withIdentifier: Literal[False] = False) -> Deferred[dict[K, Value]]: ...
+
+    @overload
+    def getMultiple(self, keys: Iterable[K], withIdentifier: Literal[True]) -> Deferred[dict[K, Identified]]: ...
+
+    @overload
+    def getMultiple(self, keys: Iterable[K], withIdentifier: bool = False) -> Deferred[dict[K, AnyValue]]: ...
+
+    def getMultiple(self, keys: Iterable[K], withIdentifier: bool = False) -> Deferred[Any]:
         """
         Get the values of several keys.
 
@@ -133,7 +154,7 @@ class MemCacheCommands:
             whole.result.callback({})
         return whole.result
 
-    def _gather(self, command: Command, names: dict[Key, bytes], whole: Gathering) -> None:
+    def _gather(self, command: Command, names: Mapping[K, bytes], whole: Gathering) -> None:
         """
         Get each key from its server.
 
@@ -153,7 +174,16 @@ class MemCacheCommands:
             whole.retrievals.add(retrieval)
             batches.add(retrieval, name, part)
 
-    def getAndTouch(self, key: Key, expireTime: int, withIdentifier: bool = False) -> Deferred[Value]:
+    @overload
+    def getAndTouch(self, key: Key, expireTime: int, withIdentifier: Literal[False] = False) -> Deferred[Value]: ...
+
+    @overload
+    def getAndTouch(self, key: Key, expireTime: int, withIdentifier: Literal[True]) -> Deferred[Identified]: ...
+
+    @overload
+    def getAndTouch(self, key: Key, expireTime: int, withIdentifier: bool = False) -> Deferred[Value | Identified]: ...
+
+    def getAndTouch(self, key: Key, expireTime: int, withIdentifier: bool = False) -> Deferred[Any]:
         """
         Get the value of a key and set a new expiry time for it.
 
@@ -169,7 +199,7 @@ class MemCacheCommands:
             return fail(error)
         command = GATS if withIdentifier else GAT
         retrieval = Retrieval(pool, command, b"%b %d" % (command.name.encode(), seconds))
-        caller: Deferred[Value] = Deferred(retrieval.cancelled)
+        caller: Deferred[Any] = Deferred(retrieval.cancelled)
         retrieval.callers[name] = caller
         pool.send(retrieval)
         return caller

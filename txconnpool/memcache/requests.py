@@ -19,7 +19,7 @@ from zope.interface import implementer
 
 from txconnpool.errors import ConnectionLostInFlight, PoolClosed, PoolError, WireError
 from txconnpool.interfaces import IReplySink, IWaiter
-from txconnpool.memcache.results import Key, Value, refusal
+from txconnpool.memcache.results import AnyValue, Key, refusal
 from txconnpool.pool.connection import InFlight, isRetryable
 from txconnpool.pool.decisions.records import Record
 from txconnpool.wire import Command
@@ -29,7 +29,7 @@ _MISS: Final = (0, None)
 _MISS_WITH_IDENTIFIER: Final = (0, b"", None)
 
 
-def missOf(command: Command) -> Value:
+def missOf(command: Command) -> AnyValue:
     """
     @return: the result for a key that does not exist.
     """
@@ -265,7 +265,7 @@ class Together:
             callers.pop()
         return not callers
 
-    def callback(self, value: Value) -> None:
+    def callback(self, value: AnyValue) -> None:
         """
         Pass a value to all callers that were not cancelled.
         """
@@ -297,14 +297,14 @@ class Gathering:
         @param partial: called with the first error of a server, if the keys have several. It returns whether the keys
             of servers that have failed are missing in the result, which otherwise fails.
         """
-        self.result: Deferred[dict[Key, Value]] = Deferred(self._cancelled)
+        self.result: Deferred[dict[Key, AnyValue]] = Deferred(self._cancelled)
         self.retrievals: set[Retrieval] = set()
         self._values: dict[Key, Any] = dict.fromkeys(keys)
         self._left = len(self._values)
         self._partial = partial
         self._failed = False
 
-    def came(self, key: Key, value: Value) -> None:
+    def came(self, key: Key, value: AnyValue) -> None:
         """
         Record a value, and fire C{result} after the last one.
         """
@@ -313,7 +313,7 @@ class Gathering:
         if not self._left:
             self.result.callback(self._values)
 
-    def lost(self, key: Key, miss: Value, error: Exception) -> None:
+    def lost(self, key: Key, miss: AnyValue, error: Exception) -> None:
         """
         The server of a key has failed.
 
@@ -334,7 +334,7 @@ class Gathering:
         for retrieval in self.retrievals:
             retrieval.thin()
 
-    def _cancelled(self, result: Deferred[dict[Key, Value]]) -> None:
+    def _cancelled(self, result: Deferred[dict[Key, AnyValue]]) -> None:
         self.fail(CancelledError())
 
 
@@ -345,7 +345,7 @@ class Part:
 
     __slots__ = ("_key", "_miss", "_whole")
 
-    def __init__(self, whole: Gathering, key: Key, miss: Value = _MISS) -> None:
+    def __init__(self, whole: Gathering, key: Key, miss: AnyValue = _MISS) -> None:
         self._whole = whole
         self._key = key
         self._miss = miss
@@ -357,7 +357,7 @@ class Part:
         """
         return bool(self._whole.result.called)
 
-    def callback(self, value: Value) -> None:
+    def callback(self, value: AnyValue) -> None:
         """
         Pass the value to the L{Gathering}.
         """

@@ -14,9 +14,14 @@ from txconnpool.memcache.errors import ClientError, ServerError
 #: A key: bytes, or text, which is encoded as UTF-8.
 Key = str | bytes
 
-#: The result of C{get} and similar commands: flags and value, with the identifier for C{checkAndSet} in between if it
-#: was requested.
-Value = tuple[Any, ...]
+#: The result of C{get} and similar commands: flags and value, which is C{None} if there is no such key.
+Value = tuple[int, bytes | None]
+
+#: The same with the identifier for C{checkAndSet}.
+Identified = tuple[int, bytes, bytes | None]
+
+#: One of both.
+AnyValue = tuple[Any, ...]
 
 _OUTCOMES: Final = {
     **dict.fromkeys((b"STORED\r\n", b"DELETED\r\n", b"TOUCHED\r\n", b"OK\r\n"), True),

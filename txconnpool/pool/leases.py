@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from traceback import StackSummary, walk_stack
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic
 
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
@@ -20,7 +20,15 @@ from txconnpool.interfaces import IWaiter
 from txconnpool.net.deadlines import Deadlines
 from txconnpool.pool.decisions.records import Record
 
-C = TypeVar("C")
+# The class of a pool's clients. Where it is not known, as with most factories of Twisted, it is Any.
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    C = TypeVar("C", default=Any)
+else:
+    from typing import TypeVar
+
+    C = TypeVar("C")
 
 
 @implementer(IWaiter)
