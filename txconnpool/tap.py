@@ -245,7 +245,11 @@ def makeService(options: Options, reactor: Any = None) -> CommandService:
 
         steady(reactor)
     settings = options["settings"]
-    proxy: Any = (SupervisorService if settings.workers > 1 else ProxyService)(settings, reactor)
+    proxy: Any
+    if settings.workers > 1:
+        proxy = SupervisorService(settings, reactor)
+    else:
+        proxy = ProxyService(settings, reactor, command=True)
     service = CommandService(proxy, options.reload, reactor, options["observer"])
     if settings.admin is not None:
         perform = proxy.perform if settings.workers > 1 else Operations(proxy).perform

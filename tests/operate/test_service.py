@@ -536,6 +536,35 @@ class ListenTests(SynchronousTestCase):
         self.assertEqual([(port, *rest) for port, _, *rest in reactor.tcpServers], [(12345, 1024, "127.0.0.1")])
 
 
+class CommandTests(SynchronousTestCase):
+    """
+    Tests for settings that are those of the command, not of the proxy.
+    """
+
+    def test_refused(self) -> None:
+        """
+        In an application, they are refused, with the place where they belong.
+        """
+        pool = replace(A, upstream=("tcp:127.0.0.1:11211",))
+        settings = Settings(
+            pools=(pool,), workers=2, admin="unix:console", adminPasswordFile="password", logFormat="json"
+        )
+        error = self.assertRaises(ConfigError, ProxyService, settings, MemoryReactorClock())
+        lines = str(error).split("\n")
+        for line, name in zip(lines, ("workers", "logFormat", "admin", "adminPasswordFile"), strict=True):
+            self.assertIn(f"{name} = ", line)
+            self.assertIn("is a setting of the command `twistd connpool`, not of a ProxyService: ", line)
+        ProxyService(Settings(pools=(A,), stats="unix:stats"), MemoryReactorClock())
+
+    def test_noSettings(self) -> None:
+        """
+        The settings of a pool are no settings of a process.
+        """
+        self.assertIn("settings must be a Settings", str(self.assertRaises(TypeError, ProxyService, A)))
+        error = self.assertRaises(ConfigError, Settings, pools=A)
+        self.assertIn("expected a tuple of PoolSettings, such as (PoolSettings(),)", str(error))
+
+
 class RereadTests(SynchronousTestCase):
     """
     Tests for the files that settings name: users, passwords, keys and certificates.

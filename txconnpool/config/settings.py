@@ -349,7 +349,7 @@ class PoolSettings:
         @raise ConfigError: with all faults.
         """
         faults = list(faultsOf(self, Option.checkValue))
-        if not re.fullmatch(POOL_NAME, self.name):
+        if not isinstance(self.name, str) or not re.fullmatch(POOL_NAME, self.name):
             faults.append(Fault(f"pool {self.name!r}: expected a name of {POOL_NAME_EXPECTED}"))
         if not faults:
             if isinstance(self.poolSize, Automatic):
@@ -491,6 +491,9 @@ class Settings:
         @raise ConfigError: with all faults.
         """
         faults = list(faultsOf(self, Option.checkValue))
+        if not (isinstance(self.pools, tuple | list) and all(isinstance(pool, PoolSettings) for pool in self.pools)):
+            text = "expected a tuple of PoolSettings, such as (PoolSettings(),)"
+            raise ConfigError([*faults, Fault(f"pools = {self.pools!r}: {text}")])
         if len({pool.name for pool in self.pools}) < len(self.pools):
             faults.append(Fault("pools: two have one name; expected each only once"))
         if not self.pools:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txconnpool.config.changes import Address, CannotChange, Plan
-from txconnpool.config.settings import PoolSettings, Settings
+from txconnpool.config.settings import PROCESS_OPTIONS, ConfigError, Fault, PoolSettings, Settings
 from txconnpool.operate.reload import Changeable, cannotChange
 from txconnpool.operate.statistics.reply import general, perServer, perSession, settingsInForce
 from txconnpool.operate.statistics.snapshot import Snapshot, takeSnapshot
@@ -49,6 +49,33 @@ def statisticsService(settings: Settings, source: Callable[[], Any], reactor: An
     return StatisticsService(settings.stats, source, reactor, settings.statsHosts)
 
 
+#: The settings that the command carries out, not the proxy, and how an application does it.
+_OF_COMMAND: Final = {
+    "workers": "an application runs in one process; start several of it, or the command",
+    "admin": "the console is opened by the command",
+    "adminPasswordFile": "the console is opened by the command",
+    "logFormat": "the log belongs to the application: `twistd --logger`, or globalLogBeginner of twisted.logger",
+}
+
+
+def refuseOptionsOfCommand(settings: Settings) -> None:
+    """
+    Refuse settings that have an effect with the command C{twistd connpool} only.
+
+    @raise ConfigError: there is one.
+    """
+    faults = []
+    for each in PROCESS_OPTIONS:
+        value = getattr(settings, each.attribute)
+        if each.attribute in _OF_COMMAND and value != each.default:
+            text = (
+                f"{each.attribute} = {value!r}: is a setting of the command `twistd connpool`, not of a ProxyService: "
+            )
+            faults.append(Fault(text + _OF_COMMAND[each.attribute], (each.attribute,)))
+    if faults:
+        raise ConfigError(faults)
+
+
 class ProxyService(MultiService, Changeable):
     """
     The proxy: all pools of the settings, each with its listeners::
@@ -67,13 +94,24 @@ class ProxyService(MultiService, Changeable):
         all of them.
     """
 
-    def __init__(self, settings: Settings, reactor: Any = None, listen: Listen | None = None) -> None:
+    def __init__(
+        self, settings: Settings, reactor: Any = None, listen: Listen | None = None, *, command: bool = False
+    ) -> None:
         """
         @param settings: all settings.
         @param reactor: the global reactor if not given.
         @param listen: opens the listening ports for clients. With it, the files that the settings name are not checked
             before they are used. If not given, the endpoints of the settings listen on the reactor.
+        @param command: whether this is the process of the command C{twistd connpool}, which does what the settings
+            C{workers}, C{admin}, C{adminPasswordFile} and C{logFormat} say.
+
+        @raise ConfigError: one of these settings is used without that.
+        @raise TypeError: C{settings} are no L{Settings}.
         """
+        if not isinstance(settings, Settings):
+            raise TypeError(f"settings must be a Settings, such as Settings(pools=(PoolSettings(),)), not {settings!r}")
+        if not command:
+            refuseOptionsOfCommand(settings)
         MultiService.__init__(self)
         Changeable.__init__(self, settings)
         if reactor is None:

@@ -6,11 +6,35 @@ A pool as a service of an application.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 
 from txconnpool.interfaces import IPoolControl
 from txconnpool.pool.checks import checkSeconds
+
+
+class StartsAndCloses(Protocol):
+    """
+    What the service needs of a pool. It is a part of L{IPoolControl}, for type checkers that do not know interfaces.
+    """
+
+    @property
+    def name(self) -> str:
+        """
+        The name of the pool.
+        """
+
+    def start(self) -> None:
+        """
+        Begin to connect.
+        """
+
+    def close(self, timeout: float | None = None) -> Deferred[None]:
+        """
+        Close all connections.
+        """
 
 
 class PoolService(Service):
@@ -24,7 +48,7 @@ class PoolService(Service):
     @ivar pool: the pool.
     """
 
-    def __init__(self, pool: IPoolControl, drainTimeout: float | None = 5.0) -> None:
+    def __init__(self, pool: StartsAndCloses, drainTimeout: float | None = 5.0) -> None:
         """
         @param pool: a L{txconnpool.routing.requests.Pool}, a L{txconnpool.memcache.pool.MemCachePool}, or a subclass.
         @param drainTimeout: seconds that a stop waits for requests in flight; C{None}: no limit.

@@ -93,7 +93,9 @@ class WorkerProtocol(Protocol):
         return calls[name](*args)
 
     def _start(self, settings: dict[str, Any]) -> Deferred[None]:
-        self.service = self.inbox.service = ProxyService(_revive(settings), self._reactor, self.inbox.listen)
+        self.service = self.inbox.service = ProxyService(
+            _revive(settings), self._reactor, self.inbox.listen, command=True
+        )
         self.service.fullSnapshot = lambda: self._channel.call("statistics")
         self.service.askServers = self._askServers
         self.service.privilegedStartService()
