@@ -16,7 +16,6 @@ from typing import Any
 from unittest import skipIf
 from urllib.request import urlopen
 
-from twisted.application.service import IService
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
@@ -173,20 +172,6 @@ class ProgramTests(TestCase):
         self.addCleanup(port.stopListening)
         output = await self.execute("A client that is not free at once", port=number)
         self.assertEqual(output, "HTTP/1.1 200 OK /one\nHTTP/1.1 200 OK /two\n")
-
-    async def test_service(self) -> None:
-        """
-        The pool of the application connects when the application starts, and closes its connections when it stops.
-        """
-        names: dict[str, Any] = {}
-        code = self.programs.pop("As a service").replace("11211", str(self.memcached.address[1]))
-        exec(code, names)
-        service = IService(names["application"])
-        service.startService()
-        await names["pool"].ready()
-        self.assertEqual(names["pool"].stats.connections, 2)
-        await service.stopService()
-        self.assertEqual(names["pool"].stats.connections, 0)
 
     async def test_failure(self) -> None:
         """
