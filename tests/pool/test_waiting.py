@@ -169,6 +169,17 @@ class WaitersTests(SynchronousTestCase):
         self.assertEqual((self.waiters.count, self.waiters.due), (1, 8.0))
         self.assertEqual((self.counters.timedOut, self.counters.cancelled), (2, 0))
 
+    def test_lateBeforeLeft(self) -> None:
+        """
+        If those behind the waiters that are late have given up, nothing is left of them.
+        """
+        first = Waiter()
+        self.waiters.join(first, 1.0)
+        self.waiters.leave(self.waiters.join(Waiter(), 2.0))
+        self.assertEqual(self.waiters.late(6.0), [first])
+        self.waiters.selfCheck()
+        self.assertEqual(self.waiters.due, inf)
+
     def test_lateLeft(self) -> None:
         """
         A waiter that gave up does not time out.

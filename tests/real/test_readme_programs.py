@@ -146,6 +146,14 @@ class ProgramTests(TestCase):
         self.assertEqual(found, "{'greeting': (0, b'hello'), 'parting': (0, None)}")
         self.assertIn(server, ("memory:name=a", "memory:name=b"))
 
+    async def test_memcached(self) -> None:
+        """
+        The calls beyond memcached's commands have the results that the guide describes.
+        """
+        lines = (await self.execute("For memcached")).splitlines()
+        self.assertEqual(lines[:3], ["computed", "{'name': 'Ada'}", "{'name': 'Ada'}"])
+        self.assertEqual(lines[3:], ["a 1", "b [2]", "c None", "1", "2"])
+
     async def test_protocol(self) -> None:
         """
         The pool of a custom protocol talks to an echo server.

@@ -7,11 +7,25 @@ names in this package, not those in its modules.
 from __future__ import annotations
 
 from txconnpool.errors import NoSuchCommand
-from txconnpool.memcache.errors import ClientError, InvalidArgument, ServerError
+from txconnpool.memcache.errors import ClientError, InvalidArgument, ServerError, UnreadableValue
 from txconnpool.memcache.pool import MemCachePool, probe
+from txconnpool.memcache.values import Compressor, JSONSerializer, Serializer, ZlibCompressor
 from txconnpool.routing.servers import Server
 
-__all__ = ["ClientError", "InvalidArgument", "MemCachePool", "NoSuchCommand", "Server", "ServerError", "probe"]
+__all__ = [
+    "ClientError",
+    "Compressor",
+    "InvalidArgument",
+    "JSONSerializer",
+    "MemCachePool",
+    "NoSuchCommand",
+    "Serializer",
+    "Server",
+    "ServerError",
+    "UnreadableValue",
+    "ZlibCompressor",
+    "probe",
+]
 
 
 def __dir__() -> list[str]:

@@ -14,9 +14,11 @@ from txconnpool.memcache.results import Key
 from txconnpool.wire.memcache.classic import UINT64, checkKey
 
 
-def encodeKey(key: Key) -> bytes:
+def encodeKey(key: Key, namespace: bytes = b"") -> bytes:
     """
     Encode a key: text becomes UTF-8.
+
+    @param namespace: is put before the key.
 
     @raise InvalidArgument: it is neither text nor bytes, empty, longer than 250 bytes, or contains a space or a control
         character.
@@ -25,7 +27,9 @@ def encodeKey(key: Key) -> bytes:
         name = key.encode() if isinstance(key, str) else key
         if not isinstance(name, bytes):
             raise ValueError(f"a key is str or bytes, not {type(name).__name__}")
-        return checkKey(name)
+        if namespace and not name:
+            raise ValueError("a key is empty")
+        return checkKey(namespace + name)
     except ValueError as reason:
         raise InvalidArgument(str(reason)) from reason
 

@@ -7,15 +7,27 @@ The commands of memcached, with the names and results of L{twisted.protocols.mem
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Generic, Literal, TypeVar, overload
 
 from twisted.internet.defer import Deferred, fail
 
 from txconnpool.errors import PoolClosed, PoolError
 from txconnpool.memcache.arguments import checkIdentifier, checkNumber, checkValue, encodeKey
 from txconnpool.memcache.errors import InvalidArgument
-from txconnpool.memcache.requests import Gathering, Part, Retrieval, SingleRequest, missOf
-from txconnpool.memcache.results import AnyValue, Identified, Key, Value, counted, outcome, statistics, version
+from txconnpool.memcache.requests import Gathering, Part, Retrieval, SingleRequest, Values, missOf
+from txconnpool.memcache.results import (
+    AnyValue,
+    Identified,
+    Key,
+    V,
+    Value,
+    counted,
+    metaCounted,
+    outcome,
+    statistics,
+    version,
+)
+from txconnpool.memcache.values import Codec
 from txconnpool.wire import Command
 from txconnpool.wire.memcache import replies
 from txconnpool.wire.memcache.classic import INT32, UINT32, UINT64
@@ -25,7 +37,11 @@ from txconnpool.wire.memcache.replies import GAT, GATS, GET, GETS
 K = TypeVar("K", bound=Key)
 
 
-class MemCacheCommands:
+#: The commands whose values are not serialized, because they change a part of the stored bytes.
+_RAW = frozenset((replies.APPEND, replies.PREPEND))
+
+
+class MemCacheCommands(Generic[V]):
     """
     The commands of a memcached client. A subclass sends the requests.
 
@@ -35,8 +51,14 @@ class MemCacheCommands:
     #: The connections of the client, or C{None} if it has several pools of them.
     _only: Any
 
-    #: The maximum length of a value, in bytes.
-    _maxItemSize: int
+    #: Makes the bytes of values.
+    _codec: Codec[V]
+
+    #: The text before all keys.
+    _namespace: bytes
+
+    #: The expiry time of values that are stored without one.
+    _expireTime: int
 
     def _poolOf(self, key: bytes) -> Any:
         """
@@ -80,13 +102,13 @@ class MemCacheCommands:
     # -- Reading
 
     @overload
-    def get(self, key: Key, withIdentifier: Literal[False] = False) -> Deferred[Value]: ...
+    def get(self, key: Key, withIdentifier: Literal[False] = False) -> Deferred[Value[V]]: ...
 
     @overload
-    def get(self, key: Key, withIdentifier: Literal[True]) -> Deferred[Identified]: ...
+    def get(self, key: Key, withIdentifier: Literal[True]) -> Deferred[Identified[V]]: ...
 
     @overload
-    def get(self, key: Key, withIdentifier: bool = False) -> Deferred[Value | Identified]: ...
+    def get(self, key: Key, withIdentifier: bool = False) -> Deferred[Value[V] | Identified[V]]: ...
 
     def get(self, key: Key, withIdentifier: bool = False) -> Deferred[Any]:
         """
@@ -98,31 +120,48 @@ class MemCacheCommands:
             C{(0, None)} or C{(0, b"", None)}.
         """
         try:
-            name = encodeKey(key)
+            name = encodeKey(key, self._namespace)
             batches = (self._only or self._poolOf(name)).batches
             retrieval = batches.open(GETS if withIdentifier else GET)
         except (InvalidArgument, PoolError) as error:
             return fail(error)
         caller: Deferred[Any] = Deferred(retrieval.cancelled)
         batches.add(retrieval, name, caller)
-        return caller
+        return caller if self._codec.plain else caller.addCallback(self._codec.decode)
 
-    def gets(self, key: Key) -> Deferred[Identified]:
+    def _getNamed(self, name: bytes) -> Deferred[Value[V]]:
+        """
+        Get the value of a key that was encoded.
+        """
+        retrieval = Retrieval(self._only or self._poolOf(name), GET, b"get")
+        caller: Deferred[Any] = Deferred(retrieval.cancelled)
+        retrieval.callers[name] = caller
+        (self._only or self._poolOf(name)).send(retrieval)
+        return caller.addCallback(self._codec.decode)
+
+    def _storeNamed(self, name: bytes, data: bytes, flags: int, seconds: int) -> Deferred[bool]:
+        """
+        Store the bytes of a value for a key that was encoded.
+        """
+        head = b"set %b %d %d %d\r\n" % (name, flags, seconds, len(data))
+        return self._perform(replies.SET, name, head + data + b"\r\n")
+
+    def gets(self, key: Key) -> Deferred[Identified[V]]:
         """
         Get the value of a key and its identifier: L{get} with C{withIdentifier}.
         """
         return MemCacheCommands.get(self, key, True)
 
     @overload
-    def getMultiple(self, keys: Iterable[K], withIdentifier: Literal[False] = False) -> Deferred[dict[K, Value]]: ...
+    def getMultiple(self, keys: Iterable[K], withIdentifier: Literal[False] = False) -> Values[K, Value[V]]: ...
 
     @overload
-    def getMultiple(self, keys: Iterable[K], withIdentifier: Literal[True]) -> Deferred[dict[K, Identified]]: ...
+    def getMultiple(self, keys: Iterable[K], withIdentifier: Literal[True]) -> Values[K, Identified[V]]: ...
 
     @overload
-    def getMultiple(self, keys: Iterable[K], withIdentifier: bool = False) -> Deferred[dict[K, AnyValue]]: ...
+    def getMultiple(self, keys: Iterable[K], withIdentifier: bool = False) -> Values[K, AnyValue]: ...
 
-    def getMultiple(self, keys: Iterable[K], withIdentifier: bool = False) -> Deferred[Any]:
+    def getMultiple(self, keys: Iterable[K], withIdentifier: bool = False) -> Values[K, Any]:
         """
         Get the values of several keys.
 
@@ -130,17 +169,21 @@ class MemCacheCommands:
 
         @return: fires with a dictionary. Its keys are C{keys} in the same order and with the same types, its values are
             the results of L{get}. If the keys have several servers, those of a server that has failed are missing, or
-            the call fails (C{partialGets}).
+            the call fails (C{partialGets}). It is also an asynchronous iterable of the items as they arrive, see
+            L{Values}.
         """
         command = GETS if withIdentifier else GET
         only = self._only
+        decode = None if self._codec.plain else self._codec.decode
+        whole = Gathering((), None, decode)
         try:
-            names = {key: encodeKey(key) for key in keys}
+            namespace = self._namespace
+            names = {key: encodeKey(key, namespace) for key in keys}
             if only is None:
-                whole = Gathering(names, self._countPartial)
+                whole = Gathering(names, self._countPartial, decode)
                 self._gather(command, names, whole)
             else:
-                whole = Gathering(names)
+                whole = Gathering(names, None, decode)
                 batches = only.batches
                 for key, name in names.items():
                     if whole.result.called:  # a request that was full could not be sent
@@ -149,7 +192,9 @@ class MemCacheCommands:
                     whole.retrievals.add(retrieval)
                     batches.add(retrieval, name, Part(whole, key))
         except (InvalidArgument, PoolClosed) as error:
-            return fail(error)
+            if not whole.result.called:
+                whole.fail(error)
+            return whole.result
         if not names:
             whole.result.callback({})
         return whole.result
@@ -175,13 +220,15 @@ class MemCacheCommands:
             batches.add(retrieval, name, part)
 
     @overload
-    def getAndTouch(self, key: Key, expireTime: int, withIdentifier: Literal[False] = False) -> Deferred[Value]: ...
+    def getAndTouch(self, key: Key, expireTime: int, withIdentifier: Literal[False] = False) -> Deferred[Value[V]]: ...
 
     @overload
-    def getAndTouch(self, key: Key, expireTime: int, withIdentifier: Literal[True]) -> Deferred[Identified]: ...
+    def getAndTouch(self, key: Key, expireTime: int, withIdentifier: Literal[True]) -> Deferred[Identified[V]]: ...
 
     @overload
-    def getAndTouch(self, key: Key, expireTime: int, withIdentifier: bool = False) -> Deferred[Value | Identified]: ...
+    def getAndTouch(
+        self, key: Key, expireTime: int, withIdentifier: bool = False
+    ) -> Deferred[Value[V] | Identified[V]]: ...
 
     def getAndTouch(self, key: Key, expireTime: int, withIdentifier: bool = False) -> Deferred[Any]:
         """
@@ -192,7 +239,7 @@ class MemCacheCommands:
         @return: as L{get}.
         """
         try:
-            name = encodeKey(key)
+            name = encodeKey(key, self._namespace)
             seconds = checkNumber("expireTime", expireTime, INT32)
             pool = self._only or self._poolOf(name)
         except (InvalidArgument, PoolError) as error:
@@ -202,23 +249,23 @@ class MemCacheCommands:
         caller: Deferred[Any] = Deferred(retrieval.cancelled)
         retrieval.callers[name] = caller
         pool.send(retrieval)
-        return caller
+        return caller if self._codec.plain else caller.addCallback(self._codec.decode)
 
     # -- Writing
 
-    def set(self, key: Key, val: bytes, flags: int = 0, expireTime: int = 0) -> Deferred[bool]:
+    def set(self, key: Key, val: V, flags: int = 0, expireTime: int | None = None) -> Deferred[bool]:
         """
         Store a value.
 
         @param flags: a number from 0 to C{2 ** 32 - 1} that is stored with the value.
         @param expireTime: seconds until the value expires, at most 30 days; a larger number is a UNIX time. 0: never;
-            a negative number: at once.
+            a negative number: at once. If not given, it is the C{expireTime} of the pool.
 
         @return: fires with C{True}.
         """
         return self._store(replies.SET, key, val, flags, expireTime)
 
-    def add(self, key: Key, val: bytes, flags: int = 0, expireTime: int = 0) -> Deferred[bool]:
+    def add(self, key: Key, val: V, flags: int = 0, expireTime: int | None = None) -> Deferred[bool]:
         """
         Store a value if the key has none. The parameters are those of L{set}.
 
@@ -226,7 +273,7 @@ class MemCacheCommands:
         """
         return self._store(replies.ADD, key, val, flags, expireTime)
 
-    def replace(self, key: Key, val: bytes, flags: int = 0, expireTime: int = 0) -> Deferred[bool]:
+    def replace(self, key: Key, val: V, flags: int = 0, expireTime: int | None = None) -> Deferred[bool]:
         """
         Store a value if the key has one. The parameters are those of L{set}.
 
@@ -236,7 +283,7 @@ class MemCacheCommands:
 
     def append(self, key: Key, val: bytes) -> Deferred[bool]:
         """
-        Append to the value of a key.
+        Append bytes to the value of a key. They are not serialized or compressed.
 
         @return: fires with whether there was a value.
         """
@@ -244,13 +291,15 @@ class MemCacheCommands:
 
     def prepend(self, key: Key, val: bytes) -> Deferred[bool]:
         """
-        Prepend to the value of a key.
+        Prepend bytes to the value of a key. They are not serialized or compressed.
 
         @return: fires with whether there was a value.
         """
         return self._store(replies.PREPEND, key, val, 0, 0)
 
-    def checkAndSet(self, key: Key, val: bytes, cas: bytes, flags: int = 0, expireTime: int = 0) -> Deferred[bool]:
+    def checkAndSet(
+        self, key: Key, val: V, cas: bytes, flags: int = 0, expireTime: int | None = None
+    ) -> Deferred[bool]:
         """
         Store a value if it was not changed since it was read. The other parameters are those of L{set}.
 
@@ -265,45 +314,71 @@ class MemCacheCommands:
         return self._store(replies.CAS, key, val, flags, expireTime, b" " + cas)
 
     def _store(
-        self, command: Command, key: Key, val: bytes, flags: int, expireTime: int, cas: bytes = b""
+        self, command: Command, key: Key, val: Any, flags: int, expireTime: int | None, cas: bytes = b""
     ) -> Deferred[bool]:
         try:
-            name = encodeKey(key)
+            name = encodeKey(key, self._namespace)
             checkNumber("flags", flags, UINT32)
-            checkNumber("expireTime", expireTime, INT32)
-            checkValue(val, self._maxItemSize)
+            seconds = self._expireTime if expireTime is None else checkNumber("expireTime", expireTime, INT32)
+            if command in _RAW:
+                checkValue(val, self._codec.maximum)
+            else:
+                val, flags = self._codec.encode(val, flags)
         except InvalidArgument as error:
             return fail(error)
-        parts = (command.name.encode(), name, flags, expireTime, len(val), cas, val)
+        parts = (command.name.encode(), name, flags, seconds, len(val), cas, val)
         return self._perform(command, name, b"%b %b %d %d %d%b\r\n%b\r\n" % parts)
 
-    def increment(self, key: Key, val: int = 1) -> Deferred[int]:
+    def increment(
+        self, key: Key, val: int = 1, initial: int | None = None, expireTime: int | None = None
+    ) -> Deferred[int]:
         """
         Add to a value that is a number.
 
         @param val: from 0 to C{2 ** 64 - 1}.
+        @param initial: the number that is stored if there is no such key; none is stored if not given. Needs memcached
+            1.6.
+        @param expireTime: the expiry time of this number, see L{set}.
 
         @return: fires with the new value, modulo C{2 ** 64}; with C{False} if there is no such key.
         """
-        return self._count(replies.INCR, key, val)
+        return self._count(replies.INCR, key, val, initial, expireTime)
 
-    def decrement(self, key: Key, val: int = 1) -> Deferred[int]:
+    def decrement(
+        self, key: Key, val: int = 1, initial: int | None = None, expireTime: int | None = None
+    ) -> Deferred[int]:
         """
-        Subtract from a value that is a number.
+        Subtract from a value that is a number. The other parameters are those of L{increment}.
 
         @param val: from 0 to C{2 ** 64 - 1}.
 
         @return: fires with the new value, at least 0; with C{False} if there is no such key.
         """
-        return self._count(replies.DECR, key, val)
+        return self._count(replies.DECR, key, val, initial, expireTime)
 
-    def _count(self, command: Command, key: Key, val: int) -> Deferred[int]:
+    def _count(
+        self, command: Command, key: Key, val: int, initial: int | None, expireTime: int | None
+    ) -> Deferred[int]:
         try:
-            name = encodeKey(key)
+            if initial is not None:
+                return self._countFrom(command, key, val, initial, expireTime)
+            name = encodeKey(key, self._namespace)
             data = b"%b %b %d\r\n" % (command.name.encode(), name, checkNumber("val", val, UINT64))
         except InvalidArgument as error:
             return fail(error)
         return self._perform(command, name, data, counted)
+
+    def _countFrom(self, command: Command, key: Key, val: int, initial: int, expireTime: int | None) -> Deferred[int]:
+        """
+        @raise InvalidArgument: an argument is invalid.
+        """
+        name = encodeKey(key, self._namespace)
+        checkNumber("val", val, UINT64)
+        checkNumber("initial", initial, UINT64)
+        seconds = self._expireTime if expireTime is None else checkNumber("expireTime", expireTime, INT32)
+        mode = b"I" if command is replies.INCR else b"D"
+        data = b"ma %b v M%b D%d J%d N%d\r\n" % (name, mode, val, initial, seconds)
+        return self._perform(replies.MA[True], name, data, metaCounted)
 
     def touch(self, key: Key, expireTime: int) -> Deferred[bool]:
         """
@@ -314,7 +389,7 @@ class MemCacheCommands:
         @return: fires with whether there is such a key.
         """
         try:
-            name = encodeKey(key)
+            name = encodeKey(key, self._namespace)
             data = b"touch %b %d\r\n" % (name, checkNumber("expireTime", expireTime, INT32))
         except InvalidArgument as error:
             return fail(error)
@@ -327,7 +402,7 @@ class MemCacheCommands:
         @return: fires with whether there was one.
         """
         try:
-            name = encodeKey(key)
+            name = encodeKey(key, self._namespace)
         except InvalidArgument as error:
             return fail(error)
         return self._perform(replies.DELETE, name, b"delete %b\r\n" % name)

@@ -28,3 +28,11 @@ class InvalidArgument(ClientError, ValueError):
     """
     A key, value or number that memcached would refuse or misinterpret. Nothing was sent.
     """
+
+
+class UnreadableValue(PoolError, ValueError):
+    """
+    The serializer or the compressor cannot restore a value, for example because another program has stored it.
+
+    C{__cause__} is the exception of the hook.
+    """

@@ -25,17 +25,23 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txconnpool.errors import NoSuchCommand
-from txconnpool.memcache.commands import MemCacheCommands, statisticsRequest
+from txconnpool.memcache.arguments import checkNumber
+from txconnpool.memcache.commands import statisticsRequest
+from txconnpool.memcache.computing import Computations
 from txconnpool.memcache.connections import MemCacheConnections, allOf
 from txconnpool.memcache.errors import InvalidArgument
+from txconnpool.memcache.recipes import MemCacheRecipes
 from txconnpool.memcache.requests import SingleRequest
-from txconnpool.memcache.results import Key, statistics
+from txconnpool.memcache.results import Key, V, statistics
+from txconnpool.memcache.values import Codec, Compressor, Serializer
 from txconnpool.pool.base import CommonOptions
-from txconnpool.pool.checks import checkMethod, checkNames, checkSeconds, checkWhole
+from txconnpool.pool.checks import checkMethod, checkNames, checkSeconds, checkType, checkWhole
 from txconnpool.pool.connection import Connection
-from txconnpool.routing.library import PoolFace
-from txconnpool.routing.options import Servers
+from txconnpool.pool.handshake import Handshake
+from txconnpool.routing.library import ForKey, PoolFace
+from txconnpool.routing.options import Servers, encoded
 from txconnpool.wire.memcache import replies
+from txconnpool.wire.memcache.classic import INT32, checkKey
 from txconnpool.wire.memcache.dialect import Memcache
 from txconnpool.wire.memcache.statistics import numbered
 
@@ -43,23 +49,21 @@ _log = Logger("txconnpool.pool")
 
 __all__ = ["MemCachePool", "probe"]
 
-_FLUSH_ALL: Final = b"flush_all\r\n"
-
 #: How often a failed server of a C{getMultiple} is logged, in seconds.
 PERIOD: Final = 60.0
 
 
 def probe(connection: Connection) -> Deferred[bytes]:
     """
-    Ask the server of a connection for its version. This is the default C{configure} of L{MemCachePool}, and may be its
-    C{check}.
+    Ask the server of a connection for its version. This may be the C{check} of a L{MemCachePool}. As its C{configure},
+    which it is by default, it includes the C{login}.
 
     @return: fires with the reply; fails if the server is not a memcached.
     """
     return connection.ask(*Memcache.probe)
 
 
-class MemCachePool(PoolFace[Connection], MemCacheCommands):
+class MemCachePool(PoolFace[Connection], MemCacheRecipes[V]):
     """
     A memcached client::
 
@@ -111,6 +115,11 @@ class MemCachePool(PoolFace[Connection], MemCacheCommands):
         ejectAfter: int = 2,
         minLiveServers: int | None = None,
         partialGets: Literal["misses", "error"] = "misses",
+        login: tuple[str | bytes, str | bytes] | None = None,
+        namespace: str | bytes = b"",
+        expireTime: int = 0,
+        serializer: Serializer[V] | None = None,
+        compressor: Compressor | None = None,
         **options: Unpack[CommonOptions[Connection]],
     ) -> None:
         """
@@ -135,6 +144,13 @@ class MemCachePool(PoolFace[Connection], MemCacheCommands):
             C{minLiveServers}. C{"round-robin"} is for equal servers.
         @param partialGets: what C{getMultiple} results in if some of the servers have failed: C{"misses"} for their
             keys, or the C{"error"} of one of them.
+        @param login: user and password for servers that require a login (memcached's option C{-Y}).
+        @param namespace: a text that is put before all keys. It counts for their length. Results have the keys of the
+            caller. L{flushAll} deletes all keys nevertheless.
+        @param expireTime: the expiry time of values that are stored without one, see L{set}.
+        @param serializer: makes bytes of values, and values of bytes, so that they need not be bytes; see
+            L{Serializer<txconnpool.memcache.values.Serializer>}.
+        @param compressor: makes the bytes shorter, see L{Compressor<txconnpool.memcache.values.Compressor>}.
         @param options: see L{BasePool.__init__<txconnpool.pool.base.BasePool.__init__>}. A borrowed client is a
             L{Connection}. C{observer} is not notified of single replies.
 
@@ -146,10 +162,21 @@ class MemCachePool(PoolFace[Connection], MemCacheCommands):
             checkSeconds(each, seconds, above=True)
         checkWhole("batchSize", batchSize, 1)
         checkWhole("maxItemSize", maxItemSize, 1)
-        checkNames("allowedCommands", allowedCommands)
         if partialGets not in ("misses", "error"):
             raise ValueError(f"partialGets must be 'misses' or 'error', not {partialGets!r}")
-        options.setdefault("name", type(self).__name__)
+        checkNames("allowedCommands", allowedCommands)
+        checkWhole("expireTime", expireTime, INT32[0], most=INT32[1])
+        checkType("namespace", namespace, (str, bytes), "a text")
+        self._namespace = encoded(namespace)
+        if self._namespace:
+            try:
+                checkKey(self._namespace + b"k")
+            except ValueError as reason:
+                raise ValueError(f"namespace {namespace!r} is no beginning of a key: {reason}") from None
+        self._expireTime = expireTime
+        self._codec = Codec(serializer, compressor, maxItemSize)
+        name = options.setdefault("name", type(self).__name__)
+        configure = _preparation(name or type(self).__name__, configure, checkedLogin(login))
         servers = Servers(
             serverAddresses, "ketama", distribution=distribution, hash=hash, hashTag=hashTag, hashStop=hashStop,
             hashSkip=hashSkip, onFailure=onFailure, ejectAfter=ejectAfter, minLiveServers=minLiveServers,
@@ -160,10 +187,12 @@ class MemCachePool(PoolFace[Connection], MemCacheCommands):
             replyTimeout=replyTimeout, pipelineDepth=pipelineDepth, batchSize=batchSize, configure=configure, **options,
         )  # fmt: skip
         PoolFace.__init__(self, servers, makePool)
+        self._computations: Computations[V] = Computations(
+            self.reactor, self._codec, self._perform, self._getNamed, self._storeNamed
+        )
         self._partialError = partialGets == "error"
         self._partialLogged = -inf
         self._allowed = allowedCommands
-        self._maxItemSize = maxItemSize
 
     def performRequest(self, method: str, /, *args: Any, **kwargs: Any) -> Deferred[Any]:
         """
@@ -182,19 +211,48 @@ class MemCachePool(PoolFace[Connection], MemCacheCommands):
             return fail(NoSuchCommand(f"{method!r} is no command"))
         return maybeDeferred(partial(command, self, *args, **kwargs))
 
+    def forKey(self, key: Key) -> ForKey[Connection]:
+        """
+        Choose the server of a key. Nothing is kept: the result may be dropped, or used again.
+
+        @param key: text is encoded as UTF-8. The C{namespace} is put before it.
+
+        @return: has the methods for leases of this pool; they concern the server of the key.
+        """
+        return ForKey(self._poolOf, self._namespace + encoded(key))
+
     # -- The servers
 
-    def flushAll(self) -> Deferred[bool]:
+    def close(self, timeout: float | None = 5.0) -> Deferred[None]:
+        """
+        Accept no more requests, refuse the waiters, let requests in flight and leases end, and close all connections.
+
+        @param timeout: seconds until connections with requests in flight or leases are closed too; C{None}: no limit.
+
+        @return: a Deferred that fires when no connection, dial or timer is left.
+        """
+        closed = super().close(timeout)
+        self._computations.close()
+        return closed
+
+    def flushAll(self, delay: int = 0) -> Deferred[bool]:
         """
         Delete all keys on every server. With equal servers, nothing is deleted if one of them cannot be reached; with
         servers that share the keys, each that can be reached deletes its own.
 
+        @param delay: the servers do it after this number of seconds.
+
         @return: fires with C{True}. Fails if one of the servers does.
         """
+        try:
+            seconds = checkNumber("delay", delay, (0, INT32[1]))
+        except InvalidArgument as error:
+            return fail(error)
+        request = b"flush_all %d\r\n" % seconds if seconds else b"flush_all\r\n"
         if self._only is not None:
-            flushed: Deferred[bool] = self._only.sendEach(replies.FLUSH_ALL, _FLUSH_ALL)
+            flushed: Deferred[bool] = self._only.sendEach(replies.FLUSH_ALL, request)
             return flushed
-        return allOf([pool.sendEach(replies.FLUSH_ALL, _FLUSH_ALL) for pool in self._router.pools])
+        return allOf([pool.sendEach(replies.FLUSH_ALL, request) for pool in self._router.pools])
 
     def serverStats(self, arg: Key | None = None) -> Deferred[dict[bytes, bytes]]:
         """
@@ -230,6 +288,45 @@ class MemCachePool(PoolFace[Connection], MemCacheCommands):
                 error=error,
             )
         return not self._partialError
+
+
+def checkedLogin(login: Any) -> tuple[bytes, bytes] | None:
+    """
+    Check a user and password.
+
+    @raise TypeError: they are no pair of texts.
+    @raise ValueError: one is empty, or memcached could not read it.
+    """
+    if login is None:
+        return None
+    if not (
+        isinstance(login, tuple | list) and len(login) == 2 and all(isinstance(each, str | bytes) for each in login)
+    ):
+        raise TypeError("login must be a user and a password, such as ('user', 'password'), or None")
+    user, password = (encoded(each) for each in login)
+    for name, text in (("user", user), ("password", password)):
+        if not text or any(byte <= 32 or byte == 127 for byte in text):
+            raise ValueError(f"the {name} of login must not be empty, and must have no spaces or control characters")
+    return user, password
+
+
+def _preparation(
+    name: str, configure: Callable[[Connection], object] | None, login: tuple[bytes, bytes] | None
+) -> Callable[[Connection], object] | None:
+    """
+    @return: what prepares a new connection: the handshake of the dialect, then C{configure}.
+    """
+    if configure is not probe and login is None:
+        return configure
+    handshake = Handshake(name, Memcache(), login, "login")
+    if configure is probe or configure is None:
+        return handshake
+
+    async def prepare(connection: Connection) -> None:
+        await handshake(connection)
+        await maybeDeferred(configure, connection)
+
+    return prepare
 
 
 def _failed(failure: Failure) -> bytes:

@@ -10,8 +10,9 @@ other caller.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any, Final, Generic, Self, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
@@ -19,11 +20,15 @@ from zope.interface import implementer
 
 from txconnpool.errors import ConnectionLostInFlight, PoolClosed, PoolError, WireError
 from txconnpool.interfaces import IReplySink, IWaiter
+from txconnpool.memcache.errors import UnreadableValue
 from txconnpool.memcache.results import AnyValue, Key, refusal
 from txconnpool.pool.connection import InFlight, isRetryable
 from txconnpool.pool.decisions.records import Record
 from txconnpool.wire import Command
 from txconnpool.wire.memcache.replies import GATS, GETS, values
+
+K = TypeVar("K")
+T = TypeVar("T")
 
 _MISS: Final = (0, None)
 _MISS_WITH_IDENTIFIER: Final = (0, b"", None)
@@ -288,16 +293,25 @@ class Gathering:
 
     @ivar result: fires with the values by key.
     @ivar retrievals: the requests that contain the keys.
+    @ivar arrivals: is passed each value when it arrives, or C{None}.
     """
 
-    __slots__ = ("_failed", "_left", "_partial", "_values", "result", "retrievals")
+    __slots__ = ("_decode", "_failed", "_left", "_partial", "_values", "arrivals", "result", "retrievals")
 
-    def __init__(self, keys: Iterable[Key], partial: Callable[[Exception], bool] | None = None) -> None:
+    def __init__(
+        self,
+        keys: Iterable[Any],
+        partial: Callable[[Exception], bool] | None = None,
+        decode: Callable[[AnyValue], AnyValue] | None = None,
+    ) -> None:
         """
         @param partial: called with the first error of a server, if the keys have several. It returns whether the keys
             of servers that have failed are missing in the result, which otherwise fails.
+        @param decode: makes the result of a value, if it is not the value itself.
         """
-        self.result: Deferred[dict[Key, AnyValue]] = Deferred(self._cancelled)
+        self.result: Values[Any, Any] = Values(self)
+        self.arrivals: Arrivals[Any, Any] | None = None
+        self._decode = decode
         self.retrievals: set[Retrieval] = set()
         self._values: dict[Key, Any] = dict.fromkeys(keys)
         self._left = len(self._values)
@@ -308,7 +322,15 @@ class Gathering:
         """
         Record a value, and fire C{result} after the last one.
         """
+        if self._decode is not None:
+            try:
+                value = self._decode(value)
+            except UnreadableValue as error:
+                self.fail(error)
+                return
         self._values[key] = value
+        if self.arrivals is not None:
+            self.arrivals.came(key, value)
         self._left -= 1
         if not self._left:
             self.result.callback(self._values)
@@ -334,8 +356,84 @@ class Gathering:
         for retrieval in self.retrievals:
             retrieval.thin()
 
-    def _cancelled(self, result: Deferred[dict[Key, AnyValue]]) -> None:
+    def arrived(self) -> list[tuple[Any, AnyValue]]:
+        """
+        @return: the keys and values that have arrived so far.
+        """
+        return [item for item in self._values.items() if item[1] is not None]
+
+    def cancelled(self, result: Deferred[Any]) -> None:
+        """
+        The caller has cancelled C{result}.
+        """
         self.fail(CancelledError())
+
+
+class Values(Deferred[dict[K, T]]):
+    """
+    The result of C{getMultiple}: a Deferred that fires with a dictionary, and an asynchronous iterable of its items in
+    the order in which they arrive::
+
+        values = await pool.getMultiple(keys)
+
+        async for key, (flags, value) in pool.getMultiple(keys):
+            ...
+    """
+
+    def __init__(self, whole: Gathering) -> None:
+        super().__init__(whole.cancelled)
+        self._whole = whole
+
+    def __aiter__(self) -> Arrivals[K, T]:
+        """
+        Iterate over the items as they arrive. The iteration takes the place of the callbacks: do not add any.
+        """
+        return Arrivals(self._whole)
+
+
+class Arrivals(Generic[K, T]):
+    """
+    Iterates over the items of a L{Values}.
+    """
+
+    def __init__(self, whole: Gathering) -> None:
+        self._items: deque[tuple[K, T]] = deque()
+        self._items.extend(whole.arrived())  # type: ignore[arg-type]  # a Gathering knows no types of values
+        self._failure: Failure | None = None
+        self._ended = False
+        self._wake: Deferred[None] | None = None
+        whole.arrivals = self
+        whole.result.addBoth(self._end)
+
+    def came(self, key: K, value: T) -> None:
+        """
+        A value has arrived.
+        """
+        self._items.append((key, value))
+        self._notify()
+
+    def _end(self, result: object) -> None:
+        self._ended = True
+        self._failure = result if isinstance(result, Failure) else None
+        self._notify()
+
+    def _notify(self) -> None:
+        wake, self._wake = self._wake, None
+        if wake is not None:
+            wake.callback(None)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> tuple[K, T]:
+        while not self._items:
+            if self._failure is not None:
+                self._failure.raiseException()
+            if self._ended:
+                raise StopAsyncIteration
+            self._wake = Deferred()
+            await self._wake
+        return self._items.popleft()
 
 
 class Part:

@@ -6,7 +6,8 @@ The results of memcached commands: what a complete reply means to the caller.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 from txconnpool.errors import NoSuchCommand
 from txconnpool.memcache.errors import ClientError, ServerError
@@ -14,11 +15,21 @@ from txconnpool.memcache.errors import ClientError, ServerError
 #: A key: bytes, or text, which is encoded as UTF-8.
 Key = str | bytes
 
+# The class of values: bytes, unless the pool has a serializer.
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    V = TypeVar("V", default=bytes)
+else:
+    from typing import TypeVar
+
+    V = TypeVar("V")
+
 #: The result of C{get} and similar commands: flags and value, which is C{None} if there is no such key.
-Value = tuple[int, bytes | None]
+Value = tuple[int, V | None]
 
 #: The same with the identifier for C{checkAndSet}.
-Identified = tuple[int, bytes, bytes | None]
+Identified = tuple[int, bytes, V | None]
 
 #: One of both.
 AnyValue = tuple[Any, ...]
@@ -50,6 +61,67 @@ def outcome(reply: bytes) -> bool:
     if done is None:
         raise refusal(reply)
     return done
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """
+    The result of C{mg}.
+
+    @ivar data: the bytes of the value.
+    @ivar flags: its flags.
+    @ivar cas: its number for C{cas}.
+    @ivar won: whether this client is to compute the value (C{W}).
+    @ivar pending: whether another client has been asked to (C{Z}).
+    """
+
+    data: bytes
+    flags: int
+    cas: int
+    won: bool
+    pending: bool
+
+
+def metaFound(reply: bytes) -> Found:
+    """
+    Interpret the reply to C{mg KEY v f c}, which always finds an item, because it has the flag C{N}.
+
+    @raise Exception: the exception for an error line.
+    """
+    line, _, rest = reply.partition(b"\r\n")
+    word, *tokens = line.split(b" ")
+    if word != b"VA":
+        raise refusal(reply)
+    values = {token[:1]: token[1:] for token in tokens[1:]}
+    return Found(rest[:-2], int(values[b"f"]), int(values[b"c"]), b"W" in values, b"Z" in values)
+
+
+def metaDone(reply: bytes) -> bool:
+    """
+    Interpret the reply to C{ms} or C{md}.
+
+    @return: whether the command was done.
+
+    @raise Exception: the exception for an error line.
+    """
+    word = reply[:2]
+    if word not in (b"HD", b"NS", b"EX", b"NF"):
+        raise refusal(reply)
+    return word == b"HD"
+
+
+def metaCounted(reply: bytes) -> int:
+    """
+    Interpret the reply to C{ma} with the flags C{v} and C{N}.
+
+    @return: the number.
+
+    @raise Exception: the exception for an error line.
+    """
+    line, _, rest = reply.partition(b"\r\n")
+    if line[:2] != b"VA":
+        raise refusal(reply)
+    return int(rest)
 
 
 def counted(reply: bytes) -> int:

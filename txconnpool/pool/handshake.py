@@ -10,6 +10,8 @@ from typing import Any
 
 from twisted.logger import Logger
 
+from txconnpool.errors import LoginFailed
+
 _log = Logger("txconnpool.pool")
 
 
@@ -20,11 +22,15 @@ class Handshake:
     @ivar login: the user and password for servers that want one, or C{None}.
     """
 
-    def __init__(self, pool: str, dialect: Any, login: tuple[bytes, bytes] | None = None) -> None:
+    def __init__(
+        self, pool: str, dialect: Any, login: tuple[bytes, bytes] | None = None, option: str = "upstream-auth"
+    ) -> None:
         """
         @param pool: the name of the pool, for logs.
         @param dialect: an L{IDialect<txconnpool.wire.IDialect>}.
+        @param option: the name of the option with the user and password, for errors and warnings.
         """
+        self._option = option
         self.login = login
         self._pool = pool
         self._dialect = dialect
@@ -44,8 +50,10 @@ class Handshake:
             command, request = next(exchanges)
             while True:
                 command, request = exchanges.send(await connection.ask(command, request))
+        except LoginFailed as error:
+            raise LoginFailed(str(error).replace("upstream-auth", self._option)) from None
         except StopIteration as stop:
-            warning = stop.value
+            warning = stop.value and stop.value.replace("upstream-auth", self._option)
         server = connection.record.server.name
         if warning is not None and (server, warning) not in self._warned:
             self._warned.add((server, warning))

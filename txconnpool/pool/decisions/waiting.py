@@ -152,6 +152,7 @@ class Waiters:
         while self._queue and self.due <= now:
             tickets.append(self._queue.popleft())
         waiters = self._release(tickets)
+        self._trim()  # the next ones may have given up
         self._counters.timedOut += len(waiters)
         return waiters
 
