@@ -25,7 +25,7 @@ from txconnpool.memcache.results import Found, V, metaDone, metaFound
 from txconnpool.memcache.values import Codec
 from txconnpool.wire.memcache.replies import MD, MG, MS
 
-_log = Logger("txconnpool.memcache")
+_log = Logger("txconnpool.pool")
 
 #: How long a client waits before it asks again for a value that another one computes: the first time, and at most. In
 #: seconds.
