@@ -518,7 +518,8 @@ class PlotTests(StatusPageTestCase):
 
     def test_same(self) -> None:
         """
-        The proxy may serve a snapshot twice. Rates are those since the one before.
+        The proxy may serve a snapshot twice. Rates are those since the one before. If that was long ago, because the
+        page was hidden, they are those of the history.
         """
         data = busy(time.time())
         later = deepcopy(data)
@@ -529,3 +530,7 @@ class PlotTests(StatusPageTestCase):
         for _ in range(2):
             self.show(browser, later)
             self.assertEqual(self.texts(browser, ".servers td[data-name='req/s']")[0], "200")
+        past = data["pools"][0]["servers"][0]["history"]["requests"][-1]
+        for seconds in (3600, -3600):
+            self.show(browser, {**deepcopy(later), "time": data["time"] + seconds})
+            self.assertEqual(self.texts(browser, ".servers td[data-name='req/s']")[0], f"{past:,.0f}")
