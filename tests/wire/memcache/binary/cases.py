@@ -27,8 +27,8 @@ UNKNOWN = b"Unknown command"
 #: The largest value in the table: memcached's limit of 1 MiB is for the whole item.
 BIG = bytes(range(256)) * 4000
 
-#: A value that is too large.
-HUGE = bytes(1 << 20)
+#: A value that is too large: the proxy refuses it itself.
+HUGE = bytes((1 << 20) + 1)
 
 #: A cas that no item has.
 OTHER_CAS = 1 << 63
@@ -234,6 +234,8 @@ LENGTHS: list[tuple[Any, ...]] = [
     (GAT, b"", number(1)), (TOUCH, b"k", stored()), (GATKQ, b"k", b"x"),
 ]  # fmt: skip
 
+LATER = "1.6.18 has no limit for the length of a packet"
+
 #: Requests after which the connection is closed.
 BROKEN = [
     Case(_NOOP + header(0x81, NOOP, 0, 0, 0, 0), _DONE, True),
@@ -241,8 +243,10 @@ BROKEN = [
     *(Case(request(*parts), reply(parts[0], 4, INVALID), True) for parts in LENGTHS),
     Case(header(0x80, GET, 5, 0, 0, 4) + b"short", reply(GET, 0x81, UNKNOWN), True),
     Case(header(0x80, SET, 1, 8, 0, 8) + stored() + b"k", reply(SET, 0x81, UNKNOWN), True),
-    Case(header(0x80, SET, 1, 8, 0, (1 << 30) + 1) + stored() + b"k", reply(SET, 4, INVALID), True),
-    Case(header(0x80, 0xEE, 1, 8, 0, 0xFFFFFFFF) + stored() + b"k", reply(0xEE, 4, INVALID), True),
+    *(
+        Case(header(0x80, opcode, 1, 8, 0, size) + stored() + b"k", reply(opcode, 4, INVALID), True, LATER)
+        for opcode, size in ((SET, (1 << 30) + 1), (0xEE, 0xFFFFFFFF))
+    ),
 ]  # fmt: skip
 
 CASES = [*RETRIEVALS, *CHANGES, *COUNTERS, *KEYS, *OTHERS, *BROKEN]
