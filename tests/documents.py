@@ -37,7 +37,7 @@ Counters only grow, also across a reload; compute differences. They begin with 0
 of a pool are the sums over its servers, and those of several workers are added up. A histogram ``NAME`` is the series
 ``NAME_bucket``, ``NAME_sum`` and ``NAME_count``, in seconds.
 
-``connpool_info`` is always 1; its label ``version`` is the version that runs.
+``connpool_build_info`` is always 1; its labels ``version``, ``python`` and ``twisted`` are the versions that run.
 """
 
 

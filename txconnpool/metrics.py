@@ -234,6 +234,7 @@ class Traffic:
     @ivar dialFailures: failed dials, by reason.
     @ivar lost: established connections that ended although the pool did not close them, by reason.
     @ivar closed: established connections that the pool closed, by reason.
+    @ivar ejections: how often its keys were given to other servers.
     @ivar outages: how often the server went down.
     @ivar timeouts: connections closed because a reply was late.
     @ivar violations: connections closed because received bytes did not match the requests in flight.
@@ -243,6 +244,7 @@ class Traffic:
         "closed",
         "dialFailures",
         "dials",
+        "ejections",
         "failed",
         "latency",
         "lost",
@@ -272,6 +274,7 @@ class Traffic:
         self.dialFailures: dict[str, int] = {}
         self.lost: dict[str, int] = {}
         self.closed: dict[str, int] = {}
+        self.ejections = 0
         self.outages = 0
         self.timeouts = 0
         self.violations = 0

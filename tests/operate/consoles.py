@@ -68,6 +68,8 @@ class Terminal(StringTransport):
         self.console = console
         self.closed = False
         console.makeConnection(self)
+        self.greeting = self.value().decode()
+        self.clear()
 
     def enter(self, *lines: str) -> str:
         """

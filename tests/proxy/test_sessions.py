@@ -11,7 +11,7 @@ import resource
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
-from twisted.logger import capturedLogs
+from twisted.logger import capturedLogs, formatEvent
 
 from tests.bugs import covers
 from tests.clients import LOST, STATISTICS, SessionTestCase, get, put
@@ -39,6 +39,26 @@ class AcceptanceTests(SessionTestCase):
         first.lose()
         self.assertEqual(stage.ask(stage.client(), b"get a\r\n"), get(b"a"))
         self.assertEqual((stage.sessions.accepted, stage.sessions.refused), (3, 1))
+
+    def test_tooManyLogged(self) -> None:
+        """
+        The log says that clients are refused, and which setting is the reason: at first, and then once in a period.
+        """
+        stage = self.stage(sessionLimits=SessionLimits(maxClients=1))
+        with capturedLogs() as logs:
+            stage.client()
+            for _ in range(5):
+                stage.client()
+            stage.clock.advance(sessions.PERIOD)
+            stage.client()
+        texts = [formatEvent(event) for event in logs if "too many clients" in event["log_format"]]
+        self.assertEqual(
+            texts,
+            [
+                "pool: too many clients, 1 refused: max-clients = 1",
+                "pool: too many clients, 5 refused: max-clients = 1",
+            ],
+        )
 
     @covers("21")
     def test_fewFiles(self) -> None:

@@ -36,12 +36,12 @@ def execute(address: Address, *lines: str, timeout: float = 10.0) -> str:
     """
     Send lines to a console, and read until it closes the connection.
 
-    @return: the answers.
+    @return: the answers, without the first line of a console that needs no password.
     """
     with connect(address, timeout) as console:
         console.sendall("".join(f"{line}\n" for line in lines).encode())
         console.shutdown(socket.SHUT_WR)
-        return everything(console).decode()
+        return re.sub(r"\Atxconnpool [^\n]*\n", "", everything(console).decode())
 
 
 def rows(address: Address, what: str) -> list[dict[str, str]]:

@@ -33,8 +33,9 @@ class AdminTests(OperatedTestCase):
         )
         self.assertEqual((nc.returncode, nc.stderr), (0, b""))
         lines = nc.stdout.decode().splitlines()
-        self.assertEqual(lines[0].split()[:4], ["pool", "state", "sessions", "waiting"])
-        self.assertEqual((lines[2], lines[-1][:3]), ("OK 1 pool", "OK "))
+        self.assertEqual(lines[0].split()[0], "txconnpool")
+        self.assertEqual(lines[1].split()[:4], ["pool", "state", "sessions", "waiting"])
+        self.assertEqual((lines[3], lines[-1][:3]), ("OK 1 pool", "OK "))
 
     test_nc.skip = missing("nc")  # type: ignore[attr-defined]
 

@@ -194,7 +194,7 @@ class HTTPAttackTests(HTTPTestCase):
             timeout=10,
         )
         self.assertEqual((done.returncode, done.stderr), (0, b""))
-        self.assertIn(b"connpool_info", done.stdout)
+        self.assertIn(b"connpool_build_info", done.stdout)
 
     test_curl.skip = missing("curl")  # type: ignore[attr-defined]
 

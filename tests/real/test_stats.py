@@ -126,7 +126,7 @@ class PrometheusTests(StatisticsTestCase):
         self.assertEqual(self.value(families, "connpool_requests_refused_total", **pool), 1)
         self.assertGreaterEqual(self.value(families, "connpool_sessions_accepted_total", **pool), 5)
         self.assertEqual(self.value(families, "connpool_server_up"), 2)
-        self.assertEqual(self.value(families, "connpool_info"), 1)
+        self.assertEqual(self.value(families, "connpool_build_info"), 1)
 
     def test_histogram(self) -> None:
         """

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container
 from functools import partial
-from math import inf
 from typing import Any, Final, Literal, Unpack
 
 from twisted.internet.defer import Deferred, fail, gatherResults, maybeDeferred
@@ -34,6 +33,7 @@ from txconnpool.memcache.recipes import MemCacheRecipes
 from txconnpool.memcache.requests import SingleRequest
 from txconnpool.memcache.results import Key, V, statistics
 from txconnpool.memcache.values import Codec, Compressor, Serializer
+from txconnpool.net.loglimit import LogLimit
 from txconnpool.pool.base import CommonOptions
 from txconnpool.pool.checks import checkMethod, checkNames, checkSeconds, checkType, checkWhole
 from txconnpool.pool.connection import Connection
@@ -191,7 +191,7 @@ class MemCachePool(PoolFace[Connection], MemCacheRecipes[V]):
             self.reactor, self._codec, self._perform, self._getNamed, self._storeNamed
         )
         self._partialError = partialGets == "error"
-        self._partialLogged = -inf
+        self._partialLog = LogLimit(self.reactor.seconds, PERIOD)
         self._allowed = allowedCommands
 
     def performRequest(self, method: str, /, *args: Any, **kwargs: Any) -> Deferred[Any]:
@@ -278,9 +278,7 @@ class MemCachePool(PoolFace[Connection], MemCacheRecipes[V]):
 
     def _countPartial(self, error: Exception) -> bool:
         self.counters.partial += 1
-        now = self.reactor.seconds()
-        if now >= self._partialLogged + PERIOD:
-            self._partialLogged = now
+        if self._partialLog.add():
             _log.warn(
                 "{pool}: a server has failed, and getMultiple gets {what}: {error}",
                 pool=self.name,

@@ -11,6 +11,7 @@ from hmac import compare_digest
 
 from twisted.logger import Logger
 
+from txconnpool.net.loglimit import LogLimit
 from txconnpool.wire import Login
 
 _log = Logger("txconnpool.proxy")
@@ -76,8 +77,7 @@ class Penalties:
         self._pool = pool
         self._seconds = seconds
         self._failures: dict[str | None, tuple[int, float]] = {}  # the latest last
-        self._unlogged = 0
-        self._logged: float | None = None
+        self._log = LogLimit(seconds, PERIOD)
 
     def delay(self, host: str | None) -> float:
         """
@@ -99,9 +99,6 @@ class Penalties:
         self._failures[host] = (failures + 1 if now - last < FORGET else 1, now)
         if len(self._failures) > ADDRESSES:
             del self._failures[next(iter(self._failures))]
-        self._unlogged += 1
-        if self._logged is None or now - self._logged >= PERIOD:
+        if count := self._log.add():
             _log.warn("{pool}: {count} failed logins, the last from {address}",
-                      pool=self._pool, count=self._unlogged, address=host or "unix")  # fmt: skip
-            self._logged = now
-            self._unlogged = 0
+                      pool=self._pool, count=count, address=host or "unix")  # fmt: skip

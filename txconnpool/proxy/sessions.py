@@ -19,6 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txconnpool.metrics import ClientCounters
+from txconnpool.net.loglimit import LogLimit
 from txconnpool.net.transport import networkOf
 from txconnpool.pool.slow import SlowLog
 from txconnpool.proxy.admission import Admission, PendingClient
@@ -165,7 +166,8 @@ class SessionFactory(Factory):
         self.gate = LoginGate()
         self.admission = Admission(self)
         self.hosts: dict[str, int] = {}
-        self._partialLogged = -inf
+        self._partialLog = LogLimit(reactor.seconds, PERIOD)
+        self._refusedLog = LogLimit(reactor.seconds, PERIOD)
         self.leaving: dict[_Refused, None] = {}
         self._short = False  # whether the log says that file descriptors are scarce
         self._shortSince = -inf  # when it has said that last
@@ -192,9 +194,10 @@ class SessionFactory(Factory):
             return None
         host = networkOf(getattr(addr, "host", None))
         most = self.limits.maxPerAddress
-        if self.full or (most > 0 and host is not None and self.hosts.get(host, 0) >= most):
-            self.refused += 1
-            return _Refused(self)
+        if self.full:
+            return self._refuse(f"max-clients = {self.limits.maxClients}")
+        if most > 0 and host is not None and self.hosts.get(host, 0) >= most:
+            return self._refuse(f"max-clients-per-address = {most}, {host}")
         if secure or self.gate.accepted is not None:
             protocol: Protocol = PendingClient(self.admission, host, secure)
         else:
@@ -225,10 +228,20 @@ class SessionFactory(Factory):
         @return: a new session, or a protocol that refuses the client because there are too many.
         """
         if len(self.sessions) >= self.limits.maxClients:
-            self.refused += 1
-            return _Refused(self)
+            return self._refuse(f"max-clients = {self.limits.maxClients}")
         self.accepted += 1
         return (ShardedSession if self.router.keyed else Session)(self, host)
+
+    def _refuse(self, limit: str) -> _Refused:
+        """
+        @param limit: the setting that allows no more clients, for the log.
+
+        @return: a protocol that refuses a client.
+        """
+        self.refused += 1
+        if count := self._refusedLog.add():
+            _log.warn("{pool}: too many clients, {count} refused: {limit}", pool=self.name, count=count, limit=limit)
+        return _Refused(self)
 
     def left(self, host: str | None) -> None:
         """
@@ -278,10 +291,8 @@ class SessionFactory(Factory):
         @return: whether the client gets an error. If not, the keys of these servers are missing in the reply.
         """
         self.counters.partial += 1
-        now = self.reactor.seconds()
         isError = self.limits.partialError or not self.router.pools
-        if now >= self._partialLogged + PERIOD:
-            self._partialLogged = now
+        if self._partialLog.add():
             _log.warn(
                 "{pool}: a server has failed, and {command} for several keys gets {what}",
                 pool=self.name,

@@ -207,6 +207,8 @@ class ShardedPool(PoolGroup):
         after, names = self._ejected(), {server.name for server in self.servers}
         changed = [name for name in (*after, *before) if (name in after) is not (name in before) and name in names]
         moved = movedShare(old, self._map) if changed else 0.0
+        for server in self.servers:
+            server.traffic.ejections += server.name in changed and server.name in after
         for name in changed:
             what = "is ejected" if name in after else "has its keys again"
             _log.warn(

@@ -16,6 +16,7 @@ from zope.interface.verify import verifyObject
 
 from tests.bugs import covers
 from tests.operate.consoles import ConsoleTestCase
+from txconnpool import __version__
 from txconnpool.operate.console.passwords import INTERVAL
 from txconnpool.operate.console.protocol import (
     CONSOLES,
@@ -40,6 +41,27 @@ class ConsoleTests(ConsoleTestCase):
         A console is notified when its peer closes one side of the connection.
         """
         verifyObject(IHalfCloseableProtocol, self.open().console)
+
+    def test_greeting(self) -> None:
+        """
+        A console that needs no password greets, and C{exit} and C{quit} end it.
+        """
+        for word in ("exit", "quit", "EXIT"):
+            terminal = self.open()
+            self.assertEqual(
+                terminal.greeting,
+                f"txconnpool {__version__}: `help` lists the commands, `exit` closes the console\n",
+            )
+            self.assertEqual((terminal.enter(word), terminal.disconnecting), ("OK bye\n", True))
+
+    def test_events(self) -> None:
+        """
+        The log has the commands that do something, and not what was mistyped.
+        """
+        terminal = self.open()
+        with capturedLogs() as logs:
+            terminal.enter("puase", "pause a b c", "help", "show pools x y", "pause a")
+        self.assertEqual([event["line"] for event in logs], ["pause a"])
 
     def test_pieces(self) -> None:
         """
@@ -250,6 +272,7 @@ class PasswordTests(ConsoleTestCase):
         """
         self.assertEqual(self.enter("pause", "help", "quit"), "ERROR expected auth PASSWORD first\n" * 2 + "OK bye\n")
         self.assertEqual(self.running.orders, [])
+        self.assertEqual((self.open().greeting, self.enter("exit")), ("", "OK bye\n"))
 
     def test_right(self) -> None:
         """

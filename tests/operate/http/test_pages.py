@@ -129,6 +129,16 @@ class PagesTests(SynchronousTestCase):
         _, made = self.successResultOf(self.pages._snapshot.get())
         self.assertEqual(len(made), 1)
 
+    def test_poolInPath(self) -> None:
+        """
+        C{/healthz/POOL} is the health of a pool too, for checks that cannot have a query.
+        """
+        self.assertIs(self.get("/healthz/b"), self.get("/healthz", "pool=b"))
+        self.assertIs(self.get("/healthz/%62"), self.get("/healthz/b"))
+        self.assertIs(self.get("/healthz/"), self.get("/healthz"))
+        for path in ("/healthz/none", "/healthz/b/", "/healthzb"):
+            self.assertEqual(self.get(path).code, 404)
+
     def test_query(self) -> None:
         """
         A query other than that of C{/healthz} is ignored; one with too many fields is refused.

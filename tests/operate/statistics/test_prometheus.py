@@ -5,8 +5,10 @@ Tests for L{txconnpool.operate.statistics.prometheus}.
 
 from __future__ import annotations
 
+import platform
 import re
 
+import twisted
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.operate.snapshots import snapshotOf
@@ -66,7 +68,13 @@ class PrometheusTests(SynchronousTestCase):
         self.assertEqual(samples['connpool_requests_total{pool="pool",command="get"}'], 3)
         labels = [f'{{pool="pool",server="server{number}",command="get"}}' for number in (0, 1)]
         self.assertEqual(sum(samples["connpool_server_requests_total" + each] for each in labels), 3)
-        self.assertEqual(samples[f'connpool_info{{version="{__version__}"}}'], 1)
+        self.assertEqual(
+            samples[
+                f'connpool_build_info{{version="{__version__}",python="{platform.python_version()}",'
+                f'twisted="{twisted.__version__}"}}'
+            ],
+            1,
+        )
 
     def test_escaped(self) -> None:
         """

@@ -455,6 +455,22 @@ class ReadTests(SynchronousTestCase):
         self.assertEqual([each["name"] for each in after["servers"]], ["server0", "server1"])
         self.assertEqual((before["requests"]["get"], after["requests"]["get"]), (3, 3))
 
+    def test_ejected(self) -> None:
+        """
+        A drained server and an ejected one are shown, and ejections are counted, those by hand too.
+        """
+        stage = ShardedStage(3)
+        stage.pool.drain("server0")
+        for _ in range(2):
+            stage.pool.eject("server1")
+            servers = pool(stage)["servers"]
+            stage.pool.restore("server1")
+        self.assertEqual([each["drained"] for each in servers], [1, 0, 0])
+        self.assertEqual([each["ejected"] for each in servers], [0, 1, 0])
+        of = pool(stage)
+        self.assertEqual([each["ejections"] for each in of["servers"]], [0, 2, 0])
+        self.assertEqual((of["ejections"], [each["ejected"] for each in of["servers"]]), (2, [0, 0, 0]))
+
     def test_servers(self) -> None:
         """
         Each server has its own numbers, its state, the time since it changed, and the reason.
@@ -565,6 +581,7 @@ class ReadTests(SynchronousTestCase):
         stage.serve()
         stage.sessions.router.standIn = mock.Mock(count=1)
         stage.sessions.countPartial(GET)
+        stage.pool.servers[0].traffic.ejections += 1  # this pool has one server, whose keys no other can get
         stage.sessions.gate.accepted = ()
         stage.client().send(b"set x 0 0 9\r\njoe wrong\r\n")
         stage.clock.advance(10)

@@ -78,13 +78,15 @@ class Commands:
     def __init__(self, target: Target) -> None:
         self._target = target
 
-    async def run(self, words: list[str]) -> Answer:
+    def check(self, words: list[str]) -> Callable[..., Awaitable[Answer]]:
         """
-        Carry out a command.
+        Find a command.
 
         @param words: the name of the command and its arguments.
 
-        @raise OperationError: it cannot be done.
+        @return: its method.
+
+        @raise OperationError: there is no such command, or it takes other arguments.
         """
         name = words[0].lower()
         command = COMMAND_NAMES.get(name)
@@ -94,7 +96,17 @@ class Commands:
         low, high = _arguments(name)
         if not low <= len(words) - 1 <= high:
             raise OperationError(f"expected {USAGE[name][0]}")
-        return await command(self, *words[1:])
+        return command
+
+    async def run(self, words: list[str]) -> Answer:
+        """
+        Carry out a command.
+
+        @param words: the name of the command and its arguments.
+
+        @raise OperationError: it cannot be done.
+        """
+        return await self.check(words)(self, *words[1:])
 
     async def help(self) -> Answer:
         """
@@ -211,9 +223,16 @@ class Commands:
         """
         return Answer("bye", [])
 
+    async def exit(self) -> Answer:
+        """
+        exit
+        the same as quit
+        """
+        return await self.quit()
+
 
 COMMAND_NAMES: dict[str, Callable[..., Awaitable[Answer]]] = {
-    name: value for name, value in vars(Commands).items() if not name.startswith("_") and name != "run"
+    name: value for name, value in vars(Commands).items() if not name.startswith("_") and name not in ("check", "run")
 }
 
 

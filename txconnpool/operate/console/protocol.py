@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txconnpool import __version__
 from txconnpool.config.changes import CannotChange
 from txconnpool.config.settings import ConfigError
 from txconnpool.net.transport import closeAfterFlush, peerOf
@@ -50,6 +51,9 @@ STRANGERS: Final = 32
 #: The mistakes that a console may make before it has logged in, and the seconds that each wrong password costs.
 TRIES: Final = 3
 PENALTY: Final = 1.0
+
+#: The commands that close the console.
+_ENDS: Final = ("quit", "exit")
 
 #: The beginning of a request in HTTP, which a web page can make a browser send to any port, or of a TLS handshake.
 _FOREIGN: Final = re.compile(rb"(?:GET|HEAD|POST|PUT|DELETE|CONNECT|OPTIONS|TRACE|PATCH|PRI) |\x16\x03")
@@ -88,6 +92,7 @@ class Console(OperatorConnection):
         super().connectionMade()
         self.transport.registerProducer(self, True)
         if self.loggedIn:
+            self._write([f"txconnpool {__version__}: `help` lists the commands, `exit` closes the console"])
             self._idle()
         else:
             self.setTimer(LOGIN, self._late)
@@ -146,18 +151,22 @@ class Console(OperatorConnection):
             self.setTimer(None)
         if name == "auth":
             running = Deferred.fromCoroutine(self._logIn(line.strip()[4:].strip()))
-        elif not self.loggedIn and name != "quit":
+        elif not self.loggedIn and name not in _ENDS:
             self._tries += 1
             running = fail(OperationError("expected auth PASSWORD first"))
         else:
-            if name not in ("help", "show", "quit"):
-                _log.info("console: {line!r}", line=line.strip())
-            running = Deferred.fromCoroutine(self.factory.commands.run(words))
+            running = Deferred.fromCoroutine(self._run(words, line.strip()))
         running.addCallbacks(self._succeeded, self._failed)
         running.addErrback(lambda failure: _log.failure("a console failed", failure))
         running.addBoth(self._done, name)
         if self.busy:
             running.addCallback(lambda _: self._runLines())
+
+    async def _run(self, words: list[str], line: str) -> Answer:
+        self.factory.commands.check(words)  # what is mistyped is no event
+        if words[0].lower() not in ("help", "show", *_ENDS):
+            _log.info("console: {line!r}", line=line)
+        return await self.factory.commands.run(words)
 
     async def _logIn(self, password: str) -> Answer:
         checks = self.factory.checks
@@ -203,7 +212,7 @@ class Console(OperatorConnection):
         if not self.ended:
             if self.loggedIn:
                 self._idle()
-            if name == "quit" or self._tries >= TRIES:
+            if name in _ENDS or self._tries >= TRIES:
                 self.end()
 
     def _write(self, lines: list[str]) -> None:

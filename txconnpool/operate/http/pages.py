@@ -16,7 +16,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from importlib.resources import files
 from typing import Any, Final
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.logger import Logger
@@ -44,7 +44,7 @@ _PROMETHEUS: Final = "text/plain; version=0.0.4; charset=utf-8"
 _UNAVAILABLE: Final = failure(
     HTTPStatus.SERVICE_UNAVAILABLE, "no statistics at the moment; the log has the reason"
 )  # fmt: skip
-_NOT_FOUND: Final = failure(HTTPStatus.NOT_FOUND, "expected /, /metrics, /stats.json or /healthz")
+_NOT_FOUND: Final = failure(HTTPStatus.NOT_FOUND, "expected /, /metrics, /stats.json, /healthz or /healthz/POOL")
 
 
 def statusPage() -> Response:
@@ -155,17 +155,21 @@ class Pages:
         """
         @return: fires with the response. It may be cancelled.
         """
-        if request.path == "/":
+        path, pool = request.path, None
+        if path == "/":
             return succeed(self._page)
-        if request.path not in self._makers:
+        if path.startswith("/healthz/"):
+            path, pool = "/healthz", unquote(path.removeprefix("/healthz/")) or None
+        if path not in self._makers:
             return succeed(_NOT_FOUND)
         try:
             # Without a bound on the fields, the longest query would take 5 ms.
             fields = parse_qs(request.query, errors="replace", max_num_fields=FIELDS)
         except ValueError:
             return succeed(failure(HTTPStatus.BAD_REQUEST, f"expected a query of {FIELDS} fields at most"))
-        pool = fields.get("pool", [""])[0] or None if request.path == "/healthz" else None
-        return self._snapshot.get().addCallback(self._choose, request.path, pool)
+        if path == "/healthz" and pool is None:
+            pool = fields.get("pool", [""])[0] or None
+        return self._snapshot.get().addCallback(self._choose, path, pool)
 
     def _read(self) -> Deferred[tuple[Snapshot, dict[Any, Response]] | None]:
         """

@@ -6,12 +6,19 @@ Prometheus' text format, version 0.0.4.
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator
 from itertools import accumulate
-from typing import Any
+from typing import Any, Final
 
+import twisted
+
+from txconnpool import __version__
 from txconnpool.operate.statistics.snapshot import Snapshot
 from txconnpool.operate.statistics.table import POOL, PROCESS, SERVER, Scope, Statistic, Value
+
+#: The labels of C{connpool_build_info}.
+BUILD: Final = {"version": __version__, "python": platform.python_version(), "twisted": twisted.__version__}
 
 
 def exposition(snapshot: Snapshot) -> str:
@@ -20,9 +27,9 @@ def exposition(snapshot: Snapshot) -> str:
     """
     pools = snapshot["pools"]
     lines = [
-        "# HELP connpool_info what runs here",
-        "# TYPE connpool_info gauge",
-        f"connpool_info{_labels(version=snapshot['version'])} 1",
+        "# HELP connpool_build_info the versions that run here",
+        "# TYPE connpool_build_info gauge",
+        f"connpool_build_info{_labels(**BUILD)} 1",
     ]
     lines += _scopeLines(PROCESS, [((), snapshot)])
     lines += _scopeLines(POOL, [((pool["name"],), pool) for pool in pools])

@@ -55,7 +55,8 @@ def _poolSnapshot(source: PoolSource) -> dict[str, Any]:
     pool = source.pool
     records, now = pool.records, pool.reactor.seconds()
     commands = source.sessions.dialect.commands
-    servers = [ServerSource(server, records, commands, now) for server in pool.servers]
+    ejected = pool.ejected if source.sessions.router.keyed else frozenset()
+    servers = [ServerSource(server, records, commands, now, ejected) for server in pool.servers]
     current = [_read(SERVER.statistics, each) for each in servers]
     former = [_read(SUMMED, ServerSource(server, records, commands, now)) for server in pool.former]
     return {

@@ -71,16 +71,26 @@ class ServerSource:
     @ivar server: the server.
     @ivar traffic: its counters.
     @ivar records: the records of its connections.
+    @ivar ejected: whether other servers have its keys.
     """
 
-    def __init__(self, server: Server, records: list[Record], commands: tuple[Command, ...], now: float) -> None:
+    def __init__(
+        self,
+        server: Server,
+        records: list[Record],
+        commands: tuple[Command, ...],
+        now: float,
+        ejected: frozenset[str] = frozenset(),
+    ) -> None:
         """
         @param records: the records of all connections of the pool.
         @param commands: the commands of the dialect.
         @param now: the pool's time, in seconds.
+        @param ejected: the names of all servers of the pool whose keys others have.
         """
         self.server = server
         self.traffic = server.traffic
+        self.ejected = server.name in ejected
         self.records = [record for record in records if record.server is server]
         self._commands = commands
         self._now = now

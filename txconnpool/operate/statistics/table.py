@@ -189,6 +189,8 @@ SUMMED: Final = (
               "after a timeout or a protocol error", lambda of: dict(of.traffic.lost), "reason"),
     Statistic("connections_closed", "counter", "connections that the pool closed", lambda of: dict(of.traffic.closed),
               "reason"),
+    Statistic("ejections", "counter", "times that its keys were given to other servers (`on-failure = rehash`, or "
+              "`eject`)", lambda of: of.traffic.ejections),
     Statistic("outages", "counter", "times that a server went down", lambda of: of.traffic.outages),
     Statistic("request_timeouts", "counter", "connections closed because a reply was late",
               lambda of: of.traffic.timeouts),
@@ -205,6 +207,10 @@ SERVER: Final = Scope(
     (
         Statistic("up", "gauge", "1 if it is up, 0 if not", lambda of: int(of.server.up), merge=max),
         Statistic("since_seconds", "gauge", "since it went up or down; 0 if it never did", lambda of: of.since,
+                  merge=max),
+        Statistic("drained", "gauge", "1 if it is drained with the console, 0 if not",
+                  lambda of: int(of.server.drained), merge=max),
+        Statistic("ejected", "gauge", "1 if other servers have its keys, 0 if not", lambda of: int(of.ejected),
                   merge=max),
         Statistic("failed_dials", "gauge", "attempts to connect that failed in a row", lambda of: of.server.failures,
                   merge=max),
