@@ -56,6 +56,24 @@ class HistoryTests(SynchronousTestCase):
         self.assertEqual(history.cpu(), [0.25, 0.25])
         self.assertEqual(history.of("other")["requests"], [])
 
+    def test_newPool(self) -> None:
+        """
+        The first interval of a new pool has what it did since its start. One that was missing for a while has no sample
+        of the time before.
+        """
+        history = History()
+        history.add({**self.snapshot(100), "pools": []})
+        latency = {"bounds": (0.001, 0.01, 0.1), "counts": [10, 0, 0, 0], "sum": 0.005}
+        server = self.server("one", requests={"get": 10})
+        busy = {"requests": {"get": 10}, "request_errors": {"lost": 2}, "latency_seconds": latency, "servers": [server]}
+        history.add(self.snapshot(102, **busy))
+        self.assertEqual([history.of("a")[name] for name in ("time", "requests", "errors")], [[102], [5.0], [1.0]])
+        self.assertEqual(history.ofServers("a")["one"]["requests"], [5.0])
+        history.add({**self.snapshot(104), "pools": []})
+        history.add(self.snapshot(106, **busy))
+        history.add(self.snapshot(108, **busy))
+        self.assertEqual([history.of("a")[name] for name in ("time", "requests")], [[102, 108], [5.0, 0.0]])
+
     def test_back(self) -> None:
         """
         Where counters decrease, as when a worker was replaced, rates are 0.

@@ -34,6 +34,7 @@ class History:
         self._samples: deque[dict[str, dict[str, Any]]] = deque(maxlen=SAMPLES)
         self._cells: deque[dict[str, dict[str, _Cell]]] = deque(maxlen=SAMPLES // CELL)
         self._count = 0
+        self._seen: set[str] = set()  # the names of pools
 
     def add(self, snapshot: Snapshot) -> None:
         """
@@ -42,9 +43,12 @@ class History:
         time, used = snapshot["time"], snapshot["cpu_seconds"]
         pools = {pool["name"]: _totals(pool) for pool in snapshot["pools"]}
         last, self._last = self._last, (time, used, pools)
+        seen, self._seen = self._seen, self._seen | pools.keys()
         if last is None:
             return
         since, before, known = last
+        # A new pool began at zero, so what it did in its first interval is drawn. One that is back may not be new.
+        known = {**{name: _zero(pool) for name, pool in pools.items() if name not in seen}, **known}
         span = max(time - since, 0.001)
         self._cpu.append(round(max(0.0, used - before) / span, 4))
         at = round(time, 1)
@@ -105,6 +109,20 @@ def _totals(pool: dict[str, Any]) -> dict[str, Any]:
         "in_flight": pool["in_flight"],
         "waiting": pool["waiting"],
         "servers": {each["name"]: _serverTotals(each) for each in pool["servers"]},
+    }
+
+
+def _zero(totals: dict[str, Any]) -> dict[str, Any]:
+    """
+    @return: the totals of a pool before its first request.
+    """
+    latency = totals["latency"]
+    counters = {"requests": 0, "errors": 0, "waits": 0.0, "waited": 0}
+    return {
+        **totals,
+        **counters,
+        "latency": {**latency, "counts": [0] * len(latency["counts"]), "sum": 0.0},
+        "servers": dict.fromkeys(totals["servers"], (0, 0, False)),
     }
 
 
