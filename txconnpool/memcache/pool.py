@@ -147,7 +147,8 @@ class MemCachePool(PoolFace[Connection], MemCacheRecipes[V]):
         @param login: user and password for servers that require a login (memcached's option C{-Y}).
         @param namespace: a text that is put before all keys. It counts for their length. Results have the keys of the
             caller. L{flushAll} deletes all keys nevertheless.
-        @param expireTime: the expiry time of values that are stored without one, see L{set}.
+        @param expireTime: the expiry time of values that are stored without one, see
+            L{set<txconnpool.memcache.commands.MemCacheCommands.set>}.
         @param serializer: makes bytes of values, and values of bytes, so that they need not be bytes; see
             L{Serializer<txconnpool.memcache.values.Serializer>}.
         @param compressor: makes the bytes shorter, see L{Compressor<txconnpool.memcache.values.Compressor>}.

@@ -53,7 +53,8 @@ class MemCacheRecipes(MemCacheCommands[V]):
 
         @param f: computes the value; may return a Deferred or an awaitable. If it fails, so do all calls of this
             process that wait for it, and another process may try.
-        @param expireTime: the expiry time of the computed value, see L{set}.
+        @param expireTime: the expiry time of the computed value, see
+            L{set<txconnpool.memcache.commands.MemCacheCommands.set>}.
         @param computeTime: the whole seconds that others wait for the one that computes, before one of them does it.
         @param refreshBefore: if a value expires within this number of seconds, one caller computes it anew, and the
             others still get the old one; 0: it is computed when it has expired.
@@ -100,7 +101,7 @@ class MemCacheRecipes(MemCacheCommands[V]):
 
         @param f: called with the value, or with C{None} if there is none. Returns the new value, or a Deferred or an
             awaitable.
-        @param expireTime: see L{set}.
+        @param expireTime: see L{set<txconnpool.memcache.commands.MemCacheCommands.set>}.
         @param attempts: how often it is tried.
 
         @return: fires with the new value, or with C{None} if others have changed it in each attempt.
@@ -124,7 +125,8 @@ class MemCacheRecipes(MemCacheCommands[V]):
         self, values: Mapping[K, V], flags: int = 0, expireTime: int | None = None
     ) -> Deferred[dict[K, bool]]:
         """
-        Store several values, all at once. The other parameters are those of L{set}.
+        Store several values, all at once. The other parameters are those of
+        L{set<txconnpool.memcache.commands.MemCacheCommands.set>}.
 
         @return: fires with C{True} for each key when all are stored. If some could not be stored, it fails with the
             first error, after the others are stored.
