@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from itertools import cycle
@@ -172,6 +172,50 @@ class Clients:
                     busy -= 1
         return Outcome(answered, (clock() - begin) / 1e9, Counter(map(rounded, latencies)))
 
+    def runPaced(self, seconds: float, rate: int) -> Outcome:
+        """
+        Send requests at a constant rate for the given time, each by a client that has nothing to do, then wait for the
+        outstanding replies.
+
+        @param rate: exchanges a second. It is less if all clients wait for replies.
+        @raise WrongAnswer: as L{run}.
+        """
+        clock, interval = time.perf_counter_ns, int(1e9 / rate)
+        idle = deque(self._sockets)
+        wanted: dict[int, bytes] = {}
+        since: dict[int, int] = {}
+        count: dict[int, int] = {}
+        outcome = Outcome()
+        begin = due = clock()
+        end = begin + int(seconds * 1e9)
+        while due < end or wanted:
+            now = clock()
+            if idle and due <= now and due < end:
+                fd = idle.popleft()
+                since[fd] = now
+                request, wanted[fd], count[fd] = self._turn()
+                self._ask(fd, request)
+                due += interval
+                continue
+            wait = (due - now) / 1e9 if idle and due < end else PATIENCE
+            # The timeout of epoll itself is in milliseconds.
+            if not select.select([self._epoll], [], [], max(0.0, wait))[0]:
+                if wait == PATIENCE:
+                    raise WrongAnswer(f"{len(wanted)} clients got no reply within {PATIENCE} s")
+                continue
+            for fd, event in self._epoll.poll(0):
+                if event & select.EPOLLOUT:
+                    self._ask(fd, self._unsent.pop(fd))
+                if event != select.EPOLLOUT:
+                    wanted[fd] = rest(self._sockets[fd].recv(self._receive), wanted.get(fd))
+                    if not wanted[fd]:
+                        del wanted[fd]
+                        idle.append(fd)
+                        outcome.requests += count[fd]
+                        outcome.latencies[rounded(clock() - since[fd])] += 1
+        outcome.seconds = (clock() - begin) / 1e9
+        return outcome
+
     def _ask(self, fd: int, request: bytes | memoryview) -> None:
         try:
             sent = self._sockets[fd].send(request)
@@ -279,13 +323,15 @@ class Generator:
 def _serve(receive: Callable[[], str], send: Callable[[dict[str, Any]], None]) -> None:
     setup = json.loads(receive())
     address = setup["address"] if isinstance(setup["address"], str) else tuple(setup["address"])
-    clients = Clients(address, setup["clients"], Workload(**setup["workload"]).plan())
+    workload = Workload(**setup["workload"])
+    clients = Clients(address, setup["clients"], workload.plan())
     gc.collect()
     gc.freeze()
     clients.run(WARM_UP)
     send({})
     while line := receive():
-        outcome = clients.run(json.loads(line)["seconds"])
+        seconds = json.loads(line)["seconds"]
+        outcome = clients.runPaced(seconds, workload.rate) if workload.rate else clients.run(seconds)
         send(vars(outcome))
         # A run creates half a million integers a second. To collect garbage during a run would distort latencies.
         gc.collect()

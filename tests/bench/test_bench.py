@@ -506,6 +506,18 @@ class ClientsTests(SynchronousTestCase):
             self.assertEqual(outcome.requests, outcome.latencies.total() * self.workload.depth)
             self.assertGreaterEqual(outcome.seconds, 0.05)
 
+    def test_paced(self) -> None:
+        """
+        Clients that send at a constant rate send no more often, and report wrong and missing replies too.
+        """
+        clients = self.clients()
+        outcome = clients.runPaced(0.1, 100)
+        exchanges = outcome.latencies.total()
+        self.assertEqual(outcome.requests, exchanges * self.workload.depth)
+        self.assertTrue(1 <= exchanges <= 10, exchanges)
+        self.relay.set(BLACKHOLE)
+        self.assertIn("no reply within", str(self.assertRaises(WrongAnswer, clients.runPaced, 0.5, 100)))
+
     def spoilt(self, fault: Fault) -> str:
         """
         Inject a fault into a run.

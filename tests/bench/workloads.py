@@ -39,6 +39,7 @@ class Workload:
     @ivar size: the size of each value, in bytes.
     @ivar reads: the share of C{get} among the requests; all others are C{set}.
     @ivar servers: the number of memcacheds, among which the keys are distributed.
+    @ivar rate: the number of times a second that one of the clients sends; 0: each sends as soon as it can.
     @ivar seed: the seed for the random order of keys and commands.
     """
 
@@ -51,6 +52,7 @@ class Workload:
     reads: float = 0.9
     seed: int = 1
     servers: int = 1
+    rate: int = 0
 
     @property
     def items(self) -> int:
@@ -132,6 +134,7 @@ TABLE: dict[Workload, Aim] = {
     Workload("multiget", "50 clients, 20-key gets", keys=20): Aim("cpu", 1.3, 1.0),
     Workload("large", "50 clients, 10 kB values", size=10_000): Aim("cpu", 1.3, 1.0),
     Workload("single", "1 client", clients=1): Aim("p50", 1.3, 1.0),
+    Workload("calm", "50 clients, 1,000 requests a second", rate=1000): Aim("cpu", 1.8, 1.5),
     Workload("s5", "5 servers, 50 clients", servers=5): Aim("cpu", 1.15, 1.0),
     Workload("s5-pipeline", "5 servers, 16-deep pipelines", servers=5, depth=16): Aim("cpu", 0.7, 0.6),
     Workload("s5-multiget", "5 servers, 20-key gets", servers=5, keys=20): Aim("cpu", 0.9, 0.8),
