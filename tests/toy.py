@@ -171,6 +171,7 @@ class Toy:
     commands = COMMANDS
     pushes = True
     tooManyClients = netstring(b"-too many clients")
+    probe = GET, netstring(b"get alive")
 
     def __init__(
         self,
@@ -213,7 +214,7 @@ class Toy:
         """
         Check that the server answers.
         """
-        yield GET, netstring(b"get alive")
+        yield self.probe
         return None
 
     def error(self, kind: str, text: str) -> bytes:

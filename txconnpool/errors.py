@@ -26,9 +26,12 @@ class PoolError(Exception):
     explains the error.
 
     @ivar kind: a fixed word for this kind of error, used as the C{reason} label of statistics.
+    @ivar isStale: whether the connection that carried the request is to blame and not its server, so that a read may be
+        sent once more on another connection.
     """
 
     kind = "other"
+    isStale = False
 
 
 class PoolTimeout(PoolError, TimeoutError):
@@ -98,6 +101,8 @@ class ConnectionLostInFlight(PoolError):
     @ivar sent: whether bytes of the request may have reached the server. C{False} means that the server did not
         execute the request.
     """
+
+    isStale = True
 
     def __init__(self, text: str, sent: bool = True, kind: str = "lost") -> None:
         super().__init__(text)

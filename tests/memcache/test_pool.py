@@ -56,6 +56,26 @@ class CheckTests(EmbeddedTestCase):
         self.assertIs(self.successResultOf(answer), True)
 
 
+class KeepAliveTests(EmbeddedTestCase):
+    """
+    The option C{keepAlive}, without a C{check}.
+    """
+
+    settings = {"keepAlive": 10.0, "maxClients": 1}
+
+    def test_probes(self) -> None:
+        """
+        An idle connection is asked for the version at this interval. It is not checked before it is used.
+        """
+        self.connect()
+        self.pool.clock.advance(10)
+        self.pool.flush()
+        self.assertEqual(self.connection.received, HELLO)
+        self.pool.clock.advance(9)
+        self.assertIs(self.pool.result(self.pool.delete("a")), False)
+        self.assertEqual(self.connection.received, HELLO + b"delete a\r\n")
+
+
 class LifeTests(EmbeddedTestCase):
     """
     How a pool starts and closes.

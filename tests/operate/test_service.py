@@ -26,6 +26,7 @@ from txconnpool.config.changes import CannotChange
 from txconnpool.config.settings import ConfigError, PoolSettings, Settings
 from txconnpool.operate.service import ProxyService
 from txconnpool.proxy.flow import SessionLimits
+from txconnpool.wire.memcache.replies import VERSION
 
 
 class ProxyServiceTests(SynchronousTestCase):
@@ -253,6 +254,26 @@ class ChangeTests(SynchronousTestCase):
         """
         return self.successResultOf(harness.change(*pools, **settings))
 
+    def test_keepAlive(self) -> None:
+        """
+        With C{keep-alive}, idle connections get a request at this interval, also those of before the change.
+        """
+        harness = ProxyHarness(A).start()
+        harness.ask(harness.client("tcp:1"), b"get a\r\n")
+        (server,) = harness.proxy("a").pool.servers
+
+        def probes(seconds: int) -> int:
+            before: int = server.traffic.requests[VERSION.index]
+            for _ in range(seconds):
+                harness.clock.advance(1)
+            return int(server.traffic.requests[VERSION.index]) - before
+
+        self.assertEqual(probes(100), 0)
+        self.changed(harness, replace(A, keepAlive=20.0))
+        self.assertEqual((probes(85), server.state, server.count), (4, "up", 1))
+        self.changed(harness, A)
+        self.assertEqual(probes(100), 0)
+
     def test_values(self) -> None:
         """
         Bounds and times hold at once, also for existing sessions and connections. Each change is in the result and the
@@ -262,10 +283,10 @@ class ChangeTests(SynchronousTestCase):
         client = harness.client("tcp:1")
         harness.ask(client, b"get a\r\n")
         new = replace(
-            A, poolSize=8, minPoolSize=2, pipelineDepth=5, idleTimeout=50.0, maxLifetime=60.0, connectTimeout=3.0,
-            waitTimeout=4.0, requestTimeout=6.0, replyTimeout=0.0, maxClients=7, maxClientsPerAddress=2,
-            loginTimeout=5.0, statsAddresses="yes", maxWaiting=9, maxItemSize=2048, maxInFlight=11,
-            sessionBacklog=2048, sessionUnreadSoft=1024, denyCommands=("touch",),
+            A, poolSize=8, minPoolSize=2, pipelineDepth=5, idleTimeout=50.0, maxLifetime=60.0, keepAlive=20.0,
+            connectTimeout=3.0, waitTimeout=4.0, requestTimeout=6.0, replyTimeout=0.0, maxClients=7,
+            maxClientsPerAddress=2, loginTimeout=5.0, clientIdleTimeout=30.0, statsAddresses="yes", maxWaiting=9,
+            maxItemSize=2048, maxInFlight=11, sessionBacklog=2048, sessionUnreadSoft=1024, denyCommands=("touch",),
         )  # fmt: skip
         with capturedLogs() as logs:
             lines = self.changed(harness, new, drainTimeout=2.0, maxUnreadBytes=1 << 20)
@@ -280,11 +301,13 @@ class ChangeTests(SynchronousTestCase):
                 "pool a: pipeline-depth 1024 -> 5",
                 "pool a: idle-timeout 600 -> 50",
                 "pool a: max-lifetime 3600 -> 60",
+                "pool a: keep-alive 0 -> 20",
                 "pool a: connect-timeout 1 -> 3",
                 "pool a: wait-timeout 1 -> 4",
                 "pool a: request-timeout 2 -> 6",
                 "pool a: reply-timeout 60 -> 0",
                 "pool a: login-timeout 10 -> 5",
+                "pool a: client-idle-timeout 0 -> 30",
                 "pool a: max-clients 10000 -> 7",
                 "pool a: max-clients-per-address 0 -> 2",
                 "pool a: stats-addresses no -> yes",
@@ -300,10 +323,10 @@ class ChangeTests(SynchronousTestCase):
         limits, sessions = proxy.pool.state.limits, proxy.sessions.limits
         self.assertEqual(
             (limits.maximum, limits.minimum, limits.depth, limits.maxWaiting, limits.waitTimeout, limits.idleTimeout,
-             limits.maxLifetime),
-            (8, 2, 5, 9, 4.0, 50.0, 60.0),
+             limits.maxLifetime, limits.keepAlive),
+            (8, 2, 5, 9, 4.0, 50.0, 60.0, 20.0),
         )  # fmt: skip
-        self.assertEqual(sessions, SessionLimits(7, 2, 5.0, True, False, 11, 2048, 1024, A.sessionUnreadHard))
+        self.assertEqual(sessions, SessionLimits(7, 2, 5.0, True, False, 11, 2048, 1024, A.sessionUnreadHard, 30.0))
         times = {(each.factory.requestTimeout, each.factory.replyTimeout) for each in proxy.pool.connections}
         self.assertEqual(times, {(6.0, inf)})
         self.assertEqual((harness.service.buffered.limit, proxy.drainTimeout), (1 << 20, 2.0))

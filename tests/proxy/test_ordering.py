@@ -411,6 +411,38 @@ class TimeoutTests(SessionTestCase):
         self.assertEqual((client.take(), other.take()), (line + b"ERROR\r\n" + line, line))
         self.assertEqual(stage.ask(client, b"get c\r\n"), get(b"c"))
 
+    def test_forgotten(self) -> None:
+        """
+        A read is sent once more if it gets no reply on a connection that had been idle: a firewall may have forgotten
+        it. A write gets the error.
+        """
+        stage = self.stage(requestTimeout=0.5)
+        client, other = stage.client(), stage.client()
+        stage.clock.advance(60)
+        client.send(b"get a\r\nmg b v\r\n")
+        other.send(put(b"k", 1) + b"get c\r\n")
+        stage.line.look()
+        stage.clock.advance(0.5)
+        stage.turns()
+        stage.serve()
+        error = b"SERVER_ERROR upstream timed out: no answer within 0.5 s (server0)\r\n"
+        self.assertEqual(client.take(), get(b"a") + answer(b"mg b v\r\n")[0])
+        self.assertEqual(other.take(), error + get(b"c"))
+        self.assertEqual(stage.pool.counters.retries, 3)
+
+    def test_frozenAfterIdle(self) -> None:
+        """
+        If the server does not reply to the second attempt either, the read gets the error.
+        """
+        stage = self.stage(requestTimeout=0.5)
+        client = stage.client()
+        stage.clock.advance(60)
+        client.send(b"get a\r\n")
+        for _ in range(2):
+            stage.clock.advance(0.5)
+            stage.turns()
+        self.assertEqual(client.take(), b"SERVER_ERROR upstream timed out: no answer within 0.5 s (server0)\r\n")
+
     @covers("14")
     def test_frozenInAValue(self) -> None:
         """

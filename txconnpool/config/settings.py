@@ -259,6 +259,13 @@ class PoolSettings:
         "replace a connection of this age, as soon as another one is established; 0 = never",
         "Connections to servers",
     )
+    keepAlive: float = option(
+        0.0,
+        Seconds(0.001, _YEAR, "never"),
+        "send a request on a connection that has been idle for this time, so that no firewall or balancer forgets it, "
+        "and replace it if no reply comes within connect-timeout; 0 = never",
+        "Connections to servers",
+    )
 
     connectTimeout: float = option(1.0, Seconds(0.001, _DAY), "how long connecting to a server may take", "Timeouts")
     waitTimeout: float = option(1.0, Seconds(0.001, _DAY), "how long a request may wait for a connection", "Timeouts")
@@ -278,6 +285,12 @@ class PoolSettings:
         10.0,
         Seconds(0.001, _DAY),
         "how long a client may take for its TLS handshake and its login",
+        "Timeouts",
+    )
+    clientIdleTimeout: float = option(
+        0.0,
+        Seconds(0.001, _YEAR, "never"),
+        "close a client that has sent nothing for this time and waits for no reply; 0 = never",
         "Timeouts",
     )
     slowRequest: float = option(

@@ -45,6 +45,8 @@ class MemCacheConnections(BasePool[Connection]):
             other parameters.
         @param options: see L{BasePool.__init__}.
         """
+        if options.get("keepAlive") is not None and options.get("check") is None:
+            options.update(check=probe, checkIfIdleFor=inf)
         factory = ConnectionFactory(
             Memcache(),
             reactor,
@@ -103,6 +105,16 @@ class MemCacheConnections(BasePool[Connection]):
         """
         self.batches.flush()
         return super().close(timeout)
+
+
+def probe(connection: Connection) -> Deferred[bytes]:
+    """
+    Ask the server of a connection for its version. This may be the C{check} of a L{MemCachePool
+    <txconnpool.memcache.pool.MemCachePool>}. As its C{configure}, which it is by default, it includes the C{login}.
+
+    @return: fires with the reply; fails if the server is not a memcached.
+    """
+    return connection.ask(*Memcache.probe)
 
 
 def allOf(results: list[Deferred[bool]]) -> Deferred[bool]:

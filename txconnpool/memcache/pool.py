@@ -27,7 +27,7 @@ from txconnpool.errors import NoSuchCommand
 from txconnpool.memcache.arguments import checkNumber
 from txconnpool.memcache.commands import statisticsRequest
 from txconnpool.memcache.computing import Computations
-from txconnpool.memcache.connections import MemCacheConnections, allOf
+from txconnpool.memcache.connections import MemCacheConnections, allOf, probe
 from txconnpool.memcache.errors import InvalidArgument
 from txconnpool.memcache.recipes import MemCacheRecipes
 from txconnpool.memcache.requests import SingleRequest
@@ -51,16 +51,6 @@ __all__ = ["MemCachePool", "probe"]
 
 #: How often a failed server of a C{getMultiple} is logged, in seconds.
 PERIOD: Final = 60.0
-
-
-def probe(connection: Connection) -> Deferred[bytes]:
-    """
-    Ask the server of a connection for its version. This may be the C{check} of a L{MemCachePool}. As its C{configure},
-    which it is by default, it includes the C{login}.
-
-    @return: fires with the reply; fails if the server is not a memcached.
-    """
-    return connection.ask(*Memcache.probe)
 
 
 class MemCachePool(PoolFace[Connection], MemCacheRecipes[V]):

@@ -20,7 +20,7 @@ from __future__ import annotations
 import ipaddress
 import select
 import socket as socketModule
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from errno import EAGAIN, ENOBUFS
 from socket import IPPROTO_TCP, SHUT_WR, socket
 from typing import Any, cast
@@ -118,6 +118,23 @@ def adopt(protocol: IProtocol, reactor: object, direct: bool = True) -> ITranspo
     ):
         return cast(ITransport, transport)
     return DirectTransport(protocol, transport, turnOf(reactor))
+
+
+def redirect(transport: Any, protocol: Any, received: Callable[[bytes], None] | None) -> None:
+    """
+    Give the bytes that a connection receives to another function from now on.
+
+    @param transport: the result of L{adopt}.
+    @param protocol: the protocol of the connection.
+    @param received: the function; C{None}: C{protocol.dataReceived} as its class defines it.
+    """
+    if isinstance(transport, DirectTransport):
+        if cast(Any, transport).connected:
+            cast(Any, transport).received = received or protocol.dataReceived
+    elif received is not None:
+        protocol.dataReceived = received
+    else:
+        vars(protocol).pop("dataReceived", None)
 
 
 def tune(transport: Any) -> None:

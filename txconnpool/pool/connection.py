@@ -28,6 +28,10 @@ from txconnpool.pool.slow import Noted, SlowLog
 
 _log = Logger("txconnpool.pool")
 
+#: A connection without any traffic for this time, in seconds, may have been forgotten by a firewall or balancer. A
+#: request that is sent on it then gets no reply, although its server is well.
+IDLE = 5.0
+
 #: The maximum length of a reply to a request of L{Connection.ask}, in bytes. Replies to clients are not collected.
 WHOLE_MAX = 1 << 22
 
@@ -38,10 +42,10 @@ InFlight = tuple[Any, Any, int, float, Any]
 
 def isRetryable(command: Any, error: PoolError) -> bool:
     """
-    @return: whether a request that failed may be sent once more: reads are, when their connection was lost; nothing
-        else is ever sent twice.
+    @return: whether a request that failed may be sent once more: reads are, when their connection was lost, or had been
+        idle and got no reply; nothing else is ever sent twice.
     """
-    return bool(command.idempotent) and isinstance(error, ConnectionLostInFlight)
+    return bool(command.idempotent) and error.isStale
 
 
 @implementer(IPipelined, IPushProducer)
@@ -293,7 +297,9 @@ class Connection(Protocol):
         if now - since > self._slow:
             self._unusual(sink, count, since, request, now - since)
         self._logClosing(why)
-        self._fail(PoolTimeout(f"upstream timed out: {why} ({self.record.server.name})", "request"))
+        error = PoolTimeout(f"upstream timed out: {why} ({self.record.server.name})", "request")
+        error.isStale = since - max(self._heard, self.record.born) >= IDLE
+        self._fail(error)
 
     def _readSlowLog(self) -> None:
         slow = self.factory.slow

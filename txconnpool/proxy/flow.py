@@ -36,6 +36,7 @@ class SessionLimits:
         read may exceed it.
     @ivar unreadSoft: the number of unread bytes of replies above which reading from the client is paused.
     @ivar unreadHard: the number of unread bytes of replies above which the client is closed.
+    @ivar idleTimeout: the seconds after which a client that sends nothing is closed; 0: never.
     """
 
     maxClients: int = 10000
@@ -47,6 +48,7 @@ class SessionLimits:
     backlog: int = 1 << 16
     unreadSoft: int = 1 << 18
     unreadHard: int = 1 << 26
+    idleTimeout: float = 0.0
 
 
 @implementer(IPushProducer, IHalfCloseableProtocol)
@@ -88,7 +90,7 @@ class ClientConnection(Protocol):
         self.transport = transport = adopt(self, self.factory.reactor)
         self._write = transport.write
         transport.registerProducer(self, True)
-        self.factory.sessions.add(self)
+        self.factory.opened(self)
 
     # -- Replies
 
@@ -139,6 +141,13 @@ class ClientConnection(Protocol):
         @return: whether the client leaves so many bytes unread that nothing more is requested for it.
         """
         return self.unread - (self.held if first else 0) > self._limits.unreadSoft
+
+    @property
+    def ending(self) -> bool:
+        """
+        Whether no more requests are read, and the client is closed when all replies are written.
+        """
+        return self._ending
 
     # -- Methods of subclasses
 

@@ -41,6 +41,7 @@ def poolLimits(settings: PoolSettings) -> Limits:
         waitTimeout=settings.waitTimeout,
         idleTimeout=settings.idleTimeout,
         maxLifetime=settings.maxLifetime,
+        keepAlive=settings.keepAlive,
         reuse="lifo" if equal == 1 else "fifo",
         whenDown=1,
     )
@@ -61,6 +62,7 @@ def sessionLimits(settings: PoolSettings) -> SessionLimits:
         maxClients=settings.maxClients,
         maxPerAddress=settings.maxClientsPerAddress,
         loginTimeout=settings.loginTimeout,
+        idleTimeout=settings.clientIdleTimeout,
         statsAddresses=settings.statsAddresses == "yes",
         partialError=settings.partialGets == "error",
         maxInFlight=settings.maxInFlight,

@@ -198,8 +198,18 @@ class Session(RequestSender):
             if self._refusal is not None:
                 refusal, self._refusal = self._refusal, None
             self._advance(data, refusal, self._refusable)
-        busy = self._inFlight or self._blocked or self._unsent or self._queue is not None
-        self.regulate(not busy, self._size >= max(self._need, self._limits.backlog))
+        self.regulate(not self._unanswered, self._size >= max(self._need, self._limits.backlog))
+
+    @property
+    def _unanswered(self) -> bool:
+        return bool(self._inFlight or self._blocked or self._unsent or self._queue is not None)
+
+    @property
+    def busy(self) -> bool:
+        """
+        Whether the client waits for a reply, or has not read all.
+        """
+        return self._unanswered or self._full or self.unread > 0
 
     def _count(self) -> None:
         """

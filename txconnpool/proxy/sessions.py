@@ -25,6 +25,7 @@ from txconnpool.pool.slow import SlowLog
 from txconnpool.proxy.admission import Admission, PendingClient
 from txconnpool.proxy.broadcast import broadcast
 from txconnpool.proxy.flow import SessionLimits
+from txconnpool.proxy.idle import IdleClients
 from txconnpool.proxy.logins import LoginGate
 from txconnpool.proxy.memory import BufferedBytes
 from txconnpool.proxy.session import Session
@@ -118,6 +119,7 @@ class SessionFactory(Factory):
     @ivar counted: if not C{None}, called whenever the number of sessions may have changed.
     @ivar gate: the logins of the clients.
     @ivar admission: the clients that have no session yet.
+    @ivar idle: closes clients that are idle for too long.
     @ivar hosts: the number of clients from each address, with and without a session, see
         L{networkOf<txconnpool.net.transport.networkOf>}.
     @ivar replies: the replies to requests for statistics. C{statistics} makes one.
@@ -165,6 +167,7 @@ class SessionFactory(Factory):
         self.counted: Callable[[], object] | None = None
         self.gate = LoginGate()
         self.admission = Admission(self)
+        self.idle = IdleClients(self)
         self.hosts: dict[str, int] = {}
         self._partialLog = LogLimit(reactor.seconds, PERIOD)
         self._refusedLog = LogLimit(reactor.seconds, PERIOD)
@@ -260,6 +263,7 @@ class SessionFactory(Factory):
         self.admission.limit(limits.loginTimeout)
         for session in list(self.sessions):
             session.limit(limits)
+        self.idle.restart()
 
     def reroute(self, router: Any) -> None:
         """
@@ -326,11 +330,19 @@ class SessionFactory(Factory):
         for session in list(self.sessions):
             session.drop()
 
+    def opened(self, session: Session) -> None:
+        """
+        Handle the begin of a session.
+        """
+        self.sessions.add(session)
+        self.idle.schedule()
+
     def closed(self, session: Session) -> None:
         """
         Handle the end of a session.
         """
         self.sessions.discard(session)
+        self.idle.forget(session)
         self.left(session.host)
         self.changed()
 
@@ -340,6 +352,8 @@ class SessionFactory(Factory):
         """
         if self.counted is not None:
             self.counted()
+        if not self.sessions:
+            self.idle.restart()
         if not (self.sessions or self.admission.clients):
             waiting, self._empty = self._empty, []
             for empty in waiting:

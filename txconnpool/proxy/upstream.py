@@ -19,7 +19,7 @@ from txconnpool.config.changes import serversChanged
 from txconnpool.config.settings import ConfigError, PoolSettings
 from txconnpool.net.endpoints import TLSClientEndpoint
 from txconnpool.net.tls import usesTLS
-from txconnpool.pool.connection import ConnectionFactory
+from txconnpool.pool.connection import Connection, ConnectionFactory
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.engine import PoolEngine
 from txconnpool.pool.handshake import Handshake
@@ -91,8 +91,11 @@ class Upstream:
         self._factories.add(factory)
         return PoolEngine(
             servers, factory, limits, self._reactor, name=settings.name, connectTimeout=settings.connectTimeout,
-            handshake=self.handshake, **options,
+            handshake=self.handshake, check=self._probe, **options,
         )  # fmt: skip
+
+    def _probe(self, connection: Connection) -> Deferred[bytes]:
+        return connection.ask(*self._dialect.probe)
 
     # -- Changes
 

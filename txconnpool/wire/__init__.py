@@ -348,6 +348,13 @@ class IDialect(Protocol):
         The bytes for a client that is refused because there are too many.
         """
 
+    @property
+    def probe(self) -> tuple[Command, bytes]:
+        """
+        The command and the bytes of a request that every running server answers, on a connection whose handshake is
+        complete. It changes nothing.
+        """
+
     def requestReader(self) -> IRequestReader:
         """
         @return: the reader for a new client.

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import time
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -585,6 +586,9 @@ class ReadTests(SynchronousTestCase):
         stage.sessions.gate.accepted = ()
         stage.client().send(b"set x 0 0 9\r\njoe wrong\r\n")
         stage.clock.advance(10)
+        stage.sessions.limit(replace(stage.sessions.limits, idleTimeout=1.0))
+        for _ in range(5):
+            stage.clock.advance(0.25)
         whole = snapshotOf(stage)
         (of,) = whole["pools"]
         for scope, numbers in ((PROCESS, whole), (POOL, of), (SERVER, of["servers"][0])):

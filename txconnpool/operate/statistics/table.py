@@ -131,6 +131,8 @@ POOL_OWN: Final = (
               lambda of: len(of.sessions.admission.clients)),
     Statistic("sessions_expired", "counter", "clients closed because they took longer than `login-timeout` for that, "
               "or were too many", lambda of: of.sessions.admission.expired),
+    Statistic("sessions_idle", "counter", "clients closed because they had sent nothing for `client-idle-timeout`",
+              lambda of: of.sessions.idle.closed, alias="idle_kicks"),
     Statistic("logins", "counter", "attempts of clients to log in (`listen-auth`)",
               lambda of: of.sessions.gate.attempts, alias="auth_cmds"),
     Statistic("login_failures", "counter", "attempts that failed", lambda of: of.sessions.gate.failures,

@@ -47,8 +47,6 @@ _OLD: Final = re.compile(rb"VERSION (1\.[0-5](?:\.[0-9]{1,9})*)\b").match
 class Memcache:
     """
     The dialect of one pool: an L{IDialect<txconnpool.wire.IDialect>}.
-
-    @cvar probe: the command and the bytes of a request that every running server answers.
     """
 
     commands = COMMANDS
