@@ -210,12 +210,22 @@ class Toy:
         """
         return ToyReplyReader()
 
-    def handshake(self, login: Login | None) -> Generator[tuple[Command, bytes], bytes, str | None]:
+    def handshake(self, login: Login | None, server: str) -> Generator[tuple[Command, bytes], bytes, str | None]:
         """
         Check that the server answers.
         """
         yield self.probe
         return None
+
+    def closed(self, server: str, command: Command) -> None:
+        """
+        Do nothing.
+        """
+
+    def keep(self, servers: Iterable[str]) -> None:
+        """
+        Do nothing.
+        """
 
     def error(self, kind: str, text: str) -> bytes:
         """

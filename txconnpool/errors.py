@@ -94,6 +94,15 @@ class LoginFailed(PoolError):
     """
 
 
+class TooManyConnections(PoolError):
+    """
+    A server accepts no more connections, because it has as many as its limit allows.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("too many connections")
+
+
 class ConnectionLostInFlight(PoolError):
     """
     The connection that carried the request was lost before the reply was complete.

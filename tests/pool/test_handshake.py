@@ -14,7 +14,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.bugs import covers
-from txconnpool.errors import LoginFailed
+from txconnpool.errors import LoginFailed, TooManyConnections
 from txconnpool.pool.handshake import Handshake
 from txconnpool.wire import Login
 from txconnpool.wire.memcache.auth import loginRequest
@@ -65,9 +65,17 @@ class HandshakeTests(SynchronousTestCase):
         """
         A server that requires a password gets it.
         """
-        server = Server(b"CLIENT_ERROR unauthenticated\r\n", b"STORED\r\n")
+        server = Server(b"CLIENT_ERROR unauthenticated\r\n", b"STORED\r\n", b"VERSION 1.6.18\r\n")
         self.successResultOf(self.greet((b"joe", b"secret"), server))
-        self.assertEqual(server.asked, [b"version\r\n", loginRequest((b"joe", b"secret"))[1]])
+        self.assertEqual(server.asked, [b"version\r\n", loginRequest((b"joe", b"secret"))[1], b"version\r\n"])
+
+    def test_tooMany(self) -> None:
+        """
+        A server with as many connections as it accepts says so in its first reply.
+        """
+        server = Server(b"ERROR Too many open connections\r\n")
+        failure = self.failureResultOf(self.greet(None, server), TooManyConnections)
+        self.assertEqual(str(failure.value), "too many connections")
 
     def test_notSent(self) -> None:
         """

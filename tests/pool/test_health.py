@@ -65,6 +65,15 @@ class FailureTests(SynchronousTestCase):
         self.assertEqual(len(world.dials), 1)
         self.assertEqual(world.state.counters.outages, 0)
 
+    def test_servedAtOnce(self) -> None:
+        """
+        A connection on which requests were answered was a good one, even if it is lost within its first second.
+        """
+        world = World(minimum=1)
+        (record,) = world.established()
+        world.do(world.state.lost(record, REFUSED, "connection lost", world.now, served=True))
+        self.assertEqual((len(world.dials), world.state.counters.outages), (1, 0))
+
     def test_failFast(self) -> None:
         """
         When no connection is left and C{whenDown} dials in a row have failed, waiters are refused with the reason, and

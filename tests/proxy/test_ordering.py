@@ -411,6 +411,33 @@ class TimeoutTests(SessionTestCase):
         self.assertEqual((client.take(), other.take()), (line + b"ERROR\r\n" + line, line))
         self.assertEqual(stage.ask(client, b"get c\r\n"), get(b"c"))
 
+    def test_closesAtACommand(self) -> None:
+        """
+        A client whose requests make a server close its connections does not harm the others for long: from the second
+        time on its requests are answered by the proxy.
+        """
+        stage = self.stage(maximum=2, minimum=2)
+        poison, *others = (stage.client() for _ in range(20))
+        lost = 0
+        for number in range(20):
+            poison.take()
+            poison.send(b"gat 0 k\r\n")
+            for other in others:
+                other.send(put(b"k", 1))
+            stage.turns()
+            for line in stage.lines:
+                if line.connected and b"gat" in line.received:
+                    line.lose()
+            stage.serve()
+            for other in others:
+                lost += other.take() != b"STORED\r\n"
+            stage.clock.advance(0.3)
+            stage.turns()
+            if number > 1:
+                self.assertTrue(poison.take().startswith(b"ERROR gat is not supported: server0 closes"))
+        self.assertLessEqual(lost, 2 * len(others))
+        self.assertEqual((stage.pool.counters.lost, stage.pool.counters.outages), (2, 0))
+
     def test_forgotten(self) -> None:
         """
         A read is sent once more if it gets no reply on a connection that had been idle: a firewall may have forgotten

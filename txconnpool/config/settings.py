@@ -290,7 +290,7 @@ class PoolSettings:
     clientIdleTimeout: float = option(
         0.0,
         Seconds(0.001, _YEAR, "never"),
-        "close a client that has sent nothing for this time and waits for no reply; 0 = never",
+        "close clients that send nothing for so long and wait for no reply; 0 = never",
         "Timeouts",
     )
     slowRequest: float = option(

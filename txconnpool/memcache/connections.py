@@ -18,7 +18,7 @@ from txconnpool.memcache.results import outcome
 from txconnpool.pool.base import BasePool
 from txconnpool.pool.connection import Connection, ConnectionFactory
 from txconnpool.wire import Command
-from txconnpool.wire.memcache.dialect import Memcache
+from txconnpool.wire.memcache.dialect import Memcache, checkGreeting
 
 
 class MemCacheConnections(BasePool[Connection]):
@@ -112,9 +112,9 @@ def probe(connection: Connection) -> Deferred[bytes]:
     Ask the server of a connection for its version. This may be the C{check} of a L{MemCachePool
     <txconnpool.memcache.pool.MemCachePool>}. As its C{configure}, which it is by default, it includes the C{login}.
 
-    @return: fires with the reply; fails if the server is not a memcached.
+    @return: fires with the reply; fails if the server is not a memcached, or has as many connections as it accepts.
     """
-    return connection.ask(*Memcache.probe)
+    return connection.ask(*Memcache.greeting).addCallback(checkGreeting)
 
 
 def allOf(results: list[Deferred[bool]]) -> Deferred[bool]:

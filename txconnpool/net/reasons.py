@@ -11,7 +11,7 @@ import re
 
 from twisted.internet import error
 
-from txconnpool.errors import LoginFailed, PoolTimeout, WireError
+from txconnpool.errors import LoginFailed, PoolTimeout, TooManyConnections, WireError
 from txconnpool.net.tls import tlsProblem
 
 
@@ -57,5 +57,6 @@ _KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
     (error.ConnectionAborted, "aborted"),
     ((error.ConnectionLost, type(None)), "connection_lost"),
     (LoginFailed, "login_failed"),
+    (TooManyConnections, "too_many_connections"),
     (WireError, "protocol_error"),
 )

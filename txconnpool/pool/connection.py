@@ -109,6 +109,13 @@ class Connection(Protocol):
         return counts - (self._inFlight[0][2] - self._reader.left if self._reader.left else 0)
 
     @property
+    def served(self) -> bool:
+        """
+        Whether the server has replied to requests after the connection was established.
+        """
+        return bool(self._heard > self.record.born)
+
+    @property
     def receiving(self) -> bool:
         """
         Whether a part of a reply has arrived.
@@ -334,11 +341,21 @@ class Connection(Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._error is None and self._inFlight and not self.receiving:
+            self._closedAt(self._inFlight[0][1])
         error = self._error or ConnectionLostInFlight(f"upstream connection lost ({self.record.server.name})")
         if self.lease is not None:
             self.lease.connectionLost(error)  # first, so that its client sends nothing more on this connection
         if self._inFlight:
             self._failAll(error)
+
+    def _closedAt(self, command: Any) -> None:
+        """
+        Report that the server has closed the connection, or was lost, while C{command} was the next to be answered.
+        """
+        server = self.record.server
+        if server.up and not server.traffic.requests[command.index]:
+            self.factory.dialect.closed(server.name, command)
 
     def _failAll(self, error: PoolError) -> None:
         requests = self._inFlight.copy()

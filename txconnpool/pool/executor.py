@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txconnpool.errors import TooManyConnections
 from txconnpool.interfaces import IPipelined
 from txconnpool.metrics import Reason, tally
 from txconnpool.net.deadlines import Deadlines
@@ -220,6 +221,7 @@ class Executor:
         if not server.up:
             _log.info("{pool}: {server} is up again after {seconds:.1f} s", pool=self.name,
                       server=server.name, seconds=now - server.since)  # fmt: skip
+        server.full = False
         self._notify("connected", server.name, connection)
         actions = self.state.dialed(record, connection, now)
         if self._healthChanged is not None:
@@ -239,8 +241,19 @@ class Executor:
         up = server.up
         actions = self.state.dialFailed(record, reason, describe(reason), now)
         self._logDown(server, up)
+        self._logFull(server, reason)
         self._do(actions, now)
         self._checkClosed()
+
+    def _logFull(self, server: Server, reason: BaseException) -> None:
+        """
+        Log that a server has as many connections as it accepts: once, until it accepts one again.
+        """
+        if isinstance(reason, TooManyConnections) and self.state.running and not server.full:
+            server.full = True
+            if server.up:
+                _log.warn("{pool}: {server} accepts no more connections: too many connections; {count} are in use here",
+                          pool=self.name, server=server.name, count=server.count)  # fmt: skip
 
     def connectionEnded(self, record: Record, connection: Any, reason: Failure) -> None:
         """
@@ -255,7 +268,7 @@ class Executor:
             tally(server.traffic.lost, kindOf(reason.value))
         now = self._seconds()
         up = server.up
-        actions = self.state.lost(record, reason.value, text, now)
+        actions = self.state.lost(record, reason.value, text, now, getattr(connection, "served", False))
         self._logDown(server, up)
         del self._attempts[record]
         self._leaving.discard(record)

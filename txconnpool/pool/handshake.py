@@ -43,9 +43,11 @@ class Handshake:
         @param connection: a L{Connection<txconnpool.pool.connection.Connection>} that was just made.
 
         @raise LoginFailed: the server does not accept the user and password, or wants one.
+        @raise TooManyConnections: the server has as many connections as it accepts.
         @raise PoolError: the connection was lost.
         """
-        exchanges = self._dialect.handshake(self.login)
+        server = connection.record.server.name
+        exchanges = self._dialect.handshake(self.login, server)
         try:
             command, request = next(exchanges)
             while True:
@@ -54,7 +56,6 @@ class Handshake:
             raise LoginFailed(str(error).replace("upstream-auth", self._option)) from None
         except StopIteration as stop:
             warning = stop.value and stop.value.replace("upstream-auth", self._option)
-        server = connection.record.server.name
         if warning is not None and (server, warning) not in self._warned:
             self._warned.add((server, warning))
             _log.warn("{pool}: {server} {problem}", pool=self._pool, server=server, problem=warning)

@@ -172,6 +172,7 @@ class Upstream:
             self._change(old)
         else:
             self.pool.change(_shards(settings), distribution, poolLimits(settings), ejection(settings))
+        self._dialect.keep(server.name for server in self.pool.servers)
         self.pool.setConnectTimeout(settings.connectTimeout)
         for connection in self.pool.connections:
             connection.retime()

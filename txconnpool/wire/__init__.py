@@ -373,16 +373,34 @@ class IDialect(Protocol):
         @return: the reader for a new connection.
         """
 
-    def handshake(self, login: Login | None) -> Generator[tuple[Command, bytes], bytes, str | None]:
+    def handshake(self, login: Login | None, server: str) -> Generator[tuple[Command, bytes], bytes, str | None]:
         """
         The first requests on a new connection, which find out whether the server answers, and log in.
 
         @param login: the user and password, for servers that require them.
+        @param server: the name of the server.
 
         @return: a generator that yields commands and requests, and is sent their replies. It returns a warning for the
             log, which is written after the name of the server, or C{None}.
 
         @raise LoginFailed: the server rejects the login, or requires one and C{login} is C{None}.
+        @raise TooManyConnections: the server has as many connections as it accepts.
+        """
+
+    def closed(self, server: str, command: Command) -> None:
+        """
+        A server has closed a connection instead of replying to the oldest request. It has never replied to a request of
+        this kind, so it may not know it. The dialect may answer such requests itself from then on.
+
+        @param server: the name of the server.
+        @param command: the kind of the request.
+        """
+
+    def keep(self, servers: Iterable[str]) -> None:
+        """
+        Forget what is known of servers that are no longer used.
+
+        @param servers: the names of those that are.
         """
 
     def limit(self, maxItemSize: int, denied: frozenset[bytes], allowed: frozenset[bytes] | None) -> None:

@@ -21,6 +21,7 @@ class Server:
     @ivar dialing: whether a dial is in progress; there is at most one at a time.
     @ivar drained: whether an operator took it out of service until it is restored.
     @ivar failures: the number of failed dials in a row.
+    @ivar full: whether it accepted no more connections when it was last dialed.
     @ivar retryAt: the time before which it is not dialed.
     @ivar cause: the exception of the last failed dial, or C{None}.
     @ivar reason: a short text for C{cause}.
@@ -30,8 +31,8 @@ class Server:
     """
 
     __slots__ = (
-        "address", "cause", "count", "dialing", "drained", "failures", "name", "reason", "retryAt", "since", "traffic",
-        "wasUp",
+        "address", "cause", "count", "dialing", "drained", "failures", "full", "name", "reason", "retryAt", "since",
+        "traffic", "wasUp",
     )  # fmt: skip
 
     def __init__(self, name: str, address: Any, traffic: Traffic | None = None) -> None:
@@ -42,6 +43,7 @@ class Server:
         self.dialing = False
         self.drained = False
         self.failures = 0
+        self.full = False
         self.retryAt = 0.0
         self.cause: BaseException | None = None
         self.reason = ""

@@ -297,9 +297,13 @@ class PoolState:
         server = record.server
         return self.failed(server, server.failures + 1, cause, reason, now)
 
-    def lost(self, record: Record, cause: BaseException | None, reason: str, now: float) -> list[Action]:
+    def lost(
+        self, record: Record, cause: BaseException | None, reason: str, now: float, served: bool = False
+    ) -> list[Action]:
         """
         The connection of C{record} has ended, whether the pool closed it or not.
+
+        @param served: whether the server has replied to requests on it.
         """
         closedByPool = record.phase is RETIRING
         server = record.server
@@ -311,7 +315,7 @@ class PoolState:
             self.counters.closed += 1
         else:
             self.counters.lost += 1
-            if self.health.flapped(record, now):
+            if not served and self.health.flapped(record, now):
                 return self.failed(server, record.prior + 1, cause, reason, now)
         return self.refuseIfDown() + self.grow(now)
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Generator, Iterable
 from typing import Final
 
-from txconnpool.errors import LoginFailed
+from txconnpool.errors import LoginFailed, TooManyConnections
 from txconnpool.wire import Command, IRequestReader, Login, ServerStatistics
 from txconnpool.wire.memcache import statistics
 from txconnpool.wire.memcache.auth import BAD_TOKEN, FAILURE, STORED, UNAUTHENTICATED, LoginReader, loginRequest
@@ -20,7 +20,7 @@ from txconnpool.wire.memcache.binary.requests import BinaryReader
 from txconnpool.wire.memcache.classic import ERROR
 from txconnpool.wire.memcache.effects import ORDINARY
 from txconnpool.wire.memcache.matching import REPLY_LINE_MAX, received
-from txconnpool.wire.memcache.replies import COMMANDS, VERSION
+from txconnpool.wire.memcache.replies import COMMANDS, GREETING, TOO_MANY, VERSION
 from txconnpool.wire.memcache.replyreader import ReplyReader
 from txconnpool.wire.memcache.requestreader import (
     REFUSED,
@@ -40,19 +40,32 @@ __all__ = [
 
 _UNPRINTABLE: Final = re.compile(r"[^ -~]+")
 
-# memcached before 1.6. Other servers that speak its protocol have version numbers of their own.
-_OLD: Final = re.compile(rb"VERSION (1\.[0-5](?:\.[0-9]{1,9})*)\b").match
+
+def checkGreeting(reply: bytes) -> bytes:
+    """
+    @param reply: the reply to the first request on a connection.
+
+    @return: the reply.
+
+    @raise TooManyConnections: it is that of a server with as many connections as it accepts.
+    """
+    if reply == TOO_MANY:
+        raise TooManyConnections
+    return reply
 
 
 class Memcache:
     """
     The dialect of one pool: an L{IDialect<txconnpool.wire.IDialect>}.
+
+    @cvar greeting: the command and the bytes of the first request on a connection.
     """
 
     commands = COMMANDS
     pushes = False
     probe: tuple[Command, bytes] = (VERSION, b"version\r\n")
-    tooManyClients = b"ERROR Too many open connections\r\n"
+    greeting: tuple[Command, bytes] = (GREETING, b"version\r\n")
+    tooManyClients = TOO_MANY
 
     def __init__(
         self,
@@ -96,18 +109,20 @@ class Memcache:
         """
         return ReplyReader()
 
-    def handshake(self, login: Login | None) -> Generator[tuple[Command, bytes], bytes, str | None]:
+    def handshake(self, login: Login | None, server: str) -> Generator[tuple[Command, bytes], bytes, str | None]:
         """
-        Request the version, and log in if the server requires it.
+        Request the version, and log in if the server requires it. From then on, commands that this version does not
+        know are answered here.
 
         The password is sent only to servers that require a login: for a server without C{-Y} a login is a C{set}, and
         every client could read the password.
 
         @raise LoginFailed: the server rejects the user and password, or requires them and C{login} is C{None}.
+        @raise TooManyConnections: the server has as many connections as it accepts.
         """
-        version = yield self.probe
-        if version != UNAUTHENTICATED:
-            warning = self._tooOld(version)
+        reply = checkGreeting((yield self.greeting))
+        if reply != UNAUTHENTICATED:
+            warning = self._greeted(server, reply)
             return warning if login is None else "asks for no password: upstream-auth is not used"
         if login is None:
             raise LoginFailed("authentication failure: the server asks for a password, and upstream-auth is not set")
@@ -117,23 +132,44 @@ class Memcache:
             known = reply in (UNAUTHENTICATED, FAILURE, BAD_TOKEN)
             text = reply.decode().strip() if known else f"login failed: {received(reply, 0)}"
             raise LoginFailed(text.removeprefix("CLIENT_ERROR "))
-        return None
+        return self._greeted(server, (yield self.probe))
 
-    def _tooOld(self, reply: bytes) -> str | None:
+    def _greeted(self, server: str, reply: bytes) -> str | None:
         """
-        Refuse binary clients if a server is too old to execute their requests: before 1.6 it takes the data block of a
-        meta command for commands. This is for good, because the server of a key is not known when a request is read.
+        Refuse requests that a server is too old to execute.
 
         @param reply: the server's reply to the request for its version.
 
         @return: a warning for the log, or C{None}.
         """
-        match = _OLD(reply)
-        if match is None:
-            return None
-        version = match[1].decode()
-        self._binary.refusal = b"a server is memcached %b, and binary clients need 1.6 or newer" % match[1]
-        return f"is memcached {version}: clients of the binary protocol are refused, they need 1.6 or newer"
+        version = self._text.unsupported.greeted(server, reply)
+        self._refuseBinary()
+        return (
+            f"is memcached {version}: meta commands and binary clients are refused, they need 1.6 or newer"
+            if version
+            else None
+        )
+
+    def _refuseBinary(self) -> None:
+        old = self._text.unsupported.oldest
+        refusal = b"" if old is None else b"a server is memcached %b, and binary clients need 1.6 or newer" % old
+        self._binary.refusal = refusal
+
+    def closed(self, server: str, command: Command) -> None:
+        """
+        A server has closed a connection instead of replying to a command, and has never replied to it. If this happens
+        again, the command is answered here for a while.
+        """
+        self._text.unsupported.closed(server, command)
+
+    def keep(self, servers: Iterable[str]) -> None:
+        """
+        Forget what is known of servers that are no longer used.
+
+        @param servers: the names of those that are.
+        """
+        self._text.unsupported.keep(servers)
+        self._refuseBinary()
 
     def error(self, kind: str, text: str) -> bytes:
         """

@@ -68,6 +68,27 @@ def _expiry(words: list[bytes]) -> int:
     return 0
 
 
+def refused(frame: Frame, line: bytes) -> Frame:
+    """
+    Refuse a request.
+
+    @param frame: the frame of the request.
+    @param line: the reply, unless the request is silent.
+
+    @return: the frame of the refusal; the frame itself if nothing is sent to a server for it.
+    """
+    what, end, _, payload = frame
+    if what is BROADCAST or what is SPLIT:
+        what = payload[0]
+    if isinstance(what, MemcacheCommand):
+        silent = what.hidden is EVERYTHING
+    elif what is REPLACE:
+        silent = not payload[2]
+    else:
+        return frame
+    return ANSWER, end, 0, b"" if silent else line
+
+
 def permitted(words: list[bytes], frame: Frame, permissions: Permissions, now: float) -> Frame:
     """
     Refuse a request that is not permitted.

@@ -142,6 +142,7 @@ class MemcacheCommand(Command):
         hidden: Matcher | None = None,
         multiKey: bool = False,
         effects: frozenset[bytes] | None = None,
+        errors: Matcher | None = None,
     ) -> MemcacheCommand:
         """
         @return: the same command with other properties. It has the same index, so both are counted together.
@@ -153,7 +154,7 @@ class MemcacheCommand(Command):
             self.first,
             self.after,
             self.ending,
-            self.errors,
+            self.errors if errors is None else errors,
             self.hidden if hidden is None else hidden,
             self.keysOf,
             self.isLookup,

@@ -167,6 +167,11 @@ VERBOSITY: Final = _command("verbosity", rb"OK\r\n", error=_LINE_ERROR, effects=
 AUTH: Final = _command("auth", rb"STORED\r\n", error=_LINE_ERROR, effects=HARMLESS)
 VERSION: Final = _command("version", rb"VERSION [^\r\n]*\r\n", error=_LINE_ERROR, effects=HARMLESS, read=True)
 
+# A server that has too many connections sends this line on a new one, and closes it (memcached.c, drive_machine). To
+# the first request of a connection it looks like a reply.
+TOO_MANY: Final = b"ERROR Too many open connections\r\n"
+GREETING: Final = VERSION.variant(errors=_matcher(_LINE_ERROR + rb"|" + TOO_MANY))
+
 # Each line is matched as an empty body, so that `after` begins with its line end.
 _STATISTIC: Final = rb"(?:STAT|ITEM|PREFIX)() [^\r\n]*()(?=\r\n)"
 STATS: Final = _command(

@@ -21,9 +21,10 @@ from txconnpool.wire import ANSWER, CLOSE, MORE, Command, Frame
 from txconnpool.wire.effects import DELETES, READS, WRITES, Permissions
 from txconnpool.wire.memcache import classic, meta, replies
 from txconnpool.wire.memcache.classic import ERROR, KEY_MAX, PART_KEYS
-from txconnpool.wire.memcache.effects import ORDINARY, permitted
+from txconnpool.wire.memcache.effects import ORDINARY, permitted, refused
 from txconnpool.wire.memcache.matching import Matcher
 from txconnpool.wire.memcache.replies import GET, GETS, MG, SET, SEVERAL, SILENT
+from txconnpool.wire.memcache.unsupported import Unsupported
 
 #: The maximum length of a request line without its end, in bytes, except for get and gets. memcached closes a
 #: connection on which it has received more without a line end (C{proto_text.c}, C{try_read_command_ascii}).
@@ -80,14 +81,14 @@ _LINES: Final = {
 }
 
 
-def _commonMatcher(permissions: Permissions) -> Matcher:
+def _commonMatcher(permissions: Permissions, unsupported: frozenset[bytes]) -> Matcher:
     """
     @return: matches the most common requests. It matches no request that may be refused: that is left to the full
         check.
     """
     patterns = []
     for names, effects, pattern in _COMMON:
-        accepted = all(permissions.permits(name, effects) for name in names)
+        accepted = unsupported.isdisjoint(names) and all(permissions.permits(name, effects) for name in names)
         # The groups of a pattern that never matches are counted too.
         patterns.append(pattern if accepted else rb"(?!)(?:%b)" % pattern)
     common = b"|".join(patterns).replace(b"KEY", rb"[!-\xff]{1,250}").replace(b"MORE", b"%d" % (RUN_MAX - 2))
@@ -101,6 +102,7 @@ class RequestReader:
 
     @ivar maxItemSize: the maximum length of a value, in bytes.
     @ivar permissions: which requests are accepted.
+    @ivar unsupported: the commands that servers do not support.
     """
 
     pinned = False
@@ -118,6 +120,8 @@ class RequestReader:
         @param now: returns the time in seconds since the epoch. An expiry time before it is a deletion.
         """
         self._now = now
+        self._refused: frozenset[bytes] = frozenset()
+        self.unsupported = Unsupported(self._refuse, now)
         self.limit(maxItemSize, denied, allowed)
 
     def limit(self, maxItemSize: int, denied: frozenset[bytes], allowed: frozenset[bytes] | None) -> None:
@@ -126,7 +130,12 @@ class RequestReader:
         """
         self.maxItemSize = maxItemSize
         self.permissions = Permissions(ORDINARY, denied, allowed)
-        self._common = _commonMatcher(self.permissions)
+        self._common = _commonMatcher(self.permissions, self._refused)
+
+    def _refuse(self, names: frozenset[bytes]) -> None:
+        if names != self._refused:
+            self._refused = names
+            self._common = _commonMatcher(self.permissions, names)
 
     def read(self, data: bytes, pos: int, room: int) -> Frame:
         """
@@ -205,6 +214,8 @@ class RequestReader:
         if check is None:
             return _refuse(words, stop)
         frame = check(words, data, pos, stop, self.maxItemSize)
+        if words[0] in self._refused and (line := self.unsupported.refusal(words[0])) is not None:
+            return refused(frame, line)
         if self.permissions.restricted:
             return permitted(words, frame, self.permissions, self._now())
         return frame

@@ -128,7 +128,7 @@ class ChoiceTests(SynchronousTestCase):
         """
         @return: the warning of a handshake with a server of a version.
         """
-        handshake = dialect.handshake(None)
+        handshake = dialect.handshake(None, "one")
         next(handshake)
         try:
             handshake.send(b"VERSION %b\r\n" % version)
@@ -151,7 +151,7 @@ class ChoiceTests(SynchronousTestCase):
             number = version.removesuffix(b"-beta")
             self.assertEqual(
                 self.greet(dialect, version),
-                f"is memcached {number.decode()}: clients of the binary protocol are refused, they need 1.6 or newer",
+                f"is memcached {number.decode()}: meta commands and binary clients are refused, they need 1.6 or newer",
             )
             *_, reader = dialect.requestReader().read(b"\x80", 0, 1)
             text = b"a server is memcached %b, and binary clients need 1.6 or newer" % number
