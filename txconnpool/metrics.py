@@ -214,6 +214,36 @@ class Reason(str):
         return self
 
 
+class Lookups:
+    """
+    Counters of the keys of lookups, besides one for each request.
+
+    @ivar missed: replies to requests that hold no value.
+    @ivar moreKeys: keys beyond the first one in requests for several keys.
+    @ivar moreMissed: how many of C{moreKeys} were not found.
+    @ivar more: values in replies that are still incomplete.
+    @ivar failed: requests that the server answered with an error, by the index of their
+        L{Command<txconnpool.wire.Command>}. Others count in the same list.
+    """
+
+    __slots__ = ("failed", "missed", "more", "moreKeys", "moreMissed")
+
+    def __init__(self, failed: list[int]) -> None:
+        self.failed = failed
+        self.missed = 0
+        self.moreKeys = 0
+        self.moreMissed = 0
+        self.more = 0
+
+    def add(self, other: Lookups) -> None:
+        """
+        Add the counters of another server.
+        """
+        self.missed += other.missed
+        self.moreKeys += other.moreKeys
+        self.moreMissed += other.moreMissed
+
+
 class Traffic:
     """
     The counters of one server: requests and replies, and the fate of connections. All of them only grow, except
@@ -222,10 +252,10 @@ class Traffic:
     @ivar requests: answered requests, by the index of their L{Command<txconnpool.wire.Command>}.
     @ivar failed: requests that the server answered with an error, by the same index.
     @ivar missed: replies to reads that hold no value.
-    @ivar moreKeys: keys beyond the first one in reads of several keys. Where the request is not kept, as for C{gat},
-        only keys that were found are counted.
+    @ivar moreKeys: keys beyond the first one in reads of several keys.
     @ivar moreMissed: how many of C{moreKeys} were not found.
     @ivar more: values in replies that are still incomplete.
+    @ivar touches: the same four numbers for keys that were read and touched.
     @ivar sent: bytes of requests.
     @ivar received: bytes of replies.
     @ivar latency: the time from sending a request to the end of its reply, in seconds. Requests that were merged into
@@ -257,6 +287,7 @@ class Traffic:
         "requests",
         "sent",
         "timeouts",
+        "touches",
         "violations",
     )  # fmt: skip
 
@@ -267,6 +298,7 @@ class Traffic:
         self.moreKeys = 0
         self.moreMissed = 0
         self.more = 0
+        self.touches = Lookups(self.failed)
         self.sent = 0
         self.received = 0
         self.latency = Histogram()

@@ -78,6 +78,7 @@ class Command:
     @ivar multiKey: whether a request may have several keys, so that it is divided among several servers.
     @ivar several: the command of a request for several keys, into which requests of this kind may be merged; C{None}:
         they are never merged.
+    @ivar group: what requests of this kind are counted as, together with others: C{"get"}, C{"set"}; empty: nothing.
     @ivar effects: what every request of this kind does, see L{txconnpool.wire.effects}. A request may do more.
     @ivar matchWhole: a fast path for the most common reply, or C{None}. It is called with bytes, a position and the
         request (or C{None}), and returns the end of a complete reply to a single request, or 0 if the L{IReplyReader}
@@ -85,7 +86,8 @@ class Command:
     """
 
     __slots__ = (
-        "effects", "idempotent", "index", "isLookup", "keepsRequest", "matchWhole", "multiKey", "name", "several",
+        "effects", "group", "idempotent", "index", "isLookup", "keepsRequest", "matchWhole", "multiKey", "name",
+        "several",
     )  # fmt: skip
 
     def __init__(
@@ -109,6 +111,7 @@ class Command:
         self.several: Command | None = self if multiKey else None
         self.matchWhole = matchWhole
         self.effects = effects
+        self.group = ""
 
     def key(self, data: bytes, pos: int) -> bytes | None:
         """
@@ -227,6 +230,7 @@ class ReplyCounters(Protocol):
     moreKeys: int
     moreMissed: int
     failed: list[int]
+    touches: Any
 
 
 class IRequestReader(Protocol):

@@ -232,13 +232,33 @@ class ReadTests(SynchronousTestCase):
         Neither the time of C{gat} nor the empty word between two spaces counts as a key.
         """
         for request in (b"gat 100 a b c\r\n", b"get a  b c \r\n", b"gets  a b  c\n"):
+            touches = request.startswith(b"gat")
             stage = Stage()
             stage.client().send(request)
             stage.turns()
             stage.line.take()
             unique = b" 7" if request.startswith(b"gets") else b""
             stage.line.send(b"VALUE a 0 1%s\r\nx\r\nVALUE c 0 1%s\r\nx\r\nEND\r\n" % (unique, unique))
-            self.assertCounted(stage, hits=2, misses=1)
+            self.assertCounted(stage, operations={"touch" if touches else "get": 3})
+            self.assertCounted(stage, hits=0 if touches else 2, misses=0 if touches else 1)
+
+    def test_operations(self) -> None:
+        """
+        Operations are counted as memcached's C{cmd_get}, C{cmd_set} and so on count them: by key, and all commands that
+        store together.
+        """
+        for request, expected in (
+            (b"get a\r\nget missa b\r\ngets a b c\r\nmg a v\r\nmg missa\r\n", {"get": 8}),
+            (b"get a\r\nget b\r\nget missc\r\n", {"get": 3}),
+            (b"set k 0 0 1\r\nx\r\ncas k 0 0 1 1\r\nx\r\nms k 1\r\nx\r\nset k 0 0 1 noreply\r\nx\r\n", {"set": 4}),
+            (b"touch a 1\r\ntouch missa 1\r\ngat 1 a\r\ngat 1 missa\r\ngat 1 a missb c\r\n", {"touch": 7}),
+            (b"flush_all\r\n", {"flush": 1}),
+            (b"delete a\r\nincr a 1\r\nmd a\r\nmn\r\n", {}),
+
+        ):  # fmt: skip
+            stage = Stage()
+            stage.ask(stage.client(), request)
+            self.assertCounted(stage, operations=expected)
 
     def test_hitsOfErrors(self) -> None:
         """
@@ -250,7 +270,7 @@ class ReadTests(SynchronousTestCase):
             stage.turns()
             stage.line.take()
             stage.line.send(b"SERVER_ERROR out of memory\r\n")
-        self.assertCounted(stage, hits=0, misses=0, failed_requests={"get": 2, "mg": 1})
+        self.assertCounted(stage, hits=0, misses=0, failed_requests={"get": 2, "mg": 1}, operations={})
 
     def test_hitsOfRetries(self) -> None:
         """

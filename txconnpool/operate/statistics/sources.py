@@ -114,17 +114,35 @@ class ServerSource:
         return states
 
     @property
+    def operations(self) -> dict[str, int]:
+        """
+        Answered requests by the group of their command; of those that read or touch, keys.
+        """
+        traffic, counts = self.traffic, dict[str, int]()
+        for command in self._commands:
+            if command.group:
+                count = traffic.requests[command.index]
+                if command.isLookup:
+                    count -= traffic.failed[command.index]
+                counts[command.group] = counts.get(command.group, 0) + count
+        for group, lookups in (("get", traffic), ("touch", traffic.touches)):
+            if group in counts:
+                counts[group] += lookups.moreKeys
+        return counts
+
+    @property
+    def misses(self) -> int:
+        """
+        The number of keys that were read and not found.
+        """
+        return self.traffic.missed + self.traffic.moreMissed
+
+    @property
     def hits(self) -> int:
         """
-        The number of keys that were found.
+        The number of keys that were read and found.
         """
-        traffic = self.traffic
-        read = sum(
-            traffic.requests[command.index] - traffic.failed[command.index]
-            for command in self._commands
-            if command.isLookup
-        )
-        return read - traffic.missed + traffic.moreKeys - traffic.moreMissed
+        return self.operations.get("get", 0) - self.misses
 
     @property
     def since(self) -> float:

@@ -172,12 +172,14 @@ POOL_OWN: Final = (
 #: The numbers of a server that a pool has the sums of.
 SUMMED: Final = (
     Statistic("requests", "counter", "requests that a server answered",
-              lambda of: of.byCommand(of.traffic.requests), "command", alias="cmd"),
+              lambda of: of.byCommand(of.traffic.requests), "command"),
+    Statistic("operations", "counter", "what servers did: keys read by get, gets and mg; requests to store; keys "
+              "touched by touch, gat and gats; flush_all; me", lambda of: of.operations, "operation", alias="cmd"),
     Statistic("failed_requests", "counter", "requests that a server answered with an error",
               lambda of: of.byCommand(of.traffic.failed), "command"),
-    Statistic("hits", "counter", "keys found by get, gets, gat, gats and mg", lambda of: of.hits, alias="get_hits"),
+    Statistic("hits", "counter", "keys found by get, gets and mg", lambda of: of.hits, alias="get_hits"),
     Statistic("misses", "counter", "keys not found by these commands",
-              lambda of: of.traffic.missed + of.traffic.moreMissed, alias="get_misses"),
+              lambda of: of.misses, alias="get_misses"),
     Statistic("sent_bytes", "counter", "written to servers", lambda of: of.traffic.sent),
     Statistic("received_bytes", "counter", "read from servers", lambda of: of.traffic.received),
     Statistic("latency_seconds", "histogram", "from the sending of a request to the end of its reply; gets sent as one "

@@ -211,6 +211,22 @@ MA: Final = {False: _MA, True: _MA_VALUE}
 #: One command of each index, by C{MemcacheCommand.index}.
 COMMANDS: Final = tuple(_commands)
 
+# What memcached's counters cmd_get, cmd_set, cmd_touch, cmd_flush and cmd_meta count (proto_text.c, proto_parser.c):
+# keys, and not requests.
+for _group, _names in {
+    "get": "get gets mg",
+    "set": "set add replace append prepend cas ms",
+    "touch": "touch gat gats",
+    "flush": "flush_all",
+    "meta": "me",
+}.items():
+    for _each in COMMANDS:
+        if _each.name in _names.split():
+            _each.group = _group
+
+#: The indexes of the commands whose keys count as touched, not as read.
+TOUCHES: Final = frozenset((GAT.index, GATS.index))
+
 #: The variants of retrievals for requests with several keys.
 SEVERAL: Final = {command: command.variant(multiKey=True) for command in (GET, GETS, GAT, GATS)}
 for _single, _several in SEVERAL.items():

@@ -14,6 +14,7 @@ from txconnpool.wire import ReplyCounters
 from txconnpool.wire.memcache.keys import GatheringRequest
 from txconnpool.wire.memcache.matching import REPLY_LINE_MAX, MemcacheCommand, matchReplies
 from txconnpool.wire.memcache.reordering import HeldReplies
+from txconnpool.wire.memcache.replies import TOUCHES
 from txconnpool.wire.memcache.runs import matchRun
 
 
@@ -68,6 +69,8 @@ class ReplyReader:
         @raise WireError: the bytes are not such replies.
         """
         before = self.left
+        if command.index in TOUCHES:
+            counters = counters.touches
         if not before:
             if type(request) is GatheringRequest and (end := request.gather(data, pos, counters)):
                 return end, 1, b""
