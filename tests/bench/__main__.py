@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from tests.bench import instructions, library, measure, memory, profile, proxy, scaling
+from tests.bench import instructions, library, measure, memory, profile, proxy, scaling, soak
 from tests.real.servers import missing, raiseFileLimit
 
 #: The commands, by name: the main function and a description.
@@ -19,6 +19,7 @@ COMMAND_NAMES: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "memory": (memory.main, "measure the memory of idle sessions and connections"),
     "library": (library.main, "measure the cost of a call in a program that embeds the pool"),
     "instructions": (instructions.main, "count the instructions of the processor for each request"),
+    "soak": (soak.main, "put the proxy under a long load with faults, and show what it holds"),
     "profile": (profile.main, "show which functions and lines of the proxy use the time"),
 }
 
