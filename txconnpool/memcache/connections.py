@@ -58,7 +58,7 @@ class MemCacheConnections(BasePool[Connection]):
 
     def _beginBatch(self, command: Command) -> Retrieval:
         if self._lifeCycle.ended:
-            raise PoolClosed("the pool is closed")
+            raise PoolClosed(self.state.whyClosed)
         return Retrieval(self, command, command.name.encode())
 
     def send(self, request: Request) -> None:

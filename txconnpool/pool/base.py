@@ -226,7 +226,7 @@ class BasePool(LeasingPool[C]):
         if count > limits.maximum:
             return fail(ValueError(f"{count} connections are more than maxClients, {limits.maximum}"))
         if self._lifeCycle.ended:
-            return fail(PoolClosed("the pool is closed"))
+            return fail(PoolClosed(self.state.whyClosed))
         if not self.state.running:
             self.start()
         return succeed(None) if self.state.connections.connected >= count else self._readiness.wait(count, timeout)

@@ -24,6 +24,7 @@ from txconnpool.pool.decisions.records import Record
 from txconnpool.pool.decisions.servers import Server
 from txconnpool.pool.decisions.waiting import Ticket
 from txconnpool.pool.executor import Executor
+from txconnpool.pool.forks import FORKED, watch
 from txconnpool.pool.lifecycle import CLOSED, NEW, LifeCycle
 
 _log = Logger("txconnpool.pool")
@@ -251,7 +252,11 @@ class PoolEngine(Executor):
         """
         Begin to connect. A pool that was not started starts when it is first used, unless it was closed. One that is
         closing starts again when it is closed.
+
+        @raise PoolClosed: it was started in the parent of this process.
         """
+        if self.state.whyClosed == FORKED:
+            raise PoolClosed(FORKED)
         self._lifeCycle.start()
 
     def close(self, timeout: float | None = None) -> Deferred[None]:
@@ -274,7 +279,18 @@ class PoolEngine(Executor):
         self._abortAll()
         return closed
 
+    def forked(self) -> None:
+        """
+        Called in a child process after C{os.fork}: forget all connections and waiters, which are those of the parent,
+        without closing or notifying any of them. The use of the pool is an error from then on.
+        """
+        self._attempts.clear()
+        self._leaving.since.clear()
+        self.state.abandon(FORKED)
+        self._lifeCycle.phase = CLOSED
+
     def _begin(self) -> None:
+        watch(self)
         now = self._seconds()
         self._do(self.state.start(now), now)
 

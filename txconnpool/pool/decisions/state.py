@@ -48,6 +48,7 @@ class PoolState:
     @ivar wanted: the number of connections to establish even if there are no requests for them.
     @ivar canGrow: whether L{grow} could act on more demand. The data path calls it only then.
     @ivar running: whether the pool is started and not stopped.
+    @ivar whyClosed: the error for requests while it is not running.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class PoolState:
         self.wanted = 0
         self.canGrow = False
         self.running = False
+        self.whyClosed = "the pool is closed"
 
     # -- What there is
 
@@ -157,7 +159,7 @@ class PoolState:
         @raise ServerUnavailable: no server can be reached.
         """
         if not self.running:
-            raise PoolClosed("the pool is closed")
+            raise PoolClosed(self.whyClosed)
         if not self.connections.open and self.down:  # the first condition is cheap, and mostly enough
             self.counters.unavailable += 1
             raise self.health.unavailable(self.stats())
@@ -209,6 +211,19 @@ class PoolState:
         self.wanted = 0
         actions = self._refuseAll(lambda stats: PoolClosed("the pool was closed"))
         return actions + self.connections.retire(self.connections.all, CLOSED)
+
+    def abandon(self, why: str) -> None:
+        """
+        Forget all connections and waiters without any action, for good.
+
+        @param why: the error for requests from now on.
+        """
+        self.running = self.canGrow = False
+        self.whyClosed = why
+        self.wanted = 0
+        self.waiters.dismiss()
+        for record in self.records:
+            self.connections.forget(record)
 
     # -- Connections
 
