@@ -5,7 +5,8 @@ A differential fuzzer: the replies of the proxy must have the same bytes as thos
 
 The fuzzer generates streams of valid and invalid requests from a seed, cuts them at random positions, and sends them to
 a memcached, and to a proxy in front of another memcached. L{tests.real.differences} lists the intended differences, and
-the requests to send to memcached in order to get the proxy's replies. To run the fuzzer::
+the requests to send to memcached in order to get the proxy's replies. Some streams use the binary protocol
+(L{tests.real.binarystreams}). To run the fuzzer::
 
     python -m tests.real.fuzz 600          # seconds
     python -m tests.real.fuzz 60 12345     # from this seed
@@ -22,14 +23,19 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from errno import ENOTCONN
 from typing import Final
 
+from tests.real.binarystreams import BinaryAuthor, withCas
 from tests.real.differences import DIFFERENCES, Difference, closes
 from tests.real.relay import Relay, trickle
 from tests.real.servers import Address, Memcached, Proxy, ask, connect, until
 from tests.real.streams import Author, Request, requestsOf, written
+from tests.wire.memcache.binary.packets import split
+
+#: The part of the streams that use the binary protocol.
+BINARY: Final = 0.3
 
 #: Seconds without a byte, while a reply is expected, after which a connection is stuck.
 PATIENCE: Final = 10.0
@@ -108,12 +114,14 @@ class Case:
     @ivar requests: the stream; cas uniques are placeholders, see L{written}.
     @ivar proxy: the index of the proxy.
     @ivar whole: whether the stream is sent without being cut into pieces.
+    @ivar binary: whether the requests are binary ones, see L{BinaryAuthor}.
     """
 
     seed: str
     requests: list[bytes]
     proxy: int = 0
     whole: bool = False
+    binary: bool = False
 
 
 @dataclass
@@ -135,7 +143,8 @@ class Mismatch:
 
     def __str__(self) -> str:
         lines = [
-            f"seed {self.case.seed}, proxy {self.case.proxy}{', whole' if self.case.whole else ''}:",
+            f"seed {self.case.seed}, proxy {self.case.proxy}{', whole' if self.case.whole else ''}"
+            f"{', binary' if self.case.binary else ''}:",
             *(f"  {request!r}" for request in self.case.requests),
             f"sent to the proxy:  {_shown(self.sent)}",
         ]
@@ -235,18 +244,19 @@ class Fuzzer:
         """
         Generate a case.
         """
-        stream = Author(seed).stream()
-        proxy = random.Random(seed).choices((0, 1, 2), (4, 4, 1))[0]
+        chance = random.Random(seed)
+        proxy = chance.choices((0, 1, 2), (4, 4, 1))[0]
+        binary = chance.random() < BINARY
+        stream = BinaryAuthor(seed).stream() if binary else Author(seed).stream()
         # The third proxy gets its replies byte by byte. That is too slow for large streams.
-        return Case(seed, stream, proxy if sum(map(len, stream)) < 5000 else 0)
+        return Case(seed, stream, proxy if sum(map(len, stream)) < 5000 else 0, binary=binary)
 
     def ask(self, case: Case) -> Mismatch | None:
         """
         Send a case to memcached and to the proxy.
         """
         self.cases += 1
-        base = self._level()
-        sent, instead = self._prepare(written(b"".join(case.requests), base))
+        sent, instead = self._stream(case, self._level())
         author = Author(case.seed + "/pieces")
         pieces = [sent] if case.whole else author.pieces(sent)
         pause = 0.0005 if len(pieces) > 1 and self.cases % 5 == 0 else 0.0
@@ -268,8 +278,11 @@ class Fuzzer:
             appending spaces, unless the value is part of a reply that is not sent yet.
         """
         base = self._level()
-        _, instead = self._prepare(written(b"".join(case.requests), base))
-        pieces = [request.data for request in requestsOf(instead)]
+        _, instead = self._stream(case, base)
+        if case.binary:
+            pieces = [withCas(request, base) for request in case.requests]
+        else:
+            pieces = [request.data for request in requestsOf(instead)]
         if normal(converse(self._direct.address, pieces, 0.002)) == expected:
             return False
         self.unsteady += 1
@@ -308,6 +321,19 @@ class Fuzzer:
         if found is not None and b"upstream" in found.received:
             self._settle()
         return found if found is not None and len(found.sent) <= len(before.sent) + 20 else None
+
+    def _stream(self, case: Case, base: int) -> tuple[bytes, bytes]:
+        """
+        @param base: the last cas unique of both servers.
+
+        @return: the bytes to send to the proxy, and those to send to memcached.
+        """
+        stream = b"".join(case.requests)
+        if not case.binary:
+            return self._prepare(written(stream, base))
+        stream = withCas(stream, base)
+        # memcached discards replies that it has not sent when the end of the stream arrives within a request.
+        return stream, stream.removesuffix(split(stream)[1])
 
     def _prepare(self, stream: bytes) -> tuple[bytes, bytes]:
         """
@@ -363,16 +389,18 @@ class Fuzzer:
 def _smaller(case: Case) -> Iterator[Case]:
     requests = case.requests
     if not case.whole:
-        yield Case(case.seed, requests, case.proxy, True)
+        yield replace(case, whole=True)
     if case.proxy:
-        yield Case(case.seed, requests, 0, case.whole)
+        yield replace(case, proxy=0)
     size = len(requests) // 2
     while size:
         for start in range(0, len(requests), size):
             rest = requests[:start] + requests[start + size :]
             if rest:
-                yield Case(case.seed, rest, case.proxy, case.whole)
+                yield replace(case, requests=rest)
         size //= 2
+    if case.binary:
+        return  # a packet without some of its bytes is another one
     for place, request in enumerate(requests):
         parts = re.split(rb"(?<=[ \n])", request)
         smaller = [b"".join(parts[:part] + parts[part + 1 :]) for part in range(len(parts))]
@@ -380,7 +408,7 @@ def _smaller(case: Case) -> Iterator[Case]:
             smaller += [request[:at] + request[at + 1 :] for at in range(len(request))]
         for each in smaller:
             if each and each != request:
-                yield Case(case.seed, [*requests[:place], each, *requests[place + 1 :]], case.proxy, case.whole)
+                yield replace(case, requests=[*requests[:place], each, *requests[place + 1 :]])
 
 
 def main() -> int:

@@ -13,10 +13,12 @@ import random
 from twisted.python import log
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from tests.real.binarystreams import BinaryAuthor, withCas
 from tests.real.differences import DIFFERENCES
 from tests.real.fuzz import Case, Fuzzer
 from tests.real.servers import Memcached, missing
 from tests.real.streams import NUMBERS, STORES, Author, requestsOf
+from tests.wire.memcache.binary.packets import split
 
 SECONDS = float(os.environ.get("TXCONNPOOL_FUZZ_SECONDS", "4"))
 SEED = int(os.environ.get("TXCONNPOOL_FUZZ_SEED", "0")) or random.randrange(1, 10**6)
@@ -140,16 +142,27 @@ class NumberTests(FuzzerTestCase):
 
 class AuthorTests(SynchronousTestCase):
     """
-    Tests for L{Author}.
+    Tests for L{Author} and L{BinaryAuthor}.
     """
 
     def test_seed(self) -> None:
         """
         The same seed generates the same stream, and another seed another one.
         """
-        streams = [b"".join(Author(seed).stream()) for seed in ("1/1", "1/1", "1/2")]
-        self.assertEqual(streams[0], streams[1])
-        self.assertNotEqual(streams[0], streams[2])
+        for author in (Author, BinaryAuthor):
+            streams = [b"".join(author(seed).stream()) for seed in ("1/1", "1/1", "1/2")]
+            self.assertEqual(streams[0], streams[1])
+            self.assertNotEqual(streams[0], streams[2])
+
+    def test_cas(self) -> None:
+        """
+        The cas numbers in a binary stream are close to the last one of the servers.
+        """
+        numbers: set[int] = set()
+        for seed in range(50):
+            packets, _ = split(withCas(b"".join(BinaryAuthor(seed).stream()[:-1]), 1000))
+            numbers.update(packet.cas for packet in packets)
+        self.assertEqual(numbers, {0, *range(1001, 1012)})
 
     def test_pieces(self) -> None:
         """

@@ -231,7 +231,8 @@ LENGTHS: list[tuple[Any, ...]] = [
     (DELETEQ, b"k", b"", b"v"), (INCR, b"k"), (INCR, b"", counter(1)), (DECRQ, b"k", counter(1), b"v"),
     (FLUSH, b"k"), (FLUSH, b"", b"x"), (FLUSHQ, b"", b"", b"v"), (NOOP, b"k"), (NOOP, b"", number(1)),
     (VERSION, b"k"), (QUIT, b"k"), (QUITQ, b"", b"", b"v"), (STAT, b"", number(0)), (GAT, b"k"),
-    (GAT, b"", number(1)), (TOUCH, b"k", stored()), (GATKQ, b"k", b"x"),
+    (GAT, b"", number(1)), (TOUCH, b"k", stored()), (GATKQ, b"k", b"x"), (SASL_LIST, b"k"), (SASL_AUTH,),
+    (SASL_STEP, b"", b"", b"x"), (SASL_AUTH, b"PLAIN", number(1), b"x"),
 ]  # fmt: skip
 
 LATER = "1.6.18 has no limit for the length of a packet"

@@ -433,6 +433,13 @@ def _quit(reader: BinaryReader, kind: Kind, request: Request) -> Frame:
     return CLOSE, request.end, 0, b"" if kind.quiet else packet(request.opcode, request.opaque)
 
 
+def _login(reader: BinaryReader, kind: Kind, request: Request) -> Frame:
+    """
+    Refuse a login, as memcached does if it was started without logins: a client that has to log in has done so.
+    """
+    return ANSWER, request.end, 0, failure(request.opcode, request.opaque, UNKNOWN_COMMAND)
+
+
 def _frame(made: type[BinaryCommand], request: Request, line: bytes) -> Frame:
     return made(request.opcode, request.opaque, request.quiet, request.key or None), request.end, 1, line
 
@@ -477,4 +484,7 @@ KINDS: Final[dict[int, Kind]] = {
     packets.VERBOSITY: Kind(b"verbosity", False, (4,), False, False, _verbosity),
     packets.STAT: Kind(b"stats", False, (0,), None, None, _statistics),
     **_both(packets.QUIT, packets.QUITQ, b"quit", (0,), False, False, _quit),
+    packets.SASL_LIST: Kind(b"auth", False, (0,), False, False, _login),
+    packets.SASL_AUTH: Kind(b"auth", False, (0,), True, True, _login),
+    packets.SASL_STEP: Kind(b"auth", False, (0,), True, True, _login),
 }
