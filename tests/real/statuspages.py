@@ -325,7 +325,7 @@ def hundred(now: float) -> Data:
         shards[n] = down(shards[n]["name"], 40.0 * n, "connection timed out" if n == 42 else "connection refused")
     shards[60] = server(shards[60]["name"], 90.0, connections_lost={"connection_lost": 14})
     shards[60]["history"]["trouble"][-4:] = [1, 0, 1, 1]
-    shards[71] = server(shards[71]["name"], state="drained")
+    shards[71] = server(shards[71]["name"], state="drained", drained=1)
     shards[88] = server(shards[88]["name"], 700.0)
     return snapshot(now, [pool("shards", shards, busyPast(now, 9000.0), sessions=4100)])
 

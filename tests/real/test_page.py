@@ -200,8 +200,12 @@ class VerdictTests(StatusPageTestCase):
         drained = self.one(servers=[server("s1"), server("s2", state="drained")])
         self.assertEqual(
             self.verdicts(browser, drained),
-            [1, "a: 1 of 2 servers drained", "Console, when it may serve again: restore s2", []],
+            [1, "a: 1 of 2 drained", "Console, when it may serve again: restore s2", []],
         )
+        ejected = self.one(servers=[server("s1", ejected=1), server("s2", state="drained"), server("s3")])
+        self.assertEqual(self.verdicts(browser, ejected)[:2], [1, "a: 1 of 3 drained, 1 of 3 ejected"])
+        moved = self.one(servers=[server("s1"), server("s2"), {**down("s3"), "ejected": 1}])
+        self.assertEqual(self.verdicts(browser, moved)[:2], [1, "a: 1 of 3 servers down, others have the keys"])
         self.assertEqual(self.verdicts(browser)[:2], [1, "No pool runs"])
         late = self.verdicts(browser, self.one(), loop_lag_seconds=0.7)
         self.assertEqual(late[:2], [1, "The proxy is overloaded"])
