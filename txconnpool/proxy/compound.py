@@ -3,9 +3,10 @@
 """
 One reply that is made of several.
 
-A request for very many keys is sent as several requests. Each is sent when the one before was answered and the client
-has read the reply. A single line can request any number of large values: if it were forwarded unchanged, its reply
-would occupy a connection that others wait for, and could not be stopped if the client does not read.
+A request for very many keys is sent as several requests. The next ones are sent when those before were answered and the
+client has read the replies: one at first, and more at a time while the replies are small. A single line can request any
+number of large values: if it were forwarded unchanged, its reply would occupy a connection that others wait for, and
+could not be stopped if the client does not read.
 """
 
 from __future__ import annotations
@@ -21,6 +22,20 @@ from txconnpool.interfaces import IReplySink
 from txconnpool.pool.connection import isRetryable
 from txconnpool.proxy.replies import Entry
 
+#: The maximum number of requests for one client's request that are in flight at the same time.
+AHEAD = 8
+
+
+def widened(session: Any, ahead: int, size: int) -> int:
+    """
+    @param ahead: how many requests may be in flight at the same time.
+    @param size: the number of bytes of the last reply.
+
+    @return: how many may be from now on, so that their replies are probably not more than C{session} may leave unread.
+    """
+    bound: int = session.factory.limits.unreadSoft
+    return max(1, min(2 * ahead, AHEAD, bound // max(size, 1)))
+
 
 @implementer(IReplySink)
 class SplitReply(Entry):
@@ -29,7 +44,7 @@ class SplitReply(Entry):
     sent.
     """
 
-    __slots__ = ("_begun", "_command", "_inFlight", "_requests", "_retried", "_size")
+    __slots__ = ("_again", "_ahead", "_begun", "_command", "_inFlight", "_received", "_requests", "_size")
 
     def __init__(self, session: Any, command: Any, requests: Iterable[bytes]) -> None:
         """
@@ -40,8 +55,10 @@ class SplitReply(Entry):
         self._command = command
         self._requests = deque(requests)
         self._size = sum(map(len, self._requests))
-        self._inFlight = False
-        self._retried = False  # whether the request in flight is sent for the second time
+        self._inFlight = 0  # the number of requests in flight, which are the first ones
+        self._again = 0  # how many of the first requests are sent for the second time
+        self._ahead = 1  # how many requests may be in flight
+        self._received = 0  # bytes of the reply to the first request
         self._begun = False  # whether a part of the reply was passed on
 
     @property
@@ -63,29 +80,31 @@ class SplitReply(Entry):
         """
         The request to send next.
         """
-        return self._requests[0]
+        return self._requests[self._inFlight]
 
     @property
     def ready(self) -> bool:
         """
         Whether the next request may be sent now.
         """
-        return not (self._inFlight or self.session.isCrowded(self.first))
+        return self._inFlight < self._ahead and not self.session.isCrowded(self.first)
 
     def next(self, room: int) -> tuple[Any, int, bytes]:
         """
         @return: the command, the number of replies, and the bytes to send next.
         """
-        if self._retried:
+        request = self.request
+        self._inFlight += 1
+        if self._inFlight <= self._again:
             self.session.retried(1)
-        self._inFlight = True
-        return self._command, 1, self._requests[0]
+        return self._command, 1, request
 
     def replied(self, data: bytes, done: int) -> None:
         """
         Pass on bytes of the replies as parts of one reply.
         """
         self.session.batch += len(data)
+        self._received += len(data)
         if not done:
             if self._requests:
                 self._begun = True
@@ -111,18 +130,23 @@ class SplitReply(Entry):
         else:
             self._begun = self._begun or bool(values)
             self._size -= len(self._requests.popleft())
-            self._inFlight = self._retried = False
+            self._inFlight -= 1
+            self._again = max(0, self._again - 1)
+            self._ahead = widened(self.session, self._ahead, self._received)
+            self._received = 0
             self.take(values)
 
     def requestsLost(self, requests: list[Any], begun: bool, error: PoolError) -> None:
         """
-        Let the request in flight be sent once more if possible; else end the reply with the error.
+        Let the requests in flight be sent once more if possible; else end the reply with the error.
         """
-        self._inFlight = False
-        self.session.settle(1)
+        self._inFlight -= len(requests)
+        self.session.settle(len(requests))
         if self._requests:
-            if isRetryable(self._command, error) and not (begun or self._retried):
-                self._retried = True
+            if isRetryable(self._command, error) and not (begun or self._again):
+                self._again = len(requests)
+                self._ahead = 1
+                self._received = 0
                 self.session.collect()
             else:
                 self._begun = self._begun or begun
@@ -145,7 +169,6 @@ class SplitReply(Entry):
         Make an error the whole reply. If a part of the reply was already written, the client is closed instead.
         """
         self._requests.clear()
-        self._inFlight = False
         self.conclude(reply, self._begun)
 
     def discard(self) -> None:

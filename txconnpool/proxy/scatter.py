@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 from zope.interface import implementer
@@ -15,6 +16,7 @@ from zope.interface import implementer
 from txconnpool.errors import PoolError
 from txconnpool.interfaces import IReplySink
 from txconnpool.pool.connection import isRetryable
+from txconnpool.proxy.compound import widened
 from txconnpool.proxy.replies import Entry
 from txconnpool.routing.shards import unserved
 
@@ -85,15 +87,16 @@ class ScatteredReply(Entry):
     The reply to a request for several keys, or to several requests for one key each that were merged. Each server gets
     one request for its keys. When all have replied, the values are written in the order of the keys.
 
-    A request for very many keys comes as several, of which one is sent after another, see
-    L{SplitReply<txconnpool.proxy.compound.SplitReply>}.
+    A request for very many keys comes as several. They are divided in rounds: the first round is one of them, and the
+    next ones are more while the replies are small, as for L{SplitReply<txconnpool.proxy.compound.SplitReply>}.
 
     @ivar command: the command of all requests.
     @ivar parts: the parts that are to be sent.
     """
 
     __slots__ = (
-        "_begun", "_collected", "_failed", "_found", "_inFlight", "_keys", "_merged", "_requests", "command", "parts",
+        "_ahead", "_begun", "_collected", "_failed", "_found", "_inFlight", "_keys", "_merged", "_requests", "_round",
+        "command", "parts",
     )  # fmt: skip
 
     def __init__(self, session: Any, command: Any, requests: Iterable[bytes], merged: bool = False) -> None:
@@ -106,7 +109,9 @@ class ScatteredReply(Entry):
         self._requests = deque(requests)
         self._merged = merged
         self._begun = False  # whether a part of the reply was passed on
-        self._keys: list[bytes] = []  # of the first request
+        self._ahead = 1  # how many requests may be in the next round
+        self._round = 1  # how many are in this one
+        self._keys: list[bytes] = []  # of these
         self._found: dict[bytes, bytes] = {}  # what the servers have for these keys
         self._collected = 0  # the number of bytes of that, as far as they count as held
         self._failed: dict[bytes, bytes] | None = None  # the error for each key whose server has failed
@@ -117,18 +122,24 @@ class ScatteredReply(Entry):
 
     def _divide(self) -> None:
         """
-        Divide the first request among the servers.
+        Divide the requests of the next round among the servers. No server gets more keys at once than a request has.
         """
-        request, parts = self._requests[0], self.parts
+        request, parts, keysOf = self._requests[0], self.parts, self.command.keys
         self._found = {}
         self._failed = None
-        self._keys = keys = self.command.keys(request)
+        self._keys = keys = keysOf(request)
+        most = len(keys)
+        self._round = min(self._ahead, len(self._requests))
+        for other in islice(self._requests, 1, self._round):
+            keys = self._keys = keys + keysOf(other)
         router = self.session.factory.router
         for pool, share in router.divide(keys):
             if pool is None:
                 self._fail(share, unserved(router.pools))
             else:
-                parts.append(self._part(pool, share, request))
+                parts.extend(
+                    self._part(pool, share[start : start + most], request) for start in range(0, len(share), most)
+                )
 
     def _part(self, pool: Any, keys: list[bytes], request: bytes) -> Part:
         router = self.session.factory.router
@@ -143,7 +154,7 @@ class ScatteredReply(Entry):
         """
         Whether parts are left to be sent, so that later requests wait.
         """
-        return bool(self.parts or len(self._requests) > 1)
+        return bool(self.parts or len(self._requests) > self._round)
 
     @property
     def ready(self) -> bool:
@@ -256,16 +267,19 @@ class ScatteredReply(Entry):
                 self._requests.clear()
                 self.conclude(next(iter(self._failed.values())), self._begun)
                 return
-            self._requests.popleft()
-            self._write()
+            for _ in range(self._round):
+                self._requests.popleft()
+            self._ahead = widened(self.session, self._ahead, self._write() // self._round)
             if self._requests:
                 self._divide()
             else:
                 self.left = 0
 
-    def _write(self) -> None:
+    def _write(self) -> int:
         """
-        Write the replies for the keys of the request that is complete.
+        Write the replies for the keys of the round that is complete.
+
+        @return: the number of bytes.
         """
         gather, failed, found = self.command.gather, self._failed, self._found
         if failed and self._merged:
@@ -277,6 +291,7 @@ class ScatteredReply(Entry):
         self._begun = self._begun or bool(reply)
         self.session.batch += len(reply)
         self.take(reply)
+        return len(reply)
 
     def discard(self) -> None:
         """

@@ -37,7 +37,7 @@ class LocalAction(enum.Enum):
     #: Payload: C{(command, request)}. C{command.join} makes one reply of those of the servers.
     BROADCAST = "send the request to every server, and return one reply"
     #: Payload: C{(command, requests)}. C{command.withoutEnd} removes the end of each reply but the last.
-    SPLIT = "send several requests, one after another, and return one reply"
+    SPLIT = "send several requests, and return one reply"
     #: Payload: C{(command, arguments)}. The arguments select the statistics. The client gets of the reply what
     #: C{command.visible} returns.
     STATISTICS = "answer the request with statistics"
