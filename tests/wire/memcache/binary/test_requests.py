@@ -97,6 +97,28 @@ class TranslationTests(SynchronousTestCase):
             (request(TOUCH, b"k", number(60)), b"mg k T60 c f\r\n"),
         )
 
+    def test_common(self) -> None:
+        """
+        The most common request is read quickly if no request can be refused, with the same result.
+        """
+        for data in (
+            request(GET, b"k"),
+            request(GET, b"k" * 250),
+            request(GET, STRANGE),
+            request(GET, b"k" * 251),
+            request(GET),
+            request(GET, b"k", b"x"),
+            request(GET, b"k", b"", b"v"),
+            request(GET, b"k")[:-1],
+        ):
+            quick, thorough = reader().read(data, 0, 1), reader(b"verbosity").read(data, 0, 1)
+            self.assertEqual(quick[1:], thorough[1:])
+            if isinstance(quick[0], Command) and isinstance(thorough[0], Command):
+                self.assertIs(type(quick[0]), type(thorough[0]))
+                self.assertEqual(quick[0].visible(b"END\r\n"), thorough[0].visible(b"END\r\n"))
+            else:
+                self.assertIs(quick[0], thorough[0])
+
     def test_changes(self) -> None:
         """
         Changes are sent as meta commands, which return the cas. What has its ordinary value is left out.

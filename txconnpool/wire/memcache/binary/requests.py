@@ -175,6 +175,10 @@ class BinaryReader:
         if self.refusal:
             return CLOSE, len(data), 0, failure(opcode, opaque, NOT_SUPPORTED, self.refusal)
         end = start + body
+        if opcode == packets.GET and stop == end and not extras and not self._limits.permissions.restricted:
+            key = data[start:stop]
+            if _asText(key):  # the most common request
+                return Get(opcode, opaque, False, key, False), end, 1, b"gets %b\r\n" % key
         if stop > end:
             return CLOSE, len(data), 0, failure(opcode, opaque, UNKNOWN_COMMAND)
         kind = KINDS.get(opcode)
