@@ -60,7 +60,7 @@ def blocks(document: Path, heading: str) -> list[str]:
 
 
 def _indented(text: str) -> list[str]:
-    text = text.replace("`", "``")
+    text = re.sub(r"(?<!`)`(?!`)", "``", text)
     return textwrap.wrap(text, 120, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
 
 

@@ -16,7 +16,8 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.real.servers import HOST, SOURCE, ask, dieWithParent, freePort, until
+from tests.documents import MANUAL, blocks
+from tests.real.servers import HOST, SOURCE, ask, dieWithParent, freePort, missing, until
 
 TWISTD = "from twisted.scripts.twistd import run; run()"
 TWIST = "import sys; sys.argv[0] = 'twist'; from twisted.application.twist._twist import Twist; Twist.main()"
@@ -143,6 +144,31 @@ class LogTests(SynchronousTestCase):
             self.assertIn("Main loop terminated.", path.read_text("utf-8"))
             self.assertFalse((self.directory / f"{name}.1").exists())
             path.unlink()
+
+    def test_logrotate(self) -> None:
+        """
+        The configuration of C{logrotate} in the manual works.
+        """
+        reason = missing("logrotate")
+        if reason:
+            self.skipTest(reason)
+        (text,) = (block for block in blocks(MANUAL, "Logs") if "postrotate" in block)
+        text = text.replace("/var/log/connpool/", f"{self.directory}/").replace("/run/", f"{self.directory}/")
+        (self.directory / "logrotate.conf").write_text(text, "utf-8")
+        path, pidFile = self.directory / "connpool.log", self.directory / "connpool.pid"
+        self.run_(TWISTD, "--logfile", str(path), "--pidfile", str(pidFile))
+        pid = int(pidFile.read_text("ascii"))
+        self.addCleanup(self.kill, pid)
+        command = ["logrotate", "-f", "-s", str(self.directory / "state"), str(self.directory / "logrotate.conf")]
+        subprocess.run(command, check=True, timeout=20)
+        (old,) = self.directory.glob("connpool.log-*")
+        until(path.exists, 20.0, "another log file")
+        before = old.read_text("utf-8")
+        self.assertIn("starting up", before)
+        os.kill(pid, signal.SIGTERM)
+        until(lambda: not pidFile.exists(), 20.0, "the end of the daemon")
+        self.assertEqual(old.read_text("utf-8"), before)
+        self.assertIn("Main loop terminated.", path.read_text("utf-8"))
 
     def kill(self, pid: int) -> None:
         """

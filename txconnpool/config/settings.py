@@ -156,7 +156,7 @@ class PoolSettings:
     distribution: str | None = option(
         None,
         Choice(*NAMES),
-        "which of several servers has a key: the name of the client or proxy whose map is used, such as twemproxy or "
+        "which of several servers has a key: as with the client or proxy of this name, such as twemproxy or "
         "libmemcached; round-robin sends requests to each server in turn, for equal servers such as a row of proxies; "
         "the default is ketama",
         "Many servers",
