@@ -19,6 +19,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import txconnpool
 from txconnpool import config, errors, memcache, pool, service, testing
+from txconnpool.memcache.pool import MemCacheOptions
+from txconnpool.pool.base import CommonOptions
 
 FACES: tuple[ModuleType, ...] = (txconnpool, config, errors, memcache, pool, service, testing)
 
@@ -84,6 +86,38 @@ class FaceTests(SynchronousTestCase):
                 example = re.search(r"::\n\n((?: {4}.*\n|\n)+)", (inspect.getdoc(value) or "") + "\n")
                 assert example is not None, f"{face.__name__}.{name} has no example"
                 compile(dedent(example[1]), f"the example of {name}", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+    def test_typed(self) -> None:
+        """
+        No public method takes options of any name, and all parameters and results have types.
+        """
+        forwarding = {"performRequest", "withConnection"}
+        untyped = []
+        for face in FACES:
+            for name in face.__all__:
+                value = getattr(face, name)
+                for part, method in inspect.getmembers(value, inspect.isfunction) if inspect.isclass(value) else ():
+                    if not method.__module__.startswith("txconnpool") or (part.startswith("_") and part != "__init__"):
+                        continue
+                    signature = inspect.signature(method)
+                    kinds = [each for each in signature.parameters.values() if each.kind is each.VAR_KEYWORD]
+                    if part not in forwarding and any(each.annotation == "Any" for each in kinds):
+                        untyped.append(f"{name}.{part}: {kinds[0]}")
+                    untyped += [
+                        f"{name}.{part}: {each}"
+                        for each in list(signature.parameters.values())[1:]
+                        if each.annotation is each.empty
+                    ]
+        self.assertEqual(untyped, [])
+
+    def test_options(self) -> None:
+        """
+        L{testing.MemoryPool} has the options of L{memcache.MemCachePool}.
+        """
+        options = set(inspect.signature(memcache.MemCachePool.__init__).parameters) | set(CommonOptions.__annotations__)
+        self.assertEqual(
+            options - {"self", "serverAddresses", "reactor", "options"}, set(MemCacheOptions.__annotations__)
+        )
 
     def test_light(self) -> None:
         """

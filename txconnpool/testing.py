@@ -60,7 +60,7 @@ from __future__ import annotations
 
 from collections.abc import Coroutine
 from math import inf
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.error import ConnectionRefusedError
@@ -70,7 +70,8 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 
 from txconnpool.memcache.memory import MemcachedFactory
-from txconnpool.memcache.pool import MemCachePool
+from txconnpool.memcache.pool import MemCacheOptions, MemCachePool
+from txconnpool.memcache.results import V
 from txconnpool.memcache.store import Store
 from txconnpool.net.inprocess import InProcessEndpoint
 from txconnpool.pool.engine import PoolEngine
@@ -377,7 +378,7 @@ class FakeServer(InProcessEndpoint):
         return FakeConnection(self, super().serve())
 
 
-class MemoryPool(MemCachePool):
+class MemoryPool(MemCachePool[V]):
     """
     A memcached client with its own memcached. Requests and replies are delivered by L{flush}::
 
@@ -392,7 +393,7 @@ class MemoryPool(MemCachePool):
     @ivar clock: the clock of both, which is also their reactor.
     """
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, **settings: Unpack[MemCacheOptions[V]]) -> None:
         """
         @param settings: as for L{MemCachePool}.
         """

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container
 from functools import partial
-from typing import Any, Final, Literal, Unpack
+from typing import Any, Final, Generic, Literal, Unpack
 
 from twisted.internet.defer import Deferred, fail, gatherResults, maybeDeferred
 from twisted.logger import Logger
@@ -51,6 +51,39 @@ __all__ = ["MemCachePool", "probe"]
 
 #: How often a failed server of a C{getMultiple} is logged, in seconds.
 PERIOD: Final = 60.0
+
+
+class MemCacheOptions(CommonOptions[Connection], Generic[V], total=False):
+    """
+    The options of L{MemCachePool} that are keywords, and C{maxClients} and C{forceShutdown}; L{MemCachePool.__init__}
+    describes them.
+    """
+
+    maxClients: int
+    forceShutdown: bool
+    waitTimeout: float | None
+    connectTimeout: float | None
+    requestTimeout: float | None
+    replyTimeout: float | None
+    pipelineDepth: int
+    batchSize: int
+    maxItemSize: int
+    configure: Callable[[Connection], object] | None
+    allowedCommands: Container[str] | None
+    distribution: str | None
+    hash: str | None
+    hashTag: str | bytes
+    hashStop: str | bytes | None
+    hashSkip: str | bytes
+    onFailure: Literal["fail", "rehash"]
+    ejectAfter: int
+    minLiveServers: int | None
+    partialGets: Literal["misses", "error"]
+    login: tuple[str | bytes, str | bytes] | None
+    namespace: str | bytes
+    expireTime: int
+    serializer: Serializer[V] | None
+    compressor: Compressor | None
 
 
 class MemCachePool(PoolFace[Connection], MemCacheRecipes[V]):

@@ -306,6 +306,16 @@ class ForKey(Generic[C]):
         """
         return self._choose(self._key).connection()
 
+    @overload
+    def withConnection(
+        self, f: Callable[Concatenate[C, P], Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Deferred[T]: ...
+
+    @overload
+    def withConnection(
+        self, f: Callable[Concatenate[C, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Deferred[T]: ...
+
     def withConnection(self, f: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Deferred[Any]:
         """
         Lease a connection to the server for a call, see L{PoolFace.withConnection}.
