@@ -126,6 +126,34 @@ class ComputeTests(SynchronousTestCase):
         self.clock.advance(0)
         self.assertEqual(self.successResultOf(two), b"v")
 
+    def test_cancelledEarly(self) -> None:
+        """
+        A call that is cancelled while the server is asked does not compute, and keeps no other process from it.
+        """
+        one = self.first.getOrCompute("k", self.compute)
+        self.first.server.hold()
+        self.clock.advance(0)
+        one.cancel()
+        self.failureResultOf(one, CancelledError)
+        self.first.server.release()
+        self.clock.advance(0)
+        self.assertEqual(self.computed, [])
+        (two,) = self.asks(self.second)
+        self.assertEqual(len(self.computed), 1)
+        self.computed[0].callback(b"v")
+        self.clock.advance(0)
+        self.assertEqual(self.successResultOf(two), b"v")
+
+    def test_cancelledByAnother(self) -> None:
+        """
+        A caller may cancel the others when it gets the value.
+        """
+        one, two = self.asks(self.first, self.first)
+        one.addCallback(lambda _: two.cancel())
+        self.computed[0].callback(b"v")
+        self.clock.advance(0)
+        self.failureResultOf(two, CancelledError)
+
     def test_gone(self) -> None:
         """
         If the process that computes does not come back, another one does it after C{computeTime}. What the first one

@@ -71,6 +71,7 @@ class Computation(Generic[V]):
         self._callers: list[Deferred[V]] = []
         self._sleeping: tuple[Deferred[None], IDelayedCall] | None = None
         self._task: Deferred[V] | None = None
+        self._asking = False  # whether the server is asked; if it makes this client the winner, that must not be lost
 
     def join(self) -> Deferred[V]:
         """
@@ -96,10 +97,12 @@ class Computation(Generic[V]):
             self._sleeping[0].errback(PoolClosed("the pool is closed"))
 
     def _cancelled(self, caller: Deferred[V]) -> None:
+        if caller not in self._callers:  # the callers are about to get the value
+            return
         self._callers.remove(caller)
         if not self._callers:
             self._all.forget(self._name)
-            if self._task is not None:
+            if self._task is not None and not self._asking:
                 self._task.cancel()
 
     def _done(self, result: Any) -> None:
@@ -107,13 +110,14 @@ class Computation(Generic[V]):
             self._all.forget(self._name)
         callers, self._callers = self._callers, []
         for caller in callers:
-            caller.callback(result)
+            if not caller.called:  # otherwise a callback of another one has cancelled it
+                caller.callback(result)
 
     async def _run(self) -> V:
         delay = FIRST
         while True:
             try:
-                found = await self._all.perform(MG[True, True], self._name, self._recipe.request(self._name), metaFound)
+                found = await self._ask()
             except (PoolClosed, CancelledError):
                 raise
             except NoSuchCommand:
@@ -128,6 +132,19 @@ class Computation(Generic[V]):
                 return value
             await self._sleep(delay)
             delay = min(2 * delay, LONGEST)
+
+    async def _ask(self) -> Found:
+        self._asking = True
+        request = self._recipe.request(self._name)
+        try:
+            found: Found = await self._all.perform(MG[True, True], self._name, request, metaFound)
+        finally:
+            self._asking = False
+        if not self._callers:
+            if found.won and not found.data:
+                self._release(found)
+            raise CancelledError()
+        return found
 
     def _isUnreadable(self, found: Found) -> bool:
         try:
@@ -151,8 +168,7 @@ class Computation(Generic[V]):
                 value = self._all.codec.decode((found.flags, found.data))[-1]
                 return value
             if not old:
-                release = self._all.perform(MD, self._name, b"md %b C%d\r\n" % (self._name, found.cas), metaDone)
-                release.addErrback(self._notStored)
+                self._release(found)
             raise
         head = b"ms %b %d T%d F%d C%d\r\n" % (self._name, len(data), self._recipe.expireTime, flags, found.cas)
         try:
@@ -160,6 +176,13 @@ class Computation(Generic[V]):
         except PoolError as error:
             _log.debug("a computed value was not stored: {error}", error=error)
         return value
+
+    def _release(self, found: Found) -> None:
+        """
+        Let another client compute the value: delete the empty item, unless it was replaced.
+        """
+        request = b"md %b C%d\r\n" % (self._name, found.cas)
+        self._all.perform(MD, self._name, request, metaDone).addErrback(self._notStored)
 
     async def _withoutMeta(self) -> V:
         """
@@ -177,6 +200,8 @@ class Computation(Generic[V]):
         return computed
 
     async def _compute(self) -> V:
+        if not self._callers:  # they were cancelled while the server was asked
+            raise CancelledError()
         value: V = await maybeDeferred(self._recipe.compute)
         return value
 

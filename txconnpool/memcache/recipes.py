@@ -49,7 +49,8 @@ class MemCacheRecipes(MemCacheCommands[V]):
         value, those in other processes too. If the cache cannot be reached, each process computes the value itself.
 
         Other processes need memcached 1.6. They ask again until the value is there, at most twice a second. Within a
-        process, the first caller's C{f} and times count for all who wait.
+        process, the first caller's C{f} and times count for all who wait. While a value is computed, memcached has an
+        empty one in its place, which all other commands find.
 
         @param f: computes the value; may return a Deferred or an awaitable. If it fails, so do all calls of this
             process that wait for it, and another process may try.
