@@ -155,6 +155,14 @@ class CheckTests(SynchronousTestCase):
                 )
                 self.refuses(TypeError, "method must be the name of a method, not None", made.performRequest, None)
 
+    def test_call(self) -> None:
+        """
+        So is something in place of the function for a lease.
+        """
+        for pool in (makePool(), makeMemCachePool(), makePool().forKey("k")):
+            self.refuses(TypeError, "f must be a function that is called with a client, not 'ask'",
+                         pool.withConnection, "ask")  # fmt: skip
+
     def test_services(self) -> None:
         """
         So are those of services and settings.

@@ -506,7 +506,7 @@ class Settings:
         faults = list(faultsOf(self, Option.checkValue))
         if not (isinstance(self.pools, tuple | list) and all(isinstance(pool, PoolSettings) for pool in self.pools)):
             text = "expected a tuple of PoolSettings, such as (PoolSettings(),)"
-            raise ConfigError([*faults, Fault(f"pools = {self.pools!r}: {text}")])
+            raise ConfigError([*faults, Fault(f"pools is a {type(self.pools).__name__}: {text}")])
         if len({pool.name for pool in self.pools}) < len(self.pools):
             faults.append(Fault("pools: two have one name; expected each only once"))
         if not self.pools:

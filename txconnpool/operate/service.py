@@ -109,7 +109,8 @@ class ProxyService(MultiService, Changeable):
         @raise TypeError: C{settings} are no L{Settings}.
         """
         if not isinstance(settings, Settings):
-            raise TypeError(f"settings must be a Settings, such as Settings(pools=(PoolSettings(),)), not {settings!r}")
+            given = type(settings).__name__
+            raise TypeError(f"settings must be a Settings, such as Settings(pools=(PoolSettings(),)), not a {given}")
         if not command:
             refuseOptionsOfCommand(settings)
         MultiService.__init__(self)

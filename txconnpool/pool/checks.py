@@ -74,6 +74,16 @@ def checkFunction(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be a function, or None, not {value!r}")
 
 
+def checkCall(f: Any) -> None:
+    """
+    Check a function to call with a client.
+
+    @raise TypeError: it cannot be called.
+    """
+    if not callable(f):
+        raise TypeError(f"f must be a function that is called with a client, not {f!r}")
+
+
 def checkType(name: str, value: Any, kind: type | tuple[type, ...], example: str) -> None:
     """
     Check an object of a class, or C{None}.

@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.logger import Logger
 
 from txconnpool.errors import ClientNotOwned, PoolError
+from txconnpool.pool.checks import checkCall
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.decisions.reasons import GIVEN_BACK, RESET_FAILED
 from txconnpool.pool.decisions.records import GONE, OPEN, Record
@@ -194,7 +195,10 @@ class LeasingPool(PoolEngine, Generic[C]):
         lease ends when that has a result. If the call fails, the connection is closed.
 
         @return: a Deferred that fires with the result of C{f}, or fails as C{f} does.
+
+        @raise TypeError: C{f} cannot be called.
         """
+        checkCall(f)
 
         async def call() -> Any:
             async with self.connection() as client:

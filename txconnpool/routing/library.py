@@ -173,6 +173,8 @@ class PoolFace(PoolControls[C]):
         awaitable, the lease ends when that has a result. If the call fails, the connection is closed.
 
         @return: a Deferred that fires with the result of C{f}, or fails as C{f} does.
+
+        @raise TypeError: C{f} cannot be called, or the servers share the keys: use L{forKey}.
         """
         return self._theOnly().withConnection(f, *args, **kwargs)
 
