@@ -227,6 +227,11 @@ class Toy:
         Do nothing.
         """
 
+    def standIn(self, used: bool) -> None:
+        """
+        Do nothing.
+        """
+
     def error(self, kind: str, text: str) -> bytes:
         """
         @return: an error, which begins with a minus sign.

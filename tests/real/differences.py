@@ -13,6 +13,7 @@ from typing import Final
 
 from tests.real.streams import LIMIT, STORES, Request, lengthOf
 from tests.wire.memcache.safestrto import safeStrtol, safeStrtoul, safeStrtoull
+from txconnpool.wire.memcache.integers import plain
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,13 @@ REFUSED: Final = frozenset(
 
 #: The maximum number of words of a meta command.
 META_WORDS: Final = 19
+
+#: What reads the numbers of the flags of ms.
+FLAG_NUMBERS: Final[dict[bytes, Callable[[bytes], int | None]]] = {
+    **dict.fromkeys((b"N", b"T", b"R"), safeStrtol),
+    **dict.fromkeys((b"C", b"E", b"J", b"D"), safeStrtoull),
+    b"F": safeStrtoul,
+}
 
 COMMAND_NAMES: Final = STORES | frozenset(
     b"get gets gat gats incr decr touch delete flush_all verbosity version mn mg ms md ma me".split()
@@ -241,5 +249,137 @@ DIFFERENCES: tuple[Difference, ...] = (
         "the reply to ma with q and N is suppressed even if the command created the item",
         b"ma n N0 q\r\n",
         _vivid,
+    ),
+)
+
+
+def _lenient(request: Request) -> Request:
+    """
+    @return: the request with each number in the form that the proxy writes.
+    """
+    words = list(request.words)
+    if request.line[:1] == b" ":
+        return request
+    if words[:1] == [b"ms"] and len(words) > 2:
+        numbers: dict[int, Callable[[bytes], int | None]] = {2: lengthOf}
+        for place, word in enumerate(words[3:], 3):
+            integer = FLAG_NUMBERS.get(word[:1])
+            if integer is not None and (value := integer(word[1:])) is not None:
+                words[place] = word[:1] + plain(word[1:], value)
+    elif words[:1] and words[0] in STORES and len(words) >= 5:
+        numbers = _numbers(words)
+    else:
+        return request
+    for place, integer in numbers.items():
+        if place < len(words) and (value := integer(words[place])) is not None:
+            words[place] = plain(words[place], value)
+    return request if words == request.words else request._replace(line=b" ".join(words))
+
+
+def _spaced(request: Request) -> Request:
+    words = request.words
+    return request._replace(block=b"") if request.line[:1] == b" " and words else request
+
+
+def _garbled(request: Request) -> Request:
+    words = request.words
+    if words[:1] == [b"ms"] and not all(word[0] in FLAG_BYTES for word in words[3:]):
+        return request._replace(block=b"")
+    return request
+
+
+def _odd(request: Request) -> Request | None:
+    words = request.words
+    signs = any(word == b"-" for word in words[1:]) or any(word in (b"N-", b"R-", b"T-") for word in words[2:])
+    numbers = words[2:] if words[:1] and words[0] in STORES else words[2:3] if words[:1] == [b"ms"] else []
+    blank = any(not word.strip() or 0 in word for word in numbers)
+    return None if signs or blank else request
+
+
+def _crowded(request: Request) -> Request | None:
+    words = request.words
+    crowded = len(words) > 23 and b"noreply" in (words[22], words[-1]) and words[0] in COMMAND_NAMES
+    return None if crowded else request
+
+
+def _which(request: Request) -> Request | None:
+    words = request.words
+    if words[:1] not in ([b"mg"], [b"ms"], [b"md"], [b"ma"]):
+        return request
+    flags = [word for word in words[2:] if word[:1] in FLAG_NUMBERS]
+    odd = [
+        word
+        for word in flags
+        if not re.fullmatch(rb"-?[0-9]{1,20}", word[1:]) or FLAG_NUMBERS[word[:1]](word[1:]) != int(word[1:])
+    ]
+    return None if odd and len(words) > 3 else request
+
+
+def _unknownQuit(request: Request) -> bool:
+    return request.line[:1] == b" " and request.words[:1] == [b"quit"]
+
+
+def closesNewest(request: Request) -> bool:
+    """
+    @return: whether 1.6.45 closes the connection after this request.
+    """
+    return closes(request) and not _unknownQuit(request)
+
+
+#: The bytes that may be a flag for 1.6.45.
+FLAG_BYTES: Final = frozenset(b"0123456789") | frozenset(range(ord("A"), ord("z") + 1))
+
+#: The intended differences to 1.6.45. Those to 1.6.18 that it has too are the same.
+NEWEST_DIFFERENCES: tuple[Difference, ...] = (
+    *(each for each in DIFFERENCES if each.name in ("refused", "binary", "endless", "nearly", "executed")),
+    Difference(
+        "hasty",
+        "memcached discards the replies that it has not sent when it closes because of a line of HTTP",
+        b"bogus\r\nGET / HTTP/1.1\r\n",
+        lambda request: request if _unknownQuit(request) else _hasty(request),
+    ),
+    Difference(
+        "forgetful",
+        "if a key of a get is too long, memcached discards the replies that it has not sent, and sends an empty line "
+        "after the error",
+        b"get " + _LONG + b"\r\n",
+        lambda request: request if request.line[:1] == b" " else _forgetful(request),
+    ),
+    Difference(
+        "odd",
+        "1.6.45 takes a minus sign alone for 0, and reads a number up to a NUL; the proxy rejects both as no numbers",
+        b"touch a -\r\n",
+        _odd,
+    ),
+    Difference(
+        "crowded",
+        "1.6.45 looks for noreply among the first 23 words only",
+        b"set a 0 0 1" + b" x" * 30 + b" noreply\r\nx\r\n",
+        _crowded,
+    ),
+    Difference(
+        "which",
+        "if a request has several errors, and one is a number that only earlier versions read, another is reported",
+        b"mg Zm9 b T+5\r\n",
+        _which,
+    ),
+    Difference(
+        "spaced",
+        "a command with spaces before it is unknown, but its data block is discarded and not interpreted as commands",
+        b" set a 0 0 1\r\nx\r\n",
+        _spaced,
+    ),
+    Difference(
+        "garbled",
+        "the data block of an ms with something that cannot be a flag is discarded, and not interpreted as commands",
+        b"ms a 1 ?\r\nx\r\n",
+        _garbled,
+    ),
+    Difference(
+        "lenient",
+        "1.6.45 reads fewer forms of numbers; in a line with a data block the proxy writes each in the one that all "
+        "versions read",
+        b"set a 0 0 +1\r\nx\r\n",
+        _lenient,
     ),
 )

@@ -28,9 +28,9 @@ from errno import ENOTCONN
 from typing import Final
 
 from tests.real.binarystreams import BinaryAuthor, withCas
-from tests.real.differences import DIFFERENCES, Difference, closes
+from tests.real.differences import DIFFERENCES, NEWEST_DIFFERENCES, Difference, closes, closesNewest
 from tests.real.relay import Relay, trickle
-from tests.real.servers import Address, Memcached, Proxy, ask, connect, until
+from tests.real.servers import NEWEST, Address, Memcached, NewestMemcached, Proxy, ask, connect, until
 from tests.real.streams import Author, Request, requestsOf, written
 from tests.wire.memcache.binary.packets import split
 
@@ -174,15 +174,19 @@ class Fuzzer:
     @ivar differences: the intended differences.
     """
 
-    def __init__(self, differences: Sequence[Difference] = DIFFERENCES) -> None:
+    def __init__(self, differences: Sequence[Difference] = DIFFERENCES, memcached: type[Memcached] = Memcached) -> None:
+        """
+        @param memcached: the memcached to compare with.
+        """
         self.cases = self.unsteady = 0
         self.met: Counter[str] = Counter()
         self.differences = differences
+        self._closes = closes if memcached is Memcached else closesNewest
         # incr pads a value with spaces if it can overwrite the item, and it cannot while a background thread holds a
         # reference to the item.
         quiet = ("-o", "no_lru_maintainer,no_lru_crawler", "-t", "1")
-        self._direct = Memcached(*quiet)
-        self._behind = Memcached(*quiet)
+        self._direct = memcached(*quiet)
+        self._behind = memcached(*quiet)
         self._relay: Relay
         self._proxies: list[Proxy] = []
         self._control: list[socket.socket] = []
@@ -346,7 +350,7 @@ class Fuzzer:
                 sent.append(request.data)
                 # memcached discards replies that it has not sent when the end of the stream arrives.
                 instead.append(other.data if request.complete else b"")
-                if closes(request):
+                if self._closes(request):
                     break  # unread bytes after this request would make the kernel reset the connection and lose replies
         return b"".join(sent), b"".join(instead)
 
@@ -421,7 +425,8 @@ def main() -> int:
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 60.0
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else random.randrange(10**6)
     _log.info("seed %s", seed)
-    with Fuzzer() as fuzzer:
+    newest = NEWEST_DIFFERENCES if NEWEST else DIFFERENCES
+    with Fuzzer(newest, NewestMemcached if NEWEST else Memcached) as fuzzer:
         found = fuzzer.run(seconds, seed, most=10)
         for mismatch in found:
             _log.error("\nSHRUNK\n%s", mismatch)

@@ -34,7 +34,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, Final, Self
 
 #: Host and port, or the path of a UNIX socket.
 Address = tuple[str, int] | str
@@ -508,6 +508,18 @@ class Memcached(Server):
         # memcached refuses to run as root. Its option -u is no alternative: the kernel does not kill a process that has
         # changed its user when the parent ends.
         return "nobody" if os.geteuid() == 0 else None
+
+
+#: The path of another memcached to test with, a newer one than that of the distribution; empty if there is none.
+NEWEST: Final = os.environ.get("TXCONNPOOL_NEWEST_MEMCACHED", "")
+
+
+class NewestMemcached(Memcached):
+    """
+    The memcached at L{NEWEST}.
+    """
+
+    program = NEWEST
 
 
 class Nutcracker(Server):

@@ -14,17 +14,17 @@ from twisted.python import log
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.real.binarystreams import BinaryAuthor, withCas
-from tests.real.differences import DIFFERENCES
+from tests.real.differences import DIFFERENCES, NEWEST_DIFFERENCES, Difference
 from tests.real.fuzz import Case, Fuzzer
-from tests.real.servers import Memcached, missing
+from tests.real.servers import NEWEST, Memcached, NewestMemcached, missing
 from tests.real.streams import NUMBERS, STORES, Author, requestsOf
 from tests.wire.memcache.binary.packets import split
 
 SECONDS = float(os.environ.get("TXCONNPOOL_FUZZ_SECONDS", "4"))
 SEED = int(os.environ.get("TXCONNPOOL_FUZZ_SEED", "0")) or random.randrange(1, 10**6)
 
-#: The version of memcached that L{DIFFERENCES} describes.
-VERSION = "1.6.18"
+#: Why the tests with the newest memcached are skipped.
+NO_NEWEST = None if NEWEST else "TXCONNPOOL_NEWEST_MEMCACHED does not name a memcached"
 
 #: What is sent before and after a request with a number.
 BEFORE = b"set k 7 0 5\r\nfirst\r\nset n 0 0 2\r\n10\r\ndelete z\r\n"
@@ -34,19 +34,26 @@ AFTER = b"mn\r\nget n\r\nmg k v t f s\r\nmg z v t\r\n"
 class FuzzerTestCase(SynchronousTestCase):
     """
     A test case with two memcacheds, of which one is behind proxies.
+
+    @cvar differences: the intended differences.
+    @cvar version: the version of memcached that they are about.
+    @cvar memcached: what starts a memcached.
     """
 
     skip = missing("memcached")
+    differences: tuple[Difference, ...] = DIFFERENCES
+    version = "1.6.18"
+    memcached: type[Memcached] = Memcached
 
     def setUp(self) -> None:
         """
         Start the servers and the proxies.
         """
-        with Memcached() as server:
+        with self.memcached() as server:
             version = server.stats()["version"]
-        if version != VERSION:
-            raise SkipTest(f"the differences are about memcached {VERSION}, this is {version}")
-        self.fuzzer = Fuzzer().__enter__()
+        if version != self.version:
+            raise SkipTest(f"the differences are about memcached {self.version}, this is {version}")
+        self.fuzzer = Fuzzer(self.differences, self.memcached).__enter__()
         self.addCleanup(self.fuzzer.__exit__)
 
 
@@ -69,9 +76,9 @@ class FuzzTests(FuzzerTestCase):
         Each intended difference exists: the fuzzer finds a mismatch for its example if the difference is removed from
         the list.
         """
-        for difference in DIFFERENCES:
+        for difference in self.differences:
             case = Case("example", [difference.example], whole=True)
-            self.fuzzer.differences = DIFFERENCES
+            self.fuzzer.differences = self.differences
             self.assertIsNone(self.fuzzer.ask(case), difference.name)
             self.assertIn(difference.name, self.fuzzer.met)
             self.fuzzer.differences = ()
@@ -86,6 +93,46 @@ class FuzzTests(FuzzerTestCase):
         self.assertLess(len(mismatch.sent), 100)
         self.assertIn(f"seed {mismatch.case.seed}", str(mismatch))
         self.assertIsNotNone(self.fuzzer.ask(mismatch.case))
+
+
+class NewestFuzzTests(FuzzTests):
+    """
+    The same tests with the newest memcached.
+    """
+
+    skip = NO_NEWEST
+    differences = NEWEST_DIFFERENCES
+    version = "1.6.45"
+    memcached = NewestMemcached
+
+    def test_found(self) -> None:
+        """
+        A mismatch is found and reduced.
+        """
+        self.fuzzer.differences = tuple(each for each in self.differences if each.name != "spaced")
+        (mismatch,) = self.fuzzer.run(30.0, 1)
+        self.assertLess(len(mismatch.sent), 100)
+
+    def test_silent(self) -> None:
+        """
+        A C{delete} of the key C{noreply} has no reply, and is executed; that of the proxy has one.
+        """
+        for stream in (b"set noreply 0 0 1\r\nx\r\ndelete noreply\r\nget noreply\r\n", b"delete noreply\r\nmn\r\n"):
+            self.assertIsNone(self.fuzzer.ask(Case("silent", [stream], whole=True)))
+
+    def test_accepted(self) -> None:
+        """
+        What this version accepts is not refused here.
+        """
+        requests = (
+            b"ms k 4 MSS\r\nabcd\r\nmg k v\r\n",
+            b"ms a\0b 1\r\nx\r\nmg a\0b v k\r\nget a\0b\r\nset a\0b 0 0 1\r\ny\r\ngets k a\0b\r\n",
+            b"ms k 1 c f h k l O1 q s t u v x P L T0 N0 R0\r\nx\r\nmg k v\r\n",
+            b"delete k 5\r\nincr n 1 2 3\r\ntouch k 0 x\r\nflush_all 0 1 2\r\nverbosity 0 1 2 3\r\n",
+            b"mg k M\r\nmd k MSS\r\nms n 1\r\n1\r\nma n M++ v\r\nme k b\r\n",
+        )
+        for stream in requests:
+            self.assertIsNone(self.fuzzer.ask(Case("accepted", [stream], whole=True)))
 
 
 #: Requests with one number, which is C{%b}. The data block of a storage command has five bytes.

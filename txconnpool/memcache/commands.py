@@ -30,7 +30,7 @@ from txconnpool.memcache.results import (
 from txconnpool.memcache.values import Codec
 from txconnpool.wire import Command
 from txconnpool.wire.memcache import replies
-from txconnpool.wire.memcache.classic import INT32, UINT32, UINT64
+from txconnpool.wire.memcache.classic import INT32, UINT32, UINT64, deletion
 from txconnpool.wire.memcache.replies import GAT, GATS, GET, GETS
 
 #: The type of keys.
@@ -405,7 +405,7 @@ class MemCacheCommands(Generic[V]):
             name = encodeKey(key, self._namespace)
         except InvalidArgument as error:
             return fail(error)
-        return self._perform(replies.DELETE, name, b"delete %b\r\n" % name)
+        return self._perform(replies.DELETE, name, deletion(name))
 
     # -- The server
 

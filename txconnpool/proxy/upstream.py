@@ -251,6 +251,7 @@ class Upstream:
         @param other: the other pool, or C{None}.
         """
         if self.router.keyed:
+            self._dialect.standIn(other is not None)
             old = self.router.standIn
             self.router.standIn = new = None if other is None else StandIn(other, self.settings.failoverExpire)
             if new is not None and old is not None:

@@ -407,6 +407,11 @@ class IDialect(Protocol):
         @param servers: the names of those that are.
         """
 
+    def standIn(self, used: bool) -> None:
+        """
+        @param used: whether requests may be sent to servers of another pool too, about which the dialect knows nothing.
+        """
+
     def limit(self, maxItemSize: int, denied: frozenset[bytes], allowed: frozenset[bytes] | None) -> None:
         """
         Set which requests are accepted from now on, from existing clients too.

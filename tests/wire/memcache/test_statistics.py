@@ -8,7 +8,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from txconnpool.wire import ServerStatistics
-from txconnpool.wire.memcache.statistics import serverStatistics, totals, versionOf
+from txconnpool.wire.memcache.statistics import serverStatistics, totals
 
 ONE = (
     b"STAT pid 10\r\nSTAT uptime 500\r\nSTAT time 1700000000\r\nSTAT version 1.6.45\r\nSTAT libevent 2.1.13-stable\r\n"
@@ -75,14 +75,6 @@ class TotalsTests(SynchronousTestCase):
         """
         replies = [b"STAT x yes\r\nSTAT y 1\r\nEND\r\n", b"STAT x no\r\nSTAT y -\r\nEND\r\n"]
         self.assertEqual(totals(replies), [("x", "yes"), ("y", "1")])
-
-    def test_versions(self) -> None:
-        """
-        Versions are compared by their numbers.
-        """
-        self.assertEqual(versionOf(b"1.6.45-rc1"), (1, 6, 45))
-        self.assertEqual(versionOf(b"1.6"), (1, 6))
-        self.assertEqual(versionOf(b"unknown"), ())
 
 
 class GroupTests(SynchronousTestCase):

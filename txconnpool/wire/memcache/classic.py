@@ -4,10 +4,10 @@
 The classic commands of memcached: requests are checked with the rules of memcached 1.6.
 
 Each check is a function of the words of a line and the position of the line, and returns a L{Frame}. A request that
-memcached would reject is answered with the same bytes (C{proto_text.c} of 1.6.18), with the same precedence of errors,
-and without a reply to C{noreply} where memcached sends none. For data blocks the checks follow 1.6.40: a request has
-one error, and its data block is discarded if its length could be read. Earlier versions interpret the data block as
-commands.
+memcached would reject is answered with the same bytes (C{proto_text.c} of 1.6.18, C{proto_parser.c} of 1.6.45), with
+the same precedence of errors, and without a reply to C{noreply} where memcached sends none. L{Rules} are what differs
+between versions. For data blocks the checks follow 1.6.40: a request has one error, and its data block is discarded if
+its length could be read. Earlier versions interpret the data block as commands.
 
 Numbers are read as memcached reads them, see L{txconnpool.wire.memcache.integers}. They are forwarded as they came,
 except in requests with a data block: there each is written in the form that all versions accept.
@@ -24,9 +24,7 @@ from txconnpool.wire.memcache import replies
 from txconnpool.wire.memcache.integers import Integer, plain, signed32, unsigned32, unsigned64
 from txconnpool.wire.memcache.matching import EVERYTHING, MemcacheCommand
 from txconnpool.wire.memcache.replies import SEVERAL, SILENT, TOO_LARGE
-
-#: The maximum length of a key, in bytes (C{memcached.h}, C{KEY_MAX_LENGTH}).
-KEY_MAX: Final = 250
+from txconnpool.wire.memcache.rules import BAD_LINE, ERROR, KEY_MAX, Rules
 
 #: The maximum number of keys in a request to a server. A request with more keys is sent in parts: each value may have
 #: the maximum size, and a reply cannot be stopped after its request was sent.
@@ -40,8 +38,6 @@ INT32: Final = (-(1 << 31), (1 << 31) - 1)
 UINT32: Final = (0, (1 << 32) - 1)
 UINT64: Final = (0, (1 << 64) - 1)
 
-ERROR: Final = b"ERROR\r\n"
-BAD_LINE: Final = b"CLIENT_ERROR bad command line format\r\n"
 BAD_CHUNK: Final = b"CLIENT_ERROR bad data chunk\r\n"
 BAD_EXPTIME: Final = b"CLIENT_ERROR invalid exptime argument\r\n"
 BAD_DELTA: Final = b"CLIENT_ERROR invalid numeric delta argument\r\n"
@@ -61,11 +57,14 @@ def blockLength(word: bytes) -> int | None:
     return length if length is not None and 0 <= length <= LENGTH_MAX else None
 
 
-def badKey(key: bytes) -> bool:
+def deletion(key: bytes) -> bytes:
     """
-    @return: whether memcached rejects the key. Keys with a NUL byte are rejected too: some versions end the line there.
+    Since 1.6.40 a C{delete} has no reply if its last word is C{noreply}, also if that is the key. A delay of 0, which
+    all versions accept, makes another word the last one.
+
+    @return: a request that deletes a key, and has a reply.
     """
-    return len(key) > KEY_MAX or 0 in key
+    return b"delete noreply 0\r\n" if key == b"noreply" else b"delete %b\r\n" % key
 
 
 def checkKey(key: bytes) -> bytes:
@@ -127,7 +126,7 @@ def forwardBlock(
     end = stop + length + 2
     if length > limit and not error:
         if replaces:
-            return REPLACE, end, 0, (SILENT[replies.DELETE], b"delete %b\r\n" % words[1], b"" if silent else TOO_LARGE)
+            return REPLACE, end, 0, (SILENT[replies.DELETE], deletion(words[1]), b"" if silent else TOO_LARGE)
         error = TOO_LARGE
     if error:
         return answer(end, error, silent)
@@ -139,11 +138,11 @@ def forwardBlock(
     return command, end, 1, None if data[pos:stop] == line else line + data[stop:end]
 
 
-def _retrieval(command: MemcacheCommand) -> Check:
+def _retrieval(command: MemcacheCommand, rules: Rules) -> Check:
     def check(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
         if len(words) < 2:
-            return answer(stop, ERROR)
-        if max(map(len, words)) > KEY_MAX or data.find(b"\0", pos, stop) >= 0:
+            return answer(stop, rules.incomplete)
+        if max(map(len, words)) > KEY_MAX or (data.find(b"\0", pos, stop) >= 0 and not rules.modern):
             return answer(stop, BAD_LINE)
         if len(words) > PART_KEYS + 1:
             return inParts(command, words[:1], words[1:], stop)
@@ -155,13 +154,13 @@ def _retrieval(command: MemcacheCommand) -> Check:
     return check
 
 
-def _retrievalAndTouch(command: MemcacheCommand) -> Check:
+def _retrievalAndTouch(command: MemcacheCommand, rules: Rules) -> Check:
     def check(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
-        if len(words) < 2:
-            return answer(stop, ERROR)
+        if len(words) < (3 if rules.modern else 2):
+            return answer(stop, rules.incomplete)
         if signed32(words[1]) is None:
             return answer(stop, BAD_EXPTIME)
-        if any(map(badKey, words[2:])):
+        if any(map(rules.badKey, words[2:])):
             return answer(stop, BAD_LINE)
         if len(words) == 2:
             return answer(stop, b"END\r\n")
@@ -172,19 +171,19 @@ def _retrievalAndTouch(command: MemcacheCommand) -> Check:
     return check
 
 
-def _storage(command: MemcacheCommand, count: int = 5) -> Check:
+def _storage(command: MemcacheCommand, rules: Rules, count: int = 5) -> Check:
     def check(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
         if len(words) < 5:
             return answer(stop, BAD_LINE)
         silent = words[-1] == b"noreply"
         length = blockLength(words[4])
         if length is None:
-            return answer(stop, BAD_LINE, silent)
+            return answer(stop, BAD_LINE, silent and not rules.modern)
         numbers = [(words[2], unsigned32(words[2])), (words[3], signed32(words[3])), (b"", length)]
         if count == 6:
             unique = words[5] if len(words) > 5 else b""
             numbers.append((unique, unsigned64(unique)))
-        bad = badKey(words[1])
+        bad = rules.badKey(words[1])
         line = words[:2]
         for word, value in numbers:
             if value is None:
@@ -198,12 +197,12 @@ def _storage(command: MemcacheCommand, count: int = 5) -> Check:
     return check
 
 
-def _arithmetic(command: MemcacheCommand, integer: Integer, complaint: bytes) -> Check:
+def _arithmetic(command: MemcacheCommand, rules: Rules, integer: Integer, complaint: bytes) -> Check:
     def check(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
-        if not 3 <= len(words) <= 4:
-            return answer(stop, ERROR)
+        if len(words) < 3 or (len(words) > 4 and not rules.modern):
+            return answer(stop, rules.incomplete)
         silent = words[-1] == b"noreply"
-        if badKey(words[1]):
+        if rules.badKey(words[1]):
             return answer(stop, BAD_LINE, silent)
         if integer(words[2]) is None:
             return answer(stop, complaint, silent)
@@ -212,38 +211,47 @@ def _arithmetic(command: MemcacheCommand, integer: Integer, complaint: bytes) ->
     return check
 
 
-def _delete(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
-    if not 2 <= len(words) <= 4:
-        return answer(stop, ERROR)
-    silent = len(words) > 2 and words[-1] == b"noreply"
-    # The number is a delay, which memcached does not support any more. It accepts 0, which some clients still send.
-    if words[2:] not in ([], [b"0"], [b"noreply"], [b"0", b"noreply"]):
-        return answer(stop, BAD_DELETE, silent)
-    if badKey(words[1]):
-        return answer(stop, BAD_LINE, silent)
-    command = replies.DELETE
-    return forward(SILENT[command] if silent else command, joined(words[:2]), data, pos, stop)
+def _delete(rules: Rules) -> Check:
+    def check(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
+        if len(words) < 2 or (len(words) > 4 and not rules.modern):
+            return answer(stop, rules.incomplete)
+        silent = len(words) > (1 if rules.modern else 2) and words[-1] == b"noreply"
+        # The number is a delay, which memcached does not support any more. It accepts 0, which some clients still send.
+        if not rules.modern and words[2:] not in ([], [b"0"], [b"noreply"], [b"0", b"noreply"]):
+            return answer(stop, BAD_DELETE, silent)
+        if rules.badKey(words[1]):
+            return answer(stop, BAD_LINE, silent)
+        command = replies.DELETE
+        return forward(SILENT[command] if silent else command, deletion(words[1]), data, pos, stop)
+
+    return check
 
 
-def _flushAll(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
-    if len(words) > 3:
-        return answer(stop, ERROR)
-    silent = words[-1] == b"noreply"
-    line = words[:1]
-    if len(words) > (2 if silent else 1):
-        if signed32(words[1]) is None:
-            return answer(stop, BAD_EXPTIME, silent)
-        line = words[:2]
-    return BROADCAST, stop, 0, (SILENT[replies.FLUSH_ALL] if silent else replies.FLUSH_ALL, joined(line))
+def _flushAll(rules: Rules) -> Check:
+    def check(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
+        if len(words) > 3 and not rules.modern:
+            return answer(stop, ERROR)
+        silent = words[-1] == b"noreply"
+        line = words[:1]
+        if len(words) > (2 if silent else 1):
+            if signed32(words[1]) is None:
+                return answer(stop, BAD_EXPTIME, silent)
+            line = words[:2]
+        return BROADCAST, stop, 0, (SILENT[replies.FLUSH_ALL] if silent else replies.FLUSH_ALL, joined(line))
+
+    return check
 
 
-def _verbosity(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
-    if not 2 <= len(words) <= 3:
-        return answer(stop, ERROR)
-    silent = words[-1] == b"noreply"
-    if unsigned32(words[1]) is None:
-        return answer(stop, BAD_LINE, silent)
-    return BROADCAST, stop, 0, (SILENT[replies.VERBOSITY] if silent else replies.VERBOSITY, joined(words[:2]))
+def _verbosity(rules: Rules) -> Check:
+    def check(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
+        if len(words) < 2 or (len(words) > 3 and not rules.modern):
+            return answer(stop, rules.incomplete)
+        silent = words[-1] == b"noreply"
+        if unsigned32(words[1]) is None:
+            return answer(stop, BAD_LINE, silent)
+        return BROADCAST, stop, 0, (SILENT[replies.VERBOSITY] if silent else replies.VERBOSITY, joined(words[:2]))
+
+    return check
 
 
 def _version(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
@@ -258,25 +266,28 @@ def _quit(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> F
     return CLOSE, stop, 0, b""
 
 
-#: The check of each classic command.
-CHECKS: Final[dict[bytes, Check]] = {
-    b"get": _retrieval(replies.GET),
-    b"gets": _retrieval(replies.GETS),
-    b"gat": _retrievalAndTouch(replies.GAT),
-    b"gats": _retrievalAndTouch(replies.GATS),
-    b"set": _storage(replies.SET),
-    b"add": _storage(replies.ADD),
-    b"replace": _storage(replies.REPLACE),
-    b"append": _storage(replies.APPEND),
-    b"prepend": _storage(replies.PREPEND),
-    b"cas": _storage(replies.CAS, 6),
-    b"incr": _arithmetic(replies.INCR, unsigned64, BAD_DELTA),
-    b"decr": _arithmetic(replies.DECR, unsigned64, BAD_DELTA),
-    b"touch": _arithmetic(replies.TOUCH, signed32, BAD_EXPTIME),
-    b"delete": _delete,
-    b"flush_all": _flushAll,
-    b"verbosity": _verbosity,
-    b"version": _version,
-    b"stats": _stats,
-    b"quit": _quit,
-}
+def checks(rules: Rules) -> dict[bytes, Check]:
+    """
+    @return: the check of each classic command.
+    """
+    return {
+        b"get": _retrieval(replies.GET, rules),
+        b"gets": _retrieval(replies.GETS, rules),
+        b"gat": _retrievalAndTouch(replies.GAT, rules),
+        b"gats": _retrievalAndTouch(replies.GATS, rules),
+        b"set": _storage(replies.SET, rules),
+        b"add": _storage(replies.ADD, rules),
+        b"replace": _storage(replies.REPLACE, rules),
+        b"append": _storage(replies.APPEND, rules),
+        b"prepend": _storage(replies.PREPEND, rules),
+        b"cas": _storage(replies.CAS, rules, 6),
+        b"incr": _arithmetic(replies.INCR, rules, unsigned64, BAD_DELTA),
+        b"decr": _arithmetic(replies.DECR, rules, unsigned64, BAD_DELTA),
+        b"touch": _arithmetic(replies.TOUCH, rules, signed32, BAD_EXPTIME),
+        b"delete": _delete(rules),
+        b"flush_all": _flushAll(rules),
+        b"verbosity": _verbosity(rules),
+        b"version": _version,
+        b"stats": _stats,
+        b"quit": _quit,
+    }

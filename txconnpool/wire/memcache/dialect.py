@@ -17,7 +17,6 @@ from txconnpool.wire.memcache import statistics
 from txconnpool.wire.memcache.auth import BAD_TOKEN, FAILURE, STORED, UNAUTHENTICATED, LoginReader, loginRequest
 from txconnpool.wire.memcache.binary.logins import BinaryLoginReader, ProtocolChooser
 from txconnpool.wire.memcache.binary.requests import BinaryReader
-from txconnpool.wire.memcache.classic import ERROR
 from txconnpool.wire.memcache.effects import ORDINARY
 from txconnpool.wire.memcache.matching import REPLY_LINE_MAX, received
 from txconnpool.wire.memcache.replies import COMMANDS, GREETING, TOO_MANY, VERSION
@@ -28,6 +27,7 @@ from txconnpool.wire.memcache.requestreader import (
     RETRIEVAL_LINE_MAX,
     RequestReader,
 )
+from txconnpool.wire.memcache.rules import EARLIER, ERROR, rulesOf
 
 __all__ = [
     "COMMANDS",
@@ -79,6 +79,8 @@ class Memcache:
         self._text = RequestReader(maxItemSize, denied, allowed)
         self._binary = BinaryReader(self._text)
         self._chooser = ProtocolChooser(self._text, self._binary)
+        self._versions: dict[str, bytes] = {}
+        self._hasStandIn = False
 
     def limit(self, maxItemSize: int, denied: frozenset[bytes], allowed: frozenset[bytes] | None) -> None:
         """
@@ -144,11 +146,26 @@ class Memcache:
         """
         version = self._text.unsupported.greeted(server, reply)
         self._refuseBinary()
+        self._versions[server] = reply.removeprefix(b"VERSION ").strip()
+        self._followVersions()
         return (
             f"is memcached {version}: meta commands and binary clients are refused, they need 1.6 or newer"
             if version
             else None
         )
+
+    def standIn(self, used: bool) -> None:
+        """
+        Use rules that servers of all versions follow while requests may be sent to servers of another pool too.
+        """
+        self._hasStandIn = used
+        self._followVersions()
+
+    def _followVersions(self) -> None:
+        """
+        Check requests with the rules of the servers.
+        """
+        self._text.follow(EARLIER if self._hasStandIn else rulesOf(self._versions.values()))
 
     def _refuseBinary(self) -> None:
         old = self._text.unsupported.oldest
@@ -168,8 +185,11 @@ class Memcache:
 
         @param servers: the names of those that are.
         """
-        self._text.unsupported.keep(servers)
+        names = set(servers)
+        self._text.unsupported.keep(names)
         self._refuseBinary()
+        self._versions = {name: version for name, version in self._versions.items() if name in names}
+        self._followVersions()
 
     def error(self, kind: str, text: str) -> bytes:
         """

@@ -1,7 +1,8 @@
 # -*- test-case-name: tests.wire.memcache.test_dialect -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-The meta commands of memcached: requests are checked with the rules of memcached 1.6, flag by flag.
+The meta commands of memcached: requests are checked with the rules of memcached 1.6, flag by flag, see
+L{Rules<txconnpool.wire.memcache.rules.Rules>}.
 
 A quiet request is sent without the flag C{q}, so that every request has a reply. The command hides the replies that
 C{q} suppresses: C{EN} for C{mg}, C{HD} for C{ms} and C{md}, C{HD} and C{VA} for C{ma}. Errors are never hidden, nor are
@@ -12,16 +13,14 @@ command created the item or found it, so it is hidden in both cases.
 from __future__ import annotations
 
 import binascii
+from functools import partial
 from typing import Final
 
 from txconnpool.wire import Frame
 from txconnpool.wire.memcache import replies
 from txconnpool.wire.memcache.classic import (
-    BAD_LINE,
-    ERROR,
     Check,
     answer,
-    badKey,
     blockLength,
     forward,
     forwardBlock,
@@ -29,10 +28,7 @@ from txconnpool.wire.memcache.classic import (
 )
 from txconnpool.wire.memcache.integers import Integer, known, plain, signed32, unsigned32, unsigned64
 from txconnpool.wire.memcache.matching import MemcacheCommand
-
-#: The maximum number of words of a meta command, including the command: memcached counts one more for the end of the
-#: line, and stops at 20 (C{proto_text.c}, C{MFLAG_MAX_OPT_LENGTH}).
-WORDS_MAX: Final = 19
+from txconnpool.wire.memcache.rules import BAD_LINE, Rules
 
 #: The maximum length of an opaque token, including its C{O} (C{proto_text.c}, C{MFLAG_MAX_OPAQUE_LENGTH}).
 OPAQUE_MAX: Final = 32
@@ -50,6 +46,10 @@ GET_TOO_LONG: Final = b"CLIENT_ERROR options flags are too long\r\n"
 TOO_LONG: Final = b"CLIENT_ERROR options flags too long\r\n"
 
 _b, _M, _N, _O, _q, _R, _T, _v = b"bMNOqRTv"
+
+#: The bytes that may be a flag since 1.6.40: digits, and what is from A to z in ASCII. With any other the line is bad,
+#: and not only a flag unknown.
+_LETTERS: Final = frozenset(b"0123456789" + bytes(range(ord("A"), ord("z") + 1)))
 
 #: The flags whose token is a number: what reads it, and memcached's error for an invalid one. C{F} has no error of its
 #: own.
@@ -82,7 +82,7 @@ def _notBase64(key: bytes) -> bool:
         return True
 
 
-def _check(key: bytes, flags: list[bytes]) -> tuple[set[int], bytes]:
+def _check(rules: Rules, key: bytes, flags: list[bytes]) -> tuple[set[int], bytes]:
     """
     Check the flags of a command.
 
@@ -92,12 +92,13 @@ def _check(key: bytes, flags: list[bytes]) -> tuple[set[int], bytes]:
     letters: set[int] = set()
     bad = False
     error = BAD_LINE
+    modern = rules.modern
     for flag in flags:
         letter = flag[0]
         if letter in letters or letter >= 127:
             return letters, DUPLICATE_FLAG
         letters.add(letter)
-        if 0 in flag and letter not in _NUMBERS:  # memcached would interpret NUL as the end of the line
+        if 0 in flag and letter not in _NUMBERS and not modern:  # memcached would interpret NUL as the end of the line
             return letters, INVALID_FLAG
         if letter in _PLAIN:
             continue
@@ -109,11 +110,18 @@ def _check(key: bytes, flags: list[bytes]) -> tuple[set[int], bytes]:
             if _notBase64(key):
                 bad, error = True, BAD_BASE64
         elif letter == _M:
-            if len(flag) != 2:
+            if len(flag) != 2 and not modern:
                 bad, error = True, BAD_MODE_TOKEN
         else:
             return letters, INVALID_FLAG
     return letters, error if bad else b""
+
+
+def _garbled(rules: Rules, flags: list[bytes]) -> bool:
+    """
+    @return: whether something that cannot be a flag makes the whole line invalid.
+    """
+    return rules.modern and not all(flag[0] in _LETTERS for flag in flags)
 
 
 def _token(flags: list[bytes], letter: int) -> bytes:
@@ -144,7 +152,7 @@ def _badMode(letters: set[int], flags: list[bytes], modes: bytes, error: bytes) 
     """
     @return: the error for a mode that the command does not have, or C{b""}.
     """
-    return error if _M in letters and _token(flags, _M) not in modes else b""
+    return error if _M in letters and (_token(flags, _M)[:1] or b"?") not in modes else b""
 
 
 def _wanted(command: MemcacheCommand, letters: set[int], words: list[bytes]) -> tuple[MemcacheCommand, list[bytes]]:
@@ -156,15 +164,15 @@ def _wanted(command: MemcacheCommand, letters: set[int], words: list[bytes]) -> 
     return replies.QUIET[command], words[:2] + [word for word in words[2:] if word[0] != _q]
 
 
-def _get(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
+def _get(rules: Rules, words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
     if len(words) < 2:
-        return answer(stop, ERROR)
+        return answer(stop, rules.incomplete)
     flags = words[2:]
-    if badKey(words[1]):
+    if rules.badKey(words[1]) or _garbled(rules, flags):
         return answer(stop, BAD_LINE)
-    if len(words) > WORDS_MAX:
+    if len(words) > rules.flagsMax:
         return answer(stop, GET_TOO_LONG)
-    letters, error = _check(words[1], flags)
+    letters, error = _check(rules, words[1], flags)
     error = error or _tooLong(letters, flags)
     if error:
         return answer(stop, error)
@@ -172,18 +180,18 @@ def _get(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Fr
     return forward(command, joined(line), data, pos, stop)
 
 
-def _set(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
+def _set(rules: Rules, words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
     if len(words) < 2:
-        return answer(stop, ERROR)
+        return answer(stop, rules.incomplete)
     length = blockLength(words[2]) if len(words) > 2 else None
     if length is None:
         return answer(stop, BAD_LINE)
     flags = words[3:]
-    letters, error = _check(words[1], flags)
-    if badKey(words[1]):
+    letters, error = _check(rules, words[1], flags)
+    if rules.badKey(words[1]) or _garbled(rules, flags):
         error = BAD_LINE
-    elif len(words) > WORDS_MAX:
-        error = TOO_LONG
+    elif len(words) > rules.flagsMax:
+        error = GET_TOO_LONG if rules.modern else TOO_LONG
     elif not error:
         error = _badMode(letters, flags, b"EAPRS", BAD_MS_MODE) or _tooLong(letters, flags)
     if not error:
@@ -194,22 +202,27 @@ def _set(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Fr
     return forwardBlock(command, line, length, error, data, pos, stop, limit, _b not in letters)
 
 
-def _change(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
+def _change(rules: Rules, words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
     """
     Check C{md} and C{ma}.
     """
     if len(words) < 2:
-        return answer(stop, ERROR)
-    if badKey(words[1]):
-        return answer(stop, BAD_LINE)
-    if len(words) > WORDS_MAX:
-        return answer(stop, TOO_LONG)
+        return answer(stop, rules.incomplete)
     flags = words[2:]
-    letters, error = _check(words[1], flags)
+    arithmetic = words[0] == b"ma"
+    if _garbled(rules, flags):
+        return answer(stop, BAD_LINE)
+    if rules.badKey(words[1]):
+        return answer(stop, BAD_FLAGS if arithmetic and rules.modern else BAD_LINE)
+    letters, error = _check(rules, words[1], flags)
+    if error and (arithmetic or not rules.modern):
+        error = BAD_FLAGS
+    if len(words) > rules.flagsMax:
+        error = (BAD_FLAGS if arithmetic else GET_TOO_LONG) if rules.modern else TOO_LONG
     if error:
-        return answer(stop, BAD_FLAGS)
+        return answer(stop, error)
     command = replies.MD
-    if words[0] == b"ma":
+    if arithmetic:
         command = replies.MA[_v in letters]
         error = _badMode(letters, flags, b"I+D-", BAD_MA_MODE)
     error = error or _tooLong(letters, flags)
@@ -223,19 +236,28 @@ def _noOperation(words: list[bytes], data: bytes, pos: int, stop: int, limit: in
     return forward(replies.MN, b"mn\r\n", data, pos, stop)
 
 
-def _debug(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
-    binary = words[2:3] == [b"b"]
-    if len(words) < 2 or badKey(words[1]) or (binary and _notBase64(words[1])):
+def _debug(rules: Rules, words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
+    if len(words) < 2 or rules.badKey(words[1]):
         return answer(stop, BAD_LINE)
-    return forward(replies.ME, joined(words[: 3 if binary else 2]), data, pos, stop)
+    if rules.modern:
+        line = words
+        bad = _garbled(rules, words[2:])
+    else:
+        binary = words[2:3] == [b"b"]
+        line = words[: 3 if binary else 2]
+        bad = binary and _notBase64(words[1])
+    return answer(stop, BAD_LINE) if bad else forward(replies.ME, joined(line), data, pos, stop)
 
 
-#: The check of each meta command.
-CHECKS: Final[dict[bytes, Check]] = {
-    b"mg": _get,
-    b"ms": _set,
-    b"md": _change,
-    b"ma": _change,
-    b"mn": _noOperation,
-    b"me": _debug,
-}
+def checks(rules: Rules) -> dict[bytes, Check]:
+    """
+    @return: the check of each meta command.
+    """
+    return {
+        b"mg": partial(_get, rules),
+        b"ms": partial(_set, rules),
+        b"md": partial(_change, rules),
+        b"ma": partial(_change, rules),
+        b"mn": _noOperation,
+        b"me": partial(_debug, rules),
+    }

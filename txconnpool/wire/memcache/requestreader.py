@@ -20,10 +20,11 @@ from typing import Final
 from txconnpool.wire import ANSWER, CLOSE, MORE, Command, Frame
 from txconnpool.wire.effects import DELETES, READS, WRITES, Permissions
 from txconnpool.wire.memcache import classic, meta, replies
-from txconnpool.wire.memcache.classic import ERROR, KEY_MAX, PART_KEYS
+from txconnpool.wire.memcache.classic import PART_KEYS, Check
 from txconnpool.wire.memcache.effects import ORDINARY, permitted, refused
 from txconnpool.wire.memcache.matching import Matcher
 from txconnpool.wire.memcache.replies import GET, GETS, MG, SET, SEVERAL, SILENT
+from txconnpool.wire.memcache.rules import BAD_LINE, EARLIER, ERROR, KEY_MAX, MODERN, Rules
 from txconnpool.wire.memcache.unsupported import Unsupported
 
 #: The maximum length of a request line without its end, in bytes, except for get and gets. memcached closes a
@@ -50,7 +51,16 @@ REFUSED: Final = frozenset(
 
 _LINE_TOO_LONG: Final = b"CLIENT_ERROR line too long\r\n"
 
-_CHECKS: Final = classic.CHECKS | meta.CHECKS
+_CHECKS: Final[dict[Rules, dict[bytes, Check]]] = {
+    rules: classic.checks(rules) | meta.checks(rules) for rules in (EARLIER, MODERN)
+}
+
+#: The maximum number of words of a line that 1.6.40 looks at. The last of them may be C{noreply}. With the end of the
+#: line they are C{MCMC_PARSER_MAX_TOKENS} (C{mcmc.h}).
+TOKENS_MAX: Final = 23
+
+#: The commands that may have spaces before them since 1.6.40, as all had before.
+_AFTER_SPACES: Final = frozenset((b"flush_all", b"verbosity"))
 
 # The most common requests. A key is one range of bytes here, which is the fastest to match. Keys with control
 # characters, which memcached allows, are left to the full check, and so are numbers with more digits than usual. Each
@@ -65,7 +75,7 @@ _COMMON: Final = (
     (
         (b"delete", b"incr", b"decr", b"touch"),
         WRITES | DELETES,
-        rb"(delete KEY|(?:incr|decr|touch) KEY [0-9]{1,9})(?:\r\n| (noreply)\r\n)",
+        rb"(delete (?!noreply[\r ])KEY|(?:incr|decr|touch) KEY [0-9]{1,9})(?:\r\n| (noreply)\r\n)",
     ),
     ((b"gets",), READS, rb"(gets) KEY\r\n"),
     ((b"mg",), READS, rb"mg KEY((?: [cfhklstuv])+)\r\n"),
@@ -120,9 +130,17 @@ class RequestReader:
         @param now: returns the time in seconds since the epoch. An expiry time before it is a deletion.
         """
         self._now = now
+        self.follow(EARLIER)
         self._refused: frozenset[bytes] = frozenset()
         self.unsupported = Unsupported(self._refuse, now)
         self.limit(maxItemSize, denied, allowed)
+
+    def follow(self, rules: Rules) -> None:
+        """
+        Use the rules of some versions from now on.
+        """
+        self._rules = rules
+        self._checks = _CHECKS[rules]
 
     def limit(self, maxItemSize: int, denied: frozenset[bytes], allowed: frozenset[bytes] | None) -> None:
         """
@@ -210,10 +228,15 @@ class RequestReader:
         if b"" in words:
             words = [word for word in words if word]
         stop = newline + 1
-        check = _CHECKS.get(words[0]) if words else None
+        modern = self._rules.modern
+        if modern and stop - pos < 4:
+            return ANSWER, stop, 0, BAD_LINE
+        check = self._checks.get(words[0]) if words else None
         if check is None:
-            return _refuse(words, stop)
+            return _refuse(words, stop, modern)
         frame = check(words, data, pos, stop, self.maxItemSize)
+        if modern and data[pos] == 32 and words[0] not in _AFTER_SPACES:
+            return _unknown(frame, words, pos, stop)
         if words[0] in self._refused and (line := self.unsupported.refusal(words[0])) is not None:
             return refused(frame, line)
         if self.permissions.restricted:
@@ -247,14 +270,30 @@ def _hasLongKey(keys: bytes) -> bool:
     return False
 
 
-def _refuse(words: list[bytes], stop: int) -> Frame:
+def _refuse(words: list[bytes], stop: int, modern: bool) -> Frame:
     """
+    @param modern: whether the rules of 1.6.40 are used.
+
     @return: the frame of a line that begins with no known command.
     """
     if not words:
         return ANSWER, stop, 0, ERROR
     if words[0] in REFUSED:
         return ANSWER, stop, 0, b"CLIENT_ERROR " + words[0] + b" not allowed on a shared connection\r\n"
-    if words[-1].startswith(b"HTTP/"):
+    if words[-1].startswith(b"HTTP/") and (len(words) > 1 or not modern):
         return CLOSE, stop, 0, b""
-    return ANSWER, stop, 0, ERROR
+    return ANSWER, stop, 0, _unknownReply(words) if modern else ERROR
+
+
+def _unknown(frame: Frame, words: list[bytes], pos: int, stop: int) -> Frame:
+    """
+    @param frame: the frame that a request would have without the spaces before it.
+
+    @return: the frame of an unknown command in its place. A data block is discarded.
+    """
+    what, end, _, payload = frame
+    return ANSWER, max(stop, end if what is not MORE else pos + payload), 0, _unknownReply(words)
+
+
+def _unknownReply(words: list[bytes]) -> bytes:
+    return b"" if words[:TOKENS_MAX][-1] == b"noreply" else ERROR

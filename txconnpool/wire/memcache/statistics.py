@@ -17,8 +17,8 @@ from functools import partial
 from typing import Final
 
 from txconnpool.wire import ServerStatistics
-from txconnpool.wire.memcache.classic import ERROR
 from txconnpool.wire.memcache.replies import STATS
+from txconnpool.wire.memcache.rules import ERROR, versionOf
 
 #: The groups that show the state of a server. Several clients may get the same reply.
 _SHOWN: Final = frozenset(b"items slabs sizes settings conns extstore".split())
@@ -131,15 +131,6 @@ def _merged(name: bytes, values: list[bytes]) -> bytes:
         total = sum(int(match[1]) * 1000000 + int(match[2]) for match in times)
         return b"%d.%06d" % divmod(total, 1000000)
     return values[0]
-
-
-def versionOf(text: bytes) -> tuple[int, ...]:
-    """
-    @return: the numbers of a version, for comparisons: C{(1, 6, 45)} for C{1.6.45-rc1}; empty for a text without
-        numbers.
-    """
-    match = re.match(rb"([0-9]{1,9})(?:\.([0-9]{1,9}))?(?:\.([0-9]{1,9}))?", text)
-    return tuple(int(part) for part in match.groups() if part is not None) if match else ()
 
 
 def numbered(servers: list[str], replies: list[bytes]) -> bytes:

@@ -54,9 +54,10 @@ from txconnpool.wire.memcache.binary.packets import (
     packet,
     readHeader,
 )
-from txconnpool.wire.memcache.classic import KEY_MAX, PART_KEYS
+from txconnpool.wire.memcache.classic import PART_KEYS
 from txconnpool.wire.memcache.effects import ORDINARY
 from txconnpool.wire.memcache.expiry import RELATIVE_MAX
+from txconnpool.wire.memcache.rules import KEY_MAX
 
 #: The maximum length of a packet without its header (C{memcached.h}, C{ITEM_SIZE_MAX_UPPER_LIMIT}).
 BODY_MAX: Final = 1 << 30
