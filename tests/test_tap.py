@@ -216,6 +216,31 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual(options.reload(), options["settings"])
         self.assertIn(f"{directory}/y.sock", options["settings"].admin.replace("\\", ""))
 
+    def test_ownNumber(self) -> None:
+        """
+        A pid file with the number of this process is from an earlier one. Any other file is left to twistd, and so is
+        each one during a check.
+        """
+        path = Path(self.mktemp()).absolute()
+        for text, arguments, left in (
+            (f"{os.getpid()}", ["--check-config"], True),
+            (f"{os.getpid()}\n", [], False),
+            (f"{os.getpid()}", [], False),
+            (f"{os.getppid()}", [], True),
+            ("\u00fc", [], True),
+            ("", [], True),
+        ):
+            path.write_text(text, "utf-8")
+            twistd = ServerOptions()
+            with redirect_stdout(StringIO()):
+                try:
+                    twistd.parseOptions(["-n", f"--pidfile={path}", "connpool", *arguments])
+                except SystemExit:
+                    pass
+            self.assertEqual(path.exists(), left, repr(text))
+        for none in ("", "/nonexistent/x"):
+            ServerOptions().parseOptions(["-n", f"--pidfile={none}", "connpool"])
+
     def test_checkDistribution(self) -> None:
         """
         C{--check-config} prints what the distribution of a pool stands for.

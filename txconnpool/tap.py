@@ -148,6 +148,8 @@ class Options(usage.Options):
                     print(line)
             print("configuration ok")
             raise SystemExit(0)
+        if self.parent is not None:
+            _removeOwnNumber(self.parent.get("pidfile"))
 
     def reload(self) -> Settings:
         """
@@ -197,6 +199,24 @@ _ABOUT = (
     "Each option but those under Configuration is a key of the ini file too. Sizes take k, m and g. Times are seconds, "
     "or take ms, s, m and h. An option that belongs to a pool is for all pools of the file."
 )
+
+
+def _removeOwnNumber(path: str | None) -> None:
+    """
+    Remove a pid file with the number of this process. It is from an earlier process, which was killed and had the same
+    number, as the first process of a container always has: twistd would take it for another one that runs.
+
+    @param path: the path of the pid file, or an empty one or C{None}.
+    """
+    if not path:
+        return
+    try:
+        with open(path, encoding="ascii") as file:
+            number = file.read(32).strip()
+        if number == str(os.getpid()):
+            os.unlink(path)
+    except (OSError, ValueError):
+        return  # there is none, or twistd itself says what is wrong with it
 
 
 def _flag(short: str, long: str) -> str:
