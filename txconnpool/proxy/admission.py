@@ -19,9 +19,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txconnpool.net.deadlines import Deadlines
+from txconnpool.net.tls import tlsProblem
 from txconnpool.net.transport import closeAfterFlush
 from txconnpool.proxy.logins import Penalties
-from txconnpool.wire import ADMIT, CLOSE, MORE, SWITCH, Login
+from txconnpool.wire import ADMIT, CLOSE, MORE, SWITCH, Foreign, Login
 
 #: The number of logins that may fail on one connection.
 TRIES = 3
@@ -133,6 +134,8 @@ class PendingClient(Protocol):
         if action is ADMIT:
             self._admit(reply, rest)
             return
+        if isinstance(reply, Foreign):
+            self._admission.sessions.strangers.add(reply.protocol, self.transport)
         self.transport.write(reply)
         counters.sent += len(reply)
         if action is CLOSE or self._failures >= TRIES:
@@ -206,6 +209,14 @@ class PendingClient(Protocol):
         """
         Forget the client.
         """
+        if (
+            self._secure
+            and self.session is None
+            and not self._over
+            and reason.value is not None
+            and tlsProblem(reason.value)
+        ):
+            self._admission.sessions.strangers.add("no_tls", self.transport)
         self._over = True
         if self._timer is not None:
             self._timer.cancel()

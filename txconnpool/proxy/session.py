@@ -18,7 +18,7 @@ from txconnpool.errors import PoolError
 from txconnpool.proxy.compound import SplitReply
 from txconnpool.proxy.replies import LaterReply, QueuedRequest
 from txconnpool.proxy.sending import RequestSender
-from txconnpool.wire import ANSWER, BROADCAST, CLOSE, MORE, PIN, REPLACE, SPLIT, STATISTICS, SWITCH
+from txconnpool.wire import ANSWER, BROADCAST, CLOSE, MORE, PIN, REPLACE, SPLIT, STATISTICS, SWITCH, Foreign
 
 #: An incomplete line is read again when a line end has arrived, or this many more bytes.
 LOOK = 1 << 12
@@ -116,9 +116,8 @@ class Session(RequestSender):
                     self._need = payload or size - pos + LOOK
                     break
                 if what is CLOSE:
-                    self.answer(payload)
+                    self._answerLast(payload)
                     pos = size
-                    self.end()
                     break
                 if what is BROADCAST and self.factory.alone:
                     what, payload = payload  # with one server it is forwarded like any other request
@@ -263,6 +262,15 @@ class Session(RequestSender):
             command, words = payload
             self.enqueue(LaterReply(self, lambda: factory.statistics(words).addCallback(command.visible), False))
         return True
+
+    def _answerLast(self, reply: bytes) -> None:
+        """
+        Write the last reply, and close the client.
+        """
+        if isinstance(reply, Foreign):
+            self.factory.strangers.add(reply.protocol, self.transport)
+        self.answer(reply)
+        self.end()
 
     def _answered(self, count: int = 1) -> None:
         """

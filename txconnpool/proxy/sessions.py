@@ -31,6 +31,7 @@ from txconnpool.proxy.memory import BufferedBytes
 from txconnpool.proxy.session import Session
 from txconnpool.proxy.sharding import ShardedSession
 from txconnpool.proxy.statistics import StatisticsReplies
+from txconnpool.proxy.strangers import Strangers
 
 _log = Logger("txconnpool.proxy")
 
@@ -120,6 +121,7 @@ class SessionFactory(Factory):
     @ivar gate: the logins of the clients.
     @ivar admission: the clients that have no session yet.
     @ivar idle: closes clients that are idle for too long.
+    @ivar strangers: the clients that speak another protocol.
     @ivar hosts: the number of clients from each address, with and without a session, see
         L{networkOf<txconnpool.net.transport.networkOf>}.
     @ivar replies: the replies to requests for statistics. C{statistics} makes one.
@@ -168,6 +170,7 @@ class SessionFactory(Factory):
         self.gate = LoginGate()
         self.admission = Admission(self)
         self.idle = IdleClients(self)
+        self.strangers = Strangers(name, reactor.seconds)
         self.hosts: dict[str, int] = {}
         self._partialLog = LogLimit(reactor.seconds, PERIOD)
         self._refusedLog = LogLimit(reactor.seconds, PERIOD)

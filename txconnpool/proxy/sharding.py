@@ -74,9 +74,8 @@ class ShardedSession(Session):
                 self._need = payload or size - pos + LOOK
                 break
             elif what is CLOSE:
-                self.answer(payload)
+                self._answerLast(payload)
                 pos = size
-                self.end()
                 break
             elif self._follow(what, payload, end - size):
                 read = self._read

@@ -29,7 +29,7 @@ class LocalAction(enum.Enum):
     #: that have been received. The missing bytes are then dropped when they arrive, and after them the reply is
     #: written.
     ANSWER = "answer the request"
-    #: Payload: the last bytes for the client.
+    #: Payload: the last bytes for the client; a L{Foreign} if it speaks another protocol.
     CLOSE = "close the connection of the client after all earlier replies"
     #: Payload: C{(command, request, reply)}. The request is sent at once; the client sees of its reply what the command
     #: says. The reply of the payload is written after it, as for C{ANSWER}.
@@ -59,6 +59,25 @@ STATISTICS: Final = LocalAction.STATISTICS
 ADMIT: Final = LocalAction.ADMIT
 PIN: Final = LocalAction.PIN
 SWITCH: Final = LocalAction.SWITCH
+
+
+class Foreign(bytes):
+    """
+    The payload of C{CLOSE} for a client that speaks another protocol.
+
+    @ivar protocol: the name of that protocol.
+    """
+
+    protocol: str
+
+    def __new__(cls, protocol: str, last: bytes = b"") -> Foreign:
+        """
+        @param protocol: see L{protocol}.
+        @param last: the last bytes for the client.
+        """
+        self = super().__new__(cls, last)
+        self.protocol = protocol
+        return self
 
 
 class Command:

@@ -605,6 +605,7 @@ class ReadTests(SynchronousTestCase):
         stage.pool.servers[0].traffic.ejections += 1  # this pool has one server, whose keys no other can get
         stage.sessions.gate.accepted = ()
         stage.client().send(b"set x 0 0 9\r\njoe wrong\r\n")
+        stage.client().send(b"\x16\x03\x01")
         stage.clock.advance(10)
         stage.sessions.limit(replace(stage.sessions.limits, idleTimeout=1.0))
         for _ in range(5):

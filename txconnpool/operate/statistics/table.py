@@ -133,6 +133,8 @@ POOL_OWN: Final = (
               "or were too many", lambda of: of.sessions.admission.expired),
     Statistic("sessions_idle", "counter", "clients closed because they had sent nothing for `client-idle-timeout`",
               lambda of: of.sessions.idle.closed, alias="idle_kicks"),
+    Statistic("sessions_foreign", "counter", "clients closed because they speak another protocol than the address; "
+              "no_tls: their TLS handshake failed", lambda of: dict(of.sessions.strangers.counts), "protocol"),
     Statistic("logins", "counter", "attempts of clients to log in (`listen-auth`)",
               lambda of: of.sessions.gate.attempts, alias="auth_cmds"),
     Statistic("login_failures", "counter", "attempts that failed", lambda of: of.sessions.gate.failures,

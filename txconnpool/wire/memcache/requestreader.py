@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from txconnpool.wire import ANSWER, CLOSE, MORE, Command, Frame
+from txconnpool.wire import ANSWER, CLOSE, MORE, Command, Foreign, Frame
 from txconnpool.wire.effects import DELETES, READS, WRITES, Permissions
 from txconnpool.wire.memcache import classic, meta, replies
 from txconnpool.wire.memcache.classic import PART_KEYS, Check
@@ -281,7 +281,7 @@ def _refuse(words: list[bytes], stop: int, modern: bool) -> Frame:
     if words[0] in REFUSED:
         return ANSWER, stop, 0, b"CLIENT_ERROR " + words[0] + b" not allowed on a shared connection\r\n"
     if words[-1].startswith(b"HTTP/") and (len(words) > 1 or not modern):
-        return CLOSE, stop, 0, b""
+        return CLOSE, stop, 0, Foreign("http")
     return ANSWER, stop, 0, _unknownReply(words) if modern else ERROR
 
 

@@ -11,10 +11,11 @@ answers: the version is that of a server, and clients without a login do not rea
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
-from txconnpool.wire import ADMIT, ANSWER, CLOSE, MORE, SWITCH, Command, Frame, IRequestReader, Login
+from txconnpool.wire import ADMIT, ANSWER, CLOSE, MORE, SWITCH, Command, Foreign, Frame, IRequestReader, Login
 from txconnpool.wire.memcache.auth import LINE_MAX
 from txconnpool.wire.memcache.binary.packets import (
     AUTH_ERROR,
@@ -31,6 +32,11 @@ from txconnpool.wire.memcache.binary.packets import (
 )
 
 MECHANISM: Final = b"PLAIN"
+
+# A TLS client begins with a record of type 22 (RFC 8446, section 5.1), a client of Redis with the length of an array.
+_FOREIGN: Final = re.compile(
+    rb"(?P<tls>\x16\x03)|(?P<http>(?:GET|HEAD|POST|PUT|DELETE|OPTIONS|PRI) [/*]|CONNECT )|(?P<redis>\*[0-9]+\r\n\$)"
+).match
 
 #: The text of the reply to a successful login.
 AUTHENTICATED: Final = b"Authenticated"
@@ -50,8 +56,17 @@ class ProtocolChooser:
 
     def read(self, data: bytes, pos: int, room: int) -> Frame:
         """
-        Choose the reader for the protocol of the client.
+        Choose the reader for the protocol of the client, or close it if it speaks one of others that are often
+        configured by mistake.
         """
+        foreign = _FOREIGN(data, pos)
+        if foreign is not None and foreign.lastgroup is not None:
+            return (
+                CLOSE,
+                len(data),
+                0,
+                Foreign(foreign.lastgroup, b"ERROR\r\n" if foreign.lastgroup == "redis" else b""),
+            )
         return SWITCH, pos, 0, self._binary if data[pos] == REQUEST else self._text
 
     def forwarded(self, command: Command) -> None:
