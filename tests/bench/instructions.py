@@ -133,14 +133,12 @@ def work(names: Sequence[str], turns: int) -> None:
     """
     gc.disable()  # the number of its runs depends on what else is in memory
     for name in names:
-        turn, _ = EXCHANGES[name].prepare()
-        for _ in range(10):
-            turn()
         pids = []
         for repetitions in (turns, 2 * turns):
             pid = os.fork()
             if not pid:
-                for _ in range(repetitions):
+                turn, _ = EXCHANGES[name].prepare()  # here, because a pool must not be used after a fork
+                for _ in range(10 + repetitions):
                     turn()
                 os._exit(0)
             os.waitpid(pid, 0)

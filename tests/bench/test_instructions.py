@@ -24,13 +24,15 @@ class ExchangeTests(SynchronousTestCase):
 
     def test_answered(self) -> None:
         """
-        In each turn all requests are answered, so that further turns cost the same.
+        In each turn all requests are answered by the servers, so that further turns cost the same.
         """
         for name, exchange in EXCHANGES.items():
             turn, sessions = exchange.prepare()
             for _ in range(3):
                 turn()
                 self.assertEqual([each.inFlight for each in sessions], [0] * exchange.clients, name)
+            counters = sessions[0].factory.counters
+            self.assertEqual((counters.answered, counters.errors), (0, {}), name)
 
 
 class CountTests(SynchronousTestCase):

@@ -91,13 +91,15 @@ class ListenTests(LoginTestCase):
 
     def test_first(self) -> None:
         """
-        memcached and the proxy give the same reply to any first request.
+        memcached and the proxy give the same reply to any first request. The proxy also knows the binary protocol,
+        which a memcached that asks for a password in the text protocol does not.
         """
         memcached = self.memcached()
         proxy = self.proxy(memcached, "--listen-auth", self.users(USERS), "--upstream-auth", self.users("joe:secret"))
         for data, answer in FIRST:
             self.assertEqual(self.firstReply(memcached, data, answer), answer, (memcached, data))
-            self.assertEqual(self.firstReply(proxy, data, answer), answer, (proxy, data))
+            if not data.startswith(b"\x80"):
+                self.assertEqual(self.firstReply(proxy, data, answer), answer, (proxy, data))
 
     def test_admitted(self) -> None:
         """

@@ -189,7 +189,7 @@ class FaultTests(SynchronousTestCase):
         self.proxy = proxy
         report = self.suffer(REFUSE, PASS, REFUSE, seconds=1.0, clients=20)
         self.assertEqual((report["errors"], report["lost"]), ({}, 0))
-        stats = ask(proxy.address, b"stats\r\n")
+        stats = ask(proxy.address, b"stats proxy\r\n", b"END\r\n")
         self.assertIn(b"STAT outages 0\r\n", stats)
         self.assertIn(b"STAT connections_closed_too_old ", stats)
 
