@@ -13,6 +13,7 @@ from pathlib import Path
 from txconnpool.config.settings import OPTIONS
 from txconnpool.operate.statistics.prometheus import metricName
 from txconnpool.operate.statistics.table import POOL, PROCESS, SERVER, Scope
+from txconnpool.wire.redis.commands import COMMANDS, Use
 
 SOURCE = Path(__file__).resolve().parents[1]
 
@@ -22,6 +23,8 @@ METRICS = SOURCE / "conf" / "metrics.rst"
 LIBRARY = SOURCE / "txconnpool" / "library.rst"
 
 _OPTIONS_HEADING = "\nEvery option\n============\n"
+
+_REDIS_HEADING = "\nRedis commands\n==============\n"
 
 _METRICS_START = """\
 ===============
@@ -97,12 +100,30 @@ def metricsText() -> str:
     return _METRICS_START + "\n".join(lines) + "\n"
 
 
+def redisText() -> str:
+    """
+    @return: what the proxy does with each command of Redis, for the manual.
+    """
+    lines: list[str] = []
+    for use in Use:
+        names = [command.name for command in COMMANDS if command.use is use and not command.subcommands]
+        mayBlock = [command.name for command in COMMANDS if command.use is Use.SHARED and command.mayBlock]
+        note = f"; so are {' and '.join(mayBlock)} with ``BLOCK``" if use is Use.PINNED else ""
+        lines += [f"{use.value[0].upper()}{use.value[1:]}{note}:", ""]
+        lines += [*textwrap.wrap(" ".join(f"``{name}``" for name in names), 120, break_on_hyphens=False), ""]
+    return "\n".join(lines)
+
+
 def write() -> None:
     """
     Write the generated parts of the documents.
     """
     METRICS.write_text(metricsText(), "utf-8")
     manual = MANUAL.read_text("utf-8")
+    start, heading, rest = manual.partition(_REDIS_HEADING)
+    introduction = chapter(MANUAL, "Redis commands").strip("\n").partition("\n\n")[0]
+    manual = f"{start}{heading}\n{introduction}\n\n{redisText()}{_OPTIONS_HEADING}{rest.partition(_OPTIONS_HEADING)[2]}"
+    MANUAL.write_text(manual, "utf-8")
     start, heading, _ = manual.partition(_OPTIONS_HEADING)
     introduction = chapter(MANUAL, "Every option").strip("\n").partition("\n\n")[0]
     MANUAL.write_text(f"{start}{heading}\n{introduction}\n\n{optionsText()}", "utf-8")

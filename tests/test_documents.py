@@ -17,7 +17,18 @@ import docutils.core
 import yaml
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.documents import LIBRARY, MANUAL, METRICS, README, SOURCE, blocks, chapter, metricsText, optionsText
+from tests.documents import (
+    LIBRARY,
+    MANUAL,
+    METRICS,
+    README,
+    SOURCE,
+    blocks,
+    chapter,
+    metricsText,
+    optionsText,
+    redisText,
+)
 from txconnpool import errors, memcache
 from txconnpool.config.ini import load
 from txconnpool.config.settings import OPTIONS
@@ -128,6 +139,12 @@ class UserDocumentTests(SynchronousTestCase):
         """
         self.assertTrue(optionsText() in chapter(MANUAL, "Every option") + "\n", "run python -m tests.documents")
 
+    def test_redis(self) -> None:
+        """
+        The manual says of each command of Redis what the proxy does with it.
+        """
+        self.assertTrue(redisText().strip() in chapter(MANUAL, "Redis commands"), "run python -m tests.documents")
+
     def test_metrics(self) -> None:
         """
         The list of statistics is that of the table of statistics.
@@ -146,7 +163,7 @@ class UserDocumentTests(SynchronousTestCase):
                     path.write_text(block, "utf-8")
                     load(str(path), {})
                     count += 1
-        self.assertEqual(count, 4)
+        self.assertEqual(count, 5)
 
     def test_commands(self) -> None:
         """

@@ -170,6 +170,7 @@ class Toy:
 
     commands = COMMANDS
     pushes = True
+    stateful = False
     tooManyClients = netstring(b"-too many clients")
     probe = GET, netstring(b"get alive")
 

@@ -62,6 +62,7 @@ class PoolSettingsTests(SynchronousTestCase):
                 "partialGets": "misses",
                 "discoverInterval": 30.0,
                 "poolSize": 4,
+                "maxPinned": 100,
                 "minPoolSize": 1,
                 "pipelineDepth": 1024,
                 "idleTimeout": 600.0,
@@ -287,7 +288,32 @@ class PoolSettingsTests(SynchronousTestCase):
         A protocol that does not exist is refused with a list of those that do.
         """
         self.assertEqual(PoolSettings(protocol="memcache"), PoolSettings())
-        self.assertFaults(["protocol = 'redis': expected memcache"], protocol="redis")
+        self.assertFaults(["protocol = 'http': expected memcache or redis"], protocol="http")
+
+    def test_commandsOfProtocol(self) -> None:
+        """
+        The names of commands are those of the protocol. Those that are never forwarded are refused.
+        """
+        PoolSettings(protocol="redis", denyCommands=("zadd", "script|load"), allowCommands=("@read", "get"))
+        self.assertFaults(
+            ["denyCommands = ('touches',): no such command: touches; did you mean touch?"],
+            protocol="redis",
+            denyCommands=("touches",),
+        )
+        self.assertFaults(
+            ["denyCommands = ('config|set',): config|set is about a server or a connection, and both are shared here"],
+            protocol="redis",
+            denyCommands=("config|set",),
+        )
+
+    def test_oneServer(self) -> None:
+        """
+        With C{protocol = redis}, keys cannot be distributed among servers.
+        """
+        two = ("tcp:a:6379", "tcp:b:6379")
+        PoolSettings(protocol="redis", upstream=two[:1])
+        PoolSettings(protocol="redis", upstream=two, distribution="round-robin")
+        self.assertFaults(["protocol redis cannot distribute keys among servers"], protocol="redis", upstream=two)
 
     def test_fewConnections(self) -> None:
         """

@@ -522,6 +522,36 @@ class NewestMemcached(Memcached):
     program = NEWEST
 
 
+class Redis(Server):
+    """
+    The real Redis, without files.
+    """
+
+    program = "redis-server"
+    # It would save its data, and has none that is worth it.
+    ending = signal.SIGKILL
+
+    def command(self) -> list[str]:
+        """
+        Add the options to listen on one address only.
+        """
+        assert not isinstance(self.address, str)
+        host, port = self.address
+        options = [
+            "--bind",
+            host,
+            "--port",
+            str(port),
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--protected-mode",
+            "no",
+        ]
+        return [self._program(), *options, "--dir", str(self.directory), *self.options]
+
+
 class Nutcracker(Server):
     """
     twemproxy, a proxy in C, with which the benchmarks compare.

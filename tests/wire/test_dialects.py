@@ -30,7 +30,7 @@ class DialectsTests(SynchronousTestCase):
         """
         Each dialect knows its commands. Those that are never forwarded are not among them.
         """
-        for name, command, refused in (("memcache", b"get", b"watch"),):
+        for name, command, refused in (("memcache", b"get", b"watch"), ("redis", b"zadd", b"shutdown")):
             self.assertIn(command, DIALECTS[name].ordinary)
             self.assertIn(refused, DIALECTS[name].refused)
             self.assertFalse(DIALECTS[name].ordinary.keys() & DIALECTS[name].refused)

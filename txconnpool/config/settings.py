@@ -28,7 +28,7 @@ from txconnpool.net.suggestions import suggestClient, suggestServer
 from txconnpool.net.syntax import checkClient, checkServer, reaches
 from txconnpool.routing.distribution import HASH_NAMES, NAMES, Distribution
 from txconnpool.routing.servers import Server, readServer
-from txconnpool.wire.dialects import DIALECTS
+from txconnpool.wire.dialects import DIALECTS, Dialect
 from txconnpool.wire.effects import EFFECTS
 
 
@@ -68,11 +68,30 @@ _LINE = 1 << 16
 _UNREAD_HARD = 64 << 20
 #: The least default of C{poolSize}.
 _POOL_SIZE = 4
-_COMMANDS = Words(
-    "command",
-    (word.decode() for word in EFFECTS.union(*(each.ordinary for each in DIALECTS.values()))),
-    (word.decode() for each in DIALECTS.values() for word in each.refused),
-    "is about a server or a connection, and both are shared here: it is never passed on",
+
+
+class _Commands(Words):
+    """
+    Names of commands and effects. Which ones there are depends on another setting, see L{_noCommands}.
+    """
+
+    def checkValue(self, value: tuple[str, ...]) -> None:
+        if not isinstance(value, tuple):
+            raise self.wrong()
+
+
+def _commandsOf(dialect: Dialect) -> Words:
+    return Words(
+        "command",
+        (word.decode() for word in EFFECTS | dialect.ordinary.keys()),
+        (word.decode() for word in dialect.refused),
+        "is about a server or a connection, and both are shared here: it is never passed on",
+    )
+
+
+_COMMANDS_OF = {name: _commandsOf(dialect) for name, dialect in DIALECTS.items()}
+_COMMANDS = _Commands(
+    "command", (word.decode() for each in DIALECTS.values() for word in EFFECTS | each.ordinary.keys())
 )
 POOL_NAME = r"[A-Za-z0-9_.-]+"
 POOL_NAME_EXPECTED = "letters, digits, `_`, `.` and `-`"
@@ -122,7 +141,8 @@ class PoolSettings:
     protocol: str = option(
         "memcache",
         Choice(*DIALECTS),
-        "the protocol of the pool's clients and servers: memcache is the text protocol of memcached",
+        "the protocol of the pool's clients and servers: memcache is the text protocol of memcached; redis is that of "
+        "Redis and Valkey",
         "Servers and clients",
     )
     upstreamAuth: str | None = option(
@@ -240,6 +260,13 @@ class PoolSettings:
         "and server",
         "Connections to servers",
         "s",
+    )
+    maxPinned: int = option(
+        100,
+        Whole(1, 65535),
+        "the maximum number of connections that clients have for themselves with `protocol = redis`: for transactions, "
+        "subscriptions and blocking commands",
+        "Connections to servers",
     )
     minPoolSize: int = option(
         1, Whole(0, 65535), "the number of connections that are kept open", "Connections to servers"
@@ -361,7 +388,7 @@ class PoolSettings:
 
         @raise ConfigError: with all faults.
         """
-        faults = list(faultsOf(self, Option.checkValue))
+        faults = [*faultsOf(self, Option.checkValue), *_noCommands(self)]
         if not isinstance(self.name, str) or not re.fullmatch(POOL_NAME, self.name):
             faults.append(Fault(f"pool {self.name!r}: expected a name of {POOL_NAME_EXPECTED}"))
         if not faults:
@@ -540,6 +567,20 @@ def faultsOf(settings: PoolSettings | Settings, check: Callable[[Option, Any], N
             yield Fault(f"{each.attribute} = {each.kind.quote(value)}: {error}", (each.attribute,), pool)
 
 
+def _noCommands(pool: PoolSettings) -> Iterator[Fault]:
+    """
+    Find names of commands that the protocol of a pool does not have.
+    """
+    words = _COMMANDS_OF.get(pool.protocol)
+    for attribute in ("allowCommands", "denyCommands"):
+        value = getattr(pool, attribute)
+        if words is not None and isinstance(value, tuple):
+            try:
+                words.checkValue(value)
+            except ValueError as error:
+                yield Fault(f"{attribute} = {_COMMANDS.quote(value)}: {error}", (attribute,), pool.name)
+
+
 def _sized(pool: PoolSettings, workers: int) -> PoolSettings:
     """
     @return: the pool with the default of C{poolSize} for a number of workers.
@@ -574,6 +615,12 @@ def _undistributed(pool: PoolSettings) -> Iterator[Fault]:
     except ValueError as error:
         yield Fault(str(error), ("hash", "hashTag", "hashStop", "hashSkip", "distribution"), pool.name)
         return
+    if pool.distributionByKey is not None and not DIALECTS[pool.protocol].distributes:
+        text = (
+            f"protocol {pool.protocol} cannot distribute keys among servers; expected one server in upstream, or "
+            "`distribution = round-robin` for servers that are equal"
+        )
+        yield Fault(text, ("upstream", "protocol"), pool.name)
     for text in mistakes(pool.servers, distribution, bool(pool.sources)):
         yield Fault(text, ("upstream", "distribution"), pool.name)
     if pool.onFailure == "rehash" and not pool.sources and pool.minLiveServers > len(pool.servers) > 1:

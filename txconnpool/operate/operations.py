@@ -207,7 +207,7 @@ def _poolRows(proxy: PoolProxy) -> Iterator[Row]:
 def _serverRows(proxy: PoolProxy) -> Iterator[Row]:
     records, shares, ejected = proxy.pool.records, proxy.upstream.keyShares(), proxy.upstream.ejected
     for server in proxy.pool.servers:
-        own = [record for record in records if record.server is server]
+        own = [record for record in records if record.server.traffic is server.traffic]
         weight, label, share = shares.get(server.name, ("-", "-", "-"))
         yield {
             "pool": proxy.name,

@@ -116,6 +116,13 @@ class Connection(Protocol):
         return bool(self._heard > self.record.born)
 
     @property
+    def patient(self) -> bool:
+        """
+        Whether the server may wait for something else before it replies to a request in flight.
+        """
+        return any(command.patience(request) for _, command, _, _, request in self._inFlight)
+
+    @property
     def receiving(self) -> bool:
         """
         Whether a part of a reply has arrived.
@@ -283,13 +290,14 @@ class Connection(Protocol):
             self._oldest = None
             return
         now, factory, oldest = self._seconds(), self.factory, self._inFlight[0]
+        patience = oldest[1].patience(oldest[4])
         if oldest is not self._oldest:
             self._oldest, self._oldestSince = oldest, now
         heard = max(oldest[3], self._heard)
-        silence = heard + factory.requestTimeout - now
-        left = min(silence, self._oldestSince + factory.replyTimeout - now)
+        silence = heard + factory.requestTimeout + patience - now
+        left = min(silence, self._oldestSince + factory.replyTimeout + patience - now)
         if left > 0:
-            self._watch(left)
+            self._watch(min(left, factory.requestTimeout) if patience else left)
         elif not again:
             # If this process was suspended or busy, the bytes may be there. They are read before the next turn.
             self._watch(0.0, True)

@@ -6,13 +6,25 @@ The first exchanges on a new connection, which a dialect describes and a pool ca
 
 from __future__ import annotations
 
+import re
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from twisted.logger import Logger
 
-from txconnpool.errors import LoginFailed
+from txconnpool.errors import LoginFailed, ServerUnavailable
 
 _log = Logger("txconnpool.pool")
+
+
+_UNPRINTABLE = re.compile(r"[^ -~]+")
+
+
+def printable(reply: bytes) -> str:
+    """
+    @return: the beginning of a reply, for a log.
+    """
+    return _UNPRINTABLE.sub(" ", reply[:200].decode("ascii", "replace")).strip()
 
 
 class Handshake:
@@ -46,8 +58,32 @@ class Handshake:
         @raise TooManyConnections: the server has as many connections as it accepts.
         @raise PoolError: the connection was lost.
         """
-        server = connection.record.server.name
-        exchanges = self._dialect.handshake(self.login, server)
+        await self._carryOut(connection, self._dialect.handshake(self.login, connection.record.server.name))
+
+    async def reset(self, connection: Any) -> None:
+        """
+        Make a connection as good as new, after a client had it for itself. This needs an
+        L{IStatefulDialect<txconnpool.wire.IStatefulDialect>}.
+
+        @raise PoolError: this is not possible, or the connection was lost.
+        """
+        await self._carryOut(connection, self._dialect.reset(self.login, connection.record.server.name))
+
+    def flavoured(self, flavour: Any) -> Callable[[Any], Awaitable[None]]:
+        """
+        @return: a function that does what L{__call__} does, and makes the connection one of a flavour.
+        """
+
+        async def prepare(connection: Any) -> None:
+            await self(connection)
+            for command, request, expected in self._dialect.prelude(flavour):
+                reply = await connection.ask(command, request)
+                if not reply.startswith(expected):
+                    raise ServerUnavailable(f"{command.name} failed: {printable(reply)}")
+
+        return prepare
+
+    async def _carryOut(self, connection: Any, exchanges: Any) -> None:
         try:
             command, request = next(exchanges)
             while True:
@@ -56,6 +92,7 @@ class Handshake:
             raise LoginFailed(str(error).replace("upstream-auth", self._option)) from None
         except StopIteration as stop:
             warning = stop.value and stop.value.replace("upstream-auth", self._option)
+        server = connection.record.server.name
         if warning is not None and (server, warning) not in self._warned:
             self._warned.add((server, warning))
             _log.warn("{pool}: {server} {problem}", pool=self._pool, server=server, problem=warning)

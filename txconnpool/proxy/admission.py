@@ -170,7 +170,7 @@ class PendingClient(Protocol):
         session = self.session = self._admission.sessions.admit()
         session.makeConnection(self.transport)
         if reply:
-            session.admitted(reply, rest)
+            session.admitted(reply, rest, self._reader)
         if self._atEnd:
             self.readConnectionLost()
 

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txconnpool.errors import PoolError
-from txconnpool.net.transport import adopt, closeAfterFlush, tune
+from txconnpool.net.transport import DirectTransport, adopt, closeAfterFlush, tune
 
 
 @dataclass(frozen=True)
@@ -151,6 +151,13 @@ class ClientConnection(Protocol):
 
     # -- Methods of subclasses
 
+    @property
+    def blocksInVain(self) -> bool:
+        """
+        Whether a server waits for something on behalf of a client that has closed its side.
+        """
+        raise NotImplementedError
+
     def slowDown(self) -> None:
         """
         Called when the client has too many unread bytes. Reduces the number of requests in flight.
@@ -184,9 +191,13 @@ class ClientConnection(Protocol):
         @param backlogged: whether the maximum number of bytes of requests is kept.
         """
         crowded = self.unread > self._limits.unreadSoft
-        if self._ending and finished and not crowded:
-            self.transport.unregisterProducer()
-            closeAfterFlush(self.transport)
+        if self._ending:
+            if finished and not crowded:
+                self.transport.unregisterProducer()
+                closeAfterFlush(self.transport)
+            elif self.blocksInVain:
+                self.drop()
+                return
         reading = not (self._ending or crowded or backlogged)
         if reading is not self._reading:
             self._reading = reading
@@ -233,8 +244,10 @@ class ClientConnection(Protocol):
         Stop reading, answer the requests that were read, then close the client.
         """
         self._ending = True
-        # The TLS transport still delivers bytes that it has decrypted already.
+        # Transports still deliver bytes that they have read, or that TLS has decrypted already.
         self.dataReceived = _drop  # type: ignore[method-assign]
+        if isinstance(self.transport, DirectTransport):
+            self.transport.received = _drop
         self.proceed()
 
     def readConnectionLost(self) -> None:

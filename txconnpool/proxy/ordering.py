@@ -41,6 +41,7 @@ class OrderedReplies(ClientConnection):
     @ivar batch: the number of bytes of replies since nothing was in flight.
     """
 
+    _reader: Any
     _queue: ReplyQueue | None = None
     _pin: Pin | None = None
 
@@ -271,6 +272,8 @@ class OrderedReplies(ClientConnection):
         """
         if self._pin is not None and not self._pin.needed:
             pin, self._pin = self._pin, None
+            if self.factory.dialect.stateful:  # it may have changed meanwhile
+                self._pool = self.factory.flavour(self._reader.flavour)
             pin.release()
 
     def pushed(self, data: bytes) -> None:

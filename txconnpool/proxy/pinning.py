@@ -8,8 +8,40 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
 from txconnpool.errors import PoolError
-from txconnpool.pool.decisions.reasons import LEFT_IN_USE
+from txconnpool.interfaces import IReplySink
+from txconnpool.metrics import Reason
+from txconnpool.pool.decisions.reasons import LEFT_IN_USE, RESET_FAILED
+
+
+@implementer(IReplySink)
+class _Step:
+    """
+    Checks the reply to a request that gives a connection its flavour. If it fails, the connection is closed: requests
+    of the client are on their way already.
+    """
+
+    __slots__ = ("_connection", "_expected", "_reply")
+
+    def __init__(self, connection: Any, expected: bytes) -> None:
+        self._connection = connection
+        self._expected = expected
+        self._reply = b""
+
+    def replied(self, data: bytes, done: int) -> None:
+        self._reply = self._reply or data
+        if done and not self._reply.startswith(self._expected):
+            self._connection.abort()
+
+    def requestsLost(self, requests: list[Any], begun: bool, error: PoolError) -> None:
+        pass
+
+    def afterLoss(self, error: PoolError) -> None:
+        pass
 
 
 class Pin:
@@ -19,7 +51,7 @@ class Pin:
     that, the connection is closed.
     """
 
-    __slots__ = ("_pool", "_reader", "_record", "_session")
+    __slots__ = ("_lost", "_pool", "_reader", "_record", "_session")
 
     def __init__(self, session: Any, pool: Any, record: Any, reader: Any) -> None:
         """
@@ -34,7 +66,13 @@ class Pin:
         self._reader = reader
         record.lent = record.depth
         record.load += record.lent
-        record.connection.lease = self
+        connection = record.connection
+        connection.lease = self
+        self._lost = False
+        dialect = session.factory.dialect
+        if dialect.stateful:
+            for command, request, expected in dialect.prelude(reader.flavour):
+                connection.send(_Step(connection, expected), command, 1, request)
         reader.pinned = True
 
     @property
@@ -50,6 +88,13 @@ class Pin:
         Whether requests of the client still need the connection.
         """
         return bool(self._reader.pinned)
+
+    @property
+    def blocks(self) -> bool:
+        """
+        Whether the server waits for something before it replies.
+        """
+        return bool(self._record.connection.patient)
 
     @property
     def held(self) -> bool:
@@ -74,22 +119,42 @@ class Pin:
         """
         Handle the loss of the connection, before its requests are answered with the error.
         """
+        self._lost = True
         if self.needed:
             self._reader.pinned = False
             self._session.pinLost(error)
 
     def release(self) -> None:
         """
-        Return the connection, which is idle, to the pool.
+        Return the connection, which is idle, to the pool. If clients can change the state of connections, it is reset
+        before.
         """
+        self._record.connection.lease = None
+        reset = self._session.factory.reset
+        if reset is None or self._lost:
+            self._return()
+        else:
+            Deferred.fromCoroutine(reset(self._record.connection)).addCallbacks(self._wasReset, self._notReset)
+
+    def _return(self) -> None:
         self._unload()
         self._pool.hasCapacity(self._record)
+
+    def _wasReset(self, _: None) -> None:
+        self._return()
+
+    def _notReset(self, failure: Failure) -> None:
+        failure.trap(PoolError)
+        self._close(RESET_FAILED)
 
     def abandon(self) -> None:
         """
         Close the connection, because its state belongs to a client that is gone.
         """
-        self._pool.retire(self._record, LEFT_IN_USE)
+        self._close(LEFT_IN_USE)
+
+    def _close(self, why: Reason) -> None:
+        self._pool.retire(self._record, why)
         connection = self._record.connection
         self._unload()
         connection.abort()

@@ -71,6 +71,10 @@ class PoolProxy(Service):
         self.sessions = SessionFactory(
             settings.name, self.upstream.router, dialect, limits, buffered, reactor, partial(statistics, self), numbers
         )
+        if dialect.stateful:
+            self.sessions.leases = self.upstream.pool.leases
+            self.sessions.flavour = self.upstream.pool.of
+            self.sessions.reset = self.upstream.handshake.reset
         self.listeners: dict[str, ClientListener] = {}
         self.searching: Deferred[None] | None = None
         self._reactor = reactor

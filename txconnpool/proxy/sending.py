@@ -30,6 +30,9 @@ class RequestSender(OrderedReplies):
     ticket: Any = None
     waited = (0.0, 0.0, 0.0)
 
+    _halfClosed = False  # the client has closed its side
+    _leases: Any = None  # the pool of which it leases a connection
+
     def __init__(self, factory: Any) -> None:
         super().__init__(factory)
         self._reader = factory.dialect.requestReader()
@@ -73,17 +76,18 @@ class RequestSender(OrderedReplies):
         """
         Continue with a connection of the pool.
         """
-        pool, slow, seconds = self._pool, self.factory.slow, self.factory.reactor.seconds
+        slow, seconds = self.factory.slow, self.factory.reactor.seconds
         if slow is not None:
             start = seconds()
             waited = start - self.ticket.since
             if waited > slow.threshold:
                 slow.waited(self.oldest, waited)
         pins = self.ticket.exclusive
+        pool = self._leases if pins else self._pool
         self.ticket = None
         self._blocked = False
         if pins:
-            self._pin = Pin(self, self._pool, record, self._reader)
+            self._pin = Pin(self, pool, record, self._reader)
         else:
             self._connection = record.connection
         self.proceed()
@@ -160,11 +164,12 @@ class RequestSender(OrderedReplies):
         """
         if self._inFlight or self._queue is not None:
             return False
-        record = self._pool.take(self, True)
+        self._leases = self.factory.leases or self._pool
+        record = self._leases.take(self, True)
         if record is None:
             self._blocked = True
         else:
-            self._pin = Pin(self, self._pool, record, self._reader)
+            self._pin = Pin(self, self._leases, record, self._reader)
         return record is not None
 
     def _ownRoom(self) -> int:
@@ -179,6 +184,42 @@ class RequestSender(OrderedReplies):
         self._needQueue()
         room: int = self._window - self._inFlight
         return room
+
+    def _changeFlavour(self, flavour: Any, reply: bytes) -> bool:
+        """
+        Use connections of another flavour, when all earlier requests are answered.
+
+        @param reply: the reply to the request for it.
+
+        @return: whether it was done; if not, the request is read again later.
+        """
+        if self._inFlight or self._queue is not None:
+            return False
+        try:
+            pool = self.factory.flavour(flavour)
+        except PoolError as error:
+            reply = self.factory.dialect.error(error.kind, str(error))
+        else:
+            self._reader.switched(flavour)
+            self._unpin()
+            self._pool = pool
+        self._counters.answered += 1
+        self.answer(reply)
+        return True
+
+    def readConnectionLost(self) -> None:
+        """
+        Handle a half-close: the client sends nothing more, but still reads.
+        """
+        self._halfClosed = True
+        self.end()
+
+    @property
+    def blocksInVain(self) -> bool:
+        """
+        Whether a server waits for something on behalf of a client that has closed its side.
+        """
+        return self._halfClosed and self._pin is not None and self._pin.blocks
 
     def pinLost(self, error: PoolError) -> None:
         """
@@ -199,7 +240,7 @@ class RequestSender(OrderedReplies):
         Stop waiting for a connection, and close a leased one, because the client is gone or is being closed.
         """
         if self.ticket is not None:
-            self._pool.forget(self.ticket)
+            (self._leases if self.ticket.exclusive else self._pool).forget(self.ticket)
             self.ticket = None
         if self._pin is not None:
             pin, self._pin = self._pin, None

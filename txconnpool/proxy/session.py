@@ -18,7 +18,7 @@ from txconnpool.errors import PoolError
 from txconnpool.proxy.compound import SplitReply
 from txconnpool.proxy.replies import LaterReply, QueuedRequest
 from txconnpool.proxy.sending import RequestSender
-from txconnpool.wire import ANSWER, BROADCAST, CLOSE, MORE, PIN, REPLACE, SPLIT, STATISTICS, SWITCH, Foreign
+from txconnpool.wire import ANSWER, BROADCAST, CLOSE, FLAVOUR, MORE, PIN, REPLACE, SPLIT, STATISTICS, SWITCH, Foreign
 
 #: An incomplete line is read again when a line end has arrived, or this many more bytes.
 LOOK = 1 << 12
@@ -62,14 +62,19 @@ class Session(RequestSender):
 
     # -- Requests
 
-    def admitted(self, reply: bytes, data: bytes) -> None:
+    def admitted(self, reply: bytes, data: bytes, reader: Any) -> None:
         """
         The client has logged in.
 
         @param reply: the reply to the login.
         @param data: the bytes that have arrived after the login.
+        @param reader: the reader of the login.
         """
-        self.answer(reply)
+        if self.factory.dialect.stateful:
+            self._reader, self._read = reader, reader.read
+            self._changeFlavour(reader.flavour, reply)
+        else:
+            self.answer(reply)
         if data:
             self.dataReceived(data)
 
@@ -246,6 +251,11 @@ class Session(RequestSender):
                 self.answer(payload)
                 self._answered()
             return True
+        if action is FLAVOUR:
+            switched = self._changeFlavour(*payload)
+            if switched:
+                self._answered()
+            return switched
         if self._queue is not None and len(self._queue) > self._window:
             return False
         if action is SPLIT:

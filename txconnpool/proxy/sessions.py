@@ -93,7 +93,7 @@ class _Refused(Protocol):
             del leaving[oldest]
             oldest.transport.abortConnection()
 
-    def admitted(self, reply: bytes, data: bytes) -> None:
+    def admitted(self, reply: bytes, data: bytes, reader: Any) -> None:
         """
         Drop the reply to a login: the client got the reason instead.
         """
@@ -129,6 +129,13 @@ class SessionFactory(Factory):
     """
 
     noisy = False
+
+    #: The pool of the connections that clients have for themselves, if it is not that of all connections.
+    leases: Any = None
+    #: Makes such a connection as good as new, see L{Handshake.reset<txconnpool.pool.handshake.Handshake.reset>}.
+    reset: Any = None
+    #: Returns the pool of a flavour, or raises a L{PoolError}.
+    flavour: Any = None
 
     def __init__(
         self,

@@ -26,6 +26,7 @@ from txconnpool.pool.handshake import Handshake
 from txconnpool.pool.slow import SlowLog
 from txconnpool.proxy.finding import Finder
 from txconnpool.proxy.limits import ejection, poolLimits
+from txconnpool.routing.flavours import FlavouredPool
 from txconnpool.routing.maps import Shard
 from txconnpool.routing.shards import ShardedPool
 from txconnpool.routing.single import SinglePool
@@ -70,8 +71,12 @@ class Upstream:
         distribution = settings.distributionByKey
         limits = poolLimits(settings)
         if distribution is None:
-            self.pool = self._engine([server.endpoint for server in settings.servers], limits)
-            self.router = SinglePool(self.pool)
+            if self._dialect.stateful:
+                self.pool = FlavouredPool(self._dialect.base, self._flavour, limits, settings.maxPinned)
+                self.router = SinglePool(self.pool.base)
+            else:
+                self.pool = self._engine([server.endpoint for server in settings.servers], limits)
+                self.router = SinglePool(self.pool)
         else:
             self.pool = self.router = ShardedPool(
                 settings.name, self._reactor, self._shard, _shards(settings), distribution, limits, ejection(settings)
@@ -83,15 +88,27 @@ class Upstream:
             server.address = self._endpoints.get(server.name, server.address)
         return pool
 
+    def _flavour(self, flavour: Any, limits: Limits, **options: Any) -> PoolEngine:
+        """
+        @return: a pool of connections of a flavour.
+        """
+        handshake = self.handshake if flavour == self._dialect.base else self.handshake.flavoured(flavour)
+        servers = [server.endpoint for server in self.settings.servers]
+        pool = self._engine(servers, limits, handshake=handshake, **options)
+        for server in pool.servers:
+            server.address = self._endpoints.get(server.name, server.address)
+        return pool
+
     def _engine(self, servers: Sequence[str], limits: Limits, **options: Any) -> PoolEngine:
         settings = self.settings
+        options.setdefault("handshake", self.handshake)
         factory = ConnectionFactory(
             self._dialect, self._reactor, settings.requestTimeout, self._slow, settings.replyTimeout or inf
         )
         self._factories.add(factory)
         return PoolEngine(
             servers, factory, limits, self._reactor, name=settings.name, connectTimeout=settings.connectTimeout,
-            handshake=self.handshake, check=self._probe, **options,
+            check=self._probe, **options,
         )  # fmt: skip
 
     def _probe(self, connection: Connection) -> Deferred[bytes]:
@@ -121,6 +138,9 @@ class Upstream:
         Use the result of L{readCertificates} for the connections that are made from now on.
         """
         self._endpoints = endpoints
+        if isinstance(self.pool, FlavouredPool):
+            self.pool.useAddresses(endpoints)
+            return
         for server in self.pool.servers:
             server.address = endpoints.get(server.name, server.address)
 
@@ -190,7 +210,10 @@ class Upstream:
 
     def _change(self, old: PoolSettings) -> None:
         before, after = ([server.endpoint for server in each.servers] for each in (old, self.settings))
-        self.pool.setLimits(poolLimits(self.settings))
+        if isinstance(self.pool, FlavouredPool):
+            self.pool.setLimits(poolLimits(self.settings), self.settings.maxPinned)
+        else:
+            self.pool.setLimits(poolLimits(self.settings))
         for endpoint in after:
             if endpoint not in before:
                 self.pool.addServer(endpoint)

@@ -47,6 +47,9 @@ class LocalAction(enum.Enum):
     PIN = "lease a connection for this client alone, and read the request again"
     #: Payload: the other reader. No bytes were read.
     SWITCH = "use another reader for this client from now on"
+    #: Payload: C{(flavour, reply)}. The reader is called with the flavour (C{switched}), and the request is answered,
+    #: when all earlier requests are answered.
+    FLAVOUR = "use connections of another flavour from now on"
 
 
 MORE: Final = LocalAction.MORE
@@ -58,6 +61,7 @@ SPLIT: Final = LocalAction.SPLIT
 STATISTICS: Final = LocalAction.STATISTICS
 ADMIT: Final = LocalAction.ADMIT
 PIN: Final = LocalAction.PIN
+FLAVOUR: Final = LocalAction.FLAVOUR
 SWITCH: Final = LocalAction.SWITCH
 
 
@@ -198,6 +202,14 @@ class Command:
         @return: the bytes that the client gets; empty if its request was silent.
         """
         return reply
+
+    def patience(self, request: Any) -> float:
+        """
+        @param request: the request, if it was kept.
+
+        @return: the seconds for which the server may wait for something else before it replies.
+        """
+        return 0.0
 
     def divide(self, request: bytes, count: int) -> tuple[bytes, bytes]:
         """
@@ -366,6 +378,12 @@ class IDialect(Protocol):
         """
 
     @property
+    def stateful(self) -> bool:
+        """
+        Whether it is an L{IStatefulDialect}.
+        """
+
+    @property
     def tooManyClients(self) -> bytes:
         """
         The bytes for a client that is refused because there are too many.
@@ -479,4 +497,31 @@ class IDialect(Protocol):
         @param replies: the replies of the servers to the request of L{serverStatistics} without arguments.
 
         @return: names and values for all servers together; C{None} if no server has answered.
+        """
+
+
+class IStatefulDialect(IDialect, Protocol):
+    """
+    A protocol whose connections have a state that clients may change. The state that many clients have in common is the
+    I{flavour} of a connection: requests of a client are sent on connections of its flavour. The readers of clients have
+    the attribute C{flavour}, and the method C{switched}, which is called with the flavour of a L{FLAVOUR}. For other
+    states a client gets a connection of its own (L{PIN}), which is reset before others use it.
+    """
+
+    @property
+    def base(self) -> Any:
+        """
+        The flavour of a new connection, and of a new client. Flavours are hashable.
+        """
+
+    def prelude(self, flavour: Any) -> Sequence[tuple[Command, bytes, bytes]]:
+        """
+        @return: requests that make a new connection one of this flavour, with the beginnings of their replies.
+        """
+
+    def reset(self, login: Login | None, server: str) -> Generator[tuple[Command, bytes], bytes, str | None]:
+        """
+        The requests that make a connection as good as new, as in C{handshake}.
+
+        @raise PoolError: the server does not do it. The connection is then closed.
         """

@@ -13,6 +13,8 @@ from typing import Any, Final
 from txconnpool.wire.effects import Effects
 from txconnpool.wire.memcache.dialect import REFUSED, Memcache
 from txconnpool.wire.memcache.effects import CLOSING, ORDINARY, POSSIBLE
+from txconnpool.wire.redis import dialect as redis
+from txconnpool.wire.redis.dialect import Redis
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Dialect:
     @ivar refused: the names of other commands of the protocol, which are never forwarded because they act on a server
         or a connection.
     @ivar closing: the names of the commands that only close the connection of their client.
+    @ivar distributes: whether keys can be distributed among several servers.
     """
 
     make: Callable[[int, frozenset[bytes], frozenset[bytes] | None], Any]
@@ -35,7 +38,11 @@ class Dialect:
     possible: Mapping[bytes, Effects]
     refused: frozenset[bytes]
     closing: frozenset[bytes] = frozenset()
+    distributes: bool = True
 
 
 #: All dialects, by the value of the setting C{protocol}.
-DIALECTS: Final[dict[str, Dialect]] = {"memcache": Dialect(Memcache, ORDINARY, POSSIBLE, REFUSED, CLOSING)}
+DIALECTS: Final[dict[str, Dialect]] = {
+    "memcache": Dialect(Memcache, ORDINARY, POSSIBLE, REFUSED, CLOSING),
+    "redis": Dialect(Redis, redis.ORDINARY, redis.ORDINARY, redis.REFUSED, redis.CLOSING, distributes=False),
+}

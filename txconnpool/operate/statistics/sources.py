@@ -19,6 +19,10 @@ from txconnpool.wire import Command
 STATES: Final = ("dialing", "idle", "busy", "held", "checking", "retiring")
 
 
+#: So many commands all have a number in statistics. Redis has hundreds, of which most are never used.
+FEW = 64
+
+
 @dataclass(frozen=True)
 class ProcessSource:
     """
@@ -91,7 +95,7 @@ class ServerSource:
         self.server = server
         self.traffic = server.traffic
         self.ejected = server.name in ejected
-        self.records = [record for record in records if record.server is server]
+        self.records = [record for record in records if record.server.traffic is server.traffic]
         self._commands = commands
         self._now = now
 
@@ -99,9 +103,11 @@ class ServerSource:
         """
         @param counts: counts by the index of a command.
 
-        @return: counts by the name of a command.
+        @return: counts by the name of a command. If a protocol has more than L{FEW} commands, those that were never
+            used are left out.
         """
-        return {command.name: counts[command.index] for command in self._commands}
+        few = len(self._commands) <= FEW
+        return {command.name: counts[command.index] for command in self._commands if few or counts[command.index]}
 
     @property
     def states(self) -> dict[str, int]:

@@ -1,0 +1,95 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+A client's side of a session without I/O, for tests of L{RequestReader<txconnpool.wire.redis.requestreader>}.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from txconnpool.wire import ADMIT, ANSWER, CLOSE, FLAVOUR, MORE, PIN, REPLACE
+from txconnpool.wire.redis.dialect import Redis
+from txconnpool.wire.redis.framing import encode, wordsOf
+
+
+def request(text: str) -> bytes:
+    """
+    @param text: words, separated by spaces.
+
+    @return: the request with these words.
+    """
+    return encode(text.encode("latin-1").split(b" "))
+
+
+class Reading:
+    """
+    Does what a session does with the frames of a reader, and records it.
+
+    @ivar events: for each frame a text, as C{"> get k"} for a request that is forwarded on a shared connection, C{">>
+        get k"} on one of the client's own, C{"< +OK"} for an answer, or the name of the action.
+    """
+
+    def __init__(self, dialect: Any = None, check: Any = None) -> None:
+        self.dialect = dialect or Redis()
+        self.reader = self.dialect.requestReader() if check is None else self.dialect.loginReader(check)
+        self.events: list[str] = []
+        self.closed = False
+        self._data = b""
+
+    def feed(self, *pieces: bytes) -> list[str]:
+        """
+        Receive bytes.
+
+        @return: the events since the last call.
+        """
+        for piece in pieces:
+            self._data += piece
+            while self._data and not self.closed and self._next():
+                pass
+        events, self.events = self.events, []
+        return events
+
+    def ask(self, *texts: str) -> list[str]:
+        """
+        Receive requests, each with words that are separated by spaces.
+        """
+        return self.feed(*map(request, texts))
+
+    def _next(self) -> bool:
+        data, reader = self._data, self.reader
+        what, end, count, payload = reader.read(data, 0, 1)
+        if what is MORE:
+            return False
+        if what is PIN:
+            self.events.append("PIN")
+            reader.pinned = True
+            return True
+        self._data = data[end:]
+        if what is CLOSE:
+            self.events.append(f"CLOSE {_short(payload)}")
+            self.closed = True
+        elif what in (ANSWER, ADMIT):
+            self.events.append(("< " if what is ANSWER else "ADMIT ") + _short(payload))
+        elif what is FLAVOUR:
+            flavour, reply = payload
+            reader.switched(flavour)
+            self.events.append(f"FLAVOUR {flavour} {_short(reply)}")
+        elif what is REPLACE:
+            command, sent, reply = payload
+            self._forward(command, sent)
+            self.events.append(f"< {_short(reply)}")
+        else:
+            assert count == 1, what
+            self._forward(what, data[:end] if payload is None else payload)
+        return True
+
+    def _forward(self, command: Any, sent: bytes) -> None:
+        words = b" ".join(wordsOf(sent, 0)).decode("latin-1")
+        silent = " (silent)" if command.silent else ""
+        self.events.append(f"{'>>' if self.reader.pinned else '>'} {words}{silent}")
+        if self.reader.pinned:
+            self.reader.forwarded(command)
+
+
+def _short(reply: bytes) -> str:
+    return reply.decode("latin-1").replace("\r\n", " ").strip()

@@ -1,0 +1,335 @@
+# -*- test-case-name: tests.wire.redis.test_commands -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+The commands of Redis, and what the proxy does with each.
+
+L{txconnpool.wire.redis.table} has the facts that a server tells about its commands. No flag of it tells whether a
+command changes the state of a connection, or concerns more than the data of its keys: the lists here do.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from math import inf
+from typing import Any, Final
+
+from txconnpool.wire import Command
+from txconnpool.wire.effects import ADMINISTERS, DELETES, HARMLESS, READS, WRITES, Effects
+from txconnpool.wire.redis.framing import wordsOf
+from txconnpool.wire.redis.table import TABLE
+
+
+class Use(Enum):
+    """
+    What the proxy does with a command.
+    """
+
+    SHARED = "forwarded on a connection that many clients share"
+    PINNED = "forwarded on a connection of the client's own"
+    ANSWERED = "answered by the proxy"
+    REFUSED = "refused"
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+#: Commands that the proxy answers, outside of a transaction.
+ANSWERED: Final = _names(
+    "ping echo quit reset hello auth select asking readonly readwrite cluster client|setname client|getname client|id "
+    "client|info client|reply client|getredir unwatch exec discard unsubscribe punsubscribe sunsubscribe"
+)
+
+#: Commands that need a connection of the client's own, with those that end this again. Blocking commands do too.
+PINNED: Final = _names(
+    "multi watch subscribe psubscribe ssubscribe client|tracking client|caching blmove blmpop blpop brpop brpoplpush "
+    "bzmpop bzpopmax bzpopmin"
+)
+
+#: Commands that would harm the other clients of a server or of a connection, or whose reply would not be true for a
+#: client of a shared connection.
+REFUSED: Final = _names(
+    "shutdown debug save bgsave bgrewriteaof replicaof slaveof failover sync psync replconf monitor migrate pfdebug "
+    "pfselftest restore-asking wait config|get config|set config|resetstat config|rewrite script|debug script|kill "
+    "function|kill client|kill client|pause client|unpause client|unblock client|list client|no-evict "
+    "client|trackinginfo module|list module|load module|loadex module|unload memory|doctor memory|malloc-stats "
+    "memory|purge memory|stats latency|doctor latency|graph latency|histogram latency|history latency|latest "
+    "latency|reset slowlog|get slowlog|len slowlog|reset acl|cat acl|deluser acl|dryrun acl|genpass acl|getuser "
+    "acl|list acl|load acl|log acl|save acl|setuser acl|users acl|whoami"
+)
+
+_DELETING: Final = _names("del unlink flushall flushdb getdel")
+
+#: Commands whose replies count as hits and misses.
+_LOOKUPS: Final = _names("get mget hget getex")
+
+_SIMPLE: Final = re.compile(rb"(?:\$([0-9]{1,9})|[+:][^\r\n]*)\r\n").match
+
+
+def matchSimple(data: bytes, pos: int, request: Any) -> int:
+    """
+    @return: the end of a complete status, integer or value at C{pos}; 0 if there is anything else.
+    """
+    match = _SIMPLE(data, pos)
+    if match is None:
+        return 0
+    size = match[1]
+    if size is None:
+        return match.end()
+    end = match.end() + int(size) + 2
+    return end if end <= len(data) and data[end - 2 : end] == b"\r\n" else 0
+
+
+class KeySpec:
+    """
+    Where the keys of a request are, in the form of L{txconnpool.wire.redis.table}.
+    """
+
+    __slots__ = ("_begin", "_find", "_keyword", "_kind")
+
+    def __init__(self, text: str) -> None:
+        begin, _, find = text.partition(":")
+        word, _, start = begin[1:].rpartition(",")
+        self._keyword = word.encode()
+        self._begin = int(start)
+        self._kind = find[0]
+        self._find = tuple(map(int, find[1:].split(",")))
+
+    def positions(self, words: list[bytes]) -> range:
+        """
+        @return: the positions of the keys among the words of a request.
+        """
+        size = len(words)
+        start = self._begin if not self._keyword else self._search(words)
+        if not 0 < start < size:
+            return range(0)
+        first, second, third = self._find
+        if self._kind == "n":
+            text = words[start + first] if start + first < size else b""
+            count = int(text) if text.isdigit() and len(text) < 10 else 0
+            stop = start + second + count * third
+            return range(start + second, stop, third) if stop <= size else range(0)
+        last = start + first if first >= 0 else size + first
+        if first < 0 and third > 1:
+            last = start + (size - start) // third - 1
+        return range(start, min(last, size - 1) + 1, second)
+
+    def _search(self, words: list[bytes]) -> int:
+        """
+        @return: the position after the keyword; 0 if there is none.
+        """
+        size, begin = len(words), self._begin
+        places = range(begin, size) if begin >= 0 else range(size + begin, 0, -1)
+        return next((at + 1 for at in places if words[at].upper() == self._keyword), 0)
+
+
+class RedisCommand(Command):
+    """
+    A command of Redis, or a subcommand, whose name is then such as C{config|get}.
+
+    @ivar arity: the number of words of a request; negative: the least number.
+    @ivar flags: what the server tells about the command.
+    @ivar use: what the proxy does with it.
+    @ivar plain: whether each request of a client without state can be forwarded as it is.
+    @ivar subcommands: the subcommands, by name.
+    @ivar silent: whether the client gets no reply, because it has turned replies off.
+    @ivar confirms: whether the reply has one frame for each channel of the request.
+    @ivar mayBlock: whether the server may reply only when some other client does something.
+    """
+
+    __slots__ = (
+        "_silenced",
+        "_specs",
+        "_unblocked",
+        "arity",
+        "confirms",
+        "flags",
+        "keySpecs",
+        "mayBlock",
+        "plain",
+        "silent",
+        "subcommands",
+        "use",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        name: str,
+        index: int,
+        arity: int,
+        flags: frozenset[str],
+        keySpecs: str,
+        silent: bool = False,
+        mayBlock: bool | None = None,
+    ) -> None:
+        super().__init__(
+            name, index, idempotent="readonly" in flags, isLookup=name in _LOOKUPS, effects=_effects(name, flags),
+            matchWhole=None if silent else matchSimple,
+        )  # fmt: skip
+        self.arity = arity
+        self.flags = flags
+        self.keySpecs = keySpecs
+        self._specs = [KeySpec(text) for text in keySpecs.split(";") if text not in ("-", "?")]
+        self.silent = silent
+        self.use = _use(name)
+        self.subcommands: dict[bytes, RedisCommand] = {}
+        self.confirms = name in SUBSCRIBING or name in UNSUBSCRIBING
+        self.mayBlock = "blocking" in flags if mayBlock is None else mayBlock
+        self.plain = self.use is Use.SHARED and not self.mayBlock
+        if self.confirms or self.mayBlock:
+            self.keepsRequest = True
+            self.matchWhole = None
+            self.idempotent = False
+        self._silenced: RedisCommand | None = None
+        self._unblocked: RedisCommand | None = None
+
+    @property
+    def silenced(self) -> RedisCommand:
+        """
+        The same command for a client that gets no replies.
+        """
+        if self._silenced is None:
+            self._silenced = self._variant(True, self.mayBlock)
+        return self._silenced
+
+    @property
+    def unblocked(self) -> RedisCommand:
+        """
+        The same command for requests to which the server replies at once.
+        """
+        if self._unblocked is None:
+            self._unblocked = self._variant(self.silent, False)
+        return self._unblocked
+
+    def _variant(self, silent: bool, mayBlock: bool) -> RedisCommand:
+        return RedisCommand(self.name, self.index, self.arity, self.flags, self.keySpecs, silent, mayBlock)
+
+    def accepts(self, count: int) -> bool:
+        """
+        @return: whether a request may have C{count} words.
+        """
+        return count == self.arity or count >= -self.arity > 0
+
+    def visible(self, reply: bytes) -> bytes:
+        """
+        @return: nothing if the client gets no replies.
+        """
+        return b"" if self.silent else reply
+
+    def keysOf(self, words: list[bytes]) -> list[bytes]:
+        """
+        @param words: the words of a request with an allowed number of them.
+
+        @return: its keys, in order. Where their number is a part of the request and no number, or a wrong one, there
+            are none.
+        """
+        return [words[at] for spec in self._specs for at in spec.positions(words)]
+
+    def patience(self, request: bytes) -> float:
+        """
+        @return: the seconds for which the server may block the request, at most.
+        """
+        if not self.mayBlock or not request:
+            return 0.0
+        words = wordsOf(request, 0)
+        return blockingTime(self.name, words) or 0.0
+
+
+#: Commands with which a client becomes a subscriber, and those that end this.
+SUBSCRIBING: Final = _names("subscribe psubscribe ssubscribe")
+UNSUBSCRIBING: Final = _names("unsubscribe punsubscribe sunsubscribe")
+
+
+def blockingTime(name: str, words: list[bytes]) -> float | None:
+    """
+    @param name: the name of a command that may block.
+    @param words: the words of a request.
+
+    @return: the seconds for which the request may be blocked; C{None} if it is not.
+    """
+    unit = 1.0
+    if name in ("xread", "xreadgroup"):
+        text, unit = _option(words, b"BLOCK"), 0.001
+    elif name in ("blmpop", "bzmpop"):
+        text = words[1]
+    else:
+        text = words[-1]
+    if text is None:
+        return None
+    try:
+        seconds = float(text) * unit
+    except ValueError:
+        return 0.0  # the server answers at once
+    return seconds if 0 < seconds < inf else (inf if seconds == 0 else 0.0)
+
+
+def _option(words: list[bytes], option: bytes) -> bytes | None:
+    """
+    @return: the word after an option of C{XREAD} or C{XREADGROUP}, whose options are before the word C{STREAMS}.
+    """
+    pos = 1
+    while pos + 1 < len(words):
+        word = words[pos].upper()
+        if word == b"STREAMS":
+            return None
+        if word == option:
+            return words[pos + 1]
+        pos += 3 if word == b"GROUP" else 1 if word == b"NOACK" else 2
+    return None
+
+
+def _use(name: str) -> Use:
+    if name in ANSWERED:
+        return Use.ANSWERED
+    if name in PINNED:
+        return Use.PINNED
+    parent = name.partition("|")[0]
+    if name.endswith("|help"):
+        return Use.SHARED
+    if parent == "cluster":
+        return Use.ANSWERED
+    return Use.REFUSED if name in REFUSED else Use.SHARED
+
+
+def _effects(name: str, flags: frozenset[str]) -> Effects:
+    effects = HARMLESS
+    if "readonly" in flags:
+        effects |= READS
+    if "write" in flags:
+        effects |= WRITES
+    if name in _DELETING:
+        effects |= DELETES
+    if name.startswith(("eval", "fcall")) and "readonly" not in flags:
+        effects |= READS | WRITES | DELETES
+    if "admin" in flags or name in ("flushall", "flushdb", "swapdb") or name.startswith(("script|", "function|")):
+        effects |= ADMINISTERS
+    return effects
+
+
+def _read() -> dict[str, RedisCommand]:
+    found: dict[str, RedisCommand] = {}
+    for index, line in enumerate(TABLE.splitlines()):
+        name, arity, flags, *_, specifications = line.split(" ")
+        command = RedisCommand(name, index, int(arity), frozenset(flags.split(",")), specifications)
+        found[name] = command
+        parent, _, child = name.partition("|")
+        if child:
+            found[parent].subcommands[child.encode()] = command
+            found[parent].plain = False
+    return found
+
+
+#: All commands and subcommands, by name.
+BY_NAME: Final = _read()
+
+#: The same, in the order of their indexes.
+COMMANDS: Final = tuple(BY_NAME.values())
+
+#: The commands without subcommands, by their names in lower and upper case.
+LOOKUP: Final[dict[bytes, RedisCommand]] = {
+    spelling: command
+    for name, command in BY_NAME.items()
+    if "|" not in name
+    for spelling in (name.encode(), name.upper().encode())
+}

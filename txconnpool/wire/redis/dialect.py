@@ -1,0 +1,219 @@
+# -*- test-case-name: tests.wire.redis.test_dialect -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+The dialect of Redis and Valkey.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from typing import Final
+
+from txconnpool.errors import LoginFailed, ServerUnavailable, TooManyConnections
+from txconnpool.wire import Command, Login
+from txconnpool.wire.effects import Effects, Permissions
+from txconnpool.wire.redis import answers
+from txconnpool.wire.redis.commands import BY_NAME, COMMANDS, LOOKUP, Use
+from txconnpool.wire.redis.framing import BrokenRequest, encode, splitLine, wordsOf
+from txconnpool.wire.redis.replyreader import ReplyReader
+from txconnpool.wire.redis.requestreader import BASE, Flavour, RequestReader, Rules
+
+_UNPRINTABLE: Final = re.compile(r"[^ -~]+")
+
+#: The effects that each command that is not refused has.
+ORDINARY: Final[Mapping[bytes, Effects]] = {
+    command.name.encode(): command.effects for command in COMMANDS if command.use is not Use.REFUSED
+}
+
+#: The commands that only close the connection of their client.
+CLOSING: Final = frozenset((b"quit",))
+
+REFUSED: Final = frozenset(command.name.encode() for command in COMMANDS if command.use is Use.REFUSED)
+
+_VERSION: Final = re.compile(rb"(?m)^redis_version:([0-9a-z.]{1,30})\r?$").search
+
+_AUTH, _PING, _HELLO, _SELECT, _RESET, _INFO = (
+    BY_NAME[name] for name in ("auth", "ping", "hello", "select", "reset", "info")
+)
+
+
+class Redis:
+    """
+    The dialect of one pool: an L{IDialect<txconnpool.wire.IDialect>}.
+    """
+
+    commands = COMMANDS
+    pushes = True
+    stateful = True
+    base = BASE
+    tooManyClients = b"-ERR max number of clients reached\r\n"
+    probe: tuple[Command, bytes] = (_PING, encode([b"PING"]))
+
+    def __init__(
+        self,
+        maxItemSize: int = 1 << 20,
+        denied: frozenset[bytes] = frozenset(),
+        allowed: frozenset[bytes] | None = None,
+    ) -> None:
+        """
+        The parameters are those of L{limit}.
+        """
+        self._rules = Rules()
+        self.limit(maxItemSize, denied, allowed)
+
+    def limit(self, maxItemSize: int, denied: frozenset[bytes], allowed: frozenset[bytes] | None) -> None:
+        """
+        Set which requests are forwarded from now on, for existing clients too.
+
+        @param maxItemSize: the maximum size of an argument, in bytes.
+        @param denied: names of commands, and words for effects, that are refused, see
+            L{txconnpool.wire.effects.Permissions}.
+        @param allowed: the only ones that are not refused; C{None} for all.
+        """
+        permissions = Permissions(ORDINARY, denied, allowed)
+        rules = self._rules
+        rules.itemMax = maxItemSize
+        rules.denied = {
+            command
+            for command in COMMANDS
+            if command.use in (Use.SHARED, Use.PINNED)
+            and not permissions.permits(command.name.encode(), command.effects)
+        }
+
+    def requestReader(self) -> RequestReader:
+        """
+        @return: a reader for a new client.
+        """
+        return RequestReader(self._rules)
+
+    def loginReader(self, check: Callable[[Login | None], bool]) -> RequestReader:
+        """
+        @return: the reader for a client that must log in. It stays the reader of the client after that.
+        """
+        return RequestReader(self._rules, check)
+
+    def replyReader(self) -> ReplyReader:
+        """
+        @return: the reader for a new connection.
+        """
+        return ReplyReader()
+
+    def handshake(self, login: Login | None, server: str) -> Generator[tuple[Command, bytes], bytes, str | None]:
+        """
+        Log in if there is a login, and ask whether the server can be used: it is not while it loads its data.
+
+        @raise LoginFailed: the server rejects the user and password, or requires them and C{login} is C{None}.
+        @raise TooManyConnections: the server has as many connections as it accepts.
+        @raise ServerUnavailable: it answers with another error.
+        """
+        warning = None
+        if login is not None:
+            reply = yield _AUTH, encode([b"AUTH", *(word for word in login if word)])
+            if reply.startswith(b"-ERR AUTH <password> called without any password configured"):
+                warning = "asks for no password: upstream-auth is not used"
+            elif reply != answers.OK:
+                raise LoginFailed(_text(reply))
+        reply = yield self.probe
+        if reply.startswith(self.tooManyClients):
+            raise TooManyConnections
+        if reply.startswith(b"-NOAUTH"):
+            raise LoginFailed("the server asks for a password, and upstream-auth is not set")
+        if reply != b"+PONG\r\n":
+            raise ServerUnavailable(_text(reply))
+        version = _VERSION((yield _INFO, encode([b"INFO", b"server"])))
+        if version is not None:  # an ACL may not allow the command
+            self._rules.version = version[1]
+        return warning
+
+    def prelude(self, flavour: Flavour) -> Sequence[tuple[Command, bytes, bytes]]:
+        """
+        @return: requests that make a new connection one of a flavour, with the first byte of their replies.
+        """
+        version, database = flavour
+        steps: list[tuple[Command, bytes, bytes]] = []
+        if version != BASE[0]:
+            steps.append((_HELLO, encode([b"HELLO", b"%d" % version]), b"%"))
+        if database != BASE[1]:
+            steps.append((_SELECT, encode([b"SELECT", b"%d" % database]), b"+"))
+        return steps
+
+    def reset(self, login: Login | None, server: str) -> Generator[tuple[Command, bytes], bytes, str | None]:
+        """
+        Make a connection that a client had for itself as good as new.
+
+        @raise ServerUnavailable: the server does not do it. It is older than Redis 6.2.
+        """
+        reply = yield _RESET, encode([b"RESET"])
+        if reply != b"+RESET\r\n":
+            raise ServerUnavailable(_text(reply))
+        yield from self.handshake(login, server)
+        return None
+
+    def closed(self, server: str, command: Command) -> None:
+        """
+        Do nothing: a server answers commands that it does not know with an error.
+        """
+
+    def keep(self, servers: Iterable[str]) -> None:
+        """
+        Do nothing: nothing is known of single servers.
+        """
+
+    def standIn(self, used: bool) -> None:
+        """
+        Do nothing: requests are checked with the same rules for all servers.
+        """
+
+    def error(self, kind: str, text: str) -> bytes:
+        """
+        @return: the error for a request that failed in the proxy.
+        """
+        return b"-ERR " + _UNPRINTABLE.sub(" ", text)[:200].encode() + b"\r\n"
+
+    def statistics(self, items: Iterable[tuple[str, object]]) -> bytes:
+        """
+        @return: names and values, as a bulk string of lines.
+        """
+        lines = [f"{name}:{_UNPRINTABLE.sub(' ', str(value))}\r\n" for name, value in items]
+        return answers.bulk("".join(lines).encode())
+
+    def unknownStatistics(self) -> bytes:
+        """
+        @return: an empty bulk string.
+        """
+        return answers.bulk(b"")
+
+    def serverStatistics(self, words: tuple[bytes, ...], addresses: bool) -> bytes:
+        """
+        @return: an empty bulk string: clients have C{INFO}, which is forwarded.
+        """
+        return self.unknownStatistics()
+
+    def mergeStatistics(self, replies: list[bytes]) -> None:
+        """
+        Not called: there is no request for the statistics of servers.
+        """
+
+    def describe(self, request: bytes) -> tuple[str, list[bytes]]:
+        """
+        Describe a request for logs.
+
+        @param request: a request or its beginning.
+
+        @return: the command and the keys.
+        """
+        try:
+            words = wordsOf(request, 0) if request[:1] == b"*" else splitLine(request.split(b"\n", 1)[0].rstrip(b"\r"))
+        except (BrokenRequest, ValueError, IndexError):
+            words = []
+        command = LOOKUP.get(words[0].lower()) if words else None
+        if command is not None and command.subcommands and len(words) > 1:
+            command = command.subcommands.get(words[1].lower())
+        if command is None or not command.accepts(len(words)):
+            return "a request", []
+        return command.name, command.keysOf(words)
+
+
+def _text(reply: bytes) -> str:
+    return _UNPRINTABLE.sub(" ", reply[:200].decode("ascii", "replace")).strip().lstrip("-")

@@ -1,0 +1,214 @@
+# -*- test-case-name: tests.wire.redis.test_framing -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+How requests of Redis are written: an array of bulk strings, or an I{inline} request, which is a line of text.
+
+Redis 7.0 accepts some requests that other versions reject: it does not look at the bytes after an argument, nor at the
+byte after a CR. Such a request would be answered differently by each server, so it is rejected here, with the error
+that Valkey 9 sends. All other errors are those of C{processMultibulkBuffer} and C{processInlineBuffer} in Redis 7.0.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+#: The longest line without an end: an inline request, or the header of an array or of an argument.
+LINE_MAX: Final = 1 << 16
+
+#: The greatest number of arguments of a request, as in Redis 6.2.
+ARGUMENTS_MAX: Final = 1 << 20
+
+#: The same before a login, and the greatest number of bytes of an argument then.
+STRANGER_ARGUMENTS: Final = 10
+STRANGER_BULK: Final = 16384
+
+#: The greatest number of bytes of a request.
+REQUEST_MAX: Final = 1 << 26
+
+_NUMBER: Final = re.compile(rb"0|-?[1-9][0-9]{0,9}").fullmatch
+
+_ESCAPES: Final = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"a": b"\a"}
+_HEX: Final = re.compile(rb"\\x([0-9a-fA-F]{2})").match
+_SPACE: Final = b" \t\n\v\f\r"
+
+
+class BrokenRequest(Exception):
+    """
+    Bytes that are no request. The client gets the text of the exception as an error, and is closed.
+    """
+
+
+def encode(words: list[bytes]) -> bytes:
+    """
+    @return: the request with these words.
+    """
+    return b"*%d\r\n%b" % (len(words), b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words]))
+
+
+def wordsOf(data: bytes, pos: int) -> list[bytes]:
+    """
+    @param data: bytes that contain a complete and valid request at C{pos}.
+
+    @return: its words.
+    """
+    end = data.index(b"\n", pos)
+    if data[pos] != 42:
+        return splitLine(data[pos:end].removesuffix(b"\r"))
+    words = []
+    count, pos = int(data[pos + 1 : end]), end + 1
+    for _ in range(count):
+        end = data.index(b"\n", pos)
+        size, pos = int(data[pos + 1 : end]), end + 1
+        words.append(data[pos : pos + size])
+        pos += size + 2
+    return words
+
+
+def splitLine(line: bytes) -> list[bytes]:
+    """
+    Split an inline request into words, as C{sdssplitargs} does: at white space, except in quotes, which may begin
+    within a word. In double quotes there are escape sequences.
+
+    @raise BrokenRequest: a quote is not closed, or the closing quote is not followed by white space.
+    """
+    words: list[bytes] = []
+    pos, size = 0, len(line)
+    while True:
+        while pos < size and line[pos] in _SPACE:
+            pos += 1
+        if pos == size:
+            return words
+        word = bytearray()
+        while pos < size and line[pos] not in _SPACE:
+            if line[pos] in b"\"'":
+                pos = _quoted(line, pos, word)
+            else:
+                word.append(line[pos])
+                pos += 1
+        words.append(bytes(word))
+
+
+def _quoted(line: bytes, pos: int, word: bytearray) -> int:
+    """
+    Add a quoted text to a word.
+
+    @param pos: the position of the opening quote.
+
+    @return: the position after the closing one.
+    """
+    quote, size = line[pos], len(line)
+    pos += 1
+    while pos < size:
+        byte = line[pos]
+        if byte == quote:
+            if pos + 1 < size and line[pos + 1] not in _SPACE:
+                break
+            return pos + 1
+        if byte == 92 and quote == 34 and pos + 1 < size:
+            hexadecimal = _HEX(line, pos)
+            if hexadecimal is not None:
+                word.append(int(hexadecimal[1], 16))
+                pos += 4
+                continue
+            escaped = line[pos + 1 : pos + 2]
+            word += _ESCAPES.get(escaped, escaped)
+            pos += 2
+        elif byte == 92 and quote == 39 and line[pos + 1 : pos + 2] == b"'":
+            word.append(39)
+            pos += 2
+        else:
+            word.append(byte)
+            pos += 1
+    raise BrokenRequest("Protocol error: unbalanced quotes in request")
+
+
+class Scanner:
+    """
+    Finds the end of a request, also of one that arrives in many pieces: what was scanned is not scanned again.
+
+    @ivar count: the number of words of the request that was found last; 0 or less if it has no answer.
+    @ivar needed: after a request that is incomplete, the least number of its bytes; 0 if that is not known before its
+        next line end.
+    @ivar active: whether a request is incomplete.
+    @ivar bulkMax: the greatest number of bytes of a word.
+    @ivar stranger: whether the client has not logged in, so that lower limits apply.
+    """
+
+    __slots__ = ("_at", "_left", "active", "bulkMax", "count", "needed", "stranger")
+
+    def __init__(self, bulkMax: int, stranger: bool = False) -> None:
+        self.bulkMax = bulkMax
+        self.stranger = stranger
+        self.active = False
+        self.count = self.needed = self._at = self._left = 0
+
+    def scan(self, data: bytes, pos: int) -> int:
+        """
+        @param pos: the position of a request that begins with C{*}.
+
+        @return: the end of the request; 0 if it is incomplete. The method is then called again with more bytes.
+
+        @raise BrokenRequest: the bytes are no request.
+        """
+        if not self.active:
+            end = self._line(data, pos, "mbulk count")
+            if not end:
+                return 0
+            self.count = self._number(data[pos + 1 : end - 2], ARGUMENTS_MAX, STRANGER_ARGUMENTS, "multibulk length")
+            self._at, self._left = end - pos, max(0, self.count)
+        self.active = True
+        at, left = pos + self._at, self._left
+        while left:
+            start = self._line(data, at, "bulk count")
+            if not start:
+                self._pause(at - pos, left)
+                self.needed = max(at - pos + 6 * left, len(data) - pos + 1)
+                return 0
+            if data[at] != 36:
+                self._fail(f"expected '$', got '{chr(data[at])}'")
+            size = self._number(data[at + 1 : start - 2], self.bulkMax, STRANGER_BULK, "bulk length")
+            if size < 0:
+                self._fail("invalid bulk length")
+            end = start + size + 2
+            if end - pos > REQUEST_MAX:
+                self._fail("invalid bulk length")
+            if end > len(data):
+                self._pause(at - pos, left)
+                self.needed = end - pos + 6 * (left - 1)
+                return 0
+            if data[end - 2 : end] != b"\r\n":
+                self._fail("invalid CRLF in request")
+            at, left = end, left - 1
+        self.active = False
+        return at
+
+    def _pause(self, at: int, left: int) -> None:
+        self._at, self._left = at, left
+
+    def _line(self, data: bytes, pos: int, what: str) -> int:
+        """
+        @return: the end of the line at C{pos}; 0 if it is incomplete.
+        """
+        end = data.find(b"\r", pos, pos + LINE_MAX + 1)
+        self.needed = 0
+        if end < 0:
+            if len(data) - pos > LINE_MAX:
+                self._fail(f"too big {what} string")
+            return 0
+        if end + 1 == len(data):
+            return 0
+        if data[end + 1] != 10:
+            self._fail("invalid CRLF in request")
+        return end + 2
+
+    def _number(self, digits: bytes, most: int, mostOfStranger: int, what: str) -> int:
+        if _NUMBER(digits) is None or int(digits) > most:
+            self._fail(f"invalid {what}")
+        if self.stranger and int(digits) > mostOfStranger:
+            self._fail(f"unauthenticated {what}")
+        return int(digits)
+
+    def _fail(self, text: str) -> None:
+        self.active = False
+        raise BrokenRequest(f"Protocol error: {text}")

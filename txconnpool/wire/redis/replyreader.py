@@ -1,0 +1,213 @@
+# -*- test-case-name: tests.wire.redis.test_replyreader -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Finds the ends of replies on one connection, of RESP2 and of RESP3.
+
+A reply may be nested to any depth: the elements that are still to come are counted, so that no stack is needed. An
+attribute belongs to the element after it, and adds only its own elements. A push may stand between the elements of a
+reply, where it counts for nothing (Redis 6.2 and 7.0 send it there in a transaction).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from txconnpool.errors import WireError
+from txconnpool.wire import ReplyCounters
+from txconnpool.wire.redis.commands import RedisCommand
+from txconnpool.wire.redis.framing import wordsOf
+
+#: An incomplete reply is passed on in parts from this number of bytes on. Below it, the reply is read again when more
+#: bytes have arrived: then a client whose reply was not begun gets an error if the connection is lost.
+STREAM: Final = 1 << 14
+
+#: The longest line of a reply, in bytes. Redis has no limit for errors, which a script may make.
+LINE_MAX: Final = 1 << 20
+
+_LINE: Final = re.compile(
+    rb"(?:[+\-:,(][^\r\n]*|_|#[tf])\r\n|([$=!])(-1|0|[1-9][0-9]{0,9})\r\n|([*~%|>])(-1|0|[1-9][0-9]{0,9})\r\n"
+).match
+_START: Final = frozenset(b"+-:,(_#$=!*~%|>")
+
+#: Frames of a subscriber that are replies to its requests.
+_CONFIRMATION: Final = re.compile(rb"[*>]3\r\n\$\d+\r\n[ps]?(un)?subscribe\r\n").match
+_MESSAGE: Final = re.compile(rb"[*>][34]\r\n\$\d+\r\n[ps]?message\r\n").match
+_COUNT: Final = re.compile(rb":(0|[1-9][0-9]*)\r\n\Z").search
+
+#: The longest beginning of a frame of a subscriber, by which its kind is known.
+_KIND_MAX: Final = 40
+
+
+class ReplyReader:
+    """
+    An L{IReplyReader<txconnpool.wire.IReplyReader>}.
+
+    @ivar left: 1 if a reply was read in part, else 0.
+    """
+
+    __slots__ = ("_begun", "_due", "_elements", "_subscribed", "left")
+
+    #: No replies are held back.
+    held = 0
+
+    def __init__(self) -> None:
+        self.left = 0
+        self._begun = False  # whether a part of the reply was passed on
+        self._elements = 0  # the number of elements that are still to come
+        self._due = 0  # the number of bytes of a string that are still to come, with its line end
+        self._subscribed = False  # whether the client of this connection is a subscriber
+
+    @property
+    def begun(self) -> bool:
+        """
+        Whether bytes of an incomplete reply have been passed on.
+        """
+        return self._begun
+
+    def discard(self) -> None:
+        """
+        Do nothing: no reply is held back.
+        """
+
+    def read(
+        self, data: bytes, pos: int, command: RedisCommand, count: int, request: Any, counters: ReplyCounters
+    ) -> tuple[int, int, bytes | None]:
+        """
+        Read the bytes of a server from C{pos}, see L{IReplyReader.read<txconnpool.wire.IReplyReader.read>}.
+        """
+        resumed = self._elements or self._due
+        if resumed:
+            elements = self._elements
+        else:
+            elements = 1
+            if command.confirms and data[pos] in b"*>":
+                return self._confirmed(data, pos, command, request)
+        end, elements, due, nulls = scan(data, pos, elements, self._due)
+        if elements or due:
+            self.left = 1
+            if not (self._begun or command.silent) and end - pos < STREAM:
+                return pos, 0, None  # it is read again, from its beginning
+            self._begun, self._elements, self._due = not command.silent, elements, due
+            return end, 0, b"" if command.silent else None
+        self._begun, self._elements, self._due, self.left = False, 0, 0, 0
+        if not resumed and data[pos] == 45:
+            counters.failed[command.index] += 1
+        elif command.isLookup and nulls:
+            counters.missed += 1
+        return end, 1, b"" if command.silent else None
+
+    def _confirmed(self, data: bytes, pos: int, command: RedisCommand, request: bytes) -> tuple[int, int, bytes | None]:
+        """
+        Read the frames that confirm a request for channels, one for each.
+        """
+        end = pos
+        for _ in range(len(wordsOf(request, 0)) - 1):
+            if end < len(data) and data[end] not in b"*>":
+                raise WireError("expected the confirmation of a subscription")
+            # A push within a reply counts for nothing; a confirmation is one.
+            start = end
+            end, elements, _, _ = scan(data, start, 1, 0, True)
+            if elements:
+                self.left = 1
+                return pos, 0, None
+            if not _CONFIRMATION(data, start):
+                raise WireError("expected the confirmation of a subscription")
+        number = _COUNT(data[:end], max(pos, end - 24))
+        self._subscribed = number is None or number[1] != b"0"
+        self.left = 0
+        return end, 1, b"" if command.silent else None
+
+    def push(self, data: bytes, pos: int) -> int:
+        """
+        Find a message, or another frame that no request asked for.
+        """
+        first = data[pos]
+        if first != 62 and not (first == 42 and self._subscribed):
+            return 0
+        if first == 42 and not _MESSAGE(data, pos):
+            return 0 if len(data) - pos > _KIND_MAX or _CONFIRMATION(data, pos) else self._perhaps(data, pos)
+        if first == 62 and _CONFIRMATION(data, pos):
+            return 0
+        end, elements, due, _ = scan(data, pos, 1, 0, True)
+        return -1 if elements or due else end
+
+    def _perhaps(self, data: bytes, pos: int) -> int:
+        """
+        @return: -1 if the bytes may be the beginning of a message; else 0.
+        """
+        _, elements, due, _ = scan(data, pos, 1, 0, True)
+        return -1 if elements or due else 0
+
+
+def scan(data: bytes, pos: int, elements: int, due: int, pushes: bool = False) -> tuple[int, int, int, int]:
+    """
+    Find the end of elements of replies.
+
+    @param elements: how many there are.
+    @param due: the number of bytes of a string that come first.
+    @param pushes: whether a push is an element.
+
+    @return: the end of what was scanned, how many elements and bytes of a string are still to come, and how many nulls
+        were found.
+
+    @raise WireError: the bytes are no reply.
+    """
+    size, nulls, line = len(data), 0, _LINE
+    if due:
+        end = min(pos + due, size)
+        due -= end - pos
+        if (
+            due < 2
+            and data[end - min(2 - due, end - pos) : end] != b"\r\n"[2 - due - min(2 - due, end - pos) : 2 - due]
+        ):
+            raise WireError("a string without its line end")
+        if due:
+            return end, elements, due, 0
+        pos = end
+    while elements:
+        match = line(data, pos)
+        if match is None:
+            _check(data, pos)
+            return pos, elements, 0, nulls
+        string, length, aggregate, number = match.group(1, 2, 3, 4)
+        if string is not None:
+            elements -= 1
+            if length == b"-1":
+                nulls += 1
+                pos = match.end()
+                continue
+            start = match.end()
+            pos = start + int(length) + 2
+            if pos > size:
+                if pos - size < 2 and data[-1] != 13:
+                    raise WireError("a string without its line end")
+                return size, elements, pos - size, nulls
+            if data[pos - 2 : pos] != b"\r\n":
+                raise WireError("a string without its line end")
+            continue
+        if aggregate is None:
+            nulls += data[pos] == 95
+            elements -= 1
+        elif number == b"-1":
+            nulls += 1
+            elements -= 1
+        elif aggregate in b"*~" or (pushes and aggregate == b">"):
+            elements += int(number) - 1
+        elif aggregate == b"%":
+            elements += 2 * int(number) - 1
+        else:  # an attribute belongs to the next element, and a push to none
+            elements += int(number) * (2 if aggregate == b"|" else 1)
+        pos = match.end()
+    return pos, 0, 0, nulls
+
+
+def _check(data: bytes, pos: int) -> None:
+    """
+    Check the beginning of an element whose line is incomplete.
+    """
+    if pos < len(data) and data[pos] not in _START:
+        raise WireError(f"a reply that begins with the byte {data[pos]}")
+    end = data.find(b"\n", pos)
+    if end >= 0 or len(data) - pos > LINE_MAX:
+        raise WireError("a reply with an invalid line")

@@ -1,0 +1,326 @@
+# -*- test-case-name: tests.wire.redis.test_requestreader -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Finds the requests of one client, checks each as Redis does, and answers those that are not for a server.
+
+The reader keeps what Redis keeps for a connection: the version of the protocol, the database, the name, and whether the
+client is in a transaction or has subscriptions. Requests that change this are answered here, or need a connection of
+the client's own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from itertools import count as counter
+from typing import Final
+
+from txconnpool.wire import ANSWER, CLOSE, MORE, PIN, Command, Frame, Login
+from txconnpool.wire.redis import answers
+from txconnpool.wire.redis.commands import LOOKUP, SUBSCRIBING, UNSUBSCRIBING, RedisCommand, Use, blockingTime
+from txconnpool.wire.redis.framing import LINE_MAX, BrokenRequest, Scanner, encode, splitLine, wordsOf
+from txconnpool.wire.redis.special import SPECIAL, abort
+
+#: The version of the protocol and the database of a connection.
+Flavour = tuple[int, int]
+
+BASE: Final[Flavour] = (2, 0)
+
+_HEAD: Final = re.compile(rb"\*([1-9][0-9]{0,5})\r\n\$([1-9][0-9]{0,2})\r\n").match
+_BULK: Final = re.compile(rb"\$(0|[1-9][0-9]{0,8})\r\n").match
+
+#: What a browser sends when a page makes it speak to Redis: the client is closed without a reply.
+_FORGED: Final = frozenset((b"post", b"host:"))
+
+#: Commands of a transaction that are executed at once.
+_AT_ONCE: Final = frozenset(("exec", "discard", "multi", "watch", "quit", "reset"))
+
+#: Commands that a subscriber may use in RESP2.
+_OF_SUBSCRIBERS: Final = SUBSCRIBING | UNSUBSCRIBING | {"ping", "quit", "reset"}
+
+#: Commands that a client may use before it has logged in.
+_OF_STRANGERS: Final = frozenset(("auth", "hello", "quit", "reset"))
+
+#: Commands that change the state that the proxy keeps for a client, so that they cannot be a part of a transaction.
+_OUTSIDE: Final = frozenset(
+    ("hello", "auth", "select", "asking", "readonly", "readwrite", *SUBSCRIBING, *UNSUBSCRIBING)
+)
+
+NOT_SHARED: Final = "the proxy does not forward it"
+DENIED: Final = "this proxy does not allow it"
+
+
+class Rules:
+    """
+    What the readers of all clients of a pool have in common.
+
+    @ivar itemMax: the largest argument, in bytes.
+    @ivar denied: the commands that are not allowed.
+    @ivar ids: yields a number for each client.
+    @ivar version: the version of the server, as far as it is known.
+    @ivar databases: the number of databases that clients may select.
+    """
+
+    def __init__(self) -> None:
+        self.itemMax = 1 << 20
+        self.denied: set[Command] = set()
+        self.ids = counter(1)
+        self.version = b"7.0.0"
+        self.databases = 16
+
+
+class RequestReader:
+    """
+    An L{IRequestReader<txconnpool.wire.IRequestReader>}.
+
+    @ivar pinned: whether the client has a connection of its own because its requests need one.
+    @ivar flavour: the version of the protocol, and the database.
+    @ivar check: whether a user and password are valid; C{None}: clients need not log in.
+    @ivar stranger: whether the client has to log in, or to log in again.
+    @ivar pending: whether it has no session, because it has never logged in.
+    @ivar name: the name that the client has given itself.
+    @ivar inTransaction: whether it has sent C{MULTI}, and neither C{EXEC} nor C{DISCARD}.
+    @ivar dirty: whether the transaction fails because of an error that was answered here.
+    @ivar watches: whether it watches keys.
+    @ivar tracks: whether the server sends it the keys that others change.
+    @ivar channels: what it is subscribed to, by the command that subscribes; C{None}: nothing.
+    @ivar silent: whether it has turned replies off.
+    @ivar skips: whether it gets no reply to the request that is read now.
+    @ivar skipsAgain: whether that was such a request for the next one.
+    @ivar after: what to do when the request that was read last is forwarded.
+    """
+
+    __slots__ = (
+        "_plain",
+        "_scanner",
+        "after",
+        "channels",
+        "check",
+        "dirty",
+        "flavour",
+        "id",
+        "inTransaction",
+        "name",
+        "pending",
+        "pinned",
+        "rules",
+        "silent",
+        "skips",
+        "skipsAgain",
+        "stranger",
+        "tracks",
+        "watches",
+    )  # fmt: skip
+
+    def __init__(self, rules: Rules, check: Callable[[Login | None], bool] | None = None) -> None:
+        """
+        @param check: whether a user and password are valid. With it, the client has to log in.
+        """
+        self.rules = rules
+        self.check = check
+        self.stranger = self.pending = check is not None
+        self._scanner = Scanner(rules.itemMax, self.stranger)
+        self.id = next(rules.ids)
+        self.flavour = BASE
+        self.name = b""
+        self.pinned = False
+        self._plain = not self.stranger  # whether plain commands are forwarded without a further look
+        self.inTransaction = self.dirty = self.watches = self.tracks = False
+        self.channels: dict[str, dict[bytes, None]] | None = None
+        self.silent = self.skips = self.skipsAgain = False
+        self.after: Callable[[], None] | None = None
+
+    # -- Finding requests
+
+    def read(self, data: bytes, pos: int, room: int) -> Frame:
+        """
+        Find the next request.
+        """
+        head = None if self._scanner.active or self.stranger else _HEAD(data, pos)
+        if head is not None:
+            at = head.end() + int(head[2]) + 2
+            name = data[head.end() : at - 2]
+            bulk, itemMax, count = _BULK, self.rules.itemMax, int(head[1])
+            good = data[at - 2 : at] == b"\r\n"
+            for _ in range(count - 1):
+                match = bulk(data, at) if good else None
+                if match is None:
+                    good = False
+                    break
+                size = int(match[1])
+                at = match.end() + size + 2
+                good = data[at - 2 : at] == b"\r\n" and size <= itemMax
+            if good:
+                command = LOOKUP.get(name)
+                if command is not None and self._plain and command.plain:
+                    arity = command.arity
+                    if (count == arity or count >= -arity > 0) and command not in self.rules.denied:
+                        return command, at, 1, None
+                return self._request(data, pos, at, None)
+        return self._carefully(data, pos)
+
+    def _carefully(self, data: bytes, pos: int) -> Frame:
+        """
+        Find a request that is incomplete, inline, or invalid.
+        """
+        scanner = self._scanner
+        scanner.bulkMax = self.rules.itemMax
+        scanner.stranger = self.stranger
+        try:
+            if data[pos] != 42:
+                return self._inline(data, pos)
+            end = scanner.scan(data, pos)
+        except BrokenRequest as error:
+            return CLOSE, len(data), 0, self.mine(answers.error(f"ERR {error}"))
+        if not end:
+            return MORE, pos, 0, scanner.needed
+        if scanner.count <= 0:
+            return ANSWER, end, 0, b""
+        return self._request(data, pos, end, None)
+
+    def _inline(self, data: bytes, pos: int) -> Frame:
+        end = data.find(b"\n", pos)
+        if end < 0:
+            if len(data) - pos > LINE_MAX:
+                raise BrokenRequest("Protocol error: too big inline request")
+            return MORE, pos, 0, 0
+        words = splitLine(data[pos:end].removesuffix(b"\r"))
+        if not words:
+            return ANSWER, end + 1, 0, b""
+        what, end, count, payload = self._request(data, pos, end + 1, words)
+        if count and payload is None:
+            payload = encode(words)
+        return what, end, count, payload
+
+    def forgetScan(self) -> None:
+        """
+        Scan an incomplete request from its beginning the next time, because it is not the first one then.
+        """
+        self._scanner.active = False
+
+    # -- Checking requests
+
+    def _request(self, data: bytes, pos: int, end: int, words: list[bytes] | None) -> Frame:
+        """
+        Check a complete request.
+        """
+        words = words or wordsOf(data, pos)
+        name = words[0].lower()
+        if name in _FORGED:
+            return CLOSE, len(data), 0, b""
+        command = LOOKUP.get(name)
+        if command is None:
+            return self.reject(end, answers.unknownCommand(words))
+        if command.subcommands and len(words) > 1:
+            command = command.subcommands.get(words[1].lower())
+            if command is None:
+                return self.reject(end, answers.unknownSubcommand(words))
+        if not command.accepts(len(words)):
+            return self.reject(end, answers.wrongArity(command.name), command)
+        if self.stranger and command.name not in _OF_STRANGERS:
+            return self.reject(end, answers.NO_AUTH)
+        if command in self.rules.denied:
+            return self.reject(end, answers.refused(command.name, DENIED))
+        if command.use is Use.REFUSED:
+            return self.reject(end, answers.refused(command.name, NOT_SHARED))
+        if self.flavour[0] == 2 and self.channels is not None and command.name not in _OF_SUBSCRIBERS:
+            return self.reject(end, answers.notInSubscription(command.name), command)
+        if self.inTransaction and command.name not in _AT_ONCE:
+            if command.name in _OUTSIDE or command.name.startswith("client|"):
+                why = "the proxy cannot make it a part of a transaction"
+                return self.reject(end, answers.refused(command.name, why))
+            return self.forward(command, end)
+        special = SPECIAL.get(command.name)
+        if special is not None:
+            return special(self, command, words, data, pos, end)
+        if command.mayBlock:
+            if blockingTime(command.name, words) is not None:
+                return self.own(command, data, pos, end)
+            command = command.unblocked
+        if command.use is Use.ANSWERED:
+            return self.answer(end, answers.NO_CLUSTER)
+        return self.forward(command, end)
+
+    def reject(self, end: int, reply: bytes, command: RedisCommand | None = None) -> Frame:
+        """
+        Answer a request with an error. A transaction fails because of it.
+        """
+        if command is not None and command.name == "exec":
+            return abort(self, end, b"-EXECABORT Transaction discarded because of: " + reply.removeprefix(b"-ERR "))
+        if self.inTransaction:
+            self.dirty = True
+        return self.answer(end, reply)
+
+    def answer(self, end: int, reply: bytes) -> Frame:
+        """
+        Answer a request.
+        """
+        return ANSWER, end, 0, self.mine(reply)
+
+    def mine(self, reply: bytes) -> bytes:
+        """
+        @return: the reply, or nothing if the client gets none.
+        """
+        return b"" if self.silent or self.skips else reply
+
+    def forward(self, command: RedisCommand, end: int, payload: bytes | None = None) -> Frame:
+        """
+        Forward a request.
+
+        @param payload: the request, if it is not the one that was read.
+        """
+        self.after = None
+        isSilent = (self.silent or self.skips) and not command.confirms  # confirmations are pushes
+        return command.silenced if isSilent else command, end, 1, payload
+
+    def own(
+        self,
+        command: RedisCommand,
+        data: bytes,
+        pos: int,
+        end: int,
+        after: Callable[[], None] | None = None,
+        payload: bytes | None = None,
+    ) -> Frame:
+        """
+        Forward a request on a connection of the client's own.
+
+        @param after: what to do when it was forwarded.
+        """
+        if not self.pinned:
+            return PIN, end, 0, (command, data[pos:end])
+        frame = self.forward(command, end, payload)
+        self.after = after
+        return frame
+
+    def forwarded(self, command: Command) -> None:
+        """
+        Unset C{pinned} after the last request that needs the connection.
+        """
+        after, self.after = self.after, None
+        if after is not None:
+            after()
+        self.settle()
+        self.pinned = self.inTransaction or self.watches or self.tracks or self.channels is not None
+
+    def settle(self) -> None:
+        """
+        The state has changed: find out whether plain commands need a further look.
+        """
+        self._plain = not (
+            self.stranger
+            or self.inTransaction
+            or self.silent
+            or self.skips
+            or (self.channels is not None and self.flavour[0] == 2)
+        )
+
+    def switched(self, flavour: Flavour) -> None:
+        """
+        The client uses connections of another flavour from now on, and has none of its own.
+        """
+        self.flavour = flavour
+        self.inTransaction = self.dirty = self.watches = self.tracks = False
+        self.channels = None
+        self.settle()
+        self.pinned = False
