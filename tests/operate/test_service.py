@@ -25,8 +25,8 @@ from tests.pipes import Pipe
 from txconnpool.config.changes import CannotChange
 from txconnpool.config.settings import ConfigError, PoolSettings, Settings
 from txconnpool.operate.service import ProxyService
+from txconnpool.pool.connection import Connection
 from txconnpool.proxy.flow import SessionLimits
-from txconnpool.wire.memcache.replies import VERSION
 
 
 class ProxyServiceTests(SynchronousTestCase):
@@ -261,12 +261,20 @@ class ChangeTests(SynchronousTestCase):
         harness = ProxyHarness(A).start()
         harness.ask(harness.client("tcp:1"), b"get a\r\n")
         (server,) = harness.proxy("a").pool.servers
+        probed: list[bytes] = []
+        probe = Connection.probe
+
+        def recorded(connection: Connection, command: Any, request: bytes) -> Any:
+            probed.append(request)
+            return probe(connection, command, request)
+
+        self.patch(Connection, "probe", recorded)
 
         def probes(seconds: int) -> int:
-            before: int = server.traffic.requests[VERSION.index]
+            before = len(probed)
             for _ in range(seconds):
                 harness.clock.advance(1)
-            return int(server.traffic.requests[VERSION.index]) - before
+            return len(probed) - before
 
         self.assertEqual(probes(100), 0)
         self.changed(harness, replace(A, keepAlive=20.0))

@@ -1037,8 +1037,26 @@ class TransportTests(ConnectionTestCase):
         pipe.setTcpNoDelay = lambda on: options.append(("no delay", on))
         pipe.setTcpKeepAlive = lambda on: options.append(("keep alive", on))
         directlyProvides(pipe, ITCPTransport)
-        pipe.connect(self.connection.factory.buildProtocol(None))
+        connection = self.connection.factory.buildProtocol(None)
+        connection.record = self.record
+        pipe.connect(connection)
         self.assertEqual(options, [("no delay", True), ("keep alive", True)])
+
+    def test_probe(self) -> None:
+        """
+        What the pool itself asks is not counted, and the next request is.
+        """
+        command = Memcache.probe[0]
+        for ask, counted in ((self.connection.probe, 0), (self.connection.ask, 1)):
+            reply = ask(*Memcache.probe)
+            self.pipe.send(b"VERSION 1.6.18\r\n")
+            self.assertEqual(self.successResultOf(reply), b"VERSION 1.6.18\r\n")
+            self.assertEqual(
+                (self.traffic.requests[command.index], sum(self.traffic.latency.counts)), (counted, counted)
+            )
+        lost = self.connection.probe(*Memcache.probe)
+        self.pipe.lose()
+        self.failureResultOf(lost, ConnectionLostInFlight)
 
     def test_stopProducing(self) -> None:
         """

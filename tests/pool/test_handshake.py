@@ -31,7 +31,7 @@ class Server:
         self.asked: list[bytes] = []
         self.record: Any = SimpleNamespace(server=SimpleNamespace(name="server0"))
 
-    def ask(self, command: Any, request: bytes) -> Deferred[bytes]:
+    def probe(self, command: Any, request: bytes) -> Deferred[bytes]:
         """
         Return the next reply.
         """

@@ -114,7 +114,7 @@ def probe(connection: Connection) -> Deferred[bytes]:
 
     @return: fires with the reply; fails if the server is not a memcached, or has as many connections as it accepts.
     """
-    return connection.ask(*Memcache.greeting).addCallback(checkGreeting)
+    return connection.probe(*Memcache.greeting).addCallback(checkGreeting)
 
 
 def allOf(results: list[Deferred[bool]]) -> Deferred[bool]:

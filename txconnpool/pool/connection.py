@@ -90,6 +90,7 @@ class Connection(Protocol):
         tune(transport)
         self.transport = transport = adopt(self, self.factory.reactor)
         self._write = transport.write
+        self._traffic: Traffic = self.record.server.traffic
         transport.registerProducer(self, True)
 
     @property
@@ -139,6 +140,21 @@ class Connection(Protocol):
         self.send(reply, command, 1, request)
         return reply.whole
 
+    def probe(self, command: Any, request: bytes) -> Deferred[bytes]:
+        """
+        Send one request of the pool itself. The connection has no others. It is not counted in the server's traffic.
+
+        @return: as L{ask}.
+        """
+        counted = self._traffic
+        self._traffic = Traffic(len(counted.requests))
+
+        def count(result: bytes | Failure) -> bytes | Failure:
+            self._traffic = counted
+            return result
+
+        return self.ask(command, request).addBoth(count)
+
     def send(self, sink: Any, command: Any, count: int, data: bytes, keep: bool = True) -> None:
         """
         Send one request, or several that were merged into one.
@@ -151,7 +167,7 @@ class Connection(Protocol):
             lost, and replies are compared with it.
         """
         record, seconds, write = self.record, self._seconds, self._write
-        record.server.traffic.sent += len(data)
+        self._traffic.sent += len(data)
         kept = data if keep and command.keepsRequest else self._notes and self._notes(data)
         self._inFlight.append((sink, command, count, seconds(), kept))
         record.load += count
@@ -166,7 +182,7 @@ class Connection(Protocol):
         Pass each reply to the sink of its request.
         """
         record = self.record
-        traffic: Traffic = record.server.traffic
+        traffic = self._traffic
         traffic.received += len(data)
         if self._tail:
             data = self._tail + data

@@ -77,7 +77,7 @@ class Handshake:
         async def prepare(connection: Any) -> None:
             await self(connection)
             for command, request, expected in self._dialect.prelude(flavour):
-                reply = await connection.ask(command, request)
+                reply = await connection.probe(command, request)
                 if not reply.startswith(expected):
                     raise ServerUnavailable(f"{command.name} failed: {printable(reply)}")
 
@@ -87,7 +87,7 @@ class Handshake:
         try:
             command, request = next(exchanges)
             while True:
-                command, request = exchanges.send(await connection.ask(command, request))
+                command, request = exchanges.send(await connection.probe(command, request))
         except LoginFailed as error:
             raise LoginFailed(str(error).replace("upstream-auth", self._option)) from None
         except StopIteration as stop:

@@ -112,7 +112,7 @@ class Upstream:
         )  # fmt: skip
 
     def _probe(self, connection: Connection) -> Deferred[bytes]:
-        return connection.ask(*self._dialect.probe)
+        return connection.probe(*self._dialect.probe)
 
     # -- Changes
 
