@@ -298,7 +298,7 @@ class AttemptTests(SynchronousTestCase):
         self.attempt(lambda client: done)
         self.reactor.advance(5)
         reason = self.assertFailed(PoolTimeout)
-        self.assertEqual(str(reason), "connect timed out: the client was not configured within 5 s")
+        self.assertEqual(str(reason), "connect timed out: connected, but no answer to the handshake within 5 s")
         self.assertEqual(cancelled, [done])
 
     def test_handshakeIgnoresCancel(self) -> None:

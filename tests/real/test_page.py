@@ -265,7 +265,7 @@ class VerdictTests(StatusPageTestCase):
         for reason, advice in (
             ("connection refused", "Nothing listens there"),
             (
-                "connect timed out: the client was not configured within 1 s",
+                "connect timed out: connected, but no answer to the handshake within 1 s",
                 "It accepts connections but does not answer",
             ),
             ("too many connections", "The server is at its limit"),

@@ -263,4 +263,4 @@ class Attempt:
 # The step that was missing when a dial timed out, as the error text has it.
 _CONNECTED = "no connection"
 _ANNOUNCED = "the client called neither clientFree nor its factory's deferred"
-_HANDSHAKE = "the client was not configured"
+_HANDSHAKE = "connected, but no answer to the handshake"

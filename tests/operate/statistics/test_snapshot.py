@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.operate.snapshots import counters, snapshotOf
+from tests.operate.snapshots import counters, pool, snapshotOf
 from tests.stage import Stage
 from txconnpool.operate.statistics.snapshot import countersOf, mergeSnapshots
 
@@ -59,6 +59,25 @@ class MergeTests(SynchronousTestCase):
             self.assertEqual((whole["state"], [each["state"] for each in whole["servers"]]), ("ready", ["up", "up"]))
             first = whole["servers"][0]
             self.assertEqual((whole["servers_up"], first["up"], first["reason"]), (2, 1, ""))
+
+    def test_neverDialed(self) -> None:
+        """
+        A process without a connection to a server does not know whether it is up: the other one does.
+        """
+        one, other = Stage(2), Stage(2, minimum=0)
+        one.clock.advance(2)
+        for server in one.servers:
+            server.mode = "refuse"
+        for line in one.lines:
+            line.lose()
+        one.turns()
+        self.assertEqual(pool(one)["state"], "down")
+        self.assertEqual((pool(other)["state"], other.lines), ("ready", []))
+        for pairs in ((one, other), (other, one)):
+            (whole,) = mergeSnapshots(*map(snapshotOf, pairs))["pools"]
+            self.assertEqual((whole["state"], whole["servers_up"]), ("down", 0))
+            for each in whole["servers"]:
+                self.assertEqual((each["state"], each["up"], each["reason"]), ("down", 0, "connection refused"))
 
     def test_unequal(self) -> None:
         """

@@ -121,8 +121,27 @@ def mergeSnapshots(one: Snapshot, other: Snapshot) -> Snapshot:
 
 
 def _mergePools(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    servers = _mergeNamed(one["servers"], other["servers"], lambda a, b: _mergeScope(SERVER, a, b))
-    return {**_mergeScope(POOL, one, other), "servers": servers}
+    servers = _mergeNamed(one["servers"], other["servers"], _mergeServers)
+    merged = {**_mergeScope(POOL, one, other), "servers": servers}
+    if "servers_up" in merged:
+        merged["servers_up"] = sum(server.get("up", 0) for server in servers)
+        if merged["state"] == "ready" and not merged["servers_up"]:
+            merged["state"] = "down"
+    return merged
+
+
+def _mergeServers(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """
+    Merge what two processes know of a server. One that has no connection to it does not know whether it is up, so it is
+    down if the other process says so.
+    """
+    merged = _mergeScope(SERVER, one, other)
+    for down in (one, other):
+        if down.get("state") == "down" and merged["state"] == "up":
+            established = sum(count for state, count in merged["connections"].items() if state != "dialing")
+            if not established:
+                merged |= {"state": "down", "reason": down["reason"], "up": 0}
+    return merged
 
 
 def _mergeScope(scope: Scope, one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
