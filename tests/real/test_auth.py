@@ -92,12 +92,14 @@ class ListenTests(LoginTestCase):
     def test_first(self) -> None:
         """
         memcached and the proxy give the same reply to any first request. The proxy also knows the binary protocol,
-        which a memcached that asks for a password in the text protocol does not.
+        which a memcached that asks for a password in the text protocol does not, and closes clients of HTTP.
         """
         memcached = self.memcached()
         proxy = self.proxy(memcached, "--listen-auth", self.users(USERS), "--upstream-auth", self.users("joe:secret"))
         for data, answer in FIRST:
             self.assertEqual(self.firstReply(memcached, data, answer), answer, (memcached, data))
+            if data.startswith(b"GET "):
+                answer = b""
             if not data.startswith(b"\x80"):
                 self.assertEqual(self.firstReply(proxy, data, answer), answer, (proxy, data))
 
