@@ -124,22 +124,27 @@ class ScatteredReply(Entry):
         """
         Divide the requests of the next round among the servers. No server gets more keys at once than a request has.
         """
-        request, parts, keysOf = self._requests[0], self.parts, self.command.keys
+        requests, command = self._requests, self.command
+        request = requests[0]
         self._found = {}
         self._failed = None
-        self._keys = keys = keysOf(request)
+        keys = command.keys(request)
         most = len(keys)
-        self._round = min(self._ahead, len(self._requests))
-        for other in islice(self._requests, 1, self._round):
-            keys = self._keys = keys + keysOf(other)
+        self._round = 1
+        if len(requests) > 1:
+            self._round = min(self._ahead, len(requests))
+            for other in islice(requests, 1, self._round):
+                keys = keys + command.keys(other)
+        self._keys = keys
         router = self.session.factory.router
         for pool, share in router.divide(keys):
             if pool is None:
                 self._fail(share, unserved(router.pools))
+            elif len(share) <= most:
+                self.parts.append(self._part(pool, share, request))
             else:
-                parts.extend(
-                    self._part(pool, share[start : start + most], request) for start in range(0, len(share), most)
-                )
+                for start in range(0, len(share), most):
+                    self.parts.append(self._part(pool, share[start : start + most], request))
 
     def _part(self, pool: Any, keys: list[bytes], request: bytes) -> Part:
         router = self.session.factory.router
@@ -269,8 +274,9 @@ class ScatteredReply(Entry):
                 return
             for _ in range(self._round):
                 self._requests.popleft()
-            self._ahead = widened(self.session, self._ahead, self._write() // self._round)
+            size = self._write()
             if self._requests:
+                self._ahead = widened(self.session, self._ahead, size // self._round)
                 self._divide()
             else:
                 self.left = 0
