@@ -18,11 +18,11 @@ from types import ModuleType
 from twisted.trial.unittest import SynchronousTestCase
 
 import txconnpool
-from txconnpool import config, errors, memcache, pool, service, testing
+from txconnpool import config, errors, memcache, pool, redis, service, testing
 from txconnpool.memcache.pool import MemCacheOptions
 from txconnpool.pool.base import CommonOptions
 
-FACES: tuple[ModuleType, ...] = (txconnpool, config, errors, memcache, pool, service, testing)
+FACES: tuple[ModuleType, ...] = (txconnpool, config, errors, memcache, pool, redis, service, testing)
 
 
 class FaceTests(SynchronousTestCase):

@@ -97,6 +97,18 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "routing",
         "routing.servers",
     ),
+    "redis": (
+        "errors",
+        "interfaces",
+        "metrics",
+        "wire",
+        "wire.redis",
+        "net",
+        "pool",
+        "pool.decisions",
+        "routing",
+        "routing.servers",
+    ),
     "service": ("operate", "pool"),
     "testing": ("errors", "interfaces", "metrics", "net", "pool", "pool.decisions", "memcache", "routing"),
     "tap": ("", "errors", "config", "net", "operate"),
@@ -105,7 +117,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
 
 #: What the public names of a room are made of, if that is above the room: it is imported when a name is used.
 FACES = {
-    "": ("config", "errors", "interfaces", "memcache", "metrics", "pool", "service", "testing"),
+    "": ("config", "errors", "interfaces", "memcache", "metrics", "pool", "redis", "service", "testing"),
     "errors": ("nosuchcommand",),
     "pool": ("routing.requests",),
 }

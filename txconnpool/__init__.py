@@ -5,9 +5,9 @@ A connection pool for Twisted, and a pooling proxy built on it. All public names
 
     from txconnpool import MemCachePool, PoolError
 
-The public modules are L{txconnpool.pool}, L{txconnpool.memcache}, L{txconnpool.service}, L{txconnpool.config},
-L{txconnpool.errors} and L{txconnpool.testing}, with the names in their C{__all__}. All other modules are private, and
-may change in any version.
+The public modules are L{txconnpool.pool}, L{txconnpool.memcache}, L{txconnpool.redis}, L{txconnpool.service},
+L{txconnpool.config}, L{txconnpool.errors} and L{txconnpool.testing}, with the names in their C{__all__}. All other
+modules are private, and may change in any version.
 
 Importing this package does nothing. Each name is imported from its module when it is first used.
 """
@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from txconnpool import config, errors, memcache, pool, service, testing
+    from txconnpool import config, errors, memcache, pool, redis, service, testing
     from txconnpool.config import ConfigError, PoolSettings, Settings
     from txconnpool.errors import (
         ClientNotOwned,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from txconnpool.memcache import ClientError, InvalidArgument, MemCachePool, Server, ServerError
     from txconnpool.metrics import PoolStats
     from txconnpool.pool import Backoff, Pool, PooledClientFactory, PoolObserver
+    from txconnpool.redis import RedisPool, ResponseError
     from txconnpool.service import PoolService, ProxyService
 
 __version__ = "1.0.0.dev0"
@@ -50,18 +51,19 @@ _NAMES = {
     "memcache": ("ClientError", "InvalidArgument", "MemCachePool", "Server", "ServerError"),
     "metrics": ("PoolStats",),
     "pool": ("Backoff", "Pool", "PoolObserver", "PooledClientFactory"),
+    "redis": ("RedisPool", "ResponseError"),
     "service": ("PoolService", "ProxyService"),
 }  # fmt: skip
 
 #: The public modules that have such names, or more.
-_MODULES = ("config", "errors", "memcache", "pool", "service", "testing")
+_MODULES = ("config", "errors", "memcache", "pool", "redis", "service", "testing")
 
 __all__ = [
     "Backoff", "ClientError", "ClientNotOwned", "ConfigError", "ConnectionLostInFlight", "IPoolObserver", "IQuiet",
     "InvalidArgument", "LoginFailed", "MemCachePool", "NoSuchCommand", "Pool", "PoolClosed", "PoolError", "PoolFull",
     "PoolObserver", "PoolService", "PoolSettings", "PoolStats", "PoolTimeout", "PooledClientFactory", "ProxyService",
-    "Server", "ServerError", "ServerUnavailable", "Settings", "config", "errors", "memcache", "pool", "service",
-    "testing",
+    "RedisPool", "ResponseError", "Server", "ServerError", "ServerUnavailable", "Settings", "config", "errors",
+    "memcache", "pool", "redis", "service", "testing",
 ]  # fmt: skip
 
 

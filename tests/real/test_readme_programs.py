@@ -27,7 +27,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from tests.documents import LIBRARY, README, blocks
-from tests.real.servers import HOST, SOURCE, Memcached, Twistd, ask, freePort, missing
+from tests.real.servers import HOST, SOURCE, Memcached, Redis, Twistd, ask, freePort, missing
 
 _PART = re.compile(r"^(?P<heading>\S.*)\n={3,}\n|^\.\. code-block:: python\n\n(?P<code>(?: +\S.*\n|\n)+)", re.MULTILINE)
 
@@ -153,6 +153,19 @@ class ProgramTests(TestCase):
         lines = (await self.execute("For memcached")).splitlines()
         self.assertEqual(lines[:3], ["computed", "{'name': 'Ada'}", "{'name': 'Ada'}"])
         self.assertEqual(lines[3:], ["a 1", "b [2]", "c None", "1", "2"])
+
+    async def test_redis(self) -> None:
+        """
+        The calls of a Redis client have the results that the guide describes.
+        """
+        reason = missing("redis-server")
+        if reason:
+            self.skipTest(reason)
+        server = Redis().start()
+        self.addCleanup(server.stop)
+        self.programs["For Redis"] = self.programs["For Redis"].replace("6379", str(server.address[1]))
+        lines = (await self.execute("For Redis")).splitlines()
+        self.assertEqual(lines, ["['hello', 5]", "[0, 2, ['red', 'green']]", "message it rains", "int"])
 
     async def test_protocol(self) -> None:
         """

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, fail
 from txconnpool.errors import PoolClosed, PoolError
 from txconnpool.memcache.arguments import checkIdentifier, checkNumber, checkValue, encodeKey
 from txconnpool.memcache.errors import InvalidArgument
-from txconnpool.memcache.requests import Gathering, Part, Retrieval, SingleRequest, Values, missOf
+from txconnpool.memcache.requests import Gathering, Part, Retrieval, Values, missOf
 from txconnpool.memcache.results import (
     AnyValue,
     Identified,
@@ -28,6 +28,7 @@ from txconnpool.memcache.results import (
     version,
 )
 from txconnpool.memcache.values import Codec
+from txconnpool.pool.calls import SingleRequest
 from txconnpool.wire import Command
 from txconnpool.wire.memcache import replies
 from txconnpool.wire.memcache.classic import INT32, UINT32, UINT64, deletion

@@ -11,17 +11,17 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail, gatherResults
 
-from txconnpool.errors import PoolClosed, PoolError
+from txconnpool.errors import PoolClosed
 from txconnpool.memcache.batching import Batches
-from txconnpool.memcache.requests import Request, Retrieval, SingleRequest
+from txconnpool.memcache.requests import Retrieval
 from txconnpool.memcache.results import outcome
-from txconnpool.pool.base import BasePool
-from txconnpool.pool.connection import Connection, ConnectionFactory
+from txconnpool.pool.calls import CallingPool, SingleRequest
+from txconnpool.pool.connection import Connection
 from txconnpool.wire import Command
 from txconnpool.wire.memcache.dialect import Memcache, checkGreeting
 
 
-class MemCacheConnections(BasePool[Connection]):
+class MemCacheConnections(CallingPool):
     """
     A pool of memcached connections that sends the requests of a client.
 
@@ -35,45 +35,23 @@ class MemCacheConnections(BasePool[Connection]):
         reactor: Any,
         forceShutdown: bool,
         *,
-        requestTimeout: float | None,
-        replyTimeout: float | None,
         batchSize: int,
         **options: Any,
     ) -> None:
         """
-        @param requestTimeout: see L{MemCachePool.__init__<txconnpool.memcache.pool.MemCachePool.__init__>}, as for the
-            other parameters.
-        @param options: see L{BasePool.__init__}.
+        @param batchSize: see L{MemCachePool.__init__<txconnpool.memcache.pool.MemCachePool.__init__>}, as for the other
+            parameters.
+        @param options: see L{CallingPool.__init__}.
         """
         if options.get("keepAlive") is not None and options.get("check") is None:
             options.update(check=probe, checkIfIdleFor=inf)
-        factory = ConnectionFactory(
-            Memcache(),
-            reactor,
-            inf if requestTimeout is None else requestTimeout,
-            replyTimeout=inf if replyTimeout is None else replyTimeout,
-        )
-        super().__init__(serverAddresses, maxClients, reactor, forceShutdown, factory, **options)
+        super().__init__(serverAddresses, maxClients, reactor, forceShutdown, Memcache(), **options)
         self.batches = Batches(reactor, batchSize, self._beginBatch, self.send)
 
     def _beginBatch(self, command: Command) -> Retrieval:
         if self._lifeCycle.ended:
             raise PoolClosed(self.state.whyClosed)
         return Retrieval(self, command, command.name.encode())
-
-    def send(self, request: Request) -> None:
-        """
-        Send a request on a connection with capacity, at once or when there is one.
-        """
-        if self._checks:
-            self.state.doubt(self._seconds())
-        try:
-            record = self.take(request)
-        except PoolError as error:
-            request.fail(error)
-        else:
-            if record is not None:
-                request.granted(record)
 
     def sendEach(self, command: Command, data: bytes) -> Deferred[bool]:
         """

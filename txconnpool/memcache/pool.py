@@ -30,11 +30,11 @@ from txconnpool.memcache.computing import Computations
 from txconnpool.memcache.connections import MemCacheConnections, allOf, probe
 from txconnpool.memcache.errors import InvalidArgument
 from txconnpool.memcache.recipes import MemCacheRecipes
-from txconnpool.memcache.requests import SingleRequest
 from txconnpool.memcache.results import Key, V, statistics
 from txconnpool.memcache.values import Codec, Compressor, Serializer
 from txconnpool.net.loglimit import LogLimit
 from txconnpool.pool.base import CommonOptions
+from txconnpool.pool.calls import SingleRequest
 from txconnpool.pool.checks import checkMethod, checkNames, checkSeconds, checkType, checkWhole
 from txconnpool.pool.connection import Connection
 from txconnpool.pool.handshake import Handshake

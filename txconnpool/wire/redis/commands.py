@@ -224,7 +224,13 @@ class RedisCommand(Command):
         @return: its keys, in order. Where their number is a part of the request and no number, or a wrong one, there
             are none.
         """
-        return [words[at] for spec in self._specs for at in spec.positions(words)]
+        return [words[at] for at in self.keyPositions(words)]
+
+    def keyPositions(self, words: list[bytes]) -> list[int]:
+        """
+        @return: the positions of what L{keysOf} returns.
+        """
+        return [at for spec in self._specs for at in spec.positions(words)]
 
     def patience(self, request: bytes) -> float:
         """

@@ -1,0 +1,103 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for L{txconnpool.redis.scripts}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from tests.redis.fake import RedisTestCase
+from txconnpool.redis import LockError
+
+
+class ScriptsTestCase(RedisTestCase):
+    """
+    Base of these test cases.
+    """
+
+    def call(self, call: Coroutine[Any, Any, Any]) -> Deferred[Any]:
+        answer = Deferred.fromCoroutine(call)
+        self.flush()
+        return answer
+
+
+class ScriptTests(ScriptsTestCase):
+    """
+    Tests for L{Script<txconnpool.redis.Script>}.
+    """
+
+    def test_unknown(self) -> None:
+        """
+        A script that the server does not know is sent, and is known from then on.
+        """
+        script = self.pool.register_script("return 1")
+        self.data.items[b"k"] = b"t"
+        self.assertEqual(self.successResultOf(self.call(script(["k"], ["t"]))), 1)
+        (connection,) = self.server.connections
+        connection.received = b""
+        self.assertEqual(self.successResultOf(self.call(script(["k"], ["t"]))), 0)
+        self.assertNotIn(b"$4\r\nEVAL\r\n", connection.received)
+
+
+class LockTests(ScriptsTestCase):
+    """
+    Tests for L{Lock<txconnpool.redis.Lock>}.
+    """
+
+    def test_exclusive(self) -> None:
+        """
+        A lock is held by one at a time. Others wait until it is released.
+        """
+        first, second = self.pool.lock("l"), self.pool.lock("l")
+        self.assertTrue(self.successResultOf(self.call(first.acquire())))
+        self.assertFalse(self.successResultOf(self.call(second.acquire(blocking=False))))
+        waiting = self.call(second.acquire())
+        self.clock.advance(5)
+        self.assertNoResult(waiting)
+        self.successResultOf(self.call(first.release()))
+        self.clock.advance(0.1)
+        self.assertTrue(self.successResultOf(waiting))
+        self.successResultOf(self.call(second.release()))
+        self.assertEqual(self.data.items, {})
+
+    def test_ended(self) -> None:
+        """
+        A lock ends by itself. Its former holder cannot release the lock of another.
+        """
+        first, second = self.pool.lock("l", timeout=3), self.pool.lock("l")
+        self.successResultOf(self.call(first.acquire()))
+        self.clock.advance(4)
+        self.assertTrue(self.successResultOf(self.call(second.acquire())))
+        self.failureResultOf(self.call(first.release()), LockError)
+        self.failureResultOf(self.call(first.release()), LockError)
+        self.assertIn(b"l", self.data.items)
+
+    def test_timeout(self) -> None:
+        """
+        There is a limit for the time to wait.
+        """
+        self.successResultOf(self.call(self.pool.lock("l").acquire()))
+
+        async def hold() -> None:
+            async with self.pool.lock("l", blocking_timeout=1):
+                pass
+
+        answer = self.call(hold())
+        self.clock.advance(2)
+        self.failureResultOf(answer, LockError)
+
+    def test_block(self) -> None:
+        """
+        A lock is released when its block ends, also by an error.
+        """
+
+        async def hold() -> None:
+            async with self.pool.lock("l"):
+                raise KeyError
+
+        self.failureResultOf(self.call(hold()), KeyError)
+        self.assertEqual(self.data.items, {})

@@ -1,0 +1,456 @@
+# -*- test-case-name: tests.redis.test_pool -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+A Redis client on a pool of connections::
+
+    pool = RedisPool(("127.0.0.1", 6379))
+    await pool.set("greeting", b"hello", ex=60)
+    value = await pool.get("greeting")
+
+Names of the commands are those of redis-py. All calls share the connections: requests of one turn of the reactor are
+written together, and none waits for the reply to another. So the order in which concurrent calls are executed is
+undefined: wait for the result of a call before a call that depends on it, or use C{pipeline}.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Callable, Iterable
+from functools import partial
+from math import inf
+from typing import Any, Final, Literal, Unpack, overload
+
+from twisted.internet.defer import Deferred, fail, maybeDeferred
+
+from txconnpool.errors import PoolError
+from txconnpool.pool.base import CommonOptions
+from txconnpool.pool.calls import CallingPool, SingleRequest
+from txconnpool.pool.checks import checkSeconds, checkType, checkWhole
+from txconnpool.pool.connection import Connection
+from txconnpool.pool.handshake import Handshake
+from txconnpool.redis.arguments import OTHER, Key, applyNamespace, encodeWords, mayBlock
+from txconnpool.redis.base import Convert, Meanings, V
+from txconnpool.redis.commands import RedisCommands
+from txconnpool.redis.errors import CrossSlot, InvalidArgument, ResponseError
+from txconnpool.redis.pipeline import Pipeline, Transaction, settle
+from txconnpool.redis.scripts import Lock, Script
+from txconnpool.redis.splitting import divide, isDivisible, join, requestFor
+from txconnpool.redis.subscription import Subscription
+from txconnpool.redis.units import askLeased, discard
+from txconnpool.routing.library import ForKey, PoolFace
+from txconnpool.routing.options import Servers, encoded
+from txconnpool.wire.redis.commands import COMMANDS, RedisCommand
+from txconnpool.wire.redis.dialect import Redis
+from txconnpool.wire.redis.framing import encode
+
+#: The seconds until a subscription asks for another connection, if there is none.
+RESUBSCRIBE: Final = 1.0
+
+
+class ClientDialect(Redis):
+    """
+    The dialect of a client, which sends commands that the table lacks, too.
+    """
+
+    commands = (*COMMANDS, OTHER)
+
+
+class RedisPool(PoolFace[Connection], RedisCommands[V]):
+    """
+    A Redis client::
+
+        pool = RedisPool("tcp:127.0.0.1:6379")
+        await pool.set("greeting", b"hello", ex=60)
+        value = await pool.get("greeting")
+
+    It has one server, or several that share the keys (C{distribution}). Each request is sent to the server of its keys.
+    The keys of one request must be on one server. Only C{mget}, C{mset}, C{delete}, C{unlink}, C{exists} and C{touch}
+    are divided among several ones, outside of pipelines.
+
+    All errors are failures of the C{Deferred}s that the commands return:
+
+      - L{InvalidArgument<txconnpool.redis.InvalidArgument>} for an invalid argument; nothing is sent.
+      - L{ResponseError<txconnpool.redis.ResponseError>}, or a subclass of it, for an error reply of the server.
+      - another L{PoolError<txconnpool.errors.PoolError>} if there is no reply; the errors above are L{PoolError}s too.
+
+    A command may be cancelled at any time. If it was not sent yet, it never is; otherwise its reply is dropped.
+    Commands that only read are tried once more if their connection is lost.
+
+    A command that waits on the server, such as C{blpop}, and a subscription have a connection of their own meanwhile:
+    C{maxClients} must have room for them.
+    """
+
+    @overload
+    def __init__(
+        self: RedisPool[bytes],
+        serverAddresses: Any,
+        maxClients: int = 5,
+        reactor: Any = None,
+        forceShutdown: bool = False,
+        *,
+        decode: None = None,
+        waitTimeout: float | None = 5.0,
+        connectTimeout: float | None = 5.0,
+        requestTimeout: float | None = 5.0,
+        replyTimeout: float | None = 60.0,
+        pipelineDepth: int = 100,
+        configure: Callable[[Connection], object] | None = None,
+        database: int = 0,
+        protocol: Literal[2, 3] = 3,
+        login: str | bytes | tuple[str | bytes, str | bytes] | None = None,
+        namespace: str | bytes = b"",
+        distribution: str | None = None,
+        hash: str | None = None,
+        hashTag: str | bytes = b"{}",
+        hashStop: str | bytes | None = None,
+        hashSkip: str | bytes = b"",
+        onFailure: Literal["fail", "rehash"] = "fail",
+        ejectAfter: int = 2,
+        minLiveServers: int | None = None,
+        **options: Unpack[CommonOptions[Connection]],
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: RedisPool[str],
+        serverAddresses: Any,
+        maxClients: int = 5,
+        reactor: Any = None,
+        forceShutdown: bool = False,
+        *,
+        decode: str,
+        waitTimeout: float | None = 5.0,
+        connectTimeout: float | None = 5.0,
+        requestTimeout: float | None = 5.0,
+        replyTimeout: float | None = 60.0,
+        pipelineDepth: int = 100,
+        configure: Callable[[Connection], object] | None = None,
+        database: int = 0,
+        protocol: Literal[2, 3] = 3,
+        login: str | bytes | tuple[str | bytes, str | bytes] | None = None,
+        namespace: str | bytes = b"",
+        distribution: str | None = None,
+        hash: str | None = None,
+        hashTag: str | bytes = b"{}",
+        hashStop: str | bytes | None = None,
+        hashSkip: str | bytes = b"",
+        onFailure: Literal["fail", "rehash"] = "fail",
+        ejectAfter: int = 2,
+        minLiveServers: int | None = None,
+        **options: Unpack[CommonOptions[Connection]],
+    ) -> None: ...
+
+    def __init__(
+        self,
+        serverAddresses: Any,
+        maxClients: int = 5,
+        reactor: Any = None,
+        forceShutdown: bool = False,
+        *,
+        decode: str | None = None,
+        waitTimeout: float | None = 5.0,
+        connectTimeout: float | None = 5.0,
+        requestTimeout: float | None = 5.0,
+        replyTimeout: float | None = 60.0,
+        pipelineDepth: int = 100,
+        configure: Callable[[Connection], object] | None = None,
+        database: int = 0,
+        protocol: Literal[2, 3] = 3,
+        login: str | bytes | tuple[str | bytes, str | bytes] | None = None,
+        namespace: str | bytes = b"",
+        distribution: str | None = None,
+        hash: str | None = None,
+        hashTag: str | bytes = b"{}",
+        hashStop: str | bytes | None = None,
+        hashSkip: str | bytes = b"",
+        onFailure: Literal["fail", "rehash"] = "fail",
+        ejectAfter: int = 2,
+        minLiveServers: int | None = None,
+        **options: Unpack[CommonOptions[Connection]],
+    ) -> None:
+        """
+        @param serverAddresses: an address, see L{endpointOf<txconnpool.net.addresses.endpointOf>}, or a
+            L{Server<txconnpool.routing.servers.Server>}, or a list of them.
+        @param maxClients: the maximum number of connections to all servers together; each may have at least one.
+        @param decode: an encoding, such as C{"utf-8"}: values and other strings in replies are C{str} then. Bytes that
+            are invalid in it become surrogates, and are sent as the same bytes again.
+        @param waitTimeout: the seconds that a request waits for a connection; C{None}: no limit.
+        @param connectTimeout: the seconds until a new connection must be ready; C{None}: no limit.
+        @param requestTimeout: the seconds that a server may be silent while requests are in flight. A late reply closes
+            its connection and fails all requests in flight on it. The timeout of a blocking command is added.
+        @param replyTimeout: the seconds that the server may take for one reply whose bytes keep coming; C{None}: no
+            limit.
+        @param pipelineDepth: the maximum number of requests in flight on one connection.
+        @param configure: called with each new connection before it is used, after the handshake.
+        @param database: the number of the database.
+        @param protocol: the version of RESP. 2 is for servers before Redis 6.
+        @param login: the password, or user and password.
+        @param namespace: a text that is put before all keys of requests, not before channels. Results of the methods
+            have the keys of the caller, those of C{execute} and of scripts have the namespace.
+        @param distribution: the system whose map of keys to servers is used, C{"ketama"} if not given; see
+            L{Servers.__init__<txconnpool.routing.options.Servers.__init__>}, as for the parameters up to
+            C{minLiveServers}.
+        @param options: see L{BasePool.__init__<txconnpool.pool.base.BasePool.__init__>}. A borrowed client is a
+            L{Connection<txconnpool.pool.connection.Connection>}.
+
+        @raise ValueError: an address or an option is invalid, or the servers are not possible with the distribution.
+        """
+        if reactor is None:
+            from twisted.internet import reactor
+        for each, seconds in (("requestTimeout", requestTimeout), ("replyTimeout", replyTimeout)):
+            checkSeconds(each, seconds, above=True)
+        checkWhole("database", database, 0)
+        if protocol not in (2, 3):
+            raise ValueError(f"protocol must be 2 or 3, not {protocol!r}")
+        checkType("namespace", namespace, (str, bytes), "a text")
+        if decode is not None:
+            try:
+                codecs.lookup(decode)
+            except (LookupError, TypeError):
+                raise ValueError(f"decode must be an encoding such as 'utf-8', not {decode!r}") from None
+        self._namespace = encoded(namespace)
+        self._meanings = Meanings(decode)
+        if options.get("keepAlive") is not None and options.get("check") is None:
+            options["check"], options["checkIfIdleFor"] = probe, inf
+        name = options.setdefault("name", type(self).__name__)
+        handshake = Handshake(name or type(self).__name__, ClientDialect(), _login(login), "login")
+        servers = Servers(
+            serverAddresses, "ketama", distribution=distribution, hash=hash, hashTag=hashTag, hashStop=hashStop,
+            hashSkip=hashSkip, onFailure=onFailure, ejectAfter=ejectAfter, minLiveServers=minLiveServers,
+        )  # fmt: skip
+        makePool = partial(
+            CallingPool, maxClients=maxClients, reactor=reactor, forceShutdown=forceShutdown, dialect=ClientDialect(),
+            waitTimeout=waitTimeout, connectTimeout=connectTimeout, requestTimeout=requestTimeout,
+            replyTimeout=replyTimeout, pipelineDepth=pipelineDepth,
+            configure=_preparation(handshake.flavoured((protocol, database)), configure), **options,
+        )  # fmt: skip
+        PoolFace.__init__(self, servers, makePool)
+
+    # -- Requests
+
+    def _send(self, command: RedisCommand, words: list[bytes], convert: Convert) -> Deferred[Any]:
+        try:
+            self._nameKeys(command, words)
+            if self._only is None and isDivisible(command, words):
+                divided = divide(command, words, self._poolOf)
+                if len(divided) > 1:
+                    return Deferred.fromCoroutine(self._sendDivided(command, words, divided, convert))
+            pool = self._only or self._poolFor(command, words)
+        except PoolError as error:
+            return fail(error)
+        meaning = self._meanings.of(convert)
+        if command.mayBlock and mayBlock(words, command):
+            return Deferred.fromCoroutine(_blocked(pool, command, encode(words), meaning))
+        request = SingleRequest(pool, command, encode(words), meaning)
+        pool.send(request)
+        return request.result
+
+    async def _sendDivided(
+        self, command: RedisCommand, words: list[bytes], divided: dict[Any, list[int]], convert: Convert
+    ) -> Any:
+        """
+        Send one request to each of several servers.
+
+        @raise PoolError: the first error. All requests have ended then.
+        """
+        requests = []
+        for pool, places in divided.items():
+            request = SingleRequest(pool, command, requestFor(command, words, places), self._meanings.value)
+            requests.append(request)
+            pool.send(request)
+        value = join(command, list(divided.values()), await settle([request.result for request in requests]))
+        return value if convert is None else convert(value)
+
+    def _nameKeys(self, command: RedisCommand, words: list[bytes]) -> None:
+        if self._namespace:
+            applyNamespace(words, command, self._namespace)
+
+    def _route(self, command: RedisCommand, words: list[bytes]) -> Any:
+        """
+        Put the namespace before the keys of a request.
+
+        @return: the pool of the keys.
+
+        @raise PoolError: there is none.
+        """
+        self._nameKeys(command, words)
+        return self._only or self._poolFor(command, words)
+
+    def _poolFor(self, command: RedisCommand, words: list[bytes]) -> Any:
+        keys = command.keysOf(words) or (words[1:2] if command.name in ("publish", "eval", "evalsha") else [])
+        if not keys:
+            raise InvalidArgument(f"{command.name.upper()} has no key, and the servers of {self.name} share the keys")
+        pools = {id(pool): pool for pool in map(self._poolOf, keys)}
+        if len(pools) > 1:
+            raise CrossSlot("CROSSSLOT the keys of the request are on several servers")
+        return pools.popitem()[1]
+
+    # -- Names that a command and the pool have in common
+
+    @overload
+    def expire(self) -> None: ...
+
+    @overload
+    def expire(
+        self, name: Key, time: int, nx: bool = False, xx: bool = False, gt: bool = False, lt: bool = False
+    ) -> Deferred[bool]: ...
+
+    def expire(
+        self,
+        name: Key | None = None,
+        time: int | None = None,
+        nx: bool = False,
+        xx: bool = False,
+        gt: bool = False,
+        lt: bool = False,
+    ) -> Any:
+        """
+        Let a key expire, see L{KeyCommands.expire<txconnpool.redis.keys.KeyCommands.expire>}. Without arguments,
+        replace all existing connections, see L{PoolFace.expire}.
+        """
+        if name is None and time is None:
+            return PoolFace.expire(self)
+        if name is None or time is None:
+            return fail(InvalidArgument("expire needs a key and a time"))
+        return RedisCommands.expire(self, name, time, nx, xx, gt, lt)
+
+    @overload
+    def restore(self, name: Any, /) -> None: ...
+
+    @overload
+    def restore(self, name: Key, ttl: int, value: bytes, replace: bool = False) -> Deferred[bool]: ...
+
+    def restore(self, name: Any, ttl: int | None = None, value: bytes | None = None, replace: bool = False) -> Any:
+        """
+        Create a key from a serialized value, see L{KeyCommands.restore<txconnpool.redis.keys.KeyCommands.restore>}.
+        With one argument, put the server of that address back into service, see L{PoolFace.restore}.
+        """
+        if ttl is None and value is None:
+            return PoolFace.restore(self, name)
+        if ttl is None or value is None:
+            return fail(InvalidArgument("restore needs a key, a time and a value"))
+        return RedisCommands.restore(self, name, ttl, value, replace)
+
+    # -- Several requests
+
+    def pipeline(self) -> Pipeline[V]:
+        """
+        Send several commands together, on one connection for each server, in order::
+
+            async with pool.pipeline() as pipe:
+                pipe.incr("visits")
+                pipe.get("name")
+            visits, name = pipe.results
+        """
+        return Pipeline(self._namespace, self._meanings, self._route)
+
+    def transaction(self, *watch: Key) -> Transaction[V]:
+        """
+        Execute several commands together, see L{Transaction}::
+
+            async with pool.transaction() as block:
+                block.incr("visits")
+                block.rpush("log", "visit")
+
+        @param watch: keys. If one of them is changed before the end of the block, nothing is executed, and the block
+            raises L{WatchError<txconnpool.redis.WatchError>}.
+        """
+        return Transaction(self._namespace, self._meanings, self._route, watch=watch)
+
+    def subscribe(self, *channels: Key, patterns: Iterable[Key] = ()) -> Subscription[V]:
+        """
+        Receive the messages of channels, see L{Subscription}. The C{namespace} is not put before channels.
+
+        @param patterns: glob-style patterns of channels.
+
+        @raise InvalidArgument: there are no channels and no patterns.
+        """
+        names, globs = encodeWords(channels), encodeWords(patterns)
+        if not names and not globs:
+            raise InvalidArgument("subscribe needs a channel or a pattern")
+        pool = self._only or self._poolOf((names or globs)[0])
+        return Subscription(pool, self._meanings, names, globs, RESUBSCRIBE)
+
+    def register_script(self, script: str | bytes) -> Script:
+        """
+        @return: a function that executes a script, see L{Script}.
+        """
+        return Script(self, script)
+
+    def lock(self, name: Key, timeout: float = 30.0, sleep: float = 0.1, blocking_timeout: float | None = None) -> Lock:
+        """
+        @param name: the key of the lock.
+        @param timeout: the seconds after which the lock ends by itself.
+        @param sleep: the seconds between two attempts to acquire it.
+        @param blocking_timeout: how long to try, in seconds; C{None}: no limit.
+
+        @return: a lock that is not held yet, see L{Lock}.
+        """
+        checkSeconds("timeout", timeout, above=True)
+        checkSeconds("sleep", sleep, above=True)
+        return Lock(self, name, timeout, sleep, blocking_timeout)
+
+    def forKey(self, key: Key) -> ForKey[Connection]:
+        """
+        Choose the server of a key. Nothing is kept: the result may be dropped, or used again.
+
+        @param key: text is encoded as UTF-8. The C{namespace} is put before it.
+
+        @return: has the methods for leases of this pool; they concern the server of the key.
+        """
+        return ForKey(self._poolOf, self._namespace + encoded(key))
+
+
+async def probe(connection: Connection) -> bool:
+    """
+    Ask the server of a connection whether it is alive. This may be the C{check} of a L{RedisPool}, and is if it has a
+    C{keepAlive} and no other.
+    """
+    reply: bytes = await connection.probe(*Redis.probe)
+    return reply == b"+PONG\r\n"
+
+
+async def _blocked(pool: CallingPool, command: RedisCommand, data: bytes, meaning: Callable[[bytes], Any]) -> Any:
+    """
+    Send a request that may block on a leased connection. If it is cancelled, the connection is closed: a reply that
+    nobody receives may take an element of a list away.
+    """
+    connection = await pool.acquire()
+    try:
+        result = await askLeased(connection, command, data, meaning)
+    except ResponseError:
+        pool.release(connection)
+        raise
+    except BaseException:
+        discard(pool, connection)
+        raise
+    pool.release(connection)
+    return result
+
+
+def _login(login: Any) -> tuple[bytes, bytes] | None:
+    """
+    @return: the user, who may be empty, and the password.
+    """
+    if login is None:
+        return None
+    pair = (b"", login) if isinstance(login, str | bytes) else login
+    if not (isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(each, str | bytes) for each in pair)):
+        raise TypeError("login must be a password, or a user and a password, such as ('user', 'password'), or None")
+    user, password = (encoded(each) for each in pair)
+    if not password:
+        raise ValueError("the password of login must not be empty")
+    return user, password
+
+
+def _preparation(
+    handshake: Callable[[Connection], Any], configure: Callable[[Connection], object] | None
+) -> Callable[[Connection], object]:
+    if configure is None:
+        return handshake
+
+    async def prepare(connection: Connection) -> None:
+        await handshake(connection)
+        await maybeDeferred(configure, connection)
+
+    return prepare

@@ -1,0 +1,62 @@
+# -*- test-case-name: tests.redis.test_splitting -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Commands whose keys are on several servers: one request for each server, and one result of their replies.
+
+They are not executed at one moment, as they are on one server. C{MSETNX} and all others whose meaning depends on that
+are not split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from txconnpool.wire.redis.commands import RedisCommand
+from txconnpool.wire.redis.framing import encode
+
+#: The commands that are split, with the number of words for each key.
+WIDTHS: Final = {"mget": 1, "mset": 2, "del": 1, "unlink": 1, "exists": 1, "touch": 1}
+
+
+def isDivisible(command: RedisCommand, words: list[bytes]) -> bool:
+    """
+    @return: whether a request can be divided. An C{MSET} whose last value is missing is not: the server rejects it as a
+        whole.
+    """
+    return command.name in WIDTHS and (len(words) - 1) % WIDTHS[command.name] == 0
+
+
+def divide(command: RedisCommand, words: list[bytes], poolOf: Callable[[bytes], Any]) -> dict[Any, list[int]]:
+    """
+    @return: the positions of the keys of a request, by the pools of their servers.
+
+    @raise PoolError: a key has no server at the moment.
+    """
+    found: dict[Any, list[int]] = {}
+    for at in range(1, len(words), WIDTHS[command.name]):
+        found.setdefault(poolOf(words[at]), []).append(at)
+    return found
+
+
+def requestFor(command: RedisCommand, words: list[bytes], places: list[int]) -> bytes:
+    """
+    @return: the request for the keys at some positions.
+    """
+    width = WIDTHS[command.name]
+    return encode([words[0], *(word for at in places for word in words[at : at + width])])
+
+
+def join(command: RedisCommand, places: list[list[int]], values: list[Any]) -> Any:
+    """
+    @param places: the positions of the keys of each request.
+    @param values: the values of their replies.
+
+    @return: the value of one reply to all.
+    """
+    if command.name == "mset":
+        return values[0]
+    if command.name != "mget":
+        return sum(values)
+    found = {at: value for its, each in zip(places, values, strict=True) for at, value in zip(its, each, strict=True)}
+    return [found[at] for at in sorted(found)]
