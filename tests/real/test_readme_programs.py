@@ -165,7 +165,7 @@ class ProgramTests(TestCase):
         self.addCleanup(server.stop)
         self.programs["For Redis"] = self.programs["For Redis"].replace("6379", str(server.address[1]))
         lines = (await self.execute("For Redis")).splitlines()
-        self.assertEqual(lines, ["['hello', 5]", "[0, 2, ['red', 'green']]", "message it rains", "int"])
+        self.assertEqual(lines, ["[5, 1]", "[0, 2, ['red', 'green']]", "message it rains", "int"])
 
     async def test_protocol(self) -> None:
         """
