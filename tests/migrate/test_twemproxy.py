@@ -210,7 +210,7 @@ class KeyTests(SynchronousTestCase):
         self.assertEqual({line.lstrip()[:1] for line in text.splitlines() if line}, {"#", ";"})
         self.assertIn(";    tcp:10.0.0.1:11211\n", text)
         self.assertEqual(len(migration.notes), 1)
-        self.assertRegex(migration.notes[0], r"^n\.yml:3: alpha: redis: there is no protocol for Redis yet")
+        self.assertRegex(migration.notes[0], r"^n\.yml:3: alpha: redis: the keys of Redis cannot be distributed")
 
     def test_name(self) -> None:
         """

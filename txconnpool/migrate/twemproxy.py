@@ -246,8 +246,8 @@ class _Pool:
             section.off = True
             self._lost(
                 "redis",
-                "there is no protocol for Redis yet (protocol = redis), so the pool is commented out. Keep twemproxy "
-                "for it.",
+                "the keys of Redis cannot be distributed among servers yet, so the pool is commented out. With one "
+                "server, write it by hand with `protocol = redis`; with several, keep twemproxy for it.",
             )
         for key, node in self._node.fields.items():
             secret = key == "redis_auth"
