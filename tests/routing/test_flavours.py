@@ -34,7 +34,7 @@ class FlavouredPoolTests(SynchronousTestCase):
         self.reactor: Any = MemoryReactorClock()
         self.server = FakeServer(self.reactor, ToyServerFactory())
         self.made: list[Any] = []
-        self.pool = FlavouredPool("plain", self.make, LIMITS, 5)
+        self.pool = FlavouredPool("pool", self.reactor, self.make, LIMITS, "plain", 5)
         self.pool.start()
         self.turns()
         self.addCleanup(finish, self.pool.base)

@@ -72,7 +72,9 @@ class Upstream:
         limits = poolLimits(settings)
         if distribution is None:
             if self._dialect.stateful:
-                self.pool = FlavouredPool(self._dialect.base, self._flavour, limits, settings.maxPinned)
+                self.pool = FlavouredPool(
+                    settings.name, self._reactor, self._flavour, limits, self._dialect.base, settings.maxPinned
+                )
                 self.router = SinglePool(self.pool.base)
             else:
                 self.pool = self._engine([server.endpoint for server in settings.servers], limits)
