@@ -267,12 +267,13 @@ class ReplyCounters(Protocol):
 class IRequestReader(Protocol):
     """
     Finds the requests in the bytes of a client. Each client has one, unless it has no state; then all clients share
-    one. The first reader of a client may choose another one, with C{SWITCH}.
+    one. The first reader of a client may choose another one, with C{SWITCH}. A reader for clients that never need a
+    connection of their own may be a subclass that has only C{read}.
     """
 
     #: Whether the client has a connection of its own because its requests need one. The session sets it when it has
     #: leased the connection; C{forwarded} unsets it.
-    pinned: bool
+    pinned: bool = False
 
     def read(self, data: bytes, pos: int, room: int) -> Frame:
         """
@@ -287,6 +288,7 @@ class IRequestReader(Protocol):
         Called after a request was sent on the client's own connection, and only while C{pinned} is set. After the last
         request that needs this connection, it sets C{pinned} to C{False}.
         """
+        return
 
 
 class IReplyReader(Protocol):

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from txconnpool.wire import ADMIT, ANSWER, CLOSE, MORE, Command, Frame, Login
+from txconnpool.wire import ADMIT, ANSWER, CLOSE, MORE, Frame, IRequestReader, Login
 from txconnpool.wire.memcache.integers import unsigned32
 from txconnpool.wire.memcache.matching import MemcacheCommand
 from txconnpool.wire.memcache.replies import AUTH
@@ -41,12 +41,10 @@ def loginRequest(login: Login) -> tuple[MemcacheCommand, bytes]:
     return AUTH, b"set auth 0 0 %d\r\n%s\r\n" % (len(token), token)
 
 
-class LoginReader:
+class LoginReader(IRequestReader):
     """
     Reads the requests of a client until it has logged in: an L{IRequestReader<txconnpool.wire.IRequestReader>}.
     """
-
-    pinned = False
 
     def __init__(self, check: Callable[[Login | None], bool]) -> None:
         """
@@ -70,11 +68,6 @@ class LoginReader:
                 return command, stop, count, payload
             end, answer = stop, payload
         return ANSWER, end, 0, answer
-
-    def forwarded(self, command: Command) -> None:
-        """
-        Not called: no command of memcached needs a connection of its own.
-        """
 
     def _attempt(self, data: bytes, pos: int) -> Frame:
         """

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from txconnpool.wire import ANSWER, CLOSE, MORE, Command, Foreign, Frame
+from txconnpool.wire import ANSWER, CLOSE, MORE, Foreign, Frame, IRequestReader
 from txconnpool.wire.effects import DELETES, READS, WRITES, Permissions
 from txconnpool.wire.memcache import classic, meta, replies
 from txconnpool.wire.memcache.classic import PART_KEYS, Check
@@ -105,7 +105,7 @@ def _commonMatcher(permissions: Permissions, unsupported: frozenset[bytes]) -> M
     return re.compile(common).match
 
 
-class RequestReader:
+class RequestReader(IRequestReader):
     """
     An L{IRequestReader<txconnpool.wire.IRequestReader>}. It has no state of a client, so all clients of a pool share
     one.
@@ -114,8 +114,6 @@ class RequestReader:
     @ivar permissions: which requests are accepted.
     @ivar unsupported: the commands that servers do not support.
     """
-
-    pinned = False
 
     def __init__(
         self,
@@ -205,11 +203,6 @@ class RequestReader:
         if which == _LINE:
             return command, end, 1, None
         return SILENT[command], end, 1, match[_LINE] + b"\r\n"
-
-    def forwarded(self, command: Command) -> None:
-        """
-        Not called: no command of memcached needs a connection of its own.
-        """
 
     def _check(self, data: bytes, pos: int) -> Frame:
         """

@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
-from txconnpool.wire import ADMIT, ANSWER, CLOSE, MORE, SWITCH, Command, Foreign, Frame, IRequestReader, Login
+from txconnpool.wire import ADMIT, ANSWER, CLOSE, MORE, SWITCH, Foreign, Frame, IRequestReader, Login
 from txconnpool.wire.memcache.auth import LINE_MAX
 from txconnpool.wire.memcache.binary.packets import (
     AUTH_ERROR,
@@ -42,13 +42,11 @@ _FOREIGN: Final = re.compile(
 AUTHENTICATED: Final = b"Authenticated"
 
 
-class ProtocolChooser:
+class ProtocolChooser(IRequestReader):
     """
     The first reader of a client: an L{IRequestReader<txconnpool.wire.IRequestReader>} that chooses another one. It has
     no state.
     """
-
-    pinned = False
 
     def __init__(self, text: IRequestReader, binary: IRequestReader) -> None:
         self._text = text
@@ -69,19 +67,12 @@ class ProtocolChooser:
             )
         return SWITCH, pos, 0, self._binary if data[pos] == REQUEST else self._text
 
-    def forwarded(self, command: Command) -> None:
-        """
-        Not called: this reader never returns a command.
-        """
 
-
-class BinaryLoginReader:
+class BinaryLoginReader(IRequestReader):
     """
     Reads the requests of a client of the binary protocol until it has logged in: an
     L{IRequestReader<txconnpool.wire.IRequestReader>}.
     """
-
-    pinned = False
 
     def __init__(self, check: Callable[[Login | None], bool]) -> None:
         """
@@ -117,11 +108,6 @@ class BinaryLoginReader:
         if self._check(login):
             return ADMIT, end, 0, packet(opcode, opaque, AUTHENTICATED)
         return ANSWER, end, 0, failure(opcode, opaque, AUTH_ERROR)
-
-    def forwarded(self, command: Command) -> None:
-        """
-        Not called: this reader never returns a command.
-        """
 
 
 def _status(opcode: int, keyLength: int, extras: int, body: int) -> int:

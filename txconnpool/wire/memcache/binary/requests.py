@@ -20,7 +20,7 @@ from collections.abc import Callable
 from struct import Struct
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
-from txconnpool.wire import ANSWER, BROADCAST, CLOSE, MORE, STATISTICS, Command, Frame
+from txconnpool.wire import ANSWER, BROADCAST, CLOSE, MORE, STATISTICS, Frame, IRequestReader
 from txconnpool.wire import REPLACE as REPLACE_REQUEST
 from txconnpool.wire.effects import DELETES, HARMLESS, WRITES, Effects, Permissions
 from txconnpool.wire.memcache.binary import packets
@@ -137,15 +137,13 @@ class Kind(NamedTuple):
     translate: Translation
 
 
-class BinaryReader:
+class BinaryReader(IRequestReader):
     """
     An L{IRequestReader<txconnpool.wire.IRequestReader>} for clients that use the binary protocol. It has no state of a
     client, so all of them share one.
 
     @ivar refusal: if the servers cannot execute what binary requests are translated to, the reason; else C{b""}.
     """
-
-    pinned = False
 
     def __init__(self, limits: Limits, now: Callable[[], float] = time.time) -> None:
         """
@@ -154,11 +152,6 @@ class BinaryReader:
         self.refusal = b""
         self._limits = limits
         self._now = now
-
-    def forwarded(self, command: Command) -> None:
-        """
-        Not called: no request needs a connection of its own.
-        """
 
     def read(self, data: bytes, pos: int, room: int) -> Frame:
         """
