@@ -20,7 +20,7 @@ from typing import Any
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.real.fuzz import converse
-from tests.real.servers import HOST, Address, Memcached, Proxy, ask, missing, which
+from tests.real.servers import Address, Memcached, Proxy, ask, missing, which
 from tests.wire.memcache.binary.cases import CASES, NOOP
 from tests.wire.memcache.binary.packets import normal, reply, request
 
@@ -95,31 +95,6 @@ class TableTests(SynchronousTestCase):
         """
         with Proxy("--upstream", "memory:size=64m", upstream=[]) as proxy:
             self.check([proxy.address], proxy.address, True)
-
-
-class MemccapableTests(SynchronousTestCase):
-    """
-    Tests with memcached's conformance test for the binary protocol.
-    """
-
-    skip = missing("memcached", "memccapable")
-
-    def test_binary(self) -> None:
-        """
-        C{memccapable} passes through the proxy, with the same output as with memcached.
-        """
-
-        def judge(address: Address) -> tuple[int, str]:
-            program = which("memccapable")
-            assert program is not None
-            command = [program, "-h", HOST, "-p", str(address[1]), "-b"]
-            result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-            return result.returncode, result.stdout
-
-        with Memcached("-t", "1") as memcached, Proxy(upstream=[memcached.address]) as proxy:
-            result = judge(proxy.address)
-            self.assertEqual(result, judge(memcached.address))
-            self.assertIn("All tests passed", result[1])
 
 
 class Library:

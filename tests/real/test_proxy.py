@@ -246,7 +246,7 @@ class DrainTests(SynchronousTestCase):
 
 class ToolTests(SynchronousTestCase):
     """
-    Tests with memcached's conformance test.
+    Tests with memcached's conformance test for the text and the binary protocol.
     """
 
     skip = missing("memcached", "memccapable")
@@ -256,17 +256,18 @@ class ToolTests(SynchronousTestCase):
         C{memccapable} passes through the proxy, with the same output as with memcached.
         """
 
-        def judge(address: Address) -> tuple[int, str]:
+        def judge(address: Address, protocol: str) -> tuple[int, str]:
             program = which("memccapable")
             assert program is not None
-            command = [program, "-h", HOST, "-p", str(address[1]), "-a"]
+            command = [program, "-h", HOST, "-p", str(address[1]), protocol]
             result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
             return result.returncode, result.stdout
 
         with Memcached("-t", "1") as memcached, Proxy(upstream=[memcached.address]) as proxy:
-            result = judge(proxy.address)
-            self.assertEqual(result, judge(memcached.address))
-            self.assertIn("All tests passed", result[1])
+            for protocol in ("-a", "-b"):
+                result = judge(proxy.address, protocol)
+                self.assertEqual(result, judge(memcached.address, protocol))
+                self.assertIn("All tests passed", result[1])
 
 
 class ConfiguredTests(SynchronousTestCase):
