@@ -23,7 +23,7 @@ from typing import Any, Final, Literal, Unpack, overload
 from twisted.internet.defer import Deferred, fail, maybeDeferred
 
 from txconnpool.errors import PoolError
-from txconnpool.pool.base import CommonOptions
+from txconnpool.pool.base import CommonOptions, PoolOptions
 from txconnpool.pool.calls import CallingPool, SingleRequest
 from txconnpool.pool.checks import checkSeconds, checkType, checkWhole
 from txconnpool.pool.connection import Connection
@@ -53,6 +53,27 @@ class ClientDialect(Redis):
     """
 
     commands = (*COMMANDS, OTHER)
+
+
+class RedisOptions(PoolOptions[Connection], total=False):
+    """
+    The keywords of L{RedisPool}, except C{decode}, on which the type of the values depends.
+    """
+
+    requestTimeout: float | None
+    replyTimeout: float | None
+    database: int
+    protocol: Literal[2, 3]
+    login: str | bytes | tuple[str | bytes, str | bytes] | None
+    namespace: str | bytes
+    distribution: str | None
+    hash: str | None
+    hashTag: str | bytes
+    hashStop: str | bytes | None
+    hashSkip: str | bytes
+    onFailure: Literal["fail", "rehash"]
+    ejectAfter: int
+    minLiveServers: int | None
 
 
 class RedisPool(PoolFace[Connection], RedisCommands[V]):
@@ -89,25 +110,7 @@ class RedisPool(PoolFace[Connection], RedisCommands[V]):
         forceShutdown: bool = False,
         *,
         decode: None = None,
-        waitTimeout: float | None = 5.0,
-        connectTimeout: float | None = 5.0,
-        requestTimeout: float | None = 5.0,
-        replyTimeout: float | None = 60.0,
-        pipelineDepth: int = 100,
-        configure: Callable[[Connection], object] | None = None,
-        database: int = 0,
-        protocol: Literal[2, 3] = 3,
-        login: str | bytes | tuple[str | bytes, str | bytes] | None = None,
-        namespace: str | bytes = b"",
-        distribution: str | None = None,
-        hash: str | None = None,
-        hashTag: str | bytes = b"{}",
-        hashStop: str | bytes | None = None,
-        hashSkip: str | bytes = b"",
-        onFailure: Literal["fail", "rehash"] = "fail",
-        ejectAfter: int = 2,
-        minLiveServers: int | None = None,
-        **options: Unpack[CommonOptions[Connection]],
+        **options: Unpack[RedisOptions],
     ) -> None: ...
 
     @overload
@@ -119,25 +122,7 @@ class RedisPool(PoolFace[Connection], RedisCommands[V]):
         forceShutdown: bool = False,
         *,
         decode: str,
-        waitTimeout: float | None = 5.0,
-        connectTimeout: float | None = 5.0,
-        requestTimeout: float | None = 5.0,
-        replyTimeout: float | None = 60.0,
-        pipelineDepth: int = 100,
-        configure: Callable[[Connection], object] | None = None,
-        database: int = 0,
-        protocol: Literal[2, 3] = 3,
-        login: str | bytes | tuple[str | bytes, str | bytes] | None = None,
-        namespace: str | bytes = b"",
-        distribution: str | None = None,
-        hash: str | None = None,
-        hashTag: str | bytes = b"{}",
-        hashStop: str | bytes | None = None,
-        hashSkip: str | bytes = b"",
-        onFailure: Literal["fail", "rehash"] = "fail",
-        ejectAfter: int = 2,
-        minLiveServers: int | None = None,
-        **options: Unpack[CommonOptions[Connection]],
+        **options: Unpack[RedisOptions],
     ) -> None: ...
 
     def __init__(
