@@ -134,37 +134,38 @@ class LeasingPool(PoolEngine, Generic[C]):
             self.retire(record, GIVEN_BACK)
         if record.phase is GONE:
             del self._byClient[id(client)]
-        if discard or self._quieting is None or not self._quieting.waits(record, load, self._returned):
-            self._returned(record, load)
+        free = self._freed if self._reset is None else self._resetAndFree
+        if discard or self._quieting is None or not self._quieting.waits(record, load, free):
+            free(record, load)
 
-    def _returned(self, record: Record, load: int) -> None:
+    def _freed(self, record: Record, load: int) -> None:
         """
-        A client that was leased is free.
+        A connection is free for others.
         """
-        if self._reset is not None and record.phase is OPEN:
+        record.load -= load
+        self.hasCapacity(record)
+        if self.state.ageing.overdue:  # it may be too old, and can be replaced now
+            now = self._seconds()
+            self._do(self.state.grow(now), now)
+
+    def _resetAndFree(self, record: Record, load: int) -> None:
+        """
+        A connection is free for others after its reset, if it is still open.
+        """
+        if record.phase is OPEN:
+            assert self._reset is not None
             record.lent = load  # until the reset has ended, the connection has no capacity for others
             self._errands.run(record, self._reset, self._wasReset)
         else:
             self._freed(record, load)
-
-    def _freed(self, record: Record, load: int) -> None:
-        record.load -= load
-        self._available(record)
 
     def _wasReset(self, record: Record, fault: str) -> None:
         if fault:
             _log.debug("{pool}: a connection to {server} could not be reset: {fault}", pool=self.name,
                        server=record.server.name, fault=fault)  # fmt: skip
             self.retire(record, RESET_FAILED)
-        record.load -= record.lent
-        record.lent = 0
-        self._available(record)
-
-    def _available(self, record: Record) -> None:
-        self.hasCapacity(record)
-        if self.state.ageing.overdue:  # it may be too old, and can be replaced now
-            now = self._seconds()
-            self._do(self.state.grow(now), now)
+        load, record.lent = record.lent, 0
+        self._freed(record, load)
 
     def isMine(self, client: C) -> bool:
         """
