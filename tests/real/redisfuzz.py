@@ -56,16 +56,17 @@ def stream(chance: random.Random, length: int = 12) -> bytes:
     @return: some requests.
     """
     parts = []
-    inTransaction = isSilent = False
+    inTransaction = isSilent = skips = False
     for _ in range(chance.randint(1, length)):
-        if chance.random() < 0.04 and not isSilent:
+        if chance.random() < 0.04 and not (isSilent or skips):
             parts.append(chance.choice(_BROKEN))
             continue
         form = chance.choice(FORMS)
         if inTransaction and (form[0] in _NOT_IN_TRANSACTIONS or form[0].endswith("subscribe")):
             continue
-        # Then neither QUIT nor a request that is broken ends the connection, in Redis 7.0.
+        # Then neither QUIT nor a request that is broken ends the connection, in Redis 7.0: always, or once.
         isSilent = isSilent or form == ["client", "reply", "off"]
+        skips = form == ["client", "reply", "skip"]
         inTransaction = form[0] == "multi" or (inTransaction and form[0] not in ("exec", "discard", "reset"))
         words = [_word(chance, word) for word in form]
         if chance.random() < 0.3:
@@ -109,6 +110,8 @@ def exchange(address: Address, data: bytes, chance: random.Random, timeout: floa
                 more = client.recv(1 << 16)
             except ConnectionResetError:
                 more = b""
+            except TimeoutError:
+                raise TimeoutError(repr((address, data, received))) from None
             if not more:
                 closed = True
                 break

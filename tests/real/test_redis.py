@@ -87,7 +87,10 @@ class DifferentialTests(RedisCase):
             outcomes = []
             for address in (self.server.address, self.proxy.address):
                 direct.ask("FLUSHALL")
-                outcomes.append(exchange(address, data, random.Random(seed + 1)))
+                try:
+                    outcomes.append(exchange(address, data, random.Random(seed + 1)))
+                except TimeoutError as e:
+                    self.fail(f"seed {seed}: no reply in time: {e}")
             self.assertEqual(difference(data, *outcomes), "", f"seed {seed}: {data!r}")
             seed += 1
 

@@ -42,6 +42,18 @@ class ScannerTests(SynchronousTestCase):
         self.assertEqual(scanner.scan(before + request + b"*", len(before)), len(before + request))
         self.assertEqual(wordsOf(before + request + b"*", len(before)), words)
 
+    def test_errorSoon(self) -> None:
+        """
+        An error is found when its bytes have arrived, however many words were announced. Only large requests are looked
+        at less often.
+        """
+        for size, most in ((0, 1), (1000, 1), (1 << 17, 1 << 15)):
+            start = b"*1000\r\n$%d\r\n%b\r\n" % (size, b"x" * size)
+            scanner = Scanner(1 << 20)
+            self.assertEqual(scanner.scan(start, 0), 0)
+            self.assertTrue(len(start) < scanner.needed <= len(start) + most, (size, scanner.needed - len(start)))
+            self.assertRaises(BrokenRequest, scanner.scan, start + b"!\r\n" + b"x" * most, 0)
+
     def test_nothing(self) -> None:
         """
         A request without words is complete.

@@ -26,6 +26,9 @@ STRANGER_BULK: Final = 16384
 #: The greatest number of bytes of a request.
 REQUEST_MAX: Final = 1 << 26
 
+#: The number of bytes from which on an incomplete request is large.
+LARGE: Final = 1 << 16
+
 _NUMBER: Final = re.compile(rb"0|-?[1-9][0-9]{0,9}").fullmatch
 
 _ESCAPES: Final = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"a": b"\a"}
@@ -128,8 +131,8 @@ class Scanner:
     Finds the end of a request, also of one that arrives in many pieces: what was scanned is not scanned again.
 
     @ivar count: the number of words of the request that was found last; 0 or less if it has no answer.
-    @ivar needed: after a request that is incomplete, the least number of its bytes; 0 if that is not known before its
-        next line end.
+    @ivar needed: after a request that is incomplete, the number of its bytes with which to look at it again, not more
+        than it has; 0 if that is not known before its next line end.
     @ivar active: whether a request is incomplete.
     @ivar bulkMax: the greatest number of bytes of a word.
     @ivar stranger: whether the client has not logged in, so that lower limits apply.
@@ -163,7 +166,7 @@ class Scanner:
             start = self._line(data, at, "bulk count")
             if not start:
                 self._pause(at - pos, left)
-                self.needed = max(at - pos + 6 * left, len(data) - pos + 1)
+                self._wait(len(data) - pos, len(data) - pos + 1, at - pos + 6 * left)
                 return 0
             if data[at] != 36:
                 self._fail(f"expected '$', got '{chr(data[at])}'")
@@ -175,7 +178,7 @@ class Scanner:
                 self._fail("invalid bulk length")
             if end > len(data):
                 self._pause(at - pos, left)
-                self.needed = end - pos + 6 * (left - 1)
+                self._wait(len(data) - pos, end - pos, end - pos + 6 * (left - 1))
                 return 0
             if data[end - 2 : end] != b"\r\n":
                 self._fail("invalid CRLF in request")
@@ -185,6 +188,18 @@ class Scanner:
 
     def _pause(self, at: int, left: int) -> None:
         self._at, self._left = at, left
+
+    def _wait(self, size: int, least: int, complete: int) -> None:
+        """
+        Decide when to look at an incomplete request again: when an error in it may have arrived, so that a client that
+        waits for the reply gets it. A large request is looked at again only when it has become an eighth larger,
+        because each time all its bytes are put together again.
+
+        @param size: the number of bytes that have arrived.
+        @param least: the number of bytes with which more of it can be read.
+        @param complete: the least number of bytes of the whole request.
+        """
+        self.needed = least if size < LARGE else max(least, min(complete, size + size // 8))
 
     def _line(self, data: bytes, pos: int, what: str) -> int:
         """
