@@ -36,7 +36,7 @@ hello 3 setname x|hello 3 foo|hello 2 auth a b|reset|multi|exec|discard|watch K|
 punsubscribe|subscribe c1|subscribe c1 c1|psubscribe c*|ssubscribe s1|sunsubscribe|publish c1 V|publish nobody V
 client reply on|client reply skip|client reply off|readonly|asking|blpop K 0.01|brpop K K 0.01
 blmove K K left right 0.01|bzpopmin K 0.01|xread block 1 streams K $|blpop K foo|cluster info|cluster foo|object foo
-flushdb|dbsize|exists K|time V|sort K|sort K by nosort|lcs K K|getdel K|config|memory usage K|client id V
+flushdb|dbsize|exists K|time V|sort K|sort K by nosort|lcs K K|getdel K|config|memory usage absent|client id V
 client tracking off
 """.strip()
 FORMS = [form.split(" ") for line in _FORMS.splitlines() for form in line.split("|")]
@@ -71,7 +71,8 @@ def stream(chance: random.Random, length: int = 12) -> bytes:
         words = [_word(chance, word) for word in form]
         if chance.random() < 0.3:
             words[0] = words[0].upper()
-        simple = all(re.fullmatch(rb"[0-9A-Za-z.:{}()-]+", word) for word in words)
+        # Whether the server accepts longer lines depends on how their bytes arrive.
+        simple = sum(map(len, words)) < 1 << 15 and all(re.fullmatch(rb"[0-9A-Za-z.:{}()-]+", word) for word in words)
         parts.append(b" ".join(words) + b"\r\n" if simple and chance.random() < 0.1 else request(*words))
     return b"".join(parts)
 
