@@ -22,8 +22,10 @@ from txconnpool.interfaces import IReplySink
 from txconnpool.pool.connection import isRetryable
 from txconnpool.proxy.replies import Entry
 
-#: The maximum number of requests for one client's request that are in flight at the same time.
-AHEAD = 8
+#: The maximum number of requests for one client's request that are in flight at the same time, and how many times more
+#: there may be after each small reply. A get of 1,000 keys comes as 20 requests, so it waits for three round trips.
+AHEAD = 16
+GROWTH = 4
 
 
 def widened(session: Any, ahead: int, size: int) -> int:
@@ -34,7 +36,7 @@ def widened(session: Any, ahead: int, size: int) -> int:
     @return: how many may be from now on, so that their replies are probably not more than C{session} may leave unread.
     """
     bound: int = session.factory.limits.unreadSoft
-    return max(1, min(2 * ahead, AHEAD, bound // max(size, 1)))
+    return max(1, min(GROWTH * ahead, AHEAD, bound // max(size, 1)))
 
 
 @implementer(IReplySink)
