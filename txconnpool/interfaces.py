@@ -152,7 +152,8 @@ class IPoolControl(Interface):
 
     def expire() -> None:
         """
-        Replace all existing connections. Each is closed when it carries nothing.
+        Replace all existing connections one after another. Each stays in use until its successor is established, and
+        is closed when it carries nothing.
         """
 
     def setLimits(limits: Any) -> None:

@@ -242,7 +242,7 @@ class FoundTests(SynchronousTestCase):
         """
         harness = self.harness().start()
         operations = Operations(harness.service)
-        done = "pool a: connections are replaced as soon as they carry nothing"
+        done = "pool a: connections are replaced, each when its successor is there"
         self.learn("10.0.0.7")
         self.assertEqual(self.successResultOf(operations.perform("reconnect", "a")), done)
         self.assertEqual(self.servers(harness), ["tcp:10.0.0.7:11211"])

@@ -158,7 +158,7 @@ class OperationsTests(SynchronousTestCase):
         client.send(b"get a\r\n")
         with capturedLogs() as logs:
             done = self.successResultOf(self.operations.perform("reconnect", "c"))
-        self.assertEqual(done, "pool c: connections are replaced as soon as they carry nothing")
+        self.assertEqual(done, "pool c: connections are replaced, each when its successor is there")
         self.assertEqual([event["done"] for event in logs if "done" in event], [done])
         self.harness.turns()
         self.assertEqual(client.take(), b"END\r\n")

@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.pool.world import World
 from txconnpool.pool.decisions.limits import Limits
+from txconnpool.pool.decisions.reasons import EXPIRED
 from txconnpool.pool.decisions.records import OPEN, RETIRING
 
 
@@ -77,17 +78,33 @@ class ChangeTests(SynchronousTestCase):
 
     def test_expire(self) -> None:
         """
-        All connections are replaced, including those whose dials are in progress.
+        All connections are replaced one after another, including those whose dials are in progress.
         """
         world = World(minimum=2, maximum=2).start()
         first = world.accept()
         (dial,) = world.dials
         world.do(world.admin.expire(world.now))
-        self.assertEqual(world.closes, [first])
+        self.assertEqual(world.closes, [])
         world.accept(dial)
-        self.assertEqual(world.closes, [first, dial])
-        world.lose(first)
+        self.assertEqual(world.closes, [dial])
         world.lose(dial)
-        world.accept()
-        world.accept()
+        while not world.closes:
+            world.accept()
+        self.assertEqual(world.closes, [first])
+        world.lose(first)
+        while world.dials:
+            world.accept()
         self.assertEqual((world.phases, world.state.counters.closed), ([OPEN, OPEN], 2))
+        self.assertEqual((dial.reason, first.reason), (EXPIRED, EXPIRED))
+
+    def test_expireUnreachable(self) -> None:
+        """
+        A server that accepts no new connections is used through those that it has.
+        """
+        world = World(maximum=1)
+        (record,) = world.established()
+        world.do(world.admin.expire(world.now))
+        world.refuse()
+        asked = world.ask()
+        self.assertIs(asked.record, record)
+        self.assertEqual(world.closes, [])

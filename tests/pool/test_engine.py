@@ -764,7 +764,7 @@ class ChangeTests(EngineCase):
 
     def test_expire(self) -> None:
         """
-        All connections are replaced, busy ones when they carry nothing.
+        All connections are replaced, busy ones are closed when they carry nothing.
         """
         pool = self.engine(maximum=2, minimum=2)
         taker = Taker(pool)
@@ -772,7 +772,7 @@ class ChangeTests(EngineCase):
         pool.expire()
         self.reactor.turns()
         assert taker.record is not None
-        self.assertEqual((taker.record.phase, len(self.server.open)), (RETIRING, 2))
+        self.assertEqual((taker.record.phase, len(self.server.open)), (RETIRING, 3))
         taker.release()
         self.reactor.turns()
         self.assertEqual((len(pool.state.records), len({*pool.state.records, *old})), (2, 4))

@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.bugs import covers
 from tests.pool.world import REFUSED, World
 from txconnpool.errors import ServerUnavailable
+from txconnpool.pool.decisions.reasons import SURPLUS
 
 
 class FailureTests(SynchronousTestCase):
@@ -143,7 +144,7 @@ class FailureTests(SynchronousTestCase):
         world.refuse()
         world.end(busy)
         world.end(waiter)
-        world.do(world.admin.expire(world.now))
+        world.do(world.state.connections.retire([record], SURPLUS))
         self.assertEqual(world.closes, [record])
         world.lose(record)
         self.assertEqual(world.state.servers[0].state, "up")

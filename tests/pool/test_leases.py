@@ -224,10 +224,10 @@ class LeaseTests(PoolCase):
         """
         resets: list[Any] = []
         pool = self.pool(maxClients=2, reset=resets.append)
-        discarded, expired = self.borrow(pool), self.borrow(pool)
+        discarded, drained = self.borrow(pool), self.borrow(pool)
         pool.release(discarded, discard=True)
-        pool.expire()
-        pool.release(expired)
+        pool.drain("server")
+        pool.release(drained)
         self.assertEqual(resets, [])
 
     def test_checked(self) -> None:

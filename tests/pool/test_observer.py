@@ -90,6 +90,8 @@ class ObserverTests(PoolCase):
                 ("answered", "ask", 2.0, "a"),
                 ("lent", client),
                 ("returned", client),
+                ("dialing", "server"),
+                ("connected", "server", self.server.open[0].protocol.connection),
                 ("disconnected", "server", client, "expired"),
             ],
         )

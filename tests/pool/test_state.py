@@ -14,6 +14,7 @@ from tests.bugs import covers
 from tests.pool.world import REFUSED, Waiter, World
 from txconnpool.errors import PoolClosed, PoolFull, PoolTimeout
 from txconnpool.pool.decisions.limits import Limits
+from txconnpool.pool.decisions.reasons import SURPLUS
 from txconnpool.pool.decisions.records import CHECKING, OPEN, RETIRING, Record
 
 
@@ -123,7 +124,7 @@ class GrowTests(SynchronousTestCase):
         world = World(maximum=1)
         (record,) = world.established()
         first = world.ask()
-        world.do(world.admin.expire(world.now))
+        world.do(world.state.connections.retire([record], SURPLUS))
         world.ask()
         self.assertEqual((world.dials, world.phases), ([], [RETIRING]))
         world.end(first)

@@ -514,10 +514,11 @@ class CapacityTests(SessionTestCase):
         old = stage.line
         client.send(b"get a\r\n")
         stage.pool.expire()
+        stage.turns()
         client.send(b"get b\r\n")
         other.send(b"get c\r\n")
         stage.turns()
-        self.assertEqual(len(stage.lines), 1)
+        self.assertEqual(len(stage.lines), 2)
         stage.serve()
         self.assertEqual((client.take(), other.take()), (get(b"a", b"b"), get(b"c")))
         self.assertEqual((old.connected, old.asked), (False, [b"get a\r\n"]))

@@ -116,7 +116,7 @@ class Operations:
 
         def described(problems: list[list[str]]) -> str:
             lines = [f"{line}; its servers stay" for each in problems for line in each]
-            return "\n".join([*lines, f"{_names(pools)}: connections are replaced as soon as they carry nothing"])
+            return "\n".join([*lines, f"{_names(pools)}: connections are replaced, each when its successor is there"])
 
         return gatherResults([proxy.upstream.reconnect() for proxy in pools]).addCallback(described)
 

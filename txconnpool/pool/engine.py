@@ -202,6 +202,18 @@ class PoolEngine(Executor):
         if self.waiters.count:
             self.waiters.serve(now)
 
+    def leaseEnded(self, record: Record, load: int) -> None:
+        """
+        A connection that was leased is free for others, or is replaced if it has become too old meanwhile.
+
+        @param load: what the lease added to the load of the connection.
+        """
+        record.load -= load
+        self.hasCapacity(record)
+        if self.state.ageing.overdue:
+            now = self._seconds()
+            self._do(self.state.grow(now), now)
+
     def each(self) -> list[Record]:
         """
         Choose one connection of every server, for a request that concerns all of them. The caller must add load to
@@ -405,7 +417,8 @@ class PoolEngine(Executor):
 
     def expire(self) -> None:
         """
-        Replace all existing connections. Each is closed when it carries nothing.
+        Replace all existing connections one after another. Each stays in use until its successor is established, and
+        is closed when it carries nothing.
         """
         now = self._seconds()
         self._do(self._administration.expire(now), now)

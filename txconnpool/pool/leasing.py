@@ -134,19 +134,9 @@ class LeasingPool(PoolEngine, Generic[C]):
             self.retire(record, GIVEN_BACK)
         if record.phase is GONE:
             del self._byClient[id(client)]
-        free = self._freed if self._reset is None else self._resetAndFree
+        free = self.leaseEnded if self._reset is None else self._resetAndFree
         if discard or self._quieting is None or not self._quieting.waits(record, load, free):
             free(record, load)
-
-    def _freed(self, record: Record, load: int) -> None:
-        """
-        A connection is free for others.
-        """
-        record.load -= load
-        self.hasCapacity(record)
-        if self.state.ageing.overdue:  # it may be too old, and can be replaced now
-            now = self._seconds()
-            self._do(self.state.grow(now), now)
 
     def _resetAndFree(self, record: Record, load: int) -> None:
         """
@@ -157,7 +147,7 @@ class LeasingPool(PoolEngine, Generic[C]):
             record.lent = load  # until the reset has ended, the connection has no capacity for others
             self._errands.run(record, self._reset, self._wasReset)
         else:
-            self._freed(record, load)
+            self.leaseEnded(record, load)
 
     def _wasReset(self, record: Record, fault: str) -> None:
         if fault:
@@ -165,7 +155,7 @@ class LeasingPool(PoolEngine, Generic[C]):
                        server=record.server.name, fault=fault)  # fmt: skip
             self.retire(record, RESET_FAILED)
         load, record.lent = record.lent, 0
-        self._freed(record, load)
+        self.leaseEnded(record, load)
 
     def isMine(self, client: C) -> bool:
         """

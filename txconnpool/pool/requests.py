@@ -81,7 +81,7 @@ class Request:
         record = self.record
         pool = self._pool
         self._leave(result)
-        if pool._quieting is None or not pool._quieting.waits(record, record.weight, pool._freed):
+        if pool._quieting is None or not pool._quieting.waits(record, record.weight, pool.leaseEnded):
             record.load -= record.weight
             pool.hasCapacity(record)
         self._end(result)

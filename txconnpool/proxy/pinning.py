@@ -137,8 +137,7 @@ class Pin:
             Deferred.fromCoroutine(reset(self._record.connection)).addCallbacks(self._wasReset, self._notReset)
 
     def _return(self) -> None:
-        self._unload()
-        self._pool.hasCapacity(self._record)
+        self._pool.leaseEnded(self._record, self._unlend())
 
     def _wasReset(self, _: None) -> None:
         self._return()
@@ -156,10 +155,13 @@ class Pin:
     def _close(self, why: Reason) -> None:
         self._pool.retire(self._record, why)
         connection = self._record.connection
-        self._unload()
+        self._record.load -= self._unlend()
         connection.abort()
 
-    def _unload(self) -> None:
+    def _unlend(self) -> int:
+        """
+        @return: what the lease has added to the load of the connection.
+        """
         self._record.connection.lease = None
-        self._record.load -= self._record.lent
-        self._record.lent = 0
+        load, self._record.lent = self._record.lent, 0
+        return int(load)

@@ -225,8 +225,8 @@ class Upstream:
 
     def reconnect(self) -> Deferred[list[str]]:
         """
-        Look up the servers again, then replace all connections, each when it carries nothing. The names of servers are
-        looked up for each new connection.
+        Look up the servers again, then replace all connections one after another, each when its successor is
+        established. The names of servers are looked up for each new connection.
 
         @return: fires when the connections are being replaced, with a line for each source of servers that could not be
             looked up.

@@ -184,7 +184,8 @@ class PoolGroup:
 
     def expire(self) -> None:
         """
-        Replace all existing connections. Each is closed when it carries nothing.
+        Replace all existing connections one after another. Each stays in use until its successor is established, and
+        is closed when it carries nothing.
         """
         for pool in self.pools:
             pool.expire()

@@ -265,7 +265,8 @@ class PoolFace(PoolControls[C]):
 
     def expire(self) -> None:
         """
-        Replace all existing connections. Each is closed when it carries nothing.
+        Replace all existing connections one after another. Each stays in use until its successor is established, and
+        is closed when it carries nothing.
         """
         for pool in self._pools:
             pool.expire()

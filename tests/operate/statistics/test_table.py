@@ -423,7 +423,8 @@ class ReadTests(SynchronousTestCase):
         held = next(record for record in stage.pool.state.records if not record.load)
         stage.pool.hold(held)
         self.assertCounted(stage, connections={"idle": 1, "busy": 1, "held": 1}, connections_max=6)
-        stage.pool.expire()
+        for server in stage.pool.servers:
+            stage.pool.drain(server.name)
         states = pool(stage)["connections"]
         self.assertEqual((set(states), states["retiring"]), (set(STATES), 3))
 

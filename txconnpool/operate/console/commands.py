@@ -151,7 +151,7 @@ class Commands:
     async def reconnect(self, pool: str | None = None) -> Answer:
         """
         reconnect [POOL]
-        look up servers and names again, and replace all connections as soon as they carry nothing
+        look up servers and names again, and replace all connections, each when its successor is there
         """
         return await self._perform("reconnect", pool)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from txconnpool.metrics import Reason
 from txconnpool.pool.decisions.actions import Action
 from txconnpool.pool.decisions.limits import Limits
-from txconnpool.pool.decisions.reasons import DRAINED, EXPIRED, REMOVED, SURPLUS
+from txconnpool.pool.decisions.reasons import DRAINED, REMOVED, SURPLUS
 from txconnpool.pool.decisions.servers import Server
 from txconnpool.pool.decisions.state import PoolState
 
@@ -92,10 +92,10 @@ class Administration:
 
     def expire(self, now: float) -> list[Action]:
         """
-        Replace all existing connections. Each is closed when it carries nothing.
+        Replace all existing connections one after another. Each stays in use until its successor is established, and is
+        closed when it carries nothing.
         """
-        connections = self._state.connections
-        return connections.retire(connections.all, EXPIRED) + self._state.grow(now)
+        return self._state.ageing.expire(now) + self._state.grow(now)
 
     def _retire(self, server: Server, reason: Reason, now: float) -> list[Action]:
         state = self._state

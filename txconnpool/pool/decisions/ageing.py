@@ -13,7 +13,7 @@ from typing import Final
 from txconnpool.pool.decisions.actions import Action
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.decisions.picking import Records
-from txconnpool.pool.decisions.reasons import IDLE, TOO_OLD
+from txconnpool.pool.decisions.reasons import EXPIRED, IDLE, NONE, TOO_OLD
 from txconnpool.pool.decisions.records import DIALING, GONE, RETIRING, Record
 
 #: Seconds until a connection that is too old is retired even if it has no successor, because it has always been leased.
@@ -69,8 +69,12 @@ class Ageing:
         """
         records, limits = self._records, self._limits
         old = [record for record in records.all if record.expires <= now and record.phase is not RETIRING]
-        late = [record for record in old if record.lent and record.expires + LEASED <= now]
-        actions = records.retire(late, TOO_OLD)
+        actions: list[Action] = []
+        for record in old:
+            if record.reason is NONE:
+                record.reason = TOO_OLD
+            if record.lent and record.expires + LEASED <= now:
+                actions += records.discard(record, record.reason)
         self.overdue = [record for record in old if record.phase is not RETIRING]
         times = [record.expires for record in records.all if record.expires > now and record.phase is not RETIRING]
         times += [record.expires + LEASED for record in self.overdue if record.lent]
@@ -89,6 +93,18 @@ class Ageing:
             times.append(min(seen, default=now) + limits.keepAlive)
         records.ageAt = min(times, default=inf)
         return actions
+
+    def expire(self, now: float) -> list[Action]:
+        """
+        Let all connections be too old from now on. What is being dialed is dialed again.
+        """
+        records = self._records
+        established = [record for record in records.all if record.phase not in (DIALING, RETIRING)]
+        for record in established:
+            record.expires = min(record.expires, now)
+            record.reason = EXPIRED
+        dialing = [record for record in records.all if record.phase is DIALING]
+        return records.retire(dialing, EXPIRED) + self.age(now)
 
     def nextOverdue(self) -> list[Record]:
         """

@@ -24,7 +24,7 @@ from txconnpool.pool.decisions.balance import Balance
 from txconnpool.pool.decisions.health import Health
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.decisions.picking import Records
-from txconnpool.pool.decisions.reasons import CLOSED, SILENT, SURPLUS, TOO_OLD
+from txconnpool.pool.decisions.reasons import CLOSED, SILENT, SURPLUS
 from txconnpool.pool.decisions.records import DIALING, HELD, RETIRING, Record
 from txconnpool.pool.decisions.servers import Server
 from txconnpool.pool.decisions.shared import Shared
@@ -296,7 +296,7 @@ class PoolState:
         old, record.replaces = record.replaces, None
         if old is None or record.doomed:
             return []
-        actions = self.connections.discard(old, TOO_OLD)
+        actions = self.connections.discard(old, old.reason)
         # The old one may have ended already, and then another one has been dialed in its place.
         return actions + self.connections.retire(self.balance.surplus(self.records), SURPLUS)
 
