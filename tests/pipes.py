@@ -46,6 +46,7 @@ class Pipe:
     @ivar connected: whether C{connectionLost} has not been called yet.
     @ivar closing: whether the protocol has closed or aborted the connection.
     @ivar aborted: whether the protocol has aborted the connection.
+    @ivar halfClosed: whether the protocol has closed its direction.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -58,6 +59,7 @@ class Pipe:
         self.connected = True
         self.closing = False
         self.aborted = False
+        self.halfClosed = False
         self._received = bytearray()
         self._unread = bytearray()
         self._held = b""
@@ -110,6 +112,13 @@ class Pipe:
             self.closing = True
             self.reading = False
             self._close()
+
+    def loseWriteConnection(self) -> None:
+        """
+        Close this direction. The far end still sends.
+        """
+        assert self.connected and not self.closing
+        self.halfClosed = True
 
     def _close(self) -> None:
         if self.closing and not self.aborted and not self.unread and self.producer is None:

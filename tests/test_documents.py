@@ -163,7 +163,7 @@ class UserDocumentTests(SynchronousTestCase):
                     path.write_text(block, "utf-8")
                     load(str(path), {})
                     count += 1
-        self.assertEqual(count, 5)
+        self.assertEqual(count, 6)
 
     def test_commands(self) -> None:
         """

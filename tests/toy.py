@@ -171,6 +171,7 @@ class Toy:
     commands = COMMANDS
     pushes = True
     stateful = False
+    opaque = False
     tooManyClients = netstring(b"-too many clients")
     probe = GET, netstring(b"get alive")
 

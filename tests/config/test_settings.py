@@ -45,6 +45,8 @@ class PoolSettingsTests(SynchronousTestCase):
                 "upstream": ("tcp:127.0.0.1:11211",),
                 "listen": ("tcp:11212:interface=127.0.0.1",),
                 "protocol": "memcache",
+                "leaseAt": "connect",
+                "reset": "close",
                 "upstreamAuth": None,
                 "listenAuth": None,
                 "allowCommands": None,
@@ -288,7 +290,29 @@ class PoolSettingsTests(SynchronousTestCase):
         A protocol that does not exist is refused with a list of those that do.
         """
         self.assertEqual(PoolSettings(protocol="memcache"), PoolSettings())
-        self.assertFaults(["protocol = 'http': expected memcache or redis"], protocol="http")
+        self.assertFaults(["protocol = 'http': expected memcache, redis or raw"], protocol="http")
+
+    def test_raw(self) -> None:
+        """
+        Settings that need to know the protocol are refused with C{protocol = raw}, each with its reason. Several
+        servers must be equal.
+        """
+        two = ("tcp:a:5432", "tcp:b:5432")
+        raw = PoolSettings(protocol="raw", leaseAt="first-byte", reset="none")
+        self.assertEqual((raw.isOpaque, PoolSettings().isOpaque), (True, False))
+        PoolSettings(protocol="raw", upstream=two, distribution="round-robin")
+        self.assertFaults(["protocol raw cannot distribute keys among servers"], protocol="raw", upstream=two)
+        for name, value, why in (
+            ("upstreamAuth", "env:LOGIN", "upstream-auth has no use with protocol raw: it does not log in"),
+            ("listenAuth", "env:LOGINS", "listen-auth has no use with protocol raw: clients cannot log in to it"),
+            ("denyCommands", ("@write",), "deny-commands has no use with protocol raw: it finds no commands"),
+            ("allowCommands", ("@read",), "allow-commands has no use with protocol raw: it finds no commands"),
+            ("hash", "md5", "hash has no use with protocol raw: it finds no keys"),
+            ("keepAlive", 5.0, "keep-alive has no use with protocol raw: it has no request for it"),
+        ):
+            self.assertFaults([why], protocol="raw", **{name: value})
+        self.assertFaults(["reset is for protocol raw only"], reset="none")
+        self.assertFaults(["lease-at is for protocol raw only"], protocol="redis", leaseAt="first-byte")
 
     def test_commandsOfProtocol(self) -> None:
         """

@@ -29,6 +29,23 @@ class ServersTests(SynchronousTestCase):
         world.accept(world.dials[1])
         self.assertEqual([record.server.name for record in world.dials], ["server0", "server2", "server1"])
 
+    def test_severalDials(self) -> None:
+        """
+        With C{dials}, a server is dialed for several waiters at a time. After a failed dial, one at a time, until one
+        succeeds.
+        """
+        world = World(1, maximum=9, dials=3).start()
+        waiters = [world.ask() for _ in range(5)]
+        self.assertEqual(len(world.dials), 3)
+        world.accept()
+        self.assertEqual((len(world.dials), len([each for each in waiters if each.record])), (3, 1))
+        for _ in range(3):
+            world.refuse()
+        world.advance(2)
+        self.assertEqual(len(world.dials), 1)
+        world.accept()
+        self.assertEqual(len(world.dials), 3)
+
     def test_failedThenAnother(self) -> None:
         """
         The dial that follows a failed one is to another server.

@@ -26,7 +26,7 @@ class ServerTests(SynchronousTestCase):
         server.count = server.failures = 1
         self.assertTrue(server.up)
         self.assertEqual(repr(server), "<Server server0: up, 1 connections>")
-        server.dialing = True
+        server.dialing = 1
         self.assertFalse(server.up)
         self.assertEqual(repr(server), "<Server server0: down, 1 failed dials, 1 connections>")
         server.drained = True

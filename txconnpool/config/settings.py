@@ -142,7 +142,21 @@ class PoolSettings:
         "memcache",
         Choice(*DIALECTS),
         "the protocol of the pool's clients and servers: memcache is the text protocol of memcached; redis is that of "
-        "Redis and Valkey",
+        "Redis and Valkey; raw is any other one: each client has a connection of its own until it ends",
+        "Servers and clients",
+    )
+    leaseAt: str = option(
+        "connect",
+        Choice("connect", "first-byte"),
+        "when a client gets its connection with `protocol = raw`: connect = at once, as protocols need whose servers "
+        "speak first; first-byte = when it has sent something, so that clients that do nothing hold no connection",
+        "Servers and clients",
+    )
+    reset: str = option(
+        "close",
+        Choice("close", "none"),
+        "what happens to the connection of a client that has ended, with `protocol = raw`: close = it is closed; none "
+        "= the next client gets it as it is, which is safe only if clients leave no state",
         "Servers and clients",
     )
     upstreamAuth: str | None = option(
@@ -418,6 +432,13 @@ class PoolSettings:
                     servers.append(server)
         return tuple(servers)
 
+    @property
+    def isOpaque(self) -> bool:
+        """
+        Whether the protocol is not known, so that each client leases a connection.
+        """
+        return DIALECTS[self.protocol].opaque
+
     @cached_property
     def sources(self) -> tuple[str, ...]:
         """
@@ -652,10 +673,40 @@ def _noFailover(pool: PoolSettings, pools: Mapping[str, PoolSettings]) -> Iterat
     yield Fault(text, ("failover", "onFailure"), pool.name)
 
 
+#: The settings that need to know the protocol, and why they have no use without.
+_NOT_RAW = {
+    "upstreamAuth": "it does not log in",
+    "listenAuth": "clients cannot log in to it",
+    "allowCommands": "it finds no commands",
+    "denyCommands": "it finds no commands",
+    "hash": "it finds no keys",
+    "hashTag": "it finds no keys",
+    "hashStop": "it finds no keys",
+    "hashSkip": "it finds no keys",
+    "onFailure": "it finds no keys",
+    "failover": "it finds no keys",
+    "keepAlive": "it has no request for it; TCP probes idle connections by itself",
+}
+
+
+def _opaque(pool: PoolSettings) -> Iterator[Fault]:
+    """
+    Find settings that an unknown protocol cannot have, and those that only an unknown one has.
+    """
+    opaque = pool.isOpaque
+    for each in POOL_OPTIONS:
+        name = each.attribute
+        wrong = name in _NOT_RAW if opaque else name in ("leaseAt", "reset")
+        if wrong and getattr(pool, name) != each.default:
+            why = f"with protocol {pool.protocol}: {_NOT_RAW[name]}" if opaque else "is for protocol raw only"
+            yield Fault(f"{each.name} {'has no use ' if opaque else ''}{why}", (name, "protocol"), pool.name)
+
+
 def _contradictions(pool: PoolSettings) -> Iterator[Fault]:
     """
     Find settings of a pool that contradict each other.
     """
+    yield from _opaque(pool)
     yield from _undistributed(pool)
     if pool.minPoolSize > pool.poolSize:
         text = f"min-pool-size {pool.minPoolSize} is more than pool-size {pool.poolSize}"

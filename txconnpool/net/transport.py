@@ -202,6 +202,34 @@ def closeAfterFlush(transport: Any) -> None:
         under.loseConnection()
 
 
+def endWriting(transport: Any) -> None:
+    """
+    Flush pending writes, then close this direction. What the peer still sends is received.
+
+    Over TLS this sends C{close_notify}. Most peers then send the rest, and close the connection. A connection to a
+    server inside the process is closed.
+
+    @param transport: the result of L{adopt}.
+    """
+    # Wrappers pass on the call, which would close the direction below TLS. Connections inside a process have none.
+    if getattr(transport, "transport", None) is not None or not hasattr(transport, "loseWriteConnection"):
+        transport.unregisterProducer()
+        transport.loseConnection()
+    else:
+        transport.loseWriteConnection()
+
+
+def wasClosed(transport: Any, reason: Failure) -> bool:
+    """
+    @param transport: the result of L{adopt}.
+    @param reason: why its connection was lost.
+
+    @return: whether the peer has closed it; if not, it was reset. Over TLS many peers close without C{close_notify},
+        which Twisted reports as it reports a reset, so all losses count as closed there.
+    """
+    return reason.check(ConnectionDone) is not None or getattr(transport, "transport", None) is not None
+
+
 #: The base class of an C{ITCPTransport} that forwards all calls to another one.
 _Forwarding: Any = proxyForInterface(ITCPTransport, "_under")
 

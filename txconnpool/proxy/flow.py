@@ -37,6 +37,8 @@ class SessionLimits:
     @ivar unreadSoft: the number of unread bytes of replies above which reading from the client is paused.
     @ivar unreadHard: the number of unread bytes of replies above which the client is closed.
     @ivar idleTimeout: the seconds after which a client that sends nothing is closed; 0: never.
+    @ivar leaseAtFirstByte: whether a client of an unknown protocol leases a connection only when it has sent something.
+    @ivar reuse: whether the connection of such a client may serve another one after it.
     """
 
     maxClients: int = 10000
@@ -49,6 +51,8 @@ class SessionLimits:
     unreadSoft: int = 1 << 18
     unreadHard: int = 1 << 26
     idleTimeout: float = 0.0
+    leaseAtFirstByte: bool = False
+    reuse: bool = False
 
 
 @implementer(IPushProducer, IHalfCloseableProtocol)
@@ -249,6 +253,12 @@ class ClientConnection(Protocol):
         if isinstance(self.transport, DirectTransport):
             self.transport.received = _drop
         self.proceed()
+
+    def expire(self) -> None:
+        """
+        Close the client, because it was idle for too long.
+        """
+        self.end()
 
     def readConnectionLost(self) -> None:
         """

@@ -106,5 +106,5 @@ class IdleClients:
             elif now - watch.since >= timeout:
                 self.forget(session)
                 self.closed += 1
-                session.end()
+                session.expire()
         self.schedule()

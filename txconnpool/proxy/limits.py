@@ -6,10 +6,15 @@ Creates the limits of a dialect, a pool and its sessions from the settings of th
 
 from __future__ import annotations
 
+from typing import Final
+
 from txconnpool.config.settings import PoolSettings
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.proxy.flow import SessionLimits
 from txconnpool.routing.maps import Ejection
+
+#: The number of dials in progress to one server where each client needs a connection that is made for it.
+DIALS: Final = 16
 
 
 def dialectLimits(settings: PoolSettings) -> tuple[int, frozenset[bytes], frozenset[bytes] | None]:
@@ -33,17 +38,21 @@ def poolLimits(settings: PoolSettings) -> Limits:
     equal = len(settings.servers) if settings.distributionByKey is None else 1
     # More servers may have been found than the configuration could know.
     maximum = max(settings.poolSize, len(settings.servers))
+    opaque = settings.isOpaque
+    # A connection for one client only is made for it: a server may close one on which nobody logs in.
+    single = opaque and settings.reset == "close"
     return Limits(
         maximum=maximum,
-        minimum=min(maximum, max(settings.minPoolSize, equal if equal > 1 else 0)),
-        depth=settings.pipelineDepth,
+        minimum=0 if single else min(maximum, max(settings.minPoolSize, equal if equal > 1 else 0)),
+        depth=1 if opaque else settings.pipelineDepth,
         maxWaiting=settings.maxWaiting,
         waitTimeout=settings.waitTimeout,
         idleTimeout=settings.idleTimeout,
-        maxLifetime=settings.maxLifetime,
+        maxLifetime=0.0 if single else settings.maxLifetime,
         keepAlive=settings.keepAlive,
         reuse="lifo" if equal == 1 else "fifo",
         whenDown=1,
+        dials=DIALS if opaque else 1,
     )
 
 
@@ -69,4 +78,6 @@ def sessionLimits(settings: PoolSettings) -> SessionLimits:
         backlog=settings.sessionBacklog,
         unreadSoft=settings.sessionUnreadSoft,
         unreadHard=settings.sessionUnreadHard,
+        leaseAtFirstByte=settings.leaseAt == "first-byte",
+        reuse=settings.reset == "none",
     )

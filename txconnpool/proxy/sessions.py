@@ -18,7 +18,8 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txconnpool.metrics import ClientCounters
+from txconnpool.errors import PoolError
+from txconnpool.metrics import ClientCounters, tally
 from txconnpool.net.loglimit import LogLimit
 from txconnpool.net.transport import networkOf
 from txconnpool.pool.slow import SlowLog
@@ -28,6 +29,7 @@ from txconnpool.proxy.flow import SessionLimits
 from txconnpool.proxy.idle import IdleClients
 from txconnpool.proxy.logins import LoginGate
 from txconnpool.proxy.memory import BufferedBytes
+from txconnpool.proxy.relay import RelaySession
 from txconnpool.proxy.session import Session
 from txconnpool.proxy.sharding import ShardedSession
 from txconnpool.proxy.statistics import StatisticsReplies
@@ -109,7 +111,7 @@ class SessionFactory(Factory):
     Creates the sessions of a pool.
 
     @ivar limits: the limits in force.
-    @ivar sessions: the sessions of connected clients.
+    @ivar sessions: the sessions of connected clients; they are L{RelaySession}s if the protocol is not known.
     @ivar buffered: the bytes held for clients; shared by all pools of a process.
     @ivar accepted: the number of sessions so far.
     @ivar refused: the number of clients that were refused because there were too many.
@@ -181,6 +183,7 @@ class SessionFactory(Factory):
         self.hosts: dict[str, int] = {}
         self._partialLog = LogLimit(reactor.seconds, PERIOD)
         self._refusedLog = LogLimit(reactor.seconds, PERIOD)
+        self._unservedLog = LogLimit(reactor.seconds, PERIOD)
         self.leaving: dict[_Refused, None] = {}
         self._short = False  # whether the log says that file descriptors are scarce
         self._shortSince = -inf  # when it has said that last
@@ -243,6 +246,8 @@ class SessionFactory(Factory):
         if len(self.sessions) >= self.limits.maxClients:
             return self._refuse(f"max-clients = {self.limits.maxClients}")
         self.accepted += 1
+        if self.dialect.opaque:
+            return RelaySession(self, host)
         return (ShardedSession if self.router.keyed else Session)(self, host)
 
     def _refuse(self, limit: str) -> _Refused:
@@ -255,6 +260,16 @@ class SessionFactory(Factory):
         if count := self._refusedLog.add():
             _log.warn("{pool}: too many clients, {count} refused: {limit}", pool=self.name, count=count, limit=limit)
         return _Refused(self)
+
+    def unserved(self, error: PoolError) -> None:
+        """
+        Count a client that is closed because it got no connection, and its protocol has no error to say so. A line of
+        the log says it at first, and again at most once in L{PERIOD}.
+        """
+        tally(self.counters.errors, error.kind)
+        if count := self._unservedLog.add():
+            _log.warn("{pool}: {count} clients closed, they got no connection: {why}", pool=self.name,
+                      count=count, why=str(error))  # fmt: skip
 
     def left(self, host: str | None) -> None:
         """

@@ -26,6 +26,7 @@ from txconnpool.pool.handshake import Handshake
 from txconnpool.pool.slow import SlowLog
 from txconnpool.proxy.finding import Finder
 from txconnpool.proxy.limits import ejection, poolLimits
+from txconnpool.proxy.relayed import RelayFactory
 from txconnpool.routing.flavours import FlavouredPool
 from txconnpool.routing.maps import Shard
 from txconnpool.routing.shards import ShardedPool
@@ -103,6 +104,11 @@ class Upstream:
 
     def _engine(self, servers: Sequence[str], limits: Limits, **options: Any) -> PoolEngine:
         settings = self.settings
+        if self._dialect.opaque:
+            return PoolEngine(
+                servers, RelayFactory(self._reactor), limits, self._reactor, name=settings.name,
+                connectTimeout=settings.connectTimeout, **options,
+            )  # fmt: skip
         options.setdefault("handshake", self.handshake)
         factory = ConnectionFactory(
             self._dialect, self._reactor, settings.requestTimeout, self._slow, settings.replyTimeout or inf

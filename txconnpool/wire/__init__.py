@@ -386,6 +386,12 @@ class IDialect(Protocol):
         """
 
     @property
+    def opaque(self) -> bool:
+        """
+        Whether the protocol is not known, so that bytes are passed on without being read.
+        """
+
+    @property
     def tooManyClients(self) -> bytes:
         """
         The bytes for a client that is refused because there are too many.

@@ -13,6 +13,7 @@ from typing import Any, Final
 from txconnpool.wire.effects import Effects
 from txconnpool.wire.memcache.dialect import REFUSED, Memcache
 from txconnpool.wire.memcache.effects import CLOSING, ORDINARY, POSSIBLE
+from txconnpool.wire.raw import Raw
 from txconnpool.wire.redis import dialect as redis
 from txconnpool.wire.redis.dialect import Redis
 
@@ -31,6 +32,7 @@ class Dialect:
         or a connection.
     @ivar closing: the names of the commands that only close the connection of their client.
     @ivar distributes: whether keys can be distributed among several servers.
+    @ivar opaque: whether bytes are passed on without being read: each client leases a connection.
     """
 
     make: Callable[[int, frozenset[bytes], frozenset[bytes] | None], Any]
@@ -39,10 +41,12 @@ class Dialect:
     refused: frozenset[bytes]
     closing: frozenset[bytes] = frozenset()
     distributes: bool = True
+    opaque: bool = False
 
 
 #: All dialects, by the value of the setting C{protocol}.
 DIALECTS: Final[dict[str, Dialect]] = {
     "memcache": Dialect(Memcache, ORDINARY, POSSIBLE, REFUSED, CLOSING),
     "redis": Dialect(Redis, redis.ORDINARY, redis.ORDINARY, redis.REFUSED, redis.CLOSING, distributes=False),
+    "raw": Dialect(Raw, {}, {}, frozenset(), distributes=False, opaque=True),
 }

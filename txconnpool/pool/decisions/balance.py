@@ -58,9 +58,11 @@ class Balance:
 
     def accepts(self, server: Server, now: float) -> bool:
         """
-        @return: whether C{server} may be dialed now. There is one dial to it at a time, and a delay after a failed one.
+        @return: whether C{server} may be dialed now. There are C{limits.dials} to it at a time. After one that failed
+            there is a delay, and then one at a time.
         """
-        return not (server.dialing or server.drained) and server.retryAt <= now
+        dials = 1 if server.failures else self.limits.dials
+        return server.dialing < dials and not server.drained and server.retryAt <= now
 
     def dialed(self, server: Server) -> None:
         """

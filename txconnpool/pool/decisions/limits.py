@@ -63,6 +63,7 @@ class Limits:
         too old is replaced.
     @ivar minimum: the number of connections that are kept open.
     @ivar depth: the maximum number of requests in flight on one connection; 1 for protocols without pipelining.
+    @ivar dials: the number of dials in progress to one server; 1 after a failed one, until one succeeds.
     @ivar maxWaiting: the maximum number of waiters, including those for which a dial is in progress; C{None}: no limit.
     @ivar waitTimeout: how long a waiter waits; C{None}: no limit.
     @ivar idleTimeout: a connection above C{minimum} is closed when it was idle for this time; 0: never.
@@ -91,6 +92,7 @@ class Limits:
     backoff: Backoff = field(default_factory=Backoff)
     checkIfIdleFor: float | None = None
     keepAlive: float = 0.0
+    dials: int = 1
 
     def __post_init__(self) -> None:
         if self.maximum < 1:
@@ -101,6 +103,8 @@ class Limits:
             )
         if self.depth < 1:
             raise ValueError(f"the number of requests in flight on a connection must be at least 1, not {self.depth}")
+        if self.dials < 1:
+            raise ValueError(f"the number of dials in progress must be at least 1, not {self.dials}")
         if self.maxWaiting is not None and self.maxWaiting < 1:
             # One request must be able to wait for the first connection.
             raise ValueError(f"maxWaiting must be at least 1, not {self.maxWaiting}")

@@ -143,7 +143,7 @@ class Records:
         self.all[record] = None
         self.dialing += 1
         server.count += 1
-        server.dialing = True
+        server.dialing += 1
         return record
 
     def dialEnded(self, record: Record) -> None:
@@ -151,7 +151,7 @@ class Records:
         The dial of C{record} succeeded or failed.
         """
         self.dialing -= 1
-        record.server.dialing = False
+        record.server.dialing -= 1
 
     def admit(self, record: Record, now: float) -> None:
         """

@@ -17,8 +17,8 @@ class Server:
 
     @ivar name: the name in logs and statistics: an endpoint string or the like.
     @ivar address: the endpoint to dial. The decisions of the pool do not look at it.
-    @ivar count: the number of its connections, the dial in progress included.
-    @ivar dialing: whether a dial is in progress; there is at most one at a time.
+    @ivar count: the number of its connections, dials in progress included.
+    @ivar dialing: the number of dials in progress, see L{Limits<txconnpool.pool.decisions.limits.Limits>}.
     @ivar drained: whether an operator took it out of service until it is restored.
     @ivar failures: the number of failed dials in a row.
     @ivar full: whether it accepted no more connections when it was last dialed.
@@ -40,7 +40,7 @@ class Server:
         self.name = name
         self.address = address
         self.count = 0
-        self.dialing = False
+        self.dialing = 0
         self.drained = False
         self.failures = 0
         self.full = False

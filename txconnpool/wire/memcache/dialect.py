@@ -64,6 +64,7 @@ class Memcache:
     commands = COMMANDS
     pushes = False
     stateful = False
+    opaque = False
     probe: tuple[Command, bytes] = (VERSION, b"version\r\n")
     greeting: tuple[Command, bytes] = (GREETING, b"version\r\n")
     tooManyClients = TOO_MANY

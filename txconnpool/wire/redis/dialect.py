@@ -46,6 +46,7 @@ class Redis:
     commands = COMMANDS
     pushes = True
     stateful = True
+    opaque = False
     base = BASE
     tooManyClients = b"-ERR max number of clients reached\r\n"
     probe: tuple[Command, bytes] = (_PING, encode([b"PING"]))
