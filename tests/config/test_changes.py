@@ -11,7 +11,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from txconnpool.config.changes import Plan, comparison, differences, plan, serversChanged
-from txconnpool.config.settings import PoolSettings, Settings
+from txconnpool.config.settings import ConfigError, PoolSettings, Settings
 
 A = PoolSettings(name="a")
 B = PoolSettings(name="b", listen=("tcp:2",))
@@ -183,6 +183,18 @@ class PlanTests(SynchronousTestCase):
         """
         addresses = [(pool.name, description) for pool in old.pools for description in pool.listen]
         return plan(old, new, [address for address in addresses if address not in failed])
+
+    def test_protocol(self) -> None:
+        """
+        A pool keeps its protocol: its clients and connections would go on with the old one.
+        """
+        new = Settings(pools=(replace(A, protocol="redis"), B))
+        error = self.assertRaises(ConfigError, plan, Settings(pools=(A,)), new, [])
+        self.assertEqual(
+            str(error),
+            "pool 'a': protocol memcache -> redis: a pool keeps its protocol while it runs; expected another name for "
+            "the pool, or a restart",
+        )
 
     def test_same(self) -> None:
         """

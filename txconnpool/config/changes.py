@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from txconnpool.config.options import Option
-from txconnpool.config.settings import POOL_OPTIONS, PROCESS_OPTIONS, PoolSettings, Settings
+from txconnpool.config.settings import POOL_OPTIONS, PROCESS_OPTIONS, ConfigError, Fault, PoolSettings, Settings
 from txconnpool.routing.distribution import NAMES, Distribution, KeyMap, movedShare
 
 #: A listening address of a pool: the name of the pool, and the endpoint string.
@@ -59,7 +59,22 @@ def plan(old: Settings, wanted: Settings, listening: Iterable[Address]) -> Plan:
     @param old: the settings in force.
     @param wanted: the settings that are to be in force.
     @param listening: the addresses that are listened on. Those in C{old} may have failed to listen.
+
+    @raise ConfigError: a pool has another protocol. Its clients and connections speak the old one.
     """
+    protocols = {pool.name: pool.protocol for pool in old.pools}
+    faults = [
+        Fault(
+            f"protocol {protocols[pool.name]} -> {pool.protocol}: a pool keeps its protocol while it runs; expected "
+            "another name for the pool, or a restart",
+            ("protocol",),
+            pool.name,
+        )
+        for pool in wanted.pools
+        if pool.protocol != protocols.get(pool.name, pool.protocol)
+    ]
+    if faults:
+        raise ConfigError(faults)
     fixed = {each.attribute: getattr(old, each.attribute) for each in PROCESS_OPTIONS if each.fixed}
     new = replace(wanted, **fixed)
     addresses = [(pool.name, description) for pool in new.pools for description in pool.listen]
