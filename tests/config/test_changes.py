@@ -195,6 +195,7 @@ class PlanTests(SynchronousTestCase):
             "pool 'a': protocol memcache -> redis: a pool keeps its protocol while it runs; expected another name for "
             "the pool, or a restart",
         )
+        self.assertEqual(comparison(Settings(pools=(A,)), new), [f"a reload is refused: {error}"])
 
     def test_same(self) -> None:
         """

@@ -110,7 +110,10 @@ def comparison(old: Settings, new: Settings) -> list[str]:
 
     @return: lines.
     """
-    change = plan(old, new, [(pool.name, description) for pool in old.pools for description in pool.listen])
+    try:
+        change = plan(old, new, [(pool.name, description) for pool in old.pools for description in pool.listen])
+    except ConfigError as error:
+        return [f"a reload is refused: {fault}" for fault in error.faults]
     lines = [*change.changes, *(f"{line}: needs a restart" for line in change.restarts)]
     return [*(lines or ["no setting changes"]), *_movedKeys(old, new)]
 
