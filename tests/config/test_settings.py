@@ -290,7 +290,7 @@ class PoolSettingsTests(SynchronousTestCase):
         A protocol that does not exist is refused with a list of those that do.
         """
         self.assertEqual(PoolSettings(protocol="memcache"), PoolSettings())
-        self.assertFaults(["protocol = 'http': expected memcache, redis or raw"], protocol="http")
+        self.assertFaults(["protocol = 'http': expected memcache or redis or raw"], protocol="http")
 
     def test_raw(self) -> None:
         """

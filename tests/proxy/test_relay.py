@@ -6,6 +6,7 @@ Tests for L{txconnpool.proxy.relay}: clients of an unknown protocol.
 from __future__ import annotations
 
 from dataclasses import replace
+from random import Random
 from typing import Any, cast
 
 from twisted.internet.error import ConnectionDone
@@ -453,6 +454,70 @@ class RelayTests(RelayCase):
         self.both(b"a")
         refused = self.client(b"b")
         self.assertEqual((refused.received, refused.connected, self.sessions.refused), (b"", False, 1))
+
+
+class ChaosTests(RelayCase):
+    """
+    Random events in any order.
+    """
+
+    def test_events(self) -> None:
+        """
+        A server receives the bytes of one client only, in their order, and the other way round; both get nothing else.
+        The pool is in order after each event, and not one connection is left in the end.
+        """
+        for seed in range(150):
+            self.run_(Random(seed))
+
+    def run_(self, random: Random) -> None:
+        clients: list[tuple[Pipe, bytearray]] = []
+        spoken: dict[Pipe, bytearray] = {}
+        self.sessions.limit(replace(self.sessions.limits, reuse=False, leaseAtFirstByte=random.random() < 0.5))
+        first = len(self.server.lines)
+        for step in range(60):
+            lines = [line for line in self.server.lines[first:] if line.connected]
+            open_ = [each for each in clients if each[0].connected]
+            event = random.randrange(9)
+            if event == 0 or not open_:
+                clients.append((self.client(), bytearray()))
+            elif event <= 2:
+                client, sent = random.choice(open_)
+                # Each byte says whose it is.
+                data = bytes([clients.index((client, sent)) + 1]) * random.choice((1, 100, 70000))
+                sent += data
+                client.send(data)
+            elif event <= 4 and lines:
+                line = random.choice(lines)
+                data = b"%d:%d," % (self.server.lines.index(line), step) * random.choice((1, 9000))
+                spoken.setdefault(line, bytearray()).extend(data)
+                line.send(data)
+            elif event == 5:
+                pipe = random.choice([*lines, *(each[0] for each in open_)])
+                pipe.reads = not pipe.reads
+                pipe.read()
+            elif event == 6:
+                random.choice([*lines, *(each[0] for each in open_)]).end()
+            elif event == 7 and random.random() < 0.5:
+                random.choice([*lines, *(each[0] for each in open_)]).lose()
+            else:
+                self.clock.advance(random.choice((0.0, 0.3, 1.1)))
+            self.turns()
+            self.pool.selfCheck()
+        for line in self.server.lines[first:]:
+            line.read()
+            owner = set(line.received)
+            self.assertLessEqual(len(owner), 1)
+            for number in owner:
+                self.assertTrue(bytes(clients[number - 1][1]).startswith(line.received))
+        for client, _ in clients:
+            client.read()
+            if client.received:
+                self.assertTrue(any(bytes(each).startswith(client.received) for each in spoken.values()))
+        self.sessions.abort()
+        self.turns()
+        self.clock.advance(2)
+        self.turns()
+        self.assertEqual((self.leases, len(self.sessions.sessions), self.unread.total), ((0, 0), 0, 0))
 
 
 class FirstByteTests(RelayCase):
