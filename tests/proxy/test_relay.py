@@ -15,12 +15,16 @@ from twisted.logger import ILogObserver, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.pipes import HIGH_WATER, Endpoint, Pipe
+from txconnpool.config.settings import PoolSettings
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.engine import PoolEngine
+from txconnpool.pool.slow import SlowLog
 from txconnpool.proxy.flow import SessionLimits
+from txconnpool.proxy.limits import poolLimits, sessionLimits
 from txconnpool.proxy.memory import BufferedBytes
 from txconnpool.proxy.relayed import EARLY_MAX, LINGER, RelayFactory
 from txconnpool.proxy.sessions import SessionFactory
+from txconnpool.proxy.upstream import Upstream
 from txconnpool.routing.single import SinglePool
 from txconnpool.wire.raw import Raw
 
@@ -620,3 +624,42 @@ class ServersTests(RelayCase):
         self.client(b"a")
         self.client(b"b")
         self.assertEqual([backend.dials for backend in self.backends], [1, 1])
+
+
+class LimitsTests(SynchronousTestCase):
+    """
+    Tests for the limits that C{protocol = raw} has.
+    """
+
+    def test_pool(self) -> None:
+        """
+        A connection for one client only is made for it and never replaced; one that many use in turn is kept as others.
+        """
+        single = poolLimits(PoolSettings(protocol="raw", minPoolSize=2, maxLifetime=60))
+        self.assertEqual((single.minimum, single.maxLifetime, single.depth, single.dials), (0, 0.0, 1, 16))
+        shared = poolLimits(PoolSettings(protocol="raw", minPoolSize=2, maxLifetime=60, reset="none"))
+        self.assertEqual((shared.minimum, shared.maxLifetime, shared.depth, shared.dials), (2, 60, 1, 16))
+        self.assertEqual(poolLimits(PoolSettings()).dials, 1)
+
+    def test_sessions(self) -> None:
+        """
+        The settings say when a connection is leased, and whether another client may use it.
+        """
+        for settings, expected in (
+            (PoolSettings(protocol="raw"), (False, False)),
+            (PoolSettings(protocol="raw", leaseAt="first-byte", reset="none"), (True, True)),
+        ):
+            limits = sessionLimits(settings)
+            self.assertEqual((limits.leaseAtFirstByte, limits.reuse), expected)
+
+    def test_servers(self) -> None:
+        """
+        The pool of these settings is one of relayed connections, for several servers too.
+        """
+        clock = Clock()
+        settings = PoolSettings(protocol="raw", upstream=("tcp:a:1", "tcp:b:1"), distribution="round-robin")
+        upstream = Upstream(settings, Raw(), clock, SlowLog("pool", Raw(), clock.seconds))
+        self.assertEqual([server.name for server in upstream.pool.servers], ["tcp:a:1", "tcp:b:1"])
+        upstream.adjust(replace(settings, upstream=("tcp:b:1", "tcp:c:1"), poolSize=9))
+        self.assertEqual([server.name for server in upstream.pool.servers], ["tcp:b:1", "tcp:c:1"])
+        self.assertEqual((upstream.pool.limits.maximum, upstream.pool.limits.minimum), (9, 0))
