@@ -524,6 +524,44 @@ class ChaosTests(RelayCase):
         self.assertEqual((self.leases, len(self.sessions.sessions), self.unread.total), ((0, 0), 0, 0))
 
 
+class ManyTests(RelayCase):
+    """
+    Random clients of connections that are used in turn.
+    """
+
+    reuse = True
+
+    def test_turns(self) -> None:
+        """
+        With C{reset = none} each client that asks and waits gets its own answer, whatever others do in between.
+        """
+        random = Random(7)
+        leaving: list[Pipe] = []
+        for number in range(300):
+            client = self.client()
+            if random.random() < 0.3:
+                leaving.append(client)
+            question = b"%d?" % number
+            client.send(question)
+            while self.leases[1]:
+                self.clock.advance(0.1)
+                leaving.pop(0).lose(random.choice((None, ConnectionDone())))
+                self.turns()
+            (line,) = (each for each in self.server.open if question in each.received)
+            self.assertTrue(line.take().endswith(question))
+            if client in leaving:
+                continue
+            line.send(question)
+            self.assertEqual(client.take(), question)
+            random.choice((Pipe.end, lambda pipe: pipe.lose(ConnectionDone()), Pipe.lose))(client)
+            self.turns()
+            if len(leaving) > 1:
+                leaving.pop().lose()
+                self.turns()
+        self.assertLess(self.server.dials, 300)
+        self.assertEqual(self.pool.counters.violations, 0)
+
+
 class FirstByteTests(RelayCase):
     """
     Tests for C{lease-at = first-byte}.
