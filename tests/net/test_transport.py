@@ -23,13 +23,15 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.pollreactor import PollReactor
 from twisted.internet.selectreactor import SelectReactor
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from tests.bugs import covers
 from tests.net.sockets import BIG, FailingHalf, Greeter, HalfCloser, Made, Puller, Recorder, Refuser, Sockets
-from tests.pipes import Pusher
-from txconnpool.net.transport import HIGH_WATER, DirectTransport, networkOf
+from tests.pipes import Pipe, Pusher
+from txconnpool.net.transport import HIGH_WATER, DirectTransport, endWriting, networkOf, wasClosed
 from txconnpool.net.turn import Turn
 
 
@@ -799,3 +801,30 @@ class DirectAsyncioTests(DirectTests):
         else:
             self.loop.call_soon(self.loop.stop)
         self.loop.run_forever()
+
+
+class EndTests(SynchronousTestCase):
+    """
+    Tests for L{endWriting} and L{wasClosed}.
+    """
+
+    def test_plain(self) -> None:
+        """
+        A plain connection is closed in one direction. It was closed if the reason says so.
+        """
+        pipe = Pipe(Clock())
+        endWriting(pipe)
+        self.assertEqual((pipe.halfClosed, pipe.closing), (True, False))
+        reasons = (ConnectionDone(), ConnectionLost())
+        self.assertEqual([wasClosed(pipe, Failure(each)) for each in reasons], [True, False])
+
+    def test_wrapped(self) -> None:
+        """
+        Of a connection over another transport, as with TLS, the direction below is never closed. Its loss is no reset:
+        many peers do not announce their end.
+        """
+        pipe = Pipe(Clock())
+        pipe.transport = Pipe(Clock())  # type: ignore[attr-defined]
+        endWriting(pipe)
+        self.assertEqual((pipe.halfClosed, pipe.closing), (False, True))
+        self.assertTrue(wasClosed(pipe, Failure(ConnectionLost())))
