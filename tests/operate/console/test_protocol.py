@@ -86,6 +86,31 @@ class ConsoleTests(ConsoleTestCase):
         self.assertEqual(terminal.turn(), "OK at last\nOK done\n")
         self.assertEqual(terminal.producerState, "producing")
 
+    def test_turns(self) -> None:
+        """
+        A console that sends many lines at once has one of them carried out in each turn of the reactor, in turn with
+        the other consoles, and nothing of it is read meanwhile. A line of blanks that are not ASCII counts too.
+        """
+        terminals = [self.open() for _ in range(2)]
+        for name, terminal in zip("ab", terminals, strict=True):
+            terminal.console.dataReceived(b"pause 1%b\n\xc2\xa0\npause 2%b\nunfinished" % (2 * (name.encode(),)))
+            self.assertEqual((self.running.orders[-1], terminal.producerState), (("pause", f"1{name}"), "paused"))
+        self.reactor.advance(0)
+        self.assertEqual([name for _, name in self.running.orders], ["1a", "1b", "2a", "2b"])
+        self.assertEqual([each.producerState for each in terminals], ["producing"] * 2)
+
+    def test_closedBetweenLines(self) -> None:
+        """
+        A console that is closed or lost before the next line's turn carries out no more.
+        """
+        closed, lost = self.open(), self.open()
+        for terminal in (closed, lost):
+            terminal.console.dataReceived(b"pause\nresume\n")
+        closed.console.end("bye")
+        lost.hangUp()
+        self.assertEqual(closed.turn().splitlines()[-1], "bye")
+        self.assertEqual(self.running.orders, [("pause", None)] * 2)
+
     def test_notUTF8(self) -> None:
         """
         A line that is not UTF-8 gets an error.

@@ -10,7 +10,7 @@ import re
 from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, fail
-from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IPushProducer
+from twisted.internet.interfaces import IAddress, IDelayedCall, IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import connectionDone
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -65,7 +65,8 @@ _FOREIGN_END: Final = re.compile(rb"HTTP/[0-9](\.[0-9])?\Z")
 @implementer(IHalfCloseableProtocol, IPushProducer)
 class Console(OperatorConnection):
     """
-    The connection of a person, or a script, that types commands. One command is carried out at a time.
+    The connection of a person, or a script, that types commands. One command is carried out at a time, and at most one
+    line in a turn of the reactor: a single read may have thousands of lines, and the proxy's clients wait meanwhile.
 
     @ivar loggedIn: whether it may use all commands.
     @ivar busy: whether a command is being carried out.
@@ -81,6 +82,7 @@ class Console(OperatorConnection):
         self._tries = 0
         self._data = b""
         self._waiting: Deferred[Any] | None = None  # what a login waits for
+        self._turn: IDelayedCall | None = None  # the turn of the reactor in which the next line is carried out
         self._full = False  # the peer does not read the replies
         self._reading = True
         self._atEnd = False  # the peer has closed its side
@@ -115,31 +117,41 @@ class Console(OperatorConnection):
 
     def _runLines(self) -> None:
         """
-        Carry out complete lines, one at a time. While a command runs, and while the peer does not read, nothing is
-        read.
+        Carry out the next line, if it is complete. While a command runs, while there are more lines than one, and while
+        the peer does not read, nothing is read.
         """
-        while not (self.busy or self._full or self.ended):
-            # Empty lines are dropped all at once: each one by itself would copy all that follow.
-            self._data = self._data.lstrip()
-            line, end, rest = self._data.partition(b"\n")
-            if _FOREIGN.match(line) or (end and _FOREIGN_END.search(line.rstrip())):
-                self.abort()
-            elif len(line) > LINE_MAX:
-                self.end(f"ERROR the line is longer than {LINE_MAX} bytes")
-            elif end:
-                self._data = rest
-                self._runLine(line.decode("utf-8", "replace"))
-            else:
-                if self._atEnd:
-                    self.end()
-                break
-        reading = not (self.busy or self._full)
+        if not (self._blocked() or self.ended):
+            self._runNext()
+        reading = not self._blocked()
         if reading is not self._reading and not self.ended:
             self._reading = reading
             if reading:
                 self.transport.resumeProducing()
             else:
                 self.transport.pauseProducing()
+
+    def _blocked(self) -> bool:
+        return self.busy or self._full or self._turn is not None
+
+    def _runNext(self) -> None:
+        # Empty lines are dropped all at once: each one by itself would copy all that follow.
+        self._data = self._data.lstrip()
+        line, end, rest = self._data.partition(b"\n")
+        if _FOREIGN.match(line) or (end and _FOREIGN_END.search(line.rstrip())):
+            self.abort()
+        elif len(line) > LINE_MAX:
+            self.end(f"ERROR the line is longer than {LINE_MAX} bytes")
+        elif end:
+            self._data = rest
+            self._runLine(line.decode("utf-8", "replace"))
+            if (self._data or self._atEnd) and not self.ended:
+                self._turn = self.factory.reactor.callLater(0, self._taken)
+        elif self._atEnd:
+            self.end()
+
+    def _taken(self) -> None:
+        self._turn = None
+        self._runLines()
 
     def _runLine(self, line: str) -> None:
         words = line.split()
@@ -247,6 +259,9 @@ class Console(OperatorConnection):
         Drop what was typed, and end a login.
         """
         self._data = b""
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
         if self._waiting is not None:
             self._waiting.cancel()
 
