@@ -30,6 +30,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, Self, TypedDict
 
+from tests.real.processes import cpu
 from tests.real.servers import SOURCE, Address, ServerFailed, dieWithParent, raiseFileLimit
 from tests.real.tokens import Client, Settings, Wrong
 
@@ -73,6 +74,8 @@ class Report(TypedDict):
     C{begun}, C{ended}: the times of the first request and of the last reply.
     C{timeline}: the events in each second since C{begun}.
     C{slowest}, C{median}, C{p99}: latencies, in seconds.
+    C{busiest}: the most processor time that the watched process used between a request and its reply, in seconds.
+        Unlike a latency, it does not depend on what else the machine does.
     C{lastError}: the time of the last failure (error, lost, refused or stuck), 0 if there was none.
     C{resumed}: the times of each client's first success after its last failure: the earliest and the latest. Both are 0
         if nothing failed; the latest is 0 if a client had no success after its failure.
@@ -98,6 +101,7 @@ class Report(TypedDict):
     median: float
     p99: float
     slowest: float
+    busiest: float
     lastError: float
     resumed: list[float]
     timeline: list[Second]
@@ -111,6 +115,7 @@ class _Line:
     @ivar connecting: whether the connection is not yet established.
     @ivar fresh: whether nothing has been received on this connection.
     @ivar unsent: bytes that the kernel has not accepted yet.
+    @ivar spent: the processor time that the watched process had used when the last batch was sent.
     @ivar failed: the time of the last failure, or 0.
     @ivar well: the time of the first success after that, or 0.
     """
@@ -121,6 +126,7 @@ class _Line:
         self.connecting = False
         self.fresh = True
         self.unsent = b""
+        self.spent = 0.0
         self.failed = 0.0
         self.well = 0.0
 
@@ -153,6 +159,7 @@ class Runner:
         self._timeline: list[Second] = []
         self._connected = 0
         self._start = self._end = 0.0
+        self._busiest = 0.0
 
     def run(self) -> Report:
         """
@@ -273,6 +280,8 @@ class Runner:
         left = most - client.made if most else self._settings.depth
         if not self._asking or line.socket is None or line.connecting or client.due or left <= 0:
             return
+        if self._settings.watched:
+            line.spent = cpu(self._settings.watched)
         line.unsent += client.batch(min(left, self._settings.depth), time.monotonic())
         self._send(line)
 
@@ -321,6 +330,8 @@ class Runner:
         except Wrong as e:
             self._mistaken(line, str(e))
             return
+        if self._settings.watched and answered:
+            self._busiest = max(self._busiest, cpu(self._settings.watched) - line.spent)
         for request, error in answered:
             self._latencies.append(now - request.sent)
             self._record(line, "errors" if error else "ok", slowest=now - request.sent)
@@ -398,6 +409,7 @@ class Runner:
             median=latencies[len(latencies) // 2],
             p99=latencies[len(latencies) * 99 // 100],
             slowest=latencies[-1],
+            busiest=self._busiest,
             lastError=max(line.failed for line in self._lines),
             resumed=[min(filter(None, again), default=0.0), 0.0 if 0.0 in again else max(again, default=0.0)],
             timeline=self._timeline,
@@ -464,6 +476,13 @@ class Load:
             raise ServerFailed("the load ended without a report")
         report: Report = json.loads(output)
         return report
+
+    def running(self) -> bool:
+        """
+        @return: whether the load goes on.
+        """
+        assert self._process is not None
+        return self._process.poll() is None
 
     @property
     def pid(self) -> int:

@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.real.load import Load, Report
+from tests.real.processes import cpu, memory
 from tests.real.servers import Memcached, Proxy, ServerFailed, ask, connect, missing, until
 from tests.real.tokens import META_KINDS
 from txconnpool.proxy.sessions import SPARE
@@ -38,23 +39,6 @@ OVERHEAD = 1.1
 
 #: The memory that may remain allocated after the clients have disconnected, in bytes.
 REST = 40 * MEGABYTE
-
-
-def memory(pid: int) -> int:
-    """
-    @return: the resident memory of a process, in bytes.
-    """
-    with open(f"/proc/{pid}/statm", encoding="ascii") as statm:
-        return int(statm.read().split()[1]) * resource.getpagesize()
-
-
-def cpu(pid: int) -> float:
-    """
-    @return: the processor time that a process has used, in seconds.
-    """
-    with open(f"/proc/{pid}/stat", encoding="ascii") as stat:
-        fields = stat.read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class AttackTestCase(SynchronousTestCase):

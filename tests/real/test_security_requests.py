@@ -68,7 +68,7 @@ class RequestsTests(SecurityTestCase):
         for address in self.proxy.down:
             for request in (b"mn\n", b"get a\n", b"get a b\n", b"md a q\n", b"flush_all\n"):
                 attackers = self.attackers(address, request)
-                self.attack(*attackers, seconds=1.0)
+                self.attack(*attackers)
                 for each in attackers:
                     each.close()
 
@@ -90,4 +90,4 @@ class RequestsTests(SecurityTestCase):
             for each in attackers:
                 each.add(b"\r\n")
 
-        self.attack(*attackers, seconds=1.0, meanwhile=end)
+        self.attack(*attackers, meanwhile=end)

@@ -319,7 +319,8 @@ class SeveralTests(ShardsTestCase):
         with connect(proxy.address) as client:
             for _ in range(3):
                 self.assertEqual(exchange(client, request, b"END\r\n"), self.values(others))
-            self.assertEqual(exchange(client, b"gets %b nothing\r\n" % keys[0], b"\r\nEND\r\n").count(b"VALUE"), 1)
+            reply = exchange(client, b"gets %b nothing\r\n" % others[0], b"END\r\n")
+            self.assertEqual(reply.count(b"VALUE"), 1)
             pipeline = b"".join(b"get %b\r\n" % key for key in keys) + b"version\r\n"
             expected = b"".join(self.values([key]) if key in others else error for key in keys)
             client.sendall(pipeline)

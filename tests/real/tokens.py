@@ -56,6 +56,7 @@ class Settings:
     @ivar stale: whether confirmed values from before may appear again, because keys move to other servers and back.
     @ivar anyOrder: whether the values of one reply may come in any order, as twemproxy sends them.
     @ivar reconnect: whether clients connect again after their connection was closed or refused.
+    @ivar watched: the process id of a proxy whose processor time is measured, see C{Report.busiest}; 0 for none.
     @ivar seed: the seed of all random choices.
     @ivar mark: a number in all keys and values. It differs between loads, so that no key exists when a load begins.
     """
@@ -74,6 +75,7 @@ class Settings:
     stale: bool = False
     anyOrder: bool = False
     reconnect: bool = True
+    watched: int = 0
     seed: int = 1
     mark: int = field(default_factory=lambda: random.getrandbits(30))
 
