@@ -426,6 +426,7 @@ class MakeServiceTests(SynchronousTestCase):
         transport = StringTransport()
         console.makeConnection(transport)
         console.dataReceived("".join(f"{line}\n" for line in lines).encode())
+        reactor.advance(0)  # one line is carried out in a turn
         replies: list[str] = transport.value().decode().splitlines()
         return replies
 
