@@ -92,7 +92,7 @@ class Stage:
         return connection.ask(*self.dialect.probe)
 
     def _report(self, words: tuple[bytes, ...]) -> list[tuple[str, object]]:
-        if words:
+        if words not in ((), (b"summary",)):
             raise NoStatistics("no such statistics: " + b" ".join(words).decode())
         return [("answer", 42)]
 

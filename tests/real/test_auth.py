@@ -120,11 +120,11 @@ class ListenTests(LoginTestCase):
         """
         proxy = self.proxy(self.memcached(users=""), "--listen-auth", self.users(USERS))
         ask(proxy.address, WRONG)
-        shown = ask(proxy.address, LOGIN + b"stats\r\n", end=b"END\r\n").decode() + proxy.log
+        shown = ask(proxy.address, LOGIN + b"stats proxy\r\n", end=b"END\r\n").decode() + proxy.log
         proxy.stop()
         shown += proxy.log
-        self.assertIn("STAT proxy_pool default", shown)
-        self.assertIn("STAT proxy_auth_cmds 2\r\nSTAT proxy_auth_errors 1\r\n", shown)
+        self.assertIn("STAT pool default", shown)
+        self.assertIn("STAT auth_cmds 2\r\nSTAT auth_errors 1\r\n", shown)
         for word in ("secret", "pw2", "wrong"):
             self.assertNotIn(word, shown)
 

@@ -194,7 +194,7 @@ class ToolTests(StatisticsTestCase):
             self.assertEqual(client.stats("servers")[b"2:state"], b"up")
             self.assertEqual(client.stats("proxy", "settings")[b"pool-size"], 4)
             self.assertEqual(client.stats("settings")[b"item_size_max"], 1 << 20)
-            self.assertEqual(stats[b"proxy_cmd_get"], 1)
+            self.assertEqual(stats[b"proxy_servers_up"], 2)
             upstream = client.stats("upstream")
             servers = [server.stats() for server in self.servers]
             for name in ("pid", "limit_maxbytes"):

@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from txconnpool.config.changes import Address, CannotChange, Plan
 from txconnpool.config.settings import PROCESS_OPTIONS, ConfigError, Fault, PoolSettings, Settings
 from txconnpool.operate.reload import Changeable, cannotChange
-from txconnpool.operate.statistics.reply import general, perServer, perSession, settingsInForce
+from txconnpool.operate.statistics.reply import general, perServer, perSession, settingsInForce, summary
 from txconnpool.operate.statistics.snapshot import Snapshot, takeSnapshot
 from txconnpool.operate.statistics.sources import PoolSource, ProcessSource
 from txconnpool.proxy.limits import dialectLimits
@@ -213,6 +213,8 @@ class ProxyService(MultiService, Changeable):
         name = proxy.settings.name
         if not words:
             return maybeDeferred(self.fullSnapshot).addCallback(general, name)
+        if words == (b"summary",):
+            return maybeDeferred(self.fullSnapshot).addCallback(summary, name)
         if words == (b"servers",):
             return maybeDeferred(self.fullSnapshot).addCallback(perServer, name)
         if words == (b"sessions",):

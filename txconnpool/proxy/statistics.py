@@ -246,7 +246,7 @@ class StatisticsReplies:
         items = dialect.mergeStatistics([reply for _, reply in replies])
         if items is None:
             return replies[0][1], age
-        own: Deferred[Any] = maybeDeferred(self._sessions.report, ())
+        own: Deferred[Any] = maybeDeferred(self._sessions.report, (b"summary",))
         return own.addCallback(
             lambda found: (dialect.statistics([*items, *((PREFIX + name, value) for name, value in found)]), age)
         )

@@ -13,7 +13,15 @@ from tests.operate.snapshots import snapshotOf
 from tests.stage import Stage
 from txconnpool import __version__
 from txconnpool.config.settings import PoolSettings, Settings
-from txconnpool.operate.statistics.reply import MOST_SESSIONS, general, perServer, perSession, settingsInForce
+from txconnpool.operate.statistics.reply import (
+    _SUMMARY,
+    MOST_SESSIONS,
+    general,
+    perServer,
+    perSession,
+    settingsInForce,
+    summary,
+)
 from txconnpool.operate.statistics.table import ERRORS
 from txconnpool.proxy.statistics import NoStatistics
 
@@ -34,6 +42,17 @@ class ReplyTests(SynchronousTestCase):
         text = stage.dialect.statistics(items).decode("ascii")
         self.assertRegex(text, r"\A(?:STAT [a-z_]+ [!-~][ -~]*\r\n)+END\r\n\Z")
         self.assertEqual(text.count("\r\n"), len(items) + 1)
+
+    def test_summary(self) -> None:
+        """
+        The summary has the same values. It is short enough for programs that read 4,096 bytes of C{stats}, of which the
+        server's own statistics are up to 2,800, also when its numbers are large.
+        """
+        snapshot = snapshotOf(Stage(2))
+        items = dict(summary(snapshot, "pool"))
+        self.assertEqual(items, {name: value for name, value in general(snapshot, "pool") if name in items})
+        self.assertEqual(items.keys(), _SUMMARY)
+        self.assertLess(sum(len(f"STAT proxy_{name} {10**12}\r\n") for name in items), 1200)
 
     def test_memcached(self) -> None:
         """

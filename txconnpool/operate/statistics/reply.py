@@ -22,6 +22,33 @@ from txconnpool.proxy.statistics import NoStatistics
 #: The most sessions that C{stats sessions} lists.
 MOST_SESSIONS: Final = 20
 
+#: The statistics of the proxy among those of the servers. They are few, because the whole reply must be shorter than
+#: 4,096 bytes: collectd's plugin for memcached reads no more, and memcached 1.6 has up to 2,800 bytes of its own.
+_SUMMARY: Final = frozenset(
+    [
+        "version",
+        "uptime",
+        "cpu_seconds",
+        "resident_bytes",
+        "pool",
+        "pool_state",
+        "curr_connections",
+        "max_connections",
+        "rejected_connections",
+        "waiting",
+        "longest_wait_seconds",
+        "in_flight",
+        "connections_max",
+        "servers_up",
+        "retries",
+        "partial_gets",
+        "failovers",
+        "latency_seconds_count",
+        "latency_seconds_sum",
+        "request_timeouts",
+    ]
+)
+
 #: Kinds of settings that clients cannot see.
 _SECRET: Final = (Accounts, SecretFile)
 
@@ -45,6 +72,17 @@ def general(snapshot: Snapshot, pool: str) -> Iterator[Item]:
     yield "pool", pool
     yield "pool_state", own["state"]
     yield from _items(POOL, own)
+
+
+def summary(snapshot: Snapshot, pool: str) -> Iterator[Item]:
+    """
+    @param pool: the name of the pool whose client sent the request.
+
+    @return: the most important ones of the items of L{general}.
+
+    @raise NoStatistics: the snapshot does not have the pool.
+    """
+    return (item for item in general(snapshot, pool) if item[0] in _SUMMARY)
 
 
 def perServer(snapshot: Snapshot, pool: str) -> Iterator[Item]:
