@@ -473,6 +473,8 @@ OTHERS = [
     local(b"lru_crawler enable\r\n", b"CLIENT_ERROR lru_crawler not allowed on a shared connection\r\n", OURS),
     local(b"stats\r\n", b"STAT arguments \r\nEND\r\n", OURS),
     local(b"stats upstream  items\r\n", b"STAT arguments upstream items\r\nEND\r\n", OURS),
+    closed(b"lru_crawler metadump all\r\nget a\r\n", b"ERROR metadump not allowed\r\n", differs=OURS),
+    closed(b"lru_crawler mgdump hash\r\n", b"ERROR mgdump not allowed\r\n", differs=OURS),
     closed(b"quit\r\n"),
     closed(b"quit foo\r\nget a\r\n"),
     closed(b"get a\r\nquit\r\nget b\r\n", HIT, b"get a\r\n", HIT),

@@ -49,6 +49,9 @@ REFUSED: Final = frozenset(
     b"watch shutdown debugtime slabs lru lru_crawler cache_memlimit misbehave refresh_certs extstore".split()
 )
 
+#: The requests for all keys. memcached-tool and others wait for C{END}, so the client is closed after memcached's error.
+_DUMPS: Final = ([b"lru_crawler", b"metadump"], [b"lru_crawler", b"mgdump"])
+
 _LINE_TOO_LONG: Final = b"CLIENT_ERROR line too long\r\n"
 
 _CHECKS: Final[dict[Rules, dict[bytes, Check]]] = {
@@ -271,6 +274,8 @@ def _refuse(words: list[bytes], stop: int, modern: bool) -> Frame:
     """
     if not words:
         return ANSWER, stop, 0, ERROR
+    if words[:2] in _DUMPS:
+        return CLOSE, stop, 0, b"ERROR " + words[1] + b" not allowed\r\n"
     if words[0] in REFUSED:
         return ANSWER, stop, 0, b"CLIENT_ERROR " + words[0] + b" not allowed on a shared connection\r\n"
     if words[-1].startswith(b"HTTP/") and (len(words) > 1 or not modern):
