@@ -15,6 +15,7 @@ import argparse
 import gc
 import os
 import re
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -62,7 +63,7 @@ class Exchange:
         pipes = [Pipe(stage.clock).connect(stage.sessions.buildProtocol(address)) for _ in range(self.clients)]
         for pipe in pipes:
             for _ in range(10):  # until it may have many requests in flight
-                stage.ask(pipe, b"get a0\r\n")
+                stage.ask(pipe, self.request if self.request.startswith(REQUEST) else b"get a0\r\n")
         receive = [pipe.protocol.dataReceived for pipe in pipes]
         request = self.request
         for each in receive:
@@ -91,6 +92,17 @@ class Exchange:
         return turn, list(stage.sessions.sessions)
 
 
+#: The first byte of a request in memcached's binary protocol.
+REQUEST = b"\x80"
+
+
+def binary(opcode: int, key: bytes) -> bytes:
+    """
+    @return: a request in memcached's binary protocol, without extras and value.
+    """
+    return struct.pack("!BBHBBHLLQ", REQUEST[0], opcode, len(key), 0, 0, 0, len(key), 0, 0) + key
+
+
 _SHORT = b" ".join(b"short%d" % number for number in range(20))
 _PIPELINE = b"".join(b"get short%d\r\n" % number for number in range(16))
 _MIXED = b"".join(
@@ -106,6 +118,8 @@ EXCHANGES = {
     "mixed pipelines of 16": Exchange(_MIXED, 16),
     "20-key gets": Exchange(b"get %b\r\n" % _SHORT),
     "20 kB values": Exchange(b"get large1\r\n"),
+    "50 clients, binary": Exchange(binary(0x00, b"short1"), clients=50),
+    "20-key gets, binary": Exchange(b"".join(binary(0x0D, b"short%d" % n) for n in range(20)) + binary(0x0A, b"")),
     "5 servers, 50 clients": Exchange(b"get short1\r\n", clients=50, servers=5),
     "5 servers, pipelines of 16": Exchange(_PIPELINE, 16, servers=5),
     "5 servers, mixed pipelines of 16": Exchange(_MIXED, 16, servers=5),

@@ -126,7 +126,7 @@ class RelaySession(ClientConnection):
             connection.unlend()
             if close:
                 self._pool.retire(connection.record, ENDED)
-            self._pool.hasCapacity(connection.record)
+            self._pool.leaseEnded(connection.record, 0)
 
     @property
     def _isReusable(self) -> bool:

@@ -49,7 +49,7 @@ REFUSED: Final = frozenset(
     b"watch shutdown debugtime slabs lru lru_crawler cache_memlimit misbehave refresh_certs extstore".split()
 )
 
-#: The requests for all keys. memcached-tool and others wait for C{END}, so the client is closed after memcached's error.
+#: The requests for all keys. memcached-tool waits for C{END}, so the client is closed after memcached's error.
 _DUMPS: Final = ([b"lru_crawler", b"metadump"], [b"lru_crawler", b"mgdump"])
 
 _LINE_TOO_LONG: Final = b"CLIENT_ERROR line too long\r\n"
