@@ -24,8 +24,9 @@ from twisted.scripts._twistd_unix import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from txconnpool import __version__, tap
+from txconnpool import __version__
 from txconnpool.config.settings import OPTIONS, PoolSettings, Settings
+from txconnpool.operate import reactor as reactorModule
 from txconnpool.operate.command import CannotStart, CommandService
 from txconnpool.operate.console.service import ConsoleService
 from txconnpool.operate.service import ProxyService
@@ -361,7 +362,7 @@ class MakeServiceTests(SynchronousTestCase):
         from twisted.internet import reactor
 
         steadied: list[object] = []
-        self.patch(tap, "steady", steadied.append)
+        self.patch(reactorModule, "steady", steadied.append)
         options = Options()
         options.parseOptions([])
         makeService(options)

@@ -26,13 +26,13 @@ from txconnpool.config.notes import notesOf, spreadOf
 from txconnpool.config.options import Option
 from txconnpool.config.settings import OPTIONS, ConfigError, Settings
 from txconnpool.config.warnings import warningsOf
-from txconnpool.net.clock import steady
 from txconnpool.operate.command import CommandService
 from txconnpool.operate.console.commands import Target
 from txconnpool.operate.console.service import ConsoleService
 from txconnpool.operate.events import Events
 from txconnpool.operate.logs import chooseObserver
 from txconnpool.operate.operations import Operations
+from txconnpool.operate.reactor import processReactor
 from txconnpool.operate.service import ProxyService
 from txconnpool.operate.workers.supervisor import SupervisorService
 
@@ -258,12 +258,10 @@ def makeService(options: Options, reactor: Any = None) -> CommandService:
     Make the service of the command. This does not start it.
 
     @param options: parsed options.
-    @param reactor: the global reactor if not given.
+    @param reactor: L{processReactor} if not given.
     """
     if reactor is None:
-        from twisted.internet import reactor
-
-        steady(reactor)
+        reactor = processReactor()
     settings = options["settings"]
     proxy: Any
     if settings.workers > 1:

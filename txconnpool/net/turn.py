@@ -7,6 +7,9 @@ All L{DirectTransport<txconnpool.net.transport.DirectTransport>}s of a reactor a
 as one more reader. When that is readable, a L{Turn} reads from all sockets that are ready, calls the protocols
 directly, and only then sends, once for each transport, what they have written. The kernel is asked to report when a
 socket is writable only after it has not taken all bytes.
+
+The other way round, a L{TurnReactor<txconnpool.net.reactor.TurnReactor>} lets the turn wait for all events, and its own
+poll is one more socket for the turn.
 """
 
 from __future__ import annotations
@@ -118,6 +121,7 @@ class Turn:
     @ivar _queue: the transports to settle.
     @ivar _running: whether the queue will be emptied before this turn ends.
     @ivar _later: the delayed call that empties it otherwise.
+    @ivar _others: the number of the poll of the reactor's other descriptors if the reactor calls L{take}, else -1.
     """
 
     def __init__(self, reactor: Any) -> None:
@@ -130,6 +134,7 @@ class Turn:
         self._queue: list[Member] = []
         self._running = False
         self._later: IDelayedCall | None = None
+        self._others = -1
 
     def add(self, transport: Member) -> None:
         """
@@ -170,6 +175,51 @@ class Turn:
         if not self._running:
             self._finish()
 
+    # Calls of a reactor that lets the turn wait for all events
+
+    def lead(self, others: select.epoll) -> None:
+        """
+        From now on the reactor calls L{take} in each of its turns, before it waits.
+
+        @param others: the poll of the reactor's other descriptors.
+        """
+        if self._others < 0:
+            self._others = others.fileno()
+            self._epoll.register(others, IN)
+
+    def follow(self) -> None:
+        """
+        From now on the reactor does not call L{take}.
+        """
+        if self._others >= 0:
+            self._epoll.unregister(self._others)
+            self._others = -1
+            if self._transports:
+                self._finish()
+
+    def take(self, timeout: float | None) -> bool:
+        """
+        Settle the transports that were queued since the last time, wait for events, then read from the sockets that are
+        ready, call the protocols, and settle the transports.
+
+        @param timeout: how long to wait, in seconds; C{None}: until there is an event.
+
+        @return: whether other descriptors of the reactor have events.
+        """
+        outermost = not self._running
+        self._running = True
+        try:
+            if self._queue:
+                self._settle()
+            others = self._receive(0 if self._queue else timeout)
+            self._deliver()
+            self._settle()
+        finally:
+            if outermost:
+                self._running = False
+                self._finish()
+        return others
+
     # IReadDescriptor
 
     def fileno(self) -> int:
@@ -193,7 +243,7 @@ class Turn:
         self._running = True
         try:
             for _ in range(ROUNDS):
-                self._receive()
+                self._receive(0)
                 if not (self._arrived or self._queue):
                     break
                 self._deliver()
@@ -203,19 +253,24 @@ class Turn:
                 self._running = False
                 self._finish()
 
-    def _receive(self) -> None:
+    def _receive(self, timeout: float | None) -> bool:
         """
         Read from the sockets that are ready, and find those that can be written to.
+
+        @return: whether other descriptors of the reactor have events.
         """
         transports = self._transports
         arrived = self._arrived
         size = 0
-        events = self._events or iter(self._epoll.poll(0, BATCH))
+        others = False
+        events = self._events or iter(self._epoll.poll(timeout, BATCH))
         self._events = None
         for fd, event in events:
             try:
                 transport = transports[fd]
             except KeyError:
+                if fd == self._others:
+                    others = True
                 continue  # an event before this one has closed it
             # recv also finds errors, and that the number belongs to another socket by now.
             if transport.wanted & IN and event != OUT:
@@ -234,6 +289,7 @@ class Turn:
                 # The others come first next time. The kernel would report these first as long as they have more bytes.
                 self._events = events
                 break
+        return others
 
     def _deliver(self) -> None:
         """
@@ -291,7 +347,7 @@ class Turn:
             self._epoll.close()
             if self._later is not None:
                 self._later.cancel()
-        elif self._queue and self._later is None:
+        elif self._queue and self._later is None and self._others < 0:
             self._later = self._reactor.callLater(0, self._takeTurn)
 
     def __repr__(self) -> str:

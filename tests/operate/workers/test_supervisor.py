@@ -243,7 +243,7 @@ class SupervisorServiceTests(SynchronousTestCase):
         service = self.start(A, count=2)
         self.assertEqual([port.reading for port in self.reactor.ports.values()], [False])
         for number, process in enumerate(self.reactor.processes):
-            self.assertEqual(process.command[-2:], ["-m", "txconnpool.operate.workers.worker"])
+            self.assertEqual(process.command[-3:], ["-m", "txconnpool.operate.workers.worker", self.reactor.__module__])
             self.assertEqual(process.pipes, {STDIN: "w", STDOUT: "r", STDERR: "r", ANSWERS: "r", RECEIVED: "r"})
             share = list(shares(service.settings, 2))[number]
             ((started,),) = process.called("start")

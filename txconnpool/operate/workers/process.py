@@ -148,7 +148,8 @@ class WorkerProcess(ProcessProtocol):
         self._socket.setblocking(False)
         descriptors = {STDIN: "w", STDOUT: "r", STDERR: "r", ANSWERS: "r", CLIENTS: theirs.fileno(), RECEIVED: "r"}
         # Without -P, Python would put the current directory first on its path.
-        command = [sys.executable, "-P", "-m", "txconnpool.operate.workers.worker"]
+        module = "txconnpool.operate.workers.worker"
+        command = [sys.executable, "-P", "-m", module, type(self._owner.reactor).__module__]
         environment = dict(os.environ, PYTHONPATH=os.pathsep.join(modulePath()))
         with theirs:
             try:

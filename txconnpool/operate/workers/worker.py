@@ -20,9 +20,9 @@ from twisted.logger import ILogObserver, globalLogBeginner, globalLogPublisher
 from twisted.python.failure import Failure
 
 from txconnpool.config.settings import PoolSettings, Settings
-from txconnpool.net.clock import steady
 from txconnpool.operate.logs import jsonObserver
 from txconnpool.operate.operations import Operations
+from txconnpool.operate.reactor import processReactor
 from txconnpool.operate.service import ProxyService
 from txconnpool.operate.statistics.snapshot import Snapshot
 from txconnpool.operate.workers.channel import ANSWERS, CLIENTS, RECEIVED, STDIN, Channel, ChannelError, ignoreLost
@@ -187,14 +187,13 @@ def _withTuples(settings: dict[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
 
 
-def work() -> None:
+def work(reactor: str) -> None:
     """
     Run a worker. This is the main function of its process.
-    """
-    from twisted.internet import reactor
 
-    process: Any = reactor
-    steady(process)
+    @param reactor: the module of the parent's reactor.
+    """
+    process = processReactor(reactor)
     standardIO: Any = StandardIO  # its arguments are different on Windows
     # The parent reloads all workers at SIGHUP, and ends them at SIGINT, which a terminal sends to all processes.
     for number in (signal.SIGHUP, signal.SIGINT):
@@ -211,4 +210,4 @@ def work() -> None:
 
 
 if __name__ == "__main__":
-    work()
+    work(*sys.argv[1:])
