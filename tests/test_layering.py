@@ -110,7 +110,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "routing.servers",
     ),
     "service": ("operate", "pool"),
-    "testing": ("errors", "interfaces", "metrics", "net", "pool", "pool.decisions", "memcache", "routing"),
+    "testing": ("errors", "interfaces", "metrics", "net", "pool", "pool.decisions", "memcache", "redis", "routing"),
     "tap": ("", "errors", "config", "net", "operate"),
     "migrate": ("config.kinds", "routing.hashing", "routing.distribution"),
 }

@@ -24,7 +24,8 @@ from zope.interface.verify import verifyObject
 from txconnpool import testing
 from txconnpool.errors import PoolTimeout, ServerUnavailable
 from txconnpool.pool import Pool
-from txconnpool.testing import FakeServer, MemoryPool, SteppingClock, finish
+from txconnpool.redis import RedisPool
+from txconnpool.testing import FakeRedis, FakeServer, MemoryPool, MemoryRedisPool, SteppingClock, finish
 
 
 class Client(Protocol):
@@ -514,3 +515,71 @@ class DocumentationTests(SynchronousTestCase):
         exec(self.blocks()[1], names)
         self.assertEqual(self.successResultOf(names["greeting"]), b"hello world")
         finish(names["pool"])
+
+
+class MemoryRedisPoolTests(SynchronousTestCase):
+    """
+    Tests for L{MemoryRedisPool} and L{FakeRedis}.
+    """
+
+    def setUp(self) -> None:
+        self.pool = MemoryRedisPool()
+        self.addCleanup(finish, self.pool)
+
+    def test_expiry(self) -> None:
+        """
+        Time passes on the clock of the test, for the server too.
+        """
+        self.pool.result(self.pool.set("k", "v", ex=60))
+        self.pool.clock.advance(59)
+        self.assertEqual(self.pool.result(self.pool.get("k")), b"v")
+        self.pool.clock.advance(1)
+        self.assertIsNone(self.pool.result(self.pool.get("k")))
+
+    def test_faults(self) -> None:
+        """
+        The server refuses, hangs and stops as any L{FakeServer} does.
+        """
+        self.pool.server.hang()
+        answer = self.pool.get("k")
+        self.pool.clock.advance(5)
+        self.failureResultOf(answer, PoolTimeout)
+        self.pool.server.refuse()
+        self.pool.flush()
+        self.assertRaises(ServerUnavailable, self.pool.result, self.pool.get("k"))
+        self.pool.server.accept()
+        self.pool.clock.advance(2)
+        self.assertTrue(self.pool.result(self.pool.ping()))
+        self.pool.server.stop()
+        self.assertRaises(ServerUnavailable, self.pool.result, self.pool.get("k"))
+
+    def test_login(self) -> None:
+        """
+        A server with a password refuses a pool without one.
+        """
+        self.pool.server.data.passwords["default"] = "secret"
+        self.assertRaises(ServerUnavailable, self.pool.result, self.pool.get("k"))
+        pool = MemoryRedisPool(login="secret", decode="utf-8", protocol=2, database=3)
+        pool.server.data.passwords["default"] = "secret"
+        pool.result(pool.set("k", "v"))
+        self.assertEqual(pool.result(pool.get("k")), "v")
+        self.assertEqual(pool.server.data.databases[3].items, {b"k": b"v"})
+        finish(pool)
+
+    def test_shared(self) -> None:
+        """
+        Several pools may have one server: a lock of one is not that of the other.
+        """
+        clock = SteppingClock()
+        server = FakeRedis(clock)
+        one, two = (RedisPool(server, reactor=clock) for _ in range(2))
+
+        async def both() -> bool:
+            async with one.lock("l"):
+                return await two.lock("l", blocking_timeout=0).acquire()
+
+        answer = Deferred.fromCoroutine(both())
+        clock.advance(0)
+        self.assertFalse(self.successResultOf(answer))
+        two.close()
+        finish(one)

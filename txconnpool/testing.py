@@ -43,6 +43,8 @@ L{MemoryPool} is a memcached client with its own memcached in the process::
             self.pool.flush()
             self.failureResultOf(answer, ConnectionLostInFlight)
 
+L{MemoryRedisPool} is the same for Redis: a L{RedisPool<txconnpool.redis.RedisPool>} with its own L{FakeRedis}.
+
 For a pool of clients of another protocol, pass a L{FakeServer} to L{txconnpool.routing.requests.Pool} as the address of
 a server::
 
@@ -60,7 +62,7 @@ from __future__ import annotations
 
 from collections.abc import Coroutine
 from math import inf
-from typing import Any, TypeVar, Unpack
+from typing import Any, TypeVar, Unpack, overload
 
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.error import ConnectionRefusedError
@@ -75,9 +77,13 @@ from txconnpool.memcache.results import V
 from txconnpool.memcache.store import Store
 from txconnpool.net.inprocess import InProcessEndpoint
 from txconnpool.pool.engine import PoolEngine
+from txconnpool.redis.base import V as W
+from txconnpool.redis.memory.data import Data
+from txconnpool.redis.memory.server import RedisFactory
+from txconnpool.redis.pool import RedisOptions, RedisPool
 from txconnpool.routing.library import PoolFace
 
-__all__ = ["FakeConnection", "FakeServer", "MemoryPool", "SteppingClock", "finish"]
+__all__ = ["FakeConnection", "FakeRedis", "FakeServer", "MemoryPool", "MemoryRedisPool", "SteppingClock", "finish"]
 
 T = TypeVar("T")
 
@@ -378,7 +384,63 @@ class FakeServer(InProcessEndpoint):
         return FakeConnection(self, super().serve())
 
 
-class MemoryPool(MemCachePool[V]):
+class FakeRedis(FakeServer):
+    """
+    A Redis in the process, as an endpoint::
+
+        server = FakeRedis(reactor)
+        pool = RedisPool(server, reactor=reactor)
+        server.refuse()
+
+    It has the commands for strings, hashes, lists, sets, sorted sets and keys of any type, with expiry times by the
+    clock of the test; transactions, subscriptions, blocking commands, logins and databases. It answers as Redis 7.0
+    does. It executes no Lua: C{data.addScript} makes a function stand for a script.
+
+    @ivar data: its L{Data<txconnpool.redis.memory.data.Data>}: C{data.items} are the values of database 0 by key,
+        C{data.passwords} the users that may log in.
+    """
+
+    def __init__(self, reactor: IReactorTime) -> None:
+        """
+        @param reactor: the clock of the server.
+        """
+        self.data = Data(reactor.seconds)
+        super().__init__(reactor, RedisFactory(self.data, reactor))
+
+
+class _Stepping:
+    """
+    What pools have whose clock the test controls.
+
+    @ivar clock: the clock of the pool and of its server, which is also their reactor.
+    """
+
+    clock: SteppingClock
+
+    def flush(self) -> None:
+        """
+        Run all events that are due now, and those that follow from them.
+        """
+        self.clock.advance(0)
+
+    def result(self, answer: Deferred[T] | Coroutine[Any, Any, T]) -> T:
+        """
+        Run all events that are due now, and get the result of C{answer}.
+
+        @return: its result.
+
+        @raise Exception: the exception that it fails with; C{AssertionError} if there is no result yet.
+        """
+        results: list[T | Failure] = []
+        ensureDeferred(answer).addBoth(results.append)
+        self.flush()
+        assert results, f"there is no result without time passing: {self!r}"
+        if isinstance(results[0], Failure):
+            results[0].raiseException()
+        return results[0]
+
+
+class MemoryPool(MemCachePool[V], _Stepping):
     """
     A memcached client with its own memcached. Requests and replies are delivered by L{flush}::
 
@@ -402,27 +464,36 @@ class MemoryPool(MemCachePool[V]):
         settings.setdefault("whenDown", 1)
         super().__init__(self.server, reactor=self.clock, **settings)
 
-    def flush(self) -> None:
-        """
-        Run all events that are due now, and those that follow from them.
-        """
-        self.clock.advance(0)
 
-    def result(self, answer: Deferred[T] | Coroutine[Any, Any, T]) -> T:
-        """
-        Run all events that are due now, and get the result of C{answer}.
+class MemoryRedisPool(RedisPool[W], _Stepping):
+    """
+    A Redis client with its own Redis. Requests and replies are delivered by L{flush}::
 
-        @return: its result.
+        pool = MemoryRedisPool()
+        pool.result(pool.set("key", "value", ex=60))
+        pool.clock.advance(60)
+        pool.server.hang()
 
-        @raise Exception: the exception that it fails with; C{AssertionError} if there is no result yet.
+    Requests fail at once when the server has refused one connection, as with L{MemoryPool}.
+
+    @ivar server: the L{FakeRedis}.
+    @ivar clock: the clock of both, which is also their reactor.
+    """
+
+    @overload
+    def __init__(self: MemoryRedisPool[bytes], *, decode: None = None, **settings: Unpack[RedisOptions]) -> None: ...
+
+    @overload
+    def __init__(self: MemoryRedisPool[str], *, decode: str, **settings: Unpack[RedisOptions]) -> None: ...
+
+    def __init__(self, *, decode: Any = None, **settings: Unpack[RedisOptions]) -> None:
         """
-        results: list[T | Failure] = []
-        ensureDeferred(answer).addBoth(results.append)
-        self.flush()
-        assert results, f"there is no result without time passing: {self!r}"
-        if isinstance(results[0], Failure):
-            results[0].raiseException()
-        return results[0]
+        @param decode: as for L{RedisPool}, as the other settings.
+        """
+        self.clock = SteppingClock()
+        self.server = FakeRedis(self.clock)
+        settings.setdefault("whenDown", 1)
+        super().__init__(self.server, reactor=self.clock, decode=decode, **settings)  # type: ignore[misc]
 
 
 def __dir__() -> list[str]:

@@ -207,6 +207,13 @@ class ProgramTests(TestCase):
         """
         self.assertIn("PASSED (successes=4)", await self.execute("Testing your program", "-m", "twisted.trial"))
 
+    async def test_testingRedis(self) -> None:
+        """
+        The tests with Redis pass.
+        """
+        output = await self.execute("Testing a program with Redis", "-m", "twisted.trial")
+        self.assertIn("PASSED (successes=5)", output)
+
     async def test_migration(self) -> None:
         """
         The program for 0.1.2 runs.

@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 
-from tests.redis.fake import RedisTestCase
+from tests.redis.cases import RedisTestCase
 from txconnpool.errors import ConnectionLostInFlight
 from txconnpool.redis import ExecAborted, InvalidArgument, ResponseError, WatchError, WrongType
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from tests.redis.fake import RedisTestCase
+from tests.redis.cases import RedisTestCase
 from txconnpool.redis import LockError
 
 
@@ -34,12 +34,12 @@ class ScriptTests(ScriptsTestCase):
         """
         A script that the server does not know is sent, and is known from then on.
         """
-        script = self.pool.register_script("return 1")
-        self.data.items[b"k"] = b"t"
-        self.assertEqual(self.successResultOf(self.call(script(["k"], ["t"]))), 1)
+        script = self.pool.register_script("return redis.call('INCRBY', KEYS[1], ARGV[1])")
+        self.data.addScript(script.text, lambda call, keys, args: call("INCRBY", keys[0], args[0]))
+        self.assertEqual(self.successResultOf(self.call(script(["k"], [2]))), 2)
         (connection,) = self.server.connections
         connection.received = b""
-        self.assertEqual(self.successResultOf(self.call(script(["k"], ["t"]))), 0)
+        self.assertEqual(self.successResultOf(self.call(script(["k"], [3]))), 5)
         self.assertNotIn(b"$4\r\nEVAL\r\n", connection.received)
 
 

@@ -9,11 +9,10 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.redis.fake import Data, RedisFactory
-from txconnpool.redis import CrossSlot, InvalidArgument, RedisPool, WrongType
+from txconnpool.redis import CrossSlot, InvalidArgument, NoPermission, RedisPool
 from txconnpool.redis.splitting import WIDTHS, divide, join, requestFor
 from txconnpool.routing.servers import Server
-from txconnpool.testing import FakeServer, SteppingClock, finish
+from txconnpool.testing import FakeRedis, SteppingClock, finish
 from txconnpool.wire.redis.commands import BY_NAME
 from txconnpool.wire.redis.framing import encode
 
@@ -50,8 +49,8 @@ class ShardTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = SteppingClock()
-        self.data = [Data(self.clock.seconds) for _ in range(2)]
-        self.servers = [FakeServer(self.clock, RedisFactory(each)) for each in self.data]
+        self.servers = [FakeRedis(self.clock) for _ in range(2)]
+        self.data = [server.data for server in self.servers]
         named = [Server(server, label=name) for server, name in zip(self.servers, "ab", strict=True)]
         self.pool: RedisPool[bytes] = RedisPool(named, reactor=self.clock, namespace="n:")
         self.addCleanup(finish, self.pool)
@@ -77,10 +76,13 @@ class ShardTests(SynchronousTestCase):
         An error of one server is that of the call.
         """
         names = [f"k{number}" for number in range(20)]
-        self.result(self.pool.rpush("k3", "x"))
+        self.result(self.pool.mget(names))
+        self.servers[0].hold()
         answer = self.pool.mget(names)
         self.clock.advance(0)
-        self.failureResultOf(answer, WrongType)
+        self.servers[0].connections[0].send(b"-NOPERM no permission\r\n")
+        self.clock.advance(0)
+        self.failureResultOf(answer, NoPermission)
 
     def test_refused(self) -> None:
         """

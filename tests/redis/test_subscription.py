@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from tests.redis.fake import RedisTestCase
+from tests.redis.cases import RedisTestCase
 from txconnpool.errors import PoolClosed
 from txconnpool.redis import InvalidArgument, Message, Subscription
 from txconnpool.redis.subscription import BUFFERED
@@ -50,7 +50,7 @@ class SubscriptionTests(RedisTestCase):
         self.assertEqual(self.successResultOf(self.next(subscription)), Message("pmessage", b"pq", b"pqpq", b"p*"))
         self.assertEqual(self.successResultOf(self.next(subscription)), Message("message", b"b", b"bb"))
         self.leave(subscription)
-        self.assertEqual([client for client in self.data.clients if client.channels], [])
+        self.assertEqual([client for client in self.data.connections if client.channels], [])
         self.assertEqual(self.pool.stats.busy, 0)
 
     def test_reconnected(self) -> None:

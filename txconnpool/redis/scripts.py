@@ -27,13 +27,14 @@ class Script:
 
     It is executed by its SHA-1. If the server does not know it, it is sent.
 
-    @ivar sha: the SHA-1 of its text.
+    @ivar text: its text.
+    @ivar sha: the SHA-1 of that.
     """
 
     def __init__(self, pool: Any, script: str | bytes) -> None:
         self._pool = pool
-        self._script = script.encode() if isinstance(script, str) else script
-        self.sha = sha1(self._script, usedforsecurity=False).hexdigest()
+        self.text = script.encode() if isinstance(script, str) else script
+        self.sha = sha1(self.text, usedforsecurity=False).hexdigest()
 
     async def __call__(self, keys: Iterable[Key] = (), args: Iterable[Argument] = ()) -> Any:
         """
@@ -46,11 +47,13 @@ class Script:
         try:
             return await self._pool.evalsha(self.sha, *words)
         except NoScript:  # nothing was executed
-            return await self._pool.eval(self._script, *words)
+            return await self._pool.eval(self.text, *words)
 
 
-_RELEASE: Final = b"if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
-_EXTEND: Final = (
+#: Deletes a key whose value is a token.
+RELEASE: Final = b"if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+#: Lets such a key expire after some milliseconds.
+EXTEND: Final = (
     b"if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end return 0"
 )
 
@@ -76,8 +79,8 @@ class Lock:
         self._sleep = sleep
         self._blockingTimeout = blockingTimeout
         self._token: bytes | None = None
-        self._releasing = Script(pool, _RELEASE)
-        self._extending = Script(pool, _EXTEND)
+        self._releasing = Script(pool, RELEASE)
+        self._extending = Script(pool, EXTEND)
 
     async def acquire(self, blocking: bool = True) -> bool:
         """
