@@ -11,7 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txconnpool.config.kinds import Choice, Endpoint, HostNames, Kind, Seconds, Size, Text, Whole, Words, nearest
+from txconnpool.config.kinds import (
+    Announced,
+    Choice,
+    Endpoint,
+    HostNames,
+    Kind,
+    Seconds,
+    Size,
+    Text,
+    Whole,
+    Words,
+    nearest,
+)
 from txconnpool.net.endpoints import checkClientFiles
 from txconnpool.net.listening import checkServerFiles
 from txconnpool.net.suggestions import suggestClient, suggestServer
@@ -118,6 +130,20 @@ class KindTests(SynchronousTestCase):
         for value in ("red", ["red"], None, (1,)):
             self.assertRaises(ValueError, kind.checkValue, value)
 
+    def test_announced(self) -> None:
+        """
+        Addresses that clients are told have a host and a port each, or are one word.
+        """
+        kind = Announced()
+        for text in ("no", "self", "a:1 b.example.com:65535", "10.0.0.1:6379, [::1]:6379"):
+            value = kind.parse(text)
+            kind.checkValue(value)
+            self.assertEqual(kind.parse(kind.show(value)), value)
+        for text in ("", "no self", "self a:1", "a", "a:0", "a:65536", "a:1 a:1", "::1:6379", "tcp:a:1", "a:x", "a:01"):
+            error = self.assertRaises(ValueError, kind.checkValue, kind.parse(text))
+            self.assertIn("expected HOST:PORT of each proxy", str(error))
+        self.assertRaises(ValueError, kind.checkValue, "no")
+
     def test_hostNames(self) -> None:
         """
         Names of hosts are separated by spaces or commas, and have no port.
@@ -207,7 +233,16 @@ class KindTests(SynchronousTestCase):
         """
         Any text is a value or a C{ValueError}.
         """
-        kinds: list[Kind[Any]] = [Whole(0, 9), Size(0, 9), Seconds(0, 9), Choice("a"), HostNames(), CLIENT, SERVER]
+        kinds: list[Kind[Any]] = [
+            Whole(0, 9),
+            Size(0, 9),
+            Seconds(0, 9),
+            Choice("a"),
+            HostNames(),
+            Announced(),
+            CLIENT,
+            SERVER,
+        ]
         for kind in kinds:
             try:
                 check(kind, text)

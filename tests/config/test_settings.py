@@ -51,6 +51,7 @@ class PoolSettingsTests(SynchronousTestCase):
                 "listenAuth": None,
                 "allowCommands": None,
                 "denyCommands": (),
+                "announce": None,
                 "distribution": None,
                 "hash": None,
                 "hashTag": None,
@@ -150,6 +151,23 @@ class PoolSettingsTests(SynchronousTestCase):
         """
         upstream = ("tcp:a:1", "tcp:b:1", "tcp:a:1 weight=2", "tcp:b:1:timeout=3")
         self.assertFaults(["upstream has tcp:a:1 2 times", "upstream has tcp:b:1 2 times"], upstream=upstream)
+
+    def test_announced(self) -> None:
+        """
+        What clients of a cluster are told. C{--announce} is for Redis.
+        """
+        for value, expected in (
+            (None, None),
+            (("no",), None),
+            (("self",), ()),
+            (("10.0.0.1:6379", "[::1]:7", "redis-1.example.com:1"),
+             (("10.0.0.1", 6379), ("::1", 7), ("redis-1.example.com", 1))),
+        ):  # fmt: skip
+            self.assertEqual(PoolSettings(protocol="redis", announce=value).announced, expected)
+        self.assertFaults(
+            ["announce is for clients of a cluster, which protocol memcache does not have"], announce=("self",)
+        )
+        self.assertIs(PoolSettings(announce=("no",)).announced, None)
 
     def test_distribution(self) -> None:
         """

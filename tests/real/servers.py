@@ -83,6 +83,19 @@ def missing(*programs: str) -> str | None:
     return None
 
 
+def missingForNode(module: str) -> str | None:
+    """
+    Check that Node.js and a module for it, which is found with C{NODE_PATH}, are installed.
+
+    @return: the reason to skip, such as C{"memjs is not installed"}, or C{None}.
+    """
+    node = which("node")
+    if node is None:
+        return "node is not installed"
+    found = subprocess.run([node, "-e", f"require('{module}')"], capture_output=True, timeout=60, check=False)
+    return None if found.returncode == 0 else f"{module} is not installed"
+
+
 def freePort() -> int:
     """
     Find a free TCP port.

@@ -20,7 +20,7 @@ from typing import Any
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.real.fuzz import converse
-from tests.real.servers import Address, Memcached, Proxy, ask, missing, which
+from tests.real.servers import Address, Memcached, Proxy, ask, missing, missingForNode, which
 from tests.wire.memcache.binary.cases import CASES, NOOP
 from tests.wire.memcache.binary.packets import normal, reply, request
 
@@ -428,20 +428,12 @@ const kinds = {
 """
 
 
-def _noMemjs() -> str | None:
-    node = which("node")
-    if node is None:
-        return "node is not installed"
-    found = subprocess.run([node, "-e", "require('memjs')"], capture_output=True, timeout=60, check=False)
-    return None if found.returncode == 0 else "memjs is not installed"
-
-
 class MemjsTests(SynchronousTestCase):
     """
     Tests with memjs, a client library for Node.js, which is found with C{NODE_PATH}.
     """
 
-    skip = missing("memcached") or _noMemjs()
+    skip = missing("memcached") or missingForNode("memjs")
 
     def test_mixed(self) -> None:
         """

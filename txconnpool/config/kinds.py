@@ -304,6 +304,51 @@ class HostNames(Kind[tuple[str, ...]]):
         return " ".join(value)
 
 
+class Announced(Kind[tuple[str, ...]]):
+    """
+    The addresses that clients are told: C{HOST:PORT} any number of times, with spaces or commas between them, or one of
+    the words C{self} and C{no}.
+    """
+
+    metavar = "ADDRESSES"
+    expected = "HOST:PORT of each proxy, self for the address that a client has connected to, or no"
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        """
+        Read the addresses.
+        """
+        return tuple(text.replace(",", " ").split())
+
+    def checkValue(self, value: tuple[str, ...]) -> None:
+        """
+        Check the form of each address.
+        """
+        if not (isinstance(value, tuple) and value and all(isinstance(each, str) for each in value)):
+            raise self.wrong()
+        if value not in (("self",), ("no",)):
+            places = [placeOf(each) for each in value]
+            if None in places or len(set(places)) < len(places):
+                raise self.wrong()
+
+    def show(self, value: tuple[str, ...]) -> str:
+        """
+        Join the addresses with spaces.
+        """
+        return " ".join(value)
+
+
+def placeOf(text: str) -> tuple[str, int] | None:
+    """
+    @param text: C{HOST:PORT}, or C{[ADDRESS]:PORT} for IPv6.
+
+    @return: the host without brackets, and the port; C{None} for anything else.
+    """
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*)):([1-9][0-9]{0,4})", text)
+    if match is None or int(match[3]) > 65535:
+        return None
+    return match[1] or match[2], int(match[3])
+
+
 class Endpoint(Kind[str]):
     """
     An endpoint string of Twisted.

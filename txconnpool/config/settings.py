@@ -18,7 +18,7 @@ from functools import cached_property
 from typing import Any
 
 from txconnpool.config.credentials import Accounts, SecretFile
-from txconnpool.config.kinds import Choice, Endpoint, HostNames, Seconds, Size, Text, Whole, Words
+from txconnpool.config.kinds import Announced, Choice, Endpoint, HostNames, Seconds, Size, Text, Whole, Words, placeOf
 from txconnpool.config.options import Automatic, Option, option, optionsOf
 from txconnpool.config.servers import ServerLine, mistakes
 from txconnpool.net.discovery import isDiscovery
@@ -184,6 +184,15 @@ class PoolSettings:
         (),
         _COMMANDS,
         "the commands that clients may not use, by name or by effect, such as flush_all or @write",
+        "Servers and clients",
+    )
+
+    announce: tuple[str, ...] | None = option(
+        None,
+        Announced(),
+        "what clients of a cluster are told with `protocol = redis`: HOST:PORT of each proxy, which they take for the "
+        "nodes; self = the address that they have connected to; no = that there is no cluster; the default is self "
+        "with cluster: in upstream, and no otherwise",
         "Servers and clients",
     )
 
@@ -447,6 +456,16 @@ class PoolSettings:
         return tuple(filter(isDiscovery, self.upstream))
 
     @cached_property
+    def announced(self) -> tuple[tuple[str, int], ...] | None:
+        """
+        What C{announce} says: the hosts and ports of all proxies; empty for the address that a client has connected
+        to; C{None} if there is no cluster for clients.
+        """
+        default = ("self",) if any(line.startswith("cluster:") for line in self.upstream) else ("no",)
+        value = default if self.announce is None else self.announce
+        return None if value == ("no",) else tuple(filter(None, map(placeOf, value)))
+
+    @cached_property
     def distributionByKey(self) -> Distribution | None:
         """
         How keys are distributed among the servers, or C{None} if there is one server, or if the servers are equal.
@@ -708,6 +727,9 @@ def _contradictions(pool: PoolSettings) -> Iterator[Fault]:
     """
     yield from _opaque(pool)
     yield from _undistributed(pool)
+    if pool.announced is not None and not DIALECTS[pool.protocol].announces:
+        text = f"announce is for clients of a cluster, which protocol {pool.protocol} does not have; expected no"
+        yield Fault(text, ("announce", "protocol"), pool.name)
     if pool.minPoolSize > pool.poolSize:
         text = f"min-pool-size {pool.minPoolSize} is more than pool-size {pool.poolSize}"
         yield Fault(text, ("minPoolSize", "poolSize"), pool.name)

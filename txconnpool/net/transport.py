@@ -169,6 +169,18 @@ def peerOf(transport: ITransport) -> str:
     return f"[{host}]:{peer.port}" if ":" in host else f"{host}:{peer.port}"
 
 
+def placeOf(transport: ITransport) -> tuple[str, int] | None:
+    """
+    @return: the IP address and the port that the peer has connected to; C{None} for a UNIX socket.
+    """
+    here: Any = transport.getHost()
+    host = getattr(here, "host", None)
+    if host is None:
+        return None
+    # A socket for both versions of IP shows addresses of IPv4 in this form, with which few clients can connect.
+    return host.removeprefix("::ffff:") if "." in host else host, here.port
+
+
 def networkOf(host: str | None) -> str | None:
     """
     @param host: the IP address of a peer; C{None} for a UNIX socket.

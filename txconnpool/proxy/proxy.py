@@ -72,6 +72,7 @@ class PoolProxy(Service):
             settings.name, self.upstream.router, dialect, limits, buffered, reactor, partial(statistics, self), numbers
         )
         if dialect.stateful:
+            dialect.announce(settings.announced)
             self.sessions.leases = self.upstream.pool.leases
             self.sessions.flavour = self.upstream.pool.of
             self.sessions.reset = self.upstream.handshake.reset
@@ -216,6 +217,8 @@ class PoolProxy(Service):
         if self.upstream.adjust(settings):
             self.sessions.reroute(self.upstream.router)
         self._dialect.limit(*dialectLimits(settings))
+        if self._dialect.stateful:
+            self._dialect.announce(settings.announced)
         self.sessions.limit(sessionLimits(settings))
 
     def _limitSlow(self) -> None:

@@ -15,10 +15,24 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from txconnpool.errors import PoolError
+from txconnpool.net.transport import placeOf
 from txconnpool.proxy.compound import SplitReply
 from txconnpool.proxy.replies import LaterReply, QueuedRequest
 from txconnpool.proxy.sending import RequestSender
-from txconnpool.wire import ANSWER, BROADCAST, CLOSE, FLAVOUR, MORE, PIN, REPLACE, SPLIT, STATISTICS, SWITCH, Foreign
+from txconnpool.wire import (
+    ADDRESSED,
+    ANSWER,
+    BROADCAST,
+    CLOSE,
+    FLAVOUR,
+    MORE,
+    PIN,
+    REPLACE,
+    SPLIT,
+    STATISTICS,
+    SWITCH,
+    Foreign,
+)
 
 #: An incomplete line is read again when a line end has arrived, or this many more bytes.
 LOOK = 1 << 12
@@ -238,6 +252,9 @@ class Session(RequestSender):
             self._reader = payload
             self._read = payload.read
             return True
+        if action is ADDRESSED:
+            payload = payload(placeOf(self.transport))
+            action = ANSWER
         if action is REPLACE:
             command, request, payload = payload
             self.enqueue(QueuedRequest(self, command, 1, request))

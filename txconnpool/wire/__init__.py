@@ -29,6 +29,9 @@ class LocalAction(enum.Enum):
     #: that have been received. The missing bytes are then dropped when they arrive, and after them the reply is
     #: written.
     ANSWER = "answer the request"
+    #: Payload: a function that returns the reply. It is called with the IP address and the port that the client has
+    #: connected to; with C{None} if it uses no TCP.
+    ADDRESSED = "answer the request with a reply that has the address of this proxy"
     #: Payload: the last bytes for the client; a L{Foreign} if it speaks another protocol.
     CLOSE = "close the connection of the client after all earlier replies"
     #: Payload: C{(command, request, reply)}. The request is sent at once; the client sees of its reply what the command
@@ -54,6 +57,7 @@ class LocalAction(enum.Enum):
 
 MORE: Final = LocalAction.MORE
 ANSWER: Final = LocalAction.ANSWER
+ADDRESSED: Final = LocalAction.ADDRESSED
 CLOSE: Final = LocalAction.CLOSE
 REPLACE: Final = LocalAction.REPLACE
 BROADCAST: Final = LocalAction.BROADCAST
@@ -520,6 +524,14 @@ class IStatefulDialect(IDialect, Protocol):
     def base(self) -> Any:
         """
         The flavour of a new connection, and of a new client. Flavours are hashable.
+        """
+
+    def announce(self, places: Sequence[tuple[str, int]] | None) -> None:
+        """
+        Set what clients of a cluster are told from now on.
+
+        @param places: the addresses of all proxies, which are the nodes that clients see; empty: the one address that
+            a client has connected to; C{None}: there is no cluster.
         """
 
     def prelude(self, flavour: Any) -> Sequence[tuple[Command, bytes, bytes]]:

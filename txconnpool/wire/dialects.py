@@ -32,6 +32,7 @@ class Dialect:
         or a connection.
     @ivar closing: the names of the commands that only close the connection of their client.
     @ivar distributes: whether keys can be distributed among several servers.
+    @ivar announces: whether it has clients that ask for the nodes of a cluster.
     @ivar opaque: whether bytes are passed on without being read: each client leases a connection.
     """
 
@@ -41,12 +42,15 @@ class Dialect:
     refused: frozenset[bytes]
     closing: frozenset[bytes] = frozenset()
     distributes: bool = True
+    announces: bool = False
     opaque: bool = False
 
 
 #: All dialects, by the value of the setting C{protocol}.
 DIALECTS: Final[dict[str, Dialect]] = {
     "memcache": Dialect(Memcache, ORDINARY, POSSIBLE, REFUSED, CLOSING),
-    "redis": Dialect(Redis, redis.ORDINARY, redis.ORDINARY, redis.REFUSED, redis.CLOSING, distributes=False),
+    "redis": Dialect(
+        Redis, redis.ORDINARY, redis.ORDINARY, redis.REFUSED, redis.CLOSING, distributes=False, announces=True
+    ),
     "raw": Dialect(Raw, {}, {}, frozenset(), distributes=False, opaque=True),
 }

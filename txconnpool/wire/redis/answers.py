@@ -34,6 +34,13 @@ def bulk(data: bytes) -> bytes:
     return b"$%d\r\n%b\r\n" % (len(data), data)
 
 
+def verbatim(version: int, text: bytes) -> bytes:
+    """
+    @return: a text for people.
+    """
+    return b"=%d\r\ntxt:%b\r\n" % (len(text) + 4, text) if version == 3 else bulk(text)
+
+
 def null(version: int) -> bytes:
     """
     @return: the null of a bulk string.

@@ -14,6 +14,7 @@ from txconnpool.errors import LoginFailed, ServerUnavailable, TooManyConnections
 from txconnpool.wire import Command, Login
 from txconnpool.wire.effects import Effects, Permissions
 from txconnpool.wire.redis import answers
+from txconnpool.wire.redis.announced import Place
 from txconnpool.wire.redis.commands import BY_NAME, COMMANDS, LOOKUP, Use
 from txconnpool.wire.redis.framing import BrokenRequest, encode, splitLine, wordsOf
 from txconnpool.wire.redis.replyreader import ReplyReader
@@ -81,6 +82,12 @@ class Redis:
             if command.use in (Use.SHARED, Use.PINNED)
             and not permissions.permits(command.name.encode(), command.effects)
         }
+
+    def announce(self, places: Sequence[Place] | None) -> None:
+        """
+        Answer clients of a cluster, which see one node at each place, or at the address that they have connected to.
+        """
+        self._rules.announced = places
 
     def requestReader(self) -> RequestReader:
         """

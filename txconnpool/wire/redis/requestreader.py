@@ -11,15 +11,16 @@ the client's own.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count as counter
 from typing import Final
 
 from txconnpool.wire import ANSWER, CLOSE, MORE, PIN, Command, Frame, Login
 from txconnpool.wire.redis import answers
+from txconnpool.wire.redis.announced import Place
 from txconnpool.wire.redis.commands import LOOKUP, SUBSCRIBING, UNSUBSCRIBING, RedisCommand, Use, blockingTime
 from txconnpool.wire.redis.framing import LINE_MAX, BrokenRequest, Scanner, encode, splitLine, wordsOf
-from txconnpool.wire.redis.special import SPECIAL, abort
+from txconnpool.wire.redis.special import NOT_SHARED, SPECIAL, abort
 
 #: The version of the protocol and the database of a connection.
 Flavour = tuple[int, int]
@@ -46,7 +47,6 @@ _OUTSIDE: Final = frozenset(
     ("hello", "auth", "select", "asking", "readonly", "readwrite", *SUBSCRIBING, *UNSUBSCRIBING)
 )
 
-NOT_SHARED: Final = "the proxy does not forward it"
 DENIED: Final = "this proxy does not allow it"
 
 
@@ -59,6 +59,8 @@ class Rules:
     @ivar ids: yields a number for each client.
     @ivar version: the version of the server, as far as it is known.
     @ivar databases: the number of databases that clients may select.
+    @ivar announced: the nodes that clients of a cluster see, see
+        L{IStatefulDialect.announce<txconnpool.wire.IStatefulDialect.announce>}.
     """
 
     def __init__(self) -> None:
@@ -67,6 +69,7 @@ class Rules:
         self.ids = counter(1)
         self.version = b"7.0.0"
         self.databases = 16
+        self.announced: Sequence[Place] | None = None
 
 
 class RequestReader:
@@ -226,7 +229,7 @@ class RequestReader:
         if self.flavour[0] == 2 and self.channels is not None and command.name not in _OF_SUBSCRIBERS:
             return self.reject(end, answers.notInSubscription(command.name), command)
         if self.inTransaction and command.name not in _AT_ONCE:
-            if command.name in _OUTSIDE or command.name.startswith("client|"):
+            if command.name in _OUTSIDE or command.name.startswith(("client|", "cluster|")):
                 why = "the proxy cannot make it a part of a transaction"
                 return self.reject(end, answers.refused(command.name, why))
             return self.forward(command, end)
@@ -237,8 +240,6 @@ class RequestReader:
             if blockingTime(command.name, words) is not None:
                 return self.own(command, data, pos, end)
             command = command.unblocked
-        if command.use is Use.ANSWERED:
-            return self.answer(end, answers.NO_CLUSTER)
         return self.forward(command, end)
 
     def reject(self, end: int, reply: bytes, command: RedisCommand | None = None) -> Frame:

@@ -10,8 +10,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
-from txconnpool.wire import ADMIT, ANSWER, CLOSE, FLAVOUR, MORE, REPLACE, Frame, Login
+from txconnpool.wire import ADDRESSED, ADMIT, ANSWER, CLOSE, FLAVOUR, MORE, REPLACE, Frame, Login
 from txconnpool.wire.redis import answers
+from txconnpool.wire.redis.announced import REPLIES, Nodes, Place
 from txconnpool.wire.redis.commands import BY_NAME, RedisCommand
 from txconnpool.wire.redis.framing import encode
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 #: The greatest number of channels and patterns that a client may subscribe to.
 CHANNELS_MAX: Final = 10000
+
+NOT_SHARED: Final = "the proxy does not forward it"
 
 _INTEGER: Final = re.compile(rb"0|-?[1-9][0-9]{0,18}").fullmatch
 _NAME: Final = re.compile(rb"[!-~]*").fullmatch
@@ -151,7 +154,7 @@ def _greeting(reader: RequestReader, version: int) -> bytes:
         bulk(b"version"), bulk(reader.rules.version),
         bulk(b"proto"), b":%d\r\n" % version,
         bulk(b"id"), b":%d\r\n" % reader.id,
-        bulk(b"mode"), bulk(b"standalone"),
+        bulk(b"mode"), bulk(b"standalone" if reader.rules.announced is None else b"cluster"),
         bulk(b"role"), bulk(b"master"),
         bulk(b"modules"), b"*0\r\n",
     )  # fmt: skip
@@ -219,8 +222,7 @@ def _clientInfo(
         len(channels.get("ssubscribe", ())),
         version,
     )
-    reply = b"=%d\r\ntxt:%b\r\n" % (len(line) + 4, line) if version == 3 else answers.bulk(line)
-    return reader.answer(end, reply)
+    return reader.answer(end, answers.verbatim(version, line))
 
 
 def _clientReply(
@@ -278,6 +280,33 @@ def _clientCaching(
     reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int
 ) -> Frame:
     return reader.forward(command, end)
+
+
+# -- Clusters
+
+
+def _cluster(
+    reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int
+) -> Frame:
+    places, reply = reader.rules.announced, REPLIES.get(command.name)
+    if places is None:
+        return reader.answer(end, answers.NO_CLUSTER)
+    if reply is None:
+        return reader.reject(end, answers.refused(command.name, NOT_SHARED), command)
+    version = reader.flavour[0]
+
+    def answer(here: Place | None) -> bytes:
+        if here is None and not places:
+            return answers.NO_CLUSTER  # a UNIX socket has no address to announce
+        return reply(Nodes(places, here), version, words)
+
+    return (ADDRESSED, end, 0, answer) if reader.mine(answers.OK) else (ANSWER, end, 0, b"")
+
+
+def _nodeState(
+    reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int
+) -> Frame:
+    return reader.answer(end, answers.NO_CLUSTER if reader.rules.announced is None else answers.OK)
 
 
 # -- Transactions
@@ -416,6 +445,8 @@ SPECIAL: Final[Mapping[str, Callable[[RequestReader, RedisCommand, list[bytes], 
     "client|getredir": _clientGetRedir,
     "client|tracking": _clientTracking,
     "client|caching": _clientCaching,
+    **{name: _cluster for name in BY_NAME if name.startswith("cluster|") and name != "cluster|help"},
+    **dict.fromkeys(("asking", "readonly", "readwrite"), _nodeState),
     "multi": _multi,
     "exec": _exec,
     "discard": _discard,
