@@ -8,9 +8,10 @@ separately the failures that are allowed when servers die: C{SERVER_ERROR} lines
 
 It runs in a child process, so that it neither blocks the reactor of a test nor is blocked by it::
 
-    load = Load(proxy.address, clients=1000, seconds=10, misses=True).start()
+    load = Load(proxy.address, clients=1000, misses=True).start()
     memcached.restart()
-    report = load.report()
+    load.untilServed(5000)
+    report = load.finish()
     self.assertEqual((report["wrong"], report["stuck"]), ([], 0))
 """
 
@@ -31,7 +32,7 @@ from dataclasses import asdict
 from typing import Any, Self, TypedDict
 
 from tests.real.processes import cpu
-from tests.real.servers import SOURCE, Address, ServerFailed, dieWithParent, raiseFileLimit
+from tests.real.servers import PATIENCE, SOURCE, Address, ServerFailed, dieWithParent, raiseFileLimit, until
 from tests.real.tokens import Client, Settings, Wrong
 
 #: The maximum number of wrong replies that are described; all are counted.
@@ -136,13 +137,15 @@ class Runner:
     The clients of a load, which share one epoll object.
     """
 
-    def __init__(self, settings: Settings, begun: Callable[[], None], commands: int | None = None) -> None:
+    def __init__(self, settings: Settings, send: Callable[[object], None], commands: int | None = None) -> None:
         """
-        @param begun: called when all clients have connected or were refused, before the first request.
-        @param commands: a file descriptor; a byte that arrives on it ends the load early.
+        @param send: called when all clients have connected or were refused, before the first request, and with the
+            counts so far when these are asked for.
+        @param commands: a file descriptor. The byte C{?} that arrives on it asks for the counts so far; any other one
+            ends the load early.
         """
         self._settings = settings
-        self._begun = begun
+        self._notify = send
         self._commands = commands
         self._epoll = select.epoll()
         self._lines = [_Line(Client(number, settings)) for number in range(settings.clients)]
@@ -175,7 +178,7 @@ class Runner:
         self._connected = sum(line.socket is not None and not line.connecting for line in self._lines)
         self._start = self._end = time.monotonic()
         self._asking = True
-        self._begun()
+        self._notify("begun")
         for line in self._lines:
             self._ask(line)
         stop = self._start + self._settings.seconds
@@ -202,14 +205,21 @@ class Runner:
             self._connect(self._waiting.popleft())
         for fd, event in self._epoll.poll(0.02):
             if fd == self._commands:
-                self._epoll.unregister(fd)
-                # The end of the stream does not end the load.
-                self._ended = bool(os.read(fd, 1))
+                self._command(os.read(fd, 1))
             elif fd in self._byFd:
                 self._ready(self._byFd[fd], event)
         for line in self._lines:
             if line.client.due and now - line.client.due[0].sent > self._settings.timeout:
                 self._stuck(line)
+
+    def _command(self, command: bytes) -> None:
+        assert self._commands is not None
+        if command == b"?":
+            self._notify(self._count)
+        else:
+            self._epoll.unregister(self._commands)
+            # The end of the stream does not end the load.
+            self._ended = bool(command)
 
     def _after(self, seconds: float, do: Callable[[_Line], None], line: _Line) -> None:
         heapq.heappush(self._timers, (time.monotonic() + seconds, line.client.number, do, line))
@@ -449,6 +459,26 @@ class Load:
             raise ServerFailed("the load did not start")
         return self
 
+    def count(self, what: str) -> int:
+        """
+        @param what: the name of a number of the L{Report}: C{ok}, C{closed} and others, C{errors} for their sum.
+        @return: the number so far.
+        """
+        process = self._process
+        assert process is not None and process.stdin is not None and process.stdout is not None
+        process.stdin.write(b"?")
+        counts: dict[str, int] = json.loads(process.stdout.readline())
+        return counts.get(what, 0)
+
+    def untilServed(self, count: int) -> None:
+        """
+        Wait until so many more requests were answered correctly.
+
+        @raise ServerFailed: they were not, for a long time.
+        """
+        enough = self.count("ok") + count
+        until(lambda: self.count("ok") >= enough, PATIENCE, f"{count} replies")
+
     def finish(self) -> Report:
         """
         End the load early: wait for the outstanding replies, and for the result.
@@ -517,7 +547,7 @@ def run(address: Address, **settings: Any) -> Report:
 def main() -> None:
     """
     Run the child process: read settings from the standard input, and write a line to the standard output when the load
-    begins, and another one with the result.
+    begins, for each question, and with the result.
     """
     raiseFileLimit()
     settings = json.loads(sys.stdin.buffer.readline())
@@ -528,7 +558,7 @@ def main() -> None:
         sys.stdout.write(json.dumps(message) + "\n")
         sys.stdout.flush()
 
-    report = Runner(Settings(**settings), lambda: send("begun"), sys.stdin.fileno()).run()
+    report = Runner(Settings(**settings), send, sys.stdin.fileno()).run()
     send(report)
 
 

@@ -18,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.real.load import Load, Report
 from tests.real.servers import (
     HOST,
+    PATIENCE,
     START_TIMEOUT,
     Address,
     Memcached,
@@ -32,7 +33,7 @@ from tests.real.servers import (
 )
 
 
-def execute(address: Address, *lines: str, timeout: float = 10.0) -> str:
+def execute(address: Address, *lines: str, timeout: float = PATIENCE) -> str:
     """
     Send lines to a console, and read until it closes the connection.
 
@@ -95,7 +96,8 @@ class Operated(Twistd):
         indent = "\n    "
         servers = upstream or self.upstream
         text = [
-            f"[connpool]\nadmin = unix:{self.admin}",
+            # Longer than tests wait, so that a stop which ends has not ended because of it.
+            f"[connpool]\nadmin = unix:{self.admin}\ndrain-timeout = {2 * PATIENCE:g}",
             "[pool:default]",
             f"upstream ={indent}{indent.join(servers)}",
             "distribution = round-robin",
@@ -193,7 +195,7 @@ class OperatedTestCase(SynchronousTestCase):
         """
         Start a load.
         """
-        chosen = {"clients": 40, "seconds": 60.0, "pause": 0.02, "sizes": (10, 100, 2000), **settings}
+        chosen = {"clients": 40, "seconds": 600.0, "pause": 0.02, "sizes": (10, 100, 2000), **settings}
         load = Load(self.proxy.address, **chosen)
         self.addCleanup(load.kill)
         return load.start()

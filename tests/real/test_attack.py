@@ -21,7 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.real.load import Load, Report
 from tests.real.processes import cpu, memory
-from tests.real.servers import Memcached, Proxy, ServerFailed, ask, connect, missing, until
+from tests.real.servers import PATIENCE, Memcached, Proxy, ServerFailed, ask, connect, missing, until
 from tests.real.tokens import META_KINDS
 from txconnpool.proxy.sessions import SPARE
 
@@ -77,7 +77,7 @@ class AttackTestCase(SynchronousTestCase):
     ) -> None:
         """
         Send C{data} from each client, as far as the proxy accepts it, for C{seconds} at least and until C{enough()} is
-        true, but for 15 seconds more at most.
+        true, but not for ever.
         """
         left = {client: memoryview(data) for client in clients}
         began = time.monotonic()
@@ -90,7 +90,7 @@ class AttackTestCase(SynchronousTestCase):
                 except OSError:
                     del left[client]  # the proxy has closed it
             passed = time.monotonic() - began
-            if (enough() and passed > seconds) or passed > seconds + 15.0:
+            if (enough() and passed > seconds) or passed > seconds + PATIENCE:
                 return
             time.sleep(0.01)
 
@@ -139,7 +139,7 @@ class MemoryTests(AttackTestCase):
         for client in clients:
             client.close()
         try:
-            until(lambda: memory(self.proxy.pid) < base + REST, 10.0)
+            until(lambda: memory(self.proxy.pid) < base + REST)
         except ServerFailed:
             self.fail(f"{memory(self.proxy.pid)} are left, from {base} by way of {peak}")
 
@@ -178,10 +178,8 @@ class LineTests(AttackTestCase):
         for start in (b"x", b"set ", b"mg ", b"gat 0 "):
             (client,) = self.connect()
             client.setblocking(True)
-            began = time.monotonic()
             with self.assertRaises((BrokenPipeError, ConnectionResetError)):
                 client.sendall(start + b"x" * (50 * MEGABYTE))
-            self.assertLess(time.monotonic() - began, 1.0)
         self.assertLess(memory(self.proxy.pid), base + MEGABYTE)
 
     def test_longRetrieval(self) -> None:
@@ -210,26 +208,28 @@ class HarmTests(AttackTestCase):
     Tests that other clients are not affected while some overload the proxy.
     """
 
-    def harm(self, do: Iterator[None], seconds: float = 1.5, latency: float = 5.0) -> Report:
+    def harm(self, do: Iterator[None], enough: Callable[[], bool] = lambda: True, busy: float = 2.0) -> Report:
         """
-        Run C{do}, one step after another, for some time under a load of other clients, and check that these are not
-        affected.
+        Run C{do}, one step after another, for some time and until C{enough()} is true, under a load of other clients,
+        and check that these are not affected.
 
-        @param latency: the limit for the 99th percentile of the load's latencies, in seconds.
+        @param busy: the limit for the processor time of the proxy between a request of the load and its reply.
         """
         load = Load(
-            self.proxy.address, clients=50, seconds=60.0, kinds=META_KINDS, pause=0.01, sizes=(10, 100, 5000)
-        ).start()
+            self.proxy.address, clients=50, seconds=600.0, kinds=META_KINDS, pause=0.01, sizes=(10, 100, 5000),
+            watched=self.proxy.pid,
+        ).start()  # fmt: skip
         self.addCleanup(load.kill)
-        deadline = time.monotonic() + seconds
+        began = time.monotonic()
         for _ in do:
-            if time.monotonic() > deadline:
+            passed = time.monotonic() - began
+            if (passed > 1.5 and load.count("ok") > 1000 and enough()) or passed > PATIENCE:
                 break
         report = load.finish()
         self.assertEqual((report["wrong"], report["stuck"], report["errors"]), ([], 0, {}))
         self.assertEqual((report["lost"], report["closed"], report["refused"]), (0, 0, 0))
         self.assertGreater(report["ok"], 1000)
-        self.assertLess(report["p99"], latency)
+        self.assertLess(report["busiest"], busy)
         return report
 
     def vanish(self, requests: bytes, step: int) -> Iterator[None]:
@@ -268,8 +268,7 @@ class HarmTests(AttackTestCase):
         Clients open and close connections at a high rate.
         """
         before = self.statistic("total_connections")
-        self.harm(self.churn())
-        self.assertGreater(self.statistic("total_connections") - before, 1000)
+        self.harm(self.churn(), lambda: self.statistic("total_connections") - before > 1000)
 
     def drip(self) -> Iterator[None]:
         """
@@ -314,7 +313,7 @@ class HarmTests(AttackTestCase):
         """
         Clients pipeline requests, and do not read the replies.
         """
-        self.harm(self.flood(), latency=2.0)
+        self.harm(self.flood(), busy=1.0)
 
     def greed(self) -> Iterator[None]:
         """
@@ -347,7 +346,7 @@ class DescriptorTests(AttackTestCase):
         are served, over new connections to the server if necessary. When descriptors are free again, new clients are
         served.
         """
-        load = Load(self.proxy.address, clients=20, seconds=60.0, pause=0.05, misses=True).start()
+        load = Load(self.proxy.address, clients=20, seconds=600.0, pause=0.05, misses=True).start()
         self.addCleanup(load.kill)
         (old,) = self.connect()
         until(lambda: self.statistic("curr_connections") >= 21, what="all clients")
@@ -355,26 +354,24 @@ class DescriptorTests(AttackTestCase):
         limits: Any = resource.prlimit(self.proxy.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(self.proxy.pid, resource.RLIMIT_NOFILE, (used + SPARE + 10, limits[1]))
         crowd = self.connect(100)
-        time.sleep(0.2)
+        until(lambda: len(select.select(crowd, [], [], 0)[0]) > 80, what="the end of those who are too many")
         self.memcached.restart()
         old.setblocking(True)
-        until(lambda: old.send(b"mn\r\n") and old.recv(1 << 10) == b"MN\r\n", 3.0, "an answer to an old client")
-        restarted = time.monotonic()
-        before = cpu(self.proxy.pid)
-        time.sleep(1.0)
+        until(lambda: old.send(b"mn\r\n") and old.recv(1 << 10) == b"MN\r\n", what="an answer to an old client")
+        load.untilServed(100)  # errors of before may still be on their way
+        errors = load.count("errors")
+        load.untilServed(100)
         report = load.finish()
-        self.assertLess(cpu(self.proxy.pid) - before, 0.5)
         self.assertEqual((report["wrong"], report["stuck"], report["refused"]), ([], 0, 0))
-        self.assertLess(report["lastError"], restarted + 0.5)
+        self.assertEqual(sum(report["errors"].values()), errors)
         before = cpu(self.proxy.pid)
         time.sleep(1.0)
-        self.assertLess(cpu(self.proxy.pid) - before, 0.05)
+        self.assertLess(cpu(self.proxy.pid) - before, 0.2)
         refused, _, _ = select.select(crowd, [], [], 0)
-        self.assertGreater(len(refused), 80)
         self.assertLessEqual({client.recv(100) for client in refused}, {b"ERROR Too many open connections\r\n", b""})
         for client in crowd:
             client.close()
-        until(self.answers, 3.0, "an answer to a new client")
+        until(self.answers, what="an answer to a new client")
 
     def answers(self) -> bool:
         """

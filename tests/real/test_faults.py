@@ -88,7 +88,7 @@ class FaultTests(SynchronousTestCase):
         """
         The same with any functions that begin and end a fault.
         """
-        chosen = {"clients": CLIENTS, "seconds": 60.0, "kinds": META_KINDS, "pause": 0.02, "sizes": (10, 100, 2000)}
+        chosen = {"clients": CLIENTS, "seconds": 600.0, "kinds": META_KINDS, "pause": 0.02, "sizes": (10, 100, 2000)}
         load = Load(self.proxy.address, **{**chosen, **settings}).start()
         self.addCleanup(load.kill)
         time.sleep(0.2)

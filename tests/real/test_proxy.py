@@ -18,10 +18,11 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.real.load import Load, run
-from tests.real.relay import PASS, Relay, delay
+from tests.real.load import Load
+from tests.real.relay import FREEZE, PASS, Relay
 from tests.real.servers import (
     HOST,
+    PATIENCE,
     Address,
     Memcached,
     Proxy,
@@ -123,39 +124,40 @@ class ManyTests(SynchronousTestCase):
         self.addCleanup(observer.stop)
         self.proxy.start()
         observer.start()
-        load = Load(self.proxy.address, clients=CLIENTS, seconds=6.0, sizes=(10, 100, 1000)).start()
+        load = Load(self.proxy.address, clients=CLIENTS, seconds=600.0, sizes=(10, 100, 1000)).start()
         self.addCleanup(load.kill)
-        report = load.report()
+        load.untilServed(20 * CLIENTS)
+        until(lambda: observer.most == POOL_SIZE, what="the use of all connections")
+        report = load.finish()
         self.assertEqual((report["connected"], report["refused"], report["closed"]), (CLIENTS, 0, 0))
         self.assertEqual((report["wrong"], report["errors"], report["stuck"]), ([], {}, 0))
-        self.assertGreater(report["ok"], 10 * CLIENTS)
         self.assertEqual(observer.most, POOL_SIZE)
         self.assertEqual(quietly(self.proxy.log), [])
 
     def test_restart(self) -> None:
         """
-        While memcached is away, every request is answered immediately with one error line, and no reply is wrong. Two
-        seconds after it is back all clients are served.
+        While memcached is away, every request is answered immediately with one error line, and no reply is wrong. Soon
+        after it is back all clients are served.
         """
         self.proxy.start()
-        settings = {"sizes": (10, 100, 1000), "timeout": 4.0, "misses": True, "pause": 0.2}
-        load = Load(self.proxy.address, clients=CLIENTS, seconds=60.0, **settings).start()
+        settings = {"sizes": (10, 100, 1000), "misses": True, "pause": 0.2}
+        load = Load(self.proxy.address, clients=CLIENTS, seconds=600.0, **settings).start()
         self.addCleanup(load.kill)
-        time.sleep(1)
+        load.untilServed(2 * CLIENTS)
         self.memcached.kill()
-        time.sleep(1)
+        until(lambda: load.count("errors") > 2 * CLIENTS, what="errors")
         self.memcached.start()
-        back = time.monotonic()
-        time.sleep(3)
+        until(lambda: ask(self.proxy.address, b"mn\r\n") == b"MN\r\n", what="service")
+        load.untilServed(5 * CLIENTS)  # errors of before may still be on their way
+        errors = load.count("errors")
+        load.untilServed(5 * CLIENTS)
         report = load.finish()
         self.assertEqual((report["connected"], report["refused"], report["idle"]), (CLIENTS, 0, 0))
         self.assertEqual((report["wrong"], report["wrongs"], report["stuck"]), ([], 0, 0))
         self.assertEqual([error for error in report["errors"] if not AWAY.match(error)], [])
-        self.assertGreater(sum(report["errors"].values()), CLIENTS)
+        self.assertEqual(sum(report["errors"].values()), errors)
         self.assertEqual(report["closed"], report["halved"])
-        self.assertLess(report["lastError"] - back, 2)
         self.assertGreater(report["resumed"][1], 0)
-        self.assertLess(report["resumed"][1] - back, 2)
 
 
 class DrainTests(SynchronousTestCase):
@@ -173,27 +175,39 @@ class DrainTests(SynchronousTestCase):
         self.addCleanup(self.memcached.stop)
         self.relay = Relay(self.memcached.address).start()
         self.addCleanup(self.relay.stop)
-        self.proxy = Proxy("--drain-timeout", "3", "--pipeline-depth", "500", upstream=[self.relay.address]).start()
+        times = [f"--{name}-timeout={2 * PATIENCE:g}" for name in ("drain", "request", "wait")]
+        options = (*times, "--pool-size", "1", "--pipeline-depth", "2000")
+        self.proxy = Proxy(*options, upstream=[self.relay.address]).start()
         self.addCleanup(self.proxy.stop)
+
+    def statistic(self, name: str) -> int:
+        """
+        @return: a statistic of the proxy.
+        """
+        match = re.search(rf"STAT {name} (\d+)\r\n", ask(self.proxy.address, b"stats proxy\r\n", b"END\r\n").decode())
+        assert match is not None
+        return int(match[1])
 
     def test_accepted(self) -> None:
         """
         Requests that were accepted before the signal are answered, whatever follows them. New connections are refused.
         The process ends normally, and its log has nothing alarming.
         """
-        self.relay.set(delay(0.3))
+        until(lambda: self.statistic("connections_idle") == 1, what="a connection to the server")
+        self.relay.set(FREEZE)
         clients = [connect(self.proxy.address) for _ in range(200)]
         for number, client in enumerate(clients):
             client.sendall(b"set k%d 0 0 1\r\nx\r\nget k%d\r\nnonsense\r\nincr k%d 1\r\n" % (number, number, number))
         idle = connect(self.proxy.address)
-        time.sleep(0.2)
+        # The others wait for their turn behind the error.
+        until(lambda: self.statistic("in_flight") == 2 * len(clients), what="all requests")
         self.proxy.signal(signal.SIGTERM)
-        time.sleep(0.1)
         self.assertEqual(idle.recv(1), b"")
-        self.assertRaises(OSError, connect, self.proxy.address)
+        until(lambda: refuses(self.proxy.address), what="an end of listening")
         for client in clients[::2]:
             client.sendall(b"get never\r\n")
-        status = self.proxy.wait(5)
+        self.relay.set(PASS)
+        status = self.proxy.wait()
         for number, client in enumerate(clients):
             answer = b""
             try:
@@ -213,13 +227,11 @@ class DrainTests(SynchronousTestCase):
         """
         Under a load no reply is incomplete, wrong or missing, and the process ends when all requests are answered.
         """
-        load = Load(self.proxy.address, clients=200, seconds=60.0, timeout=4.0, reconnect=False).start()
+        load = Load(self.proxy.address, clients=200, seconds=600.0, reconnect=False).start()
         self.addCleanup(load.kill)
-        time.sleep(1)
+        load.untilServed(1000)
         self.proxy.signal(signal.SIGTERM)
-        begun = time.monotonic()
-        self.assertEqual(self.proxy.wait(5), -signal.SIGTERM)
-        self.assertLess(time.monotonic() - begun, 2)
+        self.assertEqual(self.proxy.wait(), -signal.SIGTERM)
         report = load.finish()
         self.assertEqual((report["wrong"], report["stuck"], report["halved"], report["errors"]), ([], 0, 0, {}))
         self.assertEqual((report["connected"], report["closed"]), (200, 200))
@@ -227,18 +239,20 @@ class DrainTests(SynchronousTestCase):
 
     def test_deadline(self) -> None:
         """
-        A server that does not answer delays the end until C{drain-timeout} or C{request-timeout}, whichever is earlier.
+        A server that does not answer delays the end until C{drain-timeout}, if the request does not time out before.
         """
         self.proxy.stop()
-        self.proxy = Proxy("--drain-timeout", "0.5", upstream=[self.relay.address]).start()
-        self.relay.set(delay(20))
+        self.proxy.options = (*self.proxy.options, "--drain-timeout", "0.5")
+        self.proxy.start()
+        until(lambda: self.statistic("connections_idle") == 1, what="a connection to the server")
+        self.relay.set(FREEZE)
         client = connect(self.proxy.address)
         client.sendall(b"get k\r\n")
-        time.sleep(0.1)
+        until(lambda: self.statistic("in_flight") == 1, what="the request")
         begun = time.monotonic()
         self.proxy.signal(signal.SIGTERM)
-        self.assertEqual(self.proxy.wait(5), -signal.SIGTERM)
-        self.assertTrue(0.4 < time.monotonic() - begun < 2)
+        self.assertEqual(self.proxy.wait(), -signal.SIGTERM)
+        self.assertGreater(time.monotonic() - begun, 0.4)
         self.assertNotIn("Traceback", self.proxy.log)
         self.relay.set(PASS)
         client.close()
@@ -307,14 +321,12 @@ class ConfiguredTests(SynchronousTestCase):
         The proxy starts even if its server is down: requests fail immediately, and succeed as soon as the server is up.
         """
         address = (HOST, freePort())
-        with Proxy(upstream=[address]) as proxy:
-            begun = time.monotonic()
+        with Proxy("--wait-timeout", f"{2 * PATIENCE:g}", upstream=[address]) as proxy:
             reply = ask(proxy.address, b"get k\r\n")
             self.assertEqual(reply, b"SERVER_ERROR upstream unavailable: connection refused (tcp:%s:%d)\r\n" % (
                 HOST.encode(), address[1]))  # fmt: skip
-            self.assertLess(time.monotonic() - begun, 0.5)
             with Memcached("-t", "1", address=address):
-                until(lambda: ask(proxy.address, b"get k\r\n") == b"END\r\n", 2)
+                until(lambda: ask(proxy.address, b"get k\r\n") == b"END\r\n")
 
     def test_embedded(self) -> None:
         """
@@ -393,18 +405,21 @@ class EncryptedTests(SynchronousTestCase):
         self.inner = Twistd(*options, plugin="connpool", address=(HOST, port)).start()
         self.addCleanup(self.inner.stop)
         upstream = f"tls:localhost:{port}:trustRoots={directory}:endpoint=tcp\\:{HOST}\\:{port}"
-        self.outer = Proxy("--pool-size", "2", "--max-lifetime", "0.5", upstream=[upstream]).start()
+        options = ("--pool-size", "2", "--max-lifetime", "0.5", "--drain-timeout", f"{2 * PATIENCE:g}")
+        self.outer = Proxy(*options, upstream=[upstream]).start()
         self.addCleanup(self.outer.stop)
 
     def test_served(self) -> None:
         """
         Requests and replies of all sizes pass, also while connections reach their maximum lifetime and are replaced.
         """
-        report = run(self.outer.address, clients=50, seconds=2.0, sizes=(10, 1000, 100000), pause=0.01)
+        load = Load(self.outer.address, clients=50, seconds=600.0, sizes=(10, 1000, 100000), pause=0.01).start()
+        self.addCleanup(load.kill)
+        load.untilServed(1000)
+        until(lambda: self.count(b"total_connections") > 8, what="other connections")
+        report = load.finish()
         self.assertEqual((report["connected"], report["wrong"], report["errors"], report["closed"]), (50, [], {}, 0))
-        self.assertGreater(report["ok"], 100)
         until(lambda: self.count(b"curr_connections") <= 2 + 1 + 1)  # one is replaced, and one asks
-        self.assertGreater(self.count(b"total_connections"), 4)
 
     def count(self, name: bytes) -> int:
         """
@@ -424,12 +439,10 @@ class EncryptedTests(SynchronousTestCase):
         """
         self.assertEqual(ask(self.outer.address, b"set k 0 0 1\r\nx\r\n"), b"STORED\r\n")
         client = connect(self.outer.address)
-        begun = time.monotonic()
         for proxy in (self.outer, self.inner):
             proxy.signal(signal.SIGTERM)
-            self.assertEqual(proxy.wait(5), -signal.SIGTERM)
+            self.assertEqual(proxy.wait(), -signal.SIGTERM)
             self.assertEqual(quietly(proxy.log), [])
-        self.assertLess(time.monotonic() - begun, 2)
         client.close()
 
 

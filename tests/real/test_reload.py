@@ -6,7 +6,6 @@ Tests for changes of settings while the proxy serves.
 from __future__ import annotations
 
 import socket
-import time
 
 from tests.real.operated import OperatedTestCase
 from tests.real.servers import HOST, ask, freePort, serverEndpoint, until
@@ -31,7 +30,7 @@ class ReloadTests(OperatedTestCase):
             "reloaded, 3 changed\n",
         )
         self.assertEqual(ask(second, b"get a\r\n"), b"END\r\n")
-        time.sleep(0.3)
+        load.untilServed(200)
         self.proxy.write(
             upstream=self.servers[:1],
             rest=f"[pool:other]\nupstream = {self.servers[1]}\nlisten = {serverEndpoint(third)}",
@@ -44,13 +43,13 @@ class ReloadTests(OperatedTestCase):
         )
         self.assertRaises(ConnectionRefusedError, ask, second, b"get a\r\n")
         self.assertEqual(ask(third, b"get a\r\n"), b"END\r\n")
-        time.sleep(0.3)
+        load.untilServed(200)
         self.proxy.write()
         self.proxy.hangUp(f"pool default: upstream + {self.servers[1]}\n", "pool other: removed\n")
         self.assertRaises(ConnectionRefusedError, ask, third, b"get a\r\n")
         until(lambda: [row["state"] for row in self.proxy.rows("servers")] == ["up", "up"], what="both servers")
         until(lambda: all(row["connections"] == "2" for row in self.proxy.rows("servers")), what="two connections each")
-        time.sleep(0.3)
+        load.untilServed(200)
         self.assertUnharmed(load.finish())
 
     def test_broken(self) -> None:

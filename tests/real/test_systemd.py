@@ -163,7 +163,7 @@ class SystemdTests(SynchronousTestCase):
         for options in ((), ("--workers", "2")):
             systemd = self.systemd("--pool-size", "4", *options)
             systemd.start()
-            load = Load(systemd.address, clients=100, seconds=60.0, timeout=LIMIT).start()
+            load = Load(systemd.address, clients=100, seconds=600.0, timeout=LIMIT).start()
             for _ in range(3):
                 # Workers need more time until they serve than their parent until it listens.
                 self.assertEqual(ask(systemd.address, b"get a\r\n", timeout=LIMIT), b"END\r\n")

@@ -117,12 +117,14 @@ class WorkersTests(OperatedTestCase):
         """
         watch = Watch(self.memcached)
         watch.start()
-        self.assertUnharmed(self._busy())
+        self.assertUnharmed(self._busy(watch))
         self.assertEqual(watch.end(), 5)
 
-    def _busy(self) -> Report:
+    def _busy(self, watch: Watch) -> Report:
         load = self.load(clients=80, depth=16, pause=0.0)
-        time.sleep(2.0)
+        load.untilServed(5000)
+        until(lambda: watch.most == 5, what="the use of all connections")
+        load.untilServed(5000)
         return load.finish()
 
     def test_maxClients(self) -> None:
@@ -162,11 +164,12 @@ class WorkersTests(OperatedTestCase):
         when they connect again. No reply is wrong, and no client is refused.
         """
         load = self.load(clients=40)
-        time.sleep(0.5)
+        load.untilServed(200)
         first, second = self.proxy.children
         os.kill(second, signal.SIGKILL)
         self.complete()
-        time.sleep(1.0)
+        until(lambda: sum(self.perWorker().values()) == 40, what="all clients")
+        load.untilServed(1000)
         report = load.finish()
         self.assertEqual((report["wrong"], report["stuck"], report["refused"], report["errors"]), ([], 0, 0, {}))
         self.assertEqual(report["closed"], 20)
@@ -187,7 +190,7 @@ class WorkersTests(OperatedTestCase):
         """
         stopped = self.proxy.children[1]
         freeze(stopped)
-        clients = [connect(self.proxy.address, 30.0) for _ in range(6)]
+        clients = [connect(self.proxy.address) for _ in range(6)]
         for client in clients:
             self.addCleanup(client.close)
             client.sendall(b"get a\r\n")
@@ -207,7 +210,7 @@ class WorkersTests(OperatedTestCase):
             self.complete()
             victim = self.proxy.children[1]
             freeze(victim)  # it receives nothing any more
-            clients = [connect(self.proxy.address, 30.0) for _ in range(10)]
+            clients = [connect(self.proxy.address) for _ in range(10)]
             time.sleep(0.05)
             os.kill(victim, signal.SIGKILL)
             for client in clients:
@@ -261,7 +264,7 @@ class WorkersTests(OperatedTestCase):
         self.proxy.execute("resume")
         for client in clients:
             self.assertEqual(everything(client), b"END\r\nEND\r\n")
-        self.proxy.wait(5.0)
+        self.proxy.wait()
         self.assertEqual([gone(pid) for pid in children], [True, True])
         self.assertNotIn("Traceback", self.proxy.log)
 
@@ -279,7 +282,7 @@ class WorkersTests(OperatedTestCase):
         self.assertTrue(self.proxy.running())
         self.proxy.execute("resume")
         self.assertEqual((client.recv(100), client.recv(100)), (b"END\r\n", b""))
-        self.proxy.wait(5.0)
+        self.proxy.wait()
         self.assertNotIn("Traceback", self.proxy.log)
 
     def test_orphans(self) -> None:
@@ -312,7 +315,7 @@ class StartTests(SynchronousTestCase):
         )
         self.addCleanup(proxy.stop)
         proxy.start()  # its parent listens
-        self.assertEqual(proxy.wait(20.0), 1)
+        self.assertEqual(proxy.wait(), 1)
         self.assertRegex(proxy.log, "no worker can start: .*Permission denied")
         self.assertNotIn("Traceback", proxy.log)
 
@@ -334,5 +337,5 @@ class UNIXTests(SynchronousTestCase):
             for _ in range(4):
                 self.assertEqual(ask(proxy.address, b"get a\r\n"), b"END\r\n")
             proxy.signal(signal.SIGTERM)
-            proxy.wait(5.0)
+            proxy.wait()
             self.assertFalse(Path(str(proxy.address)).exists())
