@@ -208,7 +208,7 @@ class HarmTests(AttackTestCase):
     Tests that other clients are not affected while some overload the proxy.
     """
 
-    def harm(self, do: Iterator[None], enough: Callable[[], bool] = lambda: True, busy: float = 2.0) -> Report:
+    def harm(self, do: Iterator[None], enough: Callable[[], bool] = lambda: True, busy: float = 1.0) -> Report:
         """
         Run C{do}, one step after another, for some time and until C{enough()} is true, under a load of other clients,
         and check that these are not affected.
@@ -313,7 +313,7 @@ class HarmTests(AttackTestCase):
         """
         Clients pipeline requests, and do not read the replies.
         """
-        self.harm(self.flood(), busy=1.0)
+        self.harm(self.flood())
 
     def greed(self) -> Iterator[None]:
         """
@@ -332,7 +332,7 @@ class HarmTests(AttackTestCase):
         """
         Clients request gigabytes in one line.
         """
-        self.harm(self.greed())
+        self.harm(self.greed(), busy=5.0)
 
 
 class DescriptorTests(AttackTestCase):
