@@ -405,8 +405,8 @@ class EncryptedTests(SynchronousTestCase):
         self.inner = Twistd(*options, plugin="connpool", address=(HOST, port)).start()
         self.addCleanup(self.inner.stop)
         upstream = f"tls:localhost:{port}:trustRoots={directory}:endpoint=tcp\\:{HOST}\\:{port}"
-        options = ("--pool-size", "2", "--max-lifetime", "0.5", "--drain-timeout", f"{2 * PATIENCE:g}")
-        self.outer = Proxy(*options, upstream=[upstream]).start()
+        outer = ("--pool-size", "2", "--max-lifetime", "0.5", "--drain-timeout", f"{2 * PATIENCE:g}")
+        self.outer = Proxy(*outer, upstream=[upstream]).start()
         self.addCleanup(self.outer.stop)
 
     def test_served(self) -> None:
