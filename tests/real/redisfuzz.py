@@ -12,7 +12,7 @@ import socket
 import time
 
 from tests.real.resp import request
-from tests.real.servers import Address, connect
+from tests.real.servers import PATIENCE, Address, connect
 
 _KEYS = [b"k%d" % number for number in range(6)] + [b"", b"{t}a", b"k\r\nx", b"\x00\xff"]
 _VALUES = [b"", b"v", b"1", b"-7", b"x" * 3000, b"\r\n$-1\r\n", b"*3\r\n", b"12.5", bytes(range(256)), b"y" * 40000]
@@ -89,7 +89,7 @@ def _word(chance: random.Random, word: str) -> bytes:
     return word.replace("_", " ").encode() if "_" in word and "redis" in word else word.encode()
 
 
-def exchange(address: Address, data: bytes, chance: random.Random, timeout: float = 3.0) -> tuple[bytes, bool]:
+def exchange(address: Address, data: bytes, chance: random.Random, timeout: float = PATIENCE) -> tuple[bytes, bool]:
     """
     Send a stream in pieces, then a request whose reply is the last one.
 

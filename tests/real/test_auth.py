@@ -11,7 +11,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.real.servers import HOST, Memcached, Proxy, ask, freePort, missing, until
+from tests.real.servers import HOST, PATIENCE, Memcached, Proxy, ask, freePort, missing, until
 from tests.wire.memcache.test_auth import FIRST, LOGIN, WRONG
 
 USERS = "ann:pw2\njoe:secret\ncol:a:b\n"
@@ -72,7 +72,7 @@ class ListenTests(LoginTestCase):
         # Each attempt comes from another address, so that the proxy does not delay it.
         self.attempts += 1
         assert isinstance(server.address, tuple)
-        with socket.create_connection(server.address, 10, (f"127.0.1.{self.attempts}", 0)) as client:
+        with socket.create_connection(server.address, PATIENCE, (f"127.0.1.{self.attempts}", 0)) as client:
             client.sendall(data)
             if answer is None:
                 client.settimeout(0.05)
@@ -189,10 +189,17 @@ class UpstreamTests(LoginTestCase):
         listener = socket.create_server((HOST, freePort()))
         self.addCleanup(listener.close)
         host, port = listener.getsockname()
-        options = ("--upstream-auth", self.users("joe:secret"), "--connect-timeout", "0.3", "--wait-timeout", "5")
+        options = (
+            "--upstream-auth",
+            self.users("joe:secret"),
+            "--connect-timeout",
+            "2",
+            "--wait-timeout",
+            f"{PATIENCE:g}",
+        )
         proxy = Proxy(*options, upstream=[(host, port)]).start()
         self.addCleanup(proxy.stop)
-        listener.settimeout(5)
+        listener.settimeout(PATIENCE)
         server, _ = listener.accept()
         self.addCleanup(server.close)
         self.assertEqual(server.recv(100), b"version\r\n")

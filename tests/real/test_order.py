@@ -87,7 +87,9 @@ class OrderTests(SynchronousTestCase):
         Run a load of pipelined gets and multi-gets, of which many are misses, and check all replies.
         """
         self.disordered(proxy.address)
-        report = load.run(proxy.address, seconds=2, anyOrder=True, kinds=KINDS, depth=32, keys=16, **settings)
+        report = load.run(
+            proxy.address, seconds=600.0, requests=100, anyOrder=True, kinds=KINDS, depth=32, keys=16, **settings
+        )
         self.assertEqual(report["wrong"], [])
         self.assertEqual(report["errors"], {})
         for what in ("wrongs", "stuck", "lost", "halved", "closed", "refused", "ignored"):

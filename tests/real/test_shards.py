@@ -31,11 +31,8 @@ from tests.real.servers import (
 #: The number of clients of a load.
 CLIENTS = 40
 
-#: Seconds after the return of a server in which requests may still fail: the delay until it is dialed again.
-RECOVERY = 2.0
-
-#: Seconds in which no request may fail, between two events.
-CALM = 1.5
+#: The requests between two events: enough that replies to those of before have come, and that many are for each server.
+SEVERAL = 1500
 
 #: Shares of requests with many gets of several keys.
 KINDS = {"get": 40, "gets": 5, "many": 30, "set": 18, "quiet": 3, "delete": 4}
@@ -129,19 +126,21 @@ class EveningTests(ShardsTestCase):
 
     workers = 1
     rest = ""  # the other sections of the ini file
+    #: What each worker logs about a server that is away, and that is back.
+    away, back = "is down: ", "is up again"
 
     def begin(self, *lines: str) -> None:
         """
         Start the servers, the proxy and the load.
         """
         self.servers = self.memcacheds(6)
-        self.lines = ("request-timeout = 0.5", "connect-timeout = 0.5", *lines)
+        self.lines = ("request-timeout = 1", "connect-timeout = 1", *lines)
         self.process = Sharded(*(["--workers", str(self.workers)] if self.workers > 1 else []), upstream=["memory:"])
         self.addCleanup(self.process.stop)
         self.use(*range(5))
         self.process.start()
         self.load = Load(
-            self.process.address, clients=CLIENTS, seconds=90.0, pause=0.02, sizes=(10, 100, 2000), keys=12,
+            self.process.address, clients=CLIENTS, seconds=600.0, pause=0.02, sizes=(10, 100, 2000), keys=12,
             kinds=KINDS, depth=8, misses=True, stale=True,
         )  # fmt: skip
         self.addCleanup(self.load.kill)
@@ -162,8 +161,8 @@ class EveningTests(ShardsTestCase):
         """
         self.use(*numbers)
         self.process.hangUp("of the keys have another server now")
-        until(lambda: len(self.up()) == len(numbers), RECOVERY, "a connection to each server")
-        time.sleep(CALM)
+        until(lambda: len(self.up()) == len(numbers), what="a connection to each server")
+        self.load.untilServed(SEVERAL)
 
     def up(self) -> set[str]:
         """
@@ -176,16 +175,24 @@ class EveningTests(ShardsTestCase):
         """
         Let a server be away for a while.
         """
-        time.sleep(CALM)
+        self.load.untilServed(SEVERAL)
         begun = time.monotonic()
         (server.freeze if freeze else server.kill)()
-        until(lambda: server.endpoint not in self.up(), 5, f"{server} is noticed to be away")
-        time.sleep(2)
+        until(lambda: server.endpoint not in self.up(), what=f"{server} is noticed to be away")
+        until(lambda: self.logged(server, self.away), what="each worker notices that")
+        self.load.untilServed(SEVERAL)
         (server.thaw if freeze else server.start)()
-        until(lambda: server.endpoint in self.up(), 10, f"{server} is back")
-        time.sleep(RECOVERY)
+        until(lambda: server.endpoint in self.up(), what=f"{server} is back")
+        until(lambda: self.logged(server, self.back), what="each worker notices that")
+        self.load.untilServed(SEVERAL)
         self.excuses.append((begun, time.monotonic()))
         self.failed.add(server.endpoint)
+
+    def logged(self, server: Memcached, words: str) -> bool:
+        """
+        @return: whether each worker has logged words about a server.
+        """
+        return self.process.log.count(f"{server.endpoint} {words}") >= self.workers
 
     def evening(self) -> Report:
         """
@@ -193,7 +200,6 @@ class EveningTests(ShardsTestCase):
         """
         self.fault(self.servers[0], freeze=False)
         self.fault(self.servers[1], freeze=True)
-        time.sleep(CALM)
         self.change(0, 1, 2, 3, 4, 5)
         self.change(0, 1, 3, 4, 5)
         self.change(5, 0, 1, 2, 3, 4)
@@ -216,7 +222,6 @@ class EveningTests(ShardsTestCase):
             if seen["errors"] or seen["closed"]:
                 excused = any(begun < at + 1 and at <= over for begun, over in self.excuses)
                 self.assertTrue(excused, f"second {second} of {report['timeline']}, excused: {self.excuses}")
-        self.assertGreater(report["ok"], 5000)
         violations = self.statistic(self.process.address, "protocol_errors")
         self.assertEqual(violations, 0)
 
@@ -232,10 +237,8 @@ class EveningTests(ShardsTestCase):
         Others get the keys of servers that are down, until these are back.
         """
         self.begin("on-failure = rehash", "eject-after = 1", "min-live-servers = 2")
+        self.away, self.back = "is ejected", "has its keys again"
         self.evening()
-        for server in self.servers[:2]:
-            self.assertGreaterEqual(self.process.log.count(f"{server.endpoint} is ejected"), self.workers)
-            self.assertGreaterEqual(self.process.log.count(f"{server.endpoint} has its keys again"), self.workers)
 
     def test_failover(self) -> None:
         """
@@ -288,9 +291,9 @@ class SeveralTests(ShardsTestCase):
         self.servers[0].kill()
         # Some workers may not have noticed it.
         version = rb"VERSION [0-9.]+\r\n"
-        until(lambda: re.fullmatch(version, ask(address, b"version\r\n")), 2, "a version")
+        until(lambda: re.fullmatch(version, ask(address, b"version\r\n")), what="a version")
         down = b"SERVER_ERROR upstream unavailable: connection refused (%b)\r\n" % self.servers[0].endpoint.encode()
-        until(lambda: ask(address, b"flush_all\r\n") == down, 2, "an error")
+        until(lambda: ask(address, b"flush_all\r\n") == down, what="an error")
 
     def down(self, *options: str) -> tuple[Proxy, bytes, list[bytes], list[bytes]]:
         """
@@ -306,7 +309,7 @@ class SeveralTests(ShardsTestCase):
         self.assertGreater(len(lost), 5)
         server.kill()
         error = b"SERVER_ERROR upstream unavailable: connection refused (%b)\r\n" % server.endpoint.encode()
-        until(lambda: ask(proxy.address, b"get %b\r\n" % lost[0]) == error, 2, "the server is noticed to be down")
+        until(lambda: ask(proxy.address, b"get %b\r\n" % lost[0]) == error, what="the server is noticed to be down")
         return proxy, error, keys, [key for key in keys if key not in lost]
 
     def test_misses(self) -> None:
@@ -348,7 +351,9 @@ class SeveralTests(ShardsTestCase):
         """
         for options in (("--workers", "2"), ("--pool-size", "13", "--min-pool-size", "8")):
             proxy = self.proxy(self.upstream, *options)
-            self.assertClean(run(proxy.address, clients=100, seconds=2, keys=16, kinds=KINDS, depth=32))
+            self.assertClean(
+                run(proxy.address, clients=100, seconds=600.0, requests=50, keys=16, kinds=KINDS, depth=32)
+            )
 
 
 class RowTests(ShardsTestCase):
@@ -365,7 +370,10 @@ class RowTests(ShardsTestCase):
         self.stored(proxy.address, some)
         self.assertEqual(ask(proxy.address, b"get %b\r\n" % b" ".join(keys), b"END\r\n"), self.values(some))
         for sizes in ((10, 100, 2000), (50, 20000, 100000)):
-            self.assertClean(run(proxy.address, clients=30, seconds=2, keys=16, kinds=KINDS, depth=32, sizes=sizes))
+            report = run(
+                proxy.address, clients=30, seconds=600.0, requests=60, keys=16, kinds=KINDS, depth=32, sizes=sizes
+            )
+            self.assertClean(report)
         self.assertEqual(self.statistic(proxy.address, "protocol_errors"), 0)
         self.assertEqual(self.statistic(proxy.address, "retries"), 0)
 
