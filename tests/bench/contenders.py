@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.bench.test_bench -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-The servers that a benchmark compares: each one gets the load, and forwards it to memcached.
+The servers that a benchmark compares: each one gets the load, and forwards it to memcached or Redis.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.workloads import Workload
-from tests.real.servers import SOURCE, Address, Memcached, Nutcracker, Proxy, Server, connect
+from tests.real.servers import SOURCE, Address, Memcached, Nutcracker, Proxy, Redis, Server, connect
 
 #: The names of the yardsticks. Ratios of a workload are computed against the one that uses less processor time for it.
 YARDSTICKS = ("nutcracker", "nutcracker-4")
@@ -33,7 +33,7 @@ class Contender:
     """
     A server to measure.
 
-    @ivar make: creates the server, not yet started, for the memcacheds at the given addresses.
+    @ivar make: creates the server, not yet started, for the upstream servers at the given addresses.
     @ivar about: its configuration, for reports.
     """
 
@@ -42,21 +42,23 @@ class Contender:
     about: str
 
 
-def nutcracker(connections: int) -> Contender:
+def nutcracker(connections: int, protocol: str = "memcached") -> Contender:
     """
     Create the yardstick: nutcracker (twemproxy).
 
-    @param connections: the number of connections to memcached.
+    @param connections: the number of connections to each server.
+    @param protocol: the protocol of the workload.
     """
+    redis = ["redis: true"] if protocol == "redis" else []
     return Contender(
         "nutcracker" if connections == 1 else f"nutcracker-{connections}",
         lambda upstream: Nutcracker(
             upstream=upstream,
             connections=connections,
             timeout=TIMEOUT,
-            settings=["hash: fnv1a_64", "distribution: ketama"],
+            settings=["hash: fnv1a_64", "distribution: ketama", *redis],
         ),
-        f"twemproxy, server_connections: {connections}, timeout: {TIMEOUT * 1000}",
+        ", ".join(["twemproxy", f"server_connections: {connections}", f"timeout: {TIMEOUT * 1000}", *redis]),
     )
 
 
@@ -66,6 +68,7 @@ def proxy(
     options: Sequence[str] = (),
     general: Sequence[str] = (),
     python: str = sys.executable,
+    protocol: str = "memcached",
 ) -> Contender:
     """
     Create a contender that runs the proxy from this or another source tree.
@@ -73,7 +76,10 @@ def proxy(
     @param options: options of C{connpool}.
     @param general: options of C{twistd}.
     @param python: the interpreter.
+    @param protocol: the protocol of the workload.
     """
+    if protocol != "memcached":
+        options = ["--protocol", protocol, *options]
     return Contender(
         name,
         lambda upstream: Proxy(
@@ -89,14 +95,14 @@ def proxy(
     )
 
 
-def direct() -> Contender:
+def direct(protocol: str = "memcached") -> Contender:
     """
-    Create a contender without a proxy: a memcached that answers the load itself.
+    Create a contender without a proxy: a server that answers the load itself.
     """
-    return Contender("direct", lambda _: storage(), "memcached itself, one thread")
+    return Contender("direct", lambda _: storage(protocol=protocol), f"{protocol} itself, one thread")
 
 
-def variant(text: str, python: str = sys.executable) -> Contender:
+def variant(text: str, python: str = sys.executable, protocol: str = "memcached") -> Contender:
     """
     Create a contender from C{NAME=SOURCE [OPTION...]}: the proxy from another source tree, or with other options.
 
@@ -109,13 +115,17 @@ def variant(text: str, python: str = sys.executable) -> Contender:
     source = Path(words[0]).resolve()
     if not (source / "txconnpool").is_dir():
         raise ValueError(f"{words[0]}: not a source tree: it has no directory txconnpool")
-    return proxy(name, source, words[1:], python=python)
+    return proxy(name, source, words[1:], python=python, protocol=protocol)
 
 
-def storage(threads: int = 1) -> Memcached:
+def storage(threads: int = 1, protocol: str = "memcached") -> Memcached | Redis:
     """
-    Create a memcached, not yet started, that can serve every workload.
+    Create a memcached or Redis, not yet started, that can serve every workload.
+
+    @param threads: the number of threads of a memcached; a Redis has one.
     """
+    if protocol == "redis":
+        return Redis("--maxclients", "16000")
     return Memcached("-t", str(threads), "-m", "256", "-I", "2m", "-c", "16000")
 
 
@@ -123,15 +133,15 @@ def fill(address: Address, workload: Workload) -> None:
     """
     Store all values of the workload.
 
-    @raise ConnectionError: memcached did not store them.
+    @raise ConnectionError: the server did not store them.
     """
+    spelling = workload.spelling
     with connect(address, timeout=30.0) as client:
-        for request in workload.preload():
+        for request in (spelling.quiet, *workload.preload(), spelling.loud):
             client.sendall(request)
-        client.sendall(b"version\r\n")
         answer = client.recv(1000)
-    if not answer.startswith(b"VERSION "):
-        raise ConnectionError(f"memcached did not store the values: {answer!r}")
+    if not answer.startswith(spelling.heard):
+        raise ConnectionError(f"the server did not store the values: {answer!r}")
 
 
 def choose(contenders: Iterable[Contender], names: Sequence[str]) -> list[Contender]:

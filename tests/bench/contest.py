@@ -18,7 +18,7 @@ from tests.bench.contenders import YARDSTICKS, Contender, fill, storage
 from tests.bench.generator import Generator, Outcome, WrongAnswer
 from tests.bench.measure import Cost, pinned, processors
 from tests.bench.workloads import Workload
-from tests.real.servers import Memcached, Server
+from tests.real.servers import Server
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,9 @@ class Sample:
     @ivar p50: the median latency of an exchange (of a whole pipeline), in microseconds.
     @ivar p99: the 99th percentile of these latencies.
     @ivar load: the share of one processor that the contender used. If it is much less than 1 (or than its number of
-        workers), the load or memcached was the bottleneck, and C{rate} is not a property of the contender.
+        workers), the load or the server was the bottleneck, and C{rate} is not a property of the contender.
+    @ivar server: processor time of the servers behind the contender per request, in microseconds: the fewer pieces they
+        receive the requests in, the less it is.
     """
 
     requests: int
@@ -45,11 +47,14 @@ class Sample:
     p50: float
     p99: float
     load: float
+    server: float = 0.0
 
     @classmethod
-    def of(cls, cost: Cost, outcome: Outcome) -> Sample:
+    def of(cls, cost: Cost, outcome: Outcome, served: float = 0.0) -> Sample:
         """
         Compute a sample from the processor time and the outcome of one round.
+
+        @param served: processor time of the servers behind the contender, in seconds.
         """
         share = 1e6 / outcome.requests
         split = cost.total / (cost.user + cost.system or 1.0)
@@ -62,6 +67,7 @@ class Sample:
             p50=outcome.percentile(0.50),
             p99=outcome.percentile(0.99),
             load=cost.total / outcome.seconds,
+            server=served * share,
         )
 
 
@@ -70,7 +76,7 @@ def _of(sample: Sample, measure: str) -> float:
     return value
 
 
-MEASURES = ("cpu", "user", "system", "rate", "p50", "p99", "load")
+MEASURES = ("cpu", "user", "system", "rate", "p50", "p99", "load", "server")
 
 
 @dataclass
@@ -129,9 +135,10 @@ class Party:
     A running contender with its own load generators, which are idle outside its rounds.
     """
 
-    def __init__(self, server: Server, generators: Sequence[Generator]) -> None:
+    def __init__(self, server: Server, generators: Sequence[Generator], upstream: Sequence[Server] = ()) -> None:
         self._server = server
         self._generators = generators
+        self._upstream = upstream
 
     @property
     def server(self) -> Server:
@@ -146,13 +153,16 @@ class Party:
 
         @raise WrongAnswer: a reply was wrong or missing.
         """
-        before = Cost.of(self._server.pid)
+        before, servedBefore = Cost.of(self._server.pid), self._served()
         for generator in self._generators:
             generator.go(seconds)
         outcome = Outcome()
         for generator in self._generators:
             outcome.add(generator.outcome())
-        return Sample.of(Cost.of(self._server.pid) - before, outcome)
+        return Sample.of(Cost.of(self._server.pid) - before, outcome, self._served() - servedBefore)
+
+    def _served(self) -> float:
+        return sum(Cost.of(each.pid).total for each in self._upstream)
 
 
 @dataclass(frozen=True)
@@ -173,7 +183,7 @@ class Arena:
 
     def hold(self, workload: Workload, contenders: Sequence[Contender]) -> Result:
         """
-        Start memcached, the contenders and their load, measure all rounds, and stop everything.
+        Start the servers, the contenders and their load, measure all rounds, and stop everything.
         """
         result = Result(workload, {contender.name: [] for contender in contenders})
         with ExitStack() as stack:
@@ -195,14 +205,16 @@ class Arena:
                         del parties[name]
         return result
 
-    def upstream(self, stack: ExitStack, workload: Workload) -> list[Memcached]:
+    def upstream(self, stack: ExitStack, workload: Workload) -> list[Server]:
         """
-        Start the memcacheds that all contenders share, and store all values of the workload in each.
+        Start the servers that all contenders share, and store all values of the workload in each.
         """
         _, others = processors(self.pin)
         with pinned(others):
             threads = len(others) if workload.servers == 1 else 1
-            servers = [stack.enter_context(storage(threads)) for _ in range(workload.servers)]
+            servers: list[Server] = [
+                stack.enter_context(storage(threads, workload.protocol)) for _ in range(workload.servers)
+            ]
         for server in servers:
             fill(server.address, workload)
         return servers
@@ -227,7 +239,7 @@ class Arena:
                 stack.callback(generators[-1].close)
         for generator in generators:
             generator.ready()
-        return Party(server, generators)
+        return Party(server, generators, () if contender.name == "direct" else upstream)
 
 
 def _tail(log: str) -> str:

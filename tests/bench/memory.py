@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 from tests.bench import report
 from tests.bench.contenders import Contender, fill, proxy
@@ -95,6 +96,7 @@ def connectionSize(arena: Arena, options: Sequence[str], python: str) -> float:
     sizes = []
     for number in (1, CONNECTIONS + 1):
         with ExitStack() as stack:
+            upstream: Any
             (upstream,) = arena.upstream(stack, WORKLOAD)
             others = int(upstream.stats()["curr_connections"])
             pool = ["--min-pool-size", str(number), "--pool-size", str(number)]

@@ -60,15 +60,16 @@ def contestOptions(parser: argparse.ArgumentParser, rounds: int, seconds: float)
     contenderOptions(parser)
 
 
-def contenders(options: argparse.Namespace) -> list[Contender]:
+def contenders(options: argparse.Namespace, protocol: str = "memcached") -> list[Contender]:
     """
     Create the contenders that the options select.
 
+    @param protocol: the protocol of the workload.
     @raise ValueError: an option is invalid.
     """
-    known = [nutcracker(1), nutcracker(4)] if missing("nutcracker") is None else []
-    known += [proxy(options=options.proxy_option, python=options.python), direct()]
-    known += [variant(text, options.python) for text in options.variant]
+    known = [nutcracker(1, protocol), nutcracker(4, protocol)] if missing("nutcracker") is None else []
+    known += [proxy(options=options.proxy_option, python=options.python, protocol=protocol), direct(protocol)]
+    known += [variant(text, options.python, protocol) for text in options.variant]
     return choose(known, options.contender)
 
 
@@ -111,15 +112,19 @@ def main(arguments: Sequence[str]) -> int:
     contestOptions(parser, rounds=7, seconds=1.0)
     options = parser.parse_args(arguments)
     try:
-        workloads, taking = chosen(options.only), contenders(options)
+        workloads = chosen(options.only)
+        byProtocol = {each.protocol: contenders(options, each.protocol) for each in workloads}
     except ValueError as e:
         parser.error(str(e))
+    if "redis" in byProtocol and (reason := missing("redis-server")):
+        parser.error(reason)
+    taking = [one for several in byProtocol.values() for one in several]
     write = sys.stdout.write
     head = report.described(report.invocation("proxy", arguments), workloads) + notes(options, taking)
     write(head + "\n")
     results = []
     for workload in workloads:
-        results.append(arena(options).hold(workload, taking))
+        results.append(arena(options).hold(workload, byProtocol[workload.protocol]))
         write(report.contest(results[-1]) + "\n")
         sys.stdout.flush()
     judged = "\n".join(filter(None, (report.verdict(results, name) for name in judgeable(taking))))
@@ -135,7 +140,8 @@ def judgeable(taking: Sequence[Contender]) -> list[str]:
     """
     @return: the names of the contenders that are compared with the aims: all variants of the proxy.
     """
-    return [one.name for one in taking if one.name != "direct" and not one.name.startswith("nutcracker")]
+    names = dict.fromkeys(one.name for one in taking)
+    return [name for name in names if name != "direct" and not name.startswith("nutcracker")]
 
 
 def notes(options: argparse.Namespace, taking: Sequence[Contender]) -> str:

@@ -60,6 +60,7 @@ CONTEST_HEAD = [
     "p99 µs",
     "ratio",
     "load",
+    "server µs",
 ]
 
 
@@ -83,6 +84,7 @@ def contest(result: Result) -> str:
                 microseconds(measured["p99"]),
                 _ratio(measured.get("p99-ratio")),
                 f"{measured['load']:.2f}",
+                microseconds(measured["server"]),
             ]
         )
     failures = [f"{name} FAILED: {why}\n" for name, why in result.failures.items()]

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -63,6 +64,22 @@ class WorkloadTests(SynchronousTestCase):
                 self.assertEqual(reply, b"VALUE %b 0 37\r\n%b\r\nEND\r\n" % (words[1], stored[words[1]]))
             else:
                 self.assertEqual((words[5], reply), (stored[words[1]], b"STORED\r\n"))
+
+    def test_redis(self) -> None:
+        """
+        The same workload can be spelled for Redis, and has the same values.
+        """
+        one, several = (Workload("", "", size=3, keys=keys, reads=1.0, protocol="redis") for keys in (1, 2))
+        request, reply, _ = one.plan()[0]
+        self.assertRegex(request, rb"\A\*2\r\n\$3\r\nGET\r\n\$20\r\nbench:0000003:.{6}\r\n\Z")
+        self.assertRegex(reply, rb"\A\$3\r\n<[0-9]{1,3}[.]?\r\n\Z")
+        request, reply, count = several.plan()[0]
+        self.assertRegex(request, rb"\A\*3\r\n\$4\r\nMGET\r\n")
+        self.assertRegex(reply, rb"\A\*2\r\n\$3\r\n")
+        self.assertEqual(count, 1)
+        request, reply, _ = Workload("", "", reads=0.0, protocol="redis").plan()[0]
+        self.assertIn(b"SET", request)
+        self.assertEqual(reply, b"+OK\r\n")
 
     def test_pipeline(self) -> None:
         """
@@ -129,6 +146,7 @@ class OutcomeTests(SynchronousTestCase):
         cost = measure.Cost(3.0, 1.0, 3.0) - measure.Cost(1.0, 0.5, 1.5)
         sample = Sample.of(cost, Outcome(1000, 4.0, Counter({7: 1000})))
         self.assertEqual(sample, Sample(1000, 2000.0, 500.0, 1500.0, 250.0, 7, 7, 0.5))
+        self.assertEqual(Sample.of(cost, Outcome(1000, 4.0), 2.0).server, 2000.0)
 
 
 def sample(cpu: float, rate: float = 1.0) -> Sample:
@@ -646,6 +664,20 @@ class ArenaTests(SynchronousTestCase):
         self.assertEqual(len(result.samples["direct"]), 2)
         self.assertGreater(result.median("direct", "cpu"), 0)
         self.assertIsNone(result.yardstick)
+
+    def test_redis(self) -> None:
+        """
+        Contenders for Redis answer the same load, and the processor time of the server behind them is measured.
+        """
+        workload = replace(self.workload, keys=3, protocol="redis")
+        result = Arena(rounds=1, seconds=0.05).hold(
+            workload, [contenders.direct("redis"), contenders.proxy(protocol="redis")]
+        )
+        self.assertEqual(result.failures, {})
+        self.assertEqual(result.median("direct", "server"), 0)
+        self.assertGreater(result.median("proxy", "server"), 0)
+
+    test_redis.skip = missing("redis-server")  # type: ignore[attr-defined]
 
     def test_failure(self) -> None:
         """

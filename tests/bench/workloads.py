@@ -6,13 +6,16 @@ The requests of a benchmark, and the exact bytes of the expected replies.
 A workload is a list of I{exchanges}: request bytes, reply bytes, and the number of requests in them. Each key always
 has the same value, which is derived from the key; a C{set} stores that value again. So each reply is known in advance,
 and a comparison of bytes detects a reply that belongs to another request.
+
+The same workload can be spelled in memcached's text protocol or in that of Redis.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 #: Request bytes, reply bytes, number of requests.
 Exchange = tuple[bytes, bytes, int]
@@ -24,6 +27,82 @@ PLAN_BYTES = 64 << 20
 #: change the results.
 PLAN_LENGTH = 2000
 PLAN_REQUESTS = 20_000
+
+
+class Spelling(Protocol):
+    """
+    The requests and replies of a protocol.
+
+    @ivar quiet: is sent before many requests whose replies nobody wants.
+    @ivar loud: is sent after them.
+    @ivar heard: how the first reply after them begins.
+    """
+
+    quiet: bytes
+    loud: bytes
+    heard: bytes
+
+    def get(self, items: Sequence[tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
+        """
+        @param items: keys and their values.
+
+        @return: a request for all keys, and its reply.
+        """
+
+    def set(self, key: bytes, value: bytes) -> tuple[bytes, bytes]:
+        """
+        @return: a request that stores a value, and its reply.
+        """
+
+    def quietSet(self, key: bytes, value: bytes) -> bytes:
+        """
+        @return: a request that stores a value, without a reply after L{quiet}.
+        """
+
+
+class _Memcached:
+    quiet = b""
+    loud = b"version\r\n"
+    heard = b"VERSION "
+
+    def get(self, items: Sequence[tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
+        reply = b"".join(b"VALUE %b 0 %d\r\n%b\r\n" % (key, len(value), value) for key, value in items)
+        return b"get %b\r\n" % b" ".join(key for key, _ in items), reply + b"END\r\n"
+
+    def set(self, key: bytes, value: bytes) -> tuple[bytes, bytes]:
+        return b"set %b 0 0 %d\r\n%b\r\n" % (key, len(value), value), b"STORED\r\n"
+
+    def quietSet(self, key: bytes, value: bytes) -> bytes:
+        return b"set %b 0 0 %d noreply\r\n%b\r\n" % (key, len(value), value)
+
+
+class _Redis:
+    quiet = b"CLIENT REPLY OFF\r\n"
+    loud = b"CLIENT REPLY ON\r\n"
+    heard = b"+OK\r\n"
+
+    def get(self, items: Sequence[tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
+        if len(items) == 1:
+            ((key, value),) = items
+            return self._array(b"GET", key), self._bulk(value)
+        keys, values = zip(*items, strict=True)
+        return self._array(b"MGET", *keys), b"*%d\r\n" % len(values) + b"".join(map(self._bulk, values))
+
+    def set(self, key: bytes, value: bytes) -> tuple[bytes, bytes]:
+        return self.quietSet(key, value), b"+OK\r\n"
+
+    def quietSet(self, key: bytes, value: bytes) -> bytes:
+        return self._array(b"SET", key, value)
+
+    def _array(self, *words: bytes) -> bytes:
+        return b"*%d\r\n" % len(words) + b"".join(map(self._bulk, words))
+
+    def _bulk(self, data: bytes) -> bytes:
+        return b"$%d\r\n%b\r\n" % (len(data), data)
+
+
+#: The protocols, by name.
+SPELLINGS: dict[str, Spelling] = {"memcached": _Memcached(), "redis": _Redis()}
 
 
 @dataclass(frozen=True)
@@ -38,9 +117,10 @@ class Workload:
     @ivar keys: the number of keys in each C{get}.
     @ivar size: the size of each value, in bytes.
     @ivar reads: the share of C{get} among the requests; all others are C{set}.
-    @ivar servers: the number of memcacheds, among which the keys are distributed.
+    @ivar servers: the number of servers, among which the keys are distributed.
     @ivar rate: the number of times a second that one of the clients sends; 0: each sends as soon as it can.
     @ivar seed: the seed for the random order of keys and commands.
+    @ivar protocol: a key of L{SPELLINGS}.
     """
 
     name: str
@@ -53,6 +133,14 @@ class Workload:
     seed: int = 1
     servers: int = 1
     rate: int = 0
+    protocol: str = "memcached"
+
+    @property
+    def spelling(self) -> Spelling:
+        """
+        The requests and replies of the protocol.
+        """
+        return SPELLINGS[self.protocol]
 
     @property
     def items(self) -> int:
@@ -76,10 +164,10 @@ class Workload:
 
     def preload(self) -> Iterator[bytes]:
         """
-        Generate C{noreply} requests that store all keys.
+        Generate requests that store all keys, without replies after C{spelling.quiet}.
         """
         for number in range(self.items):
-            yield b"set %b 0 0 %d noreply\r\n%b\r\n" % (self.key(number), self.size, self.value(number))
+            yield self.spelling.quietSet(self.key(number), self.value(number))
 
     def plan(self) -> list[Exchange]:
         """
@@ -97,12 +185,13 @@ class Workload:
 
     def _get(self, chance: random.Random) -> Exchange:
         numbers = chance.sample(range(self.items), self.keys)
-        reply = b"".join(b"VALUE %b 0 %d\r\n%b\r\n" % (self.key(n), self.size, self.value(n)) for n in numbers)
-        return b"get %b\r\n" % b" ".join(map(self.key, numbers)), reply + b"END\r\n", 1
+        request, reply = self.spelling.get([(self.key(number), self.value(number)) for number in numbers])
+        return request, reply, 1
 
     def _set(self, chance: random.Random) -> Exchange:
         number = chance.randrange(self.items)
-        return b"set %b 0 0 %d\r\n%b\r\n" % (self.key(number), self.size, self.value(number)), b"STORED\r\n", 1
+        request, reply = self.spelling.set(self.key(number), self.value(number))
+        return request, reply, 1
 
 
 def _join(exchanges: Iterable[Exchange]) -> Exchange:
@@ -140,6 +229,11 @@ TABLE: dict[Workload, Aim] = {
     Workload("s5-multiget", "5 servers, 20-key gets", servers=5, keys=20): Aim("cpu", 0.9, 0.8),
     Workload("s5-multiget100", "5 servers, 100-key gets", servers=5, keys=100): Aim("cpu", 0.9, 0.8),
     Workload("s100", "100 servers, 50 clients", servers=100): Aim("cpu", 1.15, 1.0),
+    Workload("r50", "Redis, 50 clients", protocol="redis"): Aim("cpu", 1.2, 1.0),
+    Workload("r500", "Redis, 500 clients", clients=500, protocol="redis"): Aim("cpu", 1.2, 1.0),
+    Workload("r-pipeline", "Redis, 16-deep pipelines", depth=16, protocol="redis"): Aim("cpu", 0.9, 0.7),
+    Workload("r-mget", "Redis, MGET of 20 keys", keys=20, protocol="redis"): Aim("cpu", 1.2, 1.0),
+    Workload("r-large", "Redis, 10 kB values", size=10_000, protocol="redis"): Aim("cpu", 1.2, 1.0),
 }
 
 #: The series of C{python -m tests.bench scaling}, by name: the unit, and the workloads by value. Each series changes
