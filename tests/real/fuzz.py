@@ -30,15 +30,12 @@ from typing import Final
 from tests.real.binarystreams import BinaryAuthor, withCas
 from tests.real.differences import DIFFERENCES, NEWEST_DIFFERENCES, Difference, closes, closesNewest
 from tests.real.relay import Relay, trickle
-from tests.real.servers import NEWEST, Address, Memcached, NewestMemcached, Proxy, ask, connect, until
+from tests.real.servers import NEWEST, PATIENCE, Address, Memcached, NewestMemcached, Proxy, ask, connect, until
 from tests.real.streams import Author, Request, requestsOf, written
 from tests.wire.memcache.binary.packets import split
 
 #: The part of the streams that use the binary protocol.
 BINARY: Final = 0.3
-
-#: Seconds without a byte, while a reply is expected, after which a connection is stuck.
-PATIENCE: Final = 10.0
 
 _log = logging.getLogger(__name__)
 

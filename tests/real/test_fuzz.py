@@ -16,7 +16,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from tests.real.binarystreams import BinaryAuthor, withCas
 from tests.real.differences import DIFFERENCES, NEWEST_DIFFERENCES, Difference
 from tests.real.fuzz import Case, Fuzzer
-from tests.real.servers import NEWEST, Memcached, NewestMemcached, missing
+from tests.real.servers import NEWEST, PATIENCE, Memcached, NewestMemcached, missing
 from tests.real.streams import NUMBERS, STORES, Author, requestsOf
 from tests.wire.memcache.binary.packets import split
 
@@ -69,7 +69,7 @@ class FuzzTests(FuzzerTestCase):
         log.msg(f"fuzzing for {SECONDS:g} s with seed {SEED}")
         found = self.fuzzer.run(SECONDS, SEED)
         self.assertEqual([str(mismatch) for mismatch in found], [], f"seed {SEED}: {''.join(map(str, found))}")
-        self.assertGreater(self.fuzzer.cases, SECONDS)
+        self.assertGreater(self.fuzzer.cases, 0)
 
     def test_differences(self) -> None:
         """
@@ -89,7 +89,7 @@ class FuzzTests(FuzzerTestCase):
         A mismatch is found, reduced, and described with the seed that repeats it.
         """
         self.fuzzer.differences = tuple(each for each in DIFFERENCES if each.name != "swallowed")
-        (mismatch,) = self.fuzzer.run(30.0, 1)
+        (mismatch,) = self.fuzzer.run(2 * PATIENCE, 1)
         self.assertLess(len(mismatch.sent), 100)
         self.assertIn(f"seed {mismatch.case.seed}", str(mismatch))
         self.assertIsNotNone(self.fuzzer.ask(mismatch.case))
@@ -110,7 +110,7 @@ class NewestFuzzTests(FuzzTests):
         A mismatch is found, and described with the seed that repeats it.
         """
         self.fuzzer.differences = tuple(each for each in self.differences if each.name != "spaced")
-        (mismatch,) = self.fuzzer.run(30.0, 1)
+        (mismatch,) = self.fuzzer.run(2 * PATIENCE, 1)
         self.assertIn(f"seed {mismatch.case.seed}", str(mismatch))
 
     def test_silent(self) -> None:

@@ -21,7 +21,7 @@ from pymemcache.client.base import Client  # type: ignore[import-untyped]  # it 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.real.browser import Browser, missingBrowser
-from tests.real.servers import HOST, Memcached, Proxy, ask, connect, freePort, missing, until, which
+from tests.real.servers import HOST, PATIENCE, Memcached, Proxy, ask, connect, freePort, missing, until, which
 from txconnpool.operate.http.pages import FRESH
 
 
@@ -52,7 +52,7 @@ class StatisticsTestCase(SynchronousTestCase):
         """
         @return: the status code and the content of a path; 0 and nothing if the connection is refused.
         """
-        connection = http.client.HTTPConnection(HOST, self.port, timeout=10)
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=PATIENCE)
         try:
             connection.request("GET", path)
             answer = connection.getresponse()
@@ -176,7 +176,7 @@ class ToolTests(StatisticsTestCase):
         assert isinstance(self.proxy.address, tuple)
         host, port = self.proxy.address
         shown = subprocess.run(
-            [program, f"--servers={host}:{port}"], capture_output=True, text=True, check=True, timeout=20
+            [program, f"--servers={host}:{port}"], capture_output=True, text=True, check=True, timeout=PATIENCE
         ).stdout
         self.assertRegex(shown, r"cmd_get: 1\n")
         self.assertRegex(shown, r"curr_connections: \d+\n")
@@ -219,6 +219,8 @@ class HealthTests(StatisticsTestCase):
     Tests for C{/healthz}.
     """
 
+    options = ("--request-timeout", f"{2 * PATIENCE:g}", "--drain-timeout", f"{2 * PATIENCE:g}")
+
     def test_servers(self) -> None:
         """
         It is 503 while no server is up, and 200 when one is up again.
@@ -238,7 +240,7 @@ class HealthTests(StatisticsTestCase):
             self.servers[0].freeze()
             self.servers[1].freeze()
             line.sendall(b"get a\r\n")
-            time.sleep(0.2)
+            until(lambda: b"STAT in_flight 1\r\n" in ask(self.proxy.address, b"stats proxy\r\n", b"END\r\n"))
             self.proxy.signal(signal.SIGTERM)
             until(lambda: "draining" in self.get("/healthz")[1], what="draining")
             self.assertEqual(self.get("/healthz")[0], 503)
@@ -298,7 +300,7 @@ class HistoryTests(StatisticsTestCase):
     Tests for the history in C{/stats.json}.
     """
 
-    options = ("--request-timeout", "20")
+    options = ("--request-timeout", f"{2 * PATIENCE:g}")
 
     def test_stall(self) -> None:
         """
@@ -333,7 +335,7 @@ class PageTests(StatisticsTestCase):
         browser.until("document.querySelectorAll('.summary').length == 1")
         return browser
 
-    def assertShown(self, browser: Browser, pattern: str, timeout: float = 20.0) -> None:
+    def assertShown(self, browser: Browser, pattern: str, timeout: float = PATIENCE) -> None:
         """
         Assert that the page shows a text soon.
         """
