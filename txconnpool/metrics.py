@@ -85,7 +85,7 @@ class Counters:
     @ivar outages: how often a server went down.
     @ivar requestTimeouts: connections closed because a reply was late.
     @ivar violations: connections closed because received bytes did not match the requests in flight.
-    @ivar retries: reads sent a second time because their connection was lost.
+    @ivar retries: requests sent once more: reads whose connection was lost, and those that a server declined.
     @ivar partial: reads of several keys, some of whose servers have failed. Counted by pools for programs.
     """
 

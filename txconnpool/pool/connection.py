@@ -21,10 +21,11 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txconnpool.errors import ConnectionLostInFlight, PoolError, PoolTimeout, WireError
-from txconnpool.interfaces import IPipelined, IReplySink
+from txconnpool.interfaces import IPipelined, IReplySink, IResendingSink
 from txconnpool.metrics import Traffic
 from txconnpool.net.transport import adopt, tune
 from txconnpool.pool.slow import Noted, SlowLog
+from txconnpool.wire import Declined
 
 _log = Logger("txconnpool.pool")
 
@@ -222,7 +223,13 @@ class Connection(Protocol):
             if matchWhole is not None and count == 1 and not left and (end := matchWhole(data, pos, request)):
                 pos, done = end, 1
             else:
-                pos, done, reply = read(data, pos, command, count, request, traffic)
+                try:
+                    pos, done, reply = read(data, pos, command, count, request, traffic)
+                except Declined as declined:
+                    requests[command.index] += 1
+                    self._declined(declined, data[pos : declined.end])
+                    pos, left = declined.end, 0
+                    continue
                 left = reader.left
             requests[command.index] += done
             if not left:
@@ -249,6 +256,38 @@ class Connection(Protocol):
                 if reader.held != self._held:
                     self._countHeld(sink)
                 return
+
+    def _declined(self, declined: Declined, reply: bytes) -> None:
+        """
+        The server has not executed the oldest request: let the pool look for one that does, and the sink send the
+        request again.
+        """
+        request = self._inFlight.popleft()
+        self.record.load -= 1
+        self.factory.connectionPool.declined(self.record, declined.why, reply)
+        sink = request[0]
+        if not (IResendingSink.providedBy(sink) and sink.declined(self, request, reply)):
+            sink.replied(reply, 1)
+
+    def reassign(self, old: Any, new: Any) -> int:
+        """
+        Let another sink get the replies to the requests in flight of a sink.
+
+        @return: the number of these replies.
+        """
+        moved = 0
+        for at, (sink, command, count, since, request) in enumerate(self._inFlight):
+            if sink is old:
+                self._inFlight[at] = (new, command, count, since, request)
+                moved += count
+        return moved
+
+    def carries(self, session: Any, besides: Any) -> bool:
+        """
+        @return: whether requests in flight are those of a session, by their C{sink.session}, besides those of one sink.
+        """
+        sinks = (each[0] for each in self._inFlight)
+        return any(sink is not besides and getattr(sink, "session", sink) is session for sink in sinks)
 
     def _countHeld(self, sink: Any) -> None:
         """

@@ -20,14 +20,20 @@ from txconnpool.net.endpoints import nameOf
 from txconnpool.net.reasons import describe
 from txconnpool.pool.decisions.administration import Administration
 from txconnpool.pool.decisions.limits import Limits
-from txconnpool.pool.decisions.records import Record
+from txconnpool.pool.decisions.records import RETIRING, Record
 from txconnpool.pool.decisions.servers import Server
 from txconnpool.pool.decisions.waiting import Ticket
 from txconnpool.pool.executor import Executor
 from txconnpool.pool.forks import FORKED, watch
 from txconnpool.pool.lifecycle import CLOSED, NEW, LifeCycle
+from txconnpool.wire import Decline
 
 _log = Logger("txconnpool.pool")
+
+#: When a server declines a request because it is a replica, its connections of this age are replaced, in seconds: the
+#: name of the server may have another address than at the time of the dial. So clients that write to replicas do not
+#: cause a dial for each request.
+LOOK = 1.0
 
 
 @implementer(IConnections, IPoolControl)
@@ -257,6 +263,27 @@ class PoolEngine(Executor):
         """
         now = self._seconds()
         self._do(self.state.suspect(record, since, now), now)
+
+    def declined(self, record: Record, why: Decline, reply: bytes) -> None:
+        """
+        A server has not executed a request, as its reply says: do not use its connections any more that exist now. One
+        that is not ready is dialed again as after a failed dial; the handshake then finds out whether it is. One that
+        is a replica may have another role now, or its name another address: it is dialed anew, see L{LOOK}.
+
+        @param record: the connection.
+        @param reply: the reply.
+        """
+        if record.phase is RETIRING or record.connection is None:
+            return  # it is known, or found out by the handshake
+        now = self._seconds()
+        if why is Decline.NOT_READY:
+            text = reply.decode("ascii", "replace").strip().lstrip("-")
+            server, up = record.server, record.server.up
+            actions = self._administration.notReady(server, ServerUnavailable(text), text, now)
+            self._logDown(server, up)
+            self._do(actions, now)
+        elif now - record.born >= LOOK:
+            self._do(self._administration.outdated(record.server, now), now)
 
     # -- Life cycle
 

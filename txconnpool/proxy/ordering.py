@@ -13,12 +13,13 @@ from typing import Any
 from zope.interface import implementer
 
 from txconnpool.errors import PoolError
-from txconnpool.interfaces import IMergedReplySink
+from txconnpool.interfaces import IMergedReplySink, IResendingSink
 from txconnpool.metrics import tally
 from txconnpool.pool.connection import isRetryable
 from txconnpool.proxy.flow import ClientConnection, SessionLimits
 from txconnpool.proxy.pinning import Pin
 from txconnpool.proxy.replies import Entry, ReplyQueue, RetriedRequest
+from txconnpool.proxy.resending import DeclinedRequests
 
 #: The maximum number of requests that a new session may have in flight. All of them may be for values of the maximum
 #: size, and there may be very many clients, whose replies would delay those of all others.
@@ -32,7 +33,7 @@ BATCH = 1 << 20
 NOTHING: deque[Any] = deque(maxlen=0)
 
 
-@implementer(IMergedReplySink)
+@implementer(IMergedReplySink, IResendingSink)
 class OrderedReplies(ClientConnection):
     """
     A client with requests in flight. It is the sink of replies that arrive in the order of its requests, and writes
@@ -129,6 +130,12 @@ class OrderedReplies(ClientConnection):
         """
         self.answered(0)
 
+    def declined(self, connection: Any, request: Any, reply: bytes) -> bool:
+        """
+        Send a request again.
+        """
+        return self.resend(None, connection, request, reply)
+
     # -- Replies that wait for an earlier one
 
     def answer(self, data: bytes) -> None:
@@ -204,10 +211,41 @@ class OrderedReplies(ClientConnection):
                 queue.ahead = 0
             entries = list(self._replacing(requests, error))
             if not self.gone:  # the errors may be more than is held for a client
-                queue.insert(entry, entries)
-                self._sink = queue.last
-                self.collect()
+                self.replace(entry, entries)
         self.settle(sum(request[2] for request in requests))
+
+    def resend(self, entry: Entry | None, connection: Any, request: Any, reply: bytes) -> bool:
+        """
+        Send a request once more that a server has declined, see L{DeclinedRequests}. On a connection of the client's
+        own this is not possible, because its state is not on another one.
+
+        @param entry: the queue entry of the request; C{None} if it comes before the queue.
+
+        @return: whether this is done; if not, the client gets the reply.
+        """
+        sink = self if entry is None else entry
+        if self.gone or self._pin is not None or not request[4] or connection.carries(self, sink):
+            return False
+        queue = self._needQueue()
+        declined = DeclinedRequests(self, request[1], request[4])
+        declined.left = 1 + connection.reassign(sink, declined)
+        if entry is None:
+            queue.ahead = 0
+        else:
+            entry.left -= declined.left
+        self.replace(entry, [declined])
+        return declined.declined(connection, request, reply)
+
+    def replace(self, entry: Entry | None, entries: list[Any]) -> None:
+        """
+        Add queue entries after one whose replies are no longer due.
+
+        @param entry: the entry; C{None}: add them at the beginning of the queue.
+        """
+        queue = self._needQueue()
+        queue.insert(entry, entries)
+        self._sink = queue.last
+        self.collect()
 
     def collect(self) -> None:
         """

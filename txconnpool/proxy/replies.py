@@ -20,7 +20,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from txconnpool.errors import PoolError
-from txconnpool.interfaces import IMergedReplySink
+from txconnpool.interfaces import IMergedReplySink, IResendingSink
 
 
 class Entry:
@@ -108,7 +108,7 @@ class Entry:
         self._pieces = []
 
 
-@implementer(IMergedReplySink)
+@implementer(IMergedReplySink, IResendingSink)
 class ForwardedReplies(Entry):
     """
     The replies to consecutive requests on one connection. Replies of the proxy itself are added to them if none of
@@ -126,6 +126,12 @@ class ForwardedReplies(Entry):
         if done:
             self.left -= done
             self.session.answered(done)
+
+    def declined(self, connection: Any, request: Any, reply: bytes) -> bool:
+        """
+        Send a request again.
+        """
+        return bool(self.session.resend(self, connection, request, reply))
 
     def heldBack(self, change: int) -> bool:
         """
@@ -213,6 +219,12 @@ class RetriedRequest(QueuedRequest):
     """
 
     __slots__ = ()
+
+    def declined(self, connection: Any, request: Any, reply: bytes) -> bool:
+        """
+        Let the client get the reply: no request is sent a third time.
+        """
+        return False
 
     def next(self, room: int) -> tuple[Any, int, bytes]:
         """

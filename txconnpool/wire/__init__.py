@@ -100,7 +100,7 @@ class Command:
     @ivar index: the index in lists of counters. Indexes are consecutive numbers from 0.
     @ivar idempotent: whether the request may be sent a second time if its connection was lost.
     @ivar keepsRequest: whether the connection keeps the request until its reply is complete, because the request may be
-        sent again, or because the reply is compared with it.
+        sent again, also if the server L{has declined it<Declined>}, or because the reply is compared with it.
     @ivar isLookup: whether the request reads keys, so that its replies count as hits and misses.
     @ivar multiKey: whether a request may have several keys, so that it is divided among several servers.
     @ivar several: the command of a request for several keys, into which requests of this kind may be merged; C{None}:
@@ -255,6 +255,32 @@ Frame: TypeAlias = tuple[Command | LocalAction, int, int, Any]
 Login: TypeAlias = tuple[bytes, bytes]
 
 
+class Decline(enum.Enum):
+    """
+    Why a server has not executed a request.
+    """
+
+    #: It loads its data, or waits for those of another server.
+    NOT_READY = "the server cannot execute requests now"
+    #: It executes no request that writes, because it is a replica.
+    READ_ONLY = "the server is a replica"
+
+
+class Declined(Exception):
+    """
+    The reply to a request is an error that says that the server has not executed it, and that a server may do so that
+    is found now.
+
+    @ivar end: the position of the end of the reply.
+    @ivar why: the reason.
+    """
+
+    def __init__(self, end: int, why: Decline) -> None:
+        super().__init__(why.value)
+        self.end = end
+        self.why = why
+
+
 class ReplyCounters(Protocol):
     """
     The counters that a reply reader increments, see L{txconnpool.metrics.Traffic}.
@@ -338,6 +364,8 @@ class IReplyReader(Protocol):
             be read was read, and the method is called again with the remaining bytes and more.
 
         @raise WireError: the bytes are not such replies.
+        @raise Declined: the reply, which is complete, says that the request was not executed. It never is for merged
+            requests, and the reader must be sure of it: the text of an error may come from a client's script.
         """
 
     def push(self, data: bytes, pos: int) -> int:

@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txconnpool.errors import WireError
 from txconnpool.metrics import Traffic
+from txconnpool.wire import Decline, Declined
 from txconnpool.wire.redis.commands import BY_NAME, COMMANDS, matchSimple
 from txconnpool.wire.redis.framing import encode
 from txconnpool.wire.redis.replyreader import STREAM, ReplyReader
@@ -203,3 +204,52 @@ class ReplyReaderTests(SynchronousTestCase):
             self.feed(data[place:])
         except WireError:
             pass
+
+
+class DeclinedTests(SynchronousTestCase):
+    """
+    Tests for replies that say that the server has not executed a request.
+    """
+
+    def read(self, name: str, data: bytes) -> tuple[int, int, bytes | None]:
+        """
+        Read a reply from the third byte on.
+        """
+        traffic = Traffic(len(COMMANDS))
+        try:
+            return ReplyReader().read(b"+\r" + data, 2, BY_NAME[name], 1, None, traffic)
+        finally:
+            self.assertEqual(sum(traffic.failed), int(data.endswith(b"\n")))
+
+    def test_declined(self) -> None:
+        """
+        The reader reports what the server says, and where the reply ends.
+        """
+        for word, why in (
+            (b"LOADING", Decline.NOT_READY),
+            (b"MASTERDOWN", Decline.NOT_READY),
+            (b"READONLY", Decline.READ_ONLY),
+        ):
+            data = b"-%b some text\r\n" % word
+            for name in ("get", "set", "ping", "script|load"):
+                error = self.assertRaises(Declined, self.read, name, data)
+                self.assertEqual((error.end, error.why), (2 + len(data), why))
+                self.assertEqual(self.read(name, data[:-1]), (2, 0, None))
+
+    def test_others(self) -> None:
+        """
+        Other errors are replies, as is what a script makes.
+        """
+        for data in (b"-ERR LOADING x\r\n", b"-LOADINGS x\r\n", b"-loading x\r\n"):
+            self.assertEqual(self.read("get", data), (2 + len(data), 1, None))
+        data = b"-LOADING x\r\n"
+        for name in ("eval", "evalsha", "eval_ro", "evalsha_ro", "fcall", "fcall_ro"):
+            self.assertEqual(self.read(name, data), (2 + len(data), 1, None))
+
+    def test_silent(self) -> None:
+        """
+        A client that gets no replies gets no errors.
+        """
+        data = b"-LOADING x\r\n"
+        traffic = Traffic(len(COMMANDS))
+        self.assertEqual(ReplyReader().read(data, 0, BY_NAME["set"].silenced, 1, None, traffic), (len(data), 1, b""))

@@ -150,7 +150,7 @@ POOL_OWN: Final = (
               lambda of: of.sessions.counters.answered),
     Statistic("request_errors", "counter", "requests that got an error of the proxy instead of a server's reply",
               lambda of: {**dict.fromkeys(ERRORS, 0), **of.sessions.counters.errors}, "reason"),
-    Statistic("retries", "counter", "reads sent a second time because their connection was lost",
+    Statistic("retries", "counter", "requests sent once more: reads that were lost, and what a server declined",
               lambda of: of.pool.counters.retries),
     Statistic("partial_gets", "counter", "gets of several keys of which some servers have failed (`partial-gets`)",
               lambda of: of.sessions.counters.partial),

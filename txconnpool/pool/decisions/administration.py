@@ -9,7 +9,8 @@ from __future__ import annotations
 from txconnpool.metrics import Reason
 from txconnpool.pool.decisions.actions import Action
 from txconnpool.pool.decisions.limits import Limits
-from txconnpool.pool.decisions.reasons import DRAINED, REMOVED, SURPLUS
+from txconnpool.pool.decisions.reasons import DRAINED, NOT_READY, OUTDATED, REMOVED, SURPLUS
+from txconnpool.pool.decisions.records import Record
 from txconnpool.pool.decisions.servers import Server
 from txconnpool.pool.decisions.state import PoolState
 
@@ -59,6 +60,24 @@ class Administration:
         The caller knows that C{server} cannot be reached: do not dial it for a while, as after a failed dial.
         """
         return self._state.failed(server, server.failures + 1, cause, reason, now)
+
+    def notReady(self, server: Server, cause: BaseException, reason: str, now: float) -> list[Action]:
+        """
+        C{server} has replied that it cannot execute requests now: close its connections when they carry nothing, and
+        dial it as after a failed dial.
+        """
+        actions = self._state.connections.retire(self._established(server), NOT_READY)
+        return actions + self.markDown(server, cause, reason, now)
+
+    def outdated(self, server: Server, now: float) -> list[Action]:
+        """
+        C{server} turned out to be another one than is needed: close its connections when they carry nothing, and dial
+        it again.
+        """
+        return self._state.connections.retire(self._established(server), OUTDATED) + self._state.grow(now)
+
+    def _established(self, server: Server) -> list[Record]:
+        return [each for each in self._state.records if each.server is server and each.connection is not None]
 
     # -- Requests
 

@@ -135,6 +135,7 @@ class RedisCommand(Command):
     @ivar subcommands: the subcommands, by name.
     @ivar silent: whether the client gets no reply, because it has turned replies off.
     @ivar confirms: whether the reply has one frame for each channel of the request.
+    @ivar runsScript: whether the reply may be what a client's script makes of it, errors too.
     @ivar mayBlock: whether the server may reply only when some other client does something.
     """
 
@@ -148,6 +149,7 @@ class RedisCommand(Command):
         "keySpecs",
         "mayBlock",
         "plain",
+        "runsScript",
         "silent",
         "subcommands",
         "use",
@@ -177,6 +179,8 @@ class RedisCommand(Command):
         self.confirms = name in SUBSCRIBING or name in UNSUBSCRIBING
         self.mayBlock = "blocking" in flags if mayBlock is None else mayBlock
         self.plain = self.use is Use.SHARED and not self.mayBlock
+        self.runsScript = name.startswith(("eval", "fcall"))
+        self.keepsRequest = self.idempotent or not self.runsScript  # what the server declines is sent again
         if self.confirms or self.mayBlock:
             self.keepsRequest = True
             self.matchWhole = None

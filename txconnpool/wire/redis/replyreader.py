@@ -14,7 +14,7 @@ import re
 from typing import Any, Final
 
 from txconnpool.errors import WireError
-from txconnpool.wire import ReplyCounters
+from txconnpool.wire import Decline, Declined, ReplyCounters
 from txconnpool.wire.redis.commands import RedisCommand
 from txconnpool.wire.redis.framing import wordsOf
 
@@ -33,6 +33,9 @@ _START: Final = frozenset(b"+-:,(_#$=!*~%|>")
 #: Frames of a subscriber that are replies to its requests.
 _CONFIRMATION: Final = re.compile(rb"[*>]3\r\n\$\d+\r\n[ps]?(un)?subscribe\r\n").match
 _MESSAGE: Final = re.compile(rb"[*>][34]\r\n\$\d+\r\n[ps]?message\r\n").match
+#: Errors that are made before a command is executed (C{processCommand} of Redis).
+_DECLINED: Final = re.compile(rb"-(LOADING|MASTERDOWN|READONLY) ").match
+
 _COUNT: Final = re.compile(rb":(0|[1-9][0-9]*)\r\n\Z").search
 
 #: The longest beginning of a frame of a subscriber, by which its kind is known.
@@ -93,6 +96,8 @@ class ReplyReader:
         self._begun, self._elements, self._due, self.left = False, 0, 0, 0
         if not resumed and data[pos] == 45:
             counters.failed[command.index] += 1
+            if count == 1 and not (command.silent or command.runsScript):
+                _checkDeclined(data, pos, end)
         elif command.isLookup and nulls:
             counters.missed += 1
         return end, 1, b"" if command.silent else None
@@ -138,6 +143,15 @@ class ReplyReader:
         """
         _, elements, due, _ = scan(data, pos, 1, 0, True)
         return -1 if elements or due else 0
+
+
+def _checkDeclined(data: bytes, pos: int, end: int) -> None:
+    """
+    @raise Declined: the error says that the server has not executed the request, and cannot do so now.
+    """
+    match = _DECLINED(data, pos)
+    if match is not None:
+        raise Declined(end, Decline.READ_ONLY if match[1] == b"READONLY" else Decline.NOT_READY)
 
 
 def scan(data: bytes, pos: int, elements: int, due: int, pushes: bool = False) -> tuple[int, int, int, int]:
