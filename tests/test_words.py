@@ -20,7 +20,7 @@ KNOWING = ("wire.memcache", "memcache", "migrate")
 REDIS = ("wire.redis", "redis")
 
 #: A module that knows one command of memcached, by which servers are discovered.
-DISCOVERY = "net.discovery.cluster"
+DISCOVERY = ("net.discovery.cluster", "net.discovery.sentinels")
 
 #: In bytes: memcached's line end, and its commands and replies as words between spaces or line ends.
 IN_BYTES = re.compile(
@@ -71,12 +71,12 @@ class WordsTests(SynchronousTestCase):
     def test_elsewhere(self) -> None:
         """
         Modules outside of memcached's rooms contain none of its words, except that lines of HTTP end in the same way,
-        and that a memcached may list the servers.
+        and that a memcached or the sentinels of a Redis may name the servers.
         """
         wrong = [
             f"{name or '__init__'}, line {line}: {word}"
             for name, tree in modules().items()
-            if room(name) not in (*KNOWING, *REDIS) and name != DISCOVERY
+            if room(name) not in (*KNOWING, *REDIS) and name not in DISCOVERY
             for line, word in words(tree)
             if not (name.startswith("operate.http.") and word == repr(b"\r\n"))
         ]

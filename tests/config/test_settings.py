@@ -48,6 +48,7 @@ class PoolSettingsTests(SynchronousTestCase):
                 "leaseAt": "connect",
                 "reset": "close",
                 "upstreamAuth": None,
+                "sentinelAuth": None,
                 "listenAuth": None,
                 "allowCommands": None,
                 "denyCommands": (),
@@ -309,6 +310,17 @@ class PoolSettingsTests(SynchronousTestCase):
         """
         self.assertEqual(PoolSettings(protocol="memcache"), PoolSettings())
         self.assertFaults(["protocol = 'http': expected memcache or redis or raw"], protocol="http")
+
+    def test_sentinels(self) -> None:
+        """
+        Sentinels name the only server of a pool for Redis.
+        """
+        line = "sentinel:cache@10.0.0.1,10.0.0.2"
+        pool = PoolSettings(protocol="redis", upstream=(line,), sentinelAuth="env:LOGIN")
+        self.assertEqual((pool.hasSentinels, pool.distributionByKey, pool.servers), (True, None, ()))
+        self.assertFaults(["expected protocol = redis"], upstream=(line,))
+        self.assertFaults(["expected no other line"], protocol="redis", upstream=(line, "sentinel:b@c"))
+        self.assertFaults(["has no use without sentinel:NAME@HOST:PORT"], protocol="redis", sentinelAuth="env:LOGIN")
 
     def test_raw(self) -> None:
         """

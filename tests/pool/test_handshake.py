@@ -14,11 +14,12 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.bugs import covers
-from txconnpool.errors import LoginFailed, TooManyConnections
+from txconnpool.errors import LoginFailed, ServerUnavailable, TooManyConnections
 from txconnpool.pool.handshake import Handshake
 from txconnpool.wire import Login
 from txconnpool.wire.memcache.auth import loginRequest
 from txconnpool.wire.memcache.dialect import Memcache
+from txconnpool.wire.redis.dialect import Redis
 
 
 class Server:
@@ -112,3 +113,22 @@ class HandshakeTests(SynchronousTestCase):
         self.assertEqual(
             str(failure.value), "authentication failure: the server asks for a password, and upstream-auth is not set"
         )
+
+    def test_primary(self) -> None:
+        """
+        Where only a master is used, a server that says that it is a replica is not.
+        """
+        greeting = (b"+PONG\r\n", b"$-1\r\n")
+        for role, isMaster in (
+            (b"*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n", True),
+            (b"*5\r\n$5\r\nslave\r\n$9\r\n127.0.0.1\r\n:6379\r\n$9\r\nconnected\r\n:0\r\n", False),
+            (b"-LOADING Redis is loading the dataset in memory\r\n", False),
+        ):
+            handshake, server = Handshake("pages", Redis()), Server(*greeting, role, *greeting)
+            handshake.primary = True
+            greeted = Deferred.fromCoroutine(handshake(server))
+            if isMaster:
+                self.successResultOf(greeted)
+            else:
+                self.failureResultOf(greeted, ServerUnavailable)
+            self.assertIn(b"ROLE", server.asked[-1])

@@ -5,10 +5,11 @@ Tests for L{txconnpool.proxy.finding}.
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from typing import Any, cast
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.names import dns
 from twisted.trial.unittest import SynchronousTestCase
@@ -187,3 +188,40 @@ class FinderTests(SynchronousTestCase):
         self.finder.use(settings)
         self.assertRaises(ConfigError, self.finder.apply, settings)
         self.finder.stop()
+
+    def test_sentinels(self) -> None:
+        """
+        Sources get the user and password for sentinels, and are asked again on request.
+        """
+        sources: list[Any] = []
+
+        class Source:
+            """
+            A source that notes its calls.
+            """
+
+            servers = ()
+            hurried = 0
+
+            def __init__(self, *args: object, **values: object) -> None:
+                self.login: Any = None
+                sources.append(self)
+
+            def hurry(self) -> None:
+                self.hurried += 1
+
+            def lookUp(self) -> Deferred[Any]:
+                return succeed(())
+
+        self.patch(Finder, "makeSource", Source)
+        line = "sentinel:cache@10.0.0.1"
+        self.patch(os, "environ", {"SENTINELS": "user:secret"})
+        settings = self.settings(line, protocol="redis", sentinelAuth="env:SENTINELS")
+        self.successResultOf(self.finder.prepare(settings))
+        self.assertEqual(sources[-1].login, (b"user", b"secret"))
+        self.finder.use(settings)
+        self.finder.logIn((b"user", b"other"))
+        self.finder.hurry()
+        self.assertEqual([(each.login, each.hurried) for each in sources], [((b"user", b"other"), 1)])
+        wrong = self.settings(line, protocol="redis", sentinelAuth="env:NONE")
+        self.failureResultOf(self.finder.prepare(wrong), ValueError)

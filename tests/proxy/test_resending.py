@@ -86,7 +86,11 @@ class RedisEndpoint(Endpoint[RedisLine]):
 class RedisStage(Stage):
     """
     A pool of Redis servers in memory, whose replies the test sends.
+
+    @ivar looks: how often the servers were to be looked up again.
     """
+
+    looks = 0
 
     def __init__(self, servers: int = 1, **options: Any) -> None:
         super().__init__(servers, start=False, **options)
@@ -98,7 +102,10 @@ class RedisStage(Stage):
         self.servers: Any = [RedisEndpoint(self.clock, server.name) for server in servers]
         factory.dialect, factory.commands = self.dialect, self.dialect.commands
         self._greeting = Handshake("pool", self.dialect)
-        return super()._pool(self.servers, factory, limits, **options)
+        return super()._pool(self.servers, factory, limits, lookAgain=self._looked, **options)
+
+    def _looked(self) -> None:
+        self.looks += 1
 
     def _handshake(self, connection: Any) -> Any:
         return self._greeting(connection)
@@ -312,12 +319,22 @@ class ResendingTests(SynchronousTestCase):
         """
         self.stage.lines[0].lose()
         self.stage.servers[0].pong = LOADING
-        self.clock.pump([0.5] * 20)
-        self.send("GET k")
-        self.assertEqual(self.stage.asked(), [])
+        self.wait()
+        self.assertGreater(self.stage.looks, 3, "each failed dial is a reason to look for another server")
         self.assertEqual(self.stage.pool.servers[0].state, "down")
         self.stage.servers[0].pong = b"+PONG\r\n"
-        self.clock.pump([0.5] * 20)
+        self.wait()
+        self.send("GET k")
+        self.assertEqual((self.stage.asked(), self.stage.pool.servers[0].state), (["GET k"], "up"))
+        self.stage.reply(OK)
+
+    def wait(self) -> None:
+        """
+        Let ten seconds pass.
+        """
+        for _ in range(20):
+            self.clock.advance(0.5)
+            self.stage.look()
 
 
 class ReplicaTests(SynchronousTestCase):
@@ -351,6 +368,7 @@ class ReplicaTests(SynchronousTestCase):
         self.stage.clock.advance(LOOK)
         self.assertEqual(self.write(READ_ONLY, OK), OK)
         self.assertEqual([line.connected for line in self.stage.lines], [False, True])
+        self.assertEqual(self.stage.looks, 1)
         (server,) = self.stage.pool.servers
         self.assertEqual((server.state, server.failures, server.traffic.closed), ("up", 0, {"outdated": 1}))
 

@@ -572,6 +572,44 @@ class Redis(Server):
         return [self._program(), *options, "--dir", str(self.directory), *self.options]
 
 
+class Sentinel(Server):
+    """
+    A sentinel of Redis, which alone decides about the master that it watches.
+    """
+
+    program = "redis-server"
+    ending = signal.SIGKILL
+
+    def __init__(self, name: str, master: Address, *lines: str) -> None:
+        """
+        @param name: the name of the master.
+        @param lines: further lines of the configuration.
+        """
+        super().__init__()
+        self._name = name
+        self._master = master
+        self._lines = lines
+
+    def command(self) -> list[str]:
+        """
+        Write the configuration file, which the sentinel changes.
+        """
+        assert not isinstance(self.address, str)
+        host, port = self.address
+        lines = [
+            f"bind {host}",
+            f"port {port}",
+            f"dir {self.directory}",
+            f"sentinel monitor {self._name} {self._master[0]} {self._master[1]} 1",
+            f"sentinel down-after-milliseconds {self._name} 500",
+            f"sentinel failover-timeout {self._name} 5000",
+            *self._lines,
+        ]
+        path = self.directory / "sentinel.conf"
+        path.write_text("".join(f"{line}\n" for line in lines))
+        return [self._program(), str(path), "--sentinel"]
+
+
 class Nutcracker(Server):
     """
     twemproxy, a proxy in C, with which the benchmarks compare.

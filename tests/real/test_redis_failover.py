@@ -6,11 +6,13 @@ Tests for the proxy with Redis servers that do not execute requests for a time.
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.real.resp import Client, ReplyError
-from tests.real.servers import Proxy, Redis, freePort, missing, until
+from tests.real.servers import Proxy, Redis, Sentinel, clientEndpoint, freePort, missing, until
+from tests.real.test_redis_faults import Worker
 
 
 class DeclinedTests(SynchronousTestCase):
@@ -105,3 +107,91 @@ class DeclinedTests(SynchronousTestCase):
                     direct.ask("REPLICAOF", "NO", "ONE")
             for _ in range(4):
                 self.assertEqual(client.ask("SET", "name", "value"), b"OK")
+
+
+class FailoverWorker(Worker):
+    """
+    A client whose keys are new ones, because a failover loses the last writes.
+    """
+
+    def _value(self, client: Client) -> None:
+        token = self._token()
+        self._check(client.ask("SET", token, token), b"OK")
+        self._check(client.ask("GET", token), token.encode(), None)
+
+
+class SentinelTests(SynchronousTestCase):
+    """
+    A master and its replica, which sentinels make the master when that one has failed.
+    """
+
+    skip = missing("redis-server")
+
+    def setUp(self) -> None:
+        """
+        Start the servers, a sentinel and the proxy, which knows another sentinel too that does not exist.
+        """
+        self.master = self.start(Redis())
+        host, port = self.master.address
+        self.replica = self.start(Redis("--replicaof", f"{host} {port}", "--repl-diskless-sync-delay", "0"))
+        with Client(self.replica.address) as direct:
+            until(lambda: b"master_link_status:up" in direct.ask("INFO", "replication"))
+        self.sentinel = self.start(Sentinel("cache", self.master.address))
+        with Client(self.sentinel.address) as direct:
+            until(lambda: direct.ask("SENTINEL", "REPLICAS", "cache"))
+        host, port = self.sentinel.address
+        line = f"sentinel:cache@127.0.0.1:{freePort()},{host}:{port}"
+        self.proxy = self.start(
+            Proxy("--protocol", "redis", "--max-pinned", "6", "--connect-timeout", "2", upstream=[line])
+        )
+
+    def start(self, server: Any) -> Any:
+        """
+        Start a server.
+        """
+        server.start()
+        self.addCleanup(server.stop)
+        return server
+
+    def test_failover(self) -> None:
+        """
+        When the master is killed, the proxy finds the new one. Until then requests fail. No client gets a wrong reply,
+        or another client's, and none waits for ever. When there is a master, no request fails.
+        """
+        end = threading.Event()
+        workers = [FailoverWorker(number, self.proxy.address, end) for number in range(6)]
+        for worker in workers:
+            worker.start()
+
+        def goOn(least: int) -> None:
+            """
+            Wait until each client has got more replies.
+            """
+            before = [worker.answered for worker in workers]
+            until(lambda: all(worker.answered >= count + least for worker, count in zip(workers, before, strict=True)),
+                  timeout=30)  # fmt: skip
+
+        goOn(20)
+        self.assertEqual([worker.errors for worker in workers], [0] * len(workers))
+        self.master.kill()
+        with Client(self.proxy.address, 30.0) as client:
+            until(lambda: self.writes(client), timeout=30)
+        goOn(1)
+        before = [worker.errors for worker in workers]
+        goOn(20)
+        self.assertEqual([worker.errors for worker in workers], before)
+        end.set()
+        for worker in workers:
+            worker.join(20)
+        self.assertEqual([worker for worker in workers if worker.is_alive()], [])
+        self.assertEqual([wrong for worker in workers for wrong in worker.wrong], [])
+        self.assertIn(clientEndpoint(self.replica.address), self.proxy.log)
+
+    def writes(self, client: Client) -> bool:
+        """
+        @return: whether a client can write.
+        """
+        try:
+            return bool(client.ask("SET", "name", "value") == b"OK")
+        except ReplyError:
+            return False

@@ -44,7 +44,8 @@ def exposedSecrets(settings: Settings) -> Iterator[Fault]:
     if settings.adminPasswordFile is not None:
         yield from _exposed(settings.adminPasswordFile, "adminPasswordFile", _GROUP | _OTHERS)
     for pool in settings.pools:
-        for attribute, source in (("upstreamAuth", pool.upstreamAuth), ("listenAuth", pool.listenAuth)):
+        for attribute in ("upstreamAuth", "sentinelAuth", "listenAuth"):
+            source = getattr(pool, attribute)
             if source is not None and source.startswith("file:"):
                 yield from _exposed(source.removeprefix("file:"), attribute, _GROUP | _OTHERS, pool.name)
         servers = tuple(server.endpoint for server in pool.servers)
@@ -78,6 +79,7 @@ def fingerprints(settings: Settings) -> Iterator[tuple[str, bytes]]:
     for pool in settings.pools:
         named: list[tuple[str, Callable[[str], bytes], str | None]] = [
             ("user and password of upstream-auth", _usersDigest, pool.upstreamAuth),
+            ("user and password of sentinel-auth", _usersDigest, pool.sentinelAuth),
             ("users and passwords of listen-auth", _usersDigest, pool.listenAuth),
         ]
         for endpoint in (*pool.listen, *(server.endpoint for server in pool.servers)):

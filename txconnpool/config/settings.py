@@ -21,7 +21,7 @@ from txconnpool.config.credentials import Accounts, SecretFile
 from txconnpool.config.kinds import Announced, Choice, Endpoint, HostNames, Seconds, Size, Text, Whole, Words, placeOf
 from txconnpool.config.options import Automatic, Option, option, optionsOf
 from txconnpool.config.servers import ServerLine, mistakes
-from txconnpool.net.discovery import isDiscovery
+from txconnpool.net.discovery import isDiscovery, isSentinel
 from txconnpool.net.endpoints import checkClientFiles
 from txconnpool.net.listening import checkServerFiles
 from txconnpool.net.suggestions import suggestClient, suggestServer
@@ -125,7 +125,7 @@ class PoolSettings:
         ServerLine(checkClient, checkClientFiles, "tcp:HOST:PORT, unix:PATH, tls:HOST:PORT or memory:", suggestClient),
         "the address of a server, as a client endpoint string; memory: is a server inside the process; weight=NUMBER "
         "and label=TEXT may follow; dns:NAME:PORT, srv:NAME and elasticache:HOST:PORT stand for all servers that are "
-        "found there; may be repeated",
+        "found there, sentinel:NAME@HOST:PORT,HOST:PORT for the master of a Redis; may be repeated",
         "Servers and clients",
         "u",
         many=True,
@@ -164,6 +164,13 @@ class PoolSettings:
         Accounts(1),
         "the file or environment variable with the user:password for the servers: file:PATH or env:NAME; for servers "
         "with memcached's option -Y",
+        "Servers and clients",
+    )
+    sentinelAuth: str | None = option(
+        None,
+        Accounts(1),
+        "the file or environment variable with the user:password for the sentinels of sentinel: in upstream: file:PATH "
+        "or env:NAME",
         "Servers and clients",
     )
     listenAuth: str | None = option(
@@ -272,7 +279,7 @@ class PoolSettings:
     discoverInterval: float = option(
         30.0,
         Seconds(0.1, _DAY),
-        "how often the servers of dns:, srv: and elasticache: in upstream are looked up; a shorter TTL wins",
+        "how often the servers of dns:, srv:, elasticache: and sentinel: in upstream are looked up; a shorter TTL wins",
         "Many servers",
     )
 
@@ -466,6 +473,13 @@ class PoolSettings:
         return None if value == ("no",) else tuple(filter(None, map(placeOf, value)))
 
     @cached_property
+    def hasSentinels(self) -> bool:
+        """
+        Whether the server is the master that sentinels name.
+        """
+        return any(map(isSentinel, self.upstream))
+
+    @cached_property
     def distributionByKey(self) -> Distribution | None:
         """
         How keys are distributed among the servers, or C{None} if there is one server, or if the servers are equal.
@@ -473,7 +487,7 @@ class PoolSettings:
         """
         distribution = _distribution(self)
         several = len(self.servers) > 1 or bool(self.sources) or self.onFailure == "failover"
-        return distribution if several and distribution.keyed else None
+        return distribution if several and distribution.keyed and not self.hasSentinels else None
 
     def minLive(self, servers: int) -> int:
         """
@@ -668,6 +682,22 @@ def _undistributed(pool: PoolSettings) -> Iterator[Fault]:
         yield Fault(text, ("minLiveServers", "upstream"), pool.name)
 
 
+def _withoutSentinels(pool: PoolSettings) -> Iterator[Fault]:
+    """
+    Find what is wrong with the sentinels of a pool.
+    """
+    if pool.hasSentinels and not DIALECTS[pool.protocol].hasRoles:
+        text = (
+            f"sentinel: in upstream is for servers of Redis, and protocol is {pool.protocol}; expected protocol = redis"
+        )
+        yield Fault(text, ("upstream", "protocol"), pool.name)
+    if pool.hasSentinels and len(pool.upstream) > 1:
+        yield Fault("sentinel: in upstream names the only server; expected no other line", ("upstream",), pool.name)
+    if pool.sentinelAuth is not None and not pool.hasSentinels:
+        text = "sentinel-auth has no use without sentinel:NAME@HOST:PORT in upstream"
+        yield Fault(text, ("sentinelAuth", "upstream"), pool.name)
+
+
 def _noFailover(pool: PoolSettings, pools: Mapping[str, PoolSettings]) -> Iterator[Fault]:
     """
     Find what is wrong with the pool that stands in for another one.
@@ -696,6 +726,7 @@ def _noFailover(pool: PoolSettings, pools: Mapping[str, PoolSettings]) -> Iterat
 _NOT_RAW = {
     "upstreamAuth": "it does not log in",
     "listenAuth": "clients cannot log in to it",
+    "sentinelAuth": "it has no sentinels",
     "allowCommands": "it finds no commands",
     "denyCommands": "it finds no commands",
     "hash": "it finds no keys",
@@ -730,6 +761,7 @@ def _contradictions(pool: PoolSettings) -> Iterator[Fault]:
     if pool.announced is not None and not DIALECTS[pool.protocol].announces:
         text = f"announce is for clients of a cluster, which protocol {pool.protocol} does not have; expected no"
         yield Fault(text, ("announce", "protocol"), pool.name)
+    yield from _withoutSentinels(pool)
     if pool.minPoolSize > pool.poolSize:
         text = f"min-pool-size {pool.minPoolSize} is more than pool-size {pool.poolSize}"
         yield Fault(text, ("minPoolSize", "poolSize"), pool.name)

@@ -25,8 +25,8 @@ _ANYWHERE = ("", "*", "0.0.0.0", "::")
 
 #: Types of endpoints and other words that are no names of hosts.
 _NO_HOSTS = frozenset((
-    "adns", "dns", "elasticache", "env", "fd", "file", "haproxy", "http", "https", "memory", "srv", "ssl", "systemd",
-    "tcp", "tls", "udp", "unix",
+    "adns", "dns", "elasticache", "env", "fd", "file", "haproxy", "http", "https", "memory", "sentinel", "srv", "ssl",
+    "systemd", "tcp", "tls", "udp", "unix",
 ))  # fmt: skip
 
 #: The beginnings of URLs and endpoint strings of TCP.

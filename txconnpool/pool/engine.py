@@ -284,6 +284,7 @@ class PoolEngine(Executor):
             self._do(actions, now)
         elif now - record.born >= LOOK:
             self._do(self._administration.outdated(record.server, now), now)
+            self._doubt()
 
     # -- Life cycle
 

@@ -45,8 +45,8 @@ class Executor:
     # An object with more than thirty attributes in its __dict__ has slower ones. Subclasses may have that many.
     __slots__ = (
         "__dict__", "__weakref__", "_announces", "_attempts", "_check", "_connectTimeout", "_due", "_errands",
-        "_factory", "_handshake", "_healthChanged", "_leaving", "_seconds", "_timer", "name", "observer", "reactor",
-        "state",
+        "_factory", "_handshake", "_healthChanged", "_leaving", "_lookAgain", "_seconds", "_timer", "name", "observer",
+        "reactor", "state",
     )  # fmt: skip
 
     def __init__(
@@ -63,6 +63,7 @@ class Executor:
         observer: Any = None,
         shared: Shared | None = None,
         healthChanged: Callable[[Server], object] | None = None,
+        lookAgain: Callable[[], object] | None = None,
     ) -> None:
         """
         @param factory: makes the protocol instances, see L{_newFactory}.
@@ -75,12 +76,15 @@ class Executor:
             unless this fails or returns C{False}. May return a Deferred or an awaitable.
         @param shared: what this pool shares with others, or C{None}.
         @param healthChanged: called when a dial to a server has succeeded or failed.
+        @param lookAgain: called when the servers that are needed may be others now: a dial has failed, a connection was
+            lost, or a server is a replica.
         """
         self.name = name
         self.reactor = reactor
         self.observer = observer
         self.state = PoolState(limits, shared=shared)
         self._healthChanged = healthChanged
+        self._lookAgain = lookAgain
         self._factory = factory
         self._connectTimeout = connectTimeout
         self._handshake = handshake
@@ -242,6 +246,7 @@ class Executor:
         actions = self.state.dialFailed(record, reason, describe(reason), now)
         self._logDown(server, up)
         self._logFull(server, reason)
+        self._doubt()
         self._do(actions, now)
         self._checkClosed()
 
@@ -266,6 +271,7 @@ class Executor:
         else:
             text = describe(reason.value)
             tally(server.traffic.lost, kindOf(reason.value))
+            self._doubt()
         now = self._seconds()
         up = server.up
         actions = self.state.lost(record, reason.value, text, now, getattr(connection, "served", False))
@@ -285,6 +291,13 @@ class Executor:
             _log.warn("{pool}: {server} is down: {reason}", pool=self.name, server=server.name, reason=server.reason)
         if self._healthChanged is not None and server.failures:
             self._healthChanged(server)
+
+    def _doubt(self) -> None:
+        """
+        The servers that are needed may be others now.
+        """
+        if self._lookAgain is not None and self.state.running:
+            self._lookAgain()
 
     def _failPending(self, record: Record) -> None:
         """

@@ -32,7 +32,10 @@ class Handshake:
     Makes new connections ready: asks whether the server is alive, and logs in.
 
     @ivar login: the user and password for servers that want one, or C{None}.
+    @ivar primary: whether only a server is used that says that it is no replica.
     """
+
+    primary = False
 
     def __init__(
         self, pool: str, dialect: Any, login: tuple[bytes, bytes] | None = None, option: str = "upstream-auth"
@@ -56,9 +59,14 @@ class Handshake:
 
         @raise LoginFailed: the server does not accept the user and password, or wants one.
         @raise TooManyConnections: the server has as many connections as it accepts.
+        @raise ServerUnavailable: it is a replica, and must not be one.
         @raise PoolError: the connection was lost.
         """
         await self._carryOut(connection, self._dialect.handshake(self.login, connection.record.server.name))
+        if self.primary:
+            command, request, expected = self._dialect.primary
+            if not (await connection.probe(command, request)).startswith(expected):
+                raise ServerUnavailable("the server is a replica and not the master")
 
     async def reset(self, connection: Any) -> None:
         """

@@ -10,13 +10,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.defer import Deferred, fail, gatherResults, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txconnpool.config.credentials import readLogins
 from txconnpool.config.settings import ConfigError, PoolSettings
 from txconnpool.net.discovery import Discovery
 from txconnpool.routing.servers import Server
+from txconnpool.wire import Login
 
 _log = Logger("txconnpool.routing")
 
@@ -26,9 +28,11 @@ class Finder:
     The sources of the servers of one pool: the lines of C{upstream} such as C{dns:memcached.internal:11211}.
 
     @ivar makeSource: makes a L{Discovery} from a line. Tests replace it.
+    @ivar login: the user and password for the sources of new settings, if they want one.
     """
 
     makeSource: Callable[..., Any] = Discovery
+    login: Login | None = None
 
     def __init__(self, reactor: Any, changed: Callable[[], object]) -> None:
         """
@@ -70,7 +74,13 @@ class Finder:
         @return: fires when they are known; fails with L{DiscoveryFailed<txconnpool.net.discovery.DiscoveryFailed>} if
             one cannot be looked up, and with L{ConfigError} if the servers contradict the settings.
         """
+        try:
+            login = sentinelLogin(settings)
+        except ValueError:
+            return fail()
         self._prepared = {line: self._make(line, settings) for line in settings.sources if line not in self._sources}
+        for source in self._prepared.values():
+            source.login = login
         looking = [source.lookUp() for source in self._prepared.values()]
         found = gatherResults(looking, consumeErrors=True).addCallback(lambda _: self.apply(settings))
         return found.addCallbacks(lambda _: None, self._notFound)
@@ -102,7 +112,9 @@ class Finder:
         self._prepared.clear()
 
     def _make(self, line: str, settings: PoolSettings) -> Any:
-        return self.makeSource(line, self._reactor, interval=settings.discoverInterval)
+        source = self.makeSource(line, self._reactor, interval=settings.discoverInterval)
+        source.login = self.login
+        return source
 
     def _notify(self, servers: object) -> None:
         self._changed()
@@ -125,6 +137,21 @@ class Finder:
         looking = [each.addTimeout(timeout, self._reactor).addErrback(_isLogged) for each in unknown]
         return gatherResults(looking).addCallback(lambda _: None)
 
+    def logIn(self, login: Login | None) -> None:
+        """
+        @param login: the user and password for the sources that want one, from the next lookup on.
+        """
+        self.login = login
+        for source in self._sources.values():
+            source.login = login
+
+    def hurry(self) -> None:
+        """
+        The servers may be others now: look them up soon.
+        """
+        for source in self._sources.values():
+            source.hurry()
+
     def lookUp(self) -> Deferred[list[str]]:
         """
         Look up all servers again.
@@ -141,6 +168,15 @@ class Finder:
         self._running = False
         for source in (*self._sources.values(), *self._prepared.values()):
             source.stop()
+
+
+def sentinelLogin(settings: PoolSettings) -> Login | None:
+    """
+    Read the user and password for the sentinels of a pool.
+
+    @raise ValueError: they cannot be read.
+    """
+    return None if settings.sentinelAuth is None else readLogins(settings.sentinelAuth)[0]
 
 
 def _lines(servers: dict[str, list[Server]]) -> tuple[tuple[str, str], ...]:

@@ -21,6 +21,7 @@ from txconnpool.config.credentials import readLogins
 from txconnpool.config.settings import PoolSettings
 from txconnpool.net.listening import raiseIfFailed
 from txconnpool.pool.slow import SlowLog
+from txconnpool.proxy.finding import sentinelLogin
 from txconnpool.proxy.limits import dialectLimits, sessionLimits
 from txconnpool.proxy.listener import ClientListener, Listen
 from txconnpool.proxy.memory import BufferedBytes
@@ -109,6 +110,7 @@ class PoolProxy(Service):
         @raise ValueError: something cannot be read.
         """
         ours = readLogins(settings.upstreamAuth)[0] if settings.upstreamAuth is not None else None
+        sentinels = sentinelLogin(settings)
         theirs = readLogins(settings.listenAuth) if settings.listenAuth is not None else None
         listeners = [each for description, each in self.listeners.items() if description in settings.listen]
         certificates = [(each.endpoint, each.endpoint.read()) for each in listeners if each.endpoint is not None]
@@ -116,6 +118,7 @@ class PoolProxy(Service):
 
         def use() -> None:
             self.upstream.handshake.login = ours
+            self.upstream.finder.logIn(sentinels)
             self.upstream.useCertificates(servers)
             self.sessions.gate.accepted = theirs
             for endpoint, fresh in certificates:

@@ -65,6 +65,7 @@ class Upstream:
         self._replaced: dict[Any, Deferred[None]] = {}
         self.finder = Finder(reactor, self._found)
         self.finder.use(settings)
+        self.handshake.primary = settings.hasSentinels
         self._make()
 
     def _make(self) -> None:
@@ -116,8 +117,15 @@ class Upstream:
         self._factories.add(factory)
         return PoolEngine(
             servers, factory, limits, self._reactor, name=settings.name, connectTimeout=settings.connectTimeout,
-            check=self._probe, **options,
+            check=self._probe, lookAgain=self._lookAgain, **options,
         )  # fmt: skip
+
+    def _lookAgain(self) -> None:
+        """
+        Look for the master, if there are sentinels: another server may have become it. Other sources need not be asked.
+        """
+        if self.settings.hasSentinels:
+            self.finder.hurry()
 
     def _probe(self, connection: Connection) -> Deferred[bytes]:
         return connection.probe(*self._dialect.probe)
@@ -160,6 +168,7 @@ class Upstream:
             or the other way round. Existing connections of the old pool are closed when they carry nothing.
         """
         self.finder.use(settings)
+        self.handshake.primary = settings.hasSentinels
         try:
             settings = self.finder.apply(settings)
         except ConfigError as error:

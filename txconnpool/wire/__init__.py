@@ -562,6 +562,12 @@ class IStatefulDialect(IDialect, Protocol):
             a client has connected to; C{None}: there is no cluster.
         """
 
+    @property
+    def primary(self) -> tuple[Command, bytes, bytes]:
+        """
+        A request, and the beginning of the reply of a server that is no replica.
+        """
+
     def prelude(self, flavour: Any) -> Sequence[tuple[Command, bytes, bytes]]:
         """
         @return: requests that make a new connection one of this flavour, with the beginnings of their replies.

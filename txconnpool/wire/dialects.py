@@ -33,6 +33,7 @@ class Dialect:
     @ivar closing: the names of the commands that only close the connection of their client.
     @ivar distributes: whether keys can be distributed among several servers.
     @ivar announces: whether it has clients that ask for the nodes of a cluster.
+    @ivar hasRoles: whether a server tells whether it is a master or a replica.
     @ivar opaque: whether bytes are passed on without being read: each client leases a connection.
     """
 
@@ -43,6 +44,7 @@ class Dialect:
     closing: frozenset[bytes] = frozenset()
     distributes: bool = True
     announces: bool = False
+    hasRoles: bool = False
     opaque: bool = False
 
 
@@ -50,7 +52,14 @@ class Dialect:
 DIALECTS: Final[dict[str, Dialect]] = {
     "memcache": Dialect(Memcache, ORDINARY, POSSIBLE, REFUSED, CLOSING),
     "redis": Dialect(
-        Redis, redis.ORDINARY, redis.ORDINARY, redis.REFUSED, redis.CLOSING, distributes=False, announces=True
+        Redis,
+        redis.ORDINARY,
+        redis.ORDINARY,
+        redis.REFUSED,
+        redis.CLOSING,
+        distributes=False,
+        announces=True,
+        hasRoles=True,
     ),
     "raw": Dialect(Raw, {}, {}, frozenset(), distributes=False, opaque=True),
 }

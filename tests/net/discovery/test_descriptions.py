@@ -50,6 +50,13 @@ class ParseTests(SynchronousTestCase):
                 Description("elasticache", "a.cfg.cache.amazonaws.com", 11211),
             ),
             (r"elasticache:\:\:1:65535", Description("elasticache", "::1", 65535)),
+            ("sentinel:cache@a", Description("sentinel", "cache", sentinels=(("a", 26379),))),
+            (
+                "Sentinel:my-cache.1@10.0.0.1:1,[::1]:2,[::2],a.b:3",
+                Description(
+                    "sentinel", "my-cache.1", sentinels=(("10.0.0.1", 1), ("::1", 2), ("::2", 26379), ("a.b", 3))
+                ),
+            ),
             ("elasticache:127.0.0.1:1 label={ip}", Description("elasticache", "127.0.0.1", 1, "{ip}")),
             (
                 "dns:a:1 resolver=127.0.0.1:8600,10.0.0.1,[::1],[::1]:5353",
@@ -66,8 +73,8 @@ class ParseTests(SynchronousTestCase):
         A wrong server line is refused with one line that says what is right.
         """
         for line, text in (
-            ("", "unknown source of servers ''; expected dns, srv or elasticache"),
-            ("tcp:a:1", "unknown source of servers 'tcp'; expected dns, srv or elasticache"),
+            ("", "unknown source of servers ''; expected dns, srv, elasticache or sentinel"),
+            ("tcp:a:1", "unknown source of servers 'tcp'; expected dns, srv, elasticache or sentinel"),
             ("dns:a", "expected dns:HOST:PORT"),
             ("dns:a:", "expected dns:HOST:PORT"),
             ("dns::1", "expected dns:HOST:PORT"),
@@ -75,6 +82,30 @@ class ParseTests(SynchronousTestCase):
             ("srv:", "expected srv:NAME"),
             ("srv:a:1", "expected srv:NAME"),
             ("elasticache:a", "expected elasticache:HOST:PORT"),
+            *(
+                (
+                    wrong,
+                    "expected sentinel:NAME@HOST:PORT,HOST:PORT, with the name of the master that the sentinels watch",
+                )
+                for wrong in (
+                    "sentinel:",
+                    "sentinel:a",
+                    "sentinel:@a",
+                    "sentinel:a:1",
+                    "sentinel:a*@b",
+                )
+            ),
+            *(
+                (
+                    f"sentinel:a@{wrong}",
+                    f"wrong sentinel {wrong.split(',')[-1]!r}; expected HOST:PORT, as in 10.0.0.1:26379 or [::1]:26379",
+                )
+                for wrong in ("", "a,", ":1", "[a]:1", "::1", "a/b", "[::1", "b:1,[]:2")
+            ),
+            ("sentinel:a@b:0", "wrong port '0'; expected a number from 1 to 65535"),
+            ("sentinel:a@b:x", "wrong port 'x'; expected a number from 1 to 65535"),
+            ("sentinel:a@b,c,b:26379", "a sentinel is there twice; expected each only once"),
+            ("sentinel:a@b label=c", "unexpected 'label=c' after sentinel:; expected nothing"),
             ("dns:a:x", "wrong port 'x'; expected a number from 1 to 65535"),
             ("dns:a:0", "wrong port '0'; expected a number from 1 to 65535"),
             ("dns:a:65536", "wrong port '65536'; expected a number from 1 to 65535"),

@@ -18,7 +18,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.net.discovery.resolvers import FakeResolver, addresses, record
 from tests.net.discovery.test_cluster import REPLY
 from txconnpool.net.discovery.descriptions import Discovered, parse
-from txconnpool.net.discovery.sources import Answer, DiscoveryFailed, explain, makeSource
+from txconnpool.net.discovery.results import Answer, DiscoveryFailed, explain
+from txconnpool.net.discovery.sources import makeSource
 
 INFINITE = float("inf")
 

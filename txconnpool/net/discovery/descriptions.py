@@ -18,10 +18,16 @@ _PLACEHOLDERS = {
     "elasticache": (("{host}", "{ip}", "{port}"), ("{host}", "{ip}")),
 }
 
-_FORMS = {"dns": "dns:HOST:PORT", "srv": "srv:NAME", "elasticache": "elasticache:HOST:PORT"}
+_FORMS = {
+    "dns": "dns:HOST:PORT",
+    "srv": "srv:NAME",
+    "elasticache": "elasticache:HOST:PORT",
+    "sentinel": "sentinel:NAME@HOST:PORT,HOST:PORT",
+}
 
-#: The default port of DNS servers.
+#: The default ports of DNS servers, and of the sentinels of Redis.
 _DNS_PORT = 53
+_SENTINEL_PORT = 26379
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +58,13 @@ class Description:
     """
     A server line that names a source of servers, see L{parse}.
 
-    @ivar kind: C{dns}, C{srv} or C{elasticache}.
-    @ivar name: the name to look up, or the host to ask. It is ASCII.
-    @ivar port: the port of the servers, or the one to ask; 0 for C{srv}.
+    @ivar kind: C{dns}, C{srv}, C{elasticache} or C{sentinel}.
+    @ivar name: the name to look up, or the host to ask; for C{sentinel} the name of the master. It is ASCII.
+    @ivar port: the port of the servers, or the one to ask; 0 for C{srv} and C{sentinel}.
     @ivar label: the label of each server, with placeholders, or C{None} for the default of the source.
     @ivar weight: the weight of each server, or C{None}.
     @ivar resolver: IP addresses and ports of the DNS servers to ask; none for those of the system.
+    @ivar sentinels: hosts and ports of the sentinels to ask.
     """
 
     kind: str
@@ -66,6 +73,7 @@ class Description:
     label: str | None = None
     weight: float | None = None
     resolver: tuple[tuple[str, int], ...] = ()
+    sentinels: tuple[tuple[str, int], ...] = ()
 
     def labelOf(self, host: str, ip: str, port: int, default: str | None) -> str | None:
         """
@@ -85,7 +93,16 @@ def isDiscovery(description: str) -> bool:
 
     @return: whether it names a source of servers, and not one server.
     """
-    return re.match(r"\s*(dns|srv|elasticache):", description, re.IGNORECASE) is not None
+    return re.match(r"\s*(dns|srv|elasticache|sentinel):", description, re.IGNORECASE) is not None
+
+
+def isSentinel(description: str) -> bool:
+    """
+    @param description: a server line.
+
+    @return: whether it names the sentinels of a Redis.
+    """
+    return re.match(r"\s*sentinel:", description, re.IGNORECASE) is not None
 
 
 def checkDiscovery(description: str) -> None:
@@ -109,7 +126,11 @@ def parse(description: str) -> Description:
     kind, _, rest = source.partition(":")
     kind = kind.lower()
     if kind not in _FORMS:
-        raise ValueError(f"unknown source of servers {kind!r}; expected dns, srv or elasticache")
+        raise ValueError(f"unknown source of servers {kind!r}; expected dns, srv, elasticache or sentinel")
+    if kind == "sentinel":
+        if words:
+            raise ValueError(f"unexpected {words[0]!r} after sentinel:; expected nothing")
+        return _sentinels(rest)
     pieces = [re.sub(r"\\(.)", r"\1", piece) for piece in re.split(r"(?<!\\):", rest)]
     if len(pieces) != _FORMS[kind].count(":") or not all(pieces):
         raise ValueError(f"expected {_FORMS[kind]}")
@@ -166,6 +187,22 @@ def isHostName(text: str) -> bool:
     @return: whether a text in ASCII can be the name of a host or service in DNS, where underscores are usual too.
     """
     return len(text) < 255 and re.fullmatch(r"[\w-]{1,63}(\.[\w-]{1,63})*\.?", text, re.ASCII) is not None
+
+
+def _sentinels(text: str) -> Description:
+    name, found, places = text.partition("@")
+    if not found or not re.fullmatch(r"[A-Za-z0-9._-]{1,255}", name):
+        raise ValueError(f"expected {_FORMS['sentinel']}, with the name of the master that the sentinels watch")
+    sentinels = []
+    for each in places.split(","):
+        match = re.fullmatch(r"(?:\[([^\]]*)\]|([^:\[\]]*))(?::(.*))?", each)
+        host = match and (match[1] or match[2] or "")
+        if not match or not host or not (asAddress(host) or isHostName(host)) or (match[1] and not asAddress(host)):
+            raise ValueError(f"wrong sentinel {each!r}; expected HOST:PORT, as in 10.0.0.1:26379 or [::1]:26379")
+        sentinels.append((asAddress(host) or host, _SENTINEL_PORT if match[3] is None else parsePort(match[3])))
+    if len(set(sentinels)) < len(sentinels):
+        raise ValueError("a sentinel is there twice; expected each only once")
+    return Description("sentinel", name, sentinels=tuple(sentinels))
 
 
 def _host(text: str, kind: str) -> str:

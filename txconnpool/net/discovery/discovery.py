@@ -15,7 +15,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txconnpool.net.discovery.descriptions import Discovered, parse
-from txconnpool.net.discovery.sources import Answer, DiscoveryFailed, explain, makeSource
+from txconnpool.net.discovery.results import Answer, DiscoveryFailed, explain
+from txconnpool.net.discovery.sentinels import Login, Sentinels
+from txconnpool.net.discovery.sources import makeSource
 
 _log = Logger("txconnpool.net")
 
@@ -70,6 +72,7 @@ class Discovery:
         self._changed: Callable[[tuple[Discovered, ...]], object] | None = None
         self._timer: IDelayedCall | None = None
         self._delay = min(interval, SHORTEST)
+        self._lookedAt = 0.0  # when the last lookup began
         self._failures = 0
 
     def lookUp(self) -> Deferred[tuple[Discovered, ...]]:
@@ -82,6 +85,7 @@ class Discovery:
         waiting: Deferred[tuple[Discovered, ...]] = Deferred(self._forget)
         self._waiting.append(waiting)
         if self._running is None:
+            self._lookedAt = self._reactor.seconds()
             self._running = running = self._source.lookUp()
             running.addBoth(self._ended, running)
         return waiting
@@ -93,6 +97,8 @@ class Discovery:
         @param changed: called with all servers when they are others than before. The first servers are such a change.
         """
         self._changed = changed
+        if isinstance(self._source, Sentinels):
+            self._source.watch(self.hurry)
         if not self.servers:
             self._poll()
         elif self._running is None:
@@ -104,9 +110,31 @@ class Discovery:
         timer and no socket is left.
         """
         self._changed = None
+        if isinstance(self._source, Sentinels):
+            self._source.unwatch()
         self._unschedule()
         for waiting in list(self._waiting):
             waiting.cancel()
+
+    def hurry(self) -> None:
+        """
+        The servers may be others now: look them up now, but not more often than every L{SHORTEST} seconds.
+        """
+        if self._changed is not None and self._running is None:
+            self._delay = min(self._delay, max(0.0, self._lookedAt + SHORTEST - self._reactor.seconds()))
+            self._schedule()
+
+    @property
+    def login(self) -> Login | None:
+        """
+        The user and password for the source; only sentinels have one.
+        """
+        return self._source.login if isinstance(self._source, Sentinels) else None
+
+    @login.setter
+    def login(self, login: Login | None) -> None:
+        if isinstance(self._source, Sentinels):
+            self._source.login = login
 
     def _poll(self) -> None:
         self._timer = None

@@ -1,30 +1,29 @@
 # -*- test-case-name: tests.net.discovery.test_sources -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-The sources of servers: DNS, and memcacheds with auto discovery.
+The sources of servers: DNS, memcacheds with auto discovery, and the sentinels of Redis.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any, Protocol
 
-from twisted.internet import defer, error
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IResolver
 from twisted.names import dns
-from twisted.names.error import DNSNameError, DNSQueryRefusedError, DNSServerError, DomainError
+from twisted.names.error import DNSNameError
 
 from txconnpool.net.discovery.cluster import REQUEST, Node, parseCluster
 from txconnpool.net.discovery.descriptions import Description, Discovered, endpointString, isHostName
 from txconnpool.net.discovery.exchanges import overTCP
 from txconnpool.net.discovery.nameservers import NameServers
 from txconnpool.net.discovery.records import canonical, follow
+from txconnpool.net.discovery.results import Answer, DiscoveryFailed
+from txconnpool.net.discovery.sentinels import Sentinels
 from txconnpool.net.endpoints import clientEndpoint
-from txconnpool.net.reasons import describe
 
 #: How often the answer to a question may be the name to ask for next.
 MAX_ALIASES = 8
@@ -34,25 +33,6 @@ MAX_LIST = 1 << 20
 
 #: The methods of resolvers for the types of records.
 _METHODS = {dns.A: "lookupAddress", dns.AAAA: "lookupIPV6Address", dns.SRV: "lookupService"}
-
-
-class DiscoveryFailed(Exception):
-    """
-    Servers could not be looked up. The text says why.
-    """
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """
-    What a source knows at a time.
-
-    @ivar servers: the servers, sorted, and each only once.
-    @ivar ttl: for how many seconds this is valid; infinite if the source does not say.
-    """
-
-    servers: tuple[Discovered, ...]
-    ttl: float = float("inf")
 
 
 class Source(Protocol):
@@ -77,6 +57,8 @@ def makeSource(description: Description, reactor: Any, resolver: IResolver | Non
     """
     if description.kind == "elasticache":
         return Cluster(description, reactor, timeLimit)
+    if description.kind == "sentinel":
+        return Sentinels(description, reactor, timeLimit)
     lookUp = RecordLookup(resolver or NameServers(reactor, description.resolver), reactor, timeLimit)
     return Addresses(description, lookUp) if description.kind == "dns" else Services(description, lookUp)
 
@@ -254,24 +236,3 @@ class Cluster:
         default = node.host if alone else f"{node.host}:{node.port}"
         label = described.labelOf(node.host, node.ip or node.host, node.port, default)
         return Discovered(endpointString(node.ip or node.host, node.port), label, described.weight)
-
-
-def explain(reason: BaseException | None) -> str:
-    """
-    @return: a text of a few words for the failure of a lookup.
-    """
-    for kinds, text in _REASONS:
-        if isinstance(reason, kinds):
-            return text
-    return describe(reason)
-
-
-_REASONS: tuple[tuple[type | tuple[type, ...], str], ...] = (
-    ((defer.TimeoutError, error.TimeoutError), "no answer in time"),
-    (DNSNameError, "there is no such name"),
-    (DNSQueryRefusedError, "the DNS server refuses to answer"),
-    (DNSServerError, "the DNS server cannot answer"),
-    (DomainError, "the DNS server answers with an error"),
-    (ConnectionRefusedError, "connection refused"),
-    (error.ConnectionClosed, "the server closed the connection"),
-)

@@ -34,8 +34,8 @@ REFUSED: Final = frozenset(command.name.encode() for command in COMMANDS if comm
 
 _VERSION: Final = re.compile(rb"(?m)^redis_version:([0-9a-z.]{1,30})\r?$").search
 
-_AUTH, _PING, _HELLO, _SELECT, _RESET, _INFO = (
-    BY_NAME[name] for name in ("auth", "ping", "hello", "select", "reset", "info")
+_AUTH, _PING, _HELLO, _SELECT, _RESET, _INFO, _ROLE = (
+    BY_NAME[name] for name in ("auth", "ping", "hello", "select", "reset", "info", "role")
 )
 
 
@@ -51,6 +51,7 @@ class Redis:
     base = BASE
     tooManyClients = b"-ERR max number of clients reached\r\n"
     probe: tuple[Command, bytes] = (_PING, encode([b"PING"]))
+    primary: tuple[Command, bytes, bytes] = (_ROLE, encode([b"ROLE"]), b"*3\r\n$6\r\nmaster\r\n")
 
     def __init__(
         self,

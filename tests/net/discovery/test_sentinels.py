@@ -1,0 +1,283 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for L{txconnpool.net.discovery.sentinels}.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.net.discovery.resolvers import FakeResolver
+from txconnpool.net.discovery import Discovery
+from txconnpool.net.discovery.descriptions import Discovered, parse
+from txconnpool.net.discovery.results import Answer, explain
+from txconnpool.net.discovery.sentinels import AGAIN, REPLY_MAX, Sentinels, parseMaster, readReply, request
+
+ASKED = request(b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", b"cache")
+SUBSCRIBED = request(b"SUBSCRIBE", b"+switch-master")
+
+
+def found(host: bytes, port: bytes = b"6379") -> bytes:
+    """
+    @return: the reply with a master.
+    """
+    return b"*2\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(host), host, len(port), port)
+
+
+def message(name: bytes) -> bytes:
+    """
+    @return: the message that a master has changed.
+    """
+    text = name + b" 10.0.0.1 6379 10.0.0.2 6379"
+    return b"*3\r\n$7\r\nmessage\r\n$14\r\n+switch-master\r\n$%d\r\n%b\r\n" % (len(text), text)
+
+
+class ReplyTests(SynchronousTestCase):
+    """
+    Tests for the parsers.
+    """
+
+    def test_pieces(self) -> None:
+        """
+        A reply is found when it is complete, and not before.
+        """
+        for reply, value in (
+            (b"+OK\r\n", "OK"),
+            (b":1\r\n", "1"),
+            (b"$-1\r\n", None),
+            (b"*-1\r\n", None),
+            (b"$3\r\na\r\n\r\n", "a\r\n"),
+            (found(b"a"), ["a", "6379"]),
+            (b"*0\r\n", []),
+        ):
+            for size in range(len(reply)):
+                self.assertIsNone(readReply(b"x" + reply[:size], 1), reply[:size])
+            self.assertEqual(readReply(b"x" + reply + b"+y", 1), (value, 1 + len(reply)))
+
+    def test_broken(self) -> None:
+        """
+        Other bytes are no reply.
+        """
+        for data in (b"x", b"VALUE\r\n", b"*x\r\n", b"$-2\r\n", b"\r\n", b"*1\r\nx", b"%1\r\n", b"*999999\r\n"):
+            self.assertRaises(ValueError, readReply, data, 0)
+
+    def test_master(self) -> None:
+        """
+        The address of a master is read, after the reply to a login.
+        """
+        for reply, address in (
+            (found(b"10.0.0.1"), ("10.0.0.1", 6379)),
+            (found(b"a.example.org", b"1"), ("a.example.org", 1)),
+            (found(b"::1"), ("::1", 6379)),
+        ):
+            self.assertEqual(parseMaster(reply, 1), address)
+            self.assertEqual(parseMaster(b"+OK\r\n" + reply, 2), address)
+            self.assertIsNone(parseMaster(reply, 2))
+
+    def test_noMaster(self) -> None:
+        """
+        The error says what the sentinel has answered.
+        """
+        for reply, text in (
+            (b"*-1\r\n", "it knows no master of this name"),
+            (b"-NOAUTH Authentication required.\r\n", "it answers NOAUTH Authentication required."),
+            (b"-ERR unknown command\r\n", "it answers ERR unknown command"),
+            (b"+OK\r\n", "not a reply of a sentinel"),
+            (b"*1\r\n+a\r\n", "not a reply of a sentinel"),
+            (b"*2\r\n+a\r\n*-1\r\n", "not a reply of a sentinel"),
+            (found(b"a b"), "the master has the wrong address 'a b'"),
+            (found(b"a", b"0"), "wrong port '0'; expected a number from 1 to 65535"),
+        ):
+            error = self.assertRaises(ValueError, parseMaster, reply, 1)
+            self.assertEqual(str(error), text)
+        self.assertRaises(ValueError, parseMaster, b"-WRONGPASS x\r\n" + found(b"a"), 2)
+
+
+class SentinelsTests(SynchronousTestCase):
+    """
+    Tests for L{Sentinels}, with two of them.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make the source.
+        """
+        self.reactor = MemoryReactorClock()
+        self.sentinels = Sentinels(parse("sentinel:cache@10.0.0.8:1,10.0.0.9:2"), self.reactor, 10.0)
+        self.seen = 0
+
+    def accept(self) -> tuple[Any, StringTransport, tuple[str, int]]:
+        """
+        Accept the next connection.
+
+        @return: the protocol, its transport, and the address.
+        """
+        host, port, factory, *_ = self.reactor.tcpClients[self.seen]
+        self.seen += 1
+        protocol: Any = factory.buildProtocol(None)
+        transport = StringTransport()
+        protocol.makeConnection(transport)
+        return protocol, transport, (host, port)
+
+    def refuse(self) -> None:
+        """
+        Refuse the next connection.
+        """
+        factory: Any = self.reactor.tcpClients[self.seen][2]
+        self.seen += 1
+        factory.clientConnectionFailed(None, Failure(ConnectionRefusedError()))
+
+    def test_first(self) -> None:
+        """
+        The sentinel that answers is the first that is asked the next time.
+        """
+        looking = self.sentinels.lookUp()
+        self.refuse()
+        protocol, transport, address = self.accept()
+        self.assertEqual((transport.value(), address), (ASKED, ("10.0.0.9", 2)))
+        protocol.dataReceived(found(b"10.0.0.1"))
+        self.assertEqual(self.successResultOf(looking), Answer((Discovered("tcp:10.0.0.1:6379"),)))
+        self.assertTrue(transport.disconnected or transport.disconnecting)
+        looking = self.sentinels.lookUp()
+        protocol, _, address = self.accept()
+        self.assertEqual(address, ("10.0.0.9", 2))
+        protocol.dataReceived(found(b"10.0.0.2"))
+        self.assertEqual(self.successResultOf(looking).servers[0].endpoint, "tcp:10.0.0.2:6379")
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_login(self) -> None:
+        """
+        A login comes before the request.
+        """
+        self.sentinels.login = b"user", b"secret"
+        looking = self.sentinels.lookUp()
+        protocol, transport, _ = self.accept()
+        self.assertEqual(transport.value(), request(b"AUTH", b"user", b"secret") + ASKED)
+        protocol.dataReceived(b"+OK\r\n" + found(b"10.0.0.1"))
+        self.successResultOf(looking)
+
+    def test_none(self) -> None:
+        """
+        If no sentinel names a master, the error has what happened at each.
+        """
+        looking = self.sentinels.lookUp()
+        self.refuse()
+        self.accept()[0].dataReceived(b"*-1\r\n")
+        failure = self.failureResultOf(looking)
+        self.assertEqual(
+            explain(failure.value), "10.0.0.8:1: connection refused; 10.0.0.9:2: it knows no master of this name"
+        )
+
+    def test_silent(self) -> None:
+        """
+        A sentinel that does not answer leaves time for the others.
+        """
+        looking = self.sentinels.lookUp()
+        self.accept()
+        self.reactor.advance(5.0)
+        self.accept()[0].dataReceived(found(b"10.0.0.1"))
+        self.successResultOf(looking)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_cancelled(self) -> None:
+        """
+        A lookup can be cancelled. No timer is left.
+        """
+        looking = self.sentinels.lookUp()
+        self.accept()
+        looking.addErrback(lambda failure: None).cancel()
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        self.assertEqual(len(self.reactor.tcpClients), 1)
+
+    def test_events(self) -> None:
+        """
+        The change of the master is reported, that of others is not, whatever pieces the bytes come in.
+        """
+        events: list[int] = []
+        self.sentinels.watch(lambda: events.append(1))
+        protocol, transport, _ = self.accept()
+        self.assertEqual(transport.value(), SUBSCRIBED)
+        data = b"*3\r\n$9\r\nsubscribe\r\n$14\r\n+switch-master\r\n:1\r\n" + message(b"other") + message(b"cache")
+        for byte in data[:-1]:
+            protocol.dataReceived(bytes([byte]))
+        self.assertEqual(events, [])
+        protocol.dataReceived(data[-1:] + message(b"cache2"))
+        self.assertEqual(events, [1])
+        self.sentinels.unwatch()
+
+    def test_again(self) -> None:
+        """
+        A subscription that could not be made, was refused or was lost is made again, until the end.
+        """
+        self.sentinels.watch(lambda: None)
+        self.refuse()
+        protocol, _, _ = self.accept()
+        protocol.connectionLost(Failure(ConnectionRefusedError()))
+        self.assertEqual(len(self.reactor.getDelayedCalls()), 2)
+        self.reactor.advance(AGAIN)
+        for answer in (b"-NOAUTH x\r\n", b"$%d\r\n%b" % (REPLY_MAX, bytes(REPLY_MAX + 9))):
+            protocol, _, _ = self.accept()
+            protocol.dataReceived(answer)
+            protocol.connectionLost(Failure(ConnectionRefusedError()))
+        self.assertEqual(len(self.reactor.getDelayedCalls()), 2)
+        self.sentinels.unwatch()
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_end(self) -> None:
+        """
+        The end closes connections and ends dials.
+        """
+        self.sentinels.watch(lambda: None)
+        protocol, transport, _ = self.accept()
+        self.sentinels.unwatch()
+        self.assertTrue(transport.disconnected or transport.disconnecting)
+        protocol.connectionLost(Failure(ConnectionRefusedError()))
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+
+class DiscoveryTests(SynchronousTestCase):
+    """
+    Tests for L{Discovery} with sentinels.
+    """
+
+    def test_hurry(self) -> None:
+        """
+        After an event the sentinels are asked at once, but not more often than once in a second.
+        """
+        reactor = MemoryReactorClock()
+        discovery = Discovery("sentinel:cache@10.0.0.8:1", reactor, FakeResolver(), interval=30.0)  # type: ignore[arg-type]
+        changes: list[Any] = []
+
+        def answer(host: bytes) -> None:
+            """
+            Answer the last request.
+            """
+            protocol: Any = reactor.tcpClients[-1][2].buildProtocol(None)
+            protocol.makeConnection(StringTransport())
+            protocol.dataReceived(found(host))
+
+        reactor.advance(100.0)
+        discovery.start(changes.append)
+        self.assertEqual(len(reactor.tcpClients), 2)
+        answer(b"10.0.0.1")
+        self.assertEqual(changes, [(Discovered("tcp:10.0.0.1:6379"),)])
+        for _ in range(3):
+            discovery.hurry()
+        self.assertEqual(len(reactor.tcpClients), 2)
+        reactor.advance(1.0)
+        self.assertEqual(len(reactor.tcpClients), 3)
+        answer(b"10.0.0.2")
+        self.assertEqual(changes[1:], [(Discovered("tcp:10.0.0.2:6379"),)])
+        reactor.advance(29.0)
+        self.assertEqual(len(reactor.tcpClients), 3)
+        discovery.hurry()
+        reactor.advance(0.0)
+        self.assertEqual(len(reactor.tcpClients), 4)
+        discovery.stop()
+        discovery.hurry()
+        self.assertEqual(reactor.getDelayedCalls(), [])

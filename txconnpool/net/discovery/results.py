@@ -1,0 +1,55 @@
+# -*- test-case-name: tests.net.discovery.test_sources -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+What a lookup of servers has found, or why it failed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from twisted.internet import defer, error
+from twisted.names.error import DNSNameError, DNSQueryRefusedError, DNSServerError, DomainError
+
+from txconnpool.net.discovery.descriptions import Discovered
+from txconnpool.net.reasons import describe
+
+
+class DiscoveryFailed(Exception):
+    """
+    Servers could not be looked up. The text says why.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """
+    What a source knows at a time.
+
+    @ivar servers: the servers, sorted, and each only once.
+    @ivar ttl: for how many seconds this is valid; infinite if the source does not say.
+    """
+
+    servers: tuple[Discovered, ...]
+    ttl: float = float("inf")
+
+
+def explain(reason: BaseException | None) -> str:
+    """
+    @return: a text of a few words for the failure of a lookup.
+    """
+    for kinds, text in _REASONS:
+        if isinstance(reason, kinds):
+            return text
+    return describe(reason)
+
+
+_REASONS: tuple[tuple[type | tuple[type, ...], str], ...] = (
+    ((defer.TimeoutError, error.TimeoutError), "no answer in time"),
+    (DNSNameError, "there is no such name"),
+    (DNSQueryRefusedError, "the DNS server refuses to answer"),
+    (DNSServerError, "the DNS server cannot answer"),
+    (DomainError, "the DNS server answers with an error"),
+    (ConnectionRefusedError, "connection refused"),
+    (error.ConnectionClosed, "the server closed the connection"),
+)
