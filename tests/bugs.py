@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
+from tests.redisbugs import REDIS_BUGS
+
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -175,6 +177,7 @@ BUGS = [
         "30",
         "Envoy: requests pipelined behind a login are refused, because the login is checked asynchronously",
     ),
+    *(Bug(*each) for each in REDIS_BUGS),
 ]
 
 _NUMBERS = frozenset(bug.number for bug in BUGS)

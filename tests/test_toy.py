@@ -10,6 +10,7 @@ from typing import Any
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.bugs import covers
 from tests.pipes import Pipe
 from tests.toy import ADD, GET, Toy, ToyServerFactory, netstring
 from txconnpool.errors import ConnectionLostInFlight, PoolTimeout
@@ -191,6 +192,7 @@ class PinningTests(ToyCase):
         """
         return [each.locked for each in self.factories[0].connections]
 
+    @covers("R26")
     def test_own(self) -> None:
         """
         From C{lock} to C{unlock} no other client uses the connection. After that all clients use it.
@@ -226,6 +228,7 @@ class PinningTests(ToyCase):
         self.assertEqual(self.ask(first, b"unlock"), b"2:ok,")
         self.assertEqual(third.take(), b"2:ok,1:1,")
 
+    @covers("R24")
     def test_waitsInVain(self) -> None:
         """
         If the wait times out, the request gets an error, and the client can go on.

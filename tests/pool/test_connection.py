@@ -646,7 +646,7 @@ class TimeTests(ConnectionTestCase):
     Tests for late replies.
     """
 
-    @covers("2")
+    @covers("2", "R1")
     def test_late(self) -> None:
         """
         When the oldest request exceeds the timeout, the connection is closed and all requests in flight fail.
@@ -1027,7 +1027,7 @@ class TransportTests(ConnectionTestCase):
         transport.queued = False
         self.assertFalse(self.connection.sending)
 
-    @covers("22")
+    @covers("22", "R28")
     def test_options(self) -> None:
         """
         On TCP, small requests are sent without delay, and a vanished server is detected.

@@ -288,7 +288,7 @@ class AttemptTests(SynchronousTestCase):
             self.attempt(handshake)
             self.assertFailed(ZeroDivisionError)
 
-    @covers("17")
+    @covers("17", "R21")
     def test_handshakeHangs(self) -> None:
         """
         When the handshake takes too long, it is cancelled, the dial fails, and the connection is closed.

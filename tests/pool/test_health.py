@@ -54,7 +54,7 @@ class FailureTests(SynchronousTestCase):
         world.advance(10)
         self.assertEqual(world.state.counters.dials, 11)
 
-    @covers("22")
+    @covers("22", "R22")
     def test_livedForAWhile(self) -> None:
         """
         The loss of a connection that has lasted for a while does not delay the next dial.

@@ -178,6 +178,7 @@ class OrderTests(PinCase):
         self.turns()
         self.assertEqual(self.locking.take(), b"2:ok,")
 
+    @covers("R6")
     def test_pushed(self) -> None:
         """
         A frame that the server sends without a request does not overtake replies that are held back, and is not
@@ -259,6 +260,7 @@ class PoolTests(PinCase):
         self.assertNotIn(locked, self.factories[0].connections)
         self.assertEqual(self.ask(self.locking, b"add a 1"), b"1:2,")
 
+    @covers("R29")
     def test_unavailable(self) -> None:
         """
         If no server can be reached, a request that needs a connection of its own gets an error.

@@ -230,6 +230,7 @@ class ResendingTests(SynchronousTestCase):
         self.stage.reply(OK)
         self.assertEqual(self.one.take(), OK)
 
+    @covers("R4")
     def test_pipeline(self) -> None:
         """
         If all requests of a pipeline are declined, all are sent again, in their order. Requests that the client sends
@@ -257,6 +258,7 @@ class ResendingTests(SynchronousTestCase):
         self.stage.asked()
         self.one.take()
 
+    @covers("R35")
     def test_order(self) -> None:
         """
         If a later request was executed, none is sent again, because their order would change. The client gets all
@@ -285,6 +287,7 @@ class ResendingTests(SynchronousTestCase):
         self.stage.reply(OK)
         self.assertEqual(self.one.take(), LOADING + b"-ERR upstream connection lost (server0)\r\n" + OK)
 
+    @covers("R23")
     def test_gone(self) -> None:
         """
         What is declined after its client has gone is dropped.
@@ -312,7 +315,7 @@ class ResendingTests(SynchronousTestCase):
         self.assertEqual(self.one.take(), READ_ONLY)
         self.assertEqual((len(self.stage.lines), self.stage.pool.counters.retries), (1, 0))
 
-    @covers("20")
+    @covers("R20")
     def test_handshake(self) -> None:
         """
         A server that answers the handshake with an error is not used, but dialed again and again.

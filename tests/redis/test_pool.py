@@ -9,6 +9,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from tests.bugs import covers
 from tests.redis.cases import RedisTestCase
 from txconnpool.errors import ConnectionLostInFlight, PoolError
 from txconnpool.redis import InvalidArgument, RedisPool, ResponseError, WrongType
@@ -126,6 +127,7 @@ class PoolTests(RedisTestCase):
         self.assertEqual(self.result(answer), (b"l", b"x"))
         self.assertEqual(self.pool.stats.busy, 0)
 
+    @covers("R2")
     def test_blockingCancelled(self) -> None:
         """
         A cancelled blocking command closes its connection, so that it takes no element away.
@@ -139,6 +141,7 @@ class PoolTests(RedisTestCase):
         self.result(self.pool.rpush("l", "x"))
         self.assertEqual(self.result(self.pool.lrange("l", 0, -1)), [b"x"])
 
+    @covers("R19")
     def test_lost(self) -> None:
         """
         If a connection is lost, reads are sent once more, and nothing else is.

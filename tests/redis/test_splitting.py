@@ -9,6 +9,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.bugs import covers
 from txconnpool.redis import CrossSlot, InvalidArgument, NoPermission, RedisPool
 from txconnpool.redis.splitting import WIDTHS, divide, join, requestFor
 from txconnpool.routing.servers import Server
@@ -71,6 +72,7 @@ class ShardTests(SynchronousTestCase):
         self.assertEqual(self.result(self.pool.delete(*names)), 20)
         self.assertEqual([each.items for each in self.data], [{}, {}])
 
+    @covers("R11", "R12")
     def test_error(self) -> None:
         """
         An error of one server is that of the call.

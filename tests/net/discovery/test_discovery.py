@@ -14,6 +14,7 @@ from twisted.names import dns
 from twisted.names.error import DNSServerError
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.bugs import covers
 from tests.net.discovery.resolvers import FakeResolver
 from txconnpool.net.discovery import Discovered, Discovery, DiscoveryFailed
 
@@ -121,6 +122,7 @@ class DiscoveryTests(SynchronousTestCase):
             self.assertEqual(timer.getTime() - self.reactor.seconds(), seconds)
             discovery.stop()
 
+    @covers("R44")
     def test_failure(self) -> None:
         """
         While lookups fail the servers stay, and no change is reported. The log has one line for the first failure, and

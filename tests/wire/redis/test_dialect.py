@@ -11,6 +11,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.bugs import covers
 from tests.wire.redis.clients import request
 from txconnpool.errors import LoginFailed, ServerUnavailable
 from txconnpool.wire import IStatefulDialect
@@ -48,6 +49,7 @@ class DialectTests(SynchronousTestCase):
         dialect: IStatefulDialect = Redis()
         self.assertTrue(dialect.stateful and dialect.pushes)
 
+    @covers("R20")
     def test_handshake(self) -> None:
         """
         A new connection is logged in, and the server must be ready.
@@ -76,6 +78,7 @@ class DialectTests(SynchronousTestCase):
             steps = dialect.prelude(flavour)
             self.assertEqual([b" ".join(wordsOf(data, 0)).decode() for _, data, _ in steps], requests)
 
+    @covers("R3")
     def test_reset(self) -> None:
         """
         A connection that a client had is reset, and logged in again. Old servers cannot do that.
@@ -152,6 +155,7 @@ class CommandsTests(SynchronousTestCase):
                 command = command.subcommands[words[1]]
             self.assertEqual(b" ".join(command.keysOf(words)).decode(), keys, text)
 
+    @covers("R27")
     def test_patience(self) -> None:
         """
         A server may take as long for a blocking command as the request says.

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.bugs import covers
 from txconnpool.errors import WireError
 from txconnpool.metrics import Traffic
 from txconnpool.wire import Decline, Declined
@@ -170,6 +171,7 @@ class ReplyReaderTests(SynchronousTestCase):
                 self.assertEqual(done, 1 if at == len(one + two) - 1 else 0)
             self.assertEqual(self.passed, [one + two, b"PUSH " + message])
 
+    @covers("R8")
     def test_noMessages(self) -> None:
         """
         For a client that is no subscriber, an array is a reply, whatever it holds.

@@ -11,9 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.bugs import covers
 from tests.real.redisfuzz import stream
 from tests.wire.redis.clients import Reading, request
+from txconnpool.wire import ANSWER
 from txconnpool.wire.redis.dialect import Redis
+from txconnpool.wire.redis.framing import encode
 
 
 class RequestReaderTests(SynchronousTestCase):
@@ -21,6 +24,7 @@ class RequestReaderTests(SynchronousTestCase):
     Tests for requests of clients without state.
     """
 
+    @covers("R16")
     def test_forwarded(self) -> None:
         """
         Requests are forwarded whatever the case of their name; inline ones as arrays.
@@ -29,6 +33,7 @@ class RequestReaderTests(SynchronousTestCase):
         self.assertEqual(reading.ask("GET k", "get k", "gEt k"), ["> GET k", "> get k", "> gEt k"])
         self.assertEqual(reading.feed(b"set k 'a b'\r\nget k\n"), ["> set k a b", "> get k"])
 
+    @covers("R10", "R13")
     def test_errors(self) -> None:
         """
         Unknown commands and wrong numbers of words are answered as Redis does.
@@ -78,6 +83,24 @@ class RequestReaderTests(SynchronousTestCase):
         self.assertEqual(reading.feed(b"*0\r\n\r\n*-1\r\n"), ["< "] * 3)  # these have no answer
         (info,) = reading.ask("client info")
         self.assertIn("name=me db=0", info)
+
+    @covers("R7")
+    def test_echo(self) -> None:
+        """
+        Any bytes may be in an argument, line ends too.
+        """
+        data = b"\r\n*1\r\n$4\r\nQUIT\r\n\0"
+        what, end, count, payload = Redis().requestReader().read(encode([b"ECHO", data]) + b"x", 0, 9)
+        self.assertEqual((what, count, payload), (ANSWER, 0, b"$%d\r\n%b\r\n" % (len(data), data)))
+        self.assertEqual(end, len(encode([b"ECHO", data])))
+
+    @covers("R41")
+    def test_noCluster(self) -> None:
+        """
+        A pool is no cluster for its clients.
+        """
+        for text in ("CLUSTER SLOTS", "cluster info", "CLUSTER SHARDS", "CLUSTER NODES"):
+            self.assertEqual(Reading().ask(text), ["< -ERR This instance has cluster support disabled"])
 
     def test_quit(self) -> None:
         """
@@ -153,6 +176,7 @@ class StateTests(SynchronousTestCase):
     Tests for requests that change the state of the client.
     """
 
+    @covers("R15", "R17", "R18")
     def test_transaction(self) -> None:
         """
         A transaction has a connection of its own.
@@ -197,6 +221,7 @@ class StateTests(SynchronousTestCase):
             reading.ask("multi")
             self.assertIn("cannot make it a part of a transaction", reading.ask(text)[0])
 
+    @covers("R9", "R14")
     def test_watch(self) -> None:
         """
         A client that watches keys has a connection of its own, until the end of its transaction or C{UNWATCH}.
