@@ -180,7 +180,7 @@ def series() -> dict[str, set[str]]:
     """
     @return: the labels of each time series of C{/metrics}, by name. Prometheus adds two of them to all.
     """
-    found = {"connpool_build_info": {"version", "python", "twisted"}, "up": set()}
+    found = {"connpool_build_info": {"version", "python", "twisted", "implementation"}, "up": set()}
     for scope in (PROCESS, POOL, SERVER):
         for each in scope.statistics:
             name, labels = metricName(scope, each), {*scope.labels, *([each.label] if each.label else [])}

@@ -5,6 +5,7 @@ Tests for the contents of the wheel and the source distribution. C{.ci/packaging
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from txconnpool import __version__
 SOURCE = Path(__file__).resolve().parents[1]
 
 #: Files of the package that are not modules.
-DATA = ("txconnpool/py.typed", "txconnpool/operate/status.html")
+DATA = ("txconnpool/py.typed", "txconnpool/_native.pyi", "txconnpool/operate/status.html")
 
 
 def tooOld() -> str | None:
@@ -49,29 +50,39 @@ class PackagingTests(SynchronousTestCase):
 
     skip = tooOld()
 
-    def build(self, what: str) -> Path:
+    def build(self, what: str, **environment: str) -> Path:
         """
         Build a package from a copy of the checkout, so that no build files remain in it.
 
         @param what: C{"wheel"} or C{"sdist"}.
+        @param environment: variables of the environment that differ.
         @return: the path of the package.
         """
         copy, target = Path(self.mktemp()), Path(self.mktemp())
-        hidden = shutil.ignore_patterns(".*", "_trial_temp*", "*.egg-info", "build", "dist", "__pycache__")
+        hidden = shutil.ignore_patterns(".*", "_trial_temp*", "*.egg-info", "build", "dist", "__pycache__", "*.so")
         shutil.copytree(SOURCE, copy, ignore=hidden)
         target.mkdir()
         code = f"import sys; from setuptools.build_meta import build_{what}; build_{what}(sys.argv[1])"
         subprocess.run(
-            [sys.executable, "-c", code, str(target.absolute())], cwd=copy, capture_output=True, check=True, timeout=120
-        )
+            [sys.executable, "-c", code, str(target.absolute())],
+            cwd=copy, env={**os.environ, **environment}, capture_output=True, check=True, timeout=120,
+        )  # fmt: skip
         (built,) = target.iterdir()
         return built
 
     def test_wheel(self) -> None:
         """
         The wheel contains the package and the plugin, but no tests and no file that could belong to another package.
+        Without the extension it is for any machine, and so it is if no compiler works.
         """
-        with zipfile.ZipFile(self.build("wheel")) as wheel:
+        for environment in ({"TXCONNPOOL_PURE": "1"}, {"TXCONNPOOL_PURE": "", "CC": "false"}):
+            self.checkWheel(self.build("wheel", **environment))
+
+    def checkWheel(self, path: Path) -> None:
+        """
+        Assert that a wheel has the right contents.
+        """
+        with zipfile.ZipFile(path) as wheel:
             names = set(wheel.namelist())
             metadata = wheel.read(f"txconnpool-{__version__}.dist-info/METADATA").decode()
         info = {name for name in names if name.startswith(f"txconnpool-{__version__}.dist-info/")}
@@ -93,6 +104,7 @@ class PackagingTests(SynchronousTestCase):
             *sources("txconnpool"),
             *sources("tests"),
             *sources("tests", "*.json"),
+            *sources("native", "*.*"),
             *sources("conf", "*.*"),
             *(
                 "LICENSE",
@@ -102,7 +114,7 @@ class PackagingTests(SynchronousTestCase):
                 "txconnpool/README.rst",
                 "txconnpool/library.rst",
             ),
-            *("setup.cfg", "pyproject.toml", "MANIFEST.in"),
+            *("setup.cfg", "setup.py", "pyproject.toml", "MANIFEST.in"),
             *(*DATA, "twisted/plugins/txconnpool_plugin.py"),
         }
         self.assertEqual(expected - names, set())

@@ -16,8 +16,10 @@ from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succe
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txconnpool import __version__
 from txconnpool.config.changes import Address, CannotChange, Plan
 from txconnpool.config.settings import PROCESS_OPTIONS, ConfigError, Fault, PoolSettings, Settings
+from txconnpool.native import DESCRIPTION
 from txconnpool.operate.reload import Changeable, cannotChange
 from txconnpool.operate.statistics.reply import general, perServer, perSession, settingsInForce, summary
 from txconnpool.operate.statistics.snapshot import Snapshot, takeSnapshot
@@ -167,6 +169,7 @@ class ProxyService(MultiService, Changeable):
         """
         self.readFiles()
         self._started = time.time()
+        _log.info("txconnpool {version}, {implementation}", version=__version__, implementation=DESCRIPTION)
         if self.statistics is not None:
             self.statistics.startService()
         super().startService()

@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.operate.snapshots import snapshotOf
 from tests.stage import Stage
 from txconnpool import __version__
+from txconnpool.native import IMPLEMENTATION
 from txconnpool.operate.statistics.prometheus import exposition
 
 
@@ -71,7 +72,7 @@ class PrometheusTests(SynchronousTestCase):
         self.assertEqual(
             samples[
                 f'connpool_build_info{{version="{__version__}",python="{platform.python_version()}",'
-                f'twisted="{twisted.__version__}"}}'
+                f'twisted="{twisted.__version__}",implementation="{IMPLEMENTATION}"}}'
             ],
             1,
         )

@@ -13,6 +13,7 @@ from tests.operate.snapshots import snapshotOf
 from tests.stage import Stage
 from txconnpool import __version__
 from txconnpool.config.settings import PoolSettings, Settings
+from txconnpool.native import IMPLEMENTATION
 from txconnpool.operate.statistics.reply import (
     _SUMMARY,
     MOST_SESSIONS,
@@ -62,6 +63,7 @@ class ReplyTests(SynchronousTestCase):
         stage.ask(stage.client(), b"get a\r\nget missb\r\nset a 0 0 1\r\nx\r\n")
         numbers = dict(general(snapshotOf(stage), "pool"))
         self.assertEqual(numbers["version"], f"txconnpool-{__version__}")
+        self.assertEqual(numbers["implementation"], IMPLEMENTATION)
         for name, value in (
             *(("curr_connections", "1"), ("total_connections", "1"), ("rejected_connections", "0")),
             *(("auth_cmds", "0"), ("auth_errors", "0")),

@@ -40,6 +40,7 @@ class TableTests(SynchronousTestCase):
         A name consists of words with underscores, is unique in its scope, and is not used for other data in the JSON.
         """
         other = {"name", "state", "reason", "servers", "history", "pools", "pid", "version", "time", "events"}
+        other.add("implementation")
         for scope in (PROCESS, POOL, SERVER):
             names = [each.name for each in scope.statistics]
             self.assertEqual(len(set(names)), len(names))

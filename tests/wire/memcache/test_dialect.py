@@ -21,12 +21,13 @@ from txconnpool.metrics import Traffic
 from txconnpool.wire import ANSWER, BROADCAST, CLOSE, MORE, REPLACE, SPLIT, STATISTICS
 from txconnpool.wire.memcache import replies
 from txconnpool.wire.memcache.classic import PART_KEYS, checkKey
+from txconnpool.wire.memcache.common import RUN_MAX
 from txconnpool.wire.memcache.dialect import COMMANDS, REFUSED, REQUEST_LINE_MAX, RETRIEVAL_LINE_MAX, Memcache
 from txconnpool.wire.memcache.matching import REPLY_LINE_MAX, matchReplies
 from txconnpool.wire.memcache.matching import MemcacheCommand as Command
 from txconnpool.wire.memcache.replies import GET, MG, SET, SILENT, STATS, TOO_LARGE, values
 from txconnpool.wire.memcache.replyreader import ReplyReader
-from txconnpool.wire.memcache.requestreader import RETRIEVAL_WORDS_MAX, RUN_MAX, RequestReader
+from txconnpool.wire.memcache.requestreader import RETRIEVAL_WORDS_MAX, RequestReader
 
 #: A few keys, so that some are equal.
 KEYS = st.sampled_from([b"a", b"b", b"c", b"dd", b"ee", b"fff"])

@@ -14,11 +14,17 @@ from typing import Any, Final
 import twisted
 
 from txconnpool import __version__
+from txconnpool.native import IMPLEMENTATION
 from txconnpool.operate.statistics.snapshot import Snapshot
 from txconnpool.operate.statistics.table import POOL, PROCESS, SERVER, Scope, Statistic, Value
 
 #: The labels of C{connpool_build_info}.
-BUILD: Final = {"version": __version__, "python": platform.python_version(), "twisted": twisted.__version__}
+BUILD: Final = {
+    "version": __version__,
+    "python": platform.python_version(),
+    "twisted": twisted.__version__,
+    "implementation": IMPLEMENTATION,
+}
 
 
 def exposition(snapshot: Snapshot) -> str:

@@ -67,6 +67,7 @@ def general(snapshot: Snapshot, pool: str) -> Iterator[Item]:
     yield "pid", snapshot["pid"]
     yield "time", int(snapshot["time"])
     yield "version", f"txconnpool-{snapshot['version']}"
+    yield "implementation", snapshot["implementation"]
     yield from _items(PROCESS, snapshot)
     own = _named(snapshot["pools"], pool)
     yield "pool", pool

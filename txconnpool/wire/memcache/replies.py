@@ -28,6 +28,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
+from txconnpool import native
 from txconnpool.errors import WireError
 from txconnpool.wire.effects import ADMINISTERS, DELETES, HARMLESS, READS, WRITES, Effects
 from txconnpool.wire.memcache.matching import Matcher, MemcacheCommand, received
@@ -237,6 +238,18 @@ SILENT: Final = {
     command: command.silent()
     for command in (SET, ADD, REPLACE, APPEND, PREPEND, CAS, INCR, DECR, TOUCH, DELETE, FLUSH_ALL, VERBOSITY)
 }
+
+#: The commands whose C{matchWhole} the extension has, and the name of the function.
+NATIVE: Final = {
+    GET: "wholeValue",
+    GETS: "wholeUniqueValue",
+    SET: "wholeStored",
+    MG[True, False]: "wholeMetaValue",
+    MG[True, True]: "wholeMetaValue",
+}
+for _each, _function in NATIVE.items():
+    assert _each.matchWhole is not None
+    _each.matchWhole = native.choose(_each.matchWhole, _function)
 
 TOO_LARGE: Final = b"SERVER_ERROR object too large for cache\r\n"
 

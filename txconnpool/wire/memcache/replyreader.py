@@ -7,15 +7,21 @@ and misses.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from txconnpool.errors import WireError
 from txconnpool.wire import ReplyCounters
 from txconnpool.wire.memcache.keys import GatheringRequest
 from txconnpool.wire.memcache.matching import REPLY_LINE_MAX, MemcacheCommand, matchReplies
 from txconnpool.wire.memcache.reordering import HeldReplies
-from txconnpool.wire.memcache.replies import TOUCHES
+from txconnpool.wire.memcache.replies import GET, GETS, SEVERAL, TOUCHES
 from txconnpool.wire.memcache.runs import matchRun
+from txconnpool.wire.memcache.values import chosenCount as countValues
+from txconnpool.wire.memcache.values import chosenFind as findValues
+
+#: The arguments of L{countValues} for the commands whose usual replies it matches: where the keys of a request begin,
+#: and whether its values have a cas unique.
+_LAYOUTS: Final = {SEVERAL[GET]: (4, False), SEVERAL[GETS]: (5, True)}
 
 
 class ReplyReader:
@@ -74,6 +80,16 @@ class ReplyReader:
         if not before:
             if type(request) is GatheringRequest and (end := request.gather(data, pos, counters)):
                 return end, 1, b""
+            if count > 1 and (run := self._readRun(data, pos, count, request, counters)):
+                return run
+            if command in _LAYOUTS and request:
+                whole = countValues(data, pos, request, *_LAYOUTS[command])
+                if whole is not None:
+                    end, found, wanted = whole
+                    counters.missed += not found
+                    counters.moreKeys += wanted - 1
+                    counters.moreMissed += wanted - (found or 1)
+                    return end, 1, None
             before = count
             keysOf = command.keysOf
             self._asked = keysOf(request) if request and keysOf is not None else None
@@ -112,6 +128,22 @@ class ReplyReader:
                 return pos, 0, b""
         self._due = dueThen
         return end, done, translated
+
+    def _readRun(
+        self, data: bytes, pos: int, count: int, request: bytes, counters: ReplyCounters
+    ) -> tuple[int, int, bytes] | None:
+        """
+        Read the whole reply to merged requests.
+
+        @return: as for L{read}; C{None} if the reply must be read in parts.
+        """
+        whole = findValues(data, pos, request, 4, False)
+        if whole is None:
+            return None
+        end, found, values = whole
+        counters.missed += count - found
+        values.append(b"")
+        return end, count, b"END\r\n".join(values)
 
     def _readHeld(
         self,

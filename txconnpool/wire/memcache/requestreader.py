@@ -3,11 +3,11 @@
 """
 Finds the requests of memcached's text protocol in the bytes of a client, and checks them.
 
-Every request passes through L{RequestReader.read}, so it has two parsers. One regular expression matches the most
-common requests in their most common form, and several consecutive single C{get}s as one frame. All other requests, and
-all invalid ones, go to the full check of the line (L{txconnpool.wire.memcache.classic},
-L{txconnpool.wire.memcache.meta}). The full check accepts each request that the regular expression accepts, with the
-same result.
+Every request passes through L{RequestReader.read}, so there are two parsers. L{txconnpool.wire.memcache.common} finds
+the most common requests in their most common form, and several consecutive single C{get}s as one frame. All other
+requests, and all invalid ones, go to the full check of the line (L{txconnpool.wire.memcache.classic},
+L{txconnpool.wire.memcache.meta}). The full check accepts each request that the other parser finds, with the same
+result.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from collections.abc import Callable
 from typing import Final
 
 from txconnpool.wire import ANSWER, CLOSE, MORE, Foreign, Frame, IRequestReader
-from txconnpool.wire.effects import DELETES, READS, WRITES, Permissions
-from txconnpool.wire.memcache import classic, meta, replies
-from txconnpool.wire.memcache.classic import PART_KEYS, Check
+from txconnpool.wire.effects import Permissions
+from txconnpool.wire.memcache import classic, meta
+from txconnpool.wire.memcache.classic import Check
+from txconnpool.wire.memcache.common import acceptedCommands
+from txconnpool.wire.memcache.common import chosenScan as scanRequest
 from txconnpool.wire.memcache.effects import ORDINARY, permitted, refused
-from txconnpool.wire.memcache.matching import Matcher
-from txconnpool.wire.memcache.replies import GET, GETS, MG, SET, SEVERAL, SILENT
-from txconnpool.wire.memcache.rules import BAD_LINE, EARLIER, ERROR, KEY_MAX, MODERN, Rules
+from txconnpool.wire.memcache.rules import BAD_LINE, EARLIER, ERROR, MODERN, Rules
 from txconnpool.wire.memcache.unsupported import Unsupported
 
 #: The maximum length of a request line without its end, in bytes, except for get and gets. memcached closes a
@@ -37,9 +37,6 @@ RETRIEVAL_LINE_MAX: Final = 1 << 20
 
 #: The maximum number of words in such a line, repeated spaces counted: the time to read it grows with them.
 RETRIEVAL_WORDS_MAX: Final = 1 << 15
-
-#: The maximum number of single gets that are merged: as many keys as a request has that is not sent in parts.
-RUN_MAX: Final = PART_KEYS
 
 _LONG_RETRIEVAL: Final = re.compile(rb" {0,100}gets? ").match
 
@@ -64,48 +61,6 @@ TOKENS_MAX: Final = 23
 
 #: The commands that may have spaces before them since 1.6.40, as all had before.
 _AFTER_SPACES: Final = frozenset((b"flush_all", b"verbosity"))
-
-# The most common requests. A key is one range of bytes here, which is the fastest to match. Keys with control
-# characters, which memcached allows, are left to the full check, and so are numbers with more digits than usual. Each
-# pattern has the commands that it matches, and all effects that they may have in this form.
-_COMMON: Final = (
-    ((b"get",), READS, rb"get KEY\r\n(?:(get )KEY\r\n(?:get KEY\r\n){0,MORE}|)|get ([^ \r\n][^\n]{2,2000})\r\n"),
-    (
-        (b"set",),
-        WRITES | DELETES,
-        rb"set KEY [0-9]{1,9} -?1?[0-9]{1,9} (0|[1-9][0-9]{0,8})(?:\r\n| (noreply)\r\n)",
-    ),
-    (
-        (b"delete", b"incr", b"decr", b"touch"),
-        WRITES | DELETES,
-        rb"(delete (?!noreply[\r ])KEY|(?:incr|decr|touch) KEY [0-9]{1,9})(?:\r\n| (noreply)\r\n)",
-    ),
-    ((b"gets",), READS, rb"(gets) KEY\r\n"),
-    ((b"mg",), READS, rb"mg KEY((?: [cfhklstuv])+)\r\n"),
-)
-
-# The numbers of the groups in this pattern. The last group of a match identifies the kind of request; a single get has
-# none.
-_RUN, _KEYS, _SET, _SET_NOREPLY, _LINE, _LINE_NOREPLY, _GETS, _MG = range(1, 9)
-
-_GET_SEVERAL: Final = SEVERAL[GET]
-_LINES: Final = {
-    command.name.encode()[:4]: command for command in (replies.DELETE, replies.INCR, replies.DECR, replies.TOUCH)
-}
-
-
-def _commonMatcher(permissions: Permissions, unsupported: frozenset[bytes]) -> Matcher:
-    """
-    @return: matches the most common requests. It matches no request that may be refused: that is left to the full
-        check.
-    """
-    patterns = []
-    for names, effects, pattern in _COMMON:
-        accepted = unsupported.isdisjoint(names) and all(permissions.permits(name, effects) for name in names)
-        # The groups of a pattern that never matches are counted too.
-        patterns.append(pattern if accepted else rb"(?!)(?:%b)" % pattern)
-    common = b"|".join(patterns).replace(b"KEY", rb"[!-\xff]{1,250}").replace(b"MORE", b"%d" % (RUN_MAX - 2))
-    return re.compile(common).match
 
 
 class RequestReader(IRequestReader):
@@ -149,12 +104,12 @@ class RequestReader(IRequestReader):
         """
         self.maxItemSize = maxItemSize
         self.permissions = Permissions(ORDINARY, denied, allowed)
-        self._common = _commonMatcher(self.permissions, self._refused)
+        self._accepted = acceptedCommands(self.permissions, self._refused)
 
     def _refuse(self, names: frozenset[bytes]) -> None:
         if names != self._refused:
             self._refused = names
-            self._common = _commonMatcher(self.permissions, names)
+            self._accepted = acceptedCommands(self.permissions, names)
 
     def read(self, data: bytes, pos: int, room: int) -> Frame:
         """
@@ -166,46 +121,8 @@ class RequestReader(IRequestReader):
             C{command} each, to be sent unchanged or as C{payload}. If C{count} is 0, C{command} is a
             L{LocalAction<txconnpool.wire.LocalAction>}.
         """
-        common = self._common
-        match = common(data, pos)
-        if match is None:
-            return self._check(data, pos)
-        end = match.end()
-        which = match.lastindex
-        if which is None:
-            return GET, end, 1, None
-        if which == _RUN:
-            return _run(data[pos + 4 : end - 2].split(b"\r\nget ", room)[:room], pos)
-        if _SET <= which <= _SET_NOREPLY:
-            length = int(match[_SET])
-            stop = end
-            end += length + 2
-            if length > self.maxItemSize:
-                return self._check(data, pos)
-            if end > len(data):
-                return MORE, pos, 0, end - pos
-            if data[end - 2] != 13 or data[end - 1] != 10:
-                return self._check(data, pos)
-            if which == _SET:
-                return SET, end, 1, None
-            return SILENT[SET], end, 1, data[pos : stop - 10] + data[stop - 2 : end]
-        if which == _KEYS:
-            keys = match[_KEYS]
-            spaces = keys.count(32)
-            if spaces >= PART_KEYS or 0 in keys or (len(keys) > KEY_MAX and _hasLongKey(keys)):
-                return self._check(data, pos)
-            return _GET_SEVERAL if spaces else GET, end, 1, None
-        if which == _GETS:
-            return GETS, end, 1, None
-        if which == _MG:
-            flags = match[_MG]
-            if len(flags) + 2 != 2 * len(set(flags)):
-                return self._check(data, pos)
-            return MG[b"v" in flags, False], end, 1, None
-        command = _LINES[data[pos : pos + 4]]
-        if which == _LINE:
-            return command, end, 1, None
-        return SILENT[command], end, 1, match[_LINE] + b"\r\n"
+        frame = scanRequest(data, pos, room, self.maxItemSize, self._accepted)
+        return self._check(data, pos) if frame is None else frame
 
     def _check(self, data: bytes, pos: int) -> Frame:
         """
@@ -238,32 +155,6 @@ class RequestReader(IRequestReader):
         if self.permissions.restricted:
             return permitted(words, frame, self.permissions, self._now())
         return frame
-
-
-def _run(keys: list[bytes], pos: int) -> Frame:
-    """
-    @return: the frame of consecutive single C{get}s that begin at C{pos}. It ends before a key that occurs in it
-        already.
-    """
-    if len(set(keys)) < len(keys):
-        keys = keys[: next(number for number, key in enumerate(keys) if key in keys[:number])]
-    count = len(keys)
-    merged = b" ".join(keys)
-    # Each request has six bytes besides its key. The merged keys have one byte between them.
-    end = pos + len(merged) + 5 * count + 1
-    return GET, end, count, None if count == 1 else b"get %b\r\n" % merged
-
-
-def _hasLongKey(keys: bytes) -> bool:
-    """
-    @return: whether one of the keys is too long. Searching backwards from the maximum length skips short keys.
-    """
-    pos = 0
-    while len(keys) - pos > KEY_MAX:
-        pos = keys.rfind(b" ", pos, pos + KEY_MAX + 1) + 1
-        if not pos:
-            return True
-    return False
 
 
 def _refuse(words: list[bytes], stop: int, modern: bool) -> Frame:

@@ -1,0 +1,49 @@
+/* Copyright txconnpool contributors. See LICENSE. */
+
+/* The module txconnpool._native. It has no state, so every interpreter and thread may use it. */
+
+#include "txconnpool.h"
+
+/* txconnpool.native uses the module only if it has the same number there. */
+#define INTERFACE 1
+
+static PyMethodDef methods[] = {
+    {"scanRequest", (PyCFunction)(void (*)(void))scanRequest, METH_FASTCALL, NULL},
+    {"wholeValue", (PyCFunction)(void (*)(void))wholeValue, METH_FASTCALL, NULL},
+    {"wholeUniqueValue", (PyCFunction)(void (*)(void))wholeUniqueValue, METH_FASTCALL, NULL},
+    {"wholeMetaValue", (PyCFunction)(void (*)(void))wholeMetaValue, METH_FASTCALL, NULL},
+    {"wholeStored", (PyCFunction)(void (*)(void))wholeStored, METH_FASTCALL, NULL},
+    {"countValues", (PyCFunction)(void (*)(void))countValues, METH_FASTCALL, NULL},
+    {"findValues", (PyCFunction)(void (*)(void))findValues, METH_FASTCALL, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static int execute(PyObject *module)
+{
+    return PyModule_AddIntConstant(module, "INTERFACE", INTERFACE);
+}
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, (void *)execute},
+#if PY_VERSION_HEX >= 0x030C0000
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+#if PY_VERSION_HEX >= 0x030D0000
+    {Py_mod_gil, Py_MOD_GIL_USED}, /* a dict may change while it is read */
+#endif
+    {0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "txconnpool._native",
+    .m_doc = "The hot parts of txconnpool, see txconnpool.native.",
+    .m_size = 0,
+    .m_methods = methods,
+    .m_slots = slots,
+};
+
+PyMODINIT_FUNC PyInit__native(void)
+{
+    return PyModuleDef_Init(&definition);
+}

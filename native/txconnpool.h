@@ -1,0 +1,39 @@
+/* Copyright txconnpool contributors. See LICENSE. */
+
+/* The functions of the module. The function of the same name in Python says what each does: it has the same result for
+   the same arguments. All are called with an array of arguments (METH_FASTCALL), keep no reference and have no state. */
+
+#ifndef TXCONNPOOL_H
+#define TXCONNPOOL_H
+
+#include "text.h"
+
+typedef PyObject *const *Arguments;
+
+PyObject *scanRequest(PyObject *module, Arguments arguments, Py_ssize_t count);
+
+PyObject *wholeValue(PyObject *module, Arguments arguments, Py_ssize_t count);
+PyObject *wholeUniqueValue(PyObject *module, Arguments arguments, Py_ssize_t count);
+PyObject *wholeMetaValue(PyObject *module, Arguments arguments, Py_ssize_t count);
+PyObject *wholeStored(PyObject *module, Arguments arguments, Py_ssize_t count);
+
+PyObject *countValues(PyObject *module, Arguments arguments, Py_ssize_t count);
+PyObject *findValues(PyObject *module, Arguments arguments, Py_ssize_t count);
+
+/* Check the number of arguments. */
+static inline bool hasArguments(const char *name, Py_ssize_t count, Py_ssize_t expected)
+{
+    if (count == expected)
+        return true;
+    PyErr_Format(PyExc_TypeError, "%s: expected %zd arguments, got %zd", name, expected, count);
+    return false;
+}
+
+/* Read an argument that is an integer. False with an exception if it is none. */
+static inline bool readSize(PyObject *argument, Py_ssize_t *size)
+{
+    *size = PyLong_AsSsize_t(argument);
+    return *size != -1 || !PyErr_Occurred();
+}
+
+#endif

@@ -1,0 +1,20 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Builds the optional extension. All else is in C{setup.cfg}.
+"""
+
+import os
+
+from setuptools import Extension, setup
+
+#: Without a C compiler the extension is left out, with a warning. With C{TXCONNPOOL_PURE=1} it is not tried, and a
+#: wheel is for any machine.
+EXTENSION = Extension(
+    "txconnpool._native",
+    sources=[f"native/{name}.c" for name in ("module", "requests", "replies", "values")],
+    depends=["native/text.h", "native/txconnpool.h"],
+    extra_compile_args=["-std=c11", "-Wall", "-Wextra"],
+    optional=True,
+)
+
+setup(ext_modules=[] if os.environ.get("TXCONNPOOL_PURE") == "1" else [EXTENSION])

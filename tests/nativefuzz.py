@@ -1,0 +1,264 @@
+# -*- test-case-name: tests.test_native -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+A differential fuzzer: each function of the extension must have the same result as its twin in Python, for any bytes.
+
+The inputs are valid requests and replies, some of them changed at random, and cut anywhere. To run the fuzzer::
+
+    python -m tests.nativefuzz 10000000           # inputs
+    python -m tests.nativefuzz 1000000 12345      # from this seed
+
+To find errors of memory too, build the extension with AddressSanitizer, and let each object have memory of its own::
+
+    CFLAGS='-fsanitize=address,undefined -fno-sanitize-recover' python setup.py build_ext --inplace --force
+    PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD=$(gcc -print-file-name=libasan.so) \\
+        python -m tests.nativefuzz 1000000
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from txconnpool import native
+from txconnpool.wire.effects import Permissions
+from txconnpool.wire.memcache import common, replies, values
+from txconnpool.wire.memcache.effects import ORDINARY
+from txconnpool.wire.memcache.matching import MemcacheCommand
+
+#: All commands are accepted, or all but some.
+_ALL: Final = common.acceptedCommands(Permissions(ORDINARY, frozenset(), None), frozenset())
+_SOME: Final = common.acceptedCommands(Permissions(ORDINARY, frozenset(), None), frozenset((b"get", b"incr", b"mg")))
+
+_KEYS: Final = [b"a", b"b", b"key:1", b"key:2", b"noreply", b"x" * 249, b"x" * 250, b"y" * 250, b"\xff\x80", b"a\rb"]
+_ODD_KEYS: Final = [b"x" * 251, b"", b"\x01", b"a\0b", b" ", b"a\nb", b"\r"]
+_NUMBERS: Final = [b"0", b"1", b"7", b"10", b"4294967295", b"123456789", b"1234567890", b"2147483648", b"9" * 20]
+_ODD_NUMBERS: Final = [b"-1", b"00", b"01", b"", b"x", b"-", b"99999999999", b"123456789012345678901", b"+1", b"1 2"]
+_BODIES: Final = [b"", b"x", b"\r\n", b"END\r\n", b"VALUE a 0 1\r\nx", b"0123456789" * 3, b"\r\nEND\r\n", b"\0\xff"]
+_ENDS: Final = [b"\r\n"] * 8 + [b"\n", b"\r", b"", b" \r\n", b"\r\n\r\n"]
+_CHANGES: Final = b"\r\n \0\xff0159-vVaAgGEN"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """
+    A function of the extension.
+
+    @ivar name: its name.
+    @ivar twin: the function that defines its results.
+    @ivar inputs: makes arguments, of which the first is bytes and the second a position in them.
+    """
+
+    name: str
+    twin: Callable[..., Any]
+    inputs: Callable[[random.Random], tuple[Any, ...]]
+
+    def compare(self, arguments: tuple[Any, ...]) -> bool:
+        """
+        Call both functions.
+
+        @return: whether they have found something.
+
+        @raise AssertionError: their results differ.
+        """
+        function = getattr(native.extension, self.name)
+        expected, found = self.twin(*arguments), function(*arguments)
+        if found != expected:
+            raise AssertionError(f"{self.name}{arguments!r} is {found!r}, and {expected!r} in Python")
+        return bool(found)
+
+
+def _pick(rng: random.Random, usual: Sequence[bytes], odd: Sequence[bytes]) -> bytes:
+    return rng.choice(odd if rng.random() < 0.03 else usual)
+
+
+def _key(rng: random.Random) -> bytes:
+    return _pick(rng, _KEYS, _ODD_KEYS)
+
+
+def _number(rng: random.Random) -> bytes:
+    return _pick(rng, _NUMBERS, _ODD_NUMBERS)
+
+
+def changed(rng: random.Random, data: bytes) -> bytes:
+    """
+    @return: the bytes, or with some probability a few bytes of them changed, or a part of them.
+    """
+    chance = rng.random()
+    if chance < 0.5 or not data:
+        return data
+    if chance < 0.7:
+        return data[: rng.randrange(len(data))]
+    at = rng.randrange(len(data))
+    if chance < 0.85:
+        return data[:at] + bytes((rng.choice(_CHANGES),)) + data[at + 1 :]
+    if chance < 0.93:
+        return data[:at] + data[at + rng.randrange(1, 9) :]
+    if chance < 0.97:
+        return data[:at] + rng.randbytes(rng.randrange(1, 5)) + data[at:]
+    return rng.randbytes(rng.randrange(60))
+
+
+def placed(rng: random.Random, data: bytes) -> tuple[bytes, int]:
+    """
+    @return: bytes that contain these, and their position; sometimes another one.
+    """
+    before = rng.choice((b"", b"", b"", b"\r\n", b"get a\r\n", b"x" * 20))
+    data = before + data
+    return data, len(before) if rng.random() < 0.97 else rng.randrange(len(data) + 1)
+
+
+def _request(rng: random.Random) -> bytes:
+    word = rng.choice(b"get get get several gets mg set set delete incr decr touch".split())
+    end = rng.choice((b"", b"", b" noreply")) + rng.choice(_ENDS)
+    if word == b"several":
+        count = rng.choice((2, 2, 3, 5, 20, 49, 50, 51, 60))
+        return b"get " + b" ".join(rng.choice(_KEYS) for _ in range(count)) + end
+    if word == b"mg":
+        flags = b"".join(b" %c" % each for each in rng.choices(b"cfhklstuvcfhklstuvqN", k=rng.randrange(5)))
+        return b"mg " + _key(rng) + flags + rng.choice(_ENDS)
+    if word == b"set":
+        body = rng.choice(_BODIES)
+        length = b"%d" % len(body) if rng.random() < 0.95 else _number(rng)
+        expiry = rng.choice((b"", b"", b"-")) + _number(rng)
+        return b" ".join((b"set", _key(rng), _number(rng), expiry, length)) + end + body + rng.choice(_ENDS)
+    number = b" " + _number(rng) if word in (b"incr", b"decr", b"touch") else b""
+    return word + b" " + _key(rng) + number + (rng.choice(_ENDS) if word.startswith(b"get") else end)
+
+
+def requests(rng: random.Random) -> tuple[Any, ...]:
+    """
+    @return: arguments of C{scanRequest}: some requests.
+    """
+    if rng.random() < 0.3:
+        keys = _KEYS if rng.random() < 0.5 else [b"k%d" % number for number in range(100)]
+        data = b"".join(b"get %b\r\n" % rng.choice(keys) for _ in range(rng.choice((2, 3, 8, 49, 50, 51, 70))))
+    else:
+        data = b"".join(_request(rng) for _ in range(rng.choice((1, 1, 2))))
+    room = rng.choice((1, 2, 3, 50, 256))
+    return (*placed(rng, changed(rng, data)), room, rng.choice((0, 10, 1 << 20)), rng.choice((_ALL, _ALL, _ALL, _SOME)))
+
+
+def _value(rng: random.Random, key: bytes, isUnique: bool) -> bytes:
+    body = rng.choice(_BODIES)
+    length = b"%d" % len(body) if rng.random() < 0.98 else _number(rng)
+    unique = b" " + _number(rng) if isUnique is (rng.random() < 0.99) else b""
+    return b"VALUE %b %b %b%b\r\n%b\r\n" % (key, _number(rng), length, unique, body)
+
+
+def single(word: bytes, isUnique: bool) -> Callable[[random.Random], tuple[Any, ...]]:
+    """
+    @return: makes arguments of C{wholeValue}.
+    """
+
+    def inputs(rng: random.Random) -> tuple[Any, ...]:
+        key = rng.choice(_KEYS)
+        of = key if rng.random() < 0.95 else _key(rng)
+        request = None if rng.random() < 0.1 else b"%b %b\r\n" % (word, key)
+        data = (_value(rng, of, isUnique) if rng.random() < 0.95 else b"") + rng.choice((b"END\r\n", b"END\r\nEND\r\n"))
+        return (*placed(rng, changed(rng, data)), request)
+
+    return inputs
+
+
+def several(rng: random.Random) -> tuple[Any, ...]:
+    """
+    @return: arguments of C{findValues}.
+    """
+    isUnique = rng.random() < 0.3
+    word = rng.choice((b"gets ", b"gats 10 ") if isUnique else (b"get ", b"  get  ", b"gat 10 "))
+    keys = rng.choices(_KEYS, k=rng.choice((1, 2, 3, 5, 10, 50)))
+    hits = [key for key in keys if rng.random() < 0.8]
+    if rng.random() < 0.1:
+        rng.shuffle(hits)
+    alike = rng.random() < 0.5
+    body = rng.choice(_BODIES)
+    data = b"".join(
+        b"VALUE %b 0 %d%b\r\n%b\r\n" % (key, len(body), b" 7" if isUnique else b"", body)
+        if alike
+        else _value(rng, key, isUnique)
+        for key in hits
+    )
+    separator = b" " if rng.random() < 0.9 else b"  "
+    data += rng.choice((b"END\r\n", b"END\r\n", b"END\r\nEND\r\n", b"SERVER_ERROR out of memory\r\n"))
+    return (*placed(rng, changed(rng, data)), word + separator.join(keys) + b"\r\n", len(word), isUnique)
+
+
+def metaValues(rng: random.Random) -> tuple[Any, ...]:
+    """
+    @return: arguments of C{wholeMetaValue}.
+    """
+    body = rng.choice(_BODIES)
+    length = b"%d" % len(body) if rng.random() < 0.95 else _number(rng)
+    flags = rng.choice((b"", b"", b" ", b" f0 kabc", b" O\r", b" O\rx"))
+    data = b"VA " + length + flags + b"\r\n" + body + rng.choice(_ENDS)
+    return (*placed(rng, changed(rng, rng.choice((data, data, data, b"EN\r\n", b"HD\r\n")))), b"mg a v\r\n")
+
+
+def stored(rng: random.Random) -> tuple[Any, ...]:
+    """
+    @return: arguments of C{wholeStored}.
+    """
+    data = rng.choice((b"STORED\r\n", b"NOT_STORED\r\n", b"EXISTS\r\n", b"SERVER_ERROR x\r\n"))
+    return (*placed(rng, changed(rng, data)), None)
+
+
+def _whole(command: MemcacheCommand) -> Callable[[bytes, int, Any], int]:
+    """
+    @return: C{matchWhole} of a command in Python.
+    """
+    twin = command.variant().matchWhole
+    assert twin is not None
+    return twin
+
+
+#: All functions of the extension.
+SUBJECTS: Final = (
+    Subject("scanRequest", common.scanRequest, requests),
+    Subject("wholeValue", _whole(replies.GET), single(b"get", False)),
+    Subject("wholeUniqueValue", _whole(replies.GETS), single(b"gets", True)),
+    Subject("wholeMetaValue", _whole(replies.MG[True, False]), metaValues),
+    Subject("wholeStored", _whole(replies.SET), stored),
+    Subject("countValues", values.countValues, several),
+    Subject("findValues", values.findValues, several),
+)
+
+
+def cuts(arguments: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+    """
+    @return: the arguments, with the bytes cut at every position.
+    """
+    data, pos, *others = arguments
+    for end in range(pos, len(data) + 1):
+        yield (data[:end], pos, *others)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """
+    Compare the functions for a number of inputs, and write the number of those that were found.
+
+    @return: the exit status.
+    """
+    count = int(arguments[0]) if arguments else 1_000_000
+    seed = int(arguments[1]) if len(arguments) > 1 else random.randrange(1 << 32)
+    if native.extension is None:
+        sys.stderr.write(f"the extension is not used: {native.reason}\n")
+        return 1
+    rng = random.Random(seed)
+    found, start = dict.fromkeys((each.name for each in SUBJECTS), 0), time.monotonic()
+    sys.stdout.write(f"seed {seed}\n")
+    for number in range(count):
+        subject = SUBJECTS[number % len(SUBJECTS)]
+        found[subject.name] += subject.compare(subject.inputs(rng))
+    for name, each in found.items():
+        sys.stdout.write(f"{name}: {each:,} of {count // len(SUBJECTS):,} inputs were found\n")
+    sys.stdout.write(f"{count:,} inputs in {time.monotonic() - start:,.0f} s: all results are the same\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

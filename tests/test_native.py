@@ -1,0 +1,135 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for L{txconnpool.native}, and for the functions of the extension.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.nativefuzz import SUBJECTS, cuts
+from txconnpool import native
+from txconnpool.wire.memcache import common, values
+
+#: The number of inputs for each function, and of those that are cut at every position.
+INPUTS = 600
+CUT = 20
+
+
+class LoadTests(SynchronousTestCase):
+    """
+    Tests for the choice between the extension and Python.
+    """
+
+    def load(self, found: Any, **environment: str) -> tuple[Any, str]:
+        """
+        @param found: the extension, or the exception that importing it raises.
+        """
+
+        def importModule(name: str) -> Any:
+            self.assertEqual(name, "txconnpool._native")
+            if isinstance(found, Exception):
+                raise found
+            return found
+
+        return native.load(environment, importModule)
+
+    def test_used(self) -> None:
+        """
+        An extension that was built from the same source is used.
+        """
+        module = SimpleNamespace(INTERFACE=native.INTERFACE)
+        for environment in ({}, {"TXCONNPOOL_PURE": ""}, {"TXCONNPOOL_PURE": "0"}):
+            self.assertEqual(self.load(module, **environment), (module, ""))
+
+    def test_notUsed(self) -> None:
+        """
+        It is not used if the user does not want it, and if there is none that fits.
+        """
+        module = SimpleNamespace(INTERFACE=native.INTERFACE)
+        for found, environment, reason in (
+            (module, {"TXCONNPOOL_PURE": "1"}, "TXCONNPOOL_PURE=1"),
+            (ModuleNotFoundError("no"), {}, "the extension was not built"),
+            (ImportError("no symbol"), {}, "the extension cannot be loaded: no symbol"),
+            (SimpleNamespace(INTERFACE=native.INTERFACE + 1), {}, "the extension was built from other source"),
+        ):
+            self.assertEqual(self.load(found, **environment), (None, reason))
+
+    def test_chosen(self) -> None:
+        """
+        All functions are those of the extension, or none is.
+        """
+        if native.extension is None:
+            self.assertEqual((native.IMPLEMENTATION, native.DESCRIPTION), ("python", f"pure Python ({native.reason})"))
+            self.assertIs(common.chosenScan, common.scanRequest)
+        else:
+            self.assertEqual((native.IMPLEMENTATION, native.DESCRIPTION, native.reason), ("native", "native", ""))
+            self.assertIs(common.chosenScan, native.extension.scanRequest)
+            self.assertIs(values.chosenFind, native.extension.findValues)
+
+
+class FunctionTests(SynchronousTestCase):
+    """
+    Tests for the functions of the extension.
+    """
+
+    if native.extension is None:
+        skip = f"the extension is not used: {native.reason}"
+
+    def test_all(self) -> None:
+        """
+        Each function is compared with its twin.
+        """
+        functions = {name for name, value in vars(native.extension).items() if callable(value) and name[0] != "_"}
+        self.assertEqual(functions, {subject.name for subject in SUBJECTS})
+
+    def test_random(self) -> None:
+        """
+        Each has the results of its twin, for valid and for other inputs, also if they are cut anywhere.
+        """
+        rng = random.Random(1)
+        for subject in SUBJECTS:
+            found = [subject.compare(subject.inputs(rng)) for _ in range(INPUTS)]
+            self.assertTrue(0.1 < sum(found) / INPUTS < 0.9, subject.name)
+            for _ in range(CUT):
+                for arguments in cuts(subject.inputs(rng)):
+                    subject.compare(arguments)
+
+    def test_arguments(self) -> None:
+        """
+        Wrong arguments are errors, or are left to Python.
+        """
+        extension: Any = native.extension
+        for subject in SUBJECTS:
+            function = getattr(extension, subject.name)
+            data, pos, *others = subject.inputs(random.Random(2))
+            self.assertRaises(TypeError, function)
+            self.assertRaises(TypeError, function, data, pos, *others, None)
+            for wrong in ((bytearray(data), pos), (data, -1), (data, len(data) + 1), (data, 1 << 80), (data, None)):
+                self.assertFalse(function(*wrong, *others), subject.name)
+        accepted = tuple(range(len(common.Accepted._fields)))
+        for scan in (("x", 9, accepted), (9, None, accepted), (9, 9, accepted[1:]), (9, 9, list(accepted))):
+            self.assertRaises(TypeError, extension.scanRequest, b"get a\r\n", 0, *scan)
+        self.assertRaises(OverflowError, extension.scanRequest, b"get a\r\n", 0, 1 << 80, 9, accepted)
+        for find in ((None, 4, False), (b"get a\r\n", -1, False), (b"get a\r\n", 8, False), (b"x", 0, False)):
+            self.assertIsNone(extension.findValues(b"END\r\n", 0, *find))
+        self.assertRaises(TypeError, extension.findValues, b"END\r\n", 0, b"get a\r\n", "4", False)
+
+    def test_references(self) -> None:
+        """
+        No reference is kept, and none is dropped.
+        """
+        rng = random.Random(3)
+        for subject in SUBJECTS:
+            for _ in range(50):
+                arguments = subject.inputs(rng)
+                before = [sys.getrefcount(each) for each in arguments]
+                for _ in range(100):
+                    subject.compare(arguments)
+                after = [sys.getrefcount(each) for each in arguments]
+                self.assertTrue(all(abs(one - other) < 50 for one, other in zip(before, after, strict=True)))

@@ -1,0 +1,94 @@
+# -*- test-case-name: tests.wire.memcache.test_values -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Matches complete replies to retrievals of several keys, whose values come in the order of the keys. That is how
+memcached sends them; all other replies are left to L{txconnpool.wire.memcache.matching}.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from txconnpool import native
+
+_VALUE: Final = rb"VALUE ([^ ]{1,250}) [0-9]{1,20} ([0-9]{1,9})"
+_END: Final = b"END\r\n"
+
+#: Match the first and each further line of a value, without and with a cas unique.
+_LINES: Final = [
+    (re.compile(_VALUE + rest).match, re.compile(rb"\r\n" + _VALUE + rest).match)
+    for rest in (rb"\r\n", rb" [0-9]{1,20}\r\n")
+]
+
+
+def findValues(
+    data: bytes, pos: int, request: bytes, keyAt: int, isUnique: bool
+) -> tuple[int, int, list[bytes]] | None:
+    """
+    Find the values in a reply.
+
+    @param data: the received bytes.
+    @param pos: the position of the reply.
+    @param request: the request, which was checked.
+    @param keyAt: the position of its first key. After the keys there is CR LF only.
+    @param isUnique: whether the values have a cas unique.
+
+    @return: the end of the reply, the number of values, and for each key its value with the line before it, empty if it
+        has none; C{None} if the reply is incomplete, an error, or another one.
+    """
+    keys = request[keyAt:-2].split(b" ")
+    if b"" in keys:
+        keys = [key for key in keys if key]
+    values: list[bytes] = []
+    first, following = _LINES[isUnique]
+    wanted, at, missing, end = len(keys), 0, 0, pos
+    match = first(data, pos)
+    while match is not None:
+        key, length = match.group(1, 2)
+        while at < wanted and keys[at] != key:
+            values.append(b"")
+            missing += 1
+            at += 1
+        if at == wanted:
+            return None
+        at += 1
+        body = int(length)
+        start, end = match.start(1) - 6, match.end() + body  # the body, without its line end
+        values.append(data[start : end + 2])
+        # The lines of consecutive values often differ only in the key. Comparing bytes costs less than parsing.
+        words = data[match.end(1) : match.end()]
+        while at < wanted:
+            line = b"\r\nVALUE " + keys[at] + words
+            if not data.startswith(line, end):
+                break
+            start = end + 2
+            end += len(line) + body
+            values.append(data[start : end + 2])
+            at += 1
+        match = following(data, end)
+    if at:
+        if data[end : end + 2] != b"\r\n":
+            return None
+        end += 2
+    if data[end : end + 5] != _END:
+        return None
+    return end + 5, at - missing, values + [b""] * (wanted - at)
+
+
+def countValues(data: bytes, pos: int, request: bytes, keyAt: int, isUnique: bool) -> tuple[int, int, int] | None:
+    """
+    Count the values in a reply. The parameters are those of L{findValues}.
+
+    @return: the end of the reply, the number of values, and the number of keys; C{None} if the reply is incomplete, an
+        error, or another one.
+    """
+    whole = findValues(data, pos, request, keyAt, isUnique)
+    return None if whole is None else (whole[0], whole[1], len(whole[2]))
+
+
+#: L{findValues}, or its equal in the extension.
+chosenFind: Final = native.choose(findValues)
+
+#: L{countValues}, or its equal in the extension.
+chosenCount: Final = native.choose(countValues)
