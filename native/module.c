@@ -5,7 +5,7 @@
 #include "txconnpool.h"
 
 /* txconnpool.native uses the module only if it has the same number there. */
-#define INTERFACE 1
+#define INTERFACE 2
 
 static PyMethodDef methods[] = {
     {"scanRequest", (PyCFunction)(void (*)(void))scanRequest, METH_FASTCALL, NULL},
@@ -15,6 +15,8 @@ static PyMethodDef methods[] = {
     {"wholeStored", (PyCFunction)(void (*)(void))wholeStored, METH_FASTCALL, NULL},
     {"countValues", (PyCFunction)(void (*)(void))countValues, METH_FASTCALL, NULL},
     {"findValues", (PyCFunction)(void (*)(void))findValues, METH_FASTCALL, NULL},
+    {"findCommand", (PyCFunction)(void (*)(void))findCommand, METH_FASTCALL, NULL},
+    {"matchSimple", (PyCFunction)(void (*)(void))matchSimple, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
 };
 

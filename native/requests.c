@@ -8,8 +8,8 @@
 #define KEYS_MAX 50
 
 /* The lengths of the keys of a get with several, spaces included. */
-#define LINE_MIN 3
-#define LINE_MAX 2001
+#define KEYS_SIZE_MIN 3
+#define KEYS_SIZE_MAX 2001
 
 /* The items of the argument `accepted`: a command, or None if such requests are not accepted. */
 enum {
@@ -130,8 +130,8 @@ static PyObject *severalKeys(Request *request)
 {
     Text text = {request->start + 4, request->text.end};
     const char *first = text.at;
-    Py_ssize_t size = skipUntil(&text, '\n', LINE_MAX + 1) - 1; /* without the CR */
-    if (size < LINE_MIN || size > LINE_MAX || first[size] != '\r' || *first == ' ' || *first == '\r')
+    Py_ssize_t size = skipUntil(&text, '\n', KEYS_SIZE_MAX + 1) - 1; /* without the CR */
+    if (size < KEYS_SIZE_MIN || size > KEYS_SIZE_MAX || first[size] != '\r' || *first == ' ' || *first == '\r')
         Py_RETURN_NONE;
     int spaces = 0;
     const char *key = first;

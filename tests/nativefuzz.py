@@ -29,6 +29,8 @@ from txconnpool.wire.effects import Permissions
 from txconnpool.wire.memcache import common, replies, values
 from txconnpool.wire.memcache.effects import ORDINARY
 from txconnpool.wire.memcache.matching import MemcacheCommand
+from txconnpool.wire.redis import framing
+from txconnpool.wire.redis.commands import matchSimple
 
 #: All commands are accepted, or all but some.
 _ALL: Final = common.acceptedCommands(Permissions(ORDINARY, frozenset(), None), frozenset())
@@ -207,6 +209,32 @@ def stored(rng: random.Random) -> tuple[Any, ...]:
     return (*placed(rng, changed(rng, data)), None)
 
 
+def commands(rng: random.Random) -> tuple[Any, ...]:
+    """
+    @return: arguments of C{findCommand}: one request of Redis or two.
+    """
+    data = b""
+    for _ in range(rng.choice((1, 1, 2))):
+        words = [rng.choice((b"get", b"MGET", b"set", b"", b"x" * 999, b"x" * 1000))]
+        words += [rng.choice((*_BODIES, *_KEYS)) for _ in range(rng.choice((0, 1, 1, 2, 5, 100)))]
+        data += b"*%d\r\n" % len(words)
+        for word in words:
+            size = b"%d" % len(word) if rng.random() < 0.98 else _number(rng)
+            data += b"$%b\r\n%b\r\n" % (size, word)
+    return (*placed(rng, changed(rng, data)), rng.choice((0, 100, 1 << 20, 1 << 20)))
+
+
+def elements(rng: random.Random) -> tuple[Any, ...]:
+    """
+    @return: arguments of C{matchSimple}: a reply of Redis.
+    """
+    body = rng.choice(_BODIES)
+    length = b"%d" % len(body) if rng.random() < 0.95 else _number(rng)
+    string = b"$" + length + b"\r\n" + body + rng.choice(_ENDS)
+    line = rng.choice((b"+OK", b":1", b":-5", b"-ERR x", b"$-1", b"*1", b"+", b"+a\nb")) + rng.choice(_ENDS)
+    return (*placed(rng, changed(rng, rng.choice((string, line)))), None)
+
+
 def _whole(command: MemcacheCommand) -> Callable[[bytes, int, Any], int]:
     """
     @return: C{matchWhole} of a command in Python.
@@ -225,6 +253,8 @@ SUBJECTS: Final = (
     Subject("wholeStored", _whole(replies.SET), stored),
     Subject("countValues", values.countValues, several),
     Subject("findValues", values.findValues, several),
+    Subject("findCommand", framing.findCommand, commands),
+    Subject("matchSimple", matchSimple, elements),
 )
 
 

@@ -14,6 +14,7 @@ from enum import Enum
 from math import inf
 from typing import Any, Final
 
+from txconnpool import native
 from txconnpool.wire import Command
 from txconnpool.wire.effects import ADMINISTERS, DELETES, HARMLESS, READS, WRITES, Effects
 from txconnpool.wire.redis.framing import wordsOf
@@ -79,6 +80,10 @@ def matchSimple(data: bytes, pos: int, request: Any) -> int:
         return match.end()
     end = match.end() + int(size) + 2
     return end if end <= len(data) and data[end - 2 : end] == b"\r\n" else 0
+
+
+#: L{matchSimple}, or its equal in the extension.
+chosenMatch: Final = native.choose(matchSimple)
 
 
 class KeySpec:
@@ -167,7 +172,7 @@ class RedisCommand(Command):
     ) -> None:
         super().__init__(
             name, index, idempotent="readonly" in flags, isLookup=name in _LOOKUPS, effects=_effects(name, flags),
-            matchWhole=None if silent else matchSimple,
+            matchWhole=None if silent else chosenMatch,
         )  # fmt: skip
         self.arity = arity
         self.flags = flags

@@ -13,6 +13,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from txconnpool import native
+
 #: The longest line without an end: an inline request, or the header of an array or of an argument.
 LINE_MAX: Final = 1 << 16
 
@@ -28,6 +30,9 @@ REQUEST_MAX: Final = 1 << 26
 
 #: The number of bytes from which on an incomplete request is large.
 LARGE: Final = 1 << 16
+
+_HEAD: Final = re.compile(rb"\*([1-9][0-9]{0,5})\r\n\$([1-9][0-9]{0,2})\r\n").match
+_BULK: Final = re.compile(rb"\$(0|[1-9][0-9]{0,8})\r\n").match
 
 _NUMBER: Final = re.compile(rb"0|-?[1-9][0-9]{0,9}").fullmatch
 
@@ -124,6 +129,38 @@ def _quoted(line: bytes, pos: int, word: bytearray) -> int:
             word.append(byte)
             pos += 1
     raise BrokenRequest("Protocol error: unbalanced quotes in request")
+
+
+def findCommand(data: bytes, pos: int, itemMax: int) -> tuple[int, int, bytes] | None:
+    """
+    Find a usual request: a complete array of bulk strings.
+
+    @param itemMax: the greatest number of bytes of a word.
+
+    @return: the end of the request, the number of its words, and the first one; C{None} if the request must be scanned
+        completely.
+    """
+    head = _HEAD(data, pos)
+    if head is None:
+        return None
+    count, start, bulk = int(head[1]), head.end(), _BULK
+    end = start + int(head[2]) + 2
+    name = data[start : end - 2]
+    if data[end - 2 : end] != b"\r\n":
+        return None
+    for _ in range(count - 1):
+        match = bulk(data, end)
+        if match is None:
+            return None
+        size = int(match[1])
+        end = match.end() + size + 2
+        if data[end - 2 : end] != b"\r\n" or size > itemMax:
+            return None
+    return end, count, name
+
+
+#: L{findCommand}, or its equal in the extension.
+chosenFind: Final = native.choose(findCommand)
 
 
 class Scanner:

@@ -10,7 +10,6 @@ the client's own.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from itertools import count as counter
 from typing import Final
@@ -20,15 +19,13 @@ from txconnpool.wire.redis import answers
 from txconnpool.wire.redis.announced import Place
 from txconnpool.wire.redis.commands import LOOKUP, SUBSCRIBING, UNSUBSCRIBING, RedisCommand, Use, blockingTime
 from txconnpool.wire.redis.framing import LINE_MAX, BrokenRequest, Scanner, encode, splitLine, wordsOf
+from txconnpool.wire.redis.framing import chosenFind as findCommand
 from txconnpool.wire.redis.special import NOT_SHARED, SPECIAL, abort
 
 #: The version of the protocol and the database of a connection.
 Flavour = tuple[int, int]
 
 BASE: Final[Flavour] = (2, 0)
-
-_HEAD: Final = re.compile(rb"\*([1-9][0-9]{0,5})\r\n\$([1-9][0-9]{0,2})\r\n").match
-_BULK: Final = re.compile(rb"\$(0|[1-9][0-9]{0,8})\r\n").match
 
 #: What a browser sends when a page makes it speak to Redis: the client is closed without a reply.
 _FORGED: Final = frozenset((b"post", b"host:"))
@@ -139,28 +136,16 @@ class RequestReader:
         """
         Find the next request.
         """
-        head = None if self._scanner.active or self.stranger else _HEAD(data, pos)
-        if head is not None:
-            at = head.end() + int(head[2]) + 2
-            name = data[head.end() : at - 2]
-            bulk, itemMax, count = _BULK, self.rules.itemMax, int(head[1])
-            good = data[at - 2 : at] == b"\r\n"
-            for _ in range(count - 1):
-                match = bulk(data, at) if good else None
-                if match is None:
-                    good = False
-                    break
-                size = int(match[1])
-                at = match.end() + size + 2
-                good = data[at - 2 : at] == b"\r\n" and size <= itemMax
-            if good:
-                command = LOOKUP.get(name)
-                if command is not None and self._plain and command.plain:
-                    arity = command.arity
-                    if (count == arity or count >= -arity > 0) and command not in self.rules.denied:
-                        return command, at, 1, None
-                return self._request(data, pos, at, None)
-        return self._carefully(data, pos)
+        found = None if self._scanner.active or self.stranger else findCommand(data, pos, self.rules.itemMax)
+        if found is None:
+            return self._carefully(data, pos)
+        end, count, name = found
+        command = LOOKUP.get(name)
+        if command is not None and self._plain and command.plain:
+            arity = command.arity
+            if (count == arity or count >= -arity > 0) and command not in self.rules.denied:
+                return command, end, 1, None
+        return self._request(data, pos, end, None)
 
     def _carefully(self, data: bytes, pos: int) -> Frame:
         """
