@@ -335,6 +335,6 @@ class GatheringTests(SynchronousTestCase):
         """
         request = GatheringRequest.of(b"get x\r\n", [b"a", b"b"])
         traffic = Traffic(len(Memcache().commands))
-        reply = valueOf(b"b", b"END\r\n") + valueOf(b"a", b"") + END
+        reply = valueOf(b"a", b"END\r\n") + valueOf(b"b", b"") + END
         self.assertEqual(request.gather(b"STORED\r\n" + reply + END, 8, traffic), 8 + len(reply))
         self.assertEqual((traffic.missed, traffic.moreKeys, traffic.moreMissed), (0, 1, 0))

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Callable
-from re import Match
 from typing import Final
 
 from txconnpool.wire import ReplyCounters
+from txconnpool.wire.memcache.values import chosenFind as findValues
 
 _KEYED: Final = re.compile(
     rb" *(?:(m[gsdae])|gats? +[^ \n]+|(?:gets?|set|add|replace|append|prepend|cas|incr|decr|delete|touch))"
@@ -28,14 +27,7 @@ _BASE64_ME: Final = re.compile(rb" +b(?=[ \r\n])").match
 #: The bytes before the keys of a retrieval. A group takes part in the match if the values have a cas unique.
 _BEFORE_KEYS: Final = re.compile(rb" *(?:get(s)?|gat(s)? +[^ ]+) +").match
 
-_VALUE: Final = rb"VALUE ([^ ]+) [0-9]+ ([0-9]{1,9})"
-_FIRST: Final = re.compile(_VALUE + rb"(?: [0-9]+)?\r\n").match
-
-#: Match the first and each further line of a value, without and with a cas unique.
-_LINES: Final = [
-    (re.compile(_VALUE + rest).match, re.compile(rb"\r\n" + _VALUE + rest).match)
-    for rest in (rb"\r\n", rb" [0-9]+\r\n")
-]
+_FIRST: Final = re.compile(rb"VALUE ([^ ]+) [0-9]+ ([0-9]{1,9})(?: [0-9]+)?\r\n").match
 _END: Final = b"END\r\n"
 
 
@@ -59,13 +51,17 @@ def keyOf(data: bytes, pos: int) -> bytes | None:
 class GatheringRequest(bytes):
     """
     A retrieval of several keys. The values that a server sends are put in the order of other keys later, so they are
-    found one by one when the reply is read. If the reply comes in several pieces, they are found when it is complete.
+    found one by one when the reply is read. If the reply comes in several pieces, or not in the order of the keys, they
+    are found when it is complete.
     """
 
     _keys: list[bytes]
-    _lines: tuple[Callable[[bytes, int], Match[bytes] | None], ...]
-    _found: dict[bytes, bytes] | None
-    _size: int  # the number of bytes of the reply with C{_found}
+    _size: int  # the number of bytes of the reply with C{_values}
+
+    # Those of a get, which need no attributes of their own.
+    _keyAt = 4
+    _isUnique = False
+    _values: list[bytes] | None = None
 
     @classmethod
     def of(cls, request: bytes, keys: list[bytes]) -> GatheringRequest:
@@ -74,67 +70,33 @@ class GatheringRequest(bytes):
 
         @return: the same request for other keys.
         """
-        match = _BEFORE_KEYS(request)
-        assert match is not None
-        made = cls(b"%b%b\r\n" % (match[0], b" ".join(keys)))
+        if request.startswith(b"get "):
+            made = cls(b"get %b\r\n" % b" ".join(keys))
+        else:
+            match = _BEFORE_KEYS(request)
+            assert match is not None
+            made = cls(b"%b%b\r\n" % (match[0], b" ".join(keys)))
+            made._keyAt = match.end()
+            made._isUnique = match.lastindex is not None
         made._keys = keys
-        made._lines = _LINES[match.lastindex is not None]
-        made._found = None
         return made
 
     def gather(self, data: bytes, pos: int, counters: ReplyCounters) -> int:
         """
         Find the values of a complete reply, and count them.
 
-        @return: the end of the reply; 0 if it is incomplete, or not one that is expected.
+        @return: the end of the reply; 0 if it is incomplete, or not a usual one.
         """
-        found: dict[bytes, bytes] = {}
-        keys = self._keys
-        begin = pos
-        first, following = self._lines
-        size, wanted, match = len(data), len(keys), first(data, pos)
-        at = count = 0
-        while match is not None:
-            key, length = match.group(1, 2)
-            body = int(length)
-            start, end = pos, match.end() + body
-            if end >= size:
-                return 0
-            if at < wanted and key == keys[at]:
-                at += 1
-            elif key in keys:
-                at = keys.index(key) + 1
-            else:
-                return 0
-            found[key] = data[start : end + 2]
-            pos = end
-            before = at
-            # The lines of consecutive values often differ only in the key. Comparing bytes costs less than parsing.
-            words = data[match.end(1) : match.end()]
-            while at < wanted:
-                line = b"\r\nVALUE " + keys[at] + words
-                if not data.startswith(line, pos):
-                    break
-                end = pos + len(line) + body
-                found[keys[at]] = data[pos + 2 : end + 2]
-                pos = end
-                at += 1
-            count += 1 + at - before
-            match = following(data, pos)
-            if match is not None:
-                pos += 2
-        if found:
-            if data[pos : pos + 2] != b"\r\n":
-                return 0
-            pos += 2
-        if data[pos : pos + 5] != _END or count != len(found):  # or a key has two values: were both requested?
+        whole = findValues(data, pos, self, self._keyAt, self._isUnique)
+        if whole is None:
             return 0
-        self._found = found
-        self._size = pos + 5 - begin
+        end, found, self._values = whole
+        self._size = end - pos
+        wanted = len(self._values)
         counters.moreKeys += wanted - 1
-        counters.moreMissed += wanted - (count or 1)
-        counters.missed += not count
-        return pos + 5
+        counters.moreMissed += wanted - (found or 1)
+        counters.missed += not found
+        return end
 
     def collect(self, reply: bytes, found: dict[bytes, bytes]) -> int:
         """
@@ -145,9 +107,10 @@ class GatheringRequest(bytes):
 
         @return: the number of bytes of the reply; 0 if it is an error.
         """
-        if self._found is not None:
-            found.update(self._found)
-            self._found = None
+        if self._values is not None:
+            pairs = zip(self._keys, self._values, strict=True)
+            found.update(pairs if b"" not in self._values else [pair for pair in pairs if pair[1]])
+            self._values = None
             return self._size
         pos = 0
         while match := _FIRST(reply, pos):
