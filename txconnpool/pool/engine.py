@@ -80,6 +80,13 @@ class PoolEngine(Executor):
     # -- What there is
 
     @property
+    def queues(self) -> tuple[Any, ...]:
+        """
+        The queues of waiters: one.
+        """
+        return (self.waiters,)
+
+    @property
     def connections(self) -> list[Any]:
         """
         The protocol instances of all established connections.

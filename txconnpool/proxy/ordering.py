@@ -311,8 +311,14 @@ class OrderedReplies(ClientConnection):
         if self._pin is not None and not self._pin.needed:
             pin, self._pin = self._pin, None
             if self.factory.dialect.stateful:  # it may have changed meanwhile
-                self._pool = self.factory.flavour(self._reader.flavour)
+                self._use(self.factory.flavours.of(self._reader.flavour))
             pin.release()
+
+    def _use(self, pool: Any) -> None:
+        """
+        Use another pool from now on.
+        """
+        self._pool = pool
 
     def pushed(self, data: bytes) -> None:
         """

@@ -71,9 +71,16 @@ class Pin:
         self._lost = False
         dialect = session.factory.dialect
         if dialect.stateful:
-            for command, request, expected in dialect.prelude(reader.flavour):
+            for command, request, expected in (*dialect.prelude(reader.flavour), *reader.opening()):
                 connection.send(_Step(connection, expected), command, 1, request)
         reader.pinned = True
+
+    @property
+    def pool(self) -> Any:
+        """
+        The pool of the connection.
+        """
+        return self._pool
 
     @property
     def connection(self) -> Any:

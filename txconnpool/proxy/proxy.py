@@ -74,8 +74,7 @@ class PoolProxy(Service):
         )
         if dialect.stateful:
             dialect.announce(settings.announced)
-            self.sessions.leases = self.upstream.pool.leases
-            self.sessions.flavour = self.upstream.pool.of
+            self.sessions.flavours = self.upstream.flavours
             self.sessions.reset = self.upstream.handshake.reset
         self.listeners: dict[str, ClientListener] = {}
         self.searching: Deferred[None] | None = None
@@ -218,7 +217,7 @@ class PoolProxy(Service):
             return
         self._limitSlow()
         if self.upstream.adjust(settings):
-            self.sessions.reroute(self.upstream.router)
+            self.sessions.reroute(self.upstream.router, self.upstream.flavours)
         self._dialect.limit(*dialectLimits(settings))
         if self._dialect.stateful:
             self._dialect.announce(settings.announced)

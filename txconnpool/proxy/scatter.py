@@ -136,7 +136,7 @@ class ScatteredReply(Entry):
             for other in islice(requests, 1, self._round):
                 keys = keys + command.keys(other)
         self._keys = keys
-        router = self.session.factory.router
+        router = self.session.router
         for pool, share in router.divide(keys):
             if pool is None:
                 self._fail(share, unserved(router.pools))
@@ -147,7 +147,7 @@ class ScatteredReply(Entry):
                     self.parts.append(self._part(pool, share[start : start + most], request))
 
     def _part(self, pool: Any, keys: list[bytes], request: bytes) -> Part:
-        router = self.session.factory.router
+        router = self.session.router
         if router.standIn is not None and pool not in router.pools:
             request = router.standIn.take(self.command, request)
         return Part(self, pool, keys, self.command.subset(request, keys))
@@ -182,6 +182,13 @@ class ScatteredReply(Entry):
         """
         return self.parts[0].request if self.parts else self._requests[0]
 
+    @property
+    def key(self) -> bytes | None:
+        """
+        The first key of the next part, by which it may get another server; C{None} if it may not.
+        """
+        return self.parts[0].keys[0]
+
     def sent(self) -> None:
         """
         The next part was sent.
@@ -202,7 +209,7 @@ class ScatteredReply(Entry):
         self._inFlight -= 1
         if not self._requests:
             return True
-        size = self.command.collect(part.request, reply, self._found)
+        size = self._collect(part, reply)
         if not size:
             self._failed = {**(self._failed or {}), **dict.fromkeys(part.keys, self.command.visible(reply))}
         if self._inFlight or self.parts:
@@ -212,6 +219,15 @@ class ScatteredReply(Entry):
             return False
         self._finish()
         return True
+
+    def _collect(self, part: Part, reply: bytes) -> int:
+        """
+        Collect what a reply has.
+
+        @return: its number of bytes; 0 for an error.
+        """
+        size: int = self.command.collect(part.request, reply, self._found)
+        return size
 
     def lost(self, part: Part, error: PoolError) -> None:
         """
@@ -242,7 +258,7 @@ class ScatteredReply(Entry):
         Divide the keys of the next part again, because others get the keys of its server.
         """
         part = self.parts.popleft()
-        router = self.session.factory.router
+        router = self.session.router
         for pool, share in router.divide(part.keys):
             if pool is None:
                 self._fail(share, unserved(router.pools))

@@ -164,12 +164,23 @@ class RequestSender(OrderedReplies):
         """
         if self._inFlight or self._queue is not None:
             return False
-        self._leases = self.factory.leases or self._pool
-        record = self._leases.take(self, True)
+        flavours = self.factory.flavours
+        return self._lease(self._pool if flavours is None else flavours.leases)
+
+    def _lease(self, pool: Any) -> bool:
+        """
+        Lease a connection of a pool for this client alone.
+
+        @return: whether the client has one now; if not, it waits.
+
+        @raise PoolError: there is no connection, and waiting for one is not possible.
+        """
+        self._leases = pool
+        record = pool.take(self, True)
         if record is None:
             self._blocked = True
         else:
-            self._pin = Pin(self, self._leases, record, self._reader)
+            self._pin = Pin(self, pool, record, self._reader)
         return record is not None
 
     def _ownRoom(self) -> int:
@@ -196,13 +207,13 @@ class RequestSender(OrderedReplies):
         if self._inFlight or self._queue is not None:
             return False
         try:
-            pool = self.factory.flavour(flavour)
+            pool = self.factory.flavours.of(flavour)
         except PoolError as error:
             reply = self.factory.dialect.error(error.kind, str(error))
         else:
             self._reader.switched(flavour)
             self._unpin()
-            self._pool = pool
+            self._use(pool)
         self._counters.answered += 1
         self.answer(reply)
         return True

@@ -335,6 +335,12 @@ class Session(RequestSender):
 
     # -- The end
 
+    def reroute(self, router: Any) -> None:
+        """
+        End, because there is another router.
+        """
+        self.end()
+
     def pinLost(self, error: PoolError) -> None:
         """
         Drop the bytes that were kept too.

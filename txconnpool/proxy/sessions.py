@@ -29,6 +29,7 @@ from txconnpool.proxy.flow import SessionLimits
 from txconnpool.proxy.idle import IdleClients
 from txconnpool.proxy.logins import LoginGate
 from txconnpool.proxy.memory import BufferedBytes
+from txconnpool.proxy.placing import PlacedSession
 from txconnpool.proxy.relay import RelaySession
 from txconnpool.proxy.session import Session
 from txconnpool.proxy.sharding import ShardedSession
@@ -132,12 +133,11 @@ class SessionFactory(Factory):
 
     noisy = False
 
-    #: The pool of the connections that clients have for themselves, if it is not that of all connections.
-    leases: Any = None
+    #: If connections have a state: C{of(flavour)} returns the pool of a flavour, or its router if there are several
+    #: servers by key, or raises a L{PoolError}; C{leases} is that of the connections that clients have for themselves.
+    flavours: Any = None
     #: Makes such a connection as good as new, see L{Handshake.reset<txconnpool.pool.handshake.Handshake.reset>}.
     reset: Any = None
-    #: Returns the pool of a flavour, or raises a L{PoolError}.
-    flavour: Any = None
 
     def __init__(
         self,
@@ -248,7 +248,9 @@ class SessionFactory(Factory):
         self.accepted += 1
         if self.dialect.opaque:
             return RelaySession(self, host)
-        return (ShardedSession if self.router.keyed else Session)(self, host)
+        if not self.router.keyed:
+            return Session(self, host)
+        return (ShardedSession if self.flavours is None else PlacedSession)(self, host)
 
     def _refuse(self, limit: str) -> _Refused:
         """
@@ -290,17 +292,18 @@ class SessionFactory(Factory):
             session.limit(limits)
         self.idle.restart()
 
-    def reroute(self, router: Any) -> None:
+    def reroute(self, router: Any, flavours: Any = None) -> None:
         """
         Use another router for clients from now on. Existing sessions answer the requests that were read, and end, so
         that their clients connect again.
         """
         self.router = router
+        self.flavours = flavours
         if self.sessions:
             _log.warn("{pool}: {count} clients are closed, because the servers of keys have changed", pool=self.name,
                       count=len(self.sessions))  # fmt: skip
         for session in list(self.sessions):
-            session.end()
+            session.reroute(router)
 
     # -- Requests to every server
 
@@ -320,7 +323,7 @@ class SessionFactory(Factory):
         @return: whether the client gets an error. If not, the keys of these servers are missing in the reply.
         """
         self.counters.partial += 1
-        isError = self.limits.partialError or not self.router.pools
+        isError = self.limits.partialError or not command.partial or not self.router.pools
         if self._partialLog.add():
             _log.warn(
                 "{pool}: a server has failed, and {command} for several keys gets {what}",

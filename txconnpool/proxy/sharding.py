@@ -17,7 +17,7 @@ from txconnpool.errors import PoolError
 from txconnpool.proxy.replies import QueuedRequest
 from txconnpool.proxy.scatter import ScatteredReply
 from txconnpool.proxy.session import COMPOUND, LOOK, Session
-from txconnpool.wire import CLOSE, MORE, SPLIT
+from txconnpool.wire import CLOSE, MORE, PIN, SPLIT
 
 #: The connections of a session without requests in flight on several.
 NO_LANES: Final[dict[Any, Any]] = {}
@@ -29,13 +29,14 @@ class ShardedSession(Session):
     """
 
     # An object with more than thirty attributes in its __dict__ has slower ones.
-    __slots__ = ("_granted", "_lanes", "_sinkPool")
+    __slots__ = ("_granted", "_lanes", "_sinkPool", "router")
 
     def __init__(self, factory: Any, host: str | None = None) -> None:
         super().__init__(factory, host)
         # The pools and connections that were used since nothing was in flight, except the current ones, which are
         # C{_pool} and C{_connection}.
         self._lanes = NO_LANES
+        self.router = factory.router
         self._sinkPool: Any = None  # the pool of the replies that are due to C{_sink}
         self._granted: Any = None  # the connection that the session was just given
 
@@ -77,6 +78,14 @@ class ShardedSession(Session):
                 self._answerLast(payload)
                 pos = size
                 break
+            elif what is PIN:
+                try:
+                    if self._pinFor(payload, errors):
+                        continue
+                    break
+                except PoolError as error:
+                    self.answer(self.refusal(payload[0], 1, error))
+                    self._answered()
             elif self._follow(what, payload, end - size):
                 read = self._read
             else:
@@ -101,7 +110,7 @@ class ShardedSession(Session):
         @raise PoolError: it cannot be sent.
         """
         key = command.key(data, pos)
-        router = self.factory.router
+        router = self.router
         pool = router.anyOf() if key is None else router.choose(key)
         if errors and pool in errors:
             raise errors[pool]
@@ -165,7 +174,13 @@ class ShardedSession(Session):
     # -- Requests for several servers, and requests of queue entries
 
     def _scatter(self, command: Any, requests: Any, merged: bool) -> None:
-        self.enqueue(ScatteredReply(self, command.several, requests, merged))
+        self._distribute(ScatteredReply(self, command.several, requests, merged))
+
+    def _distribute(self, entry: ScatteredReply) -> None:
+        """
+        Send the parts of a request, and refuse those that cannot be sent.
+        """
+        self.enqueue(entry)
         self._sendUnsent()
         if self._queue is None:
             self._answered(COMPOUND)  # all of it was refused
@@ -243,7 +258,29 @@ class ShardedSession(Session):
         else:
             self._inFlight -= 1
 
+    # -- A connection for this client alone
+
+    def _pinFor(self, payload: Any, errors: dict[Any, PoolError]) -> bool:
+        """
+        Lease a connection for this client alone, see L{PIN<txconnpool.wire.LocalAction.PIN>}.
+
+        @param errors: the errors of pools that have none for this client at the moment.
+
+        @return: whether the client has one now; if not, the request is read again later.
+
+        @raise PoolError: there is no connection, and waiting for one is not possible.
+        """
+        raise NotImplementedError("this protocol needs no connections for single clients")
+
     # -- Waiting
+
+    def reroute(self, router: Any) -> None:
+        """
+        Use another router for the requests that were read, unless connections have a state, and end.
+        """
+        if self.factory.flavours is None:
+            self.router = router
+        super().reroute(router)
 
     def _isMoved(self, key: bytes | None) -> bool:
         """
@@ -251,7 +288,7 @@ class ShardedSession(Session):
             ejected, or another one stands in for it.
         """
         try:
-            return key is not None and self.factory.router.choose(key) is not self._pool
+            return key is not None and self.router.choose(key) is not self._pool
         except PoolError:
             return False
 
@@ -263,7 +300,7 @@ class ShardedSession(Session):
         """
         if isinstance(entry, ScatteredReply):
             return entry.parts[0].pool
-        router, key = self.factory.router, entry.command.key(entry.request, 0)
+        router, key = self.router, entry.command.key(entry.request, 0)
         return router.anyOf() if key is None else router.choose(key)
 
     def _refuse(self, entry: Any, error: PoolError) -> None:
@@ -272,7 +309,7 @@ class ShardedSession(Session):
         its keys now.
         """
         isParts = isinstance(entry, ScatteredReply)
-        if not self._isMoved(entry.parts[0].keys[0] if isParts else entry.command.key(entry.request, 0)):
+        if not self._isMoved(entry.key if isParts else entry.command.key(entry.request, 0)):
             entry.refuse(error)
             self.advance()
         elif isParts:

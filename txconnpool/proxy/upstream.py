@@ -6,7 +6,7 @@ The servers of one pool of the proxy: its connections, and the router that choos
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import inf
 from typing import Any
@@ -27,7 +27,7 @@ from txconnpool.pool.slow import SlowLog
 from txconnpool.proxy.finding import Finder
 from txconnpool.proxy.limits import ejection, poolLimits
 from txconnpool.proxy.relayed import RelayFactory
-from txconnpool.routing.flavours import FlavouredPool
+from txconnpool.routing.flavours import FlavouredPool, FlavouredShards
 from txconnpool.routing.maps import Shard
 from txconnpool.routing.shards import ShardedPool
 from txconnpool.routing.single import SinglePool
@@ -45,10 +45,13 @@ class Upstream:
     @ivar handshake: the first requests on new connections; it has the login.
     @ivar pool: the pool, an L{IPoolControl<txconnpool.interfaces.IPoolControl>}.
     @ivar router: the L{IRouter<txconnpool.interfaces.IRouter>} for sessions.
+    @ivar flavours: if connections have a state: C{of(flavour)} returns the pool or the router of a flavour, and
+        C{leases} is that of the connections that clients have for themselves.
     """
 
     pool: Any
     router: Any
+    flavours: Any = None
 
     def __init__(self, settings: PoolSettings, dialect: Any, reactor: Any, slow: SlowLog) -> None:
         """
@@ -74,8 +77,8 @@ class Upstream:
         limits = poolLimits(settings)
         if distribution is None:
             if self._dialect.stateful:
-                self.pool = FlavouredPool(
-                    settings.name, self._reactor, self._flavour, limits, self._dialect.base, settings.maxPinned
+                self.pool = self.flavours = self._flavoured(
+                    lambda: [server.endpoint for server in self.settings.servers], limits, settings.maxPinned
                 )
                 self.router = SinglePool(self.pool.base)
             else:
@@ -85,20 +88,43 @@ class Upstream:
             self.pool = self.router = ShardedPool(
                 settings.name, self._reactor, self._shard, _shards(settings), distribution, limits, ejection(settings)
             )
+            if self._dialect.stateful:
+                self.flavours = FlavouredShards(self.pool, self._dialect.base)
+                self.router = self.flavours.base
 
-    def _shard(self, address: str, limits: Limits, **options: Any) -> PoolEngine:
-        pool = self._engine([address], limits, **options)
-        for server in pool.servers:
-            server.address = self._endpoints.get(server.name, server.address)
-        return pool
+    def _shard(self, address: str, limits: Limits, **options: Any) -> Any:
+        """
+        @return: the pool of one of several servers by key.
+        """
+        if self._dialect.stateful:
+            return self._flavoured(lambda: [address], limits, self._pinnedOfShard, **options)
+        return self._addressed(self._engine([address], limits, **options))
 
-    def _flavour(self, flavour: Any, limits: Limits, **options: Any) -> PoolEngine:
+    @property
+    def _pinnedOfShard(self) -> int:
         """
-        @return: a pool of connections of a flavour.
+        The share of each server in the connections that clients have for themselves.
         """
-        handshake = self.handshake if flavour == self._dialect.base else self.handshake.flavoured(flavour)
-        servers = [server.endpoint for server in self.settings.servers]
-        pool = self._engine(servers, limits, handshake=handshake, **options)
+        return max(1, self.settings.maxPinned // max(1, len(self.settings.servers)))
+
+    def _flavoured(
+        self, servers: Callable[[], Sequence[str]], limits: Limits, maxPinned: int, **options: Any
+    ) -> FlavouredPool:
+        """
+        @param servers: returns the addresses of the servers of this moment, which are equal.
+
+        @return: the pools of the servers, one for each flavour of connections.
+        """
+
+        def newPool(flavour: Any, limits: Limits, **options: Any) -> PoolEngine:
+            handshake = self.handshake if flavour == self._dialect.base else self.handshake.flavoured(flavour)
+            return self._addressed(self._engine(servers(), limits, handshake=handshake, **options))
+
+        return FlavouredPool(
+            self.settings.name, self._reactor, newPool, limits, self._dialect.base, maxPinned, **options
+        )
+
+    def _addressed(self, pool: PoolEngine) -> PoolEngine:
         for server in pool.servers:
             server.address = self._endpoints.get(server.name, server.address)
         return pool
@@ -154,11 +180,19 @@ class Upstream:
         Use the result of L{readCertificates} for the connections that are made from now on.
         """
         self._endpoints = endpoints
-        if isinstance(self.pool, FlavouredPool):
-            self.pool.useAddresses(endpoints)
+        if self._dialect.stateful:
+            for pool in self._flavouredPools:
+                pool.useAddresses(endpoints)
             return
         for server in self.pool.servers:
             server.address = endpoints.get(server.name, server.address)
+
+    @property
+    def _flavouredPools(self) -> Sequence[FlavouredPool]:
+        """
+        The pools of connections with a state: one for all equal servers, or one for each of several by key.
+        """
+        return (self.pool,) if isinstance(self.pool, FlavouredPool) else self.pool.pools
 
     def adjust(self, settings: PoolSettings) -> bool:
         """
@@ -209,6 +243,9 @@ class Upstream:
             self._change(old)
         else:
             self.pool.change(_shards(settings), distribution, poolLimits(settings), ejection(settings))
+            if self._dialect.stateful:
+                for pool in self._flavouredPools:
+                    pool.setLimits(pool.limits, self._pinnedOfShard)
         self._dialect.keep(server.name for server in self.pool.servers)
         self.pool.setConnectTimeout(settings.connectTimeout)
         for connection in self.pool.connections:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import replace
+from operator import attrgetter, methodcaller
 from typing import Any
 
 from zope.interface import implementer
 
 from txconnpool.errors import PoolFull
-from txconnpool.interfaces import IPoolControl
+from txconnpool.interfaces import IPoolControl, IRouter
 from txconnpool.pool.decisions.limits import Limits
+from txconnpool.pool.decisions.shared import Shared
 from txconnpool.routing.group import PoolGroup
 
 #: The greatest number of flavours of a pool: 16 databases with two versions of the protocol.
@@ -41,16 +43,20 @@ class FlavouredPool(PoolGroup):
         limits: Limits,
         flavour: Hashable,
         maxPinned: int,
+        shared: Shared | None = None,
+        **options: Any,
     ) -> None:
         """
         @param newPool: called with a flavour, limits, and the keyword C{shared}. Returns a pool.
         @param flavour: the flavour of new clients.
         @param maxPinned: the greatest number of connections that clients have for themselves.
+        @param shared: what this pool shares with those of other servers, or C{None}.
+        @param options: further keywords of C{newPool}, for the pool of new clients only.
         """
-        super().__init__(name, reactor, limits)
+        super().__init__(name, reactor, limits, shared)
         self._newPool = newPool
         self._maxPinned = maxPinned
-        self.base = newPool(flavour, limits, shared=self._shared)
+        self.base = newPool(flavour, limits, shared=self._shared, **options)
         self.leases = newPool(flavour, self._leaseLimits(), shared=self._shared)
         self.former = self.base.former
         self._flavours: dict[Hashable, Any] = {flavour: self.base}
@@ -89,6 +95,13 @@ class FlavouredPool(PoolGroup):
             server.traffic = traffic[server.name]
 
     # -- What there is
+
+    @property
+    def queues(self) -> list[Any]:
+        """
+        The queues of waiters.
+        """
+        return [pool.waiters for pool in self.pools]
 
     @property
     def servers(self) -> list[Any]:
@@ -155,3 +168,83 @@ class FlavouredPool(PoolGroup):
         """
         for pool in self.pools:
             pool.restore(address)
+
+
+@implementer(IRouter)
+class FlavouredRouter:
+    """
+    The choice by key among the connections of one kind: those of one flavour, or those that clients have for
+    themselves.
+    """
+
+    keyed = True
+    standIn = None
+
+    def __init__(self, shards: Any, pick: Callable[[Any], Any]) -> None:
+        """
+        @param shards: a L{ShardedPool<txconnpool.routing.shards.ShardedPool>} of L{FlavouredPool}s.
+        @param pick: called with one of these. Returns its pool of the connections.
+        """
+        self._shards = shards
+        self._pick = pick
+
+    @property
+    def pools(self) -> tuple[Any, ...]:
+        """
+        The pool of each server.
+        """
+        return tuple(map(self._pick, self._shards.pools))
+
+    def choose(self, key: bytes) -> Any:
+        """
+        @return: the pool of a key.
+
+        @raise PoolError: there is none at the moment.
+        """
+        return self._pick(self._shards.choose(key))
+
+    def divide(self, keys: list[bytes]) -> list[tuple[Any, list[bytes]]]:
+        """
+        @return: the pools, each with its keys in order; C{None} with the keys that have no pool at the moment.
+        """
+        return [(pool and self._pick(pool), share) for pool, share in self._shards.divide(keys)]
+
+    def anyOf(self) -> Any:
+        """
+        @return: a pool for a request without a key.
+
+        @raise PoolError: there is no server.
+        """
+        return self._pick(self._shards.anyOf())
+
+
+class FlavouredShards:
+    """
+    The routers of a pool with several servers by key and connections with a state.
+
+    @ivar base: the router of the flavour that new clients have.
+    @ivar leases: the router of the connections that clients have for themselves.
+    """
+
+    def __init__(self, shards: Any, base: Hashable) -> None:
+        """
+        @param shards: a L{ShardedPool<txconnpool.routing.shards.ShardedPool>} of L{FlavouredPool}s.
+        @param base: the flavour of new clients.
+        """
+        self._shards = shards
+        self.base = FlavouredRouter(shards, attrgetter("base"))
+        self.leases = FlavouredRouter(shards, attrgetter("leases"))
+        self._routers: dict[Hashable, FlavouredRouter] = {base: self.base}
+
+    def of(self, flavour: Hashable) -> FlavouredRouter:
+        """
+        @return: the router of a flavour.
+
+        @raise PoolFull: there are too many flavours.
+        """
+        router = self._routers.get(flavour)
+        if router is None:
+            for pool in self._shards.pools:
+                pool.of(flavour)
+            router = self._routers[flavour] = FlavouredRouter(self._shards, methodcaller("of", flavour))
+        return router

@@ -33,13 +33,16 @@ class PoolGroup:
     #: The number of connections to each server that are kept open in any case.
     leastConnections = 1
 
-    def __init__(self, name: str, reactor: Any, limits: Limits) -> None:
+    def __init__(self, name: str, reactor: Any, limits: Limits, shared: Shared | None = None) -> None:
+        """
+        @param shared: what this group shares with other pools, if it is one of another group.
+        """
         self.name = name
         self.reactor = reactor
         self.limits = limits
         self.former: list[Server] = []
         self.pools: tuple[Any, ...] = ()
-        self._shared = Shared()
+        self._shared = shared or Shared()
         self._paused = False
         self._running = False
         self._leaving: dict[Any, Deferred[None]] = {}
@@ -126,7 +129,8 @@ class PoolGroup:
             pool.start()
 
     def _remove(self, pool: Any) -> None:
-        self._shared.queues.remove(pool.waiters)
+        for queue in pool.queues:
+            self._shared.queues.remove(queue)
         for server in pool.servers:
             keepFormer(self.former, server)
         ending = self._leaving[pool] = pool.close()

@@ -39,6 +39,10 @@ class LocalAction(enum.Enum):
     REPLACE = "send another request, and answer the request"
     #: Payload: C{(command, request)}. C{command.join} makes one reply of those of the servers.
     BROADCAST = "send the request to every server, and return one reply"
+    #: Payload: C{(command, request, index)}. Only if servers share the keys: every server gets the request, or only
+    #: that with the index, as for requests with keys. C{command.isError} says whether a reply is an
+    #: error, which is then that to the request. Otherwise C{command.join} makes one reply of all.
+    SPREAD = "send the request to every server by key, and return one reply"
     #: Payload: C{(command, requests)}. C{command.withoutEnd} removes the end of each reply but the last.
     SPLIT = "send several requests, and return one reply"
     #: Payload: C{(command, arguments)}. The arguments select the statistics. The client gets of the reply what
@@ -61,6 +65,7 @@ ADDRESSED: Final = LocalAction.ADDRESSED
 CLOSE: Final = LocalAction.CLOSE
 REPLACE: Final = LocalAction.REPLACE
 BROADCAST: Final = LocalAction.BROADCAST
+SPREAD: Final = LocalAction.SPREAD
 SPLIT: Final = LocalAction.SPLIT
 STATISTICS: Final = LocalAction.STATISTICS
 ADMIT: Final = LocalAction.ADMIT
@@ -111,6 +116,10 @@ class Command:
         request (or C{None}), and returns the end of a complete reply to a single request, or 0 if the L{IReplyReader}
         must read the reply.
     """
+
+    #: Whether the reply to a request for several keys may lack those of servers that have failed. If not, the client
+    #: gets an error.
+    partial = True
 
     __slots__ = (
         "effects", "group", "idempotent", "index", "isLookup", "keepsRequest", "matchWhole", "multiKey", "name",
@@ -545,7 +554,12 @@ class IStatefulDialect(IDialect, Protocol):
     A protocol whose connections have a state that clients may change. The state that many clients have in common is the
     I{flavour} of a connection: requests of a client are sent on connections of its flavour. The readers of clients have
     the attribute C{flavour}, and the method C{switched}, which is called with the flavour of a L{FLAVOUR}. For other
-    states a client gets a connection of its own (L{PIN}), which is reset before others use it.
+    states a client gets a connection of its own (L{PIN}), which is reset before others use it. C{opening} of the reader
+    returns the requests to send first there, as L{prelude}.
+
+    If servers share the keys, C{place} of the reader is called with an object that has C{servers}, their number, and
+    C{together}, which returns whether all keys of a list are on one server; and C{refused} when a client gets no
+    connection of its own.
     """
 
     @property

@@ -57,7 +57,6 @@ DIALECTS: Final[dict[str, Dialect]] = {
         redis.ORDINARY,
         redis.REFUSED,
         redis.CLOSING,
-        distributes=False,
         announces=True,
         hasRoles=True,
     ),

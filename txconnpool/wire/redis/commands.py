@@ -65,6 +65,22 @@ _DELETING: Final = _names("del unlink flushall flushdb getdel")
 #: Commands whose replies count as hits and misses.
 _LOOKUPS: Final = _names("get mget hget getex")
 
+#: Commands that concern all servers, if several share the keys.
+SPREAD: Final = _names(
+    "flushall flushdb swapdb dbsize keys randomkey scan script|load script|exists script|flush function|load "
+    "function|delete function|flush function|restore pubsub|channels pubsub|shardchannels pubsub|numsub "
+    "pubsub|shardnumsub pubsub|numpat"
+)
+
+#: Commands with channels, which have servers as keys do.
+_CHANNELS: Final = _names("publish subscribe")
+
+#: The key specification of commands with a single key.
+_ONE_KEY: Final = re.compile(r"i[1-9]:r0,1,0").fullmatch
+
+#: The first argument of a request, whose size is the group.
+_FIRST: Final = re.compile(rb"\*[0-9]+\r\n\$[0-9]+\r\n[^\r]*\r\n\$([0-9]+)\r\n").match
+
 _SIMPLE: Final = re.compile(rb"(?:\$([0-9]{1,9})|[+:][^\r\n]*)\r\n").match
 
 
@@ -136,7 +152,8 @@ class RedisCommand(Command):
     @ivar arity: the number of words of a request; negative: the least number.
     @ivar flags: what the server tells about the command.
     @ivar use: what the proxy does with it.
-    @ivar plain: whether each request of a client without state can be forwarded as it is.
+    @ivar plain: 0 if requests cannot be forwarded as they are; 1 if those of a client without state can be, unless
+        servers share the keys; 2 if they can be then too, because they have one key, or concern any server.
     @ivar subcommands: the subcommands, by name.
     @ivar silent: whether the client gets no reply, because it has turned replies off.
     @ivar confirms: whether the reply has one frame for each channel of the request.
@@ -144,7 +161,10 @@ class RedisCommand(Command):
     @ivar mayBlock: whether the server may reply only when some other client does something.
     """
 
+    partial = False
+
     __slots__ = (
+        "_isFirst",
         "_silenced",
         "_specs",
         "_unblocked",
@@ -178,12 +198,15 @@ class RedisCommand(Command):
         self.flags = flags
         self.keySpecs = keySpecs
         self._specs = [KeySpec(text) for text in keySpecs.split(";") if text not in ("-", "?")]
+        self._isFirst = keySpecs.startswith("i1:r") or name in _CHANNELS
         self.silent = silent
         self.use = _use(name)
         self.subcommands: dict[bytes, RedisCommand] = {}
         self.confirms = name in SUBSCRIBING or name in UNSUBSCRIBING
         self.mayBlock = "blocking" in flags if mayBlock is None else mayBlock
-        self.plain = self.use is Use.SHARED and not self.mayBlock
+        self.plain = int(self.use is Use.SHARED and not self.mayBlock)
+        if self.plain and name not in SPREAD and (keySpecs == "-" or _ONE_KEY(keySpecs) is not None):
+            self.plain = 2
         self.runsScript = name.startswith(("eval", "fcall"))
         self.keepsRequest = self.idempotent or not self.runsScript  # what the server declines is sent again
         if self.confirms or self.mayBlock:
@@ -240,6 +263,24 @@ class RedisCommand(Command):
         @return: the positions of what L{keysOf} returns.
         """
         return [at for spec in self._specs for at in spec.positions(words)]
+
+    def placesOf(self, words: list[bytes]) -> list[bytes]:
+        """
+        @return: the keys or channels by which the server of a request is chosen.
+        """
+        return words[1 : 2 if self.name == "publish" else None] if self.name in _CHANNELS else self.keysOf(words)
+
+    def key(self, data: bytes, pos: int) -> bytes | None:
+        """
+        @return: the first key of a request, or its first channel.
+        """
+        if self._isFirst:
+            match = _FIRST(data, pos)
+            if match is not None:
+                start = match.end()
+                return data[start : start + int(match[1])]
+        keys = self.placesOf(wordsOf(data, pos))
+        return keys[0] if keys else None
 
     def patience(self, request: bytes) -> float:
         """
@@ -331,7 +372,7 @@ def _read() -> dict[str, RedisCommand]:
         parent, _, child = name.partition("|")
         if child:
             found[parent].subcommands[child.encode()] = command
-            found[parent].plain = False
+            found[parent].plain = 0
     return found
 
 

@@ -12,14 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import count as counter
-from typing import Final
+from typing import Any, Final
 
-from txconnpool.wire import ANSWER, CLOSE, MORE, PIN, Command, Frame, Login
+from txconnpool.wire import ANSWER, CLOSE, MORE, PIN, SPREAD, Command, Frame, Login
 from txconnpool.wire.redis import answers
 from txconnpool.wire.redis.announced import Place
-from txconnpool.wire.redis.commands import LOOKUP, SUBSCRIBING, UNSUBSCRIBING, RedisCommand, Use, blockingTime
+from txconnpool.wire.redis.commands import BY_NAME, LOOKUP, SUBSCRIBING, UNSUBSCRIBING, RedisCommand, Use, blockingTime
 from txconnpool.wire.redis.framing import LINE_MAX, BrokenRequest, Scanner, encode, splitLine, wordsOf
 from txconnpool.wire.redis.framing import chosenFind as findCommand
+from txconnpool.wire.redis.several import CROSS_SLOT, DIVIDED, SPREADS, scanned
 from txconnpool.wire.redis.special import NOT_SHARED, SPECIAL, abort
 
 #: The version of the protocol and the database of a connection.
@@ -44,6 +45,16 @@ _OUTSIDE: Final = frozenset(
     ("hello", "auth", "select", "asking", "readonly", "readwrite", *SUBSCRIBING, *UNSUBSCRIBING)
 )
 
+#: Commands that would concern the keys or channels of all servers, but can be sent to one only.
+_ONE_SERVER: Final = frozenset(("psubscribe", "client|tracking", "client|caching"))
+
+_MULTI: Final = BY_NAME["multi"]
+_MULTI_REQUEST: Final = encode([b"MULTI"])
+
+#: C{_plain} of a client with a state, so that no command is forwarded without a further look.
+_NEVER: Final = 3
+
+APART: Final = "the keys are on several servers, and it would concern one of them"
 DENIED: Final = "this proxy does not allow it"
 
 
@@ -80,6 +91,9 @@ class RequestReader:
     @ivar pending: whether it has no session, because it has never logged in.
     @ivar name: the name that the client has given itself.
     @ivar inTransaction: whether it has sent C{MULTI}, and neither C{EXEC} nor C{DISCARD}.
+    @ivar deferred: whether C{MULTI} is still to be sent, because the first key decides to which server.
+    @ivar places: tells which keys are on one server, see L{IStatefulDialect<txconnpool.wire.IStatefulDialect>};
+        C{None} if there is one server.
     @ivar dirty: whether the transaction fails because of an error that was answered here.
     @ivar watches: whether it watches keys.
     @ivar tracks: whether the server sends it the keys that others change.
@@ -96,6 +110,7 @@ class RequestReader:
         "after",
         "channels",
         "check",
+        "deferred",
         "dirty",
         "flavour",
         "id",
@@ -103,6 +118,7 @@ class RequestReader:
         "name",
         "pending",
         "pinned",
+        "places",
         "rules",
         "silent",
         "skips",
@@ -124,11 +140,13 @@ class RequestReader:
         self.flavour = BASE
         self.name = b""
         self.pinned = False
-        self._plain = not self.stranger  # whether plain commands are forwarded without a further look
-        self.inTransaction = self.dirty = self.watches = self.tracks = False
+        self.places: Any = None
+        self.inTransaction = self.deferred = self.dirty = self.watches = self.tracks = False
         self.channels: dict[str, dict[bytes, None]] | None = None
         self.silent = self.skips = self.skipsAgain = False
         self.after: Callable[[], None] | None = None
+        self._plain = _NEVER  # commands whose C{plain} is less are not forwarded without a further look
+        self.settle()
 
     # -- Finding requests
 
@@ -141,7 +159,7 @@ class RequestReader:
             return self._carefully(data, pos)
         end, count, name = found
         command = LOOKUP.get(name)
-        if command is not None and self._plain and command.plain:
+        if command is not None and command.plain >= self._plain:
             arity = command.arity
             if (count == arity or count >= -arity > 0) and command not in self.rules.denied:
                 return command, end, 1, None
@@ -213,10 +231,16 @@ class RequestReader:
             return self.reject(end, answers.refused(command.name, NOT_SHARED))
         if self.flavour[0] == 2 and self.channels is not None and command.name not in _OF_SUBSCRIBERS:
             return self.reject(end, answers.notInSubscription(command.name), command)
+        if self.places is not None:
+            frame = self._place(command, words, end)
+            if frame is not None:
+                return frame
         if self.inTransaction and command.name not in _AT_ONCE:
             if command.name in _OUTSIDE or command.name.startswith(("client|", "cluster|")):
                 why = "the proxy cannot make it a part of a transaction"
                 return self.reject(end, answers.refused(command.name, why))
+            if self.deferred and not self.pinned:
+                return PIN, end, 0, (command, data[pos:end])
             return self.forward(command, end)
         special = SPECIAL.get(command.name)
         if special is not None:
@@ -226,6 +250,53 @@ class RequestReader:
                 return self.own(command, data, pos, end)
             command = command.unblocked
         return self.forward(command, end)
+
+    # -- Several servers by key
+
+    def place(self, places: Any) -> None:
+        """
+        @param places: see C{places}.
+        """
+        self.places = places
+        self.settle()
+
+    def _place(self, command: RedisCommand, words: list[bytes], end: int) -> Frame | None:
+        """
+        Find out whether one server can get a request.
+
+        @return: C{None} if it can; else what is done instead.
+        """
+        name, hidden = command.name, self.silent or self.skips
+        bound = self.pinned or self.inTransaction
+        if name in _ONE_SERVER or (bound and (name == "scan" or (name, False) in SPREADS)):
+            return self.reject(end, answers.refused(name, APART))
+        self.after = None
+        if name == "scan":
+            frame = scanned(words, end, self.places.servers, hidden)
+            return frame or self.answer(end, answers.error("ERR invalid cursor"))
+        spread = SPREADS.get((name, hidden))
+        if spread is not None:
+            return SPREAD, end, 0, (spread, encode(words), None)
+        keys = command.placesOf(words)
+        if len(keys) < (1 if self.pinned else 2) or self.places.together(keys):
+            return None
+        divided = None if bound else DIVIDED.get((name, hidden))
+        return self.reject(end, CROSS_SLOT) if divided is None else (divided, end, 1, None)
+
+    def opening(self) -> Sequence[tuple[Command, bytes, bytes]]:
+        """
+        @return: the requests to send first on a connection of the client's own, with the beginnings of their replies.
+        """
+        if not self.deferred:
+            return ()
+        self.deferred = False
+        return ((_MULTI, _MULTI_REQUEST, answers.OK),)
+
+    def refused(self) -> None:
+        """
+        The client gets no connection of its own for the request that was read last.
+        """
+        self.dirty = self.inTransaction
 
     def reject(self, end: int, reply: bytes, command: RedisCommand | None = None) -> Frame:
         """
@@ -293,20 +364,25 @@ class RequestReader:
         """
         The state has changed: find out whether plain commands need a further look.
         """
-        self._plain = not (
+        if (
             self.stranger
             or self.inTransaction
             or self.silent
             or self.skips
             or (self.channels is not None and self.flavour[0] == 2)
-        )
+        ):
+            self._plain = _NEVER
+        elif self.places is None:
+            self._plain = 1
+        else:  # keys of a client with a connection of its own have to be those of its server
+            self._plain = _NEVER if self.watches or self.tracks or self.channels is not None else 2
 
     def switched(self, flavour: Flavour) -> None:
         """
         The client uses connections of another flavour from now on, and has none of its own.
         """
         self.flavour = flavour
-        self.inTransaction = self.dirty = self.watches = self.tracks = False
+        self.inTransaction = self.deferred = self.dirty = self.watches = self.tracks = False
         self.channels = None
         self.settle()
         self.pinned = False

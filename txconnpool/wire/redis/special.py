@@ -319,12 +319,25 @@ def _multi(reader: RequestReader, command: RedisCommand, words: list[bytes], dat
     def after() -> None:
         reader.inTransaction = True
 
+    if reader.places is not None and not reader.pinned:
+        reader.inTransaction = reader.deferred = True
+        reader.settle()
+        return reader.answer(end, answers.OK)
     return reader.own(command, data, pos, end, after)
+
+
+def _unsent(reader: RequestReader, end: int, reply: bytes) -> Frame:
+    """
+    Answer the end of a transaction of which no server knows.
+    """
+    _over(reader)()
+    reader.settle()
+    return reader.answer(end, reply)
 
 
 def _over(reader: RequestReader) -> Callable[[], None]:
     def after() -> None:
-        reader.inTransaction = reader.dirty = reader.watches = False
+        reader.inTransaction = reader.deferred = reader.dirty = reader.watches = False
 
     return after
 
@@ -333,6 +346,8 @@ def _exec(reader: RequestReader, command: RedisCommand, words: list[bytes], data
     if not reader.inTransaction:
         return reader.answer(end, answers.error("ERR EXEC without MULTI"))
     if not reader.dirty:
+        if reader.deferred:
+            return _unsent(reader, end, b"*0\r\n")
         return reader.own(command, data, pos, end, _over(reader))
     return abort(reader, end, answers.EXEC_ABORT)
 
@@ -343,6 +358,8 @@ def abort(reader: RequestReader, end: int, reply: bytes) -> Frame:
     """
     if not reader.inTransaction:
         return reader.answer(end, reply)
+    if reader.deferred:
+        return _unsent(reader, end, reply)
     reader.after = _over(reader)
     return REPLACE, end, 0, (_DISCARD, _DISCARD_REQUEST, reader.mine(reply))
 
@@ -352,6 +369,8 @@ def _discard(
 ) -> Frame:
     if not reader.inTransaction:
         return reader.answer(end, answers.error("ERR DISCARD without MULTI"))
+    if reader.deferred:
+        return _unsent(reader, end, answers.OK)
     return reader.own(command, data, pos, end, _over(reader))
 
 

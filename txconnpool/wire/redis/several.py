@@ -1,0 +1,308 @@
+# -*- test-case-name: tests.wire.redis.test_several -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Requests that concern several servers, if these share the keys: those that are divided by their keys, and those that are
+sent to every server. One reply is made of theirs.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from txconnpool.wire import SPREAD, Frame
+from txconnpool.wire.redis import answers
+from txconnpool.wire.redis.commands import BY_NAME, RedisCommand
+from txconnpool.wire.redis.framing import encode, wordsOf
+from txconnpool.wire.redis.replyreader import scan
+
+CROSS_SLOT: Final = b"-CROSSSLOT Keys in request don't hash to the same slot\r\n"
+
+#: The index of the server is in the low bits of a cursor of C{SCAN}.
+INDEX_BITS: Final = 10
+
+#: The greatest cursor of a server for which that of the client has 63 bits.
+CURSOR_MAX: Final = 1 << 53
+
+_CURSOR: Final = re.compile(rb"[0-9]{1,19}").fullmatch
+_HEAD: Final = re.compile(rb"([*~%])([0-9]+)\r\n").match
+_TOO_LARGE: Final = answers.error("ERR the proxy cannot pass on the cursor of this server, because it is too large")
+_INVALID_CURSOR: Final = answers.error("ERR invalid cursor")
+
+
+def elements(reply: bytes) -> list[bytes]:
+    """
+    @param reply: a complete array, set or map.
+
+    @return: its elements. A map has two for each key.
+    """
+    head = _HEAD(reply)
+    if head is None:
+        return []
+    found, pos = [], head.end()
+    for _ in range(int(head[2]) * (2 if head[1] == b"%" else 1)):
+        end = scan(reply, pos, 1, 0)[0]
+        found.append(reply[pos:end])
+        pos = end
+    return found
+
+
+def _number(reply: bytes) -> int:
+    return int(reply[1:-2])
+
+
+class _Compound(RedisCommand):
+    """
+    A command whose reply is made of those of several servers.
+
+    @ivar hidden: whether the client gets no reply. Servers reply in any case.
+    """
+
+    __slots__ = ("hidden",)
+
+    def __init__(self, command: RedisCommand, hidden: bool) -> None:
+        super().__init__(command.name, command.index, command.arity, command.flags, command.keySpecs)
+        self.hidden = hidden
+
+    def visible(self, reply: bytes) -> bytes:
+        """
+        @return: nothing if the client gets no replies.
+        """
+        return b"" if self.hidden else reply
+
+    def isError(self, reply: bytes) -> bool:
+        """
+        @return: whether a reply is an error.
+        """
+        return reply[:1] == b"-"
+
+
+class DividedCommand(_Compound):
+    """
+    A request for keys on several servers. Each of them gets one for its keys.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, command: RedisCommand, hidden: bool = False) -> None:
+        super().__init__(command, hidden)
+        self.multiKey = True
+        self.several = self
+
+    def keys(self, request: bytes) -> list[bytes]:
+        """
+        @return: the keys, in order.
+        """
+        return self.keysOf(wordsOf(request, 0))
+
+    def subset(self, request: bytes, keys: list[bytes]) -> bytes:
+        """
+        @return: the request for these keys only.
+        """
+        return encode([self.name.upper().encode(), *keys])
+
+
+class _Get(DividedCommand):
+    """
+    C{MGET}: the values are those of the keys in their order.
+    """
+
+    __slots__ = ()
+
+    def collect(self, request: bytes, reply: bytes, found: dict[bytes, bytes]) -> int:
+        """
+        Collect the values of the keys.
+        """
+        if self.isError(reply):
+            return 0
+        found.update(zip(self.keys(request), elements(reply), strict=True))
+        return len(reply)
+
+    def gather(self, keys: list[bytes], found: dict[bytes, bytes], merged: bool) -> bytes:
+        """
+        @return: the values in an array.
+        """
+        return self.visible(b"*%d\r\n%b" % (len(keys), b"".join([found[key] for key in keys])))
+
+
+class _Count(DividedCommand):
+    """
+    A command whose reply is a number of keys: the numbers of the servers are added.
+    """
+
+    __slots__ = ()
+
+    def collect(self, request: bytes, reply: bytes, found: dict[bytes, bytes]) -> int:
+        """
+        Collect the number.
+        """
+        if self.isError(reply):
+            return 0
+        found[request] = reply
+        return len(reply)
+
+    def gather(self, keys: list[bytes], found: dict[bytes, bytes], merged: bool) -> bytes:
+        """
+        @return: the sum.
+        """
+        return self.visible(b":%d\r\n" % sum(map(_number, found.values())))
+
+
+class _Set(_Count):
+    """
+    C{MSET}: it has succeeded when all servers have done their part.
+    """
+
+    __slots__ = ()
+
+    def subset(self, request: bytes, keys: list[bytes]) -> bytes:
+        """
+        @return: the request for these keys only. The last value of a key counts.
+        """
+        words = wordsOf(request, 0)
+        values = dict(zip(words[1::2], words[2::2], strict=True))
+        return encode([b"MSET", *(word for key in dict.fromkeys(keys) for word in (key, values[key]))])
+
+    def gather(self, keys: list[bytes], found: dict[bytes, bytes], merged: bool) -> bytes:
+        """
+        @return: the reply of all servers.
+        """
+        return self.visible(answers.OK)
+
+
+# -- Requests for every server
+
+
+def _first(replies: Sequence[bytes]) -> bytes:
+    return replies[0]
+
+
+def _sum(replies: Sequence[bytes]) -> bytes:
+    return b":%d\r\n" % sum(map(_number, replies))
+
+
+def _concatenated(replies: Sequence[bytes]) -> bytes:
+    """
+    @return: all elements in one array, or in one set.
+    """
+    found = dict.fromkeys(element for reply in replies for element in elements(reply))
+    return b"%b%d\r\n%b" % (replies[0][:1], len(found), b"".join(found))
+
+
+def _everywhere(replies: Sequence[bytes]) -> bytes:
+    """
+    @return: an array of the numbers, each of which is 1 if it is 1 in all replies.
+    """
+    rows = [elements(reply) for reply in replies]
+    return b"*%d\r\n%b" % (len(rows[0]), b"".join(map(min, zip(*rows, strict=True))))
+
+
+def _sums(replies: Sequence[bytes]) -> bytes:
+    """
+    @return: names and numbers, which are added.
+    """
+    rows = [elements(reply) for reply in replies]
+    names = rows[0][::2]
+    sums = [_sum(numbers) for numbers in zip(*(row[1::2] for row in rows), strict=True)]
+    head = replies[0][: replies[0].index(b"\n") + 1]
+    return head + b"".join(name + number for name, number in zip(names, sums, strict=True))
+
+
+def _any(replies: Sequence[bytes]) -> bytes:
+    """
+    @return: one of the values, or a null if there is none.
+    """
+    return random.choice([reply for reply in replies if reply[:3] not in (b"$-1", b"_\r\n")] or [replies[0]])
+
+
+_JOINS: Final[dict[str, Callable[[Sequence[bytes]], bytes]]] = {
+    **dict.fromkeys(
+        ("flushall", "flushdb", "swapdb", "script|load", "script|flush", "function|load", "function|delete",
+         "function|flush", "function|restore"),
+        _first,
+    ),
+    **dict.fromkeys(("dbsize", "pubsub|numpat"), _sum),
+    **dict.fromkeys(("keys", "pubsub|channels", "pubsub|shardchannels"), _concatenated),
+    **dict.fromkeys(("pubsub|numsub", "pubsub|shardnumsub"), _sums),
+    "script|exists": _everywhere,
+    "randomkey": _any,
+}  # fmt: skip
+
+
+class SpreadCommand(_Compound):
+    """
+    A request that every server gets.
+    """
+
+    __slots__ = ("_join",)
+
+    def __init__(self, command: RedisCommand, join: Callable[[Sequence[bytes]], bytes], hidden: bool = False) -> None:
+        super().__init__(command, hidden)
+        self._join = join
+
+    def join(self, replies: Sequence[bytes]) -> bytes:
+        """
+        @param replies: the replies of the servers. None is an error.
+
+        @return: one reply.
+        """
+        return self._join(replies)
+
+
+def _cursorOf(index: int, last: bool) -> Callable[[Sequence[bytes]], bytes]:
+    """
+    @param index: the index of a server.
+    @param last: whether there is no other after it.
+
+    @return: a function that makes the cursor in a reply of the server one for clients: it has the index, and goes on
+        with the next server after the end of this one.
+    """
+
+    def join(replies: Sequence[bytes]) -> bytes:
+        cursor, keys = elements(replies[0])
+        number = int(cursor.split(b"\r\n")[1])
+        if number >= CURSOR_MAX:
+            return _TOO_LARGE
+        if number:
+            number = number << INDEX_BITS | index
+        elif not last:
+            number = index + 1
+        return b"*2\r\n" + answers.bulk(b"%d" % number) + keys
+
+    return join
+
+
+def scanned(words: list[bytes], end: int, servers: int, hidden: bool) -> Frame | None:
+    """
+    @param words: those of a C{SCAN}.
+    @param servers: the number of servers.
+
+    @return: the frame for the server that its cursor has; C{None} if the cursor is invalid.
+    """
+    if not _CURSOR(words[1]):
+        return None
+    cursor = int(words[1])
+    index = cursor & ((1 << INDEX_BITS) - 1)
+    if index >= max(1, servers) or cursor >= 1 << 63:
+        return None
+    command = SpreadCommand(BY_NAME["scan"], _cursorOf(index, index + 1 >= servers), hidden)
+    return SPREAD, end, 0, (command, encode([b"SCAN", b"%d" % (cursor >> INDEX_BITS), *words[2:]]), index)
+
+
+_KINDS: Final = {
+    "mget": _Get, "mset": _Set, "del": _Count, "unlink": _Count, "exists": _Count, "touch": _Count
+}  # fmt: skip
+
+#: The commands whose requests are divided, by name, and whether the client gets no reply.
+DIVIDED: Final = {
+    (name, hidden): kind(BY_NAME[name], hidden) for name, kind in _KINDS.items() for hidden in (False, True)
+}
+
+#: The commands that every server gets, in the same way.
+SPREADS: Final = {
+    (name, hidden): SpreadCommand(BY_NAME[name], join, hidden)
+    for name, join in _JOINS.items()
+    for hidden in (False, True)
+}
