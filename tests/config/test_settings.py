@@ -360,14 +360,19 @@ class PoolSettingsTests(SynchronousTestCase):
             denyCommands=("config|set",),
         )
 
-    def test_oneServer(self) -> None:
+    def test_failsOver(self) -> None:
         """
-        With C{protocol = redis}, keys cannot be distributed among servers.
+        With C{protocol = redis}, servers of another pool cannot stand in for those that are down.
         """
         two = ("tcp:a:6379", "tcp:b:6379")
-        PoolSettings(protocol="redis", upstream=two[:1])
-        PoolSettings(protocol="redis", upstream=two, distribution="round-robin")
-        self.assertFaults(["protocol redis cannot distribute keys among servers"], protocol="redis", upstream=two)
+        self.assertIsNotNone(PoolSettings(protocol="redis", upstream=two).distributionByKey)
+        self.assertFaults(
+            ["protocol redis cannot use the servers of another pool; expected on-failure = fail or rehash"],
+            protocol="redis",
+            upstream=two,
+            onFailure="failover",
+            failover="other",
+        )
 
     def test_fewConnections(self) -> None:
         """

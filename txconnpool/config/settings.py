@@ -675,6 +675,9 @@ def _undistributed(pool: PoolSettings) -> Iterator[Fault]:
             "`distribution = round-robin` for servers that are equal"
         )
         yield Fault(text, ("upstream", "protocol"), pool.name)
+    if pool.onFailure == "failover" and not DIALECTS[pool.protocol].failsOver:
+        text = f"protocol {pool.protocol} cannot use the servers of another pool; expected on-failure = fail or rehash"
+        yield Fault(text, ("onFailure", "protocol"), pool.name)
     for text in mistakes(pool.servers, distribution, bool(pool.sources)):
         yield Fault(text, ("upstream", "distribution"), pool.name)
     if pool.onFailure == "rehash" and not pool.sources and pool.minLiveServers > len(pool.servers) > 1:

@@ -34,6 +34,7 @@ class Dialect:
     @ivar distributes: whether keys can be distributed among several servers.
     @ivar announces: whether it has clients that ask for the nodes of a cluster.
     @ivar hasRoles: whether a server tells whether it is a master or a replica.
+    @ivar failsOver: whether servers of another pool can stand in for those that are down.
     @ivar opaque: whether bytes are passed on without being read: each client leases a connection.
     """
 
@@ -45,6 +46,7 @@ class Dialect:
     distributes: bool = True
     announces: bool = False
     hasRoles: bool = False
+    failsOver: bool = True
     opaque: bool = False
 
 
@@ -59,6 +61,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
         redis.CLOSING,
         announces=True,
         hasRoles=True,
+        failsOver=False,
     ),
     "raw": Dialect(Raw, {}, {}, frozenset(), distributes=False, opaque=True),
 }

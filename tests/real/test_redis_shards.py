@@ -1,0 +1,284 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for the proxy with several real Redis servers that share the keys.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.real.resp import Client, Push, ReplyError
+from tests.real.servers import Proxy, Redis, missing, until
+
+CROSS_SLOT = "CROSSSLOT Keys in request don't hash to the same slot"
+
+
+class ShardedCase(SynchronousTestCase):
+    """
+    Base class of tests with three servers and a proxy.
+    """
+
+    skip = missing("redis-server")
+    options: tuple[str, ...] = ()
+
+    def setUp(self) -> None:
+        """
+        Start them.
+        """
+        self.servers = [Redis().start() for _ in range(3)]
+        for server in self.servers:
+            self.addCleanup(server.stop)
+        addresses = [server.address for server in self.servers]
+        self.proxy = Proxy(
+            "--protocol", "redis", "--distribution", "ketama", "--hash-tag", "{}", *self.options, upstream=addresses
+        ).start()
+        self.addCleanup(self.proxy.stop)
+
+    def client(self, address: Any = None) -> Client:
+        """
+        @return: a client of the proxy, or of a server.
+        """
+        client = Client(address or self.proxy.address)
+        self.addCleanup(client.close)
+        return client
+
+    def keys(self) -> list[str]:
+        """
+        @return: for each server, a key that it has.
+        """
+        client = self.client()
+        for number in range(60):
+            client.ask("SET", f"probe{number}", number)
+        found = [self.client(server.address).ask("KEYS", "probe*")[0].decode() for server in self.servers]
+        client.ask("FLUSHALL")
+        return found
+
+    def fails(self, client: Client, error: str, *words: Any) -> None:
+        """
+        Assert that a request gets an error.
+        """
+        self.assertIn(error, str(self.assertRaises(ReplyError, client.ask, *words)))
+
+
+class KeyTests(ShardedCase):
+    """
+    Tests for requests with keys.
+    """
+
+    def test_single(self) -> None:
+        """
+        Each key is on one server, and those with the same hash tag are on the same one.
+        """
+        client = self.client()
+        for number in range(100):
+            client.send("SET", f"k{number}", number)
+        self.assertEqual([client.read() for _ in range(100)], [b"OK"] * 100)
+        for number in range(100):
+            client.send("GET", f"k{number}")
+        self.assertEqual([client.read() for _ in range(100)], [b"%d" % number for number in range(100)])
+        sizes = [self.client(server.address).ask("DBSIZE") for server in self.servers]
+        self.assertEqual(sum(sizes), 100)
+        self.assertGreater(min(sizes), 0)
+        self.assertEqual(client.ask("MSETNX", "{a}1", "x", "{a}2", "y"), 1)
+        self.assertEqual(client.ask("EVAL", "return redis.call('GET', KEYS[1])", 1, "k7"), b"7")
+
+    def test_divided(self) -> None:
+        """
+        Requests for keys on several servers are divided, in both versions of the protocol, and in every database.
+        """
+        keys = self.keys()
+        for version in (2, 3):
+            for database in (0, 3):
+                client = self.client()
+                client.ask("HELLO", version)
+                client.ask("SELECT", database)
+                pairs = [word for key in keys for word in (key, "v-" + key)]
+                self.assertEqual(client.ask("MSET", *pairs, keys[0], "again"), b"OK")
+                asked = [*reversed(keys), "none", keys[0]]
+                values = [b"v-" + key.encode() for key in reversed(keys[1:])]
+                self.assertEqual(client.ask("MGET", *asked), [*values, b"again", None, b"again"])
+                self.assertEqual(client.ask("EXISTS", *asked), 4)
+                self.assertEqual(client.ask("TOUCH", *keys), 3)
+                self.assertEqual(client.ask("DBSIZE"), 3)
+                self.assertEqual(client.ask("DEL", *keys[:2], "none"), 2)
+                self.assertEqual(client.ask("UNLINK", *keys), 1)
+
+    def test_apart(self) -> None:
+        """
+        Other requests for keys on several servers get the error of Redis Cluster.
+        """
+        client = self.client()
+        one, two, _ = self.keys()
+        for words in (
+            ("MSETNX", one, 1, two, 2),
+            ("RENAME", one, two),
+            ("SINTER", one, two),
+            ("PFCOUNT", one, two),
+            ("EVAL", "return 1", 2, one, two),
+            ("BLPOP", one, two, 1),
+            ("WATCH", one, two),
+            ("ZUNIONSTORE", one, 1, two),
+        ):
+            self.fails(client, CROSS_SLOT, *words)
+        self.assertEqual(client.ask("PING"), b"PONG")
+
+    def test_down(self) -> None:
+        """
+        If a server is down, requests for its keys fail, also together with others: no value is taken for missing.
+        """
+        client = self.client()
+        keys = self.keys()
+        client.ask("MSET", *[word for key in keys for word in (key, key)])
+        self.servers[1].stop()
+        until(lambda: self._fails(client, keys[1]))
+        self.fails(client, "ERR", "MGET", *keys)
+        self.fails(client, "ERR", "DEL", *keys[1:])
+        self.fails(client, "ERR", "DBSIZE")
+        self.assertEqual(client.ask("MGET", keys[0]), [keys[0].encode()])
+
+    def _fails(self, client: Client, key: str) -> bool:
+        try:
+            client.ask("GET", key)
+        except ReplyError:
+            return True
+        return False
+
+
+class EveryServerTests(ShardedCase):
+    """
+    Tests for requests that concern all servers.
+    """
+
+    def test_joined(self) -> None:
+        """
+        The replies of all servers are joined.
+        """
+        client = self.client()
+        self.assertIsNone(client.ask("RANDOMKEY"))
+        names = {b"k%d" % number for number in range(50)}
+        client.ask("MSET", *[word for name in names for word in (name, 1)])
+        self.assertEqual(client.ask("DBSIZE"), 50)
+        self.assertEqual(set(client.ask("KEYS", "*")), names)
+        self.assertIn(client.ask("RANDOMKEY"), names)
+        digest = client.ask("SCRIPT", "LOAD", "return 42")
+        self.assertEqual(client.ask("SCRIPT", "EXISTS", digest, "0" * 40), [1, 0])
+        for name in names:
+            self.assertEqual(client.ask("EVALSHA", digest, 1, name), 42)
+        self.assertEqual(client.ask("FLUSHALL"), b"OK")
+        self.assertEqual(client.ask("DBSIZE"), 0)
+
+    def test_scan(self) -> None:
+        """
+        C{SCAN} finds the keys of all servers, and ends with the cursor 0.
+        """
+        client = self.client()
+        names = {b"k%d" % number for number in range(500)}
+        client.ask("MSET", *[word for name in names for word in (name, 1)])
+        found, cursor, rounds = set(), b"0", 0
+        while rounds == 0 or cursor != b"0":
+            cursor, keys = client.ask("SCAN", cursor, "COUNT", 50)
+            found.update(keys)
+            rounds += 1
+        self.assertEqual(found, names)
+        self.assertGreater(rounds, 8)
+        self.fails(client, "ERR invalid cursor", "SCAN", "x")
+        self.fails(client, "ERR invalid cursor", "SCAN", 5)
+
+    def test_channels(self) -> None:
+        """
+        A message reaches the subscribers of its channel, whatever server that has.
+        """
+        for number in range(8):
+            subscriber, publisher = self.client(), self.client()
+            channel = f"channel{number}".encode()
+            self.assertEqual(subscriber.ask("SUBSCRIBE", channel), [b"subscribe", channel, 1])
+            self.assertEqual(publisher.ask("PUBLISH", channel, "hello"), 1)
+            self.assertEqual(subscriber.read(), [b"message", channel, b"hello"])
+        self.fails(self.client(), "ERR", "PSUBSCRIBE", "*")
+
+
+class StateTests(ShardedCase):
+    """
+    Tests for clients with a connection of their own.
+    """
+
+    def test_transactions(self) -> None:
+        """
+        A transaction is one of the server of its first key.
+        """
+        client = self.client()
+        keys = self.keys()
+        for key in keys:
+            client.send("MULTI")
+            client.send("SET", key, 1)
+            client.send("INCR", key)
+            client.send("EXEC")
+            client.send("GET", key)
+            replies = [client.read() for _ in range(5)]
+            self.assertEqual(replies, [b"OK", b"QUEUED", b"QUEUED", [b"OK", 2], b"2"])
+        client.ask("MULTI")
+        client.ask("SET", keys[0], 5)
+        self.fails(client, CROSS_SLOT, "SET", keys[1], 5)
+        self.fails(client, "EXECABORT", "EXEC")
+        self.assertEqual(client.ask("MGET", *keys), [b"2", b"2", b"2"])
+
+    def test_empty(self) -> None:
+        """
+        A transaction without commands needs no server.
+        """
+        client = self.client()
+        for end, reply in (("EXEC", []), ("DISCARD", b"OK")):
+            self.assertEqual((client.ask("MULTI"), client.ask(end)), (b"OK", reply))
+        client.ask("MULTI")
+        self.fails(client, "unknown command", "NOTHING")
+        self.fails(client, "EXECABORT", "EXEC")
+        self.assertEqual(client.ask("MULTI"), b"OK")
+        self.assertEqual(client.ask("RESET"), b"RESET")
+        self.fails(client, "ERR EXEC without MULTI", "EXEC")
+
+    def test_watched(self) -> None:
+        """
+        A watched key that another client has changed fails the transaction.
+        """
+        client, other = self.client(), self.client()
+        for key in self.keys():
+            client.ask("SET", key, 1)
+            client.ask("WATCH", key)
+            self.assertEqual(client.ask("GET", key), b"1")
+            other.ask("SET", key, 2)
+            client.ask("MULTI")
+            client.ask("SET", key, 3)
+            self.assertIsNone(client.ask("EXEC"))
+            self.assertEqual(client.ask("GET", key), b"2")
+
+    def test_blocked(self) -> None:
+        """
+        A blocked client waits at the server of its key, and what it sends meanwhile is answered after that.
+        """
+        client, other = self.client(), self.client()
+        keys = self.keys()
+        for key in keys:
+            client.send("BLPOP", key, 5)
+            client.send("MGET", *keys)
+            client.send("DBSIZE")
+            client.send("SET", keys[0] + "x", 1)
+            other.ask("RPUSH", key, "element")
+            self.assertEqual(client.read(), [key.encode(), b"element"])
+            self.assertEqual(client.read(), [None] * 3)
+            client.read()
+            self.assertEqual(client.read(), b"OK")
+
+    def test_resp3(self) -> None:
+        """
+        A subscriber in RESP3 may use the keys of its server.
+        """
+        client = self.client()
+        keys = self.keys()
+        client.ask("HELLO", 3)
+        client.send("SUBSCRIBE", keys[0])
+        self.assertIsInstance(client.read(), Push)
+        self.assertEqual(client.ask("SET", keys[0], 1), b"OK")
+        self.fails(client, CROSS_SLOT, "SET", keys[1], 1)
+        self.fails(client, "ERR", "DBSIZE")
