@@ -45,10 +45,13 @@ class OrderedReplies(ClientConnection):
     _reader: Any
     _queue: ReplyQueue | None = None
     _pin: Pin | None = None
+    _flavours: Any = None  # those of the factory when the client came
 
     def __init__(self, factory: Any) -> None:
         super().__init__(factory)
         pools = factory.router.pools
+        if factory.flavours is not None:
+            self._flavours = factory.flavours
         self._pool: Any = pools[0] if pools else None  # perhaps no server is known yet
         # The maximum number of requests in flight now. It grows while the client reads its replies, and shrinks when it
         # does not, or when they are large. Without it, a few kilobytes of requests for large values would make servers
@@ -310,8 +313,8 @@ class OrderedReplies(ClientConnection):
         """
         if self._pin is not None and not self._pin.needed:
             pin, self._pin = self._pin, None
-            if self.factory.dialect.stateful:  # it may have changed meanwhile
-                self._use(self.factory.flavours.of(self._reader.flavour))
+            if self._flavours is not None:  # the flavour may have changed meanwhile
+                self._use(self._flavours.of(self._reader.flavour))
             pin.release()
 
     def _use(self, pool: Any) -> None:

@@ -90,7 +90,7 @@ class PlacedSession(ShardedSession):
         @return: whether one server has all the keys: that of the connection of the client's own, if it has one. If it
             is not known at the moment, the request fails for that reason.
         """
-        router = self.factory.flavours.leases
+        router = self._flavours.leases
         pinned = self._pin is not None and self._pin.needed
         try:
             pools = {id(router.choose(key)) for key in keys}
@@ -115,7 +115,7 @@ class PlacedSession(ShardedSession):
         if self._inFlight or self._queue is not None:
             return False
         command, request = payload
-        router = self.factory.flavours.leases
+        router = self._flavours.leases
         try:
             key = command.key(request, 0)
             pool = router.anyOf() if key is None else router.choose(key)

@@ -164,8 +164,7 @@ class RequestSender(OrderedReplies):
         """
         if self._inFlight or self._queue is not None:
             return False
-        flavours = self.factory.flavours
-        return self._lease(self._pool if flavours is None else flavours.leases)
+        return self._lease(self._pool if self._flavours is None else self._flavours.leases)
 
     def _lease(self, pool: Any) -> bool:
         """
@@ -207,7 +206,7 @@ class RequestSender(OrderedReplies):
         if self._inFlight or self._queue is not None:
             return False
         try:
-            pool = self.factory.flavours.of(flavour)
+            pool = self._flavours.of(flavour)
         except PoolError as error:
             reply = self.factory.dialect.error(error.kind, str(error))
         else:

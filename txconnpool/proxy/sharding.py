@@ -278,7 +278,7 @@ class ShardedSession(Session):
         """
         Use another router for the requests that were read, unless connections have a state, and end.
         """
-        if self.factory.flavours is None:
+        if self._flavours is None:
             self.router = router
         super().reroute(router)
 

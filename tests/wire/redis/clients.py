@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from txconnpool.wire import ADMIT, ANSWER, CLOSE, FLAVOUR, MORE, PIN, REPLACE
+from txconnpool.wire import ADMIT, ANSWER, CLOSE, FLAVOUR, MORE, PIN, REPLACE, SPREAD
 from txconnpool.wire.redis.dialect import Redis
 from txconnpool.wire.redis.framing import encode, wordsOf
 
@@ -62,6 +62,8 @@ class Reading:
             return False
         if what is PIN:
             self.events.append("PIN")
+            for _, sent, _ in reader.opening():
+                self.events.append(f">> {b' '.join(wordsOf(sent, 0)).decode()} (first)")
             reader.pinned = True
             return True
         self._data = data[end:]
@@ -70,6 +72,10 @@ class Reading:
             self.closed = True
         elif what in (ANSWER, ADMIT):
             self.events.append(("< " if what is ANSWER else "ADMIT ") + _short(payload))
+        elif what is SPREAD:
+            _, sent, index = payload
+            where = "*" if index is None else index
+            self.events.append(f"> {where}: {b' '.join(wordsOf(sent, 0)).decode('latin-1')}")
         elif what is FLAVOUR:
             flavour, reply = payload
             reader.switched(flavour)

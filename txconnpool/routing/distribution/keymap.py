@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from txconnpool.routing.distribution.keys import Cut
 from txconnpool.routing.distribution.locators import NOBODY, Constant, Locator
@@ -27,6 +28,10 @@ def sampleKeys(count: int = SAMPLE) -> list[bytes]:
     return [b"%b:%d" % ((b"user", b"session", b"page", b"item")[number % 4], number * 7919) for number in range(count)]
 
 
+#: The longest key that is kept: the longest of memcached. Those of Redis may have megabytes.
+KEY_MAX: Final = 250
+
+
 class KeyCache(dict[bytes, int]):
     """
     The indexes of the servers of the last keys. Another key is looked up and added. A full cache is cleared.
@@ -43,6 +48,8 @@ class KeyCache(dict[bytes, int]):
         self._limit = limit
 
     def __missing__(self, key: bytes) -> int:
+        if len(key) > KEY_MAX:
+            return self._locate(key)
         if len(self) >= self._limit:
             self.clear()
         index = self[key] = self._locate(key)
