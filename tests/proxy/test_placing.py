@@ -1,0 +1,327 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for L{txconnpool.proxy.placing}: clients of Redis whose keys are on several servers.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.pipes import Pipe
+from tests.redisserver import RedisServer
+from tests.stage import ByNumber, Stage, assertTidy
+from txconnpool.pool.connection import ConnectionFactory
+from txconnpool.pool.decisions.limits import Limits
+from txconnpool.pool.engine import PoolEngine
+from txconnpool.pool.handshake import Handshake
+from txconnpool.routing.distribution import ServerSpec
+from txconnpool.routing.flavours import FlavouredPool, FlavouredShards
+from txconnpool.routing.maps import Ejection, Shard
+from txconnpool.routing.shards import ShardedPool
+from txconnpool.wire.redis.dialect import Redis
+from txconnpool.wire.redis.framing import encode
+
+CROSS_SLOT = b"-CROSSSLOT Keys in request don't hash to the same slot\r\n"
+
+
+def requests(*texts: str) -> bytes:
+    """
+    @param texts: requests, each with words that are separated by spaces.
+
+    @return: their bytes.
+    """
+    return b"".join(encode(text.encode().split(b" ")) for text in texts)
+
+
+class RedisStage(Stage):
+    """
+    A stage with several servers of Redis: the digits at the end of a key are the number of its server.
+    """
+
+    def __init__(self, servers: int = 3, maxPinned: int = 1, **options: Any) -> None:
+        self._maxPinned = maxPinned
+        super().__init__(servers, start=False, **options)
+        self.sessions.dialect = self.dialect
+        self.sessions.flavours = self.flavours
+        self.sessions.reset = self._greeting.reset
+        self.pool.start()
+        self.serve()
+
+    def _router(self) -> Any:
+        self.dialect: Any = Redis()
+        self.servers: Any = [RedisServer(self.clock, server.name) for server in self.servers]
+        self._greeting = Handshake("pool", self.dialect)
+        limits, timeout = self.pool.limits, self.factory.requestTimeout
+
+        def newPool(server: RedisServer, limits: Limits, **options: Any) -> FlavouredPool:
+            def make(flavour: Any, limits: Limits, **options: Any) -> PoolEngine:
+                isBase = flavour == self.dialect.base
+                return PoolEngine(
+                    [server], ConnectionFactory(self.dialect, self.clock, timeout), limits, self.clock,
+                    connectTimeout=1.0, handshake=self._greeting if isBase else self._greeting.flavoured(flavour),
+                    **options,
+                )  # fmt: skip
+
+            return FlavouredPool("pool", self.clock, make, limits, self.dialect.base, self._maxPinned, **options)
+
+        shards = [Shard(server, ServerSpec(server.name, 1)) for server in self.servers]
+        self.pool = ShardedPool("pool", self.clock, newPool, shards, ByNumber(), limits, Ejection())
+        self.flavours = FlavouredShards(self.pool, self.dialect.base)
+        return self.flavours.base
+
+    def asked(self, number: int) -> list[bytes]:
+        """
+        @return: what a server was asked since the last call, without handshakes.
+        """
+        found = []
+        for line in self.servers[number].lines:
+            found += [each for each in line.asked if each not in (b"PING", b"INFO server", b"RESET")]
+            line.asked = []
+        return found
+
+
+class PlacedCase(SynchronousTestCase):
+    """
+    Base class of these tests.
+
+    @ivar stage: the stage.
+    @ivar client: a client.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make a stage.
+        """
+        self.stage = RedisStage()
+        self.addCleanup(self.assertTidy)
+        self.client = self.stage.client()
+
+    def assertTidy(self) -> None:
+        """
+        Assert that the connections of all kinds carry nothing.
+        """
+        for pool in self.stage.pool.pools:
+            for each in (pool.base, pool.leases, pool.of((2, 2)), pool.of((2, 3))):
+                assertTidy(self, each)
+
+    def ask(self, *texts: str, client: Pipe | None = None) -> bytes:
+        """
+        @return: the replies.
+        """
+        return self.stage.ask(client or self.client, requests(*texts))
+
+
+class KeyTests(PlacedCase):
+    """
+    Tests for requests with keys.
+    """
+
+    def test_single(self) -> None:
+        """
+        Each key is on one server, and a client that waits for each reply needs no queue.
+        """
+        for number in range(6):
+            self.assertEqual(self.ask(f"SET k{number} v{number}"), b"+OK\r\n")
+        for number in range(3):
+            expected = [b"SET k%d v%d" % (each, each) for each in (number, number + 3)]
+            self.assertEqual(self.stage.asked(number), expected)
+
+    def test_divided(self) -> None:
+        """
+        Requests for keys on several servers are divided, those for one server are not.
+        """
+        self.assertEqual(self.ask("MSET k0 a k1 b k3 c"), b"+OK\r\n")
+        self.assertEqual(self.stage.asked(0), [b"MSET k0 a k3 c"])
+        self.assertEqual(self.ask("MGET k1 k0 k2 k3"), b"*4\r\n$1\r\nb\r\n$1\r\na\r\n$-1\r\n$1\r\nc\r\n")
+        self.assertEqual(self.ask("DEL k0 k1 k2"), b":2\r\n")
+        self.stage.asked(0)
+        self.assertEqual(self.ask("MGET k3 k0"), b"*2\r\n$1\r\nc\r\n$-1\r\n")
+        self.assertEqual(self.stage.asked(0), [b"MGET k3 k0"])
+
+    def test_partFails(self) -> None:
+        """
+        If one part fails, the reply is its error: no value is taken for missing.
+        """
+        self.stage.servers[1].failing = {b"MGET", b"MSET"}
+        for text in ("MGET k0 k1", "MSET k0 a k1 b"):
+            self.assertEqual(self.ask(text), b"-OOM no memory\r\n")
+        self.assertEqual(self.ask("MGET k0 k2"), b"*2\r\n$1\r\na\r\n$-1\r\n")
+
+    def test_lost(self) -> None:
+        """
+        A lost connection fails requests that write to its server. Those that read are sent again.
+        """
+        self.ask("MSET k0 a k1 b")
+        for text, reply in (("MGET k1 k2", b"*2\r\n$1\r\nb\r\n"), ("DEL k0 k1", b"-ERR ")):
+            self.stage.clock.advance(2)  # so that the connection is not taken for one that was bad from the beginning
+            self.client.send(requests(text))
+            self.stage.turns()
+            for line in self.stage.servers[1].open:
+                line.lose()
+            self.stage.serve()
+            self.assertEqual(self.client.take()[: len(reply)], reply)
+
+    def test_silent(self) -> None:
+        """
+        A client that has turned replies off gets none to divided requests either.
+        """
+        texts = "CLIENT REPLY OFF", "MSET k0 a k1 b", "DBSIZE", "SCAN 0", "RENAME k0 k1", "CLIENT REPLY ON", "GET k1"
+        self.assertEqual(self.ask(*texts), b"+OK\r\n$1\r\nb\r\n")
+
+    def test_random(self) -> None:
+        """
+        Replies are in the order of the requests, in whatever order the servers reply.
+        """
+        for seed in range(30):
+            rng = random.Random(seed)
+            values: dict[str, str] = {}
+            sent, expected = b"", b""
+            for number in range(40):
+                key, other = (f"{seed}k{rng.randrange(6)}" for _ in range(2))
+                kind = rng.randrange(4)
+                if kind == 0:
+                    sent, expected = sent + requests(f"SET {key} {number}"), expected + b"+OK\r\n"
+                    values[key] = str(number)
+                elif kind == 1:
+                    sent += requests(f"MGET {key} {other}")
+                    expected += b"*2\r\n" + _bulk(values.get(key)) + _bulk(values.get(other))
+                elif kind == 2:
+                    sent, expected = sent + requests(f"GET {key}"), expected + _bulk(values.get(key))
+                else:
+                    sent += requests("MULTI", f"SET {key} t", f"GET {key}", "EXEC")
+                    expected += b"+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n+OK\r\n$1\r\nt\r\n"
+                    values[key] = "t"
+            client, got = self.stage.client(), b""
+            while sent:
+                size = rng.choice((5, 100, 1000))
+                client.send(sent[:size])
+                sent = sent[size:]
+                for line in rng.sample(self.stage.lines, len(self.stage.lines)):
+                    line.deliver(rng.choice((3, 50, 1000)))
+                self.stage.turns()
+            self.stage.serve()
+            got += client.take()
+            self.assertEqual(got, expected, seed)
+
+
+def _bulk(value: str | None) -> bytes:
+    return b"$-1\r\n" if value is None else b"$%d\r\n%b\r\n" % (len(value), value.encode())
+
+
+class SpreadTests(PlacedCase):
+    """
+    Tests for requests that every server gets.
+    """
+
+    def test_everywhere(self) -> None:
+        """
+        All servers get the request, on connections of the client's database, even if there is none yet.
+        """
+        self.ask("MSET k0 a k1 b k2 c k3 d")
+        self.assertEqual(self.ask("DBSIZE", "SELECT 2", "DBSIZE", "SET k1 x", "DBSIZE"),
+                         b":4\r\n+OK\r\n:0\r\n+OK\r\n:1\r\n")  # fmt: skip
+
+    def test_error(self) -> None:
+        """
+        The error of one server is the reply.
+        """
+        self.stage.servers[2].failing = {b"DBSIZE"}
+        self.assertEqual(self.ask("DBSIZE", "GET k1"), b"-OOM no memory\r\n$-1\r\n")
+
+    def test_scan(self) -> None:
+        """
+        C{SCAN} goes from one server to the next.
+        """
+        self.ask("MSET k0 a k1 b")
+        self.assertEqual(self.ask("SCAN 0"), b"*2\r\n$1\r\n1\r\n*1\r\n$2\r\nk0\r\n")
+        self.assertEqual(self.ask("SCAN 1"), b"*2\r\n$1\r\n2\r\n*1\r\n$2\r\nk1\r\n")
+        self.assertEqual(self.ask("SCAN 2"), b"*2\r\n$1\r\n0\r\n*0\r\n")
+        self.assertEqual(self.ask("SCAN 3"), b"-ERR invalid cursor\r\n")
+
+
+class PinTests(PlacedCase):
+    """
+    Tests for clients with a connection of their own.
+    """
+
+    def test_transaction(self) -> None:
+        """
+        A transaction is sent to the server of its first key, after what was sent before it.
+        """
+        replies = self.ask("SET k1 a", "SET k2 b", "MULTI", "GET k1", "EXEC", "GET k2")
+        self.assertEqual(replies, b"+OK\r\n+OK\r\n+OK\r\n+QUEUED\r\n*1\r\n$1\r\na\r\n$1\r\nb\r\n")
+        self.assertEqual(self.stage.asked(1), [b"SET k1 a", b"MULTI", b"GET k1", b"EXEC"])
+        self.assertEqual(self.ask("MULTI", "SET k1 c", "GET k2", "EXEC")[13:13 + len(CROSS_SLOT) + 1],
+                         b"\n" + CROSS_SLOT)  # fmt: skip
+        self.assertEqual(self.ask("GET k1"), b"$1\r\na\r\n")
+
+    def test_database(self) -> None:
+        """
+        A connection of the client's own has the client's database.
+        """
+        self.assertEqual(self.ask("SELECT 3", "SET k1 a", "MULTI", "GET k1", "EXEC")[-7:], b"$1\r\na\r\n")
+        self.assertEqual(self.ask("GET k1"), b"$1\r\na\r\n")
+
+    def test_behind(self) -> None:
+        """
+        Divided requests and those for every server wait for the end of a blocking one.
+        """
+        replies = self.ask("BLPOP k1 1", "MGET k0 k1", "DBSIZE", "SET k1 a", "GET k1")
+        self.assertEqual(replies, b"*-1\r\n*2\r\n$-1\r\n$-1\r\n:0\r\n+OK\r\n$1\r\na\r\n")
+
+    def test_waiting(self) -> None:
+        """
+        A client waits for a connection of its own. If it gets none in time, its transaction fails.
+        """
+        other = self.stage.client()
+        self.ask("MULTI", "GET k1", client=other)
+        self.client.send(requests("MULTI", "GET k1", "EXEC", "GET k1"))
+        self.stage.serve()
+        self.assertEqual(self.client.take(), b"+OK\r\n")
+        self.assertEqual(self.ask("EXEC", client=other), b"*1\r\n$-1\r\n")
+        self.assertEqual(self.client.take(), b"+QUEUED\r\n*1\r\n$-1\r\n$-1\r\n")
+        self.ask("MULTI", "GET k1", client=other)
+        self.client.send(requests("MULTI", "GET k1", "EXEC", "GET k1"))
+        self.stage.serve()
+        self.stage.clock.advance(1.5)
+        self.stage.serve()
+        replies = self.client.take().split(b"\r\n")
+        self.assertEqual(replies[1][:5], b"-ERR ")
+        self.assertEqual(replies[2:], [b"-EXECABORT Transaction discarded because of previous errors.", b"$-1", b""])
+        self.ask("EXEC", client=other)
+
+    def test_down(self) -> None:
+        """
+        If the server of the first key is down, the transaction fails at once.
+        """
+        server = self.stage.servers[1]
+        server.mode = "refuse"
+        for line in server.open:
+            line.lose()
+        self.stage.clock.advance(0.1)
+        self.stage.serve()
+        replies = self.ask("MULTI", "SET k1 a", "EXEC", "MULTI", "SET k2 a", "EXEC").split(b"\r\n")
+        self.assertEqual(replies[1][:5], b"-ERR ")
+        self.assertEqual(replies[2][:10], b"-EXECABORT")
+        self.assertEqual(replies[3:], [b"+OK", b"+QUEUED", b"*1", b"+OK", b""])
+
+    def test_multiFails(self) -> None:
+        """
+        If the server rejects C{MULTI}, no command of the transaction is executed outside of one: the client is closed.
+        """
+        self.stage.servers[1].failing = {b"MULTI"}
+        self.ask("MULTI", "GET k1")
+        self.assertFalse(self.client.connected)
+
+    def test_gone(self) -> None:
+        """
+        The connection of a client that is gone in a transaction is closed.
+        """
+        self.ask("MULTI", "GET k1")
+        before = len(self.stage.servers[1].open)
+        self.client.lose()
+        self.stage.serve()
+        self.assertEqual(len(self.stage.servers[1].open), before - 1)

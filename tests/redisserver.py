@@ -1,0 +1,118 @@
+# -*- test-case-name: tests.proxy.test_placing -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+A fake Redis for tests of the proxy. It knows a few commands, and the test decides when the replies arrive.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.task import Clock
+
+from tests.memcached import Line
+from tests.pipes import Endpoint
+from txconnpool.wire.redis.framing import Scanner, wordsOf
+
+
+def bulk(value: bytes | None) -> bytes:
+    """
+    @return: a string, or a null.
+    """
+    return b"$-1\r\n" if value is None else b"$%d\r\n%b\r\n" % (len(value), value)
+
+
+class RedisLine(Line):
+    """
+    A connection.
+
+    @ivar server: its server.
+    @ivar queued: the requests of its transaction, or C{None}.
+    """
+
+    server: RedisServer
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self.queued: list[list[bytes]] | None = None
+        self._database = b"0"
+
+    def look(self) -> None:
+        """
+        Execute the received requests and prepare their replies.
+        """
+        self._unparsed += self.take()
+        while self._unparsed:
+            end = Scanner(1 << 20).scan(self._unparsed, 0)
+            if not end:
+                return
+            words = wordsOf(self._unparsed, 0)
+            self._unparsed = self._unparsed[end:]
+            self.asked.append(b" ".join(words))
+            self.owed += self._answer([words[0].upper(), *words[1:]])
+
+    def _answer(self, words: list[bytes]) -> bytes:
+        if self.queued is not None and words[0] not in (b"EXEC", b"DISCARD"):
+            self.queued.append(words)
+            return b"+QUEUED\r\n"
+        return self._execute(words)
+
+    def _execute(self, words: list[bytes]) -> bytes:
+        name, *rest = words
+        data = self.server.data.setdefault(self._database, {})
+        if name in self.server.failing:
+            return b"-OOM no memory\r\n"
+        if name == b"PING":
+            return b"+PONG\r\n"
+        if name == b"MULTI":
+            self.queued = []
+        elif name == b"DISCARD":
+            self.queued = None
+        elif name == b"EXEC":
+            queued, self.queued = self.queued or [], None
+            return b"*%d\r\n" % len(queued) + b"".join(map(self._execute, queued))
+        elif name == b"SELECT":
+            self._database = rest[0]
+        elif name == b"RESET":
+            self._database, self.queued = b"0", None
+            return b"+RESET\r\n"
+        elif name in (b"SET", b"MSET"):
+            data.update(zip(rest[::2], rest[1::2], strict=True))
+        elif name == b"INFO":
+            return bulk(b"redis_version:7.0.15\r\n")
+        elif name == b"GET":
+            return bulk(data.get(rest[0]))
+        elif name == b"MGET":
+            return b"*%d\r\n" % len(rest) + b"".join(bulk(data.get(key)) for key in rest)
+        elif name == b"DEL":
+            return b":%d\r\n" % sum(data.pop(key, None) is not None for key in rest)
+        elif name == b"DBSIZE":
+            return b":%d\r\n" % len(data)
+        elif name == b"SCAN":
+            return b"*2\r\n$1\r\n0\r\n*%d\r\n" % len(data) + b"".join(map(bulk, sorted(data)))
+        elif name == b"BLPOP":
+            return b"*-1\r\n"
+        else:
+            raise AssertionError(words)
+        return b"+OK\r\n"
+
+
+class RedisServer(Endpoint[RedisLine]):
+    """
+    A Redis.
+
+    @ivar data: the values of each database.
+    @ivar failing: the commands that get an error.
+    """
+
+    kind = RedisLine
+
+    def __init__(self, clock: Clock, name: str = "server") -> None:
+        super().__init__(clock, name)
+        self.data: dict[bytes, dict[bytes, bytes]] = {}
+        self.failing: set[bytes] = set()
+
+    def _connected(self, factory: Any) -> Any:
+        protocol = super()._connected(factory)
+        self.lines[-1].server = self
+        return protocol
