@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.pipes import Pipe
 from tests.redisserver import RedisServer
 from tests.stage import ByNumber, Stage, assertTidy
+from txconnpool.errors import PoolFull
 from txconnpool.pool.connection import ConnectionFactory
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.engine import PoolEngine
@@ -71,6 +72,14 @@ class RedisStage(Stage):
         self.pool = ShardedPool("pool", self.clock, newPool, shards, ByNumber(), limits, Ejection())
         self.flavours = FlavouredShards(self.pool, self.dialect.base)
         return self.flavours.base
+
+    def change(self, numbers: list[int]) -> None:
+        """
+        Have these servers only.
+        """
+        shards = [Shard(self.servers[each], ServerSpec(self.servers[each].name, 1)) for each in numbers]
+        self.pool.change(shards, ByNumber(), self.pool.limits, Ejection())
+        self.serve()
 
     def asked(self, number: int) -> list[bytes]:
         """
@@ -325,3 +334,65 @@ class PinTests(PlacedCase):
         self.client.lose()
         self.stage.serve()
         self.assertEqual(len(self.stage.servers[1].open), before - 1)
+
+
+class ChangeTests(PlacedCase):
+    """
+    Tests for other servers and limits.
+    """
+
+    def test_removed(self) -> None:
+        """
+        The keys of a removed server belong to others, in all databases, and its connections of all kinds are closed.
+        """
+        stage = self.stage
+        self.ask("SELECT 2", "SET k2 a", "MULTI", "GET k2", "EXEC")
+        gone = stage.servers[2]
+        self.assertEqual(len(gone.open), 3)
+        stage.change([0, 1])
+        stage.serve()
+        self.assertEqual(gone.open, [])
+        self.assertEqual(self.ask("GET k2", "DBSIZE", "MULTI", "SET k2 b", "EXEC")[:9], b"$-1\r\n:0\r\n")
+        self.assertEqual(stage.servers[0].data[b"2"], {b"k2": b"b"})
+
+    def test_added(self) -> None:
+        """
+        A server that was added has connections of every kind.
+        """
+        stage = self.stage
+        stage.change([0, 1])
+        self.ask("SELECT 2", "SET k2 a")
+        stage.change([0, 1, 2])
+        stage.serve()
+        self.assertEqual(self.ask("GET k2", "SET k2 b", "MULTI", "GET k2", "EXEC")[-7:], b"$1\r\nb\r\n")
+        self.assertEqual(stage.servers[2].data[b"2"], {b"k2": b"b"})
+
+    def test_inTransaction(self) -> None:
+        """
+        A transaction ends on the server where it has begun, although that was removed. Its keys are those of another
+        server now.
+        """
+        self.ask("SET k2 a", "MULTI", "GET k2")
+        self.stage.change([0, 1])
+        self.assertEqual(self.ask("EXEC"), b"*1\r\n$1\r\na\r\n")
+        self.stage.serve()
+        self.assertEqual(self.stage.servers[2].open, [])
+
+    def test_rerouted(self) -> None:
+        """
+        Clients end when servers do not share the keys any more. What was read is answered.
+        """
+        self.ask("MULTI", "SET k1 a")
+        self.stage.sessions.reroute(self.stage.flavours.base, None)
+        self.stage.serve()
+        self.assertFalse(self.client.connected)
+
+    def test_flavours(self) -> None:
+        """
+        The number of flavours is limited. A client that gets none keeps its own.
+        """
+        for database in range(16):
+            for version in (2, 3):
+                self.stage.flavours.of((version, database))
+        self.assertRaises(PoolFull, self.stage.flavours.of, (4, 0))
+        self.assertEqual(self.ask("SELECT 15", "SET k1 a", "GET k1"), b"+OK\r\n+OK\r\n$1\r\na\r\n")
