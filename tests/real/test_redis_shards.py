@@ -5,14 +5,35 @@ Tests for the proxy with several real Redis servers that share the keys.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.real.operated import Operated
 from tests.real.resp import Client, Push, ReplyError
-from tests.real.servers import Proxy, Redis, missing, until
+from tests.real.servers import Proxy, Redis, Twistd, missing, until
 
 CROSS_SLOT = "CROSSSLOT Keys in request don't hash to the same slot"
+
+
+class OperatedRedis(Operated):
+    """
+    A proxy for Redis with an ini file and a console.
+    """
+
+    def write(self, *lines: str, **others: Any) -> None:
+        """
+        Write the ini file, see L{Operated.write}.
+        """
+        super().write("protocol = redis", *lines, **others)
+        self.ini.write_text(self.ini.read_text("utf-8").replace("round-robin", "ketama"), "utf-8")
+
+    def start(self) -> Self:
+        """
+        Start the proxy, and wait until it listens.
+        """
+        Twistd.start(self)
+        return self
 
 
 class ShardedCase(SynchronousTestCase):
@@ -282,3 +303,47 @@ class StateTests(ShardedCase):
         self.assertEqual(client.ask("SET", keys[0], 1), b"OK")
         self.fails(client, CROSS_SLOT, "SET", keys[1], 1)
         self.fails(client, "ERR", "DBSIZE")
+
+
+class ReloadTests(SynchronousTestCase):
+    """
+    Tests for other servers after a reload.
+    """
+
+    skip = missing("redis-server")
+
+    def test_servers(self) -> None:
+        """
+        One server becomes three, three become two, and two become one. New clients have the right servers each time,
+        also for transactions.
+        """
+        servers = [Redis().start() for _ in range(3)]
+        for server in servers:
+            self.addCleanup(server.stop)
+        upstream = [server.endpoint for server in servers]
+        proxy = OperatedRedis(upstream=upstream[:1]).start()
+        self.addCleanup(proxy.stop)
+        for count in (1, 3, 2, 1):
+            proxy.write("max-pinned = 9", "pool-size = 6", upstream=upstream[:count])
+            proxy.hangUp("reloaded, ")
+            for server in servers:
+                with Client(server.address) as direct:
+                    direct.ask("FLUSHALL")
+            with Client(proxy.address) as client:
+                client.ask("HELLO", 3)
+                client.ask("SELECT", 1)
+                for number in range(60):
+                    client.send("MULTI")
+                    client.send("SET", f"k{number}", number)
+                    client.send("EXEC")
+                    client.send("GET", f"k{number}")
+                replies = [client.read() for _ in range(240)]
+                self.assertEqual(replies[3::4], [b"%d" % number for number in range(60)])
+                self.assertEqual(client.ask("DBSIZE"), 60)
+            sizes = []
+            for server in servers:
+                with Client(server.address) as direct:
+                    direct.ask("SELECT", 1)
+                    sizes.append(direct.ask("DBSIZE"))
+            self.assertEqual([size > 0 for size in sizes], [number < count for number in range(3)])
+        self.assertEqual(len(proxy.rows("servers")), 1)
