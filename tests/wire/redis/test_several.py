@@ -208,6 +208,8 @@ class ReaderTests(SynchronousTestCase):
         """
         ask = self.reading.ask
         self.assertEqual(ask("GET k1", "MGET a1 b1", "RENAME a1 b1"), ["> GET k1", "> MGET a1 b1", "> RENAME a1 b1"])
+        self.assertEqual(ask("MSET a1 x a2"), ["< -ERR wrong number of arguments for 'mset' command"])
+        self.assertEqual(ask("SORT a1 BY nosort STORE a2", "SORT a1 store b1"), [CROSS_SLOT, "> SORT a1 store b1"])
         self.assertEqual(ask("MSETNX a1 x a2 y", "RENAME a1 a2"), [CROSS_SLOT, CROSS_SLOT])
         self.assertEqual(ask("BLPOP a1 a2 0", "WATCH a1 a2"), [CROSS_SLOT, CROSS_SLOT])
         self.assertEqual(ask("SUBSCRIBE a1 a2"), [CROSS_SLOT])

@@ -262,7 +262,8 @@ class RedisCommand(Command):
         """
         @return: the positions of what L{keysOf} returns.
         """
-        return [at for spec in self._specs for at in spec.positions(words)]
+        found = [at for spec in self._specs for at in spec.positions(words)]
+        return found if self.name != "sort" else found + _stored(words)
 
     def placesOf(self, words: list[bytes]) -> list[bytes]:
         """
@@ -318,6 +319,23 @@ def blockingTime(name: str, words: list[bytes]) -> float | None:
     except ValueError:
         return 0.0  # the server answers at once
     return seconds if 0 < seconds < inf else (inf if seconds == 0 else 0.0)
+
+
+#: How many words follow each option of C{SORT}. One that names a key is C{STORE}; the server does not tell where.
+_SORT_OPTIONS: Final = {b"LIMIT": 2, b"GET": 1, b"BY": 1, b"STORE": 1}
+
+
+def _stored(words: list[bytes]) -> list[int]:
+    """
+    @return: the position of the key in which a C{SORT} stores its result, if it has one. The last one counts.
+    """
+    pos, found = 2, []
+    while pos + 1 < len(words):
+        word = words[pos].upper()
+        if word == b"STORE":
+            found = [pos + 1]
+        pos += 1 + _SORT_OPTIONS.get(word, 0)
+    return found
 
 
 def _option(words: list[bytes], option: bytes) -> bytes | None:

@@ -281,7 +281,9 @@ class RequestReader:
         if len(keys) < (1 if self.pinned else 2) or self.places.together(keys):
             return None
         divided = None if bound else DIVIDED.get((name, hidden))
-        return self.reject(end, CROSS_SLOT) if divided is None else (divided, end, 1, None)
+        if divided is None:
+            return self.reject(end, CROSS_SLOT)
+        return (divided, end, 1, None) if divided.accepts(len(words)) else self.reject(end, answers.wrongArity(name))
 
     def opening(self) -> Sequence[tuple[Command, bytes, bytes]]:
         """

@@ -157,6 +157,12 @@ class _Set(_Count):
 
     __slots__ = ()
 
+    def accepts(self, count: int) -> bool:
+        """
+        @return: whether each key has a value.
+        """
+        return count % 2 == 1
+
     def subset(self, request: bytes, keys: list[bytes]) -> bytes:
         """
         @return: the request for these keys only. The last value of a key counts.
