@@ -5,6 +5,7 @@ Tests for the proxy with several real Redis servers that share the keys.
 
 from __future__ import annotations
 
+from signal import SIGCONT, SIGSTOP
 from typing import Any, Self
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -82,6 +83,13 @@ class ShardedCase(SynchronousTestCase):
         """
         self.assertIn(error, str(self.assertRaises(ReplyError, client.ask, *words)))
 
+    def _fails(self, client: Client, key: str) -> bool:
+        try:
+            client.ask("GET", key)
+        except ReplyError:
+            return True
+        return False
+
 
 class KeyTests(ShardedCase):
     """
@@ -158,13 +166,6 @@ class KeyTests(ShardedCase):
         self.fails(client, "ERR", "DEL", *keys[1:])
         self.fails(client, "ERR", "DBSIZE")
         self.assertEqual(client.ask("MGET", keys[0]), [keys[0].encode()])
-
-    def _fails(self, client: Client, key: str) -> bool:
-        try:
-            client.ask("GET", key)
-        except ReplyError:
-            return True
-        return False
 
 
 class EveryServerTests(ShardedCase):
@@ -347,3 +348,41 @@ class ReloadTests(SynchronousTestCase):
                     sizes.append(direct.ask("DBSIZE"))
             self.assertEqual([size > 0 for size in sizes], [number < count for number in range(3)])
         self.assertEqual(len(proxy.rows("servers")), 1)
+
+
+class FaultTests(ShardedCase):
+    """
+    Tests for servers that fail while many clients send requests.
+    """
+
+    options = ("--request-timeout", "0.5", "--wait-timeout", "0.5")
+
+    def test_frozen(self) -> None:
+        """
+        While a server hangs, only requests for its keys fail, and no client gets the reply to another request.
+        """
+        keys = self.keys()
+        clients = [self.client() for _ in range(12)]
+        self.servers[1].signal(SIGSTOP)
+        self.addCleanup(self.servers[1].signal, SIGCONT)
+        for number, client in enumerate(clients):
+            for key in keys:
+                client.send("SET", f"{{{key}}}{number}", number)
+            client.send("MGET", *[f"{{{key}}}{number}" for key in keys])
+            client.send("ECHO", number)
+        for number, client in enumerate(clients):
+            outcomes = [self._answer(client) for _ in range(len(keys) + 2)]
+            self.assertEqual(outcomes.pop(), b"%d" % number)
+            self.assertEqual(outcomes, [b"OK", None, b"OK", None])
+        self.servers[1].signal(SIGCONT)
+        until(lambda: not self._fails(clients[0], keys[1]))
+        self.assertEqual(clients[0].ask("MGET", *keys), [None] * 3)
+
+    def _answer(self, client: Client) -> Any:
+        """
+        @return: the reply, or C{None} for an error.
+        """
+        try:
+            return client.read()
+        except ReplyError:
+            return None
