@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.real.operated import Operated
 from tests.real.resp import Client, Push, ReplyError
-from tests.real.servers import Proxy, Redis, Twistd, missing, until
+from tests.real.servers import Nutcracker, Proxy, Redis, Twistd, missing, until
 
 CROSS_SLOT = "CROSSSLOT Keys in request don't hash to the same slot"
 
@@ -386,3 +386,37 @@ class FaultTests(ShardedCase):
             return client.read()
         except ReplyError:
             return None
+
+
+class TwemproxyTests(SynchronousTestCase):
+    """
+    Tests for a proxy that takes the place of twemproxy.
+    """
+
+    skip = missing("redis-server", "nutcracker")
+
+    def test_sameServers(self) -> None:
+        """
+        Keys are where twemproxy has stored them, also those with a hash tag.
+        """
+        servers = [Redis().start() for _ in range(3)]
+        for server in servers:
+            self.addCleanup(server.stop)
+        addresses = [server.address for server in servers]
+        settings = ("redis: true", "distribution: ketama", "hash: fnv1a_64", 'hash_tag: "{}"')
+        other = Nutcracker(upstream=addresses, settings=settings).start()
+        self.addCleanup(other.stop)
+        upstream = [f"{server.endpoint} label=server{number}" for number, server in enumerate(servers)]
+        proxy = OperatedRedis(upstream=upstream)
+        proxy.write("hash-tag = {}", upstream=upstream)
+        proxy.ini.write_text(proxy.ini.read_text("utf-8").replace("= ketama", "= twemproxy"), "utf-8")
+        proxy.start()
+        self.addCleanup(proxy.stop)
+        names = [f"k{number}" for number in range(200)] + [f"{{tag{number % 20}}}{number}" for number in range(200)]
+        with Client(other.address) as client:
+            for name in names:
+                client.send("SET", name, name)
+            self.assertEqual([client.read() for _ in names], [b"OK"] * len(names))
+        with Client(proxy.address) as client:
+            self.assertEqual(client.ask("MGET", *names), [name.encode() for name in names])
+            self.assertEqual(client.ask("DBSIZE"), len(names))
