@@ -14,7 +14,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from txconnpool.wire.topology import Shard
 
 
 class LocalAction(enum.Enum):
@@ -560,6 +563,8 @@ class IStatefulDialect(IDialect, Protocol):
     If servers share the keys, C{place} of the reader is called with an object that has C{servers}, their number, and
     C{together}, which returns whether all keys of a list are on one server; and C{refused} when a client gets no
     connection of its own.
+
+    If the servers are the nodes of a cluster, which tell which of them has which keys, C{cluster} is called.
     """
 
     @property
@@ -585,6 +590,31 @@ class IStatefulDialect(IDialect, Protocol):
     def prelude(self, flavour: Any) -> Sequence[tuple[Command, bytes, bytes]]:
         """
         @return: requests that make a new connection one of this flavour, with the beginnings of their replies.
+        """
+
+    def cluster(self, used: bool) -> None:
+        """
+        @param used: whether the servers are the nodes of a cluster from now on. If they are, the readers of replies
+            return a L{Redirect<txconnpool.wire.topology.Redirect>} for an error that says that a request was not
+            executed.
+        """
+
+    @property
+    def asking(self) -> tuple[Command, int, bytes]:
+        """
+        The command of a request, the number of its replies, and its bytes: it lets a node of a cluster execute the next
+        request although its slot is still being moved there.
+        """
+
+    def topology(self, secure: bool) -> Generator[tuple[Command, bytes], bytes, Sequence[Shard]]:
+        """
+        The requests that ask a node for its cluster, as in C{handshake}.
+
+        @param secure: whether its addresses for TLS are wanted.
+
+        @return: a generator that returns what the node says.
+
+        @raise WireError: it knows no cluster.
         """
 
     def reset(self, login: Login | None, server: str) -> Generator[tuple[Command, bytes], bytes, str | None]:

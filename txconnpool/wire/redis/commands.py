@@ -60,6 +60,9 @@ REFUSED: Final = _names(
     "acl|list acl|load acl|log acl|save acl|setuser acl|users acl|whoami"
 )
 
+#: The beginnings of the names of commands that run a script.
+_SCRIPTS: Final = ("eval", "fcall")
+
 _DELETING: Final = _names("del unlink flushall flushdb getdel")
 
 #: Commands whose replies count as hits and misses.
@@ -159,6 +162,8 @@ class RedisCommand(Command):
     @ivar confirms: whether the reply has one frame for each channel of the request.
     @ivar runsScript: whether the reply may be what a client's script makes of it, errors too.
     @ivar mayBlock: whether the server may reply only when some other client does something.
+    @ivar redirectable: whether an error that says that a request was not executed is true. A script may return any
+        error, also when it has changed data.
     """
 
     partial = False
@@ -174,6 +179,7 @@ class RedisCommand(Command):
         "keySpecs",
         "mayBlock",
         "plain",
+        "redirectable",
         "runsScript",
         "silent",
         "subcommands",
@@ -207,8 +213,9 @@ class RedisCommand(Command):
         self.plain = int(self.use is Use.SHARED and not self.mayBlock)
         if self.plain and name not in SPREAD and (keySpecs == "-" or _ONE_KEY(keySpecs) is not None):
             self.plain = 2
-        self.runsScript = name.startswith(("eval", "fcall"))
+        self.runsScript = name.startswith(_SCRIPTS)
         self.keepsRequest = self.idempotent or not self.runsScript  # what the server declines is sent again
+        self.redirectable = keySpecs != "-" and not self.runsScript
         if self.confirms or self.mayBlock:
             self.keepsRequest = True
             self.matchWhole = None
@@ -374,7 +381,7 @@ def _effects(name: str, flags: frozenset[str]) -> Effects:
         effects |= WRITES
     if name in _DELETING:
         effects |= DELETES
-    if name.startswith(("eval", "fcall")) and "readonly" not in flags:
+    if name.startswith(_SCRIPTS) and "readonly" not in flags:
         effects |= READS | WRITES | DELETES
     if "admin" in flags or name in ("flushall", "flushdb", "swapdb") or name.startswith(("script|", "function|")):
         effects |= ADMINISTERS

@@ -19,6 +19,8 @@ from txconnpool.wire.redis.commands import BY_NAME, COMMANDS, LOOKUP, Use
 from txconnpool.wire.redis.framing import BrokenRequest, encode, splitLine, wordsOf
 from txconnpool.wire.redis.replyreader import ReplyReader
 from txconnpool.wire.redis.requestreader import BASE, Flavour, RequestReader, Rules
+from txconnpool.wire.redis.topology import ClusterReplyReader, askTopology
+from txconnpool.wire.topology import Shard
 
 _UNPRINTABLE: Final = re.compile(r"[^ -~]+")
 
@@ -52,6 +54,8 @@ class Redis:
     tooManyClients = b"-ERR max number of clients reached\r\n"
     probe: tuple[Command, bytes] = (_PING, encode([b"PING"]))
     primary: tuple[Command, bytes, bytes] = (_ROLE, encode([b"ROLE"]), b"*3\r\n$6\r\nmaster\r\n")
+    #: The request that lets a node of a cluster execute the next one although its slot is still being moved there.
+    asking: tuple[Command, int, bytes] = (BY_NAME["asking"], 1, encode([b"ASKING"]))
 
     def __init__(
         self,
@@ -106,7 +110,19 @@ class Redis:
         """
         @return: the reader for a new connection.
         """
-        return ReplyReader()
+        return ClusterReplyReader() if self._rules.cluster else ReplyReader()
+
+    def cluster(self, used: bool) -> None:
+        """
+        @param used: whether the servers are the nodes of a cluster from now on.
+        """
+        self._rules.cluster = used
+
+    def topology(self, secure: bool) -> Generator[tuple[Command, bytes], bytes, list[Shard]]:
+        """
+        Ask a node for its cluster, see L{askTopology}.
+        """
+        return askTopology(secure)
 
     def handshake(self, login: Login | None, server: str) -> Generator[tuple[Command, bytes], bytes, str | None]:
         """

@@ -69,6 +69,7 @@ class Rules:
     @ivar databases: the number of databases that clients may select.
     @ivar announced: the nodes that clients of a cluster see, see
         L{IStatefulDialect.announce<txconnpool.wire.IStatefulDialect.announce>}.
+    @ivar cluster: whether the servers are the nodes of a cluster. A channel is then that of all nodes.
     """
 
     def __init__(self) -> None:
@@ -78,6 +79,7 @@ class Rules:
         self.version = b"7.0.0"
         self.databases = 16
         self.announced: Sequence[Place] | None = None
+        self.cluster = False
 
 
 class RequestReader:
@@ -268,7 +270,10 @@ class RequestReader:
         """
         name, hidden = command.name, self.silent or self.skips
         bound = self.pinned or self.inTransaction
-        if name in _ONE_SERVER or (bound and (name == "scan" or (name, False) in SPREADS)):
+        cluster = self.rules.cluster
+        if (name in _ONE_SERVER and not (cluster and name == "psubscribe")) or (
+            bound and (name == "scan" or (name, False) in SPREADS)
+        ):
             return self.reject(end, answers.refused(name, APART))
         self.after = None
         if name == "scan":
@@ -277,7 +282,7 @@ class RequestReader:
         spread = SPREADS.get((name, hidden))
         if spread is not None:
             return SPREAD, end, 0, (spread, encode(words), None)
-        keys = command.placesOf(words)
+        keys = command.keysOf(words) if cluster else command.placesOf(words)
         if len(keys) < (1 if self.pinned else 2) or self.places.together(keys):
             return None
         divided = None if bound else DIVIDED.get((name, hidden))

@@ -179,6 +179,8 @@ def _select(reader: RequestReader, command: RedisCommand, words: list[bytes], da
     if not _INTEGER(words[1]) or not -(1 << 31) <= int(words[1]) < 1 << 31:
         return reader.answer(end, answers.NOT_INTEGER)
     version, database = reader.flavour
+    if reader.rules.cluster and int(words[1]) != 0:
+        return reader.answer(end, answers.error("ERR SELECT is not allowed in cluster mode"))
     if not 0 <= int(words[1]) < reader.rules.databases:
         return reader.answer(end, answers.error("ERR DB index is out of range"))
     if int(words[1]) == database:

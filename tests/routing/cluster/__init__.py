@@ -1,0 +1,4 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for L{txconnpool.routing.cluster}.
+"""

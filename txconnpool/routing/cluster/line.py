@@ -1,0 +1,135 @@
+# -*- test-case-name: tests.routing.cluster.test_line -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+The line of settings that stands for a cluster.
+"""
+
+from __future__ import annotations
+
+import os.path
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from txconnpool.wire.topology import Node
+
+#: The words of a line that are arguments of endpoint strings for TLS, and have the path of a file or directory.
+_PATHS = ("trustRoots", "certificate", "privateKey")
+
+_FORM = "cluster:HOST:PORT,HOST:PORT"
+_NODE = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:,\[\]\s]+)):([0-9]{1,5})").fullmatch
+
+
+@dataclass(frozen=True)
+class ClusterLine:
+    """
+    A cluster: C{cluster:10.0.0.1:6379,10.0.0.2:6379}. With one of the words C{tls=yes}, C{trustRoots=DIRECTORY},
+    C{certificate=FILE} or C{privateKey=FILE} after it, all connections have TLS. C{map=HOST:PORT>HOST:PORT,...} has the
+    addresses at which nodes are reached, if they are not those that the cluster tells.
+
+    @ivar seeds: the nodes that are asked first for all others.
+    @ivar secure: whether connections have TLS.
+    @ivar files: the words with files for TLS.
+    @ivar addresses: the addresses at which nodes are reached, by those that the cluster tells.
+    """
+
+    seeds: tuple[Node, ...]
+    secure: bool = False
+    files: tuple[tuple[str, str], ...] = ()
+    addresses: Mapping[Node, Node] = field(default_factory=dict)
+
+    def endpoint(self, node: Node) -> str:
+        """
+        @return: the client endpoint string for a node.
+        """
+        parts = ["tls" if self.secure else "tcp", _escaped(node.host), str(node.port)]
+        return ":".join([*parts, *(f"{name}={_escaped(path)}" for name, path in self.files)])
+
+    @property
+    def endpoints(self) -> list[str]:
+        """
+        The endpoint strings of the seeds.
+        """
+        return [self.endpoint(node) for node in self.seeds]
+
+    def located(self, directory: str) -> ClusterLine:
+        """
+        @param directory: the directory that relative paths are relative to.
+
+        @return: the same line with absolute paths.
+        """
+        return replace(self, files=tuple((name, os.path.join(directory, path)) for name, path in self.files))
+
+    def __str__(self) -> str:
+        """
+        @return: a line from which L{readCluster} makes the same.
+        """
+        words = [f"cluster:{','.join(map(_written, self.seeds))}"]
+        words += ["tls=yes"] if self.secure and not self.files else []
+        words += [f"{name}={path}" for name, path in self.files]
+        if self.addresses:
+            pairs = (f"{_written(inner)}>{_written(outer)}" for inner, outer in self.addresses.items())
+            words.append(f"map={','.join(pairs)}")
+        return " ".join(words)
+
+
+def isCluster(line: str) -> bool:
+    """
+    @param line: a server line.
+
+    @return: whether it stands for a cluster.
+    """
+    return line.lstrip().lower().startswith("cluster:")
+
+
+def readCluster(line: str) -> ClusterLine:
+    """
+    Read a line for which L{isCluster} is true.
+
+    @raise ValueError: it is wrong. The text says what would be right.
+    """
+    first, *words = line.split()
+    seeds = tuple(_readNode(text, _FORM) for text in first.partition(":")[2].split(","))
+    if len(set(seeds)) < len(seeds):
+        raise ValueError("a node is listed twice; expected each only once")
+    secure = False
+    files: dict[str, str] = {}
+    addresses: dict[Node, Node] = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        if word == "tls=yes":
+            secure = True
+        elif name in _PATHS and value and name not in files:
+            files[name] = value
+            secure = True
+        elif name == "map" and value and not addresses:
+            for pair in value.split(","):
+                inner, _, outer = pair.partition(">")
+                form = "map=HOST:PORT>HOST:PORT"
+                addresses[_readNode(inner, form)] = _readNode(outer, form)
+        else:
+            raise ValueError(
+                f"unexpected {word!r}; expected tls=yes, trustRoots=DIRECTORY, certificate=FILE, privateKey=FILE or "
+                "map=HOST:PORT>HOST:PORT, each only once"
+            )
+    if ("certificate" in files) is not ("privateKey" in files):
+        raise ValueError("certificate= and privateKey= belong together; expected both or none")
+    return ClusterLine(seeds, secure, tuple(files.items()), addresses)
+
+
+def _readNode(text: str, form: str) -> Node:
+    found = _NODE(text)
+    if found is None:
+        raise ValueError(f"wrong node {text!r}; expected {form}, and [ADDRESS]:PORT for IPv6")
+    port = int(found[3])
+    if not 0 < port < 1 << 16:
+        raise ValueError(f"wrong port {port}; expected a number from 1 to 65535")
+    return Node(found[1] or found[2], port)
+
+
+def _written(node: Node) -> str:
+    return f"[{node.host}]:{node.port}" if ":" in node.host else f"{node.host}:{node.port}"
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([:\\= ])", r"\\\1", text)
