@@ -39,6 +39,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "wire",
         "wire.dialects",
         "net",
+        "routing.cluster",
         "routing.distribution",
         "routing.servers",
     ),
@@ -51,6 +52,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "pool",
         "pool.decisions",
         "routing",
+        "routing.cluster",
         "routing.servers",
         "config.changes",
         "config.settings",
@@ -59,6 +61,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "routing.hashing": (),
     "routing.distribution": ("routing.hashing",),
     "routing.servers": ("net", "routing.distribution"),
+    "routing.cluster": ("wire", "routing.distribution"),
     "routing": (
         "errors",
         "interfaces",
@@ -69,6 +72,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "pool.decisions",
         "routing.hashing",
         "routing.distribution",
+        "routing.cluster",
         "routing.servers",
     ),
     "operate": (
@@ -135,6 +139,7 @@ PURE = (
     "pool.decisions",
     "routing.hashing",
     "routing.distribution",
+    "routing.cluster",
 )
 
 

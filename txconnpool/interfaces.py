@@ -239,6 +239,20 @@ class IResendingSink(IReplySink):
         """
 
 
+class IRedirectedSink(IReplySink):
+    """
+    Receives the replies to requests for a cluster, whose nodes may redirect them.
+    """
+
+    def redirected(redirect: Any, server: Any) -> None:
+        """
+        Receive the reply to one request that the server has not executed. Nothing of it was passed to C{replied}.
+
+        @param redirect: the reply, a L{Redirect<txconnpool.wire.topology.Redirect>}.
+        @param server: the L{server<txconnpool.pool.decisions.servers.Server>} of the connection.
+        """
+
+
 class IMergedReplySink(IReplySink):
     """
     Receives the replies to merged requests too.

@@ -139,7 +139,7 @@ def _keyMap(pool: PoolSettings) -> KeyMap | None:
     """
     @return: the map of keys of a pool, or C{None} if it has none, or its servers are not known.
     """
-    if pool.sources:
+    if pool.sources or pool.cluster is not None:
         return None
     distribution = pool.distributionByKey or (Distribution(NAMES[0]) if len(pool.servers) == 1 else None)
     return None if distribution is None else distribution.build([server.spec() for server in pool.servers])
@@ -179,6 +179,8 @@ def serversChanged(old: PoolSettings, new: PoolSettings) -> Iterator[str]:
     yield from (f"upstream - {before[name]}" for name in before if name not in after)
     kept = [name for name in after if name in before]
     yield from (f"upstream {before[name]} -> {after[name]}" for name in kept if before[name] != after[name])
+    if old.cluster != new.cluster and before.keys() == after.keys():
+        yield f"upstream {old.upstream[0]} -> {new.upstream[0]}"
     distribution = new.distributionByKey
     if distribution is not None and distribution.positional and kept != [name for name in before if name in after]:
         yield f"upstream: another order of servers, on which the distribution {distribution.name} depends"

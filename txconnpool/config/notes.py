@@ -21,7 +21,7 @@ def notesOf(settings: Settings) -> list[str]:
     return [
         str(Fault(_distribution(pool), pool=pool.name))
         for pool in settings.pools
-        if len(pool.servers) > 1 or pool.sources
+        if len(pool.servers) > 1 or pool.sources or pool.cluster is not None
     ]
 
 
@@ -46,6 +46,8 @@ def spreadOf(settings: Settings) -> Iterator[str]:
 
 
 def _distribution(pool: PoolSettings) -> str:
+    if pool.cluster is not None:
+        return "the nodes of the cluster tell which of them has which keys"
     distribution = pool.distributionByKey or Distribution(ROUND_ROBIN)
     default = " by default" if pool.distribution is None else ""
     servers = "the servers that are found" if pool.sources else f"{len(pool.servers)} servers"

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from txconnpool.config.kinds import Endpoint
 from txconnpool.net.discovery import checkDiscovery, isDiscovery
+from txconnpool.routing.cluster.line import isCluster, readCluster
 from txconnpool.routing.distribution import Distribution
 from txconnpool.routing.servers import Server, readServer
 
@@ -40,7 +41,7 @@ def mistakes(servers: Sequence[Server], distribution: Distribution, variable: bo
 
 class ServerLine(Endpoint):
     """
-    A server: a client endpoint string, and words after it; or a source of servers that are looked up.
+    A server: a client endpoint string, and words after it; or a source of servers that are looked up; or a cluster.
     """
 
     metavar = "SERVER"
@@ -53,6 +54,10 @@ class ServerLine(Endpoint):
             raise self.wrong()
         if isDiscovery(value):
             checkDiscovery(value)
+            return
+        if isCluster(value):
+            for endpoint in readCluster(value).endpoints:
+                super().checkValue(endpoint)
             return
         try:
             endpoint = readServer(value).endpoint
@@ -67,6 +72,10 @@ class ServerLine(Endpoint):
         """
         if isDiscovery(value):
             return value
+        if isCluster(value):
+            line = readCluster(value)
+            located = line.located(directory)
+            return value if located == line else str(located)
         server = readServer(value)
         endpoint = super().located(server.endpoint, directory)
         return value if endpoint == server.endpoint else str(replace(server, endpoint=endpoint))
@@ -77,4 +86,5 @@ class ServerLine(Endpoint):
         """
         if isDiscovery(value):
             return
-        super().checkFiles(readServer(value).endpoint)
+        # All nodes have the same files.
+        super().checkFiles(readCluster(value).endpoints[0] if isCluster(value) else readServer(value).endpoint)

@@ -26,6 +26,7 @@ from txconnpool.net.endpoints import checkClientFiles
 from txconnpool.net.listening import checkServerFiles
 from txconnpool.net.suggestions import suggestClient, suggestServer
 from txconnpool.net.syntax import checkClient, checkServer, reaches
+from txconnpool.routing.cluster.line import ClusterLine, isCluster, readCluster
 from txconnpool.routing.distribution import HASH_NAMES, NAMES, Distribution
 from txconnpool.routing.servers import Server, readServer
 from txconnpool.wire.dialects import DIALECTS, Dialect
@@ -125,7 +126,8 @@ class PoolSettings:
         ServerLine(checkClient, checkClientFiles, "tcp:HOST:PORT, unix:PATH, tls:HOST:PORT or memory:", suggestClient),
         "the address of a server, as a client endpoint string; memory: is a server inside the process; weight=NUMBER "
         "and label=TEXT may follow; dns:NAME:PORT, srv:NAME and elasticache:HOST:PORT stand for all servers that are "
-        "found there, sentinel:NAME@HOST:PORT,HOST:PORT for the master of a Redis; may be repeated",
+        "found there, sentinel:NAME@HOST:PORT,HOST:PORT for the master of a Redis, cluster:HOST:PORT,HOST:PORT for all "
+        "nodes of a Redis cluster; may be repeated",
         "Servers and clients",
         "u",
         many=True,
@@ -434,9 +436,11 @@ class PoolSettings:
     def servers(self) -> tuple[Server, ...]:
         """
         The servers, from the lines of C{upstream}: each server that was found stands in the place of its source. One
-        that several lines stand for counts once.
+        that several lines stand for counts once. Of a cluster they are the nodes that its line has.
         """
         servers: list[Server] = []
+        if self.cluster is not None:
+            return tuple(map(Server, self.cluster.endpoints))
         names = {readServer(line).name for line in self.upstream if not isDiscovery(line)}
         for line in self.upstream:
             if not isDiscovery(line):
@@ -463,12 +467,20 @@ class PoolSettings:
         return tuple(filter(isDiscovery, self.upstream))
 
     @cached_property
+    def cluster(self) -> ClusterLine | None:
+        """
+        The cluster, or C{None} if the servers are none.
+        """
+        return next((readCluster(line) for line in self.upstream if isCluster(line)), None)
+
+    @cached_property
     def announced(self) -> tuple[tuple[str, int], ...] | None:
         """
         What C{announce} says: the hosts and ports of all proxies; empty for the address that a client has connected
         to; C{None} if there is no cluster for clients.
         """
-        default = ("self",) if any(line.startswith("cluster:") for line in self.upstream) else ("no",)
+        clusters = self.cluster is not None and DIALECTS[self.protocol].clusters
+        default = ("self",) if clusters else ("no",)
         value = default if self.announce is None else self.announce
         return None if value == ("no",) else tuple(filter(None, map(placeOf, value)))
 
@@ -483,8 +495,11 @@ class PoolSettings:
     def distributionByKey(self) -> Distribution | None:
         """
         How keys are distributed among the servers, or C{None} if there is one server, or if the servers are equal.
-        Where servers are looked up, there may be any number of them, so keys are distributed in any case.
+        Where servers are looked up, there may be any number of them, so keys are distributed in any case. A cluster
+        distributes them itself.
         """
+        if self.cluster is not None:
+            return None
         distribution = _distribution(self)
         several = len(self.servers) > 1 or bool(self.sources) or self.onFailure == "failover"
         return distribution if several and distribution.keyed and not self.hasSentinels else None
@@ -660,10 +675,35 @@ def _distribution(pool: PoolSettings) -> Distribution:
     )
 
 
+#: The settings that a cluster cannot have, because it distributes the keys itself, with their values if they are unset.
+_BY_CLUSTER = {
+    "distribution": None, "hash": None, "hashTag": None, "hashStop": None, "hashSkip": None, "onFailure": "fail",
+}  # fmt: skip
+
+
+def _noCluster(pool: PoolSettings) -> Iterator[Fault]:
+    """
+    Find settings of a pool that contradict its cluster.
+    """
+    if len(pool.upstream) > 1:
+        text = "a cluster is all of its servers; expected one line cluster: in upstream, and no other"
+        yield Fault(text, ("upstream",), pool.name)
+    if not DIALECTS[pool.protocol].clusters:
+        yield Fault(f"protocol {pool.protocol} has no clusters; expected redis", ("protocol", "upstream"), pool.name)
+    for attribute, unset in _BY_CLUSTER.items():
+        if getattr(pool, attribute) != unset:
+            name = next(each.name for each in POOL_OPTIONS if each.attribute == attribute)
+            text = f"{name} has no meaning for a cluster, whose nodes tell which of them has which keys; expected none"
+            yield Fault(text, (attribute, "upstream"), pool.name)
+
+
 def _undistributed(pool: PoolSettings) -> Iterator[Fault]:
     """
     Find settings of a pool with which its keys cannot be distributed among its servers.
     """
+    if pool.cluster is not None:
+        yield from _noCluster(pool)
+        return
     try:
         distribution = _distribution(pool)
     except ValueError as error:

@@ -26,6 +26,7 @@ from txconnpool.metrics import Traffic
 from txconnpool.net.transport import adopt, tune
 from txconnpool.pool.slow import Noted, SlowLog
 from txconnpool.wire import Declined
+from txconnpool.wire.topology import Redirect
 
 _log = Logger("txconnpool.pool")
 
@@ -245,7 +246,9 @@ class Connection(Protocol):
             # The state is consistent before the sink is called: it may send requests, or close this connection.
             record.load -= done
             if reply is not None:
-                if reply or done:
+                if reply.__class__ is Redirect:
+                    sink.redirected(reply, record.server)
+                elif reply or done:
                     if self._held:
                         self._countHeld(sink)
                     sink.replied(reply, done)
@@ -374,7 +377,9 @@ class Connection(Protocol):
     def _readSlowLog(self) -> None:
         slow = self.factory.slow
         self._slow = inf if slow is None else slow.threshold
-        self._notes = Noted if slow is not None and slow.wanted else None
+        self._notes: Any = Noted if slow is not None and slow.wanted else None
+        if self.factory.keepsRequests:
+            self._notes = bytes
 
     def retime(self) -> None:
         """
@@ -510,6 +515,7 @@ class ConnectionFactory(Factory):
     @ivar replyTimeout: a connection is also closed when it has waited about so many seconds for one reply, after those
         before it, even if bytes of it are received: up to C{requestTimeout} more.
     @ivar slow: logs slow requests, or C{None}.
+    @ivar keepsRequests: whether all requests are kept until they are answered, because replies may redirect them.
     @ivar connectionPool: set by the pool.
     """
 
@@ -523,8 +529,10 @@ class ConnectionFactory(Factory):
         requestTimeout: float,
         slow: SlowLog | None = None,
         replyTimeout: float = inf,
+        keepsRequests: bool = False,
     ) -> None:
         self.slow = slow
+        self.keepsRequests = keepsRequests
         self.dialect = dialect
         self.commands = dialect.commands
         self.reactor = reactor

@@ -35,7 +35,7 @@ def poolLimits(settings: PoolSettings) -> Limits:
     @return: the limits of the pool of connections.
     """
     # Interchangeable servers are used in turn, so each needs a connection. A pool by key gives each server one itself.
-    equal = len(settings.servers) if settings.distributionByKey is None else 1
+    equal = len(settings.servers) if settings.distributionByKey is None and settings.cluster is None else 1
     # More servers may have been found than the configuration could know.
     maximum = max(settings.poolSize, len(settings.servers))
     opaque = settings.isOpaque

@@ -133,6 +133,12 @@ class ForwardedReplies(Entry):
         """
         return bool(self.session.resend(self, connection, request, reply))
 
+    def redirected(self, redirect: Any, server: Any) -> None:
+        """
+        Let the session send the request elsewhere. Only sessions of a cluster get such replies.
+        """
+        self.session.redirect(self, redirect, server)
+
     def heldBack(self, change: int) -> bool:
         """
         Count bytes of replies that wait for an earlier one on their connection.

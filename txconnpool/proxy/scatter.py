@@ -35,6 +35,9 @@ class Part:
     @ivar retried: whether it is sent for the second time.
     """
 
+    #: What has happened to it, if it was redirected.
+    trail: Any = None
+
     __slots__ = ("_pieces", "_whole", "keys", "pool", "request", "retried")
 
     def __init__(self, whole: ScatteredReply, pool: Any, keys: list[bytes], request: bytes) -> None:

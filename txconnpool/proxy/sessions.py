@@ -25,6 +25,7 @@ from txconnpool.net.transport import networkOf
 from txconnpool.pool.slow import SlowLog
 from txconnpool.proxy.admission import Admission, PendingClient
 from txconnpool.proxy.broadcast import broadcast
+from txconnpool.proxy.clustering import ClusterSession
 from txconnpool.proxy.flow import SessionLimits
 from txconnpool.proxy.idle import IdleClients
 from txconnpool.proxy.logins import LoginGate
@@ -35,6 +36,7 @@ from txconnpool.proxy.session import Session
 from txconnpool.proxy.sharding import ShardedSession
 from txconnpool.proxy.statistics import StatisticsReplies
 from txconnpool.proxy.strangers import Strangers
+from txconnpool.routing.clusters import ClusterRouter
 
 _log = Logger("txconnpool.proxy")
 
@@ -250,6 +252,8 @@ class SessionFactory(Factory):
             return RelaySession(self, host)
         if not self.router.keyed:
             return Session(self, host)
+        if isinstance(self.router, ClusterRouter):
+            return ClusterSession(self, host)
         return (ShardedSession if self.flavours is None else PlacedSession)(self, host)
 
     def _refuse(self, limit: str) -> _Refused:

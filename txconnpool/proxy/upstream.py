@@ -27,11 +27,16 @@ from txconnpool.pool.slow import SlowLog
 from txconnpool.proxy.finding import Finder
 from txconnpool.proxy.limits import ejection, poolLimits
 from txconnpool.proxy.relayed import RelayFactory
+from txconnpool.routing.asking import ask
+from txconnpool.routing.cluster.line import ClusterLine
+from txconnpool.routing.clusters import ClusterPool, ClusterRouters
 from txconnpool.routing.flavours import FlavouredPool, FlavouredShards
 from txconnpool.routing.maps import Shard
 from txconnpool.routing.shards import ShardedPool
 from txconnpool.routing.single import SinglePool
 from txconnpool.routing.standin import StandIn
+from txconnpool.wire.topology import Node
+from txconnpool.wire.topology import Shard as Topology
 
 _log = Logger("txconnpool.routing")
 
@@ -73,9 +78,18 @@ class Upstream:
 
     def _make(self) -> None:
         settings = self.settings
-        distribution = settings.distributionByKey
+        distribution, cluster = settings.distributionByKey, settings.cluster
         limits = poolLimits(settings)
-        if distribution is None:
+        if self._dialect.stateful:
+            self._dialect.cluster(cluster is not None)
+        if cluster is not None:
+            self.pool = ClusterPool(
+                settings.name, self._reactor, self._node, self._askNode, cluster.seeds, limits, cluster.addresses
+            )
+            self.pool.patience = settings.requestTimeout
+            self.flavours = ClusterRouters(self.pool, self._dialect.base)
+            self.router = self.flavours.base
+        elif distribution is None:
             if self._dialect.stateful:
                 self.pool = self.flavours = self._flavoured(
                     lambda: [server.endpoint for server in self.settings.servers], limits, settings.maxPinned
@@ -105,7 +119,35 @@ class Upstream:
         """
         The share of each server in the connections that clients have for themselves.
         """
-        return max(1, self.settings.maxPinned // max(1, len(self.settings.servers)))
+        count = len(self.settings.servers) if self.settings.cluster is None else len(self.pool.pools)
+        return max(1, self.settings.maxPinned // max(1, count))
+
+    # -- A cluster
+
+    def _node(self, node: Node, limits: Limits, **options: Any) -> FlavouredPool:
+        """
+        @return: the pool of a node.
+        """
+        endpoint = self._clusterLine.endpoint(node)
+        return self._flavoured(lambda: [endpoint], limits, self._pinnedOfShard, **options)
+
+    def _askNode(self, node: Node) -> Deferred[Sequence[Topology]]:
+        """
+        Ask a node for the cluster, on a connection of its own.
+        """
+        line, timeout = self._clusterLine, self.settings.connectTimeout
+        limits = Limits(maximum=1, waitTimeout=2 * timeout, whenDown=1)
+        return Deferred.fromCoroutine(
+            ask(self._engine([line.endpoint(node)], limits), self._dialect.topology(line.secure))
+        )
+
+    @property
+    def _clusterLine(self) -> ClusterLine:
+        line = self.settings.cluster
+        assert line is not None
+        return line
+
+    # -- The pools
 
     def _flavoured(
         self, servers: Callable[[], Sequence[str]], limits: Limits, maxPinned: int, **options: Any
@@ -138,8 +180,9 @@ class Upstream:
             )  # fmt: skip
         options.setdefault("handshake", self.handshake)
         factory = ConnectionFactory(
-            self._dialect, self._reactor, settings.requestTimeout, self._slow, settings.replyTimeout or inf
-        )
+            self._dialect, self._reactor, settings.requestTimeout, self._slow, settings.replyTimeout or inf,
+            keepsRequests=settings.cluster is not None,
+        )  # fmt: skip
         self._factories.add(factory)
         return PoolEngine(
             servers, factory, limits, self._reactor, name=settings.name, connectTimeout=settings.connectTimeout,
@@ -235,10 +278,15 @@ class Upstream:
         for factory in self._factories:
             factory.requestTimeout = settings.requestTimeout
             factory.replyTimeout = settings.replyTimeout or inf
-        distribution = settings.distributionByKey
-        other = (distribution is None) is not (old.distributionByKey is None)
+        distribution, cluster = settings.distributionByKey, settings.cluster
+        other = (distribution is None) is not (old.distributionByKey is None) or _isOther(old.cluster, cluster)
         if other:
             self._replace()
+        elif cluster is not None:
+            self.pool.change(poolLimits(settings), cluster.seeds, cluster.addresses)
+            self.pool.patience = settings.requestTimeout
+            for pool in self._flavouredPools:
+                pool.setLimits(pool.limits, self._pinnedOfShard)
         elif distribution is None:
             self._change(old)
         else:
@@ -343,7 +391,11 @@ class Upstream:
         @return: fires when the first lookups have ended, or C{connect-timeout} is over.
         """
         self.pool.start()
-        return self.finder.start(self.settings.connectTimeout)
+        timeout = self.settings.connectTimeout
+        found = self.finder.start(timeout)
+        if self.settings.cluster is None:
+            return found
+        return DeferredList([found, self.pool.known(timeout)]).addCallback(lambda _: None)
 
     def close(self, timeout: float) -> Deferred[None]:
         """
@@ -362,6 +414,15 @@ class Upstream:
         """
         for pool in (self.pool, *self._replaced):
             pool.abort()
+
+
+def _isOther(old: ClusterLine | None, new: ClusterLine | None) -> bool:
+    """
+    @return: whether other connections are needed.
+    """
+    if old is None or new is None:
+        return old is not new
+    return (old.secure, old.files) != (new.secure, new.files)
 
 
 def _shards(settings: PoolSettings) -> list[Shard]:

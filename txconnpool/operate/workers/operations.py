@@ -91,7 +91,9 @@ class WorkerOperations:
         Forget pools and servers that the settings do not have.
         """
         self._paused &= {pool.name for pool in settings.pools}
-        if not any(pool.sources for pool in settings.pools):  # otherwise only the workers know all servers
+        if not any(
+            pool.sources or pool.cluster is not None for pool in settings.pools
+        ):  # otherwise only the workers know all servers
             servers = {server.name for pool in settings.pools for server in pool.servers}
             self._drained = {each for each in self._drained if nameOf(each) in servers}
             self._ejected = {each for each in self._ejected if nameOf(each) in servers}

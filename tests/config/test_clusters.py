@@ -1,0 +1,97 @@
+# -*- test-case-name: tests.config.test_clusters -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for the settings of a pool whose servers are a cluster.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txconnpool.config.changes import comparison
+from txconnpool.config.notes import notesOf
+from txconnpool.config.servers import ServerLine
+from txconnpool.config.settings import POOL_OPTIONS, ConfigError, PoolSettings, Settings
+from txconnpool.wire.topology import Node
+
+LINE = "cluster:10.0.0.1:6379,10.0.0.2:6379"
+
+
+def pool(*upstream: str, **values: Any) -> PoolSettings:
+    """
+    @return: the settings of a pool.
+    """
+    return PoolSettings(**{"upstream": upstream or (LINE,), "protocol": "redis", **values})
+
+
+class ClusterTests(SynchronousTestCase):
+    """
+    Tests for the setting C{upstream} with a cluster.
+    """
+
+    def assertFault(self, words: str, *upstream: str, **values: Any) -> None:
+        """
+        Assert that there is one fault, whose text has certain words.
+        """
+        [line] = str(self.assertRaises(ConfigError, pool, *upstream, **values)).splitlines()
+        self.assertIn(words, line)
+
+    def test_cluster(self) -> None:
+        """
+        The known servers are those of the line, and keys are not distributed.
+        """
+        settings = pool()
+        assert settings.cluster is not None
+        self.assertEqual(settings.cluster.seeds, (Node("10.0.0.1", 6379), Node("10.0.0.2", 6379)))
+        self.assertEqual([each.endpoint for each in settings.servers], ["tcp:10.0.0.1:6379", "tcp:10.0.0.2:6379"])
+        self.assertIsNone(settings.distributionByKey)
+        self.assertIsNone(pool("tcp:10.0.0.1:6379").cluster)
+
+    def test_wrong(self) -> None:
+        """
+        A wrong line, or what a cluster cannot have, is an error that says what would be right.
+        """
+        self.assertFault("expected cluster:HOST:PORT", "cluster:")
+        self.assertFault("protocol memcache has no clusters; expected redis", protocol="memcache")
+        self.assertFault("expected one line cluster:", LINE, "tcp:10.0.0.3:6379")
+        for values, name in (
+            ({"distribution": "ketama"}, "distribution"),
+            ({"hash": "crc16"}, "hash"),
+            ({"hashTag": "{}"}, "hash-tag"),
+            ({"hashStop": "|"}, "hash-stop"),
+            ({"hashSkip": "x"}, "hash-skip"),
+            ({"onFailure": "rehash"}, "on-failure"),
+        ):
+            self.assertFault(f"{name} has no meaning for a cluster", **values)
+
+    def test_files(self) -> None:
+        """
+        Paths are relative to the directory of the ini file. Others lines stay as they are.
+        """
+        kind: Any = next(each.kind for each in POOL_OPTIONS if each.attribute == "upstream")
+        self.assertIsInstance(kind, ServerLine)
+        self.assertEqual(kind.located("cluster:a:1  trustRoots=ca", "/etc"), "cluster:a:1 trustRoots=/etc/ca")
+        self.assertEqual(kind.located("cluster:a:1  tls=yes", "/etc"), "cluster:a:1  tls=yes")
+
+    def test_notes(self) -> None:
+        """
+        The log says who distributes the keys.
+        """
+        self.assertEqual(
+            notesOf(Settings(pools=(pool(),))),
+            ["pool 'default': the nodes of the cluster tell which of them has which keys"],
+        )
+
+    def test_changes(self) -> None:
+        """
+        Other nodes in the line, and other words, are differences. Nothing is known of keys that move.
+        """
+        old = Settings(pools=(pool(),))
+        for upstream, lines in (
+            ("cluster:10.0.0.1:6379", ["pool default: upstream - tcp:10.0.0.2:6379"]),
+            (f"{LINE} map=a:1>b:2", [f"pool default: upstream {LINE} -> {LINE} map=a:1>b:2"]),
+        ):
+            new = Settings(pools=(pool(upstream),))
+            self.assertEqual([line for line in comparison(old, new) if "pool-size" not in line], lines)

@@ -1,0 +1,478 @@
+# -*- test-case-name: tests.proxy.test_clustering -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for L{txconnpool.proxy.clustering} and L{txconnpool.proxy.redirects}.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.pipes import Pipe
+from tests.rediscluster import CROSS_SLOT, ClusterNode, FakeCluster, keysOf
+from tests.stage import Stage, assertTidy
+from txconnpool.pool.connection import ConnectionFactory
+from txconnpool.pool.decisions.limits import Limits
+from txconnpool.pool.engine import PoolEngine
+from txconnpool.pool.handshake import Handshake
+from txconnpool.routing.cluster.slots import slotOf
+from txconnpool.routing.clusters import ClusterPool, ClusterRouters
+from txconnpool.routing.flavours import FlavouredPool
+from txconnpool.wire.redis.dialect import Redis
+from txconnpool.wire.redis.framing import encode
+from txconnpool.wire.redis.topology import readShards
+from txconnpool.wire.topology import Node, Shard
+
+
+def requests(*texts: str) -> bytes:
+    """
+    @return: the bytes of requests, whose words are separated by spaces.
+    """
+    return b"".join(encode(text.encode().split(b" ")) for text in texts)
+
+
+class ClusterStage(Stage):
+    """
+    A stage with a cluster.
+
+    @ivar cluster: the cluster.
+    @ivar questions: how often it was asked for its map.
+    """
+
+    def __init__(self, nodes: int = 3, **options: Any) -> None:
+        self._count = nodes
+        self.questions = 0
+        super().__init__(nodes, start=False, **options)
+        self.sessions.dialect = self.dialect
+        self.sessions.flavours = self.flavours
+        self.sessions.reset = self._greeting.reset
+        self.pool.patience = 2.0
+        self.pool.start()
+        self.serve()
+
+    def _router(self) -> Any:
+        self.dialect: Any = Redis()
+        self.dialect.cluster(True)
+        self.cluster = FakeCluster(self.clock, self._count)
+        self.servers: Any = self.cluster.nodes
+        self._greeting = Handshake("pool", self.dialect)
+        limits, timeout = self.pool.limits, self.factory.requestTimeout
+
+        def newPool(node: Node, limits: Limits, **options: Any) -> FlavouredPool:
+            server = self.at(node)
+
+            def make(flavour: Any, limits: Limits, **options: Any) -> PoolEngine:
+                isBase = flavour == self.dialect.base
+                return PoolEngine(
+                    [server], ConnectionFactory(self.dialect, self.clock, timeout, keepsRequests=True), limits,
+                    self.clock, connectTimeout=1.0,
+                    handshake=self._greeting if isBase else self._greeting.flavoured(flavour), **options,
+                )  # fmt: skip
+
+            return FlavouredPool("pool", self.clock, make, limits, self.dialect.base, 2, **options)
+
+        def ask(node: Node) -> Deferred[Sequence[Shard]]:
+            self.questions += 1
+            return succeed(readShards(self.cluster.shards()))
+
+        self.pool = ClusterPool("pool", self.clock, newPool, ask, [Node("node0", 6379)], limits, {})
+        self.flavours = ClusterRouters(self.pool, self.dialect.base)
+        return self.flavours.base
+
+    def at(self, node: Node) -> ClusterNode:
+        """
+        @return: the server of a node.
+        """
+        return next(each for each in self.cluster.nodes if each.node == node)
+
+    def asked(self, node: ClusterNode) -> list[bytes]:
+        """
+        @return: what a node was asked since the last call, without handshakes.
+        """
+        found = []
+        for line in node.lines:
+            found += [each for each in line.asked if each not in (b"PING", b"INFO server", b"RESET")]
+            line.asked = []
+        return found
+
+
+class ClusterCase(SynchronousTestCase):
+    """
+    Base class of these tests.
+
+    @ivar stage: the stage.
+    @ivar cluster: its cluster.
+    @ivar client: a client.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make a stage.
+        """
+        self.stage = ClusterStage()
+        self.cluster = self.stage.cluster
+        self.addCleanup(self.assertTidy)
+        self.client = self.stage.client()
+
+    def assertTidy(self) -> None:
+        """
+        Assert that no connection carries anything, and that no timer is left.
+        """
+        for pool in self.stage.pool.pools:
+            for each in pool.pools:
+                assertTidy(self, each)
+        closed = self.stage.pool.close()
+        self.stage.serve()
+        self.successResultOf(closed)
+        self.assertEqual(self.stage.clock.getDelayedCalls(), [])
+
+    def ask(self, *texts: str, client: Pipe | None = None) -> bytes:
+        """
+        @return: the replies.
+        """
+        return self.stage.ask(client or self.client, requests(*texts))
+
+    def wait(self, seconds: float) -> bytes:
+        """
+        Let time pass.
+
+        @return: what the client has received.
+        """
+        for _ in range(round(seconds / 0.05)):
+            self.stage.clock.advance(0.05)
+            self.stage.serve()
+        return self.client.take()
+
+
+class KeyTests(ClusterCase):
+    """
+    Tests for requests that no node redirects.
+    """
+
+    def test_single(self) -> None:
+        """
+        Each key is on the node of its slot.
+        """
+        for key in keysOf(20):
+            self.assertEqual(self.ask(f"SET {key} v"), b"+OK\r\n")
+            self.assertEqual(self.stage.asked(self.cluster.owner(key.encode())), [f"SET {key} v".encode()])
+        self.assertEqual(self.stage.questions, 1)
+
+    def test_divided(self) -> None:
+        """
+        A request for several slots is divided by slot, although nodes have many slots.
+        """
+        keys = keysOf(5)
+        self.assertEqual(self.ask("MSET " + " ".join(f"{key} {key}" for key in keys)), b"+OK\r\n")
+        self.assertEqual(sum(len(self.stage.asked(node)) for node in self.cluster.nodes), 5)
+        values = b"".join(b"$%d\r\n%b\r\n" % (len(key), key.encode()) for key in keys)
+        self.assertEqual(self.ask("MGET " + " ".join(keys)), b"*5\r\n" + values)
+        self.assertEqual(self.ask("DEL " + " ".join(keys)), b":5\r\n")
+
+    def test_oneSlot(self) -> None:
+        """
+        A request for one slot is forwarded as it is. Other requests for several slots get the error of Redis.
+        """
+        self.assertEqual(self.ask("MSET {a}1 x {a}2 y"), b"+OK\r\n")
+        self.assertEqual(self.stage.asked(self.cluster.owner(b"a")), [b"MSET {a}1 x {a}2 y"])
+        a, b = keysOf(2)
+        self.assertEqual(self.ask(f"MSETNX {a} 1 {b} 2"), CROSS_SLOT)
+
+    def test_unserved(self) -> None:
+        """
+        A key whose slot no node has gets an error at once.
+        """
+        stage = self.stage
+        stage.cluster.told = [stage.cluster.nodes[0]] * 100
+        stage.pool.wrong()
+        stage.clock.advance(2)
+        stage.serve()
+        key = next(key for key in keysOf(10) if slotOf(key.encode()) >= 100)
+        self.assertEqual(
+            self.ask(f"GET {key}"), b"-ERR upstream unavailable: no node of the cluster has the slot of the key\r\n"
+        )
+
+    def test_database(self) -> None:
+        """
+        A cluster has one database.
+        """
+        self.assertEqual(self.ask("SELECT 0", "SELECT 1"), b"+OK\r\n-ERR SELECT is not allowed in cluster mode\r\n")
+
+
+class RedirectTests(ClusterCase):
+    """
+    Tests for requests that a node has not executed.
+    """
+
+    def test_moved(self) -> None:
+        """
+        A request goes to the node that has its slot now, and further ones do at once. The cluster is asked once.
+        """
+        self.ask("SET k v")
+        target = self.cluster.move(b"k")
+        self.assertEqual(self.ask("GET k"), b"$1\r\nv\r\n")
+        for node in self.cluster.nodes:
+            self.stage.asked(node)
+        self.assertEqual(self.ask("GET k", "SET k w", "GET k"), b"$1\r\nv\r\n+OK\r\n$1\r\nw\r\n")
+        self.assertEqual(self.stage.asked(target), [b"GET k", b"SET k w", b"GET k"])
+        self.assertEqual(self.stage.questions, 1)
+        self.wait(2)
+        self.assertEqual(self.stage.questions, 2)
+
+    def test_storm(self) -> None:
+        """
+        Any number of redirects leads to one question.
+        """
+        keys = keysOf(300)
+        for key in keys:
+            self.cluster.move(key.encode())
+        self.assertEqual(self.ask(*(f"SET {key} v" for key in keys)), b"+OK\r\n" * 300)
+        self.wait(2)
+        self.assertEqual(self.stage.questions, 2)
+
+    def test_ask(self) -> None:
+        """
+        A request for a key that has been moved ahead of its slot goes to the other node once, right after C{ASKING}.
+        """
+        self.ask("SET {k}1 v")
+        self.cluster.begin(slotOf(b"k"), self.cluster.other(b"k"))
+        self.assertEqual(self.ask("SET {k}2 w", "GET {k}2", "GET {k}1"), b"+OK\r\n$1\r\nw\r\n$1\r\nv\r\n")
+        asked = self.stage.asked(self.cluster.other(b"k"))
+        self.assertEqual(asked, [b"ASKING", b"SET {k}2 w", b"ASKING", b"GET {k}2"])
+        self.assertEqual(self.stage.pool.moved, 0)
+
+    def test_order(self) -> None:
+        """
+        Replies are in the order of the requests, whichever were redirected.
+        """
+        keys = keysOf(6)
+        for key in keys[::2]:
+            self.cluster.move(key.encode())
+        texts = [f"SET {key} {key}" for key in keys] + ["PING"] + [f"GET {key}" for key in keys]
+        values = b"".join(b"$%d\r\n%b\r\n" % (len(key), key.encode()) for key in keys)
+        self.assertEqual(self.ask(*texts), b"+OK\r\n" * 6 + b"+PONG\r\n" + values)
+
+    def test_written(self) -> None:
+        """
+        Only the redirected requests of a pipeline are sent again.
+        """
+        a, b = keysOf(2)
+        self.cluster.move(a.encode())
+        self.assertEqual(self.ask(f"INCR {b}", f"INCR {a}", f"INCR {b}", f"INCR {a}"), b":1\r\n:1\r\n:2\r\n:2\r\n")
+
+    def test_part(self) -> None:
+        """
+        A part of a divided request is sent again alone.
+        """
+        keys = keysOf(4)
+        self.cluster.move(keys[1].encode())
+        self.cluster.begin(slotOf(keys[2].encode()), self.cluster.other(keys[2].encode()))
+        self.assertEqual(self.ask("MSET " + " ".join(f"{key} v" for key in keys)), b"+OK\r\n")
+        self.assertEqual(self.ask("MGET " + " ".join(keys)), b"*4\r\n" + b"$1\r\nv\r\n" * 4)
+
+    def test_tryAgain(self) -> None:
+        """
+        A request for several keys, some of which have moved, is sent again later. Later requests wait for it.
+        """
+        self.ask("MSET {k}1 a {k}2 b")
+        slot = slotOf(b"k")
+        self.cluster.begin(slot, self.cluster.other(b"k"))
+        self.cluster.moveKey(b"{k}1")
+        self.assertEqual(self.ask("MSETNX {k}1 c {k}2 d"), b"")
+        self.assertEqual(self.ask("PING", "GET {k}1"), b"")
+        self.cluster.finish(slot)
+        self.assertEqual(self.wait(0.2), b":1\r\n+PONG\r\n$1\r\nc\r\n")
+
+    def test_tooLong(self) -> None:
+        """
+        When its time is over, a request gets the error of the server.
+        """
+        for text in (b"-TRYAGAIN Later\r\n", b"-CLUSTERDOWN The cluster is down\r\n"):
+            for node in self.cluster.nodes:
+                node.says = text
+            self.assertEqual(self.ask("GET k"), b"")
+            self.assertEqual(self.ask("MGET k {k}2 l"), b"")
+            self.assertEqual(self.wait(1.5), b"")
+            self.assertEqual(self.wait(4), text * 2)
+
+    def test_loop(self) -> None:
+        """
+        Nodes that redirect to each other lead to an error.
+        """
+        self.cluster.owner(b"k").says = f"-MOVED {slotOf(b'k')} {self.cluster.other(b'k').name}:6379\r\n".encode()
+        self.cluster.other(b"k").says = f"-MOVED {slotOf(b'k')} {self.cluster.owner(b'k').name}:6379\r\n".encode()
+        self.assertEqual(self.ask("GET k"), b"")
+        self.assertEqual(self.wait(3)[:7], b"-MOVED ")
+
+    def test_unknownNode(self) -> None:
+        """
+        No request goes to a node that the cluster has not told about.
+        """
+        for word in ("MOVED", "ASK"):
+            self.cluster.owner(b"k").says = f"-{word} {slotOf(b'k')} evil.example:22\r\n".encode()
+            self.assertEqual(self.ask("SET k v"), b"")
+            self.assertEqual(self.wait(3), self.cluster.owner(b"k").says)
+
+    def test_otherSlot(self) -> None:
+        """
+        A redirect for another slot than that of the request is not followed.
+        """
+        self.cluster.owner(b"k").says = f"-MOVED 1 {self.cluster.other(b'k').name}:6379\r\n".encode()
+        self.assertIn(b"redirects a request for slot", self.ask("GET k"))
+        self.assertEqual(self.stage.pool.moved, 0)
+
+    def test_script(self) -> None:
+        """
+        A script may say anything: what it says is the reply.
+        """
+        text = f"-MOVED {slotOf(b'k')} {self.cluster.other(b'k').name}:6379"
+        self.assertEqual(
+            self.stage.ask(self.client, encode([b"EVAL", text.encode(), b"1", b"k"])), text.encode() + b"\r\n"
+        )
+        self.assertEqual(self.stage.pool.moved, 0)
+
+    def test_newNode(self) -> None:
+        """
+        A node that the cluster tells about only now gets the request when it has told.
+        """
+        node = ClusterNode(self.stage.clock, self.cluster, 3)
+        self.cluster.nodes.append(node)
+        self.cluster.begin(slotOf(b"k"), node)
+        self.cluster.finish(slotOf(b"k"))
+        self.assertEqual(self.ask("SET k v"), b"")
+        self.assertEqual(self.wait(2), b"+OK\r\n")
+        self.assertEqual(node.data[b"0"], {b"k": b"v"})
+
+    def test_silent(self) -> None:
+        """
+        A client that has turned replies off gets none to redirected requests either.
+        """
+        self.cluster.move(b"k")
+        self.assertEqual(self.ask("CLIENT REPLY OFF", "SET k v", "CLIENT REPLY ON", "GET k"), b"+OK\r\n$1\r\nv\r\n")
+
+    def test_gone(self) -> None:
+        """
+        Nothing is left of a client that leaves while its requests wait.
+        """
+        for node in self.cluster.nodes:
+            node.says = b"-CLUSTERDOWN The cluster is down\r\n"
+        self.ask("GET k", "MGET k l m")
+        self.client.lose()
+        self.stage.serve()
+
+    def test_lost(self) -> None:
+        """
+        A read whose connection is lost after it was redirected is sent again. A write fails.
+        """
+        self.ask("SET k v")
+        for text, reply in (("GET k", b"$1\r\nv\r\n"), ("SET k w", b"-ERR ")):
+            self.stage.clock.advance(2)
+            self.stage.serve()
+            source, target = self.cluster.owner(b"k"), self.cluster.move(b"k")
+            self.client.send(requests(text))
+            self.stage.turns()
+            for line in source.open:
+                line.deliver()
+            self.stage.turns()
+            for line in target.open:
+                line.lose()
+            self.stage.serve()
+            self.assertEqual(self.wait(0.5)[: len(reply)], reply)
+
+    def test_random(self) -> None:
+        """
+        Each client sees its keys as if it were alone on one server, while slots move.
+        """
+        for seed in range(60):
+            rng = random.Random(seed)
+            stage = ClusterStage(6)
+            stage.pool.patience = 1000.0
+            cluster = stage.cluster
+            keys = keysOf(6, f"{seed}-")
+            values: dict[str, str] = {}
+            sent, expected = b"", b""
+            for number in range(40):
+                key, other = rng.choice(keys), rng.choice(keys)
+                kind = rng.randrange(5)
+                if kind == 0:
+                    sent, expected = sent + requests(f"SET {key} {number}"), expected + b"+OK\r\n"
+                    values[key] = str(number)
+                elif kind == 1:
+                    sent += requests(f"MGET {key} {other}")
+                    expected += b"*2\r\n" + _bulk(values.get(key)) + _bulk(values.get(other))
+                elif kind == 2:
+                    sent += requests(f"MSET {key} {number} {other} {number}a")
+                    expected += b"+OK\r\n"
+                    values.update({key: str(number), other: f"{number}a"})
+                else:
+                    sent, expected = sent + requests(f"GET {key}"), expected + _bulk(values.get(key))
+            client, got = stage.client(), b""
+            slots = {slotOf(key.encode()) for key in keys}
+            while sent or len(got) < len(expected):
+                size = rng.choice((5, 100, 1000))
+                client.send(sent[:size])
+                sent = sent[size:]
+                for line in rng.sample(stage.lines, len(stage.lines)):
+                    line.deliver(rng.choice((3, 50, 1000)))
+                stage.turns()
+                for slot in slots:
+                    if slot in cluster.migrating:
+                        if not rng.randrange(4):
+                            cluster.finish(slot)
+                        else:
+                            cluster.moveKey(rng.choice(keys).encode())
+                    elif not rng.randrange(4):
+                        # No slot comes back: a node would execute the second of two requests after it has refused the
+                        # first one.
+                        following = cluster.nodes.index(cluster.owners[slot]) + 1
+                        if following < len(cluster.nodes):
+                            cluster.begin(slot, cluster.nodes[following])
+                stage.clock.advance(0.02)
+                got += client.take()
+                if not sent and not rng.randrange(20):
+                    for slot in slots:
+                        cluster.finish(slot)
+            stage.serve()
+            self.assertEqual(got + client.take(), expected, seed)
+            stage.pool.close()
+
+
+def _bulk(value: str | None) -> bytes:
+    return b"$-1\r\n" if value is None else b"$%d\r\n%b\r\n" % (len(value), value.encode())
+
+
+class PinTests(ClusterCase):
+    """
+    Tests for clients with a connection of their own.
+    """
+
+    def test_transaction(self) -> None:
+        """
+        A transaction is executed by the node of its first key. Keys of another one get an error.
+        """
+        a = "k"
+        b = next(key for key in keysOf(20) if self.cluster.owner(key.encode()) is not self.cluster.owner(b"k"))
+        self.assertEqual(
+            self.ask("MULTI", f"SET {a} v", f"GET {a}", "EXEC"),
+            b"+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n+OK\r\n$1\r\nv\r\n",
+        )
+        self.assertEqual(
+            self.ask("MULTI", f"SET {a} w", f"SET {b} v", "EXEC"),
+            b"+OK\r\n+QUEUED\r\n" + CROSS_SLOT + b"-EXECABORT Transaction discarded because of previous errors.\r\n",
+        )
+
+    def test_moved(self) -> None:
+        """
+        A transaction is not redirected. The next one goes to the right node.
+        """
+        target = self.cluster.move(b"k")
+        moved = f"-MOVED {slotOf(b'k')} {target.name}:6379\r\n".encode()
+        aborted = b"-EXECABORT Transaction discarded because of previous errors.\r\n"
+        self.assertEqual(self.ask("MULTI", "SET k v", "EXEC"), b"+OK\r\n" + moved + aborted)
+        self.assertEqual(self.ask("MULTI", "SET k v", "EXEC"), b"+OK\r\n+QUEUED\r\n*1\r\n+OK\r\n")
+        self.assertEqual(target.data[b"0"], {b"k": b"v"})

@@ -1,0 +1,299 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for the proxy with a real Redis cluster.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.real.rediscluster import Cluster, Node, keyOf
+from tests.real.resp import Client, ReplyError
+from tests.real.servers import Proxy, missing, until
+
+CROSS_SLOT = "CROSSSLOT Keys in request don't hash to the same slot"
+
+
+class ClusterCase(SynchronousTestCase):
+    """
+    Base class of tests with three primaries, their replicas, and a proxy.
+    """
+
+    skip = missing("redis-server")
+    options: tuple[str, ...] = ()
+    password = ""
+
+    def setUp(self) -> None:
+        """
+        Start them, and connect a client.
+        """
+        self.cluster = Cluster(3, 1, password=self.password).start()
+        self.addCleanup(self.cluster.stop)
+        self.proxy = Proxy("--protocol", "redis", *self.options, upstream=[f"cluster:{self.cluster.seeds}"]).start()
+        self.addCleanup(self.proxy.stop)
+        self.client = self.connect()
+
+    def each(self, *steps: Callable[[], None]) -> None:
+        """
+        Take steps, each with an empty cluster: starting one takes seconds.
+        """
+        for step in steps:
+            self.client.close()
+            self.client = self.connect()
+            self.client.ask("FLUSHALL")
+            step()
+
+    def connect(self) -> Client:
+        """
+        @return: a client of the proxy.
+        """
+        client = Client(self.proxy.address, 30.0)
+        self.addCleanup(client.close)
+        return client
+
+    def fails(self, error: str, *words: Any) -> None:
+        """
+        Assert that a request gets an error.
+        """
+        self.assertIn(error, str(self.assertRaises(ReplyError, self.client.ask, *words)))
+
+    def keys(self, name: str = "key") -> list[str]:
+        """
+        @return: a key of each primary.
+        """
+        return [keyOf(self.cluster.slots(node)[0], name) for node in self.cluster.primaries()]
+
+    def other(self, node: Node) -> Node:
+        """
+        @return: another primary.
+        """
+        return next(each for each in self.cluster.primaries() if each is not node)
+
+
+class ServingTests(ClusterCase):
+    """
+    Tests for a cluster that does not change.
+    """
+
+    def test_serving(self) -> None:
+        """
+        The cluster is like one server, except for keys of several slots.
+        """
+        self.each(
+            self.single, self.divided, self.apart, self.everywhere, self.transaction, self.channels, self.blocking
+        )
+
+    def single(self) -> None:
+        """
+        Requests go to the node of their key, in both versions of the protocol, also many of them in one packet.
+        """
+        for version in (2, 3):
+            self.client.ask("HELLO", version)
+            for number in range(300):
+                self.client.send("SET", f"k{number}", f"{version}:{number}")
+                self.client.send("GET", f"k{number}")
+            replies = [self.client.read() for _ in range(600)]
+            expected = [word for number in range(300) for word in (b"OK", b"%d:%d" % (version, number))]
+            self.assertEqual(replies, expected)
+        self.assertGreater(min(node.ask("DBSIZE") for node in self.cluster.primaries()), 0)
+
+    def divided(self) -> None:
+        """
+        Requests for keys of several slots are divided, and get one reply.
+        """
+        keys = [f"k{number}" for number in range(50)]
+        self.assertEqual(self.client.ask("MSET", *(word for key in keys for word in (key, key))), b"OK")
+        values = [key.encode() for key in keys]
+        self.assertEqual(self.client.ask("MGET", *keys, "none", keys[0]), [*values, None, values[0]])
+        self.assertEqual(self.client.ask("EXISTS", *keys, "none", keys[0]), 51)
+        self.assertEqual(self.client.ask("DEL", *keys[:20], "none"), 20)
+        self.assertEqual(self.client.ask("UNLINK", *keys), 30)
+
+    def apart(self) -> None:
+        """
+        Other requests for several slots get the error of Redis, even if one node has them.
+        """
+        one, two = (keyOf(slot) for slot in self.cluster.slots(self.cluster.primaries()[0])[:2])
+        for words in (("MSETNX", one, 1, two, 2), ("SINTER", one, two), ("RENAME", one, two)):
+            self.fails(CROSS_SLOT, *words)
+        self.assertEqual(self.client.ask("MSETNX", "{a}1", 1, "{a}2", 2), 1)
+        self.assertEqual(self.client.ask("EVAL", "return redis.call('GET', KEYS[2])", 2, "{a}1", "{a}2"), b"2")
+
+    def everywhere(self) -> None:
+        """
+        Requests that concern all keys go to all primaries.
+        """
+        keys = {b"k%d" % number for number in range(60)}
+        for key in keys:
+            self.client.ask("SET", key, "v")
+        self.assertEqual(self.client.ask("DBSIZE"), 60)
+        self.assertEqual(set(self.client.ask("KEYS", "*")), keys)
+        self.assertIn(self.client.ask("RANDOMKEY"), keys)
+        cursor, found = b"0", []
+        while True:
+            cursor, some = self.client.ask("SCAN", cursor, "COUNT", 7)
+            found += some
+            if cursor == b"0":
+                break
+        self.assertEqual(set(found), keys)
+        sha = self.client.ask("SCRIPT", "LOAD", "return KEYS[1]")
+        for own in self.keys():
+            self.assertEqual(self.client.ask("EVALSHA", sha, 1, own), own.encode())
+        self.assertEqual(self.client.ask("FLUSHALL"), b"OK")
+        self.assertEqual(self.client.ask("DBSIZE"), 0)
+
+    def transaction(self) -> None:
+        """
+        A transaction is executed by the node of its first key, and sees what others have changed meanwhile.
+        """
+        a, b = self.keys()[:2]
+        other = self.connect()
+        for key in (a, b):
+            self.client.ask("WATCH", key)
+            self.client.ask("MULTI")
+            self.assertEqual(self.client.ask("SET", key, 1), b"QUEUED")
+            self.assertEqual(self.client.ask("EXEC"), [b"OK"])
+            self.client.ask("WATCH", key)
+            other.ask("SET", key, 2)
+            self.client.ask("MULTI")
+            self.client.ask("SET", key, 3)
+            self.assertIsNone(self.client.ask("EXEC"))
+        self.client.ask("MULTI")
+        self.client.ask("SET", a, 4)
+        self.fails(CROSS_SLOT, "SET", b, 4)
+        self.fails("EXECABORT", "EXEC")
+        self.assertEqual(self.client.ask("MGET", a, b), [b"2", b"2"])
+
+    def channels(self) -> None:
+        """
+        A message reaches the subscribers of all nodes.
+        """
+        subscribers = [self.connect() for _ in range(4)]
+        for number, each in enumerate(subscribers[:3]):
+            each.ask("SUBSCRIBE", "news", f"own{number}")
+            each.read()
+        subscribers[3].ask("PSUBSCRIBE", "new*")
+        self.client.ask("PUBLISH", "news", "hello")
+        for each in subscribers[:3]:
+            self.assertEqual(each.read(), [b"message", b"news", b"hello"])
+        self.assertEqual(subscribers[3].read(), [b"pmessage", b"new*", b"news", b"hello"])
+        for key in self.keys():
+            shard = self.connect()
+            shard.ask("SSUBSCRIBE", key)
+            self.assertEqual(self.client.ask("SPUBLISH", key, "x"), 1)
+            self.assertEqual(shard.read(), [b"smessage", key.encode(), b"x"])
+
+    def blocking(self) -> None:
+        """
+        A blocking request waits at the node of its key.
+        """
+        for key in self.keys("list"):
+            waiting = self.connect()
+            waiting.send("BLPOP", key, 30)
+            self.client.ask("RPUSH", key, "element")
+            self.assertEqual(waiting.read(), [key.encode(), b"element"])
+
+
+class ChangingTests(ClusterCase):
+    """
+    Tests for a cluster that changes. Its nodes have a password.
+    """
+
+    password = "secret"
+
+    options = ("--upstream-auth", "env:TXCONNPOOL_TEST_CLUSTER", "--request-timeout", "30")
+
+    def setUp(self) -> None:
+        """
+        Start them, the proxy with the password.
+        """
+        self.addCleanup(os.environ.pop, "TXCONNPOOL_TEST_CLUSTER")
+        os.environ["TXCONNPOOL_TEST_CLUSTER"] = f"default:{self.password}"
+        super().setUp()
+
+    def test_changing(self) -> None:
+        """
+        Slots move, and nodes fail.
+        """
+        self.each(self.migration, self.transaction, self.failover)
+
+    def migration(self) -> None:
+        """
+        While a slot moves, requests for its keys are executed where these are; afterwards, by the new node.
+        """
+        source = self.cluster.primaries()[0]
+        slot, target = self.cluster.slots(source)[5], self.other(source)
+        old, new, third = (keyOf(slot, name) for name in ("old", "new", "third"))
+        ask = self.client.ask
+        ask("SET", old, 1)
+        self.cluster.beginMigration([slot], target)
+        self.assertEqual([ask("SET", new, 2), ask("INCR", new), ask("INCR", old)], [b"OK", 3, 2])
+        self.assertEqual(target.askAll([["ASKING"], ["GET", new]]), [b"OK", b"3"])
+        self.assertEqual([ask("GET", key) for key in (old, new, third)], [b"2", b"3", None])
+        self.client.send("MSETNX", old, 9, third, 9)  # one node has one of the keys, another the other one
+        self.client.send("GET", new)
+        self.cluster.finishMigration([slot], source, target)
+        self.assertEqual([self.client.read(), self.client.read()], [0, b"3"])
+        self.assertEqual(ask("MGET", old, new, third), [b"2", b"3", None])
+        self.assertEqual(target.ask("GET", old), b"2")
+
+    def transaction(self) -> None:
+        """
+        A transaction is not redirected: it fails, and the next one goes to the new node.
+        """
+        source = self.cluster.primaries()[0]
+        slot, target = self.cluster.slots(source)[7], self.other(source)
+        key = keyOf(slot)
+        self.client.ask("SET", key, 1)
+        for node in (target, source):
+            self.cluster.migrate([slot], node)
+            value = int(self.client.ask("GET", key)) if node is source else 1
+            until(lambda: self.incremented(key), 30.0, "a transaction")
+            self.assertEqual(int(node.ask("GET", key)), value + 1)
+
+    def incremented(self, key: str) -> bool:
+        """
+        @return: whether a transaction was executed.
+        """
+        self.client.ask("MULTI")
+        try:
+            self.assertEqual(self.client.ask("INCR", key), b"QUEUED")
+        except ReplyError as error:
+            self.assertIn("MOVED", str(error))
+        try:
+            self.client.ask("EXEC")
+        except ReplyError as error:
+            self.assertIn("EXECABORT", str(error))
+            return False
+        return True
+
+    def failover(self) -> None:
+        """
+        A replica that has replaced its primary gets the requests, whether the primary became its replica or is dead.
+        """
+        primary = self.cluster.primaries()[1]
+        key = keyOf(self.cluster.slots(primary)[0])
+        self.client.ask("SET", key, 1)
+        replica = self.cluster.replicas(primary)[0]
+        self.cluster.failover(replica)
+        self.cluster.untilConsistent()
+        self.assertEqual(self.client.ask("INCR", key), 2)
+        # Wait until the old primary has the data.
+        until(lambda: primary.askAll([["READONLY"], ["GET", key]])[1] == b"2", 30.0, "the old primary has the data")
+        replica.kill()
+        self.cluster.failover(primary)
+
+        def served() -> bool:
+            try:
+                return bool(self.client.ask("GET", key) == b"2")
+            except ReplyError:
+                return False
+
+        until(served, 30.0, "the new primary serves")
+        self.assertEqual(self.client.ask("INCR", key), 3)
+        replica.start()
+        self.cluster.untilConsistent()

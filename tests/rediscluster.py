@@ -1,0 +1,212 @@
+# -*- test-case-name: tests.proxy.test_clustering -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+A fake Redis cluster for tests of the proxy: nodes that redirect requests as those of Redis do.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.task import Clock
+
+from tests.redisserver import RedisLine, RedisServer, bulk
+from txconnpool.routing.cluster.slots import slotOf
+from txconnpool.wire.topology import SLOTS, Node
+
+CROSS_SLOT = b"-CROSSSLOT Keys in request don't hash to the same slot\r\n"
+TRY_AGAIN = b"-TRYAGAIN Multiple keys request during rehashing of slot\r\n"
+
+#: The positions of the keys of commands.
+_KEYS = {
+    b"GET": slice(1, 2), b"SET": slice(1, 2), b"INCR": slice(1, 2), b"MGET": slice(1, None), b"DEL": slice(1, None),
+    b"MSET": slice(1, None, 2), b"MSETNX": slice(1, None, 2), b"EVAL": slice(3, 4), b"BLPOP": slice(1, -1),
+    b"WATCH": slice(1, None),
+}  # fmt: skip
+
+
+class ClusterLine(RedisLine):
+    """
+    A connection to a node.
+    """
+
+    server: ClusterNode
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self._asking = False
+        self._dirty = False
+
+    def _answer(self, words: list[bytes]) -> bytes:
+        asking, self._asking = self._asking, False
+        if words[0] == b"ASKING":
+            self._asking = True
+            return b"+OK\r\n"
+        keys = words[_KEYS[words[0]]] if words[0] in _KEYS else []
+        refusal = self.server.refusal(keys, asking, words) if keys else b""
+        if refusal:
+            self._dirty = self.queued is not None
+            return refusal
+        if words[0] == b"EXEC" and self._dirty:
+            self._dirty, self.queued = False, None
+            return b"-EXECABORT Transaction discarded because of previous errors.\r\n"
+        return super()._answer(words)
+
+    def _execute(self, words: list[bytes]) -> bytes:
+        name, *rest = words
+        data = self.server.data.setdefault(b"0", {})
+        if name == b"CLUSTER":
+            return self.server.cluster.shards()
+        if name == b"INCR":
+            data[rest[0]] = b"%d" % (int(data.get(rest[0], b"0")) + 1)
+            return b":%b\r\n" % data[rest[0]]
+        if name == b"EVAL":
+            return rest[0] + b"\r\n"
+        if name == b"WATCH":
+            return b"+OK\r\n"
+        if name == b"MSETNX":
+            data.update(zip(rest[::2], rest[1::2], strict=True))
+            return b":1\r\n"
+        return super()._execute(words)
+
+
+class ClusterNode(RedisServer):
+    """
+    A node.
+
+    @ivar cluster: its cluster.
+    @ivar node: its address.
+    @ivar says: what it answers to all requests with keys, if it is not empty.
+    """
+
+    kind = ClusterLine
+
+    def __init__(self, clock: Clock, cluster: FakeCluster, number: int) -> None:
+        super().__init__(clock, f"node{number}")
+        self.cluster = cluster
+        self.node = Node(f"node{number}", 6379)
+        self.says = b""
+
+    def refusal(self, keys: list[bytes], asking: bool, words: list[bytes]) -> bytes:
+        """
+        @return: the error with which the node does not execute a request; empty if it does.
+        """
+        if self.says:
+            return self.says
+        cluster, keys = self.cluster, list(dict.fromkeys(keys))
+        slots = {slotOf(key) for key in keys}
+        if len(slots) > 1:
+            return CROSS_SLOT
+        [slot] = slots
+        owner, target = cluster.owners[slot], cluster.migrating.get(slot)
+        here = sum(key in self.data.setdefault(b"0", {}) for key in keys)
+        if owner is not self:
+            if target is self and asking:
+                return TRY_AGAIN if len(keys) > 1 and here < len(keys) else b""
+            return b"-MOVED %d %b:%d\r\n" % (slot, owner.name.encode(), owner.node.port)
+        if target is not None and here < len(keys):
+            return TRY_AGAIN if here else b"-ASK %d %b:%d\r\n" % (slot, target.name.encode(), target.node.port)
+        return b""
+
+
+class FakeCluster:
+    """
+    A cluster.
+
+    @ivar nodes: the nodes.
+    @ivar owners: the node that has each slot.
+    @ivar migrating: the node to which a slot is being moved.
+    @ivar told: the owners that the cluster tells; C{None}: the real ones.
+    """
+
+    def __init__(self, clock: Clock, count: int = 3) -> None:
+        self.nodes = [ClusterNode(clock, self, number) for number in range(count)]
+        self.owners = [self.nodes[slot * count // SLOTS] for slot in range(SLOTS)]
+        self.migrating: dict[int, ClusterNode] = {}
+        self.told: list[ClusterNode] | None = None
+
+    def owner(self, key: bytes) -> ClusterNode:
+        """
+        @return: the node of a key.
+        """
+        return self.owners[slotOf(key)]
+
+    def other(self, key: bytes) -> ClusterNode:
+        """
+        @return: another node.
+        """
+        return self.nodes[(self.nodes.index(self.owner(key)) + 1) % len(self.nodes)]
+
+    def begin(self, slot: int, target: ClusterNode) -> None:
+        """
+        Begin to move a slot.
+        """
+        if self.owners[slot] is not target:
+            self.migrating[slot] = target
+
+    def moveKey(self, key: bytes) -> None:
+        """
+        Move a key of a slot that is being moved.
+        """
+        slot = slotOf(key)
+        here = self.owners[slot].data.setdefault(b"0", {})
+        if slot in self.migrating and key in here:
+            self.migrating[slot].data.setdefault(b"0", {})[key] = here.pop(key)
+
+    def finish(self, slot: int) -> None:
+        """
+        Move the rest of a slot.
+        """
+        target = self.migrating.get(slot)
+        if target is not None:
+            for key in list(self.owners[slot].data.setdefault(b"0", {})):
+                if slotOf(key) == slot:
+                    self.moveKey(key)
+            self.owners[slot] = target
+            del self.migrating[slot]
+
+    def move(self, key: bytes) -> ClusterNode:
+        """
+        Move the slot of a key to another node.
+
+        @return: the node.
+        """
+        target = self.other(key)
+        self.begin(slotOf(key), target)
+        self.finish(slotOf(key))
+        return target
+
+    def shards(self) -> bytes:
+        """
+        @return: the reply to CLUSTER SHARDS.
+        """
+        owners = self.owners if self.told is None else self.told
+        rows = []
+        for node in self.nodes:
+            bounds: list[int] = []
+            for slot, owner in enumerate(owners):
+                if owner is node:
+                    if bounds and bounds[-1] == slot - 1:
+                        bounds[-1] = slot
+                    else:
+                        bounds += [slot, slot]
+            name = bulk(node.name.encode())
+            own = [
+                bulk(b"endpoint"), name, bulk(b"ip"), name, bulk(b"port"), b":%d\r\n" % node.node.port,
+                bulk(b"role"), bulk(b"master"), bulk(b"health"), bulk(b"online"),
+            ]  # fmt: skip
+            slots = b"*%d\r\n" % len(bounds) + b"".join(b":%d\r\n" % each for each in bounds)
+            rows.append(b"*4\r\n" + bulk(b"slots") + slots + bulk(b"nodes") + b"*1\r\n*10\r\n" + b"".join(own))
+        return b"*%d\r\n" % len(rows) + b"".join(rows)
+
+
+def keysOf(count: int, prefix: str = "k") -> list[Any]:
+    """
+    @return: keys in different slots.
+    """
+    found: dict[int, str] = {}
+    number = 0
+    while len(found) < count:
+        found.setdefault(slotOf(f"{prefix}{number}".encode()), f"{prefix}{number}")
+        number += 1
+    return list(found.values())

@@ -1,0 +1,262 @@
+# -*- test-case-name: tests.proxy.test_clustering -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Requests that a node of a cluster has not executed: they are sent to another node, or again later.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from zope.interface import implementer
+
+from txconnpool.errors import PoolError
+from txconnpool.interfaces import IRedirectedSink
+from txconnpool.proxy.replies import QueuedRequest
+from txconnpool.proxy.scatter import Part, ScatteredReply
+from txconnpool.wire.topology import Redirect
+
+#: How often a request is sent on at once. Further redirects are those of nodes that do not agree yet, so each is
+#: followed later.
+HOPS: Final = 4
+
+#: The seconds until a request is sent again: each time twice as many, up to the last number.
+DELAY: Final = 0.05
+DELAY_MAX: Final = 0.2
+
+
+class Trail:
+    """
+    What has happened to a request that was redirected.
+
+    @ivar pool: the pool that gets it the next time, and only then; C{None}: the pool of its key does.
+    @ivar slot: the slot of its keys.
+    @ivar at: the pool to which it was sent, while it is in flight, or C{None}.
+    """
+
+    __slots__ = ("_delays", "_hops", "_session", "_since", "_timer", "at", "pool", "slot")
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self._since = session.factory.reactor.seconds()
+        self._hops = 0
+        self._delays = 0
+        self._timer: Any = None
+        self.pool: Any = None
+        self.slot = -1
+        self.at: Any = None
+
+    @property
+    def waits(self) -> bool:
+        """
+        Whether the request is not to be sent yet.
+        """
+        return self._timer is not None
+
+    def follow(self, redirect: Redirect, server: Any) -> bytes | None:
+        """
+        Decide what is done about a redirect.
+
+        @param server: the server that has sent it.
+
+        @return: the reply for the client; C{None}: the request is sent again, when C{waits} is false.
+        """
+        session, command = self._session, redirect.command
+        self.arrived()
+        if session.gone:
+            return b""
+        router = session.router
+        self.pool = None
+        key = command.key(redirect.request, 0)
+        if key is None:
+            return bytes(command.visible(redirect))
+        self.slot = router.slotOf(key)
+        if redirect.node is None:
+            router.cluster.wrong()
+        else:
+            try:
+                pool = router.redirected(redirect, key, server)
+            except PoolError as error:
+                return bytes(session.refusal(command, 1, error))
+            self._hops += 1
+            if pool is not None and self._hops <= HOPS:
+                self.pool = pool if redirect.once else None
+                return None
+        reactor = session.factory.reactor
+        delay = min(DELAY * 2**self._delays, DELAY_MAX)
+        self._delays += 1
+        if reactor.seconds() + delay > self._since + router.cluster.patience:
+            return bytes(command.visible(redirect))
+        self._timer = reactor.callLater(delay, self._wake)
+        return None
+
+    def _wake(self) -> None:
+        self._timer = None
+        self._session.proceed()
+
+    def sent(self, pool: Any) -> None:
+        """
+        The request was sent again.
+        """
+        self.at = pool
+        self._session.trails |= {self}
+
+    def arrived(self) -> None:
+        """
+        The request has its reply, or none will come.
+        """
+        self.at = None
+        self._session.trails -= {self}
+
+    def end(self) -> None:
+        """
+        Stop waiting, because the client is gone.
+        """
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class RedirectedRequest(QueuedRequest):
+    """
+    A request that a node has not executed, and its reply.
+
+    @ivar trail: what has happened to it.
+    """
+
+    __slots__ = ("trail",)
+
+    def __init__(self, session: Any, redirect: Redirect, trail: Trail) -> None:
+        super().__init__(session, redirect.command, 1, redirect.request)
+        self.trail = trail
+
+    @property
+    def ready(self) -> bool:  # type: ignore[override]  # that of all others is constant
+        """
+        Whether the request may be sent now.
+        """
+        return not self.trail.waits
+
+    def replied(self, data: bytes, done: int) -> None:
+        """
+        Take bytes of the reply.
+        """
+        if done:
+            self.trail.arrived()
+        super().replied(data, done)
+
+    def requestsLost(self, requests: list[Any], begun: bool, error: PoolError) -> None:
+        """
+        Let the request be sent again, or answer it with the error.
+        """
+        self.trail.arrived()
+        super().requestsLost(requests, begun, error)
+
+    def redirected(self, redirect: Redirect, server: Any) -> None:
+        """
+        The request was redirected once more.
+        """
+        reply = self.trail.follow(redirect, server)
+        if reply is None:
+            self._count, self.request = 1, redirect.request
+        else:
+            self.left = 0
+            self.take(reply)
+        self.session.redirectFollowed()
+
+    def discard(self) -> None:
+        """
+        Drop everything, because the client is gone.
+        """
+        super().discard()
+        self.trail.end()
+
+
+@implementer(IRedirectedSink)
+class SlotPart(Part):
+    """
+    A request for those of the keys that are in one slot, and its reply.
+
+    @ivar trail: what has happened to it, if it was redirected, or C{None}.
+    """
+
+    __slots__ = ("trail",)
+
+    def __init__(self, whole: SlotReply, pool: Any, keys: list[bytes], request: bytes) -> None:
+        super().__init__(whole, pool, keys, request)
+        self.trail: Trail | None = None
+
+    def replied(self, data: bytes, done: int) -> None:
+        """
+        Take bytes of the reply.
+        """
+        if done and self.trail is not None:
+            self.trail.arrived()
+        super().replied(data, done)
+
+    def requestsLost(self, requests: list[Any], begun: bool, error: PoolError) -> None:
+        """
+        The connection was lost.
+        """
+        if self.trail is not None:
+            self.trail.arrived()
+        super().requestsLost(requests, begun, error)
+
+    def redirected(self, redirect: Redirect, server: Any) -> None:
+        """
+        The node has not executed the request.
+        """
+        whole: Any = self._whole
+        whole.redirected(self, redirect, server)
+
+
+class SlotReply(ScatteredReply):
+    """
+    The reply to a request for keys in several slots. A part that a node has not executed is sent again alone.
+    """
+
+    __slots__ = ("_again",)
+
+    def __init__(self, *arguments: Any) -> None:
+        self._again: set[SlotPart] = set()  # the parts that were redirected, and have no reply yet
+        super().__init__(*arguments)
+
+    def _part(self, pool: Any, keys: list[bytes], request: bytes) -> SlotPart:
+        return SlotPart(self, pool, keys, self.command.subset(request, keys))
+
+    @property
+    def ready(self) -> bool:
+        """
+        Whether the next part may be sent now.
+        """
+        if not super().ready:
+            return False
+        trail = self.parts[0].trail
+        return trail is None or not trail.waits
+
+    def redirected(self, part: SlotPart, redirect: Redirect, server: Any) -> None:
+        """
+        A node has not executed a part.
+        """
+        self._inFlight -= 1
+        if self._requests:
+            trail = part.trail
+            if trail is None:
+                trail = part.trail = Trail(self.session)
+                self._again.add(part)
+            reply = trail.follow(redirect, server)
+            if reply is None:
+                self.parts.append(part)
+            else:
+                self._inFlight += 1
+                self.answered(part, reply)
+        self.session.redirectFollowed()
+
+    def discard(self) -> None:
+        """
+        Drop everything, because the client is gone.
+        """
+        super().discard()
+        for part in self._again:
+            if part.trail is not None:
+                part.trail.end()

@@ -1,0 +1,478 @@
+# -*- test-case-name: tests.routing.test_clusters -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+A cluster, whose nodes tell which of them has which keys: a pool for each node, and the choice among them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from math import inf
+from operator import attrgetter, methodcaller
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from txconnpool.errors import ServerUnavailable
+from txconnpool.interfaces import IPoolControl, IRouter
+from txconnpool.net.reasons import describe
+from txconnpool.pool.decisions.limits import Limits
+from txconnpool.pool.decisions.servers import Server
+from txconnpool.routing.cluster.refreshing import Refreshing
+from txconnpool.routing.cluster.slotmap import SlotMap, locate, located
+from txconnpool.routing.cluster.slots import slotCache
+from txconnpool.routing.distribution.keymap import CACHED_KEYS
+from txconnpool.routing.group import PoolGroup
+from txconnpool.routing.maps import KeyShare
+from txconnpool.wire.topology import SLOTS, Node, Redirect, Shard
+
+_log = Logger("txconnpool.routing")
+
+#: The errors for a key whose slot no node has.
+UNKNOWN = "upstream unavailable: no node of the cluster has told yet where the keys are"
+UNCOVERED = "upstream unavailable: no node of the cluster has the slot of the key"
+
+
+class NoSlots(ValueError):
+    """
+    A node that tells of no slots, for example because it was removed from its cluster.
+    """
+
+
+@implementer(IPoolControl)
+class ClusterPool(PoolGroup):
+    """
+    The pools of the nodes of a cluster. Operators see them as one pool.
+
+    @ivar slots: the pool of the node that has each slot, or C{None}. The list itself never changes.
+    @ivar slotOf: the slots of keys.
+    @ivar version: another number whenever a slot has another pool.
+    @ivar primaries: the pools of the nodes that have slots, in the order of their first slots.
+    @ivar map: the nodes and their slots, as far as they are known.
+    @ivar refreshing: decides when the cluster is asked for its map.
+    @ivar moved: how many slots have got another node because of redirects.
+    @ivar patience: how many seconds after its first redirect a request may still be sent again.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        reactor: Any,
+        newPool: Callable[..., Any],
+        ask: Callable[[Node], Deferred[Sequence[Shard]]],
+        seeds: Iterable[Node],
+        limits: Limits,
+        addresses: Mapping[Node, Node],
+        refreshing: Callable[[Iterable[Node]], Refreshing] = Refreshing,
+    ) -> None:
+        """
+        @param newPool: called with a node, its limits, and the keywords C{shared} and C{healthChanged}, see
+            L{txconnpool.pool.executor.Executor}. Returns its pool.
+        @param ask: asks a node for the shards of the cluster.
+        @param seeds: the nodes that are asked first.
+        @param addresses: the addresses at which nodes are reached, if they are not those that the cluster tells.
+        @param refreshing: makes a L{Refreshing} from the seeds.
+        """
+        super().__init__(name, reactor, limits)
+        self._newPool = newPool
+        self._ask = ask
+        self._addresses = addresses
+        self.refreshing = refreshing(seeds)
+        self.map = SlotMap()
+        self.slots: list[Any] = [None] * SLOTS
+        self.slotOf = slotCache(CACHED_KEYS)
+        self.version = 0
+        self.primaries: tuple[Any, ...] = ()
+        self.moved = 0
+        self.patience = 0.0
+        self._byNode: dict[Node, Any] = {}
+        self._asking: Deferred[Any] | None = None
+        self._timer: IDelayedCall | None = None
+        self._waiting: list[Deferred[None]] = []  # for the first answer
+
+    # -- The choice of a pool
+
+    @property
+    def unserved(self) -> ServerUnavailable:
+        """
+        The error for a key whose slot no node has.
+        """
+        return ServerUnavailable(UNCOVERED if self.primaries else UNKNOWN)
+
+    def anyOf(self) -> Any:
+        """
+        @return: the pool of a primary that is up, or of the first one if all are down.
+
+        @raise ServerUnavailable: none is known.
+        """
+        if not self.primaries:
+            raise self.unserved
+        return next((pool for pool in self.primaries if pool.servers[0].state == "up"), self.primaries[0])
+
+    def redirected(self, redirect: Redirect, slot: int, server: Server) -> Any:
+        """
+        A node says that another one has a slot. This is believed only of nodes that the cluster has told about.
+
+        @param slot: the slot of the keys of the request.
+        @param server: the server of the node that says so.
+
+        @return: the pool of the other node; C{None}: the cluster is asked, and what it says counts.
+
+        @raise ServerUnavailable: the redirect is for another slot.
+        """
+        assert redirect.node is not None
+        if slot != redirect.slot:
+            raise ServerUnavailable(
+                f"upstream error: {server.name} redirects a request for slot {slot} as one for slot {redirect.slot}"
+            )
+        node = locate(redirect.node, self._hostOf(server), self._addresses)
+        if not redirect.once or node not in self.map.nodes:
+            self.wrong()
+        if node not in self.map.nodes:
+            return None
+        if node not in self._byNode:
+            self._usePools([*self._byNode, node])
+        pool = self._byNode[node]
+        if not redirect.once and self.slots[slot] is not pool:
+            self.map.move(slot, node)
+            self._usePrimaries()
+            self.slots[slot] = pool
+            self.version += 1
+            self.moved += 1
+        return pool
+
+    def _hostOf(self, server: Server) -> str:
+        return next((node.host for node, pool in self._byNode.items() if server.name == pool.servers[0].name), "")
+
+    # -- The map
+
+    def wrong(self) -> None:
+        """
+        Something shows that the map is wrong, so that the cluster is asked soon.
+        """
+        self.refreshing.wrong(self.reactor.seconds())
+        self._schedule()
+
+    def _healthChanged(self, server: Server) -> None:
+        """
+        A dial to a node has succeeded or failed.
+        """
+        if server.failures:
+            self.wrong()
+
+    def _schedule(self) -> None:
+        due, timer = self.refreshing.due, self._timer
+        if timer is not None and timer.active():
+            if due == timer.getTime():
+                return
+            timer.cancel()
+        self._timer = None
+        if due < inf:
+            self._timer = self.reactor.callLater(max(0.0, due - self.reactor.seconds()), self._refresh)
+
+    def _refresh(self) -> None:
+        self._timer = None
+        # Nodes that are down are asked only if nobody else answers, as the seeds are.
+        known = [node for node in self.map.nodes if node not in self._byNode or not self._byNode[node].down]
+        self._question(self.refreshing.ask(self.reactor.seconds(), known))
+
+    def _question(self, node: Node) -> None:
+        self._asking = asking = self._ask(node).addCallback(self._learn, node)
+        asking.addCallbacks(self._answered, self._failed, errbackArgs=(node,))
+
+    def _learn(self, shards: Sequence[Shard], node: Node) -> None:
+        slotMap = SlotMap(located(shards, node.host, self._addresses))
+        if not slotMap.primaries:
+            raise NoSlots("it knows no node with slots")
+        self._use(slotMap)
+
+    def _answered(self, _: None) -> None:
+        self._asking = None
+        if self.refreshing.failures:
+            _log.info("{pool}: the cluster tells again where the keys are", pool=self.name)
+        isWrong = self.map.covered < SLOTS or any(pool.down for pool in self.primaries)
+        self.refreshing.answered(self.reactor.seconds(), isWrong)
+        self._schedule()
+        self._tried()
+
+    def _failed(self, failure: Failure, node: Node) -> None:
+        self._asking = None
+        if not self._running:
+            return
+        if not self.refreshing.failures:
+            _log.warn("{pool}: {host}:{port} does not tell where the keys of the cluster are: {why}", pool=self.name,
+                      host=node.host, port=node.port, why=describe(failure.value))  # fmt: skip
+        following = self.refreshing.failed(self.reactor.seconds())
+        if following is not None:
+            self._question(following)
+            return
+        self._schedule()
+        self._tried()
+
+    def _use(self, slotMap: SlotMap) -> None:
+        """
+        Use another map.
+        """
+        replicas = {node for each in slotMap.replicas for node in each}
+        self.map = slotMap
+        # A node without slots, to which some are being moved, keeps the pool that it has.
+        others = (node for node in self._byNode if node in slotMap.nodes and node not in replicas)
+        self._usePools([*slotMap.primaries, *others])
+        self._usePrimaries()
+        pools = [self._byNode[node] for node in slotMap.primaries]
+        slots = [None if index < 0 else pools[index] for index in slotMap.slots]
+        if slots != self.slots:
+            self.slots[:] = slots
+            self.version += 1
+
+    def _usePools(self, nodes: Iterable[Node]) -> None:
+        """
+        Have a pool for each of some nodes, and for no others.
+        """
+        old = self._byNode
+        wanted = list(dict.fromkeys(nodes))
+        self._byNode = {}
+        for node, own in zip(wanted, self._divided(len(wanted)), strict=True):
+            pool = old.get(node)
+            if pool is None:
+                pool = self._newPool(node, own, shared=self._shared, healthChanged=self._healthChanged)
+                self._join(pool)
+            elif own != pool.limits:
+                pool.setLimits(own)
+            self._byNode[node] = pool
+        self.pools = tuple(self._byNode.values())
+        for node, pool in old.items():
+            if node not in self._byNode:
+                self._remove(pool)
+
+    def _usePrimaries(self) -> None:
+        self.primaries = tuple(self._byNode[node] for node in self.map.primaries)
+
+    # -- Which node has which keys
+
+    @property
+    def ejected(self) -> frozenset[str]:
+        """
+        The names of the servers whose keys others have: none, because the cluster decides that.
+        """
+        return frozenset()
+
+    def eject(self, address: Any) -> None:
+        """
+        @raise ValueError: always.
+        """
+        raise ValueError("the cluster decides which node has which keys; the command CLUSTER FAILOVER changes that")
+
+    def keyShares(self) -> list[KeyShare]:
+        """
+        @return: a share for each of C{servers}.
+        """
+        counts = Counter(self.slots)
+        return [KeyShare(None, "node", counts[pool] / SLOTS) for pool in self.pools]
+
+    # -- Changes
+
+    def change(self, limits: Limits, seeds: Iterable[Node], addresses: Mapping[Node, Node]) -> None:
+        """
+        Put other settings in force.
+        """
+        self.limits = limits
+        self.refreshing.seeds = tuple(seeds)
+        if addresses != self._addresses:
+            self._addresses = addresses
+            self.wrong()
+        self._usePools(self._byNode)
+
+    def setLimits(self, limits: Limits) -> None:
+        """
+        Apply other limits, to existing connections and waiters too.
+        """
+        self.change(limits, self.refreshing.seeds, self._addresses)
+
+    def restore(self, address: Any) -> None:
+        """
+        Put a drained server back into service.
+
+        @raise ValueError: there is no such server.
+        """
+        self._poolOf(address).restore(address)
+
+    # -- Life cycle
+
+    def start(self) -> None:
+        """
+        Begin to connect.
+        """
+        super().start()
+        self.refreshing.start(self.reactor.seconds())
+        self._schedule()
+
+    def known(self, timeout: float) -> Deferred[None]:
+        """
+        @return: fires when all seeds were asked once, or one has told where the keys are, or C{timeout} is over.
+        """
+        waiting: Deferred[None] = Deferred(lambda each: each.callback(None))
+        if self.refreshing.count or self.refreshing.failures:
+            waiting.callback(None)
+        else:
+            self._waiting.append(waiting)
+            waiting.addTimeout(timeout, self.reactor)
+        return waiting
+
+    def _tried(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            if not each.called:
+                each.callback(None)
+
+    def close(self, timeout: float | None = None) -> Deferred[None]:
+        """
+        Close all pools.
+
+        @return: fires when no connection, dial or timer is left.
+        """
+        asking = self._end()
+        closed = super().close(timeout)
+        return closed if asking is None else DeferredList([closed, asking]).addCallback(lambda _: None)
+
+    def abort(self) -> None:
+        """
+        Close all connections at once.
+        """
+        self._end()
+        super().abort()
+
+    def _end(self) -> Deferred[Any] | None:
+        """
+        Ask no more.
+
+        @return: the question that is being cancelled, or C{None}.
+        """
+        self._running = False
+        self.refreshing.stop()
+        self._schedule()
+        self._tried()
+        asking = self._asking
+        if asking is not None:
+            asking.cancel()
+        return self._asking
+
+
+@implementer(IRouter)
+class ClusterRouter:
+    """
+    The choice by slot among the connections of one kind: those of one flavour, or those that clients have for
+    themselves.
+    """
+
+    keyed = True
+    standIn = None
+
+    def __init__(self, cluster: ClusterPool, pick: Callable[[Any], Any]) -> None:
+        """
+        @param pick: called with the pool of a node, a L{FlavouredPool<txconnpool.routing.flavours.FlavouredPool>}.
+            Returns its pool of the connections.
+        """
+        self.cluster = cluster
+        self._slots = cluster.slots
+        self._slotOf = cluster.slotOf
+        self._pick = pick
+
+    @property
+    def pools(self) -> tuple[Any, ...]:
+        """
+        The pool of each primary.
+        """
+        return tuple(map(self._pick, self.cluster.primaries))
+
+    def choose(self, key: bytes) -> Any:
+        """
+        @return: the pool of a key.
+
+        @raise ServerUnavailable: no node has its slot.
+        """
+        pool = self._slots[self._slotOf[key]]
+        if pool is None:
+            raise self.cluster.unserved
+        return self._pick(pool)
+
+    def slotOf(self, key: bytes) -> int:
+        """
+        @return: the slot of a key.
+        """
+        return self._slotOf[key]
+
+    def divide(self, keys: Iterable[bytes]) -> list[tuple[Any, list[bytes]]]:
+        """
+        Divide keys by slot, which is all that a node accepts in one request.
+
+        @return: for each slot, grouped by node, the pool with its keys in order; C{None} if no node has the slot.
+        """
+        shares: dict[int, list[bytes]] = {}
+        for key in keys:
+            shares.setdefault(self._slotOf[key], []).append(key)
+        byPool: dict[Any, list[list[bytes]]] = {}
+        for slot, share in shares.items():
+            byPool.setdefault(self._slots[slot], []).append(share)
+        return [(pool and self._pick(pool), share) for pool, its in byPool.items() for share in its]
+
+    def together(self, keys: Iterable[bytes]) -> bool:
+        """
+        @return: whether all keys have one slot.
+        """
+        return len({self._slotOf[key] for key in keys}) <= 1
+
+    def anyOf(self) -> Any:
+        """
+        @return: a pool for a request without a key.
+
+        @raise ServerUnavailable: no node is known.
+        """
+        return self._pick(self.cluster.anyOf())
+
+    def redirected(self, redirect: Redirect, key: bytes, server: Server) -> Any:
+        """
+        A node says that another one has the slot of a key, see L{ClusterPool.redirected}.
+
+        @return: the pool of the other node, or C{None}.
+
+        @raise ServerUnavailable: the redirect is for another slot.
+        """
+        pool = self.cluster.redirected(redirect, self._slotOf[key], server)
+        return pool and self._pick(pool)
+
+
+class ClusterRouters:
+    """
+    The routers of a cluster whose connections have a state.
+
+    @ivar base: the router of the flavour that new clients have.
+    @ivar leases: the router of the connections that clients have for themselves.
+    """
+
+    def __init__(self, cluster: ClusterPool, base: Hashable) -> None:
+        """
+        @param base: the flavour of new clients.
+        """
+        self._cluster = cluster
+        self.base = ClusterRouter(cluster, attrgetter("base"))
+        self.leases = ClusterRouter(cluster, attrgetter("leases"))
+        self._routers: dict[Hashable, ClusterRouter] = {base: self.base}
+
+    def of(self, flavour: Hashable) -> ClusterRouter:
+        """
+        @return: the router of a flavour.
+
+        @raise PoolFull: there are too many flavours.
+        """
+        router = self._routers.get(flavour)
+        if router is None:
+            for pool in self._cluster.pools:
+                pool.of(flavour)
+            router = self._routers[flavour] = ClusterRouter(self._cluster, methodcaller("of", flavour))
+        return router
