@@ -66,6 +66,13 @@ class ClusterTests(SynchronousTestCase):
         ):
             self.assertFault(f"{name} has no meaning for a cluster", **values)
 
+    def test_readFrom(self) -> None:
+        """
+        Only a cluster has replicas.
+        """
+        self.assertEqual(pool(readFrom="prefer-replica").readFrom, "prefer-replica")
+        self.assertFault("read-from replica is for clusters", "tcp:10.0.0.1:6379", readFrom="replica")
+
     def test_files(self) -> None:
         """
         Paths are relative to the directory of the ini file. Others lines stay as they are.

@@ -58,6 +58,7 @@ class PoolSettingsTests(SynchronousTestCase):
                 "hashTag": None,
                 "hashStop": None,
                 "hashSkip": None,
+                "readFrom": "primary",
                 "onFailure": "fail",
                 "failover": None,
                 "failoverExpire": 60.0,

@@ -81,7 +81,7 @@ class ClusterStage(Stage):
             return succeed(readShards(self.cluster.shards()))
 
         self.pool = ClusterPool("pool", self.clock, newPool, ask, [Node("node0", 6379)], limits, {})
-        self.flavours = ClusterRouters(self.pool, self.dialect.base)
+        self.flavours = ClusterRouters(self.pool, self.dialect.base, self.dialect.reading)
         return self.flavours.base
 
     def at(self, node: Node) -> ClusterNode:

@@ -198,6 +198,50 @@ class ServingTests(ClusterCase):
             self.assertEqual(waiting.read(), [key.encode(), b"element"])
 
 
+class ReplicaTests(ClusterCase):
+    """
+    Tests for requests that replicas execute.
+    """
+
+    options = ("--read-from", "prefer-replica")
+
+    def reads(self, node: Node) -> int:
+        """
+        @return: how many C{GET} a node has executed.
+        """
+        text = node.info("commandstats").get("cmdstat_get", "calls=0")
+        return int(text.partition("calls=")[2].partition(",")[0])
+
+    def untilCopied(self, key: str, value: bytes) -> None:
+        """
+        Wait until the replica that reads a key has a value.
+        """
+        until(lambda: self.client.ask("GET", key) == value, 30.0, "the replication")
+
+    def test_replicas(self) -> None:
+        """
+        Replicas read and primaries write. While there is no replica, the primary reads.
+        """
+        primaries = self.cluster.primaries()
+        keys = [keyOf(self.cluster.slots(node)[number]) for node in primaries for number in range(3)]
+        for version in (2, 3):
+            self.client.ask("HELLO", version)
+            for key in keys:
+                self.client.ask("SET", key, version)
+                self.untilCopied(key, b"%d" % version)
+            self.assertEqual(self.client.ask("MGET", *keys), [b"%d" % version] * len(keys))
+        self.assertEqual([self.reads(node) for node in primaries], [0, 0, 0])
+        self.assertEqual(sum(node.ask("DBSIZE") for node in primaries), len(keys))
+        replica = self.cluster.replicas(primaries[0])[0]
+        replica.kill()
+        for _ in range(30):
+            self.assertEqual(self.client.ask("GET", keys[0]), b"3")
+            self.assertEqual(self.client.ask("MGET", *keys), [b"3"] * len(keys))
+        self.assertGreater(self.reads(primaries[0]), 0)
+        replica.start()
+        until(lambda: self.client.ask("GET", keys[0]) and self.reads(replica), 30.0, "the replica reads again")
+
+
 class ChangingTests(ClusterCase):
     """
     Tests for a cluster that changes. Its nodes have a password.

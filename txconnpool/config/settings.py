@@ -238,6 +238,13 @@ class PoolSettings:
         "a prefix of keys that is not hashed",
         "Many servers",
     )
+    readFrom: str = option(
+        "primary",
+        Choice("primary", "prefer-replica", "replica"),
+        "which nodes of a Redis cluster get requests that read: primary; prefer-replica = a replica, or the primary if "
+        "none is up; replica = only replicas",
+        "Many servers",
+    )
     onFailure: str = option(
         "fail",
         Choice("fail", "rehash", "failover"),
@@ -704,6 +711,9 @@ def _undistributed(pool: PoolSettings) -> Iterator[Fault]:
     if pool.cluster is not None:
         yield from _noCluster(pool)
         return
+    if pool.readFrom != "primary":
+        text = f"read-from {pool.readFrom} is for clusters; expected primary, or a line cluster: in upstream"
+        yield Fault(text, ("readFrom", "upstream"), pool.name)
     try:
         distribution = _distribution(pool)
     except ValueError as error:

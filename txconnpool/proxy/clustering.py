@@ -66,7 +66,17 @@ class ClusterSession(PlacedSession):
     # -- Requests
 
     def _forward(self, command: Any, request: bytes, data: bytes, pos: int, errors: dict[Any, PoolError]) -> bool:
-        return not self._isBehind() and super()._forward(command, request, data, pos, errors)
+        if self._isBehind():
+            return False
+        router = self.router
+        reads = self._reads(command) if self._pin is None else None
+        if reads is None:
+            return super()._forward(command, request, data, pos, errors)
+        self.router = reads
+        try:
+            return super()._forward(command, request, data, pos, errors)
+        finally:
+            self.router = router
 
     def _isBehind(self) -> bool:
         """
@@ -126,19 +136,36 @@ class ClusterSession(PlacedSession):
                 if trail is not None and trail.waits:
                     return False
                 if isinstance(part, SlotPart):  # its slot may have got another node since the request was divided
-                    part.pool = (trail and trail.pool) or self.router.choose(part.keys[0])
+                    part.pool = self._choosePart(part, command)
                 if self._overtakes(trail, part.pool):
                     return False
                 self._select(part.pool)
                 room = self._take()
             except PoolError as error:
-                self._refuse(entry, error)
+                if trail is None and self._reads(command):
+                    part.trail = Trail(self)  # the primary gets it
+                else:
+                    self._refuse(entry, error)
                 continue
             if room <= 0:
                 return False
             entry.sent()
             self._sendTo(part, command, part.request, trail)
         return True
+
+    def _choosePart(self, part: SlotPart, command: Any) -> Any:
+        """
+        @return: the pool for a part. A replica gets no part that was redirected.
+        """
+        if part.trail is not None:
+            return part.trail.pool or self.router.choose(part.keys[0])
+        return (self._reads(command) or self.router).choose(part.keys[0])
+
+    def _reads(self, command: Any) -> Any:
+        """
+        @return: the router for requests of a command that read; C{None} if they have the same as all.
+        """
+        return self.router.reads if command.redirectable and command.idempotent else None
 
     def _sendQueued(self, entry: QueuedRequest) -> bool:
         if not isinstance(entry, RedirectedRequest):

@@ -73,6 +73,8 @@ class Trail:
         self.slot = router.slotOf(key)
         if redirect.node is None:
             router.cluster.wrong()
+            if self._isReplica(key, server):
+                return None  # the primary gets it
         else:
             try:
                 pool = router.redirected(redirect, key, server)
@@ -89,6 +91,15 @@ class Trail:
             return bytes(command.visible(redirect))
         self._timer = reactor.callLater(delay, self._wake)
         return None
+
+    def _isReplica(self, key: bytes, server: Any) -> bool:
+        """
+        @return: whether a server is not that of the primary of a key.
+        """
+        try:
+            return bool(server.name != self._session.router.choose(key).servers[0].name)
+        except PoolError:
+            return False
 
     def _wake(self) -> None:
         self._timer = None

@@ -84,10 +84,11 @@ class Upstream:
             self._dialect.cluster(cluster is not None)
         if cluster is not None:
             self.pool = ClusterPool(
-                settings.name, self._reactor, self._node, self._askNode, cluster.seeds, limits, cluster.addresses
-            )
+                settings.name, self._reactor, self._node, self._askNode, cluster.seeds, limits, cluster.addresses,
+                settings.readFrom,
+            )  # fmt: skip
             self.pool.patience = settings.requestTimeout
-            self.flavours = ClusterRouters(self.pool, self._dialect.base)
+            self.flavours = ClusterRouters(self.pool, self._dialect.base, self._dialect.reading)
             self.router = self.flavours.base
         elif distribution is None:
             if self._dialect.stateful:
@@ -283,7 +284,7 @@ class Upstream:
         if other:
             self._replace()
         elif cluster is not None:
-            self.pool.change(poolLimits(settings), cluster.seeds, cluster.addresses)
+            self.pool.change(poolLimits(settings), cluster.seeds, cluster.addresses, settings.readFrom)
             self.pool.patience = settings.requestTimeout
             for pool in self._flavouredPools:
                 pool.setLimits(pool.limits, self._pinnedOfShard)

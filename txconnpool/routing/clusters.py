@@ -36,6 +36,7 @@ _log = Logger("txconnpool.routing")
 #: The errors for a key whose slot no node has.
 UNKNOWN = "upstream unavailable: no node of the cluster has told yet where the keys are"
 UNCOVERED = "upstream unavailable: no node of the cluster has the slot of the key"
+UNREADABLE = "upstream unavailable: no replica with the slot of the key is up"
 
 
 class NoSlots(ValueError):
@@ -50,6 +51,8 @@ class ClusterPool(PoolGroup):
     The pools of the nodes of a cluster. Operators see them as one pool.
 
     @ivar slots: the pool of the node that has each slot, or C{None}. The list itself never changes.
+    @ivar readers: the pools of the nodes that may read the keys of each slot, the best first, unless only primaries
+        read. The list itself never changes.
     @ivar slotOf: the slots of keys.
     @ivar version: another number whenever a slot has another pool.
     @ivar primaries: the pools of the nodes that have slots, in the order of their first slots.
@@ -68,6 +71,7 @@ class ClusterPool(PoolGroup):
         seeds: Iterable[Node],
         limits: Limits,
         addresses: Mapping[Node, Node],
+        readFrom: str = "primary",
         refreshing: Callable[[Iterable[Node]], Refreshing] = Refreshing,
     ) -> None:
         """
@@ -76,6 +80,8 @@ class ClusterPool(PoolGroup):
         @param ask: asks a node for the shards of the cluster.
         @param seeds: the nodes that are asked first.
         @param addresses: the addresses at which nodes are reached, if they are not those that the cluster tells.
+        @param readFrom: which nodes get requests that read: C{"primary"}; C{"prefer-replica"}: replicas, or the primary
+            if none is up; C{"replica"}: only replicas.
         @param refreshing: makes a L{Refreshing} from the seeds.
         """
         super().__init__(name, reactor, limits)
@@ -85,6 +91,8 @@ class ClusterPool(PoolGroup):
         self.refreshing = refreshing(seeds)
         self.map = SlotMap()
         self.slots: list[Any] = [None] * SLOTS
+        self.readers: list[tuple[Any, ...]] = [()] * SLOTS
+        self.readFrom = readFrom
         self.slotOf = slotCache(CACHED_KEYS)
         self.version = 0
         self.primaries: tuple[Any, ...] = ()
@@ -142,6 +150,7 @@ class ClusterPool(PoolGroup):
             self.map.move(slot, node)
             self._usePrimaries()
             self.slots[slot] = pool
+            self.readers[slot] = (pool,)  # until the cluster has told about its replicas
             self.version += 1
             self.moved += 1
         return pool
@@ -222,13 +231,29 @@ class ClusterPool(PoolGroup):
         self.map = slotMap
         # A node without slots, to which some are being moved, keeps the pool that it has.
         others = (node for node in self._byNode if node in slotMap.nodes and node not in replicas)
-        self._usePools([*slotMap.primaries, *others])
+        self._usePools([*slotMap.primaries, *others, *(replicas if self.readFrom != "primary" else ())])
         self._usePrimaries()
         pools = [self._byNode[node] for node in slotMap.primaries]
         slots = [None if index < 0 else pools[index] for index in slotMap.slots]
         if slots != self.slots:
             self.slots[:] = slots
             self.version += 1
+        if self.readFrom != "primary":
+            self._useReaders()
+
+    def _useReaders(self) -> None:
+        """
+        Let the slots of a primary be read from its replicas in turn. All reads of a key are from the same one, so that
+        a client does not see an older value than before.
+        """
+        turns: list[list[tuple[Any, ...]]] = []
+        for primary, nodes in zip(self.map.primaries, self.map.replicas, strict=True):
+            pools = [self._byNode[node] for node in nodes]
+            last = (self._byNode[primary],) if self.readFrom == "prefer-replica" else ()
+            turns.append([(*pools[at:], *pools[:at], *last) for at in range(len(pools))] or [last])
+        self.readers[:] = [
+            () if index < 0 else turns[index][slot % len(turns[index])] for slot, index in enumerate(self.map.slots)
+        ]
 
     def _usePools(self, nodes: Iterable[Node]) -> None:
         """
@@ -277,14 +302,17 @@ class ClusterPool(PoolGroup):
 
     # -- Changes
 
-    def change(self, limits: Limits, seeds: Iterable[Node], addresses: Mapping[Node, Node]) -> None:
+    def change(
+        self, limits: Limits, seeds: Iterable[Node], addresses: Mapping[Node, Node], readFrom: str = "primary"
+    ) -> None:
         """
         Put other settings in force.
         """
         self.limits = limits
         self.refreshing.seeds = tuple(seeds)
-        if addresses != self._addresses:
+        if (addresses, readFrom) != (self._addresses, self.readFrom):
             self._addresses = addresses
+            self.readFrom = readFrom
             self.wrong()
         self._usePools(self._byNode)
 
@@ -292,7 +320,7 @@ class ClusterPool(PoolGroup):
         """
         Apply other limits, to existing connections and waiters too.
         """
-        self.change(limits, self.refreshing.seeds, self._addresses)
+        self.change(limits, self.refreshing.seeds, self._addresses, self.readFrom)
 
     def restore(self, address: Any) -> None:
         """
@@ -373,12 +401,17 @@ class ClusterRouter:
     keyed = True
     standIn = None
 
-    def __init__(self, cluster: ClusterPool, pick: Callable[[Any], Any]) -> None:
+    def __init__(
+        self, cluster: ClusterPool, pick: Callable[[Any], Any], pickReader: Callable[[Any], Any] | None = None
+    ) -> None:
         """
         @param pick: called with the pool of a node, a L{FlavouredPool<txconnpool.routing.flavours.FlavouredPool>}.
             Returns its pool of the connections.
+        @param pickReader: the same for a replica; C{None}: no replica gets requests on these connections.
         """
         self.cluster = cluster
+        self._pickReader = pickReader
+        self._reader: ClusterReader | None = None
         self._slots = cluster.slots
         self._slotOf = cluster.slotOf
         self._pick = pick
@@ -400,6 +433,18 @@ class ClusterRouter:
         if pool is None:
             raise self.cluster.unserved
         return self._pick(pool)
+
+    @property
+    def reads(self) -> ClusterReader | None:
+        """
+        The router for requests that read; C{None}: this one.
+        """
+        if self.cluster.readFrom == "primary":
+            return None
+        if self._reader is None:
+            assert self._pickReader is not None
+            self._reader = ClusterReader(self.cluster, self._pick, self._pickReader)
+        return self._reader
 
     def slotOf(self, key: bytes) -> int:
         """
@@ -447,6 +492,29 @@ class ClusterRouter:
         return pool and self._pick(pool)
 
 
+class ClusterReader(ClusterRouter):
+    """
+    The choice by slot for requests that read, which replicas may get.
+    """
+
+    def choose(self, key: bytes) -> Any:
+        """
+        @return: the pool of the first node that is up, of those that may read the key.
+
+        @raise ServerUnavailable: there is none.
+        """
+        slot = self._slotOf[key]
+        primary = self._slots[slot]
+        for node in self.cluster.readers[slot]:
+            if node is primary:
+                return self._pick(node)
+            assert self._pickReader is not None
+            pool = self._pickReader(node)
+            if not pool.down:
+                return pool
+        raise ServerUnavailable(UNREADABLE) if primary is not None else self.cluster.unserved
+
+
 class ClusterRouters:
     """
     The routers of a cluster whose connections have a state.
@@ -455,12 +523,14 @@ class ClusterRouters:
     @ivar leases: the router of the connections that clients have for themselves.
     """
 
-    def __init__(self, cluster: ClusterPool, base: Hashable) -> None:
+    def __init__(self, cluster: ClusterPool, base: Hashable, reading: Callable[[Any], Hashable]) -> None:
         """
         @param base: the flavour of new clients.
+        @param reading: called with a flavour. Returns that of connections to replicas.
         """
         self._cluster = cluster
-        self.base = ClusterRouter(cluster, attrgetter("base"))
+        self._reading = reading
+        self.base = ClusterRouter(cluster, attrgetter("base"), methodcaller("of", reading(base)))
         self.leases = ClusterRouter(cluster, attrgetter("leases"))
         self._routers: dict[Hashable, ClusterRouter] = {base: self.base}
 
@@ -474,5 +544,7 @@ class ClusterRouters:
         if router is None:
             for pool in self._cluster.pools:
                 pool.of(flavour)
-            router = self._routers[flavour] = ClusterRouter(self._cluster, methodcaller("of", flavour))
+            router = self._routers[flavour] = ClusterRouter(
+                self._cluster, methodcaller("of", flavour), methodcaller("of", self._reading(flavour))
+            )
         return router

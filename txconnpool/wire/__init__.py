@@ -599,6 +599,11 @@ class IStatefulDialect(IDialect, Protocol):
             executed.
         """
 
+    def reading(self, flavour: Any) -> Any:
+        """
+        @return: the flavour of connections on which the replicas of a cluster execute requests that read.
+        """
+
     @property
     def asking(self) -> tuple[Command, int, bytes]:
         """

@@ -155,13 +155,21 @@ class Redis:
         """
         @return: requests that make a new connection one of a flavour, with the first byte of their replies.
         """
-        version, database = flavour
+        version, database, *reading = flavour
         steps: list[tuple[Command, bytes, bytes]] = []
         if version != BASE[0]:
             steps.append((_HELLO, encode([b"HELLO", b"%d" % version]), b"%"))
         if database != BASE[1]:
             steps.append((_SELECT, encode([b"SELECT", b"%d" % database]), b"+"))
+        if reading:
+            steps.append((BY_NAME["readonly"], encode([b"READONLY"]), b"+"))
         return steps
+
+    def reading(self, flavour: Flavour) -> Flavour:
+        """
+        @return: the flavour of connections to replicas.
+        """
+        return (*flavour[:2], 1)
 
     def reset(self, login: Login | None, server: str) -> Generator[tuple[Command, bytes], bytes, str | None]:
         """

@@ -23,8 +23,8 @@ from txconnpool.wire.redis.framing import chosenFind as findCommand
 from txconnpool.wire.redis.several import CROSS_SLOT, DIVIDED, SPREADS, scanned
 from txconnpool.wire.redis.special import NOT_SHARED, SPECIAL, abort
 
-#: The version of the protocol and the database of a connection.
-Flavour = tuple[int, int]
+#: The version of the protocol and the database of a connection, and 1 if a replica executes requests on it.
+Flavour = tuple[int, ...]
 
 BASE: Final[Flavour] = (2, 0)
 
