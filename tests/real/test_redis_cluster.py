@@ -249,7 +249,7 @@ class ChangingTests(ClusterCase):
 
     password = "secret"
 
-    options = ("--upstream-auth", "env:TXCONNPOOL_TEST_CLUSTER", "--request-timeout", "30")
+    options = ("--upstream-auth", "env:TXCONNPOOL_TEST_CLUSTER", "--request-timeout", "30", "--connect-timeout", "20")
 
     def setUp(self) -> None:
         """
