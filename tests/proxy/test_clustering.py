@@ -69,7 +69,7 @@ class ClusterStage(Stage):
             def make(flavour: Any, limits: Limits, **options: Any) -> PoolEngine:
                 isBase = flavour == self.dialect.base
                 return PoolEngine(
-                    [server], ConnectionFactory(self.dialect, self.clock, timeout, keepsRequests=True), limits,
+                    [server], ConnectionFactory(self.dialect, self.clock, timeout), limits,
                     self.clock, connectTimeout=1.0,
                     handshake=self._greeting if isBase else self._greeting.flavoured(flavour), **options,
                 )  # fmt: skip

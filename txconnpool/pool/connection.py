@@ -377,9 +377,7 @@ class Connection(Protocol):
     def _readSlowLog(self) -> None:
         slow = self.factory.slow
         self._slow = inf if slow is None else slow.threshold
-        self._notes: Any = Noted if slow is not None and slow.wanted else None
-        if self.factory.keepsRequests:
-            self._notes = bytes
+        self._notes = Noted if slow is not None and slow.wanted else None
 
     def retime(self) -> None:
         """
@@ -515,7 +513,6 @@ class ConnectionFactory(Factory):
     @ivar replyTimeout: a connection is also closed when it has waited about so many seconds for one reply, after those
         before it, even if bytes of it are received: up to C{requestTimeout} more.
     @ivar slow: logs slow requests, or C{None}.
-    @ivar keepsRequests: whether all requests are kept until they are answered, because replies may redirect them.
     @ivar connectionPool: set by the pool.
     """
 
@@ -529,10 +526,8 @@ class ConnectionFactory(Factory):
         requestTimeout: float,
         slow: SlowLog | None = None,
         replyTimeout: float = inf,
-        keepsRequests: bool = False,
     ) -> None:
         self.slow = slow
-        self.keepsRequests = keepsRequests
         self.dialect = dialect
         self.commands = dialect.commands
         self.reactor = reactor

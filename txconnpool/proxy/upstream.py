@@ -181,9 +181,8 @@ class Upstream:
             )  # fmt: skip
         options.setdefault("handshake", self.handshake)
         factory = ConnectionFactory(
-            self._dialect, self._reactor, settings.requestTimeout, self._slow, settings.replyTimeout or inf,
-            keepsRequests=settings.cluster is not None,
-        )  # fmt: skip
+            self._dialect, self._reactor, settings.requestTimeout, self._slow, settings.replyTimeout or inf
+        )
         self._factories.add(factory)
         return PoolEngine(
             servers, factory, limits, self._reactor, name=settings.name, connectTimeout=settings.connectTimeout,
