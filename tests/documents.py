@@ -40,8 +40,9 @@ Counters only grow, also across a reload; compute differences. They begin with 0
 of a pool are the sums over its servers, and those of several workers are added up. A histogram ``NAME`` is the series
 ``NAME_bucket``, ``NAME_sum`` and ``NAME_count``, in seconds.
 
-``connpool_build_info`` is always 1; its labels ``version``, ``python`` and ``twisted`` are the versions that run, and
-``implementation`` is ``native`` with the extension in C, or ``python`` without it.
+``connpool_build_info`` is always 1; its labels ``version``, ``python`` and ``twisted`` are the versions that run,
+``implementation`` is ``native`` with the extension in C, or ``python`` without it, and ``reactor`` is the class of the
+reactor, ``TurnReactor`` unless ``twistd`` was given another one.
 """
 
 

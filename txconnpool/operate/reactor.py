@@ -37,3 +37,11 @@ def processReactor(module: str = OURS) -> Any:
 
     steady(reactor)
     return reactor
+
+
+def reactorName() -> str:
+    """
+    @return: the name of the class of the installed reactor, C{"none"} if there is none.
+    """
+    reactor = sys.modules.get("twisted.internet.reactor")
+    return "none" if reactor is None else type(reactor).__name__

@@ -15,6 +15,7 @@ from tests.operate.snapshots import snapshotOf
 from tests.stage import Stage
 from txconnpool import __version__
 from txconnpool.native import IMPLEMENTATION
+from txconnpool.operate.reactor import reactorName
 from txconnpool.operate.statistics.prometheus import exposition
 
 
@@ -72,7 +73,7 @@ class PrometheusTests(SynchronousTestCase):
         self.assertEqual(
             samples[
                 f'connpool_build_info{{version="{__version__}",python="{platform.python_version()}",'
-                f'twisted="{twisted.__version__}",implementation="{IMPLEMENTATION}"}}'
+                f'twisted="{twisted.__version__}",implementation="{IMPLEMENTATION}",reactor="{reactorName()}"}}'
             ],
             1,
         )

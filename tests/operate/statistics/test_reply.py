@@ -14,6 +14,7 @@ from tests.stage import Stage
 from txconnpool import __version__
 from txconnpool.config.settings import PoolSettings, Settings
 from txconnpool.native import IMPLEMENTATION
+from txconnpool.operate.reactor import reactorName
 from txconnpool.operate.statistics.reply import (
     _SUMMARY,
     MOST_SESSIONS,
@@ -64,6 +65,7 @@ class ReplyTests(SynchronousTestCase):
         numbers = dict(general(snapshotOf(stage), "pool"))
         self.assertEqual(numbers["version"], f"txconnpool-{__version__}")
         self.assertEqual(numbers["implementation"], IMPLEMENTATION)
+        self.assertEqual(numbers["reactor"], reactorName())
         for name, value in (
             *(("curr_connections", "1"), ("total_connections", "1"), ("rejected_connections", "0")),
             *(("auth_cmds", "0"), ("auth_errors", "0")),

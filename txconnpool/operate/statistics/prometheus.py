@@ -18,7 +18,7 @@ from txconnpool.native import IMPLEMENTATION
 from txconnpool.operate.statistics.snapshot import Snapshot
 from txconnpool.operate.statistics.table import POOL, PROCESS, SERVER, Scope, Statistic, Value
 
-#: The labels of C{connpool_build_info}.
+#: The labels of C{connpool_build_info} that are the same in each process.
 BUILD: Final = {
     "version": __version__,
     "python": platform.python_version(),
@@ -35,7 +35,7 @@ def exposition(snapshot: Snapshot) -> str:
     lines = [
         "# HELP connpool_build_info the versions that run here",
         "# TYPE connpool_build_info gauge",
-        f"connpool_build_info{_labels(**BUILD)} 1",
+        f"connpool_build_info{_labels(**BUILD, reactor=snapshot['reactor'])} 1",
     ]
     lines += _scopeLines(PROCESS, [((), snapshot)])
     lines += _scopeLines(POOL, [((pool["name"],), pool) for pool in pools])

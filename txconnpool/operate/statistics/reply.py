@@ -68,6 +68,7 @@ def general(snapshot: Snapshot, pool: str) -> Iterator[Item]:
     yield "time", int(snapshot["time"])
     yield "version", f"txconnpool-{snapshot['version']}"
     yield "implementation", snapshot["implementation"]
+    yield "reactor", snapshot["reactor"]
     yield from _items(PROCESS, snapshot)
     own = _named(snapshot["pools"], pool)
     yield "pool", pool

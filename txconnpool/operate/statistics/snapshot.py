@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from txconnpool import __version__
 from txconnpool.native import IMPLEMENTATION
+from txconnpool.operate.reactor import reactorName
 from txconnpool.operate.statistics.sources import PoolSource, ProcessSource, ServerSource
 from txconnpool.operate.statistics.table import (
     POOL,
@@ -35,13 +36,14 @@ def takeSnapshot(process: ProcessSource, pools: Iterable[PoolSource]) -> Snapsho
     """
     Read all statistics of a process.
 
-    @return: the numbers of the process, its C{pid}, C{version}, C{implementation} and C{time}, and C{pools}, each
-        with its C{name}, C{state}, numbers and C{servers}.
+    @return: the numbers of the process, its C{pid}, C{version}, C{implementation}, C{reactor} and C{time}, and
+        C{pools}, each with its C{name}, C{state}, numbers and C{servers}.
     """
     return {
         "pid": os.getpid(),
         "version": __version__,
         "implementation": IMPLEMENTATION,
+        "reactor": reactorName(),
         "time": time.time(),
         **_read(PROCESS.statistics, process),
         "pools": [_poolSnapshot(pool) for pool in pools],
@@ -111,8 +113,8 @@ _PRECEDENCE: Final = ("draining", "drained", "paused", "ready", "up", "down")
 
 def mergeSnapshots(one: Snapshot, other: Snapshot) -> Snapshot:
     """
-    Merge the snapshots of two processes with the same pools. C{pid}, C{version}, C{implementation} and C{time} are
-    those of the first.
+    Merge the snapshots of two processes with the same pools. C{pid}, C{version}, C{implementation}, C{reactor} and
+    C{time} are those of the first.
 
     @param other: a snapshot, or the L{countersOf} one.
     """
