@@ -258,7 +258,8 @@ class Generator:
         @param clients: the number of clients in this process.
         """
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__],
+            # Not -m: this module would be there twice, with two classes WrongAnswer.
+            [sys.executable, "-c", f"from {__name__} import main; main()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -324,7 +325,12 @@ def _serve(receive: Callable[[], str], send: Callable[[dict[str, Any]], None]) -
     setup = json.loads(receive())
     address = setup["address"] if isinstance(setup["address"], str) else tuple(setup["address"])
     workload = Workload(**setup["workload"])
-    clients = Clients(address, setup["clients"], workload.plan())
+    kind: type[Clients] = Clients
+    if workload.native:
+        from tests.bench.native import NativeClients, missingCompiler  # it imports this module
+
+        kind = Clients if missingCompiler() else NativeClients
+    clients = kind(address, setup["clients"], workload.plan())
     gc.collect()
     gc.freeze()
     clients.run(WARM_UP)
@@ -352,7 +358,3 @@ def main() -> None:
         _serve(sys.stdin.readline, send)
     except (WrongAnswer, OSError) as e:
         send({"failed": f"{type(e).__name__}: {e}"})
-
-
-if __name__ == "__main__":
-    main()

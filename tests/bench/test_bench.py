@@ -493,6 +493,7 @@ class ClientsTests(SynchronousTestCase):
 
     skip = measure.unable() or missing("memcached")
     workload = Workload("test", "test", clients=4, depth=3, size=50)
+    kind = Clients
 
     def setUp(self) -> None:
         """
@@ -509,7 +510,7 @@ class ClientsTests(SynchronousTestCase):
         """
         Connect the clients of the workload through the relay.
         """
-        clients = Clients(self.relay.address, self.workload.clients, self.workload.plan())
+        clients = self.kind(self.relay.address, self.workload.clients, self.workload.plan())
         self.addCleanup(clients.close)
         return clients
 
@@ -612,7 +613,7 @@ class ClientsTests(SynchronousTestCase):
         workload = Workload("large", "large", clients=2, size=1_000_000, reads=0.5)
         with contenders.storage() as memcached:
             contenders.fill(memcached.address, workload)
-            clients = Clients(memcached.address, workload.clients, workload.plan())
+            clients = self.kind(memcached.address, workload.clients, workload.plan())
             self.addCleanup(clients.close)
             self.assertGreater(clients.run(0.2).requests, 2)
 

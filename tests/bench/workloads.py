@@ -121,6 +121,7 @@ class Workload:
     @ivar rate: the number of times a second that one of the clients sends; 0: each sends as soon as it can.
     @ivar seed: the seed for the random order of keys and commands.
     @ivar protocol: a key of L{SPELLINGS}.
+    @ivar native: whether the clients' loop is in C, if there is a compiler, so that the contender is the bottleneck.
     """
 
     name: str
@@ -134,6 +135,7 @@ class Workload:
     servers: int = 1
     rate: int = 0
     protocol: str = "memcached"
+    native: bool = False
 
     @property
     def spelling(self) -> Spelling:
@@ -222,6 +224,7 @@ TABLE: dict[Workload, Aim] = {
     Workload("pipeline", "50 clients, 16-deep pipelines", depth=16): Aim("cpu", 1.0, 0.7),
     Workload("multiget", "50 clients, 20-key gets", keys=20): Aim("cpu", 1.3, 1.0),
     Workload("large", "50 clients, 10 kB values", size=10_000): Aim("cpu", 1.3, 1.0),
+    Workload("saturated", "200 clients in C", clients=200, native=True): Aim("p50", 1.05, 0.9),
     Workload("single", "1 client", clients=1): Aim("p50", 1.3, 1.0),
     Workload("calm", "50 clients, 1,000 requests a second", rate=1000): Aim("cpu", 1.8, 1.5),
     Workload("s5", "5 servers, 50 clients", servers=5): Aim("cpu", 1.15, 1.0),
