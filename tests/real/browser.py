@@ -3,11 +3,13 @@
 """
 A headless Chromium for tests of web pages, controlled over its DevTools protocol.
 
-The protocol uses two pipes, so that no port is opened. The browser connects to no host but the server under test.
+The protocol uses two pipes, so that no port is opened. The browser connects to no host but the server under test. All
+pages of a process share one Chromium, which takes seconds to start, and each page has a profile of its own.
 """
 
 from __future__ import annotations
 
+import atexit
 import base64
 import fcntl
 import json
@@ -19,9 +21,9 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
-from tests.real.servers import dieWithParent, which
+from tests.real.servers import PATIENCE, dieWithParent, which
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -49,44 +51,37 @@ def missingBrowser() -> str | None:
     return None if any(map(which, PROGRAMS)) else "chromium is not installed"
 
 
-class Browser:
+class Chromium:
     """
-    A browser with one page.
+    The process of the browser, and the messages to and from it: JSON, each followed by a NUL.
 
-    @ivar errors: the errors of the page: exceptions, and violations of its content security policy.
+    @ivar events: what was reported about each session, by its id: the methods and their parameters.
     """
 
-    def __init__(self, width: int = 1280, height: int = 900, dark: bool = False, scale: float = 1.0) -> None:
+    _shared: ClassVar[Chromium | None] = None
+
+    @classmethod
+    def shared(cls) -> Chromium:
         """
-        @param width: the width of the page, in CSS pixels.
-        @param height: the height of the page, in CSS pixels.
-        @param dark: whether the page is shown in the user's preferred colour scheme C{dark}.
-        @param scale: the number of screenshot pixels for one CSS pixel.
+        @return: the browser of this process. It is started if it does not run.
         """
-        self.errors: list[str] = []
-        self._size: dict[str, Any] = {"width": width, "height": height, "deviceScaleFactor": scale}
-        self._dark = dark
+        if cls._shared is None or cls._shared.process.poll() is not None:
+            cls._shared = cls()
+            atexit.register(cls._shared.stop)
+        return cls._shared
+
+    def __init__(self) -> None:
+        program = next(path for path in map(which, PROGRAMS) if path is not None)
+        self.events: dict[str, list[tuple[str, dict[str, Any]]]] = {}
         self._count = 0
         self._buffer = b""
         self._replies: dict[int, dict[str, Any]] = {}
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def start(self) -> Self:
-        """
-        Start the browser with an empty profile.
-        """
-        program = next(path for path in map(which, PROGRAMS) if path is not None)
         self._profile = tempfile.mkdtemp(prefix="browser-")
         # Chromium uses the descriptors 3 and 4, so the pipes here must have other numbers.
         ends = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 20) for pair in (os.pipe(), os.pipe()) for end in pair]
         theirs, self._out, self._in, answers = ends
         command = f'exec "$0" "$@" 3<&{theirs} 4>&{answers}'
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             ["bash", "-c", command, program, *_FLAGS, f"--user-data-dir={self._profile}", "about:blank"],
             pass_fds=(theirs, answers),
             stdin=subprocess.DEVNULL,
@@ -97,43 +92,31 @@ class Browser:
         )
         os.close(theirs)
         os.close(answers)
-        try:
-            self._attach()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def _attach(self) -> None:
-        targets = self._call("Target.getTargets", session=False)["targetInfos"]
-        page = next(target for target in targets if target["type"] == "page")
-        attached = self._call("Target.attachToTarget", session=False, targetId=page["targetId"], flatten=True)
-        self._session = attached["sessionId"]
-        for domain in ("Page", "Runtime", "Log"):
-            self._call(f"{domain}.enable")
-        self._call("Emulation.setDeviceMetricsOverride", mobile=self._size["width"] < 600, **self._size)
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if self._dark else "light"}
-        self._call("Emulation.setEmulatedMedia", features=[scheme])
 
     def stop(self) -> None:
         """
         Kill the browser with all its processes.
         """
-        os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
         for end in (self._out, self._in):
             os.close(end)
         shutil.rmtree(self._profile, ignore_errors=True)
 
-    # -- The protocol: JSON messages, each followed by a NUL
+    def call(self, method: str, session: str | None = None, **parameters: Any) -> dict[str, Any]:
+        """
+        Send a command.
 
-    def _call(self, method: str, session: bool = True, **parameters: Any) -> dict[str, Any]:
+        @param session: the id of the session of a page, or C{None} for a command to the browser.
+        @return: the result.
+        @raise BrowserFailed: it failed, or had no result in time.
+        """
         self._count += 1
         message: dict[str, Any] = {"id": self._count, "method": method, "params": parameters}
-        if session:
-            message["sessionId"] = self._session
+        if session is not None:
+            message["sessionId"] = session
         os.write(self._out, json.dumps(message).encode() + b"\0")
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while self._count not in self._replies:
             self._read(deadline)
         reply = self._replies.pop(self._count)
@@ -145,20 +128,83 @@ class Browser:
     def _read(self, deadline: float) -> None:
         left = deadline - time.monotonic()
         if left <= 0 or not select.select([self._in], [], [], left)[0]:
+            os.killpg(self.process.pid, signal.SIGKILL)  # the next page has another one
             raise BrowserFailed("the browser does not answer")
         data = os.read(self._in, 1 << 20)
         if not data:
+            self.process.wait()
             raise BrowserFailed("the browser has ended")
         *messages, self._buffer = (self._buffer + data).split(b"\0")
         for message in map(json.loads, messages):
             if "id" in message:
                 self._replies[message["id"]] = message
-            elif message["method"] == "Runtime.exceptionThrown":
-                details = message["params"]["exceptionDetails"]
-                self.errors.append(details.get("exception", {}).get("description") or details["text"])
-            elif message["method"] == "Log.entryAdded" and message["params"]["entry"]["level"] == "error":
-                entry = message["params"]["entry"]
-                self.errors.append(f"{entry['source']}: {entry['text']} {entry.get('url', '')}")
+            elif (session := message.get("sessionId")) in self.events:
+                self.events[session].append((message["method"], message["params"]))
+
+
+class Browser:
+    """
+    A page in a browser, with an empty profile of its own.
+    """
+
+    def __init__(self, width: int = 1280, height: int = 900, dark: bool = False, scale: float = 1.0) -> None:
+        """
+        @param width: the width of the page, in CSS pixels.
+        @param height: the height of the page, in CSS pixels.
+        @param dark: whether the page is shown in the user's preferred colour scheme C{dark}.
+        @param scale: the number of screenshot pixels for one CSS pixel.
+        """
+        self._size: dict[str, Any] = {"width": width, "height": height, "deviceScaleFactor": scale}
+        self._dark = dark
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> Self:
+        """
+        Open an empty page.
+        """
+        chromium = self._chromium = Chromium.shared()
+        self._profile = chromium.call("Target.createBrowserContext")["browserContextId"]
+        page = chromium.call("Target.createTarget", url="about:blank", browserContextId=self._profile)
+        attached = chromium.call("Target.attachToTarget", targetId=page["targetId"], flatten=True)
+        self._session = attached["sessionId"]
+        chromium.events[self._session] = []
+        for domain in ("Page", "Runtime", "Log"):
+            self._call(f"{domain}.enable")
+        self._call("Emulation.setDeviceMetricsOverride", mobile=self._size["width"] < 600, **self._size)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if self._dark else "light"}
+        self._call("Emulation.setEmulatedMedia", features=[scheme])
+        return self
+
+    def stop(self) -> None:
+        """
+        Close the page, and forget its profile.
+        """
+        if self._chromium.process.poll() is None:
+            self._chromium.call("Target.disposeBrowserContext", browserContextId=self._profile)
+        self._chromium.events.pop(self._session, None)
+
+    def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        return self._chromium.call(method, self._session, **parameters)
+
+    @property
+    def errors(self) -> list[str]:
+        """
+        The errors of the page: exceptions, and violations of its content security policy.
+        """
+        found = []
+        for method, parameters in self._chromium.events[self._session]:
+            if method == "Runtime.exceptionThrown":
+                details = parameters["exceptionDetails"]
+                found.append(details.get("exception", {}).get("description") or details["text"])
+            elif method == "Log.entryAdded" and parameters["entry"]["level"] == "error":
+                entry = parameters["entry"]
+                found.append(f"{entry['source']}: {entry['text']} {entry.get('url', '')}")
+        return found
 
     # -- The page
 
@@ -177,7 +223,7 @@ class Browser:
             raise BrowserFailed(f"{expression}: {result['exceptionDetails']['text']}")
         return result["result"].get("value")
 
-    def until(self, expression: str, timeout: float = 20.0) -> Any:
+    def until(self, expression: str, timeout: float = PATIENCE) -> Any:
         """
         Wait until a JavaScript expression is true.
 
