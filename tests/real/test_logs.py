@@ -17,7 +17,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.documents import MANUAL, blocks
-from tests.real.servers import HOST, SOURCE, ask, dieWithParent, freePort, missing, until
+from tests.real.servers import HOST, PATIENCE, SOURCE, ask, dieWithParent, freePort, missing, until
 
 TWISTD = "from twisted.scripts.twistd import run; run()"
 TWIST = "import sys; sys.argv[0] = 'twist'; from twisted.application.twist._twist import Twist; Twist.main()"
@@ -59,7 +59,7 @@ class LogTests(SynchronousTestCase):
             except OSError:
                 return False
 
-        until(serves, 20.0, "the proxy")
+        until(serves, what="the proxy")
         return process
 
     def end(self, process: subprocess.Popen[bytes]) -> None:
@@ -95,7 +95,7 @@ class LogTests(SynchronousTestCase):
             (self.directory / "output").unlink(missing_ok=True)
             process = self.run_(code, *arguments, options=("--log-format", "json"))
             process.terminate()
-            process.wait(20)
+            process.wait(PATIENCE)
             self.assertLife(self.lines())
 
     def test_text(self) -> None:
@@ -104,7 +104,7 @@ class LogTests(SynchronousTestCase):
         """
         process = self.run_(TWIST, options=("--log-format", "text"))
         process.terminate()
-        process.wait(20)
+        process.wait(PATIENCE)
         text = (self.directory / "output").read_text("utf-8")
         self.assertIn("[txconnpool.proxy#info] default: ", text)
         self.assertNotIn("{", text)
@@ -118,9 +118,9 @@ class LogTests(SynchronousTestCase):
         pid = int((self.directory / "twistd.pid").read_text("ascii"))
         self.addCleanup(self.kill, pid)
         os.kill(pid, signal.SIGUSR1)
-        until((self.directory / f"{name}.1").exists, 20.0, "another log file")
+        until((self.directory / f"{name}.1").exists, what="another log file")
         os.kill(pid, signal.SIGTERM)
-        until(lambda: not (self.directory / "twistd.pid").exists(), 20.0, "the end of the daemon")
+        until(lambda: not (self.directory / "twistd.pid").exists(), what="the end of the daemon")
         self.assertLife(self.lines(f"{name}.1") + self.lines(name))
         self.assertEqual((self.directory / "output").read_text("utf-8"), "")
 
@@ -136,10 +136,10 @@ class LogTests(SynchronousTestCase):
             path, old = self.directory / name, self.directory / "moved.log.old"
             path.rename(old)
             os.kill(pid, signal.SIGUSR1)
-            until(path.exists, 20.0, "another log file")
+            until(path.exists, what="another log file")
             before = old.read_text("utf-8")
             os.kill(pid, signal.SIGTERM)
-            until(lambda: not (self.directory / "twistd.pid").exists(), 20.0, "the end of the daemon")
+            until(lambda: not (self.directory / "twistd.pid").exists(), what="the end of the daemon")
             self.assertEqual(old.read_text("utf-8"), before)
             self.assertIn("Main loop terminated.", path.read_text("utf-8"))
             self.assertFalse((self.directory / f"{name}.1").exists())
@@ -160,13 +160,13 @@ class LogTests(SynchronousTestCase):
         pid = int(pidFile.read_text("ascii"))
         self.addCleanup(self.kill, pid)
         command = ["logrotate", "-f", "-s", str(self.directory / "state"), str(self.directory / "logrotate.conf")]
-        subprocess.run(command, check=True, timeout=20)
+        subprocess.run(command, check=True, timeout=PATIENCE)
         (old,) = self.directory.glob("connpool.log-*")
-        until(path.exists, 20.0, "another log file")
+        until(path.exists, what="another log file")
         before = old.read_text("utf-8")
         self.assertIn("starting up", before)
         os.kill(pid, signal.SIGTERM)
-        until(lambda: not pidFile.exists(), 20.0, "the end of the daemon")
+        until(lambda: not pidFile.exists(), what="the end of the daemon")
         self.assertEqual(old.read_text("utf-8"), before)
         self.assertIn("Main loop terminated.", path.read_text("utf-8"))
 

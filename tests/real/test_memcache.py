@@ -253,7 +253,7 @@ class AddressTests(RealTests):
             self.skipTest(reason)
         other = Memcached().start()
         self.addCleanup(other.stop)
-        proxy = Nutcracker(upstream=[self.memcached.address, other.address]).start()
+        proxy = Nutcracker(upstream=[self.memcached.address, other.address], settings=["hash: md5"]).start()
         self.addCleanup(proxy.stop)
         pool = self.makePool(proxy)
         await gatherResults([pool.set(f"key{number}", b"%d" % number) for number in range(200)])

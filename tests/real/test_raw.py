@@ -344,7 +344,7 @@ class WatchedTests(RawCase):
         ):
             until(lambda line=line: line in metrics(port), what=line)  # type: ignore[misc]
         self.assertEqual(server.clients, 4)
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as page:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as page:
             self.assertEqual(page.status, 200)
 
 

@@ -20,7 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.real.redisfuzz import difference, exchange, stream
 from tests.real.redistable import generate
 from tests.real.resp import Client, Push, ReplyError, request
-from tests.real.servers import SOURCE, Proxy, Redis, connect, everything, missing, until
+from tests.real.servers import PATIENCE, SOURCE, Proxy, Redis, connect, everything, missing, until
 
 redis: Any = import_module("redis") if find_spec("redis") else None
 redisAsyncio: Any = import_module("redis.asyncio") if redis else None
@@ -406,9 +406,9 @@ class RedisPyTests(RedisCase):
                     self.assertIsNotNone(client.get("lock"))
                 with client.pubsub() as channel:
                     channel.subscribe("c")
-                    self.assertEqual(channel.get_message(timeout=1)["type"], "subscribe")
+                    self.assertEqual(channel.get_message(timeout=PATIENCE)["type"], "subscribe")
                     client.publish("c", "hello")
-                    self.assertEqual(channel.get_message(timeout=1)["data"], b"hello")
+                    self.assertEqual(channel.get_message(timeout=PATIENCE)["data"], b"hello")
                 self.assertEqual(client.blpop(["nothing"], timeout=0.1), None)
                 self.assertIn("me", str(client.client_getname()))  # a text or bytes, by the version of redis-py
 

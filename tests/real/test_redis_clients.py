@@ -114,13 +114,13 @@ class ClusterClientTests(SynchronousTestCase):
         self.assertEqual(pipeline.execute(), list(range(1, 51)))
         self.assertEqual(client.eval("return redis.call('get', KEYS[1])", 1, "a"), b"1")
         self.assertEqual(client.rpush("list", "x"), 1)
-        self.assertEqual(list(client.blpop(["list"], timeout=1)), [b"list", b"x"])
+        self.assertEqual(list(client.blpop(["list"], timeout=30)), [b"list", b"x"])
         self.assertEqual(client.keyslot("foo"), client.cluster_keyslot("foo"))
         channel = client.pubsub()
         channel.subscribe("news")
-        self.assertEqual(channel.get_message(timeout=5)["type"], "subscribe")
+        self.assertEqual(channel.get_message(timeout=30)["type"], "subscribe")
         client.publish("news", "hello")
-        self.assertEqual(channel.get_message(timeout=5)["data"], b"hello")
+        self.assertEqual(channel.get_message(timeout=30)["data"], b"hello")
         channel.close()
 
     def test_ioredis(self) -> None:

@@ -17,7 +17,7 @@ from typing import Final
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.real.servers import HOST, Memcached, Proxy, ask, freePort, missing, until
+from tests.real.servers import HOST, PATIENCE, Memcached, Proxy, ask, freePort, missing, until
 from tests.wire.memcache.test_effects import TABLE
 
 #: The value of the key C{a} before each attempt. It is a number, so that it can be incremented.
@@ -192,7 +192,7 @@ class LogTests(SynchronousTestCase):
         self.addCleanup(proxy.stop)
         reply = ask(proxy.address, request)
         until(lambda: expected in proxy.log, what="the text in the log")
-        connection = http.client.HTTPConnection(HOST, port, timeout=10)
+        connection = http.client.HTTPConnection(HOST, port, timeout=PATIENCE)
         self.addCleanup(connection.close)
         connection.request("GET", "/stats.json")
         page = json.loads(connection.getresponse().read())
@@ -258,7 +258,7 @@ class LogTests(SynchronousTestCase):
         for keys in ("no", "yes"):
             memcached = Memcached().start()
             self.addCleanup(memcached.stop)
-            options = ("--log-keys", keys, "--slow-request", "1ms", "--request-timeout", "0.2")
+            options = ("--log-keys", keys, "--slow-request", "1ms", "--request-timeout", "1")
             proxy = Proxy(*options, upstream=[memcached.address]).start()
             self.addCleanup(proxy.stop)
             self.assertEqual(ask(proxy.address, b"get a\r\n"), b"END\r\n")
@@ -268,7 +268,7 @@ class LogTests(SynchronousTestCase):
             until(partial(self._hasSlow, proxy), what="the slow request in the log")
             memcached.thaw()
             proxy.stop()
-            self.assertEqual(r"set key\x1b[2J{log_level}: 0.2" in proxy.log, keys == "yes")
+            self.assertEqual(r"set key\x1b[2J{log_level}: 1." in proxy.log, keys == "yes")
             self.assertEqual("key" in proxy.log, keys == "yes")
             for word in ("secret", "\x1b"):
                 self.assertNotIn(word, proxy.log)

@@ -65,12 +65,13 @@ class RequestsTests(SecurityTestCase):
         """
         Attackers send requests while the servers of their pool are down. Other pools are not affected.
         """
+        requests = (b"mn\n", b"get a\n", b"get a b\n", b"md a q\n", b"flush_all\n")
         for address in self.proxy.down:
-            for request in (b"mn\n", b"get a\n", b"get a b\n", b"md a q\n", b"flush_all\n"):
-                attackers = self.attackers(address, request)
-                self.attack(*attackers)
-                for each in attackers:
-                    each.close()
+            each = [self.attackers(address, request)[: ATTACKERS // len(requests)] for request in requests]
+            attackers = [attacker for some in each for attacker in some]
+            self.attack(*attackers)
+            for attacker in attackers:
+                attacker.close()
 
     def test_words(self) -> None:
         """
