@@ -32,7 +32,7 @@ from tests.real.servers import (
 CLIENTS = 40
 
 #: The requests between two events: enough that replies to those of before have come, and that many are for each server.
-SEVERAL = 1500
+SEVERAL = 1000
 
 #: Shares of requests with many gets of several keys.
 KINDS = {"get": 40, "gets": 5, "many": 30, "set": 18, "quiet": 3, "delete": 4}
