@@ -25,7 +25,7 @@ class Worker(threading.Thread):
 
     @ivar wrong: what was wrong.
     @ivar answered: the number of correct replies.
-    @ivar errors: the number of errors.
+    @ivar errors: the errors.
     """
 
     def __init__(self, number: int, address: Any, end: threading.Event) -> None:
@@ -36,7 +36,8 @@ class Worker(threading.Thread):
         self._chance = random.Random(number)
         self._count = 0
         self.wrong: list[str] = []
-        self.answered = self.errors = 0
+        self.errors: list[str] = []
+        self.answered = 0
 
     def run(self) -> None:
         """
@@ -51,10 +52,8 @@ class Worker(threading.Thread):
                         self._step(client)
                         if self._chance.random() < 0.02:
                             break
-            except (EOFError, ConnectionError):
-                self.errors += 1
-            except ReplyError:
-                self.errors += 1
+            except (EOFError, ConnectionError, ReplyError) as error:
+                self.errors.append(repr(error))
             except TimeoutError:
                 self.wrong.append("stuck")
 
@@ -66,8 +65,8 @@ class Worker(threading.Thread):
         step = self._chance.choice((self._echo, self._value, self._transaction, self._blocked, self._subscribe))
         try:
             step(client)
-        except ReplyError:
-            self.errors += 1
+        except ReplyError as error:
+            self.errors.append(repr(error))
             if client.result("RESET") != b"RESET":
                 raise
             if self._number % 2:
