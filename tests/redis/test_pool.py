@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from tests.bugs import covers
 from tests.redis.cases import RedisTestCase
 from txconnpool.errors import ConnectionLostInFlight, PoolError
-from txconnpool.redis import InvalidArgument, RedisPool, ResponseError, WrongType
+from txconnpool.redis import InvalidArgument, Loading, RedisPool, ResponseError, WrongType
 from txconnpool.testing import FakeConnection
 
 
@@ -155,6 +155,47 @@ class PoolTests(RedisTestCase):
         self.fails(write, ConnectionLostInFlight)
         self.clock.advance(2)
         self.assertEqual(self.result(read), b"1")
+
+    def decline(self) -> None:
+        """
+        Let the server answer the next call with an error, as if it were loading its data.
+        """
+        self.result(self.pool.ping())
+        self.server.connections[0].hold()
+
+    def declined(self) -> None:
+        """
+        Send the error.
+        """
+        self.flush()
+        self.server.connections[0].send(b"-LOADING Redis is loading the dataset in memory\r\n")
+        self.clock.advance(2)
+
+    def test_declined(self) -> None:
+        """
+        A call that the server has not executed is sent once more, when the server is ready. What it answers then is the
+        result.
+        """
+        for name, words, result in (("set", ("k", "v"), True), ("get", ("k",), b"v")):
+            self.decline()
+            calling = getattr(self.pool, name)(*words)
+            self.declined()
+            self.assertEqual(self.result(calling), result)
+        self.assertEqual(self.pool.stats.retries, 2)
+
+    def test_declinedTwice(self) -> None:
+        """
+        It is not sent a third time: the error is the result.
+        """
+        self.decline()
+        calling = self.pool.get("k")
+        self.server.holding = True
+        self.declined()
+        while b"GET" not in self.server.connections[0].received:
+            self.server.connections[0].release(1 << 20)
+            self.flush()
+        self.declined()
+        self.fails(calling, Loading)
 
     def test_keepAlive(self) -> None:
         """

@@ -19,14 +19,14 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txconnpool.errors import PoolError
-from txconnpool.interfaces import IReplySink, IWaiter
+from txconnpool.interfaces import IResendingSink, IWaiter
 from txconnpool.pool.base import BasePool
 from txconnpool.pool.connection import Connection, ConnectionFactory, InFlight, isRetryable
 from txconnpool.pool.decisions.records import Record
 from txconnpool.wire import Command
 
 
-@implementer(IWaiter, IReplySink)
+@implementer(IWaiter, IResendingSink)
 class Request:
     """
     One request to a server.
@@ -99,6 +99,16 @@ class Request:
         if done:
             self.answer(b"".join(self._parts))
 
+    def declined(self, connection: Any, request: InFlight, reply: bytes) -> bool:
+        """
+        Send the request once more: the server has not executed it. Calls that do not wait for one another have no
+        order.
+        """
+        if self._retried:
+            return False
+        self._sendAgain()
+        return True
+
     def requestsLost(self, requests: list[InFlight], begun: bool, error: PoolError) -> None:
         """
         Drop what has arrived of the reply.
@@ -110,11 +120,14 @@ class Request:
         The connection was lost: send a read once more, or fail.
         """
         if isRetryable(self.command, error) and not self._retried:
-            self._retried = True
-            self._pool.counters.retries += 1
-            self._pool.send(self)
+            self._sendAgain()
         else:
             self.fail(error)
+
+    def _sendAgain(self) -> None:
+        self._retried = True
+        self._pool.counters.retries += 1
+        self._pool.send(self)
 
 
 class SingleRequest(Request):
