@@ -11,6 +11,7 @@ from tests.pool.world import World
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.decisions.reasons import EXPIRED
 from txconnpool.pool.decisions.records import OPEN, RETIRING
+from txconnpool.pool.decisions.servers import Server
 
 
 class ChangeTests(SynchronousTestCase):
@@ -75,6 +76,22 @@ class ChangeTests(SynchronousTestCase):
         world.do(world.admin.setLimits(Limits(maximum=2, depth=5), world.now))
         world.state.connections.unhold(second, world.now)
         self.assertEqual([first.depth, second.depth], [5, 5])
+
+    def test_removedWhileDialed(self) -> None:
+        """
+        A dial to a server that was removed does not count as one that will serve a waiter, or as one of the minimum.
+        """
+        for minimum in (0, 1):
+            world = World(minimum=minimum, maximum=2).start()
+            waiter = None if minimum else world.ask()
+            (old,) = world.dials
+            world.do(world.admin.addServer(Server("other", None), world.now))
+            world.do(world.admin.removeServer(old.server, world.now))
+            self.assertEqual([dial.server.name for dial in world.dials], ["server0", "other"])
+            world.accept(world.dials[1])
+            world.refuse(old)
+            self.assertEqual(world.phases, [OPEN])
+            self.assertTrue(waiter is None or waiter.record)
 
     def test_expire(self) -> None:
         """

@@ -30,6 +30,7 @@ class Records:
     @ivar idle: the open ones that carry nothing, in the order in which they were last known to be alive.
     @ivar doubtful: those in phase C{DOUBTFUL}.
     @ivar dialing: the number of those in phase C{DIALING}.
+    @ivar doomed: how many of these will be closed as soon as they are established.
     @ivar checking: the number of those in phase C{CHECKING}.
     @ivar pausedAt: the time since which all established connections are held, or C{None}.
     @ivar ageAt: the time at which L{txconnpool.pool.decisions.ageing.Ageing} is to look at the connections next.
@@ -41,6 +42,7 @@ class Records:
         self.idle: deque[Record] = deque()
         self.doubtful: deque[Record] = deque()
         self.dialing = 0
+        self.doomed = 0
         self.checking = 0
         self.pausedAt: float | None = None
         self.ageAt = inf
@@ -151,6 +153,7 @@ class Records:
         The dial of C{record} succeeded or failed.
         """
         self.dialing -= 1
+        self.doomed -= record.doomed
         record.server.dialing -= 1
 
     def admit(self, record: Record, now: float) -> None:
@@ -253,6 +256,7 @@ class Records:
             return []
         record.reason = reason
         if record.phase is DIALING:
+            self.doomed += not record.doomed
             record.doomed = True
             return []
         self._leave(record, RETIRING)
@@ -291,6 +295,8 @@ class Records:
         @raise AssertionError: they do not. The text names the broken invariant.
         """
         phases = [record.phase for record in self.all]
+        doomed = sum(record.doomed for record in self.all if record.phase is DIALING)
+        assert doomed == self.doomed, f"{self.doomed} dials are counted as doomed, not {doomed}"
         assert phases.count(DIALING) == self.dialing, f"{self.dialing} are counted as dialing, not {phases}"
         assert phases.count(CHECKING) == self.checking, f"{self.checking} are counted as checking, not {phases}"
         for phase, mine in ((OPEN, self.open), (DOUBTFUL, [*self.doubtful])):

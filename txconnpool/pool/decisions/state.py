@@ -237,7 +237,8 @@ class PoolState:
             return []
         records = self.connections
         actions: list[Action] = []
-        demand = max(demand, self.waiters.count - records.dialing - records.checking - len(self.idle))
+        coming = records.dialing - records.doomed + records.checking
+        demand = max(demand, self.waiters.count - coming - len(self.idle))
         if self.paused:
             demand = 0
         while demand > 0 and records.doubtful:
@@ -246,7 +247,7 @@ class PoolState:
         minimum = max(self.limits.minimum, self.wanted)
         while (server := self.balance.next(len(records.all), now)) is not None:
             probe = server.failures and not server.count
-            if not (probe or demand > 0 or len(records.all) < minimum):
+            if not (probe or demand > 0 or len(records.all) - records.doomed < minimum):
                 break
             demand -= 1
             self.balance.dialed(server)
@@ -409,14 +410,15 @@ class PoolState:
         if not self.waiters.exclusive:
             full = all(record.load >= record.depth for record in records.open)
             assert full, f"waiters, but capacity: {records.open}"
-        coming = records.dialing + records.checking
+        coming = records.dialing - records.doomed + records.checking
         if coming < waiting:
             assert not records.doubtful, f"{waiting} waiters, but connections not checked: {records.doubtful}"
             server = self.balance.next(len(records.all), now)
             assert server is None, f"{waiting} waiters, {coming} dials and checks, but not dialed: {server}"
         retries = (server.retryAt > now and not server.drained for server in self.servers)
         busy = (record.load or record.phase in (HELD, RETIRING) for record in records.all)
-        assert coming or any(retries) or any(busy), "waiters, but nothing that would serve them"
+        ending = records.doomed  # then another server may be dialed
+        assert coming or ending or any(retries) or any(busy), "waiters, but nothing that would serve them"
         assert self.limits.waitTimeout is None or self.due(now) is not None, "waiters, but no deadline"
 
     def __repr__(self) -> str:
