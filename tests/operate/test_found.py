@@ -5,10 +5,12 @@ Tests for a proxy whose servers are looked up.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import capturedLogs, formatEvent
 from twisted.names import dns
 from twisted.trial.unittest import SynchronousTestCase
@@ -17,7 +19,8 @@ from tests.net.discovery.resolvers import FakeResolver, addresses
 from tests.operate.harness import A, B, ProxyHarness
 from txconnpool.config.changes import CannotChange
 from txconnpool.config.settings import PoolSettings
-from txconnpool.net.discovery import Discovery
+from txconnpool.errors import ServerUnavailable
+from txconnpool.net.discovery import Discovered, Discovery
 from txconnpool.operate.operations import Operations
 from txconnpool.proxy.finding import Finder
 
@@ -271,3 +274,68 @@ class FoundTests(SynchronousTestCase):
         harness = self.harness().start()
         self.finish(harness)
         self.assertEqual(harness.open, [])
+
+
+class SentinelSource:
+    """
+    A stand-in for sentinels.
+
+    @ivar hurried: how often they were to be asked soon.
+    """
+
+    def __init__(self, *args: object, **values: object) -> None:
+        self.login: Any = None
+        self.interval = 0.0
+        self.hurried = 0
+        self.servers: tuple[Discovered, ...] = (Discovered("tcp:10.0.0.1:6379"),)
+
+    def start(self, changed: Callable[[object], object]) -> None:
+        self._changed = changed
+        changed(self.servers)
+
+    def lookUp(self) -> Deferred[tuple[Discovered, ...]]:
+        return succeed(self.servers)
+
+    def stop(self) -> None:
+        pass
+
+    def hurry(self) -> None:
+        self.hurried += 1
+
+    def become(self, endpoint: str) -> None:
+        """
+        Name another master.
+        """
+        self.servers = (Discovered(endpoint),)
+        self._changed(self.servers)
+
+
+class SentinelTests(SynchronousTestCase):
+    """
+    Tests for a proxy that follows the master of a Redis.
+    """
+
+    def test_master(self) -> None:
+        """
+        The server of the pool is the master, whoever it is at the moment. Failed dials are a reason to ask soon.
+        """
+        self.patch(Finder, "makeSource", SentinelSource)
+        harness = ProxyHarness(replace(A, protocol="redis", upstream=("sentinel:cache@10.0.0.8",))).start()
+        proxy = harness.proxy("a")
+        (source,) = proxy.upstream.finder._sources.values()
+        self.assertTrue(proxy.upstream.handshake.primary)
+        for number in (1, 2, 1):
+            source.become(f"tcp:10.0.0.{number}:6379")
+            (row,) = Operations(harness.service).perform("rows", "servers", 9)
+            self.assertEqual((row["server"], row["label"]), (f"tcp:10.0.0.{number}:6379", "master"))
+            self.assertIn(row["server"], [each.server.name for each in proxy.pool.records if not each.doomed])
+        before = source.hurried
+        for record in proxy.pool.base.records:
+            proxy.pool.base._attempts[record].fail(ServerUnavailable("it is a replica"))
+        self.assertGreater(source.hurried, before)
+        stopped = harness.service.stopService()
+        harness.turns()
+        harness.clock.advance(10)
+        harness.turns()
+        self.successResultOf(stopped)
+        self.assertEqual(harness.clock.getDelayedCalls(), [])

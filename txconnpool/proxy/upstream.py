@@ -361,7 +361,10 @@ class Upstream:
     def keyShares(self) -> dict[str, tuple[str, str, str]]:
         """
         @return: for the name of each server, if keys are distributed: weight, label and share of the keys, as texts.
+            The label of a server that sentinels name is its role.
         """
+        if self.settings.hasSentinels:
+            return {server.name: ("-", "master", "-") for server in self.pool.servers}
         if not self.router.keyed:
             return {}
         return {
