@@ -53,11 +53,14 @@ class Session(RequestSender):
     @ivar host: see L{__init__}.
     """
 
+    # Objects share the names in their __dict__ only if these are thirty at most in all. A session that sets another one
+    # has a dict of its own, of a kilobyte.
+    __slots__ = ("_answers",)
+
     host: str | None = None
 
     _swallow = 0  # the number of bytes of a request that will be dropped when they arrive
     _late = b""  # the reply to write after that
-    _answers = 0  # the number of requests that were answered here since the last pause
     _refusal: PoolError | None = None  # the error for requests that waited, and have to wait for the end of a pause
 
     def __init__(self, factory: Any, host: str | None = None) -> None:
@@ -71,6 +74,7 @@ class Session(RequestSender):
         self.number = next(factory.numbers)
         self._read = self._reader.read
         self._kept: list[bytes] = []  # bytes of requests that could not be forwarded yet
+        self._answers = 0  # the number of requests that were answered here since the last pause
         self._need = 0  # they are read again when there are this many bytes
         self._line = False  # whether they are also read again when a line end arrives
 
