@@ -105,6 +105,7 @@ class IPoolControl(Interface):
     waiting = Attribute("The number of waiters.")
     waits = Attribute("The L{times<txconnpool.metrics.Histogram>} that waiters have waited.")
     longestWait = Attribute("How long the first waiter has waited, in seconds.")
+    cluster = Attribute("The pool as a L{ClusterPool<txconnpool.routing.clusters.ClusterPool>}, or C{None}.")
 
     def start() -> None:
         """

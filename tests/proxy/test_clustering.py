@@ -28,6 +28,9 @@ from txconnpool.wire.redis.framing import encode
 from txconnpool.wire.redis.topology import readShards
 from txconnpool.wire.topology import Node, Shard
 
+#: The error of a request for the key C{k} if only redirects come.
+UNSERVED = b"-ERR upstream unavailable: no node of the cluster serves slot %d now\r\n" % slotOf(b"k")
+
 
 def requests(*texts: str) -> bytes:
     """
@@ -307,7 +310,7 @@ class RedirectTests(ClusterCase):
         self.cluster.owner(b"k").says = f"-MOVED {slotOf(b'k')} {self.cluster.other(b'k').name}:6379\r\n".encode()
         self.cluster.other(b"k").says = f"-MOVED {slotOf(b'k')} {self.cluster.owner(b'k').name}:6379\r\n".encode()
         self.assertEqual(self.ask("GET k"), b"")
-        self.assertEqual(self.wait(3)[:7], b"-MOVED ")
+        self.assertEqual(self.wait(3), UNSERVED)
 
     def test_unknownNode(self) -> None:
         """
@@ -316,7 +319,7 @@ class RedirectTests(ClusterCase):
         for word in ("MOVED", "ASK"):
             self.cluster.owner(b"k").says = f"-{word} {slotOf(b'k')} evil.example:22\r\n".encode()
             self.assertEqual(self.ask("SET k v"), b"")
-            self.assertEqual(self.wait(3), self.cluster.owner(b"k").says)
+            self.assertEqual(self.wait(3), UNSERVED)
 
     def test_otherSlot(self) -> None:
         """

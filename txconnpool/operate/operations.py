@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,7 +29,11 @@ _log = Logger("txconnpool.console")
 Row = dict[str, Any]
 
 #: The tables there are, with the columns that identify a row.
-TABLES = {"pools": ("pool",), "servers": ("pool", "server"), "sessions": ("session",)}
+TABLES = {"pools": ("pool",), "servers": ("pool", "server"), "slots": ("pool", "node"), "sessions": ("session",)}
+
+
+#: The number of ranges of slots that are shown of a node.
+RANGES = 8
 
 
 class OperationError(Exception):
@@ -84,6 +88,8 @@ class Operations:
         """
         if table == "sessions":
             return busiest((row for proxy in self._service.proxies for row in _sessionRows(proxy)), most)
+        if table == "slots":
+            return [row for proxy in self._service.proxies for row in slotRows(proxy.settings.name, proxy.pool)]
         rowsOf = _poolRows if table == "pools" else _serverRows
         return [row for proxy in self._service.proxies for row in rowsOf(proxy)]
 
@@ -222,6 +228,31 @@ def _serverRows(proxy: PoolProxy) -> Iterator[Row]:
             "dials": server.traffic.dials,
             "failed-dials": sum(server.traffic.dialFailures.values()),
         }
+
+
+def slotRows(name: str, pool: Any) -> Iterator[Row]:
+    """
+    @param name: the name of a pool.
+    @param pool: its connections.
+
+    @return: a row for each node, if it is a cluster.
+    """
+    if pool.cluster is not None:
+        for node, view in pool.cluster.nodes().items():
+            yield {
+                "pool": name,
+                "node": node,
+                "role": view.role,
+                "of": "-" if view.primary is None else f"{view.primary.host}:{view.primary.port}",
+                "slots": str(view.slots),  # a text, because those of several workers must not be added
+                "ranges": _rangesText(view.ranges),
+            }
+
+
+def _rangesText(ranges: Sequence[tuple[int, int]]) -> str:
+    texts = [str(first) if first == last else f"{first}-{last}" for first, last in ranges[:RANGES]]
+    more = [f"and {len(ranges) - RANGES} more"] if len(ranges) > RANGES else []
+    return " ".join([*texts, *more]) or "-"
 
 
 def _stateOf(server: Server, ejected: bool) -> str:

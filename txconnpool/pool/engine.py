@@ -50,6 +50,9 @@ class PoolEngine(Executor):
     @ivar counters: L{counters<txconnpool.metrics.Counters>} of all events.
     """
 
+    #: See L{IPoolControl<txconnpool.interfaces.IPoolControl>}.
+    cluster = None
+
     __slots__ = ("_administration", "_commands", "_lifeCycle", "counters", "servers", "waiters")
 
     def __init__(self, servers: Any, factory: Any, limits: Limits, reactor: Any, **options: Any) -> None:

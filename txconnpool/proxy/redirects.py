@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from zope.interface import implementer
 
-from txconnpool.errors import PoolError
+from txconnpool.errors import PoolError, ServerUnavailable
 from txconnpool.interfaces import IRedirectedSink
 from txconnpool.proxy.replies import QueuedRequest
 from txconnpool.proxy.scatter import Part, ScatteredReply
@@ -72,7 +72,7 @@ class Trail:
             return bytes(command.visible(redirect))
         self.slot = router.slotOf(key)
         if redirect.node is None:
-            router.cluster.wrong()
+            router.cluster.postponed()
             if self._isReplica(key, server):
                 return None  # the primary gets it
         else:
@@ -88,7 +88,11 @@ class Trail:
         delay = min(DELAY * 2**self._delays, DELAY_MAX)
         self._delays += 1
         if reactor.seconds() + delay > self._since + router.cluster.patience:
-            return bytes(command.visible(redirect))
+            if redirect.node is None:
+                return bytes(command.visible(redirect))
+            # A plain client can do nothing with a redirect.
+            unserved = ServerUnavailable(f"upstream unavailable: no node of the cluster serves slot {self.slot} now")
+            return bytes(session.refusal(command, 1, unserved))
         self._timer = reactor.callLater(delay, self._wake)
         return None
 

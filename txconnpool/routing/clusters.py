@@ -23,6 +23,7 @@ from txconnpool.interfaces import IPoolControl, IRouter
 from txconnpool.net.reasons import describe
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.decisions.servers import Server
+from txconnpool.routing.cluster.nodes import NodeView, viewNodes
 from txconnpool.routing.cluster.refreshing import Refreshing
 from txconnpool.routing.cluster.slotmap import SlotMap, locate, located
 from txconnpool.routing.cluster.slots import slotCache
@@ -58,6 +59,8 @@ class ClusterPool(PoolGroup):
     @ivar primaries: the pools of the nodes that have slots, in the order of their first slots.
     @ivar map: the nodes and their slots, as far as they are known.
     @ivar refreshing: decides when the cluster is asked for its map.
+    @ivar redirects: how many redirects there were: to the node of a slot, to one that gets a slot, and to none, because
+        the slot cannot be served now.
     @ivar moved: how many slots have got another node because of redirects.
     @ivar patience: how many seconds after its first redirect a request may still be sent again.
     """
@@ -96,12 +99,20 @@ class ClusterPool(PoolGroup):
         self.slotOf = slotCache(CACHED_KEYS)
         self.version = 0
         self.primaries: tuple[Any, ...] = ()
+        self.redirects = {"moved": 0, "ask": 0, "later": 0}
         self.moved = 0
         self.patience = 0.0
         self._byNode: dict[Node, Any] = {}
         self._asking: Deferred[Any] | None = None
         self._timer: IDelayedCall | None = None
         self._waiting: list[Deferred[None]] = []  # for the first answer
+
+    @property
+    def cluster(self) -> ClusterPool:
+        """
+        This pool.
+        """
+        return self
 
     # -- The choice of a pool
 
@@ -134,6 +145,7 @@ class ClusterPool(PoolGroup):
         @raise ServerUnavailable: the redirect is for another slot.
         """
         assert redirect.node is not None
+        self.redirects["ask" if redirect.once else "moved"] += 1
         if slot != redirect.slot:
             raise ServerUnavailable(
                 f"upstream error: {server.name} redirects a request for slot {slot} as one for slot {redirect.slot}"
@@ -157,6 +169,13 @@ class ClusterPool(PoolGroup):
 
     def _hostOf(self, server: Server) -> str:
         return next((node.host for node, pool in self._byNode.items() if server.name == pool.servers[0].name), "")
+
+    def postponed(self) -> None:
+        """
+        A node says that it cannot serve a slot now.
+        """
+        self.redirects["later"] += 1
+        self.wrong()
 
     # -- The map
 
@@ -299,6 +318,14 @@ class ClusterPool(PoolGroup):
         """
         counts = Counter(self.slots)
         return [KeyShare(None, "node", counts[pool] / SLOTS) for pool in self.pools]
+
+    def nodes(self) -> dict[str, NodeView]:
+        """
+        @return: what is known of each node of the cluster, by the name of its server, or by host and port if it has no
+            pool.
+        """
+        names = {node: pool.servers[0].name for node, pool in self._byNode.items()}
+        return {names.get(view.node, f"{view.node.host}:{view.node.port}"): view for view in viewNodes(self.map)}
 
     # -- Changes
 

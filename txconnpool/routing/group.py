@@ -32,6 +32,8 @@ class PoolGroup:
 
     #: The number of connections to each server that are kept open in any case.
     leastConnections = 1
+    #: See L{IPoolControl<txconnpool.interfaces.IPoolControl>}.
+    cluster: Any = None
 
     def __init__(self, name: str, reactor: Any, limits: Limits, shared: Shared | None = None) -> None:
         """

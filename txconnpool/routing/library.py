@@ -53,6 +53,9 @@ class PoolFace(PoolControls[C]):
     @ivar reactor: the reactor of all connections and timers.
     """
 
+    #: See L{IPoolControl<txconnpool.interfaces.IPoolControl>}.
+    cluster = None
+
     # The only pool, or None if there are several.
     _only: Any = None
 

@@ -43,7 +43,7 @@ class CommandTests(ConsoleTestCase):
         *lines, last = self.enter("help").splitlines()
         self.assertEqual([re.split("[ ]", line)[0] for line in lines], list(COMMAND_NAMES))
         self.assertEqual(last, f"OK {len(COMMAND_NAMES)} commands")
-        for words in ("resize POOL MIN MAX  ", "shutdown [drain|now]  ", "show pools|servers|sessions"):
+        for words in ("resize POOL MIN MAX  ", "shutdown [drain|now]  ", "show pools|servers|slots|sessions"):
             self.assertIn(words, "\n".join(lines))
         self.assertEqual([line for line in lines if not re.fullmatch(r"\S.*\S  +[a-z].*[a-z]", line)], [])
 
@@ -229,8 +229,8 @@ class CommandTests(ConsoleTestCase):
             ("xyzzy", "no command 'xyzzy'; `help` lists them"),
             ("run", "no command 'run'; `help` lists them"),
             ("__init__", "no command '__init__'; `help` lists them"),
-            ("show", "expected show pools|servers|sessions [MOST]|settings|events"),
-            ("show poools", "expected show pools|servers|sessions [MOST]|settings|events"),
+            ("show", "expected show pools|servers|slots|sessions [MOST]|settings|events"),
+            ("show poools", "expected show pools|servers|slots|sessions [MOST]|settings|events"),
             ("show sessions many", "MOST is 'many'; expected a whole number up to 1000"),
             ("pause a b", "expected pause [POOL]"),
             ("drain", "expected drain SERVER [now]"),

@@ -118,8 +118,8 @@ class Commands:
 
     async def show(self, what: str, most: str = str(SESSIONS)) -> Answer:
         """
-        show pools|servers|sessions [MOST]|settings|events
-        show a table; of sessions, the busiest
+        show pools|servers|slots|sessions [MOST]|settings|events
+        show a table; slots are those of a cluster; of sessions, the busiest
         """
         if what == "settings":
             rows = list(_settingRows(self._target.proxy.settings))

@@ -60,7 +60,8 @@ def _poolSnapshot(source: PoolSource) -> dict[str, Any]:
     records, now = pool.records, pool.reactor.seconds()
     commands = source.sessions.dialect.commands
     ejected = pool.ejected if source.sessions.router.keyed else frozenset()
-    servers = [ServerSource(server, records, commands, now, ejected) for server in pool.servers]
+    nodes = {} if pool.cluster is None else pool.cluster.nodes()
+    servers = [ServerSource(server, records, commands, now, ejected, nodes.get(server.name)) for server in pool.servers]
     current = [_read(SERVER.statistics, each) for each in servers]
     former = [_read(SUMMED, ServerSource(server, records, commands, now)) for server in pool.former]
     return {

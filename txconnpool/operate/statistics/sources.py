@@ -57,6 +57,17 @@ class PoolSource:
     slow: int = 0
 
     @property
+    def mapAge(self) -> float | None:
+        """
+        Seconds since the cluster has told where the keys are; C{None} if it never did, or if there is none.
+        """
+        cluster = self.pool.cluster
+        if cluster is None or not cluster.refreshing.count:
+            return None
+        age: float = cluster.reactor.seconds() - cluster.refreshing.since
+        return age
+
+    @property
     def state(self) -> str:
         """
         C{"ready"}, or why it is not: C{"draining"}, C{"paused"} or C{"down"}.
@@ -76,6 +87,7 @@ class ServerSource:
     @ivar traffic: its counters.
     @ivar records: the records of its connections.
     @ivar ejected: whether other servers have its keys.
+    @ivar node: the L{NodeView<txconnpool.routing.cluster.nodes.NodeView>}, if it is the node of a cluster.
     """
 
     def __init__(
@@ -85,6 +97,7 @@ class ServerSource:
         commands: tuple[Command, ...],
         now: float,
         ejected: frozenset[str] = frozenset(),
+        node: Any = None,
     ) -> None:
         """
         @param records: the records of all connections of the pool.
@@ -95,6 +108,7 @@ class ServerSource:
         self.server = server
         self.traffic = server.traffic
         self.ejected = server.name in ejected
+        self.node = node
         self.records = [record for record in records if record.server.traffic is server.traffic]
         self._commands = commands
         self._now = now

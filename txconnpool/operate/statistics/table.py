@@ -117,6 +117,22 @@ PROCESS: Final = Scope(
     ),
 )  # fmt: skip
 
+#: The numbers of a pool whose servers are the nodes of a cluster. Others do not have them.
+CLUSTER: Final = (
+    Statistic("redirects", "counter", "requests that a node of a cluster has not executed: another one has the slot "
+              "(moved), or gets it (ask); the slot cannot be served now (later)",
+              lambda of: of.pool.cluster and dict(of.pool.cluster.redirects), "kind"),
+    Statistic("slots_covered", "gauge", "slots of a cluster that a node has; 16384 if all is well",
+              lambda of: of.pool.cluster and of.pool.cluster.map.covered, merge=min),
+    Statistic("slots_moved", "counter", "slots that have got another node because of a redirect",
+              lambda of: of.pool.cluster and of.pool.cluster.moved),
+    Statistic("map_refreshes", "counter", "times that a cluster has told which node has which slots",
+              lambda of: of.pool.cluster and of.pool.cluster.refreshing.count),
+    Statistic("map_failures", "gauge", "times in a row that no node of it has told that",
+              lambda of: of.pool.cluster and of.pool.cluster.refreshing.failures, merge=max),
+    Statistic("map_age_seconds", "gauge", "since it was told last", lambda of: of.mapAge, merge=max),
+)  # fmt: skip
+
 #: The numbers of a pool that are not sums of its servers'.
 POOL_OWN: Final = (
     Statistic("sessions", "gauge", "clients connected", lambda of: len(of.sessions.sessions),
@@ -169,6 +185,7 @@ POOL_OWN: Final = (
               lambda of: of.pool.limits.maximum),
     Statistic("servers_up", "gauge", "servers that are up", lambda of: sum(each.up for each in of.pool.servers),
               merge=max),
+    *CLUSTER,
 )  # fmt: skip
 
 #: The numbers of a server that a pool has the sums of.
@@ -218,6 +235,9 @@ SERVER: Final = Scope(
                   lambda of: int(of.server.drained), merge=max),
         Statistic("ejected", "gauge", "1 if other servers have its keys, 0 if not", lambda of: int(of.ejected),
                   merge=max),
+        Statistic("slots", "gauge", "slots of a cluster that it has", lambda of: of.node and of.node.slots, merge=max),
+        Statistic("replica", "gauge", "1 if it is a replica in a cluster, 0 if not",
+                  lambda of: of.node and int(of.node.role == "replica"), merge=max),
         Statistic("failed_dials", "gauge", "attempts to connect that failed in a row", lambda of: of.server.failures,
                   merge=max),
         *SUMMED,
