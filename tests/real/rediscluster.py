@@ -395,6 +395,18 @@ class Cluster:
     def _view(self) -> dict[str, Known]:
         return next(node for node in self.nodes if node.answers()).knows()
 
+    def untilReplicated(self, primary: Node) -> None:
+        """
+        Wait until all replicas of a primary have what has been written to it until now.
+        """
+        offset = int(primary.info("replication")["master_repl_offset"])
+        replicas = self.replicas(primary)
+
+        def received() -> bool:
+            return all(int(each.info("replication")["slave_repl_offset"]) >= offset for each in replicas)
+
+        until(received, PATIENCE, f"the replicas of {primary!r} have its data")
+
     # -- Moving slots
 
     def beginMigration(self, slots: Iterable[int], target: Node) -> Node:
