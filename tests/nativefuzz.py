@@ -3,7 +3,8 @@
 """
 A differential fuzzer: each function of the extension must have the same result as its twin in Python, for any bytes.
 
-The inputs are valid requests and replies, some of them changed at random, and cut anywhere. To run the fuzzer::
+The inputs are valid requests and replies, some of them changed at random, and cut anywhere. To run the fuzzer, which
+also ends at an interrupt::
 
     python -m tests.nativefuzz 10000000           # inputs
     python -m tests.nativefuzz 1000000 12345      # from this seed
@@ -281,9 +282,13 @@ def main(arguments: Sequence[str]) -> int:
     rng = random.Random(seed)
     found, start = dict.fromkeys((each.name for each in SUBJECTS), 0), time.monotonic()
     sys.stdout.write(f"seed {seed}\n")
-    for number in range(count):
-        subject = SUBJECTS[number % len(SUBJECTS)]
-        found[subject.name] += subject.compare(subject.inputs(rng))
+    number = 0
+    try:
+        for number in range(1, count + 1):
+            subject = SUBJECTS[number % len(SUBJECTS)]
+            found[subject.name] += subject.compare(subject.inputs(rng))
+    except KeyboardInterrupt:
+        count = number
     for name, each in found.items():
         sys.stdout.write(f"{name}: {each:,} of {count // len(SUBJECTS):,} inputs were found\n")
     sys.stdout.write(f"{count:,} inputs in {time.monotonic() - start:,.0f} s: all results are the same\n")

@@ -18,6 +18,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Self
 
+from txconnpool import native
+
 #: The source of L{Cost.total}, for reports.
 CLOCK = "the process's CPU clock (user and system time of all its threads and children, in ns)"
 
@@ -118,7 +120,7 @@ def machine() -> dict[str, str | int]:
         "processor": ", ".join(sorted(models)) or platform.machine(),
         "processors": os.cpu_count() or 1,
         "system": f"{platform.system()} {platform.release().partition('-')[0]}",
-        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "python": f"{platform.python_implementation()} {platform.python_version()} ({native.IMPLEMENTATION})",
         "twisted": version("twisted"),
     }
 
