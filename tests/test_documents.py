@@ -40,6 +40,7 @@ from txconnpool.operate.statistics.prometheus import metricName
 from txconnpool.operate.statistics.table import POOL, PROCESS, SERVER
 from txconnpool.pool import Pool
 from txconnpool.pool.base import BasePool, PoolOptions
+from txconnpool.redis import RedisPool
 
 CONTRIBUTING = SOURCE / "CONTRIBUTING.rst"
 
@@ -285,7 +286,7 @@ class LibraryTests(SynchronousTestCase):
 
     def rows(self) -> list[list[str]]:
         """
-        @return: option, default of L{Pool}, default of L{MemCachePool}, name and default of the proxy's setting.
+        @return: option, defaults of L{Pool}, L{MemCachePool} and L{RedisPool}, name and default of the proxy's setting.
         """
         lines = chapter(LIBRARY, "All options").splitlines()
         starts = [found.start() for found in re.finditer("=+", next(line for line in lines if line.startswith("===")))]
@@ -294,15 +295,15 @@ class LibraryTests(SynchronousTestCase):
 
     def test_defaults(self) -> None:
         """
-        The table has all options of both pools with their defaults, and those of the proxy's settings.
+        The table has all options of the pools with their defaults, and those of the proxy's settings.
         """
         rows = self.rows()
-        for column, pool in ((1, Pool), (2, MemCachePool)):
+        for column, pool in ((1, Pool), (2, MemCachePool), (3, RedisPool)):
             shown = {row[0].strip("`"): row[column] for row in rows if row[column] != "-"}
             self.assertEqual(shown, defaults(pool))
         settings = {each.name: each.show(each.default) for each in OPTIONS}
         for row in rows:
-            name, _, default = row[3].partition(" ")
+            name, _, default = row[4].partition(" ")
             if name:
                 self.assertEqual(default, settings[name.strip("`")], name)
 

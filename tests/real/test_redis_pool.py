@@ -358,9 +358,15 @@ class ServerTests(RedisPoolCase):
         self.assertIsNone((await pool.mget(names))[7])
         await pool.set("k7", "7")
         self.assertTrue(await pool.msetnx({"{t}a": 1, "{t}b": 2}))
+        self.assertEqual(await pool.dbsize(), 52)
+        self.assertLessEqual({name.encode() for name in names}, {key async for key in pool.scan_iter(count=7)})
         with self.assertRaises(InvalidArgument):
-            await pool.dbsize()
+            await pool.info()
         async with pool.pipeline() as pipe:
             for number in range(50):
                 pipe.get(f"k{number}")
-        self.assertEqual(pipe.results, [b"%d" % number for number in range(50)])
+            pipe.mget(names[:3])
+        self.assertEqual(pipe.results[:50], [b"%d" % number for number in range(50)])
+        self.assertEqual(pipe.results[50], [b"0", b"1", b"2"])
+        self.assertTrue(await pool.flushdb())
+        self.assertEqual(await pool.keys(), [])

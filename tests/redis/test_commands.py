@@ -30,7 +30,7 @@ class Recorder(RedisCommands[bytes]):
 
     def _send(self, command: RedisCommand, words: list[bytes], convert: Convert) -> Deferred[Any]:
         self.words = words
-        return succeed(self._reply).addCallback(self._meanings.of(convert))
+        return succeed(self._reply).addCallback(self._meanings.of(convert, command))
 
 
 class CommandTests(SynchronousTestCase):

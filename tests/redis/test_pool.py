@@ -12,8 +12,10 @@ from twisted.internet.defer import Deferred
 from tests.bugs import covers
 from tests.redis.cases import RedisTestCase
 from txconnpool.errors import ConnectionLostInFlight, PoolError
-from txconnpool.redis import InvalidArgument, Loading, RedisPool, ResponseError, WrongType
+from txconnpool.redis import InvalidArgument, Loading, RedisPool, ResponseError, UndecodableReply, WrongType
 from txconnpool.testing import FakeConnection
+from txconnpool.wire.redis.commands import BY_NAME
+from txconnpool.wire.redis.framing import encode
 
 
 class PoolTests(RedisTestCase):
@@ -100,6 +102,36 @@ class PoolTests(RedisTestCase):
         pool = self.makePool(decode="utf-8")
         self.result(pool.hset("h", "\u00e9", "x"))
         self.assertEqual(self.result(pool.hgetall("h")), {"\u00e9": "x"})
+
+    def test_undecodable(self) -> None:
+        """
+        A string that cannot be decoded is an error that names the command. The connection stays open.
+        """
+        self.result(self.pool.execute("SET", "k", b"abc"))
+        pool = self.makePool(decode="utf-16")
+        for answer in (pool.get("k"), pool.mget(["k"]), pool.getrange("k", 0, -1)):
+            self.flush()
+            error = self.failureResultOf(answer, UndecodableReply)
+            self.assertRegex(str(error.value), "^the reply to (GET|MGET|GETRANGE) is not valid in utf-16: ")
+        count = len(self.server.connections)
+        self.assertEqual(self.result(pool.exists("k")), 1)
+        self.assertEqual(len(self.server.connections), count)
+
+    def test_undecodableMessage(self) -> None:
+        """
+        A message that cannot be decoded is an error of the iteration, which goes on.
+        """
+        pool = self.makePool(decode="utf-16")
+
+        async def receive() -> int:
+            async with pool.subscribe("c") as messages:
+                for _ in range(2):
+                    await self.pool.publish("c", b"abc")
+                    with self.assertRaises(UndecodableReply):
+                        await messages.__anext__()
+                return await self.pool.publish("c", b"abc")
+
+        self.assertEqual(self.result(Deferred.fromCoroutine(receive())), 1)
 
     def test_namespace(self) -> None:
         """
@@ -238,3 +270,56 @@ class PoolTests(RedisTestCase):
             return [key async for key in pool.scan_iter()]
 
         self.assertEqual(sorted(self.result(Deferred.fromCoroutine(keys()))), [b"a", b"b", b"c"])
+
+    def test_iterators(self) -> None:
+        """
+        The elements of a key are found one after the other.
+        """
+        self.result(self.pool.hset("h", mapping={"a": "1", "b": "2"}))
+        self.result(self.pool.sadd("s", "a", "b"))
+        self.result(self.pool.zadd("z", {"a": 1, "b": 2.5}))
+
+        async def every() -> list[Any]:
+            return [
+                dict([each async for each in self.pool.hscan_iter("h")]),
+                {each async for each in self.pool.sscan_iter("s", "a*")},
+                [each async for each in self.pool.zscan_iter("z")],
+            ]
+
+        found = self.result(Deferred.fromCoroutine(every()))
+        self.assertEqual(found, [{b"a": b"1", b"b": b"2"}, {b"a"}, [(b"a", 1.0), (b"b", 2.5)]])
+
+    def test_blockingError(self) -> None:
+        """
+        An error of a blocking command leaves its connection in the pool.
+        """
+        self.result(self.pool.set("k", "1"))
+        self.fails(self.pool.blpop("k"), WrongType)
+        self.result(self.pool.execute("RPUSH", "l", b"abc"))
+        pool = self.makePool(decode="utf-16")
+        count = len(self.server.connections)
+        answer = pool.blpop("l")
+        self.flush()
+        self.failureResultOf(answer, UndecodableReply)
+        self.assertEqual((len(self.server.connections), pool.stats.busy), (count + 1, 0))
+
+    def test_configure(self) -> None:
+        """
+        C{configure} prepares each connection after the handshake.
+        """
+        pool = self.makePool(
+            configure=lambda connection: connection.probe(BY_NAME["set"], encode([b"SET", b"c", b"1"]))
+        )
+        self.assertEqual(self.result(pool.get("c")), b"1")
+
+    def test_expires(self) -> None:
+        """
+        C{expire} and C{restore} with the arguments of commands are these.
+        """
+        self.result(self.pool.set("k", "1"))
+        self.assertEqual(self.result(self.pool.expire("k", 5, gt=True)), False)
+        self.assertEqual(self.result(self.pool.expire("k", 5)), True)
+        self.clock.advance(5)
+        self.assertEqual(self.result(self.pool.ttl("k")), -2)
+        self.assertIn("unknown command 'restore'", self.fails(self.pool.restore("k", 0, b"x"), ResponseError))
+        self.fails(self.pool.restore("k", 5), InvalidArgument)  # type: ignore[call-overload]

@@ -101,3 +101,46 @@ class LockTests(ScriptsTestCase):
 
         self.failureResultOf(self.call(hold()), KeyError)
         self.assertEqual(self.data.items, {})
+
+    def test_extended(self) -> None:
+        """
+        A lock that is extended ends later. One that has ended cannot be extended.
+        """
+        lock = self.pool.lock("l", timeout=5)
+        self.assertIsInstance(self.failureResultOf(self.call(lock.extend(5))).value, LockError)
+        self.successResultOf(self.call(lock.acquire()))
+        self.clock.advance(4)
+        self.successResultOf(self.call(lock.extend(10)))
+        self.clock.advance(9)
+        self.assertIn(b"l", self.data.items)
+        self.clock.advance(1)
+        self.failureResultOf(self.call(lock.extend(10)), LockError)
+        self.failureResultOf(self.call(lock.release()), LockError)
+
+    def test_failedBlock(self) -> None:
+        """
+        A block that fails releases the lock; if that has ended meanwhile, the error is that of the block.
+        """
+
+        async def work(seconds: float) -> None:
+            async with self.pool.lock("l", timeout=5):
+                self.clock.rightNow += seconds
+                raise KeyError("l")
+
+        for seconds in (0, 5):
+            self.failureResultOf(self.call(work(seconds)), KeyError)
+        self.assertIsNone(self.data.databases[0].look(b"l"))
+
+    def test_late(self) -> None:
+        """
+        A block is not entered if the lock cannot be acquired in time.
+        """
+        self.successResultOf(self.call(self.pool.lock("l").acquire()))
+
+        async def enter() -> None:
+            async with self.pool.lock("l", blocking_timeout=1):
+                raise AssertionError("entered")
+
+        answer = self.call(enter())
+        self.clock.advance(1)
+        self.failureResultOf(answer, LockError)

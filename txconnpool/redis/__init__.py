@@ -21,6 +21,7 @@ from txconnpool.redis.errors import (
     OutOfMemory,
     ReadOnly,
     ResponseError,
+    UndecodableReply,
     WatchError,
     WrongType,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "Script",
     "Subscription",
     "Transaction",
+    "UndecodableReply",
     "WatchError",
     "WrongType",
 ]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic
 from twisted.internet.defer import Deferred, fail
 
 from txconnpool.redis.arguments import Key, checkStateless, commandOf, encodeWords
-from txconnpool.redis.errors import InvalidArgument, ResponseError, errorOf
+from txconnpool.redis.errors import InvalidArgument, ResponseError, UndecodableReply, errorOf
 from txconnpool.wire.redis.commands import BY_NAME, RedisCommand
 from txconnpool.wire.redis.values import ReplyParser
 
@@ -40,14 +40,15 @@ class Meanings:
     Makes results of replies.
     """
 
-    __slots__ = ("_made", "parser")
+    __slots__ = ("_encoding", "_made", "parser")
 
     def __init__(self, encoding: str | None) -> None:
         """
         @param encoding: the encoding of strings that become C{str}; C{None}: they are C{bytes}.
         """
         self.parser = ReplyParser(errorOf, encoding)
-        self._made: dict[Convert, Callable[[bytes], Any]] = {None: self.value}
+        self._encoding = encoding
+        self._made: dict[Any, Callable[[bytes], Any]] = {None: self.value} if encoding is None else {}
 
     def value(self, reply: bytes) -> Any:
         """
@@ -60,20 +61,36 @@ class Meanings:
             raise value
         return value
 
-    def of(self, convert: Convert) -> Callable[[bytes], Any]:
+    def of(self, convert: Convert, command: RedisCommand) -> Callable[[bytes], Any]:
         """
+        @param command: the command of the request.
+
         @return: a function that makes the result of a reply.
         """
-        meaning = self._made.get(convert)
+        key = convert if self._encoding is None else (convert, command)
+        meaning = self._made.get(key)
         if meaning is None:
-            assert convert is not None
-            made, value = convert, self.value
-
-            def meaning(reply: bytes) -> Any:
-                return made(value(reply))
-
-            self._made[convert] = meaning
+            meaning = self._made[key] = self._make(convert, command)
         return meaning
+
+    def _make(self, convert: Convert, command: RedisCommand) -> Callable[[bytes], Any]:
+        value, encoding = self.value, self._encoding
+        made = convert or _same
+        if encoding is None:
+            return lambda reply: made(value(reply))
+
+        def meaning(reply: bytes) -> Any:
+            try:
+                return made(value(reply))
+            except UnicodeDecodeError as error:
+                name = command.name.replace("|", " ").upper()
+                raise UndecodableReply(f"the reply to {name} is not valid in {encoding}: {error.reason}") from error
+
+        return meaning
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 class BaseCommands(Generic[V]):

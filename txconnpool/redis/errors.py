@@ -147,6 +147,15 @@ class LockError(PoolError):
     kind = "lock"
 
 
+class UndecodableReply(PoolError, ValueError):
+    """
+    A string in a reply is not valid in the encoding of C{decode}. The text names the command. The request was executed,
+    and its connection stays open.
+    """
+
+    kind = "decode"
+
+
 class InvalidArgument(PoolError, ValueError):
     """
     An argument or a command that the pool does not send. Nothing was sent.

@@ -18,7 +18,15 @@ from txconnpool.pool.connection import Connection
 from txconnpool.redis.arguments import Key, mayBlock
 from txconnpool.redis.base import Convert, Meanings, V
 from txconnpool.redis.commands import RedisCommands
-from txconnpool.redis.errors import ExecAborted, InvalidArgument, ResponseError, WatchError
+from txconnpool.redis.errors import (
+    CrossSlot,
+    ExecAborted,
+    InvalidArgument,
+    ResponseError,
+    UndecodableReply,
+    WatchError,
+)
+from txconnpool.redis.splitting import join, requestFor
 from txconnpool.redis.units import Step, Unit, askLeased, discard
 from txconnpool.wire.redis.commands import BY_NAME, RedisCommand
 from txconnpool.wire.redis.framing import encode
@@ -28,6 +36,10 @@ _MULTI, _EXEC, _WATCH, _UNWATCH = (BY_NAME[name] for name in ("multi", "exec", "
 _QUEUED: Final = b"+QUEUED\r\n"
 
 
+def _undivided(command: RedisCommand, words: list[bytes]) -> dict[Any, list[int]]:
+    return {}
+
+
 class Queue(RedisCommands[V]):
     """
     Collects commands. The Deferred of each fires when its reply has come.
@@ -35,26 +47,59 @@ class Queue(RedisCommands[V]):
     @ivar results: what L{send} has resulted in.
     """
 
-    def __init__(self, namespace: bytes, meanings: Meanings, route: Callable[[RedisCommand, list[bytes]], Any]) -> None:
+    def __init__(
+        self,
+        namespace: bytes,
+        meanings: Meanings,
+        route: Callable[[RedisCommand, list[bytes]], Any],
+        divide: Callable[[RedisCommand, list[bytes]], dict[Any, list[int]]] = _undivided,
+    ) -> None:
         """
         @param route: finds the pool of a request, whose keys get the namespace.
+        @param divide: finds the positions of the keys of a request, by pool, if several servers have them.
         """
         self._namespace = namespace
         self._meanings = meanings
         self._route = route
+        self._divide = divide
         self._steps: list[tuple[Any, Step]] = []
+        self._answers: list[Deferred[Any]] = []  # the result of each command, which may have several requests
         self.results: list[Any] = []
 
     def _send(self, command: RedisCommand, words: list[bytes], convert: Convert) -> Deferred[Any]:
         try:
             if mayBlock(words, command):
                 raise InvalidArgument(f"{command.name} may block, and would keep the commands after it waiting")
-            pool = self._route(command, words)
+            divided = self._divide(command, words)
+            pool = None if divided else self._route(command, words)
         except PoolError as error:
             return fail(error)
-        step = Step(command.unblocked if command.mayBlock else command, encode(words), self._meanings.of(convert))
+        if divided:
+            answer = Deferred.fromCoroutine(self._joined(command, words, divided, convert))
+        else:
+            answer = self._add(pool, command, encode(words), self._meanings.of(convert, command))
+        self._answers.append(answer)
+        return answer
+
+    def _add(self, pool: Any, command: RedisCommand, data: bytes, meaning: Callable[[bytes], Any]) -> Deferred[Any]:
+        step = Step(command.unblocked if command.mayBlock else command, data, meaning)
         self._steps.append((pool, step))
         return step.result
+
+    async def _joined(
+        self, command: RedisCommand, words: list[bytes], divided: dict[Any, list[int]], convert: Convert
+    ) -> Any:
+        """
+        Add one request for each of several servers.
+
+        @return: the result of all.
+        """
+        value = self._meanings.of(None, command)
+        waiting = [
+            self._add(pool, command, requestFor(command, words, places), value) for pool, places in divided.items()
+        ]
+        found = join(command, list(divided.values()), await settle(waiting))
+        return found if convert is None else convert(found)
 
     def __len__(self) -> int:
         return len(self._steps)
@@ -105,7 +150,8 @@ class Pipeline(Queue[V]):
         visits, name = pipe.results
 
     They are sent at the end of the block, or by L{send}. If several servers share the keys, those for one server are
-    sent together. Other requests may be executed between them: L{Transaction} prevents this.
+    sent together, and executed in order there. Other requests may be executed between them: L{Transaction} prevents
+    this.
     """
 
     async def send(self) -> list[Any]:
@@ -117,12 +163,13 @@ class Pipeline(Queue[V]):
         @raise PoolError: the error of the first command that has failed. The others were executed nevertheless.
         """
         queued, self._steps = self._steps, []
+        answers, self._answers = self._answers, []
         byPool: dict[Any, list[Step]] = {}
         for pool, step in queued:
             byPool.setdefault(pool, []).append(step)
         for pool, steps in byPool.items():
             Unit(pool, steps).send()
-        self.results = await settle([step.result for _, step in queued])
+        self.results = await settle(answers)
         return self.results
 
     async def __aenter__(self) -> Self:
@@ -177,13 +224,15 @@ class Transaction(Queue[V]):
             self._checkHome(self._route(command, words))
         except PoolError as error:
             return fail(error)
-        return askLeased(self._connection, command, encode(words), self._meanings.of(convert))
+        return askLeased(self._connection, command, encode(words), self._meanings.of(convert, command))
 
     def _checkHome(self, pool: Any) -> None:
         if self._home is None:
             self._home = pool
         elif pool is not self._home:
-            raise InvalidArgument("the keys of a transaction are on several servers")
+            raise CrossSlot(
+                "CROSSSLOT Keys in request don't hash to the same slot: several servers have those of a transaction"
+            )
 
     async def __aenter__(self) -> Self:
         if self._watch:
@@ -215,7 +264,7 @@ class Transaction(Queue[V]):
             elif kind is None:
                 await askLeased(connection, _UNWATCH, encode([b"UNWATCH"]), self._meanings.value)
                 clean = True
-        except (WatchError, ResponseError):
+        except (WatchError, ResponseError, UndecodableReply):
             clean = True  # EXEC has ended the watch
             raise
         finally:

@@ -31,10 +31,18 @@ from txconnpool.pool.handshake import Handshake
 from txconnpool.redis.arguments import OTHER, Key, applyNamespace, encodeWords, mayBlock
 from txconnpool.redis.base import Convert, Meanings, V
 from txconnpool.redis.commands import RedisCommands
-from txconnpool.redis.errors import CrossSlot, InvalidArgument, ResponseError
+from txconnpool.redis.errors import CrossSlot, InvalidArgument, ResponseError, UndecodableReply
 from txconnpool.redis.pipeline import Pipeline, Transaction, settle
 from txconnpool.redis.scripts import Lock, Script
-from txconnpool.redis.splitting import divide, isDivisible, join, requestFor
+from txconnpool.redis.splitting import (
+    EVERYWHERE,
+    divide,
+    isDivisible,
+    join,
+    nextCursor,
+    requestFor,
+    serverOfCursor,
+)
 from txconnpool.redis.subscription import Subscription
 from txconnpool.redis.units import askLeased, discard
 from txconnpool.routing.library import ForKey, PoolFace
@@ -86,7 +94,7 @@ class RedisPool(PoolFace[Connection], RedisCommands[V]):
 
     It has one server, or several that share the keys (C{distribution}). Each request is sent to the server of its keys.
     The keys of one request must be on one server. Only C{mget}, C{mset}, C{delete}, C{unlink}, C{exists} and C{touch}
-    are divided among several ones, outside of pipelines.
+    are divided among several ones. C{dbsize}, C{keys}, C{flushdb}, C{scan} and C{script_load} concern all servers.
 
     All errors are failures of the C{Deferred}s that the commands return:
 
@@ -215,15 +223,19 @@ class RedisPool(PoolFace[Connection], RedisCommands[V]):
 
     def _send(self, command: RedisCommand, words: list[bytes], convert: Convert) -> Deferred[Any]:
         try:
-            self._nameKeys(command, words)
-            if self._only is None and isDivisible(command, words):
-                divided = divide(command, words, self._poolOf)
-                if len(divided) > 1:
+            if self._only is None:
+                divided = self._divide(command, words)
+                if divided:
                     return Deferred.fromCoroutine(self._sendDivided(command, words, divided, convert))
-            pool = self._only or self._poolFor(command, words)
+                if command.name in EVERYWHERE:
+                    self._nameKeys(command, words)
+                    return Deferred.fromCoroutine(self._sendEverywhere(command, words, convert))
+                if command.name == "scan":
+                    return Deferred.fromCoroutine(self._scan(command, words, convert))
+            pool = self._route(command, words)
         except PoolError as error:
             return fail(error)
-        meaning = self._meanings.of(convert)
+        meaning = self._meanings.of(convert, command)
         if command.mayBlock and mayBlock(words, command):
             return Deferred.fromCoroutine(_blocked(pool, command, encode(words), meaning))
         request = SingleRequest(pool, command, encode(words), meaning)
@@ -238,13 +250,61 @@ class RedisPool(PoolFace[Connection], RedisCommands[V]):
 
         @raise PoolError: the first error. All requests have ended then.
         """
+        data = {pool: requestFor(command, words, places) for pool, places in divided.items()}
+        value = join(command, list(divided.values()), await self._sendAll(command, data))
+        return value if convert is None else convert(value)
+
+    async def _sendEverywhere(self, command: RedisCommand, words: list[bytes], convert: Convert) -> Any:
+        """
+        Send the same request to all servers.
+        """
+        values = await self._sendAll(command, dict.fromkeys(self._pools, encode(words)))
+        value = EVERYWHERE[command.name](values)
+        return value if convert is None else convert(value)
+
+    async def _sendAll(self, command: RedisCommand, data: dict[Any, bytes]) -> list[Any]:
+        """
+        Send one request to each of several servers.
+
+        @return: the values of their replies.
+
+        @raise PoolError: the first error. All requests have ended then.
+        """
         requests = []
-        for pool, places in divided.items():
-            request = SingleRequest(pool, command, requestFor(command, words, places), self._meanings.value)
+        for pool, each in data.items():
+            request = SingleRequest(pool, command, each, self._meanings.of(None, command))
             requests.append(request)
             pool.send(request)
-        value = join(command, list(divided.values()), await settle([request.result for request in requests]))
+        return await settle([request.result for request in requests])
+
+    async def _scan(self, command: RedisCommand, words: list[bytes], convert: Convert) -> Any:
+        """
+        Scan one server after the other.
+        """
+        number, words[1] = serverOfCursor(words[1], len(self._pools))
+        self._nameKeys(command, words)
+        ((at, keys),) = await self._sendAll(command, {self._pools[number]: encode(words)})
+        value = [nextCursor(at, number, len(self._pools)), keys]
         return value if convert is None else convert(value)
+
+    def _divide(self, command: RedisCommand, words: list[bytes]) -> dict[Any, list[int]]:
+        """
+        @param words: get the namespace before their keys, if the request is divided.
+
+        @return: the positions of the keys of a request, by the pools of their servers; empty if it need not, or must
+            not, be divided.
+
+        @raise PoolError: a key has no server at the moment.
+        """
+        if self._only is not None or not isDivisible(command, words):
+            return {}
+        named = list(words)
+        self._nameKeys(command, named)
+        divided = divide(command, named, self._poolOf)
+        if len(divided) < 2:
+            return {}
+        words[:] = named
+        return divided
 
     def _nameKeys(self, command: RedisCommand, words: list[bytes]) -> None:
         if self._namespace:
@@ -264,10 +324,13 @@ class RedisPool(PoolFace[Connection], RedisCommands[V]):
     def _poolFor(self, command: RedisCommand, words: list[bytes]) -> Any:
         keys = command.keysOf(words) or (words[1:2] if command.name in ("publish", "eval", "evalsha") else [])
         if not keys:
-            raise InvalidArgument(f"{command.name.upper()} has no key, and the servers of {self.name} share the keys")
+            name = command.name.replace("|", " ").upper()
+            raise InvalidArgument(
+                f"{name} has no key, and the servers of {self.name} share the keys: use forKey(key).connection()"
+            )
         pools = {id(pool): pool for pool in map(self._poolOf, keys)}
         if len(pools) > 1:
-            raise CrossSlot("CROSSSLOT the keys of the request are on several servers")
+            raise CrossSlot("CROSSSLOT Keys in request don't hash to the same slot: several servers have them")
         return pools.popitem()[1]
 
     # -- Names that a command and the pool have in common
@@ -327,7 +390,7 @@ class RedisPool(PoolFace[Connection], RedisCommands[V]):
                 pipe.get("name")
             visits, name = pipe.results
         """
-        return Pipeline(self._namespace, self._meanings, self._route)
+        return Pipeline(self._namespace, self._meanings, self._route, self._divide)
 
     def transaction(self, *watch: Key) -> Transaction[V]:
         """
@@ -348,12 +411,18 @@ class RedisPool(PoolFace[Connection], RedisCommands[V]):
 
         @param patterns: glob-style patterns of channels.
 
-        @raise InvalidArgument: there are no channels and no patterns.
+        @raise InvalidArgument: there are no channels and no patterns; or several servers share the keys, and not one
+            of them has all channels, or there are patterns.
         """
         names, globs = encodeWords(channels), encodeWords(patterns)
         if not names and not globs:
             raise InvalidArgument("subscribe needs a channel or a pattern")
-        pool = self._only or self._poolOf((names or globs)[0])
+        pools = {id(pool): pool for pool in map(self._poolOf, names)} if self._only is None else {0: self._only}
+        if self._only is None and (globs or len(pools) > 1):
+            raise InvalidArgument(
+                f"the servers of {self.name} share the channels: subscribe to each by itself, and to no patterns"
+            )
+        pool = next(iter(pools.values()))
         return Subscription(pool, self._meanings, names, globs, RESUBSCRIBE)
 
     def register_script(self, script: str | bytes) -> Script:
@@ -403,7 +472,7 @@ async def _blocked(pool: CallingPool, command: RedisCommand, data: bytes, meanin
     connection = await pool.acquire()
     try:
         result = await askLeased(connection, command, data, meaning)
-    except ResponseError:
+    except (ResponseError, UndecodableReply):
         pool.release(connection)
         raise
     except BaseException:

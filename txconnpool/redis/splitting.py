@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.redis.test_splitting -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Commands whose keys are on several servers: one request for each server, and one result of their replies.
+Commands that concern several servers: one request for each server, and one result of their replies.
 
 They are not executed at one moment, as they are on one server. C{MSETNX} and all others whose meaning depends on that
 are not split.
@@ -12,11 +12,60 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from txconnpool.redis.errors import InvalidArgument
 from txconnpool.wire.redis.commands import RedisCommand
 from txconnpool.wire.redis.framing import encode
 
 #: The commands that are split, with the number of words for each key.
 WIDTHS: Final = {"mget": 1, "mset": 2, "del": 1, "unlink": 1, "exists": 1, "touch": 1}
+
+
+def _first(values: list[Any]) -> Any:
+    return values[0]
+
+
+def _all(values: list[Any]) -> Any:
+    return [each for value in values for each in value]
+
+
+def _least(values: list[Any]) -> Any:
+    return [min(each) for each in zip(*values, strict=True)]
+
+
+#: The commands that are sent to all servers, with the function that makes one value of those of their replies.
+EVERYWHERE: Final[dict[str, Callable[[list[Any]], Any]]] = {
+    "dbsize": sum,
+    "keys": _all,
+    "script|exists": _least,
+    **dict.fromkeys(("ping", "flushdb", "flushall", "script|load", "script|flush"), _first),
+}
+
+
+def serverOfCursor(cursor: bytes, count: int) -> tuple[int, bytes]:
+    """
+    @param cursor: 0, or the result of L{nextCursor}.
+    @param count: the number of servers.
+
+    @return: the number of the server to scan next, and the cursor for it.
+
+    @raise InvalidArgument: it is no cursor.
+    """
+    if not cursor.isdigit():
+        raise InvalidArgument(f"invalid cursor: {cursor.decode('ascii', 'replace')}")
+    at, number = divmod(int(cursor), count)
+    return number, b"%d" % at
+
+
+def nextCursor(cursor: Any, number: int, count: int) -> int:
+    """
+    @param cursor: the cursor that the server with a number has returned; 0: it has been scanned.
+
+    @return: the next cursor of a scan of all servers; 0: all have been scanned.
+    """
+    at = int(cursor)
+    if at:
+        return at * count + number
+    return (number + 1) % count
 
 
 def isDivisible(command: RedisCommand, words: list[bytes]) -> bool:

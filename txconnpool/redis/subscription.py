@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from txconnpool.errors import PoolClosed, PoolError
 from txconnpool.pool.connection import Connection
 from txconnpool.redis.base import Meanings, V
-from txconnpool.redis.errors import ResponseError
+from txconnpool.redis.errors import ResponseError, UndecodableReply
 from txconnpool.redis.units import askLeased, discard
 from txconnpool.wire.redis.commands import BY_NAME
 from txconnpool.wire.redis.framing import encode
@@ -79,7 +79,7 @@ class Subscription(Generic[V]):
             if words
         ]
         self._retryDelay = retryDelay
-        self._messages: deque[Message[V]] = deque()
+        self._messages: deque[Message[V] | UndecodableReply] = deque()
         self._connection: Connection | None = None
         self._paused = False
         self._wake: Deferred[None] | None = None
@@ -93,7 +93,11 @@ class Subscription(Generic[V]):
         """
         The server has sent a frame that no request asked for.
         """
-        frame = self._meanings.parser.parse(b"*" + data[1:])
+        try:
+            frame = self._meanings.parser.parse(b"*" + data[1:])
+        except UnicodeDecodeError as error:
+            self._add(UndecodableReply(f"a message is not valid in {error.encoding}: {error.reason}"))
+            return
         kind = frame[0] if isinstance(frame[0], str) else frame[0].decode("ascii", "replace")
         if kind == "pmessage":
             self._add(Message(kind, frame[2], frame[3], frame[1]))
@@ -159,7 +163,7 @@ class Subscription(Generic[V]):
 
     # -- The messages
 
-    def _add(self, message: Message[V]) -> None:
+    def _add(self, message: Message[V] | UndecodableReply) -> None:
         self._messages.append(message)
         if len(self._messages) >= BUFFERED and not self._paused and self._connection is not None:
             self._paused = True
@@ -186,6 +190,8 @@ class Subscription(Generic[V]):
         if self._paused and len(self._messages) <= BUFFERED // 2 and self._connection is not None:
             self._paused = False
             self._connection.transport.resumeProducing()
+        if isinstance(message, UndecodableReply):
+            raise message
         return message
 
     async def __aenter__(self) -> Self:

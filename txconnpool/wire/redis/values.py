@@ -78,6 +78,7 @@ class ReplyParser:
         @return: its value.
 
         @raise WireError: the bytes are no reply, or more than one.
+        @raise UnicodeDecodeError: a string cannot be decoded.
         """
         try:
             if data[:1] == b"$" and data[1:2] != b"-":  # most replies are plain strings
@@ -85,6 +86,8 @@ class ReplyParser:
                 value, end = self.string(data[start:-2]), start + int(data[1:start]) + 2
             else:
                 value, end = self._parse(data)
+        except UnicodeDecodeError:
+            raise
         except (ValueError, IndexError, KeyError) as reason:
             raise WireError("a reply that has no value") from reason
         if end != len(data):
