@@ -126,9 +126,14 @@ class CommandTests(SynchronousTestCase):
         for _ in range(3):
             for name, method in inspect.getmembers(RedisCommands, inspect.isfunction):
                 if not name.startswith("_") and not name.endswith("_iter"):
-                    count = (
-                        sum(each.default is each.empty for each in inspect.signature(method).parameters.values()) - 1
-                    )
-                    arguments: list[Any] = [{"a": 1} if name in ("mset", "msetnx", "zadd") else "1"] * count
-                    getattr(recorder, name)(*arguments).addErrback(lambda _: None)
-        self.assertLess(len(recorder._meanings._made), 20)
+                    needed = [
+                        each
+                        for each in list(inspect.signature(method).parameters.values())[1:]
+                        if each.default is each.empty and each.kind is not each.VAR_POSITIONAL
+                    ]
+                    values: list[Any] = [{"a": 1} if "Mapping[" in str(each.annotation) else "1" for each in needed]
+                    given = list(zip(needed, values, strict=True))
+                    arguments = [value for each, value in given if each.kind is not each.KEYWORD_ONLY]
+                    options = {each.name: value for each, value in given if each.kind is each.KEYWORD_ONLY}
+                    getattr(recorder, name)(*arguments, **options).addErrback(lambda _: None)
+        self.assertLess(len(recorder._meanings._made), 30)

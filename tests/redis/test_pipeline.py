@@ -11,7 +11,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 
 from tests.redis.cases import RedisTestCase
-from txconnpool.errors import ConnectionLostInFlight
+from txconnpool.errors import ConnectionLostInFlight, PoolTimeout
 from txconnpool.redis import ExecAborted, InvalidArgument, ResponseError, WatchError, WrongType
 
 
@@ -33,6 +33,49 @@ class PipelineTests(QueueTestCase):
     """
     Tests for L{Pipeline<txconnpool.redis.Pipeline>}.
     """
+
+    def test_large(self) -> None:
+        """
+        Replies that arrive in many parts are whole.
+        """
+        value = bytes(range(256)) * 1024
+        self.data.items[b"large"] = value
+        self.flush()
+
+        async def call() -> list[Any]:
+            async with self.pool.pipeline() as pipe:
+                pipe.get("large")
+                pipe.strlen("large")
+                pipe.get("large")
+            return pipe.results
+
+        self.pool.ping()
+        self.flush()
+        self.server.hold()
+        answer = self.run_(call())
+        for _ in range(40):
+            self.server.release(20000)
+            self.flush()
+        self.assertEqual(self.successResultOf(answer), [value, len(value), value])
+
+    def test_full(self) -> None:
+        """
+        A pipeline that gets no connection fails with all its commands.
+        """
+        pool = self.makePool(waitTimeout=1, whenDown=None)
+        self.server.hang()
+
+        async def call() -> None:
+            async with pool.pipeline() as pipe:
+                pipe.incr("n")
+                pipe.incr("n")
+
+        answer = self.run_(call())
+        self.clock.advance(1)
+        self.failureResultOf(answer, PoolTimeout)
+        self.assertEqual(self.data.items, {})
+        self.server.accept()
+        self.clock.advance(1)
 
     def test_results(self) -> None:
         """

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 
 from tests.redis.cases import RedisTestCase
 from txconnpool.errors import PoolClosed
-from txconnpool.redis import InvalidArgument, Message, Subscription
+from txconnpool.redis import InvalidArgument, Message, NoPermission, Subscription
 from txconnpool.redis.subscription import BUFFERED
 
 
@@ -30,6 +30,10 @@ class SubscriptionTests(RedisTestCase):
     def leave(self, subscription: Subscription[bytes]) -> None:
         self.successResultOf(Deferred.fromCoroutine(subscription.__aexit__(None, None, None)))
         self.flush()
+
+    def result(self, answer: Deferred[Any]) -> Any:
+        self.flush()
+        return self.successResultOf(answer)
 
     def next(self, subscription: Subscription[bytes]) -> Deferred[Message[bytes]]:
         answer = Deferred.fromCoroutine(subscription.__anext__())
@@ -110,3 +114,27 @@ class SubscriptionTests(RedisTestCase):
         A subscription needs a channel or a pattern.
         """
         self.assertRaises(InvalidArgument, self.pool.subscribe)
+
+    def test_refused(self) -> None:
+        """
+        If the server refuses the subscription, its block is not entered, and its connection is closed.
+        """
+        self.result(self.pool.ping())
+        self.server.hold()
+        entered = Deferred.fromCoroutine(self.pool.subscribe("a").__aenter__())
+        self.flush()
+        (connection,) = self.server.connections
+        connection.send(b"-NOPERM no permission to access the channel\r\n")
+        self.flush()
+        self.failureResultOf(entered, NoPermission)
+        self.assertEqual((self.server.connections, self.pool.stats.busy), ([], 0))
+
+    def test_afterBlock(self) -> None:
+        """
+        After the block, the messages that have arrived can still be read, and then there are no more.
+        """
+        subscription = self.enter("a")
+        self.result(self.pool.publish("a", "x"))
+        self.leave(subscription)
+        self.assertEqual(self.successResultOf(self.next(subscription)).data, b"x")
+        self.failureResultOf(self.next(subscription), StopAsyncIteration)

@@ -12,11 +12,14 @@ from twisted.internet.defer import Deferred
 
 from txconnpool.redis.arguments import Argument, Key
 from txconnpool.redis.base import BaseCommands, V, booleans
+from txconnpool.redis.combining import CombiningCommands
+from txconnpool.redis.geo import DistinctCommands, GeoCommands
 from txconnpool.redis.hashes import HashCommands
 from txconnpool.redis.keys import KeyCommands, ServerCommands, StringCommands
 from txconnpool.redis.lists import ListCommands
 from txconnpool.redis.sets import SetCommands
 from txconnpool.redis.sortedsets import SortedSetCommands
+from txconnpool.redis.streams import GroupCommands, StreamCommands
 
 
 class ScriptCommands(BaseCommands[V]):
@@ -65,6 +68,11 @@ class RedisCommands(
     ListCommands[V],
     SetCommands[V],
     SortedSetCommands[V],
+    CombiningCommands[V],
+    StreamCommands[V],
+    GroupCommands[V],
+    GeoCommands[V],
+    DistinctCommands[V],
     ScriptCommands[V],
     ServerCommands[V],
 ):

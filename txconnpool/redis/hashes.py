@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 
 from txconnpool.redis.arguments import Argument, Key
-from txconnpool.redis.base import BaseCommands, V, flat, keysOf, mapping, number, scanned
+from txconnpool.redis.base import BaseCommands, V, flat, keysOf, mapping, number, okay, pairs, scanned
+from txconnpool.redis.errors import InvalidArgument
 from txconnpool.redis.keys import scanWords
 
 
@@ -115,6 +116,28 @@ class HashCommands(BaseCommands[V]):
         @return: fires with the sum.
         """
         return self._do("hincrbyfloat", number, name, key, amount)
+
+    def hmset(self, name: Key, mapping: Mapping[Any, Argument]) -> Deferred[bool]:
+        """
+        Set several fields, see L{hset}.
+
+        @return: fires with C{True}.
+        """
+        return self._do("hmset", okay, name, *flat(mapping.items()))
+
+    def hrandfield(self, key: Key, count: int | None = None, withvalues: bool = False) -> Deferred[Any]:
+        """
+        Choose random fields.
+
+        @param count: how many different ones; negative: how many that may be the same.
+
+        @return: fires with one; C{None} if there is none. With C{count}, with a list; with C{withvalues} too, with a
+            list of pairs of field and value.
+        """
+        if withvalues and count is None:
+            return fail(InvalidArgument("withvalues needs a count"))
+        words = [*([] if count is None else [count]), *(["WITHVALUES"] if withvalues else [])]
+        return self._do("hrandfield", pairs if withvalues else None, key, *words)
 
     def hscan(
         self, name: Key, cursor: int = 0, match: Key | None = None, count: int | None = None

@@ -141,6 +141,24 @@ class KeyCommands(BaseCommands[V]):
         """
         return self._do("pttl", None, name)
 
+    def expiretime(self, key: Key) -> Deferred[int]:
+        """
+        @return: fires with when a key expires, in seconds since 1970; -1 if it does not; -2 if there is no such key.
+        """
+        return self._do("expiretime", None, key)
+
+    def pexpiretime(self, key: Key) -> Deferred[int]:
+        """
+        As L{expiretime}, in milliseconds.
+        """
+        return self._do("pexpiretime", None, key)
+
+    def randomkey(self) -> Deferred[V | None]:
+        """
+        @return: fires with a random key; C{None} if there is none.
+        """
+        return self._do("randomkey", None)
+
     def rename(self, src: Key, dst: Key) -> Deferred[bool]:
         """
         Rename a key. Another one of that name is deleted.
@@ -421,13 +439,53 @@ class StringCommands(BaseCommands[V]):
         """
         return self._do("setbit", None, name, offset, value)
 
-    def bitcount(self, key: Key, start: int | None = None, end: int | None = None) -> Deferred[int]:
+    def bitcount(
+        self, key: Key, start: int | None = None, end: int | None = None, mode: str | None = None
+    ) -> Deferred[int]:
         """
+        @param mode: C{"BIT"}: C{start} and C{end} are the numbers of bits, not bytes (Redis 7.0).
+
         @return: fires with the number of bits of a value, or of its bytes from C{start} to C{end}, that are 1.
         """
         if (start is None) != (end is None):
             return fail(InvalidArgument("start and end must be given together"))
-        return self._do("bitcount", None, key, *([] if start is None else [start, end]))
+        words = [] if start is None else [start, end, *([mode] if mode else [])]
+        return self._do("bitcount", None, key, *words)
+
+    def bitpos(
+        self, key: Key, bit: int, start: int | None = None, end: int | None = None, mode: str | None = None
+    ) -> Deferred[int]:
+        """
+        Find the first bit that is C{bit}.
+
+        @param start: the first byte to look at.
+        @param end: the last one.
+        @param mode: C{"BIT"}: they are the numbers of bits (Redis 7.0).
+
+        @return: fires with its position; -1 if there is none.
+        """
+        if start is None and end is not None:
+            return fail(InvalidArgument("end needs a start"))
+        words = [each for each in (start, end, mode) if each is not None]
+        return self._do("bitpos", None, key, bit, *words)
+
+    def bitop(self, operation: str, dest: Key, *keys: Key) -> Deferred[int]:
+        """
+        Store the C{"AND"}, C{"OR"}, C{"XOR"} or C{"NOT"} of values.
+
+        @return: fires with the length of the result.
+        """
+        return self._do("bitop", None, operation, dest, *keys)
+
+    def bitfield(self, key: Key, *words: Argument) -> Deferred[list[int | None]]:
+        """
+        Read and change integers of any width in a value.
+
+        @param words: the words of the command: C{"SET", "u8", 0, 255, "INCRBY", "i5", 100, 1}.
+
+        @return: fires with a result for each operation.
+        """
+        return self._do("bitfield", None, key, *words)
 
 
 class ServerCommands(BaseCommands[V]):

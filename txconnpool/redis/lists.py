@@ -134,6 +134,53 @@ class ListCommands(BaseCommands[V]):
         """
         return self._do("rpoplpush", None, src, dst)
 
+    def lpos(
+        self,
+        name: Key,
+        value: Argument,
+        rank: int | None = None,
+        count: int | None = None,
+        maxlen: int | None = None,
+    ) -> Deferred[Any]:
+        """
+        Find an element.
+
+        @param rank: 1: the first one; 2: the second; negative: from the tail.
+        @param count: how many to find; 0: all.
+        @param maxlen: how many elements to look at; 0: all.
+
+        @return: fires with its position; C{None} if there is none. With C{count}, with a list of positions.
+        """
+        words: list[Any] = [*([] if rank is None else ["RANK", rank]), *([] if count is None else ["COUNT", count])]
+        return self._do("lpos", None, name, value, *words, *([] if maxlen is None else ["MAXLEN", maxlen]))
+
+    def lmpop(self, num_keys: int, *args: Key, direction: str, count: int = 1) -> Deferred[tuple[V, list[V]] | None]:
+        """
+        Remove elements of the first of some lists that is not empty.
+
+        @param num_keys: the number of keys.
+        @param args: the keys.
+        @param direction: C{"LEFT"}: from the head; C{"RIGHT"}: from the tail.
+
+        @return: fires with the key and the elements; C{None} if all are empty.
+        """
+        return self._do("lmpop", None, num_keys, *args, direction, "COUNT", count).addCallback(self._bareFirst)
+
+    def blmpop(
+        self, timeout: float, numkeys: int, *args: Key, direction: str, count: int = 1
+    ) -> Deferred[tuple[V, list[V]] | None]:
+        """
+        As L{lmpop}, but wait if all are empty, see L{blpop}.
+        """
+        words = [timeout, numkeys, *args, direction, "COUNT", count]
+        return self._do("blmpop", None, *words).addCallback(self._bareFirst)
+
+    def brpoplpush(self, src: Key, dst: Key, timeout: float = 0) -> Deferred[V | None]:
+        """
+        As L{rpoplpush}, but wait while the list is empty, see L{blpop}.
+        """
+        return self._do("brpoplpush", None, src, dst, timeout)
+
     def blpop(self, keys: Key | Iterable[Key], timeout: float = 0) -> Deferred[tuple[V, V] | None]:
         """
         Remove an element at the head of the first of some lists that is not empty. While all are, wait for one, on a

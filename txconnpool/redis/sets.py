@@ -103,6 +103,15 @@ class SetCommands(BaseCommands[V]):
         """
         return self._do("sdiff", set, *keysOf(keys, args))
 
+    def sintercard(self, numkeys: int, keys: Iterable[Key], limit: int = 0) -> Deferred[int]:
+        """
+        @param numkeys: the number of keys.
+        @param limit: count up to this number; 0: all.
+
+        @return: fires with the number of members of the intersection of sets.
+        """
+        return self._do("sintercard", None, numkeys, *keys, "LIMIT", limit)
+
     def sunionstore(self, dest: Key, keys: Key | Iterable[Key], *args: Key) -> Deferred[int]:
         """
         Store the union of sets.

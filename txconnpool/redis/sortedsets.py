@@ -30,7 +30,8 @@ class SortedSetCommands(BaseCommands[V]):
         ch: bool = False,
         gt: bool = False,
         lt: bool = False,
-    ) -> Deferred[int]:
+        incr: bool = False,
+    ) -> Deferred[Any]:
         """
         Add members with their scores.
 
@@ -40,12 +41,16 @@ class SortedSetCommands(BaseCommands[V]):
         @param ch: whether to count those whose score was changed too.
         @param gt: only if the score becomes greater.
         @param lt: only if it becomes less.
+        @param incr: whether to add to the score of one member.
 
-        @return: fires with the number of members that were added.
+        @return: fires with the number of members that were added; with C{incr}, with the score, or C{None} if the
+            other options prevented it.
         """
-        given = (("NX", nx), ("XX", xx), ("GT", gt), ("LT", lt), ("CH", ch))
+        given = (("NX", nx), ("XX", xx), ("GT", gt), ("LT", lt), ("CH", ch), ("INCR", incr))
         words = [word for word, wanted in given if wanted]
-        return self._do("zadd", None, name, *words, *flat((score, each) for each, score in mapping.items()))
+        return self._do(
+            "zadd", number if incr else None, name, *words, *flat((score, each) for each, score in mapping.items())
+        )
 
     def zrem(self, name: Key, *values: Argument) -> Deferred[int]:
         """
@@ -154,6 +159,23 @@ class SortedSetCommands(BaseCommands[V]):
         if start is not None or num is not None:
             words += ["LIMIT", start or 0, -1 if num is None else num]
         return self._do("zrangebyscore", scored if withscores else None, name, min, max, *words)
+
+    def zrevrangebyscore(
+        self,
+        name: Key,
+        max: float | str,
+        min: float | str,
+        start: int | None = None,
+        num: int | None = None,
+        withscores: bool = False,
+    ) -> Deferred[list[Any]]:
+        """
+        As L{zrangebyscore}, beginning with the greatest score.
+        """
+        words: list[Any] = ["WITHSCORES"] if withscores else []
+        if start is not None or num is not None:
+            words += ["LIMIT", start or 0, -1 if num is None else num]
+        return self._do("zrevrangebyscore", scored if withscores else None, name, max, min, *words)
 
     def zpopmin(self, name: Key, count: int = 1) -> Deferred[list[tuple[V, float]]]:
         """
