@@ -307,6 +307,16 @@ class LibraryTests(SynchronousTestCase):
             if name:
                 self.assertEqual(default, settings[name.strip("`")], name)
 
+    def test_txredisapi(self) -> None:
+        """
+        The methods and options in the table for those who come from txredisapi are those of L{RedisPool}.
+        """
+        table = chapter(LIBRARY, "Coming from txredisapi").partition("\ntxredisapi ")[2]
+        cells = re.findall(r"(?m)^(?:``| ).{39,40} (.*)$", table)
+        names = set(re.findall(r"``(?:async (?:with|for) (?:key in )?)?([a-z]\w+)\(", " ".join(cells)))
+        self.assertGreater(len(names), 15)
+        self.assertEqual({name for name in names if not hasattr(RedisPool, name)}, {"int", "multi"})
+
     def test_errors(self) -> None:
         """
         The table has all exceptions of the pool.

@@ -207,6 +207,17 @@ class ProgramTests(TestCase):
         """
         self.assertIn("PASSED (successes=4)", await self.execute("Testing your program", "-m", "twisted.trial"))
 
+    @skipIf(missing("redis-server"), missing("redis-server"))
+    async def test_txredisapi(self) -> None:
+        """
+        The program for those who come from txredisapi runs.
+        """
+        server = Redis().start()
+        self.addCleanup(server.stop)
+        heading = "Coming from txredisapi"
+        self.programs[heading] = self.programs[heading].replace("6379", str(server.address[1]))
+        self.assertEqual(await self.execute(heading), "42\n[0, 1, 1]\n")
+
     async def test_testingRedis(self) -> None:
         """
         The tests with Redis pass.
