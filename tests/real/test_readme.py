@@ -19,7 +19,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.documents import MANUAL, README, blocks
-from tests.real.servers import SOURCE, Memcached, Twistd, ask, freePort, missing
+from tests.real.servers import SOURCE, Memcached, Redis, Twistd, ask, freePort, missing
 
 
 class ReadmeTests(SynchronousTestCase):
@@ -101,6 +101,27 @@ class ReadmeTests(SynchronousTestCase):
         self.assertEqual(blocks(MANUAL, "Starting it"), [command.replace(".venv/", "/opt/connpool/")])
         self.twistd(self.here(command))
         self.assertEqual(ask(("127.0.0.1", self.proxy), b"set a 0 0 1\r\nx\r\n"), b"STORED\r\n")
+
+    def test_redis(self) -> None:
+        """
+        The proxy runs in front of a real Redis, and both examples have the printed output.
+        """
+        reason = missing("redis-server", "nc")
+        if reason:
+            self.skipTest(reason)
+        server = Redis().start()
+        self.addCleanup(server.stop)
+
+        def here(text: str) -> str:
+            return self.here(text.replace("6379", str(server.address[1])).replace("6380", str(self.proxy)))
+
+        command, session, answer = blocks(README, "In front of Redis")
+        self.twistd(here(command))
+        self.assertEqual(self.shell(here(session)).replace("\r", ""), answer)
+        (program,) = blocks(README, "The pool for Redis")
+        path = self.directory / "program.py"
+        path.write_text(here(program))
+        self.assertRegex(self.shell(f"{sys.executable} {path}"), r"^\['hello', [3-6]\d\]\n$")  # time has passed
 
     def test_ini(self) -> None:
         """

@@ -207,7 +207,7 @@ class ProgramTests(TestCase):
         """
         self.assertIn("PASSED (successes=4)", await self.execute("Testing your program", "-m", "twisted.trial"))
 
-    @skipIf(missing("redis-server"), missing("redis-server"))
+    @skipIf(missing("redis-server"), "redis-server is not installed")
     async def test_txredisapi(self) -> None:
         """
         The program for those who come from txredisapi runs.
