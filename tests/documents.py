@@ -13,7 +13,9 @@ from pathlib import Path
 from txconnpool.config.settings import OPTIONS
 from txconnpool.operate.statistics.prometheus import metricName
 from txconnpool.operate.statistics.table import POOL, PROCESS, SERVER, Scope
-from txconnpool.wire.redis.commands import COMMANDS, Use
+from txconnpool.wire.redis.commands import COMMANDS, RedisCommand, Use
+from txconnpool.wire.redis.requestreader import ONE_SERVER
+from txconnpool.wire.redis.several import DIVIDED, SPREADS
 
 SOURCE = Path(__file__).resolve().parents[1]
 
@@ -25,6 +27,9 @@ LIBRARY = SOURCE / "txconnpool" / "library.rst"
 _OPTIONS_HEADING = "\nEvery option\n============\n"
 
 _REDIS_HEADING = "\nRedis commands\n==============\n"
+
+#: The key specification of commands with exactly one key.
+_ONE_KEY = re.compile("i[0-9]:r0,1,0").fullmatch
 
 _METRICS_START = """\
 ===============
@@ -111,9 +116,41 @@ def redisText() -> str:
         names = [command.name for command in COMMANDS if command.use is use and not command.subcommands]
         mayBlock = [command.name for command in COMMANDS if command.use is Use.SHARED and command.mayBlock]
         note = f"; so are {' and '.join(mayBlock)} with ``BLOCK``" if use is Use.PINNED else ""
-        lines += [f"{use.value[0].upper()}{use.value[1:]}{note}:", ""]
-        lines += [*textwrap.wrap(" ".join(f"``{name}``" for name in names), 120, break_on_hyphens=False), ""]
+        lines += _commandsText(f"{use.value[0].upper()}{use.value[1:]}{note}:", names)
+    lines += ["If several servers share the keys, some of these differ:", ""]
+    for name, does in _SEVERAL.items():
+        found = [command.name for command in COMMANDS if not command.subcommands and several(command) == name]
+        lines += _commandsText(f"{does}:", found)
     return "\n".join(lines)
+
+
+def _commandsText(title: str, names: list[str]) -> list[str]:
+    return [title, "", *textwrap.wrap(" ".join(f"``{name}``" for name in names), 120, break_on_hyphens=False), ""]
+
+
+#: What is done with commands if several servers share the keys.
+_SEVERAL = {
+    "divided": "Each server gets a request for its keys, and the client one reply",
+    "spread": "Sent to every server, or to one after another (``scan``); the client gets one reply",
+    "together": "``CROSSSLOT`` if the keys are on several servers",
+    "refused": "Refused",
+}
+
+
+def several(command: RedisCommand) -> str:
+    """
+    @return: what is done with a command if several servers share the keys, of C{_SEVERAL}; an empty string: it goes to
+        the server of its key, or to one.
+    """
+    if command.use not in (Use.SHARED, Use.PINNED):
+        return ""
+    if command.name in ONE_SERVER:
+        return "refused"
+    if (command.name, False) in DIVIDED:
+        return "divided"
+    if command.name == "scan" or (command.name, False) in SPREADS:
+        return "spread"
+    return "" if command.keySpecs == "-" or _ONE_KEY(command.keySpecs) else "together"
 
 
 def write() -> None:

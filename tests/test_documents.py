@@ -28,6 +28,7 @@ from tests.documents import (
     metricsText,
     optionsText,
     redisText,
+    several,
 )
 from txconnpool import errors, memcache
 from txconnpool.config.ini import load
@@ -41,6 +42,7 @@ from txconnpool.operate.statistics.table import POOL, PROCESS, SERVER
 from txconnpool.pool import Pool
 from txconnpool.pool.base import BasePool, PoolOptions
 from txconnpool.redis import RedisPool
+from txconnpool.wire.redis.commands import COMMANDS
 
 CONTRIBUTING = SOURCE / "CONTRIBUTING.rst"
 
@@ -145,6 +147,15 @@ class UserDocumentTests(SynchronousTestCase):
         The manual says of each command of Redis what the proxy does with it.
         """
         self.assertTrue(redisText().strip() in chapter(MANUAL, "Redis commands"), "run python -m tests.documents")
+
+    def test_severalRedis(self) -> None:
+        """
+        The table of requests for several servers of Redis names every command that is divided, sent to all, or refused.
+        """
+        words = set(re.findall(r"[A-Z]+", chapter(MANUAL, "Several servers of Redis")))
+        for command in COMMANDS:
+            if several(command) in ("divided", "spread", "refused"):
+                self.assertLessEqual(set(command.name.upper().split("|")), words, command.name)
 
     def test_metrics(self) -> None:
         """

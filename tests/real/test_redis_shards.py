@@ -210,7 +210,7 @@ class EveryServerTests(ShardedCase):
 
     def test_channels(self) -> None:
         """
-        A message reaches the subscribers of its channel, whatever server that has.
+        A message reaches the subscribers of its channel, and of patterns, each once and whatever server each has.
         """
         for number in range(8):
             subscriber, publisher = self.client(), self.client()
@@ -218,7 +218,18 @@ class EveryServerTests(ShardedCase):
             self.assertEqual(subscriber.ask("SUBSCRIBE", channel), [b"subscribe", channel, 1])
             self.assertEqual(publisher.ask("PUBLISH", channel, "hello"), 1)
             self.assertEqual(subscriber.read(), [b"message", channel, b"hello"])
-        self.fails(self.client(), "ERR", "PSUBSCRIBE", "*")
+        subscriber, other = self.client(), self.client()
+        other.ask("PSUBSCRIBE", "c*")
+        channels = [f"c{number}".encode() for number in range(8)]
+        subscriber.send("SUBSCRIBE", *channels)
+        for number, channel in enumerate(channels, 1):
+            self.assertEqual(subscriber.read(), [b"subscribe", channel, number])
+        publisher = self.client()
+        for channel in channels:
+            self.assertEqual(publisher.ask("PUBLISH", channel, "hello"), 2)
+            self.assertEqual(subscriber.read(), [b"message", channel, b"hello"])
+            self.assertEqual(other.read(), [b"pmessage", b"c*", channel, b"hello"])
+        self.assertEqual(publisher.ask("PUBSUB", "NUMSUB", "c1"), [b"c1", 1])
 
 
 class StateTests(ShardedCase):

@@ -121,6 +121,7 @@ class SpreadTests(SynchronousTestCase):
             ("script|exists", [b"*2\r\n:1\r\n:1\r\n", b"*2\r\n:0\r\n:1\r\n"], b"*2\r\n:0\r\n:1\r\n"),
             ("randomkey", [b"$-1\r\n", b"$1\r\na\r\n"], b"$1\r\na\r\n"),
             ("randomkey", [b"_\r\n", b"_\r\n"], b"_\r\n"),
+            ("publish", [b":1\r\n", b":2\r\n"], b":3\r\n"),
             ("pubsub|numsub", [numsub, numsub], numsub.replace(b":1", b":2")),
             ("pubsub|numsub", [b"*0\r\n", b"*0\r\n"], b"*0\r\n"),
         ):
@@ -178,8 +179,9 @@ class KeyTests(SynchronousTestCase):
             ("EVAL code 1 k argument", b"k"),
             ("EVAL code 0 argument", None),
             ("XREAD STREAMS s1 s2 0 0", b"s1"),
-            ("PUBLISH channel message", b"channel"),
+            ("PUBLISH channel message", None),
             ("SUBSCRIBE a b", b"a"),
+            ("PSUBSCRIBE a* b*", b"a*"),
             ("BLPOP k 1", b"k"),
             ("TIME", None),
         ):
@@ -212,7 +214,6 @@ class ReaderTests(SynchronousTestCase):
         self.assertEqual(ask("SORT a1 BY nosort STORE a2", "SORT a1 store b1"), [CROSS_SLOT, "> SORT a1 store b1"])
         self.assertEqual(ask("MSETNX a1 x a2 y", "RENAME a1 a2"), [CROSS_SLOT, CROSS_SLOT])
         self.assertEqual(ask("BLPOP a1 a2 0", "WATCH a1 a2"), [CROSS_SLOT, CROSS_SLOT])
-        self.assertEqual(ask("SUBSCRIBE a1 a2"), [CROSS_SLOT])
         what, _, count, _ = self.reading.reader.read(request("DEL a1 a2"), 0, 9)
         self.assertEqual((what, count), (DIVIDED["del", False], 1))
 
@@ -222,12 +223,19 @@ class ReaderTests(SynchronousTestCase):
         """
         ask = self.reading.ask
         self.assertEqual(ask("FLUSHALL", "script load x"), ["> *: FLUSHALL", "> *: script load x"])
+        self.assertEqual(ask("PUBLISH a1 m"), ["> *: PUBLISH a1 m"])
         self.assertEqual(ask("SCAN 2050 COUNT 3"), ["> 2: SCAN 2 COUNT 3"])
         self.assertEqual(ask("SCAN x"), ["< -ERR invalid cursor"])
-        (refused,) = ask("PSUBSCRIBE *")
-        self.assertIn("unknown command 'psubscribe': the keys are on several servers", refused)
         (refused,) = ask("CLIENT TRACKING ON")
-        self.assertIn("unknown command 'client|tracking'", refused)
+        self.assertIn("unknown command 'client|tracking': the keys are on several servers", refused)
+
+    def test_channels(self) -> None:
+        """
+        A client subscribes on one server, to any channels: each message is sent to all servers.
+        """
+        ask = self.reading.ask
+        self.assertEqual(ask("SUBSCRIBE a1 a2"), ["PIN", ">> SUBSCRIBE a1 a2"])
+        self.assertEqual(ask("PSUBSCRIBE a*", "SUBSCRIBE a3"), [">> PSUBSCRIBE a*", ">> SUBSCRIBE a3"])
 
     def test_transaction(self) -> None:
         """

@@ -70,13 +70,13 @@ _LOOKUPS: Final = _names("get mget hget getex")
 
 #: Commands that concern all servers, if several share the keys.
 SPREAD: Final = _names(
-    "flushall flushdb swapdb dbsize keys randomkey scan script|load script|exists script|flush function|load "
+    "flushall flushdb swapdb dbsize keys randomkey scan publish script|load script|exists script|flush function|load "
     "function|delete function|flush function|restore pubsub|channels pubsub|shardchannels pubsub|numsub "
     "pubsub|shardnumsub pubsub|numpat"
 )
 
-#: Commands with channels, which have servers as keys do.
-_CHANNELS: Final = _names("publish subscribe")
+#: Commands that subscribe a client to channels. The first one decides for a server: messages are sent to all.
+_CHANNELS: Final = _names("subscribe psubscribe")
 
 #: The key specification of commands with a single key.
 _ONE_KEY: Final = re.compile(r"i[1-9]:r0,1,0").fullmatch
@@ -272,12 +272,6 @@ class RedisCommand(Command):
         found = [at for spec in self._specs for at in spec.positions(words)]
         return found if self.name != "sort" else found + _stored(words)
 
-    def placesOf(self, words: list[bytes]) -> list[bytes]:
-        """
-        @return: the keys or channels by which the server of a request is chosen.
-        """
-        return words[1 : 2 if self.name == "publish" else None] if self.name in _CHANNELS else self.keysOf(words)
-
     def key(self, data: bytes, pos: int) -> bytes | None:
         """
         @return: the first key of a request, or its first channel.
@@ -287,7 +281,8 @@ class RedisCommand(Command):
             if match is not None:
                 start = match.end()
                 return data[start : start + int(match[1])]
-        keys = self.placesOf(wordsOf(data, pos))
+        words = wordsOf(data, pos)
+        keys = words[1:2] if self.name in _CHANNELS else self.keysOf(words)
         return keys[0] if keys else None
 
     def patience(self, request: bytes) -> float:

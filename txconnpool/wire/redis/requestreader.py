@@ -45,8 +45,8 @@ _OUTSIDE: Final = frozenset(
     ("hello", "auth", "select", "asking", "readonly", "readwrite", *SUBSCRIBING, *UNSUBSCRIBING)
 )
 
-#: Commands that would concern the keys or channels of all servers, but can be sent to one only.
-_ONE_SERVER: Final = frozenset(("psubscribe", "client|tracking", "client|caching"))
+#: Commands that would concern the keys of all servers, but can be sent to one only.
+ONE_SERVER: Final = frozenset(("client|tracking", "client|caching"))
 
 _MULTI: Final = BY_NAME["multi"]
 _MULTI_REQUEST: Final = encode([b"MULTI"])
@@ -270,19 +270,17 @@ class RequestReader:
         """
         name, hidden = command.name, self.silent or self.skips
         bound = self.pinned or self.inTransaction
-        cluster = self.rules.cluster
-        if (name in _ONE_SERVER and not (cluster and name == "psubscribe")) or (
-            bound and (name == "scan" or (name, False) in SPREADS)
-        ):
+        # The nodes of a cluster pass on messages to each other.
+        spread = None if self.rules.cluster and name == "publish" else SPREADS.get((name, hidden))
+        if name in ONE_SERVER or (bound and (name == "scan" or spread is not None)):
             return self.reject(end, answers.refused(name, APART))
         self.after = None
         if name == "scan":
             frame = scanned(words, end, self.places.servers, hidden)
             return frame or self.answer(end, answers.error("ERR invalid cursor"))
-        spread = SPREADS.get((name, hidden))
         if spread is not None:
             return SPREAD, end, 0, (spread, encode(words), None)
-        keys = command.keysOf(words) if cluster else command.placesOf(words)
+        keys = command.keysOf(words)
         if len(keys) < (1 if self.pinned else 2) or self.places.together(keys):
             return None
         divided = None if bound else DIVIDED.get((name, hidden))
