@@ -200,17 +200,40 @@ class KeyTests(SynchronousTestCase):
 
     def test_redis(self) -> None:
         """
-        A pool for Redis is commented out, with one note. Its password is not copied.
+        A pool for Redis has the same settings as one for memcached.
         """
-        migration = migrate(
-            LISTEN, "redis: true", "redis_auth: secret", "redis_db: 3", "server_retry_timeout: 1", *SERVERS
+        servers = ("servers:", " - 10.0.0.1:6379:1", " - 10.0.0.2:6379:2 second")
+        settings = ("redis: true", "hash: md5", 'hash_tag: "{}"', "redis_db: 0", "auto_eject_hosts: true")
+        migration = migrate(LISTEN, TIMEOUT, *settings, *servers)
+        self.assertEqual(migration.notes, [])
+        (pool,) = inis.load(migration)
+        self.assertEqual((pool.protocol, pool.hash, pool.hashTag, pool.onFailure), ("redis", "md5", "{}", "rehash"))
+        self.assertEqual((pool.upstreamAuth, pool.listenAuth), (None, None))
+
+    def test_redisAuth(self) -> None:
+        """
+        The password is not copied: a note says where to write it. It is for servers and clients, as with twemproxy.
+        """
+        migration = migrate(LISTEN, TIMEOUT, "redis: true", "redis_auth: secret", *SERVERS, name="a/b")
+        text = migration.ini([])
+        self.assertNotIn("secret", text)
+        self.assertIn(
+            "\nupstream-auth = file:/etc/connpool/a_b.auth\nlisten-auth = file:/etc/connpool/a_b.auth\n", text
         )
+        (note,) = migration.notes
+        self.assertRegex(note, r"^n\.yml:5: a/b: redis_auth: .*`default:PASSWORD` into /etc/connpool/a_b\.auth")
+
+    def test_redisDatabase(self) -> None:
+        """
+        A pool with another database is commented out, with one note.
+        """
+        migration = migrate(LISTEN, "redis: true", "redis_auth: secret", "redis_db: 3", *SERVERS)
         text = migration.ini([])
         self.assertNotIn("secret", text)
         self.assertEqual({line.lstrip()[:1] for line in text.splitlines() if line}, {"#", ";"})
-        self.assertIn(";    tcp:10.0.0.1:11211\n", text)
         self.assertEqual(len(migration.notes), 1)
-        self.assertRegex(migration.notes[0], r"^n\.yml:3: alpha: redis: the keys of Redis cannot be distributed")
+        self.assertRegex(migration.notes[0], r"^n\.yml:5: alpha: redis_db: clients begin in database 0 here")
+        self.assertIn("# For Redis only.", migrate(LISTEN, TIMEOUT, "redis_db: 3", *SERVERS).ini([]))
 
     def test_name(self) -> None:
         """

@@ -5,6 +5,7 @@ Tests for L{txconnpool.migrate} with real servers: keys are where twemproxy has 
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -14,11 +15,11 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.real.servers import SOURCE, Address, Memcached, Nutcracker, Proxy, missing
+from tests.real.servers import SOURCE, Address, Memcached, Nutcracker, Proxy, Redis, missing
 from txconnpool.migrate.document import Document
 from txconnpool.migrate.endpoints import Offset
 from txconnpool.migrate.twemproxy import convert, parseServer
-from txconnpool.migrate.verify import Peer, Refused, Trouble, makeKeys
+from txconnpool.migrate.verify import Peer, RedisPeer, Refused, Trouble, makeKeys
 from txconnpool.routing.distribution import Distribution
 
 #: How many keys are compared for each configuration.
@@ -54,13 +55,14 @@ def spelled(address: Address) -> str:
     return address if isinstance(address, str) else f"{address[0]}:{address[1]}"
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """
     Run C{python -m txconnpool.migrate}.
     """
     return subprocess.run(
         [sys.executable, "-m", "txconnpool.migrate", *arguments],
         cwd=SOURCE,
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         timeout=60,
@@ -251,6 +253,76 @@ class TwemproxyTests(SynchronousTestCase):
         found = command("--verify", spelled(proxy.address), spelled(proxy.address), "110")
         self.assertEqual((found.returncode, found.stderr), (2, ""))
         self.assertIn("SERVER_ERROR Connection refused", found.stdout)
+
+
+class RedisTests(SynchronousTestCase):
+    """
+    Tests for configurations of twemproxy with C{redis: true}.
+    """
+
+    skip = missing("redis-server", "nutcracker")
+
+    def start(self, *options: str) -> list[str]:
+        """
+        Start three servers.
+
+        @return: the lines of the configuration for them, with weights and with a name.
+        """
+        self.redises = [Redis(*options).start() for _ in range(3)]
+        for server in self.redises:
+            self.addCleanup(server.stop)
+        ends = ("1", "3", "2 third")
+        servers = zip(self.redises, ends, strict=True)
+        return ["servers:", *(f"  - {spelled(server.address)}:{end}" for server, end in servers)]
+
+    def migrate(self, password: str | None, *lines: str) -> tuple[Twemproxy, Proxy]:
+        """
+        Start twemproxy, convert its configuration, and start the proxy with the result.
+        """
+        old = Twemproxy("redis: true", "timeout: 5000", *lines).start()
+        self.addCleanup(old.stop)
+        yml, ini, auth = (Path(self.mktemp()).absolute() for _ in range(3))
+        yml.write_text(old.configuration())
+        converted = command(str(yml))
+        self.assertEqual(converted.returncode, 0, converted.stderr)
+        if password is not None:
+            auth.write_text(f"default:{password}")
+        ini.write_text(converted.stdout.replace("/etc/connpool/pool.auth", str(auth)))
+        new = Proxy("--config", str(ini)).start()
+        self.addCleanup(new.stop)
+        return old, new
+
+    def test_verify(self) -> None:
+        """
+        After a migration all keys are on the same servers, for each distribution and with hash tags. No key is left.
+        """
+        servers = self.start()
+        for lines in ([], ["hash: murmur", 'hash_tag: "{}"'], ["distribution: modula", "hash: crc32", "redis_db: 0"]):
+            old, new = self.migrate(None, *lines, *servers)
+            found = command("--verify", "--redis", spelled(old.address), spelled(new.address), "550")
+            self.assertEqual((found.returncode, found.stderr), (0, ""), found.stdout)
+            self.assertIn("All 550 keys are on the same server for both.", found.stdout)
+        other, _ = self.migrate(None, "hash: md5", *servers)
+        found = command("--verify", "--redis", spelled(other.address), spelled(new.address), "110")
+        self.assertEqual((found.returncode, found.stderr), (1, ""), found.stdout)
+        for server in self.redises:
+            direct = RedisPeer("server", server.address, 10)
+            self.addCleanup(direct.close)
+            self.assertEqual(direct.command(b"DBSIZE"), b":0")
+
+    def test_password(self) -> None:
+        """
+        Servers and clients have the password of C{redis_auth}.
+        """
+        old, new = self.migrate("secret", "redis_auth: secret", *self.start("--requirepass", "secret"))
+        addresses = [spelled(old.address), spelled(new.address)]
+        found = command("--verify", "--redis", *addresses, "110", REDISCLI_AUTH="secret")
+        self.assertEqual((found.returncode, found.stderr), (0, ""), found.stdout)
+        found = command("--verify", "--redis", *addresses, "110", REDISCLI_AUTH="other")
+        self.assertEqual((found.returncode, found.stdout), (2, ""))
+        self.assertRegex(found.stderr, r"^OLD 127\.0\.0\.1:[0-9]+: -ERR invalid password\n$")
+        error = self.assertRaises(Trouble, RedisPeer, "NEW", new.address, 10, "other")
+        self.assertIn("WRONGPASS", str(error))
 
 
 class PeerTests(SynchronousTestCase):

@@ -7,6 +7,7 @@ C{python -m txconnpool.migrate}: convert the configuration of another proxy, or 
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -16,12 +17,12 @@ from typing import TextIO
 from txconnpool.migrate import mcrouter, twemproxy
 from txconnpool.migrate.document import Document, MigrationError
 from txconnpool.migrate.endpoints import Offset
-from txconnpool.migrate.verify import KEYS, PREFIX, Peer, Trouble, Verification, parseAddress
+from txconnpool.migrate.verify import KEYS, PREFIX, Peer, RedisPeer, Trouble, Verification, parseAddress
 
 PROGRAM = "python -m txconnpool.migrate"
 
 _USAGE = f"""{PROGRAM} [--port-offset N] [--port N] FILE
-       {PROGRAM} --verify [--prefix TEXT] [--timeout SECONDS] [--all] OLD NEW [KEYS]"""
+       {PROGRAM} --verify [--redis] [--prefix TEXT] [--timeout SECONDS] [--all] OLD NEW [KEYS]"""
 
 _DESCRIPTION = """\
 Move from twemproxy or mcrouter to txconnpool, without one key changing its server.
@@ -59,6 +60,10 @@ examples:
   Convert what a running mcrouter uses, with all its macros expanded:
       printf 'get __mcrouter__.preprocessed_config\\r\\nquit\\r\\n' | nc 127.0.0.1 5000 |
           sed '/^VALUE /d; /^END/d' | {PROGRAM} --port 5000 -"""
+
+
+#: The environment variable with the password for Redis, as for redis-cli.
+_PASSWORD = "REDISCLI_AUTH"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -102,6 +107,12 @@ def _parser(stdout: TextIO, stderr: TextIO) -> argparse.ArgumentParser:
     )
     verify = parser.add_argument_group("options to verify")
     verify.add_argument("--verify", action="store_true", help="compare two running proxies")
+    verify.add_argument(
+        "--redis",
+        action="store_true",
+        help="the proxies are for Redis. If their clients log in, the password is in the environment variable "
+        f"{_PASSWORD}.",
+    )
     verify.add_argument(
         "--prefix",
         default=PREFIX,
@@ -182,8 +193,9 @@ def _text(path: str, stdin: TextIO) -> str:
 def _verify(options: argparse.Namespace, old: str, new: str, count: str = str(KEYS), *, stdout: TextIO) -> int:
     if not count.isascii() or not count.isdigit() or not 0 < int(count) <= 10**7:
         raise Trouble(f"KEYS {count}: expected a number from 1 to 10000000")
-    connectOld = partial(Peer, "OLD", parseAddress(old), options.timeout)
-    connectNew = partial(Peer, "NEW", parseAddress(new), options.timeout)
+    connect = partial(RedisPeer, password=os.environ.get(_PASSWORD)) if options.redis else Peer
+    connectOld = partial(connect, "OLD", parseAddress(old), options.timeout)
+    connectNew = partial(connect, "NEW", parseAddress(new), options.timeout)
     report = Verification(connectOld, connectNew, options.prefix).run(int(count))
     stdout.write(report.text(None if options.all else 20))
     return report.status

@@ -242,12 +242,12 @@ class _Pool:
         section.title(self._document.original(self._node.line))
         if section.name != self._name:
             section.title(f"The name is {section.name} here: letters, digits, `_`, `.` and `-` are allowed.")
-        if self._values.get("redis"):
+        if self._values.get("redis") and self._values.get("redis_db"):
             section.off = True
             self._lost(
-                "redis",
-                "the keys of Redis cannot be distributed among servers yet, so the pool is commented out. With one "
-                "server, write it by hand with `protocol = redis`; with several, keep twemproxy for it.",
+                "redis_db",
+                "clients begin in database 0 here. The pool is commented out, because its keys are in another one: "
+                "let its clients send SELECT, or choose the database in their settings, and remove the comments.",
             )
         for key, node in self._node.fields.items():
             secret = key == "redis_auth"
@@ -260,7 +260,7 @@ class _Pool:
 
     def _lost(self, key: str, text: str) -> None:
         node = self._node.fields.get(key, self._node)
-        if self._section.off and key not in ("redis", "hash_tag"):
+        if self._section.off and key not in ("redis_db", "hash_tag"):
             # One note is enough for a pool that is not taken over.
             self._section.remark(text)
         else:
@@ -353,10 +353,20 @@ class _Pool:
         self._section.setting("protocol", "redis" if value else "memcache")
 
     def _writeAuth(self, value: str) -> None:
-        self._section.remark("The password for Redis. Here passwords are never in the ini file, only their place.")
+        place = f"file:/etc/connpool/{self._section.name}.auth"
+        self._lost(
+            "redis_auth",
+            f"passwords are never in the ini file, only their place. Write `default:PASSWORD` into {place[5:]}, which "
+            "only the user of the proxy can read. It is for the servers, and as with twemproxy clients log in with it.",
+        )
+        self._section.setting("upstream-auth", place)
+        self._section.setting("listen-auth", place)
 
-    def _writeNothing(self, value: int) -> None:
-        self._section.remark("For Redis only.")
+    def _writeDatabase(self, value: int) -> None:
+        if not self._values.get("redis"):
+            self._section.remark("For Redis only.")
+        elif not value:
+            self._section.remark("The default here too.")
 
     def _writePreconnect(self, value: bool) -> None:
         if value:
@@ -431,7 +441,7 @@ _WRITERS: dict[str, Callable[[_Pool, Any], None]] = {
     "client_connections": _Pool._writeClients,
     "redis": _Pool._writeRedis,
     "redis_auth": _Pool._writeAuth,
-    "redis_db": _Pool._writeNothing,
+    "redis_db": _Pool._writeDatabase,
     "preconnect": _Pool._writePreconnect,
     "tcpkeepalive": _Pool._writeKeepAlive,
     "reuseport": _Pool._writeReusePort,

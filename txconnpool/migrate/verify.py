@@ -107,7 +107,7 @@ def makeKeys(prefix: str, count: int) -> list[tuple[str, bytes]]:
 
 class Peer:
     """
-    A blocking connection to a proxy.
+    A blocking connection to a proxy for memcached.
 
     @ivar address: the address, for messages.
     """
@@ -209,6 +209,71 @@ class Peer:
             return Trouble(f"{self._name}: no reply within {self._socket.gettimeout():g} seconds")
         why = f": {error.strerror or error}" if error else " instead of a reply"
         return Trouble(f"{self._name}: closed the connection{why}")
+
+
+class RedisPeer(Peer):
+    """
+    A blocking connection to a proxy for Redis.
+    """
+
+    def __init__(self, name: str, address: Address, timeout: float, password: str | None = None) -> None:
+        """
+        Connect, see L{Peer.__init__}.
+
+        @param password: the password for clients; C{None}: there is none.
+        @raise Trouble: there is no connection, or the password is wrong.
+        """
+        super().__init__(name, address, timeout)
+        if password is not None:
+            line = self.command(b"AUTH", password.encode())
+            if line != b"+OK":
+                self.close()
+                raise Trouble(f"{self._name}: {_text(line)}")
+
+    def command(self, *words: bytes) -> bytes:
+        """
+        Send a request whose reply is one line.
+
+        @return: the line.
+        """
+        (line,) = self._lines([_request(*words)])
+        return line
+
+    def set(self, pairs: Sequence[tuple[bytes, bytes]]) -> list[str | None]:
+        """
+        Set keys.
+
+        @return: for each key an error, or C{None}.
+        """
+        sent = [_request(b"SET", key, value, b"EX", b"%d" % EXPIRY) for key, value in pairs]
+        return [None if line == b"+OK" else _text(line) for line in self._lines(sent)]
+
+    def get(self, keys: Sequence[bytes]) -> list[bytes | Refused | None]:
+        """
+        Get keys, each with a request of its own.
+
+        @return: for each key its value, C{None} if it is not found, or an error.
+        """
+        self._send([_request(b"GET", key) for key in keys])
+        return [self._value(key) for key in keys]
+
+    def delete(self, keys: Sequence[bytes]) -> None:
+        """
+        Delete keys, wherever they are.
+        """
+        for _ in self._lines([_request(b"DEL", key) for key in keys]):
+            pass
+
+    def _value(self, key: bytes) -> bytes | Refused | None:
+        line = self._line()
+        if line == b"$-1":
+            return None
+        match = re.fullmatch(rb"\$([0-9]{1,9})", line)
+        return Refused(_text(line)) if match is None else self._read(int(match[1]) + 2)[:-2]
+
+
+def _request(*words: bytes) -> bytes:
+    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
 
 
 @dataclass
