@@ -62,6 +62,9 @@ class RedisLine(Line):
         data = self.server.data.setdefault(self._database, {})
         if name in self.server.failing:
             return b"-OOM no memory\r\n"
+        if self.server.declining and name in (b"SET", b"GET", b"MGET", b"DEL"):
+            self.server.declining -= 1
+            return b"-LOADING Redis is loading the dataset in memory\r\n"
         if name == b"PING":
             return b"+PONG\r\n"
         if name == b"MULTI":
@@ -103,6 +106,7 @@ class RedisServer(Endpoint[RedisLine]):
 
     @ivar data: the values of each database.
     @ivar failing: the commands that get an error.
+    @ivar declining: how many of the next requests for keys are declined.
     """
 
     kind = RedisLine
@@ -111,6 +115,7 @@ class RedisServer(Endpoint[RedisLine]):
         super().__init__(clock, name)
         self.data: dict[bytes, dict[bytes, bytes]] = {}
         self.failing: set[bytes] = set()
+        self.declining = 0
 
     def _connected(self, factory: Any) -> Any:
         protocol = super()._connected(factory)

@@ -173,6 +173,20 @@ class KeyTests(PlacedCase):
             self.stage.serve()
             self.assertEqual(self.client.take()[: len(reply)], reply)
 
+    def test_declined(self) -> None:
+        """
+        What a server has declined, and no other one can execute, is the reply to this request only.
+        """
+        declined = b"-LOADING Redis is loading the dataset in memory\r\n"
+        self.ask("MSET k0 a k1 b k2 c")
+        for text, reply in (("GET k1", declined), ("SET k1 b", declined), ("MGET k1 k0", declined)):
+            self.stage.servers[1].declining = 1
+            expected = b"$1\r\na\r\n" + reply + b"$1\r\nc\r\n$1\r\na\r\n"
+            self.assertEqual(self.ask("GET k0", text, "GET k2", "GET k0"), expected)
+            self.stage.clock.advance(5)
+            self.stage.serve()
+            self.assertEqual(self.ask("GET k1"), b"$1\r\nb\r\n")
+
     def test_silent(self) -> None:
         """
         A client that has turned replies off gets none to divided requests either.
