@@ -119,9 +119,9 @@ class ShardsTestCase(SynchronousTestCase):
         self.assertGreater(report["ok"], 1000)
 
 
-class EveningTests(ShardsTestCase):
+class EveningTestCase(ShardsTestCase):
     """
-    A load with unique values, while servers of five die, freeze, come and go.
+    Base class of tests with a load of unique values, while servers come and go.
     """
 
     workers = 1
@@ -129,15 +129,15 @@ class EveningTests(ShardsTestCase):
     #: What each worker logs about a server that is away, and that is back.
     away, back = "is down: ", "is up again"
 
-    def begin(self, *lines: str) -> None:
+    def begin(self, *lines: str, servers: int = 5) -> None:
         """
-        Start the servers, the proxy and the load.
+        Start the servers, the proxy with the first of them, and the load.
         """
         self.servers = self.memcacheds(6)
         self.lines = ("request-timeout = 1", "connect-timeout = 1", *lines)
         self.process = Sharded(*(["--workers", str(self.workers)] if self.workers > 1 else []), upstream=["memory:"])
         self.addCleanup(self.process.stop)
-        self.use(*range(5))
+        self.use(*range(servers))
         self.process.start()
         self.load = Load(
             self.process.address, clients=CLIENTS, seconds=600.0, pause=0.02, sizes=(10, 100, 2000), keys=12,
@@ -160,7 +160,7 @@ class EveningTests(ShardsTestCase):
         Reload with some of the servers. No request may fail.
         """
         self.use(*numbers)
-        self.process.hangUp("of the keys have another server now")
+        self.process.hangUp("reloaded, ")
         until(lambda: len(self.up()) == len(numbers), what="a connection to each server")
         self.load.untilServed(SEVERAL)
 
@@ -224,6 +224,28 @@ class EveningTests(ShardsTestCase):
                 self.assertTrue(excused, f"second {second} of {report['timeline']}, excused: {self.excuses}")
         violations = self.statistic(self.process.address, "protocol_errors")
         self.assertEqual(violations, 0)
+
+
+class GrowingTests(EveningTestCase):
+    """
+    The only server gets company, and is alone again.
+    """
+
+    def test_growing(self) -> None:
+        """
+        No request fails, no reply is wrong and no client is closed.
+        """
+        self.begin(servers=1)
+        for numbers in ((0, 1, 2), (1,), (1, 0)):
+            self.load.untilServed(SEVERAL)
+            self.change(*numbers)
+        self.judge(self.load.finish())
+
+
+class EveningTests(EveningTestCase):
+    """
+    Servers of five die, freeze, come and go.
+    """
 
     def test_fail(self) -> None:
         """

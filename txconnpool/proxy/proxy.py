@@ -217,7 +217,8 @@ class PoolProxy(Service):
             return
         self._limitSlow()
         if self.upstream.adjust(settings):
-            self.sessions.reroute(self.upstream.router, self.upstream.flavours)
+            rerouted = self.sessions.reroute(self.upstream.router, self.upstream.flavours)
+            rerouted.addCallback(lambda _: self.upstream.closeReplaced())
         self._dialect.limit(*dialectLimits(settings))
         if self._dialect.stateful:
             self._dialect.announce(settings.announced)

@@ -82,7 +82,7 @@ class RequestSender(OrderedReplies):
             waited = start - self.ticket.since
             if waited > slow.threshold:
                 slow.waited(self.oldest, waited)
-        pins = self.ticket.exclusive
+        pins, load = self.ticket.exclusive, record.load
         pool = self._leases if pins else self._pool
         self.ticket = None
         self._blocked = False
@@ -93,8 +93,9 @@ class RequestSender(OrderedReplies):
         self.proceed()
         if slow is not None:
             self.waited = waited, start, seconds()
-        if not (self._inFlight or pins):
-            self._connection = None
+        if record.load == load and not pins:
+            if not self._inFlight:
+                self._connection = None
             pool.hasCapacity(record)
 
     def refused(self, error: PoolError) -> None:

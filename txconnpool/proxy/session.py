@@ -9,13 +9,14 @@ executed in order, and their replies arrive in order. The session need not keep 
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from txconnpool.errors import PoolError
-from txconnpool.net.transport import placeOf
+from txconnpool.net.transport import placeOf, redirect
 from txconnpool.proxy.compound import SplitReply
 from txconnpool.proxy.replies import LaterReply, QueuedRequest
 from txconnpool.proxy.sending import RequestSender
@@ -54,10 +55,12 @@ class Session(RequestSender):
     """
 
     # Objects share the names in their __dict__ only if these are thirty at most in all. A session that sets another one
-    # has a dict of its own, of a kilobyte.
-    __slots__ = ("_answers",)
+    # has a dict of its own, of a kilobyte. Most of these are for L{ShardedSession
+    # <txconnpool.proxy.sharding.ShardedSession>}, which a session may become.
+    __slots__ = ("_answers", "_granted", "_lanes", "_moving", "_sinkPool", "router")
 
     host: str | None = None
+    router: Any
 
     _swallow = 0  # the number of bytes of a request that will be dropped when they arrive
     _late = b""  # the reply to write after that
@@ -74,6 +77,7 @@ class Session(RequestSender):
         self.number = next(factory.numbers)
         self._read = self._reader.read
         self._kept: list[bytes] = []  # bytes of requests that could not be forwarded yet
+        self._moving = False  # whether it uses another router as soon as nothing is in flight
         self._answers = 0  # the number of requests that were answered here since the last pause
         self._need = 0  # they are read again when there are this many bytes
         self._line = False  # whether they are also read again when a line end arrives
@@ -104,18 +108,24 @@ class Session(RequestSender):
         if self._swallow:
             data = self._swallowed(data)
         if self._size or self._blocked or self._unsent:
-            if self._kept and len(self._kept[-1]) < LOOK:
-                self._kept[-1] += data  # many small pieces would need many times their size in memory
-            else:
-                self._kept.append(data)
-            self._size += len(data)
-            if self._size > self._limits.backlog:
-                self._count()
+            self._append(data)
             if self._size >= self._need or (self._line and b"\n" in data):
                 self._need = 0
                 self.proceed()
         else:
             self._advance(data)
+
+    def _append(self, data: bytes) -> None:
+        """
+        Keep more bytes of requests that cannot be forwarded yet.
+        """
+        if self._kept and len(self._kept[-1]) < LOOK:
+            self._kept[-1] += data  # many small pieces would need many times their size in memory
+        else:
+            self._kept.append(data)
+        self._size += len(data)
+        if self._size > self._limits.backlog:
+            self._count()
 
     def _advance(self, data: bytes, refusal: PoolError | None = None, refused: int = 0) -> None:
         """
@@ -220,6 +230,9 @@ class Session(RequestSender):
             if self._refusal is not None:
                 refusal, self._refusal = self._refusal, None
             self._advance(data, refusal, self._refusable)
+        if self._moving and not self._unanswered:
+            self._move()
+            return
         self.regulate(not self._unanswered, self._size >= max(self._need, self._limits.backlog))
 
     @property
@@ -337,13 +350,69 @@ class Session(RequestSender):
         request: bytes = self._unsent[0].request if self._unsent else self._kept[0]
         return request
 
+    # -- Another router
+
+    def reroute(self) -> None:
+        """
+        Use another router of the factory as soon as nothing is in flight. Until then, further requests are kept. If the
+        client has a flavour, which the new router does not know, it is closed, and connects again.
+        """
+        if self._flavours is not None:
+            self.end()
+        elif self._ending:
+            return
+        elif self._unanswered:
+            self._moving = self._ending = True
+            self._need = sys.maxsize
+            redirect(self.transport, self, self._keepReceived)
+        else:
+            self._useRouter()
+
+    def _keepReceived(self, data: bytes) -> None:
+        self._counters.received += len(data)
+        if self._swallow:
+            data = self._swallowed(data)
+        if data:
+            self._append(data)
+            self.proceed()
+
+    def _move(self) -> None:
+        self._stay()
+        redirect(self.transport, self, None)
+        self._useRouter()
+        self.proceed()
+
+    def _stay(self) -> None:
+        self._moving = self._ending = False
+        self._need = 0
+
+    def _useRouter(self) -> None:
+        """
+        Use the router that the factory has now, which may need another kind of session. The kinds have the same
+        attributes.
+        """
+        self.__class__ = self.factory.kind
+        pools = self.factory.router.pools
+        self._pool = pools[0] if pools else None
+        self._connection = None
+        self.routed()
+        self.factory.moved(self)
+
+    def routed(self) -> None:
+        """
+        Called when the session is of this kind from now on.
+        """
+        self.router = None
+
     # -- The end
 
-    def reroute(self, router: Any) -> None:
+    def end(self) -> None:
         """
-        End, because there is another router.
+        Stop reading, answer the requests that were read, then close the client.
         """
-        self.end()
+        if self._moving:
+            self._stay()
+        super().end()
 
     def pinLost(self, error: PoolError) -> None:
         """

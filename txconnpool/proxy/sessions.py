@@ -190,6 +190,8 @@ class SessionFactory(Factory):
         self._short = False  # whether the log says that file descriptors are scarce
         self._shortSince = -inf  # when it has said that last
         self._empty: list[Deferred[None]] = []
+        self._moving: set[Session] = set()  # the sessions that still use an earlier router
+        self._rerouted: list[Deferred[None]] = []
 
     @property
     def alone(self) -> bool:
@@ -250,11 +252,18 @@ class SessionFactory(Factory):
         self.accepted += 1
         if self.dialect.opaque:
             return RelaySession(self, host)
+        return self.kind(self, host)
+
+    @property
+    def kind(self) -> type[Session]:
+        """
+        The class of the sessions that use the router.
+        """
         if not self.router.keyed:
-            return Session(self, host)
+            return Session
         if isinstance(self.router, ClusterRouter):
-            return ClusterSession(self, host)
-        return (ShardedSession if self.flavours is None else PlacedSession)(self, host)
+            return ClusterSession
+        return ShardedSession if self.flavours is None else PlacedSession
 
     def _refuse(self, limit: str) -> _Refused:
         """
@@ -296,18 +305,39 @@ class SessionFactory(Factory):
             session.limit(limits)
         self.idle.restart()
 
-    def reroute(self, router: Any, flavours: Any = None) -> None:
+    def reroute(self, router: Any, flavours: Any = None) -> Deferred[None]:
         """
-        Use another router for clients from now on. Existing sessions answer the requests that were read, and end, so
-        that their clients connect again.
+        Use another router for clients from now on. A session goes on with it when what it has sent is answered; one
+        that has a flavour ends then, so that its client connects again.
+
+        @return: fires when no session uses the old router.
         """
+        ending = self.sessions if self.flavours is not None else ()
         self.router = router
         self.flavours = flavours
-        if self.sessions:
+        if ending:
             _log.warn("{pool}: {count} clients are closed, because the servers of keys have changed", pool=self.name,
-                      count=len(self.sessions))  # fmt: skip
+                      count=len(ending))  # fmt: skip
+        rerouted: Deferred[None] = Deferred()
+        self._rerouted.append(rerouted)
+        self._moving |= self.sessions
         for session in list(self.sessions):
-            session.reroute(router)
+            session.reroute()
+        self._checkMoving()
+        return rerouted
+
+    def moved(self, session: Session) -> None:
+        """
+        A session uses the present router, or has ended.
+        """
+        self._moving.discard(session)
+        self._checkMoving()
+
+    def _checkMoving(self) -> None:
+        if self._rerouted and not self._moving:
+            waiting, self._rerouted = self._rerouted, []
+            for rerouted in waiting:
+                rerouted.callback(None)
 
     # -- Requests to every server
 
@@ -374,6 +404,7 @@ class SessionFactory(Factory):
         Handle the end of a session.
         """
         self.sessions.discard(session)
+        self.moved(session)
         self.idle.forget(session)
         self.left(session.host)
         self.changed()

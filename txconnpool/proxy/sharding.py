@@ -28,15 +28,20 @@ class ShardedSession(Session):
     The session of one client whose requests go to several pools.
     """
 
-    # An object with more than thirty attributes in its __dict__ has slower ones.
-    __slots__ = ("_granted", "_lanes", "_sinkPool", "router")
+    __slots__ = ()
 
     def __init__(self, factory: Any, host: str | None = None) -> None:
         super().__init__(factory, host)
+        self.routed()
+
+    def routed(self) -> None:
+        """
+        Called when the session is of this kind from now on.
+        """
         # The pools and connections that were used since nothing was in flight, except the current ones, which are
         # C{_pool} and C{_connection}.
         self._lanes = NO_LANES
-        self.router = factory.router
+        self.router = self.factory.router
         self._sinkPool: Any = None  # the pool of the replies that are due to C{_sink}
         self._granted: Any = None  # the connection that the session was just given
 
@@ -274,14 +279,6 @@ class ShardedSession(Session):
 
     # -- Waiting
 
-    def reroute(self, router: Any) -> None:
-        """
-        Use another router for the requests that were read, unless connections have a state, and end.
-        """
-        if self._flavours is None:
-            self.router = router
-        super().reroute(router)
-
     def _isMoved(self, key: bytes | None) -> bool:
         """
         @return: whether another pool than the current one gets a key now: the server of the current one was removed or
@@ -319,12 +316,9 @@ class ShardedSession(Session):
         """
         Continue with a connection of the pool for which the session has waited.
         """
-        pool, load = self._pool, record.load
         self._granted = record.connection
         super().granted(record)
         self._granted = None
-        if record.load == load:
-            pool.hasCapacity(record)
 
     def refused(self, error: PoolError) -> None:
         """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from math import inf
 from typing import Any
 from weakref import WeakSet
@@ -70,7 +71,7 @@ class Upstream:
         self._slow = slow
         self._factories: WeakSet[ConnectionFactory] = WeakSet()
         self._endpoints: dict[str, Any] = {}
-        self._replaced: dict[Any, Deferred[None]] = {}
+        self._replaced: set[Any] = set()
         self.finder = Finder(reactor, self._found)
         self.finder.use(settings)
         self.handshake.primary = settings.hasSentinels
@@ -242,7 +243,7 @@ class Upstream:
         Put other settings in force, also for existing connections.
 
         @return: whether there is another pool and another router now, because keys are distributed and were not before,
-            or the other way round. Existing connections of the old pool are closed when they carry nothing.
+            or the other way round. Call L{closeReplaced} when no client uses the old ones any more.
         """
         self.finder.use(settings)
         self.handshake.primary = settings.hasSentinels
@@ -307,8 +308,17 @@ class Upstream:
         self.pool.start()
         if paused:
             self.pool.pause()
-        ending = self._replaced[replaced] = replaced.close()
-        ending.addCallback(lambda _: self._replaced.pop(replaced))
+        self._replaced.add(replaced)
+
+    def closeReplaced(self) -> None:
+        """
+        Close the pools that L{adjust} has replaced, because no client uses them any more.
+        """
+        for pool in list(self._replaced):
+            pool.close().addCallback(partial(self._closed, pool))
+
+    def _closed(self, pool: Any, _: None) -> None:
+        self._replaced.discard(pool)
 
     def _change(self, old: PoolSettings) -> None:
         before, after = ([server.endpoint for server in each.servers] for each in (old, self.settings))
