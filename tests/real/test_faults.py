@@ -39,7 +39,7 @@ from tests.real.tokens import KINDS, META_KINDS
 CLIENTS = 100
 
 #: The request, wait and connect timeouts, in seconds.
-TIMEOUT = 0.5
+TIMEOUT = 1.0
 
 #: Seconds within which each request has a reply: a read is tried twice, and the machine may be busy.
 LATEST = 2 * TIMEOUT + 5.0
@@ -168,6 +168,7 @@ class FaultTests(SynchronousTestCase):
         If connections are closed between replies or in the middle of them, only the requests in flight fail. Reads fail
         only if their second attempt failed too, or if a part of the value was already forwarded.
         """
+        self.restart()
         report = self.suffer(cut(), cut(after=1), cut(after=1000), strikes=2)
         self.assertGreater(self.relay.faults, 3)
         self.assertLess(report["lost"], report["ok"] / 20)
@@ -176,6 +177,7 @@ class FaultTests(SynchronousTestCase):
         """
         The same if connections are reset.
         """
+        self.restart()
         self.suffer(reset(), reset(after=1), reset(after=1000), strikes=2)
         self.assertGreater(self.relay.faults, 4)
 
@@ -184,7 +186,7 @@ class FaultTests(SynchronousTestCase):
         If a server discards all requests, or does not read, requests fail after their timeout, and later ones fail
         immediately. Late replies are discarded.
         """
-        report = self.suffer(BLACKHOLE, FREEZE, seconds=3 * TIMEOUT, errors=5 * CLIENTS)
+        report = self.suffer(BLACKHOLE, FREEZE, seconds=2 * TIMEOUT, errors=5 * CLIENTS)
         self.assertLess(report["slowest"], LATEST)
 
     def test_frozen(self) -> None:
@@ -193,7 +195,7 @@ class FaultTests(SynchronousTestCase):
         """
         frozen = (self.memcached.freeze, self.memcached.thaw)
         killed = (self.memcached.kill, self.memcached.start)
-        report = self.endure([frozen, killed], 3 * TIMEOUT, errors=5 * CLIENTS, misses=True)
+        report = self.endure([frozen, killed], 2 * TIMEOUT, errors=5 * CLIENTS, misses=True)
         self.assertLess(report["slowest"], LATEST)
 
     def test_refuse(self) -> None:
