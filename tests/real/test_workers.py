@@ -227,9 +227,9 @@ class WorkersTests(OperatedTestCase):
         for _ in range(4):
             until(lambda: len(self.proxy.children) == 2, what="another worker")
             last = self.proxy.children[-1]
+            deaths.append(time.monotonic())
             os.kill(last, signal.SIGKILL)
             until(functools.partial(self.reaped, last))
-            deaths.append(time.monotonic())
             self.assertEqual(ask(self.proxy.address, b"get a\r\n"), b"END\r\n")
         until(lambda: len(self.proxy.children) == 2, what="another worker")
         self.assertGreater(time.monotonic() - deaths[-1], 1.0)
