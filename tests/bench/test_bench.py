@@ -504,7 +504,7 @@ class ClientsTests(SynchronousTestCase):
         contenders.fill(self.memcached.address, self.workload)
         self.relay = Relay(self.memcached.address).start()
         self.addCleanup(self.relay.stop)
-        self.patch(generator, "PATIENCE", 0.2)
+        self.patch(generator, "PATIENCE", 1.0)
 
     def clients(self) -> Clients:
         """
