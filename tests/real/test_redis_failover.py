@@ -68,7 +68,7 @@ class DeclinedTests(SynchronousTestCase):
         Wait until the clients have got more replies.
         """
         least = self.asked + 200
-        until(lambda: self.asked >= least or self.wrong)
+        until(lambda: self.asked >= least or self.wrong, timeout=30)
 
     def test_masterDown(self) -> None:
         """
@@ -86,7 +86,7 @@ class DeclinedTests(SynchronousTestCase):
                 self.goOn()
                 direct.ask("REPLICAOF", "NO", "ONE")
                 direct.ask("CONFIG", "RESETSTAT")
-                until(lambda: b"cmdstat_get:" in direct.ask("INFO", "commandstats") or self.wrong)
+                until(lambda: b"cmdstat_get:" in direct.ask("INFO", "commandstats") or self.wrong, timeout=30)
         self.stopWork()
         self.assertEqual(self.wrong, [])
 
