@@ -8,10 +8,6 @@ from __future__ import annotations
 
 from typing import Final
 
-_CLUSTER: Final = (
-    "only a client of a cluster can have it: a pool has the servers that its settings name, and follows no redirect"
-)
-
 #: The number of each bug, the programs and their failure, and why there is no test, or no test for a part of it.
 REDIS_BUGS: Final[list[tuple[str, str, str]]] = [
     # Replies to the wrong request, and in the wrong order
@@ -45,7 +41,7 @@ REDIS_BUGS: Final[list[tuple[str, str, str]]] = [
     ("R22", "predixy: idle connections that the server closes count as failures; a name is looked up only once", ""),
     ("R23", "predixy: it freezes, or aborts when a request is answered whose client has gone", ""),
     ("R24", "redis-cluster-proxy: it hangs after a blocking command was refused", ""),
-    ("R25", "redis-cluster-proxy: it crashes when a node dies, and at the second change of the nodes", _CLUSTER),
+    ("R25", "redis-cluster-proxy: it crashes when a node dies, and at the second change of the nodes", ""),
     ("R26", "redis-cluster-proxy: a new connection for each transaction", ""),
     ("R27", "Envoy: the timeout for requests ends blocking commands", ""),
     ("R28", "OpenCTI, predixy: a connection whose peer is dead is used for a quarter of an hour", ""),
@@ -58,21 +54,21 @@ REDIS_BUGS: Final[list[tuple[str, str, str]]] = [
     # Clusters
     ("R31", "Envoy, Istio: keys are hashed for plain servers, and every second reply of a cluster is a redirect",
      "the servers of a pool are no cluster unless its settings say so"),
-    ("R32", "Envoy: a redirect with the name of a host, or without one, is not understood", _CLUSTER),
-    ("R33", "ioredis: redirects name addresses that cannot be reached from outside", _CLUSTER),
-    ("R34", "ioredis: a redirect to a node without slots fails", _CLUSTER),
+    ("R32", "Envoy: a redirect with the name of a host, or without one, is not understood", ""),
+    ("R33", "ioredis: redirects name addresses that cannot be reached from outside", ""),
+    ("R34", "ioredis: a redirect to a node without slots fails", ""),
     ("R35", "ioredis: one redirect repeats all requests of a pipeline, also writes that were executed", ""),
-    ("R36", "rueidis, redis-py: all clients ask the same node for the map, again and again", _CLUSTER),
-    ("R37", "redis-py-cluster: the map is asked for too late, so that requests run out of redirects", _CLUSTER),
-    ("R38", "redis-py-cluster: it computes another slot than the server", _CLUSTER),
-    ("R39", "ioredis: a replica is read without READONLY after its connection was made again", _CLUSTER),
-    ("R40", "redis-py-cluster, jedis: a node that has left the cluster is asked again and again", _CLUSTER),
+    ("R36", "rueidis, redis-py: all clients ask the same node for the map, again and again", ""),
+    ("R37", "redis-py-cluster: the map is asked for too late, so that requests run out of redirects", ""),
+    ("R38", "redis-py-cluster: it computes another slot than the server", ""),
+    ("R39", "ioredis: a replica is read without READONLY after its connection was made again", ""),
+    ("R40", "redis-py-cluster, jedis: a node that has left the cluster is asked again and again", ""),
     ("R41", "StackExchange.Redis: what a proxy answers to CLUSTER makes clients believe in a cluster", ""),
     (
         "R42",
         "corvus, twemproxy: KEYS and SCAN, which tools need, are missing",
         "they are compared with those of a server by tests.real.test_redis",
     ),
-    ("R43", "corvus: a node that was removed costs an error", _CLUSTER),
+    ("R43", "corvus: a node that was removed costs an error", ""),
     ("R44", "Codis: proxies stop serving when they lose those who tell them about servers", ""),
 ]  # fmt: skip

@@ -13,6 +13,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.bugs import covers
 from tests.pipes import Pipe
 from tests.rediscluster import CROSS_SLOT, ClusterNode, FakeCluster, keysOf
 from tests.stage import Stage, assertTidy
@@ -212,6 +213,7 @@ class RedirectTests(ClusterCase):
     Tests for requests that a node has not executed.
     """
 
+    @covers("R31", "R37")
     def test_moved(self) -> None:
         """
         A request goes to the node that has its slot now, and further ones do at once. The cluster is asked once.
@@ -260,6 +262,7 @@ class RedirectTests(ClusterCase):
         values = b"".join(b"$%d\r\n%b\r\n" % (len(key), key.encode()) for key in keys)
         self.assertEqual(self.ask(*texts), b"+OK\r\n" * 6 + b"+PONG\r\n" + values)
 
+    @covers("R35")
     def test_written(self) -> None:
         """
         Only the redirected requests of a pipeline are sent again.
@@ -368,6 +371,7 @@ class RedirectTests(ClusterCase):
         self.client.lose()
         self.stage.serve()
 
+    @covers("R43")
     def test_lost(self) -> None:
         """
         A read whose connection is lost after it was redirected is sent again. A write fails.
@@ -454,6 +458,7 @@ class PinTests(ClusterCase):
     Tests for clients with a connection of their own.
     """
 
+    @covers("R17")
     def test_transaction(self) -> None:
         """
         A transaction is executed by the node of its first key. Keys of another one get an error.

@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from tests.bugs import covers
 from tests.pipes import Endpoint
 from tests.redisserver import RedisLine, RedisServer
 from txconnpool.errors import ServerUnavailable
@@ -173,6 +174,7 @@ class ClusterPoolTests(ClusterPoolCase):
         self.answer(Shard(WHOLE, C))
         self.assertEqual(self.names(self.pool.primaries), ["c"])
 
+    @covers("R40")
     def test_noSlots(self) -> None:
         """
         A node that was removed from the cluster knows no slots: another one is asked.
@@ -184,6 +186,7 @@ class ClusterPoolTests(ClusterPoolCase):
         self.assertEqual([node for node, _ in self.questions], [A, B, A])
         self.assertEqual(self.names(self.pool.primaries), ["b"])
 
+    @covers("R25")
     def test_changes(self) -> None:
         """
         Nodes that stay keep their pools. Those of nodes that have left are closed.

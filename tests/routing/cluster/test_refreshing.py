@@ -10,6 +10,7 @@ from math import inf
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.bugs import covers
 from txconnpool.routing.cluster.refreshing import LEAST, PERIOD, SPREAD, Refreshing
 from txconnpool.wire.topology import Node
 
@@ -51,6 +52,7 @@ class RefreshingTests(SynchronousTestCase):
         each.answered(1.0, False)
         self.assertEqual((each.asked, each.due, each.count, each.since), (None, 1.0 + PERIOD, 1, 1.0))
 
+    @covers("R36")
     def test_storm(self) -> None:
         """
         Any number of events leads to one question, soon, but not within the least interval.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.bugs import covers
 from txconnpool.routing.cluster.slotmap import SlotMap, locate, located
 from txconnpool.wire.topology import SLOTS, Node, Shard
 
@@ -47,6 +48,7 @@ class SlotMapTests(SynchronousTestCase):
         after = SlotMap([Shard(((6, 9),), C), Shard(((0, 5),), B, (A,))])
         self.assertEqual((before.primaries, after.primaries), ([A, C], [B, C]))
 
+    @covers("R34")
     def test_move(self) -> None:
         """
         A slot moves to a node that the cluster has told about: a primary, a replica, or a node without slots.
@@ -78,6 +80,7 @@ class LocateTests(SynchronousTestCase):
         """
         self.assertEqual(locate(Node("", 7), "asked.example", {}), Node("asked.example", 7))
 
+    @covers("R33")
     def test_addresses(self) -> None:
         """
         The configured addresses replace those that the cluster tells.

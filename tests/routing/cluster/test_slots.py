@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.bugs import covers
 from txconnpool.routing.cluster.slots import slotCache, slotOf
 
 
@@ -16,6 +17,7 @@ class SlotTests(SynchronousTestCase):
     Tests for the slots of keys. The numbers are those that a Redis 7.0 says with CLUSTER KEYSLOT.
     """
 
+    @covers("R38")
     def test_slots(self) -> None:
         """
         The whole key counts, or what is between the first braces if that is not empty.

@@ -78,6 +78,16 @@ class DialectTests(SynchronousTestCase):
             steps = dialect.prelude(flavour)
             self.assertEqual([b" ".join(wordsOf(data, 0)).decode() for _, data, _ in steps], requests)
 
+    @covers("R39")
+    def test_replicas(self) -> None:
+        """
+        Each new connection for reading from a replica says so.
+        """
+        dialect = Redis()
+        for flavour in ((2, 0), (3, 0)):
+            *others, last = dialect.prelude(dialect.reading(flavour))
+            self.assertEqual((others, wordsOf(last[1], 0)), (dialect.prelude(flavour), [b"READONLY"]))
+
     @covers("R3")
     def test_reset(self) -> None:
         """

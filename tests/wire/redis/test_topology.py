@@ -10,6 +10,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.bugs import covers
 from txconnpool.errors import WireError
 from txconnpool.wire.redis.commands import BY_NAME
 from txconnpool.wire.redis.framing import encode
@@ -186,6 +187,7 @@ class RedirectTests(SynchronousTestCase):
         """
         return readRedirect(BY_NAME[command], b"request", b"xx" + reply, 2)
 
+    @covers("R32")
     def test_moved(self) -> None:
         """
         The node may be named by an address, a name, or a port of the same host.
