@@ -67,7 +67,7 @@ class ClusterStage(Stage):
         self._greeting = Handshake("pool", self.dialect)
         limits, timeout = self.pool.limits, self.factory.requestTimeout
 
-        def newPool(node: Node, limits: Limits, **options: Any) -> FlavouredPool:
+        def newPool(node: Node, limits: Limits, maxPinned: int, **options: Any) -> FlavouredPool:
             server = self.at(node)
 
             def make(flavour: Any, limits: Limits, **options: Any) -> PoolEngine:
@@ -78,13 +78,13 @@ class ClusterStage(Stage):
                     handshake=self._greeting if isBase else self._greeting.flavoured(flavour), **options,
                 )  # fmt: skip
 
-            return FlavouredPool("pool", self.clock, make, limits, self.dialect.base, 2, **options)
+            return FlavouredPool("pool", self.clock, make, limits, self.dialect.base, maxPinned, **options)
 
         def ask(node: Node) -> Deferred[Sequence[Shard]]:
             self.questions += 1
             return succeed(readShards(self.cluster.shards()))
 
-        self.pool = ClusterPool("pool", self.clock, newPool, ask, [Node("node0", 6379)], limits, {})
+        self.pool = ClusterPool("pool", self.clock, newPool, ask, [Node("node0", 6379)], limits, {}, 6)
         self.flavours = ClusterRouters(self.pool, self.dialect.base, self.dialect.reading)
         return self.flavours.base
 

@@ -60,14 +60,14 @@ class ClusterPoolCase(SynchronousTestCase):
         """
         greeting = Handshake("pool", self.dialect)
 
-        def newPool(node: Node, limits: Limits, **options: Any) -> FlavouredPool:
+        def newPool(node: Node, limits: Limits, maxPinned: int, **options: Any) -> FlavouredPool:
             server = self.servers.setdefault(node, RedisServer(self.clock, node.host))
 
             def make(flavour: Any, limits: Limits, **options: Any) -> PoolEngine:
                 return PoolEngine([server], ConnectionFactory(self.dialect, self.clock, 2.0), limits, self.clock,
                                   connectTimeout=1.0, handshake=greeting.flavoured(flavour), **options)  # fmt: skip
 
-            return FlavouredPool("pool", self.clock, make, limits, self.dialect.base, 2, **options)
+            return FlavouredPool("pool", self.clock, make, limits, self.dialect.base, maxPinned, **options)
 
         def ask(node: Node) -> Deferred[Sequence[Shard]]:
             answer: Deferred[Sequence[Shard]] = Deferred()
@@ -80,7 +80,7 @@ class ClusterPoolCase(SynchronousTestCase):
             middle: Callable[[float, float], float] = lambda low, high: (low + high) / 2  # noqa: E731
             return Refreshing(seeds, uniform=middle, shuffle=lambda nodes: None)
 
-        return ClusterPool("pool", self.clock, newPool, ask, [A], limits, {}, refreshing=refreshing, **options)
+        return ClusterPool("pool", self.clock, newPool, ask, [A], limits, {}, 7, refreshing=refreshing, **options)
 
     def assertClosed(self) -> None:
         """
@@ -261,6 +261,11 @@ class ClusterPoolTests(ClusterPoolCase):
         self.start(Shard(((0, 99),), A), Shard(((100, SLOTS - 1),), B))
         self.pool.setLimits(Limits(maximum=5, depth=8, idleTimeout=0.0, maxLifetime=0.0))
         self.assertEqual([pool.limits.maximum for pool in self.pool.pools], [3, 2])
+        self.assertEqual([pool.leases.limits.maximum for pool in self.pool.pools], [3, 3])
+        self.pool.wrong()
+        self.turns(PERIOD)
+        self.answer(Shard(((0, 99),), A), Shard(((100, 199),), C), Shard(((200, SLOTS - 1),), B))
+        self.assertEqual([pool.leases.limits.maximum for pool in self.pool.pools], [2, 2, 2])
 
 
 class RouterTests(ClusterPoolCase):

@@ -86,7 +86,7 @@ class Upstream:
         if cluster is not None:
             self.pool = ClusterPool(
                 settings.name, self._reactor, self._node, self._askNode, cluster.seeds, limits, cluster.addresses,
-                settings.readFrom,
+                settings.maxPinned, settings.readFrom,
             )  # fmt: skip
             self.pool.patience = settings.requestTimeout
             self.flavours = ClusterRouters(self.pool, self._dialect.base, self._dialect.reading)
@@ -121,17 +121,16 @@ class Upstream:
         """
         The share of each server in the connections that clients have for themselves.
         """
-        count = len(self.settings.servers) if self.settings.cluster is None else len(self.pool.pools)
-        return max(1, self.settings.maxPinned // max(1, count))
+        return max(1, self.settings.maxPinned // max(1, len(self.settings.servers)))
 
     # -- A cluster
 
-    def _node(self, node: Node, limits: Limits, **options: Any) -> FlavouredPool:
+    def _node(self, node: Node, limits: Limits, maxPinned: int, **options: Any) -> FlavouredPool:
         """
         @return: the pool of a node.
         """
         endpoint = self._clusterLine.endpoint(node)
-        return self._flavoured(lambda: [endpoint], limits, self._pinnedOfShard, **options)
+        return self._flavoured(lambda: [endpoint], limits, maxPinned, **options)
 
     def _askNode(self, node: Node) -> Deferred[Sequence[Topology]]:
         """
@@ -284,10 +283,10 @@ class Upstream:
         if other:
             self._replace()
         elif cluster is not None:
-            self.pool.change(poolLimits(settings), cluster.seeds, cluster.addresses, settings.readFrom)
+            self.pool.change(
+                poolLimits(settings), cluster.seeds, cluster.addresses, settings.maxPinned, settings.readFrom
+            )
             self.pool.patience = settings.requestTimeout
-            for pool in self._flavouredPools:
-                pool.setLimits(pool.limits, self._pinnedOfShard)
         elif distribution is None:
             self._change(old)
         else:

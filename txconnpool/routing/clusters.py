@@ -74,15 +74,19 @@ class ClusterPool(PoolGroup):
         seeds: Iterable[Node],
         limits: Limits,
         addresses: Mapping[Node, Node],
+        maxPinned: int,
         readFrom: str = "primary",
         refreshing: Callable[[Iterable[Node]], Refreshing] = Refreshing,
     ) -> None:
         """
-        @param newPool: called with a node, its limits, and the keywords C{shared} and C{healthChanged}, see
-            L{txconnpool.pool.executor.Executor}. Returns its pool.
+        @param newPool: called with a node, its limits, its share of C{maxPinned}, and the keywords C{shared} and
+            C{healthChanged}, see L{txconnpool.pool.executor.Executor}. Returns its pool, a
+            L{FlavouredPool<txconnpool.routing.flavours.FlavouredPool>}.
         @param ask: asks a node for the shards of the cluster.
         @param seeds: the nodes that are asked first.
         @param addresses: the addresses at which nodes are reached, if they are not those that the cluster tells.
+        @param maxPinned: the greatest number of connections that clients have for themselves. Each node gets a share,
+            at least one.
         @param readFrom: which nodes get requests that read: C{"primary"}; C{"prefer-replica"}: replicas, or the primary
             if none is up; C{"replica"}: only replicas.
         @param refreshing: makes a L{Refreshing} from the seeds.
@@ -91,6 +95,7 @@ class ClusterPool(PoolGroup):
         self._newPool = newPool
         self._ask = ask
         self._addresses = addresses
+        self._maxPinned = maxPinned
         self.refreshing = refreshing(seeds)
         self.map = SlotMap()
         self.slots: list[Any] = [None] * SLOTS
@@ -281,13 +286,14 @@ class ClusterPool(PoolGroup):
         old = self._byNode
         wanted = list(dict.fromkeys(nodes))
         self._byNode = {}
+        pinned = max(1, self._maxPinned // max(1, len(wanted)))
         for node, own in zip(wanted, self._divided(len(wanted)), strict=True):
             pool = old.get(node)
             if pool is None:
-                pool = self._newPool(node, own, shared=self._shared, healthChanged=self._healthChanged)
+                pool = self._newPool(node, own, pinned, shared=self._shared, healthChanged=self._healthChanged)
                 self._join(pool)
-            elif own != pool.limits:
-                pool.setLimits(own)
+            elif (own, pinned) != (pool.limits, pool.leases.limits.maximum):
+                pool.setLimits(own, pinned)
             self._byNode[node] = pool
         self.pools = tuple(self._byNode.values())
         for node, pool in old.items():
@@ -330,12 +336,13 @@ class ClusterPool(PoolGroup):
     # -- Changes
 
     def change(
-        self, limits: Limits, seeds: Iterable[Node], addresses: Mapping[Node, Node], readFrom: str = "primary"
+        self, limits: Limits, seeds: Iterable[Node], addresses: Mapping[Node, Node], maxPinned: int, readFrom: str
     ) -> None:
         """
         Put other settings in force.
         """
         self.limits = limits
+        self._maxPinned = maxPinned
         self.refreshing.seeds = tuple(seeds)
         if (addresses, readFrom) != (self._addresses, self.readFrom):
             self._addresses = addresses
@@ -347,7 +354,7 @@ class ClusterPool(PoolGroup):
         """
         Apply other limits, to existing connections and waiters too.
         """
-        self.change(limits, self.refreshing.seeds, self._addresses, self.readFrom)
+        self.change(limits, self.refreshing.seeds, self._addresses, self._maxPinned, self.readFrom)
 
     def restore(self, address: Any) -> None:
         """
