@@ -290,6 +290,19 @@ class SignalTests(SynchronousTestCase):
             self.reactor.advance(0)
         return [formatEvent(event) for event in logs]
 
+    def test_early(self) -> None:
+        """
+        A SIGHUP that comes as soon as the process listens reads the settings again too.
+        """
+        self.handlers[signal.SIGHUP] = None
+        part = Part()
+        service = commandService(part, self.load)
+        with mock.patch.object(part, "privilegedStartService", lambda: self.handlers[signal.SIGHUP](1, None)):
+            service.privilegedStartService()
+        self.assertEqual(part.calls, [])
+        service.reactor.advance(0)
+        self.assertEqual(part.calls, ["change"])
+
     def test_hangUp(self) -> None:
         """
         SIGHUP reads the settings again and puts them in force.

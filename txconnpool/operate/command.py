@@ -119,7 +119,6 @@ class CommandService(MultiService):
         @raise CannotStart: an address cannot be listened on, or a file that the settings name cannot be read.
         """
         self._startOrExit(super().startService)
-        self._signals.handle(signal.SIGHUP, self._hangUp)
         self._proxy.serving().addCallbacks(self._serves, self._failed)
 
     def _serves(self, _: None) -> None:
@@ -139,6 +138,8 @@ class CommandService(MultiService):
         @raise CannotStart: ends the process, after twistd's own cleaning up. The line is printed by C{sys.excepthook}
             or, when twistd has become a daemon, by its parent process, to which twistd sends the exception.
         """
+        # Whoever sees that the process listens may send SIGHUP, which would end it.
+        self._signals.handle(signal.SIGHUP, self._hangUp)
         try:
             start()
         except (CannotListenError, OSError) as error:
@@ -150,6 +151,7 @@ class CommandService(MultiService):
             text = str(error)
         else:
             return
+        self._signals.restore()
         _log.error("{text}", text=text)
         sys.excepthook = _printError
         raise CannotStart(text)
