@@ -11,7 +11,7 @@ from setuptools import Extension, setup
 #: wheel is for any machine.
 EXTENSION = Extension(
     "txconnpool._native",
-    sources=[f"native/{name}.c" for name in ("module", "requests", "replies", "values", "resp")],
+    sources=[f"native/{name}.c" for name in ("module", "requests", "replies", "values", "resp", "shards")],
     depends=["native/text.h", "native/txconnpool.h"],
     extra_compile_args=["-std=c11", "-Wall", "-Wextra"],
     optional=True,

@@ -23,6 +23,8 @@ PyObject *findValues(PyObject *module, Arguments arguments, Py_ssize_t count);
 PyObject *findCommand(PyObject *module, Arguments arguments, Py_ssize_t count);
 PyObject *matchSimple(PyObject *module, Arguments arguments, Py_ssize_t count);
 
+PyObject *divideKeys(PyObject *module, Arguments arguments, Py_ssize_t count);
+
 /* Check the number of arguments. */
 static inline bool hasArguments(const char *name, Py_ssize_t count, Py_ssize_t expected)
 {

@@ -59,7 +59,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "config.credentials",
     ),
     "routing.hashing": (),
-    "routing.distribution": ("routing.hashing",),
+    "routing.distribution": ("native", "routing.hashing"),
     "routing.servers": ("net", "routing.distribution"),
     "routing.cluster": ("wire", "routing.distribution"),
     "routing": (

@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.nativefuzz import SUBJECTS, cuts
 from txconnpool import native
+from txconnpool.routing.distribution.keymap import KeyCache, divideKeys
 from txconnpool.wire.memcache import common, values
 
 #: The number of inputs for each function, and of those that are cut at every position.
@@ -86,7 +87,7 @@ class FunctionTests(SynchronousTestCase):
         Each function is compared with its twin.
         """
         functions = {name for name, value in vars(native.extension).items() if callable(value) and name[0] != "_"}
-        self.assertEqual(functions, {subject.name for subject in SUBJECTS})
+        self.assertEqual(functions, {"divideKeys"}.union(subject.name for subject in SUBJECTS))
 
     def test_random(self) -> None:
         """
@@ -119,6 +120,37 @@ class FunctionTests(SynchronousTestCase):
         for find in ((None, 4, False), (b"get a\r\n", -1, False), (b"get a\r\n", 8, False), (b"x", 0, False)):
             self.assertIsNone(extension.findValues(b"END\r\n", 0, *find))
         self.assertRaises(TypeError, extension.findValues, b"END\r\n", 0, b"get a\r\n", "4", False)
+
+    def test_divideKeys(self) -> None:
+        """
+        Keys are divided as in Python, in the same order, also while the cache is cleared.
+        """
+        rng, divide = random.Random(4), native.extension.divideKeys
+        for _ in range(INPUTS):
+            keys = [b"k%d" % rng.randrange(100) for _ in range(rng.choice((0, 1, 2, 20, 50)))]
+            servers, limit = rng.choice((1, 2, 5, 300)), rng.choice((1, 10, 1000))
+            expected, found = (
+                each(keys, KeyCache(lambda key, servers=servers: sum(key) % servers - 1, limit))  # type: ignore[misc]
+                for each in (divideKeys, divide)
+            )
+            self.assertEqual(list(found.items()), list(expected.items()))
+        before = [sys.getrefcount(each) for each in keys]
+        for _ in range(1000):
+            divide(keys, dict.fromkeys(keys, 7))
+        self.assertEqual([sys.getrefcount(each) for each in keys], before)
+
+    def test_divideKeysFails(self) -> None:
+        """
+        An exception of the cache is passed on. The list of keys may change meanwhile.
+        """
+        divide = native.extension.divideKeys
+        self.assertRaises(KeyError, divide, [b"a", b"b"], {b"a": 1})
+        self.assertRaises(TypeError, divide, [b"a"], {b"a": []})
+        wrong: tuple[Any, ...]
+        for wrong in ((), ([],), ((b"a",), {}), (None, {}), ([b"a"], None)):
+            self.assertRaises(TypeError, divide, *wrong)
+        keys = [b"a", b"b", b"c"]
+        self.assertEqual(divide(keys, KeyCache(lambda key: keys.clear() or 1, 9)), {1: [b"a"]})  # type: ignore[func-returns-value]
 
     def test_references(self) -> None:
         """

@@ -20,6 +20,7 @@ from txconnpool.pool.decisions.health import NO_SERVERS
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.decisions.servers import Server
 from txconnpool.routing.distribution import Distribution, KeyMap, movedShare
+from txconnpool.routing.distribution.keymap import chosenDivide as divideKeys
 from txconnpool.routing.group import PoolGroup
 from txconnpool.routing.maps import Ejection, KeyShare, Maps, Shard
 from txconnpool.routing.standin import StandIn
@@ -95,21 +96,13 @@ class ShardedPool(PoolGroup):
             return self.standIn.choose(key)
         return pool
 
-    def divide(self, keys: Sequence[bytes]) -> list[tuple[Any, list[bytes]]]:
+    def divide(self, keys: list[bytes]) -> list[tuple[Any, list[bytes]]]:
         """
         Divide keys among the pools.
 
         @return: the pools, each with its keys in order; C{None} with the keys that have no pool at the moment.
         """
-        cached = self._cached
-        shares: dict[int, list[bytes]] = {}
-        for key in keys:
-            index = cached[key]
-            if index in shares:
-                shares[index].append(key)
-            else:
-                shares[index] = [key]
-        pools = self._byIndex
+        shares, pools = divideKeys(keys, self._cached), self._byIndex
         found = [(None if index < 0 else pools[index], share) for index, share in shares.items()]
         if self.standIn is not None and any(pool is not None and pool.down for pool, _ in found):
             found = [

@@ -6,7 +6,6 @@ Servers that stand in for others that are down.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 
@@ -45,7 +44,7 @@ class StandIn:
         """
         return self._upstream.router.choose(key)
 
-    def divide(self, keys: Sequence[bytes]) -> list[tuple[Any, list[bytes]]]:
+    def divide(self, keys: list[bytes]) -> list[tuple[Any, list[bytes]]]:
         """
         Divide keys among the pools, see L{ShardedPool.divide}.
         """

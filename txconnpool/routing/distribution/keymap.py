@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from txconnpool import native
 from txconnpool.routing.distribution.keys import Cut
 from txconnpool.routing.distribution.locators import NOBODY, Constant, Locator
 from txconnpool.routing.distribution.servers import ServerSpec
@@ -54,6 +55,28 @@ class KeyCache(dict[bytes, int]):
             self.clear()
         index = self[key] = self._locate(key)
         return index
+
+
+def divideKeys(keys: list[bytes], cached: dict[bytes, int]) -> dict[int, list[bytes]]:
+    """
+    Divide keys among servers.
+
+    @param cached: has the index of each key, or finds it.
+
+    @return: the keys of each index, in their order.
+    """
+    shares: dict[int, list[bytes]] = {}
+    for key in keys:
+        index = cached[key]
+        if index in shares:
+            shares[index].append(key)
+        else:
+            shares[index] = [key]
+    return shares
+
+
+#: L{divideKeys}, or its equal in the extension.
+chosenDivide: Final = native.choose(divideKeys)
 
 
 class KeyMap:
