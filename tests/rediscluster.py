@@ -11,8 +11,7 @@ from typing import Any
 from twisted.internet.task import Clock
 
 from tests.redisserver import RedisLine, RedisServer, bulk
-from txconnpool.routing.cluster.slots import slotOf
-from txconnpool.wire.topology import SLOTS, Node
+from txconnpool.wire.topology import SLOTS, Node, slotOf
 
 CROSS_SLOT = b"-CROSSSLOT Keys in request don't hash to the same slot\r\n"
 TRY_AGAIN = b"-TRYAGAIN Multiple keys request during rehashing of slot\r\n"

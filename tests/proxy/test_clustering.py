@@ -21,13 +21,12 @@ from txconnpool.pool.connection import ConnectionFactory
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.engine import PoolEngine
 from txconnpool.pool.handshake import Handshake
-from txconnpool.routing.cluster.slots import slotOf
 from txconnpool.routing.clusters import ClusterPool, ClusterRouters
 from txconnpool.routing.flavours import FlavouredPool
 from txconnpool.wire.redis.dialect import Redis
 from txconnpool.wire.redis.framing import encode
 from txconnpool.wire.redis.topology import readShards
-from txconnpool.wire.topology import Node, Shard
+from txconnpool.wire.topology import Node, Shard, slotOf
 
 #: The error of a request for the key C{k} if only redirects come.
 UNSERVED = b"-ERR upstream unavailable: no node of the cluster serves slot %d now\r\n" % slotOf(b"k")

@@ -25,11 +25,10 @@ from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.engine import PoolEngine
 from txconnpool.pool.handshake import Handshake
 from txconnpool.routing.cluster.refreshing import PERIOD, Refreshing
-from txconnpool.routing.cluster.slots import slotOf
 from txconnpool.routing.clusters import ClusterPool, ClusterRouters
 from txconnpool.routing.flavours import FlavouredPool
 from txconnpool.wire.redis.dialect import Redis
-from txconnpool.wire.topology import SLOTS, Node, Redirect, Shard
+from txconnpool.wire.topology import SLOTS, Node, Redirect, Shard, slotOf
 
 A, B, C, D = (Node(name, 6379) for name in "abcd")
 WHOLE = ((0, SLOTS - 1),)

@@ -811,7 +811,7 @@ def _contradictions(pool: PoolSettings) -> Iterator[Fault]:
     """
     yield from _opaque(pool)
     yield from _undistributed(pool)
-    if pool.announced is not None and not DIALECTS[pool.protocol].announces:
+    if pool.announced is not None and not DIALECTS[pool.protocol].clusters:
         text = f"announce is for clients of a cluster, which protocol {pool.protocol} does not have; expected no"
         yield Fault(text, ("announce", "protocol"), pool.name)
     yield from _withoutSentinels(pool)

@@ -32,9 +32,8 @@ class Dialect:
         or a connection.
     @ivar closing: the names of the commands that only close the connection of their client.
     @ivar distributes: whether keys can be distributed among several servers.
-    @ivar announces: whether it has clients that ask for the nodes of a cluster.
     @ivar hasRoles: whether a server tells whether it is a master or a replica.
-    @ivar clusters: whether there are clusters, whose nodes tell which of them has which keys.
+    @ivar clusters: whether there are clusters, whose nodes tell which of them has which keys, and clients for these.
     @ivar failsOver: whether servers of another pool can stand in for those that are down.
     @ivar opaque: whether bytes are passed on without being read: each client leases a connection.
     """
@@ -45,7 +44,6 @@ class Dialect:
     refused: frozenset[bytes]
     closing: frozenset[bytes] = frozenset()
     distributes: bool = True
-    announces: bool = False
     hasRoles: bool = False
     failsOver: bool = True
     opaque: bool = False
@@ -61,7 +59,6 @@ DIALECTS: Final[dict[str, Dialect]] = {
         redis.ORDINARY,
         redis.REFUSED,
         redis.CLOSING,
-        announces=True,
         hasRoles=True,
         failsOver=False,
         clusters=True,

@@ -8,6 +8,7 @@ The keys of a cluster are divided into I{slots}. A I{shard} is a primary, which 
 
 from __future__ import annotations
 
+from binascii import crc_hqx
 from typing import Any, NamedTuple
 
 #: The number of slots of a cluster.
@@ -71,3 +72,16 @@ class Redirect(bytes):
         self.slot = slot
         self.once = once
         return self
+
+
+def slotOf(key: bytes) -> int:
+    """
+    @return: the slot of a key: CRC16 (XMODEM) of what is between the first C{{} and the first C{}} after it, if that is
+        not empty, or of the whole key (C{keyHashSlot} of Redis).
+    """
+    start = key.find(b"{")
+    if start >= 0:
+        end = key.find(b"}", start + 1)
+        if end > start + 1:
+            key = key[start + 1 : end]
+    return crc_hqx(key, 0) % SLOTS

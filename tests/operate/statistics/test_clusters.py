@@ -12,8 +12,7 @@ from txconnpool.operate.operations import RANGES, slotRows
 from txconnpool.operate.statistics.snapshot import mergeSnapshots, takeSnapshot
 from txconnpool.operate.statistics.sources import PoolSource, ProcessSource
 from txconnpool.proxy.memory import BufferedBytes
-from txconnpool.routing.cluster.slots import slotOf
-from txconnpool.wire.topology import SLOTS
+from txconnpool.wire.topology import SLOTS, slotOf
 
 
 class ClusterStatisticsTests(ClusterCase):

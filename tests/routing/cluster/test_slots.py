@@ -9,7 +9,8 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.bugs import covers
-from txconnpool.routing.cluster.slots import slotCache, slotOf
+from txconnpool.routing.cluster.slots import slotCache
+from txconnpool.wire.topology import slotOf
 
 
 class SlotTests(SynchronousTestCase):

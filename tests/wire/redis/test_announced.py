@@ -11,8 +11,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.wire.redis.clients import Reading, request
 from txconnpool.wire import ADDRESSED, ANSWER
-from txconnpool.wire.redis.announced import SLOTS, Nodes, slotOf
+from txconnpool.wire.redis.announced import Nodes
 from txconnpool.wire.redis.dialect import Redis
+from txconnpool.wire.topology import SLOTS, slotOf
 
 ONE, TWO, THREE = ("10.0.0.1", 6379), ("10.0.0.2", 6379), ("10.0.0.3", 6379)
 

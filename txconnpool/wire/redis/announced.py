@@ -9,27 +9,15 @@ these, so the clients of all proxies see one cluster. The replies have the form 
 
 from __future__ import annotations
 
-from binascii import crc_hqx
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha1
 from typing import Final
 
 from txconnpool.wire.redis import answers
+from txconnpool.wire.topology import SLOTS, slotOf
 
 #: A host and a port.
 Place = tuple[str, int]
-
-SLOTS: Final = 16384
-
-
-def slotOf(key: bytes) -> int:
-    """
-    @return: the slot of a key. If it has braces, what is between the first ones decides, unless that is empty
-        (C{keyHashSlot}).
-    """
-    begin = key.find(b"{")
-    end = key.find(b"}", begin + 1) if begin >= 0 else -1
-    return crc_hqx(key[begin + 1 : end] if end > begin + 1 else key, 0) % SLOTS
 
 
 class Nodes:
