@@ -13,6 +13,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.real.rediscluster import Cluster
 from tests.real.resp import Client
 from tests.real.servers import HOST, Proxy, Redis, freePort, missing, missingForNode, which
 
@@ -50,12 +51,62 @@ const cluster = new Cluster([{host, port: Number(port)}], {slotsRefreshTimeout: 
 """
 
 
-class ClusterClientTests(SynchronousTestCase):
+class ClientCase(SynchronousTestCase):
     """
-    Tests with one Redis, which is no cluster, behind one proxy or two.
+    Base class of tests with redis-py.
     """
 
     skip = missing("redis-server")
+
+    def calls(self, client: Any) -> None:
+        """
+        Call methods of redis-py's client.
+        """
+        for number in range(50):
+            client.set(f"k{number}", number)
+        self.assertEqual([client.get(f"k{number}") for number in range(50)], [b"%d" % number for number in range(50)])
+        self.assertTrue(client.mset_nonatomic({"a": 1, "b": 2}))
+        self.assertEqual(client.mget_nonatomic(["a", "b", "c"]), [b"1", b"2", None])
+        pipeline = client.pipeline()
+        for number in range(50):
+            pipeline.incr(f"k{number}")
+        self.assertEqual(pipeline.execute(), list(range(1, 51)))
+        self.assertEqual(client.eval("return redis.call('get', KEYS[1])", 1, "a"), b"1")
+        self.assertEqual(client.rpush("list", "x"), 1)
+        self.assertEqual(list(client.blpop(["list"], timeout=30)), [b"list", b"x"])
+        self.assertEqual(client.keyslot("foo"), client.cluster_keyslot("foo"))
+        channel = client.pubsub()
+        channel.subscribe("news")
+        self.assertEqual(channel.get_message(timeout=30)["type"], "subscribe")
+        client.publish("news", "hello")
+        self.assertEqual(channel.get_message(timeout=30)["data"], b"hello")
+        channel.close()
+
+
+class RealClusterTests(ClientCase):
+    """
+    Tests with a cluster behind the proxy.
+    """
+
+    def test_redisPy(self) -> None:
+        """
+        redis-py's client for clusters takes the proxy for the only node, without a setting.
+        """
+        if redis is None:
+            self.skipTest("redis-py is not installed")
+        with Cluster(3) as cluster, Proxy("--protocol", "redis", upstream=[f"cluster:{cluster.seeds}"]) as proxy:
+            assert not isinstance(proxy.address, str)
+            host, port = proxy.address
+            with redis.RedisCluster(host=host, port=port) as client:
+                self.assertEqual([node.port for node in client.get_nodes()], [port])
+                self.calls(client)
+                self.assertEqual(client.dbsize(), sum(node.ask("DBSIZE") for node in cluster.nodes))
+
+
+class ClusterClientTests(ClientCase):
+    """
+    Tests with one Redis, which is no cluster, behind one proxy or two.
+    """
 
     def setUp(self) -> None:
         """
@@ -98,30 +149,6 @@ class ClusterClientTests(SynchronousTestCase):
                     self.calls(client)
                 with Client(self.server.address) as direct:
                     direct.ask("FLUSHALL")
-
-    def calls(self, client: Any) -> None:
-        """
-        Call methods of redis-py's client.
-        """
-        for number in range(50):
-            client.set(f"k{number}", number)
-        self.assertEqual([client.get(f"k{number}") for number in range(50)], [b"%d" % number for number in range(50)])
-        self.assertTrue(client.mset_nonatomic({"a": 1, "b": 2}))
-        self.assertEqual(client.mget_nonatomic(["a", "b", "c"]), [b"1", b"2", None])
-        pipeline = client.pipeline()
-        for number in range(50):
-            pipeline.incr(f"k{number}")
-        self.assertEqual(pipeline.execute(), list(range(1, 51)))
-        self.assertEqual(client.eval("return redis.call('get', KEYS[1])", 1, "a"), b"1")
-        self.assertEqual(client.rpush("list", "x"), 1)
-        self.assertEqual(list(client.blpop(["list"], timeout=30)), [b"list", b"x"])
-        self.assertEqual(client.keyslot("foo"), client.cluster_keyslot("foo"))
-        channel = client.pubsub()
-        channel.subscribe("news")
-        self.assertEqual(channel.get_message(timeout=30)["type"], "subscribe")
-        client.publish("news", "hello")
-        self.assertEqual(channel.get_message(timeout=30)["data"], b"hello")
-        channel.close()
 
     def test_ioredis(self) -> None:
         """
