@@ -305,9 +305,11 @@ class Upstream:
         self._make()
         self.useCertificates(self._endpoints)
         self.pool.start()
+        self._replaced.add(replaced)
         if paused:
             self.pool.pause()
-        self._replaced.add(replaced)
+            # Nobody can end the pause of the old pool any more, so its waiters are refused.
+            replaced.close().addCallback(partial(self._closed, replaced))
 
     def closeReplaced(self) -> None:
         """
