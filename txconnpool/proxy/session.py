@@ -354,13 +354,20 @@ class Session(RequestSender):
 
     def reroute(self) -> None:
         """
-        Use another router of the factory as soon as nothing is in flight. Until then, further requests are kept. If the
-        client has a flavour, which the new router does not know, it is closed, and connects again.
+        Use another router of the factory as soon as nothing is in flight. Until then, further requests are kept. A
+        client that only waits for a connection waits for one of the other router. If the client has a flavour, which
+        the other router does not know, it is closed, and connects again.
         """
         if self._flavours is not None:
             self.end()
         elif self._ending:
             return
+        elif self.ticket is not None and not (self._inFlight or self._unsent or self._queue is not None):
+            self._pool.forget(self.ticket)
+            self.ticket = None
+            self._blocked = False
+            self._useRouter()
+            self.proceed()
         elif self._unanswered:
             self._moving = self._ending = True
             self._need = sys.maxsize
