@@ -7,12 +7,14 @@ import os
 
 from setuptools import Extension, setup
 
+SOURCE = "txconnpool/extension"
+
 #: Without a C compiler the extension is left out, with a warning. With C{TXCONNPOOL_PURE=1} it is not tried, and a
 #: wheel is for any machine.
 EXTENSION = Extension(
     "txconnpool._native",
-    sources=[f"native/{name}.c" for name in ("module", "requests", "replies", "values", "resp", "shards")],
-    depends=["native/text.h", "native/txconnpool.h"],
+    sources=[f"{SOURCE}/{name}.c" for name in ("module", "requests", "replies", "values", "resp", "shards")],
+    depends=[f"{SOURCE}/text.h", f"{SOURCE}/txconnpool.h"],
     extra_compile_args=["-std=c11", "-Wall", "-Wextra"],
     optional=True,
 )

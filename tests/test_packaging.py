@@ -104,7 +104,7 @@ class PackagingTests(SynchronousTestCase):
             *sources("txconnpool"),
             *sources("tests"),
             *sources("tests", "*.json"),
-            *sources("native", "*.*"),
+            *sources("txconnpool/extension", "*.*"),
             *sources("conf", "*.*"),
             *(
                 "LICENSE",
