@@ -58,6 +58,22 @@ class PipelineTests(QueueTestCase):
             self.flush()
         self.assertEqual(self.successResultOf(answer), [value, len(value), value])
 
+    def test_again(self) -> None:
+        """
+        A pipeline whose block has failed sends nothing, and can be used again.
+        """
+        pipe = self.pool.pipeline()
+
+        async def call(fails: bool) -> list[Any]:
+            async with pipe:
+                pipe.incr("n")
+                if fails:
+                    raise KeyError("n")
+            return pipe.results
+
+        self.failureResultOf(self.run_(call(True)), KeyError)
+        self.assertEqual(self.successResultOf(self.run_(call(False))), [1])
+
     def test_full(self) -> None:
         """
         A pipeline that gets no connection fails with all its commands.

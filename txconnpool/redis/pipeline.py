@@ -180,7 +180,7 @@ class Pipeline(Queue[V]):
     ) -> None:
         if kind is None:
             await self.send()
-        self._steps = []
+        self._steps, self._answers = [], []
 
 
 class Transaction(Queue[V]):
