@@ -323,9 +323,10 @@ class Cluster:
 
     def owner(self, slot: int) -> Node:
         """
-        @return: the node that owns a slot.
+        @return: the node that owns a slot, in its own view: the others may learn it later.
         """
-        return self.node(next(each.id for each in self._view().values() if slot in each.slots))
+        answering = (node for node in self.nodes if node.answers())
+        return next(node for node in answering if slot in node.knows()[node.id].slots)
 
     def slots(self, node: Node) -> list[int]:
         """
