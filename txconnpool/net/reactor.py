@@ -24,13 +24,11 @@ class TurnReactor(EPollReactor):
     Twisted's epoll reactor, but if there are direct transports, their turn waits for all events, and takes its own
     without a log context for each. The epoll of all other descriptors is one more descriptor for the turn.
 
-    No interface of Twisted gives the epoll of the reactor. It is C{EPollReactor._poller} in all versions from 24.7 to
-    26.10. If a version has none there, this reactor behaves as its base class does.
-
-    @ivar _turn: the turn that waits for events, if there is one.
+    No interface of Twisted gives the epoll of the reactor. It is C{EPollReactor._poller}, as was checked for versions
+    24.7 and 26.10. If a version has none there, this reactor behaves as its base class does.
     """
 
-    _turn: Turn | None = None
+    _turn: Turn | None = None  # the turn that waits for events, if there is one
 
     def addReader(self, reader: IReadDescriptor) -> None:
         """
