@@ -121,7 +121,7 @@ class ReadmeTests(SynchronousTestCase):
         (program,) = blocks(README, "The pool for Redis")
         path = self.directory / "program.py"
         path.write_text(here(program))
-        self.assertRegex(self.shell(f"{sys.executable} {path}"), r"^\['hello', [3-6]\d\]\n$")  # time has passed
+        self.assertEqual(self.shell(f"{sys.executable} {path}"), "['hello', None]\n")
 
     def test_ini(self) -> None:
         """
