@@ -21,7 +21,8 @@ from txconnpool.pool.connection import ConnectionFactory
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.engine import PoolEngine
 from txconnpool.pool.handshake import Handshake
-from txconnpool.routing.clusters import ClusterPool, ClusterRouters
+from txconnpool.routing.clusterrouters import ClusterRouters
+from txconnpool.routing.clusters import ClusterPool
 from txconnpool.routing.flavours import FlavouredPool
 from txconnpool.wire.redis.dialect import Redis
 from txconnpool.wire.redis.framing import encode

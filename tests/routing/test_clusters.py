@@ -25,7 +25,8 @@ from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.engine import PoolEngine
 from txconnpool.pool.handshake import Handshake
 from txconnpool.routing.cluster.refreshing import PERIOD, Refreshing
-from txconnpool.routing.clusters import ClusterPool, ClusterRouters
+from txconnpool.routing.clusterrouters import ClusterRouters
+from txconnpool.routing.clusters import ClusterPool
 from txconnpool.routing.flavours import FlavouredPool
 from txconnpool.wire.redis.dialect import Redis
 from txconnpool.wire.topology import SLOTS, Node, Redirect, Shard, slotOf

@@ -36,7 +36,7 @@ from txconnpool.proxy.session import Session
 from txconnpool.proxy.sharding import ShardedSession
 from txconnpool.proxy.statistics import StatisticsReplies
 from txconnpool.proxy.strangers import Strangers
-from txconnpool.routing.clusters import ClusterRouter
+from txconnpool.routing.clusterrouters import ClusterRouter
 
 _log = Logger("txconnpool.proxy")
 

@@ -30,7 +30,8 @@ from txconnpool.proxy.limits import ejection, poolLimits
 from txconnpool.proxy.relayed import RelayFactory
 from txconnpool.routing.asking import ask
 from txconnpool.routing.cluster.line import ClusterLine
-from txconnpool.routing.clusters import ClusterPool, ClusterRouters
+from txconnpool.routing.clusterrouters import ClusterRouters
+from txconnpool.routing.clusters import ClusterPool
 from txconnpool.routing.flavours import FlavouredPool, FlavouredShards
 from txconnpool.routing.maps import Shard
 from txconnpool.routing.shards import ShardedPool

@@ -232,11 +232,19 @@ class FlavouredShards:
         @param base: the flavour of new clients.
         """
         self._shards = shards
-        self.base = FlavouredRouter(shards, attrgetter("base"))
-        self.leases = FlavouredRouter(shards, attrgetter("leases"))
-        self._routers: dict[Hashable, FlavouredRouter] = {base: self.base}
+        self.base = self._router(attrgetter("base"), base)
+        self.leases = self._router(attrgetter("leases"))
+        self._routers: dict[Hashable, Any] = {base: self.base}
 
-    def of(self, flavour: Hashable) -> FlavouredRouter:
+    def _router(self, pick: Callable[[Any], Any], flavour: Hashable = None) -> Any:
+        """
+        @param flavour: the flavour of the connections; C{None}: those that clients have for themselves.
+
+        @return: the router among the connections that C{pick} finds.
+        """
+        return FlavouredRouter(self._shards, pick)
+
+    def of(self, flavour: Hashable) -> Any:
         """
         @return: the router of a flavour.
 
@@ -246,5 +254,5 @@ class FlavouredShards:
         if router is None:
             for pool in self._shards.pools:
                 pool.of(flavour)
-            router = self._routers[flavour] = FlavouredRouter(self._shards, methodcaller("of", flavour))
+            router = self._routers[flavour] = self._router(methodcaller("of", flavour), flavour)
         return router
