@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from math import inf
 from typing import Any
 from weakref import WeakSet
@@ -310,17 +309,17 @@ class Upstream:
         if paused:
             self.pool.pause()
             # Nobody can end the pause of the old pool any more, so its waiters are refused.
-            replaced.close().addCallback(partial(self._closed, replaced))
+            self._closeReplaced(replaced)
 
     def closeReplaced(self) -> None:
         """
         Close the pools that L{adjust} has replaced, because no client uses them any more.
         """
         for pool in list(self._replaced):
-            pool.close().addCallback(partial(self._closed, pool))
+            self._closeReplaced(pool)
 
-    def _closed(self, pool: Any, _: None) -> None:
-        self._replaced.discard(pool)
+    def _closeReplaced(self, pool: Any) -> None:
+        pool.close().addCallback(lambda _: self._replaced.discard(pool))
 
     def _change(self, old: PoolSettings) -> None:
         before, after = ([server.endpoint for server in each.servers] for each in (old, self.settings))

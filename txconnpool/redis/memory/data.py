@@ -273,6 +273,18 @@ class Database:
             self.ends.pop(key, None)
         self.changed(key)
 
+    def store(self, key: bytes, value: Any) -> int:
+        """
+        Set the value of a command that stores its result. An empty one deletes the key.
+
+        @return: the number of its elements.
+        """
+        if value:
+            self.put(key, value)
+        elif self.look(key) is not None:
+            self.delete(key)
+        return len(value)
+
     def delete(self, key: bytes) -> bool:
         """
         @return: whether there was such a key.

@@ -290,12 +290,24 @@ def _popMany(db: Database, keys: tuple[bytes, ...], left: bool, count: int) -> A
     return NOTHING
 
 
-@command("lmpop")
-def _lmpop(db: Database, *words: bytes) -> Any:
-    found = _popMany(db, *popKeys(words, "LEFT RIGHT"))
-    return NO_ARRAY if found is NOTHING else found
+def multiPop(name: str, ends: str, popMany: Callable[..., Any]) -> None:
+    """
+    Define a command that pops from the first key that has elements, and the one that waits for them.
+
+    @param name: its name; that of the other has a C{b} before it.
+    @param ends: the words for the two ends.
+    @param popMany: called with the database, the keys, whether the first end is meant, and how many to pop; returns
+        C{NOTHING} if no key has elements.
+    """
+
+    @command(name)
+    def _once(db: Database, *words: bytes) -> Any:
+        found = popMany(db, *popKeys(words, ends))
+        return NO_ARRAY if found is NOTHING else found
+
+    @command(f"b{name}")
+    def _wait(db: Database, timeout: bytes, *words: bytes) -> Any:
+        return waited(partial(popMany, db, *popKeys(words, ends)), timeout, NO_ARRAY)
 
 
-@command("blmpop")
-def _blmpop(db: Database, timeout: bytes, *words: bytes) -> Any:
-    return waited(partial(_popMany, db, *popKeys(words, "LEFT RIGHT")), timeout, NO_ARRAY)
+multiPop("lmpop", "LEFT RIGHT", _popMany)

@@ -105,14 +105,6 @@ def _combined(db: Database, how: Callable[[set[bytes], set[bytes]], set[bytes]],
     return reduce(how, [set(db.find(key, set) or ()) for key in keys])
 
 
-def _stored(db: Database, target: bytes, members: set[bytes]) -> int:
-    if members:
-        db.put(target, members)
-    elif db.look(target) is not None:
-        db.delete(target)
-    return len(members)
-
-
 @command("sunion")
 def _sunion(db: Database, *keys: bytes) -> Any:
     return Members(sorted(_combined(db, set.union, keys)))
@@ -130,17 +122,17 @@ def _sdiff(db: Database, *keys: bytes) -> Any:
 
 @command("sunionstore")
 def _sunionstore(db: Database, target: bytes, *keys: bytes) -> Any:
-    return _stored(db, target, _combined(db, set.union, keys))
+    return db.store(target, _combined(db, set.union, keys))
 
 
 @command("sinterstore")
 def _sinterstore(db: Database, target: bytes, *keys: bytes) -> Any:
-    return _stored(db, target, _combined(db, set.intersection, keys))
+    return db.store(target, _combined(db, set.intersection, keys))
 
 
 @command("sdiffstore")
 def _sdiffstore(db: Database, target: bytes, *keys: bytes) -> Any:
-    return _stored(db, target, _combined(db, set.difference, keys))
+    return db.store(target, _combined(db, set.difference, keys))
 
 
 @command("sintercard")

@@ -27,7 +27,7 @@ from txconnpool.redis.memory.data import (
 )
 from txconnpool.redis.memory.hashes import choices
 from txconnpool.redis.memory.keys import scanned
-from txconnpool.redis.memory.lists import popKeys, waited
+from txconnpool.redis.memory.lists import multiPop, waited
 from txconnpool.redis.memory.strings import span
 
 #: A range of scores or members: whether a pair of score and member is in it.
@@ -313,15 +313,7 @@ def _popMany(db: Database, keys: tuple[bytes, ...], least: bool, count: int) -> 
     return NOTHING
 
 
-@command("zmpop")
-def _zmpop(db: Database, *words: bytes) -> Any:
-    found = _popMany(db, *popKeys(words, "MIN MAX"))
-    return NO_ARRAY if found is NOTHING else found
-
-
-@command("bzmpop")
-def _bzmpop(db: Database, timeout: bytes, *words: bytes) -> Any:
-    return waited(partial(_popMany, db, *popKeys(words, "MIN MAX")), timeout, NO_ARRAY)
+multiPop("zmpop", "MIN MAX", _popMany)
 
 
 @command("zrandmember")
@@ -405,14 +397,6 @@ def _combined(scores: list[dict[bytes, float]], rest: list[bytes], union: bool) 
     return SortedSet({m: reduce(join, each) for m, each in found.items() if union or len(each) == most}), withScores
 
 
-def _store(db: Database, target: bytes, scores: SortedSet) -> int:
-    if scores:
-        db.put(target, scores)
-    elif db.look(target) is not None:
-        db.delete(target)
-    return len(scores)
-
-
 @command("zunion")
 def _zunion(db: Database, *words: bytes) -> Any:
     scores, withScores = _combined(*_numbered(db, "zunion", words), True)
@@ -435,21 +419,21 @@ def _zdiff(db: Database, *words: bytes) -> Any:
 
 @command("zunionstore")
 def _zunionstore(db: Database, target: bytes, *words: bytes) -> Any:
-    return _store(db, target, _combined(*_numbered(db, "zunionstore", words), True)[0])
+    return db.store(target, _combined(*_numbered(db, "zunionstore", words), True)[0])
 
 
 @command("zinterstore")
 def _zinterstore(db: Database, target: bytes, *words: bytes) -> Any:
-    return _store(db, target, _combined(*_numbered(db, "zinterstore", words), False)[0])
+    return db.store(target, _combined(*_numbered(db, "zinterstore", words), False)[0])
 
 
 @command("zdiffstore")
 def _zdiffstore(db: Database, target: bytes, *words: bytes) -> Any:
-    return _store(db, target, _difference(_numbered(db, "zdiffstore", words)[0]))
+    return db.store(target, _difference(_numbered(db, "zdiffstore", words)[0]))
 
 
 @command("zrangestore")
 def _zrangestore(db: Database, target: bytes, source: bytes, start: bytes, end: bytes, *words: bytes) -> Any:
     members = _range(db, source, start, end, words)
     scores = _find(db, source)
-    return _store(db, target, SortedSet((member, scores[member]) for member in members))
+    return db.store(target, SortedSet((member, scores[member]) for member in members))
