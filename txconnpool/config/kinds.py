@@ -229,7 +229,25 @@ class Text(Kind[str]):
             raise self.wrong()
 
 
-class Words(Kind[tuple[str, ...]]):
+class WordsKind(Kind[tuple[str, ...]]):
+    """
+    Any number of words with spaces or commas between them.
+    """
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        """
+        Read the words.
+        """
+        return tuple(text.replace(",", " ").split())
+
+    def show(self, value: tuple[str, ...]) -> str:
+        """
+        Join the words with spaces.
+        """
+        return " ".join(value)
+
+
+class Words(WordsKind):
     """
     Any number of words of a list, with spaces or commas between them.
     """
@@ -246,12 +264,6 @@ class Words(Kind[tuple[str, ...]]):
         self._what, self._known, self._never, self._why = what, sorted(known), frozenset(never), why
         self.expected = f"names of {what}s, such as {self._known[0]} {self._known[-1]}"
 
-    def parse(self, text: str) -> tuple[str, ...]:
-        """
-        Read the words.
-        """
-        return tuple(text.replace(",", " ").split())
-
     def checkValue(self, value: tuple[str, ...]) -> None:
         """
         @raise ValueError: a word is not allowed. The message has the word, and the allowed one that is most like it.
@@ -266,26 +278,14 @@ class Words(Kind[tuple[str, ...]]):
                 right = f"did you mean {near}?" if near else f"expected some of {' '.join(self._known)}"
                 raise ValueError(f"no such {self._what}: {word}; {right}")
 
-    def show(self, value: tuple[str, ...]) -> str:
-        """
-        Join the words with spaces.
-        """
-        return " ".join(value)
 
-
-class HostNames(Kind[tuple[str, ...]]):
+class HostNames(WordsKind):
     """
     Any number of names of hosts, with spaces or commas between them.
     """
 
     metavar = "NAMES"
     expected = "names of hosts without a port, such as proxy1.example.com"
-
-    def parse(self, text: str) -> tuple[str, ...]:
-        """
-        Read the names.
-        """
-        return tuple(text.replace(",", " ").split())
 
     def checkValue(self, value: tuple[str, ...]) -> None:
         """
@@ -297,14 +297,8 @@ class HostNames(Kind[tuple[str, ...]]):
             if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", name)):
                 raise self.wrong()
 
-    def show(self, value: tuple[str, ...]) -> str:
-        """
-        Join the names with spaces.
-        """
-        return " ".join(value)
 
-
-class Announced(Kind[tuple[str, ...]]):
+class Announced(WordsKind):
     """
     The addresses that clients are told: C{HOST:PORT} any number of times, with spaces or commas between them, or one of
     the words C{self} and C{no}.
@@ -312,12 +306,6 @@ class Announced(Kind[tuple[str, ...]]):
 
     metavar = "ADDRESSES"
     expected = "HOST:PORT of each proxy, self for the address that a client has connected to, or no"
-
-    def parse(self, text: str) -> tuple[str, ...]:
-        """
-        Read the addresses.
-        """
-        return tuple(text.replace(",", " ").split())
 
     def checkValue(self, value: tuple[str, ...]) -> None:
         """
@@ -329,12 +317,6 @@ class Announced(Kind[tuple[str, ...]]):
             places = [placeOf(each) for each in value]
             if None in places or len(set(places)) < len(places):
                 raise self.wrong()
-
-    def show(self, value: tuple[str, ...]) -> str:
-        """
-        Join the addresses with spaces.
-        """
-        return " ".join(value)
 
 
 def placeOf(text: str) -> tuple[str, int] | None:
