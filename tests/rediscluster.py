@@ -115,7 +115,7 @@ class FakeCluster:
     @ivar nodes: the nodes.
     @ivar owners: the node that has each slot.
     @ivar migrating: the node to which a slot is being moved.
-    @ivar told: the owners that the cluster tells; C{None}: the real ones.
+    @ivar told: the owners that the cluster reports; C{None}: the real ones.
     """
 
     def __init__(self, clock: Clock, count: int = 3) -> None:

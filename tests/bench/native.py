@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.bench.test_native -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Clients whose loop is in C (C{load.c}), compiled when they are used.
+Clients that send and receive in a loop in C (C{load.c}). It is compiled when it is needed.
 
 Clients in Python cost about as much per request as a proxy in C, so on two processors they, and not the contender, are
 the bottleneck, and a faster contender only waits longer. These cost a few system calls.
@@ -73,7 +73,7 @@ def _loop() -> Any:
 
 class NativeClients(Clients):
     """
-    Clients whose method L{run} is in C.
+    Clients that run in C.
     """
 
     def __init__(self, address: Address, clients: int, plan: list[Exchange]) -> None:

@@ -33,7 +33,7 @@ class Spelling(Protocol):
     """
     The requests and replies of a protocol.
 
-    @ivar quiet: is sent before many requests whose replies nobody wants.
+    @ivar quiet: is sent before many requests whose replies are dropped.
     @ivar loud: is sent after them.
     @ivar heard: how the first reply after them begins.
     """

@@ -132,7 +132,7 @@ class KindTests(SynchronousTestCase):
 
     def test_announced(self) -> None:
         """
-        Addresses that clients are told have a host and a port each, or are one word.
+        Addresses that clients see have a host and a port each, or are one word.
         """
         kind = Announced()
         for text in ("no", "self", "a:1 b.example.com:65535", "10.0.0.1:6379, [::1]:6379"):

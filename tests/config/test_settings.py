@@ -156,7 +156,7 @@ class PoolSettingsTests(SynchronousTestCase):
 
     def test_announced(self) -> None:
         """
-        What clients of a cluster are told. C{--announce} is for Redis.
+        What clients of a cluster see. C{--announce} is for Redis.
         """
         for value, expected in (
             (None, None),

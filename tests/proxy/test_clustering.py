@@ -317,7 +317,7 @@ class RedirectTests(ClusterCase):
 
     def test_unknownNode(self) -> None:
         """
-        No request goes to a node that the cluster has not told about.
+        No request goes to a node that the cluster has not reported.
         """
         for word in ("MOVED", "ASK"):
             self.cluster.owner(b"k").says = f"-{word} {slotOf(b'k')} evil.example:22\r\n".encode()
@@ -344,7 +344,7 @@ class RedirectTests(ClusterCase):
 
     def test_newNode(self) -> None:
         """
-        A node that the cluster tells about only now gets the request when it has told.
+        A node that the cluster reports only now gets the request after that.
         """
         node = ClusterNode(self.stage.clock, self.cluster, 3)
         self.cluster.nodes.append(node)

@@ -4,7 +4,7 @@
 A load for Redis clusters: clients that write unique values, and know which replies can be correct.
 
 The same clients use the proxy with a plain connection, or the cluster with a native client (redis-py). So the writes
-that the cluster itself loses in a failover can be told from those that the proxy loses.
+that the cluster itself loses in a failover can be distinguished from those that the proxy loses.
 """
 
 from __future__ import annotations

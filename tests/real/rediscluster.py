@@ -386,7 +386,7 @@ class Cluster:
 
     def _introduce(self) -> None:
         """
-        Make each node tell its state to all others. They do so by themselves, but only one other in a second.
+        Make each node send its state to all others. They do so by themselves, but only one other in a second.
         """
         for node in self.nodes:
             others = [each for each in self.nodes if each.answers() and each is not node]

@@ -320,7 +320,7 @@ class RouterTests(ClusterPoolCase):
 
     def test_redirected(self) -> None:
         """
-        A slot moves to another node that the cluster has told about, also if that is a replica, or has no host. Other
+        A slot moves to another node that the cluster has reported, also if that is a replica, or has no host. Other
         nodes and slots do not count.
         """
         router = self.routers().base

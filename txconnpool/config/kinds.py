@@ -300,7 +300,7 @@ class HostNames(WordsKind):
 
 class Announced(WordsKind):
     """
-    The addresses that clients are told: C{HOST:PORT} any number of times, with spaces or commas between them, or one of
+    The addresses that clients see: C{HOST:PORT} any number of times, with spaces or commas between them, or one of
     the words C{self} and C{no}.
     """
 

@@ -150,8 +150,8 @@ class PoolSettings:
     leaseAt: str = option(
         "connect",
         Choice("connect", "first-byte"),
-        "when a client gets its connection with `protocol = raw`: connect = at once, as protocols need whose servers "
-        "speak first; first-byte = when it has sent something, so that clients that do nothing hold no connection",
+        "when a client gets its connection with `protocol = raw`: connect = at once, which is needed if the server "
+        "speaks first; first-byte = when it has sent something, so that clients that do nothing hold no connection",
         "Servers and clients",
     )
     reset: str = option(
@@ -199,7 +199,7 @@ class PoolSettings:
     announce: tuple[str, ...] | None = option(
         None,
         Announced(),
-        "what clients of a cluster are told with `protocol = redis`: HOST:PORT of each proxy, which they take for the "
+        "what clients of a cluster see with `protocol = redis`: HOST:PORT of each proxy, which they take for the "
         "nodes; self = the address that they have connected to; no = that there is no cluster; the default is self "
         "with cluster: in upstream, and no otherwise",
         "Servers and clients",

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.proxy.test_clustering -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-A client of a proxy in front of a cluster, whose nodes tell which of them has which keys.
+A client of a proxy in front of a cluster, whose nodes report which of them has which keys.
 
 A node that does not have a key says which one does, or that the key cannot be served now. It has not executed the
 request then, so that this is sent again, each request alone, and its reply takes its place in the order. A request on a

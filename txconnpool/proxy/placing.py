@@ -60,7 +60,7 @@ class SpreadReply(ScatteredReply):
 
 class PlacedSession(ShardedSession):
     """
-    The session of one client. It tells the request reader which keys are on one server (C{places}).
+    The session of one client. The request reader asks it which keys are on one server (C{places}).
     """
 
     __slots__ = ()

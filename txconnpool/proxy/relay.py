@@ -206,7 +206,7 @@ class RelaySession(ClientConnection):
 
     def readConnectionLost(self) -> None:
         """
-        The client sends nothing more. The server is told, and may still answer.
+        The client sends nothing more. The server is notified, and may still answer.
         """
         self._clientDone = True
         connection = self._connection
@@ -223,7 +223,7 @@ class RelaySession(ClientConnection):
 
     def serverEnded(self) -> None:
         """
-        The server sends nothing more. The client is told, and may still send.
+        The server sends nothing more. The client is notified, and may still send.
         """
         self._serverDone = True
         if self._clientDone:

@@ -40,7 +40,7 @@ UNCOVERED = "upstream unavailable: no node of the cluster has the slot of the ke
 
 class NoSlots(ValueError):
     """
-    A node that tells of no slots, for example because it was removed from its cluster.
+    A node that reports no slots, for example because it was removed from its cluster.
     """
 
 
@@ -82,7 +82,7 @@ class ClusterPool(PoolGroup):
             L{FlavouredPool<txconnpool.routing.flavours.FlavouredPool>}.
         @param ask: asks a node for the shards of the cluster.
         @param seeds: the nodes that are asked first.
-        @param addresses: the addresses at which nodes are reached, if they are not those that the cluster tells.
+        @param addresses: the addresses at which nodes are reached, if they are not those that the cluster reports.
         @param maxPinned: the greatest number of connections that clients have for themselves. Each node gets a share,
             at least one.
         @param readFrom: which nodes get requests that read: C{"primary"}; C{"prefer-replica"}: replicas, or the primary
@@ -138,7 +138,7 @@ class ClusterPool(PoolGroup):
 
     def redirected(self, redirect: Redirect, slot: int, server: Server) -> Any:
         """
-        A node says that another one has a slot. This is believed only of nodes that the cluster has told about.
+        A node says that another one has a slot. This is believed only of nodes that the cluster has reported.
 
         @param slot: the slot of the keys of the request.
         @param server: the server of the node that says so.
@@ -165,7 +165,7 @@ class ClusterPool(PoolGroup):
             self.map.move(slot, node)
             self._usePrimaries()
             self.slots[slot] = pool
-            self.readers[slot] = (pool,)  # until the cluster has told about its replicas
+            self.readers[slot] = (pool,)  # until the cluster has reported its replicas
             self.version += 1
             self.moved += 1
         return pool
@@ -374,7 +374,7 @@ class ClusterPool(PoolGroup):
 
     def known(self, timeout: float) -> Deferred[None]:
         """
-        @return: fires when all seeds were asked once, or one has told where the keys are, or C{timeout} is over.
+        @return: fires when all seeds were asked once, or one has reported where the keys are, or C{timeout} is over.
         """
         waiting: Deferred[None] = Deferred(lambda each: each.callback(None))
         if self.refreshing.count or self.refreshing.failures:

@@ -51,7 +51,7 @@ class LineTests(SynchronousTestCase):
 
     def test_map(self) -> None:
         """
-        Nodes may be reached at other addresses than those that the cluster tells.
+        Nodes may be reached at other addresses than those that the cluster reports.
         """
         line = readCluster("cluster:a:1 map=10.0.0.1:6379>b:7001,[::1]:5>c:6")
         self.assertEqual(line.addresses, {Node("10.0.0.1", 6379): Node("b", 7001), Node("::1", 5): Node("c", 6)})

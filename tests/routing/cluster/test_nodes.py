@@ -49,6 +49,6 @@ class NodeViewTests(SynchronousTestCase):
 
     def test_unknown(self) -> None:
         """
-        Before the cluster has told its map, there are no nodes.
+        Before the cluster has reported its map, there are no nodes.
         """
         self.assertEqual(viewNodes(SlotMap()), [])

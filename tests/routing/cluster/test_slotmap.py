@@ -22,7 +22,7 @@ class SlotMapTests(SynchronousTestCase):
 
     def test_owners(self) -> None:
         """
-        Each slot has the primary that the cluster tells, or none.
+        Each slot has the primary that the cluster reports, or none.
         """
         slotMap = SlotMap([Shard(((8192, 16383),), B), Shard(((0, 99), (200, 8191)), A, (C,)), Shard((), D)])
         self.assertEqual(slotMap.primaries, [A, B])
@@ -51,7 +51,7 @@ class SlotMapTests(SynchronousTestCase):
     @covers("R34")
     def test_move(self) -> None:
         """
-        A slot moves to a node that the cluster has told about: a primary, a replica, or a node without slots.
+        A slot moves to a node that the cluster has reported: a primary, a replica, or a node without slots.
         """
         slotMap = SlotMap([Shard(((0, 9),), A, (B,)), Shard(((10, 16383),), C), Shard((), D)])
         for slot, node in ((1, C), (2, B), (3, D)):
@@ -62,7 +62,7 @@ class SlotMapTests(SynchronousTestCase):
 
     def test_unknown(self) -> None:
         """
-        No slot moves to a node that the cluster has not told about.
+        No slot moves to a node that the cluster has not reported.
         """
         slotMap = SlotMap([Shard(((0, 16383),), A)])
         self.assertFalse(slotMap.move(1, Node("10.9.9.9", 22)))
@@ -83,7 +83,7 @@ class LocateTests(SynchronousTestCase):
     @covers("R33")
     def test_addresses(self) -> None:
         """
-        The configured addresses replace those that the cluster tells.
+        The configured addresses replace those that the cluster reports.
         """
         shards = [Shard(((0, 5),), A, (B, Node("", 9)))]
         addresses = {B: C, Node("asked", 9): D}

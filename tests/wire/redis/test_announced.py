@@ -153,7 +153,7 @@ class SeveralTests(AnnouncedCase):
 
     def test_shared(self) -> None:
         """
-        The proxies share all slots. Whatever the order in the settings, all tell the same.
+        The proxies share all slots. Whatever the order in the settings, all report the same.
         """
         other = Redis()
         other.announce((ONE, TWO, THREE))

@@ -59,7 +59,7 @@ class PoolSource:
     @property
     def mapAge(self) -> float | None:
         """
-        Seconds since the cluster has told where the keys are; C{None} if it never did, or if there is none.
+        Seconds since the cluster has reported where the keys are; C{None} if it never did, or if there is none.
         """
         cluster = self.pool.cluster
         if cluster is None or not cluster.refreshing.count:

@@ -126,11 +126,11 @@ CLUSTER: Final = (
               lambda of: of.pool.cluster and of.pool.cluster.map.covered, merge=min),
     Statistic("slots_moved", "counter", "slots that have got another node because of a redirect",
               lambda of: of.pool.cluster and of.pool.cluster.moved),
-    Statistic("map_refreshes", "counter", "times that a cluster has told which node has which slots",
+    Statistic("map_refreshes", "counter", "times that a cluster has reported which node has which slots",
               lambda of: of.pool.cluster and of.pool.cluster.refreshing.count),
-    Statistic("map_failures", "gauge", "times in a row that no node of it has told that",
+    Statistic("map_failures", "gauge", "times in a row that no node of it has reported that",
               lambda of: of.pool.cluster and of.pool.cluster.refreshing.failures, merge=max),
-    Statistic("map_age_seconds", "gauge", "since it was told last", lambda of: of.mapAge, merge=max),
+    Statistic("map_age_seconds", "gauge", "since the last report", lambda of: of.mapAge, merge=max),
 )  # fmt: skip
 
 #: The numbers of a pool that are not sums of its servers'.

@@ -25,12 +25,12 @@ class ClusterLine:
     """
     A cluster: C{cluster:10.0.0.1:6379,10.0.0.2:6379}. With one of the words C{tls=yes}, C{trustRoots=DIRECTORY},
     C{certificate=FILE} or C{privateKey=FILE} after it, all connections have TLS. C{map=HOST:PORT>HOST:PORT,...} has the
-    addresses at which nodes are reached, if they are not those that the cluster tells.
+    addresses at which nodes are reached, if they are not those that the cluster reports.
 
     @ivar seeds: the nodes that are asked first for all others.
     @ivar secure: whether connections have TLS.
     @ivar files: the words with files for TLS.
-    @ivar addresses: the addresses at which nodes are reached, by those that the cluster tells.
+    @ivar addresses: the addresses at which nodes are reached, by those that the cluster reports.
     """
 
     seeds: tuple[Node, ...]

@@ -36,7 +36,7 @@ class NodeView(NamedTuple):
 
 def viewNodes(slotMap: SlotMap) -> list[NodeView]:
     """
-    @return: all nodes of a map, in the order in which the cluster tells of them.
+    @return: all nodes of a map, in the order in which the cluster reports them.
     """
     ranges = slotMap.ranges()
     primaries = {

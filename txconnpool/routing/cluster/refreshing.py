@@ -33,7 +33,7 @@ class Refreshing:
     @ivar asked: the node that is being asked, or C{None}.
     @ivar due: when a node is to be asked; infinite: not at all, because one is being asked or nothing was started.
     @ivar count: how often the map was received.
-    @ivar failures: how often no node has told it, in a row.
+    @ivar failures: how often no node has reported it, in a row.
     @ivar since: when it was received last.
     """
 
@@ -108,7 +108,7 @@ class Refreshing:
 
     def answered(self, now: float, wrong: bool) -> None:
         """
-        The node has told the map.
+        The node has reported the map.
 
         @param wrong: whether something shows that the new map is wrong already.
         """
@@ -119,7 +119,7 @@ class Refreshing:
 
     def failed(self, now: float) -> Node | None:
         """
-        The node has not told the map.
+        The node has not reported the map.
 
         @return: the next node to ask; C{None}: there is no other, and all are asked again later.
         """

@@ -13,20 +13,20 @@ from txconnpool.wire.topology import SLOTS, Node, Shard
 
 class SlotMap:
     """
-    The nodes of a cluster, and the slots that each has. What the cluster tells replaces all of it; a redirect moves one
-    slot.
+    The nodes of a cluster, and the slots that each has. A report of the cluster replaces all of it; a redirect moves
+    one slot.
 
     @ivar slots: the number of the primary of each slot in C{primaries}; -1: none has it.
     @ivar primaries: the primaries that have slots.
     @ivar replicas: the replicas of each of C{primaries}.
-    @ivar nodes: all nodes that the cluster has told about, those without slots too.
+    @ivar nodes: all nodes that the cluster has reported, those without slots too.
     """
 
     __slots__ = ("nodes", "primaries", "replicas", "slots")
 
     def __init__(self, shards: Iterable[Shard] = ()) -> None:
         """
-        @param shards: what the cluster tells. A slot that two of them have is that of the last one.
+        @param shards: what the cluster reports. A slot that two of them have is that of the last one.
         """
         slots = [-1] * SLOTS
         primaries: list[Node] = []
@@ -57,7 +57,7 @@ class SlotMap:
         """
         Give a slot to another node, which may be a replica until now.
 
-        @return: whether this is possible: only a node that the cluster has told about gets a slot.
+        @return: whether this is possible: only a node that the cluster has reported gets a slot.
         """
         if node not in self.nodes:
             return False
@@ -90,9 +90,9 @@ class SlotMap:
 
 def locate(node: Node, host: str, addresses: Mapping[Node, Node]) -> Node:
     """
-    @param node: a node, as the cluster tells about it.
-    @param host: the host of the node that told about it, which stands for an empty one.
-    @param addresses: the addresses at which nodes are reached, if they are not those that the cluster tells.
+    @param node: a node, as the cluster reports it.
+    @param host: the host of the node that reported it, which stands for an empty one.
+    @param addresses: the addresses at which nodes are reached, if they are not those that the cluster reports.
 
     @return: the node with the address at which it is reached.
     """
