@@ -28,6 +28,20 @@ FOUND = replace(A, upstream=("dns:cache.example:11211",))
 EMPTY = b"SERVER_ERROR the pool has no servers\r\n"
 
 
+def finish(case: SynchronousTestCase, harness: ProxyHarness) -> None:
+    """
+    Stop a proxy, which must leave nothing.
+    """
+    if not harness.service.running:
+        return
+    stopped = harness.service.stopService()
+    harness.turns()
+    harness.clock.advance(10)
+    harness.turns()
+    case.successResultOf(stopped)
+    case.assertEqual(harness.clock.getDelayedCalls(), [])
+
+
 class FoundTests(SynchronousTestCase):
     """
     Tests for a L{ProxyService<txconnpool.operate.service.ProxyService>} whose servers are looked up.
@@ -59,21 +73,8 @@ class FoundTests(SynchronousTestCase):
 
     def harness(self, pool: PoolSettings = FOUND) -> ProxyHarness:
         harness = ProxyHarness(pool)
-        self.addCleanup(self.finish, harness)
+        self.addCleanup(finish, self, harness)
         return harness
-
-    def finish(self, harness: ProxyHarness) -> None:
-        """
-        Stop a proxy, which must leave nothing.
-        """
-        if not harness.service.running:
-            return
-        stopped = harness.service.stopService()
-        harness.turns()
-        harness.clock.advance(10)
-        harness.turns()
-        self.successResultOf(stopped)
-        self.assertEqual(harness.clock.getDelayedCalls(), [])
 
     def servers(self, harness: ProxyHarness) -> list[str]:
         return [server.name for server in harness.proxy("a").pool.servers]
@@ -261,7 +262,7 @@ class FoundTests(SynchronousTestCase):
         A proxy that starts again still knows its servers.
         """
         harness = self.harness().start()
-        self.finish(harness)
+        finish(self, harness)
         self.silence()
         harness.start()
         self.assertEqual((self.reading(harness), len(self.servers(harness))), ([True], 2))
@@ -272,7 +273,7 @@ class FoundTests(SynchronousTestCase):
         """
         self.silence()
         harness = self.harness().start()
-        self.finish(harness)
+        finish(self, harness)
         self.assertEqual(harness.open, [])
 
 
@@ -333,9 +334,4 @@ class SentinelTests(SynchronousTestCase):
         for record in proxy.pool.base.records:
             proxy.pool.base._attempts[record].fail(ServerUnavailable("it is a replica"))
         self.assertGreater(source.hurried, before)
-        stopped = harness.service.stopService()
-        harness.turns()
-        harness.clock.advance(10)
-        harness.turns()
-        self.successResultOf(stopped)
-        self.assertEqual(harness.clock.getDelayedCalls(), [])
+        finish(self, harness)

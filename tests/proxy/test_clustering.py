@@ -16,15 +16,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.bugs import covers
 from tests.pipes import Pipe
 from tests.rediscluster import CROSS_SLOT, ClusterNode, FakeCluster, keysOf
-from tests.stage import Stage, assertTidy
-from txconnpool.pool.connection import ConnectionFactory
+from tests.redisstage import FlavouredStage, requests
+from tests.stage import assertTidy
 from txconnpool.pool.decisions.limits import Limits
-from txconnpool.pool.engine import PoolEngine
-from txconnpool.pool.handshake import Handshake
 from txconnpool.routing.clusterrouters import ClusterRouters
 from txconnpool.routing.clusters import ClusterPool
 from txconnpool.routing.flavours import FlavouredPool
-from txconnpool.wire.redis.dialect import Redis
 from txconnpool.wire.redis.framing import encode
 from txconnpool.wire.redis.topology import readShards
 from txconnpool.wire.topology import Node, Shard, slotOf
@@ -33,14 +30,7 @@ from txconnpool.wire.topology import Node, Shard, slotOf
 UNSERVED = b"-ERR upstream unavailable: no node of the cluster serves slot %d now\r\n" % slotOf(b"k")
 
 
-def requests(*texts: str) -> bytes:
-    """
-    @return: the bytes of requests, whose words are separated by spaces.
-    """
-    return b"".join(encode(text.encode().split(b" ")) for text in texts)
-
-
-class ClusterStage(Stage):
+class ClusterStage(FlavouredStage):
     """
     A stage with a cluster.
 
@@ -51,58 +41,29 @@ class ClusterStage(Stage):
     def __init__(self, nodes: int = 3, **options: Any) -> None:
         self._count = nodes
         self.questions = 0
-        super().__init__(nodes, start=False, **options)
-        self.sessions.dialect = self.dialect
-        self.sessions.flavours = self.flavours
-        self.sessions.reset = self._greeting.reset
-        self.pool.patience = 2.0
-        self.pool.start()
-        self.serve()
+        super().__init__(nodes, **options)
 
-    def _router(self) -> Any:
-        self.dialect: Any = Redis()
+    def _make(self, limits: Limits) -> None:
         self.dialect.cluster(True)
         self.cluster = FakeCluster(self.clock, self._count)
         self.servers: Any = self.cluster.nodes
-        self._greeting = Handshake("pool", self.dialect)
-        limits, timeout = self.pool.limits, self.factory.requestTimeout
 
         def newPool(node: Node, limits: Limits, maxPinned: int, **options: Any) -> FlavouredPool:
-            server = self.at(node)
-
-            def make(flavour: Any, limits: Limits, **options: Any) -> PoolEngine:
-                isBase = flavour == self.dialect.base
-                return PoolEngine(
-                    [server], ConnectionFactory(self.dialect, self.clock, timeout), limits,
-                    self.clock, connectTimeout=1.0,
-                    handshake=self._greeting if isBase else self._greeting.flavoured(flavour), **options,
-                )  # fmt: skip
-
-            return FlavouredPool("pool", self.clock, make, limits, self.dialect.base, maxPinned, **options)
+            return self.flavoured(self.at(node), limits, maxPinned, **options)
 
         def ask(node: Node) -> Deferred[Sequence[Shard]]:
             self.questions += 1
             return succeed(readShards(self.cluster.shards()))
 
         self.pool = ClusterPool("pool", self.clock, newPool, ask, [Node("node0", 6379)], limits, {}, 6)
+        self.pool.patience = 2.0
         self.flavours = ClusterRouters(self.pool, self.dialect.base, self.dialect.reading)
-        return self.flavours.base
 
     def at(self, node: Node) -> ClusterNode:
         """
         @return: the server of a node.
         """
         return next(each for each in self.cluster.nodes if each.node == node)
-
-    def asked(self, node: ClusterNode) -> list[bytes]:
-        """
-        @return: what a node was asked since the last call, without handshakes.
-        """
-        found = []
-        for line in node.lines:
-            found += [each for each in line.asked if each not in (b"PING", b"INFO server", b"RESET")]
-            line.asked = []
-        return found
 
 
 class ClusterCase(SynchronousTestCase):

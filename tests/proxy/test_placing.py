@@ -12,66 +12,36 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.pipes import Pipe
 from tests.redisserver import RedisServer
-from tests.stage import ByNumber, Stage, assertTidy
+from tests.redisstage import FlavouredStage, requests
+from tests.stage import ByNumber, assertTidy
 from txconnpool.errors import PoolFull
-from txconnpool.pool.connection import ConnectionFactory
 from txconnpool.pool.decisions.limits import Limits
-from txconnpool.pool.engine import PoolEngine
-from txconnpool.pool.handshake import Handshake
 from txconnpool.routing.distribution import ServerSpec
 from txconnpool.routing.flavours import FlavouredPool, FlavouredShards
 from txconnpool.routing.maps import Ejection, Shard
 from txconnpool.routing.shards import ShardedPool
-from txconnpool.wire.redis.dialect import Redis
-from txconnpool.wire.redis.framing import encode
 
 CROSS_SLOT = b"-CROSSSLOT Keys in request don't hash to the same slot\r\n"
 
 
-def requests(*texts: str) -> bytes:
-    """
-    @param texts: requests, each with words that are separated by spaces.
-
-    @return: their bytes.
-    """
-    return b"".join(encode(text.encode().split(b" ")) for text in texts)
-
-
-class RedisStage(Stage):
+class RedisStage(FlavouredStage):
     """
     A stage with several servers of Redis: the digits at the end of a key are the number of its server.
     """
 
     def __init__(self, servers: int = 3, maxPinned: int = 1, **options: Any) -> None:
         self._maxPinned = maxPinned
-        super().__init__(servers, start=False, **options)
-        self.sessions.dialect = self.dialect
-        self.sessions.flavours = self.flavours
-        self.sessions.reset = self._greeting.reset
-        self.pool.start()
-        self.serve()
+        super().__init__(servers, **options)
 
-    def _router(self) -> Any:
-        self.dialect: Any = Redis()
+    def _make(self, limits: Limits) -> None:
         self.servers: Any = [RedisServer(self.clock, server.name) for server in self.servers]
-        self._greeting = Handshake("pool", self.dialect)
-        limits, timeout = self.pool.limits, self.factory.requestTimeout
 
         def newPool(server: RedisServer, limits: Limits, **options: Any) -> FlavouredPool:
-            def make(flavour: Any, limits: Limits, **options: Any) -> PoolEngine:
-                isBase = flavour == self.dialect.base
-                return PoolEngine(
-                    [server], ConnectionFactory(self.dialect, self.clock, timeout), limits, self.clock,
-                    connectTimeout=1.0, handshake=self._greeting if isBase else self._greeting.flavoured(flavour),
-                    **options,
-                )  # fmt: skip
-
-            return FlavouredPool("pool", self.clock, make, limits, self.dialect.base, self._maxPinned, **options)
+            return self.flavoured(server, limits, self._maxPinned, **options)
 
         shards = [Shard(server, ServerSpec(server.name, 1)) for server in self.servers]
         self.pool = ShardedPool("pool", self.clock, newPool, shards, ByNumber(), limits, Ejection())
         self.flavours = FlavouredShards(self.pool, self.dialect.base)
-        return self.flavours.base
 
     def change(self, numbers: list[int]) -> None:
         """
@@ -80,16 +50,6 @@ class RedisStage(Stage):
         shards = [Shard(self.servers[each], ServerSpec(self.servers[each].name, 1)) for each in numbers]
         self.pool.change(shards, ByNumber(), self.pool.limits, Ejection())
         self.serve()
-
-    def asked(self, number: int) -> list[bytes]:
-        """
-        @return: what a server was asked since the last call, without handshakes.
-        """
-        found = []
-        for line in self.servers[number].lines:
-            found += [each for each in line.asked if each not in (b"PING", b"INFO server", b"RESET")]
-            line.asked = []
-        return found
 
 
 class PlacedCase(SynchronousTestCase):
@@ -136,19 +96,19 @@ class KeyTests(PlacedCase):
             self.assertEqual(self.ask(f"SET k{number} v{number}"), b"+OK\r\n")
         for number in range(3):
             expected = [b"SET k%d v%d" % (each, each) for each in (number, number + 3)]
-            self.assertEqual(self.stage.asked(number), expected)
+            self.assertEqual(self.stage.asked(self.stage.servers[number]), expected)
 
     def test_divided(self) -> None:
         """
         Requests for keys on several servers are divided, those for one server are not.
         """
         self.assertEqual(self.ask("MSET k0 a k1 b k3 c"), b"+OK\r\n")
-        self.assertEqual(self.stage.asked(0), [b"MSET k0 a k3 c"])
+        self.assertEqual(self.stage.asked(self.stage.servers[0]), [b"MSET k0 a k3 c"])
         self.assertEqual(self.ask("MGET k1 k0 k2 k3"), b"*4\r\n$1\r\nb\r\n$1\r\na\r\n$-1\r\n$1\r\nc\r\n")
         self.assertEqual(self.ask("DEL k0 k1 k2"), b":2\r\n")
-        self.stage.asked(0)
+        self.stage.asked(self.stage.servers[0])
         self.assertEqual(self.ask("MGET k3 k0"), b"*2\r\n$1\r\nc\r\n$-1\r\n")
-        self.assertEqual(self.stage.asked(0), [b"MGET k3 k0"])
+        self.assertEqual(self.stage.asked(self.stage.servers[0]), [b"MGET k3 k0"])
 
     def test_partFails(self) -> None:
         """
@@ -276,7 +236,7 @@ class PinTests(PlacedCase):
         """
         replies = self.ask("SET k1 a", "SET k2 b", "MULTI", "GET k1", "EXEC", "GET k2")
         self.assertEqual(replies, b"+OK\r\n+OK\r\n+OK\r\n+QUEUED\r\n*1\r\n$1\r\na\r\n$1\r\nb\r\n")
-        self.assertEqual(self.stage.asked(1), [b"SET k1 a", b"MULTI", b"GET k1", b"EXEC"])
+        self.assertEqual(self.stage.asked(self.stage.servers[1]), [b"SET k1 a", b"MULTI", b"GET k1", b"EXEC"])
         self.assertEqual(self.ask("MULTI", "SET k1 c", "GET k2", "EXEC")[13:13 + len(CROSS_SLOT) + 1],
                          b"\n" + CROSS_SLOT)  # fmt: skip
         self.assertEqual(self.ask("GET k1"), b"$1\r\na\r\n")

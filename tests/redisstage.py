@@ -1,0 +1,78 @@
+# -*- test-case-name: tests.proxy -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+The data path of the proxy in memory with several servers of Redis.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.redisserver import RedisServer
+from tests.stage import Stage
+from txconnpool.pool.connection import ConnectionFactory
+from txconnpool.pool.decisions.limits import Limits
+from txconnpool.pool.engine import PoolEngine
+from txconnpool.pool.handshake import Handshake
+from txconnpool.routing.flavours import FlavouredPool
+from txconnpool.wire.redis.dialect import Redis
+from txconnpool.wire.redis.framing import encode
+
+
+def requests(*texts: str) -> bytes:
+    """
+    @param texts: requests, each with words that are separated by spaces.
+
+    @return: their bytes.
+    """
+    return b"".join(encode(text.encode().split(b" ")) for text in texts)
+
+
+class FlavouredStage(Stage):
+    """
+    Base class of stages whose clients have flavours. Subclasses make the pool, and the routers of its flavours.
+    """
+
+    flavours: Any
+
+    def __init__(self, servers: int, **options: Any) -> None:
+        super().__init__(servers, start=False, **options)
+        self.sessions.dialect = self.dialect
+        self.sessions.flavours = self.flavours
+        self.sessions.reset = self._greeting.reset
+        self.pool.start()
+        self.serve()
+
+    def _router(self) -> Any:
+        self.dialect: Any = Redis()
+        self._greeting = Handshake("pool", self.dialect)
+        self._make(self.pool.limits)
+        return self.flavours.base
+
+    def _make(self, limits: Limits) -> None:
+        """
+        Set C{pool} and C{flavours}.
+        """
+        raise NotImplementedError
+
+    def flavoured(self, server: RedisServer, limits: Limits, maxPinned: int, **options: Any) -> FlavouredPool:
+        """
+        @return: the pool of one server.
+        """
+
+        def newPool(flavour: Any, limits: Limits, **options: Any) -> PoolEngine:
+            factory = ConnectionFactory(self.dialect, self.clock, self.factory.requestTimeout)
+            handshake = self._greeting if flavour == self.dialect.base else self._greeting.flavoured(flavour)
+            return PoolEngine([server], factory, limits, self.clock, connectTimeout=1.0, handshake=handshake, **options)
+
+        return FlavouredPool("pool", self.clock, newPool, limits, self.dialect.base, maxPinned, **options)
+
+    def asked(self, server: RedisServer) -> list[bytes]:
+        """
+        @return: what a server was asked since the last call, without handshakes.
+        """
+        found = []
+        for line in server.lines:
+            found += [each for each in line.asked if each not in (b"PING", b"INFO server", b"RESET")]
+            line.asked = []
+        return found
