@@ -66,6 +66,12 @@ class ReplyTests(SynchronousTestCase):
         for data in (b"x", b"VALUE\r\n", b"*x\r\n", b"$-2\r\n", b"\r\n", b"*1\r\nx", b"%1\r\n", b"*999999\r\n"):
             self.assertRaises(ValueError, readReply, data, 0)
 
+    def test_nested(self) -> None:
+        """
+        Arrays in arrays are wrong, and need no stack of their depth.
+        """
+        self.assertRaises(ValueError, readReply, b"*1\r\n" * (REPLY_MAX // 4), 0)
+
     def test_master(self) -> None:
         """
         The address of a master is read, after the reply to a login.

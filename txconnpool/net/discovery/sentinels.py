@@ -80,6 +80,8 @@ def readReply(data: bytes, pos: int) -> tuple[Any, int] | None:
         return (data[end : stop - 2].decode("utf-8", "replace"), stop) if len(data) >= stop else None
     items: list[Any] = []
     for _ in range(size):
+        if data[end : end + 1] == b"*":
+            raise ValueError("not a reply of a sentinel")
         item = readReply(data, end)
         if item is None:
             return None
