@@ -197,6 +197,7 @@ class ShardedStage(Stage):
 
         def newPool(server: Upstream, limits: Limits, **options: Any) -> PoolEngine:
             own = ConnectionFactory(self.dialect, self.clock, factory.requestTimeout)
+            own.everyServer = lambda: self.pool.servers
             return self._pool([server], own, limits, **options)
 
         shards = [Shard(server, ServerSpec(server.name, 1)) for server in self.servers]

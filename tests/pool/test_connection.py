@@ -110,6 +110,7 @@ class Books:
         self.counters = Counters()
         self.waiters = Waiters(None, lambda exclusive: None, Shared())
         self.told: list[str] = []
+        self.servers: list[Server] = []
 
     def hasCapacity(self, record: Record) -> None:
         """
@@ -211,6 +212,7 @@ class ConnectionTestCase(SynchronousTestCase):
         self.connection = factory.buildProtocol(None)
         self.traffic = Traffic(len(self.dialect.commands))
         self.record = self.connection.record = Record(Server("server", None, self.traffic), 128)
+        self.books.servers.append(self.record.server)
         self.record.connection = self.connection
         self.pipe = Pipe(self.clock).connect(self.connection)
         self.owner = Owner()

@@ -10,7 +10,7 @@ import re
 from typing import Any
 from unittest import mock
 
-from tests.clients import SessionTestCase, get, put
+from tests.clients import LOST, SessionTestCase, get, put
 from tests.memcached import answer, value
 from tests.pipes import Pipe
 from tests.stage import ShardedStage, Stage, assertTidy
@@ -299,6 +299,25 @@ class FailureTests(ShardedTestCase):
         for each in (b"get %b\r\n", b"mg %b v\r\n"):
             replies = [error if key in (b"a1", b"a4") else answer(each % key)[0] for key in keys]
             self.assertEqual(stage.ask(client, b"".join(each % key for key in keys)), b"".join(replies))
+
+    def test_closesAtACommand(self) -> None:
+        """
+        A server that closes its connections at a command takes it from no client if another server replies to it.
+        """
+        stage = self.sharded()
+        client = stage.client()
+        self.assertEqual(stage.ask(client, b"gat 0 a1\r\n"), answer(b"gat 0 a1\r\n")[0])
+        for _ in range(4):
+            client.send(b"gat 0 a0\r\n")
+            stage.turns()
+            for line in stage.servers[0].lines:
+                if line.connected:
+                    line.lose()
+            stage.turns()
+            self.assertEqual(client.take(), LOST)
+            stage.clock.advance(1)
+            stage.turns()
+        self.assertEqual(stage.ask(client, b"gat 0 a1\r\n"), answer(b"gat 0 a1\r\n")[0])
 
     def test_lostTogether(self) -> None:
         """

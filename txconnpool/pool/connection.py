@@ -10,6 +10,7 @@ in flight stays on its connection, so its requests are executed in their order t
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Iterable
 from math import inf
 from typing import Any
 
@@ -417,10 +418,11 @@ class Connection(Protocol):
 
     def _closedAt(self, command: Any) -> None:
         """
-        Report that the server has closed the connection, or was lost, while C{command} was the next to be answered.
+        Report that the server has closed the connection, or was lost, while C{command} was the next to be answered. If
+        any server has ever replied to the command, this one has another reason.
         """
         server = self.record.server
-        if server.up and not server.traffic.requests[command.index]:
+        if server.up and not self.factory.isAnswered(command):
             self.factory.dialect.closed(server.name, command)
 
     def _failAll(self, error: PoolError) -> None:
@@ -514,10 +516,12 @@ class ConnectionFactory(Factory):
         before it, even if bytes of it are received: up to C{requestTimeout} more.
     @ivar slow: logs slow requests, or C{None}.
     @ivar connectionPool: set by the pool.
+    @ivar everyServer: returns all servers that may get the same requests; C{None}: those of the pool may.
     """
 
     noisy = False
     connectionPool: Any = None
+    everyServer: Callable[[], Iterable[Any]] | None = None
 
     def __init__(
         self,
@@ -539,6 +543,13 @@ class ConnectionFactory(Factory):
         @return: a new connection.
         """
         return Connection(self)
+
+    def isAnswered(self, command: Any) -> bool:
+        """
+        @return: whether a server has ever replied to a command.
+        """
+        servers = self.connectionPool.servers if self.everyServer is None else self.everyServer()
+        return any(server.traffic.requests[command.index] for server in servers)
 
     def timedOut(self, connection: Connection, silentSince: float | None) -> None:
         """

@@ -183,6 +183,7 @@ class Upstream:
         factory = ConnectionFactory(
             self._dialect, self._reactor, settings.requestTimeout, self._slow, settings.replyTimeout or inf
         )
+        factory.everyServer = lambda: self.pool.servers
         self._factories.add(factory)
         return PoolEngine(
             servers, factory, limits, self._reactor, name=settings.name, connectTimeout=settings.connectTimeout,

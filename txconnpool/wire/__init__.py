@@ -482,8 +482,8 @@ class IDialect(Protocol):
 
     def closed(self, server: str, command: Command) -> None:
         """
-        A server has closed a connection instead of replying to the oldest request. It has never replied to a request of
-        this kind, so it may not know it. The dialect may answer such requests itself from then on.
+        A server has closed a connection instead of replying to the oldest request. No server has ever replied to a
+        request of this kind, so it may not know it. The dialect may answer such requests itself from then on.
 
         @param server: the name of the server.
         @param command: the kind of the request.

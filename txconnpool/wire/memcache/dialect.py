@@ -176,8 +176,8 @@ class Memcache:
 
     def closed(self, server: str, command: Command) -> None:
         """
-        A server has closed a connection instead of replying to a command, and has never replied to it. If this happens
-        again, the command is answered here for a while.
+        A server has closed a connection instead of replying to a command, and no server has ever replied to it. If this
+        happens again, the command is answered here for a while.
         """
         self._text.unsupported.closed(server, command)
 

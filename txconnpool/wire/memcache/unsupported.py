@@ -22,7 +22,7 @@ META: Final = (b"mg", b"ms", b"md", b"ma", b"mn", b"me")
 #: The commands that every server knows. If a server closes a connection at one of these, it has another reason.
 KNOWN: Final = frozenset(b"get gets set add replace append prepend cas incr decr delete version".split())
 
-#: A command is refused if a server has closed this number of connections at it, and has never replied to it.
+#: A command is refused if a server has closed this number of connections at it, and no server has ever replied to it.
 CLOSINGS: Final = 2
 
 #: Seconds after which a command that was refused for this reason is sent again.
@@ -74,7 +74,7 @@ class Unsupported:
 
     def closed(self, server: str, command: Command) -> None:
         """
-        A server has closed a connection instead of replying to a command, and has never replied to it.
+        A server has closed a connection instead of replying to a command, and no server has ever replied to it.
         """
         name = command.name.encode()
         if name in KNOWN:
