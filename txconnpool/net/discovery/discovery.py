@@ -16,7 +16,6 @@ from twisted.python.failure import Failure
 
 from txconnpool.net.discovery.descriptions import Discovered, parse
 from txconnpool.net.discovery.results import Answer, DiscoveryFailed, explain
-from txconnpool.net.discovery.sentinels import Login, Sentinels
 from txconnpool.net.discovery.sources import makeSource
 
 _log = Logger("txconnpool.net")
@@ -97,8 +96,7 @@ class Discovery:
         @param changed: called with all servers when they are others than before. The first servers are such a change.
         """
         self._changed = changed
-        if isinstance(self._source, Sentinels):
-            self._source.watch(self.hurry)
+        self._source.watch(self.hurry)
         if not self.servers:
             self._poll()
         elif self._running is None:
@@ -110,8 +108,7 @@ class Discovery:
         timer and no socket is left.
         """
         self._changed = None
-        if isinstance(self._source, Sentinels):
-            self._source.unwatch()
+        self._source.unwatch()
         self._unschedule()
         for waiting in list(self._waiting):
             waiting.cancel()
@@ -125,16 +122,15 @@ class Discovery:
             self._schedule()
 
     @property
-    def login(self) -> Login | None:
+    def login(self) -> tuple[bytes, bytes] | None:
         """
         The user and password for the source; only sentinels have one.
         """
-        return self._source.login if isinstance(self._source, Sentinels) else None
+        return self._source.login
 
     @login.setter
-    def login(self, login: Login | None) -> None:
-        if isinstance(self._source, Sentinels):
-            self._source.login = login
+    def login(self, login: tuple[bytes, bytes] | None) -> None:
+        self._source.login = login
 
     def _poll(self) -> None:
         self._timer = None

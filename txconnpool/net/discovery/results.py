@@ -1,14 +1,16 @@
 # -*- test-case-name: tests.net.discovery.test_sources -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-What a lookup of servers has found, or why it failed.
+A source of servers, and what a lookup has found, or why it failed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from twisted.internet import defer, error
+from twisted.internet.defer import Deferred
 from twisted.names.error import DNSNameError, DNSQueryRefusedError, DNSServerError, DomainError
 
 from txconnpool.net.discovery.descriptions import Discovered
@@ -32,6 +34,34 @@ class Answer:
 
     servers: tuple[Discovered, ...]
     ttl: float = float("inf")
+
+
+class Source:
+    """
+    A source of servers.
+
+    @ivar login: a user and password for those who are asked, or C{None}. Only sentinels ask for one.
+    """
+
+    login: tuple[bytes, bytes] | None = None
+
+    def lookUp(self) -> Deferred[Answer]:
+        """
+        Look up the servers, at least one.
+
+        @return: fires, or fails, within the time limit of the source. Cancelling it leaves no socket and no timer.
+        """
+        raise NotImplementedError
+
+    def watch(self, notify: Callable[[], object]) -> None:
+        """
+        Call C{notify} whenever the source reports that the servers have changed. Most sources never do.
+        """
+
+    def unwatch(self) -> None:
+        """
+        End what L{watch} has begun. No socket and no timer is left.
+        """
 
 
 def explain(reason: BaseException | None) -> str:

@@ -29,7 +29,7 @@ from txconnpool.net.discovery.descriptions import (
     parsePort,
 )
 from txconnpool.net.discovery.exchanges import overTCP
-from txconnpool.net.discovery.results import Answer, DiscoveryFailed, explain
+from txconnpool.net.discovery.results import Answer, DiscoveryFailed, Source, explain
 from txconnpool.net.endpoints import clientEndpoint
 
 #: The longest reply of a sentinel, in bytes.
@@ -37,9 +37,6 @@ REPLY_MAX = 1 << 16
 
 #: The seconds until a subscription that was lost is made again.
 AGAIN = 5.0
-
-#: A user and a password. The user of C{requirepass} is C{default}.
-Login = tuple[bytes, bytes]
 
 _LINE = re.compile(rb"([-+:$*])([^\r\n]*)\r\n").match
 
@@ -119,14 +116,10 @@ def parseMaster(data: bytes, replies: int) -> tuple[str, int] | None:
     return host, parsePort(port)
 
 
-class Sentinels:
+class Sentinels(Source):
     """
     A source of servers: the master that the sentinels name.
-
-    @ivar login: the user and password for the sentinels, or C{None}.
     """
-
-    login: Login | None = None
 
     def __init__(self, description: Description, reactor: Any, timeLimit: float) -> None:
         self._description = description

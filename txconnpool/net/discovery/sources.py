@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IResolver
@@ -21,7 +21,7 @@ from txconnpool.net.discovery.descriptions import Description, Discovered, endpo
 from txconnpool.net.discovery.exchanges import overTCP
 from txconnpool.net.discovery.nameservers import NameServers
 from txconnpool.net.discovery.records import canonical, follow
-from txconnpool.net.discovery.results import Answer, DiscoveryFailed
+from txconnpool.net.discovery.results import Answer, DiscoveryFailed, Source
 from txconnpool.net.discovery.sentinels import Sentinels
 from txconnpool.net.endpoints import clientEndpoint
 
@@ -33,19 +33,6 @@ MAX_LIST = 1 << 20
 
 #: The methods of resolvers for the types of records.
 _METHODS = {dns.A: "lookupAddress", dns.AAAA: "lookupIPV6Address", dns.SRV: "lookupService"}
-
-
-class Source(Protocol):
-    """
-    A source of servers.
-    """
-
-    def lookUp(self) -> Deferred[Answer]:
-        """
-        Look up the servers, at least one.
-
-        @return: fires, or fails, within the time limit of the source. Cancelling it leaves no socket and no timer.
-        """
 
 
 def makeSource(description: Description, reactor: Any, resolver: IResolver | None, timeLimit: float) -> Source:
@@ -104,7 +91,7 @@ class RecordLookup:
         raise DiscoveryFailed("too many CNAME records one after the other")
 
 
-class Addresses:
+class Addresses(Source):
     """
     Every address of a name is a server. The default label is the address.
     """
@@ -151,7 +138,7 @@ class Addresses:
         return Discovered(endpointString(ip, described.port), label, described.weight)
 
 
-class Services:
+class Services(Source):
     """
     Every SRV record of a name is a server. The default label is that of the same server in a server line of its own.
 
@@ -205,7 +192,7 @@ def _target(record: Any) -> str:
     return host
 
 
-class Cluster:
+class Cluster(Source):
     """
     The nodes of a cluster, as one of its memcacheds lists them. The default label is the name of the host, with the
     port only where a host has several nodes; the endpoint has the address if the list has it.
