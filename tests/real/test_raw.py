@@ -26,6 +26,9 @@ from tests.real.servers import Proxy, Redis, connect, everything, exchange, free
 LARGE = bytes(range(256)) * (1 << 16)
 
 
+LINE = b"x" * 65534 + b"\r\n"
+
+
 class Greeter(socketserver.StreamRequestHandler):
     """
     Speaks first, then repeats each line; C{eof} counts the bytes until the client has sent all, C{reset} resets.
@@ -92,6 +95,15 @@ def metrics(port: int) -> str:
     return text
 
 
+def sending(client: socket.socket, count: int) -> threading.Thread:
+    """
+    Send lines of 64 KiB in a thread.
+    """
+    sender = threading.Thread(target=client.sendall, args=(LINE * count,))
+    sender.start()
+    return sender
+
+
 class RawCase(SynchronousTestCase):
     """
     Base class of tests with a proxy.
@@ -123,6 +135,18 @@ class RawCase(SynchronousTestCase):
         client = connect(proxy.address, 30.0)
         self.addCleanup(client.close)
         return client
+
+    def assertEcho(self, client: socket.socket, sender: threading.Thread, count: int) -> None:
+        """
+        Assert that a client gets the greeting and all lines of L{sending}.
+        """
+        left = len(b"220 hello\r\n") + count * len(LINE)
+        while left > 0:
+            data = client.recv(1 << 20)
+            self.assertTrue(data)
+            left -= len(data)
+        sender.join()
+        self.assertEqual(left, 0)
 
 
 class GreeterTests(RawCase):
@@ -206,20 +230,11 @@ class GreeterTests(RawCase):
         port = freePort()
         proxy = self.proxy(self.address, "--session-unread-hard", "2m", "--stats", f"tcp:{port}:interface=127.0.0.1")
         slow, quick = self.connect(proxy), self.connect(proxy)
-        line = b"x" * 65534 + b"\r\n"
-        count = 200
-        sender = threading.Thread(target=slow.sendall, args=(line * count,))
-        sender.start()
+        sender = sending(slow, 200)
         paused = re.compile(r'connpool_session_pauses_total\{pool="default",reason="unread"\} [1-9]')
         until(lambda: paused.search(metrics(port)), what="a pause of the session")
         self.assertEqual(exchange(quick, b"a\r\n", b"a\r\n"), b"220 hello\r\na\r\n")
-        left = len(b"220 hello\r\n") + count * len(line)
-        while left > 0:
-            data = slow.recv(1 << 20)
-            self.assertTrue(data)
-            left -= len(data)
-        sender.join()
-        self.assertEqual(left, 0)
+        self.assertEcho(slow, sender, 200)
 
     def test_idle(self) -> None:
         """
@@ -286,16 +301,7 @@ class TLSTests(RawCase):
         Much passes in both directions.
         """
         client = self.secure()
-        line = b"x" * 65534 + b"\r\n"
-        sender = threading.Thread(target=client.sendall, args=(line * 50,))
-        sender.start()
-        left = len(b"220 hello\r\n") + 50 * len(line)
-        while left > 0:
-            data = client.recv(1 << 16)
-            self.assertTrue(data)
-            left -= len(data)
-        sender.join()
-        self.assertEqual(left, 0)
+        self.assertEcho(client, sending(client, 50), 50)
 
     def test_halfClose(self) -> None:
         """
