@@ -58,12 +58,14 @@ class Known:
     What one node knows of another: a line of C{CLUSTER NODES}.
 
     @ivar primary: the identifier of its primary, or an empty string.
+    @ivar epoch: the number that decides which of two primaries owns a slot that both claim: the greater one wins.
     @ivar slots: the slots that it owns.
     """
 
     id: str
     flags: frozenset[str]
     primary: str
+    epoch: int
     slots: frozenset[int]
 
     @classmethod
@@ -71,13 +73,15 @@ class Known:
         """
         Read a line.
         """
-        id, _, flags, primary, _, _, _, _, *owned = line.split()
+        id, _, flags, primary, _, _, epoch, _, *owned = line.split()
         slots: set[int] = set()
         for text in owned:
             if not text.startswith("["):  # a slot that moves
                 first, _, last = text.partition("-")
                 slots.update(range(int(first), int(last or first) + 1))
-        return cls(id, frozenset(flags.split(",")), "" if primary == "-" else primary, frozenset(slots))
+        return cls(
+            id, frozenset(flags.split(",")), "" if primary == "-" else primary, int(epoch), frozenset(slots)
+        )  # fmt: skip
 
 
 class Node(Redis):
@@ -418,10 +422,28 @@ class Cluster:
         @return: the owner.
         """
         slots = list(slots)
+        self._untilDistinct()
         source = self.owner(slots[0])
         target.askAll(("CLUSTER", "SETSLOT", slot, "IMPORTING", source.id) for slot in slots)
         source.askAll(("CLUSTER", "SETSLOT", slot, "MIGRATING", target.id) for slot in slots)
         return source
+
+    def _untilDistinct(self) -> None:
+        """
+        Wait until the primaries have different epochs, and all nodes know the greatest one. The target of a slot takes
+        the next epoch without asking the others. If it did so before it knows that of the last target, both would have
+        the same epoch; the source could get a greater one then, claim the slot again and yield it to the target, which
+        has yielded it to the source: no node would own it.
+        """
+
+        def distinct() -> bool:
+            asked = [node for node in self.nodes if node.answers()]
+            primaries = [own for node in asked if not (own := node.knows()[node.id]).primary]
+            epochs = [own.epoch for own in primaries if own.epoch]
+            newest = {node.info("cluster")["cluster_current_epoch"] for node in asked}
+            return len(newest) == 1 and len(epochs) == len(set(epochs))
+
+        until(distinct, PATIENCE, "primaries with different epochs")
 
     def moveKeys(self, slots: Iterable[int], source: Node, target: Node, most: int = 0) -> int:
         """
