@@ -18,14 +18,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.certificates import Certificate, missingTLS, quoted
 from tests.real.attacks import ATTACKERS, Attacker, SecurityTestCase
-from tests.real.servers import HOST, Address, Proxy, ask, connect, exchange, freePort, serverEndpoint, until
+from tests.real.servers import HOST, PATIENCE, Address, Proxy, ask, connect, exchange, freePort, serverEndpoint, until
 from tests.wire.memcache.test_auth import LOGIN, WRONG
 
 #: The largest number of logins per second that a single address can try while its earlier ones fail.
 GUESSES = 60
 
 MAX_CLIENTS = 50
-LOGIN_TIMEOUT = 1.0
+LOGIN_TIMEOUT = 3.0
 
 
 class Safe(Proxy):
@@ -98,7 +98,7 @@ class ClientsTests(SecurityTestCase):
         @return: the reply to a request after the login.
         """
         assert isinstance(self.proxy.closed, tuple)
-        with socket.create_connection(self.proxy.closed, 5, ("127.0.0.9", 0)) as client:
+        with socket.create_connection(self.proxy.closed, PATIENCE, ("127.0.0.9", 0)) as client:
             return exchange(client, LOGIN + request, end)
 
     def test_guesses(self) -> None:
@@ -163,7 +163,7 @@ class ClientsTests(SecurityTestCase):
         replies = [exchange(each, b"get a\r\n", b"\r\n") for each in taken[-5:]]
         self.assertEqual(replies, [b"ERROR Too many open connections\r\n"] * 5)
         assert isinstance(self.proxy.address, tuple)
-        with socket.create_connection(self.proxy.address, 5, ("127.0.0.9", 0)) as client:
+        with socket.create_connection(self.proxy.address, PATIENCE, ("127.0.0.9", 0)) as client:
             self.assertEqual(exchange(client, b"get zzz\r\n", b"END\r\n"), b"END\r\n")
 
     def test_log(self) -> None:
