@@ -6,6 +6,7 @@ Pairs of connected sockets on a reactor that a test drives by hand, for the test
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -260,3 +261,23 @@ class Sockets(SynchronousTestCase):
         self.until(lambda: servers.made and clients.made)
         self.until(lambda: servers.made[0].connected and clients.made[0].connected)
         return servers.made[0], clients.made[0]
+
+    def messages(self) -> tuple[Recorder, socket.socket]:
+        """
+        Create a pair of sockets that preserve message boundaries.
+
+        @return: a recorder that has taken one over, and the other one.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        theirs.setblocking(False)
+        self.addCleanup(theirs.close)
+        return self.connect(ours), theirs
+
+    def connect(self, ours: socket.socket) -> Recorder:
+        """
+        @return: a recorder that has taken over a copy of a socket.
+        """
+        factory = Made(Recorder, self)
+        self.reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, factory)
+        ours.close()
+        return factory.made[0]

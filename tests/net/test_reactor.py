@@ -146,6 +146,26 @@ class ReactorTests(OurReactor, Sockets):
         self.loop()
         self.assertEqual([type(each.reasons[0]) for each in (server, client)], [ConnectionLost] * 2)
 
+    def test_stopWhileSettling(self) -> None:
+        """
+        A protocol can stop the reactor also when its connection, which was to be closed before this turn, is closed.
+        """
+        recorder, _ = self.messages()
+        recorder.onLost = self.reactor.stop
+        self.reactor.callLater(0, recorder.transport.loseConnection)
+        self.loop()
+        self.assertEqual(len(recorder.reasons), 1)
+
+    def test_delayedWhileSettling(self) -> None:
+        """
+        A delayed call that a protocol makes at that moment is called in time.
+        """
+        recorder, _ = self.messages()
+        self.messages()
+        recorder.onLost = lambda: self.reactor.callLater(0.001, self.reactor.stop)
+        self.reactor.callLater(0, recorder.transport.loseConnection)
+        self.loop()
+
     def test_others(self) -> None:
         """
         Direct transports that always have work for each other do not block transports of Twisted, nor these them.

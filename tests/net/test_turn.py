@@ -17,7 +17,7 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.python.failure import Failure
 
 from tests.bugs import covers
-from tests.net.sockets import BIG, HalfCloser, Made, Puller, Recorder, Sockets
+from tests.net.sockets import BIG, HalfCloser, Puller, Sockets
 from tests.pipes import Pusher
 from txconnpool.net import turn as turnModule
 from txconnpool.net.transport import HIGH_WATER, adopt
@@ -31,26 +31,6 @@ class TurnTests(Sockets):
 
     #: Whether transports that are written to outside a turn are settled by a delayed call.
     delayed = True
-
-    def messages(self) -> tuple[Recorder, socket.socket]:
-        """
-        Create a pair of sockets that preserve message boundaries.
-
-        @return: a recorder that has taken one over, and the other one.
-        """
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        theirs.setblocking(False)
-        self.addCleanup(theirs.close)
-        return self.connect(ours), theirs
-
-    def connect(self, ours: socket.socket) -> Recorder:
-        """
-        @return: a recorder that has taken over a copy of a socket.
-        """
-        factory = Made(Recorder, self)
-        self.reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, factory)
-        ours.close()
-        return factory.made[0]
 
     def test_oneSend(self) -> None:
         """

@@ -199,8 +199,8 @@ class Turn:
 
     def take(self, timeout: float | None) -> bool:
         """
-        Settle the transports that were queued since the last time, wait for events, then read from the sockets that are
-        ready, call the protocols, and settle the transports.
+        Settle the transports that were queued since the last time, or wait for events if there are none. Then read from
+        the sockets that are ready, call the protocols, and settle the transports.
 
         @param timeout: how long to wait, in seconds; C{None}: until there is an event.
 
@@ -211,7 +211,8 @@ class Turn:
         try:
             if self._queue:
                 self._settle()
-            others = self._receive(0 if self._queue else timeout)
+                timeout = 0  # a protocol may have made a delayed call or stopped the reactor
+            others = self._receive(timeout)
             self._deliver()
             self._settle()
         finally:
