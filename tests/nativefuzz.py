@@ -30,7 +30,7 @@ from txconnpool.wire.effects import Permissions
 from txconnpool.wire.memcache import common, replies, values
 from txconnpool.wire.memcache.effects import ORDINARY
 from txconnpool.wire.memcache.matching import MemcacheCommand
-from txconnpool.wire.redis import framing
+from txconnpool.wire.redis import framing, replyreader
 from txconnpool.wire.redis.commands import matchSimple
 
 #: All commands are accepted, or all but some.
@@ -43,6 +43,8 @@ _NUMBERS: Final = [b"0", b"1", b"7", b"10", b"4294967295", b"123456789", b"12345
 _ODD_NUMBERS: Final = [b"-1", b"00", b"01", b"", b"x", b"-", b"99999999999", b"123456789012345678901", b"+1", b"1 2"]
 _BODIES: Final = [b"", b"x", b"\r\n", b"END\r\n", b"VALUE a 0 1\r\nx", b"0123456789" * 3, b"\r\nEND\r\n", b"\0\xff"]
 _ENDS: Final = [b"\r\n"] * 8 + [b"\n", b"\r", b"", b" \r\n", b"\r\n\r\n"]
+_LINES: Final = [b"+OK", b":1", b":-5", b"-ERR x", b",1.5", b"(123", b"_", b"#t", b"#f"]
+_ODD_LINES: Final = [b"#x", b"+a\nb", b"_x", b"\0"]
 _CHANGES: Final = b"\r\n \0\xff0159-vVaAgGEN"
 
 
@@ -236,6 +238,38 @@ def elements(rng: random.Random) -> tuple[Any, ...]:
     return (*placed(rng, changed(rng, rng.choice((string, line)))), None)
 
 
+def _element(rng: random.Random, depth: int) -> bytes:
+    kind = rng.choice((b"$", b"$", b"$", b"=", b"!", b"*", b"~", b"%", b"|", b">", b"line", b"line"))
+    if kind == b"line":
+        return _pick(rng, _LINES, _ODD_LINES) + rng.choice((b"\r\n",) * 20 + (b"\n", b""))
+    if rng.random() < 0.05:
+        return kind + rng.choice((b"-1", b"-2", b"00", b"9999999999", b"99999999999")) + b"\r\n"
+    if kind in b"$=!":
+        body = rng.choice(_BODIES)
+        return b"%b%d\r\n%b\r\n" % (kind, len(body), body)
+    number = rng.choice((0, 1, 2, 20)) if depth < 3 else 0
+    inner = b"".join(_element(rng, depth + 1) for _ in range(number * (2 if kind in b"%|" else 1)))
+    return b"%b%d\r\n%b" % (kind, number, inner)
+
+
+def nested(rng: random.Random) -> tuple[Any, ...]:
+    """
+    @return: arguments of C{passElements}: replies of Redis.
+    """
+    count = rng.choice((1, 1, 2, 5))
+    data = b"".join(_element(rng, 0) for _ in range(count))
+    return (*placed(rng, changed(rng, data)), count, rng.random() < 0.3)
+
+
+def sequences(rng: random.Random) -> tuple[Any, ...]:
+    """
+    @return: arguments of C{splitElements}: an array of Redis, or another reply.
+    """
+    count = rng.choice((0, 1, 1, 2, 3, 20))
+    data = rng.choice((b"*", b"*", b"~", b"%", b">")) + b"%d\r\n" % count
+    return placed(rng, changed(rng, data + b"".join(_element(rng, 2) for _ in range(count))))
+
+
 def _whole(command: MemcacheCommand) -> Callable[[bytes, int, Any], int]:
     """
     @return: C{matchWhole} of a command in Python.
@@ -256,6 +290,8 @@ SUBJECTS: Final = (
     Subject("findValues", values.findValues, several),
     Subject("findCommand", framing.findCommand, commands),
     Subject("matchSimple", matchSimple, elements),
+    Subject("passElements", replyreader.passElements, nested),
+    Subject("splitElements", replyreader.splitElements, sequences),
 )
 
 

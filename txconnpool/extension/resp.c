@@ -1,18 +1,23 @@
 /* Copyright txconnpool contributors. See LICENSE. */
 
-/* Finds the usual requests and replies of Redis, see `findCommand` of txconnpool.wire.redis.framing and `matchSimple` of
-   txconnpool.wire.redis.commands. */
+/* Finds the usual requests and replies of Redis, see `findCommand` of txconnpool.wire.redis.framing, `matchSimple` of
+   txconnpool.wire.redis.commands, and the
+   functions of txconnpool.wire.redis.replyreader. */
 
 #include "txconnpool.h"
 
-/* Skip a type, a number without leading zeros, and a line end. */
-static bool skipHeader(Text *text, char type, int digitsMax, Py_ssize_t *number)
+/* Skip a number without leading zeros, and a line end. */
+static bool skipNumber(Text *text, int digitsMax, Py_ssize_t *number)
 {
-    if (!skipByte(text, type))
-        return false;
     const char *first = text->at;
     int digits = skipDigits(text, digitsMax, number);
     return digits > 0 && (digits == 1 || *first != '0') && skipLineEnd(text);
+}
+
+/* Skip a type, a number and a line end. */
+static bool skipHeader(Text *text, char type, int digitsMax, Py_ssize_t *number)
+{
+    return skipByte(text, type) && skipNumber(text, digitsMax, number);
 }
 
 /* Skip bytes and a line end. */
@@ -43,6 +48,14 @@ PyObject *findCommand(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize
     return Py_BuildValue("(nny#)", text.at - PyBytes_AS_STRING(arguments[0]), words, name, nameSize);
 }
 
+/* Skip a line without a carriage return or line feed in it, and its end. */
+static bool skipLine(Text *text)
+{
+    while (text->at < text->end && *text->at != '\r' && *text->at != '\n')
+        text->at++;
+    return skipLineEnd(text);
+}
+
 /* Match a status, an integer or a string. Return its end, or 0. */
 static Py_ssize_t matchElement(Text *text, PyObject *data)
 {
@@ -53,9 +66,7 @@ static Py_ssize_t matchElement(Text *text, PyObject *data)
     } else {
         if (!skipByte(text, '+') && !skipByte(text, ':'))
             return 0;
-        while (text->at < text->end && *text->at != '\r' && *text->at != '\n')
-            text->at++;
-        if (!skipLineEnd(text))
+        if (!skipLine(text))
             return 0;
     }
     return text->at - PyBytes_AS_STRING(data);
@@ -69,4 +80,120 @@ PyObject *matchSimple(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize
     if (!openText(arguments[0], arguments[1], &text))
         return PyLong_FromLong(0);
     return PyLong_FromSsize_t(matchElement(&text, arguments[0]));
+}
+
+/* The elements that are still to come, and the nulls that were found. */
+typedef struct {
+    Py_ssize_t elements;
+    Py_ssize_t nulls;
+} Tally;
+
+/* More elements than bytes can hold. The caller lets Python, whose integers have no bounds, look at such a reply. */
+#define ELEMENTS_MAX ((Py_ssize_t)1 << 60)
+
+/* Skip an element that is neither a string nor an aggregate. */
+static bool skipScalar(Text *text, char type, Tally *tally)
+{
+    switch (type) {
+    case '+': case '-': case ':': case ',': case '(':
+        if (!skipLine(text))
+            return false;
+        break;
+    case '_':
+        if (!skipLineEnd(text))
+            return false;
+        tally->nulls++;
+        break;
+    case '#':
+        if (!skip(text, "t\r\n", 3) && !skip(text, "f\r\n", 3))
+            return false;
+        break;
+    default:
+        return false;
+    }
+    tally->elements--;
+    return true;
+}
+
+/* Skip an element, or the head of an aggregate, whose own elements are then to come too. */
+static bool skipElement(Text *text, bool pushes, Tally *tally)
+{
+    Py_ssize_t number;
+    if (text->at == text->end)
+        return false;
+    char type = *text->at++;
+    bool isString = type == '$' || type == '=' || type == '!';
+    if (!isString && (type == '\0' || strchr("*~%|>", type) == NULL))
+        return skipScalar(text, type, tally);
+    if (skip(text, "-1\r\n", 4)) {
+        tally->nulls++;
+        tally->elements--;
+        return true;
+    }
+    if (!skipNumber(text, 10, &number) || (isString && !skipString(text, number)))
+        return false;
+    if (isString)
+        tally->elements--;
+    else if (type == '*' || type == '~' || (type == '>' && pushes))
+        tally->elements += number - 1;
+    else if (type == '%')
+        tally->elements += 2 * number - 1;
+    else
+        tally->elements += type == '|' ? 2 * number : number;
+    return true;
+}
+
+PyObject *passElements(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_t count)
+{
+    Text text;
+    Tally tally = {0, 0};
+    if (!hasArguments("passElements", count, 4) || !readSize(arguments[2], &tally.elements))
+        return NULL;
+    int pushes = PyObject_IsTrue(arguments[3]);
+    if (pushes < 0)
+        return NULL;
+    if (!openText(arguments[0], arguments[1], &text))
+        Py_RETURN_NONE;
+    const char *start = text.at, *end = start;
+    Tally passed = tally;
+    while (tally.elements > 0 && tally.elements < ELEMENTS_MAX && skipElement(&text, pushes, &tally)) {
+        end = text.at;
+        passed = tally;
+    }
+    if (end == start)
+        Py_RETURN_NONE;
+    return Py_BuildValue("(nnn)", end - PyBytes_AS_STRING(arguments[0]), passed.elements, passed.nulls);
+}
+
+PyObject *splitElements(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_t count)
+{
+    Text text;
+    Py_ssize_t number;
+    if (!hasArguments("splitElements", count, 2))
+        return NULL;
+    if (!openText(arguments[0], arguments[1], &text) || text.at == text.end)
+        Py_RETURN_NONE;
+    char type = *text.at++;
+    if ((type != '*' && type != '~' && type != '%') || !skipNumber(&text, 10, &number))
+        Py_RETURN_NONE;
+    PyObject *found = PyList_New(0);
+    if (found == NULL)
+        return NULL;
+    for (number *= type == '%' ? 2 : 1; number > 0; number--) {
+        const char *start = text.at;
+        Tally tally = {1, 0};
+        while (tally.elements > 0 && tally.elements < ELEMENTS_MAX)
+            if (!skipElement(&text, false, &tally)) {
+                Py_DECREF(found);
+                Py_RETURN_NONE;
+            }
+        PyObject *element = PyBytes_FromStringAndSize(start, text.at - start);
+        if (element == NULL || PyList_Append(found, element) < 0) {
+            Py_XDECREF(element);
+            Py_DECREF(found);
+            return NULL;
+        }
+        Py_DECREF(element);
+    }
+    return found;
 }

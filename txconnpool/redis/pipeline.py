@@ -30,7 +30,7 @@ from txconnpool.redis.splitting import join, requestFor
 from txconnpool.redis.units import Step, Unit, askLeased, discard
 from txconnpool.wire.redis.commands import BY_NAME, RedisCommand
 from txconnpool.wire.redis.framing import encode
-from txconnpool.wire.redis.replyreader import scan
+from txconnpool.wire.redis.several import elements
 
 _MULTI, _EXEC, _WATCH, _UNWATCH = (BY_NAME[name] for name in ("multi", "exec", "watch", "unwatch"))
 _QUEUED: Final = b"+QUEUED\r\n"
@@ -341,16 +341,3 @@ def _failAll(steps: list[Step], error: PoolError) -> None:
         if not step.result.called:
             step.result.addErrback(lambda _: None)
             step.result.errback(error)
-
-
-def elements(reply: bytes) -> list[bytes]:
-    """
-    @return: the bytes of each element of an array.
-    """
-    pos = reply.index(b"\n") + 1
-    found = []
-    for _ in range(int(reply[1 : pos - 2])):
-        end, *_ = scan(reply, pos, 1, 0)
-        found.append(reply[pos:end])
-        pos = end
-    return found

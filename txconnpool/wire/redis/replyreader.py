@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
+from txconnpool import native
 from txconnpool.errors import WireError
 from txconnpool.wire import Decline, Declined, ReplyCounters
 from txconnpool.wire.redis.commands import RedisCommand
@@ -28,6 +29,7 @@ LINE_MAX: Final = 1 << 20
 _LINE: Final = re.compile(
     rb"(?:[+\-:,(][^\r\n]*|_|#[tf])\r\n|([$=!])(-1|0|[1-9][0-9]{0,9})\r\n|([*~%|>])(-1|0|[1-9][0-9]{0,9})\r\n"
 ).match
+_SEQUENCE: Final = re.compile(rb"([*~%])(0|[1-9][0-9]{0,9})\r\n").match
 _START: Final = frozenset(b"+-:,(_#$=!*~%|>")
 
 #: Frames of a subscriber that are replies to its requests.
@@ -167,7 +169,7 @@ def scan(data: bytes, pos: int, elements: int, due: int, pushes: bool = False) -
 
     @raise WireError: the bytes are no reply.
     """
-    size, nulls, line = len(data), 0, _LINE
+    size, nulls = len(data), 0
     if due:
         end = min(pos + due, size)
         due -= end - pos
@@ -179,28 +181,46 @@ def scan(data: bytes, pos: int, elements: int, due: int, pushes: bool = False) -
         if due:
             return end, elements, due, 0
         pos = end
+    if elements and (passed := chosenPass(data, pos, elements, pushes)) is not None:
+        pos, elements, nulls = passed
+    if not elements:
+        return pos, 0, 0, nulls
+    match = _LINE(data, pos)
+    if match is None:
+        _check(data, pos)
+        return pos, elements, 0, nulls
+    due = match.end() + int(match[2]) + 2 - size
+    if due <= 0 or (due == 1 and data[-1] != 13):
+        raise WireError("a string without its line end")
+    return size, elements - 1, due, nulls
+
+
+def passElements(data: bytes, pos: int, elements: int, pushes: bool) -> tuple[int, int, int] | None:
+    """
+    Pass over elements of replies, until there are no more of them or one is incomplete or invalid.
+
+    @param elements: how many there are, at least 1.
+    @param pushes: whether a push is an element.
+
+    @return: the end of the last one, how many are still to come, and how many nulls were found; C{None} if the first
+        one is incomplete or invalid.
+    """
+    start, nulls, line = pos, 0, _LINE
     while elements:
         match = line(data, pos)
         if match is None:
-            _check(data, pos)
-            return pos, elements, 0, nulls
+            break
+        end = match.end()
         string, length, aggregate, number = match.group(1, 2, 3, 4)
         if string is not None:
-            elements -= 1
             if length == b"-1":
                 nulls += 1
-                pos = match.end()
-                continue
-            start = match.end()
-            pos = start + int(length) + 2
-            if pos > size:
-                if pos - size < 2 and data[-1] != 13:
-                    raise WireError("a string without its line end")
-                return size, elements, pos - size, nulls
-            if data[pos - 2 : pos] != b"\r\n":
-                raise WireError("a string without its line end")
-            continue
-        if aggregate is None:
+            else:
+                end += int(length) + 2
+                if data[end - 2 : end] != b"\r\n":
+                    break
+            elements -= 1
+        elif aggregate is None:
             nulls += data[pos] == 95
             elements -= 1
         elif number == b"-1":
@@ -212,8 +232,36 @@ def scan(data: bytes, pos: int, elements: int, due: int, pushes: bool = False) -
             elements += 2 * int(number) - 1
         else:  # an attribute belongs to the next element, and a push to none
             elements += int(number) * (2 if aggregate == b"|" else 1)
-        pos = match.end()
-    return pos, 0, 0, nulls
+        pos = end
+    return None if pos == start else (pos, elements, nulls)
+
+
+#: L{passElements}, or its equal in the extension.
+chosenPass: Final = native.choose(passElements)
+
+
+def splitElements(data: bytes, pos: int) -> list[bytes] | None:
+    """
+    @return: the elements of the array, set or map at C{pos}, of which a map has two for each key; C{None} if there is
+        anything else, or an incomplete one.
+    """
+    head = _SEQUENCE(data, pos)
+    if head is None:
+        return None
+    found, pos = [], head.end()
+    for _ in range(int(head[2]) * (2 if head[1] == b"%" else 1)):
+        start, elements = pos, 1
+        while elements:
+            passed = passElements(data, pos, elements, False)
+            if passed is None:
+                return None
+            pos, elements, _ = passed
+        found.append(data[start:pos])
+    return found
+
+
+#: L{splitElements}, or its equal in the extension.
+chosenSplit: Final = native.choose(splitElements)
 
 
 def _check(data: bytes, pos: int) -> None:

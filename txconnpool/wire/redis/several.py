@@ -16,7 +16,7 @@ from txconnpool.wire import SPREAD, Frame
 from txconnpool.wire.redis import answers
 from txconnpool.wire.redis.commands import BY_NAME, RedisCommand
 from txconnpool.wire.redis.framing import encode, wordsOf
-from txconnpool.wire.redis.replyreader import scan
+from txconnpool.wire.redis.replyreader import chosenSplit
 
 CROSS_SLOT: Final = b"-CROSSSLOT Keys in request don't hash to the same slot\r\n"
 
@@ -27,7 +27,6 @@ INDEX_BITS: Final = 10
 CURSOR_MAX: Final = 1 << 53
 
 _CURSOR: Final = re.compile(rb"[0-9]{1,19}").fullmatch
-_HEAD: Final = re.compile(rb"([*~%])([0-9]+)\r\n").match
 _TOO_LARGE: Final = answers.error("ERR the proxy cannot pass on the cursor of this server, because it is too large")
 _INVALID_CURSOR: Final = answers.error("ERR invalid cursor")
 
@@ -38,15 +37,7 @@ def elements(reply: bytes) -> list[bytes]:
 
     @return: its elements. A map has two for each key.
     """
-    head = _HEAD(reply)
-    if head is None:
-        return []
-    found, pos = [], head.end()
-    for _ in range(int(head[2]) * (2 if head[1] == b"%" else 1)):
-        end = scan(reply, pos, 1, 0)[0]
-        found.append(reply[pos:end])
-        pos = end
-    return found
+    return chosenSplit(reply, 0) or []
 
 
 def _number(reply: bytes) -> int:
