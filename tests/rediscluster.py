@@ -61,7 +61,7 @@ class ClusterLine(RedisLine):
             return b":%b\r\n" % data[rest[0]]
         if name == b"EVAL":
             return rest[0] + b"\r\n"
-        if name == b"WATCH":
+        if name in (b"WATCH", b"UNWATCH"):
             return b"+OK\r\n"
         if name == b"MSETNX":
             data.update(zip(rest[::2], rest[1::2], strict=True))

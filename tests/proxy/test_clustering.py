@@ -303,6 +303,25 @@ class RedirectTests(ClusterCase):
         )
         self.assertEqual(self.stage.pool.moved, 0)
 
+    def test_scriptMoved(self) -> None:
+        """
+        If a script has said that a slot is elsewhere, the cluster is asked, at most once in a second. Nothing else is
+        done, also without a reply. What else a script says has no effect.
+        """
+        target = self.cluster.move(b"k")
+        moved = f"-MOVED {slotOf(b'k')} {target.name}:6379\r\n".encode()
+        for _ in range(5):
+            self.assertEqual(self.ask("EVAL +x 1 k"), moved)
+        self.assertEqual(self.ask("CLIENT REPLY OFF", "EVAL +x 1 k", "CLIENT REPLY ON"), b"+OK\r\n")
+        self.assertEqual((self.stage.pool.moved, self.stage.questions), (0, 1))
+        self.wait(1.2)
+        self.assertEqual(self.ask("EVAL +x 1 k"), b"+x\r\n")
+        for word in ("ASK", "TRYAGAIN", "CLUSTERDOWN"):
+            text = f"-{word} {slotOf(b'k')} {self.cluster.other(b'k').name}:6379".encode()
+            self.assertEqual(self.stage.ask(self.client, encode([b"EVAL", text, b"1", b"k"])), text + b"\r\n")
+        self.wait(5)
+        self.assertEqual(self.stage.questions, 2)
+
     def test_newNode(self) -> None:
         """
         A node that the cluster reports only now gets the request after that.
@@ -321,6 +340,17 @@ class RedirectTests(ClusterCase):
         """
         self.cluster.move(b"k")
         self.assertEqual(self.ask("CLIENT REPLY OFF", "SET k v", "CLIENT REPLY ON", "GET k"), b"+OK\r\n$1\r\nv\r\n")
+
+    def test_silentTooLong(self) -> None:
+        """
+        Such a request is given up when its time is over, and the next ones are executed.
+        """
+        for node in self.cluster.nodes:
+            node.says = b"-CLUSTERDOWN The cluster is down\r\n"
+        self.assertEqual(self.ask("CLIENT REPLY OFF", "SET k v", "CLIENT REPLY ON", "PING"), b"")
+        self.assertEqual(self.wait(3), b"+OK\r\n+PONG\r\n")
+        for node in self.cluster.nodes:
+            self.assertLess(self.stage.asked(node).count(b"SET k v"), 20)
 
     def test_gone(self) -> None:
         """
@@ -445,3 +475,138 @@ class PinTests(ClusterCase):
         self.assertEqual(self.ask("MULTI", "SET k v", "EXEC"), b"+OK\r\n" + moved + aborted)
         self.assertEqual(self.ask("MULTI", "SET k v", "EXEC"), b"+OK\r\n+QUEUED\r\n*1\r\n+OK\r\n")
         self.assertEqual(target.data[b"0"], {b"k": b"v"})
+
+
+class BlockedTests(ClusterCase):
+    """
+    Tests for clients for which a node waits.
+    """
+
+    def setUp(self) -> None:
+        """
+        Let there be a connection to each node that a client can have for itself.
+        """
+        super().setUp()
+        for node in self.cluster.nodes:
+            key = next(key for key in keysOf(50) if self.cluster.owner(key.encode()) is node)
+            self.assertEqual(self.ask(f"BLPOP {key} 0"), b"*-1\r\n")
+            self.stage.asked(node)
+
+    def block(self, text: str) -> None:
+        """
+        Send a request to which the node does not reply yet.
+        """
+        self.client.send(requests(text))
+        self.stage.turns()
+
+    def test_moved(self) -> None:
+        """
+        If the slot of a key moves, the new node waits for the rest of the time.
+        """
+        source = self.cluster.owner(b"k")
+        self.block("BLPOP k 5")
+        self.stage.clock.advance(2)
+        target = self.cluster.move(b"k")
+        self.stage.serve()
+        self.assertEqual(self.client.take(), b"*-1\r\n")
+        self.assertEqual(self.stage.asked(source), [b"BLPOP k 5"])
+        self.assertEqual(self.stage.asked(target), [b"BLPOP k 3.000"])
+        self.assertEqual(self.ask("SET k v", "GET k"), b"+OK\r\n$1\r\nv\r\n")
+
+    def test_asked(self) -> None:
+        """
+        While a slot moves, its new node waits for a key that its old one does not have.
+        """
+        self.cluster.begin(slotOf(b"k"), self.cluster.other(b"k"))
+        self.assertEqual(self.ask("BLPOP k 0", "PING"), b"*-1\r\n+PONG\r\n")
+        self.assertEqual(self.stage.asked(self.cluster.other(b"k")), [b"ASKING", b"BLPOP k 0"])
+        self.assertEqual(self.stage.pool.moved, 0)
+
+    def test_often(self) -> None:
+        """
+        A request that waits follows its slot however often it moves. Nodes that do not agree lead to an error.
+        """
+        self.block("BLPOP k 0")
+        for _ in range(10):
+            self.stage.clock.advance(3)
+            owner = self.cluster.owner(b"k")
+            self.cluster.move(b"k")
+            for _ in range(5):  # the reply, and those to the reset of the connection
+                for line in owner.open:
+                    line.deliver()
+                self.stage.turns()
+            self.assertEqual(self.client.take(), b"")
+        self.stage.serve()
+        self.assertEqual(self.client.take(), b"*-1\r\n")
+        for node in self.cluster.nodes:
+            node.says = f"-MOVED {slotOf(b'k')} {self.cluster.other(node.name.encode()).name}:6379\r\n".encode()
+        self.assertEqual(self.ask("BLPOP k 0"), b"")
+        self.assertEqual(self.wait(4), UNSERVED)
+
+    def test_later(self) -> None:
+        """
+        A node that cannot serve the slot now is asked again. Without a node the client gets an error.
+        """
+        self.block("BLPOP k 0")
+        self.cluster.owner(b"k").says = b"-CLUSTERDOWN The cluster is down\r\n"
+        self.stage.serve()
+        self.assertEqual(self.client.take(), b"")
+        self.cluster.owner(b"k").says = b""
+        self.assertEqual(self.wait(1), b"*-1\r\n")
+        self.cluster.owner(b"k").says = b"-CLUSTERDOWN The cluster is down\r\n"
+        self.assertEqual(self.ask("BLPOP k 0"), b"")
+        self.cluster.told = [self.cluster.nodes[0]] * 100
+        self.assertIn(b"no node of the cluster has the slot", self.wait(1.9))
+
+    def test_lease(self) -> None:
+        """
+        The client waits for a connection to the new node, if all are in use.
+        """
+        target = self.cluster.other(b"k")
+        key = next(key for key in keysOf(50) if self.cluster.owner(key.encode()) is target)
+        others = [self.stage.client() for _ in range(2)]  # the share of a node
+        for each in others:
+            self.assertEqual(self.ask(f"WATCH {key}", client=each), b"+OK\r\n")
+        self.cluster.move(b"k")
+        self.assertEqual(self.ask("BLPOP k 0", "PING"), b"")
+        for each in others:
+            self.assertEqual(self.ask("UNWATCH", client=each), b"+OK\r\n")
+        self.assertEqual(self.wait(0.1), b"*-1\r\n+PONG\r\n")
+
+    def test_refused(self) -> None:
+        """
+        If no connection to the new node is free in time, the client gets an error.
+        """
+        target = self.cluster.other(b"k")
+        key = next(key for key in keysOf(50) if self.cluster.owner(key.encode()) is target)
+        others = [self.stage.client() for _ in range(2)]
+        for each in others:
+            self.assertEqual(self.ask(f"WATCH {key}", client=each), b"+OK\r\n")
+        self.cluster.move(b"k")
+        self.assertEqual(self.ask("BLPOP k 0", "PING"), b"")
+        self.assertIn(b"-ERR ", self.wait(10))
+        for each in others:
+            self.assertEqual(self.ask("UNWATCH", client=each), b"+OK\r\n")
+
+    def test_state(self) -> None:
+        """
+        A client whose connection has a state gets the reply of the node.
+        """
+        self.assertEqual(self.ask("WATCH k"), b"+OK\r\n")
+        target = self.cluster.move(b"k")
+        moved = f"-MOVED {slotOf(b'k')} {target.name}:6379\r\n".encode()
+        self.assertEqual(self.ask("BLPOP k 0", "UNWATCH", "BLPOP k 0"), moved + b"+OK\r\n*-1\r\n")
+        aborted = b"-EXECABORT Transaction discarded because of previous errors.\r\n"
+        target = self.cluster.move(b"k")
+        moved = f"-MOVED {slotOf(b'k')} {target.name}:6379\r\n".encode()
+        self.assertEqual(self.ask("MULTI", "BLPOP k 0", "EXEC"), b"+OK\r\n" + moved + aborted)
+
+    def test_gone(self) -> None:
+        """
+        Nothing is left of a client that leaves while its request waits.
+        """
+        for node in self.cluster.nodes:
+            node.says = b"-CLUSTERDOWN The cluster is down\r\n"
+        self.ask("BLPOP k 0")
+        self.client.lose()
+        self.stage.serve()

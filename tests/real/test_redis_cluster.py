@@ -263,7 +263,7 @@ class ChangingTests(ClusterCase):
         """
         Slots move, and nodes fail.
         """
-        self.each(self.migration, self.transaction, self.failover)
+        self.each(self.migration, self.transaction, self.blocked, self.failover)
 
     def migration(self) -> None:
         """
@@ -298,6 +298,21 @@ class ChangingTests(ClusterCase):
             value = int(self.client.ask("GET", key)) if node is source else 1
             until(lambda: self.incremented(key), 30.0, "a transaction")
             self.assertEqual(int(node.ask("GET", key)), value + 1)
+
+    def blocked(self) -> None:
+        """
+        A client that waits for an element of a list waits at the node that has the key.
+        """
+        source = self.cluster.primaries()[0]
+        slot, target = self.cluster.slots(source)[9], self.other(source)
+        key, client = keyOf(slot), self.connect()
+        client.send("BLPOP", key, 0)
+        for node in (target, source):
+            until(lambda: int(self.cluster.owner(slot).info("clients")["blocked_clients"]) > 0, 30.0, "the wait")
+            self.cluster.migrate([slot], node)
+        until(lambda: int(source.info("clients")["blocked_clients"]) > 0, 30.0, "the wait")
+        self.client.ask("RPUSH", key, "element")
+        self.assertEqual(client.read(), [key.encode(), b"element"])
 
     def incremented(self, key: str) -> bool:
         """

@@ -248,6 +248,7 @@ class Connection(Protocol):
             record.load -= done
             if reply is not None:
                 if reply.__class__ is Redirect:
+                    reply.since = since
                     sink.redirected(reply, record.server)
                 elif reply or done:
                     if self._held:

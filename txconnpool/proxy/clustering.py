@@ -5,7 +5,8 @@ A client of a proxy in front of a cluster, whose nodes report which of them has 
 
 A node that does not have a key says which one does, or that the key cannot be served now. It has not executed the
 request then, so that this is sent again, each request alone, and its reply takes its place in the order. A request on a
-connection of the client's own is not sent again: what was sent there before it would be missing.
+connection of the client's own is not sent again, because what was sent there before it would be missing, unless it has
+the connection only because the node may wait before it replies.
 
 Requests for one key are executed in order although it may move from node to node. When a slot has another node, the
 session sends nothing more until it has no requests in flight. Requests that were redirected are sent in their order,
@@ -23,7 +24,7 @@ from zope.interface import implementer
 from txconnpool.errors import PoolError
 from txconnpool.interfaces import IRedirectedSink, IReplySink
 from txconnpool.proxy.placing import PlacedSession
-from txconnpool.proxy.redirects import RedirectedRequest, SlotPart, SlotReply, Trail
+from txconnpool.proxy.redirects import BlockedRequest, RedirectedRequest, SlotPart, SlotReply, Trail
 from txconnpool.proxy.replies import Entry, QueuedRequest
 from txconnpool.proxy.scatter import ScatteredReply
 from txconnpool.wire.topology import Redirect
@@ -170,6 +171,8 @@ class ClusterSession(PlacedSession):
     def _sendQueued(self, entry: QueuedRequest) -> bool:
         if not isinstance(entry, RedirectedRequest):
             return super()._sendQueued(entry)
+        if isinstance(entry, BlockedRequest):
+            return self._sendBlocked(entry)
         try:
             pool = self._poolOf(entry)
             if self._overtakes(entry.trail, pool):
@@ -182,6 +185,27 @@ class ClusterSession(PlacedSession):
         if room <= 0:
             return False
         command, _, request = entry.next(1)
+        self._sendTo(entry, command, request, entry.trail)
+        return True
+
+    def _sendBlocked(self, entry: BlockedRequest) -> bool:
+        """
+        Send a request on a connection of the client's own.
+
+        @return: whether it was sent or refused; if not, the session is called again later.
+        """
+        if self._pin is None:
+            try:
+                self._pool = self._poolOf(entry)
+                if not self._lease(self._pool):
+                    return False
+            except PoolError as error:
+                self._refuse(entry, error)
+                return True
+        pin: Any = self._pin
+        self._connection = pin.connection
+        command, _, request = entry.next(1)
+        pin.forwarded(command)
         self._sendTo(entry, command, request, entry.trail)
         return True
 
@@ -205,12 +229,19 @@ class ClusterSession(PlacedSession):
 
     def _poolOf(self, entry: Any) -> Any:
         trail = _trailOf(entry)
-        return super()._poolOf(entry) if trail is None or trail.pool is None else trail.pool
+        if trail is not None and trail.pool is not None:
+            return trail.pool
+        if isinstance(entry, BlockedRequest):
+            return entry.trail.router.choose(entry.command.key(entry.request, 0))
+        return super()._poolOf(entry)
 
     def _refuse(self, entry: Any, error: PoolError) -> None:
         trail = _trailOf(entry)
         if trail is not None and trail.pool is not None:
             trail.pool = None  # the node that has the slot can say again which one is to execute the request
+        elif isinstance(entry, BlockedRequest):
+            entry.refuse(error)
+            self.advance()
         else:
             super()._refuse(entry, error)
 
@@ -232,16 +263,28 @@ class ClusterSession(PlacedSession):
         if entry is not None:
             entry.left -= 1
         if not self.gone:
-            trail = Trail(self)
+            trail = Trail(self, None if self._pin is None else self._flavours.leases)
             reply = trail.follow(redirect, server)
-            if self._pin is not None and entry is not None:
-                trail.end()
-                entry.take(redirect.command.visible(redirect))
-            else:
+            if self._pin is None or self._isBlocked(redirect):
+                kind = RedirectedRequest if self._pin is None else BlockedRequest
                 queue = self._needQueue()
-                queue.insert(entry, [_answer(self, reply) if reply else RedirectedRequest(self, redirect, trail)])
+                again = kind(self, redirect, trail) if reply is None else _answer(self, reply)
+                queue.insert(entry, [again])
                 self._sink = queue.last
+            else:
+                trail.end()
+                assert entry is not None
+                entry.take(redirect.command.visible(redirect))
         self.redirectFollowed()
+
+    def _isBlocked(self, redirect: Redirect) -> bool:
+        """
+        @return: whether the client has a connection of its own only because the node may wait before it replies to the
+            request.
+        """
+        assert self._pin is not None
+        alone = self._inFlight == 1 and not self._pin.needed
+        return alone and redirect.command.patience(redirect.request) > 0.0
 
     def redirectFollowed(self) -> None:
         """

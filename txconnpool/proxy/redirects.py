@@ -34,17 +34,34 @@ class Trail:
     @ivar at: the pool to which it was sent, while it is in flight, or C{None}.
     """
 
-    __slots__ = ("_delays", "_hops", "_session", "_since", "_timer", "at", "pool", "slot")
+    __slots__ = ("_delays", "_hops", "_router", "_session", "_since", "_timer", "at", "pool", "slot")
 
-    def __init__(self, session: Any) -> None:
+    def __init__(self, session: Any, router: Any = None) -> None:
+        """
+        @param router: chooses the pool that gets the request; C{None}: that of the session.
+        """
         self._session = session
-        self._since = session.factory.reactor.seconds()
-        self._hops = 0
-        self._delays = 0
+        self._router = router
         self._timer: Any = None
+        self.begin()
         self.pool: Any = None
         self.slot = -1
         self.at: Any = None
+
+    def begin(self) -> None:
+        """
+        Forget earlier redirects: the next one is the first.
+        """
+        self._since = self._session.factory.reactor.seconds()
+        self._hops = 0
+        self._delays = 0
+
+    @property
+    def router(self) -> Any:
+        """
+        Chooses the pool that gets the request.
+        """
+        return self._session.router if self._router is None else self._router
 
     @property
     def waits(self) -> bool:
@@ -65,8 +82,11 @@ class Trail:
         self.arrived()
         if session.gone:
             return b""
-        router = session.router
+        router = self.router
         self.pool = None
+        if not command.redirectable:  # a script may have said it
+            router.cluster.wrong()
+            return bytes(command.visible(redirect))
         key = command.key(redirect.request, 0)
         if key is None:
             return bytes(command.visible(redirect))
@@ -101,7 +121,7 @@ class Trail:
         @return: whether a server is not that of the primary of a key.
         """
         try:
-            return bool(server.name != self._session.router.choose(key).servers[0].name)
+            return bool(server.name != self.router.choose(key).servers[0].name)
         except PoolError:
             return False
 
@@ -185,6 +205,35 @@ class RedirectedRequest(QueuedRequest):
         """
         super().discard()
         self.trail.end()
+
+
+class BlockedRequest(RedirectedRequest):
+    """
+    A request for which a node has waited, for example for an element of a list, when its slot got another node. It is
+    sent on a connection of the client's own, and the new node waits only for the rest of the time.
+    """
+
+    __slots__ = ("_since",)
+
+    def __init__(self, session: Any, redirect: Redirect, trail: Trail) -> None:
+        super().__init__(session, redirect, trail)
+        self._since = redirect.since
+
+    def next(self, room: int) -> tuple[Any, int, bytes]:
+        """
+        @return: the command, the number of replies, and the bytes to send.
+        """
+        command, count, request = super().next(room)
+        return command, count, command.shortened(request, self.session.factory.reactor.seconds() - self._since)
+
+    def redirected(self, redirect: Redirect, server: Any) -> None:
+        """
+        The request was redirected once more. If the node has waited before, this is no loop.
+        """
+        self._since = redirect.since
+        if redirect.since + DELAY_MAX < self.session.factory.reactor.seconds():
+            self.trail.begin()
+        super().redirected(redirect, server)
 
 
 @implementer(IRedirectedSink)

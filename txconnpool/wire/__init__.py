@@ -227,6 +227,14 @@ class Command:
         """
         return 0.0
 
+    def shortened(self, request: bytes, seconds: float) -> bytes:
+        """
+        @param request: a request with L{patience}.
+
+        @return: the request, with so many seconds less for which the server may wait, but not none.
+        """
+        return request
+
     def divide(self, request: bytes, count: int) -> tuple[bytes, bytes]:
         """
         Divide a request into which several were merged.

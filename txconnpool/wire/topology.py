@@ -51,6 +51,7 @@ class Redirect(bytes):
     @ivar once: whether only this request is for that node, because the slot is being moved there.
     @ivar command: the command of the request.
     @ivar request: the request.
+    @ivar since: when the request was sent, in seconds of the clock of the connection.
     """
 
     node: Node | None
@@ -58,6 +59,7 @@ class Redirect(bytes):
     once: bool
     command: Any
     request: bytes
+    since = 0.0
 
     def __new__(
         cls, reply: bytes, command: Any, request: bytes, node: Node | None = None, slot: int = -1, once: bool = False

@@ -178,3 +178,18 @@ class CommandsTests(SynchronousTestCase):
             name = text.split(" ")[0]
             self.assertEqual(BY_NAME[name].patience(request(text)), seconds, text)
         self.assertEqual(BY_NAME["get"].patience(request("get k")), 0.0)
+
+    def test_shortened(self) -> None:
+        """
+        A request for which a server has waited can be sent to another one for the rest of the time.
+        """
+        for text, seconds, expected in (
+            ("blpop k 5", 2.0, "blpop k 3.000"), ("blpop k 0", 2.0, "blpop k 0"), ("blpop k 2.5", 9.0, "blpop k 0.001"),
+            ("blmpop 4 1 k left", 0.5, "blmpop 3.500 1 k left"), ("blpop k x", 1.0, "blpop k x"),
+            ("xread block 1500 streams k 0", 1.0, "xread block 500 streams k 0"),
+            ("xread block 1500 streams k 0", 2.0, "xread block 1 streams k 0"),
+            ("xread streams k 0", 2.0, "xread streams k 0"),
+        ):  # fmt: skip
+            name = text.split(" ")[0]
+            self.assertEqual(BY_NAME[name].shortened(request(text), seconds), request(expected), text)
+        self.assertEqual(BY_NAME["get"].shortened(request("get k"), 1.0), request("get k"))

@@ -17,7 +17,7 @@ from typing import Any, Final
 from txconnpool import native
 from txconnpool.wire import Command
 from txconnpool.wire.effects import ADMINISTERS, DELETES, HARMLESS, READS, WRITES, Effects
-from txconnpool.wire.redis.framing import wordsOf
+from txconnpool.wire.redis.framing import encode, wordsOf
 from txconnpool.wire.redis.table import TABLE
 
 
@@ -294,6 +294,18 @@ class RedisCommand(Command):
         words = wordsOf(request, 0)
         return blockingTime(self.name, words) or 0.0
 
+    def shortened(self, request: bytes, seconds: float) -> bytes:
+        """
+        @return: the request, with so many seconds less for which it may be blocked, but not none.
+        """
+        words = wordsOf(request, 0)
+        time = blockingTime(self.name, words)
+        at, unit = _timeoutOf(self.name, words)
+        if not time or time == inf:
+            return request
+        words[at] = b"%d" % max(1, (time - seconds) / unit) if unit < 1.0 else b"%.3f" % max(0.001, time - seconds)
+        return encode(words)
+
 
 #: Commands with which a client becomes a subscriber, and those that end this.
 SUBSCRIBING: Final = _names("subscribe psubscribe ssubscribe")
@@ -307,20 +319,24 @@ def blockingTime(name: str, words: list[bytes]) -> float | None:
 
     @return: the seconds for which the request may be blocked; C{None} if it is not.
     """
-    unit = 1.0
-    if name in ("xread", "xreadgroup"):
-        text, unit = _option(words, b"BLOCK"), 0.001
-    elif name in ("blmpop", "bzmpop"):
-        text = words[1]
-    else:
-        text = words[-1]
-    if text is None:
+    at, unit = _timeoutOf(name, words)
+    if not at:
         return None
     try:
-        seconds = float(text) * unit
+        seconds = float(words[at]) * unit
     except ValueError:
         return 0.0  # the server answers at once
     return seconds if 0 < seconds < inf else (inf if seconds == 0 else 0.0)
+
+
+def _timeoutOf(name: str, words: list[bytes]) -> tuple[int, float]:
+    """
+    @return: the position of the word that says how long a request may be blocked, 0 if there is none, and its unit in
+        seconds.
+    """
+    if name in ("xread", "xreadgroup"):
+        return _option(words, b"BLOCK"), 0.001
+    return (1, 1.0) if name in ("blmpop", "bzmpop") else (len(words) - 1, 1.0)
 
 
 #: How many words follow each option of C{SORT}. One that names a key is C{STORE}; the server does not tell where.
@@ -340,19 +356,20 @@ def _stored(words: list[bytes]) -> list[int]:
     return found
 
 
-def _option(words: list[bytes], option: bytes) -> bytes | None:
+def _option(words: list[bytes], option: bytes) -> int:
     """
-    @return: the word after an option of C{XREAD} or C{XREADGROUP}, whose options are before the word C{STREAMS}.
+    @return: the position of the word after an option of C{XREAD} or C{XREADGROUP}, whose options are before the word
+        C{STREAMS}; 0 if there is none.
     """
     pos = 1
     while pos + 1 < len(words):
         word = words[pos].upper()
         if word == b"STREAMS":
-            return None
+            return 0
         if word == option:
-            return words[pos + 1]
+            return pos + 1
         pos += 3 if word == b"GROUP" else 1 if word == b"NOACK" else 2
-    return None
+    return 0
 
 
 def _use(name: str) -> Use:

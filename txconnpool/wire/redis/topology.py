@@ -113,13 +113,14 @@ def readRedirect(command: Any, request: bytes, data: bytes, pos: int) -> Redirec
     @param request: the request.
     @param data: bytes with the reply at C{pos}.
 
-    @return: the redirect; C{None} if the complete error at C{pos} is none, or is that of a script, which may say
-        anything, also when it has changed data.
+    @return: the redirect; C{None} if the complete error at C{pos} is none. Of a script, which may say anything, also
+        when it has changed data, only C{MOVED} is one. It must not be followed then: the command is not
+        C{redirectable}.
     """
-    if not command.redirectable:
+    if not (command.redirectable or command.runsScript):
         return None
     found = _REDIRECT(data, pos)
-    if found is None:
+    if found is None or (command.runsScript and found[1] != b"MOVED"):
         return None
     reply = data[pos : found.end()]
     if found[1] is None:
