@@ -239,7 +239,8 @@ class ReplicaTests(ClusterCase):
             self.assertEqual(self.client.ask("MGET", *keys), [b"3"] * len(keys))
         self.assertGreater(self.reads(primaries[0]), 0)
         replica.start()
-        until(lambda: self.client.ask("GET", keys[0]) and self.reads(replica), 30.0, "the replica reads again")
+        # While it loads its data it is not in the map, which is asked for again after up to 38 s.
+        until(lambda: self.client.ask("GET", keys[0]) and self.reads(replica), 90.0, "the replica reads again")
 
 
 class ChangingTests(ClusterCase):
