@@ -110,5 +110,5 @@ class SessionTestCase(SynchronousTestCase):
         assertTidy(self, stage.pool)
         stage.sessions.abort()
         stage.turns()
-        self.assertEqual((stage.sessions.sessions, stage.unread.total), (set(), 0))
+        self.assertEqual((stage.sessions.sessions, stage.unread.total), ({}, 0))
         assertClosed(self, stage)

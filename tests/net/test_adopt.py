@@ -29,7 +29,7 @@ from zope.interface import directlyProvides
 
 from tests.net.sockets import Sockets
 from txconnpool.net import transport as transportModule
-from txconnpool.net.transport import adopt, closeAfterFlush, peerOf, tune
+from txconnpool.net.transport import adopt, closeAfterFlush, endsOf, peerOf, tune
 
 
 class AdoptTests(Sockets):
@@ -158,7 +158,7 @@ class TuneTests(SynchronousTestCase):
 
 class PeerTests(SynchronousTestCase):
     """
-    Tests for L{peerOf}.
+    Tests for L{peerOf} and L{endsOf}.
     """
 
     def test_written(self) -> None:
@@ -171,6 +171,17 @@ class PeerTests(SynchronousTestCase):
             (UNIXAddress(None), "unix"),
         ):
             self.assertEqual(peerOf(StringTransport(peerAddress=address)), written)
+
+    def test_ends(self) -> None:
+        """
+        Both addresses have this form. Those of a UNIX socket are its path, as in Redis.
+        """
+        for here, peer, written in (
+            (IPv4Address("TCP", "1.2.3.4", 6), IPv6Address("TCP", "::1", 7), ("[::1]:7", "1.2.3.4:6")),
+            (UNIXAddress(b"/run/a"), UNIXAddress(None), ("/run/a:0", "/run/a:0")),
+            (UNIXAddress(None), UNIXAddress(None), (":0", ":0")),
+        ):
+            self.assertEqual(endsOf(StringTransport(hostAddress=here, peerAddress=peer)), written)
 
 
 class CloseAfterFlushTests(SynchronousTestCase):

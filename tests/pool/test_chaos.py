@@ -495,7 +495,7 @@ class ChaosTests(SynchronousTestCase):
         self.assertExecuted(story)
         stage.sessions.abort()
         stage.turns()
-        self.assertEqual((stage.sessions.sessions, stage.unread.total), (set(), 0))
+        self.assertEqual((stage.sessions.sessions, stage.unread.total), ({}, 0))
         assertClosed(self, stage)
 
     def assertBounds(self, story: Story) -> None:

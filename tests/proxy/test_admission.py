@@ -88,7 +88,7 @@ class TimeTests(AdmissionTestCase):
         self.assertEqual(stage.clock.getDelayedCalls(), [])
         self.assertEqual(stage.ask(client, b"get a\r\n"), get(b"a"))
         client.lose()
-        self.assertEqual((stage.sessions.sessions, stage.sessions.hosts), (set(), {}))
+        self.assertEqual((stage.sessions.sessions, stage.sessions.hosts), ({}, {}))
 
     def test_noLogin(self) -> None:
         """

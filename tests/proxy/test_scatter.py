@@ -132,7 +132,7 @@ class ManyKeysTests(ScatterCase):
         self.halfway(stage, client)
         stage.turns()
         self.assertFalse(client.connected)
-        self.assertEqual(stage.sessions.sessions, set())
+        self.assertEqual(stage.sessions.sessions, {})
         self.assertEqual(stage.unread.total, 0)
 
     def test_halfwayBehind(self) -> None:

@@ -37,7 +37,9 @@ punsubscribe|subscribe c1|subscribe c1 c1|psubscribe c*|ssubscribe s1|sunsubscri
 client reply on|client reply skip|client reply off|readonly|asking|blpop K 0.01|brpop K K 0.01
 blmove K K left right 0.01|bzpopmin K 0.01|xread block 1 streams K $|blpop K foo|cluster info|cluster foo|object foo
 flushdb|dbsize|exists K|time V|sort K|sort K by nosort|lcs K K|getdel K|config|memory usage absent|client id V
-client tracking off
+client tracking off|client list foo|client list type V|client list id foo|client kill foo|client kill foo bar
+client kill id V|client kill type V|client kill user nobody|client kill addr 1.1.1.1:1|client kill id 999 skipme V
+client list type master
 """.strip()
 FORMS = [form.split(" ") for line in _FORMS.splitlines() for form in line.split("|")]
 

@@ -10,6 +10,7 @@ import os
 import random
 import re
 import time
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -309,6 +310,95 @@ class SharedTests(RedisCase):
         self.server.thaw()
         for number, client in enumerate(clients):
             until(lambda: client.result("GET", f"k{number}") == b"%d" % number)  # noqa: B023  called at once
+
+
+class DirectoryTests(RedisCase):
+    """
+    Tests for clients that ask about the clients of the proxy.
+    """
+
+    options = ("--stats-addresses", "yes")
+
+    #: What differs between two connections, and what the proxy does not count as Redis does.
+    _OWN = frozenset(("id", "addr", "laddr", "age", "qbuf", "omem"))
+
+    def lines(self, client: Client, *words: object) -> list[dict[str, str]]:
+        """
+        @return: the fields of each client in the reply to a request.
+        """
+        lines = client.ask(*words).decode().removeprefix("txt:").splitlines()
+        return [dict(field.split("=", 1) for field in line.split(" ")) for line in lines]
+
+    def blocks(self, client: Client) -> bool:
+        """
+        @return: whether a client that C{client} sees is blocked.
+        """
+        return any("b" in each["flags"] for each in self.lines(client, "CLIENT", "LIST"))
+
+    def assertClosed(self, client: Client) -> None:
+        """
+        Assert that a client gets nothing more, because it is closed.
+        """
+        with self.assertRaises((EOFError, ConnectionResetError)):
+            client.read()
+
+    def test_described(self) -> None:
+        """
+        Clients are described as the server describes its own in the same state.
+        """
+        found = []
+        for direct in (True, False):
+            asking = self.client(direct)
+            asking.ask("CLIENT", "SETNAME", "asking")
+            busy, subscriber, blocked = (self.client(direct) for _ in range(3))
+            for words in (("SELECT", 5), ("CLIENT", "SETNAME", "busy"), ("MULTI",), ("SET", "k", 1), ("GET", "k")):
+                busy.ask(*words)
+            subscriber.ask("HELLO", 3)
+            subscriber.ask("CLIENT", "SETNAME", "subscriber")
+            subscriber.ask("CLIENT", "TRACKING", "ON")
+            subscriber.ask("SUBSCRIBE", "x", "y")
+            subscriber.read()
+            subscriber.ask("PSUBSCRIBE", "*")
+            blocked.ask("CLIENT", "SETNAME", "blocked")
+            blocked.send("BLPOP", "none", 0)
+            names = {"asking", "busy", "subscriber", "blocked"}
+            until(partial(self.blocks, asking), what="a blocked client")
+            lines = {each["name"]: each for each in self.lines(asking, "CLIENT", "LIST") if each["name"] in names}
+            self.assertEqual(set(lines), names)
+            place = "{}:{}".format(*asking.socket.getsockname()[:2]), "{}:{}".format(*asking.socket.getpeername()[:2])
+            self.assertEqual((lines["asking"]["addr"], lines["asking"]["laddr"]), place)
+            self.assertEqual(self.lines(asking, "CLIENT", "INFO")[0]["id"], lines["asking"]["id"])
+            kinds = [{each["name"] for each in self.lines(asking, "CLIENT", "LIST", "TYPE", kind)} & names
+                     for kind in ("normal", "pubsub", "replica")]  # fmt: skip
+            found.append((lines, kinds))
+            for client in (asking, busy, subscriber, blocked):
+                client.close()
+        (server, kinds), (proxy, itsKinds) = found
+        self.assertEqual(kinds, itsKinds)
+        for name, line in proxy.items():
+            self.assertEqual(line.keys() - server[name].keys(), set())
+            for field in line.keys() - self._OWN:
+                self.assertEqual((name, field, line[field]), (name, field, server[name][field]))
+
+    def test_killed(self) -> None:
+        """
+        Clients are closed by number, by address and by what they do, as the server closes its own.
+        """
+        for direct in (True, False):
+            asking = self.client(direct)
+            first, second, subscriber, last = (self.client(direct) for _ in range(4))
+            address = "{}:{}".format(*second.socket.getsockname()[:2])
+            self.assertEqual(asking.ask("CLIENT", "KILL", "ID", first.ask("CLIENT", "ID")), 1)
+            self.assertClosed(first)
+            second.ask("PING")
+            self.assertEqual(asking.ask("CLIENT", "KILL", address), b"OK")
+            self.assertClosed(second)
+            subscriber.ask("SUBSCRIBE", "x")
+            self.assertEqual(asking.ask("CLIENT", "KILL", "TYPE", "pubsub"), 1)
+            self.assertClosed(subscriber)
+            self.assertEqual(last.ask("CLIENT", "KILL", "ID", last.ask("CLIENT", "ID"), "SKIPME", "no"), 1)
+            self.assertClosed(last)
+            self.assertEqual(asking.ask("PING"), b"PONG")
 
 
 class LoginTests(RedisCase):

@@ -380,7 +380,8 @@ class PoolSettings:
     statsAddresses: str = option(
         "no",
         Choice("yes", "no"),
-        "whether clients may see the addresses of other clients, with `stats proxy sessions` and `stats conns`",
+        "whether clients may see the addresses of other clients, with `stats proxy sessions` and `stats conns`, and in "
+        "`CLIENT LIST` of Redis",
         "Clients",
     )
     maxWaiting: int = option(

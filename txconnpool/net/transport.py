@@ -162,11 +162,27 @@ def peerOf(transport: ITransport) -> str:
     """
     @return: the address of the peer for people: C{host:port}, C{[host]:port} for IPv6, or C{unix}.
     """
-    peer: Any = transport.getPeer()
-    host = getattr(peer, "host", None)
+    return _textOf(transport.getPeer()) or "unix"
+
+
+def endsOf(transport: ITransport) -> tuple[str, str]:
+    """
+    @return: the address of the peer, and the one that it has connected to: C{host:port}, C{[host]:port} for IPv6, or
+        twice C{path:0} for a UNIX socket.
+    """
+    here: Any = transport.getHost()
+    text = _textOf(here)
+    if text is None:
+        name = getattr(here, "name", None) or b""
+        text = (name if isinstance(name, str) else name.decode("utf-8", "backslashreplace")) + ":0"
+    return _textOf(transport.getPeer()) or text, text
+
+
+def _textOf(address: Any) -> str | None:
+    host = getattr(address, "host", None)
     if host is None:
-        return "unix"
-    return f"[{host}]:{peer.port}" if ":" in host else f"{host}:{peer.port}"
+        return None
+    return f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"
 
 
 def placeOf(transport: ITransport) -> tuple[str, int] | None:

@@ -226,11 +226,18 @@ class RequestSender(OrderedReplies):
         self.end()
 
     @property
+    def blocked(self) -> bool:
+        """
+        Whether a server waits for something on behalf of the client.
+        """
+        return self._pin is not None and self._pin.blocks
+
+    @property
     def blocksInVain(self) -> bool:
         """
         Whether a server waits for something on behalf of a client that has closed its side.
         """
-        return self._halfClosed and self._pin is not None and self._pin.blocks
+        return self._halfClosed and self.blocked
 
     def pinLost(self, error: PoolError) -> None:
         """

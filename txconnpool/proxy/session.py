@@ -16,14 +16,16 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from txconnpool.errors import PoolError
-from txconnpool.net.transport import placeOf, redirect
+from txconnpool.net.transport import endsOf, placeOf, redirect
 from txconnpool.proxy.compound import SplitReply
+from txconnpool.proxy.directory import consult
 from txconnpool.proxy.replies import LaterReply, QueuedRequest
 from txconnpool.proxy.sending import RequestSender
 from txconnpool.wire import (
     ADDRESSED,
     ANSWER,
     BROADCAST,
+    CLIENTS,
     CLOSE,
     FLAVOUR,
     MORE,
@@ -32,6 +34,7 @@ from txconnpool.wire import (
     SPLIT,
     STATISTICS,
     SWITCH,
+    ClientFacts,
     Foreign,
 )
 
@@ -301,6 +304,8 @@ class Session(RequestSender):
         elif action is BROADCAST:
             self.enqueue(LaterReply(self, lambda: factory.broadcast(*payload), True))
             self._answered(COMPOUND)  # if no server can be asked, the reply is there already
+        elif action is CLIENTS:
+            self.enqueue(LaterReply(self, lambda: consult(self, payload), True))
         else:
             assert action is STATISTICS, action
             command, words = payload
@@ -341,6 +346,18 @@ class Session(RequestSender):
             self.answer(self._late)
             self._late = b""
         return data[dropped:]
+
+    @property
+    def facts(self) -> ClientFacts:
+        """
+        What the session knows of its client.
+        """
+        factory = self.factory
+        peer, here = endsOf(self.transport)
+        return ClientFacts(
+            self._reader, peer, here, factory.limits.statsAddresses, factory.reactor.seconds() - factory.sessions[self],
+            self._size, self.unread, self.blocked, self._ending and not self._moving,
+        )  # fmt: skip
 
     @property
     def oldest(self) -> bytes:
@@ -420,6 +437,13 @@ class Session(RequestSender):
         if self._moving:
             self._stay()
         super().end()
+
+    def expel(self) -> None:
+        """
+        Stop reading, answer the requests that were sent, drop the others, then close the client.
+        """
+        self._dropKept()
+        self.end()
 
     def pinLost(self, error: PoolError) -> None:
         """

@@ -114,7 +114,8 @@ class SessionFactory(Factory):
     Creates the sessions of a pool.
 
     @ivar limits: the limits in force.
-    @ivar sessions: the sessions of connected clients; they are L{RelaySession}s if the protocol is not known.
+    @ivar sessions: the sessions of connected clients, with the time at which each began; they are L{RelaySession}s if
+        the protocol is not known.
     @ivar buffered: the bytes held for clients; shared by all pools of a process.
     @ivar accepted: the number of sessions so far.
     @ivar refused: the number of clients that were refused because there were too many.
@@ -169,7 +170,7 @@ class SessionFactory(Factory):
         self.report = report
         self.replies = StatisticsReplies(self)
         self.statistics = self.replies.reply
-        self.sessions: set[Session] = set()
+        self.sessions: dict[Session, float] = {}
         self.buffered = buffered
         self.numbers = numbers or itertools.count(1)
         self.accepted = 0
@@ -320,7 +321,7 @@ class SessionFactory(Factory):
                       count=len(ending))  # fmt: skip
         rerouted: Deferred[None] = Deferred()
         self._rerouted.append(rerouted)
-        self._moving |= self.sessions
+        self._moving.update(self.sessions)
         for session in list(self.sessions):
             session.reroute()
         self._checkMoving()
@@ -396,14 +397,14 @@ class SessionFactory(Factory):
         """
         Handle the begin of a session.
         """
-        self.sessions.add(session)
+        self.sessions[session] = self.reactor.seconds()
         self.idle.schedule()
 
     def closed(self, session: Session) -> None:
         """
         Handle the end of a session.
         """
-        self.sessions.discard(session)
+        self.sessions.pop(session, None)
         self.moved(session)
         self.idle.forget(session)
         self.left(session.host)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:
@@ -35,6 +36,10 @@ class LocalAction(enum.Enum):
     #: Payload: a function that returns the reply. It is called with the IP address and the port that the client has
     #: connected to; with C{None} if it uses no TCP.
     ADDRESSED = "answer the request with a reply that has the address of this proxy"
+    #: Payload: a function that returns the reply, and the clients to close: only after the reply if that is the client
+    #: itself. It is called, when all earlier requests are answered, with the L{ClientFacts} of the client, and of all
+    #: clients of the pool in this process.
+    CLIENTS = "answer the request with a reply about the clients of the pool"
     #: Payload: the last bytes for the client; a L{Foreign} if it speaks another protocol.
     CLOSE = "close the connection of the client after all earlier replies"
     #: Payload: C{(command, request, reply)}. The request is sent at once; the client sees of its reply what the command
@@ -65,6 +70,7 @@ class LocalAction(enum.Enum):
 MORE: Final = LocalAction.MORE
 ANSWER: Final = LocalAction.ANSWER
 ADDRESSED: Final = LocalAction.ADDRESSED
+CLIENTS: Final = LocalAction.CLIENTS
 CLOSE: Final = LocalAction.CLOSE
 REPLACE: Final = LocalAction.REPLACE
 BROADCAST: Final = LocalAction.BROADCAST
@@ -75,6 +81,33 @@ ADMIT: Final = LocalAction.ADMIT
 PIN: Final = LocalAction.PIN
 FLAVOUR: Final = LocalAction.FLAVOUR
 SWITCH: Final = LocalAction.SWITCH
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ClientFacts:
+    """
+    What the proxy knows of one client, beyond what its request reader does.
+
+    @ivar reader: its L{IRequestReader}.
+    @ivar peer: the address of the client: C{host:port}, C{[host]:port} for IPv6, or C{path:0} for a UNIX socket.
+    @ivar here: the address that it has connected to, in the same form.
+    @ivar visible: whether other clients may see these addresses.
+    @ivar age: the seconds since its session began.
+    @ivar kept: the number of bytes of its requests that could not be forwarded yet.
+    @ivar unread: the number of bytes of replies that it has not read.
+    @ivar blocked: whether a server waits for something on its behalf.
+    @ivar ending: whether it is closed when its requests are answered.
+    """
+
+    reader: Any
+    peer: str
+    here: str
+    visible: bool
+    age: float
+    kept: int
+    unread: int
+    blocked: bool
+    ending: bool
 
 
 class Foreign(bytes):

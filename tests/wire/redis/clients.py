@@ -5,9 +5,10 @@ A client's side of a session without I/O, for tests of L{RequestReader<txconnpoo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from txconnpool.wire import ADMIT, ANSWER, CLOSE, FLAVOUR, MORE, PIN, REPLACE, SPREAD
+from txconnpool.wire import ADMIT, ANSWER, CLIENTS, CLOSE, FLAVOUR, MORE, PIN, REPLACE, SPREAD, ClientFacts
 from txconnpool.wire.redis.dialect import Redis
 from txconnpool.wire.redis.framing import encode, wordsOf
 
@@ -25,12 +26,14 @@ class Reading:
     """
     Does what a session does with the frames of a reader, and records it.
 
+    @ivar others: what the session knows of other clients.
     @ivar events: for each frame a text, as C{"> get k"} for a request that is forwarded on a shared connection, C{">>
         get k"} on one of the client's own, C{"< +OK"} for an answer, or the name of the action.
     """
 
-    def __init__(self, dialect: Any = None, check: Any = None) -> None:
+    def __init__(self, dialect: Any = None, check: Any = None, others: Sequence[ClientFacts] = ()) -> None:
         self.dialect = dialect or Redis()
+        self.others = others
         self.reader = self.dialect.requestReader() if check is None else self.dialect.loginReader(check)
         self.events: list[str] = []
         self.closed = False
@@ -80,6 +83,11 @@ class Reading:
             flavour, reply = payload
             reader.switched(flavour)
             self.events.append(f"FLAVOUR {flavour} {_short(reply)}")
+        elif what is CLIENTS:
+            mine = factsOf(self.reader, "127.0.0.1:1")
+            reply, closed = payload(mine, [mine, *self.others])
+            self.events.append(f"< {_short(reply)}")
+            self.events += [f"CLOSE {each.reader.id}" for each in closed]
         elif what is REPLACE:
             command, sent, reply = payload
             self._forward(command, sent)
@@ -95,6 +103,14 @@ class Reading:
         self.events.append(f"{'>>' if self.reader.pinned else '>'} {words}{silent}")
         if self.reader.pinned:
             self.reader.forwarded(command)
+
+
+def factsOf(reader: Any, peer: str, **other: Any) -> ClientFacts:
+    """
+    @return: what a session knows of a client at an address.
+    """
+    known = {"visible": True, "age": 1.9, "kept": 0, "unread": 0, "blocked": False, "ending": False}
+    return ClientFacts(reader=reader, peer=peer, here="127.0.0.1:6380", **{**known, **other})
 
 
 def _short(reply: bytes) -> str:

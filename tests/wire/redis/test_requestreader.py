@@ -81,8 +81,6 @@ class RequestReaderTests(SynchronousTestCase):
         ):  # fmt: skip
             self.assertEqual(reading.ask(text), [f"< {reply}"])
         self.assertEqual(reading.feed(b"*0\r\n\r\n*-1\r\n"), ["< "] * 3)  # these have no answer
-        (info,) = reading.ask("client info")
-        self.assertIn("name=me db=0", info)
 
     @covers("R7")
     def test_echo(self) -> None:

@@ -39,8 +39,12 @@ def _names(text: str) -> frozenset[str]:
 #: Commands that the proxy answers, outside of a transaction.
 ANSWERED: Final = _names(
     "ping echo quit reset hello auth select asking readonly readwrite cluster client|setname client|getname client|id "
-    "client|info client|reply client|getredir unwatch exec discard unsubscribe punsubscribe sunsubscribe"
+    "client|info client|list client|kill client|reply client|getredir unwatch exec discard "
+    "unsubscribe punsubscribe sunsubscribe"
 )
+
+#: Those of them that concern other clients, so that C{allow-commands} and C{deny-commands} decide about them.
+CONTROLLED: Final = _names("client|list client|kill")
 
 #: Commands that need a connection of the client's own, with those that end this again. Blocking commands do too.
 PINNED: Final = _names(
@@ -53,7 +57,7 @@ PINNED: Final = _names(
 REFUSED: Final = _names(
     "shutdown debug save bgsave bgrewriteaof replicaof slaveof failover sync psync replconf monitor migrate pfdebug "
     "pfselftest restore-asking wait config|get config|set config|resetstat config|rewrite script|debug script|kill "
-    "function|kill client|kill client|pause client|unpause client|unblock client|list client|no-evict "
+    "function|kill client|pause client|unpause client|unblock client|no-evict "
     "client|trackinginfo module|list module|load module|loadex module|unload memory|doctor memory|malloc-stats "
     "memory|purge memory|stats latency|doctor latency|graph latency|histogram latency|history latency|latest "
     "latency|reset slowlog|get slowlog|len slowlog|reset acl|cat acl|deluser acl|dryrun acl|genpass acl|getuser "

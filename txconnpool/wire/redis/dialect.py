@@ -15,7 +15,7 @@ from txconnpool.wire import Command, Login
 from txconnpool.wire.effects import Effects, Permissions
 from txconnpool.wire.redis import answers
 from txconnpool.wire.redis.announced import Place
-from txconnpool.wire.redis.commands import BY_NAME, COMMANDS, LOOKUP, Use
+from txconnpool.wire.redis.commands import BY_NAME, COMMANDS, CONTROLLED, LOOKUP, Use
 from txconnpool.wire.redis.framing import BrokenRequest, encode, splitLine, wordsOf
 from txconnpool.wire.redis.replyreader import ReplyReader
 from txconnpool.wire.redis.requestreader import BASE, Flavour, RequestReader, Rules
@@ -84,7 +84,7 @@ class Redis:
         rules.denied = {
             command
             for command in COMMANDS
-            if command.use in (Use.SHARED, Use.PINNED)
+            if (command.use in (Use.SHARED, Use.PINNED) or command.name in CONTROLLED)
             and not permissions.permits(command.name.encode(), command.effects)
         }
 

@@ -18,10 +18,11 @@ from txconnpool.wire import ANSWER, CLOSE, MORE, PIN, SPREAD, Command, Frame, Lo
 from txconnpool.wire.redis import answers
 from txconnpool.wire.redis.announced import Place
 from txconnpool.wire.redis.commands import BY_NAME, LOOKUP, SUBSCRIBING, UNSUBSCRIBING, RedisCommand, Use, blockingTime
+from txconnpool.wire.redis.engaged import abort
 from txconnpool.wire.redis.framing import LINE_MAX, BrokenRequest, Scanner, encode, splitLine, wordsOf
 from txconnpool.wire.redis.framing import chosenFind as findCommand
 from txconnpool.wire.redis.several import CROSS_SLOT, DIVIDED, SPREADS, scanned
-from txconnpool.wire.redis.special import NOT_SHARED, SPECIAL, abort
+from txconnpool.wire.redis.special import DEFAULT_USER, NOT_SHARED, SPECIAL
 
 #: The version of the protocol and the database of a connection, and 1 if a replica executes requests on it.
 Flavour = tuple[int, ...]
@@ -92,10 +93,12 @@ class RequestReader:
     @ivar stranger: whether the client has to log in, or to log in again.
     @ivar pending: whether it has no session, because it has never logged in.
     @ivar name: the name that the client has given itself.
+    @ivar user: the user as which it has logged in.
     @ivar inTransaction: whether it has sent C{MULTI}, and neither C{EXEC} nor C{DISCARD}.
     @ivar deferred: whether C{MULTI} is still to be sent, because the first key decides to which server.
     @ivar places: tells which keys are on one server, see L{IStatefulDialect<txconnpool.wire.IStatefulDialect>};
         C{None} if there is one server.
+    @ivar queued: the number of requests of the transaction so far.
     @ivar dirty: whether the transaction fails because of an error that was answered here.
     @ivar watches: whether it watches keys.
     @ivar tracks: whether the server sends it the keys that others change.
@@ -121,12 +124,14 @@ class RequestReader:
         "pending",
         "pinned",
         "places",
+        "queued",
         "rules",
         "silent",
         "skips",
         "skipsAgain",
         "stranger",
         "tracks",
+        "user",
         "watches",
     )  # fmt: skip
 
@@ -141,9 +146,11 @@ class RequestReader:
         self.id = next(rules.ids)
         self.flavour = BASE
         self.name = b""
+        self.user = DEFAULT_USER
         self.pinned = False
         self.places: Any = None
         self.inTransaction = self.deferred = self.dirty = self.watches = self.tracks = False
+        self.queued = 0
         self.channels: dict[str, dict[bytes, None]] | None = None
         self.silent = self.skips = self.skipsAgain = False
         self.after: Callable[[], None] | None = None
@@ -362,6 +369,8 @@ class RequestReader:
         after, self.after = self.after, None
         if after is not None:
             after()
+        elif self.inTransaction:
+            self.queued += 1
         self.settle()
         self.pinned = self.inTransaction or self.watches or self.tracks or self.channels is not None
 

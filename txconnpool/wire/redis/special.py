@@ -10,29 +10,27 @@ import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
-from txconnpool.wire import ADDRESSED, ADMIT, ANSWER, CLOSE, FLAVOUR, MORE, REPLACE, Frame, Login
+from txconnpool.wire import ADDRESSED, ADMIT, ANSWER, CLOSE, FLAVOUR, REPLACE, Frame, Login
 from txconnpool.wire.redis import answers
 from txconnpool.wire.redis.announced import REPLIES, Nodes, Place
+from txconnpool.wire.redis.clients import BAD_NAME, OF_CLIENTS, validName
 from txconnpool.wire.redis.commands import BY_NAME, RedisCommand
+from txconnpool.wire.redis.engaged import ENGAGING
 from txconnpool.wire.redis.framing import encode
 
 if TYPE_CHECKING:
     from txconnpool.wire.redis.requestreader import RequestReader
 
-#: The greatest number of channels and patterns that a client may subscribe to.
-CHANNELS_MAX: Final = 10000
+#: The user of clients that have not logged in as another one.
+DEFAULT_USER: Final = b"default"
 
 NOT_SHARED: Final = "the proxy does not forward it"
 
 _INTEGER: Final = re.compile(rb"0|-?[1-9][0-9]{0,18}").fullmatch
-_NAME: Final = re.compile(rb"[!-~]*").fullmatch
 
 _HELLO: Final = BY_NAME["hello"].silenced
 _SELECT: Final = BY_NAME["select"].silenced
-_DISCARD: Final = BY_NAME["discard"].silenced
-_DISCARD_REQUEST: Final = encode([b"DISCARD"])
 
-_BAD_NAME: Final = answers.error("ERR Client names cannot contain spaces, newlines or special characters.")
 _NO_PASSWORD: Final = answers.error(
     "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration "
     "is correct?"
@@ -42,9 +40,6 @@ _NO_HELLO: Final = answers.error(
     "can be used to authenticate the client and select the RESP protocol version at the same time"
 )
 _WRONG: Final = answers.error("WRONGPASS invalid username-password pair or user is disabled.")
-
-#: The command that subscribes, by the one that ends the subscription.
-_OPPOSITE: Final = {"unsubscribe": "subscribe", "punsubscribe": "psubscribe", "sunsubscribe": "ssubscribe"}
 
 
 def _ping(reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int) -> Frame:
@@ -64,7 +59,7 @@ def _quit(reader: RequestReader, command: RedisCommand, words: list[bytes], data
 
 
 def _reset(reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int) -> Frame:
-    reader.name = b""
+    reader.name, reader.user = b"", DEFAULT_USER
     reader.silent = False
     reader.stranger = reader.check is not None
     reply = b"" if reader.skips else b"+RESET\r\n"
@@ -89,8 +84,8 @@ def _hello(reader: RequestReader, command: RedisCommand, words: list[bytes], dat
             at += 3
         elif option == b"setname" and more >= 1:
             name = words[at + 1]
-            if not _NAME(name):
-                return reader.answer(end, _BAD_NAME)
+            if not validName(name):
+                return reader.answer(end, BAD_NAME)
             at += 2
         else:
             return reader.answer(end, answers.error(b"ERR Syntax error in HELLO option '%b'" % words[at]))
@@ -99,7 +94,7 @@ def _hello(reader: RequestReader, command: RedisCommand, words: list[bytes], dat
     if reader.stranger and login is None:
         return reader.answer(end, _NO_HELLO)
     if login is not None:
-        reader.stranger = False
+        reader.stranger, reader.user = False, login[0]
     if name is not None:
         reader.name = name
     reply = _greeting(reader, version)
@@ -134,7 +129,7 @@ def _isValid(reader: RequestReader, login: Login) -> bool:
     """
     @return: whether a client may log in so. If clients need not, Redis accepts any password of its user C{default}.
     """
-    return login[0] == b"default" if reader.check is None else reader.check(login)
+    return login[0] == DEFAULT_USER if reader.check is None else reader.check(login)
 
 
 def _admit(reader: RequestReader, end: int, reply: bytes) -> Frame:
@@ -165,10 +160,10 @@ def _auth(reader: RequestReader, command: RedisCommand, words: list[bytes], data
         return reader.answer(end, answers.SYNTAX)
     if len(words) == 2 and reader.check is None:
         return reader.answer(end, _NO_PASSWORD)
-    login = (b"default", words[1]) if len(words) == 2 else (words[1], words[2])
+    login = (DEFAULT_USER, words[1]) if len(words) == 2 else (words[1], words[2])
     if not _isValid(reader, login):
         return reader.answer(end, _WRONG)
-    reader.stranger = False
+    reader.stranger, reader.user = False, login[0]
     if reader.pending:
         return _admit(reader, end, answers.OK)
     reader.settle()
@@ -187,101 +182,6 @@ def _select(reader: RequestReader, command: RedisCommand, words: list[bytes], da
         return reader.answer(end, answers.OK)
     request = _SELECT, encode([b"SELECT", b"%d" % int(words[1])])
     return _change(reader, end, (version, int(words[1])), request, answers.OK)
-
-
-def _clientSetName(
-    reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int
-) -> Frame:
-    if not _NAME(words[2]):
-        return reader.answer(end, _BAD_NAME)
-    reader.name = words[2]
-    return reader.answer(end, answers.OK)
-
-
-def _clientGetName(
-    reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int
-) -> Frame:
-    return reader.answer(end, answers.bulk(reader.name) if reader.name else answers.null(reader.flavour[0]))
-
-
-def _clientId(
-    reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int
-) -> Frame:
-    return reader.answer(end, b":%d\r\n" % reader.id)
-
-
-def _clientInfo(
-    reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int
-) -> Frame:
-    version, database = reader.flavour
-    channels = reader.channels or {}
-    line = b"id=%d name=%b db=%d sub=%d psub=%d ssub=%d multi=-1 user=default resp=%d\n" % (
-        reader.id,
-        reader.name,
-        database,
-        len(channels.get("subscribe", ())),
-        len(channels.get("psubscribe", ())),
-        len(channels.get("ssubscribe", ())),
-        version,
-    )
-    return reader.answer(end, answers.verbatim(version, line))
-
-
-def _clientReply(
-    reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int
-) -> Frame:
-    mode = words[2].lower()
-    if mode == b"skip":
-        return _skipReply(reader, data, end)
-    if mode not in (b"on", b"off"):
-        return reader.answer(end, answers.SYNTAX)
-    reader.silent = mode == b"off"
-    reader.skips = False
-    reader.settle()
-    return reader.answer(end, answers.OK)
-
-
-def _skipReply(reader: RequestReader, data: bytes, pos: int) -> Frame:
-    """
-    Read the request after a C{CLIENT REPLY SKIP} together with it, so that there is no state between the two.
-    """
-    if reader.skips:
-        reader.skipsAgain = True
-        return ANSWER, pos, 0, b""
-    if pos >= len(data):
-        return MORE, pos, 0, 0
-    reader.skips, reader.skipsAgain = True, False
-    reader.settle()
-    what, end, count, payload = reader.read(data, pos, 1)
-    reader.skips = False
-    reader.settle()
-    if reader.skipsAgain:
-        return ANSWER, pos, 0, b""  # the second one is as good as both
-    if what is MORE:
-        reader.forgetScan()
-        return MORE, pos, 0, 0
-    return what, end, count, data[pos:end] if count and payload is None else payload
-
-
-def _clientGetRedir(
-    reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int
-) -> Frame:
-    return reader.forward(command, end) if reader.tracks else reader.answer(end, b":-1\r\n")
-
-
-def _clientTracking(
-    reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int
-) -> Frame:
-    def after() -> None:
-        reader.tracks = words[2].lower() == b"on"
-
-    return reader.own(command, data, pos, end, after)
-
-
-def _clientCaching(
-    reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int
-) -> Frame:
-    return reader.forward(command, end)
 
 
 # -- Clusters
@@ -311,143 +211,6 @@ def _nodeState(
     return reader.answer(end, answers.NO_CLUSTER if reader.rules.announced is None else answers.OK)
 
 
-# -- Transactions
-
-
-def _multi(reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int) -> Frame:
-    if reader.inTransaction:
-        return reader.answer(end, answers.error("ERR MULTI calls can not be nested"))
-
-    def after() -> None:
-        reader.inTransaction = True
-
-    if reader.places is not None and not reader.pinned:
-        reader.inTransaction = reader.deferred = True
-        reader.settle()
-        return reader.answer(end, answers.OK)
-    return reader.own(command, data, pos, end, after)
-
-
-def _unsent(reader: RequestReader, end: int, reply: bytes) -> Frame:
-    """
-    Answer the end of a transaction of which no server knows.
-    """
-    _over(reader)()
-    reader.settle()
-    return reader.answer(end, reply)
-
-
-def _over(reader: RequestReader) -> Callable[[], None]:
-    def after() -> None:
-        reader.inTransaction = reader.deferred = reader.dirty = reader.watches = False
-
-    return after
-
-
-def _exec(reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int) -> Frame:
-    if not reader.inTransaction:
-        return reader.answer(end, answers.error("ERR EXEC without MULTI"))
-    if not reader.dirty:
-        if reader.deferred:
-            return _unsent(reader, end, b"*0\r\n")
-        return reader.own(command, data, pos, end, _over(reader))
-    return abort(reader, end, answers.EXEC_ABORT)
-
-
-def abort(reader: RequestReader, end: int, reply: bytes) -> Frame:
-    """
-    Answer C{EXEC} with an error. If there is a transaction, it is discarded.
-    """
-    if not reader.inTransaction:
-        return reader.answer(end, reply)
-    if reader.deferred:
-        return _unsent(reader, end, reply)
-    reader.after = _over(reader)
-    return REPLACE, end, 0, (_DISCARD, _DISCARD_REQUEST, reader.mine(reply))
-
-
-def _discard(
-    reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int
-) -> Frame:
-    if not reader.inTransaction:
-        return reader.answer(end, answers.error("ERR DISCARD without MULTI"))
-    if reader.deferred:
-        return _unsent(reader, end, answers.OK)
-    return reader.own(command, data, pos, end, _over(reader))
-
-
-def _watch(reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int) -> Frame:
-    if reader.inTransaction:
-        return reader.answer(end, answers.error("ERR WATCH inside MULTI is not allowed"))
-
-    def after() -> None:
-        reader.watches = True
-
-    return reader.own(command, data, pos, end, after)
-
-
-def _unwatch(
-    reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int
-) -> Frame:
-    if not reader.watches:
-        return reader.answer(end, answers.OK)
-
-    def after() -> None:
-        reader.watches = False
-
-    return reader.own(command, data, pos, end, after)
-
-
-# -- Subscriptions
-
-
-def _subscribe(
-    reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int
-) -> Frame:
-    known = sum(map(len, reader.channels.values())) if reader.channels else 0
-    if known + len(words) - 1 > CHANNELS_MAX:
-        return reader.answer(end, answers.error(f"ERR more than {CHANNELS_MAX} channels and patterns of one client"))
-
-    def after() -> None:
-        if reader.channels is None:
-            reader.channels = {}
-        reader.channels.setdefault(command.name, {}).update(dict.fromkeys(words[1:]))
-
-    return reader.own(command, data, pos, end, after)
-
-
-def _unsubscribe(
-    reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int
-) -> Frame:
-    kind = _OPPOSITE[command.name]
-    its = (reader.channels or {}).get(kind, {})
-    channels = words[1:] or list(its)
-    if reader.channels is None or not channels:
-        return ANSWER, end, 0, _unsubscribed(reader, command.name, channels)
-
-    def after() -> None:
-        for channel in channels:
-            its.pop(channel, None)
-        if not any((reader.channels or {}).values()):
-            reader.channels = None
-
-    payload = None if len(words) > 1 else encode([command.name.encode(), *channels])
-    return reader.own(command, data, pos, end, after, payload)
-
-
-def _unsubscribed(reader: RequestReader, name: str, channels: list[bytes]) -> bytes:
-    """
-    @return: the reply to a request that ends no subscription.
-    """
-    subscribed = reader.channels or {}
-    kinds = ("ssubscribe",) if name == "sunsubscribe" else ("subscribe", "psubscribe")
-    left = sum(len(subscribed.get(kind, ())) for kind in kinds)
-    version = reader.flavour[0]
-    mark = b">" if version == 3 else b"*"
-    shown = [answers.bulk(channel) for channel in channels] or [answers.null(version)]
-    return b"".join(b"%b3\r\n%b%b:%d\r\n" % (mark, answers.bulk(name.encode()), each, left) for each in shown)
-
-
 #: What is done for a request, by the name of its command: called with the reader, the command, its words, and bytes
 #: that contain the request, with its position and end.
 SPECIAL: Final[Mapping[str, Callable[[RequestReader, RedisCommand, list[bytes], bytes, int, int], Frame]]] = {
@@ -458,21 +221,8 @@ SPECIAL: Final[Mapping[str, Callable[[RequestReader, RedisCommand, list[bytes], 
     "hello": _hello,
     "auth": _auth,
     "select": _select,
-    "client|setname": _clientSetName,
-    "client|getname": _clientGetName,
-    "client|id": _clientId,
-    "client|info": _clientInfo,
-    "client|reply": _clientReply,
-    "client|getredir": _clientGetRedir,
-    "client|tracking": _clientTracking,
-    "client|caching": _clientCaching,
+    **OF_CLIENTS,
     **{name: _cluster for name in BY_NAME if name.startswith("cluster|") and name != "cluster|help"},
     **dict.fromkeys(("asking", "readonly", "readwrite"), _nodeState),
-    "multi": _multi,
-    "exec": _exec,
-    "discard": _discard,
-    "watch": _watch,
-    "unwatch": _unwatch,
-    **dict.fromkeys(("subscribe", "psubscribe", "ssubscribe"), _subscribe),
-    **dict.fromkeys(("unsubscribe", "punsubscribe", "sunsubscribe"), _unsubscribe),
+    **ENGAGING,
 }
