@@ -6,11 +6,12 @@ Tests for the settings of a pool whose servers are a cluster.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txconnpool.config.changes import comparison
+from txconnpool.config.changes import comparison, serversChanged
 from txconnpool.config.notes import notesOf
 from txconnpool.config.servers import ServerLine
 from txconnpool.config.settings import POOL_OPTIONS, ConfigError, PoolSettings, Settings
@@ -66,6 +67,28 @@ class ClusterTests(SynchronousTestCase):
         ):
             self.assertFault(f"{name} has no meaning for a cluster", **values)
 
+    def test_source(self) -> None:
+        """
+        The first nodes may be looked up. A reload says which were found.
+        """
+        source = "dns:redis.example:6379 resolver=127.0.0.1"
+        settings = pool("cluster:dns:redis.example:6379 tls=yes resolver=127.0.0.1")
+        assert settings.cluster is not None
+        self.assertEqual((settings.sources, settings.cluster.seeds, settings.servers), ((source,), (), ()))
+        known = replace(settings, found=((source, "tcp:10.0.0.1:6379 label=10.0.0.1"),))
+        assert known.cluster is not None
+        self.assertEqual((known.cluster.seeds, known.cluster.secure), ((Node("10.0.0.1", 6379),), True))
+        self.assertEqual([each.endpoint for each in known.servers], ["tls:10.0.0.1:6379"])
+        self.assertEqual(list(serversChanged(settings, known)), ["upstream + tls:10.0.0.1:6379"])
+        self.assertEqual(known.distributionByKey, None)
+        for line, words in (
+            ("cluster:dns:redis.example", "expected dns:HOST:PORT"),
+            ("cluster:dns:10.0.0.1:6379", "expected tcp:HOST:PORT for one server"),
+            ("cluster:srv:redis.example:6379", "expected srv:NAME"),
+            ("cluster:dns:a:1,b:2", "expected dns:HOST:PORT"),
+        ):
+            self.assertFault(words, line)
+
     def test_readFrom(self) -> None:
         """
         Only a cluster has replicas.
@@ -81,6 +104,8 @@ class ClusterTests(SynchronousTestCase):
         self.assertIsInstance(kind, ServerLine)
         self.assertEqual(kind.located("cluster:a:1  trustRoots=ca", "/etc"), "cluster:a:1 trustRoots=/etc/ca")
         self.assertEqual(kind.located("cluster:a:1  tls=yes", "/etc"), "cluster:a:1  tls=yes")
+        for line in ("cluster:a:1", "cluster:dns:a:1", "cluster:srv:a"):
+            self.assertRaises(ValueError, kind.checkFiles, f"{line} trustRoots=/nowhere")
 
     def test_notes(self) -> None:
         """

@@ -225,3 +225,18 @@ class FinderTests(SynchronousTestCase):
         self.assertEqual([(each.login, each.hurried) for each in sources], [((b"user", b"other"), 1)])
         wrong = self.settings(line, protocol="redis", sentinelAuth="env:NONE")
         self.failureResultOf(self.finder.prepare(wrong), ValueError)
+
+    def test_cluster(self) -> None:
+        """
+        The first nodes of a cluster may be looked up.
+        """
+        settings = self.settings("cluster:dns:a:6379", protocol="redis")
+        self.finder.use(settings)
+        self.successResultOf(self.finder.start(1.0))
+        self.assertEqual((self.found(settings), self.changes), (["tcp:10.0.0.1:6379"], 1))
+        self.resolver.learn("a", "10.0.0.2", "::1")
+        self.clock.advance(1.0)
+        self.finder.hurry()
+        self.clock.advance(0)
+        self.assertEqual(self.found(settings), ["tcp:10.0.0.2:6379", r"tcp:\:\:1:6379"])
+        self.finder.stop()

@@ -9,11 +9,17 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.internet import reactor as _reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from tests.real.nameserver import Zone, serveZone
 from tests.real.rediscluster import Cluster, Node, keyOf
 from tests.real.resp import Client, ReplyError
-from tests.real.servers import Proxy, missing, until
+from tests.real.servers import HOST, Proxy, missing, until
+
+reactor: Any = _reactor
 
 CROSS_SLOT = "CROSSSLOT Keys in request don't hash to the same slot"
 
@@ -357,3 +363,49 @@ class ChangingTests(ClusterCase):
         self.assertEqual(self.client.ask("INCR", key), 3)
         replica.start()
         self.cluster.untilConsistent()
+
+
+class SeedTests(TestCase):
+    """
+    Tests for a cluster whose first nodes are looked up. The DNS server runs in the reactor, and the test in a thread.
+    """
+
+    skip = missing("redis-server")
+    timeout = 120
+
+    def setUp(self) -> None:
+        """
+        Start a DNS server and a cluster of one node.
+        """
+        self.zone = Zone()
+        tcp, udp = serveZone(self.zone, reactor)
+        self.addCleanup(tcp.stopListening)
+        self.addCleanup(udp.stopListening)
+        self.port = tcp.getHost().port
+        self.cluster = Cluster(1).start()
+        self.addCleanup(self.cluster.stop)
+
+    def test_found(self) -> Deferred[None]:
+        """
+        A proxy that starts before the name exists finds the cluster later.
+        """
+        return deferToThread(self.find)
+
+    def find(self) -> None:
+        """
+        Start the proxy, then let the name have an address.
+        """
+        line = f"cluster:dns:redis.example:{self.cluster.nodes[0].port} resolver={HOST}:{self.port}"
+        options = ("--protocol", "redis", "--discover-interval", "1")
+        with Proxy(*options, upstream=[line]) as proxy, Client(proxy.address, 30.0) as client:
+            error = str(self.assertRaises(ReplyError, client.ask, "SET", "k", "v"))
+            self.assertIn("no node of the cluster has told yet", error)
+            self.zone.learn("redis.example", HOST)
+
+            def stored() -> bool:
+                try:
+                    return bool(client.ask("SET", "k", "v") == b"OK")
+                except ReplyError:
+                    return False
+
+            until(stored, 60.0, "the cluster is found")

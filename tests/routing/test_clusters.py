@@ -41,6 +41,7 @@ class ClusterPoolCase(SynchronousTestCase):
 
     @ivar servers: the servers of the nodes that have a pool, or had one.
     @ivar questions: the nodes that were asked, with the Deferreds of the answers.
+    @ivar looked: when the pool wanted other seeds.
     """
 
     def setUp(self) -> None:
@@ -51,6 +52,7 @@ class ClusterPoolCase(SynchronousTestCase):
         self.dialect = Redis()
         self.servers: dict[Node, Endpoint[RedisLine]] = {}
         self.questions: list[tuple[Node, Deferred[Sequence[Shard]]]] = []
+        self.looked: list[float] = []
         self.pool = self.make()
         self.addCleanup(self.assertClosed)
 
@@ -80,7 +82,9 @@ class ClusterPoolCase(SynchronousTestCase):
             middle: Callable[[float, float], float] = lambda low, high: (low + high) / 2  # noqa: E731
             return Refreshing(seeds, uniform=middle, shuffle=lambda nodes: None)
 
-        return ClusterPool("pool", self.clock, newPool, ask, [A], limits, {}, 7, refreshing=refreshing, **options)
+        options = {"seeds": [A], "lookAgain": lambda: self.looked.append(self.clock.seconds()), **options}
+        return ClusterPool("pool", self.clock, newPool, ask, limits=limits, addresses={}, maxPinned=7,
+                           refreshing=refreshing, **options)  # fmt: skip
 
     def assertClosed(self) -> None:
         """
@@ -172,6 +176,33 @@ class ClusterPoolTests(ClusterPoolCase):
         self.assertEqual(self.names(self.pool.primaries), ["b"])
         self.turns(2.0)
         self.answer(Shard(WHOLE, C))
+        self.assertEqual(self.names(self.pool.primaries), ["c"])
+
+    def test_seeds(self) -> None:
+        """
+        Nothing is asked before there is a seed. When no node answers any more, others are wanted, and asked.
+        """
+        self.pool = self.make(seeds=[])
+        known = self.pool.known(9.0)
+        self.pool.start()
+        self.turns(5.0)
+        self.assertEqual(self.questions, [])
+        self.pool.change(self.pool.limits, [A], {}, 7, "primary")
+        self.turns()
+        self.assertNoResult(known)
+        self.answer(Shard(WHOLE, B))
+        self.successResultOf(known)
+        self.pool.wrong()
+        self.turns(PERIOD)
+        for _ in range(2):
+            self.assertEqual(self.looked, [])
+            self.questions[-1][1].errback(Failure(ServerUnavailable("no")))
+        self.assertEqual(self.looked, [5.0 + PERIOD])
+        self.pool.change(self.pool.limits, [C], {}, 7, "primary")
+        self.turns(2.0)
+        self.questions[-1][1].errback(Failure(ServerUnavailable("no")))
+        self.answer(Shard(WHOLE, C))
+        self.assertEqual([node for node, _ in self.questions], [A, B, A, B, C])
         self.assertEqual(self.names(self.pool.primaries), ["c"])
 
     @covers("R40")

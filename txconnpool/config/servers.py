@@ -12,9 +12,10 @@ from dataclasses import replace
 
 from txconnpool.config.kinds import Endpoint
 from txconnpool.net.discovery import checkDiscovery, isDiscovery
-from txconnpool.routing.cluster.line import isCluster, readCluster
+from txconnpool.routing.cluster.line import ClusterLine, isCluster, readCluster
 from txconnpool.routing.distribution import Distribution
 from txconnpool.routing.servers import Server, readServer
+from txconnpool.wire.topology import Node
 
 
 def mistakes(servers: Sequence[Server], distribution: Distribution, variable: bool = False) -> Iterator[str]:
@@ -56,7 +57,10 @@ class ServerLine(Endpoint):
             checkDiscovery(value)
             return
         if isCluster(value):
-            for endpoint in readCluster(value).endpoints:
+            line = readCluster(value)
+            if line.source:
+                checkDiscovery(line.source)
+            for endpoint in _endpoints(line):
                 super().checkValue(endpoint)
             return
         try:
@@ -87,4 +91,11 @@ class ServerLine(Endpoint):
         if isDiscovery(value):
             return
         # All nodes have the same files.
-        super().checkFiles(readCluster(value).endpoints[0] if isCluster(value) else readServer(value).endpoint)
+        super().checkFiles(_endpoints(readCluster(value))[0] if isCluster(value) else readServer(value).endpoint)
+
+
+def _endpoints(line: ClusterLine) -> list[str]:
+    """
+    @return: the endpoint strings of the seeds, or that of any node if these are not known.
+    """
+    return line.endpoints or [line.endpoint(Node("localhost", 6379))]

@@ -127,7 +127,7 @@ class PoolSettings:
         "the address of a server, as a client endpoint string; memory: is a server inside the process; weight=NUMBER "
         "and label=TEXT may follow; dns:NAME:PORT, srv:NAME and elasticache:HOST:PORT stand for all servers that are "
         "found there, sentinel:NAME@HOST:PORT,HOST:PORT for the master of a Redis, cluster:HOST:PORT,HOST:PORT for all "
-        "nodes of a Redis cluster; may be repeated",
+        "nodes of a Redis cluster, as cluster:dns:NAME:PORT and cluster:srv:NAME; may be repeated",
         "Servers and clients",
         "u",
         many=True,
@@ -470,8 +470,11 @@ class PoolSettings:
     @cached_property
     def sources(self) -> tuple[str, ...]:
         """
-        The lines of C{upstream} that stand for all servers that are looked up there.
+        The lines of C{upstream} that stand for all servers that are looked up there, or that part of the line of a
+        cluster.
         """
+        if self.cluster is not None:
+            return (self.cluster.source,) if self.cluster.source else ()
         return tuple(filter(isDiscovery, self.upstream))
 
     @cached_property
@@ -479,7 +482,10 @@ class PoolSettings:
         """
         The cluster, or C{None} if the servers are none.
         """
-        return next((readCluster(line) for line in self.upstream if isCluster(line)), None)
+        line = next((readCluster(line) for line in self.upstream if isCluster(line)), None)
+        if line is None or not line.source:
+            return line
+        return line.found(readServer(text).endpoint for source, text in self.found if source == line.source)
 
     @cached_property
     def announced(self) -> tuple[tuple[str, int], ...] | None:

@@ -75,6 +75,7 @@ class ClusterPool(PoolGroup):
         maxPinned: int,
         readFrom: str = "primary",
         refreshing: Callable[[Iterable[Node]], Refreshing] = Refreshing,
+        lookAgain: Callable[[], object] = bool,
     ) -> None:
         """
         @param newPool: called with a node, its limits, its share of C{maxPinned}, and the keywords C{shared} and
@@ -88,10 +89,12 @@ class ClusterPool(PoolGroup):
         @param readFrom: which nodes get requests that read: C{"primary"}; C{"prefer-replica"}: replicas, or the primary
             if none is up; C{"replica"}: only replicas.
         @param refreshing: makes a L{Refreshing} from the seeds.
+        @param lookAgain: called when neither a node nor a seed answers, because other seeds may be found.
         """
         super().__init__(name, reactor, limits)
         self._newPool = newPool
         self._ask = ask
+        self._lookAgain = lookAgain
         self._addresses = addresses
         self._maxPinned = maxPinned
         self.refreshing = refreshing(seeds)
@@ -242,6 +245,7 @@ class ClusterPool(PoolGroup):
         if following is not None:
             self._question(following)
             return
+        self._lookAgain()
         self._schedule()
         self._tried()
 
@@ -341,7 +345,8 @@ class ClusterPool(PoolGroup):
         """
         self.limits = limits
         self._maxPinned = maxPinned
-        self.refreshing.seeds = tuple(seeds)
+        self.refreshing.use(seeds, self.reactor.seconds())
+        self._schedule()
         if (addresses, readFrom) != (self._addresses, self.readFrom):
             self._addresses = addresses
             self.readFrom = readFrom

@@ -26,6 +26,24 @@ class LineTests(SynchronousTestCase):
         self.assertTrue(isCluster(" Cluster:a:1"))
         self.assertFalse(isCluster("tcp:cluster:6379"))
 
+    def test_source(self) -> None:
+        """
+        The seeds may be looked up.
+        """
+        for text, source in (
+            ("cluster:dns:redis.example:6379", "dns:redis.example:6379"),
+            ("Cluster:SRV:_redis._tcp.example resolver=127.0.0.1:53", "SRV:_redis._tcp.example resolver=127.0.0.1:53"),
+        ):
+            line = readCluster(text)
+            self.assertEqual((line.source, line.seeds), (source, ()))
+            self.assertEqual(readCluster(str(line)), line)
+            found = line.found(["tcp:10.0.0.1:7000", r"tcp:2001\:db8\:\:1:7001"])
+            self.assertEqual(found.seeds, (Node("10.0.0.1", 7000), Node("2001:db8::1", 7001)))
+            self.assertEqual(str(found), str(line))
+        self.assertEqual(readCluster("cluster:dns:6379,srv:1").seeds, (Node("dns", 6379), Node("srv", 1)))
+        for text in ("cluster:a:1 resolver=127.0.0.1", "cluster:srv:a resolver=127.0.0.1 resolver=127.0.0.1"):
+            self.assertIn("unexpected 'resolver=", str(self.assertRaises(ValueError, readCluster, text)))
+
     def test_seeds(self) -> None:
         """
         The seeds are host names or addresses, and have endpoints.

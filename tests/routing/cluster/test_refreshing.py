@@ -110,3 +110,19 @@ class RefreshingTests(SynchronousTestCase):
         each.stop()
         each.wrong(1.0)
         self.assertEqual((each.asked, each.due), (None, inf))
+
+    def test_noSeeds(self) -> None:
+        """
+        Without seeds nothing is asked until there are some. They are kept if none are found later.
+        """
+        each = Refreshing((), uniform=lambda low, high: (low + high) / 2)
+        each.use((), 0.0)
+        each.start(1.0)
+        each.wrong(1.0)
+        self.assertEqual(each.due, inf)
+        each.use((A,), 2.0)
+        self.assertEqual((each.due, each.ask(2.0, [])), (2.0, A))
+        each.answered(3.0, False)
+        each.use((B, C), 4.0)
+        each.use((), 5.0)
+        self.assertEqual((each.seeds, each.due), ((B, C), 3.0 + PERIOD))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os.path
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from txconnpool.wire.topology import Node
@@ -16,7 +16,8 @@ from txconnpool.wire.topology import Node
 #: The words of a line that are arguments of endpoint strings for TLS, and have the path of a file or directory.
 _PATHS = ("trustRoots", "certificate", "privateKey")
 
-_FORM = "cluster:HOST:PORT,HOST:PORT"
+_FORM = "cluster:HOST:PORT,HOST:PORT, cluster:dns:NAME:PORT or cluster:srv:NAME"
+_SOURCE = re.compile(r"(?:dns|srv):", re.IGNORECASE).match
 _NODE = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:,\[\]\s]+)):([0-9]{1,5})").fullmatch
 
 
@@ -25,9 +26,11 @@ class ClusterLine:
     """
     A cluster: C{cluster:10.0.0.1:6379,10.0.0.2:6379}. With one of the words C{tls=yes}, C{trustRoots=DIRECTORY},
     C{certificate=FILE} or C{privateKey=FILE} after it, all connections have TLS. C{map=HOST:PORT>HOST:PORT,...} has the
-    addresses at which nodes are reached, if they are not those that the cluster reports.
+    addresses at which nodes are reached, if they are not those that the cluster reports. C{cluster:dns:NAME:PORT} and
+    C{cluster:srv:NAME} stand for the nodes that are found by DNS.
 
     @ivar seeds: the nodes that are asked first for all others.
+    @ivar source: the line of the source of the seeds, see L{txconnpool.net.discovery}; empty: they are in this line.
     @ivar secure: whether connections have TLS.
     @ivar files: the words with files for TLS.
     @ivar addresses: the addresses at which nodes are reached, by those that the cluster reports.
@@ -37,6 +40,7 @@ class ClusterLine:
     secure: bool = False
     files: tuple[tuple[str, str], ...] = ()
     addresses: Mapping[Node, Node] = field(default_factory=dict)
+    source: str = ""
 
     def endpoint(self, node: Node) -> str:
         """
@@ -52,6 +56,15 @@ class ClusterLine:
         """
         return [self.endpoint(node) for node in self.seeds]
 
+    def found(self, endpoints: Iterable[str]) -> ClusterLine:
+        """
+        @param endpoints: the client endpoint strings of what the source has found: C{tcp:HOST:PORT}.
+
+        @return: the same line with these seeds.
+        """
+        pieces = (re.split(r"(?<!\\):", endpoint) for endpoint in endpoints)
+        return replace(self, seeds=tuple(Node(host.replace("\\:", ":"), int(port)) for _, host, port in pieces))
+
     def located(self, directory: str) -> ClusterLine:
         """
         @param directory: the directory that relative paths are relative to.
@@ -64,7 +77,7 @@ class ClusterLine:
         """
         @return: a line from which L{readCluster} makes the same.
         """
-        words = [f"cluster:{','.join(map(_written, self.seeds))}"]
+        words = [f"cluster:{self.source or ','.join(map(_written, self.seeds))}"]
         words += ["tls=yes"] if self.secure and not self.files else []
         words += [f"{name}={path}" for name, path in self.files]
         if self.addresses:
@@ -89,7 +102,13 @@ def readCluster(line: str) -> ClusterLine:
     @raise ValueError: it is wrong. The text says what would be right.
     """
     first, *words = line.split()
-    seeds = tuple(_readNode(text, _FORM) for text in first.partition(":")[2].split(","))
+    places = first.partition(":")[2].split(",")
+    source = ""
+    seeds: tuple[Node, ...] = ()
+    if _SOURCE(places[0]) and not _NODE(places[0]):
+        source = ",".join(places)
+    else:
+        seeds = tuple(_readNode(text, _FORM) for text in places)
     if len(set(seeds)) < len(seeds):
         raise ValueError("a node is listed twice; expected each only once")
     secure = False
@@ -102,6 +121,8 @@ def readCluster(line: str) -> ClusterLine:
         elif name in _PATHS and value and name not in files:
             files[name] = value
             secure = True
+        elif name == "resolver" and value and source and " " not in source:
+            source = f"{source} {word}"
         elif name == "map" and value and not addresses:
             for pair in value.split(","):
                 inner, _, outer = pair.partition(">")
@@ -110,11 +131,11 @@ def readCluster(line: str) -> ClusterLine:
         else:
             raise ValueError(
                 f"unexpected {word!r}; expected tls=yes, trustRoots=DIRECTORY, certificate=FILE, privateKey=FILE or "
-                "map=HOST:PORT>HOST:PORT, each only once"
+                f"map=HOST:PORT>HOST:PORT{', or resolver=ADDRESS' if source else ''}, each only once"
             )
     if ("certificate" in files) is not ("privateKey" in files):
         raise ValueError("certificate= and privateKey= belong together; expected both or none")
-    return ClusterLine(seeds, secure, tuple(files.items()), addresses)
+    return ClusterLine(seeds, secure, tuple(files.items()), addresses, source)
 
 
 def _readNode(text: str, form: str) -> Node:

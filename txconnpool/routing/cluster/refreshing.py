@@ -46,7 +46,8 @@ class Refreshing:
         shuffle: Callable[[list[Node]], object] = random.shuffle,
     ) -> None:
         """
-        @param seeds: the nodes that are asked before any other is known, and if none of those answers.
+        @param seeds: the nodes that are asked before any other is known, and if none of those answers. There may be
+            none at first.
         @param uniform: C{random.uniform} or a stand-in; C{shuffle} alike.
         """
         self.seeds = tuple(seeds)
@@ -61,18 +62,31 @@ class Refreshing:
         self._shuffle = shuffle
         self._candidates: list[Node] = []  # those of this round that were not asked yet
         self._last = -inf  # when a round has ended
+        self._started = False
         self._wanted = False  # whether something has happened since the node was asked
 
     def start(self, now: float) -> None:
         """
-        Ask from now on.
+        Ask from now on, or as soon as there are seeds.
         """
-        self.due = now
+        self._started = True
+        if self.seeds:
+            self.due = now
+
+    def use(self, seeds: Iterable[Node], now: float) -> None:
+        """
+        Use other seeds. The first ones are asked now.
+        """
+        isFirst = not self.seeds
+        self.seeds = tuple(seeds) or self.seeds
+        if isFirst and self._started:
+            self.start(now)
 
     def stop(self) -> None:
         """
         Ask no more.
         """
+        self._started = False
         self.asked = None
         self.due = inf
         self._candidates = []
