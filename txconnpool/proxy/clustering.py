@@ -17,36 +17,18 @@ be executed after those that the client has sent behind it without waiting for i
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from zope.interface import implementer
 
 from txconnpool.errors import PoolError
-from txconnpool.interfaces import IRedirectedSink, IReplySink
+from txconnpool.interfaces import IRedirectedSink
 from txconnpool.proxy.placing import PlacedSession
 from txconnpool.proxy.redirects import BlockedRequest, RedirectedRequest, SlotPart, SlotReply, Trail
 from txconnpool.proxy.replies import Entry, QueuedRequest
 from txconnpool.proxy.scatter import ScatteredReply
+from txconnpool.routing.courses import PRELUDE
 from txconnpool.wire.topology import Redirect
-
-
-@implementer(IReplySink)
-class _Prelude:
-    """
-    Drops the reply to the request that lets a node execute the next one: what it replies to that counts.
-    """
-
-    def replied(self, data: bytes, done: int) -> None:
-        pass
-
-    def requestsLost(self, requests: list[Any], begun: bool, error: PoolError) -> None:
-        pass
-
-    def afterLoss(self, error: PoolError) -> None:
-        pass
-
-
-_PRELUDE: Final = _Prelude()
 
 
 @implementer(IRedirectedSink)
@@ -222,7 +204,7 @@ class ClusterSession(PlacedSession):
         """
         if trail is not None:
             if trail.pool is not None:
-                self._connection.send(_PRELUDE, *self.factory.dialect.asking)
+                self._connection.send(PRELUDE, *self.factory.dialect.asking)
             trail.sent(self._pool)
         self._inFlight += 1
         self._connection.send(sink, command, 1, request)

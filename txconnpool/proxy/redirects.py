@@ -6,23 +6,16 @@ Requests that a node of a cluster has not executed: they are sent to another nod
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from zope.interface import implementer
 
-from txconnpool.errors import PoolError, ServerUnavailable
+from txconnpool.errors import PoolError
 from txconnpool.interfaces import IRedirectedSink
 from txconnpool.proxy.replies import QueuedRequest
 from txconnpool.proxy.scatter import Part, ScatteredReply
+from txconnpool.routing.courses import DELAY_MAX, Course
 from txconnpool.wire.topology import Redirect
-
-#: How often a request is sent on at once. Further redirects are those of nodes that do not agree yet, so each is
-#: followed later.
-HOPS: Final = 4
-
-#: The seconds until a request is sent again: each time twice as many, up to the last number.
-DELAY: Final = 0.05
-DELAY_MAX: Final = 0.2
 
 
 class Trail:
@@ -34,7 +27,7 @@ class Trail:
     @ivar at: the pool to which it was sent, while it is in flight, or C{None}.
     """
 
-    __slots__ = ("_delays", "_hops", "_router", "_session", "_since", "_timer", "at", "pool", "slot")
+    __slots__ = ("_course", "_router", "_session", "_timer", "at", "pool", "slot")
 
     def __init__(self, session: Any, router: Any = None) -> None:
         """
@@ -52,9 +45,7 @@ class Trail:
         """
         Forget earlier redirects: the next one is the first.
         """
-        self._since = self._session.factory.reactor.seconds()
-        self._hops = 0
-        self._delays = 0
+        self._course = Course(self._session.factory.reactor.seconds())
 
     @property
     def router(self) -> Any:
@@ -91,39 +82,17 @@ class Trail:
         if key is None:
             return bytes(command.visible(redirect))
         self.slot = router.slotOf(key)
-        if redirect.node is None:
-            router.cluster.postponed()
-            if self._isReplica(key, server):
-                return None  # the primary gets it
-        else:
-            try:
-                pool = router.redirected(redirect, key, server)
-            except PoolError as error:
-                return bytes(session.refusal(command, 1, error))
-            self._hops += 1
-            if pool is not None and self._hops <= HOPS:
-                self.pool = pool if redirect.once else None
-                return None
         reactor = session.factory.reactor
-        delay = min(DELAY * 2**self._delays, DELAY_MAX)
-        self._delays += 1
-        if reactor.seconds() + delay > self._since + router.cluster.patience:
-            if redirect.node is None:
-                return bytes(command.visible(redirect))
-            # A plain client can do nothing with a redirect.
-            unserved = ServerUnavailable(f"upstream unavailable: no node of the cluster serves slot {self.slot} now")
-            return bytes(session.refusal(command, 1, unserved))
-        self._timer = reactor.callLater(delay, self._wake)
-        return None
-
-    def _isReplica(self, key: bytes, server: Any) -> bool:
-        """
-        @return: whether a server is not that of the primary of a key.
-        """
         try:
-            return bool(server.name != self.router.choose(key).servers[0].name)
-        except PoolError:
-            return False
+            following = self._course.follow(router, redirect, key, server, reactor.seconds())
+        except PoolError as error:
+            return bytes(session.refusal(command, 1, error))
+        if following is None:
+            return bytes(command.visible(redirect))
+        self.pool, delay = following
+        if delay:
+            self._timer = reactor.callLater(delay, self._wake)
+        return None
 
     def _wake(self) -> None:
         self._timer = None
