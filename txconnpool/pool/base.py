@@ -106,6 +106,7 @@ class BasePool(LeasingPool[C]):
         limits: Limits | None = None,
         shared: Shared | None = None,
         healthChanged: Callable[[Server], object] | None = None,
+        lookAgain: Callable[[], object] | None = None,
         **unknown: Any,
     ) -> None:
         """
@@ -145,7 +146,8 @@ class BasePool(LeasingPool[C]):
             none is.
         @param observer: an L{IPoolObserver<txconnpool.interfaces.IPoolObserver>} to notify of events.
         @param limits: the limits, if the pool is one of several; those above do not count then.
-        @param shared: see L{Executor.__init__<txconnpool.pool.executor.Executor.__init__>}, as for C{healthChanged}.
+        @param shared: see L{Executor.__init__<txconnpool.pool.executor.Executor.__init__>}, as for C{healthChanged}
+            and C{lookAgain}. With the last one, there may be no server yet.
 
         @raise ValueError: an address or a limit is invalid.
         @raise TypeError: a parameter has a wrong type, or there is no such parameter.
@@ -171,7 +173,7 @@ class BasePool(LeasingPool[C]):
             keepAlive=keepAlive or 0.0,
         )
         super().__init__(
-            listed(serverAddresses),
+            listed(serverAddresses) if lookAgain is None else serverAddresses,
             factory,
             limits,
             reactor,
@@ -185,6 +187,7 @@ class BasePool(LeasingPool[C]):
             observer=observer,
             shared=shared,
             healthChanged=healthChanged,
+            lookAgain=lookAgain,
         )
         self._forceShutdown = forceShutdown
         self._selfBusy: dict[int, int] = {}  # the load that clients put on their own connection, see clientBusy

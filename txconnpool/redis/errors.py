@@ -8,7 +8,7 @@ class; all others are L{ResponseError}s.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from txconnpool.errors import PoolError
 
@@ -21,6 +21,10 @@ class ResponseError(PoolError):
     """
 
     kind = "response"
+
+    # The Redirect of a node of a cluster that has not executed the request. An error that a script has returned has
+    # none, whatever it says.
+    redirect: Any = None
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -86,7 +90,7 @@ class ExecAborted(ResponseError):
 
 class CrossSlot(ResponseError):
     """
-    The keys of one command are not on one server (C{CROSSSLOT}).
+    The keys of one command are not on one server, or not in one slot of a cluster (C{CROSSSLOT}).
     """
 
 

@@ -6,12 +6,11 @@ Several commands that are sent together: pipelines and transactions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Final, Self
 
 from twisted.internet.defer import Deferred, fail
-from twisted.python.failure import Failure
 
 from txconnpool.errors import PoolError
 from txconnpool.pool.connection import Connection
@@ -25,19 +24,19 @@ from txconnpool.redis.errors import (
     ResponseError,
     UndecodableReply,
     WatchError,
+    errorOf,
 )
-from txconnpool.redis.splitting import join, requestFor
+from txconnpool.redis.sending import settle
+from txconnpool.redis.splitting import join, wordsFor
 from txconnpool.redis.units import Step, Unit, askLeased, discard
 from txconnpool.wire.redis.commands import BY_NAME, RedisCommand
 from txconnpool.wire.redis.framing import encode
 from txconnpool.wire.redis.several import elements
+from txconnpool.wire.redis.topology import readRedirect
+from txconnpool.wire.topology import Redirect
 
 _MULTI, _EXEC, _WATCH, _UNWATCH = (BY_NAME[name] for name in ("multi", "exec", "watch", "unwatch"))
 _QUEUED: Final = b"+QUEUED\r\n"
-
-
-def _undivided(command: RedisCommand, words: list[bytes]) -> dict[Any, list[int]]:
-    return {}
 
 
 class Queue(RedisCommands[V]):
@@ -51,17 +50,14 @@ class Queue(RedisCommands[V]):
         self,
         namespace: bytes,
         meanings: Meanings,
-        route: Callable[[RedisCommand, list[bytes]], Any],
-        divide: Callable[[RedisCommand, list[bytes]], dict[Any, list[int]]] = _undivided,
+        sender: Any,
     ) -> None:
         """
-        @param route: finds the pool of a request, whose keys get the namespace.
-        @param divide: finds the positions of the keys of a request, by pool, if several servers have them.
+        @param sender: a L{Sender<txconnpool.redis.sending.Sender>}.
         """
         self._namespace = namespace
         self._meanings = meanings
-        self._route = route
-        self._divide = divide
+        self._sender = sender
         self._steps: list[tuple[Any, Step]] = []
         self._answers: list[Deferred[Any]] = []  # the result of each command, which may have several requests
         self.results: list[Any] = []
@@ -71,73 +67,47 @@ class Queue(RedisCommands[V]):
             if mayBlock(words, command):
                 raise InvalidArgument(f"{command.name} may block, and would keep the commands after it waiting")
             divided = self._divide(command, words)
-            pool = None if divided else self._route(command, words)
+            target = None if divided else self._sender.route(command, words)
         except PoolError as error:
             return fail(error)
         if divided:
             answer = Deferred.fromCoroutine(self._joined(command, words, divided, convert))
         else:
-            answer = self._add(pool, command, encode(words), self._meanings.of(convert, command))
+            answer = self._add(target, command, words, self._meanings.of(convert, command))
         self._answers.append(answer)
         return answer
 
-    def _add(self, pool: Any, command: RedisCommand, data: bytes, meaning: Callable[[bytes], Any]) -> Deferred[Any]:
-        step = Step(command.unblocked if command.mayBlock else command, data, meaning)
-        self._steps.append((pool, step))
+    def _divide(self, command: RedisCommand, words: list[bytes]) -> dict[Any, list[int]]:
+        """
+        @return: the positions of the keys of a request, by target, if it is divided.
+        """
+        return {}
+
+    def _add(
+        self, target: Any, command: RedisCommand, words: list[bytes], meaning: Callable[[bytes], Any]
+    ) -> Deferred[Any]:
+        used = command.unblocked if command.mayBlock else command
+        step = Step(used, encode(words), meaning, self._sender.keysOf(command, words))
+        self._steps.append((target, step))
         return step.result
 
     async def _joined(
         self, command: RedisCommand, words: list[bytes], divided: dict[Any, list[int]], convert: Convert
     ) -> Any:
         """
-        Add one request for each of several servers.
+        Add one request for each of several targets.
 
         @return: the result of all.
         """
         value = self._meanings.of(None, command)
         waiting = [
-            self._add(pool, command, requestFor(command, words, places), value) for pool, places in divided.items()
+            self._add(target, command, wordsFor(command, words, places), value) for target, places in divided.items()
         ]
         found = join(command, list(divided.values()), await settle(waiting))
         return found if convert is None else convert(found)
 
     def __len__(self) -> int:
         return len(self._steps)
-
-
-def _observed(result: Deferred[Any]) -> Deferred[Any]:
-    """
-    @return: fires as C{result} does, which keeps its value for the caller of the command. An error is not reported as
-        unhandled then.
-    """
-    seen: Deferred[Any] = Deferred()
-
-    def got(value: Any) -> Any:
-        seen.callback(value)
-        return value
-
-    result.addCallbacks(got, seen.errback)
-    return seen
-
-
-async def settle(waiting: list[Deferred[Any]]) -> list[Any]:
-    """
-    Wait for the results of requests that were sent.
-
-    @return: the results, in order.
-
-    @raise PoolError: the first of the errors. All requests have ended then.
-    """
-    results: list[Any] = []
-    error: Failure | None = None
-    for result in waiting:
-        try:
-            results.append(await _observed(result))
-        except Exception:
-            error = error or Failure()
-    if error is not None:
-        error.raiseException()
-    return results
 
 
 class Pipeline(Queue[V]):
@@ -154,6 +124,9 @@ class Pipeline(Queue[V]):
     this.
     """
 
+    def _divide(self, command: RedisCommand, words: list[bytes]) -> dict[Any, list[int]]:
+        return self._sender.divide(command, words)  # type: ignore[no-any-return]
+
     async def send(self) -> list[Any]:
         """
         Send all commands, and wait for their results.
@@ -164,11 +137,7 @@ class Pipeline(Queue[V]):
         """
         queued, self._steps = self._steps, []
         answers, self._answers = self._answers, []
-        byPool: dict[Any, list[Step]] = {}
-        for pool, step in queued:
-            byPool.setdefault(pool, []).append(step)
-        for pool, steps in byPool.items():
-            Unit(pool, steps).send()
+        self._sender.sendSteps(queued)
         self.results = await settle(answers)
         return self.results
 
@@ -206,7 +175,9 @@ class Transaction(Queue[V]):
         super().__init__(*arguments)
         self._watch = watch
         self._connection: Connection | None = None
-        self._home: Any = None
+        self._pool: Any = None  # that of the connection
+        self._home: Any = None  # the target of all commands
+        self._accepted = False  # whether the server has accepted a command with keys
         self._queueing = not watch
 
     def multi(self) -> None:
@@ -221,15 +192,15 @@ class Transaction(Queue[V]):
         if self._connection is None:
             return fail(InvalidArgument("a transaction that watches keys is used in its block only"))
         try:
-            self._checkHome(self._route(command, words))
+            self._checkHome(self._sender.route(command, words))
         except PoolError as error:
             return fail(error)
         return askLeased(self._connection, command, encode(words), self._meanings.of(convert, command))
 
-    def _checkHome(self, pool: Any) -> None:
+    def _checkHome(self, target: Any) -> None:
         if self._home is None:
-            self._home = pool
-        elif pool is not self._home:
+            self._home = target
+        elif target is not None and not self._sender.together(target, self._home):
             raise CrossSlot(
                 "CROSSSLOT Keys in request don't hash to the same slot: several servers have those of a transaction"
             )
@@ -237,15 +208,22 @@ class Transaction(Queue[V]):
     async def __aenter__(self) -> Self:
         if self._watch:
             words = [b"WATCH", *(each.encode() if isinstance(each, str) else each for each in self._watch)]
-            self._home = self._route(_WATCH, words)
-            connection = await self._home.acquire()
-            try:
-                await askLeased(connection, _WATCH, encode(words), self._meanings.value)
-            except BaseException:
-                discard(self._home, connection)
-                raise
-            self._connection = connection
+            self._home = self._sender.route(_WATCH, words)
+            await self._beginWatch(self._sender.journey(self._home), encode(words))
         return self
+
+    async def _beginWatch(self, journey: Any, data: bytes) -> None:
+        while True:
+            pool, connection = await journey.lease()
+            try:
+                await askLeased(connection, _WATCH, data, self._meanings.value)
+            except BaseException as error:
+                discard(pool, connection)
+                if not (isinstance(error, ResponseError) and await journey.follow(error)):
+                    raise
+            else:
+                self._pool, self._connection = pool, connection
+                return
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -253,7 +231,7 @@ class Transaction(Queue[V]):
         connection, self._connection = self._connection, None
         if connection is None:
             if kind is None and self._steps:
-                await self._execute(lambda steps: Unit(self._home, steps).send())
+                await self._executeShared()
             self._steps = []
             return
         clean = False
@@ -270,37 +248,87 @@ class Transaction(Queue[V]):
         finally:
             self._steps = []
             if clean:
-                self._home.release(connection)
+                self._pool.release(connection)
             else:
-                discard(self._home, connection)
+                discard(self._pool, connection)
 
     @staticmethod
-    def _sendLeased(connection: Connection, steps: list[Step]) -> None:
+    async def _sendLeased(connection: Connection, steps: list[Step]) -> None:
         Unit(None, steps).granted(connection.record)
 
-    async def _execute(self, send: Callable[[list[Step]], None]) -> None:
+    async def _executeShared(self) -> None:
+        """
+        Execute the commands on a connection with others. If the server has executed none, because it cannot now, or
+        because another one has the keys, they are sent again.
+        """
+        for target, _ in self._steps:
+            self._checkHome(target)
+        journey = self._sender.journey(self._home)
+
+        async def again(error: ResponseError) -> bool:
+            cause = self._cause(error)
+            return cause is not None and await journey.follow(cause)
+
+        await self._execute(journey.send, again)
+
+    def _cause(self, error: ResponseError) -> ResponseError | None:
+        """
+        @param error: the reply to C{EXEC}: nothing was executed.
+
+        @return: the error that says why.
+        """
+        cause: Any = error
+        if isinstance(error, ExecAborted):
+            cause = error.__cause__ or errorOf(str(error).partition("because of: ")[2])
+        if not isinstance(cause, ResponseError):
+            return None
+        redirect = cause.redirect
+        if redirect is None:  # EXEC has no keys, but a node looks at those of the transaction, and no script has run
+            redirect = readRedirect(_WATCH, b"", b"-%b\r\n" % str(cause).encode("utf-8", "backslashreplace"), 0)
+        if redirect is not None and redirect.once and self._accepted:
+            # Some keys have moved, and some have not: the other node would make new ones in their place.
+            redirect = Redirect(redirect, redirect.command, redirect.request)
+        cause.redirect = redirect
+        return cause
+
+    async def _execute(
+        self,
+        send: Callable[[list[Step]], Awaitable[None]],
+        again: Callable[[ResponseError], Awaitable[bool]] | None = None,
+    ) -> None:
         """
         Send the commands between C{MULTI} and C{EXEC}, and give each its result.
+
+        @param send: sends them.
+        @param again: called with the reply to C{EXEC}, if nothing was executed. Returns whether they are sent again.
         """
         queued = [step for _, step in self._steps]
-        for pool, _ in self._steps:
-            self._checkHome(pool)
-        value = self._meanings.value
-        sent = [Step(_MULTI, encode([b"MULTI"]), value)]
-        sent += [Step(step.command, step.data, self._queued) for step in queued]
-        sent.append(Step(_EXEC, encode([b"EXEC"]), _whole))
-        send(sent)
-        try:
-            replies = await self._collect(sent)
-        except BaseException as error:
-            for step in sent:
-                step.result.addErrback(lambda _: None)  # those that nobody has waited for
-            if isinstance(error, PoolError):
-                _failAll(queued, error)
-            raise
+        for target, _ in self._steps:
+            self._checkHome(target)
+        while True:
+            sent = self._between(queued)
+            try:
+                await send(sent)
+                replies = await self._collect(sent)
+            except BaseException as error:
+                for step in sent:
+                    step.result.addErrback(lambda _: None)  # those that nobody has waited for
+                if again is not None and isinstance(error, ResponseError) and await again(error):
+                    continue
+                if isinstance(error, PoolError):
+                    _failAll(queued, error)
+                raise
+            break
         for step, reply in zip(queued, replies, strict=True):
             step.answer(reply)
         self.results = await settle([step.result for step in queued])
+
+    def _between(self, queued: list[Step]) -> list[Step]:
+        value = self._meanings.value
+        sent = [Step(_MULTI, encode([b"MULTI"]), value)]
+        sent += [Step(step.command, step.data, self._queued, step.keys) for step in queued]
+        sent.append(Step(_EXEC, encode([b"EXEC"]), _whole))
+        return sent
 
     async def _collect(self, sent: list[Step]) -> list[bytes]:
         """
@@ -309,9 +337,11 @@ class Transaction(Queue[V]):
         @raise PoolError: nothing was executed, or the connection was lost.
         """
         rejected: ResponseError | None = None
+        self._accepted = False
         for step in sent[:-1]:
             try:
                 await step.result
+                self._accepted = self._accepted or bool(step.keys)
             except ResponseError as error:
                 rejected = rejected or error
         try:

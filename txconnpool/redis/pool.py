@@ -22,34 +22,26 @@ from typing import Any, Final, Literal, Unpack, overload
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred
 
-from txconnpool.errors import PoolError
 from txconnpool.pool.base import CommonOptions, PoolOptions
-from txconnpool.pool.calls import CallingPool, SingleRequest
+from txconnpool.pool.calls import CallingPool
 from txconnpool.pool.checks import checkSeconds, checkType, checkWhole
 from txconnpool.pool.connection import Connection
 from txconnpool.pool.handshake import Handshake
-from txconnpool.redis.arguments import OTHER, Key, applyNamespace, encodeWords, mayBlock
+from txconnpool.redis.arguments import OTHER, Key, encodeWords
 from txconnpool.redis.base import Convert, Meanings, V
+from txconnpool.redis.clustering import ClusterSender
 from txconnpool.redis.commands import RedisCommands
-from txconnpool.redis.errors import CrossSlot, InvalidArgument, ResponseError, UndecodableReply
-from txconnpool.redis.pipeline import Pipeline, Transaction, settle
+from txconnpool.redis.errors import InvalidArgument
+from txconnpool.redis.pipeline import Pipeline, Transaction
 from txconnpool.redis.scripts import Lock, Script
-from txconnpool.redis.splitting import (
-    EVERYWHERE,
-    divide,
-    isDivisible,
-    join,
-    nextCursor,
-    requestFor,
-    serverOfCursor,
-)
+from txconnpool.redis.sending import Sender
 from txconnpool.redis.subscription import Subscription
-from txconnpool.redis.units import askLeased, discard
+from txconnpool.routing.clientcluster import ClusterServers, ReadFrom, checkReadFrom, clusterOf
+from txconnpool.routing.following import FollowingPool, sentinelsOf
 from txconnpool.routing.library import ForKey, PoolFace
 from txconnpool.routing.options import Servers, encoded
 from txconnpool.wire.redis.commands import COMMANDS, RedisCommand
 from txconnpool.wire.redis.dialect import Redis
-from txconnpool.wire.redis.framing import encode
 
 #: The seconds until a subscription asks for another connection, if there is none.
 RESUBSCRIBE: Final = 1.0
@@ -82,6 +74,8 @@ class RedisOptions(PoolOptions[Connection], total=False):
     onFailure: Literal["fail", "rehash"]
     ejectAfter: int
     minLiveServers: int | None
+    readFrom: ReadFrom
+    sentinelLogin: str | bytes | tuple[str | bytes, str | bytes] | None
 
 
 class RedisPool(PoolFace[Connection], RedisCommands[V]):
@@ -95,6 +89,7 @@ class RedisPool(PoolFace[Connection], RedisCommands[V]):
     It has one server, or several that share the keys (C{distribution}). Each request is sent to the server of its keys.
     The keys of one request must be on one server. Only C{mget}, C{mset}, C{delete}, C{unlink}, C{exists} and C{touch}
     are divided among several ones. C{dbsize}, C{keys}, C{flushdb}, C{scan} and C{script_load} concern all servers.
+    The nodes of a cluster are such servers too, which report themselves which of them has which keys.
 
     All errors are failures of the C{Deferred}s that the commands return:
 
@@ -159,11 +154,15 @@ class RedisPool(PoolFace[Connection], RedisCommands[V]):
         onFailure: Literal["fail", "rehash"] = "fail",
         ejectAfter: int = 2,
         minLiveServers: int | None = None,
+        readFrom: ReadFrom = "primary",
+        sentinelLogin: str | bytes | tuple[str | bytes, str | bytes] | None = None,
         **options: Unpack[CommonOptions[Connection]],
     ) -> None:
         """
         @param serverAddresses: an address, see L{endpointOf<txconnpool.net.addresses.endpointOf>}, or a
-            L{Server<txconnpool.routing.servers.Server>}, or a list of them.
+            L{Server<txconnpool.routing.servers.Server>}, or a list of them; or a cluster, see
+            L{ClusterLine<txconnpool.routing.cluster.line.ClusterLine>}: C{"cluster:10.0.0.1:6379,10.0.0.2:6379"}; or
+            the master that sentinels name: C{"sentinel:NAME@10.0.0.1:26379,10.0.0.2:26379"}.
         @param maxClients: the maximum number of connections to all servers together; each may have at least one.
         @param decode: an encoding, such as C{"utf-8"}: values and other strings in replies are C{str} then. Bytes that
             are invalid in it become surrogates, and are sent as the same bytes again.
@@ -183,6 +182,10 @@ class RedisPool(PoolFace[Connection], RedisCommands[V]):
         @param distribution: the system whose map of keys to servers is used, C{"ketama"} if not given; see
             L{Servers.__init__<txconnpool.routing.options.Servers.__init__>}, as for the parameters up to
             C{minLiveServers}.
+        @param readFrom: which nodes of a cluster get commands that read: C{"primary"}; C{"prefer-replica"}: replicas,
+            or the primary if none is up; C{"replica"}: only replicas, so that they fail if none is up. A replica may
+            have an older value than its primary.
+        @param sentinelLogin: the password, or user and password, for the sentinels.
         @param options: see L{BasePool.__init__<txconnpool.pool.base.BasePool.__init__>}. A borrowed client is a
             L{Connection<txconnpool.pool.connection.Connection>}.
 
@@ -206,132 +209,41 @@ class RedisPool(PoolFace[Connection], RedisCommands[V]):
         if options.get("keepAlive") is not None and options.get("check") is None:
             options["check"], options["checkIfIdleFor"] = probe, inf
         name = options.setdefault("name", type(self).__name__)
-        handshake = Handshake(name or type(self).__name__, ClientDialect(), _login(login), "login")
-        servers = Servers(
-            serverAddresses, "ketama", distribution=distribution, hash=hash, hashTag=hashTag, hashStop=hashStop,
-            hashSkip=hashSkip, onFailure=onFailure, ejectAfter=ejectAfter, minLiveServers=minLiveServers,
-        )  # fmt: skip
+        line = clusterOf(serverAddresses)
+        checkReadFrom(readFrom, line is not None)
+        dialect = ClientDialect()
+        handshake = Handshake(name or type(self).__name__, dialect, readLogin("login", login), "login")
+        servers: Servers | ClusterServers
+        if line is None:
+            servers = Servers(
+                serverAddresses, "ketama", distribution=distribution, hash=hash, hashTag=hashTag, hashStop=hashStop,
+                hashSkip=hashSkip, onFailure=onFailure, ejectAfter=ejectAfter, minLiveServers=minLiveServers,
+            )  # fmt: skip
+        else:
+            if distribution is not None or database:
+                raise ValueError("a cluster distributes the keys itself and has database 0 only: leave out the options")
+            dialect.cluster(True)
+            patience = inf if requestTimeout is None else requestTimeout
+            servers = ClusterServers(line, readFrom, patience, dialect.topology)
+        flavour = (protocol, database) if readFrom == "primary" else dialect.reading((protocol, database))
+        make: Any = CallingPool
+        if sentinelsOf(serverAddresses) is not None:
+            handshake.primary = True
+            users = readLogin("sentinelLogin", sentinelLogin)
+            make = partial(FollowingPool, sentinelLogin=users and (users[0] or b"default", users[1]))
+        elif sentinelLogin is not None:
+            raise ValueError("sentinelLogin is for sentinels: the address must be sentinel:NAME@HOST:PORT,HOST:PORT")
         makePool = partial(
-            CallingPool, maxClients=maxClients, reactor=reactor, forceShutdown=forceShutdown, dialect=ClientDialect(),
+            make, maxClients=maxClients, reactor=reactor, forceShutdown=forceShutdown, dialect=dialect,
             waitTimeout=waitTimeout, connectTimeout=connectTimeout, requestTimeout=requestTimeout,
             replyTimeout=replyTimeout, pipelineDepth=pipelineDepth,
-            configure=_preparation(handshake.flavoured((protocol, database)), configure), **options,
+            configure=_preparation(handshake.flavoured(flavour), configure), **options,
         )  # fmt: skip
         PoolFace.__init__(self, servers, makePool)
-
-    # -- Requests
+        self._sender = (Sender if line is None else ClusterSender)(self, self._meanings, self._namespace)
 
     def _send(self, command: RedisCommand, words: list[bytes], convert: Convert) -> Deferred[Any]:
-        try:
-            if self._only is None:
-                divided = self._divide(command, words)
-                if divided:
-                    return Deferred.fromCoroutine(self._sendDivided(command, words, divided, convert))
-                if command.name in EVERYWHERE:
-                    self._nameKeys(command, words)
-                    return Deferred.fromCoroutine(self._sendEverywhere(command, words, convert))
-                if command.name == "scan":
-                    return Deferred.fromCoroutine(self._scan(command, words, convert))
-            pool = self._route(command, words)
-        except PoolError as error:
-            return fail(error)
-        meaning = self._meanings.of(convert, command)
-        if command.mayBlock and mayBlock(words, command):
-            return Deferred.fromCoroutine(_blocked(pool, command, encode(words), meaning))
-        request = SingleRequest(pool, command, encode(words), meaning)
-        pool.send(request)
-        return request.result
-
-    async def _sendDivided(
-        self, command: RedisCommand, words: list[bytes], divided: dict[Any, list[int]], convert: Convert
-    ) -> Any:
-        """
-        Send one request to each of several servers.
-
-        @raise PoolError: the first error. All requests have ended then.
-        """
-        data = {pool: requestFor(command, words, places) for pool, places in divided.items()}
-        value = join(command, list(divided.values()), await self._sendAll(command, data))
-        return value if convert is None else convert(value)
-
-    async def _sendEverywhere(self, command: RedisCommand, words: list[bytes], convert: Convert) -> Any:
-        """
-        Send the same request to all servers.
-        """
-        values = await self._sendAll(command, dict.fromkeys(self._pools, encode(words)))
-        value = EVERYWHERE[command.name](values)
-        return value if convert is None else convert(value)
-
-    async def _sendAll(self, command: RedisCommand, data: dict[Any, bytes]) -> list[Any]:
-        """
-        Send one request to each of several servers.
-
-        @return: the values of their replies.
-
-        @raise PoolError: the first error. All requests have ended then.
-        """
-        requests = []
-        for pool, each in data.items():
-            request = SingleRequest(pool, command, each, self._meanings.of(None, command))
-            requests.append(request)
-            pool.send(request)
-        return await settle([request.result for request in requests])
-
-    async def _scan(self, command: RedisCommand, words: list[bytes], convert: Convert) -> Any:
-        """
-        Scan one server after the other.
-        """
-        number, words[1] = serverOfCursor(words[1], len(self._pools))
-        self._nameKeys(command, words)
-        ((at, keys),) = await self._sendAll(command, {self._pools[number]: encode(words)})
-        value = [nextCursor(at, number, len(self._pools)), keys]
-        return value if convert is None else convert(value)
-
-    def _divide(self, command: RedisCommand, words: list[bytes]) -> dict[Any, list[int]]:
-        """
-        @param words: get the namespace before their keys, if the request is divided.
-
-        @return: the positions of the keys of a request, by the pools of their servers; empty if it need not, or must
-            not, be divided.
-
-        @raise PoolError: a key has no server at the moment.
-        """
-        if self._only is not None or not isDivisible(command, words):
-            return {}
-        named = list(words)
-        self._nameKeys(command, named)
-        divided = divide(command, named, self._poolOf)
-        if len(divided) < 2:
-            return {}
-        words[:] = named
-        return divided
-
-    def _nameKeys(self, command: RedisCommand, words: list[bytes]) -> None:
-        if self._namespace:
-            applyNamespace(words, command, self._namespace)
-
-    def _route(self, command: RedisCommand, words: list[bytes]) -> Any:
-        """
-        Put the namespace before the keys of a request.
-
-        @return: the pool of the keys.
-
-        @raise PoolError: there is none.
-        """
-        self._nameKeys(command, words)
-        return self._only or self._poolFor(command, words)
-
-    def _poolFor(self, command: RedisCommand, words: list[bytes]) -> Any:
-        keys = command.keysOf(words) or (words[1:2] if command.name in ("publish", "eval", "evalsha") else [])
-        if not keys:
-            name = command.name.replace("|", " ").upper()
-            raise InvalidArgument(
-                f"{name} has no key, and the servers of {self.name} share the keys: use forKey(key).connection()"
-            )
-        pools = {id(pool): pool for pool in map(self._poolOf, keys)}
-        if len(pools) > 1:
-            raise CrossSlot("CROSSSLOT Keys in request don't hash to the same slot: several servers have them")
-        return pools.popitem()[1]
+        return self._sender.send(command, words, convert)
 
     # -- Names that a command and the pool have in common
 
@@ -390,7 +302,7 @@ class RedisPool(PoolFace[Connection], RedisCommands[V]):
                 pipe.get("name")
             visits, name = pipe.results
         """
-        return Pipeline(self._namespace, self._meanings, self._route, self._divide)
+        return Pipeline(self._namespace, self._meanings, self._sender)
 
     def transaction(self, *watch: Key) -> Transaction[V]:
         """
@@ -403,7 +315,7 @@ class RedisPool(PoolFace[Connection], RedisCommands[V]):
         @param watch: keys. If one of them is changed before the end of the block, nothing is executed, and the block
             raises L{WatchError<txconnpool.redis.WatchError>}.
         """
-        return Transaction(self._namespace, self._meanings, self._route, watch=watch)
+        return Transaction(self._namespace, self._meanings, self._sender, watch=watch)
 
     def subscribe(self, *channels: Key, patterns: Iterable[Key] = ()) -> Subscription[V]:
         """
@@ -417,13 +329,8 @@ class RedisPool(PoolFace[Connection], RedisCommands[V]):
         names, globs = encodeWords(channels), encodeWords(patterns)
         if not names and not globs:
             raise InvalidArgument("subscribe needs a channel or a pattern")
-        pools = {id(pool): pool for pool in map(self._poolOf, names)} if self._only is None else {0: self._only}
-        if self._only is None and (globs or len(pools) > 1):
-            raise InvalidArgument(
-                f"the servers of {self.name} share the channels: subscribe to each by itself, and to no patterns"
-            )
-        pool = next(iter(pools.values()))
-        return Subscription(pool, self._meanings, names, globs, RESUBSCRIBE)
+        target = self._sender.channelTarget(names, globs)
+        return Subscription(self._sender, target, self._meanings, names, globs, RESUBSCRIBE)
 
     def register_script(self, script: str | bytes) -> Script:
         """
@@ -464,36 +371,20 @@ async def probe(connection: Connection) -> bool:
     return reply == b"+PONG\r\n"
 
 
-async def _blocked(pool: CallingPool, command: RedisCommand, data: bytes, meaning: Callable[[bytes], Any]) -> Any:
+def readLogin(name: str, login: Any) -> tuple[bytes, bytes] | None:
     """
-    Send a request that may block on a leased connection. If it is cancelled, the connection is closed: a reply that
-    nobody receives may take an element of a list away.
-    """
-    connection = await pool.acquire()
-    try:
-        result = await askLeased(connection, command, data, meaning)
-    except (ResponseError, UndecodableReply):
-        pool.release(connection)
-        raise
-    except BaseException:
-        discard(pool, connection)
-        raise
-    pool.release(connection)
-    return result
+    @param name: the name of the option.
 
-
-def _login(login: Any) -> tuple[bytes, bytes] | None:
-    """
     @return: the user, who may be empty, and the password.
     """
     if login is None:
         return None
     pair = (b"", login) if isinstance(login, str | bytes) else login
     if not (isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(each, str | bytes) for each in pair)):
-        raise TypeError("login must be a password, or a user and a password, such as ('user', 'password'), or None")
+        raise TypeError(f"{name} must be a password, or a user and a password, such as ('user', 'password'), or None")
     user, password = (encoded(each) for each in pair)
     if not password:
-        raise ValueError("the password of login must not be empty")
+        raise ValueError(f"the password of {name} must not be empty")
     return user, password
 
 

@@ -9,6 +9,7 @@ are not split.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -32,12 +33,20 @@ def _least(values: list[Any]) -> Any:
     return [min(each) for each in zip(*values, strict=True)]
 
 
+def _any(values: list[Any]) -> Any:
+    return random.choice([value for value in values if value is not None] or [None])
+
+
 #: The commands that are sent to all servers, with the function that makes one value of those of their replies.
 EVERYWHERE: Final[dict[str, Callable[[list[Any]], Any]]] = {
     "dbsize": sum,
     "keys": _all,
+    "pubsub|channels": _all,
+    "pubsub|numpat": sum,
+    "randomkey": _any,
     "script|exists": _least,
     **dict.fromkeys(("ping", "flushdb", "flushall", "script|load", "script|flush"), _first),
+    **dict.fromkeys(("function|load", "function|delete", "function|flush", "function|restore"), _first),
 }
 
 
@@ -88,12 +97,19 @@ def divide(command: RedisCommand, words: list[bytes], poolOf: Callable[[bytes], 
     return found
 
 
+def wordsFor(command: RedisCommand, words: list[bytes], places: list[int]) -> list[bytes]:
+    """
+    @return: the words of the request for the keys at some positions.
+    """
+    width = WIDTHS[command.name]
+    return [words[0], *(word for at in places for word in words[at : at + width])]
+
+
 def requestFor(command: RedisCommand, words: list[bytes], places: list[int]) -> bytes:
     """
     @return: the request for the keys at some positions.
     """
-    width = WIDTHS[command.name]
-    return encode([words[0], *(word for at in places for word in words[at : at + width])])
+    return encode(wordsFor(command, words, places))
 
 
 def join(command: RedisCommand, places: list[list[int]], values: list[Any]) -> Any:

@@ -65,13 +65,21 @@ class Subscription(Generic[V]):
     """
 
     def __init__(
-        self, pool: Any, meanings: Meanings, channels: list[bytes], patterns: list[bytes], retryDelay: float
+        self,
+        sender: Any,
+        target: Any,
+        meanings: Meanings,
+        channels: list[bytes],
+        patterns: list[bytes],
+        retryDelay: float,
     ) -> None:
         """
-        @param pool: the connections, a L{CallingPool<txconnpool.pool.calls.CallingPool>}.
+        @param sender: a L{Sender<txconnpool.redis.sending.Sender>}; C{target} is what it calls so.
         @param retryDelay: the seconds until another connection is asked for, if there is none.
         """
-        self._pool = pool
+        self._sender = sender
+        self._target = target
+        self._pool: Any = None  # that of the connection
         self._meanings = meanings
         self._requests = [
             (BY_NAME[name.decode().lower()], encode([name, *words]))
@@ -113,15 +121,20 @@ class Subscription(Generic[V]):
             lost.callback(None)
 
     async def _subscribe(self) -> None:
-        connection: Connection = await self._pool.acquire()
-        self._connection, self._paused, self._lost = connection, False, Deferred()
-        connection.lease = self
-        try:
-            for command, data in self._requests:
-                await askLeased(connection, command, data, self._confirmed)
-        except BaseException:
-            self._leave()
-            raise
+        journey = self._sender.journey(self._target)
+        while True:
+            pool, connection = await journey.lease()
+            self._pool, self._connection, self._paused, self._lost = pool, connection, False, Deferred()
+            connection.lease = self
+            try:
+                for command, data in self._requests:
+                    await askLeased(connection, command, data, self._confirmed)
+            except BaseException as error:
+                self._leave()
+                if not (isinstance(error, ResponseError) and await journey.follow(error)):
+                    raise
+            else:
+                return
 
     def _confirmed(self, reply: bytes) -> None:
         if reply[:1] == b"-":
@@ -143,10 +156,10 @@ class Subscription(Generic[V]):
             self._leave()
             try:
                 await self._subscribe()
-            except (PoolClosed, ResponseError) as error:
-                self._end(error)
-                return
             except PoolError as error:
+                if isinstance(error, PoolClosed | ResponseError) and not getattr(error, "redirect", None):
+                    self._end(error)
+                    return
                 _log.info("{pool}: cannot subscribe: {error}", pool=self._pool.name, error=error)
                 await self._pause()
             else:

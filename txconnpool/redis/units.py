@@ -8,20 +8,26 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txconnpool.errors import ConnectionLostInFlight, PoolError
-from txconnpool.interfaces import IReplySink, IWaiter
+from txconnpool.interfaces import IRedirectedSink, IResendingSink, IWaiter
 from txconnpool.pool.calls import SingleRequest
 from txconnpool.pool.connection import Connection, InFlight
 from txconnpool.pool.decisions.records import GONE, Record
+from txconnpool.pool.decisions.servers import Server
+from txconnpool.redis.errors import ResponseError, errorOf
+from txconnpool.routing.courses import PRELUDE
 from txconnpool.wire.redis.commands import RedisCommand
+from txconnpool.wire.redis.dialect import Redis
+from txconnpool.wire.topology import Redirect
 
 
+@implementer(IRedirectedSink)
 class LeasedRequest(SingleRequest):
     """
     A request on a leased connection. It is never sent again: it may depend on the state of the connection.
@@ -38,11 +44,32 @@ class LeasedRequest(SingleRequest):
         else:
             record.connection.send(self, self.command, 1, self._data, True)
 
+    def declined(self, connection: Any, request: InFlight, reply: bytes) -> bool:
+        """
+        @return: C{False}: the reply is that to the request.
+        """
+        return False
+
+    def redirected(self, redirect: Redirect, server: Server) -> None:
+        """
+        Fail with the error of the node.
+        """
+        self.fail(undone(redirect))
+
     def afterLoss(self, error: PoolError) -> None:
         """
         Fail: the connection was lost.
         """
         self.fail(error)
+
+
+def undone(redirect: Redirect) -> ResponseError:
+    """
+    @return: the error for a request that a server has not executed. It has the redirect.
+    """
+    error = errorOf(redirect[1:-2].decode("utf-8", "backslashreplace"))
+    error.redirect = redirect
+    return error
 
 
 def askLeased(
@@ -72,15 +99,19 @@ class Step:
     """
     One request of a L{Unit}.
 
+    @ivar keys: its keys; a request without keys has no order in a cluster.
     @ivar result: fires with the meaning of the reply.
     """
 
-    __slots__ = ("command", "data", "meaning", "result")
+    __slots__ = ("command", "data", "keys", "meaning", "result")
 
-    def __init__(self, command: RedisCommand, data: bytes, meaning: Callable[[bytes], Any]) -> None:
+    def __init__(
+        self, command: RedisCommand, data: bytes, meaning: Callable[[bytes], Any], keys: frozenset[bytes] = frozenset()
+    ) -> None:
         self.command = command
         self.data = data
         self.meaning = meaning
+        self.keys = keys
         self.result: Deferred[Any] = Deferred()
 
     def answer(self, reply: bytes) -> None:
@@ -96,24 +127,76 @@ class Step:
         else:
             self.result.callback(meaning)
 
+    def fail(self, error: Exception) -> None:
+        """
+        Fail C{result}.
+        """
+        if not self.result.called:
+            self.result.errback(error)
 
-@implementer(IWaiter, IReplySink)
+
+class Undone(NamedTuple):
+    """
+    A step that a server has not executed.
+
+    @ivar step: the step.
+    @ivar redirect: what the server has replied.
+    @ivar server: the server.
+    """
+
+    step: Step
+    redirect: Redirect
+    server: Server
+
+
+def inOrder(first: Step, second: Step) -> bool:
+    """
+    @return: whether the second of two requests must not be executed before the first one: not if both only read.
+    """
+    return not (first.command.idempotent and second.command.idempotent)
+
+
+def inOrderOfKeys(first: Step, second: Step) -> bool:
+    """
+    @return: the same, if only the order of requests for one key counts.
+    """
+    return inOrder(first, second) and not first.keys.isdisjoint(second.keys)
+
+
+@implementer(IWaiter, IResendingSink, IRedirectedSink)
 class Unit:
     """
-    Requests that are sent on one connection, with nothing between them. They are never sent again.
+    Requests that are sent on one connection, with nothing between them. What may have been executed is never sent
+    again. What a server says that it has not executed may be, if no later request was executed before it that must not
+    be; otherwise it fails with the error of the server.
 
     @ivar ticket: the ticket of the pool while they wait for a connection, or C{None}.
     """
 
-    __slots__ = ("_parts", "_pool", "_steps", "ticket")
+    __slots__ = ("_again", "_asking", "_order", "_parts", "_pool", "_server", "_steps", "_undone", "ticket")
 
-    def __init__(self, pool: Any, steps: list[Step]) -> None:
+    def __init__(
+        self,
+        pool: Any,
+        steps: list[Step],
+        again: Callable[[list[Undone]], object] | None = None,
+        order: Callable[[Step, Step], bool] = inOrder,
+        asking: bool = False,
+    ) -> None:
         """
         @param pool: a L{CallingPool<txconnpool.pool.calls.CallingPool>}.
+        @param again: called with requests to send again, when all others have replies; C{None}: none is sent again.
+        @param order: whether two requests must not change their order.
+        @param asking: whether the node is to execute the requests although it does not have their slot yet.
         """
         self._pool = pool
         self._steps = deque(steps)
+        self._again = again
+        self._order = order
+        self._asking = asking
         self._parts: list[bytes] = []
+        self._undone: list[Undone] = []
+        self._server: Any = None
         self.ticket: Any = None
 
     def send(self) -> None:
@@ -126,8 +209,14 @@ class Unit:
         """
         Send the requests.
         """
+        self._server = record.server
+        send = record.connection.send
+        asks = self._asking
         for step in list(self._steps):
-            record.connection.send(self, step.command, 1, step.data, False)
+            if asks:
+                send(PRELUDE, *Redis.asking)
+                asks = step.command.name != "multi"  # a transaction has to be asked for only once
+            send(self, step.command, 1, step.data, False)
 
     def refused(self, error: PoolError) -> None:
         """
@@ -144,7 +233,51 @@ class Unit:
             if not done:
                 return
             data, self._parts = b"".join(self._parts), []
-        self._steps.popleft().answer(data)
+        step = self._steps.popleft()
+        if self._undone:
+            self._keepOrder(step)
+        step.answer(data)
+        self._goOn()
+
+    def declined(self, connection: Any, request: InFlight, reply: bytes) -> bool:
+        """
+        The server has not executed the oldest request.
+        """
+        if self._again is not None:
+            self.redirected(Redirect(reply, request[1], b""), self._server)
+            return True
+        return False
+
+    def redirected(self, redirect: Redirect, server: Server) -> None:
+        """
+        A node has not executed the oldest request. If that is a script, it may have been, unless it was only queued in
+        a transaction.
+        """
+        if self._again is None:
+            self._steps.popleft().fail(undone(redirect))
+        elif not redirect.command.redirectable and redirect.node is not None:
+            self.replied(redirect, 1)
+        else:
+            step = self._steps.popleft()
+            self._undone.append(Undone(step, redirect, server))
+            self._goOn()
+
+    def _keepOrder(self, later: Step) -> None:
+        """
+        Fail the requests that cannot be executed any more after a later one was, or may have been.
+        """
+        waiting, self._undone = self._undone, []
+        for each in waiting:
+            if self._order(each.step, later):
+                each.step.fail(undone(each.redirect))
+            else:
+                self._undone.append(each)
+
+    def _goOn(self) -> None:
+        if self._undone and not self._steps:
+            waiting, self._undone = self._undone, []
+            assert self._again is not None
+            self._again(waiting)
 
     def requestsLost(self, requests: list[InFlight], begun: bool, error: PoolError) -> None:
         """
@@ -164,5 +297,6 @@ class Unit:
         """
         while self._steps:
             step = self._steps.popleft()
-            if not step.result.called:
-                step.result.errback(error)
+            self._keepOrder(step)
+            step.fail(error)
+        self._goOn()

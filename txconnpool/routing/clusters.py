@@ -294,13 +294,20 @@ class ClusterPool(PoolGroup):
             if pool is None:
                 pool = self._newPool(node, own, pinned, shared=self._shared, healthChanged=self._healthChanged)
                 self._join(pool)
-            elif (own, pinned) != (pool.limits, pool.leases.limits.maximum):
-                pool.setLimits(own, pinned)
+            else:
+                self._limit(pool, own, pinned)
             self._byNode[node] = pool
         self.pools = tuple(self._byNode.values())
         for node, pool in old.items():
             if node not in self._byNode:
                 self._remove(pool)
+
+    def _limit(self, pool: Any, limits: Limits, maxPinned: int) -> None:
+        """
+        Apply the limits of this moment to the pool of a node.
+        """
+        if (limits, maxPinned) != (pool.limits, pool.leases.limits.maximum):
+            pool.setLimits(limits, maxPinned)
 
     def _usePrimaries(self) -> None:
         self.primaries = tuple(self._byNode[node] for node in self.map.primaries)

@@ -17,6 +17,7 @@ from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.decisions.records import Record
 from txconnpool.pool.decisions.servers import Server
 from txconnpool.pool.leases import C
+from txconnpool.routing.clientcluster import ClientCluster
 from txconnpool.routing.maps import Shard
 from txconnpool.routing.options import serverOf
 from txconnpool.routing.shards import ShardedPool
@@ -73,7 +74,7 @@ class PoolControls(Generic[C]):
     there is no such server.
     """
 
-    # A BasePool, or the ClientShards of several.
+    # A BasePool, the ClientShards of several, or a ClientCluster.
     _control: Any
 
     # Whether each request may be sent to any server.
@@ -174,7 +175,7 @@ class PoolControls(Generic[C]):
 
         @raise ValueError: C{address} is invalid, or the pool was made for one server and the servers are not equal.
         """
-        if not (self._equal or isinstance(self._control, ClientShards)):
+        if not (self._equal or isinstance(self._control, ClientShards | ClientCluster)):
             raise ValueError(f"{self._control.name} was made for one server that has all keys; it cannot get another")
         self._control.addServer(address)
 

@@ -19,6 +19,7 @@ from txconnpool.interfaces import IPoolControl
 from txconnpool.pool.base import BasePool
 from txconnpool.pool.checks import checkSeconds, checkWhole
 from txconnpool.pool.leases import C, Lending
+from txconnpool.routing.clientcluster import ClientCluster, ClusterServers
 from txconnpool.routing.control import ClientShards, PoolControls
 from txconnpool.routing.options import Servers, encoded
 from txconnpool.routing.single import SinglePool
@@ -54,12 +55,15 @@ class PoolFace(PoolControls[C]):
     """
 
     #: See L{IPoolControl<txconnpool.interfaces.IPoolControl>}.
-    cluster = None
+    cluster: ClientCluster | None = None
 
     # The only pool, or None if there are several.
     _only: Any = None
 
-    def __init__(self, servers: Servers, make: MakePool) -> None:
+    # Chooses the pool of a key.
+    _router: Any
+
+    def __init__(self, servers: Servers | ClusterServers, make: MakePool) -> None:
         """
         @param servers: the servers.
         @param make: makes the pool of equal servers, or of each server.
@@ -70,9 +74,13 @@ class PoolFace(PoolControls[C]):
         self.name: str = pool.name
         self.reactor: Any = pool.reactor
         self._equal = servers.equal
+        if isinstance(servers, ClusterServers):
+            self._control = self.cluster = ClientCluster(pool, make, servers)
+            self._router = self.cluster.router
+            return
         if servers.distribution is None:
             self._only = self._control = pool
-            self._router: Any = SinglePool(pool)
+            self._router = SinglePool(pool)
             return
         self._control = self._router = ClientShards(
             pool.name, pool.reactor, lambda address, limits, **sharing: make([address], limits=limits, **sharing),
@@ -85,7 +93,7 @@ class PoolFace(PoolControls[C]):
 
     @property
     def _pools(self) -> tuple[BasePool[C], ...]:
-        pools: tuple[BasePool[C], ...] = self._router.pools
+        pools: tuple[BasePool[C], ...] = self._router.pools if self.cluster is None else self.cluster.everyPool
         return pools
 
     def _anyPool(self) -> BasePool[C]:
@@ -237,7 +245,20 @@ class PoolFace(PoolControls[C]):
         if self._only is not None:
             ready: Deferred[None] = self._only.ready(count, timeout)
             return ready
-        pools = self._pools
+        if self.cluster is None:
+            return self._eachReady(count, timeout)
+        return Deferred.fromCoroutine(self._clusterReady(self.cluster, count, timeout))
+
+    async def _clusterReady(self, cluster: ClientCluster, count: int | None, timeout: float | None) -> None:
+        cluster.start()
+        if not cluster.isKnown:
+            await cluster.whenKnown()
+        if not cluster.primaries:
+            raise cluster.unserved
+        await self._eachReady(count, timeout)
+
+    def _eachReady(self, count: int | None, timeout: float | None) -> Deferred[None]:
+        pools = self._router.pools
         if count is not None and count > max(self.limits.maximum, len(pools)):
             return fail(ValueError(f"{count} connections are more than maxClients, {self.limits.maximum}"))
         counts = [None if count is None else max(1, (count + index) // len(pools)) for index in range(len(pools))]

@@ -1,0 +1,131 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for L{RedisPool} with a real sentinel.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
+
+from tests.real.resp import Client
+from tests.real.servers import Redis, Sentinel, clientEndpoint, freePort, missing, until
+from txconnpool.errors import PoolError
+from txconnpool.redis import RedisPool
+
+CALLERS = 4
+
+
+class SentinelTests(TestCase):
+    """
+    A master and its replica, which a sentinel makes the master when that one has failed.
+    """
+
+    timeout = 170
+    skip = missing("redis-server")
+
+    def setUp(self) -> None:
+        """
+        Start the servers, the sentinel and a pool, which knows another sentinel too that does not exist.
+        """
+        self.master = self.start(Redis())
+        host, port = self.master.address
+        self.replica = self.start(Redis("--replicaof", f"{host} {port}", "--repl-diskless-sync-delay", "0"))
+        with Client(self.replica.address) as direct:
+            until(lambda: b"master_link_status:up" in direct.ask("INFO", "replication"))
+        self.sentinel = self.start(Sentinel("cache", self.master.address))
+        with Client(self.sentinel.address) as direct:
+            until(lambda: direct.ask("SENTINEL", "REPLICAS", "cache"))
+        host, port = self.sentinel.address
+        line = f"sentinel:cache@127.0.0.1:{freePort()},{host}:{port}"
+        self.pool: RedisPool[str] = RedisPool(
+            line, decode="utf-8", requestTimeout=20, waitTimeout=20, connectTimeout=20
+        )
+        self.addCleanup(self.pool.close)
+        self.ended = False
+        self.rounds = [0] * CALLERS
+        self.errors: list[str] = []
+        self.wrong: list[str] = []
+
+    def start(self, server: Any) -> Any:
+        """
+        Start a server.
+        """
+        server.start()
+        self.addCleanup(server.stop)
+        return server
+
+    async def work(self, number: int) -> None:
+        """
+        Write new keys, because a failover loses the last writes, and read them.
+        """
+        while not self.ended:
+            token = f"<{number}.{self.rounds[number]}>"
+            try:
+                async with self.pool.pipeline() as pipe:
+                    pipe.set(token, token)
+                    pipe.get(token)
+                async with self.pool.transaction() as block:
+                    block.append(token, "x")
+                    block.get(token)
+                value = await self.pool.get(token)
+            except PoolError as error:
+                self.errors.append(str(error))
+                await deferLater(reactor, 0.01)
+            else:
+                if pipe.results != [True, token] or block.results[1] not in (f"{token}x", "x"):
+                    self.wrong.append(f"{token}: {pipe.results}, {block.results}")
+                if value not in (f"{token}x", "x", None):
+                    self.wrong.append(f"{token} is {value}")
+            self.rounds[number] += 1
+
+    async def goOn(self, least: int) -> None:
+        """
+        Wait until each caller has got further.
+        """
+        wanted = [count + least for count in self.rounds]
+        for _ in range(1200):
+            if all(count >= most for count, most in zip(self.rounds, wanted, strict=True)):
+                return
+            await deferLater(reactor, 0.05)
+        self.fail("a caller is stuck")
+
+    async def writes(self) -> None:
+        """
+        Wait until the pool can write.
+        """
+        for _ in range(1200):
+            try:
+                await self.pool.set("name", "value")
+                return
+            except PoolError:
+                await deferLater(reactor, 0.05)
+        self.fail("no master was found")
+
+    async def test_failover(self) -> None:
+        """
+        When the master is killed, the pool finds the new one. Until then calls fail. No result is wrong, and when there
+        is a master, no call fails.
+        """
+        working = [Deferred.fromCoroutine(self.work(number)) for number in range(CALLERS)]
+
+        async def end() -> None:
+            self.ended = True
+            await gatherResults(working)
+
+        self.addCleanup(lambda: Deferred.fromCoroutine(end()))
+        await self.goOn(20)
+        self.assertEqual(self.errors, [])
+        self.master.kill()
+        await self.writes()
+        await self.goOn(1)
+        self.errors.clear()
+        await self.goOn(20)
+        self.assertEqual(self.errors, [])
+        self.assertEqual([server.name for server in self.pool.servers], [clientEndpoint(self.replica.address)])
+        await end()
+        self.assertEqual(self.wrong, [])

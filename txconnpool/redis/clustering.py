@@ -1,0 +1,442 @@
+# -*- test-case-name: tests.redis.test_cluster -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Sends requests to the nodes of a cluster, which report which of them has which keys.
+
+A node that does not have a key says which one does, or that the key cannot be served now. It has not executed the
+request then, so that this is sent again. The error of a script may say the same and mean nothing, so a script is never
+sent again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from txconnpool.errors import PoolClosed, PoolError
+from txconnpool.interfaces import IRedirectedSink
+from txconnpool.pool.calls import SingleRequest
+from txconnpool.pool.connection import Connection
+from txconnpool.pool.decisions.records import Record
+from txconnpool.pool.decisions.servers import Server
+from txconnpool.redis.errors import CrossSlot, InvalidArgument, ResponseError
+from txconnpool.redis.sending import Sender
+from txconnpool.redis.splitting import EVERYWHERE, WIDTHS
+from txconnpool.redis.units import Step, Undone, Unit, inOrderOfKeys
+from txconnpool.routing.clientcluster import ClientCluster
+from txconnpool.routing.courses import DELAY_MAX, PRELUDE, Course
+from txconnpool.wire.redis.commands import RedisCommand
+from txconnpool.wire.redis.dialect import Redis
+from txconnpool.wire.topology import Redirect
+
+#: Commands that are sent to the node of their first argument, which is no key.
+_BY_CHANNEL = ("publish",)
+
+
+@implementer(IRedirectedSink)
+class ClusterRequest(SingleRequest):
+    """
+    A request for a key of a cluster.
+    """
+
+    __slots__ = ("_cluster", "_command", "_course", "_key", "_node", "_onReplica", "_once", "_waiting")
+
+    def __init__(
+        self, cluster: ClientCluster, key: bytes | None, command: RedisCommand, data: bytes, meaning: Any, node: Any
+    ) -> None:
+        """
+        @param key: a key of the request; C{None}: any primary may get it.
+        @param node: the pool of the only node that gets the request, or C{None}.
+        """
+        super().__init__(None, command, data, meaning)
+        self._command = command
+        self._cluster = cluster
+        self._key = key
+        self._node = node
+        self._course: Course | None = None
+        self._once: Any = None  # the pool of the node that gets it although it does not have the slot yet
+        self._onReplica = False  # whether it waits for a connection that only reads
+        self._waiting: Deferred[None] | None = None
+
+    def send(self) -> None:
+        """
+        Send the request, at once or when it is known where the keys are.
+        """
+        if self._cluster.isKnown:
+            self._proceed()
+        else:
+            self._after(self._cluster.whenKnown())
+
+    def _after(self, waiting: Deferred[None]) -> None:
+        self._waiting = waiting
+        waiting.addCallbacks(lambda _: self._proceed(), self._ended)
+
+    def _ended(self, failure: Failure) -> None:
+        if isinstance(failure.value, PoolError):  # otherwise the caller has cancelled the request
+            self.fail(failure.value)
+
+    def _proceed(self) -> None:
+        self._waiting = None
+        if self.result.called:
+            return
+        try:
+            self._pool = pool = self._choose()
+        except PoolError as error:
+            self._onReplica = False
+            self.fail(error)
+        else:
+            pool.send(self)
+
+    def _choose(self) -> Any:
+        cluster = self._cluster
+        if self._node is not None or self._once is not None:
+            return self._node or self._once
+        router, key = cluster.router, self._key
+        if key is None:
+            return router.anyOf()
+        reads = router.reads if self._command.idempotent and self._command.redirectable else None
+        if reads is not None and self._course is None and (not self._retried or cluster.readFrom == "replica"):
+            pool = reads.choose(key)
+            self._onReplica = cluster.readFrom == "prefer-replica"
+            return pool
+        return router.choose(key)
+
+    def granted(self, record: Record) -> None:
+        """
+        Send the request on a connection with capacity.
+        """
+        self._onReplica = False
+        if self._once is not None and not self.result.called:
+            record.connection.send(PRELUDE, *Redis.asking)
+        super().granted(record)
+
+    def redirected(self, redirect: Redirect, server: Server) -> None:
+        """
+        The node has not executed the request.
+        """
+        cluster, key = self._cluster, self._key
+        if self.result.called:
+            return
+        if key is None or self._node is not None or not self._command.redirectable:
+            self.answer(redirect)
+            return
+        now = cluster.reactor.seconds()
+        if self._course is None:
+            self._course = Course(now)
+        try:
+            following = self._course.follow(cluster.router, redirect, key, server, now)
+        except PoolError as error:
+            self.fail(error)
+            return
+        if following is None:
+            self.answer(redirect)
+            return
+        cluster.counters.retries += 1
+        self._once, delay = following
+        if delay:
+            self._after(cluster.wait(delay))
+        else:
+            self._proceed()
+
+    def answer(self, reply: bytes) -> None:
+        """
+        Fire C{result} with the meaning of a reply.
+        """
+        if self._command.runsScript and reply.startswith((b"-MOVED ", b"-CLUSTERDOWN ")):
+            self._cluster.wrong()  # it may be true, and the next request then gets to the right node
+        super().answer(reply)
+
+    def fail(self, error: Exception) -> None:
+        """
+        Fail C{result}, unless another node may execute the request, which was not sent.
+        """
+        if self._onReplica:
+            self._onReplica = False
+            self._course = Course(self._cluster.reactor.seconds())  # the primary gets it
+            self._proceed()
+        elif isinstance(error, PoolClosed) and self._cluster.leaves(self._pool) and self._node is None:
+            self._once = None
+            self._proceed()
+        elif self._once is not None and getattr(error, "sent", False) is False and not self.result.called:
+            self._once = None  # the node that has the slot can say again which one is to execute the request
+            self._proceed()
+        else:
+            super().fail(error)
+
+    def forget(self) -> None:
+        """
+        Stop waiting, because the caller has cancelled the request.
+        """
+        if self._waiting is not None:
+            self._waiting.cancel()
+        super().forget()
+
+    def _sendAgain(self) -> None:
+        self._retried = True
+        self._once = None
+        self._cluster.counters.retries += 1
+        self._proceed()
+
+
+class ClusterJourney:
+    """
+    The way of requests to the node that executes them, see L{Journey<txconnpool.redis.sending.Journey>}.
+    """
+
+    def __init__(self, cluster: ClientCluster, key: bytes | None) -> None:
+        """
+        @param key: a key of the requests; C{None}: any primary may get them.
+        """
+        self._cluster = cluster
+        self._key = key
+        self._course: Course | None = None
+        self._once: Any = None
+        self._pool: Any = None
+
+    async def _choose(self) -> Any:
+        cluster = self._cluster
+        if not cluster.isKnown:
+            await cluster.whenKnown()
+        once, router = self._once, cluster.router
+        self._pool = once or (router.anyOf() if self._key is None else router.choose(self._key))
+        return self._pool
+
+    async def lease(self) -> tuple[Any, Connection]:
+        """
+        Lease a connection to the node.
+
+        @return: its pool, and the connection.
+        """
+        while True:
+            pool = await self._choose()
+            try:
+                connection: Connection = await pool.acquire()
+            except PoolClosed:
+                if not self._cluster.leaves(pool):
+                    raise
+            else:
+                break
+        if self._once is not None:
+            self._once = None
+            connection.send(PRELUDE, *Redis.asking)
+        return pool, connection
+
+    async def send(self, steps: list[Step]) -> None:
+        """
+        Send requests together on a connection with others.
+        """
+        pool = await self._choose()
+        asking, self._once = self._once is not None, None
+        Unit(pool, steps, asking=asking).send()
+
+    async def follow(self, error: ResponseError) -> bool:
+        """
+        Decide what is done about an error, and wait as long as it needs.
+
+        @return: whether the request is to be sent again now.
+
+        @raise ServerUnavailable: no node executes it.
+        """
+        redirect, cluster = error.redirect, self._cluster
+        if redirect is None or self._key is None:
+            return False
+        now = cluster.reactor.seconds()
+        waited = redirect.command.mayBlock and redirect.since + DELAY_MAX < now
+        if self._course is None or waited:
+            self._course = Course(now)  # if the node has waited before, this is no loop
+        following = self._course.follow(cluster.router, redirect, self._key, self._pool.servers[0], now)
+        if following is None:
+            return False
+        cluster.counters.retries += 1
+        self._once, delay = following
+        if delay:
+            await cluster.wait(delay)
+        return True
+
+
+class ClusterSender(Sender):
+    """
+    Sends the requests of a pool to the nodes of a cluster. A target is one of the keys of a request, which are all in
+    one slot; C{None}: any primary may get the request. A target of a request that all nodes get is the pool of a node.
+    """
+
+    def __init__(self, face: Any, meanings: Any, namespace: bytes) -> None:
+        super().__init__(face, meanings, namespace)
+        self._cluster: ClientCluster = face.cluster
+        self._layout: tuple[Any, ...] = ()
+        self._era = 0
+
+    def _request(self, target: Any, command: RedisCommand, data: bytes, meaning: Any) -> Deferred[Any]:
+        isKey = target is None or isinstance(target, bytes)
+        key, node = (target, None) if isKey else (None, target)
+        request = ClusterRequest(self._cluster, key, command, data, meaning, node)
+        request.send()
+        return request.result
+
+    # -- Targets
+
+    def _targetOf(self, command: RedisCommand, words: list[bytes]) -> Any:
+        name = command.name
+        keys = command.keysOf(words) or (words[1:2] if name in _BY_CHANNEL else [])
+        if not keys and (name in EVERYWHERE or name == "scan"):
+            name = name.replace("|", " ").upper()
+            raise InvalidArgument(f"{name} concerns all nodes of the cluster: call it by itself")
+        if not self._router.together(keys):
+            raise CrossSlot("CROSSSLOT Keys in request don't hash to the same slot")
+        return keys[0] if keys else None
+
+    def keysOf(self, command: RedisCommand, words: list[bytes]) -> frozenset[bytes]:
+        """
+        @return: the keys of a request of a pipeline.
+        """
+        return frozenset(command.keysOf(words))
+
+    def _divided(self, command: RedisCommand, words: list[bytes]) -> dict[Any, list[int]]:
+        found: dict[int, list[int]] = {}
+        for at in range(1, len(words), WIDTHS[command.name]):
+            found.setdefault(self._router.slotOf(words[at]), []).append(at)
+        return {words[places[0]]: places for places in found.values()}
+
+    def together(self, first: Any, second: Any) -> bool:
+        """
+        @return: whether a transaction may have requests for two keys.
+        """
+        return bool(self._router.together([first, second]))
+
+    def channelTarget(self, channels: list[bytes], patterns: list[bytes]) -> Any:
+        """
+        @return: the target of a subscription: messages are sent to all nodes.
+        """
+        return channels[0] if channels else None
+
+    async def _everyTarget(self) -> tuple[Any, ...]:
+        if not self._cluster.isKnown:
+            await self._cluster.whenKnown()
+        primaries = self._cluster.primaries
+        if not primaries:
+            raise self._cluster.unserved
+        return tuple(sorted(primaries, key=lambda pool: pool.servers[0].name))
+
+    async def _scan(self, command: RedisCommand, words: list[bytes], convert: Any) -> Any:
+        """
+        Scan one primary after the other. A cursor is valid only while they are the same nodes.
+        """
+        layout = await self._everyTarget()
+        if layout != self._layout:
+            self._layout = layout
+            self._era += 1
+        if words[1].isdigit() and words[1] != b"0":
+            cursor, era = divmod(int(words[1]), _ERAS)
+            if era != self._era % _ERAS:
+                raise InvalidArgument("the cluster has other primaries than when the scan began: begin it again")
+            words[1] = b"%d" % cursor
+        at, keys = await super()._scan(command, words, None)
+        value = [at and at * _ERAS + self._era % _ERAS, keys]
+        return value if convert is None else convert(value)
+
+    # -- Requests that need a connection of their own, and several together
+
+    def journey(self, target: Any) -> ClusterJourney:
+        """
+        @return: the way to the node of a key.
+        """
+        return ClusterJourney(self._cluster, target)
+
+    def sendSteps(self, queued: list[tuple[Any, Step]]) -> None:
+        """
+        Send the requests of a pipeline: those for one node together, in order.
+        """
+        known = succeed(None) if self._cluster.isKnown else self._cluster.whenKnown()
+        Pipelined(self._cluster, queued).sendAfter(known)
+
+
+#: The number of layouts of a cluster that cursors of scans distinguish.
+_ERAS = 1 << 20
+
+
+class Pipelined:
+    """
+    The requests of one pipeline for a cluster. Requests with a key in common are executed in their order.
+    """
+
+    def __init__(self, cluster: ClientCluster, queued: list[tuple[Any, Step]]) -> None:
+        """
+        @param queued: the requests, each with a key, or C{None}.
+        """
+        self._cluster = cluster
+        self._steps = [step for _, step in queued]
+        self._keys = {step: key for key, step in queued}
+        self._courses: dict[int, Course] = {}
+
+    def sendAfter(self, waiting: Deferred[None], steps: list[Step] | None = None, once: Any = None) -> None:
+        """
+        Send requests after some time.
+
+        @param steps: all, if not given.
+        @param once: the pool of the node that gets them although it does not have their slot yet, or C{None}.
+        """
+        sent = self._steps if steps is None else steps
+
+        def failed(failure: Failure) -> None:
+            for step in sent:
+                step.result.errback(failure)
+
+        waiting.addCallbacks(lambda _: self._send(sent, once), failed)
+
+    def _send(self, steps: list[Step], once: Any) -> None:
+        if once is not None:
+            Unit(once, steps, self._again, inOrderOfKeys, True).send()
+            return
+        router = self._cluster.router
+        byPool: dict[Any, list[Step]] = {}
+        for step in steps:
+            key = self._keys[step]
+            try:
+                pool = router.anyOf() if key is None else router.choose(key)
+            except PoolError as error:
+                step.fail(error)
+            else:
+                byPool.setdefault(pool, []).append(step)
+        for pool, its in byPool.items():
+            Unit(pool, its, self._again, inOrderOfKeys).send()
+
+    def _again(self, undone: list[Undone]) -> None:
+        """
+        Send requests again that nodes have not executed, those of one slot together.
+        """
+        bySlot: dict[int, list[Undone]] = {}
+        for each in undone:
+            key = self._keys[each.step]
+            if key is None:
+                each.step.answer(each.redirect)
+            else:
+                bySlot.setdefault(self._cluster.router.slotOf(key), []).append(each)
+        for slot, its in bySlot.items():
+            self._follow(slot, its)
+
+    def _follow(self, slot: int, undone: list[Undone]) -> None:
+        cluster = self._cluster
+        now = cluster.reactor.seconds()
+        course = self._courses.get(slot)
+        if course is None:
+            course = self._courses[slot] = Course(now)
+        step, redirect, server = undone[0]
+        key = self._keys[step]
+        assert key is not None
+        try:
+            following = course.follow(cluster.router, redirect, key, server, now)
+        except PoolError as error:
+            for each in undone:
+                each.step.fail(error)
+            return
+        if following is None:
+            for each in undone:
+                each.step.answer(each.redirect)
+            return
+        cluster.counters.retries += len(undone)
+        once, delay = following
+        steps = [each.step for each in undone]
+        self.sendAfter(cluster.wait(delay) if delay else succeed(None), steps, once)

@@ -1,0 +1,188 @@
+# -*- test-case-name: tests.redis.test_sentinel -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+A pool for programs whose server is looked up, and may be another one later: the master that sentinels name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txconnpool.errors import PoolClosed, ServerUnavailable
+from txconnpool.net.discovery import Discovery, isSentinel
+from txconnpool.pool.calls import CallingPool
+from txconnpool.pool.connection import Connection
+
+_log = Logger("txconnpool.routing")
+
+
+def sentinelsOf(addresses: Any) -> str | None:
+    """
+    @return: the line C{sentinel:NAME@HOST:PORT,HOST:PORT} that the addresses of a pool are, or C{None}.
+
+    @raise ValueError: there are other addresses.
+    """
+    lines = list(addresses) if isinstance(addresses, list | tuple) else [addresses]
+    found = [each for each in lines if isinstance(each, str) and isSentinel(each)]
+    if found and len(lines) > 1:
+        raise ValueError("sentinel:NAME@HOST:PORT,HOST:PORT stands for the server of a pool; it cannot have others")
+    return found[0] if found else None
+
+
+class FollowingPool(CallingPool):
+    """
+    A pool whose server is the master of a group.
+
+    @cvar makeSource: makes a L{Discovery} from a line. Tests replace it.
+    """
+
+    makeSource: Callable[..., Any] = Discovery
+
+    def __init__(self, lines: list[str], *, sentinelLogin: tuple[bytes, bytes] | None, **options: Any) -> None:
+        """
+        @param lines: the line C{sentinel:NAME@HOST:PORT,HOST:PORT}.
+        @param sentinelLogin: the user and password for the sentinels.
+        @param options: see L{CallingPool.__init__}.
+
+        @raise ValueError: the line is wrong.
+        """
+        (self._line,) = lines
+        super().__init__([], lookAgain=self._lookForMaster, **options)
+        self._source = type(self).makeSource(self._line, self.reactor)
+        self._source.login = sentinelLogin
+        self._waits: set[Deferred[None]] = set()
+        self._lookups = 0  # how many have ended
+        self._problem = ""  # why the last one has failed
+
+    # -- The master
+
+    def _begin(self) -> None:
+        super()._begin()
+        self._source.start(self._found)
+        self._lookUp()
+
+    def _lookUp(self) -> None:
+        self._source.lookUp().addCallbacks(lambda _: self._lookedUp(""), self._notFound)
+
+    def _notFound(self, failure: Failure) -> None:
+        if not failure.check(CancelledError):  # otherwise the pool is closed
+            self._lookedUp(failure.getErrorMessage())
+
+    def _lookedUp(self, problem: str) -> None:
+        self._lookups += 1
+        self._problem = problem
+        for waiting in list(self._waits):
+            if self.servers:
+                waiting.callback(None)
+            else:
+                waiting.errback(self._unavailable())
+
+    def _unavailable(self) -> ServerUnavailable:
+        return ServerUnavailable(f"upstream unavailable: {self._problem or f'{self._line}: it names no master'}")
+
+    def _found(self, servers: Iterable[Any]) -> None:
+        """
+        The sentinels name another master.
+        """
+        names = [each.endpoint for each in servers]
+        known = {server.name: server for server in self.servers}
+        for name in names:
+            if name not in known:
+                self.addServer(name)
+                _log.info("{pool}: {server} is the master now", pool=self.name, server=name)
+        for name in known:
+            if name not in names:
+                self.removeServer(name)
+
+    def _lookForMaster(self) -> None:
+        """
+        The master may be another one: a connection was lost, or a server has declined a request.
+        """
+        self._source.hurry()
+
+    def _unknown(self) -> bool:
+        """
+        @return: whether a caller has to wait, because no lookup has ended yet.
+
+        @raise ServerUnavailable: the lookups have failed.
+        """
+        if self.servers or self._lifeCycle.ended:
+            return False
+        if self._lookups:
+            self._source.hurry()
+            raise self._unavailable()
+        return True
+
+    def _whenKnown(self) -> Deferred[None]:
+        """
+        @return: fires when the first lookup has found the master, or C{waitTimeout} is over; fails with a L{PoolError}.
+        """
+        self.start()
+        waiting: Deferred[None] = Deferred()
+        self._waits.add(waiting)
+        timeout = self.limits.waitTimeout
+        call = None if timeout is None else self.reactor.callLater(timeout, waiting.callback, None)
+
+        def ended(result: Any) -> Any:
+            self._waits.discard(waiting)
+            if call is not None and call.active():
+                call.cancel()
+            return result
+
+        return waiting.addBoth(ended)
+
+    def _end(self) -> None:
+        for waiting in list(self._waits):
+            waiting.errback(PoolClosed("the pool was closed"))
+        self._source.stop()
+        super()._end()
+
+    # -- Requests
+
+    def send(self, request: Any) -> None:
+        """
+        Send a request on a connection with capacity, at once or when there is one.
+
+        @param request: see L{CallingPool.send}.
+        """
+        try:
+            unknown = self._unknown()
+        except ServerUnavailable as error:
+            request.fail(error)
+            return
+        if unknown:
+            known = self._whenKnown()
+            known.addCallbacks(lambda _: self._sendNow(request), lambda failure: request.fail(failure.value))
+        else:
+            super().send(request)
+
+    def _sendNow(self, request: Any) -> None:
+        super().send(request)
+
+    def acquire(self) -> Deferred[Connection]:
+        """
+        Lease a connection, see L{LeasingPool.acquire<txconnpool.pool.leasing.LeasingPool.acquire>}.
+        """
+        return Deferred.fromCoroutine(self._acquire())
+
+    async def _acquire(self) -> Connection:
+        if self._unknown():
+            await self._whenKnown()
+        return await super().acquire()
+
+    def ready(self, count: int | None = None, timeout: float | None = 30.0) -> Deferred[None]:
+        """
+        Start the pool, and wait until connections are established, see
+        L{BasePool.ready<txconnpool.pool.base.BasePool.ready>}.
+        """
+        return Deferred.fromCoroutine(self._ready(count, timeout))
+
+    async def _ready(self, count: int | None, timeout: float | None) -> None:
+        if self._unknown():
+            await self._whenKnown()
+        await super().ready(count, timeout)
