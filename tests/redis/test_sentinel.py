@@ -100,7 +100,7 @@ class SentinelTests(SynchronousTestCase):
         Requests and leases wait until the sentinels have named the master.
         """
         self.assertEqual((self.source.line, self.source.login), (LINE, (b"default", b"secret")))
-        answers = [self.pool.set("a", "1"), self.pool.ready()]
+        answers: list[Deferred[Any]] = [self.pool.set("a", "1"), self.pool.ready()]
         lease = self.pool.acquire()
         self.clock.advance(1)
         self.assertEqual([each.called for each in answers], [False, False])
@@ -153,7 +153,7 @@ class SentinelTests(SynchronousTestCase):
                 pipe.incr("a")
             return pipe.results
 
-        answers = [Deferred.fromCoroutine(write()), self.pool.incr("b")]
+        answers: list[Deferred[Any]] = [Deferred.fromCoroutine(write()), self.pool.incr("b")]
         self.clock.advance(0)
         self.assertGreater(self.source.hurried, hurried)
         self.assertEqual([each.called for each in answers], [False, False])
