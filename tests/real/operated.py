@@ -112,11 +112,19 @@ class Operated(Twistd):
 
     def start(self) -> Self:
         """
-        Start the proxy, and wait until a worker answers.
+        Start the proxy, and wait until all of its workers take clients, and it has no client.
         """
         super().start()
-        ask(self.address, b"version\r\n", timeout=START_TIMEOUT)
+        until(self.complete, START_TIMEOUT, "the start of all workers")
+        until(lambda: "OK 0 sessions" in self.execute("show sessions"), what="the end of the last client")
         return self
+
+    def complete(self) -> bool:
+        """
+        @return: whether all workers take clients.
+        """
+        answer = ask(self.address, b"stats proxy\r\n", b"END\r\n", timeout=START_TIMEOUT)
+        return not re.search(rb"STAT workers_(?!ready)[a-z]+ [1-9]", answer)
 
     def command(self) -> list[str]:
         """

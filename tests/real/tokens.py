@@ -69,7 +69,7 @@ class Settings:
     sizes: tuple[int, ...] = (10, 100, 1000, 8000)
     keys: int = 4
     kinds: dict[str, int] = field(default_factory=lambda: dict(KINDS))
-    timeout: float = 10.0
+    timeout: float = 60.0
     pause: float = 0.0
     misses: bool = False
     stale: bool = False
