@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from tests.pipes import Pipe
 from tests.proxy.test_placing import PlacedCase
+from tests.redisserver import bulk
 from tests.redisstage import requests
 
 
@@ -67,6 +68,18 @@ class DirectoryTests(PlacedCase):
         self.stage.serve()
         self.assertEqual((self.client.take(), self.client.connected), (b"+OK\r\n:1\r\n", False))
         self.assertEqual(self.stage.asked(self.stage.servers[0]), [b"SET a0 1"])
+
+    def test_report(self) -> None:
+        """
+        The section of the proxy follows those of one server, or is the reply alone. If no server replies, its error is
+        the reply.
+        """
+        own = b"# Proxy\r\nproxy_mode:keys\r\nproxy_answer:42\r\n"
+        self.assertEqual(self.ask("INFO"), bulk(b"redis_version:7.0.15\r\n\r\n" + own))
+        self.assertEqual(self.ask("INFO proxy"), bulk(own))
+        self.stage.change([])
+        self.assertEqual(self.ask("INFO"), b"-ERR the pool has no servers\r\n")
+        self.assertEqual(self.ask("INFO proxy"), bulk(own))
 
     def test_gone(self) -> None:
         """

@@ -401,6 +401,52 @@ class DirectoryTests(RedisCase):
             self.assertEqual(asking.ask("PING"), b"PONG")
 
 
+class InfoTests(RedisCase):
+    """
+    Tests for C{INFO}.
+    """
+
+    def test_sections(self) -> None:
+        """
+        A client gets the sections that the server has, and that of the proxy after them, in both versions of the
+        protocol.
+        """
+        direct, client = self.client(True), self.client()
+        for version in (2, 3):
+            for each in (direct, client):
+                each.ask("HELLO", version)
+            for words in ((), ("all",), ("everything",), ("default",), ("server", "proxy"), ("proxy",)):
+                its, mine = (each.askText("INFO", *words) for each in (direct, client))
+                self.assertEqual(self.sections(mine), [*self.sections(its), "# Proxy"], words)
+            for words in (("server",), ("keyspace", "cpu"), ("nonsense",)):
+                its, mine = (each.askText("INFO", *words) for each in (direct, client))
+                self.assertEqual(self.sections(mine), self.sections(its), words)
+            self.assertEqual(mine[:4] == "txt:", version == 3)
+
+    def sections(self, text: Any) -> list[str]:
+        """
+        @return: the first lines of the sections of a reply.
+        """
+        return re.findall("# [A-Za-z]+", text)
+
+    def test_values(self) -> None:
+        """
+        The section has what the proxy counts.
+        """
+        client = self.client()
+        client.ask("SET", "k", 1)
+        client.ask("GET", "k")
+        client.ask("GET", "none")
+
+        def counted() -> bool:
+            lines = client.askText("INFO", "proxy").splitlines()
+            found = dict(line.split(":", 1) for line in lines[1:])
+            self.assertEqual((found["proxy_mode"], found["proxy_curr_connections"]), ("single", "1"))
+            return (found["proxy_get_hits"], found["proxy_get_misses"]) == ("1", "1")
+
+        until(counted, what="the counters, which are a second old at most")
+
+
 class LoginTests(RedisCase):
     """
     Tests for servers and proxies with passwords.
@@ -463,6 +509,14 @@ class RedisPyTests(RedisCase):
         address = self.proxy.address
         assert not isinstance(address, str)
         return address
+
+    def test_info(self) -> None:
+        """
+        It reads the section of the proxy as those of the server.
+        """
+        with redis.Redis(*self.place) as client:
+            info = client.info()
+        self.assertEqual((info["redis_mode"], info["proxy_mode"]), ("standalone", "single"))
 
     def test_blocking(self) -> None:
         """

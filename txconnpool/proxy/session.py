@@ -31,6 +31,7 @@ from txconnpool.wire import (
     MORE,
     PIN,
     REPLACE,
+    REPORT,
     SPLIT,
     STATISTICS,
     SWITCH,
@@ -306,6 +307,8 @@ class Session(RequestSender):
             self._answered(COMPOUND)  # if no server can be asked, the reply is there already
         elif action is CLIENTS:
             self.enqueue(LaterReply(self, lambda: consult(self, payload), True))
+        elif action is REPORT:
+            self.enqueue(LaterReply(self, lambda: factory.replies.report(*payload), False))
         else:
             assert action is STATISTICS, action
             command, words = payload

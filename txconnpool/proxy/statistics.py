@@ -24,6 +24,7 @@ from txconnpool.errors import PoolError, ServerUnavailable
 from txconnpool.interfaces import IWaiter
 from txconnpool.pool.decisions.health import NO_SERVERS
 from txconnpool.proxy.broadcast import failed
+from txconnpool.routing.clusterrouters import ClusterRouter
 
 _log = Logger("txconnpool.proxy")
 
@@ -95,7 +96,7 @@ class Shared:
 @implementer(IWaiter)
 class _Question:
     """
-    A request to the only server of a pool, which may have to connect first.
+    A request to one server of a pool, which may have to connect first.
 
     @ivar reply: fires with the reply; fails with a L{PoolError}.
     """
@@ -153,6 +154,10 @@ def _ask(pool: Any, dialect: Any, command: Any, request: bytes) -> list[Deferred
             succeed(failed(dialect, each)) if isinstance(each, PoolError) else each.connection.ask(command, request)
             for each in found
         ]
+    return [_askOne(pool, command, request)]
+
+
+def _askOne(pool: Any, command: Any, request: bytes) -> Deferred[bytes]:
     question = _Question(command, request)
     try:
         record = pool.take(question)
@@ -161,7 +166,34 @@ def _ask(pool: Any, dialect: Any, command: Any, request: bytes) -> list[Deferred
     else:
         if record is not None:
             question.granted(record)
-    return [question.reply]
+    return question.reply
+
+
+def _askAny(router: Any, dialect: Any, command: Any, request: bytes) -> Deferred[bytes]:
+    """
+    Send a request to one server.
+
+    @return: fires with the reply, which is an error if it got none.
+    """
+
+    def noReply(failure: Failure) -> bytes:
+        failure.trap(PoolError)
+        assert failure.value is not None
+        return failed(dialect, failure.value)
+
+    asked: Deferred[Any] = maybeDeferred(lambda: _askOne(router.anyOf(), command, request))
+    return asked.addErrback(noReply)
+
+
+def _modeOf(router: Any) -> str:
+    """
+    @return: in a word, what the servers of a pool are to each other.
+    """
+    if isinstance(router, ClusterRouter):
+        return "cluster"
+    if router.keyed:
+        return "keys"
+    return "equal" if sum(len(pool.servers) for pool in router.pools) > 1 else "single"
 
 
 class StatisticsReplies:
@@ -191,6 +223,38 @@ class StatisticsReplies:
         """
         reply: Deferred[Any] = deferLater(self._sessions.reactor, 0, self._find, words)
         return reply.addErrback(self._noStatistics)
+
+    def report(
+        self,
+        command: Any,
+        request: bytes | None,
+        join: Callable[[bytes | None, list[tuple[str, object]]], bytes],
+    ) -> Deferred[bytes]:
+        """
+        Make a reply to a client that has the reply of one server and the proxy's own statistics.
+
+        @param request: the request for the server; C{None}: none is asked.
+        @param join: makes the reply of that of the server, which may be an error, and of names and values.
+
+        @return: fires with the reply. It does not fail.
+        """
+        reply: Deferred[Any] = deferLater(self._sessions.reactor, 0, self._report, command, request, join)
+        return reply.addErrback(self._noStatistics)
+
+    def _report(self, command: Any, request: bytes | None, join: Callable[..., bytes]) -> Deferred[bytes]:
+        sessions = self._sessions
+
+        def asked(got: tuple[Any, float]) -> Any:
+            own = [("mode", _modeOf(sessions.router)), *got[0]]
+            if request is None:
+                return join(None, own)
+            return _askAny(sessions.router, sessions.dialect, command, request).addCallback(join, own)
+
+        return self._shared.get("own", self._summary).addCallback(asked)
+
+    def _summary(self) -> Deferred[tuple[list[tuple[str, object]], float]]:
+        own: Deferred[Any] = maybeDeferred(self._sessions.report, (b"summary",))
+        return own.addCallback(lambda items: (list(items), 0.0))
 
     def askHere(self, words: tuple[bytes, ...]) -> Deferred[tuple[Replies, float]]:
         """

@@ -56,6 +56,10 @@ class LocalAction(enum.Enum):
     #: Payload: C{(command, arguments)}. The arguments select the statistics. The client gets of the reply what
     #: C{command.visible} returns.
     STATISTICS = "answer the request with statistics"
+    #: Payload: C{(command, request, join)}. One server gets the request; none if it is C{None}. C{join} makes the reply
+    #: of that of the server (C{None} if it was not asked) and the names and values of the proxy's most important
+    #: statistics.
+    REPORT = "answer the request with the reply of a server and statistics of the proxy"
     #: Payload: the reply. Returned only by the reader of a client that had not logged in.
     ADMIT = "accept requests from now on, because the client has logged in"
     #: Payload: C{(command, request)}. Returned only by a reader that is not C{pinned}, which then returns the command.
@@ -77,6 +81,7 @@ BROADCAST: Final = LocalAction.BROADCAST
 SPREAD: Final = LocalAction.SPREAD
 SPLIT: Final = LocalAction.SPLIT
 STATISTICS: Final = LocalAction.STATISTICS
+REPORT: Final = LocalAction.REPORT
 ADMIT: Final = LocalAction.ADMIT
 PIN: Final = LocalAction.PIN
 FLAVOUR: Final = LocalAction.FLAVOUR

@@ -8,8 +8,25 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.operate.snapshots import counters, pool, snapshotOf
+from tests.proxy.test_placing import RedisStage
+from tests.redisstage import requests
 from tests.stage import Stage
 from txconnpool.operate.statistics.snapshot import countersOf, mergeSnapshots
+
+
+class RedisTests(SynchronousTestCase):
+    """
+    Tests for the numbers of a pool of Redis.
+    """
+
+    def test_hits(self) -> None:
+        """
+        Hits and misses are those of requests; one with several keys is a miss if it lacks one of them.
+        """
+        stage = RedisStage(1)
+        stage.ask(stage.client(), requests("SET a0 x", "GET a0", "GET b0", "MGET a0 c0", "GET a0"))
+        found = pool(stage)
+        self.assertEqual((found["hits"], found["misses"], found["operations"]), (2, 2, {"get": 4}))
 
 
 class MergeTests(SynchronousTestCase):

@@ -82,6 +82,35 @@ class RequestReaderTests(SynchronousTestCase):
             self.assertEqual(reading.ask(text), [f"< {reply}"])
         self.assertEqual(reading.feed(b"*0\r\n\r\n*-1\r\n"), ["< "] * 3)  # these have no answer
 
+    def test_info(self) -> None:
+        """
+        C{INFO} without a section, or with all of them, has one more, which can also be had alone. Other sections are
+        the server's alone.
+        """
+        reading = Reading()
+        for text, sent, reply in (
+            ("INFO", "REPORT INFO", "$35 # Server  # Proxy proxy_hits:7"),
+            ("info All", "REPORT INFO all", "$35 # Server  # Proxy proxy_hits:7"),
+            ("info everything", "REPORT INFO everything", "$35 # Server  # Proxy proxy_hits:7"),
+            ("info default", "REPORT INFO default", "$35 # Server  # Proxy proxy_hits:7"),
+            ("INFO server PROXY", "REPORT INFO server", "$35 # Server  # Proxy proxy_hits:7"),
+            ("INFO PROXY", "REPORT", "$23 # Proxy proxy_hits:7"),
+        ):
+            self.assertEqual(reading.ask(text), [sent, f"< {reply}"])
+        self.assertEqual(reading.ask("info server cpu"), ["> info server cpu"])
+        reading.report = b"$0\r\n\r\n"
+        self.assertEqual(reading.ask("info x proxy")[1], "< $23 # Proxy proxy_hits:7")
+        reading.report = b"-NOPERM no\r\n"
+        self.assertEqual(reading.ask("info")[1], "< -NOPERM no")
+        reading.ask("hello 3")
+        self.assertEqual(reading.ask("info proxy")[1], "< =27 txt:# Proxy proxy_hits:7")
+        reading.ask("client reply off")
+        self.assertEqual(reading.ask("info"), ["< "])
+        self.assertEqual(Reading(Redis(denied=frozenset((b"info",)))).ask("info proxy"),
+                         ["< -ERR unknown command 'info': this proxy does not allow it"])  # fmt: skip
+        reading = Reading()
+        self.assertEqual(reading.ask("multi", "info")[2:], [">> info"])
+
     @covers("R7")
     def test_echo(self) -> None:
         """

@@ -42,6 +42,8 @@ _SUMMARY: Final = frozenset(
         "servers_up",
         "retries",
         "partial_gets",
+        "get_hits",
+        "get_misses",
         "failovers",
         "latency_seconds_count",
         "latency_seconds_sum",

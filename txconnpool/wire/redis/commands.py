@@ -64,6 +64,9 @@ REFUSED: Final = _names(
     "acl|list acl|load acl|log acl|save acl|setuser acl|users acl|whoami"
 )
 
+#: Commands to whose replies the proxy adds something of its own, if it is asked for.
+EXTENDED: Final = _names("info")
+
 #: The beginnings of the names of commands that run a script.
 _SCRIPTS: Final = ("eval", "fcall")
 
@@ -204,6 +207,7 @@ class RedisCommand(Command):
             name, index, idempotent="readonly" in flags, isLookup=name in _LOOKUPS, effects=_effects(name, flags),
             matchWhole=None if silent else chosenMatch,
         )  # fmt: skip
+        self.group = "get" if self.isLookup else ""
         self.arity = arity
         self.flags = flags
         self.keySpecs = keySpecs
@@ -214,7 +218,7 @@ class RedisCommand(Command):
         self.subcommands: dict[bytes, RedisCommand] = {}
         self.confirms = name in SUBSCRIBING or name in UNSUBSCRIBING
         self.mayBlock = "blocking" in flags if mayBlock is None else mayBlock
-        self.plain = int(self.use is Use.SHARED and not self.mayBlock)
+        self.plain = int(self.use is Use.SHARED and not self.mayBlock and name not in EXTENDED)
         if self.plain and name not in SPREAD and (keySpecs == "-" or _ONE_KEY(keySpecs) is not None):
             self.plain = 2
         self.runsScript = name.startswith(_SCRIPTS)

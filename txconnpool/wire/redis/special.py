@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
-from txconnpool.wire import ADDRESSED, ADMIT, ANSWER, CLOSE, FLAVOUR, REPLACE, Frame, Login
+from txconnpool.wire import ADDRESSED, ADMIT, ANSWER, CLOSE, FLAVOUR, REPLACE, REPORT, Frame, Login
 from txconnpool.wire.redis import answers
 from txconnpool.wire.redis.announced import REPLIES, Nodes, Place
 from txconnpool.wire.redis.clients import BAD_NAME, OF_CLIENTS, validName
@@ -184,6 +184,32 @@ def _select(reader: RequestReader, command: RedisCommand, words: list[bytes], da
     return _change(reader, end, (version, int(words[1])), request, answers.OK)
 
 
+#: The sections of C{INFO} that have those of the proxy too, and the proxy's own one.
+_OWN: Final = frozenset((b"all", b"default", b"everything", b"proxy"))
+
+
+def _info(reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int) -> Frame:
+    sections = [word.lower() for word in words[1:]]
+    if sections and _OWN.isdisjoint(sections):
+        return reader.forward(command, end)
+    if not reader.mine(answers.OK):
+        return ANSWER, end, 0, b""
+    others = [section for section in sections if section != b"proxy"]
+    version = reader.flavour[0]
+
+    def join(reply: bytes | None, items: list[tuple[str, object]]) -> bytes:
+        if reply is not None and reply[:1] != b"$":
+            return reply
+        own = ["# Proxy", *(f"proxy_{name}:{value}" for name, value in items), ""]
+        text = "\r\n".join(own).encode()
+        if reply is not None:
+            its = reply[reply.index(b"\n") + 1 : -2]
+            text = its + b"\r\n" + text if its else text
+        return answers.verbatim(version, text)
+
+    return REPORT, end, 0, (command, encode([b"INFO", *others]) if others or not sections else None, join)
+
+
 # -- Clusters
 
 
@@ -221,6 +247,7 @@ SPECIAL: Final[Mapping[str, Callable[[RequestReader, RedisCommand, list[bytes], 
     "hello": _hello,
     "auth": _auth,
     "select": _select,
+    "info": _info,
     **OF_CLIENTS,
     **{name: _cluster for name in BY_NAME if name.startswith("cluster|") and name != "cluster|help"},
     **dict.fromkeys(("asking", "readonly", "readwrite"), _nodeState),
