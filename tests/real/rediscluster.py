@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from binascii import crc_hqx
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Self
@@ -215,7 +215,10 @@ class Cluster:
     A cluster of real nodes on loopback. The constructor does not start it.
 
     @ivar nodes: all nodes that have not left: first the primaries of the beginning, then their replicas.
+    @ivar kind: makes a node.
     """
+
+    kind: Callable[..., Node] = Node
 
     def __init__(
         self, primaries: int = 3, replicas: int = 0, *options: str, nodeTimeout: int = 15000, password: str = ""
@@ -284,7 +287,9 @@ class Cluster:
             # CLUSTER SLOTS shows no replica before it has received something after the copy of the data.
             "--repl-ping-replica-period", "1",
         ]  # fmt: skip
-        node = Node(*options, *self._options, number=self._count, port=new[0], busPort=new[1], password=self._password)
+        node = self.kind(
+            *options, *self._options, number=self._count, port=new[0], busPort=new[1], password=self._password
+        )
         self.nodes.append(node)
         return node
 
