@@ -6,8 +6,9 @@ Tests for the proxy with a real Redis cluster.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
@@ -17,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from tests.real.nameserver import Zone, serveZone
 from tests.real.rediscluster import Cluster, Node, keyOf
 from tests.real.resp import Client, ReplyError
-from tests.real.servers import HOST, Proxy, missing, until
+from tests.real.servers import HOST, Address, Proxy, missing, until
 
 reactor: Any = _reactor
 
@@ -204,12 +205,57 @@ class ServingTests(ClusterCase):
             self.assertEqual(waiting.read(), [key.encode(), b"element"])
 
 
+class Reading(threading.Thread):
+    """
+    A client that reads keys, until the end of a block.
+
+    @ivar count: how often it has read all keys.
+    @ivar errors: the errors that it got.
+    """
+
+    def __init__(self, address: Address, keys: list[str]) -> None:
+        super().__init__(daemon=True)
+        self.count = 0
+        self.errors: list[str] = []
+        self._address = address
+        self._keys = keys
+        self._ended = False
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended = True
+        self.join(90)
+
+    def run(self) -> None:
+        """
+        Read.
+        """
+        with Client(self._address, 90.0) as client:
+            while not self._ended:
+                for words in [("MGET", *self._keys), *(("GET", key) for key in self._keys)]:
+                    try:
+                        client.ask(*words)
+                    except ReplyError as error:
+                        self.errors.append(f"{words[0]}: {error}")
+                self.count += 1
+
+    def untilMore(self) -> None:
+        """
+        Wait until it has read all keys some more times.
+        """
+        count = self.count
+        until(lambda: self.count > count + 10 or not self.is_alive(), 60.0, "the work of a client")
+
+
 class ReplicaTests(ClusterCase):
     """
     Tests for requests that replicas execute.
     """
 
-    options = ("--read-from", "prefer-replica")
+    options = ("--read-from", "prefer-replica", "--request-timeout", "30", "--connect-timeout", "20")
 
     def reads(self, node: Node) -> int:
         """
@@ -225,6 +271,60 @@ class ReplicaTests(ClusterCase):
         until(lambda: self.client.ask("GET", key) == value, 30.0, "the replication")
 
     def test_replicas(self) -> None:
+        """
+        Replicas read, and some fail.
+        """
+        self.each(self.reading, self.loading, self.frozen)
+
+    def loading(self) -> None:
+        """
+        No read fails while a replica is dead, and then loads its data.
+        """
+        primary = self.cluster.primaries()[0]
+        replica = self.cluster.replicas(primary)[0]
+        keys = [keyOf(self.cluster.slots(primary)[0], f"{number}") for number in range(40)]
+        for key in keys:
+            self.client.ask("SET", key, "v" * 2000)
+        with Reading(self.proxy.address, keys[:3]) as client:
+            replica.kill()
+            client.untilMore()
+            # The microseconds for each key. It replies after so many bytes, if these are not compressed.
+            primary.ask("CONFIG", "SET", "rdbcompression", "no")
+            slow = ("--key-load-delay", "200000", "--loading-process-events-interval-bytes", "1024")
+            replica.options = (*replica.options, *slow)
+            (replica.directory / "dump.rdb").unlink(missing_ok=True)  # so that it gets a copy of all data
+            replica.start()
+            until(lambda: replica.info("persistence")["loading"] == "1", 60.0, "the replica loads its data")
+            client.untilMore()
+            replica.ask("CONFIG", "SET", "key-load-delay", 0)
+            self.cluster.untilConsistent()
+            client.untilMore()
+        self.assertEqual(client.errors, [])
+
+    def frozen(self) -> None:
+        """
+        No read fails while a primary is frozen, is replaced, and comes back.
+        """
+        primary = self.cluster.primaries()[1]
+        replica = self.cluster.replicas(primary)[0]
+        keys = [keyOf(slot) for slot in self.cluster.slots(primary)[:3]]
+        for key in keys:
+            self.client.ask("SET", key, "v")
+        self.cluster.untilReplicated(primary)
+        with Reading(self.proxy.address, keys) as client:
+            client.untilMore()
+            primary.freeze()
+            client.untilMore()
+            self.cluster.failover(replica)
+            client.untilMore()
+            primary.thaw()
+            self.cluster.untilConsistent()
+            client.untilMore()
+        self.assertEqual(client.errors, [])
+        self.client.ask("SET", keys[0], "w")
+        self.untilCopied(keys[0], b"w")
+
+    def reading(self) -> None:
         """
         Replicas read and primaries write. While there is no replica, the primary reads.
         """
