@@ -17,7 +17,7 @@ from tests.certificates import Certificate, missingTLS
 from tests.real.operated import rows
 from tests.real.rediscluster import Cluster, Node, keyOf
 from tests.real.resp import Client
-from tests.real.servers import HOST, SOURCE, Twistd, freePort, missing, until
+from tests.real.servers import HOST, SOURCE, Twistd, freePort, missing, refuses, until
 
 #: An address at which nobody is reached.
 INNER = "192.0.2.1"
@@ -108,6 +108,7 @@ class AddressTests(SynchronousTestCase):
         proxy = Twistd("--config", str(path), plugin="connpool", address=(HOST, ports["plain"]), source=SOURCE)
         self.addCleanup(proxy.stop)
         proxy.start()
+        until(lambda: not any(refuses((HOST, port)) for port in ports.values()), 60.0, "both pools listen")
         self.clients = {name: Client((HOST, port), 60.0) for name, port in ports.items()}
         for client in self.clients.values():
             self.addCleanup(client.close)

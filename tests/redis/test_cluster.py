@@ -190,6 +190,11 @@ class RequestTests(ClusterTestCase):
             self.assertRaises(ValueError, RedisPool, "cluster:p0:7000", reactor=self.clock, **settings)
         self.assertRaises(ValueError, RedisPool, ["cluster:p0:7000", "tcp:p1:7000"], reactor=self.clock)
         self.assertRaises(ValueError, RedisPool, "cluster:p0", reactor=self.clock)
+        error = self.assertRaises(ValueError, RedisPool, "cluster:dns:p:7000", reactor=self.clock)
+        self.assertEqual(
+            str(error),
+            "cluster:dns:p:7000 is for the proxy, which looks up nodes; expected cluster:HOST:PORT,HOST:PORT",
+        )
         self.assertRaisesRegex(
             ValueError, "is for clusters", RedisPool, "tcp:p0:7000", reactor=self.clock, readFrom="replica"
         )

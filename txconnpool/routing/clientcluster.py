@@ -17,7 +17,7 @@ from txconnpool.errors import PoolClosed, PoolError
 from txconnpool.pool.checks import checkType
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.routing.asking import ask
-from txconnpool.routing.cluster.line import ClusterLine, isCluster, readCluster
+from txconnpool.routing.cluster.line import FORM, ClusterLine, isCluster, readCluster
 from txconnpool.routing.clusterrouters import ClusterRouter
 from txconnpool.routing.clusters import ClusterPool
 from txconnpool.wire.topology import Node, Shard
@@ -67,7 +67,10 @@ def clusterOf(addresses: Any) -> ClusterLine | None:
         return None
     if len(lines) > 1:
         raise ValueError("cluster:HOST:PORT,HOST:PORT stands for all servers of a pool; it cannot have others")
-    return readCluster(lines[0])
+    line = readCluster(lines[0])
+    if line.source:
+        raise ValueError(f"{lines[0].split()[0]} is for the proxy, which looks up nodes; expected {FORM}")
+    return line
 
 
 def checkReadFrom(readFrom: Any, cluster: bool) -> None:

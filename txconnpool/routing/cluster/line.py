@@ -16,7 +16,10 @@ from txconnpool.wire.topology import Node
 #: The words of a line that are arguments of endpoint strings for TLS, and have the path of a file or directory.
 _PATHS = ("trustRoots", "certificate", "privateKey")
 
-_FORM = "cluster:HOST:PORT,HOST:PORT, cluster:dns:NAME:PORT or cluster:srv:NAME"
+#: A line with nodes.
+FORM = "cluster:HOST:PORT,HOST:PORT"
+
+_FORM = f"{FORM}, cluster:dns:NAME:PORT or cluster:srv:NAME"
 _SOURCE = re.compile(r"(?:dns|srv):", re.IGNORECASE).match
 _NODE = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:,\[\]\s]+)):([0-9]{1,5})").fullmatch
 
