@@ -14,7 +14,7 @@ from txconnpool.errors import PoolClosed, ServerUnavailable
 from txconnpool.redis import Ask, ClusterDown, CrossSlot, InvalidArgument, Moved, RedisPool
 from txconnpool.redis.memory.data import ReplyError
 from txconnpool.routing.courses import DELAY
-from txconnpool.wire.topology import slotOf
+from txconnpool.wire.topology import Node, slotOf
 
 
 class RequestTests(ClusterTestCase):
@@ -181,6 +181,21 @@ class RequestTests(ClusterTestCase):
 
         self.assertEqual(self.result(lease()), self.pool.servers[1].name)
         self.assertRaises(TypeError, self.pool.connection)
+
+    def test_map(self) -> None:
+        """
+        Nodes are reached at the addresses that the line has for them.
+        """
+        outer = Node("outside", 1)
+        self.cluster.nodes[outer] = self.cluster.nodes.pop(Node("p1", 7000))
+        pool: RedisPool[bytes] = RedisPool("cluster:p0:7000 map=p1:7000>outside:1", reactor=self.clock)
+        key = self.cluster.keyOf(1)
+        self.assertIs(self.result(pool.set(key, "1")), True)
+        self.cluster.move(key, 0)
+        self.assertEqual(self.result(pool.incr(key)), 2)
+        self.cluster.move(key, 1)
+        self.assertEqual(self.result(pool.incr(key)), 3)
+        self.result(pool.close())
 
     def test_options(self) -> None:
         """
@@ -455,6 +470,39 @@ class TogetherTests(ClusterTestCase):
         self.cluster.move(self.one, 1)
         self.result(self.pool.rpush(self.one, "y"))
         self.assertEqual(self.result(self.pool.blpop([self.one], timeout=10)), (self.one.encode(), b"y"))
+
+    def test_lock(self) -> None:
+        """
+        A lock is extended and released where its key is, although that needs a script.
+        """
+        lock = self.pool.lock(self.one, timeout=30)
+        self.assertTrue(self.result(lock.acquire()))
+        self.cluster.move(self.one, 1)
+        self.result(lock.extend(60))
+        self.cluster.move(self.one, 0)
+        self.result(lock.release())
+        self.assertEqual(self.result(self.pool.exists(self.one)), 0)
+
+    def test_nodeLeaves(self) -> None:
+        """
+        Requests that wait for a connection to a node that leaves the cluster are sent to the other ones.
+        """
+        self.result(self.pool.get(self.two))
+        gone, stays = self.cluster.primaries
+        gone.hang()
+        name = f"{{{self.one}}}list"
+        answers: list[Deferred[Any]] = [self.pool.set(name, "a"), Deferred.fromCoroutine(self.pipe())]
+        popped = self.pool.blpop([f"{name}2"], 60)
+        self.cluster.owners[:] = [stays] * len(self.cluster.owners)
+        self.cluster.primaries.remove(gone)
+        control: Any = self.pool._control
+        control.refreshing._shuffle = lambda nodes: nodes.sort(reverse=True)  # the node that hangs is asked last
+        control.wrong()
+        self.clock.advance(2)
+        self.assertEqual(self.result(answers[0]), True)
+        self.assertEqual(self.result(answers[1]), [True, True, 2, [b"ac", b"b"], b"ac"])
+        self.result(self.pool.rpush(f"{name}2", "x"))
+        self.assertEqual(self.result(popped), (f"{name}2".encode(), b"x"))
 
     def test_blockingMoved(self) -> None:
         """

@@ -10,6 +10,7 @@ sent again.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -159,7 +160,7 @@ class ClusterRequest(SingleRequest):
             self._proceed()
         elif isinstance(error, PoolClosed) and self._cluster.leaves(self._pool) and self._node is None:
             self._once = None
-            self._proceed()
+            self._after(self._cluster.wait(0.0))  # the new map is just being put in force
         elif self._once is not None and getattr(error, "sent", False) is False and not self.result.called:
             self._once = None  # the node that has the slot can say again which one is to execute the request
             self._proceed()
@@ -217,6 +218,7 @@ class ClusterJourney:
             except PoolClosed:
                 if not self._cluster.leaves(pool):
                     raise
+                await self._cluster.wait(0.0)  # the new map is just being put in force
             else:
                 break
         if self._once is not None:
@@ -353,6 +355,43 @@ class ClusterSender(Sender):
         Pipelined(self._cluster, queued).sendAfter(known)
 
 
+class NodeUnit(Unit):
+    """
+    Requests of a pipeline for one node. If they were not sent, because the node has left the cluster, or because one
+    that was to execute them once is down, they may be sent to another one.
+    """
+
+    __slots__ = ("_cluster", "_elsewhere")
+
+    def __init__(
+        self,
+        cluster: ClientCluster,
+        pool: Any,
+        steps: list[Step],
+        again: Callable[[list[Undone]], object],
+        elsewhere: Callable[[Deferred[None], list[Step]], object],
+        asking: bool = False,
+    ) -> None:
+        """
+        @param elsewhere: called with what to wait for, and with the requests to send them to the nodes of their keys.
+        """
+        super().__init__(pool, steps, again, inOrderOfKeys, asking)
+        self._cluster = cluster
+        self._elsewhere = elsewhere
+
+    def fail(self, error: Exception) -> None:
+        """
+        Fail all requests that have no reply, unless they can be sent elsewhere.
+        """
+        left = isinstance(error, PoolClosed) and self._cluster.leaves(self._pool)
+        if self._server is None and (left or (self._asking and not isinstance(error, PoolClosed))):
+            steps = list(self._steps)
+            self._steps.clear()
+            self._elsewhere(self._cluster.wait(0.0), steps)  # the new map is just being put in force
+        else:
+            super().fail(error)
+
+
 #: The number of layouts of a cluster that cursors of scans distinguish.
 _ERAS = 1 << 20
 
@@ -388,8 +427,11 @@ class Pipelined:
 
     def _send(self, steps: list[Step], once: Any) -> None:
         if once is not None:
-            Unit(once, steps, self._again, inOrderOfKeys, True).send()
-            return
+            NodeUnit(self._cluster, once, steps, self._again, self.sendAfter, True).send()
+        else:
+            self._sendByKey(steps)
+
+    def _sendByKey(self, steps: list[Step]) -> None:
         router = self._cluster.router
         byPool: dict[Any, list[Step]] = {}
         for step in steps:
@@ -401,7 +443,7 @@ class Pipelined:
             else:
                 byPool.setdefault(pool, []).append(step)
         for pool, its in byPool.items():
-            Unit(pool, its, self._again, inOrderOfKeys).send()
+            NodeUnit(self._cluster, pool, its, self._again, self.sendAfter).send()
 
     def _again(self, undone: list[Undone]) -> None:
         """

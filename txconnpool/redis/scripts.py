@@ -15,7 +15,9 @@ from typing import Any, Final, Self
 from twisted.internet.defer import Deferred
 
 from txconnpool.redis.arguments import Argument, Key
+from txconnpool.redis.base import VERBS
 from txconnpool.redis.errors import LockError, NoScript
+from txconnpool.wire.redis.commands import BY_NAME, RedisCommand
 
 
 class Script:
@@ -31,8 +33,13 @@ class Script:
     @ivar sha: the SHA-1 of that.
     """
 
-    def __init__(self, pool: Any, script: str | bytes) -> None:
+    def __init__(self, pool: Any, script: str | bytes, safe: bool = False) -> None:
+        """
+        @param safe: whether an error of the script that says that it was not executed is true. It may be sent again
+            then. Of a script of a program this is not known.
+        """
         self._pool = pool
+        self._names = ("safe evalsha", "safe eval") if safe else ("evalsha", "eval")
         self.text = script.encode() if isinstance(script, str) else script
         self.sha = sha1(self.text, usedforsecurity=False).hexdigest()
 
@@ -44,10 +51,24 @@ class Script:
         """
         names = list(keys)
         words = [len(names), *names, *args]
+        bySha, byText = self._names
         try:
-            return await self._pool.evalsha(self.sha, *words)
+            return await self._pool._do(bySha, None, self.sha, *words)
         except NoScript:  # nothing was executed
-            return await self._pool.eval(self.text, *words)
+            return await self._pool._do(byText, None, self.text, *words)
+
+
+def _safe(name: str) -> RedisCommand:
+    """
+    @return: the command for scripts that return no error of their own, or only such that are true.
+    """
+    command = BY_NAME[name]
+    made = RedisCommand(name, command.index, command.arity, command.flags, command.keySpecs)
+    made.runsScript, made.redirectable, made.keepsRequest = False, True, True
+    return made
+
+
+VERBS.update({f"safe {name}": (_safe(name), (name.upper().encode(),)) for name in ("evalsha", "eval")})
 
 
 #: Deletes a key whose value is a token.
@@ -79,8 +100,8 @@ class Lock:
         self._sleep = sleep
         self._blockingTimeout = blockingTimeout
         self._token: bytes | None = None
-        self._releasing = Script(pool, RELEASE)
-        self._extending = Script(pool, EXTEND)
+        self._releasing = Script(pool, RELEASE, safe=True)
+        self._extending = Script(pool, EXTEND, safe=True)
 
     async def acquire(self, blocking: bool = True) -> bool:
         """
