@@ -37,7 +37,7 @@ class ClusterCase(TestCase):
         """
         Start the cluster.
         """
-        self.cluster = Cluster(3, 1).start()
+        self.cluster = Cluster(3, 1, password="secret").start()
         self.addCleanup(self.cluster.stop)
 
     def makePool(self, **settings: Any) -> RedisPool[Any]:
@@ -45,7 +45,13 @@ class ClusterCase(TestCase):
         Create a pool, which is closed at the end of the test. On a slow machine nothing may fail but what fails at
         once.
         """
-        times = {"requestTimeout": 30.0, "waitTimeout": 30.0, "connectTimeout": 20.0, **settings}
+        times: dict[str, Any] = {
+            "login": "secret",
+            "requestTimeout": 30.0,
+            "waitTimeout": 30.0,
+            "connectTimeout": 20.0,
+            **settings,
+        }
         pool: RedisPool[Any] = RedisPool(f"cluster:{self.cluster.seeds}", 12, decode="utf-8", **times)
         self.addCleanup(pool.close)
         return pool
@@ -68,7 +74,7 @@ class CommandTests(ClusterCase):
         """
         Take all steps with one cluster: starting one takes seconds.
         """
-        for step in (self.commands, self.moving, self.replicas):
+        for step in (self.commands, self.moving, self.sharded, self.replicas):
             await step()
 
     async def commands(self) -> None:
@@ -152,6 +158,22 @@ class CommandTests(ClusterCase):
         self.assertEqual(await waiting, ("{moving}list", "x"))
         await deferToThread(self.cluster.migrate, [slot], source)
         self.assertEqual(await pool.mget(here, there), ["4", "5"])
+
+    async def sharded(self) -> None:
+        """
+        Messages of sharded channels are received from the node of their slot, and from another one if it moves.
+        """
+        pool = self.makePool(namespace="n:")
+        slot, source, target = self.owner("sharded")
+        with self.assertRaises(CrossSlot):
+            pool.subscribe("k1", "k2", sharded=True)
+        async with pool.subscribe("sharded", sharded=True) as messages:
+            for owner in (target, source):
+                self.assertEqual(await pool.spublish("sharded", "x"), 1)
+                message = await messages.__anext__()
+                self.assertEqual((message.kind, message.channel, message.data), ("smessage", "sharded", "x"))
+                await deferToThread(self.cluster.migrate, [slot], owner)
+                self.assertEqual((await messages.__anext__()).kind, "reconnected")
 
     async def replicas(self) -> None:
         """

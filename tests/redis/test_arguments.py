@@ -88,6 +88,7 @@ class ArgumentTests(SynchronousTestCase):
             (b"SCAN 0", b"SCAN 0 MATCH n:*"),
             (b"SCAN 0 COUNT 5 match a", b"SCAN 0 COUNT 5 match n:a"),
             (b"PUBLISH c m", b"PUBLISH c m"),
+            (b"SPUBLISH c m", b"SPUBLISH c m"),
         ):
             words = request.split(b" ")
             applyNamespace(words, commandOf(words), b"n:")

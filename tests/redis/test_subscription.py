@@ -115,6 +115,26 @@ class SubscriptionTests(RedisTestCase):
         """
         self.assertRaises(InvalidArgument, self.pool.subscribe)
 
+    def test_sharded(self) -> None:
+        """
+        Sharded channels are subscribed with another command. They have no patterns.
+        """
+        self.result(self.pool.ping())
+        self.server.hold()
+        entered = Deferred.fromCoroutine(self.pool.subscribe("a", "b", sharded=True).__aenter__())
+        self.flush()
+        (connection,) = self.server.connections
+        self.assertIn(b"*3\r\n$10\r\nSSUBSCRIBE\r\n$1\r\na\r\n$1\r\nb\r\n", connection.received)
+        connection.send(b">3\r\n$10\r\nssubscribe\r\n$1\r\na\r\n:1\r\n>3\r\n$10\r\nssubscribe\r\n$1\r\nb\r\n:2\r\n")
+        self.flush()
+        subscription = self.successResultOf(entered)
+        connection.send(b">3\r\n$8\r\nsmessage\r\n$1\r\na\r\n$1\r\nx\r\n")
+        self.flush()
+        message = self.successResultOf(self.next(subscription))
+        self.assertEqual(message[:3], ("smessage", b"a", b"x"))
+        self.leave(subscription)
+        self.assertRaises(InvalidArgument, self.pool.subscribe, "a", patterns=["b"], sharded=True)
+
     def test_refused(self) -> None:
         """
         If the server refuses the subscription, its block is not entered, and its connection is closed.

@@ -130,7 +130,7 @@ def applyNamespace(words: list[bytes], command: RedisCommand, namespace: bytes) 
             words[at + 1] = escapePattern(namespace) + words[at + 1]
         else:
             words += [b"MATCH", escapePattern(namespace) + b"*"]
-    else:
+    elif name != "spublish":  # its channel is only for the choice of the node what keys are
         for at in command.keyPositions(words):
             words[at] = namespace + words[at]
 

@@ -308,10 +308,14 @@ class ClusterSender(Sender):
         """
         return bool(self._router.together([first, second]))
 
-    def channelTarget(self, channels: list[bytes], patterns: list[bytes]) -> Any:
+    def channelTarget(self, channels: list[bytes], patterns: list[bytes], sharded: bool) -> Any:
         """
-        @return: the target of a subscription: messages are sent to all nodes.
+        @return: the target of a subscription: messages are sent to all nodes, unless they are those of a slot.
+
+        @raise CrossSlot: the channels are those of several slots.
         """
+        if sharded and not self._router.together(channels):
+            raise CrossSlot("CROSSSLOT Channels in request don't hash to the same slot")
         return channels[0] if channels else None
 
     async def _everyTarget(self) -> tuple[Any, ...]:

@@ -513,6 +513,14 @@ class ServerCommands(BaseCommands[V]):
         """
         return self._do("publish", None, channel, message)
 
+    def spublish(self, shard_channel: Key, message: Argument) -> Deferred[int]:
+        """
+        Send a message to the subscribers of a sharded channel (Redis 7.0). The C{namespace} is not put before channels.
+
+        @return: fires with the number of those that were sent the message.
+        """
+        return self._do("spublish", None, shard_channel, message)
+
     def dbsize(self) -> Deferred[int]:
         """
         @return: fires with the number of keys.

@@ -317,11 +317,13 @@ class RedisPool(PoolFace[Connection], RedisCommands[V]):
         """
         return Transaction(self._namespace, self._meanings, self._sender, watch=watch)
 
-    def subscribe(self, *channels: Key, patterns: Iterable[Key] = ()) -> Subscription[V]:
+    def subscribe(self, *channels: Key, patterns: Iterable[Key] = (), sharded: bool = False) -> Subscription[V]:
         """
         Receive the messages of channels, see L{Subscription}. The C{namespace} is not put before channels.
 
         @param patterns: glob-style patterns of channels.
+        @param sharded: whether to receive what C{spublish} sends (Redis 7.0). In a cluster, only the nodes of the slot
+            of such channels know of their messages. All are in one slot, and there are no patterns.
 
         @raise InvalidArgument: there are no channels and no patterns; or several servers share the keys, and not one
             of them has all channels, or there are patterns.
@@ -329,8 +331,10 @@ class RedisPool(PoolFace[Connection], RedisCommands[V]):
         names, globs = encodeWords(channels), encodeWords(patterns)
         if not names and not globs:
             raise InvalidArgument("subscribe needs a channel or a pattern")
-        target = self._sender.channelTarget(names, globs)
-        return Subscription(self._sender, target, self._meanings, names, globs, RESUBSCRIBE)
+        if sharded and globs:
+            raise InvalidArgument("sharded channels have no patterns")
+        target = self._sender.channelTarget(names, globs, sharded)
+        return Subscription(self._sender, target, self._meanings, names, globs, sharded, RESUBSCRIBE)
 
     def register_script(self, script: str | bytes) -> Script:
         """

@@ -232,8 +232,10 @@ class Sender:
         """
         return first is second
 
-    def channelTarget(self, channels: list[bytes], patterns: list[bytes]) -> Any:
+    def channelTarget(self, channels: list[bytes], patterns: list[bytes], sharded: bool) -> Any:
         """
+        @param sharded: whether the messages are those of a slot, if there is a cluster.
+
         @return: the target of a subscription.
 
         @raise InvalidArgument: the channels and patterns are not those of one server.

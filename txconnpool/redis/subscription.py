@@ -38,8 +38,9 @@ class Message(NamedTuple, Generic[V]):
             else:
                 print(message.channel, message.data)
 
-    @ivar kind: C{"message"}, C{"pmessage"} of a pattern, or C{"reconnected"}: the connection was lost, the channels
-        are subscribed again now, and what was published meanwhile is missing.
+    @ivar kind: C{"message"}, C{"pmessage"} of a pattern, C{"smessage"} of a sharded channel, or C{"reconnected"}: the
+        connection was lost, or the slot of the channels has another node; they are subscribed again now, and what was
+        published meanwhile is missing.
     @ivar channel: the channel; C{None} if C{kind} is C{"reconnected"}.
     @ivar data: the message; C{None} if C{kind} is C{"reconnected"}.
     @ivar pattern: the pattern that the channel matches, if C{kind} is C{"pmessage"}.
@@ -71,6 +72,7 @@ class Subscription(Generic[V]):
         meanings: Meanings,
         channels: list[bytes],
         patterns: list[bytes],
+        sharded: bool,
         retryDelay: float,
     ) -> None:
         """
@@ -83,7 +85,7 @@ class Subscription(Generic[V]):
         self._meanings = meanings
         self._requests = [
             (BY_NAME[name.decode().lower()], encode([name, *words]))
-            for name, words in ((b"SUBSCRIBE", channels), (b"PSUBSCRIBE", patterns))
+            for name, words in ((b"SSUBSCRIBE" if sharded else b"SUBSCRIBE", channels), (b"PSUBSCRIBE", patterns))
             if words
         ]
         self._retryDelay = retryDelay
@@ -109,7 +111,7 @@ class Subscription(Generic[V]):
         kind = frame[0] if isinstance(frame[0], str) else frame[0].decode("ascii", "replace")
         if kind == "pmessage":
             self._add(Message(kind, frame[2], frame[3], frame[1]))
-        elif kind == "message":
+        elif kind in ("message", "smessage"):
             self._add(Message(kind, frame[1], frame[2]))
 
     def connectionLost(self, error: PoolError) -> None:
