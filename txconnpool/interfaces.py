@@ -199,11 +199,12 @@ class IReplySink(Interface):
     Receives the replies to requests that were sent on a L{Connection<txconnpool.pool.connection.Connection>}.
     """
 
-    def replied(data: bytes, done: int) -> None:
+    def replied(data: Any, done: int) -> None:
         """
         Receive bytes of replies, in the order of the requests.
 
-        @param data: the bytes for the client; may be empty.
+        @param data: the bytes for the client; may be empty. For a part of a request that was divided it may be what the
+            L{IReplyReader<txconnpool.wire.IReplyReader>} has found in the whole reply.
         @param done: the number of replies that these bytes complete. 0: more bytes of the first one follow.
         """
 

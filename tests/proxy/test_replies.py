@@ -133,20 +133,37 @@ class ReplyQueueTests(QueueTestCase):
 
     def test_last(self) -> None:
         """
-        There always is a last entry for further replies, behind all others.
+        There always is a last entry for further replies, behind all others. An entry that was not used stays the last.
         """
         last = self.queue.last
         self.assertEqual(len(self.queue), 1)
+        self.queue.append(self.entry(b"first "))
+        self.assertIs(self.queue.last, last)
+        last.take(b"second ")
         self.queue.append(self.entry(b"a"))
         self.assertIsNot(self.queue.last, last)
-        last.take(b"first ")
         self.queue.last.take(b" last")
         extended = self.queue.extend()
         self.assertIs(extended, self.queue.last)
         extended.take(b".")
-        self.assertEqual(len(self.queue), 4)
+        self.assertEqual(len(self.queue), 5)
         self.assertTrue(self.start())
-        self.assertEqual(self.session.written, b"first a last.")
+        self.assertEqual(self.session.written, b"first second a last.")
+
+    def test_lastWrites(self) -> None:
+        """
+        If the last entry writes its replies already, entries are added after it.
+        """
+        last = self.queue.last
+        last.left = 1
+        self.start()
+        last.left = 0
+        self.queue.append(self.entry(b"a"))
+        self.assertIsNot(self.queue.last, last)
+        self.queue.last.take(b" last")
+        last.take(b"first ")
+        self.assertTrue(self.start())
+        self.assertEqual(self.session.written, b"first a last")
 
     def test_insert(self) -> None:
         """

@@ -37,7 +37,7 @@ class CommandTests(SynchronousTestCase):
         for call, text in (
             (lambda: command.keys(b""), "ping has no keys"),
             (lambda: command.subset(b"", []), "ping is never divided"),
-            (lambda: command.collect(b"", b"", {}), "ping is never divided"),
+            (lambda: command.collect(b"", [], b"", {}), "ping is never divided"),
             (lambda: command.gather([], {}, False), "ping is never divided"),
             (lambda: command.divide(b"", 1), "ping is never merged"),
             (lambda: command.join([]), "ping is never broadcast"),

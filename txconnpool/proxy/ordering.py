@@ -163,7 +163,11 @@ class OrderedReplies(ClientConnection):
         queue.append(entry)
         self._sink = queue.last
         self.advance()
-        self.collect()
+        if entry.unsent:
+            if self._unsent:
+                self._unsent.append(entry)
+            else:
+                self._unsent = deque((entry,))
 
     def _needQueue(self) -> ReplyQueue:
         if self._queue is None:
@@ -186,8 +190,11 @@ class OrderedReplies(ClientConnection):
         """
         if done:
             self.settle(done)
-        self.advance()
-        self.proceed()
+        if self._queue is not None:
+            self.advance()
+        crowded = self.unread > self._limits.unreadSoft
+        if self._size or self._unsent or self._ending or crowded or not self._reading:
+            self.proceed()
 
     def settle(self, done: int) -> None:
         """

@@ -45,12 +45,6 @@ class SpreadReply(ScatteredReply):
         if not pools:
             self._fail([b""], unserved(pools))
 
-    def _collect(self, part: Part, reply: bytes) -> int:
-        if self.command.isError(reply):
-            return 0
-        self._found[part.keys[0]] = reply
-        return len(reply)
-
     def _write(self) -> int:
         reply = self.command.visible(self.command.join([self._found[name] for name in self._keys]))
         self.session.batch += len(reply)

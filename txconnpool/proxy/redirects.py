@@ -278,11 +278,11 @@ class SlotReply(ScatteredReply):
                 trail = part.trail = Trail(self.session)
                 self._again.add(part)
             reply = trail.follow(redirect, server)
-            if reply is None:
-                self.parts.append(part)
-            else:
+            if reply is not None:
                 self._inFlight += 1
                 self.answered(part, reply)
+                return
+            self.parts.append(part)
         self.session.redirectFollowed()
 
     def discard(self) -> None:

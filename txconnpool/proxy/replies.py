@@ -58,6 +58,13 @@ class Entry:
         """
         return 0
 
+    @property
+    def unused(self) -> bool:
+        """
+        Whether there was no reply in this entry so far, and none is due.
+        """
+        return not (self.left or self.first or self._pieces)
+
     def take(self, data: bytes) -> None:
         """
         Write bytes of replies, or hold them back.
@@ -342,10 +349,15 @@ class ReplyQueue:
 
     def append(self, entry: Entry) -> None:
         """
-        Add an entry after all others.
+        Add an entry after all replies so far.
         """
-        self._entries.append(entry)
-        self.extend()
+        entries, last = self._entries, self.last
+        if last.unused:
+            entries[-1] = entry
+            entries.append(last)
+        else:
+            entries.append(entry)
+            self.extend()
 
     def insert(self, old: Entry | None, new: Sequence[Entry]) -> None:
         """

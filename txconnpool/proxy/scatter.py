@@ -48,12 +48,12 @@ class Part:
         self.retried = False
         self._pieces: list[bytes] | None = None
 
-    def replied(self, data: bytes, done: int) -> None:
+    def replied(self, data: Any, done: int) -> None:
         """
-        Take bytes of the reply.
+        Take bytes of the reply, or what the reader has found in the whole reply.
         """
-        session = self._whole.session
         if not done:
+            session = self._whole.session
             if not session.gone:
                 if self._pieces is None:
                     self._pieces = []
@@ -63,7 +63,7 @@ class Part:
         if self._pieces is not None:
             self._release()
             data = b"".join([*self._pieces, data])
-        session.partAnswered(self._whole.answered(self, data))
+        self._whole.answered(self, data)
 
     def requestsLost(self, requests: list[Any], begun: bool, error: PoolError) -> None:
         """
@@ -203,34 +203,25 @@ class ScatteredReply(Entry):
 
     # -- Replies
 
-    def answered(self, part: Part, reply: bytes) -> bool:
+    def answered(self, part: Part, reply: Any) -> None:
         """
         A part has its whole reply.
 
-        @return: whether this completes a request.
+        @param reply: its bytes, or what the reader has found in it.
         """
         self._inFlight -= 1
-        if not self._requests:
-            return True
-        size = self._collect(part, reply)
-        if not size:
-            self._failed = {**(self._failed or {}), **dict.fromkeys(part.keys, self.command.visible(reply))}
-        if self._inFlight or self.parts:
-            if size > COUNTED:
-                self._collected += size
-                self.session.hold(size)
-            return False
-        self._finish()
-        return True
-
-    def _collect(self, part: Part, reply: bytes) -> int:
-        """
-        Collect what a reply has.
-
-        @return: its number of bytes; 0 for an error.
-        """
-        size: int = self.command.collect(part.request, reply, self._found)
-        return size
+        if self._requests:
+            size = self.command.collect(part.request, part.keys, reply, self._found)
+            if not size:
+                self._failed = {**(self._failed or {}), **dict.fromkeys(part.keys, self.command.visible(reply))}
+            if self._inFlight or self.parts:
+                if size > COUNTED:
+                    self._collected += size
+                    self.session.hold(size)
+                self.session.partAnswered()
+                return
+            self._finish()
+        self.session.answered(1)
 
     def lost(self, part: Part, error: PoolError) -> None:
         """

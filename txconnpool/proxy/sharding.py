@@ -252,13 +252,11 @@ class ShardedSession(Session):
         self._connection.send(entry, command, count, request)
         return True
 
-    def partAnswered(self, finished: bool) -> None:
+    def partAnswered(self) -> None:
         """
-        Called when a part of a request for several servers has its reply.
-
-        @param finished: whether this completes a request.
+        Called when a part of a request for several servers has its reply, and others are due.
         """
-        if finished or self._unsent or self._size or self._ending:
+        if self._unsent or self._size or self._ending:
             self.answered(1)
         else:
             self._inFlight -= 1

@@ -217,11 +217,12 @@ class Command:
         """
         raise NotImplementedError(f"{self.name} is never divided")
 
-    def collect(self, request: bytes, reply: bytes, found: dict[bytes, bytes]) -> int:
+    def collect(self, request: bytes, keys: list[bytes], reply: Any, found: dict[bytes, bytes]) -> int:
         """
         Collect what a complete reply to the result of L{subset} has.
 
         @param request: the result of L{subset}.
+        @param keys: its keys.
         @param reply: the reply, as it was passed on by the L{IReplyReader}.
         @param found: gets the part of the reply for each key that has one.
 
@@ -407,7 +408,7 @@ class IReplyReader(Protocol):
 
     def read(
         self, data: bytes, pos: int, command: Any, count: int, request: Any, counters: Any
-    ) -> tuple[int, int, bytes | None]:
+    ) -> tuple[int, int, Any]:
         """
         Read the bytes of a server from C{pos}, which is the position of the first bytes that were not read.
 
@@ -418,8 +419,9 @@ class IReplyReader(Protocol):
         @param counters: the L{ReplyCounters} to increment.
 
         @return: C{(end, done, reply)}: C{data[pos:end]} belongs to the request and completes C{done} of its replies.
-            C{reply} has the bytes for the client; C{None}: the same bytes. If C{left} is not 0 afterwards, all that can
-            be read was read, and the method is called again with the remaining bytes and more.
+            C{reply} has the bytes for the client; C{None}: the same bytes. For a request of L{Command.subset} it may be
+            what was found in the whole reply, for L{Command.collect}. If C{left} is not 0 afterwards, all that can be
+            read was read, and the method is called again with the remaining bytes and more.
 
         @raise WireError: the bytes are not such replies.
         @raise Declined: the reply, which is complete, says that the request was not executed. It never is for merged

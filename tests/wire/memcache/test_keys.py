@@ -17,7 +17,7 @@ from txconnpool.errors import WireError
 from txconnpool.metrics import Traffic
 from txconnpool.wire import Command, LocalAction
 from txconnpool.wire.memcache.dialect import Memcache
-from txconnpool.wire.memcache.keys import GatheringRequest, keyOf
+from txconnpool.wire.memcache.keys import GatheringRequest, collectValues, keyOf
 from txconnpool.wire.memcache.matching import MemcacheCommand
 from txconnpool.wire.memcache.replies import GAT, GATS, GET, GETS, SEVERAL
 from txconnpool.wire.memcache.replyreader import ReplyReader
@@ -182,6 +182,7 @@ class GatheringTests(SynchronousTestCase):
         """
         reader, traffic = ReplyReader(), Traffic(len(Memcache().commands))
         passed, left, complete = b"", b"", False
+        values: list[bytes] | None = None
         for piece in pieces:
             self.assertFalse(complete)
             data = left + piece
@@ -189,15 +190,16 @@ class GatheringTests(SynchronousTestCase):
                 end, done, reply = reader.read(data, 0, command, 1, request, traffic)
             except WireError:
                 return "refused", {}, []
-            passed += data[:end] if reply is None else reply
+            if isinstance(reply, list):
+                values = reply
+            else:
+                passed += data[:end] if reply is None else reply
             left = data[end:]
             complete = done > 0
         if not complete or left:
             return "incomplete", {}, []
         found: dict[bytes, bytes] = {}
-        if not isinstance(request, GatheringRequest):
-            request = GatheringRequest.of(request, [])
-        if not request.collect(passed, found):
+        if not collectValues(command.keys(request), passed if values is None else values, found):
             return "error", {}, []
         return "complete", found, [traffic.missed, traffic.moreKeys, traffic.moreMissed, traffic.more]
 
@@ -311,23 +313,20 @@ class GatheringTests(SynchronousTestCase):
         """
         An error of the server is no values.
         """
-        request = GatheringRequest.of(b"get x\r\n", [b"a", b"b"])
         found: dict[bytes, bytes] = {}
-        self.assertFalse(request.collect(b"SERVER_ERROR out of memory\r\n", found))
+        self.assertFalse(collectValues([b"a", b"b"], b"SERVER_ERROR out of memory\r\n", found))
         self.assertEqual(found, {})
 
-    def test_again(self) -> None:
+    def test_size(self) -> None:
         """
-        A request that is sent a second time has the values of the second reply.
+        The number of bytes of the reply is returned, also if its values were found before.
         """
-        request = GatheringRequest.of(b"get x\r\n", [b"a", b"b"])
-        traffic = Traffic(len(Memcache().commands))
-        for body in (b"first", b"second"):
-            reply = valueOf(b"a", body) + END
-            self.assertEqual(request.gather(reply, 0, traffic), len(reply))
+        value = valueOf(b"a", b"x")
+        for reply in (value + END, [value, b""]):
             found: dict[bytes, bytes] = {}
-            self.assertTrue(request.collect(b"", found))
-            self.assertEqual(found, {b"a": valueOf(b"a", body)})
+            self.assertEqual(collectValues([b"a", b"b"], reply, found), len(value + END))
+            self.assertEqual(found, {b"a": value})
+        self.assertEqual(collectValues([b"a"], [b""], {}), len(END))
 
     def test_afterOthers(self) -> None:
         """
@@ -335,6 +334,8 @@ class GatheringTests(SynchronousTestCase):
         """
         request = GatheringRequest.of(b"get x\r\n", [b"a", b"b"])
         traffic = Traffic(len(Memcache().commands))
-        reply = valueOf(b"a", b"END\r\n") + valueOf(b"b", b"") + END
-        self.assertEqual(request.gather(b"STORED\r\n" + reply + END, 8, traffic), 8 + len(reply))
+        values = [valueOf(b"a", b"END\r\n"), valueOf(b"b", b"")]
+        reply = b"STORED\r\n%b%b" % (b"".join(values), END)
+        found = ReplyReader().read(reply + END, 8, SEVERAL[GET], 1, request, traffic)
+        self.assertEqual(found, (len(reply), 1, values))
         self.assertEqual((traffic.missed, traffic.moreKeys, traffic.moreMissed), (0, 1, 0))

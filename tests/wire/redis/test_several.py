@@ -63,8 +63,8 @@ class DividedTests(SynchronousTestCase):
         command = DIVIDED[text.split(" ", 1)[0].lower(), hidden]
         found: dict[bytes, bytes] = {}
         for keys, reply in parts.items():
-            part = command.subset(data, keys.encode().split())
-            self.assertEqual(command.collect(part, reply, found), len(reply))
+            its = keys.encode().split()
+            self.assertEqual(command.collect(command.subset(data, its), its, reply, found), len(reply))
         return command.gather(command.keys(data), found, False)
 
     def test_values(self) -> None:
@@ -99,7 +99,7 @@ class DividedTests(SynchronousTestCase):
         """
         error = b"-OOM command not allowed\r\n"
         for (_, hidden), command in DIVIDED.items():
-            self.assertEqual(command.collect(request("x a"), error, {}), 0)
+            self.assertEqual(command.collect(request("x a"), [b"a"], error, {}), 0)
             self.assertEqual(command.visible(error), b"" if hidden else error)
             self.assertFalse(command.partial)
 

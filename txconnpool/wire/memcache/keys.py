@@ -11,9 +11,6 @@ import binascii
 import re
 from typing import Final
 
-from txconnpool.wire import ReplyCounters
-from txconnpool.wire.memcache.values import chosenFind as findValues
-
 _KEYED: Final = re.compile(
     rb" *(?:(m[gsdae])|gats? +[^ \n]+|(?:gets?|set|add|replace|append|prepend|cas|incr|decr|delete|touch))"
     rb" +([^ \r\n]*(?:\r(?!\n)[^ \r\n]*)*)"  # a key may contain CR, but not CR LF
@@ -53,15 +50,11 @@ class GatheringRequest(bytes):
     A retrieval of several keys. The values that a server sends are put in the order of other keys later, so they are
     found one by one when the reply is read. If the reply comes in several pieces, or not in the order of the keys, they
     are found when it is complete.
+
+    @ivar layout: the position of the first key, and whether the values have a cas unique.
     """
 
-    _keys: list[bytes]
-    _size: int  # the number of bytes of the reply with C{_values}
-
-    # Those of a get, which need no attributes of their own.
-    _keyAt = 4
-    _isUnique = False
-    _values: list[bytes] | None = None
+    layout = (4, False)  # that of a get
 
     @classmethod
     def of(cls, request: bytes, keys: list[bytes]) -> GatheringRequest:
@@ -71,50 +64,31 @@ class GatheringRequest(bytes):
         @return: the same request for other keys.
         """
         if request.startswith(b"get "):
-            made = cls(b"get %b\r\n" % b" ".join(keys))
-        else:
-            match = _BEFORE_KEYS(request)
-            assert match is not None
-            made = cls(b"%b%b\r\n" % (match[0], b" ".join(keys)))
-            made._keyAt = match.end()
-            made._isUnique = match.lastindex is not None
-        made._keys = keys
+            return cls(b"get %b\r\n" % b" ".join(keys))
+        match = _BEFORE_KEYS(request)
+        assert match is not None
+        made = cls(b"%b%b\r\n" % (match[0], b" ".join(keys)))
+        made.layout = (match.end(), match.lastindex is not None)
         return made
 
-    def gather(self, data: bytes, pos: int, counters: ReplyCounters) -> int:
-        """
-        Find the values of a complete reply, and count them.
 
-        @return: the end of the reply; 0 if it is incomplete, or not a usual one.
-        """
-        whole = findValues(data, pos, self, self._keyAt, self._isUnique)
-        if whole is None:
-            return 0
-        end, found, self._values = whole
-        self._size = end - pos
-        wanted = len(self._values)
-        counters.moreKeys += wanted - 1
-        counters.moreMissed += wanted - (found or 1)
-        counters.missed += not found
-        return end
+def collectValues(keys: list[bytes], reply: bytes | list[bytes], found: dict[bytes, bytes]) -> int:
+    """
+    Collect the values of a complete reply to a L{GatheringRequest}, each with the line before it.
 
-    def collect(self, reply: bytes, found: dict[bytes, bytes]) -> int:
-        """
-        Collect the values of a complete reply, each with the line before it.
+    @param keys: the keys of the request.
+    @param reply: the reply, or the value for each key, empty if it has none.
+    @param found: gets the values by key.
 
-        @param reply: the reply, unless L{gather} has found its end.
-        @param found: gets the values by key.
-
-        @return: the number of bytes of the reply; 0 if it is an error.
-        """
-        if self._values is not None:
-            pairs = zip(self._keys, self._values, strict=True)
-            found.update(pairs if b"" not in self._values else [pair for pair in pairs if pair[1]])
-            self._values = None
-            return self._size
-        pos = 0
-        while match := _FIRST(reply, pos):
-            end = match.end() + int(match[2]) + 2
-            found[match[1]] = reply[pos:end]
-            pos = end
-        return len(reply) if reply[pos:] == _END else 0
+    @return: the number of bytes of the reply; 0 if it is an error.
+    """
+    if isinstance(reply, list):
+        pairs = zip(keys, reply, strict=True)
+        found.update(pairs if b"" not in reply else [pair for pair in pairs if pair[1]])
+        return sum(map(len, reply)) + len(_END)
+    pos = 0
+    while match := _FIRST(reply, pos):
+        end = match.end() + int(match[2]) + 2
+        found[match[1]] = reply[pos:end]
+        pos = end
+    return len(reply) if reply[pos:] == _END else 0

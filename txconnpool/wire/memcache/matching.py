@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Final, Protocol, TypeAlias
 from txconnpool.errors import WireError
 from txconnpool.wire import Command
 from txconnpool.wire.memcache.expiry import expiring
-from txconnpool.wire.memcache.keys import GatheringRequest, keyOf
+from txconnpool.wire.memcache.keys import GatheringRequest, collectValues, keyOf
 
 #: The method C{match} of a compiled regular expression, called with bytes and a position.
 Matcher: TypeAlias = Callable[[bytes, int], Match[bytes] | None]
@@ -217,12 +217,11 @@ class MemcacheCommand(Command):
         """
         return GatheringRequest.of(request, keys)
 
-    def collect(self, request: bytes, reply: bytes, found: dict[bytes, bytes]) -> int:
+    def collect(self, request: bytes, keys: list[bytes], reply: Any, found: dict[bytes, bytes]) -> int:
         """
-        Collect the values of a reply.
+        Collect the values of a reply, or those that the reader has found.
         """
-        assert isinstance(request, GatheringRequest)
-        return request.collect(reply, found)
+        return collectValues(keys, reply, found)
 
     def gather(self, keys: list[bytes], found: dict[bytes, bytes], merged: bool) -> bytes:
         """

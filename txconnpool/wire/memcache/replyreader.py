@@ -65,12 +65,13 @@ class ReplyReader:
 
     def read(
         self, data: bytes, pos: int, command: MemcacheCommand, count: int, request: Any, counters: ReplyCounters
-    ) -> tuple[int, int, bytes | None]:
+    ) -> tuple[int, int, Any]:
         """
         Read the bytes of a server from C{pos}.
 
         @return: the end of the bytes that belong to the request, the number of its replies that they complete, and the
-            bytes for the client; C{None}: the same bytes.
+            bytes for the client; C{None}: the same bytes. For a L{GatheringRequest} with its usual whole reply: the
+            value for each key in place of the bytes.
 
         @raise WireError: the bytes are not such replies.
         """
@@ -78,17 +79,22 @@ class ReplyReader:
         if command.index in TOUCHES:
             counters = counters.touches
         if not before:
-            if type(request) is GatheringRequest and (end := request.gather(data, pos, counters)):
-                return end, 1, b""
-            if count > 1 and (run := self._readRun(data, pos, count, request, counters)):
-                return run
-            if command in _LAYOUTS and request:
-                whole = countValues(data, pos, request, *_LAYOUTS[command])
-                if whole is not None:
-                    end, found, wanted = whole
-                    counters.missed += not found
-                    counters.moreKeys += wanted - 1
-                    counters.moreMissed += wanted - (found or 1)
+            values: list[bytes] | None = None
+            if type(request) is GatheringRequest:
+                gathered = findValues(data, pos, request, *request.layout)
+                if gathered is not None:
+                    end, found, values = gathered
+                    _countKeys(len(values), found, counters)
+                    return end, 1, values
+            elif count > 1:
+                run = self._readRun(data, pos, count, request, counters)
+                if run is not None:
+                    return run
+            elif command in _LAYOUTS and request:
+                counted = countValues(data, pos, request, *_LAYOUTS[command])
+                if counted is not None:
+                    end, found, wanted = counted
+                    _countKeys(wanted, found, counters)
                     return end, 1, None
             before = count
             keysOf = command.keysOf
@@ -199,3 +205,16 @@ class ReplyReader:
                 keys = sum(map(bool, command.keysOf(request))) - 1
                 counters.moreMissed += keys - found
             counters.moreKeys += keys
+
+
+def _countKeys(wanted: int, found: int, counters: ReplyCounters) -> None:
+    """
+    Count the hits and misses of a request.
+
+    @param wanted: the number of its keys.
+    @param found: the number of values in the reply.
+    """
+    counters.moreKeys += wanted - 1
+    if found < wanted:
+        counters.missed += not found
+        counters.moreMissed += wanted - (found or 1)

@@ -102,13 +102,13 @@ class _Get(DividedCommand):
 
     __slots__ = ()
 
-    def collect(self, request: bytes, reply: bytes, found: dict[bytes, bytes]) -> int:
+    def collect(self, request: bytes, keys: list[bytes], reply: bytes, found: dict[bytes, bytes]) -> int:
         """
         Collect the values of the keys.
         """
         if self.isError(reply):
             return 0
-        found.update(zip(self.keys(request), elements(reply), strict=True))
+        found.update(zip(keys, elements(reply), strict=True))
         return len(reply)
 
     def gather(self, keys: list[bytes], found: dict[bytes, bytes], merged: bool) -> bytes:
@@ -125,7 +125,7 @@ class _Count(DividedCommand):
 
     __slots__ = ()
 
-    def collect(self, request: bytes, reply: bytes, found: dict[bytes, bytes]) -> int:
+    def collect(self, request: bytes, keys: list[bytes], reply: bytes, found: dict[bytes, bytes]) -> int:
         """
         Collect the number.
         """
@@ -238,6 +238,15 @@ class SpreadCommand(_Compound):
     def __init__(self, command: RedisCommand, join: Callable[[Sequence[bytes]], bytes], hidden: bool = False) -> None:
         super().__init__(command, hidden)
         self._join = join
+
+    def collect(self, request: bytes, keys: list[bytes], reply: bytes, found: dict[bytes, bytes]) -> int:
+        """
+        Collect the reply of a server, whose name is the only key.
+        """
+        if self.isError(reply):
+            return 0
+        found[keys[0]] = reply
+        return len(reply)
 
     def join(self, replies: Sequence[bytes]) -> bytes:
         """
