@@ -11,7 +11,7 @@ from math import inf
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txconnpool.metrics import LATENCY_BOUNDS, REASONS, Counters, Histogram, PoolStats, Traffic, tally
+from txconnpool.metrics import BELOW_ZERO, LATENCY_BOUNDS, REASONS, Counters, Histogram, PoolStats, Traffic, tally
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.decisions.state import PoolState
 
@@ -36,8 +36,11 @@ class HistogramTests(SynchronousTestCase):
         C{bucket} returns the index of a value's bucket and its lower and upper bound.
         """
         histogram = Histogram((1.0, 2.0))
-        for value, found in ((0.0, (0, 0.0, 1.0)), (1.0, (0, 0.0, 1.0)), (1.5, (1, 1.0, 2.0)), (9.0, (2, 2.0, inf))):
+        first = (0, BELOW_ZERO, 1.0)
+        for value, found in ((0.0, first), (1.0, first), (1.5, (1, 1.0, 2.0)), (9.0, (2, 2.0, inf))):
             self.assertEqual(histogram.bucket(value), found)
+            self.assertTrue(found[1] < value <= found[2])
+        self.assertFalse(first[1] < -1e-300)
 
     def test_times(self) -> None:
         """

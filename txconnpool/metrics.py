@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass
-from math import inf
+from math import inf, nextafter
 from operator import add
 
 #: Upper bounds of the latency buckets, in seconds. From 50 microseconds (a local memcached behind an idle proxy) to the
@@ -19,6 +19,9 @@ from operator import add
 LATENCY_BOUNDS = (
     0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0,
 )  # fmt: skip
+
+#: The greatest number below 0.
+BELOW_ZERO = nextafter(0.0, -1.0)
 
 
 class Histogram:
@@ -50,7 +53,7 @@ class Histogram:
         """
         bounds = self.bounds
         at = bisect_left(bounds, value)
-        return at, bounds[at - 1] if at else 0.0, bounds[at] if at < len(bounds) else inf
+        return at, bounds[at - 1] if at else BELOW_ZERO, bounds[at] if at < len(bounds) else inf
 
     def observe(self, value: float, times: int = 1) -> None:
         """

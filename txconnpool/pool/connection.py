@@ -66,6 +66,9 @@ class Connection(Protocol):
     transport: Any
     lease: Any = None
 
+    # The bucket of the last latency and its bounds: most replies take about as long as the one before.
+    _usual: tuple[int, float, float]
+
     def __init__(self, factory: ConnectionFactory) -> None:
         self.factory: ConnectionFactory = factory
         self._reader = reader = factory.dialect.replyReader()
@@ -208,7 +211,7 @@ class Connection(Protocol):
         left, slow = reader.left, self._slow
         if push is None or left:
             self._heard = now
-        counts, bucket, low, high = latency.counts, 0, 0.0, 0.0  # most replies take about as long as the one before
+        counts, (bucket, low, high) = latency.counts, self._usual
         pos, size = 0, len(data)
         while pos < size:
             if push is not None and not left:
@@ -242,6 +245,7 @@ class Connection(Protocol):
                         took = self._unusual(sink, count, since, request, took)
                     bucket, low, high = latency.bucket(took)
                     high = min(high, slow)
+                    self._usual = bucket, low, high
                 counts[bucket] += count
                 latency.total += took * count
             # The state is consistent before the sink is called: it may send requests, or close this connection.
@@ -380,6 +384,7 @@ class Connection(Protocol):
         slow = self.factory.slow
         self._slow = inf if slow is None else slow.threshold
         self._notes = Noted if slow is not None and slow.wanted else None
+        self._usual = 0, 0.0, 0.0
 
     def retime(self) -> None:
         """
