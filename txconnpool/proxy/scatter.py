@@ -139,15 +139,15 @@ class ScatteredReply(Entry):
             for other in islice(requests, 1, self._round):
                 keys = keys + command.keys(other)
         self._keys = keys
-        router = self.session.router
+        router, part, add = self.session.router, self._part, self.parts.append
         for pool, share in router.divide(keys):
             if pool is None:
                 self._fail(share, unserved(router.pools))
             elif len(share) <= most:
-                self.parts.append(self._part(pool, share, request))
+                add(part(pool, share, request))
             else:
                 for start in range(0, len(share), most):
-                    self.parts.append(self._part(pool, share[start : start + most], request))
+                    add(part(pool, share[start : start + most], request))
 
     def _part(self, pool: Any, keys: list[bytes], request: bytes) -> Part:
         router = self.session.router

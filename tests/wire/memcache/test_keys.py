@@ -199,7 +199,7 @@ class GatheringTests(SynchronousTestCase):
         if not complete or left:
             return "incomplete", {}, []
         found: dict[bytes, bytes] = {}
-        if not collectValues(command.keys(request), passed if values is None else values, found):
+        if not command.collect(request, command.keys(request), passed if values is None else values, found):
             return "error", {}, []
         return "complete", found, [traffic.missed, traffic.moreKeys, traffic.moreMissed, traffic.more]
 
@@ -314,7 +314,7 @@ class GatheringTests(SynchronousTestCase):
         An error of the server is no values.
         """
         found: dict[bytes, bytes] = {}
-        self.assertFalse(collectValues([b"a", b"b"], b"SERVER_ERROR out of memory\r\n", found))
+        self.assertFalse(collectValues(b"SERVER_ERROR out of memory\r\n", found))
         self.assertEqual(found, {})
 
     def test_size(self) -> None:
@@ -324,9 +324,9 @@ class GatheringTests(SynchronousTestCase):
         value = valueOf(b"a", b"x")
         for reply in (value + END, [value, b""]):
             found: dict[bytes, bytes] = {}
-            self.assertEqual(collectValues([b"a", b"b"], reply, found), len(value + END))
+            self.assertEqual(SEVERAL[GET].collect(b"", [b"a", b"b"], reply, found), len(value + END))
             self.assertEqual(found, {b"a": value})
-        self.assertEqual(collectValues([b"a"], [b""], {}), len(END))
+        self.assertEqual(SEVERAL[GET].collect(b"", [b"a"], [b""], {}), len(END))
 
     def test_afterOthers(self) -> None:
         """

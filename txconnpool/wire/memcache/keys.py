@@ -64,7 +64,7 @@ class GatheringRequest(bytes):
         @return: the same request for other keys.
         """
         if request.startswith(b"get "):
-            return cls(b"get %b\r\n" % b" ".join(keys))
+            return cls(b"get " + b" ".join(keys) + b"\r\n")
         match = _BEFORE_KEYS(request)
         assert match is not None
         made = cls(b"%b%b\r\n" % (match[0], b" ".join(keys)))
@@ -72,20 +72,14 @@ class GatheringRequest(bytes):
         return made
 
 
-def collectValues(keys: list[bytes], reply: bytes | list[bytes], found: dict[bytes, bytes]) -> int:
+def collectValues(reply: bytes, found: dict[bytes, bytes]) -> int:
     """
-    Collect the values of a complete reply to a L{GatheringRequest}, each with the line before it.
+    Collect the values of a complete reply, each with the line before it.
 
-    @param keys: the keys of the request.
-    @param reply: the reply, or the value for each key, empty if it has none.
     @param found: gets the values by key.
 
     @return: the number of bytes of the reply; 0 if it is an error.
     """
-    if isinstance(reply, list):
-        pairs = zip(keys, reply, strict=True)
-        found.update(pairs if b"" not in reply else [pair for pair in pairs if pair[1]])
-        return sum(map(len, reply)) + len(_END)
     pos = 0
     while match := _FIRST(reply, pos):
         end = match.end() + int(match[2]) + 2

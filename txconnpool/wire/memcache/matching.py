@@ -219,9 +219,15 @@ class MemcacheCommand(Command):
 
     def collect(self, request: bytes, keys: list[bytes], reply: Any, found: dict[bytes, bytes]) -> int:
         """
-        Collect the values of a reply, or those that the reader has found.
+        Collect the values of a reply, each with the line before it.
+
+        @param reply: the reply, or the value of each key that the reader has found in it, empty if there is none.
         """
-        return collectValues(keys, reply, found)
+        if isinstance(reply, bytes):
+            return collectValues(reply, found)
+        pairs = zip(keys, reply, strict=True)
+        found.update(pairs if b"" not in reply else [pair for pair in pairs if pair[1]])
+        return sum(map(len, reply)) + 5  # with END
 
     def gather(self, keys: list[bytes], found: dict[bytes, bytes], merged: bool) -> bytes:
         """
