@@ -83,7 +83,9 @@ class RedisLine(Line):
             data.update(zip(rest[::2], rest[1::2], strict=True))
         elif name == b"INFO":
             return bulk(b"redis_version:7.0.15\r\n")
-        elif name == b"GET":
+        elif name == b"COMMAND":
+            return self.server.descriptions.get(rest[1], b"*1\r\n*-1\r\n")
+        elif name in (b"GET", b"X.GET"):
             return bulk(data.get(rest[0]))
         elif name == b"MGET":
             return b"*%d\r\n" % len(rest) + b"".join(bulk(data.get(key)) for key in rest)
@@ -106,6 +108,7 @@ class RedisServer(Endpoint[RedisLine]):
 
     @ivar data: the values of each database.
     @ivar failing: the commands that get an error.
+    @ivar descriptions: what it says about commands, by their names.
     @ivar declining: how many of the next requests for keys are declined.
     """
 
@@ -115,6 +118,7 @@ class RedisServer(Endpoint[RedisLine]):
         super().__init__(clock, name)
         self.data: dict[bytes, dict[bytes, bytes]] = {}
         self.failing: set[bytes] = set()
+        self.descriptions: dict[bytes, bytes] = {}
         self.declining = 0
 
     def _connected(self, factory: Any) -> Any:

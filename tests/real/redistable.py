@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.real.resp import Client
+from txconnpool.wire.redis.learning import keySpecification
 
 _HEAD = '''# -*- test-case-name: tests.wire.redis -*-
 # Copyright txconnpool contributors. See LICENSE.
@@ -33,29 +34,10 @@ TABLE: Final = """\\
 '''
 
 
-def _pairs(flat: Any) -> dict[str, Any]:
-    return flat if isinstance(flat, dict) else dict(zip(flat[::2], flat[1::2], strict=True))
-
-
-def _specification(given: Any) -> str:
-    """
-    @return: a key specification in the form of the table.
-    """
-    every = _pairs(given)
-    begin, find = _pairs(every["begin_search"]), _pairs(every["find_keys"])
-    at, how = _pairs(begin["spec"]), _pairs(find["spec"])
-    if "unknown" in (begin["type"], find["type"]):
-        return "?"
-    first = f"i{at['index']}" if begin["type"] == "index" else f"k{at['keyword']},{at['startfrom']}"
-    if find["type"] == "range":
-        return f"{first}:r{how['lastkey']},{how['keystep']},{how['limit']}"
-    return f"{first}:n{how['keynumidx']},{how['firstkey']},{how['keystep']}"
-
-
 def _lines(commands: list[Any]) -> Iterator[str]:
     for name, arity, flags, first, last, step, _, _, specifications, subcommands in commands:
         words = [name, arity, ",".join(sorted(flags)) or "-", first, last, step]
-        yield " ".join(map(str, (*words, ";".join(map(_specification, specifications)) or "-")))
+        yield " ".join(map(str, (*words, ";".join(map(keySpecification, specifications)) or "-")))
         yield from _lines(subcommands)
 
 

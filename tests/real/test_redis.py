@@ -447,6 +447,59 @@ class InfoTests(RedisCase):
         until(counted, what="the counters, which are a second old at most")
 
 
+class LearnTests(RedisCase):
+    """
+    Tests for commands that the table of the proxy lacks. The server has some under other names.
+    """
+
+    serverOptions = (
+        *("--rename-command", "GETRANGE", "x.part"),
+        *("--rename-command", "BLPOP", "x.pop"),
+        *("--rename-command", "OBJECT", "x.object"),
+        *("--rename-command", "SAVE", "x.save"),
+    )
+
+    def test_replies(self) -> None:
+        """
+        The replies are those of the server: of commands with keys, with subcommands, that block, and in transactions.
+        """
+        outcomes = []
+        for direct in (True, False):
+            client = self.client(direct)
+            client.ask("FLUSHALL")
+            client.ask("SET", "k", "value")
+            outcomes.append([
+                str(client.result(*words.split(" ")))
+                for words in (
+                    "x.part k 1 2", "X.PART k 0 0", "x.part k 1", "x.object encoding k", "x.object foo k", "x.object",
+                    "x.pop none 0.01", "MULTI", "x.part k 0 1", "x.pop none 0", "EXEC", "x.none k 1", "x.none",
+                    "MULTI", "x.none", "EXEC", "x.part k 0 -1",
+                )
+            ])  # fmt: skip
+            client.send("x.pop", "list", "0")
+            self.client(True).ask("RPUSH", "list", "a")
+            outcomes[-1].append(str(client.read()))
+        self.assertEqual(outcomes[0], outcomes[1])
+
+    def test_refused(self) -> None:
+        """
+        A command for operators is refused.
+        """
+        reply = str(self.client().result("x.save"))
+        self.assertEqual(reply, "ERR unknown command 'save': the proxy does not forward it")
+
+    def test_restart(self) -> None:
+        """
+        A command that the server did not know is forwarded when it has been restarted with it.
+        """
+        client = self.client()
+        self.assertIn("unknown command", str(client.result("x.length", "k")))
+        self.server.stop()
+        self.server.options = (*self.server.options, "--rename-command", "STRLEN", "x.length")
+        self.server.start()
+        until(lambda: client.result("x.length", "k") == 0, what="a command of the new server")
+
+
 class LoginTests(RedisCase):
     """
     Tests for servers and proxies with passwords.

@@ -1,16 +1,20 @@
 # -*- test-case-name: tests.proxy.test_sessions -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Requests that are sent to every server on behalf of one client.
+Requests that are sent to every server, or to one of them, on behalf of one client, whose reply is not simply that of a
+server.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, fail
+from twisted.internet.defer import Deferred, DeferredList, fail, maybeDeferred
+from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from txconnpool.errors import PoolError, ServerUnavailable
+from txconnpool.interfaces import IWaiter
 from txconnpool.pool.decisions.health import NO_SERVERS
 
 
@@ -55,3 +59,84 @@ def failed(dialect: Any, error: BaseException) -> bytes:
     """
     reply: bytes = dialect.error(getattr(error, "kind", "other"), str(error))
     return reply
+
+
+@implementer(IWaiter)
+class _Question:
+    """
+    A request to one server of a pool, which may have to connect first.
+
+    @ivar reply: fires with the reply; fails with a L{PoolError}.
+    """
+
+    ticket: Any = None
+
+    def __init__(self, command: Any, request: bytes) -> None:
+        self._command = command
+        self._request = request
+        self.reply: Deferred[bytes] = Deferred()
+
+    def granted(self, record: Any) -> None:
+        """
+        Send the request.
+        """
+        record.connection.ask(self._command, self._request).chainDeferred(self.reply)
+
+    def refused(self, error: PoolError) -> None:
+        """
+        Fail.
+        """
+        self.reply.errback(error)
+
+
+def askOne(pool: Any, command: Any, request: bytes) -> Deferred[bytes]:
+    """
+    Send a request to one server of a pool.
+
+    @return: fires with the reply; fails with a L{PoolError}.
+    """
+    question = _Question(command, request)
+    try:
+        record = pool.take(question)
+    except PoolError as error:
+        question.refused(error)
+    else:
+        if record is not None:
+            question.granted(record)
+    return question.reply
+
+
+def askAny(router: Any, dialect: Any, command: Any, request: bytes) -> Deferred[bytes]:
+    """
+    Send a request to one server.
+
+    @return: fires with the reply, which is an error if it got none.
+    """
+
+    def noReply(failure: Failure) -> bytes:
+        failure.trap(PoolError)
+        assert failure.value is not None
+        return failed(dialect, failure.value)
+
+    asked: Deferred[Any] = maybeDeferred(lambda: askOne(router.anyOf(), command, request))
+    return asked.addErrback(noReply)
+
+
+def learn(sessions: Any, command: Any, request: bytes, learned: Any, lost: Any) -> Deferred[bytes]:
+    """
+    Carry out a L{LEARN<txconnpool.wire.LEARN>}.
+
+    @param sessions: the L{SessionFactory<txconnpool.proxy.sessions.SessionFactory>} of the client.
+    @param learned: called with the reply of the server.
+    @param lost: called with the reply to the client if there is none.
+
+    @return: fires with no bytes.
+    """
+
+    def noReply(failure: Failure) -> None:
+        failure.trap(PoolError)
+        assert failure.value is not None
+        lost(failed(sessions.dialect, failure.value))
+
+    asked: Deferred[Any] = maybeDeferred(lambda: askOne(sessions.router.anyOf(), command, request))
+    return asked.addCallbacks(learned, noReply).addCallback(lambda _: b"")

@@ -17,6 +17,7 @@ from twisted.internet.task import deferLater
 
 from txconnpool.errors import PoolError
 from txconnpool.net.transport import endsOf, placeOf, redirect
+from txconnpool.proxy.broadcast import learn
 from txconnpool.proxy.compound import SplitReply
 from txconnpool.proxy.directory import consult
 from txconnpool.proxy.replies import LaterReply, QueuedRequest
@@ -28,6 +29,7 @@ from txconnpool.wire import (
     CLIENTS,
     CLOSE,
     FLAVOUR,
+    LEARN,
     MORE,
     PIN,
     REPLACE,
@@ -309,6 +311,8 @@ class Session(RequestSender):
             self.enqueue(LaterReply(self, lambda: consult(self, payload), True))
         elif action is REPORT:
             self.enqueue(LaterReply(self, lambda: factory.replies.report(*payload), False))
+        elif action is LEARN:
+            self.enqueue(LaterReply(self, lambda: learn(factory, *payload), True))
         else:
             assert action is STATISTICS, action
             command, words = payload

@@ -18,12 +18,10 @@ from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succee
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from txconnpool.errors import PoolError, ServerUnavailable
-from txconnpool.interfaces import IWaiter
 from txconnpool.pool.decisions.health import NO_SERVERS
-from txconnpool.proxy.broadcast import failed
+from txconnpool.proxy.broadcast import askAny, askOne, failed
 from txconnpool.routing.clusterrouters import ClusterRouter
 
 _log = Logger("txconnpool.proxy")
@@ -93,34 +91,6 @@ class Shared:
             got.callback(result)
 
 
-@implementer(IWaiter)
-class _Question:
-    """
-    A request to one server of a pool, which may have to connect first.
-
-    @ivar reply: fires with the reply; fails with a L{PoolError}.
-    """
-
-    ticket: Any = None
-
-    def __init__(self, command: Any, request: bytes) -> None:
-        self._command = command
-        self._request = request
-        self.reply: Deferred[bytes] = Deferred()
-
-    def granted(self, record: Any) -> None:
-        """
-        Send the request.
-        """
-        record.connection.ask(self._command, self._request).chainDeferred(self.reply)
-
-    def refused(self, error: PoolError) -> None:
-        """
-        Fail.
-        """
-        self.reply.errback(error)
-
-
 def askEach(router: Any, dialect: Any, command: Any, request: bytes) -> Deferred[Replies]:
     """
     Send one request to every server that can be reached.
@@ -154,35 +124,7 @@ def _ask(pool: Any, dialect: Any, command: Any, request: bytes) -> list[Deferred
             succeed(failed(dialect, each)) if isinstance(each, PoolError) else each.connection.ask(command, request)
             for each in found
         ]
-    return [_askOne(pool, command, request)]
-
-
-def _askOne(pool: Any, command: Any, request: bytes) -> Deferred[bytes]:
-    question = _Question(command, request)
-    try:
-        record = pool.take(question)
-    except PoolError as error:
-        question.refused(error)
-    else:
-        if record is not None:
-            question.granted(record)
-    return question.reply
-
-
-def _askAny(router: Any, dialect: Any, command: Any, request: bytes) -> Deferred[bytes]:
-    """
-    Send a request to one server.
-
-    @return: fires with the reply, which is an error if it got none.
-    """
-
-    def noReply(failure: Failure) -> bytes:
-        failure.trap(PoolError)
-        assert failure.value is not None
-        return failed(dialect, failure.value)
-
-    asked: Deferred[Any] = maybeDeferred(lambda: _askOne(router.anyOf(), command, request))
-    return asked.addErrback(noReply)
+    return [askOne(pool, command, request)]
 
 
 def _modeOf(router: Any) -> str:
@@ -248,7 +190,7 @@ class StatisticsReplies:
             own = [("mode", _modeOf(sessions.router)), *got[0]]
             if request is None:
                 return join(None, own)
-            return _askAny(sessions.router, sessions.dialect, command, request).addCallback(join, own)
+            return askAny(sessions.router, sessions.dialect, command, request).addCallback(join, own)
 
         return self._shared.get("own", self._summary).addCallback(asked)
 

@@ -66,6 +66,9 @@ class LocalAction(enum.Enum):
     PIN = "lease a connection for this client alone, and read the request again"
     #: Payload: the other reader. No bytes were read.
     SWITCH = "use another reader for this client from now on"
+    #: Payload: C{(command, request, learn, failed)}. One server gets the request. C{learn} is called with its reply, or
+    #: C{failed} with the error if there is none. No bytes were read.
+    LEARN = "ask a server, and read the request again"
     #: Payload: C{(flavour, reply)}. The reader is called with the flavour (C{switched}), and the request is answered,
     #: when all earlier requests are answered.
     FLAVOUR = "use connections of another flavour from now on"
@@ -84,6 +87,7 @@ STATISTICS: Final = LocalAction.STATISTICS
 REPORT: Final = LocalAction.REPORT
 ADMIT: Final = LocalAction.ADMIT
 PIN: Final = LocalAction.PIN
+LEARN: Final = LocalAction.LEARN
 FLAVOUR: Final = LocalAction.FLAVOUR
 SWITCH: Final = LocalAction.SWITCH
 

@@ -8,7 +8,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from txconnpool.wire import ADMIT, ANSWER, CLIENTS, CLOSE, FLAVOUR, MORE, PIN, REPLACE, REPORT, SPREAD, ClientFacts
+from txconnpool.wire import (
+    ADMIT,
+    ANSWER,
+    CLIENTS,
+    CLOSE,
+    FLAVOUR,
+    LEARN,
+    MORE,
+    PIN,
+    REPLACE,
+    REPORT,
+    SPREAD,
+    ClientFacts,
+)
 from txconnpool.wire.redis.dialect import Redis
 from txconnpool.wire.redis.framing import encode, wordsOf
 
@@ -27,6 +40,8 @@ class Reading:
     Does what a session does with the frames of a reader, and records it.
 
     @ivar others: what the session knows of other clients.
+    @ivar description: what the server says about a command; C{None}: there is no server.
+    @ivar lookups: what the server was asked about commands.
     @ivar report: the server's reply to a request to which the proxy adds something.
     @ivar events: for each frame a text, as C{"> get k"} for a request that is forwarded on a shared connection, C{">>
         get k"} on one of the client's own, C{"< +OK"} for an answer, or the name of the action.
@@ -35,6 +50,8 @@ class Reading:
     def __init__(self, dialect: Any = None, check: Any = None, others: Sequence[ClientFacts] = ()) -> None:
         self.dialect = dialect or Redis()
         self.others = others
+        self.description: bytes | None = b"*1\r\n*-1\r\n"
+        self.lookups: list[str] = []
         self.report = b"$10\r\n# Server\r\n\r\n"
         self.reader = self.dialect.requestReader() if check is None else self.dialect.loginReader(check)
         self.events: list[str] = []
@@ -85,6 +102,13 @@ class Reading:
             flavour, reply = payload
             reader.switched(flavour)
             self.events.append(f"FLAVOUR {flavour} {_short(reply)}")
+        elif what is LEARN:
+            _, sent, learn, failed = payload
+            self.lookups.append(b" ".join(wordsOf(sent, 0)).decode())
+            if self.description is None:
+                failed(b"-ERR no server\r\n")
+            else:
+                learn(self.description)
         elif what is REPORT:
             _, sent, join = payload
             self.events.append("REPORT" if sent is None else f"REPORT {b' '.join(wordsOf(sent, 0)).decode()}")

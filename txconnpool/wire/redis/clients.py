@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from txconnpool.wire import ANSWER, CLIENTS, MORE, ClientFacts, Frame
+from txconnpool.wire import ANSWER, CLIENTS, LEARN, MORE, ClientFacts, Frame
 from txconnpool.wire.redis import answers
 from txconnpool.wire.redis.commands import RedisCommand
 
@@ -60,7 +60,7 @@ def _clientReply(
 ) -> Frame:
     mode = words[2].lower()
     if mode == b"skip":
-        return _skipReply(reader, data, end)
+        return _skipReply(reader, data, pos, end)
     if mode not in (b"on", b"off"):
         return reader.answer(end, answers.SYNTAX)
     reader.silent = mode == b"off"
@@ -69,9 +69,12 @@ def _clientReply(
     return reader.answer(end, answers.OK)
 
 
-def _skipReply(reader: RequestReader, data: bytes, pos: int) -> Frame:
+def _skipReply(reader: RequestReader, data: bytes, start: int, pos: int) -> Frame:
     """
     Read the request after a C{CLIENT REPLY SKIP} together with it, so that there is no state between the two.
+
+    @param start: the position of the first of the two.
+    @param pos: that of the second.
     """
     if reader.skips:
         reader.skipsAgain = True
@@ -88,6 +91,8 @@ def _skipReply(reader: RequestReader, data: bytes, pos: int) -> Frame:
     if what is MORE:
         reader.forgetScan()
         return MORE, pos, 0, 0
+    if what is LEARN:
+        return LEARN, start, 0, payload
     return what, end, count, data[pos:end] if count and payload is None else payload
 
 

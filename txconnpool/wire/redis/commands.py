@@ -169,6 +169,7 @@ class RedisCommand(Command):
     @ivar confirms: whether the reply has one frame for each channel of the request.
     @ivar runsScript: whether the reply may be what a client's script makes of it, errors too.
     @ivar mayBlock: whether the server may reply only when some other client does something.
+    @ivar vague: whether the server has not told where all its keys are.
     @ivar redirectable: whether an error that says that a request was not executed is true. A script may return any
         error, also when it has changed data.
     """
@@ -191,6 +192,7 @@ class RedisCommand(Command):
         "silent",
         "subcommands",
         "use",
+        "vague",
     )  # fmt: skip
 
     def __init__(
@@ -213,6 +215,7 @@ class RedisCommand(Command):
         self.keySpecs = keySpecs
         self._specs = [KeySpec(text) for text in keySpecs.split(";") if text not in ("-", "?")]
         self._isFirst = keySpecs.startswith("i1:r") or name in _CHANNELS
+        self.vague = False
         self.silent = silent
         self.use = _use(name)
         self.subcommands: dict[bytes, RedisCommand] = {}

@@ -15,8 +15,9 @@ from txconnpool.wire import Command, Login
 from txconnpool.wire.effects import Effects, Permissions
 from txconnpool.wire.redis import answers
 from txconnpool.wire.redis.announced import Place
-from txconnpool.wire.redis.commands import BY_NAME, COMMANDS, CONTROLLED, LOOKUP, Use
+from txconnpool.wire.redis.commands import BY_NAME, COMMANDS, LOOKUP, Use
 from txconnpool.wire.redis.framing import BrokenRequest, encode, splitLine, wordsOf
+from txconnpool.wire.redis.learning import OTHER
 from txconnpool.wire.redis.replyreader import ReplyReader
 from txconnpool.wire.redis.requestreader import BASE, Flavour, RequestReader, Rules
 from txconnpool.wire.redis.topology import ClusterReplyReader, askTopology
@@ -46,7 +47,7 @@ class Redis:
     The dialect of one pool: an L{IDialect<txconnpool.wire.IDialect>}.
     """
 
-    commands = COMMANDS
+    commands = (*COMMANDS, OTHER)
     pushes = True
     stateful = True
     opaque = False
@@ -78,15 +79,7 @@ class Redis:
             L{txconnpool.wire.effects.Permissions}.
         @param allowed: the only ones that are not refused; C{None} for all.
         """
-        permissions = Permissions(ORDINARY, denied, allowed)
-        rules = self._rules
-        rules.itemMax = maxItemSize
-        rules.denied = {
-            command
-            for command in COMMANDS
-            if (command.use in (Use.SHARED, Use.PINNED) or command.name in CONTROLLED)
-            and not permissions.permits(command.name.encode(), command.effects)
-        }
+        self._rules.limit(maxItemSize, Permissions(ORDINARY, denied, allowed))
 
     def announce(self, places: Sequence[Place] | None) -> None:
         """
@@ -147,8 +140,7 @@ class Redis:
         if reply != b"+PONG\r\n":
             raise ServerUnavailable(_text(reply))
         version = _VERSION((yield _INFO, encode([b"INFO", b"server"])))
-        if version is not None:  # an ACL may not allow the command
-            self._rules.version = version[1]
+        self._rules.use(version and version[1])  # an ACL may not allow the command
         return warning
 
     def prelude(self, flavour: Flavour) -> Sequence[tuple[Command, bytes, bytes]]:
@@ -240,7 +232,8 @@ class Redis:
             words = wordsOf(request, 0) if request[:1] == b"*" else splitLine(request.split(b"\n", 1)[0].rstrip(b"\r"))
         except (BrokenRequest, ValueError, IndexError):
             words = []
-        command = LOOKUP.get(words[0].lower()) if words else None
+        name = words[0].lower() if words else b""
+        command = LOOKUP.get(name) or self._rules.learned.get(name)
         if command is not None and command.subcommands and len(words) > 1:
             command = command.subcommands.get(words[1].lower())
         if command is None or not command.accepts(len(words)):

@@ -14,13 +14,25 @@ from collections.abc import Callable, Sequence
 from itertools import count as counter
 from typing import Any, Final
 
-from txconnpool.wire import ANSWER, CLOSE, MORE, PIN, SPREAD, Command, Frame, Login
+from txconnpool.wire import ANSWER, CLOSE, LEARN, MORE, PIN, SPREAD, Command, Frame, Login
+from txconnpool.wire.effects import Permissions
 from txconnpool.wire.redis import answers
 from txconnpool.wire.redis.announced import Place
-from txconnpool.wire.redis.commands import BY_NAME, LOOKUP, SUBSCRIBING, UNSUBSCRIBING, RedisCommand, Use, blockingTime
+from txconnpool.wire.redis.commands import (
+    BY_NAME,
+    COMMANDS,
+    CONTROLLED,
+    LOOKUP,
+    SUBSCRIBING,
+    UNSUBSCRIBING,
+    RedisCommand,
+    Use,
+    blockingTime,
+)
 from txconnpool.wire.redis.engaged import abort
 from txconnpool.wire.redis.framing import LINE_MAX, BrokenRequest, Scanner, encode, splitLine, wordsOf
 from txconnpool.wire.redis.framing import chosenFind as findCommand
+from txconnpool.wire.redis.learning import NAME, Learned, LearnedCommand, described
 from txconnpool.wire.redis.several import CROSS_SLOT, DIVIDED, SPREADS, scanned
 from txconnpool.wire.redis.special import DEFAULT_USER, NOT_SHARED, SPECIAL
 
@@ -49,6 +61,8 @@ _OUTSIDE: Final = frozenset(
 #: Commands that would concern the keys of all servers, but can be sent to one only.
 ONE_SERVER: Final = frozenset(("client|tracking", "client|caching"))
 
+_COMMAND_INFO: Final = BY_NAME["command|info"]
+
 _MULTI: Final = BY_NAME["multi"]
 _MULTI_REQUEST: Final = encode([b"MULTI"])
 
@@ -56,6 +70,7 @@ _MULTI_REQUEST: Final = encode([b"MULTI"])
 _NEVER: Final = 3
 
 APART: Final = "the keys are on several servers, and it would concern one of them"
+NO_KEYS: Final = "the keys are on several servers, and the server does not say which words are keys"
 DENIED: Final = "this proxy does not allow it"
 
 
@@ -71,6 +86,7 @@ class Rules:
     @ivar announced: the nodes that clients of a cluster see, see
         L{IStatefulDialect.announce<txconnpool.wire.IStatefulDialect.announce>}.
     @ivar cluster: whether the servers are the nodes of a cluster. A channel is then that of all nodes.
+    @ivar learned: the commands that the servers have described.
     """
 
     def __init__(self) -> None:
@@ -81,6 +97,49 @@ class Rules:
         self.databases = 16
         self.announced: Sequence[Place] | None = None
         self.cluster = False
+        self.learned = Learned()
+        self._permissions = Permissions({}, frozenset(), None)
+
+    def limit(self, itemMax: int, permissions: Permissions) -> None:
+        """
+        @param itemMax: the largest argument, in bytes.
+        @param permissions: which commands are allowed.
+        """
+        self.itemMax = itemMax
+        self._permissions = permissions
+        self._find()
+
+    def _find(self) -> None:
+        """
+        Find the commands that are not allowed.
+        """
+        permits = self._permissions.permits
+        self.denied = {
+            command
+            for command in (*COMMANDS, *self.learned.commands())
+            if (command.use in (Use.SHARED, Use.PINNED) or command.name in CONTROLLED)
+            and not permits(command.name.encode(), command.effects)
+        }
+
+    def learn(self, name: bytes, reply: bytes) -> None:
+        """
+        @param reply: what a server says about a command that the table lacks.
+        """
+        self.learned.add(name, described(reply))
+        self._find()
+
+    def use(self, version: bytes | None) -> None:
+        """
+        A connection was made to a server.
+
+        @param version: its version, if it is known.
+        """
+        if version is None or version == self.version:
+            self.learned.forgetAbsent()
+        else:
+            self.version = version
+            self.learned.clear()
+            self._find()
 
 
 class RequestReader:
@@ -89,6 +148,7 @@ class RequestReader:
 
     @ivar pinned: whether the client has a connection of its own because its requests need one.
     @ivar flavour: the version of the protocol, and the database.
+    @ivar failure: why the server could not be asked for the command of the next request; empty: it was not asked.
     @ivar check: whether a user and password are valid; C{None}: clients need not log in.
     @ivar stranger: whether the client has to log in, or to log in again.
     @ivar pending: whether it has no session, because it has never logged in.
@@ -117,6 +177,7 @@ class RequestReader:
         "check",
         "deferred",
         "dirty",
+        "failure",
         "flavour",
         "id",
         "inTransaction",
@@ -145,7 +206,7 @@ class RequestReader:
         self._scanner = Scanner(rules.itemMax, self.stranger)
         self.id = next(rules.ids)
         self.flavour = BASE
-        self.name = b""
+        self.name = self.failure = b""
         self.user = DEFAULT_USER
         self.pinned = False
         self.places: Any = None
@@ -223,9 +284,9 @@ class RequestReader:
         name = words[0].lower()
         if name in _FORGED:
             return CLOSE, len(data), 0, b""
-        command = LOOKUP.get(name)
+        command = LOOKUP.get(name) or self.rules.learned.get(name)
         if command is None:
-            return self.reject(end, answers.unknownCommand(words))
+            return self._unknown(pos, end, name, words)
         if command.subcommands and len(words) > 1:
             command = command.subcommands.get(words[1].lower())
             if command is None:
@@ -255,10 +316,29 @@ class RequestReader:
         if special is not None:
             return special(self, command, words, data, pos, end)
         if command.mayBlock:
-            if blockingTime(command.name, words) is not None:
+            if isinstance(command, LearnedCommand) or blockingTime(command.name, words) is not None:
                 return self.own(command, data, pos, end)
             command = command.unblocked
         return self.forward(command, end)
+
+    def _unknown(self, pos: int, end: int, name: bytes, words: list[bytes]) -> Frame:
+        """
+        Answer a request whose command is not known, or ask the server for it before.
+        """
+        rules = self.rules
+        if self.failure:
+            reply, self.failure = self.failure, b""
+            return self.reject(end, reply)
+        if self.stranger or not NAME(name) or name in rules.learned:
+            return self.reject(end, answers.unknownCommand(words))
+
+        def learn(reply: bytes) -> None:
+            rules.learn(name, reply)
+
+        def failed(reply: bytes) -> None:
+            self.failure = reply
+
+        return LEARN, pos, 0, (_COMMAND_INFO, encode([b"COMMAND", b"INFO", name]), learn, failed)
 
     # -- Several servers by key
 
@@ -279,6 +359,8 @@ class RequestReader:
         bound = self.pinned or self.inTransaction
         # The nodes of a cluster pass on messages to each other.
         spread = None if self.rules.cluster and name == "publish" else SPREADS.get((name, hidden))
+        if command.vague:
+            return self.reject(end, answers.refused(name, NO_KEYS))
         if name in ONE_SERVER or (bound and (name == "scan" or spread is not None)):
             return self.reject(end, answers.refused(name, APART))
         self.after = None
