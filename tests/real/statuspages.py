@@ -330,8 +330,19 @@ def hundred(now: float) -> Data:
     return snapshot(now, [pool("shards", shards, busyPast(now, 9000.0), sessions=4100)])
 
 
+def cluster(now: float) -> Data:
+    """
+    @return: a cluster of which some slots have no node.
+    """
+    numbers = {"slots_covered": 16284, "map_age_seconds": 12.0, "map_refreshes": 31,
+               "redirects": {"moved": 7, "ask": 2, "later": 0}}  # fmt: skip
+    nodes = [server(address(11), 900.0, slots=9000, replica=0), server(address(12), 500.0, slots=7284, replica=0),
+             server(address(13), 300.0, slots=0, replica=1)]  # fmt: skip
+    return snapshot(now, [pool("redis", nodes, busyPast(now, 1700.0), **numbers), *wellPools(now)])
+
+
 SITUATIONS: Final = {
-    each.__name__: each for each in (fresh, busy, burst, stall, oneDown, halfDown, poolDown, hundred)
+    each.__name__: each for each in (fresh, busy, burst, stall, oneDown, halfDown, poolDown, hundred, cluster)
 }  # fmt: skip
 
 

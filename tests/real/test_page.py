@@ -21,6 +21,7 @@ from tests.real.statuspages import (
     PageServer,
     busy,
     busyPast,
+    cluster,
     down,
     fresh,
     hundred,
@@ -119,6 +120,7 @@ class SituationTests(StatusPageTestCase):
             r"Since [^(]+ \(28 min 40 s\): tcp:cache017[^ ]+ \(11 min\): connection refused, "
             r"tcp:cache042[^ ]+ \(28 min\): connection timed out and 1 more",
         ),
+        "cluster": ("bad", "redis: 100 slots have no node", "As the cluster has reported 12 s ago"),
     }  # fmt: skip
 
     def judge(self, width: int, dark: bool) -> None:
@@ -386,6 +388,27 @@ class PoolTests(StatusPageTestCase):
         browser = self.open(oneDown(time.time()))
         labels = browser.value("[...document.querySelectorAll('.servers .cells')].map((each) => each.ariaLabel)")
         self.assertEqual(labels[:3], ["down in 14 of 30 intervals", "up all the time", "up all the time"])
+
+    def test_cluster(self) -> None:
+        """
+        Slots that no node has are a trouble. Nodes have their slots or are replicas. Other pools have no such numbers.
+        """
+        data = cluster(time.time())
+        browser = self.open(data)
+        self.assertEqual(self.text(browser, "#title"), "redis: 100 slots have no node")
+        self.assertEqual(self.texts(browser, ".summary .state")[0], "100 slots not covered")
+        for each in range(2):
+            browser.value(f"document.querySelectorAll('.summary')[{each}].click()")
+        self.assertEqual(
+            self.texts(browser, ".servers .what")[1:4], ["up, 9,000 slots", "up, 7,284 slots", "up, replica"]
+        )
+        numbers = [" ".join(each.split()) for each in self.texts(browser, ".numbers div")]
+        self.assertIn("Slots 16,284 reported 12 s ago, 31 times", numbers)
+        self.assertIn("Redirects 9 7 moved, 2 ask, 0 later", numbers)
+        self.assertEqual(sum(each.startswith(("Slots", "Redirects")) for each in numbers), 2)
+        data["pools"][0]["slots_covered"] = 16384
+        self.load(browser, data)
+        self.assertEqual(self.texts(browser, ".summary .state")[0], "all 3 up")
 
     def test_removed(self) -> None:
         """
