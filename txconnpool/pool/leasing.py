@@ -189,13 +189,7 @@ class LeasingPool(PoolEngine, Generic[C]):
 
         @raise TypeError: C{f} cannot be called.
         """
-        checkCall(f)
-
-        async def call() -> Any:
-            async with self.connection() as client:
-                return await maybeDeferred(partial(f, client, *args, **kwargs))
-
-        return Deferred.fromCoroutine(call())
+        return callWith(self, f, *args, **kwargs)
 
     def _leaked(self, key: int, seconds: float, where: str) -> None:
         client = self._byClient[key].connection
@@ -246,3 +240,18 @@ class LeasingPool(PoolEngine, Generic[C]):
         named = set(self._byClient.values())
         for record in known:
             assert record.connection is None or record in named, f"not found by its client: {record}"
+
+
+def callWith(pool: Any, f: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Deferred[Any]:
+    """
+    Lease a connection for a call, see L{LeasingPool.withConnection}.
+
+    @param pool: has the method C{connection}.
+    """
+    checkCall(f)
+
+    async def call() -> Any:
+        async with pool.connection() as client:
+            return await maybeDeferred(partial(f, client, *args, **kwargs))
+
+    return Deferred.fromCoroutine(call())

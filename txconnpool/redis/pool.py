@@ -363,7 +363,7 @@ class RedisPool(PoolFace[Connection], RedisCommands[V]):
 
         @return: has the methods for leases of this pool; they concern the server of the key.
         """
-        return ForKey(self._poolOf, self._namespace + encoded(key))
+        return super().forKey(self._namespace + encoded(key))
 
 
 async def probe(connection: Connection) -> bool:

@@ -19,6 +19,7 @@ from txconnpool.interfaces import IPoolControl
 from txconnpool.pool.base import BasePool
 from txconnpool.pool.checks import checkSeconds, checkWhole
 from txconnpool.pool.leases import C, Lending
+from txconnpool.pool.leasing import callWith
 from txconnpool.routing.clientcluster import ClientCluster, ClusterServers
 from txconnpool.routing.control import ClientShards, PoolControls
 from txconnpool.routing.options import Servers, encoded
@@ -121,6 +122,8 @@ class PoolFace(PoolControls[C]):
 
         @return: has the methods for leases of this pool; they concern the server of the key.
         """
+        if self.cluster is not None:
+            return ForKeyOfCluster(self, self.cluster, key)
         return ForKey(self._poolOf, key)
 
     def __repr__(self) -> str:
@@ -350,6 +353,55 @@ class ForKey(Generic[C]):
         @raise ServerUnavailable: the servers that may have the key are down.
         """
         return self._choose(self._key).withConnection(f, *args, **kwargs)
+
+
+class ForKeyOfCluster(ForKey[C]):
+    """
+    The node of a key of a cluster. Leases wait until it is known where the keys are.
+    """
+
+    __slots__ = ("_cluster", "_release")
+
+    def __init__(self, face: PoolFace[C], cluster: ClientCluster, key: str | bytes) -> None:
+        super().__init__(cluster.router.choose, key)
+        self._cluster = cluster
+        self._release = face.release
+
+    def acquire(self) -> Deferred[C]:
+        """
+        Lease a connection to the node, see L{PoolFace.acquire}.
+        """
+        if self._cluster.isKnown:
+            return super().acquire()
+        return self._cluster.whenKnown().addCallback(lambda _: ForKey.acquire(self))
+
+    def release(self, client: C, discard: bool = False) -> None:
+        """
+        End a lease, see L{PoolFace.release}.
+        """
+        self._release(client, discard)
+
+    def connection(self) -> Lending[C]:
+        """
+        Lease a connection to the node for a block, see L{PoolFace.connection}.
+        """
+        return Lending(self)
+
+    @overload
+    def withConnection(
+        self, f: Callable[Concatenate[C, P], Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Deferred[T]: ...
+
+    @overload
+    def withConnection(
+        self, f: Callable[Concatenate[C, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Deferred[T]: ...
+
+    def withConnection(self, f: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Deferred[Any]:
+        """
+        Lease a connection to the node for a call, see L{PoolFace.withConnection}.
+        """
+        return callWith(self, f, *args, **kwargs)
 
 
 def together(results: Iterable[Deferred[Any]]) -> Deferred[None]:
