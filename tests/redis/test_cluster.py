@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
 
 from tests.redis.cluster import ClusterTestCase
 from txconnpool.errors import PoolClosed, ServerUnavailable
@@ -170,17 +171,31 @@ class RequestTests(ClusterTestCase):
 
     def test_lease(self) -> None:
         """
-        A connection is leased for a key.
+        A connection is leased for a key, also before it is known where the keys are.
         """
         key = self.cluster.keyOf(1)
-        self.result(self.pool.ready())
 
         async def lease() -> str:
             async with self.pool.forKey(key).connection() as connection:
                 return str(connection.record.server.name)
 
-        self.assertEqual(self.result(lease()), self.pool.servers[1].name)
+        self.assertEqual(self.result(lease()), "p1:7000")
+        name = self.result(self.pool.forKey(key).withConnection(lambda connection: connection.record.server.name))
+        self.assertEqual(name, "p1:7000")
         self.assertRaises(TypeError, self.pool.connection)
+
+    def test_leaseMoved(self) -> None:
+        """
+        The end of a lease is accepted when its node has left the cluster.
+        """
+        client = self.result(self.pool.forKey(self.cluster.keyOf(0)).acquire())
+        self.cluster.owners[:] = self.cluster.primaries[1:] * len(self.cluster.owners)
+        del self.cluster.primaries[0]
+        control: Any = self.pool._control
+        control.wrong()
+        self.clock.advance(3)
+        self.assertEqual([server.name for server in self.pool.servers], ["p1:7000"])
+        self.pool.release(client)
 
     def test_map(self) -> None:
         """
@@ -411,6 +426,24 @@ class TogetherTests(ClusterTestCase):
         self.clock.advance(DELAY)
         self.assertEqual(self.result(answer), [2, 1])
 
+    def test_transactionLoop(self) -> None:
+        """
+        A transaction that no node executes fails with all its commands.
+        """
+        self.result(self.pool.ping())
+        for number, node in enumerate(self.cluster.primaries):
+            node.errors = [f"MOVED {self.slot} p{1 - number}:7000"] * 1000
+        failures: list[Failure] = []
+
+        async def run() -> None:
+            async with self.pool.transaction() as block:
+                block.incr(self.one).addErrback(failures.append)
+
+        answer = Deferred.fromCoroutine(run())
+        self.clock.advance(10)
+        self.fails(answer, ServerUnavailable)
+        self.assertIsInstance(failures[0].value, ServerUnavailable)
+
     def test_transactionCrossSlot(self) -> None:
         """
         All keys of a transaction are in one slot.
@@ -493,6 +526,13 @@ class TogetherTests(ClusterTestCase):
         name = f"{{{self.one}}}list"
         answers: list[Deferred[Any]] = [self.pool.set(name, "a"), Deferred.fromCoroutine(self.pipe())]
         popped = self.pool.blpop([f"{name}2"], 60)
+
+        async def block() -> list[Any]:
+            async with self.pool.transaction() as block:
+                block.set(f"{name}3", "a")
+            return block.results
+
+        answers.append(Deferred.fromCoroutine(block()))
         self.cluster.owners[:] = [stays] * len(self.cluster.owners)
         self.cluster.primaries.remove(gone)
         control: Any = self.pool._control
@@ -501,6 +541,7 @@ class TogetherTests(ClusterTestCase):
         self.clock.advance(2)
         self.assertEqual(self.result(answers[0]), True)
         self.assertEqual(self.result(answers[1]), [True, True, 2, [b"ac", b"b"], b"ac"])
+        self.assertEqual(self.result(answers[2]), [True])
         self.result(self.pool.rpush(f"{name}2", "x"))
         self.assertEqual(self.result(popped), (f"{name}2".encode(), b"x"))
 

@@ -232,7 +232,18 @@ class ClusterJourney:
         """
         pool = await self._choose()
         asking, self._once = self._once is not None, None
-        Unit(pool, steps, asking=asking).send()
+        NodeUnit(self._cluster, pool, steps, None, self._sendElsewhere, asking).send()
+
+    def _sendElsewhere(self, waiting: Deferred[None], steps: list[Step]) -> None:
+        Deferred.fromCoroutine(self._sendAfter(waiting, steps))
+
+    async def _sendAfter(self, waiting: Deferred[None], steps: list[Step]) -> None:
+        try:
+            await waiting
+            await self.send(steps)
+        except PoolError as error:
+            for step in steps:
+                step.fail(error)
 
     async def follow(self, error: ResponseError) -> bool:
         """
@@ -361,8 +372,8 @@ class ClusterSender(Sender):
 
 class NodeUnit(Unit):
     """
-    Requests of a pipeline for one node. If they were not sent, because the node has left the cluster, or because one
-    that was to execute them once is down, they may be sent to another one.
+    Requests for one node that are sent together. If they were not sent, because the node has left the cluster, or
+    because one that was to execute them once is down, they may be sent to another one.
     """
 
     __slots__ = ("_cluster", "_elsewhere")
@@ -372,7 +383,7 @@ class NodeUnit(Unit):
         cluster: ClientCluster,
         pool: Any,
         steps: list[Step],
-        again: Callable[[list[Undone]], object],
+        again: Callable[[list[Undone]], object] | None,
         elsewhere: Callable[[Deferred[None], list[Step]], object],
         asking: bool = False,
     ) -> None:

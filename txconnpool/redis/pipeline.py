@@ -313,11 +313,18 @@ class Transaction(Queue[V]):
             except BaseException as error:
                 for step in sent:
                     step.result.addErrback(lambda _: None)  # those that nobody has waited for
-                if again is not None and isinstance(error, ResponseError) and await again(error):
-                    continue
-                if isinstance(error, PoolError):
-                    _failAll(queued, error)
-                raise
+                failed = error
+                if again is not None and isinstance(error, ResponseError):
+                    try:
+                        if await again(error):
+                            continue
+                    except PoolError as other:
+                        failed = other
+                if isinstance(failed, PoolError):
+                    _failAll(queued, failed)
+                if failed is error:
+                    raise
+                raise failed from error
             break
         for step, reply in zip(queued, replies, strict=True):
             step.answer(reply)

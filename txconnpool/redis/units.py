@@ -234,8 +234,10 @@ class Unit:
                 return
             data, self._parts = b"".join(self._parts), []
         step = self._steps.popleft()
-        if self._undone:
-            self._keepOrder(step)
+        if not self._undone:
+            step.answer(data)
+            return
+        self._keepOrder(step)
         step.answer(data)
         self._goOn()
 
