@@ -15,6 +15,7 @@ from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.engine import PoolEngine
 from txconnpool.pool.handshake import Handshake
 from txconnpool.routing.flavours import FlavouredPool
+from txconnpool.routing.single import SinglePool
 from txconnpool.wire.redis.dialect import Redis
 from txconnpool.wire.redis.framing import encode
 
@@ -76,3 +77,21 @@ class FlavouredStage(Stage):
             found += [each for each in line.asked if each not in (b"PING", b"INFO server", b"RESET")]
             line.asked = []
         return found
+
+
+class SingleRedisStage(FlavouredStage):
+    """
+    A stage with one Redis.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(1, **options)
+
+    def _make(self, limits: Limits) -> None:
+        server = RedisServer(self.clock, self.servers[0].name)
+        self.servers: Any = [server]
+        self.pool = self.flavours = self.flavoured(server, limits, 1)
+
+    def _router(self) -> Any:
+        super()._router()
+        return SinglePool(self.flavours.base)

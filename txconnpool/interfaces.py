@@ -199,6 +199,8 @@ class IReplySink(Interface):
     Receives the replies to requests that were sent on a L{Connection<txconnpool.pool.connection.Connection>}.
     """
 
+    joins = Attribute("Whether C{replied} may get the replies to several requests at once.")
+
     def replied(data: Any, done: int) -> None:
         """
         Receive bytes of replies, in the order of the requests.

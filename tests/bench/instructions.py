@@ -27,6 +27,9 @@ from typing import Any
 from tests.bench import report
 from tests.real.servers import SOURCE, missing
 
+#: The seconds until servers reply.
+LATENCY = 0.0003
+
 #: The number of turns whose instructions are counted. The same number is run before, and is not counted.
 TURNS = 100
 
@@ -40,12 +43,14 @@ class Exchange:
     @ivar count: the number of requests in them.
     @ivar clients: the number of clients.
     @ivar servers: the number of servers that share the keys.
+    @ivar isRedis: whether the protocol is that of Redis, instead of memcached's.
     """
 
     request: bytes
     count: int = 1
     clients: int = 1
     servers: int = 1
+    isRedis: bool = False
 
     def prepare(self) -> tuple[Callable[[], None], list[Any]]:
         """
@@ -58,12 +63,19 @@ class Exchange:
         from tests import stage as stages
         from tests.pipes import Pipe
 
-        stage = stages.ShardedStage(self.servers) if self.servers > 1 else stages.Stage()
+        stage: Any
+        if self.isRedis:
+            from tests.redisstage import SingleRedisStage
+
+            stage = SingleRedisStage()
+            stage.servers[0].data[b"0"] = {b"short%d" % number: b"x" * 100 for number in range(20)}
+        else:
+            stage = stages.ShardedStage(self.servers) if self.servers > 1 else stages.Stage()
         address = IPv4Address("TCP", "127.0.0.1", 1)
         pipes = [Pipe(stage.clock).connect(stage.sessions.buildProtocol(address)) for _ in range(self.clients)]
         for pipe in pipes:
             for _ in range(10):  # until it may have many requests in flight
-                stage.ask(pipe, self.request if self.request.startswith(REQUEST) else b"get a0\r\n")
+                stage.ask(pipe, b"get a0\r\n" if self.request[0] in _LETTERS else self.request)
         receive = [pipe.protocol.dataReceived for pipe in pipes]
         request = self.request
         for each in receive:
@@ -86,11 +98,15 @@ class Exchange:
         def turn() -> None:
             for each in receive:
                 each(request)
+            stage.clock.rightNow += LATENCY
             reply()
 
         reply()
         return turn, list(stage.sessions.sessions)
 
+
+#: The first bytes of requests in memcached's text protocol.
+_LETTERS = b"abcdefghijklmnopqrstuvwxyz"
 
 #: The first byte of a request in memcached's binary protocol.
 REQUEST = b"\x80"
@@ -103,10 +119,21 @@ def binary(opcode: int, key: bytes) -> bytes:
     return struct.pack("!BBHBBHLLQ", REQUEST[0], opcode, len(key), 0, 0, 0, len(key), 0, 0) + key
 
 
+def redis(*words: bytes) -> bytes:
+    """
+    @return: a request of Redis.
+    """
+    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
+
+
 _SHORT = b" ".join(b"short%d" % number for number in range(20))
 _PIPELINE = b"".join(b"get short%d\r\n" % number for number in range(16))
 _MIXED = b"".join(
     b"set a%d 0 0 1\r\nx\r\n" % number if number % 3 == 0 else b"mg short%d v\r\n" % number for number in range(16)
+)
+_REDIS_MIXED = b"".join(
+    redis(b"SET", b"a%d" % number, b"x") if number % 3 == 0 else redis(b"GET", b"short%d" % number)
+    for number in range(16)
 )
 
 #: The workloads, by name.
@@ -120,6 +147,9 @@ EXCHANGES = {
     "20 kB values": Exchange(b"get large1\r\n"),
     "50 clients, binary": Exchange(binary(0x00, b"short1"), clients=50),
     "20-key gets, binary": Exchange(b"".join(binary(0x0D, b"short%d" % n) for n in range(20)) + binary(0x0A, b"")),
+    "Redis, 50 clients": Exchange(redis(b"GET", b"short1"), clients=50, isRedis=True),
+    "Redis, pipelines of 16": Exchange(_REDIS_MIXED, 16, isRedis=True),
+    "Redis, MGET of 20 keys": Exchange(redis(b"MGET", *(b"short%d" % n for n in range(20))), isRedis=True),
     "5 servers, 50 clients": Exchange(b"get short1\r\n", clients=50, servers=5),
     "5 servers, pipelines of 16": Exchange(_PIPELINE, 16, servers=5),
     "5 servers, mixed pipelines of 16": Exchange(_MIXED, 16, servers=5),

@@ -151,7 +151,8 @@ class Owner:
     @ivar wants: whether it still wants them.
     """
 
-    def __init__(self, log: list[tuple[Any, bytes, int]] | None = None) -> None:
+    def __init__(self, log: list[tuple[Any, bytes, int]] | None = None, joins: bool = False) -> None:
+        self.joins = joins
         self.data = b""
         self.done = 0
         self.held = 0
@@ -365,6 +366,51 @@ class RepliesTests(ConnectionTestCase):
         self.connection.send(one, replies.SET, 1, b"set a 0 0 1\r\nx\r\n")
         self.pipe.send(b"END\r\n" + HIT + b"STORED\r\n")
         self.assertEqual(log, [(one, b"END\r\nEND\r\n", 2), (two, HIT, 1), (one, b"STORED\r\n", 1)])
+
+    def test_joined(self) -> None:
+        """
+        A sink that may get several replies at once gets those that arrive together, up to the first one that is not
+        whole, or that another sink gets. Each of them is counted, with its time.
+        """
+        log: list[tuple[Any, bytes, int]] = []
+        one, two = Owner(log, joins=True), Owner(log)
+        for key, owner in zip(b"kkkkkkk", (one, one, one, two, two, one, one), strict=True):
+            self.clock.advance(0.01)
+            self.get(b"%c" % key, owner=owner)
+        self.connection.send(one, replies.MN, 1, b"mn\r\n")
+        self.clock.advance(0.021)
+        self.pipe.send(HIT * 6 + HIT[:16])
+        self.assertEqual(log, [(one, HIT * 3, 3), (two, HIT, 1), (two, HIT, 1), (one, HIT, 1), (one, HIT[:16], 0)])
+        self.assertEqual((self.record.load, self.traffic.requests[replies.GET.index]), (2, 6))
+        self.assertEqual(sum(self.traffic.latency.counts), 6)
+        self.assertAlmostEqual(self.traffic.latency.total, sum(0.021 + 0.01 * age for age in range(1, 7)))
+        self.pipe.send(HIT[16:] + b"MN\r\n")
+        self.assertEqual(log[5:], [(one, HIT[16:] + b"MN\r\n", 2)])
+        self.assertEqual((self.record.load, self.traffic.requests[replies.MN.index]), (0, 1))
+
+    def test_joinedTimes(self) -> None:
+        """
+        Replies whose times differ much are counted in the buckets of these times.
+        """
+        owner = Owner(joins=True)
+        for pause in (1.0, 0.0, 0.3):
+            self.get(b"k", owner=owner)
+            self.clock.advance(pause)
+        self.pipe.send(HIT * 3)
+        self.assertEqual((owner.data, owner.done), (HIT * 3, 3))
+        counts = dict(zip(LATENCY_BOUNDS, self.traffic.latency.counts, strict=False))
+        self.assertEqual((counts[2.0], counts[0.5], sum(counts.values())), (1, 2, 3))
+
+    def test_joinedBeforeWrong(self) -> None:
+        """
+        Replies before wrong bytes are passed on.
+        """
+        owner = Owner(joins=True)
+        for key in (b"k", b"k", b"a"):
+            self.get(key, owner=owner)
+        self.pipe.send(HIT * 3)
+        self.assertClosed()
+        self.assertEqual((owner.data, owner.done, len(owner.lost)), (HIT * 2, 2, 1))
 
     def test_eased(self) -> None:
         """

@@ -37,6 +37,8 @@ class Request:
 
     __slots__ = ("_parts", "_pool", "_retried", "command", "ticket")
 
+    joins = False
+
     def __init__(self, pool: Any, command: Command) -> None:
         self._pool = pool
         self.command = command

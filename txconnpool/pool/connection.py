@@ -248,6 +248,12 @@ class Connection(Protocol):
                     self._usual = bucket, low, high
                 counts[bucket] += count
                 latency.total += took * count
+                if reply is None and pos < size and inFlight and inFlight[0][0] is sink and sink.joins:
+                    before = len(inFlight)
+                    pos = self._join(data, pos, sink, now, low, high)
+                    joined = before - len(inFlight)
+                    counts[bucket] += joined
+                    done += joined
             # The state is consistent before the sink is called: it may send requests, or close this connection.
             record.load -= done
             if reply is not None:
@@ -265,6 +271,31 @@ class Connection(Protocol):
                 if reader.held != self._held:
                     self._countHeld(sink)
                 return
+
+    def _join(self, data: bytes, pos: int, sink: Any, now: float, low: float, high: float) -> int:
+        """
+        Find further whole replies to the requests of one sink, so that it gets them all at once.
+
+        @param low: these replies have taken more seconds than that.
+        @param high: they have taken so many seconds at most.
+
+        @return: the end of the last one.
+        """
+        inFlight, traffic, size = self._inFlight, self._traffic, len(data)
+        latency, requests = traffic.latency, traffic.requests
+        while pos < size and inFlight:
+            other, command, count, since, request = inFlight[0]
+            took, matchWhole = now - since, command.matchWhole
+            if other is not sink or matchWhole is None or count != 1 or not low < took <= high:
+                break
+            end = matchWhole(data, pos, request)
+            if not end:
+                break
+            pos = end
+            inFlight.popleft()
+            requests[command.index] += 1
+            latency.total += took
+        return pos
 
     def _declined(self, declined: Declined, reply: bytes) -> None:
         """
@@ -491,6 +522,8 @@ class _Reply:
     """
     Collects the reply to one request.
     """
+
+    joins = False
 
     def __init__(self) -> None:
         self.whole: Deferred[bytes] = Deferred()

@@ -42,6 +42,8 @@ class OrderedReplies(ClientConnection):
     @ivar batch: the number of bytes of replies since nothing was in flight.
     """
 
+    joins = True
+
     _reader: Any
     _queue: ReplyQueue | None = None
     _pin: Pin | None = None

@@ -27,6 +27,8 @@ class _Step:
 
     __slots__ = ("_connection", "_expected", "_reply")
 
+    joins = False
+
     def __init__(self, connection: Any, expected: bytes) -> None:
         self._connection = connection
         self._expected = expected

@@ -37,6 +37,8 @@ class Entry:
 
     __slots__ = ("_pieces", "_waits", "first", "left", "session")
 
+    joins = False
+
     def __init__(self, session: Any, left: int = 0) -> None:
         self.session = session
         self.left = left
@@ -123,6 +125,8 @@ class ForwardedReplies(Entry):
     """
 
     __slots__ = ()
+
+    joins = True
 
     def replied(self, data: bytes, done: int) -> None:
         """

@@ -40,6 +40,8 @@ class Part:
 
     __slots__ = ("_pieces", "_whole", "keys", "pool", "request", "retried")
 
+    joins = False
+
     def __init__(self, whole: ScatteredReply, pool: Any, keys: list[bytes], request: bytes) -> None:
         self._whole = whole
         self.pool = pool

@@ -175,6 +175,8 @@ class Unit:
 
     __slots__ = ("_again", "_asking", "_order", "_parts", "_pool", "_server", "_steps", "_undone", "ticket")
 
+    joins = False
+
     def __init__(
         self,
         pool: Any,

@@ -88,6 +88,8 @@ class _Prelude:
     Drops the reply to the request that lets a node execute the next one: what it replies to that counts.
     """
 
+    joins = False
+
     def replied(self, data: bytes, done: int) -> None:
         pass
 
