@@ -169,7 +169,7 @@ class Toy:
     """
 
     commands = COMMANDS
-    pushes = True
+    pushes = b"0123456789"
     stateful = False
     opaque = False
     tooManyClients = netstring(b"-too many clients")

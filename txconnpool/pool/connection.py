@@ -73,7 +73,8 @@ class Connection(Protocol):
         self.factory: ConnectionFactory = factory
         self._reader = reader = factory.dialect.replyReader()
         self._read = reader.read
-        self._push = reader.push if factory.dialect.pushes else None
+        self._push = reader.push
+        self._pushes = factory.dialect.pushes
         self._seconds = factory.reactor.seconds
         self._inFlight: deque[InFlight] = deque()
         self._tail = b""  # the beginning of a reply, which can be read when more bytes have arrived
@@ -205,19 +206,20 @@ class Connection(Protocol):
             self.factory.connectionPool.hasCapacity(record)
 
     def _deliver(self, data: bytes, record: Any, traffic: Traffic) -> None:
-        reader, read, push, inFlight = self._reader, self._read, self._push, self._inFlight
+        reader, read, pushes, inFlight = self._reader, self._read, self._pushes, self._inFlight
         latency, requests = traffic.latency, traffic.requests
         now = self._seconds()
         left, slow = reader.left, self._slow
-        if push is None or left:
+        if not pushes or left:
             self._heard = now
         counts, (bucket, low, high) = latency.counts, self._usual
         pos, size = 0, len(data)
         while pos < size:
-            if push is not None and not left:
-                pos = self._pushed(data, pos)
-                if pos == size:
-                    return
+            if pushes and not left:
+                if data[pos] in pushes:
+                    pos = self._pushed(data, pos)
+                    if pos == size:
+                        return
                 self._heard = now
             if not inFlight:
                 if self._ended:  # a sink has closed this connection when it got its reply
@@ -345,7 +347,6 @@ class Connection(Protocol):
 
         @return: the position of their end.
         """
-        assert self._push is not None
         while pos < len(data) and (end := self._push(data, pos)):
             if end < 0:
                 self._tail = data[pos:]

@@ -434,7 +434,8 @@ class IReplyReader(Protocol):
 
     def push(self, data: bytes, pos: int) -> int:
         """
-        Find a frame that is not a reply. Called only if the dialect has C{pushes}, and never within a reply.
+        Find a frame that is not a reply. Called only if the byte at C{pos} is one of the dialect's C{pushes}, and never
+        within a reply.
 
         @return: the end of the frame; 0 if there is none at C{pos}; -1 if it is incomplete.
         """
@@ -470,9 +471,9 @@ class IDialect(Protocol):
         """
 
     @property
-    def pushes(self) -> bool:
+    def pushes(self) -> bytes:
         """
-        Whether servers send frames that are not replies.
+        The bytes with which frames that are not replies may begin. Empty: servers send no such frames.
         """
 
     @property

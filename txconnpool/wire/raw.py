@@ -22,7 +22,7 @@ class Raw:
     """
 
     commands = (SESSION,)
-    pushes = False
+    pushes = b""
     stateful = False
     opaque = True
     tooManyClients = b""

@@ -62,7 +62,7 @@ class Memcache:
     """
 
     commands = COMMANDS
-    pushes = False
+    pushes = b""
     stateful = False
     opaque = False
     probe: tuple[Command, bytes] = (VERSION, b"version\r\n")

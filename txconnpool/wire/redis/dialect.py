@@ -48,7 +48,7 @@ class Redis:
     """
 
     commands = (*COMMANDS, OTHER)
-    pushes = True
+    pushes = b">*"
     stateful = True
     opaque = False
     base = BASE
