@@ -162,7 +162,7 @@ class SystemdTests(SynchronousTestCase):
             systemd.start()
             load = Load(systemd.address, clients=100, seconds=600.0, timeout=PATIENCE).start()
             self.addCleanup(load.kill)
-            for _ in range(3):
+            for _ in range(2):
                 # Workers need more time until they serve than their parent until it listens.
                 self.assertEqual(ask(systemd.address, b"get a\r\n", timeout=PATIENCE), b"END\r\n")
                 load.untilServed(500)
