@@ -216,9 +216,10 @@ class LogTests(SynchronousTestCase):
             def answer(data: bytes, sent: bytes = sent) -> bytes:
                 return b"VERSION 1.6.18\r\n" if data == b"version\r\n" else sent or data
 
+            workers = "2" if sent is self.forged else "1"
             for request in (b"set secretkey 0 0 6\r\nsecret\r\n", b"mg secretkey v\r\n"):
                 shown = self.shown(
-                    answer, "--log-keys", "no", "--slow-request", "1ms", "--workers", "2" if sent is self.forged else "1",
+                    answer, "--log-keys", "no", "--slow-request", "1ms", "--workers", workers,
                     expected="requests in flight: expected ", request=request,
                 )  # fmt: skip
                 self.assertSecret(shown)
