@@ -222,6 +222,15 @@ class Fuzzer:
         self._direct.stop()
         self._behind.stop()
 
+    def reset(self, differences: Sequence[Difference]) -> None:
+        """
+        Start anew with other intended differences.
+        """
+        self.differences = differences
+        self.cases = self.unsteady = 0
+        self.met.clear()
+        self._settle()
+
     def run(self, seconds: float, seed: int, most: int = 1) -> list[Mismatch]:
         """
         Send one case after another, until the time is over or C{most} mismatches were found.

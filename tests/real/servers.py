@@ -19,6 +19,7 @@ The kernel kills each process when the thread that started it ends, so an interr
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import pwd
@@ -33,8 +34,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import ClassVar, Final, Self
+from typing import Any, ClassVar, Final, Self, TypeVar
 
 #: Host and port, or the path of a UNIX socket.
 Address = tuple[str, int] | str
@@ -249,6 +251,42 @@ def _threadStates(pid: int) -> set[str]:
         except (FileNotFoundError, ProcessLookupError):
             pass  # the thread has ended meanwhile
     return states
+
+
+Shared = TypeVar("Shared")
+
+_shared: dict[type, tuple[ExitStack, Any]] = {}
+
+
+def shared(case: object, make: Callable[[], AbstractContextManager[Shared]]) -> Shared:
+    """
+    Start servers once for all tests of a class, since trial has no C{setUpClass}. They end when a test of another class
+    calls this, or with the process.
+
+    @param case: the test.
+    @param make: makes the context manager that starts and ends them, for the first test of the class.
+
+    @return: what the context manager of the class has returned.
+    """
+    if type(case) not in _shared:
+        endShared()
+        stack = ExitStack()
+        made = stack.enter_context(make())
+        _shared[type(case)] = stack, made
+    found: Shared = _shared[type(case)][1]
+    return found
+
+
+def endShared() -> None:
+    """
+    End the servers of L{shared}.
+    """
+    while _shared:
+        _, (stack, _) = _shared.popitem()
+        stack.close()
+
+
+atexit.register(endShared)
 
 
 class Server:

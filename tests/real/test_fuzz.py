@@ -16,7 +16,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from tests.real.binarystreams import BinaryAuthor, withCas
 from tests.real.differences import DIFFERENCES, NEWEST_DIFFERENCES, Difference
 from tests.real.fuzz import Case, Fuzzer
-from tests.real.servers import NEWEST, PATIENCE, Memcached, NewestMemcached, missing
+from tests.real.servers import NEWEST, PATIENCE, Memcached, NewestMemcached, missing, shared
 from tests.real.streams import NUMBERS, STORES, Author, requestsOf
 from tests.wire.memcache.binary.packets import split
 
@@ -47,14 +47,14 @@ class FuzzerTestCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         """
-        Start the servers and the proxies.
+        Start the servers and the proxies, once for all tests of the class.
         """
         with self.memcached() as server:
             version = server.stats()["version"]
         if version != self.version:
             raise SkipTest(f"the differences are about memcached {self.version}, this is {version}")
-        self.fuzzer = Fuzzer(self.differences, self.memcached).__enter__()
-        self.addCleanup(self.fuzzer.__exit__)
+        self.fuzzer = shared(self, lambda: Fuzzer(self.differences, self.memcached))
+        self.fuzzer.reset(self.differences)
 
 
 class FuzzTests(FuzzerTestCase):
