@@ -500,6 +500,70 @@ class LearnTests(RedisCase):
         until(lambda: client.result("x.length", "k") == 0, what="a command of the new server")
 
 
+class LoadingTests(RedisCase):
+    """
+    Tests with a server that loads its data, for as long as the test wants.
+    """
+
+    serverOptions = ("--enable-debug-command", "yes", "--rdbcompression", "no",
+                     "--loading-process-events-interval-bytes", "1024")  # fmt: skip
+
+    def setUp(self) -> None:
+        """
+        Give the server data, and let it load them slowly.
+        """
+        super().setUp()
+        self.operator = self.client(True)
+        self.operator.ask("SET", "k", "value")
+        for number in range(1000):
+            self.operator.ask("SET", f"filler:{number}", str(number) * 500)
+        self.operator.ask("CONFIG", "SET", "key-load-delay", 50000)
+        self.reloading = self.client(True)
+
+    def load(self) -> None:
+        """
+        Let the server load its data again. Its connections stay.
+        """
+        self.reloading.send("DEBUG", "RELOAD")
+        until(lambda: "LOADING" in str(self.operator.result("GET", "k")), what="LOADING")
+
+    def finish(self) -> None:
+        """
+        Let the server come to the end of it.
+        """
+        self.operator.ask("CONFIG", "SET", "key-load-delay", 0)
+        self.assertEqual(self.reloading.read(), b"OK")
+
+    def test_loading(self) -> None:
+        """
+        Meanwhile clients stay, and get an error for each request, which is not executed. Then they are served again.
+        """
+        client, other = self.client(), self.client()
+        self.assertEqual([client.ask("INCR", "n"), other.ask("GET", "k")], [1, b"value"])
+        self.load()
+        for _ in range(5):
+            client.send("INCR", "n")
+            client.send("GET", "k")
+            other.send("MGET", "k", "n")
+            for each in (client, client, other):
+                self.assertRaises(ReplyError, each.read)
+        self.assertEqual((client.ask("PING"), other.ask("ECHO", "x")), (b"PONG", b"x"))
+        self.finish()
+        until(lambda: other.result("GET", "k") == b"value", what="the end of LOADING")
+        self.assertEqual((client.ask("INCR", "n"), self.operator.ask("GET", "n")), (2, b"2"))
+
+    def test_ends(self) -> None:
+        """
+        A client that comes while the server loads, and repeats its request, gets its reply when the server is ready.
+        """
+        self.load()
+        client = self.client()
+        self.assertRaises(ReplyError, client.ask, "SET", "k", "new")
+        self.finish()
+        until(lambda: client.result("SET", "k", "new") == b"OK", what="the end of LOADING")
+        self.assertEqual(self.operator.ask("GET", "k"), b"new")
+
+
 class LoginTests(RedisCase):
     """
     Tests for servers and proxies with passwords.
