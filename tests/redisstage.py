@@ -63,7 +63,7 @@ class FlavouredStage(Stage):
 
         def newPool(flavour: Any, limits: Limits, **options: Any) -> PoolEngine:
             factory = ConnectionFactory(self.dialect, self.clock, self.factory.requestTimeout)
-            handshake = self._greeting if flavour == self.dialect.base else self._greeting.flavoured(flavour)
+            handshake = self._greeting if flavour is None else self._greeting.flavoured(flavour)
             return PoolEngine([server], factory, limits, self.clock, connectTimeout=1.0, handshake=handshake, **options)
 
         return FlavouredPool("pool", self.clock, newPool, limits, self.dialect.base, maxPinned, **options)

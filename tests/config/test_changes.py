@@ -197,6 +197,15 @@ class PlanTests(SynchronousTestCase):
         )
         self.assertEqual(comparison(Settings(pools=(A,)), new), [f"a reload is refused: {error}"])
 
+    def test_database(self) -> None:
+        """
+        It keeps its database too: its connections have the old one.
+        """
+        old = Settings(pools=(replace(A, protocol="redis"),))
+        new = Settings(pools=(replace(A, protocol="redis", database=3),))
+        error = self.assertRaises(ConfigError, plan, old, new, [])
+        self.assertIn("database 0 -> 3: a pool keeps its database while it runs", str(error))
+
     def test_same(self) -> None:
         """
         The same settings keep all listeners.

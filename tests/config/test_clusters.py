@@ -55,6 +55,7 @@ class ClusterTests(SynchronousTestCase):
         A wrong line, or what a cluster cannot have, is an error that says what would be right.
         """
         self.assertFault("expected cluster:HOST:PORT", "cluster:")
+        self.assertFault("database 3: a cluster has database 0 only; expected 0", database=3)
         self.assertFault("protocol memcache has no clusters; expected redis", protocol="memcache")
         self.assertFault("expected one line cluster:", LINE, "tcp:10.0.0.3:6379")
         for values, name in (

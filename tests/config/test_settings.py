@@ -67,6 +67,7 @@ class PoolSettingsTests(SynchronousTestCase):
                 "partialGets": "misses",
                 "discoverInterval": 30.0,
                 "poolSize": 4,
+                "database": 0,
                 "maxPinned": 100,
                 "minPoolSize": 1,
                 "pipelineDepth": 1024,
@@ -170,6 +171,18 @@ class PoolSettingsTests(SynchronousTestCase):
             ["announce is for clients of a cluster, which protocol memcache does not have"], announce=("self",)
         )
         self.assertIs(PoolSettings(announce=("no",)).announced, None)
+
+    def test_database(self) -> None:
+        """
+        Only servers of Redis have databases.
+        """
+        self.assertEqual(PoolSettings(protocol="redis", database=15).database, 15)
+        for protocol in ("memcache", "raw"):
+            self.assertFaults(
+                [f"database is for protocol redis, and protocol is {protocol}; expected 0"],
+                protocol=protocol,
+                database=1,
+            )
 
     def test_distribution(self) -> None:
         """

@@ -54,7 +54,7 @@ class CommandTests(SynchronousTestCase):
         """
         The exit status says if there is no pool.
         """
-        self.assertEqual(self.run_("-", stdin=YAML.replace("timeout: 1", "redis: true\n  redis_db: 1")), 1)
+        self.assertEqual(self.run_("-", stdin=YAML.replace("timeout: 1", "redis: true\n  redis_db: 16")), 1)
         self.assertIn("1 pool commented out (alpha)", self.err.getvalue())
 
     def test_wrong(self) -> None:

@@ -225,14 +225,18 @@ class KeyTests(SynchronousTestCase):
 
     def test_redisDatabase(self) -> None:
         """
-        A pool with another database is commented out, with one note.
+        The database of a pool is taken over. A pool with one that is too large is commented out, with one note.
         """
-        migration = migrate(LISTEN, "redis: true", "redis_auth: secret", "redis_db: 3", *SERVERS)
+        migration = migrate(LISTEN, TIMEOUT, "redis: true", "redis_db: 3", *SERVERS)
+        self.assertIn("database = 3", migration.ini([]))
+        self.assertEqual(migration.notes, [])
+        self.assertNotIn("database =", migrate(LISTEN, "redis: true", "redis_db: 0", *SERVERS).ini([]))
+        migration = migrate(LISTEN, "redis: true", "redis_auth: secret", "redis_db: 16", *SERVERS)
         text = migration.ini([])
         self.assertNotIn("secret", text)
         self.assertEqual({line.lstrip()[:1] for line in text.splitlines() if line}, {"#", ";"})
         self.assertEqual(len(migration.notes), 1)
-        self.assertRegex(migration.notes[0], r"^n\.yml:5: alpha: redis_db: clients begin in database 0 here")
+        self.assertRegex(migration.notes[0], r"^n\.yml:5: alpha: redis_db: the greatest database is 15 here")
         self.assertIn("# For Redis only.", migrate(LISTEN, TIMEOUT, "redis_db: 3", *SERVERS).ini([]))
 
     def test_name(self) -> None:

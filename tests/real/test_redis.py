@@ -564,6 +564,38 @@ class LoadingTests(RedisCase):
         self.assertEqual(self.operator.ask("GET", "k"), b"new")
 
 
+class DatabaseTests(RedisCase):
+    """
+    Tests for clients that begin in another database.
+    """
+
+    options = ("--database", "3")
+
+    def test_begin(self) -> None:
+        """
+        Requests are executed in it, on shared connections and on those of a client's own, until another one is
+        selected. C{RESET} selects it again.
+        """
+        client, direct = self.client(), self.client(True)
+        client.ask("SET", "k", 3)
+        direct.ask("SELECT", 3)
+        self.assertEqual(direct.ask("GET", "k"), b"3")
+        for _ in range(2):
+            client.ask("MULTI")
+            client.ask("INCR", "k")
+            client.ask("EXEC")
+        self.assertEqual(direct.ask("GET", "k"), b"5")
+        client.ask("SELECT", 0)
+        self.assertEqual(client.ask("GET", "k"), None)
+        client.ask("MULTI")
+        client.ask("SET", "k", 0)
+        client.ask("EXEC")
+        self.assertEqual(client.ask("GET", "k"), b"0")
+        client.ask("RESET")
+        self.assertEqual(client.ask("GET", "k"), b"5")
+        self.assertEqual(client.ask("DBSIZE"), 1)
+
+
 class LoginTests(RedisCase):
     """
     Tests for servers and proxies with passwords.

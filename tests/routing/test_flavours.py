@@ -59,7 +59,7 @@ class FlavouredPoolTests(SynchronousTestCase):
         """
         The pool of a flavour is made and started when it is first used. Only that of new clients keeps connections.
         """
-        self.assertEqual((self.made, len(self.pool.connections)), (["plain", "plain"], 1))
+        self.assertEqual((self.made, len(self.pool.connections)), (["plain", None], 1))
         other = self.pool.of("other")
         self.assertIs(self.pool.of("other"), other)
         self.assertIs(self.pool.of("plain"), self.pool.base)

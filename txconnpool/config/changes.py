@@ -60,18 +60,19 @@ def plan(old: Settings, wanted: Settings, listening: Iterable[Address]) -> Plan:
     @param wanted: the settings that are to be in force.
     @param listening: the addresses that are listened on. Those in C{old} may have failed to listen.
 
-    @raise ConfigError: a pool has another protocol. Its clients and connections speak the old one.
+    @raise ConfigError: a pool has another protocol or database. Its clients and connections have the old one.
     """
-    protocols = {pool.name: pool.protocol for pool in old.pools}
+    former = {pool.name: pool for pool in old.pools}
     faults = [
         Fault(
-            f"protocol {protocols[pool.name]} -> {pool.protocol}: a pool keeps its protocol while it runs; expected "
-            "another name for the pool, or a restart",
-            ("protocol",),
+            f"{name} {getattr(former[pool.name], name)} -> {getattr(pool, name)}: a pool keeps its {name} while it "
+            "runs; expected another name for the pool, or a restart",
+            (name,),
             pool.name,
         )
         for pool in wanted.pools
-        if pool.protocol != protocols.get(pool.name, pool.protocol)
+        for name in ("protocol", "database")
+        if getattr(pool, name) != getattr(former.get(pool.name, pool), name)
     ]
     if faults:
         raise ConfigError(faults)

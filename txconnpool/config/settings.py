@@ -300,6 +300,12 @@ class PoolSettings:
         "Connections to servers",
         "s",
     )
+    database: int = option(
+        0,
+        Whole(0, 15),
+        "the database that clients with `protocol = redis` have before they send SELECT, and after RESET",
+        "Connections to servers",
+    )
     maxPinned: int = option(
         100,
         Whole(1, 65535),
@@ -704,6 +710,9 @@ def _noCluster(pool: PoolSettings) -> Iterator[Fault]:
         yield Fault(text, ("upstream",), pool.name)
     if not DIALECTS[pool.protocol].clusters:
         yield Fault(f"protocol {pool.protocol} has no clusters; expected redis", ("protocol", "upstream"), pool.name)
+    if pool.database:
+        text = f"database {pool.database}: a cluster has database 0 only; expected 0"
+        yield Fault(text, ("database", "upstream"), pool.name)
     for attribute, unset in _BY_CLUSTER.items():
         if getattr(pool, attribute) != unset:
             name = next(each.name for each in POOL_OPTIONS if each.attribute == attribute)
@@ -821,6 +830,9 @@ def _contradictions(pool: PoolSettings) -> Iterator[Fault]:
     if pool.announced is not None and not DIALECTS[pool.protocol].clusters:
         text = f"announce is for clients of a cluster, which protocol {pool.protocol} does not have; expected no"
         yield Fault(text, ("announce", "protocol"), pool.name)
+    if pool.database and not DIALECTS[pool.protocol].hasDatabases:
+        text = f"database is for protocol redis, and protocol is {pool.protocol}; expected 0"
+        yield Fault(text, ("database", "protocol"), pool.name)
     yield from _withoutSentinels(pool)
     if pool.minPoolSize > pool.poolSize:
         text = f"min-pool-size {pool.minPoolSize} is more than pool-size {pool.poolSize}"

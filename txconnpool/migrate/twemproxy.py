@@ -25,6 +25,9 @@ from txconnpool.routing.hashing import TWEMPROXY_HASHES
 #: Our distributions, by those of twemproxy.
 DISTRIBUTIONS = {"ketama": "twemproxy", "modula": "twemproxy-modula", "random": "round-robin"}
 
+#: The greatest database that a pool may have here.
+DATABASE_MAX = 15
+
 _SERVER = "expected HOST:PORT:WEIGHT, HOST:PORT:WEIGHT NAME, /PATH:WEIGHT or /PATH:WEIGHT NAME"
 
 
@@ -242,12 +245,12 @@ class _Pool:
         section.title(self._document.original(self._node.line))
         if section.name != self._name:
             section.title(f"The name is {section.name} here: letters, digits, `_`, `.` and `-` are allowed.")
-        if self._values.get("redis") and self._values.get("redis_db"):
+        if self._values.get("redis") and self._values.get("redis_db", 0) > DATABASE_MAX:
             section.off = True
             self._lost(
                 "redis_db",
-                "clients begin in database 0 here. The pool is commented out, because its keys are in another one: "
-                "let its clients send SELECT, or choose the database in their settings, and remove the comments.",
+                f"the greatest database is {DATABASE_MAX} here. The pool is commented out, because its keys are in "
+                "another one.",
             )
         for key, node in self._node.fields.items():
             secret = key == "redis_auth"
@@ -367,6 +370,8 @@ class _Pool:
             self._section.remark("For Redis only.")
         elif not value:
             self._section.remark("The default here too.")
+        elif not self._section.off:
+            self._section.setting("database", value)
 
     def _writePreconnect(self, value: bool) -> None:
         if value:

@@ -83,6 +83,7 @@ class Upstream:
         limits = poolLimits(settings)
         if self._dialect.stateful:
             self._dialect.cluster(cluster is not None)
+            self._dialect.begin(settings.database)
         if cluster is not None:
             self.pool = ClusterPool(
                 settings.name, self._reactor, self._node, self._askNode, cluster.seeds, limits, cluster.addresses,
@@ -160,7 +161,7 @@ class Upstream:
         """
 
         def newPool(flavour: Any, limits: Limits, **options: Any) -> PoolEngine:
-            handshake = self.handshake if flavour == self._dialect.base else self.handshake.flavoured(flavour)
+            handshake = self.handshake if flavour is None else self.handshake.flavoured(flavour)
             return self._addressed(self._engine(servers(), limits, handshake=handshake, **options))
 
         return FlavouredPool(

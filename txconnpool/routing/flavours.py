@@ -47,7 +47,8 @@ class FlavouredPool(PoolGroup):
         **options: Any,
     ) -> None:
         """
-        @param newPool: called with a flavour, limits, and the keyword C{shared}. Returns a pool.
+        @param newPool: called with a flavour, or C{None} for connections as they are when they are new, limits, and the
+            keyword C{shared}. Returns a pool.
         @param flavour: the flavour of new clients.
         @param maxPinned: the greatest number of connections that clients have for themselves.
         @param shared: what this pool shares with those of other servers, or C{None}.
@@ -57,7 +58,7 @@ class FlavouredPool(PoolGroup):
         self._newPool = newPool
         self._maxPinned = maxPinned
         self.base = newPool(flavour, limits, shared=self._shared, **options)
-        self.leases = newPool(flavour, self._leaseLimits(), shared=self._shared)
+        self.leases = newPool(None, self._leaseLimits(), shared=self._shared)
         self.former = self.base.former
         self._flavours: dict[Hashable, Any] = {flavour: self.base}
         self.pools = self.base, self.leases

@@ -623,7 +623,12 @@ class IStatefulDialect(IDialect, Protocol):
     @property
     def base(self) -> Any:
         """
-        The flavour of a new connection, and of a new client. Flavours are hashable.
+        The flavour of a new client. Flavours are hashable.
+        """
+
+    def begin(self, database: int) -> None:
+        """
+        @param database: the database that new clients have from now on, as a part of their flavour.
         """
 
     def announce(self, places: Sequence[tuple[str, int]] | None) -> None:

@@ -34,6 +34,7 @@ class Dialect:
     @ivar distributes: whether keys can be distributed among several servers.
     @ivar hasRoles: whether a server tells whether it is a master or a replica.
     @ivar clusters: whether there are clusters, whose nodes tell which of them has which keys, and clients for these.
+    @ivar hasDatabases: whether a server has several sets of keys, of which each client uses one.
     @ivar failsOver: whether servers of another pool can stand in for those that are down.
     @ivar opaque: whether bytes are passed on without being read: each client leases a connection.
     """
@@ -48,6 +49,7 @@ class Dialect:
     failsOver: bool = True
     opaque: bool = False
     clusters: bool = False
+    hasDatabases: bool = False
 
 
 #: All dialects, by the value of the setting C{protocol}.
@@ -62,6 +64,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
         hasRoles=True,
         failsOver=False,
         clusters=True,
+        hasDatabases=True,
     ),
     "raw": Dialect(Raw, {}, {}, frozenset(), distributes=False, opaque=True),
 }

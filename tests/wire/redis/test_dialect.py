@@ -12,12 +12,12 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.bugs import covers
-from tests.wire.redis.clients import request
+from tests.wire.redis.clients import Reading, request
 from txconnpool.errors import LoginFailed, ServerUnavailable
 from txconnpool.wire import IStatefulDialect
 from txconnpool.wire.redis.commands import ANSWERED, BY_NAME, COMMANDS, LOOKUP, PINNED, REFUSED, Use
 from txconnpool.wire.redis.dialect import Redis
-from txconnpool.wire.redis.framing import wordsOf
+from txconnpool.wire.redis.framing import encode, wordsOf
 
 INFO = b"$22\r\nredis_version:7.2.4\r\n\r\n"
 
@@ -111,6 +111,25 @@ class DialectTests(SynchronousTestCase):
         for data in (b"", b"*3\r\n$3\r\nset", b"nonsense\r\n", b"get 'x\r\n"):
             self.assertEqual(dialect.describe(data), ("a request", []))
         self.assertEqual(dialect.statistics([("a", 1), ("b", "x\ny")]), b"$12\r\na:1\r\nb:x y\r\n\r\n")
+
+
+class DatabaseTests(SynchronousTestCase):
+    """
+    Tests for the database that clients have at first.
+    """
+
+    def test_begin(self) -> None:
+        """
+        A client has it when it is new, and after C{RESET}; it may select another one.
+        """
+        dialect = Redis()
+        dialect.begin(3)
+        self.assertEqual(dialect.base, (2, 3))
+        reading = Reading(dialect)
+        self.assertEqual(reading.ask("select 3", "select 0"), ["< +OK", "FLAVOUR (2, 0) +OK"])
+        self.assertEqual(reading.ask("reset"), ["FLAVOUR (2, 3) +RESET"])
+        self.assertEqual(reading.ask("hello 3")[0][:14], "FLAVOUR (3, 3)")
+        self.assertEqual([request for _, request, _ in dialect.prelude((2, 3))], [encode([b"SELECT", b"3"])])
 
 
 class CommandsTests(SynchronousTestCase):

@@ -51,7 +51,6 @@ class Redis:
     pushes = b">*"
     stateful = True
     opaque = False
-    base = BASE
     tooManyClients = b"-ERR max number of clients reached\r\n"
     probe: tuple[Command, bytes] = (_PING, encode([b"PING"]))
     primary: tuple[Command, bytes, bytes] = (_ROLE, encode([b"ROLE"]), b"*3\r\n$6\r\nmaster\r\n")
@@ -80,6 +79,19 @@ class Redis:
         @param allowed: the only ones that are not refused; C{None} for all.
         """
         self._rules.limit(maxItemSize, Permissions(ORDINARY, denied, allowed))
+
+    @property
+    def base(self) -> Flavour:
+        """
+        The flavour of a new client.
+        """
+        return self._rules.base
+
+    def begin(self, database: int) -> None:
+        """
+        @param database: the database of new clients from now on.
+        """
+        self._rules.base = (BASE[0], database)
 
     def announce(self, places: Sequence[Place] | None) -> None:
         """

@@ -83,6 +83,7 @@ class Rules:
     @ivar ids: yields a number for each client.
     @ivar version: the version of the server, as far as it is known.
     @ivar databases: the number of databases that clients may select.
+    @ivar base: the flavour of a new client.
     @ivar announced: the nodes that clients of a cluster see, see
         L{IStatefulDialect.announce<txconnpool.wire.IStatefulDialect.announce>}.
     @ivar cluster: whether the servers are the nodes of a cluster. A channel is then that of all nodes.
@@ -95,6 +96,7 @@ class Rules:
         self.ids = counter(1)
         self.version = b"7.0.0"
         self.databases = 16
+        self.base = BASE
         self.announced: Sequence[Place] | None = None
         self.cluster = False
         self.learned = Learned()
@@ -205,7 +207,7 @@ class RequestReader:
         self.stranger = self.pending = check is not None
         self._scanner = Scanner(rules.itemMax, self.stranger)
         self.id = next(rules.ids)
-        self.flavour = BASE
+        self.flavour = rules.base
         self.name = self.failure = b""
         self.user = DEFAULT_USER
         self.pinned = False

@@ -65,7 +65,7 @@ def _reset(reader: RequestReader, command: RedisCommand, words: list[bytes], dat
     reply = b"" if reader.skips else b"+RESET\r\n"
     if reader.pending:
         return ANSWER, end, 0, reply
-    return FLAVOUR, end, 0, ((2, 0), reply)
+    return FLAVOUR, end, 0, (reader.rules.base, reply)
 
 
 def _hello(reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int) -> Frame:
