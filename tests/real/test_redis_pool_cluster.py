@@ -6,7 +6,9 @@ Tests for L{RedisPool} with a real cluster, which changes under load.
 from __future__ import annotations
 
 import random
+import tempfile
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
@@ -15,8 +17,10 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from tests.certificates import Certificate, missingTLS
 from tests.real.rediscluster import Cluster, Node, keyOf, slotOf
-from tests.real.servers import missing
+from tests.real.servers import missing, until
+from tests.real.test_redis_cluster_addresses import SecureCluster
 from txconnpool.errors import PoolError
 from txconnpool.redis import CrossSlot, RedisPool
 
@@ -190,6 +194,53 @@ class CommandTests(ClusterCase):
             self.assertEqual(await pool.get(key), "1")
         after = replica.info("stats")
         self.assertEqual(int(after["keyspace_hits"]) - int(before["keyspace_hits"]), 5)
+
+
+class SecureTests(TestCase):
+    """
+    Tests with TLS.
+    """
+
+    timeout = 170
+    skip = missing("redis-server") or missingTLS
+
+    async def test_tls(self) -> None:
+        """
+        All nodes are reached with TLS, also those that redirects name.
+        """
+        temporary = tempfile.TemporaryDirectory()
+        self.addCleanup(temporary.cleanup)
+        directory = Path(temporary.name)
+        cluster = SecureCluster(2, Certificate(directory, "localhost", authority=True))
+        self.addCleanup(cluster.stop)
+        cluster.start()
+        for name, value in (("announce-hostname", "localhost"), ("preferred-endpoint-type", "hostname")):
+            for node in cluster.nodes:
+                node.ask("CONFIG", "SET", f"cluster-{name}", value)
+
+        def reported() -> bool:
+            shards = [shard for node in cluster.nodes for shard in node.ask("CLUSTER", "SLOTS")]
+            return all(server[0] == b"localhost" for shard in shards for server in shard[2:])
+
+        await deferToThread(until, reported, 60.0, "the names of the nodes")
+        roots = directory / "roots"
+        roots.mkdir()
+        (directory / "localhost.pem").rename(roots / "localhost.pem")
+        pool: RedisPool[str] = RedisPool(
+            f"cluster:{cluster.secureSeeds} trustRoots={roots}", decode="utf-8",
+            requestTimeout=30, waitTimeout=30, connectTimeout=20,
+        )  # fmt: skip
+        self.addCleanup(pool.close)
+        names = [f"k{number}" for number in range(20)]
+        await pool.mset(dict.fromkeys(names, "x"))
+        self.assertEqual(await pool.mget(names), ["x"] * 20)
+        slot = slotOf(b"k0")
+        target = next(node for node in cluster.primaries() if node is not cluster.owner(slot))
+        source = await deferToThread(cluster.beginMigration, [slot], target)
+        self.assertEqual(await pool.incr("{k0}new"), 1)
+        self.assertEqual(target.ask("CLUSTER", "COUNTKEYSINSLOT", slot), 1)
+        self.assertEqual(source.ask("CLUSTER", "COUNTKEYSINSLOT", slot), 1)
+        self.assertEqual({server.name.partition(":")[0] for server in pool.servers}, {"tls"})
 
 
 class Caller:
