@@ -34,6 +34,7 @@ class ClusterLine(RedisLine):
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)
         self._asking = False
+        self._reads = False
         self._dirty = False
 
     def _answer(self, words: list[bytes]) -> bytes:
@@ -41,8 +42,11 @@ class ClusterLine(RedisLine):
         if words[0] == b"ASKING":
             self._asking = True
             return b"+OK\r\n"
+        if words[0] == b"READONLY":
+            self._reads = True
+            return b"+OK\r\n"
         keys = words[_KEYS[words[0]]] if words[0] in _KEYS else []
-        refusal = self.server.refusal(keys, asking, words) if keys else b""
+        refusal = self.server.refusal(keys, asking, self._reads and words[0] in (b"GET", b"MGET")) if keys else b""
         if refusal:
             self._dirty = self.queued is not None
             return refusal
@@ -76,6 +80,7 @@ class ClusterNode(RedisServer):
     @ivar cluster: its cluster.
     @ivar node: its address.
     @ivar says: what it answers to all requests with keys, if it is not empty.
+    @ivar primary: the primary of a replica.
     """
 
     kind = ClusterLine
@@ -85,9 +90,19 @@ class ClusterNode(RedisServer):
         self.cluster = cluster
         self.node = Node(f"node{number}", 6379)
         self.says = b""
+        self.primary: ClusterNode | None = None
 
-    def refusal(self, keys: list[bytes], asking: bool, words: list[bytes]) -> bytes:
+    def follow(self, primary: ClusterNode) -> None:
         """
+        Become a replica.
+        """
+        self.primary = primary
+        self.data = primary.data
+
+    def refusal(self, keys: list[bytes], asking: bool, reads: bool) -> bytes:
+        """
+        @param reads: whether a replica may execute it.
+
         @return: the error with which the node does not execute a request; empty if it does.
         """
         if self.says:
@@ -100,6 +115,8 @@ class ClusterNode(RedisServer):
         owner, target = cluster.owners[slot], cluster.migrating.get(slot)
         here = sum(key in self.data.setdefault(b"0", {}) for key in keys)
         if owner is not self:
+            if reads and owner is self.primary:
+                return b""
             if target is self and asking:
                 return TRY_AGAIN if len(keys) > 1 and here < len(keys) else b""
             return b"-MOVED %d %b:%d\r\n" % (slot, owner.name.encode(), owner.node.port)
@@ -112,17 +129,35 @@ class FakeCluster:
     """
     A cluster.
 
-    @ivar nodes: the nodes.
+    @ivar nodes: the primaries.
+    @ivar replicas: the replicas.
     @ivar owners: the node that has each slot.
     @ivar migrating: the node to which a slot is being moved.
     @ivar told: the owners that the cluster reports; C{None}: the real ones.
     """
 
     def __init__(self, clock: Clock, count: int = 3) -> None:
+        self._clock = clock
         self.nodes = [ClusterNode(clock, self, number) for number in range(count)]
         self.owners = [self.nodes[slot * count // SLOTS] for slot in range(SLOTS)]
         self.migrating: dict[int, ClusterNode] = {}
+        self.replicas: list[ClusterNode] = []
         self.told: list[ClusterNode] | None = None
+
+    def replicate(self) -> None:
+        """
+        Give each primary a replica.
+        """
+        for primary in self.nodes:
+            replica = ClusterNode(self._clock, self, len(self.nodes) + len(self.replicas))
+            replica.follow(primary)
+            self.replicas.append(replica)
+
+    def replica(self, key: bytes) -> ClusterNode:
+        """
+        @return: the replica of the node of a key.
+        """
+        return next(each for each in self.replicas if each.primary is self.owner(key))
 
     def owner(self, key: bytes) -> ClusterNode:
         """
@@ -189,14 +224,24 @@ class FakeCluster:
                         bounds[-1] = slot
                     else:
                         bounds += [slot, slot]
-            name = bulk(node.name.encode())
-            own = [
-                bulk(b"endpoint"), name, bulk(b"ip"), name, bulk(b"port"), b":%d\r\n" % node.node.port,
-                bulk(b"role"), bulk(b"master"), bulk(b"health"), bulk(b"online"),
-            ]  # fmt: skip
+            nodes = [_described(each) for each in (node, *self.replicas) if each is node or each.primary is node]
             slots = b"*%d\r\n" % len(bounds) + b"".join(b":%d\r\n" % each for each in bounds)
-            rows.append(b"*4\r\n" + bulk(b"slots") + slots + bulk(b"nodes") + b"*1\r\n*10\r\n" + b"".join(own))
-        return b"*%d\r\n" % len(rows) + b"".join(rows)
+            rows.append(b"*4\r\n" + bulk(b"slots") + slots + bulk(b"nodes") + _array(nodes))
+        return _array(rows)
+
+
+def _array(items: list[bytes]) -> bytes:
+    return b"*%d\r\n" % len(items) + b"".join(items)
+
+
+def _described(node: ClusterNode) -> bytes:
+    """
+    @return: a node in the reply to CLUSTER SHARDS.
+    """
+    name, role = node.name.encode(), b"replica" if node.primary else b"master"
+    pairs = {b"endpoint": name, b"ip": name, b"role": role, b"health": b"online"}
+    words = [bulk(word) for pair in pairs.items() for word in pair]
+    return _array([*words, bulk(b"port"), b":%d\r\n" % node.node.port])
 
 
 def keysOf(count: int, prefix: str = "k") -> list[Any]:

@@ -38,8 +38,12 @@ class ClusterStage(FlavouredStage):
     @ivar questions: how often it was asked for its map.
     """
 
-    def __init__(self, nodes: int = 3, **options: Any) -> None:
+    def __init__(self, nodes: int = 3, readFrom: str = "primary", **options: Any) -> None:
+        """
+        @param readFrom: which nodes read. If it is not C{"primary"}, each has a replica.
+        """
         self._count = nodes
+        self._readFrom = readFrom
         self.questions = 0
         super().__init__(nodes, **options)
 
@@ -47,6 +51,9 @@ class ClusterStage(FlavouredStage):
         self.dialect.cluster(True)
         self.cluster = FakeCluster(self.clock, self._count)
         self.servers: Any = self.cluster.nodes
+        if self._readFrom != "primary":
+            self.cluster.replicate()
+            self.servers = [*self.cluster.nodes, *self.cluster.replicas]
 
         def newPool(node: Node, limits: Limits, maxPinned: int, **options: Any) -> FlavouredPool:
             return self.flavoured(self.at(node), limits, maxPinned, **options)
@@ -55,7 +62,7 @@ class ClusterStage(FlavouredStage):
             self.questions += 1
             return succeed(readShards(self.cluster.shards()))
 
-        self.pool = ClusterPool("pool", self.clock, newPool, ask, [Node("node0", 6379)], limits, {}, 6)
+        self.pool = ClusterPool("pool", self.clock, newPool, ask, [Node("node0", 6379)], limits, {}, 6, self._readFrom)
         self.pool.patience = 2.0
         self.flavours = ClusterRouters(self.pool, self.dialect.base, self.dialect.reading)
 
@@ -63,7 +70,17 @@ class ClusterStage(FlavouredStage):
         """
         @return: the server of a node.
         """
-        return next(each for each in self.cluster.nodes if each.node == node)
+        return next(each for each in (*self.cluster.nodes, *self.cluster.replicas) if each.node == node)
+
+
+class UnknownStage(ClusterStage):
+    """
+    A stage with a cluster that reports no slots.
+    """
+
+    def _make(self, limits: Limits) -> None:
+        super()._make(limits)
+        self.cluster.told = []
 
 
 class ClusterCase(SynchronousTestCase):
@@ -75,11 +92,13 @@ class ClusterCase(SynchronousTestCase):
     @ivar client: a client.
     """
 
+    readFrom = "primary"
+
     def setUp(self) -> None:
         """
         Make a stage.
         """
-        self.stage = ClusterStage()
+        self.stage = ClusterStage(readFrom=self.readFrom)
         self.cluster = self.stage.cluster
         self.addCleanup(self.assertTidy)
         self.client = self.stage.client()
@@ -477,6 +496,103 @@ class PinTests(ClusterCase):
         self.assertEqual(target.data[b"0"], {b"k": b"v"})
 
 
+class FailingTests(ClusterCase):
+    """
+    Tests for nodes that cannot be reached.
+    """
+
+    def lose(self, node: ClusterNode) -> None:
+        """
+        Let a node lose its connections, and refuse others.
+        """
+        node.mode = "refuse"
+        for line in node.open:
+            line.lose()
+
+    def test_down(self) -> None:
+        """
+        A request that is redirected to a node that is down gets an error, and so does its part of a divided one.
+        """
+        self.lose(self.cluster.move(b"k"))
+        self.assertIn(b"-ERR ", self.ask("GET k"))
+        key = next(key for key in keysOf(50) if self.cluster.owner(key.encode()) is not self.cluster.owner(b"k"))
+        replies = self.ask(f"SET {key} v", f"MGET k {key}", f"GET {key}")
+        self.assertTrue(replies.startswith(b"+OK\r\n-ERR "), replies)
+        self.assertTrue(replies.endswith(b"$1\r\nv\r\n"), replies)
+
+    def test_partDown(self) -> None:
+        """
+        A part that is redirected to a node that is down gets an error.
+        """
+        a, b = keysOf(2)
+        self.lose(self.cluster.move(a.encode()))
+        self.assertIn(b"-ERR ", self.ask(f"MGET {a} {b}"))
+
+    def test_partLost(self) -> None:
+        """
+        A part that reads, and whose connection is lost after it was redirected, is sent again.
+        """
+        a, b = keysOf(2)
+        self.ask(f"MSET {a} v {b} w")
+        self.stage.clock.advance(2)
+        self.stage.serve()
+        source, target = self.cluster.owner(a.encode()), self.cluster.move(a.encode())
+        self.client.send(requests(f"MGET {a} {b}"))
+        self.stage.turns()
+        for line in source.open:
+            line.deliver()
+        self.stage.turns()
+        for line in target.open:
+            line.lose()
+        self.stage.serve()
+        self.assertEqual(self.wait(0.5), b"*2\r\n$1\r\nv\r\n$1\r\nw\r\n")
+
+    def test_asked(self) -> None:
+        """
+        If the node that gets a slot is down, the one that has it is asked again.
+        """
+        a, b = "{k}1", "{l}1"
+        for key in (a, b):
+            self.cluster.begin(slotOf(key.encode()), self.cluster.other(key.encode()))
+            self.lose(self.cluster.other(key.encode()))
+        self.assertEqual(self.ask(f"GET {a}"), b"")
+        self.assertIn(b"-ERR ", self.wait(4))
+        self.assertEqual(self.ask(f"MGET {a} {b}"), b"")
+        self.assertIn(b"-ERR ", self.wait(4))
+
+    def test_transaction(self) -> None:
+        """
+        While no node has the slot of a key, it cannot be a part of a transaction.
+        """
+        self.assertEqual(self.ask("MULTI", "SET k v"), b"+OK\r\n+QUEUED\r\n")
+        self.cluster.told = [self.cluster.nodes[0]] * 100
+        self.stage.pool.wrong()
+        self.wait(2)
+        self.assertEqual(self.ask("GET {k}2"), CROSS_SLOT)
+        self.assertEqual(self.ask("DISCARD"), b"+OK\r\n")
+
+    def test_everyNode(self) -> None:
+        """
+        A request for all nodes, and divided ones, wait for the end of a blocking one.
+        """
+        a, b = keysOf(2)
+        replies = self.ask(f"MSET {a} v {b} w", "BLPOP k 1", "DBSIZE", f"MGET {a} {b}")
+        self.assertEqual(replies, b"+OK\r\n*-1\r\n:2\r\n*2\r\n$1\r\nv\r\n$1\r\nw\r\n")
+
+    def test_noNode(self) -> None:
+        """
+        While no node is known, all requests get an error.
+        """
+        stage = UnknownStage()
+        client = stage.client()
+        for text in ("GET k", "MGET k l", "BLPOP k 0"):
+            reply = stage.ask(client, requests(text))
+            self.assertTrue(reply.startswith(b"-ERR upstream unavailable: no node of the cluster"), (text, reply))
+        self.assertEqual(stage.ask(client, requests("DBSIZE")), b"-ERR the pool has no servers\r\n")
+        stage.pool.close()
+        stage.serve()
+
+
 class BlockedTests(ClusterCase):
     """
     Tests for clients for which a node waits.
@@ -610,3 +726,92 @@ class BlockedTests(ClusterCase):
         self.ask("BLPOP k 0")
         self.client.lose()
         self.stage.serve()
+
+
+class ReplicaTests(ClusterCase):
+    """
+    Tests for requests that replicas execute.
+    """
+
+    readFrom = "prefer-replica"
+
+    def test_reads(self) -> None:
+        """
+        Replicas read, and primaries write. Scripts, transactions and blocking requests are for primaries.
+        """
+        keys = keysOf(6)
+        self.assertEqual(self.ask("MSET " + " ".join(f"{key} {key}" for key in keys)), b"+OK\r\n")
+        for node in self.cluster.nodes:
+            self.stage.asked(node)
+        values = b"".join(b"$%d\r\n%b\r\n" % (len(key), key.encode()) for key in keys)
+        self.assertEqual(self.ask("MGET " + " ".join(keys), *(f"GET {key}" for key in keys)), b"*6\r\n" + values * 2)
+        self.assertEqual([self.stage.asked(node) for node in self.cluster.nodes], [[], [], []])
+        self.ask("EVAL +x 1 k", "MULTI", "GET k", "EXEC", "BLPOP k 0", "SET k v")
+        self.assertEqual(self.stage.asked(self.cluster.replica(b"k")).count(b"GET k"), 0)
+        self.assertEqual(self.ask("GET k"), b"$1\r\nv\r\n")
+        self.assertEqual(self.stage.asked(self.cluster.replica(b"k"))[-1:], [b"GET k"])
+
+    def test_moved(self) -> None:
+        """
+        A replica whose primary has lost the slot redirects to the new primary, which reads until the next report.
+        """
+        self.ask("SET k v")
+        old = self.cluster.replica(b"k")
+        target = self.cluster.move(b"k")
+        self.assertEqual(self.ask("GET k", "MGET k l"), b"$1\r\nv\r\n*2\r\n$1\r\nv\r\n$-1\r\n")
+        self.assertIn(b"GET k", self.stage.asked(old))
+        self.assertIn(b"GET k", self.stage.asked(target))
+        self.wait(2)
+        self.stage.asked(target)
+        self.assertEqual(self.ask("GET k"), b"$1\r\nv\r\n")
+        self.assertEqual(self.stage.asked(target), [])
+
+    def test_notReady(self) -> None:
+        """
+        What a replica cannot serve now is sent to the primary at once.
+        """
+        self.ask("SET k v")
+        for text in (b"-LOADING Redis is loading\r\n", b"-MASTERDOWN Link\r\n", b"-CLUSTERDOWN The cluster\r\n"):
+            self.cluster.replica(b"k").says = text
+            self.assertEqual(self.ask("GET k", "MGET k {k}2"), b"$1\r\nv\r\n*2\r\n$1\r\nv\r\n$-1\r\n")
+
+    def test_lost(self) -> None:
+        """
+        What a replica has not answered when its connection is lost is sent to the primary, and so are further requests
+        while the replica is down.
+        """
+        self.ask("SET k v", "GET k")
+        replica = self.cluster.replica(b"k")
+        self.client.send(requests("GET k", "MGET k {l}1 {l}2"))
+        self.stage.turns()
+        replica.mode = "refuse"
+        for line in replica.open:
+            line.lose()
+        self.stage.serve()
+        self.assertEqual(self.client.take(), b"$1\r\nv\r\n*3\r\n$1\r\nv\r\n$-1\r\n$-1\r\n")
+        for _ in range(3):
+            self.assertEqual(self.ask("MGET k l", "GET k"), b"*2\r\n$1\r\nv\r\n$-1\r\n$1\r\nv\r\n")
+            self.wait(0.3)
+
+
+class ReplicaOnlyTests(ClusterCase):
+    """
+    Tests for requests that only replicas execute.
+    """
+
+    readFrom = "replica"
+
+    def test_down(self) -> None:
+        """
+        If no replica is up, requests that read get an error, and the primary gets none.
+        """
+        self.ask("SET k v", "GET k", "MGET k l")
+        replica = self.cluster.replica(b"k")
+        replica.mode = "refuse"
+        for line in replica.open:
+            line.lose()
+        self.wait(1)
+        self.stage.asked(self.cluster.owner(b"k"))
+        error = b"-ERR upstream unavailable: no replica with the slot of the key is up\r\n"
+        self.assertEqual(self.ask("GET k", "MGET k {k}2 l", "SET k w"), error + error + b"+OK\r\n")
+        self.assertEqual(self.stage.asked(self.cluster.owner(b"k")), [b"SET k w"])

@@ -125,10 +125,13 @@ class ClusterSession(PlacedSession):
                 self._select(part.pool)
                 room = self._take()
             except PoolError as error:
-                if trail is None and self._reads(command):
-                    part.trail = Trail(self)  # the primary gets it
-                else:
+                if trail is not None or not self._reads(command):
                     self._refuse(entry, error)
+                elif self.router.cluster.readFrom == "replica":
+                    entry.refuse(error)
+                    self.advance()
+                else:
+                    part.trail = Trail(self)  # the primary gets it
                 continue
             if room <= 0:
                 return False

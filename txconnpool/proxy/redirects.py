@@ -254,6 +254,10 @@ class SlotReply(ScatteredReply):
         self._again: set[SlotPart] = set()  # the parts that were redirected, and have no reply yet
         super().__init__(*arguments)
 
+    def _unserved(self) -> PoolError:
+        error: PoolError = self.session.router.cluster.unserved
+        return error
+
     def _part(self, pool: Any, keys: list[bytes], request: bytes) -> SlotPart:
         return SlotPart(self, pool, keys, self.command.subset(request, keys))
 

@@ -144,12 +144,18 @@ class ScatteredReply(Entry):
         router, part, add = self.session.router, self._part, self.parts.append
         for pool, share in router.divide(keys):
             if pool is None:
-                self._fail(share, unserved(router.pools))
+                self._fail(share, self._unserved())
             elif len(share) <= most:
                 add(part(pool, share, request))
             else:
                 for start in range(0, len(share), most):
                     add(part(pool, share[start : start + most], request))
+
+    def _unserved(self) -> PoolError:
+        """
+        @return: the error for keys that no pool has.
+        """
+        return unserved(self.session.router.pools)
 
     def _part(self, pool: Any, keys: list[bytes], request: bytes) -> Part:
         router = self.session.router
@@ -257,7 +263,7 @@ class ScatteredReply(Entry):
         router = self.session.router
         for pool, share in router.divide(part.keys):
             if pool is None:
-                self._fail(share, unserved(router.pools))
+                self._fail(share, self._unserved())
             else:
                 again = self._part(pool, share, part.request)
                 again.retried = part.retried
