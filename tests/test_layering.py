@@ -61,7 +61,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "routing.hashing": (),
     "routing.distribution": ("native", "routing.hashing"),
     "routing.servers": ("net", "routing.distribution"),
-    "routing.cluster": ("wire", "routing.distribution"),
+    "routing.cluster": ("net.tlswords", "wire", "routing.distribution"),
     "routing": (
         "errors",
         "interfaces",

@@ -107,6 +107,8 @@ class ClusterTests(SynchronousTestCase):
         self.assertEqual(kind.located("cluster:a:1  tls=yes", "/etc"), "cluster:a:1  tls=yes")
         for line in ("cluster:a:1", "cluster:dns:a:1", "cluster:srv:a"):
             self.assertRaises(ValueError, kind.checkFiles, f"{line} trustRoots=/nowhere")
+        self.assertEqual(kind.located("sentinel:x@a  trustRoots=ca", "/etc"), "sentinel:x@a trustRoots=/etc/ca")
+        self.assertEqual(kind.located("sentinel:x@a  tls=yes", "/etc"), "sentinel:x@a  tls=yes")
 
     def test_notes(self) -> None:
         """

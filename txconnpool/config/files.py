@@ -48,8 +48,7 @@ def exposedSecrets(settings: Settings) -> Iterator[Fault]:
             source = getattr(pool, attribute)
             if source is not None and source.startswith("file:"):
                 yield from _exposed(source.removeprefix("file:"), attribute, _GROUP | _OTHERS, pool.name)
-        servers = tuple(server.endpoint for server in pool.servers)
-        for attribute, endpoints in (("upstream", servers), ("listen", pool.listen)):
+        for attribute, endpoints in (("upstream", pool.dialed), ("listen", pool.listen)):
             for key in {argument(each, "privateKey") for each in endpoints if usesTLS(each)} - {""}:
                 yield from _exposed(key, attribute, _OTHERS, pool.name)
 
@@ -82,7 +81,7 @@ def fingerprints(settings: Settings) -> Iterator[tuple[str, bytes]]:
             ("user and password of sentinel-auth", _usersDigest, pool.sentinelAuth),
             ("users and passwords of listen-auth", _usersDigest, pool.listenAuth),
         ]
-        for endpoint in (*pool.listen, *(server.endpoint for server in pool.servers)):
+        for endpoint in (*pool.listen, *pool.dialed):
             if usesTLS(endpoint):
                 named.append((f"keys and certificates of {nameOf(endpoint)}", digest, endpoint))
         for what, digestOf, place in named:

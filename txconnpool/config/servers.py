@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from txconnpool.config.kinds import Endpoint
-from txconnpool.net.discovery import checkDiscovery, isDiscovery
+from txconnpool.net.discovery import checkDiscovery, endpointsOf, isDiscovery, located
 from txconnpool.routing.cluster.line import ClusterLine, isCluster, readCluster
 from txconnpool.routing.distribution import Distribution
 from txconnpool.routing.servers import Server, readServer
@@ -55,6 +55,8 @@ class ServerLine(Endpoint):
             raise self.wrong()
         if isDiscovery(value):
             checkDiscovery(value)
+            for endpoint in endpointsOf(value):
+                super().checkValue(endpoint)
             return
         if isCluster(value):
             line = readCluster(value)
@@ -75,11 +77,11 @@ class ServerLine(Endpoint):
         Make the paths in the endpoint string absolute.
         """
         if isDiscovery(value):
-            return value
+            return located(value, directory)
         if isCluster(value):
             line = readCluster(value)
-            located = line.located(directory)
-            return value if located == line else str(located)
+            absolute = line.located(directory)
+            return value if absolute == line else str(absolute)
         server = readServer(value)
         endpoint = super().located(server.endpoint, directory)
         return value if endpoint == server.endpoint else str(replace(server, endpoint=endpoint))
@@ -89,9 +91,11 @@ class ServerLine(Endpoint):
         Read the keys and certificates that the endpoint string names.
         """
         if isDiscovery(value):
-            return
-        # All nodes have the same files.
-        super().checkFiles(_endpoints(readCluster(value))[0] if isCluster(value) else readServer(value).endpoint)
+            endpoints = endpointsOf(value)
+        else:
+            endpoints = _endpoints(readCluster(value)) if isCluster(value) else [readServer(value).endpoint]
+        for endpoint in endpoints[:1]:  # all nodes and sentinels have the same files
+            super().checkFiles(endpoint)
 
 
 def _endpoints(line: ClusterLine) -> list[str]:

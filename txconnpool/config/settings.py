@@ -21,7 +21,7 @@ from txconnpool.config.credentials import Accounts, SecretFile
 from txconnpool.config.kinds import Announced, Choice, Endpoint, HostNames, Seconds, Size, Text, Whole, Words, placeOf
 from txconnpool.config.options import Automatic, Option, option, optionsOf
 from txconnpool.config.servers import ServerLine, mistakes
-from txconnpool.net.discovery import isDiscovery, isSentinel
+from txconnpool.net.discovery import endpointsOf, isDiscovery, isSentinel
 from txconnpool.net.endpoints import checkClientFiles
 from txconnpool.net.listening import checkServerFiles
 from txconnpool.net.suggestions import suggestClient, suggestServer
@@ -503,6 +503,14 @@ class PoolSettings:
         default = ("self",) if clusters else ("no",)
         value = default if self.announce is None else self.announce
         return None if value == ("no",) else tuple(filter(None, map(placeOf, value)))
+
+    @cached_property
+    def dialed(self) -> tuple[str, ...]:
+        """
+        The endpoint strings of all servers that are known, and of the sentinels.
+        """
+        sentinels = (endpoint for line in self.upstream if isDiscovery(line) for endpoint in endpointsOf(line))
+        return (*(server.endpoint for server in self.servers), *sentinels)
 
     @cached_property
     def hasSentinels(self) -> bool:

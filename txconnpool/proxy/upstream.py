@@ -438,7 +438,7 @@ def _isOther(old: ClusterLine | None, new: ClusterLine | None) -> bool:
     """
     if old is None or new is None:
         return old is not new
-    return (old.secure, old.files) != (new.secure, new.files)
+    return old.tls != new.tls
 
 
 def _shards(settings: PoolSettings) -> list[Shard]:

@@ -105,7 +105,12 @@ class ParseTests(SynchronousTestCase):
             ("sentinel:a@b:0", "wrong port '0'; expected a number from 1 to 65535"),
             ("sentinel:a@b:x", "wrong port 'x'; expected a number from 1 to 65535"),
             ("sentinel:a@b,c,b:26379", "a sentinel is there twice; expected each only once"),
-            ("sentinel:a@b label=c", "unexpected 'label=c' after sentinel:; expected nothing"),
+            (
+                "sentinel:a@b label=c",
+                "unexpected 'label=c' after sentinel:; expected tls=yes, trustRoots=DIRECTORY, certificate=FILE, "
+                "privateKey=FILE or nothing, each only once",
+            ),
+            ("sentinel:a@b certificate=c", "certificate= and privateKey= belong together; expected both or none"),
             ("dns:a:x", "wrong port 'x'; expected a number from 1 to 65535"),
             ("dns:a:0", "wrong port '0'; expected a number from 1 to 65535"),
             ("dns:a:65536", "wrong port '65536'; expected a number from 1 to 65535"),

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.net.discovery.resolvers import FakeResolver
-from txconnpool.net.discovery import Discovery
-from txconnpool.net.discovery.descriptions import Discovered, parse
+from txconnpool.net.discovery import Discovery, sentinels
+from txconnpool.net.discovery.descriptions import Discovered, endpointsOf, parse
 from txconnpool.net.discovery.results import Answer, explain
 from txconnpool.net.discovery.sentinels import AGAIN, REPLY_MAX, Sentinels, parseMaster, readReply, request
 
@@ -166,6 +167,27 @@ class SentinelsTests(SynchronousTestCase):
         self.assertEqual(transport.value(), request(b"AUTH", b"user", b"secret") + ASKED)
         protocol.dataReceived(b"+OK\r\n" + found(b"10.0.0.1"))
         self.successResultOf(looking)
+
+    def test_secure(self) -> None:
+        """
+        With the words for TLS, the sentinels and the master have it, with the files of this moment.
+        """
+        made: list[str] = []
+
+        def endpoint(reactor: Any, description: str) -> Any:
+            made.append(description)
+            return TCP4ClientEndpoint(reactor, "10.0.0.9", 2)
+
+        self.patch(sentinels, "clientEndpoint", endpoint)
+        line = "sentinel:cache@10.0.0.9:2 trustRoots=/ca"
+        self.assertEqual(endpointsOf(line), ["tls:10.0.0.9:2:trustRoots=/ca"])
+        source = Sentinels(parse(line), self.reactor, 10.0)
+        for _ in range(2):
+            looking = source.lookUp()
+            self.accept()[0].dataReceived(found(b"10.0.0.1"))
+            master = self.successResultOf(looking).servers[0]
+            self.assertEqual(master.endpoint, "tls:10.0.0.1:6379:trustRoots=/ca")
+        self.assertEqual(made, endpointsOf(line) * 2)
 
     def test_none(self) -> None:
         """

@@ -13,8 +13,24 @@ A server line of a configuration may name such a source of servers instead of on
 L{checkDiscovery} checks such a line without I/O, L{Discovery} looks the servers up.
 """
 
-from txconnpool.net.discovery.descriptions import Discovered, checkDiscovery, isDiscovery, isSentinel
+from txconnpool.net.discovery.descriptions import (
+    Discovered,
+    checkDiscovery,
+    endpointsOf,
+    isDiscovery,
+    isSentinel,
+    located,
+)
 from txconnpool.net.discovery.discovery import Discovery
 from txconnpool.net.discovery.results import DiscoveryFailed
 
-__all__ = ["Discovered", "Discovery", "DiscoveryFailed", "checkDiscovery", "isDiscovery", "isSentinel"]
+__all__ = [
+    "Discovered",
+    "Discovery",
+    "DiscoveryFailed",
+    "checkDiscovery",
+    "endpointsOf",
+    "isDiscovery",
+    "isSentinel",
+    "located",
+]

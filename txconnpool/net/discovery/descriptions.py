@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
 
+from txconnpool.net.tlswords import PLAIN, TLS_WORDS, TLSWords, readTLS
+
 #: The placeholders that a label may contain. With none of the last ones all servers would have the same label.
 _PLACEHOLDERS = {
     "dns": (("{host}", "{ip}", "{port}"), ("{ip}",)),
@@ -65,6 +67,7 @@ class Description:
     @ivar weight: the weight of each server, or C{None}.
     @ivar resolver: IP addresses and ports of the DNS servers to ask; none for those of the system.
     @ivar sentinels: hosts and ports of the sentinels to ask.
+    @ivar tls: the words for TLS, of the sentinels and of the servers that they name.
     """
 
     kind: str
@@ -74,6 +77,7 @@ class Description:
     weight: float | None = None
     resolver: tuple[tuple[str, int], ...] = ()
     sentinels: tuple[tuple[str, int], ...] = ()
+    tls: TLSWords = PLAIN
 
     def labelOf(self, host: str, ip: str, port: int, default: str | None) -> str | None:
         """
@@ -128,9 +132,7 @@ def parse(description: str) -> Description:
     if kind not in _FORMS:
         raise ValueError(f"unknown source of servers {kind!r}; expected dns, srv, elasticache or sentinel")
     if kind == "sentinel":
-        if words:
-            raise ValueError(f"unexpected {words[0]!r} after sentinel:; expected nothing")
-        return _sentinels(rest)
+        return _sentinels(rest, words)
     pieces = [re.sub(r"\\(.)", r"\1", piece) for piece in re.split(r"(?<!\\):", rest)]
     if len(pieces) != _FORMS[kind].count(":") or not all(pieces):
         raise ValueError(f"expected {_FORMS[kind]}")
@@ -149,6 +151,27 @@ def parse(description: str) -> Description:
             known = "label= or weight=" if kind == "elasticache" else "label=, weight= or resolver="
             raise ValueError(f"unexpected {word!r}; expected {known} with a value")
     return Description(kind, name, port, label, weight, tuple(_resolvers(resolver)))
+
+
+def located(description: str, directory: str) -> str:
+    """
+    @param description: a server line for which L{isDiscovery} is true.
+    @param directory: the directory that relative paths are relative to.
+
+    @return: the same line with absolute paths.
+    """
+    tls = parse(description).tls
+    return description if not tls.files else " ".join([description.split(maxsplit=1)[0], *tls.located(directory).words])
+
+
+def endpointsOf(description: str) -> list[str]:
+    """
+    @param description: a server line for which L{isDiscovery} is true.
+
+    @return: the endpoint strings of the sentinels in it, which have the same files as the servers that these name.
+    """
+    found = parse(description)
+    return [found.tls.endpoint(host, port) for host, port in found.sentinels]
 
 
 def asAddress(text: str) -> str | None:
@@ -189,7 +212,10 @@ def isHostName(text: str) -> bool:
     return len(text) < 255 and re.fullmatch(r"[\w-]{1,63}(\.[\w-]{1,63})*\.?", text, re.ASCII) is not None
 
 
-def _sentinels(text: str) -> Description:
+def _sentinels(text: str, words: list[str]) -> Description:
+    tls, others = readTLS(words)
+    if others:
+        raise ValueError(f"unexpected {others[0]!r} after sentinel:; expected {TLS_WORDS} or nothing, each only once")
     name, found, places = text.partition("@")
     if not found or not re.fullmatch(r"[A-Za-z0-9._-]{1,255}", name):
         raise ValueError(f"expected {_FORMS['sentinel']}, with the name of the master that the sentinels watch")
@@ -202,7 +228,7 @@ def _sentinels(text: str) -> Description:
         sentinels.append((asAddress(host) or host, _SENTINEL_PORT if match[3] is None else parsePort(match[3])))
     if len(set(sentinels)) < len(sentinels):
         raise ValueError("a sentinel is there twice; expected each only once")
-    return Description("sentinel", name, sentinels=tuple(sentinels))
+    return Description("sentinel", name, sentinels=tuple(sentinels), tls=tls)
 
 
 def _host(text: str, kind: str) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -24,7 +25,6 @@ from txconnpool.net.discovery.descriptions import (
     Description,
     Discovered,
     asAddress,
-    endpointString,
     isHostName,
     parsePort,
 )
@@ -125,10 +125,7 @@ class Sentinels(Source):
         self._description = description
         self._reactor = reactor
         self._timeLimit = timeLimit
-        self._endpoints = [
-            (f"{host}:{port}", clientEndpoint(reactor, endpointString(host, port)))
-            for host, port in description.sentinels
-        ]
+        self._places = list(description.sentinels)
         self._subscriptions: list[_Subscription] = []
 
     def lookUp(self) -> Deferred[Answer]:
@@ -137,23 +134,29 @@ class Sentinels(Source):
         """
         return Deferred.fromCoroutine(self._master()).addTimeout(self._timeLimit, self._reactor)
 
+    def _endpoint(self, host: str, port: int) -> Any:
+        """
+        @return: the endpoint of a sentinel. It is made for each connection, so that new certificates are used.
+        """
+        return clientEndpoint(self._reactor, self._description.tls.endpoint(host, port))
+
     async def _master(self) -> Answer:
         failures = []
-        share = self._timeLimit / len(self._endpoints)
+        share = self._timeLimit / len(self._places)
         asked = self._greeting() + request(b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", self._description.name.encode())
         replies = 1 + bool(self.login)
-        for name, endpoint in list(self._endpoints):
+        for place in list(self._places):
             try:
                 host, port = await overTCP(
-                    endpoint, asked, lambda data: parseMaster(data, replies), REPLY_MAX
+                    self._endpoint(*place), asked, lambda data: parseMaster(data, replies), REPLY_MAX
                 ).addTimeout(share, self._reactor)
             except CancelledError:
                 raise
             except Exception as error:
-                failures.append(f"{name}: {explain(error)}")
+                failures.append(f"{place[0]}:{place[1]}: {explain(error)}")
                 continue
-            self._endpoints.sort(key=lambda each: each[0] != name)
-            return Answer((Discovered(endpointString(host, port)),))
+            self._places.sort(key=lambda each: each != place)
+            return Answer((Discovered(self._description.tls.endpoint(host, port)),))
         raise DiscoveryFailed("; ".join(failures))
 
     def _greeting(self) -> bytes:
@@ -168,10 +171,11 @@ class Sentinels(Source):
         @param notify: called when the master has changed.
         """
         channel = request(b"SUBSCRIBE", b"+switch-master")
-        for _, endpoint in self._endpoints:
+        for place in self._places:
             subscription = _Subscription(
-                endpoint, lambda: self._greeting() + channel, self._description.name, notify, self._reactor
-            )
+                partial(self._endpoint, *place), lambda: self._greeting() + channel, self._description.name, notify,
+                self._reactor,
+            )  # fmt: skip
             self._subscriptions.append(subscription)
             subscription.start()
 
@@ -192,7 +196,12 @@ class _Subscription(Factory):
     noisy = False
 
     def __init__(
-        self, endpoint: Any, request: Callable[[], bytes], name: str, notify: Callable[[], object], reactor: Any
+        self,
+        endpoint: Callable[[], Any],
+        request: Callable[[], bytes],
+        name: str,
+        notify: Callable[[], object],
+        reactor: Any,
     ) -> None:
         self._endpoint = endpoint
         self._request = request
@@ -205,7 +214,7 @@ class _Subscription(Factory):
 
     def start(self) -> None:
         self._timer = None
-        self._connecting = connecting = self._endpoint.connect(self)
+        self._connecting = connecting = self._endpoint().connect(self)
         connecting.addCallbacks(self._connected, self._again)
 
     def stop(self) -> None:

@@ -6,15 +6,12 @@ The line of settings that stands for a cluster.
 
 from __future__ import annotations
 
-import os.path
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from txconnpool.net.tlswords import PLAIN, TLS_WORDS, TLSWords, readTLS
 from txconnpool.wire.topology import Node
-
-#: The words of a line that are arguments of endpoint strings for TLS, and have the path of a file or directory.
-_PATHS = ("trustRoots", "certificate", "privateKey")
 
 #: A line with nodes.
 FORM = "cluster:HOST:PORT,HOST:PORT"
@@ -34,14 +31,12 @@ class ClusterLine:
 
     @ivar seeds: the nodes that are asked first for all others.
     @ivar source: the line of the source of the seeds, see L{txconnpool.net.discovery}; empty: they are in this line.
-    @ivar secure: whether connections have TLS.
-    @ivar files: the words with files for TLS.
+    @ivar tls: the words for TLS.
     @ivar addresses: the addresses at which nodes are reached, by those that the cluster reports.
     """
 
     seeds: tuple[Node, ...]
-    secure: bool = False
-    files: tuple[tuple[str, str], ...] = ()
+    tls: TLSWords = PLAIN
     addresses: Mapping[Node, Node] = field(default_factory=dict)
     source: str = ""
 
@@ -49,8 +44,14 @@ class ClusterLine:
         """
         @return: the client endpoint string for a node.
         """
-        parts = ["tls" if self.secure else "tcp", _escaped(node.host), str(node.port)]
-        return ":".join([*parts, *(f"{name}={_escaped(path)}" for name, path in self.files)])
+        return self.tls.endpoint(node.host, node.port)
+
+    @property
+    def secure(self) -> bool:
+        """
+        Whether connections have TLS.
+        """
+        return self.tls.secure
 
     @property
     def endpoints(self) -> list[str]:
@@ -74,15 +75,13 @@ class ClusterLine:
 
         @return: the same line with absolute paths.
         """
-        return replace(self, files=tuple((name, os.path.join(directory, path)) for name, path in self.files))
+        return replace(self, tls=self.tls.located(directory))
 
     def __str__(self) -> str:
         """
         @return: a line from which L{readCluster} makes the same.
         """
-        words = [f"cluster:{self.source or ','.join(map(_written, self.seeds))}"]
-        words += ["tls=yes"] if self.secure and not self.files else []
-        words += [f"{name}={path}" for name, path in self.files]
+        words = [f"cluster:{self.source or ','.join(map(_written, self.seeds))}", *self.tls.words]
         if self.addresses:
             pairs = (f"{_written(inner)}>{_written(outer)}" for inner, outer in self.addresses.items())
             words.append(f"map={','.join(pairs)}")
@@ -114,17 +113,11 @@ def readCluster(line: str) -> ClusterLine:
         seeds = tuple(_readNode(text, _FORM) for text in places)
     if len(set(seeds)) < len(seeds):
         raise ValueError("a node is listed twice; expected each only once")
-    secure = False
-    files: dict[str, str] = {}
+    tls, others = readTLS(words)
     addresses: dict[Node, Node] = {}
-    for word in words:
+    for word in others:
         name, _, value = word.partition("=")
-        if word == "tls=yes":
-            secure = True
-        elif name in _PATHS and value and name not in files:
-            files[name] = value
-            secure = True
-        elif name == "resolver" and value and source and " " not in source:
+        if name == "resolver" and value and source and " " not in source:
             source = f"{source} {word}"
         elif name == "map" and value and not addresses:
             for pair in value.split(","):
@@ -132,13 +125,11 @@ def readCluster(line: str) -> ClusterLine:
                 form = "map=HOST:PORT>HOST:PORT"
                 addresses[_readNode(inner, form)] = _readNode(outer, form)
         else:
+            more = ", or resolver=ADDRESS" if source else ""
             raise ValueError(
-                f"unexpected {word!r}; expected tls=yes, trustRoots=DIRECTORY, certificate=FILE, privateKey=FILE or "
-                f"map=HOST:PORT>HOST:PORT{', or resolver=ADDRESS' if source else ''}, each only once"
+                f"unexpected {word!r}; expected {TLS_WORDS} or map=HOST:PORT>HOST:PORT{more}, each only once"
             )
-    if ("certificate" in files) is not ("privateKey" in files):
-        raise ValueError("certificate= and privateKey= belong together; expected both or none")
-    return ClusterLine(seeds, secure, tuple(files.items()), addresses, source)
+    return ClusterLine(seeds, tls, addresses, source)
 
 
 def _readNode(text: str, form: str) -> Node:
@@ -153,7 +144,3 @@ def _readNode(text: str, form: str) -> Node:
 
 def _written(node: Node) -> str:
     return f"[{node.host}]:{node.port}" if ":" in node.host else f"{node.host}:{node.port}"
-
-
-def _escaped(text: str) -> str:
-    return re.sub(r"([:\\= ])", r"\\\1", text)
