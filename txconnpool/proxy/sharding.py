@@ -140,20 +140,20 @@ class ShardedSession(Session):
         Make a pool the current one. If the session has requests in flight, it stays on the connection that it has used
         there.
         """
-        if pool is not self._pool:
-            if self._inFlight:
-                if self._lanes is NO_LANES:
-                    self._lanes = {}
-                self._lanes[self._pool] = self._connection
-                self._connection = self._lanes.get(pool)
-            else:
-                self._connection = None
-            self._pool = pool
         if not self._inFlight:
             self._lanes = NO_LANES
-        elif (
-            self._connection is not None and self._connection is not self._granted and not self._connection.record.load
-        ):
+            if pool is not self._pool:
+                self._pool = pool
+                self._connection = None
+            return
+        connection = self._connection
+        if pool is not self._pool:
+            if self._lanes is NO_LANES:
+                self._lanes = {}
+            self._lanes[self._pool] = connection
+            self._pool = pool
+            self._connection = connection = self._lanes.get(pool)
+        if connection is not None and not connection.record.load and connection is not self._granted:
             self._connection = None  # nothing is in flight there: it may be idle, or closed
 
     def _sinkOf(self, pool: Any) -> Any:
