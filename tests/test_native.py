@@ -87,7 +87,7 @@ class FunctionTests(SynchronousTestCase):
         Each function is compared with its twin.
         """
         functions = {name for name, value in vars(native.extension).items() if callable(value) and name[0] != "_"}
-        self.assertEqual(functions, {"divideKeys"}.union(subject.name for subject in SUBJECTS))
+        self.assertEqual(functions, {"divideKeys", "collectValues"}.union(subject.name for subject in SUBJECTS))
 
     def test_random(self) -> None:
         """
@@ -151,6 +151,49 @@ class FunctionTests(SynchronousTestCase):
             self.assertRaises(TypeError, divide, *wrong)
         keys = [b"a", b"b", b"c"]
         self.assertEqual(divide(keys, KeyCache(lambda key: keys.clear() or 1, 9)), {1: [b"a"]})  # type: ignore[func-returns-value]
+
+    def test_collectValues(self) -> None:
+        """
+        Values are collected as in Python. No reference is kept except in the dict, and none is dropped.
+        """
+        rng, collect = random.Random(5), native.extension.collectValues
+        for _ in range(INPUTS):
+            size = rng.choice((0, 1, 2, 20, 50))
+            keys = [b"k%d" % rng.randrange(30) for _ in range(size)]
+            listed = [rng.choice((b"", b"x", b"x" * rng.randrange(2000))) for _ in range(size)]
+            before: dict[bytes, bytes] = {b"k1": b"old", b"other": b"old"}
+            expected, found = dict(before), dict(before)
+            self.assertEqual(collect(keys, listed, found), values.collectValues(keys, listed, expected))
+            self.assertEqual(list(found.items()), list(expected.items()))
+        keys, listed = [b"key%d" % number for number in range(9)], [b"value%d" % number for number in range(9)]
+        counts = [sys.getrefcount(each) for each in (*keys, *listed)]
+        for _ in range(1000):
+            collect(keys, listed, {})
+        self.assertEqual([sys.getrefcount(each) for each in (*keys, *listed)], counts)
+
+    def test_collectValuesFails(self) -> None:
+        """
+        Other arguments are refused. The lists may change meanwhile.
+        """
+        collect = native.extension.collectValues
+        for keys, listed in (([b"a"], []), ([], [b"x"]), ([b"a", b"b"], [b"x"])):
+            for each in (collect, values.collectValues):
+                self.assertRaises(ValueError, each, keys, listed, {})
+        wrong: tuple[Any, ...]
+        for wrong in ((), ([], []), ((), [], {}), ([], (), {}), ([], [], None), (["a"], [b"x"], {}), ([b"a"], [1], {})):
+            self.assertRaises(TypeError, collect, *wrong)
+
+        class Key:
+            def __hash__(self) -> int:
+                return hash(b"a")
+
+            def __eq__(self, other: object) -> bool:
+                changing.clear()
+                return False
+
+        changing, found = [b"a", b"b"], {Key(): b"x"}
+        self.assertRaises(ValueError, collect, changing, [b"y", b"z"], found)
+        self.assertEqual(found[b"a"], b"y")  # type: ignore[index]
 
     def test_references(self) -> None:
         """

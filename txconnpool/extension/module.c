@@ -15,6 +15,7 @@ static PyMethodDef methods[] = {
     {"wholeStored", (PyCFunction)(void (*)(void))wholeStored, METH_FASTCALL, NULL},
     {"countValues", (PyCFunction)(void (*)(void))countValues, METH_FASTCALL, NULL},
     {"findValues", (PyCFunction)(void (*)(void))findValues, METH_FASTCALL, NULL},
+    {"collectValues", (PyCFunction)(void (*)(void))collectValues, METH_FASTCALL, NULL},
     {"findCommand", (PyCFunction)(void (*)(void))findCommand, METH_FASTCALL, NULL},
     {"matchSimple", (PyCFunction)(void (*)(void))matchSimple, METH_FASTCALL, NULL},
     {"passElements", (PyCFunction)(void (*)(void))passElements, METH_FASTCALL, NULL},

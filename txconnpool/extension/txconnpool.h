@@ -19,6 +19,7 @@ PyObject *wholeStored(PyObject *module, Arguments arguments, Py_ssize_t count);
 
 PyObject *countValues(PyObject *module, Arguments arguments, Py_ssize_t count);
 PyObject *findValues(PyObject *module, Arguments arguments, Py_ssize_t count);
+PyObject *collectValues(PyObject *module, Arguments arguments, Py_ssize_t count);
 
 PyObject *findCommand(PyObject *module, Arguments arguments, Py_ssize_t count);
 PyObject *matchSimple(PyObject *module, Arguments arguments, Py_ssize_t count);

@@ -17,7 +17,7 @@ from txconnpool.errors import WireError
 from txconnpool.metrics import Traffic
 from txconnpool.wire import Command, LocalAction
 from txconnpool.wire.memcache.dialect import Memcache
-from txconnpool.wire.memcache.keys import GatheringRequest, collectValues, keyOf
+from txconnpool.wire.memcache.keys import GatheringRequest, collectReply, keyOf
 from txconnpool.wire.memcache.matching import MemcacheCommand
 from txconnpool.wire.memcache.replies import GAT, GATS, GET, GETS, SEVERAL
 from txconnpool.wire.memcache.replyreader import ReplyReader
@@ -314,7 +314,7 @@ class GatheringTests(SynchronousTestCase):
         An error of the server is no values.
         """
         found: dict[bytes, bytes] = {}
-        self.assertFalse(collectValues(b"SERVER_ERROR out of memory\r\n", found))
+        self.assertFalse(collectReply(b"SERVER_ERROR out of memory\r\n", found))
         self.assertEqual(found, {})
 
     def test_size(self) -> None:

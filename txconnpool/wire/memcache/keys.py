@@ -72,7 +72,7 @@ class GatheringRequest(bytes):
         return made
 
 
-def collectValues(reply: bytes, found: dict[bytes, bytes]) -> int:
+def collectReply(reply: bytes, found: dict[bytes, bytes]) -> int:
     """
     Collect the values of a complete reply, each with the line before it.
 

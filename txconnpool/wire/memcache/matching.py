@@ -17,7 +17,8 @@ from typing import Any, ClassVar, Final, Protocol, TypeAlias
 from txconnpool.errors import WireError
 from txconnpool.wire import Command
 from txconnpool.wire.memcache.expiry import expiring
-from txconnpool.wire.memcache.keys import GatheringRequest, collectValues, keyOf
+from txconnpool.wire.memcache.keys import GatheringRequest, collectReply, keyOf
+from txconnpool.wire.memcache.values import chosenCollect as collectValues
 
 #: The method C{match} of a compiled regular expression, called with bytes and a position.
 Matcher: TypeAlias = Callable[[bytes, int], Match[bytes] | None]
@@ -221,13 +222,12 @@ class MemcacheCommand(Command):
         """
         Collect the values of a reply, each with the line before it.
 
-        @param reply: the reply, or the value of each key that the reader has found in it, empty if there is none.
+        @param reply: the reply, or the values that the reader has found in it, see L{findValues
+            <txconnpool.wire.memcache.values.findValues>}.
         """
         if isinstance(reply, bytes):
-            return collectValues(reply, found)
-        pairs = zip(keys, reply, strict=True)
-        found.update(pairs if b"" not in reply else [pair for pair in pairs if pair[1]])
-        return sum(map(len, reply)) + 5  # with END
+            return collectReply(reply, found)
+        return collectValues(keys, reply, found)
 
     def gather(self, keys: list[bytes], found: dict[bytes, bytes], merged: bool) -> bytes:
         """

@@ -14,6 +14,7 @@ from txconnpool import native
 
 _VALUE: Final = rb"VALUE ([^ ]{1,250}) [0-9]{1,20} ([0-9]{1,9})"
 _END: Final = b"END\r\n"
+_LAST: Final = b"\r\n" + _END  # after the last value
 
 #: Match the first and each further line of a value, without and with a cas unique.
 _LINES: Final = [
@@ -66,14 +67,12 @@ def findValues(
             end += len(line) + body
             values.append(data[start : end + 2])
             at += 1
+        if data.startswith(_LAST, end):
+            return end + len(_LAST), at - missing, values + [b""] * (wanted - at)
         match = following(data, end)
-    if at:
-        if data[end : end + 2] != b"\r\n":
-            return None
-        end += 2
-    if data[end : end + 5] != _END:
+    if at or not data.startswith(_END, end):
         return None
-    return end + 5, at - missing, values + [b""] * (wanted - at)
+    return end + len(_END), 0, [b""] * wanted
 
 
 def countValues(data: bytes, pos: int, request: bytes, keyAt: int, isUnique: bool) -> tuple[int, int, int] | None:
@@ -87,8 +86,29 @@ def countValues(data: bytes, pos: int, request: bytes, keyAt: int, isUnique: boo
     return None if whole is None else (whole[0], whole[1], len(whole[2]))
 
 
+def collectValues(keys: list[bytes], values: list[bytes], found: dict[bytes, bytes]) -> int:
+    """
+    Collect the values that L{findValues} has found.
+
+    @param keys: the keys of the request.
+    @param values: the value of each key, empty if it has none.
+    @param found: gets the values by key.
+
+    @return: the number of bytes of the reply.
+    """
+    size = len(_END)
+    for key, value in zip(keys, values, strict=True):
+        if value:
+            found[key] = value
+            size += len(value)
+    return size
+
+
 #: L{findValues}, or its equal in the extension.
 chosenFind: Final = native.choose(findValues)
 
 #: L{countValues}, or its equal in the extension.
 chosenCount: Final = native.choose(countValues)
+
+#: L{collectValues}, or its equal in the extension.
+chosenCollect: Final = native.choose(collectValues)
