@@ -18,6 +18,7 @@ from tests.pipes import Pipe
 from tests.proxy.test_sharding import ShardedTestCase
 from tests.stage import ShardedStage
 from txconnpool.proxy.flow import SessionLimits
+from txconnpool.proxy.scatter import FIRST
 from txconnpool.routing.maps import Ejection
 from txconnpool.wire.memcache.classic import PART_KEYS
 
@@ -140,7 +141,7 @@ class ManyKeysTests(ScatterCase):
         If an earlier reply is still due, nothing was passed on: the whole reply is the error, and the client gets the
         replies before and after it.
         """
-        stage = self.sharded(sessionLimits=SessionLimits(partialError=True))
+        stage = self.sharded(sessionLimits=SessionLimits(partialError=True, maxInFlight=PART_KEYS + 10))
         client = stage.client()
         self.widen(stage, client)
         client.take()
@@ -157,6 +158,40 @@ class ManyKeysTests(ScatterCase):
         self.assertEqual((client.connected, client.take()), (True, b""))
         stage.serve()
         self.assertEqual(client.take(), get(b"a0") + REFUSED + get(b"a2"))
+        self.assertNothingHeld(stage)
+
+    def firstRound(self, stage: ShardedStage, client: Pipe) -> int:
+        """
+        Let a client send the request, and receive the reply.
+
+        @return: the number of keys that are requested at first.
+        """
+        client.take()
+        for line in stage.lines:
+            line.asked.clear()
+        client.send(REQUEST)
+        stage.turns()
+        for line in stage.lines:
+            line.look()
+        count = sum(len(request.split()) - 1 for line in stage.lines for request in line.asked)
+        stage.serve()
+        self.assertEqual(self.found(client.take()), MANY)
+        return count
+
+    def test_firstRound(self) -> None:
+        """
+        A client that is new, or whose last replies were large, gets the values of a few keys first. For others more
+        keys are requested at first, so that they wait for fewer round trips.
+        """
+        stage = self.sharded()
+        client = stage.client()
+        self.assertEqual(self.firstRound(stage, client), PART_KEYS)
+        self.widen(stage, client)
+        self.assertEqual(self.firstRound(stage, client), FIRST * PART_KEYS)
+        large = b"get %b\r\n" % b" ".join(b"large%d" % number for number in range(PART_KEYS))
+        for _ in range(3):
+            stage.ask(client, large + large)
+        self.assertEqual(self.firstRound(stage, client), PART_KEYS)
         self.assertNothingHeld(stage)
 
     def test_rehash(self) -> None:

@@ -73,6 +73,14 @@ class OrderedReplies(ClientConnection):
         """
         return self._inFlight
 
+    @property
+    def room(self) -> int:
+        """
+        How many more requests may be in flight now.
+        """
+        room: int = self._window - self._inFlight
+        return room
+
     # -- Replies that arrive in order
 
     def replied(self, data: bytes, done: int) -> None:

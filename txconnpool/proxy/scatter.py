@@ -24,6 +24,10 @@ from txconnpool.routing.shards import unserved
 #: less, and a client can have only as many of them as it may have requests in flight.
 COUNTED = 1024
 
+#: The maximum number of requests in the first round of one for very many keys. A get of 100 keys comes as two requests,
+#: and nothing is known about the size of their values, which are held until all servers have replied.
+FIRST = 2
+
 
 @implementer(IReplySink)
 class Part:
@@ -92,8 +96,9 @@ class ScatteredReply(Entry):
     The reply to a request for several keys, or to several requests for one key each that were merged. Each server gets
     one request for its keys. When all have replied, the values are written in the order of the keys.
 
-    A request for very many keys comes as several. They are divided in rounds: the first round is one of them, and the
-    next ones are more while the replies are small, as for L{SplitReply<txconnpool.proxy.compound.SplitReply>}.
+    A request for very many keys comes as several. They are divided in rounds: the first round is L{FIRST} of them if
+    the session may have as many requests in flight as these have keys, which it may not if its last replies were large.
+    The next rounds are more while the replies are small, as for L{SplitReply<txconnpool.proxy.compound.SplitReply>}.
 
     @ivar command: the command of all requests.
     @ivar parts: the parts that are to be sent.
@@ -114,7 +119,7 @@ class ScatteredReply(Entry):
         self._requests = deque(requests)
         self._merged = merged
         self._begun = False  # whether a part of the reply was passed on
-        self._ahead = 1  # how many requests may be in the next round
+        self._ahead = 0  # how many requests may be in the next round; 0: see FIRST
         self._round = 1  # how many are in this one
         self._keys: list[bytes] = []  # of these
         self._found: dict[bytes, bytes] = {}  # what the servers have for these keys
@@ -137,7 +142,8 @@ class ScatteredReply(Entry):
         most = len(keys)
         self._round = 1
         if len(requests) > 1:
-            self._round = min(self._ahead, len(requests))
+            ahead = self._ahead or min(FIRST, self.session.room // most)
+            self._round = max(1, min(ahead, len(requests)))
             for other in islice(requests, 1, self._round):
                 keys = keys + command.keys(other)
         self._keys = keys
@@ -294,7 +300,7 @@ class ScatteredReply(Entry):
                 self._requests.popleft()
             size = self._write()
             if self._requests:
-                self._ahead = widened(self.session, self._ahead, size // self._round)
+                self._ahead = widened(self.session, self._round, size // self._round)
                 self._divide()
             else:
                 self.left = 0
