@@ -367,6 +367,15 @@ class TogetherTests(ClusterTestCase):
 
         self.fails(run(), Moved)
         self.assertEqual(self.cluster.primaries[1].keyed(b"EVAL"), [])
+        self.assertEqual(self.asked(), 1)
+        self.clock.advance(3)
+        self.assertEqual(self.asked(), 2)
+
+    def asked(self) -> int:
+        """
+        @return: how often the cluster was asked where the keys are.
+        """
+        return sum(len(node.keyed(b"CLUSTER")) for node in self.cluster.primaries)
 
     def test_pipelineOrder(self) -> None:
         """

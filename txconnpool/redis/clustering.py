@@ -394,6 +394,14 @@ class NodeUnit(Unit):
         self._cluster = cluster
         self._elsewhere = elsewhere
 
+    def redirected(self, redirect: Redirect, server: Server) -> None:
+        """
+        The node has not executed the oldest request, or a script says so.
+        """
+        if not redirect.command.redirectable:
+            self._cluster.wrong()  # it may be true, and the next request then gets to the right node
+        super().redirected(redirect, server)
+
     def fail(self, error: Exception) -> None:
         """
         Fail all requests that have no reply, unless they can be sent elsewhere.
