@@ -176,7 +176,7 @@ class SentinelTests(SynchronousTestCase):
         self.master.kill()
         with Client(self.proxy.address, 30.0) as client:
             until(lambda: self.writes(client), timeout=30)
-        goOn(1)
+        goOn(4)  # more than the replies of a transaction that had begun before and fails
         before = [len(worker.errors) for worker in workers]
         goOn(20)
         later = [worker.errors[count:] for worker, count in zip(workers, before, strict=True)]
