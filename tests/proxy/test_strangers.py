@@ -18,11 +18,12 @@ class StrangerTests(SessionTestCase):
 
     def test_closed(self) -> None:
         """
-        A client that speaks another protocol is closed, counted by protocol, and logged with its address.
+        A client that speaks another protocol is closed, counted by protocol, and logged with its address. A client with
+        TLS gets bytes that are no TLS, as from memcached, so that its error names the reason.
         """
         stage = self.stage()
         for first, protocol, last in (
-            (b"\x16\x03\x01\x02\x00\x01\x00", "tls", b""),
+            (b"\x16\x03\x01\x02\x00\x01\x00", "tls", b"ERROR\r\n"),
             (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "http", b""),
             (b"*1\r\n$4\r\nPING\r\n", "redis", b"ERROR\r\n"),
         ):

@@ -59,12 +59,8 @@ class ProtocolChooser(IRequestReader):
         """
         foreign = _FOREIGN(data, pos)
         if foreign is not None and foreign.lastgroup is not None:
-            return (
-                CLOSE,
-                len(data),
-                0,
-                Foreign(foreign.lastgroup, b"ERROR\r\n" if foreign.lastgroup == "redis" else b""),
-            )
+            last = b"" if foreign.lastgroup == "http" else b"ERROR\r\n"  # for a TLS client: a wrong version number
+            return CLOSE, len(data), 0, Foreign(foreign.lastgroup, last)
         return SWITCH, pos, 0, self._binary if data[pos] == REQUEST else self._text
 
 
