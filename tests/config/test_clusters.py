@@ -116,7 +116,7 @@ class ClusterTests(SynchronousTestCase):
         """
         self.assertEqual(
             notesOf(Settings(pools=(pool(),))),
-            ["pool 'default': the nodes of the cluster tell which of them has which keys"],
+            ["pool 'default': the nodes of the cluster report which of them has which keys"],
         )
 
     def test_changes(self) -> None:

@@ -317,7 +317,7 @@ class RouterTests(ClusterPoolCase):
         routers = self.routers()
         router = routers.base
         verifyObject(IRouter, router)
-        self.assertRaisesRegex(ServerUnavailable, "has told yet", router.choose, b"a")
+        self.assertRaisesRegex(ServerUnavailable, "has reported yet", router.choose, b"a")
         self.assertRaises(ServerUnavailable, router.anyOf)
         slot = slotOf(b"a")
         self.start(Shard(((slot, slot),), A), Shard(((slotOf(b"b"), slotOf(b"b")),), B))

@@ -47,7 +47,7 @@ def spreadOf(settings: Settings) -> Iterator[str]:
 
 def _distribution(pool: PoolSettings) -> str:
     if pool.cluster is not None:
-        return "the nodes of the cluster tell which of them has which keys"
+        return "the nodes of the cluster report which of them has which keys"
     distribution = pool.distributionByKey or Distribution(ROUND_ROBIN)
     default = " by default" if pool.distribution is None else ""
     servers = "the servers that are found" if pool.sources else f"{len(pool.servers)} servers"

@@ -724,7 +724,7 @@ def _noCluster(pool: PoolSettings) -> Iterator[Fault]:
     for attribute, unset in _BY_CLUSTER.items():
         if getattr(pool, attribute) != unset:
             name = next(each.name for each in POOL_OPTIONS if each.attribute == attribute)
-            text = f"{name} has no meaning for a cluster, whose nodes tell which of them has which keys; expected none"
+            text = f"{name} has no meaning for a cluster, whose nodes report which of them has a key; expected none"
             yield Fault(text, (attribute, "upstream"), pool.name)
 
 

@@ -537,7 +537,7 @@ class ServerCommands(BaseCommands[V]):
 
     def info(self, *sections: str) -> Deferred[dict[str, str]]:
         """
-        @return: fires with what the server tells about itself, by name.
+        @return: fires with what the server reports about itself, by name.
         """
         return self._do("info", _info, *sections)
 

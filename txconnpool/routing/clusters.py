@@ -34,7 +34,7 @@ from txconnpool.wire.topology import SLOTS, Node, Redirect, Shard
 _log = Logger("txconnpool.routing")
 
 #: The errors for a key whose slot no node has.
-UNKNOWN = "upstream unavailable: no node of the cluster has told yet where the keys are"
+UNKNOWN = "upstream unavailable: no node of the cluster has reported yet where the keys are"
 UNCOVERED = "upstream unavailable: no node of the cluster has the slot of the key"
 
 
@@ -228,7 +228,7 @@ class ClusterPool(PoolGroup):
     def _answered(self, _: None) -> None:
         self._asking = None
         if self.refreshing.failures:
-            _log.info("{pool}: the cluster tells again where the keys are", pool=self.name)
+            _log.info("{pool}: the cluster reports again where the keys are", pool=self.name)
         isWrong = self.map.covered < SLOTS or any(pool.down for pool in self.primaries)
         self.refreshing.answered(self.reactor.seconds(), isWrong)
         self._schedule()
@@ -239,7 +239,7 @@ class ClusterPool(PoolGroup):
         if not self._running:
             return
         if not self.refreshing.failures:
-            _log.warn("{pool}: {host}:{port} does not tell where the keys of the cluster are: {why}", pool=self.name,
+            _log.warn("{pool}: {host}:{port} does not report where the keys of the cluster are: {why}", pool=self.name,
                       host=node.host, port=node.port, why=describe(failure.value))  # fmt: skip
         following = self.refreshing.failed(self.reactor.seconds())
         if following is not None:

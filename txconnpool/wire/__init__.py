@@ -617,7 +617,7 @@ class IStatefulDialect(IDialect, Protocol):
     C{together}, which returns whether all keys of a list are on one server; and C{refused} when a client gets no
     connection of its own.
 
-    If the servers are the nodes of a cluster, which tell which of them has which keys, C{cluster} is called.
+    If the servers are the nodes of a cluster, which report which of them has which keys, C{cluster} is called.
     """
 
     @property
@@ -633,7 +633,7 @@ class IStatefulDialect(IDialect, Protocol):
 
     def announce(self, places: Sequence[tuple[str, int]] | None) -> None:
         """
-        Set what clients of a cluster are told from now on.
+        Set what is reported to clients of a cluster from now on.
 
         @param places: the addresses of all proxies, which are the nodes that clients see; empty: the one address that
             a client has connected to; C{None}: there is no cluster.

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.wire.redis.test_topology -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-What the nodes of a cluster tell about it: which of them has which keys, in replies and in redirects.
+What the nodes of a cluster report about it: which of them has which keys, in replies and in redirects.
 
 The keys of a cluster are divided into I{slots}. A I{shard} is a primary, which has some slots, with its replicas.
 """
@@ -19,7 +19,7 @@ class Node(NamedTuple):
     """
     A node of a cluster.
 
-    @ivar host: its host name or IP address; empty: that of the node that told about it.
+    @ivar host: its host name or IP address; empty: that of the node that reported it.
     @ivar port: its port.
     """
 

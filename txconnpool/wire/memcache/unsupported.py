@@ -57,7 +57,7 @@ class Unsupported:
 
     def greeted(self, server: str, reply: bytes) -> str | None:
         """
-        A server has told its version.
+        A server has reported its version.
 
         @param reply: the reply to C{version}. Servers that are no memcached, and have versions of their own, are taken
             to know all commands.

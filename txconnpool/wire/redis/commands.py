@@ -3,7 +3,7 @@
 """
 The commands of Redis, and what the proxy does with each.
 
-L{txconnpool.wire.redis.table} has the facts that a server tells about its commands. No flag of it tells whether a
+L{txconnpool.wire.redis.table} has the facts that a server reports about its commands. No flag says whether a
 command changes the state of a connection, or concerns more than the data of its keys: the lists here do.
 """
 
@@ -160,7 +160,7 @@ class RedisCommand(Command):
     A command of Redis, or a subcommand, whose name is then such as C{config|get}.
 
     @ivar arity: the number of words of a request; negative: the least number.
-    @ivar flags: what the server tells about the command.
+    @ivar flags: what the server reports about the command.
     @ivar use: what the proxy does with it.
     @ivar plain: 0 if requests cannot be forwarded as they are; 1 if those of a client without state can be, unless
         servers share the keys; 2 if they can be then too, because they have one key, or concern any server.
@@ -350,7 +350,7 @@ def _timeoutOf(name: str, words: list[bytes]) -> tuple[int, float]:
     return (1, 1.0) if name in ("blmpop", "bzmpop") else (len(words) - 1, 1.0)
 
 
-#: How many words follow each option of C{SORT}. One that names a key is C{STORE}; the server does not tell where.
+#: How many words follow each option of C{SORT}. One that names a key is C{STORE}; the server does not report where.
 _SORT_OPTIONS: Final = {b"LIMIT": 2, b"GET": 1, b"BY": 1, b"STORE": 1}
 
 

@@ -1,8 +1,8 @@
 # -*- test-case-name: tests.wire.redis.test_topology -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Reads what the nodes of a Redis or Valkey cluster tell about it: the replies to C{CLUSTER SHARDS} and C{CLUSTER SLOTS},
-and redirects.
+Reads what the nodes of a Redis or Valkey cluster report about it: the replies to C{CLUSTER SHARDS} and
+C{CLUSTER SLOTS}, and redirects.
 
 The address of a node is what C{cluster-preferred-endpoint-type} of the servers says: an IP address, a host name, or
 nothing, which stands for the host that was asked. A node that has no such name is C{?}; then its IP address is used, if
