@@ -1,13 +1,15 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests for L{txconnpool.migrate.verify}. Those of its connections are in C{tests/real/test_migrate.py}.
+Tests for L{txconnpool.migrate.verify}. Those with real proxies are in C{tests/real/test_migrate.py}.
 """
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import cast
+from io import BytesIO
+from typing import Any, cast
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -15,6 +17,7 @@ from txconnpool.migrate.verify import (
     SHAPES,
     Outcome,
     Peer,
+    RedisPeer,
     Refused,
     Report,
     Trouble,
@@ -203,3 +206,144 @@ class KeyTests(SynchronousTestCase):
             self.assertEqual(parseAddress(text), expected)
         for text in ("a", "a:", ":1", "a:0", "a:65536", "a:b"):
             self.assertRaises(Trouble, parseAddress, text)
+
+
+class FakeSocket:
+    """
+    A connection to a proxy whose replies are known.
+
+    @ivar sent: all bytes that were sent.
+    @ivar error: what sending and receiving raise, or C{None}.
+    """
+
+    def __init__(self, replies: bytes) -> None:
+        self.replies = BytesIO(replies)
+        self.sent = b""
+        self.error: OSError | None = None
+        self.closed = False
+        self.connected: object = None
+
+    def settimeout(self, timeout: float) -> None:
+        self.timeout = timeout
+
+    def gettimeout(self) -> float:
+        return self.timeout
+
+    def connect(self, address: object) -> None:
+        self._fail()
+        self.connected = address
+
+    def makefile(self, mode: str) -> FakeSocket:
+        return self
+
+    def sendall(self, data: bytes) -> None:
+        self._fail()
+        self.sent += data
+
+    def readline(self, size: int) -> bytes:
+        self._fail()
+        return self.replies.readline(size)
+
+    def read(self, size: int) -> bytes:
+        self._fail()
+        return self.replies.read(size)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _fail(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+
+class PeerTests(SynchronousTestCase):
+    """
+    Tests for L{Peer} and L{RedisPeer}.
+    """
+
+    def connect(self, kind: Callable[..., Any], replies: bytes, *args: Any, address: Any = ("old", 1)) -> Any:
+        """
+        @return: a peer that receives C{replies}.
+        """
+        self.socket = FakeSocket(replies)
+        self.socket.timeout = 2.0
+        self.patch(socket, "create_connection", lambda address, timeout: self.socket)
+        self.patch(socket, "socket", lambda family: self.socket)
+        return kind("the old proxy", address, 2.0, *args)
+
+    def test_memcached(self) -> None:
+        """
+        Keys are set, got and deleted with memcached's commands. Errors are passed on for the keys that have them.
+        """
+        peer = self.connect(Peer, b"STORED\r\nSERVER_ERROR down\r\n")
+        self.assertEqual(peer.set([(b"a", b"1"), (b"b", b"22")]), [None, "SERVER_ERROR down"])
+        self.assertEqual(self.socket.sent, b"set a 0 600 1\r\n1\r\nset b 0 600 2\r\n22\r\n")
+        peer = self.connect(Peer, b"VALUE a 0 4\r\n1\r\n2\r\nEND\r\nEND\r\nSERVER_ERROR down\r\n")
+        self.assertEqual(repr(peer.get([b"a", b"b", b"c"])), repr([b"1\r\n2", None, Refused("SERVER_ERROR down")]))
+        self.assertEqual(self.socket.sent, b"get a\r\nget b\r\nget c\r\n")
+        peer = self.connect(Peer, b"DELETED\r\nNOT_FOUND\r\n")
+        peer.delete([b"a", b"b"])
+        self.assertEqual(self.socket.sent, b"delete a\r\ndelete b\r\n")
+        peer.close()
+        self.assertTrue(self.socket.closed)
+
+    def test_redis(self) -> None:
+        """
+        Keys are set, got and deleted with the commands of Redis, after a login if there is a password.
+        """
+        peer = self.connect(RedisPeer, b"+OK\r\n+OK\r\n-ERR down\r\n", "secret")
+        self.assertEqual(peer.set([(b"a", b"1"), (b"b", b"2")]), [None, "-ERR down"])
+        self.assertTrue(self.socket.sent.startswith(b"*2\r\n$4\r\nAUTH\r\n$6\r\nsecret\r\n*5\r\n$3\r\nSET\r\n"))
+        peer = self.connect(RedisPeer, b"$4\r\n1\r\n2\r\n$-1\r\n-ERR down\r\n")
+        self.assertEqual(repr(peer.get([b"a", b"b", b"c"])), repr([b"1\r\n2", None, Refused("-ERR down")]))
+        peer = self.connect(RedisPeer, b":1\r\n")
+        peer.delete([b"a"])
+        self.assertEqual(self.socket.sent, b"*2\r\n$3\r\nDEL\r\n$1\r\na\r\n")
+
+    def test_wrongPassword(self) -> None:
+        """
+        A wrong password is an error, with the reply of the server; the connection is closed.
+        """
+        error = self.assertRaises(Trouble, self.connect, RedisPeer, b"-WRONGPASS no\r\n", "secret")
+        self.assertEqual(str(error), "the old proxy old:1: -WRONGPASS no")
+        self.assertTrue(self.socket.closed)
+
+    def test_unix(self) -> None:
+        """
+        The address may be the path of a UNIX socket.
+        """
+        peer = self.connect(Peer, b"", address="/run/old.sock")
+        self.assertEqual((self.socket.connected, peer.address), ("/run/old.sock", "/run/old.sock"))
+
+    def test_refused(self) -> None:
+        """
+        If there is no connection, the error has its address and the reason.
+        """
+
+        def refuse(address: object, timeout: float) -> None:
+            raise ConnectionRefusedError(111, "Connection refused")
+
+        self.patch(socket, "create_connection", refuse)
+        error = self.assertRaises(Trouble, Peer, "the old proxy", ("old", 1), 2.0)
+        self.assertEqual(str(error), "the old proxy old:1: cannot connect: Connection refused")
+
+    def test_broken(self) -> None:
+        """
+        A reply that matches no request, one that ends early, a lost connection and silence are errors that say so.
+        """
+        name = "the old proxy old:1: "
+        for replies, text in (
+            (b"VALUE b 0 1\r\n1\r\nEND\r\n", "a reply to get does not match the request"),
+            (b"VALUE a 0 9\r\n1", "closed the connection instead of a reply"),
+            (b"VALUE a", "closed the connection instead of a reply"),
+        ):
+            peer = self.connect(Peer, replies)
+            self.assertEqual(str(self.assertRaises(Trouble, peer.get, [b"a"])), name + text)
+        for cause, text in (
+            (TimeoutError(), "no reply within 2 seconds"),
+            (ConnectionResetError(104, "Connection reset by peer"), "closed the connection: Connection reset by peer"),
+        ):
+            peer = self.connect(Peer, b"")
+            self.socket.error = cause
+            for call in (partial(peer.get, [b"a"]), peer._line, partial(peer._read, 1)):
+                self.assertEqual(str(self.assertRaises(Trouble, call)), name + text)

@@ -10,13 +10,16 @@ from unittest import mock
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionLost
+from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
 from twisted.test.iosim import FakeTransport, connect
+from zope.interface import implementer
 
 from tests.certificates import Certificate, quoted
 from tests.net.tlscase import TLSTestCase
 from txconnpool.net.endpoints import clientEndpoint
+from txconnpool.net.identity import _PendingConnection
 from txconnpool.net.reasons import describe
 
 SECRET = b"set auth 0 0 13\r\nuser password\r\n"
@@ -204,3 +207,46 @@ class IdentityTests(TLSTestCase):
         connecting = endpoint.connect(Quiet.forProtocol(Greeter))
         connecting.cancel()
         self.failureResultOf(connecting)
+
+    def test_notWanted(self) -> None:
+        """
+        A connection for which the factory has no protocol any more is closed, and is a failed one.
+        """
+        self.patch(Quiet, "buildProtocol", lambda self, addr: None)
+        certificate = Certificate(self.directory, "host", self.authority)
+        self.assertEqual(self.refused("host", "tcp:10.0.0.1:11211", certificate), "connection lost")
+
+    def test_handshakeListener(self) -> None:
+        """
+        A protocol that wants to know when the handshake is complete is notified after it is connected.
+        """
+        happened: list[str] = []
+
+        @implementer(IHandshakeListener)
+        class Listener(Protocol):
+            """
+            Records what happens.
+            """
+
+            def connectionMade(self) -> None:
+                happened.append("made")
+
+            def handshakeCompleted(self) -> None:
+                happened.append("completed")
+
+        self.patch(Quiet, "buildProtocol", lambda self, addr: Listener())
+        connecting, _, _ = self.dial("host", "tcp:10.0.0.1:11211", Certificate(self.directory, "host", self.authority))
+        self.assertIsInstance(self.successResultOf(connecting), Listener)
+        self.assertEqual(happened, ["made", "completed"])
+
+    def test_factory(self) -> None:
+        """
+        The factory is started when the endpoint dials, and stopped when the connection has ended.
+        """
+        happened: list[str] = []
+        self.patch(Quiet, "startFactory", lambda self: happened.append("start"))
+        self.patch(Quiet, "stopFactory", lambda self: happened.append("stop"))
+        factory = _PendingConnection("host", Quiet())
+        factory.doStart()
+        factory.doStop()
+        self.assertEqual(happened, ["start", "stop"])

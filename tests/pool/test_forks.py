@@ -10,9 +10,11 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 from unittest import skipUnless
+from weakref import WeakSet
 
 from tests.pools import PoolCase
 from txconnpool.errors import PoolClosed
+from txconnpool.pool import forks
 from txconnpool.pool.forks import FORKED
 
 
@@ -96,3 +98,16 @@ class ForkTests(PoolCase):
 
         self.inChild(child)
         self.assertEqual(self.server.dials, 0)
+
+    def test_once(self) -> None:
+        """
+        Each pool that was started is informed once in a child. Its own children have nothing to inform.
+        """
+        self.patch(forks, "_started", WeakSet())
+        pool = self.pool()
+        pool.start()
+        pool.start()
+        forks._inChild()
+        self.assertForked(pool.acquire())
+        self.assertEqual(list(forks._started), [])
+        forks._inChild()

@@ -8,9 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tests.pools import Client, PoolCase
+from txconnpool.errors import ConnectionLostInFlight
 from txconnpool.interfaces import IQuiet
 from txconnpool.pool.library import RequestPool
 
@@ -43,6 +46,26 @@ class Streaming(Client):
         return ended
 
 
+class Forgetful(Streaming):
+    """
+    A client that fails no request when its connection is lost.
+    """
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.lost = reason
+
+
+class Deaf(Forgetful):
+    """
+    A client whose bodies end when they are cancelled.
+    """
+
+    def ask(self, word: str) -> Deferred[str]:
+        answer = Client.ask(self, word)
+        self.ended = Deferred(lambda ended: ended.callback("the end"))
+        return answer
+
+
 class QuietTests(PoolCase):
     """
     Tests for clients that are not free when a request has its result.
@@ -52,7 +75,8 @@ class QuietTests(PoolCase):
         """
         @return: a pool whose client has a result, but is not free.
         """
-        pool = self.pool(client=Streaming, maxClients=1, **options)
+        options.setdefault("client", Streaming)
+        pool = self.pool(maxClients=1, **options)
         answer = pool.performRequest("ask", "one")
         self.reactor.turns()
         self.line = self.server.open[0]
@@ -177,4 +201,32 @@ class QuietTests(PoolCase):
         self.assertEqual(self.server.open[0].asked, ["one", "two"])
         self.server.open[0].answer("head", ".")
         self.assertEqual(self.successResultOf(second), "head")
+        pool.selfCheck()
+
+    def test_careless(self) -> None:
+        """
+        If the client does not fail its Deferreds when the connection is lost, the pool cancels the one of the body, and
+        a result that comes later is ignored.
+        """
+        pool = self.begun(client=Forgetful)
+        client = self.line.protocol.connection
+        self.line.lose()
+        self.assertTrue(client.waiting[0].called)
+        self.assertEqual(pool.records, [])
+        asked = pool.performRequest("ask", "two")
+        self.reactor.turns()
+        client = self.server.open[0].protocol.connection
+        self.server.open[0].lose()
+        self.failureResultOf(asked, ConnectionLostInFlight)
+        client.waiting[0].callback("too late")
+        pool.selfCheck()
+
+    def test_deaf(self) -> None:
+        """
+        A Deferred that has a result although it was cancelled changes nothing: the connection is closed.
+        """
+        pool = self.begun(client=Deaf, requestTimeout=5)
+        self.reactor.advance(5)
+        self.reactor.turns()
+        self.assertEqual((self.server.open, pool.records, pool.stats.closed), ([], [], 1))
         pool.selfCheck()

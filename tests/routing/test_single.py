@@ -28,4 +28,6 @@ class SinglePoolTests(SynchronousTestCase):
         verifyObject(IRouter, router)
         verifyObject(IConnections, pool)
         self.assertEqual([router.choose(key) for key in (b"a", b"b", b"")], [pool] * 3)
+        self.assertIs(router.anyOf(), pool)
+        self.assertEqual(router.divide([b"a", b"b"]), [(pool, [b"a", b"b"])])
         self.assertEqual(router.pools, (pool,))
