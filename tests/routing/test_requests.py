@@ -5,13 +5,14 @@ Tests for L{txconnpool.routing.requests}.
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.protocol import Factory
 
 from tests.pools import Client, PoolCase
-from txconnpool.errors import ClientNotOwned, PoolClosed
+from txconnpool.errors import ClientNotOwned, PoolClosed, ServerUnavailable
 from txconnpool.pool import Pool, PooledClientFactory
 from txconnpool.routing.distribution import Distribution, ServerSpec
 from txconnpool.routing.servers import Server
@@ -186,6 +187,65 @@ class PoolTests(PoolCase):
         self.reactor.turns()
         results = [pool.forKey(KEYS[0]).performRequest("ask", "x"), pool.forKey(KEYS[0]).acquire()]
         self.assertEqual(self.errors(*results), [PoolClosed] * 2)
+
+    def test_nobody(self) -> None:
+        """
+        Some clients try a few servers for a key, and then none: if those are down, requests and leases fail at once.
+        """
+        for number in range(7):
+            self.another(f"more{number}")
+        pool: Pool[Any] = Pool(
+            self.servers, reactor=self.reactor, distribution="python-memcached", onFailure="rehash", ejectAfter=1,
+            minLiveServers=1, whenDown=1, maxClients=10, clientFactory=Factory.forProtocol(Client),
+        )  # fmt: skip
+        self.addCleanup(self.finish, pool)
+        for server in self.servers[1:]:
+            server.mode = "refuse"
+        for number in range(200):
+            pool.forKey(f"key{number}").performRequest("add", 1).addErrback(lambda failure: None)
+            self.reactor.turns(2)
+        failed: list[bytes] = []
+        for number in range(200):
+            try:
+                pool._poolOf(b"key%d" % number)
+            except ServerUnavailable:
+                failed.append(b"key%d" % number)
+        self.assertTrue(failed)
+        face = pool.forKey(failed[0])
+        self.assertEqual(self.errors(face.performRequest("ask", "x"), face.acquire()), [ServerUnavailable] * 2)
+
+    def test_block(self) -> None:
+        """
+        C{async with} starts the pool and closes it, also with one server; C{ready} waits for its connections.
+        """
+        for pool in (self.keyed(), Pool(self.server, reactor=self.reactor, clientFactory=Factory.forProtocol(Client))):
+
+            async def use(pool: Pool[Any]) -> int:
+                async with pool:
+                    await pool.ready(len(pool.servers))
+                    return int(pool.stats.connections)
+
+            used = ensureDeferred(use(pool))
+            self.reactor.turns()
+            self.assertEqual(self.successResultOf(used), len(pool.servers))
+            self.assertEqual(pool.stats.connections, 0)
+            self.failureResultOf(pool.forKey(b"k").acquire(), PoolClosed)
+
+    def test_clientFailed(self) -> None:
+        """
+        When a client reports that it could not connect, its server is not dialed for a while, and the client is not
+        used any more.
+        """
+        pool: Pool[Any] = Pool(self.server, reactor=self.reactor, clientFactory=Factory.forProtocol(Client))
+        self.addCleanup(self.finish, pool)
+        answer = pool.performRequest("add", 1)
+        self.reactor.turns()
+        self.assertEqual(self.successResultOf(answer), 1)
+        (client,) = pool.connections
+        pool.clientFailed(client, SimpleNamespace(getDestination=lambda: self.server))
+        self.reactor.turns()
+        self.assertEqual(pool.connections, [])
+        self.assertEqual([server.failures for server in pool.servers], [1])
 
     def test_wrong(self) -> None:
         """

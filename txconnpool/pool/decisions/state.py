@@ -24,7 +24,7 @@ from txconnpool.pool.decisions.balance import Balance
 from txconnpool.pool.decisions.health import Health
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.decisions.picking import Records
-from txconnpool.pool.decisions.reasons import CLOSED, NOT_READY, SILENT, SURPLUS
+from txconnpool.pool.decisions.reasons import CLIENT_GONE, CLOSED, NOT_READY, SILENT, SURPLUS
 from txconnpool.pool.decisions.records import DIALING, HELD, RETIRING, Record
 from txconnpool.pool.decisions.servers import Server
 from txconnpool.pool.decisions.shared import Shared
@@ -324,7 +324,7 @@ class PoolState:
         closedByPool = record.phase is RETIRING
         server = record.server
         self.connections.forget(record)
-        if closedByPool and record.reason not in (SILENT, NOT_READY):
+        if closedByPool and record.reason not in (SILENT, NOT_READY, CLIENT_GONE):
             self.health.released(server, now)
         self.health.observe(server, now)
         if closedByPool:
