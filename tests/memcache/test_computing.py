@@ -220,6 +220,18 @@ class ComputeTests(SynchronousTestCase):
         self.first.server.refuse()
         self.assertEqual(self.first.result(self.first.getOrCompute("k", lambda: b"v")), b"v")
 
+    def test_notStored(self) -> None:
+        """
+        If a computed value cannot be stored, because the cache has gone meanwhile, the callers get it all the same.
+        """
+        (answer,) = self.asks(self.first)
+        self.assertEqual(len(self.computed), 1)
+        self.first.server.stop()
+        self.clock.advance(0)
+        self.computed[0].callback(b"v")
+        self.clock.advance(0)
+        self.assertEqual(self.successResultOf(answer), b"v")
+
     def test_wrong(self) -> None:
         """
         Arguments are checked; a result that cannot be stored fails the call.
@@ -269,3 +281,20 @@ class OldServerTests(ScriptedTestCase):
             if not stored:
                 self.assertEqual(self.received(), b"set k 0 60 3\r\nnew\r\n")
                 self.reply(b"STORED\r\n")
+
+    def test_notStored(self) -> None:
+        """
+        A value that could not be stored is returned all the same. One that the cache has, but the serializer cannot
+        read, is computed anew.
+        """
+        pool = MemCachePool(self.server, 1, self.clock, configure=None, serializer=JSONSerializer())
+        self.addCleanup(finish, pool)
+        answer = pool.getOrCompute("k", lambda: [1], 60)
+        self.assertEqual(self.received(), b"mg k v f c N30\r\n")
+        self.reply(b"ERROR\r\n")
+        self.assertEqual(self.received(), b"get k\r\n")
+        self.reply(b"VALUE k 1 1\r\n{\r\nEND\r\n")
+        self.assertEqual(self.successResultOf(answer), [1])
+        self.assertTrue(self.received().startswith(b"set k 1 60 "))
+        self.reply(b"SERVER_ERROR out of memory storing object\r\n")
+        self.assertEqual(pool.stats.inFlight, 0)
