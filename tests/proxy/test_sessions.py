@@ -365,7 +365,6 @@ class StatisticsTests(SessionTestCase):
             (b"detail", b"CLIENT_ERROR usage: stats detail on|off|dump\r\n"),
             (b"conns", b"CLIENT_ERROR stats conns needs stats-addresses = yes\r\n"),
             (b"what", b"ERROR\r\n"),
-            (b"items 1", b"ERROR\r\n"),
         ):
             for first in (b"", b"upstream "):
                 self.assertEqual(stage.ask(client, b"stats %s%s\r\n" % (first, words)), reply)

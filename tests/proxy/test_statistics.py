@@ -115,6 +115,39 @@ class ServersTests(StatisticsTestCase):
                 self.reply(stage, request, reply)
                 self.assertEqual(client.take(), reply)
 
+    def test_afterChange(self) -> None:
+        """
+        Statistics that were asked for after a change show it: no reply of before is shared, nor one to a question that
+        was asked before. The other processes may know only replies of before, so they are not asked for a while.
+        """
+        stage = self.stage()
+        others: list[tuple[bytes, ...]] = []
+
+        def ask(words: tuple[bytes, ...]) -> Deferred[Any]:
+            others.append(words)
+            return stage.sessions.replies.askHere(words)
+
+        stage.sessions.replies.askServers = ask
+        self.client(stage, b"stats items\r\n")
+        self.reply(stage, b"stats items\r\n", ITEMS)
+        early = self.client(stage, b"stats slabs\r\n")
+        stage.turns()
+        self.client(stage, b"stats reset\r\n")
+        stage.turns()
+        self.assertEqual(stage.line.take(), b"stats slabs\r\nstats reset\r\n")
+        stage.line.send(b"STAT old 1\r\nEND\r\nRESET\r\n")
+        stage.turns()
+        self.assertEqual(early.take(), b"STAT old 1\r\nEND\r\n")
+        for request in (b"stats items\r\n", b"stats slabs\r\n", b"stats\r\n"):
+            client = self.client(stage, request)
+            self.reply(stage, request, b"END\r\n")
+            self.assertNotIn(b"old", client.take())
+        self.assertEqual(others, [(b"items",), (b"slabs",)])
+        stage.clock.advance(FRESH)
+        self.client(stage, b"stats items\r\n")
+        self.reply(stage, b"stats items\r\n", ITEMS)
+        self.assertEqual(others[2:], [(b"items",)])
+
     def test_down(self) -> None:
         """
         A server that is down is missing in the totals. It is an error only if all are down.

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from functools import partial
+from math import inf
 from typing import Any, Final, TypeAlias
 
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
@@ -80,14 +81,23 @@ class Shared:
         if waiting is not None:
             waiting.append(got)
             return got
-        self._asking[key] = [got]
-        maybeDeferred(ask).addBoth(self._asked, key)
+        self._asking[key] = waiting = [got]
+        maybeDeferred(ask).addBoth(self._asked, key, waiting)
         return got
 
-    def _asked(self, result: Any, key: Hashable) -> None:
-        if not isinstance(result, Failure):
-            self._results[key] = self._seconds() - result[1], result[0]
-        for got in self._asking.pop(key):
+    def forget(self) -> None:
+        """
+        Share no result that was asked for before this.
+        """
+        self._results = {}
+        self._asking = {}
+
+    def _asked(self, result: Any, key: Hashable, waiting: list[Deferred[tuple[Any, float]]]) -> None:
+        if self._asking.get(key) is waiting:
+            del self._asking[key]
+            if not isinstance(result, Failure):
+                self._results[key] = self._seconds() - result[1], result[0]
+        for got in waiting:
             got.callback(result)
 
 
@@ -153,6 +163,7 @@ class StatisticsReplies:
         self.askServers: Callable[[tuple[bytes, ...]], Deferred[tuple[Replies, float]]] = self.askHere
         self._sessions = sessions
         self._shared = Shared(sessions.reactor.seconds)
+        self._changed = -inf  # when a client has last changed the servers, such as with `stats reset`
 
     def reply(self, words: tuple[bytes, ...]) -> Deferred[bytes]:
         """
@@ -234,11 +245,18 @@ class StatisticsReplies:
             return reply
 
         if not asked.shared:
-            return self._ask(asked).addCallback(join)
+            return self._ask(asked).addCallback(self._noteChange).addCallback(join)
         return self._sharedReplies(asked.words).addCallback(lambda got: join(got[0]))
 
     def _sharedReplies(self, words: tuple[bytes, ...]) -> Deferred[tuple[Replies, float]]:
-        return self._shared.get(words, partial(self.askServers, words))
+        # What other processes share may be older than the change.
+        isRecent = 0 <= self._sessions.reactor.seconds() - self._changed < FRESH
+        return self._shared.get(words, partial(self.askHere if isRecent else self.askServers, words))
+
+    def _noteChange(self, replies: Replies) -> Replies:
+        self._changed = self._sessions.reactor.seconds()
+        self._shared.forget()
+        return replies
 
     def _everything(self) -> Deferred[tuple[bytes, float]]:
         """

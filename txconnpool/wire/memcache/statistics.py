@@ -26,6 +26,9 @@ _SHOWN: Final = frozenset(b"items slabs sizes settings conns extstore".split())
 #: The requests that change a server, or that show what such a change has led to (C{proto_text.c}, C{process_stat}).
 _CHANGING: Final = frozenset(((b"reset",), (b"detail", b"on"), (b"detail", b"off"), (b"detail", b"dump")))
 
+#: The names of all groups.
+_GROUPS: Final = {(each,) for each in _SHOWN} | {words[:1] for words in _CHANGING}
+
 _DETAIL_USAGE: Final = b"CLIENT_ERROR usage: stats detail on|off|dump\r\n"
 
 #: memcached's reply if it was started with C{-X}. The reply would have the keys of all clients.
@@ -69,6 +72,7 @@ def serverStatistics(words: tuple[bytes, ...], addresses: bool) -> ServerStatist
         join = partial(labelled, words[0])
     if words[:1] == (b"cachedump",):
         return _NO_DUMP
+    words = words[: 2 if words[:1] == (b"detail",) else 1] if words[:1] in _GROUPS else words  # it ignores the others
     if words == (b"conns",) and not addresses:
         return _NO_ADDRESSES
     shared = not words or (len(words) == 1 and words[0] in _SHOWN)
