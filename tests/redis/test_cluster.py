@@ -146,7 +146,7 @@ class RequestTests(ClusterTestCase):
         self.cluster.primaries[0].refuse()
         answer = self.pool.get("x")
         self.clock.advance(1)
-        self.assertIn("no node of the cluster has told yet", self.fails(answer, ServerUnavailable))
+        self.assertIn("no node of the cluster has reported yet", self.fails(answer, ServerUnavailable))
 
     def test_ready(self) -> None:
         """
