@@ -210,6 +210,7 @@ class QuietTests(PoolCase):
         """
         pool = self.begun(client=Forgetful)
         client = self.line.protocol.connection
+        self.reactor.advance(2)
         self.line.lose()
         self.assertTrue(client.waiting[0].called)
         self.assertEqual(pool.records, [])

@@ -499,7 +499,7 @@ class SeedTests(TestCase):
         options = ("--protocol", "redis", "--discover-interval", "1")
         with Proxy(*options, upstream=[line]) as proxy, Client(proxy.address, 30.0) as client:
             error = str(self.assertRaises(ReplyError, client.ask, "SET", "k", "v"))
-            self.assertIn("no node of the cluster has told yet", error)
+            self.assertIn("no node of the cluster has reported yet", error)
             self.zone.learn("redis.example", HOST)
 
             def stored() -> bool:
