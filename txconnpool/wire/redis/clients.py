@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.wire.redis.test_requestreader -*-
+# -*- test-case-name: tests.wire.redis.test_clients -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
 The requests of a client about itself and about the other clients of the pool: C{CLIENT} and its subcommands.
