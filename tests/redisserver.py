@@ -62,9 +62,9 @@ class RedisLine(Line):
         data = self.server.data.setdefault(self._database, {})
         if name in self.server.failing:
             return b"-OOM no memory\r\n"
-        if self.server.declining and name in (b"SET", b"GET", b"MGET", b"DEL"):
+        if self.server.declining and name in (b"SET", b"MSET", b"GET", b"MGET", b"DEL"):
             self.server.declining -= 1
-            return b"-LOADING Redis is loading the dataset in memory\r\n"
+            return self.server.declination
         if name == b"PING":
             return b"+PONG\r\n"
         if name == b"MULTI":
@@ -110,6 +110,7 @@ class RedisServer(Endpoint[RedisLine]):
     @ivar failing: the commands that get an error.
     @ivar descriptions: what it says about commands, by their names.
     @ivar declining: how many of the next requests for keys are declined.
+    @ivar declination: the reply to these.
     """
 
     kind = RedisLine
@@ -120,6 +121,7 @@ class RedisServer(Endpoint[RedisLine]):
         self.failing: set[bytes] = set()
         self.descriptions: dict[bytes, bytes] = {}
         self.declining = 0
+        self.declination = b"-LOADING Redis is loading the dataset in memory\r\n"
 
     def _connected(self, factory: Any) -> Any:
         protocol = super()._connected(factory)

@@ -147,6 +147,36 @@ class KeyTests(PlacedCase):
             self.stage.serve()
             self.assertEqual(self.ask("GET k1"), b"$1\r\nb\r\n")
 
+    def test_declinedPart(self) -> None:
+        """
+        A part that a server has not executed is sent to the server that is found in its place, once. If it is declined
+        again, the client gets that reply.
+        """
+        server = self.stage.servers[1]
+        server.declination = b"-READONLY You can't write against a read only replica.\r\n"
+        for declining, text, reply in (
+            (1, "MSET k0 a k1 b k2 c", b"+OK\r\n"),
+            (1, "MGET k1 k0", b"*2\r\n$1\r\nb\r\n$1\r\na\r\n"),
+            (2, "DEL k0 k1", server.declination),
+            (0, "MGET k1 k2", b"*2\r\n$1\r\nb\r\n$1\r\nc\r\n"),
+        ):
+            server.declining = declining
+            self.stage.asked(server)
+            self.assertEqual(self.ask(text, "GET k2"), reply + b"$1\r\nc\r\n", text)
+            self.stage.clock.advance(5)
+            self.stage.serve()
+            asked = [each for each in self.stage.asked(server) if each[:4] == text[:4].encode()]
+            self.assertEqual(len(asked), 2 if declining else 1, text)
+
+    def test_declinedBefore(self) -> None:
+        """
+        A part is not sent again if the server may have executed a later request of the client.
+        """
+        server = self.stage.servers[1]
+        server.declining = 1
+        server.declination = b"-READONLY You can't write against a read only replica.\r\n"
+        self.assertEqual(self.ask("MSET k0 a k1 b", "SET k1 c", "GET k1"), server.declination + b"+OK\r\n$1\r\nc\r\n")
+
     def test_silent(self) -> None:
         """
         A client that has turned replies off gets none to divided requests either.

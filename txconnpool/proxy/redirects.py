@@ -227,6 +227,14 @@ class SlotPart(Part):
             self.trail.arrived()
         super().replied(data, done)
 
+    def declined(self, connection: Any, request: Any, reply: bytes) -> bool:
+        """
+        The node has not executed the request, and no other one has the slot.
+        """
+        if self.trail is not None:
+            self.trail.arrived()
+        return super().declined(connection, request, reply)
+
     def requestsLost(self, requests: list[Any], begun: bool, error: PoolError) -> None:
         """
         The connection was lost.

@@ -14,7 +14,7 @@ from typing import Any
 from zope.interface import implementer
 
 from txconnpool.errors import PoolError
-from txconnpool.interfaces import IReplySink
+from txconnpool.interfaces import IResendingSink
 from txconnpool.pool.connection import isRetryable
 from txconnpool.proxy.compound import widened
 from txconnpool.proxy.replies import Entry
@@ -29,7 +29,7 @@ COUNTED = 1024
 FIRST = 2
 
 
-@implementer(IReplySink)
+@implementer(IResendingSink)
 class Part:
     """
     A request for those of the keys that one server has, and its reply.
@@ -37,12 +37,13 @@ class Part:
     @ivar pool: the pool of the server.
     @ivar request: the request.
     @ivar retried: whether it is sent for the second time.
+    @ivar refusal: the reply of a server that has declined it; empty: none has.
     """
 
     #: What has happened to it, if it was redirected.
     trail: Any = None
 
-    __slots__ = ("_pieces", "_whole", "keys", "pool", "request", "retried")
+    __slots__ = ("_pieces", "_whole", "keys", "pool", "refusal", "request", "retried")
 
     joins = False
 
@@ -52,6 +53,7 @@ class Part:
         self.keys = keys
         self.request = request
         self.retried = False
+        self.refusal = b""
         self._pieces: list[bytes] | None = None
 
     def replied(self, data: Any, done: int) -> None:
@@ -70,6 +72,17 @@ class Part:
             self._release()
             data = b"".join([*self._pieces, data])
         self._whole.answered(self, data)
+
+    def declined(self, connection: Any, request: Any, reply: bytes) -> bool:
+        """
+        Send the request once more, unless it was already, or the session has others in flight on the connection, which
+        the server may execute before.
+        """
+        if self.retried or connection.carries(self._whole.session, self):
+            return False
+        self.refusal = reply
+        self._whole.declined(self)
+        return True
 
     def requestsLost(self, requests: list[Any], begun: bool, error: PoolError) -> None:
         """
@@ -246,19 +259,33 @@ class ScatteredReply(Entry):
         if not self._requests:
             return
         if isRetryable(self.command, error) and not part.retried:
-            part.retried = True
-            self.parts.append(part)
-            self.session.collect()
+            self._repeat(part)
         else:
             self._fail(part.keys, error)
             self._finish()
 
+    def declined(self, part: Part) -> None:
+        """
+        A server has not executed a part: send it once more.
+        """
+        self._inFlight -= 1
+        self.session.settle(1)
+        if self._requests:
+            self._repeat(part)
+            self.session.answered(0)
+
+    def _repeat(self, part: Part) -> None:
+        part.retried = True
+        self.parts.append(part)
+        self.session.collect()
+
     def refuse(self, error: PoolError) -> None:
         """
-        The next part cannot be sent: fail its keys.
+        The next part cannot be sent: fail its keys. If a server has declined it, the client gets the reply of that.
         """
         if self.parts:
-            self._fail(self.parts.popleft().keys, error)
+            part = self.parts.popleft()
+            self._fail(part.keys, error, self.command.visible(part.refusal) if part.refusal else b"")
             self._finish()
 
     def divideAgain(self) -> None:
@@ -272,16 +299,21 @@ class ScatteredReply(Entry):
                 self._fail(share, self._unserved())
             else:
                 again = self._part(pool, share, part.request)
-                again.retried = part.retried
+                again.retried, again.refusal = part.retried, part.refusal
                 self.parts.appendleft(again)
         self._finish()
 
-    def _fail(self, keys: list[bytes], error: PoolError) -> None:
+    def _fail(self, keys: list[bytes], error: PoolError, reply: bytes = b"") -> None:
+        """
+        Fail keys.
+
+        @param reply: the reply for them; empty: that for C{error}.
+        """
         refusal, failed = self.session.refusal, self._failed or {}
         if self._merged:
             failed.update((key, refusal(self.command, 1, error)) for key in keys)
         else:
-            failed.update(dict.fromkeys(keys, refusal(self.command, 1, error)))
+            failed.update(dict.fromkeys(keys, reply or refusal(self.command, 1, error)))
         self._failed = failed
 
     def _finish(self) -> None:
