@@ -13,13 +13,14 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from tests.bugs import covers
 from tests.pipes import Endpoint
 from tests.redisserver import RedisLine, RedisServer
-from txconnpool.errors import ServerUnavailable
-from txconnpool.interfaces import IPoolControl, IRouter
+from txconnpool.errors import PoolError, ServerUnavailable
+from txconnpool.interfaces import IPoolControl, IRouter, IWaiter
 from txconnpool.pool.connection import ConnectionFactory
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.engine import PoolEngine
@@ -33,6 +34,33 @@ from txconnpool.wire.topology import SLOTS, Node, Redirect, Shard, slotOf
 
 A, B, C, D = (Node(name, 6379) for name in "abcd")
 WHOLE = ((0, SLOTS - 1),)
+
+
+@implementer(IWaiter)
+class Waiter:
+    """
+    Waits for a connection.
+
+    @ivar found: the names of the servers of slot 0 when it was refused.
+    """
+
+    ticket: Any = None
+
+    def __init__(self, pool: ClusterPool) -> None:
+        self._pool = pool
+        self.found: list[str] = []
+
+    def granted(self, record: Any) -> None:
+        """
+        Not called: there is no connection.
+        """
+        raise AssertionError(record)
+
+    def refused(self, error: PoolError) -> None:
+        """
+        Look which server has the slot now.
+        """
+        self.found += [server.name for server in self._pool.slots[0].servers]
 
 
 class ClusterPoolCase(SynchronousTestCase):
@@ -238,6 +266,20 @@ class ClusterPoolTests(ClusterPoolCase):
         self.turns(2 * PERIOD)
         self.answer(Shard(((0, 99),), C), Shard(((100, SLOTS - 1),), B))
         self.assertEqual(self.pool.version, version)
+
+    def test_waiting(self) -> None:
+        """
+        When the pool of a node that has left refuses its waiters, it is known already which pool has their keys.
+        """
+        self.start(Shard(WHOLE, A))
+        pool = self.pool
+        pool.pause()
+        waiter = Waiter(pool)
+        self.assertIsNone(pool.slots[0].base.take(waiter))
+        pool.wrong()
+        self.turns(PERIOD)
+        self.answer(Shard(WHOLE, B))
+        self.assertEqual(waiter.found, ["b"])
 
     def test_down(self) -> None:
         """

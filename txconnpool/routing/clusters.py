@@ -257,7 +257,7 @@ class ClusterPool(PoolGroup):
         self.map = slotMap
         # A node without slots, to which some are being moved, keeps the pool that it has.
         others = (node for node in self._byNode if node in slotMap.nodes and node not in replicas)
-        self._usePools([*slotMap.primaries, *others, *(replicas if self.readFrom != "primary" else ())])
+        leaving = self._usePools([*slotMap.primaries, *others, *(replicas if self.readFrom != "primary" else ())])
         self._usePrimaries()
         pools = [self._byNode[node] for node in slotMap.primaries]
         slots = [None if index < 0 else pools[index] for index in slotMap.slots]
@@ -266,6 +266,9 @@ class ClusterPool(PoolGroup):
             self.version += 1
         if self.readFrom != "primary":
             self._useReaders()
+        # Last, because clients that wait for one of them look at once which pool has their key now.
+        for pool in leaving:
+            self._remove(pool)
 
     def _useReaders(self) -> None:
         """
@@ -281,9 +284,11 @@ class ClusterPool(PoolGroup):
             () if index < 0 else turns[index][slot % len(turns[index])] for slot, index in enumerate(self.map.slots)
         ]
 
-    def _usePools(self, nodes: Iterable[Node]) -> None:
+    def _usePools(self, nodes: Iterable[Node]) -> list[Any]:
         """
         Have a pool for each of some nodes, and for no others.
+
+        @return: the pools of other nodes, which are still to be removed.
         """
         old = self._byNode
         wanted = list(dict.fromkeys(nodes))
@@ -298,9 +303,7 @@ class ClusterPool(PoolGroup):
                 self._limit(pool, own, pinned)
             self._byNode[node] = pool
         self.pools = tuple(self._byNode.values())
-        for node, pool in old.items():
-            if node not in self._byNode:
-                self._remove(pool)
+        return [pool for node, pool in old.items() if node not in self._byNode]
 
     def _limit(self, pool: Any, limits: Limits, maxPinned: int) -> None:
         """
