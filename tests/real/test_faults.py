@@ -172,7 +172,8 @@ class FaultTests(SynchronousTestCase):
         self.patient()
         report = self.suffer(cut(), cut(after=1), cut(after=1000), strikes=2)
         self.assertGreater(self.relay.faults, 3)
-        self.assertLess(report["lost"], report["ok"] / 20)
+        # A closed connection was in the middle of the reply to one client at most.
+        self.assertLessEqual(report["halved"], self.relay.faults)
 
     def test_reset(self) -> None:
         """
