@@ -89,9 +89,11 @@ class MemcacheCommand(Command):
     @ivar word: the bytes before the key in a reply.
     @ivar valueSeparator: the bytes between the body of a value and the key of the next one.
     @cvar translates: whether clients get replies in other bytes, those that L{translate} returns.
+    @cvar matchTranslated: as C{matchWhole}, for replies that are translated; C{None} if all of them are read in parts.
     """
 
     translates: ClassVar[bool] = False
+    matchTranslated: ClassVar[Any] = None
 
     __slots__ = (
         "after", "ending", "errors", "first", "hidden", "keyAt", "keysOf", "valueSeparator", "word",

@@ -76,6 +76,10 @@ class ReplyReader:
         @raise WireError: the bytes are not such replies.
         """
         before = self.left
+        if not before and command.translates:
+            whole = command.matchTranslated
+            if whole is not None and (end := whole(data, pos, request)):
+                return end, 1, command.translate(data, pos, end, -1, 1)
         if command.index in TOUCHES:
             counters = counters.touches
         if not before:

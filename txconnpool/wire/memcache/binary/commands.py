@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from types import FunctionType
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeVar, cast
 
 from txconnpool.wire import Command
 from txconnpool.wire.memcache import replies
@@ -214,6 +214,8 @@ class Get(_Retrieval):
     """
 
     __slots__ = ()
+
+    matchTranslated: ClassVar[Any] = staticmethod(cast(Any, replies.GETS.matchWhole))
 
 
 @_like(replies.GATS)
