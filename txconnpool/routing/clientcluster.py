@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from math import inf
 from typing import Any, Literal
 
 from twisted.internet.defer import Deferred
@@ -20,6 +19,7 @@ from txconnpool.routing.asking import ask
 from txconnpool.routing.cluster.line import FORM, ClusterLine, isCluster, readCluster
 from txconnpool.routing.clusterrouters import ClusterRouter
 from txconnpool.routing.clusters import ClusterPool
+from txconnpool.routing.waits import Waits
 from txconnpool.wire.topology import Node, Shard
 
 #: Which nodes of a cluster get requests that read.
@@ -105,8 +105,8 @@ class ClientCluster(ClusterPool):
         """
         self._make = make
         self._servers = servers
-        self._waits: set[Deferred[None]] = set()
-        self._unknown: set[Deferred[None]] = set()  # those of self._waits that wait for the map
+        self._waits = Waits(pool.reactor)  # for some time
+        self._unknown = Waits(pool.reactor)  # for the map
         self._trigger: Any = None
         self._used = False
         line = servers.line
@@ -198,34 +198,17 @@ class ClientCluster(ClusterPool):
         """
         if not self._used:
             self.start()
-        timeout = self.limits.waitTimeout
-        waiting = self.wait(inf if timeout is None else timeout)
-        self._unknown.add(waiting)
-        return waiting.addBoth(self._isKnown, waiting)
-
-    def _isKnown(self, result: Any, waiting: Deferred[None]) -> Any:
-        self._unknown.discard(waiting)
-        return result
+        return self._unknown.add(self.limits.waitTimeout)
 
     def wait(self, seconds: float) -> Deferred[None]:
         """
         @return: fires after some seconds; fails with L{PoolClosed} if the pool is closed before. It may be cancelled.
         """
-        waiting: Deferred[None] = Deferred()
-        self._waits.add(waiting)
-        call = None if seconds == inf else self.reactor.callLater(seconds, waiting.callback, None)
-
-        def ended(result: Any) -> Any:
-            self._waits.discard(waiting)
-            if call is not None and call.active():
-                call.cancel()
-            return result
-
-        return waiting.addBoth(ended)
+        return self._waits.add(seconds)
 
     def _tried(self) -> None:
         super()._tried()
-        for waiting in list(self._unknown):
+        for waiting in self._unknown:
             waiting.callback(None)
 
     # -- Life cycle
@@ -249,8 +232,8 @@ class ClientCluster(ClusterPool):
             self._used = True
             return None
         asking = super()._end()
-        for waiting in list(self._waits):
-            waiting.errback(PoolClosed("the pool was closed"))
+        for waits in (self._unknown, self._waits):
+            waits.fail(PoolClosed("the pool was closed"))
         if self._trigger is not None:
             self.reactor.removeSystemEventTrigger(self._trigger)
             self._trigger = None

@@ -17,6 +17,7 @@ from txconnpool.errors import PoolClosed, ServerUnavailable
 from txconnpool.net.discovery import Discovery, isSentinel
 from txconnpool.pool.calls import CallingPool
 from txconnpool.pool.connection import Connection
+from txconnpool.routing.waits import Waits
 
 _log = Logger("txconnpool.routing")
 
@@ -55,7 +56,7 @@ class FollowingPool(CallingPool):
         super().__init__([], lookAgain=self._lookForMaster, **options)
         self._source = type(self).makeSource(self._line, self.reactor)
         self._source.login = sentinelLogin
-        self._waits: set[Deferred[None]] = set()
+        self._waits = Waits(self.reactor)
         self._lookups = 0  # how many have ended
         self._problem = ""  # why the last one has failed
 
@@ -76,7 +77,7 @@ class FollowingPool(CallingPool):
     def _lookedUp(self, problem: str) -> None:
         self._lookups += 1
         self._problem = problem
-        for waiting in list(self._waits):
+        for waiting in self._waits:
             if self.servers:
                 waiting.callback(None)
             else:
@@ -123,22 +124,10 @@ class FollowingPool(CallingPool):
         @return: fires when the first lookup has found the master, or C{waitTimeout} is over; fails with a L{PoolError}.
         """
         self.start()
-        waiting: Deferred[None] = Deferred()
-        self._waits.add(waiting)
-        timeout = self.limits.waitTimeout
-        call = None if timeout is None else self.reactor.callLater(timeout, waiting.callback, None)
-
-        def ended(result: Any) -> Any:
-            self._waits.discard(waiting)
-            if call is not None and call.active():
-                call.cancel()
-            return result
-
-        return waiting.addBoth(ended)
+        return self._waits.add(self.limits.waitTimeout)
 
     def _end(self) -> None:
-        for waiting in list(self._waits):
-            waiting.errback(PoolClosed("the pool was closed"))
+        self._waits.fail(PoolClosed("the pool was closed"))
         self._source.stop()
         super()._end()
 
