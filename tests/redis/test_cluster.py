@@ -554,6 +554,26 @@ class TogetherTests(ClusterTestCase):
         self.result(self.pool.rpush(f"{name}2", "x"))
         self.assertEqual(self.result(popped), (f"{name}2".encode(), b"x"))
 
+    def test_askedNodeLeaves(self) -> None:
+        """
+        A blocking command that was to be executed once by a node, and waits for a connection to it, is sent to the node
+        that has the slot when that one leaves the cluster.
+        """
+        stays, gone = self.cluster.primaries
+        gone.hang()
+        self.cluster.moving[self.slot] = gone
+        popped = self.pool.blpop([self.one], 60)
+        self.clock.advance(0)
+        self.cluster.moving.clear()
+        self.cluster.owners[:] = [stays] * len(self.cluster.owners)
+        self.cluster.primaries.remove(gone)
+        control: Any = self.pool._control
+        control.refreshing._shuffle = lambda nodes: nodes.sort()  # the node that hangs is asked last
+        control.wrong()
+        self.clock.advance(2)
+        self.result(self.pool.rpush(self.one, "x"))
+        self.assertEqual(self.result(popped), (self.one.encode(), b"x"))
+
     def test_blockingMoved(self) -> None:
         """
         A blocking command whose slot gets another node waits there for the rest of its time.

@@ -160,7 +160,7 @@ class ClusterRequest(SingleRequest):
             self._proceed()
         elif isinstance(error, PoolClosed) and self._cluster.leaves(self._pool) and self._node is None:
             self._once = None
-            self._after(self._cluster.wait(0.0))  # the new map is just being put in force
+            self._proceed()
         elif self._once is not None and getattr(error, "sent", False) is False and not self.result.called:
             self._once = None  # the node that has the slot can say again which one is to execute the request
             self._proceed()
@@ -218,7 +218,7 @@ class ClusterJourney:
             except PoolClosed:
                 if not self._cluster.leaves(pool):
                     raise
-                await self._cluster.wait(0.0)  # the new map is just being put in force
+                self._once = None  # the node that has the slot says again which one is to execute the request
             else:
                 break
         if self._once is not None:
@@ -234,12 +234,11 @@ class ClusterJourney:
         asking, self._once = self._once is not None, None
         NodeUnit(self._cluster, pool, steps, None, self._sendElsewhere, asking).send()
 
-    def _sendElsewhere(self, waiting: Deferred[None], steps: list[Step]) -> None:
-        Deferred.fromCoroutine(self._sendAfter(waiting, steps))
+    def _sendElsewhere(self, steps: list[Step]) -> None:
+        Deferred.fromCoroutine(self._sendAgain(steps))
 
-    async def _sendAfter(self, waiting: Deferred[None], steps: list[Step]) -> None:
+    async def _sendAgain(self, steps: list[Step]) -> None:
         try:
-            await waiting
             await self.send(steps)
         except PoolError as error:
             for step in steps:
@@ -384,11 +383,11 @@ class NodeUnit(Unit):
         pool: Any,
         steps: list[Step],
         again: Callable[[list[Undone]], object] | None,
-        elsewhere: Callable[[Deferred[None], list[Step]], object],
+        elsewhere: Callable[[list[Step]], object],
         asking: bool = False,
     ) -> None:
         """
-        @param elsewhere: called with what to wait for, and with the requests to send them to the nodes of their keys.
+        @param elsewhere: called with the requests to send them to the nodes of their keys.
         """
         super().__init__(pool, steps, again, inOrderOfKeys, asking)
         self._cluster = cluster
@@ -410,7 +409,7 @@ class NodeUnit(Unit):
         if self._server is None and (left or (self._asking and not isinstance(error, PoolClosed))):
             steps = list(self._steps)
             self._steps.clear()
-            self._elsewhere(self._cluster.wait(0.0), steps)  # the new map is just being put in force
+            self._elsewhere(steps)
         else:
             super().fail(error)
 
@@ -450,7 +449,7 @@ class Pipelined:
 
     def _send(self, steps: list[Step], once: Any) -> None:
         if once is not None:
-            NodeUnit(self._cluster, once, steps, self._again, self.sendAfter, True).send()
+            NodeUnit(self._cluster, once, steps, self._again, self._sendByKey, True).send()
         else:
             self._sendByKey(steps)
 
@@ -466,7 +465,7 @@ class Pipelined:
             else:
                 byPool.setdefault(pool, []).append(step)
         for pool, its in byPool.items():
-            NodeUnit(self._cluster, pool, its, self._again, self.sendAfter).send()
+            NodeUnit(self._cluster, pool, its, self._again, self._sendByKey).send()
 
     def _again(self, undone: list[Undone]) -> None:
         """
