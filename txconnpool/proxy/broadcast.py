@@ -106,20 +106,23 @@ def askOne(pool: Any, command: Any, request: bytes) -> Deferred[bytes]:
     return question.reply
 
 
+def _askAny(router: Any, command: Any, request: bytes) -> Deferred[Any]:
+    return maybeDeferred(lambda: askOne(router.anyOf(), command, request))
+
+
+def _failedWith(failure: Failure, dialect: Any) -> bytes:
+    failure.trap(PoolError)
+    assert failure.value is not None
+    return failed(dialect, failure.value)
+
+
 def askAny(router: Any, dialect: Any, command: Any, request: bytes) -> Deferred[bytes]:
     """
     Send a request to one server.
 
     @return: fires with the reply, which is an error if it got none.
     """
-
-    def noReply(failure: Failure) -> bytes:
-        failure.trap(PoolError)
-        assert failure.value is not None
-        return failed(dialect, failure.value)
-
-    asked: Deferred[Any] = maybeDeferred(lambda: askOne(router.anyOf(), command, request))
-    return asked.addErrback(noReply)
+    return _askAny(router, command, request).addErrback(_failedWith, dialect)
 
 
 def learn(sessions: Any, command: Any, request: bytes, learned: Any, lost: Any) -> Deferred[bytes]:
@@ -132,11 +135,6 @@ def learn(sessions: Any, command: Any, request: bytes, learned: Any, lost: Any) 
 
     @return: fires with no bytes.
     """
-
-    def noReply(failure: Failure) -> None:
-        failure.trap(PoolError)
-        assert failure.value is not None
-        lost(failed(sessions.dialect, failure.value))
-
-    asked: Deferred[Any] = maybeDeferred(lambda: askOne(sessions.router.anyOf(), command, request))
-    return asked.addCallbacks(learned, noReply).addCallback(lambda _: b"")
+    asked = _askAny(sessions.router, command, request)
+    asked.addCallbacks(learned, lambda failure: lost(_failedWith(failure, sessions.dialect)))
+    return asked.addCallback(lambda _: b"")

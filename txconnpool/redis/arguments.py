@@ -6,7 +6,6 @@ The words of requests: from Python values to bytes, with the namespace before th
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -43,8 +42,6 @@ STATEFUL: Final = {
 
 #: Commands that the namespace cannot be applied to, because their keys or patterns are not known.
 _UNNAMED: Final = frozenset(("randomkey", "swapdb"))
-
-_SPECIAL: Final = re.compile(rb"[*?\[\]\\^]")
 
 
 def encodeWord(value: Any) -> bytes:

@@ -334,7 +334,7 @@ class ForKey(Generic[C]):
 
         @raise ServerUnavailable: the servers that may have the key are down.
         """
-        return self._choose(self._key).connection()
+        return Lending(self._lender())
 
     @overload
     def withConnection(
@@ -352,7 +352,13 @@ class ForKey(Generic[C]):
 
         @raise ServerUnavailable: the servers that may have the key are down.
         """
-        return self._choose(self._key).withConnection(f, *args, **kwargs)
+        return callWith(self._lender(), f, *args, **kwargs)
+
+    def _lender(self) -> Any:
+        """
+        @return: what has the methods C{acquire} and C{release} for leases.
+        """
+        return self._choose(self._key)
 
 
 class ForKeyOfCluster(ForKey[C]):
@@ -381,27 +387,8 @@ class ForKeyOfCluster(ForKey[C]):
         """
         self._release(client, discard)
 
-    def connection(self) -> Lending[C]:
-        """
-        Lease a connection to the node for a block, see L{PoolFace.connection}.
-        """
-        return Lending(self)
-
-    @overload
-    def withConnection(
-        self, f: Callable[Concatenate[C, P], Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
-    ) -> Deferred[T]: ...
-
-    @overload
-    def withConnection(
-        self, f: Callable[Concatenate[C, P], T], /, *args: P.args, **kwargs: P.kwargs
-    ) -> Deferred[T]: ...
-
-    def withConnection(self, f: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Deferred[Any]:
-        """
-        Lease a connection to the node for a call, see L{PoolFace.withConnection}.
-        """
-        return callWith(self, f, *args, **kwargs)
+    def _lender(self) -> Any:
+        return self
 
 
 def together(results: Iterable[Deferred[Any]]) -> Deferred[None]:

@@ -28,7 +28,6 @@ CURSOR_MAX: Final = 1 << 53
 
 _CURSOR: Final = re.compile(rb"[0-9]{1,19}").fullmatch
 _TOO_LARGE: Final = answers.error("ERR the proxy cannot pass on the cursor of this server, because it is too large")
-_INVALID_CURSOR: Final = answers.error("ERR invalid cursor")
 
 
 def elements(reply: bytes) -> list[bytes]:
