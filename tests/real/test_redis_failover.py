@@ -6,13 +6,13 @@ Tests for the proxy with Redis servers that do not execute requests for a time.
 from __future__ import annotations
 
 import threading
-from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.real.resp import Client, ReplyError
-from tests.real.servers import Proxy, Redis, Sentinel, clientEndpoint, freePort, missing, until
+from tests.real.servers import Proxy, Redis, clientEndpoint, freePort, missing, until
 from tests.real.test_redis_faults import Worker
+from tests.real.watched import Watched
 
 
 class DeclinedTests(SynchronousTestCase):
@@ -120,7 +120,7 @@ class FailoverWorker(Worker):
         self._check(client.ask("GET", token), token.encode(), None)
 
 
-class SentinelTests(SynchronousTestCase):
+class SentinelTests(Watched, SynchronousTestCase):
     """
     A master and its replica, which sentinels make the master when that one has failed.
     """
@@ -131,27 +131,10 @@ class SentinelTests(SynchronousTestCase):
         """
         Start the servers, a sentinel and the proxy, which knows another sentinel too that does not exist.
         """
-        self.master = self.start(Redis())
-        host, port = self.master.address
-        self.replica = self.start(Redis("--replicaof", f"{host} {port}", "--repl-diskless-sync-delay", "0"))
-        with Client(self.replica.address) as direct:
-            until(lambda: b"master_link_status:up" in direct.ask("INFO", "replication"))
-        self.sentinel = self.start(Sentinel("cache", self.master.address))
-        with Client(self.sentinel.address) as direct:
-            until(lambda: direct.ask("SENTINEL", "REPLICAS", "cache"))
-        host, port = self.sentinel.address
-        line = f"sentinel:cache@127.0.0.1:{freePort()},{host}:{port}"
+        line = self.watch()
         # On a slow machine nothing may fail but what fails at once.
         timeouts = ("--connect-timeout", "10", "--wait-timeout", "8", "--request-timeout", "8")
         self.proxy = self.start(Proxy("--protocol", "redis", "--max-pinned", "6", *timeouts, upstream=[line]))
-
-    def start(self, server: Any) -> Any:
-        """
-        Start a server.
-        """
-        server.start()
-        self.addCleanup(server.stop)
-        return server
 
     def test_failover(self) -> None:
         """

@@ -5,22 +5,20 @@ Tests for L{RedisPool} with a real sentinel.
 
 from __future__ import annotations
 
-from typing import Any
-
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from tests.real.resp import Client
-from tests.real.servers import Redis, Sentinel, clientEndpoint, freePort, missing, until
+from tests.real.servers import clientEndpoint, missing
+from tests.real.watched import Watched
 from txconnpool.errors import PoolError
 from txconnpool.redis import RedisPool
 
 CALLERS = 4
 
 
-class SentinelTests(TestCase):
+class SentinelTests(Watched, TestCase):
     """
     A master and its replica, which a sentinel makes the master when that one has failed.
     """
@@ -32,16 +30,7 @@ class SentinelTests(TestCase):
         """
         Start the servers, the sentinel and a pool, which knows another sentinel too that does not exist.
         """
-        self.master = self.start(Redis())
-        host, port = self.master.address
-        self.replica = self.start(Redis("--replicaof", f"{host} {port}", "--repl-diskless-sync-delay", "0"))
-        with Client(self.replica.address) as direct:
-            until(lambda: b"master_link_status:up" in direct.ask("INFO", "replication"))
-        self.sentinel = self.start(Sentinel("cache", self.master.address))
-        with Client(self.sentinel.address) as direct:
-            until(lambda: direct.ask("SENTINEL", "REPLICAS", "cache"))
-        host, port = self.sentinel.address
-        line = f"sentinel:cache@127.0.0.1:{freePort()},{host}:{port}"
+        line = self.watch()
         self.pool: RedisPool[str] = RedisPool(
             line, decode="utf-8", requestTimeout=20, waitTimeout=20, connectTimeout=20
         )
@@ -50,14 +39,6 @@ class SentinelTests(TestCase):
         self.rounds = [0] * CALLERS
         self.errors: list[str] = []
         self.wrong: list[str] = []
-
-    def start(self, server: Any) -> Any:
-        """
-        Start a server.
-        """
-        server.start()
-        self.addCleanup(server.stop)
-        return server
 
     async def work(self, number: int) -> None:
         """

@@ -13,9 +13,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.certificates import Certificate, missingTLS
 from tests.real.resp import Client, ReplyError
 from tests.real.servers import HOST, Proxy, Redis, Sentinel, freePort, missing, until
+from tests.real.watched import Watched
 
 
-class SecureSentinelTests(SynchronousTestCase):
+class SecureSentinelTests(Watched, SynchronousTestCase):
     """
     A sentinel, a master and its replica, each with TLS on one port and without it on another one. The proxy knows only
     the first ones; the tests ask the others.
@@ -62,14 +63,6 @@ class SecureSentinelTests(SynchronousTestCase):
                 upstream=[f"sentinel:cache@{HOST}:{ports[2]} trustRoots={roots}"],
             )
         )
-
-    def start(self, server: Any) -> Any:
-        """
-        Start a server.
-        """
-        server.start()
-        self.addCleanup(server.stop)
-        return server
 
     def client(self, server: Any, password: str) -> Client:
         """
