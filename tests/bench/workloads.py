@@ -33,9 +33,9 @@ class Spelling(Protocol):
     """
     The requests and replies of a protocol.
 
-    @ivar quiet: is sent before many requests whose replies are dropped.
-    @ivar loud: is sent after them.
-    @ivar heard: how the first reply after them begins.
+    @ivar quiet: the request after which a client gets no replies. It is sent before many requests that store values.
+    @ivar loud: the request after these, after which the client gets replies again.
+    @ivar heard: the first bytes of the reply to C{loud}.
     """
 
     quiet: bytes

@@ -210,7 +210,7 @@ class KeyTests(SynchronousTestCase):
 
 class FakeSocket:
     """
-    A connection to a proxy whose replies are known.
+    A connection to a proxy that sends given replies.
 
     @ivar sent: all bytes that were sent.
     @ivar error: what sending and receiving raise, or C{None}.

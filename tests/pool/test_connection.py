@@ -390,7 +390,7 @@ class RepliesTests(ConnectionTestCase):
 
     def test_joinedTimes(self) -> None:
         """
-        Replies whose times differ much are counted in the buckets of these times.
+        Replies that arrive together are counted by the time that each of them took, also if these times differ much.
         """
         owner = Owner(joins=True)
         for pause in (1.0, 0.0, 0.3):

@@ -57,7 +57,7 @@ class Forgetful(Streaming):
 
 class Deaf(Forgetful):
     """
-    A client whose bodies end when they are cancelled.
+    A client that goes on as if the body had ended when the pool cancels its wait for the end.
     """
 
     def ask(self, word: str) -> Deferred[str]:
