@@ -471,6 +471,41 @@ class MemoryPoolTests(SynchronousTestCase):
         self.assertEqual(server.connections, [])
 
 
+class LossTests(SynchronousTestCase):
+    """
+    Tests for the loss of the only connection of a L{MemoryPool} or a L{MemoryRedisPool}, without time passing.
+    """
+
+    def test_dialedAgain(self) -> None:
+        """
+        After the server has replied to a request and closed the connection, the next request dials it again.
+        """
+        for end in ("reset", "close"):
+            for pool in (MemoryPool(), MemoryRedisPool()):
+                ask: Any = pool.version if isinstance(pool, MemoryPool) else pool.ping
+                before = pool.result(ask())
+                getattr(pool.server, end)()
+                pool.flush()
+                self.assertEqual(pool.result(ask()), before)
+                self.assertEqual(pool.server.dials, 2)
+                finish(pool)
+
+    def test_neverServed(self) -> None:
+        """
+        A connection that is lost before the first reply to a request counts as a refused one, although the server took
+        part in the handshake.
+        """
+        for pool in (MemoryPool(minClients=1), MemoryRedisPool(minClients=1)):
+            pool.start()
+            pool.flush()
+            pool.server.reset()
+            pool.flush()
+            asked: Any = pool.version() if isinstance(pool, MemoryPool) else pool.ping()
+            self.assertRaises(ServerUnavailable, pool.result, asked)
+            self.assertEqual(pool.server.dials, 1)
+            finish(pool)
+
+
 class DocumentationTests(SynchronousTestCase):
     """
     The examples in the documentation work.

@@ -362,6 +362,14 @@ class IPipelined(Interface):
     sending = Attribute(
         "Whether pending writes are still to be sent, so that further requests would be sent with them."
     )
+    served = Attribute(
+        "Whether the server has replied to requests. If it has, it is dialed again before it is called down."
+    )
+
+    def established() -> None:
+        """
+        The handshake is over: the pool gives the connection requests from now on.
+        """
 
     def loseConnection() -> None:
         """

@@ -22,7 +22,7 @@ from txconnpool.errors import PoolClosed, PoolError, PoolTimeout, ServerUnavaila
 from txconnpool.interfaces import IPipelined, IWaiter
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.decisions.reasons import GIVEN_BACK
-from txconnpool.pool.decisions.records import OPEN, RETIRING, Record
+from txconnpool.pool.decisions.records import DIALING, OPEN, RETIRING, Record
 from txconnpool.pool.engine import PoolEngine
 
 
@@ -135,7 +135,10 @@ class StartTests(EngineCase):
         @implementer(IPipelined)
         class Pipelined(Client):
             record: Any = None
-            sending = False
+            sending = served = False
+
+            def established(self) -> None:
+                assert self.record.phase is DIALING
 
             def loseConnection(self) -> None:
                 self.transport.loseConnection()

@@ -136,7 +136,7 @@ class RequestTests(PoolCase):
         @implementer(IPipelined)
         class Pipelined(Client):
             record: Any = None
-            sending = False
+            sending = served = False
 
             def ask(self, word: str) -> Deferred[str]:
                 self.record.load += 1
@@ -145,6 +145,9 @@ class RequestTests(PoolCase):
             def _answered(self, answer: Any) -> Any:
                 self.record.load -= 1
                 return answer
+
+            def established(self) -> None:
+                pass
 
             def loseConnection(self) -> None:
                 self.transport.loseConnection()
@@ -446,6 +449,23 @@ class LossTests(PoolCase):
             self.reactor.advance(5)
             self.server.mode = "refuse"
             self.server.open[0].lose()
+
+    def test_servedIsNotDown(self) -> None:
+        """
+        A server that has answered requests on a connection, and then closed it, is dialed before it is called down. One
+        that closes a connection at once is down after C{whenDown} times.
+        """
+        pool = self.pool(whenDown=1, backoff=Backoff(60.0, 2.0, 60.0, 0.0))
+        self.successResultOf(self.answered(pool))
+        self.server.open[0].lose()
+        self.assertEqual(self.successResultOf(self.answered(pool)), 1)
+        self.assertEqual(self.server.dials, 2)
+        self.server.open[0].lose()
+        lease = pool.acquire()
+        self.reactor.turns()
+        self.successResultOf(lease)
+        self.server.open[0].lose()
+        self.assertEqual(self.errors(pool.performRequest("add", 1)), [ServerUnavailable])
 
     def test_waitWhenDown(self) -> None:
         """

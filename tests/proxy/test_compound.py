@@ -348,7 +348,8 @@ class SplitTests(SynchronousTestCase):
             client.send(many(120))
             if begun:
                 stage.line.deliver()
-            stage.line.lose()  # so soon that the server counts as down
+                stage.servers[0].mode = "refuse"
+            stage.line.lose()  # before the first reply, so that the server counts as down
             stage.turns()
             if begun:
                 self.assertEqual((client.take(), client.connected), (reply(many(PART_KEYS))[:-5], False))

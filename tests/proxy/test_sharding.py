@@ -93,7 +93,7 @@ class ShardedTestCase(SessionTestCase):
         keys may be missing.
         """
         for request, reply in exchanges:
-            error = re.match(rb"SERVER_ERROR [^\r\n]*\r\n", data)
+            error = re.match(rb"(SERVER_ERROR|ERROR \S+ is not supported:) [^\r\n]*\r\n", data)
             if not reply:
                 continue
             if error is not None:

@@ -100,6 +100,12 @@ class Connection(Protocol):
         self._traffic: Traffic = self.record.server.traffic
         transport.registerProducer(self, True)
 
+    def established(self) -> None:
+        """
+        Forget when replies of the handshake were received: they do not show that the server serves requests.
+        """
+        self._heard = -inf
+
     @property
     def sending(self) -> bool:
         """
@@ -119,9 +125,9 @@ class Connection(Protocol):
     @property
     def served(self) -> bool:
         """
-        Whether the server has replied to requests after the connection was established.
+        Whether the server has replied to requests. The handshake is none.
         """
-        return bool(self._heard > self.record.born)
+        return self._heard != -inf
 
     @property
     def patient(self) -> bool:

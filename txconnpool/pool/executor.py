@@ -226,6 +226,8 @@ class Executor:
             _log.info("{pool}: {server} is up again after {seconds:.1f} s", pool=self.name,
                       server=server.name, seconds=now - server.since)  # fmt: skip
         server.full = False
+        if IPipelined.providedBy(connection):
+            connection.established()
         self._notify("connected", server.name, connection)
         actions = self.state.dialed(record, connection, now)
         if self._healthChanged is not None:
@@ -274,7 +276,8 @@ class Executor:
             self._doubt()
         now = self._seconds()
         up = server.up
-        actions = self.state.lost(record, reason.value, text, now, getattr(connection, "served", False))
+        served = connection.served if IPipelined.providedBy(connection) else record.served
+        actions = self.state.lost(record, reason.value, text, now, served)
         self._logDown(server, up)
         del self._attempts[record]
         self._leaving.discard(record)

@@ -80,6 +80,8 @@ class Request:
         """
         record = self.record
         pool = self._pool
+        if result.__class__ is not Failure:
+            record.served = True
         self._leave(result)
         if pool._quieting is None or not pool._quieting.waits(record, record.weight, pool.leaseEnded):
             record.load -= record.weight

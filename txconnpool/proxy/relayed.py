@@ -62,6 +62,11 @@ class RelayConnection(Protocol):
         self._traffic: Traffic = self.record.server.traffic
         transport.registerProducer(self, True)
 
+    def established(self) -> None:
+        """
+        Do nothing: there is no handshake, and a server that has sent a greeting counts as one that serves.
+        """
+
     @property
     def sending(self) -> bool:
         """

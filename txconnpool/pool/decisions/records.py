@@ -47,11 +47,12 @@ class Record:
     @ivar until: the load up to which it is picked again for requests that come together, see
         L{txconnpool.pool.decisions.picking.Records.pick}.
     @ivar lent: how much of C{load} is a lease.
+    @ivar served: whether a call of a L{Pool<txconnpool.pool.library.Pool>} has had a result on this connection.
     """
 
     __slots__ = (
         "born", "checkedAt", "connection", "depth", "doomed", "expires", "freeSince", "held", "idle", "lent", "load",
-        "phase", "prior", "reason", "replaces", "server", "until", "weight",
+        "phase", "prior", "reason", "replaces", "served", "server", "until", "weight",
     )  # fmt: skip
 
     def __init__(self, server: Server, depth: int) -> None:
@@ -73,6 +74,7 @@ class Record:
         self.weight = 1
         self.lent = 0
         self.until = 0
+        self.served = False
 
     @property
     def seenAt(self) -> float:
