@@ -20,7 +20,7 @@ TRY_AGAIN = b"-TRYAGAIN Multiple keys request during rehashing of slot\r\n"
 _KEYS = {
     b"GET": slice(1, 2), b"SET": slice(1, 2), b"INCR": slice(1, 2), b"MGET": slice(1, None), b"DEL": slice(1, None),
     b"MSET": slice(1, None, 2), b"MSETNX": slice(1, None, 2), b"EVAL": slice(3, 4), b"BLPOP": slice(1, -1),
-    b"WATCH": slice(1, None),
+    b"WATCH": slice(1, None), b"SSUBSCRIBE": slice(1, None),
 }  # fmt: skip
 
 
@@ -30,12 +30,34 @@ class ClusterLine(RedisLine):
     """
 
     server: ClusterNode
+    _mark = b"*"
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)
         self._asking = False
         self._reads = False
         self._dirty = False
+        self.channels: list[bytes] = []
+
+    def _subscribe(self, channel: bytes) -> bytes:
+        self.channels.append(channel)
+        return self._mark + b"3\r\n$10\r\nssubscribe\r\n%b:%d\r\n" % (bulk(channel), len(self.channels))
+
+    def publish(self, channel: bytes, message: bytes) -> None:
+        """
+        Send a message, if the client is subscribed to the channel.
+        """
+        if self.connected and channel in self.channels:
+            self.owed += self._mark + b"3\r\n$8\r\nsmessage\r\n" + bulk(channel) + bulk(message)
+
+    def leave(self, slot: int) -> None:
+        """
+        The node has lost a slot, as C{removeChannelsInSlot} of Redis.
+        """
+        for channel in [each for each in self.channels if slotOf(each) == slot]:
+            self.channels.remove(channel)
+            left = bulk(channel) + b":%d\r\n" % len(self.channels)
+            self.owed += self._mark + b"3\r\n$12\r\nsunsubscribe\r\n" + left
 
     def _answer(self, words: list[bytes]) -> bytes:
         asking, self._asking = self._asking, False
@@ -67,6 +89,11 @@ class ClusterLine(RedisLine):
             return rest[0] + b"\r\n"
         if name in (b"WATCH", b"UNWATCH"):
             return b"+OK\r\n"
+        if name == b"HELLO":
+            self._mark = b">"
+            return b"%1\r\n+proto\r\n:3\r\n"
+        if name == b"SSUBSCRIBE":
+            return b"".join(map(self._subscribe, rest))
         if name == b"MSETNX":
             data.update(zip(rest[::2], rest[1::2], strict=True))
             return b":1\r\n"
@@ -196,6 +223,9 @@ class FakeCluster:
             for key in list(self.owners[slot].data.setdefault(b"0", {})):
                 if slotOf(key) == slot:
                     self.moveKey(key)
+            lines: list[Any] = self.owners[slot].lines
+            for line in lines:
+                line.leave(slot)
             self.owners[slot] = target
             del self.migrating[slot]
 

@@ -153,7 +153,7 @@ class ToyReplyReader:
         Not called: no reply is held back.
         """
 
-    def push(self, data: bytes, pos: int) -> int:
+    def push(self, data: bytes, pos: int, command: Any) -> int:
         """
         Find a frame that begins with an exclamation mark.
         """

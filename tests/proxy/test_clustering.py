@@ -727,6 +727,174 @@ class BlockedTests(ClusterCase):
         self.stage.serve()
 
 
+class SubscriberTests(ClusterCase):
+    """
+    Tests for clients that are subscribed to the channels of a slot.
+    """
+
+    #: The first byte of confirmations and messages.
+    mark = b"*"
+
+    def setUp(self) -> None:
+        """
+        Subscribe, after there is a connection to each node.
+        """
+        super().setUp()
+        for node in self.cluster.nodes:
+            key = next(key for key in keysOf(50) if self.cluster.owner(key.encode()) is node)
+            self.assertEqual(self.ask(f"BLPOP {key} 0"), b"*-1\r\n")
+            self.stage.asked(node)
+        self.prepare()
+
+    def prepare(self) -> None:
+        """
+        Choose the version of the protocol.
+        """
+
+    def confirmed(self, *channels: str) -> bytes:
+        """
+        @return: the replies to a request that subscribes.
+        """
+        head = self.mark + b"3\r\n$10\r\nssubscribe\r\n"
+        return b"".join(
+            head + b"$%d\r\n%b\r\n:%d\r\n" % (len(each), each.encode(), count) for count, each in enumerate(channels, 1)
+        )
+
+    def published(self, channel: bytes) -> bytes:
+        """
+        Publish a message.
+
+        @return: what the client has received.
+        """
+        lines: list[Any] = self.cluster.owner(channel).open
+        for line in lines:
+            line.publish(channel, b"x")
+        self.stage.serve()
+        return self.client.take()
+
+    def message(self, channel: bytes) -> bytes:
+        """
+        @return: the message.
+        """
+        return self.mark + b"3\r\n$8\r\nsmessage\r\n$%d\r\n%b\r\n$1\r\nx\r\n" % (len(channel), channel)
+
+    def test_redirected(self) -> None:
+        """
+        A request to subscribe to channels of a slot that has got another node is sent to that one.
+        """
+        target = self.cluster.move(b"k")
+        self.assertEqual(self.ask("SSUBSCRIBE k {k}2"), self.confirmed("k", "{k}2"))
+        self.assertEqual(self.stage.asked(target)[-1], b"SSUBSCRIBE k {k}2")
+        self.assertEqual(self.published(b"{k}2"), self.message(b"{k}2"))
+        self.assertIn(b"PONG" if self.mark == b">" else b"pong", self.ask("PING"))
+        self.leave()
+
+    def leave(self) -> None:
+        """
+        Close the client.
+        """
+        self.client.lose()
+        self.stage.serve()
+
+    def test_moved(self) -> None:
+        """
+        When the slot of the channels gets another node, the client gets their messages from that one, however often.
+        """
+        self.assertEqual(self.ask("SSUBSCRIBE k {k}2"), self.confirmed("k", "{k}2"))
+        violations = self.stage.pool.counters.violations
+        for _ in range(4):
+            self.cluster.move(b"k")
+            self.stage.serve()
+            self.assertEqual(self.client.take(), b"")
+            self.assertEqual(self.published(b"k"), self.message(b"k"))
+            self.assertEqual(self.published(b"{k}2"), self.message(b"{k}2"))
+        self.assertEqual(self.stage.pool.counters.violations, violations)
+        self.assertIn(b"PONG" if self.mark == b">" else b"pong", self.ask("PING"))
+        self.leave()
+
+    def test_inFlight(self) -> None:
+        """
+        If the client waits for a reply, or has channels of other slots too, it is closed, so that it subscribes again.
+        """
+        self.ask("SSUBSCRIBE k")
+        self.client.send(requests("SSUBSCRIBE {k}2"))
+        self.stage.turns()
+        self.cluster.move(b"k")
+        self.stage.serve()
+        self.assertFalse(self.client.connected)
+        self.client = self.stage.client()
+        self.prepare()
+        owner = self.cluster.owner(b"k")
+        channels = ["k", next(key for key in keysOf(50) if self.cluster.owner(key.encode()) is owner)]
+        for channel in channels:
+            self.ask(f"SSUBSCRIBE {channel}")
+        self.cluster.move(channels[1].encode())
+        self.stage.serve()
+        self.assertFalse(self.client.connected)
+        self.assertEqual(self.stage.pool.counters.violations, 0)
+
+    def test_later(self) -> None:
+        """
+        While no node serves the slot, the client waits. If that lasts too long, it is closed, or gets the error of its
+        request and is no subscriber.
+        """
+        self.ask("SSUBSCRIBE k")
+        self.cluster.other(b"k").says = b"-CLUSTERDOWN The cluster is down\r\n"
+        target = self.cluster.move(b"k")
+        self.assertEqual(self.wait(1), b"")
+        target.says = b""
+        self.assertEqual(self.wait(0.5), b"")
+        self.assertEqual(self.published(b"k"), self.message(b"k"))
+        self.cluster.other(b"k").says = b"-CLUSTERDOWN The cluster is down\r\n"
+        target = self.cluster.move(b"k")
+        self.wait(4)
+        self.assertFalse(self.client.connected)
+        self.client = self.stage.client()
+        self.prepare()
+        self.assertEqual(self.ask("SSUBSCRIBE k"), b"")
+        self.assertEqual(self.wait(4), target.says)
+        target.says = b""
+        self.assertEqual(self.ask("SET k v"), b"+OK\r\n")
+
+    def test_refused(self) -> None:
+        """
+        If no node can be reached, the client is closed.
+        """
+        self.ask("SSUBSCRIBE k")
+        target = self.cluster.other(b"k")
+        for line in target.open:
+            line.lose()
+        target.mode = "refuse"
+        self.stage.serve()
+        self.cluster.move(b"k")
+        self.wait(10)
+        self.assertFalse(self.client.connected)
+
+    def test_gone(self) -> None:
+        """
+        Nothing is left of a client that leaves while it waits to be subscribed again.
+        """
+        self.ask("SSUBSCRIBE k")
+        self.cluster.other(b"k").says = b"-CLUSTERDOWN The cluster is down\r\n"
+        self.cluster.move(b"k")
+        self.stage.serve()
+        self.leave()
+
+
+class SubscriberTests3(SubscriberTests):
+    """
+    The same tests with RESP3.
+    """
+
+    mark = b">"
+
+    def prepare(self) -> None:
+        """
+        Choose the version of the protocol.
+        """
+        self.ask("HELLO 3")
+
+
 class ReplicaTests(ClusterCase):
     """
     Tests for requests that replicas execute.

@@ -370,7 +370,7 @@ class ChangingTests(ClusterCase):
         """
         Slots move, and nodes fail.
         """
-        self.each(self.migration, self.transaction, self.blocked, self.failover)
+        self.each(self.migration, self.transaction, self.blocked, self.subscribed, self.failover)
 
     def migration(self) -> None:
         """
@@ -420,6 +420,32 @@ class ChangingTests(ClusterCase):
         until(lambda: int(source.info("clients")["blocked_clients"]) > 0, 30.0, "the wait")
         self.client.ask("RPUSH", key, "element")
         self.assertEqual(client.read(), [key.encode(), b"element"])
+
+    def subscribed(self) -> None:
+        """
+        A subscriber of channels of a slot gets their messages wherever the slot is.
+        """
+        source = self.cluster.primaries()[0]
+        slot, target = self.cluster.slots(source)[11], self.other(source)
+        channel = keyOf(slot)
+        for version in (2, 3):
+            client = self.connect()
+            client.ask("HELLO", version)
+            client.ask("SSUBSCRIBE", channel)
+            for node in (target, source):
+                self.cluster.migrate([slot], node)
+                # The node of the slot counts the receivers.
+                until(lambda: self.client.ask("SPUBLISH", channel, "x") == 1, 30.0, "the subscriber is found")
+                self.assertEqual(client.read(), [b"smessage", channel.encode(), b"x"])
+            client.close()
+            until(lambda: self.client.ask("SPUBLISH", channel, "x") == 0, 30.0, "the subscriber has left")
+            self.assertNotIn("no request has asked for", self.proxy.log)
+            self.cluster.migrate([slot], target)  # the proxy does not know it yet
+            client = self.connect()
+            client.ask("HELLO", version)
+            self.assertEqual(client.ask("SSUBSCRIBE", channel), [b"ssubscribe", channel.encode(), 1])
+            client.close()
+            self.cluster.migrate([slot], source)
 
     def incremented(self, key: str) -> bool:
         """

@@ -178,6 +178,7 @@ class CommandTests(ClusterCase):
                 self.assertEqual((message.kind, message.channel, message.data), ("smessage", "sharded", "x"))
                 await deferToThread(self.cluster.migrate, [slot], owner)
                 self.assertEqual((await messages.__anext__()).kind, "reconnected")
+        self.assertEqual(pool.stats.violations, 0)
 
     async def replicas(self) -> None:
         """

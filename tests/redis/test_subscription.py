@@ -109,6 +109,20 @@ class SubscriptionTests(RedisTestCase):
         self.failureResultOf(waiting, PoolClosed)
         self.leave(subscription)
 
+    def test_slotMoved(self) -> None:
+        """
+        When the node says that it has lost the slot of the channels, they are subscribed again.
+        """
+        subscription = self.enter("a")
+        waiting = self.next(subscription)
+        self.server.connections[-1].send(b">3\r\n$12\r\nsunsubscribe\r\n$1\r\na\r\n:0\r\n")
+        self.flush()
+        self.assertEqual(self.successResultOf(waiting), Message("reconnected"))
+        self.pool.publish("a", "1")
+        self.assertEqual(self.successResultOf(self.next(subscription)), Message("message", b"a", b"1"))
+        self.assertEqual(self.pool.stats.violations, 0)
+        self.leave(subscription)
+
     def test_nothing(self) -> None:
         """
         A subscription needs a channel or a pattern.

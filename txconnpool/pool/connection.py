@@ -353,7 +353,8 @@ class Connection(Protocol):
 
         @return: the position of their end.
         """
-        while pos < len(data) and (end := self._push(data, pos)):
+        inFlight = self._inFlight
+        while pos < len(data) and (end := self._push(data, pos, inFlight[0][1] if inFlight else None)):
             if end < 0:
                 self._tail = data[pos:]
                 return len(data)

@@ -5,8 +5,8 @@ A client of a proxy in front of a cluster, whose nodes report which of them has 
 
 A node that does not have a key says which one does, or that the key cannot be served now. It has not executed the
 request then, so that this is sent again, each request alone, and its reply takes its place in the order. A request on a
-connection of the client's own is not sent again, because what was sent there before it would be missing, unless it has
-the connection only because the node may wait before it replies.
+connection of the client's own is not sent again, because what was sent there before it would be missing, unless it is
+the only reason for the connection. A subscriber of sharded channels is subscribed again at the new node of their slot.
 
 Requests for one key are executed in order although it may move from node to node. When a slot has another node, the
 session sends nothing more until it has no requests in flight. Requests that were redirected are sent in their order,
@@ -17,6 +17,7 @@ be executed after those that the client has sent behind it without waiting for i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from zope.interface import implementer
@@ -24,7 +25,7 @@ from zope.interface import implementer
 from txconnpool.errors import PoolError
 from txconnpool.interfaces import IRedirectedSink
 from txconnpool.proxy.placing import PlacedSession
-from txconnpool.proxy.redirects import BlockedRequest, RedirectedRequest, SlotPart, SlotReply, Trail
+from txconnpool.proxy.redirects import BlockedRequest, RedirectedRequest, Renewal, SlotPart, SlotReply, Trail
 from txconnpool.proxy.replies import Entry, QueuedRequest
 from txconnpool.proxy.scatter import ScatteredReply
 from txconnpool.routing.courses import PRELUDE
@@ -191,6 +192,7 @@ class ClusterSession(PlacedSession):
         self._connection = pin.connection
         command, _, request = entry.next(1)
         pin.forwarded(command)
+        entry.engage()
         self._sendTo(entry, command, request, entry.trail)
         return True
 
@@ -264,12 +266,45 @@ class ClusterSession(PlacedSession):
 
     def _isBlocked(self, redirect: Redirect) -> bool:
         """
-        @return: whether the client has a connection of its own only because the node may wait before it replies to the
-            request.
+        @return: whether the client has a connection of its own only for the request: because the node may wait before
+            it replies, or sends messages after the reply.
         """
         assert self._pin is not None
-        alone = self._inFlight == 1 and not self._pin.needed
-        return alone and redirect.command.patience(redirect.request) > 0.0
+        if self._inFlight != 1:
+            return False
+        if self._pin.needed:
+            return bool(self._reader.renews(redirect.command, redirect.request))
+        return bool(redirect.command.patience(redirect.request) > 0.0)
+
+    def disengage(self) -> Callable[[], None]:
+        """
+        Nothing is done for the client on its connection any more.
+
+        @return: called when a node does it again.
+        """
+        engage: Callable[[], None] = self._reader.disengage()
+        return engage
+
+    def pushed(self, data: bytes) -> None:
+        """
+        Write a frame that is no reply. If it says that a slot has got another node, let that one do what was done on
+        the connection; if this is not possible, close the client, so that it begins again.
+        """
+        if not self._reader.ends(data):
+            super().pushed(data)
+            return
+        pin, self._pin = self._pin, None
+        assert pin is not None
+        pin.abandon()
+        renewal = None if self._unanswered else self._reader.renewal()
+        if renewal is None:
+            self._reader.disengage()
+            self.end()
+        else:
+            self._use(self._flavours.of(self._reader.flavour))
+            command, request, expected = renewal
+            self.enqueue(Renewal(self, command, request, expected, self._flavours.leases))
+            self.proceed()
 
     def redirectFollowed(self) -> None:
         """

@@ -113,11 +113,16 @@ class Subscription(Generic[V]):
             self._add(Message(kind, frame[2], frame[3], frame[1]))
         elif kind in ("message", "smessage"):
             self._add(Message(kind, frame[1], frame[2]))
+        elif kind == "sunsubscribe":  # the slot of the channels has got another node
+            self._connectionEnded()
 
     def connectionLost(self, error: PoolError) -> None:
         """
         The leased connection was lost.
         """
+        self._connectionEnded()
+
+    def _connectionEnded(self) -> None:
         lost, self._lost = self._lost, None
         if lost is not None:
             lost.callback(None)

@@ -432,10 +432,12 @@ class IReplyReader(Protocol):
             requests, and the reader must be sure of it: the text of an error may come from a client's script.
         """
 
-    def push(self, data: bytes, pos: int) -> int:
+    def push(self, data: bytes, pos: int, command: Any) -> int:
         """
         Find a frame that is not a reply. Called only if the byte at C{pos} is one of the dialect's C{pushes}, and never
         within a reply.
+
+        @param command: the L{Command} of the oldest request in flight, or C{None}.
 
         @return: the end of the frame; 0 if there is none at C{pos}; -1 if it is incomplete.
         """
@@ -617,7 +619,12 @@ class IStatefulDialect(IDialect, Protocol):
     C{together}, which returns whether all keys of a list are on one server; and C{refused} when a client gets no
     connection of its own.
 
-    If the servers are the nodes of a cluster, which report which of them has which keys, C{cluster} is called.
+    If the servers are the nodes of a cluster, which report which of them has which keys, C{cluster} is called. A node
+    may end what it does for a client on a connection of the client's own, because a slot has got another node. C{ends}
+    of the reader returns whether a frame that no request asked for says so. C{renewal} returns the request that makes
+    another node do the same, as C{prelude} does, or C{None}; C{renews} whether a request that a node has not executed
+    is the only reason for the connection. C{disengage} is called when no node does anything for the client, and returns
+    what is called when one does again.
     """
 
     @property

@@ -72,7 +72,7 @@ class ReplyReaderTests(SynchronousTestCase):
         pos = complete = 0
         while pos < len(self.tail):
             if not self.reader.left:
-                end = self.reader.push(self.tail, pos)
+                end = self.reader.push(self.tail, pos, command)
                 if end < 0:
                     break
                 if end:
@@ -206,6 +206,29 @@ class ReplyReaderTests(SynchronousTestCase):
             self.feed(data[place:])
         except WireError:
             pass
+
+
+class EndedTests(SynchronousTestCase):
+    """
+    Tests for subscriptions that a node of a cluster ends.
+    """
+
+    def test_ended(self) -> None:
+        """
+        The frame is a reply only to a request that ends a subscription.
+        """
+        for mark in (b"*", b">"):
+            reader, traffic = ReplyReader(), Traffic(len(COMMANDS))
+            begun = mark + b"3\r\n$10\r\nssubscribe\r\n$1\r\na\r\n:1\r\n"
+            subscribe, unsubscribe = BY_NAME["ssubscribe"], BY_NAME["sunsubscribe"]
+            self.assertEqual(reader.push(begun, 0, subscribe), 0)
+            request = b"*2\r\n$10\r\nSSUBSCRIBE\r\n$1\r\na\r\n"
+            self.assertEqual(reader.read(begun, 0, subscribe, 1, request, traffic)[:2], (len(begun), 1))
+            ended = mark + b"3\r\n$12\r\nsunsubscribe\r\n$1\r\na\r\n:0\r\n"
+            for command in (None, subscribe, BY_NAME["ping"]):
+                self.assertEqual(reader.push(ended, 0, command), len(ended))
+            self.assertEqual(reader.push(ended, 0, unsubscribe), 0)
+            self.assertEqual({reader.push(ended[:size], 0, None) for size in range(4, len(ended))}, {-1})
 
 
 class DeclinedTests(SynchronousTestCase):

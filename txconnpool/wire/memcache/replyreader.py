@@ -186,7 +186,7 @@ class ReplyReader:
         self.left, self._due = left, -1
         return end, before - left, reply
 
-    def push(self, data: bytes, pos: int) -> int:
+    def push(self, data: bytes, pos: int, command: Any) -> int:
         """
         @return: 0: memcached sends only replies.
         """

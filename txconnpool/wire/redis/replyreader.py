@@ -33,7 +33,7 @@ _SEQUENCE: Final = re.compile(rb"([*~%])(0|[1-9][0-9]{0,9})\r\n").match
 _START: Final = frozenset(b"+-:,(_#$=!*~%|>")
 
 #: Frames of a subscriber that are replies to its requests.
-_CONFIRMATION: Final = re.compile(rb"[*>]3\r\n\$\d+\r\n[ps]?(un)?subscribe\r\n").match
+_CONFIRMATION: Final = re.compile(rb"[*>]3\r\n\$\d+\r\n([ps]?(?:un)?subscribe)\r\n").match
 _MESSAGE: Final = re.compile(rb"[*>][34]\r\n\$\d+\r\n[ps]?message\r\n").match
 #: Errors that are made before a command is executed (C{processCommand} of Redis).
 _DECLINED: Final = re.compile(rb"-(LOADING|MASTERDOWN|READONLY) ").match
@@ -125,17 +125,20 @@ class ReplyReader:
         self.left = 0
         return end, 1, b"" if command.silent else None
 
-    def push(self, data: bytes, pos: int) -> int:
+    def push(self, data: bytes, pos: int, command: RedisCommand | None) -> int:
         """
-        Find a message, or another frame that no request asked for.
+        Find a message, or another frame that no request asked for. One is C{sunsubscribe}, if the slot of a channel has
+        got another node.
         """
         first = data[pos]
         if first != 62 and not (first == 42 and self._subscribed):
             return 0
-        if first == 42 and not _MESSAGE(data, pos):
-            return 0 if len(data) - pos > _KIND_MAX or _CONFIRMATION(data, pos) else self._perhaps(data, pos)
-        if first == 62 and _CONFIRMATION(data, pos):
-            return 0
+        confirmation = _CONFIRMATION(data, pos)
+        if confirmation is not None:
+            if confirmation[1] != b"sunsubscribe" or (command is not None and command.name == "sunsubscribe"):
+                return 0
+        elif first == 42 and not _MESSAGE(data, pos):
+            return 0 if len(data) - pos > _KIND_MAX else self._perhaps(data, pos)
         end, elements, due, _ = scan(data, pos, 1, 0, True)
         return -1 if elements or due else end
 

@@ -63,6 +63,11 @@ ONE_SERVER: Final = frozenset(("client|tracking", "client|caching"))
 
 _COMMAND_INFO: Final = BY_NAME["command|info"]
 
+_SHARDED: Final = BY_NAME["ssubscribe"]
+
+#: The beginnings of frames that say that a node sends the messages of a channel no longer.
+_ENDS: Final = (b"*3\r\n$12\r\nsunsubscribe\r\n", b">3\r\n$12\r\nsunsubscribe\r\n")
+
 _MULTI: Final = BY_NAME["multi"]
 _MULTI_REQUEST: Final = encode([b"MULTI"])
 
@@ -455,6 +460,59 @@ class RequestReader:
             after()
         elif self.inTransaction:
             self.queued += 1
+        self._settlePin()
+
+    def ends(self, frame: bytes) -> bool:
+        """
+        @return: whether a frame that no request asked for says that a node sends the messages of a channel no longer,
+            because the slot of the channel has got another node.
+        """
+        return frame.startswith(_ENDS)
+
+    def renewal(self) -> tuple[Command, bytes, bytes] | None:
+        """
+        @return: the request that subscribes to all channels again, and the beginning of its reply; C{None} if this
+            cannot be done with one request, or the client needs its connection for anything else too.
+        """
+        channels = self._onlySharded()
+        if not channels or not self.places.together(channels):
+            return None
+        return _SHARDED, encode([b"SSUBSCRIBE", *channels]), b"*" if self.flavour[0] == 2 else b">"
+
+    def renews(self, command: Command, request: bytes) -> bool:
+        """
+        @return: whether the client needs its connection only for a request to subscribe, which was forwarded.
+        """
+        return command is _SHARDED and set(self._onlySharded()) == set(wordsOf(request, 0)[1:])
+
+    def _onlySharded(self) -> list[bytes]:
+        """
+        @return: the sharded channels, if the client needs its connection for nothing else.
+        """
+        channels = self.channels or {}
+        needed = self.inTransaction or self.watches or self.tracks
+        needed = needed or any(its for name, its in channels.items() if name != _SHARDED.name)
+        return [] if needed else list(channels.get(_SHARDED.name, ()))
+
+    def disengage(self) -> Callable[[], None]:
+        """
+        The client is subscribed to nothing any more.
+
+        @return: called when it is subscribed again to what it was.
+        """
+        channels = self.channels
+
+        def engage(channels: dict[str, dict[bytes, None]] | None = channels) -> None:
+            self.channels = channels
+            self._settlePin()
+
+        engage(None)
+        return engage
+
+    def _settlePin(self) -> None:
+        """
+        The state has changed: find out whether the client needs a connection of its own.
+        """
         self.settle()
         self.pinned = self.inTransaction or self.watches or self.tracks or self.channels is not None
 
