@@ -28,10 +28,12 @@ class PoolError(Exception):
     @ivar kind: a fixed word for this kind of error, used as the C{reason} label of statistics.
     @ivar isStale: whether the connection that carried the request is to blame and not its server, so that a read may be
         sent once more on another connection.
+    @ivar server: the name of the server that had the request; empty: none had, or it is not known.
     """
 
     kind = "other"
     isStale = False
+    server = ""
 
 
 class PoolTimeout(PoolError, TimeoutError):

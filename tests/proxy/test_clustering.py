@@ -960,6 +960,63 @@ class ReplicaTests(ClusterCase):
             self.assertEqual(self.ask("MGET k l", "GET k"), b"*2\r\n$1\r\nv\r\n$-1\r\n$1\r\nv\r\n")
             self.wait(0.3)
 
+    def freeze(self, key: bytes) -> ClusterNode:
+        """
+        Let the replica of a key reply to nothing any more.
+
+        @return: the replica.
+        """
+        replica = self.cluster.replica(key)
+        replica.mode = "hang"
+        self.stage.servers = [each for each in self.stage.servers if each is not replica]
+        return replica
+
+    def test_late(self) -> None:
+        """
+        What a replica has not answered in time is sent to the primary, once.
+        """
+        self.ask("SET k v", "GET k")
+        self.freeze(b"k")
+        self.client.send(requests("GET k", "MGET k {l}1 {l}2"))
+        self.assertEqual(self.wait(1.9), b"")
+        self.assertEqual(self.wait(0.2), b"$1\r\nv\r\n*3\r\n$1\r\nv\r\n$-1\r\n$-1\r\n")
+
+    def test_lateTwice(self) -> None:
+        """
+        If the primary does not answer either, the client gets the error.
+        """
+        self.ask("SET k v", "GET k")
+        self.freeze(b"k")
+        primary = self.cluster.owner(b"k")
+        self.client.send(requests("GET k", "MGET k {l}1 {l}2"))
+        self.stage.servers = [each for each in self.stage.servers if each is not primary]
+        self.assertEqual(self.wait(1.9), b"")
+        replies = self.wait(6).split(b"\r\n")
+        self.assertEqual(len(replies), 3)
+        self.assertEqual({reply[:4] for reply in replies[:2]}, {b"-ERR"})
+
+    def test_waiting(self) -> None:
+        """
+        What waits for a connection to a replica is sent to the primary, if there is none in time.
+        """
+        self.ask("SET k v", "GET k")
+        for line in self.freeze(b"k").open:
+            line.lose()
+        for texts, reply in ((["GET k"] * 2, b"$1\r\nv\r\n" * 2), (["MGET k l"], b"*2\r\n$1\r\nv\r\n$-1\r\n")):
+            self.client.send(requests(*texts))
+            self.assertEqual(self.wait(5), reply)
+
+    def tearDown(self) -> None:
+        """
+        Let frozen replicas reply.
+        """
+        for each in self.cluster.replicas:
+            each.mode = "refuse"
+            for line in each.open:
+                line.lose()
+        self.stage.servers = [*self.cluster.nodes, *self.cluster.replicas]
+        self.wait(5)
+
 
 class ReplicaOnlyTests(ClusterCase):
     """

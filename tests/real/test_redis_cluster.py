@@ -274,7 +274,7 @@ class ReplicaTests(ClusterCase):
         """
         Replicas read, and some fail.
         """
-        self.each(self.reading, self.loading, self.frozen)
+        self.each(self.reading, self.loading, self.frozenReplica, self.frozen)
 
     def loading(self) -> None:
         """
@@ -323,6 +323,32 @@ class ReplicaTests(ClusterCase):
         self.assertEqual(client.errors, [])
         self.client.ask("SET", keys[0], "w")
         self.untilCopied(keys[0], b"w")
+
+    def frozenReplica(self) -> None:
+        """
+        Reads that are in flight to a replica when it is frozen get their replies from the primary.
+        """
+        primary = self.cluster.primaries()[2]
+        (replica,) = self.cluster.replicas(primary)
+        keys = [keyOf(slot) for slot in self.cluster.slots(primary)[:3]]
+        options = ("--read-from", "prefer-replica", "--request-timeout", "6", "--connect-timeout", "20")
+        with Proxy("--protocol", "redis", *options, upstream=[f"cluster:{self.cluster.seeds}"]) as proxy:
+            clients = [Client(proxy.address, 60.0) for _ in range(6)]
+            for client in clients:
+                self.addCleanup(client.close)
+                self.assertEqual(client.ask("MSET", *(word for key in keys for word in (key, "v"))), b"OK")
+            until(lambda: clients[0].ask("MGET", *keys) == [b"v"] * 3, 30.0, "the replication")
+            before = self.reads(primary)
+            replica.freeze()
+            for client in clients:
+                client.send("GET", keys[0])
+                client.send("MGET", *keys)
+            try:
+                for client in clients:
+                    self.assertEqual([client.read(), client.read()], [b"v", [b"v"] * 3])
+                self.assertGreater(self.reads(primary), before)
+            finally:
+                replica.thaw()
 
     def reading(self) -> None:
         """

@@ -631,3 +631,22 @@ class ReplicaTests(ClusterTestCase):
             answers.append(self.pool.get("k"))
             self.clock.advance(1)
         self.assertEqual([self.result(answer) for answer in answers], [b"1"] * 3)
+
+    def test_frozen(self) -> None:
+        """
+        What a replica has not answered in time is sent to the primary, and so is what waits for a connection.
+        """
+        (primary,), (replica,) = self.cluster.primaries, self.cluster.replicas
+        self.result(self.pool.set("k", "1"))
+        self.assertEqual(self.result(self.pool.get("k")), b"1")
+        replica.freeze()
+        answers = [self.pool.get("k"), self.pool.mget("k")]
+        self.clock.advance(4.9)
+        for answer in answers:
+            self.assertNoResult(answer)
+        self.clock.advance(0.2)
+        self.assertEqual([self.result(answer) for answer in answers], [b"1", [b"1"]])
+        waiting = self.pool.get("k")
+        self.clock.advance(20)
+        self.assertEqual(self.result(waiting), b"1")
+        self.assertEqual(len(primary.keyed(b"GET")), 2)

@@ -51,6 +51,14 @@ def isRetryable(command: Any, error: PoolError) -> bool:
     return bool(command.idempotent) and error.isStale
 
 
+def isLate(command: Any, error: PoolError) -> bool:
+    """
+    @return: whether a request has failed that may be sent once more to another server: reads are, when the reply was
+        late, because the server may be frozen.
+    """
+    return bool(command.idempotent) and isinstance(error, PoolTimeout) and error.phase == "request"
+
+
 @implementer(IPipelined, IPushProducer)
 class Connection(Protocol):
     """
@@ -417,6 +425,7 @@ class Connection(Protocol):
         self._logClosing(why)
         error = PoolTimeout(f"upstream timed out: {why} ({self.record.server.name})", "request")
         error.isStale = since - max(self._heard, self.record.born) >= IDLE
+        error.server = self.record.server.name
         self._fail(error)
 
     def _readSlowLog(self) -> None:
@@ -456,6 +465,7 @@ class Connection(Protocol):
         if self._error is None and self._inFlight and not self.receiving:
             self._closedAt(self._inFlight[0][1])
         error = self._error or ConnectionLostInFlight(f"upstream connection lost ({self.record.server.name})")
+        error.server = self.record.server.name
         if self.lease is not None:
             self.lease.connectionLost(error)  # first, so that its client sends nothing more on this connection
         if self._inFlight:

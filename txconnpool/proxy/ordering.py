@@ -276,12 +276,19 @@ class OrderedReplies(ClientConnection):
 
     def _replacing(self, requests: list[Any], error: PoolError) -> Iterator[Entry]:
         for _, command, count, _, request in requests:
-            if isRetryable(command, error) and self._pin is None:
-                yield RetriedRequest(self, command, count, request)
+            again = self._repeated(command, count, request, error) if self._pin is None else None
+            if again is not None:
+                yield again
             else:
                 refused = Entry(self)
                 refused.take(self.refusal(command, count, error))
                 yield refused
+
+    def _repeated(self, command: Any, count: int, request: bytes, error: PoolError) -> RetriedRequest | None:
+        """
+        @return: the queue entry that sends requests once more; C{None} if they must not be.
+        """
+        return RetriedRequest(self, command, count, request) if isRetryable(command, error) else None
 
     def refusal(self, command: Any, count: int, error: PoolError) -> bytes:
         """

@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from txconnpool.errors import PoolError
 from txconnpool.interfaces import IRedirectedSink
-from txconnpool.proxy.replies import QueuedRequest
+from txconnpool.proxy.replies import QueuedRequest, RetriedRequest
 from txconnpool.proxy.scatter import Part, ScatteredReply
 from txconnpool.routing.courses import DELAY_MAX, Course
 from txconnpool.wire.topology import Redirect
@@ -177,6 +177,20 @@ class RedirectedRequest(QueuedRequest):
         self.trail.end()
 
 
+class RepeatedRead(RetriedRequest):
+    """
+    A request that reads, and is sent a second time, to another node if there is one.
+
+    @ivar avoided: the name of the server that has failed to execute it.
+    """
+
+    __slots__ = ("avoided",)
+
+    def __init__(self, session: Any, command: Any, count: int, request: bytes, avoided: str) -> None:
+        super().__init__(session, command, count, request)
+        self.avoided = avoided
+
+
 class BlockedRequest(RedirectedRequest):
     """
     A request on a connection of the client's own whose slot has got another node: one to subscribe to channels, or one
@@ -243,13 +257,15 @@ class SlotPart(Part):
     A request for those of the keys that are in one slot, and its reply.
 
     @ivar trail: what has happened to it, if it was redirected, or C{None}.
+    @ivar avoided: the name of the server that has failed to execute it; empty: none has.
     """
 
-    __slots__ = ("trail",)
+    __slots__ = ("avoided", "trail")
 
     def __init__(self, whole: SlotReply, pool: Any, keys: list[bytes], request: bytes) -> None:
         super().__init__(whole, pool, keys, request)
         self.trail: Trail | None = None
+        self.avoided = ""
 
     def replied(self, data: bytes, done: int) -> None:
         """
@@ -300,6 +316,11 @@ class SlotReply(ScatteredReply):
 
     def _part(self, pool: Any, keys: list[bytes], request: bytes) -> SlotPart:
         return SlotPart(self, pool, keys, self.command.subset(request, keys))
+
+    def _mayRepeat(self, part: SlotPart, error: PoolError) -> bool:
+        part.avoided = error.server
+        session: Any = self.session
+        return super()._mayRepeat(part, error) or session.hasOther(self.command, part.keys[0], error)
 
     @property
     def ready(self) -> bool:

@@ -258,11 +258,14 @@ class ScatteredReply(Entry):
         self.session.settle(1)
         if not self._requests:
             return
-        if isRetryable(self.command, error) and not part.retried:
+        if not part.retried and self._mayRepeat(part, error):
             self._repeat(part)
         else:
             self._fail(part.keys, error)
             self._finish()
+
+    def _mayRepeat(self, part: Any, error: PoolError) -> bool:
+        return isRetryable(self.command, error)
 
     def declined(self, part: Part) -> None:
         """

@@ -70,6 +70,7 @@ class Upstream:
         self._reactor = reactor
         self._slow = slow
         self._factories: WeakSet[ConnectionFactory] = WeakSet()
+        self._reading: WeakSet[ConnectionFactory] = WeakSet()  # those of connections to replicas
         self._endpoints: dict[str, Any] = {}
         self._replaced: set[Any] = set()
         self.finder = Finder(reactor, self._found)
@@ -162,7 +163,9 @@ class Upstream:
 
         def newPool(flavour: Any, limits: Limits, **options: Any) -> PoolEngine:
             handshake = self.handshake if flavour is None else self.handshake.flavoured(flavour)
-            return self._addressed(self._engine(servers(), limits, handshake=handshake, **options))
+            replica = flavour is not None and self.settings.cluster is not None
+            reading = replica and flavour == self._dialect.reading(flavour)
+            return self._addressed(self._engine(servers(), limits, reading, handshake=handshake, **options))
 
         return FlavouredPool(
             self.settings.name, self._reactor, newPool, limits, self._dialect.base, maxPinned, **options
@@ -173,7 +176,10 @@ class Upstream:
             server.address = self._endpoints.get(server.name, server.address)
         return pool
 
-    def _engine(self, servers: Sequence[str], limits: Limits, **options: Any) -> PoolEngine:
+    def _engine(self, servers: Sequence[str], limits: Limits, reading: bool = False, **options: Any) -> PoolEngine:
+        """
+        @param reading: whether the connections are for replicas.
+        """
         settings = self.settings
         if self._dialect.opaque:
             return PoolEngine(
@@ -186,10 +192,21 @@ class Upstream:
         )
         factory.everyServer = lambda: self.pool.servers
         self._factories.add(factory)
+        if reading:
+            self._reading.add(factory)
+            factory.requestTimeout = self._requestTimeout(factory)
         return PoolEngine(
             servers, factory, limits, self._reactor, name=settings.name, connectTimeout=settings.connectTimeout,
             check=self._probe, lookAgain=self._lookAgain, **options,
         )  # fmt: skip
+
+    def _requestTimeout(self, factory: ConnectionFactory) -> float:
+        """
+        @return: the seconds for which a server may be silent. A replica has half of them, if the primary then gets the
+            request: a client waits for both.
+        """
+        timeout = self.settings.requestTimeout
+        return timeout / 2 if factory in self._reading and self.settings.readFrom != "replica" else timeout
 
     def _lookAgain(self) -> None:
         """
@@ -278,7 +295,7 @@ class Upstream:
     def _adjust(self, settings: PoolSettings) -> bool:
         old, self.settings = self.settings, settings
         for factory in self._factories:
-            factory.requestTimeout = settings.requestTimeout
+            factory.requestTimeout = self._requestTimeout(factory)
             factory.replyTimeout = settings.replyTimeout or inf
         distribution, cluster = settings.distributionByKey, settings.cluster
         other = (distribution is None) is not (old.distributionByKey is None) or _isOther(old.cluster, cluster)

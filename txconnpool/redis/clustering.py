@@ -20,7 +20,7 @@ from zope.interface import implementer
 from txconnpool.errors import PoolClosed, PoolError
 from txconnpool.interfaces import IRedirectedSink
 from txconnpool.pool.calls import SingleRequest
-from txconnpool.pool.connection import Connection
+from txconnpool.pool.connection import Connection, isLate
 from txconnpool.pool.decisions.records import Record
 from txconnpool.pool.decisions.servers import Server
 from txconnpool.redis.errors import CrossSlot, InvalidArgument, ResponseError
@@ -43,7 +43,7 @@ class ClusterRequest(SingleRequest):
     A request for a key of a cluster.
     """
 
-    __slots__ = ("_cluster", "_command", "_course", "_key", "_node", "_onReplica", "_once", "_waiting")
+    __slots__ = ("_avoided", "_cluster", "_command", "_course", "_key", "_node", "_once", "_reads", "_waiting")
 
     def __init__(
         self, cluster: ClientCluster, key: bytes | None, command: RedisCommand, data: bytes, meaning: Any, node: Any
@@ -59,7 +59,8 @@ class ClusterRequest(SingleRequest):
         self._node = node
         self._course: Course | None = None
         self._once: Any = None  # the pool of the node that gets it although it does not have the slot yet
-        self._onReplica = False  # whether it waits for a connection that only reads
+        self._reads = False  # whether it waits for a connection of a node that reads, which may be a replica
+        self._avoided = ""  # the name of the server that has failed to execute it
         self._waiting: Deferred[None] | None = None
 
     def send(self) -> None:
@@ -86,7 +87,7 @@ class ClusterRequest(SingleRequest):
         try:
             self._pool = pool = self._choose()
         except PoolError as error:
-            self._onReplica = False
+            self._reads = False
             self.fail(error)
         else:
             pool.send(self)
@@ -98,18 +99,25 @@ class ClusterRequest(SingleRequest):
         router, key = cluster.router, self._key
         if key is None:
             return router.anyOf()
-        reads = router.reads if self._command.idempotent and self._command.redirectable else None
-        if reads is not None and self._course is None and (not self._retried or cluster.readFrom == "replica"):
-            pool = reads.choose(key)
-            self._onReplica = cluster.readFrom == "prefer-replica"
-            return pool
-        return router.choose(key)
+        reads = self._readers()
+        if reads is None or self._course is not None:
+            return router.choose(key)
+        pool = (reads.without(self._avoided) if self._avoided else reads).choose(key)
+        self._reads = not self._avoided
+        return pool
+
+    def _readers(self) -> Any:
+        """
+        @return: the router for requests that read; C{None}: the primary gets this one.
+        """
+        reads = self._command.idempotent and self._command.redirectable
+        return self._cluster.router.reads if reads and self._key is not None and self._node is None else None
 
     def granted(self, record: Record) -> None:
         """
         Send the request on a connection with capacity.
         """
-        self._onReplica = False
+        self._reads = False
         if self._once is not None and not self.result.called:
             record.connection.send(PRELUDE, *Redis.asking)
         super().granted(record)
@@ -154,9 +162,9 @@ class ClusterRequest(SingleRequest):
         """
         Fail C{result}, unless another node may execute the request, which was not sent.
         """
-        if self._onReplica:
-            self._onReplica = False
-            self._course = Course(self._cluster.reactor.seconds())  # the primary gets it
+        if self._reads:
+            self._reads = False
+            self._avoided = self._pool.servers[0].name
             self._proceed()
         elif isinstance(error, PoolClosed) and self._cluster.leaves(self._pool) and self._node is None:
             self._once = None
@@ -174,6 +182,17 @@ class ClusterRequest(SingleRequest):
         if self._waiting is not None:
             self._waiting.cancel()
         super().forget()
+
+    def afterLoss(self, error: PoolError) -> None:
+        """
+        The connection was lost: send a read once more, to another node if there is one, or fail.
+        """
+        self._avoided = error.server
+        reads = self._readers() if isLate(self.command, error) else None
+        if reads is not None and not self._retried and reads.without(self._avoided).nodes(self._key):
+            self._sendAgain()
+        else:
+            super().afterLoss(error)
 
     def _sendAgain(self) -> None:
         self._retried = True

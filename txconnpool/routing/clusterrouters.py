@@ -6,7 +6,7 @@ The choice among the nodes of a cluster, by the slot of a key.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from operator import methodcaller
 from typing import Any
 
@@ -114,22 +114,61 @@ class ClusterReader(ClusterRouter):
     The choice by slot for requests that read, which replicas may get.
     """
 
+    def nodes(self, key: bytes) -> Sequence[Any]:
+        """
+        @return: the pools of the nodes that may read a key, the best first.
+        """
+        nodes: Sequence[Any] = self.cluster.readers[self._slotOf[key]]
+        return nodes
+
     def choose(self, key: bytes) -> Any:
         """
         @return: the pool of the first node that is up, of those that may read the key.
 
         @raise ServerUnavailable: there is none.
         """
-        slot = self._slotOf[key]
-        primary = self._slots[slot]
-        for node in self.cluster.readers[slot]:
-            if node is primary:
-                return self._pick(node)
-            assert self._pickReader is not None
-            pool = self._pickReader(node)
+        primary, nodes = self._slots[self._slotOf[key]], self.nodes(key)
+        for node in nodes:
+            pool = self._pick(node) if node is primary else self._pickReader(node)  # type: ignore[misc]
             if not pool.down:
                 return pool
+        if primary in nodes and primary is not None:
+            return self._pick(primary)  # its error says why it cannot be reached
         raise ServerUnavailable(UNREADABLE) if primary is not None else self.cluster.unserved
+
+    def without(self, name: str) -> ClusterReader:
+        """
+        @param name: the name of a server that has failed.
+
+        @return: the choice among the other nodes.
+        """
+        return _OtherReader(self, self._pick, self._pickReader, name)
+
+
+class _OtherReader(ClusterReader):
+    """
+    The choice among the nodes that may read a key, without one that has failed.
+    """
+
+    def __init__(self, reader: ClusterReader, pick: Any, pickReader: Any, avoided: str) -> None:
+        super().__init__(reader.cluster, pick, pickReader)
+        self._all = reader
+        self._avoided = avoided
+
+    def choose(self, key: bytes) -> Any:
+        """
+        @return: the pool of another node that is up, or of the same one if no other may read the key.
+
+        @raise ServerUnavailable: there is none.
+        """
+        return super().choose(key) if self.nodes(key) else self._all.choose(key)
+
+    def nodes(self, key: bytes) -> Sequence[Any]:
+        """
+        @return: the pools of the nodes.
+        """
+        nodes = [node for node in super().nodes(key) if node.servers[0].name != self._avoided]
+        return nodes if self.cluster.readFrom != "prefer-replica" else nodes[::-1]  # the primary is the last one
 
 
 class ClusterRouters(FlavouredShards):
