@@ -29,7 +29,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "wire.memcache": ("errors", "interfaces", "metrics", "native", "wire"),
     "wire.redis": ("errors", "interfaces", "metrics", "native", "wire"),
     "wire.dialects": ("wire", "wire.memcache", "wire.redis"),
-    "net": ("errors", "interfaces", "metrics"),
+    "net": ("errors", "interfaces", "metrics", "native"),
     "pool.decisions": ("errors", "metrics"),
     "pool": ("errors", "interfaces", "metrics", "wire", "net", "pool.decisions"),
     "config": (

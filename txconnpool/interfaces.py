@@ -359,8 +359,9 @@ class IPipelined(Interface):
     """
 
     record = Attribute("The record of the connection. Set by the pool before the connection is made.")
-    sending = Attribute(
-        "Whether pending writes are still to be sent, so that further requests would be sent with them."
+    outlet = Attribute(
+        "An object whose C{queued} is true while requests were written that will be sent at the end of this turn of "
+        "the reactor, so that further requests are sent together with them."
     )
     served = Attribute(
         "Whether the server has replied to requests. If it has, it is dialed again before it is called down."

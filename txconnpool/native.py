@@ -4,8 +4,9 @@
 The optional extension: functions in C in place of the hot ones of this package.
 
 Each of these functions has a I{twin} in Python, which is its definition: both have the same result for the same
-arguments. They take bytes and integers, have no state, and keep no reference to an argument. If the extension was not
-built, or C{TXCONNPOOL_PURE=1} is in the environment, the twins are used.
+arguments. They take bytes and integers, have no state, and keep no reference to an argument. Those of
+L{txconnpool.net.sockets} make system calls. If the extension was not built, or C{TXCONNPOOL_PURE=1} is in the
+environment, the twins are used.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any, Final, TypeVar
 
 #: The number that the extension must have. It changes with the arguments or results of its functions, so that a package
 #: never uses an extension that was built from other source.
-INTERFACE: Final = 4
+INTERFACE: Final = 5
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -145,7 +145,7 @@ class Machine(RuleBasedStateMachine):
         A connection has pending writes, or has none any more.
         """
         record = self.pick([record for record in self.state.records if record.phase is not DIALING], index)
-        record.connection.sending = sending
+        record.connection.outlet.queued = sending
 
     @precondition(lambda self: self.state.connections.connected)
     @rule(index=st.integers(0, 99), hold=st.booleans())

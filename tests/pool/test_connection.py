@@ -1065,15 +1065,16 @@ class TransportTests(ConnectionTestCase):
 
     def test_sending(self) -> None:
         """
-        C{sending} is correct if the transport reports its unsent bytes.
+        The outlet reports unsent requests if the transport does.
         """
         self.get(b"a")
-        self.assertFalse(self.connection.sending)
-        transport: Any = self.connection.transport
-        transport.queued = True
-        self.assertTrue(self.connection.sending)
-        transport.queued = False
-        self.assertFalse(self.connection.sending)
+        self.assertFalse(self.connection.outlet.queued)
+        pipe = Pipe(self.clock)
+        vars(pipe)["queued"] = True
+        connection = self.connection.factory.buildProtocol(None)
+        connection.record = Record(Server("server", None, self.traffic), 128)
+        pipe.connect(connection)
+        self.assertTrue(connection.outlet.queued)
 
     @covers("22", "R28")
     def test_options(self) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.address import IPv4Address
@@ -135,7 +136,8 @@ class StartTests(EngineCase):
         @implementer(IPipelined)
         class Pipelined(Client):
             record: Any = None
-            sending = served = False
+            outlet = SimpleNamespace(queued=False)
+            served = False
 
             def established(self) -> None:
                 assert self.record.phase is DIALING

@@ -5,6 +5,7 @@ Tests for L{txconnpool.pool.library}: requests, their times and their connection
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -136,7 +137,8 @@ class RequestTests(PoolCase):
         @implementer(IPipelined)
         class Pipelined(Client):
             record: Any = None
-            sending = served = False
+            outlet = SimpleNamespace(queued=False)
+            served = False
 
             def ask(self, word: str) -> Deferred[str]:
                 self.record.load += 1

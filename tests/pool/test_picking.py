@@ -72,12 +72,12 @@ class PickTests(SynchronousTestCase):
         chosen = world.ask().record
         assert chosen is not None
         other = second if chosen is first else first
-        chosen.connection.sending = True
+        chosen.connection.outlet.queued = True
         self.assertEqual({world.ask().record for _ in range(TOGETHER - 1)}, {chosen})
         self.assertIs(world.ask().record, other)
-        other.connection.sending = True
+        other.connection.outlet.queued = True
         self.assertIs(world.ask().record, other)
-        other.connection.sending = False
+        other.connection.outlet.queued = False
         other.load += TOGETHER
         self.assertIs(world.ask().record, chosen)
 
@@ -91,7 +91,7 @@ class PickTests(SynchronousTestCase):
         chosen = request.record
         assert chosen is not None
         other = second if chosen is first else first
-        chosen.connection.sending = True
+        chosen.connection.outlet.queued = True
         lease = world.ask(True)
         self.assertIs(lease.record, other)
         world.end(lease)

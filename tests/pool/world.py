@@ -6,6 +6,7 @@ A stand-in for everything around a L{PoolState}, for tests of decisions.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from txconnpool.errors import PoolError
@@ -50,7 +51,8 @@ class FakeConnection:
     A connection that keeps its load itself.
     """
 
-    sending = False
+    def __init__(self) -> None:
+        self.outlet = SimpleNamespace(queued=False)
 
 
 class World:

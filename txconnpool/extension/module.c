@@ -5,7 +5,7 @@
 #include "txconnpool.h"
 
 /* txconnpool.native uses the module only if it has the same number there. */
-#define INTERFACE 4
+#define INTERFACE 5
 
 static PyMethodDef methods[] = {
     {"scanRequest", (PyCFunction)(void (*)(void))scanRequest, METH_FASTCALL, NULL},
@@ -21,6 +21,10 @@ static PyMethodDef methods[] = {
     {"passElements", (PyCFunction)(void (*)(void))passElements, METH_FASTCALL, NULL},
     {"splitElements", (PyCFunction)(void (*)(void))splitElements, METH_FASTCALL, NULL},
     {"divideKeys", (PyCFunction)(void (*)(void))divideKeys, METH_FASTCALL, NULL},
+#ifdef __linux__
+    {"receiveEach", (PyCFunction)(void (*)(void))receiveEach, METH_FASTCALL, NULL},
+    {"sendJoined", (PyCFunction)(void (*)(void))sendJoined, METH_FASTCALL, NULL},
+#endif
     {NULL, NULL, 0, NULL},
 };
 

@@ -28,6 +28,11 @@ PyObject *splitElements(PyObject *module, Arguments arguments, Py_ssize_t count)
 
 PyObject *divideKeys(PyObject *module, Arguments arguments, Py_ssize_t count);
 
+#ifdef __linux__
+PyObject *receiveEach(PyObject *module, Arguments arguments, Py_ssize_t count);
+PyObject *sendJoined(PyObject *module, Arguments arguments, Py_ssize_t count);
+#endif
+
 /* Check the number of arguments. */
 static inline bool hasArguments(const char *name, Py_ssize_t count, Py_ssize_t expected)
 {

@@ -21,7 +21,7 @@ import ipaddress
 import select
 import socket as socketModule
 from collections.abc import Callable, Iterable
-from errno import EAGAIN, ENOBUFS
+from errno import EAGAIN, EINTR, ENOBUFS
 from socket import IPPROTO_TCP, SHUT_WR, socket
 from typing import Any, cast
 
@@ -44,7 +44,9 @@ from twisted.python.components import proxyForInterface
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txconnpool.net.turn import IN, LOST, OUT, Turn, turnOf
+from txconnpool.net.sockets import IN
+from txconnpool.net.sockets import chosenSend as send
+from txconnpool.net.turn import LOST, OUT, Turn, turnOf
 
 #: Whether L{adopt} takes sockets over at all. If it is false, every protocol keeps the transport it has.
 DIRECT = hasattr(select, "epoll")
@@ -85,6 +87,9 @@ _KEEP_ALIVE = [
 
 #: The classes of Twisted whose sockets are taken over. Subclasses are not: they may read and write in their own way.
 _PLAIN = (tcp.Server, tcp.Client, unix.Server, unix.Client)
+
+#: The errors of a socket that takes no bytes now.
+_BUSY = (EAGAIN, ENOBUFS, EINTR)
 
 _DONE = Failure(ConnectionDone("Connection done"))
 
@@ -156,6 +161,24 @@ def tune(transport: Any) -> None:
             handle: Any = bare.getHandle()
             for name, value in _KEEP_ALIVE:
                 handle.setsockopt(IPPROTO_TCP, name, value)
+
+
+class _Unqueued:
+    """
+    Stands for a transport of Twisted, which does not report whether it will send.
+    """
+
+    queued = False
+
+
+def outletOf(transport: ITransport) -> Any:
+    """
+    @param transport: the result of L{adopt}.
+
+    @return: an object whose C{queued} is true while bytes were written that the transport will send at the end of this
+        turn of the reactor. For transports that do not report this, it is always false.
+    """
+    return transport if hasattr(transport, "queued") else _Unqueued
 
 
 def peerOf(transport: ITransport) -> str:
@@ -287,6 +310,7 @@ class DirectTransport(_Forwarding):
 
     __slots__ = (
         "_draining",
+        "_flowing",
         "_halfClosing",
         "_outer",
         "_pending",
@@ -313,7 +337,7 @@ class DirectTransport(_Forwarding):
         self._pending: list[bytes | memoryview] = []
         self.queued = False
         self.readable = True
-        self._writable = True
+        self._writable = self._flowing = True
         self._draining = False
         self._halfClosing = False
         self.connected = True
@@ -340,19 +364,31 @@ class DirectTransport(_Forwarding):
         """
         Send bytes at the end of this turn. They are dropped if the connection is lost.
         """
+        if not (self._flowing and isinstance(data, bytes)):
+            self._writeLater(data)
+            return
+        self._pending.append(data)
+        self.unsent = unsent = self.unsent + len(data)
+        if not self.queued:
+            self._turn.queue(self)
+        if unsent > HIGH_WATER:
+            self._pauseProducer()
+
+    def _writeLater(self, data: bytes) -> None:
+        """
+        Write when the kernel has not taken all earlier bytes, or nothing can be written any more.
+        """
         if not isinstance(data, bytes):
             raise TypeError(f"Data must be bytes, not {type(data).__name__}")
         if self._writable:
             pending = self._pending
             # The first piece may be a memoryview, the rest of a larger one. Many small pieces would take a multiple of
             # their bytes in memory.
-            if len(pending) > 1 and self.wanted & OUT and len(pending[-1]) < PIECE_MIN:
+            if len(pending) > 1 and len(pending[-1]) < PIECE_MIN:
                 pending[-1] += data  # type: ignore[operator]  # only the first piece can be a memoryview
             else:
                 pending.append(data)
             self.unsent += len(data)
-            if not self.queued:
-                self._turn.queue(self)
             if self.unsent > HIGH_WATER:
                 self._pauseProducer()
 
@@ -464,10 +500,15 @@ class DirectTransport(_Forwarding):
         Carry out the calls since the last time: send, do what waits for that, set the events that the kernel reports.
         """
         self.queued = False
-        if self.unsent and not self.wanted & OUT:
-            try:
-                self._send()
-            except OSError:
+        unsent = self.unsent
+        if unsent and not self.wanted & OUT:
+            sent = send(self.fd, self._pending) if unsent <= JOIN_MAX else self._sendMany()
+            if sent == unsent:
+                self.unsent = 0
+                self._pending.clear()
+            elif sent >= 0 or -sent in _BUSY:
+                self._keepUnsent(max(sent, 0))
+            else:
                 self.close(LOST)
         if self._draining and not self.unsent:
             self._drained()
@@ -479,6 +520,7 @@ class DirectTransport(_Forwarding):
         Send again in this turn: the kernel takes bytes, or has an error that sending will return.
         """
         self.wanted &= ~OUT
+        self._flowing = self._writable
         self._enqueue()
 
     def ended(self) -> None:
@@ -521,35 +563,36 @@ class DirectTransport(_Forwarding):
         """
         if self.connected:
             self._turn.remove(self)
-            self.connected = self.readable = self._writable = self._draining = False
+            self.connected = self.readable = self._writable = self._flowing = self._draining = False
             self.wanted = self.watched = self.unsent = 0
             self._pending.clear()
 
-    def _send(self) -> None:
+    def _sendMany(self) -> int:
         """
-        Write as many unsent bytes as the kernel takes.
+        Write more than L{JOIN_MAX} bytes, as far as the kernel takes them.
 
-        @raise OSError: the connection is broken.
+        @return: the number of bytes that were taken, or the negative C{errno}.
         """
         pending = self._pending
+        if len(pending[0]) < JOIN_MAX and self.unsent < len(pending) * PIECE_MIN:
+            pending[:] = [b"".join(pending)]
+        if len(pending) == 1:
+            return send(self.fd, pending)
         try:
-            if len(pending) == 1:
-                sent = self.socket.send(pending[0])
-            elif self.unsent <= JOIN_MAX or (len(pending[0]) < JOIN_MAX and self.unsent < len(pending) * PIECE_MIN):
-                pending[:] = [b"".join(pending)]
-                sent = self.socket.send(pending[0])
-            else:
-                sent = self.socket.sendmsg(pending[:PIECES_MAX])
+            return self.socket.sendmsg(pending[:PIECES_MAX])
         except OSError as error:
-            if error.errno not in (EAGAIN, ENOBUFS):
-                raise
-            sent = 0
-        if sent == self.unsent:
-            self.unsent = 0
-            pending.clear()
-            return
+            return -(error.errno or EAGAIN)
+
+    def _keepUnsent(self, sent: int) -> None:
+        """
+        Keep the bytes that the kernel has not taken, until it reports that there is room.
+        """
+        pending = self._pending
+        if self.unsent <= JOIN_MAX:
+            pending[:] = [b"".join(pending)]
         self.unsent -= sent
         self.wanted |= OUT
+        self._flowing = False
         sentPieces = 0
         for piece in pending:
             if sent < len(piece):
@@ -566,10 +609,12 @@ class DirectTransport(_Forwarding):
         under = self._under
         if under.producer is None or not under.streamingProducer or under.producerPaused:
             return
-        try:
-            self._send()
-        except OSError:
-            pass  # settle() gets the error again. Here, during a write, the protocol does not expect to be closed.
+        sent = self._sendMany()
+        if sent == self.unsent:
+            self.unsent = 0
+            self._pending.clear()
+        elif sent > 0:  # settle() gets an error again. Here, during a write, the protocol does not expect to be closed.
+            self._keepUnsent(sent)
         if self.unsent > HIGH_WATER:
             under.producerPaused = self._draining = True
             under.producer.pauseProducing()
@@ -586,7 +631,7 @@ class DirectTransport(_Forwarding):
         elif self.disconnecting:
             self.close(_DONE)
         elif self._halfClosing:
-            self._halfClosing = self._writable = False
+            self._halfClosing = self._writable = self._flowing = False
             try:
                 self.socket.shutdown(SHUT_WR)
             except OSError:

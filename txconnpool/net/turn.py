@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import select
 from collections import deque
-from collections.abc import Iterator
 from socket import socket
 from typing import Any, Protocol
 
@@ -25,8 +24,11 @@ from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-#: The largest number of bytes read from one socket before the others are read. Python allocates as much for each read
-#: and frees what was not needed. From 128 KiB on the C library would ask the kernel for the pages each time.
+from txconnpool.net.sockets import IN, Events
+from txconnpool.net.sockets import chosenReceive as receive
+
+#: The largest number of bytes read from one socket before the others are read. As much is allocated for a read. From
+#: 128 KiB on the C library would ask the kernel for the pages each time.
 READ_SIZE = 124 << 10
 
 #: The number of bytes read from all sockets before the protocols are called. The last read may exceed it.
@@ -38,8 +40,7 @@ BATCH = 256
 #: How often a turn looks for more events before the rest of the application continues.
 ROUNDS = 4
 
-#: The bits of an epoll mask for sockets that can be read and written; 0 where there is no epoll.
-IN: int = getattr(select, "EPOLLIN", 0)
+#: The bit of an epoll mask for sockets that can be written; 0 where there is no epoll.
 OUT: int = getattr(select, "EPOLLOUT", 0)
 
 #: The reason why a connection is closed after an error of its socket.
@@ -116,7 +117,7 @@ class Turn:
     It is a reader of the reactor, and has an epoll, only while it has transports.
 
     @ivar _transports: the transports by the numbers of their sockets.
-    @ivar _events: events that were taken from the kernel and not looked at yet.
+    @ivar _events: events that were taken from the kernel, and the index of the first that was not looked at yet.
     @ivar _arrived: bytes that were read, with their transports; empty bytes if the peer has closed its side.
     @ivar _queue: the transports to settle.
     @ivar _running: whether the queue will be emptied before this turn ends.
@@ -129,7 +130,7 @@ class Turn:
         self._epoll = select.epoll()
         self._fd = self._epoll.fileno()
         self._transports: dict[int, Member] = {}
-        self._events: Iterator[tuple[int, int]] | None = None
+        self._events: tuple[Events, int] | None = None
         self._arrived: deque[tuple[Member, bytes]] = deque()
         self._queue: list[Member] = []
         self._running = False
@@ -260,37 +261,36 @@ class Turn:
 
         @return: whether other descriptors of the reactor have events.
         """
-        transports = self._transports
-        arrived = self._arrived
-        size = 0
         others = False
-        events = self._events or iter(self._epoll.poll(timeout, BATCH))
-        self._events = None
-        for fd, event in events:
-            try:
-                transport = transports[fd]
-            except KeyError:
-                if fd == self._others:
-                    others = True
-                continue  # an event before this one has closed it
-            # recv also finds errors, and that the number belongs to another socket by now.
-            if transport.wanted & IN and event != OUT:
-                try:
-                    data = transport.socket.recv(READ_SIZE)
-                except BlockingIOError:
-                    pass
-                except OSError:
-                    transport.close(LOST)
-                else:
-                    arrived.append((transport, data))
-                    size += len(data)
-            if event != IN:
-                transport.canSend()
-            if size > READ_MAX:
-                # The others come first next time. The kernel would report these first as long as they have more bytes.
-                self._events = events
-                break
+        events, self._events = self._events or (self._epoll.poll(timeout, BATCH), 0), None
+        arrived, unusual, start = receive(*events, self._transports, READ_SIZE, READ_MAX)
+        if start:
+            # The rest comes first next time. The kernel would report these first as long as they have more bytes.
+            self._events = events[0], start
+        self._arrived.extend(arrived)
+        for fd, event, error in unusual:
+            transport = self._transports.get(fd)
+            if transport is not None:
+                self._look(transport, event, error)
+            elif fd == self._others:  # else an event before this one has closed it
+                others = True
         return others
+
+    def _look(self, transport: Member, event: int, error: int) -> None:
+        """
+        Handle an event of a socket that has an error or can be written to.
+        """
+        if error:
+            transport.close(LOST)
+        elif transport.wanted & IN and event != OUT:  # recv also finds errors
+            try:
+                self._arrived.append((transport, transport.socket.recv(READ_SIZE)))
+            except BlockingIOError:
+                pass
+            except OSError:
+                transport.close(LOST)
+        if event != IN:
+            transport.canSend()
 
     def _deliver(self) -> None:
         """

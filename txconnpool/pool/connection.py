@@ -24,7 +24,7 @@ from zope.interface import implementer
 from txconnpool.errors import ConnectionLostInFlight, PoolError, PoolTimeout, WireError
 from txconnpool.interfaces import IPipelined, IReplySink, IResendingSink
 from txconnpool.metrics import Traffic
-from txconnpool.net.transport import adopt, tune
+from txconnpool.net.transport import adopt, outletOf, tune
 from txconnpool.pool.slow import Noted, SlowLog
 from txconnpool.wire import Declined
 from txconnpool.wire.topology import Redirect
@@ -72,6 +72,7 @@ class Connection(Protocol):
 
     record: Any
     transport: Any
+    outlet: Any
     lease: Any = None
 
     # The bucket of the last latency and its bounds: most replies take about as long as the one before.
@@ -80,7 +81,7 @@ class Connection(Protocol):
     def __init__(self, factory: ConnectionFactory) -> None:
         self.factory: ConnectionFactory = factory
         self._reader = reader = factory.dialect.replyReader()
-        self._read = reader.read
+        self._read: Callable[..., tuple[int, int, Any]] = reader.read
         self._push = reader.push
         self._pushes = factory.dialect.pushes
         self._seconds = factory.reactor.seconds
@@ -105,6 +106,7 @@ class Connection(Protocol):
         tune(transport)
         self.transport = transport = adopt(self, self.factory.reactor)
         self._write = transport.write
+        self.outlet = outletOf(transport)
         self._traffic: Traffic = self.record.server.traffic
         transport.registerProducer(self, True)
 
@@ -113,14 +115,6 @@ class Connection(Protocol):
         Forget when replies of the handshake were received: they do not show that the server serves requests.
         """
         self._heard = -inf
-
-    @property
-    def sending(self) -> bool:
-        """
-        Whether requests were written that will be sent at the end of this turn of the reactor, so that further requests
-        are sent together with them. Twisted's own transports do not report this, so for them it is false.
-        """
-        return getattr(self.transport, "queued", False)
 
     @property
     def unanswered(self) -> int:
@@ -220,10 +214,13 @@ class Connection(Protocol):
             self.factory.connectionPool.hasCapacity(record)
 
     def _deliver(self, data: bytes, record: Any, traffic: Traffic) -> None:
-        reader, read, pushes, inFlight = self._reader, self._read, self._pushes, self._inFlight
+        """
+        Find the replies that are complete and simple, which most are, and let L{_readReply} find all others.
+        """
+        reader, pushes, inFlight = self._reader, self._pushes, self._inFlight
         latency, requests = traffic.latency, traffic.requests
         now = self._seconds()
-        left, slow = reader.left, self._slow
+        left = reader.left
         if not pushes or left:
             self._heard = now
         counts, (bucket, low, high) = latency.counts, self._usual
@@ -240,65 +237,94 @@ class Connection(Protocol):
                     return
                 raise WireError("bytes that no request has asked for")
             sink, command, count, since, request = inFlight[0]
-            start, reply, matchWhole = pos, None, command.matchWhole
-            if matchWhole is not None and count == 1 and not left and (end := matchWhole(data, pos, request)):
-                pos, done = end, 1
-            else:
-                try:
-                    pos, done, reply = read(data, pos, command, count, request, traffic)
-                except Declined as declined:
-                    requests[command.index] += 1
-                    self._declined(declined, data[pos : declined.end])
-                    pos, left = declined.end, 0
-                    continue
+            matchWhole = command.matchWhole
+            if matchWhole is None or count != 1 or left or not (end := matchWhole(data, pos, request)):
+                pos = self._readReply(data, pos, now, record, traffic)
                 left = reader.left
-            requests[command.index] += done
-            if not left:
-                inFlight.popleft()
-                took = now - since
-                if not low < took <= high:
-                    if not 0.0 <= took <= slow:
-                        took = self._unusual(sink, count, since, request, took)
-                    bucket, low, high = latency.bucket(took)
-                    high = min(high, slow)
-                    self._usual = bucket, low, high
-                counts[bucket] += count
-                latency.total += took * count
-                if reply is None and pos < size and inFlight and inFlight[0][0] is sink and sink.joins:
-                    before = len(inFlight)
-                    pos = self._join(data, pos, sink, now, low, high)
-                    joined = before - len(inFlight)
-                    counts[bucket] += joined
-                    done += joined
+                if left:
+                    self._tail = data[pos:]
+                    return
+                bucket, low, high = self._usual
+                continue
+            inFlight.popleft()
+            took = now - since
+            if not low < took <= high:
+                took, bucket, low, high = self._place(took, sink, 1, since, request)
+            counts[bucket] += 1
+            latency.total += took
+            requests[command.index] += 1
+            done = 1
+            if end < size and inFlight and inFlight[0][0] is sink and sink.joins:
+                end, joined = self._join(data, end, sink, now)
+                done += joined
             # The state is consistent before the sink is called: it may send requests, or close this connection.
             record.load -= done
-            if reply is not None:
-                if reply.__class__ is Redirect:
-                    reply.since = since
-                    sink.redirected(reply, record.server)
-                elif reply or done:
-                    if self._held:
-                        self._countHeld(sink)
-                    sink.replied(reply, done)
-            elif pos > start:
-                sink.replied(data if pos - start == size else data[start:pos], done)
-            if left:
-                self._tail = data[pos:]
-                if reader.held != self._held:
-                    self._countHeld(sink)
-                return
+            sink.replied(data[pos:end], done)
+            pos = end
 
-    def _join(self, data: bytes, pos: int, sink: Any, now: float, low: float, high: float) -> int:
+    def _readReply(self, data: bytes, pos: int, now: float, record: Any, traffic: Traffic) -> int:
         """
-        Find further whole replies to the requests of one sink, so that it gets them all at once.
+        Read the reply at C{pos}, or the part of it that has arrived.
 
-        @param low: these replies have taken more seconds than that.
-        @param high: they have taken so many seconds at most.
+        @return: the end of what was read.
+        """
+        reader, inFlight = self._reader, self._inFlight
+        sink, command, count, since, request = inFlight[0]
+        try:
+            end, done, reply = self._read(data, pos, command, count, request, traffic)
+        except Declined as declined:
+            traffic.requests[command.index] += 1
+            self._declined(declined, data[pos : declined.end])
+            return declined.end
+        traffic.requests[command.index] += done
+        if not reader.left:
+            inFlight.popleft()
+            took, bucket, _, _ = self._place(now - since, sink, count, since, request)
+            traffic.latency.counts[bucket] += count
+            traffic.latency.total += took * count
+            if reply is None and end < len(data) and sink.joins:
+                end, joined = self._join(data, end, sink, now)
+                done += joined
+        record.load -= done
+        if reply is not None:
+            if reply.__class__ is Redirect:
+                reply.since = since
+                sink.redirected(reply, record.server)
+            elif reply or done:
+                if self._held:
+                    self._countHeld(sink)
+                sink.replied(reply, done)
+        elif end > pos:
+            sink.replied(data[pos:end], done)
+        if reader.left and reader.held != self._held:
+            self._countHeld(sink)
+        return end
 
-        @return: the end of the last one.
+    def _place(self, took: float, sink: Any, count: int, since: float, request: Any) -> tuple[float, int, float, float]:
+        """
+        Find the bucket of the time that a reply has taken, in seconds, and log it if that is slow.
+
+        @return: the time, corrected if the clock was set back; the bucket; and its bounds.
+        """
+        bucket, low, high = self._usual
+        if not low < took <= high:
+            if not 0.0 <= took <= self._slow:
+                took = self._unusual(sink, count, since, request, took)
+            bucket, low, high = self._traffic.latency.bucket(took)
+            self._usual = bucket, low, high = bucket, low, min(high, self._slow)
+        return took, bucket, low, high
+
+    def _join(self, data: bytes, pos: int, sink: Any, now: float) -> tuple[int, int]:
+        """
+        Find further whole replies to the requests of one sink, so that it gets them all at once. They have taken about
+        as long as the reply before them.
+
+        @return: the end of the last one, and their number.
         """
         inFlight, traffic, size = self._inFlight, self._traffic, len(data)
         latency, requests = traffic.latency, traffic.requests
+        bucket, low, high = self._usual
+        joined = 0
         while pos < size and inFlight:
             other, command, count, since, request = inFlight[0]
             took, matchWhole = now - since, command.matchWhole
@@ -309,9 +335,11 @@ class Connection(Protocol):
                 break
             pos = end
             inFlight.popleft()
+            joined += 1
             requests[command.index] += 1
             latency.total += took
-        return pos
+        latency.counts[bucket] += joined
+        return pos, joined
 
     def _declined(self, declined: Declined, reply: bytes) -> None:
         """

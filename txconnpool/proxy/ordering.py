@@ -88,15 +88,15 @@ class OrderedReplies(ClientConnection):
         Write bytes of replies from a server.
         """
         if data:
-            self._counters.sent += len(data)
-            self.batch += len(data)
-            write = self._write
+            size, write = len(data), self._write
+            self._counters.sent += size
+            self.batch += size
             write(data)
             if self._full:
-                self._pile(len(data))
+                self._pile(size)
         if done:
-            self._inFlight -= done
-            if not self._inFlight:
+            self._inFlight = left = self._inFlight - done
+            if not left:
                 self._connection = None
                 if self._window < self._limits.maxInFlight or self.batch > BATCH or self._pin is not None:
                     self._drained()

@@ -17,7 +17,7 @@ from zope.interface import implementer
 from txconnpool.interfaces import IPipelined
 from txconnpool.metrics import Traffic
 from txconnpool.net.deadlines import Deadlines
-from txconnpool.net.transport import adopt, closeAfterFlush, tune, wasClosed
+from txconnpool.net.transport import adopt, closeAfterFlush, outletOf, tune, wasClosed
 from txconnpool.wire.raw import SESSION
 
 _log = Logger("txconnpool.proxy")
@@ -43,6 +43,7 @@ class RelayConnection(Protocol):
 
     record: Any
     transport: Any
+    outlet: Any
     served = full = isDue = False
 
     def __init__(self, factory: RelayFactory) -> None:
@@ -59,6 +60,7 @@ class RelayConnection(Protocol):
         transport: Any = self.transport
         tune(transport)
         self.transport = transport = adopt(self, self.factory.reactor)
+        self.outlet = outletOf(transport)
         self._traffic: Traffic = self.record.server.traffic
         transport.registerProducer(self, True)
 
@@ -66,13 +68,6 @@ class RelayConnection(Protocol):
         """
         Do nothing: there is no handshake, and a server that has sent a greeting counts as one that serves.
         """
-
-    @property
-    def sending(self) -> bool:
-        """
-        Whether pending writes are sent at the end of this turn of the reactor.
-        """
-        return getattr(self.transport, "queued", False)
 
     # -- The lease
 

@@ -140,12 +140,10 @@ class Session(RequestSender):
         @param refusal: the pool's error for the requests that begin in the first C{refused} bytes; C{None} if there is
             none.
         """
-        self._need = pos = 0
-        self._line = False
-        size = len(data)
+        pos, size = 0, len(data)
         while pos < size:
             room = self._window - self._inFlight
-            if room <= 0 or self._blocked or self.unread > self._limits.unreadSoft:
+            if room <= 0 or self._blocked or (self.unread and self.unread > self._limits.unreadSoft):
                 break
             read = self._read
             what, end, count, payload = read(data, pos, room)
@@ -233,6 +231,7 @@ class Session(RequestSender):
             self._size = 0
             if self.kept:
                 self.factory.buffered.free(self)
+            self._need, self._line = 0, False
             if self._refusal is not None:
                 refusal, self._refusal = self._refusal, None
             self._advance(data, refusal, self._refusable)
@@ -468,6 +467,6 @@ class Session(RequestSender):
 
     def _dropKept(self) -> None:
         self._kept = []
-        self._size = 0
+        self._size = self._need = 0
         if self.kept:
             self.factory.buffered.free(self)

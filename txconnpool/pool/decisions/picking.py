@@ -81,7 +81,7 @@ class Records:
         @return: C{None} if there is no such connection.
         """
         last = self._last
-        if last is not None and 0 < last.load < last.until and last.connection.sending and not exclusive:
+        if last is not None and 0 < last.load < last.until and last.connection.outlet.queued and not exclusive:
             return last
         idle = self.idle
         if idle:
