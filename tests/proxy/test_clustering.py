@@ -62,7 +62,10 @@ class ClusterStage(FlavouredStage):
             self.questions += 1
             return succeed(readShards(self.cluster.shards()))
 
-        self.pool = ClusterPool("pool", self.clock, newPool, ask, [Node("node0", 6379)], limits, {}, 6, self._readFrom)
+        self.pool = ClusterPool(
+            "pool", self.clock, newPool, ask, [Node("node0", 6379)], limits, {}, 6, self._readFrom,
+            probe=self.dialect.probe,
+        )  # fmt: skip
         self.pool.patience = 2.0
         self.flavours = ClusterRouters(self.pool, self.dialect.base, self.dialect.reading)
 
@@ -1016,6 +1019,75 @@ class ReplicaTests(ClusterCase):
                 line.lose()
         self.stage.servers = [*self.cluster.nodes, *self.cluster.replicas]
         self.wait(5)
+
+
+class NearestTests(ClusterCase):
+    """
+    Tests for requests that the nearest node executes.
+    """
+
+    readFrom = "nearest"
+
+    def readers(self, keys: list[str]) -> set[ClusterNode]:
+        """
+        Read keys.
+
+        @return: the nodes that were asked.
+        """
+        for key in keys:
+            self.assertEqual(self.ask(f"GET {key}", f"MGET {key} {{{key}}}2"), b"$1\r\nv\r\n*2\r\n$1\r\nv\r\n$-1\r\n")
+        nodes = (*self.cluster.nodes, *self.cluster.replicas)
+        return {node for node in nodes if any(b"GET" in each for each in self.stage.asked(node))}
+
+    def test_nearest(self) -> None:
+        """
+        While both are as near, the primary and the replica read. When the replies of one take long, the other one does.
+        """
+        primary = self.cluster.owner(b"k")
+        replica = self.cluster.replica(b"k")
+        keys = [key for key in keysOf(60) if self.cluster.owner(key.encode()) is primary]
+        self.ask(*(f"SET {key} v" for key in keys))
+        self.wait(5)
+        self.assertEqual(self.readers(keys), {primary, replica})
+        servers = self.stage.servers
+        for slow, fast in ((replica, primary), (primary, replica)):
+            for _ in range(20):
+                self.stage.servers = [each for each in servers if each is not slow]
+                self.wait(1)
+                self.stage.servers = servers
+                self.wait(0.5)
+            self.assertEqual(self.readers(keys), {fast})
+        self.wait(30)
+        self.assertEqual(self.readers(keys), {primary, replica})
+
+    def test_down(self) -> None:
+        """
+        What the nearest node has not answered when its connection is lost, or in time, is sent to the other one, as are
+        further requests while it is down.
+        """
+        self.ask("SET k v")
+        for node in (self.cluster.replica(b"k"), self.cluster.owner(b"k")):
+            for frozen in (False, True):
+                self.ask("GET k", *(f"GET {{{key}}}k" for key in keysOf(50)))
+                servers = self.stage.servers
+                self.client.send(requests("GET k", "MGET k {l}1 {l}2"))
+                self.stage.turns()
+                node.mode = "hang" if frozen else "refuse"
+                self.stage.servers = [each for each in servers if each is not node]
+                for line in [] if frozen else node.open:
+                    line.lose()
+                reply = b"$1\r\nv\r\n*3\r\n$1\r\nv\r\n$-1\r\n$-1\r\n"
+                self.assertEqual(self.wait(5), reply)
+                for _ in range(3):
+                    self.client.send(requests("MGET k l", "GET k"))
+                    self.assertEqual(self.wait(3), b"*2\r\n$1\r\nv\r\n$-1\r\n$1\r\nv\r\n")
+                node.mode = "accept"
+                for line in node.open:
+                    line.lose()
+                for _, dial in list(node.hanging):
+                    dial.cancel()
+                self.stage.servers = servers
+                self.wait(20)
 
 
 class ReplicaOnlyTests(ClusterCase):

@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.real.nameserver import Zone, serveZone
 from tests.real.rediscluster import Cluster, Node, keyOf
+from tests.real.relay import Relay, delay
 from tests.real.resp import Client, ReplyError
 from tests.real.servers import HOST, Address, Proxy, missing, until
 
@@ -274,7 +275,7 @@ class ReplicaTests(ClusterCase):
         """
         Replicas read, and some fail.
         """
-        self.each(self.reading, self.loading, self.frozenReplica, self.frozen)
+        self.each(self.reading, self.loading, self.frozenReplica, self.nearest, self.frozen)
 
     def loading(self) -> None:
         """
@@ -349,6 +350,31 @@ class ReplicaTests(ClusterCase):
                 self.assertGreater(self.reads(primary), before)
             finally:
                 replica.thaw()
+
+    def nearest(self) -> None:
+        """
+        A replica whose replies take long gets no reads if the nearest node reads.
+        """
+        primary = self.cluster.primaries()[2]
+        (replica,) = self.cluster.replicas(primary)
+        keys = [keyOf(slot) for slot in self.cluster.slots(primary)[:4]]
+        for key in keys:
+            self.client.ask("SET", key, "v")
+        with Relay(replica.address) as relay:
+            relay.set(delay(0.2))
+            assert not isinstance(relay.address, str)
+            far = f"map={HOST}:{replica.port}>{HOST}:{relay.address[1]}"
+            options = ("--protocol", "redis", "--read-from", "nearest", "--request-timeout", "30")
+            with Proxy(*options, upstream=[f"cluster:{self.cluster.seeds} {far}"]) as proxy:
+                with Client(proxy.address, 60.0) as client:
+
+                    def unread() -> bool:
+                        before = self.reads(replica)
+                        for key in keys:
+                            self.assertEqual(client.ask("GET", key), b"v")
+                        return self.reads(replica) == before
+
+                    until(unread, 60.0, "the primary reads")
 
     def reading(self) -> None:
         """

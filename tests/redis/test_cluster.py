@@ -216,7 +216,7 @@ class RequestTests(ClusterTestCase):
         """
         Options that a cluster cannot have are refused, and others without a cluster.
         """
-        for settings in ({"distribution": "ketama"}, {"database": 1}, {"readFrom": "nearest"}):
+        for settings in ({"distribution": "ketama"}, {"database": 1}, {"readFrom": "near"}):
             self.assertRaises(ValueError, RedisPool, "cluster:p0:7000", reactor=self.clock, **settings)
         self.assertRaises(ValueError, RedisPool, ["cluster:p0:7000", "tcp:p1:7000"], reactor=self.clock)
         self.assertRaises(ValueError, RedisPool, "cluster:p0", reactor=self.clock)

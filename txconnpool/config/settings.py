@@ -240,9 +240,9 @@ class PoolSettings:
     )
     readFrom: str = option(
         "primary",
-        Choice("primary", "prefer-replica", "replica"),
+        Choice("primary", "prefer-replica", "replica", "nearest"),
         "which nodes of a Redis cluster get requests that read: primary; prefer-replica = a replica, or the primary if "
-        "none is up; replica = only replicas",
+        "none is up; replica = only replicas; nearest = the node whose replies arrive soonest",
         "Many servers",
     )
     onFailure: str = option(

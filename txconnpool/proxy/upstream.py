@@ -88,7 +88,7 @@ class Upstream:
         if cluster is not None:
             self.pool = ClusterPool(
                 settings.name, self._reactor, self._node, self._askNode, cluster.seeds, limits, cluster.addresses,
-                settings.maxPinned, settings.readFrom, lookAgain=self.finder.hurry,
+                settings.maxPinned, settings.readFrom, lookAgain=self.finder.hurry, probe=self._dialect.probe,
             )  # fmt: skip
             self.pool.patience = settings.requestTimeout
             self.flavours = ClusterRouters(self.pool, self._dialect.base, self._dialect.reading)

@@ -183,8 +183,8 @@ class RedisPool(PoolFace[Connection], RedisCommands[V]):
             L{Servers.__init__<txconnpool.routing.options.Servers.__init__>}, as for the parameters up to
             C{minLiveServers}.
         @param readFrom: which nodes of a cluster get commands that read: C{"primary"}; C{"prefer-replica"}: replicas,
-            or the primary if none is up; C{"replica"}: only replicas, so that they fail if none is up. A replica may
-            have an older value than its primary.
+            or the primary if none is up; C{"replica"}: only replicas, so that they fail if none is up; C{"nearest"}:
+            the node whose replies arrive soonest. A replica may have an older value than its primary.
         @param sentinelLogin: the password, or user and password, for the sentinels.
         @param options: see L{BasePool.__init__<txconnpool.pool.base.BasePool.__init__>}. A borrowed client is a
             L{Connection<txconnpool.pool.connection.Connection>}.
@@ -224,7 +224,7 @@ class RedisPool(PoolFace[Connection], RedisCommands[V]):
                 raise ValueError("a cluster distributes the keys itself and has database 0 only: leave out the options")
             dialect.cluster(True)
             patience = inf if requestTimeout is None else requestTimeout
-            servers = ClusterServers(line, readFrom, patience, dialect.topology)
+            servers = ClusterServers(line, readFrom, patience, dialect.topology, dialect.probe)
         flavour = (protocol, database) if readFrom == "primary" else dialect.reading((protocol, database))
         make: Any = CallingPool
         if sentinelsOf(serverAddresses) is not None:

@@ -23,8 +23,8 @@ from txconnpool.routing.waits import Waits
 from txconnpool.wire.topology import Node, Shard
 
 #: Which nodes of a cluster get requests that read.
-ReadFrom = Literal["primary", "prefer-replica", "replica"]
-_READ_FROM = ("primary", "prefer-replica", "replica")
+ReadFrom = Literal["primary", "prefer-replica", "replica", "nearest"]
+_READ_FROM = ("primary", "prefer-replica", "replica", "nearest")
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,14 @@ class ClusterServers:
     @ivar patience: see L{ClusterPool}.
     @ivar question: called with whether connections have TLS. Returns what asks a node for the cluster, as
         L{IDialect.topology<txconnpool.wire.IDialect>} does.
+    @ivar probe: see L{IDialect.probe<txconnpool.wire.IDialect>}.
     """
 
     line: ClusterLine
     readFrom: ReadFrom
     patience: float
     question: Callable[[bool], Generator[Any, bytes, Sequence[Shard]]]
+    probe: tuple[Any, bytes]
 
     #: The nodes are not equal, and no distribution is ours.
     equal = False
@@ -79,7 +81,7 @@ def checkReadFrom(readFrom: Any, cluster: bool) -> None:
     """
     checkType("readFrom", readFrom, str, "a text")
     if readFrom not in _READ_FROM:
-        raise ValueError(f"readFrom must be 'primary', 'prefer-replica' or 'replica', not {readFrom!r}")
+        raise ValueError(f"readFrom must be 'primary', 'prefer-replica', 'replica' or 'nearest', not {readFrom!r}")
     if readFrom != "primary" and not cluster:
         raise ValueError(f"readFrom={readFrom!r} is for clusters: the address must be cluster:HOST:PORT,HOST:PORT")
 
@@ -112,7 +114,7 @@ class ClientCluster(ClusterPool):
         line = servers.line
         super().__init__(
             pool.name, pool.reactor, self._node, self._askNode, line.seeds, pool.limits, line.addresses, 0,
-            servers.readFrom,
+            servers.readFrom, probe=servers.probe,
         )  # fmt: skip
         self.patience = servers.patience
         # A program has no states of connections: with readFrom all of them may read from replicas.
@@ -131,6 +133,9 @@ class ClientCluster(ClusterPool):
             observer=None,
         )  # fmt: skip
         return Deferred.fromCoroutine(ask(pool, self._servers.question(line.secure)))
+
+    def _connectionsOf(self, pool: Any) -> Any:
+        return pool
 
     def _limit(self, pool: Any, limits: Limits, maxPinned: int) -> None:
         if limits != pool.limits:

@@ -29,6 +29,7 @@ from txconnpool.routing.cluster.slots import slotCache
 from txconnpool.routing.distribution.keymap import CACHED_KEYS
 from txconnpool.routing.group import PoolGroup
 from txconnpool.routing.maps import KeyShare
+from txconnpool.routing.measuring import Measuring
 from txconnpool.wire.topology import SLOTS, Node, Redirect, Shard
 
 _log = Logger("txconnpool.routing")
@@ -76,6 +77,7 @@ class ClusterPool(PoolGroup):
         readFrom: str = "primary",
         refreshing: Callable[[Iterable[Node]], Refreshing] = Refreshing,
         lookAgain: Callable[[], object] = bool,
+        probe: Any = None,
     ) -> None:
         """
         @param newPool: called with a node, its limits, its share of C{maxPinned}, and the keywords C{shared} and
@@ -87,9 +89,11 @@ class ClusterPool(PoolGroup):
         @param maxPinned: the greatest number of connections that clients have for themselves. Each node gets a share,
             at least one.
         @param readFrom: which nodes get requests that read: C{"primary"}; C{"prefer-replica"}: replicas, or the primary
-            if none is up; C{"replica"}: only replicas.
+            if none is up; C{"replica"}: only replicas; C{"nearest"}: those whose replies arrive soonest, see
+            L{Measuring}.
         @param refreshing: makes a L{Refreshing} from the seeds.
         @param lookAgain: called when neither a node nor a seed answers, because other seeds may be found.
+        @param probe: the command and the bytes of a request that measures how near a node is.
         """
         super().__init__(name, reactor, limits)
         self._newPool = newPool
@@ -102,6 +106,7 @@ class ClusterPool(PoolGroup):
         self.slots: list[Any] = [None] * SLOTS
         self.readers: list[tuple[Any, ...]] = [()] * SLOTS
         self.readFrom = readFrom
+        self._measuring = Measuring(reactor, probe, self._connectionsOf, self._useReaders)
         self.slotOf = slotCache(CACHED_KEYS)
         self.version = 0
         self.primaries: tuple[Any, ...] = ()
@@ -264,22 +269,33 @@ class ClusterPool(PoolGroup):
         if slots != self.slots:
             self.slots[:] = slots
             self.version += 1
-        if self.readFrom != "primary":
-            self._useReaders()
+        self._useReaders()
         # Last, because clients that wait for one of them look at once which pool has their key now.
         for pool in leaving:
             self._remove(pool)
 
+    def _connectionsOf(self, pool: Any) -> Any:
+        """
+        @return: the connections of the pool of a node that measure how near it is.
+        """
+        return pool.base
+
     def _useReaders(self) -> None:
         """
         Let the slots of a primary be read from its replicas in turn. All reads of a key are from the same one, so that
-        a client does not see an older value than before.
+        a client does not see an older value than before. Of nodes that are near, the primary has its turn too.
         """
+        if self.readFrom != "nearest":
+            self._measuring.stop()
+        if self.readFrom == "primary":
+            return
         turns: list[list[tuple[Any, ...]]] = []
         for primary, nodes in zip(self.map.primaries, self.map.replicas, strict=True):
             pools = [self._byNode[node] for node in nodes]
-            last = (self._byNode[primary],) if self.readFrom == "prefer-replica" else ()
+            last = () if self.readFrom == "replica" else (self._byNode[primary],)
             turns.append([(*pools[at:], *pools[:at], *last) for at in range(len(pools))] or [last])
+        if self.readFrom == "nearest":
+            turns = self._measuring.use([first for first, *_ in turns])
         self.readers[:] = [
             () if index < 0 else turns[index][slot % len(turns[index])] for slot, index in enumerate(self.map.slots)
         ]
@@ -430,6 +446,7 @@ class ClusterPool(PoolGroup):
         """
         self._running = False
         self.refreshing.stop()
+        self._measuring.stop()
         self._schedule()
         self._tried()
         asking = self._asking
