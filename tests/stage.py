@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -22,6 +23,7 @@ from txconnpool.pool.decisions.records import Record
 from txconnpool.pool.engine import PoolEngine
 from txconnpool.proxy.flow import SessionLimits
 from txconnpool.proxy.memory import BufferedBytes
+from txconnpool.proxy.separate import SeparateConnections
 from txconnpool.proxy.sessions import SessionFactory
 from txconnpool.proxy.statistics import NoStatistics
 from txconnpool.routing.distribution import Distribution, KeyMap, ServerSpec
@@ -76,6 +78,7 @@ class Stage:
             clock,
             self._report,
         )
+        self.sessions.separate = SeparateConnections(self._separate)
         if start:
             self.pool.start()
             self.turns()
@@ -87,6 +90,11 @@ class Stage:
 
     def _router(self) -> Any:
         return SinglePool(self.pool)
+
+    def _separate(self) -> list[Callable[[], PoolEngine]]:
+        factory = ConnectionFactory(self.dialect, self.clock, 60.0)
+        limits = Limits(maximum=1, waitTimeout=2.0, whenDown=1, idleTimeout=0.0, maxLifetime=0.0)
+        return [partial(self._pool, [server], factory, limits) for server in self.servers]
 
     def _handshake(self, connection: Connection) -> Deferred[bytes]:
         return connection.ask(*self.dialect.probe)

@@ -16,7 +16,7 @@ from txconnpool.interfaces import IConnections, IMergedReplySink, IPipelined, IP
 from txconnpool.pool.library import PoolObserver
 from txconnpool.wire import IDialect, IReplyReader, IRequestReader
 from txconnpool.wire.memcache.dialect import Memcache
-from txconnpool.wire.memcache.matching import MemcacheCommand
+from txconnpool.wire.memcache.matching import DumpCommand, MemcacheCommand
 
 
 class ImplementationTests(SynchronousTestCase):
@@ -42,7 +42,7 @@ class ImplementationTests(SynchronousTestCase):
         """
         commands = Memcache().commands
         self.assertEqual([command.index for command in commands], list(range(len(commands))))
-        self.assertEqual({type(command) for command in commands}, {MemcacheCommand})
+        self.assertEqual({type(command) for command in commands}, {MemcacheCommand, DumpCommand})
         self.assertEqual(len({command.name for command in commands}), len(commands))
 
     def test_session(self) -> None:

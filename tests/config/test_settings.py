@@ -85,6 +85,7 @@ class PoolSettingsTests(SynchronousTestCase):
                 "maxClients": 10000,
                 "maxClientsPerAddress": 0,
                 "statsAddresses": "no",
+                "keyDumps": "yes",
                 "maxWaiting": 10000,
                 "maxItemSize": 1048576,
                 "maxInFlight": 256,

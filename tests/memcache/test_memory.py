@@ -180,6 +180,14 @@ class ServerTests(EmbeddedTestCase):
         self.clock.advance(1)
         self.assertEqual(self.ask(b"mg k\r\n"), b"EN\r\n")
 
+    def test_dump(self) -> None:
+        """
+        C{stats cachedump} and C{lru_crawler} return keys.
+        """
+        self.ask(b"set a 0 0 1\r\nx\r\n")
+        self.assertEqual(self.ask(b"stats cachedump 1 0\r\n"), b"ITEM a [1 b; 0 s]\r\nEND\r\n")
+        self.assertIn(b"key=a exp=-1 ", self.ask(b"lru_crawler metadump all\r\n"))
+
     def test_statistics(self) -> None:
         """
         C{stats} counts connections.

@@ -399,3 +399,55 @@ class MetaTests(SynchronousTestCase):
         )
         self.server.ask(b"gat 0 k")
         self.assertIn(b" exp=-1 la=0 cas=1 fetch=yes ", self.server.ask(b"me k"))
+
+
+class DumpTests(SynchronousTestCase):
+    """
+    Tests for dumps of keys: all items are of class 1.
+    """
+
+    def setUp(self) -> None:
+        """
+        Store an item for ever, one that expires, one that has expired, and one whose key is in base64.
+        """
+        self.server = Server()
+        self.server.time = 100.0
+        self.server.ask(b"set a 0 0 1", b"x")
+        self.server.ask(b"set %b 0 50 2" % b"\xc3\xa9=", b"xy")
+        self.server.ask(b"set gone 0 1 1", b"x")
+        self.server.ask(b"ms YSBi 1 b", b"x")
+        self.server.time = 102.0
+        self.server.ask(b"get a")
+
+    def test_metadump(self) -> None:
+        """
+        The items are in the order of their use, with encoded keys.
+        """
+        size = ITEM_OVERHEAD
+        reply = (
+            b"key=a exp=-1 la=102 cas=1 fetch=yes cls=1 size=%d\n"
+            b"key=a%%20b exp=-1 la=100 cas=4 fetch=no cls=1 size=%d\n"
+            b"key=%%C3%%A9%%3D exp=150 la=100 cas=2 fetch=no cls=1 size=%d\nEND\r\n"
+        ) % (size + 2, size + 4, size + 5)
+        for which in (b"all", b"hash", b"1", b"2,1"):
+            self.assertEqual(self.server.ask(b"lru_crawler metadump " + which), reply)
+        self.assertEqual(self.server.ask(b"lru_crawler metadump 2"), b"END\r\n")
+        for which in (b"0", b"64", b"x", b"1,", b"-1"):
+            self.assertEqual(self.server.ask(b"lru_crawler metadump " + which), b"BADCLASS invalid class id\r\n")
+        self.assertEqual(self.server.ask(b"lru_crawler mgdump all"), b"ERROR\r\n")
+
+    def test_cachedump(self) -> None:
+        """
+        As in memcached, items with a key in base64 are left out, and 0 is no limit.
+        """
+        first, second = b"ITEM a [1 b; 0 s]\r\n", b"ITEM \xc3\xa9= [2 b; 150 s]\r\n"
+        for words, reply in (
+            (b"1 0", first + second + b"END\r\n"),
+            (b"1 1", first + b"END\r\n"),
+            (b"2 0", b"END\r\n"),
+            (b"64 0", b"CLIENT_ERROR Illegal slab id\r\n"),
+            (b"x 0", b"CLIENT_ERROR bad command line format\r\n"),
+            (b"1 x", b"CLIENT_ERROR bad command line format\r\n"),
+            (b"1", b"CLIENT_ERROR bad command line\r\n"),
+        ):
+            self.assertEqual(self.server.ask(b"stats cachedump " + words), reply)

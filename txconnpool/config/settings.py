@@ -390,6 +390,13 @@ class PoolSettings:
         "`CLIENT LIST` of Redis",
         "Clients",
     )
+    keyDumps: str = option(
+        "yes",
+        Choice("yes", "no"),
+        "whether clients may get the keys of all values, with `lru_crawler metadump`, `lru_crawler mgdump` and `stats "
+        "cachedump`; no = they get the errors of `memcached -X`",
+        "Clients",
+    )
     maxWaiting: int = option(
         10000,
         Whole(1, 10000000),

@@ -9,7 +9,8 @@ differences are intentional:
   - Time is not rounded to whole seconds, and C{me} shows C{exp} as documented (the sign in 1.6.18 is wrong).
   - A delayed C{flush_all} deletes all items stored before it is due, even those read since.
   - An item whose key came in base64 keeps that mark when it is incremented, appended to or created by C{N}.
-  - C{stats} has no groups, and the limit applies to the length of a value, not of a whole item.
+  - All items are of slab class 1. C{stats} has no groups, and the limit applies to the length of a value, not of a
+    whole item.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ import os
 import sys
 from base64 import b64decode, b64encode
 from collections.abc import Callable
+from itertools import islice
 from math import ceil, inf
 from typing import Final, TypeAlias
+from urllib.parse import quote_from_bytes
 
 from txconnpool.memcache.store import ITEM_OVERHEAD, Item, Store
 from txconnpool.wire.memcache.dialect import Memcache
@@ -34,6 +37,9 @@ _Flags: TypeAlias = dict[bytes, bytes]
 # The mode of ms for each storage command.
 _MODES: Final = {b"set": b"S", b"cas": b"S", b"add": b"E", b"replace": b"R", b"append": b"A", b"prepend": b"P"}
 _STORED: Final = {b"HD": b"STORED\r\n", b"NS": b"NOT_STORED\r\n", b"EX": b"EXISTS\r\n", b"NF": b"NOT_FOUND\r\n"}
+
+#: The highest number of a slab class (C{slabs.h}, C{MAX_NUMBER_OF_SLAB_CLASSES}).
+_CLASS_MAX: Final = 63
 
 # The number that each flag of mg returns.
 _SHOWN: Final[dict[bytes, Callable[[Item, float], int]]] = {
@@ -64,6 +70,8 @@ class Executor:
             b"delete": self._delete,
             b"touch": self._touch,
             b"flush_all": self._flush,
+            b"lru_crawler": self._metadump,
+            b"stats": self._cachedump,
             b"verbosity": lambda words, body: b"OK\r\n",
             b"version": lambda words, body: b"VERSION %s\r\n" % VERSION.encode("ascii"),
             b"mn": lambda words, body: b"MN\r\n",
@@ -175,6 +183,40 @@ class Executor:
         delay = known(signed32, words[1]) if len(words) > 1 else 0
         self.store.flush(self.store.expiry(delay) if delay > 0 else self.store.now)
         return b"OK\r\n"
+
+    def _metadump(self, words: _Words, body: bytes) -> bytes:
+        if words[1] != b"metadump":
+            return b"ERROR\r\n"
+        classes = [b"1"] if words[2] in (b"all", b"hash") else words[2].split(b",")
+        if not all(0 < (unsigned32(each) or 0) <= _CLASS_MAX for each in classes):
+            return b"BADCLASS invalid class id\r\n"
+        lines = [self._metadata(key, item) for key, item in self.store.items()] if b"1" in classes else []
+        return b"".join(lines) + b"END\r\n"
+
+    def _metadata(self, key: bytes, item: Item) -> bytes:
+        return b"key=%s exp=%d la=%d cas=%d fetch=%s cls=1 size=%d\n" % (
+            quote_from_bytes(key, safe="").encode(),
+            -1 if item.expiry == inf else item.expiry,
+            item.accessed,
+            item.cas,
+            b"yes" if item.fetched else b"no",
+            len(key) + len(item.value) + ITEM_OVERHEAD,
+        )
+
+    def _cachedump(self, words: _Words, body: bytes) -> bytes:
+        if len(words) < 4:
+            return b"CLIENT_ERROR bad command line\r\n"
+        chosen, limit = unsigned32(words[2]), unsigned32(words[3])
+        if chosen is None or limit is None:
+            return b"CLIENT_ERROR bad command line format\r\n"
+        if chosen > _CLASS_MAX:
+            return b"CLIENT_ERROR Illegal slab id\r\n"
+        shown = (each for each in self.store.items() if chosen == 1 and not each[1].binary)
+        lines = [
+            b"ITEM %s [%d b; %d s]\r\n" % (key, len(item.value), 0 if item.expiry == inf else item.expiry)
+            for key, item in islice(shown, limit or None)
+        ]
+        return b"".join(lines) + b"END\r\n"
 
     def _meta(self, words: _Words, body: bytes) -> bytes:
         key, tokens = words[1], words[3 if words[0] == b"ms" else 2 :]

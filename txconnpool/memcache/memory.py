@@ -33,7 +33,7 @@ from zope.interface import implementer
 from txconnpool.memcache.execution import Executor
 from txconnpool.memcache.store import STORE_MIN, Store
 from txconnpool.net.inprocess import InProcessEndpoint
-from txconnpool.wire import ANSWER, BROADCAST, CLOSE, MORE, REPLACE, SPLIT, STATISTICS, SWITCH, Command
+from txconnpool.wire import ANSWER, BROADCAST, CLOSE, DUMP, MORE, REPLACE, SPLIT, STATISTICS, SWITCH, Command
 from txconnpool.wire.memcache.dialect import Memcache
 
 __all__ = ["MemcachedFactory", "MemoryEndpoint", "MemoryParser", "Store"]
@@ -119,6 +119,8 @@ class _Server(Protocol):
                     self._swallow, self._refusal = end - len(data), payload
                 else:
                     write(payload)
+            elif what is DUMP:
+                write(self._executor.execute(payload[1], self._reactor.seconds()))
             else:
                 if what is BROADCAST:
                     what, payload = payload

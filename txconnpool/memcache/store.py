@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf
 from typing import Final
@@ -126,6 +127,12 @@ class Store:
             self.counters["get_expired"] += 1
             return None
         return item
+
+    def items(self) -> Iterator[tuple[bytes, Item]]:
+        """
+        @return: all keys and items that have not expired, the one used last first.
+        """
+        return ((key, item) for key, item in reversed(self._items.items()) if item.expiry > self.now)
 
     def bump(self, key: bytes, item: Item) -> None:
         """

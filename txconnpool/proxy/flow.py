@@ -39,6 +39,7 @@ class SessionLimits:
     @ivar idleTimeout: the seconds after which a client that sends nothing is closed; 0: never.
     @ivar leaseAtFirstByte: whether a client of an unknown protocol leases a connection only when it has sent something.
     @ivar reuse: whether the connection of such a client may serve another one after it.
+    @ivar keyDumps: whether clients may get the keys of all values.
     """
 
     maxClients: int = 10000
@@ -53,6 +54,7 @@ class SessionLimits:
     idleTimeout: float = 0.0
     leaseAtFirstByte: bool = False
     reuse: bool = False
+    keyDumps: bool = True
 
 
 @implementer(IPushProducer, IHalfCloseableProtocol)
@@ -145,6 +147,13 @@ class ClientConnection(Protocol):
         @return: whether the client leaves so many bytes unread that nothing more is requested for it.
         """
         return self.unread - (self.held if first else 0) > self._limits.unreadSoft
+
+    @property
+    def isFull(self) -> bool:
+        """
+        Whether the client has not read all that was written.
+        """
+        return self._full
 
     @property
     def ending(self) -> bool:

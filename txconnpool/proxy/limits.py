@@ -73,6 +73,7 @@ def sessionLimits(settings: PoolSettings) -> SessionLimits:
         loginTimeout=settings.loginTimeout,
         idleTimeout=settings.clientIdleTimeout,
         statsAddresses=settings.statsAddresses == "yes",
+        keyDumps=settings.keyDumps == "yes",
         partialError=settings.partialGets == "error",
         maxInFlight=settings.maxInFlight,
         backlog=settings.sessionBacklog,

@@ -120,6 +120,14 @@ class OrderedReplies(ClientConnection):
                 self.proceed()
         return not self.gone
 
+    def resumeProducing(self) -> None:
+        """
+        Continue, because the client has read all written bytes.
+        """
+        super().resumeProducing()
+        if self._queue is not None:
+            self._queue.drained()
+
     def _drained(self) -> None:
         """
         Adapt the window when nothing is in flight, and release a leased connection.

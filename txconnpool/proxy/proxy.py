@@ -72,6 +72,7 @@ class PoolProxy(Service):
         self.sessions = SessionFactory(
             settings.name, self.upstream.router, dialect, limits, buffered, reactor, partial(statistics, self), numbers
         )
+        self.sessions.separate = self.upstream.separate
         if dialect.stateful:
             dialect.announce(settings.announced)
             self.sessions.flavours = self.upstream.flavours

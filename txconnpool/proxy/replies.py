@@ -92,6 +92,11 @@ class Entry:
         self.first = True
         self._pieces = []
 
+    def drained(self) -> None:
+        """
+        Called for the first entry when the client has read all written bytes.
+        """
+
     def conclude(self, reply: bytes, begun: bool) -> None:
         """
         Make an error the whole reply, in place of bytes that were held back. If some of them are written already, the
@@ -389,6 +394,13 @@ class ReplyQueue:
         The entries for which later requests wait, in order.
         """
         return [entry for entry in self._entries if entry.unsent]
+
+    def drained(self) -> None:
+        """
+        The client has read all written bytes.
+        """
+        if self._entries:
+            self._entries[0].drained()
 
     def advance(self) -> bool:
         """

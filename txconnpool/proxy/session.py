@@ -20,6 +20,7 @@ from txconnpool.net.transport import endsOf, placeOf, redirect
 from txconnpool.proxy.broadcast import learn
 from txconnpool.proxy.compound import SplitReply
 from txconnpool.proxy.directory import consult
+from txconnpool.proxy.dumping import DumpReply
 from txconnpool.proxy.replies import LaterReply, QueuedRequest
 from txconnpool.proxy.sending import RequestSender
 from txconnpool.wire import (
@@ -28,6 +29,7 @@ from txconnpool.wire import (
     BROADCAST,
     CLIENTS,
     CLOSE,
+    DUMP,
     FLAVOUR,
     LEARN,
     MORE,
@@ -306,6 +308,9 @@ class Session(RequestSender):
         elif action is BROADCAST:
             self.enqueue(LaterReply(self, lambda: factory.broadcast(*payload), True))
             self._answered(COMPOUND)  # if no server can be asked, the reply is there already
+        elif action is DUMP:
+            self.enqueue(DumpReply(self, *payload))
+            self._answered(COMPOUND)
         elif action is CLIENTS:
             self.enqueue(LaterReply(self, lambda: consult(self, payload), True))
         elif action is REPORT:

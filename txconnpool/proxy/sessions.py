@@ -32,6 +32,7 @@ from txconnpool.proxy.logins import LoginGate
 from txconnpool.proxy.memory import BufferedBytes
 from txconnpool.proxy.placing import PlacedSession
 from txconnpool.proxy.relay import RelaySession
+from txconnpool.proxy.separate import SeparateConnections
 from txconnpool.proxy.session import Session
 from txconnpool.proxy.sharding import ShardedSession
 from txconnpool.proxy.statistics import StatisticsReplies
@@ -139,6 +140,8 @@ class SessionFactory(Factory):
     #: If connections have a state: C{of(flavour)} returns the pool of a flavour, or its router if there are several
     #: servers by key, or raises a L{PoolError}; C{leases} is that of the connections that clients have for themselves.
     flavours: Any = None
+    #: Makes connections besides those of the pool.
+    separate: SeparateConnections
     #: Makes such a connection as good as new, see L{Handshake.reset<txconnpool.pool.handshake.Handshake.reset>}.
     reset: Any = None
 

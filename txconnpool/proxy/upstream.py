@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from math import inf
 from typing import Any
 from weakref import WeakSet
@@ -21,12 +22,14 @@ from txconnpool.net.endpoints import TLSClientEndpoint
 from txconnpool.net.tls import usesTLS
 from txconnpool.pool.connection import Connection, ConnectionFactory
 from txconnpool.pool.decisions.limits import Limits
+from txconnpool.pool.decisions.servers import Server
 from txconnpool.pool.engine import PoolEngine
 from txconnpool.pool.handshake import Handshake
 from txconnpool.pool.slow import SlowLog
 from txconnpool.proxy.finding import Finder
 from txconnpool.proxy.limits import ejection, poolLimits
 from txconnpool.proxy.relayed import RelayFactory
+from txconnpool.proxy.separate import SeparateConnections
 from txconnpool.routing.asking import ask
 from txconnpool.routing.cluster.line import ClusterLine
 from txconnpool.routing.clusterrouters import ClusterRouters
@@ -41,6 +44,9 @@ from txconnpool.wire.topology import Shard as Topology
 
 _log = Logger("txconnpool.routing")
 
+#: The seconds for which a server may be silent that sends its keys: it may find many that have expired.
+PATIENCE = 60.0
+
 
 class Upstream:
     """
@@ -51,6 +57,7 @@ class Upstream:
     @ivar handshake: the first requests on new connections; it has the login.
     @ivar pool: the pool, an L{IPoolControl<txconnpool.interfaces.IPoolControl>}.
     @ivar router: the L{IRouter<txconnpool.interfaces.IRouter>} for sessions.
+    @ivar separate: makes connections for single requests, besides those of the pool.
     @ivar flavours: if connections have a state: C{of(flavour)} returns the pool or the router of a flavour, and
         C{leases} is that of the connections that clients have for themselves.
     """
@@ -73,6 +80,7 @@ class Upstream:
         self._reading: WeakSet[ConnectionFactory] = WeakSet()  # those of connections to replicas
         self._endpoints: dict[str, Any] = {}
         self._replaced: set[Any] = set()
+        self.separate = SeparateConnections(self._separate)
         self.finder = Finder(reactor, self._found)
         self.finder.use(settings)
         self.handshake.primary = settings.hasSentinels
@@ -207,6 +215,26 @@ class Upstream:
         """
         timeout = self.settings.requestTimeout
         return timeout / 2 if factory in self._reading and self.settings.readFrom != "replica" else timeout
+
+    def _separate(self) -> list[Callable[[], PoolEngine]]:
+        """
+        @return: for each server that is not drained, a function that creates a pool of one connection to it.
+        """
+        return [partial(self._connect, server) for server in self.pool.servers if not server.drained]
+
+    def _connect(self, server: Server) -> PoolEngine:
+        """
+        @return: a pool of one connection to a server. It counts as traffic of the server.
+        """
+        timeout = self.settings.connectTimeout
+        factory = ConnectionFactory(self._dialect, self._reactor, max(PATIENCE, self.settings.requestTimeout))
+        factory.everyServer = lambda: self.pool.servers
+        pool = PoolEngine(
+            [server.address], factory, Limits(maximum=1, waitTimeout=2 * timeout, whenDown=1), self._reactor,
+            name=self.settings.name, connectTimeout=timeout, handshake=self.handshake,
+        )  # fmt: skip
+        pool.servers[0].name, pool.servers[0].traffic = server.name, server.traffic
+        return pool
 
     def _lookAgain(self) -> None:
         """
@@ -439,7 +467,7 @@ class Upstream:
         @return: fires when no connection, dial or timer is left.
         """
         closing = [pool.close(timeout) for pool in (self.pool, *self._replaced)]
-        return DeferredList(closing).addCallback(lambda _: None)
+        return DeferredList([*closing, self.separate.close()]).addCallback(lambda _: None)
 
     def abort(self) -> None:
         """

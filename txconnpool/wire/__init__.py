@@ -51,6 +51,11 @@ class LocalAction(enum.Enum):
     #: that with the index, as for requests with keys. C{command.isError} says whether a reply is an
     #: error, which is then that to the request. Otherwise C{command.join} makes one reply of all.
     SPREAD = "send the request to every server by key, and return one reply"
+    #: Payload: C{(command, request, refusal, closes)}. Every server gets the request, one after another, each on a
+    #: connection of its own: the reply may be of any length. C{command.withoutEnd} removes the end of each reply but
+    #: the last, and returns C{None} for an error, which ends the reply. If the settings allow no dumps, C{refusal} is
+    #: the reply, after which the client is closed if C{closes}.
+    DUMP = "stream a reply of every server, as one"
     #: Payload: C{(command, requests)}. C{command.withoutEnd} removes the end of each reply but the last.
     SPLIT = "send several requests, and return one reply"
     #: Payload: C{(command, arguments)}. The arguments select the statistics. The client gets of the reply what
@@ -82,6 +87,7 @@ CLOSE: Final = LocalAction.CLOSE
 REPLACE: Final = LocalAction.REPLACE
 BROADCAST: Final = LocalAction.BROADCAST
 SPREAD: Final = LocalAction.SPREAD
+DUMP: Final = LocalAction.DUMP
 SPLIT: Final = LocalAction.SPLIT
 STATISTICS: Final = LocalAction.STATISTICS
 REPORT: Final = LocalAction.REPORT

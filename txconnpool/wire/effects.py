@@ -24,6 +24,8 @@ WRITES: Final[Effects] = frozenset((b"@write",))
 DELETES: Final[Effects] = frozenset((b"@delete",))
 #: The request is about a server or about other clients: it concerns more than the keys that it names.
 ADMINISTERS: Final[Effects] = frozenset((b"@admin",))
+#: The request changes what a server is to all its clients. No word allows this effect, only the name of the command.
+EXPLICIT: Final[Effects] = frozenset((b"explicit",))
 
 HARMLESS: Final[Effects] = frozenset()
 
@@ -36,6 +38,7 @@ class Permissions:
     Which requests are accepted.
 
      - A request is refused if the name of its command, or one of its effects, is denied.
+     - A request with the effect C{EXPLICIT} is refused unless the name of its command is allowed.
      - If only some words are allowed, each effect of a request must be allowed, or belong to what its command does
        without flags if the name of its command is allowed.
 

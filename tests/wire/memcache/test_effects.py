@@ -9,11 +9,12 @@ from typing import Final
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txconnpool.wire import ADMIT, ANSWER, BROADCAST, MORE, REPLACE, SPLIT
-from txconnpool.wire.effects import EFFECTS, Effects
+from txconnpool.wire import ADMIT, ANSWER, BROADCAST, CLOSE, DUMP, MORE, REPLACE, SPLIT
+from txconnpool.wire.effects import EFFECTS, READS, Effects
 from txconnpool.wire.memcache.auth import LoginReader
 from txconnpool.wire.memcache.dialect import Memcache
 from txconnpool.wire.memcache.effects import ORDINARY, POSSIBLE
+from txconnpool.wire.memcache.replies import CACHE_MEMLIMIT, LRU_CRAWLER, STATS
 from txconnpool.wire.memcache.requestreader import RequestReader
 
 #: The time in these tests, in seconds since the epoch.
@@ -202,12 +203,82 @@ class EffectTests(SynchronousTestCase):
 
     def test_complete(self) -> None:
         """
-        The table has all commands, with all effects that they can have.
+        The table has all commands, with all effects that they can have, but those of L{AdministrationTests}.
         """
-        found = {name: frozenset[bytes]() for name in ORDINARY if name != b"quit"}
+        others = (b"quit", b"lru_crawler", b"cache_memlimit")
+        found = {name: frozenset[bytes]() for name in ORDINARY if name not in others}
         for request, letters in TABLE:
             found[request.split()[0]] |= effects(letters)
-        self.assertEqual(found, {name: its for name, its in POSSIBLE.items() if name != b"quit"})
+        self.assertEqual(found, {name: its for name, its in POSSIBLE.items() if name not in others})
+
+
+class AdministrationTests(SynchronousTestCase):
+    """
+    Tests for commands whose refusal is special.
+    """
+
+    def test_dumps(self) -> None:
+        """
+        Dumps of keys need the effect C{@admin}, or the name of the command. Without it the errors are those of
+        C{memcached -X}. After that for C{lru_crawler} the client is closed.
+        """
+        for request, command, refusal, refused in (
+            (b"stats cachedump 1 0\r\n", STATS, b"CLIENT_ERROR stats cachedump not allowed\r\n", ANSWER),
+            (b"lru_crawler metadump all\r\n", LRU_CRAWLER, b"ERROR metadump not allowed\r\n", CLOSE),
+            (b"lru_crawler mgdump hash\r\n", LRU_CRAWLER, b"ERROR mgdump not allowed\r\n", CLOSE),
+        ):
+            name = command.name.encode()
+            payload = command, request, refusal, refused is CLOSE
+            for wire in (reader(), reader(allowed=words("@admin")), reader(allowed=frozenset((name,)))):
+                self.assertEqual(wire.read(request + b"get a\r\n", 0, 9), (DUMP, len(request), 0, payload))
+            for wire in (reader(denied=words("@admin")), reader(denied=frozenset((name,))), reader(allowed=READS)):
+                self.assertEqual(wire.read(request + b"get a\r\n", 0, 9), (refused, len(request), 0, refusal))
+
+    def test_unsupported(self) -> None:
+        """
+        If the servers close their connections at C{lru_crawler}, it is refused.
+        """
+        wire = reader()
+        for _ in range(2):
+            wire.unsupported.closed("a", LRU_CRAWLER)
+        what, _, _, line = wire.read(b"lru_crawler metadump all\r\n", 0, 1)
+        self.assertEqual(
+            (what, line), (ANSWER, b"ERROR lru_crawler is not supported: a closes its connections at it\r\n")
+        )
+
+    def test_upstream(self) -> None:
+        """
+        C{stats upstream} takes the same words as C{stats}.
+        """
+        self.assertEqual(reader().read(b"stats upstream cachedump 1 2\r\n", 0, 1)[3][1], b"stats cachedump 1 2\r\n")
+
+    def test_cacheMemlimit(self) -> None:
+        """
+        The size of the servers' memory is changed only by clients that are allowed to by the name of the command.
+        """
+        every = EFFECTS | {b"cache_memlimit"}
+        for wire in (reader(), reader(denied=words("@read")), reader(allowed=EFFECTS), reader(every, EFFECTS)):
+            self.assertEqual(
+                wire.read(b"cache_memlimit 64\r\n", 0, 1),
+                (ANSWER, 19, 0, b"CLIENT_ERROR cache_memlimit not allowed\r\n"),
+            )
+            self.assertEqual(wire.read(b"cache_memlimit 64 noreply\r\n", 0, 1), (ANSWER, 27, 0, b""))
+        wire = reader(allowed=every)
+        for request, silent in (
+            (b"cache_memlimit 64\r\n", False),
+            (b"cache_memlimit 64 x\r\n", False),
+            (b"cache_memlimit 64 noreply\r\n", True),
+        ):
+            what, end, _, (command, sent) = wire.read(request, 0, 1)
+            self.assertEqual((what, end, sent), (BROADCAST, len(request), b"cache_memlimit 64\r\n"))
+            self.assertEqual(
+                (command.name, command.visible(b"OK\r\n")), ("cache_memlimit", b"" if silent else b"OK\r\n")
+            )
+        for bad in (b"cache_memlimit\r\n", b"cache_memlimit x\r\n", b"cache_memlimit 64 x y\r\n"):
+            self.assertEqual(wire.read(bad, 0, 1), (ANSWER, len(bad), 0, b"ERROR\r\n"))
+        small = b"MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m\r\n"
+        self.assertEqual(CACHE_MEMLIMIT.join([b"OK\r\n", small]), small)
+        self.assertEqual(CACHE_MEMLIMIT.join([b"OK\r\n", b"OK\r\n"]), b"OK\r\n")
 
 
 class RefusalTests(SynchronousTestCase):

@@ -85,7 +85,7 @@ class KeyTests(SynchronousTestCase):
         named = {word.split()[0].decode() for word, _ in KEYED}
         self.assertEqual(
             {command.name for command in Memcache().commands} - named,
-            {"version", "mn", "flush_all", "verbosity", "stats", "auth"},
+            {"version", "mn", "flush_all", "verbosity", "stats", "auth", "lru_crawler", "cache_memlimit"},
         )
 
     def test_keyless(self) -> None:

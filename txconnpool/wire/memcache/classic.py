@@ -19,7 +19,7 @@ import re
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-from txconnpool.wire import ANSWER, BROADCAST, CLOSE, MORE, REPLACE, SPLIT, STATISTICS, Frame
+from txconnpool.wire import ANSWER, BROADCAST, CLOSE, DUMP, MORE, REPLACE, SPLIT, STATISTICS, Frame
 from txconnpool.wire.memcache import replies
 from txconnpool.wire.memcache.integers import Integer, plain, signed32, unsigned32, unsigned64
 from txconnpool.wire.memcache.matching import EVERYTHING, MemcacheCommand
@@ -44,6 +44,9 @@ BAD_DELTA: Final = b"CLIENT_ERROR invalid numeric delta argument\r\n"
 BAD_DELETE: Final = b"CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]\r\n"
 
 _GOOD_KEY: Final = re.compile(rb"[^\x00-\x20\x7f]{1,%d}" % KEY_MAX).fullmatch
+
+#: The requests for all keys of a server, with the errors of memcached if it was started with C{-X}.
+_KEY_DUMPS: Final = ([b"metadump"], [b"mgdump"])
 
 #: A check, called with C{(words, data, pos, stop, maxItemSize)}. C{data[pos:stop]} is the line including its end.
 Check: TypeAlias = Callable[[list[bytes], bytes, int, int, int], Frame]
@@ -254,11 +257,31 @@ def _verbosity(rules: Rules) -> Check:
     return check
 
 
+def _cacheMemlimit(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
+    if not 2 <= len(words) <= 3 or unsigned32(words[1]) is None:
+        return answer(stop, ERROR, words[-1] == b"noreply")
+    command = replies.CACHE_MEMLIMIT
+    return BROADCAST, stop, 0, (SILENT[command] if words[-1] == b"noreply" else command, joined(words[:2]))
+
+
+def _lruCrawler(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
+    if words[1:2] not in _KEY_DUMPS:
+        return answer(stop, b"CLIENT_ERROR lru_crawler not allowed on a shared connection\r\n")
+    if len(words) != 3:
+        return answer(stop, ERROR)
+    # memcached-tool waits for END, so the client is closed after the error.
+    return DUMP, stop, 0, (replies.LRU_CRAWLER, joined(words), b"ERROR " + words[1] + b" not allowed\r\n", True)
+
+
 def _version(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
     return forward(replies.VERSION, b"version\r\n", data, pos, stop)
 
 
 def _stats(words: list[bytes], data: bytes, pos: int, stop: int, limit: int) -> Frame:
+    asked = words[2:] if words[1:2] == [b"upstream"] else words[1:]
+    if asked[:1] == [b"cachedump"]:
+        refusal = b"CLIENT_ERROR stats cachedump not allowed\r\n"
+        return DUMP, stop, 0, (replies.STATS, joined([b"stats", *asked]), refusal, False)
     return STATISTICS, stop, 0, (replies.STATS, tuple(words[1:]))
 
 
@@ -287,6 +310,8 @@ def checks(rules: Rules) -> dict[bytes, Check]:
         b"delete": _delete(rules),
         b"flush_all": _flushAll(rules),
         b"verbosity": _verbosity(rules),
+        b"cache_memlimit": _cacheMemlimit,
+        b"lru_crawler": _lruCrawler,
         b"version": _version,
         b"stats": _stats,
         b"quit": _quit,

@@ -15,8 +15,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from txconnpool.wire import ANSWER, BROADCAST, REPLACE, SPLIT, STATISTICS, Frame
-from txconnpool.wire.effects import DELETES, HARMLESS, WRITES, Effects, Permissions
+from txconnpool.wire import ANSWER, BROADCAST, CLOSE, DUMP, REPLACE, SPLIT, STATISTICS, Frame
+from txconnpool.wire.effects import DELETES, EXPLICIT, HARMLESS, WRITES, Effects, Permissions
 from txconnpool.wire.memcache.expiry import RELATIVE_MAX
 from txconnpool.wire.memcache.integers import known, signed32
 from txconnpool.wire.memcache.matching import EVERYTHING, MemcacheCommand
@@ -46,6 +46,9 @@ POSSIBLE: Final[Mapping[bytes, Effects]] = {
     name: effects | (WRITES | DELETES if name in _EXPIRY or name in _FLAGS else HARMLESS)
     for name, effects in ORDINARY.items()
 }
+
+#: The names of the commands that are refused unless they are allowed by name.
+NAMED: Final[frozenset[bytes]] = frozenset(name for name, effects in ORDINARY.items() if effects >= EXPLICIT)
 
 #: The names of the commands that only close the connection of their client.
 CLOSING: Final[frozenset[bytes]] = frozenset((b"quit",))
@@ -84,6 +87,8 @@ def refused(frame: Frame, line: bytes) -> Frame:
         silent = what.hidden is EVERYTHING
     elif what is REPLACE:
         silent = not payload[2]
+    elif what is DUMP:
+        silent = False
     else:
         return frame
     return ANSWER, end, 0, b"" if silent else line
@@ -109,6 +114,11 @@ def permitted(words: list[bytes], frame: Frame, permissions: Permissions, now: f
     if isinstance(what, MemcacheCommand):
         silent = what.hidden is EVERYTHING
         effects = what.effects
+    elif what is DUMP:
+        _, _, refusal, closes = payload
+        if permissions.permits(name, ORDINARY[name]):
+            return frame
+        return CLOSE if closes else ANSWER, end, 0, refusal
     elif what is REPLACE or what is STATISTICS:
         silent = what is REPLACE and not payload[2]
         effects = ORDINARY[name]

@@ -88,10 +88,12 @@ class MemcacheCommand(Command):
         keys.
     @ivar word: the bytes before the key in a reply.
     @ivar valueSeparator: the bytes between the body of a value and the key of the next one.
+    @cvar lineEnd: the end of each line of a reply that has several, at least.
     @cvar translates: whether clients get replies in other bytes, those that L{translate} returns.
     @cvar matchTranslated: as C{matchWhole}, for replies that are translated; C{None} if all of them are read in parts.
     """
 
+    lineEnd: ClassVar[bytes] = b"\r\n"
     translates: ClassVar[bool] = False
     matchTranslated: ClassVar[Any] = None
 
@@ -247,9 +249,9 @@ class MemcacheCommand(Command):
 
     def join(self, replies: Sequence[bytes]) -> bytes:
         """
-        @return: one reply in place of those of several servers: the first error, if there is one.
+        @return: one reply in place of those of several servers: the first that is not C{OK}, if there is one.
         """
-        return self.visible(next((reply for reply in replies if b"ERROR" in reply.split(b" ", 1)[0]), replies[0]))
+        return self.visible(next((reply for reply in replies if reply != b"OK\r\n"), replies[0]))
 
     def withoutEnd(self, data: bytes) -> bytes | None:
         """
@@ -259,6 +261,25 @@ class MemcacheCommand(Command):
 
     def __repr__(self) -> str:
         return f"<MemcacheCommand {self.name}{' quiet' if self.hidden else ''}>"
+
+
+class DumpCommand(MemcacheCommand):
+    """
+    A command whose reply has a line for each key of a server.
+    """
+
+    __slots__ = ()
+
+    lineEnd: ClassVar[bytes] = b"\n"
+
+    def withoutEnd(self, data: bytes) -> bytes | None:
+        """
+        @return: the lines at the end of a reply, without C{END} or, of C{mgdump}, C{EN}.
+        """
+        for end in (b"END\r\n", b"EN\r\n"):
+            if data == end or data.endswith(b"\n" + end):
+                return data[: -len(end)]
+        return None
 
 
 class Tally(Protocol):
@@ -351,9 +372,10 @@ def matchReplies(
             break
         match = command.after(data, pos)
         if match is None:
-            if not b"\r\n".startswith(data[pos : pos + 2]):
+            lineEnd = command.lineEnd
+            if not lineEnd.startswith(data[pos : pos + len(lineEnd)]):
                 raise WireError(f"expected the end of a value in reply to {command.name}, {received(data, pos)}")
-            checkIncomplete(data, pos, pos + 2, command)
+            checkIncomplete(data, pos, pos + len(lineEnd), command)
             due = 0
             break
         pos = match.end()

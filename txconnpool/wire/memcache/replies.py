@@ -30,8 +30,8 @@ from typing import Final
 
 from txconnpool import native
 from txconnpool.errors import WireError
-from txconnpool.wire.effects import ADMINISTERS, DELETES, HARMLESS, READS, WRITES, Effects
-from txconnpool.wire.memcache.matching import Matcher, MemcacheCommand, received
+from txconnpool.wire.effects import ADMINISTERS, DELETES, EXPLICIT, HARMLESS, READS, WRITES, Effects
+from txconnpool.wire.memcache.matching import DumpCommand, Matcher, MemcacheCommand, received
 
 # The class does not exclude line ends, which makes the search for the end of the key three times as fast. A reply of
 # memcached never has a line end in a key.
@@ -76,11 +76,12 @@ def _command(
     isLookup: bool = False,
     keyAt: int = 0,
     word: bytes = b"",
+    kind: type[MemcacheCommand] = MemcacheCommand,
 ) -> MemcacheCommand:
     """
     Create a command, with the next index.
     """
-    command = MemcacheCommand(
+    command = kind(
         name, len(_commands), read, _matcher(*first), after, ending, _matcher(error), None, asked, isLookup,
         keyAt=keyAt, word=word, effects=effects,
     )  # fmt: skip
@@ -180,6 +181,17 @@ STATS: Final = _command(
     after=_matcher(rb"\r\n(?:END\r\n|" + _STATISTIC + rb")"), read=True,
 )  # fmt: skip
 
+# The lines end with a bare LF, those of mgdump with CR LF (crawler.c). The other replies are errors of this request.
+_DUMPED: Final = rb"(?:key=|mg )()[^\n]*()(?=\n)"
+LRU_CRAWLER: Final = _command(
+    "lru_crawler", _DUMPED, rb"(?:END|EN)\r\n",
+    error=_LINE_ERROR + rb"|(?:BUSY|BADCLASS|NOTSTARTED|ERROR(?! Too many)) [^\r\n]*\r\n", effects=ADMINISTERS,
+    after=_matcher(rb"\n(?:(?:END|EN)\r\n|" + _DUMPED + rb")"), ending=b"\nEND\r\n", read=True, kind=DumpCommand,
+)  # fmt: skip
+CACHE_MEMLIMIT: Final = _command(
+    "cache_memlimit", rb"OK\r\n", rb"MEMLIMIT_[A-Z_]+ [^\r\n]*\r\n", error=_LINE_ERROR, effects=ADMINISTERS | EXPLICIT
+)
+
 # Flags that are repeated from the request, key and opaque token, may contain CR, and even end with one.
 _FLAGS: Final = rb"(?: [^\n]*)?\r\n"
 _BODY: Final = rb"VA ()" + _LENGTH + _FLAGS
@@ -236,8 +248,10 @@ for _single, _several in SEVERAL.items():
 #: The variants of commands for requests with C{noreply}, which hides all replies (C{memcached.c}, C{out_string}).
 SILENT: Final = {
     command: command.silent()
-    for command in (SET, ADD, REPLACE, APPEND, PREPEND, CAS, INCR, DECR, TOUCH, DELETE, FLUSH_ALL, VERBOSITY)
-}
+    for command in (
+        SET, ADD, REPLACE, APPEND, PREPEND, CAS, INCR, DECR, TOUCH, DELETE, FLUSH_ALL, VERBOSITY, CACHE_MEMLIMIT,
+    )
+}  # fmt: skip
 
 #: The commands whose C{matchWhole} the extension has, and the name of the function.
 NATIVE: Final = {

@@ -23,7 +23,7 @@ from txconnpool.wire.memcache import classic, meta
 from txconnpool.wire.memcache.classic import Check
 from txconnpool.wire.memcache.common import acceptedCommands
 from txconnpool.wire.memcache.common import chosenScan as scanRequest
-from txconnpool.wire.memcache.effects import ORDINARY, permitted, refused
+from txconnpool.wire.memcache.effects import NAMED, ORDINARY, permitted, refused
 from txconnpool.wire.memcache.rules import BAD_LINE, EARLIER, ERROR, MODERN, Rules
 from txconnpool.wire.memcache.unsupported import Unsupported
 
@@ -42,12 +42,7 @@ _LONG_RETRIEVAL: Final = re.compile(rb" {0,100}gets? ").match
 
 #: Commands of memcached that act on a connection or a server and not on data. Both are shared here, so that one client
 #: could stop, slow down or spy on all others.
-REFUSED: Final = frozenset(
-    b"watch shutdown debugtime slabs lru lru_crawler cache_memlimit misbehave refresh_certs extstore".split()
-)
-
-#: The requests for all keys. memcached-tool waits for C{END}, so the client is closed after memcached's error.
-_DUMPS: Final = ([b"lru_crawler", b"metadump"], [b"lru_crawler", b"mgdump"])
+REFUSED: Final = frozenset(b"watch shutdown debugtime slabs lru misbehave refresh_certs extstore".split())
 
 _LINE_TOO_LONG: Final = b"CLIENT_ERROR line too long\r\n"
 
@@ -152,7 +147,7 @@ class RequestReader(IRequestReader):
             return _unknown(frame, words, pos, stop)
         if words[0] in self._refused and (line := self.unsupported.refusal(words[0])) is not None:
             return refused(frame, line)
-        if self.permissions.restricted:
+        if self.permissions.restricted or words[0] in NAMED:
             return permitted(words, frame, self.permissions, self._now())
         return frame
 
@@ -165,8 +160,6 @@ def _refuse(words: list[bytes], stop: int, modern: bool) -> Frame:
     """
     if not words:
         return ANSWER, stop, 0, ERROR
-    if words[:2] in _DUMPS:
-        return CLOSE, stop, 0, b"ERROR " + words[1] + b" not allowed\r\n"
     if words[0] in REFUSED:
         return ANSWER, stop, 0, b"CLIENT_ERROR " + words[0] + b" not allowed on a shared connection\r\n"
     if words[-1].startswith(b"HTTP/") and (len(words) > 1 or not modern):

@@ -31,9 +31,6 @@ _GROUPS: Final = {(each,) for each in _SHOWN} | {words[:1] for words in _CHANGIN
 
 _DETAIL_USAGE: Final = b"CLIENT_ERROR usage: stats detail on|off|dump\r\n"
 
-#: memcached's reply if it was started with C{-X}. The reply would have the keys of all clients.
-_NO_DUMP: Final = b"CLIENT_ERROR stats cachedump not allowed\r\n"
-
 _NO_ADDRESSES: Final = b"CLIENT_ERROR stats conns needs stats-addresses = yes\r\n"
 
 _STATISTIC: Final = re.compile(rb"STAT ([^ \r\n]+) ?([^\r\n]*)\r\n").match
@@ -63,15 +60,13 @@ def serverStatistics(words: tuple[bytes, ...], addresses: bool) -> ServerStatist
     @param addresses: whether clients may see the addresses of other clients.
 
     @return: the request to send to the servers; or the reply, if clients may not use these arguments: they are unknown,
-        or would show other clients' keys, or their addresses.
+        or would show the addresses of other clients.
     """
     join: Callable[[list[str], list[bytes]], bytes] = numbered
     if words[:1] == (b"upstream",):
         words = words[1:]
     elif words:
         join = partial(labelled, words[0])
-    if words[:1] == (b"cachedump",):
-        return _NO_DUMP
     words = words[: 2 if words[:1] == (b"detail",) else 1] if words[:1] in _GROUPS else words  # it ignores the others
     if words == (b"conns",) and not addresses:
         return _NO_ADDRESSES
