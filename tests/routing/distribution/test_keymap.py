@@ -9,7 +9,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from txconnpool.routing.distribution import Distribution, ServerSpec, movedShare
-from txconnpool.routing.distribution.keymap import KeyCache, KeyMap, sampleKeys
+from txconnpool.routing.distribution.keymap import FEW, SAMPLE, KeyCache, KeyMap, sampleKeys
 from txconnpool.routing.distribution.locators import Constant
 
 
@@ -102,6 +102,46 @@ class KeyMapTests(SynchronousTestCase):
         self.assertLess(abs(movedShare(before, consistent.build(five)) - 0.2), 0.05)
         self.assertLess(abs(movedShare(positional.build(four), positional.build(five)) - 0.8), 0.05)
         self.assertAlmostEqual(movedShare(positional.build(four), positional.build(four[::-1]), 500), 1)
+
+    def test_movedContest(self) -> None:
+        """
+        If all servers are compared for each key, the share is computed, not tried. It is that of a sample.
+        """
+        many = servers(30)
+        for name in ("pymemcache", "mcrouter-rendezvous"):
+            distribution = Distribution(name)
+            before = distribution.build(many)
+            for after in (
+                distribution.build(many[::-1]),
+                distribution.build(many[:27]),
+                distribution.build(many[3:] + servers(34)[-4:]),
+                distribution.build(many, down=(1, 5, 6)),
+                distribution.build([ServerSpec("other", 11211, label="10.0.0.0"), *many[1:]]),
+            ):
+                self.assertAlmostEqual(movedShare(before, after), self.tried(before, after), 1)
+            self.assertAlmostEqual(movedShare(before, distribution.build(many[:27])), 0.1)
+
+    def test_movedFew(self) -> None:
+        """
+        If servers have other labels or weights, or other parts of keys are hashed, few keys are tried.
+        """
+        many = servers(10)
+        relabelled = [*many[:9], ServerSpec(many[9].host, many[9].port, label="x")]
+        weighted = [*many[:9], ServerSpec(many[9].host, many[9].port, weight=0.25)]
+        for name, other in (("pymemcache", relabelled), ("mcrouter-rendezvous", weighted)):
+            before = Distribution(name).build(many)
+            for after in (Distribution(name).build(other), Distribution("ketama").build(many)):
+                self.assertLess(abs(movedShare(before, after) - self.tried(before, after)), 0.2)
+            after = Distribution(name, hashTag=b"::").build(many)
+            self.assertEqual(movedShare(before, after), self.tried(before, after, FEW))
+
+    def tried(self, before: KeyMap, after: KeyMap, count: int = SAMPLE) -> float:
+        """
+        @return: the share of some keys that move.
+        """
+        servers = [[each.address for each in one.servers] for one in (before, after)]
+        keys = sampleKeys(count)
+        return sum(servers[0][before.locate(key)] != servers[1][after.locate(key)] for key in keys) / len(keys)
 
     def test_movedToNobody(self) -> None:
         """

@@ -147,7 +147,7 @@ class Distribution:
             locator: Locator = Constant(live[0].index if live else NOBODY)
         else:
             locator = self.scheme.build(members, self.hash or "")
-        return KeyMap(servers, members.down, locator, self._cut(), cachedKeys)
+        return KeyMap(servers, members.down, locator, self._cut(), cachedKeys, self)
 
     def _members(self, servers: Sequence[ServerSpec], down: frozenset[int]) -> Members:
         weighted = any(server.weight is not None for server in servers)

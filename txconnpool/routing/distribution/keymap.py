@@ -12,7 +12,7 @@ from typing import Final
 
 from txconnpool import native
 from txconnpool.routing.distribution.keys import Cut
-from txconnpool.routing.distribution.locators import NOBODY, Constant, Locator
+from txconnpool.routing.distribution.locators import NOBODY, Constant, Contest, Locator
 from txconnpool.routing.distribution.servers import ServerSpec
 
 #: The number of keys in the cache of a map. With keys of 250 bytes it takes about 6 MB, with keys of 30 bytes 2 MB.
@@ -20,6 +20,9 @@ CACHED_KEYS = 16384
 
 #: How many keys are tried to find a share of keys.
 SAMPLE = 2000
+
+#: The same for maps that compare all servers for each key.
+FEW = 100
 
 
 def sampleKeys(count: int = SAMPLE) -> list[bytes]:
@@ -89,9 +92,11 @@ class KeyMap:
     @ivar down: the indexes of the servers that get no keys because they are down.
     @ivar cached: the indexes of the last keys; those of other keys are looked up.
     @ivar locate: finds the index of a key without the cache.
+    @ivar contest: the locator if it compares all servers for each key, else C{None}.
+    @ivar distribution: what the map was made by, to compare it with that of others.
     """
 
-    __slots__ = ("_shares", "cached", "down", "locate", "servers")
+    __slots__ = ("_shares", "cached", "contest", "distribution", "down", "locate", "servers")
 
     def __init__(
         self,
@@ -100,6 +105,7 @@ class KeyMap:
         locator: Locator,
         cut: Cut | None = None,
         limit: int = CACHED_KEYS,
+        distribution: object = None,
     ) -> None:
         """
         @param servers: all servers.
@@ -107,12 +113,15 @@ class KeyMap:
         @param locator: finds the index for what is hashed of a key.
         @param cut: finds what is hashed of a key, or C{None} if the whole key is.
         @param limit: the highest number of keys in the cache.
+        @param distribution: see L{distribution}.
         """
         self.servers = tuple(servers)
         self.down = down
         find = locator.locate
         self.locate: Callable[[bytes], int] = find if cut is None else lambda key: find(cut(key))
         self.cached = KeyCache(self.locate, limit)
+        self.contest = locator if isinstance(locator, Contest) else None
+        self.distribution = distribution
         self._shares = locator.shares
 
     def shares(self) -> list[float]:
@@ -136,15 +145,45 @@ def emptyMap() -> KeyMap:
     return KeyMap((), frozenset(), Constant(NOBODY))
 
 
-def movedShare(old: KeyMap, new: KeyMap, count: int = SAMPLE) -> float:
+def movedShare(old: KeyMap, new: KeyMap, count: int | None = None) -> float:
     """
     Find which share of the keys another map sends to another server. A server is the same if its address is the same,
     or for servers without an address its label.
 
-    @param count: how many keys are tried. Most maps take 5 ms for 2000 keys, those of pymemcache with 100 servers 400.
+    @param count: how many keys are tried if the share is not known from the servers alone; C{None}: L{SAMPLE}, or
+        L{FEW} if a map compares all servers for each key.
     @return: the share, from 0 to 1.
     """
     # The last element is that of the index of nobody, -1.
     before, after = ([server.address or server.label for server in each.servers] + [None] for each in (old, new))
+    if old.contest is not None and new.contest is not None and old.distribution == new.distribution:
+        share = _movedByLabel(old.contest, new.contest, before, after)
+        if share is not None:
+            return share
+    if count is None:
+        count = SAMPLE if old.contest is new.contest is None else FEW
     keys = sampleKeys(count)
     return sum(before[old.locate(key)] != after[new.locate(key)] for key in keys) / len(keys)
+
+
+def _movedByLabel(
+    old: Contest, new: Contest, before: Sequence[str | None], after: Sequence[str | None]
+) -> float | None:
+    """
+    Find the share of keys from the chances of the servers: a key stays if the winner among all servers, old and new, is
+    in both maps.
+
+    @param before: the name of each server of the old map, by its index.
+    @param after: the same for the new map.
+
+    @return: the share; C{None} if a server has another label or another weight in the new map.
+    """
+    was, now = old.chances, new.chances
+    if any(now[label][1] != was[label][1] for label in was.keys() & now.keys()):
+        return None
+    labels = {before[index]: label for label, (index, _) in was.items()}
+    if any(labels.get(after[index], label) != label for label, (index, _) in now.items()):
+        return None
+    total = sum(chance for _, chance in {**was, **now}.values())
+    stay = (label for label in was.keys() & now.keys() if before[was[label][0]] == after[now[label][0]])
+    return 1 - sum(now[label][1] for label in stay) / total if total else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from txconnpool.routing.distribution.servers import Member
 from txconnpool.routing.hashing import HashFunction
@@ -40,6 +40,18 @@ class Locator(Protocol):
         """
         @return: the share of all keys that each server gets, or C{None} if it can be found by trying only.
         """
+
+
+@runtime_checkable
+class Contest(Protocol):
+    """
+    A L{Locator} that compares all servers for each key: a key stays where it is unless its server is removed, or
+    another one with a better score is added. Its cost grows with the number of servers.
+
+    @ivar chances: for each label the index of its server, and how often it wins in relation to others.
+    """
+
+    chances: dict[bytes, tuple[int, float]]
 
 
 class HashedLocator(Locator, Protocol):

@@ -93,6 +93,8 @@ class Rendezvous:
     """
     C{Rendezvous} and C{WeightedRendezvous}: the server with the highest score gets the key. A server is identified by
     its label.
+
+    @ivar chances: see L{Contest<txconnpool.routing.distribution.locators.Contest>}.
     """
 
     def __init__(self, members: Sequence[Member], weighted: bool) -> None:
@@ -101,6 +103,7 @@ class Rendezvous:
         @param weighted: whether the weights count.
         """
         self._servers = [(member.index, murmur64(member.label, SEED), member.weight) for member in members]
+        self.chances = {member.label: (member.index, member.weight if weighted else 1.0) for member in members}
         self._weighted = weighted
 
     def locate(self, key: bytes) -> int:

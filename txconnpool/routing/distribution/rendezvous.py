@@ -54,6 +54,8 @@ class Pymemcache:
     """
     The rendezvous hash of pymemcache: MurmurHash3 of C{label-key} with the seed 0. If two servers have the same score,
     the one with the greater label gets the key.
+
+    @ivar chances: see L{Contest<txconnpool.routing.distribution.locators.Contest>}.
     """
 
     def __init__(self, members: Iterable[Member]) -> None:
@@ -61,6 +63,7 @@ class Pymemcache:
         @param members: at least one server.
         """
         ordered = sorted(members, key=lambda member: member.label)
+        self.chances = {member.label: (member.index, 1.0) for member in ordered}
         self._indexes = [member.index for member in ordered]
         # The state after the complete words of "label-" is the same for all keys. Servers for which the same incomplete
         # word is left read the same words of a key.
