@@ -32,8 +32,8 @@ class DirectoryTests(PlacedCase):
         third = self.stage.client()
         lines = self.ask("CLIENT LIST").splitlines()[1:]
         self.assertEqual([line.split(b" ")[0] for line in lines[:3]], [b"id=1", b"id=2", b"id=3"])
-        self.assertIn(b" age=3 flags=x db=0 sub=0 psub=0 ssub=0 multi=1 ", lines[1])
-        self.assertIn(b" age=0 flags=N ", lines[2])
+        self.assertIn(b" age=3 idle=0 flags=x db=0 sub=0 psub=0 ssub=0 multi=1 ", lines[1])
+        self.assertIn(b" age=0 idle=0 flags=N ", lines[2])
         third.abortConnection()
         self.stage.turns()
         self.assertEqual(self.ids(), [b"id=1", b"id=2"])

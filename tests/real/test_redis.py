@@ -320,7 +320,7 @@ class DirectoryTests(RedisCase):
     options = ("--stats-addresses", "yes")
 
     #: What differs between two connections, and what the proxy does not count as Redis does.
-    _OWN = frozenset(("id", "addr", "laddr", "age", "qbuf", "omem"))
+    _OWN = frozenset(["id", "addr", "laddr", "age", "idle", "qbuf", "qbuf-free", "argv-mem", "omem", "tot-mem"])
 
     def lines(self, client: Client, *words: object) -> list[dict[str, str]]:
         """

@@ -10,9 +10,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.wire.redis.clients import Reading, factsOf
 from txconnpool.wire.redis.dialect import Redis
 
+#: What is 0 for all clients.
+BUFFERS = "qbuf-free=0 argv-mem=0 obl=0 oll=0"
+
 #: The description of a client of C{Reading} that has done nothing yet.
 PLAIN = (
-    "addr=127.0.0.1:1 laddr=127.0.0.1:6380 name= age=1 flags=N db=0 sub=0 psub=0 ssub=0 multi=-1 qbuf=0 omem=0 "
+    "addr=127.0.0.1:1 laddr=127.0.0.1:6380 name= age=1 idle=0 flags=N db=0 sub=0 psub=0 ssub=0 multi=-1 qbuf=0 "
+    f"{BUFFERS} omem=0 tot-mem=0 "
     "user=default redir=-1 resp=2"
 )
 
@@ -66,12 +70,12 @@ class ClientTests(SynchronousTestCase):
         self.assertEqual(
             [lines[0].split(" ", 1)[1], *lines[1:]],
             [
-                "id=1 addr= laddr= name=a age=1 flags=x db=5 sub=0 psub=0 ssub=0 multi=2 qbuf=7 omem=8 user=default "
-                "redir=-1 resp=2",
-                "id=2 addr=[::1]:12 laddr=127.0.0.1:6380 name= age=99 flags=Ptc db=0 sub=2 psub=1 ssub=0 multi=-1 "
-                "qbuf=0 omem=0 user=default redir=0 resp=3",
-                "id=3 addr=127.0.0.1:6380 laddr=127.0.0.1:6380 name= age=1 flags=bU db=0 sub=0 psub=0 ssub=0 multi=-1 "
-                "qbuf=0 omem=0 user=default redir=-1 resp=2",
+                "id=1 addr= laddr= name=a age=1 idle=0 flags=x db=5 sub=0 psub=0 ssub=0 multi=2 qbuf=7 "
+                f"{BUFFERS} omem=8 tot-mem=15 user=default redir=-1 resp=2",
+                "id=2 addr=[::1]:12 laddr=127.0.0.1:6380 name= age=99 idle=0 flags=Ptc db=0 sub=2 psub=1 ssub=0 "
+                f"multi=-1 qbuf=0 {BUFFERS} omem=0 tot-mem=0 user=default redir=0 resp=3",
+                "id=3 addr=127.0.0.1:6380 laddr=127.0.0.1:6380 name= age=1 idle=0 flags=bU db=0 sub=0 psub=0 ssub=0 "
+                f"multi=-1 qbuf=0 {BUFFERS} omem=0 tot-mem=0 user=default redir=-1 resp=2",
                 f"id=4 {PLAIN}",
             ],
         )

@@ -123,7 +123,8 @@ def _clientCaching(
 def describe(facts: ClientFacts, asking: bool) -> bytes:
     """
     Describe a client in one line, as Redis 7.0 does (C{catClientInfoString} of its C{networking.c}), without what the
-    proxy does not know (C{idle}, C{cmd}, the sizes of other buffers) or has not (C{fd}, C{events}).
+    proxy does not know (C{cmd}) or has not (C{fd}, C{events}). Client libraries fail without the other numbers: those
+    that the proxy does not count (C{idle}, the sizes of other buffers) are 0.
 
     @param asking: whether it is the one that gets the line.
     """
@@ -136,6 +137,7 @@ def describe(facts: ClientFacts, asking: bool) -> bytes:
         ("laddr", here),
         ("name", reader.name.decode()),
         ("age", int(facts.age)),
+        ("idle", 0),
         ("flags", "".join(_flags(facts)) or "N"),
         ("db", reader.flavour[1]),
         ("sub", len(channels.get("subscribe", ()))),
@@ -143,7 +145,9 @@ def describe(facts: ClientFacts, asking: bool) -> bytes:
         ("ssub", len(channels.get("ssubscribe", ()))),
         ("multi", reader.queued if reader.inTransaction else -1),
         ("qbuf", facts.kept),
+        *((name, 0) for name in ("qbuf-free", "argv-mem", "obl", "oll")),
         ("omem", facts.unread),
+        ("tot-mem", facts.kept + facts.unread),
         ("user", reader.user.decode("utf-8", "surrogateescape")),
         ("redir", 0 if reader.tracks else -1),
         ("resp", reader.flavour[0]),
