@@ -422,7 +422,7 @@ class ChangingTests(ClusterCase):
         """
         Slots move, and nodes fail.
         """
-        self.each(self.migration, self.transaction, self.blocked, self.subscribed, self.failover)
+        self.each(self.migration, self.transaction, self.blocked, self.subscribed, self.loading, self.failover)
 
     def migration(self) -> None:
         """
@@ -472,6 +472,34 @@ class ChangingTests(ClusterCase):
         until(lambda: int(source.info("clients")["blocked_clients"]) > 0, 30.0, "the wait")
         self.client.ask("RPUSH", key, "element")
         self.assertEqual(client.read(), [key.encode(), b"element"])
+
+    def loading(self) -> None:
+        """
+        While a primary loads its data, requests for its keys get an error that says so, and others are executed.
+        """
+        primary = self.cluster.primaries()[2]
+        other, *keys = [self.keys("other")[0], *(keyOf(self.cluster.slots(primary)[0], f"{n}") for n in range(100))]
+        primary.ask("CONFIG", "SET", "rdbcompression", "no")
+        for key in keys:
+            self.client.ask("SET", key, "v" * 2000)
+        primary.ask("SAVE")
+        primary.kill()
+        options = primary.options
+        primary.options = (*options, "--key-load-delay", "200000", "--loading-process-events-interval-bytes", "1024")
+        primary.start()
+        primary.options = options
+        until(lambda: primary.info("persistence")["loading"] == "1", 60.0, "the primary loads its data")
+
+        def refused() -> bool:
+            self.assertEqual(self.client.ask("SET", other, "w"), b"OK")
+            return "LOADING" in str(self.assertRaises(ReplyError, self.client.ask, "GET", keys[0]))
+
+        until(refused, 60.0, "an error that says why")
+        self.assertIn("LOADING", str(self.assertRaises(ReplyError, self.client.ask, "MGET", other, keys[0])))
+        primary.ask("CONFIG", "SET", "key-load-delay", 0)
+        self.cluster.untilConsistent()
+        until(lambda: self.client.result("GET", keys[0]) == b"v" * 2000, 60.0, "the primary serves")
+        self.assertEqual(self.client.ask("MGET", other, *keys), [b"w", *[b"v" * 2000] * len(keys)])
 
     def subscribed(self) -> None:
         """
