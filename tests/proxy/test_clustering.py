@@ -19,6 +19,7 @@ from tests.rediscluster import CROSS_SLOT, ClusterNode, FakeCluster, keysOf
 from tests.redisstage import FlavouredStage, requests
 from tests.stage import assertTidy
 from txconnpool.pool.decisions.limits import Limits
+from txconnpool.routing import measuring
 from txconnpool.routing.clusterrouters import ClusterRouters
 from txconnpool.routing.clusters import ClusterPool
 from txconnpool.routing.flavours import FlavouredPool
@@ -1028,6 +1029,13 @@ class NearestTests(ClusterCase):
 
     readFrom = "nearest"
 
+    def setUp(self) -> None:
+        """
+        Measure at fixed times.
+        """
+        self.patch(measuring, "SPREAD", (1.0, 1.0))
+        super().setUp()
+
     def readers(self, keys: list[str]) -> set[ClusterNode]:
         """
         Read keys.
@@ -1053,9 +1061,9 @@ class NearestTests(ClusterCase):
         for slow, fast in ((replica, primary), (primary, replica)):
             for _ in range(20):
                 self.stage.servers = [each for each in servers if each is not slow]
-                self.wait(1)
+                self.wait(1.5)
                 self.stage.servers = servers
-                self.wait(0.5)
+                self.wait(0.05)
             self.assertEqual(self.readers(keys), {fast})
         self.wait(30)
         self.assertEqual(self.readers(keys), {primary, replica})
