@@ -227,6 +227,14 @@ def commands(rng: random.Random) -> tuple[Any, ...]:
     return (*placed(rng, changed(rng, data)), rng.choice((0, 100, 1 << 20, 1 << 20)))
 
 
+def usualCommands(rng: random.Random) -> tuple[Any, ...]:
+    """
+    @return: arguments of C{findUsual}: the same, with the commands that are usual.
+    """
+    usual = {b"get": ("get", 2, 2), b"MGET": ("mget", 2, 1 << 20), b"set": ("set", 1, 6), b"x" * 999: ("x", 0, 200)}
+    return *commands(rng), usual
+
+
 def elements(rng: random.Random) -> tuple[Any, ...]:
     """
     @return: arguments of C{matchSimple}: a reply of Redis.
@@ -266,7 +274,7 @@ def sequences(rng: random.Random) -> tuple[Any, ...]:
     @return: arguments of C{splitElements}: an array of Redis, or another reply.
     """
     count = rng.choice((0, 1, 1, 2, 3, 20))
-    data = rng.choice((b"*", b"*", b"~", b"%", b">")) + b"%d\r\n" % count
+    data = rng.choice((b"*", b"*", b"*", b"*", b"*", b"~", b"%", b">")) + b"%d\r\n" % count
     return placed(rng, changed(rng, data + b"".join(_element(rng, 2) for _ in range(count))))
 
 
@@ -289,6 +297,7 @@ SUBJECTS: Final = (
     Subject("countValues", values.countValues, several),
     Subject("findValues", values.findValues, several),
     Subject("findCommand", framing.findCommand, commands),
+    Subject("findUsual", framing.findUsual, usualCommands),
     Subject("matchSimple", matchSimple, elements),
     Subject("passElements", replyreader.passElements, nested),
     Subject("splitElements", replyreader.splitElements, sequences),

@@ -1,8 +1,7 @@
 /* Copyright txconnpool contributors. See LICENSE. */
 
-/* Finds the usual requests and replies of Redis, see `findCommand` of txconnpool.wire.redis.framing, `matchSimple` of
-   txconnpool.wire.redis.commands, and the
-   functions of txconnpool.wire.redis.replyreader. */
+/* Finds the usual requests and replies of Redis, see `findCommand` and `findUsual` of txconnpool.wire.redis.framing,
+   `matchSimple` of txconnpool.wire.redis.commands, and the functions of txconnpool.wire.redis.replyreader. */
 
 #include "txconnpool.h"
 
@@ -29,23 +28,83 @@ static bool skipString(Text *text, Py_ssize_t size)
     return skipLineEnd(text);
 }
 
-PyObject *findCommand(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_t count)
+/* A request: the number of its words, the first one, and where it ends. */
+typedef struct {
+    Py_ssize_t words;
+    const char *name;
+    Py_ssize_t nameSize;
+    Py_ssize_t end;
+} Request;
+
+/* Find a request. False, without an exception, if it is not a usual one. */
+static bool findRequest(PyObject *data, PyObject *pos, Py_ssize_t itemMax, Request *request)
 {
     Text text;
-    Py_ssize_t itemMax, words, size;
+    Py_ssize_t size;
+    if (!openText(data, pos, &text) || !skipHeader(&text, '*', 6, &request->words) || request->words == 0 ||
+        !skipHeader(&text, '$', 3, &request->nameSize) || request->nameSize == 0)
+        return false;
+    request->name = text.at;
+    if (!skipString(&text, request->nameSize))
+        return false;
+    for (Py_ssize_t word = 1; word < request->words; word++)
+        if (!skipHeader(&text, '$', 9, &size) || size > itemMax || !skipString(&text, size))
+            return false;
+    request->end = text.at - PyBytes_AS_STRING(data);
+    return true;
+}
+
+PyObject *findCommand(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_t count)
+{
+    Py_ssize_t itemMax;
+    Request request;
     if (!hasArguments("findCommand", count, 3) || !readSize(arguments[2], &itemMax))
         return NULL;
-    if (!openText(arguments[0], arguments[1], &text) || !skipHeader(&text, '*', 6, &words) || words == 0 ||
-        !skipHeader(&text, '$', 3, &size) || size == 0)
+    if (!findRequest(arguments[0], arguments[1], itemMax, &request))
         Py_RETURN_NONE;
-    const char *name = text.at;
-    Py_ssize_t nameSize = size;
-    if (!skipString(&text, size))
+    return Py_BuildValue("(nny#)", request.end, request.words, request.name, request.nameSize);
+}
+
+/* The entry of a command, a borrowed reference: the command, and the least and the greatest number of words. NULL
+   without an exception if there is none. */
+static PyObject *usualCommand(PyObject *usual, const Request *request, Py_ssize_t *least, Py_ssize_t *most)
+{
+    PyObject *name = PyBytes_FromStringAndSize(request->name, request->nameSize);
+    PyObject *entry = name == NULL ? NULL : PyDict_GetItemWithError(usual, name);
+    Py_XDECREF(name);
+    if (entry == NULL)
+        return NULL;
+    if (!PyTuple_Check(entry) || PyTuple_GET_SIZE(entry) != 3) {
+        PyErr_SetString(PyExc_TypeError, "findUsual: expected a command and two numbers");
+        return NULL;
+    }
+    if (!readSize(PyTuple_GET_ITEM(entry, 1), least) || !readSize(PyTuple_GET_ITEM(entry, 2), most))
+        return NULL;
+    return PyTuple_GET_ITEM(entry, 0);
+}
+
+PyObject *findUsual(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_t count)
+{
+    Py_ssize_t itemMax, least, most;
+    Request request;
+    if (!hasArguments("findUsual", count, 4) || !readSize(arguments[2], &itemMax))
+        return NULL;
+    if (!PyDict_Check(arguments[3])) {
+        PyErr_SetString(PyExc_TypeError, "findUsual: expected a dict");
+        return NULL;
+    }
+    if (!findRequest(arguments[0], arguments[1], itemMax, &request))
         Py_RETURN_NONE;
-    for (Py_ssize_t word = 1; word < words; word++)
-        if (!skipHeader(&text, '$', 9, &size) || size > itemMax || !skipString(&text, size))
-            Py_RETURN_NONE;
-    return Py_BuildValue("(nny#)", text.at - PyBytes_AS_STRING(arguments[0]), words, name, nameSize);
+    PyObject *command = usualCommand(arguments[3], &request, &least, &most);
+    if (command == NULL && PyErr_Occurred())
+        return NULL;
+    if (command == NULL || request.words < least || request.words > most)
+        Py_RETURN_NONE;
+    PyObject *one = PyLong_FromLong(1), *end = PyLong_FromSsize_t(request.end);
+    PyObject *result = one == NULL || end == NULL ? NULL : PyTuple_Pack(4, command, end, one, Py_None);
+    Py_XDECREF(one);
+    Py_XDECREF(end);
+    return result;
 }
 
 /* Skip a line without a carriage return or line feed in it, and its end. */

@@ -11,9 +11,11 @@ that Valkey 9 sends. All other errors are those of C{processMultibulkBuffer} and
 from __future__ import annotations
 
 import re
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from txconnpool import native
+from txconnpool.wire import Frame
 
 #: The longest line without an end: an inline request, or the header of an array or of an argument.
 LINE_MAX: Final = 1 << 16
@@ -39,6 +41,13 @@ _NUMBER: Final = re.compile(rb"0|-?[1-9][0-9]{0,9}").fullmatch
 _ESCAPES: Final = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"a": b"\a"}
 _HEX: Final = re.compile(rb"\\x([0-9a-fA-F]{2})").match
 _SPACE: Final = b" \t\n\v\f\r"
+
+
+#: A command, and the least and the greatest number of words of its requests.
+Usual = tuple[Any, int, int]
+
+#: No request has so many words.
+_UNUSUAL: Final[Usual] = (None, 1, 0)
 
 
 class BrokenRequest(Exception):
@@ -159,8 +168,26 @@ def findCommand(data: bytes, pos: int, itemMax: int) -> tuple[int, int, bytes] |
     return end, count, name
 
 
-#: L{findCommand}, or its equal in the extension.
+def findUsual(data: bytes, pos: int, itemMax: int, usual: Mapping[bytes, Usual]) -> Frame | None:
+    """
+    Find a usual request of a command that is forwarded without a further look.
+
+    @param itemMax: the greatest number of bytes of a word.
+    @param usual: these commands, by name.
+
+    @return: the frame of the request; C{None} if it must be looked at.
+    """
+    found = findCommand(data, pos, itemMax)
+    if found is None:
+        return None
+    end, count, name = found
+    command, least, most = usual.get(name, _UNUSUAL)
+    return (command, end, 1, None) if least <= count <= most else None
+
+
+#: These functions, or their equals in the extension.
 chosenFind: Final = native.choose(findCommand)
+chosenUsual: Final = native.choose(findUsual)
 
 
 class Scanner:

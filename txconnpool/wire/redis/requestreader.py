@@ -30,8 +30,18 @@ from txconnpool.wire.redis.commands import (
     blockingTime,
 )
 from txconnpool.wire.redis.engaged import abort
-from txconnpool.wire.redis.framing import LINE_MAX, BrokenRequest, Scanner, encode, splitLine, wordsOf
+from txconnpool.wire.redis.framing import (
+    ARGUMENTS_MAX,
+    LINE_MAX,
+    BrokenRequest,
+    Scanner,
+    Usual,
+    encode,
+    splitLine,
+    wordsOf,
+)
 from txconnpool.wire.redis.framing import chosenFind as findCommand
+from txconnpool.wire.redis.framing import chosenUsual as findUsual
 from txconnpool.wire.redis.learning import NAME, Learned, LearnedCommand, described
 from txconnpool.wire.redis.several import CROSS_SLOT, DIVIDED, SPREADS, scanned
 from txconnpool.wire.redis.special import DEFAULT_USER, NOT_SHARED, SPECIAL
@@ -71,8 +81,8 @@ _ENDS: Final = (b"*3\r\n$12\r\nsunsubscribe\r\n", b">3\r\n$12\r\nsunsubscribe\r\
 _MULTI: Final = BY_NAME["multi"]
 _MULTI_REQUEST: Final = encode([b"MULTI"])
 
-#: C{_plain} of a client with a state, so that no command is forwarded without a further look.
-_NEVER: Final = 3
+#: C{_usual} of a client with a state: no command is forwarded without a further look.
+_NONE: Final[dict[bytes, Usual]] = {}
 
 APART: Final = "the keys are on several servers, and it would concern one of them"
 NO_KEYS: Final = "the keys are on several servers, and the server does not say which words are keys"
@@ -98,6 +108,7 @@ class Rules:
     def __init__(self) -> None:
         self.itemMax = 1 << 20
         self.denied: set[Command] = set()
+        self._usual: dict[int, dict[bytes, Usual]] = {1: {}, 2: {}}
         self.ids = counter(1)
         self.version = b"7.0.0"
         self.databases = 16
@@ -127,6 +138,20 @@ class Rules:
             if (command.use in (Use.SHARED, Use.PINNED) or command.name in CONTROLLED)
             and not permits(command.name.encode(), command.effects)
         }
+        for plain, usual in self._usual.items():
+            usual.clear()
+            usual.update(
+                (name, (command, abs(command.arity), command.arity if command.arity > 0 else ARGUMENTS_MAX))
+                for name, command in LOOKUP.items()
+                if command.plain >= plain and command not in self.denied
+            )
+
+    def usual(self, plain: int) -> dict[bytes, Usual]:
+        """
+        @return: the commands that are forwarded without a further look, by name: those whose C{plain} is so much or
+            more. The dict follows all changes.
+        """
+        return self._usual[plain]
 
     def learn(self, name: bytes, reply: bytes) -> None:
         """
@@ -177,8 +202,8 @@ class RequestReader:
     """
 
     __slots__ = (
-        "_plain",
         "_scanner",
+        "_usual",
         "after",
         "channels",
         "check",
@@ -222,7 +247,7 @@ class RequestReader:
         self.channels: dict[str, dict[bytes, None]] | None = None
         self.silent = self.skips = self.skipsAgain = False
         self.after: Callable[[], None] | None = None
-        self._plain = _NEVER  # commands whose C{plain} is less are not forwarded without a further look
+        self._usual = _NONE  # the commands that are forwarded without a further look
         self.settle()
 
     # -- Finding requests
@@ -231,16 +256,15 @@ class RequestReader:
         """
         Find the next request.
         """
-        found = None if self._scanner.active or self.stranger else findCommand(data, pos, self.rules.itemMax)
+        scanner, itemMax = self._scanner, self.rules.itemMax
+        if self._usual and not scanner.active:
+            frame = findUsual(data, pos, itemMax, self._usual)
+            if frame is not None:
+                return frame
+        found = None if scanner.active or self.stranger else findCommand(data, pos, itemMax)
         if found is None:
             return self._carefully(data, pos)
-        end, count, name = found
-        command = LOOKUP.get(name)
-        if command is not None and command.plain >= self._plain:
-            arity = command.arity
-            if (count == arity or count >= -arity > 0) and command not in self.rules.denied:
-                return command, end, 1, None
-        return self._request(data, pos, end, None)
+        return self._request(data, pos, found[0], None)
 
     def _carefully(self, data: bytes, pos: int) -> Frame:
         """
@@ -527,11 +551,12 @@ class RequestReader:
             or self.skips
             or (self.channels is not None and self.flavour[0] == 2)
         ):
-            self._plain = _NEVER
+            self._usual = _NONE
         elif self.places is None:
-            self._plain = 1
+            self._usual = self.rules.usual(1)
         else:  # keys of a client with a connection of its own have to be those of its server
-            self._plain = _NEVER if self.watches or self.tracks or self.channels is not None else 2
+            alone = self.watches or self.tracks or self.channels is not None
+            self._usual = _NONE if alone else self.rules.usual(2)
 
     def switched(self, flavour: Flavour) -> None:
         """
