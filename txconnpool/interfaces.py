@@ -106,6 +106,7 @@ class IPoolControl(Interface):
     waits = Attribute("The L{times<txconnpool.metrics.Histogram>} that waiters have waited.")
     longestWait = Attribute("How long the first waiter has waited, in seconds.")
     cluster = Attribute("The pool as a L{ClusterPool<txconnpool.routing.clusters.ClusterPool>}, or C{None}.")
+    replicas = Attribute("The names of the servers that are replicas; C{None}: the servers have no such roles.")
 
     def start() -> None:
         """

@@ -92,10 +92,17 @@ class ClusterTests(SynchronousTestCase):
 
     def test_readFrom(self) -> None:
         """
-        Only a cluster has replicas.
+        A cluster has replicas, and a master that sentinels name.
         """
         self.assertEqual(pool(readFrom="prefer-replica").readFrom, "prefer-replica")
-        self.assertFault("read-from replica is for clusters", "tcp:10.0.0.1:6379", readFrom="replica")
+        self.assertFault("read-from replica is for clusters and sentinels", "tcp:10.0.0.1:6379", readFrom="replica")
+        settings = pool("sentinel:cache@10.0.0.8", readFrom="replica")
+        line = settings.upstream[0]
+        found = (line, "tcp:10.0.0.1:6379"), *((line, f"tcp:10.0.0.{each}:6379 label=replica") for each in (2, 3))
+        known = replace(settings, found=found)
+        self.assertEqual([server.label for server in known.servers], [None, "replica", "replica"])
+        self.assertEqual((known.readsReplicas, known.distributionByKey), (True, None))
+        self.assertFalse(replace(settings, readFrom="primary").readsReplicas)
 
     def test_files(self) -> None:
         """

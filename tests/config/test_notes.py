@@ -5,6 +5,8 @@ Tests for L{txconnpool.config.notes}.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from txconnpool.config.notes import notesOf, spreadOf
@@ -42,6 +44,18 @@ class NotesTests(SynchronousTestCase):
         (note,) = notesOf(settings)
         self.assertRegex(note, "^pool 'default': the distribution of the servers that are found is by default ketama: ")
         self.assertEqual(list(spreadOf(settings)), [])
+
+    def test_sentinels(self) -> None:
+        """
+        The line says which roles the servers have that sentinels name.
+        """
+        pool = PoolSettings(protocol="redis", upstream=("sentinel:cache@10.0.0.8",))
+        texts = {}
+        for readFrom in ("primary", "prefer-replica", "replica"):
+            (texts[readFrom],) = notesOf(Settings(pools=(replace(pool, readFrom=readFrom),)))
+        self.assertEqual(texts["primary"], "pool 'default': the sentinels name the master, which gets all requests")
+        begin = "pool 'default': the sentinels name the master, and its replicas, which get the requests that read"
+        self.assertEqual((texts["replica"], texts["prefer-replica"]), (begin, f"{begin} while one of them is up"))
 
     def test_spread(self) -> None:
         """

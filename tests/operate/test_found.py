@@ -20,7 +20,7 @@ from tests.operate.harness import A, B, ProxyHarness
 from txconnpool.config.changes import CannotChange
 from txconnpool.config.settings import PoolSettings
 from txconnpool.errors import ServerUnavailable
-from txconnpool.net.discovery import Discovered, Discovery
+from txconnpool.net.discovery import REPLICA, Discovered, Discovery
 from txconnpool.operate.operations import Operations
 from txconnpool.proxy.finding import Finder
 
@@ -287,6 +287,7 @@ class SentinelSource:
     def __init__(self, *args: object, **values: object) -> None:
         self.login: Any = None
         self.interval = 0.0
+        self.replicas = False
         self.hurried = 0
         self.servers: tuple[Discovered, ...] = (Discovered("tcp:10.0.0.1:6379"),)
 
@@ -303,11 +304,11 @@ class SentinelSource:
     def hurry(self) -> None:
         self.hurried += 1
 
-    def become(self, endpoint: str) -> None:
+    def become(self, endpoint: str, *replicas: str) -> None:
         """
-        Name another master.
+        Name another master, and its replicas.
         """
-        self.servers = (Discovered(endpoint),)
+        self.servers = (Discovered(endpoint), *(Discovered(each, REPLICA) for each in replicas))
         self._changed(self.servers)
 
 
@@ -334,4 +335,29 @@ class SentinelTests(SynchronousTestCase):
         for record in proxy.pool.base.records:
             proxy.pool.base._attempts[record].fail(ServerUnavailable("it is a replica"))
         self.assertGreater(source.hurried, before)
+        finish(self, harness)
+
+    def test_replicas(self) -> None:
+        """
+        With C{read-from} the replicas are servers, too, and operators see the roles. A reload begins and ends that.
+        """
+        self.patch(Finder, "makeSource", SentinelSource)
+        settings = replace(A, protocol="redis", upstream=("sentinel:cache@10.0.0.8",))
+        harness = ProxyHarness(settings).start()
+        proxy = harness.proxy("a")
+        (source,) = proxy.upstream.finder._sources.values()
+        one, two, three = (f"tcp:10.0.0.{number}:6379" for number in (1, 2, 3))
+
+        def roles() -> dict[str, str]:
+            rows = Operations(harness.service).perform("rows", "servers", 9)
+            return {str(row["server"]): str(row["label"]) for row in rows}
+
+        for readFrom in ("prefer-replica", "primary", "replica"):
+            harness.change(replace(settings, readFrom=readFrom))
+            reads = readFrom != "primary"
+            self.assertEqual(source.replicas, reads)
+            for master, other in ((one, two), (two, one)):
+                source.become(master, *((other, three) if reads else ()))
+                self.assertEqual(roles(), {master: "master", **({other: "replica", three: "replica"} if reads else {})})
+                self.assertEqual(proxy.upstream.handshake.replicas, {other, three} if reads else set())
         finish(self, harness)

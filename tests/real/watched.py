@@ -16,28 +16,44 @@ class Watched:
     A part of a test case.
 
     @ivar master: the master.
-    @ivar replica: its replica.
+    @ivar replicas: its replicas.
+    @ivar replica: the first of them.
     @ivar sentinel: the sentinel, which makes the replica the master when that one has failed.
     """
 
     addCleanup: Any
 
-    def watch(self) -> str:
+    def watch(self, replicas: int = 1) -> str:
         """
         Start the servers and the sentinel.
+
+        @param replicas: the number of replicas.
 
         @return: the upstream, which names another sentinel too that does not exist.
         """
         self.master = self.start(Redis())
         host, port = self.master.address
-        self.replica = self.start(Redis("--replicaof", f"{host} {port}", "--repl-diskless-sync-delay", "0"))
-        with Client(self.replica.address) as direct:
-            until(lambda: b"master_link_status:up" in direct.ask("INFO", "replication"))
+        options = ("--replicaof", f"{host} {port}", "--repl-diskless-sync-delay", "0")
+        self.replicas = [self.start(Redis(*options)) for _ in range(replicas)]
+        self.replica = self.replicas[0]
+        for replica in self.replicas:
+            with Client(replica.address) as direct:
+                until(lambda: b"master_link_status:up" in direct.ask("INFO", "replication"))
         self.sentinel = self.start(Sentinel("cache", self.master.address))
         with Client(self.sentinel.address) as direct:
-            until(lambda: direct.ask("SENTINEL", "REPLICAS", "cache"))
+            until(lambda: self._linked(direct) == replicas, what="the replicas at the sentinel")
         host, port = self.sentinel.address
         return f"sentinel:cache@127.0.0.1:{freePort()},{host}:{port}"
+
+    @staticmethod
+    def _linked(sentinel: Client) -> int:
+        """
+        @return: the number of replicas that a sentinel reports as linked to the master.
+        """
+        replicas = (
+            dict(zip(each[::2], each[1::2], strict=True)) for each in sentinel.ask("SENTINEL", "REPLICAS", "cache")
+        )
+        return sum(each[b"master-link-status"] == b"ok" and each[b"flags"] == b"slave" for each in replicas)
 
     def start(self, server: Any) -> Any:
         """

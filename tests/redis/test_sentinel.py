@@ -15,7 +15,7 @@ from tests.redis.cluster import FakeCluster, FakeNode
 from txconnpool.errors import PoolClosed, ServerUnavailable
 from txconnpool.net.discovery import Discovered, DiscoveryFailed
 from txconnpool.redis import RedisPool
-from txconnpool.routing.following import FollowingPool
+from txconnpool.routing.lookups import Lookups
 from txconnpool.testing import SteppingClock, finish
 
 LINE = "sentinel:cache@127.0.0.1:26379"
@@ -75,13 +75,13 @@ class SentinelTests(SynchronousTestCase):
         self.roles = {self.first: b"master", self.second: b"slave"}
         for node in self.cluster.primaries:
             node.role = lambda node=node: self.roles[node]  # type: ignore[misc]
-        self.patch(FollowingPool, "makeSource", FakeSource)
+        self.patch(Lookups, "makeSource", FakeSource)
         self.pool: RedisPool[bytes] = RedisPool(LINE, reactor=self.clock, sentinelLogin="secret")
         self.addCleanup(finish, self.pool)
 
     @property
     def source(self) -> FakeSource:
-        source: FakeSource = self.pool._only._source
+        source: FakeSource = self.pool._only.lookups.source
         return source
 
     def name(self, node: FakeNode) -> None:

@@ -48,6 +48,11 @@ def spreadOf(settings: Settings) -> Iterator[str]:
 def _distribution(pool: PoolSettings) -> str:
     if pool.cluster is not None:
         return "the nodes of the cluster report which of them has which keys"
+    if pool.readsReplicas:
+        reads = "that read" if pool.readFrom == "replica" else "that read while one of them is up"
+        return f"the sentinels name the master, and its replicas, which get the requests {reads}"
+    if pool.hasSentinels:
+        return "the sentinels name the master, which gets all requests"
     distribution = pool.distributionByKey or Distribution(ROUND_ROBIN)
     default = " by default" if pool.distribution is None else ""
     servers = "the servers that are found" if pool.sources else f"{len(pool.servers)} servers"

@@ -241,8 +241,9 @@ class PoolSettings:
     readFrom: str = option(
         "primary",
         Choice("primary", "prefer-replica", "replica", "nearest"),
-        "which nodes of a Redis cluster get requests that read: primary; prefer-replica = a replica, or the primary if "
-        "none is up; replica = only replicas; nearest = the node whose replies arrive soonest",
+        "which servers get requests that read, of a Redis cluster or of those that sentinels name: primary; "
+        "prefer-replica = a replica, or the primary if none is up; replica = only replicas; nearest = the node whose "
+        "replies arrive soonest",
         "Many servers",
     )
     onFailure: str = option(
@@ -527,6 +528,13 @@ class PoolSettings:
         return any(map(isSentinel, self.upstream))
 
     @cached_property
+    def readsReplicas(self) -> bool:
+        """
+        Whether the replicas that sentinels name get requests that read. They are servers of the pool then.
+        """
+        return self.hasSentinels and self.readFrom != "primary"
+
+    @cached_property
     def distributionByKey(self) -> Distribution | None:
         """
         How keys are distributed among the servers, or C{None} if there is one server, or if the servers are equal.
@@ -742,8 +750,11 @@ def _undistributed(pool: PoolSettings) -> Iterator[Fault]:
     if pool.cluster is not None:
         yield from _noCluster(pool)
         return
-    if pool.readFrom != "primary":
-        text = f"read-from {pool.readFrom} is for clusters; expected primary, or a line cluster: in upstream"
+    if pool.readFrom != "primary" and not pool.hasSentinels:
+        text = (
+            f"read-from {pool.readFrom} is for clusters and sentinels; expected primary, or a line cluster: or "
+            "sentinel: in upstream"
+        )
         yield Fault(text, ("readFrom", "upstream"), pool.name)
     try:
         distribution = _distribution(pool)
@@ -759,8 +770,9 @@ def _undistributed(pool: PoolSettings) -> Iterator[Fault]:
     if pool.onFailure == "failover" and not DIALECTS[pool.protocol].failsOver:
         text = f"protocol {pool.protocol} cannot use the servers of another pool; expected on-failure = fail or rehash"
         yield Fault(text, ("onFailure", "protocol"), pool.name)
-    for text in mistakes(pool.servers, distribution, bool(pool.sources)):
-        yield Fault(text, ("upstream", "distribution"), pool.name)
+    if not pool.hasSentinels:
+        for text in mistakes(pool.servers, distribution, bool(pool.sources)):
+            yield Fault(text, ("upstream", "distribution"), pool.name)
     if pool.onFailure == "rehash" and not pool.sources and pool.minLiveServers > len(pool.servers) > 1:
         text = f"min-live-servers {pool.minLiveServers} is more than the {len(pool.servers)} servers in upstream"
         yield Fault(text, ("minLiveServers", "upstream"), pool.name)

@@ -52,6 +52,7 @@ class PoolEngine(Executor):
 
     #: See L{IPoolControl<txconnpool.interfaces.IPoolControl>}.
     cluster = None
+    replicas = None
 
     __slots__ = ("_administration", "_commands", "_lifeCycle", "counters", "servers", "waiters")
 

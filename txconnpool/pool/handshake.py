@@ -7,7 +7,7 @@ The first exchanges on a new connection, which a dialect describes and a pool ca
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 from twisted.logger import Logger
@@ -33,9 +33,11 @@ class Handshake:
 
     @ivar login: the user and password for servers that want one, or C{None}.
     @ivar primary: whether only a server is used that says that it is no replica.
+    @ivar replicas: the names of those that may be replicas, all the same.
     """
 
     primary = False
+    replicas: Collection[str] = ()
 
     def __init__(
         self, pool: str, dialect: Any, login: tuple[bytes, bytes] | None = None, option: str = "upstream-auth"
@@ -63,7 +65,7 @@ class Handshake:
         @raise PoolError: the connection was lost.
         """
         await self._carryOut(connection, self._dialect.handshake(self.login, connection.record.server.name))
-        if self.primary:
+        if self.primary and connection.record.server.name not in self.replicas:
             command, request, expected = self._dialect.primary
             if not (await connection.probe(command, request)).startswith(expected):
                 raise ServerUnavailable("the server is a replica and not the master")

@@ -272,19 +272,30 @@ class ClusterSession(PlacedSession):
             return trail.pool
         if isinstance(entry, BlockedRequest):
             return entry.trail.router.choose(entry.command.key(entry.request, 0))
-        if isinstance(entry, RepeatedRead) and (reads := self._reads(entry.command)) is not None:
-            return reads.without(entry.avoided).choose(entry.command.key(entry.request, 0))
+        if isinstance(entry, RetriedRequest):
+            reads, key = self._reads(entry.command), entry.command.key(entry.request, 0)
+            if reads is not None and key is not None:
+                return reads.without(entry.avoided if isinstance(entry, RepeatedRead) else "").choose(key)
         return super()._poolOf(entry)
 
     def _refuse(self, entry: Any, error: PoolError) -> None:
         trail = _trailOf(entry)
         if trail is not None and trail.pool is not None:
             trail.pool = None  # the node that has the slot can say again which one is to execute the request
-        elif isinstance(entry, BlockedRequest):
+        elif isinstance(entry, BlockedRequest) or (isinstance(entry, RetriedRequest) and not self._hasOther(entry)):
             entry.refuse(error)
             self.advance()
-        else:
+        elif not isinstance(entry, RetriedRequest):
             super()._refuse(entry, error)
+
+    def _hasOther(self, entry: RetriedRequest) -> bool:
+        """
+        @return: whether another pool than the current one gets a request that was lost or declined.
+        """
+        try:
+            return self._poolOf(entry) is not self._pool
+        except PoolError:
+            return False
 
     # -- Redirects
 
@@ -366,6 +377,25 @@ class ClusterSession(PlacedSession):
         """
         self.collect()
         self.answered(1)
+
+
+class ReplicatedSession(ClusterSession):
+    """
+    The session of one client of a master that has all keys, and of replicas that may read.
+    """
+
+    __slots__ = ()
+
+    def _place(self, reader: Any) -> None:
+        """
+        Do nothing: the reader need not know which keys are on one server.
+        """
+
+    def _sinkOf(self, pool: Any) -> Any:
+        """
+        @return: the sink of the next request, see L{PlacedSession}: no request is redirected alone.
+        """
+        return super(ClusterSession, self)._sinkOf(pool)
 
 
 def _answer(session: Any, reply: bytes) -> Entry:

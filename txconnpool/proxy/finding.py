@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 
 from txconnpool.config.credentials import readLogins
 from txconnpool.config.settings import ConfigError, PoolSettings
-from txconnpool.net.discovery import Discovery
+from txconnpool.net.discovery import REPLICA, Discovery
 from txconnpool.routing.servers import Server
 from txconnpool.wire import Login
 
@@ -54,7 +54,11 @@ class Finder:
         """
         sources = {**self._sources, **self._prepared}
         servers = {
-            line: [Server(each.endpoint, each.weight, each.label) for each in sources[line].servers]
+            line: [
+                Server(each.endpoint, each.weight, each.label)
+                for each in sources[line].servers
+                if settings.readsReplicas or not (settings.hasSentinels and each.label == REPLICA)
+            ]
             for line in settings.sources
         }
         if not servers:
@@ -104,6 +108,7 @@ class Finder:
             known = old.pop(line, None)
             source = known or self._prepared.pop(line, None) or self._make(line, settings)
             source.interval = settings.discoverInterval
+            source.replicas = settings.readsReplicas
             self._sources[line] = source
             if self._running and known is None:
                 source.start(self._notify)
@@ -114,6 +119,7 @@ class Finder:
     def _make(self, line: str, settings: PoolSettings) -> Any:
         source = self.makeSource(line, self._reactor, interval=settings.discoverInterval)
         source.login = self.login
+        source.replicas = settings.readsReplicas
         return source
 
     def _notify(self, servers: object) -> None:

@@ -35,7 +35,8 @@ def poolLimits(settings: PoolSettings) -> Limits:
     @return: the limits of the pool of connections.
     """
     # Interchangeable servers are used in turn, so each needs a connection. A pool by key gives each server one itself.
-    equal = len(settings.servers) if settings.distributionByKey is None and settings.cluster is None else 1
+    unlike = settings.distributionByKey is not None or settings.cluster is not None or settings.readsReplicas
+    equal = 1 if unlike else len(settings.servers)
     # More servers may have been found than the configuration could know.
     maximum = max(settings.poolSize, len(settings.servers))
     opaque = settings.isOpaque

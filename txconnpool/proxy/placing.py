@@ -61,13 +61,19 @@ class PlacedSession(ShardedSession):
 
     def __init__(self, factory: Any, host: str | None = None) -> None:
         super().__init__(factory, host)
-        self._reader.place(self)
+        self._place(self._reader)
+
+    def _place(self, reader: Any) -> None:
+        """
+        Let a reader ask this session which keys are on one server.
+        """
+        reader.place(self)
 
     def admitted(self, reply: bytes, data: bytes, reader: Any) -> None:
         """
         The client has logged in.
         """
-        reader.place(self)
+        self._place(reader)
         super().admitted(reply, data, reader)
 
     # -- What the reader asks

@@ -25,7 +25,7 @@ from txconnpool.net.transport import networkOf
 from txconnpool.pool.slow import SlowLog
 from txconnpool.proxy.admission import Admission, PendingClient
 from txconnpool.proxy.broadcast import broadcast
-from txconnpool.proxy.clustering import ClusterSession
+from txconnpool.proxy.clustering import ClusterSession, ReplicatedSession
 from txconnpool.proxy.flow import SessionLimits
 from txconnpool.proxy.idle import IdleClients
 from txconnpool.proxy.logins import LoginGate
@@ -37,7 +37,7 @@ from txconnpool.proxy.session import Session
 from txconnpool.proxy.sharding import ShardedSession
 from txconnpool.proxy.statistics import StatisticsReplies
 from txconnpool.proxy.strangers import Strangers
-from txconnpool.routing.clusterrouters import ClusterRouter
+from txconnpool.routing.clusterrouters import ClusterRouter, ReplicatedRouter
 
 _log = Logger("txconnpool.proxy")
 
@@ -265,6 +265,8 @@ class SessionFactory(Factory):
         """
         if not self.router.keyed:
             return Session
+        if isinstance(self.router, ReplicatedRouter):
+            return ReplicatedSession
         if isinstance(self.router, ClusterRouter):
             return ClusterSession
         return ShardedSession if self.flavours is None else PlacedSession

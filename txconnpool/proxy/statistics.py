@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from txconnpool.errors import PoolError, ServerUnavailable
 from txconnpool.pool.decisions.health import NO_SERVERS
 from txconnpool.proxy.broadcast import askAny, askOne, failed
-from txconnpool.routing.clusterrouters import ClusterRouter
+from txconnpool.routing.clusterrouters import ClusterRouter, ReplicatedRouter
 
 _log = Logger("txconnpool.proxy")
 
@@ -141,6 +141,8 @@ def _modeOf(router: Any) -> str:
     """
     @return: in a word, what the servers of a pool are to each other.
     """
+    if isinstance(router, ReplicatedRouter):
+        return "replicas"
     if isinstance(router, ClusterRouter):
         return "cluster"
     if router.keyed:

@@ -18,6 +18,7 @@ from twisted.logger import Logger
 
 from txconnpool.config.changes import serversChanged
 from txconnpool.config.settings import ConfigError, PoolSettings
+from txconnpool.net.discovery import REPLICA
 from txconnpool.net.endpoints import TLSClientEndpoint
 from txconnpool.net.tls import usesTLS
 from txconnpool.pool.connection import Connection, ConnectionFactory
@@ -32,10 +33,11 @@ from txconnpool.proxy.relayed import RelayFactory
 from txconnpool.proxy.separate import SeparateConnections
 from txconnpool.routing.asking import ask
 from txconnpool.routing.cluster.line import ClusterLine
-from txconnpool.routing.clusterrouters import ClusterRouters
+from txconnpool.routing.clusterrouters import ClusterRouters, ReplicatedRouter
 from txconnpool.routing.clusters import ClusterPool
 from txconnpool.routing.flavours import FlavouredPool, FlavouredShards
 from txconnpool.routing.maps import Shard
+from txconnpool.routing.replicas import ReplicatedPool
 from txconnpool.routing.shards import ShardedPool
 from txconnpool.routing.single import SinglePool
 from txconnpool.routing.standin import StandIn
@@ -83,13 +85,13 @@ class Upstream:
         self.separate = SeparateConnections(self._separate)
         self.finder = Finder(reactor, self._found)
         self.finder.use(settings)
-        self.handshake.primary = settings.hasSentinels
         self._make()
 
     def _make(self) -> None:
         settings = self.settings
         distribution, cluster = settings.distributionByKey, settings.cluster
         limits = poolLimits(settings)
+        self._useRoles()
         if self._dialect.stateful:
             self._dialect.cluster(cluster is not None)
             self._dialect.begin(settings.database)
@@ -100,6 +102,14 @@ class Upstream:
             )  # fmt: skip
             self.pool.patience = settings.requestTimeout
             self.flavours = ClusterRouters(self.pool, self._dialect.base, self._dialect.reading)
+            self.router = self.flavours.base
+        elif settings.readsReplicas:
+            self.pool = ReplicatedPool(
+                settings.name, self._reactor, self._replica, limits, settings.maxPinned, settings.readFrom,
+                self._lookAgain, self._dialect.probe,
+            )  # fmt: skip
+            self._follow()
+            self.flavours = ClusterRouters(self.pool, self._dialect.base, lambda flavour: flavour, ReplicatedRouter)
             self.router = self.flavours.base
         elif distribution is None:
             if self._dialect.stateful:
@@ -132,6 +142,32 @@ class Upstream:
         The share of each server in the connections that clients have for themselves.
         """
         return max(1, self.settings.maxPinned // max(1, len(self.settings.servers)))
+
+    # -- A master and its replicas
+
+    def _useRoles(self) -> None:
+        """
+        Let new connections be those to a master, if there are sentinels, unless these name the server as a replica.
+        """
+        self.handshake.primary = self.settings.hasSentinels
+        isGroup = self.settings.readsReplicas
+        self.handshake.replicas = frozenset(
+            server.name for server in self.settings.servers if isGroup and server.label == REPLICA
+        )
+
+    def _follow(self) -> None:
+        """
+        Use the servers that sentinels name.
+        """
+        replicas = [server.endpoint for server in self.settings.servers if server.label == REPLICA]
+        master = next((server.endpoint for server in self.settings.servers if server.label != REPLICA), None)
+        self.pool.follow(master, replicas)
+
+    def _replica(self, endpoint: str, limits: Limits, maxPinned: int, **options: Any) -> FlavouredPool:
+        """
+        @return: the pool of a master or of a replica.
+        """
+        return self._flavoured(lambda: [endpoint], limits, maxPinned, **options)
 
     # -- A cluster
 
@@ -292,7 +328,6 @@ class Upstream:
             or the other way round. Call L{closeReplaced} when no client uses the old ones any more.
         """
         self.finder.use(settings)
-        self.handshake.primary = settings.hasSentinels
         try:
             settings = self.finder.apply(settings)
         except ConfigError as error:
@@ -322,11 +357,13 @@ class Upstream:
 
     def _adjust(self, settings: PoolSettings) -> bool:
         old, self.settings = self.settings, settings
+        self._useRoles()
         for factory in self._factories:
             factory.requestTimeout = self._requestTimeout(factory)
             factory.replyTimeout = settings.replyTimeout or inf
         distribution, cluster = settings.distributionByKey, settings.cluster
         other = (distribution is None) is not (old.distributionByKey is None) or _isOther(old.cluster, cluster)
+        other = other or old.readsReplicas is not settings.readsReplicas
         if other:
             self._replace()
         elif cluster is not None:
@@ -334,6 +371,10 @@ class Upstream:
                 poolLimits(settings), cluster.seeds, cluster.addresses, settings.maxPinned, settings.readFrom
             )
             self.pool.patience = settings.requestTimeout
+        elif settings.readsReplicas:
+            self.pool.change(poolLimits(settings), settings.maxPinned, settings.readFrom)
+            self.pool.patience = settings.requestTimeout
+            self._follow()
         elif distribution is None:
             self._change(old)
         else:
@@ -422,7 +463,10 @@ class Upstream:
             The label of a server that sentinels name is its role.
         """
         if self.settings.hasSentinels:
-            return {server.name: ("-", "master", "-") for server in self.pool.servers}
+            return {
+                server.name: ("-", REPLICA if server.name in self.handshake.replicas else "master", "-")
+                for server in self.pool.servers
+            }
         if not self.router.keyed:
             return {}
         return {

@@ -24,10 +24,10 @@ from txconnpool.pool.connection import Connection, isLate
 from txconnpool.pool.decisions.records import Record
 from txconnpool.pool.decisions.servers import Server
 from txconnpool.redis.errors import CrossSlot, InvalidArgument, ResponseError
-from txconnpool.redis.sending import Sender
+from txconnpool.redis.sending import Journey, Sender
 from txconnpool.redis.splitting import EVERYWHERE, WIDTHS
 from txconnpool.redis.units import Step, Undone, Unit, inOrderOfKeys
-from txconnpool.routing.clientcluster import ClientCluster
+from txconnpool.routing.clientnodes import ClientNodes
 from txconnpool.routing.courses import DELAY_MAX, PRELUDE, Course
 from txconnpool.wire.redis.commands import RedisCommand
 from txconnpool.wire.redis.dialect import Redis
@@ -46,7 +46,7 @@ class ClusterRequest(SingleRequest):
     __slots__ = ("_avoided", "_cluster", "_command", "_course", "_key", "_node", "_once", "_reads", "_waiting")
 
     def __init__(
-        self, cluster: ClientCluster, key: bytes | None, command: RedisCommand, data: bytes, meaning: Any, node: Any
+        self, cluster: ClientNodes, key: bytes | None, command: RedisCommand, data: bytes, meaning: Any, node: Any
     ) -> None:
         """
         @param key: a key of the request; C{None}: any primary may get it.
@@ -201,20 +201,20 @@ class ClusterRequest(SingleRequest):
         self._proceed()
 
 
-class ClusterJourney:
+class ClusterJourney(Journey):
     """
-    The way of requests to the node that executes them, see L{Journey<txconnpool.redis.sending.Journey>}.
+    The way of requests to the node that executes them.
     """
 
-    def __init__(self, cluster: ClientCluster, key: bytes | None) -> None:
+    def __init__(self, cluster: ClientNodes, key: bytes | None) -> None:
         """
         @param key: a key of the requests; C{None}: any primary may get them.
         """
+        super().__init__(None)
         self._cluster = cluster
         self._key = key
         self._course: Course | None = None
         self._once: Any = None
-        self._pool: Any = None
 
     async def _choose(self) -> Any:
         cluster = self._cluster
@@ -272,7 +272,9 @@ class ClusterJourney:
         @raise ServerUnavailable: no node executes it.
         """
         redirect, cluster = error.redirect, self._cluster
-        if redirect is None or self._key is None:
+        if redirect is None:
+            return await super().follow(error)
+        if self._key is None:
             return False
         now = cluster.reactor.seconds()
         waited = redirect.command.mayBlock and redirect.since + DELAY_MAX < now
@@ -296,7 +298,7 @@ class ClusterSender(Sender):
 
     def __init__(self, face: Any, meanings: Any, namespace: bytes) -> None:
         super().__init__(face, meanings, namespace)
-        self._cluster: ClientCluster = face.cluster
+        self._cluster: ClientNodes = face.nodes
         self._layout: tuple[Any, ...] = ()
         self._era = 0
 
@@ -312,7 +314,7 @@ class ClusterSender(Sender):
     def _targetOf(self, command: RedisCommand, words: list[bytes]) -> Any:
         name = command.name
         keys = command.keysOf(words) or (words[1:2] if name in _BY_CHANNEL else [])
-        if not keys and (name in EVERYWHERE or name == "scan"):
+        if not keys and self._router.divides and (name in EVERYWHERE or name == "scan"):
             name = name.replace("|", " ").upper()
             raise InvalidArgument(f"{name} concerns all nodes of the cluster: call it by itself")
         if not self._router.together(keys):
@@ -328,7 +330,7 @@ class ClusterSender(Sender):
     def _divided(self, command: RedisCommand, words: list[bytes]) -> dict[Any, list[int]]:
         found: dict[int, list[int]] = {}
         for at in range(1, len(words), WIDTHS[command.name]):
-            found.setdefault(self._router.slotOf(words[at]), []).append(at)
+            found.setdefault(self._router.shareOf(words[at]), []).append(at)
         return {words[places[0]]: places for places in found.values()}
 
     def together(self, first: Any, second: Any) -> bool:
@@ -398,7 +400,7 @@ class NodeUnit(Unit):
 
     def __init__(
         self,
-        cluster: ClientCluster,
+        cluster: ClientNodes,
         pool: Any,
         steps: list[Step],
         again: Callable[[list[Undone]], object] | None,
@@ -442,7 +444,7 @@ class Pipelined:
     The requests of one pipeline for a cluster. Requests with a key in common are executed in their order.
     """
 
-    def __init__(self, cluster: ClientCluster, queued: list[tuple[Any, Step]]) -> None:
+    def __init__(self, cluster: ClientNodes, queued: list[tuple[Any, Step]]) -> None:
         """
         @param queued: the requests, each with a key, or C{None}.
         """

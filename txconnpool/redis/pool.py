@@ -37,6 +37,7 @@ from txconnpool.redis.scripts import Lock, Script
 from txconnpool.redis.sending import Sender
 from txconnpool.redis.subscription import Subscription
 from txconnpool.routing.clientcluster import ClusterServers, ReadFrom, checkReadFrom, clusterOf
+from txconnpool.routing.clientreplicas import ReplicatedServers
 from txconnpool.routing.following import FollowingPool, sentinelsOf
 from txconnpool.routing.library import ForKey, PoolFace
 from txconnpool.routing.options import Servers, encoded
@@ -182,9 +183,10 @@ class RedisPool(PoolFace[Connection], RedisCommands[V]):
         @param distribution: the system whose map of keys to servers is used, C{"ketama"} if not given; see
             L{Servers.__init__<txconnpool.routing.options.Servers.__init__>}, as for the parameters up to
             C{minLiveServers}.
-        @param readFrom: which nodes of a cluster get commands that read: C{"primary"}; C{"prefer-replica"}: replicas,
-            or the primary if none is up; C{"replica"}: only replicas, so that they fail if none is up; C{"nearest"}:
-            the node whose replies arrive soonest. A replica may have an older value than its primary.
+        @param readFrom: which servers get commands that read, of a cluster or of those that sentinels name:
+            C{"primary"}; C{"prefer-replica"}: replicas, or the primary if none is up; C{"replica"}: only replicas, so
+            that they fail if none is up; C{"nearest"}: the node whose replies arrive soonest. A replica may have an
+            older value than its primary.
         @param sentinelLogin: the password, or user and password, for the sentinels.
         @param options: see L{BasePool.__init__<txconnpool.pool.base.BasePool.__init__>}. A borrowed client is a
             L{Connection<txconnpool.pool.connection.Connection>}.
@@ -209,28 +211,33 @@ class RedisPool(PoolFace[Connection], RedisCommands[V]):
         if options.get("keepAlive") is not None and options.get("check") is None:
             options["check"], options["checkIfIdleFor"] = probe, inf
         name = options.setdefault("name", type(self).__name__)
-        line = clusterOf(serverAddresses)
-        checkReadFrom(readFrom, line is not None)
+        line, sentinels = clusterOf(serverAddresses), sentinelsOf(serverAddresses)
+        checkReadFrom(readFrom, line is not None or sentinels is not None)
         dialect = ClientDialect()
         handshake = Handshake(name or type(self).__name__, dialect, readLogin("login", login), "login")
-        servers: Servers | ClusterServers
-        if line is None:
+        patience = inf if requestTimeout is None else requestTimeout
+        flavour: Any = (protocol, database)
+        make: Any = CallingPool
+        servers: Servers | ClusterServers | ReplicatedServers
+        if line is not None:
+            if distribution is not None or database:
+                raise ValueError("a cluster distributes the keys itself and has database 0 only: leave out the options")
+            dialect.cluster(True)
+            servers = ClusterServers(line, readFrom, patience, dialect.topology, dialect.probe)
+            flavour = flavour if readFrom == "primary" else dialect.reading(flavour)
+        else:
             servers = Servers(
                 serverAddresses, "ketama", distribution=distribution, hash=hash, hashTag=hashTag, hashStop=hashStop,
                 hashSkip=hashSkip, onFailure=onFailure, ejectAfter=ejectAfter, minLiveServers=minLiveServers,
             )  # fmt: skip
-        else:
-            if distribution is not None or database:
-                raise ValueError("a cluster distributes the keys itself and has database 0 only: leave out the options")
-            dialect.cluster(True)
-            patience = inf if requestTimeout is None else requestTimeout
-            servers = ClusterServers(line, readFrom, patience, dialect.topology, dialect.probe)
-        flavour = (protocol, database) if readFrom == "primary" else dialect.reading((protocol, database))
-        make: Any = CallingPool
-        if sentinelsOf(serverAddresses) is not None:
+        if sentinels is not None:
             handshake.primary = True
             users = readLogin("sentinelLogin", sentinelLogin)
-            make = partial(FollowingPool, sentinelLogin=users and (users[0] or b"default", users[1]))
+            users = users and (users[0] or b"default", users[1])
+            if readFrom == "primary":
+                make = partial(FollowingPool, sentinelLogin=users)
+            else:
+                servers = ReplicatedServers(sentinels, readFrom, patience, users, handshake, dialect.probe)
         elif sentinelLogin is not None:
             raise ValueError("sentinelLogin is for sentinels: the address must be sentinel:NAME@HOST:PORT,HOST:PORT")
         makePool = partial(
@@ -240,7 +247,7 @@ class RedisPool(PoolFace[Connection], RedisCommands[V]):
             configure=_preparation(handshake.flavoured(flavour), configure), **options,
         )  # fmt: skip
         PoolFace.__init__(self, servers, makePool)
-        self._sender = (Sender if line is None else ClusterSender)(self, self._meanings, self._namespace)
+        self._sender = (Sender if self.nodes is None else ClusterSender)(self, self._meanings, self._namespace)
 
     def _send(self, command: RedisCommand, words: list[bytes], convert: Convert) -> Deferred[Any]:
         return self._sender.send(command, words, convert)

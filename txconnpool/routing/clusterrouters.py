@@ -10,26 +10,27 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from operator import methodcaller
 from typing import Any
 
-from txconnpool.errors import ServerUnavailable
 from txconnpool.pool.decisions.servers import Server
-from txconnpool.routing.clusters import ClusterPool
 from txconnpool.routing.flavours import FlavouredRouter, FlavouredShards
+from txconnpool.routing.nodes import NodePools
 from txconnpool.wire.topology import Redirect
-
-#: The error for a key that only replicas may read.
-UNREADABLE = "upstream unavailable: no replica with the slot of the key is up"
 
 
 class ClusterRouter(FlavouredRouter):
     """
     The choice by slot among the connections of one kind: those of one flavour, or those that clients have for
     themselves.
+
+    @cvar divides: whether several nodes have the keys.
     """
 
+    divides = True
+
     def __init__(
-        self, cluster: ClusterPool, pick: Callable[[Any], Any], pickReader: Callable[[Any], Any] | None = None
+        self, cluster: Any, pick: Callable[[Any], Any], pickReader: Callable[[Any], Any] | None = None
     ) -> None:
         """
+        @param cluster: a L{ClusterPool<txconnpool.routing.clusters.ClusterPool>}, or another L{NodePools}.
         @param pick: called with the pool of a node, a L{FlavouredPool<txconnpool.routing.flavours.FlavouredPool>}.
             Returns its pool of the connections.
         @param pickReader: the same for a replica; C{None}: no replica gets requests on these connections.
@@ -75,7 +76,8 @@ class ClusterRouter(FlavouredRouter):
         """
         @return: the slot of a key.
         """
-        return self._slotOf[key]
+        slot: int = self._slotOf[key]
+        return slot
 
     def divide(self, keys: Iterable[bytes]) -> list[tuple[Any, list[bytes]]]:
         """
@@ -91,15 +93,22 @@ class ClusterRouter(FlavouredRouter):
             byPool.setdefault(self._slots[slot], []).append(share)
         return [(pool and self._pick(pool), share) for pool, its in byPool.items() for share in its]
 
+    def shareOf(self, key: bytes) -> int:
+        """
+        @return: the same number for keys that one request may have: that of their slot.
+        """
+        return self.slotOf(key)
+
     def together(self, keys: Iterable[bytes]) -> bool:
         """
-        @return: whether all keys have one slot.
+        @return: whether one request may have all keys.
         """
-        return len({self._slotOf[key] for key in keys}) <= 1
+        return len(set(map(self.shareOf, keys))) <= 1
 
     def redirected(self, redirect: Redirect, key: bytes, server: Server) -> Any:
         """
-        A node says that another one has the slot of a key, see L{ClusterPool.redirected}.
+        A node says that another one has the slot of a key, see
+        L{ClusterPool.redirected<txconnpool.routing.clusters.ClusterPool.redirected>}.
 
         @return: the pool of the other node, or C{None}.
 
@@ -129,12 +138,19 @@ class ClusterReader(ClusterRouter):
         """
         primary, nodes = self._slots[self._slotOf[key]], self.nodes(key)
         for node in nodes:
-            pool = self._pick(node) if node is primary else self._pickReader(node)  # type: ignore[misc]
+            pool = self._poolOf(node, key)
             if not pool.down:
                 return pool
         if primary in nodes and primary is not None:
             return self._pick(primary)  # its error says why it cannot be reached
-        raise ServerUnavailable(UNREADABLE) if primary is not None else self.cluster.unserved
+        raise self.cluster.unreadable if primary is not None else self.cluster.unserved
+
+    def _poolOf(self, node: Any, key: bytes) -> Any:
+        """
+        @return: of the pool of a node, that of the connections that read a key.
+        """
+        isPrimary = node is self._slots[self._slotOf[key]]
+        return self._pick(node) if isPrimary else self._pickReader(node)  # type: ignore[misc]
 
     def without(self, name: str) -> ClusterReader:
         """
@@ -157,11 +173,12 @@ class _OtherReader(ClusterReader):
 
     def choose(self, key: bytes) -> Any:
         """
-        @return: the pool of another node that is up, or of the same one if no other may read the key.
+        @return: the pool of another node that is up, or else of any that may read the key.
 
         @raise ServerUnavailable: there is none.
         """
-        return super().choose(key) if self.nodes(key) else self._all.choose(key)
+        pools = (self._poolOf(node, key) for node in self.nodes(key))
+        return next((pool for pool in pools if not pool.down), None) or self._all.choose(key)
 
     def nodes(self, key: bytes) -> Sequence[Any]:
         """
@@ -171,20 +188,42 @@ class _OtherReader(ClusterReader):
         return nodes if self.cluster.readFrom != "prefer-replica" else nodes[::-1]  # the primary is the last one
 
 
-class ClusterRouters(FlavouredShards):
+class ReplicatedRouter(ClusterRouter):
     """
-    The routers of a cluster whose connections have a state.
+    The choice between a master, which has all keys, and its replicas. Slots only divide the reads among these.
     """
 
-    def __init__(self, cluster: ClusterPool, base: Hashable, reading: Callable[[Any], Hashable]) -> None:
+    divides = False
+
+    def shareOf(self, key: bytes) -> int:
+        """
+        @return: the same number for all keys.
+        """
+        return 0
+
+
+class ClusterRouters(FlavouredShards):
+    """
+    The routers of the nodes of a cluster, or of a master and its replicas, whose connections have a state.
+    """
+
+    def __init__(
+        self,
+        cluster: NodePools,
+        base: Hashable,
+        reading: Callable[[Any], Hashable],
+        kind: type[ClusterRouter] = ClusterRouter,
+    ) -> None:
         """
         @param base: the flavour of new clients.
         @param reading: called with a flavour. Returns that of connections to replicas.
+        @param kind: the class of the routers.
         """
         self._reading = reading
+        self._kind = kind
         super().__init__(cluster, base)
 
     def _router(self, pick: Callable[[Any], Any], flavour: Hashable = None) -> ClusterRouter:
         # Clients read on connections for themselves from primaries only.
         pickReader = None if flavour is None else methodcaller("of", self._reading(flavour))
-        return ClusterRouter(self._shards, pick, pickReader)
+        return self._kind(self._shards, pick, pickReader)

@@ -7,17 +7,17 @@ The pools of the nodes of a cluster, which report which of them has which keys.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from math import inf
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txconnpool.errors import ServerUnavailable
+from txconnpool.errors import PoolError, ServerUnavailable
 from txconnpool.interfaces import IPoolControl
 from txconnpool.net.reasons import describe
 from txconnpool.pool.decisions.limits import Limits
@@ -25,11 +25,8 @@ from txconnpool.pool.decisions.servers import Server
 from txconnpool.routing.cluster.nodes import NodeView, viewNodes
 from txconnpool.routing.cluster.refreshing import Refreshing
 from txconnpool.routing.cluster.slotmap import SlotMap, locate, located
-from txconnpool.routing.cluster.slots import slotCache
-from txconnpool.routing.distribution.keymap import CACHED_KEYS
-from txconnpool.routing.group import PoolGroup
 from txconnpool.routing.maps import KeyShare
-from txconnpool.routing.measuring import Measuring
+from txconnpool.routing.nodes import NodePools
 from txconnpool.wire.topology import SLOTS, Node, Redirect, Shard
 
 _log = Logger("txconnpool.routing")
@@ -37,6 +34,9 @@ _log = Logger("txconnpool.routing")
 #: The errors for a key whose slot no node has.
 UNKNOWN = "upstream unavailable: no node of the cluster has reported yet where the keys are"
 UNCOVERED = "upstream unavailable: no node of the cluster has the slot of the key"
+
+#: The error for a key that only replicas may read.
+UNREADABLE = "upstream unavailable: no replica with the slot of the key is up"
 
 
 class NoSlots(ValueError):
@@ -46,22 +46,15 @@ class NoSlots(ValueError):
 
 
 @implementer(IPoolControl)
-class ClusterPool(PoolGroup):
+class ClusterPool(NodePools):
     """
     The pools of the nodes of a cluster. Operators see them as one pool.
 
-    @ivar slots: the pool of the node that has each slot, or C{None}. The list itself never changes.
-    @ivar readers: the pools of the nodes that may read the keys of each slot, the best first, unless only primaries
-        read. The list itself never changes.
-    @ivar slotOf: the slots of keys.
-    @ivar version: another number whenever a slot has another pool.
-    @ivar primaries: the pools of the nodes that have slots, in the order of their first slots.
     @ivar map: the nodes and their slots, as far as they are known.
     @ivar refreshing: decides when the cluster is asked for its map.
     @ivar redirects: how many redirects there were: to the node of a slot, to one that gets a slot, and to none, because
         the slot cannot be served now.
     @ivar moved: how many slots have got another node because of redirects.
-    @ivar patience: how many seconds after its first redirect a request may still be sent again.
     """
 
     def __init__(
@@ -80,40 +73,23 @@ class ClusterPool(PoolGroup):
         probe: Any = None,
     ) -> None:
         """
-        @param newPool: called with a node, its limits, its share of C{maxPinned}, and the keywords C{shared} and
-            C{healthChanged}, see L{txconnpool.pool.executor.Executor}. Returns its pool, a
-            L{FlavouredPool<txconnpool.routing.flavours.FlavouredPool>}.
+        @param newPool: see L{NodePools.__init__}, as for C{maxPinned}.
         @param ask: asks a node for the shards of the cluster.
         @param seeds: the nodes that are asked first.
         @param addresses: the addresses at which nodes are reached, if they are not those that the cluster reports.
-        @param maxPinned: the greatest number of connections that clients have for themselves. Each node gets a share,
-            at least one.
-        @param readFrom: which nodes get requests that read: C{"primary"}; C{"prefer-replica"}: replicas, or the primary
-            if none is up; C{"replica"}: only replicas; C{"nearest"}: those whose replies arrive soonest, see
-            L{Measuring}.
+        @param readFrom: see L{NodePools}.
         @param refreshing: makes a L{Refreshing} from the seeds.
         @param lookAgain: called when neither a node nor a seed answers, because other seeds may be found.
-        @param probe: the command and the bytes of a request that measures how near a node is.
+        @param probe: see L{NodePools.__init__}.
         """
-        super().__init__(name, reactor, limits)
-        self._newPool = newPool
+        super().__init__(name, reactor, newPool, limits, maxPinned, readFrom, probe)
         self._ask = ask
         self._lookAgain = lookAgain
         self._addresses = addresses
-        self._maxPinned = maxPinned
         self.refreshing = refreshing(seeds)
         self.map = SlotMap()
-        self.slots: list[Any] = [None] * SLOTS
-        self.readers: list[tuple[Any, ...]] = [()] * SLOTS
-        self.readFrom = readFrom
-        self._measuring = Measuring(reactor, probe, self._connectionsOf, self._useReaders)
-        self.slotOf = slotCache(CACHED_KEYS)
-        self.version = 0
-        self.primaries: tuple[Any, ...] = ()
         self.redirects = {"moved": 0, "ask": 0, "later": 0}
         self.moved = 0
-        self.patience = 0.0
-        self._byNode: dict[Node, Any] = {}
         self._asking: Deferred[Any] | None = None
         self._timer: IDelayedCall | None = None
         self._waiting: list[Deferred[None]] = []  # for the first answer
@@ -128,21 +104,18 @@ class ClusterPool(PoolGroup):
     # -- The choice of a pool
 
     @property
-    def unserved(self) -> ServerUnavailable:
+    def unserved(self) -> PoolError:
         """
         The error for a key whose slot no node has.
         """
         return ServerUnavailable(UNCOVERED if self.primaries else UNKNOWN)
 
-    def anyOf(self) -> Any:
+    @property
+    def unreadable(self) -> ServerUnavailable:
         """
-        @return: the pool of a primary that is up, or of the first one if all are down.
-
-        @raise ServerUnavailable: none is known.
+        The error for a key that only replicas may read.
         """
-        if not self.primaries:
-            raise self.unserved
-        return next((pool for pool in self.primaries if pool.servers[0].state == "up"), self.primaries[0])
+        return ServerUnavailable(UNREADABLE)
 
     def redirected(self, redirect: Redirect, slot: int, server: Server) -> Any:
         """
@@ -171,7 +144,7 @@ class ClusterPool(PoolGroup):
         pool = self._byNode[node]
         if not redirect.once and self.slots[slot] is not pool:
             self.map.move(slot, node)
-            self._usePrimaries()
+            self._usePrimaries(self.map.primaries)
             self.slots[slot] = pool
             self.readers[slot] = (pool,)  # until the cluster has reported its replicas
             self.version += 1
@@ -186,7 +159,7 @@ class ClusterPool(PoolGroup):
         A node says that it cannot serve a slot now.
         """
         self.redirects["later"] += 1
-        self.wrong()
+        super().postponed()
 
     # -- The map
 
@@ -228,7 +201,7 @@ class ClusterPool(PoolGroup):
         slotMap = SlotMap(located(shards, node.host, self._addresses))
         if not slotMap.primaries:
             raise NoSlots("it knows no node with slots")
-        self._use(slotMap)
+        self._useMap(slotMap)
 
     def _answered(self, _: None) -> None:
         self._asking = None
@@ -254,91 +227,17 @@ class ClusterPool(PoolGroup):
         self._schedule()
         self._tried()
 
-    def _use(self, slotMap: SlotMap) -> None:
+    def _useMap(self, slotMap: SlotMap) -> None:
         """
         Use another map.
         """
         replicas = {node for each in slotMap.replicas for node in each}
         self.map = slotMap
         # A node without slots, to which some are being moved, keeps the pool that it has.
-        others = (node for node in self._byNode if node in slotMap.nodes and node not in replicas)
-        leaving = self._usePools([*slotMap.primaries, *others, *(replicas if self.readFrom != "primary" else ())])
-        self._usePrimaries()
-        pools = [self._byNode[node] for node in slotMap.primaries]
-        slots = [None if index < 0 else pools[index] for index in slotMap.slots]
-        if slots != self.slots:
-            self.slots[:] = slots
-            self.version += 1
-        self._useReaders()
-        # Last, because clients that wait for one of them look at once which pool has their key now.
-        for pool in leaving:
-            self._remove(pool)
-
-    def _connectionsOf(self, pool: Any) -> Any:
-        """
-        @return: the connections of the pool of a node that measure how near it is.
-        """
-        return pool.base
-
-    def _useReaders(self) -> None:
-        """
-        Let the slots of a primary be read from its replicas in turn. All reads of a key are from the same one, so that
-        a client does not see an older value than before. Of nodes that are near, the primary has its turn too.
-        """
-        if self.readFrom != "nearest":
-            self._measuring.stop()
-        if self.readFrom == "primary":
-            return
-        turns: list[list[tuple[Any, ...]]] = []
-        for primary, nodes in zip(self.map.primaries, self.map.replicas, strict=True):
-            pools = [self._byNode[node] for node in nodes]
-            last = () if self.readFrom == "replica" else (self._byNode[primary],)
-            turns.append([(*pools[at:], *pools[:at], *last) for at in range(len(pools))] or [last])
-        if self.readFrom == "nearest":
-            turns = self._measuring.use([first for first, *_ in turns])
-        self.readers[:] = [
-            () if index < 0 else turns[index][slot % len(turns[index])] for slot, index in enumerate(self.map.slots)
-        ]
-
-    def _usePools(self, nodes: Iterable[Node]) -> list[Any]:
-        """
-        Have a pool for each of some nodes, and for no others.
-
-        @return: the pools of other nodes, which are still to be removed.
-        """
-        old = self._byNode
-        wanted = list(dict.fromkeys(nodes))
-        self._byNode = {}
-        pinned = max(1, self._maxPinned // max(1, len(wanted)))
-        for node, own in zip(wanted, self._divided(len(wanted)), strict=True):
-            pool = old.get(node)
-            if pool is None:
-                pool = self._newPool(node, own, pinned, shared=self._shared, healthChanged=self._healthChanged)
-                self._join(pool)
-            else:
-                self._limit(pool, own, pinned)
-            self._byNode[node] = pool
-        self.pools = tuple(self._byNode.values())
-        return [pool for node, pool in old.items() if node not in self._byNode]
-
-    def _limit(self, pool: Any, limits: Limits, maxPinned: int) -> None:
-        """
-        Apply the limits of this moment to the pool of a node.
-        """
-        if (limits, maxPinned) != (pool.limits, pool.leases.limits.maximum):
-            pool.setLimits(limits, maxPinned)
-
-    def _usePrimaries(self) -> None:
-        self.primaries = tuple(self._byNode[node] for node in self.map.primaries)
+        others = [node for node in self._byNode if node in slotMap.nodes and node not in replicas]
+        self._use(slotMap.primaries, slotMap.replicas, slotMap.slots, others)
 
     # -- Which node has which keys
-
-    @property
-    def ejected(self) -> frozenset[str]:
-        """
-        The names of the servers whose keys others have: none, because the cluster decides that.
-        """
-        return frozenset()
 
     def eject(self, address: Any) -> None:
         """
@@ -361,6 +260,13 @@ class ClusterPool(PoolGroup):
         names = {node: pool.servers[0].name for node, pool in self._byNode.items()}
         return {names.get(view.node, f"{view.node.host}:{view.node.port}"): view for view in viewNodes(self.map)}
 
+    @property
+    def replicas(self) -> Collection[str]:  # type: ignore[override]  # it is constant in other groups
+        """
+        The names of the servers that are replicas.
+        """
+        return [name for name, view in self.nodes().items() if view.role == "replica"]
+
     # -- Changes
 
     def change(
@@ -378,20 +284,6 @@ class ClusterPool(PoolGroup):
             self.readFrom = readFrom
             self.wrong()
         self._usePools(self._byNode)
-
-    def setLimits(self, limits: Limits) -> None:
-        """
-        Apply other limits, to existing connections and waiters too.
-        """
-        self.change(limits, self.refreshing.seeds, self._addresses, self._maxPinned, self.readFrom)
-
-    def restore(self, address: Any) -> None:
-        """
-        Put a drained server back into service.
-
-        @raise ValueError: there is no such server.
-        """
-        self._poolOf(address).restore(address)
 
     # -- Life cycle
 
@@ -421,32 +313,14 @@ class ClusterPool(PoolGroup):
             if not each.called:
                 each.callback(None)
 
-    def close(self, timeout: float | None = None) -> Deferred[None]:
-        """
-        Close all pools.
-
-        @return: fires when no connection, dial or timer is left.
-        """
-        asking = self._end()
-        closed = super().close(timeout)
-        return closed if asking is None else DeferredList([closed, asking]).addCallback(lambda _: None)
-
-    def abort(self) -> None:
-        """
-        Close all connections at once.
-        """
-        self._end()
-        super().abort()
-
     def _end(self) -> Deferred[Any] | None:
         """
         Ask no more.
 
         @return: the question that is being cancelled, or C{None}.
         """
-        self._running = False
+        super()._end()
         self.refreshing.stop()
-        self._measuring.stop()
         self._schedule()
         self._tried()
         asking = self._asking

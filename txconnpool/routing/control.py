@@ -6,6 +6,7 @@ What programs see and change of a pool, whether it has one server, several equal
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any, Generic
 
@@ -137,6 +138,14 @@ class PoolControls(Generic[C]):
         """
         limits: Limits = self._control.limits
         return limits
+
+    @property
+    def replicas(self) -> Collection[str] | None:
+        """
+        The names of the servers that are replicas; C{None}: the servers have no such roles.
+        """
+        replicas: Collection[str] | None = self._control.replicas
+        return replicas
 
     @property
     def paused(self) -> bool:

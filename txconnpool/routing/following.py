@@ -6,20 +6,23 @@ A pool for programs whose server is looked up, and may be another one later: the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from txconnpool.errors import PoolClosed, ServerUnavailable
-from txconnpool.net.discovery import Discovery, isSentinel
+from txconnpool.net.discovery import isSentinel
 from txconnpool.pool.calls import CallingPool
 from txconnpool.pool.connection import Connection
+from txconnpool.routing.lookups import Lookups
 from txconnpool.routing.waits import Waits
 
 _log = Logger("txconnpool.routing")
+
+#: What is wrong if the sentinels answer.
+NO_MASTER = "it names no master"
 
 
 def sentinelsOf(addresses: Any) -> str | None:
@@ -39,10 +42,8 @@ class FollowingPool(CallingPool):
     """
     A pool whose server is the master of a group.
 
-    @cvar makeSource: makes a L{Discovery} from a line. Tests replace it.
+    @ivar lookups: looks up the master.
     """
-
-    makeSource: Callable[..., Any] = Discovery
 
     def __init__(self, lines: list[str], *, sentinelLogin: tuple[bytes, bytes] | None, **options: Any) -> None:
         """
@@ -52,39 +53,24 @@ class FollowingPool(CallingPool):
 
         @raise ValueError: the line is wrong.
         """
-        (self._line,) = lines
+        (line,) = lines
         super().__init__([], lookAgain=self._lookForMaster, **options)
-        self._source = type(self).makeSource(self._line, self.reactor)
-        self._source.login = sentinelLogin
+        self.lookups = Lookups(line, self.reactor, self._found, self._tried)
+        self.lookups.source.login = sentinelLogin
         self._waits = Waits(self.reactor)
-        self._lookups = 0  # how many have ended
-        self._problem = ""  # why the last one has failed
 
     # -- The master
 
     def _begin(self) -> None:
         super()._begin()
-        self._source.start(self._found)
-        self._lookUp()
+        self.lookups.start()
 
-    def _lookUp(self) -> None:
-        self._source.lookUp().addCallbacks(lambda _: self._lookedUp(""), self._notFound)
-
-    def _notFound(self, failure: Failure) -> None:
-        if not failure.check(CancelledError):  # otherwise the pool is closed
-            self._lookedUp(failure.getErrorMessage())
-
-    def _lookedUp(self, problem: str) -> None:
-        self._lookups += 1
-        self._problem = problem
+    def _tried(self) -> None:
         for waiting in self._waits:
             if self.servers:
                 waiting.callback(None)
             else:
-                waiting.errback(self._unavailable())
-
-    def _unavailable(self) -> ServerUnavailable:
-        return ServerUnavailable(f"upstream unavailable: {self._problem or f'{self._line}: it names no master'}")
+                waiting.errback(self.lookups.unavailable(NO_MASTER))
 
     def _found(self, servers: Iterable[Any]) -> None:
         """
@@ -104,7 +90,7 @@ class FollowingPool(CallingPool):
         """
         The master may be another one: a connection was lost, or a server has declined a request.
         """
-        self._source.hurry()
+        self.lookups.hurry()
 
     def _unknown(self) -> bool:
         """
@@ -114,9 +100,9 @@ class FollowingPool(CallingPool):
         """
         if self.servers or self._lifeCycle.ended:
             return False
-        if self._lookups:
-            self._source.hurry()
-            raise self._unavailable()
+        if self.lookups.count:
+            self.lookups.hurry()
+            raise self.lookups.unavailable(NO_MASTER)
         return True
 
     def _whenKnown(self) -> Deferred[None]:
@@ -128,7 +114,7 @@ class FollowingPool(CallingPool):
 
     def _end(self) -> None:
         self._waits.fail(PoolClosed("the pool was closed"))
-        self._source.stop()
+        self.lookups.stop()
         super()._end()
 
     # -- Requests

@@ -6,7 +6,7 @@ Several pools that operators see as one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -34,6 +34,7 @@ class PoolGroup:
     leastConnections = 1
     #: See L{IPoolControl<txconnpool.interfaces.IPoolControl>}.
     cluster: Any = None
+    replicas: Collection[str] | None = None
 
     def __init__(self, name: str, reactor: Any, limits: Limits, shared: Shared | None = None) -> None:
         """

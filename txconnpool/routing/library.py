@@ -21,6 +21,8 @@ from txconnpool.pool.checks import checkSeconds, checkWhole
 from txconnpool.pool.leases import C, Lending
 from txconnpool.pool.leasing import callWith
 from txconnpool.routing.clientcluster import ClientCluster, ClusterServers
+from txconnpool.routing.clientnodes import ClientNodes
+from txconnpool.routing.clientreplicas import ClientReplicas, ReplicatedServers
 from txconnpool.routing.control import ClientShards, PoolControls
 from txconnpool.routing.options import Servers, encoded
 from txconnpool.routing.single import SinglePool
@@ -55,8 +57,8 @@ class PoolFace(PoolControls[C]):
     @ivar reactor: the reactor of all connections and timers.
     """
 
-    #: See L{IPoolControl<txconnpool.interfaces.IPoolControl>}.
-    cluster: ClientCluster | None = None
+    #: The pools of the nodes of a cluster, or of a master and its replicas; C{None}: the servers are of another kind.
+    nodes: ClientCluster | ClientReplicas | None = None
 
     # The only pool, or None if there are several.
     _only: Any = None
@@ -64,7 +66,7 @@ class PoolFace(PoolControls[C]):
     # Chooses the pool of a key.
     _router: Any
 
-    def __init__(self, servers: Servers | ClusterServers, make: MakePool) -> None:
+    def __init__(self, servers: Servers | ClusterServers | ReplicatedServers, make: MakePool) -> None:
         """
         @param servers: the servers.
         @param make: makes the pool of equal servers, or of each server.
@@ -76,9 +78,13 @@ class PoolFace(PoolControls[C]):
         self.reactor: Any = pool.reactor
         self._equal = servers.equal
         if isinstance(servers, ClusterServers):
-            self._control = self.cluster = ClientCluster(pool, make, servers)
-            self._router = self.cluster.router
+            self.nodes = ClientCluster(pool, make, servers)
+        elif isinstance(servers, ReplicatedServers):
+            self.nodes = ClientReplicas(pool, make, servers)
+        if self.nodes is not None:
+            self._control, self._router = self.nodes, self.nodes.router
             return
+        assert isinstance(servers, Servers)
         if servers.distribution is None:
             self._only = self._control = pool
             self._router = SinglePool(pool)
@@ -94,7 +100,7 @@ class PoolFace(PoolControls[C]):
 
     @property
     def _pools(self) -> tuple[BasePool[C], ...]:
-        pools: tuple[BasePool[C], ...] = self._router.pools if self.cluster is None else self.cluster.everyPool
+        pools: tuple[BasePool[C], ...] = self._router.pools if self.nodes is None else self.nodes.everyPool
         return pools
 
     def _anyPool(self) -> BasePool[C]:
@@ -108,7 +114,19 @@ class PoolFace(PoolControls[C]):
         pool: BasePool[C] = self._router.choose(key)
         return pool
 
-    def _theOnly(self) -> BasePool[C]:
+    @property
+    def cluster(self) -> ClientCluster | None:
+        """
+        See L{IPoolControl<txconnpool.interfaces.IPoolControl>}.
+        """
+        return self.nodes if isinstance(self.nodes, ClientCluster) else None
+
+    def _theOnly(self) -> BasePool[C] | ForKeyOfNodes[C]:
+        """
+        @return: has the methods for leases: the only pool, or that of the only server that has the keys.
+        """
+        if self.nodes is not None and not self.nodes.router.divides:
+            return ForKeyOfNodes(self, self.nodes, b"")
         if self._only is None:
             raise TypeError(f"the servers of {self.name} share the keys: use forKey(key)")
         pool: BasePool[C] = self._only
@@ -122,8 +140,8 @@ class PoolFace(PoolControls[C]):
 
         @return: has the methods for leases of this pool; they concern the server of the key.
         """
-        if self.cluster is not None:
-            return ForKeyOfCluster(self, self.cluster, key)
+        if self.nodes is not None:
+            return ForKeyOfNodes(self, self.nodes, key)
         return ForKey(self._poolOf, key)
 
     def __repr__(self) -> str:
@@ -248,16 +266,16 @@ class PoolFace(PoolControls[C]):
         if self._only is not None:
             ready: Deferred[None] = self._only.ready(count, timeout)
             return ready
-        if self.cluster is None:
+        if self.nodes is None:
             return self._eachReady(count, timeout)
-        return Deferred.fromCoroutine(self._clusterReady(self.cluster, count, timeout))
+        return Deferred.fromCoroutine(self._nodesReady(self.nodes, count, timeout))
 
-    async def _clusterReady(self, cluster: ClientCluster, count: int | None, timeout: float | None) -> None:
-        cluster.start()
-        if not cluster.isKnown:
-            await cluster.whenKnown()
-        if not cluster.primaries:
-            raise cluster.unserved
+    async def _nodesReady(self, nodes: ClientNodes, count: int | None, timeout: float | None) -> None:
+        nodes.start()
+        if not nodes.isKnown:
+            await nodes.whenKnown()
+        if not nodes.primaries:
+            raise nodes.unserved
         await self._eachReady(count, timeout)
 
     def _eachReady(self, count: int | None, timeout: float | None) -> Deferred[None]:
@@ -361,25 +379,31 @@ class ForKey(Generic[C]):
         return self._choose(self._key)
 
 
-class ForKeyOfCluster(ForKey[C]):
+class ForKeyOfNodes(ForKey[C]):
     """
-    The node of a key of a cluster. Leases wait until it is known where the keys are.
+    The node that has a key. Leases wait until it is known which one it is.
     """
 
-    __slots__ = ("_cluster", "_release")
+    __slots__ = ("_nodes", "_release")
 
-    def __init__(self, face: PoolFace[C], cluster: ClientCluster, key: str | bytes) -> None:
-        super().__init__(cluster.router.choose, key)
-        self._cluster = cluster
+    def __init__(self, face: PoolFace[C], nodes: ClientNodes, key: str | bytes) -> None:
+        super().__init__(nodes.router.choose, key)
+        self._nodes = nodes
         self._release = face.release
 
     def acquire(self) -> Deferred[C]:
         """
         Lease a connection to the node, see L{PoolFace.acquire}.
         """
-        if self._cluster.isKnown:
+        if self._nodes.isKnown:
             return super().acquire()
-        return self._cluster.whenKnown().addCallback(lambda _: ForKey.acquire(self))
+        return self._nodes.whenKnown().addCallback(lambda _: ForKey.acquire(self))
+
+    def acquireNow(self) -> C | None:
+        """
+        Lease a connection to the node if one is idle, see L{PoolFace.acquireNow}.
+        """
+        return self._choose(self._key).acquireNow() if self._nodes.primaries else None
 
     def release(self, client: C, discard: bool = False) -> None:
         """

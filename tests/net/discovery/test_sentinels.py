@@ -15,12 +15,24 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.net.discovery.resolvers import FakeResolver
 from txconnpool.net.discovery import Discovery, sentinels
-from txconnpool.net.discovery.descriptions import Discovered, endpointsOf, parse
+from txconnpool.net.discovery.descriptions import REPLICA, Discovered, endpointsOf, parse
 from txconnpool.net.discovery.results import Answer, explain
-from txconnpool.net.discovery.sentinels import AGAIN, REPLY_MAX, Sentinels, parseMaster, readReply, request
+from txconnpool.net.discovery.sentinels import (
+    AGAIN,
+    REPLY_MAX,
+    UNREADABLE,
+    Sentinels,
+    parseGroup,
+    parseMaster,
+    readReply,
+    request,
+)
 
 ASKED = request(b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", b"cache")
-SUBSCRIBED = request(b"SUBSCRIBE", b"+switch-master")
+GROUP = request(b"SENTINEL", b"MASTER", b"cache") + request(b"SENTINEL", b"REPLICAS", b"cache")
+SUBSCRIBED = request(
+    b"SUBSCRIBE", b"+switch-master", b"+sdown", b"-sdown", b"+slave", b"+slave-reconf-done", b"+reboot"
+)
 
 
 def found(host: bytes, port: bytes = b"6379") -> bytes:
@@ -36,6 +48,28 @@ def message(name: bytes) -> bytes:
     """
     text = name + b" 10.0.0.1 6379 10.0.0.2 6379"
     return b"*3\r\n$7\r\nmessage\r\n$14\r\n+switch-master\r\n$%d\r\n%b\r\n" % (len(text), text)
+
+
+def bulks(*texts: bytes) -> bytes:
+    """
+    @return: the reply with some texts.
+    """
+    return b"*%d\r\n" % len(texts) + b"".join(b"$%d\r\n%b\r\n" % (len(text), text) for text in texts)
+
+
+def group(host: bytes, *replicas: bytes, flags: bytes = b"master") -> bytes:
+    """
+    @return: the replies with a master and its replicas.
+    """
+    described = bulks(b"name", b"cache", b"ip", host, b"port", b"6379", b"flags", flags)
+    return found(host) + described + b"*%d\r\n" % len(replicas) + b"".join(replicas)
+
+
+def replica(ip: bytes, flags: bytes = b"slave", link: bytes = b"ok", *more: bytes) -> bytes:
+    """
+    @return: the description of a replica.
+    """
+    return bulks(b"name", b"x", b"ip", ip, b"port", b"6379", b"flags", flags, b"master-link-status", link, *more)
 
 
 class ReplyTests(SynchronousTestCase):
@@ -72,6 +106,8 @@ class ReplyTests(SynchronousTestCase):
         Arrays in arrays are wrong, and need no stack of their depth.
         """
         self.assertRaises(ValueError, readReply, b"*1\r\n" * (REPLY_MAX // 4), 0)
+        self.assertRaises(ValueError, readReply, b"*1\r\n" * (REPLY_MAX // 4), 0, 2)
+        self.assertEqual(readReply(b"*1\r\n*1\r\n+a\r\n", 0, 2), ([["a"]], 12))
 
     def test_master(self) -> None:
         """
@@ -103,6 +139,55 @@ class ReplyTests(SynchronousTestCase):
             error = self.assertRaises(ValueError, parseMaster, reply, 1)
             self.assertEqual(str(error), text)
         self.assertRaises(ValueError, parseMaster, b"-WRONGPASS x\r\n" + found(b"a"), 2)
+
+    def test_group(self) -> None:
+        """
+        Only replicas are read that are up, have a link to their master, and may be named to clients.
+        """
+        good = replica(b"10.0.0.3"), replica(b"10.0.0.2", b"slave", b"ok", b"replica-announced", b"1")
+        bad = (
+            replica(b"10.0.0.4", b"s_down,slave"),
+            replica(b"10.0.0.5", b"slave,disconnected"),
+            replica(b"10.0.0.6", b"slave", b"err"),
+            replica(b"10.0.0.7", b"slave", b"ok", b"replica-announced", b"0"),
+            bulks(b"ip", b"10.0.0.8"),
+        )
+        addresses = [("10.0.0.2", 6379), ("10.0.0.3", 6379)]
+        for entries, result in (
+            (good, (addresses, False)),
+            ((*good, *bad), (addresses, True)),
+            (bad, ([], True)),
+            ((), ([], False)),
+            ((replica(b"10.0.0.1"),), ([], False)),
+        ):
+            reply = group(b"10.0.0.1", *entries)
+            self.assertEqual(parseGroup(b"+OK\r\n" + reply, 4), (("10.0.0.1", 6379), *result))
+            for size in range(len(reply)):
+                self.assertIsNone(parseGroup(reply[:size], 3))
+
+    def test_masterDown(self) -> None:
+        """
+        While the master is down, its replicas have no link to it, and are read all the same.
+        """
+        for flags in (b"s_down,master", b"s_down,o_down,master,failover_in_progress", b"master,disconnected"):
+            entries = replica(b"10.0.0.2", b"slave", b"err"), replica(b"10.0.0.3", b"slave,s_down", b"err")
+            reply = group(b"10.0.0.1", *entries, flags=flags)
+            self.assertEqual(parseGroup(reply, 3), (("10.0.0.1", 6379), [("10.0.0.2", 6379)], True))
+
+    def test_noGroup(self) -> None:
+        """
+        The error says what the sentinel has answered.
+        """
+        for reply, text in (
+            (b"*-1\r\n-ERR No such master with that name\r\n" * 2, "it answers ERR No such master with that name"),
+            (found(b"a") + b"+OK\r\n*0\r\n", "not a reply of a sentinel"),
+            (found(b"a") + b"*0\r\n+OK\r\n", "not a reply of a sentinel"),
+            (found(b"a") + b"*0\r\n*1\r\n+OK\r\n", "not a reply of a sentinel"),
+            (found(b"a") + b"*0\r\n*1\r\n*1\r\n+OK\r\n", "not a reply of a sentinel"),
+            (group(b"a", replica(b"a b")), "a replica has the wrong address 'a b'"),
+        ):
+            error = self.assertRaises(ValueError, parseGroup, reply, 3)
+            self.assertEqual(str(error), text)
 
 
 class SentinelsTests(SynchronousTestCase):
@@ -238,6 +323,44 @@ class SentinelsTests(SynchronousTestCase):
         self.assertEqual(events, [1])
         self.sentinels.unwatch()
 
+    def test_replicas(self) -> None:
+        """
+        If replicas are wanted, they are asked for, too. They are asked for again soon while one cannot be read from.
+        """
+        self.sentinels.replicas = True
+        self.sentinels.login = b"user", b"secret"
+        for others in (False, True):
+            looking = self.sentinels.lookUp()
+            protocol, transport, _ = self.accept()
+            self.assertEqual(transport.value(), request(b"AUTH", b"user", b"secret") + ASKED + GROUP)
+            replicas = replica(b"10.0.0.2"), replica(b"10.0.0.3", b"slave,s_down")
+            protocol.dataReceived(b"+OK\r\n" + group(b"10.0.0.1", *replicas[: 1 + others]))
+            answer = self.successResultOf(looking)
+            master, other = Discovered("tcp:10.0.0.1:6379"), Discovered("tcp:10.0.0.2:6379", REPLICA)
+            self.assertEqual(answer, Answer((master, other), UNREADABLE) if others else Answer((master, other)))
+
+    def test_replicaEvents(self) -> None:
+        """
+        If replicas are wanted, their events are reported, and those of other masters are not.
+        """
+        events: list[int] = []
+        self.sentinels.watch(lambda: events.append(1))
+        protocol, _, _ = self.accept()
+        seen = []
+        for wanted in (False, True):
+            self.sentinels.replicas = wanted
+            for event, text in (
+                (b"+sdown", b"slave 10.0.0.2:6379 10.0.0.2 6379 @ cache 10.0.0.1 6379"),
+                (b"-sdown", b"slave 10.0.0.2:6379 10.0.0.2 6379 @ cache 10.0.0.1 6379"),
+                (b"+slave", b"slave 10.0.0.2:6379 10.0.0.2 6379 @ other 10.0.0.1 6379"),
+                (b"+sdown", b"master cache 10.0.0.1 6379"),
+                (b"+sdown", b"slave"),
+            ):
+                protocol.dataReceived(bulks(b"message", event, text))
+            seen.append(len(events))
+        self.assertEqual(seen, [0, 2])
+        self.sentinels.unwatch()
+
     def test_again(self) -> None:
         """
         A subscription that could not be made, was refused or was lost is made again, until the end.
@@ -306,6 +429,11 @@ class DiscoveryTests(SynchronousTestCase):
         discovery.hurry()
         reactor.advance(0.0)
         self.assertEqual(len(reactor.tcpClients), 4)
+        answer(b"10.0.0.2")
+        reactor.advance(2.0)
+        discovery.replicas = True
+        reactor.advance(0.0)
+        self.assertEqual(len(reactor.tcpClients), 5)
         discovery.stop()
         discovery.hurry()
         self.assertEqual(reactor.getDelayedCalls(), [])

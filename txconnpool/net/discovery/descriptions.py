@@ -32,13 +32,18 @@ _DNS_PORT = 53
 _SENTINEL_PORT = 26379
 
 
+#: The label of the replicas of a server.
+REPLICA = "replica"
+
+
 @dataclass(frozen=True, slots=True)
 class Discovered:
     """
     A server that was found.
 
     @ivar endpoint: its client endpoint string.
-    @ivar label: its label, or C{None} for the one that the distribution makes from host and port.
+    @ivar label: its label, or C{None} for the one that the distribution makes from host and port; L{REPLICA} for the
+        replica of a master.
     @ivar weight: its weight, or C{None} for the default.
     """
 

@@ -132,6 +132,20 @@ class Discovery:
     def login(self, login: tuple[bytes, bytes] | None) -> None:
         self._source.login = login
 
+    @property
+    def replicas(self) -> bool:
+        """
+        Whether the replicas of the server are found, too; only sentinels know them. If it is set, they are looked up
+        soon.
+        """
+        return self._source.replicas
+
+    @replicas.setter
+    def replicas(self, replicas: bool) -> None:
+        if replicas != self._source.replicas:
+            self._source.replicas = replicas
+            self.hurry()
+
     def _poll(self) -> None:
         self._timer = None
         self.lookUp().addErrback(_logged)

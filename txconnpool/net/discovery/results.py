@@ -28,7 +28,7 @@ class Answer:
     """
     What a source knows at a time.
 
-    @ivar servers: the servers, sorted, and each only once.
+    @ivar servers: the servers, sorted, and each only once; a master comes before its replicas.
     @ivar ttl: for how many seconds this is valid; infinite if the source does not say.
     """
 
@@ -41,9 +41,11 @@ class Source:
     A source of servers.
 
     @ivar login: a user and password for those who are asked, or C{None}. Only sentinels ask for one.
+    @ivar replicas: whether the replicas of the server are found, too. Only sentinels know them.
     """
 
     login: tuple[bytes, bytes] | None = None
+    replicas = False
 
     def lookUp(self) -> Deferred[Answer]:
         """

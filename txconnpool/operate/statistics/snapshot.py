@@ -61,7 +61,14 @@ def _poolSnapshot(source: PoolSource) -> dict[str, Any]:
     commands = source.sessions.dialect.commands
     ejected = pool.ejected if source.sessions.router.keyed else frozenset()
     nodes = {} if pool.cluster is None else pool.cluster.nodes()
-    servers = [ServerSource(server, records, commands, now, ejected, nodes.get(server.name)) for server in pool.servers]
+    replicas = pool.replicas
+    servers = [
+        ServerSource(
+            server, records, commands, now, ejected, nodes.get(server.name),
+            None if replicas is None else server.name in replicas,
+        )
+        for server in pool.servers
+    ]  # fmt: skip
     current = [_read(SERVER.statistics, each) for each in servers]
     former = [_read(SUMMED, ServerSource(server, records, commands, now)) for server in pool.former]
     return {

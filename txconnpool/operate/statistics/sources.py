@@ -88,6 +88,7 @@ class ServerSource:
     @ivar records: the records of its connections.
     @ivar ejected: whether other servers have its keys.
     @ivar node: the L{NodeView<txconnpool.routing.cluster.nodes.NodeView>}, if it is the node of a cluster.
+    @ivar replica: whether it is a replica; C{None}: the servers of its pool have no roles.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class ServerSource:
         now: float,
         ejected: frozenset[str] = frozenset(),
         node: Any = None,
+        replica: bool | None = None,
     ) -> None:
         """
         @param records: the records of all connections of the pool.
@@ -109,6 +111,7 @@ class ServerSource:
         self.traffic = server.traffic
         self.ejected = server.name in ejected
         self.node = node
+        self.replica = replica
         self.records = [record for record in records if record.server.traffic is server.traffic]
         self._commands = commands
         self._now = now
