@@ -237,6 +237,7 @@ class Worker(threading.Thread):
         self._doubtful: dict[str, set[str]] = {key: set() for key in self._certain}
         self._count, self._countTime, self._uncounted = 0, 0.0, 0
         self._pushed: set[str] = set()
+        self._popped: dict[str, float] = {}
         self._steps = [self._set, self._get, self._mset, self._mget, self._incr, self._multi, self._pop, self._listen]
 
     def run(self) -> None:
@@ -359,7 +360,10 @@ class Worker(threading.Thread):
             self.wrong.append(f"BLPOP: {reply!r} and not {value}")
         else:
             # Those that were pushed or popped by failed requests may be there or not.
-            self._pushed.discard(reply[1].decode())
+            popped = reply[1].decode()
+            if popped in self._popped:
+                self.lost.append(self._popped[popped])  # the confirmed write is the first removal of the element
+            self._popped[popped] = time.monotonic()
 
     def _listen(self) -> None:
         value = self._value()

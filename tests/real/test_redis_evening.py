@@ -1,12 +1,14 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-All that happens to a Redis Cluster, one after another, while clients of the proxy work.
+All that happens to a Redis Cluster, or to Redis servers with a sentinel, one after another, while clients of the proxy
+work.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -14,10 +16,12 @@ from typing import Any
 from twisted.python import log
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.real.clusterload import NativeStore, PlainStore, Worker
-from tests.real.operated import rows
+from tests.real.clusterload import Failed, NativeStore, PlainStore, Worker
+from tests.real.operated import execute, rows
 from tests.real.rediscluster import PATIENCE, Cluster, Node, slotOf
-from tests.real.servers import HOST, Proxy, missing, until
+from tests.real.resp import Client
+from tests.real.servers import HOST, Proxy, Redis, clientEndpoint, missing, until
+from tests.real.watched import Watched
 
 #: The numbers of clients of the proxy, and of clients that use the cluster without it.
 CLIENTS, NATIVE = 6, 2
@@ -299,3 +303,209 @@ class ClusterEveningTests(SynchronousTestCase):
         two.thaw()
         self.cluster.untilConsistent()
         self.proceed("the return of a primary that hung")
+
+
+class WatchingStore(PlainStore):
+    """
+    Redis for one client that watches keys.
+    """
+
+    def watched(self, key: str, value: str) -> Any:
+        """
+        Read a key, and set it unless another client has done so meanwhile.
+
+        @return: the old value, and the reply to C{EXEC}.
+        """
+
+        def do(client: Client) -> Any:
+            client.ask("WATCH", key)
+            old = client.ask("GET", key)
+            client.ask("MULTI")
+            client.ask("SET", key, value)
+            return old, client.ask("EXEC")
+
+        return self._do(do, True)
+
+
+class WatchingWorker(Worker):
+    """
+    A client that watches keys, too, and comes and goes.
+    """
+
+    def __init__(self, number: int, store: WatchingStore, end: threading.Event) -> None:
+        super().__init__(number, store, end)
+        self._steps = [*self._steps, self._watch]
+
+    def step(self) -> None:
+        """
+        Do a step, and sometimes make another connection.
+        """
+        self._try(self._chance.choices(self._steps, (6, 6, 3, 3, 6, 3, 3, 2, 3))[0])
+        if self._chance.random() < 0.05:
+            self.store.close()
+
+    def _watch(self) -> None:
+        key, value = self._chance.choice(self.tagged), self._value()
+
+        def do() -> Any:
+            old, reply = self.store.watched(key, value)
+            self._read(key, old)
+            if reply is None:
+                raise Failed("the key was changed")  # by an earlier request of this client, which has failed
+            return reply
+
+        self._check("EXEC", self._write({key: value}, do), [b"OK"])
+
+
+class SentinelEveningTests(Watched, SynchronousTestCase):
+    """
+    A master and two replicas that a sentinel watches. The proxy reloads its settings, the server is drained, a replica
+    takes over in turn because of an operator, of a master that is killed, and of one that hangs.
+    """
+
+    skip = missing("redis-server")
+
+    def setUp(self) -> None:
+        """
+        Start all processes, and the load.
+        """
+        # The next failover of a group may be soon after the last one.
+        line = self.watch(2, "sentinel failover-timeout cache 1000")
+        self.servers = [self.master, *self.replicas]
+        directory = self.master.directory
+        self.console, self.ini = str(directory / "admin.sock"), directory / "connpool.ini"
+        self.configure(4)
+        options = ("--config", str(self.ini), "--connect-timeout", "1", "--request-timeout", "2", "--max-pinned", "12")
+        self.proxy = self.start(
+            Proxy("--protocol", "redis", "--admin", f"unix:{self.console}", *options, upstream=[line])
+        )
+        self.end = threading.Event()
+        self.workers = [
+            WatchingWorker(number, WatchingStore(self.proxy.address), self.end) for number in range(CLIENTS)
+        ]
+        until(lambda: self.named() == [clientEndpoint(self.master.address)], what="the master")
+        for worker in self.workers:
+            worker.start()
+        self.addCleanup(self.finish)
+
+    def configure(self, poolSize: int) -> None:
+        """
+        Write the settings.
+        """
+        self.ini.write_text(f"[pool:default]\npool-size = {poolSize}\n")
+
+    def finish(self) -> None:
+        """
+        End the load.
+        """
+        self.end.set()
+        for worker in self.workers:
+            worker.join(2 * PATIENCE)
+
+    def named(self) -> list[str]:
+        """
+        @return: the servers of the proxy: the master.
+        """
+        return [row["server"] for row in rows(self.console, "servers")]
+
+    def proceed(self, what: str) -> None:
+        """
+        Wait until each client has done some steps.
+        """
+        before = [worker.answered for worker in self.workers]
+        until(
+            lambda: all(worker.answered >= count + STEPS for worker, count in zip(self.workers, before, strict=True)),
+            PATIENCE,
+            f"the work of all clients after {what}",
+        )
+
+    def errors(self) -> list[Counter[tuple[str, str]]]:
+        """
+        @return: the errors of all clients so far.
+        """
+        return [Counter(worker.errors) for worker in self.workers]
+
+    def present(self) -> Redis:
+        """
+        @return: the master.
+        """
+        (name,) = self.named()
+        found: dict[str, Redis] = {clientEndpoint(server.address): server for server in self.servers}
+        return found[name]
+
+    def replaced(self, old: Redis, what: str) -> None:
+        """
+        Wait until another server is the master, and the clients work.
+        """
+        until(lambda: self.present() is not old, 2 * PATIENCE, f"another master after {what}")
+        self.proceed(what)
+
+    def failovers(self) -> int:
+        """
+        @return: how many there were. On a slow machine the sentinel may begin one by itself.
+        """
+        with Client(self.sentinel.address) as direct:
+            reply = direct.ask("SENTINEL", "MASTER", "cache")
+        return int(dict(zip(reply[::2], reply[1::2], strict=True))[b"config-epoch"])
+
+    def follow(self, least: int) -> None:
+        """
+        Wait until replicas follow the master, so that the sentinel can choose one.
+        """
+        with Client(self.sentinel.address) as direct:
+            until(lambda: self._linked(direct) >= least, 2 * PATIENCE, "replicas")
+
+    def test_evening(self) -> None:
+        """
+        No client gets a wrong reply or another client's, or waits for ever. No request fails because of a reload. No
+        write, and no element of a list, is lost that was confirmed before the first failover or after the last one:
+        what a failover loses was not replicated yet, and is counted.
+        """
+        self.proceed("the start")
+        self.configure(6)
+        self.assertIn("OK", execute(self.console, "reload"))
+        self.proceed("a reload")
+        if not self.failovers():
+            self.assertEqual(self.errors(), [Counter()] * CLIENTS)
+        self.draining()
+        began = 0.0 if self.failovers() else time.monotonic()
+        old = self.present()
+        with Client(self.sentinel.address) as direct:
+            direct.ask("SENTINEL", "FAILOVER", "cache")
+        self.replaced(old, "a failover")
+        self.follow(1)
+        killed = self.present()
+        killed.kill()
+        self.replaced(killed, "the end of a master")
+        killed.start()
+        self.follow(1)
+        frozen = self.present()
+        frozen.freeze()
+        self.replaced(frozen, "a master that hangs")
+        frozen.thaw()
+        self.follow(2)
+        count, ended = -1, 0.0
+        while count != self.failovers():
+            count, ended = self.failovers(), time.monotonic()
+            self.proceed("the return of all servers")
+        self.finish()
+        self.assertEqual([worker for worker in self.workers if worker.is_alive()], [])
+        answered, lost = (
+            sum(worker.answered for worker in self.workers),
+            sum(len(worker.lost) for worker in self.workers),
+        )
+        log.msg(f"clients of the proxy: {answered} steps, {lost} confirmed writes lost by failovers")
+        self.assertEqual([wrong for worker in self.workers for wrong in worker.wrong], [])
+        self.assertEqual([worker.stuck for worker in self.workers], [0] * CLIENTS)
+        self.assertEqual([when for worker in self.workers for when in worker.lost if not began < when < ended], [])
+
+    def draining(self) -> None:
+        """
+        The server is drained: requests fail at once until it is restored.
+        """
+        server = clientEndpoint(self.master.address)
+        before = self.errors()
+        self.assertIn(f"OK {server} drained", execute(self.console, f"drain {server}"))
+        until(lambda: all(now != then for now, then in zip(self.errors(), before, strict=True)), what="errors")
+        execute(self.console, f"restore {server}")
+        self.proceed("a drain")

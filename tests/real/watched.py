@@ -23,15 +23,16 @@ class Watched:
 
     addCleanup: Any
 
-    def watch(self, replicas: int = 1) -> str:
+    def watch(self, replicas: int = 1, *lines: str) -> str:
         """
         Start the servers and the sentinel.
 
         @param replicas: the number of replicas.
+        @param lines: further lines of the configuration of the sentinel.
 
         @return: the upstream, which names another sentinel too that does not exist.
         """
-        self.master = self.start(Redis())
+        self.master = self.start(Redis("--repl-diskless-sync-delay", "0"))
         host, port = self.master.address
         options = ("--replicaof", f"{host} {port}", "--repl-diskless-sync-delay", "0")
         self.replicas = [self.start(Redis(*options)) for _ in range(replicas)]
@@ -39,8 +40,11 @@ class Watched:
         for replica in self.replicas:
             with Client(replica.address) as direct:
                 until(lambda: b"master_link_status:up" in direct.ask("INFO", "replication"))
-        self.sentinel = self.start(Sentinel("cache", self.master.address))
+        self.sentinel = self.start(Sentinel("cache", self.master.address, *lines))
         with Client(self.sentinel.address) as direct:
+            # By default it asks the servers every ten seconds for their replicas and links, and waits eight seconds
+            # (four periods) until it makes an old master a replica.
+            direct.ask("SENTINEL", "DEBUG", "INFO-PERIOD", 1000, "PUBLISH-PERIOD", 500)
             until(lambda: self._linked(direct) == replicas, what="the replicas at the sentinel")
         host, port = self.sentinel.address
         return f"sentinel:cache@127.0.0.1:{freePort()},{host}:{port}"
