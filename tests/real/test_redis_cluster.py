@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any, Self
 
 from twisted.internet import reactor as _reactor
-from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -20,6 +19,7 @@ from tests.real.rediscluster import Cluster, Node, keyOf
 from tests.real.relay import Relay, delay
 from tests.real.resp import Client, ReplyError
 from tests.real.servers import HOST, Address, Proxy, missing, until
+from txconnpool.redis import RedisPool
 
 reactor: Any = _reactor
 
@@ -587,23 +587,25 @@ class SeedTests(TestCase):
         tcp, udp = serveZone(self.zone, reactor)
         self.addCleanup(tcp.stopListening)
         self.addCleanup(udp.stopListening)
-        self.port = tcp.getHost().port
         self.cluster = Cluster(1).start()
         self.addCleanup(self.cluster.stop)
+        port = self.cluster.nodes[0].port
+        self.line = f"cluster:dns:redis.example:{port} resolver={HOST}:{tcp.getHost().port}"
 
-    def test_found(self) -> Deferred[None]:
+    async def test_found(self) -> None:
         """
-        A proxy that starts before the name exists finds the cluster later.
+        A proxy that starts before the name exists finds the cluster later. So does a program.
         """
-        return deferToThread(self.find)
+        await deferToThread(self.find)
+        async with RedisPool(self.line, decode="utf-8", connectTimeout=20.0, waitTimeout=20.0) as pool:
+            self.assertEqual(await pool.get("k"), "v")
 
     def find(self) -> None:
         """
         Start the proxy, then let the name have an address.
         """
-        line = f"cluster:dns:redis.example:{self.cluster.nodes[0].port} resolver={HOST}:{self.port}"
         options = ("--protocol", "redis", "--discover-interval", "1")
-        with Proxy(*options, upstream=[line]) as proxy, Client(proxy.address, 30.0) as client:
+        with Proxy(*options, upstream=[self.line]) as proxy, Client(proxy.address, 30.0) as client:
             error = str(self.assertRaises(ReplyError, client.ask, "SET", "k", "v"))
             self.assertIn("no node of the cluster has reported yet", error)
             self.zone.learn("redis.example", HOST)

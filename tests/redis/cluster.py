@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from txconnpool.redis import RedisPool
@@ -18,6 +18,50 @@ from txconnpool.routing.cluster.line import ClusterLine
 from txconnpool.testing import FakeRedis, FakeServer, SteppingClock, finish
 from txconnpool.wire.redis.commands import RedisCommand
 from txconnpool.wire.topology import SLOTS, Node, slotOf
+
+
+class FakeSource:
+    """
+    A source of servers, whose answers the test gives.
+
+    @ivar line: its line.
+    @ivar hurried: how often the servers were looked for again.
+    """
+
+    login: Any = None
+    replicas = False
+
+    def __init__(self, line: str, reactor: Any) -> None:
+        self.line = line
+        self.hurried = 0
+        self.changed: Callable[[Any], object] | None = None
+        self._waiting: list[Deferred[Any]] = []
+
+    def start(self, changed: Callable[[Any], object]) -> None:
+        self.changed = changed
+
+    def stop(self) -> None:
+        self.changed = None
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            each.errback(CancelledError())
+
+    def hurry(self) -> None:
+        self.hurried += 1
+
+    def lookUp(self) -> Deferred[Any]:
+        self._waiting.append(Deferred())
+        return self._waiting[-1]
+
+    def answer(self, result: Any) -> None:
+        """
+        End a lookup.
+        """
+        if not isinstance(result, Exception) and self.changed is not None:
+            self.changed(result)
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            each.errback(result) if isinstance(result, Exception) else each.callback(result)
 
 
 class NodeConnection(RedisConnection):

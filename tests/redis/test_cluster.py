@@ -10,11 +10,14 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from tests.redis.cluster import ClusterTestCase
+from tests.redis.cluster import ClusterTestCase, FakeSource
 from txconnpool.errors import PoolClosed, ServerUnavailable
+from txconnpool.net.discovery import Discovered, DiscoveryFailed
 from txconnpool.redis import Ask, ClusterDown, CrossSlot, InvalidArgument, Moved, RedisPool
 from txconnpool.redis.memory.data import ReplyError
 from txconnpool.routing.courses import DELAY
+from txconnpool.routing.lookups import Lookups
+from txconnpool.testing import finish
 from txconnpool.wire.topology import Node, slotOf
 
 
@@ -220,14 +223,84 @@ class RequestTests(ClusterTestCase):
             self.assertRaises(ValueError, RedisPool, "cluster:p0:7000", reactor=self.clock, **settings)
         self.assertRaises(ValueError, RedisPool, ["cluster:p0:7000", "tcp:p1:7000"], reactor=self.clock)
         self.assertRaises(ValueError, RedisPool, "cluster:p0", reactor=self.clock)
-        error = self.assertRaises(ValueError, RedisPool, "cluster:dns:p:7000", reactor=self.clock)
-        self.assertEqual(
-            str(error),
-            "cluster:dns:p:7000 is for the proxy, which looks up nodes; expected cluster:HOST:PORT,HOST:PORT",
-        )
+        self.assertRaisesRegex(ValueError, "expected dns:HOST:PORT", RedisPool, "cluster:dns:p", reactor=self.clock)
         self.assertRaisesRegex(
             ValueError, "is for clusters", RedisPool, "tcp:p0:7000", reactor=self.clock, readFrom="replica"
         )
+
+
+class SeedTests(ClusterTestCase):
+    """
+    Tests for seeds that are looked up.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(Lookups, "makeSource", FakeSource)
+        self.cluster.nodes[Node("localhost", 6379)] = self.cluster.primaries[0]  # stands for a node that is not known
+        self.found: RedisPool[bytes] = RedisPool("cluster:dns:redis.example:7000", reactor=self.clock)
+        self.addCleanup(finish, self.found)
+
+    @property
+    def source(self) -> FakeSource:
+        assert self.found.cluster is not None
+        assert self.found.cluster.lookups is not None
+        source: FakeSource = self.found.cluster.lookups.source
+        return source
+
+    def test_found(self) -> None:
+        """
+        Requests wait until seeds are found, and these have named all nodes.
+        """
+        self.assertEqual(self.source.line, "dns:redis.example:7000")
+        keys = [self.cluster.keyOf(number) for number in range(2)]
+        answers: list[Deferred[Any]] = [self.found.set(key, "1") for key in keys]
+        answers.append(self.found.ready())
+        self.clock.advance(1)
+        self.assertEqual([each.called for each in answers], [False] * 3)
+        self.source.answer([Discovered("tcp:p1:7000")])
+        self.assertEqual([self.result(each) for each in answers], [True, True, None])
+        self.assertEqual(len(self.found.servers), 2)
+
+    def test_others(self) -> None:
+        """
+        If no node answers, other seeds are looked up.
+        """
+        self.clock.advance(0)
+        answer = self.found.set("a", "1")
+        self.cluster.primaries[0].refuse()
+        self.source.answer([Discovered("tcp:p0:7000")])
+        self.clock.advance(1)
+        self.assertIn("no node of the cluster has reported", self.fails(answer, ServerUnavailable))
+        self.assertGreater(self.source.hurried, 0)
+        self.source.answer([Discovered("tcp:p1:7000")])
+        self.cluster.primaries[0].accept()
+        self.clock.advance(5)
+        self.assertIs(self.result(self.found.set("a", "1")), True)
+
+    def test_unknown(self) -> None:
+        """
+        If none are found, requests fail with that reason, until some are.
+        """
+        answer = self.found.get("a")
+        self.clock.advance(0)
+        self.source.answer(DiscoveryFailed("there is no such name"))
+        for each in (answer, self.found.get("a")):
+            self.assertIn("there is no such name", self.fails(each, ServerUnavailable))
+        self.source.answer([Discovered("tcp:p0:7000")])
+        self.clock.advance(1)
+        self.assertIsNone(self.result(self.found.get("a")))
+
+    def test_closed(self) -> None:
+        """
+        The end fails requests that wait, and no timer is left.
+        """
+        answer = self.found.get("a")
+        self.clock.advance(0)
+        self.result(self.found.close())
+        self.fails(answer, PoolClosed)
+        self.result(self.pool.close())
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
 class SeveralTests(ClusterTestCase):

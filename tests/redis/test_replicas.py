@@ -10,7 +10,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.redis.test_sentinel import LINE, FakeSource
+from tests.redis.cluster import FakeSource
+from tests.redis.test_sentinel import LINE
 from txconnpool.errors import PoolClosed, ServerUnavailable
 from txconnpool.net.discovery import REPLICA, Discovered, DiscoveryFailed
 from txconnpool.redis import RedisPool

@@ -5,13 +5,12 @@ Tests for L{txconnpool.routing.following}.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.redis.cluster import FakeCluster, FakeNode
+from tests.redis.cluster import FakeCluster, FakeNode, FakeSource
 from txconnpool.errors import PoolClosed, ServerUnavailable
 from txconnpool.net.discovery import Discovered, DiscoveryFailed
 from txconnpool.redis import RedisPool
@@ -19,48 +18,6 @@ from txconnpool.routing.lookups import Lookups
 from txconnpool.testing import SteppingClock, finish
 
 LINE = "sentinel:cache@127.0.0.1:26379"
-
-
-class FakeSource:
-    """
-    The sentinels, whose answers the test gives.
-
-    @ivar hurried: how often the master was looked for again.
-    """
-
-    login: Any = None
-
-    def __init__(self, line: str, reactor: Any) -> None:
-        self.line = line
-        self.hurried = 0
-        self.changed: Callable[[Any], object] | None = None
-        self._waiting: list[Deferred[Any]] = []
-
-    def start(self, changed: Callable[[Any], object]) -> None:
-        self.changed = changed
-
-    def stop(self) -> None:
-        self.changed = None
-        waiting, self._waiting = self._waiting, []
-        for each in waiting:
-            each.errback(CancelledError())
-
-    def hurry(self) -> None:
-        self.hurried += 1
-
-    def lookUp(self) -> Deferred[Any]:
-        self._waiting.append(Deferred())
-        return self._waiting[-1]
-
-    def answer(self, result: Any) -> None:
-        """
-        End a lookup.
-        """
-        if not isinstance(result, Exception) and self.changed is not None:
-            self.changed(result)
-        waiting, self._waiting = self._waiting, []
-        for each in waiting:
-            each.errback(result) if isinstance(result, Exception) else each.callback(result)
 
 
 class SentinelTests(SynchronousTestCase):

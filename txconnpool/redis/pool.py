@@ -162,8 +162,9 @@ class RedisPool(PoolFace[Connection], RedisCommands[V]):
         """
         @param serverAddresses: an address, see L{endpointOf<txconnpool.net.addresses.endpointOf>}, or a
             L{Server<txconnpool.routing.servers.Server>}, or a list of them; or a cluster, see
-            L{ClusterLine<txconnpool.routing.cluster.line.ClusterLine>}: C{"cluster:10.0.0.1:6379,10.0.0.2:6379"}; or
-            the master that sentinels name: C{"sentinel:NAME@10.0.0.1:26379,10.0.0.2:26379"}.
+            L{ClusterLine<txconnpool.routing.cluster.line.ClusterLine>}: C{"cluster:10.0.0.1:6379,10.0.0.2:6379"},
+            C{"cluster:dns:NAME:PORT"} or C{"cluster:srv:NAME"}; or the master that sentinels name:
+            C{"sentinel:NAME@10.0.0.1:26379,10.0.0.2:26379"}.
         @param maxClients: the maximum number of connections to all servers together; each may have at least one.
         @param decode: an encoding, such as C{"utf-8"}: values and other strings in replies are C{str} then. Bytes that
             are invalid in it become surrogates, and are sent as the same bytes again.

@@ -6,19 +6,22 @@ The pools of the nodes of a cluster, for programs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from twisted.internet.defer import Deferred
 
+from txconnpool.errors import PoolClosed, PoolError
+from txconnpool.net.discovery import checkDiscovery
 from txconnpool.pool.checks import checkType
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.routing.asking import ask
 from txconnpool.routing.clientnodes import ClientNodes, same
-from txconnpool.routing.cluster.line import FORM, ClusterLine, isCluster, readCluster
+from txconnpool.routing.cluster.line import ClusterLine, isCluster, readCluster
 from txconnpool.routing.clusterrouters import ClusterRouter
 from txconnpool.routing.clusters import ClusterPool
+from txconnpool.routing.lookups import Lookups
 from txconnpool.wire.topology import Node, Shard
 
 #: Which nodes of a cluster get requests that read.
@@ -52,9 +55,9 @@ class ClusterServers:
     @property
     def addresses(self) -> list[str]:
         """
-        The endpoint strings of the seeds.
+        The endpoint strings of the seeds, or that of any node if these are still to be found.
         """
-        return self.line.endpoints
+        return self.line.endpoints or [self.line.endpoint(Node("localhost", 6379))]
 
 
 def clusterOf(addresses: Any) -> ClusterLine | None:
@@ -70,7 +73,7 @@ def clusterOf(addresses: Any) -> ClusterLine | None:
         raise ValueError("cluster:HOST:PORT,HOST:PORT stands for all servers of a pool; it cannot have others")
     line = readCluster(lines[0])
     if line.source:
-        raise ValueError(f"{lines[0].split()[0]} is for the proxy, which looks up nodes; expected {FORM}")
+        checkDiscovery(line.source)
     return line
 
 
@@ -91,7 +94,11 @@ def checkReadFrom(readFrom: Any, hasReplicas: bool) -> None:
 class ClientCluster(ClientNodes, ClusterPool):
     """
     The pools of the nodes of a cluster for a program.
+
+    @ivar lookups: looks up the seeds; C{None}: they are in the line of the cluster.
     """
+
+    lookups: Lookups | None = None
 
     def __init__(self, pool: Any, make: Callable[..., Any], servers: ClusterServers) -> None:
         """
@@ -106,6 +113,9 @@ class ClientCluster(ClientNodes, ClusterPool):
             servers.readFrom, probe=servers.probe,
         )  # fmt: skip
         self.patience = servers.patience
+        if line.source:
+            self.lookups = Lookups(line.source, pool.reactor, self._found, self._looked)
+            self._lookAgain = self.lookups.hurry
         # A program has no states of connections: with readFrom all of them may read from replicas.
         self.router = ClusterRouter(self, same, same)
 
@@ -123,9 +133,51 @@ class ClientCluster(ClientNodes, ClusterPool):
         )  # fmt: skip
         return Deferred.fromCoroutine(ask(pool, self._servers.question(line.secure)))
 
+    # -- The seeds
+
+    def _found(self, servers: Iterable[Any]) -> None:
+        """
+        Use the seeds that were looked up.
+        """
+        line = self._servers.line.found(each.endpoint for each in servers)
+        self.refreshing.use(line.seeds, self.reactor.seconds())
+        self._schedule()
+
+    def _looked(self) -> None:
+        """
+        The first lookup has ended. If it has found seeds, these are being asked.
+        """
+        if not self.refreshing.seeds:
+            self._tried()
+
     @property
     def _hasTried(self) -> bool:
-        return bool(self.refreshing.count or self.refreshing.failures)
+        asked = self.refreshing.count or self.refreshing.failures
+        return bool(asked or (self.lookups is not None and self.lookups.count and not self.refreshing.seeds))
+
+    @property
+    def unserved(self) -> PoolError:
+        """
+        The error for a key whose slot no node has.
+        """
+        error = super().unserved
+        if self.lookups is None or self.refreshing.seeds or isinstance(error, PoolClosed):
+            return error
+        return self.lookups.unavailable("it names no node")
+
+    def start(self) -> None:
+        """
+        Begin to look up the seeds, and to connect.
+        """
+        isFirst = not self._running
+        super().start()
+        if isFirst and self.lookups is not None:
+            self.lookups.start()
+
+    def _end(self) -> Deferred[Any] | None:
+        if self.lookups is not None:
+            self.lookups.stop()
+        return super()._end()
 
     # -- Servers
 
