@@ -47,7 +47,8 @@ class Record:
     @ivar until: the load up to which it is picked again for requests that come together, see
         L{txconnpool.pool.decisions.picking.Records.pick}.
     @ivar lent: how much of C{load} is a lease.
-    @ivar served: whether a call of a L{RequestPool<txconnpool.pool.library.RequestPool>} has had a result on this connection.
+    @ivar served: whether a call of a L{RequestPool<txconnpool.pool.library.RequestPool>} has had a result on this
+        connection.
     """
 
     __slots__ = (
