@@ -490,6 +490,21 @@ class LossTests(SynchronousTestCase):
                 self.assertEqual(pool.server.dials, 2)
                 finish(pool)
 
+    def test_coroutine(self) -> None:
+        """
+        A coroutine begins when the pool has noticed what the test has done to the server, so that a write, which is not
+        sent twice, is not lost.
+        """
+
+        async def store(pool: MemoryRedisPool[bytes]) -> int:
+            return await pool.rpush("k", "v")
+
+        pool: MemoryRedisPool[bytes] = MemoryRedisPool()
+        for number in (1, 2):
+            self.assertEqual(pool.result(store(pool)), number)
+            pool.server.reset()
+        finish(pool)
+
     def test_neverServed(self) -> None:
         """
         A connection that is lost before the first reply to a request counts as a refused one, although the server took
@@ -504,6 +519,36 @@ class LossTests(SynchronousTestCase):
             self.assertRaises(ServerUnavailable, pool.result, asked)
             self.assertEqual(pool.server.dials, 1)
             finish(pool)
+
+
+class ItemsTests(SynchronousTestCase):
+    """
+    Tests for L{FakeServer.items} and L{FakeRedis.items}.
+    """
+
+    def test_memcached(self) -> None:
+        """
+        They are the values by key, until they expire.
+        """
+        pool = MemoryPool()
+        pool.result(pool.set("k", b"v", expireTime=60))
+        pool.result(pool.set("n", b"1"))
+        self.assertEqual(pool.server.items, {b"k": b"v", b"n": b"1"})
+        pool.clock.advance(60)
+        self.assertEqual(pool.server.items, {b"n": b"1"})
+        finish(pool)
+
+    def test_redis(self) -> None:
+        """
+        The same with values of all types.
+        """
+        pool: MemoryRedisPool[bytes] = MemoryRedisPool()
+        pool.result(pool.set("k", "v", ex=60))
+        pool.result(pool.rpush("l", "a", "b"))
+        self.assertEqual(pool.server.items, {b"k": b"v", b"l": [b"a", b"b"]})
+        pool.clock.advance(60)
+        self.assertEqual(pool.server.items, {b"l": [b"a", b"b"]})
+        finish(pool)
 
 
 class DocumentationTests(SynchronousTestCase):

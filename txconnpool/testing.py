@@ -266,6 +266,7 @@ class FakeServer(InProcessEndpoint):
         @param factory: builds the server's protocols. If not given, the server is a memcached.
         """
         self.store = Store()
+        self._seconds = reactor.seconds
         super().__init__(reactor, factory or MemcachedFactory(reactor, self.store))
         self.connections: list[FakeConnection] = []
         self.dials = 0
@@ -273,6 +274,14 @@ class FakeServer(InProcessEndpoint):
         self._refusal: Exception | None = None
         self._hanging = False
         self._hung: list[tuple[IProtocolFactory, Deferred[IProtocol]]] = []
+
+    @property
+    def items(self) -> dict[bytes, bytes]:
+        """
+        The values of the memcached by key, without those that have expired. It is a copy.
+        """
+        self.store.advance(self._seconds())
+        return {key: item.value for key, item in self.store.items()}
 
     # -- Dials
 
@@ -407,6 +416,14 @@ class FakeRedis(FakeServer):
         self.data = Data(reactor.seconds)
         super().__init__(reactor, RedisFactory(self.data, reactor))
 
+    @property
+    def items(self) -> dict[bytes, Any]:
+        """
+        The values of database 0 by key, without those that have expired. It is a copy.
+        """
+        database = self.data.databases[0]
+        return {key: database.items[key] for key in database.live()}
+
 
 class _Stepping:
     """
@@ -425,13 +442,16 @@ class _Stepping:
 
     def result(self, answer: Deferred[T] | Coroutine[Any, Any, T]) -> T:
         """
-        Run all events that are due now, and get the result of C{answer}.
+        Run all events that are due now, and get the result of C{answer}. A coroutine begins after them, and those that
+        follow from it are run too.
 
         @return: its result.
 
         @raise Exception: the exception that it fails with; C{AssertionError} if there is no result yet.
         """
         results: list[T | Failure] = []
+        if not isinstance(answer, Deferred):
+            self.flush()  # it begins after what the test has done to the server
         ensureDeferred(answer).addBoth(results.append)
         self.flush()
         assert results, f"there is no result without time passing: {self!r}"
