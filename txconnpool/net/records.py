@@ -17,6 +17,7 @@ from typing import Any, Final
 from OpenSSL.SSL import SSL_CB_LOOP, Connection, Context
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import connectionDone
+from twisted.internet.task import Clock
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
@@ -153,8 +154,11 @@ class BoundedTLSFactory(TLSMemoryBIOFactory):
         """
         @param contextFactory: the same as for C{TLSMemoryBIOFactory}. It has one context for all connections.
         @param wrappedFactory: the factory of the protocols.
+        @param reactor: the reactor; C{None} if there will be no connection.
         """
-        super().__init__(contextFactory, False, wrappedFactory)
+        # Without a clock, Twisted would import a reactor, and so install its default one, when files are only checked.
+        clock = Clock() if reactor is None else reactor
+        super().__init__(contextFactory, False, wrappedFactory, clock)
         self.reactor = reactor
         context: Context = contextFactory.getContext()
         context.set_info_callback(_stepped)
