@@ -13,7 +13,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.real.servers import HOST, SOURCE, Proxy, ask, dieWithParent, until
+from tests.real.servers import HOST, PATIENCE, SOURCE, Proxy, ask, dieWithParent, until
 
 
 class CommandTests(SynchronousTestCase):
@@ -37,7 +37,7 @@ class CommandTests(SynchronousTestCase):
             preexec_fn=dieWithParent,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=2 * PATIENCE,
         )
 
     def taken(self) -> int:

@@ -22,13 +22,10 @@ from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.real.servers import START_TIMEOUT, Twistd, connect, raiseFileLimit
+from tests.real.servers import PATIENCE, START_TIMEOUT, Twistd, connect, raiseFileLimit
 from tests.routing.distribution import test_vectors
 from tests.routing.vectordata import Case
 from txconnpool.routing.distribution import Distribution, KeyMap, ServerSpec
-
-#: Seconds until the proxy must have noticed which servers are down.
-NOTICED = 20.0
 
 #: The address of servers that are down: nothing listens there.
 NOBODY = "tcp:127.0.9.%d:9"
@@ -214,6 +211,7 @@ class DistributionTests(SynchronousTestCase):
         shared = [
             "[connpool]",
             "connect-timeout = 30",
+            "wait-timeout = 30",
             "request-timeout = 30",
             "eject-after = 1",
             "min-live-servers = 1",
@@ -277,10 +275,11 @@ class DistributionTests(SynchronousTestCase):
         names = {vector.distribution.name for vector in self.vectors}
         self.assertGreater(len(names), 20)
         self.assertGreater(sum(bool(vector.case.down) for vector in self.vectors), 50)
-        deadline = time.monotonic() + NOTICED
         for number, vector in enumerate(self.vectors):
             expected = self.expected(vector)
             self.assertGreater(len(expected), 80)
+            # Until the proxy has noticed which servers are down.
+            deadline = time.monotonic() + PATIENCE
             while (found := self.found(number, expected)) != expected and time.monotonic() < deadline:
                 time.sleep(0.05)
             self.assertEqual(found, expected, f"{vector.distribution} {vector.case}")

@@ -144,7 +144,7 @@ class FoundTests(TestCase):
             self.assertEqual(exchange(client, b"get a\r\n", b"\r\n"), b"SERVER_ERROR the pool has no servers\r\n")
             self.memcached("127.0.0.2")
             self.zone.learn("cache.example", "127.0.0.2")
-            until(lambda: "upstream + tcp:127.0.0.2" in proxy.log, timeout=20, what="the server")
+            until(lambda: "upstream + tcp:127.0.0.2" in proxy.log, what="the server")
             until(lambda: exchange(client, b"get a\r\n", b"\r\n") == b"END\r\n", what="an answer")
 
     def test_late(self) -> Deferred[None]:

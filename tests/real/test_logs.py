@@ -185,7 +185,7 @@ class LogTests(SynchronousTestCase):
         """
         command = [sys.executable, "-c", TWISTD, "--syslog", "connpool", "--log-format", "json"]
         result = subprocess.run(
-            command, env={**os.environ, "PYTHONPATH": str(SOURCE)}, capture_output=True, text=True, timeout=30,
+            command, env={**os.environ, "PYTHONPATH": str(SOURCE)}, capture_output=True, text=True, timeout=PATIENCE,
             check=False, cwd=self.directory,
         )  # fmt: skip
         self.assertEqual(

@@ -14,7 +14,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.real.servers import Address, Memcached, Proxy, missing
+from tests.real.servers import PATIENCE, Address, Memcached, Proxy, missing
 
 THREADS = 8
 STEPS = 200
@@ -26,7 +26,7 @@ def client(address: Address) -> Any:
     Create a client of the library. It does not use C{noreply} by default.
     """
     return import_module("pymemcache.client.base").Client(
-        address, default_noreply=False, timeout=10.0, connect_timeout=10.0
+        address, default_noreply=False, timeout=PATIENCE, connect_timeout=PATIENCE
     )
 
 

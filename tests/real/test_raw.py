@@ -20,7 +20,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.certificates import Certificate, missingTLS, quoted
-from tests.real.servers import Proxy, Redis, connect, everything, exchange, freePort, missing, until
+from tests.real.servers import PATIENCE, Proxy, Redis, connect, everything, exchange, freePort, missing, until
 
 #: A large message, more than all buffers on its way.
 LARGE = bytes(range(256)) * (1 << 16)
@@ -90,7 +90,7 @@ def metrics(port: int) -> str:
     """
     @return: the statistics of a proxy.
     """
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as page:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE) as page:
         text: str = page.read().decode()
     return text
 
@@ -350,7 +350,7 @@ class WatchedTests(RawCase):
         ):
             until(lambda line=line: line in metrics(port), what=line)  # type: ignore[misc]
         self.assertEqual(server.clients, 4)
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as page:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=PATIENCE) as page:
             self.assertEqual(page.status, 200)
 
 
@@ -374,7 +374,7 @@ class HTTPTests(RawCase):
         address = self.serve(HTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(directory))))
         host, port = tuple(self.proxy(address, "--lease-at", "first-byte").address)
         for _ in range(3):
-            with urllib.request.urlopen(f"http://{host}:{port}/file", timeout=10) as response:
+            with urllib.request.urlopen(f"http://{host}:{port}/file", timeout=PATIENCE) as response:
                 self.assertTrue(response.read() == LARGE)
 
 

@@ -27,7 +27,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from tests.documents import LIBRARY, README, blocks
-from tests.real.servers import HOST, SOURCE, Memcached, Redis, Twistd, ask, freePort, missing
+from tests.real.servers import HOST, PATIENCE, SOURCE, Memcached, Redis, Twistd, ask, freePort, missing
 
 _PART = re.compile(r"^(?P<heading>\S.*)\n={3,}\n|^\.\. code-block:: python\n\n(?P<code>(?: +\S.*\n|\n)+)", re.MULTILINE)
 
@@ -118,7 +118,7 @@ class ProgramTests(TestCase):
         await deferToThread(process.start)
 
         def get() -> bytes:
-            with urlopen(f"http://{HOST}:{number}/", timeout=20) as response:
+            with urlopen(f"http://{HOST}:{number}/", timeout=PATIENCE) as response:
                 content: bytes = response.read()
                 return content
 

@@ -68,7 +68,7 @@ class DeclinedTests(SynchronousTestCase):
         Wait until the clients have got more replies.
         """
         least = self.asked + 200
-        until(lambda: self.asked >= least or self.wrong, timeout=30)
+        until(lambda: self.asked >= least or self.wrong)
 
     def test_masterDown(self) -> None:
         """
@@ -86,7 +86,7 @@ class DeclinedTests(SynchronousTestCase):
                 self.goOn()
                 direct.ask("REPLICAOF", "NO", "ONE")
                 direct.ask("CONFIG", "RESETSTAT")
-                until(lambda: b"cmdstat_get:" in direct.ask("INFO", "commandstats") or self.wrong, timeout=30)
+                until(lambda: b"cmdstat_get:" in direct.ask("INFO", "commandstats") or self.wrong)
         self.stopWork()
         self.assertEqual(self.wrong, [])
 
@@ -151,14 +151,13 @@ class SentinelTests(Watched, SynchronousTestCase):
             Wait until each client has got more replies.
             """
             before = [worker.answered for worker in workers]
-            until(lambda: all(worker.answered >= count + least for worker, count in zip(workers, before, strict=True)),
-                  timeout=30)  # fmt: skip
+            until(lambda: all(worker.answered >= count + least for worker, count in zip(workers, before, strict=True)))
 
         goOn(20)
         self.assertEqual([worker.errors for worker in workers], [[]] * len(workers))
         self.master.kill()
         with Client(self.proxy.address, 30.0) as client:
-            until(lambda: self.writes(client), timeout=30)
+            until(lambda: self.writes(client))
         goOn(4)  # more than the replies of a transaction that had begun before and fails
         before = [len(worker.errors) for worker in workers]
         goOn(20)
