@@ -1,11 +1,13 @@
 # -*- test-case-name: tests.proxy.test_pinning -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-A connection for one client alone, whose requests depend on the state of the connection.
+Connections that are lent for a time: to one client whose requests depend on the state of the connection, or to all
+clients that share what a server sends without being asked.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -46,36 +48,36 @@ class _Step:
         pass
 
 
-class Pin:
+class LentConnection:
     """
-    The lease of a connection by a session. It lasts from a request that needs it until the request reader reports that
-    no state is left and all requests are answered. The connection then returns to the pool. If the client leaves before
-    that, the connection is closed.
+    An idle connection of a pool that others do not get until it is released.
     """
 
-    __slots__ = ("_lost", "_pool", "_reader", "_record", "_session")
+    __slots__ = ("_factory", "_lost", "_pool", "_record")
 
-    def __init__(self, session: Any, pool: Any, record: Any, reader: Any) -> None:
+    def __init__(self, factory: Any, pool: Any, record: Any) -> None:
         """
-        @param session: the session.
+        @param factory: the L{SessionFactory<txconnpool.proxy.sessions.SessionFactory>}.
         @param pool: the pool.
         @param record: the record of an idle connection.
-        @param reader: the request reader of the session.
         """
-        self._session = session
+        self._factory = factory
         self._pool = pool
         self._record = record
-        self._reader = reader
+        self._lost = False
         record.lent = record.depth
         record.load += record.lent
-        connection = record.connection
-        connection.lease = self
-        self._lost = False
-        dialect = session.factory.dialect
-        if dialect.stateful:
-            for command, request, expected in (*dialect.prelude(reader.flavour), *reader.opening()):
-                connection.send(_Step(connection, expected), command, 1, request)
-        reader.pinned = True
+        record.connection.lease = self
+
+    def _prepare(self, steps: Iterable[tuple[Any, bytes, bytes]]) -> None:
+        """
+        Send the first requests.
+
+        @param steps: their commands, their bytes, and the beginnings of their replies.
+        """
+        connection = self._record.connection
+        for command, request, expected in steps:
+            connection.send(_Step(connection, expected), command, 1, request)
 
     @property
     def pool(self) -> Any:
@@ -90,6 +92,85 @@ class Pin:
         The L{Connection<txconnpool.pool.connection.Connection>}.
         """
         return self._record.connection
+
+    def pushed(self, data: bytes) -> None:
+        """
+        Take a frame that the server sent without a request.
+        """
+        raise NotImplementedError
+
+    def connectionLost(self, error: PoolError) -> None:
+        """
+        Handle the loss of the connection, before its requests are answered with the error.
+        """
+        self._lost = True
+
+    def release(self) -> None:
+        """
+        Return the connection, which is idle, to the pool. If clients can change the state of connections, it is reset
+        before.
+        """
+        self._record.connection.lease = None
+        reset = self._factory.reset
+        if reset is None or self._lost:
+            self._return()
+        else:
+            Deferred.fromCoroutine(reset(self._record.connection)).addCallbacks(self._wasReset, self._notReset)
+
+    def _return(self) -> None:
+        self._pool.leaseEnded(self._record, self._unlend())
+
+    def _wasReset(self, _: None) -> None:
+        self._return()
+
+    def _notReset(self, failure: Failure) -> None:
+        failure.trap(PoolError)
+        self._close(RESET_FAILED)
+
+    def abandon(self) -> None:
+        """
+        Close the connection, because its state belongs to a client that is gone.
+        """
+        self._close(LEFT_IN_USE)
+
+    def _close(self, why: Reason) -> None:
+        self._pool.retire(self._record, why)
+        connection = self._record.connection
+        self._record.load -= self._unlend()
+        connection.abort()
+
+    def _unlend(self) -> int:
+        """
+        @return: what the lease has added to the load of the connection.
+        """
+        self._record.connection.lease = None
+        load, self._record.lent = self._record.lent, 0
+        return int(load)
+
+
+class Pin(LentConnection):
+    """
+    The lease of a connection by a session. It lasts from a request that needs it until the request reader reports that
+    no state is left and all requests are answered. The connection then returns to the pool. If the client leaves before
+    that, the connection is closed.
+    """
+
+    __slots__ = ("_reader", "_session")
+
+    def __init__(self, session: Any, pool: Any, record: Any, reader: Any) -> None:
+        """
+        @param session: the session.
+        @param pool: the pool.
+        @param record: the record of an idle connection.
+        @param reader: the request reader of the session.
+        """
+        super().__init__(session.factory, pool, record)
+        self._session = session
+        self._reader = reader
+        dialect = session.factory.dialect
+        if dialect.stateful:
+            self._prepare((*dialect.prelude(reader.flavour), *reader.opening()))
+        reader.pinned = True
 
     @property
     def needed(self) -> bool:
@@ -128,49 +209,7 @@ class Pin:
         """
         Handle the loss of the connection, before its requests are answered with the error.
         """
-        self._lost = True
+        super().connectionLost(error)
         if self.needed:
             self._reader.pinned = False
             self._session.pinLost(error)
-
-    def release(self) -> None:
-        """
-        Return the connection, which is idle, to the pool. If clients can change the state of connections, it is reset
-        before.
-        """
-        self._record.connection.lease = None
-        reset = self._session.factory.reset
-        if reset is None or self._lost:
-            self._return()
-        else:
-            Deferred.fromCoroutine(reset(self._record.connection)).addCallbacks(self._wasReset, self._notReset)
-
-    def _return(self) -> None:
-        self._pool.leaseEnded(self._record, self._unlend())
-
-    def _wasReset(self, _: None) -> None:
-        self._return()
-
-    def _notReset(self, failure: Failure) -> None:
-        failure.trap(PoolError)
-        self._close(RESET_FAILED)
-
-    def abandon(self) -> None:
-        """
-        Close the connection, because its state belongs to a client that is gone.
-        """
-        self._close(LEFT_IN_USE)
-
-    def _close(self, why: Reason) -> None:
-        self._pool.retire(self._record, why)
-        connection = self._record.connection
-        self._record.load -= self._unlend()
-        connection.abort()
-
-    def _unlend(self) -> int:
-        """
-        @return: what the lease has added to the load of the connection.
-        """
-        self._record.connection.lease = None
-        load, self._record.lent = self._record.lent, 0
-        return int(load)
