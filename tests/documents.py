@@ -142,7 +142,7 @@ def several(command: RedisCommand) -> str:
     @return: what is done with a command if several servers share the keys, of C{_SEVERAL}; an empty string: it goes to
         the server of its key, or to one.
     """
-    if command.use not in (Use.SHARED, Use.PINNED):
+    if command.use not in (Use.SHARED, Use.PINNED, Use.SUBSCRIBING):
         return ""
     if command.name in ONE_SERVER:
         return "refused"

@@ -36,6 +36,8 @@ class RedisLine(Line):
         super().__init__(clock)
         self.queued: list[list[bytes]] | None = None
         self._database = b"0"
+        self._version = b"2"
+        self._channels: dict[bytes, None] = {}
 
     def look(self) -> None:
         """
@@ -77,7 +79,8 @@ class RedisLine(Line):
         elif name == b"SELECT":
             self._database = rest[0]
         elif name == b"RESET":
-            self._database, self.queued = b"0", None
+            self._database, self.queued, self._version = b"0", None, b"2"
+            self._channels.clear()
             return b"+RESET\r\n"
         elif name in (b"SET", b"MSET"):
             data.update(zip(rest[::2], rest[1::2], strict=True))
@@ -97,9 +100,48 @@ class RedisLine(Line):
             return b"*2\r\n$1\r\n0\r\n*%d\r\n" % len(data) + b"".join(map(bulk, sorted(data)))
         elif name == b"BLPOP":
             return b"*-1\r\n"
+        elif name == b"HELLO":
+            self._version = rest[0]
+            return b"%0\r\n"
+        elif name.endswith(b"SUBSCRIBE"):
+            return self._changeChannels(name.lower(), rest)
+        elif name == b"PUBLISH":
+            return b":%d\r\n" % sum(line.sendMessage(rest[0], rest[1]) for line in self.server.open)
         else:
             raise AssertionError(words)
         return b"+OK\r\n"
+
+    def _changeChannels(self, name: bytes, channels: list[bytes]) -> bytes:
+        if not self.server.hidden.isdisjoint(channels):
+            return b"-NOPERM no channels\r\n"
+        replies = []
+        for channel in channels:
+            if name in (b"subscribe", b"psubscribe"):
+                self._channels[channel] = None
+            else:
+                self._channels.pop(channel, None)
+            replies.append(self._frame(name, channel) + b":%d\r\n" % len(self._channels))
+        return b"".join(replies)
+
+    def _frame(self, *words: bytes) -> bytes:
+        """
+        @return: a frame whose last element is still to come.
+        """
+        mark = b">" if self._version == b"3" else b"*"
+        return mark + b"%d\r\n" % (len(words) + 1) + b"".join(map(bulk, words))
+
+    def sendMessage(self, channel: bytes, message: bytes) -> bool:
+        """
+        Send a message to the subscriber of a channel. A pattern ends with C{"*"}.
+
+        @return: whether it is one.
+        """
+        if channel in self._channels:
+            self.owed += self._frame(b"message", channel) + bulk(message)
+        patterns = [each for each in self._channels if each.endswith(b"*") and channel.startswith(each[:-1])]
+        for pattern in patterns:
+            self.owed += self._frame(b"pmessage", pattern, channel) + bulk(message)
+        return channel in self._channels or bool(patterns)
 
 
 class RedisServer(Endpoint[RedisLine]):
@@ -111,6 +153,7 @@ class RedisServer(Endpoint[RedisLine]):
     @ivar descriptions: what it says about commands, by their names.
     @ivar declining: how many of the next requests for keys are declined.
     @ivar declination: the reply to these.
+    @ivar hidden: the channels to which nobody may subscribe.
     """
 
     kind = RedisLine
@@ -120,6 +163,7 @@ class RedisServer(Endpoint[RedisLine]):
         self.data: dict[bytes, dict[bytes, bytes]] = {}
         self.failing: set[bytes] = set()
         self.descriptions: dict[bytes, bytes] = {}
+        self.hidden: set[bytes] = set()
         self.declining = 0
         self.declination = b"-LOADING Redis is loading the dataset in memory\r\n"
 

@@ -58,7 +58,7 @@ def stream(chance: random.Random, length: int = 12) -> bytes:
     @return: some requests.
     """
     parts = []
-    inTransaction = isSilent = skips = False
+    inTransaction = isSilent = skips = isSubscribed = False
     for _ in range(chance.randint(1, length)):
         if chance.random() < 0.04 and not (isSilent or skips):
             parts.append(chance.choice(_BROKEN))
@@ -66,6 +66,9 @@ def stream(chance: random.Random, length: int = 12) -> bytes:
         form = chance.choice(FORMS)
         if inTransaction and (form[0] in _NOT_IN_TRANSACTIONS or form[0].endswith("subscribe")):
             continue
+        if isSubscribed and (form[0] == "hello" or form[:2] == ["publish", "c1"]):
+            continue
+        isSubscribed = form[0] in _SUBSCRIBING or (isSubscribed and form[0] != "reset")
         # Then neither QUIT nor a request that is broken ends the connection, in Redis 7.0: always, or once.
         isSilent = isSilent or form == ["client", "reply", "off"]
         skips = form == ["client", "reply", "skip"]
@@ -81,6 +84,11 @@ def stream(chance: random.Random, length: int = 12) -> bytes:
 
 #: Requests that the proxy refuses in a transaction: see the table of differences.
 _NOT_IN_TRANSACTIONS = ("select", "hello", "auth", "client", "readonly", "asking", "cluster")
+
+
+#: After these a client keeps the version of the protocol, and its own messages may come before or after the replies to
+#: the requests that have sent them: see the table of differences.
+_SUBSCRIBING = ("subscribe", "psubscribe", "ssubscribe")
 
 
 def _word(chance: random.Random, word: str) -> bytes:

@@ -310,8 +310,8 @@ class PoolSettings:
     maxPinned: int = option(
         100,
         Whole(1, 65535),
-        "the maximum number of connections that clients have for themselves with `protocol = redis`: for transactions, "
-        "subscriptions and blocking commands",
+        "the maximum number of connections that clients have for themselves with `protocol = redis`, for transactions "
+        "and blocking commands, and of those on which all get the messages of channels",
         "Connections to servers",
     )
     minPoolSize: int = option(

@@ -7,7 +7,7 @@ Writes the replies to one client in the order of its requests.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from zope.interface import implementer
@@ -363,3 +363,24 @@ class OrderedReplies(ClientConnection):
             self.put(data)
         else:
             self._queue.next.take(data)
+
+    # -- Frames that no request asked for
+
+    def interject(self, data: bytes) -> None:
+        """
+        Write a frame from a connection that is not that of the client's requests. If a reply is written in parts now,
+        or earlier frames wait, it is written after the replies that are due.
+        """
+        if self._ending:
+            return
+        if self.held or any(each is not None and each.receiving for each in self._used):
+            self.answer(data)
+        else:
+            self.put(data)
+
+    @property
+    def _used(self) -> Iterable[Any]:
+        """
+        The connections of requests in flight.
+        """
+        return (self._connection,)

@@ -77,6 +77,7 @@ class PoolProxy(Service):
             dialect.announce(settings.announced)
             self.sessions.flavours = self.upstream.flavours
             self.sessions.reset = self.upstream.handshake.reset
+            self.upstream.remapped = self.sessions.subscribers.check
         self.listeners: dict[str, ClientListener] = {}
         self.searching: Deferred[None] | None = None
         self._reactor = reactor

@@ -39,6 +39,7 @@ from txconnpool.wire import (
     SPLIT,
     STATISTICS,
     SWITCH,
+    TOPICS,
     ClientFacts,
     Foreign,
 )
@@ -313,6 +314,9 @@ class Session(RequestSender):
             self._answered(COMPOUND)
         elif action is CLIENTS:
             self.enqueue(LaterReply(self, lambda: consult(self, payload), True))
+        elif action is TOPICS:
+            self.enqueue(LaterReply(self, lambda: factory.subscribers.ask(self, payload), True))
+            self._answered()  # the reply may be there already
         elif action is REPORT:
             self.enqueue(LaterReply(self, lambda: factory.replies.report(*payload), False))
         elif action is LEARN:

@@ -37,6 +37,7 @@ from txconnpool.proxy.session import Session
 from txconnpool.proxy.sharding import ShardedSession
 from txconnpool.proxy.statistics import StatisticsReplies
 from txconnpool.proxy.strangers import Strangers
+from txconnpool.proxy.topics import Subscribers
 from txconnpool.routing.clusterrouters import ClusterRouter, ReplicatedRouter
 
 _log = Logger("txconnpool.proxy")
@@ -129,6 +130,7 @@ class SessionFactory(Factory):
     @ivar admission: the clients that have no session yet.
     @ivar idle: closes clients that are idle for too long.
     @ivar strangers: the clients that speak another protocol.
+    @ivar subscribers: the clients that want what servers send without being asked.
     @ivar hosts: the number of clients from each address, with and without a session, see
         L{networkOf<txconnpool.net.transport.networkOf>}.
     @ivar replies: the replies to requests for statistics. C{statistics} makes one.
@@ -186,6 +188,7 @@ class SessionFactory(Factory):
         self.admission = Admission(self)
         self.idle = IdleClients(self)
         self.strangers = Strangers(name, reactor.seconds)
+        self.subscribers = Subscribers(self)
         self.hosts: dict[str, int] = {}
         self._partialLog = LogLimit(reactor.seconds, PERIOD)
         self._refusedLog = LogLimit(reactor.seconds, PERIOD)
@@ -410,6 +413,7 @@ class SessionFactory(Factory):
         Handle the end of a session.
         """
         self.sessions.pop(session, None)
+        self.subscribers.left(session)
         self.moved(session)
         self.idle.forget(session)
         self.left(session.host)

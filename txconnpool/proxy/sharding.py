@@ -11,6 +11,7 @@ reply needs no queue.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from txconnpool.errors import PoolError
@@ -155,6 +156,10 @@ class ShardedSession(Session):
             self._connection = connection = self._lanes.get(pool)
         if connection is not None and not connection.record.load and connection is not self._granted:
             self._connection = None  # nothing is in flight there: it may be idle, or closed
+
+    @property
+    def _used(self) -> Iterable[Any]:
+        return (self._connection, *self._lanes.values())
 
     def _sinkOf(self, pool: Any) -> Any:
         """

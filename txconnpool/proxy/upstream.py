@@ -62,11 +62,13 @@ class Upstream:
     @ivar separate: makes connections for single requests, besides those of the pool.
     @ivar flavours: if connections have a state: C{of(flavour)} returns the pool or the router of a flavour, and
         C{leases} is that of the connections that clients have for themselves.
+    @ivar remapped: called when keys may have got another server, if it is not C{None}.
     """
 
     pool: Any
     router: Any
     flavours: Any = None
+    remapped: Callable[[], object] | None = None
 
     def __init__(self, settings: PoolSettings, dialect: Any, reactor: Any, slow: SlowLog) -> None:
         """
@@ -124,6 +126,7 @@ class Upstream:
             self.pool = self.router = ShardedPool(
                 settings.name, self._reactor, self._shard, _shards(settings), distribution, limits, ejection(settings)
             )
+            self.pool.remapped = self._remapped
             if self._dialect.stateful:
                 self.flavours = FlavouredShards(self.pool, self._dialect.base)
                 self.router = self.flavours.base
@@ -142,6 +145,10 @@ class Upstream:
         The share of each server in the connections that clients have for themselves.
         """
         return max(1, self.settings.maxPinned // max(1, len(self.settings.servers)))
+
+    def _remapped(self) -> None:
+        if self.remapped is not None:
+            self.remapped()
 
     # -- A master and its replicas
 
@@ -162,6 +169,7 @@ class Upstream:
         replicas = [server.endpoint for server in self.settings.servers if server.label == REPLICA]
         master = next((server.endpoint for server in self.settings.servers if server.label != REPLICA), None)
         self.pool.follow(master, replicas)
+        self._remapped()
 
     def _replica(self, endpoint: str, limits: Limits, maxPinned: int, **options: Any) -> FlavouredPool:
         """

@@ -49,6 +49,13 @@ class ClusterRouter(FlavouredRouter):
         """
         return tuple(map(self._pick, self.cluster.primaries))
 
+    @property
+    def serving(self) -> tuple[Any, ...]:
+        """
+        The pool of each primary.
+        """
+        return self.pools
+
     def choose(self, key: bytes) -> Any:
         """
         @return: the pool of a key.

@@ -196,6 +196,14 @@ class FlavouredRouter:
         """
         return tuple(map(self._pick, self._shards.pools))
 
+    @property
+    def serving(self) -> tuple[Any, ...]:
+        """
+        The pool of each server whose keys others do not have.
+        """
+        ejected = self._shards.ejected
+        return tuple(self._pick(pool) for pool in self._shards.pools if pool.servers[0].name not in ejected)
+
     def choose(self, key: bytes) -> Any:
         """
         @return: the pool of a key.

@@ -46,10 +46,12 @@ class ShardedPool(PoolGroup):
     The pools of several servers, and the choice among them by key. Operators see it as one pool.
 
     @ivar standIn: the pools that get the keys of servers that are down, or C{None}.
+    @ivar remapped: called when keys may have got another server, if it is not C{None}.
     """
 
     keyed = True
     standIn: StandIn | None = None
+    remapped: Callable[[], object] | None = None
 
     def __init__(
         self,
@@ -162,6 +164,8 @@ class ShardedPool(PoolGroup):
             self._map = self._maps.without(down)
             self._cached = self._map.cached
             self._logEjected(before, old)
+            if self.remapped is not None:
+                self.remapped()
 
     def _forgetRemapping(self) -> None:
         remapping, self._remapping = self._remapping, None
@@ -275,6 +279,8 @@ class ShardedPool(PoolGroup):
         if was[0] and shards and was != (self._shards, self._distribution):
             _log.info("{pool}: {moved:.0%} of the keys have another server now", pool=self.name,
                       moved=movedShare(before, self._map))  # fmt: skip
+        if self.remapped is not None and self._map is not before:
+            self.remapped()
 
     def setLimits(self, limits: Limits) -> None:
         """

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:
+    from txconnpool.wire.topics import Hub, Topic
     from txconnpool.wire.topology import Shard
 
 
@@ -74,6 +75,9 @@ class LocalAction(enum.Enum):
     #: Payload: C{(command, request, learn, failed)}. One server gets the request. C{learn} is called with its reply, or
     #: C{failed} with the error if there is none. No bytes were read.
     LEARN = "ask a server, and read the request again"
+    #: Payload: an L{ITopicRequest<txconnpool.wire.topics.ITopicRequest>}. Later requests wait until servers have
+    #: confirmed it. If no bytes were read, the request is read again then.
+    TOPICS = "send the client what servers send about some topics from now on, or no more"
     #: Payload: C{(flavour, reply)}. The reader is called with the flavour (C{switched}), and the request is answered,
     #: when all earlier requests are answered.
     FLAVOUR = "use connections of another flavour from now on"
@@ -94,6 +98,7 @@ REPORT: Final = LocalAction.REPORT
 ADMIT: Final = LocalAction.ADMIT
 PIN: Final = LocalAction.PIN
 LEARN: Final = LocalAction.LEARN
+TOPICS: Final = LocalAction.TOPICS
 FLAVOUR: Final = LocalAction.FLAVOUR
 SWITCH: Final = LocalAction.SWITCH
 
@@ -691,6 +696,24 @@ class IStatefulDialect(IDialect, Protocol):
         @return: a generator that returns what the node says.
 
         @raise WireError: it knows no cluster.
+        """
+
+    def hub(self) -> Hub:
+        """
+        @return: the topics of a new connection, which clients share that use L{TOPICS}.
+        """
+
+    def topicKey(self, topic: Topic) -> bytes | None:
+        """
+        @return: the key whose server sends the frames of a topic, if servers share the keys; C{None}: all servers do.
+        """
+
+    def topicRequest(self, adds: bool, topics: Sequence[Topic]) -> tuple[Command, bytes]:
+        """
+        @param adds: whether the server is to send frames about the topics, or to send no more.
+        @param topics: topics of one kind.
+
+        @return: the command and the request. Its reply is complete when the server has done it.
         """
 
     def reset(self, login: Login | None, server: str) -> Generator[tuple[Command, bytes], bytes, str | None]:

@@ -20,6 +20,7 @@ from txconnpool.wire import (
     REPLACE,
     REPORT,
     SPREAD,
+    TOPICS,
     ClientFacts,
 )
 from txconnpool.wire.redis.dialect import Redis
@@ -44,7 +45,8 @@ class Reading:
     @ivar lookups: what the server was asked about commands.
     @ivar report: the server's reply to a request to which the proxy adds something.
     @ivar events: for each frame a text, as C{"> get k"} for a request that is forwarded on a shared connection, C{">>
-        get k"} on one of the client's own, C{"< +OK"} for an answer, or the name of the action.
+        get k"} on one of the client's own, C{"+ a b"} for channels from which it gets messages and C{"- a b"} for those
+        from which it gets no more, C{"< +OK"} for an answer, or the name of the action.
     """
 
     def __init__(self, dialect: Any = None, check: Any = None, others: Sequence[ClientFacts] = ()) -> None:
@@ -98,6 +100,11 @@ class Reading:
             _, sent, index = payload
             where = "*" if index is None else index
             self.events.append(f"> {where}: {b' '.join(wordsOf(sent, 0)).decode('latin-1')}")
+        elif what is TOPICS:
+            names = " ".join(topic.name.decode("latin-1") for topic in payload.topics)
+            self.events.append(f"{'+' if payload.adds else '-'} {names}")
+            if reply := payload.confirmed():
+                self.events.append(f"< {_short(reply)}")
         elif what is FLAVOUR:
             flavour, reply = payload
             reader.switched(flavour)

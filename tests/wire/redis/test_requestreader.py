@@ -272,24 +272,58 @@ class StateTests(SynchronousTestCase):
 
     def test_subscriber(self) -> None:
         """
-        A subscriber has a connection of its own until it has no channels, and may use few commands in RESP2.
+        A subscriber needs no connection of its own. In RESP2 it may use few commands until it has no channels.
         """
         reading = Reading()
-        self.assertEqual(reading.ask("subscribe a b"), ["PIN", ">> subscribe a b"])
+        confirmations = "< *3 $9 subscribe $1 a :1 *3 $9 subscribe $1 b :2"
+        self.assertEqual(reading.ask("subscribe a b"), ["+ a b", confirmations])
         self.assertIn("only (P|S)SUBSCRIBE", reading.ask("get k")[0])
         self.assertEqual(reading.ask("ping x"), ["< *2 $4 pong $1 x"])
-        self.assertEqual(reading.ask("psubscribe p*", "punsubscribe p*", "unsubscribe a"),
-                         [">> psubscribe p*", ">> punsubscribe p*", ">> unsubscribe a"])  # fmt: skip
+        self.assertEqual(
+            reading.ask("psubscribe p*", "punsubscribe p*", "unsubscribe a"),
+            ["+ p*", "< *3 $10 psubscribe $2 p* :3", "- p*", "< *3 $12 punsubscribe $2 p* :2",
+             "- a", "< *3 $11 unsubscribe $1 a :1"],
+        )  # fmt: skip
         self.assertEqual(reading.ask("punsubscribe"), ["< *3 $12 punsubscribe $-1 :1"])
-        self.assertEqual(reading.ask("unsubscribe", "get k"), [">> unsubscribe b", "> get k"])
+        self.assertEqual(reading.ask("unsubscribe", "get k"), ["- b", "< *3 $11 unsubscribe $1 b :0", "> get k"])
 
     def test_subscriber3(self) -> None:
         """
-        In RESP3 a subscriber may use all commands.
+        In RESP3 a subscriber may use all commands, but keeps the version of the protocol.
         """
         reading = Reading()
-        reading.ask("hello 3", "subscribe a")
-        self.assertEqual(reading.ask("get k", "ping"), [">> get k", "< +PONG"])
+        reading.ask("hello 3")
+        self.assertEqual(reading.ask("subscribe a", "get k"), ["+ a", "< >3 $9 subscribe $1 a :1", "> get k"])
+        self.assertEqual(reading.ask("select 1", "ping"), ["FLAVOUR (3, 1) +OK", "< +PONG"])
+        (refused,) = reading.ask("hello 2")
+        self.assertIn("cannot change the version of the protocol of a subscriber", refused)
+        self.assertEqual(len(reading.ask("hello 3")), 1)
+        self.assertEqual(reading.ask("unsubscribe a", "hello 2")[2][:14], "FLAVOUR (2, 1)")
+
+    def test_resetSubscriber(self) -> None:
+        """
+        C{RESET} ends all subscriptions before anything else, and reports none of them.
+        """
+        reading = Reading()
+        reading.ask("subscribe a", "psubscribe b")
+        self.assertEqual(reading.ask("reset", "get k"), ["- a b", "FLAVOUR (2, 0) +RESET", "> get k"])
+        reading.ask("hello 3", "subscribe a", "client reply skip")
+        self.assertEqual(reading.ask("reset"), ["- a", "FLAVOUR (2, 0) "])
+
+    def test_subscriberOfCluster(self) -> None:
+        """
+        A subscriber to a node of a cluster has a connection of its own.
+        """
+        dialect = Redis()
+        dialect.cluster(True)
+        reading = Reading(dialect)
+        self.assertEqual(reading.ask("subscribe a b"), ["PIN", ">> subscribe a b"])
+        self.assertIn("only (P|S)SUBSCRIBE", reading.ask("get k")[0])
+        self.assertEqual(reading.ask("psubscribe p*", "punsubscribe p*", "unsubscribe a"),
+                         [">> psubscribe p*", ">> punsubscribe p*", ">> unsubscribe a"])  # fmt: skip
+        self.assertEqual(reading.ask("unsubscribe", "get k"), [">> unsubscribe b", "> get k"])
+        reading.ask("subscribe a")
+        self.assertEqual(reading.ask("reset", "get k"), ["FLAVOUR (2, 0) +RESET", "> get k"])
 
     def test_manyChannels(self) -> None:
         """
@@ -297,7 +331,7 @@ class StateTests(SynchronousTestCase):
         """
         reading = Reading()
         reading.ask("subscribe " + " ".join(map(str, range(9999))))
-        self.assertEqual(len(reading.ask("subscribe x")), 1)
+        self.assertEqual(len(reading.ask("subscribe x")), 2)
         self.assertIn("more than 10000 channels", reading.ask("psubscribe y")[0])
 
     def test_flavours(self) -> None:

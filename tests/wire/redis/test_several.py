@@ -121,7 +121,6 @@ class SpreadTests(SynchronousTestCase):
             ("script|exists", [b"*2\r\n:1\r\n:1\r\n", b"*2\r\n:0\r\n:1\r\n"], b"*2\r\n:0\r\n:1\r\n"),
             ("randomkey", [b"$-1\r\n", b"$1\r\na\r\n"], b"$1\r\na\r\n"),
             ("randomkey", [b"_\r\n", b"_\r\n"], b"_\r\n"),
-            ("publish", [b":1\r\n", b":2\r\n"], b":3\r\n"),
             ("pubsub|numsub", [numsub, numsub], numsub.replace(b":1", b":2")),
             ("pubsub|numsub", [b"*0\r\n", b"*0\r\n"], b"*0\r\n"),
         ):
@@ -179,7 +178,7 @@ class KeyTests(SynchronousTestCase):
             ("EVAL code 1 k argument", b"k"),
             ("EVAL code 0 argument", None),
             ("XREAD STREAMS s1 s2 0 0", b"s1"),
-            ("PUBLISH channel message", None),
+            ("PUBLISH channel message", b"channel"),
             ("SUBSCRIBE a b", b"a"),
             ("PSUBSCRIBE a* b*", b"a*"),
             ("BLPOP k 1", b"k"),
@@ -223,7 +222,6 @@ class ReaderTests(SynchronousTestCase):
         """
         ask = self.reading.ask
         self.assertEqual(ask("FLUSHALL", "script load x"), ["> *: FLUSHALL", "> *: script load x"])
-        self.assertEqual(ask("PUBLISH a1 m"), ["> *: PUBLISH a1 m"])
         self.assertEqual(ask("SCAN 2050 COUNT 3"), ["> 2: SCAN 2 COUNT 3"])
         self.assertEqual(ask("SCAN x"), ["< -ERR invalid cursor"])
         (refused,) = ask("CLIENT TRACKING ON")
@@ -231,11 +229,21 @@ class ReaderTests(SynchronousTestCase):
 
     def test_channels(self) -> None:
         """
-        A client subscribes on one server, to any channels: each message is sent to all servers.
+        A message is sent to the server of its channel, and a client subscribes on the servers of its channels.
         """
         ask = self.reading.ask
-        self.assertEqual(ask("SUBSCRIBE a1 a2"), ["PIN", ">> SUBSCRIBE a1 a2"])
-        self.assertEqual(ask("PSUBSCRIBE a*", "SUBSCRIBE a3"), [">> PSUBSCRIBE a*", ">> SUBSCRIBE a3"])
+        self.assertEqual(ask("PUBLISH a1 m"), ["> PUBLISH a1 m"])
+        self.assertEqual(ask("SUBSCRIBE a1 a2")[0], "+ a1 a2")
+        self.assertEqual(ask("PSUBSCRIBE a*")[0], "+ a*")
+
+    def test_publishInTransaction(self) -> None:
+        """
+        In a transaction, the channel of a message has to be one of its server.
+        """
+        self.reading.ask("MULTI", "SET k1 x")
+        self.places.own = ord("1")
+        self.assertEqual(self.reading.ask("PUBLISH a1 m"), [">> PUBLISH a1 m"])
+        self.assertIn("CROSSSLOT", self.reading.ask("PUBLISH a2 m")[0])
 
     def test_transaction(self) -> None:
         """

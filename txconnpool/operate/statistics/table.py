@@ -96,6 +96,11 @@ def _waitsFailed(source: PoolSource) -> dict[str, int]:
     }
 
 
+def _subscribers(source: PoolSource, name: str) -> int | None:
+    sessions = source.sessions
+    return sessions.subscribers.counts[name] if sessions.dialect.stateful else None
+
+
 PROCESS: Final = Scope(
     "connpool_process_",
     (),
@@ -131,6 +136,18 @@ CLUSTER: Final = (
     Statistic("map_failures", "gauge", "times in a row that no node of it has reported that",
               lambda of: of.pool.cluster and of.pool.cluster.refreshing.failures, merge=max),
     Statistic("map_age_seconds", "gauge", "since the last report", lambda of: of.mapAge, merge=max),
+)  # fmt: skip
+
+#: The numbers of a pool whose clients may subscribe to channels. Others do not have them.
+SUBSCRIPTIONS: Final = (
+    Statistic("subscribers", "gauge", "clients that are subscribed to channels or patterns; they share connections",
+              lambda of: _subscribers(of, "clients")),
+    Statistic("subscriptions", "gauge", "channels and patterns to which the proxy is subscribed for them",
+              lambda of: _subscribers(of, "topics")),
+    Statistic("subscription_connections", "gauge", "connections on which their messages come",
+              lambda of: _subscribers(of, "connections")),
+    Statistic("subscribers_dropped", "counter", "subscribers closed because they did not read their messages",
+              lambda of: _subscribers(of, "dropped")),
 )  # fmt: skip
 
 #: The numbers of a pool that are not sums of its servers'.
@@ -185,6 +202,7 @@ POOL_OWN: Final = (
               lambda of: of.pool.limits.maximum),
     Statistic("servers_up", "gauge", "servers that are up", lambda of: sum(each.up for each in of.pool.servers),
               merge=max),
+    *SUBSCRIPTIONS,
     *CLUSTER,
 )  # fmt: skip
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from txconnpool.wire import ANSWER, CLIENTS, LEARN, MORE, ClientFacts, Frame
+from txconnpool.wire import ANSWER, CLIENTS, MORE, ClientFacts, Frame
 from txconnpool.wire.redis import answers
 from txconnpool.wire.redis.commands import RedisCommand
 
@@ -91,8 +91,8 @@ def _skipReply(reader: RequestReader, data: bytes, start: int, pos: int) -> Fram
     if what is MORE:
         reader.forgetScan()
         return MORE, pos, 0, 0
-    if what is LEARN:
-        return LEARN, start, 0, payload
+    if not count and end == pos:  # it is read again, and so is this one
+        return what, start, 0, payload
     return what, end, count, data[pos:end] if count and payload is None else payload
 
 

@@ -28,6 +28,7 @@ class Use(Enum):
 
     SHARED = "forwarded on a connection that many clients share"
     PINNED = "forwarded on a connection of the client's own"
+    SUBSCRIBING = "forwarded once for all clients of the same channels"
     ANSWERED = "answered by the proxy"
     REFUSED = "refused"
 
@@ -48,8 +49,7 @@ CONTROLLED: Final = _names("client|list client|kill")
 
 #: Commands that need a connection of the client's own, with those that end this again. Blocking commands do too.
 PINNED: Final = _names(
-    "multi watch subscribe psubscribe ssubscribe client|tracking client|caching blmove blmpop blpop brpop brpoplpush "
-    "bzmpop bzpopmax bzpopmin"
+    "multi watch client|tracking client|caching blmove blmpop blpop brpop brpoplpush bzmpop bzpopmax bzpopmin"
 )
 
 #: Commands that would harm the other clients of a server or of a connection, or whose reply would not be true for a
@@ -77,13 +77,13 @@ _LOOKUPS: Final = _names("get mget hget getex")
 
 #: Commands that concern all servers, if several share the keys.
 SPREAD: Final = _names(
-    "flushall flushdb swapdb dbsize keys randomkey scan publish script|load script|exists script|flush function|load "
+    "flushall flushdb swapdb dbsize keys randomkey scan script|load script|exists script|flush function|load "
     "function|delete function|flush function|restore pubsub|channels pubsub|shardchannels pubsub|numsub "
     "pubsub|shardnumsub pubsub|numpat"
 )
 
-#: Commands that subscribe a client to channels. The first one decides for a server: messages are sent to all.
-_CHANNELS: Final = _names("subscribe psubscribe")
+#: Commands without keys whose first channel or pattern chooses the server, as a key would.
+_CHANNELS: Final = _names("publish subscribe psubscribe")
 
 #: The key specification of commands with a single key.
 _ONE_KEY: Final = re.compile(r"i[1-9]:r0,1,0").fullmatch
@@ -388,6 +388,8 @@ def _use(name: str) -> Use:
         return Use.ANSWERED
     if name in PINNED:
         return Use.PINNED
+    if name in SUBSCRIBING:
+        return Use.SUBSCRIBING
     parent = name.partition("|")[0]
     if name.endswith("|help"):
         return Use.SHARED

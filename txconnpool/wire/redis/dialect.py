@@ -20,7 +20,9 @@ from txconnpool.wire.redis.framing import BrokenRequest, encode, splitLine, word
 from txconnpool.wire.redis.learning import OTHER
 from txconnpool.wire.redis.replyreader import ReplyReader
 from txconnpool.wire.redis.requestreader import BASE, Flavour, RequestReader, Rules
+from txconnpool.wire.redis.subscriptions import isError, keyOf, requestFor, topicOf
 from txconnpool.wire.redis.topology import ClusterReplyReader, askTopology
+from txconnpool.wire.topics import Hub, Topic
 from txconnpool.wire.topology import Shard
 
 _UNPRINTABLE: Final = re.compile(r"[^ -~]+")
@@ -174,6 +176,24 @@ class Redis:
         @return: the flavour of connections to replicas.
         """
         return (*flavour[:2], 1)
+
+    def hub(self) -> Hub:
+        """
+        @return: the channels and patterns of a new connection.
+        """
+        return Hub(isError, topicOf)
+
+    def topicKey(self, topic: Topic) -> bytes | None:
+        """
+        @return: the channel, or C{None} if its messages come from all servers.
+        """
+        return keyOf(topic)
+
+    def topicRequest(self, adds: bool, topics: Sequence[Topic]) -> tuple[Command, bytes]:
+        """
+        @return: the command and the request that subscribes to channels or patterns of one kind, or ends this.
+        """
+        return requestFor(adds, topics)
 
     def reset(self, login: Login | None, server: str) -> Generator[tuple[Command, bytes], bytes, str | None]:
         """

@@ -1,8 +1,8 @@
 # -*- test-case-name: tests.wire.redis.test_requestreader -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Transactions, watched keys and subscriptions: the requests that begin and end them. Their clients have connections of
-their own.
+Transactions, watched keys and subscriptions: the requests that begin and end them. The clients of the first two have
+connections of their own, and so have subscribers to the nodes of a cluster; other subscribers share one.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
-from txconnpool.wire import ANSWER, REPLACE, Frame
+from txconnpool.wire import ANSWER, REPLACE, TOPICS, Frame
 from txconnpool.wire.redis import answers
 from txconnpool.wire.redis.commands import BY_NAME, RedisCommand
 from txconnpool.wire.redis.framing import encode
+from txconnpool.wire.redis.subscriptions import OPPOSITE, Subscribing, Unsubscribing, confirmation
+from txconnpool.wire.topics import Topic
 
 if TYPE_CHECKING:
     from txconnpool.wire.redis.requestreader import RequestReader
@@ -23,9 +25,6 @@ CHANNELS_MAX: Final = 10000
 
 _DISCARD: Final = BY_NAME["discard"].silenced
 _DISCARD_REQUEST: Final = encode([b"DISCARD"])
-
-#: The command that subscribes, by the one that ends the subscription.
-_OPPOSITE: Final = {"unsubscribe": "subscribe", "punsubscribe": "psubscribe", "sunsubscribe": "ssubscribe"}
 
 
 def _multi(reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int) -> Frame:
@@ -123,6 +122,8 @@ def _subscribe(
     known = sum(map(len, reader.channels.values())) if reader.channels else 0
     if known + len(words) - 1 > CHANNELS_MAX:
         return reader.answer(end, answers.error(f"ERR more than {CHANNELS_MAX} channels and patterns of one client"))
+    if not reader.rules.cluster:
+        return TOPICS, end, 0, Subscribing(reader, [Topic(command.name, name) for name in words[1:]])
 
     def after() -> None:
         if reader.channels is None:
@@ -135,11 +136,14 @@ def _subscribe(
 def _unsubscribe(
     reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int
 ) -> Frame:
-    kind = _OPPOSITE[command.name]
+    kind = OPPOSITE[command.name]
     its = (reader.channels or {}).get(kind, {})
     channels = words[1:] or list(its)
     if reader.channels is None or not channels:
-        return ANSWER, end, 0, _unsubscribed(reader, command.name, channels)
+        frames = [confirmation(reader, command.name, kind, channel) for channel in channels or (None,)]
+        return ANSWER, end, 0, b"".join(frames)
+    if not reader.rules.cluster:
+        return TOPICS, end, 0, Unsubscribing(reader, command.name, channels)
 
     def after() -> None:
         for channel in channels:
@@ -149,19 +153,6 @@ def _unsubscribe(
 
     payload = None if len(words) > 1 else encode([command.name.encode(), *channels])
     return reader.own(command, data, pos, end, after, payload)
-
-
-def _unsubscribed(reader: RequestReader, name: str, channels: list[bytes]) -> bytes:
-    """
-    @return: the reply to a request that ends no subscription.
-    """
-    subscribed = reader.channels or {}
-    kinds = ("ssubscribe",) if name == "sunsubscribe" else ("subscribe", "psubscribe")
-    left = sum(len(subscribed.get(kind, ())) for kind in kinds)
-    version = reader.flavour[0]
-    mark = b">" if version == 3 else b"*"
-    shown = [answers.bulk(channel) for channel in channels] or [answers.null(version)]
-    return b"".join(b"%b3\r\n%b%b:%d\r\n" % (mark, answers.bulk(name.encode()), each, left) for each in shown)
 
 
 #: What is done for a request, as in L{txconnpool.wire.redis.special.SPECIAL}.

@@ -135,7 +135,7 @@ class Rules:
         self.denied = {
             command
             for command in (*COMMANDS, *self.learned.commands())
-            if (command.use in (Use.SHARED, Use.PINNED) or command.name in CONTROLLED)
+            if (command.use in (Use.SHARED, Use.PINNED, Use.SUBSCRIBING) or command.name in CONTROLLED)
             and not permits(command.name.encode(), command.effects)
         }
         for plain, usual in self._usual.items():
@@ -388,8 +388,7 @@ class RequestReader:
         """
         name, hidden = command.name, self.silent or self.skips
         bound = self.pinned or self.inTransaction
-        # The nodes of a cluster pass on messages to each other.
-        spread = None if self.rules.cluster and name == "publish" else SPREADS.get((name, hidden))
+        spread = SPREADS.get((name, hidden))
         if command.vague:
             return self.reject(end, answers.refused(name, NO_KEYS))
         if name in ONE_SERVER or (bound and (name == "scan" or spread is not None)):
@@ -400,7 +399,8 @@ class RequestReader:
             return frame or self.answer(end, answers.error("ERR invalid cursor"))
         if spread is not None:
             return SPREAD, end, 0, (spread, encode(words), None)
-        keys = command.keysOf(words)
+        # The nodes of a cluster pass on messages to each other; other servers get those of their channels.
+        keys = words[1:2] if name == "publish" and not self.rules.cluster else command.keysOf(words)
         if len(keys) < (1 if self.pinned else 2) or self.places.together(keys):
             return None
         divided = None if bound else DIVIDED.get((name, hidden))
@@ -538,7 +538,15 @@ class RequestReader:
         The state has changed: find out whether the client needs a connection of its own.
         """
         self.settle()
-        self.pinned = self.inTransaction or self.watches or self.tracks or self.channels is not None
+        self.pinned = self.inTransaction or self.watches or self.tracks or self.subscribesAlone
+
+    @property
+    def subscribesAlone(self) -> bool:
+        """
+        Whether the client has a connection of its own for its subscriptions, as subscribers to the nodes of a cluster
+        have. Others share one.
+        """
+        return self.channels is not None and self.rules.cluster
 
     def settle(self) -> None:
         """
@@ -555,7 +563,7 @@ class RequestReader:
         elif self.places is None:
             self._usual = self.rules.usual(1)
         else:  # keys of a client with a connection of its own have to be those of its server
-            alone = self.watches or self.tracks or self.channels is not None
+            alone = self.watches or self.tracks or self.subscribesAlone
             self._usual = _NONE if alone else self.rules.usual(2)
 
     def switched(self, flavour: Flavour) -> None:
@@ -564,6 +572,7 @@ class RequestReader:
         """
         self.flavour = flavour
         self.inTransaction = self.deferred = self.dirty = self.watches = self.tracks = False
-        self.channels = None
+        if self.rules.cluster:
+            self.channels = None
         self.settle()
         self.pinned = False

@@ -219,7 +219,7 @@ _JOINS: Final[dict[str, Callable[[Sequence[bytes]], bytes]]] = {
          "function|flush", "function|restore"),
         _first,
     ),
-    **dict.fromkeys(("dbsize", "publish", "pubsub|numpat"), _sum),
+    **dict.fromkeys(("dbsize", "pubsub|numpat"), _sum),
     **dict.fromkeys(("keys", "pubsub|channels", "pubsub|shardchannels"), _concatenated),
     **dict.fromkeys(("pubsub|numsub", "pubsub|shardnumsub"), _sums),
     "script|exists": _everywhere,

@@ -10,19 +10,22 @@ import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
-from txconnpool.wire import ADDRESSED, ADMIT, ANSWER, CLOSE, FLAVOUR, REPLACE, REPORT, Frame, Login
+from txconnpool.wire import ADDRESSED, ADMIT, ANSWER, CLOSE, FLAVOUR, REPLACE, REPORT, TOPICS, Frame, Login
 from txconnpool.wire.redis import answers
 from txconnpool.wire.redis.announced import REPLIES, Nodes, Place
 from txconnpool.wire.redis.clients import BAD_NAME, OF_CLIENTS, validName
 from txconnpool.wire.redis.commands import BY_NAME, RedisCommand
 from txconnpool.wire.redis.engaged import ENGAGING
 from txconnpool.wire.redis.framing import encode
+from txconnpool.wire.redis.subscriptions import Leaving
 
 if TYPE_CHECKING:
     from txconnpool.wire.redis.requestreader import RequestReader
 
 #: The user of clients that have not logged in as another one.
 DEFAULT_USER: Final = b"default"
+
+_SUBSCRIBER: Final = "the proxy cannot change the version of the protocol of a subscriber"
 
 NOT_SHARED: Final = "the proxy does not forward it"
 
@@ -59,6 +62,8 @@ def _quit(reader: RequestReader, command: RedisCommand, words: list[bytes], data
 
 
 def _reset(reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int) -> Frame:
+    if reader.channels is not None and not reader.subscribesAlone:
+        return TOPICS, pos, 0, Leaving(reader)
     reader.name, reader.user = b"", DEFAULT_USER
     reader.silent = False
     reader.stranger = reader.check is not None
@@ -93,6 +98,8 @@ def _hello(reader: RequestReader, command: RedisCommand, words: list[bytes], dat
         return reader.answer(end, _WRONG)
     if reader.stranger and login is None:
         return reader.answer(end, _NO_HELLO)
+    if version != reader.flavour[0] and reader.channels is not None and not reader.subscribesAlone:
+        return reader.answer(end, answers.refused("hello", _SUBSCRIBER))
     if login is not None:
         reader.stranger, reader.user = False, login[0]
     if name is not None:

@@ -1,0 +1,422 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for L{txconnpool.proxy.topics}: clients of Redis that share what servers send about channels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.pipes import Pipe
+from tests.proxy.test_placing import RedisStage
+from tests.redisstage import SingleRedisStage, requests
+from tests.stage import assertTidy
+from txconnpool.proxy.flow import SessionLimits
+
+
+def confirmed(channel: str, count: int, kind: str = "subscribe", mark: str = "*") -> bytes:
+    """
+    @return: the confirmation of a subscription, or of its end.
+    """
+    text = f"{mark}3\r\n${len(kind)}\r\n{kind}\r\n${len(channel)}\r\n{channel}\r\n:{count}\r\n"
+    return text.encode()
+
+
+def message(channel: str, text: str, mark: str = "*") -> bytes:
+    """
+    @return: a message.
+    """
+    return f"{mark}3\r\n$7\r\nmessage\r\n${len(channel)}\r\n{channel}\r\n${len(text)}\r\n{text}\r\n".encode()
+
+
+class SubscriberCase(SynchronousTestCase):
+    """
+    Base class of tests with one server.
+
+    @ivar stage: the stage.
+    """
+
+    limits = SessionLimits()
+
+    def setUp(self) -> None:
+        """
+        Make a stage.
+        """
+        self.stage: Any = SingleRedisStage(sessionLimits=self.limits)
+        self.stage.pool.setLimits(self.stage.pool.limits, 3)
+        self.addCleanup(self.assertTidy)
+
+    def assertTidy(self) -> None:
+        """
+        Assert that nothing is left when all clients have gone.
+        """
+        for client in self.stage.clients:
+            client.lose()
+        self.stage.serve()
+        self.assertEqual(self.counts, (0, 0, 0))
+        for pool in self.stage.pool.pools:
+            assertTidy(self, pool)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """
+        The numbers of subscribers, of channels, and of connections for them.
+        """
+        return tuple(self.stage.sessions.subscribers.counts.values())[:3]
+
+    def ask(self, client: Pipe, *texts: str) -> bytes:
+        """
+        @return: what the client receives.
+        """
+        reply: bytes = self.stage.ask(client, requests(*texts))
+        return reply
+
+    def asked(self, number: int = 0) -> list[bytes]:
+        """
+        @return: what a server was asked for channels since the last call.
+        """
+        found = self.stage.asked(self.stage.servers[number])
+        return [each for each in found if b"SUBSCRIBE" in each]
+
+    def publish(self, channel: str, text: str) -> bytes:
+        """
+        @return: the reply to a client that publishes a message.
+        """
+        client = self.stage.client()
+        reply = self.ask(client, f"PUBLISH {channel} {text}")
+        client.lose()
+        return reply
+
+
+class SharingTests(SubscriberCase):
+    """
+    Tests for many clients of one connection.
+    """
+
+    def test_one(self) -> None:
+        """
+        All subscribers of a channel are one to the server, which is asked once, and told once that there is none.
+        """
+        clients = [self.stage.client() for _ in range(5)]
+        for client in clients:
+            self.assertEqual(self.ask(client, "SUBSCRIBE news"), confirmed("news", 1))
+        self.assertEqual((self.asked(), self.counts), ([b"SUBSCRIBE news"], (5, 1, 1)))
+        self.assertEqual(self.publish("news", "hi"), b":1\r\n")
+        self.assertEqual([client.take() for client in clients], [message("news", "hi")] * 5)
+        for client in clients:
+            self.assertEqual(self.ask(client, "UNSUBSCRIBE news"), confirmed("news", 0, "unsubscribe"))
+            self.assertEqual(self.ask(client, "GET k"), b"$-1\r\n")
+        self.assertEqual((self.asked(), self.counts), ([b"UNSUBSCRIBE news"], (0, 0, 0)))
+        self.assertEqual(self.publish("news", "hi"), b":0\r\n")
+        self.assertEqual(b"".join(client.take() for client in clients), b"")
+
+    def test_together(self) -> None:
+        """
+        Clients that come while the server has not confirmed wait for the same confirmation.
+        """
+        one, two = self.stage.client(), self.stage.client()
+        one.send(requests("SUBSCRIBE a b", "PING"))
+        two.send(requests("SUBSCRIBE b", "PING"))
+        self.stage.turns()
+        self.assertEqual((one.take(), two.take()), (b"", b""))
+        self.stage.serve()
+        pong = b"*2\r\n$4\r\npong\r\n$0\r\n\r\n"
+        self.assertEqual(one.take(), confirmed("a", 1) + confirmed("b", 2) + pong)
+        self.assertEqual(two.take(), confirmed("b", 1) + pong)
+        self.assertEqual(self.asked(), [b"SUBSCRIBE a b"])
+
+    def test_order(self) -> None:
+        """
+        A confirmation comes after the replies to earlier requests, and before those to later ones and all messages.
+        """
+        other, client = self.stage.client(), self.stage.client()
+        self.ask(other, "SUBSCRIBE c")
+        self.ask(client, "HELLO 3")
+        client.send(requests("SET k 1", "SUBSCRIBE c", "GET k", "SUBSCRIBE d", "GET k"))
+        self.stage.serve()
+        self.publish("c", "x")
+        value = b"$1\r\n1\r\n"
+        expected = [b"+OK\r\n", confirmed("c", 1, mark=">"), value, confirmed("d", 2, mark=">"), value]
+        self.assertEqual(client.take(), b"".join([*expected, message("c", "x", ">")]))
+
+    def test_versions(self) -> None:
+        """
+        Each version of the protocol has a connection of its own, whose frames are passed on as they are.
+        """
+        two, three = self.stage.client(), self.stage.client()
+        self.ask(three, "HELLO 3", "SELECT 4")
+        self.ask(two, "SUBSCRIBE c")
+        self.assertEqual(self.ask(three, "SUBSCRIBE c"), confirmed("c", 1, mark=">"))
+        self.assertEqual((self.counts, self.publish("c", "x")), ((2, 2, 2), b":2\r\n"))
+        self.assertEqual((two.take(), three.take()), (message("c", "x"), message("c", "x", ">")))
+        self.assertEqual(self.ask(three, "SELECT 5", "SET k 1"), b"+OK\r\n+OK\r\n")
+        self.publish("c", "y")
+        self.assertEqual((two.take(), three.take()), (message("c", "y"), message("c", "y", ">")))
+
+    def test_twice(self) -> None:
+        """
+        A client gets one message of a channel that it has subscribed to twice, and one more of a pattern.
+        """
+        client = self.stage.client()
+        self.assertEqual(self.ask(client, "SUBSCRIBE c c"), confirmed("c", 1) * 2)
+        self.assertEqual(self.ask(client, "SUBSCRIBE c", "PSUBSCRIBE c*")[: len(confirmed("c", 1))], confirmed("c", 1))
+        self.publish("c", "x")
+        pattern = b"*4\r\n$8\r\npmessage\r\n$2\r\nc*\r\n$1\r\nc\r\n$1\r\nx\r\n"
+        self.assertEqual(client.take(), message("c", "x") + pattern)
+        self.assertEqual(self.asked(), [b"SUBSCRIBE c", b"PSUBSCRIBE c*"])
+
+    def test_reset(self) -> None:
+        """
+        After C{RESET} or C{QUIT} a client gets no messages, and others still do.
+        """
+        clients = [self.stage.client() for _ in range(3)]
+        for client in clients:
+            self.ask(client, "SUBSCRIBE c")
+        self.assertEqual(self.ask(clients[0], "RESET", "GET k"), b"+RESET\r\n$-1\r\n")
+        self.assertEqual(self.ask(clients[1], "QUIT"), b"+OK\r\n")
+        self.publish("c", "x")
+        self.assertEqual([client.take() for client in clients], [b"", b"", message("c", "x")])
+        self.assertEqual((clients[1].connected, self.counts), (False, (1, 1, 1)))
+
+    def test_leaves(self) -> None:
+        """
+        The connection of a client that leaves in the middle of a subscription is not used for others.
+        """
+        client = self.stage.client()
+        client.send(requests("SUBSCRIBE c"))
+        self.stage.turns()
+        client.lose()
+        self.stage.serve()
+        self.assertEqual(self.counts, (0, 0, 0))
+        other = self.stage.client()
+        self.assertEqual(self.ask(other, "MULTI", "GET k", "EXEC"), b"+OK\r\n+QUEUED\r\n*1\r\n$-1\r\n")
+
+
+class FailureTests(SubscriberCase):
+    """
+    Tests for what fails.
+    """
+
+    limits = SessionLimits(unreadSoft=1 << 12, unreadHard=1 << 14)
+
+    def test_refused(self) -> None:
+        """
+        A client gets the server's error for a channel that it may not have, and no other client is affected.
+        """
+        self.stage.servers[0].hidden = {b"secret"}
+        one, two = self.stage.client(), self.stage.client()
+        one.send(requests("SUBSCRIBE open secret", "GET k"))
+        two.send(requests("SUBSCRIBE open"))
+        self.stage.serve()
+        self.assertEqual((one.take(), two.take()), (b"-NOPERM no channels\r\n$-1\r\n", confirmed("open", 1)))
+        self.assertEqual(self.counts, (1, 1, 1))
+        self.publish("open", "x")
+        self.assertEqual((one.take(), two.take()), (b"", message("open", "x")))
+
+    def test_lost(self) -> None:
+        """
+        When the connection is lost, subscribers are closed, because messages may be missing. One that only waited for a
+        confirmation gets an error.
+        """
+        clients = [self.stage.client() for _ in range(3)]
+        for client in clients[:2]:
+            self.ask(client, "SUBSCRIBE c")
+        self.stage.clock.advance(2)  # so that the connection is not taken for one that was bad from the beginning
+        clients[1].send(requests("SUBSCRIBE d"))
+        clients[2].send(requests("SUBSCRIBE d", "GET k"))
+        self.stage.turns()
+        (line,) = (each for each in self.stage.servers[0].open if any(b"SUBSCRIBE" in one for one in each.asked))
+        line.lose()
+        self.stage.serve()
+        lost = b"-ERR upstream connection lost (server0)\r\n"
+        self.assertEqual([client.take() for client in clients], [b"", lost, lost + b"$-1\r\n"])
+        self.assertEqual([client.connected for client in clients], [False, False, True])
+        self.assertEqual(self.counts, (0, 0, 0))
+        self.assertEqual(self.ask(clients[2], "SUBSCRIBE c"), confirmed("c", 1))
+
+    def test_slow(self) -> None:
+        """
+        A client that does not read is closed and counted; others get all messages.
+        """
+        slow, client = self.stage.client(), self.stage.client()
+        for each in (slow, client):
+            self.ask(each, "SUBSCRIBE c")
+        slow.reads = False
+        text = "x" * 5000
+        for _ in range(40):
+            self.publish("c", text)
+            self.assertEqual(client.take(), message("c", text))
+        self.assertEqual((slow.connected, self.stage.sessions.subscribers.dropped), (False, 1))
+        self.assertEqual(self.counts, (1, 1, 1))
+
+    def test_noConnection(self) -> None:
+        """
+        A client that gets no connection in time gets an error, and may go on.
+        """
+        self.stage.pool.setLimits(self.stage.pool.limits, 1)
+        holder, client = self.stage.client(), self.stage.client()
+        self.ask(holder, "MULTI")
+        client.send(requests("SUBSCRIBE c", "GET k"))
+        self.stage.serve()
+        self.stage.clock.advance(2)
+        self.stage.serve()
+        reply = client.take()
+        self.assertEqual((reply[:5], reply[-5:]), (b"-ERR ", b"$-1\r\n"))
+        self.assertEqual(self.counts, (0, 0, 0))
+        client.send(requests("SUBSCRIBE c"))
+        self.ask(holder, "EXEC")
+        self.assertEqual(client.take(), confirmed("c", 1))
+
+    def test_forgotten(self) -> None:
+        """
+        A client that leaves while it waits for a connection does not get one.
+        """
+        self.stage.pool.setLimits(self.stage.pool.limits, 1)
+        holder, client = self.stage.client(), self.stage.client()
+        self.ask(holder, "MULTI")
+        client.send(requests("SUBSCRIBE c"))
+        self.stage.serve()
+        client.lose()
+        self.ask(holder, "EXEC")
+        self.assertEqual((self.asked(), self.counts), ([], (0, 0, 0)))
+
+    def test_old(self) -> None:
+        """
+        A connection that the pool is to close gets no new subscribers; those that it has stay.
+        """
+        one, two = self.stage.client(), self.stage.client()
+        self.ask(one, "SUBSCRIBE c")
+        self.stage.pool.leases.expire()
+        self.assertEqual(self.ask(two, "SUBSCRIBE c"), confirmed("c", 1))
+        self.assertEqual((self.counts, self.publish("c", "x")), ((2, 2, 2), b":2\r\n"))
+        self.assertEqual((one.take(), two.take()), (message("c", "x"),) * 2)
+        self.ask(one, "UNSUBSCRIBE")
+        self.assertEqual(self.counts, (1, 1, 1))
+
+
+class InterjectionTests(SubscriberCase):
+    """
+    Tests for messages that come while other replies are due.
+    """
+
+    def setUp(self) -> None:
+        """
+        Let a client in RESP3 subscribe.
+        """
+        super().setUp()
+        self.client = self.stage.client()
+        self.ask(self.client, "HELLO 3", "SUBSCRIBE c", "SET k " + "v" * 40000)
+
+    def test_between(self) -> None:
+        """
+        A message is written before a reply that is due, but not in the middle of one. Messages keep their order.
+        """
+        self.client.send(requests("GET k"))
+        self.stage.turns()
+        for each in self.stage.servers[0].open:
+            each.look()
+        (line,) = (each for each in self.stage.servers[0].open if each.owed)
+        self.deliver("1")
+        self.assertEqual(self.client.take(), message("c", "1", ">"))
+        line.deliver(20000)
+        self.stage.turns()
+        self.deliver("2")
+        self.deliver("3")
+        begun = self.client.take()
+        self.assertEqual(begun[:8], b"$40000\r\n")
+        line.deliver()
+        self.stage.turns()
+        rest = message("c", "2", ">") + message("c", "3", ">")
+        self.assertEqual(begun + self.client.take(), b"$40000\r\n" + b"v" * 40000 + b"\r\n" + rest)
+
+    def deliver(self, text: str) -> None:
+        """
+        Let the server send a message, and nothing else.
+        """
+        for line in self.stage.servers[0].open:
+            owed, line.owed = line.owed, b""
+            if line.sendMessage(b"c", text.encode()):
+                line.deliver()
+            line.owed = owed
+        self.stage.turns()
+
+
+class SeveralServersTests(SubscriberCase):
+    """
+    Tests for servers that share the channels.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make a stage with three servers.
+        """
+        self.stage = RedisStage(maxPinned=1)
+        self.addCleanup(self.assertTidy)
+
+    def assertTidy(self) -> None:
+        """
+        Assert that nothing is left when all clients have gone.
+        """
+        for client in self.stage.clients:
+            client.lose()
+        self.stage.serve()
+        self.assertEqual(self.counts, (0, 0, 0))
+        for pool in self.stage.pool.pools:
+            assertTidy(self, pool.leases)
+
+    def test_channels(self) -> None:
+        """
+        Each channel is subscribed on its server, patterns and the events of keys on all.
+        """
+        client = self.stage.client()
+        expected = b"".join(confirmed(f"c{number}", number + 1) for number in range(4))
+        self.assertEqual(self.ask(client, "SUBSCRIBE c0 c1 c2 c3"), expected)
+        self.assertEqual([self.asked(number) for number in range(3)],
+                         [[b"SUBSCRIBE c0 c3"], [b"SUBSCRIBE c1"], [b"SUBSCRIBE c2"]])  # fmt: skip
+        self.ask(client, "PSUBSCRIBE c*", "SUBSCRIBE __keyevent@0__:del")
+        for number in range(3):
+            self.assertEqual(self.asked(number), [b"PSUBSCRIBE c*", b"SUBSCRIBE __keyevent@0__:del"])
+        for number in range(4):
+            self.assertEqual(self.publish(f"c{number}", "x"), b":1\r\n")
+            self.assertEqual(client.take().count(b"message"), 2)
+        self.assertEqual(self.counts, (1, 10, 3))
+        reply = self.ask(client, "PUNSUBSCRIBE", "UNSUBSCRIBE c1 c2")
+        self.assertEqual(reply[-len(confirmed("c2", 3, "unsubscribe")) :], confirmed("c2", 3, "unsubscribe"))
+        ends = [[], [b"UNSUBSCRIBE c1"], [b"UNSUBSCRIBE c2"]]
+        self.assertEqual([self.asked(number) for number in range(3)], [[b"PUNSUBSCRIBE c*", *end] for end in ends])
+
+    def test_partFails(self) -> None:
+        """
+        If one server refuses, the whole request fails, and the others are told that nobody wants their part.
+        """
+        self.stage.servers[1].hidden = {b"c1"}
+        client = self.stage.client()
+        self.assertEqual(self.ask(client, "SUBSCRIBE c0 c1 c2", "GET k0"), b"-NOPERM no channels\r\n$-1\r\n")
+        self.assertEqual((self.counts, self.publish("c0", "x"), client.take()), ((0, 0, 0), b":0\r\n", b""))
+
+    def test_down(self) -> None:
+        """
+        A server that is down fails the requests for its channels only.
+        """
+        self.stage.pool.pools[1].drain(self.stage.servers[1])
+        client = self.stage.client()
+        self.assertEqual(self.ask(client, "SUBSCRIBE c0"), confirmed("c0", 1))
+        self.assertEqual(self.ask(client, "SUBSCRIBE c1")[:5], b"-ERR ")
+        self.assertEqual(self.ask(client, "SUBSCRIBE c2"), confirmed("c2", 2))
+
+    def test_moved(self) -> None:
+        """
+        When channels have got another server, or one more has their messages, their subscribers are closed.
+        """
+        self.stage.pool.remapped = self.stage.sessions.subscribers.check
+        clients = [self.stage.client() for _ in range(4)]
+        texts = "SUBSCRIBE c0", "SUBSCRIBE c2", "SUBSCRIBE c1 c2", "PSUBSCRIBE *"
+        for client, text in zip(clients, texts, strict=True):
+            self.ask(client, text)
+        self.stage.change([0, 1])
+        self.stage.serve()
+        self.assertEqual([client.connected for client in clients], [True, False, False, False])
+        self.assertEqual(self.counts, (1, 1, 1))
+        self.assertEqual(self.ask(clients[0], "PSUBSCRIBE *")[-4:], b":2\r\n")

@@ -1,0 +1,179 @@
+# -*- test-case-name: tests.wire.redis.test_subscriptions -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Channels and patterns as topics that many clients share: what a client subscribes to, what a server is asked for, and
+what the client is answered, with its own number of subscriptions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from txconnpool.wire import Command
+from txconnpool.wire.redis import answers
+from txconnpool.wire.redis.commands import BY_NAME
+from txconnpool.wire.redis.framing import encode
+from txconnpool.wire.topics import Topic
+
+if TYPE_CHECKING:
+    from txconnpool.wire.redis.requestreader import RequestReader
+
+#: The command that subscribes, by the one that ends the subscription.
+OPPOSITE: Final = {"unsubscribe": "subscribe", "punsubscribe": "psubscribe", "sunsubscribe": "ssubscribe"}
+
+_ENDING: Final = {subscribing: ending for ending, subscribing in OPPOSITE.items()}
+
+#: The kinds of topics, by the beginning of the names of their messages.
+_KINDS: Final = {b"": "subscribe", b"p": "psubscribe", b"s": "ssubscribe"}
+
+#: A message, with the length of its channel, or of the pattern.
+_MESSAGE: Final = re.compile(rb"[*>][34]\r\n\$\d+\r\n([ps]?)message\r\n\$(\d+)\r\n").match
+
+#: The beginning of the channels of the events of keys, which each server sends about its own keys.
+_EVENTS: Final = b"__key"
+
+
+def topicOf(frame: bytes) -> Topic | None:
+    """
+    @return: the channel or pattern of a message; C{None} if the frame is something else.
+    """
+    match = _MESSAGE(frame)
+    if match is None:
+        return None
+    start = match.end()
+    return Topic(_KINDS[match[1]], frame[start : start + int(match[2])])
+
+
+def keyOf(topic: Topic) -> bytes | None:
+    """
+    @return: the channel. Messages of a pattern, and events of keys, come from all servers.
+    """
+    kind, name = topic
+    return None if kind == "psubscribe" or (kind == "subscribe" and name.startswith(_EVENTS)) else name
+
+
+def isError(reply: bytes) -> bool:
+    """
+    @return: whether a reply says that no channel of a request was subscribed.
+    """
+    return reply[:1] == b"-"
+
+
+def requestFor(adds: bool, topics: Sequence[Topic]) -> tuple[Command, bytes]:
+    """
+    @param adds: whether to subscribe.
+    @param topics: channels or patterns of one kind.
+
+    @return: the command and the request.
+    """
+    kind = topics[0].kind
+    name = kind if adds else _ENDING[kind]
+    return BY_NAME[name], encode([name.upper().encode(), *[topic.name for topic in topics]])
+
+
+class _Request:
+    """
+    A request of a client, as an L{ITopicRequest<txconnpool.wire.topics.ITopicRequest>}.
+    """
+
+    adds = False
+
+    def __init__(self, reader: RequestReader, topics: Sequence[Topic]) -> None:
+        self._reader = reader
+        self._isSilent = reader.silent or reader.skips
+        self.topics = topics
+        # The database does not matter: a message reaches the subscribers in all of them.
+        self.flavour = reader.flavour[0], 0
+
+    def refused(self, reply: bytes) -> bytes:
+        """
+        @return: the error, if the client gets replies.
+        """
+        return b"" if self._isSilent else reply
+
+
+class Subscribing(_Request):
+    """
+    C{SUBSCRIBE}, C{PSUBSCRIBE} or C{SSUBSCRIBE}.
+    """
+
+    adds = True
+
+    def confirmed(self) -> bytes:
+        """
+        @return: the confirmation of each channel.
+        """
+        reader = self._reader
+        channels = reader.channels = reader.channels or {}
+        replies = []
+        for kind, name in self.topics:
+            channels.setdefault(kind, {})[name] = None
+            replies.append(confirmation(reader, kind, kind, name))
+        reader.settle()
+        return b"".join(replies)
+
+
+class Unsubscribing(_Request):
+    """
+    C{UNSUBSCRIBE}, C{PUNSUBSCRIBE} or C{SUNSUBSCRIBE}.
+    """
+
+    def __init__(self, reader: RequestReader, command: str, names: Sequence[bytes]) -> None:
+        """
+        @param names: the channels of the request.
+        """
+        self._kind = OPPOSITE[command]
+        self._names = names
+        super().__init__(reader, [Topic(self._kind, name) for name in names])
+
+    def confirmed(self) -> bytes:
+        """
+        @return: the confirmation of each channel.
+        """
+        reader, kind = self._reader, self._kind
+        its = (reader.channels or {}).get(kind, {})
+        replies = []
+        for name in self._names:
+            its.pop(name, None)
+            replies.append(confirmation(reader, _ENDING[kind], kind, name))
+        if not any((reader.channels or {}).values()):
+            reader.channels = None
+        reader.settle()
+        return b"".join(replies)
+
+
+class Leaving(_Request):
+    """
+    The end of all subscriptions, which C{RESET} does not report.
+    """
+
+    def __init__(self, reader: RequestReader) -> None:
+        channels = reader.channels or {}
+        super().__init__(reader, [Topic(kind, name) for kind, names in channels.items() for name in names])
+
+    def confirmed(self) -> bytes:
+        """
+        @return: nothing.
+        """
+        self._reader.channels = None
+        self._reader.settle()
+        return b""
+
+
+def confirmation(reader: RequestReader, name: str, kind: str, channel: bytes | None) -> bytes:
+    """
+    @param name: the name of the command.
+    @param kind: the command that subscribes to such channels.
+    @param channel: the channel or pattern; C{None}: there is none.
+
+    @return: the frame about one channel, with the number of subscriptions that the client has. Those to sharded
+        channels are counted separately.
+    """
+    version, subscribed = reader.flavour[0], reader.channels or {}
+    kinds = ("ssubscribe",) if kind == "ssubscribe" else ("subscribe", "psubscribe")
+    count = sum(len(subscribed.get(each, ())) for each in kinds)
+    mark = b">" if version == 3 else b"*"
+    shown = answers.null(version) if channel is None else answers.bulk(channel)
+    return b"%b3\r\n%b%b:%d\r\n" % (mark, answers.bulk(name.encode()), shown, count)
