@@ -336,8 +336,12 @@ def cluster(now: float) -> Data:
     """
     numbers = {"slots_covered": 16284, "map_age_seconds": 12.0, "map_refreshes": 31,
                "redirects": {"moved": 7, "ask": 2, "later": 0}}  # fmt: skip
-    nodes = [server(address(11), 900.0, slots=9000, replica=0), server(address(12), 500.0, slots=7284, replica=0),
-             server(address(13), 300.0, slots=0, replica=1)]  # fmt: skip
+    nodes = [
+        server(address(13), 300.0, slots=0, replica=1, primary=address(11)),
+        server(address(14), 280.0, slots=0, replica=1, primary=address(12)),
+        server(address(11), 900.0, slots=9000, replica=0, ranges="0-8999", replicas=1),
+        server(address(12), 500.0, slots=7284, replica=0, ranges="9000-12000 12101-16383", replicas=2),
+    ]
     return snapshot(now, [pool("redis", nodes, busyPast(now, 1700.0), **numbers), *wellPools(now)])
 
 

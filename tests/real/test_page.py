@@ -19,6 +19,7 @@ from tests.real.statuspages import (
     SITUATIONS,
     Data,
     PageServer,
+    address,
     busy,
     busyPast,
     cluster,
@@ -400,15 +401,22 @@ class PoolTests(StatusPageTestCase):
         for each in range(2):
             browser.value(f"document.querySelectorAll('.summary')[{each}].click()")
         self.assertEqual(
-            self.texts(browser, ".servers .what")[1:4], ["up, 9,000 slots", "up, 7,284 slots", "up, replica"]
+            self.texts(browser, ".servers .what")[1:5],
+            [
+                "up, 9,000 slots: 0-8999",
+                "up, replica",
+                "up, 7,284 slots: 9000-12000, 12101-16383, 1 replica",
+                "up, replica",
+            ],
         )
+        self.assertEqual(self.texts(browser, ".replica .name"), [address(13), address(14)])
         numbers = [" ".join(each.split()) for each in self.texts(browser, ".numbers div")]
         self.assertIn("Slots 16,284 reported 12 s ago, 31 times", numbers)
         self.assertIn("Redirects 9 7 moved, 2 ask, 0 later", numbers)
         self.assertEqual(sum(each.startswith(("Slots", "Redirects")) for each in numbers), 2)
         data["pools"][0]["slots_covered"] = 16384
         self.load(browser, data)
-        self.assertEqual(self.texts(browser, ".summary .state")[0], "all 3 up")
+        self.assertEqual(self.texts(browser, ".summary .state")[0], "all 4 up")
 
     def test_removed(self) -> None:
         """

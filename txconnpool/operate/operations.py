@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -30,10 +30,6 @@ Row = dict[str, Any]
 
 #: The tables there are, with the columns that identify a row.
 TABLES = {"pools": ("pool",), "servers": ("pool", "server"), "slots": ("pool", "node"), "sessions": ("session",)}
-
-
-#: The number of ranges of slots that are shown of a node.
-RANGES = 8
 
 
 class OperationError(Exception):
@@ -245,14 +241,8 @@ def slotRows(name: str, pool: Any) -> Iterator[Row]:
                 "role": view.role,
                 "of": "-" if view.primary is None else f"{view.primary.host}:{view.primary.port}",
                 "slots": str(view.slots),  # a text, because those of several workers must not be added
-                "ranges": _rangesText(view.ranges),
+                "ranges": view.rangesText or "-",
             }
-
-
-def _rangesText(ranges: Sequence[tuple[int, int]]) -> str:
-    texts = [str(first) if first == last else f"{first}-{last}" for first, last in ranges[:RANGES]]
-    more = [f"and {len(ranges) - RANGES} more"] if len(ranges) > RANGES else []
-    return " ".join([*texts, *more]) or "-"
 
 
 def _stateOf(server: Server, ejected: bool) -> str:

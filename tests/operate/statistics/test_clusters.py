@@ -8,11 +8,20 @@ from __future__ import annotations
 from typing import Any
 
 from tests.proxy.test_clustering import ClusterCase
-from txconnpool.operate.operations import RANGES, slotRows
+from txconnpool.operate.operations import slotRows
 from txconnpool.operate.statistics.snapshot import mergeSnapshots, takeSnapshot
 from txconnpool.operate.statistics.sources import PoolSource, ProcessSource
 from txconnpool.proxy.memory import BufferedBytes
+from txconnpool.routing.cluster.nodes import RANGES
 from txconnpool.wire.topology import SLOTS, slotOf
+
+
+def snapshotOf(stage: Any) -> dict[str, Any]:
+    """
+    @return: the statistics of a process with the pool of a stage.
+    """
+    source = PoolSource(stage.pool, stage.sessions, True)
+    return takeSnapshot(ProcessSource(0.0, BufferedBytes(1 << 20)), [source])
 
 
 class ClusterStatisticsTests(ClusterCase):
@@ -24,8 +33,7 @@ class ClusterStatisticsTests(ClusterCase):
         """
         @return: the statistics of the process.
         """
-        source = PoolSource(self.stage.pool, self.stage.sessions, True)
-        return takeSnapshot(ProcessSource(0.0, BufferedBytes(1 << 20)), [source])
+        return snapshotOf(self.stage)
 
     def test_map(self) -> None:
         """
@@ -72,3 +80,23 @@ class ClusterStatisticsTests(ClusterCase):
         self.assertEqual(len(changed), 2)
         self.assertTrue(any(str(slot) in ranges.split() for ranges in changed), changed)
         self.assertLessEqual(max(len(ranges.split()) for ranges in after.values()), RANGES)
+
+
+class ShardTests(ClusterCase):
+    """
+    Tests for the replicas of a cluster.
+    """
+
+    readFrom = "prefer-replica"
+
+    def test_shards(self) -> None:
+        """
+        A primary has its slots and the number of its replicas, and a replica has its primary.
+        """
+        (pool,) = snapshotOf(self.stage)["pools"]
+        servers = {server["name"]: server for server in pool["servers"]}
+        self.assertEqual(
+            [(servers[f"node{each}"]["ranges"], servers[f"node{each}"]["replicas"]) for each in range(3)],
+            [("0-5461", 1), ("5462-10922", 1), ("10923-16383", 1)],
+        )
+        self.assertEqual([servers[f"node{each}"]["primary"] for each in range(3, 6)], ["node0", "node1", "node2"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial, reduce
 from operator import add
 from typing import Any, Final
@@ -81,11 +81,28 @@ def _poolSnapshot(source: PoolSource) -> dict[str, Any]:
                 "name": each.server.name,
                 "state": each.server.state,
                 "reason": each.server.reason if each.server.failures else "",
+                **_shardOf(each.node, nodes),
                 **numbers,
             }
             for each, numbers in zip(servers, current, strict=True)
         ],
     }
+
+
+def _shardOf(view: Any, nodes: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    @param view: a L{NodeView<txconnpool.routing.cluster.nodes.NodeView>}, or C{None}.
+    @param nodes: all nodes of a cluster, by name.
+
+    @return: the primary of a replica, or the slots of a primary and the number of its replicas; empty for other
+        servers.
+    """
+    if view is None:
+        return {}
+    if view.primary is not None:
+        return {"primary": next((name for name, each in nodes.items() if each.node == view.primary), "")}
+    replicas = sum(each.primary == view.node for each in nodes.values())
+    return {"ranges": view.rangesText, "replicas": replicas} if view.ranges else {}
 
 
 # -- Merging

@@ -11,6 +11,9 @@ from typing import NamedTuple
 from txconnpool.routing.cluster.slotmap import SlotMap
 from txconnpool.wire.topology import Node
 
+#: The number of ranges of slots that are shown of a node.
+RANGES = 8
+
 
 class NodeView(NamedTuple):
     """
@@ -32,6 +35,15 @@ class NodeView(NamedTuple):
         The number of its slots.
         """
         return sum(last + 1 - first for first, last in self.ranges)
+
+    @property
+    def rangesText(self) -> str:
+        """
+        Its first ranges, and how many others there are; empty if it has no slots.
+        """
+        texts = [str(first) if first == last else f"{first}-{last}" for first, last in self.ranges[:RANGES]]
+        more = [f"and {len(self.ranges) - RANGES} more"] if len(self.ranges) > RANGES else []
+        return " ".join([*texts, *more])
 
 
 def viewNodes(slotMap: SlotMap) -> list[NodeView]:
