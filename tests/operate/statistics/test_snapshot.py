@@ -11,6 +11,7 @@ from tests.operate.snapshots import counters, pool, snapshotOf
 from tests.proxy.test_placing import RedisStage
 from tests.redisstage import requests
 from tests.stage import Stage
+from txconnpool.operate.statistics.history import History
 from txconnpool.operate.statistics.snapshot import countersOf, mergeSnapshots
 
 
@@ -27,6 +28,25 @@ class RedisTests(SynchronousTestCase):
         stage.ask(stage.client(), requests("SET a0 x", "GET a0", "GET b0", "MGET a0 c0", "GET a0"))
         found = pool(stage)
         self.assertEqual((found["hits"], found["misses"], found["operations"]), (2, 2, {"get": 4}))
+
+
+class ServerlessTests(SynchronousTestCase):
+    """
+    Tests for a pool that has no servers yet, because they have to be looked up, or those of a cluster to be asked for.
+    """
+
+    def test_zeros(self) -> None:
+        """
+        It has all numbers of a pool, of which those of its servers are zero, and the history begins with it.
+        """
+        none, some = Stage(0, maximum=1, minimum=0), Stage()
+        self.assertEqual(set(pool(none)), set(pool(some)))
+        found = pool(none)
+        self.assertEqual((sum(found["requests"].values()), found["hits"], found["dials"]), (0, 0, 0))
+        history = History()
+        for stage in (none, some):
+            history.add(snapshotOf(stage))
+        self.assertEqual(len(history.of("pool")["requests"]), 1)
 
 
 class MergeTests(SynchronousTestCase):

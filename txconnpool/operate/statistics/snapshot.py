@@ -14,6 +14,7 @@ from operator import add
 from typing import Any, Final
 
 from txconnpool import __version__
+from txconnpool.metrics import Traffic
 from txconnpool.native import IMPLEMENTATION
 from txconnpool.operate.reactor import reactorName
 from txconnpool.operate.statistics.sources import PoolSource, ProcessSource, ServerSource
@@ -27,6 +28,7 @@ from txconnpool.operate.statistics.table import (
     Statistic,
     Value,
 )
+from txconnpool.pool.decisions.servers import Server
 
 #: Statistics by their names, C{pools} and other data of a process.
 Snapshot = dict[str, Any]
@@ -70,7 +72,9 @@ def _poolSnapshot(source: PoolSource) -> dict[str, Any]:
         for server in pool.servers
     ]  # fmt: skip
     current = [_read(SERVER.statistics, each) for each in servers]
-    former = [_read(SUMMED, ServerSource(server, records, commands, now)) for server in pool.former]
+    # A pool whose servers are not known yet has the numbers of one that has done nothing.
+    others = pool.former or ([] if servers else [Server("", None, Traffic(len(commands)))])
+    former = [_read(SUMMED, ServerSource(server, records, commands, now)) for server in others]
     return {
         "name": pool.name,
         "state": source.state,
