@@ -6,6 +6,7 @@ large values.
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 
@@ -276,13 +277,97 @@ class HeldTests(ScatterCase):
             self.assertEqual(client.take(), REFUSED if partialError else answer(self.large(0))[0])
             self.assertNothingHeld(stage)
 
+    def test_tooMuch(self) -> None:
+        """
+        If the values of a request are more than is held for a client, they are requested once more, few at a time.
+        """
+        for count, piece, window in itertools.product((5, 40, 100), (20000, 3000), (2, 256)):
+            stage = self.sharded(sessionLimits=SessionLimits(unreadHard=200000, unreadSoft=20000))
+            client = stage.client()
+            while next(iter(stage.sessions.sessions)).room < window:
+                stage.ask(client, b"get a0 a1\r\n")
+            request = self.large(*range(count))
+            client.send(b"mn\r\n" + request + request + b"mn\r\n")
+            stage.turns()
+            while sum(line.deliver(piece) for line in stage.lines):
+                stage.turns()
+                self.assertLessEqual(stage.unread.total, 200000)
+            self.assertEqual(client.take(), b"MN\r\n" + answer(request)[0] * 2 + b"MN\r\n")
+            self.assertNothingHeld(stage)
+
+    def test_tooMuchUnread(self) -> None:
+        """
+        If the client does not read meanwhile, nothing more is requested until it does.
+        """
+        stage = self.sharded(sessionLimits=SessionLimits(unreadHard=200000, unreadSoft=20000))
+        client = stage.client()
+        client.reads = False
+        request = self.large(*range(40))
+        client.send(request)
+        stage.turns()
+        while sum(line.deliver(3000) for line in stage.lines):
+            stage.turns()
+        self.assertTrue(client.connected)
+        asked = sum(len(line.asked) for line in stage.lines)
+        stage.clock.advance(1)
+        self.assertEqual(sum(len(line.asked) for line in stage.lines), asked)
+        client.reads = True
+        while client.read(50000):
+            stage.serve()
+        self.assertEqual(client.take(), answer(request)[0])
+        self.assertNothingHeld(stage)
+
+    @settings(max_examples=30, deadline=None)
+    @given(st.integers(0, 1 << 32), st.sampled_from((12, 60)), st.sampled_from((20000, 50000)))
+    def test_tooMuchPipelined(self, seed: int, count: int, soft: int) -> None:
+        """
+        The same for several requests in flight, of a client that reads now and then.
+        """
+        chance = random.Random(seed)
+        stage = ShardedStage(sessionLimits=SessionLimits(unreadHard=200000, unreadSoft=soft))
+        client = stage.client()
+        while next(iter(stage.sessions.sessions)).room < 256:
+            stage.ask(client, b"get a0 a1\r\n")
+        client.reads = False
+        request = self.large(*range(count))
+        client.send(request * 3 + b"mn\r\n")
+        stage.turns()
+        idle = 0
+        while idle < 30:
+            moved = sum(line.deliver(chance.choice((3000, 60000))) for line in stage.lines if chance.random() < 0.7)
+            stage.turns()
+            if chance.random() < 0.5:
+                moved += client.read(chance.choice((5000, 100000)))
+            idle = 0 if moved else idle + 1
+        self.assertEqual(client.take(), answer(request)[0] * 3 + b"MN\r\n")
+        self.assertNothingHeld(stage)
+        stage.sessions.abort()
+        stage.pool.abort()
+        stage.turns()
+
+    def test_tooMuchMerged(self) -> None:
+        """
+        The same for single gets that were merged.
+        """
+        stage = self.sharded(sessionLimits=SessionLimits(unreadHard=200000, unreadSoft=20000))
+        client = stage.client()
+        while next(iter(stage.sessions.sessions)).room < 64:
+            stage.ask(client, b"get a0 a1\r\n")
+        requests = [self.large(number) for number in range(30)]
+        client.send(b"".join(requests))
+        stage.turns()
+        while sum(line.deliver(3000) for line in stage.lines):
+            stage.turns()
+        self.assertEqual(client.take(), b"".join(answer(request)[0] for request in requests))
+        self.assertNothingHeld(stage)
+
     def test_ownLimit(self) -> None:
         """
-        A client for which too much is held is closed.
+        A client for which too much is held is closed, if its values cannot be requested once more.
         """
         stage = self.sharded(sessionLimits=SessionLimits(unreadHard=50000))
         client = stage.client()
-        client.send(self.large(0, 3, 6, 1))
+        client.send(self.large(0, 3, 6, 1).replace(b"get", b"gat 0"))
         stage.turns()
         self.line(stage, 0).deliver()
         stage.turns()

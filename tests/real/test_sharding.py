@@ -11,9 +11,9 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.defer import DeferredList
 from twisted.internet.task import deferLater
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.real.servers import Memcached, Proxy, ask, missing
+from tests.real.servers import Memcached, Proxy, ask, connect, exchange, missing
 from txconnpool.errors import PoolError
 from txconnpool.memcache import MemCachePool
 
@@ -119,3 +119,32 @@ class SeveralServersTests(TestCase):
                                                              consumeErrors=True)):  # fmt: skip
             await deferLater(reactor, 0.01)
         self.assertEqual(set((await rehashing.getMultiple(KEYS)).values()), {(0, b"new")})
+
+
+class LargeValuesTests(SynchronousTestCase):
+    """
+    A client requests more bytes at once than are held for it.
+    """
+
+    skip = missing("memcached")
+
+    def test_served(self) -> None:
+        """
+        It gets all values if it reads them, also when it has several such requests in flight.
+        """
+        keys = [b"key:%d" % number for number in range(60)]
+        value = b"v" * 100000
+        with Memcached() as one, Memcached() as other, Memcached() as third:
+            upstream = [one.address, other.address, third.address]
+            limits = ("--max-item-size", "128k", "--session-unread-hard", "1m")
+            with Proxy(*limits, upstream=upstream) as proxy, connect(proxy.address) as client:
+                for key in keys:
+                    stored = exchange(client, b"set %b 0 0 %d\r\n%b\r\n" % (key, len(value), value), b"\r\n")
+                    self.assertEqual(stored, b"STORED\r\n")
+                for _ in range(20):  # so many small replies that all keys may be requested at once
+                    client.sendall(b"get none:1\r\n" * 20)
+                    exchange(client, b"mn\r\n", b"MN\r\n")
+                hits = b"".join(b"VALUE %b 0 %d\r\n%b\r\n" % (key, len(value), value) for key in keys)
+                request = b"get %b\r\n" % b" ".join(keys)
+                reply = exchange(client, request * 3 + b"mn\r\n", b"MN\r\n")
+                self.assertTrue(reply == (hits + b"END\r\n") * 3 + b"MN\r\n", (len(reply), len(hits)))

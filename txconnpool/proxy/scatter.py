@@ -24,6 +24,10 @@ from txconnpool.routing.shards import unserved
 #: less, and a client can have only as many of them as it may have requests in flight.
 COUNTED = 1024
 
+#: Which part of the bytes that may be held for a client the values of one request should have, after the values of its
+#: keys were too large.
+REPEATED = 8
+
 #: The maximum number of requests in the first round of one for very many keys. A get of 100 keys comes as two requests,
 #: and nothing is known about the size of their values, which are held until all servers have replied.
 FIRST = 2
@@ -38,12 +42,14 @@ class Part:
     @ivar request: the request.
     @ivar retried: whether it is sent for the second time.
     @ivar refusal: the reply of a server that has declined it; empty: none has.
+    @ivar size: the number of bytes of the reply so far, without the last piece.
+    @ivar dropped: whether the reply is dropped, because too much is held for the client.
     """
 
     #: What has happened to it, if it was redirected.
     trail: Any = None
 
-    __slots__ = ("_pieces", "_whole", "keys", "pool", "refusal", "request", "retried")
+    __slots__ = ("_pieces", "_whole", "dropped", "keys", "pool", "refusal", "request", "retried", "size")
 
     joins = False
 
@@ -54,6 +60,8 @@ class Part:
         self.request = request
         self.retried = False
         self.refusal = b""
+        self.size = 0
+        self.dropped = False
         self._pieces: list[bytes] | None = None
 
     def replied(self, data: Any, done: int) -> None:
@@ -61,17 +69,29 @@ class Part:
         Take bytes of the reply, or what the reader has found in the whole reply.
         """
         if not done:
-            session = self._whole.session
-            if not session.gone:
-                if self._pieces is None:
-                    self._pieces = []
-                self._pieces.append(data)
-                session.hold(len(data))
+            if not self._whole.session.gone:
+                self._keep(data)
             return
         if self._pieces is not None:
             self._release()
             data = b"".join([*self._pieces, data])
         self._whole.answered(self, data)
+
+    def _keep(self, data: bytes) -> None:
+        """
+        Hold a piece of the reply until all of it is there, unless too much is held already.
+        """
+        self.size += len(data)
+        if not self.dropped and self._whole.overflows(len(data)):
+            self.dropped = True
+            if self._pieces is not None:
+                self._release()
+                self._pieces = None
+        if not self.dropped:
+            if self._pieces is None:
+                self._pieces = []
+            self._pieces.append(data)
+            self._whole.session.hold(len(data))
 
     def declined(self, connection: Any, request: Any, reply: bytes) -> bool:
         """
@@ -113,13 +133,16 @@ class ScatteredReply(Entry):
     the session may have as many requests in flight as these have keys, which it may not if its last replies were large.
     The next rounds are more while the replies are small, as for L{SplitReply<txconnpool.proxy.compound.SplitReply>}.
 
+    If the values turn out to be so large that too much is held for the client, the replies that are not complete yet
+    are dropped. Their keys are requested once more, few at a time, when the client has read those before them.
+
     @ivar command: the command of all requests.
     @ivar parts: the parts that are to be sent.
     """
 
     __slots__ = (
-        "_ahead", "_begun", "_collected", "_failed", "_found", "_inFlight", "_keys", "_merged", "_requests", "_round",
-        "command", "parts",
+        "_ahead", "_begun", "_collected", "_dropped", "_failed", "_found", "_inFlight", "_keys", "_merged", "_repeats",
+        "_requests", "_round", "command", "parts",
     )  # fmt: skip
 
     def __init__(self, session: Any, command: Any, requests: Iterable[bytes], merged: bool = False) -> None:
@@ -138,6 +161,8 @@ class ScatteredReply(Entry):
         self._found: dict[bytes, bytes] = {}  # what the servers have for these keys
         self._collected = 0  # the number of bytes of that, as far as they count as held
         self._failed: dict[bytes, bytes] | None = None  # the error for each key whose server has failed
+        self._dropped: list[Part] | None = None  # the parts of this round whose replies were dropped
+        self._repeats = False  # whether any were
         self.parts: deque[Part] = deque()
         self._inFlight = 0
         self._divide()
@@ -196,7 +221,7 @@ class ScatteredReply(Entry):
         """
         Whether the next part may be sent now.
         """
-        return bool(self.parts) and not (self._begun and self.session.isCrowded(self.first))
+        return bool(self.parts) and not ((self._begun or self._repeats) and self.session.isCrowded(self.first))
 
     @property
     def size(self) -> int:
@@ -238,6 +263,9 @@ class ScatteredReply(Entry):
         """
         self._inFlight -= 1
         if self._requests:
+            if part.dropped or (isinstance(reply, bytes) and self.overflows(len(reply))):
+                self._drop(part, len(reply))
+                return
             size = self.command.collect(part.request, part.keys, reply, self._found)
             if not size:
                 self._failed = {**(self._failed or {}), **dict.fromkeys(part.keys, self.command.visible(reply))}
@@ -249,6 +277,51 @@ class ScatteredReply(Entry):
                 return
             self._finish()
         self.session.answered(1)
+
+    def overflows(self, size: int) -> bool:
+        """
+        @return: whether C{size} more bytes would be too much to hold. The first entry of the queue may hold more than
+            the others, so that it can go on in any case.
+        """
+        if not (self.command.continues and self.command.idempotent) or len(self._keys) == 1:
+            return False
+        session = self.session
+        hard: int = session.factory.limits.unreadHard
+        limit = 3 * hard // 4 if self.first else hard // 2
+        return bool(session.unread + size > limit)
+
+    def _drop(self, part: Part, size: int) -> None:
+        """
+        Drop the reply of a part, because too much is held for the client.
+
+        @param size: the number of bytes of its last piece.
+        """
+        part.size += size
+        if self._dropped is None:
+            self._dropped = []
+        self._dropped.append(part)
+        self._repeats = True
+        if not (self._inFlight or self.parts):
+            self._finish()
+        self.session.answered(1)
+
+    def _requestAgain(self, dropped: list[Part], request: bytes) -> None:
+        """
+        Request keys once more, from the first one whose value was dropped. Requests that the client has sent after this
+        one may be executed before, as when a connection was lost.
+
+        @param request: the request that had these keys, or the last of them.
+        """
+        lacking = frozenset(key for part in dropped for key in part.keys)
+        first = next(index for index, key in enumerate(self._keys) if key in lacking)
+        average = sum(part.size for part in dropped) / len(lacking)
+        budget = self.session.factory.limits.unreadHard // REPEATED
+        # Never more than half of the keys, so that this ends whatever the sizes are.
+        count = max(1, min(int(budget / average), len(self._keys) // 2))
+        rest, self._keys = self._keys[first:], self._keys[:first]
+        starts = range(0, len(rest), count)
+        requests = [self.command.subset(request, rest[start : start + count]) for start in starts]
+        self._requests.extendleft(reversed(requests))
 
     def lost(self, part: Part, error: PoolError) -> None:
         """
@@ -332,11 +405,15 @@ class ScatteredReply(Entry):
                 self.conclude(next(iter(self._failed.values())), self._begun)
                 return
             for _ in range(self._round):
-                self._requests.popleft()
-            size = self._write()
+                request = self._requests.popleft()
+            dropped, self._dropped = self._dropped, None
+            if dropped:
+                self._requestAgain(dropped, request)
+            size = self._write() if self._keys else 0
             if self._requests:
-                self._ahead = widened(self.session, self._round, size // self._round)
+                self._ahead = 1 if dropped else widened(self.session, self._round, size // self._round)
                 self._divide()
+                self.session.collect()  # while the reply was written, there was perhaps nothing to send
             else:
                 self.left = 0
 
@@ -351,7 +428,7 @@ class ScatteredReply(Entry):
             reply = b"".join(failed.get(key) or gather([key], found, True) for key in self._keys)
         else:
             reply = gather(self._keys, found, self._merged)
-            if self._requests:
+            if self._requests and not self._merged:
                 reply = self.command.withoutEnd(reply)
         self._begun = self._begun or bool(reply)
         self.session.batch += len(reply)

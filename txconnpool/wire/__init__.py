@@ -15,7 +15,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from txconnpool.wire.topics import Hub, Topic
@@ -176,6 +176,9 @@ class Command:
     #: Whether the reply to a request for several keys may lack those of servers that have failed. If not, the client
     #: gets an error.
     partial = True
+
+    #: Whether the reply to a request for several keys can be written for some of them after others, see L{withoutEnd}.
+    continues: ClassVar[bool] = False
 
     __slots__ = (
         "effects", "group", "idempotent", "index", "isLookup", "keepsRequest", "matchWhole", "multiKey", "name",

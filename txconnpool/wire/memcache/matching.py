@@ -93,6 +93,7 @@ class MemcacheCommand(Command):
     @cvar matchTranslated: as C{matchWhole}, for replies that are translated; C{None} if all of them are read in parts.
     """
 
+    continues: ClassVar[bool] = True
     lineEnd: ClassVar[bytes] = b"\r\n"
     translates: ClassVar[bool] = False
     matchTranslated: ClassVar[Any] = None

@@ -65,6 +65,7 @@ class BinaryCommand(MemcacheCommand):
 
     __slots__ = ("_key", "opaque", "opcode", "quiet")
 
+    continues: ClassVar[bool] = False
     translates: ClassVar[bool] = True
 
     def __init__(self, opcode: int, opaque: bytes, quiet: bool, key: bytes | None) -> None:
