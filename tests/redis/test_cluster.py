@@ -1,6 +1,7 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests for L{txconnpool.redis.clustering} and L{txconnpool.routing.clientcluster}.
+Tests for L{txconnpool.redis.clustering}, L{txconnpool.redis.clusterrequests}, L{txconnpool.redis.clusterunits} and
+L{txconnpool.routing.clientcluster}.
 """
 
 from __future__ import annotations
