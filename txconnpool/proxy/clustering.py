@@ -24,25 +24,16 @@ from zope.interface import implementer
 
 from txconnpool.errors import PoolError
 from txconnpool.interfaces import IRedirectedSink
-from txconnpool.pool.connection import isLate, isRetryable
-from txconnpool.proxy.placing import PlacedSession
-from txconnpool.proxy.redirects import (
-    BlockedRequest,
-    RedirectedRequest,
-    Renewal,
-    RepeatedRead,
-    SlotPart,
-    SlotReply,
-    Trail,
-)
-from txconnpool.proxy.replies import Entry, QueuedRequest, RetriedRequest
-from txconnpool.proxy.scatter import Part, ScatteredReply
+from txconnpool.proxy.reading import ReadingSession
+from txconnpool.proxy.redirects import BlockedRequest, RedirectedRequest, Renewal, SlotPart, SlotReply, Trail
+from txconnpool.proxy.replies import Entry, QueuedRequest
+from txconnpool.proxy.scatter import ScatteredReply
 from txconnpool.routing.courses import PRELUDE
 from txconnpool.wire.topology import Redirect
 
 
 @implementer(IRedirectedSink)
-class ClusterSession(PlacedSession):
+class ClusterSession(ReadingSession):
     """
     The session of one client.
 
@@ -59,23 +50,7 @@ class ClusterSession(PlacedSession):
     # -- Requests
 
     def _forward(self, command: Any, request: bytes, data: bytes, pos: int, errors: dict[Any, PoolError]) -> bool:
-        if self._isBehind():
-            return False
-        router = self.router
-        reads = self._reads(command) if self._pin is None else None
-        if reads is None:
-            return super()._forward(command, request, data, pos, errors)
-        self.router = reads
-        try:
-            return super()._forward(command, request, data, pos, errors)
-        except PoolError as error:
-            failed = next((pool for pool, its in errors.items() if its is error), None)
-            if failed is None:
-                raise
-            self.router = reads.without(failed.servers[0].name)
-            return super()._forward(command, request, data, pos, errors)
-        finally:
-            self.router = router
+        return not self._isBehind() and super()._forward(command, request, data, pos, errors)
 
     def _isBehind(self) -> bool:
         """
@@ -153,58 +128,13 @@ class ClusterSession(PlacedSession):
             self._sendTo(part, command, part.request, trail)
         return True
 
-    def refused(self, error: PoolError) -> None:
-        """
-        Answer the requests that have waited for a connection with an error. If a part of a request that reads has
-        waited, another node gets it.
-        """
-        entry = self._unsent[0] if self._unsent else None
-        if isinstance(entry, ScatteredReply) and entry.parts and self._avoidsNode(entry.parts[0], entry.command):
-            self.ticket = None
-            self._blocked = False
-            self.proceed()
-        else:
-            super().refused(error)
-
-    def _avoidsNode(self, part: Part, command: Any) -> bool:
-        """
-        @return: whether another node gets a part that reads, because the one that was chosen has no connection.
-        """
-        if not isinstance(part, SlotPart) or part.trail is not None or part.avoided or self._reads(command) is None:
-            return False
-        part.avoided = part.pool.servers[0].name
-        return True
-
     def _choosePart(self, part: SlotPart, command: Any) -> Any:
         """
         @return: the pool for a part. A replica gets no part that was redirected.
         """
         if part.trail is not None:
             return part.trail.pool or self.router.choose(part.keys[0])
-        reads = self._reads(command)
-        if reads is not None and part.avoided:
-            reads = reads.without(part.avoided)
-        return (reads or self.router).choose(part.keys[0])
-
-    def _reads(self, command: Any) -> Any:
-        """
-        @return: the router for requests of a command that read; C{None} if they have the same as all.
-        """
-        return self.router.reads if command.redirectable and command.idempotent else None
-
-    def hasOther(self, command: Any, key: bytes, error: PoolError) -> bool:
-        """
-        @return: whether a request whose reply was late may be sent to another node.
-        """
-        reads = self._reads(command)
-        return reads is not None and isLate(command, error) and bool(reads.without(error.server).nodes(key))
-
-    def _repeated(self, command: Any, count: int, request: bytes, error: PoolError) -> RetriedRequest | None:
-        if self._reads(command) is None:
-            return super()._repeated(command, count, request, error)
-        if isRetryable(command, error) or self.hasOther(command, command.key(request, 0), error):
-            return RepeatedRead(self, command, count, request, error.server)
-        return None
+        return self._readersOf(part, command).choose(part.keys[0])
 
     def _sendQueued(self, entry: QueuedRequest) -> bool:
         if not isinstance(entry, RedirectedRequest):
@@ -272,30 +202,17 @@ class ClusterSession(PlacedSession):
             return trail.pool
         if isinstance(entry, BlockedRequest):
             return entry.trail.router.choose(entry.command.key(entry.request, 0))
-        if isinstance(entry, RetriedRequest):
-            reads, key = self._reads(entry.command), entry.command.key(entry.request, 0)
-            if reads is not None and key is not None:
-                return reads.without(entry.avoided if isinstance(entry, RepeatedRead) else "").choose(key)
         return super()._poolOf(entry)
 
     def _refuse(self, entry: Any, error: PoolError) -> None:
         trail = _trailOf(entry)
         if trail is not None and trail.pool is not None:
             trail.pool = None  # the node that has the slot can say again which one is to execute the request
-        elif isinstance(entry, BlockedRequest) or (isinstance(entry, RetriedRequest) and not self._hasOther(entry)):
+        elif isinstance(entry, BlockedRequest):
             entry.refuse(error)
             self.advance()
-        elif not isinstance(entry, RetriedRequest):
+        else:
             super()._refuse(entry, error)
-
-    def _hasOther(self, entry: RetriedRequest) -> bool:
-        """
-        @return: whether another pool than the current one gets a request that was lost or declined.
-        """
-        try:
-            return self._poolOf(entry) is not self._pool
-        except PoolError:
-            return False
 
     # -- Redirects
 

@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from txconnpool.errors import PoolError
 from txconnpool.interfaces import IRedirectedSink
-from txconnpool.proxy.replies import QueuedRequest, RetriedRequest
+from txconnpool.proxy.replies import QueuedRequest
 from txconnpool.proxy.scatter import Part, ScatteredReply
 from txconnpool.routing.courses import DELAY_MAX, Course
 from txconnpool.wire.topology import Redirect
@@ -175,20 +175,6 @@ class RedirectedRequest(QueuedRequest):
         """
         super().discard()
         self.trail.end()
-
-
-class RepeatedRead(RetriedRequest):
-    """
-    A request that reads, and is sent a second time, to another node if there is one.
-
-    @ivar avoided: the name of the server that has failed to execute it.
-    """
-
-    __slots__ = ("avoided",)
-
-    def __init__(self, session: Any, command: Any, count: int, request: bytes, avoided: str) -> None:
-        super().__init__(session, command, count, request)
-        self.avoided = avoided
 
 
 class BlockedRequest(RedirectedRequest):
