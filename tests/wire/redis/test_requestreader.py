@@ -82,6 +82,23 @@ class RequestReaderTests(SynchronousTestCase):
             self.assertEqual(reading.ask(text), [f"< {reply}"])
         self.assertEqual(reading.feed(b"*0\r\n\r\n*-1\r\n"), ["< "] * 3)  # these have no answer
 
+    def test_mode(self) -> None:
+        """
+        C{INFO} says whether there is a cluster for clients, as C{HELLO} and C{CLUSTER} do, whatever the server is.
+        """
+        dialect = Redis()
+        reading = Reading(dialect)
+        lines = b"# Server\r\nredis_mode:%b\r\nredis_mode_x:0\r\nserver_mode:%b\r\n# Cluster\r\ncluster_enabled:%b\r\n"
+        standalone, cluster = (lines % each for each in ((b"standalone",) * 2 + (b"0",), (b"cluster",) * 2 + (b"1",)))
+        for places, said in ((None, standalone), ((), cluster), (None, standalone)):
+            dialect.announce(places)
+            for text in (standalone, cluster):
+                reading.report = b"$%d\r\n%b\r\n" % (len(text), text)
+                for asked in ("info server", "INFO Cluster", "info server cpu"):
+                    expected = " ".join(said.decode().split("\r\n")).strip()
+                    self.assertEqual(reading.ask(asked)[1], f"< ${len(said)} {expected}")
+                self.assertIn(said.split(b"\r\n")[-2].decode(), reading.ask("info")[1])
+
     def test_info(self) -> None:
         """
         C{INFO} without a section, or with all of them, has one more, which can also be had alone. Other sections are
@@ -97,7 +114,7 @@ class RequestReaderTests(SynchronousTestCase):
             ("INFO PROXY", "REPORT", "$23 # Proxy proxy_hits:7"),
         ):
             self.assertEqual(reading.ask(text), [sent, f"< {reply}"])
-        self.assertEqual(reading.ask("info server cpu"), ["> info server cpu"])
+        self.assertEqual(reading.ask("info clients cpu"), ["> info clients cpu"])
         reading.report = b"$0\r\n\r\n"
         self.assertEqual(reading.ask("info x proxy")[1], "< $23 # Proxy proxy_hits:7")
         reading.report = b"-NOPERM no\r\n"

@@ -194,15 +194,26 @@ def _select(reader: RequestReader, command: RedisCommand, words: list[bytes], da
 #: The sections of C{INFO} that have those of the proxy too, and the proxy's own one.
 _OWN: Final = frozenset((b"all", b"default", b"everything", b"proxy"))
 
+#: The sections that say whether the server is the node of a cluster, and their lines. Clients that know of a cluster
+#: by these ask for its nodes, and some refuse requests for several keys. So they say what C{HELLO} and C{CLUSTER} do.
+_MODES: Final = frozenset((b"server", b"cluster"))
+_MODE: Final = re.compile(rb"(?m)^((?:redis|server)_mode:)(?:standalone|cluster)\b|^(cluster_enabled:)[01]")
+
 
 def _info(reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int) -> Frame:
     sections = [word.lower() for word in words[1:]]
-    if sections and _OWN.isdisjoint(sections):
+    hasOwn = not sections or not _OWN.isdisjoint(sections)
+    if not hasOwn and _MODES.isdisjoint(sections):
         return reader.forward(command, end)
     if not reader.mine(answers.OK):
         return ANSWER, end, 0, b""
     others = [section for section in sections if section != b"proxy"]
-    version = reader.flavour[0]
+    version, isCluster = reader.flavour[0], reader.rules.announced is not None
+
+    def told(line: re.Match[bytes]) -> bytes:
+        if line[1]:
+            return line[1] + (b"cluster" if isCluster else b"standalone")
+        return line[2] + (b"1" if isCluster else b"0")
 
     def join(reply: bytes | None, items: list[tuple[str, object]]) -> bytes:
         if reply is not None and reply[:1] != b"$":
@@ -210,8 +221,11 @@ def _info(reader: RequestReader, command: RedisCommand, words: list[bytes], data
         own = ["# Proxy", *(f"proxy_{name}:{value}" for name, value in items), ""]
         text = "\r\n".join(own).encode()
         if reply is not None:
-            its = reply[reply.index(b"\n") + 1 : -2]
-            text = its + b"\r\n" + text if its else text
+            its = _MODE.sub(told, reply[reply.index(b"\n") + 1 : -2])
+            if not hasOwn:
+                text = its
+            elif its:
+                text = its + b"\r\n" + text
         return answers.verbatim(version, text)
 
     return REPORT, end, 0, (command, encode([b"INFO", *others]) if others or not sections else None, join)
