@@ -231,6 +231,22 @@ class EveryServerTests(ShardedCase):
             self.assertEqual(other.read(), [b"pmessage", b"c*", channel, b"hello"])
         self.assertEqual(publisher.ask("PUBSUB", "NUMSUB", "c1"), [b"c1", 1])
 
+    def test_events(self) -> None:
+        """
+        Events of keys come from all servers, also with a pattern.
+        """
+        for server in self.servers:
+            self.client(server.address).ask("CONFIG", "SET", "notify-keyspace-events", "KEA")
+        keys = self.keys()
+        one, all_ = self.client(), self.client()
+        one.ask("SUBSCRIBE", "__keyevent@0__:set")
+        all_.ask("PSUBSCRIBE", "__keyspace@0__:probe*")
+        for key in keys:
+            self.client().ask("SET", key, 1)
+            self.assertEqual(one.read(), [b"message", b"__keyevent@0__:set", key.encode()])
+            event = f"__keyspace@0__:{key}".encode()
+            self.assertEqual(all_.read(), [b"pmessage", b"__keyspace@0__:probe*", event, b"set"])
+
 
 class StateTests(ShardedCase):
     """
@@ -359,6 +375,39 @@ class ReloadTests(SynchronousTestCase):
                     sizes.append(direct.ask("DBSIZE"))
             self.assertEqual([size > 0 for size in sizes], [number < count for number in range(3)])
         self.assertEqual(len(proxy.rows("servers")), 1)
+
+    def test_subscribers(self) -> None:
+        """
+        A client is closed when one of its channels has got another server, and gets messages when it subscribes again.
+        """
+        servers = [Redis().start() for _ in range(2)]
+        for server in servers:
+            self.addCleanup(server.stop)
+        upstream = [server.endpoint for server in servers]
+        proxy = OperatedRedis(upstream=upstream).start()
+        self.addCleanup(proxy.stop)
+        channels = [f"c{number}" for number in range(100)]
+        clients = []
+        for channel in channels:
+            clients.append(Client(proxy.address, 30.0))
+            self.addCleanup(clients[-1].close)
+            clients[-1].ask("SUBSCRIBE", channel)
+        third = Redis().start()
+        self.addCleanup(third.stop)
+        proxy.write("max-pinned = 9", "pool-size = 6", upstream=[*upstream, third.endpoint])
+        proxy.hangUp("reloaded, ")
+        with Client(proxy.address, 30.0) as publisher:
+            counts = [publisher.ask("PUBLISH", channel, "x") for channel in channels]
+            self.assertEqual(set(counts), {0, 1})
+            for channel, count, client in zip(channels, counts, clients, strict=True):
+                if count:
+                    self.assertEqual(client.read(), [b"message", channel.encode(), b"x"])
+                else:
+                    self.assertRaises((EOFError, ConnectionError), client.read)
+                    with Client(proxy.address, 30.0) as again:
+                        again.ask("SUBSCRIBE", channel)
+                        self.assertEqual(publisher.ask("PUBLISH", channel, "y"), 1)
+                        self.assertEqual(again.read(), [b"message", channel.encode(), b"y"])
 
 
 class FaultTests(ShardedCase):

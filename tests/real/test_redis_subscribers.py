@@ -136,6 +136,17 @@ class SharingTests(SubscriberCase):
         for client in (again, other):
             self.assertEqual(client.read(), [b"message", b"news", b"x"])
 
+    def test_sharded(self) -> None:
+        """
+        Messages of sharded channels come on the same connection, also when the last other subscription has ended.
+        """
+        sharded, client, publisher = self.client(), self.subscriber("news"), self.client()
+        self.assertEqual(sharded.ask("SSUBSCRIBE", "news"), [b"ssubscribe", b"news", 1])
+        client.ask("UNSUBSCRIBE")
+        self.assertEqual((self.connections(), publisher.ask("SPUBLISH", "news", "x")), (1, 1))
+        self.assertEqual(sharded.read(), [b"smessage", b"news", b"x"])
+        self.assertEqual(publisher.ask("PUBLISH", "news", "x"), 0)
+
     def test_forbidden(self) -> None:
         """
         Only the client that may not have a channel gets an error, also if others wait for the same confirmation.

@@ -373,7 +373,8 @@ class OrderedReplies(ClientConnection):
         """
         if self._ending:
             return
-        if self.held or any(each is not None and each.receiving for each in self._used):
+        isBusy = self._inFlight or self._queue is not None
+        if isBusy and (self.held or any(each is not None and each.receiving for each in self._used)):
             self.answer(data)
         else:
             self.put(data)

@@ -226,6 +226,7 @@ class Subscribers:
         self.sessions = sessions
         self.dropped = 0
         self._sources: dict[tuple[Any, Any], Source] = {}
+        self._used: set[Source] = set()  # all that are in use; some are not for new clients
         self._clients: dict[Any, dict[Topic, tuple[Source, ...]]] = {}
         self._asks: dict[Any, tuple[Ask, Deferred[bytes]]] = {}
         self._log = LogLimit(sessions.reactor.seconds, PERIOD)
@@ -239,12 +240,10 @@ class Subscribers:
         The numbers of subscribers, of the topics that servers were asked for, of the connections for them, and of
         subscribers that were closed because they did not read fast enough.
         """
-        sources = {source: None for each in self._clients.values() for its in each.values() for source in its}
-        sources.update(dict.fromkeys(self._sources.values()))
         return {
             "clients": len(self._clients),
-            "topics": sum(len(source.hub) for source in sources),
-            "connections": sum(source.connected for source in sources),
+            "topics": sum(len(source.hub) for source in self._used),
+            "connections": sum(source.connected for source in self._used),
             "dropped": self.dropped,
         }
 
@@ -360,12 +359,14 @@ class Subscribers:
         source = self._sources.get((pool, flavour))
         if source is None or source.ends:
             source = self._sources[pool, flavour] = Source(self, pool, flavour)
+            self._used.add(source)
         return source
 
     def remove(self, source: Source) -> None:
         """
         Use a source no more.
         """
+        self._used.discard(source)
         key = source.pool, source.flavour
         if self._sources.get(key) is source:
             del self._sources[key]

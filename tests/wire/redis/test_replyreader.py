@@ -171,6 +171,18 @@ class ReplyReaderTests(SynchronousTestCase):
                 self.assertEqual(done, 1 if at == len(one + two) - 1 else 0)
             self.assertEqual(self.passed, [one + two, b"PUSH " + message])
 
+    def test_sharded(self) -> None:
+        """
+        Subscriptions to sharded channels are counted separately: their messages come when all others have ended.
+        """
+        for name in ("ssubscribe", "subscribe", "unsubscribe"):
+            count = 0 if name == "unsubscribe" else 1
+            confirmation = b"*3\r\n$%d\r\n%b\r\n$1\r\na\r\n:%d\r\n" % (len(name), name.encode(), count)
+            self.assertEqual(self.feed(confirmation, BY_NAME[name], encode([name.encode(), b"a"])), 1)
+        message = b"*3\r\n$8\r\nsmessage\r\n$1\r\na\r\n$2\r\nhi\r\n"
+        self.feed(message, None)
+        self.assertEqual(self.passed[-1], b"PUSH " + message)
+
     @covers("R8")
     def test_noMessages(self) -> None:
         """

@@ -35,6 +35,7 @@ _START: Final = frozenset(b"+-:,(_#$=!*~%|>")
 #: Frames of a subscriber that are replies to its requests.
 _CONFIRMATION: Final = re.compile(rb"[*>]3\r\n\$\d+\r\n([ps]?(?:un)?subscribe)\r\n").match
 _MESSAGE: Final = re.compile(rb"[*>][34]\r\n\$\d+\r\n[ps]?message\r\n").match
+_SHARDED: Final = frozenset(("ssubscribe", "sunsubscribe"))
 #: Errors that are made before a command is executed (C{processCommand} of Redis).
 _DECLINED: Final = re.compile(rb"-(LOADING|MASTERDOWN|READONLY) ").match
 
@@ -61,7 +62,8 @@ class ReplyReader:
         self._begun = False  # whether a part of the reply was passed on
         self._elements = 0  # the number of elements that are still to come
         self._due = 0  # the number of bytes of a string that are still to come, with its line end
-        self._subscribed = False  # whether the client of this connection is a subscriber
+        # Whether this connection has subscriptions: 1 to channels or patterns, 2 to sharded channels, 3 both.
+        self._subscribed = 0
 
     @property
     def begun(self) -> bool:
@@ -121,7 +123,10 @@ class ReplyReader:
             if not _CONFIRMATION(data, start):
                 raise WireError("expected the confirmation of a subscription")
         number = _COUNT(data[:end], max(pos, end - 24))
-        self._subscribed = number is None or number[1] != b"0"
+        kind = 2 if command.name in _SHARDED else 1  # they are counted separately
+        self._subscribed &= ~kind
+        if number is None or number[1] != b"0":
+            self._subscribed |= kind
         self.left = 0
         return end, 1, b"" if command.silent else None
 
