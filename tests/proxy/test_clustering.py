@@ -707,6 +707,21 @@ class BlockedTests(ClusterCase):
         for each in others:
             self.assertEqual(self.ask("UNWATCH", client=each), b"+OK\r\n")
 
+    def test_movedMeanwhile(self) -> None:
+        """
+        If the slot gets another node while the client waits for a connection, the new node executes the request.
+        """
+        others = [self.stage.client() for _ in range(2)]  # the share of a node
+        for each in others:
+            self.assertEqual(self.ask("WATCH {k}1", client=each), b"+OK\r\n")
+        self.assertEqual(self.ask("BLPOP k 0", "PING"), b"")
+        target = self.cluster.move(b"k")
+        self.assertEqual(self.ask("SET k v", client=self.stage.client()), b"+OK\r\n")
+        for each in others:
+            self.assertEqual(self.ask("UNWATCH", client=each), b"+OK\r\n")
+        self.assertEqual(self.wait(0.1), b"*-1\r\n+PONG\r\n")
+        self.assertEqual(self.stage.asked(target)[-1:], [b"BLPOP k 0"])
+
     def test_state(self) -> None:
         """
         A client whose connection has a state gets the reply of the node.

@@ -87,7 +87,8 @@ class ClusterSession(ReadingSession):
             client's own decides that itself, if it has the keys.
         """
         router = self.factory.flavours.leases
-        if self._pin is None or not self._pin.needed:
+        # The slot of a request may have got another node while it has waited for the connection. The node says so then.
+        if self._pin is None or not (self._pin.needed and self._pin.used):
             return bool(router.together(keys))
         try:
             return all(router.choose(key) is self._pin.pool for key in keys)

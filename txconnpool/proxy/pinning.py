@@ -153,9 +153,11 @@ class Pin(LentConnection):
     The lease of a connection by a session. It lasts from a request that needs it until the request reader reports that
     no state is left and all requests are answered. The connection then returns to the pool. If the client leaves before
     that, the connection is closed.
+
+    @ivar used: whether a request was sent on it.
     """
 
-    __slots__ = ("_reader", "_session")
+    __slots__ = ("_reader", "_session", "used")
 
     def __init__(self, session: Any, pool: Any, record: Any, reader: Any) -> None:
         """
@@ -167,6 +169,7 @@ class Pin(LentConnection):
         super().__init__(session.factory, pool, record)
         self._session = session
         self._reader = reader
+        self.used = False
         dialect = session.factory.dialect
         if dialect.stateful:
             self._prepare((*dialect.prelude(reader.flavour), *reader.opening()))
@@ -197,6 +200,7 @@ class Pin(LentConnection):
         """
         A request was sent on the connection.
         """
+        self.used = True
         self._reader.forwarded(command)
 
     def pushed(self, data: bytes) -> None:
