@@ -80,6 +80,12 @@ class ReplyReader:
             whole = command.matchTranslated
             if whole is not None and (end := whole(data, pos, request)):
                 return end, 1, command.translate(data, pos, end, -1, 1)
+            if command.multiKey and request and type(request) is not GatheringRequest:
+                counted = countValues(data, pos, request, *_LAYOUTS[SEVERAL[GETS]])
+                if counted is not None:
+                    end, found, wanted = counted
+                    _countKeys(wanted, found, counters)
+                    return end, 1, command.translate(data, pos, end, -1, 1)
         if command.index in TOUCHES:
             counters = counters.touches
         if not before:

@@ -292,18 +292,18 @@ class GetSeveral(BinaryCommand):
         if due >= 0:
             parts.append(data[pos : min(pos + due, end)])
             pos += due + 2
-        while pos < end:
-            match = _VALUE(data, pos)
-            if match is None:
-                parts.append(self._end if data.startswith(b"END\r\n", pos) else self._failure(data[pos:end]))
-                break
+        wanted, add, make, named = self._wanted, parts.append, found, packets.GETKQ
+        while pos < end and (match := _VALUE(data, pos)):
             key, flags, size, cas = match.groups()
-            opcode, opaque = self._wanted[key]
-            length = int(size)
+            opcode, opaque = wanted[key]
             start = match.end()
-            parts.append(found(opcode, opaque, int(flags), key if opcode == packets.GETKQ else b"", length, int(cas)))
-            parts.append(data[start : min(start + length, end)])
-            pos = start + length + 2
+            length = int(size)
+            add(make(opcode, opaque, int(flags), key if opcode == named else b"", length, int(cas)))
+            pos = start + length
+            add(data[start : pos if pos < end else end])
+            pos += 2
+        if pos < end:
+            add(self._end if data.startswith(b"END\r\n", pos) else self._failure(data[pos:end]))
         return b"".join(parts)
 
     def visible(self, reply: bytes) -> bytes:

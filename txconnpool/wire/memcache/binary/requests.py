@@ -281,20 +281,22 @@ def _severalGets(reader: BinaryReader, request: Request) -> Frame | None:
     size = len(data)
     wanted: dict[bytes, tuple[int, bytes]] = {}
     trailer = b""
-    while _asText(key) and key not in wanted:
+    isText, header, quiet = _asText, readHeader, _QUIET_GETS
+    last = size - HEADER  # the last position of a header
+    while isText(key) and key not in wanted:
         wanted[key] = opcode, opaque
         end = stop
-        if len(wanted) == PART_KEYS or size - end < HEADER or data[end] != REQUEST:
+        if end > last or data[end] != REQUEST or len(wanted) == PART_KEYS:
             break
-        opcode, keyLength, extras, body, opaque, _ = readHeader(data, end + 1)
-        if opcode == packets.NOOP and not (keyLength or extras or body) and reader.permits(b"mn", HARMLESS):
-            trailer = packet(opcode, opaque)
-            end += HEADER
+        opcode, keyLength, extras, body, opaque, _ = header(data, end + 1)
+        start = end + HEADER
+        stop = start + body
+        if opcode not in quiet or extras or body != keyLength or stop > size:
+            if opcode == packets.NOOP and not (keyLength or extras or body) and reader.permits(b"mn", HARMLESS):
+                trailer = packet(opcode, opaque)
+                end = start
             break
-        stop = end + HEADER + keyLength
-        if opcode not in _QUIET_GETS or extras or body != keyLength or stop > size:
-            break
-        key = data[end + HEADER : stop]
+        key = data[start:stop]
     if not trailer and len(wanted) < 2:
         return None
     return GetSeveral(wanted, trailer), end, 1, b"gets %b\r\n" % b" ".join(wanted)
