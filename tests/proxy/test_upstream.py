@@ -1,6 +1,6 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests for L{txconnpool.proxy.upstream} with a cluster.
+Tests for L{txconnpool.proxy.upstream}.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from txconnpool.errors import PoolError
 from txconnpool.pool.slow import SlowLog
 from txconnpool.proxy.upstream import Upstream
 from txconnpool.routing.clusters import ClusterPool
+from txconnpool.wire.memcache.dialect import Memcache
 from txconnpool.wire.redis.dialect import Redis
 from txconnpool.wire.topology import Node
 
@@ -112,3 +113,46 @@ class ReplacedTests(SynchronousTestCase):
         self.assertTrue(self.upstream.pool.paused)
         self.assertTrue(self.reload("tcp:10.0.0.1:6379", readFrom="primary"))
         self.assertTrue(self.upstream.pool.paused)
+
+
+class SeparateTests(SynchronousTestCase):
+    """
+    Tests for connections besides those of the pool.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make a pool with three servers, to which nobody connects.
+        """
+        self.reactor: Any = MemoryReactorClock()
+        lines = tuple(f"tcp:10.0.0.{number}:11211 label=s{number}" for number in (1, 2, 3))
+        dialect = Memcache()
+        slow = SlowLog("default", dialect, self.reactor.seconds)
+        self.upstream = Upstream(PoolSettings(upstream=lines), dialect, self.reactor, slow)
+
+    def test_servers(self) -> None:
+        """
+        There is one for each server that is not drained. What it carries counts as traffic of the server.
+        """
+        self.upstream.pool.drain("tcp:10.0.0.2:11211")
+        pools = list(self.upstream.separate.pools())
+        shared = self.upstream.pool.servers
+        for pool, server in zip(pools, (shared[0], shared[2]), strict=True):
+            self.assertEqual([each.name for each in pool.servers], [server.name])
+            self.assertIs(pool.servers[0].traffic, server.traffic)
+            self.assertEqual(pool.limits.maximum, 1)
+        self.successResultOf(self.upstream.close(0.0))
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_closed(self) -> None:
+        """
+        The upstream is closed when they are.
+        """
+        (pool, *_) = self.upstream.separate.pools()
+        waiter = _Waiter()
+        self.assertIsNone(pool.take(waiter))
+        self.assertEqual(len(pool.records), 1)
+        self.upstream.abort()
+        self.successResultOf(self.upstream.close(0.0))
+        self.assertIsNotNone(waiter.error)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
