@@ -10,7 +10,8 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from tests.real.servers import clientEndpoint, missing
+from tests.real.resp import Client
+from tests.real.servers import Redis, clientEndpoint, missing
 from tests.real.watched import Watched
 from txconnpool.errors import PoolError
 from txconnpool.redis import RedisPool
@@ -110,3 +111,52 @@ class SentinelTests(Watched, TestCase):
         self.assertEqual([server.name for server in self.pool.servers], [clientEndpoint(self.replica.address)])
         await end()
         self.assertEqual(self.wrong, [])
+
+
+class ReplicaTests(Watched, TestCase):
+    """
+    A master and its replica, which reads.
+    """
+
+    timeout = 170
+    skip = missing("redis-server")
+
+    async def test_reads(self) -> None:
+        """
+        The replica reads. When it is killed, no read fails, and the master reads; when it is back, it reads again.
+        """
+        line = self.watch()
+        pool: RedisPool[str] = RedisPool(
+            line, decode="utf-8", requestTimeout=20, waitTimeout=20, connectTimeout=20, readFrom="prefer-replica"
+        )
+        self.addCleanup(pool.close)
+        keys = [f"k{number}" for number in range(20)]
+        for key in keys:
+            await pool.set(key, key)
+        await self.reaches(self.replica, pool, keys)
+        reading = [Deferred.fromCoroutine(self.read(pool, keys)) for _ in range(CALLERS)]
+        await deferLater(reactor, 0)
+        self.replica.kill()
+        await gatherResults(reading)
+        await self.reaches(self.master, pool, keys)
+        self.replica.start()
+        await self.reaches(self.replica, pool, keys)
+
+    async def read(self, pool: RedisPool[str], keys: list[str]) -> None:
+        """
+        Read keys, which may not have reached a replica yet.
+        """
+        for key in keys * 10:
+            self.assertIn(await pool.get(key), (key, None))
+
+    async def reaches(self, server: Redis, pool: RedisPool[str], keys: list[str]) -> None:
+        """
+        Read until a server gets it.
+        """
+        for _ in range(1200):
+            await self.read(pool, keys[:1])
+            with Client(server.address) as direct:
+                if b"cmdstat_get:" in direct.ask("INFO", "commandstats"):
+                    return
+            await deferLater(reactor, 0.05)
+        self.fail("a server is not read from")
