@@ -47,12 +47,20 @@ class NamedTests(TestCase):
 
     def listen(self, interface: str) -> int:
         """
-        Listen at a free port.
+        Listen at a port that is free in the other family too, and hold it there, so that no other program listens.
         """
-        port = reactor.listenTCP(0, Factory.forProtocol(Protocol), interface=interface)
-        self.addCleanup(port.stopListening)
-        number: int = port.getHost().port
-        return number
+        family, address = (socket.AF_INET, "127.0.0.1") if ":" in interface else (socket.AF_INET6, "::1")
+        while True:
+            port = reactor.listenTCP(0, Factory.forProtocol(Protocol), interface=interface)
+            self.addCleanup(port.stopListening)
+            number: int = port.getHost().port
+            held = socket.socket(family)
+            self.addCleanup(held.close)
+            try:
+                held.bind((address, number))
+            except OSError:
+                continue
+            return number
 
     def connect(self, host: str, port: int) -> Deferred[Any]:
         connecting: Deferred[Any] = clientEndpoint(reactor, f"tcp:{host}:{port}").connect(Factory.forProtocol(Protocol))
