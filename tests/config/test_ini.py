@@ -405,6 +405,7 @@ class ShippedTests(SynchronousTestCase):
         self.assertEqual(
             sorted((name, value.strip()) for name, value in shown),
             sorted((each.name, each.show(each.default)) for each in OPTIONS),
+            "conf/connpool.ini explains each option, with a line `;NAME = DEFAULT`",
         )
 
     def test_uncommented(self) -> None:

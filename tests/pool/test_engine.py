@@ -22,7 +22,7 @@ from tests.pools import Client, PoolCase, Server
 from txconnpool.errors import PoolClosed, PoolError, PoolTimeout, ServerUnavailable
 from txconnpool.interfaces import IPipelined, IWaiter
 from txconnpool.pool.decisions.limits import Limits
-from txconnpool.pool.decisions.reasons import GIVEN_BACK
+from txconnpool.pool.decisions.reasons import GIVEN_BACK, TOO_OLD
 from txconnpool.pool.decisions.records import DIALING, OPEN, RETIRING, Record
 from txconnpool.pool.engine import PoolEngine
 
@@ -592,6 +592,18 @@ class LossTests(EngineCase):
         self.assertEqual(messages, [])
         second.lose()
         self.assertEqual(messages, ["pool: server is down: connection refused"])
+
+    def test_logClosing(self) -> None:
+        """
+        The reason why a connection is closed is logged, but not that of all connections when the pool is closed.
+        """
+        pool = self.engine(minimum=2)
+        messages = self.logged()
+        pool.retire(next(iter(pool.state.records)), TOO_OLD)
+        self.assertEqual(messages, ["pool: closing a connection to server: too old"])
+        pool.close()
+        self.reactor.turns()
+        self.assertEqual(len(messages), 1)
 
 
 class CheckTests(EngineCase):

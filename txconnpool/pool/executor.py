@@ -20,7 +20,7 @@ from txconnpool.net.deadlines import Deadlines
 from txconnpool.net.reasons import describe, kindOf
 from txconnpool.pool.decisions.actions import Action, Check, Close, Dial, Refuse
 from txconnpool.pool.decisions.limits import Limits
-from txconnpool.pool.decisions.reasons import CHECK_FAILED
+from txconnpool.pool.decisions.reasons import CHECK_FAILED, CLOSED
 from txconnpool.pool.decisions.records import RETIRING, Record
 from txconnpool.pool.decisions.servers import Server
 from txconnpool.pool.decisions.shared import Shared
@@ -177,8 +177,9 @@ class Executor:
     def _close(self, record: Record) -> None:
         if record not in self._attempts or record in self._leaving.since:
             return
-        _log.debug("{pool}: closing a connection to {server}: {reason}", pool=self.name,
-                   server=record.server.name, reason=record.reason)  # fmt: skip
+        if record.reason is not CLOSED:  # a cluster is asked with pools of their own, again and again
+            _log.debug("{pool}: closing a connection to {server}: {reason}", pool=self.name,
+                       server=record.server.name, reason=record.reason)  # fmt: skip
         self._leaving.add(record)
         self._attempts[record].close()
 
