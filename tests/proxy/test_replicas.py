@@ -10,6 +10,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from tests.operate.snapshots import snapshotOf
 from tests.redisserver import RedisServer
 from tests.redisstage import FlavouredStage, requests
 from tests.stage import assertTidy
@@ -132,6 +133,22 @@ class ReplicatedTests(ReplicatedCase):
         self.assertEqual(self.stage.pool.ejected, frozenset())
         self.assertRaisesRegex(ValueError, "SENTINEL FAILOVER", self.stage.pool.eject, "server0")
         self.assertIs(self.stage.sessions.kind, ReplicatedSession)
+
+    def test_statistics(self) -> None:
+        """
+        Each server has its role in statistics, and no slots.
+        """
+
+        def roles() -> dict[str, Any]:
+            (pool,) = snapshotOf(self.stage)["pools"]
+            self.assertNotIn("slots_covered", pool)
+            self.assertFalse(any("slots" in server for server in pool["servers"]))
+            return {server["name"]: server["replica"] for server in pool["servers"]}
+
+        one, other = self.replicas
+        self.assertEqual(roles(), {self.master.name: 0, one.name: 1, other.name: 1})
+        self.follow(one, other)
+        self.assertEqual(roles(), {one.name: 0, other.name: 1})
 
     def test_reads(self) -> None:
         """
