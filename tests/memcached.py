@@ -125,6 +125,47 @@ class Line(Pipe):
         return True
 
 
+class QueuedLine(Line):
+    """
+    A connection to a server that sends what is written at the end of the turn of the reactor, which is here when the
+    server looks at it.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self._pending: list[bytes] = []
+
+    @property
+    def queued(self) -> bool:
+        """
+        Whether bytes were written that are not sent.
+        """
+        return bool(self._pending)
+
+    def write(self, data: bytes) -> None:
+        self._pending.append(data)
+
+    def replace(self, last: bytes, data: bytes) -> bool:
+        """
+        Replace what was written last.
+        """
+        if not self._pending or self._pending[-1] is not last:
+            return False
+        self._pending[-1] = data
+        return True
+
+    def take(self) -> bytes:
+        """
+        Send what is written.
+
+        @return: as for all pipes.
+        """
+        pending, self._pending = self._pending, []
+        for data in pending:
+            super().write(data)
+        return super().take()
+
+
 class Upstream(Endpoint[Line]):
     """
     A memcached.

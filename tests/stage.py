@@ -51,14 +51,19 @@ class Stage:
         maxUnread: int = 1 << 28,
         requestTimeout: float = 2.0,
         start: bool = True,
+        line: type[Line] | None = None,
         **limits: Any,
     ) -> None:
         """
         @param servers: the number of servers.
+        @param line: the class of the connections, if it is another one.
         @param limits: limits of the pool that differ from the default, see L{Limits}.
         """
         self.clock = clock = Clock()
         self.servers = [Upstream(clock, f"server{number}") for number in range(servers)]
+        if line is not None:
+            for server in self.servers:
+                server.kind = line
         self.dialect = Memcache(maxItemSize)
         # Ageing is off: with it a pool always has a timer.
         defaults = {

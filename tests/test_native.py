@@ -22,7 +22,7 @@ INPUTS = 600
 CUT = 20
 
 #: The functions that have tests of their own, here and in L{tests.net.test_sockets}.
-OTHERS = {"divideKeys", "collectValues", "receiveEach", "sendJoined"}
+OTHERS = {"divideKeys", "receiveEach", "sendJoined"}
 
 
 class LoadTests(SynchronousTestCase):
@@ -131,15 +131,15 @@ class FunctionTests(SynchronousTestCase):
         rng, divide = random.Random(4), native.extension.divideKeys
         for _ in range(INPUTS):
             keys = [b"k%d" % rng.randrange(100) for _ in range(rng.choice((0, 1, 2, 20, 50)))]
-            servers, limit = rng.choice((1, 2, 5, 300)), rng.choice((1, 10, 1000))
+            servers, limit, most = rng.choice((1, 2, 5, 300)), rng.choice((1, 10, 1000)), rng.choice((1, 2, 7, 50))
             expected, found = (
-                each(keys, KeyCache(lambda key, servers=servers: sum(key) % servers - 1, limit))  # type: ignore[misc]
+                each(keys, KeyCache(lambda key, servers=servers: sum(key) % servers - 1, limit), most)  # type: ignore[misc]
                 for each in (divideKeys, divide)
             )
-            self.assertEqual(list(found.items()), list(expected.items()))
+            self.assertEqual(found, expected)
         before = [sys.getrefcount(each) for each in keys]
         for _ in range(1000):
-            divide(keys, dict.fromkeys(keys, 7))
+            divide(keys, dict.fromkeys(keys, 7), 3)
         self.assertEqual([sys.getrefcount(each) for each in keys], before)
 
     def test_divideKeysFails(self) -> None:
@@ -147,56 +147,14 @@ class FunctionTests(SynchronousTestCase):
         An exception of the cache is passed on. The list of keys may change meanwhile.
         """
         divide = native.extension.divideKeys
-        self.assertRaises(KeyError, divide, [b"a", b"b"], {b"a": 1})
-        self.assertRaises(TypeError, divide, [b"a"], {b"a": []})
+        self.assertRaises(KeyError, divide, [b"a", b"b"], {b"a": 1}, 9)
+        self.assertRaises(TypeError, divide, [b"a"], {b"a": []}, 9)
         wrong: tuple[Any, ...]
-        for wrong in ((), ([],), ((b"a",), {}), (None, {}), ([b"a"], None)):
+        for wrong in ((), ([],), ([], {}), ((b"a",), {}, 9), (None, {}, 9), ([b"a"], None, 9), ([], {}, None)):
             self.assertRaises(TypeError, divide, *wrong)
         keys = [b"a", b"b", b"c"]
-        self.assertEqual(divide(keys, KeyCache(lambda key: keys.clear() or 1, 9)), {1: [b"a"]})  # type: ignore[func-returns-value]
-
-    def test_collectValues(self) -> None:
-        """
-        Values are collected as in Python. No reference is kept except in the dict, and none is dropped.
-        """
-        rng, collect = random.Random(5), native.extension.collectValues
-        for _ in range(INPUTS):
-            size = rng.choice((0, 1, 2, 20, 50))
-            keys = [b"k%d" % rng.randrange(30) for _ in range(size)]
-            listed = [rng.choice((b"", b"x", b"x" * rng.randrange(2000))) for _ in range(size)]
-            before: dict[bytes, bytes] = {b"k1": b"old", b"other": b"old"}
-            expected, found = dict(before), dict(before)
-            self.assertEqual(collect(keys, listed, found), values.collectValues(keys, listed, expected))
-            self.assertEqual(list(found.items()), list(expected.items()))
-        keys, listed = [b"key%d" % number for number in range(9)], [b"value%d" % number for number in range(9)]
-        counts = [sys.getrefcount(each) for each in (*keys, *listed)]
-        for _ in range(1000):
-            collect(keys, listed, {})
-        self.assertEqual([sys.getrefcount(each) for each in (*keys, *listed)], counts)
-
-    def test_collectValuesFails(self) -> None:
-        """
-        Other arguments are refused. The lists may change meanwhile.
-        """
-        collect = native.extension.collectValues
-        for keys, listed in (([b"a"], []), ([], [b"x"]), ([b"a", b"b"], [b"x"])):
-            for each in (collect, values.collectValues):
-                self.assertRaises(ValueError, each, keys, listed, {})
-        wrong: tuple[Any, ...]
-        for wrong in ((), ([], []), ((), [], {}), ([], (), {}), ([], [], None), (["a"], [b"x"], {}), ([b"a"], [1], {})):
-            self.assertRaises(TypeError, collect, *wrong)
-
-        class Key:
-            def __hash__(self) -> int:
-                return hash(b"a")
-
-            def __eq__(self, other: object) -> bool:
-                changing.clear()
-                return False
-
-        changing, found = [b"a", b"b"], {Key(): b"x"}
-        self.assertRaises(ValueError, collect, changing, [b"y", b"z"], found)
-        self.assertEqual(found[b"a"], b"y")  # type: ignore[index]
+        found = divide(keys, KeyCache(lambda key: keys.clear() or 1, 9), 9)  # type: ignore[func-returns-value]
+        self.assertEqual(found, ([0], [(1, [b"a"])]))
 
     def test_references(self) -> None:
         """

@@ -180,11 +180,14 @@ class IRouter(Interface):
         @raise PoolError: there is none at the moment.
         """
 
-    def divide(keys: list[bytes]) -> list[Any]:
+    def divide(keys: list[bytes], most: int) -> Any:
         """
-        Divide keys among the pools.
+        Divide keys into shares, each of which is for one pool.
 
-        @return: the pools, each in a tuple with its keys in order; C{None} with the keys that have no pool.
+        @param most: the maximum number of keys in a share. A pool may get several.
+
+        @return: a list with the number of the share of each key; and a list of the shares. Each is a tuple of the pool,
+            C{None} for keys that have no pool, and the keys in order.
         """
 
     def anyOf() -> Any:

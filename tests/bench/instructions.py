@@ -60,6 +60,7 @@ class Exchange:
         """
         from twisted.internet.address import IPv4Address
 
+        from tests import memcached
         from tests import stage as stages
         from tests.pipes import Pipe
 
@@ -70,7 +71,9 @@ class Exchange:
             stage = SingleRedisStage()
             stage.servers[0].data[b"0"] = {b"short%d" % number: b"x" * 100 for number in range(20)}
         else:
-            stage = stages.ShardedStage(self.servers) if self.servers > 1 else stages.Stage()
+            # A source tree that is compared may not have the newer kind of connection.
+            options: dict[str, Any] = {"line": memcached.QueuedLine} if hasattr(memcached, "QueuedLine") else {}
+            stage = stages.ShardedStage(self.servers, **options) if self.servers > 1 else stages.Stage()
         address = IPv4Address("TCP", "127.0.0.1", 1)
         pipes = [Pipe(stage.clock).connect(stage.sessions.buildProtocol(address)) for _ in range(self.clients)]
         for pipe in pipes:
@@ -127,6 +130,7 @@ def redis(*words: bytes) -> bytes:
 
 
 _SHORT = b" ".join(b"short%d" % number for number in range(20))
+_LONG = b" ".join(b"short%d" % number for number in range(100))
 _PIPELINE = b"".join(b"get short%d\r\n" % number for number in range(16))
 _MIXED = b"".join(
     b"set a%d 0 0 1\r\nx\r\n" % number if number % 3 == 0 else b"mg short%d v\r\n" % number for number in range(16)
@@ -154,6 +158,11 @@ EXCHANGES = {
     "5 servers, pipelines of 16": Exchange(_PIPELINE, 16, servers=5),
     "5 servers, mixed pipelines of 16": Exchange(_MIXED, 16, servers=5),
     "5 servers, 20-key gets": Exchange(b"get %b\r\n" % _SHORT, servers=5),
+    "5 servers, 100-key gets": Exchange(b"get %b\r\n" % _LONG, servers=5),
+    "5 servers, 10 clients, pipelines of 16": Exchange(_PIPELINE, 16, clients=10, servers=5),
+    "5 servers, 10 clients, mixed pipelines of 16": Exchange(_MIXED, 16, clients=10, servers=5),
+    "5 servers, 10 clients, 20-key gets": Exchange(b"get %b\r\n" % _SHORT, clients=10, servers=5),
+    "5 servers, 10 clients, 100-key gets": Exchange(b"get %b\r\n" % _LONG, clients=10, servers=5),
 }
 
 #: The program that is measured. Only this file is not from the source tree that is measured.

@@ -746,6 +746,29 @@ class DirectTests(TransportTests, Sockets):
         self.assertIsInstance(turn, Turn)
         self.assertIn("DirectTransport", repr(turn))
 
+    def test_replace(self) -> None:
+        """
+        What was written last can be replaced until a part of it is sent.
+        """
+        server, client = self.pair()
+        first, second, third = b"first ", b"".join([b"second", b" "]), b"third"
+        transport = client.transport
+        self.assertFalse(transport.replace(first, third))
+        transport.write(first)
+        transport.write(second)
+        self.assertFalse(transport.replace(first, third))
+        self.assertTrue(transport.replace(second, third))
+        self.assertEqual(transport.unsent, len(first + third))
+        self.assertFalse(transport.replace(second, third))
+        self.until(lambda: server.data == b"first third")
+        self.assertFalse(transport.replace(third, first))
+        server.transport.pauseProducing()
+        large = bytes(5 << 20)
+        transport.write(large)
+        self.iterate()
+        self.assertTrue(0 < transport.unsent < len(large))
+        self.assertFalse(transport.replace(large, first))
+
 
 class DirectUNIXTests(DirectTests):
     """

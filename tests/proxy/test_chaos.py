@@ -11,7 +11,7 @@ import random
 from dataclasses import replace
 from unittest import mock
 
-from tests.memcached import Upstream, answer
+from tests.memcached import Line, QueuedLine, Upstream, answer
 from tests.pipes import Pipe
 from tests.proxy.test_sharding import ShardedTestCase, anyRequest
 from tests.stage import ByNumber, ShardedStage
@@ -43,6 +43,7 @@ class Story:
             depth=rng.choice((1, 2, 128)),
             ejection=Ejection(rng.random() < 0.6, rng.choice((0, 1, 2))),
             maxWaiting=rng.choice((2, 10000)),
+            line=rng.choice((Line, QueuedLine)),
         )
         self.stages: list[ShardedStage] = [self.stage]
         if rng.random() < 0.5:
@@ -116,6 +117,7 @@ class Story:
         servers = rng.sample(stage.servers, rng.randint(1, len(stage.servers)))
         if len(stage.servers) < SERVERS_MAX and rng.random() < 0.3:
             stage.servers.append(Upstream(stage.clock, f"server{len(stage.servers)}"))
+            stage.servers[-1].kind = stage.servers[0].kind
             servers.append(stage.servers[-1])
         shards = [Shard(server, ServerSpec(server.name, 1)) for server in servers]
         limits = replace(stage.pool.limits, depth=rng.choice((1, 3, 128)))

@@ -379,9 +379,10 @@ class RouterTests(ClusterPoolCase):
         slots = sorted((slotOf(key), key) for key in (b"a", b"b", b"c"))
         (first, one), (_, two), (last, three) = slots
         self.start(Shard(((0, first), (last, last)), A), Shard(((first + 1, last - 1),), B))
-        found = router.divide([one, two, three, b"{%b}x" % one])
+        order, found = router.divide([one, two, three, b"{%b}x" % one], 9)
         pools = {each.servers[0].name: each for each in router.pools}
         self.assertEqual(found, [(pools["a"], [one, b"{%b}x" % one]), (pools["a"], [three]), (pools["b"], [two])])
+        self.assertEqual(order, [0, 2, 1, 0])
         self.assertTrue(router.together([one, b"{%b}x" % one]))
         self.assertFalse(router.together([one, three]))
 

@@ -180,11 +180,16 @@ class ChoiceTests(ShardsTestCase):
         Keys are divided in their order, with the pools in the order of their first keys.
         """
         pool = self.sharded().pool
-        self.assertEqual(pool.divide([]), [])
+        self.assertEqual(pool.divide([], 9), ([], []))
         first, second, third = pool.pools
+        keys = [b"a2", b"a0", b"a5", b"a1", b"a2"]
         self.assertEqual(
-            pool.divide([b"a2", b"a0", b"a5", b"a1", b"a2"]),
-            [(third, [b"a2", b"a5", b"a2"]), (first, [b"a0"]), (second, [b"a1"])],
+            pool.divide(keys, 3),
+            ([0, 1, 0, 2, 0], [(third, [b"a2", b"a5", b"a2"]), (first, [b"a0"]), (second, [b"a1"])]),
+        )
+        self.assertEqual(
+            pool.divide(keys, 2),
+            ([0, 1, 0, 2, 3], [(third, [b"a2", b"a5"]), (first, [b"a0"]), (second, [b"a1"]), (third, [b"a2"])]),
         )
 
     def test_anyOf(self) -> None:
@@ -217,8 +222,10 @@ class ChoiceTests(ShardsTestCase):
                 expected.setdefault(pool.choose(key), []).append(key)
             except ServerUnavailable:
                 expected.setdefault(None, []).append(key)
-        self.assertEqual(dict(pool.divide(keys)), expected)
-        self.assertEqual(list(dict(pool.divide(keys))), list(expected))
+        order, shares = pool.divide(keys, 80)
+        self.assertEqual(shares, list(expected.items()))
+        following = [iter(share) for _, share in shares]
+        self.assertEqual([next(following[number]) for number in order], keys)
         self.assertEqual(None in expected, bool(keys) and len(down) == 4)
 
 
@@ -309,7 +316,7 @@ class EjectionTests(ShardsTestCase):
         self.lose(stage, 1)
         error = self.assertRaises(ServerUnavailable, stage.pool.choose, b"a0")
         self.assertEqual(str(error), NO_SERVER)
-        self.assertEqual(stage.pool.divide([b"a0", b"a1"]), [(None, [b"a0", b"a1"])])
+        self.assertEqual(stage.pool.divide([b"a0", b"a1"], 9), ([0, 0], [(None, [b"a0", b"a1"])]))
 
     def test_neverMoved(self) -> None:
         """

@@ -29,5 +29,6 @@ class SinglePoolTests(SynchronousTestCase):
         verifyObject(IConnections, pool)
         self.assertEqual([router.choose(key) for key in (b"a", b"b", b"")], [pool] * 3)
         self.assertIs(router.anyOf(), pool)
-        self.assertEqual(router.divide([b"a", b"b"]), [(pool, [b"a", b"b"])])
+        self.assertEqual(router.divide([b"a", b"b", b"c"], 9), ([0, 0, 0], [(pool, [b"a", b"b", b"c"])]))
+        self.assertEqual(router.divide([b"a", b"b", b"c"], 2), ([0, 0, 1], [(pool, [b"a", b"b"]), (pool, [b"c"])]))
         self.assertEqual(router.pools, (pool,))

@@ -21,6 +21,7 @@ class CommandTests(SynchronousTestCase):
         """
         command = Command("ping", 0)
         self.assertEqual((command.visible(b"pong"), command.idempotent, command.keepsRequest), (b"pong", False, False))
+        self.assertIs(command.part, command)
         self.assertEqual(repr(command), "<Command ping>")
 
     def test_idempotent(self) -> None:
@@ -37,8 +38,8 @@ class CommandTests(SynchronousTestCase):
         for call, text in (
             (lambda: command.keys(b""), "ping has no keys"),
             (lambda: command.subset(b"", []), "ping is never divided"),
-            (lambda: command.collect(b"", [], b"", {}), "ping is never divided"),
-            (lambda: command.gather([], {}, False), "ping is never divided"),
+            (lambda: command.values([], b""), "ping is never divided"),
+            (lambda: command.gather([], [], False), "ping is never divided"),
             (lambda: command.divide(b"", 1), "ping is never merged"),
             (lambda: command.join([]), "ping is never broadcast"),
             (lambda: command.withoutEnd(b""), "ping is never split"),

@@ -19,7 +19,6 @@ PyObject *wholeStored(PyObject *module, Arguments arguments, Py_ssize_t count);
 
 PyObject *countValues(PyObject *module, Arguments arguments, Py_ssize_t count);
 PyObject *findValues(PyObject *module, Arguments arguments, Py_ssize_t count);
-PyObject *collectValues(PyObject *module, Arguments arguments, Py_ssize_t count);
 
 PyObject *findCommand(PyObject *module, Arguments arguments, Py_ssize_t count);
 PyObject *findUsual(PyObject *module, Arguments arguments, Py_ssize_t count);

@@ -1,6 +1,6 @@
 /* Copyright txconnpool contributors. See LICENSE. */
 
-/* Matches complete replies of memcached to requests for several keys, and collects their values, see txconnpool/wire/memcache/values.py. */
+/* Matches complete replies of memcached to requests for several keys, see txconnpool/wire/memcache/values.py. */
 
 #include "txconnpool.h"
 
@@ -154,39 +154,4 @@ PyObject *findValues(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_
     if (end < 0)
         return NULL;
     Py_RETURN_NONE;
-}
-
-PyObject *collectValues(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_t count)
-{
-    if (!hasArguments("collectValues", count, 3))
-        return NULL;
-    PyObject *keys = arguments[0], *values = arguments[1], *found = arguments[2];
-    if (!PyList_Check(keys) || !PyList_Check(values) || !PyDict_Check(found)) {
-        PyErr_SetString(PyExc_TypeError, "collectValues: expected a list of keys, a list of values and a dict");
-        return NULL;
-    }
-    Py_ssize_t size = 5; /* with END */
-    for (Py_ssize_t at = 0; at < PyList_GET_SIZE(keys) || at < PyList_GET_SIZE(values); at++) {
-        if (at >= PyList_GET_SIZE(keys) || at >= PyList_GET_SIZE(values)) {
-            PyErr_SetString(PyExc_ValueError, "collectValues: expected a value for each key");
-            return NULL;
-        }
-        PyObject *key = PyList_GET_ITEM(keys, at), *value = PyList_GET_ITEM(values, at);
-        if (!PyBytes_Check(key) || !PyBytes_Check(value)) {
-            PyErr_SetString(PyExc_TypeError, "collectValues: expected bytes");
-            return NULL;
-        }
-        if (PyBytes_GET_SIZE(value) == 0)
-            continue;
-        /* A key of the dict may be an object that changes the lists when it is compared. */
-        Py_INCREF(key);
-        Py_INCREF(value);
-        size += PyBytes_GET_SIZE(value);
-        int failed = PyDict_SetItem(found, key, value);
-        Py_DECREF(key);
-        Py_DECREF(value);
-        if (failed)
-            return NULL;
-    }
-    return PyLong_FromSsize_t(size);
 }

@@ -392,6 +392,22 @@ class DirectTransport(_Forwarding):
             if self.unsent > HIGH_WATER:
                 self._pauseProducer()
 
+    def replace(self, last: bytes, data: bytes) -> bool:
+        """
+        Replace what was written last, if nothing of it was sent.
+
+        @param last: the object that L{write} was called with.
+        @param data: the bytes to send in its place.
+
+        @return: whether it was replaced.
+        """
+        pending = self._pending
+        if not pending or pending[-1] is not last:
+            return False
+        pending[-1] = data
+        self.unsent += len(data) - len(last)
+        return True
+
     def writeSequence(self, data: Iterable[bytes]) -> None:
         """
         Send several pieces as L{write} does.

@@ -107,6 +107,7 @@ class Connection(Protocol):
         self.transport = transport = adopt(self, self.factory.reactor)
         self._write = transport.write
         self.outlet = outletOf(transport)
+        self._replace = getattr(transport, "replace", None)
         self._traffic: Traffic = self.record.server.traffic
         transport.registerProducer(self, True)
 
@@ -189,6 +190,29 @@ class Connection(Protocol):
         write(data)
         if self._timer is None:
             self._watch(self.factory.requestTimeout)
+
+    def merge(self, sink: Any, command: Any, data: bytes) -> bool:
+        """
+        Merge a request with the last one, if both have the same command, that one was not sent yet, and its sink admits
+        another.
+
+        @param sink: the L{IReplySink} of the reply, which the sink of the last request gets too.
+        @param command: the command, which C{merges}.
+        @param data: the request.
+
+        @return: whether it was merged; if not, it is to be sent.
+        """
+        if self._replace is None or not self._inFlight:
+            return False
+        other, its, count, since, last = self._inFlight[-1]
+        if its is not command or not other.admits(sink):
+            return False
+        merged = last[:-2] + data[command.merges :]
+        if not self._replace(last, merged):
+            return False
+        self._traffic.sent += len(data) - command.merges - 2
+        self._inFlight[-1] = (other.admit(sink), command, count, since, merged)
+        return True
 
     # -- Replies
 

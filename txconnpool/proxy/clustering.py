@@ -126,7 +126,7 @@ class ClusterSession(ReadingSession):
             if room <= 0:
                 return False
             entry.sent()
-            self._sendTo(part, command, part.request, trail)
+            self._sendTo(part, command.part, part.request, trail)
         return True
 
     def _choosePart(self, part: SlotPart, command: Any) -> Any:

@@ -12,10 +12,10 @@ from __future__ import annotations
 from typing import Any
 
 from txconnpool.errors import PoolError
+from txconnpool.proxy.parts import Part
 from txconnpool.proxy.replies import QueuedRequest
-from txconnpool.proxy.scatter import Part, ScatteredReply
+from txconnpool.proxy.scatter import ScatteredReply
 from txconnpool.proxy.sharding import ShardedSession
-from txconnpool.routing.shards import unserved
 from txconnpool.wire import SPREAD
 
 
@@ -40,13 +40,11 @@ class SpreadReply(ScatteredReply):
         request, pools = self._requests[0], self.session.router.pools
         if self._index is not None:
             pools = pools[self._index : self._index + 1]
-        self._keys = [pool.servers[0].name.encode() for pool in pools]
-        self.parts.extend(Part(self, pool, [name], request) for pool, name in zip(pools, self._keys, strict=True))
-        if not pools:
-            self._fail([b""], unserved(pools))
+        self._divided = [Part(self, pool, [], request) for pool in pools or (None,)]
+        self._queue(self._divided)
 
     def _write(self) -> int:
-        reply = self.command.visible(self.command.join([self._found[name] for name in self._keys]))
+        reply = self.command.visible(self.command.join([part.values[0] for part in self._divided]))
         self.session.batch += len(reply)
         self.take(reply)
         return len(reply)

@@ -10,10 +10,11 @@ from typing import Any
 
 from txconnpool.errors import PoolError
 from txconnpool.pool.connection import isLate, isRetryable
+from txconnpool.proxy.parts import Part
 from txconnpool.proxy.placing import PlacedSession
 from txconnpool.proxy.redirects import SlotPart
 from txconnpool.proxy.replies import RetriedRequest
-from txconnpool.proxy.scatter import Part, ScatteredReply
+from txconnpool.proxy.scatter import ScatteredReply
 
 
 class RepeatedRead(RetriedRequest):

@@ -13,8 +13,9 @@ from zope.interface import implementer
 
 from txconnpool.errors import PoolError
 from txconnpool.interfaces import IRedirectedSink
+from txconnpool.proxy.parts import Part
 from txconnpool.proxy.replies import QueuedRequest
-from txconnpool.proxy.scatter import Part, ScatteredReply
+from txconnpool.proxy.scatter import ScatteredReply
 from txconnpool.routing.courses import DELAY_MAX, Course
 from txconnpool.wire.topology import Redirect
 
@@ -281,14 +282,15 @@ class SlotPart(Part):
         """
         The node has not executed the request.
         """
-        whole: Any = self._whole
-        whole.redirected(self, redirect, server)
+        self.whole.redirected(self, redirect, server)
 
 
 class SlotReply(ScatteredReply):
     """
     The reply to a request for keys in several slots. A part that a node has not executed is sent again alone.
     """
+
+    kind = SlotPart
 
     __slots__ = ("_again",)
 
@@ -299,9 +301,6 @@ class SlotReply(ScatteredReply):
     def _unserved(self) -> PoolError:
         error: PoolError = self.session.router.cluster.unserved
         return error
-
-    def _part(self, pool: Any, keys: list[bytes], request: bytes) -> SlotPart:
-        return SlotPart(self, pool, keys, self.command.subset(request, keys))
 
     def _mayRepeat(self, part: SlotPart, error: PoolError) -> bool:
         part.avoided = error.server
@@ -331,7 +330,8 @@ class SlotReply(ScatteredReply):
             reply = trail.follow(redirect, server)
             if reply is not None:
                 self._inFlight += 1
-                self.answered(part, reply)
+                part.read(reply)
+                self.answered(part)
                 return
             self.parts.append(part)
         self.session.redirectFollowed()

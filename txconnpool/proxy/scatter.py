@@ -6,19 +6,15 @@ The reply to a request for several keys that are on several servers.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
-from itertools import islice
 from typing import Any
 
-from zope.interface import implementer
-
 from txconnpool.errors import PoolError
-from txconnpool.interfaces import IResendingSink
 from txconnpool.pool.connection import isRetryable
 from txconnpool.proxy.compound import widened
+from txconnpool.proxy.parts import Part
 from txconnpool.proxy.replies import Entry
-from txconnpool.routing.shards import unserved
+from txconnpool.routing.shards import replaceShare, unserved
 
 #: The number of bytes of a reply from which on it is counted while those of other servers are due. So small ones cost
 #: less, and a client can have only as many of them as it may have requests in flight.
@@ -31,97 +27,6 @@ REPEATED = 8
 #: The maximum number of requests in the first round of one for very many keys. A get of 100 keys comes as two requests,
 #: and nothing is known about the size of their values, which are held until all servers have replied.
 FIRST = 2
-
-
-@implementer(IResendingSink)
-class Part:
-    """
-    A request for those of the keys that one server has, and its reply.
-
-    @ivar pool: the pool of the server.
-    @ivar request: the request.
-    @ivar retried: whether it is sent for the second time.
-    @ivar refusal: the reply of a server that has declined it; empty: none has.
-    @ivar size: the number of bytes of the reply so far, without the last piece.
-    @ivar dropped: whether the reply is dropped, because too much is held for the client.
-    """
-
-    #: What has happened to it, if it was redirected.
-    trail: Any = None
-
-    __slots__ = ("_pieces", "_whole", "dropped", "keys", "pool", "refusal", "request", "retried", "size")
-
-    joins = False
-
-    def __init__(self, whole: ScatteredReply, pool: Any, keys: list[bytes], request: bytes) -> None:
-        self._whole = whole
-        self.pool = pool
-        self.keys = keys
-        self.request = request
-        self.retried = False
-        self.refusal = b""
-        self.size = 0
-        self.dropped = False
-        self._pieces: list[bytes] | None = None
-
-    def replied(self, data: Any, done: int) -> None:
-        """
-        Take bytes of the reply, or what the reader has found in the whole reply.
-        """
-        if not done:
-            if not self._whole.session.gone:
-                self._keep(data)
-            return
-        if self._pieces is not None:
-            self._release()
-            data = b"".join([*self._pieces, data])
-        self._whole.answered(self, data)
-
-    def _keep(self, data: bytes) -> None:
-        """
-        Hold a piece of the reply until all of it is there, unless too much is held already.
-        """
-        self.size += len(data)
-        if not self.dropped and self._whole.overflows(len(data)):
-            self.dropped = True
-            if self._pieces is not None:
-                self._release()
-                self._pieces = None
-        if not self.dropped:
-            if self._pieces is None:
-                self._pieces = []
-            self._pieces.append(data)
-            self._whole.session.hold(len(data))
-
-    def declined(self, connection: Any, request: Any, reply: bytes) -> bool:
-        """
-        Send the request once more, unless it was already, or the session has others in flight on the connection, which
-        the server may execute before.
-        """
-        if self.retried or connection.carries(self._whole.session, self):
-            return False
-        self.refusal = reply
-        self._whole.declined(self)
-        return True
-
-    def requestsLost(self, requests: list[Any], begun: bool, error: PoolError) -> None:
-        """
-        The connection was lost.
-        """
-        if self._pieces is not None:
-            self._release()
-            self._pieces = None
-        self._whole.lost(self, error)
-
-    def afterLoss(self, error: PoolError) -> None:
-        """
-        Let the session go on.
-        """
-        self._whole.session.answered(0)
-
-    def _release(self) -> None:
-        assert self._pieces is not None
-        self._whole.session.release(sum(map(len, self._pieces)))
 
 
 class ScatteredReply(Entry):
@@ -138,11 +43,14 @@ class ScatteredReply(Entry):
 
     @ivar command: the command of all requests.
     @ivar parts: the parts that are to be sent.
+    @cvar kind: the class of the parts.
     """
 
+    kind = Part
+
     __slots__ = (
-        "_ahead", "_begun", "_collected", "_dropped", "_failed", "_found", "_inFlight", "_keys", "_merged", "_repeats",
-        "_requests", "_round", "command", "parts",
+        "_ahead", "_begun", "_collected", "_divided", "_dropped", "_hasFailed", "_inFlight", "_keys", "_merged",
+        "_order", "_repeats", "_requests", "_round", "command", "parts",
     )  # fmt: skip
 
     def __init__(self, session: Any, command: Any, requests: Iterable[bytes], merged: bool = False) -> None:
@@ -152,60 +60,74 @@ class ScatteredReply(Entry):
         """
         super().__init__(session, 1)
         self.command = command
-        self._requests = deque(requests)
+        self._requests = list(requests)
         self._merged = merged
         self._begun = False  # whether a part of the reply was passed on
         self._ahead = 0  # how many requests may be in the next round; 0: see FIRST
         self._round = 1  # how many are in this one
         self._keys: list[bytes] = []  # of these
-        self._found: dict[bytes, bytes] = {}  # what the servers have for these keys
-        self._collected = 0  # the number of bytes of that, as far as they count as held
-        self._failed: dict[bytes, bytes] | None = None  # the error for each key whose server has failed
+        self._order: list[int] = []  # the number of the part of each of them
+        self._divided: list[Part] = []  # these parts
+        self._collected = 0  # the number of bytes of their replies, as far as they count as held
+        self._hasFailed = False  # whether one of them has
         self._dropped: list[Part] | None = None  # the parts of this round whose replies were dropped
         self._repeats = False  # whether any were
-        self.parts: deque[Part] = deque()
+        self.parts: list[Part] = []
         self._inFlight = 0
         self._divide()
-        self._finish()
+        if not self.parts:
+            self._finish()
 
     def _divide(self) -> None:
         """
         Divide the requests of the next round among the servers. No server gets more keys at once than a request has.
         """
         requests, command = self._requests, self.command
-        request = requests[0]
-        self._found = {}
-        self._failed = None
-        keys = command.keys(request)
+        keys = command.keys(requests[0])
         most = len(keys)
         self._round = 1
         if len(requests) > 1:
             ahead = self._ahead or min(FIRST, self.session.room // most)
             self._round = max(1, min(ahead, len(requests)))
-            for other in islice(requests, 1, self._round):
-                keys = keys + command.keys(other)
+            keys = [*keys, *(key for other in requests[1 : self._round] for key in command.keys(other))]
+        self._hasFailed = False
         self._keys = keys
-        router, part, add = self.session.router, self._part, self.parts.append
-        for pool, share in router.divide(keys):
-            if pool is None:
-                self._fail(share, self._unserved())
-            elif len(share) <= most:
-                add(part(pool, share, request))
-            else:
-                for start in range(0, len(share), most):
-                    add(part(pool, share[start : start + most], request))
+        self._order, self._divided = self._divideKeys(keys, most, requests[0])
+        self._queue(self._divided)
+
+    def _divideKeys(self, keys: list[bytes], most: int, request: bytes) -> tuple[list[int], list[Part]]:
+        """
+        Divide keys among the servers.
+
+        @param most: the maximum number of keys of a part.
+        @param request: a request of which the parts are parts.
+
+        @return: the number of the part of each key, and the parts.
+        """
+        order, shares = self.session.router.divide(keys, most)
+        subset, kind = self.command.subset, self.kind
+        return order, [kind(self, pool, share, subset(request, share)) for pool, share in shares]
+
+    def _queue(self, parts: list[Part]) -> None:
+        """
+        Let parts be sent. Those for which there is no server fail.
+        """
+        router = self.session.router
+        if router.standIn is not None:
+            for part in parts:
+                if part.pool is not None and part.pool not in router.pools:
+                    part.request = router.standIn.take(self.command, part.request)
+        for part in parts:
+            if part.pool is None:
+                self._fail(part, self._unserved())
+                parts = [each for each in parts if each.pool is not None]
+        self.parts[:0] = parts
 
     def _unserved(self) -> PoolError:
         """
         @return: the error for keys that no pool has.
         """
         return unserved(self.session.router.pools)
-
-    def _part(self, pool: Any, keys: list[bytes], request: bytes) -> Part:
-        router = self.session.router
-        if router.standIn is not None and pool not in router.pools:
-            request = router.standIn.take(self.command, request)
-        return Part(self, pool, keys, self.command.subset(request, keys))
 
     # -- Sending
 
@@ -248,29 +170,23 @@ class ScatteredReply(Entry):
         """
         The next part was sent.
         """
-        part = self.parts.popleft()
+        part = self.parts.pop(0)
         self._inFlight += 1
         if part.retried:
             self.session.retried(1)
 
     # -- Replies
 
-    def answered(self, part: Part, reply: Any) -> None:
+    def answered(self, part: Part) -> None:
         """
         A part has its whole reply.
-
-        @param reply: its bytes, or what the reader has found in it.
         """
         self._inFlight -= 1
         if self._requests:
-            if part.dropped or (isinstance(reply, bytes) and self.overflows(len(reply))):
-                self._drop(part, len(reply))
-                return
-            size = self.command.collect(part.request, part.keys, reply, self._found)
-            if not size:
-                self._failed = {**(self._failed or {}), **dict.fromkeys(part.keys, self.command.visible(reply))}
+            if part.error is not None:
+                self._hasFailed = True
             if self._inFlight or self.parts:
-                if size > COUNTED:
+                if part.error is None and (size := sum(map(len, part.values))) > COUNTED:
                     self._collected += size
                     self.session.hold(size)
                 self.session.partAnswered()
@@ -290,19 +206,18 @@ class ScatteredReply(Entry):
         limit = 3 * hard // 4 if self.first else hard // 2
         return bool(session.unread + size > limit)
 
-    def _drop(self, part: Part, size: int) -> None:
+    def drop(self, part: Part) -> None:
         """
-        Drop the reply of a part, because too much is held for the client.
-
-        @param size: the number of bytes of its last piece.
+        The reply of a part is complete, and was dropped because too much is held for the client.
         """
-        part.size += size
-        if self._dropped is None:
-            self._dropped = []
-        self._dropped.append(part)
-        self._repeats = True
-        if not (self._inFlight or self.parts):
-            self._finish()
+        self._inFlight -= 1
+        if self._requests:
+            if self._dropped is None:
+                self._dropped = []
+            self._dropped.append(part)
+            self._repeats = True
+            if not (self._inFlight or self.parts):
+                self._finish()
         self.session.answered(1)
 
     def _requestAgain(self, dropped: list[Part], request: bytes) -> None:
@@ -318,10 +233,10 @@ class ScatteredReply(Entry):
         budget = self.session.factory.limits.unreadHard // REPEATED
         # Never more than half of the keys, so that this ends whatever the sizes are.
         count = max(1, min(int(budget / average), len(self._keys) // 2))
-        rest, self._keys = self._keys[first:], self._keys[:first]
+        rest = self._keys[first:]
+        del self._keys[first:], self._order[first:]
         starts = range(0, len(rest), count)
-        requests = [self.command.subset(request, rest[start : start + count]) for start in starts]
-        self._requests.extendleft(reversed(requests))
+        self._requests[:0] = [self.command.subset(request, rest[start : start + count]) for start in starts]
 
     def lost(self, part: Part, error: PoolError) -> None:
         """
@@ -334,7 +249,7 @@ class ScatteredReply(Entry):
         if not part.retried and self._mayRepeat(part, error):
             self._repeat(part)
         else:
-            self._fail(part.keys, error)
+            self._fail(part, error)
             self._finish()
 
     def _mayRepeat(self, part: Any, error: PoolError) -> bool:
@@ -360,37 +275,32 @@ class ScatteredReply(Entry):
         The next part cannot be sent: fail its keys. If a server has declined it, the client gets the reply of that.
         """
         if self.parts:
-            part = self.parts.popleft()
-            self._fail(part.keys, error, self.command.visible(part.refusal) if part.refusal else b"")
+            part = self.parts.pop(0)
+            self._fail(part, error, self.command.visible(part.refusal) if part.refusal else b"")
             self._finish()
 
     def divideAgain(self) -> None:
         """
         Divide the keys of the next part again, because others get the keys of its server.
         """
-        part = self.parts.popleft()
-        router = self.session.router
-        for pool, share in router.divide(part.keys):
-            if pool is None:
-                self._fail(share, self._unserved())
-            else:
-                again = self._part(pool, share, part.request)
-                again.retried, again.refusal = part.retried, part.refusal
-                self.parts.appendleft(again)
+        part = self.parts.pop(0)
+        order, parts = self._divideKeys(part.keys, len(part.keys), part.request)
+        number = self._divided.index(part)
+        self._order, self._divided = replaceShare(self._order, self._divided, number, order, parts)
+        for each in parts:
+            each.retried, each.refusal = part.retried, part.refusal
+        self._queue(parts)
         self._finish()
 
-    def _fail(self, keys: list[bytes], error: PoolError, reply: bytes = b"") -> None:
+    def _fail(self, part: Part, error: PoolError, reply: bytes = b"") -> None:
         """
-        Fail keys.
+        Fail a part.
 
-        @param reply: the reply for them; empty: that for C{error}.
+        @param reply: the reply for its keys; empty: that for C{error}.
         """
-        refusal, failed = self.session.refusal, self._failed or {}
-        if self._merged:
-            failed.update((key, refusal(self.command, 1, error)) for key in keys)
-        else:
-            failed.update(dict.fromkeys(keys, reply or refusal(self.command, 1, error)))
-        self._failed = failed
+        self._hasFailed = True
+        for _ in part.keys if self._merged else (None,):
+            part.error = reply or self.session.refusal(self.command, 1, error)
 
     def _finish(self) -> None:
         """
@@ -400,21 +310,24 @@ class ScatteredReply(Entry):
             if self._collected:
                 self.session.release(self._collected)
                 self._collected = 0
-            if self._failed and not self._merged and self.session.factory.countPartial(self.command):
+            if self._hasFailed and not self._merged and self.session.factory.countPartial(self.command):
+                error = next(part.error for part in self._divided if part.error is not None)
                 self._requests.clear()
-                self.conclude(next(iter(self._failed.values())), self._begun)
+                self._divided = []
+                self.conclude(error, self._begun)
                 return
-            for _ in range(self._round):
-                request = self._requests.popleft()
+            request = self._requests[self._round - 1]
+            del self._requests[: self._round]
             dropped, self._dropped = self._dropped, None
             if dropped:
                 self._requestAgain(dropped, request)
-            size = self._write() if self._keys else 0
+            size = self._write() if self._keys or not dropped else 0
             if self._requests:
                 self._ahead = 1 if dropped else widened(self.session, self._round, size // self._round)
                 self._divide()
                 self.session.collect()  # while the reply was written, there was perhaps nothing to send
             else:
+                self._divided = []  # breaks the reference cycles
                 self.left = 0
 
     def _write(self) -> int:
@@ -423,17 +336,34 @@ class ScatteredReply(Entry):
 
         @return: the number of bytes.
         """
-        gather, failed, found = self.command.gather, self._failed, self._found
-        if failed and self._merged:
-            reply = b"".join(failed.get(key) or gather([key], found, True) for key in self._keys)
+        gather = self.command.gather
+        if self._hasFailed:
+            reply = self._gatherOthers()
         else:
-            reply = gather(self._keys, found, self._merged)
-            if self._requests and not self._merged:
-                reply = self.command.withoutEnd(reply)
+            reply = gather(self._order, [part.values for part in self._divided], self._merged)
+        if self._requests and not self._merged:
+            reply = self.command.withoutEnd(reply)
         self._begun = self._begun or bool(reply)
         self.session.batch += len(reply)
         self.take(reply)
         return len(reply)
+
+    def _gatherOthers(self) -> bytes:
+        """
+        @return: the reply if some parts have failed: their keys are missing in it. If it is several replies, those for
+            these keys are errors.
+        """
+        gather, parts = self.command.gather, self._divided
+        if not self._merged:
+            values = [part.values if part.error is None else [b""] * len(part.keys) for part in parts]
+            reply: bytes = gather(self._order, values, False)
+            return reply
+        replies = [
+            iter([gather([0], [[value]], True) for value in part.values]
+                 if part.error is None else [part.error] * len(part.keys))
+            for part in parts
+        ]  # fmt: skip
+        return b"".join([next(replies[number]) for number in self._order])
 
     def discard(self) -> None:
         """
@@ -441,6 +371,6 @@ class ScatteredReply(Entry):
         """
         super().discard()
         self._requests.clear()
-        self._found = {}
+        self._divided = []
         self.parts.clear()
         self.left = 0

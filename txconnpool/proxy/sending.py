@@ -61,8 +61,7 @@ class RequestSender(OrderedReplies):
                 return 0
             record = self._pool.take(self)
             if record is None:
-                self._blocked = True
-                self._refusable = self._size
+                self._wait()
                 return 0
             self._connection = record.connection
         elif self._inFlight and self._pool.waiters.count:
@@ -71,6 +70,13 @@ class RequestSender(OrderedReplies):
             record = connection.record
         room: int = record.depth - record.load
         return room
+
+    def _wait(self) -> None:
+        """
+        Send nothing until the pool has a connection.
+        """
+        self._blocked = True
+        self._refusable = self._size
 
     def granted(self, record: Any) -> None:
         """

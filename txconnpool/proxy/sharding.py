@@ -222,20 +222,28 @@ class ShardedSession(Session):
 
         @return: whether all of them were sent.
         """
-        parts, command = entry.parts, entry.command
+        parts, command = entry.parts, entry.command.part
+        alone = command.merges and not self._inFlight
         while parts:
             part = parts[0]
             self._select(part.pool)
-            try:
-                room = self._take()
-            except PoolError as error:
-                self._refuse(entry, error)
-                continue
-            if room <= 0:
+            connection = self._connection
+            if connection is None:
+                try:
+                    record = part.pool.take(self)
+                except PoolError as error:
+                    self._refuse(entry, error)
+                    continue
+                if record is None:
+                    self._wait()
+                    return False
+                self._connection = connection = record.connection
+            elif self._take() <= 0:
                 return False
             entry.sent()
             self._inFlight += 1
-            self._connection.send(part, command, 1, part.request)
+            if not (alone and not part.retried and connection.merge(part, command, part.request)):
+                connection.send(part, command, 1, part.request)
         return True
 
     def _sendQueued(self, entry: QueuedRequest) -> bool:

@@ -11,6 +11,7 @@ from operator import methodcaller
 from typing import Any
 
 from txconnpool.pool.decisions.servers import Server
+from txconnpool.routing.distribution.keymap import chosenDivide as divideKeys
 from txconnpool.routing.flavours import FlavouredRouter, FlavouredShards
 from txconnpool.routing.nodes import NodePools
 from txconnpool.wire.topology import Redirect
@@ -86,19 +87,18 @@ class ClusterRouter(FlavouredRouter):
         slot: int = self._slotOf[key]
         return slot
 
-    def divide(self, keys: Iterable[bytes]) -> list[tuple[Any, list[bytes]]]:
+    def divide(self, keys: list[bytes], most: int) -> tuple[list[int], list[tuple[Any, list[bytes]]]]:
         """
-        Divide keys by slot, which is all that a node accepts in one request.
-
-        @return: for each slot, grouped by node, the pool with its keys in order; C{None} if no node has the slot.
+        Divide keys by slot, which is all that a node accepts in one request. The shares are grouped by node.
         """
-        shares: dict[int, list[bytes]] = {}
-        for key in keys:
-            shares.setdefault(self._slotOf[key], []).append(key)
-        byPool: dict[Any, list[list[bytes]]] = {}
-        for slot, share in shares.items():
-            byPool.setdefault(self._slots[slot], []).append(share)
-        return [(pool and self._pick(pool), share) for pool, its in byPool.items() for share in its]
+        order, shares = divideKeys(keys, self._slotOf, most)
+        byPool: dict[Any, list[int]] = {}
+        for number, (slot, _) in enumerate(shares):
+            byPool.setdefault(self._slots[slot], []).append(number)
+        grouped = [number for its in byPool.values() for number in its]
+        place = {number: at for at, number in enumerate(grouped)}
+        found = [(pool and self._pick(pool), shares[number][1]) for pool, its in byPool.items() for number in its]
+        return [place[number] for number in order], found
 
     def shareOf(self, key: bytes) -> int:
         """

@@ -212,11 +212,12 @@ class FlavouredRouter:
         """
         return self._pick(self._shards.choose(key))
 
-    def divide(self, keys: list[bytes]) -> list[tuple[Any, list[bytes]]]:
+    def divide(self, keys: list[bytes], most: int) -> tuple[list[int], list[tuple[Any, list[bytes]]]]:
         """
-        @return: the pools, each with its keys in order; C{None} with the keys that have no pool at the moment.
+        Divide keys among the pools, see L{IRouter.divide<txconnpool.interfaces.IRouter.divide>}.
         """
-        return [(pool and self._pick(pool), share) for pool, share in self._shards.divide(keys)]
+        order, shares = self._shards.divide(keys, most)
+        return order, [(pool and self._pick(pool), share) for pool, share in shares]
 
     def anyOf(self) -> Any:
         """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -27,6 +27,8 @@ from txconnpool.routing.standin import StandIn
 
 _log = Logger("txconnpool.routing")
 
+T = TypeVar("T")
+
 #: The error for a key that has no server.
 NO_SERVER = "upstream unavailable: all servers that may have the key are down"
 
@@ -38,6 +40,25 @@ def unserved(pools: Sequence[Any]) -> ServerUnavailable:
     @return: the error for keys that have no server.
     """
     return ServerUnavailable(NO_SERVER if pools else NO_SERVERS)
+
+
+def replaceShare(
+    order: list[int], shares: list[T], number: int, itsOrder: list[int], its: list[T]
+) -> tuple[list[int], list[T]]:
+    """
+    Replace a share of keys by several, because they were divided again.
+
+    @param order: the number of the share of each key.
+    @param number: the number of the share that is replaced.
+    @param itsOrder: the number of the new share of each of its keys.
+    @param its: the new shares, at least one.
+
+    @return: C{order} and C{shares} with the new ones. The other shares keep their numbers.
+    """
+    numbers = [number, *range(len(shares), len(shares) + len(its) - 1)]
+    following = iter(itsOrder)
+    order = [numbers[next(following)] if each == number else each for each in order]
+    return order, [*shares[:number], its[0], *shares[number + 1 :], *its[1:]]
 
 
 @implementer(IRouter, IPoolControl)
@@ -98,21 +119,19 @@ class ShardedPool(PoolGroup):
             return self.standIn.choose(key)
         return pool
 
-    def divide(self, keys: list[bytes]) -> list[tuple[Any, list[bytes]]]:
+    def divide(self, keys: list[bytes], most: int) -> tuple[list[int], list[tuple[Any, list[bytes]]]]:
         """
-        Divide keys among the pools.
-
-        @return: the pools, each with its keys in order; C{None} with the keys that have no pool at the moment.
+        Divide keys among the pools, see L{IRouter.divide<txconnpool.interfaces.IRouter.divide>}.
         """
-        shares, pools = divideKeys(keys, self._cached), self._byIndex
-        found = [(None if index < 0 else pools[index], share) for index, share in shares.items()]
-        if self.standIn is not None and any(pool is not None and pool.down for pool, _ in found):
-            found = [
-                each
-                for pool, share in found
-                for each in (self.standIn.divide(share) if pool is not None and pool.down else [(pool, share)])
-            ]
-        return found
+        order, shares = divideKeys(keys, self._cached, most)
+        pools = self._byIndex
+        found = [(None if index < 0 else pools[index], share) for index, share in shares]
+        standIn = self.standIn
+        if standIn is not None:
+            for number, (pool, share) in enumerate(list(found)):
+                if pool is not None and pool.down:
+                    order, found = replaceShare(order, found, number, *standIn.divide(share, most))
+        return order, found
 
     def anyOf(self) -> Any:
         """

@@ -11,6 +11,7 @@ from typing import Any
 from zope.interface import implementer
 
 from txconnpool.interfaces import IRouter
+from txconnpool.routing.distribution.keymap import chosenDivide as divideKeys
 
 
 @implementer(IRouter)
@@ -36,11 +37,12 @@ class SinglePool:
         """
         return self.pools[0]
 
-    def divide(self, keys: list[bytes]) -> list[tuple[Any, list[bytes]]]:
+    def divide(self, keys: list[bytes], most: int) -> tuple[list[int], list[tuple[Any, list[bytes]]]]:
         """
-        @return: the pool with all keys.
+        @return: the shares of the pool, with all keys.
         """
-        return [(self.pools[0], keys)]
+        order, shares = divideKeys(keys, dict.fromkeys(keys, 0), most)
+        return order, [(self.pools[index], share) for index, share in shares]
 
     def anyOf(self) -> Any:
         """

@@ -44,9 +44,9 @@ class StandIn:
         """
         return self._upstream.router.choose(key)
 
-    def divide(self, keys: list[bytes]) -> list[tuple[Any, list[bytes]]]:
+    def divide(self, keys: list[bytes], most: int) -> tuple[list[int], list[tuple[Any, list[bytes]]]]:
         """
-        Divide keys among the pools, see L{ShardedPool.divide}.
+        Divide keys among the pools, see L{IRouter.divide<txconnpool.interfaces.IRouter.divide>}.
         """
-        divided: list[tuple[Any, list[bytes]]] = self._upstream.router.divide(keys)
+        divided: tuple[list[int], list[tuple[Any, list[bytes]]]] = self._upstream.router.divide(keys, most)
         return divided

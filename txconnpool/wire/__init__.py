@@ -166,6 +166,9 @@ class Command:
     @ivar multiKey: whether a request may have several keys, so that it is divided among several servers.
     @ivar several: the command of a request for several keys, into which requests of this kind may be merged; C{None}:
         they are never merged.
+    @ivar part: the command of the result of L{subset}, whose reply is for L{values}.
+    @ivar merges: if requests of several clients may be merged into one, the position of the bytes that are put in
+        place of the line end of another one, which is two bytes; 0: they are never merged.
     @ivar group: what requests of this kind are counted as, together with others: C{"get"}, C{"set"}; empty: nothing.
     @ivar effects: what every request of this kind does, see L{txconnpool.wire.effects}. A request may do more.
     @ivar matchWhole: a fast path for the most common reply, or C{None}. It is called with bytes, a position and the
@@ -181,8 +184,8 @@ class Command:
     continues: ClassVar[bool] = False
 
     __slots__ = (
-        "effects", "group", "idempotent", "index", "isLookup", "keepsRequest", "matchWhole", "multiKey", "name",
-        "several",
+        "effects", "group", "idempotent", "index", "isLookup", "keepsRequest", "matchWhole", "merges", "multiKey",
+        "name", "part", "several",
     )  # fmt: skip
 
     def __init__(
@@ -204,6 +207,8 @@ class Command:
         self.isLookup = isLookup
         self.multiKey = multiKey
         self.several: Command | None = self if multiKey else None
+        self.part: Any = self
+        self.merges = 0
         self.matchWhole = matchWhole
         self.effects = effects
         self.group = ""
@@ -231,28 +236,28 @@ class Command:
         """
         @param keys: some of the keys of the request.
 
-        @return: the same request for these keys only. It may be an object of a subclass with more attributes.
+        @return: the same request for these keys only, as a request of C{part}.
         """
         raise NotImplementedError(f"{self.name} is never divided")
 
-    def collect(self, request: bytes, keys: list[bytes], reply: Any, found: dict[bytes, bytes]) -> int:
+    def values(self, keys: list[bytes], reply: bytes) -> list[bytes] | None:
         """
-        Collect what a complete reply to the result of L{subset} has.
+        Find what a complete reply to the result of L{subset} has. This is called if the L{IReplyReader} has not passed
+        on a list in place of the reply.
 
-        @param request: the result of L{subset}.
-        @param keys: its keys.
-        @param reply: the reply, as it was passed on by the L{IReplyReader}.
-        @param found: gets the part of the reply for each key that has one.
+        @param keys: the keys of that request.
 
-        @return: the number of bytes of the reply; 0 for an error.
+        @return: the part of the reply for each key, empty if it has none, or only one if the reply is about all of
+            them; C{None} for an error.
         """
         raise NotImplementedError(f"{self.name} is never divided")
 
-    def gather(self, keys: list[bytes], found: dict[bytes, bytes], merged: bool) -> bytes:
+    def gather(self, order: list[int], values: list[list[bytes]], merged: bool) -> bytes:
         """
-        Make a reply of what L{collect} has found.
+        Make a reply of those to parts of a request.
 
-        @param keys: the keys of the request, in order.
+        @param order: for each key of the request, in order, the number of its part.
+        @param values: what L{values} has found for each part.
         @param merged: whether the request was merged from single ones: then there is a reply for each key.
         """
         raise NotImplementedError(f"{self.name} is never divided")

@@ -17,7 +17,7 @@ from txconnpool.errors import WireError
 from txconnpool.metrics import Traffic
 from txconnpool.wire import Command, LocalAction
 from txconnpool.wire.memcache.dialect import Memcache
-from txconnpool.wire.memcache.keys import GatheringRequest, collectReply, keyOf
+from txconnpool.wire.memcache.keys import collectReply, keyOf, layoutOf, requestFor
 from txconnpool.wire.memcache.matching import MemcacheCommand
 from txconnpool.wire.memcache.replies import GAT, GATS, GET, GETS, SEVERAL
 from txconnpool.wire.memcache.replyreader import ReplyReader
@@ -157,20 +157,21 @@ class KeyTests(SynchronousTestCase):
 
 class GatheringTests(SynchronousTestCase):
     """
-    Tests for L{GatheringRequest}.
+    Tests for parts of requests, whose values are put in the order of other keys.
     """
 
-    def test_of(self) -> None:
+    def test_requestFor(self) -> None:
         """
-        It is the same request for other keys.
+        A part is the same request for other keys.
         """
-        for request, expected in (
-            (b"get a b c\r\n", b"get x y\r\n"),
-            (b"  gets   a  b\r\n", b"  gets   x y\r\n"),
-            (b"gat 10 a b\r\n", b"gat 10 x y\r\n"),
-            (b"gats -1 a\r\n", b"gats -1 x y\r\n"),
+        for request, expected, layout in (
+            (b"get a b c\r\n", b"get x y\r\n", (4, False)),
+            (b"  gets   a  b\r\n", b"gets x y\r\n", (5, True)),
+            (b"gat 10 a b\r\n", b"gat 10 x y\r\n", (7, False)),
+            (b"gats -1 a\r\n", b"gats -1 x y\r\n", (8, True)),
         ):
-            self.assertEqual(GatheringRequest.of(request, [b"x", b"y"]), expected)
+            self.assertEqual(requestFor(request, [b"x", b"y"]), expected)
+            self.assertEqual(layoutOf(expected), layout)
 
     def read(
         self, command: MemcacheCommand, request: bytes, pieces: Sequence[bytes]
@@ -198,20 +199,21 @@ class GatheringTests(SynchronousTestCase):
             complete = done > 0
         if not complete or left:
             return "incomplete", {}, []
-        found: dict[bytes, bytes] = {}
-        if not command.collect(request, command.keys(request), passed if values is None else values, found):
+        keys = command.keys(request)
+        if values is None and (values := command.values(keys, passed)) is None:
             return "error", {}, []
+        found = {key: value for key, value in zip(keys, values, strict=True) if value}
         return "complete", found, [traffic.missed, traffic.moreKeys, traffic.moreMissed, traffic.more]
 
-    def compare(self, command: MemcacheCommand, request: GatheringRequest, reply: bytes) -> dict[bytes, bytes] | None:
+    def compare(self, command: MemcacheCommand, request: bytes, reply: bytes) -> dict[bytes, bytes] | None:
         """
         Assert that all is the same if the values are found when the reply is read, and if they are not: what is
         accepted, what is found, and what is counted.
 
         @return: what is found; C{None} if the reply is not complete.
         """
-        expected = self.read(command, bytes(request), [reply])
-        self.assertEqual(self.read(command, request, [reply]), expected, (request, reply))
+        expected = self.read(command, request, [reply])
+        self.assertEqual(self.read(command.part, request, [reply]), expected, (request, reply))
         return expected[1] if expected[0] == "complete" else None
 
     @settings(max_examples=40, deadline=None)
@@ -227,7 +229,7 @@ class GatheringTests(SynchronousTestCase):
         """
         word, command = retrieval
         unique = b" 77" if word.startswith((b"gets", b"gats")) else b""
-        request = GatheringRequest.of(word + b" first second\r\n", wanted)
+        request = requestFor(word + b" first second\r\n", wanted)
         bodies = {key: rng.choice(BODIES) for key in wanted}
         hits = [key for key in wanted if bodies[key] != b"y"]
         if rng.random() < 0.5:
@@ -237,9 +239,9 @@ class GatheringTests(SynchronousTestCase):
         expected = {key: valueOf(key, bodies[key], flags, unique) for key in hits}
         self.assertEqual(self.compare(command, request, reply), expected)
         for at in range(1, len(reply)):
-            self.assertEqual(self.read(command, request, [reply[:at], reply[at:]])[1], expected)
+            self.assertEqual(self.read(command.part, request, [reply[:at], reply[at:]])[1], expected)
         pieces = [reply[at : at + 1] for at in range(len(reply))]
-        self.assertEqual(self.read(command, request, pieces)[1], expected)
+        self.assertEqual(self.read(command.part, request, pieces)[1], expected)
 
     @given(
         st.sampled_from(RETRIEVALS),
@@ -273,7 +275,7 @@ class GatheringTests(SynchronousTestCase):
         reply.
         """
         word, command = retrieval
-        request = GatheringRequest.of(word + b" first second\r\n", wanted)
+        request = requestFor(word + b" first second\r\n", wanted)
         reply = b"".join(valueOf(key, b"x", 0, unique) for key in sent) + end
         found = self.compare(command, request, reply)
         same = bool(unique) is word.startswith((b"gets", b"gats"))
@@ -284,7 +286,7 @@ class GatheringTests(SynchronousTestCase):
         """
         A value of another key is refused, at any place, also if its line looks like the others.
         """
-        request = GatheringRequest.of(b"get x\r\n", [b"a", b"b", b"c"])
+        request = requestFor(b"get x\r\n", [b"a", b"b", b"c"])
         for at in range(4):
             sent = [b"a", b"b", b"c"]
             sent.insert(at, b"d")
@@ -298,7 +300,7 @@ class GatheringTests(SynchronousTestCase):
         A cas unique is refused if it was not requested, and required if it was.
         """
         for word, command in RETRIEVALS:
-            request = GatheringRequest.of(word + b" x y\r\n", [b"a", b"b", b"c"])
+            request = requestFor(word + b" x y\r\n", [b"a", b"b", b"c"])
             expected = b" 7" if word.startswith((b"gets", b"gats")) else b""
             for at in range(3):
                 uniques = [expected] * 3
@@ -317,25 +319,23 @@ class GatheringTests(SynchronousTestCase):
         self.assertFalse(collectReply(b"SERVER_ERROR out of memory\r\n", found))
         self.assertEqual(found, {})
 
-    def test_size(self) -> None:
+    def test_values(self) -> None:
         """
-        The number of bytes of the reply is returned, also if its values were found before.
+        Each key has its value, empty if it has none.
         """
         value = valueOf(b"a", b"x")
-        for reply in (value + END, [value, b""]):
-            found: dict[bytes, bytes] = {}
-            self.assertEqual(SEVERAL[GET].collect(b"", [b"a", b"b"], reply, found), len(value + END))
-            self.assertEqual(found, {b"a": value})
-        self.assertEqual(SEVERAL[GET].collect(b"", [b"a"], [b""], {}), len(END))
+        self.assertEqual(SEVERAL[GET].values([b"a", b"b", b"a"], value + END), [value, b"", value])
+        self.assertEqual(SEVERAL[GET].values([b"a"], END), [b""])
+        self.assertIsNone(SEVERAL[GET].values([b"a"], b"SERVER_ERROR out of memory\r\n"))
 
     def test_afterOthers(self) -> None:
         """
         The reply is found between others.
         """
-        request = GatheringRequest.of(b"get x\r\n", [b"a", b"b"])
+        request = requestFor(b"get x\r\n", [b"a", b"b"])
         traffic = Traffic(len(Memcache().commands))
         values = [valueOf(b"a", b"END\r\n"), valueOf(b"b", b"")]
         reply = b"STORED\r\n%b%b" % (b"".join(values), END)
-        found = ReplyReader().read(reply + END, 8, SEVERAL[GET], 1, request, traffic)
+        found = ReplyReader().read(reply + END, 8, SEVERAL[GET].part, 1, request, traffic)
         self.assertEqual(found, (len(reply), 1, values))
         self.assertEqual((traffic.missed, traffic.moreKeys, traffic.moreMissed), (0, 1, 0))

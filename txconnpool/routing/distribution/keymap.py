@@ -60,22 +60,29 @@ class KeyCache(dict[bytes, int]):
         return index
 
 
-def divideKeys(keys: list[bytes], cached: dict[bytes, int]) -> dict[int, list[bytes]]:
+def divideKeys(
+    keys: list[bytes], cached: dict[bytes, int], most: int
+) -> tuple[list[int], list[tuple[int, list[bytes]]]]:
     """
-    Divide keys among servers.
+    Divide keys into shares, each of which is for one server.
 
     @param cached: has the index of each key, or finds it.
+    @param most: the maximum number of keys in a share, at least 1. A server may get several.
 
-    @return: the keys of each index, in their order.
+    @return: for each key the number of its share; and the shares, each with its index, and its keys in their order.
     """
-    shares: dict[int, list[bytes]] = {}
+    order: list[int] = []
+    shares: list[tuple[int, list[bytes]]] = []
+    last: dict[int, int] = {}  # the last share of each index
     for key in keys:
         index = cached[key]
-        if index in shares:
-            shares[index].append(key)
-        else:
-            shares[index] = [key]
-    return shares
+        number = last.get(index, -1)
+        if number < 0 or len(shares[number][1]) >= most:
+            number = last[index] = len(shares)
+            shares.append((index, []))
+        shares[number][1].append(key)
+        order.append(number)
+    return order, shares
 
 
 #: L{divideKeys}, or its equal in the extension.

@@ -45,44 +45,42 @@ def keyOf(data: bytes, pos: int) -> bytes | None:
     return key
 
 
-class GatheringRequest(bytes):
+def requestFor(request: bytes, keys: list[bytes]) -> bytes:
     """
-    A retrieval of several keys. The values that a server sends are put in the order of other keys later, so they are
-    found one by one when the reply is read. If the reply comes in several pieces, or not in the order of the keys, they
-    are found when it is complete.
+    @param request: a C{get}, C{gets}, C{gat} or C{gats}.
 
-    @ivar layout: the position of the first key, and whether the values have a cas unique.
+    @return: the same request for other keys.
     """
-
-    layout = (4, False)  # that of a get
-
-    @classmethod
-    def of(cls, request: bytes, keys: list[bytes]) -> GatheringRequest:
-        """
-        @param request: a C{get}, C{gets}, C{gat} or C{gats}.
-
-        @return: the same request for other keys.
-        """
-        if request.startswith(b"get "):
-            return cls(b"get " + b" ".join(keys) + b"\r\n")
-        match = _BEFORE_KEYS(request)
-        assert match is not None
-        made = cls(b"%b%b\r\n" % (match[0], b" ".join(keys)))
-        made.layout = (match.end(), match.lastindex is not None)
-        return made
+    if request.startswith(b"get "):
+        return b"get " + b" ".join(keys) + b"\r\n"
+    match = _BEFORE_KEYS(request)
+    assert match is not None
+    words = [word for word in match[0].split(b" ") if word]
+    return b" ".join([*words, *keys]) + b"\r\n"
 
 
-def collectReply(reply: bytes, found: dict[bytes, bytes]) -> int:
+def layoutOf(request: bytes) -> tuple[int, bool]:
+    """
+    @param request: a C{get}, C{gets}, C{gat} or C{gats}.
+
+    @return: the position of its first key, and whether the values have a cas unique.
+    """
+    match = _BEFORE_KEYS(request)
+    assert match is not None
+    return match.end(), match.lastindex is not None
+
+
+def collectReply(reply: bytes, found: dict[bytes, bytes]) -> bool:
     """
     Collect the values of a complete reply, each with the line before it.
 
     @param found: gets the values by key.
 
-    @return: the number of bytes of the reply; 0 if it is an error.
+    @return: whether the reply is not an error.
     """
     pos = 0
     while match := _FIRST(reply, pos):
         end = match.end() + int(match[2]) + 2
         found[match[1]] = reply[pos:end]
         pos = end
-    return len(reply) if reply[pos:] == _END else 0
+    return reply[pos:] == _END

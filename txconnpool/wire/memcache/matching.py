@@ -17,8 +17,7 @@ from typing import Any, ClassVar, Final, Protocol, TypeAlias
 from txconnpool.errors import WireError
 from txconnpool.wire import Command
 from txconnpool.wire.memcache.expiry import expiring
-from txconnpool.wire.memcache.keys import GatheringRequest, collectReply, keyOf
-from txconnpool.wire.memcache.values import chosenCollect as collectValues
+from txconnpool.wire.memcache.keys import collectReply, keyOf, requestFor
 
 #: The method C{match} of a compiled regular expression, called with bytes and a position.
 Matcher: TypeAlias = Callable[[bytes, int], Match[bytes] | None]
@@ -88,6 +87,9 @@ class MemcacheCommand(Command):
         keys.
     @ivar word: the bytes before the key in a reply.
     @ivar valueSeparator: the bytes between the body of a value and the key of the next one.
+    @ivar gathers: whether the values are put in the order of other keys later. So they are found one by one when the
+        reply is read. If the reply comes in several pieces, or not in the order of the keys, they are found when it is
+        complete.
     @cvar lineEnd: the end of each line of a reply that has several, at least.
     @cvar translates: whether clients get replies in other bytes, those that L{translate} returns.
     @cvar matchTranslated: as C{matchWhole}, for replies that are translated; C{None} if all of them are read in parts.
@@ -99,7 +101,7 @@ class MemcacheCommand(Command):
     matchTranslated: ClassVar[Any] = None
 
     __slots__ = (
-        "after", "ending", "errors", "first", "hidden", "keyAt", "keysOf", "valueSeparator", "word",
+        "after", "ending", "errors", "first", "gathers", "hidden", "keyAt", "keysOf", "valueSeparator", "word",
     )  # fmt: skip
 
     def __init__(
@@ -140,6 +142,7 @@ class MemcacheCommand(Command):
         self.keyAt = keyAt
         self.word = word
         self.valueSeparator = b"\r\n" + word
+        self.gathers = False
 
     def variant(
         self,
@@ -215,31 +218,29 @@ class MemcacheCommand(Command):
         assert self.keysOf is not None
         keys = self.keysOf(request)
         keys.reverse()
-        return [key for key in keys if key] if b"" in keys else keys
+        return [key for key in keys if key] if b"  " in request else keys
 
     def subset(self, request: bytes, keys: list[bytes]) -> bytes:
         """
         @return: a retrieval of these keys.
         """
-        return GatheringRequest.of(request, keys)
+        return requestFor(request, keys)
 
-    def collect(self, request: bytes, keys: list[bytes], reply: Any, found: dict[bytes, bytes]) -> int:
+    def values(self, keys: list[bytes], reply: bytes) -> list[bytes] | None:
         """
-        Collect the values of a reply, each with the line before it.
-
-        @param reply: the reply, or the values that the reader has found in it, see L{findValues
-            <txconnpool.wire.memcache.values.findValues>}.
+        @return: the value of each key in a reply, with the line before it; C{None} for an error.
         """
-        if isinstance(reply, bytes):
-            return collectReply(reply, found)
-        return collectValues(keys, reply, found)
+        found: dict[bytes, bytes] = {}
+        return [found.get(key, b"") for key in keys] if collectReply(reply, found) else None
 
-    def gather(self, keys: list[bytes], found: dict[bytes, bytes], merged: bool) -> bytes:
+    def gather(self, order: list[int], values: list[list[bytes]], merged: bool) -> bytes:
         """
         @return: the values in the order of the keys, and C{END} after them, or after each.
         """
-        each = [found.get(key, b"") for key in keys]
-        return (b"END\r\n" if merged else b"").join(each) + b"END\r\n"
+        following = [iter(each) for each in values]
+        # There is a value for each key, so no iterator ends here.
+        found = map(next, map(following.__getitem__, order))
+        return (b"END\r\n" if merged else b"").join(found) + b"END\r\n"
 
     def divide(self, request: bytes, count: int) -> tuple[bytes, bytes]:
         """

@@ -244,6 +244,9 @@ TOUCHES: Final = frozenset((GAT.index, GATS.index))
 SEVERAL: Final = {command: command.variant(multiKey=True) for command in (GET, GETS, GAT, GATS)}
 for _single, _several in SEVERAL.items():
     _single.several = _several
+    _several.part = _part = _several.variant(multiKey=True)
+    _part.gathers = True
+    _part.merges = len(_single.name) if _single in (GET, GETS) else 0
 
 #: The variants of commands for requests with C{noreply}, which hides all replies (C{memcached.c}, C{out_string}).
 SILENT: Final = {

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from txconnpool.errors import WireError
 from txconnpool.wire import ReplyCounters
-from txconnpool.wire.memcache.keys import GatheringRequest
+from txconnpool.wire.memcache.keys import layoutOf
 from txconnpool.wire.memcache.matching import REPLY_LINE_MAX, MemcacheCommand, matchReplies
 from txconnpool.wire.memcache.reordering import HeldReplies
 from txconnpool.wire.memcache.replies import GET, GETS, SEVERAL, TOUCHES
@@ -20,8 +20,9 @@ from txconnpool.wire.memcache.values import chosenCount as countValues
 from txconnpool.wire.memcache.values import chosenFind as findValues
 
 #: The arguments of L{countValues} for the commands whose usual replies it matches: where the keys of a request begin,
-#: and whether its values have a cas unique.
+#: and whether its values have a cas unique. Those of L{findValues} for parts of their requests are the same.
 _LAYOUTS: Final = {SEVERAL[GET]: (4, False), SEVERAL[GETS]: (5, True)}
+_LAYOUTS_OF_PARTS: Final[dict[Any, tuple[int, bool]]] = {each.part: layout for each, layout in _LAYOUTS.items()}
 
 
 class ReplyReader:
@@ -70,7 +71,7 @@ class ReplyReader:
         Read the bytes of a server from C{pos}.
 
         @return: the end of the bytes that belong to the request, the number of its replies that they complete, and the
-            bytes for the client; C{None}: the same bytes. For a L{GatheringRequest} with its usual whole reply: the
+            bytes for the client; C{None}: the same bytes. If the command C{gathers}, for the usual whole reply: the
             value for each key in place of the bytes.
 
         @raise WireError: the bytes are not such replies.
@@ -80,7 +81,7 @@ class ReplyReader:
             whole = command.matchTranslated
             if whole is not None and (end := whole(data, pos, request)):
                 return end, 1, command.translate(data, pos, end, -1, 1)
-            if command.multiKey and request and type(request) is not GatheringRequest:
+            if command.multiKey and request:
                 counted = countValues(data, pos, request, *_LAYOUTS[SEVERAL[GETS]])
                 if counted is not None:
                     end, found, wanted = counted
@@ -90,8 +91,9 @@ class ReplyReader:
             counters = counters.touches
         if not before:
             values: list[bytes] | None = None
-            if type(request) is GatheringRequest:
-                gathered = findValues(data, pos, request, *request.layout)
+            if command.gathers:
+                keyAt, isUnique = _LAYOUTS_OF_PARTS.get(command) or layoutOf(request)
+                gathered = findValues(data, pos, request, keyAt, isUnique)
                 if gathered is not None:
                     end, found, values = gathered
                     _countKeys(len(values), found, counters)
@@ -136,7 +138,7 @@ class ReplyReader:
                 raise WireError(f"{dueThen} bytes in a hidden reply to {command.name}")
             return pos, 0, b""  # a hidden reply is dropped as a whole, so it is read again from its start
         translated = None
-        if command.translates and end > pos and type(request) is not GatheringRequest:
+        if command.translates and end > pos:
             translated = command.translate(data, pos, end, due, done)
             if translated is None:  # like a hidden reply, it is read again
                 if dueThen > REPLY_LINE_MAX:

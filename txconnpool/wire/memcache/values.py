@@ -86,29 +86,8 @@ def countValues(data: bytes, pos: int, request: bytes, keyAt: int, isUnique: boo
     return None if whole is None else (whole[0], whole[1], len(whole[2]))
 
 
-def collectValues(keys: list[bytes], values: list[bytes], found: dict[bytes, bytes]) -> int:
-    """
-    Collect the values that L{findValues} has found.
-
-    @param keys: the keys of the request.
-    @param values: the value of each key, empty if it has none.
-    @param found: gets the values by key.
-
-    @return: the number of bytes of the reply.
-    """
-    size = len(_END)
-    for key, value in zip(keys, values, strict=True):
-        if value:
-            found[key] = value
-            size += len(value)
-    return size
-
-
 #: L{findValues}, or its equal in the extension.
 chosenFind: Final = native.choose(findValues)
 
 #: L{countValues}, or its equal in the extension.
 chosenCount: Final = native.choose(countValues)
-
-#: L{collectValues}, or its equal in the extension.
-chosenCollect: Final = native.choose(collectValues)

@@ -68,6 +68,12 @@ class _Compound(RedisCommand):
         """
         return reply[:1] == b"-"
 
+    def values(self, keys: list[bytes], reply: bytes) -> list[bytes] | None:
+        """
+        @return: the reply, which is about all keys; C{None} for an error.
+        """
+        return None if self.isError(reply) else [reply]
+
 
 class DividedCommand(_Compound):
     """
@@ -101,20 +107,20 @@ class _Get(DividedCommand):
 
     __slots__ = ()
 
-    def collect(self, request: bytes, keys: list[bytes], reply: bytes, found: dict[bytes, bytes]) -> int:
+    def values(self, keys: list[bytes], reply: bytes) -> list[bytes] | None:
         """
-        Collect the values of the keys.
+        @return: the values of the keys; C{None} for an error.
         """
         if self.isError(reply):
-            return 0
-        found.update(zip(keys, elements(reply), strict=True))
-        return len(reply)
+            return None
+        return [value for _, value in zip(keys, elements(reply), strict=True)]
 
-    def gather(self, keys: list[bytes], found: dict[bytes, bytes], merged: bool) -> bytes:
+    def gather(self, order: list[int], values: list[list[bytes]], merged: bool) -> bytes:
         """
         @return: the values in an array.
         """
-        return self.visible(b"*%d\r\n%b" % (len(keys), b"".join([found[key] for key in keys])))
+        following = [iter(each).__next__ for each in values]
+        return self.visible(b"*%d\r\n%b" % (len(order), b"".join([following[number]() for number in order])))
 
 
 class _Count(DividedCommand):
@@ -124,20 +130,11 @@ class _Count(DividedCommand):
 
     __slots__ = ()
 
-    def collect(self, request: bytes, keys: list[bytes], reply: bytes, found: dict[bytes, bytes]) -> int:
-        """
-        Collect the number.
-        """
-        if self.isError(reply):
-            return 0
-        found[request] = reply
-        return len(reply)
-
-    def gather(self, keys: list[bytes], found: dict[bytes, bytes], merged: bool) -> bytes:
+    def gather(self, order: list[int], values: list[list[bytes]], merged: bool) -> bytes:
         """
         @return: the sum.
         """
-        return self.visible(b":%d\r\n" % sum(map(_number, found.values())))
+        return self.visible(b":%d\r\n" % sum(_number(reply) for each in values for reply in each))
 
 
 class _Set(_Count):
@@ -161,7 +158,7 @@ class _Set(_Count):
         values = dict(zip(words[1::2], words[2::2], strict=True))
         return encode([b"MSET", *(word for key in dict.fromkeys(keys) for word in (key, values[key]))])
 
-    def gather(self, keys: list[bytes], found: dict[bytes, bytes], merged: bool) -> bytes:
+    def gather(self, order: list[int], values: list[list[bytes]], merged: bool) -> bytes:
         """
         @return: the reply of all servers.
         """
@@ -237,15 +234,6 @@ class SpreadCommand(_Compound):
     def __init__(self, command: RedisCommand, join: Callable[[Sequence[bytes]], bytes], hidden: bool = False) -> None:
         super().__init__(command, hidden)
         self._join = join
-
-    def collect(self, request: bytes, keys: list[bytes], reply: bytes, found: dict[bytes, bytes]) -> int:
-        """
-        Collect the reply of a server, whose name is the only key.
-        """
-        if self.isError(reply):
-            return 0
-        found[keys[0]] = reply
-        return len(reply)
 
     def join(self, replies: Sequence[bytes]) -> bytes:
         """

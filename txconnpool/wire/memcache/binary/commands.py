@@ -312,11 +312,11 @@ class GetSeveral(BinaryCommand):
         """
         return self.translate(reply, 0, len(reply), -1, 1)
 
-    def gather(self, keys: list[bytes], found: dict[bytes, bytes], merged: bool) -> bytes:
+    def gather(self, order: list[int], values: list[list[bytes]], merged: bool) -> bytes:
         """
         @return: the packets for the values in the order of the keys.
         """
-        return self.visible(super().gather(keys, found, False))
+        return self.visible(super().gather(order, values, False))
 
     def _failure(self, line: bytes) -> bytes:
         status = _statusOf(line)

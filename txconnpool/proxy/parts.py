@@ -1,0 +1,282 @@
+# -*- test-case-name: tests.proxy.test_scatter -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Parts of requests for several keys that are on several servers, and the replies to them.
+
+Parts of several clients for the same server that come in one turn of the reactor are sent as one request, if the
+protocol allows that: a request costs the server, the network and the proxy more than a key. No two of them are of one
+client, because a client must not see an older value after a newer one: of two equal keys in a request, the server may
+have a value for the second one only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zope.interface import implementer
+
+from txconnpool.errors import PoolError
+from txconnpool.interfaces import IReplySink, IResendingSink
+
+#: The maximum number of keys of the parts that are sent as one request.
+TOGETHER = 50
+
+
+@implementer(IResendingSink)
+class Part:
+    """
+    A request for those of the keys that one server has, and its reply.
+
+    @ivar whole: the L{ScatteredReply<txconnpool.proxy.scatter.ScatteredReply>}.
+    @ivar session: the session of the client.
+    @ivar pool: the pool of the server.
+    @ivar keys: the keys.
+    @ivar request: the request.
+    @ivar values: what the reply has for the keys, see L{Command.values<txconnpool.wire.Command.values>}.
+    @ivar error: the reply that the client gets for the keys, because the part has failed; C{None}: it has not.
+    @ivar retried: whether it is sent for the second time.
+    @ivar refusal: the reply of a server that has declined it; empty: none has.
+    @ivar size: the number of bytes of the reply so far, if it comes in pieces or was dropped.
+    @ivar dropped: whether the reply is dropped, because too much is held for the client.
+    @ivar trail: what has happened to it, if it was redirected.
+    """
+
+    __slots__ = (
+        "_pieces", "dropped", "error", "keys", "pool", "refusal", "request", "retried", "session", "size", "values",
+        "whole",
+    )  # fmt: skip
+
+    trail: Any = None
+
+    joins = False
+
+    def __init__(self, whole: Any, pool: Any, keys: list[bytes], request: bytes) -> None:
+        self.whole = whole
+        self.session = whole.session
+        self.pool = pool
+        self.keys = keys
+        self.request = request
+        self.values: list[bytes] = []
+        self.error: bytes | None = None
+        self.retried = False
+        self.refusal = b""
+        self.size = 0
+        self.dropped = False
+        self._pieces: list[bytes] | None = None  # of the reply
+
+    def replied(self, data: Any, done: int) -> None:
+        """
+        Take bytes of the reply, or what the reader has found in the whole reply.
+        """
+        if data.__class__ is list:
+            self.values = data
+        elif not done:
+            if not self.session.gone:
+                self._keep(data)
+            return
+        else:
+            if self._pieces is not None:
+                self._release()
+                data = b"".join([*self._pieces, data])
+            if self.dropped or self.whole.overflows(len(data)):
+                self.size += len(data)
+                self.whole.drop(self)
+                return
+            self.read(data)
+        self.whole.answered(self)
+
+    def _keep(self, data: bytes) -> None:
+        """
+        Hold a piece of the reply until all of it is there, unless too much is held already.
+        """
+        self.size += len(data)
+        if not self.dropped and self.whole.overflows(len(data)):
+            self.dropped = True
+            if self._pieces is not None:
+                self._release()
+                self._pieces = None
+        if not self.dropped:
+            if self._pieces is None:
+                self._pieces = []
+            self._pieces.append(data)
+            self.session.hold(len(data))
+
+    def read(self, reply: bytes) -> None:
+        """
+        Find the values in the whole reply.
+        """
+        command = self.whole.command
+        values = command.values(self.keys, reply)
+        if values is None:
+            self.error = command.visible(reply)
+        else:
+            self.values = values
+
+    def declined(self, connection: Any, request: Any, reply: bytes) -> bool:
+        """
+        Send the request once more, unless it was already, or the session has others in flight on the connection, which
+        the server may execute before.
+        """
+        if self.retried or connection.carries(self.session, self):
+            return False
+        self.refusal = reply
+        self.whole.declined(self)
+        return True
+
+    def requestsLost(self, requests: list[Any], begun: bool, error: PoolError) -> None:
+        """
+        The connection was lost.
+        """
+        if self._pieces is not None:
+            self._release()
+            self._pieces = None
+        self.whole.lost(self, error)
+
+    def afterLoss(self, error: PoolError) -> None:
+        """
+        Let the session go on.
+        """
+        self.session.answered(0)
+
+    def _release(self) -> None:
+        assert self._pieces is not None
+        self.session.release(sum(map(len, self._pieces)))
+
+    # -- Parts that are sent together
+
+    def admits(self, other: Part) -> bool:
+        """
+        @return: whether another part may be sent together with this one.
+        """
+        return len(self.keys) + len(other.keys) <= TOGETHER and not self.retried
+
+    def admit(self, other: Part) -> PartGroup:
+        """
+        @return: the sink of the replies to this part and another one.
+        """
+        return PartGroup(self, other)
+
+
+@implementer(IReplySink)
+class PartGroup:
+    """
+    Parts that are sent as one request, and the reply to it.
+
+    If the reply is an error, each of the parts is sent once more alone, because the error may be about one of them.
+    """
+
+    joins = False
+
+    __slots__ = ("_count", "_held", "_parts", "_pieces")
+
+    def __init__(self, first: Part, second: Part) -> None:
+        self._parts = [first, second]
+        self._count = len(first.keys) + len(second.keys)
+        self._pieces: list[bytes] | None = None  # of the reply
+        self._held: list[int] = []  # how many bytes of them are counted by the session of each part
+
+    def admits(self, other: Part) -> bool:
+        """
+        @return: whether another part may be sent together with these.
+        """
+        return self._count + len(other.keys) <= TOGETHER
+
+    def admit(self, other: Part) -> PartGroup:
+        """
+        Add a part.
+
+        @return: the sink of the replies to all of them.
+        """
+        self._parts.append(other)
+        self._count += len(other.keys)
+        return self
+
+    def replied(self, data: Any, done: int) -> None:
+        """
+        Take bytes of the reply, or what the reader has found in the whole reply.
+        """
+        if not done:
+            self._hold(data)
+            return
+        parts, isList = self._parts, data.__class__ is list
+        values: list[bytes] | None = data
+        if not isList:
+            if self._pieces is not None:
+                self._release()
+                data = b"".join([*self._pieces, data])
+            if not self._isWanted:
+                for part in parts:
+                    part.whole.drop(part)
+                return
+            values = parts[0].whole.command.values([key for part in parts for key in part.keys], data)
+        if values is None:
+            for part in parts:
+                part.whole.declined(part)
+            return
+        at = 0
+        for part in parts:
+            end = at + len(part.keys)
+            part.values = values[at:end]
+            at = end
+            if isList or not (part.dropped or self._overflows(part)):
+                part.whole.answered(part)
+            else:
+                part.values = []
+                part.whole.drop(part)
+
+    def _overflows(self, part: Part) -> bool:
+        """
+        @return: whether the values of a part are too much to hold.
+        """
+        part.size = sum(map(len, part.values))
+        return bool(part.whole.overflows(part.size))
+
+    @property
+    def _isWanted(self) -> bool:
+        """
+        Whether the reply is kept for any of the parts.
+        """
+        return not all(part.dropped or part.session.gone for part in self._parts)
+
+    def _hold(self, data: bytes) -> None:
+        """
+        Keep bytes of the reply. Each client counts as many of them as it has of the keys, unless too much is held for
+        it already.
+        """
+        if self._pieces is None:
+            self._pieces = []
+            self._held = [0] * len(self._parts)
+        self._pieces.append(data)
+        for number, part in enumerate(self._parts):
+            share = len(data) * len(part.keys) // self._count
+            part.size += share
+            if not part.dropped and part.whole.overflows(share):
+                part.dropped = True
+                part.session.release(self._held[number])
+                self._held[number] = 0
+            if not part.dropped:
+                self._held[number] += share
+                part.session.hold(share)
+        if not self._isWanted:
+            self._pieces.clear()
+
+    def _release(self) -> None:
+        for part, share in zip(self._parts, self._held, strict=True):
+            part.session.release(share)
+
+    def requestsLost(self, requests: list[Any], begun: bool, error: PoolError) -> None:
+        """
+        The connection was lost.
+        """
+        if self._pieces is not None:
+            self._release()
+            self._pieces = None
+        for part in self._parts:
+            part.requestsLost(requests, begun, error)
+
+    def afterLoss(self, error: PoolError) -> None:
+        """
+        Let the sessions go on.
+        """
+        for part in self._parts:
+            part.afterLoss(error)
