@@ -50,7 +50,9 @@ class ClusterSession(ReadingSession):
     # -- Requests
 
     def _forward(self, command: Any, request: bytes, data: bytes, pos: int, errors: dict[Any, PoolError]) -> bool:
-        return not self._isBehind() and super()._forward(command, request, data, pos, errors)
+        if (self.trails or self.router.cluster.version != self._version) and self._isBehind():
+            return False
+        return super()._forward(command, request, data, pos, errors)
 
     def _isBehind(self) -> bool:
         """

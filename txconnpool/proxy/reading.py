@@ -40,8 +40,7 @@ class ReadingSession(PlacedSession):
 
     def _forward(self, command: Any, request: bytes, data: bytes, pos: int, errors: dict[Any, PoolError]) -> bool:
         router = self.router
-        reads = self._reads(command) if self._pin is None else None
-        if reads is None:
+        if self._pin is not None or router.cluster.readFrom == "primary" or (reads := self._reads(command)) is None:
             return super()._forward(command, request, data, pos, errors)
         self.router = reads
         try:
