@@ -44,9 +44,23 @@ class SubscriberCase(SynchronousTestCase):
         """
         Make a stage.
         """
-        self.stage: Any = SingleRedisStage(sessionLimits=self.limits)
-        self.stage.pool.setLimits(self.stage.pool.limits, 3)
+        self.stage: Any = self.makeStage()
         self.addCleanup(self.assertTidy)
+
+    def makeStage(self) -> Any:
+        """
+        @return: a stage with one server.
+        """
+        stage = SingleRedisStage(sessionLimits=self.limits)
+        stage.pool.setLimits(stage.pool.limits, 3)
+        return stage
+
+    @property
+    def pools(self) -> list[Any]:
+        """
+        The pools of all connections.
+        """
+        return list(self.stage.pool.pools)
 
     def assertTidy(self) -> None:
         """
@@ -56,7 +70,7 @@ class SubscriberCase(SynchronousTestCase):
             client.lose()
         self.stage.serve()
         self.assertEqual(self.counts, (0, 0, 0))
-        for pool in self.stage.pool.pools:
+        for pool in self.pools:
             assertTidy(self, pool)
 
     @property
@@ -296,75 +310,29 @@ class FailureTests(SubscriberCase):
         self.assertEqual(self.counts, (1, 1, 1))
 
 
-class InterjectionTests(SubscriberCase):
+class SeveralServersCase(SubscriberCase):
     """
-    Tests for messages that come while other replies are due.
-    """
-
-    def setUp(self) -> None:
-        """
-        Let a client in RESP3 subscribe.
-        """
-        super().setUp()
-        self.client = self.stage.client()
-        self.ask(self.client, "HELLO 3", "SUBSCRIBE c", "SET k " + "v" * 40000)
-
-    def test_between(self) -> None:
-        """
-        A message is written before a reply that is due, but not in the middle of one. Messages keep their order.
-        """
-        self.client.send(requests("GET k"))
-        self.stage.turns()
-        for each in self.stage.servers[0].open:
-            each.look()
-        (line,) = (each for each in self.stage.servers[0].open if each.owed)
-        self.deliver("1")
-        self.assertEqual(self.client.take(), message("c", "1", ">"))
-        line.deliver(20000)
-        self.stage.turns()
-        self.deliver("2")
-        self.deliver("3")
-        begun = self.client.take()
-        self.assertEqual(begun[:8], b"$40000\r\n")
-        line.deliver()
-        self.stage.turns()
-        rest = message("c", "2", ">") + message("c", "3", ">")
-        self.assertEqual(begun + self.client.take(), b"$40000\r\n" + b"v" * 40000 + b"\r\n" + rest)
-
-    def deliver(self, text: str) -> None:
-        """
-        Let the server send a message, and nothing else.
-        """
-        for line in self.stage.servers[0].open:
-            owed, line.owed = line.owed, b""
-            if line.sendMessage(b"c", text.encode()):
-                line.deliver()
-            line.owed = owed
-        self.stage.turns()
-
-
-class SeveralServersTests(SubscriberCase):
-    """
-    Tests for servers that share the channels.
+    Base class of tests with three servers that share the channels.
     """
 
-    def setUp(self) -> None:
+    def makeStage(self) -> Any:
         """
-        Make a stage with three servers.
+        @return: the stage.
         """
-        self.stage = RedisStage(maxPinned=1)
-        self.addCleanup(self.assertTidy)
+        return RedisStage(maxPinned=1)
 
-    def assertTidy(self) -> None:
+    @property
+    def pools(self) -> list[Any]:
         """
-        Assert that nothing is left when all clients have gone.
+        The pools of all connections.
         """
-        for client in self.stage.clients:
-            client.lose()
-        self.stage.serve()
-        self.assertEqual(self.counts, (0, 0, 0))
-        for pool in self.stage.pool.pools:
-            assertTidy(self, pool.leases)
+        return [each for pool in self.stage.pool.pools for each in pool.pools]
+
+
+class SeveralServersTests(SeveralServersCase):
+    """
+    Tests for channels on several servers.
+    """
 
     def test_channels(self) -> None:
         """
@@ -420,3 +388,100 @@ class SeveralServersTests(SubscriberCase):
         self.assertEqual([client.connected for client in clients], [True, False, False, False])
         self.assertEqual(self.counts, (1, 1, 1))
         self.assertEqual(self.ask(clients[0], "PSUBSCRIBE *")[-4:], b":2\r\n")
+
+    def test_ejected(self) -> None:
+        """
+        An ejected server has no subscribers. When others get its channels, or it gets them back, the subscribers of
+        these channels and of patterns are closed.
+        """
+        self.stage.pool.remapped = self.stage.sessions.subscribers.check
+        for step in (self.stage.pool.eject, self.stage.pool.restore):
+            clients = [self.stage.client() for _ in range(3)]
+            for client, text in zip(clients, ("SUBSCRIBE c0", "SUBSCRIBE c1", "PSUBSCRIBE *"), strict=True):
+                self.ask(client, text)
+            step(self.stage.servers[1])
+            self.stage.serve()
+            self.assertEqual([client.connected for client in clients], [True, False, False])
+            clients[0].lose()
+            self.stage.serve()
+            for number in range(3):
+                self.asked(number)
+            self.ask(self.stage.client(), "PSUBSCRIBE x*")
+            isEjected = step == self.stage.pool.eject
+            asked = [self.asked(number) for number in range(3)]
+            self.assertEqual([len(each) for each in asked], [1, 0 if isEjected else 1, 1])
+
+    def test_movedMeanwhile(self) -> None:
+        """
+        A channel that has got another server before its own one has confirmed is not subscribed.
+        """
+        client = self.stage.client()
+        self.ask(client, "SUBSCRIBE c1", "UNSUBSCRIBE c1")
+        client.send(requests("SUBSCRIBE c0 c1", "GET k0"))
+        self.stage.turns()
+        self.stage.pool.eject(self.stage.servers[1])
+        self.stage.serve()
+        self.assertEqual(client.take(), b"-ERR other servers have their topics now\r\n$-1\r\n")
+        self.assertEqual(self.counts, (0, 0, 0))
+
+
+class InterjectionTests(SubscriberCase):
+    """
+    Tests for messages that come while other replies are due.
+
+    @cvar channel: a channel.
+    @cvar key: a key.
+    """
+
+    channel = "c"
+    key = "k"
+
+    def setUp(self) -> None:
+        """
+        Let a client in RESP3 subscribe.
+        """
+        super().setUp()
+        self.client = self.stage.client()
+        self.ask(self.client, "HELLO 3", f"SUBSCRIBE {self.channel}", f"SET {self.key} " + "v" * 40000)
+
+    def test_between(self) -> None:
+        """
+        A message is written before a reply that is due, but not in the middle of one. Messages keep their order.
+        """
+        self.client.send(requests(f"GET {self.key}"))
+        self.stage.turns()
+        for each in self.stage.lines:
+            each.look()
+        (line,) = (each for each in self.stage.lines if each.owed)
+        self.deliver("1")
+        self.assertEqual(self.client.take(), message(self.channel, "1", ">"))
+        line.deliver(20000)
+        self.stage.turns()
+        self.deliver("2")
+        self.deliver("3")
+        begun = self.client.take()
+        self.assertEqual(begun[:8], b"$40000\r\n")
+        line.deliver()
+        self.stage.turns()
+        rest = message(self.channel, "2", ">") + message(self.channel, "3", ">")
+        self.assertEqual(begun + self.client.take(), b"$40000\r\n" + b"v" * 40000 + b"\r\n" + rest)
+
+    def deliver(self, text: str) -> None:
+        """
+        Let the server send a message, and nothing else.
+        """
+        for line in self.stage.lines:
+            owed, line.owed = line.owed, b""
+            if line.sendMessage(self.channel.encode(), text.encode()):
+                line.deliver()
+            line.owed = owed
+        self.stage.turns()
+
+
+class SeveralInterjectionTests(SeveralServersCase, InterjectionTests):
+    """
+    The same if the channel and the key are on several servers.
+    """
+
+    channel = "c0"
+    key = "k1"

@@ -231,9 +231,6 @@ class Subscribers:
         self._asks: dict[Any, tuple[Ask, Deferred[bytes]]] = {}
         self._log = LogLimit(sessions.reactor.seconds, PERIOD)
 
-    def __contains__(self, session: object) -> bool:
-        return session in self._clients or session in self._asks
-
     @property
     def counts(self) -> dict[str, int]:
         """
@@ -273,7 +270,6 @@ class Subscribers:
                 for pool in self._poolsOf(topic):
                     ask.shares.setdefault(self._source(pool, ask.request.flavour), []).append(topic)
         except PoolError as error:
-            ask.shares.clear()
             ask.error = failed(self.sessions.dialect, error)
             return
         for source, topics in ask.shares.items():
