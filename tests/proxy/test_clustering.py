@@ -1134,3 +1134,56 @@ class ReplicaOnlyTests(ClusterCase):
         error = b"-ERR upstream unavailable: no replica with the slot of the key is up\r\n"
         self.assertEqual(self.ask("GET k", "MGET k {k}2 l", "SET k w"), error + error + b"+OK\r\n")
         self.assertEqual(self.stage.asked(self.cluster.owner(b"k")), [b"SET k w"])
+
+
+class SharedSubscriberTests(ClusterCase):
+    """
+    Tests for subscribers, who share connections to the nodes.
+    """
+
+    def test_shared(self) -> None:
+        """
+        One node is asked for a channel, and sends its messages also when the slot of the channel has got another one.
+        """
+        clients = [self.stage.client() for _ in range(3)]
+        for client in clients[:2]:
+            self.assertEqual(self.ask("SUBSCRIBE k", client=client)[-4:], b":1\r\n")
+        source = self.cluster.owner(b"k")
+        self.assertEqual(self.stage.asked(source), [b"SUBSCRIBE k"])
+        target = self.cluster.move(b"k")
+        self.ask("SET k v")
+        self.stage.asked(target)
+        self.ask("SUBSCRIBE k", client=clients[2])
+        self.assertEqual(self.stage.asked(target), [b"SUBSCRIBE k"])
+        for node in (source, target):
+            for line in node.open:
+                line.sendMessage(b"k", b"x")
+        self.stage.serve()
+        self.assertEqual([client.take().count(b"message") for client in clients], [1, 1, 1])
+        self.assertEqual([client.connected for client in clients], [True] * 3)
+        for client in clients:
+            client.lose()
+        self.stage.serve()
+
+    def test_gone(self) -> None:
+        """
+        When a node has no slots any more, the subscribers of its channels are closed, and those of the events of keys.
+        """
+        self.stage.pool.remapped = self.stage.sessions.subscribers.check
+        clients = []
+        for node in self.cluster.nodes:
+            channel = next(each for each in keysOf(100) if self.cluster.owner(each.encode()) is node)
+            clients.append(self.stage.client())
+            self.ask(f"SUBSCRIBE {channel}", client=clients[-1])
+        clients.append(self.stage.client())
+        self.ask("PSUBSCRIBE __keyspace@0__:*", client=clients[-1])
+        for node in self.cluster.nodes:
+            self.assertIn(b"PSUBSCRIBE __keyspace@0__:*", self.stage.asked(node))
+        first, second, _ = self.cluster.nodes
+        self.cluster.told = [first] * 8192 + [second] * 8192
+        self.stage.pool.wrong()
+        self.wait(5)
+        self.assertEqual([client.connected for client in clients], [True, True, False, False])
+        for client in clients:
+            client.lose()
+        self.stage.serve()

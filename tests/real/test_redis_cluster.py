@@ -189,6 +189,7 @@ class ServingTests(ClusterCase):
         for each in subscribers[:3]:
             self.assertEqual(each.read(), [b"message", b"news", b"hello"])
         self.assertEqual(subscribers[3].read(), [b"pmessage", b"new*", b"news", b"hello"])
+        self.assertEqual(self.client.ask("PUBSUB", "NUMSUB", "news"), [b"news", 1])
         for key in self.keys():
             shard = self.connect()
             shard.ask("SSUBSCRIBE", key)

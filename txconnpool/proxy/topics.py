@@ -371,6 +371,9 @@ class Subscribers:
         """
         @return: whether other pools have a topic now.
         """
+        router = self.sessions.flavours.leases
+        if self.sessions.router.keyed and router.passesOn and self.sessions.dialect.topicKey(topic) is not None:
+            return not set(pools) <= set(router.serving)
         try:
             return set(self._poolsOf(topic)) != set(pools)
         except PoolError:

@@ -103,6 +103,7 @@ class Upstream:
                 settings.maxPinned, settings.readFrom, lookAgain=self.finder.hurry, probe=self._dialect.probe,
             )  # fmt: skip
             self.pool.patience = settings.requestTimeout
+            self.pool.remapped = self._remapped
             self.flavours = ClusterRouters(self.pool, self._dialect.base, self._dialect.reading)
             self.router = self.flavours.base
         elif settings.readsReplicas:
@@ -110,6 +111,7 @@ class Upstream:
                 settings.name, self._reactor, self._replica, limits, settings.maxPinned, settings.readFrom,
                 self._lookAgain, self._dialect.probe,
             )  # fmt: skip
+            self.pool.remapped = self._remapped
             self._follow()
             self.flavours = ClusterRouters(self.pool, self._dialect.base, lambda flavour: flavour, ReplicatedRouter)
             self.router = self.flavours.base
@@ -169,7 +171,6 @@ class Upstream:
         replicas = [server.endpoint for server in self.settings.servers if server.label == REPLICA]
         master = next((server.endpoint for server in self.settings.servers if server.label != REPLICA), None)
         self.pool.follow(master, replicas)
-        self._remapped()
 
     def _replica(self, endpoint: str, limits: Limits, maxPinned: int, **options: Any) -> FlavouredPool:
         """

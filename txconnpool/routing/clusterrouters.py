@@ -26,6 +26,7 @@ class ClusterRouter(FlavouredRouter):
     """
 
     divides = True
+    passesOn = True
 
     def __init__(
         self, cluster: Any, pick: Callable[[Any], Any], pickReader: Callable[[Any], Any] | None = None

@@ -181,6 +181,9 @@ class FlavouredRouter:
     keyed = True
     standIn = None
 
+    #: Whether servers pass on to each other what they send unasked, so that any of them may be asked for it.
+    passesOn = False
+
     def __init__(self, shards: Any, pick: Callable[[Any], Any]) -> None:
         """
         @param shards: a L{ShardedPool<txconnpool.routing.shards.ShardedPool>} of L{FlavouredPool}s.

@@ -33,8 +33,11 @@ class NodePools(PoolGroup):
     @ivar slotOf: the slots of keys.
     @ivar version: another number whenever a slot has another pool.
     @ivar primaries: the pools of the nodes that have slots, in the order of their first slots.
+    @ivar remapped: called when there are other primaries, if it is not C{None}.
     @ivar patience: how many seconds after a node has first declined it a request may still be sent again.
     """
+
+    remapped: Callable[[], object] | None = None
 
     def __init__(
         self,
@@ -123,7 +126,7 @@ class NodePools(PoolGroup):
         @param owners: the number of the primary of each slot; -1: none has it.
         @param others: further nodes that have a pool.
         """
-        reads = self.readFrom != "primary"
+        before, reads = set(self.primaries), self.readFrom != "primary"
         leaving = self._usePools(
             [*primaries, *others, *(dict.fromkeys(node for each in replicas for node in each) if reads else ())]
         )
@@ -137,6 +140,8 @@ class NodePools(PoolGroup):
         # Last, because clients that wait for one of them look at once which pool has their key now.
         for pool in leaving:
             self._remove(pool)
+        if self.remapped is not None and set(self.primaries) != before:
+            self.remapped()
 
     def _connectionsOf(self, pool: Any) -> Any:
         """

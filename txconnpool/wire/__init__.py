@@ -713,7 +713,8 @@ class IStatefulDialect(IDialect, Protocol):
 
     def topicKey(self, topic: Topic) -> bytes | None:
         """
-        @return: the key whose server sends the frames of a topic, if servers share the keys; C{None}: all servers do.
+        @return: the key whose server sends the frames of a topic, if servers share the keys; C{None}: each of them
+            sends some.
         """
 
     def topicRequest(self, adds: bool, topics: Sequence[Topic]) -> tuple[Command, bytes]:

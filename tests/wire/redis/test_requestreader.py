@@ -329,18 +329,34 @@ class StateTests(SynchronousTestCase):
 
     def test_subscriberOfCluster(self) -> None:
         """
-        A subscriber to a node of a cluster has a connection of its own.
+        A subscriber of sharded channels of a cluster has a connection of its own, for these only.
         """
         dialect = Redis()
         dialect.cluster(True)
         reading = Reading(dialect)
-        self.assertEqual(reading.ask("subscribe a b"), ["PIN", ">> subscribe a b"])
+        self.assertEqual(reading.ask("ssubscribe a b"), ["PIN", ">> ssubscribe a b"])
         self.assertIn("only (P|S)SUBSCRIBE", reading.ask("get k")[0])
-        self.assertEqual(reading.ask("psubscribe p*", "punsubscribe p*", "unsubscribe a"),
-                         [">> psubscribe p*", ">> punsubscribe p*", ">> unsubscribe a"])  # fmt: skip
-        self.assertEqual(reading.ask("unsubscribe", "get k"), [">> unsubscribe b", "> get k"])
-        reading.ask("subscribe a")
-        self.assertEqual(reading.ask("reset", "get k"), ["FLAVOUR (2, 0) +RESET", "> get k"])
+        self.assertEqual(reading.ask("psubscribe p*"), ["+ p*", "< *3 $10 psubscribe $2 p* :1"])
+        self.assertEqual(reading.ask("sunsubscribe a", "sunsubscribe"), [">> sunsubscribe a", ">> sunsubscribe b"])
+        self.assertFalse(reading.reader.pinned)
+        self.assertEqual(reading.ask("sunsubscribe x"), ["< *3 $12 sunsubscribe $1 x :0"])
+        self.assertEqual(reading.ask("punsubscribe", "get k")[::2], ["- p*", "> get k"])
+        reading.ask("ssubscribe a", "subscribe b")
+        self.assertEqual(reading.ask("reset", "get k"), ["- b", "FLAVOUR (2, 0) +RESET", "> get k"])
+
+    def test_disengaged(self) -> None:
+        """
+        When the node of a slot ends subscriptions, those that are shared with others stay.
+        """
+        dialect = Redis()
+        dialect.cluster(True)
+        reading = Reading(dialect)
+        reading.ask("ssubscribe a", "subscribe b")
+        engage = reading.reader.disengage()
+        self.assertEqual((reading.reader.pinned, reading.reader.channels), (False, {"subscribe": {b"b": None}}))
+        engage()
+        self.assertTrue(reading.reader.pinned)
+        self.assertEqual(reading.reader.channels, {"subscribe": {b"b": None}, "ssubscribe": {b"a": None}})
 
     def test_manyChannels(self) -> None:
         """

@@ -57,6 +57,20 @@ class TopicTests(SynchronousTestCase):
         ):
             self.assertEqual(Redis().topicKey(Topic(kind, name)), key)
 
+    def test_keysOfCluster(self) -> None:
+        """
+        The nodes of a cluster pass on all messages to each other, but not the events of keys.
+        """
+        dialect = Redis()
+        dialect.cluster(True)
+        for kind, name, key in (
+            ("subscribe", b"c", b"c"),
+            ("psubscribe", b"c*", b"c*"),
+            ("psubscribe", b"__keyspace@0__:c*", None),
+            ("subscribe", b"__keyevent@0__:del", None),
+        ):
+            self.assertEqual(dialect.topicKey(Topic(kind, name)), key)
+
     def test_silent(self) -> None:
         """
         A client that gets no replies gets confirmations, which are pushed, but no errors.

@@ -187,7 +187,7 @@ class Redis:
         """
         @return: the channel, or C{None} if its messages come from all servers.
         """
-        return keyOf(topic)
+        return keyOf(topic, self._rules.cluster)
 
     def topicRequest(self, adds: bool, topics: Sequence[Topic]) -> tuple[Command, bytes]:
         """

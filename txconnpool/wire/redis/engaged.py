@@ -2,7 +2,7 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
 Transactions, watched keys and subscriptions: the requests that begin and end them. The clients of the first two have
-connections of their own, and so have subscribers to the nodes of a cluster; other subscribers share one.
+connections of their own, and so have subscribers of sharded channels in a cluster; other subscribers share one.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def _subscribe(
     known = sum(map(len, reader.channels.values())) if reader.channels else 0
     if known + len(words) - 1 > CHANNELS_MAX:
         return reader.answer(end, answers.error(f"ERR more than {CHANNELS_MAX} channels and patterns of one client"))
-    if not reader.rules.cluster:
+    if reader.shares(command.name):
         return TOPICS, end, 0, Subscribing(reader, [Topic(command.name, name) for name in words[1:]])
 
     def after() -> None:
@@ -139,10 +139,10 @@ def _unsubscribe(
     kind = OPPOSITE[command.name]
     its = (reader.channels or {}).get(kind, {})
     channels = words[1:] or list(its)
-    if reader.channels is None or not channels:
+    if not its:
         frames = [confirmation(reader, command.name, kind, channel) for channel in channels or (None,)]
         return ANSWER, end, 0, b"".join(frames)
-    if not reader.rules.cluster:
+    if reader.shares(kind):
         return TOPICS, end, 0, Unsubscribing(reader, command.name, channels)
 
     def after() -> None:

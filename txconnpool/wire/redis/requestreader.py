@@ -513,24 +513,23 @@ class RequestReader:
         """
         @return: the sharded channels, if the client needs its connection for nothing else.
         """
-        channels = self.channels or {}
         needed = self.inTransaction or self.watches or self.tracks
-        needed = needed or any(its for name, its in channels.items() if name != _SHARDED.name)
-        return [] if needed else list(channels.get(_SHARDED.name, ()))
+        return [] if needed else list((self.channels or {}).get(_SHARDED.name, ()))
 
     def disengage(self) -> Callable[[], None]:
         """
-        The client is subscribed to nothing any more.
+        The client is subscribed to no sharded channels any more.
 
-        @return: called when it is subscribed again to what it was.
+        @return: called when it is subscribed again to those of before.
         """
-        channels = self.channels
+        sharded = (self.channels or {}).get(_SHARDED.name, {})
 
-        def engage(channels: dict[str, dict[bytes, None]] | None = channels) -> None:
-            self.channels = channels
+        def engage(sharded: dict[bytes, None] = sharded) -> None:
+            others = {kind: its for kind, its in (self.channels or {}).items() if its and kind != _SHARDED.name}
+            self.channels = ({**others, _SHARDED.name: sharded} if sharded else others) or None
             self._settlePin()
 
-        engage(None)
+        engage({})
         return engage
 
     def _settlePin(self) -> None:
@@ -543,10 +542,26 @@ class RequestReader:
     @property
     def subscribesAlone(self) -> bool:
         """
-        Whether the client has a connection of its own for its subscriptions, as subscribers to the nodes of a cluster
-        have. Others share one.
+        Whether the client needs a connection of its own for its subscriptions, because these follow a slot.
         """
-        return self.channels is not None and self.rules.cluster
+        channels = self.channels
+        return channels is not None and self.rules.cluster and bool(channels.get(_SHARDED.name))
+
+    def shares(self, kind: str) -> bool:
+        """
+        @param kind: the command that subscribes to such channels.
+
+        @return: whether subscribers of such channels share connections. Those of sharded channels in a cluster follow
+            the slot of these, each by itself.
+        """
+        return kind != _SHARDED.name or not self.rules.cluster
+
+    @property
+    def shared(self) -> list[str]:
+        """
+        The kinds of subscriptions for which the client shares connections with others.
+        """
+        return [kind for kind, its in (self.channels or {}).items() if its and self.shares(kind)]
 
     def settle(self) -> None:
         """

@@ -62,7 +62,7 @@ def _quit(reader: RequestReader, command: RedisCommand, words: list[bytes], data
 
 
 def _reset(reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int) -> Frame:
-    if reader.channels is not None and not reader.subscribesAlone:
+    if reader.shared:
         return TOPICS, pos, 0, Leaving(reader)
     reader.name, reader.user = b"", DEFAULT_USER
     reader.silent = False
@@ -98,7 +98,7 @@ def _hello(reader: RequestReader, command: RedisCommand, words: list[bytes], dat
         return reader.answer(end, _WRONG)
     if reader.stranger and login is None:
         return reader.answer(end, _NO_HELLO)
-    if version != reader.flavour[0] and reader.channels is not None and not reader.subscribesAlone:
+    if version != reader.flavour[0] and reader.shared:
         return reader.answer(end, answers.refused("hello", _SUBSCRIBER))
     if login is not None:
         reader.stranger, reader.user = False, login[0]

@@ -46,12 +46,15 @@ def topicOf(frame: bytes) -> Topic | None:
     return Topic(_KINDS[match[1]], frame[start : start + int(match[2])])
 
 
-def keyOf(topic: Topic) -> bytes | None:
+def keyOf(topic: Topic, cluster: bool) -> bytes | None:
     """
-    @return: the channel. Messages of a pattern, and events of keys, come from all servers.
+    @param cluster: whether the servers pass on messages to each other, so that one of them has all of a pattern.
+
+    @return: the channel, or the pattern; C{None} if messages come from all servers, as the events of keys do.
     """
     kind, name = topic
-    return None if kind == "psubscribe" or (kind == "subscribe" and name.startswith(_EVENTS)) else name
+    isEvents = kind != "ssubscribe" and name.startswith(_EVENTS)
+    return None if isEvents or (kind == "psubscribe" and not cluster) else name
 
 
 def isError(reply: bytes) -> bool:
@@ -146,19 +149,21 @@ class Unsubscribing(_Request):
 
 class Leaving(_Request):
     """
-    The end of all subscriptions, which C{RESET} does not report.
+    The end of all subscriptions that are shared with others, which C{RESET} does not report.
     """
 
     def __init__(self, reader: RequestReader) -> None:
         channels = reader.channels or {}
-        super().__init__(reader, [Topic(kind, name) for kind, names in channels.items() for name in names])
+        super().__init__(reader, [Topic(kind, name) for kind in reader.shared for name in channels[kind]])
 
     def confirmed(self) -> bytes:
         """
         @return: nothing.
         """
-        self._reader.channels = None
-        self._reader.settle()
+        reader = self._reader
+        kept = {kind: its for kind, its in (reader.channels or {}).items() if its and not reader.shares(kind)}
+        reader.channels = kept or None
+        reader.settle()
         return b""
 
 
