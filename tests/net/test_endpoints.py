@@ -92,3 +92,13 @@ class TLSClientEndpointTests(TLSTestCase):
         An invalid string is an error of the constructor.
         """
         self.assertRaises(ValueError, clientEndpoint, self.reactor, "tls:h")
+
+    def test_suggested(self) -> None:
+        """
+        The error for a server that has no C{tcp:} says what to write.
+        """
+        for text, right in (("11211", "tcp:127.0.0.1:11211"), ("10.0.0.1:6379", "tcp:10.0.0.1:6379")):
+            error = self.assertRaises(ValueError, clientEndpoint, self.reactor, text)
+            self.assertTrue(str(error).endswith(f"; did you mean {right}?"), error)
+        error = self.assertRaises(ValueError, clientEndpoint, self.reactor, "smtp:x")
+        self.assertNotIn(";", str(error))

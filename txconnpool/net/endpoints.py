@@ -17,6 +17,7 @@ from zope.interface import implementer
 from txconnpool.net.identity import connectVerified
 from txconnpool.net.named import byName, nameIn
 from txconnpool.net.reactorproxy import ReactorProxy
+from txconnpool.net.suggestions import suggestClient
 from txconnpool.net.syntax import ARGUMENT, DIRECTORIES, FILES, checkClient, hostOf
 from txconnpool.net.tls import authorities, explained, usesTLS
 
@@ -33,11 +34,18 @@ def clientEndpoint(reactor: Any, description: str) -> IStreamClientEndpoint:
     """
     Make the endpoint of a server. No file is read: an endpoint with TLS is a L{TLSClientEndpoint}.
 
-    @raise ValueError: the string is wrong; Twisted raises C{TypeError} and others too.
+    @raise ValueError: the string is wrong, and if it is clear what was meant, what to write; Twisted raises
+        C{TypeError} and others too.
     """
     if usesTLS(description):
         return TLSClientEndpoint(reactor, description)
-    checkClient(description)
+    try:
+        checkClient(description)
+    except ValueError as error:
+        right = suggestClient(description)
+        if right is None:
+            raise
+        raise ValueError(f"{error}; {right}") from None
     return _fromString(reactor, description)
 
 
