@@ -20,7 +20,7 @@ from typing import Any
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.real.fuzz import converse
-from tests.real.servers import Address, Memcached, Proxy, ask, missing, missingForNode, which
+from tests.real.servers import PATIENCE, Address, Memcached, Proxy, ask, missing, missingForNode, which
 from tests.wire.memcache.binary.cases import CASES, NOOP
 from tests.wire.memcache.binary.packets import normal, reply, request
 
@@ -323,7 +323,7 @@ class LibraryTests(SynchronousTestCase):
                 for worker in workers:
                     worker.start()
                 for worker in workers:
-                    worker.join(60.0)
+                    worker.join(4 * PATIENCE)
                     self.assertFalse(worker.is_alive(), "stuck")
                 self.assertEqual([worker.failure for worker in workers], [None] * THREADS)
             self.assertNotIn("Traceback", proxy.log)

@@ -221,7 +221,7 @@ class PymemcacheTests(SynchronousTestCase):
         for worker in workers:
             worker.start()
         for worker in workers:
-            worker.join(60.0)
+            worker.join(4 * PATIENCE)
             self.assertFalse(worker.is_alive(), "stuck")
         self.assertEqual([worker.failure for worker in workers], [None] * THREADS)
 
