@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.nativefuzz import SUBJECTS, cuts
 from txconnpool import native
 from txconnpool.routing.distribution.keymap import KeyCache, divideKeys
+from txconnpool.wire.joining import joinValues
 from txconnpool.wire.memcache import common, values
 
 #: The number of inputs for each function, and of those that are cut at every position.
@@ -22,7 +23,7 @@ INPUTS = 600
 CUT = 20
 
 #: The functions that have tests of their own, here and in L{tests.net.test_sockets}.
-OTHERS = {"divideKeys", "receiveEach", "sendJoined"}
+OTHERS = {"divideKeys", "joinValues", "receiveEach", "sendJoined"}
 
 
 class LoadTests(SynchronousTestCase):
@@ -155,6 +156,39 @@ class FunctionTests(SynchronousTestCase):
         keys = [b"a", b"b", b"c"]
         found = divide(keys, KeyCache(lambda key: keys.clear() or 1, 9), 9)  # type: ignore[func-returns-value]
         self.assertEqual(found, ([0], [(1, [b"a"])]))
+
+    def test_joinValues(self) -> None:
+        """
+        Values are joined as in Python. No reference is kept, and none is dropped.
+        """
+        rng, join = random.Random(5), native.extension.joinValues
+        for _ in range(INPUTS):
+            lists = rng.choice((1, 2, 5, 20))
+            order = [rng.randrange(lists) for _ in range(rng.choice((0, 1, 2, 20, 100)))]
+            listed: list[list[bytes]] = [[] for _ in range(lists)]
+            for number in order:
+                listed[number].append(rng.choice((b"", b"x", b"x" * rng.randrange(2000))))
+            ends = rng.choice(((b"", b""), (b"END\r\n", b"END\r\n"), (b"", b"END\r\n")))
+            self.assertEqual(join(order, listed, *ends), joinValues(order, listed, *ends))
+        listed = [[b"one%d" % number for number in range(9)], [b"two%d" % number for number in range(9)]]
+        before = [sys.getrefcount(each) for each in (*listed[0], *listed[1])]
+        for _ in range(1000):
+            join([0, 1] * 9, listed, b"", b"")
+        self.assertEqual([sys.getrefcount(each) for each in (*listed[0], *listed[1])], before)
+
+    def test_joinValuesFails(self) -> None:
+        """
+        Too few values are an error, and so are other arguments.
+        """
+        join = native.extension.joinValues
+        for each in (join, joinValues):
+            self.assertRaises(ValueError, each, [0, 0], [[b"x"]], b"", b"")
+            self.assertRaises(IndexError, each, [1], [[b"x"]], b"", b"")
+        self.assertRaises(IndexError, join, [-1], [[b"x"]], b"", b"")
+        wrong: tuple[Any, ...]
+        for wrong in ((), ([], [], b""), ((), [], b"", b""), ([], (), b"", b""), ([], [], None, b""), ([], [], b"", ""),
+                      ([None], [[b"x"]], b"", b""), ([0], [(b"x",)], b"", b""), ([0], [["x"]], b"", b"")):  # fmt: skip
+            self.assertRaises(TypeError, join, *wrong)
 
     def test_references(self) -> None:
         """

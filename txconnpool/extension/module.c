@@ -5,7 +5,7 @@
 #include "txconnpool.h"
 
 /* txconnpool.native uses the module only if it has the same number there. */
-#define INTERFACE 7
+#define INTERFACE 8
 
 static PyMethodDef methods[] = {
     {"scanRequest", (PyCFunction)(void (*)(void))scanRequest, METH_FASTCALL, NULL},
@@ -25,6 +25,7 @@ static PyMethodDef methods[] = {
     {"receiveEach", (PyCFunction)(void (*)(void))receiveEach, METH_FASTCALL, NULL},
     {"sendJoined", (PyCFunction)(void (*)(void))sendJoined, METH_FASTCALL, NULL},
 #endif
+    {"joinValues", (PyCFunction)(void (*)(void))joinValues, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -27,6 +27,7 @@ PyObject *passElements(PyObject *module, Arguments arguments, Py_ssize_t count);
 PyObject *splitElements(PyObject *module, Arguments arguments, Py_ssize_t count);
 
 PyObject *divideKeys(PyObject *module, Arguments arguments, Py_ssize_t count);
+PyObject *joinValues(PyObject *module, Arguments arguments, Py_ssize_t count);
 
 #ifdef __linux__
 PyObject *receiveEach(PyObject *module, Arguments arguments, Py_ssize_t count);

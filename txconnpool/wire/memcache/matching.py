@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Final, Protocol, TypeAlias
 
 from txconnpool.errors import WireError
 from txconnpool.wire import Command
+from txconnpool.wire.joining import chosenJoin as joinValues
 from txconnpool.wire.memcache.expiry import expiring
 from txconnpool.wire.memcache.keys import collectReply, keyOf, requestFor
 
@@ -237,10 +238,7 @@ class MemcacheCommand(Command):
         """
         @return: the values in the order of the keys, and C{END} after them, or after each.
         """
-        following = [iter(each) for each in values]
-        # There is a value for each key, so no iterator ends here.
-        found = map(next, map(following.__getitem__, order))
-        return (b"END\r\n" if merged else b"").join(found) + b"END\r\n"
+        return joinValues(order, values, b"END\r\n" if merged else b"", b"END\r\n")
 
     def divide(self, request: bytes, count: int) -> tuple[bytes, bytes]:
         """
