@@ -91,7 +91,7 @@ class ToyRequestReader:
     Finds the requests of one client. Its state is whether the client has a connection of its own, and why.
     """
 
-    pinned = False
+    pinned = listens = False
 
     def __init__(self, refused: set[Command]) -> None:
         self._refused = refused

@@ -208,6 +208,29 @@ class SharingTests(SubscriberCase):
         self.assertEqual(self.ask(other, "MULTI", "GET k", "EXEC"), b"+OK\r\n+QUEUED\r\n*1\r\n$-1\r\n")
 
 
+class IdleTests(SubscriberCase):
+    """
+    Tests for C{client-idle-timeout}.
+    """
+
+    limits = SessionLimits(idleTimeout=8.0)
+
+    def test_waits(self) -> None:
+        """
+        A subscriber need not send anything. When it is none any more, it is like other clients.
+        """
+        client, other = self.stage.client(), self.stage.client()
+        self.ask(client, "SUBSCRIBE news")
+        for _ in range(40):
+            self.stage.clock.advance(1)
+        self.assertEqual((client.connected, other.connected, self.publish("news", "hi")), (True, False, b":1\r\n"))
+        self.assertEqual(client.take(), message("news", "hi"))
+        self.ask(client, "UNSUBSCRIBE news")
+        for _ in range(12):
+            self.stage.clock.advance(1)
+        self.assertFalse(client.connected)
+
+
 class FailureTests(SubscriberCase):
     """
     Tests for what fails.

@@ -363,7 +363,7 @@ class PoolSettings:
     clientIdleTimeout: float = option(
         0.0,
         Seconds(0.001, _YEAR, "never"),
-        "close clients that send nothing for so long and wait for no reply; 0 = never",
+        "close clients that send nothing for so long, wait for no reply and are subscribed to nothing; 0 = never",
         "Timeouts",
     )
     slowRequest: float = option(

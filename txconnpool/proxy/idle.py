@@ -97,7 +97,7 @@ class IdleClients:
         self._timer = None
         now, timeout = self._sessions.reactor.seconds(), self._sessions.limits.idleTimeout
         for session in list(self._sessions.sessions):
-            if session.busy or session.ending:
+            if session.busy or session.listens or session.ending:
                 self.forget(session)
                 continue
             watch = self._watched.get(session)

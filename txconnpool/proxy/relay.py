@@ -29,9 +29,11 @@ class RelaySession(ClientConnection):
     @ivar number: identifies the session on the console and in statistics.
     @ivar host: the address with which C{factory} counts the client, or C{None}.
     @ivar ticket: the ticket of the pool while the client waits for a connection, or C{None}.
+    @ivar listens: whether the client need not send anything: this is not known.
     """
 
     ticket: Any = None
+    listens = False
     _connection: RelayConnection | None = None
     _pool: Any = None
     _clientDone = False  # the client has closed its side

@@ -254,6 +254,13 @@ class Session(RequestSender):
         """
         return self._unanswered or self._full or self.unread > 0
 
+    @property
+    def listens(self) -> bool:
+        """
+        Whether the client need not send anything, because it waits for what servers send without being asked.
+        """
+        return bool(self._reader.listens)
+
     def _count(self) -> None:
         """
         Count the kept bytes of requests for L{BufferedBytes<txconnpool.proxy.memory.BufferedBytes>} if they exceed the

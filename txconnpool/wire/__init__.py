@@ -387,6 +387,13 @@ class IRequestReader(Protocol):
     #: leased the connection; C{forwarded} unsets it.
     pinned: bool = False
 
+    @property
+    def listens(self) -> bool:
+        """
+        Whether the client waits for what servers send without being asked, so that it need not send anything.
+        """
+        return False
+
     def read(self, data: bytes, pos: int, room: int) -> Frame:
         """
         Find the next requests of a client, from C{pos}.

@@ -540,6 +540,13 @@ class RequestReader:
         self.pinned = self.inTransaction or self.watches or self.tracks or self.subscribesAlone
 
     @property
+    def listens(self) -> bool:
+        """
+        Whether the client is subscribed to anything.
+        """
+        return self.channels is not None
+
+    @property
     def subscribesAlone(self) -> bool:
         """
         Whether the client needs a connection of its own for its subscriptions, because these follow a slot.
