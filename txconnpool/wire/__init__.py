@@ -450,7 +450,7 @@ class IReplyReader(Protocol):
 
         @return: C{(end, done, reply)}: C{data[pos:end]} belongs to the request and completes C{done} of its replies.
             C{reply} has the bytes for the client; C{None}: the same bytes. For a request of L{Command.subset} it may be
-            what was found in the whole reply, for L{Command.collect}. If C{left} is not 0 afterwards, all that can be
+            what was found in the whole reply, for L{Command.gather}. If C{left} is not 0 afterwards, all that can be
             read was read, and the method is called again with the remaining bytes and more.
 
         @raise WireError: the bytes are not such replies.
