@@ -50,6 +50,7 @@ class PoolSettingsTests(SynchronousTestCase):
                 "upstreamAuth": None,
                 "sentinelAuth": None,
                 "listenAuth": None,
+                "auth": "check",
                 "allowCommands": None,
                 "denyCommands": (),
                 "announce": None,

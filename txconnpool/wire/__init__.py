@@ -78,6 +78,10 @@ class LocalAction(enum.Enum):
     #: Payload: an L{ITopicRequest<txconnpool.wire.topics.ITopicRequest>}. Later requests wait until servers have
     #: confirmed it. If no bytes were read, the request is read again then.
     TOPICS = "send the client what servers send about some topics from now on, or no more"
+    #: Payload: C{(command, request, conclude)}. A server gets the request, when all earlier requests are answered.
+    #: C{conclude} is called with its reply. It returns the reply for the client, and the flavour of the connections
+    #: that the client uses from now on; C{None}: those as before.
+    LOGIN = "ask a server whether the client may log in"
     #: Payload: C{(flavour, reply)}. The reader is called with the flavour (C{switched}), and the request is answered,
     #: when all earlier requests are answered.
     FLAVOUR = "use connections of another flavour from now on"
@@ -99,6 +103,7 @@ ADMIT: Final = LocalAction.ADMIT
 PIN: Final = LocalAction.PIN
 LEARN: Final = LocalAction.LEARN
 TOPICS: Final = LocalAction.TOPICS
+LOGIN: Final = LocalAction.LOGIN
 FLAVOUR: Final = LocalAction.FLAVOUR
 SWITCH: Final = LocalAction.SWITCH
 
@@ -681,6 +686,12 @@ class IStatefulDialect(IDialect, Protocol):
     def prelude(self, flavour: Any) -> Sequence[tuple[Command, bytes, bytes]]:
         """
         @return: requests that make a new connection one of this flavour, with the beginnings of their replies.
+        """
+
+    def passLogins(self, used: bool) -> None:
+        """
+        @param used: whether the servers check the users and passwords of clients from now on. If they do, readers
+            return C{LOGIN} for a login.
         """
 
     def cluster(self, used: bool) -> None:

@@ -47,7 +47,7 @@ from txconnpool.wire.redis.several import CROSS_SLOT, DIVIDED, SPREADS, scanned
 from txconnpool.wire.redis.special import DEFAULT_USER, NOT_SHARED, SPECIAL
 
 #: The version of the protocol and the database of a connection, and 1 if a replica executes requests on it.
-Flavour = tuple[int, ...]
+Flavour = tuple[Any, ...]
 
 BASE: Final[Flavour] = (2, 0)
 
@@ -103,6 +103,7 @@ class Rules:
         L{IStatefulDialect.announce<txconnpool.wire.IStatefulDialect.announce>}.
     @ivar cluster: whether the servers are the nodes of a cluster. A channel is then that of all nodes.
     @ivar learned: the commands that the servers have described.
+    @ivar passes: whether the servers check the users and passwords of clients.
     """
 
     def __init__(self) -> None:
@@ -116,6 +117,7 @@ class Rules:
         self.announced: Sequence[Place] | None = None
         self.cluster = False
         self.learned = Learned()
+        self.passes = False
         self._permissions = Permissions({}, frozenset(), None)
 
     def limit(self, itemMax: int, permissions: Permissions) -> None:
