@@ -67,12 +67,11 @@ class Session(RequestSender):
     # Objects share the names in their __dict__ only if these are thirty at most in all. A session that sets another one
     # has a dict of its own, of a kilobyte. Most of these are for L{ShardedSession
     # <txconnpool.proxy.sharding.ShardedSession>}, which a session may become.
-    __slots__ = ("_answers", "_granted", "_lanes", "_moving", "_sinkPool", "router")
+    __slots__ = ("_answers", "_granted", "_lanes", "_moving", "_sinkPool", "_swallow", "router")
 
     host: str | None = None
     router: Any
 
-    _swallow = 0  # the number of bytes of a request that will be dropped when they arrive
     _late = b""  # the reply to write after that
     _refusal: PoolError | None = None  # the error for requests that waited, and have to wait for the end of a pause
 
@@ -89,6 +88,7 @@ class Session(RequestSender):
         self._kept: list[bytes] = []  # bytes of requests that could not be forwarded yet
         self._moving = False  # whether it uses another router as soon as nothing is in flight
         self._answers = 0  # the number of requests that were answered here since the last pause
+        self._swallow = 0  # the number of bytes of a request that will be dropped when they arrive
         self._need = 0  # they are read again when there are this many bytes
         self._line = False  # whether they are also read again when a line end arrives
 
