@@ -227,6 +227,13 @@ def commands(rng: random.Random) -> tuple[Any, ...]:
     return (*placed(rng, changed(rng, data)), rng.choice((0, 100, 1 << 20, 1 << 20)))
 
 
+def words(rng: random.Random) -> tuple[Any, ...]:
+    """
+    @return: arguments of C{usualWords}.
+    """
+    return commands(rng)[:2]
+
+
 def usualCommands(rng: random.Random) -> tuple[Any, ...]:
     """
     @return: arguments of C{findUsual}: the same, with the commands that are usual.
@@ -298,6 +305,7 @@ SUBJECTS: Final = (
     Subject("findValues", values.findValues, several),
     Subject("findCommand", framing.findCommand, commands),
     Subject("findUsual", framing.findUsual, usualCommands),
+    Subject("usualWords", framing.usualWords, words),
     Subject("matchSimple", matchSimple, elements),
     Subject("passElements", replyreader.passElements, nested),
     Subject("splitElements", replyreader.splitElements, sequences),

@@ -236,6 +236,7 @@ TABLE: dict[Workload, Aim] = {
     Workload("r500", "Redis, 500 clients", clients=500, protocol="redis"): Aim("cpu", 1.2, 1.0),
     Workload("r-pipeline", "Redis, 16-deep pipelines", depth=16, protocol="redis"): Aim("cpu", 0.9, 0.7),
     Workload("r-mget", "Redis, MGET of 20 keys", keys=20, protocol="redis"): Aim("cpu", 1.2, 1.0),
+    Workload("r5-mget", "Redis, 5 servers, MGET of 20", servers=5, keys=20, protocol="redis"): Aim("cpu", 0.9, 0.8),
     Workload("r-large", "Redis, 10 kB values", size=10_000, protocol="redis"): Aim("cpu", 1.2, 1.0),
 }
 

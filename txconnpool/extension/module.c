@@ -5,7 +5,7 @@
 #include "txconnpool.h"
 
 /* txconnpool.native uses the module only if it has the same number there. */
-#define INTERFACE 8
+#define INTERFACE 9
 
 static PyMethodDef methods[] = {
     {"scanRequest", (PyCFunction)(void (*)(void))scanRequest, METH_FASTCALL, NULL},
@@ -17,6 +17,7 @@ static PyMethodDef methods[] = {
     {"findValues", (PyCFunction)(void (*)(void))findValues, METH_FASTCALL, NULL},
     {"findCommand", (PyCFunction)(void (*)(void))findCommand, METH_FASTCALL, NULL},
     {"findUsual", (PyCFunction)(void (*)(void))findUsual, METH_FASTCALL, NULL},
+    {"usualWords", (PyCFunction)(void (*)(void))usualWords, METH_FASTCALL, NULL},
     {"matchSimple", (PyCFunction)(void (*)(void))matchSimple, METH_FASTCALL, NULL},
     {"passElements", (PyCFunction)(void (*)(void))passElements, METH_FASTCALL, NULL},
     {"splitElements", (PyCFunction)(void (*)(void))splitElements, METH_FASTCALL, NULL},

@@ -1,7 +1,8 @@
 /* Copyright txconnpool contributors. See LICENSE. */
 
-/* Finds the usual requests and replies of Redis, see `findCommand` and `findUsual` of txconnpool.wire.redis.framing,
-   `matchSimple` of txconnpool.wire.redis.commands, and the functions of txconnpool.wire.redis.replyreader. */
+/* Finds the usual requests and replies of Redis, see `findCommand`, `findUsual` and `usualWords` of
+   txconnpool.wire.redis.framing, `matchSimple` of txconnpool.wire.redis.commands, and the functions of
+   txconnpool.wire.redis.replyreader. */
 
 #include "txconnpool.h"
 
@@ -52,6 +53,42 @@ static bool findRequest(PyObject *data, PyObject *pos, Py_ssize_t itemMax, Reque
             return false;
     request->end = text.at - PyBytes_AS_STRING(data);
     return true;
+}
+
+/* Append the words of a request to a list. False if they are not usual, or with an exception. */
+static bool appendWords(Text *text, Py_ssize_t count, PyObject *words)
+{
+    Py_ssize_t size;
+    for (; count > 0; count--) {
+        if (!skipHeader(text, '$', 9, &size))
+            return false;
+        const char *start = text->at;
+        if (!skipString(text, size))
+            return false;
+        PyObject *word = PyBytes_FromStringAndSize(start, size);
+        bool appended = word != NULL && PyList_Append(words, word) == 0;
+        Py_XDECREF(word);
+        if (!appended)
+            return false;
+    }
+    return true;
+}
+
+PyObject *usualWords(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_t count)
+{
+    Text text;
+    Py_ssize_t number;
+    if (!hasArguments("usualWords", count, 2))
+        return NULL;
+    if (!openText(arguments[0], arguments[1], &text) || !skipHeader(&text, '*', 6, &number) || number == 0)
+        Py_RETURN_NONE;
+    PyObject *words = PyList_New(0);
+    if (words != NULL && appendWords(&text, number, words))
+        return words;
+    Py_XDECREF(words);
+    if (PyErr_Occurred())
+        return NULL;
+    Py_RETURN_NONE;
 }
 
 PyObject *findCommand(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_t count)

@@ -34,6 +34,7 @@ REQUEST_MAX: Final = 1 << 26
 LARGE: Final = 1 << 16
 
 _HEAD: Final = re.compile(rb"\*([1-9][0-9]{0,5})\r\n\$([1-9][0-9]{0,2})\r\n").match
+_ARRAY: Final = re.compile(rb"\*([1-9][0-9]{0,5})\r\n").match
 _BULK: Final = re.compile(rb"\$(0|[1-9][0-9]{0,8})\r\n").match
 
 _NUMBER: Final = re.compile(rb"0|-?[1-9][0-9]{0,9}").fullmatch
@@ -69,6 +70,9 @@ def wordsOf(data: bytes, pos: int) -> list[bytes]:
 
     @return: its words.
     """
+    words = chosenWords(data, pos)
+    if words is not None:
+        return words
     end = data.index(b"\n", pos)
     if data[pos] != 42:
         return splitLine(data[pos:end].removesuffix(b"\r"))
@@ -80,6 +84,29 @@ def wordsOf(data: bytes, pos: int) -> list[bytes]:
         words.append(data[pos : pos + size])
         pos += size + 2
     return words
+
+
+def usualWords(data: bytes, pos: int) -> list[bytes] | None:
+    """
+    @return: the words of a usual request: a complete array of bulk strings; C{None} if it is no such request.
+    """
+    head = _ARRAY(data, pos)
+    if head is None:
+        return None
+    words, end, bulk = [], head.end(), _BULK
+    for _ in range(int(head[1])):
+        match = bulk(data, end)
+        if match is None:
+            return None
+        start = match.end()
+        end = start + int(match[1]) + 2
+        if data[end - 2 : end] != b"\r\n":
+            return None
+        words.append(data[start : end - 2])
+    return words
+
+
+chosenWords: Final = native.choose(usualWords)
 
 
 def splitLine(line: bytes) -> list[bytes]:
