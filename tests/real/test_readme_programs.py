@@ -205,7 +205,7 @@ class ProgramTests(TestCase):
         """
         The tests pass.
         """
-        self.assertIn("PASSED (successes=4)", await self.execute("Testing your program", "-m", "twisted.trial"))
+        self.assertIn("PASSED (successes=5)", await self.execute("Testing your program", "-m", "twisted.trial"))
 
     @skipIf(missing("redis-server"), "redis-server is not installed")
     async def test_txredisapi(self) -> None:
