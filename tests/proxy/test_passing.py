@@ -123,7 +123,7 @@ class PassingTests(SynchronousTestCase):
         """
         passing = self.stage.sessions.passing
         for number in range(REMEMBERED + 5):
-            passing._remember(b"%d" % number, b"+OK\r\n")
+            passing._trust(b"%d" % number)
         self.assertEqual(len(passing._accepted), REMEMBERED)
 
     def test_refused(self) -> None:
@@ -215,7 +215,9 @@ class PassingTests(SynchronousTestCase):
             server.logins = {(user.encode(), b"x") for user, _ in logins}
         clients = [self.client(*login) for login in logins[1:]]
         self.assertEqual(len(clients), FLAVOURS_MAX - 1)
-        self.assertIn(b"-ERR clients use 32 users", self.ask(self.stage.client(), "AUTH user0 x"))
+        client = self.stage.client()
+        self.assertIn(b"-ERR clients use 32 users", self.ask(client, "AUTH user0 x"))
+        self.assertIn(b"user=default", self.ask(client, "CLIENT INFO"))
 
     def test_gone(self) -> None:
         """

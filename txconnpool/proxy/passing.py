@@ -10,26 +10,23 @@ asked again for a login that it has just accepted: many clients log in at the sa
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
-from zope.interface import implementer
 
 from txconnpool.errors import PoolError
-from txconnpool.interfaces import IWaiter
 from txconnpool.net.transport import networkOf
 from txconnpool.proxy.broadcast import failed
 from txconnpool.proxy.pinning import LentConnection
+from txconnpool.routing.asking import take
 
 #: The seconds for which a login is accepted without asking, after a server has accepted it.
 TRUST: Final = 5.0
 
 #: The number of logins that are remembered.
 REMEMBERED: Final = 1000
-
-#: What becomes of the reply of a server, see L{LOGIN<txconnpool.wire.LocalAction.LOGIN>}.
-Conclude = Callable[[bytes], tuple[bytes, Any]]
 
 
 class _Line(LentConnection):
@@ -45,26 +42,6 @@ class _Line(LentConnection):
         """
 
 
-@implementer(IWaiter)
-class _Question:
-    """
-    Waits for a connection.
-    """
-
-    ticket: Any = None
-
-    def __init__(self) -> None:
-        self.record: Deferred[Any] = Deferred()
-
-    def granted(self, record: Any) -> None:
-        self.ticket = None
-        self.record.callback(record)
-
-    def refused(self, error: PoolError) -> None:
-        self.ticket = None
-        self.record.errback(error)
-
-
 class PassedLogins:
     """
     The logins of the clients of a pool.
@@ -75,40 +52,53 @@ class PassedLogins:
         @param sessions: the L{SessionFactory<txconnpool.proxy.sessions.SessionFactory>}.
         """
         self._sessions = sessions
-        self._accepted: dict[bytes, tuple[bytes, float]] = {}  # replies and times, by request
+        self._accepted: dict[bytes, float] = {}  # the times at which servers have accepted logins, the oldest first
         self._asked: dict[bytes, list[Deferred[bytes]]] = {}  # those who wait for a reply, by request
 
-    def logIn(self, session: Any, command: Any, request: bytes, conclude: Conclude) -> Deferred[bytes]:
+    def logIn(
+        self, session: Any, step: tuple[Any, bytes, bytes], flavour: Any, conclude: Callable[[bytes], bytes]
+    ) -> Deferred[bytes]:
         """
         Ask a server whether a client may log in. The login waits if others from its address have failed.
 
+        The parameters are those of L{LOGIN<txconnpool.wire.LocalAction.LOGIN>}.
+
         @return: fires with the reply for the client.
         """
-        return Deferred.fromCoroutine(self._logIn(session, command, request, conclude))
+        return Deferred.fromCoroutine(self._logIn(session, step, flavour)).addCallback(conclude)
 
-    async def _logIn(self, session: Any, command: Any, request: bytes, conclude: Conclude) -> bytes:
+    async def _logIn(self, session: Any, step: tuple[Any, bytes, bytes], flavour: Any) -> bytes:
+        """
+        @return: the error for the client; no bytes if it has logged in.
+        """
+        command, request, expected = step
         sessions = self._sessions
         peer = networkOf(getattr(session.transport.getPeer(), "host", None))
         delay = sessions.admission.penalties.delay(peer)
         if delay:
             await deferLater(sessions.reactor, delay)
         sessions.gate.attempts += 1
-        try:
-            reply = await self._ask(command, request)
-        except PoolError as error:
-            return failed(sessions.dialect, error)
-        if session.gone:
-            return b""
-        answer, flavour = conclude(reply)
-        if flavour is None:
-            sessions.gate.failures += 1
-            sessions.admission.penalties.add(peer)
-            return answer
-        self._remember(request, reply)
-        return session.useFlavour(flavour) or answer
+        if not self._isTrusted(request):
+            try:
+                reply = await self._ask(command, request)
+            except PoolError as error:
+                return failed(sessions.dialect, error)
+            if not reply.startswith(expected):
+                sessions.gate.failures += 1
+                sessions.admission.penalties.add(peer)
+                return reply
+            self._trust(request)
+        return b"" if session.gone else bytes(session.useFlavour(flavour))
 
-    def _remember(self, request: bytes, reply: bytes) -> None:
-        self._accepted.setdefault(request, (reply, self._sessions.reactor.seconds()))
+    def _isTrusted(self, request: bytes) -> bool:
+        """
+        @return: whether a server has just accepted a login.
+        """
+        return bool(self._sessions.reactor.seconds() - self._accepted.get(request, -inf) < TRUST)
+
+    def _trust(self, request: bytes) -> None:
+        self._accepted.pop(request, None)
+        self._accepted[request] = self._sessions.reactor.seconds()
         if len(self._accepted) > REMEMBERED:
             del self._accepted[next(iter(self._accepted))]
 
@@ -116,12 +106,7 @@ class PassedLogins:
         """
         @return: fires with the reply of a server to a login.
         """
-        reply, since = self._accepted.get(request, (b"", 0.0))
         answered: Deferred[bytes] = Deferred()
-        if reply and self._sessions.reactor.seconds() - since < TRUST:
-            answered.callback(reply)
-            return answered
-        self._accepted.pop(request, None)
         waiting = self._asked.setdefault(request, [])
         waiting.append(answered)
         if len(waiting) == 1:
@@ -133,13 +118,10 @@ class PassedLogins:
             each.callback(result)  # a Failure becomes an exception
 
     async def _askServer(self, command: Any, request: bytes) -> bytes:
-        question, sessions = _Question(), self._sessions
+        sessions = self._sessions
         leases = sessions.flavours.leases
         pool = leases.anyOf() if sessions.router.keyed else leases
-        record = pool.take(question, True)
-        if record is None:
-            record = await question.record
-        line = _Line(sessions, pool, record)
+        line = _Line(sessions, pool, await take(pool, True))
         try:
             return bytes(await line.connection.ask(command, request))
         finally:

@@ -78,9 +78,9 @@ class LocalAction(enum.Enum):
     #: Payload: an L{ITopicRequest<txconnpool.wire.topics.ITopicRequest>}. Later requests wait until servers have
     #: confirmed it. If no bytes were read, the request is read again then.
     TOPICS = "send the client what servers send about some topics from now on, or no more"
-    #: Payload: C{(command, request, conclude)}. A server gets the request, when all earlier requests are answered.
-    #: C{conclude} is called with its reply. It returns the reply for the client, and the flavour of the connections
-    #: that the client uses from now on; C{None}: those as before.
+    #: Payload: C{((command, request, expected), flavour, conclude)}. A server gets the request, when all earlier
+    #: requests are answered. If its reply begins with C{expected}, the client uses connections of the flavour from now
+    #: on. C{conclude} is called with the error, or with no bytes if there is none. It returns the reply for the client.
     LOGIN = "ask a server whether the client may log in"
     #: Payload: C{(flavour, reply)}. The reader is called with the flavour (C{switched}), and the request is answered,
     #: when all earlier requests are answered.

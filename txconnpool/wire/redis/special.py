@@ -166,14 +166,14 @@ def _passLogin(
 
     hidden = not reader.mine(answers.OK)
 
-    def conclude(reply: bytes) -> tuple[bytes, Any]:
-        flavour = None
-        if reply == answers.OK:
+    def conclude(error: bytes) -> bytes:
+        if not error:
             reader.user = login[0] if len(login) > 1 else DEFAULT_USER
-            flavour, reply = (version, reader.flavour[1], login), greet()
-        return b"" if hidden else reply, flavour
+        reply = error or greet()
+        return b"" if hidden else reply
 
-    return LOGIN, end, 0, (_AUTH, encode([b"AUTH", *login]), conclude)
+    request = encode([b"AUTH", *login])
+    return LOGIN, end, 0, ((_AUTH, request, answers.OK), (version, reader.flavour[1], login), conclude)
 
 
 def _admit(reader: RequestReader, end: int, reply: bytes) -> Frame:
