@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.trial.unittest import SynchronousTestCase
+
 from tests.redisserver import RedisServer
-from tests.stage import Stage
+from tests.stage import Stage, assertClosed, assertTidy
 from txconnpool.pool.connection import ConnectionFactory
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.engine import PoolEngine
@@ -77,6 +79,17 @@ class FlavouredStage(Stage):
             found += [each for each in line.asked if each not in (b"PING", b"INFO server", b"RESET")]
             line.asked = []
         return found
+
+
+def assertNodesClosed(case: SynchronousTestCase, stage: FlavouredStage) -> None:
+    """
+    Assert that no connection to a node carries anything. Close the pool, and assert that no connection and no timer is
+    left.
+    """
+    for pool in stage.pool.pools:
+        for each in pool.pools:
+            assertTidy(case, each)
+    assertClosed(case, stage)
 
 
 class SingleRedisStage(FlavouredStage):

@@ -16,8 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.bugs import covers
 from tests.pipes import Pipe
 from tests.rediscluster import CROSS_SLOT, ClusterNode, FakeCluster, keysOf
-from tests.redisstage import FlavouredStage, requests
-from tests.stage import assertTidy
+from tests.redisstage import FlavouredStage, assertNodesClosed, requests
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.routing import measuring
 from txconnpool.routing.clusterrouters import ClusterRouters
@@ -111,13 +110,7 @@ class ClusterCase(SynchronousTestCase):
         """
         Assert that no connection carries anything, and that no timer is left.
         """
-        for pool in self.stage.pool.pools:
-            for each in pool.pools:
-                assertTidy(self, each)
-        closed = self.stage.pool.close()
-        self.stage.serve()
-        self.successResultOf(closed)
-        self.assertEqual(self.stage.clock.getDelayedCalls(), [])
+        assertNodesClosed(self, self.stage)
 
     def ask(self, *texts: str, client: Pipe | None = None) -> bytes:
         """

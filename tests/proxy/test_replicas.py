@@ -12,8 +12,7 @@ from zope.interface.verify import verifyObject
 
 from tests.operate.snapshots import snapshotOf
 from tests.redisserver import RedisServer
-from tests.redisstage import FlavouredStage, requests
-from tests.stage import assertTidy
+from tests.redisstage import FlavouredStage, assertNodesClosed, requests
 from txconnpool.errors import ServerUnavailable
 from txconnpool.interfaces import IPoolControl, IRouter
 from txconnpool.pool.decisions.limits import Limits
@@ -80,13 +79,7 @@ class ReplicatedCase(SynchronousTestCase):
         """
         Assert that nothing is left after the end.
         """
-        for pool in self.stage.pool.pools:
-            for each in pool.pools:
-                assertTidy(self, each)
-        closed = self.stage.pool.close()
-        self.stage.serve()
-        self.successResultOf(closed)
-        self.assertEqual(self.stage.clock.getDelayedCalls(), [])
+        assertNodesClosed(self, self.stage)
 
     def ask(self, *texts: str) -> bytes:
         """
@@ -99,6 +92,21 @@ class ReplicatedCase(SynchronousTestCase):
         @return: what each server was asked since the last call.
         """
         return [self.stage.asked(server) for server in self.stage.servers]
+
+    def loseReader(self) -> RedisServer:
+        """
+        Let the server that reads a key fail while it has a request. Another one answers that.
+
+        @return: the server.
+        """
+        self.ask("SET k v", "GET k")
+        reader = self.reader()
+        self.client.send(requests("GET k"))
+        self.stage.turns()
+        self.lose(reader)
+        self.stage.serve()
+        self.assertEqual(self.client.take(), b"$1\r\nv\r\n")
+        return reader
 
     def reader(self) -> RedisServer:
         """
@@ -192,13 +200,7 @@ class ReplicatedTests(ReplicatedCase):
         If a replica fails, what it has not answered is sent to the master, and further reads to the other replica. If
         none is up, the master gets them.
         """
-        self.ask("SET k v", "GET k")
-        first = self.reader()
-        self.client.send(requests("GET k"))
-        self.stage.turns()
-        self.lose(first)
-        self.stage.serve()
-        self.assertEqual(self.client.take(), b"$1\r\nv\r\n")
+        first = self.loseReader()
         self.stage.clock.advance(0.1)
         self.stage.serve()
         self.asked()
@@ -294,13 +296,7 @@ class ReplicaOnlyTests(ReplicatedCase):
         If one replica fails, the other one gets the requests. If none is up, reads get an error, and the master gets
         none.
         """
-        self.ask("SET k v", "GET k")
-        first = self.reader()
-        self.client.send(requests("GET k"))
-        self.stage.turns()
-        self.lose(first)
-        self.stage.serve()
-        self.assertEqual(self.client.take(), b"$1\r\nv\r\n")
+        first = self.loseReader()
         self.assertEqual(self.stage.asked(self.master), [])
         (other,) = (server for server in self.replicas if server is not first)
         self.lose(other)
