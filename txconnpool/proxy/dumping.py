@@ -10,6 +10,7 @@ afterwards. Bytes are passed on as they come. While the client does not read, th
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -23,7 +24,7 @@ from txconnpool.proxy.replies import LaterReply
 
 _log = Logger("txconnpool.proxy")
 
-#: The seconds after which a client is closed that reads nothing of the reply.
+#: The seconds in which a client has to read all bytes of the reply that were written; else it is closed.
 STALLED: Final = 30.0
 
 
@@ -81,10 +82,11 @@ class DumpReply(LaterReply):
         """
         last = b""
         try:
-            for pool in self.session.factory.separate.pools():
-                last = await self._from(pool)
-                if self._command.withoutEnd(last) is None:
-                    return last, self._begun
+            with closing(self.session.factory.separate.pools()) as pools:
+                for pool in pools:
+                    last = await self._from(pool)
+                    if self._command.withoutEnd(last) is None:
+                        return last, self._begun
         except PoolError as error:
             if self.left:
                 return self.session.refusal(self._command, 1, error), self._begun
@@ -178,7 +180,7 @@ class DumpReply(LaterReply):
 
     def _stalled(self) -> None:
         session = self.session
-        _log.warn("{pool}: closing {client}: it has read nothing of a dump of keys for {seconds:g} s",
+        _log.warn("{pool}: closing {client}: it has not read what was written of a dump of keys for {seconds:g} s",
                   pool=session.factory.name, client=peerOf(session.transport), seconds=STALLED)  # fmt: skip
         session.drop()
 

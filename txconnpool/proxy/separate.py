@@ -9,7 +9,7 @@ pool both would hold up other clients.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -17,8 +17,9 @@ from twisted.internet.defer import Deferred, DeferredList
 from txconnpool.errors import ServerUnavailable
 from txconnpool.pool.decisions.health import NO_SERVERS
 
-#: The maximum number of these connections at the same time, for all clients of a pool in a process.
-SEPARATE_MAX: Final = 4
+#: The maximum number of such requests at the same time, for all clients of a pool in a process. While a dump of keys is
+#: not read, memcached 1.6 stops one of its threads for each further dump, and with it other clients.
+SEPARATE_MAX: Final = 1
 
 
 class SeparateConnections:
@@ -32,23 +33,28 @@ class SeparateConnections:
         """
         self._creators = creators
         self._open: set[Any] = set()
+        self._requests = 0
 
-    def pools(self) -> Iterator[Any]:
+    def pools(self) -> Generator[Any, None, None]:
         """
-        @return: a pool for each server, one after another. Each must be given to L{end} before the next is taken.
+        @return: a pool for each server, one after another. Each must be given to L{end} before the next is taken. Close
+            the generator when the request has ended.
 
-        @raise ServerUnavailable: there is no server, or there are too many of these connections already.
+        @raise ServerUnavailable: there is no server, or there are too many such requests already.
         """
-        found = False
-        for create in self._creators():
-            found = True
-            if len(self._open) >= SEPARATE_MAX:
-                raise ServerUnavailable(f"{SEPARATE_MAX} dumps of keys are under way")
-            pool = create()
-            self._open.add(pool)
-            yield pool
-        if not found:
+        creators = list(self._creators())
+        if not creators:
             raise ServerUnavailable(NO_SERVERS)
+        if self._requests >= SEPARATE_MAX:
+            raise ServerUnavailable("another dump of keys is under way")
+        self._requests += 1
+        try:
+            for create in creators:
+                pool = create()
+                self._open.add(pool)
+                yield pool
+        finally:
+            self._requests -= 1
 
     def end(self, pool: Any) -> None:
         """
