@@ -297,6 +297,28 @@ class HeldTests(ScatterCase):
             self.assertEqual(client.take(), b"MN\r\n" + answer(request)[0] * 2 + b"MN\r\n")
             self.assertNothingHeld(stage)
 
+    def test_tooMuchLost(self) -> None:
+        """
+        A part whose beginning was dropped, and whose connection is lost then, is requested twice and not three times if
+        its whole reply can be held the second time.
+        """
+        stage = self.sharded(sessionLimits=SessionLimits(unreadHard=30000))
+        client = stage.client()
+        client.send(self.large(0, 1, 3))
+        stage.turns()
+        line = self.line(stage, 0)
+        line.deliver(35000)
+        stage.sessions.limits = SessionLimits()
+        for session in stage.sessions.sessions:
+            session._limits = stage.sessions.limits
+        line.lose()
+        stage.turns()
+        while sum(each.deliver(3000) for each in stage.lines):
+            stage.turns()
+        self.assertEqual(client.take(), answer(self.large(0, 1, 3))[0])
+        self.assertEqual(sum(b"large0" in each for line in stage.lines for each in line.asked), 2)
+        self.assertNothingHeld(stage)
+
     def test_tooMuchUnread(self) -> None:
         """
         If the client does not read meanwhile, nothing more is requested until it does.

@@ -266,7 +266,7 @@ class ScatteredReply(Entry):
             self.session.answered(0)
 
     def _repeat(self, part: Part) -> None:
-        part.retried = True
+        part.retried, part.dropped, part.size = True, False, 0
         self.parts.append(part)
         self.session.collect()
 
