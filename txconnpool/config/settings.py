@@ -893,9 +893,8 @@ def _passing(pool: PoolSettings) -> Iterator[Fault]:
     if not DIALECTS[pool.protocol].hasDatabases:
         text = f"auth = pass is for protocol redis, and protocol is {pool.protocol}; expected check"
         yield Fault(text, ("auth", "protocol"), pool.name)
-    for name, value in (("listen-auth", pool.listenAuth), ("upstream-auth", pool.upstreamAuth)):
-        if value is not None:
-            attribute = "listenAuth" if name == "listen-auth" else "upstreamAuth"
+    for name, attribute in (("listen-auth", "listenAuth"), ("upstream-auth", "upstreamAuth")):
+        if getattr(pool, attribute) is not None:
             text = f"{name} has no use with auth = pass: the servers check the users of clients"
             yield Fault(text, ("auth", attribute), pool.name)
     if pool.cluster is not None or pool.hasSentinels:

@@ -18,7 +18,6 @@ be taken over (TLS, tests in memory, wrapping protocols, other platforms and rea
 from __future__ import annotations
 
 import ipaddress
-import select
 import socket as socketModule
 from collections.abc import Callable, Iterable
 from errno import EAGAIN, EINTR, ENOBUFS
@@ -44,12 +43,12 @@ from twisted.python.components import proxyForInterface
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txconnpool.net.sockets import IN
+from txconnpool.net.sockets import HAS_EPOLL, IN
 from txconnpool.net.sockets import chosenSend as send
 from txconnpool.net.turn import LOST, OUT, Turn, turnOf
 
 #: Whether L{adopt} takes sockets over at all. If it is false, every protocol keeps the transport it has.
-DIRECT = hasattr(select, "epoll")
+DIRECT = HAS_EPOLL
 
 #: A push producer is paused while more bytes than this are unsent. It is Twisted's own number.
 HIGH_WATER = 1 << 16

@@ -29,19 +29,6 @@ TRUST: Final = 5.0
 REMEMBERED: Final = 1000
 
 
-class _Line(LentConnection):
-    """
-    A connection on which a server is asked.
-    """
-
-    __slots__ = ()
-
-    def pushed(self, data: bytes) -> None:
-        """
-        Drop the frame: nothing was asked that leads to one.
-        """
-
-
 class PassedLogins:
     """
     The logins of the clients of a pool.
@@ -77,6 +64,8 @@ class PassedLogins:
         delay = sessions.admission.penalties.delay(peer)
         if delay:
             await deferLater(sessions.reactor, delay)
+            if session.gone:
+                return b""
         sessions.gate.attempts += 1
         if not self._isTrusted(request):
             try:
@@ -121,7 +110,7 @@ class PassedLogins:
         sessions = self._sessions
         leases = sessions.flavours.leases
         pool = leases.anyOf() if sessions.router.keyed else leases
-        line = _Line(sessions, pool, await take(pool, True))
+        line = LentConnection(sessions, pool, await take(pool, True))
         try:
             return bytes(await line.connection.ask(command, request))
         finally:

@@ -95,9 +95,8 @@ class LentConnection:
 
     def pushed(self, data: bytes) -> None:
         """
-        Take a frame that the server sent without a request.
+        Drop a frame that the server sent without a request.
         """
-        raise NotImplementedError
 
     def connectionLost(self, error: PoolError) -> None:
         """

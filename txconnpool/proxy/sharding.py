@@ -53,14 +53,12 @@ class ShardedSession(Session):
         @param refusal: the error of the pool for which the session has waited, for the requests that begin in the first
             C{refused} bytes; C{None} if there is none.
         """
-        self._need = pos = 0
-        self._line = False
-        size = len(data)
+        pos, size = 0, len(data)
         read = self._read
         errors: dict[Any, PoolError] = {} if refusal is None else {self._pool: refusal}
         while pos < size:
             room = self._window - self._inFlight
-            if room <= 0 or self._blocked or self.unread > self._limits.unreadSoft:
+            if room <= 0 or self._blocked or (self.unread and self.unread > self._limits.unreadSoft):
                 break
             what, end, count, payload = read(data, pos, room)
             if count == 1 and not what.multiKey:

@@ -418,9 +418,9 @@ class Subscribers:
         """
         Close the clients that have topics of which other servers send the frames now.
         """
-        moved = [
-            session
-            for session, known in self._clients.items()
-            if any(self._isMoved(topic, [source.pool for source in sources]) for topic, sources in known.items())
-        ]
-        self.close(moved, MOVED)
+        places = {place for known in self._clients.values() for place in known.items()}
+        moved = {
+            (topic, sources) for topic, sources in places if self._isMoved(topic, [source.pool for source in sources])
+        }
+        sessions = [session for session, known in self._clients.items() if not moved.isdisjoint(known.items())]
+        self.close(sessions, MOVED)

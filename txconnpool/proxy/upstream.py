@@ -192,11 +192,16 @@ class Upstream:
         """
         Ask a node for the cluster, on a connection of its own.
         """
-        line, timeout = self._clusterLine, self.settings.connectTimeout
-        limits = Limits(maximum=1, waitTimeout=2 * timeout, whenDown=1)
-        return Deferred.fromCoroutine(
-            ask(self._engine([line.endpoint(node)], limits), self._dialect.topology(line.secure))
-        )
+        line = self._clusterLine
+        pool = self._engine([line.endpoint(node)], self._single)
+        return Deferred.fromCoroutine(ask(pool, self._dialect.topology(line.secure)))
+
+    @property
+    def _single(self) -> Limits:
+        """
+        The limits of a pool of one connection, for one request.
+        """
+        return Limits(maximum=1, waitTimeout=2 * self.settings.connectTimeout, whenDown=1)
 
     @property
     def _clusterLine(self) -> ClusterLine:
@@ -217,8 +222,8 @@ class Upstream:
 
         def newPool(flavour: Any, limits: Limits, **options: Any) -> PoolEngine:
             handshake = self.handshake if flavour is None else self.handshake.flavoured(flavour)
-            replica = flavour is not None and self.settings.cluster is not None
-            reading = replica and flavour == self._dialect.reading(flavour)
+            inCluster = flavour is not None and self.settings.cluster is not None
+            reading = inCluster and flavour == self._dialect.reading(flavour)
             return self._addressed(self._engine(servers(), limits, reading, handshake=handshake, **options))
 
         return FlavouredPool(
@@ -256,8 +261,8 @@ class Upstream:
 
     def _requestTimeout(self, factory: ConnectionFactory) -> float:
         """
-        @return: the seconds for which a server may be silent. A replica has half of them, if the primary then gets the
-            request: a client waits for both.
+        @return: the seconds for which a server may be silent. A replica of a cluster has half of them, if the primary
+            then gets the request: a client waits for both.
         """
         timeout = self.settings.requestTimeout
         return timeout / 2 if factory in self._reading and self.settings.readFrom != "replica" else timeout
@@ -272,12 +277,11 @@ class Upstream:
         """
         @return: a pool of one connection to a server. It counts as traffic of the server.
         """
-        timeout = self.settings.connectTimeout
         factory = ConnectionFactory(self._dialect, self._reactor, max(PATIENCE, self.settings.requestTimeout))
         factory.everyServer = lambda: self.pool.servers
         pool = PoolEngine(
-            [server.address], factory, Limits(maximum=1, waitTimeout=2 * timeout, whenDown=1), self._reactor,
-            name=self.settings.name, connectTimeout=timeout, handshake=self.handshake,
+            [server.address], factory, self._single, self._reactor, name=self.settings.name,
+            connectTimeout=self.settings.connectTimeout, handshake=self.handshake,
         )  # fmt: skip
         pool.servers[0].name, pool.servers[0].traffic = server.name, server.traffic
         return pool
@@ -383,7 +387,6 @@ class Upstream:
             self.pool.patience = settings.requestTimeout
         elif settings.readsReplicas:
             self.pool.change(poolLimits(settings), settings.maxPinned, settings.readFrom)
-            self.pool.patience = settings.requestTimeout
             self._follow()
         elif distribution is None:
             self._change(old)

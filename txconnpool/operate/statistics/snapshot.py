@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial, reduce
 from operator import add
@@ -63,6 +64,8 @@ def _poolSnapshot(source: PoolSource) -> dict[str, Any]:
     commands = source.sessions.dialect.commands
     ejected = pool.ejected if source.sessions.router.keyed else frozenset()
     nodes = {} if pool.cluster is None else pool.cluster.nodes()
+    names = {view.node: name for name, view in nodes.items()}
+    replicasOf = Counter(view.primary for view in nodes.values())
     replicas = pool.replicas
     servers = [
         ServerSource(
@@ -85,7 +88,7 @@ def _poolSnapshot(source: PoolSource) -> dict[str, Any]:
                 "name": each.server.name,
                 "state": each.server.state,
                 "reason": each.server.reason if each.server.failures else "",
-                **_shardOf(each.node, nodes),
+                **_shardOf(each.node, names, replicasOf),
                 **numbers,
             }
             for each, numbers in zip(servers, current, strict=True)
@@ -93,10 +96,11 @@ def _poolSnapshot(source: PoolSource) -> dict[str, Any]:
     }
 
 
-def _shardOf(view: Any, nodes: Mapping[str, Any]) -> dict[str, Any]:
+def _shardOf(view: Any, names: Mapping[Any, str], replicasOf: Counter[Any]) -> dict[str, Any]:
     """
     @param view: a L{NodeView<txconnpool.routing.cluster.nodes.NodeView>}, or C{None}.
-    @param nodes: all nodes of a cluster, by name.
+    @param names: the names of the nodes of a cluster.
+    @param replicasOf: the number of replicas of each node.
 
     @return: the primary of a replica, or the slots of a primary and the number of its replicas; empty for other
         servers.
@@ -104,9 +108,8 @@ def _shardOf(view: Any, nodes: Mapping[str, Any]) -> dict[str, Any]:
     if view is None:
         return {}
     if view.primary is not None:
-        return {"primary": next((name for name, each in nodes.items() if each.node == view.primary), "")}
-    replicas = sum(each.primary == view.node for each in nodes.values())
-    return {"ranges": view.rangesText, "replicas": replicas} if view.ranges else {}
+        return {"primary": names.get(view.primary, "")}
+    return {"ranges": view.rangesText, "replicas": replicasOf[view.node]} if view.ranges else {}
 
 
 # -- Merging
