@@ -105,8 +105,9 @@ class ScatteredReply(Entry):
         @return: the number of the part of each key, and the parts.
         """
         order, shares = self.session.router.divide(keys, most)
-        subset, kind = self.command.subset, self.kind
-        return order, [kind(self, pool, share, subset(request, share)) for pool, share in shares]
+        kind = self.kind
+        requests = self.command.subsets(request, [share for _, share in shares])
+        return order, [kind(self, pool, share, own) for (pool, share), own in zip(shares, requests, strict=True)]
 
     def _queue(self, parts: list[Part]) -> None:
         """

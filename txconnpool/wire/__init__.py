@@ -245,6 +245,14 @@ class Command:
         """
         raise NotImplementedError(f"{self.name} is never divided")
 
+    def subsets(self, request: bytes, shares: Sequence[list[bytes]]) -> list[bytes]:
+        """
+        @param shares: the keys of each request.
+
+        @return: the results of L{subset}.
+        """
+        return [self.subset(request, keys) for keys in shares]
+
     def values(self, keys: list[bytes], reply: bytes) -> list[bytes] | None:
         """
         Find what a complete reply to the result of L{subset} has. This is called if the L{IReplyReader} has not passed

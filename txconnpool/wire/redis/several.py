@@ -154,9 +154,17 @@ class _Set(_Count):
         """
         @return: the request for these keys only. The last value of a key counts.
         """
+        return self.subsets(request, [keys])[0]
+
+    def subsets(self, request: bytes, shares: Sequence[list[bytes]]) -> list[bytes]:
+        """
+        @return: a request for each share of the keys. The words are split only once.
+        """
         words = wordsOf(request, 0)
         values = dict(zip(words[1::2], words[2::2], strict=True))
-        return encode([b"MSET", *(word for key in dict.fromkeys(keys) for word in (key, values[key]))])
+        return [
+            encode([b"MSET", *(word for key in dict.fromkeys(keys) for word in (key, values[key]))]) for keys in shares
+        ]
 
     def gather(self, order: list[int], values: list[list[bytes]], merged: bool) -> bytes:
         """
