@@ -61,7 +61,7 @@ class PassingTests(SynchronousTestCase):
         """
         The pools of all connections.
         """
-        return list(self.stage.pool.pools)
+        return [each for pool in self.stage.pool.pools for each in getattr(pool, "pools", (pool,))]
 
     def asked(self) -> list[bytes]:
         """
@@ -141,6 +141,29 @@ class PassingTests(SynchronousTestCase):
         self.stage.clock.advance(0.1)
         self.stage.serve()
         self.assertEqual(client.take(), b"+OK\r\n" + BEN)
+
+    def test_closed(self) -> None:
+        """
+        No delay is left when the pool is closed. A client that has left meanwhile is not asked for.
+        """
+        client = self.stage.client()
+        for _ in range(3):
+            self.ask(client, "AUTH ann no")
+        self.asked()
+        for _ in range(2):
+            client = self.stage.client()
+            client.send(requests("AUTH ben y"))
+            client.lose()
+        self.stage.clock.advance(0.1)
+        self.stage.serve()
+        self.assertEqual(self.asked(), [])
+        calls = set(self.stage.clock.getDelayedCalls())
+        client = self.stage.client()
+        client.send(requests("AUTH ben y"))
+        client.lose()
+        self.assertEqual(len(set(self.stage.clock.getDelayedCalls()) - calls), 1)
+        self.stage.sessions.passing.close()
+        self.assertEqual(set(self.stage.clock.getDelayedCalls()) - calls, set())
 
     def test_changed(self) -> None:
         """
@@ -275,10 +298,3 @@ class SeveralServersTests(PassingTests):
         @return: the stage.
         """
         return RedisStage(maxPinned=2)
-
-    @property
-    def pools(self) -> list[Any]:
-        """
-        The pools of all connections.
-        """
-        return [pool for shard in self.stage.pool.pools for pool in shard.pools]

@@ -14,13 +14,13 @@ from math import inf
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
 
-from txconnpool.errors import PoolError
+from txconnpool.errors import PoolClosed, PoolError
 from txconnpool.net.transport import networkOf
 from txconnpool.proxy.broadcast import failed
 from txconnpool.proxy.pinning import LentConnection
 from txconnpool.routing.asking import take
+from txconnpool.routing.waits import Waits
 
 #: The seconds for which a login is accepted without asking, after a server has accepted it.
 TRUST: Final = 5.0
@@ -40,6 +40,7 @@ class PassedLogins:
         """
         self._sessions = sessions
         self._accepted: dict[bytes, float] = {}  # the times at which servers have accepted logins, the oldest first
+        self._delays = Waits(sessions.reactor)
         self._asked: dict[bytes, list[Deferred[bytes]]] = {}  # those who wait for a reply, by request
 
     def logIn(
@@ -62,22 +63,28 @@ class PassedLogins:
         sessions = self._sessions
         peer = networkOf(getattr(session.transport.getPeer(), "host", None))
         delay = sessions.admission.penalties.delay(peer)
-        if delay:
-            await deferLater(sessions.reactor, delay)
+        try:
+            if delay:
+                await self._delays.add(delay)
             if session.gone:
                 return b""
-        sessions.gate.attempts += 1
-        if not self._isTrusted(request):
-            try:
-                reply = await self._ask(command, request)
-            except PoolError as error:
-                return failed(sessions.dialect, error)
-            if not reply.startswith(expected):
-                sessions.gate.failures += 1
-                sessions.admission.penalties.add(peer)
-                return reply
+            sessions.gate.attempts += 1
+            reply = b"" if self._isTrusted(request) else await self._ask(command, request)
+        except PoolError as error:
+            return failed(sessions.dialect, error)
+        if reply and not reply.startswith(expected):
+            sessions.gate.failures += 1
+            sessions.admission.penalties.add(peer)
+            return reply
+        if reply:
             self._trust(request)
         return b"" if session.gone else bytes(session.useFlavour(flavour))
+
+    def close(self) -> None:
+        """
+        End the delays, because the pool is closed.
+        """
+        self._delays.fail(PoolClosed("the pool was closed"))
 
     def _isTrusted(self, request: bytes) -> bool:
         """
