@@ -945,6 +945,23 @@ class ReplicaTests(ClusterCase):
         self.assertEqual(self.ask("GET k"), b"$1\r\nv\r\n")
         self.assertEqual(self.stage.asked(target), [])
 
+    def test_changed(self) -> None:
+        """
+        Another C{read-from} is in force at once: the nodes are known.
+        """
+        self.ask("SET k v")
+        pool, node = self.stage.pool, Node("node0", 6379)
+        for readFrom in ("primary", "replica", "prefer-replica"):
+            pool.wrong()
+            self.stage.serve()  # the nodes were just asked, and are not asked again at once
+            pool.change(pool.limits, [node], {}, 6, readFrom)
+            for each in self.cluster.nodes:
+                self.stage.asked(each)
+            self.assertEqual(self.ask("GET k"), b"$1\r\nv\r\n", readFrom)
+            asked = self.stage.asked(self.cluster.replica(b"k"))
+            self.assertEqual(asked[-1:], [] if readFrom == "primary" else [b"GET k"])
+            self.wait(2)
+
     def test_notReady(self) -> None:
         """
         What a replica cannot serve now is sent to the primary at once.

@@ -48,9 +48,8 @@ class ClusterServers:
     question: Callable[[bool], Generator[Any, bytes, Sequence[Shard]]]
     probe: tuple[Any, bytes]
 
-    #: The nodes are not equal, and no distribution is ours.
+    #: The nodes are not equal.
     equal = False
-    distribution = None
 
     @property
     def addresses(self) -> list[str]:
@@ -97,8 +96,6 @@ class ClientCluster(ClientNodes, ClusterPool):
 
     @ivar lookups: looks up the seeds; C{None}: they are in the line of the cluster.
     """
-
-    lookups: Lookups | None = None
 
     def __init__(self, pool: Any, make: Callable[..., Any], servers: ClusterServers) -> None:
         """
@@ -164,20 +161,6 @@ class ClientCluster(ClientNodes, ClusterPool):
         if self.lookups is None or self.refreshing.seeds or isinstance(error, PoolClosed):
             return error
         return self.lookups.unavailable("it names no node")
-
-    def start(self) -> None:
-        """
-        Begin to look up the seeds, and to connect.
-        """
-        isFirst = not self._running
-        super().start()
-        if isFirst and self.lookups is not None:
-            self.lookups.start()
-
-    def _end(self) -> Deferred[Any] | None:
-        if self.lookups is not None:
-            self.lookups.stop()
-        return super()._end()
 
     # -- Servers
 

@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 
 from txconnpool.errors import PoolClosed, PoolError
 from txconnpool.pool.decisions.limits import Limits
+from txconnpool.routing.lookups import Lookups
 from txconnpool.routing.nodes import NodePools
 from txconnpool.routing.waits import Waits
 
@@ -30,10 +31,12 @@ class ClientNodes(NodePools):
     The pools of nodes for a program. A connection is opened when there is work for it, and one may be leased.
 
     @ivar router: chooses among the nodes.
+    @ivar lookups: looks up the nodes, or those that are asked for them; C{None}: none are to be found.
     """
 
     leastConnections = 0
     router: Any
+    lookups: Lookups | None = None
 
     def _prepare(self, make: Callable[..., Any], reactor: Any) -> None:
         """
@@ -41,7 +44,6 @@ class ClientNodes(NodePools):
         """
         self._make = make
         self._waits = Waits(reactor)  # for some time
-        self._unknown = Waits(reactor)  # for the nodes
         self._trigger: Any = None
         self._used = False
 
@@ -118,11 +120,6 @@ class ClientNodes(NodePools):
         """
         return self._waits.add(seconds)
 
-    def _tried(self) -> None:
-        super()._tried()
-        for waiting in self._unknown:
-            waiting.callback(None)
-
     # -- Life cycle
 
     def start(self) -> None:
@@ -134,12 +131,16 @@ class ClientNodes(NodePools):
             if self._trigger is None:
                 self._trigger = self.reactor.addSystemEventTrigger("before", "shutdown", self._shutDown)
             super().start()
+            if self.lookups is not None:
+                self.lookups.start()
 
     def _shutDown(self) -> Deferred[None]:
         self._trigger = None
         return self.close(5.0)
 
     def _end(self) -> Deferred[Any] | None:
+        if self.lookups is not None:
+            self.lookups.stop()
         if not self._used:
             self._used = True
             return None

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from txconnpool.errors import PoolClosed, PoolError
@@ -46,9 +45,8 @@ class ReplicatedServers:
     handshake: Handshake
     probe: tuple[Any, bytes]
 
-    #: The servers are not equal, and there is no distribution.
+    #: The servers are not equal.
     equal = False
-    distribution = None
 
     @property
     def addresses(self) -> list[str]:
@@ -64,6 +62,8 @@ class ClientReplicas(ClientNodes, ReplicatedPool):
 
     @ivar lookups: looks them up.
     """
+
+    lookups: Lookups
 
     def __init__(self, pool: Any, make: Callable[..., Any], servers: ReplicatedServers) -> None:
         """
@@ -90,11 +90,11 @@ class ClientReplicas(ClientNodes, ReplicatedPool):
         """
         known = list(servers)
         replicas = [each.endpoint for each in known if each.label == REPLICA]
-        masters = [each.endpoint for each in known if each.label != REPLICA]
+        master = next(each.endpoint for each in known if each.label != REPLICA)
         self._handshake.replicas = frozenset(map(str, replicas))
-        self.follow(masters[0] if masters else None, replicas)
+        self.follow(master, replicas)
         _log.info("{pool}: the master is {master}, and replicas that can be read are: {replicas}", pool=self.name,
-                  master=masters[0], replicas=", ".join(map(str, replicas)) or "none")  # fmt: skip
+                  master=master, replicas=", ".join(map(str, replicas)) or "none")  # fmt: skip
 
     @property
     def unserved(self) -> PoolError:
@@ -117,18 +117,3 @@ class ClientReplicas(ClientNodes, ReplicatedPool):
         raise ValueError("the servers are those that the sentinels name")
 
     removeServer = addServer
-
-    # -- Life cycle
-
-    def start(self) -> None:
-        """
-        Begin to look up the servers, and to connect.
-        """
-        isFirst = not self._running
-        super().start()
-        if isFirst:
-            self.lookups.start()
-
-    def _end(self) -> Deferred[Any] | None:
-        self.lookups.stop()
-        return super()._end()

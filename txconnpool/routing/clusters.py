@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from math import inf
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -92,7 +92,6 @@ class ClusterPool(NodePools):
         self.moved = 0
         self._asking: Deferred[Any] | None = None
         self._timer: IDelayedCall | None = None
-        self._waiting: list[Deferred[None]] = []  # for the first answer
 
     @property
     def cluster(self) -> ClusterPool:
@@ -279,11 +278,13 @@ class ClusterPool(NodePools):
         self._maxPinned = maxPinned
         self.refreshing.use(seeds, self.reactor.seconds())
         self._schedule()
-        if (addresses, readFrom) != (self._addresses, self.readFrom):
+        if addresses != self._addresses:
             self._addresses = addresses
-            self.readFrom = readFrom
             self.wrong()
         self._usePools(self._byNode)
+        if readFrom != self.readFrom:
+            self.readFrom = readFrom
+            self._useMap(self.map)
 
     # -- Life cycle
 
@@ -299,19 +300,8 @@ class ClusterPool(NodePools):
         """
         @return: fires when all seeds were asked once, or one has reported where the keys are, or C{timeout} is over.
         """
-        waiting: Deferred[None] = Deferred(lambda each: each.callback(None))
-        if self.refreshing.count or self.refreshing.failures:
-            waiting.callback(None)
-        else:
-            self._waiting.append(waiting)
-            waiting.addTimeout(timeout, self.reactor)
-        return waiting
-
-    def _tried(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for each in waiting:
-            if not each.called:
-                each.callback(None)
+        isKnown = self.refreshing.count or self.refreshing.failures
+        return succeed(None) if isKnown else self._unknown.add(timeout)
 
     def _end(self) -> Deferred[Any] | None:
         """

@@ -119,7 +119,8 @@ class PoolFace(PoolControls[C]):
         """
         See L{IPoolControl<txconnpool.interfaces.IPoolControl>}.
         """
-        return self.nodes if isinstance(self.nodes, ClientCluster) else None
+        cluster: ClientCluster | None = self._control.cluster
+        return cluster
 
     def _theOnly(self) -> BasePool[C] | ForKeyOfNodes[C]:
         """

@@ -18,6 +18,7 @@ from txconnpool.routing.cluster.slots import slotCache
 from txconnpool.routing.distribution.keymap import CACHED_KEYS
 from txconnpool.routing.group import PoolGroup
 from txconnpool.routing.measuring import Measuring
+from txconnpool.routing.waits import Waits
 from txconnpool.wire.topology import SLOTS
 
 
@@ -71,6 +72,7 @@ class NodePools(PoolGroup):
         self.primaries: tuple[Any, ...] = ()
         self.patience = 0.0
         self._byNode: dict[Any, Any] = {}
+        self._unknown = Waits(reactor)  # for the nodes
 
     # -- The choice of a pool
 
@@ -262,3 +264,5 @@ class NodePools(PoolGroup):
         """
         An attempt to find the nodes has ended.
         """
+        for waiting in self._unknown:
+            waiting.callback(None)
