@@ -60,7 +60,7 @@ class SubscriberCase(SynchronousTestCase):
         """
         The pools of all connections.
         """
-        return list(self.stage.pool.pools)
+        return [each for pool in self.stage.pool.pools for each in getattr(pool, "pools", (pool,))]
 
     def assertTidy(self) -> None:
         """
@@ -343,13 +343,6 @@ class SeveralServersCase(SubscriberCase):
         @return: the stage.
         """
         return RedisStage(maxPinned=1)
-
-    @property
-    def pools(self) -> list[Any]:
-        """
-        The pools of all connections.
-        """
-        return [each for pool in self.stage.pool.pools for each in pool.pools]
 
 
 class SeveralServersTests(SeveralServersCase):

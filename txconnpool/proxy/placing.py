@@ -89,15 +89,12 @@ class PlacedSession(ShardedSession):
             is not known at the moment, the request fails for that reason.
         """
         router = self._flavours.leases
-        pinned = self._pin is not None and self._pin.needed
+        pool = self._pin.pool if self._pin is not None and self._pin.needed else None
         try:
-            pools = {id(router.choose(key)) for key in keys}
+            first = router.choose(keys[0]) if pool is None else pool
+            return all(router.choose(key) is first for key in keys)
         except PoolError:
-            return not pinned
-        if pinned:
-            assert self._pin is not None
-            pools.add(id(self._pin.pool))
-        return len(pools) <= 1
+            return pool is None
 
     # -- Flavours
 

@@ -111,7 +111,9 @@ class ClusterRouter(FlavouredRouter):
         """
         @return: whether one request may have all keys.
         """
-        return len(set(map(self.shareOf, keys))) <= 1
+        shares = map(self.shareOf, keys)
+        first = next(shares, None)
+        return all(share == first for share in shares)
 
     def redirected(self, redirect: Redirect, key: bytes, server: Server) -> Any:
         """

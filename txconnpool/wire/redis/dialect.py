@@ -184,7 +184,7 @@ class Redis:
 
     def reading(self, flavour: Flavour) -> Flavour:
         """
-        @return: the flavour of connections to replicas.
+        @return: the flavour of connections to replicas. Servers of which replicas read do not check logins.
         """
         return (*flavour[:2], 1)
 

@@ -140,7 +140,7 @@ def _unsubscribe(
     its = (reader.channels or {}).get(kind, {})
     channels = words[1:] or list(its)
     if not its:
-        frames = [confirmation(reader, command.name, kind, channel) for channel in channels or (None,)]
+        frames = [confirmation(reader, command.name, channel) for channel in channels or (None,)]
         return ANSWER, end, 0, b"".join(frames)
     if reader.shares(kind):
         return TOPICS, end, 0, Unsubscribing(reader, command.name, channels)

@@ -46,7 +46,8 @@ from txconnpool.wire.redis.learning import NAME, Learned, LearnedCommand, descri
 from txconnpool.wire.redis.several import CROSS_SLOT, DIVIDED, SPREADS, scanned
 from txconnpool.wire.redis.special import DEFAULT_USER, NOT_SHARED, SPECIAL
 
-#: The version of the protocol and the database of a connection, and 1 if a replica executes requests on it.
+#: The version of the protocol and the database of a connection. A third item is 1 if a replica executes requests on it,
+#: or the words of the login of its user if servers check logins; there are never both.
 Flavour = tuple[Any, ...]
 
 BASE: Final[Flavour] = (2, 0)

@@ -113,7 +113,7 @@ class Subscribing(_Request):
         replies = []
         for kind, name in self.topics:
             channels.setdefault(kind, {})[name] = None
-            replies.append(confirmation(reader, kind, kind, name))
+            replies.append(confirmation(reader, kind, name))
         reader.settle()
         return b"".join(replies)
 
@@ -140,7 +140,7 @@ class Unsubscribing(_Request):
         replies = []
         for name in self._names:
             its.pop(name, None)
-            replies.append(confirmation(reader, _ENDING[kind], kind, name))
+            replies.append(confirmation(reader, _ENDING[kind], name))
         if not any((reader.channels or {}).values()):
             reader.channels = None
         reader.settle()
@@ -167,17 +167,16 @@ class Leaving(_Request):
         return b""
 
 
-def confirmation(reader: RequestReader, name: str, kind: str, channel: bytes | None) -> bytes:
+def confirmation(reader: RequestReader, name: str, channel: bytes | None) -> bytes:
     """
     @param name: the name of the command.
-    @param kind: the command that subscribes to such channels.
     @param channel: the channel or pattern; C{None}: there is none.
 
     @return: the frame about one channel, with the number of subscriptions that the client has. Those to sharded
         channels are counted separately.
     """
     version, subscribed = reader.flavour[0], reader.channels or {}
-    kinds = ("ssubscribe",) if kind == "ssubscribe" else ("subscribe", "psubscribe")
+    kinds = ("ssubscribe",) if name in ("ssubscribe", "sunsubscribe") else ("subscribe", "psubscribe")
     count = sum(len(subscribed.get(each, ())) for each in kinds)
     mark = b">" if version == 3 else b"*"
     shown = answers.null(version) if channel is None else answers.bulk(channel)
