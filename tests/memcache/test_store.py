@@ -408,7 +408,7 @@ class DumpTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """
-        Store an item for ever, one that expires, one that has expired, and one whose key is in base64.
+        Store four items: one without an expiry time, one that will expire, one that has expired, one with a base64 key.
         """
         self.server = Server()
         self.server.time = 100.0

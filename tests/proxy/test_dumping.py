@@ -153,7 +153,7 @@ class DumpTests(SynchronousTestCase):
 
     def test_lost(self) -> None:
         """
-        A connection that is lost, or whose server sends something else or nothing, is an error.
+        The client gets an error if the connection is lost, or if the server sends another reply or none in time.
         """
         foreign = b"VALUE a 0 1\r\nx\r\nEND\r\n"
         for sent, seen, error in (

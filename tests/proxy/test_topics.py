@@ -111,7 +111,7 @@ class SharingTests(SubscriberCase):
 
     def test_one(self) -> None:
         """
-        All subscribers of a channel are one to the server, which is asked once, and told once that there is none.
+        All subscribers of a channel are one to the server, which gets one SUBSCRIBE, and one UNSUBSCRIBE at the end.
         """
         clients = [self.stage.client() for _ in range(5)]
         for client in clients:
@@ -373,7 +373,7 @@ class SeveralServersTests(SeveralServersCase):
 
     def test_partFails(self) -> None:
         """
-        If one server refuses, the whole request fails, and the others are told that nobody wants their part.
+        If one server refuses, the whole request fails, and the others get an UNSUBSCRIBE for their parts.
         """
         self.stage.servers[1].hidden = {b"c1"}
         client = self.stage.client()

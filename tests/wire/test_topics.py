@@ -126,7 +126,7 @@ class HubTests(SynchronousTestCase):
 
     def test_again(self) -> None:
         """
-        A topic that the server is just told to stop is asked for again.
+        A topic whose end was just requested is requested again.
         """
         self.follow("one", A)
         self.hub.leave("one", [A])

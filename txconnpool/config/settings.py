@@ -249,8 +249,8 @@ class PoolSettings:
         "primary",
         Choice("primary", "prefer-replica", "replica", "nearest"),
         "which servers get requests that read, of a Redis cluster or of those that sentinels name: primary; "
-        "prefer-replica = a replica, or the primary if none is up; replica = only replicas; nearest = the node whose "
-        "replies arrive soonest",
+        "prefer-replica = a replica, or the primary if none is up; replica = only replicas; nearest = the node with "
+        "the shortest reply time",
         "Many servers",
     )
     onFailure: str = option(

@@ -186,7 +186,7 @@ class RedisPool(PoolFace[Connection], RedisCommands[V]):
             C{minLiveServers}.
         @param readFrom: which servers get commands that read, of a cluster or of those that sentinels name:
             C{"primary"}; C{"prefer-replica"}: replicas, or the primary if none is up; C{"replica"}: only replicas, so
-            that they fail if none is up; C{"nearest"}: the node whose replies arrive soonest. A replica may have an
+            that they fail if none is up; C{"nearest"}: the node with the shortest reply time. A replica may have an
             older value than its primary.
         @param sentinelLogin: the password, or user and password, for the sentinels.
         @param options: see L{BasePool.__init__<txconnpool.pool.base.BasePool.__init__>}. A borrowed client is a

@@ -30,7 +30,7 @@ class NodePools(PoolGroup):
     @ivar readers: the pools of the nodes that may read the keys of each slot, the best first, unless only primaries
         read. The list itself never changes.
     @ivar readFrom: which nodes get requests that read: C{"primary"}; C{"prefer-replica"}: replicas, or the primary if
-        none is up; C{"replica"}: only replicas; C{"nearest"}: those whose replies arrive soonest, see L{Measuring}.
+        none is up; C{"replica"}: only replicas; C{"nearest"}: those with the shortest reply times, see L{Measuring}.
     @ivar slotOf: the slots of keys.
     @ivar version: another number whenever a slot has another pool.
     @ivar primaries: the pools of the nodes that have slots, in the order of their first slots.

@@ -4,8 +4,8 @@
 What the clients that share one connection get from its server without asking for each frame: the messages of channels,
 for example. All that a server sends about one of them is a I{topic}.
 
-The server is asked for a topic when the first client wants it, and told to stop when the last one does not want it any
-more. All of this is decided here, without I/O.
+The server is asked for a topic when the first client wants it, and asked to end it when no client wants it any more.
+All of this is decided here, without I/O.
 """
 
 from __future__ import annotations
@@ -240,7 +240,7 @@ class Hub:
 
     def _drop(self, topics: Iterable[Topic], ask: Ask | None) -> None:
         """
-        Tell the server to stop sending what nobody wants. A topic that it has not confirmed yet is looked at then.
+        Ask the server to end topics that no client wants. An unconfirmed topic is checked when it is confirmed.
         """
         dropped: dict[str, list[Topic]] = {}
         for topic in topics:

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.routing.cluster.test_nearness -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Decides which of the nodes with the same keys are near: those whose replies arrive soonest.
+Decides which of the nodes with the same keys are near: those with the shortest reply times.
 """
 
 from __future__ import annotations

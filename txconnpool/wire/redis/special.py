@@ -249,7 +249,7 @@ def _info(reader: RequestReader, command: RedisCommand, words: list[bytes], data
     others = [section for section in sections if section != b"proxy"]
     version, isCluster = reader.flavour[0], reader.rules.announced is not None
 
-    def told(line: re.Match[bytes]) -> bytes:
+    def shown(line: re.Match[bytes]) -> bytes:
         if line[1]:
             return line[1] + (b"cluster" if isCluster else b"standalone")
         return line[2] + (b"1" if isCluster else b"0")
@@ -260,7 +260,7 @@ def _info(reader: RequestReader, command: RedisCommand, words: list[bytes], data
         own = ["# Proxy", *(f"proxy_{name}:{value}" for name, value in items), ""]
         text = "\r\n".join(own).encode()
         if reply is not None:
-            its = _MODE.sub(told, reply[reply.index(b"\n") + 1 : -2])
+            its = _MODE.sub(shown, reply[reply.index(b"\n") + 1 : -2])
             if not hasOwn:
                 text = its
             elif its:
