@@ -37,7 +37,6 @@ class RedisLine(Line):
         self.queued: list[list[bytes]] | None = None
         self._database = b"0"
         self._version = b"2"
-        self._user = b"default"
         self._channels: dict[bytes, None] = {}
 
     def look(self) -> None:
@@ -70,8 +69,6 @@ class RedisLine(Line):
             return self.server.declination
         if name == b"PING":
             return b"+PONG\r\n"
-        if name in (b"WATCH", b"UNWATCH"):
-            return b"+OK\r\n"
         if name == b"MULTI":
             self.queued = []
         elif name == b"DISCARD":
@@ -82,7 +79,7 @@ class RedisLine(Line):
         elif name == b"SELECT":
             self._database = rest[0]
         elif name == b"RESET":
-            self._database, self.queued, self._version, self._user = b"0", None, b"2", b"default"
+            self._database, self.queued, self._version = b"0", None, b"2"
             self._channels.clear()
             return b"+RESET\r\n"
         elif name in (b"SET", b"MSET"):
@@ -91,12 +88,6 @@ class RedisLine(Line):
             return bulk(b"redis_version:7.0.15\r\n")
         elif name == b"COMMAND":
             return self.server.descriptions.get(rest[1], b"*1\r\n*-1\r\n")
-        elif name == b"AUTH":
-            if tuple(rest) not in self.server.logins:
-                return b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
-            self._user = rest[0]
-        elif name == b"GET" and rest == [b"user"]:
-            return bulk(self._user)
         elif name in (b"GET", b"X.GET"):
             return bulk(data.get(rest[0]))
         elif name == b"MGET":
@@ -163,7 +154,6 @@ class RedisServer(Endpoint[RedisLine]):
     @ivar declining: how many of the next requests for keys are declined.
     @ivar declination: the reply to these.
     @ivar hidden: the channels to which nobody may subscribe.
-    @ivar logins: the users and passwords. A C{GET user} returns the user.
     """
 
     kind = RedisLine
@@ -174,7 +164,6 @@ class RedisServer(Endpoint[RedisLine]):
         self.failing: set[bytes] = set()
         self.descriptions: dict[bytes, bytes] = {}
         self.hidden: set[bytes] = set()
-        self.logins: set[tuple[bytes, ...]] = set()
         self.declining = 0
         self.declination = b"-LOADING Redis is loading the dataset in memory\r\n"
 

@@ -50,7 +50,6 @@ class PoolSettingsTests(SynchronousTestCase):
                 "upstreamAuth": None,
                 "sentinelAuth": None,
                 "listenAuth": None,
-                "auth": "check",
                 "allowCommands": None,
                 "denyCommands": (),
                 "announce": None,

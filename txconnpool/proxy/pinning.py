@@ -95,8 +95,9 @@ class LentConnection:
 
     def pushed(self, data: bytes) -> None:
         """
-        Drop a frame that the server sent without a request.
+        Take a frame that the server sent without a request.
         """
+        raise NotImplementedError
 
     def connectionLost(self, error: PoolError) -> None:
         """

@@ -212,25 +212,17 @@ class RequestSender(OrderedReplies):
         """
         if self._inFlight or self._queue is not None:
             return False
-        error = self.useFlavour(flavour)
-        self._counters.answered += 1
-        self.answer(error or reply)
-        return True
-
-    def useFlavour(self, flavour: Any) -> bytes:
-        """
-        Use connections of another flavour from now on. Nothing is in flight.
-
-        @return: the error for the client if there are none; else nothing.
-        """
         try:
             pool = self._flavours.of(flavour)
         except PoolError as error:
-            return bytes(self.factory.dialect.error(error.kind, str(error)))
-        self._reader.switched(flavour)
-        self._unpin()
-        self._use(pool)
-        return b""
+            reply = self.factory.dialect.error(error.kind, str(error))
+        else:
+            self._reader.switched(flavour)
+            self._unpin()
+            self._use(pool)
+        self._counters.answered += 1
+        self.answer(reply)
+        return True
 
     def readConnectionLost(self) -> None:
         """

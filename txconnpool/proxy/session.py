@@ -32,7 +32,6 @@ from txconnpool.wire import (
     DUMP,
     FLAVOUR,
     LEARN,
-    LOGIN,
     MORE,
     PIN,
     REPLACE,
@@ -306,11 +305,6 @@ class Session(RequestSender):
             if switched:
                 self._answered()
             return switched
-        if action is LOGIN:
-            if self._inFlight or self._queue is not None:
-                return False
-            self.enqueue(LaterReply(self, lambda: factory.passing.logIn(self, *payload), True))
-            return True
         if self._queue is not None and len(self._queue) > self._window:
             return False
         if action is SPLIT:

@@ -97,7 +97,6 @@ class Upstream:
         if self._dialect.stateful:
             self._dialect.cluster(cluster is not None)
             self._dialect.begin(settings.database)
-            self._dialect.passLogins(settings.auth == "pass")
         if cluster is not None:
             self.pool = ClusterPool(
                 settings.name, self._reactor, self._node, self._askNode, cluster.seeds, limits, cluster.addresses,
@@ -377,7 +376,7 @@ class Upstream:
             factory.replyTimeout = settings.replyTimeout or inf
         distribution, cluster = settings.distributionByKey, settings.cluster
         other = (distribution is None) is not (old.distributionByKey is None) or _isOther(old.cluster, cluster)
-        other = other or old.readsReplicas is not settings.readsReplicas or old.auth != settings.auth
+        other = other or old.readsReplicas is not settings.readsReplicas
         if other:
             self._replace()
         elif cluster is not None:

@@ -1,8 +1,7 @@
 # -*- test-case-name: tests.routing.test_asking -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Takes connections for coroutines, and asks a server something on a connection of its own, which no other request can
-delay.
+Asks a server something on a connection of its own, which no other request can delay.
 """
 
 from __future__ import annotations
@@ -29,28 +28,13 @@ class _Waiter:
     ticket: Any = None
 
     def __init__(self) -> None:
-        self.record: Deferred[Any] = Deferred()
+        self.connection: Deferred[Any] = Deferred()
 
     def granted(self, record: Any) -> None:
-        self.record.callback(record)
+        self.connection.callback(record.connection)
 
     def refused(self, error: PoolError) -> None:
-        self.record.errback(error)
-
-
-async def take(pool: Any, exclusive: bool = False) -> Any:
-    """
-    Take a connection of a pool, or wait for one.
-
-    @param exclusive: whether it must carry nothing else.
-
-    @return: its record. The caller must add load to it at once.
-
-    @raise PoolError: there is no connection.
-    """
-    waiter = _Waiter()
-    record = pool.take(waiter, exclusive)
-    return await waiter.record if record is None else record
+        self.connection.errback(error)
 
 
 async def ask(pool: PoolEngine, exchanges: Generator[tuple[Any, bytes], bytes, _Result]) -> _Result:
@@ -62,8 +46,10 @@ async def ask(pool: PoolEngine, exchanges: Generator[tuple[Any, bytes], bytes, _
 
     @raise PoolError: there is no connection, or it was lost. What C{exchanges} raises is passed on.
     """
+    waiter = _Waiter()
     try:
-        connection = (await take(pool)).connection
+        record = pool.take(waiter)
+        connection = record.connection if record is not None else await waiter.connection
         command, request = next(exchanges)
         while True:
             command, request = exchanges.send(await connection.ask(command, request))

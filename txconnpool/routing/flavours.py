@@ -20,8 +20,7 @@ from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.decisions.shared import Shared
 from txconnpool.routing.group import PoolGroup
 
-#: The greatest number of flavours of a pool: 16 databases with two versions of the protocol; fewer if the servers check
-#: the users of clients, each of which has flavours of its own.
+#: The greatest number of flavours of a pool: 16 databases with two versions of the protocol.
 FLAVOURS_MAX = 32
 
 
@@ -74,7 +73,7 @@ class FlavouredPool(PoolGroup):
         pool = self._flavours.get(flavour)
         if pool is None:
             if len(self._flavours) >= FLAVOURS_MAX:
-                raise PoolFull(f"clients use {FLAVOURS_MAX} users, databases and versions of the protocol already")
+                raise PoolFull(f"clients use {FLAVOURS_MAX} databases and versions of the protocol already")
             pool = self._newPool(flavour, replace(self.limits, minimum=0), shared=self._shared)
             self._count(pool)
             for server in self.base.servers:

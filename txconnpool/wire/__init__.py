@@ -78,10 +78,6 @@ class LocalAction(enum.Enum):
     #: Payload: an L{ITopicRequest<txconnpool.wire.topics.ITopicRequest>}. Later requests wait until servers have
     #: confirmed it. If no bytes were read, the request is read again then.
     TOPICS = "send the client what servers send about some topics from now on, or no more"
-    #: Payload: C{((command, request, expected), flavour, conclude)}. A server gets the request, when all earlier
-    #: requests are answered. If its reply begins with C{expected}, the client uses connections of the flavour from now
-    #: on. C{conclude} is called with the error, or with no bytes if there is none. It returns the reply for the client.
-    LOGIN = "ask a server whether the client may log in"
     #: Payload: C{(flavour, reply)}. The reader is called with the flavour (C{switched}), and the request is answered,
     #: when all earlier requests are answered.
     FLAVOUR = "use connections of another flavour from now on"
@@ -103,7 +99,6 @@ ADMIT: Final = LocalAction.ADMIT
 PIN: Final = LocalAction.PIN
 LEARN: Final = LocalAction.LEARN
 TOPICS: Final = LocalAction.TOPICS
-LOGIN: Final = LocalAction.LOGIN
 FLAVOUR: Final = LocalAction.FLAVOUR
 SWITCH: Final = LocalAction.SWITCH
 
@@ -694,12 +689,6 @@ class IStatefulDialect(IDialect, Protocol):
     def prelude(self, flavour: Any) -> Sequence[tuple[Command, bytes, bytes]]:
         """
         @return: requests that make a new connection one of this flavour, with the beginnings of their replies.
-        """
-
-    def passLogins(self, used: bool) -> None:
-        """
-        @param used: whether the servers check the users and passwords of clients from now on. If they do, readers
-            return C{LOGIN} for a login.
         """
 
     def cluster(self, used: bool) -> None:

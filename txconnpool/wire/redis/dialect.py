@@ -119,13 +119,6 @@ class Redis:
         """
         return ClusterReplyReader() if self._rules.cluster else ReplyReader()
 
-    def passLogins(self, used: bool) -> None:
-        """
-        @param used: whether the servers check the users and passwords of clients from now on. A server that asks for a
-            login can then be used without one.
-        """
-        self._rules.passes = used
-
     def cluster(self, used: bool) -> None:
         """
         @param used: whether the servers are the nodes of a cluster from now on.
@@ -157,8 +150,6 @@ class Redis:
         if reply.startswith(self.tooManyClients):
             raise TooManyConnections
         if reply.startswith(b"-NOAUTH"):
-            if self._rules.passes:
-                return warning
             raise LoginFailed("the server asks for a password, and upstream-auth is not set")
         if reply != b"+PONG\r\n":
             raise ServerUnavailable(_text(reply))
@@ -170,21 +161,19 @@ class Redis:
         """
         @return: requests that make a new connection one of a flavour, with the first byte of their replies.
         """
-        version, database, *others = flavour
+        version, database, *reading = flavour
         steps: list[tuple[Command, bytes, bytes]] = []
-        if others and others != [1]:
-            steps.append((_AUTH, encode([b"AUTH", *others[0]]), b"+"))
         if version != BASE[0]:
             steps.append((_HELLO, encode([b"HELLO", b"%d" % version]), b"%"))
         if database != BASE[1]:
             steps.append((_SELECT, encode([b"SELECT", b"%d" % database]), b"+"))
-        if others == [1]:
+        if reading:
             steps.append((BY_NAME["readonly"], encode([b"READONLY"]), b"+"))
         return steps
 
     def reading(self, flavour: Flavour) -> Flavour:
         """
-        @return: the flavour of connections to replicas. Servers of which replicas read do not check logins.
+        @return: the flavour of connections to replicas.
         """
         return (*flavour[:2], 1)
 

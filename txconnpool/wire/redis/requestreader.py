@@ -46,9 +46,8 @@ from txconnpool.wire.redis.learning import NAME, Learned, LearnedCommand, descri
 from txconnpool.wire.redis.several import CROSS_SLOT, DIVIDED, SPREADS, scanned
 from txconnpool.wire.redis.special import DEFAULT_USER, NOT_SHARED, SPECIAL
 
-#: The version of the protocol and the database of a connection. A third item is 1 if a replica executes requests on it,
-#: or the words of the login of its user if servers check logins; there are never both.
-Flavour = tuple[Any, ...]
+#: The version of the protocol and the database of a connection, and 1 if a replica executes requests on it.
+Flavour = tuple[int, ...]
 
 BASE: Final[Flavour] = (2, 0)
 
@@ -104,7 +103,6 @@ class Rules:
         L{IStatefulDialect.announce<txconnpool.wire.IStatefulDialect.announce>}.
     @ivar cluster: whether the servers are the nodes of a cluster. A channel is then that of all nodes.
     @ivar learned: the commands that the servers have described.
-    @ivar passes: whether the servers check the users and passwords of clients.
     """
 
     def __init__(self) -> None:
@@ -118,7 +116,6 @@ class Rules:
         self.announced: Sequence[Place] | None = None
         self.cluster = False
         self.learned = Learned()
-        self.passes = False
         self._permissions = Permissions({}, frozenset(), None)
 
     def limit(self, itemMax: int, permissions: Permissions) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from txconnpool.wire import ADDRESSED, ADMIT, ANSWER, CLOSE, FLAVOUR, LOGIN, REPLACE, REPORT, TOPICS, Frame, Login
+from txconnpool.wire import ADDRESSED, ADMIT, ANSWER, CLOSE, FLAVOUR, REPLACE, REPORT, TOPICS, Frame, Login
 from txconnpool.wire.redis import answers
 from txconnpool.wire.redis.announced import REPLIES, Nodes, Place
 from txconnpool.wire.redis.clients import BAD_NAME, OF_CLIENTS, validName
@@ -31,7 +31,6 @@ NOT_SHARED: Final = "the proxy does not forward it"
 
 _INTEGER: Final = re.compile(rb"0|-?[1-9][0-9]{0,18}").fullmatch
 
-_AUTH: Final = BY_NAME["auth"]
 _HELLO: Final = BY_NAME["hello"].silenced
 _SELECT: Final = BY_NAME["select"].silenced
 
@@ -44,8 +43,6 @@ _NO_HELLO: Final = answers.error(
     "can be used to authenticate the client and select the RESP protocol version at the same time"
 )
 _WRONG: Final = answers.error("WRONGPASS invalid username-password pair or user is disabled.")
-
-_LOGIN_APART: Final = "the proxy cannot change the user of a client with a transaction, watched keys or subscriptions"
 
 
 def _ping(reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int) -> Frame:
@@ -97,13 +94,6 @@ def _hello(reader: RequestReader, command: RedisCommand, words: list[bytes], dat
             at += 2
         else:
             return reader.answer(end, answers.error(b"ERR Syntax error in HELLO option '%b'" % words[at]))
-    if login is not None and reader.rules.passes:
-
-        def greet() -> bytes:
-            reader.name = reader.name if name is None else name
-            return _greeting(reader, version)
-
-        return _passLogin(reader, command, end, version, login, greet)
     if login is not None and not _isValid(reader, login):
         return reader.answer(end, _WRONG)
     if reader.stranger and login is None:
@@ -115,7 +105,7 @@ def _hello(reader: RequestReader, command: RedisCommand, words: list[bytes], dat
     if name is not None:
         reader.name = name
     reply = _greeting(reader, version)
-    flavour = version, *reader.flavour[1:]
+    flavour = version, reader.flavour[1]
     if reader.pending:
         reader.flavour = flavour
         return _admit(reader, end, reply)
@@ -126,7 +116,7 @@ def _hello(reader: RequestReader, command: RedisCommand, words: list[bytes], dat
 
 
 def _change(
-    reader: RequestReader, end: int, flavour: tuple[Any, ...], request: tuple[RedisCommand, bytes], reply: bytes
+    reader: RequestReader, end: int, flavour: tuple[int, ...], request: tuple[RedisCommand, bytes], reply: bytes
 ) -> Frame:
     """
     Let the client use connections of another flavour, or give its own connection that flavour.
@@ -148,32 +138,6 @@ def _isValid(reader: RequestReader, login: Login) -> bool:
     @return: whether a client may log in so. If clients need not, Redis accepts any password of its user C{default}.
     """
     return login[0] == DEFAULT_USER if reader.check is None else reader.check(login)
-
-
-def _passLogin(
-    reader: RequestReader, command: RedisCommand, end: int, version: int, login: tuple[bytes, ...],
-    greet: Callable[[], bytes],
-) -> Frame:  # fmt: skip
-    """
-    Let the server decide whether the client may log in so. It then uses connections that have logged in so.
-
-    @param version: the version of the protocol from then on.
-    @param login: the password, or the user and the password.
-    @param greet: called when the server has accepted the login. Returns the reply.
-    """
-    if reader.pinned or reader.inTransaction or reader.channels is not None:
-        return reader.reject(end, answers.refused(command.name, _LOGIN_APART))
-
-    hidden = not reader.mine(answers.OK)
-
-    def conclude(error: bytes) -> bytes:
-        if not error:
-            reader.user = login[0] if len(login) > 1 else DEFAULT_USER
-        reply = error or greet()
-        return b"" if hidden else reply
-
-    request = encode([b"AUTH", *login])
-    return LOGIN, end, 0, ((_AUTH, request, answers.OK), (version, reader.flavour[1], login), conclude)
 
 
 def _admit(reader: RequestReader, end: int, reply: bytes) -> Frame:
@@ -202,8 +166,6 @@ def _greeting(reader: RequestReader, version: int) -> bytes:
 def _auth(reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int) -> Frame:
     if len(words) > 3:
         return reader.answer(end, answers.SYNTAX)
-    if reader.rules.passes:
-        return _passLogin(reader, command, end, reader.flavour[0], tuple(words[1:]), lambda: answers.OK)
     if len(words) == 2 and reader.check is None:
         return reader.answer(end, _NO_PASSWORD)
     login = (DEFAULT_USER, words[1]) if len(words) == 2 else (words[1], words[2])
@@ -219,7 +181,7 @@ def _auth(reader: RequestReader, command: RedisCommand, words: list[bytes], data
 def _select(reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int) -> Frame:
     if not _INTEGER(words[1]) or not -(1 << 31) <= int(words[1]) < 1 << 31:
         return reader.answer(end, answers.NOT_INTEGER)
-    version, database, *others = reader.flavour
+    version, database = reader.flavour
     if reader.rules.cluster and int(words[1]) != 0:
         return reader.answer(end, answers.error("ERR SELECT is not allowed in cluster mode"))
     if not 0 <= int(words[1]) < reader.rules.databases:
@@ -227,7 +189,7 @@ def _select(reader: RequestReader, command: RedisCommand, words: list[bytes], da
     if int(words[1]) == database:
         return reader.answer(end, answers.OK)
     request = _SELECT, encode([b"SELECT", b"%d" % int(words[1])])
-    return _change(reader, end, (version, int(words[1]), *others), request, answers.OK)
+    return _change(reader, end, (version, int(words[1])), request, answers.OK)
 
 
 #: The sections of C{INFO} that have those of the proxy too, and the proxy's own one.

@@ -88,7 +88,7 @@ class _Request:
         self._isSilent = reader.silent or reader.skips
         self.topics = topics
         # The database does not matter: a message reaches the subscribers in all of them.
-        self.flavour = (reader.flavour[0], 0, *reader.flavour[2:])
+        self.flavour = reader.flavour[0], 0
 
     def refused(self, reply: bytes) -> bytes:
         """
