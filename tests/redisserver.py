@@ -69,6 +69,8 @@ class RedisLine(Line):
             return self.server.declination
         if name == b"PING":
             return b"+PONG\r\n"
+        if name == b"WATCH":
+            return b"+OK\r\n"
         if name == b"MULTI":
             self.queued = []
         elif name == b"DISCARD":
@@ -77,6 +79,8 @@ class RedisLine(Line):
             queued, self.queued = self.queued or [], None
             return b"*%d\r\n" % len(queued) + b"".join(map(self._execute, queued))
         elif name == b"SELECT":
+            if int(rest[0]) >= self.server.databases:
+                return b"-ERR DB index is out of range\r\n"
             self._database = rest[0]
         elif name == b"RESET":
             self._database, self.queued, self._version = b"0", None, b"2"
@@ -154,6 +158,7 @@ class RedisServer(Endpoint[RedisLine]):
     @ivar declining: how many of the next requests for keys are declined.
     @ivar declination: the reply to these.
     @ivar hidden: the channels to which nobody may subscribe.
+    @ivar databases: the number of its databases.
     """
 
     kind = RedisLine
@@ -164,6 +169,7 @@ class RedisServer(Endpoint[RedisLine]):
         self.failing: set[bytes] = set()
         self.descriptions: dict[bytes, bytes] = {}
         self.hidden: set[bytes] = set()
+        self.databases = 16
         self.declining = 0
         self.declination = b"-LOADING Redis is loading the dataset in memory\r\n"
 

@@ -231,6 +231,76 @@ class IdleTests(SubscriberCase):
         self.assertFalse(client.connected)
 
 
+class PreparationTests(SubscriberCase):
+    """
+    Tests for connections that are made ones of a flavour before a client uses them alone.
+    """
+
+    def test_refused(self) -> None:
+        """
+        If the server refuses the database of a client, none of its requests is executed: it would be in another one.
+        """
+        self.stage.servers[0].databases = 4
+        client = self.stage.client()
+        for sent in (("MULTI", "SET k v", "EXEC"), ("BLPOP k 0",), ("WATCH k", "SET k v")):
+            client = self.stage.client()
+            self.assertEqual(self.ask(client, "SELECT 9"), b"+OK\r\n")
+            self.stage.asked(self.stage.servers[0])
+            self.assertNotIn(b"QUEUED", self.ask(client, *sent))
+            self.assertFalse(client.connected)
+            self.assertEqual(self.stage.asked(self.stage.servers[0]), [b"SELECT 9"])
+        self.assertEqual(self.stage.servers[0].data.get(b"0", {}), {})
+
+    def test_lost(self) -> None:
+        """
+        A subscription fails if the connection is lost before it can be used.
+        """
+        client = self.stage.client()
+        self.ask(client, "HELLO 3")
+        client.send(requests("SUBSCRIBE news"))
+        self.stage.turns()
+        server = self.stage.servers[0]
+        while not any(b"HELLO 3" in line.asked for line in server.open):
+            for line in server.open:
+                line.look()
+                if b"HELLO 3" not in line.asked:
+                    line.deliver()
+            self.stage.turns()
+        (line,) = (line for line in server.open if b"HELLO 3" in line.asked)
+        self.assertNotIn(b"SUBSCRIBE news", line.asked)
+        line.owed = b""
+        line.lose()
+        self.stage.serve()
+        self.assertEqual(client.take()[:5], b"-ERR ")
+        self.stage.clock.advance(2)
+        self.stage.serve()
+        self.assertIn(b"subscribe", self.ask(client, "SUBSCRIBE news"))
+
+    def test_halfClosed(self) -> None:
+        """
+        What a client has sent before it closes its side is executed, also while the connection is being prepared.
+        """
+        client = self.stage.client()
+        client.send(requests("SELECT 3", "MULTI", "SET k v", "EXEC"))
+        self.stage.turns()
+        client.end()
+        self.stage.serve()
+        self.assertEqual(client.take(), b"+OK\r\n+OK\r\n+QUEUED\r\n*1\r\n+OK\r\n")
+        self.assertFalse(client.connected)
+
+    def test_gone(self) -> None:
+        """
+        A client may leave meanwhile. The connection is closed.
+        """
+        client = self.stage.client()
+        client.send(requests("SELECT 3", "MULTI"))
+        self.stage.turns()
+        client.lose()
+        self.stage.serve()
+        other = self.stage.client()
+        self.assertEqual(self.ask(other, "MULTI", "EXEC"), b"+OK\r\n*0\r\n")
+
+
 class FailureTests(SubscriberCase):
     """
     Tests for what fails.

@@ -23,23 +23,22 @@ from txconnpool.pool.decisions.reasons import LEFT_IN_USE, RESET_FAILED
 @implementer(IReplySink)
 class _Step:
     """
-    Checks the reply to a request that gives a connection its flavour. If it fails, the connection is closed: requests
-    of the client are on their way already.
+    Checks the reply to a request that gives a connection its flavour. If it fails, the connection is closed.
     """
 
-    __slots__ = ("_connection", "_expected", "_reply")
+    __slots__ = ("_expected", "_lent", "_reply")
 
     joins = False
 
-    def __init__(self, connection: Any, expected: bytes) -> None:
-        self._connection = connection
+    def __init__(self, lent: LentConnection, expected: bytes) -> None:
+        self._lent = lent
         self._expected = expected
         self._reply = b""
 
     def replied(self, data: bytes, done: int) -> None:
         self._reply = self._reply or data
-        if done and not self._reply.startswith(self._expected):
-            self._connection.abort()
+        if done:
+            self._lent.stepped(self._reply.startswith(self._expected))
 
     def requestsLost(self, requests: list[Any], begun: bool, error: PoolError) -> None:
         pass
@@ -51,9 +50,12 @@ class _Step:
 class LentConnection:
     """
     An idle connection of a pool that others do not get until it is released.
+
+    The server could execute requests in another database, or as another user, if it refuses one of the first requests,
+    which give the connection its flavour. So others are sent only when it has accepted all of these.
     """
 
-    __slots__ = ("_factory", "_lost", "_pool", "_record")
+    __slots__ = ("_factory", "_lost", "_pool", "_record", "_steps")
 
     def __init__(self, factory: Any, pool: Any, record: Any) -> None:
         """
@@ -65,6 +67,7 @@ class LentConnection:
         self._pool = pool
         self._record = record
         self._lost = False
+        self._steps = 0  # the number of first requests that the server has not accepted yet
         record.lent = record.depth
         record.load += record.lent
         record.connection.lease = self
@@ -77,7 +80,34 @@ class LentConnection:
         """
         connection = self._record.connection
         for command, request, expected in steps:
-            connection.send(_Step(connection, expected), command, 1, request)
+            self._steps += 1
+            connection.send(_Step(self, expected), command, 1, request)
+
+    @property
+    def ready(self) -> bool:
+        """
+        Whether further requests can be sent.
+        """
+        return not self._steps
+
+    def stepped(self, accepted: bool) -> None:
+        """
+        Take the reply to one of the first requests.
+
+        @param accepted: whether the server has accepted it.
+        """
+        if not accepted:
+            self._record.connection.abort()
+            return
+        self._steps -= 1
+        if self.ready and self._record.connection.lease is self:
+            self.prepared()
+
+    def prepared(self) -> None:
+        """
+        Called when further requests can be sent, if this was not possible at first.
+        """
+        raise NotImplementedError
 
     @property
     def pool(self) -> Any:
@@ -174,6 +204,12 @@ class Pin(LentConnection):
         if dialect.stateful:
             self._prepare((*dialect.prelude(reader.flavour), *reader.opening()))
         reader.pinned = True
+
+    def prepared(self) -> None:
+        """
+        Let the session go on.
+        """
+        self._session.pinReady()
 
     @property
     def needed(self) -> bool:

@@ -93,7 +93,7 @@ class RequestSender(OrderedReplies):
         self.ticket = None
         self._blocked = False
         if pins:
-            self._pin = Pin(self, pool, record, self._reader)
+            self._engage(pool, record)
         else:
             self._connection = record.connection
         self.proceed()
@@ -185,9 +185,25 @@ class RequestSender(OrderedReplies):
         record = pool.take(self, True)
         if record is None:
             self._blocked = True
-        else:
-            self._pin = Pin(self, pool, record, self._reader)
-        return record is not None
+            return False
+        return self._engage(pool, record)
+
+    def _engage(self, pool: Any, record: Any) -> bool:
+        """
+        Have a connection for this client alone.
+
+        @return: whether it can be used now; if not, the client waits.
+        """
+        self._pin = Pin(self, pool, record, self._reader)
+        self._blocked = not self._pin.ready
+        return self._pin.ready
+
+    def pinReady(self) -> None:
+        """
+        Go on, because the leased connection can be used.
+        """
+        self._blocked = False
+        self.proceed()
 
     def _ownRoom(self) -> int:
         """
@@ -250,6 +266,7 @@ class RequestSender(OrderedReplies):
         Answer what is unsent with an error, and close the client, because its leased connection was lost, and with it
         the state that its requests depend on.
         """
+        self._blocked = False
         for entry in list(self._unsent):
             entry.refuse(error)
         self.advance()

@@ -60,6 +60,9 @@ class _Line(LentConnection):
         super().connectionLost(error)
         self._source.lost(error)
 
+    def prepared(self) -> None:
+        self._source.update()
+
 
 @implementer(IWaiter, IReplySink)
 class Source:
@@ -111,7 +114,7 @@ class Source:
             return
         if self._line is None and self.ticket is None and self.hub.outgoing:
             self._connect()
-        if self._line is not None and self.hub.outgoing:
+        if self._line is not None and self._line.ready and self.hub.outgoing:
             steps, self.hub.outgoing = self.hub.outgoing, []
             for adds, topics in steps:
                 command, request = self._factory.dialect.topicRequest(adds, topics)
@@ -186,10 +189,11 @@ class Source:
         The connection was lost: close its clients, which have to know that frames may be missing.
         """
         line, self._line = self._line, None
-        if self.hub.waits:
-            self._lost = line
-        elif line is not None:
-            line.release()
+        if line is not None:
+            if line.ready and self.hub.waits:
+                self._lost = line
+            else:  # it has none
+                line.release()
         self._fail(error)
 
     def requestsLost(self, requests: list[Any], begun: bool, error: PoolError) -> None:
