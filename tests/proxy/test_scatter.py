@@ -583,6 +583,28 @@ class TogetherTests(ScatterCase):
         expected = [get(b"a0") + b"END\r\n" + get(b"a3"), answer(requests[1])[0], get(b"a4") + get(b"a6")]
         self.assertEqual([client.take() for client in clients], expected)
 
+    def test_missing(self) -> None:
+        """
+        A part without values is answered also if too much is held for its client, and so are those after it. So is one
+        of whose reply no byte counts.
+        """
+        for first, *requests in (
+            (0, b"get miss1 miss2\r\n", b"get a1 a2\r\n"),
+            (1, b"get a1 a2\r\n", b"get a1 a2 a5 a8 a11 a14\r\n"),
+        ):
+            stage, (one, other) = self.begun(*requests, sessionLimits=SessionLimits(unreadHard=100000))
+            session = next(iter(stage.sessions.sessions))
+            stage.turns()
+            line = self.line(stage, 2)
+            line.deliver(1)
+            session.hold(80000)
+            line.deliver(first)
+            line.deliver()
+            session.release(80000)
+            stage.serve()
+            self.assertEqual([one.take(), other.take()], [answer(request)[0] for request in requests])
+            self.assertNothingHeld(stage)
+
     def test_apart(self) -> None:
         """
         Apart are sent: a second request of a client, what would be too many keys, other commands, and what comes after

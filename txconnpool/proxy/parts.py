@@ -229,7 +229,7 @@ class PartGroup:
         @return: whether the values of a part are too much to hold.
         """
         part.size = sum(map(len, part.values))
-        return bool(part.whole.overflows(part.size))
+        return bool(part.size and part.whole.overflows(part.size))
 
     @property
     def _isWanted(self) -> bool:

@@ -230,7 +230,8 @@ class ScatteredReply(Entry):
         """
         lacking = frozenset(key for part in dropped for key in part.keys)
         first = next(index for index, key in enumerate(self._keys) if key in lacking)
-        average = sum(part.size for part in dropped) / len(lacking)
+        # The size is 0 if only the first bytes of a reply that has parts of other clients too were counted.
+        average = max(1.0, sum(part.size for part in dropped) / len(lacking))
         budget = self.session.factory.limits.unreadHard // REPEATED
         # Never more than half of the keys, so that this ends whatever the sizes are.
         count = max(1, min(int(budget / average), len(self._keys) // 2))
