@@ -6,12 +6,9 @@ The servers of one pool of the proxy: its connections, and the router that choos
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
-from math import inf
 from typing import Any
-from weakref import WeakSet
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
@@ -19,40 +16,19 @@ from twisted.logger import Logger
 from txconnpool.config.changes import serversChanged
 from txconnpool.config.settings import ConfigError, PoolSettings
 from txconnpool.net.discovery import REPLICA
-from txconnpool.net.endpoints import TLSClientEndpoint
-from txconnpool.net.tls import usesTLS
-from txconnpool.pool.connection import Connection, ConnectionFactory
-from txconnpool.pool.decisions.limits import Limits
-from txconnpool.pool.decisions.servers import Server
-from txconnpool.pool.engine import PoolEngine
-from txconnpool.pool.handshake import Handshake
 from txconnpool.pool.slow import SlowLog
+from txconnpool.proxy.engines import EngineMaker
 from txconnpool.proxy.finding import Finder
-from txconnpool.proxy.limits import ejection, poolLimits
-from txconnpool.proxy.relayed import RelayFactory
+from txconnpool.proxy.layouts import layoutOf
 from txconnpool.proxy.separate import SeparateConnections
-from txconnpool.routing.asking import ask
-from txconnpool.routing.cluster.line import ClusterLine
-from txconnpool.routing.clusterrouters import ClusterRouters, ReplicatedRouter
-from txconnpool.routing.clusters import ClusterPool
-from txconnpool.routing.flavours import FlavouredPool, FlavouredShards
-from txconnpool.routing.maps import Shard
-from txconnpool.routing.replicas import ReplicatedPool
-from txconnpool.routing.shards import ShardedPool
-from txconnpool.routing.single import SinglePool
 from txconnpool.routing.standin import StandIn
-from txconnpool.wire.topology import Node
-from txconnpool.wire.topology import Shard as Topology
 
 _log = Logger("txconnpool.routing")
-
-#: The seconds for which a server may be silent that sends its keys: it may find many that have expired.
-PATIENCE = 60.0
 
 
 class Upstream:
     """
-    The servers of a pool: interchangeable ones in a L{PoolEngine}, or a L{ShardedPool} if each has a part of the keys.
+    The servers of a pool, and the connections to them in a L{Layout<txconnpool.proxy.layouts.Layout>}.
 
     @ivar settings: the settings in force, with the servers that were found.
     @ivar finder: finds the servers that are looked up.
@@ -76,214 +52,27 @@ class Upstream:
         @param slow: logs slow requests.
         """
         self.settings = settings
-        self.handshake = Handshake(settings.name, dialect)
         self._dialect = dialect
-        self._reactor = reactor
-        self._slow = slow
-        self._factories: WeakSet[ConnectionFactory] = WeakSet()
-        self._reading: WeakSet[ConnectionFactory] = WeakSet()  # those of connections to replicas
-        self._endpoints: dict[str, Any] = {}
+        self._engines = EngineMaker(settings, dialect, reactor, slow, lambda: self.pool.servers, self._lookAgain)
+        self.handshake = self._engines.handshake
         self._replaced: set[Any] = set()
-        self.separate = SeparateConnections(self._separate)
+        self.separate = SeparateConnections(self._engines.separate)
         self.finder = Finder(reactor, self._found)
         self.finder.use(settings)
         self._make()
 
     def _make(self) -> None:
         settings = self.settings
-        distribution, cluster = settings.distributionByKey, settings.cluster
-        limits = poolLimits(settings)
-        self._useRoles()
         if self._dialect.stateful:
-            self._dialect.cluster(cluster is not None)
+            self._dialect.cluster(settings.cluster is not None)
             self._dialect.begin(settings.database)
-        if cluster is not None:
-            self.pool = ClusterPool(
-                settings.name, self._reactor, self._node, self._askNode, cluster.seeds, limits, cluster.addresses,
-                settings.maxPinned, settings.readFrom, lookAgain=self.finder.hurry, probe=self._dialect.probe,
-            )  # fmt: skip
-            self.pool.patience = settings.requestTimeout
-            self.pool.remapped = self._remapped
-            self.flavours = ClusterRouters(self.pool, self._dialect.base, self._dialect.reading)
-            self.router = self.flavours.base
-        elif settings.readsReplicas:
-            self.pool = ReplicatedPool(
-                settings.name, self._reactor, self._replica, limits, settings.maxPinned, settings.readFrom,
-                self._lookAgain, self._dialect.probe,
-            )  # fmt: skip
-            self.pool.remapped = self._remapped
-            self._follow()
-            self.flavours = ClusterRouters(self.pool, self._dialect.base, lambda flavour: flavour, ReplicatedRouter)
-            self.router = self.flavours.base
-        elif distribution is None:
-            if self._dialect.stateful:
-                self.pool = self.flavours = self._flavoured(
-                    lambda: [server.endpoint for server in self.settings.servers], limits, settings.maxPinned
-                )
-                self.router = SinglePool(self.pool.base)
-            else:
-                self.pool = self._engine([server.endpoint for server in settings.servers], limits)
-                self.router = SinglePool(self.pool)
-        else:
-            self.pool = self.router = ShardedPool(
-                settings.name, self._reactor, self._shard, _shards(settings), distribution, limits, ejection(settings)
-            )
-            self.pool.remapped = self._remapped
-            if self._dialect.stateful:
-                self.flavours = FlavouredShards(self.pool, self._dialect.base)
-                self.router = self.flavours.base
-
-    def _shard(self, address: str, limits: Limits, **options: Any) -> Any:
-        """
-        @return: the pool of one of several servers by key.
-        """
-        if self._dialect.stateful:
-            return self._flavoured(lambda: [address], limits, self._pinnedOfShard, **options)
-        return self._addressed(self._engine([address], limits, **options))
-
-    @property
-    def _pinnedOfShard(self) -> int:
-        """
-        The share of each server in the connections that clients have for themselves.
-        """
-        return max(1, self.settings.maxPinned // max(1, len(self.settings.servers)))
+        kind, _ = layoutOf(settings)
+        self._layout = layout = kind(self._engines, self._remapped, self.finder.hurry)
+        self.pool, self.router, self.flavours = layout.pool, layout.router, layout.flavours
 
     def _remapped(self) -> None:
         if self.remapped is not None:
             self.remapped()
-
-    # -- A master and its replicas
-
-    def _useRoles(self) -> None:
-        """
-        Let new connections be those to a master, if there are sentinels, unless these name the server as a replica.
-        """
-        self.handshake.primary = self.settings.hasSentinels
-        isGroup = self.settings.readsReplicas
-        self.handshake.replicas = frozenset(
-            server.name for server in self.settings.servers if isGroup and server.label == REPLICA
-        )
-
-    def _follow(self) -> None:
-        """
-        Use the servers that sentinels name.
-        """
-        replicas = [server.endpoint for server in self.settings.servers if server.label == REPLICA]
-        master = next((server.endpoint for server in self.settings.servers if server.label != REPLICA), None)
-        self.pool.follow(master, replicas)
-
-    def _replica(self, endpoint: str, limits: Limits, maxPinned: int, **options: Any) -> FlavouredPool:
-        """
-        @return: the pool of a master or of a replica.
-        """
-        return self._flavoured(lambda: [endpoint], limits, maxPinned, **options)
-
-    # -- A cluster
-
-    def _node(self, node: Node, limits: Limits, maxPinned: int, **options: Any) -> FlavouredPool:
-        """
-        @return: the pool of a node.
-        """
-        endpoint = self._clusterLine.endpoint(node)
-        return self._flavoured(lambda: [endpoint], limits, maxPinned, **options)
-
-    def _askNode(self, node: Node) -> Deferred[Sequence[Topology]]:
-        """
-        Ask a node for the cluster, on a connection of its own.
-        """
-        line = self._clusterLine
-        pool = self._engine([line.endpoint(node)], self._single)
-        return Deferred.fromCoroutine(ask(pool, self._dialect.topology(line.secure)))
-
-    @property
-    def _single(self) -> Limits:
-        """
-        The limits of a pool of one connection, for one request.
-        """
-        return Limits(maximum=1, waitTimeout=2 * self.settings.connectTimeout, whenDown=1)
-
-    @property
-    def _clusterLine(self) -> ClusterLine:
-        line = self.settings.cluster
-        assert line is not None
-        return line
-
-    # -- The pools
-
-    def _flavoured(
-        self, servers: Callable[[], Sequence[str]], limits: Limits, maxPinned: int, **options: Any
-    ) -> FlavouredPool:
-        """
-        @param servers: returns the addresses of the servers of this moment, which are equal.
-
-        @return: the pools of the servers, one for each flavour of connections.
-        """
-
-        def newPool(flavour: Any, limits: Limits, **options: Any) -> PoolEngine:
-            handshake = self.handshake if flavour is None else self.handshake.flavoured(flavour)
-            inCluster = flavour is not None and self.settings.cluster is not None
-            reading = inCluster and flavour == self._dialect.reading(flavour)
-            return self._addressed(self._engine(servers(), limits, reading, handshake=handshake, **options))
-
-        return FlavouredPool(
-            self.settings.name, self._reactor, newPool, limits, self._dialect.base, maxPinned, **options
-        )
-
-    def _addressed(self, pool: PoolEngine) -> PoolEngine:
-        for server in pool.servers:
-            server.address = self._endpoints.get(server.name, server.address)
-        return pool
-
-    def _engine(self, servers: Sequence[str], limits: Limits, reading: bool = False, **options: Any) -> PoolEngine:
-        """
-        @param reading: whether the connections are for replicas.
-        """
-        settings = self.settings
-        if self._dialect.opaque:
-            return PoolEngine(
-                servers, RelayFactory(self._reactor), limits, self._reactor, name=settings.name,
-                connectTimeout=settings.connectTimeout, **options,
-            )  # fmt: skip
-        options.setdefault("handshake", self.handshake)
-        factory = ConnectionFactory(
-            self._dialect, self._reactor, settings.requestTimeout, self._slow, settings.replyTimeout or inf
-        )
-        factory.everyServer = lambda: self.pool.servers
-        self._factories.add(factory)
-        if reading:
-            self._reading.add(factory)
-            factory.requestTimeout = self._requestTimeout(factory)
-        return PoolEngine(
-            servers, factory, limits, self._reactor, name=settings.name, connectTimeout=settings.connectTimeout,
-            check=self._probe, lookAgain=self._lookAgain, **options,
-        )  # fmt: skip
-
-    def _requestTimeout(self, factory: ConnectionFactory) -> float:
-        """
-        @return: the seconds for which a server may be silent. A replica of a cluster has half of them, if the primary
-            then gets the request: a client waits for both.
-        """
-        timeout = self.settings.requestTimeout
-        return timeout / 2 if factory in self._reading and self.settings.readFrom != "replica" else timeout
-
-    def _separate(self) -> list[Callable[[], PoolEngine]]:
-        """
-        @return: for each server that is not drained, a function that creates a pool of one connection to it.
-        """
-        return [partial(self._connect, server) for server in self.pool.servers if not server.drained]
-
-    def _connect(self, server: Server) -> PoolEngine:
-        """
-        @return: a pool of one connection to a server. It counts as traffic of the server.
-        """
-        factory = ConnectionFactory(self._dialect, self._reactor, max(PATIENCE, self.settings.requestTimeout))
-        factory.everyServer = lambda: self.pool.servers
-        pool = PoolEngine(
-            [server.address], factory, self._single, self._reactor, name=self.settings.name,
-            connectTimeout=self.settings.connectTimeout, handshake=self.handshake,
-        )  # fmt: skip
-        pool.servers[0].name, pool.servers[0].traffic = server.name, server.traffic
-        return pool
 
     def _lookAgain(self) -> None:
         """
@@ -292,46 +81,19 @@ class Upstream:
         if self.settings.hasSentinels:
             self.finder.hurry()
 
-    def _probe(self, connection: Connection) -> Deferred[bytes]:
-        return connection.probe(*self._dialect.probe)
-
     # -- Changes
 
     def readCertificates(self, settings: PoolSettings) -> dict[str, Any]:
         """
-        Read the keys and certificates for the servers of some settings.
-
-        @return: the endpoints that use them, by the names of the servers, for L{useCertificates}.
-
-        @raise ValueError: they cannot be read.
+        Read the keys and certificates for the servers, see L{EngineMaker.readCertificates}.
         """
-        endpoints = {
-            each.name: TLSClientEndpoint(self._reactor, each.endpoint)
-            for each in settings.servers
-            if usesTLS(each.endpoint)
-        }
-        for endpoint in endpoints.values():
-            endpoint.read()
-        return endpoints
+        return self._engines.readCertificates(settings)
 
     def useCertificates(self, endpoints: dict[str, Any]) -> None:
         """
         Use the result of L{readCertificates} for the connections that are made from now on.
         """
-        self._endpoints = endpoints
-        if self._dialect.stateful:
-            for pool in self._flavouredPools:
-                pool.useAddresses(endpoints)
-            return
-        for server in self.pool.servers:
-            server.address = endpoints.get(server.name, server.address)
-
-    @property
-    def _flavouredPools(self) -> Sequence[FlavouredPool]:
-        """
-        The pools of connections with a state: one for all equal servers, or one for each of several by key.
-        """
-        return (self.pool,) if isinstance(self.pool, FlavouredPool) else self.pool.pools
+        self._engines.useCertificates(endpoints, self._layout.servers)
 
     def adjust(self, settings: PoolSettings) -> bool:
         """
@@ -370,30 +132,12 @@ class Upstream:
 
     def _adjust(self, settings: PoolSettings) -> bool:
         old, self.settings = self.settings, settings
-        self._useRoles()
-        for factory in self._factories:
-            factory.requestTimeout = self._requestTimeout(factory)
-            factory.replyTimeout = settings.replyTimeout or inf
-        distribution, cluster = settings.distributionByKey, settings.cluster
-        other = (distribution is None) is not (old.distributionByKey is None) or _isOther(old.cluster, cluster)
-        other = other or old.readsReplicas is not settings.readsReplicas
+        self._engines.adjust(settings)
+        other = layoutOf(settings) != layoutOf(old)
         if other:
             self._replace()
-        elif cluster is not None:
-            self.pool.change(
-                poolLimits(settings), cluster.seeds, cluster.addresses, settings.maxPinned, settings.readFrom
-            )
-            self.pool.patience = settings.requestTimeout
-        elif settings.readsReplicas:
-            self.pool.change(poolLimits(settings), settings.maxPinned, settings.readFrom)
-            self._follow()
-        elif distribution is None:
-            self._change(old)
         else:
-            self.pool.change(_shards(settings), distribution, poolLimits(settings), ejection(settings))
-            if self._dialect.stateful:
-                for pool in self._flavouredPools:
-                    pool.setLimits(pool.limits, self._pinnedOfShard)
+            self._layout.change(old)
         self._dialect.keep(server.name for server in self.pool.servers)
         self.pool.setConnectTimeout(settings.connectTimeout)
         for connection in self.pool.connections:
@@ -403,7 +147,6 @@ class Upstream:
     def _replace(self) -> None:
         replaced, paused = self.pool, self.pool.paused
         self._make()
-        self.useCertificates(self._endpoints)
         self.pool.start()
         self._replaced.add(replaced)
         if paused:
@@ -420,19 +163,6 @@ class Upstream:
 
     def _closeReplaced(self, pool: Any) -> None:
         pool.close().addCallback(lambda _: self._replaced.discard(pool))
-
-    def _change(self, old: PoolSettings) -> None:
-        before, after = ([server.endpoint for server in each.servers] for each in (old, self.settings))
-        if isinstance(self.pool, FlavouredPool):
-            self.pool.setLimits(poolLimits(self.settings), self.settings.maxPinned)
-        else:
-            self.pool.setLimits(poolLimits(self.settings))
-        for endpoint in after:
-            if endpoint not in before:
-                self.pool.addServer(endpoint)
-        for endpoint in before:
-            if endpoint not in after:
-                self.pool.removeServer(endpoint)
 
     def reconnect(self) -> Deferred[list[str]]:
         """
@@ -510,9 +240,8 @@ class Upstream:
         self.pool.start()
         timeout = self.settings.connectTimeout
         found = self.finder.start(timeout)
-        if self.settings.cluster is None:
-            return found
-        return DeferredList([found, self.pool.known(timeout)]).addCallback(lambda _: None)
+        known = self._layout.known(timeout)
+        return found if known is None else DeferredList([found, known]).addCallback(lambda _: None)
 
     def close(self, timeout: float) -> Deferred[None]:
         """
@@ -531,16 +260,3 @@ class Upstream:
         """
         for pool in (self.pool, *self._replaced):
             pool.abort()
-
-
-def _isOther(old: ClusterLine | None, new: ClusterLine | None) -> bool:
-    """
-    @return: whether other connections are needed.
-    """
-    if old is None or new is None:
-        return old is not new
-    return old.tls != new.tls
-
-
-def _shards(settings: PoolSettings) -> list[Shard]:
-    return [Shard(server.endpoint, server.spec()) for server in settings.servers]
