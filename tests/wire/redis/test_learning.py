@@ -15,7 +15,7 @@ from txconnpool.wire.redis.commands import BY_NAME, COMMANDS, Use
 from txconnpool.wire.redis.dialect import Redis
 from txconnpool.wire.redis.framing import encode
 from txconnpool.wire.redis.learning import INDEX, NAMES_MAX, OTHER, Learned, LearnedCommand, described
-from txconnpool.wire.redis.requestreader import Rules
+from txconnpool.wire.redis.rules import Rules
 
 
 def dump(value: Any) -> bytes:

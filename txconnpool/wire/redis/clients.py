@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from txconnpool.wire import ANSWER, CLIENTS, MORE, ClientFacts, Frame
 from txconnpool.wire.redis import answers
+from txconnpool.wire.redis.clientstate import ClientState
 from txconnpool.wire.redis.commands import RedisCommand
-
-if TYPE_CHECKING:
-    from txconnpool.wire.redis.requestreader import RequestReader
 
 BAD_NAME: Final = answers.error("ERR Client names cannot contain spaces, newlines or special characters.")
 
@@ -35,61 +33,59 @@ _NO_CLIENT: Final = answers.error("ERR No such client")
 
 
 def _clientSetName(
-    reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int
+    client: ClientState, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int
 ) -> Frame:
     if not validName(words[2]):
-        return reader.answer(end, BAD_NAME)
-    reader.name = words[2]
-    return reader.answer(end, answers.OK)
+        return client.answer(end, BAD_NAME)
+    client.name = words[2]
+    return client.answer(end, answers.OK)
 
 
 def _clientGetName(
-    reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int
+    client: ClientState, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int
 ) -> Frame:
-    return reader.answer(end, answers.bulk(reader.name) if reader.name else answers.null(reader.flavour[0]))
+    return client.answer(end, answers.bulk(client.name) if client.name else answers.null(client.flavour[0]))
 
 
-def _clientId(
-    reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int
-) -> Frame:
-    return reader.answer(end, b":%d\r\n" % reader.id)
+def _clientId(client: ClientState, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int) -> Frame:
+    return client.answer(end, b":%d\r\n" % client.id)
 
 
 def _clientReply(
-    reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int
+    client: ClientState, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int
 ) -> Frame:
     mode = words[2].lower()
     if mode == b"skip":
-        return _skipReply(reader, data, pos, end)
+        return _skipReply(client, data, pos, end)
     if mode not in (b"on", b"off"):
-        return reader.answer(end, answers.SYNTAX)
-    reader.silent = mode == b"off"
-    reader.skips = False
-    reader.settle()
-    return reader.answer(end, answers.OK)
+        return client.answer(end, answers.SYNTAX)
+    client.silent = mode == b"off"
+    client.skips = False
+    client.settle()
+    return client.answer(end, answers.OK)
 
 
-def _skipReply(reader: RequestReader, data: bytes, start: int, pos: int) -> Frame:
+def _skipReply(client: ClientState, data: bytes, start: int, pos: int) -> Frame:
     """
     Read the request after a C{CLIENT REPLY SKIP} together with it, so that there is no state between the two.
 
     @param start: the position of the first of the two.
     @param pos: that of the second.
     """
-    if reader.skips:
-        reader.skipsAgain = True
+    if client.skips:
+        client.skipsAgain = True
         return ANSWER, pos, 0, b""
     if pos >= len(data):
         return MORE, pos, 0, 0
-    reader.skips, reader.skipsAgain = True, False
-    reader.settle()
-    what, end, count, payload = reader.read(data, pos, 1)
-    reader.skips = False
-    reader.settle()
-    if reader.skipsAgain:
+    client.skips, client.skipsAgain = True, False
+    client.settle()
+    what, end, count, payload = client.read(data, pos, 1)
+    client.skips = False
+    client.settle()
+    if client.skipsAgain:
         return ANSWER, pos, 0, b""  # the second one is as good as both
     if what is MORE:
-        reader.forgetScan()
+        client.forgetScan()
         return MORE, pos, 0, 0
     if not count and end == pos:  # it is read again, and so is this one
         return what, start, 0, payload
@@ -97,24 +93,24 @@ def _skipReply(reader: RequestReader, data: bytes, start: int, pos: int) -> Fram
 
 
 def _clientGetRedir(
-    reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int
+    client: ClientState, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int
 ) -> Frame:
-    return reader.forward(command, end) if reader.tracks else reader.answer(end, b":-1\r\n")
+    return client.forward(command, end) if client.tracks else client.answer(end, b":-1\r\n")
 
 
 def _clientTracking(
-    reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int
+    client: ClientState, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int
 ) -> Frame:
     def after() -> None:
-        reader.tracks = words[2].lower() == b"on"
+        client.tracks = words[2].lower() == b"on"
 
-    return reader.own(command, data, pos, end, after)
+    return client.own(command, data, pos, end, after)
 
 
 def _clientCaching(
-    reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int
+    client: ClientState, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int
 ) -> Frame:
-    return reader.forward(command, end)
+    return client.forward(command, end)
 
 
 # -- All clients
@@ -128,29 +124,29 @@ def describe(facts: ClientFacts, asking: bool) -> bytes:
 
     @param asking: whether it is the one that gets the line.
     """
-    reader: RequestReader = facts.reader
-    channels = reader.channels or {}
+    client: ClientState = facts.reader
+    channels = client.channels or {}
     peer, here = (facts.peer, facts.here) if asking or facts.visible else ("", "")
     fields = (
-        ("id", reader.id),
+        ("id", client.id),
         ("addr", peer),
         ("laddr", here),
-        ("name", reader.name.decode()),
+        ("name", client.name.decode()),
         ("age", int(facts.age)),
         ("idle", 0),
         ("flags", "".join(_flags(facts)) or "N"),
-        ("db", reader.flavour[1]),
+        ("db", client.flavour[1]),
         ("sub", len(channels.get("subscribe", ()))),
         ("psub", len(channels.get("psubscribe", ()))),
         ("ssub", len(channels.get("ssubscribe", ()))),
-        ("multi", reader.queued if reader.inTransaction else -1),
+        ("multi", client.queued if client.inTransaction else -1),
         ("qbuf", facts.kept),
         *((name, 0) for name in ("qbuf-free", "argv-mem", "obl", "oll")),
         ("omem", facts.unread),
         ("tot-mem", facts.kept + facts.unread),
-        ("user", reader.user.decode("utf-8", "surrogateescape")),
-        ("redir", 0 if reader.tracks else -1),
-        ("resp", reader.flavour[0]),
+        ("user", client.user.decode("utf-8", "surrogateescape")),
+        ("redir", 0 if client.tracks else -1),
+        ("resp", client.flavour[0]),
     )
     line = " ".join(f"{name}={value}" for name, value in fields) + "\n"
     return line.encode("utf-8", "surrogateescape")
@@ -160,14 +156,14 @@ def _flags(facts: ClientFacts) -> Iterator[str]:
     """
     @return: the letters of a client, in the order of Redis.
     """
-    reader: RequestReader = facts.reader
-    if reader.channels is not None:
+    client: ClientState = facts.reader
+    if client.channels is not None:
         yield "P"
-    if reader.inTransaction:
+    if client.inTransaction:
         yield "x"
     if facts.blocked:
         yield "b"
-    if reader.tracks:
+    if client.tracks:
         yield "t"
     if facts.ending:
         yield "c"
@@ -183,11 +179,11 @@ def _isOf(facts: ClientFacts, kind: bytes) -> bool:
 
 
 def _ask(
-    reader: RequestReader,
+    client: ClientState,
     end: int,
     answer: Callable[[ClientFacts, Sequence[ClientFacts]], tuple[bytes, Sequence[ClientFacts]]],
 ) -> Frame:
-    isSilent = reader.silent or reader.skips
+    isSilent = client.silent or client.skips
 
     def reply(mine: ClientFacts, every: Sequence[ClientFacts]) -> tuple[bytes, Sequence[ClientFacts]]:
         data, closed = answer(mine, every)
@@ -197,28 +193,28 @@ def _ask(
 
 
 def _clientInfo(
-    reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int
+    client: ClientState, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int
 ) -> Frame:
-    version = reader.flavour[0]
-    return _ask(reader, end, lambda mine, every: (answers.verbatim(version, describe(mine, True)), ()))
+    version = client.flavour[0]
+    return _ask(client, end, lambda mine, every: (answers.verbatim(version, describe(mine, True)), ()))
 
 
 def _clientList(
-    reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int
+    client: ClientState, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int
 ) -> Frame:
     kind, ids = None, None
     option = words[2].lower() if len(words) > 2 else b""
     if option == b"type" and len(words) == 4:
         kind = words[3].lower()
         if kind not in _TYPES:
-            return reader.answer(end, _unknownType(words[3]))
+            return client.answer(end, _unknownType(words[3]))
     elif option == b"id" and len(words) > 3:
         if not all(map(_isNumber, words[3:])):
-            return reader.answer(end, answers.error("ERR Invalid client ID"))
+            return client.answer(end, answers.error("ERR Invalid client ID"))
         ids = list(map(int, words[3:]))
     elif len(words) > 2:
-        return reader.answer(end, answers.SYNTAX)
-    version = reader.flavour[0]
+        return client.answer(end, answers.SYNTAX)
+    version = client.flavour[0]
 
     def answer(mine: ClientFacts, every: Sequence[ClientFacts]) -> tuple[bytes, Sequence[ClientFacts]]:
         known = {facts.reader.id: facts for facts in every}
@@ -226,7 +222,7 @@ def _clientList(
         lines = [describe(each, each is mine) for each in shown if kind is None or _isOf(each, kind)]
         return answers.verbatim(version, b"".join(lines)), ()
 
-    return _ask(reader, end, answer)
+    return _ask(client, end, answer)
 
 
 def _isNumber(word: bytes) -> bool:
@@ -244,7 +240,7 @@ class _Filter:
     @ivar error: the reply if the request is invalid, or empty.
     """
 
-    def __init__(self, reader: RequestReader, words: list[bytes]) -> None:
+    def __init__(self, client: ClientState, words: list[bytes]) -> None:
         """
         @param words: options, each with its value.
         """
@@ -252,13 +248,13 @@ class _Filter:
         self._skipMe = True
         self._tests: list[Callable[[ClientFacts], bool]] = []
         for option, value in zip(words[::2], words[1::2], strict=False):
-            self.error = self._add(reader, option.lower(), value)
+            self.error = self._add(client, option.lower(), value)
             if self.error:
                 return
         if len(words) % 2:
             self.error = answers.SYNTAX
 
-    def _add(self, reader: RequestReader, option: bytes, value: bytes) -> bytes:
+    def _add(self, client: ClientState, option: bytes, value: bytes) -> bytes:
         """
         @return: the error of the option, or nothing.
         """
@@ -277,7 +273,7 @@ class _Filter:
                 return _unknownType(value)
             tests.append(lambda facts: _isOf(facts, kind))
         elif option == b"user":
-            if reader.check is None and value != b"default":
+            if client.check is None and value != b"default":
                 return answers.error(b"ERR No such user '%b'" % value.partition(b"\0")[0])
             tests.append(lambda facts: facts.reader.user == value)
         elif option == b"maxage":
@@ -304,12 +300,12 @@ class _Filter:
 
 
 def _clientKill(
-    reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int
+    client: ClientState, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int
 ) -> Frame:
     isOld = len(words) == 3  # CLIENT KILL ADDRESS, which may be that of the client itself
-    chosen = _Filter(reader, [b"addr", words[2], b"skipme", b"no"] if isOld else words[2:])
+    chosen = _Filter(client, [b"addr", words[2], b"skipme", b"no"] if isOld else words[2:])
     if chosen.error:
-        return reader.answer(end, chosen.error)
+        return client.answer(end, chosen.error)
 
     def answer(mine: ClientFacts, every: Sequence[ClientFacts]) -> tuple[bytes, Sequence[ClientFacts]]:
         closed = chosen.chosen(mine, every)
@@ -317,11 +313,11 @@ def _clientKill(
             return answers.OK if closed else _NO_CLIENT, closed
         return b":%d\r\n" % len(closed), closed
 
-    return _ask(reader, end, answer)
+    return _ask(client, end, answer)
 
 
 #: What is done for a request, as in L{txconnpool.wire.redis.special.SPECIAL}.
-OF_CLIENTS: Final[Mapping[str, Callable[[RequestReader, RedisCommand, list[bytes], bytes, int, int], Frame]]] = {
+OF_CLIENTS: Final[Mapping[str, Callable[[ClientState, RedisCommand, list[bytes], bytes, int, int], Frame]]] = {
     "client|setname": _clientSetName,
     "client|getname": _clientGetName,
     "client|id": _clientId,

@@ -19,7 +19,8 @@ from txconnpool.wire.redis.commands import BY_NAME, COMMANDS, LOOKUP, Use
 from txconnpool.wire.redis.framing import BrokenRequest, encode, splitLine, wordsOf
 from txconnpool.wire.redis.learning import OTHER
 from txconnpool.wire.redis.replyreader import ReplyReader
-from txconnpool.wire.redis.requestreader import BASE, Flavour, RequestReader, Rules
+from txconnpool.wire.redis.requestreader import RequestReader
+from txconnpool.wire.redis.rules import BASE, Flavour, Rules
 from txconnpool.wire.redis.subscriptions import isError, keyOf, requestFor, topicOf
 from txconnpool.wire.redis.topology import ClusterReplyReader, askTopology
 from txconnpool.wire.topics import Hub, Topic

@@ -8,155 +8,118 @@ connections of their own, and so have subscribers of sharded channels in a clust
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from txconnpool.wire import ANSWER, REPLACE, TOPICS, Frame
+from txconnpool.wire import ANSWER, TOPICS, Frame
 from txconnpool.wire.redis import answers
-from txconnpool.wire.redis.commands import BY_NAME, RedisCommand
+from txconnpool.wire.redis.clientstate import ClientState
+from txconnpool.wire.redis.commands import RedisCommand
 from txconnpool.wire.redis.framing import encode
 from txconnpool.wire.redis.subscriptions import OPPOSITE, Subscribing, Unsubscribing, confirmation
 from txconnpool.wire.topics import Topic
 
-if TYPE_CHECKING:
-    from txconnpool.wire.redis.requestreader import RequestReader
-
 #: The greatest number of channels and patterns that a client may subscribe to.
 CHANNELS_MAX: Final = 10000
 
-_DISCARD: Final = BY_NAME["discard"].silenced
-_DISCARD_REQUEST: Final = encode([b"DISCARD"])
 
-
-def _multi(reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int) -> Frame:
-    if reader.inTransaction:
-        return reader.answer(end, answers.error("ERR MULTI calls can not be nested"))
+def _multi(client: ClientState, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int) -> Frame:
+    if client.inTransaction:
+        return client.answer(end, answers.error("ERR MULTI calls can not be nested"))
 
     def after() -> None:
-        reader.inTransaction = True
-        reader.queued = 0
+        client.inTransaction = True
+        client.queued = 0
 
-    if reader.places is not None and not reader.pinned:
-        reader.inTransaction = reader.deferred = True
-        reader.queued = 0
-        reader.settle()
-        return reader.answer(end, answers.OK)
-    return reader.own(command, data, pos, end, after)
-
-
-def _unsent(reader: RequestReader, end: int, reply: bytes) -> Frame:
-    """
-    Answer the end of a transaction of which no server knows.
-    """
-    _over(reader)()
-    reader.settle()
-    return reader.answer(end, reply)
+    if client.places is not None and not client.pinned:
+        client.inTransaction = client.deferred = True
+        client.queued = 0
+        client.settle()
+        return client.answer(end, answers.OK)
+    return client.own(command, data, pos, end, after)
 
 
-def _over(reader: RequestReader) -> Callable[[], None]:
-    def after() -> None:
-        reader.inTransaction = reader.deferred = reader.dirty = reader.watches = False
-
-    return after
-
-
-def _exec(reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int) -> Frame:
-    if not reader.inTransaction:
-        return reader.answer(end, answers.error("ERR EXEC without MULTI"))
-    if not reader.dirty:
-        if reader.deferred:
-            return _unsent(reader, end, b"*0\r\n")
-        return reader.own(command, data, pos, end, _over(reader))
-    return abort(reader, end, answers.EXEC_ABORT)
+def _exec(client: ClientState, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int) -> Frame:
+    if not client.inTransaction:
+        return client.answer(end, answers.error("ERR EXEC without MULTI"))
+    if not client.dirty:
+        if client.deferred:
+            return client.endUnsent(end, b"*0\r\n")
+        return client.own(command, data, pos, end, client.endTransaction)
+    return client.abort(end, answers.EXEC_ABORT)
 
 
-def abort(reader: RequestReader, end: int, reply: bytes) -> Frame:
-    """
-    Answer C{EXEC} with an error. If there is a transaction, it is discarded.
-    """
-    if not reader.inTransaction:
-        return reader.answer(end, reply)
-    if reader.deferred:
-        return _unsent(reader, end, reply)
-    reader.after = _over(reader)
-    return REPLACE, end, 0, (_DISCARD, _DISCARD_REQUEST, reader.mine(reply))
+def _discard(client: ClientState, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int) -> Frame:
+    if not client.inTransaction:
+        return client.answer(end, answers.error("ERR DISCARD without MULTI"))
+    if client.deferred:
+        return client.endUnsent(end, answers.OK)
+    return client.own(command, data, pos, end, client.endTransaction)
 
 
-def _discard(
-    reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int
-) -> Frame:
-    if not reader.inTransaction:
-        return reader.answer(end, answers.error("ERR DISCARD without MULTI"))
-    if reader.deferred:
-        return _unsent(reader, end, answers.OK)
-    return reader.own(command, data, pos, end, _over(reader))
-
-
-def _watch(reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int) -> Frame:
-    if reader.inTransaction:
-        return reader.answer(end, answers.error("ERR WATCH inside MULTI is not allowed"))
+def _watch(client: ClientState, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int) -> Frame:
+    if client.inTransaction:
+        return client.answer(end, answers.error("ERR WATCH inside MULTI is not allowed"))
 
     def after() -> None:
-        reader.watches = True
+        client.watches = True
 
-    return reader.own(command, data, pos, end, after)
+    return client.own(command, data, pos, end, after)
 
 
-def _unwatch(
-    reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int
-) -> Frame:
-    if not reader.watches:
-        return reader.answer(end, answers.OK)
+def _unwatch(client: ClientState, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int) -> Frame:
+    if not client.watches:
+        return client.answer(end, answers.OK)
 
     def after() -> None:
-        reader.watches = False
+        client.watches = False
 
-    return reader.own(command, data, pos, end, after)
+    return client.own(command, data, pos, end, after)
 
 
 # -- Subscriptions
 
 
 def _subscribe(
-    reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int
+    client: ClientState, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int
 ) -> Frame:
-    known = sum(map(len, reader.channels.values())) if reader.channels else 0
+    known = sum(map(len, client.channels.values())) if client.channels else 0
     if known + len(words) - 1 > CHANNELS_MAX:
-        return reader.answer(end, answers.error(f"ERR more than {CHANNELS_MAX} channels and patterns of one client"))
-    if reader.shares(command.name):
-        return TOPICS, end, 0, Subscribing(reader, [Topic(command.name, name) for name in words[1:]])
+        return client.answer(end, answers.error(f"ERR more than {CHANNELS_MAX} channels and patterns of one client"))
+    if client.shares(command.name):
+        return TOPICS, end, 0, Subscribing(client, [Topic(command.name, name) for name in words[1:]])
 
     def after() -> None:
-        if reader.channels is None:
-            reader.channels = {}
-        reader.channels.setdefault(command.name, {}).update(dict.fromkeys(words[1:]))
+        if client.channels is None:
+            client.channels = {}
+        client.channels.setdefault(command.name, {}).update(dict.fromkeys(words[1:]))
 
-    return reader.own(command, data, pos, end, after)
+    return client.own(command, data, pos, end, after)
 
 
 def _unsubscribe(
-    reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int
+    client: ClientState, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int
 ) -> Frame:
     kind = OPPOSITE[command.name]
-    its = (reader.channels or {}).get(kind, {})
+    its = (client.channels or {}).get(kind, {})
     channels = words[1:] or list(its)
     if not its:
-        frames = [confirmation(reader, command.name, channel) for channel in channels or (None,)]
+        frames = [confirmation(client, command.name, channel) for channel in channels or (None,)]
         return ANSWER, end, 0, b"".join(frames)
-    if reader.shares(kind):
-        return TOPICS, end, 0, Unsubscribing(reader, command.name, channels)
+    if client.shares(kind):
+        return TOPICS, end, 0, Unsubscribing(client, command.name, channels)
 
     def after() -> None:
         for channel in channels:
             its.pop(channel, None)
-        if not any((reader.channels or {}).values()):
-            reader.channels = None
+        if not any((client.channels or {}).values()):
+            client.channels = None
 
     payload = None if len(words) > 1 else encode([command.name.encode(), *channels])
-    return reader.own(command, data, pos, end, after, payload)
+    return client.own(command, data, pos, end, after, payload)
 
 
 #: What is done for a request, as in L{txconnpool.wire.redis.special.SPECIAL}.
-ENGAGING: Final[Mapping[str, Callable[[RequestReader, RedisCommand, list[bytes], bytes, int, int], Frame]]] = {
+ENGAGING: Final[Mapping[str, Callable[[ClientState, RedisCommand, list[bytes], bytes, int, int], Frame]]] = {
     "multi": _multi,
     "exec": _exec,
     "discard": _discard,

@@ -8,22 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from txconnpool.wire import ADDRESSED, ADMIT, ANSWER, CLOSE, FLAVOUR, REPLACE, REPORT, TOPICS, Frame, Login
 from txconnpool.wire.redis import answers
 from txconnpool.wire.redis.announced import REPLIES, Nodes, Place
 from txconnpool.wire.redis.clients import BAD_NAME, OF_CLIENTS, validName
+from txconnpool.wire.redis.clientstate import DEFAULT_USER, ClientState
 from txconnpool.wire.redis.commands import BY_NAME, RedisCommand
 from txconnpool.wire.redis.engaged import ENGAGING
 from txconnpool.wire.redis.framing import encode
 from txconnpool.wire.redis.subscriptions import Leaving
-
-if TYPE_CHECKING:
-    from txconnpool.wire.redis.requestreader import RequestReader
-
-#: The user of clients that have not logged in as another one.
-DEFAULT_USER: Final = b"default"
 
 _SUBSCRIBER: Final = "the proxy cannot change the version of the protocol of a subscriber"
 
@@ -45,42 +40,42 @@ _NO_HELLO: Final = answers.error(
 _WRONG: Final = answers.error("WRONGPASS invalid username-password pair or user is disabled.")
 
 
-def _ping(reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int) -> Frame:
+def _ping(client: ClientState, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int) -> Frame:
     if len(words) > 2:
-        return reader.answer(end, answers.wrongArity("ping"))
-    if reader.channels is not None and reader.flavour[0] == 2:
-        return reader.answer(end, b"*2\r\n$4\r\npong\r\n" + answers.bulk(words[1] if len(words) > 1 else b""))
-    return reader.answer(end, answers.bulk(words[1]) if len(words) > 1 else b"+PONG\r\n")
+        return client.answer(end, answers.wrongArity("ping"))
+    if client.channels is not None and client.flavour[0] == 2:
+        return client.answer(end, b"*2\r\n$4\r\npong\r\n" + answers.bulk(words[1] if len(words) > 1 else b""))
+    return client.answer(end, answers.bulk(words[1]) if len(words) > 1 else b"+PONG\r\n")
 
 
-def _echo(reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int) -> Frame:
-    return reader.answer(end, answers.bulk(words[1]))
+def _echo(client: ClientState, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int) -> Frame:
+    return client.answer(end, answers.bulk(words[1]))
 
 
-def _quit(reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int) -> Frame:
-    return CLOSE, len(data), 0, reader.mine(answers.OK)
+def _quit(client: ClientState, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int) -> Frame:
+    return CLOSE, len(data), 0, client.mine(answers.OK)
 
 
-def _reset(reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int) -> Frame:
-    if reader.shared:
-        return TOPICS, pos, 0, Leaving(reader)
-    reader.name, reader.user = b"", DEFAULT_USER
-    reader.silent = False
-    reader.stranger = reader.check is not None
-    reply = b"" if reader.skips else b"+RESET\r\n"
-    if reader.pending:
+def _reset(client: ClientState, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int) -> Frame:
+    if client.shared:
+        return TOPICS, pos, 0, Leaving(client)
+    client.name, client.user = b"", DEFAULT_USER
+    client.silent = False
+    client.stranger = client.check is not None
+    reply = b"" if client.skips else b"+RESET\r\n"
+    if client.pending:
         return ANSWER, end, 0, reply
-    return FLAVOUR, end, 0, (reader.rules.base, reply)
+    return FLAVOUR, end, 0, (client.rules.base, reply)
 
 
-def _hello(reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int) -> Frame:
-    version = reader.flavour[0]
+def _hello(client: ClientState, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int) -> Frame:
+    version = client.flavour[0]
     if len(words) > 1:
         if not _INTEGER(words[1]):
-            return reader.answer(end, answers.error("ERR Protocol version is not an integer or out of range"))
+            return client.answer(end, answers.error("ERR Protocol version is not an integer or out of range"))
         version = int(words[1])
         if version not in (2, 3):
-            return reader.answer(end, answers.error("NOPROTO unsupported protocol version"))
+            return client.answer(end, answers.error("NOPROTO unsupported protocol version"))
     at, name, login = 2, None, None
     while at < len(words):
         option, more = words[at].lower(), len(words) - 1 - at
@@ -90,106 +85,106 @@ def _hello(reader: RequestReader, command: RedisCommand, words: list[bytes], dat
         elif option == b"setname" and more >= 1:
             name = words[at + 1]
             if not validName(name):
-                return reader.answer(end, BAD_NAME)
+                return client.answer(end, BAD_NAME)
             at += 2
         else:
-            return reader.answer(end, answers.error(b"ERR Syntax error in HELLO option '%b'" % words[at]))
-    if login is not None and not _isValid(reader, login):
-        return reader.answer(end, _WRONG)
-    if reader.stranger and login is None:
-        return reader.answer(end, _NO_HELLO)
-    if version != reader.flavour[0] and reader.shared:
-        return reader.answer(end, answers.refused("hello", _SUBSCRIBER))
+            return client.answer(end, answers.error(b"ERR Syntax error in HELLO option '%b'" % words[at]))
+    if login is not None and not _isValid(client, login):
+        return client.answer(end, _WRONG)
+    if client.stranger and login is None:
+        return client.answer(end, _NO_HELLO)
+    if version != client.flavour[0] and client.shared:
+        return client.answer(end, answers.refused("hello", _SUBSCRIBER))
     if login is not None:
-        reader.stranger, reader.user = False, login[0]
+        client.stranger, client.user = False, login[0]
     if name is not None:
-        reader.name = name
-    reply = _greeting(reader, version)
-    flavour = version, reader.flavour[1]
-    if reader.pending:
-        reader.flavour = flavour
-        return _admit(reader, end, reply)
-    reader.settle()
-    if version == reader.flavour[0]:
-        return reader.answer(end, reply)
-    return _change(reader, end, flavour, (_HELLO, encode([b"HELLO", b"%d" % version])), reply)
+        client.name = name
+    reply = _greeting(client, version)
+    flavour = version, client.flavour[1]
+    if client.pending:
+        client.flavour = flavour
+        return _admit(client, end, reply)
+    client.settle()
+    if version == client.flavour[0]:
+        return client.answer(end, reply)
+    return _change(client, end, flavour, (_HELLO, encode([b"HELLO", b"%d" % version])), reply)
 
 
 def _change(
-    reader: RequestReader, end: int, flavour: tuple[int, ...], request: tuple[RedisCommand, bytes], reply: bytes
+    client: ClientState, end: int, flavour: tuple[int, ...], request: tuple[RedisCommand, bytes], reply: bytes
 ) -> Frame:
     """
     Let the client use connections of another flavour, or give its own connection that flavour.
 
     @param request: the request that does this for a connection.
     """
-    if not reader.pinned:
-        return FLAVOUR, end, 0, (flavour, reader.mine(reply))
+    if not client.pinned:
+        return FLAVOUR, end, 0, (flavour, client.mine(reply))
 
     def after() -> None:
-        reader.flavour = flavour
+        client.flavour = flavour
 
-    reader.after = after
-    return REPLACE, end, 0, (*request, reader.mine(reply))
+    client.after = after
+    return REPLACE, end, 0, (*request, client.mine(reply))
 
 
-def _isValid(reader: RequestReader, login: Login) -> bool:
+def _isValid(client: ClientState, login: Login) -> bool:
     """
     @return: whether a client may log in so. If clients need not, Redis accepts any password of its user C{default}.
     """
-    return login[0] == DEFAULT_USER if reader.check is None else reader.check(login)
+    return login[0] == DEFAULT_USER if client.check is None else client.check(login)
 
 
-def _admit(reader: RequestReader, end: int, reply: bytes) -> Frame:
+def _admit(client: ClientState, end: int, reply: bytes) -> Frame:
     """
     @return: the frame of the login with which a client gets a session.
     """
-    reader.pending = False
-    reader.settle()
+    client.pending = False
+    client.settle()
     return ADMIT, end, 0, reply
 
 
-def _greeting(reader: RequestReader, version: int) -> bytes:
+def _greeting(client: ClientState, version: int) -> bytes:
     bulk = answers.bulk
     return answers.mapping(
         version,
         bulk(b"server"), bulk(b"redis"),
-        bulk(b"version"), bulk(reader.rules.version),
+        bulk(b"version"), bulk(client.rules.version),
         bulk(b"proto"), b":%d\r\n" % version,
-        bulk(b"id"), b":%d\r\n" % reader.id,
-        bulk(b"mode"), bulk(b"standalone" if reader.rules.announced is None else b"cluster"),
+        bulk(b"id"), b":%d\r\n" % client.id,
+        bulk(b"mode"), bulk(b"standalone" if client.rules.announced is None else b"cluster"),
         bulk(b"role"), bulk(b"master"),
         bulk(b"modules"), b"*0\r\n",
     )  # fmt: skip
 
 
-def _auth(reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int) -> Frame:
+def _auth(client: ClientState, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int) -> Frame:
     if len(words) > 3:
-        return reader.answer(end, answers.SYNTAX)
-    if len(words) == 2 and reader.check is None:
-        return reader.answer(end, _NO_PASSWORD)
+        return client.answer(end, answers.SYNTAX)
+    if len(words) == 2 and client.check is None:
+        return client.answer(end, _NO_PASSWORD)
     login = (DEFAULT_USER, words[1]) if len(words) == 2 else (words[1], words[2])
-    if not _isValid(reader, login):
-        return reader.answer(end, _WRONG)
-    reader.stranger, reader.user = False, login[0]
-    if reader.pending:
-        return _admit(reader, end, answers.OK)
-    reader.settle()
-    return reader.answer(end, answers.OK)
+    if not _isValid(client, login):
+        return client.answer(end, _WRONG)
+    client.stranger, client.user = False, login[0]
+    if client.pending:
+        return _admit(client, end, answers.OK)
+    client.settle()
+    return client.answer(end, answers.OK)
 
 
-def _select(reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int) -> Frame:
+def _select(client: ClientState, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int) -> Frame:
     if not _INTEGER(words[1]) or not -(1 << 31) <= int(words[1]) < 1 << 31:
-        return reader.answer(end, answers.NOT_INTEGER)
-    version, database = reader.flavour
-    if reader.rules.cluster and int(words[1]) != 0:
-        return reader.answer(end, answers.error("ERR SELECT is not allowed in cluster mode"))
-    if not 0 <= int(words[1]) < reader.rules.databases:
-        return reader.answer(end, answers.error("ERR DB index is out of range"))
+        return client.answer(end, answers.NOT_INTEGER)
+    version, database = client.flavour
+    if client.rules.cluster and int(words[1]) != 0:
+        return client.answer(end, answers.error("ERR SELECT is not allowed in cluster mode"))
+    if not 0 <= int(words[1]) < client.rules.databases:
+        return client.answer(end, answers.error("ERR DB index is out of range"))
     if int(words[1]) == database:
-        return reader.answer(end, answers.OK)
+        return client.answer(end, answers.OK)
     request = _SELECT, encode([b"SELECT", b"%d" % int(words[1])])
-    return _change(reader, end, (version, int(words[1])), request, answers.OK)
+    return _change(client, end, (version, int(words[1])), request, answers.OK)
 
 
 #: The sections of C{INFO} that have those of the proxy too, and the proxy's own one.
@@ -201,15 +196,15 @@ _MODES: Final = frozenset((b"server", b"cluster"))
 _MODE: Final = re.compile(rb"(?m)^((?:redis|server)_mode:)(?:standalone|cluster)\b|^(cluster_enabled:)[01]")
 
 
-def _info(reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int) -> Frame:
+def _info(client: ClientState, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int) -> Frame:
     sections = [word.lower() for word in words[1:]]
     hasOwn = not sections or not _OWN.isdisjoint(sections)
     if not hasOwn and _MODES.isdisjoint(sections):
-        return reader.forward(command, end)
-    if not reader.mine(answers.OK):
+        return client.forward(command, end)
+    if not client.mine(answers.OK):
         return ANSWER, end, 0, b""
     others = [section for section in sections if section != b"proxy"]
-    version, isCluster = reader.flavour[0], reader.rules.announced is not None
+    version, isCluster = client.flavour[0], client.rules.announced is not None
 
     def shown(line: re.Match[bytes]) -> bytes:
         if line[1]:
@@ -235,33 +230,31 @@ def _info(reader: RequestReader, command: RedisCommand, words: list[bytes], data
 # -- Clusters
 
 
-def _cluster(
-    reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int
-) -> Frame:
-    places, reply = reader.rules.announced, REPLIES.get(command.name)
+def _cluster(client: ClientState, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int) -> Frame:
+    places, reply = client.rules.announced, REPLIES.get(command.name)
     if places is None:
-        return reader.answer(end, answers.NO_CLUSTER)
+        return client.answer(end, answers.NO_CLUSTER)
     if reply is None:
-        return reader.reject(end, answers.refused(command.name, NOT_SHARED), command)
-    version = reader.flavour[0]
+        return client.reject(end, answers.refused(command.name, NOT_SHARED), command)
+    version = client.flavour[0]
 
     def answer(here: Place | None) -> bytes:
         if here is None and not places:
             return answers.NO_CLUSTER  # a UNIX socket has no address to announce
         return reply(Nodes(places, here), version, words)
 
-    return (ADDRESSED, end, 0, answer) if reader.mine(answers.OK) else (ANSWER, end, 0, b"")
+    return (ADDRESSED, end, 0, answer) if client.mine(answers.OK) else (ANSWER, end, 0, b"")
 
 
 def _nodeState(
-    reader: RequestReader, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int
+    client: ClientState, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int
 ) -> Frame:
-    return reader.answer(end, answers.NO_CLUSTER if reader.rules.announced is None else answers.OK)
+    return client.answer(end, answers.NO_CLUSTER if client.rules.announced is None else answers.OK)
 
 
-#: What is done for a request, by the name of its command: called with the reader, the command, its words, and bytes
+#: What is done for a request, by the name of its command: called with the client, the command, its words, and bytes
 #: that contain the request, with its position and end.
-SPECIAL: Final[Mapping[str, Callable[[RequestReader, RedisCommand, list[bytes], bytes, int, int], Frame]]] = {
+SPECIAL: Final[Mapping[str, Callable[[ClientState, RedisCommand, list[bytes], bytes, int, int], Frame]]] = {
     "ping": _ping,
     "echo": _echo,
     "quit": _quit,

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from txconnpool.wire import Command
 from txconnpool.wire.redis import answers
+from txconnpool.wire.redis.clientstate import ClientState
 from txconnpool.wire.redis.commands import BY_NAME
 from txconnpool.wire.redis.framing import encode
 from txconnpool.wire.topics import Topic
-
-if TYPE_CHECKING:
-    from txconnpool.wire.redis.requestreader import RequestReader
 
 #: The command that subscribes, by the one that ends the subscription.
 OPPOSITE: Final = {"unsubscribe": "subscribe", "punsubscribe": "psubscribe", "sunsubscribe": "ssubscribe"}
@@ -83,12 +81,12 @@ class _Request:
 
     adds = False
 
-    def __init__(self, reader: RequestReader, topics: Sequence[Topic]) -> None:
-        self._reader = reader
-        self._isSilent = reader.silent or reader.skips
+    def __init__(self, client: ClientState, topics: Sequence[Topic]) -> None:
+        self._client = client
+        self._isSilent = client.silent or client.skips
         self.topics = topics
         # The database does not matter: a message reaches the subscribers in all of them.
-        self.flavour = reader.flavour[0], 0
+        self.flavour = client.flavour[0], 0
 
     def refused(self, reply: bytes) -> bytes:
         """
@@ -108,13 +106,13 @@ class Subscribing(_Request):
         """
         @return: the confirmation of each channel.
         """
-        reader = self._reader
-        channels = reader.channels = reader.channels or {}
+        client = self._client
+        channels = client.channels = client.channels or {}
         replies = []
         for kind, name in self.topics:
             channels.setdefault(kind, {})[name] = None
-            replies.append(confirmation(reader, kind, name))
-        reader.settle()
+            replies.append(confirmation(client, kind, name))
+        client.settle()
         return b"".join(replies)
 
 
@@ -123,27 +121,27 @@ class Unsubscribing(_Request):
     C{UNSUBSCRIBE}, C{PUNSUBSCRIBE} or C{SUNSUBSCRIBE}.
     """
 
-    def __init__(self, reader: RequestReader, command: str, names: Sequence[bytes]) -> None:
+    def __init__(self, client: ClientState, command: str, names: Sequence[bytes]) -> None:
         """
         @param names: the channels of the request.
         """
         self._kind = OPPOSITE[command]
         self._names = names
-        super().__init__(reader, [Topic(self._kind, name) for name in names])
+        super().__init__(client, [Topic(self._kind, name) for name in names])
 
     def confirmed(self) -> bytes:
         """
         @return: the confirmation of each channel.
         """
-        reader, kind = self._reader, self._kind
-        its = (reader.channels or {}).get(kind, {})
+        client, kind = self._client, self._kind
+        its = (client.channels or {}).get(kind, {})
         replies = []
         for name in self._names:
             its.pop(name, None)
-            replies.append(confirmation(reader, _ENDING[kind], name))
-        if not any((reader.channels or {}).values()):
-            reader.channels = None
-        reader.settle()
+            replies.append(confirmation(client, _ENDING[kind], name))
+        if not any((client.channels or {}).values()):
+            client.channels = None
+        client.settle()
         return b"".join(replies)
 
 
@@ -152,22 +150,22 @@ class Leaving(_Request):
     The end of all subscriptions that are shared with others, which C{RESET} does not report.
     """
 
-    def __init__(self, reader: RequestReader) -> None:
-        channels = reader.channels or {}
-        super().__init__(reader, [Topic(kind, name) for kind in reader.shared for name in channels[kind]])
+    def __init__(self, client: ClientState) -> None:
+        channels = client.channels or {}
+        super().__init__(client, [Topic(kind, name) for kind in client.shared for name in channels[kind]])
 
     def confirmed(self) -> bytes:
         """
         @return: nothing.
         """
-        reader = self._reader
-        kept = {kind: its for kind, its in (reader.channels or {}).items() if its and not reader.shares(kind)}
-        reader.channels = kept or None
-        reader.settle()
+        client = self._client
+        kept = {kind: its for kind, its in (client.channels or {}).items() if its and not client.shares(kind)}
+        client.channels = kept or None
+        client.settle()
         return b""
 
 
-def confirmation(reader: RequestReader, name: str, channel: bytes | None) -> bytes:
+def confirmation(client: ClientState, name: str, channel: bytes | None) -> bytes:
     """
     @param name: the name of the command.
     @param channel: the channel or pattern; C{None}: there is none.
@@ -175,7 +173,7 @@ def confirmation(reader: RequestReader, name: str, channel: bytes | None) -> byt
     @return: the frame about one channel, with the number of subscriptions that the client has. Those to sharded
         channels are counted separately.
     """
-    version, subscribed = reader.flavour[0], reader.channels or {}
+    version, subscribed = client.flavour[0], client.channels or {}
     kinds = ("ssubscribe",) if name in ("ssubscribe", "sunsubscribe") else ("subscribe", "psubscribe")
     count = sum(len(subscribed.get(each, ())) for each in kinds)
     mark = b">" if version == 3 else b"*"
