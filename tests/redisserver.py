@@ -69,7 +69,7 @@ class RedisLine(Line):
             return self.server.declination
         if name == b"PING":
             return b"+PONG\r\n"
-        if name == b"WATCH":
+        if name in (b"WATCH", b"UNWATCH"):
             return b"+OK\r\n"
         if name == b"MULTI":
             self.queued = []

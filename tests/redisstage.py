@@ -16,7 +16,7 @@ from txconnpool.pool.connection import ConnectionFactory
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.engine import PoolEngine
 from txconnpool.pool.handshake import Handshake
-from txconnpool.routing.flavours import FlavouredPool
+from txconnpool.routing.flavours import FlavouredPool, SingleFlavours
 from txconnpool.routing.single import SinglePool
 from txconnpool.wire.redis.dialect import Redis
 from txconnpool.wire.redis.framing import encode
@@ -103,7 +103,8 @@ class SingleRedisStage(FlavouredStage):
     def _make(self, limits: Limits) -> None:
         server = RedisServer(self.clock, self.servers[0].name)
         self.servers: Any = [server]
-        self.pool = self.flavours = self.flavoured(server, limits, 1)
+        self.pool = self.flavoured(server, limits, 1)
+        self.flavours = SingleFlavours(self.pool, self.dialect.base)
 
     def _router(self) -> Any:
         super()._router()

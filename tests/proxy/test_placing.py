@@ -397,6 +397,6 @@ class ChangeTests(PlacedCase):
         """
         for database in range(16):
             for version in (2, 3):
-                self.stage.flavours.of((version, database))
-        self.assertRaises(PoolFull, self.stage.flavours.of, (4, 0))
+                self.stage.flavours.use((version, database), (version, database))
+        self.assertRaises(PoolFull, self.stage.flavours.use, "other", (4, 0))
         self.assertEqual(self.ask("SELECT 15", "SET k1 a", "GET k1"), b"+OK\r\n+OK\r\n$1\r\na\r\n")

@@ -367,8 +367,8 @@ class RouterTests(ClusterPoolCase):
         self.assertIs(router.choose(b"{a}x"), router.choose(b"a"))
         self.assertRaisesRegex(ServerUnavailable, "has the slot", router.choose, b"c")
         self.assertIs(routers.leases.choose(b"a"), self.pool.slots[slot].leases)
-        self.assertIs(routers.of((3, 0)).choose(b"a"), self.pool.slots[slot].of((3, 0)))
-        self.assertIs(routers.of((3, 0)), routers.of((3, 0)))
+        self.assertIs(routers.use(self, (3, 0)).choose(b"a"), self.pool.slots[slot].of((3, 0)))
+        self.assertIs(routers.use(self, (3, 0)), routers.use(self, (3, 0)))
         self.assertEqual(len(router.pools), 2)
 
     def test_divide(self) -> None:

@@ -12,14 +12,27 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.toy import Toy, ToyServerFactory
-from txconnpool.errors import PoolFull
 from txconnpool.pool.connection import ConnectionFactory
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.engine import PoolEngine
-from txconnpool.routing.flavours import FLAVOURS_MAX, FlavouredPool
+from txconnpool.routing.flavours import FlavouredPool
 from txconnpool.testing import FakeServer, finish
 
 LIMITS = Limits(maximum=3, minimum=1, depth=4, waitTimeout=1.0, whenDown=1, idleTimeout=0.0, maxLifetime=0.0)
+
+
+class Question:
+    """
+    Takes a connection.
+    """
+
+    ticket: Any = None
+
+    def granted(self, record: Any) -> None:
+        """
+        Use the connection.
+        """
+        record.load += 1
 
 
 class FlavouredPoolTests(SynchronousTestCase):
@@ -66,37 +79,79 @@ class FlavouredPoolTests(SynchronousTestCase):
         self.assertEqual((self.made[2:], other.limits.minimum, other.limits.maximum), (["other"], 0, 3))
         self.assertEqual(self.pool.leases.limits, replace(LIMITS, maximum=5, minimum=0))
 
-    def test_bound(self) -> None:
-        """
-        The number of flavours is limited.
-        """
-        for number in range(FLAVOURS_MAX - 1):
-            self.pool.of(number)
-        self.assertRaises(PoolFull, self.pool.of, "one more")
-
     def test_counters(self) -> None:
         """
         All flavours of a server count together, and their connections are those of one pool.
         """
         (server,) = self.pool.of("other").servers
         self.assertIs(server.traffic, self.pool.servers[0].traffic)
-
-        class Waiter:
-            ticket: Any = None
-
-            def granted(self, record: Any) -> None:
-                """
-                Use the connection.
-                """
-                record.load += 1
-
-        self.pool.of("other").take(Waiter())
+        self.pool.of("other").take(Question())
         self.assertEqual((self.pool.waiting, self.pool.stats.waiting), (1, 1))
         self.turns()
         stats = self.pool.stats
         self.assertEqual((stats.connections, stats.inFlight, stats.acquired, len(self.pool.records)), (2, 1, 1, 2))
         for record in self.pool.of("other").records:
             record.load = 0
+
+    def test_end(self) -> None:
+        """
+        The connections of a flavour that ends are closed when they carry nothing any more. Until then they are
+        connections of the pool. The flavour can be used again at once.
+        """
+        other = self.pool.of("other")
+        other.take(Question())
+        self.turns()
+        (connection,) = other.connections
+        server = connection.record.server
+        self.pool.end("other")
+        self.pool.end("unknown")
+        self.turns()
+        stats = self.pool.stats
+        self.assertEqual((stats.connections, stats.inFlight, len(self.pool.records)), (2, 1, 2))
+        self.assertEqual((connection in self.pool.connections, len(self.pool.queues)), (True, 2))
+        again = self.pool.of("other")
+        self.assertIsNot(again, other)
+        again.take(Question())
+        self.turns()
+        self.assertEqual((len(again.connections), self.pool.stats.connections), (1, 3))
+        connection.record.load = 0
+        other.hasCapacity(connection.record)
+        self.turns()
+        self.assertNotIn(connection, self.pool.connections)
+        self.assertEqual((self.pool.stats.connections, server.count, self.pool.former), (2, 0, []))
+        self.assertEqual(self.pool.servers[0].traffic.dials, 3)
+        self.pool.selfCheck()
+        for record in again.records:
+            record.load = 0
+
+    def test_closed(self) -> None:
+        """
+        A pool is closed when the connections of flavours that have ended are, and ends these too.
+        """
+        other = self.pool.of("other")
+        other.take(Question())
+        self.turns()
+        self.pool.end("other")
+        closed = self.pool.close()
+        self.turns()
+        self.assertNoResult(closed)
+        self.pool.abort()
+        self.turns()
+        self.successResultOf(closed)
+
+    def test_changes(self) -> None:
+        """
+        What is changed or done by operators does not concern a flavour that has ended.
+        """
+        other = self.pool.of("other")
+        self.pool.pause()
+        self.pool.end("other")
+        self.turns()
+        self.pool.setLimits(replace(LIMITS, maximum=7), 9)
+        self.pool.resume()
+        self.pool.drain(self.pool.servers[0].name)
+        self.assertEqual((other.limits.maximum, other.servers[0].drained), (3, False))
+        self.assertEqual(self.pool.of("other").limits.maximum, 7)
 
     def test_operators(self) -> None:
         """

@@ -285,8 +285,13 @@ class ClusterSession(ReadingSession):
         if renewal is None:
             self._reader.disengage()
             self.end()
+            return
+        try:
+            self._use(self._flavours.use(self, self._reader.flavour))
+        except PoolError as error:
+            self._reader.disengage()
+            self._stateLost(error)
         else:
-            self._use(self._flavours.of(self._reader.flavour))
             command, request, expected = renewal
             self.enqueue(Renewal(self, command, request, expected, self._flavours.leases))
             self.proceed()

@@ -21,7 +21,7 @@ from txconnpool.proxy.limits import ejection, poolLimits
 from txconnpool.routing.cluster.line import ClusterLine
 from txconnpool.routing.clusterrouters import ClusterRouters, ReplicatedRouter
 from txconnpool.routing.clusters import ClusterPool
-from txconnpool.routing.flavours import FlavouredPool, FlavouredShards
+from txconnpool.routing.flavours import FlavouredPool, FlavouredShards, SingleFlavours
 from txconnpool.routing.maps import Shard
 from txconnpool.routing.replicas import ReplicatedPool
 from txconnpool.routing.shards import ShardedPool
@@ -36,8 +36,7 @@ class Layout:
 
     @ivar pool: the pool, an L{IPoolControl<txconnpool.interfaces.IPoolControl>}.
     @ivar router: the L{IRouter<txconnpool.interfaces.IRouter>} for sessions.
-    @ivar flavours: if connections have a state: C{of(flavour)} returns the pool or the router of a flavour, and
-        C{leases} is that of the connections that clients have for themselves.
+    @ivar flavours: the L{FlavourUses<txconnpool.routing.uses.FlavourUses>} if connections have a state.
     """
 
     pool: Any
@@ -101,7 +100,8 @@ class EqualServers(Layout):
 
     def _make(self, settings: PoolSettings, limits: Limits) -> None:
         if self._engines.dialect.stateful:
-            self.pool = self.flavours = self._engines.flavoured(self._addresses, limits, settings.maxPinned)
+            self.pool = self._engines.flavoured(self._addresses, limits, settings.maxPinned)
+            self.flavours = SingleFlavours(self.pool, self._engines.dialect.base)
             self.router = SinglePool(self.pool.base)
         else:
             self.pool = self._engines.engine(self._addresses(), limits)

@@ -349,9 +349,21 @@ class OrderedReplies(ClientConnection):
         """
         if self._pin is not None and not self._pin.needed:
             pin, self._pin = self._pin, None
+            problem = None
             if self._flavours is not None:  # the flavour may have changed meanwhile
-                self._use(self._flavours.of(self._reader.flavour))
+                try:
+                    self._use(self._flavours.use(self, self._reader.flavour))
+                except PoolError as error:
+                    problem = error
             pin.release()
+            if problem is not None:
+                self._stateLost(problem)
+
+    def _stateLost(self, error: PoolError) -> None:
+        """
+        Close the client, because there are no connections with the state that its own one had.
+        """
+        raise NotImplementedError
 
     def _use(self, pool: Any) -> None:
         """

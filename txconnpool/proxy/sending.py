@@ -228,17 +228,29 @@ class RequestSender(OrderedReplies):
         """
         if self._inFlight or self._queue is not None:
             return False
-        try:
-            pool = self._flavours.of(flavour)
-        except PoolError as error:
-            reply = self.factory.dialect.error(error.kind, str(error))
-        else:
-            self._reader.switched(flavour)
-            self._unpin()
-            self._use(pool)
+        error = self._useFlavour(flavour)
         self._counters.answered += 1
-        self.answer(reply)
+        self.answer(error or reply)
         return True
+
+    def _useFlavour(self, flavour: Any) -> bytes:
+        """
+        Use connections of another flavour from now on. Nothing is in flight.
+
+        @return: the error for the client if there are none; else nothing.
+        """
+        try:
+            pool = self._flavours.use(self, flavour)
+        except PoolError as error:
+            return bytes(self.factory.dialect.error(error.kind, str(error)))
+        self._reader.switched(flavour)
+        self._unpin()
+        self._use(pool)
+        return b""
+
+    def _stateLost(self, error: PoolError) -> None:
+        self.factory.unserved(error)
+        self.pinLost(error)
 
     def readConnectionLost(self) -> None:
         """
@@ -286,5 +298,7 @@ class RequestSender(OrderedReplies):
         if self._pin is not None:
             pin, self._pin = self._pin, None
             pin.abandon()
+        if self._flavours is not None:
+            self._flavours.leave(self)
         self._blocked = True
         super().forget()

@@ -103,9 +103,12 @@ class Session(RequestSender):
         """
         if self.factory.dialect.stateful:
             self._reader, self._read = reader, reader.read
-            self._changeFlavour(reader.flavour, reply)
-        else:
-            self.answer(reply)
+            error = self._useFlavour(reader.flavour)
+            if error:
+                self._answerLast(error)
+                return
+            self._counters.answered += 1
+        self.answer(reply)
         if data:
             self.dataReceived(data)
 

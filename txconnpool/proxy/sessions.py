@@ -139,8 +139,7 @@ class SessionFactory(Factory):
 
     noisy = False
 
-    #: If connections have a state: C{of(flavour)} returns the pool of a flavour, or its router if there are several
-    #: servers by key, or raises a L{PoolError}; C{leases} is that of the connections that clients have for themselves.
+    #: The L{FlavourUses<txconnpool.routing.uses.FlavourUses>} if connections have a state.
     flavours: Any = None
     #: Makes connections besides those of the pool.
     separate: SeparateConnections

@@ -36,8 +36,7 @@ class Upstream:
     @ivar pool: the pool, an L{IPoolControl<txconnpool.interfaces.IPoolControl>}.
     @ivar router: the L{IRouter<txconnpool.interfaces.IRouter>} for sessions.
     @ivar separate: makes connections for single requests, besides those of the pool.
-    @ivar flavours: if connections have a state: C{of(flavour)} returns the pool or the router of a flavour, and
-        C{leases} is that of the connections that clients have for themselves.
+    @ivar flavours: the L{FlavourUses<txconnpool.routing.uses.FlavourUses>} if connections have a state.
     @ivar remapped: called when keys may have got another server, if it is not C{None}.
     """
 

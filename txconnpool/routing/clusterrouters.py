@@ -237,3 +237,8 @@ class ClusterRouters(FlavouredShards):
         # Clients read on connections for themselves from primaries only.
         pickReader = None if flavour is None else methodcaller("of", self._reading(flavour))
         return self._kind(self._shards, pick, pickReader)
+
+    def _close(self, flavour: Hashable) -> None:
+        super()._close(flavour)
+        for pool in self._shards.pools:
+            pool.end(self._reading(flavour))

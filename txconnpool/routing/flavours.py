@@ -14,21 +14,18 @@ from typing import Any
 
 from zope.interface import implementer
 
-from txconnpool.errors import PoolFull
 from txconnpool.interfaces import IPoolControl, IRouter
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.decisions.shared import Shared
 from txconnpool.routing.group import PoolGroup
-
-#: The greatest number of flavours of a pool: 16 databases with two versions of the protocol.
-FLAVOURS_MAX = 32
+from txconnpool.routing.uses import FlavourUses
 
 
 @implementer(IPoolControl)
 class FlavouredPool(PoolGroup):
     """
     The pool of each flavour, made when it is first used, and the pool for connections of a client's own. All have the
-    same servers, and operators see them as one pool.
+    same servers, and operators see them as one pool. L{FlavourUses} bounds their number.
 
     @ivar limits: the limits of the pool of one flavour.
     @ivar base: the pool of the flavour that new clients have.
@@ -67,13 +64,9 @@ class FlavouredPool(PoolGroup):
     def of(self, flavour: Hashable) -> Any:
         """
         @return: the pool of a flavour.
-
-        @raise PoolFull: there are too many flavours.
         """
         pool = self._flavours.get(flavour)
         if pool is None:
-            if len(self._flavours) >= FLAVOURS_MAX:
-                raise PoolFull(f"clients use {FLAVOURS_MAX} databases and versions of the protocol already")
             pool = self._newPool(flavour, replace(self.limits, minimum=0), shared=self._shared)
             self._count(pool)
             for server in self.base.servers:
@@ -83,6 +76,16 @@ class FlavouredPool(PoolGroup):
             self.pools = *self.pools, pool
             self._join(pool)
         return pool
+
+    def end(self, flavour: Hashable) -> None:
+        """
+        Close the pool of a flavour that no client uses any more, if it has one. Its requests in flight, of clients that
+        are gone, end before.
+        """
+        pool = self._flavours.pop(flavour, None)
+        if pool is not None:
+            self.pools = tuple(each for each in self.pools if each is not pool)
+            self._leave(pool)
 
     def _leaseLimits(self) -> Limits:
         return replace(self.limits, maximum=self._maxPinned, minimum=0)
@@ -96,6 +99,10 @@ class FlavouredPool(PoolGroup):
             server.traffic = traffic[server.name]
 
     # -- What there is
+
+    @property
+    def _present(self) -> tuple[Any, ...]:
+        return (*self.pools, *self._leaving)
 
     @property
     def queues(self) -> list[Any]:
@@ -231,12 +238,27 @@ class FlavouredRouter:
         return self._pick(self._shards.anyOf())
 
 
-class FlavouredShards:
+class SingleFlavours(FlavourUses):
     """
-    The routers of a pool with several servers by key and connections with a state.
+    The flavours of a pool whose servers are interchangeable.
+    """
 
-    @ivar base: the router of the flavour that new clients have.
-    @ivar leases: the router of the connections that clients have for themselves.
+    def __init__(self, pool: FlavouredPool, base: Hashable) -> None:
+        """
+        @param base: the flavour of new clients.
+        """
+        super().__init__(pool, base, pool.base, pool.leases)
+
+    def _begin(self, flavour: Hashable) -> Any:
+        return self._pool.of(flavour)
+
+    def _close(self, flavour: Hashable) -> None:
+        self._pool.end(flavour)
+
+
+class FlavouredShards(FlavourUses):
+    """
+    The flavours of a pool with several servers by key: each has a router.
     """
 
     def __init__(self, shards: Any, base: Hashable) -> None:
@@ -245,9 +267,7 @@ class FlavouredShards:
         @param base: the flavour of new clients.
         """
         self._shards = shards
-        self.base = self._router(attrgetter("base"), base)
-        self.leases = self._router(attrgetter("leases"))
-        self._routers: dict[Hashable, Any] = {base: self.base}
+        super().__init__(shards, base, self._router(attrgetter("base"), base), self._router(attrgetter("leases")))
 
     def _router(self, pick: Callable[[Any], Any], flavour: Hashable = None) -> Any:
         """
@@ -257,15 +277,11 @@ class FlavouredShards:
         """
         return FlavouredRouter(self._shards, pick)
 
-    def of(self, flavour: Hashable) -> Any:
-        """
-        @return: the router of a flavour.
+    def _begin(self, flavour: Hashable) -> Any:
+        for pool in self._shards.pools:
+            pool.of(flavour)
+        return self._router(methodcaller("of", flavour), flavour)
 
-        @raise PoolFull: there are too many flavours.
-        """
-        router = self._routers.get(flavour)
-        if router is None:
-            for pool in self._shards.pools:
-                pool.of(flavour)
-            router = self._routers[flavour] = self._router(methodcaller("of", flavour), flavour)
-        return router
+    def _close(self, flavour: Hashable) -> None:
+        for pool in self._shards.pools:
+            pool.end(flavour)

@@ -6,7 +6,7 @@ Several pools that operators see as one.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -28,7 +28,10 @@ class PoolGroup:
     @ivar pools: the pools, one for each address.
     @ivar limits: the limits of all pools together.
     @ivar former: the servers that were removed, with their counters.
+    @ivar ended: called when the pools are being closed, if it is not C{None}.
     """
+
+    ended: Callable[[], object] | None = None
 
     #: The number of connections to each server that are kept open in any case.
     leastConnections = 1
@@ -53,6 +56,20 @@ class PoolGroup:
     # -- What there is
 
     @property
+    def _present(self) -> tuple[Any, ...]:
+        """
+        The pools whose connections are those of operators.
+        """
+        return self.pools
+
+    @property
+    def running(self) -> bool:
+        """
+        Whether the pools are started and not being closed.
+        """
+        return self._running
+
+    @property
     def servers(self) -> list[Server]:
         """
         All servers.
@@ -64,14 +81,14 @@ class PoolGroup:
         """
         All established connections.
         """
-        return [connection for pool in self.pools for connection in pool.connections]
+        return [connection for pool in self._present for connection in pool.connections]
 
     @property
     def records(self) -> list[Any]:
         """
         The records of all connections and dials in progress.
         """
-        return [record for pool in self.pools for record in pool.records]
+        return [record for pool in self._present for record in pool.records]
 
     @property
     def counters(self) -> Any:
@@ -114,7 +131,7 @@ class PoolGroup:
         """
         The gauges and counters of this moment. Counters are those of all pools already.
         """
-        each: list[PoolStats] = [pool.stats for pool in self.pools]
+        each: list[PoolStats] = [pool.stats for pool in self._present]
         return PoolStats(
             maximum=self.limits.maximum,
             waited=sum(self.waits.counts),
@@ -132,10 +149,16 @@ class PoolGroup:
             pool.start()
 
     def _remove(self, pool: Any) -> None:
-        for queue in pool.queues:
-            self._shared.queues.remove(queue)
         for server in pool.servers:
             keepFormer(self.former, server)
+        self._leave(pool)
+
+    def _leave(self, pool: Any) -> None:
+        """
+        Close a pool that is none of this group any more.
+        """
+        for queue in pool.queues:
+            self._shared.queues.remove(queue)
         ending = self._leaving[pool] = pool.close()
         ending.addCallback(lambda _: self._leaving.pop(pool))
 
@@ -213,7 +236,7 @@ class PoolGroup:
 
         @return: fires when no connection, dial or timer is left.
         """
-        self._running = False
+        self._stop()
         closing = [pool.close(timeout) for pool in self.pools]
         closing += [pool.close(timeout) for pool in list(self._leaving)]
         return DeferredList(closing).addCallback(lambda _: None)
@@ -222,8 +245,14 @@ class PoolGroup:
         """
         Close all connections at once.
         """
+        self._stop()
         for pool in [*self.pools, *self._leaving]:
             pool.abort()
+
+    def _stop(self) -> None:
+        self._running = False
+        if self.ended is not None:
+            self.ended()
 
     def selfCheck(self) -> None:
         """

@@ -256,7 +256,7 @@ class NodePools(PoolGroup):
 
         @return: the question that is being cancelled, or C{None}.
         """
-        self._running = False
+        self._stop()
         self._measuring.stop()
         return None
 
