@@ -27,7 +27,7 @@ from tests.bench.workloads import Exchange, Workload
 from tests.real.servers import SOURCE, Address, connect, dieWithParent, raiseFileLimit
 
 #: Seconds without any reply to any client after which a load fails.
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 #: Seconds of load before the first measured round: buffers grow to their final size, connections are established.
 WARM_UP = 0.3

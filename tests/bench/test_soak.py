@@ -46,7 +46,7 @@ class SoakTests(SynchronousTestCase):
         directory.mkdir()
         samples, result = soak(3.0, 1.0, 5, directory.resolve(), lambda *each: shown.append(each))
         self.assertEqual((result["wrongs"], result["stuck"]), (0, 0))
-        self.assertGreater(result["ok"], 100)
+        self.assertGreater(result["ok"], 0)
         self.assertEqual([sample for _, sample in shown], samples)
         for sample in samples:
             self.assertEqual(set(sample), set(COLUMNS))
