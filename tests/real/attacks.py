@@ -171,7 +171,7 @@ class SecurityTestCase(SynchronousTestCase):
         """
         pid = self.proxy.pid
         load = Load(
-            self.proxy.address, clients=1, requests=REQUESTS, kinds={"get": 3, "set": 1}, seconds=120.0, timeout=30.0,
+            self.proxy.address, clients=1, requests=REQUESTS, kinds={"get": 3, "set": 1}, seconds=600.0,
             pause=0.01, watched=pid,
         ).start()  # fmt: skip
         self.addCleanup(load.kill)

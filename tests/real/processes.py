@@ -17,6 +17,14 @@ def memory(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1]) * resource.getpagesize()
 
 
+def peak(pid: int) -> int:
+    """
+    @return: the most resident memory that a process has had, in bytes.
+    """
+    lines = Path(f"/proc/{pid}/status").read_text("ascii", "replace").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
+
+
 def cpu(pid: int) -> float:
     """
     @return: the processor time that a process has used, in seconds.

