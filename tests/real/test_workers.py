@@ -86,6 +86,15 @@ class WorkersTests(OperatedTestCase):
             replies.append(client.recv(100))
         return replies
 
+    def killWorker(self, number: int) -> None:
+        """
+        Kill a worker, and wait until the parent knows that and another one serves.
+        """
+        victim = self.proxy.children[number - 1]
+        os.kill(victim, signal.SIGKILL)
+        until(lambda: self.reaped(victim), what="the end of the worker")
+        self.complete()
+
     def complete(self) -> None:
         """
         Wait until both workers serve.
@@ -109,12 +118,12 @@ class WorkersTests(OperatedTestCase):
         clients, it gets the next ones.
         """
         load = self.load(clients=60)
+        until(lambda: sum(self.perWorker().values()) == 60, what="all clients")
         self.assertEqual(self.perWorker(), {"1": 30, "2": 30})
         report = load.finish()
         self.assertEqual((report["wrong"], report["stuck"]), ([], 0))
         until(lambda: self._spread(21) == [10, 11], what="equally many clients for each worker")
-        os.kill(self.proxy.children[0], signal.SIGKILL)
-        self.complete()
+        self.killWorker(1)
         (left,) = self.perWorker().values()
         self.clients(left)
         self.assertEqual(list(self.perWorker().values()), [left, left])
@@ -172,12 +181,18 @@ class WorkersTests(OperatedTestCase):
         C{stats proxy} returns the sums of all workers, from any worker. Counters of a worker that was killed are kept.
         """
         self.clients(11)
-        results = [self.stats() for _ in range(2)]
-        for each in results:
-            self.assertEqual((each["curr_connections"], each["cmd_get"], each["connections_max"]), ("12", "11", "5"))
-        os.kill(self.proxy.children[0], signal.SIGKILL)
-        self.complete()
+        for _ in range(2):
+            # The numbers of a worker that does not answer within a second are older ones.
+            until(lambda: self.numbers() == ("12", "11", "5"), what="the sums")
+        self.killWorker(1)
         self.assertEqual(self.stats()["cmd_get"], "11")
+
+    def numbers(self) -> tuple[str, str, str]:
+        """
+        @return: the numbers of clients and of gets, and the bound on connections.
+        """
+        found = self.stats()
+        return found["curr_connections"], found["cmd_get"], found["connections_max"]
 
     def test_killed(self) -> None:
         """
@@ -186,9 +201,8 @@ class WorkersTests(OperatedTestCase):
         """
         load = self.load(clients=40)
         load.untilServed(200)
-        first, second = self.proxy.children
-        os.kill(second, signal.SIGKILL)
-        self.complete()
+        first, _ = self.proxy.children
+        self.killWorker(2)
         until(lambda: sum(self.perWorker().values()) == 40, what="all clients")
         load.untilServed(1000)
         report = load.finish()
