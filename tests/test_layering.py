@@ -204,7 +204,7 @@ def loaded(names: tuple[str, ...]) -> set[str]:
     code = "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)\nprint(*sys.modules)"
     full = [f"txconnpool.{name}".rstrip(".") for name in names]
     process = subprocess.run(
-        [sys.executable, "-c", code, *full], cwd=SOURCE, capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code, *full], cwd=SOURCE, capture_output=True, text=True, check=True, timeout=600
     )
     return set(process.stdout.split())
 

@@ -65,7 +65,7 @@ class PackagingTests(SynchronousTestCase):
         code = f"import sys; from setuptools.build_meta import build_{what}; build_{what}(sys.argv[1])"
         subprocess.run(
             [sys.executable, "-c", code, str(target.absolute())],
-            cwd=copy, env={**os.environ, **environment}, capture_output=True, check=True, timeout=120,
+            cwd=copy, env={**os.environ, **environment}, capture_output=True, check=True, timeout=600,
         )  # fmt: skip
         (built,) = target.iterdir()
         return built

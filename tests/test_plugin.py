@@ -59,7 +59,7 @@ class PluginTests(SynchronousTestCase):
         """
         code = "import sys, twisted.plugins.txconnpool_plugin; print(*sys.modules)"
         result = subprocess.run(
-            [sys.executable, "-c", code], cwd=SOURCE, capture_output=True, text=True, check=True, timeout=60
+            [sys.executable, "-c", code], cwd=SOURCE, capture_output=True, text=True, check=True, timeout=600
         )
         self.assertIn("twisted.plugins.txconnpool_plugin", result.stdout.split())
         self.assertEqual([name for name in result.stdout.split() if name.startswith("txconnpool")], [])

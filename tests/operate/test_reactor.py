@@ -46,7 +46,7 @@ class ProcessReactorTests(SynchronousTestCase):
         @return: the name of the reactor's class.
         """
         done = subprocess.run(
-            [sys.executable, "-c", _PROGRAM, *arguments], capture_output=True, text=True, check=True, timeout=60
+            [sys.executable, "-c", _PROGRAM, *arguments], capture_output=True, text=True, check=True, timeout=600
         )
         return done.stdout.strip()
 
@@ -75,7 +75,7 @@ class ProcessReactorTests(SynchronousTestCase):
             options.append(f"--listen={listen}")
         for chosen in (options, ["--upstream=dns:cache.example:11211"], ["--upstream=elasticache:127.0.0.1:11211"]):
             done = subprocess.run(
-                [sys.executable, "-c", _SETTINGS, *chosen], capture_output=True, text=True, check=False, timeout=120
+                [sys.executable, "-c", _SETTINGS, *chosen], capture_output=True, text=True, check=False, timeout=600
             )
             self.assertEqual((done.stdout, done.returncode), ("False\n", 0), done.stderr + done.stdout)
 

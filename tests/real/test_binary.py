@@ -451,6 +451,6 @@ class MemjsTests(SynchronousTestCase):
                     subprocess.Popen([*command, str(seed)], stderr=subprocess.PIPE, text=True, env=dict(os.environ))
                     for seed in (1, 2, 3)
                 ]
-                results = [(each.communicate(timeout=60)[1], each.returncode) for each in running]
+                results = [(each.communicate(timeout=240)[1], each.returncode) for each in running]
                 self.assertEqual(results, [("", 0)] * 3)
             self.assertEqual(converse(proxy.address, [request(NOOP)]), reply(NOOP))

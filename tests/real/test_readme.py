@@ -63,7 +63,7 @@ class ReadmeTests(SynchronousTestCase):
         @return: its standard output.
         """
         done = subprocess.run(
-            ["bash", "-c", command], cwd=self.directory, capture_output=True, text=True, timeout=60, check=False,
+            ["bash", "-c", command], cwd=self.directory, capture_output=True, text=True, timeout=240, check=False,
             env=dict(os.environ, PYTHONPATH=str(SOURCE)),
         )  # fmt: skip
         self.assertEqual(done.returncode, 0, done.stderr)

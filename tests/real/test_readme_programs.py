@@ -53,7 +53,7 @@ class ProgramTests(TestCase):
     Tests that each program has the result that the guide describes.
     """
 
-    timeout = 60
+    timeout = 240
     skip = missing("memcached")
 
     def setUp(self) -> None:
@@ -89,7 +89,7 @@ class ProgramTests(TestCase):
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
-                timeout=50,
+                timeout=200,
             )
             self.assertEqual((process.returncode, process.stdout if process.returncode else ""), (0, ""))
             return process.stdout
@@ -273,7 +273,7 @@ class ProgramTests(TestCase):
             env={"PATH": ""},
             capture_output=True,
             text=True,
-            timeout=250,
+            timeout=1200,
         )
         self.assertEqual((process.returncode, process.stderr), (0, ""), process.stdout)
         self.assertEqual(
@@ -289,7 +289,7 @@ class ProgramTests(TestCase):
             ],
         )
 
-    test_types.timeout = 260  # type: ignore[attr-defined]
+    test_types.timeout = 1300  # type: ignore[attr-defined]
 
     def test_all(self) -> None:
         """

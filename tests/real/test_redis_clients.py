@@ -160,5 +160,5 @@ class ClusterClientTests(ClientCase):
         script.write_text(IOREDIS)
         for (host, port), nodes in zip(self.places[:2], (1, 2), strict=True):
             command = [str(which("node")), str(script), host, str(port), str(nodes)]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
             self.assertEqual((done.returncode, done.stderr), (0, ""))
