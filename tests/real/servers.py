@@ -21,6 +21,8 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import functools
+import itertools
 import os
 import pwd
 import random
@@ -33,7 +35,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self, TypeVar
@@ -47,12 +49,22 @@ HOST = "127.0.0.1"
 #: use the port of a server that is about to start.
 PORTS = range(18000, 32000)
 
+#: The number of ports that a process of tests has for itself. It takes one after another: a port that was found free,
+#: and at which nothing listens yet, or not any more, is given to no other server soon.
+BLOCK = 200
+
 #: The checkout that contains these tests.
 SOURCE = Path(__file__).resolve().parents[2]
 
 #: Seconds to wait for what happens soon. The number does not matter unless a test fails: it is for a machine that is
 #: very busy with other things.
 PATIENCE = 60.0
+
+#: The timeouts of a pool that do not expire while a test waits: no request is to fail because the machine is busy.
+PATIENT: Final[dict[str, Any]] = {f"{name}Timeout": PATIENCE for name in ("connect", "wait", "request")}
+
+#: The same as options of C{twistd connpool}.
+PATIENT_OPTIONS: Final = tuple(f"--{name}-timeout={PATIENCE:g}" for name in ("connect", "wait", "request"))
 
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 30.0
@@ -98,18 +110,43 @@ def missingForNode(module: str) -> str | None:
     node = which("node")
     if node is None:
         return "node is not installed"
-    found = subprocess.run([node, "-e", f"require('{module}')"], capture_output=True, timeout=60, check=False)
+    found = subprocess.run([node, "-e", f"require('{module}')"], capture_output=True, timeout=240, check=False)
     return None if found.returncode == 0 else f"{module} is not installed"
+
+
+@functools.cache
+def _ports() -> Iterator[int]:
+    """
+    Choose a block of ports that no other process of tests has.
+
+    @return: its ports, again and again.
+
+    @raise ServerFailed: other processes have all blocks.
+    """
+    blocks = [PORTS[start : start + BLOCK] for start in range(0, len(PORTS), BLOCK)]
+    random.shuffle(blocks)
+    if sys.platform != "linux":
+        return itertools.cycle(blocks[0])
+    for block in blocks:
+        # An abstract name, which exists while this process does, and is seen by those that share its ports.
+        lock = socket.socket(socket.AF_UNIX)
+        try:
+            lock.bind(f"\0txconnpool-tests-{block.start}")
+        except OSError:
+            lock.close()
+            continue
+        atexit.register(lock.close)
+        return itertools.cycle(block)
+    raise ServerFailed("other tests have all ports")
 
 
 def freePort() -> int:
     """
     Find a free TCP port.
 
-    @raise ServerFailed: a hundred random ports were in use.
+    @raise ServerFailed: all ports of this process are in use.
     """
-    for _ in range(100):
-        port = random.choice(PORTS)
+    for port in itertools.islice(_ports(), BLOCK):
         with socket.socket() as probe:
             # Servers set this too. With it, connections in TIME_WAIT do not prevent the use of the port.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -613,7 +650,11 @@ class Redis(Server):
 class Sentinel(Server):
     """
     A sentinel of Redis, which alone decides about the master that it watches.
+
+    @cvar downAfter: the milliseconds after which a server that does not answer has failed.
     """
+
+    downAfter: ClassVar[int] = 20_000
 
     program = "redis-server"
     ending = signal.SIGKILL
@@ -639,7 +680,7 @@ class Sentinel(Server):
             f"port {port}",
             f"dir {self.directory}",
             f"sentinel monitor {self._name} {self._master[0]} {self._master[1]} 1",
-            f"sentinel down-after-milliseconds {self._name} 500",
+            f"sentinel down-after-milliseconds {self._name} {self.downAfter}",
             f"sentinel failover-timeout {self._name} 5000",
             *self._lines,
         ]
@@ -660,14 +701,14 @@ class Nutcracker(Server):
         *options: str,
         upstream: Sequence[Address],
         connections: int = 1,
-        timeout: float = 2.0,
+        timeout: float = PATIENCE,
         settings: Sequence[str] = (),
         address: Address | None = None,
     ) -> None:
         """
         @param upstream: the addresses of the servers.
         @param connections: the number of connections to each server (twemproxy's default is 1).
-        @param timeout: seconds to wait for a server.
+        @param timeout: seconds to wait for a server; by default longer than a test waits.
         @param settings: additional lines for the pool's configuration.
         """
         super().__init__(*options, address=address)
@@ -755,7 +796,8 @@ class Twistd(Server):
 
 class Proxy(Twistd):
     """
-    The proxy under test: C{twistd -n connpool} from the source tree.
+    The proxy under test: C{twistd -n connpool} from the source tree. Timeouts that are neither among its options nor in
+    an ini file do not expire while a test waits: no request is to fail because the machine is busy.
     """
 
     def __init__(
@@ -776,9 +818,12 @@ class Proxy(Twistd):
 
     def command(self) -> list[str]:
         """
-        Add the options for the servers and for the address to listen on.
+        Add the options for the timeouts, for the servers and for the address to listen on.
         """
         command = super().command()
+        for each in PATIENT_OPTIONS:
+            if not any(option.startswith((each.partition("=")[0], "--config")) for option in self.options):
+                command.append(each)
         for server in self.upstream:
             endpoint = server if isinstance(server, str) and ":" in server else clientEndpoint(server)
             command += ["--upstream", endpoint]

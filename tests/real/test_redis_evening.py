@@ -20,7 +20,7 @@ from tests.real.clusterload import Failed, NativeStore, PlainStore, Worker
 from tests.real.operated import execute, rows
 from tests.real.rediscluster import PATIENCE, Cluster, Node, slotOf
 from tests.real.resp import Client
-from tests.real.servers import HOST, Proxy, Redis, clientEndpoint, missing, until
+from tests.real.servers import HOST, Proxy, Redis, Sentinel, clientEndpoint, missing, until
 from tests.real.watched import Watched
 
 #: The numbers of clients of the proxy, and of clients that use the cluster without it.
@@ -475,13 +475,17 @@ class SentinelEveningTests(Watched, SynchronousTestCase):
         self.replaced(old, "a failover")
         self.follow(1)
         killed = self.present()
+        self.failAfter(500)
         killed.kill()
         self.replaced(killed, "the end of a master")
+        self.failAfter(Sentinel.downAfter)
         killed.start()
         self.follow(1)
         frozen = self.present()
+        self.failAfter(500)
         frozen.freeze()
         self.replaced(frozen, "a master that hangs")
+        self.failAfter(Sentinel.downAfter)
         frozen.thaw()
         self.follow(2)
         count, ended = -1, 0.0

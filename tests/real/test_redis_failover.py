@@ -155,6 +155,7 @@ class SentinelTests(Watched, SynchronousTestCase):
 
         goOn(20)
         self.assertEqual([worker.errors for worker in workers], [[]] * len(workers))
+        self.failAfter(500)
         self.master.kill()
         with Client(self.proxy.address, 30.0) as client:
             until(lambda: self.writes(client))

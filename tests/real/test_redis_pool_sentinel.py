@@ -102,6 +102,7 @@ class SentinelTests(Watched, TestCase):
         self.addCleanup(lambda: Deferred.fromCoroutine(end()))
         await self.goOn(20)
         self.assertEqual(self.errors, [])
+        self.failAfter(500)
         self.master.kill()
         await self.writes()
         await self.goOn(1)

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.real.operated import rows
 from tests.real.resp import Client, ReplyError
-from tests.real.servers import Proxy, Redis, clientEndpoint, missing, until
+from tests.real.servers import Proxy, Redis, Sentinel, clientEndpoint, missing, until
 from tests.real.watched import Watched
 
 READERS = 4
@@ -90,8 +90,7 @@ class ReplicaTests(Watched, SynchronousTestCase):
         before = list(self.read)
         until(
             lambda: self.wrong or all(now >= then + KEYS for now, then in zip(self.read, before, strict=True)),
-            30.0,
-            f"the reads {what}",
+            what=f"the reads {what}",
         )
         self.assertEqual(self.wrong, [], what)
 
@@ -125,7 +124,7 @@ class ReplicaTests(Watched, SynchronousTestCase):
         """
         names = {server: clientEndpoint(server.address) for server in (self.master, *self.replicas)}
         expected = [(names[self.master], "master"), *((names[each], "replica") for each in self.replicas)]
-        until(lambda: self.roles() == sorted(expected), 30.0, "the roles")
+        until(lambda: self.roles() == sorted(expected), what="the roles")
         self.forget()
         for thread in self.threads:
             thread.start()
@@ -133,19 +132,22 @@ class ReplicaTests(Watched, SynchronousTestCase):
         self.assertTrue(all(map(self.gets, self.replicas)))
         self.assertFalse(self.gets(self.master))
         killed, left = self.replicas
+        self.failAfter(500)
         killed.kill()
         self.goOn("without a replica")
-        until(lambda: (names[killed], "replica") not in self.roles(), 30.0, "the end of a replica")
+        until(lambda: (names[killed], "replica") not in self.roles(), what="the end of a replica")
+        self.failAfter(Sentinel.downAfter)
         self.goOn("of what the replica had not answered")  # the master has got it
         self.forget()
         self.goOn("from the other replica")
         self.assertFalse(self.gets(self.master))
         self.assertEqual(self.lost, [])
+        self.failAfter(500)
         self.master.kill()
         self.goOn("without a master")
         with Client(self.proxy.address, 30.0) as client:
-            until(lambda: self.writes(client), 30.0, "another master")
-        until(lambda: self.roles() == [(names[left], "master")], 30.0, "its role")
+            until(lambda: self.writes(client), what="another master")
+        until(lambda: self.roles() == [(names[left], "master")], what="its role")
         # Redis closes all connections of a replica that becomes the master, so that a read may be lost twice.
         self.goOn("of what was lost")
         lost, self.lost = self.lost, []

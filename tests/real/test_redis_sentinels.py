@@ -80,6 +80,8 @@ class SecureSentinelTests(Watched, SynchronousTestCase):
             until(lambda: self.writes(client, "first"), what="the master")
             with self.client(self.master, "data") as direct:
                 self.assertEqual(direct.ask("GET", "k"), b"first")
+            with self.client(self.sentinel, "watch") as direct:
+                direct.ask("SENTINEL", "SET", "cache", "down-after-milliseconds", 500)
             self.master.kill()
             until(lambda: self.writes(client, "second"), what="the new master")
         with self.client(self.replica, "data") as direct:

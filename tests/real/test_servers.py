@@ -6,19 +6,23 @@ Tests for the tools that run real servers.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.real import servers
 from tests.real.servers import (
     HOST,
+    PATIENCE,
     Memcached,
     Nutcracker,
     Server,
@@ -80,8 +84,27 @@ class AddressTests(SynchronousTestCase):
         port = freePort()
         self.assertIn(port, servers.PORTS)
         with socket.create_server((HOST, port)):
-            self.patch(servers, "PORTS", range(port, port + 1))
+            self.patch(servers, "_ports", lambda: iter([port]))
             self.assertRaises(ServerFailed, freePort)
+
+    def test_otherPorts(self) -> None:
+        """
+        All ports of a process are different, and another process has others.
+        """
+        program = "from tests.real.servers import freePort; print(freePort(), flush=True); input()"
+        command = [sys.executable, "-c", program]
+        with contextlib.ExitStack() as stack:
+            others = []
+            for _ in range(2):
+                pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "cwd": servers.SOURCE}
+                other = stack.enter_context(subprocess.Popen(command, **pipes))
+                stack.callback(other.kill)
+                assert other.stdout is not None
+                others.append(int(other.stdout.readline()))
+        own = {freePort() for _ in range(50)}
+        self.assertEqual(len(own), 50)
+        blocks = {(each - servers.PORTS.start) // servers.BLOCK for each in (*own, *others)}
+        self.assertEqual(len(blocks), 3)
 
     def test_until(self) -> None:
         """
@@ -361,11 +384,15 @@ class TwistdTests(SynchronousTestCase):
 
     def test_proxyCommand(self) -> None:
         """
-        The options of L{servers.Proxy} name servers and listening addresses by endpoint strings.
+        The options of L{servers.Proxy} name servers and listening addresses by endpoint strings. There is one for each
+        timeout, unless there is an ini file.
         """
-        proxy = servers.Proxy("--pool-size", "2", upstream=[(HOST, 1), "/a/b", "memory:"])
+        proxy = servers.Proxy("--pool-size", "2", "--wait-timeout=1", upstream=[(HOST, 1), "/a/b", "memory:"])
         self.patch(servers.Proxy, "address", (HOST, 2))
-        expected = "connpool --pool-size 2 --upstream tcp:127.0.0.1:1 --upstream unix:/a/b --upstream memory:"
-        self.assertIn(f"{expected} --listen tcp:2:interface=127.0.0.1", " ".join(proxy.command()))
+        times = f"--wait-timeout=1 --connect-timeout={PATIENCE:g} --request-timeout={PATIENCE:g}"
+        places = "--upstream tcp:127.0.0.1:1 --upstream unix:/a/b --upstream memory: --listen tcp:2:interface=127.0.0.1"
+        self.assertTrue(" ".join(proxy.command()).endswith(f"connpool --pool-size 2 {times} {places}"))
+        proxy.options = ("--config", "x")
+        self.assertNotIn("timeout", " ".join(proxy.command()))
         self.assertEqual(proxy.environment()["PYTHONPATH"], str(servers.SOURCE))
         self.assertTrue((servers.SOURCE / "tests" / "real").is_dir())

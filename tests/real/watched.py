@@ -43,11 +43,20 @@ class Watched:
         self.sentinel = self.start(Sentinel("cache", self.master.address, *lines))
         with Client(self.sentinel.address) as direct:
             # By default it asks the servers every ten seconds for their replicas and links, and waits eight seconds
-            # (four periods) until it makes an old master a replica.
-            direct.ask("SENTINEL", "DEBUG", "INFO-PERIOD", 1000, "PUBLISH-PERIOD", 500)
+            # (four periods) until it makes an old master a replica. If it gets no processor time for two seconds, it
+            # decides nothing for thirty seconds.
+            direct.ask("SENTINEL", "DEBUG", "INFO-PERIOD", 1000, "PUBLISH-PERIOD", 500, "TILT-TRIGGER", 100_000)
             until(lambda: self._linked(direct) == replicas, what="the replicas at the sentinel")
         host, port = self.sentinel.address
         return f"sentinel:cache@127.0.0.1:{freePort()},{host}:{port}"
+
+    def failAfter(self, milliseconds: int) -> None:
+        """
+        Let the sentinel take a server for failed after another time. At first it is patient: on a slow machine a server
+        may not answer for a while.
+        """
+        with Client(self.sentinel.address) as direct:
+            direct.ask("SENTINEL", "SET", "cache", "down-after-milliseconds", milliseconds)
 
     @staticmethod
     def _linked(sentinel: Client) -> int:
