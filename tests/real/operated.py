@@ -86,7 +86,8 @@ class Operated(Twistd):
         """
         Write the ini file.
 
-        @param lines: settings of the pool C{default}.
+        @param lines: settings of the pool C{default}. Timeouts that are not among them do not expire while a test
+            waits: no request is to fail because the machine is busy.
         @param listen: additional listening endpoints of this pool.
         @param upstream: the servers, if not those of the constructor.
         @param rest: text to append.
@@ -95,6 +96,8 @@ class Operated(Twistd):
             self._address = (HOST, freePort())
         indent = "\n    "
         servers = upstream or self.upstream
+        given = {line.partition(" =")[0] for line in lines}
+        timeouts = {f"{what}-timeout": PATIENCE for what in ("connect", "wait", "request")}
         text = [
             # Longer than tests wait, so that a stop which ends has not ended because of it.
             f"[connpool]\nadmin = unix:{self.admin}\ndrain-timeout = {2 * PATIENCE:g}",
@@ -102,6 +105,7 @@ class Operated(Twistd):
             f"upstream ={indent}{indent.join(servers)}",
             "distribution = round-robin",
             f"listen ={indent}{indent.join([serverEndpoint(self.address), *listen])}",
+            *(f"{name} = {seconds:g}" for name, seconds in timeouts.items() if name not in given),
             *lines,
             rest,
         ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 from typing import Any, Self
 
-from tests.real.servers import Address, connect
+from tests.real.servers import PATIENCE, Address, connect
 
 
 class ReplyError(Exception):
@@ -38,7 +38,7 @@ class Client:
     One connection.
     """
 
-    def __init__(self, address: Address, timeout: float = 5.0) -> None:
+    def __init__(self, address: Address, timeout: float = PATIENCE) -> None:
         """
         @param timeout: seconds that each reply may take.
         """

@@ -49,6 +49,8 @@ class AdminTests(OperatedTestCase):
         """
         During a pause no request is answered, even if it lasts longer than C{wait-timeout}; after it all requests are.
         """
+        self.proxy.write("wait-timeout = 1")
+        self.proxy.hangUp("wait-timeout 60 -> 1")
         load = self.load()
         load.untilServed(200)
         self.assertIn("OK pool default paused", self.proxy.execute("pause"))
@@ -240,8 +242,10 @@ class WorkersAdminTests(AdminTests):
         A worker that replaces a paused one is paused too.
         """
         self.proxy.execute("pause")
-        for pid in self.proxy.children:
+        old = set(self.proxy.children)
+        for pid in old:
             os.kill(pid, signal.SIGKILL)
+        until(lambda: old.isdisjoint(self.proxy.children), what="the end of the old workers")
         until(lambda: "2 up" in self.proxy.execute("show pools"), what="new workers")
         self.assertEqual(self.proxy.rows("pools")[0]["state"], "paused")
         client = connect(self.proxy.address)

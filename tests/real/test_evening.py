@@ -23,6 +23,7 @@ from tests.real.operated import execute, rows
 from tests.real.servers import (
     HOST,
     PATIENCE,
+    PATIENT_OPTIONS,
     Address,
     Memcached,
     Twistd,
@@ -87,7 +88,9 @@ class Activated(Twistd):
         """
         @param sockets: the listening sockets, by name. A connection to the first one tests whether the process serves.
         """
-        super().__init__(*options, plugin="connpool", address=next(iter(sockets.values())).getsockname())
+        super().__init__(
+            *PATIENT_OPTIONS, *options, plugin="connpool", address=next(iter(sockets.values())).getsockname()
+        )
         self.inherited = [each.fileno() for each in sockets.values()]
         self._names = ":".join(sockets)
 

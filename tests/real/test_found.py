@@ -16,7 +16,19 @@ from twisted.trial.unittest import TestCase
 
 from tests.real.nameserver import AutoDiscovery, Zone, serveZone
 from tests.real.operated import rows
-from tests.real.servers import HOST, Memcached, Twistd, ask, connect, exchange, freePort, missing, serverEndpoint, until
+from tests.real.servers import (
+    HOST,
+    PATIENT_OPTIONS,
+    Memcached,
+    Twistd,
+    ask,
+    connect,
+    exchange,
+    freePort,
+    missing,
+    serverEndpoint,
+    until,
+)
 
 reactor: Any = _reactor
 
@@ -56,6 +68,7 @@ class FoundTests(TestCase):
         address = (HOST, freePort())
         options = [option for line in upstream for option in ("--upstream", line)]
         options += [
+            *PATIENT_OPTIONS,
             "--listen",
             serverEndpoint(address),
             "--workers",

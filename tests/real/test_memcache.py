@@ -18,7 +18,7 @@ from twisted.protocols.memcache import ClientError, MemCacheProtocol, NoSuchComm
 from twisted.protocols.wire import Echo
 from twisted.trial.unittest import TestCase
 
-from tests.real.servers import HOST, Memcached, Nutcracker, Proxy, Server, freePort, missing
+from tests.real.servers import HOST, PATIENT, Memcached, Nutcracker, Proxy, Server, freePort, missing
 from txconnpool.errors import ConnectionLostInFlight, PoolClosed, PoolError, PoolTimeout, ServerUnavailable
 from txconnpool.memcache.pool import MemCachePool
 
@@ -35,7 +35,6 @@ class RealTests(TestCase):
     Base class of tests with a memcached and a pool.
     """
 
-    timeout = 30
     skip = missing("memcached")
 
     def setUp(self) -> None:
@@ -50,7 +49,7 @@ class RealTests(TestCase):
         """
         Create a pool of some servers, which is closed at the end of the test.
         """
-        pool = MemCachePool([server.endpoint for server in servers], **settings)
+        pool = MemCachePool([server.endpoint for server in servers], **{**PATIENT, **settings})
         self.addCleanup(pool.close)
         return pool
 
@@ -298,7 +297,7 @@ class FailureTests(RealTests):
         """
         Requests to a suspended server fail after their timeout, and succeed when it answers again.
         """
-        pool = self.makePool(self.memcached, requestTimeout=0.2, connectTimeout=0.2, waitTimeout=0.2)
+        pool = self.makePool(self.memcached, requestTimeout=1.0, connectTimeout=1.0, waitTimeout=1.0)
         await pool.set("k", b"v")
         self.memcached.freeze()
         late: Deferred[Any] = self.assertFailure(pool.get("k"), PoolTimeout)

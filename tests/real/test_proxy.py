@@ -23,6 +23,7 @@ from tests.real.relay import FREEZE, PASS, Relay
 from tests.real.servers import (
     HOST,
     PATIENCE,
+    PATIENT_OPTIONS,
     Memcached,
     Proxy,
     Server,
@@ -310,7 +311,7 @@ class ConfiguredTests(SynchronousTestCase):
                 f"[pool:first]\nupstream = {first.endpoint}\nlisten = {serverEndpoint((HOST, port))}\n"
                 f"[pool:second]\nupstream = {second.endpoint}\nlisten = {serverEndpoint(path)}\npool-size = 1\n"
             )
-            with Twistd("--config", str(ini), plugin="connpool", address=(HOST, port)) as proxy:
+            with Twistd("--config", str(ini), *PATIENT_OPTIONS, plugin="connpool", address=(HOST, port)) as proxy:
                 for address, word in (((HOST, port), b"one"), (path, b"two")):
                     self.assertEqual(ask(address, b"set k 0 0 3\r\n%s\r\n" % word), b"STORED\r\n")
                 for address, word in (((HOST, port), b"one"), (path, b"two")):
@@ -407,7 +408,7 @@ class EncryptedTests(SynchronousTestCase):
         self.addCleanup(self.memcached.stop)
         port = freePort()
         listen = f"ssl:{port}:interface={HOST}:privateKey={pem}:certKey={pem}"
-        options = ["--upstream", self.memcached.endpoint, "--listen", listen]
+        options = ["--upstream", self.memcached.endpoint, "--listen", listen, *PATIENT_OPTIONS]
         self.inner = Twistd(*options, plugin="connpool", address=(HOST, port)).start()
         self.addCleanup(self.inner.stop)
         upstream = f"tls:localhost:{port}:trustRoots={directory}:endpoint=tcp\\:{HOST}\\:{port}"

@@ -199,11 +199,15 @@ class GreeterTests(RawCase):
         More clients than C{pool-size} wait for one another, at most C{max-waiting}. One more is closed, and the log
         says why.
         """
-        proxy = self.proxy(self.address, "--lease-at", "first-byte", "--pool-size", "1", "--max-waiting", "1")
+        port = freePort()
+        options = ("--pool-size", "1", "--max-waiting", "1", "--stats", f"tcp:{port}:interface=127.0.0.1")
+        proxy = self.proxy(self.address, "--lease-at", "first-byte", *options)
         first = self.connect(proxy)
         self.assertEqual(exchange(first, b"a\r\n", b"a\r\n"), b"220 hello\r\na\r\n")
         second = self.connect(proxy)
         second.sendall(b"b\r\n")
+        waiting = re.compile(r'connpool_waiting\{pool="default"\} 1')
+        until(lambda: waiting.search(metrics(port)), what="the second one to wait")
         third = self.connect(proxy)
         third.sendall(b"c\r\n")
         with self.assertRaises(ConnectionResetError):

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import TestCase
 
 from tests.certificates import Certificate, missingTLS, quoted
-from tests.real.servers import HOST, Memcached, missing
+from tests.real.servers import HOST, PATIENT, Memcached, missing
 from tests.real.test_memcache import pause
 from tests.real.test_tls import missingMemcachedTLS
 from txconnpool.errors import ServerUnavailable
@@ -26,7 +26,6 @@ class MoreTests(TestCase):
     Base class of these tests.
     """
 
-    timeout = 30
     skip = missing("memcached")
 
     def server(self, *options: str) -> Memcached:
@@ -41,7 +40,7 @@ class MoreTests(TestCase):
         """
         Make a pool, which is closed at the end of the test.
         """
-        pool = MemCachePool(server.endpoint if isinstance(server, Memcached) else server, **settings)
+        pool = MemCachePool(server.endpoint if isinstance(server, Memcached) else server, **{**PATIENT, **settings})
         self.addCleanup(pool.close)
         return pool
 

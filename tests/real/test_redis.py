@@ -135,6 +135,22 @@ class TimeoutTests(RedisCase):
         clients[0].ask("EXEC")
         self.assertEqual(clients[3].ask("MULTI"), b"OK")
 
+    def test_frozen(self) -> None:
+        """
+        Requests to a server that does not answer get an error in time, and no client gets another's reply.
+        """
+        clients = [self.client() for _ in range(10)]
+        for number, client in enumerate(clients):
+            client.ask("SET", f"k{number}", number)
+        self.server.freeze()
+        for number, client in enumerate(clients):
+            client.send("GET", f"k{number}")
+        for client in clients:
+            self.assertRaises(ReplyError, client.read)
+        self.server.thaw()
+        for number, client in enumerate(clients):
+            until(lambda: client.result("GET", f"k{number}") == b"%d" % number)  # noqa: B023  called at once
+
 
 class SharedTests(RedisCase):
     """
@@ -294,22 +310,6 @@ class SharedTests(RedisCase):
         self.server.start()
         until(lambda: client.result("GET", "k") is None)
         until(lambda: client.result("MULTI") == b"OK")
-
-    def test_frozen(self) -> None:
-        """
-        Requests to a server that does not answer get an error in time, and no client gets another's reply.
-        """
-        clients = [self.client() for _ in range(10)]
-        for number, client in enumerate(clients):
-            client.ask("SET", f"k{number}", number)
-        self.server.freeze()
-        for number, client in enumerate(clients):
-            client.send("GET", f"k{number}")
-        for client in clients:
-            self.assertRaises(ReplyError, client.read)
-        self.server.thaw()
-        for number, client in enumerate(clients):
-            until(lambda: client.result("GET", f"k{number}") == b"%d" % number)  # noqa: B023  called at once
 
 
 class DirectoryTests(RedisCase):

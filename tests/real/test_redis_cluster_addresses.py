@@ -17,7 +17,7 @@ from tests.certificates import Certificate, missingTLS
 from tests.real.operated import rows
 from tests.real.rediscluster import Cluster, Node, keyOf
 from tests.real.resp import Client
-from tests.real.servers import HOST, SOURCE, Twistd, freePort, missing, refuses, until
+from tests.real.servers import HOST, PATIENT_OPTIONS, Twistd, freePort, missing, refuses, until
 
 #: An address at which nobody is reached.
 INNER = "192.0.2.1"
@@ -101,11 +101,11 @@ class AddressTests(SynchronousTestCase):
         }
         ini = [f"[connpool]\nadmin = unix:{self.admin}"]
         for name, line in upstream.items():
-            ini.append(f"[pool:{name}]\nprotocol = redis\nrequest-timeout = 30\nupstream = {line}")
+            ini.append(f"[pool:{name}]\nprotocol = redis\nupstream = {line}")
             ini.append(f"listen = tcp:{ports[name]}:interface={HOST}")
         path = directory / "connpool.ini"
         path.write_text("\n".join(ini) + "\n")
-        proxy = Twistd("--config", str(path), plugin="connpool", address=(HOST, ports["plain"]), source=SOURCE)
+        proxy = Twistd("--config", str(path), *PATIENT_OPTIONS, plugin="connpool", address=(HOST, ports["plain"]))
         self.addCleanup(proxy.stop)
         proxy.start()
         until(lambda: not any(refuses((HOST, port)) for port in ports.values()), 60.0, "both pools listen")

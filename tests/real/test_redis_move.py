@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.documents import MANUAL, blocks
 from tests.real.resp import Client, ReplyError
-from tests.real.servers import HOST, SOURCE, Redis, Twistd, freePort, missing, until
+from tests.real.servers import HOST, PATIENT_OPTIONS, Redis, Twistd, freePort, missing, until
 
 #: The number of keys of the old server.
 KEYS = 300
@@ -139,13 +139,14 @@ class MoveTests(SynchronousTestCase):
         ini, node, move, grow = blocks(MANUAL, "From one server to a cluster")
         path = self.directory / "connpool.ini"
         path.write_text(self.here(ini))
-        proxy = Twistd("--config", str(path), plugin="connpool", address=(HOST, self.ports["6380"]), source=SOURCE)
+        options = ("--config", str(path), *PATIENT_OPTIONS)
+        proxy = Twistd(*options, plugin="connpool", address=(HOST, self.ports["6380"]))
         self.addCleanup(proxy.stop)
         proxy.start()
         client = Counting((HOST, self.ports["6380"]))
         client.start()
         self.addCleanup(setattr, client, "ended", True)
-        until(lambda: client.count > 10, 30, "the work of a client")
+        until(lambda: client.count > 10, what="the work of a client")
         self.shell(node)
         self.assertEqual(client.errors, [])
         path.write_text(self.here(ini.replace("tcp:127.0.0.1:6379", "cluster:127.0.0.1:7001")))
@@ -154,7 +155,7 @@ class MoveTests(SynchronousTestCase):
         self.assertIn("OK pool cache paused", answers)
         self.assertIn("OK reloaded", answers)
         before = client.count
-        until(lambda: client.count > before + 10, 30, "the work of a client with the cluster")
+        until(lambda: client.count > before + 10, what="the work of a client with the cluster")
         # One error for the request that waited, one for the connection.
         self.assertLessEqual(len(client.errors), 2, client.errors)
         self.growing(grow, client)

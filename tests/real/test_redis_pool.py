@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from tests.real.servers import Redis, missing
+from tests.real.servers import PATIENT, Redis, missing
 from txconnpool.errors import PoolError, ServerUnavailable
 from txconnpool.redis import CrossSlot, InvalidArgument, RedisPool, ResponseError, WatchError, WrongType
 
@@ -128,7 +128,6 @@ class RedisPoolCase(TestCase):
     Base class of tests with a server.
     """
 
-    timeout = 30
     skip = missing("redis-server")
     options: tuple[str, ...] = ()
 
@@ -143,7 +142,7 @@ class RedisPoolCase(TestCase):
         """
         Create a pool, which is closed at the end of the test.
         """
-        pool: RedisPool[Any] = RedisPool([each.endpoint for each in (self.server, *more)], **settings)
+        pool: RedisPool[Any] = RedisPool([each.endpoint for each in (self.server, *more)], **{**PATIENT, **settings})
         self.addCleanup(pool.close)
         return pool
 

@@ -25,7 +25,7 @@ class ReloadTests(OperatedTestCase):
         self.proxy.write("pool-size = 8", "request-timeout = 9", listen=[serverEndpoint(second)])
         self.proxy.hangUp(
             "pool default: pool-size 4 -> 8\n",
-            "pool default: request-timeout 2 -> 9\n",
+            "pool default: request-timeout 60 -> 9\n",
             f"pool default: listen + {serverEndpoint(second)}\n",
             "reloaded, 3 changed\n",
         )

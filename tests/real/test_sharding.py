@@ -13,7 +13,7 @@ from twisted.internet.defer import DeferredList
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.real.servers import Memcached, Proxy, ask, connect, exchange, missing
+from tests.real.servers import PATIENT, Memcached, Proxy, ask, connect, exchange, missing
 from txconnpool.errors import PoolError
 from txconnpool.memcache import MemCachePool
 
@@ -41,7 +41,7 @@ class SeveralServersTests(TestCase):
         @return: a pool of the servers, which is closed at the end of the test.
         """
         lines = [f"{server.endpoint} {word}" for server, word in zip(self.servers, words, strict=True)]
-        pool = MemCachePool(lines, **options)
+        pool = MemCachePool(lines, **{**PATIENT, **options})
         self.addCleanup(pool.close)
         return pool
 
@@ -50,9 +50,7 @@ class SeveralServersTests(TestCase):
         @return: a proxy in front of the servers.
         """
         lines = [f"{server.endpoint} {word}" for server, word in zip(self.servers, words, strict=True)]
-        # The pool's handshake with the proxy fails if the proxy cannot connect to a server in time.
-        times = [f"--{name}-timeout=30" for name in ("connect", "wait", "request")]
-        proxy = Proxy(*times, *options, upstream=lines).start()
+        proxy = Proxy(*options, upstream=lines).start()
         self.addCleanup(proxy.stop)
         return proxy
 
@@ -75,7 +73,7 @@ class SeveralServersTests(TestCase):
                 words = ["label=a", "label=b", "label=c"]
             pool = self.makePool(words, distribution=distribution)
             proxy = self.startProxy(words, "--distribution", distribution)
-            proxied = MemCachePool(proxy.endpoint)
+            proxied = MemCachePool(proxy.endpoint, **PATIENT)
             self.addCleanup(proxied.close)
             for writer, reader, value in ((pool, proxied, b"1"), (proxied, pool, b"2")):
                 await pool.flushAll()

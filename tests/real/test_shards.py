@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.real.load import Load, Report, run
 from tests.real.operated import Operated
 from tests.real.servers import (
+    PATIENCE,
     Address,
     Memcached,
     Nutcracker,
@@ -28,11 +29,12 @@ from tests.real.servers import (
     until,
 )
 
-#: The number of clients of a load.
-CLIENTS = 40
+#: The number of clients of a load. They are few, so that on a machine that is busy with other things no request takes
+#: nearly as long as a timeout.
+CLIENTS = 16
 
 #: The requests between two events: enough that replies to those of before have come, and that many are for each server.
-SEVERAL = 1000
+SEVERAL = 500
 
 #: Shares of requests with many gets of several keys.
 KINDS = {"get": 40, "gets": 5, "many": 30, "set": 18, "quiet": 3, "delete": 4}
@@ -125,6 +127,8 @@ class EveningTestCase(ShardsTestCase):
     """
 
     workers = 1
+    #: The timeouts of the proxy, in seconds: a server that hangs is away after that time.
+    timeout = 2.0
     rest = ""  # the other sections of the ini file
     #: What each worker logs about a server that is away, and that is back.
     away, back = "is down: ", "is up again"
@@ -134,14 +138,14 @@ class EveningTestCase(ShardsTestCase):
         Start the servers, the proxy with the first of them, and the load.
         """
         self.servers = self.memcacheds(6)
-        self.lines = ("request-timeout = 1", "connect-timeout = 1", *lines)
+        self.lines = (*(f"{what}-timeout = {self.timeout:g}" for what in ("connect", "wait", "request")), *lines)
         self.process = Sharded(*(["--workers", str(self.workers)] if self.workers > 1 else []), upstream=["memory:"])
         self.addCleanup(self.process.stop)
         self.use(*range(servers))
         self.process.start()
         self.load = Load(
             self.process.address, clients=CLIENTS, seconds=600.0, pause=0.02, sizes=(10, 100, 2000), keys=12,
-            kinds=KINDS, depth=8, misses=True, stale=True,
+            kinds=KINDS, depth=4, misses=True, stale=True,
         )  # fmt: skip
         self.addCleanup(self.load.kill)
         self.load.start()
@@ -231,6 +235,8 @@ class GrowingTests(EveningTestCase):
     The only server gets company, and is alone again.
     """
 
+    timeout = PATIENCE
+
     def test_growing(self) -> None:
         """
         No request fails, no reply is wrong and no client is closed.
@@ -270,8 +276,8 @@ class EveningTests(EveningTestCase):
         self.rest = f"[pool:spare]\nlisten = tcp:{freePort()}:interface=127.0.0.1\nupstream = {spare.endpoint}\n"
         self.begin("on-failure = failover", "failover = spare")
         self.evening()
-        self.assertGreater(self.statistic(self.process.address, "failovers"), 100)
-        self.assertGreater(int(spare.stats()["cmd_set"]), 10)
+        self.assertGreater(self.statistic(self.process.address, "failovers"), 0)
+        self.assertGreater(int(spare.stats()["cmd_set"]), 0)
 
 
 class SharedEveningTests(EveningTests):

@@ -21,7 +21,19 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.certificates import Certificate, missingTLS, quoted
 from tests.real.load import Load
-from tests.real.servers import HOST, PATIENCE, SOURCE, Address, Memcached, ask, connect, dieWithParent, missing, until
+from tests.real.servers import (
+    HOST,
+    PATIENCE,
+    PATIENT_OPTIONS,
+    SOURCE,
+    Address,
+    Memcached,
+    ask,
+    connect,
+    dieWithParent,
+    missing,
+    until,
+)
 
 #: LISTEN_PID must be the id of the process itself. The shell knows it, and keeps it across exec.
 BECOME = 'export LISTEN_PID=$$ WATCHDOG_PID=$$; exec "$@"'
@@ -62,7 +74,7 @@ class Systemd:
             under = listen.replace(":", r"\:")
             listen = f"ssl:0:{files}:endpoint={under}"
         self.command = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()", "-n", "--pidfile="]
-        self.command += ["connpool", "--upstream", upstream, "--listen", listen, *options]
+        self.command += ["connpool", "--upstream", upstream, "--listen", listen, *PATIENT_OPTIONS, *options]
 
     def start(self) -> None:
         """
