@@ -31,6 +31,11 @@ class IWaiter(Interface):
         The waiter gets no connection.
         """
 
+    def abort(error: PoolError) -> None:
+        """
+        End everything that waits for this waiter, because one of its methods has raised an unexpected exception.
+        """
+
 
 class IConnections(Interface):
     """
@@ -227,6 +232,12 @@ class IReplySink(Interface):
     def afterLoss(error: PoolError) -> None:
         """
         Go on after C{requestsLost}: all sinks of the connection have been notified.
+        """
+
+    def abort(error: PoolError) -> None:
+        """
+        End everything that waits for replies of this sink, because one of its methods has raised an unexpected
+        exception: close the client, or fail the Deferreds. The connection that has called it calls it no more.
         """
 
 

@@ -149,6 +149,7 @@ class Owner:
     @ivar then: called after each call.
     @ivar held: the number of bytes that are held back for this sink.
     @ivar wants: whether it still wants them.
+    @ivar aborted: the error with which it was ended after an exception, or C{None}.
     """
 
     def __init__(self, log: list[tuple[Any, bytes, int]] | None = None, joins: bool = False) -> None:
@@ -160,6 +161,7 @@ class Owner:
         self.log = log
         self.then: Callable[[], object] | None = None
         self.lost: list[tuple[list[Any], bool, PoolError]] = []
+        self.aborted: PoolError | None = None
 
     def replied(self, data: bytes, done: int) -> None:
         """
@@ -191,6 +193,12 @@ class Owner:
         """
         if self.then is not None:
             self.then()
+
+    def abort(self, error: PoolError) -> None:
+        """
+        Record the end after an exception.
+        """
+        self.aborted = error
 
 
 class ConnectionTestCase(SynchronousTestCase):

@@ -63,6 +63,8 @@ class Taker:
         self.error = error
         self.then()
 
+    abort = refused
+
     def release(self) -> None:
         """
         Release the connection.

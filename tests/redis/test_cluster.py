@@ -12,11 +12,12 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from tests.redis.cluster import ClusterTestCase, FakeSource
-from txconnpool.errors import PoolClosed, ServerUnavailable
+from txconnpool.errors import PoolClosed, PoolError, ServerUnavailable
 from txconnpool.net.discovery import Discovered, DiscoveryFailed
 from txconnpool.redis import Ask, ClusterDown, CrossSlot, InvalidArgument, Moved, RedisPool
+from txconnpool.redis.clusterrequests import ClusterRequest
 from txconnpool.redis.memory.data import ReplyError
-from txconnpool.routing.courses import DELAY
+from txconnpool.routing.courses import DELAY, Course
 from txconnpool.routing.lookups import Lookups
 from txconnpool.testing import finish
 from txconnpool.wire.topology import Node, slotOf
@@ -80,6 +81,28 @@ class RequestTests(ClusterTestCase):
         answer = self.pool.get(key)
         self.clock.advance(10)
         self.assertEqual(self.fails(answer, ClusterDown), "CLUSTERDOWN for ever")
+
+    def test_exception(self) -> None:
+        """
+        A call whose redirect raises an unexpected exception fails with it, also after a while.
+        """
+        key = self.cluster.keyOf(0)
+        self.result(self.pool.ping())
+        self.cluster.move(key, 1)
+        patch = self.patch(Course, "follow", lambda *_: 1 // 0)
+        answer = self.pool.get(key)
+        self.assertEqual(
+            self.fails(answer, PoolError), "internal error: ZeroDivisionError('integer division or modulo by zero')"
+        )
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        patch.restore()
+        self.cluster.primaries[1].errors = ["TRYAGAIN now"]
+        answer = self.pool.get(key)
+        self.clock.advance(0)
+        patch = self.patch(ClusterRequest, "_choose", lambda *_: 1 // 0)
+        self.clock.advance(3 * DELAY)
+        self.failureResultOf(answer, ZeroDivisionError)
+        patch.restore()
 
     def test_loop(self) -> None:
         """
@@ -427,6 +450,21 @@ class TogetherTests(ClusterTestCase):
         self.assertNoResult(answer)
         self.clock.advance(DELAY)
         self.assertEqual(self.result(answer), [True, True, 2, [b"ac", b"b"], b"ac"])
+
+    def test_pipelineException(self) -> None:
+        """
+        If the redirect of a command raises an unexpected exception, the pipeline fails, and the other commands of the
+        connection have results.
+        """
+        self.result(self.pipe())
+        self.cluster.move(self.one, 1)
+        other = self.pool.get(self.two)
+        patch = self.patch(Course, "follow", lambda *_: 1 // 0)
+        self.fails(self.pipe(), PoolError)
+        patch.restore()
+        self.assertEqual(self.result(other), b"b")
+        self.assertTrue(self.flushLoggedErrors(ZeroDivisionError))
+        self.assertEqual(self.result(self.pipe())[0], True)
 
     def test_pipelineScript(self) -> None:
         """

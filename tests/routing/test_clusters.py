@@ -62,6 +62,12 @@ class Waiter:
         """
         self.found += [server.name for server in self._pool.slots[0].servers]
 
+    def abort(self, error: PoolError) -> None:
+        """
+        Not called: no method raises an exception.
+        """
+        raise error
+
 
 class ClusterPoolCase(SynchronousTestCase):
     """

@@ -61,6 +61,8 @@ class Caller:
     def refused(self, error: PoolError) -> None:
         self.error = error
 
+    abort = refused
+
     def release(self) -> None:
         """
         Release the connection.

@@ -85,12 +85,13 @@ class Retrieval(Request):
             return
         callers = self.callers
         for key, flags, value, cas in values(reply):
-            caller = callers.pop(key, None)
+            caller = callers.get(key)
             if caller is None:
                 self.fail(ConnectionLostInFlight("upstream protocol error: another key's value"))
                 raise WireError("the value of a key that was not requested")
             if not caller.called:
                 caller.callback((flags, value) if cas is None else (flags, b"%d" % cas, value))
+            del callers[key]  # not before, so that it fails if the call raises an exception
         miss = missOf(self.command)
         for caller in callers.values():
             if not caller.called:

@@ -80,6 +80,12 @@ class Request:
         """
         self.fail(error)
 
+    def abort(self, error: PoolError) -> None:
+        """
+        Fail, because of an unexpected exception.
+        """
+        self.fail(error)
+
     def forget(self) -> None:
         """
         Stop waiting for a connection, because all callers were cancelled. If the request was sent already, its reply is

@@ -25,6 +25,7 @@ from txconnpool.errors import ConnectionLostInFlight, PoolError, PoolTimeout, Wi
 from txconnpool.interfaces import IPipelined, IReplySink, IResendingSink
 from txconnpool.metrics import Traffic
 from txconnpool.net.transport import adopt, outletOf, tune
+from txconnpool.pool.containment import DROPPED, contain
 from txconnpool.pool.slow import Noted, SlowLog
 from txconnpool.wire import Declined
 from txconnpool.wire.topology import Redirect
@@ -66,8 +67,8 @@ class Connection(Protocol):
 
     @ivar record: the pool's record of this connection.
     @ivar lease: an object that is notified while the connection is leased to one client: C{pushed} is called with each
-        frame of the server that is no reply, and C{connectionLost} when the connection is lost. C{None}: there is no
-        lease, and such frames are dropped.
+        frame of the server that is no reply, C{connectionLost} when the connection is lost, and C{abort} when one of
+        these has raised an unexpected exception. C{None}: there is no lease, and such frames are dropped.
     """
 
     record: Any
@@ -283,7 +284,10 @@ class Connection(Protocol):
                 done += joined
             # The state is consistent before the sink is called: it may send requests, or close this connection.
             record.load -= done
-            sink.replied(data[pos:end], done)
+            try:
+                sink.replied(data[pos:end], done)
+            except Exception as error:
+                self._endSink(sink, error)
             pos = end
 
     def _readReply(self, data: bytes, pos: int, now: float, record: Any, traffic: Traffic) -> int:
@@ -310,19 +314,32 @@ class Connection(Protocol):
                 end, joined = self._join(data, end, sink, now)
                 done += joined
         record.load -= done
-        if reply is not None:
-            if reply.__class__ is Redirect:
-                reply.since = since
-                sink.redirected(reply, record.server)
-            elif reply or done:
-                if self._held:
-                    self._countHeld(sink)
-                sink.replied(reply, done)
-        elif end > pos:
-            sink.replied(data[pos:end], done)
-        if reader.left and reader.held != self._held:
-            self._countHeld(sink)
+        try:
+            if reply is not None:
+                if reply.__class__ is Redirect:
+                    reply.since = since
+                    sink.redirected(reply, record.server)
+                elif reply or done:
+                    if self._held:
+                        self._countHeld(sink)
+                    sink.replied(reply, done)
+            elif end > pos:
+                sink.replied(data[pos:end], done)
+            if reader.left and reader.held != self._held:
+                self._countHeld(sink)
+        except Exception as error:
+            self._endSink(sink, error)
         return end
+
+    def _endSink(self, sink: Any, error: Exception) -> None:
+        """
+        End the requests of a sink that has raised the current exception. Those of other sinks go on, unless it says
+        that the received bytes violate the protocol.
+        """
+        self.reassign(sink, DROPPED)
+        contain(sink)
+        if isinstance(error, WireError):
+            raise error
 
     def _place(self, took: float, sink: Any, count: int, since: float, request: Any) -> tuple[float, int, float, float]:
         """
@@ -374,8 +391,11 @@ class Connection(Protocol):
         self.record.load -= 1
         self.factory.connectionPool.declined(self.record, declined.why, reply)
         sink = request[0]
-        if not (IResendingSink.providedBy(sink) and sink.declined(self, request, reply)):
-            sink.replied(reply, 1)
+        try:
+            if not (IResendingSink.providedBy(sink) and sink.declined(self, request, reply)):
+                sink.replied(reply, 1)
+        except Exception as error:
+            self._endSink(sink, error)
 
     def reassign(self, old: Any, new: Any) -> int:
         """
@@ -419,7 +439,11 @@ class Connection(Protocol):
                 self._tail = data[pos:]
                 return len(data)
             if self.lease is not None:
-                self.lease.pushed(data[pos:end])
+                lease = self.lease
+                try:
+                    lease.pushed(data[pos:end])
+                except Exception:
+                    contain(lease)
             pos = end
         return pos
 
@@ -519,7 +543,11 @@ class Connection(Protocol):
         error = self._error or ConnectionLostInFlight(f"upstream connection lost ({self.record.server.name})")
         error.server = self.record.server.name
         if self.lease is not None:
-            self.lease.connectionLost(error)  # first, so that its client sends nothing more on this connection
+            lease = self.lease
+            try:
+                lease.connectionLost(error)  # first, so that its client sends nothing more on this connection
+            except Exception:
+                contain(lease)
         if self._inFlight:
             self._failAll(error)
 
@@ -542,16 +570,25 @@ class Connection(Protocol):
                 _, request = command.divide(request, count - left)
             first = (oldest, command, left, since, request)
         self._reader.discard()
-        if self._held:
-            self._countHeld(oldest)
         bySink: dict[Any, list[InFlight]] = {oldest: [first]}
         for each in requests:
             bySink.setdefault(each[0], []).append(each)
+        notified = []
         for sink, its in bySink.items():
-            sink.requestsLost(its, begun and sink is oldest, error)
+            try:
+                if self._held:  # by the oldest, which is the first
+                    self._countHeld(sink)
+                sink.requestsLost(its, begun and sink is oldest, error)
+            except Exception:
+                contain(sink)
+            else:
+                notified.append(sink)
             self.record.load -= sum(request[2] for request in its)
-        for sink in bySink:
-            sink.afterLoss(error)
+        for sink in notified:
+            try:
+                sink.afterLoss(error)
+            except Exception:
+                contain(sink)
 
     def abort(self) -> None:
         """
@@ -611,6 +648,10 @@ class _Reply:
 
     def afterLoss(self, error: PoolError) -> None:
         self.whole.errback(error)
+
+    def abort(self, error: PoolError) -> None:
+        if not self.whole.called:
+            self.whole.errback(error)
 
 
 class ConnectionFactory(Factory):

@@ -18,6 +18,7 @@ from txconnpool.interfaces import IPipelined
 from txconnpool.metrics import Reason, tally
 from txconnpool.net.deadlines import Deadlines
 from txconnpool.net.reasons import describe, kindOf
+from txconnpool.pool.containment import contain
 from txconnpool.pool.decisions.actions import Action, Check, Close, Dial, Refuse
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.decisions.reasons import CHECK_FAILED, CLOSED
@@ -83,6 +84,7 @@ class Executor:
         self.reactor = reactor
         self.observer = observer
         self.state = PoolState(limits, shared=shared)
+        self.state.waiters.failed = self._waiterFailed
         self._healthChanged = healthChanged
         self._lookAgain = lookAgain
         self._factory = factory
@@ -123,7 +125,10 @@ class Executor:
                 self._errands.run(action.record, self._check, self._checked)
             elif isinstance(action, Refuse):
                 self._notify("refused", action.error)
-                action.waiter.refused(action.error)
+                try:
+                    action.waiter.refused(action.error)
+                except Exception:
+                    contain(action.waiter)
         self._schedule(now)
 
     def _schedule(self, now: float) -> None:
@@ -144,6 +149,15 @@ class Executor:
         # Not before the time that was scheduled: rounding may have put it slightly after that of the timer.
         now = max(self._due, self._seconds())
         self._settle(self.state.tick(now), now)
+
+    def _waiterFailed(self, waiter: Any, record: Record) -> None:
+        """
+        End a waiter that has raised the current exception when it got a connection, which others use then.
+        """
+        contain(waiter)
+        if not record.load:
+            now = self._seconds()
+            self._do(self.state.connections.hasCapacity(record, now), now)
 
     def _notify(self, event: str, *args: Any) -> None:
         """

@@ -58,9 +58,11 @@ class Lease:
         """
         A connection carries nothing.
         """
-        client, self.client = self.client, None
+        client = self.client
         assert client is not None, "a cancelled lease leaves the queue"
-        client.callback(self._lend(record, self._where))
+        lent = self._lend(record, self._where)
+        self.client = None
+        client.callback(lent)
 
     def refused(self, error: PoolError) -> None:
         """
@@ -69,6 +71,12 @@ class Lease:
         client, self.client = self.client, None
         if client is not None:
             client.errback(error)
+
+    def abort(self, error: PoolError) -> None:
+        """
+        Fail, because of an unexpected exception.
+        """
+        self.refused(error)
 
     def _cancel(self, client: Deferred[Any]) -> None:
         self.client = None

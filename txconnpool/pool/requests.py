@@ -66,6 +66,12 @@ class Request:
         """
         self._end(Failure(error))
 
+    def abort(self, error: PoolError) -> None:
+        """
+        Fail, because of an unexpected exception.
+        """
+        self._end(Failure(error))
+
     def fail(self, error: PoolError) -> None:
         """
         Fail after having been sent. Its connection is about to end, so the load of the record does not matter.

@@ -88,6 +88,13 @@ class _Question:
         """
         self.reply.errback(error)
 
+    def abort(self, error: PoolError) -> None:
+        """
+        Fail, because of an unexpected exception.
+        """
+        if not self.reply.called:
+            self.reply.errback(error)
+
 
 def askOne(pool: Any, command: Any, request: bytes) -> Deferred[bytes]:
     """

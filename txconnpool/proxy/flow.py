@@ -291,6 +291,13 @@ class ClientConnection(Protocol):
             closeAfterFlush(self.transport)
             self.forget()
 
+    def abort(self, error: PoolError) -> None:
+        """
+        Close the client, because of an unexpected exception: it is not certain that its next reply would be right.
+        """
+        if not self.gone:
+            self.breakOff()
+
     def drop(self) -> None:
         """
         Close the client at once, without its outstanding replies.

@@ -11,12 +11,14 @@ have a value for the second one only.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from zope.interface import implementer
 
 from txconnpool.errors import PoolError
 from txconnpool.interfaces import IReplySink, IResendingSink
+from txconnpool.pool.containment import contain
 
 #: The maximum number of keys of the parts that are sent as one request.
 TOGETHER = 50
@@ -138,6 +140,12 @@ class Part:
         """
         self.session.answered(0)
 
+    def abort(self, error: PoolError) -> None:
+        """
+        Close the client, because of an unexpected exception.
+        """
+        self.session.abort(error)
+
     def _release(self) -> None:
         assert self._pieces is not None
         self.session.release(sum(map(len, self._pieces)))
@@ -205,24 +213,35 @@ class PartGroup:
                 self._release()
                 data = b"".join([*self._pieces, data])
             if not self._isWanted:
-                for part in parts:
-                    part.whole.drop(part)
+                self._forEach(lambda part: part.whole.drop(part))
                 return
             values = parts[0].whole.command.values([key for part in parts for key in part.keys], data)
         if values is None:
-            for part in parts:
-                part.whole.declined(part)
+            self._forEach(lambda part: part.whole.declined(part))
             return
         at = 0
         for part in parts:
             end = at + len(part.keys)
             part.values = values[at:end]
             at = end
-            if isList or not (part.dropped or self._overflows(part)):
-                part.whole.answered(part)
-            else:
-                part.values = []
-                part.whole.drop(part)
+            try:
+                if isList or not (part.dropped or self._overflows(part)):
+                    part.whole.answered(part)
+                else:
+                    part.values = []
+                    part.whole.drop(part)
+            except Exception:
+                contain(part)
+
+    def _forEach(self, action: Callable[[Part], object]) -> None:
+        """
+        Do something for each part. An unexpected exception concerns only the client of that part.
+        """
+        for part in self._parts:
+            try:
+                action(part)
+            except Exception:
+                contain(part)
 
     def _overflows(self, part: Part) -> bool:
         """
@@ -271,12 +290,17 @@ class PartGroup:
         if self._pieces is not None:
             self._release()
             self._pieces = None
-        for part in self._parts:
-            part.requestsLost(requests, begun, error)
+        self._forEach(lambda part: part.requestsLost(requests, begun, error))
 
     def afterLoss(self, error: PoolError) -> None:
         """
         Let the sessions go on.
         """
+        self._forEach(lambda part: part.afterLoss(error))
+
+    def abort(self, error: PoolError) -> None:
+        """
+        Close the clients, because of an unexpected exception.
+        """
         for part in self._parts:
-            part.afterLoss(error)
+            part.abort(error)

@@ -46,6 +46,9 @@ class _Step:
     def afterLoss(self, error: PoolError) -> None:
         pass
 
+    def abort(self, error: PoolError) -> None:
+        self._lent.abort(error)
+
 
 class LentConnection:
     """
@@ -134,6 +137,12 @@ class LentConnection:
         Handle the loss of the connection, before its requests are answered with the error.
         """
         self._lost = True
+
+    def abort(self, error: PoolError) -> None:
+        """
+        End everything that waits for the connection, because of an unexpected exception.
+        """
+        raise NotImplementedError
 
     def release(self) -> None:
         """
@@ -253,3 +262,9 @@ class Pin(LentConnection):
         if self.needed:
             self._reader.pinned = False
             self._session.pinLost(error)
+
+    def abort(self, error: PoolError) -> None:
+        """
+        Close the client, and with it the connection.
+        """
+        self._session.abort(error)

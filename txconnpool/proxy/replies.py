@@ -17,10 +17,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txconnpool.errors import PoolError
 from txconnpool.interfaces import IMergedReplySink, IResendingSink
+from txconnpool.pool.containment import contain
 
 
 class Entry:
@@ -112,6 +114,12 @@ class Entry:
             self.session.release(len(piece))
         self._pieces = []
         self.take(reply)
+
+    def abort(self, error: PoolError) -> None:
+        """
+        Close the client, because of an unexpected exception.
+        """
+        self.session.abort(error)
 
     def discard(self) -> None:
         """
@@ -303,8 +311,17 @@ class LaterReply(Entry):
         Call the function.
         """
         super().begin()
-        self._ask().addCallback(self._finish)
+        self._ask().addCallback(self._finish).addErrback(self._broken)
         self._late = True
+
+    def _broken(self, failure: Failure) -> None:
+        """
+        There is no reply, because of an unexpected exception.
+        """
+        try:
+            failure.raiseException()
+        except Exception:
+            contain(self)
 
     def _finish(self, reply: bytes) -> None:
         if self.left:

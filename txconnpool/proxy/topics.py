@@ -17,6 +17,7 @@ from zope.interface import implementer
 from txconnpool.errors import PoolClosed, PoolError
 from txconnpool.interfaces import IReplySink, IWaiter
 from txconnpool.net.loglimit import LogLimit
+from txconnpool.pool.containment import contain
 from txconnpool.pool.decisions.reasons import NONE, TOO_OLD
 from txconnpool.proxy.broadcast import failed
 from txconnpool.proxy.pinning import LentConnection
@@ -59,6 +60,9 @@ class _Line(LentConnection):
     def connectionLost(self, error: PoolError) -> None:
         super().connectionLost(error)
         self._source.lost(error)
+
+    def abort(self, error: PoolError) -> None:
+        self._source.abort(error)
 
     def prepared(self) -> None:
         self._source.update()
@@ -209,6 +213,15 @@ class Source:
         if lost is not None:
             lost.release()
 
+    def abort(self, error: PoolError) -> None:
+        """
+        Close the connection and its clients, because of an unexpected exception.
+        """
+        line, self._line = self._line, None
+        if line is not None:
+            line.abandon()
+        self._fail(error)
+
     def _fail(self, error: PoolError) -> None:
         self._subscribers.remove(self)
         asks, sessions = self.hub.lose(failed(self._factory.dialect, error))
@@ -334,7 +347,11 @@ class Subscribers:
         """
         if session.gone:
             return
-        session.interject(data)
+        try:
+            session.interject(data)
+        except Exception:  # it concerns no other subscriber
+            contain(session)
+            return
         if session.gone:
             self.dropped += 1
 
@@ -411,10 +428,13 @@ class Subscribers:
             if session.gone:
                 continue
             count += 1
-            if session.blocked:
-                session.drop()
-            else:
-                session.expel()
+            try:
+                if session.blocked:
+                    session.drop()
+                else:
+                    session.expel()
+            except Exception:
+                contain(session)
         if count and self._log.add():
             _log.warn("{pool}: {count} subscribers are closed: {why}", pool=self.sessions.name, count=count, why=why)
 

@@ -70,11 +70,18 @@ class ClusterRequest(SingleRequest):
 
     def _after(self, waiting: Deferred[None]) -> None:
         self._waiting = waiting
-        waiting.addCallbacks(lambda _: self._proceed(), self._ended)
+        waiting.addCallbacks(lambda _: self._proceed(), self._ended).addErrback(self._broken)
 
     def _ended(self, failure: Failure) -> None:
         if isinstance(failure.value, PoolError):  # otherwise the caller has cancelled the request
             self.fail(failure.value)
+
+    def _broken(self, failure: Failure) -> None:
+        """
+        Fail with an unexpected exception.
+        """
+        if not self.result.called:
+            self.result.errback(failure)
 
     def _proceed(self) -> None:
         self._waiting = None
@@ -170,6 +177,12 @@ class ClusterRequest(SingleRequest):
             self._proceed()
         else:
             super().fail(error)
+
+    def abort(self, error: PoolError) -> None:
+        """
+        Fail C{result}, because of an unexpected exception.
+        """
+        super().fail(error)
 
     def forget(self) -> None:
         """

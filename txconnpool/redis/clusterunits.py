@@ -90,9 +90,10 @@ class Pipelined:
 
         def failed(failure: Failure) -> None:
             for step in sent:
-                step.result.errback(failure)
+                if not step.result.called:
+                    step.result.errback(failure)
 
-        waiting.addCallbacks(lambda _: self._send(sent, once), failed)
+        waiting.addCallback(lambda _: self._send(sent, once)).addErrback(failed)
 
     def _send(self, steps: list[Step], once: Any) -> None:
         if once is not None:

@@ -122,6 +122,12 @@ class Subscription(Generic[V]):
         """
         self._connectionEnded()
 
+    def abort(self, error: PoolError) -> None:
+        """
+        Subscribe again on another connection, because of an unexpected exception: a message may be missing.
+        """
+        self._connectionEnded()
+
     def _connectionEnded(self) -> None:
         lost, self._lost = self._lost, None
         if lost is not None:

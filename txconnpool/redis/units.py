@@ -279,9 +279,9 @@ class Unit:
 
     def _goOn(self) -> None:
         if self._undone and not self._steps:
-            waiting, self._undone = self._undone, []
             assert self._again is not None
-            self._again(waiting)
+            self._again(self._undone)
+            self._undone = []
 
     def requestsLost(self, requests: list[InFlight], begun: bool, error: PoolError) -> None:
         """
@@ -294,6 +294,16 @@ class Unit:
         Fail: the connection was lost.
         """
         self.fail(error)
+
+    def abort(self, error: PoolError) -> None:
+        """
+        Fail all requests, because of an unexpected exception.
+        """
+        steps = [*self._steps, *(each.step for each in self._undone)]
+        self._steps.clear()
+        self._undone = []
+        for step in steps:
+            step.fail(error)
 
     def fail(self, error: Exception) -> None:
         """

@@ -36,6 +36,10 @@ class _Waiter:
     def refused(self, error: PoolError) -> None:
         self.connection.errback(error)
 
+    def abort(self, error: PoolError) -> None:
+        if not self.connection.called:
+            self.connection.errback(error)
+
 
 async def ask(pool: PoolEngine, exchanges: Generator[tuple[Any, bytes], bytes, _Result]) -> _Result:
     """

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from zope.interface import implementer
-
 from txconnpool.errors import PoolError, ServerUnavailable
-from txconnpool.interfaces import IReplySink
+from txconnpool.pool.containment import DROPPED
 from txconnpool.wire.topology import Redirect
 
 #: How often a request is sent on at once. Further redirects are those of nodes that do not agree yet, so each is
@@ -82,23 +80,5 @@ def _isReplica(router: Any, key: bytes, server: Any) -> bool:
         return False
 
 
-@implementer(IReplySink)
-class _Prelude:
-    """
-    Drops the reply to the request that lets a node execute the next one: what it replies to that counts.
-    """
-
-    joins = False
-
-    def replied(self, data: bytes, done: int) -> None:
-        pass
-
-    def requestsLost(self, requests: list[Any], begun: bool, error: PoolError) -> None:
-        pass
-
-    def afterLoss(self, error: PoolError) -> None:
-        pass
-
-
-#: The sink of the request that lets a node execute the next one.
-PRELUDE: Final = _Prelude()
+#: The sink of the request that lets a node execute the next one: what the node replies to that counts.
+PRELUDE: Final = DROPPED

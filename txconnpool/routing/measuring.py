@@ -82,6 +82,9 @@ class _Ping:
     def afterLoss(self, error: PoolError) -> None:
         self._measuring.ended(self._pool)
 
+    def abort(self, error: PoolError) -> None:
+        self._measuring.ended(self._pool)
+
 
 class Measuring:
     """

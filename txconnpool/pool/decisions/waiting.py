@@ -40,9 +40,11 @@ class Waiters:
     @ivar count: the number of waiters.
     @ivar timeout: seconds that each waits; C{None}: no limit.
     @ivar waits: the times that waiters have waited before they were served.
+    @ivar failed: called with a waiter that has raised the current exception when it was served, and with the record of
+        its connection.
     """
 
-    __slots__ = ("_counters", "_pick", "_queue", "_serving", "count", "timeout", "waits")
+    __slots__ = ("_counters", "_pick", "_queue", "_serving", "count", "failed", "timeout", "waits")
 
     def __init__(self, timeout: float | None, pick: Callable[[bool], Record | None], shared: Shared) -> None:
         """
@@ -57,6 +59,7 @@ class Waiters:
         self._counters = shared.counters
         self._queue: deque[Ticket] = deque()
         self._serving = False
+        self.failed: Callable[[Any, Record], object] = _raise
 
     @property
     def since(self) -> float | None:
@@ -138,7 +141,10 @@ class Waiters:
                 counters.acquired += 1
                 waited = now - ticket.since
                 self.waits.observe(waited if waited > 0.0 else 0.0)  # the clock may have been set back
-                waiter.granted(record)
+                try:
+                    waiter.granted(record)
+                except Exception:
+                    self.failed(waiter, record)
         finally:
             self._serving = False
 
@@ -191,3 +197,10 @@ class Waiters:
         waiting = sum(1 for ticket in self._queue if ticket.waiter is not None)
         assert waiting == self.count, f"{self.count} are counted as waiting, not {waiting}"
         assert self.count or not self._queue, f"{len(self._queue)} tickets without waiters"
+
+
+def _raise(waiter: Any, record: Record) -> None:
+    """
+    Raise the current exception again: the default of C{Waiters.failed}.
+    """
+    raise  # noqa: PLE0704  # it is called while an exception is handled
