@@ -6,6 +6,7 @@ Tests for L{txconnpool.migrate.__main__}.
 from __future__ import annotations
 
 import re
+import shlex
 from io import StringIO
 from pathlib import Path
 
@@ -40,6 +41,29 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual(
             self.err.getvalue(), f"{path}: 1 pool with 1 server taken over, everything has an equivalent\n"
         )
+
+    def test_command(self) -> None:
+        """
+        The first lines of the ini file have the command that writes the same file again.
+        """
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        yml, json = directory / "a pool.yml", directory / "mc.json"
+        yml.write_text(YAML)
+        json.write_text('{"pools": {"A": {"servers": ["a:1"]}}, "route": "PoolRoute|A"}')
+        for path, options, expected in (
+            (yml, [], []),
+            (yml, ["--port-offset", "1000", "--port", "5000"], ["--port-offset=1000"]),
+            (yml, ["--port-offset", "-1"], ["--port-offset=-1"]),
+            (json, ["--port", "5000"], ["--port=5000"]),
+            (json, ["--port-offset=7", "--port=5000"], ["--port-offset=7", "--port=5000"]),
+        ):
+            self.assertEqual(self.run_(*options, str(path)), 0)
+            written = self.out.getvalue()
+            (command,) = re.findall(r"by `python -m txconnpool\.migrate ([^`]*)`", re.sub(r"\n# ", " ", written))
+            self.assertEqual(shlex.split(command), [*expected, str(path)])
+            self.assertEqual(self.run_(*shlex.split(command)), 0)
+            self.assertEqual(self.out.getvalue(), written)
 
     def test_stdin(self) -> None:
         """

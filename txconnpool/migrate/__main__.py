@@ -65,6 +65,9 @@ examples:
 #: The environment variable with the password for Redis, as for redis-cli.
 _PASSWORD = "REDISCLI_AUTH"
 
+#: The port of the first pool of mcrouter, if none is given.
+_PORT = 11212
+
 
 class _Parser(argparse.ArgumentParser):
     """
@@ -100,10 +103,10 @@ def _parser(stdout: TextIO, stderr: TextIO) -> argparse.ArgumentParser:
     convert.add_argument(
         "--port",
         type=_whole,
-        default=11212,
+        default=_PORT,
         metavar="N",
         help="the port of the first pool of mcrouter, whose file has no ports: its option -p. The next pools get the "
-        "next ports. The default is 11212.",
+        f"next ports. The default is {_PORT}.",
     )
     verify = parser.add_argument_group("options to verify")
     verify.add_argument("--verify", action="store_true", help="compare two running proxies")
@@ -167,7 +170,7 @@ def _convert(options: argparse.Namespace, path: str, stdin: TextIO, stdout: Text
         migration = twemproxy.convert(document, offset)
     system = "mcrouter" if document.isJson else "twemproxy"
     head = [
-        f"Settings of txconnpool, from {document.name} of {system}, by `{PROGRAM} {shlex.quote(path)}`.",
+        f"Settings of txconnpool, from {document.name} of {system}, by `{_command(options, path, document.isJson)}`.",
         "Check them with `twistd connpool --config THIS_FILE --check-config`. When both proxies run, compare where "
         f"they look for keys: `{PROGRAM} --verify OLD NEW`.",
     ]
@@ -176,6 +179,16 @@ def _convert(options: argparse.Namespace, path: str, stdin: TextIO, stdout: Text
         stderr.write(f"{note}\n")
     stderr.write(f"{migration.summary()}\n")
     return 0 if any(not section.off for section in migration.sections) else 1
+
+
+def _command(options: argparse.Namespace, path: str, isJson: bool) -> str:
+    """
+    @return: the command that converts the file again in the same way.
+    """
+    words = [f"--port-offset={options.port_offset}"] if options.port_offset else []
+    if isJson and options.port != _PORT:
+        words.append(f"--port={options.port}")
+    return f"{PROGRAM} {shlex.join([*words, path])}"
 
 
 def _text(path: str, stdin: TextIO) -> str:
