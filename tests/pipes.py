@@ -79,6 +79,13 @@ class Pipe:
         """
         return len(self._unread)
 
+    @property
+    def unsent(self) -> int:
+        """
+        The same, as transports call it.
+        """
+        return len(self._unread)
+
     def connect(self, protocol: Any) -> Pipe:
         """
         Become the transport of C{protocol}.

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.memcached import Line
 from tests.pipes import HIGH_WATER
 from tests.stage import ShardedStage, Stage, assertClosed, assertTidy
-from txconnpool.proxy.dumping import STALLED
+from txconnpool.proxy.dumping import LOOKS, STALLED
 from txconnpool.proxy.flow import SessionLimits
 from txconnpool.proxy.separate import SEPARATE_MAX
 
@@ -213,11 +213,63 @@ class DumpTests(SynchronousTestCase):
         client.reads = False
         while line.reading:
             line.send(lines(0, 100))
-        stage.clock.advance(STALLED)
+        stage.clock.pump([STALLED / LOOKS] * LOOKS)
         stage.turns()
         self.assertTrue(client.aborted)
         self.assertFalse(line.connected)
         self.assertEqual(stage.unread.total, 0)
+
+    def test_slow(self) -> None:
+        """
+        A client that reads slowly is served, however long it takes: its server is not late meanwhile. One that stops
+        reading is closed.
+        """
+        for stops in (False, True):
+            stage = self.stage()
+            client = stage.client()
+            client.send(ALL)
+            line = self.separate(stage)
+            client.reads = False
+            sent = 0
+            while line.reading:
+                line.send(lines(sent, 100))
+                sent += 100
+            while client.unread > 1000:
+                stage.clock.pump([STALLED / 2, STALLED / 2 - 1])
+                client.read(1000)
+                self.assertTrue(client.connected and line.connected and not line.reading)
+            self.assertGreater(stage.clock.seconds(), 60 * STALLED)
+            if stops:
+                stage.clock.pump([STALLED / LOOKS] * (LOOKS + 1))
+                stage.turns()
+                self.assertEqual((client.aborted, line.connected), (True, False))
+                continue
+            client.reads = True
+            client.read()
+            self.assertTrue(line.reading)
+            line.send(b"END\r\n")
+            stage.turns()
+            self.assertEqual(client.take(), lines(0, sent) + b"END\r\n")
+
+    def test_silent(self) -> None:
+        """
+        When the client has read everything, the server may be late again.
+        """
+        stage = self.stage()
+        client = stage.client()
+        client.send(ALL)
+        line = self.separate(stage)
+        client.reads = False
+        while line.reading:
+            line.send(lines(0, 100))
+        stage.clock.advance(STALLED - 1)
+        client.reads = True
+        client.read()
+        stage.clock.pump([59.0, 0, 0])
+        self.assertTrue(line.connected)
+        stage.clock.pump([1.0, 0, 0, 0])
+        stage.turns()
+        self.assertEqual((client.connected, line.connected), (False, False))
 
     def test_gone(self) -> None:
         """

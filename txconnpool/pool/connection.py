@@ -604,6 +604,26 @@ class Connection(Protocol):
         self.transport.unregisterProducer()  # without this TLS would wait for the producer to end
         self.transport.loseConnection()
 
+    # -- Back-pressure: a client does not read its reply
+
+    def pauseReplies(self) -> None:
+        """
+        Read nothing more of the server, which is not late meanwhile. The connection has one request in flight.
+        """
+        self.transport.pauseProducing()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def resumeReplies(self) -> None:
+        """
+        Read the server again. From now on it may be late.
+        """
+        self._heard = self._seconds()
+        if self._timer is None and not self._ended:
+            self._watch(self.factory.requestTimeout)
+        self.transport.resumeProducing()
+
     # -- Back-pressure: the server does not read
 
     def pauseProducing(self) -> None:

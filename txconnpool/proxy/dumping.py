@@ -20,12 +20,16 @@ from zope.interface import implementer
 from txconnpool.errors import PoolClosed, PoolError
 from txconnpool.interfaces import IReplySink, IWaiter
 from txconnpool.net.transport import peerOf
+from txconnpool.net.unsent import unsentOf
 from txconnpool.proxy.replies import LaterReply
 
 _log = Logger("txconnpool.proxy")
 
-#: The seconds in which a client has to read all bytes of the reply that were written; else it is closed.
+#: A client that has read none of the unread bytes of the reply for so many seconds is closed.
 STALLED: Final = 30.0
+
+#: How often it is looked at meanwhile.
+LOOKS: Final = 6
 
 
 @implementer(IReplySink, IWaiter)
@@ -35,7 +39,8 @@ class DumpReply(LaterReply):
     """
 
     __slots__ = (
-        "_begun", "_closes", "_command", "_connection", "_last", "_refusal", "_request", "_timer", "ticket",
+        "_begun", "_closes", "_command", "_connection", "_last", "_refusal", "_request", "_since", "_timer", "_unsent",
+        "ticket",
     )  # fmt: skip
 
     joins = False
@@ -52,7 +57,9 @@ class DumpReply(LaterReply):
         self._begun = False  # whether lines were written
         self._last: Deferred[bytes] | None = None  # fires with the last bytes of the reply of a server
         self._connection: Any = None
-        self._timer: Any = None  # runs while the client does not read
+        self._timer: Any = None  # runs while the server is not read, because the client has unread bytes
+        self._unsent = 0  # the number of these
+        self._since = 0.0  # the time at which it was first found to be that
         self.ticket: Any = None
 
     def _dump(self) -> Deferred[bytes]:
@@ -144,8 +151,9 @@ class DumpReply(LaterReply):
             self._last = None
             last.callback(end)
         elif self.session.isFull and self._timer is None:
-            self._connection.transport.pauseProducing()
-            self._timer = self.session.factory.reactor.callLater(STALLED, self._stalled)
+            self._connection.pauseReplies()
+            self._unsent, self._since = unsentOf(self.session.transport), self.session.factory.reactor.seconds()
+            self._watch()
 
     def requestsLost(self, requests: list[Any], begun: bool, error: PoolError) -> None:
         """
@@ -171,7 +179,22 @@ class DumpReply(LaterReply):
         """
         if self._timer is not None:
             self._stopTimer()
-            self._connection.transport.resumeProducing()
+            self._connection.resumeReplies()
+
+    def _watch(self) -> None:
+        self._timer = self.session.factory.reactor.callLater(STALLED / LOOKS, self._look)
+
+    def _look(self) -> None:
+        """
+        Close the client if it has read nothing for some time. One that reads slowly is served.
+        """
+        now, unsent = self.session.factory.reactor.seconds(), unsentOf(self.session.transport)
+        if unsent < self._unsent:
+            self._unsent, self._since = unsent, now
+        elif now - self._since >= STALLED:
+            self._stalled()
+            return
+        self._watch()
 
     def _stopTimer(self) -> None:
         if self._timer is not None and self._timer.active():
@@ -180,7 +203,7 @@ class DumpReply(LaterReply):
 
     def _stalled(self) -> None:
         session = self.session
-        _log.warn("{pool}: closing {client}: it has not read what was written of a dump of keys for {seconds:g} s",
+        _log.warn("{pool}: closing {client}: it has read nothing of a dump of keys for {seconds:g} s",
                   pool=session.factory.name, client=peerOf(session.transport), seconds=STALLED)  # fmt: skip
         session.drop()
 
