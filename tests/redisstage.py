@@ -11,12 +11,15 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.redisserver import RedisServer
-from tests.stage import Stage, assertClosed, assertTidy
+from tests.stage import ByNumber, Stage, assertClosed, assertTidy
 from txconnpool.pool.connection import ConnectionFactory
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.engine import PoolEngine
 from txconnpool.pool.handshake import Handshake
-from txconnpool.routing.flavours import FlavouredPool, SingleFlavours
+from txconnpool.routing.distribution import ServerSpec
+from txconnpool.routing.flavours import FlavouredPool, FlavouredShards, SingleFlavours
+from txconnpool.routing.maps import Ejection, Shard
+from txconnpool.routing.shards import ShardedPool
 from txconnpool.routing.single import SinglePool
 from txconnpool.wire.redis.dialect import Redis
 from txconnpool.wire.redis.framing import encode
@@ -109,3 +112,31 @@ class SingleRedisStage(FlavouredStage):
     def _router(self) -> Any:
         super()._router()
         return SinglePool(self.flavours.base)
+
+
+class ShardedRedisStage(FlavouredStage):
+    """
+    A stage with several servers of Redis: the digits at the end of a key are the number of its server.
+    """
+
+    def __init__(self, servers: int = 3, maxPinned: int = 1, **options: Any) -> None:
+        self._maxPinned = maxPinned
+        super().__init__(servers, **options)
+
+    def _make(self, limits: Limits) -> None:
+        self.servers: Any = [RedisServer(self.clock, server.name) for server in self.servers]
+
+        def newPool(server: RedisServer, limits: Limits, **options: Any) -> FlavouredPool:
+            return self.flavoured(server, limits, self._maxPinned, **options)
+
+        shards = [Shard(server, ServerSpec(server.name, 1)) for server in self.servers]
+        self.pool = ShardedPool("pool", self.clock, newPool, shards, ByNumber(), limits, Ejection())
+        self.flavours = FlavouredShards(self.pool, self.dialect.base)
+
+    def change(self, numbers: list[int]) -> None:
+        """
+        Have these servers only.
+        """
+        shards = [Shard(self.servers[each], ServerSpec(self.servers[each].name, 1)) for each in numbers]
+        self.pool.change(shards, ByNumber(), self.pool.limits, Ejection())
+        self.serve()

@@ -66,10 +66,11 @@ class Exchange:
 
         stage: Any
         if self.isRedis:
-            from tests.redisstage import SingleRedisStage
+            from tests.redisstage import ShardedRedisStage, SingleRedisStage
 
-            stage = SingleRedisStage()
-            stage.servers[0].data[b"0"] = {b"short%d" % number: b"x" * 100 for number in range(20)}
+            stage = ShardedRedisStage(self.servers) if self.servers > 1 else SingleRedisStage()
+            for server in stage.servers:
+                server.data[b"0"] = {b"short%d" % number: b"x" * 100 for number in range(20)}
         else:
             # A source tree that is compared may not have the newer kind of connection.
             options: dict[str, Any] = {"line": memcached.QueuedLine} if hasattr(memcached, "QueuedLine") else {}
@@ -139,6 +140,7 @@ _REDIS_MIXED = b"".join(
     redis(b"SET", b"a%d" % number, b"x") if number % 3 == 0 else redis(b"GET", b"short%d" % number)
     for number in range(16)
 )
+_MGET = redis(b"MGET", *(b"short%d" % number for number in range(20)))
 
 #: The workloads, by name.
 EXCHANGES = {
@@ -153,7 +155,9 @@ EXCHANGES = {
     "20-key gets, binary": Exchange(b"".join(binary(0x0D, b"short%d" % n) for n in range(20)) + binary(0x0A, b"")),
     "Redis, 50 clients": Exchange(redis(b"GET", b"short1"), clients=50, isRedis=True),
     "Redis, pipelines of 16": Exchange(_REDIS_MIXED, 16, isRedis=True),
-    "Redis, MGET of 20 keys": Exchange(redis(b"MGET", *(b"short%d" % n for n in range(20))), isRedis=True),
+    "Redis, MGET of 20 keys": Exchange(_MGET, isRedis=True),
+    "Redis, 5 servers, MGET of 20 keys": Exchange(_MGET, servers=5, isRedis=True),
+    "Redis, 5 servers, 10 clients, MGET of 20 keys": Exchange(_MGET, clients=10, servers=5, isRedis=True),
     "5 servers, 50 clients": Exchange(b"get short1\r\n", clients=50, servers=5),
     "5 servers, pipelines of 16": Exchange(_PIPELINE, 16, servers=5),
     "5 servers, mixed pipelines of 16": Exchange(_MIXED, 16, servers=5),

@@ -6,50 +6,15 @@ Tests for L{txconnpool.proxy.placing}: clients of Redis whose keys are on severa
 from __future__ import annotations
 
 import random
-from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.pipes import Pipe
-from tests.redisserver import RedisServer
-from tests.redisstage import FlavouredStage, requests
-from tests.stage import ByNumber, assertTidy
+from tests.redisstage import ShardedRedisStage, requests
+from tests.stage import assertTidy
 from txconnpool.errors import PoolFull
-from txconnpool.pool.decisions.limits import Limits
-from txconnpool.routing.distribution import ServerSpec
-from txconnpool.routing.flavours import FlavouredPool, FlavouredShards
-from txconnpool.routing.maps import Ejection, Shard
-from txconnpool.routing.shards import ShardedPool
 
 CROSS_SLOT = b"-CROSSSLOT Keys in request don't hash to the same slot\r\n"
-
-
-class RedisStage(FlavouredStage):
-    """
-    A stage with several servers of Redis: the digits at the end of a key are the number of its server.
-    """
-
-    def __init__(self, servers: int = 3, maxPinned: int = 1, **options: Any) -> None:
-        self._maxPinned = maxPinned
-        super().__init__(servers, **options)
-
-    def _make(self, limits: Limits) -> None:
-        self.servers: Any = [RedisServer(self.clock, server.name) for server in self.servers]
-
-        def newPool(server: RedisServer, limits: Limits, **options: Any) -> FlavouredPool:
-            return self.flavoured(server, limits, self._maxPinned, **options)
-
-        shards = [Shard(server, ServerSpec(server.name, 1)) for server in self.servers]
-        self.pool = ShardedPool("pool", self.clock, newPool, shards, ByNumber(), limits, Ejection())
-        self.flavours = FlavouredShards(self.pool, self.dialect.base)
-
-    def change(self, numbers: list[int]) -> None:
-        """
-        Have these servers only.
-        """
-        shards = [Shard(self.servers[each], ServerSpec(self.servers[each].name, 1)) for each in numbers]
-        self.pool.change(shards, ByNumber(), self.pool.limits, Ejection())
-        self.serve()
 
 
 class PlacedCase(SynchronousTestCase):
@@ -64,7 +29,7 @@ class PlacedCase(SynchronousTestCase):
         """
         Make a stage.
         """
-        self.stage = RedisStage()
+        self.stage = ShardedRedisStage()
         self.addCleanup(self.assertTidy)
         self.client = self.stage.client()
 
