@@ -70,10 +70,10 @@ class ClusterLine(RedisLine):
         keys = words[_KEYS[words[0]]] if words[0] in _KEYS else []
         refusal = self.server.refusal(keys, asking, self._reads and words[0] in (b"GET", b"MGET")) if keys else b""
         if refusal:
-            self._dirty = self.queued is not None
+            self._dirty = self.transaction is not None
             return refusal
         if words[0] == b"EXEC" and self._dirty:
-            self._dirty, self.queued = False, None
+            self._dirty, self.transaction = False, None
             return b"-EXECABORT Transaction discarded because of previous errors.\r\n"
         return super()._answer(words)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.internet.task import Clock
 
-from tests.memcached import Line
+from tests.memcached import QueuedLine
 from tests.pipes import Endpoint
 from txconnpool.wire.redis.framing import Scanner, wordsOf
 
@@ -22,19 +22,19 @@ def bulk(value: bytes | None) -> bytes:
     return b"$-1\r\n" if value is None else b"$%d\r\n%b\r\n" % (len(value), value)
 
 
-class RedisLine(Line):
+class RedisLine(QueuedLine):
     """
     A connection.
 
     @ivar server: its server.
-    @ivar queued: the requests of its transaction, or C{None}.
+    @ivar transaction: the requests of its transaction, or C{None}.
     """
 
     server: RedisServer
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)
-        self.queued: list[list[bytes]] | None = None
+        self.transaction: list[list[bytes]] | None = None
         self._database = b"0"
         self._version = b"2"
         self._channels: dict[bytes, None] = {}
@@ -54,8 +54,8 @@ class RedisLine(Line):
             self.owed += self._answer([words[0].upper(), *words[1:]])
 
     def _answer(self, words: list[bytes]) -> bytes:
-        if self.queued is not None and words[0] not in (b"EXEC", b"DISCARD"):
-            self.queued.append(words)
+        if self.transaction is not None and words[0] not in (b"EXEC", b"DISCARD"):
+            self.transaction.append(words)
             return b"+QUEUED\r\n"
         return self._execute(words)
 
@@ -72,18 +72,18 @@ class RedisLine(Line):
         if name in (b"WATCH", b"UNWATCH"):
             return b"+OK\r\n"
         if name == b"MULTI":
-            self.queued = []
+            self.transaction = []
         elif name == b"DISCARD":
-            self.queued = None
+            self.transaction = None
         elif name == b"EXEC":
-            queued, self.queued = self.queued or [], None
+            queued, self.transaction = self.transaction or [], None
             return b"*%d\r\n" % len(queued) + b"".join(map(self._execute, queued))
         elif name == b"SELECT":
             if int(rest[0]) >= self.server.databases:
                 return b"-ERR DB index is out of range\r\n"
             self._database = rest[0]
         elif name == b"RESET":
-            self._database, self.queued, self._version = b"0", None, b"2"
+            self._database, self.transaction, self._version = b"0", None, b"2"
             self._channels.clear()
             return b"+RESET\r\n"
         elif name in (b"SET", b"MSET"):

@@ -12,8 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.pipes import Pipe
 from tests.proxy.test_clustering import ClusterStage
-from tests.proxy.test_placing import RedisStage
-from tests.redisstage import SingleRedisStage, requests
+from tests.redisstage import ShardedRedisStage, SingleRedisStage, requests
 from tests.stage import assertClosed
 from txconnpool.routing.uses import FLAVOURS_MAX, IDLE
 
@@ -209,7 +208,7 @@ class ShardedEndTests(EndTests):
         """
         @return: the stage.
         """
-        return RedisStage(3, 3)
+        return ShardedRedisStage(3, 3)
 
     def test_servers(self) -> None:
         """

@@ -75,6 +75,61 @@ class KeyTests(PlacedCase):
         self.assertEqual(self.ask("MGET k3 k0"), b"*2\r\n$1\r\nc\r\n$-1\r\n")
         self.assertEqual(self.stage.asked(self.stage.servers[0]), [b"MGET k3 k0"])
 
+    def begun(self, *texts: str) -> list[Pipe]:
+        """
+        Let clients send a request each in one turn of the reactor.
+        """
+        self.ask("MSET k0 a k1 b k2 c")
+        for server in self.stage.servers:
+            self.stage.asked(server)
+        clients = [self.stage.client() for _ in texts]
+        for client, text in zip(clients, texts, strict=True):
+            client.send(requests(text))
+        return clients
+
+    def test_together(self) -> None:
+        """
+        Parts of several clients for one server are sent as one request. Each client gets its values.
+        """
+        clients = self.begun("MGET k1 k4 k0", "mget k2 k1 k3", "MGET k0 k1")
+        self.stage.serve()
+        expected = [b"*3\r\n$1\r\nb\r\n$-1\r\n$1\r\na\r\n", b"*3\r\n$1\r\nc\r\n$1\r\nb\r\n$-1\r\n",
+                    b"*2\r\n$1\r\na\r\n$1\r\nb\r\n"]  # fmt: skip
+        self.assertEqual([client.take() for client in clients], expected)
+        asked = [self.stage.asked(server) for server in self.stage.servers]
+        self.assertEqual(asked, [[b"MGET k0 k3 k0"], [b"MGET k1 k4 k1 k1"], [b"MGET k2"]])
+        self.assertEqual([server.traffic.missed for server in self.stage.pool.servers], [1, 1, 0])
+
+    def test_togetherFails(self) -> None:
+        """
+        After an error they are sent apart, because it may be about one of them. If the server has declined them, and no
+        other one can execute them, that is the reply to each.
+        """
+        clients = self.begun("MGET k1 k0", "MGET k1 k2")
+        self.stage.servers[1].failing = {b"MGET"}
+        self.stage.serve()
+        self.assertEqual(self.stage.asked(self.stage.servers[1]), [b"MGET k1 k1", b"MGET k1", b"MGET k1"])
+        self.assertEqual([client.take() for client in clients], [b"-OOM no memory\r\n"] * 2)
+        self.stage.servers[1].failing.clear()
+        clients = self.begun("MGET k1 k0", "MGET k1 k2")
+        self.stage.servers[1].declining = 1
+        self.stage.serve()
+        self.assertEqual([client.take() for client in clients], [self.stage.servers[1].declination] * 2)
+
+    def test_togetherTooFew(self) -> None:
+        """
+        A reply with another number of values closes its connection, so that nobody gets a value of another client. The
+        parts are sent again.
+        """
+        clients = self.begun("MGET k1 k0", "MGET k4 k2")
+        self.stage.turns()
+        (line,) = self.stage.servers[1].open
+        line.owed = b"*1\r\n$1\r\nb\r\n"
+        self.stage.serve()
+        expected = [b"*2\r\n$1\r\nb\r\n$1\r\na\r\n", b"*2\r\n$-1\r\n$1\r\nc\r\n"]
+        self.assertEqual([client.take() for client in clients], expected)
+        self.assertFalse(line.connected)
+
     def test_partFails(self) -> None:
         """
         If one part fails, the reply is its error: no value is taken for missing.

@@ -10,8 +10,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.pipes import Pipe
-from tests.proxy.test_placing import RedisStage
-from tests.redisstage import SingleRedisStage, requests
+from tests.redisstage import ShardedRedisStage, SingleRedisStage, requests
 from tests.stage import assertTidy
 from txconnpool.proxy.flow import SessionLimits
 
@@ -412,7 +411,7 @@ class SeveralServersCase(SubscriberCase):
         """
         @return: the stage.
         """
-        return RedisStage(maxPinned=1)
+        return ShardedRedisStage(maxPinned=1)
 
 
 class SeveralServersTests(SeveralServersCase):

@@ -275,6 +275,7 @@ PyObject *splitElements(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssi
     PyObject *found = PyList_New(0);
     if (found == NULL)
         return NULL;
+    Py_ssize_t nulls = 0;
     for (number *= type == '%' ? 2 : 1; number > 0; number--) {
         const char *start = text.at;
         Tally tally = {1, 0};
@@ -290,6 +291,7 @@ PyObject *splitElements(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssi
             return NULL;
         }
         Py_DECREF(element);
+        nulls += tally.nulls;
     }
-    return found;
+    return Py_BuildValue("(nnN)", text.at - PyBytes_AS_STRING(arguments[0]), nulls, found);
 }

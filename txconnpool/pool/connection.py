@@ -208,10 +208,10 @@ class Connection(Protocol):
         other, its, count, since, last = self._inFlight[-1]
         if its is not command or not other.admits(sink):
             return False
-        merged = last[:-2] + data[command.merges :]
+        merged = command.merge((last, data))
         if not self._replace(last, merged):
             return False
-        self._traffic.sent += len(data) - command.merges - 2
+        self._traffic.sent += len(merged) - len(last)
         self._inFlight[-1] = (other.admit(sink), command, count, since, merged)
         return True
 

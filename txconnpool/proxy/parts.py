@@ -17,7 +17,7 @@ from typing import Any
 from zope.interface import implementer
 
 from txconnpool.errors import PoolError
-from txconnpool.interfaces import IReplySink, IResendingSink
+from txconnpool.interfaces import IResendingSink
 from txconnpool.pool.containment import contain
 
 #: The maximum number of keys of the parts that are sent as one request.
@@ -165,7 +165,7 @@ class Part:
         return PartGroup(self, other)
 
 
-@implementer(IReplySink)
+@implementer(IResendingSink)
 class PartGroup:
     """
     Parts that are sent as one request, and the reply to it.
@@ -242,6 +242,15 @@ class PartGroup:
                 action(part)
             except Exception:
                 contain(part)
+
+    def declined(self, connection: Any, request: Any, reply: bytes) -> bool:
+        """
+        Send the parts once more, each alone.
+        """
+        for part in self._parts:
+            part.refusal = reply
+        self._forEach(lambda part: part.whole.declined(part))
+        return True
 
     def _overflows(self, part: Part) -> bool:
         """

@@ -167,8 +167,7 @@ class Command:
     @ivar several: the command of a request for several keys, into which requests of this kind may be merged; C{None}:
         they are never merged.
     @ivar part: the command of the result of L{subset}, whose reply is for L{values}.
-    @ivar merges: if requests of several clients may be merged into one, the position of the bytes that are put in
-        place of the line end of another one, which is two bytes; 0: they are never merged.
+    @ivar merges: whether requests of several clients may be merged into one, see L{merge}.
     @ivar group: what requests of this kind are counted as, together with others: C{"get"}, C{"set"}; empty: nothing.
     @ivar effects: what every request of this kind does, see L{txconnpool.wire.effects}. A request may do more.
     @ivar matchWhole: a fast path for the most common reply, or C{None}. It is called with bytes, a position and the
@@ -208,7 +207,7 @@ class Command:
         self.multiKey = multiKey
         self.several: Command | None = self if multiKey else None
         self.part: Any = self
-        self.merges = 0
+        self.merges = False
         self.matchWhole = matchWhole
         self.effects = effects
         self.group = ""
@@ -304,6 +303,14 @@ class Command:
         @return: the request, with so many seconds less for which the server may wait, but not none.
         """
         return request
+
+    def merge(self, requests: Sequence[bytes]) -> bytes:
+        """
+        Merge requests of several clients, if the command C{merges}.
+
+        @return: one request for the keys of all, in order.
+        """
+        raise NotImplementedError(f"{self.name} is never merged")
 
     def divide(self, request: bytes, count: int) -> tuple[bytes, bytes]:
         """

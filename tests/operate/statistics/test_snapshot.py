@@ -8,8 +8,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.operate.snapshots import counters, pool, snapshotOf
-from tests.proxy.test_placing import RedisStage
-from tests.redisstage import requests
+from tests.redisstage import ShardedRedisStage, requests
 from tests.stage import Stage
 from txconnpool.operate.statistics.history import History
 from txconnpool.operate.statistics.snapshot import countersOf, mergeSnapshots
@@ -24,7 +23,7 @@ class RedisTests(SynchronousTestCase):
         """
         Hits and misses are those of requests; one with several keys is a miss if it lacks one of them.
         """
-        stage = RedisStage(1)
+        stage = ShardedRedisStage(1)
         stage.ask(stage.client(), requests("SET a0 x", "GET a0", "GET b0", "MGET a0 c0", "GET a0"))
         found = pool(stage)
         self.assertEqual((found["hits"], found["misses"], found["operations"]), (2, 2, {"get": 4}))

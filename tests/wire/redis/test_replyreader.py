@@ -18,6 +18,7 @@ from txconnpool.wire import Decline, Declined
 from txconnpool.wire.redis.commands import BY_NAME, COMMANDS, matchSimple
 from txconnpool.wire.redis.framing import encode
 from txconnpool.wire.redis.replyreader import STREAM, ReplyReader
+from txconnpool.wire.redis.several import DIVIDED
 
 GET = BY_NAME["get"]
 SUBSCRIBE = BY_NAME["subscribe"]
@@ -144,6 +145,25 @@ class ReplyReaderTests(SynchronousTestCase):
         """
         self.feed(b"-ERR x\r\n$-1\r\n_\r\n$1\r\na\r\n")
         self.assertEqual((self.traffic.failed[GET.index], self.traffic.missed), (1, 2))
+
+    def test_gathered(self) -> None:
+        """
+        Of a part of C{MGET}, the elements are passed on when all of them are there. A large one is passed on in pieces,
+        an error as it is.
+        """
+        command, key = DIVIDED["mget", False], encode([b"MGET", b"a", b"b"])
+        reply = b"*2\r\n$1\r\nx\r\n$-1\r\n"
+        for end in range(1, len(reply)):
+            self.assertEqual(self.reader.read(reply[:end], 0, command, 1, key, self.traffic), (0, 0, None))
+            self.assertEqual(self.reader.left, 1)
+            found = self.reader.read(reply + b"+OK", 0, command, 1, key, self.traffic)
+            self.assertEqual((found, self.reader.left), ((len(reply), 1, [b"$1\r\nx\r\n", b"$-1\r\n"]), 0))
+        self.assertEqual(self.traffic.missed, len(reply) - 1)
+        self.assertEqual(self.reader.read(b"-ERR x\r\n", 0, command, 1, key, self.traffic), (8, 1, None))
+        self.assertRaises(WireError, self.reader.read, b"*1\r\n$1\r\nx\r\n", 0, command, 1, key, self.traffic)
+        large = b"*2\r\n" + _bulk(bytes(STREAM))
+        self.assertEqual(self.reader.read(large, 0, command, 1, key, self.traffic), (len(large), 0, None))
+        self.assertEqual(self.reader.read(b"$-1\r\n", 0, command, 1, key, self.traffic), (5, 1, None))
 
     def test_silent(self) -> None:
         """

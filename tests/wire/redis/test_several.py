@@ -97,6 +97,15 @@ class DividedTests(SynchronousTestCase):
         self.assertEqual(command.subsets(data, [[b"a"], [b"b"]]), [command.subset(data, [key]) for key in (b"a", b"b")])
         self.assertEqual(self.joined("MSET a 1 b 2", {"a": b"+OK\r\n", "b": b"+OK\r\n"}), b"+OK\r\n")
 
+    def test_merged(self) -> None:
+        """
+        Requests for values can be merged.
+        """
+        command = DIVIDED["mget", False]
+        merged = command.merge([request("MGET " + " ".join("abcdefg")), request("MGET h"), request("MGET j k")])
+        self.assertEqual(merged, request("MGET " + " ".join("abcdefghjk")))
+        self.assertEqual([name for (name, _), each in DIVIDED.items() if each.merges], ["mget", "mget"])
+
     def test_errors(self) -> None:
         """
         An error is none of the replies that are joined. The client sees it as it is.

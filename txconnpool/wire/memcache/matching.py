@@ -247,6 +247,13 @@ class MemcacheCommand(Command):
         keys = request[4:-2].split(b" ")
         return b"get %b\r\n" % b" ".join(keys[:count]), b"get %b\r\n" % b" ".join(keys[count:])
 
+    def merge(self, requests: Sequence[bytes]) -> bytes:
+        """
+        @return: a C{get} or C{gets} of the keys of all.
+        """
+        start = len(self.name)
+        return b"".join([self.name.encode(), *[request[start:-2] for request in requests], b"\r\n"])
+
     def join(self, replies: Sequence[bytes]) -> bytes:
         """
         @return: one reply in place of those of several servers: the first that is not C{OK}, if there is one.

@@ -246,7 +246,7 @@ for _single, _several in SEVERAL.items():
     _single.several = _several
     _several.part = _part = _several.variant(multiKey=True)
     _part.gathers = True
-    _part.merges = len(_single.name) if _single in (GET, GETS) else 0
+    _part.merges = _single in (GET, GETS)
 
 #: The variants of commands for requests with C{noreply}, which hides all replies (C{memcached.c}, C{out_string}).
 SILENT: Final = {

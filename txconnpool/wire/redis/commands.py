@@ -166,6 +166,7 @@ class RedisCommand(Command):
         servers share the keys; 2 if they can be then too, because they have one key, or concern any server.
     @ivar subcommands: the subcommands, by name.
     @ivar silent: whether the client gets no reply, because it has turned replies off.
+    @ivar gathers: whether the reply reader passes on the elements of the reply in place of its bytes.
     @ivar confirms: whether the reply has one frame for each channel of the request.
     @ivar runsScript: whether the reply may be what a client's script makes of it, errors too.
     @ivar mayBlock: whether the server may reply only when some other client does something.
@@ -184,6 +185,7 @@ class RedisCommand(Command):
         "arity",
         "confirms",
         "flags",
+        "gathers",
         "keySpecs",
         "mayBlock",
         "plain",
@@ -215,7 +217,7 @@ class RedisCommand(Command):
         self.keySpecs = keySpecs
         self._specs = [KeySpec(text) for text in keySpecs.split(";") if text not in ("-", "?")]
         self._isFirst = keySpecs.startswith("i1:r") or name in _CHANNELS
-        self.vague = False
+        self.vague = self.gathers = False
         self.silent = silent
         self.use = _use(name)
         self.subcommands: dict[bytes, RedisCommand] = {}

@@ -79,9 +79,10 @@ class ReplyReader:
 
     def read(
         self, data: bytes, pos: int, command: RedisCommand, count: int, request: Any, counters: ReplyCounters
-    ) -> tuple[int, int, bytes | None]:
+    ) -> tuple[int, int, Any]:
         """
-        Read the bytes of a server from C{pos}, see L{IReplyReader.read<txconnpool.wire.IReplyReader.read>}.
+        Read the bytes of a server from C{pos}, see L{IReplyReader.read<txconnpool.wire.IReplyReader.read>}. If the
+        command C{gathers}, the result for a whole array has its elements in place of the bytes.
         """
         resumed = self._elements or self._due
         if resumed:
@@ -90,6 +91,8 @@ class ReplyReader:
             elements = 1
             if command.confirms and data[pos] in b"*>":
                 return self._confirmed(data, pos, command, request)
+            if command.gathers and (whole := chosenSplit(data, pos)) is not None:
+                return self._gathered(whole, request, counters)
         end, elements, due, nulls = scan(data, pos, elements, self._due)
         if elements or due:
             self.left = 1
@@ -105,6 +108,19 @@ class ReplyReader:
         elif command.isLookup and nulls:
             counters.missed += 1
         return end, 1, b"" if command.silent else None
+
+    def _gathered(
+        self, whole: tuple[int, int, list[bytes]], request: bytes, counters: ReplyCounters
+    ) -> tuple[int, int, list[bytes]]:
+        """
+        Check the elements of a whole array: there is one for each key of the request.
+        """
+        end, nulls, found = whole
+        if len(found) != int(request[1 : request.index(b"\r")]) - 1:
+            raise WireError(f"an array of {len(found)} elements in reply to another number of keys")
+        counters.missed += nulls > 0
+        self.left = 0
+        return end, 1, found
 
     def _confirmed(self, data: bytes, pos: int, command: RedisCommand, request: bytes) -> tuple[int, int, bytes | None]:
         """
@@ -248,24 +264,27 @@ def passElements(data: bytes, pos: int, elements: int, pushes: bool) -> tuple[in
 chosenPass: Final = native.choose(passElements)
 
 
-def splitElements(data: bytes, pos: int) -> list[bytes] | None:
+def splitElements(data: bytes, pos: int) -> tuple[int, int, list[bytes]] | None:
     """
-    @return: the elements of the array, set or map at C{pos}, of which a map has two for each key; C{None} if there is
-        anything else, or an incomplete one.
+    Find the elements of an array, set or map at C{pos}, of which a map has two for each key.
+
+    @return: the end of it, the number of nulls in it, and the elements; C{None} if there is anything else, or an
+        incomplete one.
     """
     head = _SEQUENCE(data, pos)
     if head is None:
         return None
-    found, pos = [], head.end()
+    found, pos, nulls = [], head.end(), 0
     for _ in range(int(head[2]) * (2 if head[1] == b"%" else 1)):
         start, elements = pos, 1
         while elements:
             passed = passElements(data, pos, elements, False)
             if passed is None:
                 return None
-            pos, elements, _ = passed
+            pos, elements, its = passed
+            nulls += its
         found.append(data[start:pos])
-    return found
+    return pos, nulls, found
 
 
 #: L{splitElements}, or its equal in the extension.

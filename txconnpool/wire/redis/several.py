@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from txconnpool.wire import SPREAD, Frame
+from txconnpool.wire.joining import chosenJoin as joinValues
 from txconnpool.wire.redis import answers
 from txconnpool.wire.redis.commands import BY_NAME, RedisCommand
 from txconnpool.wire.redis.framing import encode, wordsOf
@@ -26,6 +27,9 @@ INDEX_BITS: Final = 10
 #: The greatest cursor of a server for which that of the client has 63 bits.
 CURSOR_MAX: Final = 1 << 53
 
+#: The name in requests of the proxy for keys.
+_MGET: Final = answers.bulk(b"MGET")
+
 _CURSOR: Final = re.compile(rb"[0-9]{1,19}").fullmatch
 _TOO_LARGE: Final = answers.error("ERR the proxy cannot pass on the cursor of this server, because it is too large")
 
@@ -36,7 +40,8 @@ def elements(reply: bytes) -> list[bytes]:
 
     @return: its elements. A map has two for each key.
     """
-    return chosenSplit(reply, 0) or []
+    whole = chosenSplit(reply, 0)
+    return [] if whole is None else whole[2]
 
 
 def _number(reply: bytes) -> int:
@@ -102,10 +107,16 @@ class DividedCommand(_Compound):
 
 class _Get(DividedCommand):
     """
-    C{MGET}: the values are those of the keys in their order.
+    C{MGET}: the values are those of the keys in their order. Requests of several clients can be merged: a key without
+    a value of the right type has a null, so no reply depends on other keys.
     """
 
     __slots__ = ()
+
+    def __init__(self, command: RedisCommand, hidden: bool = False) -> None:
+        super().__init__(command, hidden)
+        self.gathers = self.merges = True
+        self.matchWhole = None
 
     def values(self, keys: list[bytes], reply: bytes) -> list[bytes] | None:
         """
@@ -119,8 +130,19 @@ class _Get(DividedCommand):
         """
         @return: the values in an array.
         """
-        following = [iter(each).__next__ for each in values]
-        return self.visible(b"*%d\r\n%b" % (len(order), b"".join([following[number]() for number in order])))
+        head = [b"*%d\r\n" % len(order)]
+        return self.visible(joinValues([len(values), *order], [*values, head], b"", b""))
+
+    def merge(self, requests: Sequence[bytes]) -> bytes:
+        """
+        @return: a request for the keys of all.
+        """
+        count, keys = 1, []
+        for request in requests:
+            at = request.index(_MGET)
+            count += int(request[1 : at - 2]) - 1
+            keys.append(request[at + len(_MGET) :])
+        return b"".join([b"*%d\r\n" % count, _MGET, *keys])
 
 
 class _Count(DividedCommand):
