@@ -17,13 +17,14 @@ from txconnpool import native
 from txconnpool.routing.distribution.keymap import KeyCache, divideKeys
 from txconnpool.wire.joining import joinValues
 from txconnpool.wire.memcache import common, values
+from txconnpool.wire.redis.framing import encodeWords
 
 #: The number of inputs for each function, and of those that are cut at every position.
 INPUTS = 600
 CUT = 20
 
 #: The functions that have tests of their own, here and in L{tests.net.test_sockets}.
-OTHERS = {"divideKeys", "joinValues", "receiveEach", "sendJoined"}
+OTHERS = {"divideKeys", "encodeWords", "joinValues", "receiveEach", "sendJoined"}
 
 
 class LoadTests(SynchronousTestCase):
@@ -124,6 +125,18 @@ class FunctionTests(SynchronousTestCase):
         for find in ((None, 4, False), (b"get a\r\n", -1, False), (b"get a\r\n", 8, False), (b"x", 0, False)):
             self.assertIsNone(extension.findValues(b"END\r\n", 0, *find))
         self.assertRaises(TypeError, extension.findValues, b"END\r\n", 0, b"get a\r\n", "4", False)
+
+    def test_encodeWords(self) -> None:
+        """
+        Words of any sizes are encoded as in Python.
+        """
+        rng, encode = random.Random(3), native.extension.encodeWords
+        for count in (0, 1, 2, 9, 10, 11, 100, 1000):
+            words = [bytes(rng.choice((0, 1, 9, 10, 11, 99, 100, 1000, 12345))) for _ in range(count)]
+            self.assertEqual(encode(words), encodeWords(words))
+        for wrong in ((b"a", b"b"), None, [b"a", "b"], [b"a", bytearray(b"b")]):
+            self.assertRaises(TypeError, encode, wrong)
+        self.assertRaises(TypeError, encode)
 
     def test_divideKeys(self) -> None:
         """

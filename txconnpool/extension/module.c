@@ -17,6 +17,7 @@ static PyMethodDef methods[] = {
     {"findValues", (PyCFunction)(void (*)(void))findValues, METH_FASTCALL, NULL},
     {"findCommand", (PyCFunction)(void (*)(void))findCommand, METH_FASTCALL, NULL},
     {"findUsual", (PyCFunction)(void (*)(void))findUsual, METH_FASTCALL, NULL},
+    {"encodeWords", (PyCFunction)(void (*)(void))encodeWords, METH_FASTCALL, NULL},
     {"usualWords", (PyCFunction)(void (*)(void))usualWords, METH_FASTCALL, NULL},
     {"matchSimple", (PyCFunction)(void (*)(void))matchSimple, METH_FASTCALL, NULL},
     {"passElements", (PyCFunction)(void (*)(void))passElements, METH_FASTCALL, NULL},

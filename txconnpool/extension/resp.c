@@ -91,6 +91,58 @@ PyObject *usualWords(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_
     Py_RETURN_NONE;
 }
 
+/* Write a type, a number and a line end, at most HEADER_MAX bytes. Return how many. */
+#define HEADER_MAX 24
+static Py_ssize_t writeHeader(char *to, char type, Py_ssize_t number)
+{
+    char digits[HEADER_MAX];
+    char *first = digits + sizeof digits;
+    Py_ssize_t size;
+    do
+        *--first = (char)('0' + number % 10);
+    while ((number /= 10) > 0);
+    size = digits + sizeof digits - first;
+    *to++ = type;
+    memcpy(to, first, (size_t)size);
+    memcpy(to + size, "\r\n", 2);
+    return size + 3;
+}
+
+PyObject *encodeWords(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_t count)
+{
+    char header[HEADER_MAX];
+    if (!hasArguments("encodeWords", count, 1))
+        return NULL;
+    PyObject *words = arguments[0];
+    if (!PyList_Check(words)) {
+        PyErr_SetString(PyExc_TypeError, "encodeWords: expected a list of words");
+        return NULL;
+    }
+    Py_ssize_t number = PyList_GET_SIZE(words), size = writeHeader(header, '*', number);
+    for (Py_ssize_t at = 0; at < number; at++) {
+        PyObject *word = PyList_GET_ITEM(words, at);
+        if (!PyBytes_Check(word)) {
+            PyErr_SetString(PyExc_TypeError, "encodeWords: expected bytes");
+            return NULL;
+        }
+        size += writeHeader(header, '$', PyBytes_GET_SIZE(word)) + PyBytes_GET_SIZE(word) + 2;
+    }
+    PyObject *request = PyBytes_FromStringAndSize(NULL, size);
+    if (request == NULL)
+        return NULL;
+    char *to = PyBytes_AS_STRING(request);
+    to += writeHeader(to, '*', number);
+    for (Py_ssize_t at = 0; at < number; at++) {
+        PyObject *word = PyList_GET_ITEM(words, at);
+        Py_ssize_t length = PyBytes_GET_SIZE(word);
+        to += writeHeader(to, '$', length);
+        memcpy(to, PyBytes_AS_STRING(word), (size_t)length);
+        memcpy(to + length, "\r\n", 2);
+        to += length + 2;
+    }
+    return request;
+}
+
 PyObject *findCommand(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_t count)
 {
     Py_ssize_t itemMax;

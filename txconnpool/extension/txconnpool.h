@@ -22,6 +22,7 @@ PyObject *findValues(PyObject *module, Arguments arguments, Py_ssize_t count);
 
 PyObject *findCommand(PyObject *module, Arguments arguments, Py_ssize_t count);
 PyObject *findUsual(PyObject *module, Arguments arguments, Py_ssize_t count);
+PyObject *encodeWords(PyObject *module, Arguments arguments, Py_ssize_t count);
 PyObject *usualWords(PyObject *module, Arguments arguments, Py_ssize_t count);
 PyObject *matchSimple(PyObject *module, Arguments arguments, Py_ssize_t count);
 PyObject *passElements(PyObject *module, Arguments arguments, Py_ssize_t count);

@@ -40,6 +40,8 @@ class ClusterSession(ReadingSession):
     @ivar trails: those of requests that were redirected, and are in flight again.
     """
 
+    scattered = SlotReply
+
     __slots__ = ("_version", "trails")
 
     def __init__(self, factory: Any, host: str | None = None) -> None:
@@ -96,9 +98,6 @@ class ClusterSession(ReadingSession):
             return all(router.choose(key) is self._pin.pool for key in keys)
         except PoolError:
             return False
-
-    def _scatter(self, command: Any, requests: Any, merged: bool) -> None:
-        self._distribute(SlotReply(self, command.several, requests, merged))
 
     def _sendParts(self, entry: ScatteredReply) -> bool:
         parts, command = entry.parts, entry.command

@@ -130,6 +130,13 @@ class ScatteredReply(Entry):
         """
         return unserved(self.session.router.pools)
 
+    @property
+    def isWhole(self) -> bool:
+        """
+        Whether one server has all keys of the request.
+        """
+        return len(self._divided) == 1 and self._divided[0].pool is not None
+
     # -- Sending
 
     @property

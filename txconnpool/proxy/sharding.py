@@ -27,7 +27,11 @@ NO_LANES: Final[dict[Any, Any]] = {}
 class ShardedSession(Session):
     """
     The session of one client whose requests go to several pools.
+
+    @cvar scattered: the class of replies to requests for several keys.
     """
+
+    scattered: type[ScatteredReply] = ScatteredReply
 
     __slots__ = ()
 
@@ -61,19 +65,21 @@ class ShardedSession(Session):
             if room <= 0 or self._blocked or (self.unread and self.unread > self._limits.unreadSoft):
                 break
             what, end, count, payload = read(data, pos, room)
-            if count == 1 and not what.multiKey:
+            if count:
                 if refusal is not None and pos >= refused:
                     errors, refusal = {}, None
+                request = data[pos:end] if payload is None else payload
                 try:
-                    done = self._forward(what, data[pos:end] if payload is None else payload, data, pos, errors)
+                    if count == 1 and not what.multiKey:
+                        done = self._forward(what, request, data, pos, errors)
+                    else:
+                        done = self._divide(what, request, count > 1, errors)
                 except PoolError as error:
                     self.answer(self.refusal(what, 1, error))
                     self._answered()
                     done = True
                 if not done:
                     break
-            elif count:
-                self._scatter(what, (data[pos:end] if payload is None else payload,), count > 1)
             elif what is MORE:
                 self._line = not payload
                 self._need = payload or size - pos + LOOK
@@ -181,8 +187,20 @@ class ShardedSession(Session):
 
     # -- Requests for several servers, and requests of queue entries
 
-    def _scatter(self, command: Any, requests: Any, merged: bool) -> None:
-        self._distribute(ScatteredReply(self, command.several, requests, merged))
+    def _divide(self, command: Any, request: bytes, merged: bool, errors: dict[Any, PoolError]) -> bool:
+        """
+        Send the parts of a request to the servers of its keys.
+
+        @param merged: whether it was merged from requests for one key each.
+        @param errors: as for L{_forward}.
+
+        @return: whether this is done; if not, the request is read again later.
+        """
+        entry = self.scattered(self, command.several, (request,), merged)
+        if command.whole is not None and entry.isWhole:
+            return self._forward(command.whole, request, request, 0, errors)
+        self._distribute(entry)
+        return True
 
     def _distribute(self, entry: ScatteredReply) -> None:
         """
@@ -201,7 +219,7 @@ class ShardedSession(Session):
             if self._queue is not None and len(self._queue) > self._window:
                 return False
             command, requests = payload
-            self._scatter(command, requests, False)
+            self._distribute(self.scattered(self, command.several, requests))
             self._count()
             return True
         return super()._follow(action, payload, missing)

@@ -166,6 +166,8 @@ class Command:
     @ivar multiKey: whether a request may have several keys, so that it is divided among several servers.
     @ivar several: the command of a request for several keys, into which requests of this kind may be merged; C{None}:
         they are never merged.
+    @ivar whole: the command of a request for several keys that one server has, which is then forwarded as it is;
+        C{None}: such a request is no exception.
     @ivar part: the command of the result of L{subset}, whose reply is for L{values}.
     @ivar merges: whether requests of several clients may be merged into one, see L{merge}.
     @ivar group: what requests of this kind are counted as, together with others: C{"get"}, C{"set"}; empty: nothing.
@@ -184,7 +186,7 @@ class Command:
 
     __slots__ = (
         "effects", "group", "idempotent", "index", "isLookup", "keepsRequest", "matchWhole", "merges", "multiKey",
-        "name", "part", "several",
+        "name", "part", "several", "whole",
     )  # fmt: skip
 
     def __init__(
@@ -206,6 +208,7 @@ class Command:
         self.isLookup = isLookup
         self.multiKey = multiKey
         self.several: Command | None = self if multiKey else None
+        self.whole: Command | None = None
         self.part: Any = self
         self.merges = False
         self.matchWhole = matchWhole

@@ -57,11 +57,15 @@ class BrokenRequest(Exception):
     """
 
 
-def encode(words: list[bytes]) -> bytes:
+def encodeWords(words: list[bytes]) -> bytes:
     """
     @return: the request with these words.
     """
     return b"*%d\r\n%b" % (len(words), b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words]))
+
+
+#: L{encodeWords}, or its equal in the extension.
+encode: Final = native.choose(encodeWords)
 
 
 def wordsOf(data: bytes, pos: int) -> list[bytes]:

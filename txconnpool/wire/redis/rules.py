@@ -13,9 +13,10 @@ from typing import Final
 from txconnpool.wire import Command
 from txconnpool.wire.effects import Permissions
 from txconnpool.wire.redis.announced import Place
-from txconnpool.wire.redis.commands import COMMANDS, CONTROLLED, LOOKUP, Use
+from txconnpool.wire.redis.commands import BY_NAME, COMMANDS, CONTROLLED, LOOKUP, Use
 from txconnpool.wire.redis.framing import ARGUMENTS_MAX, Usual
 from txconnpool.wire.redis.learning import Learned, described
+from txconnpool.wire.redis.several import DIVIDED
 
 #: The version of the protocol and the database of a connection, and 1 if a replica executes requests on it.
 Flavour = tuple[int, ...]
@@ -79,11 +80,19 @@ class Rules:
                 for name, command in LOOKUP.items()
                 if command.plain >= plain and command not in self.denied
             )
+        self._usual[2].update(
+            (spelling, (command, 3, ARGUMENTS_MAX))
+            for (name, hidden), command in DIVIDED.items()
+            for spelling in (name.encode(), name.upper().encode())
+            if command.accepts(4) and not hidden and BY_NAME[name] not in self.denied
+        )
 
     def usual(self, plain: int) -> dict[bytes, Usual]:
         """
-        @return: the commands that are forwarded without a further look, by name: those whose C{plain} is so much or
-            more. The dict follows all changes.
+        @param plain: 1, or 2 for a client whose keys are on several servers.
+
+        @return: the commands whose requests need no further look, by name: those whose C{plain} is so much or more, and
+            those that may be divided. The dict follows all changes.
         """
         return self._usual[plain]
 

@@ -82,27 +82,29 @@ class _Compound(RedisCommand):
 
 class DividedCommand(_Compound):
     """
-    A request for keys on several servers. Each of them gets one for its keys.
+    A request for keys on several servers. Each of them gets one for its keys. All words after the first are keys.
     """
 
-    __slots__ = ()
+    __slots__ = ("_word",)
 
     def __init__(self, command: RedisCommand, hidden: bool = False) -> None:
         super().__init__(command, hidden)
         self.multiKey = True
         self.several = self
+        self.whole = command.silenced if hidden else command
+        self._word = command.name.upper().encode()
 
     def keys(self, request: bytes) -> list[bytes]:
         """
         @return: the keys, in order.
         """
-        return self.keysOf(wordsOf(request, 0))
+        return wordsOf(request, 0)[1:]
 
     def subset(self, request: bytes, keys: list[bytes]) -> bytes:
         """
         @return: the request for these keys only.
         """
-        return encode([self.name.upper().encode(), *keys])
+        return encode([self._word, *keys])
 
 
 class _Get(DividedCommand):
@@ -161,10 +163,16 @@ class _Count(DividedCommand):
 
 class _Set(_Count):
     """
-    C{MSET}: it has succeeded when all servers have done their part.
+    C{MSET}: it has succeeded when all servers have done their part. Each key is followed by its value.
     """
 
     __slots__ = ()
+
+    def keys(self, request: bytes) -> list[bytes]:
+        """
+        @return: the keys, in order.
+        """
+        return wordsOf(request, 0)[1::2]
 
     def accepts(self, count: int) -> bool:
         """
@@ -185,7 +193,8 @@ class _Set(_Count):
         words = wordsOf(request, 0)
         values = dict(zip(words[1::2], words[2::2], strict=True))
         return [
-            encode([b"MSET", *(word for key in dict.fromkeys(keys) for word in (key, values[key]))]) for keys in shares
+            encode([self._word, *(word for key in dict.fromkeys(keys) for word in (key, values[key]))])
+            for keys in shares
         ]
 
     def gather(self, order: list[int], values: list[list[bytes]], merged: bool) -> bytes:
