@@ -25,7 +25,7 @@ from tests.real.servers import HOST, Redis, ServerFailed, freePort, until
 SLOTS: Final = 16384
 
 #: Seconds that a change of the cluster may take on a machine under load.
-PATIENCE: Final = 30.0
+PATIENCE: Final = 60.0
 
 #: The number of times that the start is tried with other ports, should one of them be taken meanwhile.
 _STARTS: Final = 3
