@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from tests.net.discovery.udpserver import UDPServer, read
+from tests.net.discovery.udpserver import PATIENCE, UDPServer, read
 from txconnpool.net.discovery.exchanges import overTCP, overUDP
 
 
@@ -73,8 +73,8 @@ class UDPTests(SynchronousTestCase):
         stranger = UDPServer()
         self.addCleanup(stranger.close)
         self.server.receive()
-        stranger._client = self.server._client
-        stranger.send(self.reactor, b"forged.")
+        stranger._socket.sendto(b"forged.", self.server._client)
+        read(self.reactor)
         self.assertNoResult(self.exchange)
         self.exchange.addErrback(lambda failure: None).cancel()
 
@@ -85,7 +85,7 @@ class UDPTests(SynchronousTestCase):
         self.exchange.addErrback(lambda failure: None).cancel()
         self.server.close()
         exchange = overUDP(self.reactor, self.server.address, b"request", decode)
-        read(self.reactor)
+        read(self.reactor, PATIENCE)
         self.failureResultOf(exchange, ConnectionRefusedError)
         self.assertEqual(self.reactor.readers, set())
 

@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from tests.net.discovery.resolvers import addresses, record
-from tests.net.discovery.udpserver import UDPServer, read
+from tests.net.discovery.udpserver import PATIENCE, UDPServer, read
 from txconnpool.net.discovery.nameservers import NameServers, decode
 from txconnpool.net.discovery.records import follow
 
@@ -163,7 +163,7 @@ class LookupTests(NameServersCase):
         self.second.close()
         looking = self.resolver.lookupAddress("cache.example")
         for _ in range(4):
-            read(self.reactor)
+            read(self.reactor, PATIENCE)
         self.failureResultOf(looking, ConnectionRefusedError)
         self.assertClean()
 

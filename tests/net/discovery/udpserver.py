@@ -5,10 +5,14 @@ A UDP server that a test drives by hand.
 
 from __future__ import annotations
 
+import select
 import socket
 from typing import Any
 
 from twisted.internet.testing import MemoryReactorClock
+
+#: Seconds to wait for a datagram, which usually arrives at once: on a busy machine the kernel may take longer.
+PATIENCE = 30.0
 
 
 class UDPServer:
@@ -21,7 +25,7 @@ class UDPServer:
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind(("127.0.0.1", 0))
-        self._socket.settimeout(5)
+        self._socket.settimeout(PATIENCE)
         self.address: tuple[str, int] = self._socket.getsockname()
         self._client: Any = None
 
@@ -37,7 +41,7 @@ class UDPServer:
         Send a datagram to the last client, and let it read.
         """
         self._socket.sendto(data, self._client)
-        read(reactor)
+        read(reactor, PATIENCE)
 
     def close(self) -> None:
         """
@@ -46,10 +50,13 @@ class UDPServer:
         self._socket.close()
 
 
-def read(reactor: MemoryReactorClock) -> None:
+def read(reactor: MemoryReactorClock, timeout: float = 0.0) -> None:
     """
-    Let all readers of a reactor read. Datagrams arrive at once on the loopback interface.
+    Let all readers of a reactor read.
+
+    @param timeout: how long to wait until one of them can.
     """
     readers: Any = list(reactor.readers)
+    select.select(readers, [], [], timeout if readers else 0)
     for reader in readers:
         reader.doRead()
