@@ -249,7 +249,7 @@ class Reading(threading.Thread):
         Wait until it has read all keys some more times.
         """
         count = self.count
-        until(lambda: self.count > count + 10 or not self.is_alive(), 60.0, "the work of a client")
+        until(lambda: self.count > count + 10 or not self.is_alive(), what="the work of a client")
 
 
 class ReplicaTests(ClusterCase):
@@ -270,7 +270,7 @@ class ReplicaTests(ClusterCase):
         """
         Wait until the replica that reads a key has a value.
         """
-        until(lambda: self.client.ask("GET", key) == value, 30.0, "the replication")
+        until(lambda: self.client.ask("GET", key) == value, what="the replication")
 
     def test_replicas(self) -> None:
         """
@@ -296,7 +296,7 @@ class ReplicaTests(ClusterCase):
             replica.options = (*replica.options, *slow)
             (replica.directory / "dump.rdb").unlink(missing_ok=True)  # so that it gets a copy of all data
             replica.start()
-            until(lambda: replica.info("persistence")["loading"] == "1", 60.0, "the replica loads its data")
+            until(lambda: replica.info("persistence")["loading"] == "1", what="the replica loads its data")
             client.untilMore()
             replica.ask("CONFIG", "SET", "key-load-delay", 0)
             self.cluster.untilConsistent()
@@ -339,7 +339,7 @@ class ReplicaTests(ClusterCase):
             for client in clients:
                 self.addCleanup(client.close)
                 self.assertEqual(client.ask("MSET", *(word for key in keys for word in (key, "v"))), b"OK")
-            until(lambda: clients[0].ask("MGET", *keys) == [b"v"] * 3, 30.0, "the replication")
+            until(lambda: clients[0].ask("MGET", *keys) == [b"v"] * 3, what="the replication")
             before = self.reads(primary)
             replica.freeze()
             for client in clients:
@@ -375,7 +375,7 @@ class ReplicaTests(ClusterCase):
                             self.assertEqual(client.ask("GET", key), b"v")
                         return self.reads(replica) == before
 
-                    until(unread, 60.0, "the primary reads")
+                    until(unread, what="the primary reads")
 
     def reading(self) -> None:
         """
@@ -456,7 +456,7 @@ class ChangingTests(ClusterCase):
         for node in (target, source):
             self.cluster.migrate([slot], node)
             value = int(self.client.ask("GET", key)) if node is source else 1
-            until(lambda: self.incremented(key), 30.0, "a transaction")
+            until(lambda: self.incremented(key), what="a transaction")
             self.assertEqual(int(node.ask("GET", key)), value + 1)
 
     def blocked(self) -> None:
@@ -468,9 +468,9 @@ class ChangingTests(ClusterCase):
         key, client = keyOf(slot), self.connect()
         client.send("BLPOP", key, 0)
         for node in (target, source):
-            until(lambda: int(self.cluster.owner(slot).info("clients")["blocked_clients"]) > 0, 30.0, "the wait")
+            until(lambda: int(self.cluster.owner(slot).info("clients")["blocked_clients"]) > 0, what="the wait")
             self.cluster.migrate([slot], node)
-        until(lambda: int(source.info("clients")["blocked_clients"]) > 0, 30.0, "the wait")
+        until(lambda: int(source.info("clients")["blocked_clients"]) > 0, what="the wait")
         self.client.ask("RPUSH", key, "element")
         self.assertEqual(client.read(), [key.encode(), b"element"])
 
@@ -489,17 +489,17 @@ class ChangingTests(ClusterCase):
         primary.options = (*options, "--key-load-delay", "200000", "--loading-process-events-interval-bytes", "1024")
         primary.start()
         primary.options = options
-        until(lambda: primary.info("persistence")["loading"] == "1", 60.0, "the primary loads its data")
+        until(lambda: primary.info("persistence")["loading"] == "1", what="the primary loads its data")
 
         def refused() -> bool:
             self.assertEqual(self.client.ask("SET", other, "w"), b"OK")
             return "LOADING" in str(self.assertRaises(ReplyError, self.client.ask, "GET", keys[0]))
 
-        until(refused, 60.0, "an error that says why")
+        until(refused, what="an error that says why")
         self.assertIn("LOADING", str(self.assertRaises(ReplyError, self.client.ask, "MGET", other, keys[0])))
         primary.ask("CONFIG", "SET", "key-load-delay", 0)
         self.cluster.untilConsistent()
-        until(lambda: self.client.result("GET", keys[0]) == b"v" * 2000, 60.0, "the primary serves")
+        until(lambda: self.client.result("GET", keys[0]) == b"v" * 2000, what="the primary serves")
         self.assertEqual(self.client.ask("MGET", other, *keys), [b"w", *[b"v" * 2000] * len(keys)])
 
     def subscribed(self) -> None:
@@ -516,10 +516,10 @@ class ChangingTests(ClusterCase):
             for node in (target, source):
                 self.cluster.migrate([slot], node)
                 # The node of the slot counts the receivers.
-                until(lambda: self.client.ask("SPUBLISH", channel, "x") == 1, 30.0, "the subscriber is found")
+                until(lambda: self.client.ask("SPUBLISH", channel, "x") == 1, what="the subscriber is found")
                 self.assertEqual(client.read(), [b"smessage", channel.encode(), b"x"])
             client.close()
-            until(lambda: self.client.ask("SPUBLISH", channel, "x") == 0, 30.0, "the subscriber has left")
+            until(lambda: self.client.ask("SPUBLISH", channel, "x") == 0, what="the subscriber has left")
             self.assertNotIn("no request has asked for", self.proxy.log)
             self.cluster.migrate([slot], target)  # the proxy does not know it yet
             client = self.connect()
@@ -556,7 +556,7 @@ class ChangingTests(ClusterCase):
         self.cluster.untilConsistent()
         self.assertEqual(self.client.ask("INCR", key), 2)
         # Wait until the old primary has the data.
-        until(lambda: primary.askAll([["READONLY"], ["GET", key]])[1] == b"2", 30.0, "the old primary has the data")
+        until(lambda: primary.askAll([["READONLY"], ["GET", key]])[1] == b"2", what="the old primary has the data")
         replica.kill()
         self.cluster.failover(primary)
 
@@ -566,7 +566,7 @@ class ChangingTests(ClusterCase):
             except ReplyError:
                 return False
 
-        until(served, 30.0, "the new primary serves")
+        until(served, what="the new primary serves")
         self.assertEqual(self.client.ask("INCR", key), 3)
         replica.start()
         self.cluster.untilConsistent()
@@ -605,7 +605,7 @@ class SeedTests(TestCase):
         """
         Start the proxy, then let the name have an address.
         """
-        options = ("--protocol", "redis", "--discover-interval", "1")
+        options = ("--protocol", "redis", "--discover-interval", "1", "--connect-timeout", "2")
         with Proxy(*options, upstream=[self.line]) as proxy, Client(proxy.address, 30.0) as client:
             error = str(self.assertRaises(ReplyError, client.ask, "SET", "k", "v"))
             self.assertIn("no node of the cluster has reported yet", error)
@@ -617,4 +617,4 @@ class SeedTests(TestCase):
                 except ReplyError:
                     return False
 
-            until(stored, 60.0, "the cluster is found")
+            until(stored, what="the cluster is found")
