@@ -375,7 +375,8 @@ class SentinelEveningTests(Watched, SynchronousTestCase):
         directory = self.master.directory
         self.console, self.ini = str(directory / "admin.sock"), directory / "connpool.ini"
         self.configure(4)
-        options = ("--config", str(self.ini), "--connect-timeout", "1", "--request-timeout", "2", "--max-pinned", "12")
+        times = ("--connect-timeout", "4", "--request-timeout", "4", "--wait-timeout", "30")
+        options = ("--config", str(self.ini), *times, "--max-pinned", "12")
         self.proxy = self.start(
             Proxy("--protocol", "redis", "--admin", f"unix:{self.console}", *options, upstream=[line])
         )

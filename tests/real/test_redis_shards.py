@@ -415,7 +415,7 @@ class FaultTests(ShardedCase):
     Tests for servers that fail while many clients send requests.
     """
 
-    options = ("--request-timeout", "0.5", "--wait-timeout", "0.5")
+    options = ("--request-timeout", "2", "--wait-timeout", "2")
 
     def test_frozen(self) -> None:
         """

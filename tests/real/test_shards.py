@@ -40,6 +40,18 @@ SEVERAL = 500
 KINDS = {"get": 40, "gets": 5, "many": 30, "set": 18, "quiet": 3, "delete": 4}
 
 
+#: The timeouts while a server hangs, in seconds: it is away after that time.
+HANGING = 2.0
+
+
+def times(seconds: float) -> list[str]:
+    """
+    @return: the lines of the ini file for the timeouts of a pool. Nothing waits in vain for a connection: then the
+        error would not have the name of the server.
+    """
+    return [f"wait-timeout = {PATIENCE:g}", *(f"{name}-timeout = {seconds:g}" for name in ("connect", "request"))]
+
+
 def keysOf(count: int) -> list[bytes]:
     """
     @return: keys, which are on all servers if there are only a few.
@@ -127,8 +139,6 @@ class EveningTestCase(ShardsTestCase):
     """
 
     workers = 1
-    #: The timeouts of the proxy, in seconds: a server that hangs is away after that time.
-    timeout = 2.0
     rest = ""  # the other sections of the ini file
     #: What each worker logs about a server that is away, and that is back.
     away, back = "is down: ", "is up again"
@@ -138,7 +148,7 @@ class EveningTestCase(ShardsTestCase):
         Start the servers, the proxy with the first of them, and the load.
         """
         self.servers = self.memcacheds(6)
-        self.lines = (*(f"{what}-timeout = {self.timeout:g}" for what in ("connect", "wait", "request")), *lines)
+        self.lines = lines
         self.process = Sharded(*(["--workers", str(self.workers)] if self.workers > 1 else []), upstream=["memory:"])
         self.addCleanup(self.process.stop)
         self.use(*range(servers))
@@ -152,12 +162,15 @@ class EveningTestCase(ShardsTestCase):
         self.excuses: list[tuple[float, float]] = []
         self.failed: set[str] = set()
 
-    def use(self, *numbers: int) -> None:
+    def use(self, *numbers: int, timeout: float = PATIENCE) -> None:
         """
         Write the ini file with some of the servers.
+
+        @param timeout: seconds until a server that does not answer is away.
         """
+        self.numbers = numbers
         upstream = [self.servers[number].endpoint for number in numbers]
-        self.process.write(*self.lines, upstream=upstream, rest=self.rest)
+        self.process.write(*times(timeout), *self.lines, upstream=upstream, rest=self.rest)
 
     def change(self, *numbers: int) -> None:
         """
@@ -181,6 +194,9 @@ class EveningTestCase(ShardsTestCase):
         """
         self.load.untilServed(SEVERAL)
         begun = time.monotonic()
+        if freeze:
+            self.use(*self.numbers, timeout=HANGING)
+            self.process.hangUp("reloaded, ")
         (server.freeze if freeze else server.kill)()
         until(lambda: server.endpoint not in self.up(), what=f"{server} is noticed to be away")
         until(lambda: self.logged(server, self.away), what="each worker notices that")
@@ -188,6 +204,9 @@ class EveningTestCase(ShardsTestCase):
         (server.thaw if freeze else server.start)()
         until(lambda: server.endpoint in self.up(), what=f"{server} is back")
         until(lambda: self.logged(server, self.back), what="each worker notices that")
+        if freeze:
+            self.use(*self.numbers)
+            self.process.hangUp("reloaded, ")
         self.load.untilServed(SEVERAL)
         self.excuses.append((begun, time.monotonic()))
         self.failed.add(server.endpoint)
@@ -235,8 +254,6 @@ class GrowingTests(EveningTestCase):
     The only server gets company, and is alone again.
     """
 
-    timeout = PATIENCE
-
     def test_growing(self) -> None:
         """
         No request fails, no reply is wrong and no client is closed.
@@ -273,7 +290,8 @@ class EveningTests(EveningTestCase):
         Another pool gets the requests for servers that are down, until these are back.
         """
         (spare,) = self.memcacheds(1)
-        self.rest = f"[pool:spare]\nlisten = tcp:{freePort()}:interface=127.0.0.1\nupstream = {spare.endpoint}\n"
+        place = f"listen = tcp:{freePort()}:interface=127.0.0.1"
+        self.rest = "\n".join(["[pool:spare]", place, f"upstream = {spare.endpoint}", *times(PATIENCE), ""])
         self.begin("on-failure = failover", "failover = spare")
         self.evening()
         self.assertGreater(self.statistic(self.process.address, "failovers"), 0)
