@@ -22,7 +22,7 @@ from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.real.servers import PATIENCE, START_TIMEOUT, Twistd, connect, raiseFileLimit
+from tests.real.servers import PATIENCE, Twistd, connect, raiseFileLimit
 from tests.routing.distribution import test_vectors
 from tests.routing.vectordata import Case
 from txconnpool.routing.distribution import Distribution, KeyMap, ServerSpec
@@ -210,9 +210,9 @@ class DistributionTests(SynchronousTestCase):
         # All connections are made at the same time, which takes seconds.
         shared = [
             "[connpool]",
-            "connect-timeout = 100",
-            "wait-timeout = 100",
-            "request-timeout = 100",
+            "connect-timeout = 60",
+            "wait-timeout = 60",
+            "request-timeout = 60",
             "eject-after = 1",
             "min-live-servers = 1",
         ]
@@ -241,7 +241,7 @@ class DistributionTests(SynchronousTestCase):
         indexes = {self.servers.numbers[str(each.host), int(each.port or 0)]: at
                    for at, each in enumerate(vector.servers)}  # fmt: skip
         found: dict[bytes, int | None] = {}
-        with closing(connect(self.path(number), START_TIMEOUT)) as client:
+        with closing(connect(self.path(number), 4 * PATIENCE)) as client:
             client.sendall(b"".join(b"get %b\r\n" % key for key in keys))
             data, pos = b"", 0
             for key in keys:
@@ -279,7 +279,7 @@ class DistributionTests(SynchronousTestCase):
             expected = self.expected(vector)
             self.assertGreater(len(expected), 80)
             # Until the proxy has noticed which servers are down.
-            deadline = time.monotonic() + 2 * PATIENCE
+            deadline = time.monotonic() + 4 * PATIENCE
             while (found := self.found(number, expected)) != expected and time.monotonic() < deadline:
                 time.sleep(0.05)
             self.assertEqual(found, expected, f"{vector.distribution} {vector.case}")

@@ -57,7 +57,7 @@ class FullTests(SynchronousTestCase):
         others = [connect(server.address) for _ in range(40)]
         for each in others:
             self.addCleanup(each.close)
-        until(lambda: int(self.statistic(proxy, b"dial_failures_too_many_connections")) > 2, 10, "failed dials")
+        until(lambda: int(self.statistic(proxy, b"dial_failures_too_many_connections")) > 2, what="failed dials")
         self.assertEqual(ask(proxy.address, b"get k\r\n"), b"VALUE k 0 1\r\nx\r\nEND\r\n")
         self.assertEqual(self.statistic(proxy, b"outages"), b"0")
         self.assertEqual(proxy.log.count("too many connections"), 1)
@@ -66,5 +66,5 @@ class FullTests(SynchronousTestCase):
         """
         @return: a number of the proxy; 0 if it has none.
         """
-        match = re.search(rb"STAT %b (\d+)\r\n" % name, ask(proxy.address, b"stats proxy\r\n"))
+        match = re.search(rb"STAT %b (\d+)\r\n" % name, ask(proxy.address, b"stats proxy\r\n", b"END\r\n"))
         return b"0" if match is None else match[1]

@@ -79,7 +79,7 @@ class Observer(threading.Thread):
         Stop reading.
         """
         self._over.set()
-        self.join(5)
+        self.join(PATIENCE)
         self._connection.close()
 
     def _count(self) -> int:

@@ -108,7 +108,7 @@ class AddressTests(SynchronousTestCase):
         proxy = Twistd("--config", str(path), *PATIENT_OPTIONS, plugin="connpool", address=(HOST, ports["plain"]))
         self.addCleanup(proxy.stop)
         proxy.start()
-        until(lambda: not any(refuses((HOST, port)) for port in ports.values()), 60.0, "both pools listen")
+        until(lambda: not any(refuses((HOST, port)) for port in ports.values()), what="both pools listen")
         self.clients = {name: Client((HOST, port), 60.0) for name, port in ports.items()}
         for client in self.clients.values():
             self.addCleanup(client.close)
@@ -134,7 +134,7 @@ class AddressTests(SynchronousTestCase):
                 for server in shard[2:]
             )
 
-        until(reported, 60.0, "the new addresses")
+        until(reported, what="the new addresses")
 
     def move(self, *pools: str) -> list[str]:
         """
@@ -161,7 +161,7 @@ class AddressTests(SynchronousTestCase):
             found[:] = self.move(*pools)
             return found == sorted(expected)
 
-        until(known, 60.0, f"{expected}")
+        until(known, what=f"{expected}")
 
     def test_addresses(self) -> None:
         """

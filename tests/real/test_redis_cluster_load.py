@@ -242,7 +242,7 @@ class LoadTests(SynchronousTestCase):
         victim.kill()
         self.progress()
         self.cluster.failover(replica)
-        until(self.served, 60.0, "replies without errors")
+        until(self.served, what="replies without errors")
         self.progress()
         victim.start()
         self.cluster.untilConsistent()

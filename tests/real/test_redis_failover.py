@@ -10,7 +10,7 @@ import threading
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.real.resp import Client, ReplyError
-from tests.real.servers import Proxy, Redis, clientEndpoint, freePort, missing, until
+from tests.real.servers import PATIENCE, Proxy, Redis, clientEndpoint, freePort, missing, until
 from tests.real.test_redis_faults import Worker
 from tests.real.watched import Watched
 
@@ -45,7 +45,7 @@ class DeclinedTests(SynchronousTestCase):
         Read until the end.
         """
         try:
-            with Client(self.proxy.address, 10.0) as client:
+            with Client(self.proxy.address) as client:
                 while not self.end.is_set():
                     if (reply := client.ask("GET", "name")) != b"value":
                         self.wrong.append(reply)
@@ -60,7 +60,7 @@ class DeclinedTests(SynchronousTestCase):
         self.end.set()
         for thread in self.threads:
             if thread.ident is not None:
-                thread.join(20)
+                thread.join(PATIENCE)
                 self.assertFalse(thread.is_alive(), "a client is stuck")
 
     def goOn(self) -> None:
@@ -166,7 +166,7 @@ class SentinelTests(Watched, SynchronousTestCase):
         self.assertEqual(later, [[]] * len(workers))
         end.set()
         for worker in workers:
-            worker.join(20)
+            worker.join(PATIENCE)
         self.assertEqual([worker for worker in workers if worker.is_alive()], [])
         self.assertEqual([wrong for worker in workers for wrong in worker.wrong], [])
         self.assertIn(clientEndpoint(self.replica.address), self.proxy.log)

@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.documents import MANUAL, blocks
 from tests.real.resp import Client, ReplyError
-from tests.real.servers import HOST, PATIENT_OPTIONS, Redis, Twistd, freePort, missing, until
+from tests.real.servers import HOST, PATIENCE, PATIENT_OPTIONS, Redis, Twistd, freePort, missing, until
 
 #: The number of keys of the old server.
 KEYS = 300
@@ -109,7 +109,7 @@ class MoveTests(SynchronousTestCase):
         @return: their output.
         """
         done = subprocess.run(
-            ["bash", "-ec", self.here(commands)], capture_output=True, text=True, timeout=120, check=False
+            ["bash", "-ec", self.here(commands)], capture_output=True, text=True, timeout=240, check=False
         )
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         return done.stdout
@@ -160,7 +160,7 @@ class MoveTests(SynchronousTestCase):
         self.assertLessEqual(len(client.errors), 2, client.errors)
         self.growing(grow, client)
         client.ended = True
-        client.join(30)
+        client.join(PATIENCE)
         self.assertEqual((client.is_alive(), client.wrong), (False, []))
 
     def growing(self, commands: str, client: Counting) -> None:
@@ -173,10 +173,10 @@ class MoveTests(SynchronousTestCase):
         errors = list(client.errors)
         moving = subprocess.Popen(self.here(last).split(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            until(lambda: self.owned() >= MOVED, 60, "the move of slots")
+            until(lambda: self.owned() >= MOVED, what="the move of slots")
         finally:
             moving.kill()
             moving.wait()
         before = client.count
-        until(lambda: client.count > before + 2 * KEYS, 60, "the work of a client with two nodes")
+        until(lambda: client.count > before + 2 * KEYS, what="the work of a client with two nodes")
         self.assertEqual(client.errors, errors)

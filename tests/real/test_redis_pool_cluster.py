@@ -348,7 +348,7 @@ class Caller:
     async def _pop(self) -> None:
         name, value = f"list:{self._number}:{self._token}", self._value()
         await self._pool.rpush(name, value)
-        found = await self._pool.blpop([name], timeout=1)
+        found = await self._pool.blpop([name], timeout=20)
         if found != (name, value) and not (found is None and self.losing):
             self.wrong.append(f"blpop: {found}, and not {value}")
 

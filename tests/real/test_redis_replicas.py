@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.real.operated import rows
 from tests.real.resp import Client, ReplyError
-from tests.real.servers import Proxy, Redis, Sentinel, clientEndpoint, missing, until
+from tests.real.servers import PATIENCE, Proxy, Redis, Sentinel, clientEndpoint, missing, until
 from tests.real.watched import Watched
 
 READERS = 4
@@ -81,7 +81,7 @@ class ReplicaTests(Watched, SynchronousTestCase):
         self.end.set()
         for thread in self.threads:
             if thread.ident is not None:
-                thread.join(30)
+                thread.join(PATIENCE)
 
     def goOn(self, what: str) -> None:
         """

@@ -84,7 +84,7 @@ class ToolTests(SynchronousTestCase):
         @return: its output.
         """
         done = subprocess.run(
-            [str(which(program)), *arguments], input=stdin, capture_output=True, text=True, timeout=120, check=False
+            [str(which(program)), *arguments], input=stdin, capture_output=True, text=True, timeout=240, check=False
         )
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         return done.stdout + done.stderr

@@ -106,12 +106,12 @@ class RelayTests(SynchronousTestCase):
         client = self.served()
         sent = os.urandom(64 << 20)
         writer = threading.Thread(target=client.sendall, args=(sent,), daemon=True)
-        client.settimeout(60)
+        client.settimeout(PATIENCE)
         writer.start()
         writer.join(0.5)
         self.assertTrue(writer.is_alive())
         self.assertTrue(receive(client, len(sent)) == sent)
-        writer.join(5)
+        writer.join(PATIENCE)
 
     def test_ends(self) -> None:
         """
@@ -250,7 +250,7 @@ class RelayTests(SynchronousTestCase):
         new = self.client()
         for client in (old, new):
             client.sendall(b"lost")
-            client.settimeout(0.1)
+            client.settimeout(0.5)
             self.assertRaises(TimeoutError, client.recv, 1)
         self.relay.set(PASS)
         for client in (old, new):

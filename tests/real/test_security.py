@@ -226,7 +226,7 @@ class Impostor(threading.Thread):
             except OSError:
                 return
             self.connections += 1
-            plain.settimeout(1)
+            plain.settimeout(PATIENCE)
             try:
                 with self._context.wrap_socket(plain, server_side=True) as client:
                     self.received += client.recv(1000)
@@ -286,7 +286,7 @@ class ServerIdentityTests(SynchronousTestCase):
             proxy.stop()
             listener.shutdown(socket.SHUT_RDWR)
             listener.close()
-            server.join(5)
+            server.join(PATIENCE)
 
 
 class ProcessTests(SynchronousTestCase):

@@ -208,7 +208,7 @@ class ServerTests(SynchronousTestCase):
         with connect(server.address, 0.2) as client:
             self.assertRaises(TimeoutError, client.recv, 10)
             server.thaw()
-            client.settimeout(10)
+            client.settimeout(PATIENCE)
             self.assertEqual(client.recv(10), b"hello")
         server.freeze()
         self.assertEqual(server.stop(), -signal.SIGTERM)
@@ -271,7 +271,7 @@ class ServerTests(SynchronousTestCase):
         connect(inner).close()
         os.kill(starter.pid, signal.SIGKILL)
         servers.until(lambda: refuses(inner))
-        starter.wait(5)
+        starter.wait()
 
     if sys.platform != "linux":
         test_orphan.skip = "only Linux can be asked to do that"  # type: ignore[attr-defined]

@@ -50,7 +50,7 @@ class UNIXTests(SynchronousTestCase):
         self.assertEqual(stat.S_IMODE(self.path.stat().st_mode), 0o600)
         directory = self.path.parent
         self.first.signal(15)
-        self.first.wait(5)
+        self.first.wait()
         self.assertEqual([each.name for each in directory.iterdir()], ["log"])
 
     def test_everybody(self) -> None:
@@ -106,7 +106,7 @@ class UNIXTests(SynchronousTestCase):
         self.assertServes(path)
         self.assertEqual(os.stat(f"/proc/{proxy.pid}").st_uid, pwd.getpwnam("nobody").pw_uid)
         proxy.signal(15)
-        proxy.wait(5)
+        proxy.wait()
         self.assertIn(f"cannot remove the socket {path}: ", proxy.log)
         self.assertNotIn("Traceback", proxy.log)
         self.assertNotIn("Unhandled", proxy.log)
