@@ -14,6 +14,7 @@ from tests.redisserver import RedisLine, RedisServer, bulk
 from txconnpool.wire.topology import SLOTS, Node, slotOf
 
 CROSS_SLOT = b"-CROSSSLOT Keys in request don't hash to the same slot\r\n"
+READ_ONLY = b"-READONLY You can't write against a read only replica.\r\n"
 TRY_AGAIN = b"-TRYAGAIN Multiple keys request during rehashing of slot\r\n"
 
 #: The positions of the keys of commands.
@@ -82,6 +83,11 @@ class ClusterLine(RedisLine):
         data = self.server.data.setdefault(b"0", {})
         if name == b"CLUSTER":
             return self.server.cluster.shards()
+        if name == b"FLUSHALL":
+            if self.server.primary is not None:
+                return READ_ONLY
+            data.clear()
+            return b"+OK\r\n"
         if name == b"INCR":
             data[rest[0]] = b"%d" % (int(data.get(rest[0], b"0")) + 1)
             return b":%b\r\n" % data[rest[0]]
@@ -179,6 +185,21 @@ class FakeCluster:
             replica = ClusterNode(self._clock, self, len(self.nodes) + len(self.replicas))
             replica.follow(primary)
             self.replicas.append(replica)
+
+    def failOver(self, replica: ClusterNode) -> ClusterNode:
+        """
+        Let a replica and its primary change their roles.
+
+        @return: the node that was the primary.
+        """
+        primary = replica.primary
+        assert primary is not None
+        self.owners = [replica if each is primary else each for each in self.owners]
+        self.nodes[self.nodes.index(primary)] = replica
+        self.replicas[self.replicas.index(replica)] = primary
+        replica.primary = None
+        primary.follow(replica)
+        return primary
 
     def replica(self, key: bytes) -> ClusterNode:
         """

@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.bugs import covers
 from tests.pipes import Pipe
-from tests.rediscluster import CROSS_SLOT, ClusterNode, FakeCluster, keysOf
+from tests.rediscluster import CROSS_SLOT, READ_ONLY, ClusterNode, FakeCluster, keysOf
 from tests.redisstage import FlavouredStage, assertNodesClosed, requests
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.routing import measuring
@@ -905,6 +905,93 @@ class SubscriberTests3(SubscriberTests):
         Choose the version of the protocol.
         """
         self.ask("HELLO 3")
+
+
+class PrimariesTests(ClusterCase):
+    """
+    Tests for requests that all primaries get, after one of these has become a replica.
+    """
+
+    def setUp(self) -> None:
+        """
+        Give each primary a replica.
+        """
+        super().setUp()
+        self.cluster.replicate()
+        self.stage.servers = [*self.cluster.nodes, *self.cluster.replicas]
+        self.assertEqual(self.ask("MSET " + " ".join(f"{key} 1" for key in keysOf(9))), b"+OK\r\n")
+
+    def failOver(self) -> tuple[ClusterNode, ClusterNode]:
+        """
+        Let a primary and its replica change their roles, of which the proxy learns nothing yet.
+
+        @return: both, the former primary first.
+        """
+        replica = self.cluster.replicas[1]
+        shards = self.cluster.shards()
+        self.old = self.patch(self.cluster, "shards", lambda: shards)
+        old = self.cluster.failOver(replica)
+        self.stage.servers = [*self.cluster.nodes, *self.cluster.replicas]
+        return old, replica
+
+    def flushes(self, *nodes: ClusterNode) -> list[int]:
+        """
+        @return: how often nodes were asked to remove all keys.
+        """
+        return [self.stage.asked(node).count(b"FLUSHALL") for node in nodes]
+
+    def test_readOnly(self) -> None:
+        """
+        The primary in its place gets the request as soon as the cluster reports it, and no other one gets it twice. The
+        cluster is asked at once. Later requests of the client wait.
+        """
+        old, new = self.failOver()
+        others = [node for node in self.cluster.nodes if node is not new]
+        questions = self.stage.questions
+        self.assertEqual(self.ask("FLUSHALL", "GET k0"), b"")
+        self.assertEqual(self.wait(0.4), b"")
+        self.assertEqual(self.flushes(*others), [1, 1])
+        self.assertGreaterEqual(self.flushes(old)[0], 2)
+        self.old.restore()
+        self.assertEqual(self.wait(1.5), b"+OK\r\n$-1\r\n")
+        self.assertEqual(self.flushes(*others, new), [0, 0, 1])
+        self.assertLessEqual(self.stage.questions - questions, 3)
+        self.assertEqual(self.ask("DBSIZE"), b":0\r\n")
+
+    def test_known(self) -> None:
+        """
+        If the other primary is known when the error comes, it gets the request as soon as it may be sent again.
+        """
+        _, new = self.failOver()
+        self.client.send(requests("FLUSHALL"))
+        self.stage.turns()
+        self.old.restore()
+        self.stage.pool.wrong()
+        self.stage.clock.advance(2.0 - 0.5)
+        self.stage.serve()
+        self.assertEqual(self.wait(0.1), b"+OK\r\n")
+        self.assertEqual(self.flushes(new), [1])
+
+    def test_never(self) -> None:
+        """
+        If the cluster reports no other primary within the time of the request, the client gets the error.
+        """
+        self.failOver()
+        self.assertEqual(self.ask("FLUSHALL"), b"")
+        self.assertEqual(self.wait(3), READ_ONLY)
+        self.assertEqual(self.ask("PING"), b"+PONG\r\n")
+        self.old.restore()
+
+    def test_gone(self) -> None:
+        """
+        A client that leaves meanwhile leaves nothing behind.
+        """
+        self.failOver()
+        self.assertEqual(self.ask("FLUSHALL"), b"")
+        self.client.lose()
+        self.stage.turns()
+        self.old.restore()
+        self.wait(2)
 
 
 class ReplicaTests(ClusterCase):

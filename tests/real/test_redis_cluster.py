@@ -553,7 +553,12 @@ class ChangingTests(ClusterCase):
         self.client.ask("SET", key, 1)
         replica = self.cluster.replicas(primary)[0]
         self.cluster.failover(replica)
+        # The proxy does not know it yet.
+        library = "#!lua name=some\nredis.register_function('one', function() return 1 end)"
+        self.assertEqual(self.client.ask("FUNCTION", "LOAD", "REPLACE", library), b"some")
         self.cluster.untilConsistent()
+        for node in self.cluster.primaries():
+            self.assertEqual(len(node.ask("FUNCTION", "LIST")), 1, node)
         self.assertEqual(self.client.ask("INCR", key), 2)
         # Wait until the old primary has the data.
         until(lambda: primary.askAll([["READONLY"], ["GET", key]])[1] == b"2", what="the old primary has the data")

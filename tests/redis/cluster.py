@@ -78,6 +78,8 @@ class NodeConnection(RedisConnection):
         self.node.asked.append(b" ".join(words))
         if words[0] == b"CLUSTER":
             return self.node.cluster.shards()
+        if words[0] == b"FLUSHDB" and self.node.readOnly:
+            return ReplyError("READONLY You can't write against a read only replica.")
         if words[0] == b"ROLE":
             return [self.node.role(), 0, []]
         if words[0] in (b"ASKING", b"READONLY"):
@@ -118,7 +120,10 @@ class FakeNode(FakeRedis):
     @ivar asked: all requests.
     @ivar errors: the errors of the next requests with keys.
     @ivar role: returns its role, as C{ROLE} has it.
+    @ivar readOnly: whether it has become a replica, and executes no C{FLUSHDB}.
     """
+
+    readOnly = False
 
     def __init__(self, cluster: FakeCluster, node: Node, primary: FakeNode | None = None) -> None:
         super().__init__(cluster.clock)

@@ -11,10 +11,10 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from tests.redis.cluster import ClusterTestCase, FakeSource
+from tests.redis.cluster import ClusterTestCase, FakeNode, FakeSource
 from txconnpool.errors import PoolClosed, PoolError, ServerUnavailable
 from txconnpool.net.discovery import Discovered, DiscoveryFailed
-from txconnpool.redis import Ask, ClusterDown, CrossSlot, InvalidArgument, Moved, RedisPool
+from txconnpool.redis import Ask, ClusterDown, CrossSlot, InvalidArgument, Moved, ReadOnly, RedisPool
 from txconnpool.redis.clusterrequests import ClusterRequest
 from txconnpool.redis.memory.data import ReplyError
 from txconnpool.routing.courses import DELAY, Course
@@ -371,6 +371,35 @@ class SeveralTests(ClusterTestCase):
         self.assertEqual(self.result(self.pool.script_exists(sha)), [True])
         self.assertTrue(self.result(self.pool.flushdb()))
         self.assertEqual(self.result(self.pool.dbsize()), 0)
+
+    def test_everywhereMoved(self) -> None:
+        """
+        If a primary has become a replica, the one in its place gets the command as soon as the cluster reports it.
+        """
+        self.result(self.pool.mset(dict.fromkeys(self.names(), 1)))
+        old, other = self.cluster.primaries
+        new = FakeNode(self.cluster, Node("p2", 7000))
+        self.cluster.nodes[new.node] = new
+        old.readOnly = True
+        answer = Deferred.fromCoroutine(self.flush())
+        self.clock.advance(0)
+        self.assertNoResult(answer)
+        self.cluster.primaries[0] = new
+        self.cluster.owners = [new if each is old else each for each in self.cluster.owners]
+        self.clock.advance(1.5)
+        self.assertTrue(self.successResultOf(answer))
+        self.assertEqual([len(node.keyed(b"FLUSHDB")) for node in (other, new)], [1, 1])
+        new.readOnly = True
+        answer = Deferred.fromCoroutine(self.flush())
+        self.clock.advance(0)
+        self.clock.advance(60)
+        self.failureResultOf(answer, ReadOnly)
+
+    async def flush(self) -> bool:
+        """
+        @return: whether all keys were removed.
+        """
+        return bool(await self.pool.flushdb())
 
     def test_scan(self) -> None:
         """

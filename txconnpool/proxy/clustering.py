@@ -25,7 +25,15 @@ from zope.interface import implementer
 from txconnpool.errors import PoolError
 from txconnpool.interfaces import IRedirectedSink
 from txconnpool.proxy.reading import ReadingSession
-from txconnpool.proxy.redirects import BlockedRequest, RedirectedRequest, Renewal, SlotPart, SlotReply, Trail
+from txconnpool.proxy.redirects import (
+    BlockedRequest,
+    PrimariesReply,
+    RedirectedRequest,
+    Renewal,
+    SlotPart,
+    SlotReply,
+    Trail,
+)
 from txconnpool.proxy.replies import Entry, QueuedRequest
 from txconnpool.proxy.scatter import ScatteredReply
 from txconnpool.routing.courses import PRELUDE
@@ -43,6 +51,8 @@ class ClusterSession(ReadingSession):
     scattered = SlotReply
 
     __slots__ = ("_version", "trails")
+
+    spread = PrimariesReply
 
     def __init__(self, factory: Any, host: str | None = None) -> None:
         super().__init__(factory, host)
@@ -113,6 +123,8 @@ class ClusterSession(ReadingSession):
                     return False
                 if isinstance(part, SlotPart):  # its slot may have got another node since the request was divided
                     part.pool = self._choosePart(part, command)
+                elif isinstance(entry, PrimariesReply):
+                    entry.place(part)
                 if self._overtakes(trail, part.pool):
                     return False
                 self._select(part.pool)

@@ -12,7 +12,6 @@ from __future__ import annotations
 from typing import Any
 
 from txconnpool.errors import PoolError
-from txconnpool.proxy.parts import Part
 from txconnpool.proxy.replies import QueuedRequest
 from txconnpool.proxy.scatter import ScatteredReply
 from txconnpool.proxy.sharding import ShardedSession
@@ -40,7 +39,7 @@ class SpreadReply(ScatteredReply):
         request, pools = self._requests[0], self.session.router.pools
         if self._index is not None:
             pools = pools[self._index : self._index + 1]
-        self._divided = [Part(self, pool, [], request) for pool in pools or (None,)]
+        self._divided = [self.kind(self, pool, [], request) for pool in pools or (None,)]
         self._queue(self._divided)
 
     def _write(self) -> int:
@@ -53,9 +52,13 @@ class SpreadReply(ScatteredReply):
 class PlacedSession(ShardedSession):
     """
     The session of one client. The request reader asks it which keys are on one server (C{places}).
+
+    @cvar spread: the class of replies to requests that every server gets.
     """
 
     __slots__ = ()
+
+    spread: type[SpreadReply] = SpreadReply
 
     def __init__(self, factory: Any, host: str | None = None) -> None:
         super().__init__(factory, host)
@@ -159,7 +162,7 @@ class PlacedSession(ShardedSession):
             return super()._follow(action, payload, missing)
         if self._queue is not None and len(self._queue) > self._window:
             return False
-        self._distribute(SpreadReply(self, *payload))
+        self._distribute(self.spread(self, *payload))
         return True
 
     # -- The end

@@ -14,6 +14,7 @@ from zope.interface import implementer
 from txconnpool.errors import PoolError
 from txconnpool.interfaces import IRedirectedSink
 from txconnpool.proxy.parts import Part
+from txconnpool.proxy.placing import SpreadReply
 from txconnpool.proxy.replies import QueuedRequest
 from txconnpool.proxy.scatter import ScatteredReply
 from txconnpool.routing.courses import DELAY_MAX, Course
@@ -95,6 +96,21 @@ class Trail:
         if delay:
             self._timer = reactor.callLater(delay, self._wake)
         return None
+
+    def postpone(self) -> bool:
+        """
+        Decide what is done about a request that a node has not executed, and that any primary may get: it is sent again
+        when the cluster was perhaps asked for its nodes.
+
+        @return: whether it is sent again, when C{waits} is false; if not, its time is over.
+        """
+        self.arrived()
+        cluster, reactor = self.router.cluster, self._session.factory.reactor
+        cluster.postponed()
+        delay = self._course.delay(cluster, reactor.seconds())
+        if delay is not None:
+            self._timer = reactor.callLater(delay, self._wake)
+        return delay is not None
 
     def _wake(self) -> None:
         self._timer = None
@@ -331,6 +347,113 @@ class SlotReply(ScatteredReply):
             if reply is not None:
                 self._inFlight += 1
                 part.read(reply)
+                self.answered(part)
+                return
+            self.parts.append(part)
+        self.session.redirectFollowed()
+
+    def discard(self) -> None:
+        """
+        Drop everything, because the client is gone.
+        """
+        super().discard()
+        for part in self._again:
+            if part.trail is not None:
+                part.trail.end()
+
+
+class PrimaryPart(Part):
+    """
+    A request that all primaries get, for one of them, and its reply.
+
+    @ivar trail: what has happened to it, if its node has not executed it, or C{None}.
+    """
+
+    __slots__ = ("trail",)
+
+    def __init__(self, whole: PrimariesReply, pool: Any, keys: list[bytes], request: bytes) -> None:
+        super().__init__(whole, pool, keys, request)
+        self.trail: Trail | None = None
+
+    def replied(self, data: bytes, done: int) -> None:
+        """
+        Take bytes of the reply.
+        """
+        if done and self.trail is not None:
+            self.trail.arrived()
+        super().replied(data, done)
+
+    def declined(self, connection: Any, request: Any, reply: bytes) -> bool:
+        """
+        The node has not executed the request: it is a replica now, for example.
+        """
+        if connection.carries(self.session, self):
+            return False
+        self.refusal = reply
+        self.whole.declined(self)
+        return True
+
+    def requestsLost(self, requests: list[Any], begun: bool, error: PoolError) -> None:
+        """
+        The connection was lost.
+        """
+        if self.trail is not None:
+            self.trail.arrived()
+        super().requestsLost(requests, begun, error)
+
+
+class PrimariesReply(SpreadReply):
+    """
+    The reply to a request that all primaries get, or one that is not chosen by a key. If a node has become a replica
+    meanwhile, the primary in its place gets the request.
+    """
+
+    kind = PrimaryPart
+
+    __slots__ = ("_again",)
+
+    def __init__(self, *arguments: Any) -> None:
+        self._again: set[PrimaryPart] = set()  # the parts that a node has not executed, and that have no reply yet
+        super().__init__(*arguments)
+
+    @property
+    def ready(self) -> bool:
+        """
+        Whether the next part may be sent now.
+        """
+        if not super().ready:
+            return False
+        trail = self.parts[0].trail
+        return trail is None or not trail.waits
+
+    @property
+    def unsent(self) -> bool:
+        """
+        Whether later requests wait: also for the replies to a request that writes, because a part may be sent again.
+        """
+        return super().unsent or (self._inFlight > 0 and not self.command.idempotent)
+
+    def place(self, part: Part) -> None:
+        """
+        Choose the primary that gets a part: the same one, or one that gets no other part, if that is none any more.
+        """
+        primaries = self.session.router.pools
+        if part.pool not in primaries:
+            taken = [each.pool for each in self._divided]
+            part.pool = next((pool for pool in primaries if pool not in taken), part.pool)
+
+    def declined(self, part: Any) -> None:
+        """
+        A node has not executed a part.
+        """
+        self._inFlight -= 1
+        if self._requests:
+            if part.trail is None:
+                part.trail = Trail(self.session)
+                self._again.add(part)
+            if not part.trail.postpone():
+                self._inFlight += 1
+                part.read(part.refusal)
                 self.answered(part)
                 return
             self.parts.append(part)

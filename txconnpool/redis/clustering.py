@@ -12,12 +12,14 @@ from twisted.internet.defer import Deferred, succeed
 
 from txconnpool.redis.clusterrequests import ClusterJourney, ClusterRequest
 from txconnpool.redis.clusterunits import Pipelined
-from txconnpool.redis.errors import CrossSlot, InvalidArgument
-from txconnpool.redis.sending import Sender
+from txconnpool.redis.errors import CrossSlot, InvalidArgument, Loading, ReadOnly
+from txconnpool.redis.sending import Sender, settle
 from txconnpool.redis.splitting import EVERYWHERE, WIDTHS
 from txconnpool.redis.units import Step
 from txconnpool.routing.clientnodes import ClientNodes
+from txconnpool.routing.courses import Course
 from txconnpool.wire.redis.commands import RedisCommand
+from txconnpool.wire.redis.framing import encode
 
 #: Commands that are sent to the node of their first argument, which is no key.
 _BY_CHANNEL = ("publish",)
@@ -92,6 +94,39 @@ class ClusterSender(Sender):
         if not primaries:
             raise self._cluster.unserved
         return tuple(sorted(primaries, key=lambda pool: pool.servers[0].name))
+
+    async def _sendEverywhere(self, command: RedisCommand, words: list[bytes], convert: Any) -> Any:
+        """
+        Send the same request to all primaries.
+        """
+        targets, data = list(await self._everyTarget()), encode(words)
+        sent = [Deferred.fromCoroutine(self._sendToPrimary(targets, at, command, data)) for at in range(len(targets))]
+        value = EVERYWHERE[command.name](await settle(sent))
+        return value if convert is None else convert(value)
+
+    async def _sendToPrimary(self, targets: list[Any], at: int, command: RedisCommand, data: bytes) -> Any:
+        """
+        Send a request to one of all primaries. If that has become a replica meanwhile, the primary in its place gets
+        it.
+
+        @param targets: the pools of all primaries. The one at C{at} is replaced if another one gets the request.
+        """
+        cluster, meaning = self._cluster, self._meanings.of(None, command)
+        course = None
+        while True:
+            try:
+                return await self._request(targets[at], command, data, meaning)
+            except (Loading, ReadOnly):
+                now = cluster.reactor.seconds()
+                course = course or Course(now)
+                cluster.postponed()
+                delay = course.delay(cluster, now)
+                if delay is None:
+                    raise
+                await cluster.wait(delay)
+            primaries = cluster.primaries
+            if targets[at] not in primaries:
+                targets[at] = next((pool for pool in primaries if pool not in targets), targets[at])
 
     async def _scan(self, command: RedisCommand, words: list[bytes], convert: Any) -> Any:
         """

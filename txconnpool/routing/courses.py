@@ -59,15 +59,22 @@ class Course:
             self._hops += 1
             if pool is not None and self._hops <= HOPS:
                 return pool if redirect.once else None, 0.0
+        delay = self.delay(cluster, now)
+        if delay is not None:
+            return None, delay
+        if redirect.node is None:
+            return None
+        # A caller can do nothing with a redirect.
+        slot = router.slotOf(key)
+        raise ServerUnavailable(f"upstream unavailable: no node of the cluster serves slot {slot} now")
+
+    def delay(self, cluster: Any, now: float) -> float | None:
+        """
+        @return: the seconds until the request is sent again; C{None}: its time is over.
+        """
         delay = min(DELAY * 2**self._delays, DELAY_MAX)
         self._delays += 1
-        if now + delay > self._since + cluster.patience:
-            if redirect.node is None:
-                return None
-            # A caller can do nothing with a redirect.
-            slot = router.slotOf(key)
-            raise ServerUnavailable(f"upstream unavailable: no node of the cluster serves slot {slot} now")
-        return None, delay
+        return None if now + delay > self._since + cluster.patience else delay
 
 
 def _isReplica(router: Any, key: bytes, server: Any) -> bool:
