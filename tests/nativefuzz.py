@@ -278,11 +278,14 @@ def nested(rng: random.Random) -> tuple[Any, ...]:
 
 def sequences(rng: random.Random) -> tuple[Any, ...]:
     """
-    @return: arguments of C{splitElements}: an array of Redis, or another reply.
+    @return: arguments of C{splitElements}: an array of Redis, or another reply, and the request.
     """
     count = rng.choice((0, 1, 1, 2, 3, 20))
     data = rng.choice((b"*", b"*", b"*", b"*", b"*", b"~", b"%", b">")) + b"%d\r\n" % count
-    return placed(rng, changed(rng, data + b"".join(_element(rng, 2) for _ in range(count))))
+    alike = rng.choice((b"$1\r\nx\r\n", b"$-1\r\n", b""))
+    data += b"".join(alike or _element(rng, 2) for _ in range(count))
+    request = None if rng.random() < 0.7 else b"*%d\r\n$4\r\nMGET\r\n" % (count + rng.choice((0, 1, 1, 1, 1)))
+    return (*placed(rng, changed(rng, data)), request)
 
 
 def _whole(command: MemcacheCommand) -> Callable[[bytes, int, Any], int]:

@@ -33,7 +33,7 @@ class ImplementationTests(SynchronousTestCase):
         logins: IRequestReader = dialect.loginReader(lambda login: True)
         replies: IReplyReader = dialect.replyReader()
         self.assertFalse(
-            requests.pinned or logins.pinned or replies.begun or replies.left or replies.held or dialect.pushes
+            requests.pinned or logins.pinned or replies.begun or replies.left or replies.held or replies.pushes
         )
 
     def test_commands(self) -> None:

@@ -136,6 +136,7 @@ class ToyReplyReader:
 
     left = held = 0
     begun = False
+    pushes = b"0123456789"
 
     def read(
         self, data: bytes, pos: int, command: Command, count: int, request: Any, counters: Any
@@ -169,7 +170,6 @@ class Toy:
     """
 
     commands = COMMANDS
-    pushes = b"0123456789"
     stateful = False
     opaque = False
     tooManyClients = netstring(b"-too many clients")

@@ -313,16 +313,28 @@ PyObject *passElements(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssiz
     return Py_BuildValue("(nnn)", end - PyBytes_AS_STRING(arguments[0]), passed.elements, passed.nulls);
 }
 
+/* Whether a request has as many words after the first. */
+static bool hasKeys(PyObject *request, Py_ssize_t number)
+{
+    Py_ssize_t words;
+    if (!PyBytes_Check(request))
+        return false;
+    Text text = {PyBytes_AS_STRING(request), PyBytes_AS_STRING(request) + PyBytes_GET_SIZE(request)};
+    return skipHeader(&text, '*', 18, &words) && words == number + 1;
+}
+
 PyObject *splitElements(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_t count)
 {
     Text text;
     Py_ssize_t number;
-    if (!hasArguments("splitElements", count, 2))
+    if (!hasArguments("splitElements", count, 3))
         return NULL;
     if (!openText(arguments[0], arguments[1], &text) || text.at == text.end)
         Py_RETURN_NONE;
     char type = *text.at++;
     if ((type != '*' && type != '~' && type != '%') || !skipNumber(&text, 10, &number))
+        Py_RETURN_NONE;
+    if (arguments[2] != Py_None && (type != '*' || !hasKeys(arguments[2], number)))
         Py_RETURN_NONE;
     PyObject *found = PyList_New(0);
     if (found == NULL)

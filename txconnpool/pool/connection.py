@@ -84,7 +84,6 @@ class Connection(Protocol):
         self._reader = reader = factory.dialect.replyReader()
         self._read: Callable[..., tuple[int, int, Any]] = reader.read
         self._push = reader.push
-        self._pushes = factory.dialect.pushes
         self._seconds = factory.reactor.seconds
         self._inFlight: deque[InFlight] = deque()
         self._tail = b""  # the beginning of a reply, which can be read when more bytes have arrived
@@ -242,10 +241,10 @@ class Connection(Protocol):
         """
         Find the replies that are complete and simple, which most are, and let L{_readReply} find all others.
         """
-        reader, pushes, inFlight = self._reader, self._pushes, self._inFlight
+        reader, inFlight = self._reader, self._inFlight
         latency, requests = traffic.latency, traffic.requests
         now = self._seconds()
-        left = reader.left
+        left, pushes = reader.left, reader.pushes
         if not pushes or left:
             self._heard = now
         counts, (bucket, low, high) = latency.counts, self._usual
@@ -265,7 +264,7 @@ class Connection(Protocol):
             matchWhole = command.matchWhole
             if matchWhole is None or count != 1 or left or not (end := matchWhole(data, pos, request)):
                 pos = self._readReply(data, pos, now, record, traffic)
-                left = reader.left
+                left, pushes = reader.left, reader.pushes
                 if left:
                     self._tail = data[pos:]
                     return

@@ -436,6 +436,9 @@ class IReplyReader(Protocol):
     #: The number of replies to the oldest request that are still due, if some of its bytes were read; else 0.
     left: int
 
+    #: The bytes with which frames that are not replies may begin now. Empty: the server sends no such frames.
+    pushes: bytes
+
     @property
     def begun(self) -> bool:
         """
@@ -478,8 +481,8 @@ class IReplyReader(Protocol):
 
     def push(self, data: bytes, pos: int, command: Any) -> int:
         """
-        Find a frame that is not a reply. Called only if the byte at C{pos} is one of the dialect's C{pushes}, and never
-        within a reply.
+        Find a frame that is not a reply. Called only if the byte at C{pos} is one of C{pushes}, and never within a
+        reply.
 
         @param command: the L{Command} of the oldest request in flight, or C{None}.
 
@@ -514,12 +517,6 @@ class IDialect(Protocol):
     def commands(self) -> Sequence[Command]:
         """
         One command of each index, in the order of the indexes.
-        """
-
-    @property
-    def pushes(self) -> bytes:
-        """
-        The bytes with which frames that are not replies may begin. Empty: servers send no such frames.
         """
 
     @property

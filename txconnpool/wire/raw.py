@@ -22,7 +22,6 @@ class Raw:
     """
 
     commands = (SESSION,)
-    pushes = b""
     stateful = False
     opaque = True
     tooManyClients = b""

@@ -47,7 +47,7 @@ class DialectTests(SynchronousTestCase):
         It is a dialect with flavours.
         """
         dialect: IStatefulDialect = Redis()
-        self.assertTrue(dialect.stateful and dialect.pushes)
+        self.assertTrue(dialect.stateful and dialect.replyReader().pushes)
 
     @covers("R20")
     def test_handshake(self) -> None:

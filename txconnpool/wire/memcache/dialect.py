@@ -62,7 +62,6 @@ class Memcache:
     """
 
     commands = COMMANDS
-    pushes = b""
     stateful = False
     opaque = False
     probe: tuple[Command, bytes] = (VERSION, b"version\r\n")

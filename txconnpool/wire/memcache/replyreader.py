@@ -32,10 +32,11 @@ class ReplyReader:
     @ivar left: the number of replies to the oldest request that are still due; 0 if none of its bytes were read.
     """
 
-    __slots__ = ("_asked", "_due", "_found", "_held", "_skipped", "_wanted", "left")
+    __slots__ = ("_asked", "_due", "_found", "_held", "_skipped", "_wanted", "left", "pushes")
 
     def __init__(self) -> None:
         self.left = 0
+        self.pushes = b""  # memcached sends only replies
         self._due = -1  # bytes of a body that are not received yet; -1: at the start of a reply
         self._asked: list[bytes] | None = None  # the keys that may still occur in the reply, the next one last
         self._skipped: list[bytes] = []  # keys that may still occur although values of later keys have come
@@ -196,7 +197,7 @@ class ReplyReader:
 
     def push(self, data: bytes, pos: int, command: Any) -> int:
         """
-        @return: 0: memcached sends only replies.
+        @return: 0.
         """
         return 0
 

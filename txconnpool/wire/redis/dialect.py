@@ -51,7 +51,6 @@ class Redis:
     """
 
     commands = (*COMMANDS, OTHER)
-    pushes = b">*"
     stateful = True
     opaque = False
     tooManyClients = b"-ERR max number of clients reached\r\n"

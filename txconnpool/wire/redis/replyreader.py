@@ -29,6 +29,7 @@ LINE_MAX: Final = 1 << 20
 _LINE: Final = re.compile(
     rb"(?:[+\-:,(][^\r\n]*|_|#[tf])\r\n|([$=!])(-1|0|[1-9][0-9]{0,9})\r\n|([*~%|>])(-1|0|[1-9][0-9]{0,9})\r\n"
 ).match
+_STRING: Final = re.compile(rb"\$(0|[1-9][0-9]{0,9})\r\n").match
 _SEQUENCE: Final = re.compile(rb"([*~%])(0|[1-9][0-9]{0,9})\r\n").match
 _START: Final = frozenset(b"+-:,(_#$=!*~%|>")
 
@@ -50,15 +51,18 @@ class ReplyReader:
     An L{IReplyReader<txconnpool.wire.IReplyReader>}.
 
     @ivar left: 1 if a reply was read in part, else 0.
+    @ivar pushes: with what frames that are no replies may begin. Messages of RESP2 are arrays, and there are none
+        without a subscription.
     """
 
-    __slots__ = ("_begun", "_due", "_elements", "_subscribed", "left")
+    __slots__ = ("_begun", "_due", "_elements", "_subscribed", "left", "pushes")
 
     #: No replies are held back.
     held = 0
 
     def __init__(self) -> None:
         self.left = 0
+        self.pushes = b">"
         self._begun = False  # whether a part of the reply was passed on
         self._elements = 0  # the number of elements that are still to come
         self._due = 0  # the number of bytes of a string that are still to come, with its line end
@@ -91,8 +95,11 @@ class ReplyReader:
             elements = 1
             if command.confirms and data[pos] in b"*>":
                 return self._confirmed(data, pos, command, request)
-            if command.gathers and (whole := chosenSplit(data, pos)) is not None:
-                return self._gathered(whole, request, counters)
+            if command.gathers and (whole := chosenSplit(data, pos, request)) is not None:
+                end, missing, found = whole
+                counters.missed += missing > 0
+                self.left = 0
+                return end, 1, found
         end, elements, due, nulls = scan(data, pos, elements, self._due)
         if elements or due:
             self.left = 1
@@ -105,22 +112,11 @@ class ReplyReader:
             counters.failed[command.index] += 1
             if count == 1 and not (command.silent or command.runsScript):
                 _checkDeclined(data, pos, end)
+        elif command.gathers and not resumed and data[pos] == 42:
+            raise WireError("an array of another number of values than keys")
         elif command.isLookup and nulls:
             counters.missed += 1
         return end, 1, b"" if command.silent else None
-
-    def _gathered(
-        self, whole: tuple[int, int, list[bytes]], request: bytes, counters: ReplyCounters
-    ) -> tuple[int, int, list[bytes]]:
-        """
-        Check the elements of a whole array: there is one for each key of the request.
-        """
-        end, nulls, found = whole
-        if len(found) != int(request[1 : request.index(b"\r")]) - 1:
-            raise WireError(f"an array of {len(found)} elements in reply to another number of keys")
-        counters.missed += nulls > 0
-        self.left = 0
-        return end, 1, found
 
     def _confirmed(self, data: bytes, pos: int, command: RedisCommand, request: bytes) -> tuple[int, int, bytes | None]:
         """
@@ -143,6 +139,7 @@ class ReplyReader:
         self._subscribed &= ~kind
         if number is None or number[1] != b"0":
             self._subscribed |= kind
+        self.pushes = b">*" if self._subscribed else b">"
         self.left = 0
         return end, 1, b"" if command.silent else None
 
@@ -264,26 +261,45 @@ def passElements(data: bytes, pos: int, elements: int, pushes: bool) -> tuple[in
 chosenPass: Final = native.choose(passElements)
 
 
-def splitElements(data: bytes, pos: int) -> tuple[int, int, list[bytes]] | None:
+def splitElements(data: bytes, pos: int, request: bytes | None) -> tuple[int, int, list[bytes]] | None:
     """
     Find the elements of an array, set or map at C{pos}, of which a map has two for each key.
 
-    @return: the end of it, the number of nulls in it, and the elements; C{None} if there is anything else, or an
-        incomplete one.
+    @param request: the request, if it has a key for each element, and no other words after the first.
+
+    @return: the end of it, the number of nulls in it, and the elements; C{None} if there is anything else, another
+        number of them, or an incomplete one.
     """
     head = _SEQUENCE(data, pos)
     if head is None:
         return None
-    found, pos, nulls = [], head.end(), 0
-    for _ in range(int(head[2]) * (2 if head[1] == b"%" else 1)):
-        start, elements = pos, 1
-        while elements:
-            passed = passElements(data, pos, elements, False)
-            if passed is None:
+    left = int(head[2]) * (2 if head[1] == b"%" else 1)
+    if request is not None and not (head[1] == b"*" and request.startswith(b"*%d\r\n" % (left + 1))):
+        return None
+    found: list[bytes] = []
+    pos, nulls, string = head.end(), 0, _STRING
+    while left:
+        match, start = string(data, pos), pos
+        if match is None:
+            elements = 1
+            while elements:
+                passed = passElements(data, pos, elements, False)
+                if passed is None:
+                    return None
+                pos, elements, its = passed
+                nulls += its
+            found.append(data[start:pos])
+            left -= 1
+            continue
+        # Consecutive strings often have the same length. Comparing bytes costs less than parsing.
+        line = match[0]
+        size = len(line) + int(match[1]) + 2
+        while left and data.startswith(line, pos):
+            start, pos = pos, pos + size
+            if data[pos - 2 : pos] != b"\r\n":
                 return None
-            pos, elements, its = passed
-            nulls += its
-        found.append(data[start:pos])
+            found.append(data[start:pos])
+            left -= 1
     return pos, nulls, found
 
 

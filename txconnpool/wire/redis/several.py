@@ -40,7 +40,7 @@ def elements(reply: bytes) -> list[bytes]:
 
     @return: its elements. A map has two for each key.
     """
-    whole = chosenSplit(reply, 0)
+    whole = chosenSplit(reply, 0, None)
     return [] if whole is None else whole[2]
 
 
