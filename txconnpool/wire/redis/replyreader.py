@@ -240,6 +240,8 @@ def passElements(data: bytes, pos: int, elements: int, pushes: bool) -> tuple[in
                 end += int(length) + 2
                 if data[end - 2 : end] != b"\r\n":
                     break
+                if elements > 1 and data.startswith(match[0], end):
+                    end, elements = _passAlike(data, end, match[0], int(length), elements)
             elements -= 1
         elif aggregate is None:
             nulls += data[pos] == 95
@@ -255,6 +257,22 @@ def passElements(data: bytes, pos: int, elements: int, pushes: bool) -> tuple[in
             elements += int(number) * (2 if aggregate == b"|" else 1)
         pos = end
     return None if pos == start else (pos, elements, nulls)
+
+
+def _passAlike(data: bytes, pos: int, line: bytes, length: int, elements: int) -> tuple[int, int]:
+    """
+    Pass over strings of the same length, which follow each other often. Comparing bytes costs less than parsing.
+
+    @param line: the line before each of them.
+    @param elements: how many elements there are, with the one before C{pos}.
+
+    @return: the end of the last string, and how many elements there are from the last string on.
+    """
+    size = len(line) + length + 2
+    while elements > 1 and data.startswith(line, pos) and data[pos + size - 2 : pos + size] == b"\r\n":
+        pos += size
+        elements -= 1
+    return pos, elements
 
 
 #: L{passElements}, or its equal in the extension.
