@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from txconnpool import native
@@ -34,6 +35,7 @@ REQUEST_MAX: Final = 1 << 26
 LARGE: Final = 1 << 16
 
 _HEAD: Final = re.compile(rb"\*([1-9][0-9]{0,5})\r\n\$([1-9][0-9]{0,2})\r\n").match
+_SHORT: Final = re.compile(rb"(\*[23]\r\n\$[1-9][0-9]?\r\n[^\r\n]{1,99}\r\n)\$(0|[1-9][0-9]{0,8})\r\n").match
 _ARRAY: Final = re.compile(rb"\*([1-9][0-9]{0,5})\r\n").match
 _BULK: Final = re.compile(rb"\$(0|[1-9][0-9]{0,8})\r\n").match
 
@@ -43,6 +45,9 @@ _HEADS: Final = [b"$%d" % size for size in range(1000)].__getitem__
 #: Requests with more words than this are split, as far as so many bytes.
 FEW: Final = 3
 SPLIT_MAX: Final = 1 << 14
+
+#: How many beginnings of requests are known.
+HEADS_MAX: Final = 256
 
 _NUMBER: Final = re.compile(rb"0|-?[1-9][0-9]{0,9}").fullmatch
 
@@ -232,6 +237,42 @@ def findCommand(data: bytes, pos: int, itemMax: int) -> tuple[int, int, bytes] |
     return end, count, name
 
 
+def _findShort(data: bytes, pos: int, itemMax: int) -> tuple[int, int, bytes] | None:
+    """
+    Find a request with one argument, or with two, as L{findCommand} does. All up to the first argument is often the
+    same as in earlier requests.
+    """
+    match = _SHORT(data, pos)
+    if match is None:
+        return None
+    head, size = match.groups()
+    count, name = _headOf(head)
+    length, end = int(size), match.end()
+    if length > itemMax or data[end + length : end + length + 2] != b"\r\n":
+        return None
+    end += length + 2
+    if count == 3:
+        match = _BULK(data, end)
+        if match is None:
+            return None
+        length, end = int(match[1]), match.end()
+        if length > itemMax or data[end + length : end + length + 2] != b"\r\n":
+            return None
+        end += length + 2
+    return (end, count, name) if count else None
+
+
+@lru_cache(HEADS_MAX)
+def _headOf(head: bytes) -> tuple[int, bytes]:
+    """
+    @param head: the header of an array, and its first word, as C{_SHORT} finds them.
+
+    @return: the number of words, and the first one; 0 if that has another length than it should.
+    """
+    count, size, name, _ = head.split(b"\r\n")
+    return int(count[1:]) if int(size[1:]) == len(name) else 0, name
+
+
 def findUsual(data: bytes, pos: int, itemMax: int, usual: Mapping[bytes, Usual]) -> Frame | None:
     """
     Find a usual request of a command that is forwarded without a further look.
@@ -241,7 +282,7 @@ def findUsual(data: bytes, pos: int, itemMax: int, usual: Mapping[bytes, Usual])
 
     @return: the frame of the request; C{None} if it must be looked at.
     """
-    found = findCommand(data, pos, itemMax)
+    found = _findShort(data, pos, itemMax) or findCommand(data, pos, itemMax)
     if found is None:
         return None
     end, count, name = found
