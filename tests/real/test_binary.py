@@ -156,7 +156,8 @@ def bmemcached(address: Address) -> Library:
     """
     @return: a client of python-binary-memcached.
     """
-    return Library(import_module("bmemcached").Client([f"{address[0]}:{address[1]}"]))
+    client = import_module("bmemcached").Client([f"{address[0]}:{address[1]}"], socket_timeout=PATIENCE)
+    return Library(client)
 
 
 class Pylibmc(Library):
@@ -181,7 +182,8 @@ def pylibmc(address: Address) -> Library:
     """
     @return: a client of pylibmc.
     """
-    behaviors = {"cas": True, "tcp_nodelay": True}
+    milliseconds = int(PATIENCE * 1000)
+    behaviors = {"cas": True, "tcp_nodelay": True, "connect_timeout": milliseconds, "_poll_timeout": milliseconds}
     return Pylibmc(import_module("pylibmc").Client([f"{address[0]}:{address[1]}"], binary=True, behaviors=behaviors))
 
 
@@ -369,9 +371,9 @@ class LibraryTests(SynchronousTestCase):
         ):
             place = f"{proxy.address[0]}:{proxy.address[1]}"
             module = import_module("bmemcached")
-            self.assertTrue(module.Client([place], "joe", "secret").set("a", "b"))
+            self.assertTrue(module.Client([place], "joe", "secret", socket_timeout=PATIENCE).set("a", "b"))
             with self.assertRaises(module.exceptions.MemcachedException):
-                module.Client([place], "joe", "wrong").set("a", "c")
+                module.Client([place], "joe", "wrong", socket_timeout=PATIENCE).set("a", "c")
             self.assertEqual(ask(memcached.address, b"get a\r\n", b"END\r\n"), b"VALUE a 0 1\r\nb\r\nEND\r\n")
 
 
