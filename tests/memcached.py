@@ -9,6 +9,7 @@ arrive.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.task import Clock
@@ -133,7 +134,7 @@ class QueuedLine(Line):
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)
-        self._pending: list[bytes] = []
+        self._pending: list[bytes | Callable[[], bytes]] = []
 
     @property
     def queued(self) -> bool:
@@ -145,13 +146,11 @@ class QueuedLine(Line):
     def write(self, data: bytes) -> None:
         self._pending.append(data)
 
-    def replace(self, last: bytes, data: bytes) -> bool:
+    def defer(self, compose: Callable[[], bytes]) -> bool:
         """
-        Replace what was written last.
+        Write bytes that are composed when they are sent.
         """
-        if not self._pending or self._pending[-1] is not last:
-            return False
-        self._pending[-1] = data
+        self._pending.append(compose)
         return True
 
     def take(self) -> bytes:
@@ -162,7 +161,10 @@ class QueuedLine(Line):
         """
         pending, self._pending = self._pending, []
         for data in pending:
-            super().write(data)
+            if isinstance(data, bytes):
+                super().write(data)
+            elif self.connected:
+                super().write(data())
         return super().take()
 
 

@@ -103,6 +103,8 @@ class Exchange:
             for each in receive:
                 each(request)
             stage.clock.rightNow += LATENCY
+            for line in stage.lines:
+                line.take()
             reply()
 
         reply()

@@ -746,28 +746,45 @@ class DirectTests(TransportTests, Sockets):
         self.assertIsInstance(turn, Turn)
         self.assertIn("DirectTransport", repr(turn))
 
-    def test_replace(self) -> None:
+    def test_defer(self) -> None:
         """
-        What was written last can be replaced until a part of it is sent.
+        Bytes may be composed when they are sent: at the end of the turn, or when more than usual are written.
         """
         server, client = self.pair()
-        first, second, third = b"first ", b"".join([b"second", b" "]), b"third"
         transport = client.transport
-        self.assertFalse(transport.replace(first, third))
-        transport.write(first)
-        transport.write(second)
-        self.assertFalse(transport.replace(first, third))
-        self.assertTrue(transport.replace(second, third))
-        self.assertEqual(transport.unsent, len(first + third))
-        self.assertFalse(transport.replace(second, third))
-        self.until(lambda: server.data == b"first third")
-        self.assertFalse(transport.replace(third, first))
+        transport.registerProducer(Pusher(), True)
+        composed: list[bytes] = []
+
+        def compose() -> bytes:
+            composed.append(b"second ")
+            return composed[-1]
+
+        transport.write(b"first ")
+        self.assertTrue(transport.defer(compose))
+        transport.write(b"third")
+        self.assertEqual((composed, transport.unsent), ([], len(b"first third")))
+        self.until(lambda: server.data == b"first second third")
+        self.assertTrue(transport.defer(compose))
+        transport.write(bytes(HIGH_WATER + 1))
+        self.assertEqual((len(composed), transport.unsent), (2, 0))
+        self.until(lambda: len(server.data) == len(b"first second thirdsecond ") + HIGH_WATER + 1)
+        self.assertEqual(len(composed), 2)
+
+    def test_deferInVain(self) -> None:
+        """
+        Bytes are not composed if the kernel takes none now, or if the connection is lost before.
+        """
+        server, client = self.pair()
+        transport = client.transport
         server.transport.pauseProducing()
         large = bytes(5 << 20)
         transport.write(large)
         self.iterate()
         self.assertTrue(0 < transport.unsent < len(large))
-        self.assertFalse(transport.replace(large, first))
+        self.assertFalse(transport.defer(self.fail))
+        self.assertTrue(server.transport.defer(self.fail))
+        server.transport.abortConnection()
+        self.assertFalse(server.transport.defer(self.fail))
 
 
 class DirectUNIXTests(DirectTests):

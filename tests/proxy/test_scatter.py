@@ -698,6 +698,45 @@ class TogetherTests(ScatterCase):
                 self.assertEqual(client.take(), answer(b"get %b\r\n" % b" ".join(both))[0])
             self.assertNothingHeld(stage)
 
+    def test_lostUnsent(self) -> None:
+        """
+        So it is if the connection is lost before anything was sent. A part that comes after that is sent elsewhere.
+        """
+        stage, clients = self.begun(b"get a0 a1\r\n", b"get a3 a4\r\n", maximum=6, minimum=3)
+        stage.servers[0].lines[0].lose()
+        self.assertEqual(len(stage.sessions.gathering), 1)
+        clients.append(stage.client())
+        clients[-1].send(b"get a6 a7\r\n")
+        stage.serve()
+        self.assertEqual(self.asked(stage, 0).count(b"get a6\r\n"), 1)
+        expected = [answer(request)[0] for request in (b"get a0 a1\r\n", b"get a3 a4\r\n", b"get a6 a7\r\n")]
+        self.assertEqual([client.take() for client in clients], expected)
+        self.assertEqual(stage.sessions.gathering, {})
+        self.assertNothingHeld(stage)
+
+    def test_tooEarly(self) -> None:
+        """
+        A reply that comes before the request was sent closes its connection, and no client gets it. The parts are sent
+        once more.
+        """
+        stage, clients = self.begun(b"get a0 a1\r\n", b"get a3 a4\r\n", maximum=6, minimum=3)
+        stage.servers[0].lines[0].protocol.dataReceived(b"VALUE a0 0 5\r\nwrong\r\nEND\r\n")
+        stage.serve()
+        self.assertEqual([client.take() for client in clients],
+                         [answer(b"get a0 a1\r\n")[0], answer(b"get a3 a4\r\n")[0]])  # fmt: skip
+        self.assertEqual(stage.pool.counters.violations, 1)
+        self.assertNothingHeld(stage)
+
+    def test_afterOthers(self) -> None:
+        """
+        Parts are added also if other requests were sent on the connection meanwhile.
+        """
+        stage, clients = self.begun(b"get a0 a1\r\n", b"set a0 0 0 1\r\nx\r\n", b"get a3 a4\r\n")
+        self.assertEqual(self.asked(stage, 0), [b"get a0 a3\r\n", b"set a0 0 0 1\r\nx\r\n"])
+        stage.serve()
+        self.assertEqual([client.take() for client in clients],
+                         [answer(b"get a0 a1\r\n")[0], b"STORED\r\n", answer(b"get a3 a4\r\n")[0]])  # fmt: skip
+
     def test_pieces(self) -> None:
         """
         Of a reply that comes in pieces, each client counts as much as it has of the keys, also if one of them goes.

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from math import inf
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer
@@ -38,6 +38,9 @@ IDLE = 5.0
 
 #: The maximum length of a reply to a request of L{Connection.ask}, in bytes. Replies to clients are not collected.
 WHOLE_MAX = 1 << 22
+
+#: In place of a request in flight that is not composed yet, see L{Connection.gather}.
+UNSENT: Final = object()
 
 #: A request in flight: the sink of its replies, its command, the number of its replies, the time at which it was sent,
 #: and the request itself, if it is kept (see L{txconnpool.wire.Command.keepsRequest}).
@@ -107,7 +110,7 @@ class Connection(Protocol):
         self.transport = transport = adopt(self, self.factory.reactor)
         self._write = transport.write
         self.outlet = outletOf(transport)
-        self._replace = getattr(transport, "replace", None)
+        self._defer = getattr(transport, "defer", None)
         self._traffic: Traffic = self.record.server.traffic
         transport.registerProducer(self, True)
 
@@ -191,28 +194,38 @@ class Connection(Protocol):
         if self._timer is None:
             self._watch(self.factory.requestTimeout)
 
-    def merge(self, sink: Any, command: Any, data: bytes) -> bool:
+    def gather(self, sink: Any, command: Any) -> bool:
         """
-        Merge a request with the last one, if both have the same command, that one was not sent yet, and its sink admits
-        another.
+        Send a request that is composed only at the end of this turn of the reactor, so that others can be merged into
+        it until then.
 
-        @param sink: the L{IReplySink} of the reply, which the sink of the last request gets too.
-        @param command: the command, which C{merges}.
-        @param data: the request.
+        @param sink: the L{IReplySink} of the reply. Its method C{compose} is called then, and calls L{composed}.
+        @param command: the command.
 
-        @return: whether it was merged; if not, it is to be sent.
+        @return: whether this is done; if not, because the transport cannot do it now, send the request.
         """
-        if self._replace is None or not self._inFlight:
+        if self._defer is None or not self._defer(sink.compose):
             return False
-        other, its, count, since, last = self._inFlight[-1]
-        if its is not command or not other.admits(sink):
-            return False
-        merged = command.merge((last, data))
-        if not self._replace(last, merged):
-            return False
-        self._traffic.sent += len(merged) - len(last)
-        self._inFlight[-1] = (other.admit(sink), command, count, since, merged)
+        self._inFlight.append((sink, command, 1, self._seconds(), UNSENT))
+        self.record.load += 1
+        if self._timer is None:
+            self._watch(self.factory.requestTimeout)
         return True
+
+    def composed(self, gatherer: Any, sink: Any, request: bytes) -> None:
+        """
+        Take the request that was begun with L{gather}, which is about to be sent.
+
+        @param gatherer: the sink that has called L{gather}.
+        @param sink: the sink of the reply.
+        """
+        inFlight = self._inFlight
+        at = len(inFlight) - 1
+        while inFlight[at][0] is not gatherer:
+            at -= 1
+        _, command, count, since, _ = inFlight[at]
+        inFlight[at] = (sink, command, count, since, request)
+        self._traffic.sent += len(request)
 
     # -- Replies
 
@@ -297,6 +310,8 @@ class Connection(Protocol):
         """
         reader, inFlight = self._reader, self._inFlight
         sink, command, count, since, request = inFlight[0]
+        if request is UNSENT:
+            raise WireError("bytes that no request has asked for")
         try:
             end, done, reply = self._read(data, pos, command, count, request, traffic)
         except Declined as declined:

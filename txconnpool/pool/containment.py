@@ -42,9 +42,6 @@ class _Dropped:
     def heldBack(self, change: int) -> bool:
         return False
 
-    def admits(self, sink: Any) -> bool:
-        return False
-
     def abort(self, error: PoolError) -> None:
         pass
 

@@ -33,6 +33,7 @@ class Part:
     @ivar session: the session of the client.
     @ivar pool: the pool of the server.
     @ivar keys: the keys.
+    @ivar count: the number of keys.
     @ivar request: the request.
     @ivar values: what the reply has for the keys, see L{Command.values<txconnpool.wire.Command.values>}.
     @ivar error: the reply that the client gets for the keys, because the part has failed; C{None}: it has not.
@@ -44,8 +45,8 @@ class Part:
     """
 
     __slots__ = (
-        "_pieces", "dropped", "error", "keys", "pool", "refusal", "request", "retried", "session", "size", "values",
-        "whole",
+        "_pieces", "count", "dropped", "error", "keys", "pool", "refusal", "request", "retried", "session", "size",
+        "values", "whole",
     )  # fmt: skip
 
     trail: Any = None
@@ -57,6 +58,7 @@ class Part:
         self.session = whole.session
         self.pool = pool
         self.keys = keys
+        self.count = len(keys)
         self.request = request
         self.values: list[bytes] = []
         self.error: bytes | None = None
@@ -150,54 +152,75 @@ class Part:
         assert self._pieces is not None
         self.session.release(sum(map(len, self._pieces)))
 
-    # -- Parts that are sent together
-
-    def admits(self, other: Part) -> bool:
-        """
-        @return: whether another part may be sent together with this one.
-        """
-        return len(self.keys) + len(other.keys) <= TOGETHER and not self.retried
-
-    def admit(self, other: Part) -> PartGroup:
-        """
-        @return: the sink of the replies to this part and another one.
-        """
-        return PartGroup(self, other)
-
 
 @implementer(IResendingSink)
 class PartGroup:
     """
-    Parts that are sent as one request, and the reply to it.
+    Parts that are sent as one request at the end of this turn of the reactor, and the reply to it. A single part gets
+    its reply itself.
 
     If the reply is an error, each of the parts is sent once more alone, because the error may be about one of them.
+
+    @ivar connection: the connection on which the request is sent.
     """
 
     joins = False
 
-    __slots__ = ("_count", "_held", "_parts", "_pieces")
+    __slots__ = ("_command", "_count", "_gathering", "_held", "_parts", "_pieces", "connection")
 
-    def __init__(self, first: Part, second: Part) -> None:
-        self._parts = [first, second]
-        self._count = len(first.keys) + len(second.keys)
+    def __init__(self, part: Part, command: Any, connection: Any, gathering: dict[Any, PartGroup]) -> None:
+        """
+        @param command: the command of the parts, which C{merges}.
+        @param gathering: has the groups that get further parts, by their pools.
+        """
+        self._parts = [part]
+        self._count = part.count
+        self._command = command
+        self._gathering = gathering
+        self.connection = connection
         self._pieces: list[bytes] | None = None  # of the reply
         self._held: list[int] = []  # how many bytes of them are counted by the session of each part
 
-    def admits(self, other: Part) -> bool:
+    def begin(self) -> bool:
         """
-        @return: whether another part may be sent together with these.
-        """
-        return self._count + len(other.keys) <= TOGETHER
+        Get further parts from now on.
 
-    def admit(self, other: Part) -> PartGroup:
+        @return: whether that is possible; if not, the part must be sent alone.
         """
-        Add a part.
+        if not self.connection.gather(self, self._command):
+            return False
+        self._gathering[self._parts[0].pool] = self
+        return True
 
-        @return: the sink of the replies to all of them.
+    def admit(self, part: Part, command: Any) -> bool:
         """
-        self._parts.append(other)
-        self._count += len(other.keys)
-        return self
+        Add a part, if it may be sent together with these.
+        """
+        count = self._count + part.count
+        if count > TOGETHER or command is not self._command:
+            return False
+        self._count = count
+        self._parts.append(part)
+        return True
+
+    def compose(self) -> bytes:
+        """
+        @return: the request. It gets no further parts.
+        """
+        self._end()
+        parts = self._parts
+        requests = [part.request for part in parts]
+        if len(parts) == 1:
+            self.connection.composed(self, parts[0], requests[0])
+            return requests[0]
+        request: bytes = self._command.merge(requests)
+        self.connection.composed(self, self, request)
+        return request
+
+    def _end(self) -> None:
+        pool = self._parts[0].pool
+        if self._gathering.get(pool) is self:
+            del self._gathering[pool]
 
     def replied(self, data: Any, done: int) -> None:
         """
@@ -221,7 +244,7 @@ class PartGroup:
             return
         at = 0
         for part in parts:
-            end = at + len(part.keys)
+            end = at + part.count
             part.values = values[at:end]
             at = end
             try:
@@ -276,7 +299,7 @@ class PartGroup:
             self._held = [0] * len(self._parts)
         self._pieces.append(data)
         for number, part in enumerate(self._parts):
-            share = len(data) * len(part.keys) // self._count
+            share = len(data) * part.count // self._count
             part.size += share
             if not part.dropped and part.whole.overflows(share):
                 part.dropped = True
@@ -299,6 +322,7 @@ class PartGroup:
         if self._pieces is not None:
             self._release()
             self._pieces = None
+        self._end()
         self._forEach(lambda part: part.requestsLost(requests, begun, error))
 
     def afterLoss(self, error: PoolError) -> None:

@@ -43,6 +43,7 @@ class ScatteredReply(Entry):
 
     @ivar command: the command of all requests.
     @ivar parts: the parts that are to be sent.
+    @ivar gathers: whether they may be sent together with those of other clients. Those that are sent once more are not.
     @cvar kind: the class of the parts.
     """
 
@@ -50,7 +51,7 @@ class ScatteredReply(Entry):
 
     __slots__ = (
         "_ahead", "_begun", "_collected", "_divided", "_dropped", "_hasFailed", "_inFlight", "_keys", "_merged",
-        "_order", "_repeats", "_requests", "_round", "command", "parts",
+        "_order", "_repeats", "_requests", "_round", "command", "gathers", "parts",
     )  # fmt: skip
 
     def __init__(self, session: Any, command: Any, requests: Iterable[bytes], merged: bool = False) -> None:
@@ -72,6 +73,7 @@ class ScatteredReply(Entry):
         self._hasFailed = False  # whether one of them has
         self._dropped: list[Part] | None = None  # the parts of this round whose replies were dropped
         self._repeats = False  # whether any were
+        self.gathers: bool = command.part.merges
         self.parts: list[Part] = []
         self._inFlight = 0
         self._divide()
@@ -173,6 +175,17 @@ class ScatteredReply(Entry):
         The first key of the next part, by which it may get another server; C{None} if it may not.
         """
         return self.parts[0].keys[0]
+
+    def joined(self, left: list[Part]) -> int:
+        """
+        All parts were sent but those that are left.
+
+        @return: the number of those that were sent.
+        """
+        sent = len(self.parts) - len(left)
+        self.parts[:] = left
+        self._inFlight += sent
+        return sent
 
     def sent(self) -> None:
         """
@@ -276,6 +289,7 @@ class ScatteredReply(Entry):
 
     def _repeat(self, part: Part) -> None:
         part.retried, part.dropped, part.size = True, False, 0
+        self.gathers = False
         self.parts.append(part)
         self.session.collect()
 

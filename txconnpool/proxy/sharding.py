@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from txconnpool.errors import PoolError
+from txconnpool.proxy.parts import PartGroup
 from txconnpool.proxy.replies import QueuedRequest
 from txconnpool.proxy.scatter import ScatteredReply
 from txconnpool.proxy.session import COMPOUND, LOOK, Session
@@ -47,6 +48,7 @@ class ShardedSession(Session):
         # C{_pool} and C{_connection}.
         self._lanes = NO_LANES
         self.router = self.factory.router
+        self._gathering = self.factory.gathering
         self._sinkPool: Any = None  # the pool of the replies that are due to C{_sink}
         self._granted: Any = None  # the connection that the session was just given
 
@@ -239,7 +241,9 @@ class ShardedSession(Session):
         @return: whether all of them were sent.
         """
         parts, command = entry.parts, entry.command.part
-        alone = command.merges and not self._inFlight
+        gathers = entry.gathers and not self._inFlight
+        if gathers and self._gathering:
+            self._joinOthers(entry, command)
         while parts:
             part = parts[0]
             self._select(part.pool)
@@ -258,9 +262,27 @@ class ShardedSession(Session):
                 return False
             entry.sent()
             self._inFlight += 1
-            if not (alone and not part.retried and connection.merge(part, command, part.request)):
+            if not (gathers and PartGroup(part, command, connection, self._gathering).begin()):
                 connection.send(part, command, 1, part.request)
         return True
+
+    def _joinOthers(self, entry: ScatteredReply, command: Any) -> None:
+        """
+        Add parts to the requests that others have begun in this turn, as far as possible. The session has nothing in
+        flight, so it does not matter what was sent after them.
+        """
+        gathering, lanes, left = self._gathering, {}, []
+        for part in entry.parts:
+            pool = part.pool
+            group = gathering.get(pool)
+            if group is not None and group.admit(part, command):
+                lanes[pool] = group.connection
+            else:
+                left.append(part)
+        if lanes:
+            self._inFlight = entry.joined(left)
+            self._lanes = lanes
+            self._pool, self._connection = next(iter(lanes.items()))
 
     def _sendQueued(self, entry: QueuedRequest) -> bool:
         """
