@@ -13,7 +13,10 @@ SOURCE = "txconnpool/extension"
 #: wheel is for any machine.
 EXTENSION = Extension(
     "txconnpool._native",
-    sources=[f"{SOURCE}/{name}.c" for name in ("module", "requests", "replies", "values", "resp", "shards", "sockets")],
+    sources=[
+        f"{SOURCE}/{name}.c"
+        for name in ("module", "requests", "replies", "values", "resp", "shards", "lines", "sockets")
+    ],
     depends=[f"{SOURCE}/text.h", f"{SOURCE}/txconnpool.h"],
     extra_compile_args=["-std=c11", "-Wall", "-Wextra"],
     optional=True,

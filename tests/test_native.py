@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import sys
+from collections import UserDict
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,17 +15,19 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.nativefuzz import SUBJECTS, cuts
 from txconnpool import native
-from txconnpool.routing.distribution.keymap import KeyCache, divideKeys
+from txconnpool.routing.distribution.keymap import KeyCache
 from txconnpool.wire.joining import joinValues
 from txconnpool.wire.memcache import common, values
+from txconnpool.wire.memcache.lines import divideLine
 from txconnpool.wire.redis.framing import encodeWords
+from txconnpool.wire.shares import divideKeys
 
 #: The number of inputs for each function, and of those that are cut at every position.
 INPUTS = 600
 CUT = 20
 
 #: The functions that have tests of their own, here and in L{tests.net.test_sockets}.
-OTHERS = {"divideKeys", "encodeWords", "joinValues", "receiveEach", "sendJoined"}
+OTHERS = {"divideKeys", "divideLine", "encodeWords", "joinValues", "receiveEach", "sendJoined"}
 
 
 class LoadTests(SynchronousTestCase):
@@ -169,6 +172,41 @@ class FunctionTests(SynchronousTestCase):
         keys = [b"a", b"b", b"c"]
         found = divide(keys, KeyCache(lambda key: keys.clear() or 1, 9), 9)  # type: ignore[func-returns-value]
         self.assertEqual(found, ([0], [(1, [b"a"])]))
+
+    def test_divideLine(self) -> None:
+        """
+        A request is divided as in Python, also if its keys are repeated or have several spaces between them.
+        """
+        rng, divide = random.Random(6), native.extension.divideLine
+        for _ in range(INPUTS):
+            keys = [b"k%d" % rng.randrange(100) for _ in range(rng.choice((0, 1, 2, 20, 50)))]
+            before = rng.choice((b"get ", b"gets ", b"gat 12 ", b""))
+            request = before + rng.choice((b" ", b" ", b"  ")).join(keys) + rng.choice((b"\r\n", b" \r\n"))
+            servers, factor = rng.choice((1, 2, 5, 300)), rng.choice((1, 1, 1 << 70))
+            indexes = {key: factor * (sum(key) % servers - 1) for key in keys}
+            most = rng.choice((1, 2, 7, 50))
+            expected = divideLine(request, len(before), indexes, most)
+            self.assertEqual(divide(request, len(before), indexes, most), expected)
+            self.assertEqual(divide(request, len(before), UserDict(indexes), most), expected)
+        indexes = {b"a": 1 << 70, b"b": 1000}
+        counts = [sys.getrefcount(each) for each in (request, *indexes.values())]
+        for _ in range(1000):
+            divide(b"get a b a\r\n", 4, indexes, 1)
+            self.assertRaises(KeyError, divide, b"get a b c\r\n", 4, indexes, 9)
+        self.assertEqual([sys.getrefcount(each) for each in (request, *indexes.values())], counts)
+
+    def test_divideLineFails(self) -> None:
+        """
+        An exception of the cache is passed on, and other arguments are errors.
+        """
+        divide = native.extension.divideLine
+        self.assertRaises(KeyError, divide, b"get a b\r\n", 4, {b"a": 1}, 9)
+        get = b"get a\r\n"
+        wrong: tuple[Any, ...]
+        for wrong in ((), (get, 4, {}), ("get a\r\n", 4, {}, 9), (get, -1, {}, 9), (get, 6, {}, 9), (b"", 0, {}, 9),
+                      (get, None, {}, 9), (get, 4, None, 9), (get, 4, {b"a": None}, 9),
+                      (get, 4, {b"a": 1}, None)):  # fmt: skip
+            self.assertRaises(TypeError, divide, *wrong)
 
     def test_joinValues(self) -> None:
         """

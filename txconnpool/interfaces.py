@@ -185,14 +185,15 @@ class IRouter(Interface):
         @raise PoolError: there is none at the moment.
         """
 
-    def divide(keys: list[bytes], most: int) -> Any:
+    def divide(command: Any, request: bytes, most: int) -> Any:
         """
-        Divide keys into shares, each of which is for one pool.
+        Divide a request for several keys into shares, each of which is for one pool.
 
+        @param command: the L{Command<txconnpool.wire.Command>}.
         @param most: the maximum number of keys in a share. A pool may get several.
 
         @return: a list with the number of the share of each key; and a list of the shares. Each is a tuple of the pool,
-            C{None} for keys that have no pool, and the keys in order.
+            C{None} for keys that have no pool, the request for these keys, and their number.
         """
 
     def anyOf() -> Any:

@@ -29,6 +29,7 @@ from txconnpool.routing.cluster.refreshing import PERIOD, Refreshing
 from txconnpool.routing.clusterrouters import ClusterRouters
 from txconnpool.routing.clusters import ClusterPool
 from txconnpool.routing.flavours import FlavouredPool
+from txconnpool.wire.memcache.replies import GET, SEVERAL
 from txconnpool.wire.redis.dialect import Redis
 from txconnpool.wire.topology import SLOTS, Node, Redirect, Shard, slotOf
 
@@ -385,9 +386,16 @@ class RouterTests(ClusterPoolCase):
         slots = sorted((slotOf(key), key) for key in (b"a", b"b", b"c"))
         (first, one), (_, two), (last, three) = slots
         self.start(Shard(((0, first), (last, last)), A), Shard(((first + 1, last - 1),), B))
-        order, found = router.divide([one, two, three, b"{%b}x" % one], 9)
+        order, found = router.divide(SEVERAL[GET], b"get %b %b %b {%b}x\r\n" % (one, two, three, one), 9)
         pools = {each.servers[0].name: each for each in router.pools}
-        self.assertEqual(found, [(pools["a"], [one, b"{%b}x" % one]), (pools["a"], [three]), (pools["b"], [two])])
+        self.assertEqual(
+            found,
+            [
+                (pools["a"], b"get %b {%b}x\r\n" % (one, one), 2),
+                (pools["a"], b"get %b\r\n" % three, 1),
+                (pools["b"], b"get %b\r\n" % two, 1),
+            ],
+        )
         self.assertEqual(order, [0, 2, 1, 0])
         self.assertTrue(router.together([one, b"{%b}x" % one]))
         self.assertFalse(router.together([one, three]))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from pickle import dumps, loads
 from typing import Any
 
 from hypothesis import given, settings
@@ -26,10 +27,25 @@ from txconnpool.pool.decisions.records import Record
 from txconnpool.routing.distribution import Distribution, KeyMap, ServerSpec
 from txconnpool.routing.maps import MAPS, Ejection, Maps, Shard
 from txconnpool.routing.shards import NO_SERVER, ShardedPool
+from txconnpool.wire import Command
 from txconnpool.wire.memcache import replies
+from txconnpool.wire.memcache.replies import GET, SEVERAL
 
 #: A key of each of six servers.
 KEYS = [b"a%d" % number for number in range(6)]
+
+
+class Listed(Command):
+    """
+    A command whose requests are pickled lists of keys.
+    """
+
+    def keys(self, request: bytes) -> list[bytes]:
+        keys: list[bytes] = loads(request)
+        return keys
+
+    def subset(self, request: bytes, keys: list[bytes]) -> bytes:
+        return dumps(keys)
 
 
 @implementer(IWaiter)
@@ -182,17 +198,18 @@ class ChoiceTests(ShardsTestCase):
         Keys are divided in their order, with the pools in the order of their first keys.
         """
         pool = self.sharded().pool
-        self.assertEqual(pool.divide([], 9), ([], []))
         first, second, third = pool.pools
-        keys = [b"a2", b"a0", b"a5", b"a1", b"a2"]
+        request = b"get a2 a0 a5 a1 a2\r\n"
         self.assertEqual(
-            pool.divide(keys, 3),
-            ([0, 1, 0, 2, 0], [(third, [b"a2", b"a5", b"a2"]), (first, [b"a0"]), (second, [b"a1"])]),
+            pool.divide(SEVERAL[GET], request, 3),
+            (
+                [0, 1, 0, 2, 0],
+                [(third, b"get a2 a5 a2\r\n", 3), (first, b"get a0\r\n", 1), (second, b"get a1\r\n", 1)],
+            ),
         )
-        self.assertEqual(
-            pool.divide(keys, 2),
-            ([0, 1, 0, 2, 3], [(third, [b"a2", b"a5"]), (first, [b"a0"]), (second, [b"a1"]), (third, [b"a2"])]),
-        )
+        order, shares = pool.divide(SEVERAL[GET], request, 2)
+        self.assertEqual((order, shares[0]), ([0, 1, 0, 2, 3], (third, b"get a2 a5\r\n", 2)))
+        self.assertEqual(shares[3], (third, b"get a2\r\n", 1))
 
     def test_anyOf(self) -> None:
         """
@@ -224,9 +241,10 @@ class ChoiceTests(ShardsTestCase):
                 expected.setdefault(pool.choose(key), []).append(key)
             except ServerUnavailable:
                 expected.setdefault(None, []).append(key)
-        order, shares = pool.divide(keys, 80)
-        self.assertEqual(shares, list(expected.items()))
-        following = [iter(share) for _, share in shares]
+        command = Listed("listed", 0)
+        order, shares = pool.divide(command, dumps(keys), 80)
+        self.assertEqual(shares, [(pool, dumps(its), len(its)) for pool, its in expected.items()])
+        following = [iter(command.keys(share)) for _, share, _ in shares]
         self.assertEqual([next(following[number]) for number in order], keys)
         self.assertEqual(None in expected, bool(keys) and len(down) == 4)
 
@@ -318,7 +336,8 @@ class EjectionTests(ShardsTestCase):
         self.lose(stage, 1)
         error = self.assertRaises(ServerUnavailable, stage.pool.choose, b"a0")
         self.assertEqual(str(error), NO_SERVER)
-        self.assertEqual(stage.pool.divide([b"a0", b"a1"], 9), ([0, 0], [(None, [b"a0", b"a1"])]))
+        request = b"get a0 a1\r\n"
+        self.assertEqual(stage.pool.divide(SEVERAL[GET], request, 9), ([0, 0], [(None, request, 2)]))
 
     def test_neverMoved(self) -> None:
         """

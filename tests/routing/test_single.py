@@ -12,6 +12,7 @@ from zope.interface.verify import verifyObject
 from tests.stage import Stage
 from txconnpool.interfaces import IConnections, IRouter
 from txconnpool.routing.single import SinglePool
+from txconnpool.wire.memcache.replies import GET, SEVERAL
 
 
 class SinglePoolTests(SynchronousTestCase):
@@ -29,6 +30,9 @@ class SinglePoolTests(SynchronousTestCase):
         verifyObject(IConnections, pool)
         self.assertEqual([router.choose(key) for key in (b"a", b"b", b"")], [pool] * 3)
         self.assertIs(router.anyOf(), pool)
-        self.assertEqual(router.divide([b"a", b"b", b"c"], 9), ([0, 0, 0], [(pool, [b"a", b"b", b"c"])]))
-        self.assertEqual(router.divide([b"a", b"b", b"c"], 2), ([0, 0, 1], [(pool, [b"a", b"b"]), (pool, [b"c"])]))
+        request = b"get a b c\r\n"
+        self.assertEqual(router.divide(SEVERAL[GET], request, 9), ([0, 0, 0], [(pool, request, 3)]))
+        self.assertEqual(
+            router.divide(SEVERAL[GET], request, 2), ([0, 0, 1], [(pool, b"get a b\r\n", 2), (pool, b"get c\r\n", 1)])
+        )
         self.assertEqual(router.pools, (pool,))

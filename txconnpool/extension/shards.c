@@ -1,6 +1,6 @@
 /* Copyright txconnpool contributors. See LICENSE. */
 
-/* Divides keys among servers, see `divideKeys` of txconnpool.routing.distribution.keymap, and joins what they have for
+/* Divides keys among servers, see `divideKeys` of txconnpool/wire/shares.py, and joins what they have for
    the keys, see txconnpool/wire/joining.py. */
 
 #include "txconnpool.h"

@@ -147,8 +147,8 @@ class ClusterSession(ReadingSession):
         @return: the pool for a part. A replica gets no part that was redirected.
         """
         if part.trail is not None:
-            return part.trail.pool or self.router.choose(part.keys[0])
-        return self._readersOf(part, command).choose(part.keys[0])
+            return part.trail.pool or self.router.choose(part.key)
+        return self._readersOf(part, command).choose(part.key)
 
     def _sendQueued(self, entry: QueuedRequest) -> bool:
         if not isinstance(entry, RedirectedRequest):

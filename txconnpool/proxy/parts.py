@@ -20,6 +20,9 @@ from txconnpool.errors import PoolError
 from txconnpool.interfaces import IResendingSink
 from txconnpool.pool.containment import contain
 
+#: The values of a part without a reply.
+NOTHING: list[bytes] = []
+
 #: The maximum number of keys of the parts that are sent as one request.
 TOGETHER = 50
 
@@ -32,9 +35,8 @@ class Part:
     @ivar whole: the L{ScatteredReply<txconnpool.proxy.scatter.ScatteredReply>}.
     @ivar session: the session of the client.
     @ivar pool: the pool of the server.
-    @ivar keys: the keys.
-    @ivar count: the number of keys.
     @ivar request: the request.
+    @ivar count: the number of its keys.
     @ivar values: what the reply has for the keys, see L{Command.values<txconnpool.wire.Command.values>}.
     @ivar error: the reply that the client gets for the keys, because the part has failed; C{None}: it has not.
     @ivar retried: whether it is sent for the second time.
@@ -45,7 +47,7 @@ class Part:
     """
 
     __slots__ = (
-        "_pieces", "count", "dropped", "error", "keys", "pool", "refusal", "request", "retried", "session", "size",
+        "_pieces", "count", "dropped", "error", "pool", "refusal", "request", "retried", "session", "size",
         "values", "whole",
     )  # fmt: skip
 
@@ -53,20 +55,35 @@ class Part:
 
     joins = False
 
-    def __init__(self, whole: Any, pool: Any, keys: list[bytes], request: bytes) -> None:
+    def __init__(self, whole: Any, pool: Any, request: bytes, count: int) -> None:
         self.whole = whole
         self.session = whole.session
         self.pool = pool
-        self.keys = keys
-        self.count = len(keys)
         self.request = request
-        self.values: list[bytes] = []
+        self.count = count
+        self.values = NOTHING
         self.error: bytes | None = None
         self.retried = False
         self.refusal = b""
         self.size = 0
         self.dropped = False
         self._pieces: list[bytes] | None = None  # of the reply
+
+    @property
+    def key(self) -> bytes:
+        """
+        The first key.
+        """
+        key: bytes = self.whole.command.key(self.request, 0)
+        return key
+
+    @property
+    def keys(self) -> list[bytes]:
+        """
+        The keys.
+        """
+        keys: list[bytes] = self.whole.command.keys(self.request) if self.count else []
+        return keys
 
     def replied(self, data: Any, done: int) -> None:
         """

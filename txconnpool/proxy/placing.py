@@ -39,7 +39,7 @@ class SpreadReply(ScatteredReply):
         request, pools = self._requests[0], self.session.router.pools
         if self._index is not None:
             pools = pools[self._index : self._index + 1]
-        self._divided = [self.kind(self, pool, [], request) for pool in pools or (None,)]
+        self._divided = [self.kind(self, pool, request, 0) for pool in pools or (None,)]
         self._queue(self._divided)
 
     def _write(self) -> int:

@@ -265,8 +265,8 @@ class SlotPart(Part):
 
     __slots__ = ("avoided", "trail")
 
-    def __init__(self, whole: SlotReply, pool: Any, keys: list[bytes], request: bytes) -> None:
-        super().__init__(whole, pool, keys, request)
+    def __init__(self, whole: SlotReply, pool: Any, request: bytes, count: int) -> None:
+        super().__init__(whole, pool, request, count)
         self.trail: Trail | None = None
         self.avoided = ""
 
@@ -321,7 +321,7 @@ class SlotReply(ScatteredReply):
     def _mayRepeat(self, part: SlotPart, error: PoolError) -> bool:
         part.avoided = error.server
         session: Any = self.session
-        return super()._mayRepeat(part, error) or session.hasOther(self.command, part.keys[0], error)
+        return super()._mayRepeat(part, error) or session.hasOther(self.command, part.key, error)
 
     @property
     def ready(self) -> bool:
@@ -371,8 +371,8 @@ class PrimaryPart(Part):
 
     __slots__ = ("trail",)
 
-    def __init__(self, whole: PrimariesReply, pool: Any, keys: list[bytes], request: bytes) -> None:
-        super().__init__(whole, pool, keys, request)
+    def __init__(self, whole: PrimariesReply, pool: Any, request: bytes, count: int) -> None:
+        super().__init__(whole, pool, request, count)
         self.trail: Trail | None = None
 
     def replied(self, data: bytes, done: int) -> None:

@@ -6,6 +6,7 @@ The reply to a request for several keys that are on several servers.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -23,6 +24,9 @@ COUNTED = 1024
 #: Which part of the bytes that may be held for a client the values of one request should have, after the values of its
 #: keys were too large.
 REPEATED = 8
+
+#: The maximum number of keys of a part of a single request: all of them.
+ALL = sys.maxsize
 
 #: The maximum number of requests in the first round of one for very many keys. A get of 100 keys comes as two requests,
 #: and nothing is known about the size of their values, which are held until all servers have replied.
@@ -50,8 +54,8 @@ class ScatteredReply(Entry):
     kind = Part
 
     __slots__ = (
-        "_ahead", "_begun", "_collected", "_divided", "_dropped", "_hasFailed", "_inFlight", "_keys", "_merged",
-        "_order", "_repeats", "_requests", "_round", "command", "gathers", "parts",
+        "_ahead", "_begun", "_collected", "_divided", "_dropped", "_hasFailed", "_inFlight", "_merged", "_order",
+        "_repeats", "_requests", "_round", "_text", "command", "gathers", "parts",
     )  # fmt: skip
 
     def __init__(self, session: Any, command: Any, requests: Iterable[bytes], merged: bool = False) -> None:
@@ -66,8 +70,8 @@ class ScatteredReply(Entry):
         self._begun = False  # whether a part of the reply was passed on
         self._ahead = 0  # how many requests may be in the next round; 0: see FIRST
         self._round = 1  # how many are in this one
-        self._keys: list[bytes] = []  # of these
-        self._order: list[int] = []  # the number of the part of each of them
+        self._text = b""  # a request for their keys
+        self._order: list[int] = []  # the number of the part of each of these keys
         self._divided: list[Part] = []  # these parts
         self._collected = 0  # the number of bytes of their replies, as far as they count as held
         self._hasFailed = False  # whether one of them has
@@ -85,31 +89,30 @@ class ScatteredReply(Entry):
         Divide the requests of the next round among the servers. No server gets more keys at once than a request has.
         """
         requests, command = self._requests, self.command
-        keys = command.keys(requests[0])
-        most = len(keys)
+        text = requests[0]
+        most = ALL
         self._round = 1
         if len(requests) > 1:
+            most = len(command.keys(text))
             ahead = self._ahead or min(FIRST, self.session.room // most)
             self._round = max(1, min(ahead, len(requests)))
-            keys = [*keys, *(key for other in requests[1 : self._round] for key in command.keys(other))]
+            text = command.united(requests[: self._round])
         self._hasFailed = False
-        self._keys = keys
-        self._order, self._divided = self._divideKeys(keys, most, requests[0])
+        self._text = text
+        self._order, self._divided = self._divideRequest(text, most)
         self._queue(self._divided)
 
-    def _divideKeys(self, keys: list[bytes], most: int, request: bytes) -> tuple[list[int], list[Part]]:
+    def _divideRequest(self, request: bytes, most: int) -> tuple[list[int], list[Part]]:
         """
-        Divide keys among the servers.
+        Divide a request among the servers.
 
         @param most: the maximum number of keys of a part.
-        @param request: a request of which the parts are parts.
 
         @return: the number of the part of each key, and the parts.
         """
-        order, shares = self.session.router.divide(keys, most)
+        order, shares = self.session.router.divide(self.command, request, most)
         kind = self.kind
-        requests = self.command.subsets(request, [share for _, share in shares])
-        return order, [kind(self, pool, share, own) for (pool, share), own in zip(shares, requests, strict=True)]
+        return order, [kind(self, pool, own, count) for pool, own, count in shares]
 
     def _queue(self, parts: list[Part]) -> None:
         """
@@ -174,7 +177,7 @@ class ScatteredReply(Entry):
         """
         The first key of the next part, by which it may get another server; C{None} if it may not.
         """
-        return self.parts[0].keys[0]
+        return self.parts[0].key
 
     def joined(self, left: list[Part]) -> int:
         """
@@ -220,7 +223,7 @@ class ScatteredReply(Entry):
         @return: whether C{size} more bytes would be too much to hold. The first entry of the queue may hold more than
             the others, so that it can go on in any case.
         """
-        if not (self.command.continues and self.command.idempotent) or len(self._keys) == 1:
+        if not (self.command.continues and self.command.idempotent) or len(self._order) == 1:
             return False
         session = self.session
         hard: int = session.factory.limits.unreadHard
@@ -249,14 +252,15 @@ class ScatteredReply(Entry):
         @param request: the request that had these keys, or the last of them.
         """
         lacking = frozenset(key for part in dropped for key in part.keys)
-        first = next(index for index, key in enumerate(self._keys) if key in lacking)
+        keys = self.command.keys(self._text)
+        first = next(index for index, key in enumerate(keys) if key in lacking)
         # The size is 0 if only the first bytes of a reply that has parts of other clients too were counted.
         average = max(1.0, sum(part.size for part in dropped) / len(lacking))
         budget = self.session.factory.limits.unreadHard // REPEATED
         # Never more than half of the keys, so that this ends whatever the sizes are.
-        count = max(1, min(int(budget / average), len(self._keys) // 2))
-        rest = self._keys[first:]
-        del self._keys[first:], self._order[first:]
+        count = max(1, min(int(budget / average), len(keys) // 2))
+        rest = keys[first:]
+        del self._order[first:]
         starts = range(0, len(rest), count)
         self._requests[:0] = [self.command.subset(request, rest[start : start + count]) for start in starts]
 
@@ -307,7 +311,7 @@ class ScatteredReply(Entry):
         Divide the keys of the next part again, because others get the keys of its server.
         """
         part = self.parts.pop(0)
-        order, parts = self._divideKeys(part.keys, len(part.keys), part.request)
+        order, parts = self._divideRequest(part.request, part.count)
         number = self._divided.index(part)
         self._order, self._divided = replaceShare(self._order, self._divided, number, order, parts)
         for each in parts:
@@ -322,7 +326,7 @@ class ScatteredReply(Entry):
         @param reply: the reply for its keys; empty: that for C{error}.
         """
         self._hasFailed = True
-        for _ in part.keys if self._merged else (None,):
+        for _ in range(part.count if self._merged else 1):
             part.error = reply or self.session.refusal(self.command, 1, error)
 
     def _finish(self) -> None:
@@ -344,7 +348,7 @@ class ScatteredReply(Entry):
             dropped, self._dropped = self._dropped, None
             if dropped:
                 self._requestAgain(dropped, request)
-            size = self._write() if self._keys or not dropped else 0
+            size = self._write() if self._order or not dropped else 0
             if self._requests:
                 self._ahead = 1 if dropped else widened(self.session, self._round, size // self._round)
                 self._divide()
@@ -378,12 +382,12 @@ class ScatteredReply(Entry):
         """
         gather, parts = self.command.gather, self._divided
         if not self._merged:
-            values = [part.values if part.error is None else [b""] * len(part.keys) for part in parts]
+            values = [part.values if part.error is None else [b""] * part.count for part in parts]
             reply: bytes = gather(self._order, values, False)
             return reply
         replies = [
             iter([gather([0], [[value]], True) for value in part.values]
-                 if part.error is None else [part.error] * len(part.keys))
+                 if part.error is None else [part.error] * part.count)
             for part in parts
         ]  # fmt: skip
         return b"".join([next(replies[number]) for number in self._order])

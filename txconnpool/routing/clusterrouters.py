@@ -11,7 +11,6 @@ from operator import methodcaller
 from typing import Any
 
 from txconnpool.pool.decisions.servers import Server
-from txconnpool.routing.distribution.keymap import chosenDivide as divideKeys
 from txconnpool.routing.flavours import FlavouredRouter, FlavouredShards
 from txconnpool.routing.nodes import NodePools
 from txconnpool.wire.topology import Redirect
@@ -88,17 +87,17 @@ class ClusterRouter(FlavouredRouter):
         slot: int = self._slotOf[key]
         return slot
 
-    def divide(self, keys: list[bytes], most: int) -> tuple[list[int], list[tuple[Any, list[bytes]]]]:
+    def divide(self, command: Any, request: bytes, most: int) -> tuple[list[int], list[tuple[Any, bytes, int]]]:
         """
-        Divide keys by slot, which is all that a node accepts in one request. The shares are grouped by node.
+        Divide a request by slot, which is all that a node accepts in one request. The shares are grouped by node.
         """
-        order, shares = divideKeys(keys, self._slotOf, most)
+        order, shares = command.shares(request, self._slotOf, most)
         byPool: dict[Any, list[int]] = {}
-        for number, (slot, _) in enumerate(shares):
+        for number, (slot, _, _) in enumerate(shares):
             byPool.setdefault(self._slots[slot], []).append(number)
         grouped = [number for its in byPool.values() for number in its]
         place = {number: at for at, number in enumerate(grouped)}
-        found = [(pool and self._pick(pool), shares[number][1]) for pool, its in byPool.items() for number in its]
+        found = [(pool and self._pick(pool), *shares[number][1:]) for pool, its in byPool.items() for number in its]
         return [place[number] for number in order], found
 
     def shareOf(self, key: bytes) -> int:

@@ -222,12 +222,12 @@ class FlavouredRouter:
         """
         return self._pick(self._shards.choose(key))
 
-    def divide(self, keys: list[bytes], most: int) -> tuple[list[int], list[tuple[Any, list[bytes]]]]:
+    def divide(self, command: Any, request: bytes, most: int) -> tuple[list[int], list[tuple[Any, bytes, int]]]:
         """
-        Divide keys among the pools, see L{IRouter.divide<txconnpool.interfaces.IRouter.divide>}.
+        Divide a request among the pools, see L{IRouter.divide<txconnpool.interfaces.IRouter.divide>}.
         """
-        order, shares = self._shards.divide(keys, most)
-        return order, [(pool and self._pick(pool), share) for pool, share in shares]
+        order, shares = self._shards.divide(command, request, most)
+        return order, [(pool and self._pick(pool), share, count) for pool, share, count in shares]
 
     def anyOf(self) -> Any:
         """

@@ -20,7 +20,6 @@ from txconnpool.pool.decisions.health import NO_SERVERS
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.decisions.servers import Server
 from txconnpool.routing.distribution import Distribution, KeyMap, movedShare
-from txconnpool.routing.distribution.keymap import chosenDivide as divideKeys
 from txconnpool.routing.group import PoolGroup
 from txconnpool.routing.maps import Ejection, KeyShare, Maps, Shard
 from txconnpool.routing.standin import StandIn
@@ -119,18 +118,18 @@ class ShardedPool(PoolGroup):
             return self.standIn.choose(key)
         return pool
 
-    def divide(self, keys: list[bytes], most: int) -> tuple[list[int], list[tuple[Any, list[bytes]]]]:
+    def divide(self, command: Any, request: bytes, most: int) -> tuple[list[int], list[tuple[Any, bytes, int]]]:
         """
-        Divide keys among the pools, see L{IRouter.divide<txconnpool.interfaces.IRouter.divide>}.
+        Divide a request among the pools, see L{IRouter.divide<txconnpool.interfaces.IRouter.divide>}.
         """
-        order, shares = divideKeys(keys, self._cached, most)
+        order, shares = command.shares(request, self._cached, most)
         pools = self._byIndex
-        found = [(None if index < 0 else pools[index], share) for index, share in shares]
+        found = [(None if index < 0 else pools[index], share, count) for index, share, count in shares]
         standIn = self.standIn
         if standIn is not None:
-            for number, (pool, share) in enumerate(list(found)):
+            for number, (pool, share, _) in enumerate(list(found)):
                 if pool is not None and pool.down:
-                    order, found = replaceShare(order, found, number, *standIn.divide(share, most))
+                    order, found = replaceShare(order, found, number, *standIn.divide(command, share, most))
         return order, found
 
     def anyOf(self) -> Any:

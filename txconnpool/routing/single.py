@@ -11,7 +11,18 @@ from typing import Any
 from zope.interface import implementer
 
 from txconnpool.interfaces import IRouter
-from txconnpool.routing.distribution.keymap import chosenDivide as divideKeys
+
+
+class _Only:
+    """
+    Has the index 0 for each key.
+    """
+
+    def __getitem__(self, key: bytes) -> int:
+        return 0
+
+
+ONLY = _Only()
 
 
 @implementer(IRouter)
@@ -37,12 +48,12 @@ class SinglePool:
         """
         return self.pools[0]
 
-    def divide(self, keys: list[bytes], most: int) -> tuple[list[int], list[tuple[Any, list[bytes]]]]:
+    def divide(self, command: Any, request: bytes, most: int) -> tuple[list[int], list[tuple[Any, bytes, int]]]:
         """
         @return: the shares of the pool, with all keys.
         """
-        order, shares = divideKeys(keys, dict.fromkeys(keys, 0), most)
-        return order, [(self.pools[index], share) for index, share in shares]
+        order, shares = command.shares(request, ONLY, most)
+        return order, [(self.pools[index], share, count) for index, share, count in shares]
 
     def anyOf(self) -> Any:
         """

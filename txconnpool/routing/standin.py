@@ -44,9 +44,9 @@ class StandIn:
         """
         return self._upstream.router.choose(key)
 
-    def divide(self, keys: list[bytes], most: int) -> tuple[list[int], list[tuple[Any, list[bytes]]]]:
+    def divide(self, command: Any, request: bytes, most: int) -> tuple[list[int], list[tuple[Any, bytes, int]]]:
         """
-        Divide keys among the pools, see L{IRouter.divide<txconnpool.interfaces.IRouter.divide>}.
+        Divide a request among the pools, see L{IRouter.divide<txconnpool.interfaces.IRouter.divide>}.
         """
-        divided: tuple[list[int], list[tuple[Any, list[bytes]]]] = self._upstream.router.divide(keys, most)
+        divided: tuple[list[int], list[tuple[Any, bytes, int]]] = self._upstream.router.divide(command, request, most)
         return divided

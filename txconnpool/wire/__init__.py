@@ -17,6 +17,8 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Protocol, TypeAlias
 
+from txconnpool.wire.shares import chosenDivide as divideKeys
+
 if TYPE_CHECKING:
     from txconnpool.wire.topics import Hub, Topic
     from txconnpool.wire.topology import Shard
@@ -249,6 +251,30 @@ class Command:
         @return: the results of L{subset}.
         """
         return [self.subset(request, keys) for keys in shares]
+
+    def shares(self, request: bytes, indexes: Any, most: int) -> tuple[list[int], list[tuple[int, bytes, int]]]:
+        """
+        Divide a request into shares, each of which is for one server.
+
+        @param indexes: C{indexes[key]} is the index of the server of a key.
+        @param most: the maximum number of keys in a share, at least 1. A server may get several.
+
+        @return: for each key the number of its share; and the shares, each with its index, the request for its keys as
+            L{subset} returns it, and their number.
+        """
+        order, shares = divideKeys(self.keys(request), indexes, most)
+        requests = self.subsets(request, [keys for _, keys in shares])
+        return order, [(index, own, len(keys)) for (index, keys), own in zip(shares, requests, strict=True)]
+
+    def united(self, requests: Sequence[bytes]) -> bytes:
+        """
+        @param requests: requests that differ in their keys only.
+
+        @return: one request for all keys.
+        """
+        if len(requests) == 1:
+            return requests[0]
+        return self.subset(requests[0], [key for request in requests for key in self.keys(request)])
 
     def values(self, keys: list[bytes], reply: bytes) -> list[bytes] | None:
         """

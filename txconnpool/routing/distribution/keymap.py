@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from txconnpool import native
 from txconnpool.routing.distribution.keys import Cut
 from txconnpool.routing.distribution.locators import NOBODY, Constant, Contest, Locator
 from txconnpool.routing.distribution.servers import ServerSpec
@@ -58,35 +57,6 @@ class KeyCache(dict[bytes, int]):
             self.clear()
         index = self[key] = self._locate(key)
         return index
-
-
-def divideKeys(
-    keys: list[bytes], cached: dict[bytes, int], most: int
-) -> tuple[list[int], list[tuple[int, list[bytes]]]]:
-    """
-    Divide keys into shares, each of which is for one server.
-
-    @param cached: has the index of each key, or finds it.
-    @param most: the maximum number of keys in a share, at least 1. A server may get several.
-
-    @return: for each key the number of its share; and the shares, each with its index, and its keys in their order.
-    """
-    order: list[int] = []
-    shares: list[tuple[int, list[bytes]]] = []
-    last: dict[int, int] = {}  # the last share of each index
-    for key in keys:
-        index = cached[key]
-        number = last.get(index, -1)
-        if number < 0 or len(shares[number][1]) >= most:
-            number = last[index] = len(shares)
-            shares.append((index, []))
-        shares[number][1].append(key)
-        order.append(number)
-    return order, shares
-
-
-#: L{divideKeys}, or its equal in the extension.
-chosenDivide: Final = native.choose(divideKeys)
 
 
 class KeyMap:

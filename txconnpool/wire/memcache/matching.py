@@ -19,6 +19,7 @@ from txconnpool.wire import Command
 from txconnpool.wire.joining import chosenJoin as joinValues
 from txconnpool.wire.memcache.expiry import expiring
 from txconnpool.wire.memcache.keys import collectReply, keyOf, requestFor
+from txconnpool.wire.memcache.lines import chosenDivide as divideLine
 
 #: The method C{match} of a compiled regular expression, called with bytes and a position.
 Matcher: TypeAlias = Callable[[bytes, int], Match[bytes] | None]
@@ -220,6 +221,14 @@ class MemcacheCommand(Command):
         keys = self.keysOf(request)
         keys.reverse()
         return [key for key in keys if key] if b"  " in request else keys
+
+    def shares(self, request: bytes, indexes: Any, most: int) -> tuple[list[int], list[tuple[int, bytes, int]]]:
+        """
+        @return: the shares of a retrieval, see L{Command.shares}.
+        """
+        if self.part.merges and request.startswith(b"get"):  # the usual ones need no list of keys
+            return divideLine(request, len(self.name) + 1, indexes, most)
+        return super().shares(request, indexes, most)
 
     def subset(self, request: bytes, keys: list[bytes]) -> bytes:
         """

@@ -170,9 +170,9 @@ class _Set(_Count):
 
     def keys(self, request: bytes) -> list[bytes]:
         """
-        @return: the keys, in order.
+        @return: the keys, each once, because its last value counts.
         """
-        return wordsOf(request, 0)[1::2]
+        return list(dict.fromkeys(wordsOf(request, 0)[1::2]))
 
     def accepts(self, count: int) -> bool:
         """

@@ -34,6 +34,7 @@ from txconnpool.wire.memcache.binary.packets import (
     missing,
     packet,
 )
+from txconnpool.wire.memcache.keys import keyOf
 from txconnpool.wire.memcache.matching import MemcacheCommand
 
 _VALUE: Final = re.compile(rb"VALUE ([^ ]+) ([0-9]+) ([0-9]+) ([0-9]+)\r\n").match
@@ -283,6 +284,12 @@ class GetSeveral(BinaryCommand):
         This command.
         """
         return self
+
+    def key(self, data: bytes, pos: int) -> bytes | None:
+        """
+        @return: the first key of the C{gets}.
+        """
+        return keyOf(data, pos)
 
     def translate(self, data: bytes, pos: int, end: int, due: int, done: int) -> bytes:
         """

@@ -1,0 +1,38 @@
+# -*- test-case-name: tests.test_native -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Divides the keys of a request into shares, each of which is for one server.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from txconnpool import native
+
+
+def divideKeys(keys: list[bytes], indexes: Any, most: int) -> tuple[list[int], list[tuple[int, list[bytes]]]]:
+    """
+    Divide keys into shares, each of which is for one server.
+
+    @param indexes: C{indexes[key]} is the index of the server of a key.
+    @param most: the maximum number of keys in a share, at least 1. A server may get several.
+
+    @return: for each key the number of its share; and the shares, each with its index, and its keys in their order.
+    """
+    order: list[int] = []
+    shares: list[tuple[int, list[bytes]]] = []
+    last: dict[int, int] = {}  # the last share of each index
+    for key in keys:
+        index = indexes[key]
+        number = last.get(index, -1)
+        if number < 0 or len(shares[number][1]) >= most:
+            number = last[index] = len(shares)
+            shares.append((index, []))
+        shares[number][1].append(key)
+        order.append(number)
+    return order, shares
+
+
+#: L{divideKeys}, or its equal in the extension.
+chosenDivide: Final = native.choose(divideKeys)
