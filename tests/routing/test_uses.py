@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from txconnpool.errors import PoolFull
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.routing.group import PoolGroup
-from txconnpool.routing.uses import FLAVOURS_MAX, IDLE, FlavourUses
+from txconnpool.routing.uses import FLAVOURS_MAX, IDLE, USERS_MAX, FlavourUses, Owner, nobody
 
 
 class Uses(FlavourUses):
@@ -22,10 +22,10 @@ class Uses(FlavourUses):
     Records which flavours begin and end.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, owner: Owner = nobody) -> None:
         pool = PoolGroup("pool", clock, Limits())
         pool.start()
-        super().__init__(pool, "base", "base", "leases")
+        super().__init__(pool, "base", "base", "leases", owner)
         self.begun: list[Hashable] = []
         self.ended: list[Hashable] = []
 
@@ -146,3 +146,73 @@ class FlavourUsesTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.uses.leave("b")
         self.assertEqual(self.uses.ended, ["g"])
+
+
+class OwnerTests(SynchronousTestCase):
+    """
+    Tests for flavours of users: the user of a flavour that is a tuple is its first item.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make an object without clients.
+        """
+        self.clock = Clock()
+        self.uses = Uses(self.clock, lambda flavour: flavour[0] if isinstance(flavour, tuple) else None)
+        self.addCleanup(lambda: self.assertEqual(self.clock.getDelayedCalls(), []))
+        self.addCleanup(lambda: self.uses._pool.close())
+
+    def fill(self) -> None:
+        """
+        Have as many users as possible, each with a client of the same name.
+        """
+        for number in range(USERS_MAX):
+            self.uses.use(number, (number, "f"))
+
+    def test_share(self) -> None:
+        """
+        One user cannot take the flavours of others.
+        """
+        for number in range(FLAVOURS_MAX):
+            self.uses.use(number, ("ann", number))
+        self.assertRaises(PoolFull, self.uses.use, "x", ("ann", "x"))
+        for number in range(FLAVOURS_MAX - 1):
+            self.uses.use(f"other {number}", f"f{number}")
+        self.uses.leave("other 3")
+        self.assertRaises(PoolFull, self.uses.use, "x", ("ann", "x"))
+        self.uses.use("x", ("ben", "x"))
+        self.assertEqual(self.uses.ended, [])
+        for number in (7, 5):
+            self.uses.leave(number)
+            self.clock.advance(1)
+        self.uses.use("y", ("ann", "x"))
+        self.assertEqual(self.uses.ended, [("ann", 7)])
+
+    def test_users(self) -> None:
+        """
+        If there are too many users, the flavours of one without clients end.
+        """
+        self.fill()
+        self.assertRaisesRegex(PoolFull, "256 users", self.uses.use, "x", ("x", "f"))
+        self.uses.use("other", (3, "g"))
+        self.uses.use("free", "f")
+        for client in (3, "free", 4, 5):
+            self.uses.leave(client)
+        self.uses.use("x", ("x", "f"))
+        self.assertEqual(self.uses.ended, [(4, "f")])
+        self.uses.leave("other")
+        self.uses.use("y", ("y", "f"))
+        self.uses.use("z", ("z", "f"))
+        self.assertEqual(self.uses.ended[1:], [(3, "f"), (3, "g"), (5, "f")])
+        self.assertRaises(PoolFull, self.uses.use, "w", ("one more", "f"))
+        self.assertEqual(self.uses.use("x", ("x", "f")), "('x', 'f') 1")
+
+    def test_forgotten(self) -> None:
+        """
+        A user whose flavours have ended does not count.
+        """
+        self.fill()
+        self.uses.leave(3)
+        self.clock.advance(IDLE)
+        self.uses.use("x", ("x", "f"))
+        self.assertEqual(self.uses.ended, [(3, "f")])

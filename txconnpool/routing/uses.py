@@ -6,17 +6,29 @@ Which clients use the connections of which flavour. The connections of a flavour
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from typing import Any, Final
+from collections.abc import Callable, Hashable
+from typing import Any, Final, TypeAlias
 
 from txconnpool.errors import PoolFull
 from txconnpool.net.deadlines import Deadlines
 
-#: The greatest number of flavours of a pool: 16 databases with two versions of the protocol.
+#: The greatest number of flavours of each user: 16 databases with two versions of the protocol.
 FLAVOURS_MAX: Final = 32
+
+#: The greatest number of users that have flavours.
+USERS_MAX: Final = 256
 
 #: The seconds for which a flavour stays without clients, so that those that connect again find its connections.
 IDLE: Final = 60.0
+
+#: Returns the user of a flavour, or C{None}.
+Owner: TypeAlias = Callable[[Any], Hashable]
+
+
+def nobody(flavour: Any) -> None:
+    """
+    The L{Owner} of flavours that are those of all users.
+    """
 
 
 class FlavourUses:
@@ -24,21 +36,25 @@ class FlavourUses:
     The connections of each flavour that clients use. Subclasses make and end them.
 
     The flavour of new clients always has connections. Those of another one end L{IDLE} seconds after its last client
-    has left, or earlier if there are L{FLAVOURS_MAX} flavours and a client needs one more.
+    has left, or earlier if its user has L{FLAVOURS_MAX} flavours and a client needs one more, or if there are
+    L{USERS_MAX} users and one more comes. So a user cannot take the flavours of others.
 
     @ivar base: the pool of the flavour that new clients have, or its router if there are several servers by key.
     @ivar leases: that of the connections that clients have for themselves.
     """
 
-    def __init__(self, pool: Any, flavour: Hashable, base: Any, leases: Any) -> None:
+    def __init__(self, pool: Any, flavour: Hashable, base: Any, leases: Any, owner: Owner = nobody) -> None:
         """
         @param pool: the pool of all connections, a L{PoolGroup<txconnpool.routing.group.PoolGroup>}.
-        @param flavour: the flavour of new clients.
+        @param flavour: the flavour of new clients, which is nobody's.
+        @param owner: returns the user of a flavour; C{None}: it is that of all clients without a user.
         """
         self.base = base
         self.leases = leases
         self._pool = pool
         self._flavour = flavour
+        self._owner = owner
+        self._owned: dict[Hashable, dict[Hashable, None]] = {None: {flavour: None}}  # the flavours of each user
         self._routers: dict[Hashable, Any] = {flavour: base}
         self._flavourOf: dict[Any, Hashable] = {}  # that of each client which has not the one of new clients
         self._counts: dict[Hashable, int] = {}  # the numbers of these clients
@@ -94,25 +110,52 @@ class FlavourUses:
         """
         router = self._routers.get(flavour)
         if router is None:
-            if len(self._routers) >= FLAVOURS_MAX:
-                self._makeRoom()
+            user = self._owner(flavour)
+            if user not in self._owned:
+                if len(self._owned) > USERS_MAX:
+                    self._makeRoomForUser()
+            elif len(self._owned[user]) >= FLAVOURS_MAX:
+                self._makeRoom(self._owned[user])
             router = self._routers[flavour] = self._begin(flavour)
+            self._owned.setdefault(user, {})[flavour] = None
         return router
 
-    def _makeRoom(self) -> None:
+    def _makeRoom(self, flavours: dict[Hashable, None]) -> None:
         """
-        End the flavour that has been without clients for the longest time.
+        End the flavour of a user that has been without clients for the longest time.
 
         @raise PoolFull: all have clients.
         """
-        flavour = next(iter(self._unused.since), None)
+        unused = self._unused.since
+        flavour = min((each for each in flavours if each in unused), key=lambda each: unused[each], default=None)
         if flavour is None:
             raise PoolFull(f"clients use {FLAVOURS_MAX} databases and versions of the protocol already")
+        self._endNow(flavour)
+
+    def _makeRoomForUser(self) -> None:
+        """
+        End the flavours of a user without clients.
+
+        @raise PoolFull: all have clients.
+        """
+        unused = self._unused.since
+        for flavour in unused:
+            user = self._owner(flavour)
+            if user is not None and all(each in unused for each in self._owned[user]):
+                for each in list(self._owned[user]):
+                    self._endNow(each)
+                return
+        raise PoolFull(f"clients have logged in as {USERS_MAX} users already")
+
+    def _endNow(self, flavour: Hashable) -> None:
         self._unused.discard(flavour)
         self._end(flavour)
 
     def _end(self, flavour: Hashable) -> None:
-        del self._routers[flavour]
+        user = self._owner(flavour)
+        del self._routers[flavour], self._owned[user][flavour]
+        if not self._owned[user]:
+            del self._owned[user]
         self._close(flavour)
 
     def _begin(self, flavour: Hashable) -> Any:
