@@ -37,6 +37,7 @@ class RedisLine(QueuedLine):
         self.transaction: list[list[bytes]] | None = None
         self._database = b"0"
         self._version = b"2"
+        self._user = b"default"
         self._channels: dict[bytes, None] = {}
 
     def look(self) -> None:
@@ -61,6 +62,8 @@ class RedisLine(QueuedLine):
 
     def _execute(self, words: list[bytes]) -> bytes:
         name, *rest = words
+        if self.server.guarded and self._user == b"default" and name not in (b"AUTH", b"RESET"):
+            return b"-NOAUTH Authentication required.\r\n"
         data = self.server.data.setdefault(self._database, {})
         if name in self.server.failing:
             return b"-OOM no memory\r\n"
@@ -83,15 +86,22 @@ class RedisLine(QueuedLine):
                 return b"-ERR DB index is out of range\r\n"
             self._database = rest[0]
         elif name == b"RESET":
-            self._database, self.transaction, self._version = b"0", None, b"2"
+            self._database, self.transaction, self._version, self._user = b"0", None, b"2", b"default"
             self._channels.clear()
             return b"+RESET\r\n"
         elif name in (b"SET", b"MSET"):
             data.update(zip(rest[::2], rest[1::2], strict=True))
         elif name == b"INFO":
-            return bulk(b"redis_version:7.0.15\r\n")
+            text = b"redis_version:7.0.15\r\n"
+            return bulk(text) if self._version == b"2" else b"=%d\r\ntxt:%b\r\n" % (len(text) + 4, text)
         elif name == b"COMMAND":
             return self.server.descriptions.get(rest[1], b"*1\r\n*-1\r\n")
+        elif name == b"AUTH":
+            if tuple(rest) not in self.server.logins:
+                return b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
+            self._user = rest[0]
+        elif name == b"GET" and rest == [b"user"]:
+            return bulk(self._user)
         elif name in (b"GET", b"X.GET"):
             return bulk(data.get(rest[0]))
         elif name == b"MGET":
@@ -159,6 +169,8 @@ class RedisServer(Endpoint[RedisLine]):
     @ivar declination: the reply to these.
     @ivar hidden: the channels to which nobody may subscribe.
     @ivar databases: the number of its databases.
+    @ivar logins: the users and passwords. A C{GET user} returns the user.
+    @ivar guarded: whether it does nothing for clients that have not logged in.
     """
 
     kind = RedisLine
@@ -170,6 +182,8 @@ class RedisServer(Endpoint[RedisLine]):
         self.descriptions: dict[bytes, bytes] = {}
         self.hidden: set[bytes] = set()
         self.databases = 16
+        self.logins: set[tuple[bytes, ...]] = set()
+        self.guarded = False
         self.declining = 0
         self.declination = b"-LOADING Redis is loading the dataset in memory\r\n"
 

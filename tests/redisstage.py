@@ -107,7 +107,7 @@ class SingleRedisStage(FlavouredStage):
         server = RedisServer(self.clock, self.servers[0].name)
         self.servers: Any = [server]
         self.pool = self.flavoured(server, limits, 1)
-        self.flavours = SingleFlavours(self.pool, self.dialect.base)
+        self.flavours = SingleFlavours(self.pool, self.dialect.base, self.dialect.owner)
 
     def _router(self) -> Any:
         super()._router()
@@ -131,7 +131,7 @@ class ShardedRedisStage(FlavouredStage):
 
         shards = [Shard(server, ServerSpec(server.name, 1)) for server in self.servers]
         self.pool = ShardedPool("pool", self.clock, newPool, shards, ByNumber(), limits, Ejection())
-        self.flavours = FlavouredShards(self.pool, self.dialect.base)
+        self.flavours = FlavouredShards(self.pool, self.dialect.base, self.dialect.owner)
 
     def change(self, numbers: list[int]) -> None:
         """

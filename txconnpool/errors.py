@@ -96,6 +96,14 @@ class LoginFailed(PoolError):
     """
 
 
+class LoginRefused(LoginFailed):
+    """
+    A server does not accept the login of a client, or not any more. The text is what it says.
+    """
+
+    kind = "login_refused"
+
+
 class TooManyConnections(PoolError):
     """
     A server accepts no more connections, because it has as many as its limit allows.

@@ -50,6 +50,7 @@ class PoolSettingsTests(SynchronousTestCase):
                 "upstreamAuth": None,
                 "sentinelAuth": None,
                 "listenAuth": None,
+                "auth": "check",
                 "allowCommands": None,
                 "denyCommands": (),
                 "announce": None,
@@ -336,6 +337,22 @@ class PoolSettingsTests(SynchronousTestCase):
         self.assertFaults(["expected protocol = redis"], upstream=(line,))
         self.assertFaults(["expected no other line"], protocol="redis", upstream=(line, "sentinel:b@c"))
         self.assertFaults(["has no use without sentinel:NAME@HOST:PORT"], protocol="redis", sentinelAuth="env:LOGIN")
+
+    def test_passedLogins(self) -> None:
+        """
+        Servers of Redis can check the logins of clients, if the proxy needs none of its own.
+        """
+        PoolSettings(protocol="redis", auth="pass", upstream=("tcp:a:6379", "tcp:b:6379"), database=3)
+        self.assertFaults(["auth = 'other': expected check or pass"], protocol="redis", auth="other")
+        self.assertFaults(["auth = pass is for protocol redis, and protocol is memcache"], auth="pass")
+        self.assertFaults(["auth = pass is for protocol redis, and protocol is raw"], protocol="raw", auth="pass")
+        for name, value, why in (
+            ("listenAuth", "env:LOGINS", "listen-auth has no use with auth = pass"),
+            ("upstreamAuth", "env:LOGIN", "upstream-auth has no use with auth = pass"),
+            ("upstream", ("sentinel:cache@10.0.0.1",), "auth = pass needs servers in upstream, not sentinels"),
+            ("upstream", ("cluster:10.0.0.1:6379",), "auth = pass needs servers in upstream, not a cluster"),
+        ):
+            self.assertFaults([why], protocol="redis", auth="pass", **{name: value})
 
     def test_raw(self) -> None:
         """

@@ -114,6 +114,17 @@ class ReplacedTests(SynchronousTestCase):
         self.assertTrue(self.reload("tcp:10.0.0.1:6379", readFrom="primary"))
         self.assertTrue(self.upstream.pool.paused)
 
+    def test_logins(self) -> None:
+        """
+        If the servers check the logins of clients from now on, or do no longer, all connections are other ones.
+        """
+        for auth in ("pass", "check"):
+            old = self.upstream.pool
+            self.assertTrue(self.reload("tcp:10.0.0.1:6379", auth=auth))
+            self.assertIsNot(self.upstream.pool, old)
+            self.upstream.closeReplaced()
+            self.assertFalse(self.reload("tcp:10.0.0.1:6379", auth=auth, poolSize=7))
+
 
 class SeparateTests(SynchronousTestCase):
     """

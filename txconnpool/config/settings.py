@@ -182,6 +182,13 @@ class PoolSettings:
         "file:PATH or env:NAME; clients log in as with memcached's option -Y",
         "Servers and clients",
     )
+    auth: str = option(
+        "check",
+        Choice("check", "pass"),
+        "who checks the users and passwords of clients of Redis: check = the proxy, with `listen-auth`; pass = the "
+        "server, so that each client has the rights of its user",
+        "Servers and clients",
+    )
     allowCommands: tuple[str, ...] | None = option(
         None,
         _COMMANDS,
@@ -860,6 +867,7 @@ def _contradictions(pool: PoolSettings) -> Iterator[Fault]:
     if pool.database and not DIALECTS[pool.protocol].hasDatabases:
         text = f"database is for protocol redis, and protocol is {pool.protocol}; expected 0"
         yield Fault(text, ("database", "protocol"), pool.name)
+    yield from _passing(pool)
     yield from _withoutSentinels(pool)
     if pool.minPoolSize > pool.poolSize:
         text = f"min-pool-size {pool.minPoolSize} is more than pool-size {pool.poolSize}"
@@ -874,6 +882,25 @@ def _contradictions(pool: PoolSettings) -> Iterator[Fault]:
     if pool.sessionUnreadSoft > pool.sessionUnreadHard:
         text = f"session-unread-soft {pool.sessionUnreadSoft} is more than session-unread-hard {pool.sessionUnreadHard}"
         yield Fault(text, ("sessionUnreadSoft", "sessionUnreadHard"), pool.name)
+
+
+def _passing(pool: PoolSettings) -> Iterator[Fault]:
+    """
+    Find settings that contradict C{auth = pass}: the proxy has no login of its own then.
+    """
+    if pool.auth != "pass":
+        return
+    if not DIALECTS[pool.protocol].hasDatabases:
+        text = f"auth = pass is for protocol redis, and protocol is {pool.protocol}; expected check"
+        yield Fault(text, ("auth", "protocol"), pool.name)
+    for name, attribute in (("listen-auth", "listenAuth"), ("upstream-auth", "upstreamAuth")):
+        if getattr(pool, attribute) is not None:
+            text = f"{name} has no use with auth = pass: the servers check the users of clients"
+            yield Fault(text, ("auth", attribute), pool.name)
+    if pool.cluster is not None or pool.hasSentinels:
+        kind = "a cluster" if pool.cluster is not None else "sentinels"
+        text = f"auth = pass needs servers in upstream, not {kind}, because the proxy has no login of its own with it"
+        yield Fault(text, ("auth", "upstream"), pool.name)
 
 
 def _notShared(pool: PoolSettings, workers: int) -> Iterator[Fault]:

@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txconnpool.errors import TooManyConnections
+from txconnpool.errors import LoginRefused, TooManyConnections
 from txconnpool.interfaces import IPipelined
 from txconnpool.metrics import Reason, tally
 from txconnpool.net.deadlines import Deadlines
@@ -237,7 +237,7 @@ class Executor:
         """
         server = record.server
         now = self._seconds()
-        if not server.up:
+        if not server.up and not server.refusesLogin:
             _log.info("{pool}: {server} is up again after {seconds:.1f} s", pool=self.name,
                       server=server.name, seconds=now - server.since)  # fmt: skip
         server.full = False
@@ -255,7 +255,8 @@ class Executor:
         """
         server = record.server
         if self.state.running:
-            tally(server.traffic.dialFailures, kindOf(reason))
+            if not isinstance(reason, LoginRefused):
+                tally(server.traffic.dialFailures, kindOf(reason))
             self._notify("dialFailed", server.name, reason)
         del self._attempts[record]
         now = self._seconds()
@@ -305,7 +306,7 @@ class Executor:
             self._checkClosed()
 
     def _logDown(self, server: Server, wasUp: bool) -> None:
-        if wasUp and not server.up and self.state.running:
+        if wasUp and not server.up and self.state.running and not server.refusesLogin:
             _log.warn("{pool}: {server} is down: {reason}", pool=self.name, server=server.name, reason=server.reason)
         if self._healthChanged is not None and server.failures:
             self._healthChanged(server)

@@ -89,7 +89,7 @@ class Handshake:
             for command, request, expected in self._dialect.prelude(flavour):
                 reply = await connection.probe(command, request)
                 if not reply.startswith(expected):
-                    raise ServerUnavailable(f"{command.name} failed: {printable(reply)}")
+                    raise self._dialect.unprepared(command, reply)
 
         return prepare
 

@@ -132,16 +132,16 @@ def askAny(router: Any, dialect: Any, command: Any, request: bytes) -> Deferred[
     return _askAny(router, command, request).addErrback(_failedWith, dialect)
 
 
-def learn(sessions: Any, command: Any, request: bytes, learned: Any, lost: Any) -> Deferred[bytes]:
+def learn(router: Any, dialect: Any, command: Any, request: bytes, learned: Any, lost: Any) -> Deferred[bytes]:
     """
     Carry out a L{LEARN<txconnpool.wire.LEARN>}.
 
-    @param sessions: the L{SessionFactory<txconnpool.proxy.sessions.SessionFactory>} of the client.
+    @param router: the L{IRouter<txconnpool.interfaces.IRouter>} of the client.
     @param learned: called with the reply of the server.
     @param lost: called with the reply to the client if there is none.
 
     @return: fires with no bytes.
     """
-    asked = _askAny(sessions.router, command, request)
-    asked.addCallbacks(learned, lambda failure: lost(_failedWith(failure, sessions.dialect)))
+    asked = _askAny(router, command, request)
+    asked.addCallbacks(learned, lambda failure: lost(_failedWith(failure, dialect)))
     return asked.addCallback(lambda _: b"")

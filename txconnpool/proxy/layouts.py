@@ -101,7 +101,7 @@ class EqualServers(Layout):
     def _make(self, settings: PoolSettings, limits: Limits) -> None:
         if self._engines.dialect.stateful:
             self.pool = self._engines.flavoured(self._addresses, limits, settings.maxPinned)
-            self.flavours = SingleFlavours(self.pool, self._engines.dialect.base)
+            self.flavours = SingleFlavours(self.pool, self._engines.dialect.base, self._engines.dialect.owner)
             self.router = SinglePool(self.pool.base)
         else:
             self.pool = self._engines.engine(self._addresses(), limits)
@@ -141,7 +141,7 @@ class ServersByKey(Layout):
         )  # fmt: skip
         self.pool.remapped = self._remapped
         if self._engines.dialect.stateful:
-            self.flavours = FlavouredShards(self.pool, self._engines.dialect.base)
+            self.flavours = FlavouredShards(self.pool, self._engines.dialect.base, self._engines.dialect.owner)
             self.router = self.flavours.base
 
     def _shard(self, address: str, limits: Limits, **options: Any) -> Any:
@@ -254,13 +254,13 @@ class Cluster(Layout):
 def layoutOf(settings: PoolSettings) -> tuple[type[Layout], object]:
     """
     @return: the class for the servers of these settings, and what else a reload cannot change: whether a cluster has
-        TLS. If either is another, other connections are needed.
+        TLS, or else who checks the logins of clients. If either is another, other connections are needed.
     """
     if settings.cluster is not None:
         return Cluster, settings.cluster.tls
     if settings.readsReplicas:
         return MasterAndReplicas, None
-    return (EqualServers if settings.distributionByKey is None else ServersByKey), None
+    return (EqualServers if settings.distributionByKey is None else ServersByKey), settings.auth
 
 
 def _shards(settings: PoolSettings) -> list[Shard]:

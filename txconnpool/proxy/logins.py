@@ -79,14 +79,18 @@ class Penalties:
         self._failures: dict[str | None, tuple[int, float]] = {}  # the latest last
         self._log = LogLimit(seconds, PERIOD)
 
-    def delay(self, host: str | None) -> float:
+    def delay(self, host: str | None, undecided: int = 0) -> float:
         """
         @param host: the address of a client.
+        @param undecided: the number of other logins of the address of which it is not known yet whether they fail.
 
         @return: the seconds that its next login has to wait.
         """
         failures, last = self._failures.get(host, (0, 0.0))
-        if failures < FREE or self._seconds() - last >= FORGET:
+        if self._seconds() - last >= FORGET:
+            failures = 0
+        failures += undecided
+        if failures < FREE:
             return 0.0
         return min(DELAY_MAX, DELAY * 2.0 ** min(failures - FREE, 16))
 

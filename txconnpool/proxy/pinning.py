@@ -26,19 +26,24 @@ class _Step:
     Checks the reply to a request that gives a connection its flavour. If it fails, the connection is closed.
     """
 
-    __slots__ = ("_expected", "_lent", "_reply")
+    __slots__ = ("_command", "_expected", "_lent", "_reply")
 
     joins = False
 
-    def __init__(self, lent: LentConnection, expected: bytes) -> None:
+    def __init__(self, lent: LentConnection, command: Any, expected: bytes) -> None:
         self._lent = lent
+        self._command = command
         self._expected = expected
         self._reply = b""
 
     def replied(self, data: bytes, done: int) -> None:
         self._reply = self._reply or data
-        if done:
-            self._lent.stepped(self._reply.startswith(self._expected))
+        if not done:
+            return
+        if self._reply.startswith(self._expected):
+            self._lent.stepped()
+        else:
+            self._lent.unprepared(self._command, self._reply)
 
     def requestsLost(self, requests: list[Any], begun: bool, error: PoolError) -> None:
         pass
@@ -58,7 +63,7 @@ class LentConnection:
     which give the connection its flavour. So others are sent only when it has accepted all of these.
     """
 
-    __slots__ = ("_factory", "_lost", "_pool", "_record", "_steps")
+    __slots__ = ("_factory", "_lost", "_pool", "_record", "_refusal", "_steps")
 
     def __init__(self, factory: Any, pool: Any, record: Any) -> None:
         """
@@ -71,6 +76,7 @@ class LentConnection:
         self._record = record
         self._lost = False
         self._steps = 0  # the number of first requests that the server has not accepted yet
+        self._refusal: PoolError | None = None  # why it has not
         record.lent = record.depth
         record.load += record.lent
         record.connection.lease = self
@@ -84,7 +90,7 @@ class LentConnection:
         connection = self._record.connection
         for command, request, expected in steps:
             self._steps += 1
-            connection.send(_Step(self, expected), command, 1, request)
+            connection.send(_Step(self, command, expected), command, 1, request)
 
     @property
     def ready(self) -> bool:
@@ -93,15 +99,18 @@ class LentConnection:
         """
         return not self._steps
 
-    def stepped(self, accepted: bool) -> None:
+    def unprepared(self, command: Any, reply: bytes) -> None:
         """
-        Take the reply to one of the first requests.
-
-        @param accepted: whether the server has accepted it.
+        The server refuses one of the first requests. Close the connection.
         """
-        if not accepted:
+        if self._refusal is None:
+            self._refusal = self._factory.dialect.unprepared(command, reply)
             self._record.connection.abort()
-            return
+
+    def stepped(self) -> None:
+        """
+        The server has accepted one of the first requests.
+        """
         self._steps -= 1
         if self.ready and self._record.connection.lease is self:
             self.prepared()
@@ -261,7 +270,7 @@ class Pin(LentConnection):
         super().connectionLost(error)
         if self.needed:
             self._reader.pinned = False
-            self._session.pinLost(error)
+            self._session.pinLost(self._refusal or error)
 
     def abort(self, error: PoolError) -> None:
         """

@@ -248,6 +248,7 @@ class PoolProxy(Service):
         drained = self.sessions.drain()
         timer = self._reactor.callLater(max(0.0, self._deadline - self._reactor.seconds()), self._abortSessions)
         await drained
+        self.sessions.passing.close()
         if timer.active():
             timer.cancel()
         await self.upstream.close(max(0.0, self._deadline - self._reactor.seconds()))

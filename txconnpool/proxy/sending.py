@@ -228,12 +228,12 @@ class RequestSender(OrderedReplies):
         """
         if self._inFlight or self._queue is not None:
             return False
-        error = self._useFlavour(flavour)
+        error = self.useFlavour(flavour)
         self._counters.answered += 1
         self.answer(error or reply)
         return True
 
-    def _useFlavour(self, flavour: Any) -> bytes:
+    def useFlavour(self, flavour: Any) -> bytes:
         """
         Use connections of another flavour from now on. Nothing is in flight.
 

@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from txconnpool.errors import PoolError
+from txconnpool.metrics import tally
 from txconnpool.net.transport import endsOf, placeOf, redirect
 from txconnpool.proxy.broadcast import learn
 from txconnpool.proxy.compound import SplitReply
@@ -23,6 +24,7 @@ from txconnpool.proxy.directory import consult
 from txconnpool.proxy.dumping import DumpReply
 from txconnpool.proxy.replies import LaterReply, QueuedRequest
 from txconnpool.proxy.sending import RequestSender
+from txconnpool.routing.single import SinglePool
 from txconnpool.wire import (
     ADDRESSED,
     ANSWER,
@@ -32,6 +34,7 @@ from txconnpool.wire import (
     DUMP,
     FLAVOUR,
     LEARN,
+    LOGIN,
     MORE,
     PIN,
     REPLACE,
@@ -103,7 +106,7 @@ class Session(RequestSender):
         """
         if self.factory.dialect.stateful:
             self._reader, self._read = reader, reader.read
-            error = self._useFlavour(reader.flavour)
+            error = self.useFlavour(reader.flavour)
             if error:
                 self._answerLast(error)
                 return
@@ -308,6 +311,12 @@ class Session(RequestSender):
             if switched:
                 self._answered()
             return switched
+        if action is LOGIN:
+            if self._inFlight or self._queue is not None:
+                return False
+            self.enqueue(LaterReply(self, lambda: factory.passing.logIn(self, *payload), True))
+            self._answered()  # the reply may be there already
+            return True
         if self._queue is not None and len(self._queue) > self._window:
             return False
         if action is SPLIT:
@@ -328,9 +337,9 @@ class Session(RequestSender):
             self.enqueue(LaterReply(self, lambda: factory.subscribers.ask(self, payload), True))
             self._answered()  # the reply may be there already
         elif action is REPORT:
-            self.enqueue(LaterReply(self, lambda: factory.replies.report(*payload), False))
+            self.enqueue(LaterReply(self, lambda: factory.replies.report(self.own, *payload), False))
         elif action is LEARN:
-            self.enqueue(LaterReply(self, lambda: learn(factory, *payload), True))
+            self.enqueue(LaterReply(self, lambda: learn(self.own, factory.dialect, *payload), True))
         else:
             assert action is STATISTICS, action
             command, words = payload
@@ -383,6 +392,13 @@ class Session(RequestSender):
             self._reader, peer, here, factory.limits.statsAddresses, factory.reactor.seconds() - factory.sessions[self],
             self._size, self.unread, self.blocked, self._ending and not self._moving,
         )  # fmt: skip
+
+    @property
+    def own(self) -> Any:
+        """
+        The router for what servers are asked on behalf of the client: they may allow it to some users only.
+        """
+        return SinglePool(self._pool)
 
     @property
     def oldest(self) -> bytes:
@@ -472,9 +488,13 @@ class Session(RequestSender):
 
     def pinLost(self, error: PoolError) -> None:
         """
-        Drop the bytes that were kept too.
+        Drop the bytes that were kept too. If they have waited for the leased connection, the client gets the error.
         """
+        hasWaited = self._blocked and self._size > 0
         self._dropKept()
+        if hasWaited:
+            tally(self._counters.errors, error.kind)
+            self.answer(self.factory.dialect.error(error.kind, str(error)))
         super().pinLost(error)
 
     def forget(self) -> None:

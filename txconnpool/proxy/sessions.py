@@ -30,6 +30,7 @@ from txconnpool.proxy.flow import SessionLimits
 from txconnpool.proxy.idle import IdleClients
 from txconnpool.proxy.logins import LoginGate
 from txconnpool.proxy.memory import BufferedBytes
+from txconnpool.proxy.passing import PassedLogins
 from txconnpool.proxy.placing import PlacedSession
 from txconnpool.proxy.relay import RelaySession
 from txconnpool.proxy.separate import SeparateConnections
@@ -128,6 +129,7 @@ class SessionFactory(Factory):
     @ivar counted: if not C{None}, called whenever the number of sessions may have changed.
     @ivar gate: the logins of the clients.
     @ivar admission: the clients that have no session yet.
+    @ivar passing: the logins of clients that the servers check.
     @ivar idle: closes clients that are idle for too long.
     @ivar strangers: the clients that speak another protocol.
     @ivar subscribers: the clients that want what servers send without being asked.
@@ -187,6 +189,7 @@ class SessionFactory(Factory):
         self.counted: Callable[[], object] | None = None
         self.gate = LoginGate()
         self.admission = Admission(self)
+        self.passing = PassedLogins(self)
         self.idle = IdleClients(self)
         self.strangers = Strangers(name, reactor.seconds)
         self.subscribers = Subscribers(self)
@@ -416,6 +419,7 @@ class SessionFactory(Factory):
         """
         self.sessions.pop(session, None)
         self.subscribers.left(session)
+        self.passing.left(session)
         self.moved(session)
         self.idle.forget(session)
         self.left(session.host)

@@ -108,6 +108,13 @@ class ShardedSession(Session):
         if pos < size:
             self._keep(data[pos:])
 
+    @property
+    def own(self) -> Any:
+        """
+        The router, see L{Session.own}.
+        """
+        return self.router
+
     # -- Requests for one server
 
     def _forward(self, command: Any, request: bytes, data: bytes, pos: int, errors: dict[Any, PoolError]) -> bool:

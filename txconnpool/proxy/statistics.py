@@ -181,6 +181,7 @@ class StatisticsReplies:
 
     def report(
         self,
+        router: Any,
         command: Any,
         request: bytes | None,
         join: Callable[[bytes | None, list[tuple[str, object]]], bytes],
@@ -188,22 +189,23 @@ class StatisticsReplies:
         """
         Make a reply to a client that has the reply of one server and the proxy's own statistics.
 
+        @param router: the L{IRouter<txconnpool.interfaces.IRouter>} of the client.
         @param request: the request for the server; C{None}: none is asked.
         @param join: makes the reply of that of the server, which may be an error, and of names and values.
 
         @return: fires with the reply. It does not fail.
         """
-        reply: Deferred[Any] = deferLater(self._sessions.reactor, 0, self._report, command, request, join)
+        reply: Deferred[Any] = deferLater(self._sessions.reactor, 0, self._report, router, command, request, join)
         return reply.addErrback(self._noStatistics)
 
-    def _report(self, command: Any, request: bytes | None, join: Callable[..., bytes]) -> Deferred[bytes]:
+    def _report(self, router: Any, command: Any, request: bytes | None, join: Callable[..., bytes]) -> Deferred[bytes]:
         sessions = self._sessions
 
         def asked(got: tuple[Any, float]) -> Any:
             own = [("mode", _modeOf(sessions.router)), *got[0]]
             if request is None:
                 return join(None, own)
-            return askAny(sessions.router, sessions.dialect, command, request).addCallback(join, own)
+            return askAny(router, sessions.dialect, command, request).addCallback(join, own)
 
         return self._shared.get("own", self._summary).addCallback(asked)
 

@@ -59,7 +59,7 @@ class _Line(LentConnection):
 
     def connectionLost(self, error: PoolError) -> None:
         super().connectionLost(error)
-        self._source.lost(error)
+        self._source.lost(self._refusal or error)
 
     def abort(self, error: PoolError) -> None:
         self._source.abort(error)

@@ -65,6 +65,7 @@ class Upstream:
         if self._dialect.stateful:
             self._dialect.cluster(settings.cluster is not None)
             self._dialect.begin(settings.database)
+            self._dialect.passLogins(settings.auth == "pass")
         kind, _ = layoutOf(settings)
         self._layout = layout = kind(self._engines, self._remapped, self.finder.hurry)
         self.pool, self.router, self.flavours = layout.pool, layout.router, layout.flavours

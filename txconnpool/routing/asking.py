@@ -1,7 +1,8 @@
 # -*- test-case-name: tests.routing.test_asking -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Asks a server something on a connection of its own, which no other request can delay.
+Takes connections for coroutines, and asks a server something on a connection of its own, which no other request can
+delay.
 """
 
 from __future__ import annotations
@@ -28,17 +29,32 @@ class _Waiter:
     ticket: Any = None
 
     def __init__(self) -> None:
-        self.connection: Deferred[Any] = Deferred()
+        self.record: Deferred[Any] = Deferred()
 
     def granted(self, record: Any) -> None:
-        self.connection.callback(record.connection)
+        self.record.callback(record)
 
     def refused(self, error: PoolError) -> None:
-        self.connection.errback(error)
+        self.record.errback(error)
 
     def abort(self, error: PoolError) -> None:
-        if not self.connection.called:
-            self.connection.errback(error)
+        if not self.record.called:
+            self.record.errback(error)
+
+
+async def take(pool: Any, exclusive: bool = False) -> Any:
+    """
+    Take a connection of a pool, or wait for one.
+
+    @param exclusive: whether it must carry nothing else.
+
+    @return: its record. The caller must add load to it at once.
+
+    @raise PoolError: there is no connection.
+    """
+    waiter = _Waiter()
+    record = pool.take(waiter, exclusive)
+    return await waiter.record if record is None else record
 
 
 async def ask(pool: PoolEngine, exchanges: Generator[tuple[Any, bytes], bytes, _Result]) -> _Result:
@@ -50,10 +66,8 @@ async def ask(pool: PoolEngine, exchanges: Generator[tuple[Any, bytes], bytes, _
 
     @raise PoolError: there is no connection, or it was lost. What C{exchanges} raises is passed on.
     """
-    waiter = _Waiter()
     try:
-        record = pool.take(waiter)
-        connection = record.connection if record is not None else await waiter.connection
+        connection = (await take(pool)).connection
         command, request = next(exchanges)
         while True:
             command, request = exchanges.send(await connection.ask(command, request))

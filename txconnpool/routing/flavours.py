@@ -18,7 +18,7 @@ from txconnpool.interfaces import IPoolControl, IRouter
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.decisions.shared import Shared
 from txconnpool.routing.group import PoolGroup
-from txconnpool.routing.uses import FlavourUses
+from txconnpool.routing.uses import FlavourUses, Owner, nobody
 
 
 @implementer(IPoolControl)
@@ -243,11 +243,19 @@ class SingleFlavours(FlavourUses):
     The flavours of a pool whose servers are interchangeable.
     """
 
-    def __init__(self, pool: FlavouredPool, base: Hashable) -> None:
+    def __init__(self, pool: FlavouredPool, base: Hashable, owner: Owner = nobody) -> None:
         """
         @param base: the flavour of new clients.
+        @param owner: see L{FlavourUses.__init__}.
         """
-        super().__init__(pool, base, pool.base, pool.leases)
+        super().__init__(pool, base, pool.base, pool.leases, owner)
+
+    @property
+    def questions(self) -> Any:
+        """
+        The pool of connections on which a server is asked something that is no request of a client.
+        """
+        return self._pool.of(None)
 
     def _begin(self, flavour: Hashable) -> Any:
         return self._pool.of(flavour)
@@ -261,13 +269,25 @@ class FlavouredShards(FlavourUses):
     The flavours of a pool with several servers by key: each has a router.
     """
 
-    def __init__(self, shards: Any, base: Hashable) -> None:
+    def __init__(self, shards: Any, base: Hashable, owner: Owner = nobody) -> None:
         """
         @param shards: a L{ShardedPool<txconnpool.routing.shards.ShardedPool>} of L{FlavouredPool}s.
         @param base: the flavour of new clients.
+        @param owner: see L{FlavourUses.__init__}.
         """
         self._shards = shards
-        super().__init__(shards, base, self._router(attrgetter("base"), base), self._router(attrgetter("leases")))
+        super().__init__(
+            shards, base, self._router(attrgetter("base"), base), self._router(attrgetter("leases")), owner
+        )
+
+    @property
+    def questions(self) -> Any:
+        """
+        As that of L{SingleFlavours}, of any server.
+
+        @raise PoolError: there is none.
+        """
+        return self._shards.anyOf().of(None)
 
     def _router(self, pick: Callable[[Any], Any], flavour: Hashable = None) -> Any:
         """

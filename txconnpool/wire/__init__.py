@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Protocol, Ty
 from txconnpool.wire.shares import chosenDivide as divideKeys
 
 if TYPE_CHECKING:
+    from txconnpool.errors import PoolError
     from txconnpool.wire.topics import Hub, Topic
     from txconnpool.wire.topology import Shard
 
@@ -80,6 +81,10 @@ class LocalAction(enum.Enum):
     #: Payload: an L{ITopicRequest<txconnpool.wire.topics.ITopicRequest>}. Later requests wait until servers have
     #: confirmed it. If no bytes were read, the request is read again then.
     TOPICS = "send the client what servers send about some topics from now on, or no more"
+    #: Payload: C{((command, request, expected), flavour, conclude)}. A server gets the request, when all earlier
+    #: requests are answered. If its reply begins with C{expected}, the client uses connections of the flavour from now
+    #: on. C{conclude} is called with the error, or with no bytes if there is none. It returns the reply for the client.
+    LOGIN = "ask a server whether the client may log in"
     #: Payload: C{(flavour, reply)}. The reader is called with the flavour (C{switched}), and the request is answered,
     #: when all earlier requests are answered.
     FLAVOUR = "use connections of another flavour from now on"
@@ -101,6 +106,7 @@ ADMIT: Final = LocalAction.ADMIT
 PIN: Final = LocalAction.PIN
 LEARN: Final = LocalAction.LEARN
 TOPICS: Final = LocalAction.TOPICS
+LOGIN: Final = LocalAction.LOGIN
 FLAVOUR: Final = LocalAction.FLAVOUR
 SWITCH: Final = LocalAction.SWITCH
 
@@ -722,6 +728,22 @@ class IStatefulDialect(IDialect, Protocol):
     def prelude(self, flavour: Any) -> Sequence[tuple[Command, bytes, bytes]]:
         """
         @return: requests that make a new connection one of this flavour, with the beginnings of their replies.
+        """
+
+    def owner(self, flavour: Any) -> Any:
+        """
+        @return: whose flavour it is, if several users have flavours of their own; C{None}: nobody's.
+        """
+
+    def unprepared(self, command: Command, reply: bytes) -> PoolError:
+        """
+        @return: the error of requests for which there is no connection, because a server refused one of C{prelude}.
+        """
+
+    def passLogins(self, used: bool) -> None:
+        """
+        @param used: whether the servers check the users and passwords of clients from now on. If they do, readers
+            return C{LOGIN} for a login.
         """
 
     def cluster(self, used: bool) -> None:

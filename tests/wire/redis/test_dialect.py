@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.bugs import covers
 from tests.wire.redis.clients import Reading, request
-from txconnpool.errors import LoginFailed, ServerUnavailable
+from txconnpool.errors import LoginFailed, LoginRefused, ServerUnavailable
 from txconnpool.wire import IStatefulDialect
 from txconnpool.wire.redis.commands import ANSWERED, BY_NAME, COMMANDS, LOOKUP, PINNED, REFUSED, Use
 from txconnpool.wire.redis.dialect import Redis
@@ -77,6 +77,36 @@ class DialectTests(SynchronousTestCase):
         for flavour, requests in (((2, 0), []), ((3, 0), ["HELLO 3"]), ((3, 4), ["HELLO 3", "SELECT 4"])):
             steps = dialect.prelude(flavour)
             self.assertEqual([b" ".join(wordsOf(data, 0)).decode() for _, data, _ in steps], requests)
+
+    def test_users(self) -> None:
+        """
+        If servers check the logins of clients, users have flavours of their own, and their connections log in.
+        """
+        dialect = Redis()
+        for login, user in (((b"ann", b"x"), b"ann"), ((b"x",), b"default")):
+            flavour = (3, 1, login)
+            steps = [wordsOf(data, 0) for _, data, _ in dialect.prelude(flavour)]
+            self.assertEqual(steps, [[b"AUTH", *login], [b"HELLO", b"3"], [b"SELECT", b"1"]])
+            self.assertEqual(dialect.owner(flavour), user)
+        self.assertEqual([dialect.owner(each) for each in ((2, 0), (3, 4), dialect.reading((2, 0)))], [None] * 3)
+
+    def test_passedLogins(self) -> None:
+        """
+        If servers check the logins of clients, one that asks for a login can be used without one, and clients get what
+        it says.
+        """
+        dialect, command = Redis(), BY_NAME["select"]
+        for reply in (b"-NOAUTH Authentication required.\r\n", b"-NOPERM no\r\n", b"-WRONGPASS no\r\n"):
+            self.assertIsInstance(dialect.unprepared(command, reply), ServerUnavailable)
+        self.assertRaises(ServerUnavailable, carryOut, dialect.handshake(None, "s"), b"-NOPERM no\r\n")
+        dialect.passLogins(True)
+        for reply in (b"-NOAUTH Authentication required.\r\n", b"-NOPERM no\r\n", b"-WRONGPASS no\r\n"):
+            error = dialect.unprepared(command, reply)
+            self.assertIsInstance(error, LoginRefused)
+            self.assertEqual(dialect.error(error.kind, str(error)), reply)
+            self.assertEqual(carryOut(dialect.handshake(None, "s"), reply), (["PING"], None))
+        self.assertIn("select failed", str(dialect.unprepared(command, b"-ERR DB index is out of range\r\n")))
+        self.assertRaises(ServerUnavailable, carryOut, dialect.handshake(None, "s"), b"-LOADING no\r\n")
 
     @covers("R39")
     def test_replicas(self) -> None:

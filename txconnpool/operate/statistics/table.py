@@ -25,7 +25,8 @@ Value = Any
 
 #: Reasons for which the proxy answers a request with an error: L{txconnpool.errors.PoolError.kind}.
 ERRORS: Final = (
-    "unavailable", "too_many_waiting", "wait_timeout", "request_timeout", "lost", "protocol", "closed", "other",
+    "unavailable", "too_many_waiting", "wait_timeout", "request_timeout", "lost", "protocol", "closed",
+    "login_refused", "other",
 )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from txconnpool.errors import PoolTimeout, ServerUnavailable
+from txconnpool.errors import LoginRefused, PoolError, PoolTimeout, ServerUnavailable
 from txconnpool.metrics import Counters, PoolStats
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.decisions.records import Record
@@ -48,7 +48,9 @@ class Health:
         Whether no server can be reached by a dial, so that waiting for one is in vain.
         """
         enough = self.limits.whenDown
-        return enough is not None and all(server.drained or server.failures >= enough for server in self._servers)
+        return enough is not None and all(
+            server.drained or (server.failures >= enough and not server.onDemand) for server in self._servers
+        )
 
     @property
     def lastFailed(self) -> Server | None:
@@ -72,6 +74,7 @@ class Health:
         @param failures: the number of failures in a row, this one included.
         """
         server.failures = failures
+        server.onDemand = False
         server.cause = cause
         server.reason = reason
         server.retryAt = now + self.limits.backoff.delay(failures, self._vary)
@@ -94,7 +97,7 @@ class Health:
             return
         server.wasUp = server.up
         server.since = now
-        if not server.up:
+        if not server.up and not server.refusesLogin:
             self._counters.outages += 1
             server.traffic.outages += 1
 
@@ -107,11 +110,13 @@ class Health:
 
     # -- Errors
 
-    def unavailable(self, stats: PoolStats) -> ServerUnavailable:
+    def unavailable(self, stats: PoolStats) -> PoolError:
         """
         @return: the error for a request that no server can serve.
         """
         failed = self.lastFailed
+        if failed is not None and failed.refusesLogin:
+            return LoginRefused(str(failed.cause))
         if failed is None:
             names = ", ".join(server.name for server in self._servers)
             return ServerUnavailable(f"upstream unavailable: drained ({names})" if names else NO_SERVERS, stats)
@@ -119,7 +124,7 @@ class Health:
         error.__cause__ = failed.cause
         return error
 
-    def timedOut(self, stats: PoolStats) -> PoolTimeout:
+    def timedOut(self, stats: PoolStats) -> PoolError:
         """
         @return: the error for a waiter whose time is over. It names the cause: all connections are busy, or a server
             is down.
@@ -127,6 +132,8 @@ class Health:
         failed = self.lastFailed
         if stats.connections or failed is None:
             return PoolTimeout(f"timed out waiting for a connection ({stats})", "wait", stats)
+        if failed.refusesLogin:
+            return LoginRefused(str(failed.cause))
         text = f"timed out waiting for a connection ({failed.name}: {failed.reason})"
         error = PoolTimeout(text, "wait", stats)
         error.__cause__ = failed.cause

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from txconnpool.errors import LoginRefused
 from txconnpool.metrics import Traffic
 
 
@@ -15,6 +16,7 @@ class Server:
     """
     One upstream address: whether it is reachable, and how many connections it has.
 
+    @ivar onDemand: whether it is dialed for the next request although its last dial has failed, see L{refusesLogin}.
     @ivar name: the name in logs and statistics: an endpoint string or the like.
     @ivar address: the endpoint to dial. The decisions of the pool do not look at it.
     @ivar count: the number of its connections, dials in progress included.
@@ -31,8 +33,8 @@ class Server:
     """
 
     __slots__ = (
-        "address", "cause", "count", "dialing", "drained", "failures", "full", "name", "reason", "retryAt", "since",
-        "traffic", "wasUp",
+        "address", "cause", "count", "dialing", "drained", "failures", "full", "name", "onDemand", "reason", "retryAt",
+        "since", "traffic", "wasUp",
     )  # fmt: skip
 
     def __init__(self, name: str, address: Any, traffic: Traffic | None = None) -> None:
@@ -43,6 +45,7 @@ class Server:
         self.dialing = 0
         self.drained = False
         self.failures = 0
+        self.onDemand = False
         self.full = False
         self.retryAt = 0.0
         self.cause: BaseException | None = None
@@ -56,6 +59,14 @@ class Server:
         Whether it is thought to be reachable: it has a connection, or its last dial did not fail.
         """
         return not self.failures or self.count > self.dialing
+
+    @property
+    def refusesLogin(self) -> bool:
+        """
+        Whether its last dial failed because of the login of clients. This is not logged, and no outage: others can use
+        it. It is dialed again only if such a client needs it.
+        """
+        return isinstance(self.cause, LoginRefused)
 
     @property
     def state(self) -> str:

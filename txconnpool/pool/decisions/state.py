@@ -246,8 +246,9 @@ class PoolState:
             actions.append(records.check(records.doubtful[-1]))
         minimum = max(self.limits.minimum, self.wanted)
         while (server := self.balance.next(len(records.all), now)) is not None:
-            probe = server.failures and not server.count
+            probe = server.failures and not server.count and not server.refusesLogin
             if not (probe or demand > 0 or len(records.all) - records.doomed < minimum):
+                server.onDemand = server.refusesLogin
                 break
             demand -= 1
             self.balance.dialed(server)

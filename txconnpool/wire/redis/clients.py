@@ -178,6 +178,15 @@ def _isOf(facts: ClientFacts, kind: bytes) -> bool:
     return kind == (b"normal" if facts.reader.channels is None else b"pubsub")
 
 
+def _isKnown(facts: ClientFacts, mine: ClientFacts) -> bool:
+    """
+    @return: whether a client may ask about another one, and close it: all may, unless the servers check the logins of
+        clients. The proxy does not know the rights of their users, so these must have the same login.
+    """
+    login = mine.reader.login
+    return facts is mine or not mine.reader.rules.passes or bool(login and login == facts.reader.login)
+
+
 def _ask(
     client: ClientState,
     end: int,
@@ -186,7 +195,7 @@ def _ask(
     isSilent = client.silent or client.skips
 
     def reply(mine: ClientFacts, every: Sequence[ClientFacts]) -> tuple[bytes, Sequence[ClientFacts]]:
-        data, closed = answer(mine, every)
+        data, closed = answer(mine, [each for each in every if _isKnown(each, mine)])
         return b"" if isSilent else data, closed
 
     return CLIENTS, end, 0, reply
@@ -273,7 +282,7 @@ class _Filter:
                 return _unknownType(value)
             tests.append(lambda facts: _isOf(facts, kind))
         elif option == b"user":
-            if client.check is None and value != b"default":
+            if client.check is None and not client.rules.passes and value != b"default":
                 return answers.error(b"ERR No such user '%b'" % value.partition(b"\0")[0])
             tests.append(lambda facts: facts.reader.user == value)
         elif option == b"maxage":

@@ -42,6 +42,7 @@ class ClientState:
     @ivar flavour: the version of the protocol, and the database.
     @ivar check: whether a user and password are valid; C{None}: clients need not log in.
     @ivar stranger: whether the client has to log in, or to log in again.
+    @ivar limited: whether its requests must be small, because it has not logged in.
     @ivar pending: whether it has no session, because it has never logged in.
     @ivar name: the name that the client has given itself.
     @ivar user: the user as which it has logged in.
@@ -70,6 +71,7 @@ class ClientState:
         "flavour",
         "id",
         "inTransaction",
+        "limited",
         "name",
         "pending",
         "pinned",
@@ -198,12 +200,21 @@ class ClientState:
         self.places = places
         self.settle()
 
+    @property
+    def login(self) -> tuple[Any, ...]:
+        """
+        The login that the servers have accepted, if they check logins; else nothing.
+        """
+        return self.flavour[2:]
+
     def settle(self) -> None:
         """
         The state has changed: find out whether plain commands need a further look.
         """
+        rules = self.rules
+        self.limited = self.stranger or (rules.passes and rules.guarded and not self.login)
         if (
-            self.stranger
+            self.limited
             or self.inTransaction
             or self.silent
             or self.skips

@@ -10,17 +10,18 @@ import re
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Final
 
-from txconnpool.errors import LoginFailed, ServerUnavailable, TooManyConnections
+from txconnpool.errors import LoginFailed, LoginRefused, PoolError, ServerUnavailable, TooManyConnections
 from txconnpool.wire import Command, Login
 from txconnpool.wire.effects import Effects, Permissions
 from txconnpool.wire.redis import answers
 from txconnpool.wire.redis.announced import Place
+from txconnpool.wire.redis.clientstate import DEFAULT_USER
 from txconnpool.wire.redis.commands import BY_NAME, COMMANDS, LOOKUP, Use
 from txconnpool.wire.redis.framing import BrokenRequest, encode, splitLine, wordsOf
 from txconnpool.wire.redis.learning import OTHER
 from txconnpool.wire.redis.replyreader import ReplyReader
 from txconnpool.wire.redis.requestreader import RequestReader
-from txconnpool.wire.redis.rules import BASE, Flavour, Rules
+from txconnpool.wire.redis.rules import BASE, FORBIDDEN, Flavour, Rules
 from txconnpool.wire.redis.subscriptions import isError, keyOf, requestFor, topicOf
 from txconnpool.wire.redis.topology import ClusterReplyReader, askTopology
 from txconnpool.wire.topics import Hub, Topic
@@ -119,6 +120,13 @@ class Redis:
         """
         return ClusterReplyReader() if self._rules.cluster else ReplyReader()
 
+    def passLogins(self, used: bool) -> None:
+        """
+        @param used: whether the servers check the users and passwords of clients from now on. A server that asks for a
+            login can then be used without one.
+        """
+        self._rules.passes = used
+
     def cluster(self, used: bool) -> None:
         """
         @param used: whether the servers are the nodes of a cluster from now on.
@@ -149,6 +157,10 @@ class Redis:
         reply = yield self.probe
         if reply.startswith(self.tooManyClients):
             raise TooManyConnections
+        if self._rules.passes:
+            self._rules.guarded = reply.startswith(b"-NOAUTH")
+            if reply.startswith(FORBIDDEN):
+                return warning
         if reply.startswith(b"-NOAUTH"):
             raise LoginFailed("the server asks for a password, and upstream-auth is not set")
         if reply != b"+PONG\r\n":
@@ -161,19 +173,40 @@ class Redis:
         """
         @return: requests that make a new connection one of a flavour, with the first byte of their replies.
         """
-        version, database, *reading = flavour
+        version, database, *others = flavour
         steps: list[tuple[Command, bytes, bytes]] = []
+        if others and others != [1]:
+            steps.append((_AUTH, encode([b"AUTH", *others[0]]), b"+"))
         if version != BASE[0]:
             steps.append((_HELLO, encode([b"HELLO", b"%d" % version]), b"%"))
         if database != BASE[1]:
             steps.append((_SELECT, encode([b"SELECT", b"%d" % database]), b"+"))
-        if reading:
+        if others == [1]:
             steps.append((BY_NAME["readonly"], encode([b"READONLY"]), b"+"))
         return steps
 
+    def owner(self, flavour: Flavour) -> bytes | None:
+        """
+        @return: the user of the clients of a flavour, if the servers check logins; C{None} for those without one.
+        """
+        _, _, *login = flavour
+        if not login or login == [1]:
+            return None
+        user: bytes = login[0][0] if len(login[0]) > 1 else DEFAULT_USER
+        return user
+
+    def unprepared(self, command: Command, reply: bytes) -> PoolError:
+        """
+        @return: the error for requests of clients whose flavour a server refuses to a connection. If it depends on the
+            login of the clients, they get the reply of the server.
+        """
+        if self._rules.passes and reply.startswith(FORBIDDEN):
+            return LoginRefused(_text(reply))
+        return ServerUnavailable(f"{command.name} failed: {_text(reply)}")
+
     def reading(self, flavour: Flavour) -> Flavour:
         """
-        @return: the flavour of connections to replicas.
+        @return: the flavour of connections to replicas. Servers of which replicas read do not check logins.
         """
         return (*flavour[:2], 1)
 
@@ -226,7 +259,8 @@ class Redis:
         """
         @return: the error for a request that failed in the proxy.
         """
-        return b"-ERR " + _UNPRINTABLE.sub(" ", text)[:200].encode() + b"\r\n"
+        prefix = b"-" if kind == LoginRefused.kind else b"-ERR "
+        return prefix + _UNPRINTABLE.sub(" ", text)[:200].encode() + b"\r\n"
 
     def statistics(self, items: Iterable[tuple[str, object]]) -> bytes:
         """

@@ -93,7 +93,7 @@ class RequestReader(ClientState):
             frame = findUsual(data, pos, itemMax, self._usual)
             if frame is not None:
                 return frame
-        found = None if scanner.active or self.stranger else findCommand(data, pos, itemMax)
+        found = None if scanner.active or self.limited else findCommand(data, pos, itemMax)
         if found is None:
             return self._carefully(data, pos)
         return self._request(data, pos, found[0], None)
@@ -104,7 +104,7 @@ class RequestReader(ClientState):
         """
         scanner = self._scanner
         scanner.bulkMax = self.rules.itemMax
-        scanner.stranger = self.stranger
+        scanner.stranger = self.limited
         try:
             if data[pos] != 42:
                 return self._inline(data, pos)
@@ -158,6 +158,8 @@ class RequestReader(ClientState):
             return self.reject(end, answers.wrongArity(command.name), command)
         if self.stranger and command.name not in _OF_STRANGERS:
             return self.reject(end, answers.NO_AUTH)
+        if self.limited and (command.mayBlock or command.use in (Use.PINNED, Use.SUBSCRIBING)):
+            return self.reject(end, answers.NO_AUTH)  # strangers get no connections of their own
         if command in self.rules.denied:
             return self.reject(end, answers.refused(command.name, DENIED))
         if command.use is Use.REFUSED:
@@ -196,7 +198,8 @@ class RequestReader(ClientState):
             return self.reject(end, answers.unknownCommand(words))
 
         def learn(reply: bytes) -> None:
-            rules.learn(name, reply)
+            if not rules.learn(name, reply):
+                self.failure = reply
 
         def failed(reply: bytes) -> None:
             self.failure = reply

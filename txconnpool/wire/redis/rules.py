@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import count as counter
-from typing import Final
+from typing import Any, Final
 
 from txconnpool.wire import Command
 from txconnpool.wire.effects import Permissions
@@ -18,10 +18,14 @@ from txconnpool.wire.redis.framing import ARGUMENTS_MAX, Usual
 from txconnpool.wire.redis.learning import Learned, described
 from txconnpool.wire.redis.several import DIVIDED
 
-#: The version of the protocol and the database of a connection, and 1 if a replica executes requests on it.
-Flavour = tuple[int, ...]
+#: The version of the protocol and the database of a connection. A third item is 1 if a replica executes requests on it,
+#: or the words of the login of its user if servers check logins; there are never both.
+Flavour = tuple[Any, ...]
 
 BASE: Final[Flavour] = (2, 0)
+
+#: The beginnings of errors that depend on the user.
+FORBIDDEN: Final = (b"-NOAUTH", b"-NOPERM", b"-WRONGPASS")
 
 
 class Rules:
@@ -38,6 +42,9 @@ class Rules:
         L{IStatefulDialect.announce<txconnpool.wire.IStatefulDialect.announce>}.
     @ivar cluster: whether the servers are the nodes of a cluster. A channel is then that of all nodes.
     @ivar learned: the commands that the servers have described.
+    @ivar passes: whether the servers check the users and passwords of clients.
+    @ivar guarded: whether the servers do nothing for clients that have not logged in, as far as it is known. They then
+        close connections with large requests.
     """
 
     def __init__(self) -> None:
@@ -51,6 +58,7 @@ class Rules:
         self.announced: Sequence[Place] | None = None
         self.cluster = False
         self.learned = Learned()
+        self.passes = self.guarded = False
         self._permissions = Permissions({}, frozenset(), None)
 
     def limit(self, itemMax: int, permissions: Permissions) -> None:
@@ -96,12 +104,17 @@ class Rules:
         """
         return self._usual[plain]
 
-    def learn(self, name: bytes, reply: bytes) -> None:
+    def learn(self, name: bytes, reply: bytes) -> bool:
         """
         @param reply: what a server says about a command that the table lacks.
+
+        @return: whether it says something. It may not tell a user who may not ask.
         """
+        if self.passes and reply.startswith(FORBIDDEN):
+            return False
         self.learned.add(name, described(reply))
         self._find()
+        return True
 
     def use(self, version: bytes | None) -> None:
         """

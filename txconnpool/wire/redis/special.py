@@ -10,14 +10,15 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from txconnpool.wire import ADDRESSED, ADMIT, ANSWER, CLOSE, FLAVOUR, REPLACE, REPORT, TOPICS, Frame, Login
+from txconnpool.wire import ADDRESSED, ADMIT, ANSWER, CLOSE, FLAVOUR, LOGIN, REPLACE, REPORT, TOPICS, Frame, Login
 from txconnpool.wire.redis import answers
 from txconnpool.wire.redis.announced import REPLIES, Nodes, Place
 from txconnpool.wire.redis.clients import BAD_NAME, OF_CLIENTS, validName
 from txconnpool.wire.redis.clientstate import DEFAULT_USER, ClientState
 from txconnpool.wire.redis.commands import BY_NAME, RedisCommand
 from txconnpool.wire.redis.engaged import ENGAGING
-from txconnpool.wire.redis.framing import encode
+from txconnpool.wire.redis.framing import STRANGER_BULK, encode
+from txconnpool.wire.redis.rules import Flavour
 from txconnpool.wire.redis.subscriptions import Leaving
 
 _SUBSCRIBER: Final = "the proxy cannot change the version of the protocol of a subscriber"
@@ -26,6 +27,7 @@ NOT_SHARED: Final = "the proxy does not forward it"
 
 _INTEGER: Final = re.compile(rb"0|-?[1-9][0-9]{0,18}").fullmatch
 
+_AUTH: Final = BY_NAME["auth"]
 _HELLO: Final = BY_NAME["hello"].silenced
 _SELECT: Final = BY_NAME["select"].silenced
 
@@ -38,6 +40,8 @@ _NO_HELLO: Final = answers.error(
     "can be used to authenticate the client and select the RESP protocol version at the same time"
 )
 _WRONG: Final = answers.error("WRONGPASS invalid username-password pair or user is disabled.")
+
+_LOGIN_APART: Final = "the proxy cannot change the user of a client with a transaction, watched keys or subscriptions"
 
 
 def _ping(client: ClientState, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int) -> Frame:
@@ -89,6 +93,13 @@ def _hello(client: ClientState, command: RedisCommand, words: list[bytes], data:
             at += 2
         else:
             return client.answer(end, answers.error(b"ERR Syntax error in HELLO option '%b'" % words[at]))
+    if login is not None and client.rules.passes:
+
+        def greet() -> bytes:
+            client.name = client.name if name is None else name
+            return _greeting(client, version)
+
+        return _passLogin(client, command, end, version, login, greet)
     if login is not None and not _isValid(client, login):
         return client.answer(end, _WRONG)
     if client.stranger and login is None:
@@ -100,7 +111,7 @@ def _hello(client: ClientState, command: RedisCommand, words: list[bytes], data:
     if name is not None:
         client.name = name
     reply = _greeting(client, version)
-    flavour = version, client.flavour[1]
+    flavour = version, *client.flavour[1:]
     if client.pending:
         client.flavour = flavour
         return _admit(client, end, reply)
@@ -111,7 +122,7 @@ def _hello(client: ClientState, command: RedisCommand, words: list[bytes], data:
 
 
 def _change(
-    client: ClientState, end: int, flavour: tuple[int, ...], request: tuple[RedisCommand, bytes], reply: bytes
+    client: ClientState, end: int, flavour: Flavour, request: tuple[RedisCommand, bytes], reply: bytes
 ) -> Frame:
     """
     Let the client use connections of another flavour, or give its own connection that flavour.
@@ -133,6 +144,33 @@ def _isValid(client: ClientState, login: Login) -> bool:
     @return: whether a client may log in so. If clients need not, Redis accepts any password of its user C{default}.
     """
     return login[0] == DEFAULT_USER if client.check is None else client.check(login)
+
+
+def _passLogin(
+    client: ClientState, command: RedisCommand, end: int, version: int, login: tuple[bytes, ...],
+    greet: Callable[[], bytes],
+) -> Frame:  # fmt: skip
+    """
+    Let the server decide whether the client may log in so. It then uses connections that have logged in so.
+
+    @param version: the version of the protocol from then on.
+    @param login: the password, or the user and the password.
+    @param greet: called when the server has accepted the login. Returns the reply.
+    """
+    if client.pinned or client.inTransaction or client.channels is not None:
+        return client.reject(end, answers.refused(command.name, _LOGIN_APART))
+    if any(len(word) > STRANGER_BULK for word in login):
+        return client.answer(end, _WRONG)  # the server would close the connection on which it is asked
+    hidden = not client.mine(answers.OK)
+
+    def conclude(error: bytes) -> bytes:
+        if not error:
+            client.user = login[0] if len(login) > 1 else DEFAULT_USER
+        reply = error or greet()
+        return b"" if hidden else reply
+
+    request = encode([b"AUTH", *login])
+    return LOGIN, end, 0, ((_AUTH, request, answers.OK), (version, client.flavour[1], login), conclude)
 
 
 def _admit(client: ClientState, end: int, reply: bytes) -> Frame:
@@ -161,6 +199,8 @@ def _greeting(client: ClientState, version: int) -> bytes:
 def _auth(client: ClientState, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int) -> Frame:
     if len(words) > 3:
         return client.answer(end, answers.SYNTAX)
+    if client.rules.passes:
+        return _passLogin(client, command, end, client.flavour[0], tuple(words[1:]), lambda: answers.OK)
     if len(words) == 2 and client.check is None:
         return client.answer(end, _NO_PASSWORD)
     login = (DEFAULT_USER, words[1]) if len(words) == 2 else (words[1], words[2])
@@ -176,7 +216,7 @@ def _auth(client: ClientState, command: RedisCommand, words: list[bytes], data: 
 def _select(client: ClientState, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int) -> Frame:
     if not _INTEGER(words[1]) or not -(1 << 31) <= int(words[1]) < 1 << 31:
         return client.answer(end, answers.NOT_INTEGER)
-    version, database = client.flavour
+    version, database, *others = client.flavour
     if client.rules.cluster and int(words[1]) != 0:
         return client.answer(end, answers.error("ERR SELECT is not allowed in cluster mode"))
     if not 0 <= int(words[1]) < client.rules.databases:
@@ -184,7 +224,7 @@ def _select(client: ClientState, command: RedisCommand, words: list[bytes], data
     if int(words[1]) == database:
         return client.answer(end, answers.OK)
     request = _SELECT, encode([b"SELECT", b"%d" % int(words[1])])
-    return _change(client, end, (version, int(words[1])), request, answers.OK)
+    return _change(client, end, (version, int(words[1]), *others), request, answers.OK)
 
 
 #: The sections of C{INFO} that have those of the proxy too, and the proxy's own one.
@@ -212,12 +252,12 @@ def _info(client: ClientState, command: RedisCommand, words: list[bytes], data: 
         return line[2] + (b"1" if isCluster else b"0")
 
     def join(reply: bytes | None, items: list[tuple[str, object]]) -> bytes:
-        if reply is not None and reply[:1] != b"$":
+        if reply is not None and reply[:1] not in (b"$", b"="):
             return reply
         own = ["# Proxy", *(f"proxy_{name}:{value}" for name, value in items), ""]
         text = "\r\n".join(own).encode()
         if reply is not None:
-            its = _MODE.sub(shown, reply[reply.index(b"\n") + 1 : -2])
+            its = _MODE.sub(shown, reply[reply.index(b"\n") + 1 : -2].removeprefix(b"txt:"))
             if not hasOwn:
                 text = its
             elif its:

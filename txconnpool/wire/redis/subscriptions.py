@@ -86,7 +86,7 @@ class _Request:
         self._isSilent = client.silent or client.skips
         self.topics = topics
         # The database does not matter: a message reaches the subscribers in all of them.
-        self.flavour = client.flavour[0], 0
+        self.flavour = (client.flavour[0], 0, *client.flavour[2:])
 
     def refused(self, reply: bytes) -> bytes:
         """
