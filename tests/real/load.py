@@ -477,7 +477,7 @@ class Load:
         @raise ServerFailed: they were not, for a long time.
         """
         enough = self.count("ok") + count
-        until(lambda: self.count("ok") >= enough, PATIENCE, f"{count} replies")
+        until(lambda: self.count("ok") >= enough, 4 * PATIENCE, f"{count} replies")
 
     def finish(self) -> Report:
         """
