@@ -25,7 +25,7 @@ from tests.real.servers import Address
 KEYS = 4
 
 #: Seconds that a subscriber waits for its message.
-MESSAGE_TIMEOUT = 2.0
+MESSAGE_TIMEOUT = 5.0
 
 
 class Failed(Exception):
