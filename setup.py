@@ -15,9 +15,9 @@ EXTENSION = Extension(
     "txconnpool._native",
     sources=[
         f"{SOURCE}/{name}.c"
-        for name in ("module", "requests", "replies", "values", "resp", "shards", "lines", "sockets")
+        for name in ("module", "requests", "replies", "values", "resp", "shards", "division", "sockets")
     ],
-    depends=[f"{SOURCE}/text.h", f"{SOURCE}/txconnpool.h"],
+    depends=[f"{SOURCE}/{name}.h" for name in ("text", "resp", "txconnpool")],
     extra_compile_args=["-std=c11", "-Wall", "-Wextra"],
     optional=True,
 )

@@ -13,13 +13,13 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.nativefuzz import SUBJECTS, cuts
+from tests.nativefuzz import SUBJECTS, changed, cuts
 from txconnpool import native
 from txconnpool.routing.distribution.keymap import KeyCache
 from txconnpool.wire.joining import joinValues
 from txconnpool.wire.memcache import common, values
 from txconnpool.wire.memcache.lines import divideLine
-from txconnpool.wire.redis.framing import encodeWords
+from txconnpool.wire.redis.framing import divideWords, encodeWords
 from txconnpool.wire.shares import divideKeys
 
 #: The number of inputs for each function, and of those that are cut at every position.
@@ -27,7 +27,7 @@ INPUTS = 600
 CUT = 20
 
 #: The functions that have tests of their own, here and in L{tests.net.test_sockets}.
-OTHERS = {"divideKeys", "divideLine", "encodeWords", "joinValues", "receiveEach", "sendJoined"}
+OTHERS = {"divideKeys", "divideLine", "divideWords", "encodeWords", "joinValues", "receiveEach", "sendJoined"}
 
 
 class LoadTests(SynchronousTestCase):
@@ -194,6 +194,33 @@ class FunctionTests(SynchronousTestCase):
             divide(b"get a b a\r\n", 4, indexes, 1)
             self.assertRaises(KeyError, divide, b"get a b c\r\n", 4, indexes, 9)
         self.assertEqual([sys.getrefcount(each) for each in (request, *indexes.values())], counts)
+
+    def test_divideWords(self) -> None:
+        """
+        The same for requests of Redis, some of which are invalid or incomplete.
+        """
+        rng, divide = random.Random(7), native.extension.divideWords
+        for _ in range(INPUTS):
+            keys = [
+                bytes(rng.choice((1, 9, 10, 100, 1000))) + b"%d" % rng.randrange(9) for _ in range(rng.randrange(30))
+            ]
+            request = changed(rng, encodeWords([rng.choice((b"mget", b"MGET", b"")), *keys]))
+            servers, most = rng.choice((1, 2, 5, 300)), rng.choice((1, 2, 7, 50))
+            indexes = KeyCache(lambda key, servers=servers: sum(key) % servers - 1, 10)  # type: ignore[misc]
+            expected = divideWords(request, b"$4\r\nMGET\r\n", indexes, most)
+            self.assertEqual(divide(request, b"$4\r\nMGET\r\n", indexes, most), expected)
+        wrong: tuple[Any, ...]
+        for wrong in ((None, b"", {}, 9), (b"", None, {}, 9), (b"", b"", {}, None), (b"", b"", {})):
+            self.assertRaises(TypeError, divide, *wrong)
+        request = encodeWords([b"mget", b"a", b"b", b"a"])
+        self.assertRaises(KeyError, divide, request, b"", {b"a": 1}, 9)
+        counts = [sys.getrefcount(each) for each in (request, None)]
+        for _ in range(1000):
+            divide(request, b"", {b"a": 1, b"b": 1 << 70}, 1)
+            divide(request[:-1], b"", {}, 1)
+        found = [sys.getrefcount(each) for each in (request, None)]
+        self.assertEqual(found[0], counts[0])
+        self.assertTrue(abs(found[1] - counts[1]) < 500)
 
     def test_divideLineFails(self) -> None:
         """

@@ -5,7 +5,7 @@
 #include "txconnpool.h"
 
 /* txconnpool.native uses the module only if it has the same number there. */
-#define INTERFACE 11
+#define INTERFACE 12
 
 static PyMethodDef methods[] = {
     {"scanRequest", (PyCFunction)(void (*)(void))scanRequest, METH_FASTCALL, NULL},
@@ -23,6 +23,7 @@ static PyMethodDef methods[] = {
     {"passElements", (PyCFunction)(void (*)(void))passElements, METH_FASTCALL, NULL},
     {"splitElements", (PyCFunction)(void (*)(void))splitElements, METH_FASTCALL, NULL},
     {"divideKeys", (PyCFunction)(void (*)(void))divideKeys, METH_FASTCALL, NULL},
+    {"divideWords", (PyCFunction)(void (*)(void))divideWords, METH_FASTCALL, NULL},
     {"divideLine", (PyCFunction)(void (*)(void))divideLine, METH_FASTCALL, NULL},
 #ifdef __linux__
     {"receiveEach", (PyCFunction)(void (*)(void))receiveEach, METH_FASTCALL, NULL},

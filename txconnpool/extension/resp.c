@@ -4,30 +4,7 @@
    txconnpool.wire.redis.framing, `matchSimple` of txconnpool.wire.redis.commands, and the functions of
    txconnpool.wire.redis.replyreader. */
 
-#include "txconnpool.h"
-
-/* Skip a number without leading zeros, and a line end. */
-static bool skipNumber(Text *text, int digitsMax, Py_ssize_t *number)
-{
-    const char *first = text->at;
-    int digits = skipDigits(text, digitsMax, number);
-    return digits > 0 && (digits == 1 || *first != '0') && skipLineEnd(text);
-}
-
-/* Skip a type, a number and a line end. */
-static bool skipHeader(Text *text, char type, int digitsMax, Py_ssize_t *number)
-{
-    return skipByte(text, type) && skipNumber(text, digitsMax, number);
-}
-
-/* Skip bytes and a line end. */
-static bool skipString(Text *text, Py_ssize_t size)
-{
-    if (remaining(text) < size)
-        return false;
-    text->at += size;
-    return skipLineEnd(text);
-}
+#include "resp.h"
 
 /* A request: the number of its words, the first one, and where it ends. */
 typedef struct {
@@ -89,23 +66,6 @@ PyObject *usualWords(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_
     if (PyErr_Occurred())
         return NULL;
     Py_RETURN_NONE;
-}
-
-/* Write a type, a number and a line end, at most HEADER_MAX bytes. Return how many. */
-#define HEADER_MAX 24
-static Py_ssize_t writeHeader(char *to, char type, Py_ssize_t number)
-{
-    char digits[HEADER_MAX];
-    char *first = digits + sizeof digits;
-    Py_ssize_t size;
-    do
-        *--first = (char)('0' + number % 10);
-    while ((number /= 10) > 0);
-    size = digits + sizeof digits - first;
-    *to++ = type;
-    memcpy(to, first, (size_t)size);
-    memcpy(to + size, "\r\n", 2);
-    return size + 3;
 }
 
 PyObject *encodeWords(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_t count)

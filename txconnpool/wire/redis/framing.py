@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from txconnpool import native
 from txconnpool.wire import Frame
+from txconnpool.wire.shares import divideKeys
 
 #: The longest line without an end: an inline request, or the header of an array or of an argument.
 LINE_MAX: Final = 1 << 16
@@ -69,11 +70,18 @@ class BrokenRequest(Exception):
     """
 
 
+def bulks(words: list[bytes]) -> bytes:
+    """
+    @return: the words as in a request, without its header.
+    """
+    return b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words])
+
+
 def encodeWords(words: list[bytes]) -> bytes:
     """
     @return: the request with these words.
     """
-    return b"*%d\r\n%b" % (len(words), b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words]))
+    return b"*%d\r\n%b" % (len(words), bulks(words))
 
 
 #: L{encodeWords}, or its equal in the extension.
@@ -293,6 +301,31 @@ def findUsual(data: bytes, pos: int, itemMax: int, usual: Mapping[bytes, Usual])
 #: These functions, or their equals in the extension.
 chosenFind: Final = native.choose(findCommand)
 chosenUsual: Final = native.choose(findUsual)
+
+
+def divideWords(
+    request: bytes, name: bytes, indexes: Any, most: int
+) -> tuple[list[int], list[tuple[int, bytes, int]]] | None:
+    """
+    Divide a usual request, see L{usualWords}, into shares, each of which is for one server. All words after the first
+    one are keys.
+
+    @param name: the first word of the results, as L{bulks} has it.
+    @param indexes: C{indexes[key]} is the index of the server of a key.
+    @param most: the maximum number of keys in a share, at least 1. A server may get several.
+
+    @return: for each key the number of its share; and the shares, each with its index, the request for its keys in
+        their order, and their number; C{None} if it is another request.
+    """
+    words = usualWords(request, 0)
+    if words is None:
+        return None
+    order, shares = divideKeys(words[1:], indexes, most)
+    return order, [(index, b"*%d\r\n%b%b" % (len(keys) + 1, name, bulks(keys)), len(keys)) for index, keys in shares]
+
+
+#: L{divideWords}, or its equal in the extension.
+chosenDivide: Final = native.choose(divideWords)
 
 
 class Scanner:

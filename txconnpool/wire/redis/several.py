@@ -10,12 +10,13 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from txconnpool.wire import SPREAD, Frame
 from txconnpool.wire.joining import chosenJoin as joinValues
 from txconnpool.wire.redis import answers
 from txconnpool.wire.redis.commands import BY_NAME, RedisCommand
+from txconnpool.wire.redis.framing import chosenDivide as divideWords
 from txconnpool.wire.redis.framing import encode, wordsOf
 from txconnpool.wire.redis.replyreader import chosenSplit
 
@@ -26,9 +27,6 @@ INDEX_BITS: Final = 10
 
 #: The greatest cursor of a server for which that of the client has 63 bits.
 CURSOR_MAX: Final = 1 << 53
-
-#: The name in requests of the proxy for keys.
-_MGET: Final = answers.bulk(b"MGET")
 
 _CURSOR: Final = re.compile(rb"[0-9]{1,19}").fullmatch
 _TOO_LARGE: Final = answers.error("ERR the proxy cannot pass on the cursor of this server, because it is too large")
@@ -85,7 +83,7 @@ class DividedCommand(_Compound):
     A request for keys on several servers. Each of them gets one for its keys. All words after the first are keys.
     """
 
-    __slots__ = ("_word",)
+    __slots__ = ("_name", "_word")
 
     def __init__(self, command: RedisCommand, hidden: bool = False) -> None:
         super().__init__(command, hidden)
@@ -93,6 +91,7 @@ class DividedCommand(_Compound):
         self.several = self
         self.whole = command.silenced if hidden else command
         self._word = command.name.upper().encode()
+        self._name = answers.bulk(self._word)
 
     def keys(self, request: bytes) -> list[bytes]:
         """
@@ -105,6 +104,12 @@ class DividedCommand(_Compound):
         @return: the request for these keys only.
         """
         return encode([self._word, *keys])
+
+    def shares(self, request: bytes, indexes: Any, most: int) -> tuple[list[int], list[tuple[int, bytes, int]]]:
+        """
+        @return: the shares of a request, see L{Command.shares<txconnpool.wire.Command.shares>}.
+        """
+        return divideWords(request, self._name, indexes, most) or super().shares(request, indexes, most)
 
 
 class _Get(DividedCommand):
@@ -141,10 +146,10 @@ class _Get(DividedCommand):
         """
         count, keys = 1, []
         for request in requests:
-            at = request.index(_MGET)
+            at = request.index(self._name)
             count += int(request[1 : at - 2]) - 1
-            keys.append(request[at + len(_MGET) :])
-        return b"".join([b"*%d\r\n" % count, _MGET, *keys])
+            keys.append(request[at + len(self._name) :])
+        return b"".join([b"*%d\r\n" % count, self._name, *keys])
 
 
 class _Count(DividedCommand):
@@ -179,6 +184,8 @@ class _Set(_Count):
         @return: whether each key has a value.
         """
         return count % 2 == 1
+
+    shares = _Compound.shares
 
     def subset(self, request: bytes, keys: list[bytes]) -> bytes:
         """

@@ -1,0 +1,279 @@
+/* Copyright txconnpool contributors. See LICENSE. */
+
+/* Divides a request among servers, see `divideLine` of txconnpool/wire/memcache/lines.py, and `divideWords` of
+   txconnpool/wire/redis/framing.py. */
+
+#include "resp.h"
+
+/* The indexes below this one are found in an array. */
+#define FEW 128
+
+/* A key of the request, the bytes that are copied for it, and the number of its share. */
+typedef struct {
+    const char *at;
+    Py_ssize_t size;
+    const char *from;
+    Py_ssize_t length;
+    Py_ssize_t share;
+} Key;
+
+/* The keys of one server. `to` is where the next one is written. */
+typedef struct {
+    PyObject *index;
+    Py_ssize_t count;
+    Py_ssize_t size; /* of the bytes that are copied */
+    char *to;
+} Share;
+
+/* The keys and their shares. The requests begin with the bytes `before` the keys; those of Redis have a header too, and
+   lines an end. `last` has the number of the last share of each index, or -1, and `others` that of indexes
+   that are not in `last`. */
+typedef struct {
+    Key *keys;
+    Py_ssize_t count;
+    Share *shares;
+    Py_ssize_t shareCount;
+    const char *before;
+    Py_ssize_t beforeSize;
+    bool isLine;
+    PyObject *others;
+    Py_ssize_t last[FEW];
+} Division;
+
+/* Find the keys in the text, at most one for two bytes. Each is copied with the byte after it. */
+static void findKeys(Division *division, Text text)
+{
+    while (true) {
+        while (skipByte(&text, ' '))
+            ;
+        if (text.at == text.end)
+            return;
+        const char *end = memchr(text.at, ' ', (size_t)remaining(&text));
+        Key *key = &division->keys[division->count++];
+        key->at = text.at;
+        text.at = end != NULL ? end : text.end;
+        key->size = text.at - key->at;
+        key->from = key->at;
+        key->length = key->size + 1;
+    }
+}
+
+/* Find the index of a key: NULL with an exception if that fails. A key that is not in the dict is found in Python. */
+static PyObject *indexOf(PyObject *indexes, const Key *key)
+{
+    PyObject *bytes = PyBytes_FromStringAndSize(key->at, key->size), *index = NULL;
+    if (bytes == NULL)
+        return NULL;
+    if (PyDict_Check(indexes))
+        index = Py_XNewRef(PyDict_GetItemWithError(indexes, bytes));
+    if (index == NULL && !PyErr_Occurred())
+        index = PyObject_GetItem(indexes, bytes);
+    Py_DECREF(bytes);
+    if (index != NULL && !PyLong_Check(index)) {
+        PyErr_SetString(PyExc_TypeError, "expected an index");
+        Py_CLEAR(index);
+    }
+    return index;
+}
+
+/* Find the number of the last share of an index: -1 if there is none, -2 after an exception. */
+static Py_ssize_t lastOf(const Division *division, PyObject *index, Py_ssize_t at)
+{
+    if (at >= 0 && at < FEW)
+        return division->last[at];
+    PyObject *number = PyDict_GetItemWithError(division->others, index);
+    if (number == NULL)
+        return PyErr_Occurred() ? -2 : -1;
+    return PyLong_AsSsize_t(number);
+}
+
+/* Begin a share for an index, of which it takes over the reference. False, with an exception, if that fails. */
+static bool addShare(Division *division, PyObject *index, Py_ssize_t at)
+{
+    Py_ssize_t number = division->shareCount++;
+    division->shares[number].index = index;
+    if (at >= 0 && at < FEW) {
+        division->last[at] = number;
+        return true;
+    }
+    PyObject *item = PyLong_FromSsize_t(number);
+    bool added = item != NULL && PyDict_SetItem(division->others, index, item) == 0;
+    Py_XDECREF(item);
+    return added;
+}
+
+/* Find the shares of all keys. False, with an exception, if that fails. */
+static bool findShares(Division *division, PyObject *indexes, Py_ssize_t most)
+{
+    for (Key *key = division->keys; key < division->keys + division->count; key++) {
+        PyObject *index = indexOf(indexes, key);
+        if (index == NULL)
+            return false;
+        int isLarge;
+        Py_ssize_t at = (Py_ssize_t)PyLong_AsLongAndOverflow(index, &isLarge);
+        if (isLarge)
+            at = -1;
+        key->share = lastOf(division, index, at);
+        if (key->share == -1 || (key->share >= 0 && division->shares[key->share].count >= most)) {
+            key->share = division->shareCount;
+            if (!addShare(division, index, at))
+                return false;
+        } else {
+            Py_DECREF(index);
+            if (key->share < 0)
+                return false;
+        }
+        Share *share = &division->shares[key->share];
+        share->count++;
+        share->size += key->length;
+    }
+    return true;
+}
+
+/* Return the list of the numbers of the shares. */
+static PyObject *orderOf(const Division *division)
+{
+    PyObject *order = PyList_New(division->count);
+    for (Py_ssize_t at = 0; order != NULL && at < division->count; at++) {
+        PyObject *number = PyLong_FromSsize_t(division->keys[at].share);
+        if (number == NULL)
+            Py_CLEAR(order);
+        else
+            PyList_SET_ITEM(order, at, number);
+    }
+    return order;
+}
+
+/* Return the list of the shares, whose requests have the bytes before their keys only. */
+static PyObject *beginRequests(Division *division)
+{
+    PyObject *found = PyList_New(division->shareCount);
+    for (Py_ssize_t at = 0; found != NULL && at < division->shareCount; at++) {
+        Share *share = &division->shares[at];
+        char header[HEADER_MAX];
+        Py_ssize_t size = division->isLine ? 0 : writeHeader(header, '*', share->count + 1);
+        PyObject *request = PyBytes_FromStringAndSize(NULL, size + division->beforeSize + share->size + division->isLine);
+        PyObject *item = request != NULL ? Py_BuildValue("ONn", share->index, request, share->count) : NULL;
+        if (item == NULL) {
+            Py_CLEAR(found);
+            break;
+        }
+        share->to = PyBytes_AS_STRING(request);
+        memcpy(share->to, header, (size_t)size);
+        memcpy(share->to + size, division->before, (size_t)division->beforeSize);
+        share->to += size + division->beforeSize;
+        PyList_SET_ITEM(found, at, item);
+    }
+    return found;
+}
+
+/* Write the keys, and the ends of lines in place of the byte after the last key. */
+static void writeKeys(Division *division)
+{
+    for (const Key *key = division->keys; key < division->keys + division->count; key++) {
+        Share *share = &division->shares[key->share];
+        memcpy(share->to, key->from, (size_t)key->length);
+        share->to += key->length;
+    }
+    for (Share *share = division->shares; division->isLine && share < division->shares + division->shareCount; share++)
+        memcpy(share->to - 1, "\r\n", 2);
+}
+
+/* Divide the keys that were found. */
+static PyObject *divide(Division *division, PyObject *indexes, Py_ssize_t most)
+{
+    if (!findShares(division, indexes, most))
+        return NULL;
+    PyObject *order = orderOf(division);
+    PyObject *found = order != NULL ? beginRequests(division) : NULL;
+    if (found == NULL) {
+        Py_XDECREF(order);
+        return NULL;
+    }
+    writeKeys(division);
+    return Py_BuildValue("NN", order, found);
+}
+
+/* Begin the division of a request with at most so many keys. False, with an exception, if that fails. */
+static bool begin(Division *division, size_t room)
+{
+    division->keys = PyMem_Malloc(room * sizeof(Key));
+    division->shares = PyMem_Calloc(room, sizeof(Share));
+    division->others = PyDict_New();
+    for (int at = 0; at < FEW; at++)
+        division->last[at] = -1;
+    if (division->keys == NULL || division->shares == NULL)
+        PyErr_NoMemory();
+    return division->keys != NULL && division->shares != NULL && division->others != NULL;
+}
+
+static void end(Division *division)
+{
+    for (Py_ssize_t at = 0; at < division->shareCount; at++)
+        Py_DECREF(division->shares[at].index);
+    PyMem_Free(division->keys);
+    PyMem_Free(division->shares);
+    Py_XDECREF(division->others);
+}
+
+PyObject *divideLine(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_t count)
+{
+    Py_ssize_t keyAt, most;
+    if (!hasArguments("divideLine", count, 4) || !readSize(arguments[1], &keyAt) || !readSize(arguments[3], &most))
+        return NULL;
+    PyObject *request = arguments[0];
+    if (!PyBytes_Check(request) || keyAt < 0 || keyAt + 2 > PyBytes_GET_SIZE(request)) {
+        PyErr_SetString(PyExc_TypeError, "divideLine: expected a request and the position of its first key");
+        return NULL;
+    }
+    const char *start = PyBytes_AS_STRING(request);
+    Py_ssize_t size = PyBytes_GET_SIZE(request);
+    Division division = {.before = start, .beforeSize = keyAt, .isLine = true};
+    PyObject *result = NULL;
+    if (begin(&division, (size_t)(size - keyAt) / 2 + 1)) {
+        findKeys(&division, (Text){start + keyAt, start + size - 2});
+        result = divide(&division, arguments[2], most);
+    }
+    end(&division);
+    return result;
+}
+
+/* Find words that are keys, each of which is copied with the line before it. False if they are not usual. */
+static bool findWords(Division *division, Text *text, Py_ssize_t number)
+{
+    for (; number > 0; number--) {
+        Key *key = &division->keys[division->count++];
+        key->from = text->at;
+        if (!skipHeader(text, '$', 9, &key->size))
+            return false;
+        key->at = text->at;
+        if (!skipString(text, key->size))
+            return false;
+        key->length = text->at - key->from;
+    }
+    return true;
+}
+
+PyObject *divideWords(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_t count)
+{
+    Py_ssize_t most, number, size;
+    Text text;
+    if (!hasArguments("divideWords", count, 4) || !readSize(arguments[3], &most))
+        return NULL;
+    PyObject *request = arguments[0], *name = arguments[1];
+    if (!PyBytes_Check(request) || !PyBytes_Check(name)) {
+        PyErr_SetString(PyExc_TypeError, "divideWords: expected a request and a name");
+        return NULL;
+    }
+    text.at = PyBytes_AS_STRING(request);
+    text.end = text.at + PyBytes_GET_SIZE(request);
+    if (!skipHeader(&text, '*', 6, &number) || number == 0 || !skipHeader(&text, '$', 9, &size) ||
+        !skipString(&text, size))
+        Py_RETURN_NONE;
+    Division division = {.before = PyBytes_AS_STRING(name), .beforeSize = PyBytes_GET_SIZE(name)};
+    PyObject *result = NULL;
+    if (begin(&division, (size_t)number))
+        result = findWords(&division, &text, number - 1) ? divide(&division, arguments[2], most) : Py_NewRef(Py_None);
+    end(&division);
+    return result;
+}
