@@ -230,7 +230,7 @@ class PartGroup:
         if len(parts) == 1:
             self.connection.composed(self, parts[0], requests[0])
             return requests[0]
-        request: bytes = self._command.merge(requests)
+        request: bytes = self._command.merge(requests, self._count)
         self.connection.composed(self, self, request)
         return request
 

@@ -339,9 +339,11 @@ class Command:
         """
         return request
 
-    def merge(self, requests: Sequence[bytes]) -> bytes:
+    def merge(self, requests: Sequence[bytes], count: int) -> bytes:
         """
         Merge requests of several clients, if the command C{merges}.
+
+        @param count: the number of keys of all of them.
 
         @return: one request for the keys of all, in order.
         """

@@ -102,7 +102,7 @@ class DividedTests(SynchronousTestCase):
         Requests for values can be merged.
         """
         command = DIVIDED["mget", False]
-        merged = command.merge([request("MGET " + " ".join("abcdefg")), request("MGET h"), request("MGET j k")])
+        merged = command.merge([request("MGET " + " ".join("abcdefg")), request("MGET h"), request("MGET j k")], 10)
         self.assertEqual(merged, request("MGET " + " ".join("abcdefghjk")))
         self.assertEqual([name for (name, _), each in DIVIDED.items() if each.merges], ["mget", "mget"])
 

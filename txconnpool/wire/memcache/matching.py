@@ -256,7 +256,7 @@ class MemcacheCommand(Command):
         keys = request[4:-2].split(b" ")
         return b"get %b\r\n" % b" ".join(keys[:count]), b"get %b\r\n" % b" ".join(keys[count:])
 
-    def merge(self, requests: Sequence[bytes]) -> bytes:
+    def merge(self, requests: Sequence[bytes], count: int) -> bytes:
         """
         @return: a C{get} or C{gets} of the keys of all.
         """

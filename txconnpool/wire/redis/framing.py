@@ -43,7 +43,7 @@ _BULK: Final = re.compile(rb"\$(0|[1-9][0-9]{0,8})\r\n").match
 #: The lines before words, by the number of bytes in these.
 _HEADS: Final = [b"$%d" % size for size in range(1000)].__getitem__
 
-#: Requests with more words than this are split, as far as so many bytes.
+#: If there are more strings than this, they are found all at once in so many bytes.
 FEW: Final = 3
 SPLIT_MAX: Final = 1 << 14
 
@@ -118,7 +118,7 @@ def usualWords(data: bytes, pos: int) -> list[bytes] | None:
     if head is None:
         return None
     count, end, bulk = int(head[1]), head.end(), _BULK
-    if count > FEW and (found := _splitWords(data, end, count)) is not None:
+    if count > FEW and (found := splitStrings(data, end, count)) is not None:
         return found[0]
     words = []
     for _ in range(count):
@@ -136,15 +136,15 @@ def usualWords(data: bytes, pos: int) -> list[bytes] | None:
 chosenWords: Final = native.choose(usualWords)
 
 
-def _splitWords(data: bytes, pos: int, count: int) -> tuple[list[bytes], int] | None:
+def splitStrings(data: bytes, pos: int, count: int) -> tuple[list[bytes], int] | None:
     """
-    Find words all at once, which costs much less than one by one.
+    Find bulk strings all at once, which costs much less than one by one.
 
-    @param pos: the position after the header of an array.
-    @param count: the number of words.
+    @param pos: the position of the first one.
+    @param count: how many there are.
 
-    @return: the words, and the position after them; C{None} if they must be looked at one by one: a word has a line end
-        in it or is long, or some are missing.
+    @return: the strings, and the position after them; C{None} if they must be looked at one by one: one has a line end
+        in it or is long, or is no string, or some are missing.
     """
     text = data[pos : pos + SPLIT_MAX]
     *lines, rest = text.split(b"\r\n", 2 * count)
@@ -231,7 +231,7 @@ def findCommand(data: bytes, pos: int, itemMax: int) -> tuple[int, int, bytes] |
     name = data[start : end - 2]
     if data[end - 2 : end] != b"\r\n":
         return None
-    if count > FEW and (found := _splitWords(data, end, count - 1)) is not None:
+    if count > FEW and (found := splitStrings(data, end, count - 1)) is not None:
         words, end = found
         return (end, count, name) if max(map(len, words)) <= itemMax else None
     for _ in range(count - 1):

@@ -17,7 +17,7 @@ from txconnpool import native
 from txconnpool.errors import WireError
 from txconnpool.wire import Decline, Declined, ReplyCounters
 from txconnpool.wire.redis.commands import RedisCommand
-from txconnpool.wire.redis.framing import wordsOf
+from txconnpool.wire.redis.framing import FEW, splitStrings, wordsOf
 
 #: An incomplete reply is passed on in parts from this number of bytes on. Below it, the reply is read again when more
 #: bytes have arrived: then a client whose reply was not begun gets an error if the connection is lost.
@@ -250,7 +250,10 @@ def passElements(data: bytes, pos: int, elements: int, pushes: bool) -> tuple[in
             nulls += 1
             elements -= 1
         elif aggregate in b"*~" or (pushes and aggregate == b">"):
-            elements += int(number) - 1
+            count = int(number)
+            if count > FEW and (strings := splitStrings(data, end, count)) is not None:
+                end, count = strings[1], 0
+            elements += count - 1
         elif aggregate == b"%":
             elements += 2 * int(number) - 1
         else:  # an attribute belongs to the next element, and a push to none

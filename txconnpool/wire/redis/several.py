@@ -140,16 +140,13 @@ class _Get(DividedCommand):
         head = [b"*%d\r\n" % len(order)]
         return self.visible(joinValues([len(values), *order], [*values, head], b"", b""))
 
-    def merge(self, requests: Sequence[bytes]) -> bytes:
+    def merge(self, requests: Sequence[bytes], count: int) -> bytes:
         """
         @return: a request for the keys of all.
         """
-        count, keys = 1, []
-        for request in requests:
-            at = request.index(self._name)
-            count += int(request[1 : at - 2]) - 1
-            keys.append(request[at + len(self._name) :])
-        return b"".join([b"*%d\r\n" % count, self._name, *keys])
+        name = self._name
+        keys = b"".join([request.partition(name)[2] for request in requests])
+        return b"*%d\r\n%b%b" % (count + 1, name, keys)
 
 
 class _Count(DividedCommand):
