@@ -226,8 +226,9 @@ class FlavouredRouter:
         """
         Divide a request among the pools, see L{IRouter.divide<txconnpool.interfaces.IRouter.divide>}.
         """
-        order, shares = self._shards.divide(command, request, most)
-        return order, [(pool and self._pick(pool), share, count) for pool, share, count in shares]
+        pick = self._pick
+        order, shares, pools = self._shards.shares(command, request, most)
+        return order, [(None if index < 0 else pick(pools[index]), own, count) for index, own, count in shares]
 
     def anyOf(self) -> Any:
         """

@@ -132,6 +132,17 @@ class ShardedPool(PoolGroup):
                     order, found = replaceShare(order, found, number, *standIn.divide(command, share, most))
         return order, found
 
+    def shares(
+        self, command: Any, request: bytes, most: int
+    ) -> tuple[list[int], list[tuple[int, bytes, int]], tuple[Any, ...]]:
+        """
+        Divide a request among the servers, as if none of them had a stand-in.
+
+        @return: the results of L{Command.shares<txconnpool.wire.Command.shares>}, and the pool of each index that is
+            not negative.
+        """
+        return (*command.shares(request, self._cached, most), self._byIndex)
+
     def anyOf(self) -> Any:
         """
         @return: a pool whose server is up, or the first one if all are down.
