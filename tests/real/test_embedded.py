@@ -56,7 +56,8 @@ class Side:
 
     def _rename(self, match: re.Match[bytes]) -> bytes:
         if match["left"]:
-            return b"%d" % round(int(match["left"]), -2)
+            left = int(match["left"])
+            return b"%d" % round(left, -2 if left < 2000 else -4)
         number = match["gets"] or match["meta"] or match["me"]
         if number is None:
             return b"?"
@@ -392,9 +393,10 @@ def drawn(lot: random.Random) -> bytes:
     key = b"key%d" % lot.randrange(8)
     value = lot.choice((b"%d" % lot.randrange(2000), b"text", b"", b"99 ", b"x" * lot.randrange(3000)))
     noreply = lot.choice((b"", b"", b" noreply"))
-    exptime = lot.choice((0, 0, 100, 1000, -1))
+    # Times that do not pass while the test runs, however slow the machine is.
+    exptime = lot.choice((0, 0, 10000, 100000, -1))
     flags = [b"k", b"O%d" % lot.randrange(100), lot.choice((b"q", b"k"))]
-    shown = [b"v", b"t", b"f", b"s", b"c", b"h", b"T1000", b"R500", b"u"]
+    shown = [b"v", b"t", b"f", b"s", b"c", b"h", b"T100000", b"R50000", b"u"]
     cas = lot.choice((b"<-1>", b"<-2>", b"<-3>"))
     match lot.randrange(14):
         case 0 | 1 | 2:
@@ -409,19 +411,19 @@ def drawn(lot: random.Random) -> bytes:
         case 7:
             return lot.choice((b"incr", b"decr")) + b" %s %d%s\r\n" % (key, lot.randrange(3000), noreply)
         case 8:
-            return lot.choice((b"delete %s%s\r\n", b"touch %s 100%s\r\n")) % (key, noreply)
+            return lot.choice((b"delete %s%s\r\n", b"touch %s 10000%s\r\n")) % (key, noreply)
         case 9 | 10:
-            chosen = lot.sample(shown, 4) + lot.choice(([], [b"N100"]))
+            chosen = lot.sample(shown, 4) + lot.choice(([], [b"N10000"]))
             return b" ".join((b"mg", key, *dict.fromkeys(flags), *chosen)) + b"\r\n"
         case 11:
             chosen = lot.sample(
-                (b"c", b"T100", b"F5", b"C" + cas, b"I", b"M" + lot.choice((b"E", b"A", b"P", b"R"))), 3
+                (b"c", b"T10000", b"F5", b"C" + cas, b"I", b"M" + lot.choice((b"E", b"A", b"P", b"R"))), 3
             )
             line = b" ".join((b"ms", key, b"%d" % len(value), *dict.fromkeys(flags), *chosen))
             return line + b"\r\n" + value + b"\r\n"
         case 12:
-            chosen = lot.sample((b"v", b"t", b"c", b"D5", b"MD", b"T100", b"C" + cas), 3)
+            chosen = lot.sample((b"v", b"t", b"c", b"D5", b"MD", b"T10000", b"C" + cas), 3)
             return b" ".join((b"ma", key, *dict.fromkeys(flags), *chosen)) + b"\r\n"
         case _:
-            chosen = lot.sample((b"I", b"T100", b"C" + cas), 1)
+            chosen = lot.sample((b"I", b"T10000", b"C" + cas), 1)
             return b" ".join((b"md", key, *dict.fromkeys(flags), *chosen)) + b"\r\n"
