@@ -18,9 +18,9 @@ _KEYS = [b"k%d" % number for number in range(6)] + [b"", b"{t}a", b"k\r\nx", b"\
 _VALUES = [b"", b"v", b"1", b"-7", b"x" * 3000, b"\r\n$-1\r\n", b"*3\r\n", b"12.5", bytes(range(256)), b"y" * 40000]
 
 _FORMS = """
-get K|set K V|set K V ex 100|set K V nx get|getset K V|getdel K|getex K|append K V|strlen K|setrange K 2 V
+get K|set K V|set K V ex 7700000|set K V nx get|getset K V|getdel K|getex K|append K V|strlen K|setrange K 2 V
 getrange K 0 4|incr K|incrby K V|incrbyfloat K V|decr K|mget K K K|mset K V K V|msetnx K V K V|del K|del K K
-unlink K K|exists K K K|touch K K|type K|ttl K|pttl K|persist K|expire K 100|rename K K|renamenx K K|copy K K|dump K
+unlink K K|exists K K K|touch K K|type K|ttl K|pttl K|persist K|expire K 7700000|rename K K|renamenx K K|copy K K|dump K
 object encoding K|lpush K V V|rpush K V|lpop K|lpop K 2|rpop K|llen K|lrange K 0 -1|lindex K 0|lset K 0 V
 linsert K before V V|lmove K K left right|rpoplpush K K|lmpop 1 K left|lpos K V|ltrim K 0 3|hset K V V
 hset K V V V V|hget K V|hmget K V V|hgetall K|hdel K V|hkeys K|hincrby K V 3|sadd K V V|srem K V|smembers K
@@ -140,14 +140,16 @@ def pieces(data: bytes, chance: random.Random) -> list[bytes]:
     return [data[a:b] for a, b in zip([0, *places], [*places, len(data)], strict=True)]
 
 
+#: The number of a client, and times to live in seconds and milliseconds, see L{_FORMS}.
 _ID = re.compile(rb"(\$2\r\nid\r\n):\d+")
+_LEFT = re.compile(rb":7[67]\d{5}(?:\d{3})?\r\n")
 
 
 def normal(reply: bytes) -> bytes:
     """
-    @return: a reply without what differs between two connections.
+    @return: a reply without what differs between two connections, or when time passes.
     """
-    return _ID.sub(rb"\1:0", reply)
+    return _LEFT.sub(b":0\r\n", _ID.sub(rb"\1:0", reply))
 
 
 def difference(data: bytes, server: tuple[bytes, bool], proxy: tuple[bytes, bool]) -> str:
