@@ -29,7 +29,7 @@ CALLS: list[tuple[Any, ...]] = [
     *(("getrange", "m1", 1, 2), ("setrange", "m1", 1, "Q"), ("incr", "i"), ("incrby", "i", 5), ("decr", "i", 2)),
     *(("incrbyfloat", "f", 1.5), ("setbit", "b", 7, 1), ("getbit", "b", 7), ("bitcount", "b"), ("bitcount", "b", 0, 0)),
     *(("setnx", "i", 1), ("setex", "e", 100, "v"), ("psetex", "e", 100000, "v"), ("getex", "e", {"persist": True})),
-    *(("ttl", "e"), ("pttl", "none"), ("expire", "e", 100), ("ttl", "e"), ("expire", "e", 50, {"gt": True})),
+    *(("ttl", "e"), ("pttl", "none"), ("expire", "e", 100), ("expire", "e", 50, {"gt": True})),
     *(("pexpire", "e", 100000), ("persist", "e"), ("expireat", "e", 4102444800), ("pexpireat", "e", 4102444800000)),
     *(("exists", "e", "none", "s"), ("touch", "e", "none"), ("type", "e"), ("type", "none"), ("rename", "e", "e2")),
     *(("renamenx", "e2", "s"), ("copy", "s", "s2"), ("delete", "s2", "none"), ("unlink", "e2"), ("getdel", "m2")),
