@@ -63,7 +63,8 @@ class RedisLine(QueuedLine):
     def _execute(self, words: list[bytes]) -> bytes:
         name, *rest = words
         if self.server.guarded and self._user == b"default" and name not in (b"AUTH", b"RESET"):
-            return b"-NOAUTH Authentication required.\r\n"
+            refused = "HELLO must be called with the client already authenticated" if name == b"HELLO" else ""
+            return b"-NOAUTH %b\r\n" % (refused or "Authentication required.").encode()
         data = self.server.data.setdefault(self._database, {})
         if name in self.server.failing:
             return b"-OOM no memory\r\n"

@@ -327,7 +327,7 @@ class PassingTests(SynchronousTestCase):
         C{INFO} is that of the user of the client.
         """
         self.guard()
-        self.assertEqual(self.ask(self.stage.client(), "INFO"), NOAUTH)
+        self.assertEqual(self.ask(self.stage.client(), "INFO", "INFO proxy"), NOAUTH * 2)
         for version in (2, 3):
             ann = self.client("ann", "x")
             self.ask(ann, f"HELLO {version}")

@@ -201,7 +201,8 @@ class Redis:
             login of the clients, they get the reply of the server.
         """
         if self._rules.passes and reply.startswith(FORBIDDEN):
-            return LoginRefused(_text(reply))
+            # The server may have refused HELLO, and says so at length.
+            return LoginRefused(_text(answers.NO_AUTH if reply.startswith(b"-NOAUTH") else reply))
         return ServerUnavailable(f"{command.name} failed: {_text(reply)}")
 
     def reading(self, flavour: Flavour) -> Flavour:

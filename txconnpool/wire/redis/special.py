@@ -239,8 +239,8 @@ _MODE: Final = re.compile(rb"(?m)^((?:redis|server)_mode:)(?:standalone|cluster)
 def _info(client: ClientState, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int) -> Frame:
     sections = [word.lower() for word in words[1:]]
     hasOwn = not sections or not _OWN.isdisjoint(sections)
-    if not hasOwn and _MODES.isdisjoint(sections):
-        return client.forward(command, end)
+    if client.limited or (not hasOwn and _MODES.isdisjoint(sections)):
+        return client.forward(command, end)  # strangers get what the server says
     if not client.mine(answers.OK):
         return ANSWER, end, 0, b""
     others = [section for section in sections if section != b"proxy"]
