@@ -71,4 +71,7 @@ REDIS_BUGS: Final[list[tuple[str, str, str]]] = [
     ),
     ("R43", "corvus: a node that was removed costs an error", ""),
     ("R44", "Codis: proxies stop serving when they lose those who tell them about servers", ""),
+    ("R45", "node-redis, StackExchange.Redis: no messages of sharded channels come any more after their slot has moved",
+     ""),
+    ("R46", "Valkey: SUNSUBSCRIBE gets an error too if the slot moves meanwhile, which is taken for a later reply", ""),
 ]  # fmt: skip

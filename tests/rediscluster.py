@@ -21,7 +21,7 @@ TRY_AGAIN = b"-TRYAGAIN Multiple keys request during rehashing of slot\r\n"
 _KEYS = {
     b"GET": slice(1, 2), b"SET": slice(1, 2), b"INCR": slice(1, 2), b"MGET": slice(1, None), b"DEL": slice(1, None),
     b"MSET": slice(1, None, 2), b"MSETNX": slice(1, None, 2), b"EVAL": slice(3, 4), b"BLPOP": slice(1, -1),
-    b"WATCH": slice(1, None), b"SSUBSCRIBE": slice(1, None),
+    b"WATCH": slice(1, None), b"SSUBSCRIBE": slice(1, None), b"SUNSUBSCRIBE": slice(1, None),
 }  # fmt: skip
 
 
@@ -44,6 +44,11 @@ class ClusterLine(RedisLine):
         self.channels.append(channel)
         return self._mark + b"3\r\n$10\r\nssubscribe\r\n%b:%d\r\n" % (bulk(channel), len(self.channels))
 
+    def _unsubscribe(self, channel: bytes) -> bytes:
+        if channel in self.channels:
+            self.channels.remove(channel)
+        return self._mark + b"3\r\n$12\r\nsunsubscribe\r\n%b:%d\r\n" % (bulk(channel), len(self.channels))
+
     def publish(self, channel: bytes, message: bytes) -> None:
         """
         Send a message, if the client is subscribed to the channel.
@@ -56,9 +61,7 @@ class ClusterLine(RedisLine):
         The node has lost a slot, as C{removeChannelsInSlot} of Redis.
         """
         for channel in [each for each in self.channels if slotOf(each) == slot]:
-            self.channels.remove(channel)
-            left = bulk(channel) + b":%d\r\n" % len(self.channels)
-            self.owed += self._mark + b"3\r\n$12\r\nsunsubscribe\r\n" + left
+            self.owed += self._unsubscribe(channel)
 
     def _answer(self, words: list[bytes]) -> bytes:
         asking, self._asking = self._asking, False
@@ -100,6 +103,8 @@ class ClusterLine(RedisLine):
             return b"%1\r\n+proto\r\n:3\r\n"
         if name == b"SSUBSCRIBE":
             return b"".join(map(self._subscribe, rest))
+        if name == b"SUNSUBSCRIBE":
+            return b"".join(map(self._unsubscribe, rest))
         if name == b"MSETNX":
             data.update(zip(rest[::2], rest[1::2], strict=True))
             return b":1\r\n"

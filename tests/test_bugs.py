@@ -47,7 +47,7 @@ class BugsTests(SynchronousTestCase):
         """
         numbers = [str(number) for number in range(1, 31)]
         numbers.insert(5, "5b")
-        numbers += [f"R{number}" for number in range(1, 45)]
+        numbers += [f"R{number}" for number in range(1, 47)]
         self.assertEqual([bug.number for bug in BUGS], numbers)
 
     def test_covered(self) -> None:

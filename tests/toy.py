@@ -154,7 +154,7 @@ class ToyReplyReader:
         Not called: no reply is held back.
         """
 
-    def push(self, data: bytes, pos: int, command: Any) -> int:
+    def push(self, data: bytes, pos: int, command: Any, request: Any) -> int:
         """
         Find a frame that begins with an exclamation mark.
         """

@@ -808,6 +808,7 @@ class SubscriberTests(ClusterCase):
         self.client.lose()
         self.stage.serve()
 
+    @covers("R45")
     def test_moved(self) -> None:
         """
         When the slot of the channels gets another node, the client gets their messages from that one, however often.
@@ -826,24 +827,158 @@ class SubscriberTests(ClusterCase):
 
     def test_inFlight(self) -> None:
         """
-        If the client waits for a reply, or has channels of other slots too, it is closed, so that it subscribes again.
+        So does a client that waits for a reply, and one that has channels of other slots too.
         """
         self.ask("SSUBSCRIBE k")
         self.client.send(requests("SSUBSCRIBE {k}2"))
         self.stage.turns()
         self.cluster.move(b"k")
         self.stage.serve()
-        self.assertFalse(self.client.connected)
-        self.client = self.stage.client()
-        self.prepare()
+        self.assertIn(b"$4\r\n{k}2\r\n:2\r\n", self.client.take())
         owner = self.cluster.owner(b"k")
         channels = ["k", next(key for key in keysOf(50) if self.cluster.owner(key.encode()) is owner)]
-        for channel in channels:
-            self.ask(f"SSUBSCRIBE {channel}")
+        self.ask(f"SSUBSCRIBE {channels[1]}")
         self.cluster.move(channels[1].encode())
         self.stage.serve()
-        self.assertFalse(self.client.connected)
+        for channel in (*channels, "{k}2"):
+            self.assertEqual(self.published(channel.encode()), self.message(channel.encode()))
+        self.assertTrue(self.client.connected)
         self.assertEqual(self.stage.pool.counters.violations, 0)
+        self.leave()
+
+    def channelsOf(self, count: int) -> list[str]:
+        """
+        @return: channels of each node, in different slots.
+        """
+        found = []
+        for node in self.cluster.nodes:
+            found += [key for key in keysOf(100) if self.cluster.owner(key.encode()) is node][:count]
+        return found
+
+    def test_nodes(self) -> None:
+        """
+        A client may be subscribed to channels of all nodes, one slot at a time. Clients that want the same channels
+        share a connection to each node, which sends each message once.
+        """
+        channels, other = self.channelsOf(2), self.stage.client()
+        if self.mark == b">":
+            self.ask("HELLO 3", client=other)
+        for count, channel in enumerate(channels, 1):
+            self.assertTrue(self.ask(f"SSUBSCRIBE {channel}").endswith(b":%d\r\n" % count))
+            self.ask(f"SSUBSCRIBE {channel}", client=other)
+        self.assertEqual(self.ask(f"SSUBSCRIBE {channels[0]} {channels[-1]}"), CROSS_SLOT)
+        for number, node in enumerate(self.cluster.nodes):
+            asked = [each for each in self.stage.asked(node) if b"SUBSCRIBE" in each]
+            self.assertEqual(
+                asked, [b"SSUBSCRIBE %b" % each.encode() for each in channels[2 * number : 2 * number + 2]]
+            )
+        self.assertEqual(self.stage.sessions.subscribers.counts["connections"], 3)
+        for channel in channels:
+            self.assertEqual(self.published(channel.encode()), self.message(channel.encode()))
+            self.assertEqual(other.take(), self.message(channel.encode()))
+        self.assertEqual(self.ask("SUNSUBSCRIBE").count(b"sunsubscribe"), 6)
+        self.assertEqual(self.published(channels[0].encode()), b"")
+        self.assertEqual(other.take(), self.message(channels[0].encode()))
+        self.ask("SUNSUBSCRIBE", client=other)
+        for number, node in enumerate(self.cluster.nodes):
+            asked = [each for each in self.stage.asked(node) if b"SUBSCRIBE" in each]
+            its = channels[2 * number : 2 * number + 2]
+            self.assertEqual(asked, [b"SUNSUBSCRIBE %b" % each.encode() for each in its])
+        self.assertEqual(self.stage.sessions.subscribers.counts["connections"], 0)
+        other.lose()
+        self.leave()
+
+    def test_unwanted(self) -> None:
+        """
+        A client that ends its subscription while no node serves the slot gets no messages of it later.
+        """
+        other = self.stage.client()
+        if self.mark == b">":
+            self.ask("HELLO 3", client=other)
+        for client in (self.client, other):
+            self.ask("SSUBSCRIBE k", client=client)
+        self.cluster.other(b"k").says = b"-CLUSTERDOWN The cluster is down\r\n"
+        target = self.cluster.move(b"k")
+        self.assertEqual(self.wait(0.5), b"")
+        self.assertIn(b"sunsubscribe", self.ask("SUNSUBSCRIBE k"))
+        target.says = b""
+        self.wait(1)
+        self.assertEqual(self.published(b"k"), b"")
+        self.assertEqual(other.take(), self.message(b"k"))
+        self.ask("SUNSUBSCRIBE k", client=other)
+        self.ask("SSUBSCRIBE k", client=other)
+        self.cluster.other(b"k").says = b"-CLUSTERDOWN The cluster is down\r\n"
+        self.cluster.move(b"k")
+        self.stage.serve()
+        other.lose()
+        self.leave()
+
+    def test_pinned(self) -> None:
+        """
+        A client that watches a key of one node may be subscribed to channels of others.
+        """
+        if self.mark == b"*":
+            return
+        channels = self.channelsOf(1)
+        self.ask(f"WATCH {channels[0]}")
+        for channel in channels:
+            self.assertIn(b"ssubscribe", self.ask(f"SSUBSCRIBE {channel}"))
+        for channel in channels:
+            self.assertEqual(self.published(channel.encode()), self.message(channel.encode()))
+        self.assertEqual(self.ask("UNWATCH"), b"+OK\r\n")
+        self.leave()
+
+    @covers("R46")
+    def test_random(self) -> None:
+        """
+        Clients come, subscribe, end subscriptions and leave while slots move. Each gets each message of its channels
+        once, also if a node sends no more about a channel at the moment in which the subscription is to end.
+        """
+        for seed in range(10):
+            rng = random.Random(seed)
+            channels = self.channelsOf(2)
+            wants: dict[Pipe, set[str]] = {}
+            for _ in range(40):
+                kind = rng.randrange(6)
+                channel = rng.choice(channels)
+                if kind == 0 or not wants:
+                    client = self.stage.client()
+                    if self.mark == b">":
+                        self.ask("HELLO 3", client=client)
+                    wants[client] = set()
+                elif kind == 1:
+                    client = rng.choice(list(wants))
+                    del wants[client]
+                    client.lose()
+                elif kind == 2:
+                    self.cluster.move(channel.encode())
+                else:
+                    client = rng.choice(list(wants))
+                    wanted = wants[client]
+                    if channel in wanted:
+                        wanted.discard(channel)
+                        client.send(requests(f"SUNSUBSCRIBE {channel}"))
+                    else:
+                        wanted.add(channel)
+                        client.send(requests(f"SSUBSCRIBE {channel}"))
+                self.stage.turns()
+                if rng.randrange(2):
+                    self.stage.serve()
+            self.wait(3)
+            for client in wants:
+                self.assertTrue(client.connected, seed)
+                client.take()
+            for channel in channels:
+                self.published(channel.encode())
+                expected = self.message(channel.encode())
+                for client, wanted in wants.items():
+                    self.assertEqual(client.take(), expected if channel in wanted else b"", (seed, channel))
+            self.assertEqual(self.stage.pool.counters.violations, 0)
+            for client in wants:
+                client.lose()
+            self.stage.serve()
+            self.assertEqual(list(self.stage.sessions.subscribers.counts.values()), [0] * 4)
+        self.leave()
 
     def test_later(self) -> None:
         """

@@ -527,6 +527,39 @@ class ChangingTests(ClusterCase):
             self.assertEqual(client.ask("SSUBSCRIBE", channel), [b"ssubscribe", channel.encode(), 1])
             client.close()
             self.cluster.migrate([slot], source)
+        self.manyNodes(slot, source, target)
+
+    def untilReceivers(self, channel: str, count: int) -> None:
+        """
+        Publish messages until one has so many receivers.
+        """
+        until(lambda: self.client.ask("SPUBLISH", channel, "x") == count, 30.0, f"{count} receivers")
+
+    def manyNodes(self, slot: int, source: Node, target: Node) -> None:
+        """
+        Clients may be subscribed to channels of all nodes, and share a connection to each. One slot moves.
+        """
+        clients, channels = [self.connect(), self.connect()], [keyOf(slot), *self.keys("channel")]
+        for client in clients:
+            for count, channel in enumerate(channels, 1):
+                self.assertEqual(client.ask("SSUBSCRIBE", channel), [b"ssubscribe", channel.encode(), count])
+        for node in (None, target, source):
+            if node is not None:
+                self.cluster.migrate([slot], node)
+            for channel in channels:
+                self.untilReceivers(channel, 1)  # both have one subscription at the node
+                for client in clients:
+                    self.assertEqual(client.read(), [b"smessage", channel.encode(), b"x"])
+        self.assertIn("CROSSSLOT", str(self.assertRaises(ReplyError, clients[0].ask, "SSUBSCRIBE", *channels)))
+        clients[0].send("SUNSUBSCRIBE")
+        self.assertEqual({clients[0].read()[0] for _ in channels}, {b"sunsubscribe"})
+        self.assertEqual(self.client.ask("SPUBLISH", channels[1], "y"), 1)
+        self.assertEqual(clients[1].read(), [b"smessage", channels[1].encode(), b"y"])
+        clients[1].close()
+        for channel in channels:
+            self.untilReceivers(channel, 0)
+        self.assertEqual(clients[0].ask("PING"), b"PONG")
+        self.assertNotIn("no request has asked for", self.proxy.log)
 
     def incremented(self, key: str) -> bool:
         """

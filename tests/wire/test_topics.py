@@ -41,7 +41,11 @@ class HubTests(SynchronousTestCase):
         """
         Make a hub.
         """
-        self.hub = Hub(lambda reply: reply[:1] == b"-", lambda frame: Topic("channel", frame) if frame else None)
+        self.hub = Hub(
+            lambda reply: reply[:1] == b"-",
+            lambda frame: Topic("channel", frame) if frame else None,
+            endedOf=lambda frame: Topic("channel", frame[4:]) if frame.startswith(b"end ") else None,
+        )
 
     def join(self, client: str, *topics: Topic) -> Ask:
         """
@@ -97,6 +101,37 @@ class HubTests(SynchronousTestCase):
         three = self.join("three", B)
         self.assertEqual((three.over, self.sent(), len(self.hub)), (True, [], 2))
         self.assertEqual((self.hub.clientsOf(b"x"), self.hub.clientsOf(b"")), ([], []))
+
+    def test_redirected(self) -> None:
+        """
+        If another server has the topics of a step, all requests that wait for them are to be made again. One that ends
+        topics is over then.
+        """
+        one, two, three = self.join("one", A), self.join("two", A, B), self.join("three", C)
+        self.assertEqual(self.sent(), [("+", "a"), ("+", "b"), ("+", "c")])
+        self.assertEqual(self.hub.redirected(), (True, [one, two]))
+        self.assertEqual((one.over, len(self.hub)), (True, 2))
+        self.hub.cancel(two, two.shares[self.hub])
+        self.assertEqual(self.confirm(), [])
+        self.assertEqual((self.confirm(), self.sent()), (["three"], [("-", "b")]))
+        self.assertEqual(self.hub.redirected(), (False, []))
+        ask = Ask("three", _Request())
+        self.hub.leave("three", [C], ask)
+        self.assertEqual(self.hub.redirected(), (False, [ask]))
+        self.assertTrue(three.over and ask.over and self.hub.unused)
+
+    def test_ended(self) -> None:
+        """
+        If a server sends no more about a topic, its clients are known, and so are the requests of those who wait for
+        further topics. Nothing is known of a topic that nobody wants, or that the server was asked for since.
+        """
+        self.follow("one", A)
+        two = self.join("two", A, B)
+        self.assertEqual(self.sent(), [("+", "b")])
+        for frame in (b"end x", b"a", b"", b"end b"):
+            self.assertIsNone(self.hub.ended(frame))
+        self.assertEqual(self.hub.ended(b"end a"), (A, ["one"], [two]))
+        self.assertEqual((self.hub.ended(b"end a"), self.hub.clientsOf(b"a"), len(self.hub)), (None, [], 1))
 
     def test_last(self) -> None:
         """

@@ -447,8 +447,8 @@ class Connection(Protocol):
 
         @return: the position of their end.
         """
-        inFlight = self._inFlight
-        while pos < len(data) and (end := self._push(data, pos, inFlight[0][1] if inFlight else None)):
+        _, command, _, _, request = self._inFlight[0] if self._inFlight else (None,) * 5
+        while pos < len(data) and (end := self._push(data, pos, command, request)):
             if end < 0:
                 self._tail = data[pos:]
                 return len(data)

@@ -6,7 +6,7 @@ A client of a proxy in front of a cluster, whose nodes report which of them has 
 A node that does not have a key says which one does, or that the key cannot be served now. It has not executed the
 request then, so that this is sent again, each request alone, and its reply takes its place in the order. A request on a
 connection of the client's own is not sent again, because what was sent there before it would be missing, unless it is
-the only reason for the connection. A subscriber of sharded channels is subscribed again at the new node of their slot.
+the only reason for the connection.
 
 Requests for one key are executed in order although it may move from node to node. When a slot has another node, the
 session sends nothing more until it has no requests in flight. Requests that were redirected are sent in their order,
@@ -17,7 +17,6 @@ be executed after those that the client has sent behind it without waiting for i
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from zope.interface import implementer
@@ -29,7 +28,6 @@ from txconnpool.proxy.redirects import (
     BlockedRequest,
     PrimariesReply,
     RedirectedRequest,
-    Renewal,
     SlotPart,
     SlotReply,
     Trail,
@@ -188,7 +186,6 @@ class ClusterSession(ReadingSession):
         self._connection = pin.connection
         command, _, request = entry.next(1)
         pin.forwarded(command)
-        entry.engage()
         self._sendTo(entry, command, request, entry.trail)
         return True
 
@@ -262,50 +259,11 @@ class ClusterSession(ReadingSession):
 
     def _isBlocked(self, redirect: Redirect) -> bool:
         """
-        @return: whether the client has a connection of its own only for the request: because the node may wait before
-            it replies, or sends messages after the reply.
+        @return: whether the client has a connection of its own only for the request, because the node may wait before
+            it replies.
         """
         assert self._pin is not None
-        if self._inFlight != 1:
-            return False
-        if self._pin.needed:
-            return bool(self._reader.renews(redirect.command, redirect.request))
-        return bool(redirect.command.patience(redirect.request) > 0.0)
-
-    def disengage(self) -> Callable[[], None]:
-        """
-        Nothing is done for the client on its connection any more.
-
-        @return: called when a node does it again.
-        """
-        engage: Callable[[], None] = self._reader.disengage()
-        return engage
-
-    def pushed(self, data: bytes) -> None:
-        """
-        Write a frame that is no reply. If it says that a slot has got another node, let that one do what was done on
-        the connection; if this is not possible, close the client, so that it begins again.
-        """
-        if not self._reader.ends(data):
-            super().pushed(data)
-            return
-        pin, self._pin = self._pin, None
-        assert pin is not None
-        pin.abandon()
-        renewal = None if self._unanswered else self._reader.renewal()
-        if renewal is None:
-            self._reader.disengage()
-            self.end()
-            return
-        try:
-            self._use(self._flavours.use(self, self._reader.flavour))
-        except PoolError as error:
-            self._reader.disengage()
-            self._stateLost(error)
-        else:
-            command, request, expected = renewal
-            self.enqueue(Renewal(self, command, request, expected, self._flavours.leases))
-            self.proceed()
+        return self._inFlight == 1 and not self._pin.needed and redirect.command.patience(redirect.request) > 0.0
 
     def redirectFollowed(self) -> None:
         """

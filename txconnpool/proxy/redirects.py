@@ -6,7 +6,6 @@ Requests that a node of a cluster has not executed: they are sent to another nod
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from zope.interface import implementer
@@ -196,19 +195,16 @@ class RedirectedRequest(QueuedRequest):
 
 class BlockedRequest(RedirectedRequest):
     """
-    A request on a connection of the client's own whose slot has got another node: one to subscribe to channels, or one
-    for which a node has waited, for example for an element of a list. It is sent on another connection of the client's
-    own, and the new node waits only for the rest of the time.
-
-    @ivar engage: called when it is sent.
+    A request on a connection of the client's own for which a node has waited, for example for an element of a list, and
+    whose slot has got another node. It is sent on another connection of the client's own, and the new node waits only
+    for the rest of the time.
     """
 
-    __slots__ = ("_since", "engage")
+    __slots__ = ("_since",)
 
     def __init__(self, session: Any, redirect: Redirect, trail: Trail) -> None:
         super().__init__(session, redirect, trail)
         self._since = redirect.since
-        self.engage: Callable[[], None] = session.disengage()
 
     def next(self, room: int) -> tuple[Any, int, bytes]:
         """
@@ -224,34 +220,7 @@ class BlockedRequest(RedirectedRequest):
         self._since = redirect.since
         if redirect.since + DELAY_MAX < self.session.factory.reactor.seconds():
             self.trail.begin()
-        self.engage = self.session.disengage()
         super().redirected(redirect, server)
-
-
-class Renewal(BlockedRequest):
-    """
-    A request of the session itself, which makes the new node of a slot do what another one did for the client. The
-    client gets no reply. If no node does it, the client is closed.
-    """
-
-    __slots__ = ("_expected",)
-
-    def __init__(self, session: Any, command: Any, request: bytes, expected: bytes, router: Any) -> None:
-        """
-        @param expected: the beginning of the reply.
-        @param router: chooses the pool of the connection.
-        """
-        redirect = Redirect(b"", command, request)
-        redirect.since = session.factory.reactor.seconds()
-        super().__init__(session, redirect, Trail(session, router))
-        self._expected = expected
-
-    def take(self, data: bytes) -> None:
-        """
-        Drop the reply.
-        """
-        if data and not data.startswith(self._expected):
-            self.session.end()
 
 
 @implementer(IRedirectedSink)

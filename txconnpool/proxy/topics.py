@@ -15,14 +15,16 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from txconnpool.errors import PoolClosed, PoolError
-from txconnpool.interfaces import IReplySink, IWaiter
+from txconnpool.interfaces import IRedirectedSink, IWaiter
 from txconnpool.net.loglimit import LogLimit
-from txconnpool.pool.containment import contain
+from txconnpool.pool.containment import DROPPED, contain
 from txconnpool.pool.decisions.reasons import NONE, TOO_OLD
 from txconnpool.proxy.broadcast import failed
 from txconnpool.proxy.pinning import LentConnection
+from txconnpool.proxy.topicmoves import TopicMoves
 from txconnpool.routing.shards import unserved
 from txconnpool.wire.topics import Ask, Hub, ITopicRequest, Topic
+from txconnpool.wire.topology import Redirect
 
 _log = Logger("txconnpool.proxy")
 
@@ -31,6 +33,7 @@ PERIOD = 60.0
 
 LOST = "the connection on which their messages come was lost"
 MOVED = "other servers have their topics now"
+UNSERVED = "no server sends their messages now"
 
 
 class _Line(LentConnection):
@@ -68,7 +71,7 @@ class _Line(LentConnection):
         self._source.update()
 
 
-@implementer(IWaiter, IReplySink)
+@implementer(IWaiter, IRedirectedSink)
 class Source:
     """
     The topics that come on one connection, which is one to a server or to one of several equal ones.
@@ -123,6 +126,10 @@ class Source:
             for adds, topics in steps:
                 command, request = self._factory.dialect.topicRequest(adds, topics)
                 self._line.connection.send(self, command, 1, request)
+                if command.redirectable and not adds:  # the reply may be ambiguous, see IStatefulDialect
+                    self._line.connection.send(
+                        DROPPED, self._factory.dialect.probe[0], 1, self._factory.dialect.probe[1]
+                    )
 
     def _connect(self) -> None:
         try:
@@ -179,12 +186,30 @@ class Source:
         self._subscribers.finish(self.hub.replied(reply))
         self.update()
 
+    def redirected(self, redirect: Redirect, server: Any) -> None:
+        """
+        A node of a cluster has not done the oldest request, because another one has its topics, or none has them now.
+        """
+        adds, asks = self.hub.redirected()
+        if adds:
+            self._subscribers.moves.redirected(asks, redirect, server)
+        else:
+            self._subscribers.finish(asks)
+        self.update()
+
     def pushed(self, data: bytes) -> None:
         """
-        Write a frame to the clients that want it.
+        Write a frame to the clients that want it. If it says that the server sends no more about a topic, they get the
+        frames of another one.
         """
-        for session in self.hub.clientsOf(data):
+        sessions = self.hub.clientsOf(data)
+        for session in sessions:
             self._subscribers.write(session, data)
+        ended = None if sessions else self.hub.ended(data)
+        if ended is not None:
+            topic, clients, asks = ended
+            self._subscribers.moves.ended(topic, self.flavour, clients, asks)
+            self.update()
 
     # -- The end
 
@@ -234,6 +259,7 @@ class Subscribers:
     The clients of a pool that want topics.
 
     @ivar dropped: how many were closed because they did not read fast enough.
+    @ivar moves: their requests for topics that other servers have now.
     """
 
     def __init__(self, sessions: Any) -> None:
@@ -246,6 +272,7 @@ class Subscribers:
         self._used: set[Source] = set()  # all that are in use; some are not for new clients
         self._clients: dict[Any, dict[Topic, tuple[Source, ...]]] = {}
         self._asks: dict[Any, tuple[Ask, Deferred[bytes]]] = {}
+        self.moves = TopicMoves(self)
         self._log = LogLimit(sessions.reactor.seconds, PERIOD)
 
     @property
@@ -272,12 +299,18 @@ class Subscribers:
         ask = Ask(session, request)
         reply: Deferred[bytes] = Deferred()
         self._asks[session] = ask, reply
-        (self._join if request.adds else self._leave)(ask)
+        self.begin(ask)
+        return reply
+
+    def begin(self, ask: Ask) -> None:
+        """
+        Make a request of the servers that have its topics.
+        """
+        (self._join if ask.request.adds else self._leave)(ask)
         if not ask.steps:
             self.finish([ask])
         for source in list(ask.shares):
             source.update()
-        return reply
 
     def _join(self, ask: Ask) -> None:
         known = self._clients.get(ask.client, {})
@@ -293,12 +326,11 @@ class Subscribers:
             source.hub.join(ask, topics)
 
     def _leave(self, ask: Ask) -> None:
-        known = self._clients.get(ask.client, {})
-        for topic in dict.fromkeys(ask.request.topics):
-            for source in known.pop(topic, ()):
+        unwanted = dict.fromkeys(ask.request.topics)
+        self.moves.left(ask.client, unwanted)
+        for topic in unwanted:
+            for source in self.lacks(ask.client, topic):
                 ask.shares.setdefault(source, []).append(topic)
-        if not known:
-            self._clients.pop(ask.client, None)
         for source, topics in ask.shares.items():
             source.hub.leave(ask.client, topics, ask)
 
@@ -308,14 +340,19 @@ class Subscribers:
         """
         for ask in asks:
             session, request = ask.client, ask.request
-            _, reply = self._asks.pop(session, (None, None))
-            if reply is None:
+            isRenewal = self.moves.finish(ask)
+            current, reply = self._asks.get(session, (None, None))
+            if not isRenewal and current is not ask:
                 continue
             if not ask.error and request.adds and not self._settle(ask):
                 ask.error = failed(self.sessions.dialect, PoolClosed(MOVED))
             if ask.error:
-                self._cancel(ask)
-            reply.callback(request.refused(ask.error) if ask.error else request.confirmed())
+                self.cancel(ask)
+            if reply is not None and current is ask:
+                del self._asks[session]
+                reply.callback(request.refused(ask.error) if ask.error else request.confirmed())
+            elif ask.error:
+                self.close([session], UNSERVED)
 
     def _settle(self, ask: Ask) -> bool:
         """
@@ -334,7 +371,22 @@ class Subscribers:
         self._clients.setdefault(ask.client, {}).update(found)
         return True
 
-    def _cancel(self, ask: Ask) -> None:
+    def lacks(self, client: Any, topic: Topic) -> tuple[Source, ...]:
+        """
+        A client gets no frames of a topic any more.
+
+        @return: the sources that it has got them of.
+        """
+        known = self._clients.get(client, {})
+        sources = known.pop(topic, ())
+        if not known:
+            self._clients.pop(client, None)
+        return sources
+
+    def cancel(self, ask: Ask) -> None:
+        """
+        Nobody waits for a request any more.
+        """
         for source, topics in ask.shares.items():
             source.hub.cancel(ask, topics)
             source.update()
@@ -413,8 +465,10 @@ class Subscribers:
                 bySource.setdefault(source, []).append(topic)
         for source, topics in bySource.items():
             source.hub.leave(session, topics)
+        self.moves.left(session)
         if ask is not None:
-            self._cancel(ask)
+            self.moves.finish(ask)
+            self.cancel(ask)
         for source in bySource:
             source.update()
 

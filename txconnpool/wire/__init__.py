@@ -513,12 +513,13 @@ class IReplyReader(Protocol):
             requests, and the reader must be sure of it: the text of an error may come from a client's script.
         """
 
-    def push(self, data: bytes, pos: int, command: Any) -> int:
+    def push(self, data: bytes, pos: int, command: Any, request: Any) -> int:
         """
         Find a frame that is not a reply. Called only if the byte at C{pos} is one of C{pushes}, and never within a
         reply.
 
         @param command: the L{Command} of the oldest request in flight, or C{None}.
+        @param request: this request, as for C{read}, or C{None}.
 
         @return: the end of the frame; 0 if there is none at C{pos}; -1 if it is incomplete.
         """
@@ -695,11 +696,9 @@ class IStatefulDialect(IDialect, Protocol):
     connection of its own.
 
     If the servers are the nodes of a cluster, which report which of them has which keys, C{cluster} is called. A node
-    may end what it does for a client on a connection of the client's own, because a slot has got another node. C{ends}
-    of the reader returns whether a frame that no request asked for says so. C{renewal} returns the request that makes
-    another node do the same, as C{prelude} does, or C{None}; C{renews} whether a request that a node has not executed
-    is the only reason for the connection. C{disengage} is called when no node does anything for the client, and returns
-    what is called when one does again.
+    may end a topic, because a slot has got another node, at the moment in which it is asked to: then its frame counts
+    as the reply, and the error that follows is no reply. So C{probe} is sent after a C{redirectable} request that ends
+    topics, and C{push} finds the error before the reply to that.
     """
 
     @property

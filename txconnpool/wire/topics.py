@@ -11,7 +11,7 @@ All of this is decided here, without I/O.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 
@@ -65,6 +65,14 @@ class ITopicRequest(Protocol):
 
         @return: the reply for the client.
         """
+
+
+def _kindOf(topic: Topic) -> Hashable:
+    return topic.kind
+
+
+def _nothing(frame: bytes) -> None:
+    return None
 
 
 class Ask:
@@ -147,13 +155,24 @@ class Hub:
     @ivar outgoing: for each step that is still to be sent, whether it asks for topics, and which these are.
     """
 
-    def __init__(self, isError: Callable[[bytes], bool], topicOf: Callable[[bytes], Topic | None]) -> None:
+    def __init__(
+        self,
+        isError: Callable[[bytes], bool],
+        topicOf: Callable[[bytes], Topic | None],
+        groupOf: Callable[[Topic], Hashable] = _kindOf,
+        endedOf: Callable[[bytes], Topic | None] = _nothing,
+    ) -> None:
         """
         @param isError: returns whether a reply says that a step was not done.
         @param topicOf: returns the topic of a frame; C{None} if it has none.
+        @param groupOf: returns the same for topics that one request may end.
+        @param endedOf: returns the topic of which a frame says that the server sends no more, because another one does;
+            C{None} if it says nothing like that.
         """
         self._isError = isError
         self._topicOf = topicOf
+        self._groupOf = groupOf
+        self._endedOf = endedOf
         self._topics: dict[Topic, _Followers] = {}
         self._steps: deque[_Step] = deque()
         self.outgoing: list[tuple[bool, list[Topic]]] = []
@@ -242,12 +261,12 @@ class Hub:
         """
         Ask the server to end topics that no client wants. An unconfirmed topic is checked when it is confirmed.
         """
-        dropped: dict[str, list[Topic]] = {}
+        dropped: dict[Hashable, list[Topic]] = {}
         for topic in topics:
             followers = self._topics.get(topic)
             if followers is not None and followers.unused and followers.step is None:
                 del self._topics[topic]
-                dropped.setdefault(topic.kind, []).append(topic)
+                dropped.setdefault(self._groupOf(topic), []).append(topic)
         for its in dropped.values():
             self._send(False, its, ask)
 
@@ -307,6 +326,35 @@ class Hub:
         topic = self._topicOf(frame)
         followers = None if topic is None else self._topics.get(topic)
         return [] if followers is None else list(followers.clients)
+
+    def redirected(self) -> tuple[bool, list[Ask]]:
+        """
+        The server has not done the oldest step, because another one has its topics.
+
+        @return: whether the step asks for topics; and the requests that wait for it, which are to be made of the other
+            server. If it ends topics, which this server does not send then, these requests are over.
+        """
+        step = self._steps.popleft()
+        asks = dict(step.asks)
+        for ask in asks:
+            ask.steps.discard(step)
+        if not step.adds:
+            return False, [ask for ask in asks if ask.over]
+        for topic in step.topics:
+            asks.update(self._topics.pop(topic).asks)
+        return True, list(asks)
+
+    def ended(self, frame: bytes) -> tuple[Topic, list[Any], list[Ask]] | None:
+        """
+        @return: the topic that this server sends no more, because another one does, as a frame says; the clients that
+            want it; and the requests of those that will want it. C{None} if the frame says nothing like that.
+        """
+        topic = self._endedOf(frame)
+        followers = None if topic is None else self._topics.get(topic)
+        if topic is None or followers is None or followers.step is not None:
+            return None
+        del self._topics[topic]
+        return topic, list(followers.clients), list(followers.asks)
 
     def lose(self, error: bytes) -> tuple[list[Ask], list[Any]]:
         """

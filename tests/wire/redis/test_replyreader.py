@@ -19,6 +19,7 @@ from txconnpool.wire.redis.commands import BY_NAME, COMMANDS, matchSimple
 from txconnpool.wire.redis.framing import encode
 from txconnpool.wire.redis.replyreader import STREAM, ReplyReader
 from txconnpool.wire.redis.several import DIVIDED
+from txconnpool.wire.redis.topology import ClusterReplyReader
 
 GET = BY_NAME["get"]
 SUBSCRIBE = BY_NAME["subscribe"]
@@ -73,7 +74,7 @@ class ReplyReaderTests(SynchronousTestCase):
         pos = complete = 0
         while pos < len(self.tail):
             if not self.reader.left:
-                end = self.reader.push(self.tail, pos, command)
+                end = self.reader.push(self.tail, pos, command, None)
                 if end < 0:
                     break
                 if end:
@@ -253,14 +254,39 @@ class EndedTests(SynchronousTestCase):
             reader, traffic = ReplyReader(), Traffic(len(COMMANDS))
             begun = mark + b"3\r\n$10\r\nssubscribe\r\n$1\r\na\r\n:1\r\n"
             subscribe, unsubscribe = BY_NAME["ssubscribe"], BY_NAME["sunsubscribe"]
-            self.assertEqual(reader.push(begun, 0, subscribe), 0)
+            self.assertEqual(reader.push(begun, 0, subscribe, None), 0)
             request = b"*2\r\n$10\r\nSSUBSCRIBE\r\n$1\r\na\r\n"
             self.assertEqual(reader.read(begun, 0, subscribe, 1, request, traffic)[:2], (len(begun), 1))
             ended = mark + b"3\r\n$12\r\nsunsubscribe\r\n$1\r\na\r\n:0\r\n"
             for command in (None, subscribe, BY_NAME["ping"]):
-                self.assertEqual(reader.push(ended, 0, command), len(ended))
-            self.assertEqual(reader.push(ended, 0, unsubscribe), 0)
-            self.assertEqual({reader.push(ended[:size], 0, None) for size in range(4, len(ended))}, {-1})
+                self.assertEqual(reader.push(ended, 0, command, None), len(ended))
+            request = b"*2\r\n$12\r\nSUNSUBSCRIBE\r\n$1\r\n%c\r\n"
+            self.assertEqual(reader.push(ended, 0, unsubscribe, request % b"a"), 0)
+            self.assertEqual(reader.push(ended, 0, unsubscribe, request % b"b"), len(ended))
+            for command in (None, unsubscribe):
+                found = {reader.push(ended[:size], 0, command, request % b"b") for size in range(4, len(ended))}
+                self.assertEqual(found, {-1})
+
+    @covers("R46")
+    def test_met(self) -> None:
+        """
+        The error to a request that has met such a frame is no reply to the C{PING} behind it.
+        """
+        reader = ClusterReplyReader()
+        ping = BY_NAME["ping"]
+        for word in (b"MOVED 1 a:1", b"CLUSTERDOWN the cluster is down"):
+            error = b"-%b\r\n" % word
+            self.assertEqual(reader.push(error, 0, ping, None), len(error))
+            self.assertEqual({reader.push(error[:size], 0, ping, None) for size in range(1, len(error))}, {-1})
+            for command in (None, BY_NAME["get"], BY_NAME["ssubscribe"]):
+                self.assertEqual(reader.push(error, 0, command, None), 0)
+        for error in (
+            b"-LOADING x\r\n",
+            b"-ERR x\r\n",
+            b"-NOAUTH Authentication required.\r\n",
+            b"-MOVED " + b"x" * 2000,
+        ):
+            self.assertEqual(reader.push(error, 0, ping, None), 0)
 
 
 class DeclinedTests(SynchronousTestCase):

@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.bugs import covers
 from tests.real.redisfuzz import stream
 from tests.wire.redis.clients import Reading, request
+from tests.wire.redis.test_several import Places
 from txconnpool.wire import ANSWER
 from txconnpool.wire.redis.dialect import Redis
 from txconnpool.wire.redis.framing import encode
@@ -329,34 +330,26 @@ class StateTests(SynchronousTestCase):
 
     def test_subscriberOfCluster(self) -> None:
         """
-        A subscriber of sharded channels of a cluster has a connection of its own, for these only.
+        Subscribers of sharded channels of a cluster share connections too. One request is for channels of one slot,
+        also if the client has a connection of its own.
         """
         dialect = Redis()
         dialect.cluster(True)
         reading = Reading(dialect)
-        self.assertEqual(reading.ask("ssubscribe a b"), ["PIN", ">> ssubscribe a b"])
-        self.assertIn("only (P|S)SUBSCRIBE", reading.ask("get k")[0])
-        self.assertEqual(reading.ask("psubscribe p*"), ["+ p*", "< *3 $10 psubscribe $2 p* :1"])
-        self.assertEqual(reading.ask("sunsubscribe a", "sunsubscribe"), [">> sunsubscribe a", ">> sunsubscribe b"])
+        confirmed = "< *3 $10 ssubscribe $1 a :1 *3 $10 ssubscribe $4 {a}b :2"
+        self.assertEqual(reading.ask("ssubscribe a {a}b"), ["+ a {a}b", confirmed])
         self.assertFalse(reading.reader.pinned)
+        self.assertIn("only (P|S)SUBSCRIBE", reading.ask("get k")[0])
+        self.assertEqual(reading.ask("ssubscribe b"), ["+ b", "< *3 $10 ssubscribe $1 b :3"])
+        reading.reader.place(Places())
+        for name in ("ssubscribe", "sunsubscribe"):
+            self.assertIn("CROSSSLOT", reading.ask(f"{name} a b")[0])
+        self.assertEqual(reading.ask("psubscribe p*"), ["+ p*", "< *3 $10 psubscribe $2 p* :1"])
+        self.assertEqual(reading.ask("sunsubscribe")[:1], ["- a {a}b b"])
         self.assertEqual(reading.ask("sunsubscribe x"), ["< *3 $12 sunsubscribe $1 x :0"])
         self.assertEqual(reading.ask("punsubscribe", "get k")[::2], ["- p*", "> get k"])
-        reading.ask("ssubscribe a", "subscribe b")
-        self.assertEqual(reading.ask("reset", "get k"), ["- b", "FLAVOUR (2, 0) +RESET", "> get k"])
-
-    def test_disengaged(self) -> None:
-        """
-        When the node of a slot ends subscriptions, those that are shared with others stay.
-        """
-        dialect = Redis()
-        dialect.cluster(True)
-        reading = Reading(dialect)
-        reading.ask("ssubscribe a", "subscribe b")
-        engage = reading.reader.disengage()
-        self.assertEqual((reading.reader.pinned, reading.reader.channels), (False, {"subscribe": {b"b": None}}))
-        engage()
-        self.assertTrue(reading.reader.pinned)
-        self.assertEqual(reading.reader.channels, {"subscribe": {b"b": None}, "ssubscribe": {b"a": None}})
+        reading.ask("watch k", "ssubscribe a", "subscribe b")
+        self.assertEqual(reading.ask("reset", "get k"), ["- a b", "FLAVOUR (2, 0) +RESET", "> get k"])
 
     def test_manyChannels(self) -> None:
         """

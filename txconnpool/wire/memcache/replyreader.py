@@ -195,7 +195,7 @@ class ReplyReader:
         self.left, self._due = left, -1
         return end, before - left, reply
 
-    def push(self, data: bytes, pos: int, command: Any) -> int:
+    def push(self, data: bytes, pos: int, command: Any, request: Any) -> int:
         """
         @return: 0.
         """

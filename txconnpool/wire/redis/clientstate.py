@@ -13,16 +13,11 @@ from typing import Any, Final
 from txconnpool.wire import ANSWER, PIN, REPLACE, Command, Frame, Login
 from txconnpool.wire.redis import answers
 from txconnpool.wire.redis.commands import BY_NAME, RedisCommand
-from txconnpool.wire.redis.framing import Usual, encode, wordsOf
+from txconnpool.wire.redis.framing import Usual, encode
 from txconnpool.wire.redis.rules import Flavour, Rules
 
 #: The user of clients that have not logged in as another one.
 DEFAULT_USER: Final = b"default"
-
-_SHARDED: Final = BY_NAME["ssubscribe"]
-
-#: The beginnings of frames that say that a node sends the messages of a channel no longer.
-_ENDS: Final = (b"*3\r\n$12\r\nsunsubscribe\r\n", b">3\r\n$12\r\nsunsubscribe\r\n")
 
 _MULTI: Final = BY_NAME["multi"]
 _MULTI_REQUEST: Final = encode([b"MULTI"])
@@ -224,15 +219,14 @@ class ClientState:
         elif self.places is None:
             self._usual = self.rules.usual(1)
         else:  # keys of a client with a connection of its own have to be those of its server
-            alone = self.watches or self.tracks or self.subscribesAlone
-            self._usual = _NONE if alone else self.rules.usual(2)
+            self._usual = _NONE if self.watches or self.tracks else self.rules.usual(2)
 
     def _settlePin(self) -> None:
         """
         The state has changed: find out whether the client needs a connection of its own.
         """
         self.settle()
-        self.pinned = self.inTransaction or self.watches or self.tracks or self.subscribesAlone
+        self.pinned = self.inTransaction or self.watches or self.tracks
 
     def switched(self, flavour: Flavour) -> None:
         """
@@ -240,8 +234,6 @@ class ClientState:
         """
         self.flavour = flavour
         self.inTransaction = self.deferred = self.dirty = self.watches = self.tracks = False
-        if self.rules.cluster:
-            self.channels = None
         self.settle()
         self.pinned = False
 
@@ -289,73 +281,3 @@ class ClientState:
         Whether the client is subscribed to anything.
         """
         return self.channels is not None
-
-    def shares(self, kind: str) -> bool:
-        """
-        @param kind: the command that subscribes to such channels.
-
-        @return: whether subscribers of such channels share connections. Those of sharded channels in a cluster follow
-            the slot of these, each by itself.
-        """
-        return kind != _SHARDED.name or not self.rules.cluster
-
-    @property
-    def shared(self) -> list[str]:
-        """
-        The kinds of subscriptions for which the client shares connections with others.
-        """
-        return [kind for kind, its in (self.channels or {}).items() if its and self.shares(kind)]
-
-    @property
-    def subscribesAlone(self) -> bool:
-        """
-        Whether the client needs a connection of its own for its subscriptions, because these follow a slot.
-        """
-        channels = self.channels
-        return channels is not None and self.rules.cluster and bool(channels.get(_SHARDED.name))
-
-    def _onlySharded(self) -> list[bytes]:
-        """
-        @return: the sharded channels, if the client needs its connection for nothing else.
-        """
-        needed = self.inTransaction or self.watches or self.tracks
-        return [] if needed else list((self.channels or {}).get(_SHARDED.name, ()))
-
-    def ends(self, frame: bytes) -> bool:
-        """
-        @return: whether a frame that no request asked for says that a node sends the messages of a channel no longer,
-            because the slot of the channel has got another node.
-        """
-        return frame.startswith(_ENDS)
-
-    def renewal(self) -> tuple[Command, bytes, bytes] | None:
-        """
-        @return: the request that subscribes to all channels again, and the beginning of its reply; C{None} if this
-            cannot be done with one request, or the client needs its connection for anything else too.
-        """
-        channels = self._onlySharded()
-        if not channels or not self.places.together(channels):
-            return None
-        return _SHARDED, encode([b"SSUBSCRIBE", *channels]), b"*" if self.flavour[0] == 2 else b">"
-
-    def renews(self, command: Command, request: bytes) -> bool:
-        """
-        @return: whether the client needs its connection only for a request to subscribe, which was forwarded.
-        """
-        return command is _SHARDED and set(self._onlySharded()) == set(wordsOf(request, 0)[1:])
-
-    def disengage(self) -> Callable[[], None]:
-        """
-        The client is subscribed to no sharded channels any more.
-
-        @return: called when it is subscribed again to those of before.
-        """
-        sharded = (self.channels or {}).get(_SHARDED.name, {})
-
-        def engage(sharded: dict[bytes, None] = sharded) -> None:
-            others = {kind: its for kind, its in (self.channels or {}).items() if its and kind != _SHARDED.name}
-            self.channels = ({**others, _SHARDED.name: sharded} if sharded else others) or None
-            self._settlePin()
-
-        engage({})
-        return engage

@@ -22,7 +22,7 @@ from txconnpool.wire.redis.learning import OTHER
 from txconnpool.wire.redis.replyreader import ReplyReader
 from txconnpool.wire.redis.requestreader import RequestReader
 from txconnpool.wire.redis.rules import BASE, FORBIDDEN, Flavour, Rules
-from txconnpool.wire.redis.subscriptions import isError, keyOf, requestFor, topicOf
+from txconnpool.wire.redis.subscriptions import endedOf, groupOf, isError, keyOf, requestFor, topicOf
 from txconnpool.wire.redis.topology import ClusterReplyReader, askTopology
 from txconnpool.wire.topics import Hub, Topic
 from txconnpool.wire.topology import Shard
@@ -215,7 +215,7 @@ class Redis:
         """
         @return: the channels and patterns of a new connection.
         """
-        return Hub(isError, topicOf)
+        return Hub(isError, topicOf, groupOf, endedOf)
 
     def topicKey(self, topic: Topic) -> bytes | None:
         """

@@ -2,7 +2,7 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
 Transactions, watched keys and subscriptions: the requests that begin and end them. The clients of the first two have
-connections of their own, and so have subscribers of sharded channels in a cluster; other subscribers share one.
+connections of their own; subscribers share one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from txconnpool.wire import ANSWER, TOPICS, Frame
 from txconnpool.wire.redis import answers
 from txconnpool.wire.redis.clientstate import ClientState
 from txconnpool.wire.redis.commands import RedisCommand
-from txconnpool.wire.redis.framing import encode
 from txconnpool.wire.redis.subscriptions import OPPOSITE, Subscribing, Unsubscribing, confirmation
 from txconnpool.wire.topics import Topic
 
@@ -85,15 +84,7 @@ def _subscribe(
     known = sum(map(len, client.channels.values())) if client.channels else 0
     if known + len(words) - 1 > CHANNELS_MAX:
         return client.answer(end, answers.error(f"ERR more than {CHANNELS_MAX} channels and patterns of one client"))
-    if client.shares(command.name):
-        return TOPICS, end, 0, Subscribing(client, [Topic(command.name, name) for name in words[1:]])
-
-    def after() -> None:
-        if client.channels is None:
-            client.channels = {}
-        client.channels.setdefault(command.name, {}).update(dict.fromkeys(words[1:]))
-
-    return client.own(command, data, pos, end, after)
+    return TOPICS, end, 0, Subscribing(client, [Topic(command.name, name) for name in words[1:]])
 
 
 def _unsubscribe(
@@ -105,17 +96,7 @@ def _unsubscribe(
     if not its:
         frames = [confirmation(client, command.name, channel) for channel in channels or (None,)]
         return ANSWER, end, 0, b"".join(frames)
-    if client.shares(kind):
-        return TOPICS, end, 0, Unsubscribing(client, command.name, channels)
-
-    def after() -> None:
-        for channel in channels:
-            its.pop(channel, None)
-        if not any((client.channels or {}).values()):
-            client.channels = None
-
-    payload = None if len(words) > 1 else encode([command.name.encode(), *channels])
-    return client.own(command, data, pos, end, after, payload)
+    return TOPICS, end, 0, Unsubscribing(client, command.name, channels)
 
 
 #: What is done for a request, as in L{txconnpool.wire.redis.special.SPECIAL}.

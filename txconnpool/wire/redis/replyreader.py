@@ -35,6 +35,7 @@ _START: Final = frozenset(b"+-:,(_#$=!*~%|>")
 
 #: Frames of a subscriber that are replies to its requests.
 _CONFIRMATION: Final = re.compile(rb"[*>]3\r\n\$\d+\r\n([ps]?(?:un)?subscribe)\r\n").match
+_CHANNEL: Final = re.compile(rb"\$(\d+)\r\n").match
 _MESSAGE: Final = re.compile(rb"[*>][34]\r\n\$\d+\r\n[ps]?message\r\n").match
 _SHARDED: Final = frozenset(("ssubscribe", "sunsubscribe"))
 #: Errors that are made before a command is executed (C{processCommand} of Redis).
@@ -143,18 +144,24 @@ class ReplyReader:
         self.left = 0
         return end, 1, b"" if command.silent else None
 
-    def push(self, data: bytes, pos: int, command: RedisCommand | None) -> int:
+    def push(self, data: bytes, pos: int, command: RedisCommand | None, request: Any) -> int:
         """
         Find a message, or another frame that no request asked for. One is C{sunsubscribe}, if the slot of a channel has
-        got another node.
+        got another node. If the client ends the subscription to this channel too, it counts as the reply to that.
         """
         first = data[pos]
         if first != 62 and not (first == 42 and self._subscribed):
             return 0
         confirmation = _CONFIRMATION(data, pos)
         if confirmation is not None:
-            if confirmation[1] != b"sunsubscribe" or (command is not None and command.name == "sunsubscribe"):
+            if confirmation[1] != b"sunsubscribe":
                 return 0
+            if command is not None and command.name == "sunsubscribe":
+                channel = _CHANNEL(data, confirmation.end())
+                if channel is None or len(data) < (end := channel.end() + int(channel[1])):
+                    return -1
+                if data[channel.end() : end] in wordsOf(request, 0)[1:]:
+                    return 0
         elif first == 42 and not _MESSAGE(data, pos):
             return 0 if len(data) - pos > _KIND_MAX else self._perhaps(data, pos)
         end, elements, due, _ = scan(data, pos, 1, 0, True)

@@ -37,6 +37,7 @@ from txconnpool.wire.redis.learning import NAME, LearnedCommand
 from txconnpool.wire.redis.rules import Rules
 from txconnpool.wire.redis.several import CROSS_SLOT, DIVIDED, SPREADS, scanned
 from txconnpool.wire.redis.special import NOT_SHARED, SPECIAL
+from txconnpool.wire.topology import slotOf
 
 #: What a browser sends when a page makes it speak to Redis: the client is closed without a reply.
 _FORGED: Final = frozenset((b"post", b"host:"))
@@ -57,6 +58,8 @@ _OUTSIDE: Final = frozenset(
 
 #: Commands that would concern the keys of all servers, but can be sent to one only.
 ONE_SERVER: Final = frozenset(("client|tracking", "client|caching"))
+
+_SHARDED: Final = frozenset(("ssubscribe", "sunsubscribe"))
 
 _COMMAND_INFO: Final = BY_NAME["command|info"]
 
@@ -222,6 +225,8 @@ class RequestReader(ClientState):
         if name in ONE_SERVER or (bound and (name == "scan" or spread is not None)):
             return self.reject(end, answers.refused(name, APART))
         self.after = None
+        if self.rules.cluster and name in _SHARDED:  # all of them share connections to the nodes
+            return self.reject(end, CROSS_SLOT) if len(set(map(slotOf, words[1:]))) > 1 else None
         if name == "scan":
             frame = scanned(words, end, self.places.servers, hidden)
             return frame or self.answer(end, answers.error("ERR invalid cursor"))

@@ -61,7 +61,7 @@ def _quit(client: ClientState, command: RedisCommand, words: list[bytes], data: 
 
 
 def _reset(client: ClientState, command: RedisCommand, words: list[bytes], data: bytes, pos: int, end: int) -> Frame:
-    if client.shared:
+    if client.listens:
         return TOPICS, pos, 0, Leaving(client)
     client.name, client.user = b"", DEFAULT_USER
     client.silent = False
@@ -104,7 +104,7 @@ def _hello(client: ClientState, command: RedisCommand, words: list[bytes], data:
         return client.answer(end, _WRONG)
     if client.stranger and login is None:
         return client.answer(end, _NO_HELLO)
-    if version != client.flavour[0] and client.shared:
+    if version != client.flavour[0] and client.listens:
         return client.answer(end, answers.refused("hello", _SUBSCRIBER))
     if login is not None:
         client.stranger, client.user = False, login[0]

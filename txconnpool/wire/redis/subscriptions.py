@@ -29,6 +29,9 @@ _KINDS: Final = {b"": "subscribe", b"p": "psubscribe", b"s": "ssubscribe"}
 #: A message, with the length of its channel, or of the pattern.
 _MESSAGE: Final = re.compile(rb"[*>][34]\r\n\$\d+\r\n([ps]?)message\r\n\$(\d+)\r\n").match
 
+#: The end of a subscription that no request asked for, with the length of the channel.
+_ENDED: Final = re.compile(rb"[*>]3\r\n\$12\r\nsunsubscribe\r\n\$(\d+)\r\n").match
+
 #: The beginning of the channels of the events of keys, which each server sends about its own keys.
 _EVENTS: Final = b"__key"
 
@@ -42,6 +45,27 @@ def topicOf(frame: bytes) -> Topic | None:
         return None
     start = match.end()
     return Topic(_KINDS[match[1]], frame[start : start + int(match[2])])
+
+
+def endedOf(frame: bytes) -> Topic | None:
+    """
+    @return: the sharded channel whose messages a node sends no more, because its slot has got another node; C{None} if
+        the frame is something else.
+    """
+    match = _ENDED(frame)
+    if match is None:
+        return None
+    start = match.end()
+    return Topic("ssubscribe", frame[start : start + int(match[1])])
+
+
+def groupOf(topic: Topic) -> tuple[str, bytes]:
+    """
+    @return: the same for channels or patterns whose subscriptions one request may end. Sharded channels may be in
+        several slots, and a node may end each of them itself at the same time.
+    """
+    kind, name = topic
+    return kind, name if kind == "ssubscribe" else b""
 
 
 def keyOf(topic: Topic, cluster: bool) -> bytes | None:
@@ -147,21 +171,19 @@ class Unsubscribing(_Request):
 
 class Leaving(_Request):
     """
-    The end of all subscriptions that are shared with others, which C{RESET} does not report.
+    The end of all subscriptions, which C{RESET} does not report.
     """
 
     def __init__(self, client: ClientState) -> None:
         channels = client.channels or {}
-        super().__init__(client, [Topic(kind, name) for kind in client.shared for name in channels[kind]])
+        super().__init__(client, [Topic(kind, name) for kind, its in channels.items() for name in its])
 
     def confirmed(self) -> bytes:
         """
         @return: nothing.
         """
-        client = self._client
-        kept = {kind: its for kind, its in (client.channels or {}).items() if its and not client.shares(kind)}
-        client.channels = kept or None
-        client.settle()
+        self._client.channels = None
+        self._client.settle()
         return b""
 
 
