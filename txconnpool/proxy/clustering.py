@@ -265,12 +265,14 @@ class ClusterSession(ReadingSession):
         assert self._pin is not None
         return self._inFlight == 1 and not self._pin.needed and redirect.command.patience(redirect.request) > 0.0
 
-    def redirectFollowed(self) -> None:
+    def redirectFollowed(self, done: int = 1) -> None:
         """
         Go on after a redirect.
+
+        @param done: the number of requests that are no longer in flight.
         """
         self.collect()
-        self.answered(1)
+        self.answered(done)
 
 
 class ReplicatedSession(ClusterSession):

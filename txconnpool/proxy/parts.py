@@ -33,7 +33,6 @@ class Part:
     A request for those of the keys that one server has, and its reply.
 
     @ivar whole: the L{ScatteredReply<txconnpool.proxy.scatter.ScatteredReply>}.
-    @ivar session: the session of the client.
     @ivar pool: the pool of the server.
     @ivar request: the request.
     @ivar count: the number of its keys.
@@ -46,28 +45,32 @@ class Part:
     @ivar trail: what has happened to it, if it was redirected.
     """
 
-    __slots__ = (
-        "_pieces", "count", "dropped", "error", "pool", "refusal", "request", "retried", "session", "size",
-        "values", "whole",
-    )  # fmt: skip
-
-    trail: Any = None
-
     joins = False
+
+    # Only parts of which one of these is something else have a __dict__.
+    error: bytes | None = None
+    retried = False
+    refusal = b""
+    size = 0
+    dropped = False
+    trail: Any = None
+    _pieces: list[bytes] | None = None  # of the reply
+
+    __slots__ = ("__dict__", "count", "pool", "request", "values", "whole")
 
     def __init__(self, whole: Any, pool: Any, request: bytes, count: int) -> None:
         self.whole = whole
-        self.session = whole.session
         self.pool = pool
         self.request = request
         self.count = count
         self.values = NOTHING
-        self.error: bytes | None = None
-        self.retried = False
-        self.refusal = b""
-        self.size = 0
-        self.dropped = False
-        self._pieces: list[bytes] | None = None  # of the reply
+
+    @property
+    def session(self) -> Any:
+        """
+        The session of the client.
+        """
+        return self.whole.session
 
     @property
     def key(self) -> bytes:
@@ -129,7 +132,7 @@ class Part:
         command = self.whole.command
         values = command.values(self.keys, reply)
         if values is None:
-            self.error = command.visible(reply)
+            self.whole.failed(self, command.visible(reply))
         else:
             self.values = values
 

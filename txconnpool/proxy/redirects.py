@@ -319,7 +319,7 @@ class SlotReply(ScatteredReply):
                 self.answered(part)
                 return
             self.parts.append(part)
-        self.session.redirectFollowed()
+        self.session.redirectFollowed(self._counted())
 
     def discard(self) -> None:
         """
@@ -426,7 +426,7 @@ class PrimariesReply(SpreadReply):
                 self.answered(part)
                 return
             self.parts.append(part)
-        self.session.redirectFollowed()
+        self.session.redirectFollowed(self._counted())
 
     def discard(self) -> None:
         """

@@ -54,8 +54,8 @@ class ScatteredReply(Entry):
     kind = Part
 
     __slots__ = (
-        "_ahead", "_begun", "_collected", "_divided", "_dropped", "_hasFailed", "_inFlight", "_merged", "_order",
-        "_repeats", "_requests", "_round", "_text", "command", "gathers", "parts",
+        "_ahead", "_begun", "_collected", "_divided", "_dropped", "_hasFailed", "_inFlight", "_known", "_merged",
+        "_order", "_repeats", "_requests", "_round", "_text", "command", "gathers", "parts",
     )  # fmt: skip
 
     def __init__(self, session: Any, command: Any, requests: Iterable[bytes], merged: bool = False) -> None:
@@ -80,6 +80,7 @@ class ScatteredReply(Entry):
         self.gathers: bool = command.part.merges
         self.parts: list[Part] = []
         self._inFlight = 0
+        self._known = 0  # how many of the parts the session counts as in flight
         self._divide()
         if not self.parts:
             self._finish()
@@ -188,6 +189,7 @@ class ScatteredReply(Entry):
         sent = len(self.parts) - len(left)
         self.parts[:] = left
         self._inFlight += sent
+        self._known += sent
         return sent
 
     def sent(self) -> None:
@@ -196,6 +198,7 @@ class ScatteredReply(Entry):
         """
         part = self.parts.pop(0)
         self._inFlight += 1
+        self._known += 1
         if part.retried:
             self.session.retried(1)
 
@@ -203,20 +206,34 @@ class ScatteredReply(Entry):
 
     def answered(self, part: Part) -> None:
         """
-        A part has its whole reply.
+        A part has its whole reply. As long as other parts are in flight, and nothing waits to be sent, the session need
+        not know.
         """
-        self._inFlight -= 1
+        self._inFlight = left = self._inFlight - 1
         if self._requests:
-            if part.error is not None:
-                self._hasFailed = True
-            if self._inFlight or self.parts:
-                if part.error is None and (size := sum(map(len, part.values))) > COUNTED:
+            if left or self.parts:
+                if (size := sum(map(len, part.values))) > COUNTED:
                     self._collected += size
                     self.session.hold(size)
-                self.session.partAnswered()
-                return
-            self._finish()
-        self.session.answered(1)
+                if not self.parts:
+                    return
+            else:
+                self._finish()
+        self.session.answered(self._counted())
+
+    def _counted(self) -> int:
+        """
+        @return: the number of parts that are not in flight any more, and that the session counts as such from now on.
+        """
+        counted, self._known = self._known - self._inFlight, self._inFlight
+        return counted
+
+    def failed(self, part: Part, reply: bytes) -> None:
+        """
+        Make an error the reply for the keys of a part.
+        """
+        self._hasFailed = True
+        part.error = reply
 
     def overflows(self, size: int) -> bool:
         """
@@ -242,7 +259,7 @@ class ScatteredReply(Entry):
             self._repeats = True
             if not (self._inFlight or self.parts):
                 self._finish()
-        self.session.answered(1)
+        self.session.answered(self._counted())
 
     def _requestAgain(self, dropped: list[Part], request: bytes) -> None:
         """
@@ -269,7 +286,7 @@ class ScatteredReply(Entry):
         The connection of a part was lost: send it once more, or fail its keys.
         """
         self._inFlight -= 1
-        self.session.settle(1)
+        self.session.settle(self._counted())
         if not self._requests:
             return
         if not part.retried and self._mayRepeat(part, error):
@@ -286,7 +303,7 @@ class ScatteredReply(Entry):
         A server has not executed a part: send it once more.
         """
         self._inFlight -= 1
-        self.session.settle(1)
+        self.session.settle(self._counted())
         if self._requests:
             self._repeat(part)
             self.session.answered(0)

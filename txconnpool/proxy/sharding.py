@@ -310,15 +310,6 @@ class ShardedSession(Session):
         self._connection.send(entry, command, count, request)
         return True
 
-    def partAnswered(self) -> None:
-        """
-        Called when a part of a request for several servers has its reply, and others are due.
-        """
-        if self._unsent or self._size or self._ending:
-            self.answered(1)
-        else:
-            self._inFlight -= 1
-
     # -- A connection for this client alone
 
     def _pinFor(self, payload: Any, errors: dict[Any, PoolError]) -> bool:
