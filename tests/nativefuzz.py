@@ -26,9 +26,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from txconnpool import native
+from txconnpool.routing.distribution.keymap import KeyCache
 from txconnpool.wire.effects import Permissions
 from txconnpool.wire.memcache import common, replies, values
 from txconnpool.wire.memcache.effects import ORDINARY
+from txconnpool.wire.memcache.lines import divideLine
 from txconnpool.wire.memcache.matching import MemcacheCommand
 from txconnpool.wire.redis import framing, replyreader
 from txconnpool.wire.redis.commands import matchSimple
@@ -56,11 +58,13 @@ class Subject:
     @ivar name: its name.
     @ivar twin: the function that defines its results.
     @ivar inputs: makes arguments, of which the first is bytes and the second a position in them.
+    @ivar placed: whether the arguments are so; if not, they are other ones.
     """
 
     name: str
     twin: Callable[..., Any]
     inputs: Callable[[random.Random], tuple[Any, ...]]
+    placed: bool = True
 
     def compare(self, arguments: tuple[Any, ...]) -> bool:
         """
@@ -288,6 +292,41 @@ def sequences(rng: random.Random) -> tuple[Any, ...]:
     return (*placed(rng, changed(rng, data)), request)
 
 
+def wordLists(rng: random.Random) -> tuple[Any, ...]:
+    """
+    @return: the argument of C{encodeWords}.
+    """
+    sizes = (0, 1, 9, 10, 11, 99, 100, 1000)
+    return ([rng.randbytes(rng.choice(sizes)) for _ in range(rng.choice((0, 1, 2, 9, 10, 11, 100)))],)
+
+
+def divisions(rng: random.Random) -> tuple[Any, ...]:
+    """
+    @return: the last arguments of C{divideLine} and C{divideWords}: the index of each key, and the most in a share.
+    """
+    servers, factor = rng.choice((1, 2, 5, 130, 300)), rng.choice((1, 1, 1 << 70))
+    cache = KeyCache(lambda key: (sum(key) % servers - 1) * factor, rng.choice((1, 10, 1000)))
+    return cache, rng.choice((1, 2, 7, 50, sys.maxsize))
+
+
+def keyLines(rng: random.Random) -> tuple[Any, ...]:
+    """
+    @return: arguments of C{divideLine}.
+    """
+    before = rng.choice((b"get ", b"gets ", b"gat 12 ", b""))
+    keys = rng.choice((b" ", b" ", b"  ")).join(rng.choices(_KEYS, k=rng.choice((0, 1, 2, 20, 50))))
+    return (before + keys + rng.choice((b"\r\n", b" \r\n")), len(before), *divisions(rng))
+
+
+def keyWords(rng: random.Random) -> tuple[Any, ...]:
+    """
+    @return: arguments of C{divideWords}.
+    """
+    words = [rng.choice((b"MGET", b"mget", b"", b"x" * 999)), *rng.choices(_KEYS + _BODIES, k=rng.choice((0, 1, 20)))]
+    request = changed(rng, framing.encodeWords(words))
+    return (request, rng.choice((b"$4\r\nMGET\r\n", b"")), *divisions(rng))
+
+
 def _whole(command: MemcacheCommand) -> Callable[[bytes, int, Any], int]:
     """
     @return: C{matchWhole} of a command in Python.
@@ -312,6 +351,9 @@ SUBJECTS: Final = (
     Subject("matchSimple", matchSimple, elements),
     Subject("passElements", replyreader.passElements, nested),
     Subject("splitElements", replyreader.splitElements, sequences),
+    Subject("encodeWords", framing.encodeWords, wordLists, False),
+    Subject("divideWords", framing.divideWords, keyWords, False),
+    Subject("divideLine", divideLine, keyLines, False),
 )
 
 

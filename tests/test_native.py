@@ -13,13 +13,13 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.nativefuzz import SUBJECTS, changed, cuts
+from tests.nativefuzz import SUBJECTS, cuts
 from txconnpool import native
 from txconnpool.routing.distribution.keymap import KeyCache
 from txconnpool.wire.joining import joinValues
 from txconnpool.wire.memcache import common, values
 from txconnpool.wire.memcache.lines import divideLine
-from txconnpool.wire.redis.framing import divideWords, encodeWords
+from txconnpool.wire.redis.framing import encodeWords
 from txconnpool.wire.shares import divideKeys
 
 #: The number of inputs for each function, and of those that are cut at every position.
@@ -27,7 +27,7 @@ INPUTS = 600
 CUT = 20
 
 #: The functions that have tests of their own, here and in L{tests.net.test_sockets}.
-OTHERS = {"divideKeys", "divideLine", "divideWords", "encodeWords", "joinValues", "receiveEach", "sendJoined"}
+OTHERS = {"divideKeys", "joinValues", "receiveEach", "sendJoined"}
 
 
 class LoadTests(SynchronousTestCase):
@@ -104,8 +104,8 @@ class FunctionTests(SynchronousTestCase):
         rng = random.Random(1)
         for subject in SUBJECTS:
             found = [subject.compare(subject.inputs(rng)) for _ in range(INPUTS)]
-            self.assertTrue(0.1 < sum(found) / INPUTS < 0.9, subject.name)
-            for _ in range(CUT):
+            self.assertTrue(0.1 < sum(found) / INPUTS < 0.9 or not subject.placed, subject.name)
+            for _ in range(CUT if subject.placed else 0):
                 for arguments in cuts(subject.inputs(rng)):
                     subject.compare(arguments)
 
@@ -115,6 +115,8 @@ class FunctionTests(SynchronousTestCase):
         """
         extension: Any = native.extension
         for subject in SUBJECTS:
+            if not subject.placed:
+                continue
             function = getattr(extension, subject.name)
             data, pos, *others = subject.inputs(random.Random(2))
             self.assertRaises(TypeError, function)
@@ -131,12 +133,9 @@ class FunctionTests(SynchronousTestCase):
 
     def test_encodeWords(self) -> None:
         """
-        Words of any sizes are encoded as in Python.
+        Other arguments than lists of bytes are errors.
         """
-        rng, encode = random.Random(3), native.extension.encodeWords
-        for count in (0, 1, 2, 9, 10, 11, 100, 1000):
-            words = [bytes(rng.choice((0, 1, 9, 10, 11, 99, 100, 1000, 12345))) for _ in range(count)]
-            self.assertEqual(encode(words), encodeWords(words))
+        encode = native.extension.encodeWords
         for wrong in ((b"a", b"b"), None, [b"a", "b"], [b"a", bytearray(b"b")]):
             self.assertRaises(TypeError, encode, wrong)
         self.assertRaises(TypeError, encode)
@@ -197,18 +196,9 @@ class FunctionTests(SynchronousTestCase):
 
     def test_divideWords(self) -> None:
         """
-        The same for requests of Redis, some of which are invalid or incomplete.
+        An exception of the cache is passed on, other arguments are errors, and no reference is kept.
         """
-        rng, divide = random.Random(7), native.extension.divideWords
-        for _ in range(INPUTS):
-            keys = [
-                bytes(rng.choice((1, 9, 10, 100, 1000))) + b"%d" % rng.randrange(9) for _ in range(rng.randrange(30))
-            ]
-            request = changed(rng, encodeWords([rng.choice((b"mget", b"MGET", b"")), *keys]))
-            servers, most = rng.choice((1, 2, 5, 300)), rng.choice((1, 2, 7, 50))
-            indexes = KeyCache(lambda key, servers=servers: sum(key) % servers - 1, 10)  # type: ignore[misc]
-            expected = divideWords(request, b"$4\r\nMGET\r\n", indexes, most)
-            self.assertEqual(divide(request, b"$4\r\nMGET\r\n", indexes, most), expected)
+        divide = native.extension.divideWords
         wrong: tuple[Any, ...]
         for wrong in ((None, b"", {}, 9), (b"", None, {}, 9), (b"", b"", {}, None), (b"", b"", {})):
             self.assertRaises(TypeError, divide, *wrong)
