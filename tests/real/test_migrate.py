@@ -123,7 +123,7 @@ class TwemproxyTests(SynchronousTestCase):
         """
         Compare the places of keys with those of the distribution that a configuration is converted to.
         """
-        proxy = Twemproxy("timeout: 2000", *lines).start()
+        proxy = Twemproxy("timeout: 30000", *lines).start()
         self.addCleanup(proxy.stop)
         migration = convert(Document("n.yml", proxy.configuration()), Offset())
         (section,) = migration.sections
@@ -188,7 +188,7 @@ class TwemproxyTests(SynchronousTestCase):
         """
         Start twemproxy, convert its configuration, and start the proxy with the result.
         """
-        old = Twemproxy("timeout: 2000", *lines).start()
+        old = Twemproxy("timeout: 30000", *lines).start()
         self.addCleanup(old.stop)
         yml, ini = (Path(self.mktemp()).absolute() for _ in range(2))
         yml.write_text(old.configuration())
@@ -279,7 +279,7 @@ class RedisTests(SynchronousTestCase):
         """
         Start twemproxy, convert its configuration, and start the proxy with the result.
         """
-        old = Twemproxy("redis: true", "timeout: 5000", *lines).start()
+        old = Twemproxy("redis: true", "timeout: 30000", *lines).start()
         self.addCleanup(old.stop)
         yml, ini, auth = (Path(self.mktemp()).absolute() for _ in range(3))
         yml.write_text(old.configuration())
