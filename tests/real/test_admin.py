@@ -63,9 +63,7 @@ class AdminTests(OperatedTestCase):
         self.assertEqual(self.memcached.stats()["cmd_get"], requests)
         self.assertIn("OK pool default resumed", self.proxy.execute("resume"))
         load.untilServed(200)
-        report = load.finish()
-        self.assertUnharmed(report)
-        self.assertGreater(report["slowest"], 1.5)
+        self.assertGreater(self.assertUnharmed(load)["slowest"], 1.5)
 
     def states(self) -> list[tuple[str, str]]:
         """
@@ -86,7 +84,7 @@ class AdminTests(OperatedTestCase):
             self.assertEqual(self.states()[0], ("drained", "0"))
             self.assertIn(f"OK {self.servers[0]} restored", self.proxy.execute(f"restore {self.servers[0]}"))
             until(lambda: self.states() == [("up", "2"), ("up", "2")], what="two connections to each server")
-        self.assertUnharmed(load.finish())
+        self.assertUnharmed(load)
 
     def test_reconnect(self) -> None:
         """
@@ -96,7 +94,7 @@ class AdminTests(OperatedTestCase):
         load.untilServed(200)
         for _ in range(3):
             self._replaceConnections()
-        self.assertUnharmed(load.finish())
+        self.assertUnharmed(load)
 
     def _replaceConnections(self) -> None:
         def dials() -> int:
@@ -161,7 +159,7 @@ class AdminTests(OperatedTestCase):
             self.assertTrue(self.proxy.execute(f"resize default {low} {high}").endswith(" changed\n"))
             until(lambda: low <= sum(int(count) for _, count in self.states()) <= high, what=f"{low} to {high}")  # noqa: B023
             self.assertEqual(self.proxy.rows("pools")[0]["pool-size"], str(high))
-        self.assertUnharmed(load.finish())
+        self.assertUnharmed(load)
 
     def test_shutdown(self) -> None:
         """

@@ -50,7 +50,7 @@ class ReloadTests(OperatedTestCase):
         until(lambda: [row["state"] for row in self.proxy.rows("servers")] == ["up", "up"], what="both servers")
         until(lambda: all(row["connections"] == "2" for row in self.proxy.rows("servers")), what="two connections each")
         load.untilServed(200)
-        self.assertUnharmed(load.finish())
+        self.assertUnharmed(load)
 
     def test_broken(self) -> None:
         """
@@ -71,7 +71,7 @@ class ReloadTests(OperatedTestCase):
         self.assertIn("OK 0 changed", self.proxy.execute("resize default 1 4").replace("OK reloaded, ", "OK "))
         values = {row["key"]: row["value"] for row in self.settings()}
         self.assertEqual((values["pool-size"], values["min-pool-size"]), ("4", "1"))
-        self.assertUnharmed(load.finish())
+        self.assertUnharmed(load)
 
     def settings(self) -> list[dict[str, str]]:
         """
@@ -94,7 +94,7 @@ class ReloadTests(OperatedTestCase):
         self.assertRaises(ConnectionRefusedError, ask, free, b"get a\r\n")
         self.assertEqual(self.proxy.rows("pools")[0]["pool-size"], "4")
         self.assertEqual(self.proxy.execute("reload").splitlines()[-1], "OK reloaded, 3 changed")
-        self.assertUnharmed(load.finish())
+        self.assertUnharmed(load)
 
     def test_fixed(self) -> None:
         """
@@ -119,7 +119,7 @@ class ReloadTests(OperatedTestCase):
             self.proxy.signal(1)
         until(lambda: self.proxy.rows("pools")[0]["pool-size"] == "24", what="the last size")
         self.assertNotIn("Traceback", self.proxy.log)
-        self.assertUnharmed(load.finish())
+        self.assertUnharmed(load)
 
 
 class WorkersReloadTests(ReloadTests):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.real.load import Report
+from tests.real.load import Load
 from tests.real.operated import OperatedTestCase, gone
 from tests.real.servers import HOST, Memcached, Proxy, ask, connect, everything, freeze, missing, until
 
@@ -150,12 +150,12 @@ class WorkersTests(OperatedTestCase):
         self.assertUnharmed(self._busy(watch))
         self.assertEqual(watch.end(), 5)
 
-    def _busy(self, watch: Watch) -> Report:
+    def _busy(self, watch: Watch) -> Load:
         load = self.load(clients=80, depth=16, pause=0.0)
         load.untilServed(5000)
         until(lambda: watch.most == 5, what="the use of all connections")
         load.untilServed(5000)
-        return load.finish()
+        return load
 
     def test_maxClients(self) -> None:
         """
