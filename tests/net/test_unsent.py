@@ -5,6 +5,7 @@ Tests for L{txconnpool.net.unsent}.
 
 from __future__ import annotations
 
+from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.net.sockets import Sockets
@@ -71,3 +72,9 @@ class WrappedTests(SynchronousTestCase):
         pipe.reads = False
         pipe.write(b"abc")
         self.assertEqual((unsentOf(pipe), unsentOf(wrapper)), (3, 3))
+
+    def test_unknown(self) -> None:
+        """
+        Of other transports nothing is known.
+        """
+        self.assertEqual(unsentOf(StringTransport()), 0)

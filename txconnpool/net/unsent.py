@@ -7,7 +7,9 @@ How many bytes of a connection its peer has not received yet.
 from __future__ import annotations
 
 import struct
-from typing import Any
+from typing import Any, cast
+
+from twisted.internet.abstract import FileDescriptor
 
 try:
     from fcntl import ioctl
@@ -27,14 +29,14 @@ def unsentOf(transport: Any) -> int:
     @param transport: the result of L{txconnpool.net.transport.adopt}.
 
     @return: the number, as far as it is known: where the kernel does not count its bytes (C{SIOCOUTQ} of Linux,
-        C{tcp(7)} and C{unix(7)}), those of this process only.
+        C{tcp(7)} and C{unix(7)}), those of this process only; 0 for a connection inside the process.
     """
     while (under := getattr(transport, "transport", None)) is not None:  # TLS, and wrappers, are above the socket
         transport = under
     unsent = getattr(transport, "unsent", None)
-    if unsent is None:  # a transport of Twisted
-        unsent = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
-    return int(unsent) + _inKernel(transport)
+    if unsent is None and isinstance(transport, FileDescriptor):
+        unsent = len(transport.dataBuffer) - transport.offset + cast(Any, transport)._tempDataLen
+    return int(unsent or 0) + _inKernel(transport)
 
 
 def _inKernel(transport: Any) -> int:
