@@ -32,8 +32,8 @@ from txconnpool.wire.memcache import common, replies, values
 from txconnpool.wire.memcache.effects import ORDINARY
 from txconnpool.wire.memcache.lines import divideLine
 from txconnpool.wire.memcache.matching import MemcacheCommand
-from txconnpool.wire.redis import framing, replyreader
-from txconnpool.wire.redis.commands import matchSimple
+from txconnpool.wire.redis import elements as redisElements
+from txconnpool.wire.redis import framing
 
 #: All commands are accepted, or all but some.
 _ALL: Final = common.acceptedCommands(Permissions(ORDINARY, frozenset(), None), frozenset())
@@ -254,7 +254,8 @@ def elements(rng: random.Random) -> tuple[Any, ...]:
     length = b"%d" % len(body) if rng.random() < 0.95 else _number(rng)
     string = b"$" + length + b"\r\n" + body + rng.choice(_ENDS)
     line = rng.choice((b"+OK", b":1", b":-5", b"-ERR x", b"$-1", b"*1", b"+", b"+a\nb")) + rng.choice(_ENDS)
-    return (*placed(rng, changed(rng, rng.choice((string, line)))), None)
+    array = b"*2\r\n" + _element(rng, 2) + _element(rng, 2)
+    return (*placed(rng, changed(rng, rng.choice((string, line, array)))), None)
 
 
 def _element(rng: random.Random, depth: int) -> bytes:
@@ -348,9 +349,9 @@ SUBJECTS: Final = (
     Subject("findCommand", framing.findCommand, commands),
     Subject("findUsual", framing.findUsual, usualCommands),
     Subject("usualWords", framing.usualWords, words),
-    Subject("matchSimple", matchSimple, elements),
-    Subject("passElements", replyreader.passElements, nested),
-    Subject("splitElements", replyreader.splitElements, sequences),
+    Subject("matchSimple", redisElements.matchSimple, elements),
+    Subject("passElements", redisElements.passElements, nested),
+    Subject("splitElements", redisElements.splitElements, sequences),
     Subject("encodeWords", framing.encodeWords, wordLists, False),
     Subject("divideWords", framing.divideWords, keyWords, False),
     Subject("divideLine", divideLine, keyLines, False),

@@ -1,8 +1,7 @@
 /* Copyright txconnpool contributors. See LICENSE. */
 
 /* Finds the usual requests and replies of Redis, see `findCommand`, `findUsual` and `usualWords` of
-   txconnpool.wire.redis.framing, `matchSimple` of txconnpool.wire.redis.commands, and the functions of
-   txconnpool.wire.redis.replyreader. */
+   txconnpool.wire.redis.framing, and the functions of txconnpool.wire.redis.elements. */
 
 #include "resp.h"
 
@@ -180,16 +179,6 @@ static Py_ssize_t matchElement(Text *text, PyObject *data)
     return text->at - PyBytes_AS_STRING(data);
 }
 
-PyObject *matchSimple(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_t count)
-{
-    Text text;
-    if (!hasArguments("matchSimple", count, 3))
-        return NULL;
-    if (!openText(arguments[0], arguments[1], &text))
-        return PyLong_FromLong(0);
-    return PyLong_FromSsize_t(matchElement(&text, arguments[0]));
-}
-
 /* The elements that are still to come, and the nulls that were found. */
 typedef struct {
     Py_ssize_t elements;
@@ -249,6 +238,26 @@ static bool skipElement(Text *text, bool pushes, Tally *tally)
     else
         tally->elements += type == '|' ? 2 * number : number;
     return true;
+}
+
+/* Match an array without nulls. Return its end, or 0. */
+static Py_ssize_t matchArray(Text *text, PyObject *data)
+{
+    Tally tally = {1, 0};
+    while (tally.elements > 0 && tally.elements < ELEMENTS_MAX && skipElement(text, false, &tally))
+        ;
+    return tally.elements > 0 || tally.nulls > 0 ? 0 : text->at - PyBytes_AS_STRING(data);
+}
+
+PyObject *matchSimple(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_t count)
+{
+    Text text;
+    if (!hasArguments("matchSimple", count, 3))
+        return NULL;
+    if (!openText(arguments[0], arguments[1], &text))
+        return PyLong_FromLong(0);
+    bool isArray = follows(&text, "*", 1);
+    return PyLong_FromSsize_t(isArray ? matchArray(&text, arguments[0]) : matchElement(&text, arguments[0]));
 }
 
 PyObject *passElements(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_t count)

@@ -15,7 +15,8 @@ from tests.bugs import covers
 from txconnpool.errors import WireError
 from txconnpool.metrics import Traffic
 from txconnpool.wire import Decline, Declined
-from txconnpool.wire.redis.commands import BY_NAME, COMMANDS, matchSimple
+from txconnpool.wire.redis.commands import BY_NAME, COMMANDS
+from txconnpool.wire.redis.elements import matchSimple
 from txconnpool.wire.redis.framing import encode
 from txconnpool.wire.redis.replyreader import STREAM, ReplyReader
 from txconnpool.wire.redis.several import DIVIDED
@@ -223,7 +224,9 @@ class ReplyReaderTests(SynchronousTestCase):
         The fast path matches what is complete, and nothing that has to be counted.
         """
         for data, end in ((b"+OK\r\n", 5), (b":1\r\n", 4), (b"$2\r\nab\r\n", 8), (b"$2\r\nab\r", 0),
-                          (b"$2\r\nabx\n", 0), (b"$-1\r\n", 0), (b"-ERR\r\n", 0), (b"*0\r\n", 0),
+                          (b"$2\r\nabx\n", 0), (b"$-1\r\n", 0), (b"-ERR\r\n", 0), (b"*0\r\n", 4),
+                          (b"*2\r\n*1\r\n:1\r\n$1\r\na\r\n:1\r\n", 19), (b"*1\r\n$-1\r\n", 0), (b"*-1\r\n", 0),
+                          (b"*2\r\n:1\r\n", 0), (b"%0\r\n", 0), (b">0\r\n", 0), (b"", 0),
                           (b"+OK\r", 0)):  # fmt: skip
             self.assertEqual(matchSimple(data, 0, None), end, data)
 

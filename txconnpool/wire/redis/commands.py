@@ -12,11 +12,11 @@ from __future__ import annotations
 import re
 from enum import Enum
 from math import inf
-from typing import Any, Final
+from typing import Final
 
-from txconnpool import native
 from txconnpool.wire import Command
 from txconnpool.wire.effects import ADMINISTERS, DELETES, HARMLESS, READS, WRITES, Effects
+from txconnpool.wire.redis.elements import chosenMatch
 from txconnpool.wire.redis.framing import encode, wordsOf
 from txconnpool.wire.redis.table import TABLE
 
@@ -90,26 +90,6 @@ _ONE_KEY: Final = re.compile(r"i[1-9]:r0,1,0").fullmatch
 
 #: The first argument of a request, whose size is the group.
 _FIRST: Final = re.compile(rb"\*[0-9]+\r\n\$[0-9]+\r\n[^\r]*\r\n\$([0-9]+)\r\n").match
-
-_SIMPLE: Final = re.compile(rb"(?:\$([0-9]{1,9})|[+:][^\r\n]*)\r\n").match
-
-
-def matchSimple(data: bytes, pos: int, request: Any) -> int:
-    """
-    @return: the end of a complete status, integer or value at C{pos}; 0 if there is anything else.
-    """
-    match = _SIMPLE(data, pos)
-    if match is None:
-        return 0
-    size = match[1]
-    if size is None:
-        return match.end()
-    end = match.end() + int(size) + 2
-    return end if end <= len(data) and data[end - 2 : end] == b"\r\n" else 0
-
-
-#: L{matchSimple}, or its equal in the extension.
-chosenMatch: Final = native.choose(matchSimple)
 
 
 class KeySpec:

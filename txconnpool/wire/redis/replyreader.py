@@ -13,11 +13,11 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from txconnpool import native
 from txconnpool.errors import WireError
 from txconnpool.wire import Decline, Declined, ReplyCounters
 from txconnpool.wire.redis.commands import RedisCommand
-from txconnpool.wire.redis.framing import FEW, splitStrings, wordsOf
+from txconnpool.wire.redis.elements import LINE, chosenPass, chosenSplit
+from txconnpool.wire.redis.framing import wordsOf
 
 #: An incomplete reply is passed on in parts from this number of bytes on. Below it, the reply is read again when more
 #: bytes have arrived: then a client whose reply was not begun gets an error if the connection is lost.
@@ -26,11 +26,6 @@ STREAM: Final = 1 << 14
 #: The longest line of a reply, in bytes. Redis has no limit for errors, which a script may make.
 LINE_MAX: Final = 1 << 20
 
-_LINE: Final = re.compile(
-    rb"(?:[+\-:,(][^\r\n]*|_|#[tf])\r\n|([$=!])(-1|0|[1-9][0-9]{0,9})\r\n|([*~%|>])(-1|0|[1-9][0-9]{0,9})\r\n"
-).match
-_STRING: Final = re.compile(rb"\$(0|[1-9][0-9]{0,9})\r\n").match
-_SEQUENCE: Final = re.compile(rb"([*~%])(0|[1-9][0-9]{0,9})\r\n").match
 _START: Final = frozenset(b"+-:,(_#$=!*~%|>")
 
 #: Frames of a subscriber that are replies to its requests.
@@ -213,7 +208,7 @@ def scan(data: bytes, pos: int, elements: int, due: int, pushes: bool = False) -
         pos, elements, nulls = passed
     if not elements:
         return pos, 0, 0, nulls
-    match = _LINE(data, pos)
+    match = LINE(data, pos)
     if match is None:
         _check(data, pos)
         return pos, elements, 0, nulls
@@ -221,118 +216,6 @@ def scan(data: bytes, pos: int, elements: int, due: int, pushes: bool = False) -
     if due <= 0 or (due == 1 and data[-1] != 13):
         raise WireError("a string without its line end")
     return size, elements - 1, due, nulls
-
-
-def passElements(data: bytes, pos: int, elements: int, pushes: bool) -> tuple[int, int, int] | None:
-    """
-    Pass over elements of replies, until there are no more of them or one is incomplete or invalid.
-
-    @param elements: how many there are, at least 1.
-    @param pushes: whether a push is an element.
-
-    @return: the end of the last one, how many are still to come, and how many nulls were found; C{None} if the first
-        one is incomplete or invalid.
-    """
-    start, nulls, line = pos, 0, _LINE
-    while elements:
-        match = line(data, pos)
-        if match is None:
-            break
-        end = match.end()
-        string, length, aggregate, number = match.group(1, 2, 3, 4)
-        if string is not None:
-            if length == b"-1":
-                nulls += 1
-            else:
-                end += int(length) + 2
-                if data[end - 2 : end] != b"\r\n":
-                    break
-                if elements > 1 and data.startswith(match[0], end):
-                    end, elements = _passAlike(data, end, match[0], int(length), elements)
-            elements -= 1
-        elif aggregate is None:
-            nulls += data[pos] == 95
-            elements -= 1
-        elif number == b"-1":
-            nulls += 1
-            elements -= 1
-        elif aggregate in b"*~" or (pushes and aggregate == b">"):
-            count = int(number)
-            if count > FEW and (strings := splitStrings(data, end, count)) is not None:
-                end, count = strings[1], 0
-            elements += count - 1
-        elif aggregate == b"%":
-            elements += 2 * int(number) - 1
-        else:  # an attribute belongs to the next element, and a push to none
-            elements += int(number) * (2 if aggregate == b"|" else 1)
-        pos = end
-    return None if pos == start else (pos, elements, nulls)
-
-
-def _passAlike(data: bytes, pos: int, line: bytes, length: int, elements: int) -> tuple[int, int]:
-    """
-    Pass over strings of the same length, which follow each other often. Comparing bytes costs less than parsing.
-
-    @param line: the line before each of them.
-    @param elements: how many elements there are, with the one before C{pos}.
-
-    @return: the end of the last string, and how many elements there are from the last string on.
-    """
-    size = len(line) + length + 2
-    while elements > 1 and data.startswith(line, pos) and data[pos + size - 2 : pos + size] == b"\r\n":
-        pos += size
-        elements -= 1
-    return pos, elements
-
-
-#: L{passElements}, or its equal in the extension.
-chosenPass: Final = native.choose(passElements)
-
-
-def splitElements(data: bytes, pos: int, request: bytes | None) -> tuple[int, int, list[bytes]] | None:
-    """
-    Find the elements of an array, set or map at C{pos}, of which a map has two for each key.
-
-    @param request: the request, if it has a key for each element, and no other words after the first.
-
-    @return: the end of it, the number of nulls in it, and the elements; C{None} if there is anything else, another
-        number of them, or an incomplete one.
-    """
-    head = _SEQUENCE(data, pos)
-    if head is None:
-        return None
-    left = int(head[2]) * (2 if head[1] == b"%" else 1)
-    if request is not None and not (head[1] == b"*" and request.startswith(b"*%d\r\n" % (left + 1))):
-        return None
-    found: list[bytes] = []
-    pos, nulls, string = head.end(), 0, _STRING
-    while left:
-        match, start = string(data, pos), pos
-        if match is None:
-            elements = 1
-            while elements:
-                passed = passElements(data, pos, elements, False)
-                if passed is None:
-                    return None
-                pos, elements, its = passed
-                nulls += its
-            found.append(data[start:pos])
-            left -= 1
-            continue
-        # Consecutive strings often have the same length. Comparing bytes costs less than parsing.
-        line = match[0]
-        size = len(line) + int(match[1]) + 2
-        while left and data.startswith(line, pos):
-            start, pos = pos, pos + size
-            if data[pos - 2 : pos] != b"\r\n":
-                return None
-            found.append(data[start:pos])
-            left -= 1
-    return pos, nulls, found
-
-
-#: L{splitElements}, or its equal in the extension.
-chosenSplit: Final = native.choose(splitElements)
 
 
 def _check(data: bytes, pos: int) -> None:

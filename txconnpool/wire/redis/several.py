@@ -16,9 +16,9 @@ from txconnpool.wire import SPREAD, Frame
 from txconnpool.wire.joining import chosenJoin as joinValues
 from txconnpool.wire.redis import answers
 from txconnpool.wire.redis.commands import BY_NAME, RedisCommand
+from txconnpool.wire.redis.elements import chosenSplit
 from txconnpool.wire.redis.framing import chosenDivide as divideWords
 from txconnpool.wire.redis.framing import encode, wordsOf
-from txconnpool.wire.redis.replyreader import chosenSplit
 
 CROSS_SLOT: Final = b"-CROSSSLOT Keys in request don't hash to the same slot\r\n"
 
