@@ -119,6 +119,9 @@ class PendingClient(Protocol):
         """
         Read a login, or other requests.
         """
+        if not self._data:  # nothing more comes
+            self._close()
+            return
         counters = self._admission.sessions.counters
         action, end, _, reply = self._reader.read(self._data, 0, 1)
         if action is SWITCH:
