@@ -322,13 +322,16 @@ class SessionFactory(Factory):
     def reroute(self, router: Any, flavours: Any = None) -> Deferred[None]:
         """
         Use another router for clients from now on. A session goes on with it when what it has sent is answered; one
-        that has a flavour ends then, so that its client connects again.
+        that has a flavour ends then, so that its client connects again; so do clients without a session.
 
         @return: fires when no session uses the old router.
         """
-        ending = self.sessions if self.flavours is not None else ()
+        stateful = self.flavours is not None
+        ending = self.sessions if stateful else ()
         self.router = router
         self.flavours = flavours
+        if stateful:
+            self.admission.close()  # clients may have to log in otherwise now
         if ending:
             _log.warn("{pool}: {count} clients are closed, because the servers of keys have changed", pool=self.name,
                       count=len(ending))  # fmt: skip
