@@ -451,6 +451,38 @@ class PassingTests(SynchronousTestCase):
         self.stage.serve()
         self.client("ann", "x")
 
+    def test_pending(self) -> None:
+        """
+        Clients that have to log in to the proxy are closed when the servers check logins from then on.
+        """
+        sessions = self.stage.sessions
+        sessions.gate.accepted = ((b"joe", b"x"),)
+        client = self.stage.client()
+        self.assertEqual(self.ask(client, "GET user"), NOAUTH)
+        sessions.gate.accepted = None
+        sessions.reroute(sessions.router, sessions.flavours)
+        self.stage.turns()
+        self.assertFalse(client.connected)
+        self.assertEqual(self.ask(self.client("ann", "x"), "GET user"), ANN)
+
+    def test_halfClosed(self) -> None:
+        """
+        A client that has to log in, and closes its side before, is closed.
+        """
+        self.stage.sessions.gate.accepted = ((b"joe", b"x"),)
+        for sent in (b"", requests("GET user")):
+            client = self.stage.client()
+            client.send(sent)
+            client.protocol.readConnectionLost()
+            self.stage.turns()
+            self.assertEqual((client.take(), client.connected), (NOAUTH if sent else b"", False))
+        self.stage.sessions.gate.accepted = None
+        client = self.stage.client()
+        client.send(requests("AUTH ann x", "GET user"))
+        client.protocol.readConnectionLost()
+        self.stage.serve()
+        self.assertEqual((client.take(), client.connected), (b"+OK\r\n" + ANN, False))
+
     def test_lost(self) -> None:
         """
         If the connection is lost, the client gets an error. It may log in again.

@@ -106,6 +106,9 @@ class DialectTests(SynchronousTestCase):
             self.assertEqual(dialect.error(error.kind, str(error)), reply)
             self.assertEqual(carryOut(dialect.handshake(None, "s"), reply), (["PING"], None))
         self.assertIn("select failed", str(dialect.unprepared(command, b"-ERR DB index is out of range\r\n")))
+        withoutPassword = b"-ERR AUTH <password> called without any password configured for the default user.\r\n"
+        error = dialect.unprepared(BY_NAME["auth"], withoutPassword)
+        self.assertEqual((type(error), dialect.error(error.kind, str(error))), (LoginRefused, withoutPassword))
         self.assertRaises(ServerUnavailable, carryOut, dialect.handshake(None, "s"), b"-LOADING no\r\n")
 
     @covers("R39")

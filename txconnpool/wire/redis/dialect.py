@@ -200,7 +200,7 @@ class Redis:
         @return: the error for requests of clients whose flavour a server refuses to a connection. If it depends on the
             login of the clients, they get the reply of the server.
         """
-        if self._rules.passes and reply.startswith(FORBIDDEN):
+        if self._rules.passes and (command is _AUTH or reply.startswith(FORBIDDEN)):
             # The server may have refused HELLO, and says so at length.
             return LoginRefused(_text(answers.NO_AUTH if reply.startswith(b"-NOAUTH") else reply))
         return ServerUnavailable(f"{command.name} failed: {_text(reply)}")
