@@ -155,14 +155,6 @@ class FlavouredPool(PoolGroup):
         for pool in self.pools:
             pool.removeServer(address)
 
-    def useAddresses(self, addresses: dict[str, Any]) -> None:
-        """
-        @param addresses: what is dialed from now on, by the names of servers.
-        """
-        for pool in self.pools:
-            for server in pool.servers:
-                server.address = addresses.get(server.name, server.address)
-
     def drain(self, address: Any, abort: bool = False) -> None:
         """
         Take a server out of service until it is restored.
