@@ -169,7 +169,7 @@ POOL_OWN: Final = (
               lambda of: of.sessions.idle.closed, alias="idle_kicks"),
     Statistic("sessions_foreign", "counter", "clients closed because they speak another protocol than the address; "
               "no_tls: their TLS handshake failed", lambda of: dict(of.sessions.strangers.counts), "protocol"),
-    Statistic("logins", "counter", "attempts of clients to log in (`listen-auth`)",
+    Statistic("logins", "counter", "attempts of clients to log in (`listen-auth`, `auth = pass`)",
               lambda of: of.sessions.gate.attempts, alias="auth_cmds"),
     Statistic("login_failures", "counter", "attempts that failed", lambda of: of.sessions.gate.failures,
               alias="auth_errors"),
@@ -182,7 +182,11 @@ POOL_OWN: Final = (
               lambda of: dict(of.sessions.counters.pauses), "reason"),
     Statistic("requests_refused", "counter", "requests answered by the proxy: malformed, or not allowed",
               lambda of: of.sessions.counters.answered),
-    Statistic("request_errors", "counter", "requests that got an error of the proxy instead of a server's reply",
+    Statistic("request_errors", "counter",
+              "requests that got an error of the proxy instead of a server's reply; unavailable: no server could be "
+              "reached; too_many_waiting: `max-waiting`; wait_timeout, request_timeout: the settings of these names; "
+              "lost: the connection was lost; protocol: the server sent unexpected bytes; closed: the pool was closed; "
+              "login_refused: the server does not accept the login of the client (`auth = pass`)",
               lambda of: {**dict.fromkeys(ERRORS, 0), **of.sessions.counters.errors}, "reason"),
     Statistic("retries", "counter", "requests sent once more: reads that were lost, and what a server declined",
               lambda of: of.pool.counters.retries),
