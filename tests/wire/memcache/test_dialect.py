@@ -427,6 +427,19 @@ class FormTests(SynchronousTestCase):
             self.assertEqual(command.keys(request + b"\r\n"), [b"a", b"b"], request)
             self.assertEqual(command.subset(request + b"\r\n", [b"b"]), b"gat %b b\r\n" % number)
 
+    def test_united(self) -> None:
+        """
+        Several retrievals can be made one.
+        """
+        for requests, expected in (
+            ((b"get a b",), b"get a b"),
+            ((b"get a b", b"get c d", b"get e"), b"get a b c d e"),
+            ((b"gets a b", b"gets  c"), b"gets a b  c"),
+            ((b"gat 1 a b", b"gat 1 c d"), b"gat 1 a b c d"),
+        ):
+            command = self.commandOf(requests[0])
+            self.assertEqual(command.united([each + b"\r\n" for each in requests]).strip(), expected)
+
     def test_read(self) -> None:
         """
         Only requests that change nothing may be sent again: not those that touch, and not a meta get that may write.

@@ -230,6 +230,14 @@ class MemcacheCommand(Command):
             return divideLine(request, len(self.name) + 1, indexes, most)
         return super().shares(request, indexes, most)
 
+    def united(self, requests: Sequence[bytes]) -> bytes:
+        """
+        @return: one retrieval in place of several.
+        """
+        if self.part.merges and all(request.startswith(b"get") for request in requests):
+            return self.merge(requests, 0)
+        return super().united(requests)
+
     def subset(self, request: bytes, keys: list[bytes]) -> bytes:
         """
         @return: a retrieval of these keys.
