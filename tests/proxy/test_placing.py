@@ -116,6 +116,33 @@ class KeyTests(PlacedCase):
         self.stage.serve()
         self.assertEqual([client.take() for client in clients], [self.stage.servers[1].declination] * 2)
 
+    def test_togetherFailsBefore(self) -> None:
+        """
+        Nothing is sent again if the server may have executed a later request of the client: it gets the error.
+        """
+        server = self.stage.servers[1]
+        refused = b"-READONLY You can't write against a read only replica.\r\n"
+        for failing, declining, reply in ((b"MGET", 0, b"-OOM no memory\r\n"), (b"", 1, refused)):
+            clients = self.begun("GET k0", "GET k0")
+            for _ in range(3):
+                self.ask("GET k2", client=clients[0])  # until it may have more requests in flight
+            self.stage.asked(server)
+            clients[0].send(requests("MGET k1 k0"))
+            clients[1].send(requests("MGET k1 k2"))
+            clients[0].send(requests("SET k1 x"))
+            for client in clients:
+                client.take()
+            server.failing, server.declining, server.declination = {failing}, declining, refused
+            self.stage.turns()
+            self.stage.serve()
+            server.failing.clear()
+            asked = self.stage.asked(server)
+            self.assertEqual(asked, [b"MGET k1 k1", b"SET k1 x", b"MGET k1"])
+            self.assertEqual(clients[0].take(), reply + b"+OK\r\n")
+            clients[1].take()
+            self.stage.clock.advance(5)
+            self.stage.serve()
+
     def test_togetherTooFew(self) -> None:
         """
         A reply with another number of values closes its connection, so that nobody gets a value of another client. The

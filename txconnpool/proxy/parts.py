@@ -179,7 +179,8 @@ class PartGroup:
     Parts that are sent as one request at the end of this turn of the reactor, and the reply to it. A single part gets
     its reply itself.
 
-    If the reply is an error, each of the parts is sent once more alone, because the error may be about one of them.
+    If the reply is an error, each of the parts is sent once more alone, because the error may be about one of them. A
+    client that has sent later requests to this server gets the error, because the server may execute these before.
 
     @ivar connection: the connection on which the request is sent.
     """
@@ -260,7 +261,7 @@ class PartGroup:
                 return
             values = parts[0].whole.command.values([key for part in parts for key in part.keys], data)
         if values is None:
-            self._forEach(lambda part: part.whole.declined(part))
+            self._forEach(lambda part: self._sendApart(part, data))
             return
         at = 0
         for part in parts:
@@ -292,8 +293,19 @@ class PartGroup:
         """
         for part in self._parts:
             part.refusal = reply
-        self._forEach(lambda part: part.whole.declined(part))
+        self._forEach(lambda part: self._sendApart(part, reply))
         return True
+
+    def _sendApart(self, part: Part, error: bytes) -> None:
+        """
+        Send a part once more alone, unless its session has others in flight on the connection, which the server may
+        execute before. Then the client gets the error.
+        """
+        if self.connection.carries(part.session, self):
+            part.whole.failed(part, part.whole.command.visible(error))
+            part.whole.answered(part)
+        else:
+            part.whole.declined(part)
 
     def _overflows(self, part: Part) -> bool:
         """
