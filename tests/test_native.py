@@ -165,6 +165,8 @@ class FunctionTests(SynchronousTestCase):
         divide = native.extension.divideKeys
         self.assertRaises(KeyError, divide, [b"a", b"b"], {b"a": 1}, 9)
         self.assertRaises(TypeError, divide, [b"a"], {b"a": []}, 9)
+        large = {b"a": 1 << 80, b"b": -1 << 80}
+        self.assertEqual(divide([b"a", b"b", b"a"], large, 9), divideKeys([b"a", b"b", b"a"], large, 9))
         wrong: tuple[Any, ...]
         for wrong in ((), ([],), ([], {}), ((b"a",), {}, 9), (None, {}, 9), ([b"a"], None, 9), ([], {}, None)):
             self.assertRaises(TypeError, divide, *wrong)
@@ -221,7 +223,7 @@ class FunctionTests(SynchronousTestCase):
         get = b"get a\r\n"
         wrong: tuple[Any, ...]
         for wrong in ((), (get, 4, {}), ("get a\r\n", 4, {}, 9), (get, -1, {}, 9), (get, 6, {}, 9), (b"", 0, {}, 9),
-                      (get, None, {}, 9), (get, 4, None, 9), (get, 4, {b"a": None}, 9),
+                      (get, sys.maxsize, {}, 9), (get, None, {}, 9), (get, 4, None, 9), (get, 4, {b"a": None}, 9),
                       (get, 4, {b"a": 1}, None)):  # fmt: skip
             self.assertRaises(TypeError, divide, *wrong)
 

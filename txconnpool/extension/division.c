@@ -222,7 +222,7 @@ PyObject *divideLine(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_
     if (!hasArguments("divideLine", count, 4) || !readSize(arguments[1], &keyAt) || !readSize(arguments[3], &most))
         return NULL;
     PyObject *request = arguments[0];
-    if (!PyBytes_Check(request) || keyAt < 0 || keyAt + 2 > PyBytes_GET_SIZE(request)) {
+    if (!PyBytes_Check(request) || keyAt < 0 || keyAt > PyBytes_GET_SIZE(request) - 2) {
         PyErr_SetString(PyExc_TypeError, "divideLine: expected a request and the position of its first key");
         return NULL;
     }

@@ -58,9 +58,10 @@ static bool addKey(Division *division, PyObject *index, PyObject *key)
         PyErr_SetString(PyExc_TypeError, "divideKeys: expected an index");
         return false;
     }
-    Py_ssize_t at = PyLong_AsSsize_t(index);
-    if (at == -1 && PyErr_Occurred())
-        return false;
+    int isLarge;
+    Py_ssize_t at = (Py_ssize_t)PyLong_AsLongAndOverflow(index, &isLarge);
+    if (isLarge)
+        at = -1;
     Py_ssize_t number = lastOf(division, index, at);
     if (number == -2)
         return false;
