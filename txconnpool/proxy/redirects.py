@@ -6,6 +6,7 @@ Requests that a node of a cluster has not executed: they are sent to another nod
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from zope.interface import implementer
@@ -223,21 +224,18 @@ class BlockedRequest(RedirectedRequest):
         super().redirected(redirect, server)
 
 
-@implementer(IRedirectedSink)
-class SlotPart(Part):
+class RepeatedPart(Part):
     """
-    A request for those of the keys that are in one slot, and its reply.
+    A part that is sent again if its node has not executed it.
 
-    @ivar trail: what has happened to it, if it was redirected, or C{None}.
-    @ivar avoided: the name of the server that has failed to execute it; empty: none has.
+    @ivar trail: what has happened to it, if its node has not executed it, or C{None}.
     """
 
-    __slots__ = ("avoided", "trail")
+    __slots__ = ("trail",)
 
-    def __init__(self, whole: SlotReply, pool: Any, request: bytes, count: int) -> None:
+    def __init__(self, whole: RepeatingReply, pool: Any, request: bytes, count: int) -> None:
         super().__init__(whole, pool, request, count)
         self.trail: Trail | None = None
-        self.avoided = ""
 
     def replied(self, data: bytes, done: int) -> None:
         """
@@ -247,14 +245,6 @@ class SlotPart(Part):
             self.trail.arrived()
         super().replied(data, done)
 
-    def declined(self, connection: Any, request: Any, reply: bytes) -> bool:
-        """
-        The node has not executed the request, and no other one has the slot.
-        """
-        if self.trail is not None:
-            self.trail.arrived()
-        return super().declined(connection, request, reply)
-
     def requestsLost(self, requests: list[Any], begun: bool, error: PoolError) -> None:
         """
         The connection was lost.
@@ -263,34 +253,13 @@ class SlotPart(Part):
             self.trail.arrived()
         super().requestsLost(requests, begun, error)
 
-    def redirected(self, redirect: Redirect, server: Any) -> None:
-        """
-        The node has not executed the request.
-        """
-        self.whole.redirected(self, redirect, server)
 
-
-class SlotReply(ScatteredReply):
+class RepeatingReply(ScatteredReply):
     """
-    The reply to a request for keys in several slots. A part that a node has not executed is sent again alone.
+    A reply of which a part that a node has not executed is sent again alone.
     """
 
-    kind = SlotPart
-
-    __slots__ = ("_again",)
-
-    def __init__(self, *arguments: Any) -> None:
-        self._again: set[SlotPart] = set()  # the parts that were redirected, and have no reply yet
-        super().__init__(*arguments)
-
-    def _unserved(self) -> PoolError:
-        error: PoolError = self.session.router.cluster.unserved
-        return error
-
-    def _mayRepeat(self, part: SlotPart, error: PoolError) -> bool:
-        part.avoided = error.server
-        session: Any = self.session
-        return super()._mayRepeat(part, error) or session.hasOther(self.command, part.key, error)
+    __slots__ = ()
 
     @property
     def ready(self) -> bool:
@@ -302,55 +271,96 @@ class SlotReply(ScatteredReply):
         trail = self.parts[0].trail
         return trail is None or not trail.waits
 
-    def redirected(self, part: SlotPart, redirect: Redirect, server: Any) -> None:
+    def _notExecuted(self, part: RepeatedPart, decide: Callable[[Trail], bytes | None]) -> None:
         """
         A node has not executed a part.
+
+        @param decide: returns the reply in its place; C{None}: the part is sent again.
         """
         self._inFlight -= 1
         if self._requests:
-            trail = part.trail
-            if trail is None:
-                trail = part.trail = Trail(self.session)
-                self._again.add(part)
-            reply = trail.follow(redirect, server)
+            if part.trail is None:
+                part.trail = Trail(self.session)
+            reply = decide(part.trail)
             if reply is not None:
                 self._inFlight += 1
                 part.read(reply)
                 self.answered(part)
                 return
             self.parts.append(part)
-        self.session.redirectFollowed(self._counted())
+        session: Any = self.session
+        session.redirectFollowed(self._counted())
 
     def discard(self) -> None:
         """
         Drop everything, because the client is gone.
         """
-        super().discard()
-        for part in self._again:
+        for part in self.parts:
             if part.trail is not None:
                 part.trail.end()
+        super().discard()
 
 
-class PrimaryPart(Part):
+@implementer(IRedirectedSink)
+class SlotPart(RepeatedPart):
+    """
+    A request for those of the keys that are in one slot, and its reply.
+
+    @ivar avoided: the name of the server that has failed to execute it; empty: none has.
+    """
+
+    __slots__ = ("avoided",)
+
+    def __init__(self, whole: SlotReply, pool: Any, request: bytes, count: int) -> None:
+        super().__init__(whole, pool, request, count)
+        self.avoided = ""
+
+    def declined(self, connection: Any, request: Any, reply: bytes) -> bool:
+        """
+        The node has not executed the request, and no other one has the slot.
+        """
+        if self.trail is not None:
+            self.trail.arrived()
+        return super().declined(connection, request, reply)
+
+    def redirected(self, redirect: Redirect, server: Any) -> None:
+        """
+        The node has not executed the request.
+        """
+        self.whole.redirected(self, redirect, server)
+
+
+class SlotReply(RepeatingReply):
+    """
+    The reply to a request for keys in several slots.
+    """
+
+    kind = SlotPart
+
+    __slots__ = ()
+
+    def _unserved(self) -> PoolError:
+        error: PoolError = self.session.router.cluster.unserved
+        return error
+
+    def _mayRepeat(self, part: SlotPart, error: PoolError) -> bool:
+        part.avoided = error.server
+        session: Any = self.session
+        return super()._mayRepeat(part, error) or session.hasOther(self.command, part.key, error)
+
+    def redirected(self, part: SlotPart, redirect: Redirect, server: Any) -> None:
+        """
+        A node has not executed a part.
+        """
+        self._notExecuted(part, lambda trail: trail.follow(redirect, server))
+
+
+class PrimaryPart(RepeatedPart):
     """
     A request that all primaries get, for one of them, and its reply.
-
-    @ivar trail: what has happened to it, if its node has not executed it, or C{None}.
     """
 
-    __slots__ = ("trail",)
-
-    def __init__(self, whole: PrimariesReply, pool: Any, request: bytes, count: int) -> None:
-        super().__init__(whole, pool, request, count)
-        self.trail: Trail | None = None
-
-    def replied(self, data: bytes, done: int) -> None:
-        """
-        Take bytes of the reply.
-        """
-        if done and self.trail is not None:
-            self.trail.arrived()
-        super().replied(data, done)
+    __slots__ = ()
 
     def declined(self, connection: Any, request: Any, reply: bytes) -> bool:
         """
@@ -362,16 +372,8 @@ class PrimaryPart(Part):
         self.whole.declined(self)
         return True
 
-    def requestsLost(self, requests: list[Any], begun: bool, error: PoolError) -> None:
-        """
-        The connection was lost.
-        """
-        if self.trail is not None:
-            self.trail.arrived()
-        super().requestsLost(requests, begun, error)
 
-
-class PrimariesReply(SpreadReply):
+class PrimariesReply(RepeatingReply, SpreadReply):
     """
     The reply to a request that all primaries get, or one that is not chosen by a key. If a node has become a replica
     meanwhile, the primary in its place gets the request.
@@ -379,21 +381,7 @@ class PrimariesReply(SpreadReply):
 
     kind = PrimaryPart
 
-    __slots__ = ("_again",)
-
-    def __init__(self, *arguments: Any) -> None:
-        self._again: set[PrimaryPart] = set()  # the parts that a node has not executed, and that have no reply yet
-        super().__init__(*arguments)
-
-    @property
-    def ready(self) -> bool:
-        """
-        Whether the next part may be sent now.
-        """
-        if not super().ready:
-            return False
-        trail = self.parts[0].trail
-        return trail is None or not trail.waits
+    __slots__ = ()
 
     @property
     def unsent(self) -> bool:
@@ -415,24 +403,4 @@ class PrimariesReply(SpreadReply):
         """
         A node has not executed a part.
         """
-        self._inFlight -= 1
-        if self._requests:
-            if part.trail is None:
-                part.trail = Trail(self.session)
-                self._again.add(part)
-            if not part.trail.postpone():
-                self._inFlight += 1
-                part.read(part.refusal)
-                self.answered(part)
-                return
-            self.parts.append(part)
-        self.session.redirectFollowed(self._counted())
-
-    def discard(self) -> None:
-        """
-        Drop everything, because the client is gone.
-        """
-        super().discard()
-        for part in self._again:
-            if part.trail is not None:
-                part.trail.end()
+        self._notExecuted(part, lambda trail: None if trail.postpone() else part.refusal)
