@@ -186,7 +186,7 @@ class SeveralServersTests(SynchronousTestCase):
 
     def test_users(self) -> None:
         """
-        A client is its user at each server. A server that does not know it says so for its own keys.
+        A client has the rights of its user at each server.
         """
         options = ("--protocol", "redis", "--auth", "pass", "--distribution", "twemproxy")
         with Redis() as one, Redis() as other:
