@@ -157,6 +157,21 @@ class KeyTests(PlacedCase):
         self.assertEqual([client.take() for client in clients], expected)
         self.assertFalse(line.connected)
 
+    def test_gone(self) -> None:
+        """
+        If a client goes while a part of a reply has come in part, the rest is dropped. The connection is used further.
+        """
+        self.ask("SET k0 " + "x" * 50000)
+        self.client.send(requests("MGET k0 k1"))
+        self.stage.turns()
+        (line,) = self.stage.servers[0].open
+        line.deliver(20000)
+        self.client.lose()
+        line.deliver(20000)
+        self.stage.serve()
+        self.assertEqual(self.ask("MGET k1 k3", client=self.stage.client()), b"*2\r\n$-1\r\n$-1\r\n")
+        self.assertTrue(line.connected)
+
     def test_partFails(self) -> None:
         """
         If one part fails, the reply is its error: no value is taken for missing.

@@ -98,7 +98,7 @@ class Part:
             if not self.session.gone:
                 self._keep(data)
             return
-        else:
+        elif not self.session.gone:  # else parts of the reply may be missing
             if self._pieces is not None:
                 self._release()
                 data = b"".join([*self._pieces, data])
