@@ -333,7 +333,7 @@ class SessionFactory(Factory):
         if stateful:
             self.admission.close()  # clients may have to log in otherwise now
         if ending:
-            _log.warn("{pool}: {count} clients are closed, because the servers of keys have changed", pool=self.name,
+            _log.warn("{pool}: {count} clients are closed: they need other connections now", pool=self.name,
                       count=len(ending))  # fmt: skip
         rerouted: Deferred[None] = Deferred()
         self._rerouted.append(rerouted)
