@@ -252,6 +252,28 @@ class PassingTests(SynchronousTestCase):
         self.stage.serve()
         self.assertEqual(self.ask(ann, "GET user"), ANN)
 
+    def test_replaced(self) -> None:
+        """
+        Connections that are too old are closed if the server refuses the login of new ones. It is not asked again
+        before a client needs one.
+        """
+        ann, ben = self.client("ann", "x"), self.client("ben", "y")
+        for client, expected in ((ann, ANN), (ben, BEN)):
+            self.assertEqual(self.ask(client, "GET user"), expected)
+        self.change({(b"ben", b"y")})
+        self.stage.pool.expire()
+        self.stage.serve()
+        for _ in range(10):
+            self.stage.clock.advance(1)
+            self.stage.serve()
+        self.asked()
+        self.stage.clock.advance(60)
+        self.stage.serve()
+        self.assertEqual(self.asked(), [])
+        self.assertFalse(any(line.connected for line in self.stage.lines if line._user == b"ann"))
+        self.assertEqual(self.ask(ann, "GET user"), WRONG)
+        self.assertEqual(self.ask(ben, "GET user"), BEN)
+
     def test_outdatedAlone(self) -> None:
         """
         The same for a connection of a client's own: the client gets what the server says, and is closed.

@@ -16,7 +16,7 @@ from math import inf
 from random import uniform
 from typing import Any
 
-from txconnpool.errors import PoolClosed, PoolError, PoolFull, ServerUnavailable
+from txconnpool.errors import LoginRefused, PoolClosed, PoolError, PoolFull, ServerUnavailable
 from txconnpool.metrics import Counters, PoolStats
 from txconnpool.pool.decisions.actions import Action, Dial, Refuse
 from txconnpool.pool.decisions.ageing import Ageing
@@ -304,15 +304,19 @@ class PoolState:
 
     def dialFailed(self, record: Record, cause: BaseException, reason: str, now: float) -> list[Action]:
         """
-        The dial of C{record} failed or was cancelled. If no server can be reached, the waiters are refused.
+        The dial of C{record} failed or was cancelled. If no server can be reached, the waiters are refused. The
+        connection that it was to replace stays, unless the server refuses the login of its clients now.
         """
         self.connections.dialEnded(record)
         self.connections.forget(record)
         if not self.running:
             return []
         self.counters.dialFailures += 1
-        server = record.server
-        return self.failed(server, server.failures + 1, cause, reason, now)
+        server, old = record.server, record.replaces
+        actions: list[Action] = []
+        if old is not None and isinstance(cause, LoginRefused):
+            actions += self.connections.discard(old, old.reason)
+        return actions + self.failed(server, server.failures + 1, cause, reason, now)
 
     def lost(
         self, record: Record, cause: BaseException | None, reason: str, now: float, served: bool = False
