@@ -5,6 +5,7 @@ Tests for L{txconnpool.proxy.placing}: clients of Redis whose keys are on severa
 
 from __future__ import annotations
 
+import gc
 import random
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -74,6 +75,18 @@ class KeyTests(PlacedCase):
         self.stage.asked(self.stage.servers[0])
         self.assertEqual(self.ask("MGET k3 k0"), b"*2\r\n$1\r\nc\r\n$-1\r\n")
         self.assertEqual(self.stage.asked(self.stage.servers[0]), [b"MGET k3 k0"])
+
+    def test_garbage(self) -> None:
+        """
+        Divided requests, and those that need not be, leave no reference cycles.
+        """
+        self.addCleanup(gc.enable)
+        for text in ("MGET k0 k3", "MGET k0 k1", "DEL k0 k3"):
+            self.ask(text)
+            gc.collect()
+            gc.disable()
+            self.ask(text)
+            self.assertEqual(gc.collect(), 0, text)
 
     def begun(self, *texts: str) -> list[Pipe]:
         """

@@ -207,6 +207,7 @@ class ShardedSession(Session):
         """
         entry = self.scattered(self, command.several, (request,), merged)
         if command.whole is not None and entry.isWhole:
+            entry.discard()  # breaks the reference cycles
             return self._forward(command.whole, request, request, 0, errors)
         self._distribute(entry)
         return True
