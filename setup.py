@@ -15,7 +15,7 @@ EXTENSION = Extension(
     "txconnpool._native",
     sources=[
         f"{SOURCE}/{name}.c"
-        for name in ("module", "requests", "replies", "values", "resp", "shards", "division", "sockets")
+        for name in ("module", "requests", "replies", "values", "resp", "division", "joining", "sockets")
     ],
     depends=[f"{SOURCE}/{name}.h" for name in ("text", "resp", "txconnpool")],
     extra_compile_args=["-std=c11", "-Wall", "-Wextra"],

@@ -15,19 +15,17 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.nativefuzz import SUBJECTS, cuts
 from txconnpool import native
-from txconnpool.routing.distribution.keymap import KeyCache
 from txconnpool.wire.joining import joinValues
 from txconnpool.wire.memcache import common, values
 from txconnpool.wire.memcache.lines import divideLine
 from txconnpool.wire.redis.framing import encodeWords
-from txconnpool.wire.shares import divideKeys
 
 #: The number of inputs for each function, and of those that are cut at every position.
 INPUTS = 600
 CUT = 20
 
 #: The functions that have tests of their own, here and in L{tests.net.test_sockets}.
-OTHERS = {"divideKeys", "joinValues", "receiveEach", "sendJoined"}
+OTHERS = {"joinValues", "receiveEach", "sendJoined"}
 
 
 class LoadTests(SynchronousTestCase):
@@ -139,40 +137,6 @@ class FunctionTests(SynchronousTestCase):
         for wrong in ((b"a", b"b"), None, [b"a", "b"], [b"a", bytearray(b"b")]):
             self.assertRaises(TypeError, encode, wrong)
         self.assertRaises(TypeError, encode)
-
-    def test_divideKeys(self) -> None:
-        """
-        Keys are divided as in Python, in the same order, also while the cache is cleared.
-        """
-        rng, divide = random.Random(4), native.extension.divideKeys
-        for _ in range(INPUTS):
-            keys = [b"k%d" % rng.randrange(100) for _ in range(rng.choice((0, 1, 2, 20, 50)))]
-            servers, limit, most = rng.choice((1, 2, 5, 300)), rng.choice((1, 10, 1000)), rng.choice((1, 2, 7, 50))
-            expected, found = (
-                each(keys, KeyCache(lambda key, servers=servers: sum(key) % servers - 1, limit), most)  # type: ignore[misc]
-                for each in (divideKeys, divide)
-            )
-            self.assertEqual(found, expected)
-        before = [sys.getrefcount(each) for each in keys]
-        for _ in range(1000):
-            divide(keys, dict.fromkeys(keys, 7), 3)
-        self.assertEqual([sys.getrefcount(each) for each in keys], before)
-
-    def test_divideKeysFails(self) -> None:
-        """
-        An exception of the cache is passed on. The list of keys may change meanwhile.
-        """
-        divide = native.extension.divideKeys
-        self.assertRaises(KeyError, divide, [b"a", b"b"], {b"a": 1}, 9)
-        self.assertRaises(TypeError, divide, [b"a"], {b"a": []}, 9)
-        large = {b"a": 1 << 80, b"b": -1 << 80}
-        self.assertEqual(divide([b"a", b"b", b"a"], large, 9), divideKeys([b"a", b"b", b"a"], large, 9))
-        wrong: tuple[Any, ...]
-        for wrong in ((), ([],), ([], {}), ((b"a",), {}, 9), (None, {}, 9), ([b"a"], None, 9), ([], {}, None)):
-            self.assertRaises(TypeError, divide, *wrong)
-        keys = [b"a", b"b", b"c"]
-        found = divide(keys, KeyCache(lambda key: keys.clear() or 1, 9), 9)  # type: ignore[func-returns-value]
-        self.assertEqual(found, ([0], [(1, [b"a"])]))
 
     def test_divideLine(self) -> None:
         """

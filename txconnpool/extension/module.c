@@ -5,7 +5,7 @@
 #include "txconnpool.h"
 
 /* txconnpool.native uses the module only if it has the same number there. */
-#define INTERFACE 13
+#define INTERFACE 14
 
 static PyMethodDef methods[] = {
     {"scanRequest", (PyCFunction)(void (*)(void))scanRequest, METH_FASTCALL, NULL},
@@ -22,7 +22,6 @@ static PyMethodDef methods[] = {
     {"matchSimple", (PyCFunction)(void (*)(void))matchSimple, METH_FASTCALL, NULL},
     {"passElements", (PyCFunction)(void (*)(void))passElements, METH_FASTCALL, NULL},
     {"splitElements", (PyCFunction)(void (*)(void))splitElements, METH_FASTCALL, NULL},
-    {"divideKeys", (PyCFunction)(void (*)(void))divideKeys, METH_FASTCALL, NULL},
     {"divideWords", (PyCFunction)(void (*)(void))divideWords, METH_FASTCALL, NULL},
     {"divideLine", (PyCFunction)(void (*)(void))divideLine, METH_FASTCALL, NULL},
 #ifdef __linux__

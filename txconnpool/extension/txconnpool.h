@@ -28,7 +28,6 @@ PyObject *matchSimple(PyObject *module, Arguments arguments, Py_ssize_t count);
 PyObject *passElements(PyObject *module, Arguments arguments, Py_ssize_t count);
 PyObject *splitElements(PyObject *module, Arguments arguments, Py_ssize_t count);
 
-PyObject *divideKeys(PyObject *module, Arguments arguments, Py_ssize_t count);
 PyObject *divideWords(PyObject *module, Arguments arguments, Py_ssize_t count);
 PyObject *divideLine(PyObject *module, Arguments arguments, Py_ssize_t count);
 PyObject *joinValues(PyObject *module, Arguments arguments, Py_ssize_t count);

@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Protocol, TypeAlias
 
-from txconnpool.wire.shares import chosenDivide as divideKeys
+from txconnpool.wire.shares import divideKeys
 
 if TYPE_CHECKING:
     from txconnpool.errors import PoolError

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_native -*-
+# -*- test-case-name: tests.wire.test_shares -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
 Divides the keys of a request into shares, each of which is for one server.
@@ -6,9 +6,7 @@ Divides the keys of a request into shares, each of which is for one server.
 
 from __future__ import annotations
 
-from typing import Any, Final
-
-from txconnpool import native
+from typing import Any
 
 
 def divideKeys(keys: list[bytes], indexes: Any, most: int) -> tuple[list[int], list[tuple[int, list[bytes]]]]:
@@ -32,7 +30,3 @@ def divideKeys(keys: list[bytes], indexes: Any, most: int) -> tuple[list[int], l
         shares[number][1].append(key)
         order.append(number)
     return order, shares
-
-
-#: L{divideKeys}, or its equal in the extension.
-chosenDivide: Final = native.choose(divideKeys)
