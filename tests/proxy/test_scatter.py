@@ -704,14 +704,14 @@ class TogetherTests(ScatterCase):
         """
         stage, clients = self.begun(b"get a0 a1\r\n", b"get a3 a4\r\n", maximum=6, minimum=3)
         stage.servers[0].lines[0].lose()
-        self.assertEqual(len(stage.sessions.gathering), 1)
+        self.assertEqual(len(stage.sessions.openGroups), 1)
         clients.append(stage.client())
         clients[-1].send(b"get a6 a7\r\n")
         stage.serve()
         self.assertEqual(self.asked(stage, 0).count(b"get a6\r\n"), 1)
         expected = [answer(request)[0] for request in (b"get a0 a1\r\n", b"get a3 a4\r\n", b"get a6 a7\r\n")]
         self.assertEqual([client.take() for client in clients], expected)
-        self.assertEqual(stage.sessions.gathering, {})
+        self.assertEqual(stage.sessions.openGroups, {})
         self.assertNothingHeld(stage)
 
     def test_tooEarly(self) -> None:

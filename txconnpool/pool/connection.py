@@ -39,7 +39,7 @@ IDLE = 5.0
 #: The maximum length of a reply to a request of L{Connection.ask}, in bytes. Replies to clients are not collected.
 WHOLE_MAX = 1 << 22
 
-#: In place of a request in flight that is not composed yet, see L{Connection.gather}.
+#: In place of a request in flight that is not composed yet, see L{Connection.sendComposed}.
 UNSENT: Final = object()
 
 #: A request in flight: the sink of its replies, its command, the number of its replies, the time at which it was sent,
@@ -194,7 +194,7 @@ class Connection(Protocol):
         if self._timer is None:
             self._watch(self.factory.requestTimeout)
 
-    def gather(self, sink: Any, command: Any) -> bool:
+    def sendComposed(self, sink: Any, command: Any) -> bool:
         """
         Send a request that is composed only at the end of this turn of the reactor, so that others can be merged into
         it until then.
@@ -212,16 +212,16 @@ class Connection(Protocol):
             self._watch(self.factory.requestTimeout)
         return True
 
-    def composed(self, gatherer: Any, sink: Any, request: bytes) -> None:
+    def composed(self, composer: Any, sink: Any, request: bytes) -> None:
         """
-        Take the request that was begun with L{gather}, which is about to be sent.
+        Take the request that was begun with L{sendComposed}, which is about to be sent.
 
-        @param gatherer: the sink that has called L{gather}.
+        @param composer: the sink that has called L{sendComposed}.
         @param sink: the sink of the reply.
         """
         inFlight = self._inFlight
         at = len(inFlight) - 1
-        while inFlight[at][0] is not gatherer:
+        while inFlight[at][0] is not composer:
             at -= 1
         _, command, count, since, _ = inFlight[at]
         inFlight[at] = (sink, command, count, since, request)

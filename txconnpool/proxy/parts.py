@@ -187,17 +187,17 @@ class PartGroup:
 
     joins = False
 
-    __slots__ = ("_command", "_count", "_gathering", "_held", "_parts", "_pieces", "connection")
+    __slots__ = ("_command", "_count", "_held", "_openGroups", "_parts", "_pieces", "connection")
 
-    def __init__(self, part: Part, command: Any, connection: Any, gathering: dict[Any, PartGroup]) -> None:
+    def __init__(self, part: Part, command: Any, connection: Any, openGroups: dict[Any, PartGroup]) -> None:
         """
         @param command: the command of the parts, which C{merges}.
-        @param gathering: has the groups that get further parts, by their pools.
+        @param openGroups: has the groups that get further parts, by their pools.
         """
         self._parts = [part]
         self._count = part.count
         self._command = command
-        self._gathering = gathering
+        self._openGroups = openGroups
         self.connection = connection
         self._pieces: list[bytes] | None = None  # of the reply
         self._held: list[int] = []  # how many bytes of them are counted by the session of each part
@@ -208,9 +208,9 @@ class PartGroup:
 
         @return: whether that is possible; if not, the part must be sent alone.
         """
-        if not self.connection.gather(self, self._command):
+        if not self.connection.sendComposed(self, self._command):
             return False
-        self._gathering[self._parts[0].pool] = self
+        self._openGroups[self._parts[0].pool] = self
         return True
 
     def admit(self, part: Part, command: Any) -> bool:
@@ -240,8 +240,8 @@ class PartGroup:
 
     def _end(self) -> None:
         pool = self._parts[0].pool
-        if self._gathering.get(pool) is self:
-            del self._gathering[pool]
+        if self._openGroups.get(pool) is self:
+            del self._openGroups[pool]
 
     def replied(self, data: Any, done: int) -> None:
         """

@@ -47,7 +47,7 @@ class ScatteredReply(Entry):
 
     @ivar command: the command of all requests.
     @ivar parts: the parts that are to be sent.
-    @ivar gathers: whether they may be sent together with those of other clients. Those that are sent once more are not.
+    @ivar merges: whether they may be sent together with those of other clients. Those that are sent once more are not.
     @cvar kind: the class of the parts.
     """
 
@@ -55,7 +55,7 @@ class ScatteredReply(Entry):
 
     __slots__ = (
         "_ahead", "_begun", "_collected", "_divided", "_dropped", "_hasFailed", "_inFlight", "_known", "_merged",
-        "_order", "_repeats", "_requests", "_round", "_text", "command", "gathers", "parts",
+        "_order", "_repeats", "_requests", "_round", "_text", "command", "merges", "parts",
     )  # fmt: skip
 
     def __init__(self, session: Any, command: Any, requests: Iterable[bytes], merged: bool = False) -> None:
@@ -77,7 +77,7 @@ class ScatteredReply(Entry):
         self._hasFailed = False  # whether one of them has
         self._dropped: list[Part] | None = None  # the parts of this round whose replies were dropped
         self._repeats = False  # whether any were
-        self.gathers: bool = command.part.merges
+        self.merges: bool = command.part.merges
         self.parts: list[Part] = []
         self._inFlight = 0
         self._known = 0  # how many of the parts the session counts as in flight
@@ -310,7 +310,7 @@ class ScatteredReply(Entry):
 
     def _repeat(self, part: Part) -> None:
         part.retried, part.dropped, part.size = True, False, 0
-        self.gathers = False
+        self.merges = False
         self.parts.append(part)
         self.session.collect()
 

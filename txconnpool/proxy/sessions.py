@@ -136,7 +136,7 @@ class SessionFactory(Factory):
     @ivar hosts: the number of clients from each address, with and without a session, see
         L{networkOf<txconnpool.net.transport.networkOf>}.
     @ivar replies: the replies to requests for statistics. C{statistics} makes one.
-    @ivar gathering: the requests that get more keys until the end of this turn of the reactor, by pool, see
+    @ivar openGroups: the requests that get more keys until the end of this turn of the reactor, by pool, see
         L{PartGroup<txconnpool.proxy.parts.PartGroup>}.
     @ivar leaving: the refused clients whose connections are still open, the oldest first.
     """
@@ -201,7 +201,7 @@ class SessionFactory(Factory):
         self._short = False  # whether the log says that file descriptors are scarce
         self._shortSince = -inf  # when it has said that last
         self._empty: list[Deferred[None]] = []
-        self.gathering: dict[Any, Any] = {}
+        self.openGroups: dict[Any, Any] = {}
         self._moving: set[Session] = set()  # the sessions that still use an earlier router
         self._rerouted: list[Deferred[None]] = []
 

@@ -48,7 +48,7 @@ class ShardedSession(Session):
         # C{_pool} and C{_connection}.
         self._lanes = NO_LANES
         self.router = self.factory.router
-        self._gathering = self.factory.gathering
+        self._openGroups = self.factory.openGroups
         self._sinkPool: Any = None  # the pool of the replies that are due to C{_sink}
         self._granted: Any = None  # the connection that the session was just given
 
@@ -249,8 +249,8 @@ class ShardedSession(Session):
         @return: whether all of them were sent.
         """
         parts, command = entry.parts, entry.command.part
-        gathers = entry.gathers and not self._inFlight
-        if gathers and self._gathering:
+        merges = entry.merges and not self._inFlight
+        if merges and self._openGroups:
             self._joinOthers(entry, command)
         while parts:
             part = parts[0]
@@ -270,7 +270,7 @@ class ShardedSession(Session):
                 return False
             entry.sent()
             self._inFlight += 1
-            if not (gathers and PartGroup(part, command, connection, self._gathering).begin()):
+            if not (merges and PartGroup(part, command, connection, self._openGroups).begin()):
                 connection.send(part, command, 1, part.request)
         return True
 
@@ -279,10 +279,10 @@ class ShardedSession(Session):
         Add parts to the requests that others have begun in this turn, as far as possible. The session has nothing in
         flight, so it does not matter what was sent after them.
         """
-        gathering, lanes, left = self._gathering, {}, []
+        openGroups, lanes, left = self._openGroups, {}, []
         for part in entry.parts:
             pool = part.pool
-            group = gathering.get(pool)
+            group = openGroups.get(pool)
             if group is not None and group.admit(part, command):
                 lanes[pool] = group.connection
             else:
