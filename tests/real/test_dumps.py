@@ -5,6 +5,7 @@ Tests for dumps of keys with real memcacheds, and with memcached's own tool.
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +42,10 @@ DUMPS = {
     b"stats cachedump x 1\r\n": b"\r\n",
     b"stats cachedump 1 x\r\n": b"\r\n",
 }
+
+
+#: A whole line of C{lru_crawler metadump}.
+DUMPED = re.compile(rb"key=\S+ exp=-?\d+ la=\d+ cas=\d+ fetch=(yes|no) cls=\d+ size=\d+( flags=\d+)?\s*").fullmatch
 
 
 def dump(address: Address, request: bytes, end: bytes) -> list[bytes]:
@@ -141,7 +146,8 @@ class DumpTests(SynchronousTestCase):
 
     def test_large(self) -> None:
         """
-        A client that does not read its dump delays no other. Then it gets everything.
+        A client that does not read its dump delays no other. Then it gets everything that the server sends, which may
+        miss a value that memcached moves from list to list meanwhile.
         """
         size, count = 1000, 40000
         with connect(self.servers[0].address) as line:
@@ -159,9 +165,12 @@ class DumpTests(SynchronousTestCase):
                 self.assertEqual(exchange(other, b"get key:none\r\n", b"END\r\n"), b"END\r\n")
             whole = begin + exchange(slow, b"", b"MN\r\n")
         self.assertTrue(whole.endswith(b"\nEND\r\nMN\r\n"))
-        names = {line.split(b" ")[0] for line in whole.split(b"\n") if line.startswith(b"key=")}
+        lines = whole.split(b"\n")[:-3]
+        self.assertEqual([line for line in lines if not DUMPED(line)], [])
         self.addCleanup(ask, self.servers[0].address, b"flush_all\r\n")
-        self.assertLessEqual({b"key=%d%%3A%b" % (each, b"k" * 200) for each in range(count)}, names)
+        expected = {b"key=%d%%3A%b" % (each, b"k" * 200) for each in range(count)}
+        lacking = expected.difference(line.split(b" ")[0] for line in lines)
+        self.assertLess(len(lacking), count // 100)
 
     def test_failed(self) -> None:
         """
