@@ -7,10 +7,10 @@ that code. They are ended, so that nobody waits for ever, and all others on the 
 
 from __future__ import annotations
 
-import sys
 from typing import Any, Final
 
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txconnpool.errors import ConnectionLostInFlight, PoolError, WireError
@@ -50,19 +50,21 @@ class _Dropped:
 DROPPED: Final = _Dropped()
 
 
-def contain(party: Any) -> None:
+def contain(party: Any, failure: Failure | None = None) -> None:
     """
-    Log the current exception once, which C{party} has raised, and end everything that waits for C{party}.
+    Log an exception once, which C{party} has raised, and end everything that waits for C{party}.
 
     @param party: an L{IReplySink<txconnpool.interfaces.IReplySink>}, an L{IWaiter<txconnpool.interfaces.IWaiter>}, or
         another object with their method C{abort}.
+    @param failure: has the exception; C{None}: it is the current one.
     """
-    cause = sys.exc_info()[1]
+    failure = failure or Failure()
+    cause = failure.value
     if isinstance(cause, WireError):  # the caller closes the connection, and logs why
         error: PoolError = ConnectionLostInFlight(f"upstream protocol error: {cause}", kind="protocol")
     else:
         kind = type(party).__name__
-        _log.failure("unexpected exception of a {kind}; only what waits for it is ended", kind=kind)
+        _log.failure("unexpected exception of a {kind}; only what waits for it is ended", failure, kind=kind)
         error = PoolError(f"internal error: {cause!r}")
     error.__cause__ = cause
     try:

@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txconnpool.errors import PoolError
@@ -311,17 +310,8 @@ class LaterReply(Entry):
         Call the function.
         """
         super().begin()
-        self._ask().addCallback(self._finish).addErrback(self._broken)
+        self._ask().addCallback(self._finish).addErrback(lambda failure: contain(self, failure))
         self._late = True
-
-    def _broken(self, failure: Failure) -> None:
-        """
-        There is no reply, because of an unexpected exception.
-        """
-        try:
-            failure.raiseException()
-        except Exception:
-            contain(self)
 
     def _finish(self, reply: bytes) -> None:
         if self.left:
