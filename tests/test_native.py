@@ -6,8 +6,10 @@ Tests for L{txconnpool.native}, and for the functions of the extension.
 from __future__ import annotations
 
 import random
+import re
 import sys
 from collections import UserDict
+from importlib.resources import files
 from types import SimpleNamespace
 from typing import Any
 
@@ -94,6 +96,14 @@ class FunctionTests(SynchronousTestCase):
         """
         functions = {name for name, value in vars(native.extension).items() if callable(value) and name[0] != "_"}
         self.assertEqual(functions, OTHERS.union(subject.name for subject in SUBJECTS))
+
+    def test_stubs(self) -> None:
+        """
+        Type checkers know each function.
+        """
+        stubs = files("txconnpool").joinpath("_native.pyi").read_text(encoding="utf-8")
+        functions = {name for name, value in vars(native.extension).items() if callable(value) and name[0] != "_"}
+        self.assertEqual(set(re.findall(r"(?m)^def (\w+)\(", stubs)), functions)
 
     def test_random(self) -> None:
         """
