@@ -56,6 +56,24 @@ class DumpTests(SynchronousTestCase):
         line.look()
         return line
 
+    def dumping(self) -> tuple[Stage, Any, Line, int]:
+        """
+        Let a client ask for all keys and read nothing, until the server is not read any more.
+
+        @return: the stage, the client, the connection to the server, and how many lines the server has sent.
+        """
+        stage = self.stage()
+        client = stage.client()
+        client.send(ALL)
+        line = self.separate(stage)
+        client.reads = False
+        sent = 0
+        while line.reading:
+            line.send(lines(sent, 100))
+            sent += 100
+            self.assertLess(client.unread, 2 * HIGH_WATER)
+        return stage, client, line, sent
+
     def test_one(self) -> None:
         """
         The reply of one server is passed on as it comes, on a connection of its own, which is closed then. Later
@@ -184,16 +202,7 @@ class DumpTests(SynchronousTestCase):
         """
         While the client does not read, the server is not read. Then the client gets everything.
         """
-        stage = self.stage()
-        client = stage.client()
-        client.send(ALL)
-        line = self.separate(stage)
-        client.reads = False
-        sent = 0
-        while line.reading:
-            line.send(lines(sent, 100))
-            sent += 100
-            self.assertLess(client.unread, 2 * HIGH_WATER)
+        stage, client, line, sent = self.dumping()
         stage.clock.advance(STALLED - 1)
         client.reads = True
         client.read()
@@ -206,13 +215,7 @@ class DumpTests(SynchronousTestCase):
         """
         A client that reads nothing is closed after a time, and so is its connection.
         """
-        stage = self.stage()
-        client = stage.client()
-        client.send(ALL)
-        line = self.separate(stage)
-        client.reads = False
-        while line.reading:
-            line.send(lines(0, 100))
+        stage, client, line, _ = self.dumping()
         stage.clock.pump([STALLED / LOOKS] * LOOKS)
         stage.turns()
         self.assertTrue(client.aborted)
@@ -225,15 +228,7 @@ class DumpTests(SynchronousTestCase):
         reading is closed.
         """
         for stops in (False, True):
-            stage = self.stage()
-            client = stage.client()
-            client.send(ALL)
-            line = self.separate(stage)
-            client.reads = False
-            sent = 0
-            while line.reading:
-                line.send(lines(sent, 100))
-                sent += 100
+            stage, client, line, sent = self.dumping()
             while client.unread > 1000:
                 stage.clock.pump([STALLED / 2, STALLED / 2 - 1])
                 client.read(1000)
@@ -255,13 +250,7 @@ class DumpTests(SynchronousTestCase):
         """
         When the client has read everything, the server may be late again.
         """
-        stage = self.stage()
-        client = stage.client()
-        client.send(ALL)
-        line = self.separate(stage)
-        client.reads = False
-        while line.reading:
-            line.send(lines(0, 100))
+        stage, client, line, _ = self.dumping()
         stage.clock.advance(STALLED - 1)
         client.reads = True
         client.read()
