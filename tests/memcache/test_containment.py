@@ -1,7 +1,7 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests for calls whose reply raises an unexpected exception in the library: their Deferreds fire, and other calls on the
-same connection get their results.
+Tests for unexpected exceptions of the library when it processes replies: the Deferreds of the calls fire, and other
+calls on the same connection get their results.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class RequestTests(ScriptedTestCase):
 
     def test_reply(self) -> None:
         """
-        The reply may raise it: of one call, or of several whose keys are in one request.
+        The exception may come from the reply to one call, or to several calls whose keys are in one request.
         """
         first, second = self.pool.set("a", b"1"), self.pool.delete("b")
         patch = self.patch(SingleRequest, "answer", lambda *_: 1 // 0)

@@ -1,7 +1,7 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-Tests for clients whose reply raises an unexpected exception in the proxy: they are closed, and never wait. All other
-clients on the same connections get their replies.
+Tests for unexpected exceptions of the proxy when it processes replies: the clients concerned are closed and never wait.
+All other clients on the same connections get their replies.
 """
 
 from __future__ import annotations
